@@ -6,7 +6,8 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from .keys import Keys, PositiveInt, Seconds
+from .keys import Keys, PositiveInt
+from .quantities import Seconds
 
 MetricName: TypeAlias = Literal["exact", "label", "number", "date", "list", "text"]
 """How a field of an answer is compared with gold."""

@@ -23,13 +23,8 @@ from paddock.engine.system.template_limits import TemplateLimitExceeded
 from paddock.engine.system.text import one_line
 
 from .errors import did_you_mean
-from .template_sandbox import (
-    METHODS,
-    MissingValueError,
-    closed_attribute_message,
-    environment,
-    misuses,
-)
+from .filter_misuses import misuses
+from .template_sandbox import METHODS, MissingValueError, closed_attribute_message, environment
 
 Reference = tuple[str, ...]
 """A dotted path from its root: ("steps", "text", "pages")."""

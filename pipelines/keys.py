@@ -1,97 +1,16 @@
 """Tables of keys of a pipeline file: names, types and descriptions, as Pydantic models.
 
 They check one part of a file at a time and make the JSON Schema for editors. What shows only
-across parts (ids, references, expressions) is checked in `model` and `plan`. Also durations, sizes
-and token counts as people write them (`5m`, `2GiB`, `16k`), and declared inputs: how a caller's
-value is parsed and checked.
+across parts (ids, references, expressions) is checked in `model` and `plan`.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from paddock.engine.system.text import shorten
-from paddock.engine.system.units import BYTES_PER_UNIT, SECONDS_PER_UNIT
-
-from .errors import did_you_mean
-from .expressions import Path
-
-TOKENS_PER_UNIT = {"": 1, "k": 1 << 10, "K": 1 << 10, "m": 1 << 20, "M": 1 << 20}
-
-_QUANTITY = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s?([a-zA-Z]*)\Z", re.ASCII)
-
-
-def parse_seconds(value: Any) -> float:
-    """Read a duration.
-
-    >>> parse_seconds("300ms"), parse_seconds("5m")
-    (0.3, 300.0)
-    """
-    return _parse_quantity(value, SECONDS_PER_UNIT, "a duration such as 300ms, 30s, 5m, 2h or 1d")
-
-
-def parse_size_bytes(value: Any) -> int:
-    """Read a size; a plain number counts bytes.
-
-    >>> parse_size_bytes("512MiB")
-    536870912
-    """
-    if _is_count(value):
-        return int(value)
-    return int(_parse_quantity(value, BYTES_PER_UNIT, "a size such as 512MiB or 2GiB"))
-
-
-def parse_tokens(value: Any) -> int:
-    """Read a number of tokens; `k` is 1,024.
-
-    >>> parse_tokens("16k"), parse_tokens(2048)
-    (16384, 2048)
-    """
-    if _is_count(value):
-        return int(value)
-    return int(_parse_quantity(value, TOKENS_PER_UNIT, "a number of tokens such as 2048 or 16k"))
-
-
-def parse_keep_alive(value: Any) -> float:
-    """Read how long a model stays loaded: a duration, 0 (unload at once) or -1 (forever)."""
-    if value in (0, -1) and not isinstance(value, bool):
-        return float(value)
-    what = "a duration such as 30s or 15m, 0 (unload at once) or -1 (forever)"
-    return _parse_quantity(value, SECONDS_PER_UNIT, what)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _parse_quantity(value: Any, units: Mapping[str, float], what: str) -> float:
-    found = _QUANTITY.match(value) if isinstance(value, str) else None
-    if found is None or found[2] not in units:
-        raise ValueError(f"must be {what}")
-    return float(found[1]) * units[found[2]]
-
-
-def _quantity_schema(*examples: str, plain: bool) -> WithJsonSchema:
-    text = {"type": "string", "examples": list(examples)}
-    return WithJsonSchema({"anyOf": [text, {"type": "integer"}]} if plain else text)
-
-
-Seconds = Annotated[
-    float, BeforeValidator(parse_seconds), _quantity_schema("300ms", "30s", "5m", plain=False)
-]
-SizeBytes = Annotated[
-    int, BeforeValidator(parse_size_bytes), _quantity_schema("512MiB", "2GiB", plain=True)
-]
-Tokens = Annotated[int, BeforeValidator(parse_tokens), _quantity_schema("4k", "16k", plain=True)]
-KeepAlive = Annotated[float, BeforeValidator(parse_keep_alive), _quantity_schema("15m", plain=True)]
-
+from .quantities import KeepAlive, Percentage, Seconds, Tokens
 
 ID_PATTERN = r"^[a-z][a-z0-9_]*$"
 STEP_ALIASES = {"summarize": "summarise"}
@@ -275,28 +194,6 @@ class ReplyKeys(Keys):
         if self.schema_ is None and not self.check:
             raise ValueError("`reply` needs `schema`, or `check`, or both")
         return self
-
-
-_PERCENT = re.compile(r"^([0-9]{1,3}(?:\.[0-9]{1,3})?)%\Z", re.ASCII)
-
-
-def parse_percentage(given: Any) -> float:
-    """Read a share of a whole.
-
-    >>> parse_percentage("50%"), parse_percentage("2.5%")
-    (0.5, 0.025)
-    """
-    match = _PERCENT.match(given) if isinstance(given, str) else None
-    if match is None or float(match[1]) > 100:
-        raise ValueError("must be a percentage such as 50%")
-    return float(match[1]) / 100
-
-
-Percentage = Annotated[
-    float,
-    BeforeValidator(parse_percentage),
-    WithJsonSchema({"type": "string", "pattern": _PERCENT.pattern.replace(r"\Z", "$")}),
-]
 
 
 class ReviewKeys(Keys):
@@ -524,139 +421,6 @@ class FileKeys(Keys):
     )
     gold: Any = Field(None, description="What is right, for `paddock compare`.")
     compare: Any = Field(None, description="What `paddock compare` varies without its options.")
-
-
-_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-
-
-class WrongInput(ValueError):
-    """A value that an input does not take: a sentence without the name, and a remedy."""
-
-    def __init__(self, message: str, remedy: str = "") -> None:
-        self.message = message
-        self.remedy = remedy
-        super().__init__(message)
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """One declared input."""
-
-    name: str
-    type: InputType
-    at: Path
-    has_default: bool = False
-    default: Any = None
-    is_required: bool = False
-    values: tuple[Any, ...] = ()
-    min: float | None = None
-    max: float | None = None
-    description: str = ""
-    is_secret: bool = False
-
-    def read(self, given: Any) -> Any:
-        """Parse a caller's text or check a Python value.
-
-        Raises:
-            WrongInput: it has another type, or is out of bounds.
-        """
-        value = self._parsed(given) if isinstance(given, str) else given
-        return self.checked(value)
-
-    def checked(self, value: Any) -> Any:
-        """Return the value if it has this type and is within its bounds.
-
-        Raises:
-            WrongInput: it is not.
-        """
-        if self.type == "enum":
-            return self._chosen(value)
-        if not _IS_OF_TYPE[self.type](value):
-            raise WrongInput(f"must be {_TYPE_NAMES[self.type]}, not {self._shown(value)}")
-        if self.min is not None and value < self.min:
-            raise WrongInput(f"must be at least {self.min:g}, not {self._shown(value)}")
-        if self.max is not None and value > self.max:
-            raise WrongInput(f"must be at most {self.max:g}, not {self._shown(value)}")
-        return float(value) if self.type == "float" else value
-
-    def _shown(self, value: Any) -> str:
-        return "what was given" if self.is_secret else _quoted_value(value)
-
-    def _chosen(self, value: Any) -> Any:
-        for option in self.values:
-            if option == value or (isinstance(value, str) and str(option) == value):
-                return option
-        names = [str(option) for option in self.values]
-        raise WrongInput(f"cannot be {self._shown(value)}", did_you_mean(str(value), names))
-
-    def _parsed(self, text: str) -> Any:
-        """Parse a text; an invalid one is returned unchanged, for `checked` to refuse."""
-        try:
-            return _PARSERS[self.type](text)
-        except (ValueError, RecursionError):
-            if self.type == "json" and text.lstrip()[:1] in ("{", "["):
-                raise WrongInput(f"must be JSON; {self._shown(text)} is incomplete") from None
-            return text
-
-
-def kind_of_default(value: Any) -> InputType:
-    """Return the type of an input that has only a default."""
-    kinds: dict[type, InputType] = {bool: "bool", int: "int", float: "float", list: "list"}
-    kinds |= {str: "str", type(None): "str"}
-    return kinds.get(type(value), "json")
-
-
-def _bool(text: str) -> Any:
-    word = text.strip().lower()
-    return True if word in _TRUE else False if word in _FALSE else text
-
-
-def _list(text: str) -> Any:
-    if text.lstrip().startswith("["):
-        return _json(text)
-    return [part.strip() for part in text.split(",")] if text.strip() else []
-
-
-def _json(text: str) -> Any:
-    return json.loads(text, parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> Any:
-    """Refuse NaN and infinities, which JSON has not."""
-    raise ValueError(name)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
-
-
-_PARSERS: dict[InputType, Callable[[str], Any]] = {
-    **{"str": str, "path": str, "dir": str, "enum": str},
-    **{"int": int, "float": float, "bool": _bool, "list": _list, "json": _json},
-}
-_IS_OF_TYPE: dict[InputType, Callable[[Any], bool]] = {
-    "str": lambda value: isinstance(value, str),
-    "path": _is_path,
-    "dir": _is_path,
-    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    "float": _is_number,
-    "bool": lambda value: isinstance(value, bool),
-    "list": lambda value: isinstance(value, list),
-    "json": lambda value: True,
-}
-_TYPE_NAMES: dict[InputType, str] = {
-    **{"str": "text", "path": "a path", "dir": "a path", "int": "a whole number"},
-    **{"float": "a number", "bool": "true or false", "list": "a list", "json": "JSON"},
-}
-
-
-def _quoted_value(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return f"'{shorten(text, 60)}'"
 
 
 class SamplingParams(BaseModel):

@@ -18,7 +18,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from . import prompt_file
 from .expressions import TEMPLATE_START, ExpressionError, Path, Value
-from .keys import Keys, Seconds, without_x_keys
+from .keys import Keys, without_x_keys
+from .quantities import Seconds
 
 if TYPE_CHECKING:
     from .validation import FaultCollector

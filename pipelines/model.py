@@ -20,13 +20,13 @@ from paddock.pipelines.checking.check import Check
 from .comparison_keys import CompareKeys, GoldKeys
 from .errors import Fault, Mark, PipelineError
 from .expressions import Expression, ExpressionError, Path, Reference, Template, Value
+from .input_values import Input, WrongInput, kind_of_default
 from .keys import (
     ID_PATTERN,
     ControlKeys,
     EscalateKeys,
     EvidenceKeys,
     FileKeys,
-    Input,
     InputKeys,
     Keys,
     ModelKeys,
@@ -37,8 +37,6 @@ from .keys import (
     SecretKeys,
     StepKeys,
     TimeoutKeys,
-    WrongInput,
-    kind_of_default,
     without_x_keys,
     without_x_keys_nested,
 )
@@ -624,3 +622,8 @@ def _variables(servers: Mapping[str, McpServer]) -> dict[str, SecretKeys]:
     """Return the secrets that stand for the environment variables of a JSON file of servers."""
     names = {name for server in servers.values() for name in server.variables}
     return {secret_of(name): SecretKeys(env=name, file=None) for name in sorted(names)}
+
+
+def step_nodes(pipeline: Pipeline) -> Iterator[StepNode]:
+    """Yield the steps that are written, those in blocks included."""
+    return (node for node in pipeline.nodes() if isinstance(node, StepNode))

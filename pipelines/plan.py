@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from .errors import Fault, PipelineError, did_you_mean
+from .errors import Fault, PipelineError
 from .expressions import Path
 from .model import Block, Node, Pipeline
 from .references import (
@@ -18,6 +18,7 @@ from .references import (
     STEP_NAMES,
     ReferenceUse,
     unknown_name,
+    unknown_step,
     uses_in,
     uses_of,
 )
@@ -160,18 +161,9 @@ class DependencyGraph:
         self._unknown(use, level)
 
     def _unknown(self, use: ReferenceUse, level: _PlanLevel) -> None:
-        wanted = use.reference[1]
-        home = self._homes.get(wanted)
-        if home is not None:
-            what = f"step '{wanted}' runs for each item of '{home}' and is not known outside"
-            shown = f"`steps.{home}.results`" if not home.startswith("(") else "the block's results"
-            remedy = f"Read {shown}: a list of the `returns` of each item."
-            if home.startswith("("):
-                remedy = "Give the block an `id` and read its `results`."
-            self._fault(use, what, remedy)
-            return
         ids = [one for around in level.around() for one in around.nodes if not one.startswith("(")]
-        self._fault(use, f"there is no step '{wanted}'", did_you_mean(wanted, ids))
+        wanted = use.reference[1]
+        self._fault(use, *unknown_step(wanted, self._homes.get(wanted), ids))
 
     def _name(self, use: ReferenceUse) -> None:
         if (found := unknown_name(use, self._pipeline)) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -36,6 +36,19 @@ class ReferenceUse:
     names: frozenset[str]
     is_open: bool = False
     """The step may add names of its own; `runner.bind` checks those."""
+
+
+def unknown_step(wanted: str, home: str | None, ids: Collection[str]) -> tuple[str, str]:
+    """Return what is wrong with the name of a step that cannot be read at a place, and the remedy.
+
+    `home` is the block in which there is such a step; `ids` are the steps that can be read.
+    """
+    if home is None:
+        return f"there is no step '{wanted}'", did_you_mean(wanted, ids)
+    what = f"step '{wanted}' runs for each item of '{home}' and is not known outside"
+    if home.startswith("("):
+        return what, "Give the block an `id` and read its `results`."
+    return what, f"Read `steps.{home}.results`: a list of the `returns` of each item."
 
 
 def unknown_name(use: ReferenceUse, pipeline: Pipeline) -> tuple[str, str] | None:

@@ -1,152 +1,24 @@
-"""`reply.schema`: the JSON Schema of an answer, its short form, and validation.
+"""`reply.schema`: the JSON Schema of an answer, and its short form.
 
 The short form names each field with its type: `{title: str, points: "list[str]", risk: "enum[low,
 high]", score: "float?"}`. Every field is required; a field with `?` may be null. A value of `enum`
 that has a comma needs quotes. Mappings nest; a list with one entry is a list of such values. With
 `{choose: steps.tags.rows, …}` a field is a label of a list (`label_choices`).
-
-The only importer of `jsonschema`. Patterns and formats are matched by the engine that constrains
-local models (`engine.system.ecma_patterns`), so that answers of remote models are checked by the
-same rules. What the grammar allows is valid here.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
 from pathlib import Path as FilePath
-from typing import Any, TypeAlias
-
-from paddock.engine.system import ecma_patterns
+from typing import Any
 
 from . import prompt_file, yaml_source
 from .errors import PipelineError, did_you_mean
 from .expressions import ExpressionError, Path
 from .label_choices import Choice, WrongLabels, read_choice
-
-_MOST_CHARS = 160
-_MOST_LEVELS = 64  # as in YAML; deeper values end in a RecursionError
-TOO_DEEP = f"It is nested more than {_MOST_LEVELS} levels deep."
-
-
-def schema_mismatch(value: Any, schema: Any) -> str | None:
-    """Return the most relevant fault of a value as a sentence, or None.
-
-    >>> schema_mismatch({"n": "x"}, {"properties": {"n": {"type": "integer"}}})
-    "At /n: 'x' is not of type 'integer'."
-    """
-    if is_nested_too_deep(value):
-        return TOO_DEEP
-    error = _error_finder()(value, schema)
-    if error is None:
-        return None
-    place = "".join(f"/{part}" for part in error.absolute_path)
-    return f"{f'At {place}: ' if place else ''}{error.message[:_MOST_CHARS]}."
-
-
-@lru_cache(maxsize=1)
-def _error_finder() -> Callable[[Any, Any], Any]:
-    """Load the library, which takes 80 ms; return what finds the most relevant error of a value."""
-    import jsonschema  # type: ignore[import-untyped]
-    from referencing import Registry
-
-    checker = jsonschema.FormatChecker(formats=("json-pointer", "regex", "relative-json-pointer"))
-    for name in ecma_patterns.FORMATS:
-        checker.checks(name)(_for_texts_only(partial(_is_of_format, name)))
-    kind = jsonschema.validators.extend(
-        jsonschema.Draft202012Validator,
-        {
-            "pattern": partial(_pattern_errors, jsonschema.ValidationError),
-            "patternProperties": _pattern_properties_errors,
-            "additionalProperties": partial(
-                _additional_properties_errors, jsonschema.ValidationError
-            ),
-        },
-    )
-    registry = Registry()  # without one, a `$ref` would be fetched from the network
-
-    def find(value: Any, schema: Any) -> Any:
-        validator = kind(schema, registry=registry, format_checker=checker)
-        return jsonschema.exceptions.best_match(validator.iter_errors(value))
-
-    return find
-
-
-MakeError: TypeAlias = Callable[[str], Any]
-"""Makes the library's error of a sentence."""
-
-
-def _pattern_errors(
-    error: MakeError, validator: Any, pattern: str, value: Any, _: Any
-) -> Iterator[Any]:
-    if isinstance(value, str) and not _has_match(pattern, value):
-        yield error(f"{value!r} does not match {pattern!r}")
-
-
-def _pattern_properties_errors(
-    validator: Any, named: Mapping[str, Any], value: Any, _: Any
-) -> Iterator[Any]:
-    if not isinstance(value, dict):
-        return
-    for pattern, schema in named.items():
-        for name in (one for one in value if _has_match(pattern, one)):
-            yield from validator.descend(value[name], schema, path=name, schema_path=pattern)
-
-
-def _additional_properties_errors(
-    error: MakeError, validator: Any, rest: Any, value: Any, schema: Mapping[str, Any]
-) -> Iterator[Any]:
-    if not isinstance(value, dict):
-        return
-    named, patterns = schema.get("properties") or {}, schema.get("patternProperties") or {}
-    extra = [
-        name
-        for name in value
-        if name not in named and not any(_has_match(pattern, name) for pattern in patterns)
-    ]
-    if rest is not False:
-        for name in extra:
-            yield from validator.descend(value[name], rest, path=name)
-    elif extra:
-        verb = "was" if len(extra) == 1 else "were"
-        names = ", ".join(map(repr, sorted(extra)))
-        yield error(f"Additional properties are not allowed ({names} {verb} unexpected)")
-
-
-def _has_match(pattern: str, text: str) -> bool:
-    """Return whether a text has a match of a pattern; of one that is not known, none has."""
-    try:
-        return bool(ecma_patterns.matches(pattern)(text))
-    except ecma_patterns.UnknownPattern:
-        return False
-
-
-def _is_of_format(name: str, text: str) -> bool:
-    return ecma_patterns.of_format(name)(text)
-
-
-def _for_texts_only(is_one: Callable[[str], bool]) -> Callable[[Any], bool]:
-    """Accept what is not text: `type` is responsible for that."""
-    return lambda value: not isinstance(value, str) or is_one(value)
-
-
-def is_nested_too_deep(value: Any) -> bool:
-    """Return whether lists and mappings are nested too deeply.
-
-    >>> is_nested_too_deep([[{"a": [1]}]])
-    False
-    """
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(_MOST_LEVELS + 1):
-        held = (one.values() if isinstance(one, dict) else one for one in level)
-        level = [inner for one in held for inner in one if isinstance(inner, dict | list)]
-        if not level:
-            return False
-    return True
-
 
 SCALAR_TYPES: Mapping[str, Mapping[str, str]] = {
     "str": {"type": "string"},

@@ -18,7 +18,7 @@ from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.runner.bind import permissions, requirements
 from paddock.runner.bind.bind import bind, bind_for_comparison, read_plan
 from paddock.runner.bind.bound import BoundPlan, all_plans, callable_names, ignored_key_notes
-from paddock.runner.bind.checks import prefix_sharing_advice
+from paddock.runner.bind.prefix_sharing import prefix_sharing_advice
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.config.pipeline_secrets import read_secrets, trigger_secrets
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions

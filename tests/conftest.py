@@ -67,7 +67,7 @@ LONGEST = (
     "engine/api/test_server.py", "test_house.py", "runner/cli/commands/test_serve.py",
     "runner/cli/commands/test_batch.py", "runner/watch/test_watch_loop.py",
     "steps/test_registry.py", "engine/tuning/test_tuner.py", "runner/cli/test_model_page.py",
-    "runner/test_cli.py", "pipelines/checking/test_grounded.py",
+    "runner/test_cli.py", "pipelines/checking/test_grounding.py",
     "runner/compare/test_killed_comparison.py", "runner/review/test_killed_deciding.py",
     "steps/vectors/test_open_stores.py", "steps/tools/test_mcp_client.py",
     "engine/api/openai/test_batch_endpoints.py", "steps/readers/test_ocr.py",

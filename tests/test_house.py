@@ -44,7 +44,7 @@ ONLY_IN = {
     "mcp": {"steps/tools/mcp_client.py", "runner/cli/mcp_server.py"},
     "py3langid": {"pipelines/checking/functions.py"},
     "regex": {"pipelines/checking/"},
-    "jsonschema": {"pipelines/reply_schema.py"},
+    "jsonschema": {"pipelines/schema_validation.py"},
     "mcp_types": {"runner/cli/mcp_server.py"},
     "apprise": {"runner/notify/channels.py"},
     "lxml": {"steps/readers/office.py"},

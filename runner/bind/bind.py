@@ -18,7 +18,8 @@ from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import LIST_ELEMENT, ExpressionError, Reference, Value
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.keys import RetryKeys, TimeoutKeys, WrongInput
+from paddock.pipelines.input_values import WrongInput
+from paddock.pipelines.keys import RetryKeys, TimeoutKeys
 from paddock.pipelines.model import Block, Node, Pipeline
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.plan import Plan
@@ -30,11 +31,13 @@ from paddock.steps.base import Roots, Step
 from paddock.steps.tools.tool import FunctionNotFound
 
 from . import (
-    checks,
-    inputs_and_parameters,
+    never_due_schedules,
+    possible_claims,
     protected_files,
-    requirements,
+    step_reads,
+    store_order,
     taint_analysis,
+    tool_faults,
     variations,
 )
 from . import reply as replies
@@ -54,8 +57,9 @@ from .bound import (
     sub_plans,
 )
 from .document_folders import WatchBinder
-from .inputs_and_parameters import ABOUT_FIELDS, NAMES_OF_WHOLE, ParameterBinder
+from .parameters import ParameterBinder
 from .pipeline_models import ModelBinder
+from .scope import ABOUT_FIELDS, NAMES_OF_WHOLE
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
@@ -156,9 +160,7 @@ class PlanBinder:
         self._file = Path(self._pipeline.document.file)
         base = (cwd / self._file).parent
         later = self._within.later
-        self._given = inputs_and_parameters.read_inputs(
-            self._pipeline, inputs, base=base, cwd=cwd, later=later
-        )
+        self._given = inputs.read_inputs(self._pipeline, inputs, base=base, cwd=cwd, later=later)
         self._base = base
         self._models = ModelBinder(
             self._pipeline,
@@ -224,12 +226,12 @@ class PlanBinder:
         found = () if self._within.files else watches.bound()
         self._own += [
             *watches.faults,
-            *checks.schedule_faults(pipeline),
-            *checks.store_order_faults(self._plan),
+            *never_due_schedules.schedule_faults(pipeline),
+            *store_order.store_order_faults(self._plan),
         ]
         self._own += self._refused_targets(watches)
         if pipeline.tests:  # few files have some, and their functions take time to import
-            self._own += checks.test_claim_faults(pipeline, self._base)
+            self._own += possible_claims.test_claim_faults(pipeline, self._base)
         return BoundPlan(
             pipeline=pipeline,
             file=self._file,
@@ -317,13 +319,13 @@ class PlanBinder:
             model=self._models.of(step, kind),
             besides=self._models.besides(step, kind),
             reply=reply,
-            references=taint_analysis.step_references(step, names),
-            after_answer=taint_analysis.after_answer(step, names),
-            of_lists=taint_analysis.list_references(step, names),
+            references=step_reads.step_references(step, names),
+            after_answer=step_reads.after_answer(step, names),
+            of_lists=step_reads.list_references(step, names),
             escalate=self._models.escalation(step, kind),
             review=step.review,
-            shown=taint_analysis.shown_references(step),
-            spec=taint_analysis.step_spec(step, reply, servers),
+            shown=step_reads.shown_references(step),
+            spec=step_reads.step_spec(step, reply, servers),
             inner=within,
         )
 
@@ -335,7 +337,7 @@ class PlanBinder:
         over = _RESULTS.fullmatch(block.over.source.strip())
         if over is not None:
             self._over_results.append((block.at, block.var, over[1]))
-        inside = frozenset(taint_analysis.references_within(block))
+        inside = frozenset(step_reads.references_within(block))
         return BoundBlock(
             id=block.id,
             mark=block.mark,
@@ -349,11 +351,11 @@ class PlanBinder:
             if_=block.if_,
             needs=frozenset(block.needs),
             returns=block.returns,
-            references=taint_analysis.references_outside(block, inside, names),
-            item_attributes=taint_analysis.item_attributes(block.var, inside),
-            loop_attributes=taint_analysis.loop_attributes(block),
-            shown=taint_analysis.shown_within(block),
-            spec=taint_analysis.block_spec(block),
+            references=step_reads.references_outside(block, inside, names),
+            item_attributes=step_reads.item_attributes(block.var, inside),
+            loop_attributes=step_reads.loop_attributes(block),
+            shown=step_reads.shown_within(block),
+            spec=step_reads.block_spec(block),
         )
 
     def _fields_of(self, block: Block) -> tuple[str, ...] | None:
@@ -366,10 +368,10 @@ class PlanBinder:
 
     def _servers_of(self, step: WrittenStep) -> Any:
         """Check the tools that a step names; return what of MCP servers decides its result."""
-        if not requirements.has_tools(step):
+        if not tool_faults.has_tools(step):
             return None
-        self._own += requirements.tool_faults(step, self._pipeline, self._base)
-        return requirements.tool_spec(step, self._pipeline, self._base)
+        self._own += tool_faults.tool_faults(step, self._pipeline, self._base)
+        return tool_faults.tool_spec(step, self._pipeline, self._base)
 
     def _kind(self, step: WrittenStep) -> type[Step[Any, Any]] | None:
         at = (*step.at, "uses")
@@ -453,9 +455,9 @@ class PlanBinder:
             self._fault(at, what, did_you_mean(field, fields))
 
     def _check_loop(self, at: Place, reference: Reference) -> None:
-        if len(reference) > 1 and reference[1] not in taint_analysis.LOOP_ATTRIBUTES:
+        if len(reference) > 1 and reference[1] not in step_reads.LOOP_ATTRIBUTES:
             what = f"`loop` of a block has no '{reference[1]}'"
-            self._fault(at, what, did_you_mean(reference[1], taint_analysis.LOOP_ATTRIBUTES))
+            self._fault(at, what, did_you_mean(reference[1], step_reads.LOOP_ATTRIBUTES))
 
     def _check_name(self, at: Place, name: str, names: frozenset[str]) -> None:
         split = at.index("with")

@@ -18,7 +18,8 @@ from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Mark, did_you_mean
 from paddock.pipelines.expressions import Expression, Reference, Value
-from paddock.pipelines.keys import Input, OnError, WrongInput
+from paddock.pipelines.input_values import Input, WrongInput
+from paddock.pipelines.keys import OnError
 from paddock.pipelines.model import EscalationSpec, Pipeline, ReviewSpec
 from paddock.pipelines.plan import Plan
 from paddock.runner.ledger.budget import RunBudget
@@ -28,7 +29,8 @@ from paddock.steps.python_step import is_function_reference
 from paddock.steps.run_pipeline import RESULT_OUTPUT
 
 from .document_folders import BoundWatch
-from .inputs_and_parameters import BoundParams, read_inputs
+from .inputs import read_inputs
+from .parameters import BoundParams
 from .reply import BoundReply
 
 if TYPE_CHECKING:

@@ -1,14 +1,13 @@
-"""The folders that a pipeline watches: their paths, and conflicts with what it writes itself.
+"""The folders that a pipeline watches, and the places where its steps write.
 
-A watch that sees the pipeline's own output would start it for ever. Output paths are compared as
-far as they depend on nothing but the inputs.
+Output paths are known as far as they depend on nothing but the inputs.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from paddock.steps.files.scan import BadPattern, Globs
 from paddock.steps.tools.tool import TOOL_STEPS, tools_used
 
 from .protected_files import YAML_SUFFIXES
+from .self_triggering import UNKNOWN, self_trigger_fault, watch_sees
 
 if TYPE_CHECKING:
     from paddock.pipelines.triggers import WatchKeys
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 PROCESSING = "processing"
 _EXPRESSION = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
 _STATEMENT = re.compile(r"\{[%#]")
-_UNKNOWN = "…"
-_WILD = re.compile(r"[*?]+|\[[^]]*\]")
-_BRACES = re.compile(r"\{([^{},]*)[^{}]*\}")
 _PATHS = {"files.write": "path", "embed": "store", "files.move": "to"}
 """Steps that write, and the parameter that says where."""
 
@@ -111,7 +108,7 @@ class WatchBinder:
         """Yield texts of paths with the folder they start from, and whether they name a file."""
         base = self._roots.base
         for keys in self._pipeline.on.watch if self._pipeline.on else ():
-            yield _known_path(keys.path, self._scope) or _UNKNOWN, base, False
+            yield _known_path(keys.path, self._scope) or UNKNOWN, base, False
         for pipeline, scope, base in self._pipelines():
             for name, declared in pipeline.inputs.items():
                 value = scope["inputs"].get(name)
@@ -119,7 +116,7 @@ class WatchBinder:
                     yield value, base, False
         for step, scope, base in self._all():
             for text, is_file in _step_paths(step):
-                yield _known_path(text, scope) or _UNKNOWN, base, is_file
+                yield _known_path(text, scope) or UNKNOWN, base, is_file
 
     def _pipelines(self) -> Iterator[tuple[Pipeline, Mapping[str, Any], Path]]:
         yield self._pipeline, self._scope, self._roots.base
@@ -127,7 +124,7 @@ class WatchBinder:
 
     def _watch(self, keys: WatchKeys, at: Place) -> BoundWatch | None:
         text = _known_path(keys.path, self._scope)
-        if text is None or _UNKNOWN in text:
+        if text is None or UNKNOWN in text:
             return None  # an input without a value yet
         try:
             root = self._roots.resolve(text)
@@ -138,7 +135,7 @@ class WatchBinder:
         except (OSError, ValueError, RuntimeError):
             self._fault((*at, "path"), f"'{text}' is not a possible path.", "Name another one.")
             return None
-        own = tuple(one.path for one in self._written() if _UNKNOWN not in one.text)
+        own = tuple(one.path for one in self._written() if UNKNOWN not in one.text)
         return BoundWatch(self._name(root), root, keys, own)
 
     def _name(self, root: Path) -> str:
@@ -149,31 +146,23 @@ class WatchBinder:
     # --- what cannot go well
 
     def _check(self, watch: BoundWatch, at: Place) -> None:
+        keys = watch.keys
         for name in ("include", "exclude"):
             try:
-                Globs.of(getattr(watch.keys, name))
+                Globs.of(getattr(keys, name))
             except BadPattern as error:
                 self._fault((*at, name), f"{error}.", "Write it as in .gitignore.")
                 return
         for written in self._written():
-            if _watch_sees(watch, written.path):
-                self._own_output(watch, written, at)
+            if watch_sees(keys, watch.root, written.path):
+                folder = written.path.relative_to(watch.root).parent.as_posix()
+                said = self_trigger_fault(keys, written.step.id, written.text, folder)
+                self._fault((*at, "path"), *said)
                 break
-        if watch.keys.deletes.prune:
+        if keys.deletes.prune:
             self._check_moves(at)
-        if watch.keys.claim == "move":
+        if keys.claim == "move":
             self._check_hot(watch, at)
-
-    def _own_output(self, watch: BoundWatch, written: WrittenPlace, at: Place) -> None:
-        folder = written.path.relative_to(watch.root).parent.as_posix()
-        remedy = "Write into another folder, or leave these files out with `exclude`."
-        if folder != "." and _UNKNOWN not in folder:
-            remedy = f'Write into another folder, or set `exclude: ["/{folder}/"]`.'
-        what = (
-            f"the watch on '{watch.keys.path}' would see what step '{written.step.id}' writes, "
-            f"'{written.text}', and start the pipeline again and again."
-        )
-        self._fault((*at, "path"), what, remedy)
 
     def _check_moves(self, at: Place) -> None:
         """Refuse to prune where a step itself takes the documents away."""
@@ -202,7 +191,7 @@ class WatchBinder:
             self._fault((*at, "deletes"), what, "Remove one of the two.")
         folder = watch.root / PROCESSING
         scanned = list(self._scanned())
-        if any(text is None or _UNKNOWN in text for text in scanned):
+        if any(text is None or UNKNOWN in text for text in scanned):
             return  # only a run shows which folder it is
         if not any(self._is_around(text, folder) for text in scanned if text is not None):
             place = f"{watch.keys.path.rstrip('/')}/{PROCESSING}"
@@ -230,7 +219,7 @@ class WatchBinder:
         for step, scope, base in self._all():
             if step.uses == "files.scan":
                 text = _known_path(step.params.data.get("root"), scope)
-                yield text if text is None or _UNKNOWN in text else str(base / text)
+                yield text if text is None or UNKNOWN in text else str(base / text)
 
     def written(self) -> Iterator[WrittenPlace]:
         """Yield what this pipeline's own steps write, move or remove, as far as it is known."""
@@ -240,7 +229,7 @@ class WatchBinder:
             given = step.params.data
             if id(step) in own and step.uses == "files.move" and given.get("mode") != "copy":
                 text = _known_path(given.get("path"), scope)
-                if text is not None and _UNKNOWN not in text and "\0" not in text:
+                if text is not None and UNKNOWN not in text and "\0" not in text:
                     path = _resolved(Path(os.path.normpath(base / text)))
                     yield WrittenPlace(step, text, path, "path", is_new=False)
 
@@ -251,10 +240,10 @@ class WatchBinder:
                 continue
             given, param = step.params.data, _PATHS[step.uses]
             text = _known_path(given.get(param), scope) if given else None
-            if text is not None and not text.startswith(_UNKNOWN) and "\0" not in text:
+            if text is not None and not text.startswith(UNKNOWN) and "\0" not in text:
                 path = _resolved(Path(os.path.normpath(base / text)))
                 if step.uses == "files.move" and (text.endswith(("/", os.sep)) or path.is_dir()):
-                    path /= _UNKNOWN  # a folder gets the file under its own name
+                    path /= UNKNOWN  # a folder gets the file under its own name
                 yield WrittenPlace(step, text, path, param)
 
     def _fault(self, at: Place, message: str, remedy: str) -> None:
@@ -281,7 +270,7 @@ def _folder_of(text: str, *, is_file: bool) -> str | None:
     >>> _folder_of("….md", is_file=True), _folder_of("DIGEST.md", is_file=True)
     (None, None)
     """
-    head, unknown, tail = text.partition(_UNKNOWN)
+    head, unknown, tail = text.partition(UNKNOWN)
     if "\0" in text:
         return None
     if not unknown and not is_file:
@@ -291,7 +280,7 @@ def _folder_of(text: str, *, is_file: bool) -> str | None:
         return folder or "/"
     last = tail.rpartition("/")[2]
     suffix = os.path.splitext(f"x{last}")[1].lower()  # noqa: PTH122 - the end of a template
-    is_other_kind = _UNKNOWN not in last and suffix not in ("", *YAML_SUFFIXES)
+    is_other_kind = UNKNOWN not in last and suffix not in ("", *YAML_SUFFIXES)
     if is_file and (not unknown or is_other_kind):
         return None
     return "."
@@ -311,7 +300,7 @@ def _known_path(text: object, scope: Mapping[str, Any]) -> str | None:
         return None
     head, *tail = _STATEMENT.split(text, maxsplit=1)
     pieces = (_known_piece(piece, scope) for piece in _EXPRESSION.split(head))
-    return "".join(pieces) + (_UNKNOWN if tail else "")
+    return "".join(pieces) + (UNKNOWN if tail else "")
 
 
 def _known_piece(text: str, scope: Mapping[str, Any]) -> str:
@@ -320,11 +309,11 @@ def _known_piece(text: str, scope: Mapping[str, Any]) -> str:
     try:
         value = Value.of(text)
         if any(path[0] != "inputs" for path in value.references):
-            return _UNKNOWN
+            return UNKNOWN
         rendered = value.render(scope)
     except ExpressionError:
-        return _UNKNOWN  # told where it stands, or an input without a value
-    return rendered if isinstance(rendered, str) else _UNKNOWN
+        return UNKNOWN  # told where it stands, or an input without a value
+    return rendered if isinstance(rendered, str) else UNKNOWN
 
 
 def _resolved(path: Path) -> Path:
@@ -332,36 +321,3 @@ def _resolved(path: Path) -> Path:
         return path.resolve()
     except (OSError, RuntimeError, ValueError):
         return path
-
-
-def _watch_sees(watch: BoundWatch, path: Path) -> bool:
-    """Return whether a watch would take a file for a document."""
-    if not path.is_relative_to(watch.root) or path == watch.root:
-        return False
-    relpath = path.relative_to(watch.root).as_posix()
-    parts = relpath.split("/")
-    if any(part.startswith(".") for part in parts):
-        return False
-    include, exclude = Globs.of(watch.keys.include), Globs.of(watch.keys.exclude)
-    folders = ["/".join(parts[:end]) for end in range(1, len(parts))]
-    if any(map(exclude.names_folder, folders)) or any(map(include.refuses_folder, folders)):
-        return False
-    is_named = any(map(include.names_folder, folders))
-    return any(
-        include.names_file(one, in_named_folder=is_named) and not exclude.names_file(one)
-        for one in _possible_names(relpath, watch.keys.include)
-    )
-
-
-def _possible_names(relpath: str, patterns: Sequence[str]) -> list[str]:
-    """Return the path; of one whose suffix only a run shows, also with names that are asked for.
-
-    >>> _possible_names("done/…", ["new/*.{md,txt}", "!*.bak"])
-    ['done/…', 'done/….md']
-    """
-    folder, slash, name = relpath.rpartition("/")
-    if not name.endswith(_UNKNOWN):
-        return [relpath]
-    lasts = (one.rstrip("/").rpartition("/")[2] for one in patterns if not one.startswith("!"))
-    names = [_WILD.sub(_UNKNOWN, _BRACES.sub(r"\1", last)) for last in lasts]
-    return list(dict.fromkeys((relpath, *(f"{folder}{slash}{one}" for one in names))))

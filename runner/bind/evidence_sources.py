@@ -1,37 +1,21 @@
-"""The texts in which a step's answer is found, and the boxes of what was found in them.
+"""The texts in which a step's answer is found.
 
 `reply.evidence` names values of an item's scope: texts, outputs of `files.read`, hits of `search`.
-The finder (`pipelines.checking.evidence`) sees their texts alone. It works in the reader processes,
-within their limits of time and memory, so that no text holds up a run; boxes are asked of them
-afterwards, once for each document and only for pages with a quote.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path, PurePath
 from typing import Any
-from unicodedata import east_asian_width
 
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import EvidenceSpec
-from paddock.steps.base import StepError, Tools
-from paddock.steps.paths import resolve_path
-from paddock.steps.readers import documents
-from paddock.steps.readers.reader import (
-    MEDIA_TYPES,
-    PAGE_BREAK,
-    LineBox,
-    PageBox,
-    QuoteSpan,
-    join_pages,
-    page_offsets,
-)
-from paddock.steps.readers.reader_pool import EvidenceRequest
+from paddock.steps.base import StepError
+from paddock.steps.readers.reader import MEDIA_TYPES, LineBox, join_pages, page_offsets
 
-from .inputs_and_parameters import Scope
+from .scope import Scope
 
 _PAGED = frozenset(MEDIA_TYPES[kind] for kind in ("pdf", "pptx"))
 _WITHOUT_PAGES = frozenset(MEDIA_TYPES.values()) - _PAGED
@@ -39,9 +23,6 @@ _WITHOUT_PAGES = frozenset(MEDIA_TYPES.values()) - _PAGED
 _MOST_SOURCE_CHARS = 8_000_000
 """A text of this length takes 15 s and 0.6 GB."""
 _SHOWN_FIELDS = 3
-_MARGIN_LETTERS = 0.5
-_NARROW = frozenset(" .,:;'|!ijltfrI()[]/-")
-_WIDE = frozenset("mwMW@%")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,51 +41,6 @@ class EvidenceSource:
     """The page that the whole text is of."""
     line_boxes: Mapping[int, Sequence[LineBox]] = field(default_factory=dict)
     """By page, of what OCR has read."""
-
-
-@dataclass(frozen=True, slots=True)
-class EvidenceFinder:
-    """Finds the fields of a step's answers in the sources that it names."""
-
-    schema: Any
-    only: Sequence[str]
-    sources: tuple[EvidenceSource, ...]
-    tools: Tools
-    """Whose readers know where a quote stands on a page."""
-    _latest: list[tuple[Any, Any]] = field(default_factory=list)
-    """The latest answer and its evidence: its checks and its step ask for the same."""
-
-    @classmethod
-    def of(
-        cls, spec: EvidenceSpec | None, schema: Any, scope: Scope, tools: Tools
-    ) -> EvidenceFinder | None:
-        """Return the finder of a step; None where it is asked for no evidence.
-
-        Raises:
-            StepError: a source is no text or too long, or all of them were skipped.
-        """
-        if spec is None:
-            return None
-        return cls(schema, spec.only, read_sources(spec, scope, tools.roots.base), tools)
-
-    async def located(self, output: Any) -> Any:
-        """Return where each field of an answer stands, in its shape; boxes may be missing.
-
-        Raises:
-            StepError: it takes too much time or memory.
-        """
-        if not self._latest or self._latest[0][0] is not output:
-            texts = tuple((one.name, one.text, one.page_starts) for one in self.sources)
-            request = EvidenceRequest(output, self.schema, tuple(self.only), texts)
-            found = await documents.locate_values(request, readers=self.tools.readers)
-            self._latest[:] = [(output, found)]
-        return self._latest[0][1]
-
-    async def evidence(self, output: Any) -> Any:
-        """Return where each field of an answer stands, in its shape."""
-        found = await self.located(output)
-        await fill_in_boxes(found, self.sources, self.tools)
-        return found
 
 
 def read_sources(
@@ -236,88 +172,3 @@ def _with_own_names(sources: Iterable[EvidenceSource]) -> Iterator[EvidenceSourc
     for source in sources:
         n = seen[source.name] = seen.get(source.name, 0) + 1
         yield source if n == 1 else replace(source, name=f"{source.name}#{n}")
-
-
-async def fill_in_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools: Tools) -> None:
-    """Set `box` of each quote on a page that shows it, and `page` of hits."""
-    by_name = {source.name: source for source in sources}
-    wanted: dict[str, list[tuple[dict[str, Any], QuoteSpan]]] = {}
-    for leaf in _found_leaves(evidence):
-        source = by_name[leaf["source"]]
-        if source.only_page is not None:
-            leaf |= {"page": source.only_page, "line": None, "column": None}
-        elif leaf["page"] is not None:
-            span = _span_on_page(leaf, source)
-            lines = source.line_boxes.get(span.page)
-            if lines:
-                page_text = source.text[source.page_starts[span.page - 1] :]
-                leaf["box"] = cut_lines(page_text, lines, span.start, span.end)
-            if leaf["box"] is None and source.media_type == MEDIA_TYPES["pdf"] and source.path:
-                wanted.setdefault(source.path, []).append((leaf, span))
-    for path, quotes in wanted.items():
-        await _fill_in_pdf_boxes(path, quotes, tools)
-
-
-def _found_leaves(evidence: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(evidence, dict) and isinstance(evidence.get("match"), str):
-        if evidence["source"] is not None:
-            yield evidence
-    elif isinstance(evidence, dict | list):
-        for one in evidence.values() if isinstance(evidence, dict) else evidence:
-            yield from _found_leaves(one)
-
-
-def _span_on_page(leaf: Mapping[str, Any], source: EvidenceSource) -> QuoteSpan:
-    """Return a quote in the text of the page on which it begins."""
-    page, starts = leaf["page"], source.page_starts
-    begins = starts[page - 1]
-    ends = starts[page] - len(PAGE_BREAK) if page < len(starts) else len(source.text)
-    end = min(leaf["end"], ends)
-    return QuoteSpan(page, leaf["start"] - begins, end - begins, source.text[leaf["start"] : end])
-
-
-def cut_lines(text: str, lines: Sequence[LineBox], start: int, end: int) -> list[float] | None:
-    """Return the box around a piece of a page whose lines were read by OCR.
-
-    A line is cut by the usual widths of its letters, and half a letter more at either side.
-
-    >>> cut_lines("Total: 84.00", [(0, 12, 0.0, 0.5, 1.0, 0.6)], 7, 12)
-    [0.4872, 0.5, 1.0, 0.6]
-    """
-    cut: list[PageBox] = []
-    for begins, ends, left, top, right, bottom in lines:
-        first, last = max(start, begins), min(end, ends)
-        if first < last:
-            reached = list(accumulate(map(_letter_width, text[begins:ends]), initial=0.0))
-            share = (right - left) / reached[-1]
-            begin = left + share * (reached[first - begins] - _MARGIN_LETTERS)
-            stop = left + share * (reached[last - begins] + _MARGIN_LETTERS)
-            cut.append((max(left, begin), top, min(right, stop), bottom))
-    if not cut:
-        return None
-    lefts, tops, rights, bottoms = zip(*cut, strict=True)
-    return [round(side, 4) for side in (min(lefts), min(tops), max(rights), max(bottoms))]
-
-
-def _letter_width(letter: str) -> float:
-    """Return about how wide a letter is in print; 1.0 for a small one."""
-    if letter in _NARROW:
-        return 0.5
-    if letter in _WIDE or east_asian_width(letter) in "WF":
-        return 1.6
-    return 1.25 if letter.isupper() else 1.0
-
-
-async def _fill_in_pdf_boxes(
-    path: str, quotes: Sequence[tuple[dict[str, Any], QuoteSpan]], tools: Tools
-) -> None:
-    """Ask a reader process for the boxes of a document's quotes; without them a quote is enough."""
-    spans = [span for _, span in quotes]
-    try:
-        file = resolve_path(tools.roots, path)
-        boxes = await documents.quote_boxes(file, spans, readers=tools.readers)
-    except StepError as error:
-        tools.log.note(f"evidence has no boxes: {error}")
-        return
-    for (leaf, _), box in zip(quotes, boxes, strict=True):
-        leaf["box"] = None if box is None else list(box)

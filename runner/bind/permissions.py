@@ -27,9 +27,9 @@ from paddock.engine.system import processes
 from paddock.engine.system.hosts import BadHost, read_authority, read_pattern, written_authority
 from paddock.pipelines.errors import Fault, Mark, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.runner.config.config_file import FILE_NAME
 from paddock.runner.config.pipeline_secrets import secret_place, trigger_secrets
 from paddock.runner.config.setting_values import PERMISSIONS
-from paddock.runner.settings import FILE_NAME
 from paddock.steps.python_step import is_function_reference
 from paddock.steps.tools.tool import (
     FUNCTION_REFERENCE,
@@ -41,7 +41,7 @@ from paddock.steps.tools.tool import (
 
 from . import protected_files
 from .bound import PIPELINE_STEP, BoundPlan, BoundStep, all_plans, steps_of
-from .requirements import has_tools
+from .tool_faults import has_tools
 
 MAX_COMMAND_CHARS = 1000
 """Of a command that is shown: a script is meant to be read before it is allowed."""

@@ -18,7 +18,8 @@ from typing import Any
 
 from paddock.engine.system import files
 from paddock.pipelines.model import Pipeline, StepNode
-from paddock.runner.settings import FILE_NAME, STATE_FOLDER
+from paddock.runner.config.config_file import FILE_NAME
+from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.paths import write_refusal
 from paddock.steps.tools.tool import (
     FUNCTION_REFERENCE,

@@ -25,10 +25,11 @@ from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Step, StepError
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, own_roles
 
-from .inputs_and_parameters import ALL_FIELDS, NAMES_OF_WHOLE, Scope
+from .scope import ALL_FIELDS, NAMES_OF_WHOLE, Scope
 
 if TYPE_CHECKING:
-    from .evidence_sources import EvidenceFinder, EvidenceSource
+    from .evidence_finder import EvidenceFinder
+    from .evidence_sources import EvidenceSource
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,9 @@ from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import StepKeys
-from paddock.pipelines.model import Pipeline, StepNode
+from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.pipelines.yaml_source import YamlDocument, parse_yaml
 
-from .checks import step_nodes
 from .reply import ANSWERING_STEPS
 
 VariedOption = Literal["model", "prompt", "set"]

@@ -24,7 +24,7 @@ from paddock.engine.models.pull_sources import FileSource, parse_source
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.keys import Input
+from paddock.pipelines.input_values import Input
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.permissions import (

@@ -22,7 +22,7 @@ from paddock.engine.models.model_names import is_path
 from paddock.engine.models.modelfile import parse_parameter
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
-from paddock.runner.config.setting_values import BadAnswerFormat, answer_format
+from paddock.runner.config.answer_formats import BadAnswerFormat, answer_format
 from paddock.runner.daemon.service_client import ServiceClient, ServiceError
 from paddock.runner.progress import console
 

@@ -32,7 +32,7 @@ from paddock.engine.system.text import counted, fit_json
 from paddock.pipelines.errors import PipelineError
 from paddock.runner import api
 from paddock.runner.bind.bind import read_plan
-from paddock.runner.bind.inputs_and_parameters import paths_outside, read_inputs
+from paddock.runner.bind.inputs import paths_outside, read_inputs
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.run_history import (
     LedgerFolder,

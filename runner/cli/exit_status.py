@@ -41,7 +41,7 @@ _STATUS_OF_ERRORS = {
     ("paddock.runner.schedule.up", "UpError"): FAILED,
     ("paddock.runner.schedule.discovery", "FolderTaken"): FAILED,
     ("paddock.runner.config.pipeline_secrets", "RedactedError"): FAILED,
-    ("paddock.runner.settings", "SettingsError"): WRONG,
+    ("paddock.runner.config.setting_specs", "SettingsError"): WRONG,
     ("paddock.runner.daemon.service_client", "ServiceError"): FAILED,
     ("paddock.runner.cli.exit_status", "CommandError"): WRONG,
 }

@@ -23,7 +23,7 @@ from paddock.engine.system import units
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import read_plan
-from paddock.runner.bind.inputs_and_parameters import read_inputs
+from paddock.runner.bind.inputs import read_inputs
 from paddock.runner.compare.run_difference import (
     ChangeKind,
     RunDifference,

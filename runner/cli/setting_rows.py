@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddock.runner.config import setting_values
+from paddock.runner.config.setting_specs import SETTING_SPECS
 from paddock.runner.progress import console
-from paddock.runner.settings import SETTING_SPECS, Settings
+from paddock.runner.settings import Settings
 
 DEFAULT = "default"
 _HIDDEN = "(set, not shown)"

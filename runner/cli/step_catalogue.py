@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.distribution import DISTRIBUTION
-from paddock.pipelines.template_sandbox import FILTERS
+from paddock.pipelines.filters import FILTERS
 from paddock.steps import python_step, registry
 from paddock.steps.plugins import TOOL_GROUP, package_of, plugins
 from paddock.steps.readers import reader

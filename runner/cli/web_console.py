@@ -45,6 +45,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner import api
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.permissions import needs, permission_names
+from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
@@ -61,14 +62,9 @@ from paddock.runner.render.html_page import (
     html_table,
     state_html,
 )
-from paddock.runner.review.page_access import (
-    CONSOLE_PATH,
-    AccessRefused,
-    PageAccess,
-    read_form,
-)
+from paddock.runner.review.page_access import CONSOLE_PATH, AccessRefused, PageAccess, read_form
 from paddock.runner.schedule.discovery import FileStamp, PipelineFinder
-from paddock.runner.settings import STATE_FOLDER, SettingsError
+from paddock.runner.settings import STATE_FOLDER
 
 from .arguments import has_steps
 from .console_actions import (

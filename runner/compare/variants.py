@@ -19,9 +19,8 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.model import Block, Node, StepNode
+from paddock.pipelines.model import Block, Node, StepNode, step_nodes
 from paddock.pipelines.plan import Plan
-from paddock.runner.bind.checks import step_nodes
 from paddock.runner.bind.reply import ANSWERING_STEPS
 from paddock.runner.bind.variations import Change, Variant, answering_steps, not_answering
 from paddock.runner.ledger.entries import variant_file

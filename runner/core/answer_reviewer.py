@@ -11,8 +11,8 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundStep, prompt_digest
 from paddock.runner.bind.evidence_sources import EvidenceSource, read_sources
-from paddock.runner.bind.inputs_and_parameters import Scope
 from paddock.runner.bind.reply import ScopedReply
+from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.text_vectors import inserted_text
 from paddock.runner.ledger.calibration import CalibrationKey, calibrated, start_text
 from paddock.runner.ledger.entries import LedgerError

@@ -28,7 +28,7 @@ from paddock.pipelines.expressions import Expression, ExpressionError, Value
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
 from paddock.runner.bind.document_folders import PROCESSING, BoundWatch
-from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.scope import Scope
 from paddock.runner.folders.deleted_files import is_mass_deletion, is_other_folder
 from paddock.runner.folders.folder_identity import FolderIdentity, folder_identity_at, known_folder
 from paddock.runner.ledger.entries import Entry

@@ -14,7 +14,7 @@ from typing import Any
 
 from paddock.engine.system.text import canonical_json
 from paddock.runner.bind.bound import BoundBlock, BoundStep
-from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.report import ItemReport
 

@@ -26,7 +26,7 @@ from paddock.runner.bind.bound import (
     all_steps,
     has_no_nested_items,
 )
-from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.events import ItemState

@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any
 
 from paddock.engine.system.text import canonical_json, without_middle
-from paddock.pipelines.reply_schema import schema_mismatch
+from paddock.pipelines.schema_validation import schema_mismatch
 from paddock.runner.bind.bound import BoundStep
 from paddock.runner.bind.text_vectors import (
     Matrix,

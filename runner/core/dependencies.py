@@ -16,7 +16,7 @@ from typing import Any
 from paddock.engine.system.files import content_stamp, sha256_of
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json, listed
-from paddock.runner.bind.label_lists import LABELS, NEAREST
+from paddock.runner.bind.label_changes import LABELS, NEAREST
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.outputs import OutputIndex
 from paddock.steps.base import Roots, StepError

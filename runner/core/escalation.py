@@ -25,7 +25,7 @@ from paddock.runner.bind.bound import (
     only_reads,
     steps_of,
 )
-from paddock.runner.bind.inputs_and_parameters import Scope, review_names
+from paddock.runner.bind.scope import Scope, review_names
 from paddock.runner.ledger.entries import LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore

@@ -8,8 +8,8 @@ from typing import Any
 
 from paddock.pipelines.label_choices import LabelList
 from paddock.runner.bind.bound import BoundNode
-from paddock.runner.bind.inputs_and_parameters import Scope
-from paddock.runner.bind.label_lists import LABELS
+from paddock.runner.bind.label_changes import LABELS
+from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.outputs import OutputIndex
 from paddock.steps.base import ItemName

@@ -33,9 +33,9 @@ from paddock.runner.bind.bound import (
     canonical_spec,
     node_ids,
 )
-from paddock.runner.bind.evidence_sources import EvidenceFinder
-from paddock.runner.bind.inputs_and_parameters import BindError, Scope
-from paddock.runner.bind.label_lists import (
+from paddock.runner.bind.evidence_finder import EvidenceFinder
+from paddock.runner.bind.inputs import BindError
+from paddock.runner.bind.label_changes import (
     BORDER,
     LABELS,
     choices_of,
@@ -44,6 +44,7 @@ from paddock.runner.bind.label_lists import (
     nearest_mark,
 )
 from paddock.runner.bind.reply import ScopedReply
+from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.taint_analysis import guarded_roots
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow, is_variant
 from paddock.runner.ledger.lineage import LineageStore

@@ -9,7 +9,7 @@ from pathlib import Path
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep, node_ids
-from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.outputs import SAME_FILE_REMEDY, OutputIndex
 from paddock.steps.paths import nearest_existing, write_refusal
 

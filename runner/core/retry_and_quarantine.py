@@ -50,7 +50,7 @@ from paddock.engine.system.retry import Backoff
 from paddock.engine.system.text import listed
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundRetry, BoundStep
-from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import AttemptRow, LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_history import DIED, run_status

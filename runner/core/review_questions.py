@@ -14,7 +14,7 @@ from paddock.engine.system.text import canonical_json, one_line, path_text
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.model import EvidenceSpec, ReviewSpec
 from paddock.runner.bind.evidence_sources import EvidenceSource
-from paddock.runner.bind.inputs_and_parameters import evidence_of_whole, review_names
+from paddock.runner.bind.scope import evidence_of_whole, review_names
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
 from paddock.runner.ledger.reviews import Review, is_same_value
 from paddock.steps.llm.confidence import is_confidence

@@ -17,7 +17,7 @@ from paddock.engine.system import tasks
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
-from paddock.pipelines.keys import WrongInput
+from paddock.pipelines.input_values import WrongInput
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
@@ -26,7 +26,7 @@ from paddock.runner.bind.bound import (
     called_plan,
     with_inputs,
 )
-from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.budget import Spent, budget_reached
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.drain import StopGateClosed

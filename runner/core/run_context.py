@@ -26,7 +26,7 @@ from paddock.engine.system.crash_suspects import SuspectRoom
 from paddock.engine.system.tasks import time_limit
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import ExpressionError
-from paddock.pipelines.keys import parse_seconds
+from paddock.pipelines.quantities import parse_seconds
 from paddock.runner.bind.bound import BoundPlan, BoundStep
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.bind.text_vectors import embedded

@@ -31,17 +31,17 @@ from paddock.runner.bind.bound import (
     outer_references,
     steps_of,
 )
-from paddock.runner.bind.inputs_and_parameters import Scope
-from paddock.runner.bind.label_lists import (
+from paddock.runner.bind.label_changes import (
     LABELS,
     NEAREST,
     CurrentLabels,
-    LabelLists,
     Labels,
     LabelVectors,
     label_texts,
     list_name,
 )
+from paddock.runner.bind.offered_labels import LabelLists
+from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.text_vectors import unit_matrix
 from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
 from paddock.runner.ledger.entries import Entry

@@ -18,7 +18,7 @@ from paddock.engine.system import http, light_http
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.text import split_lines
-from paddock.runner.config.setting_values import ServiceAddress
+from paddock.runner.config.service_address import ServiceAddress
 from paddock.runner.settings import Settings
 
 from .daemon_files import find_daemon, running_daemons

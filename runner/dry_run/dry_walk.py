@@ -18,7 +18,7 @@ from paddock.engine.errors import EngineError
 from paddock.engine.system.samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Reference
-from paddock.pipelines.keys import WrongInput
+from paddock.pipelines.input_values import WrongInput
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
@@ -27,8 +27,9 @@ from paddock.runner.bind.bound import (
     all_steps,
     with_inputs,
 )
-from paddock.runner.bind.evidence_sources import EvidenceFinder
-from paddock.runner.bind.inputs_and_parameters import BindError, Scope
+from paddock.runner.bind.evidence_finder import EvidenceFinder
+from paddock.runner.bind.inputs import BindError
+from paddock.runner.bind.scope import Scope
 from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
 from paddock.runner.core.call_cache import LedgerPool
 from paddock.runner.core.decided_examples import is_taught

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.system.files import sha256_of
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.pipelines.keys import WrongInput
+from paddock.pipelines.input_values import WrongInput
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
@@ -27,7 +27,8 @@ from paddock.runner.bind.bound import (
     steps_of,
     with_inputs,
 )
-from paddock.runner.bind.inputs_and_parameters import BindError, Scope
+from paddock.runner.bind.inputs import BindError
+from paddock.runner.bind.scope import Scope
 from paddock.runner.core.block_work import LEFT_OUT_BY_WHERE, BlockWork
 from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
 from paddock.runner.core.dependencies import held_text

@@ -20,7 +20,8 @@ from typing import Any
 import psutil
 
 from paddock.engine.system.units import iso_time
-from paddock.runner.settings import STATE_FOLDER, SettingsError, read_settings
+from paddock.runner.config.setting_specs import SettingsError
+from paddock.runner.settings import STATE_FOLDER, read_settings
 
 from .entries import ItemRow, LedgerError, RunRow, whole_file
 from .ledger import LEDGER_FILE, Ledger

@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from paddock.runner.settings import Settings, SettingsError
+from paddock.runner.config.setting_specs import SettingsError
+from paddock.runner.settings import Settings
 
 
 def otel_module(settings: Settings) -> Any:

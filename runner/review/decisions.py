@@ -19,7 +19,7 @@ from typing import Any, Literal
 from paddock.engine.system import units
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import ExpressionError
-from paddock.pipelines.reply_schema import schema_mismatch
+from paddock.pipelines.schema_validation import schema_mismatch
 from paddock.runner.ledger.reviews import (
     DecisionRefused,
     Review,

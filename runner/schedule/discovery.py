@@ -25,7 +25,8 @@ from paddock.engine.system import files
 from paddock.engine.system.files import LockTaken, lock_now
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.variations import comparison_notes
-from paddock.runner.settings import STATE_FOLDER, SettingsError, read_settings
+from paddock.runner.config.setting_specs import SettingsError
+from paddock.runner.settings import STATE_FOLDER, read_settings
 
 from .triggered_pipeline import (
     Consents,

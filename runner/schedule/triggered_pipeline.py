@@ -26,7 +26,7 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.model import Pipeline
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.triggers import ConcurrencyKeys, WebhookKeys
-from paddock.runner.bind import inputs_and_parameters, permissions
+from paddock.runner.bind import inputs, permissions
 from paddock.runner.bind.bind import bind, bind_without_inputs, document_folders
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.core.concurrency import rendered_value
@@ -102,7 +102,7 @@ class TriggeredPipeline:
             PipelineError: one is missing, unknown or of the wrong kind.
         """
         base = self.file.parent
-        read = inputs_and_parameters.read_inputs(self.pipeline, given_inputs, base=base, cwd=base)
+        read = inputs.read_inputs(self.pipeline, given_inputs, base=base, cwd=base)
         if read.faults:
             raise PipelineError(read.faults)
         return read.values
@@ -117,7 +117,7 @@ class TriggeredPipeline:
             PipelineError: one is missing, unknown, of the wrong kind, or leads elsewhere.
         """
         values = self.inputs(given_inputs)
-        if faults := inputs_and_parameters.paths_outside(
+        if faults := inputs.paths_outside(
             self.pipeline, given_inputs, values, self.file.parent, "the pipeline's folder"
         ):
             raise PipelineError(faults)

@@ -30,7 +30,7 @@ from paddock.engine.system import files
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
 from paddock.pipelines.model import Pipeline
-from paddock.runner.config.setting_values import ServiceAddress
+from paddock.runner.config.service_address import ServiceAddress
 from paddock.runner.daemon.daemon_client import request_daemon
 from paddock.runner.daemon.daemon_files import DaemonError
 from paddock.runner.daemon.daemon_server import serve_or_join
@@ -40,12 +40,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import clean_in_subprocess
 from paddock.runner.progress.report import Report
 from paddock.runner.review.page_access import CONSOLE_PATH, PAGE_PATH, PageAccess
-from paddock.runner.review.page_server import (
-    FolderDesks,
-    asks_people,
-    mounted_page,
-    token_file,
-)
+from paddock.runner.review.page_server import FolderDesks, asks_people, mounted_page, token_file
 from paddock.runner.settings import STATE_FOLDER, Settings
 from paddock.runner.workers.cluster_machine import renew_crash_automation
 from paddock.runner.workers.delegation import known_end

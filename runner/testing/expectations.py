@@ -21,7 +21,7 @@ from paddock.pipelines import reply_schema
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import Expression, ExpressionError, Value
 from paddock.pipelines.pipeline_tests import EXPECTATIONS_WITH_MODEL, ExpectKeys, JudgeKeys
-from paddock.pipelines.reply_schema import schema_mismatch
+from paddock.pipelines.schema_validation import schema_mismatch
 from paddock.runner.core.run_context import BoundModels
 from paddock.runner.progress.report import Report
 from paddock.steps.base import StepError

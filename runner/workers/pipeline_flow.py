@@ -41,10 +41,10 @@ from paddock.engine.system import http
 from paddock.engine.system.samples import ItemSample
 from paddock.engine.system.tasks import running
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.keys import Input
+from paddock.pipelines.input_values import Input
 from paddock.runner import api
 from paddock.runner.bind.bind import read_plan
-from paddock.runner.bind.inputs_and_parameters import read_inputs
+from paddock.runner.bind.inputs import read_inputs
 from paddock.runner.config.pipeline_secrets import Redact
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.session import RunSession

@@ -22,7 +22,7 @@ from pydantic import Field, field_validator
 from paddock.engine.system.no_links import NotRegularFile, read_file
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import did_you_mean
-from paddock.pipelines.keys import SizeBytes
+from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.paths import os_refusal, printable, resolve_path
 from paddock.steps.readers.text_encoding import NotText, decode_text

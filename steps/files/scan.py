@@ -20,7 +20,7 @@ from paddock.engine.system.files import sha256_of
 from paddock.engine.system.no_links import facts_of, identity, open_folder
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import is_utf8, listed
-from paddock.pipelines.keys import SizeBytes
+from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.paths import os_refusal, printable, resolve_path
 

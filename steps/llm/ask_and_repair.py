@@ -32,7 +32,7 @@ from paddock.engine.request import (
 from paddock.engine.system.text import counted, one_line, resolve_ref
 from paddock.pipelines.checking.check import CheckResult
 from paddock.pipelines.label_choices import CHOOSE, ToldList, without_choice_marks, without_repeats
-from paddock.pipelines.reply_schema import TOO_DEEP, schema_mismatch
+from paddock.pipelines.schema_validation import TOO_DEEP, schema_mismatch
 from paddock.steps.base import UNKNOWN, Output, ReplyForm, StepError, Tools
 
 from .confidence import N_ALTERNATIVES, confidence

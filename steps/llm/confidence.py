@@ -25,7 +25,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.text import resolve_ref
-from paddock.pipelines.reply_schema import schema_mismatch
+from paddock.pipelines.schema_validation import schema_mismatch
 
 if TYPE_CHECKING:
     from paddock.engine.request import TokenLogprob

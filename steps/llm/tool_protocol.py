@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from paddock.engine.request import Message, Reply, Tool, ToolCall, with_system_text
 from paddock.engine.sampling.schema import check_schema
-from paddock.pipelines.reply_schema import TOO_DEEP, is_nested_too_deep
+from paddock.pipelines.schema_validation import TOO_DEEP, is_nested_too_deep
 from paddock.steps.base import BoundTool, StepError, Toolset
 
 from .ask_and_repair import Asker, schema_constraint

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from paddock.pipelines.keys import Tokens
+from paddock.pipelines.quantities import Tokens
 from paddock.steps.base import Output, Params, Step, Tools
 from paddock.steps.files.read import DocumentPage
 from paddock.steps.readers.reader import PAGE_BREAK, join_pages, page_offsets

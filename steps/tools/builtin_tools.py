@@ -24,7 +24,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from paddock.engine.system.text import counted, listed
-from paddock.pipelines.keys import SizeBytes
+from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import OutsideRoots, Roots, StepError, ToolResult
 from paddock.steps.files.scan import BadPattern, FolderWalk, Globs
 from paddock.steps.paths import printable, resolve_path

@@ -33,7 +33,7 @@ from paddock.engine.system.hosts import (
     read_pattern,
 )
 from paddock.engine.system.text import one_line
-from paddock.pipelines.reply_schema import is_nested_too_deep
+from paddock.pipelines.schema_validation import is_nested_too_deep
 from paddock.steps.base import StepError, ToolResult
 from paddock.steps.readers import documents
 from paddock.steps.readers.text_encoding import is_known_encoding

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from paddock.pipelines.keys import Input, InputType, WrongInput
+from paddock.pipelines.input_values import Input, WrongInput
+from paddock.pipelines.keys import InputType
 
 
 def declared(kind: InputType, **more: Any) -> Input:

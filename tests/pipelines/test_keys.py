@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from paddock.pipelines.keys import parse_keep_alive, parse_seconds, parse_size_bytes, parse_tokens
+from paddock.pipelines.quantities import (
+    parse_keep_alive,
+    parse_seconds,
+    parse_size_bytes,
+    parse_tokens,
+)
 
 
 def test_quantities_are_read_as_people_write_them() -> None:

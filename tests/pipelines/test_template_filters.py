@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import textwrap
 
-from paddock.pipelines.template_sandbox import _LinearWrapper, wordwrap
+from paddock.pipelines.filters import _LinearWrapper, wordwrap
 
 
 def test_wordwrap_never_holds_a_word_that_it_would_copy_for_each_line() -> None:

@@ -8,13 +8,9 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.settings import PoolSettings, ServiceSettings
-from paddock.runner.settings import (
-    BESIDE_A_PIPELINE,
-    SETTING_SPECS,
-    Settings,
-    SettingsError,
-    read_settings,
-)
+from paddock.runner.config.config_file import BESIDE_A_PIPELINE
+from paddock.runner.config.setting_specs import SETTING_SPECS, SettingsError
+from paddock.runner.settings import Settings, read_settings
 
 
 def read(tmp_path: Path, **environ: str) -> Settings:

@@ -24,7 +24,7 @@ from paddock.runner.cli.model_arguments import (
     read_document_text,
     read_stdin,
 )
-from paddock.runner.config.setting_values import BadAnswerFormat, answer_format
+from paddock.runner.config.answer_formats import BadAnswerFormat, answer_format
 from paddock.runner.daemon.service_client import ServiceError, service_for_command
 from paddock.runner.settings import read_settings
 

@@ -17,10 +17,10 @@ from paddock.engine.system.no_links import open_file
 from paddock.engine.system.samples import ItemSample
 from paddock.engine.system.text import counted
 from paddock.pipelines.comparison_keys import CompareKeys, GoldKeys, NumberMetricKeys
+from paddock.pipelines.model import step_nodes
 from paddock.pipelines.yaml_source import parse_yaml
 from paddock.runner import api
 from paddock.runner.bind.bind import bind_for_comparison, read_plan
-from paddock.runner.bind.checks import step_nodes
 from paddock.runner.bind.variations import letters, variants_of, varied_options
 from paddock.runner.cli.arguments import (
     HERE,
@@ -52,11 +52,7 @@ from paddock.runner.compare.result_change import (
     result_change,
 )
 from paddock.runner.compare.variant_runs import ComparedPipeline, answered_prompts, run_variants
-from paddock.runner.compare.variants import (
-    compared_step,
-    escalating_step,
-    model_variants,
-)
+from paddock.runner.compare.variants import compared_step, escalating_step, model_variants
 from paddock.runner.core.decided_examples import StepDecisions, known_decisions, step_name
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import ReviewStore

@@ -113,7 +113,7 @@ def test_what_helped_is_remembered_for_every_model_until_the_build_changes(
     machine.go(both)
     assert machine.starts == [1, 1], "nothing crashed, and nothing was tried"
     other = LlamaBuild("llama-cpp-python", tmp_path, "1.2.3")
-    monkeypatch.setattr("paddock.engine.workers.death_reasons.find_build", lambda: other)
+    monkeypatch.setattr("paddock.engine.workers.fallbacks.find_build", lambda: other)
     machine.starts.clear()
     machine.go(machine.answer)
     assert machine.starts == [0, 1], "of another build nothing is known"

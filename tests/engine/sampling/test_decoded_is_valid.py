@@ -12,7 +12,7 @@ from llguidance import LLMatcher
 from paddock.engine.sampling.constraint import byte_tokeniser
 from paddock.engine.sampling.schema import check_schema, schema_grammar
 from paddock.engine.system.ecma_patterns import END_SIGN, FORMATS
-from paddock.pipelines.reply_schema import schema_mismatch
+from paddock.pipelines.schema_validation import schema_mismatch
 
 MOST_BYTES = 400
 PATTERNS = (

@@ -6,7 +6,7 @@ import pytest
 
 from paddock.engine.sampling.schema import check_schema
 from paddock.engine.system.ecma_patterns import UnknownPattern, matches
-from paddock.pipelines.reply_schema import schema_mismatch
+from paddock.pipelines.schema_validation import schema_mismatch
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from paddock.engine.sampling.schema import schema_grammar
 from paddock.engine.system import ecma_patterns
-from paddock.pipelines.reply_schema import schema_mismatch
+from paddock.pipelines.schema_validation import schema_mismatch
 
 RIGHT = {
     "date": ["2024-02-29", "2000-02-29", "1999-12-31", "0000-01-01"],

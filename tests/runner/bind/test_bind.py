@@ -16,7 +16,8 @@ from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import bind, check, read_plan
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundRetry, BoundStep, BoundTimeout
-from paddock.runner.bind.inputs_and_parameters import BindError, Scope
+from paddock.runner.bind.inputs import BindError
+from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.budget import RunBudget
 from paddock.steps import registry
 

@@ -5,16 +5,14 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines import model, yaml_source
-from paddock.runner.bind import inputs_and_parameters
+from paddock.runner.bind import inputs
 
 PIPELINE = "inputs: {folder: {type: dir}}\nsteps: [{uses: prompt, with: {template: x}}]"
 
 
 def folder_of(value: str, tmp_path: Path) -> str:
     pipeline = model.validate(yaml_source.parse_yaml(PIPELINE, "news.yaml"))
-    read = inputs_and_parameters.read_inputs(
-        pipeline, {"folder": value}, base=tmp_path, cwd=tmp_path
-    )
+    read = inputs.read_inputs(pipeline, {"folder": value}, base=tmp_path, cwd=tmp_path)
     assert read.faults == []
     assert read.opened == [Path(read.values["folder"])]
     return str(read.values["folder"])
@@ -33,7 +31,7 @@ def test_a_callers_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.Mo
 def test_thousands_of_unknown_inputs_are_twenty_names_and_a_count() -> None:
     pipeline = model.validate(yaml_source.parse_yaml(PIPELINE, "news.yaml"))
     given = {"folder": ".", **{f"odd{number}": "x" for number in range(3_000)}}
-    faults = inputs_and_parameters.read_inputs(pipeline, given, base=Path(), cwd=Path()).faults
+    faults = inputs.read_inputs(pipeline, given, base=Path(), cwd=Path()).faults
     assert len(faults) == 21
     assert faults[0].message == "the pipeline has no input 'odd0'."
     assert faults[-1].message == "the pipeline has none of 2,980 more inputs either."

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.runner.config.setting_values import BadValue, ServiceAddress, service_address
+from paddock.runner.config.service_address import ServiceAddress, service_address
+from paddock.runner.config.setting_values import BadValue
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.runner.bind.inputs_and_parameters import review_names
+from paddock.runner.bind.scope import review_names
 from paddock.runner.ledger.calibration import (
     LEAST_DECISIONS,
     LEAST_FIELDS,

@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from paddock.runner.api import run
+from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.progress import otel_spans
 from paddock.runner.progress.otel_spans import request_spans
 from paddock.runner.progress.report import Report
-from paddock.runner.settings import SettingsError
 from tests.fakes.pool import FakePool
 from tests.live import CHAT, live_service
 from tests.runner.world import Notes, World, run_arguments, settings

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from paddock.runner.cli.application import application
 from paddock.runner.cli.setting_rows import setting_rows, settings_table
-from paddock.runner.settings import SETTING_SPECS, read_settings
+from paddock.runner.config.setting_specs import SETTING_SPECS
+from paddock.runner.settings import read_settings
 
 
 def shown(tmp_path: Path, **environ: str) -> dict[str, tuple[str, str]]:

@@ -14,7 +14,7 @@ from paddock.engine.llama.build import LlamaBuild
 from paddock.engine.system.hardware import Gpu
 from paddock.runner.cli import doctor
 from paddock.runner.cli.doctor import Finding, NativeBuild
-from paddock.runner.config.setting_values import ServiceAddress
+from paddock.runner.config.service_address import ServiceAddress
 from paddock.runner.settings import read_settings
 
 H200 = Gpu("cuda", "NVIDIA H200", 143771 * 1024**2, "9.0")

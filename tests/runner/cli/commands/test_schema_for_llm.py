@@ -8,9 +8,9 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from paddock.engine.request import ChatRequest
+from paddock.pipelines.filters import FILTERS
 from paddock.pipelines.keys import FileKeys, SamplingParams, StepKeys
 from paddock.pipelines.pipeline_tests import EXPECTATION_KEYS
-from paddock.pipelines.template_sandbox import FILTERS
 from paddock.runner.api import run, validate
 from paddock.runner.cli.application import application
 from paddock.runner.core.run_options import RunEnvironment, RunOptions

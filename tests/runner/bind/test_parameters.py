@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paddock.pipelines.expressions import Expression, Value
-from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.scope import Scope
 
 
 def test_a_scope_is_never_changed_in_place() -> None:

@@ -1,0 +1,334 @@
+"""Filters of expressions, and tests behind `is`.
+
+Harmless filters are those of Jinja2; those that can make a large value from a small one are
+replaced by ones with a limit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice, pairwise
+from textwrap import TextWrapper
+from typing import Any, NoReturn
+
+from jinja2 import pass_environment
+from jinja2.filters import FILTERS as JINJA_FILTERS
+from jinja2.tests import TESTS as JINJA_TESTS
+
+MAX_FILTER_CHARS = 32 * 1024 * 1024
+MAX_PARSED_CHARS = 4_000_000  # each part of a text costs some 50 bytes
+MAX_WRAP_CHARS = 1_000_000  # textwrap reads about a million characters a second
+_PART_CHARS = 256
+
+
+def names(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
+_MOST_LEVELS = 1000
+
+_PLAIN = names(
+    "abs capitalize count d default dictsort filesizeformat first float int items last "
+    "length list lower map max min reject rejectattr reverse select selectattr groupby "
+    "sort string title trim truncate upper"
+)
+_TESTS = names(
+    "boolean defined divisibleby eq equalto even false float ge greaterthan gt in "
+    "integer iterable le lessthan lower lt mapping ne none number odd sequence string "
+    "true undefined upper == != > >= < <="
+)
+
+
+def slug(value: str) -> str:
+    """Return a name that is safe in paths and addresses.
+
+    >>> slug("Où est l'Été ?")
+    'ou-est-l-ete'
+    """
+    plain = unicodedata.normalize("NFKD", str(value)).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
+
+
+def truncate_words(value: str, count: int, end: str = "…") -> str:
+    """Return the first words, with `end` if there were more.
+
+    >>> truncate_words("one two three", 2)
+    'one two…'
+    """
+    words = list(islice(re.finditer(r"\S+", value), max(count, 0) + 1))
+    if len(words) <= count:
+        return value
+    return (value[: words[count - 1].end()] if count > 0 else "") + end
+
+
+def basename(value: str) -> str:
+    """Return a path's last part."""
+    return re.split(r"[/\\]", str(value).rstrip("/\\"))[-1]
+
+
+def tojson(value: Any, indent: int | None = None) -> str:
+    """Return JSON without HTML escapes."""
+    return json.dumps(
+        value, ensure_ascii=False, indent=_bounded_size("indent", indent or 0) or None
+    )
+
+
+def replace(value: str, old: str, new: str, count: int | None = None) -> str:
+    """Replace, after checking the length of the result."""
+    value, old, new = str(value), str(old), str(new)
+    times = value.count(old) if count is None or count < 0 else min(value.count(old), count)
+    _check_size(len(value) + times * (len(new) - len(old)))
+    return value.replace(old, new, -1 if count is None else count)
+
+
+@pass_environment
+def join(environment: Any, value: Any, d: str = "", attribute: str | None = None) -> str:
+    """Join texts, after checking the length of the result."""
+    parts = []
+    n_chars = 0
+    for item in value if attribute is None else _attributes(environment, value, attribute):
+        text = item if isinstance(item, str) else str(item)
+        parts.append(text)
+        n_chars += len(text) + len(d)
+        _check_size(n_chars)
+    return str(d).join(parts)
+
+
+def wordcount(value: str) -> int:
+    """Return the number of words."""
+    return sum(1 for _ in re.finditer(r"\w+", str(value)))
+
+
+def title(value: str) -> str:
+    """Capitalise each word."""
+    _check_size(len(str(value)), MAX_WRAP_CHARS)
+    made: str = JINJA_FILTERS["title"](value)
+    return made
+
+
+def urlencode(value: Any) -> str:
+    """Percent-encode a text, or the pairs of a mapping."""
+    _check_size(len(str(value)), MAX_WRAP_CHARS)
+    made: str = JINJA_FILTERS["urlencode"](value)
+    return made
+
+
+def indent(value: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    """Indent the lines of a text."""
+    _check_size(len(str(value)), MAX_WRAP_CHARS * 4)
+    pad = " " * _bounded_size("width", width) if isinstance(width, int) else str(width)
+    lines = str(value).splitlines(keepends=True)
+    _check_size(len(value) + len(pad) * len(lines))
+    wants = (blank or bool(line.strip()) for line in lines)
+    return "".join(
+        pad + line if want and (first or at) else line
+        for at, (line, want) in enumerate(zip(lines, wants, strict=True))
+    )
+
+
+def wordwrap(value: str, width: int = 79) -> str:
+    """Wrap long lines."""
+    text = str(value)
+    _check_size(len(text), MAX_WRAP_CHARS)
+    wrapper = _LinearWrapper(width)
+    return "\n".join("\n".join(wrapper.wrap(line)) for line in text.split("\n"))
+
+
+class _LinearWrapper(TextWrapper):
+    """The standard library's wrapper, in linear time.
+
+    It breaks a word that is longer than a line by copying the rest of the word for each line: 13 s
+    for a million characters at width 1. Shorter parts, each longer than a line, come out the same.
+    """
+
+    def _split(self, text: str) -> list[str]:
+        size = max(self.width, 0) + _PART_CHARS
+        return [part for chunk in super()._split(text) for part in _parts(chunk, size)]
+
+
+def _parts(chunk: str, size: int) -> Iterator[str]:
+    """Cut into parts of `size` characters; the last one may be up to twice as long."""
+    at = 0
+    while len(chunk) - at > 2 * size:
+        yield chunk[at : at + size]
+        at += size
+    yield chunk[at:]
+
+
+def round_(value: float, precision: int = 0, method: str = "common") -> float:
+    """Round a number."""
+    made: float = JINJA_FILTERS["round"](value, _bounded_size("precision", precision), method)
+    return made
+
+
+def batch(value: Any, size: int, fill: Any = None) -> list[list[Any]]:
+    """Cut a list into lists of one size; the last one can be filled up."""
+    items = list(value)
+    if not isinstance(size, int) or size < 1:
+        raise ValueError("size must be a whole number of at least 1")
+    made = [items[at : at + size] for at in range(0, len(items), size)]
+    if made and fill is not None:
+        made[-1] += [fill] * _bounded_size("size", size - len(made[-1]))
+    return made
+
+
+def slice_(value: Any, count: int) -> list[list[Any]]:
+    """Cut a list into a number of lists of about the same length."""
+    items, count = list(value), max(_bounded_size("count", count), 1)
+    size, more = divmod(len(items), count)
+    starts = [at * size + min(at, more) for at in range(count + 1)]
+    return [items[start:end] for start, end in pairwise(starts)]
+
+
+@pass_environment
+def sum_(environment: Any, value: Any, attribute: str | None = None, start: float = 0) -> float:
+    """Return the sum of numbers."""
+    total = start
+    for number in value if attribute is None else _attributes(environment, value, attribute):
+        if not isinstance(number, int | float):
+            raise TypeError("sum adds numbers only")
+        total += number
+    return total
+
+
+@pass_environment
+def unique(
+    environment: Any, value: Any, case_sensitive: bool = False, attribute: str | None = None
+) -> list[Any]:
+    """Return the values without duplicates."""
+    items = list(value)
+    compared = items if attribute is None else _attributes(environment, items, attribute)
+    seen: dict[Any, Any] = {}
+    for item, by in zip(items, compared, strict=True):
+        folded = by.lower() if isinstance(by, str) and not case_sensitive else by
+        is_nested = isinstance(by, list | tuple | dict)
+        seen.setdefault(("", json.dumps(by, sort_keys=True)) if is_nested else folded, item)
+    return list(seen.values())
+
+
+def flatten(value: Any, levels: int | None = None) -> list[Any]:
+    """Flatten nested lists; `levels` limits the depth.
+
+    >>> flatten([1, [2, [3]]]), flatten([1, [2, [3]]], 1)
+    ([1, 2, 3], [1, 2, [3]])
+    """
+    most = _MOST_LEVELS if levels is None else _bounded_size("levels", levels)
+    made: list[Any] = []
+    waiting = [iter(_list_argument("flatten", value))]
+    while waiting:
+        for item in waiting[-1]:
+            if isinstance(item, list | tuple) and len(waiting) <= most:
+                waiting.append(iter(item))
+                break
+            made.append(item)
+        else:
+            waiting.pop()
+    return made
+
+
+def zip_(value: Any, *others: Any) -> list[list[Any]]:
+    """Return tuples of the items of several lists, as many as the shortest has.
+
+    >>> zip_(["a", "b"], [1, 2, 3])
+    [['a', 1], ['b', 2]]
+    """
+    lists = [_list_argument("zip", one) for one in (value, *others)]
+    return [list(items) for items in zip(*lists, strict=False)]
+
+
+def enumerate_(value: Any, start: int = 0) -> list[list[Any]]:
+    """Return pairs of a number and an item.
+
+    >>> enumerate_(["a", "b"], 1)
+    [[1, 'a'], [2, 'b']]
+    """
+    return [[number, item] for number, item in enumerate(_list_argument("enumerate", value), start)]
+
+
+def split(value: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
+    """Split a text at each `sep`, or at white space.
+
+    >>> split("a, b, c", ", ", 1)
+    ['a', 'b, c']
+    """
+    _check_size(len(_text_argument("split", value)), MAX_PARSED_CHARS)
+    return value.split(sep, maxsplit)
+
+
+def fromjson(value: str) -> Any:
+    """Read a text as JSON.
+
+    >>> fromjson('{"a": [1, null]}')
+    {'a': [1, None]}
+    """
+    _check_size(len(_text_argument("fromjson", value)), MAX_PARSED_CHARS)
+    try:
+        return json.loads(value, parse_constant=_no_number, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"the text is not JSON: {error.msg} ({place})") from error
+
+
+def _finite(written: str) -> float:
+    number = float(written)
+    return number if math.isfinite(number) else _no_number(written)
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"the text is not JSON: it has {name}")
+
+
+def _text_argument(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} takes a text")
+    return value
+
+
+def _list_argument(name: str, value: Any) -> list[Any]:
+    if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
+        raise TypeError(f"{name} takes a list")
+    return list(value)
+
+
+def _attributes(environment: Any, values: Any, attribute: str) -> Iterator[Any]:
+    for value in values:
+        for name in str(attribute).split("."):
+            value = environment.getitem(value, int(name) if name.isdigit() else name)
+        yield value
+
+
+def _bounded_size(name: str, value: int) -> int:
+    if not isinstance(value, int) or abs(value) > 1000:
+        raise ValueError(f"{name} must be a whole number up to 1,000")
+    return value
+
+
+def _check_size(n_chars: int, limit: int = MAX_FILTER_CHARS) -> None:
+    if n_chars > limit:
+        raise ValueError(f"the text would have more than {limit:,} characters")
+
+
+OWN_FILTERS: dict[str, Callable[..., Any]] = {
+    **{"basename": basename, "slug": slug, "tojson": tojson, "truncate_words": truncate_words},
+    **{"batch": batch, "slice": slice_, "sum": sum_, "round": round_, "wordwrap": wordwrap},
+    **{"title": title, "urlencode": urlencode, "wordcount": wordcount},
+    **{"indent": indent, "join": join, "replace": replace, "unique": unique},
+    **{"flatten": flatten, "zip": zip_, "enumerate": enumerate_},
+    **{"split": split, "fromjson": fromjson},
+}
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    name: JINJA_FILTERS[name] for name in _PLAIN
+} | OWN_FILTERS
+TESTS: Mapping[str, Any] = {name: JINJA_TESTS[name] for name in _TESTS}
+TEXT_FILTERS = frozenset(
+    names(
+        "capitalize count d default length lower replace string title trim truncate "
+        "truncate_words upper urlencode wordcount wordwrap indent slug basename tojson int "
+        "float join split fromjson"
+    )
+)
+"""Filters that take a text as a whole, not as a list of characters."""

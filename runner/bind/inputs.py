@@ -1,0 +1,143 @@
+"""The caller's inputs: their values are checked, and the folders that they name opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.system.text import counted
+from paddock.pipelines.errors import Fault, Mark, did_you_mean
+from paddock.pipelines.input_values import Input, WrongInput
+from paddock.pipelines.model import Pipeline
+from paddock.steps.base import Roots
+
+_MOST_UNKNOWN_INPUTS = 20
+"""Named in an error: a program or a form may send thousands."""
+
+
+@dataclass
+class GivenInputs:
+    """The inputs of one run; what is wrong with them stands in `faults`."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    by_hand: set[str] = field(default_factory=set)
+    """The names of those that the caller gave."""
+    opened: list[Path] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+    def roots(self, base: Path) -> Roots:
+        """Return the folders that the pipeline may touch."""
+        base = base.resolve()
+        return Roots(base, tuple(dict.fromkeys((base, *self.opened))))
+
+
+def read_inputs(
+    pipeline: Pipeline,
+    inputs: Mapping[str, Any] | None,
+    *,
+    base: Path,
+    cwd: Path,
+    later: Collection[str] = (),
+) -> GivenInputs:
+    """Read the inputs; with None, as `validate` has it, only the defaults are looked at.
+
+    `later` are those whose values only show when a step runs the pipeline.
+    """
+    given = GivenInputs()
+    given.faults += _unknown_inputs(pipeline, inputs or {})
+    for name, declared in pipeline.inputs.items():
+        if inputs is not None and name in inputs:
+            given.by_hand.add(name)
+            _read_value(given, declared, inputs[name], cwd)
+        elif name in later:
+            given.values[name] = None
+        elif declared.has_default:
+            _read_default(given, declared, pipeline, base)
+        elif declared.is_required and inputs is not None:
+            what = f"input '{name}' has no value."
+            mark = pipeline.document.key_mark(declared.at)
+            given.faults.append(Fault(what, f"Give it: `-i {name}=…`.", mark))
+        else:
+            given.values[name] = None
+    return given
+
+
+def paths_outside(
+    pipeline: Pipeline, given: Collection[str], values: Mapping[str, Any], folder: Path, what: str
+) -> list[Fault]:
+    """Return the given inputs whose paths lead out of a folder: for callers from elsewhere.
+
+    What a person opens by `-i folder=`, such a call cannot. `what` names the folder.
+    """
+    return [
+        Fault(f"input '{name}' leads outside {what}.", "")
+        for name in given
+        if name in values
+        and pipeline.inputs[name].type in ("dir", "path")
+        and not _lies_under(Path(values[name]), folder)
+    ]
+
+
+def _unknown_inputs(pipeline: Pipeline, inputs: Mapping[str, Any]) -> Iterator[Fault]:
+    unknown = [name for name in inputs if name not in pipeline.inputs]
+    for name in unknown[:_MOST_UNKNOWN_INPUTS]:
+        remedy = did_you_mean(name, pipeline.inputs) if pipeline.inputs else "It takes none."
+        yield Fault(f"the pipeline has no input '{name}'.", remedy)
+    if (n_left := len(unknown) - _MOST_UNKNOWN_INPUTS) > 0:
+        yield Fault(f"the pipeline has none of {counted(n_left, 'more input')} either.")
+
+
+def _read_value(given: GivenInputs, declared: Input, value: Any, cwd: Path) -> None:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    try:
+        value = declared.read(value)
+    except WrongInput as error:
+        given.faults.append(Fault(f"input '{declared.name}' {error.message}.", error.remedy))
+        return
+    if declared.type in ("dir", "path"):
+        # A shell leaves `~` alone behind `-i folder=`, and Python's callers have none.
+        path = cwd / os.path.expanduser(value)  # noqa: PTH111 - an unknown user is no error here
+        try:
+            given.opened.append(path.resolve())
+        except (OSError, RuntimeError):  # too long a name, a circle of symlinks
+            what = f"input '{declared.name}' cannot be used as a path."
+            given.faults.append(Fault(what, "Name another one."))
+        value = os.path.normpath(path)
+    given.values[declared.name] = value
+
+
+def _read_default(given: GivenInputs, declared: Input, pipeline: Pipeline, base: Path) -> None:
+    value = declared.default
+    if declared.type in ("dir", "path") and isinstance(value, str):
+        path = base.resolve() / value
+        if not _lies_under(path, base):
+            what = f"the default of input '{declared.name}' leads outside the pipeline's folder."
+            remedy = f"Remove it, and give the folder to a run: `-i {declared.name}=…`."
+            mark = pipeline.mark((*declared.at, "default"))
+            given.faults.append(Fault(what, remedy, mark))
+        value = os.path.normpath(path)
+    elif declared.type == "float" and isinstance(value, int):
+        value = float(value)
+    given.values[declared.name] = value
+
+
+def _lies_under(path: Path, base: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(base.resolve())
+    except (OSError, RuntimeError):  # too long a name, a circle of symlinks
+        return False
+
+
+class BindError(Exception):
+    """Parameters that turned out wrong when an item's values were filled in."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.reason = fault.message
+        self.remedy = fault.remedy
+        self.mark: Mark | None = fault.mark
+        super().__init__(f"{fault.message} {fault.remedy}".strip())

@@ -1,0 +1,243 @@
+"""The parameters of a step: checked before anything runs, and rendered for each item."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import new_class
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from pydantic import ValidationError
+
+from paddock.pipelines.errors import Fault, Mark, did_you_mean
+from paddock.pipelines.expressions import ExpressionError, Template, Value
+from paddock.pipelines.model import StepNode
+from paddock.pipelines.prompt_file import TEXT_OR_FILE_PARAMETERS, ConversationTemplate
+from paddock.pipelines.validation import faults_of
+from paddock.pipelines.yaml_source import YamlDocument
+from paddock.steps.base import Params
+
+from .inputs import BindError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+
+# Mirrors of an answer (confidence, evidence): its fields, and names that tell of the whole. These
+# names are to be read only: what is stored and written has the fields alone. A field of the answer
+# with such a name is the field, but for `review.when`, which always could ask about the whole and
+# has the field under `fields`: `confidence.fields.min`.
+
+
+# Inputs
+
+
+# What a lenient reading would let pass: a text for a number, a number for true or false.
+_STRICT = frozenset(("int_type", "float_type", "bool_type", "string_type"))
+
+
+class _KnownAtRunTime:
+    """Stands for a value that is known when the step runs."""
+
+
+@dataclass(frozen=True)
+class BoundParams:
+    """A step's parameters with its type. `render` gives an instance for one scope."""
+
+    table: type[Params]
+    step: StepNode
+    document: YamlDocument
+    value: Value
+    """All but the templates."""
+    templates: Mapping[str, Template]
+    constant: Params | None = None
+    """The instance itself, where no scope is needed to make it."""
+
+    def render(self, scope: Mapping[str, Any]) -> Any:
+        """Fill in the values of a scope, and check the types again.
+
+        Raises:
+            BindError: an expression failed, or gave another type than the step takes.
+        """
+        if self.constant is not None:
+            return self.constant
+        at = (*self.step.at, "with")
+        try:
+            given = self.value.render(scope)
+        except ExpressionError as error:
+            what = f"`{'.'.join(map(str, error.path))}`: {error.message}."
+            fault = Fault(what, error.remedy, self.document.mark((*at, *error.path)))
+            raise BindError(fault) from error
+        for name, template in self.templates.items():
+            given[name] = template.bound(scope)
+        try:
+            return self.table.model_validate(given)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            fault = next(faults_of(details, self.table, given, self.document, at))
+            raise BindError(fault) from error
+
+    def with_model(self, alias: str) -> BoundParams:
+        constant = self.constant and self.constant.model_copy(update={"model": alias})
+        return replace(self, value=Value.of({**self.value.data, "model": alias}), constant=constant)
+
+
+class ParameterBinder:
+    """Checks what stands under a step's `with` against the step's own type."""
+
+    def __init__(self, table: type[Params], step: StepNode, document: YamlDocument) -> None:
+        self.faults: list[Fault] = []
+        self._table = table
+        self._step = step
+        self._document = document
+        self._at = (*step.at, "with")
+        self._fields = {field.alias or name: field for name, field in table.model_fields.items()}
+
+    def bound(self) -> BoundParams:
+        """Return the parameters; what is wrong with them stands in `faults`."""
+        written = self._step.params.data
+        for name in written:
+            if name not in self._fields:
+                self._unknown(name)
+        templates = {name: made for name in written if (made := self._template(name)) is not None}
+        rest = {name: self._text(name) for name in written if name not in templates}
+        value, _ = Value.scan(rest)
+        self._choice(written)
+        self._conversations()
+        constant = self._checked(value, templates)
+        reads = any(template.references for template in templates.values())
+        if reads or not value.is_constant or any(map(_has_names, templates.values())):
+            constant = None
+        return BoundParams(self._table, self._step, self._document, value, templates, constant)
+
+    def reads_names(self, name: str) -> frozenset[str] | None:
+        """Return which names the step adds for the text of a parameter; None: any."""
+        if name not in self._fields or not self._takes_template(name):
+            return frozenset()
+        names = self._step.params.data.get("vars", {})
+        added = self._table.sees.get(name, TEXT_OR_FILE_PARAMETERS.get(name))
+        if added is None or not isinstance(names, dict):
+            return None
+        return added | frozenset(names)
+
+    def _takes_template(self, name: str) -> bool:
+        return Template in set(_types(self._fields[name].annotation))
+
+    def _template(self, name: str) -> Template | None:
+        if name not in self._fields or not self._takes_template(name):
+            return None
+        written = self._step.params.data[name]
+        if name in self._step.files:
+            return self._step.files[name]
+        if not isinstance(written, str):
+            return None
+        try:
+            return self._step.params.template(name)
+        except ExpressionError:
+            return Template.of("")  # said before, by the model
+
+    def _text(self, name: str) -> Any:
+        """Return a parameter as written, or the text of the file that it names."""
+        made = self._step.files.get(name)
+        return made.source if made is not None else self._step.params.data[name]
+
+    def _unknown(self, name: str) -> None:
+        names = [*self._fields]
+        what = f"step '{self._step.uses}' has no parameter '{name}'."
+        remedy = did_you_mean(name, names) if names else "It has none."
+        mark = self._document.key_mark((*self._at, name))
+        self.faults.append(Fault(what, remedy, mark))
+
+    def _choice(self, written: Mapping[str, Any]) -> None:
+        """Check which parameters stand together, and that none is missing."""
+        mark = self._document.mark(self._at)
+        for sentence in self._table.faults(written):
+            what, _, remedy = sentence.partition(". ")
+            what = f"step '{self._step.uses}': {what[:1].lower()}{what[1:].rstrip('.')}."
+            self.faults.append(Fault(what, remedy, mark))
+        for name, parameter in self._fields.items():
+            if parameter.is_required() and name not in written:
+                what = f"step '{self._step.uses}' needs the parameter '{name}'."
+                self.faults.append(Fault(what, f"Add `{name}: …` under `with`.", self._place()))
+
+    def _conversations(self) -> None:
+        """Refuse files that hold a whole conversation where a text is asked for."""
+        for name, made in self._step.files.items():
+            if isinstance(made, ConversationTemplate) and name not in self._table.conversations:
+                what = f"`{name}` of step '{self._step.uses}' takes a text, no whole conversation."
+                remedy = "`prompt` of 'chat' takes a .prompt.yml."
+                mark = self._document.mark((*self._at, name, "file"))
+                self.faults.append(Fault(what, remedy, mark))
+
+    def _place(self) -> Mark:
+        return self._document.mark(self._at) if self._step.params.data else self._step.mark
+
+    def _checked(self, value: Value, templates: Mapping[str, Template]) -> Params | None:
+        """Check what is written out, with stand-ins for what comes later or is broken."""
+        given = {name: item for name, item in value.data.items() if name in self._fields}
+        required = {name for name, field in self._fields.items() if field.is_required()}
+        later = {str(path[0]) for path in value.places()} | self._step.broken
+        later |= required - {*given, *templates}
+        later &= self._fields.keys()
+        given |= dict(templates) | {name: _KnownAtRunTime() for name in later}
+        has_faults = bool(self._table.faults(self._step.params.data))
+        table = _loosened(self._table, frozenset(later)) if later or has_faults else self._table
+        made, details = _validated(table, given, strict=False)
+        details += _strict_details(table, given, {detail["loc"][:1] for detail in details})
+        details = [detail for detail in details if not _is_about(detail, later)]
+        self.faults += faults_of(details, self._table, given, self._document, self._at)
+        return made
+
+
+def _validated(
+    table: type[Params], given: Any, *, strict: bool
+) -> tuple[Params | None, list[ErrorDetails]]:
+    try:
+        return table.model_validate(given, strict=strict), []
+    except ValidationError as error:
+        return None, error.errors(include_url=False)
+    except (TypeError, AttributeError):
+        return None, []  # a check of the step's own met a stand-in
+
+
+def _strict_details(
+    table: type[Params], given: Any, known: Collection[tuple[int | str, ...]]
+) -> Iterator[ErrorDetails]:
+    """Yield which values are of another type, but for parameters with a fault that is known."""
+    for detail in _validated(table, given, strict=True)[1]:
+        is_constant = isinstance(detail["input"], str | int | float)
+        if detail["type"] in _STRICT and is_constant and detail["loc"][:1] not in known:
+            yield detail
+
+
+def _is_about(detail: ErrorDetails, later: set[str]) -> bool:
+    """Return whether an error speaks of a stand-in."""
+    if detail["loc"]:
+        return detail["loc"][0] in later
+    return any(f"`{name}`" in detail["msg"] for name in later)
+
+
+@lru_cache(maxsize=128)  # a type takes 1.5 ms to make, and steps are much alike
+def _loosened(table: type[Params], later: frozenset[str]) -> type[Params]:
+    """Return the type with any value allowed where it is known only later.
+
+    Which parameters stand together was checked before, so that it is not asked here.
+    """
+    names = [name for name, field in table.model_fields.items() if (field.alias or name) in later]
+    members: dict[str, Any] = {name: _KnownAtRunTime() for name in names}
+    members["__annotations__"] = dict.fromkeys(names, Any)
+    members["__module__"] = __name__
+    members["faults"] = classmethod(lambda cls, given: ())
+    made = new_class(table.__name__, (table,), exec_body=lambda names: names.update(members))
+    return cast("type[Params]", made)
+
+
+def _has_names(template: Template) -> bool:
+    return "{{" in template.source or "{%" in template.source
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _types(argument)

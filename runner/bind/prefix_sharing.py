@@ -1,0 +1,108 @@
+"""Advice to begin prompts with the document, so that steps which read it share what was computed.
+
+The KV cache of a prompt is shared up to the first token that differs: a document at the front is
+computed once for all steps that read it, one behind their instructions once for each of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from paddock.pipelines.expressions import ExpressionError, Reference, Template
+
+from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, all_plans, steps_of
+
+_MODEL_SEES_FIRST = ("tools", "images", "messages")
+"""Parameters of `chat` that stand before the prompt, or in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class _DocumentPrompt:
+    """A step whose prompt takes a document as it is."""
+
+    step: str
+    beginning: str
+    """The templates of the prompt's text before the document."""
+    varies_by: str | None
+    """The loop variable of a nested block on which the beginning depends; None: on none."""
+
+
+def prefix_sharing_advice(bound: BoundPlan) -> Iterator[str]:
+    """Yield a sentence for each document that several prompts could share, and do not."""
+    for plan in all_plans(bound):
+        steps = {step.id: step for step in steps_of(plan.nodes)}
+        found: dict[tuple[str, str, Reference], list[_DocumentPrompt]] = {}
+        for step, loops in _chat_steps(plan.nodes, ()):
+            for document in _documents_read(step, steps):
+                reading = _document_prompt(step, document, loops)
+                if reading is not None and step.model is not None:
+                    found.setdefault((step.model.pool, step.model.ref, document), []).append(
+                        reading
+                    )
+        for (_, _, document), readings in found.items():
+            yield from _advice_for(".".join(document), readings)
+
+
+def _chat_steps(
+    nodes: Iterable[BoundNode], loops: tuple[BoundBlock, ...]
+) -> Iterator[tuple[BoundStep, tuple[BoundBlock, ...]]]:
+    """Yield the steps that send a prompt as it is written, with the blocks around each."""
+    for node in nodes:
+        if isinstance(node, BoundBlock):
+            yield from _chat_steps(node.body, (*loops, node))
+        elif node.uses == "chat" and not any(
+            name in node.params.value.data for name in _MODEL_SEES_FIRST
+        ):
+            yield node, loops
+
+
+def _documents_read(step: BoundStep, steps: Mapping[str, BoundStep]) -> Iterator[Reference]:
+    """Yield the texts that a prompt takes from steps that ask no model: answers are short."""
+    prompt = step.params.templates.get("prompt")
+    if not isinstance(prompt, Template):
+        return
+    for path in sorted(prompt.references):
+        source = steps.get(path[1]) if path[0] == "steps" and path[2:] == ("text",) else None
+        if source is not None and not source.kind.roles:
+            yield path
+
+
+def _document_prompt(
+    step: BoundStep, document: Reference, loops: tuple[BoundBlock, ...]
+) -> _DocumentPrompt | None:
+    """Return how a step reads a document; None where its prompt does more than insert it."""
+    prompt = step.params.templates["prompt"].source
+    place = re.search(r"\{\{-?\s*" + re.escape(".".join(document)) + r"\s*-?\}\}", prompt)
+    if place is None:
+        return None
+    system = step.params.templates.get("system")
+    beginning = f"{system.source if system is not None else ''}\n{prompt[: place.start()]}"
+    try:
+        names = {path[0] for path in Template.of(beginning).references}
+    except ExpressionError:  # the document stands within an `if` or a `for`
+        return None
+    inner = [one for one in loops if document[1] not in {step.id for step in steps_of(one.body)}]
+    varies_by = next((loop.var for loop in inner if loop.var in names), None)
+    return _DocumentPrompt(step.id, beginning, varies_by)
+
+
+def _advice_for(document: str, readings: list[_DocumentPrompt]) -> Iterator[str]:
+    n_beginnings = len({one.beginning for one in readings})
+    named = [f"'{one.step}'" for one in readings]
+    if n_beginnings > 1:
+        listed = f"{', '.join(named[:-1])} and {named[-1]}"
+        yield (
+            f"{listed} read `{document}` behind different words. Put it first in each `prompt`, "
+            f"with the same `system`: it is then computed once instead of {n_beginnings} times. "
+            f"Prompts in another order may get other answers."
+        )
+        return
+    for one in readings:
+        if one.varies_by is not None:
+            yield (
+                f"'{one.step}' reads `{document}` behind words that differ for each "
+                f"`{one.varies_by}`. Put it first in `prompt`: it is then computed once for all of "
+                f"them. Prompts in another order may get other answers."
+            )

@@ -1,0 +1,183 @@
+"""What is wrong with the tools that steps name: unknown ones, their options, hosts and arguments.
+
+Tools are checked before anything runs, and none of their code is imported: names and options must
+be literals in the file, so that what a pipeline may reach is known.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paddock.engine.system.files import sha256_of
+from paddock.engine.system.hosts import BadHost, has_expression, read_pattern
+from paddock.pipelines.errors import Fault, did_you_mean
+from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.mcp_servers import McpServer
+from paddock.pipelines.model import Pipeline, StepNode
+from paddock.steps.run_command import files_named
+from paddock.steps.tools.python_functions import function_fault
+from paddock.steps.tools.tool import (
+    TOOL_OPTIONS,
+    TOOL_STEPS,
+    code_digests,
+    resolve_tool,
+    tool_version,
+    tools_used,
+    unknown_tool,
+)
+
+if TYPE_CHECKING:
+    from paddock.steps.tools.builtin_tools import BuiltinTool
+
+
+def has_tools(step: StepNode) -> bool:
+    """Return whether a step names tools; most do not, and need no more of this."""
+    if step.uses == "tool":
+        return True
+    return step.uses in TOOL_STEPS and bool(step.params.data.get("tools"))
+
+
+def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
+    """Write down what of its tools decides a step's result, besides their names; None: nothing.
+
+    Of a function its code with what that imports; of an MCP server the files beside the pipeline
+    that its command names; of an installed tool the version of its package.
+    """
+    found: dict[str, Any] = {}
+    for one in tools_used(step.uses, step.params.data):
+        named = resolve_tool(one.name, one.server, pipeline.servers)
+        if named is not None and named.server is not None:
+            server = pipeline.servers[named.server]
+            found[named.server] = server.texts.data
+            if files := dict(_server_file_digests(server, base)):
+                found[f"files of {named.server}"] = files
+        elif named is not None and named.kind == "function":
+            found[f"files of {one.name}"] = code_digests((base / str(named.file)).resolve())
+        elif named is not None and named.kind == "installed":
+            found[f"tool {named.name}"] = tool_version(named.name)
+    return found or None
+
+
+def _server_file_digests(server: McpServer, base: Path) -> Iterator[tuple[str, str]]:
+    """Yield the files in the pipeline's folder that start a server, each with its digest."""
+    texts = server.texts.data
+    if not server.is_command:
+        return
+    written = (texts["command"], *texts.get("args", ()))
+    words = [word for word in written if isinstance(word, str)]
+    folder, inside = base / str(texts.get("cwd", ".")), base.resolve()
+    for path in files_named(words, folder.resolve(), (inside,)):
+        with suppress(OSError):
+            yield os.path.relpath(path, inside), sha256_of(path)
+
+
+def tool_faults(step: StepNode, pipeline: Pipeline, base: Path) -> Iterator[Fault]:
+    for one in tools_used(step.uses, step.params.data):
+        at: Place = (*step.at, "with", *one.path)
+        if not one.is_written:
+            what = "a tool is named as it is, so that what a pipeline reaches for is known before"
+            yield Fault(f"{what}.", "Use two steps with `if`.", pipeline.mark(at))
+            continue
+        named = resolve_tool(one.name, one.server, pipeline.servers)
+        if named is None:
+            what, remedy = unknown_tool(one.name, one.server, pipeline.servers)
+            place = (*at[:-1], "server") if step.uses == "tool" and one.server else at
+            yield Fault(f"{what}.", remedy, pipeline.mark(place))
+        elif named.kind == "function":
+            yield from _function_faults(named, base, pipeline, at)
+        elif named.kind == "built-in":
+            yield from _built_in_faults(step, one, pipeline, at)
+        else:
+            yield from _option_faults(one, frozenset(), pipeline, at)
+
+
+def _function_faults(named: Any, base: Path, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
+    path = (base / named.file).resolve()
+    if not path.is_relative_to(base.resolve()):
+        what = f"the file '{named.file}' lies outside the pipeline's folder."
+        yield Fault(what, "Move or copy it there.", pipeline.mark(at))
+        return
+    fault = function_fault(path, named.file, named.name)
+    if fault is not None:
+        what, _, remedy = fault.partition(". ")
+        yield Fault(f"{what.rstrip('.')}.", remedy, pipeline.mark(at))
+
+
+def _built_in_faults(step: StepNode, one: Any, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
+    from paddock.steps.tools.builtin_tools import BUILT_IN_FUNCTIONS
+
+    tool = BUILT_IN_FUNCTIONS[one.name]
+    allowed = TOOL_OPTIONS.get(one.name, frozenset())
+    yield from _option_faults(one, allowed, pipeline, at)
+    if one.name == "http.get" and not one.options.get("hosts"):
+        what = "`http.get` asks no server that is not named."
+        yield Fault(what, _NAME_HOSTS, pipeline.mark(at))
+    elif one.name == "http.get" and (wrong_hosts := list(_host_faults(step, one, pipeline))):
+        yield from wrong_hosts
+    elif not _has_run_time_values(one.options):
+        own = {name: value for name, value in one.options.items() if name != "timeout"}
+        wrong = tool.fault("options", own)
+        if wrong is not None and set(one.options) <= {*allowed, "timeout"}:
+            yield Fault(f"`options`: {wrong}", "", pipeline.mark(at))
+    if step.uses == "tool":
+        yield from _argument_faults(step, one.name, tool, pipeline)
+
+
+def _argument_faults(
+    step: StepNode, tool_name: str, tool: BuiltinTool, pipeline: Pipeline
+) -> Iterator[Fault]:
+    """Find what is wrong with the `args` of a step that calls a built-in tool."""
+    args = step.params.data.get("args")
+    if not isinstance(args, Mapping):
+        return
+    names = tuple(tool.arguments.model_fields)
+    for name in args:
+        if name not in names:
+            what = f"the tool '{tool_name}' takes no '{name}'."
+            mark = pipeline.document.key_mark((*step.at, "with", "args", name))
+            yield Fault(what, did_you_mean(str(name), names), mark)
+    if not _has_run_time_values(args) and set(args) <= set(names):
+        wrong = tool.fault("arguments", args)
+        if wrong is not None:
+            yield Fault(f"`args`: {wrong}", "", pipeline.mark((*step.at, "with", "args")))
+
+
+_NAME_HOSTS = "Name them: `options: {hosts: [example.org]}`."
+
+
+def _host_faults(step: StepNode, one: Any, pipeline: Pipeline) -> Iterator[Fault]:
+    """Find what is wrong with `hosts`: constants, so that what is reached is known before."""
+    hosts = one.options["hosts"]
+    entry = one.path[:2] if one.path[0] == "tools" else ()
+    at: Place = (*step.at, "with", *entry, "options", "hosts")
+    if isinstance(hosts, str) and has_expression(hosts):
+        what = "`hosts` is an expression, and what a pipeline reaches is known before it runs."
+        yield Fault(what, _NAME_HOSTS, pipeline.mark(at))
+        return
+    for number, host in enumerate(hosts if isinstance(hosts, list) else ()):
+        try:
+            read_pattern(str(host))
+        except BadHost as error:
+            remedy = "Write a name, `*.name`, an address or a network, with a port or without."
+            yield Fault(f"`hosts`: {error}.", remedy, pipeline.mark((*at, number)))
+
+
+def _option_faults(
+    one: Any, allowed: frozenset[str], pipeline: Pipeline, at: Place
+) -> Iterator[Fault]:
+    for name in one.options:
+        if name not in allowed and name != "timeout":
+            what = f"the tool '{one.name or one.server}' has no option '{name}'."
+            remedy = did_you_mean(str(name), sorted({*allowed, "timeout"}))
+            yield Fault(what, remedy, pipeline.mark(at))
+
+
+def _has_run_time_values(given: Mapping[str, Any]) -> bool:
+    """Return whether something in it is an expression."""
+    return bool(re.search(r"\{[{%#]", json.dumps(dict(given), default=str, ensure_ascii=False)))

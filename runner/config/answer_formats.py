@@ -1,0 +1,41 @@
+"""An answer's format, as an option writes it: `json`, a JSON Schema, or a file that holds one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class BadAnswerFormat(Exception):
+    """Neither `json` nor a schema."""
+
+
+def answer_format(value: str) -> str | dict[str, Any]:
+    """Return `json`, or the schema; a text that begins with a brace is one itself.
+
+    Raises:
+        BadFormat: in words.
+    """
+    if value == "json":
+        return value
+    is_schema = value.lstrip().startswith("{")
+    what = "The schema" if is_schema else f"'{value}'"
+    text = value if is_schema else _read_schema(Path(value).expanduser(), value)
+    try:
+        schema = json.loads(text)
+    except ValueError as error:
+        raise BadAnswerFormat(f"{what} is not JSON: {error}.") from None
+    if not isinstance(schema, dict):
+        raise BadAnswerFormat(f"{what} is not a JSON Schema: it is no object.")
+    return schema
+
+
+def _read_schema(file: Path, named: str) -> str:
+    if not file.is_file():
+        remedy = "Give 'json', or a file with a JSON Schema."
+        raise BadAnswerFormat(f"There is no file '{named}'.\n  {remedy}")
+    try:
+        return file.read_text("utf-8-sig", errors="replace")
+    except OSError as error:
+        raise BadAnswerFormat(f"'{named}' cannot be read: {error.strerror}.") from None

@@ -1,0 +1,110 @@
+"""The config file `paddock.toml`: its values, names that do not exist, and what is refused there.
+
+It is read beside the pipeline, where only the names in `BESIDE_A_PIPELINE` count, then in
+`~/.config/paddock`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.system.files import read_text
+
+from . import setting_values
+from .setting_specs import SETTING_SPECS, SettingsError
+
+FILE_NAME = "paddock.toml"
+
+BESIDE_A_PIPELINE = frozenset((
+    "chat_model", "embed_model", "draft_models", "context_length", "keep_alive", "num_parallel",
+    "max_loaded_models", "max_queue", "max_wait", "pool_wait", "load_timeout", "num_gpu",
+    "main_gpu", "split_mode", "gpu_overhead", "allow_cpu", "num_batch", "num_thread",
+    "flash_attention", "kv_cache_type", "cache_layout", "cache_shelf", "profile_s",
+    "max_attempts", "max_restarts", "keep_runs", "keep_calls", "max_ledger",
+))  # fmt: skip
+"""What a file beside a pipeline may set: which models, how they run, how often a document is
+tried, and how long that folder's history is kept. All else decides where texts and keys go, who is
+let in, what is written elsewhere or what a person agreed to, and a pipeline that arrives from
+elsewhere may bring such a file along. A new setting is refused there until it is listed here."""
+
+
+def file_values(folder: Path | None, config: Path) -> Iterator[tuple[str, str, object]]:
+    """Yield name, origin and value of all that the settings files say, the nearest file first.
+
+    `config` is the folder of the person's own file, `folder` that of a pipeline.
+
+    Raises:
+        SettingsError: an unknown name, one that a file beside a pipeline must not have, no TOML.
+    """
+    for file in _settings_files(folder, config):
+        parsed = _parsed_toml(file)
+        if not _is_same(file.parent, config):
+            _refuse_far_reaching(file, parsed, config)
+        yield from _values_of(file, parsed)
+
+
+def _refuse_far_reaching(file: Path, names: Iterable[str], config: Path) -> None:
+    """Refuse settings that a file beside a pipeline must not have; unknown ones are told later."""
+    refused = [name for name in names if name in SETTING_SPECS and name not in BESIDE_A_PIPELINE]
+    if not refused:
+        return
+    listed = " and ".join(", ".join(f"'{name}'" for name in refused).rsplit(", ", 1))
+    it, variables = "them" if refused[1:] else "it", [f"PADDOCK_{one.upper()}" for one in refused]
+    raise SettingsError(
+        str(file),
+        f"{listed} cannot be set in a file beside a pipeline, which may come from a stranger.",
+        f"Move {it} to {config / FILE_NAME}, or set {' and '.join(variables)}.\n"
+        f"  Beside a pipeline these count: {', '.join(sorted(BESIDE_A_PIPELINE))}.",
+    )
+
+
+def _settings_files(folder: Path | None, config: Path) -> Iterator[Path]:
+    """Yield the settings files that there are, the nearest first."""
+    for place in (folder, config):
+        if place is not None and (place / FILE_NAME).is_file():
+            yield place / FILE_NAME
+
+
+def config_folder(environ: Mapping[str, str], home: Path) -> Path:
+    """Return the folder of the person's settings file."""
+    return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "paddock"
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _values_of(file: Path, parsed: Mapping[str, Any]) -> Iterator[tuple[str, str, object]]:
+    """Yield what one settings file says; its relative folders are relative to it."""
+    for name, value in parsed.items():
+        if name not in SETTING_SPECS:
+            near = difflib.get_close_matches(name, SETTING_SPECS, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            known = ", ".join(f"'{name}'" for name in SETTING_SPECS)
+            raise SettingsError(
+                str(file), f"setting '{name}' is not known.", f"Known: {known}.{hint}"
+            )
+        if (
+            SETTING_SPECS[name].read in (setting_values.folder, setting_values.file)
+            and isinstance(value, str)
+            and value[:1] != "~"
+        ):
+            value = str(file.parent / value)
+        yield name, f"{file}: {name}", value
+
+
+def _parsed_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(read_text(file))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(str(file), f"this is not TOML: {error}.", "Correct the file.") from None
+    except OSError as error:
+        problem = f"the settings file cannot be read: {error.strerror}."
+        raise SettingsError(str(file), problem, "Make it readable, or move it away.") from None
