@@ -7,7 +7,7 @@ import re
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.steps.base import StepError
 
 _STRAY = re.compile(
@@ -27,7 +27,7 @@ def strays(text: str) -> list[str]:
 def watch(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that fills with the strays of every fault, step error and line on stderr."""
     found: list[str] = []
-    fault, step, tell = PipelineError.__init__, StepError.__init__, console.print_err
+    fault, step, tell = PipelineError.__init__, StepError.__init__, printing.print_err
 
     def faults_of(self: PipelineError, faults: object) -> None:
         fault(self, faults)  # type: ignore[arg-type]
@@ -44,5 +44,5 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(PipelineError, "__init__", faults_of)
     monkeypatch.setattr(StepError, "__init__", step_error)
-    monkeypatch.setattr(console, "print_err", told)
+    monkeypatch.setattr(printing, "print_err", told)
     return found

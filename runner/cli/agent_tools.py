@@ -36,7 +36,8 @@ from paddock.runner.ledger.entries import LedgerError, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import OutputIndex
-from paddock.runner.ledger.reviews import DecisionRefused, Review, ReviewStore
+from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews import DecisionRefused, Review
 from paddock.runner.ledger.run_history import (
     LedgerFolder,
     PastRun,
@@ -48,7 +49,7 @@ from paddock.runner.ledger.run_history import (
 )
 from paddock.runner.lineage.decisions import reviewed_answer
 from paddock.runner.lineage.explain import explain_path
-from paddock.runner.progress.events import JournalProgress
+from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.render.run_details import RunItem, read_run_details
 from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.review.exchange import review_json

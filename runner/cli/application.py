@@ -23,7 +23,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from paddock.engine.system.distribution import OLLAMA_API, own_version
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 
 from . import arguments
 from .exit_status import DONE, INTERRUPTED, with_exit_status
@@ -170,7 +170,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         own = f"paddock {own_version()}"
         called = arguments.is_called_as_ollama(sys.argv[0])
-        console.print_out(f"ollama version is {OLLAMA_API} ({own})" if called else own)
+        printing.print_out(f"ollama version is {OLLAMA_API} ({own})" if called else own)
         raise typer.Exit
 
 
@@ -209,7 +209,7 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
 
     `begun` is called after the command's imports: from then on Ctrl-C ends it in order.
     """
-    console.configure_streams()
+    printing.configure_streams()
     # SIGTERM ends a run like Ctrl-C: drained, resumable, status 130. We do not send ourselves
     # SIGINT, because a shell script starts background processes with SIGINT ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -224,8 +224,8 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
     except KeyboardInterrupt:  # before a command began: `with_exit_status` handles later ones
         sys.exit(INTERRUPTED)
     except OSError as error:  # the help could not be written
-        console.print_err(f"standard output: {error.strerror or error}.")
-        console.discard_stdout()
+        printing.print_err(f"standard output: {error.strerror or error}.")
+        printing.discard_stdout()
         sys.exit(1)
     finally:
         gc.freeze()
@@ -282,7 +282,7 @@ def completion(
     completion zsh)". For fish, write it to ~/.config/fish/completions/paddock.fish once.
     """
     script = (_TEMPLATES / f"completion.{shell}").read_text("utf-8")
-    console.print_out(script.replace("{ask}", _ASK).rstrip("\n"))
+    printing.print_out(script.replace("{ask}", _ASK).rstrip("\n"))
     return DONE
 
 

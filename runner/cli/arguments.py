@@ -20,7 +20,7 @@ import typer
 from paddock.engine.system import no_links
 from paddock.engine.system.samples import SEED, ItemSample
 from paddock.engine.system.text import is_utf8
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 
 from .exit_status import CommandError
 
@@ -387,7 +387,7 @@ def warn_of_model_with_same_name(text: str, path: Path, settings: Settings) -> N
     finder = model_finder.ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
     known = {model_names.parse_name(name).key for name in finder.names()}
     if model_names.parse_name(text).key in known:
-        console.print_err(
+        printing.print_err(
             f"'{text}' is a pipeline here ({path}) and also a model. The pipeline runs; "
             f"`paddock chat {text}` talks to the model."
         )

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import files
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 
 if sys.platform != "win32":
     import termios
@@ -146,9 +146,9 @@ class PlainAnswer:
     def add_text(self, text: str) -> bool:
         """Write a piece of the answer; return False if stdout was closed."""
         self._last = text[-1:] or self._last
-        return console.write_out(text)
+        return printing.write_out(text)
 
     def end(self) -> None:
         if self._last != "\n":
-            console.write_out("\n")
+            printing.write_out("\n")
         self._last = "\n"

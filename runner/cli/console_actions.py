@@ -44,7 +44,7 @@ from paddock.runner.daemon.service_client import (
 from paddock.runner.ledger.run_history import PastRun
 from paddock.runner.render.console_page import CONSOLE_PAGES
 from paddock.runner.render.html_page import action_html, error_html, state_html
-from paddock.runner.schedule.triggered_pipeline import Consents
+from paddock.runner.schedule.consents import Consents
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
 from .arguments import recorded_inputs

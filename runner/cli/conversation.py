@@ -24,7 +24,7 @@ from paddock.engine.system import units
 from paddock.engine.system.text import counted
 from paddock.runner.config.answer_formats import BadAnswerFormat, answer_format
 from paddock.runner.daemon.service_client import ServiceClient, ServiceError
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 
 from . import model_tables
 from .chat_terminal import LineInput, PlainAnswer, answer_view, echo_disabled
@@ -270,21 +270,21 @@ class SlashCommands:
         }
 
     def _help(self, about: str) -> None:
-        console.print_err(SLASH_SETTINGS if about.lstrip("/") == "set" else SLASH_HELP)
+        printing.print_err(SLASH_SETTINGS if about.lstrip("/") == "set" else SLASH_HELP)
 
     def _leave(self, _: str) -> None:
         self.is_over = True
 
     def _clear(self, _: str) -> None:
         self.session.turns.clear()
-        console.print_err("The conversation starts from the beginning.")
+        printing.print_err("The conversation starts from the beginning.")
 
     def _load(self, model: str) -> None:
         if not model:
             raise ServiceError("Name a model: /load MODEL.")
         model = resolve_model_ref(model)
         self.session.change_model(model, model_capabilities(self.service, model))
-        console.print_err(f"{model}. A new conversation begins.")
+        printing.print_err(f"{model}. A new conversation begins.")
 
     def _save(self, name: str) -> None:
         if not name:
@@ -297,29 +297,29 @@ class SlashCommands:
             )
         for _ in self.service.stream("/api/create", self.session.create_request(name)):
             pass
-        console.print_err(f"Made '{name}'.")
+        printing.print_err(f"Made '{name}'.")
 
     def _show(self, what: str) -> None:
         what = what or "info"
         if what not in _SHOW_PARTS:
             raise ServiceError(f"Use /show with one of: {', '.join(_SHOW_PARTS)}.")
         if what == "system" and self.session.system:
-            console.print_out(self.session.system)
+            printing.print_out(self.session.system)
             return
         card = self.service.post("/api/show", {"model": self.session.model})
         if what == "info":
-            console.print_out(model_tables.model_card(card))
+            printing.print_out(model_tables.model_card(card))
         else:
-            console.print_out(str(card.get(what) or f"The model has no {what}."))
+            printing.print_out(str(card.get(what) or f"The model has no {what}."))
         if what == "parameters" and self.session.options:
             own = (f"{name:<30} {value}" for name, value in self.session.options.items())
-            console.print_out("\n".join(("Set here:", *own)))
+            printing.print_out("\n".join(("Set here:", *own)))
 
     def _set(self, setting: str) -> None:
         name, _, value = setting.partition(" ")
         change = self._settings().get(name)
         if change is None:
-            console.print_err(
+            printing.print_err(
                 SLASH_SETTINGS if not name else f"There is no setting '{name}'.\n{SLASH_SETTINGS}"
             )
             return
@@ -331,7 +331,7 @@ class SlashCommands:
         def fixed(field: str, value: object, words: str) -> Callable[[str], None]:
             def change(_: str) -> None:
                 setattr(session, field, value)
-                console.print_err(words)
+                printing.print_err(words)
 
             return change
 
@@ -357,18 +357,18 @@ class SlashCommands:
         except ValueError as error:
             raise ServiceError(str(error)) from None
         self.session.options[name] = read if name == "stop" else read[0]
-        console.print_err(f"{name} is {' '.join(words)}.")
+        printing.print_err(f"{name} is {' '.join(words)}.")
 
     def _system(self, text: str) -> None:
         self.session.system = text
-        console.print_err("The system message is set." if text else "There is no system message.")
+        printing.print_err("The system message is set." if text else "There is no system message.")
 
     def _format(self, value: str) -> None:
         try:
             self.session.format = answer_format(value or "json")
         except BadAnswerFormat as error:
             raise ServiceError(str(error)) from None
-        console.print_err(
+        printing.print_err(
             "Answers are JSON." if value in ("", "json") else f"Answers match {value}."
         )
 
@@ -378,12 +378,12 @@ class SlashCommands:
         if "thinking" not in self.session.abilities:
             raise ServiceError(f"'{self.session.model}' does not reason before it answers.")
         self.session.think = level or True
-        console.print_err("The model reasons before it answers.")
+        printing.print_err("The model reasons before it answers.")
 
     def _history(self, *, is_kept: bool) -> None:
         if self.keyboard is not None:
             self.keyboard.keeps_history = is_kept
-        console.print_err("Input lines are saved." if is_kept else "Input lines are not saved.")
+        printing.print_err("Input lines are saved." if is_kept else "Input lines are not saved.")
 
 
 NOT_FOUND = 404
@@ -437,7 +437,7 @@ def add_question(session: ChatConversation, text: str, images: Sequence[Path] = 
     if session.accepts_images:
         text, named = find_images(text)
         for path in named:
-            console.print_err(f"Image: {path}")
+            printing.print_err(f"Image: {path}")
         images = (*images, *named)
     session.add_question(text, [encode_image(path) for path in images])
 
@@ -495,14 +495,14 @@ def _show_chunks(
 def _print_answer_notes(last: Mapping[str, Any], session: ChatConversation) -> None:
     """Print warnings about an answer that was cut, and timings if they are on."""
     if last.get("truncated"):
-        console.print_err(
+        printing.print_err(
             f"(The conversation has {last.get('prompt_tokens_original', 0):,} tokens, more than "
             f"the context holds: its oldest turns were left out. /clear starts a new one.)"
         )
     if last.get("done_reason") == "length":
-        console.print_err("(The answer reached its limit; /set parameter num_predict changes it.)")
+        printing.print_err("(The answer reached its limit; /set parameter num_predict changes it.)")
     if session.is_verbose:
-        console.print_err(timings_text(last))
+        printing.print_err(timings_text(last))
 
 
 def converse(
@@ -512,16 +512,16 @@ def converse(
     commands = SlashCommands(service, session)
     keyboard = LineInput(history, keeps_history=keeps_history)
     commands.keyboard = keyboard
-    console.print_err(f"{session.model}. /? shows the commands, {HOW_TO_LEAVE}")
+    printing.print_err(f"{session.model}. /? shows the commands, {HOW_TO_LEAVE}")
     with keyboard, _ended_by_sigterm():
         while not commands.is_over:
             try:
                 text = keyboard.ask()
             except EOFError:
-                console.print_err("")
+                printing.print_err("")
                 return
             except KeyboardInterrupt:
-                console.print_err(f"\n{HOW_TO_LEAVE}")
+                printing.print_err(f"\n{HOW_TO_LEAVE}")
                 continue
             if text.strip():
                 _handle_input(service, session, commands, text)
@@ -539,9 +539,9 @@ def _handle_input(
             with echo_disabled():
                 stream_answer(service, session, answer_view())
     except (AnswerInterrupted, KeyboardInterrupt):
-        console.print_err("(Stopped.)")
+        printing.print_err("(Stopped.)")
     except (ServiceError, CommandError, NotAnImage) as error:
-        console.print_err(str(error))
+        printing.print_err(str(error))
 
 
 @contextlib.contextmanager

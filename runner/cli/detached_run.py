@@ -43,7 +43,7 @@ from paddock.runner.ledger.run_history import (
 )
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
-from paddock.runner.schedule.triggered_pipeline import Consents
+from paddock.runner.schedule.consents import Consents
 from paddock.runner.settings import STATE_FOLDER, read_settings
 
 from .exit_status import CommandError, explain_error

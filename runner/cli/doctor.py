@@ -39,7 +39,7 @@ from paddock.engine.workers.fallbacks import (
 from paddock.runner.config.service_address import DEFAULT_PORT, ServiceAddress
 from paddock.runner.daemon.service_client import identify_server, is_this_machine
 from paddock.runner.dry_run.speed_estimates import SpeedBook
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.settings import Settings
 
 from .model_tables import tuned_copy_summary
@@ -77,7 +77,7 @@ def findings_text(findings: Sequence[Finding]) -> str:
     lines = []
     for finding in findings:
         head = f"{marks[finding.level]:<7}  {finding.about.ljust(width)}  "
-        lines.append(head + console.printable_message(finding.text))
+        lines.append(head + printing.printable_message(finding.text))
         if finding.remedy:
             indent = " " * len(head)
             lines += [indent + line for line in finding.remedy.splitlines()]

@@ -21,7 +21,7 @@ from typing import Any, get_type_hints
 import typer
 
 from paddock.engine.system import files
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -39,7 +39,7 @@ _STATUS_OF_ERRORS = {
     ("paddock.runner.prefect.run_tracking", "TrackingError"): FAILED,
     ("paddock.runner.daemon.daemon_files", "DaemonError"): FAILED,
     ("paddock.runner.schedule.up", "UpError"): FAILED,
-    ("paddock.runner.schedule.discovery", "FolderTaken"): FAILED,
+    ("paddock.runner.schedule.folder_locks", "FolderTaken"): FAILED,
     ("paddock.runner.config.pipeline_secrets", "RedactedError"): FAILED,
     ("paddock.runner.config.setting_specs", "SettingsError"): WRONG,
     ("paddock.runner.daemon.service_client", "ServiceError"): FAILED,
@@ -98,10 +98,10 @@ def _report_error(error: BaseException, *, as_json: bool) -> int:
     if _wants_traceback() and not isinstance(error, KeyboardInterrupt | typer.Abort):
         traceback.print_exception(error)
     status, words = explain_error(error)
-    console.print_err(words)
+    printing.print_err(words)
     if as_json:
         with contextlib.suppress(OSError):  # a full disk: stderr has the message
-            console.print_json(_error_json(error, words))
+            printing.print_json(_error_json(error, words))
     return status
 
 
@@ -115,7 +115,7 @@ def explain_error(error: BaseException) -> tuple[int, str]:
             return status, str(error)
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename is not None else ""
-        is_remedied = files.is_disk_full(error) and error.filename != console.STDOUT
+        is_remedied = files.is_disk_full(error) and error.filename != printing.STDOUT
         remedy = " Free some space and run again; what was finished is kept." * is_remedied
         return FAILED, f"{place}{error.strerror}.{remedy}"
     return FAILED, _unexpected_error_text(error)
@@ -143,9 +143,8 @@ def _unexpected_error_text(error: BaseException) -> str:
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     file = _write_crash_file("".join(traceback.format_exception(error)))
     where = f"The traceback is in {file}" if file else "PADDOCK_DEBUG=1 shows the traceback"
-    return (
-        f"Internal error in Paddock ({console.printable_message(what)}). {where}; please report it."
-    )
+    said = printing.printable_message(what)
+    return f"Internal error in Paddock ({said}). {where}; please report it."
 
 
 def _write_crash_file(text: str) -> Path | None:

@@ -14,8 +14,8 @@ from paddock.engine.system.text import counted, shorten
 from paddock.runner.ledger.entries import ItemRow
 from paddock.runner.ledger.run_history import PastRun
 from paddock.runner.lineage.traces import LineageCall, LineageFile, LineageStep, Origin, PathLineage
-from paddock.runner.progress import console
-from paddock.runner.progress.events import JournalProgress
+from paddock.runner.progress import printing
+from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.progress.report import done_in_words, outdated_in_words, sums_by_outcome
 from paddock.runner.render.run_details import ReviewRecord
 
@@ -25,7 +25,7 @@ _MAX_DETAIL_CHARS = 60
 
 def runs_table(rows: Iterable[tuple[PastRun, str]], now: float, host: str) -> str:
     """Return the table of runs; each row is a run and, while it runs, its progress."""
-    return console.table(
+    return printing.table(
         [RUNS_HEAD, *(_run_row(past, progress, now, host) for past, progress in rows)]
     )
 
@@ -118,12 +118,12 @@ def run_heading(past: PastRun, now: float) -> str:
         calls = counted(int(summary.get("calls") or 0), "model call")
         lines.append("  " + "; ".join(part for part in (run_result_text(past), calls) if part))
     if past.message:
-        lines.append(f"  {console.printable_message(past.message)}")
-    return "\n".join(console.printable_line(line) for line in lines)
+        lines.append(f"  {printing.printable_message(past.message)}")
+    return "\n".join(printing.printable_line(line) for line in lines)
 
 
 def journal_line(event: Mapping[str, Any]) -> str:
-    return console.printable_line(f"{_time_of_day(event.get('time'))}  {_journal_text(event)}")
+    return printing.printable_line(f"{_time_of_day(event.get('time'))}  {_journal_text(event)}")
 
 
 def is_failure(event: Mapping[str, Any]) -> bool:
@@ -135,8 +135,8 @@ def ledger_item_line(row: ItemRow) -> str:
     entry = row.entry
     state = "deleted" if entry.gone else entry.state
     words = f"{row.step}: {entry.key} {state}" if entry.key != row.step else f"{row.step}: {state}"
-    return console.printable_line(words) + (
-        f": {console.printable_message(entry.error)}" if entry.error else ""
+    return printing.printable_line(words) + (
+        f": {printing.printable_message(entry.error)}" if entry.error else ""
     )
 
 
@@ -150,7 +150,7 @@ def _journal_text(event: Mapping[str, Any]) -> str:
     if kind == "item":
         return _journal_item_text(event)
     if kind == "note":
-        return console.printable_message(str(event.get("text")))
+        return printing.printable_message(str(event.get("text")))
     if kind == "ended":
         return f"ended: {event.get('status')}"
     if kind == "left_out":
@@ -162,7 +162,7 @@ def _journal_item_text(event: Mapping[str, Any]) -> str:
     name = f"{event.get('step')}: {event['key']}" if event.get("key") else f"{event.get('step')}:"
     words = [f"{name} {event.get('state')}"]
     if event.get("error"):
-        words.append(f": {console.printable_message(str(event['error']))}")
+        words.append(f": {printing.printable_message(str(event['error']))}")
     elif event.get("state") == "done":
         words.append(f" in {units.duration(float(event.get('seconds') or 0))}")
         if event.get("calls"):
@@ -201,7 +201,7 @@ def lineage_text(answer: PathLineage, *, is_full: bool) -> str:
     lines: list[str] = []
     if answer.read_by:
         lines.append(f"{_short_path(answer.path)} was read for these outputs:")
-        lines += [f"  {console.printable_line(one)}" for one in answer.read_by]
+        lines += [f"  {printing.printable_line(one)}" for one in answer.read_by]
         if answer.n_more:
             lines.append(f"  and {answer.n_more:,} more")
     elif len(answer.origins) == 1:
@@ -231,7 +231,7 @@ def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
     yield _labelled("from", f"{_origin_item(origin)} of {_short_path(str(origin.pipeline))}")
     yield _labelled("run", f"{origin.run}, {_date_text(origin.at)}")
     if origin.error:
-        yield _labelled("state", f"{origin.state}: {console.printable_message(origin.error)}")
+        yield _labelled("state", f"{origin.state}: {printing.printable_message(origin.error)}")
     yield from _input_lines(origin)
     for step in origin.steps:
         if step.calls or step.checks:
@@ -266,22 +266,22 @@ def _change_lines(origin: Origin) -> Iterator[str]:
         seen = "was compared" if origin.notes else "it was made of"
         yield _labelled("since", f"nothing that {seen} has changed")
     for change in origin.changes:
-        yield _labelled("since", console.printable_line(change.what))
+        yield _labelled("since", printing.printable_line(change.what))
         for line in change.detail:
-            yield " " * (_LABEL_WIDTH + 4) + console.printable_line(line)
+            yield " " * (_LABEL_WIDTH + 4) + printing.printable_line(line)
 
 
 def _changed_since(origin: Origin) -> Iterator[str]:
     if origin.condition != "same":
         yield _CONDITION_TEXT[origin.condition]
     for change in origin.changes:
-        yield console.printable_line(change.what)
+        yield printing.printable_line(change.what)
 
 
 def _origin_item(origin: Origin) -> str:
     if origin.key == origin.step:
         return f"step '{origin.step}'"
-    return f"item '{console.printable_line(origin.key)}' of '{origin.step}'"
+    return f"item '{printing.printable_line(origin.key)}' of '{origin.step}'"
 
 
 def _step_lines(step: LineageStep, *, is_full: bool) -> Iterator[str]:
@@ -297,27 +297,27 @@ def _step_lines(step: LineageStep, *, is_full: bool) -> Iterator[str]:
         cut = f", {n_cut} of them not whole" if n_cut else ""
         yield _labelled_inner("", f"and {len(others)} more{cut}; --full shows all")
     for check in step.checks:
-        yield _labelled_inner("check", console.printable_line(check))
+        yield _labelled_inner("check", printing.printable_line(check))
 
 
 def _review_lines(reviewed: ReviewRecord) -> Iterator[str]:
     """Yield what people decided about an item's answers, each answer's fields, and reliability."""
     for one in reviewed.answers:
         when = f", {_date_text(one.at)}" if one.at is not None else ""
-        outcome = console.printable_line(one.outcome)
+        outcome = printing.printable_line(one.outcome)
         label = "answer" if one.state == "none" else "review"
         yield _labelled(label, f"'{one.step}' {outcome}{when}")
         for path, before, after in one.changes:
-            yield _labelled_inner("changed", console.printable_line(f"{path}: {before} → {after}"))
+            yield _labelled_inner("changed", printing.printable_line(f"{path}: {before} → {after}"))
         for path, value, place in one.fields:
             found = f"; {place}" if place else ""
-            yield _labelled_inner("field", console.printable_line(f"{path}: {value}{found}"))
+            yield _labelled_inner("field", printing.printable_line(f"{path}: {value}{found}"))
         for text in one.undecided:
-            yield _labelled_inner("undecided", console.printable_line(text))
+            yield _labelled_inner("undecided", printing.printable_line(text))
         for text in one.earlier:
-            yield _labelled_inner("", console.printable_line(text))
+            yield _labelled_inner("", printing.printable_line(text))
     for table in reviewed.reliability:
-        yield _labelled("", console.printable_line(table.summary))
+        yield _labelled("", printing.printable_line(table.summary))
         for row in table.rows:
             right = f"{row.n_right:,} of {row.n:,} right ({row.share:.0%})"
             yield _labelled_inner("", f"{row.label}: {right}, {row.bounds}")
@@ -365,7 +365,7 @@ def _value_text(value: Any) -> str:
 
 
 def _excerpt_lines(name: str, text: str, *, is_full: bool) -> Iterator[str]:
-    text = console.printable_text(text if is_full else text[:SHOWN_CHARS])
+    text = printing.printable_text(text if is_full else text[:SHOWN_CHARS])
     is_cut = not is_full and len(text) >= SHOWN_CHARS
     lines = text.splitlines() or [""]
     if not is_full and len(lines) > SHOWN_LINES:
@@ -395,7 +395,7 @@ def _short_path(path: str) -> str:
         near = os.path.relpath(path, Path.cwd())
     except ValueError:
         near = path
-    return console.printable_line(min(near, path, key=len))
+    return printing.printable_line(min(near, path, key=len))
 
 
 def _date_text(at: float) -> str:
@@ -405,7 +405,7 @@ def _date_text(at: float) -> str:
 def unknown_path_text(path: str, answer: PathLineage) -> str:
     """Return the message for an unknown path, with similar ones."""
     is_there = Path(path).exists()
-    path = console.printable_line(path)
+    path = printing.printable_line(path)
     what = "no pipeline here has written it or read it"
     if not is_there:
         what = "there is no such file, and no pipeline here has written one of this name"

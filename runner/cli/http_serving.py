@@ -20,7 +20,7 @@ from paddock.engine.backends.background_tuning import BackgroundTuner
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.daemon_server import offer_pool
 from paddock.runner.daemon.embedded_service import hosted_service
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.progress.otel_extra import otel_module
 from paddock.runner.review.page_server import FolderDesks, mounted_page
 from paddock.runner.settings import KEYS_FILE_NAME, Settings
@@ -149,7 +149,7 @@ def _run_server(settings: Settings, listener: socket.socket) -> None:
         _request_spans(settings) as ended,
     ):
         asyncio.run(run(ended))
-    console.print_err("Stopped.")
+    printing.print_err("Stopped.")
 
 
 def _request_spans(settings: Settings) -> AbstractContextManager[Callable[[Exchange], None]]:
@@ -164,13 +164,13 @@ def _request_spans(settings: Settings) -> AbstractContextManager[Callable[[Excha
 def _print_address(settings: Settings, listener: socket.socket) -> None:
     """Print the address, and who may use it."""
     real = with_port(settings, listener.getsockname()[1])
-    console.print_err(
+    printing.print_err(
         f"Paddock serves at {real.address.url}, models in {settings.pool.models_dir}."
     )
     service = settings.service
     if not service.is_loopback:
         who = "anyone with a key" if service.api_keys_file else "ANYONE, WITHOUT A KEY,"
-        console.print_err(f"It listens on {real.service.netloc}: {who} may use it.")
+        printing.print_err(f"It listens on {real.service.netloc}: {who} may use it.")
     if settings.without_effect:
-        console.print_err(f"Without effect here: {', '.join(settings.without_effect)}.")
-    console.print_err("Ctrl-C ends it.")
+        printing.print_err(f"Without effect here: {', '.join(settings.without_effect)}.")
+    printing.print_err("Ctrl-C ends it.")

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paddock.engine.system import units
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.progress.events import ItemState
 
 from .run_progress import Clock, RunProgress, StepProgress, failure_line
@@ -93,7 +93,7 @@ class LiveTable(RunProgress):
         self._above(text, "")
 
     def _above(self, text: str, style: str) -> None:
-        self._messages.append(Text(console.printable_message(text), style=style))
+        self._messages.append(Text(printing.printable_message(text), style=style))
 
     def table(self) -> Group:
         """Return the table with the lines around it."""
@@ -126,7 +126,7 @@ class LiveTable(RunProgress):
         for pace in paces:
             cells = _row_cells(pace, now)
             table.add_row(
-                console.printable_line(pace.name),
+                printing.printable_line(pace.name),
                 *([_progress_bar(pace)] if is_wide else []),
                 *cells,
             )
@@ -186,7 +186,7 @@ def _model_text(model: ModelStats) -> str:
 
 
 def _one_line(text: str, width: int) -> Text:
-    line = Text(console.printable_line(text))
+    line = Text(printing.printable_line(text))
     line.truncate(width, overflow="ellipsis")
     return line
 
@@ -236,7 +236,7 @@ class TransferBars:
 
     def show(self, status: str, total: int | None = None, completed: int | None = None) -> None:
         """Record progress for the next refresh; sizes are bytes."""
-        status = console.printable_line(status)
+        status = printing.printable_line(status)
         step = self._steps.get(status)
         if step is None:
             for other in self._steps.values():

@@ -12,7 +12,7 @@ from paddock.engine.models.model_names import canonical_name, is_path
 from paddock.engine.system import units
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import ServiceClient, ServiceError
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.settings import Settings
 
 _FOREVER_S = 100 * 365 * 86400.0  # a `keep_alive` below zero is reported as centuries
@@ -34,7 +34,7 @@ class LoadedModels:
 
 
 def loaded_models(
-    settings: Settings, note: Callable[[str], None] = console.print_err
+    settings: Settings, note: Callable[[str], None] = printing.print_err
 ) -> list[LoadedModels]:
     """Return the loaded models of every service; `note` is called for one that does not answer.
 
@@ -95,7 +95,7 @@ LOADED_HEAD = (
 
 def loaded_table(models: list[dict[str, Any]], now: datetime) -> str:
     """Return the table of `ollama ps`, with queue and speed."""
-    table = console.table([LOADED_HEAD, *(loaded_row(model, now) for model in models)])
+    table = printing.table([LOADED_HEAD, *(loaded_row(model, now) for model in models)])
     notes = [
         f"{model.get('name', '')} {model['fallback']}" for model in models if model.get("fallback")
     ]

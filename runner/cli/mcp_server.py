@@ -32,7 +32,7 @@ from paddock.engine.api.server import listen, serving
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.text import shorten
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.steps.tools.function_worker import (
     arguments_model,
     schema_of_arguments,
@@ -177,12 +177,12 @@ def serve_http(tools: AgentTools, settings: ServiceSettings, port: int) -> None:
         listener = listen(own.host, port)
         async with manager.run(), serving(app, listener, own):
             address = f"http://{own.host}:{listener.getsockname()[1]}/mcp"
-            console.print_err(f"Agents reach the pipelines of {tools.folder} at {address}.")
-            console.print_err("Ctrl-C ends it; runs that were started go on.")
+            printing.print_err(f"Agents reach the pipelines of {tools.folder} at {address}.")
+            printing.print_err("Ctrl-C ends it; runs that were started go on.")
             await asyncio.Event().wait()
 
     try:
         asyncio.run(serve())
     except KeyboardInterrupt:
-        console.print_err("Stopped.")
+        printing.print_err("Stopped.")
     os._exit(0)  # not after the threads of calls to which no one listens

@@ -14,7 +14,7 @@ from paddock.engine.models.model_names import is_path
 from paddock.engine.models.pull_sources import parse_source
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.config import setting_values
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
@@ -89,7 +89,7 @@ def read_document_text(file: str) -> str:
 
     document = read_document_file(path, max_bytes=MAX_INPUT_BYTES)
     for note in document.notes:
-        console.print_err(note)
+        printing.print_err(note)
     return document.text
 
 

@@ -18,7 +18,7 @@ from paddock.engine.models.well_known import WELL_KNOWN, Machine, WellKnownModel
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 
 if TYPE_CHECKING:
     from paddock.engine.tuning.tuned_copies import TunedCopy
@@ -97,7 +97,7 @@ def _key_value(line: str) -> tuple[str, str]:
 def _card_part(title: str, rows: list[tuple[str, str]]) -> str:
     width = max(len(name) for name, _ in rows) if any(value for _, value in rows) else 0
     lines = (
-        f"    {console.printable_line(name).ljust(width)}  {console.printable_line(value)}"
+        f"    {printing.printable_line(name).ljust(width)}  {printing.printable_line(value)}"
         for name, value in rows
     )
     return "\n".join((f"  {title}", *(line.rstrip() for line in lines)))
@@ -144,7 +144,7 @@ def tuned_copy_text(made: TunedCopy) -> list[str]:
             "Other programs used the processor: these are speeds of one thread, by processor time."
         )
     sentences.append(f"The copy is used from now on; `paddock tune {made.name} --undo` removes it.")
-    return [console.printable_line(line) for line in sentences]
+    return [printing.printable_line(line) for line in sentences]
 
 
 def _speed_on_documents(made: TunedCopy) -> str:
@@ -187,7 +187,7 @@ def tuned_copy_table(copies: Sequence[TunedCopy]) -> str:
         )
         for one in copies
     ]
-    return console.table([head, *rows])
+    return printing.table([head, *rows])
 
 
 def tuned_copy_json(made: TunedCopy) -> dict[str, Any]:
@@ -307,7 +307,7 @@ def model_table(rows: Sequence[ModelRow], now: datetime | None = None) -> str:
         for row in rows
     ]
     n = len(head) if any(row.path for row in rows) else len(head) - 1
-    return console.table([one[:n] for one in (head, *body)])
+    return printing.table([one[:n] for one in (head, *body)])
 
 
 def _modified_text(moment: datetime | None, now: datetime) -> str:
@@ -347,7 +347,7 @@ def proposal_text(machine: Machine, proposed: WellKnownModel | None, what: str) 
     if proposed is None:
         return "\n".join(lines)
     lines.append(f"Next: `paddock pull` downloads {proposed.name}; `paddock pull NAME` another.")
-    return "\n".join([console.table([head, *rows]), *lines])
+    return "\n".join([printing.table([head, *rows]), *lines])
 
 
 def proposal_json(machine: Machine, proposed: WellKnownModel | None) -> dict[str, Any]:

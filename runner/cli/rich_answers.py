@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 
 
 class TerminalAnswer:
@@ -24,7 +24,7 @@ class TerminalAnswer:
 
     def wait(self, text: str) -> None:
         """Show a spinner with this text until the answer begins."""
-        self._status = Status(Text(console.printable_line(text), style="dim"), console=self.screen)
+        self._status = Status(Text(printing.printable_line(text), style="dim"), console=self.screen)
         self._status.start()
         # A killed process could not show a hidden cursor again.
         self.screen.show_cursor(True)
@@ -62,6 +62,6 @@ class TerminalAnswer:
             return True
         self._last = text[-1]
         # Not wrapped here: only the terminal knows in which column the last piece ended.
-        safe = Text(console.printable_text(text), style=style, no_wrap=True, overflow="ignore")
+        safe = Text(printing.printable_text(text), style=style, no_wrap=True, overflow="ignore")
         self.screen.print(safe, end="", soft_wrap=True)
         return True

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from typing import TextIO
 
-from paddock.runner.progress import console, events
+from paddock.runner.progress import journal, printing
 from paddock.runner.progress.events import ItemState, Observer
 
 from .run_progress import (
@@ -60,8 +60,8 @@ def _with_stdout_on_stderr(shown: AbstractContextManager[Observer]) -> Iterator[
 @contextmanager
 def json_lines_observer() -> Iterator[Observer]:
     """Yield an observer that writes each event to stderr as one JSON object."""
-    with events.LineWriter(sys.stderr) as lines:
-        yield events.RunJournal(lines)
+    with journal.LineWriter(sys.stderr) as lines:
+        yield journal.RunJournal(lines)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -76,23 +76,23 @@ class ProgressLines(RunProgress):
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
         super().began(run, pipeline, steps)
         self._shown_at = self.clock()
-        console.print_err(f"run {run} of {console.printable_line(pipeline)}")
+        printing.print_err(f"run {run} of {printing.printable_line(pipeline)}")
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
         super().step(step, total, fresh)
         if total != 1 and total is not None:
-            console.print_err(f"{step}: {to_do_text(self.steps[step])}")
+            printing.print_err(f"{step}: {to_do_text(self.steps[step])}")
         elif fresh:
-            console.print_err(f"{step}: fresh")
+            printing.print_err(f"{step}: fresh")
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         """Print a failure at once, and progress when it is due."""
         super().item(step, key, state, detail)
         if state in ("quarantined", "failed"):
-            console.print_err(failure_line(step, key, state, detail))
+            printing.print_err(failure_line(step, key, state, detail))
         words = self._words(self.steps[step], key, state)
         if words:
-            console.print_err(f"{step}: {words}")
+            printing.print_err(f"{step}: {words}")
             self._shown_at = self.clock()
 
     def _words(self, pace: StepProgress, key: str, state: ItemState) -> str | None:
@@ -107,4 +107,4 @@ class ProgressLines(RunProgress):
         return None
 
     def note(self, text: str) -> None:
-        console.print_err(console.printable_message(text))
+        printing.print_err(printing.printable_message(text))

@@ -49,7 +49,7 @@ from paddock.runner.lineage.traces import (
     LineageFile,
     LineageStep,
 )
-from paddock.runner.progress.events import JournalProgress
+from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.render.console_page import CONSOLE_PAGES
 from paddock.runner.render.html_page import (
     action_html,

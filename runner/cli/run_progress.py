@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.progress.events import ItemState, ModelCall, Observer
 
 if TYPE_CHECKING:
@@ -192,8 +192,8 @@ def _count_item(pace: StepProgress, state: ItemState) -> None:
 
 def failure_line(step: str, key: str, state: str, detail: str | None) -> str:
     what = f"{step}: {state} {key}" if key else f"{step}: {state}"
-    return console.printable_line(what) + (
-        f": {console.printable_message(detail)}" if detail else ""
+    return printing.printable_line(what) + (
+        f": {printing.printable_message(detail)}" if detail else ""
     )
 
 

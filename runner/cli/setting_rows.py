@@ -8,7 +8,7 @@ from typing import Any
 
 from paddock.runner.config import setting_values
 from paddock.runner.config.setting_specs import SETTING_SPECS
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.settings import Settings
 
 DEFAULT = "default"
@@ -59,7 +59,7 @@ def _json_value(value: Any) -> Any:
 
 def settings_table(found: tuple[SettingRow, ...]) -> str:
     head = ("SETTING", "VALUE", "FROM")
-    return console.table([head, *((row.name, value_text(row), row.origin) for row in found)])
+    return printing.table([head, *((row.name, value_text(row), row.origin) for row in found)])
 
 
 def value_text(row: SettingRow) -> str:

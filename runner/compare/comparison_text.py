@@ -8,7 +8,7 @@ from statistics import fmean
 from paddock.engine.system.text import cell_text, counted, listed, shorten
 from paddock.engine.system.units import size
 from paddock.runner.bind.variations import letters
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.testing.results import CaseProblem, CaseResult, SuiteResult
 
 from .comparison import QUALITY_WORDS, Comparison, VariantFigures, VariantTest
@@ -71,20 +71,20 @@ def figure_row(one: VariantFigures, heads: Iterable[str]) -> tuple[str, ...]:
 
 def comparison_text(found: Comparison) -> str:
     """Return figures, tests, labels and the items of which variants differ."""
-    lines = [f"{console.printable_line(found.pipeline)}: {head_text(found)}", ""]
+    lines = [f"{printing.printable_line(found.pipeline)}: {head_text(found)}", ""]
     heads = figure_heads(found)
     rows = [("", "", "variant", *heads)]
     for letter, one in zip(_letters_of(found).values(), found.variants, strict=True):
         mark = "✗" if one.run.fault else "*" if one.is_on_front else ""
         rows.append((mark, letter, one.name, *figure_row(one, heads)))
     cost = "quicker" if found.is_timed else "shorter"
-    lines += [console.table(rows), "", f"* No other is better and {cost}. {BOUNDS_WORDS}"]
+    lines += [printing.table(rows), "", f"* No other is better and {cost}. {BOUNDS_WORDS}"]
     lines += [SPEED_WORDS] if "a minute" in heads else []
     for part in (_field_lines(found), _test_lines(found), _difference_lines(found)):
         written = [*part]
         lines += ["", *written] if written else []
     remarks = [*([found.threshold.words()] if found.threshold else []), *found.notes]
-    lines += ["", *map(console.printable_line, remarks)] if remarks else []
+    lines += ["", *map(printing.printable_line, remarks)] if remarks else []
     return "\n".join(lines)
 
 
@@ -99,7 +99,7 @@ def head_text(found: Comparison) -> str:
     head += f" of {found.n_items + found.n_unsampled:,}" if found.n_unsampled else ""
     if found.gold is not None:
         head += f"; gold for {found.n_gold:,} of them: {found.gold.origin}"
-    return console.printable_line(head)
+    return printing.printable_line(head)
 
 
 def _field_lines(found: Comparison) -> Iterator[str]:
@@ -116,7 +116,7 @@ def _field_lines(found: Comparison) -> Iterator[str]:
             if (labels := figures.labels) is not None:
                 kappa = "" if labels.kappa is None else f", kappa {estimate_text(labels.kappa)}"
                 line += f", macro F1 {estimate_text(labels.macro_f1)}{kappa}"
-            yield console.printable_line(line)
+            yield printing.printable_line(line)
 
 
 def _test_lines(found: Comparison) -> Iterator[str]:
@@ -124,7 +124,7 @@ def _test_lines(found: Comparison) -> Iterator[str]:
     shown = found.tests if len(found.tests) <= MOST_TESTS else _tests_of_best(found)
     for one in shown:
         line = f"{short[one.second]} against {short[one.first]}: {one.result.words()}"
-        yield console.printable_line(line)
+        yield printing.printable_line(line)
     if left := len(found.tests) - len(shown):
         yield f"and {left:,} more: `--report FILE` and `--json` have all."
     if found.tests:
@@ -135,7 +135,7 @@ def _test_lines(found: Comparison) -> Iterator[str]:
     for preference in judgement.preferences if judgement is not None else ():
         names = f"{short[preference.second]} against {short[preference.first]}"
         model = judgement.model if judgement is not None else ""
-        yield console.printable_line(f"{names} by judge {model}: {preference.words()}")
+        yield printing.printable_line(f"{names} by judge {model}: {preference.words()}")
 
 
 def method_words(found: Comparison) -> str:
@@ -162,13 +162,13 @@ def _difference_lines(found: Comparison) -> Iterator[str]:
             for name, value in one.gold.items()
         )
         gold = f" (gold: {right})" if right else ""
-        yield f"  {console.printable_line(shorten(f'{one.key}{gold}', 2 * _ANSWER_CHARS))}"
+        yield f"  {printing.printable_line(shorten(f'{one.key}{gold}', 2 * _ANSWER_CHARS))}"
         by_answer: dict[str, list[str]] = {}
         for name, answer in one.answers.items():
             by_answer.setdefault(answer.error or cell_text(answer.output), []).append(short[name])
         for said, who in by_answer.items():
             line = f"{listed(who, _MOST_LETTERS)}: {shorten(said, _ANSWER_CHARS)}"
-            yield f"    {console.printable_line(line)}"
+            yield f"    {printing.printable_line(line)}"
     left = len(found.differences) - MOST_DIFFERENCES
     if left > 0:
         yield f"  and {left:,} more: `--report FILE` and `--json` have all."

@@ -24,8 +24,8 @@ from paddock.pipelines.checking.functions import grounded
 from paddock.pipelines.checking.values_in_text import values_in
 from paddock.pipelines.comparison_keys import MetricName
 from paddock.pipelines.errors import did_you_mean
+from paddock.runner.ledger.asked_before import is_same_value
 from paddock.runner.ledger.calibration import aligned
-from paddock.runner.ledger.reviews import is_same_value
 from paddock.runner.review.fields import AnswerField, answer_fields
 
 from .significance import SEED, Estimate

@@ -19,7 +19,8 @@ from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
-from paddock.runner.progress.events import LONGEST_TEXT, JournalTail
+from paddock.runner.progress.events import LONGEST_TEXT
+from paddock.runner.progress.journal import JournalTail
 from paddock.runner.progress.report import MADE_STATES
 from paddock.runner.render.html_page import state_html
 from paddock.runner.render.run_details import RunItem, outer_keys, read_run_details

@@ -19,22 +19,12 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import Question, Review
 from paddock.steps.base import OutsideRoots, Tools
 
+from .decided_answers import accepted_unseen, decided_outputs, decision_text, n_rejections
+from .failures import LeftByReview, RunStopped, StepFailed
 from .item_run import ItemRun, document_digest
-from .retry_and_quarantine import NOT_REVIEWED, LeftByReview, RunStopped, StepFailed
-from .review_questions import (
-    accepted_unseen,
-    answer_of,
-    asked_because,
-    decided_outputs,
-    decision_text,
-    document_spec,
-    is_drawn,
-    is_due,
-    n_rejections,
-    source_texts,
-    text_objects,
-    values_read,
-)
+from .quarantine import NOT_REVIEWED
+from .review_questions import answer_of, document_spec, source_texts, text_objects, values_read
+from .review_reasons import asked_because, is_drawn, is_due
 from .run_context import RunContext
 from .run_reviews import NobodyAsked
 

@@ -18,7 +18,8 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.report import ItemReport
 
-from .block_items import DeletionDoubt, MissingSources, loop_value
+from .block_items import loop_value
+from .deleted_documents import DeletionDoubt, MissingSources
 from .stale_reasons import ItemVerdict
 
 

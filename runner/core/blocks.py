@@ -35,32 +35,23 @@ from paddock.runner.progress.report import STATES, ItemReport, State
 
 from .block_work import BlockWork, ItemWork, expected_tokens, longest_first
 from .call_cache import PutOff
-from .concurrency import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
+from .deadly_items import CrashHistory, ItemPlace, RepeatedCrash, suspects_text
 from .dependencies import entry_marks, held_text
 from .escalation import EscalationPass, broken_promises
+from .failures import LeftByReview, RunFailed, RunStopped, StepFailed
 from .item_run import ItemRun, attempt_name, item_path, last_examples, last_labels
 from .items import ItemRunner, SubPipelinesFor, expect_queries, item_result
+from .lacking_items import LackingItems, refuse_empty_results
 from .outdated_outputs import NodeOutputs, end_of_block
 from .output_conflicts import refuse_output_conflicts
 from .pruning import OrphanCleaner
-from .retry_and_quarantine import (
-    CrashHistory,
-    ItemPlace,
-    LackingItems,
-    LeftByReview,
-    RepeatedCrash,
-    RunFailed,
-    RunStopped,
-    StepFailed,
-    failure_state,
-    reads_skipped,
-    refuse_empty_results,
-    suspects_text,
-)
+from .quarantine import failure_state
 from .run_context import ItemOutputs, RunContext, run_chunk_here
 from .run_records import StepRecord
 from .run_reviews import AwaitingReview, refuse_waiting
+from .skipped_steps import reads_skipped
 from .staleness import values_digest
+from .work_claims import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
 
 ENDED_STATES = ("done", "skipped", "quarantined")
 """States in which an item waits for no decision."""

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import math
 import time
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
@@ -40,7 +38,6 @@ from paddock.engine.request import (
     Pool,
     Reply,
     Stream,
-    TokenLogprob,
     Tool,
     Usage,
     reserved_tokens,
@@ -48,13 +45,13 @@ from paddock.engine.request import (
 )
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import canonical_json
-from paddock.engine.wire import from_plain, to_plain
+from paddock.engine.wire import to_plain
 from paddock.runner.ledger.entries import CallRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import ModelCall
 from paddock.runner.progress.time_left import OpenCall
-from paddock.steps.llm.confidence import LEAST_ALTERNATIVE, own_tokens
 
+from .call_keys import cached_reply, cached_vectors, chat_key, embed_key, recorded_logprobs
 from .run_records import CallRecord
 from .run_stats import RunStats
 
@@ -538,74 +535,6 @@ def _reply_of(outcome: Reply | SystemExit) -> Reply:
     return outcome
 
 
-def embed_key(request: EmbedRequest, digest: str) -> dict[str, Any]:
-    """Return the parts of a request that decide its vectors."""
-    wanted: dict[str, Any] = {"texts": request.texts, "digest": digest}
-    wanted |= {} if request.dimensions is None else {"dimensions": request.dimensions}
-    return wanted | ({"on_overflow": "split"} if request.on_overflow == "split" else {})
-
-
-def chat_key(request: ChatRequest, digest: str) -> dict[str, Any]:
-    """Return what decides a request's answer; the context where it limits the length."""
-    sampling = resolve_sampling(request.params, request.model.params, request.defaults)
-    wanted = to_plain(replace(request, messages=(), images=(), model=ModelSpec("")))
-    return {
-        **{name: value for name, value in wanted.items() if name not in _UNDECISIVE_FIELDS},
-        "messages": [_message_key(message) for message in request.messages],
-        "sampling": to_plain(sampling),
-        "digest": digest,
-        "ctx": request.model.n_ctx_tokens if sampling.max_tokens is None else None,
-        **({"images": _image_digests(request.images)} if request.images else {}),
-    }
-
-
-_UNDECISIVE_FIELDS = frozenset(
-    ("model", "params", "defaults", "priority", "total_s", "idle_s", "drafts", "shifts",
-     "wants_tokens", "keeps_images")
-)  # fmt: skip
-"""Of a request: on these no answer depends, or its sampling has them."""
-
-
-def _message_key(message: Message) -> list[Any]:
-    """Return role, text, and the other fields where they are set."""
-    more = to_plain(replace(message, role="", content="", images=()))
-    del more["role"], more["content"]
-    if message.images:
-        more["images"] = _image_digests(message.images)
-    return [message.role, message.content, *([more] if more else [])]
-
-
-def _image_digests(images: Sequence[bytes]) -> list[str]:
-    return [hashlib.sha256(image).hexdigest() for image in images]
-
-
-def recorded_logprobs(reply: Reply) -> tuple[TokenLogprob, ...]:
-    """Return what the confidence of an answer is made of: its text's tokens, rounded.
-
-    Each has the alternatives that count.
-    """
-    return tuple(
-        replace(
-            one,
-            logprob=round(one.logprob, 4),
-            top=tuple(
-                (text, round(logprob, 4), raw)
-                for text, logprob, raw in one.top
-                if raw != one.raw and math.exp(logprob) >= LEAST_ALTERNATIVE
-            ),
-        )
-        for one in own_tokens(reply.text, reply.logprobs)
-    )
-
-
-def cached_reply(row: CallRow) -> Reply:
-    return replace(from_plain(Reply, row.usage), text=row.reply.decode())
-
-
-def cached_vectors(row: CallRow) -> EmbedReply:
-    return from_plain(EmbedReply, row.usage, row.reply)
-
-
 T = TypeVar("T")
 _NO_USAGE = Usage(0, 0)
 
@@ -648,138 +577,3 @@ class ToolCallCache(_RecordedCalls):
         caller = self._caller
         self._asked[text] += 1
         return canonical_json([caller.scope, caller.step, caller.key, self._asked[text]])
-
-
-# --- queries of many items, embedded together
-
-MOST_QUERY_TEXTS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class _WaitingQuery:
-    request: EmbedRequest
-    reply: asyncio.Future[EmbedReply]
-
-
-class QueryBatches(ForwardingPool):
-    """A pool around another one: what the queries of one step ask is embedded in batches.
-
-    Used in one event loop.
-    The first that waits sends all that wait, and those that are expected, so that a block's
-    queries are few calls. Where that fails, each request is sent by itself.
-    """
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._waiting: dict[str, list[_WaitingQuery]] = defaultdict(list)
-        """By what requests of one batch have in common."""
-        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._expected: Iterator[str] = iter(())
-        self._ready: dict[tuple[str, str], EmbedReply] = {}
-        """By that, and the text: replies to what was expected, until it is asked."""
-
-    async def pool_of(self, model: ModelSpec) -> Pool:
-        return self._pool
-
-    def chat(self, request: ChatRequest) -> Stream:
-        return self._pool.chat(request)
-
-    def expect(self, texts: Iterator[str]) -> None:
-        """Embed these with what is asked next, as they fit in."""
-        self._expected = texts
-
-    async def embed(self, request: EmbedRequest) -> EmbedReply:
-        kind = repr(replace(request, texts=()))
-        own = _WaitingQuery(request, asyncio.get_running_loop().create_future())
-        waiting = self._waiting[kind]
-        waiting.append(own)
-        try:
-            if not self._is_ready(kind, own):
-                async with self._turns[kind]:
-                    await asyncio.sleep(0)  # items that begin together ask together
-                    while not self._is_ready(kind, own):
-                        await self._send(kind, waiting)
-        finally:
-            if own in waiting:
-                waiting.remove(own)
-        return own.reply.result()
-
-    def _is_ready(self, kind: str, own: _WaitingQuery) -> bool:
-        """Return whether a request has its reply, also one that was expected."""
-        if not own.reply.done() and len(own.request.texts) == 1:
-            reply = self._ready.pop((kind, own.request.texts[0]), None)
-            if reply is not None:
-                own.reply.set_result(reply)
-        return own.reply.done()
-
-    async def _send(self, kind: str, waiting: list[_WaitingQuery]) -> None:
-        """Send what waits, at most so many texts; the first request is always among it."""
-        batch = _first_queries(waiting)
-        texts = tuple(text for query in batch for text in query.request.texts)
-        more = islice(self._expected, max(0, MOST_QUERY_TEXTS - len(texts)))
-        expected = tuple(text for text in dict.fromkeys(more) if text not in texts)
-        request = replace(batch[0].request, texts=texts + expected)
-        try:
-            whole = await self._pool.embed(request)
-        except EngineError as error:
-            if expected:  # one of these may be the reason
-                self._expected = iter(())
-            elif len(batch) == 1:
-                batch[0].reply.set_exception(error)
-                waiting.remove(batch[0])
-            else:
-                await self._send_alone(batch, waiting)
-            return
-        sizes = [len(query.request.texts) for query in batch] + [1] * len(expected)
-        replies = iter(_divided(whole, request.texts, sizes))
-        for query, reply in zip(batch, replies, strict=False):
-            if query in waiting:  # else it was cancelled meanwhile
-                query.reply.set_result(reply)
-                waiting.remove(query)
-        kept = {(kind, text): reply for text, reply in zip(expected, replies, strict=True)}
-        self._ready = dict(islice(self._ready.items(), MOST_QUERY_TEXTS)) | kept
-
-    async def _send_alone(
-        self, batch: Sequence[_WaitingQuery], waiting: list[_WaitingQuery]
-    ) -> None:
-        for query in batch:
-            try:
-                query.reply.set_result(await self._pool.embed(query.request))
-            except EngineError as error:
-                query.reply.set_exception(error)
-            waiting.remove(query)
-
-
-def _first_queries(waiting: Sequence[_WaitingQuery]) -> list[_WaitingQuery]:
-    """Return as many as one request holds: the first at least."""
-    batch: list[_WaitingQuery] = []
-    n_texts = 0
-    for query in waiting:
-        n_texts += len(query.request.texts)
-        if batch and n_texts > MOST_QUERY_TEXTS:
-            break
-        batch.append(query)
-    return batch
-
-
-def _divided(whole: EmbedReply, texts: Sequence[str], sizes: Sequence[int]) -> list[EmbedReply]:
-    """Return a reply for each so many texts; tokens by the length of the texts."""
-    left, rest, begin = whole.usage.prompt_tokens, sum(map(len, texts)), 0
-    made = []
-    for size in sizes:
-        end = begin + size
-        n_chars = sum(map(len, texts[begin:end]))
-        n_tokens = round(left * n_chars / rest) if rest else left
-        left, rest = left - n_tokens, rest - n_chars
-        usage = whole.usage if len(sizes) == 1 else Usage(prompt_tokens=n_tokens)
-        made.append(
-            replace(
-                whole,
-                vectors=whole.vectors[begin:end],
-                usage=usage,
-                n_pieces=whole.n_pieces[begin:end],
-                n_cut_tokens=whole.n_cut_tokens[begin:end],
-            )
-        )
-        begin = end
-    return made

@@ -31,7 +31,8 @@ from paddock.runner.bind.text_vectors import (
 )
 from paddock.runner.ledger.entries import whole_file
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import Review, ReviewStore
+from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews import Review
 from paddock.steps.base import Example, Tools
 
 EXAMPLES = "examples"

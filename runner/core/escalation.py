@@ -26,14 +26,15 @@ from paddock.runner.bind.bound import (
     steps_of,
 )
 from paddock.runner.bind.scope import Scope, review_names
+from paddock.runner.ledger.asked_before import is_same_value
 from paddock.runner.ledger.entries import LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.ledger.reviews import is_same_value
 from paddock.steps.base import StepLog
 
 from .call_cache import CallOrigin, PutOff
-from .review_questions import MOST_REASON_CHARS, answer_of, due_reasons, parts_that_hold
+from .review_questions import MOST_REASON_CHARS, answer_of
+from .review_reasons import due_reasons, parts_that_hold
 from .run_records import read_lineage
 
 _MOST_PASSES = 40

@@ -16,11 +16,11 @@ from paddock.steps.base import ItemName
 
 from .block_work import ItemWork
 from .call_cache import CallOrigin
+from .deadly_items import ItemPlace
 from .decided_examples import EXAMPLES
 from .dependencies import held_paths, written_within
 from .escalation import EscalationPass
 from .fingerprints import file_path_of, is_file_value, item_content, part_digest
-from .retry_and_quarantine import ItemPlace
 from .run_context import ItemOutputs, RunContext
 from .run_records import CallRecord, StepRecord
 

@@ -67,18 +67,10 @@ from .call_cache import CallOrigin, PutOff
 from .decided_examples import EXAMPLES, StepName, TaughtItem, is_taught, step_name
 from .dependencies import SCAN, limited_mark
 from .escalation import escalated, escalation_mark
+from .failures import RunStopped, StepFailed, stop_if_fatal
 from .item_run import ItemRun, document_digest
 from .pruning import RowKeeper
-from .retry_and_quarantine import (
-    MISSING_PACKAGE,
-    RunStopped,
-    StepFailed,
-    cause_of,
-    is_step_skipped,
-    retry_pause_s,
-    stop_if_fatal,
-    times,
-)
+from .quarantine import MISSING_PACKAGE
 from .run_context import RunContext
 from .run_options import RunOptions
 from .run_records import (
@@ -91,6 +83,8 @@ from .run_records import (
     source_of,
 )
 from .run_reviews import AwaitingReview
+from .skipped_steps import is_step_skipped
+from .step_retries import cause_of, retry_pause_s, times
 
 CANCEL_GRACE_S = 2.0
 """How long a cancelled item waits for the ledger, to know whether it is recorded."""

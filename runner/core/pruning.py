@@ -16,15 +16,15 @@ from typing import Any
 
 from paddock.engine.system import no_links, text
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, callable_names
-from paddock.runner.folders.deleted_files import is_mass_deletion
+from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, StoredRow
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import FileCondition
 from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import ItemName, OutsideRoots, StepError
 
-from .block_items import DeletionDoubt
 from .block_work import BlockWork
+from .deleted_documents import DeletionDoubt
 from .dependencies import ROWS, nested_outputs
 from .outdated_outputs import (
     ELSEWHERE,

@@ -35,22 +35,18 @@ from paddock.runner.progress.report import ItemReport, Report
 from paddock.steps.base import StepError
 
 from .blocks import BlockRunner, is_block_skipped
-from .concurrency import ClaimLost
+from .deadly_items import ItemPlace
 from .dependencies import held_paths, held_text
+from .failures import RunFailed, RunStopped, StepFailed
 from .item_run import ItemRun
 from .items import sub_pipeline_context
+from .lacking_items import lacking_of
 from .outdated_outputs import NodeOutputs, find_outdated
 from .pruning import OrphanCleaner, RowKeeper
-from .retry_and_quarantine import (
-    ItemPlace,
-    RunFailed,
-    RunStopped,
-    StepFailed,
-    is_step_skipped,
-    lacking_of,
-)
 from .run_context import RunContext
 from .run_reviews import AwaitingReview
+from .skipped_steps import is_step_skipped
+from .work_claims import ClaimLost
 
 SHARE_INTERVAL_S = 1.0
 

@@ -3,30 +3,19 @@
 One `RunContext` for a run is passed to what judges, runs and records items; a sub-pipeline has its
 own, made by `replace`. It makes the `Tools` of each step of each item: the pool through the call
 cache, files, model names, a log, tools. `ItemOutputs` is what one item writes and reads.
-
-Tools are found by name, called within a time limit, and recorded in the ledger. Processes for
-Python functions and sessions with MCP servers open at first use, are shared by all steps, and close
-with the run.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.engine.system.crash_suspects import SuspectRoom
-from paddock.engine.system.tasks import time_limit
-from paddock.pipelines.errors import did_you_mean
-from paddock.pipelines.expressions import ExpressionError
-from paddock.pipelines.quantities import parse_seconds
 from paddock.runner.bind.bound import BoundPlan, BoundStep
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.bind.text_vectors import embedded
@@ -37,35 +26,18 @@ from paddock.runner.ledger.outputs import OutputIndex
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.prefect_view import PrefectState
 from paddock.steps.base import (
-    BoundTool,
     CallCache,
     ItemName,
     NoToolset,
     Roots,
     StepError,
-    ToolResult,
     Tools,
     Toolset,
     Vector,
 )
-from paddock.steps.paths import printable, resolve_path
+from paddock.steps.paths import printable
 from paddock.steps.readers.reader_pool import ReaderPool
-from paddock.steps.tools import builtin_tools, python_functions
-from paddock.steps.tools.mcp_client import (
-    HttpServerSpec,
-    McpServerSpec,
-    McpSessions,
-    StdioServerSpec,
-)
-from paddock.steps.tools.python_functions import FunctionPool
-from paddock.steps.tools.tool import (
-    BUILT_IN_TOOLS,
-    RunnableTool,
-    ToolContext,
-    installed_tools,
-    resolve_tool,
-    unknown_tool,
-)
+from paddock.steps.tools.tool import ToolContext
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .call_cache import (
@@ -74,19 +46,17 @@ from .call_cache import (
     LedgerPool,
     ModelDigests,
     PutOff,
-    QueryBatches,
     ToolCallCache,
     no_fence,
 )
-from .concurrency import WorkClaims
+from .deadly_items import CrashSuspects
 from .dependencies import AWAY, STORE, held_mark
-from .retry_and_quarantine import CrashSuspects
+from .item_toolset import ItemToolset, ToolRuntime
+from .query_batches import QueryBatches
 from .run_options import CallTape, RunOptions
 from .run_stats import RunStats
 from .staleness import EmbedLabels, Judge
-
-if TYPE_CHECKING:
-    from paddock.pipelines.mcp_servers import McpServer
+from .work_claims import WorkClaims
 
 ChunkRunner = Callable[[str, Sequence[str], Callable[[], Awaitable[PrefectState]]], Awaitable[None]]
 """(step or block, keys of its items, what runs them and returns their state) → the end."""
@@ -273,204 +243,6 @@ class ItemOutputs:
         """Mark a store that is about to be searched."""
         await self._context.stores.look([store])
         self.searched[self._index.stored(store)] = [STORE, self._context.stores.content(store)]
-
-
-@dataclass
-class ToolRuntime:
-    """What the tools of a run share. Lives in the run's event loop."""
-
-    stats: RunStats
-    _functions: FunctionPool | None = None
-    _servers: McpSessions | None = None
-
-    @property
-    def functions(self) -> FunctionPool:
-        if self._functions is None:
-            self._functions = FunctionPool()
-        return self._functions
-
-    @property
-    def servers(self) -> McpSessions:
-        if self._servers is None:
-            self._servers = McpSessions(self.stats.note)
-        return self._servers
-
-    async def close(self) -> None:
-        open_ = [one for one in (self._functions, self._servers) if one is not None]
-        await asyncio.gather(*(one.close() for one in open_))
-
-
-@asynccontextmanager
-async def open_tool_runtime(stats: RunStats) -> AsyncIterator[ToolRuntime]:
-    """Yield what a run's tools share; close it with the run."""
-    tool_runtime = ToolRuntime(stats)
-    try:
-        yield tool_runtime
-    finally:
-        await asyncio.shield(tool_runtime.close())
-
-
-class ItemToolset:
-    """Implements `paddock.steps.base.Toolset` for one step of one item."""
-
-    def __init__(
-        self, bound: BoundPlan, tool_runtime: ToolRuntime, memo: CallCache, within: ToolContext
-    ) -> None:
-        self._bound = bound
-        self._tool_runtime = tool_runtime
-        self._memo = memo
-        self._within = within
-
-    async def tool(
-        self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
-    ) -> BoundTool:
-        """Return a tool.
-
-        Raises:
-            StepError: no tool has this name, or it cannot be used.
-        """
-        fixed = dict(options or {})
-        timeout_s = _tool_timeout_s(name, fixed)
-        tool = await self._found(name, server, fixed)
-        if timeout_s is not None:
-            tool = replace(tool, timeout_s=timeout_s)
-        return self._bound_tool(tool)
-
-    async def names(self, server: str | None = None) -> Sequence[str]:
-        """List the tools without a server, or those of one.
-
-        Raises:
-            StepError: there is no such server, or it cannot be used.
-        """
-        if server is None:
-            return (*BUILT_IN_TOOLS, *installed_tools())
-        return tuple(await self._tool_runtime.servers.tools(self._spec(server)))
-
-    async def _found(self, name: str, server: str | None, options: dict[str, Any]) -> RunnableTool:
-        declared = self._bound.pipeline.servers
-        named = resolve_tool(name, server, declared)
-        if named is None:
-            what, remedy = unknown_tool(name, server, declared)
-            raise StepError(f"{what}.", remedy=remedy)
-        if named.kind == "built-in":
-            return builtin_tools.bind_builtin(name, options, self._within)
-        if options:
-            raise StepError(f"the tool '{name}' has no option '{next(iter(options))}'.")
-        if named.kind == "server":
-            return await self._of_server(named.name, str(named.server))
-
-        if named.kind == "installed":
-            return await self._tool_runtime.functions.tool(
-                name, python_functions.installed_function(name)
-            )
-        file = resolve_path(self._bound.roots, str(named.file))
-        function = python_functions.PythonFunction(str(named.file), named.name, file)
-        fault = await asyncio.to_thread(
-            python_functions.function_fault, file, function.of, function.name
-        )  # before any of its code runs
-        if fault is not None:
-            raise StepError(f"{fault.rstrip('.')}.")
-        return await self._tool_runtime.functions.tool(name, function)
-
-    async def _of_server(self, name: str, server: str) -> RunnableTool:
-        found = await self._tool_runtime.servers.tools(self._spec(server))
-        if name not in found:
-            what = f"the MCP server '{server}' has no tool '{name}'."
-            raise StepError(what, remedy=did_you_mean(name, found))
-        return found[name]
-
-    def _spec(self, name: str) -> McpServerSpec:
-        """Return a server with its texts rendered."""
-        declared = self._bound.pipeline.servers
-        if name not in declared:
-            remedy = did_you_mean(name, declared) if declared else "Name it under `mcpServers`."
-            raise StepError(f"there is no MCP server '{name}'.", remedy=remedy)
-        return server_spec(declared[name], self._bound, self._tool_runtime.stats)
-
-    def _bound_tool(self, tool: RunnableTool) -> BoundTool:
-        return replace(tool, do=partial(self._called, tool))
-
-    async def _called(self, tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:
-        """Call a tool and record the result; failures are recorded, but never looked up."""
-        asked = {"tool": tool.name, "args": dict(args)}
-        asked |= {"server": tool.server} if tool.server else {}
-        asked |= {"digest": tool.digest} if tool.digest else {}
-
-        async def do() -> dict[str, Any]:
-            result = await _call_in_turn(tool, args)
-            if result.is_error:
-                raise _ToolRefused(result)
-            return {"text": result.text, "value": result.value}
-
-        try:
-            kept = await self._memo.once("tool", asked, do, keeps=tool.keeps)
-        except _ToolRefused as no:
-            return await self._refused(asked, no.result)
-        except StepError as error:
-            await self._refused(asked, ToolResult(error.reason, is_error=True))
-            raise
-        return ToolResult(kept["text"], kept["value"])
-
-    async def _refused(self, asked: Mapping[str, Any], result: ToolResult) -> ToolResult:
-        async def give() -> dict[str, Any]:
-            return {"error": result.text}
-
-        kept = await self._memo.once("tool", asked, give, keeps=False)
-        return replace(result, text=str(kept["error"]))
-
-
-class _ToolRefused(Exception):
-    def __init__(self, result: ToolResult) -> None:
-        self.result = result
-        super().__init__(result.text)
-
-
-async def _call_in_turn(tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:
-    """Call a tool; its time limit begins with its turn."""
-    async with tool.turn():
-        try:
-            async with time_limit(tool.timeout_s):
-                return await tool.do(args)
-        except TimeoutError:
-            of = f" of the MCP server '{tool.server}'" if tool.server else ""
-            what = f"the tool '{tool.name}'{of} gave no result within {tool.timeout_s:g} s."
-            raise StepError(what, kind="timeout") from None
-
-
-def _tool_timeout_s(name: str, options: dict[str, Any]) -> float | None:
-    """Pop the `timeout` from a tool's options."""
-    written = options.pop("timeout", None)
-    if written is None:
-        return None
-    try:
-        return parse_seconds(written)
-    except ValueError as error:
-        raise StepError(f"`timeout` of the tool '{name}' {error}.") from error
-
-
-def server_spec(server: McpServer, bound: BoundPlan, stats: RunStats) -> McpServerSpec:
-    """Render a server's texts.
-
-    Raises:
-        StepError: one of them has no value.
-    """
-    try:
-        known = {"inputs": bound.inputs, "secrets": stats.secrets.values, "python": sys.executable}
-        texts = server.texts.render(known)
-    except ExpressionError as error:
-        raise StepError(f"the MCP server '{server.name}': {error.message}.") from error
-    timeout_s = server.keys.timeout
-    if not server.is_command:
-        headers = tuple((name, str(one)) for name, one in texts.get("headers", {}).items())
-        return HttpServerSpec(server.name, timeout_s, str(texts["url"]), headers)
-    return StdioServerSpec(
-        server.name,
-        timeout_s,
-        str(texts["command"]),
-        tuple(map(str, texts.get("args", ()))),
-        tuple((name, str(one)) for name, one in texts.get("env", {}).items()),
-        resolve_path(bound.roots, str(texts.get("cwd", "."))),
-    )
 
 
 def label_embedding(context: RunContext, *, is_plan: bool) -> EmbedLabels:

@@ -13,12 +13,15 @@ from typing import Any
 
 from paddock.engine.system.text import counted
 from paddock.runner.bind.bound import BoundPlan, BoundStep, all_plans, all_steps, steps_with_blocks
+from paddock.runner.ledger.asked_before import stands
 from paddock.runner.ledger.calibration import CalibrationKey, StepCalibration, calibrations_of
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import Question, Review, ReviewStore, ReviewTerms, stands
+from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews import Question, Review, ReviewTerms
 from paddock.runner.progress.report import ReviewMode
 from paddock.steps.base import Tools
 
+from .decided_answers import decision_text
 from .decided_examples import (
     ChosenExamples,
     DecidedExamples,
@@ -28,7 +31,7 @@ from .decided_examples import (
     is_taught,
     known_decisions,
 )
-from .review_questions import decision_text, iso_time
+from .review_questions import iso_time
 
 Place = tuple[str, str]
 """Scope and key of an item."""

@@ -6,11 +6,10 @@ import asyncio
 import hashlib
 import json
 import os
-import random
 import socket
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import (
     AbstractContextManager,
     AsyncExitStack,
@@ -30,52 +29,29 @@ from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.ledger import run_locks
 from paddock.runner.ledger.entries import LedgerError, is_variant, whole_file
-from paddock.runner.ledger.ledger import Ledger, has_folder_identity
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.ledger_identity import has_folder_identity
 from paddock.runner.ledger.outputs import OutputIndex
-from paddock.runner.progress.events import LineWriter, MultiObserver, Observer, RunJournal
+from paddock.runner.progress.events import MultiObserver, Observer
+from paddock.runner.progress.journal import LineWriter, RunJournal
 from paddock.runner.progress.otel_extra import otel_module
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .call_cache import QueryBatches, no_fence
-from .concurrency import TurnWait, WorkClaims, group_turn, open_claims
+from .call_cache import no_fence
+from .concurrency_groups import TurnWait, group_turn
+from .deadly_items import CrashSuspects
+from .item_toolset import open_tool_runtime
 from .model_pools import LookupInterrupted, OpenPool, PoolOptions, open_pools
-from .retry_and_quarantine import CrashSuspects
-from .run_context import RunContext, label_embedding, open_tool_runtime
+from .query_batches import QueryBatches
+from .run_context import RunContext, label_embedding
+from .run_names import new_run_name
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_stats import RunStats
 from .staleness import Judge
-
-_ADJECTIVES = (
-    "amber bold brave bright brisk calm clear clever crisp deft eager early fair fleet fond gentle "
-    "glad golden grand happy hardy honest jolly keen kind light lively loyal lucid merry mild neat "
-    "nimble patient plain prompt proud quick quiet rapid ready sharp silent sleek smart snug sound "
-    "steady still sunny swift tidy true vivid warm wise witty young zesty"
-)
-_NOUNS = (
-    "badger bear beaver bison bittern crane curlew deer dingo dove eagle egret falcon ferret finch "
-    "fox gannet gecko gull hare hawk heron ibex jay kestrel kite lark linnet lynx magpie marten "
-    "merlin mole newt ocelot osprey otter owl petrel pika plover puffin quail rabbit raven robin "
-    "seal shrew sparrow stoat stork swallow swan tern thrush toad trout vole weasel wren"
-)
-
-
-def new_run_name(taken: Container[str]) -> str:
-    """Return a name that is not taken.
-
-    >>> new_run_name(()).count("-")
-    1
-    """
-    choice = random.SystemRandom().choice
-    name = f"{choice(_ADJECTIVES.split())}-{choice(_NOUNS.split())}"
-    if name not in taken:
-        return name
-    number = 2
-    while f"{name}-{number}" in taken:
-        number += 1
-    return f"{name}-{number}"
+from .work_claims import WorkClaims, open_claims
 
 
 @dataclass(frozen=True, slots=True)

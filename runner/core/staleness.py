@@ -53,20 +53,18 @@ from paddock.steps.base import Vector
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .block_items import (
-    DeletionDetector,
-    MissingSources,
     block_list,
     item_keys,
     item_strata,
     loop_value,
     nearest_keys,
     raw_item_keys,
-    renamed_items,
     split_by_where,
 )
 from .block_work import BlockWork, ItemWork, OuterPipelines
 from .call_cache import ModelDigests
 from .decided_examples import EXAMPLES, examples_difference
+from .deleted_documents import DeletionDetector, MissingSources
 from .dependencies import EDITED_FILE, DependencyIndex, held_paths, held_text, is_loss
 from .fingerprints import (
     CONTENT,
@@ -84,6 +82,7 @@ from .fingerprints import (
     spec_parts,
     without_time,
 )
+from .renamed_documents import renamed_items
 from .run_options import RunOptions
 from .run_reviews import PendingReview, RunReviews
 from .stale_reasons import ItemVerdict, PastItem, SpecChanges, compare_specs, judge_item

@@ -17,7 +17,7 @@ from paddock.engine.errors import EngineError
 from paddock.engine.system import files
 from paddock.engine.system.server_address import PoolAddress
 from paddock.engine.system.tasks import end
-from paddock.runner.ledger.run_history import is_process_alive
+from paddock.runner.ledger.dead_runs import is_process_alive
 from paddock.runner.progress.prefect_view import crashed_end
 from paddock.runner.settings import Settings
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
 from paddock.runner.bind.label_changes import choices_of
-from paddock.runner.core.retry_and_quarantine import times
+from paddock.runner.core.step_retries import times
 from paddock.steps.llm.ask_and_repair import most_asked_again
 
 

@@ -34,7 +34,8 @@ from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.core.block_work import ItemWork
 from paddock.runner.core.blocks import BlockState
-from paddock.runner.core.call_cache import ChunkListener, LedgerPool, cached_reply, cached_vectors
+from paddock.runner.core.call_cache import ChunkListener, LedgerPool
+from paddock.runner.core.call_keys import cached_reply, cached_vectors
 from paddock.runner.core.item_run import ItemRun, last_examples
 from paddock.runner.core.run_context import ItemOutputs, RunContext
 from paddock.steps.base import (

@@ -34,6 +34,7 @@ from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
 from paddock.runner.core.call_cache import LedgerPool
 from paddock.runner.core.decided_examples import is_taught
 from paddock.runner.core.escalation import escalated
+from paddock.runner.core.failures import StepFailed
 from paddock.runner.core.items import (
     item_result,
     item_tools,
@@ -41,7 +42,8 @@ from paddock.runner.core.items import (
     taught_as,
     taught_tools,
 )
-from paddock.runner.core.retry_and_quarantine import StepFailed, is_step_skipped, times
+from paddock.runner.core.skipped_steps import is_step_skipped
+from paddock.runner.core.step_retries import times
 from paddock.steps.base import (
     UNKNOWN,
     CallForecast,

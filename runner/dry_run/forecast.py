@@ -32,14 +32,15 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.core.block_work import LEFT_OUT_BY_WHERE, BlockWork
 from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
 from paddock.runner.core.dependencies import held_text
+from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_run import ItemRun
 from paddock.runner.core.items import sub_pipeline_context
 from paddock.runner.core.model_pools import models_asked
 from paddock.runner.core.outdated_outputs import NodeOutputs, find_outdated, kept_texts
-from paddock.runner.core.retry_and_quarantine import RunStopped, StepFailed, is_step_skipped
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import open_session
+from paddock.runner.core.skipped_steps import is_step_skipped
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State

@@ -32,7 +32,8 @@ from paddock.engine.system.samples import share_interval
 from paddock.engine.system.text import counted, path_text
 from paddock.steps.llm.confidence import is_confidence
 
-from .reviews import Review, is_same_value
+from .asked_before import is_same_value
+from .reviews import Review
 
 LEAST_FIELDS = 50
 """Reviewed fields without which nothing is calibrated: a share of 0.9 is then known to ± 0.04."""

@@ -309,7 +309,7 @@ _TURN_HEARTBEAT = (
 
 
 class PostgresGroupTurn(_Participant):
-    """One participant's turn in a group. Implements `runner.core.concurrency.GroupTurn`."""
+    """One participant's turn in a group. Implements `runner.core.concurrency_groups.GroupTurn`."""
 
     def __init__(
         self,

@@ -1,28 +1,22 @@
 """The ledger of one folder of pipelines: what was done, from what, and the results.
 
 An SQLite file beside the pipelines, or a schema in PostgreSQL if several machines share the
-folder. Values above 16 Ki characters lie in `objects/`, by their sha256. A folder has the same
-identity (`.paddock/id`) on every machine. A writer thread owns the writing connection and commits
-everything queued since its last commit: a row that is queued twice is written once, and many items
-share one commit. Knows no steps and no Prefect; `run_locks` and `coordination` decide who may work
-on what.
+folder. Large values lie in `objects/` (`object_store`); a thread of its own writes
+(`ledger_writer`). Knows no steps and no Prefect; `run_locks` and `coordination` decide who may
+work on what.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from uuid import UUID, uuid4
 
 from paddock.engine.system import files
 from paddock.engine.system.units import iso_time
@@ -32,224 +26,21 @@ from .entries import (
     CallRow,
     Entry,
     ItemRow,
-    LedgerBusy,
     LedgerError,
     OutputRow,
     RunRow,
     read_error,
     write_error,
 )
-from .ledger_tables import IS_ALIVE, KEYS, Execute, Key, Pending, Row
+from .ledger_identity import folder_identity, known_folder_identity
+from .ledger_tables import IS_ALIVE, Execute
+from .ledger_writer import Writer
+from .object_store import ObjectStore
 from .sqlite_file import SqliteDatabase
 
 if TYPE_CHECKING:
     from .coordination import Claims
     from .ledger_tables import LedgerDatabase
-
-Commit = Callable[[Pending], None]
-"""Writes all of it or nothing. Raises LedgerError; `LedgerBusy` if it can be tried again."""
-_Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
-
-# How long a commit is tried again while another program (a backup, a database browser) holds the
-# file; shorter when the run is to end, since a person may wait for it.
-BUSY_S, BUSY_AT_END_S = 600.0, 10.0
-
-
-class Writer:
-    """Takes rows from any thread; `durable` waits until they are on the disk."""
-
-    def __init__(
-        self, commit: Commit, close_connection: Callable[[], None], note: Callable[[str], None]
-    ) -> None:
-        self._commit = commit
-        self._close_connection = close_connection
-        self._note = note
-        self._wake = threading.Condition()
-        self._pending: dict[str, dict[Key, Row | None]] = {}
-        self._committing: Pending = {}
-        self._waiters: list[_Waiter] = []
-        self._error: LedgerError | None = None
-        self._is_busy = False
-        self._is_closed = False
-        self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
-        self._thread.start()
-
-    def queue(self, table: str, key: Row, row: Row | None) -> None:
-        """Queue a row, which replaces the one with the primary key in `key`; None deletes that.
-
-        Raises:
-            LedgerError: an earlier write failed; no more rows are taken.
-        """
-        values = tuple(key[column] for column in KEYS[table])
-        with self._wake:
-            if self._error is not None:
-                raise self._error
-            self._pending.setdefault(table, {})[values] = row
-            self._wake.notify()
-
-    def queued(self, table: str, key: Key) -> Row | None:
-        """Return a row that is not committed yet; None: there is none."""
-        with self._wake:
-            parts: tuple[Pending, ...] = (self._pending, self._committing)
-            return next((part[table][key] for part in parts if key in part.get(table, ())), None)
-
-    async def durable(self) -> None:
-        """Wait until everything queued so far is committed.
-
-        Raises:
-            LedgerError: it could not be written.
-        """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        with self._wake:
-            if self._error is not None:
-                raise self._error
-            if not self._pending and not self._is_busy:
-                return
-            self._waiters.append((loop, future))
-            self._wake.notify()
-        await future
-
-    def close(self) -> None:
-        """Commit what is left and end the thread. `error` has a failure."""
-        with self._wake:
-            self._is_closed = True
-            self._wake.notify()
-        self._thread.join()
-        self._close_connection()
-
-    @property
-    def error(self) -> LedgerError | None:
-        """Why writing stopped, if it did."""
-        return self._error
-
-    def _work(self) -> None:
-        while True:
-            with self._wake:
-                self._is_busy, self._committing = False, {}
-                while not self._pending and not self._waiters and not self._is_closed:
-                    self._wake.wait()
-                if self._is_closed and not self._pending and not self._waiters:
-                    return
-                self._committing = pending = self._pending
-                self._pending = {}
-                waiters, self._waiters = self._waiters, []
-                self._is_busy = True
-            error = self._try(pending)
-            if error is not None:
-                with self._wake:
-                    self._error = error
-                    self._pending = {}
-                    waiters += self._waiters
-                    self._waiters = []
-            _wake_waiters(waiters, error)
-
-    def _try(self, pending: Pending) -> LedgerError | None:
-        began = time.monotonic()
-        while True:
-            try:
-                self._commit(pending)
-            except LedgerBusy as error:
-                self._note("another program holds the ledger; waiting for it")
-                waited_s = time.monotonic() - began
-                if waited_s > (BUSY_AT_END_S if self._is_closed else BUSY_S):
-                    return error
-            except LedgerError as error:
-                return error
-            else:
-                return None
-
-
-def _wake_waiters(waiters: Iterable[_Waiter], error: LedgerError | None) -> None:
-    """Wake each waiter in its own loop; one call for each loop, since calls are what costs."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
-    for loop, future in waiters:
-        by_loop.setdefault(loop, []).append(future)
-    for loop, futures in by_loop.items():
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_set_results, futures, error)
-
-
-def _set_results(futures: Iterable[asyncio.Future[None]], error: LedgerError | None) -> None:
-    for future in futures:
-        if future.done():
-            continue
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
-
-
-def folder_identity(folder: Path) -> str:
-    """Return the identity of a ledger's folder, 32 hexadecimal digits; make it if there is none.
-
-    Raises:
-        LedgerError: the folder cannot be written, or the file holds something else.
-    """
-    file = folder / "id"
-    try:
-        while (found := known_folder_identity(folder)) is None:
-            files.create_once(file, f"{uuid4()}\n")
-    except OSError as error:
-        raise LedgerError(
-            f"{file}: the folder's identity cannot be written ({error.strerror or error})."
-        ) from error
-    return found
-
-
-def has_folder_identity(folder: Path) -> bool:
-    """Return whether a folder has one, because its ledger is, or was, in PostgreSQL."""
-    return (folder / "id").exists()
-
-
-def known_folder_identity(folder: Path) -> str | None:
-    """Return the identity of a folder, None if it has none.
-
-    Raises:
-        LedgerError: the file holds something else.
-    """
-    file = folder / "id"
-    try:
-        return UUID(file.read_text("utf-8").strip()).hex
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise LedgerError(
-            f"{file}: this is not the identity of a folder. Restore the file, which names the "
-            f"ledger in PostgreSQL, or remove it to start with a new ledger."
-        ) from error
-
-
-class ObjectStore:
-    """A folder of values, each named by its sha256 and never changed."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def put(self, value: bytes) -> str:
-        """Store a value and return its sha256; an existing one is not written again."""
-        digest = hashlib.sha256(value).hexdigest()
-        path = self._folder / digest
-        try:
-            os.utime(path)  # shows a concurrent sweep that it is in use again
-        except OSError:
-            files.private_folder(self._folder)
-            with files.atomic_file(path) as file:
-                file.write(value)
-                file.sync()
-        return digest
-
-    def sweep(self) -> int:
-        """Remove temporary files of killed processes; return how many."""
-        return len(files.remove_stale_files(self._folder))
-
-    def get(self, digest: str) -> bytes | None:
-        """Return a value; None if it is missing or damaged."""
-        try:
-            value = (self._folder / digest).read_bytes()
-        except FileNotFoundError:
-            return None
-        return value if hashlib.sha256(value).hexdigest() == digest else None
 
 
 T = TypeVar("T")

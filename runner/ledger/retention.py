@@ -24,8 +24,9 @@ from paddock.engine.system.units import DAY_S
 from paddock.runner.settings import Settings, read_settings
 
 from .entries import LedgerError, is_variant
-from .ledger import LEDGER_FILE, ObjectStore, open_existing
+from .ledger import LEDGER_FILE, open_existing
 from .ledger_tables import LedgerDatabase
+from .object_store import ObjectStore
 from .run_history import LedgerFolder
 from .sqlite_file import SqliteDatabase, compact_file
 

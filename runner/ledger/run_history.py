@@ -1,28 +1,21 @@
-"""Run history: past and present runs of several ledgers. Read-only.
-
-A run that the ledger calls running has died if its process is gone, or, on another machine that
-shares the ledger, if it has sent no heartbeat for `SILENT_S`.
-"""
+"""Run history: past and present runs of several ledgers. Read-only."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import os
-import socket
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from paddock.engine.system.units import iso_time
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.settings import STATE_FOLDER, read_settings
 
+from .dead_runs import DIED, run_status
 from .entries import ItemRow, LedgerError, RunRow, whole_file
 from .ledger import LEDGER_FILE, Ledger
 
@@ -90,11 +83,8 @@ def is_emptied(place: LedgerFolder) -> bool:
         return False
 
 
-DIED = "died"
 BAD_STATUSES = ("failed", "quarantined", "interrupted", "budget", "suspended", DIED)
 MAX_RUNS_SEARCHED = 100_000  # if only some of them are wanted
-SILENT_S = 180.0  # machines that share a ledger send a heartbeat every 30 s
-_CLOCK_TOLERANCE_S = 5.0  # a process starts before its run, but clocks differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,33 +223,6 @@ def run_items(past: PastRun) -> list[ItemRow]:
     """
     with open_for_reading(past.place) as ledger:
         return ledger.items_of(past.row.run)
-
-
-def run_status(row: RunRow, ledger: Ledger) -> str:
-    """Return a run's status, `died` for a running one without a process."""
-    if row.status != "running":
-        return row.status
-    if row.host not in (None, socket.gethostname()):
-        return DIED if ledger.is_shared and _is_silent(row, ledger) else row.status
-    return "running" if row.pid is not None and is_process_alive(row.pid, row.started) else DIED
-
-
-def _is_silent(row: RunRow, ledger: Ledger) -> bool:
-    """Return whether another machine's run has sent no heartbeat for `SILENT_S`."""
-    since = time.time() - SILENT_S
-    return row.started < since and not ledger.has_heartbeat(row.run, since)
-
-
-def is_process_alive(pid: int, started: float) -> bool:
-    """Return whether the process runs, and is not a later one with the same pid."""
-    try:
-        process = psutil.Process(pid)
-        is_old_enough = process.create_time() <= started + _CLOCK_TOLERANCE_S
-        return bool(is_old_enough and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.AccessDenied:
-        return True
-    except psutil.Error:
-        return False
 
 
 def _runs_of_ledger(

@@ -109,7 +109,7 @@ def _holder_text(who: Path) -> str:
 
 
 class FileGroupTurn:
-    """The turn in a group of this machine: a lock. Implements `runner.core.concurrency.GroupTurn`.
+    """The turn in a group of this machine: a lock. Implements `core.concurrency_groups.GroupTurn`.
 
     Files beside it name the holder, and a newer run's request to have it.
     """

@@ -20,7 +20,8 @@ from paddock.runner.ledger.calibration import (
 from paddock.runner.ledger.entries import LedgerError, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.ledger.reviews import Review, ReviewStore
+from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews import Review
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, open_for_reading, runs_named
 from paddock.runner.render.run_details import (
     ReliabilityTable,

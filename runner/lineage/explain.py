@@ -45,7 +45,7 @@ from paddock.runner.ledger.entries import CallRow, LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import FileCondition, OutputIndex
-from paddock.runner.ledger.reviews import ReviewStore
+from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.run_history import (
     LedgerFolder,
     find_ledgers,

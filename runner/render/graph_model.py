@@ -16,9 +16,9 @@ from paddock.engine.system import units
 from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
 from paddock.runner.bind.bound import PIPELINE_STEP
-from paddock.runner.ledger.reviews import ReviewStore
+from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading, recent_runs
-from paddock.runner.progress.events import JournalTail
+from paddock.runner.progress.journal import JournalTail
 from paddock.runner.progress.report import MADE_STATES, sums_by_outcome
 from paddock.runner.settings import STATE_FOLDER
 

@@ -20,12 +20,12 @@ from paddock.engine.system import units
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.schema_validation import schema_mismatch
+from paddock.runner.ledger.asked_before import is_same_value
+from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import (
     DecisionRefused,
     Review,
     ReviewState,
-    ReviewStore,
-    is_same_value,
     together_text,
     unknown_review,
 )

@@ -12,73 +12,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
-
-_FEW_DAYS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class TimeWindow:
-    """From one time of day to another, also across midnight; equal times: always."""
-
-    start: time
-    end: time
-    zone: tzinfo | None = None
-    """Time zone; None: this machine's."""
-
-    @classmethod
-    def of(cls, written: str, zone: tzinfo | None = None) -> TimeWindow:
-        """Parse `"22:00-07:00"`."""
-        start, _, end = written.partition("-")
-        return cls(time.fromisoformat(start), time.fromisoformat(end), zone)
-
-    def __str__(self) -> str:
-        """Write it as it stands in a file.
-
-        >>> str(TimeWindow.of("22:00-07:00"))
-        '22:00-07:00'
-        """
-        return f"{self.start:%H:%M}-{self.end:%H:%M}"
-
-    def is_open(self, now: datetime) -> bool:
-        """Return whether it is open at this moment.
-
-        >>> noon = datetime(2026, 11, 20, 12, tzinfo=UTC)
-        >>> [TimeWindow.of(one, UTC).is_open(noon) for one in ("22:00-07:00", "09:00-17:00")]
-        [False, True]
-        """
-        clock = now.astimezone(self.zone).time()
-        if self.start == self.end:
-            return True
-        if self.start < self.end:
-            return self.start <= clock < self.end
-        return clock >= self.start or clock < self.end
-
-    def opens(self, now: datetime) -> datetime:
-        """Return the moment from which it is open: now, or later, in UTC.
-
-        >>> TimeWindow.of("22:00-07:00", UTC).opens(datetime(2026, 11, 20, 12, tzinfo=UTC)).hour
-        22
-        """
-        if self.is_open(now):
-            return now.astimezone(UTC)
-        today = now.astimezone(self.zone).date()
-        for days in range(_FEW_DAYS):
-            moment = self._at(datetime.combine(today + timedelta(days), self.start))
-            if moment > now:
-                return moment
-        return now.astimezone(UTC) + timedelta(days=1)
-
-    def _at(self, wall: datetime) -> datetime:
-        """Return the moment of a wall-clock time."""
-        local = wall.astimezone() if self.zone is None else wall.replace(tzinfo=self.zone)
-        return local.astimezone(UTC)
-
 
 CatchUp = Literal["none", "latest", "all"]
 

@@ -24,22 +24,9 @@ from paddock.runner.progress.prefect_view import SUSPENDED
 from paddock.runner.progress.report import Report, Status
 from paddock.runner.workers.flow_order import FlowOrder
 
+from .admission import NotAdmitted, admitted_order
 from .cron import missed
-from .dispatch import (
-    ActiveRun,
-    DrainRun,
-    DueRun,
-    HoldRun,
-    NoRestart,
-    RestartRun,
-    RunEnding,
-    RunRule,
-    SkipRun,
-    StartRun,
-    StopReason,
-    after_ending,
-    dispatch,
-)
+from .dispatch import ActiveRun, DrainRun, DueRun, HoldRun, RunRule, SkipRun, StartRun, dispatch
 from .prefect_queue import (
     AGAIN_SUFFIX,
     HELD_STATE,
@@ -50,8 +37,10 @@ from .prefect_queue import (
     QueueError,
     ShownState,
 )
-from .run_processes import ProcessEnd, RunExecutor, RunProcess, RunTask, is_other_machine
-from .triggered_pipeline import NotAdmitted, TriggeredPipeline, admitted_order
+from .process_marks import is_other_machine
+from .run_endings import NoRestart, RestartRun, RunEnding, StopReason, after_ending
+from .run_processes import ProcessEnd, RunExecutor, RunProcess, RunTask
+from .triggered_pipeline import TriggeredPipeline
 
 GENTLE_S = 900.0  # an item may be a long document; after this time it is cut off and done again
 AT_ONCE_S = 20.0

@@ -14,14 +14,12 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -33,6 +31,8 @@ from paddock.runner.progress.report import Report, Status
 from paddock.runner.workers import queued_run
 from paddock.runner.workers.flow_order import FlowOrder
 from paddock.runner.workers.queued_run import RunControl
+
+from .process_marks import is_process_alive, process_mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,38 +330,3 @@ class RunExecutor:
         while is_process_alive(running.mark):  # noqa: ASYNC110 - no event tells of another's child
             await asyncio.sleep(_POLL_S)
         running.ended.set_result(ProcessEnd())
-
-
-def process_mark(pid: int) -> str:
-    """Return a mark that no later process with the same number has."""
-    return f"{socket.gethostname()}:{pid}:{_start_time(pid)}"
-
-
-def _start_time(pid: int) -> str:
-    """Return when a process began, independent of changes to the machine's clock."""
-    try:
-        ticks = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
-        return f"{boot[:8]}.{ticks[19]}"  # the 22nd field, counted from behind the name
-    except (OSError, IndexError):
-        pass
-    try:
-        return f"{psutil.Process(pid).create_time():.2f}"
-    except psutil.Error:
-        return "0"
-
-
-def is_process_alive(mark: str) -> bool:
-    """Return whether the process of a mark still runs on this machine."""
-    host, _, rest = mark.rpartition(":")[0].partition(":")
-    if host != socket.gethostname() or not rest.isdigit():
-        return False
-    try:
-        process = psutil.Process(int(rest))
-        return process_mark(int(rest)) == mark and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def is_other_machine(mark: str) -> bool:
-    return bool(mark) and mark.partition(":")[0] != socket.gethostname()

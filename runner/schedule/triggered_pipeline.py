@@ -1,25 +1,16 @@
-"""A pipeline that starts by itself: its validated file, triggers, inputs, concurrency group.
-
-Which queued runs of it are admitted. Who reaches Prefect's API can submit a run with other
-parameters or change those of a waiting one, while consents were given for the pipeline as its file
-stands here. So the path is always that of our own registry, and an order counts that Paddock
-signed. Unsigned runs of our own server were started on its page by someone who has its password:
-their inputs are checked as a webhook's are. Unsigned runs of another server may have no parameters.
-"""
+"""A pipeline that starts by itself: its validated file, triggers, inputs, concurrency group."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from paddock.engine.system import files
-from paddock.engine.system.files import LockTaken, lock_now
 from paddock.pipelines import model, yaml_source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError
@@ -29,16 +20,15 @@ from paddock.pipelines.triggers import ConcurrencyKeys, WebhookKeys
 from paddock.runner.bind import inputs, permissions
 from paddock.runner.bind.bind import bind, bind_without_inputs, document_folders
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.core.concurrency import rendered_value
-from paddock.runner.daemon.prefect_auth import SIGNATURE, Signer
+from paddock.runner.core.concurrency_groups import rendered_value
 from paddock.runner.settings import Settings
-from paddock.runner.workers.flow_order import GIVEN, without_defaults
 
-from .cron import CronSchedule, TimeWindow
+from .consents import Consents
+from .cron import CronSchedule
 from .dispatch import RunRule
+from .time_windows import TimeWindow
 
 _LOOKS_TRIGGERED = re.compile(r"^on\s*:", re.MULTILINE), re.compile(r"^steps\s*:", re.MULTILINE)
-_CONSENTS_WAIT_S = 10.0
 _RANKS = {"interactive": 0, "normal": 1, "batch": 2}
 
 
@@ -263,106 +253,3 @@ def _secrets_in_queue(pipeline: Pipeline) -> Iterator[Fault]:
                 what = f"input '{name}' is secret, and inputs of a webhook are stored in the queue."
                 mark = pipeline.mark(("on", "webhook", index, "inputs", name))
                 yield Fault(what, "Read it from `secrets` instead.", mark)
-
-
-class NotAdmitted(Exception):
-    """A run is not admitted; the message is the reason in one line."""
-
-
-def admitted_order(
-    order: Mapping[str, Any],
-    run_key: str,
-    triggered: TriggeredPipeline,
-    signer: Signer,
-    *,
-    is_own_server: bool,
-) -> dict[str, Any]:
-    """Return the verified order of a run of this pipeline; `order` is as its parameters have it.
-
-    Raises:
-        NotAdmitted: Paddock did not sign it, and it asks for more than it may.
-    """
-    file = str(triggered.file)
-    unsigned = unsigned_order(file)
-    added = (SIGNATURE, GIVEN)
-    plain = unsigned | {name: value for name, value in order.items() if name not in added}
-    if plain["path"] != file:
-        raise NotAdmitted("its path is not that of the deployed pipeline.")
-    signed = without_defaults(order)
-    if signer.has_signed(signed, run_key):
-        return {name: value for name, value in signed.items() if name != SIGNATURE}
-    # Scheduled runs have these too: those planned under another key are not lost.
-    triggers = (unsigned["trigger"], *(timed.key for timed in triggered.schedules))
-    if plain in [unsigned | {"trigger": trigger} for trigger in triggers]:
-        return plain
-    if not is_own_server:
-        raise NotAdmitted(
-            "Paddock did not put it into the queue, and on a Prefect server that others use it "
-            "may have no parameters."
-        )
-    try:
-        inputs = triggered.inputs_from_elsewhere(order["inputs"])
-    except PipelineError as error:
-        raise NotAdmitted(" ".join(fault.message for fault in error.faults)) from None
-    again = {"retry_failed": True} if order.get("retry_failed") is True else {}
-    return {**unsigned, "inputs": inputs, **again}
-
-
-def unsigned_order(file: str) -> dict[str, Any]:
-    """Return the order of a run that Prefect itself starts, without parameters."""
-    return {"path": file, "inputs": {}, "trigger": "Prefect"}
-
-
-class Consents:
-    """What a person has allowed each pipeline file under `paddock up` to access.
-
-    `--allow` and the settings are the upper limit. Consent is given per file: for all files that
-    exist when something is newly allowed, or when `up` starts at a terminal; for others by `paddock
-    allow`. A file that comes later, or asks for more than before, does not run without it. Stored
-    in one file in the state folder, which is read each time, since other processes write to it.
-    """
-
-    def __init__(self, state_dir: Path) -> None:
-        self._folder = state_dir / "up"
-        self._file = self._folder / "consents.json"
-
-    def agreed(self, file: Path) -> frozenset[str]:
-        return frozenset(self._read("files").get(str(file.resolve()), ()))
-
-    def agree(self, file: Path, asks: Collection[str]) -> None:
-        """Consent to what a pipeline file asks for now; replaces its earlier consents.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        self._write("files", str(file.resolve()), sorted(asks))
-
-    def is_wider(self, folders: Iterable[Path], allowed: Collection[str]) -> bool:
-        """Return whether more is allowed below one of the folders than at the last `note`."""
-        known = self._read("folders")
-        return any(not set(allowed) <= set(known.get(str(one.resolve()), ())) for one in folders)
-
-    def note(self, folders: Iterable[Path], allowed: Collection[str]) -> None:
-        """Record what is allowed below folders now.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        known = self._read("folders")
-        for folder in folders:
-            name = str(folder.resolve())
-            if known.get(name, []) != sorted(allowed):
-                self._write("folders", name, sorted(allowed))
-
-    def _read(self, kind: str) -> dict[str, list[str]]:
-        found = files.read_json_object(self._file).get(kind)
-        return found if isinstance(found, dict) else {}
-
-    def _write(self, kind: str, name: str, value: list[str]) -> None:
-        try:
-            with lock_now(self._folder / "consents.lock", wait_s=_CONSENTS_WAIT_S):
-                known = files.read_json_object(self._file)
-                whole = {**known, kind: {**self._read(kind), name: value}}
-                files.write_atomically(self._file, json.dumps(whole, indent=1, sort_keys=True))
-        except LockTaken:
-            raise TimeoutError(None, "another process holds the file", str(self._file)) from None

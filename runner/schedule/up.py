@@ -1,8 +1,8 @@
-"""`paddock up`: serve folders of pipelines until stopped. Status, environment, systemd.
+"""`paddock up`: serve folders of pipelines until stopped.
 
 Connects the parts; each knows little of the others. One loop keeps the queue, another scans the
 files. Prefect may be away for a while, or come back at another address: what failed is retried in
-a later round. systemd's protocol is one datagram to NOTIFY_SOCKET (sd_notify(3)).
+a later round.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -42,25 +42,23 @@ from paddock.runner.progress.report import Report
 from paddock.runner.review.page_access import CONSOLE_PATH, PAGE_PATH, PageAccess
 from paddock.runner.review.page_server import FolderDesks, asks_people, mounted_page, token_file
 from paddock.runner.settings import STATE_FOLDER, Settings
-from paddock.runner.workers.cluster_machine import renew_crash_automation
+from paddock.runner.workers.cluster_checks import renew_crash_automation
 from paddock.runner.workers.delegation import known_end
 from paddock.runner.workers.queued_run import start_fork_server
 
-from .discovery import FolderLocks, FolderTaken, PipelineChanges, PipelineFinder
+from .alerts import LedgerHealth, alert_given_up, alert_trouble
+from .consents import Consents
+from .discovery import PipelineChanges, PipelineFinder
+from .folder_locks import FolderLocks, FolderTaken
 from .prefect_queue import DeletedInPrefect, QueueError, open_queue
-from .reconciler import Reconciler, ReviewRuns, WatchManager
+from .reconciler import Reconciler
+from .review_runs import ReviewRuns
 from .run_manager import Deployment, ManagerOptions, RunManager
-from .triggered_pipeline import Consents, TriggeredPipeline
-from .up_status import (
-    LedgerHealth,
-    StatusAccess,
-    alert_given_up,
-    alert_trouble,
-    make_status_app,
-    named_pipelines,
-    status_of,
-)
-from .webhooks import WebhookQueue, WebhookQueueBroken
+from .systemd_notify import notify_reloaded, notify_systemd, watchdog_interval_s
+from .triggered_pipeline import TriggeredPipeline
+from .up_status import StatusAccess, make_status_app, named_pipelines, status_of
+from .watch_manager import WatchManager
+from .webhook_queue import WebhookQueue, WebhookQueueBroken
 
 
 class UpError(Exception):
@@ -88,38 +86,6 @@ def set_prefect_environment(url: str, settings: Settings) -> None:
     os.environ["PREFECT_API_URL"] = url
     os.environ.setdefault("PREFECT_HOME", str(settings.state_dir / "prefect"))
     os.environ.pop("CI", None)  # our runs use our pool, also in CI
-
-
-def notify_systemd(state: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """Send a state such as `READY=1`; return whether there was a receiver."""
-    path = environ.get("NOTIFY_SOCKET", "")
-    if not path or path[0] not in "/@" or not hasattr(socket, "AF_UNIX"):
-        return False
-    address = "\0" + path[1:] if path[0] == "@" else path
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wire:
-        wire.setblocking(False)
-        wire.sendto(state.encode(), address)
-        return True
-    return False
-
-
-def notify_reloaded() -> None:
-    """Report to systemd that a reload is done."""
-    usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
-    notify_systemd(f"RELOADING=1\nMONOTONIC_USEC={usec}")
-    notify_systemd("READY=1")
-
-
-def watchdog_interval_s(environ: Mapping[str, str] = os.environ) -> float | None:
-    """Return how often to send `WATCHDOG=1`: half of systemd's limit; None without a limit.
-
-    >>> watchdog_interval_s({"WATCHDOG_USEC": "30000000"})
-    15.0
-    """
-    usec, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
-    if not usec.isdigit() or int(usec) == 0 or (pid and pid != str(os.getpid())):
-        return None
-    return int(usec) / 2_000_000
 
 
 LOOK_S = 2.0

@@ -1,18 +1,13 @@
-"""Status of `paddock up`: `/healthz`, `/readyz`, `/status`; health of the ledgers; alerts.
+"""Status of `paddock up`: `/healthz`, `/readyz`, `/status`.
 
 `/healthz` answers while the process lives, `/readyz` whether it can take work, `/status` shows
-everything to permitted clients, and sends browsers to the console. A broken ledger stops every run
-of its folder: it is logged and sent to `on.notify` once, shown by `/status`, and `/readyz` answers
-503 until it is repaired. That a run crashed too often, which it cannot report itself, is sent too.
+everything to permitted clients, and sends browsers to the console.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
-import shutil
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,21 +20,13 @@ from starlette.routing import BaseRoute, Route
 from paddock.engine.api.api_keys import KeyRing, given_keys, read_keys
 from paddock.engine.api.host_check import has_own_host_name
 from paddock.engine.system import socket_owners
-from paddock.engine.system.tasks import TaskSet
-from paddock.pipelines.errors import PipelineError
-from paddock.runner.config.pipeline_secrets import read_secrets
-from paddock.runner.ledger.entries import ROOM_BYTES, LedgerError, write_error
-from paddock.runner.notify.notifier import crash_report, notify_of_end
 from paddock.runner.review.page_access import CONSOLE_PATH
-from paddock.runner.settings import STATE_FOLDER, read_settings
 
 from .prefect_queue import QueuedRun
-from .reconciler import OpenLedger, Reconciler
+from .reconciler import Reconciler
 from .run_manager import Deployment, RunManager
 
 MOST_SHOWN, MOST_NAMED = 200, 10
-
-log = logging.getLogger("paddock.up")
 
 
 def named_pipelines(pipelines: Collection[str]) -> str:
@@ -198,88 +185,3 @@ def _is_own_user(request: Request) -> bool:
         return True
     client = (request.client.host, request.client.port)
     return socket_owners.client_owner(client, (server[0], server[1])) == os.getuid()
-
-
-async def alert_given_up(
-    flags: Mapping[str, object], post: Deployment, run: str, words: str
-) -> None:
-    """Send `on.notify` that a run crashed too often; `flags` are command-line settings."""
-    log.error("%s: run %s is given up: %s", post.triggered.pipeline.name, run, words)
-    await alert_trouble(flags, post, words, run)
-
-
-async def alert_trouble(
-    flags: Mapping[str, object], post: Deployment, words: str, run: str = ""
-) -> None:
-    """Send `on.notify` that a pipeline's runs fail, and why."""
-    bound, name = post.triggered.bound, post.triggered.pipeline.name
-    if bound is None:
-        return
-    settings = read_settings(post.triggered.file.parent, flags=flags)
-    try:
-        secrets = read_secrets(bound.pipeline, os.environ)
-    except PipelineError as error:
-        log.warning("%s: notification not delivered: %s", name, error)
-        return
-    for untold in await notify_of_end(bound, crash_report(name, run, words), settings, secrets):
-        log.warning("%s: %s", name, untold)
-
-
-class LedgerHealth:
-    """Which ledgers are broken, and why. Lives in one event loop, checks in threads."""
-
-    def __init__(
-        self, opens: OpenLedger, tell: Callable[[Deployment, str], Coroutine[Any, Any, None]]
-    ) -> None:
-        """`tell` sends a pipeline's notifications."""
-        self.faults: dict[Path, str] = {}
-        """By the folder of the pipelines; empty: all ledgers work."""
-        self._opens = opens
-        self._tell = tell
-        self._telling = TaskSet()
-
-    async def look(self, posts: Iterable[Deployment]) -> None:
-        """Check the ledger of each pipeline, and report changes."""
-        by_folder: dict[Path, list[Deployment]] = {}
-        for post in posts:
-            by_folder.setdefault(post.triggered.file.parent, []).append(post)
-        for folder in [folder for folder in self.faults if folder not in by_folder]:
-            del self.faults[folder]
-        for folder, own in by_folder.items():
-            fault = await asyncio.to_thread(self._fault, folder)
-            was = self.faults.pop(folder, "")
-            if fault:
-                self.faults[folder] = fault
-            if fault and not was:
-                log.error("%s: %s", folder, fault)
-                for post in own:
-                    self._telling.start(self._tell(post, fault))
-            elif was and not fault:
-                log.info("%s: the ledger works again", folder)
-
-    def _fault(self, folder: Path) -> str:
-        """Return why a ledger cannot be used; empty when it can, or does not exist yet."""
-        try:
-            with self._opens(folder, True) as ledger:
-                ledger.watched("")
-                if not ledger.is_shared:
-                    _check_room(folder, ledger.file)
-        except LedgerError as error:
-            return str(error)
-        except Exception as error:  # any driver's error: the database does not answer
-            return f"the ledger does not answer ({error})."
-        return ""
-
-
-def _check_room(folder: Path, file: Path) -> None:
-    """Check that a run could write the ledger.
-
-    Raises:
-        LedgerError: it could not, with the reason.
-    """
-    state = folder / STATE_FOLDER
-    for place in (file, state if state.exists() else folder):
-        if place.exists() and not os.access(place, os.W_OK):
-            raise write_error(f"no permission to write {place}")
-    if shutil.disk_usage(folder).free < ROOM_BYTES:
-        raise write_error("the disk is full")

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from paddock.runner.folders.deleted_files import MissingFiles, is_other_folder
 from paddock.runner.folders.file_filter import WatchSpec
 from paddock.runner.folders.file_versions import UNKNOWN_FILE, FileIdentity, FileVersion
 from paddock.runner.folders.folder_identity import FolderIdentity, known_folder
 from paddock.runner.folders.folder_listing import FolderListing
+from paddock.runner.folders.missing_files import MissingFiles, is_other_folder
 from paddock.runner.folders.unfinished_files import SettlingFiles
 
 from .batches import BatchOutcome, WatchBatch, batch_key

@@ -12,13 +12,12 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -28,8 +27,7 @@ from paddock.engine.system.tasks import StopRequested, running, unless
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.permissions import NotPermitted
-from paddock.runner.core.retry_and_quarantine import next_restart
-from paddock.runner.core.session import new_run_name
+from paddock.runner.core.run_names import new_run_name
 from paddock.runner.daemon.prefect_auth import Signer
 from paddock.runner.daemon.prefect_client import (
     NOT_FOUND,
@@ -40,13 +38,14 @@ from paddock.runner.daemon.prefect_client import (
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.prefect.run_tracking import TrackingError
-from paddock.runner.progress.drain import INTERRUPTED, STOP_REQUESTED, StopGate
+from paddock.runner.progress.drain import INTERRUPTED, StopGate
 from paddock.runner.progress.prefect_view import SHARE_TAG, prefect_name
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER, Settings
 from paddock.steps.base import StepError
 
 from .flow_order import as_parameters, deployment_name, entrypoint, order_of, without_defaults
+from .job_shares import HELP_AFTER_S, JobEnd, JobShare, SharePhase, StartShare, decide_shares
 
 REPORTED_ERRORS = (EngineError, LedgerError, PipelineError, StepError)
 """Errors with a message for people; others are shown with their traceback."""
@@ -77,126 +76,6 @@ def name_and_inputs(
     return bound.name, {
         name: str(bound.inputs[name]) if name in places else value for name, value in inputs.items()
     }
-
-
-HELP_AFTER_S = 4.0
-"""For this long a job stays on one machine: a share costs 1 s of processor time to begin, 0.4 s of
-it in Prefect's server."""
-
-MOST_SHARES = 32
-
-SharePhase = Literal["waiting", "running", "ended"]
-ShareOutcome = Literal["open", "done", "sent away", "spent", "cancelled", "crashed", "failed"]
-_OUTCOMES: Mapping[str, ShareOutcome] = {
-    "Budget": "spent", "Cancelled": "cancelled", "Crashed": "crashed",
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class JobShare:
-    """One flow run of a job in Prefect."""
-
-    id: str
-    number: int
-    attempt: int
-    phase: SharePhase
-    state: str = ""
-    """The name of its state."""
-    message: str = ""
-
-    is_suspended: bool = False
-    has_progressed: bool = False
-    """For a crash: it made progress before, or is known to have died of one item."""
-
-    @property
-    def outcome(self) -> ShareOutcome:
-        """How it ended, if it has.
-
-        "done" has finished the whole plan, "spent" has used up the budget, a person has "cancelled"
-        it. "sent away": its worker was stopped, which says nothing about the job.
-        """
-        if self.phase != "ended":
-            return "open"
-        if self.state in ("Completed", "Quarantined"):
-            return "done"
-        is_interrupted = self.state == "Cancelled" and self.message.startswith("Interrupted")
-        if is_interrupted or self.message.startswith(STOP_REQUESTED):
-            return "sent away"
-        return _OUTCOMES.get(self.state, "failed")
-
-
-@dataclass(frozen=True, slots=True)
-class StartShare:
-    """Start a share."""
-
-    number: int
-    attempt: int
-    instead_of: str
-    """The flow run that it continues; empty for a new one."""
-    pause_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class JobEnd:
-    """The job is over."""
-
-    status: Literal["completed", "failed", "budget", "interrupted"]
-    message: str
-
-
-def decide_shares(
-    shares: Sequence[JobShare],
-    *,
-    n_wanted: int | None,
-    n_online: int,
-    elapsed_s: float,
-    max_restarts: int,
-) -> JobEnd | list[StartShare]:
-    """Return what to do about a job: it is over, or these shares must start.
-
-    `n_wanted` is the number of machines, None for all that are online once the job has run for a
-    while.
-    """
-    last_attempts = {share.number: share for share in sorted(shares, key=attrgetter("number"))}
-    latest = [*last_attempts.values()]
-    first = {share.outcome: share for share in reversed(latest)}
-    if "done" in first:
-        return JobEnd("completed", first["done"].message)
-    if {"cancelled", "open"} <= first.keys():
-        return JobEnd("interrupted", first["cancelled"].message)
-    n = n_wanted or (1 if elapsed_s < HELP_AFTER_S else max(1, min(n_online, MOST_SHARES)))
-    # All shares have one budget.
-    starts = [] if "spent" in first else _starts(last_attempts, n, max_restarts)
-    has_failed = any(share.state == "Failed" for share in latest)
-    if "open" in first or (starts and not has_failed):
-        return starts
-    return _job_end(latest)
-
-
-def _starts(latest: Mapping[int, JobShare], n: int, max_restarts: int) -> list[StartShare]:
-    again = (_next_attempt(share, max_restarts) for share in latest.values())
-    new = (StartShare(number, 1, "") for number in range(1, n + 1) if number not in latest)
-    return [start for start in (*again, *new) if start is not None]
-
-
-def _next_attempt(share: JobShare, max_restarts: int) -> StartShare | None:
-    if share.outcome == "sent away":
-        return StartShare(share.number, share.attempt, share.id)
-    if share.outcome != "crashed":
-        return None
-    once_more = next_restart(share.attempt, max_restarts, has_progressed=share.has_progressed)
-    if once_more is None:
-        return None
-    return StartShare(share.number, once_more.attempt, share.id, once_more.pause_s)
-
-
-def _job_end(shares: Sequence[JobShare]) -> JobEnd:
-    for state, status in (("Failed", "failed"), ("Budget", "budget"), ("Cancelled", "interrupted")):
-        for share in shares:
-            if share.state == state:
-                return JobEnd(status, share.message)  # type: ignore[arg-type]
-    crashed = shares[0]
-    return JobEnd("failed", f"it crashed {crashed.attempt} times: {crashed.message}")
 
 
 LOOK_S = 0.25  # a look costs Prefect's server some 5 ms, however many shares there are

@@ -43,8 +43,9 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, signer_for
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.progress.command_logs import run_log
 from paddock.runner.progress.drain import StopGate
-from paddock.runner.progress.events import MultiObserver, Observer, run_log
+from paddock.runner.progress.events import MultiObserver, Observer
 from paddock.runner.progress.report import QuarantineCounts, Report, Status
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 

@@ -20,7 +20,7 @@ from paddock.runner.cli import exit_status
 from paddock.runner.cli.application import GROUPS, SECTIONS, application
 from paddock.runner.cli.arguments import parse_inputs
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from tests.runner.cli.commands.shell import invoke
 
 # Imports that would make a command slow, or drag in what it has no business with.
@@ -432,7 +432,7 @@ def test_names_that_no_letters_stand_for_are_told(tmp_path: Path, no_model: Path
     result = invoke("plan", str(odd))
     assert result.exit_code == 2
     assert result.stderr == (
-        f"'{console.printable_line(str(odd))}' has a name that is not UTF-8.\n"
+        f"'{printing.printable_line(str(odd))}' has a name that is not UTF-8.\n"
         "  Rename it, or set a locale that has its letters, such as LC_ALL=C.UTF-8.\n"
     )
     result = invoke("plan", str(no_model), "-i", "a=\udce4")
@@ -454,5 +454,5 @@ def test_an_object_is_json_in_any_encoding() -> None:
 
 
 def test_what_is_printed_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
-    console.print_out("a\x1b[2J\tb\nc\x9b\udcff")
+    printing.print_out("a\x1b[2J\tb\nc\x9b\udcff")
     assert capsys.readouterr().out == "a\\x1b[2J\tb\nc\\x9b\\udcff\n"

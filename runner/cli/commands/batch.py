@@ -31,7 +31,7 @@ from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import READ_TIMEOUT_S, ServiceClient, ServiceError
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.settings import Settings, read_settings
 
 EXIT_SOME_FAILED = 3  # as for a run: finished, but some requests failed
@@ -65,15 +65,15 @@ def batch(
         with _tally_display() as follow:
             tally = answer_requests(settings, Path(source), Path(results), at_once, follow)
     except KeyboardInterrupt:
-        console.print_err(
+        printing.print_err(
             f"Interrupted. `paddock batch {source} {results}` continues where it stopped."
         )
         return INTERRUPTED
     if as_json:
         counts = {"total": tally.total, "completed": tally.completed, "failed": tally.failed}
-        console.print_json({"ok": not tally.failed, **counts})
+        printing.print_json({"ok": not tally.failed, **counts})
     else:
-        console.print_out(f"{tally_text(tally)}: {results}")
+        printing.print_out(f"{tally_text(tally)}: {results}")
     return EXIT_SOME_FAILED if tally.failed else DONE
 
 
@@ -103,7 +103,7 @@ class _TallyLines:
         now = time.monotonic()
         if tally.n_left and now - self._shown_at >= TALLY_EVERY_S:
             self._shown_at = now
-            console.print_err(tally_text(tally))
+            printing.print_err(tally_text(tally))
 
 
 def answer_requests(

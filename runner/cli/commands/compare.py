@@ -55,8 +55,8 @@ from paddock.runner.compare.variant_runs import ComparedPipeline, answered_promp
 from paddock.runner.compare.variants import compared_step, escalating_step, model_variants
 from paddock.runner.core.decided_examples import StepDecisions, known_decisions, step_name
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import ReviewStore
-from paddock.runner.progress import console
+from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.progress import printing
 from paddock.runner.progress.drain import INTERRUPTED
 from paddock.runner.settings import STATE_FOLDER, read_settings
 from paddock.runner.testing.results import EXIT_TESTS_FAILED, junit_xml
@@ -245,9 +245,9 @@ def _write_results(found: Comparison, path: Path, flags: CompareFlags) -> None:
     if flags.report is not None:
         write_output(flags.report, comparison_page.comparison_page(found))
     if flags.as_json:
-        console.print_json(found.as_json())
+        printing.print_json(found.as_json())
     else:
-        console.print_out(comparison_text.comparison_text(found))
+        printing.print_out(comparison_text.comparison_text(found))
 
 
 def _chosen(name: str, variants: Sequence[Variant]) -> Variant:
@@ -281,8 +281,8 @@ def _adopt(chosen: Variant, found: Comparison, plan: Plan, flags: CompareFlags) 
     except CannotAdopt as error:
         raise CommandError(str(error)) from None
     write_output(path, new)
-    write = console.print_err if flags.as_json else console.print_out
-    write(f"\n{console.printable_line(f'{path}: adopted {chosen.name}.')}")
+    write = printing.print_err if flags.as_json else printing.print_out
+    write(f"\n{printing.printable_line(f'{path}: adopted {chosen.name}.')}")
     settings = read_settings(path.parent, flags=flags.given_settings())
     write(plan_text(api.plan(path, parse_inputs(flags.inputs), settings=settings)))
 
@@ -335,7 +335,7 @@ def _changes(
     except NothingShared as error:
         raise CommandError(f"{file}: {error}") from None
     for line in (*change.shared, *change.losses):
-        console.print_err(console.printable_line(line))
+        printing.print_err(printing.printable_line(line))
     return change
 
 
@@ -360,7 +360,7 @@ def _compared(
     remove_old_reports(flags.junit, flags.report)
 
     def watch(variant: Variant) -> AbstractContextManager[Observer]:
-        console.print_err(console.printable_line(variant.name))
+        printing.print_err(printing.printable_line(variant.name))
         return run_observer(is_quiet_stdout=flags.as_json)
 
     if goal is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE
 from paddock.runner.cli.setting_rows import setting_rows, settings_table
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
 
@@ -16,7 +16,7 @@ def config(as_json: JsonOption = False) -> int:
     found = setting_rows(read_settings(Path.cwd()))
     if as_json:
         rows = {row.name: {"value": row.value, "from": row.origin} for row in found}
-        console.print_json({"settings": rows})
+        printing.print_json({"settings": rows})
     else:
-        console.print_out(settings_table(found))
+        printing.print_out(settings_table(found))
     return DONE

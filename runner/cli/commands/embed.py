@@ -20,7 +20,7 @@ from paddock.runner.cli.model_arguments import (
     read_stdin,
 )
 from paddock.runner.daemon.service_client import READ_TIMEOUT_S, service_for_command
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
 
@@ -58,10 +58,10 @@ def embed(flags: EmbedFlags) -> int:
     with service_for_command(read_settings(Path.cwd()), model) as client:
         answer = client.post("/api/embed", body, READ_TIMEOUT_S)
     if flags.as_json:
-        console.print_json(answer)
+        printing.print_json(answer)
     else:
         for vector in answer.get("embeddings", []):
-            console.print_out(json.dumps(vector))
+            printing.print_out(json.dumps(vector))
     return DONE
 
 

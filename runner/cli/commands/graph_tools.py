@@ -29,7 +29,7 @@ from paddock.runner.cli.arguments import (
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.run_stats import RunStats
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.progress.events import Observer
 from paddock.runner.render.graph_drawing import FORMAT_OF_SUFFIX, draw_graph
 from paddock.runner.settings import read_settings
@@ -70,15 +70,15 @@ def graph(
     except PipelineError as error:
         if plan.faults or plan.pipeline.faults:
             raise
-        console.print_err(f"It cannot run as it is: `paddock validate {file}` says why "
+        printing.print_err(f"It cannot run as it is: `paddock validate {file}` says why "
                      f"({counted(len(error.faults), 'fault')}).")  # fmt: skip
     text = draw_graph(plan, path, chosen, within.plans)
     if out is None:
-        console.print_out(text.rstrip("\n"))
+        printing.print_out(text.rstrip("\n"))
         return DONE
     write_output(out, text)
-    console.print_err(
-        f"Drew {console.printable_line(str(path))} to {console.printable_line(str(out))}."
+    printing.print_err(
+        f"Drew {printing.printable_line(str(path))} to {printing.printable_line(str(out))}."
     )
     return DONE
 
@@ -106,20 +106,20 @@ def tools(
         settings = read_settings(path.parent, flags=given_settings(allow=allow))
         groups = tools_of_pipeline(path, parse_inputs(inputs), settings)
     if as_json:
-        console.print_json({"groups": [_group_json(group) for group in groups]})
+        printing.print_json({"groups": [_group_json(group) for group in groups]})
     else:
-        console.print_out("\n".join(line for group in groups for line in _group_lines(group)))
+        printing.print_out("\n".join(line for group in groups for line in _group_lines(group)))
     return DONE
 
 
 def _group_lines(group: ToolGroup) -> Iterator[str]:
-    yield console.printable_line(group.origin) + (
-        f": {console.printable_message(group.why)}" if group.why else ""
+    yield printing.printable_line(group.origin) + (
+        f": {printing.printable_message(group.why)}" if group.why else ""
     )
     for tool in group.tools:
         about = one_line(tool.description, _MAX_ABOUT_CHARS)
         name = tool.signature() if tool.schema else tool.name
-        yield console.printable_line(f"  {name}  {about}".rstrip())
+        yield printing.printable_line(f"  {name}  {about}".rstrip())
 
 
 def _group_json(group: ToolGroup) -> dict[str, object]:
@@ -186,10 +186,7 @@ async def tools_of_servers(
     bound: BoundPlan, secrets: Secrets, allowed: Collection[str]
 ) -> list[ToolGroup]:
     """Start the allowed MCP servers concurrently, list their tools, and end them."""
-    from paddock.runner.core.run_context import (  # `graph` does without
-        open_tool_runtime,
-        server_spec,
-    )
+    from paddock.runner.core.item_toolset import open_tool_runtime, server_spec
 
     async with open_tool_runtime(RunStats("", bound.name, Observer(), secrets=secrets)) as runtime:
 

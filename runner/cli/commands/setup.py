@@ -33,7 +33,7 @@ from paddock.runner.config.config_file import FILE_NAME, config_folder
 from paddock.runner.notify.channels import send_mail
 from paddock.runner.notify.delivery import MailServer, NotDelivered
 from paddock.runner.notify.notification import Notification
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.settings import KEYS_FILE_NAME, Settings, read_settings
 
 _SYSTEM_UNITS = Path("/etc/systemd/system")
@@ -91,10 +91,10 @@ def setup(flags: SetupFlags) -> int:
         place = SetupPlace.found(is_system=flags.system)
         plan = _undo_plan(place) if flags.undo else _setup_plan(place, flags)
         require_rights(plan.changes)
-    console.print_out("\n".join([*plan.left, *plan.lines()]) or "There is nothing to do.")
+    printing.print_out("\n".join([*plan.left, *plan.lines()]) or "There is nothing to do.")
     if flags.dry_run:
         for text in plan.texts(place.unit):
-            console.print_out(f"\n{text}")
+            printing.print_out(f"\n{text}")
     elif plan.lines():
         _require_consent(is_given=flags.yes)
         return _carry_out(plan)
@@ -413,14 +413,14 @@ def _carry_out(plan: SetupPlan) -> int:
         try:
             asyncio.run(_send(plan.mail))
         except NotDelivered as error:
-            console.print_err(f"The test mail was not delivered: {error}.\n  Nothing was changed.")
+            printing.print_err(f"The test mail was not delivered: {error}.\n  Nothing was changed.")
             return FAILED
     if not _run(plan.before):
         return FAILED
     write_all(plan.changes)
     if not _run(plan.after):
         return FAILED
-    console.print_out("\n".join([*(["Done."] if plan.is_whole else []), *plan.closing]))
+    printing.print_out("\n".join([*(["Done."] if plan.is_whole else []), *plan.closing]))
     return DONE if plan.is_whole else FAILED
 
 
@@ -437,7 +437,7 @@ def _run(commands: Sequence[Sequence[str]]) -> bool:
         ended = processes.run_blocking(command, timeout_s=_COMMAND_S)
         if ended is None or ended.code != 0:
             said = ended.stderr.decode("utf-8", "replace").strip() if ended else "it did not end"
-            console.print_err(
+            printing.print_err(
                 f"`{shlex.join(command)}` failed: {said}\n"
                 "  Correct that and try again, or `--undo` what was written."
             )

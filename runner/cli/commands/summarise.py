@@ -41,7 +41,7 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.ledger_tables import COLUMNS
 from paddock.runner.ledger.outputs import OutputIndex
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.settings import STATE_FOLDER, read_settings
 from paddock.steps.paths import write_refusal
 
@@ -154,7 +154,7 @@ def _summarise(flags: SummariseFlags, *, prints: bool = False) -> int:
     else:
         _save_pipeline(file, text)
         given = f"{shlex.quote(save)}{_input_options(request, file)}"
-        console.print_err(f"Saved as '{save}'. From now on: paddock run {given}")
+        printing.print_err(f"Saved as '{save}'. From now on: paddock run {given}")
         _transfer_outputs(request, file)
     settings = read_settings(file.parent, flags=given_settings(pool=flags.pool))
 
@@ -168,10 +168,10 @@ def _summarise(flags: SummariseFlags, *, prints: bool = False) -> int:
     if not summaries:
         print_closing(ended, str(file), is_apart=flags.as_json or prints)
     if flags.as_json:
-        console.print_json(ended.as_json())
+        printing.print_json(ended.as_json())
     else:
         for summary in summaries:
-            console.print_out(summary.read_text("utf-8").removesuffix("\n"))
+            printing.print_out(summary.read_text("utf-8").removesuffix("\n"))
     print_speed_advice(ended, settings)
     return ended.exit_status()
 
@@ -201,7 +201,7 @@ def _transfer_outputs(request: SummaryRequest, file: Path) -> None:
     before.unlink()
     if n_items:
         what = counted(n_items, "document")
-        console.print_err(f"It takes over {what} of '{request.out}' that are summarised already.")
+        printing.print_err(f"It takes over {what} of '{request.out}' that are summarised already.")
 
 
 def _input_options(request: SummaryRequest, file: Path) -> str:

@@ -25,7 +25,7 @@ from paddock.runner.cli.arguments import (
     require_reports,
 )
 from paddock.runner.cli.exit_status import CommandError
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.testing import results, suite_runner
 from paddock.runner.testing.results_page import suites_page
 
@@ -109,7 +109,7 @@ def _read_tests(flags: PipelineTestFlags) -> tuple[Sequence[SuiteFile], ItemSamp
 def _test(flags: PipelineTestFlags) -> int:
     mode: ReplayMode = "record" if flags.record else "replay" if flags.replay else "auto"
     tests, sample = _read_tests(flags)
-    printer = _CasePrinter(console.print_err if flags.as_json else console.print_out)
+    printer = _CasePrinter(printing.print_err if flags.as_json else printing.print_out)
     try:
         # stdout carries one object: what a plug-in prints goes to stderr.
         with redirect_stdout(sys.stderr) if flags.as_json else nullcontext():
@@ -124,7 +124,7 @@ def _test(flags: PipelineTestFlags) -> int:
     status = results.suites_exit_status(suites)
     if flags.as_json:
         totals, found = results.count_cases(suites), [suite.as_json() for suite in suites]
-        console.print_json({"ok": not status, "counts": totals, "files": found})
+        printing.print_json({"ok": not status, "counts": totals, "files": found})
     return status
 
 
@@ -139,16 +139,16 @@ class _CasePrinter:
     def begin(self, name: str) -> None:
         """Print the name of a test that starts, on a terminal only."""
         if sys.stderr is not None and sys.stderr.isatty():
-            console.print_err(f"  …       {console.printable_line(name)}")
+            printing.print_err(f"  …       {printing.printable_line(name)}")
 
     def case(self, file: SuiteFile, case: CaseResult) -> None:
         """Print a result in a line, and its problems below."""
         if file is not self._file:
             self._file = file
             variant = f": {file.variant}" if file.variant else ""
-            self._write(console.printable_line(f"{file.file}{variant}"))
+            self._write(printing.printable_line(f"{file.file}{variant}"))
         how = ", ".join(part for part in (case.source, units.duration(case.seconds)) if part)
-        self._write(f"  {case.word:<7} {console.printable_line(case.name)} ({how})")
+        self._write(f"  {case.word:<7} {printing.printable_line(case.name)} ({how})")
         for problem in () if case.passed else case.problems:
             if case.is_error and problem in self._told:
                 self._write(f"      {problem.kind}: as above")
@@ -162,9 +162,9 @@ class _CasePrinter:
 
     def end(self, suites: Sequence[SuiteResult]) -> None:
         for note in (note for suite in suites for note in suite.notes):
-            self._write(console.printable_message(note))
+            self._write(printing.printable_message(note))
         if rows := results.variant_rows(suites):
-            self._write(f"\n{console.table(rows)}\n")
+            self._write(f"\n{printing.table(rows)}\n")
         n_all = sum(len(suite.cases) for suite in suites)
         took = units.duration(sum(suite.seconds for suite in suites))
         self._write(f"{counted(n_all, 'test')}: {results.counts_text(suites)}, in {took}.")

@@ -19,7 +19,7 @@ from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.cli.model_arguments import MAX_INPUT_BYTES, complete_model_names
 from paddock.runner.cli.model_tables import tuned_copy_json, tuned_copy_table, tuned_copy_text
 from paddock.runner.dry_run.speed_estimates import SpeedBook
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 from paddock.steps.base import StepError
 from paddock.steps.readers.documents import wait_for_document
@@ -82,9 +82,9 @@ def tune(
         return _remove_copy(model, settings, as_json=as_json)
     made = _tune_model(model, settings, parse_format(format_name), tuple(on or ()), is_forced=force)
     if as_json:
-        console.print_json(tuned_copy_json(made))
+        printing.print_json(tuned_copy_json(made))
     else:
-        console.print_out("\n".join(tuned_copy_text(made)))
+        printing.print_out("\n".join(tuned_copy_text(made)))
     return DONE
 
 
@@ -126,7 +126,7 @@ def _tune_model(
         is_near=settings.tune == "near" and format_name is None,
     )
     return tune_model(
-        request, settings, lambda what: console.print_err(f"{facts.name}: {what} ...")
+        request, settings, lambda what: printing.print_err(f"{facts.name}: {what} ...")
     )
 
 
@@ -187,11 +187,11 @@ def _remove_copy(ref: str, settings: PoolSettings, *, as_json: bool) -> int:
     verdict = TuningVerdict(facts.name, "", refused, original_path=facts.path)
     finder.tuned.keep_verdict(facts.digest, verdict)
     if as_json:
-        console.print_json({"name": facts.name, "removed": was is not None})
+        printing.print_json({"name": facts.name, "removed": was is not None})
     elif was is None:
-        console.print_out(f"{facts.name} has no tuned copy, and gets none unless you ask for it.")
+        printing.print_out(f"{facts.name} has no tuned copy, and gets none unless you ask for it.")
     else:
-        console.print_out(f"Removed the tuned copy of {facts.name}; the original serves again.")
+        printing.print_out(f"Removed the tuned copy of {facts.name}; the original serves again.")
     return DONE
 
 
@@ -200,17 +200,17 @@ def _print_copies(settings: PoolSettings, *, as_json: bool) -> int:
     gains = tuple(SpeedBook(settings).gains())
     if as_json:
         promised = [{"name": g.ref, "prompts": g.prompts, "job": g.job} for g in gains]
-        console.print_json(
+        printing.print_json(
             {"tuned": [tuned_copy_json(one) for one in copies], "promised": promised}
         )
         return DONE
     if copies:
-        console.print_out(tuned_copy_table(copies))
+        printing.print_out(tuned_copy_table(copies))
     for gain in gains:
-        console.print_out(
+        printing.print_out(
             f"A tuned copy of {gain.ref} would read prompts about {gain.prompts:.1f} times as "
             f"fast: {gain.command}"
         )
     if not copies and not gains:
-        console.print_err("No model has a tuned copy, and none is known to profit from one.")
+        printing.print_err("No model has a tuned copy, and none is known to profit from one.")
     return DONE

@@ -40,9 +40,9 @@ from paddock.runner.cli.arguments import (
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, command_group
 from paddock.runner.daemon.prefect_auth import signer_for
 from paddock.runner.daemon.prefect_client import client_options
-from paddock.runner.progress import console, events
+from paddock.runner.progress import command_logs, printing
 from paddock.runner.progress.drain import stop_on_signals
-from paddock.runner.schedule.triggered_pipeline import Consents
+from paddock.runner.schedule.consents import Consents
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ def allow(
     for file, bound in bounds:
         wanted = needs(bound, own)
         if not wanted:
-            console.print_out(f"{file} asks for nothing that needs consent.")
+            printing.print_out(f"{file} asks for nothing that needs consent.")
             continue
         consents.agree(file, consent_digests(bound, own))
-        console.print_out(f"{file} may, if `{permission_names(wanted)}` is allowed:")
-        console.print_out("\n".join(dict.fromkeys(f"  {one.what}" for one in wanted)))
+        printing.print_out(f"{file} may, if `{permission_names(wanted)}` is allowed:")
+        printing.print_out("\n".join(dict.fromkeys(f"  {one.what}" for one in wanted)))
     return DONE
 
 
@@ -104,14 +104,14 @@ def up(flags: UpFlags) -> int:
     del own["folders"]  # the options have the names of their settings
     own = given_settings(**own)
     settings = read_settings(Path.cwd(), flags=own)
-    events.prepare_logging(settings)
+    command_logs.prepare_logging(settings)
     return _run_until_stopped(places, settings, own)
 
 
 def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, object]) -> int:
     from paddock.runner.schedule.up import Up, UpOptions
 
-    tell = events.message_writer(settings)
+    tell = command_logs.message_writer(settings)
     # Only these flags reach runs: their other settings come from next to the pipeline.
     own = {name: value for name, value in flags.items() if name in _RUN_FLAGS}
     console_module = importlib.import_module("paddock.runner.cli.console_serving")  # half a second
@@ -172,7 +172,7 @@ def worker(
             "The ledger is a file, which only one machine can use. Set PADDOCK_LEDGER to a "
             "PostgreSQL database that all machines reach; `paddock cluster init` checks it."
         )
-    events.prepare_logging(settings)
+    command_logs.prepare_logging(settings)
     if "allow" in flags:
         os.environ["PADDOCK_ALLOW"] = str(flags["allow"])  # inherited by the processes of runs
     if settings.service.is_log_json:
@@ -200,11 +200,11 @@ def cluster_init(folder: FolderArgument = Path(), as_json: JsonOption = False) -
     found = asyncio.run(prepare_cluster(folder.resolve(), settings, api_url))
     is_ready = all(finding.state != "wrong" for finding in found)
     if as_json:
-        console.print_json({"ready": is_ready, "findings": [one.as_json() for one in found]})
+        printing.print_json({"ready": is_ready, "findings": [one.as_json() for one in found]})
     else:
-        console.print_out("\n".join(finding.as_text() for finding in found))
+        printing.print_out("\n".join(finding.as_text() for finding in found))
         if is_ready:
-            console.print_out("\nReady. On each machine, with the same settings: paddock worker")
+            printing.print_out("\nReady. On each machine, with the same settings: paddock worker")
     return DONE if is_ready else FAILED
 
 
@@ -246,16 +246,16 @@ def cluster_run(
     async def main() -> Report:
         stop = asyncio.Event()
         with stop_on_signals(stop):
-            note = _without_repeats(console.print_err)
+            note = _without_repeats(printing.print_err)
             async with http.client(**client_options(api_url, os.environ)) as api:
                 return await delegation.delegate_job(api, job, stop=stop, note=note)
 
     report = asyncio.run(main())
     if as_json:
         facts = {"job": job.name, "status": report.status, "counts": report.counts}
-        console.print_json({**facts, "message": report.message})
+        printing.print_json({**facts, "message": report.message})
     else:
-        console.print_out(f"{report.status}: {report.message or path.name}")
+        printing.print_out(f"{report.status}: {report.message or path.name}")
     return report.exit_status(fail_on)
 
 

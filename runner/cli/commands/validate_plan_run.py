@@ -48,7 +48,7 @@ from paddock.runner.cli.arguments import (
 from paddock.runner.cli.exit_status import DONE, FAILED, WRONG, CommandError
 from paddock.runner.cli.run_display import run_observer
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.progress import console
+from paddock.runner.progress import printing
 from paddock.runner.progress.report import (
     HELD_REMEDY,
     STATES,
@@ -85,12 +85,12 @@ def plan_text(report: PlanReport) -> str:
         head = f"{report.pipeline}: {n_sure}{len(to_do):,} of {n_items} to do"
     elif report.has_work:
         head = f"{report.pipeline}: what there is to do is only known during the run"
-    lines = [console.printable_line(head), *_group_lines(report)]
-    lines += [console.printable_message(note) for note in (*report.notes, *report.remarks)]
+    lines = [printing.printable_line(head), *_group_lines(report)]
+    lines += [printing.printable_message(note) for note in (*report.notes, *report.remarks)]
     if any(item.state == "held" for item in report.items):
         lines.append(HELD_REMEDY)
     if report.has_work:
-        lines += [_cost_text(report), *map(console.printable_line, report.advice)]
+        lines += [_cost_text(report), *map(printing.printable_line, report.advice)]
     return "\n".join(lines)
 
 
@@ -109,8 +109,8 @@ def _group_lines(report: PlanReport) -> Iterator[str]:
         is_counted = state in ("fresh", "unsampled") or items[0].is_undecided
         what = counted(len(items), "item") if is_counted else _item_names(items)
         line = f"  {shown.ljust(width)}  {state:<11}  {what}"
-        because = f"  ({console.printable_message(why)})" if why and state != "fresh" else ""
-        yield console.printable_line(line) + because
+        because = f"  ({printing.printable_message(why)})" if why and state != "fresh" else ""
+        yield printing.printable_line(line) + because
         before = step
 
 
@@ -193,7 +193,7 @@ def _unsampled_lines(report: Report) -> Iterator[str]:
 def _waiting_lines(report: Report, file: str) -> Iterator[str]:
     n = report.counts.get("waiting", 0)
     if n:
-        command = console.printable_line(f"paddock review {file}".rstrip())
+        command = printing.printable_line(f"paddock review {file}".rstrip())
         yield f"{n:,} {'waits' if n == 1 else 'wait'} for review: `{command}`."
 
 
@@ -201,7 +201,7 @@ def _held_lines(report: Report) -> Iterator[str]:
     held = [item for item in report.items if item.state == "held"]
     if not held:
         return
-    names = ", ".join(console.printable_line(item.key or item.step) for item in held[:3])
+    names = ", ".join(printing.printable_line(item.key or item.step) for item in held[:3])
     more = f" and {len(held) - 3:,} more" if len(held) > 3 else ""
     what = f"Held {counted(len(held), 'item')}: {names}{more}."
     yield f"{what} Outputs were edited, or others wrote them, and are kept."
@@ -222,19 +222,19 @@ def _written_line(report: Report) -> str:
     shown = where if shown.startswith(os.pardir) else shown
     if len(report.written) == 1:
         shown = os.path.join(shown, os.path.basename(report.written[0]))  # noqa: PTH118, PTH119
-        return f"Wrote {console.printable_line(os.path.normpath(shown))}."
-    shown = "in this folder" if shown == os.curdir else f"under {console.printable_line(shown)}"
+        return f"Wrote {printing.printable_line(os.path.normpath(shown))}."
+    shown = "in this folder" if shown == os.curdir else f"under {printing.printable_line(shown)}"
     return f"Wrote {counted(len(report.written), 'file')} {shown}."
 
 
 def _failed_line(report: Report, hint: str) -> str:
     bad = [item for item in report.items if item.state in ("quarantined", "failed")]
-    log = f" Details: {console.printable_line(report.log)}" if report.log else ""
+    log = f" Details: {printing.printable_line(report.log)}" if report.log else ""
     if report.message:
-        return console.printable_message(report.message) + log
+        return printing.printable_message(report.message) + log
     if not bad:
         return "Nothing failed."
-    names = ", ".join(console.printable_line(item.key or item.step) for item in bad[:3])
+    names = ", ".join(printing.printable_line(item.key or item.step) for item in bad[:3])
     more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
     lead = "Still not done" if all(item.is_known for item in bad) else "Not done"
     return f"{lead}: {names}{more}. {hint}{log}"
@@ -282,7 +282,7 @@ class CiReports:
                 summary=self.summary,
             )
         except OSError as error:
-            console.print_err(f"{error.filename}: cannot be written: {error.strerror}.")
+            printing.print_err(f"{error.filename}: cannot be written: {error.strerror}.")
             return False
         return True
 
@@ -341,19 +341,19 @@ def validate(
     for report in reports:
         _print_report(report, shows_ok=not as_json)
     if as_json:
-        console.print_json({"ok": not faults, "faults": [fault.as_json() for fault in faults]})
+        printing.print_json({"ok": not faults, "faults": [fault.as_json() for fault in faults]})
     elif faults:
-        console.print_err(f"{counted(len(faults), 'fault')}.")
+        printing.print_err(f"{counted(len(faults), 'fault')}.")
     return WRONG if faults else DONE
 
 
 def _print_report(report: ValidateReport, *, shows_ok: bool) -> None:
     for fault in report.faults:
-        console.print_err(fault.render())
+        printing.print_err(fault.render())
     if report.ok and shows_ok:
-        console.print_out(f"{report.file}: ok")
+        printing.print_out(f"{report.file}: ok")
     for note in report.notes:
-        console.print_err(console.printable_message(note))
+        printing.print_err(printing.printable_message(note))
 
 
 def _validate_file(file: str) -> ValidateReport:
@@ -384,9 +384,9 @@ def plan(flags: PlanFlags) -> int:
     options = RunOptions(sample=flags.item_sample())
     report = api.plan(path, parse_inputs(flags.inputs), options, settings=settings)
     if flags.as_json:
-        console.print_json(report.as_json())
+        printing.print_json(report.as_json())
     else:
-        console.print_out(plan_text(report))
+        printing.print_out(plan_text(report))
     return EXIT_WORK_TO_DO if flags.detailed_exitcode and report.has_work else DONE
 
 
@@ -526,9 +526,9 @@ def _run(flags: RunFlags) -> int:
         print_closing(ended, str(path), is_apart=flags.as_json or has_value)
         print_speed_advice(ended, settings)
     if flags.as_json:
-        console.print_json(ended.as_json())
+        printing.print_json(ended.as_json())
     elif has_value:
-        console.print_out(_returned_text(ended.returns))
+        printing.print_out(_returned_text(ended.returns))
     return status
 
 
@@ -552,7 +552,7 @@ def _confirm_removal(ended: Report) -> bool:
 def print_closing(report: Report, file: str, *, is_apart: bool) -> None:
     """Print the closing lines of a run: to stderr if stdout is for its result."""
     hint = f"`paddock plan {file}` shows why; `--retry-failed` retries."
-    write = console.print_err if is_apart else console.print_out
+    write = printing.print_err if is_apart else printing.print_out
     write("\n".join(closing_lines(report, fail_hint=hint, file=file)))
 
 
@@ -586,4 +586,4 @@ def print_speed_advice(report: Report, settings: Settings) -> None:
         tokens = (report.tokens.get(k, 0) for k in ("prompt", "completion", "prompt_reused"))
         gain = SpeedBook(settings.pool).gain(ref, SpeedBook.workload(report.calls, *tokens))
         if gain is not None:
-            console.print_err(gain.sentence())
+            printing.print_err(gain.sentence())

@@ -16,7 +16,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind import reply as replying
 from paddock.runner.bind.reply import BoundReply, ScopedReply
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.reviews import ReviewStore
+from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
 from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.base import StepError

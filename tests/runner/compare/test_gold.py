@@ -11,7 +11,8 @@ import pytest
 from paddock.runner.compare.gold import Gold, UnreadableGold, gold_of_reviews, read_gold
 from paddock.runner.compare.metrics import field_metrics
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import Question, ReviewStore
+from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews import Question
 from paddock.runner.review.decisions import ReviewDesk, Verb
 
 CSV = "relpath,total,pay_by\na.txt,84.5,3 May 2024\nb.txt,,2024-05-04\nx.txt,1,\na.txt,2,\n"

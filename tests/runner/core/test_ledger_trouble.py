@@ -15,8 +15,7 @@ import pytest
 from paddock.engine.request import ChatRequest
 from paddock.engine.system.files import write_private
 from paddock.runner.cli.exit_status import FAILED, explain_error
-from paddock.runner.ledger import ledger as ledgers
-from paddock.runner.ledger import sqlite_file
+from paddock.runner.ledger import ledger_writer, sqlite_file
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
@@ -199,7 +198,7 @@ class Holder:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Report a holder after a moment, and wait for it a second."""
     monkeypatch.setattr(sqlite_file, "NOTED_AFTER_S", 0.1)
-    monkeypatch.setattr(ledgers, "BUSY_S", 1.0)
+    monkeypatch.setattr(ledger_writer, "BUSY_S", 1.0)
 
 
 def holding_from(holder: Holder, document: int) -> FakePool:
@@ -216,7 +215,7 @@ def holding_from(holder: Holder, document: int) -> FakePool:
 def test_a_ledger_that_is_held_for_a_while_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soon: None
 ) -> None:
-    monkeypatch.setattr(ledgers, "BUSY_S", 60.0)
+    monkeypatch.setattr(ledger_writer, "BUSY_S", 60.0)
     world = World(tmp_path)
     world.edit("    do:\n", "    max_parallel: 1\n    do:\n")
     world.documents(6)

@@ -30,7 +30,8 @@ from paddock.runner.ledger.calibration import (
     start_text,
 )
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import Question, Review, ReviewStore
+from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews import Question, Review
 from paddock.runner.review.decisions import ReviewDesk
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.35, 0.6, 0.9, 1.0]), st.booleans()))

@@ -15,8 +15,9 @@ import pytest
 from paddock.engine.request import Usage
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.history_text import run_progress_text
-from paddock.runner.progress import events
-from paddock.runner.progress.events import JournalProgress, LineWriter, ModelCall, RunJournal
+from paddock.runner.progress import journal
+from paddock.runner.progress.events import ModelCall
+from paddock.runner.progress.journal import JournalProgress, LineWriter, RunJournal
 from paddock.runner.progress.report import Report
 from tests.runner.world import World
 
@@ -112,7 +113,7 @@ def test_a_long_journal_keeps_what_failed_and_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = {"often": 2_000.0, "failure": 3_000.0, "once": float("inf")}
-    monkeypatch.setattr(events, "MAX_BYTES", limits)
+    monkeypatch.setattr(journal, "MAX_BYTES", limits)
     file = tmp_path / "a.jsonl"
     with LineWriter(file) as lines:
         observer = RunJournal(lines)
@@ -189,8 +190,8 @@ def test_a_runs_journal_has_the_tokens_that_it_generated_with_each_estimate() ->
 def test_a_pipe_that_no_one_empties_does_not_hold_up_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(events, "CLOSE_S", 0.1)
-    monkeypatch.setattr(events, "MAX_WAITING_LINES", 1_000)
+    monkeypatch.setattr(journal, "CLOSE_S", 0.1)
+    monkeypatch.setattr(journal, "MAX_WAITING_LINES", 1_000)
     reading, writing = os.pipe()
     stream = os.fdopen(writing, "w")
     with LineWriter(stream) as lines:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.progress.events import (
+from paddock.runner.progress.command_logs import (
     JsonFormatter,
-    RunJournal,
     message_writer,
     prepare_logging,
     run_log,
 )
+from paddock.runner.progress.journal import RunJournal
 from paddock.runner.settings import Settings
 from tests.runner.world import settings
 

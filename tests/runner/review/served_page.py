@@ -19,7 +19,8 @@ from starlette.applications import Starlette
 from paddock.engine.api.server import listen, serving
 from paddock.engine.settings import ServiceSettings
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import Question, Review, ReviewStore, review_id
+from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews import Question, Review, review_id
 from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.review.page import ReviewPage
 from paddock.runner.review.page_access import PageAccess

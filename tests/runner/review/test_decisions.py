@@ -11,13 +11,8 @@ import pytest
 
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import (
-    DecisionRefused,
-    Question,
-    Review,
-    ReviewStore,
-    ReviewTerms,
-)
+from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews import DecisionRefused, Question, Review, ReviewTerms
 from paddock.runner.review.decisions import ReviewDesk
 
 SCHEMA = {

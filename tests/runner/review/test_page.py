@@ -18,7 +18,8 @@ from starlette.testclient import TestClient
 from paddock.runner.cli.console_actions import ConsoleSources
 from paddock.runner.cli.web_console import WebConsole
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import ReviewStore, ReviewTerms
+from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews import ReviewTerms
 from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.review.page import ReviewPage
 from paddock.runner.review.page_access import PageAccess

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from paddock.runner.cli.application import application
+from paddock.runner.schedule.consents import Consents
 from paddock.runner.schedule.discovery import GONE_AFTER, PipelineChanges, PipelineFinder
-from paddock.runner.schedule.triggered_pipeline import Consents
 
 STEPS = "steps: [{id: docs, uses: files.scan, with: {root: .}}]\n"
 HOURLY = 'on: {schedule: [{cron: "0 * * * *"}]}\n'

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, time, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.runner.schedule.cron import TimeWindow
 from paddock.runner.schedule.dispatch import (
     ActiveRun,
     Decision,
@@ -19,6 +18,7 @@ from paddock.runner.schedule.dispatch import (
     StartRun,
     dispatch,
 )
+from paddock.runner.schedule.time_windows import TimeWindow
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 HOURLY = "schedule 0 * * * *"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.schedule.discovery import FolderLocks, FolderTaken
+from paddock.runner.schedule.folder_locks import FolderLocks, FolderTaken
 
 
 def test_the_second_says_who_holds_a_folder_and_gets_it_when_the_first_has_ended(

@@ -12,8 +12,9 @@ import pytest
 from paddock.engine.settings import PoolSettings
 from paddock.runner.daemon.prefect_auth import Signer
 from paddock.runner.schedule.prefect_queue import PrefectQueue, QueuedRun, QueueError, open_queue
-from paddock.runner.schedule.reconciler import Reconciler, SchedulePlanner
+from paddock.runner.schedule.reconciler import Reconciler
 from paddock.runner.schedule.run_manager import Deployment, ManagerOptions, RunManager
+from paddock.runner.schedule.schedule_planner import SchedulePlanner
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.settings import Settings
 

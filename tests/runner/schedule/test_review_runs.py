@@ -15,11 +15,12 @@ from typing import Any, cast
 import pytest
 
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import Review, ReviewStore
+from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews import Review
 from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.schedule import reconciler
 from paddock.runner.schedule.prefect_queue import QueuedRun, QueueError
-from paddock.runner.schedule.reconciler import DecidedRun, ReviewRuns, decided_runs
+from paddock.runner.schedule.review_runs import DecidedRun, ReviewRuns, decided_runs
 from paddock.runner.schedule.run_manager import OnEnd, RunManager
 from tests.runner.review.served_page import ServedPage
 

@@ -9,13 +9,8 @@ import pytest
 
 from paddock.engine.settings import PoolSettings
 from paddock.runner.daemon.prefect_auth import Signer
-from paddock.runner.schedule.triggered_pipeline import (
-    NotAdmitted,
-    TriggeredPipeline,
-    admitted_order,
-    read_triggered_pipeline,
-    unsigned_order,
-)
+from paddock.runner.schedule.admission import NotAdmitted, admitted_order, unsigned_order
+from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.settings import Settings
 from paddock.runner.workers.flow_order import order_of
 

@@ -6,7 +6,7 @@ import os
 import socket
 from pathlib import Path
 
-from paddock.runner.schedule.up import notify_systemd, watchdog_interval_s
+from paddock.runner.schedule.systemd_notify import notify_systemd, watchdog_interval_s
 
 
 def test_it_is_told_over_its_socket_and_no_one_minds_where_there_is_none(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.runner.schedule.webhooks import (
+from paddock.runner.schedule.webhook_signatures import (
     GITHUB_HEADER,
     OWN_HEADER,
     BadSignature,

@@ -23,14 +23,16 @@ from paddock.engine.system import socket_owners
 from paddock.runner.schedule.reconciler import MOST_TOGETHER, Reconciler, calls_together
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.schedule.up_status import StatusAccess, make_status_app
-from paddock.runner.schedule.webhooks import (
-    MOST_BODY_BYTES,
-    MOST_INPUT_BYTES,
-    OWN_HEADER,
+from paddock.runner.schedule.webhook_queue import (
     AcceptedCall,
     CallReceipt,
     WebhookQueue,
     WebhookQueueBroken,
+)
+from paddock.runner.schedule.webhook_signatures import OWN_HEADER
+from paddock.runner.schedule.webhooks import (
+    MOST_BODY_BYTES,
+    MOST_INPUT_BYTES,
     WebhookQueueFull,
     Webhooks,
     webhook_table,

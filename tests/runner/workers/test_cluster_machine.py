@@ -20,8 +20,9 @@ from paddock.engine.system.retry import Backoff
 from paddock.runner.daemon import prefect_client as prefect_client_module
 from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.settings import UnattendedSettings
-from paddock.runner.workers import cluster_machine
-from paddock.runner.workers.cluster_machine import ClusterFinding, prepare_cluster
+from paddock.runner.workers import cluster_checks
+from paddock.runner.workers.cluster_checks import ClusterFinding
+from paddock.runner.workers.cluster_machine import prepare_cluster
 from tests.postgres import Postgres
 from tests.prefect_server import prefect_client
 from tests.runner.world import settings
@@ -70,7 +71,7 @@ def test_a_real_cluster_is_made_and_found_ready_the_next_time(
 
 
 FIRST_FORM = {
-    "name": cluster_machine.CRASH_AUTOMATION,
+    "name": cluster_checks.CRASH_AUTOMATION,
     "description": "Made by `paddock cluster init`.",
     "enabled": True,
     "trigger": {
@@ -116,7 +117,7 @@ def test_an_automation_of_an_earlier_version_is_replaced(
     foreign = {**FIRST_FORM, "name": "another team's", "description": ""}
     posted(prefect_api, "/automations/", foreign)
     before = automations(prefect_api)
-    asyncio.run(cluster_machine.renew_crash_automation(prefect_api))
+    asyncio.run(cluster_checks.renew_crash_automation(prefect_api))
     after = automations(prefect_api)
     assert set(after) == set(before)
     changed = {id_ for id_ in after if after[id_]["trigger"] != before[id_]["trigger"]}
@@ -127,7 +128,7 @@ def test_an_automation_of_an_earlier_version_is_replaced(
     assert (after[ours]["name"], after[ours]["enabled"]) == (
         before[ours]["name"], before[ours]["enabled"]
     )  # fmt: skip
-    found = named(asyncio.run(cluster_machine.check_prefect(prefect_api, "letters")))
+    found = named(asyncio.run(cluster_checks.check_prefect(prefect_api, "letters")))
     state = "warning" if change.get("enabled") is False else "ok"
     assert found["lost machines"].state == state
     assert set(automations(prefect_api)) == set(before)
@@ -141,8 +142,8 @@ times over ("database is locked"), and takes events that come together in any or
 @pytest.mark.usefixtures("no_automations")
 def test_only_our_own_silent_runs_are_marked_as_crashed(prefect_api: str, monkeypatch: Any) -> None:
     # Prefect takes 10, but a busy machine may need as long between a heartbeat and its state.
-    monkeypatch.setattr(cluster_machine, "SILENT_S", 30)
-    asyncio.run(cluster_machine.check_prefect(prefect_api, "letters"))
+    monkeypatch.setattr(cluster_checks, "SILENT_S", 30)
+    asyncio.run(cluster_checks.check_prefect(prefect_api, "letters"))
     shown = {"Suspended": "PAUSED", "Paused": "PAUSED", "Quarantined": "FAILED"}
     ids = []
     for tags in (["another team's"], [], ["paddock"], *[[SHARE_TAG]] * 4):
@@ -195,7 +196,7 @@ def test_a_server_with_prefects_own_settings_is_told_how_to_start_it() -> None:
     async def main() -> list[ClusterFinding]:
         transport = httpx.MockTransport(answer)
         async with httpx.AsyncClient(transport=transport, base_url="http://prefect") as api:
-            return await cluster_machine._check_server_settings(api)
+            return await cluster_checks._check_server_settings(api)
 
     (found,) = asyncio.run(main())
     assert found.state == "warning"
@@ -220,8 +221,8 @@ async def test_a_server_whose_database_is_locked_for_a_moment_is_asked_again(
     transport = httpx.MockTransport(answer)
     async with httpx.AsyncClient(transport=transport, base_url="http://prefect") as api:
         made = [
-            await cluster_machine._check_work_pool(api, "letters"),
-            await cluster_machine._make_crash_automation(api),
+            await cluster_checks._check_work_pool(api, "letters"),
+            await cluster_checks._make_crash_automation(api),
         ]
     assert [finding.state for finding in made] == ["made", "made"]
     assert not locked
@@ -229,7 +230,7 @@ async def test_a_server_whose_database_is_locked_for_a_moment_is_asked_again(
 
 def test_a_work_pool_of_another_type_is_refused(prefect_api: str) -> None:
     posted(prefect_api, "/work_pools/", {"name": "docks", "type": "docker"})
-    found = named(asyncio.run(cluster_machine.check_prefect(prefect_api, "docks")))["work pool"]
+    found = named(asyncio.run(cluster_checks.check_prefect(prefect_api, "docks")))["work pool"]
     assert found == ClusterFinding(
         "work pool",
         "wrong",
@@ -239,7 +240,7 @@ def test_a_work_pool_of_another_type_is_refused(prefect_api: str) -> None:
 
 
 def test_an_api_that_is_not_there_is_named() -> None:
-    found = asyncio.run(cluster_machine.check_prefect("http://127.0.0.1:1/api", "p"))
+    found = asyncio.run(cluster_checks.check_prefect("http://127.0.0.1:1/api", "p"))
     words = "its API at http://127.0.0.1:1/api cannot be used (All connection attempts failed)."
     assert [(one.state, one.words) for one in found] == [("wrong", words)]
 
@@ -247,7 +248,7 @@ def test_an_api_that_is_not_there_is_named() -> None:
 def test_a_database_without_rights_is_one_finding(server: Postgres, tmp_path: Path) -> None:
     server.say("create role visitor login")
     server.make("closed")
-    found = cluster_machine.check_database(server.url("closed", "visitor"), tmp_path)
+    found = cluster_checks.check_database(server.url("closed", "visitor"), tmp_path)
     assert [one.state for one in found] == ["wrong"]
     assert 'grant create on database "closed" to "visitor"' in found[0].words
 
@@ -255,12 +256,12 @@ def test_a_database_without_rights_is_one_finding(server: Postgres, tmp_path: Pa
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert [one.state for one in cluster_machine.check_folder(tmp_path)] == ["wrong"]
+    assert [one.state for one in cluster_checks.check_folder(tmp_path)] == ["wrong"]
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / ".paddock").write_text("")
-    found = cluster_machine.check_folder(tmp_path)
+    found = cluster_checks.check_folder(tmp_path)
     assert [(one.state, one.words) for one in found] == [
         ("wrong", "it cannot be used (File exists).")
     ]
@@ -268,8 +269,8 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 def test_a_clock_that_is_off_is_told(monkeypatch: Any, url: str, tmp_path: Path) -> None:
     real, began = time.time, time.monotonic()
-    monkeypatch.setattr("paddock.runner.workers.cluster_machine.time.time", lambda: real() - 60)
-    clock = named(cluster_machine.check_database(url, tmp_path))["clock"]
+    monkeypatch.setattr("paddock.runner.workers.cluster_checks.time.time", lambda: real() - 60)
+    clock = named(cluster_checks.check_database(url, tmp_path))["clock"]
     took_s = time.monotonic() - began
     off_s, _, words = clock.words.partition(" ")
     assert (clock.state, words) == ("wrong", "s behind the database's; 5 s are allowed")

@@ -172,7 +172,7 @@ def test_a_wrong_option_leaves_an_earlier_report(bills: Bills) -> None:
 
 def test_what_people_decided_is_gold(bills: Bills) -> None:
     from paddock.runner.ledger.ledger import Ledger
-    from paddock.runner.ledger.reviews import ReviewStore
+    from paddock.runner.ledger.review_store import ReviewStore
     from paddock.runner.review.decisions import ReviewDesk
 
     bills.edit("evidence.missing", "output.kind == 'food'")

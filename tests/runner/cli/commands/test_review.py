@@ -16,7 +16,8 @@ from typer.testing import CliRunner, Result
 from paddock.runner.cli.application import application
 from paddock.runner.ledger.calibration import reviewed_fields
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import Question, Review, ReviewStore
+from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews import Question, Review
 from paddock.runner.review.decisions import ReviewDesk
 from tests.runner.cli.commands.terminal import CTRL_C, terminal
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from paddock.runner.folders.deleted_files import MissingFiles, is_mass_deletion, is_other_folder
 from paddock.runner.folders.folder_identity import FolderIdentity, known_folder
+from paddock.runner.folders.missing_files import MissingFiles, is_mass_deletion, is_other_folder
 
 SHARE, POINT = FolderIdentity("7:1"), FolderIdentity("1:9")
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.request import ChatRequest
+from paddock.runner.ledger.damaged_rows import row_faults
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.sqlite_file import SqliteDatabase, row_faults
+from paddock.runner.ledger.sqlite_file import SqliteDatabase
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.lineage.traces import PathLineage
 from paddock.runner.progress.report import Report

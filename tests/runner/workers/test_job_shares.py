@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.runner.progress.drain import STOP_REQUESTED
-from paddock.runner.workers.delegation import JobEnd, JobShare, StartShare, decide_shares
+from paddock.runner.workers.job_shares import JobEnd, JobShare, StartShare, decide_shares
 
 INTERRUPTED = "Interrupted; the same command continues."
 

@@ -20,7 +20,7 @@ from paddock.engine.system import crash_suspects
 from paddock.engine.system.crash_suspects import SuspectRoom
 from paddock.runner.api import run_async
 from paddock.runner.core.block_work import ItemWork
-from paddock.runner.core.retry_and_quarantine import CrashHistory, CrashSuspects
+from paddock.runner.core.deadly_items import CrashHistory, CrashSuspects
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.stale_reasons import ItemVerdict
 from paddock.runner.ledger.entries import AttemptRow, Entry

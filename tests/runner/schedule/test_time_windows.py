@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.runner.schedule.cron import TimeWindow
+from paddock.runner.schedule.time_windows import TimeWindow
 
 PARIS = ZoneInfo("Europe/Paris")
 times = st.times().map(lambda at: at.replace(second=0, microsecond=0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from paddock.runner.schedule.dispatch import NoRestart, RestartRun, RunEnding, after_ending
+from paddock.runner.schedule.run_endings import NoRestart, RestartRun, RunEnding, after_ending
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 

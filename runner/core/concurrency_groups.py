@@ -1,0 +1,190 @@
+"""Concurrency groups: of their runs one goes at a time.
+
+A group's turn is a lock in the state folder; with a ledger in PostgreSQL, the database holds it for
+all machines, and runs that machines do together have one turn together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from paddock.engine.system.tasks import running
+from paddock.engine.system.text import canonical_json
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.run_locks import FileGroupTurn, Locked, SkippedByGroup
+from paddock.runner.progress.drain import StopGate
+
+from .work_claims import WorkClaims
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from paddock.pipelines.model import Pipeline
+    from paddock.runner.bind.bound import BoundPlan
+    from paddock.runner.ledger.run_locks import LockHolder
+    from paddock.runner.settings import Settings
+
+
+GROUP_FOLDER = "groups"
+TURN_POLL_S = 0.5
+TURN_HEARTBEAT_S = 2.0
+
+GIVES_WAY_REASON = "A newer run of its group takes its place"
+
+
+class GroupTurn(Protocol):
+    """One run's turn in a concurrency group. Blocking."""
+
+    def take(self) -> LockHolder | None:
+        """Take the turn; return who holds it, None if it is ours now."""
+
+    def request_release(self) -> None:
+        """Ask runs that began earlier to stop."""
+
+    def is_lost(self) -> bool:
+        """Send a heartbeat; return whether a newer run wants the turn, or has it."""
+
+    def leave(self) -> None:
+        """Release the turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnWait:
+    """How long to wait for a turn, and how to report that."""
+
+    longest_s: float | None
+    is_over: Callable[[], bool]
+    note: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyGroup:
+    """The group of a run: a hashed name, and its rule."""
+
+    name: str
+    on_conflict: str
+
+
+def concurrency_group(bound: BoundPlan) -> ConcurrencyGroup | None:
+    """Return a run's group; None where it has none.
+
+    Raises:
+        PipelineError: the name cannot be made.
+    """
+    rule: Any = bound.pipeline.concurrency
+    if rule is None or (rule.group is None and rule.on_conflict == "queue"):
+        return None
+    scope = {"inputs": bound.inputs}
+    if rule.group is not None:
+        written = str(rendered_value(bound.pipeline, rule.group, scope, ("concurrency", "group")))
+    else:
+        written = canonical_json([str(bound.file), bound.folder_inputs])
+    return ConcurrencyGroup(hashlib.sha256(written.encode()).hexdigest()[:32], rule.on_conflict)
+
+
+def rendered_value(
+    pipeline: Pipeline, written: Any, scope: Mapping[str, Any], at: tuple[str | int, ...]
+) -> Any:
+    """Render the value at `at`, outside of the steps.
+
+    Raises:
+        PipelineError: it cannot be filled in.
+    """
+    try:
+        return Value.of(written).render(scope)
+    except ExpressionError as error:
+        what = f"`{'.'.join(str(part) for part in (*at, *error.path))}`: {error.message}."
+        fault = Fault(what, error.remedy, pipeline.mark((*at, *error.path)))
+        raise PipelineError([fault]) from error
+
+
+@asynccontextmanager
+async def group_turn(
+    bound: BoundPlan,
+    settings: Settings,
+    claims: WorkClaims | None,
+    run: str,
+    stop_gate: StopGate,
+    wait: TurnWait,
+) -> AsyncIterator[None]:
+    """Hold the turn in the run's concurrency group, if it has one; wait for it as its file says.
+
+    A newer run that takes its place closes the stop gate.
+
+    Raises:
+        SkippedByGroup: the group is busy, and the file says `skip`.
+        Locked: the deadline passed, or the run is stopped.
+        LedgerError: PostgreSQL, which knows whose turn it is, cannot be used.
+    """
+    group = concurrency_group(bound)
+    if group is None:
+        yield
+        return
+    part: GroupTurn
+    if claims is not None:
+        part = claims.turn_in(group.name, run)
+    else:
+        part = FileGroupTurn(Path(settings.state_dir) / GROUP_FOLDER, group.name, run)
+    # Its own thread: the default ones may be busy with files for long.
+    with ThreadPoolExecutor(1, thread_name_prefix="turn") as thread:
+        own = _OwnTurn(part, thread)
+        try:
+            await own.take(group, wait)
+            async with running(own.keep(stop_gate)):
+                yield
+        finally:
+            with suppress(LedgerError):  # then the missing heartbeat releases it
+                await own.do(part.leave)
+
+
+class _OwnTurn:
+    """The turn of this run, taken in a thread."""
+
+    def __init__(self, part: GroupTurn, thread: ThreadPoolExecutor) -> None:
+        self._part = part
+        self._thread = thread
+
+    async def do(self, action: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, action)
+
+    async def take(self, group: ConcurrencyGroup, wait: TurnWait) -> None:
+        """Wait until the turn is ours."""
+        began, told = time.monotonic(), ""
+        while (busy := await self.do(self._part.take)) is not None:
+            if group.on_conflict == "skip":
+                raise SkippedByGroup(
+                    f"{busy} of the same group was at work, and `on_conflict` is `skip`: "
+                    f"this one is left out."
+                )
+            if group.on_conflict == "cancel_running":
+                await self.do(self._part.request_release)
+            if told != str(busy):
+                told = str(busy)
+                wait.note(f"waiting for {told}, which is of the same group")
+            if wait.is_over():
+                raise Locked("Interrupted while waiting for another run.")
+            if wait.longest_s is not None and time.monotonic() - began > wait.longest_s:
+                raise Locked(
+                    f"{busy} is of the same group and did not end within {wait.longest_s:g} s. "
+                    f"Wait for it, or end it."
+                )
+            await asyncio.sleep(TURN_POLL_S)
+
+    async def keep(self, stop_gate: StopGate) -> None:
+        """Keep the turn; close the gate once it is another run's."""
+        while True:
+            await asyncio.sleep(TURN_HEARTBEAT_S)
+            with suppress(LedgerError):  # the next record raises it
+                if await self.do(self._part.is_lost):
+                    stop_gate.close(GIVES_WAY_REASON, "interrupted")
+                    return

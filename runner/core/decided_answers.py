@@ -1,0 +1,130 @@
+"""What a person's decision makes of an answer: accepted, edited or rejected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import Any
+
+from paddock.engine.system.text import canonical_json
+from paddock.runner.ledger.asked_before import is_same_value
+from paddock.runner.ledger.reviews import Review
+
+from .review_questions import answer_of, iso_time
+
+MODE_OPTION = "--review accept"
+"""Who decided, where a run was told to accept everything."""
+
+
+def decided_outputs(
+    outputs: Mapping[str, Any], review: Review, has_schema: bool, evidence: Any = None
+) -> dict[str, Any]:
+    """Return a step's outputs after an accepted or edited answer; `evidence`: of the new values."""
+    told: dict[str, Any] = {
+        "state": review.state,
+        "by": review.by,
+        "at": iso_time(review.decided_at),
+    }
+    if review.state != "edited":
+        return {**outputs, "review": told}
+    value = review.value
+    answer = {"text": value, "output": None, "undecided": []}
+    if has_schema:
+        answer |= {"text": json.dumps(value, ensure_ascii=False), "output": value}
+    told["value"] = value
+    was = answer_of(outputs)
+    mirrors = {
+        "evidence": _after_edit(outputs.get("evidence"), evidence, was, value),
+        "confidence": _after_edit(
+            outputs.get("confidence"), _of_person(outputs.get("confidence"), value), was, value
+        ),
+    }
+    return {**outputs, **answer, **mirrors, "review": told}
+
+
+_FROM_PERSON = {"p": None, "raw": None, "second": None, "second_p": None, "is_calibrated": False}
+"""The confidence of a value that a person wrote: no model was asked."""
+
+
+def _of_person(confidence: Any, value: Any) -> Any:
+    """Return the confidence of a value that a person wrote; None where there was none before."""
+    if confidence is None:
+        return None
+    if isinstance(value, Mapping):
+        return {name: _of_person(confidence, one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_of_person(confidence, one) for one in value]
+    return _FROM_PERSON
+
+
+def _after_edit(before: Any, new: Any, was: Any, value: Any) -> Any:
+    """Return a mirror of an edited answer: that from before for the fields that were not edited.
+
+    Elements of a list are the same where their values are, so one that is added or removed leaves
+    the others theirs.
+
+    >>> _after_edit({"a": 1, "b": 2}, {"a": 3, "b": 4}, {"a": "x", "b": "y"}, {"a": "x", "b": "z"})
+    {'a': 1, 'b': 4}
+    """
+    if before is None:
+        return new
+    if is_same_value(was, value):
+        return before
+    if all(isinstance(one, Mapping) for one in (before, was, value)):
+        held = new if isinstance(new, Mapping) else {}
+        return {
+            name: _after_edit(before.get(name), held.get(name), was[name], one)
+            if name in was
+            else held.get(name)
+            for name, one in value.items()
+        }
+    if all(isinstance(one, list) for one in (before, was, value)) and len(before) == len(was):
+        return _list_after_edit(before, new if isinstance(new, list) else (), was, value)
+    return new
+
+
+def _list_after_edit(
+    before: Sequence[Any], new: Sequence[Any], was: Sequence[Any], value: Sequence[Any]
+) -> list[Any]:
+    others = [*new, *[None] * len(value)]
+    return [
+        other if origin is None else _after_edit(before[origin], other, was[origin], element)
+        for origin, other, element in zip(_origins(was, value), others, value, strict=False)
+    ]
+
+
+def _origins(was: Sequence[Any], now: Sequence[Any]) -> list[int | None]:
+    """Return for each element of a list where it was before; None: it is new."""
+    found: list[int | None] = [None] * len(now)
+    before, after = ([canonical_json(one) for one in items] for items in (was, now))
+    same = SequenceMatcher(None, before, after, autojunk=False)
+    for kind, i, i_end, j, j_end in same.get_opcodes():
+        if kind == "equal" or (kind == "replace" and i_end - i == j_end - j):
+            found[j:j_end] = range(i, i_end)
+    return found
+
+
+def accepted_unseen(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a step's outputs where the run was told to accept what no one has seen."""
+    return {**outputs, "review": {"state": "accepted", "by": MODE_OPTION, "at": None}}
+
+
+def decision_text(review: Review) -> str:
+    if review.state == "expired":
+        return "no one decided in time"
+    words = f"{review.state} by {review.by}"
+    return f"{words}: {review.reason}" if review.reason else words
+
+
+def n_rejections(review: Review | None, document: str, *, is_tried_again: bool) -> int:
+    """Return how many rejected answers about an unchanged document were tried again.
+
+    `is_tried_again`: another answer is wanted in place of the present one, too.
+    """
+    if review is None:
+        return 0
+    told = [(one.get("state"), one.get("document_sha256")) for one in review.earlier]
+    if is_tried_again:
+        told.append((review.state, review.subject.get("document_sha256")))
+    return told.count(("rejected", document))

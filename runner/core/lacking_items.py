@@ -1,0 +1,71 @@
+"""Items of a block that failed, so that what reads its results lacks theirs.
+
+An output over the results of a block is not made again where all items behind it failed: the old
+one is worth more than an empty one, and the next run, with the fault mended, makes it. Where some
+failed, the run says which are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from paddock.engine.system.text import listed
+
+from .failures import StepFailed
+
+MAX_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LackingItems:
+    """Items of a block that failed, so that what reads its results lacks theirs."""
+
+    block: str
+    keys: tuple[str, ...]
+    n_all: int
+    """Of failed items and those with a result; skipped and waiting ones are not counted."""
+    error: str
+    """Of the first one."""
+    is_transient: bool
+
+    @property
+    def has_nothing(self) -> bool:
+        """Whether no item has a result."""
+        return len(self.keys) == self.n_all
+
+    def why_left(self) -> str:
+        """Return why a step that reads the results is left as it is."""
+        if self.n_all == 1:
+            return f"the only item of '{self.block}' failed"
+        return f"all {self.n_all:,} items of '{self.block}' failed"
+
+    def note(self, step: str) -> str:
+        """Return what a step lacks that was made of the other items."""
+        n, named = len(self.keys), listed(self.keys, MAX_NAMED)
+        of = f"{n:,} of {self.n_all:,} items of '{self.block}', which failed"
+        return f"'{step}' is made without {of}: {named}"
+
+
+def lacking_of(
+    references: frozenset[tuple[str, ...]], lacking: Mapping[str, LackingItems]
+) -> list[LackingItems]:
+    """Return the blocks whose results are read and lack items; `failed` and `counts` tell it."""
+    if not lacking:
+        return []
+    read = {
+        path[1]
+        for path in references
+        if path[:1] == ("steps",) and len(path) > 1 and path[2:3] in ((), ("results",))
+    }
+    return [lacking[block] for block in sorted(read & lacking.keys())]
+
+
+def refuse_empty_results(
+    step: str, references: frozenset[tuple[str, ...]], lacking: Mapping[str, LackingItems]
+) -> None:
+    """Raise `StepFailed` where a step would read a nested block's results, and all items failed."""
+    for one in lacking_of(references, lacking):
+        if one.has_nothing:
+            cause = "io" if one.is_transient else "other"
+            raise StepFailed(step, f"{one.why_left()}: {one.error}", cause=cause)

@@ -1,0 +1,153 @@
+"""Queries of many items in few requests: texts to embed that come at the same time go together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from paddock.engine.errors import EngineError
+from paddock.engine.request import (
+    ChatRequest,
+    EmbedReply,
+    EmbedRequest,
+    ForwardingPool,
+    ModelSpec,
+    Pool,
+    Stream,
+    Usage,
+)
+
+MOST_QUERY_TEXTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _WaitingQuery:
+    request: EmbedRequest
+    reply: asyncio.Future[EmbedReply]
+
+
+class QueryBatches(ForwardingPool):
+    """A pool around another one: what the queries of one step ask is embedded in batches.
+
+    Used in one event loop.
+    The first that waits sends all that wait, and those that are expected, so that a block's
+    queries are few calls. Where that fails, each request is sent by itself.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._waiting: dict[str, list[_WaitingQuery]] = defaultdict(list)
+        """By what requests of one batch have in common."""
+        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._expected: Iterator[str] = iter(())
+        self._ready: dict[tuple[str, str], EmbedReply] = {}
+        """By that, and the text: replies to what was expected, until it is asked."""
+
+    async def pool_of(self, model: ModelSpec) -> Pool:
+        return self._pool
+
+    def chat(self, request: ChatRequest) -> Stream:
+        return self._pool.chat(request)
+
+    def expect(self, texts: Iterator[str]) -> None:
+        """Embed these with what is asked next, as they fit in."""
+        self._expected = texts
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        kind = repr(replace(request, texts=()))
+        own = _WaitingQuery(request, asyncio.get_running_loop().create_future())
+        waiting = self._waiting[kind]
+        waiting.append(own)
+        try:
+            if not self._is_ready(kind, own):
+                async with self._turns[kind]:
+                    await asyncio.sleep(0)  # items that begin together ask together
+                    while not self._is_ready(kind, own):
+                        await self._send(kind, waiting)
+        finally:
+            if own in waiting:
+                waiting.remove(own)
+        return own.reply.result()
+
+    def _is_ready(self, kind: str, own: _WaitingQuery) -> bool:
+        """Return whether a request has its reply, also one that was expected."""
+        if not own.reply.done() and len(own.request.texts) == 1:
+            reply = self._ready.pop((kind, own.request.texts[0]), None)
+            if reply is not None:
+                own.reply.set_result(reply)
+        return own.reply.done()
+
+    async def _send(self, kind: str, waiting: list[_WaitingQuery]) -> None:
+        """Send what waits, at most so many texts; the first request is always among it."""
+        batch = _first_queries(waiting)
+        texts = tuple(text for query in batch for text in query.request.texts)
+        more = islice(self._expected, max(0, MOST_QUERY_TEXTS - len(texts)))
+        expected = tuple(text for text in dict.fromkeys(more) if text not in texts)
+        request = replace(batch[0].request, texts=texts + expected)
+        try:
+            whole = await self._pool.embed(request)
+        except EngineError as error:
+            if expected:  # one of these may be the reason
+                self._expected = iter(())
+            elif len(batch) == 1:
+                batch[0].reply.set_exception(error)
+                waiting.remove(batch[0])
+            else:
+                await self._send_alone(batch, waiting)
+            return
+        sizes = [len(query.request.texts) for query in batch] + [1] * len(expected)
+        replies = iter(_divided(whole, request.texts, sizes))
+        for query, reply in zip(batch, replies, strict=False):
+            if query in waiting:  # else it was cancelled meanwhile
+                query.reply.set_result(reply)
+                waiting.remove(query)
+        kept = {(kind, text): reply for text, reply in zip(expected, replies, strict=True)}
+        self._ready = dict(islice(self._ready.items(), MOST_QUERY_TEXTS)) | kept
+
+    async def _send_alone(
+        self, batch: Sequence[_WaitingQuery], waiting: list[_WaitingQuery]
+    ) -> None:
+        for query in batch:
+            try:
+                query.reply.set_result(await self._pool.embed(query.request))
+            except EngineError as error:
+                query.reply.set_exception(error)
+            waiting.remove(query)
+
+
+def _first_queries(waiting: Sequence[_WaitingQuery]) -> list[_WaitingQuery]:
+    """Return as many as one request holds: the first at least."""
+    batch: list[_WaitingQuery] = []
+    n_texts = 0
+    for query in waiting:
+        n_texts += len(query.request.texts)
+        if batch and n_texts > MOST_QUERY_TEXTS:
+            break
+        batch.append(query)
+    return batch
+
+
+def _divided(whole: EmbedReply, texts: Sequence[str], sizes: Sequence[int]) -> list[EmbedReply]:
+    """Return a reply for each so many texts; tokens by the length of the texts."""
+    left, rest, begin = whole.usage.prompt_tokens, sum(map(len, texts)), 0
+    made = []
+    for size in sizes:
+        end = begin + size
+        n_chars = sum(map(len, texts[begin:end]))
+        n_tokens = round(left * n_chars / rest) if rest else left
+        left, rest = left - n_tokens, rest - n_chars
+        usage = whole.usage if len(sizes) == 1 else Usage(prompt_tokens=n_tokens)
+        made.append(
+            replace(
+                whole,
+                vectors=whole.vectors[begin:end],
+                usage=usage,
+                n_pieces=whole.n_pieces[begin:end],
+                n_cut_tokens=whole.n_cut_tokens[begin:end],
+            )
+        )
+        begin = end
+    return made

@@ -1,0 +1,224 @@
+"""When an answer waits for a person, and the sentences that say why.
+
+Of the parts of `when` that `or` joins, those that hold count, and of what. Where `when` is always
+true, it is what is most in doubt about the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from paddock.engine.system.samples import SEED, draw
+from paddock.engine.system.text import one_line, path_text
+from paddock.pipelines.expressions import Expression, ExpressionError
+from paddock.pipelines.model import ReviewSpec
+from paddock.runner.bind.scope import evidence_of_whole, review_names
+from paddock.steps.llm.confidence import is_confidence
+
+from .review_questions import MOST_REASON_CHARS
+
+
+def is_due(spec: ReviewSpec, scope: Mapping[str, Any], outputs: Mapping[str, Any]) -> bool:
+    """Return whether a person has to look at a step's answer.
+
+    Raises:
+        ExpressionError: `when` cannot be evaluated.
+    """
+    return bool(spec.when.evaluate({**scope, **review_names(outputs)}))
+
+
+def is_drawn(spec: ReviewSpec, step: str, item: str) -> bool:
+    """Return whether an item belongs to the random share that is asked about: always the same."""
+    return spec.also is not None and draw(SEED, f"review\n{step}\n{item}") < spec.also
+
+
+def asked_because(
+    spec: ReviewSpec, scope: Mapping[str, Any], outputs: Mapping[str, Any], *, is_drawn: bool
+) -> dict[str, Any]:
+    """Return why an answer is asked about, as its question keeps it.
+
+    `share` is None for an answer that was decided on before, and would not be asked about now.
+    """
+    due = is_due(spec, scope, outputs)
+    why = due_reasons(spec.when, {**scope, **review_names(outputs)}, outputs) if due else []
+    if spec.also is not None and is_drawn and not due:
+        why = [f"a random check: {100 * spec.also:g}% of those that are sure"]
+    return {
+        "due": why,
+        "least": least_sure(outputs),
+        "share": spec.also if due or is_drawn else None,
+        "is_sampled": is_drawn and not due,
+    }
+
+
+def least_sure(outputs: Mapping[str, Any]) -> float | None:
+    """Return the least probability of an answer's fields; None where none is known."""
+    return min((p for _, p in _leaves(outputs.get("confidence"))), default=None)
+
+
+MOST_REASONS = 6
+
+_MOST_NAMED = 4
+_IN_DOUBT = 0.85
+"""Probability below which a field is named where `when` says nothing: the page's own mark."""
+_MOST_CHARS = 40
+"""Of a value."""
+_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\w+|\s+|.""", re.DOTALL)
+LEAST_CONFIDENCE = re.compile(r"\s*confidence\.min\s*(<=?)\s*(\d*\.?\d+)\s*")
+_MISSING = re.compile(
+    r"\s*evidence\.missing\s*(?:\|\s*(?:length|count)\s*(?:>\s*0|!=\s*0|>=\s*1)?)?\s*"
+)
+
+
+def due_reasons(
+    when: Expression, scope: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> list[str]:
+    """Return why an answer is due, a short sentence each; `scope` has the names of `when`."""
+    found: list[str] = []
+    for part in parts_that_hold(when, scope):
+        found += _of_part(part, scope, outputs)
+    found = found or list(doubts(outputs))
+    return [one_line(one, MOST_REASON_CHARS) for one in dict.fromkeys(found)][:MOST_REASONS]
+
+
+def parts_that_hold(when: Expression, scope: Mapping[str, Any]) -> list[str]:
+    """Return the parts of a condition that `or` joins and that are true."""
+    return [part for part in split_at(when.source, "or") if _holds(part, scope)]
+
+
+def doubts(outputs: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is in doubt about an answer: values that stand nowhere, and unsure ones."""
+    missing = evidence_of_whole(outputs.get("evidence"))["missing"]
+    if missing:
+        yield _missing_text(missing)
+    yield from outputs.get("undecided") or ()
+    yield from _unsure(outputs, _IN_DOUBT)
+
+
+def split_at(source: str, word: str) -> list[str]:
+    """Split an expression at `or` or `and`, but not within brackets, texts or a choice.
+
+    >>> split_at("a < 1 or (b or c) or d == ' or '", "or")
+    ['a < 1', '(b or c)', "d == ' or '"]
+    """
+    source = _without_brackets(source.strip())
+    parts, depth = [""], 0
+    for token in _TOKEN.findall(source):
+        depth += (token in "([{") - (token in ")]}")
+        if depth == 0 and token in ("if", "else"):
+            return [source]
+        if depth == 0 and token == word:
+            parts.append("")
+        else:
+            parts[-1] += token
+    return [part.strip() for part in parts]
+
+
+def _without_brackets(source: str) -> str:
+    """Return an expression without brackets around the whole."""
+    while source.startswith("(") and source.endswith(")"):
+        depth = 0
+        tokens = _TOKEN.findall(source)
+        for number, token in enumerate(tokens):
+            depth += (token in "([{") - (token in ")]}")
+            if depth == 0 and number + 1 < len(tokens):
+                return source
+        source = source[1:-1].strip()
+    return source
+
+
+def _holds(part: str, scope: Mapping[str, Any]) -> bool:
+    try:
+        return bool(Expression.of(part).evaluate(scope))
+    except ExpressionError:  # one that a part before it guards
+        return False
+
+
+def _of_part(part: str, scope: Mapping[str, Any], outputs: Mapping[str, Any]) -> Iterator[str]:
+    for one in split_at(part, "and"):
+        if len(split_at(one, "or")) > 1:
+            yield from (
+                words
+                for inner in split_at(one, "or")
+                if _holds(inner, scope)
+                for words in _of_part(inner, scope, outputs)
+            )
+        elif found := LEAST_CONFIDENCE.fullmatch(one):
+            yield from _unsure(outputs, float(found[2]), is_equal_too=found[1] == "<=")
+        elif re.fullmatch(r"undecided(?:\s*\|\s*(?:length|count))?(?:\s*>\s*0)?", one):
+            yield from scope["undecided"]
+        elif _MISSING.fullmatch(one):
+            yield _missing_text(evidence_of_whole(outputs.get("evidence"))["missing"])
+        else:
+            yield from _values_read(one, scope)
+
+
+def _missing_text(paths: Sequence[str]) -> str:
+    verb = "stands" if len(paths) == 1 else "stand"
+    return f"{_listed([path or 'the answer' for path in paths])} {verb} nowhere"
+
+
+def _unsure(
+    outputs: Mapping[str, Any], least: float, *, is_equal_too: bool = False
+) -> Iterator[str]:
+    """Yield the fields with a probability below `least`, the least sure first."""
+    confidence = outputs.get("confidence")
+    if confidence is None:
+        if outputs.get("output") is not None and least < 1 and is_equal_too:
+            yield "no confidence is known"
+        return
+    found = sorted(
+        (p, path_text(path))
+        for path, p in _leaves(confidence)
+        if p < least or (is_equal_too and p == least)
+    )
+    for p, path in found[:_MOST_NAMED]:
+        yield f"{path or 'the answer'} has {p:.0%}"
+    if len(found) > _MOST_NAMED:
+        yield f"{len(found) - _MOST_NAMED} more are below {least:.0%}"
+
+
+def _leaves(
+    confidence: Any, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], float]]:
+    if is_confidence(confidence):
+        if confidence["raw"] is not None:
+            yield path, float(confidence["p"] or 0.0)
+    elif isinstance(confidence, Mapping | list):
+        pairs = confidence.items() if isinstance(confidence, Mapping) else enumerate(confidence)
+        for name, inner in pairs:
+            yield from _leaves(inner, (*path, name))
+
+
+def _values_read(part: str, scope: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a part with the values that it reads; nothing of a constant."""
+    named = []
+    for path in sorted(Expression.of(part).references):
+        value: Any = scope
+        for name in path:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if not isinstance(value, Mapping | list):
+            shown = value if isinstance(value, str) else _number_text(value)
+            named.append(f"{'.'.join(path)} is {one_line(shown, _MOST_CHARS)}")
+        else:
+            named.append("")
+    if named:
+        told = _listed([one for one in named if one])
+        yield f"{one_line(part, 2 * _MOST_CHARS)}" + (f": {told}" if told else "")
+
+
+def _number_text(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _listed(words: Sequence[str]) -> str:
+    some = list(words[:_MOST_NAMED])
+    if len(words) > _MOST_NAMED:
+        some.append(f"{len(words) - _MOST_NAMED} more")
+    return " and ".join(filter(None, (", ".join(some[:-1]), some[-1]))) if some else ""

@@ -1,0 +1,99 @@
+"""Whether a question was asked before, so that a person who decided is not asked once more. Pure.
+
+It is the same question, or the same document has the answer that a person decided on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from .reviews import Question, Review, review_id
+
+MOST_EARLIER = 20
+"""Earlier decisions that are kept for each review."""
+
+
+def is_same_value(one: Any, other: Any) -> bool:
+    """Return whether two answers have the same values.
+
+    >>> is_same_value({"a": 1, "b": [2.0]}, {"b": [2], "a": 1.0}), is_same_value([1], [True])
+    (True, False)
+    """
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(is_same_value(one[k], other[k]) for k in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(is_same_value, one, other))
+    return isinstance(one, bool) is isinstance(other, bool) and bool(one == other)
+
+
+def stands(question: Question, old: Review) -> bool:
+    """Return whether a review answers a question.
+
+    It is the same question, or the same document now has the answer that a person decided on.
+    """
+    if old.state == "expired" and question.is_asked_again:
+        return False
+    if old.question == question.digest:
+        return True
+    document = question.subject.get("document_sha256")
+    return (
+        old.state in ("accepted", "edited")
+        and document == old.subject.get("document_sha256")
+        and is_same_value(question.subject.get("answer"), old.value)
+    )
+
+
+def with_decision(review: Review) -> tuple[Mapping[str, Any], ...]:
+    """Return the earlier decisions, the present one in front."""
+    told = {
+        "state": review.state,
+        "value": review.value,
+        "reason": review.reason,
+        "by": review.by,
+        "at": review.decided_at,
+        "question": review.question,
+        "document_sha256": review.subject.get("document_sha256"),
+    }
+    return (told, *review.earlier)[:MOST_EARLIER]
+
+
+def is_other_subject(question: Question, old: Review) -> bool:
+    """Return whether a question that was asked before is now asked in another way.
+
+    What a person sees and what holds for them may change while document and answer stay: whom it
+    is for, why it is asked, checks, confidence.
+    """
+    plain = json.loads(json.dumps(question.subject))
+    return plain != old.subject or question.until(old) != old.expires_at
+
+
+def new_review(question: Question, old: Review | None, now: float) -> Review:
+    """Return the review of a question that is new; `old`: of an earlier one at its place."""
+    new = Review(
+        scope=question.scope,
+        key=question.key,
+        step=question.step,
+        id=review_id(question.scope, question.key, question.step),
+        state="open",
+        question=question.digest,
+        run=question.run,
+        asked_at=now,
+        expires_at=None if question.ttl_s is None else now + question.ttl_s,
+        by=None,
+        decided_at=None,
+        is_applied=False,
+        lease_by=None,
+        lease_until=None,
+        reason=None,
+        earlier=old.earlier if old is not None else (),
+        subject=question.subject,
+    )
+    if old is None:
+        return new
+    if stands(question, old):
+        kept = {name: getattr(old, name) for name in ("state", "by", "decided_at", "value")}
+        return replace(new, **kept, asked_at=old.asked_at)
+    return replace(new, earlier=with_decision(old)) if old.is_decided else new

@@ -1,0 +1,46 @@
+"""Runs that died: those that the ledger calls running although their process is gone.
+
+On another machine that shares the ledger a run has died if it has sent no heartbeat for `SILENT_S`.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import psutil
+
+from .entries import RunRow
+from .ledger import Ledger
+
+DIED = "died"
+
+SILENT_S = 180.0  # machines that share a ledger send a heartbeat every 30 s
+_CLOCK_TOLERANCE_S = 5.0  # a process starts before its run, but clocks differ
+
+
+def run_status(row: RunRow, ledger: Ledger) -> str:
+    """Return a run's status, `died` for a running one without a process."""
+    if row.status != "running":
+        return row.status
+    if row.host not in (None, socket.gethostname()):
+        return DIED if ledger.is_shared and _is_silent(row, ledger) else row.status
+    return "running" if row.pid is not None and is_process_alive(row.pid, row.started) else DIED
+
+
+def _is_silent(row: RunRow, ledger: Ledger) -> bool:
+    """Return whether another machine's run has sent no heartbeat for `SILENT_S`."""
+    since = time.time() - SILENT_S
+    return row.started < since and not ledger.has_heartbeat(row.run, since)
+
+
+def is_process_alive(pid: int, started: float) -> bool:
+    """Return whether the process runs, and is not a later one with the same pid."""
+    try:
+        process = psutil.Process(pid)
+        is_old_enough = process.create_time() <= started + _CLOCK_TOLERANCE_S
+        return bool(is_old_enough and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.AccessDenied:
+        return True
+    except psutil.Error:
+        return False

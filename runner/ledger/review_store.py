@@ -1,0 +1,310 @@
+"""Reviews in the ledger: asked, decided, applied, each change one transaction.
+
+Runs ask, people decide, in different processes and on different machines. So every change first
+looks at what is there: a decision on a question that a run has replaced meanwhile is refused, and a
+run never overwrites a decision. Times are the database's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from .asked_before import is_other_subject, new_review, stands
+from .ledger import Ledger
+from .ledger_tables import Execute
+from .reviews import Question, Review, ReviewTerms, unknown_review
+
+HEAD_KEYS = (
+    "pipeline", "block", "item", "document", "document_sha256", "model", "digest", "when", "due",
+    "least", "by", "on_expiry", "around", "share", "is_sampled",
+)  # fmt: skip
+"""What lists of reviews show of a subject; `around`: scope and key of each item around it."""
+
+TermsByPlace = Mapping[tuple[str, str, str], ReviewTerms]
+"""By the file's name, the block (empty at the top) and the step."""
+
+
+def _under(terms: TermsByPlace, review: Review) -> Review:
+    """Return a review under the terms of its pipeline as it is now, where they are known."""
+    names = (str(review.subject.get(name) or "") for name in ("pipeline", "block"))
+    file, block = names
+    found = terms.get((file, block, review.step))
+    return review if found is None or review.state != "open" else found.of(review)
+
+
+_COLUMNS = (
+    "scope", "key", "step", "id", "state", "question", "run", "asked_at", "expires_at",
+    "decided_by", "decided_at", "is_applied", "lease_by", "lease_until", "reason", "earlier",
+    "head",
+)  # fmt: skip
+_LARGE = ("value", "value_object", "subject", "subject_object")
+_LIST = f"select {', '.join(_COLUMNS)} from reviews"
+_WHOLE = f"select {', '.join((*_COLUMNS, *_LARGE))} from reviews"
+_OF_ID = " where id = :id"
+_MARK = (
+    "select state, scope, step, count(*), sum(asked_at), sum(decided_at), sum(lease_until), "
+    "sum(expires_at), sum(length(head)), min(head) from reviews group by state, scope, step "
+    "order by state, scope, step"
+)  # terms are those of a step: where they change, one of the heads shows it
+_OF_PLACE = " where scope = :scope and key = :key and step = :step"
+_EXPIRE = (
+    "update reviews set state = 'expired', decided_at = :now, is_applied = 0, lease_by = null, "
+    "lease_until = null where state = 'open' and expires_at <= :now"
+)
+_WITHDRAW = "delete from reviews where id = :id and question = :question and state = 'open'"
+
+
+class ReviewStore:
+    """The reviews of one ledger. Methods that change something block until it is committed."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    # --- reading
+
+    def of_scope(
+        self, scope: str, keys: Collection[str] | None = None
+    ) -> dict[tuple[str, str], Review]:
+        """Return the reviews of a scope by key and step, in one query."""
+        found = self._rows(f"{_LIST} where scope = :scope", keys, scope=scope)
+        return {(one.key, one.step): one for one in map(self._review, found)}
+
+    def waiting(self, *, is_whole: bool = False) -> list[Review]:
+        """Return what is open, the oldest first; in one query."""
+        return self._listed("where state = 'open' order by asked_at, key, id", is_whole)
+
+    def decided(self, *, is_whole: bool = False) -> list[Review]:
+        """Return what is decided, the newest first."""
+        return self._listed("where state <> 'open' order by decided_at desc, key, id", is_whole)
+
+    def pending(self, terms: TermsByPlace = MappingProxyType({})) -> list[Review]:
+        """Return what is open, what no run has gone on with, and what is late, as expired."""
+        query = _LIST.replace(" from", f", {self.ledger.now} from", 1)
+        found = self._rows(
+            f"{query} where state = 'open' or is_applied = 0 order by asked_at, key, id"
+        )
+        reviews = ((_under(terms, self._review(row[:-1])), float(row[-1])) for row in found)
+        return [
+            replace(one, state="expired") if one.state == "open" and _is_late(one, now) else one
+            for one, now in reviews
+        ]
+
+    def undone(self) -> list[Review]:
+        """Return what was decided, or is late, and no run has gone on with."""
+        late = f"(state <> 'open' or expires_at <= {self.ledger.now})"
+        return self._listed(f"where is_applied = 0 and {late} order by asked_at, key, id", False)
+
+    def mark(self) -> str:
+        """Return a text that changes with every question, its terms, decision and lease."""
+        return json.dumps([list(row) for row in self._rows(_MARK)])
+
+    def get(self, id_: str) -> Review | None:
+        """Return a review with its whole subject and value."""
+        return next(map(self._review, self._rows(_WHOLE + _OF_ID, id=id_)), None)
+
+    def at(self, scope: str, key: str, step: str) -> Review | None:
+        """Return the review of a step's answer for an item, whole."""
+        found = self._rows(_WHOLE + _OF_PLACE, scope=scope, key=key, step=step)
+        return next(map(self._review, found), None)
+
+    def source_text(self, source: Mapping[str, Any]) -> str | None:
+        """Return the text of one of a subject's `sources`; None if its object is missing."""
+        if "text_object" not in source:
+            return str(source.get("text") or "")
+        stored = self.ledger.objects.get(source["text_object"])
+        return None if stored is None else stored.decode()
+
+    def _listed(self, which: str, is_whole: bool) -> list[Review]:
+        return [*map(self._review, self._rows(f"{_WHOLE if is_whole else _LIST} {which}"))]
+
+    def _rows(
+        self, query: str, keys: Collection[str] | None = None, **values: Any
+    ) -> Sequence[Sequence[Any]]:
+        return self.ledger.rows_of_keys(query, keys, **values)
+
+    def _review(self, row: Sequence[Any]) -> Review:
+        (scope, key, step, id_, state, question, run, asked_at, expires_at, by, decided_at,
+         is_applied, lease_by, lease_until, reason, earlier, head, *large) = row  # fmt: skip
+        value, subject = None, json.loads(head)
+        if large:
+            value = self.ledger.value(*large[:2])
+            subject = self.ledger.value(*large[2:])
+        return Review(
+            scope, key, step, id_, state, question, run, asked_at, expires_at, by, decided_at,
+            bool(is_applied), lease_by, lease_until, reason, tuple(json.loads(earlier)), subject,
+            value,
+        )  # fmt: skip
+
+    # --- what runs do
+
+    def ask(self, question: Question) -> Review:
+        """Ask, unless it was asked or decided before; return the review as it stands now.
+
+        The same question stands as it is, open or decided. A new answer to the same document
+        with the decided values takes over the decision. Any other question is asked, and the
+        decision before it becomes the first of `earlier`.
+        """
+
+        def ask(execute: Execute) -> Review:
+            now = self._now(execute)
+            place = {"scope": question.scope, "key": question.key, "step": question.step}
+            old = self._whole(execute, _OF_PLACE, place)
+            if old is not None and old.question == question.digest and stands(question, old):
+                if old.is_decided or not is_other_subject(question, old):
+                    return old
+                kept = replace(old, subject=question.subject, expires_at=question.until(old))
+                self._write(execute, kept, question.objects)
+                return kept
+            if old is None and question.renamed_from is not None:
+                former = self._whole(execute, _OF_PLACE, {**place, "key": question.renamed_from})
+                old = former if former is not None and stands(question, former) else None
+            asked = new_review(question, old, now)
+            self._write(execute, asked, question.objects)
+            return asked
+
+        return self.ledger.in_transaction(ask)
+
+    def apply(self, review: Review) -> Review | None:
+        """Mark that a run goes on with a decision; return None if it was undone meanwhile."""
+
+        def apply(execute: Execute) -> Review | None:
+            old = self._whole(execute, _OF_ID, {"id": review.id})
+            if old is None or (old.state, old.question) != (review.state, review.question):
+                return None
+            if not old.is_applied:
+                execute("update reviews set is_applied = 1 where id = :id", {"id": review.id})
+            return replace(old, is_applied=True)
+
+        return self.ledger.in_transaction(apply)
+
+    def renew(self, terms: TermsByPlace) -> None:
+        """Put open questions under the terms of their pipelines as they are now."""
+        for one in self.waiting():
+            if _under(terms, one) != one:
+                self.ledger.in_transaction(partial(self._renew, terms, one.id))
+
+    def _renew(self, terms: TermsByPlace, id_: str, execute: Execute) -> None:
+        old = self._whole(execute, _OF_ID, {"id": id_})
+        if old is not None and old.state == "open":
+            sources = old.subject.get("sources") or ()
+            objects = [one["text_object"] for one in sources if "text_object" in one]
+            self._write(execute, _under(terms, old), objects)
+
+    def expire(self) -> None:
+        """Close the open questions whose time is up."""
+        late = f"where state = 'open' and expires_at <= {self.ledger.now}"
+        if self._rows(f"select 1 from reviews {late} limit 1"):
+            self.ledger.in_transaction(
+                lambda execute: execute(_EXPIRE, {"now": self._now(execute)})
+            )
+
+    def withdraw(self, review: Review) -> None:
+        """Remove an open question; a decision that came meanwhile stays."""
+        values = {"id": review.id, "question": review.question}
+        self.ledger.in_transaction(lambda execute: execute(_WITHDRAW, values))
+
+    def drop(self, scope: str, keys: Collection[str]) -> None:
+        """Remove the reviews of items that are gone."""
+        self._rows("delete from reviews where scope = :scope", keys, scope=scope)
+
+    # --- what people do
+
+    def change(self, id_: str, change: Callable[[Review, float], Review]) -> Review:
+        """Replace a review by `change(review, now)` in one transaction; return the new one.
+
+        Raises:
+            DecisionRefused: there is none of this id, or `change` refuses.
+        """
+
+        def work(execute: Execute) -> Review:
+            old = self._whole(execute, _OF_ID, {"id": id_})
+            if old is None:
+                raise unknown_review(id_)
+            new = change(old, self._now(execute))
+            if new != old:
+                self._update(execute, new)
+            return new
+
+        return self.ledger.in_transaction(work)
+
+    def change_together(
+        self, ids: Sequence[str], change: Callable[[Sequence[Review], float], Sequence[Review]]
+    ) -> list[Review]:
+        """Replace reviews by those that `change` returns, in one transaction; return these.
+
+        `change` gets the whole reviews that are there, and the time.
+        """
+
+        def work(execute: Execute) -> list[Review]:
+            found = (self._whole(execute, _OF_ID, {"id": id_}) for id_ in ids)
+            made = list(change([one for one in found if one is not None], self._now(execute)))
+            for one in made:
+                self._update(execute, one)
+            return made
+
+        return self.ledger.in_transaction(work)
+
+    # --- rows
+
+    def _now(self, execute: Execute) -> float:
+        return float(execute(f"select {self.ledger.now}", {})[0][0])
+
+    def _whole(self, execute: Execute, which: str, values: Mapping[str, Any]) -> Review | None:
+        return next(map(self._review, execute(_WHOLE + which, values)), None)
+
+    def _write(self, execute: Execute, review: Review, objects: Sequence[str]) -> None:
+        subject, subject_object = self.ledger.keep(review.subject)
+        head = {name: review.subject.get(name) for name in HEAD_KEYS}
+        row = {
+            **self._changing(review),
+            "scope": review.scope,
+            "key": review.key,
+            "step": review.step,
+            "id": review.id,
+            "head": json.dumps(head),
+            "subject": subject,
+            "subject_object": subject_object,
+            "question": review.question,
+            "run": review.run,
+            "asked_at": review.asked_at,
+            "expires_at": review.expires_at,
+            "objects": json.dumps(sorted({*objects, *filter(None, [subject_object])})),
+        }
+        names = list(row)
+        changed = ", ".join(f"{name} = excluded.{name}" for name in names)
+        execute(
+            f"insert into reviews ({', '.join(names)}) "
+            f"values ({', '.join(f':{name}' for name in names)}) "
+            f"on conflict (scope, key, step) do update set {changed}",
+            row,
+        )
+
+    def _update(self, execute: Execute, review: Review) -> None:
+        row = self._changing(review)
+        changed = ", ".join(f"{name} = :{name}" for name in row)
+        execute(f"update reviews set {changed} where id = :id", {**row, "id": review.id})
+
+    def _changing(self, review: Review) -> dict[str, Any]:
+        """Return the columns that a decision changes."""
+        value, value_object = self.ledger.keep(review.value)
+        return {
+            "state": review.state,
+            "decided_by": review.by,
+            "decided_at": review.decided_at,
+            "is_applied": int(review.is_applied),
+            "lease_by": review.lease_by,
+            "lease_until": review.lease_until,
+            "reason": review.reason,
+            "earlier": json.dumps(list(review.earlier)),
+            "value": value,
+            "value_object": value_object,
+        }
+
+
+def _is_late(review: Review, now: float) -> bool:
+    return review.expires_at is not None and review.expires_at <= now

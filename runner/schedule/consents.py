@@ -1,0 +1,67 @@
+"""Consents of people to what triggered pipelines reach, as `paddock up` reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from paddock.engine.system import files
+from paddock.engine.system.files import LockTaken, lock_now
+
+_CONSENTS_WAIT_S = 10.0
+
+
+class Consents:
+    """What a person has allowed each pipeline file under `paddock up` to access.
+
+    `--allow` and the settings are the upper limit. Consent is given per file: for all files that
+    exist when something is newly allowed, or when `up` starts at a terminal; for others by `paddock
+    allow`. A file that comes later, or asks for more than before, does not run without it. Stored
+    in one file in the state folder, which is read each time, since other processes write to it.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._folder = state_dir / "up"
+        self._file = self._folder / "consents.json"
+
+    def agreed(self, file: Path) -> frozenset[str]:
+        return frozenset(self._read("files").get(str(file.resolve()), ()))
+
+    def agree(self, file: Path, asks: Collection[str]) -> None:
+        """Consent to what a pipeline file asks for now; replaces its earlier consents.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._write("files", str(file.resolve()), sorted(asks))
+
+    def is_wider(self, folders: Iterable[Path], allowed: Collection[str]) -> bool:
+        """Return whether more is allowed below one of the folders than at the last `note`."""
+        known = self._read("folders")
+        return any(not set(allowed) <= set(known.get(str(one.resolve()), ())) for one in folders)
+
+    def note(self, folders: Iterable[Path], allowed: Collection[str]) -> None:
+        """Record what is allowed below folders now.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        known = self._read("folders")
+        for folder in folders:
+            name = str(folder.resolve())
+            if known.get(name, []) != sorted(allowed):
+                self._write("folders", name, sorted(allowed))
+
+    def _read(self, kind: str) -> dict[str, list[str]]:
+        found = files.read_json_object(self._file).get(kind)
+        return found if isinstance(found, dict) else {}
+
+    def _write(self, kind: str, name: str, value: list[str]) -> None:
+        try:
+            with lock_now(self._folder / "consents.lock", wait_s=_CONSENTS_WAIT_S):
+                known = files.read_json_object(self._file)
+                whole = {**known, kind: {**self._read(kind), name: value}}
+                files.write_atomically(self._file, json.dumps(whole, indent=1, sort_keys=True))
+        except LockTaken:
+            raise TimeoutError(None, "another process holds the file", str(self._file)) from None

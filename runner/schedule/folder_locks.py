@@ -1,0 +1,82 @@
+"""One `paddock up` for a folder: locks on the folders that it serves."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import time
+from contextlib import ExitStack, suppress
+from datetime import datetime
+from pathlib import Path
+
+from paddock.engine.system import files
+from paddock.engine.system.files import LockTaken, lock_now
+from paddock.runner.settings import STATE_FOLDER
+
+_NAME = "up"
+
+
+class FolderTaken(Exception):
+    """Another process serves this folder."""
+
+
+class FolderLocks:
+    """The folder locks of one process; the operating system releases them when it ends."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._locks: dict[Path, ExitStack] = {}
+
+    def take(self, folder: Path) -> None:
+        """Lock a folder, once.
+
+        Raises:
+            FolderTaken: another process has it; the message says which one, and since when.
+        """
+        if folder in self._locks:
+            return
+        place = _lock_folder(folder, self._state_dir)
+        lock, who = ExitStack(), place / f"{_NAME}.json"
+        try:
+            lock.enter_context(lock_now(place / f"{_NAME}.lock"))
+        except LockTaken:
+            raise FolderTaken(f"{folder}: {_holder_text(who)} serves this folder.\n  End it, "
+                       "or name other folders.") from None  # fmt: skip
+        self._locks[folder] = lock
+        facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+        with suppress(OSError):
+            files.write_json_atomically(who, facts)
+
+    def release(self, folder: Path) -> None:
+        lock = self._locks.pop(folder, None)
+        if lock is not None:
+            lock.close()
+
+    def close(self) -> None:
+        for folder in list(self._locks):
+            self.release(folder)
+
+
+def _lock_folder(folder: Path, state_dir: Path) -> Path:
+    """Return the lock's path: near the pipelines, or in the state folder if that is read-only."""
+    beside = folder / STATE_FOLDER
+    try:
+        files.private_unversioned_folder(beside)
+        if os.access(beside, os.W_OK):
+            return beside
+    except OSError:
+        pass
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    at_home = state_dir / "up" / name
+    return files.private_folder(at_home)
+
+
+def _holder_text(who: Path) -> str:
+    facts = files.read_json_object(who)
+    try:
+        since = datetime.fromtimestamp(facts["since"]).astimezone()
+        host = "" if facts["host"] == socket.gethostname() else f" on {facts['host']}"
+        return f"`paddock up` (process {facts['pid']}{host}, since {since:%Y-%m-%d %H:%M})"
+    except (OSError, ValueError, KeyError, TypeError):  # as another version writes it, say
+        return "another `paddock up`"

@@ -1,0 +1,159 @@
+"""Runs that go on with what people decided, as soon as they decided.
+
+Decisions are made on pages, in terminals and by other processes, and all of them are rows of a
+ledger, so the ledgers are read every few seconds. One run goes on with all decisions of one
+pipeline and its inputs, and is submitted once for the same decisions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from paddock.engine.system.retry import Backoff
+from paddock.engine.system.text import canonical_json, counted
+from paddock.runner.ledger.reviews import Review
+from paddock.runner.progress.report import Report
+from paddock.runner.review.decisions import ReviewDesk
+
+from .run_manager import Deployment, ManagedRun, RunManager
+
+log = logging.getLogger("paddock.up")
+
+TRIGGER = "review"
+_AGAIN = Backoff(10.0, 600.0)  # a run that was skipped or ended early
+
+_T = TypeVar("_T")
+AskDesks = Callable[[Callable[[Sequence[ReviewDesk]], _T]], Awaitable[_T]]
+"""Calls a function with the open desks, in their thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedRun:
+    """A run that decisions wait for."""
+
+    file: Path
+    given: str
+    """The recorded inputs of the run that asked, as JSON."""
+    decisions: tuple[tuple[str, float], ...]
+    """Id and time of each."""
+
+    @property
+    def place(self) -> tuple[Path, str]:
+        return self.file, self.given
+
+    @property
+    def digest(self) -> str:
+        """The same for the same decisions."""
+        return hashlib.sha256(canonical_json(self.decisions).encode()).hexdigest()[:16]
+
+    def inputs(self) -> dict[str, Any] | None:
+        """Return the inputs that were given; None if one of them is secret, so not recorded."""
+        given = json.loads(self.given)
+        return None if given.get("hidden") else dict(given.get("inputs") or {})
+
+
+def decided_runs(desks: Sequence[ReviewDesk]) -> list[DecidedRun]:
+    """Return the runs for what was decided, or has expired, and was not gone on with."""
+    found: dict[tuple[Path, str], list[tuple[str, float]]] = {}
+    for desk in desks:
+        folder = desk.ledger.folder.parent
+        for file, given, review in _asked(desk):
+            at = review.decided_at or review.expires_at or 0.0
+            found.setdefault((folder / file, given), []).append((review.id, at))
+    return [DecidedRun(*place, tuple(sorted(some))) for place, some in sorted(found.items())]
+
+
+def _asked(desk: ReviewDesk) -> Iterator[tuple[str, str, Review]]:
+    """Yield each review that a run can go on with, and the file and inputs of the run."""
+    runs: dict[str, tuple[str, str]] = {}
+    for review in desk.undone():
+        if review.run not in runs:
+            row = desk.ledger.run(review.run)  # old runs are forgotten
+            file = row.file if row else str(review.subject.get("pipeline") or "")
+            runs[review.run] = (file, (row.given if row else None) or "{}")
+        yield (*runs[review.run], review)
+
+
+@dataclass(slots=True)
+class _Submitted:
+    """What became of the last run for a place."""
+
+    digest: str = ""
+    is_running: bool = False
+    n_failures: int = 0
+    not_before: float = 0.0
+
+
+class ReviewRuns:
+    """Submits runs for decisions. `look` is called repeatedly, in one event loop."""
+
+    def __init__(self, run_manager: RunManager, ask: AskDesks[list[DecidedRun]]) -> None:
+        self._run_manager = run_manager
+        self._ask = ask
+        self._last: dict[tuple[Path, str], _Submitted] = {}
+
+    async def look(self) -> None:
+        """Submit a run for each pipeline whose decisions no run has gone on with.
+
+        Raises:
+            QueueError: Prefect is away; the next call submits what is missing.
+            LedgerError: a ledger cannot be read.
+        """
+        posts = {post.triggered.file.resolve(): post for post in self._run_manager.posts.values()}
+        for due in await self._ask(decided_runs):
+            post = posts.get(due.file.resolve())
+            if post is not None and not self._is_busy(post):
+                await self._submit(post, due)
+
+    def _is_busy(self, post: Deployment) -> bool:
+        """Return whether a run of the pipeline goes on: `on_conflict` may skip or cancel others."""
+        jobs = self._run_manager.jobs.values()
+        return any(job.post.triggered.key == post.triggered.key for job in jobs)
+
+    async def _submit(self, post: Deployment, due: DecidedRun) -> None:
+        last = self._last.setdefault(due.place, _Submitted())
+        if last.is_running or time.monotonic() < last.not_before:
+            return
+        if last.digest == due.digest and not last.n_failures:  # a run was made, and left them
+            return
+        if last.digest != due.digest:
+            last.n_failures = 0
+        inputs, name = due.inputs(), post.triggered.pipeline.name
+        if inputs is None:
+            last.digest = due.digest
+            log.warning(
+                "%s: decisions wait for a run with its secret inputs: run it by hand.", name
+            )
+            return
+
+        async def ended(job: ManagedRun | None, status: str, report: Report | None) -> None:
+            _note_end(last, status)
+
+        made = await self._run_manager.submit(
+            post,
+            TRIGGER,
+            f"{post.deployment}:{TRIGGER}:{due.digest}:{last.n_failures}",
+            inputs=inputs,
+            words=f"goes on with {counted(len(due.decisions), 'decision')}",
+            ended=ended,
+        )
+        last.digest, last.is_running = due.digest, made.phase != "ended"
+        if made.phase == "ended":  # it ran before `paddock up` was started again
+            _note_end(last, made.end)
+
+
+def _note_end(last: _Submitted, status: str) -> None:
+    """Note a run's end: one that did its work is not repeated for the same decisions."""
+    last.is_running = False
+    if status in ("completed", "quarantined", "failed"):
+        last.n_failures = 0
+        return
+    last.n_failures += 1
+    last.not_before = time.monotonic() + _AGAIN.pause_s(last.n_failures)

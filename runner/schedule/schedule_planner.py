@@ -1,0 +1,111 @@
+"""Planned runs of cron schedules, as they lie in Prefect, where people see them.
+
+The same moment twice is the same run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from .cron import CronSchedule, missed, upcoming
+from .prefect_queue import PrefectQueue, QueuedRun
+from .run_manager import Deployment, RunManager
+
+SCHEDULE_PREFIX = "schedule "
+MOST_AT_ONCE = 50  # each costs Prefect 30 ms, and others wait
+
+log = logging.getLogger("paddock.up")
+
+
+@dataclass
+class _SchedulePlan:
+    deployment: str
+    owed: list[datetime] = field(default_factory=list)
+    """Moments whose runs are not in the queue yet, the oldest first."""
+    planned: datetime | None = None
+    """The last moment whose run was planned."""
+
+
+class SchedulePlanner:
+    """Keeps planned runs in the queue. `plan` is called repeatedly."""
+
+    def __init__(self, queue: PrefectQueue, run_manager: RunManager) -> None:
+        self._prefect_queue = queue
+        self._run_manager = run_manager
+        self._plans: dict[tuple[str, str], _SchedulePlan] = {}
+
+    async def plan(self, now: datetime | None = None) -> None:
+        """Plan runs for every pipeline in service.
+
+        Raises:
+            QueueError: Prefect is away; the next call plans what is missing.
+        """
+        now = now or datetime.now(UTC)
+        posts = self._run_manager.posts
+        wanted = {(key, one.key) for key, post in posts.items() for one in post.triggered.schedules}
+        for gone in self._plans.keys() - wanted:
+            del self._plans[gone]
+        for key, post in list(posts.items()):
+            for timed in post.triggered.schedules:
+                await self._one(key, post, timed, now)
+
+    def next_times(self, key: str, now: datetime) -> list[str]:
+        """Return the next times of a pipeline's schedules, for people."""
+        post = self._run_manager.posts.get(key)
+        times = (upcoming(one, now, 1) for one in post.triggered.schedules) if post else ()
+        return sorted(f"{at.isoformat()}" for some in times for at in some)
+
+    async def _one(self, key: str, post: Deployment, timed: CronSchedule, now: datetime) -> None:
+        plan = self._plans.get((key, timed.key))
+        if plan is None or plan.deployment != post.deployment:
+            plan = await self._begun(post, timed, now)
+            self._plans[key, timed.key] = plan
+        await self._add_owed(plan, timed, now)
+        for _ in range(min(MOST_AT_ONCE, len(plan.owed))):
+            await self._submit(post, timed, plan.owed[0])
+            plan.planned = plan.owed.pop(0)
+
+    async def _add_owed(self, plan: _SchedulePlan, timed: CronSchedule, now: datetime) -> None:
+        last = plan.owed[-1] if plan.owed else plan.planned
+        ahead = upcoming(timed, now)
+        if last is not None and last < now:  # the machine slept, or its clock was set forward
+            plan.owed += await asyncio.to_thread(missed, timed, last, now)
+        elif last is not None and ahead and last > ahead[-1]:
+            last = None  # the clock was set back; runs in the queue are not queued twice
+        plan.owed += [moment for moment in ahead if last is None or moment > last]
+
+    async def _begun(self, post: Deployment, timed: CronSchedule, now: datetime) -> _SchedulePlan:
+        """Return the plan of a new schedule, with the moments missed while `up` was not running."""
+        last = await self._prefect_queue.last_before(post.deployment, timed.key, now)
+        plan = _SchedulePlan(post.deployment)
+        if last is not None:
+            plan.owed = await asyncio.to_thread(missed, timed, last, now)
+        if plan.owed:
+            log.info("%s: %d run(s) of `%s` were missed", post.triggered.pipeline.name,
+                     len(plan.owed), timed.cron)  # fmt: skip
+        return plan
+
+    async def _submit(self, post: Deployment, timed: CronSchedule, moment: datetime) -> None:
+        key = f"{post.deployment}:{timed.key}:{moment.isoformat()}"
+        await self._run_manager.submit(
+            post, timed.key, key, at=moment, words="planned by its schedule"
+        )
+
+    async def forget(self, post: Deployment, runs: Collection[QueuedRun]) -> None:
+        """Delete planned runs of schedules that a pipeline no longer has."""
+        for run in outdated_runs(post, runs):
+            await self._prefect_queue.delete(run.id)
+
+
+def outdated_runs(post: Deployment, runs: Collection[QueuedRun]) -> Iterator[QueuedRun]:
+    """Yield the waiting runs of schedules that a pipeline no longer has."""
+    keys = {timed.key for timed in post.triggered.schedules}
+    for run in runs:
+        trigger = str(run.order.get("trigger", ""))
+        is_ours = run.deployment == post.deployment and run.phase == "waiting"
+        if is_ours and trigger.startswith(SCHEDULE_PREFIX) and trigger not in keys:
+            yield run

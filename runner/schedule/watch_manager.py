@@ -1,0 +1,141 @@
+"""The watches of `paddock up`: begun, ended and changed with the pipeline files."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddock.runner.folders.file_filter import WatchSpec, watch_specs
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.progress.report import Report
+from paddock.runner.watch.batches import BatchOutcome, BatchStatus, WatchBatch, batch_outcome
+from paddock.runner.watch.handled_files import WatchLedger
+from paddock.runner.watch.watch_loop import FolderWatch
+
+from .run_manager import Deployment, ManagedRun, RunManager
+from .triggered_pipeline import TriggeredPipeline
+
+log = logging.getLogger("paddock.up")
+
+WATCH_END_S = 8.0  # a watch writes its state within 5 s
+
+OpenLedger = Callable[[Path, bool], Ledger]
+"""Opens the ledger of a pipeline's folder; True: read-only."""
+
+
+@dataclass
+class _RunningWatch:
+    watch: FolderWatch
+    task: asyncio.Task[None]
+    stop: asyncio.Event
+
+
+class WatchManager:
+    """All watches by pipeline. Lives in one event loop."""
+
+    def __init__(self, run_manager: RunManager, opens: OpenLedger, max_attempts: int) -> None:
+        self._run_manager = run_manager
+        self._opens = opens
+        self._max_attempts = max_attempts
+        self._kept: dict[str, dict[WatchSpec, _RunningWatch]] = {}
+
+    async def put(self, post: Deployment) -> None:
+        """Start a pipeline's watches, and stop those that it no longer has."""
+        bound = post.triggered.bound
+        specs = watch_specs(bound) if bound is not None else ()
+        kept = self._kept.setdefault(post.triggered.key, {})
+        await _end_watches([kept.pop(spec) for spec in list(kept) if spec not in specs])
+        for spec in specs:
+            if spec not in kept:
+                kept[spec] = self._begun(post.triggered, spec)
+
+    async def drop(self, key: str) -> None:
+        await _end_watches(list(self._kept.pop(key, {}).values()))
+
+    async def stop(self) -> None:
+        everything = [kept for many in self._kept.values() for kept in many.values()]
+        self._kept.clear()
+        await _end_watches(everything)
+
+    def status(self, key: str) -> list[dict[str, Any]]:
+        return [kept.watch.status() for kept in self._kept.get(key, {}).values()]
+
+    def _begun(self, triggered: TriggeredPipeline, spec: WatchSpec) -> _RunningWatch:
+        folder = triggered.file.parent
+
+        def opens(is_readonly: bool) -> Ledger:
+            return self._opens(folder, is_readonly)
+
+        async def submit(batch: WatchBatch) -> None:
+            await self._submit(triggered.key, watch, batch)
+
+        watch = FolderWatch(
+            spec,
+            WatchLedger(spec.name, spec.root, triggered.file, opens),
+            submit,
+            note=log.warning,
+            max_attempts=self._max_attempts,
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(watch.run(stop))
+        task.add_done_callback(_log_if_broken)
+        return _RunningWatch(watch, task, stop)
+
+    async def _submit(self, key: str, watch: FolderWatch, batch: WatchBatch) -> None:
+        post = self._run_manager.posts[key]
+
+        async def ended(job: ManagedRun | None, status: str, report: Report | None) -> None:
+            run = job.running.run if job else ""
+            outcome = await asyncio.to_thread(self._outcome, post, run, status, report)
+            await watch.done(batch, outcome)
+
+        made = await self._run_manager.submit(
+            post,
+            f"watch {watch.spec.root.name}",
+            batch.idempotency_key,
+            words=_batch_text(batch),
+            ended=ended,
+            retry_failed=batch.retries_failed,
+        )
+        if made.phase == "ended":  # it ran before `paddock up` was killed
+            outcome = await asyncio.to_thread(self._outcome, post, made.name, made.end, None)
+            await watch.done(batch, outcome)
+
+    def _outcome(
+        self, post: Deployment, run: str, status: str, report: Report | None
+    ) -> BatchOutcome:
+        """Return how a run ended, with each item's outcome from the ledger."""
+        otherwise: BatchStatus = status  # type: ignore[assignment]
+        if not run:
+            return BatchOutcome(run, otherwise)
+        try:
+            with self._opens(post.triggered.file.parent, True) as ledger:
+                return batch_outcome(ledger, run, otherwise, (report and report.message) or "")
+        except LedgerError as error:
+            return BatchOutcome(run, "crashed", message=str(error))
+
+
+async def _end_watches(kept: list[_RunningWatch]) -> None:
+    for one in kept:
+        one.stop.set()
+    tasks = {one.task for one in kept}
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=WATCH_END_S)
+        for task in late:
+            task.cancel()
+
+
+def _log_if_broken(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a watch has ended: %r", task.exception())
+
+
+def _batch_text(batch: WatchBatch) -> str:
+    names = [seen.relpath for seen in batch.files] or list(batch.gone)
+    more = len(batch.files) + len(batch.gone) - 1
+    return names[0] + (f" and {more} more" if more > 0 else "") if names else "nothing"

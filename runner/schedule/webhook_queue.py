@@ -1,0 +1,265 @@
+"""Calls of webhooks, kept on the disk until Prefect has their runs.
+
+A call is answered when its row is on the disk (SQLite). Calls that arrive together share one
+transaction, because a commit waits for the disk: 100 at once took 30 s as flow runs of Prefect's
+SQLite. The call's key is the table's key, so a repeated call is one row and one run. Rows are kept
+for a week after Prefect took them, for callers that repeat a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.system import files
+from paddock.engine.system.text import one_line
+
+log = logging.getLogger("paddock.up")
+
+QUEUE_FILE = "webhooks.sqlite"
+MOST_WAITING = 10_000
+"""Calls of one pipeline that Prefect has not taken yet; further calls get 429."""
+DAMAGED = "damaged: "
+"""Begins the pipeline of a damaged call."""
+KEPT_S = 7 * 86_400.0
+LOCK_S = 10.0
+
+_CALLS_TABLE = """
+CREATE TABLE IF NOT EXISTS calls (
+    id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, trigger TEXT NOT NULL, inputs TEXT NOT NULL,
+    received_at REAL NOT NULL, queued_at REAL, run TEXT
+)
+"""
+
+
+class WebhookQueueBroken(Exception):
+    """The table cannot be read or written: a full disk, a damaged file."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedCall:
+    """One call that becomes a run. `pipeline` is the key of its file, `id` the same if repeated."""
+
+    id: str
+    pipeline: str
+    trigger: str
+    inputs: Mapping[str, Any]
+    received_at: float = 0.0
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallReceipt:
+    """What became of a stored call."""
+
+    is_known: bool
+    run: str | None
+    """The flow run, once Prefect has taken it."""
+
+
+class WebhookQueue:
+    """The table. Lives in one event loop; a thread of its own accesses the file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / QUEUE_FILE
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="webhooks")
+        self._connection: sqlite3.Connection | None = None
+        self._arriving: list[tuple[AcceptedCall, asyncio.Future[CallReceipt]]] = []
+        self._writing: asyncio.Task[None] | None = None
+        self.waiting: Counter[str] = Counter()
+        """Calls that Prefect has not taken yet, by pipeline."""
+        self.fault = ""
+        """Why the table cannot be used now; empty when it can."""
+        self.arrived = asyncio.Event()
+        """Set when there may be calls to submit."""
+
+    async def open(self) -> None:
+        """Open the table. A failure is kept in `fault`: each call then tries again.
+
+        Deletes rows that Prefect took long ago.
+        """
+        try:
+            await self._do(lambda db: None)
+        except WebhookQueueBroken:
+            return
+        if self.waiting.total():
+            self.arrived.set()
+
+    async def close(self) -> None:
+        """Write what has arrived, and close the file."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown()
+
+    def is_full(self, pipeline: str) -> bool:
+        """Return whether a pipeline's waiting calls have reached the limit."""
+        return self.waiting[pipeline] >= MOST_WAITING
+
+    async def put(self, call: AcceptedCall) -> CallReceipt:
+        """Store a call; it is on the disk when this returns.
+
+        Raises:
+            WebhookQueueBroken: it cannot be written, so it was not accepted.
+        """
+        future: asyncio.Future[CallReceipt] = asyncio.get_running_loop().create_future()
+        self._arriving.append((call, future))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+        return await future
+
+    async def oldest(self, pipeline: str, n: int) -> list[AcceptedCall]:
+        """Return the oldest calls of a pipeline that Prefect has not taken yet.
+
+        Damaged ones are reported and set aside: their rows stay, and are no calls any more.
+
+        Raises:
+            WebhookQueueBroken: the table cannot be read.
+        """
+        calls: list[AcceptedCall]
+        calls, damaged = await self._do(lambda db: _oldest_calls(db, pipeline, n))
+        for id_ in damaged:
+            self.waiting[pipeline] -= 1
+            log.warning(
+                "%s: the webhook call '%s' of %s is damaged and becomes no run; its row stays "
+                "there, as one of '%s%s'.", self._file, id_, pipeline, DAMAGED, pipeline
+            )  # fmt: skip
+        return calls
+
+    async def queued(self, calls: Sequence[AcceptedCall], run: str) -> None:
+        """Record that Prefect has taken calls, as this flow run.
+
+        Raises:
+            WebhookQueueBroken: it cannot be recorded; submitted again, it is the same flow run.
+        """
+        changed = "UPDATE calls SET queued_at = ?, run = ?, inputs = '' WHERE id = ?"
+        rows = [(time.time(), run, call.id) for call in calls]
+        await self._do(lambda db: db.executemany(changed, rows))
+        for call in calls:
+            self.waiting[call.pipeline] -= 1
+
+    async def _write(self) -> None:
+        while self._arriving:
+            arrived, self._arriving = self._arriving, []
+            calls = [call for call, _ in arrived]
+            try:
+                answers = await self._do(lambda db, calls=calls: _insert_calls(db, calls))
+            except WebhookQueueBroken as error:
+                for _, future in arrived:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (call, future), answer in zip(arrived, answers, strict=True):
+                self.waiting[call.pipeline] += not answer.is_known
+                if not future.done():
+                    future.set_result(answer)
+            self.arrived.set()
+
+    async def _do(self, work: Any) -> Any:
+        """Run work on the connection in the thread, as one transaction."""
+
+        def act() -> tuple[Any, Counter[str] | None]:
+            waiting = None
+            if self._connection is None:
+                self._connection = _open_queue(self._file)
+                with self._connection:
+                    waiting = self._counted(self._connection)
+            with self._connection:
+                return work(self._connection), waiting
+
+        try:
+            done, waiting = await asyncio.get_running_loop().run_in_executor(self._thread, act)
+        except (sqlite3.Error, OSError, ValueError, TypeError) as error:
+            self.fault = f"{self._file}: webhook calls cannot be stored ({one_line(str(error))})."
+            if not isinstance(error, OSError) and not _PASSING.search(str(error)):
+                self.fault += " Move the file away to go on without the calls that wait in it."
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+            raise WebhookQueueBroken(self.fault) from error
+        self.fault = ""
+        if waiting is not None:
+            self.waiting = waiting
+        return done
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    @staticmethod
+    def _counted(db: sqlite3.Connection) -> Counter[str]:
+        db.execute("DELETE FROM calls WHERE queued_at < ?", (time.time() - KEPT_S,))
+        waiting = "SELECT pipeline, count(*) FROM calls WHERE queued_at IS NULL GROUP BY pipeline"
+        rows = db.execute(waiting).fetchall()
+        return Counter({key: n for key, n in rows if not key.startswith(DAMAGED)})
+
+
+_PASSING = re.compile("locked|busy|full|disk I/O|unable to open|readonly")
+"""In SQLite's errors: they are of the disk or of another program, not of the file."""
+
+
+def _open_queue(file: Path) -> sqlite3.Connection:
+    files.private_folder(file.parent)
+    db = sqlite3.connect(files.private_database(file), timeout=LOCK_S, check_same_thread=False)
+    db.text_factory = partial(str, encoding="utf-8", errors="replace")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")  # an answered call survives a power cut
+    with db:
+        db.execute(_CALLS_TABLE)
+        db.execute("CREATE INDEX IF NOT EXISTS waiting ON calls (pipeline, received_at) "
+                   "WHERE queued_at IS NULL")  # fmt: skip
+    return db
+
+
+def _insert_calls(db: sqlite3.Connection, calls: Sequence[AcceptedCall]) -> list[CallReceipt]:
+    answers = []
+    for call in calls:
+        row = (call.id, call.pipeline, call.trigger, json.dumps(dict(call.inputs)), time.time())
+        added = db.execute(
+            "INSERT INTO calls (id, pipeline, trigger, inputs, received_at) "
+            "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row
+        )  # fmt: skip
+        run = None
+        if not added.rowcount:
+            (run,) = db.execute("SELECT run FROM calls WHERE id = ?", (call.id,)).fetchone()
+        answers.append(CallReceipt(not added.rowcount, run))
+    return answers
+
+
+def _oldest_calls(
+    db: sqlite3.Connection, pipeline: str, n: int
+) -> tuple[list[AcceptedCall], list[str]]:
+    """Return calls, and the ids of damaged ones, which are set aside."""
+    rows = db.execute(
+        "SELECT rowid, id, pipeline, trigger, inputs, received_at FROM calls "
+        "WHERE pipeline = ? AND queued_at IS NULL ORDER BY received_at, rowid LIMIT ?",
+        (pipeline, n),
+    ).fetchall()
+    calls, damaged = [], []
+    for rowid, id_, key, trigger, inputs, at in rows:
+        try:
+            datetime.fromtimestamp(at, UTC)
+            calls.append(AcceptedCall(id_, key, trigger, _read_inputs(inputs), at))
+        except (ValueError, TypeError, OverflowError, OSError):
+            damaged.append(str(id_))
+            aside = (f"{DAMAGED}{pipeline}", rowid)
+            db.execute("UPDATE calls SET pipeline = ? WHERE rowid = ?", aside)
+    return calls, damaged
+
+
+def _read_inputs(text: str) -> Mapping[str, Any]:
+    inputs = json.loads(text)
+    if not isinstance(inputs, dict) or not text.isascii():  # written with escapes
+        raise ValueError("these are no inputs")
+    return inputs

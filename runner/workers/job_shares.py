@@ -1,0 +1,130 @@
+"""Shares of a job that machines do together: how many start, and when the job is over. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Literal
+
+from paddock.runner.core.run_restarts import next_restart
+from paddock.runner.progress.drain import STOP_REQUESTED
+
+HELP_AFTER_S = 4.0
+"""For this long a job stays on one machine: a share costs 1 s of processor time to begin, 0.4 s of
+it in Prefect's server."""
+
+MOST_SHARES = 32
+
+SharePhase = Literal["waiting", "running", "ended"]
+ShareOutcome = Literal["open", "done", "sent away", "spent", "cancelled", "crashed", "failed"]
+_OUTCOMES: Mapping[str, ShareOutcome] = {
+    "Budget": "spent", "Cancelled": "cancelled", "Crashed": "crashed",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class JobShare:
+    """One flow run of a job in Prefect."""
+
+    id: str
+    number: int
+    attempt: int
+    phase: SharePhase
+    state: str = ""
+    """The name of its state."""
+    message: str = ""
+
+    is_suspended: bool = False
+    has_progressed: bool = False
+    """For a crash: it made progress before, or is known to have died of one item."""
+
+    @property
+    def outcome(self) -> ShareOutcome:
+        """How it ended, if it has.
+
+        "done" has finished the whole plan, "spent" has used up the budget, a person has "cancelled"
+        it. "sent away": its worker was stopped, which says nothing about the job.
+        """
+        if self.phase != "ended":
+            return "open"
+        if self.state in ("Completed", "Quarantined"):
+            return "done"
+        is_interrupted = self.state == "Cancelled" and self.message.startswith("Interrupted")
+        if is_interrupted or self.message.startswith(STOP_REQUESTED):
+            return "sent away"
+        return _OUTCOMES.get(self.state, "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class StartShare:
+    """Start a share."""
+
+    number: int
+    attempt: int
+    instead_of: str
+    """The flow run that it continues; empty for a new one."""
+    pause_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """The job is over."""
+
+    status: Literal["completed", "failed", "budget", "interrupted"]
+    message: str
+
+
+def decide_shares(
+    shares: Sequence[JobShare],
+    *,
+    n_wanted: int | None,
+    n_online: int,
+    elapsed_s: float,
+    max_restarts: int,
+) -> JobEnd | list[StartShare]:
+    """Return what to do about a job: it is over, or these shares must start.
+
+    `n_wanted` is the number of machines, None for all that are online once the job has run for a
+    while.
+    """
+    last_attempts = {share.number: share for share in sorted(shares, key=attrgetter("number"))}
+    latest = [*last_attempts.values()]
+    first = {share.outcome: share for share in reversed(latest)}
+    if "done" in first:
+        return JobEnd("completed", first["done"].message)
+    if {"cancelled", "open"} <= first.keys():
+        return JobEnd("interrupted", first["cancelled"].message)
+    n = n_wanted or (1 if elapsed_s < HELP_AFTER_S else max(1, min(n_online, MOST_SHARES)))
+    # All shares have one budget.
+    starts = [] if "spent" in first else _starts(last_attempts, n, max_restarts)
+    has_failed = any(share.state == "Failed" for share in latest)
+    if "open" in first or (starts and not has_failed):
+        return starts
+    return _job_end(latest)
+
+
+def _starts(latest: Mapping[int, JobShare], n: int, max_restarts: int) -> list[StartShare]:
+    again = (_next_attempt(share, max_restarts) for share in latest.values())
+    new = (StartShare(number, 1, "") for number in range(1, n + 1) if number not in latest)
+    return [start for start in (*again, *new) if start is not None]
+
+
+def _next_attempt(share: JobShare, max_restarts: int) -> StartShare | None:
+    if share.outcome == "sent away":
+        return StartShare(share.number, share.attempt, share.id)
+    if share.outcome != "crashed":
+        return None
+    once_more = next_restart(share.attempt, max_restarts, has_progressed=share.has_progressed)
+    if once_more is None:
+        return None
+    return StartShare(share.number, once_more.attempt, share.id, once_more.pause_s)
+
+
+def _job_end(shares: Sequence[JobShare]) -> JobEnd:
+    for state, status in (("Failed", "failed"), ("Budget", "budget"), ("Cancelled", "interrupted")):
+        for share in shares:
+            if share.state == state:
+                return JobEnd(status, share.message)  # type: ignore[arg-type]
+    crashed = shares[0]
+    return JobEnd("failed", f"it crashed {crashed.attempt} times: {crashed.message}")
