@@ -22,7 +22,7 @@ from paddock.runner.bind.prefix_sharing import prefix_sharing_advice
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.config.pipeline_secrets import read_secrets, trigger_secrets
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
-from paddock.runner.notify.delivery import undeliverable_channels
+from paddock.runner.notify.delivery_attempts import undeliverable_channels
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.report import PlanReport, Report, ValidateReport
 from paddock.runner.settings import Settings, read_settings

@@ -21,10 +21,10 @@ from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.system import processes
 from paddock.engine.system.files import content_stamp, existing_file
 from paddock.engine.system.text import last_part, shorten
+from paddock.steps.tools.code_digests import python_modules_of
 
 from .base import Output, Params, Step, StepError, Tools
 from .paths import printable, resolve_path
-from .tools.tool import python_modules_of
 
 DEFAULT_TIMEOUT_S = 600.0
 MOST_BYTES = 16 * 1024 * 1024

@@ -71,7 +71,7 @@ LONGEST = (
     "runner/compare/test_killed_comparison.py", "runner/review/test_killed_deciding.py",
     "steps/vectors/test_open_stores.py", "steps/tools/test_mcp_client.py",
     "engine/api/openai/test_batch_endpoints.py", "steps/readers/test_ocr.py",
-    "engine/llama/test_vision_families.py", "steps/readers/test_html_text.py",
+    "engine/llama/test_vision_families.py", "steps/readers/test_html.py",
     "steps/llm/test_agent_turns.py",
 )  # fmt: skip
 
@@ -89,7 +89,8 @@ WITH_PREFECT = {
     "flows": (
         "runner/prefect/test_flow.py", "runner/prefect/test_states_by_hand.py",
         "runner/prefect/test_pipeline_flow.py", "runner/schedule/test_run_manager.py",
-        "runner/schedule/test_reconciler.py", "runner/daemon/test_prefect_retention.py",
+        "runner/schedule/test_reconciler.py", "runner/schedule/test_schedule_planner.py",
+        "runner/daemon/test_prefect_retention.py",
     ),
 }  # fmt: skip
 

@@ -293,7 +293,7 @@ FIGURES: tuple[tuple[str, str, Callable[[], object]], ...] = (
     ("median lines of a module", "≥ 200", median_lines),
     ("modules above 800 lines", "0", modules_over_800_lines),
     ("modules at the top of runner/", "4", lambda: len(at_top_of_runner())),
-    ("modules of one sibling, without tests", "≤ 9", lambda: len(single_importers())),
+    ("modules of one sibling, without tests", "≤ 14", lambda: len(single_importers())),
     ("class names used more than once", "≤ 10", lambda: len(repeated_class_names())),
     ("docstrings beginning with Give, Tell, Say, Let", "0", lambda: len(banned_openings())),
     ("words not to use", "0", lambda: len(banned_words())),

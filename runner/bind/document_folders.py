@@ -17,8 +17,8 @@ from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.base import OutsideRoots, Roots
-from paddock.steps.files.scan import BadPattern, Globs
-from paddock.steps.tools.tool import TOOL_STEPS, tools_used
+from paddock.steps.files.globs import BadPattern, Globs
+from paddock.steps.tools.tool_names import TOOL_STEPS, tools_used
 
 from .protected_files import YAML_SUFFIXES
 from .self_triggering import UNKNOWN, self_trigger_fault, watch_sees

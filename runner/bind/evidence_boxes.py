@@ -14,7 +14,8 @@ from unicodedata import east_asian_width
 from paddock.steps.base import StepError, Tools
 from paddock.steps.paths import resolve_path
 from paddock.steps.readers import documents
-from paddock.steps.readers.reader import MEDIA_TYPES, PAGE_BREAK, LineBox, PageBox, QuoteSpan
+from paddock.steps.readers.document_kinds import MEDIA_TYPES
+from paddock.steps.readers.reader import PAGE_BREAK, LineBox, PageBox, QuoteSpan
 
 from .evidence_sources import EvidenceSource
 

@@ -13,7 +13,8 @@ from typing import Any
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import EvidenceSpec
 from paddock.steps.base import StepError
-from paddock.steps.readers.reader import MEDIA_TYPES, LineBox, join_pages, page_offsets
+from paddock.steps.readers.document_kinds import MEDIA_TYPES
+from paddock.steps.readers.reader import LineBox, join_pages, page_offsets
 
 from .scope import Scope
 

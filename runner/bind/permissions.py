@@ -31,13 +31,8 @@ from paddock.runner.config.config_file import FILE_NAME
 from paddock.runner.config.pipeline_secrets import secret_place, trigger_secrets
 from paddock.runner.config.setting_values import PERMISSIONS
 from paddock.steps.python_step import is_function_reference
-from paddock.steps.tools.tool import (
-    FUNCTION_REFERENCE,
-    file_content,
-    python_modules_of,
-    resolve_tool,
-    tools_used,
-)
+from paddock.steps.tools.code_digests import file_content, python_modules_of
+from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, resolve_tool, tools_used
 
 from . import protected_files
 from .bound import PIPELINE_STEP, BoundPlan, BoundStep, all_plans, steps_of

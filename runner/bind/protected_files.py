@@ -21,13 +21,8 @@ from paddock.pipelines.model import Pipeline, StepNode
 from paddock.runner.config.config_file import FILE_NAME
 from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.paths import write_refusal
-from paddock.steps.tools.tool import (
-    FUNCTION_REFERENCE,
-    TOOL_STEPS,
-    file_content,
-    python_modules_of,
-    tools_used,
-)
+from paddock.steps.tools.code_digests import file_content, python_modules_of
+from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, TOOL_STEPS, tools_used
 
 YAML_SUFFIXES = (".yaml", ".yml")
 PYTHON_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".pth")

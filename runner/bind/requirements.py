@@ -16,7 +16,7 @@ from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.steps.readers import reader
 from paddock.steps.tools.mcp_client import missing_mcp_library
 from paddock.steps.tools.python_functions import missing_imports
-from paddock.steps.tools.tool import FUNCTION_REFERENCE, resolve_tool, tools_used
+from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, resolve_tool, tools_used
 
 from . import pipeline_models
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep

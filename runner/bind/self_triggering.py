@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddock.steps.files.scan import Globs
+from paddock.steps.files.globs import Globs
 
 if TYPE_CHECKING:
     from paddock.pipelines.triggers import WatchKeys

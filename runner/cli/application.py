@@ -15,8 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 import typer.main
@@ -26,7 +25,8 @@ from paddock.engine.system.distribution import OLLAMA_API, own_version
 from paddock.runner.progress import printing
 
 from . import arguments
-from .exit_status import DONE, INTERRUPTED, with_exit_status
+from .completion import completed_command, is_completion_request
+from .exit_status import INTERRUPTED, with_exit_status
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "commands.validate_plan_run": ("validate", "plan", "run"),
@@ -264,37 +264,6 @@ class RootGroup(HelpGroup):
 # Typer computes the candidates; the scripts call it with environment variables and fall back to
 # file names. All of them use fish's format, a value and its help on each line: Typer's own scripts
 # lose a model's name at its colon (bash) and run the command twice (fish).
-
-REQUEST_VARIABLE, _LINE = "_PADDOCK_COMPLETE", "_TYPER_COMPLETE_ARGS"
-
-_ASK = f'env {REQUEST_VARIABLE}=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args {_LINE}="$line"'
-
-# Resolved, because an editable install is a tree of links that lacks the data files.
-_TEMPLATES = Path(__file__).resolve().parent / "templates"
-
-
-def completion(
-    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell.")],
-) -> int:
-    """Print the script that completes commands, options and models in a shell.
-
-    In ~/.bashrc: eval "$(paddock completion bash)". In ~/.zshrc, after compinit: eval "$(paddock
-    completion zsh)". For fish, write it to ~/.config/fish/completions/paddock.fish once.
-    """
-    script = (_TEMPLATES / f"completion.{shell}").read_text("utf-8")
-    printing.print_out(script.replace("{ask}", _ASK).rstrip("\n"))
-    return DONE
-
-
-def is_completion_request(environ: Mapping[str, str]) -> bool:
-    """Return whether a shell runs us for its completion."""
-    return bool(environ.get(REQUEST_VARIABLE))
-
-
-def completed_command(environ: Mapping[str, str]) -> str | None:
-    """Return the command whose arguments are completed; None while its own name is typed."""
-    words = environ.get(_LINE, "").lstrip().split(" ")
-    return words[1] if len(words) > 2 else None
 
 
 def disable_rich_markup() -> None:

@@ -33,7 +33,7 @@ from paddock.engine.settings import ServiceSettings
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.text import shorten
 from paddock.runner.progress import printing
-from paddock.steps.tools.function_worker import (
+from paddock.steps.tools.function_signature import (
     arguments_model,
     schema_of_arguments,
     typed_arguments,

@@ -19,9 +19,9 @@ from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.pipelines.filters import FILTERS
 from paddock.steps import python_step, registry
 from paddock.steps.plugins import TOOL_GROUP, package_of, plugins
-from paddock.steps.readers import reader
+from paddock.steps.readers import document_kinds, reader
 from paddock.steps.tools import builtin_tools
-from paddock.steps.tools.tool import FunctionNotFound
+from paddock.steps.tools.code_digests import FunctionNotFound
 
 from .exit_status import CommandError
 
@@ -179,7 +179,7 @@ def _check_rows(broken: list[str]) -> Iterator[PartRow]:
 
 
 def _reader_rows(broken: list[str]) -> Iterator[PartRow]:
-    for name, media_type in reader.MEDIA_TYPES.items():
+    for name, media_type in document_kinds.MEDIA_TYPES.items():
         yield PartRow("reader", name, DISTRIBUTION, media_type)
     for name in reader.plugin_kinds():
         try:

@@ -21,7 +21,8 @@ from paddock.runner.ledger.asked_before import is_same_value
 from .escalation_threshold import CalibratedThreshold
 from .gold import Gold, gold_of_answers
 from .judge import Judgement
-from .metrics import FieldMetric, LabelFigures, field_metrics, label_figures
+from .label_rates import LabelFigures, label_figures
+from .metrics import FieldMetric, field_metrics
 from .significance import Estimate, PairedTest, estimate, pairwise_tests
 from .variant_runs import ItemAnswer, VariantRun
 

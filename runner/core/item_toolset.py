@@ -29,10 +29,9 @@ from paddock.steps.tools.mcp_client import (
     StdioServerSpec,
 )
 from paddock.steps.tools.python_functions import FunctionPool
-from paddock.steps.tools.tool import (
+from paddock.steps.tools.tool import RunnableTool, ToolContext
+from paddock.steps.tools.tool_names import (
     BUILT_IN_TOOLS,
-    RunnableTool,
-    ToolContext,
     installed_tools,
     resolve_tool,
     unknown_tool,

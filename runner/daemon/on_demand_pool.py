@@ -11,7 +11,7 @@ from paddock.engine.request import ChatRequest, ForwardingPool, ModelFacts, Mode
 from paddock.runner.core.model_pools import LookupPool, local_pool
 from paddock.runner.settings import Settings
 
-from .run_session import DaemonSession
+from .daemon_session import DaemonSession
 
 
 class OnDemandPool(ForwardingPool):

@@ -39,7 +39,7 @@ from paddock.runner.progress.prefect_view import (
     wish_of_state,
 )
 
-from . import run_session
+from . import prefect_backlog
 from .prefect_client import PREFECT_ERRORS, PrefectRefusal, ask, is_passing
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class PrefectMirrors:
             asyncio.get_running_loop().call_later(TASKS_AFTER_END_S, mirror.too_late.set)
         if self._state_dir is not None and (is_new or mirror.end is not None):
             try:
-                run_session.keep_run(self._state_dir, {**update, "tasks": mirror.tasks})
+                prefect_backlog.keep_run(self._state_dir, {**update, "tasks": mirror.tasks})
             except OSError as error:
                 log.warning("cannot write run %s to the backlog: %s", update.get("run"), error)
         return is_new
@@ -123,7 +123,7 @@ class PrefectMirrors:
     def take_kept(self) -> None:
         """Take the backlog: runs of earlier daemons, and runs that had none."""
         assert self._state_dir is not None
-        for update in run_session.kept_runs(self._state_dir):
+        for update in prefect_backlog.kept_runs(self._state_dir):
             if str(update["id"]) not in self._runs:
                 self.take(update)
 
@@ -179,7 +179,7 @@ class PrefectMirrors:
             log.warning("Prefect, run %s: %s", mirror.head["run"], mirror.missing_words)
         self._runs.pop(mirror.id, None)
         if mirror.is_over and self._state_dir is not None:
-            run_session.forget_run(self._state_dir, mirror.id)
+            prefect_backlog.forget_run(self._state_dir, mirror.id)
 
     def _gives_up(self, mirror: _RunMirror, error: Exception) -> bool:
         """Return whether an update that failed is the last; a refused run is over."""

@@ -13,11 +13,9 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,8 +32,8 @@ from paddock.engine.system.processes import (
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import end, running, wait_for_event
 
-from .prefect_auth import CLIENT_VARIABLE, SERVER_VARIABLE, own_auth_string
-from .prefect_client import NOT_FOUND, PREFECT_ERRORS, PrefectRefusal, ask_again, client_options
+from .prefect_auth import SERVER_VARIABLE, own_auth_string
+from .prefect_retention import own_client, retention_settings
 
 if TYPE_CHECKING:
     import httpx
@@ -164,7 +162,7 @@ class PrefectServer:
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
         """Wait for it, and yield a client of its API."""
         told = await self.ready()
-        async with _own_client(told.url, self._state_dir) as client:
+        async with own_client(told.url, self._state_dir) as client:
             yield client
 
     async def _say(self, state: PrefectServerState, pid: int | None = None, why: str = "") -> None:
@@ -399,68 +397,3 @@ async def _is_healthy(port: int) -> bool:
                 return (await client.get(f"{_url(port)}/health")).status_code == 200
     except http.HttpFailure:
         return False
-
-
-MIN_RETENTION_S = 3601.0  # Prefect accepts nothing below an hour
-HEARTBEAT_RETENTION_S = 86_400.0  # two a minute and run: most of the events, useless after the run
-BATCH_SIZE = 200
-BUSY_TRIES = 8  # over 20 s: its database is locked for a moment
-
-
-def retention_settings(keep_s: float) -> dict[str, str]:
-    """Return the environment for this retention; by default the server keeps runs for ever."""
-    keep_s = max(keep_s, MIN_RETENTION_S)
-    heartbeats = f'{{"prefect.flow-run.heartbeat": {min(keep_s, HEARTBEAT_RETENTION_S):.0f}}}'
-    return {
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": f"{keep_s:.0f}",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": heartbeats,
-        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{keep_s:.0f}S",  # an ISO 8601 duration
-    }
-
-
-def _own_client(url: str, state_dir: Path) -> httpx.AsyncClient:
-    password = {CLIENT_VARIABLE: own_auth_string(state_dir)}
-    return http.client(**client_options(url, password), trust_env=False)
-
-
-async def delete_old_runs(
-    api_url: str, before: float, state_dir: Path, *, is_dry: bool = False
-) -> int:
-    """Delete the runs that ended before a time from our own server; return their number.
-
-    The server removes their logs and artefacts within a day.
-
-    Raises:
-        OSError: the server does not answer.
-    """
-    ended = _ended_before(before)
-    batch = {**ended, "limit": BATCH_SIZE, "sort": "END_TIME_DESC"}
-    n_deleted = 0
-    try:
-        async with _own_client(api_url, state_dir) as api:
-            ask = partial(ask_again, api, n_busy=BUSY_TRIES)
-            if is_dry:
-                return int(await ask("POST", "/flow_runs/count", ended))
-            while found := await ask("POST", "/flow_runs/filter", batch):
-                for run in found:
-                    await _delete(ask("DELETE", f"/flow_runs/{run['id']}"))
-                n_deleted += len(found)
-    except (*PREFECT_ERRORS, ValueError) as error:
-        raise OSError(None, f"Prefect's server does not answer ({error})", api_url) from error
-    return n_deleted
-
-
-async def _delete(request: Awaitable[object]) -> None:
-    """Send a request to delete something that another process may have deleted already."""
-    try:
-        await request
-    except PrefectRefusal as error:
-        if error.status != NOT_FOUND:
-            raise
-
-
-def _ended_before(before: float) -> dict[str, Any]:
-    at = datetime.fromtimestamp(before, UTC).isoformat()
-    ended = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
-    return {"flow_runs": {"end_time": {"before_": at}, "state": {"type": {"any_": ended}}}}

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from paddock.engine.system.text import is_utf8
 from paddock.runner.bind.bound import BoundPlan
-from paddock.steps.files.scan import VECTOR_TABLE_SUFFIX, Globs
+from paddock.steps.files.folder_walk import VECTOR_TABLE_SUFFIX
+from paddock.steps.files.globs import Globs
 
 _TEMPORARY_PREFIXES = (".", "~$", "#recycle", "#snapshot")
 _TEMPORARY_SUFFIXES = (

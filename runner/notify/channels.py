@@ -33,7 +33,7 @@ from paddock.engine.system import http, processes
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import last_part, one_line
 
-from .delivery import ATTEMPT_S, DEADLINE_S, MailServer, NotDelivered, with_retries
+from .delivery_attempts import ATTEMPT_S, DEADLINE_S, MailServer, NotDelivered, with_retries
 from .notification import Notification
 
 _MOST_STDOUT_BYTES = 1 << 26  # more is a program that writes without an end

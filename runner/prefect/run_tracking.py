@@ -14,12 +14,7 @@ import os
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    nullcontext,
-)
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,11 +27,11 @@ from paddock.runner.core import run
 from paddock.runner.core.model_pools import models_asked, open_home_pool
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import NOT_BEGUN, RunSession, open_session, report_not_begun
+from paddock.runner.daemon.daemon_session import MirrorReply, daemon_session, is_daemon_running
 from paddock.runner.daemon.on_demand_pool import OnDemandPool
 from paddock.runner.daemon.prefect_client import client_options
 from paddock.runner.daemon.prefect_mirror import PrefectMirrors
-from paddock.runner.daemon.run_session import MirrorReply, daemon_session, is_daemon_running
-from paddock.runner.notify.notifier import notify_at_end
+from paddock.runner.notify.run_end_notices import notify_at_end
 from paddock.runner.progress.drain import INTERRUPTED, STOP_REQUESTED
 from paddock.runner.progress.events import MultiObserver
 from paddock.runner.progress.prefect_view import (
@@ -55,7 +50,7 @@ from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
 
 if TYPE_CHECKING:
-    from paddock.runner.daemon.run_session import DaemonSession
+    from paddock.runner.daemon.daemon_session import DaemonSession
 
 CHECK_TIMEOUT_S = 4.0  # an API that cannot be reached is an error within 5 s
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.daemon.prefect_auth import SIGNATURE, Signer
+from paddock.runner.daemon.run_signatures import SIGNATURE, Signer
 from paddock.runner.workers.flow_order import GIVEN, without_defaults
 
 from .triggered_pipeline import TriggeredPipeline

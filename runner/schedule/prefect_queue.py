@@ -17,13 +17,14 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from paddock.engine.system import http
-from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, Signer
+from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
 from paddock.runner.daemon.prefect_client import (
     NOT_FOUND,
     PrefectRefusal,
     ask_again,
     client_options,
 )
+from paddock.runner.daemon.run_signatures import Signer
 from paddock.runner.progress.prefect_view import RUN_TAG, prefect_name
 from paddock.runner.workers.flow_order import (
     as_parameters,

@@ -18,7 +18,7 @@ from typing import Any
 
 from paddock.engine.system.tasks import TaskSet
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.daemon.prefect_auth import Signer
+from paddock.runner.daemon.run_signatures import Signer
 from paddock.runner.progress.drain import STOP_REQUESTED
 from paddock.runner.progress.prefect_view import SUSPENDED
 from paddock.runner.progress.report import Report, Status

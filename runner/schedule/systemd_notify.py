@@ -1,4 +1,4 @@
-"""What systemd is told of `paddock up`: ready, reloaded, alive.
+"""Messages to systemd about `paddock up`: ready, reloaded, alive.
 
 Its protocol is one datagram to NOTIFY_SOCKET (sd_notify(3)).
 """

@@ -34,7 +34,8 @@ from paddock.runner.config.service_address import ServiceAddress
 from paddock.runner.daemon.daemon_client import request_daemon
 from paddock.runner.daemon.daemon_files import DaemonError
 from paddock.runner.daemon.daemon_server import serve_or_join
-from paddock.runner.daemon.prefect_auth import Signer, own_auth_string, password_file, signer_for
+from paddock.runner.daemon.prefect_auth import own_auth_string, password_file
+from paddock.runner.daemon.run_signatures import Signer, signer_for
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import clean_in_subprocess

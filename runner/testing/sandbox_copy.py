@@ -20,7 +20,7 @@ from paddock.engine.system import no_links
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
-from paddock.steps.files.scan import BadPattern, Globs
+from paddock.steps.files.globs import BadPattern, Globs
 
 MAX_COPY_BYTES = 256 * 1024 * 1024
 MAX_COPY_FILES = 20_000

@@ -28,13 +28,13 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.permissions import NotPermitted
 from paddock.runner.core.run_names import new_run_name
-from paddock.runner.daemon.prefect_auth import Signer
 from paddock.runner.daemon.prefect_client import (
     NOT_FOUND,
     PREFECT_ERRORS,
     PrefectRefusal,
     ask_again,
 )
+from paddock.runner.daemon.run_signatures import Signer
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.prefect.run_tracking import TrackingError

@@ -38,7 +38,7 @@ from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers import process
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.daemon.prefect_auth import SIGNATURE, signer_for
+from paddock.runner.daemon.run_signatures import SIGNATURE, signer_for
 from paddock.runner.settings import read_settings
 
 from .delegation import failure_message

@@ -40,7 +40,8 @@ from paddock.engine.system.tasks import running
 from paddock.runner import api
 from paddock.runner.bind.bind import read_plan
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, signer_for
+from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
+from paddock.runner.daemon.run_signatures import signer_for
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.command_logs import run_log

@@ -11,7 +11,8 @@ from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Output, Params, Step, StepError, StepSkipped, Tools
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import reader
-from paddock.steps.readers.reader import MEDIA_TYPES, Document
+from paddock.steps.readers.document_kinds import MEDIA_TYPES
+from paddock.steps.readers.reader import Document
 from paddock.steps.readers.text_encoding import is_known_encoding
 
 DEFAULT_MAX_FILE_BYTES = 64 * 1024 * 1024

@@ -19,7 +19,8 @@ from paddock.engine.system.text import without_middle
 from paddock.steps.base import EmbedModel, ItemName, StepError, Vector, VectorRow, VectorStore
 from paddock.steps.vectors.embed import embed_texts
 
-from .ask_and_repair import Asker, most_that_fits
+from .ask_and_repair import Asker
+from .fitting_text import most_that_fits
 from .tool_protocol import ToolCallResult, as_data
 
 _MOST_RESULTS_SHARE = 0.6

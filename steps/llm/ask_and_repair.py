@@ -1,9 +1,8 @@
 """Ask a model: fit the prompt, state the answer's schema, refuse or repair a faulty answer.
 
-The decoder can only produce what the schema allows; a model that does not know the schema fills it
-badly, so one line with a sketch of the schema is added to the prompt. What a check finds is sent
-back to the model, which answers again, at most `repair` times. `most_that_fits` finds how much of
-a text fits where its author allows that it is cut.
+The decoder can only produce what the schema allows; one line of the prompt says what that is
+(`schema_hint`). What a check finds is sent back to the model, which answers again, at most `repair`
+times.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -29,156 +28,15 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
-from paddock.engine.system.text import counted, one_line, resolve_ref
+from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.checking.check import CheckResult
-from paddock.pipelines.label_choices import CHOOSE, ToldList, without_choice_marks, without_repeats
+from paddock.pipelines.label_choices import ToldList, without_choice_marks, without_repeats
 from paddock.pipelines.schema_validation import TOO_DEEP, schema_mismatch
 from paddock.steps.base import UNKNOWN, Output, ReplyForm, StepError, Tools
 
 from .confidence import N_ALTERNATIVES, confidence
-
-_CLOSE_ENOUGH = 0.98
-_LEAST_KEPT = 0.9
-"""Of what fits: how far to go back for the end of a word."""
-
-
-async def most_that_fits(fits: Callable[[int], Awaitable[bool]], n: int) -> int:
-    """Return the largest of 0 … `n` that fits, to within 2 %, by bisection; 0 if none does."""
-    if await fits(n):
-        return n
-    low, high = 0, n
-    while high - low > 1 and low < _CLOSE_ENOUGH * high:
-        middle = (low + high) // 2
-        if await fits(middle):
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def first_part(text: str, n_characters: int) -> str:
-    """Return the beginning, up to the end of a word if one ends in its last tenth.
-
-    Chinese, a line of JSON or a long URL has no space near the end: it is cut anywhere.
-
-    >>> first_part("one two three four five", 20), first_part("one" * 9, 10)
-    ('one two three four', 'oneoneoneo')
-    """
-    if n_characters >= len(text):
-        return text
-    cut = text[:n_characters]
-    if text[n_characters].isspace():
-        return cut.rstrip()
-    least = int(_LEAST_KEPT * n_characters)
-    space = next((at for at in range(n_characters - 1, least - 1, -1) if cut[at].isspace()), None)
-    return cut if space is None else cut[:space].rstrip()
-
-
-MOST_SKETCH_CHARS = 1500
-"""A longer sketch is left out: it would fill a small context and distract a small model."""
-_MOST_SKETCH_DEPTH = 6
-_TYPE_WORDS = {
-    "string": "text",
-    "integer": "whole number",
-    "number": "number",
-    "boolean": "true or false",
-    "null": "null",
-    "object": "{…}",
-    "array": "[…]",
-}
-
-
-def with_schema_hint(messages: Sequence[Message], form: ReplyForm | None) -> list[Message]:
-    """Return messages with the labels to choose from, and a hint of the answer's schema."""
-    if form is None or form.schema is None:
-        return list(messages)
-    told = with_beginning(messages, "\n\n".join(one.text for one in form.lists))
-    return with_ending(told, schema_hint(form.schema))
-
-
-def with_beginning(messages: Sequence[Message], words: str) -> list[Message]:
-    """Put text where prompts of many items are still the same: their KV cache is shared.
-
-    That is the end of a system message, else the beginning of the conversation.
-    """
-    if not words or not messages:
-        return list(messages)
-    first, is_system = messages[0], messages[0].role == "system"
-    parts = (first.content.rstrip(), words) if is_system else (words, first.content)
-    if not is_system and first.role != "user":
-        return [Message("user", words), *messages]
-    return [replace(first, content="\n\n".join(parts)), *messages[1:]]
-
-
-def with_ending(messages: Sequence[Message], words: str) -> list[Message]:
-    """Append text to the user's last message: small models respect what is last."""
-    where = max((n for n, one in enumerate(messages) if one.role == "user"), default=None)
-    if where is None:
-        return [*messages, Message("user", words)]
-    ended = replace(messages[where], content=f"{messages[where].content.rstrip()}\n\n{words}")
-    return [*messages[:where], ended, *messages[where + 1 :]]
-
-
-def schema_hint(schema: Any) -> str:
-    """Return the line that ends a prompt whose answer must match a schema.
-
-    >>> schema_hint({"type": "object", "properties": {"a": {"type": "string"}}})
-    'Answer with JSON of this form: {"a": text}'
-    """
-    form = schema_sketch(schema)
-    if not form or len(form) > MOST_SKETCH_CHARS:
-        return "Answer with JSON."
-    return f"Answer with JSON of this form: {form}"
-
-
-def schema_sketch(schema: Any) -> str:
-    """Return a schema as JSON with words in place of values.
-
-    >>> schema_sketch({"properties": {"n": {"type": "integer", "description": "How many."}}})
-    '{"n": whole number (How many)}'
-    """
-    return _sketch_of(schema, schema, 0)
-
-
-def _sketch_of(schema: Any, root: Any, depth: int) -> str:
-    if not isinstance(schema, dict) or depth > _MOST_SKETCH_DEPTH:
-        return "…"
-    said = str(schema.get("description", "")).strip().rstrip(".")
-    form = _object_sketch(schema, root, depth)
-    return f"{form} ({one_line(said)})" if said and depth else form
-
-
-def _object_sketch(schema: Mapping[str, Any], root: Any, depth: int) -> str:
-    if "const" in schema:
-        return _compact_json(schema["const"])
-    if CHOOSE in schema:
-        return "label"
-    if isinstance(schema.get("enum"), list):
-        return " or ".join(map(_compact_json, schema["enum"]))
-    if "$ref" in schema:
-        return _sketch_of(resolve_ref(root, str(schema["$ref"])), root, depth + 1)
-    options = schema.get("anyOf", schema.get("oneOf"))
-    if isinstance(options, list):
-        return " or ".join(_sketch_of(one, root, depth + 1) for one in options)
-    names = schema.get("properties")
-    if isinstance(names, dict):
-        inner = (f"{_compact_json(k)}: {_sketch_of(v, root, depth + 1)}" for k, v in names.items())
-        return "{" + ", ".join(inner) + "}"
-    kinds = schema.get("type") or [""]
-    several = kinds if isinstance(kinds, list) else [kinds]
-    return " or ".join(_scalar_sketch(str(kind), schema, root, depth) for kind in several)
-
-
-def _scalar_sketch(kind: str, schema: Mapping[str, Any], root: Any, depth: int) -> str:
-    if kind == "array" and isinstance(schema.get("items"), dict):
-        return f"[{_sketch_of(schema['items'], root, depth + 1)}, …]"
-    if kind == "string" and isinstance(schema.get("format"), str):
-        return str(schema["format"])
-    return _TYPE_WORDS.get(kind, "…")
-
-
-def _compact_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+from .fitting_text import most_that_fits
+from .schema_hint import with_ending, with_schema_hint
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from paddock.pipelines.prompt_file import ConversationTemplate
 from paddock.steps.base import Example, Params, Step, StepError, Tools
 from paddock.steps.paths import os_refusal, printable, resolve_path
 from paddock.steps.prompt import render_template
-from paddock.steps.text.split import to_part
+from paddock.steps.text.text_parts import to_part
 
 from .ask_and_repair import (
     AnswerOutput,

@@ -22,7 +22,7 @@ from paddock.engine.system.text import counted
 from paddock.pipelines.checking.functions import words
 from paddock.steps.base import StepError, Tools, Vector
 from paddock.steps.text.sentences import TextSpan, prose_sentences, text_lines
-from paddock.steps.text.split import TextPart
+from paddock.steps.text.text_parts import TextPart
 from paddock.steps.vectors.embed import embed_texts
 
 from .ask_and_repair import UsageOutput

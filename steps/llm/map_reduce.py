@@ -26,9 +26,10 @@ from paddock.pipelines.expressions import Template
 from paddock.steps.base import StepError
 from paddock.steps.prompt import render_template
 from paddock.steps.text.chunker import cut_text
-from paddock.steps.text.split import TextPart, repeated_chars
+from paddock.steps.text.text_parts import TextPart, repeated_chars
 
-from .ask_and_repair import Asker, empty_answer, first_part
+from .ask_and_repair import Asker, empty_answer
+from .fitting_text import first_part
 
 SUMMARY_SYSTEM = "You summarise texts. You keep to what they say and add nothing."
 NOTE_SEPARATOR = "\n\n"

@@ -36,7 +36,7 @@ from paddock.steps.base import (
 )
 from paddock.steps.prompt import render_template
 from paddock.steps.text.chunker import cut_text
-from paddock.steps.text.split import to_part
+from paddock.steps.text.text_parts import to_part
 
 from .ask_and_repair import (
     AnswerOutput,
@@ -46,8 +46,8 @@ from .ask_and_repair import (
     UsageOutput,
     ask_checked,
     empty_answer,
-    first_part,
 )
+from .fitting_text import first_part
 from .map_reduce import IndexRange, LevelReducer, ReduceNote, cut_limits
 
 ITEM_SEPARATOR = "\n\n"

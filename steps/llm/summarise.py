@@ -21,7 +21,7 @@ from paddock.steps.base import UNKNOWN, Output, Params, Step, StepError, Tools
 from paddock.steps.files.read import FilesReadParams, read_document
 from paddock.steps.prompt import render_template
 from paddock.steps.readers.reader import page_offsets, reader_versions
-from paddock.steps.text.split import (
+from paddock.steps.text.text_parts import (
     CitedSource,
     TextPart,
     join_parts,

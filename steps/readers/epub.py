@@ -12,9 +12,10 @@ from xml.etree import ElementTree
 
 from paddock.engine.system.text import listed
 
-from . import text_files
+from . import html, text_files
+from .document_kinds import MEDIA_TYPES
 from .office import damage_errors, open_archive
-from .reader import MEDIA_TYPES, Document, ReadRequest, Unreadable, after_name
+from .reader import Document, ReadRequest, Unreadable, after_name
 
 _EBOOK = "an e-book"
 _CONTAINER = "META-INF/container.xml"
@@ -119,7 +120,7 @@ def _is_contents(item: ElementTree.Element) -> bool:
 def _styles(book: zipfile.ZipFile) -> str:
     """Return its style sheets together, which say what is not shown."""
     sheets = (one for one in book.infolist() if one.filename.lower().endswith(".css"))
-    read = (book.read(one) for one in sheets if one.file_size <= text_files.MOST_STYLE_CHARS)
+    read = (book.read(one) for one in sheets if one.file_size <= html.MOST_STYLE_CHARS)
     return "\n".join(sheet.decode("utf-8", "replace") for sheet in read)
 
 

@@ -18,17 +18,8 @@ from io import BytesIO
 from typing import BinaryIO
 
 from . import text_files
-from .reader import (
-    HEAD_BYTES,
-    MEDIA_TYPES,
-    Document,
-    ReadRequest,
-    UnknownKind,
-    Unreadable,
-    after_name,
-    kind_within,
-    text_sample,
-)
+from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_within
+from .reader import Document, ReadRequest, Unreadable, after_name, text_sample
 
 _SHOWN_HEADERS = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
 _MOST_DEPTH = 4  # of mails within mails; each may hold hundreds

@@ -37,16 +37,8 @@ from pypdfium2 import raw
 from paddock.engine.system.text import counted, listed, one_line
 
 from . import ocr, reader
-from .reader import (
-    MEDIA_TYPES,
-    Document,
-    LineBox,
-    PageBox,
-    QuoteSpan,
-    ReadRequest,
-    Unreadable,
-    hidden_text_note,
-)
+from .document_kinds import MEDIA_TYPES
+from .reader import Document, LineBox, PageBox, QuoteSpan, ReadRequest, Unreadable, hidden_text_note
 
 _PDFIUM_LOCK = Lock()
 _ERR_PASSWORD = 4  # FPDF_ERR_PASSWORD

@@ -33,19 +33,8 @@ from paddock.engine.system import no_links
 from paddock.engine.system.frames import PipeClosed, pack_frame, read_frame, send_frame, take_pipes
 
 from . import reader, text_files
-from .reader import (
-    HEAD_BYTES,
-    MEDIA_TYPES,
-    BrokenReader,
-    Document,
-    PageBox,
-    QuoteSpan,
-    ReadsFile,
-    UnknownKind,
-    Unreadable,
-    kind_by_name,
-    kind_of,
-)
+from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_by_name, kind_of
+from .reader import BrokenReader, Document, PageBox, QuoteSpan, ReadsFile, Unreadable
 
 SMALL_BYTES = 256 * 1024
 """A text of this size takes at most 0.1 s and 10 MB (measured with odd encodings and deep JSON)."""

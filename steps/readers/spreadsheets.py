@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 
 from paddock.engine.system.text import counted
 
+from .document_kinds import MEDIA_TYPES
 from .office import (
     DRAWN_TEXT,
     MOST_WHOLE,
@@ -32,7 +33,7 @@ from .office import (
     open_archive,
     text_of,
 )
-from .reader import MEDIA_TYPES, Document, ReadRequest, Unreadable
+from .reader import Document, ReadRequest, Unreadable
 
 _SPREADSHEET = "a spreadsheet"
 _MOST_CELLS = 2_000_000

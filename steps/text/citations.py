@@ -17,8 +17,9 @@ from itertools import accumulate
 from paddock.pipelines.checking.text_index import TextIndex, folded_words
 from paddock.pipelines.checking.values_in_text import values_in
 
+from .headings import Headings
 from .sentences import sentence_spans
-from .split import CitedSource, Headings, TextPart, repeated_chars, source_of
+from .text_parts import CitedSource, TextPart, repeated_chars, source_of
 
 _LEAST_WEIGHT_SHARE = 0.5  # of a sentence's words, weighted by rarity, must be in the cited passage
 _LEAST_PARTS = 3  # words and numbers

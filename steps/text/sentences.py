@@ -18,7 +18,7 @@ from operator import itemgetter
 
 from paddock.pipelines.checking.functions import words
 
-from .chunker import find_tables
+from .table_chunks import find_tables
 
 _END = re.compile(
     # Latin, Greek and Cyrillic; Arabic, Armenian, Devanagari, Ethiopic, Burmese, Khmer

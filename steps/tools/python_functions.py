@@ -27,16 +27,9 @@ from paddock.steps.base import StepError, ToolResult
 from paddock.steps.plugins import TOOL_GROUP, plugins
 
 from . import function_worker
-from .tool import (
-    DEFAULT_TOOL_TIMEOUT_S,
-    FunctionNotFound,
-    RunnableTool,
-    code_digest,
-    parse_python_file,
-    tool_refusal,
-    tool_result,
-    tool_version,
-)
+from .code_digests import FunctionNotFound, code_digest, parse_python_file
+from .tool import DEFAULT_TOOL_TIMEOUT_S, RunnableTool, tool_refusal, tool_result
+from .tool_names import tool_version
 
 MOST_FUNCTION_PROCESSES = 4
 _START_S = 60.0

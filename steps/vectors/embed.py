@@ -12,15 +12,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from paddock.engine.request import (
-    REQUEST_TEXTS,
-    EmbedReply,
-    EmbedRequest,
-    ModelSpec,
-    OnOverflow,
-)
+from paddock.engine.request import REQUEST_TEXTS, EmbedReply, EmbedRequest, ModelSpec, OnOverflow
 from paddock.steps.base import EmbedModel, Output, Params, Step, StepError, Tools, Vector, VectorRow
-from paddock.steps.text.split import TextPart, to_part
+from paddock.steps.text.text_parts import TextPart, to_part
 
 
 class EmbedParams(Params):

@@ -366,22 +366,6 @@ def test_an_error_of_the_system_is_one_sentence() -> None:
     assert (result.exit_code, result.stderr) == (1, "/etc/shadow: Permission denied.\n")
 
 
-def test_an_error_of_our_own_is_one_sentence_and_a_file(home: Path) -> None:
-    result = ended(ZeroDivisionError("division\nby zero"))
-    (file,) = (home / "crashes").iterdir()
-    assert result.exit_code == 1
-    assert result.stderr == (
-        "Internal error in Paddock (ZeroDivisionError: division by zero). "
-        f"The traceback is in {file}; please report it.\n"
-    )
-    assert "raise error" in file.read_text()
-
-
-def test_a_traceback_is_for_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PADDOCK_DEBUG", "1")
-    assert "Traceback (most recent call last)" in ended(ZeroDivisionError()).stderr
-
-
 def test_a_machine_gets_its_object_whatever_happens() -> None:
     result = ended(CommandError("There is no file 'x'."), as_json=True)
     assert json.loads(result.stdout) == {"ok": False, "error": "There is no file 'x'."}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.daemon.prefect_auth import SIGNATURE, Signer, signer_for
+from paddock.runner.daemon.run_signatures import SIGNATURE, Signer, signer_for
 from tests.postgres import postgres
 
 SIGNER = Signer(b"key")

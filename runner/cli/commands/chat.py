@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from paddock.engine.models.modelfile import parse_parameter
-from paddock.runner.cli import conversation, model_arguments
+from paddock.runner.cli import chat_images, conversation, model_arguments
 from paddock.runner.cli.arguments import KeepAliveOption
 from paddock.runner.cli.chat_terminal import answer_view
 from paddock.runner.cli.conversation import NOT_FOUND
@@ -155,7 +155,7 @@ def _answer_once(
         conversation.stream_answer(client, session, answer_view())
     except conversation.AnswerInterrupted:
         return INTERRUPTED
-    except conversation.NotAnImage as error:
+    except chat_images.NotAnImage as error:
         raise CommandError(str(error)) from None
     return DONE
 

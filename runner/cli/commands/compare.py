@@ -35,8 +35,8 @@ from paddock.runner.cli.arguments import (
     remove_old_reports,
     require_reports,
 )
-from paddock.runner.cli.commands.validate_plan_run import plan_text
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
+from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.cli.run_display import run_observer
 from paddock.runner.compare import comparison_page, comparison_text
 from paddock.runner.compare.adoption import CannotAdopt, adopted_text

@@ -35,7 +35,7 @@ from paddock.runner.render.graph_drawing import FORMAT_OF_SUFFIX, draw_graph
 from paddock.runner.settings import read_settings
 from paddock.steps.base import StepError
 from paddock.steps.tools import builtin_tools
-from paddock.steps.tools.tool import installed_tools
+from paddock.steps.tools.tool_names import installed_tools
 
 if TYPE_CHECKING:
     from paddock.runner.config.pipeline_secrets import Secrets

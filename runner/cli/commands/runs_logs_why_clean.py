@@ -32,7 +32,7 @@ from paddock.runner.cli.history_text import (
 )
 from paddock.runner.config.setting_values import BadValue, seconds
 from paddock.runner.daemon.daemon_files import running_daemons
-from paddock.runner.daemon.prefect_server import delete_old_runs
+from paddock.runner.daemon.prefect_retention import delete_old_runs
 from paddock.runner.ledger.retention import SweepResult, clean_ledgers
 from paddock.runner.ledger.run_history import (
     find_ledgers,
@@ -41,7 +41,7 @@ from paddock.runner.ledger.run_history import (
     runs_named,
     unknown_run_text,
 )
-from paddock.runner.lineage.decisions import write_run_report
+from paddock.runner.lineage.reviewed_answers import write_run_report
 from paddock.runner.progress import printing
 from paddock.runner.progress.journal import JournalProgress, JournalTail
 from paddock.runner.settings import read_settings

@@ -27,11 +27,11 @@ import typer
 from paddock.engine.system import distribution, processes
 from paddock.runner.cli.arguments import existing_folder
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
-from paddock.runner.cli.managed_files import FileChange, ManagedFile, require_rights, write_all
+from paddock.runner.cli.setup_files import FileChange, ManagedFile, require_rights, write_all
 from paddock.runner.cli.systemd_unit import SYSTEM_CONFIG, UNIT_NAME, UpUnit, key_file_of
 from paddock.runner.config.config_file import FILE_NAME, config_folder
 from paddock.runner.notify.channels import send_mail
-from paddock.runner.notify.delivery import MailServer, NotDelivered
+from paddock.runner.notify.delivery_attempts import MailServer, NotDelivered
 from paddock.runner.notify.notification import Notification
 from paddock.runner.progress import printing
 from paddock.runner.settings import KEYS_FILE_NAME, Settings, read_settings

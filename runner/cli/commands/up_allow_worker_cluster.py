@@ -38,8 +38,8 @@ from paddock.runner.cli.arguments import (
     pipeline_file,
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, command_group
-from paddock.runner.daemon.prefect_auth import signer_for
 from paddock.runner.daemon.prefect_client import client_options
+from paddock.runner.daemon.run_signatures import signer_for
 from paddock.runner.progress import command_logs, printing
 from paddock.runner.progress.drain import stop_on_signals
 from paddock.runner.schedule.consents import Consents

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.cli import conversation
+from paddock.runner.cli import chat_images
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 16
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_only_images_that_are_there_are_taken_out(
     folder: Path, text: str, rest: str, names: list[str]
 ) -> None:
-    found = conversation.find_images(text)
+    found = chat_images.find_images(text)
     assert (found[0], [str(path) for path in found[1]]) == (
         rest,
         [str(Path(name)) for name in names],
@@ -42,14 +42,12 @@ def test_only_images_that_are_there_are_taken_out(
 
 
 def test_an_image_is_sent_as_it_is(folder: Path) -> None:
-    assert base64.b64decode(conversation.encode_image(folder / "cat.png")) == PNG
+    assert base64.b64decode(chat_images.encode_image(folder / "cat.png")) == PNG
 
 
 def test_what_is_no_image_or_not_there_is_told(folder: Path) -> None:
     (folder / "text.png").write_text("hello")
-    with pytest.raises(
-        conversation.NotAnImage, match=r"is not an image\. Known formats: PNG, JPEG"
-    ):
-        conversation.encode_image(folder / "text.png")
-    with pytest.raises(conversation.NotAnImage, match="No such file"):
-        conversation.encode_image(folder / "gone.png")
+    with pytest.raises(chat_images.NotAnImage, match=r"is not an image\. Known formats: PNG, JPEG"):
+        chat_images.encode_image(folder / "text.png")
+    with pytest.raises(chat_images.NotAnImage, match="No such file"):
+        chat_images.encode_image(folder / "gone.png")

@@ -21,7 +21,7 @@ from paddock.runner.api import run, validate
 from paddock.runner.config.pipeline_secrets import RedactedError
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.session import open_session
-from paddock.runner.daemon.run_session import MirrorReply
+from paddock.runner.daemon.daemon_session import MirrorReply
 from paddock.runner.prefect import run_tracking
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.cli.commands.validate_plan_run import plan_text
+from paddock.runner.cli.plan_text import plan_text
 from tests.runner.world import World, outputs, reasons, states
 
 ROWS = """\

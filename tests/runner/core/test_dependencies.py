@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.cli.commands.validate_plan_run import closing_lines, plan_text
+from paddock.runner.cli.plan_text import plan_text
+from paddock.runner.cli.run_summary import closing_lines
 from paddock.runner.progress.report import Report
 from tests.runner.world import World, states
 

@@ -18,7 +18,7 @@ from paddock.engine.errors import Busy
 from paddock.engine.request import ChatRequest
 from paddock.engine.system.samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.cli.commands.validate_plan_run import plan_text
+from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore

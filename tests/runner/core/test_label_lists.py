@@ -12,7 +12,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.cli.commands.validate_plan_run import plan_text
+from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.review.fields import subject_fields

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from paddock.runner.daemon import run_session
+from paddock.runner.daemon import prefect_backlog
 from tests.fakes.foreign_modules import add_foreign_modules
 from tests.forked import ForkServer
 from tests.prefect_server import seed
@@ -199,7 +199,9 @@ def test_its_models_are_met_by_ps_stop_and_embed_as_those_of_serve_are(home: Hom
 
 def test_local_and_ci_run_without_it(home: Home) -> None:
     home.more(1)
-    until(lambda: not list(run_session.kept_runs(home.state_dir)))  # every run is shown to its end
+    until(
+        lambda: not list(prefect_backlog.kept_runs(home.state_dir))
+    )  # every run is shown to its end
     n_shown = len(home.api("flow_runs/filter", {"limit": 200}))
     report, _ = home.run("--local")
     assert report["models"][home.model]["loads"] == 1
@@ -245,7 +247,9 @@ def test_a_run_goes_on_when_prefects_server_is_killed_and_it_comes_back(home: Ho
 def test_a_run_that_is_killed_is_crashed_in_prefect_and_its_requests_end(home: Home) -> None:
     n_before = home.n_documents
     home.more(4)
-    until(lambda: not list(run_session.kept_runs(home.state_dir)))  # every run is shown to its end
+    until(
+        lambda: not list(prefect_backlog.kept_runs(home.state_dir))
+    )  # every run is shown to its end
     known = {one["name"] for one in home.api("flow_runs/filter", {"limit": 200})}
 
     def name() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from paddock.runner.daemon.daemon_server import FIRST_S, Leases
+from paddock.runner.daemon.leases import FIRST_S, Leases
 
 IDLE_S = 900.0
 

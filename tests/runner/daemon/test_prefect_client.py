@@ -18,7 +18,7 @@ import pytest
 from paddock.engine.system import http
 from paddock.runner.daemon.prefect_client import client_options
 from paddock.runner.daemon.prefect_mirror import PrefectMirrors
-from paddock.runner.daemon.prefect_server import delete_old_runs
+from paddock.runner.daemon.prefect_retention import delete_old_runs
 from paddock.runner.prefect.run_tracking import TrackingError, check_prefect_api
 from tests.fakes.far_side import certificate
 from tests.prefect_server import server

@@ -18,7 +18,7 @@ import pytest
 from paddock.engine.system import http
 from paddock.engine.system.retry import Backoff
 from paddock.runner.api import run_async
-from paddock.runner.daemon import prefect_mirror, run_session
+from paddock.runner.daemon import prefect_backlog, prefect_mirror
 from paddock.runner.daemon.prefect_mirror import PrefectMirrors
 from paddock.runner.progress.prefect_view import SUSPEND_REFUSED
 from tests.fakes.pool import FakePool
@@ -174,7 +174,7 @@ def test_a_run_is_shown_with_its_tasks_and_ends_at_100_percent(show: Callable[..
         assert api.of("task_runs")["each: a"] == ("Completed", "2 done")
         assert api.data("ferries-progress") == [100.0]
         assert api.data("ferries-results") == [json.dumps(ROWS)]
-        assert not run_session.kept_runs(state_dir)
+        assert not prefect_backlog.kept_runs(state_dir)
 
     show(scene)
 
@@ -240,7 +240,7 @@ def test_what_a_service_could_not_show_the_next_one_does(show: Callable[..., Non
         assert shown["state"]["name"] == "Completed"
         assert shown["state"]["message"].startswith("2 new. It ran from 20")
         assert set(api.of("task_runs")) == {"docs", "each: a"}
-        assert not run_session.kept_runs(state_dir)
+        assert not prefect_backlog.kept_runs(state_dir)
         later.take_kept()
         assert not later.n_ended
 
@@ -287,12 +287,12 @@ def test_a_run_that_died_together_with_its_service_is_crashed(show: Callable[...
 
 
 def test_the_latest_are_kept_and_a_broken_file_is_passed_over(tmp_path: Path) -> None:
-    for number in range(run_session.MOST_KEPT_RUNS + 2):
-        run_session.keep_run(tmp_path, ended(id=f"{number:04}", began=float(number)))
+    for number in range(prefect_backlog.MOST_KEPT_RUNS + 2):
+        prefect_backlog.keep_run(tmp_path, ended(id=f"{number:04}", began=float(number)))
         os.utime(tmp_path / f"residence/unshown/{number:04}.json", (number, number))
     (tmp_path / "residence/unshown/half.json").write_text('{"id": "half", "end": {}}')
-    kept = [one["id"] for one in run_session.kept_runs(tmp_path)]
-    assert kept == [f"{number:04}" for number in range(2, run_session.MOST_KEPT_RUNS + 2)]
+    kept = [one["id"] for one in prefect_backlog.kept_runs(tmp_path)]
+    assert kept == [f"{number:04}" for number in range(2, prefect_backlog.MOST_KEPT_RUNS + 2)]
 
 
 def test_what_prefect_refuses_for_good_is_left(
@@ -302,7 +302,7 @@ def test_what_prefect_refuses_for_good_is_left(
         mirrors.take(ended(pipeline=None))
         monkeypatch.setattr(api, "_told", lambda *_: [])
         await until(lambda: not mirrors.n_ended)
-        assert not run_session.kept_runs(state_dir)
+        assert not prefect_backlog.kept_runs(state_dir)
 
     show(scene)
 

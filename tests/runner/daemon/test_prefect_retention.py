@@ -10,8 +10,8 @@ import pytest
 from prefect.settings import Settings
 
 from paddock.engine.system.retry import Backoff
-from paddock.runner.daemon import prefect_client, prefect_server
-from paddock.runner.daemon.prefect_server import delete_old_runs, retention_settings
+from paddock.runner.daemon import prefect_client, prefect_retention
+from paddock.runner.daemon.prefect_retention import delete_old_runs, retention_settings
 from tests.fakes.answers import serving
 from tests.prefect_server import prefect_client as client_of
 
@@ -102,7 +102,7 @@ async def test_a_server_that_stays_busy_is_named(
     with serving(api__flow_runs__filter=(503, b"{}")) as server:
         with pytest.raises(OSError, match=r"Prefect's server does not answer .*503"):
             await delete_old_runs(f"http://{server.host}/api", 0.0, tmp_path)
-        assert len(server.seen) == prefect_server.BUSY_TRIES
+        assert len(server.seen) == prefect_retention.BUSY_TRIES
 
 
 async def test_a_server_that_does_not_answer_is_named(

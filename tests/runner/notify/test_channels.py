@@ -17,8 +17,8 @@ import pytest
 from paddock.engine.system.retry import Backoff
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.notify import delivery
-from paddock.runner.notify.notifier import notify_of_end
+from paddock.runner.notify import delivery_attempts
+from paddock.runner.notify.run_end_notices import notify_of_end
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, UnattendedSettings
 from tests.runner.notify.receivers import ended, hook, post_office
@@ -56,7 +56,7 @@ class Pipe:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "BACKOFF", Backoff(0.01, 0.01))
+    monkeypatch.setattr(delivery_attempts, "BACKOFF", Backoff(0.01, 0.01))
 
 
 def test_a_folder_that_cannot_be_written_keeps_no_one_from_being_told(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_webhook_that_is_not_there_is_told_of(tmp_path: Path) -> None:
 def test_a_webhook_that_never_answers_is_left_at_its_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "DEADLINE_S", 0.2)
+    monkeypatch.setattr(delivery_attempts, "DEADLINE_S", 0.2)
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
@@ -299,7 +299,7 @@ def test_a_mail_server_that_refuses_is_told_of(tmp_path: Path) -> None:
 
 
 def test_a_password_goes_over_no_open_line() -> None:
-    from paddock.runner.notify.delivery import MailServer
+    from paddock.runner.notify.delivery_attempts import MailServer
 
     server = MailServer.of("smtp://me:p%40ss@mail.example.org")
     assert (server.port, server.password, "p@ss" in repr(server)) == (587, "p@ss", False)
@@ -308,9 +308,9 @@ def test_a_password_goes_over_no_open_line() -> None:
 
 @pytest.mark.parametrize("url", ["mail.example.org", "http://x", "smtp://", "smtp://x:99999"])
 def test_an_address_of_no_mail_server_is_not_shown(url: str) -> None:
-    from paddock.runner.notify.delivery import MailServer
+    from paddock.runner.notify.delivery_attempts import MailServer
 
-    with pytest.raises(delivery.NotDelivered) as caught:
+    with pytest.raises(delivery_attempts.NotDelivered) as caught:
         MailServer.of(url)
     assert str(caught.value) == (
         "the setting `smtp` must be smtp://[user:password@]host[:port], or smtps"

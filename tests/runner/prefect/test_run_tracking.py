@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from paddock.runner.daemon.daemon_session import is_daemon_running
 from paddock.runner.daemon.on_demand_pool import OnDemandPool
-from paddock.runner.daemon.run_session import is_daemon_running
 from paddock.runner.prefect.run_tracking import RunMode, is_ci, run_mode, shared_home_pool
 from tests.runner.world import settings
 

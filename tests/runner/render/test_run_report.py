@@ -5,30 +5,17 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
-from hypothesis import settings as examined
-from hypothesis import strategies as st
 
 from paddock.runner.ledger.entries import RunRow
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
-from paddock.runner.lineage.decisions import write_named_run_report
+from paddock.runner.lineage.reviewed_answers import write_named_run_report
 from paddock.runner.render.run_details import RunCall, RunDetails, RunItem, read_run_details
-from paddock.runner.render.run_report import (
-    MAX_FAILURES,
-    MAX_ITEMS,
-    TimeSpan,
-    bars_of,
-    concurrency_stats,
-    lanes_of,
-    mean_concurrency,
-    run_report_page,
-)
+from paddock.runner.render.run_report import MAX_FAILURES, MAX_ITEMS, run_report_page
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 
@@ -148,36 +135,6 @@ def test_a_deleted_document_is_told_as_deleted_and_has_no_bar(world: World) -> N
     assert "each: x:1.txt" not in page
 
 
-KINDS = ("new", "changed", "stale", "failed", "quarantined", "skipped", "held", "waiting")
-
-
-def test_every_bar_has_a_label_and_every_look_an_entry_in_the_legend(tmp_path: Path) -> None:
-    from paddock.runner.render.run_report import look_of
-
-    items = tuple(
-        RunItem("each", kind[:6], kind, 10.0 * n, 9.0, 1, 0, 1, 1, None, None, ())
-        for n, kind in enumerate(KINDS)
-    )
-    calls = (
-        RunCall("sum", "a", "chat", "m", 0.0, 30.0, 10.0, 1, 0, 1, False),
-        RunCall("sum", "b", "chat", "m", 40.0, 9.0, 0.0, 1, 0, 1, True),
-        RunCall("ask", "c", "tool", "", 50.0, 9.0, 0.0, 0, 0, 0, False),
-    )
-    page = run_report_page(
-        RunDetails(past(tmp_path, {}), items, calls, 80.0, 0), tmp_path / "run.html"
-    )
-    Checked(page)
-    labels = re.findall(r'class="label \w+"[^>]*>([^<]+)<', page)
-    assert labels[: len(KINDS)] == [f"{kind[:6]}, 9.0 s" for kind in KINDS]
-    assert labels[len(KINDS) :] == ["sum, a, 20 s", "sum, b, 9.0 s", "ask, c, 9.0 s"]
-    charts = re.sub(r'<ul class="legend">.*?</ul>', "", page)
-    drawn = set(re.findall(r'<(?:rect|path) class="(?:bar )?(\w+)"', charts)) - {"over"}
-    shown = set(re.findall(r'aria-hidden="true"><rect class="(?:bar )?(\w+)"', page))
-    assert drawn == shown == {*map(look_of, KINDS), "call", "known", "tool", "waited", "area"}
-    patterns = set(re.findall(r'id="over-(\w+)"', page))
-    assert patterns == set(re.findall(r'class="over (\w+)"', page))
-
-
 def test_a_bar_for_several_says_how_many_and_a_long_name_is_cut_in_its_middle(
     tmp_path: Path,
 ) -> None:
@@ -268,49 +225,6 @@ def test_a_run_that_was_ended_before_an_item_was_done_does_not_claim_that_all_wa
     assert "No item was finished." in told and "Nothing had to be done." not in told
 
 
-SPANS = st.lists(
-    st.tuples(st.floats(0, 100), st.floats(0, 20)).map(
-        lambda pair: TimeSpan(pair[0], pair[0] + pair[1], "a", "done")
-    ),
-    max_size=60,
-)
-
-
-@examined(max_examples=60, deadline=None)
-@given(SPANS)
-def test_spans_of_a_lane_follow_one_another_and_none_is_lost(spans: list[TimeSpan]) -> None:
-    lanes = lanes_of(spans)
-    assert sum(map(len, lanes)) == len(spans)
-    for lane in lanes:
-        assert all(one.end <= other.start for one, other in pairwise(lane))
-        bars = bars_of(lane, 1.0)
-        assert sum(bar.n for bar in bars) == len(lane)
-        assert len(bars) <= 2 * 121
-    busy = sum(level * 120 / 50 for level in mean_concurrency(spans, 120.0, 50))
-    assert busy == pytest.approx(sum(span.end - span.start for span in spans), abs=1e-6)
-
-
-@examined(max_examples=60, deadline=None)
-@given(SPANS)
-def test_the_most_at_once_is_a_number_of_spans_that_were_under_way_together(
-    spans: list[TimeSpan],
-) -> None:
-    most, mean = concurrency_stats(spans)
-    long = [span for span in spans if span.end - span.start > 0.01]
-    together = [sum(s.start <= one.start < s.end - 0.001 for s in long) for one in long]
-    assert isinstance(most, int)
-    assert max(together, default=0) <= most <= len(spans)
-    assert 0 <= mean <= most + 1e-9
-
-
-def test_what_follows_one_another_is_one_at_once_however_short_the_run() -> None:
-    one_by_one = [TimeSpan(n * 0.01, n * 0.01 + 0.0104, "a", "call") for n in range(100)]
-    assert concurrency_stats(one_by_one) == (1, 1.0)
-    assert concurrency_stats([]) == (0, 0.0)
-    waits = [TimeSpan(0, 10, "a", "call"), TimeSpan(0, 12, "b", "call", waited=10)]
-    assert concurrency_stats(waits)[0] == 1
-
-
 def test_the_most_calls_at_once_is_whole_on_the_page(tmp_path: Path) -> None:
     # Six long ones, and a seventh for too short a time to fill a part of the picture.
     calls = tuple(
@@ -363,21 +277,41 @@ def test_a_step_that_failed_the_run_is_told_once_and_first(world: World) -> None
     assert "<h2>Failed" not in target.read_text("utf-8")
 
 
-def test_a_failure_is_not_lost_among_what_is_drawn_as_one() -> None:
-    spans = [
-        TimeSpan(0, 0.1, "a", "new"),
-        TimeSpan(0.1, 0.2, "b", "failed"),
-        TimeSpan(0.2, 0.3, "c", "new"),
-    ]
-    (bar,) = bars_of(spans, 1.0)
-    assert (bar.kind, bar.label, bar.n) == ("failed", "b", 3)
-
-
 def test_charts_are_well_formed(world: World) -> None:
-    from paddock.runner.render.run_report import calls_chart, items_chart, occupancy_chart
+    from paddock.runner.render.timelines import calls_chart, items_chart, occupancy_chart
 
     world.run(pool=FakePool())
     (found,) = recent_runs([LedgerFolder(world.folder / ".paddock")], limit=1).runs
     story = read_run_details(found)
     for chart in (items_chart(story)[0], calls_chart(story)[0], occupancy_chart(story)[0]):
         assert ElementTree.fromstring(chart).get("role") == "img"
+
+
+KINDS = ("new", "changed", "stale", "failed", "quarantined", "skipped", "held", "waiting")
+
+
+def test_every_bar_has_a_label_and_every_look_an_entry_in_the_legend(tmp_path: Path) -> None:
+    from paddock.runner.render.timelines import look_of
+
+    items = tuple(
+        RunItem("each", kind[:6], kind, 10.0 * n, 9.0, 1, 0, 1, 1, None, None, ())
+        for n, kind in enumerate(KINDS)
+    )
+    calls = (
+        RunCall("sum", "a", "chat", "m", 0.0, 30.0, 10.0, 1, 0, 1, False),
+        RunCall("sum", "b", "chat", "m", 40.0, 9.0, 0.0, 1, 0, 1, True),
+        RunCall("ask", "c", "tool", "", 50.0, 9.0, 0.0, 0, 0, 0, False),
+    )
+    page = run_report_page(
+        RunDetails(past(tmp_path, {}), items, calls, 80.0, 0), tmp_path / "run.html"
+    )
+    Checked(page)
+    labels = re.findall(r'class="label \w+"[^>]*>([^<]+)<', page)
+    assert labels[: len(KINDS)] == [f"{kind[:6]}, 9.0 s" for kind in KINDS]
+    assert labels[len(KINDS) :] == ["sum, a, 20 s", "sum, b, 9.0 s", "ask, c, 9.0 s"]
+    charts = re.sub(r'<ul class="legend">.*?</ul>', "", page)
+    drawn = set(re.findall(r'<(?:rect|path) class="(?:bar )?(\w+)"', charts)) - {"over"}
+    shown = set(re.findall(r'aria-hidden="true"><rect class="(?:bar )?(\w+)"', page))
+    assert drawn == shown == {*map(look_of, KINDS), "call", "known", "tool", "waited", "area"}
+    patterns = set(re.findall(r'id="over-(\w+)"', page))
+    assert patterns == set(re.findall(r'class="over (\w+)"', page))

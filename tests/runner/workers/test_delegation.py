@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from paddock.engine.system import http
-from paddock.runner.daemon.prefect_auth import Signer
+from paddock.runner.daemon.run_signatures import Signer
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.prefect.run_tracking import TrackingError
 from paddock.runner.progress.prefect_view import SHARE_TAG

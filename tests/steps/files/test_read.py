@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from paddock.engine.system import no_links
 from paddock.steps.base import StepError, StepSkipped
 from paddock.steps.files.read import FilesRead, FilesReadOutput, FilesReadParams
-from paddock.steps.readers import ocr, text_files
+from paddock.steps.readers import html, ocr
 from paddock.steps.readers.reader import Unreadable
 from tests.fakes.office import docx, scan
 from tests.fakes.pdf import pdf
@@ -149,7 +149,7 @@ def test_html_that_no_parser_takes_is_refused(read: Read) -> None:
 @given(st.text(alphabet="<>/!-[]ab= \"'&;#x\n?%", max_size=60))
 def test_any_markup_is_read_or_refused(markup: str) -> None:
     try:
-        page = text_files.html_to_markdown(markup)
+        page = html.html_to_markdown(markup)
     except Unreadable:
         return
     assert isinstance(page.text, str)

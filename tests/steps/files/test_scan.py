@@ -172,7 +172,7 @@ def test_a_folder_that_cannot_be_read_is_said_and_the_others_go_on(
             raise PermissionError(13, "Permission denied", path)
         return opened(path)
 
-    monkeypatch.setattr("paddock.steps.files.scan.open_folder", refuse)
+    monkeypatch.setattr("paddock.steps.files.folder_walk.open_folder", refuse)
     assert listed(scan()) == ["a.txt", "open/c.txt"]
     assert hands.notes == [".: 'locked/' left out, the folder cannot be read."]
 

@@ -12,28 +12,9 @@ from pydantic import ValidationError
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import StepError
 from paddock.steps.files.write import FilesWrite, FilesWriteOutput, FilesWriteParams
-from tests.fakes.tools import FakeOutputs, FakeTools, tools
+from tests.fakes.tools import FakeOutputs, FakeTools
 
 Write = Callable[..., FilesWriteOutput]
-
-
-@pytest.fixture
-def outputs() -> FakeOutputs:
-    return FakeOutputs()
-
-
-@pytest.fixture
-def hands(tmp_path: Path, outputs: FakeOutputs) -> FakeTools:
-    return tools(tmp_path, outputs=outputs)
-
-
-@pytest.fixture
-def write(hands: FakeTools, outputs: FakeOutputs) -> Write:
-    def write(path: str, **wishes: Any) -> FilesWriteOutput:
-        outputs.next_run()
-        return asyncio.run(FilesWrite().run(FilesWriteParams(path=path, **wishes), hands))
-
-    return write
 
 
 def refused(write: Write, path: str, **wishes: Any) -> StepError:
@@ -108,34 +89,6 @@ def test_what_we_wrote_last_is_replaced_and_keeps_its_permissions(
     assert write("a.md", text="two").changed is True
     assert (tmp_path / "a.md").read_text() == "two"
     assert stat.S_IMODE((tmp_path / "a.md").stat().st_mode) == 0o600
-
-
-@pytest.mark.parametrize("is_ours", [True, False])
-def test_an_edited_file_is_kept_and_said(
-    tmp_path: Path, write: Write, hands: FakeTools, is_ours: bool
-) -> None:
-    if is_ours:
-        write("a.md", text="one")
-    (tmp_path / "a.md").write_text("my own words")
-    assert write("a.md", text="two").changed is False
-    assert (tmp_path / "a.md").read_text() == "my own words"
-    path = tmp_path.resolve() / "a.md"
-    assert hands.notes == [f"'{path}' was edited, or is not ours: it is kept as it is."]
-
-
-def test_an_edited_file_is_overwritten_if_wished(tmp_path: Path, write: Write) -> None:
-    (tmp_path / "a.md").write_text("my own words")
-    assert write("a.md", text="two", on_edited="overwrite").changed is True
-    assert (tmp_path / "a.md").read_text() == "two"
-
-
-def test_an_edited_file_is_a_failure_if_wished(tmp_path: Path, write: Write) -> None:
-    (tmp_path / "a.md").write_text("my own words")
-    path = tmp_path.resolve() / "a.md"
-    assert str(refused(write, "a.md", on_edited="fail")) == (
-        f"'{path}' was edited, or is not ours, and `on_edited` is `fail`. "
-        "Move it away, set `on_edited` to `keep` or `overwrite`, or run with `--take`."
-    )
 
 
 def test_two_items_cannot_write_the_same_file(tmp_path: Path, hands: FakeTools) -> None:

@@ -1,4 +1,4 @@
-from paddock.steps.text.split import Headings
+from paddock.steps.text.headings import Headings
 
 TEXT = """before
 # One

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from paddock.steps.readers.office import read_docx, read_pptx
+from paddock.steps.readers.powerpoint import read_pptx
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
 from paddock.steps.readers.spreadsheets import read_xlsx
+from paddock.steps.readers.word import read_docx
 from tests.fakes.office import scan
 
 W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"

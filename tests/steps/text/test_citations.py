@@ -4,7 +4,7 @@ from paddock.steps.text.citations import (
     passages_by_page,
     with_citations,
 )
-from paddock.steps.text.split import to_part
+from paddock.steps.text.text_parts import to_part
 
 
 def test_each_sentence_names_the_passage_that_most_of_its_words_are_of() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from paddock.steps.text.chunker import TextTable, find_tables
+from paddock.steps.text.table_chunks import TextTable, find_tables
 
 
 def rows(text: str) -> list[list[str]]:

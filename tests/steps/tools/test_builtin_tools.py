@@ -11,7 +11,8 @@ import pytest
 
 from paddock.steps.base import Roots, StepError, ToolResult
 from paddock.steps.tools import builtin_tools
-from paddock.steps.tools.tool import BUILT_IN_TOOLS, TOOL_OPTIONS, ToolContext
+from paddock.steps.tools.tool import ToolContext
+from paddock.steps.tools.tool_names import BUILT_IN_TOOLS, TOOL_OPTIONS
 from tests.fakes.tools import FakeLog
 
 ROOTS = Roots(Path("/tmp"), (Path("/tmp"),))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.steps.tools.builtin_tools import CalculationError, evaluate, format_number
+from paddock.steps.tools.calculator import CalculationError, evaluate, format_number
 
 
 @pytest.mark.parametrize(

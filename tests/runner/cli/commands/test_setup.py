@@ -17,7 +17,7 @@ import pytest
 
 from paddock.engine.api.api_keys import read_keys
 from paddock.runner.cli.commands import setup as setup_command
-from paddock.runner.cli.managed_files import block_state
+from paddock.runner.cli.setup_files import block_state
 from paddock.runner.cli.systemd_unit import UNIT_NAME, UpUnit
 from paddock.runner.settings import read_settings
 from tests.fakes.privileges import without_roots_privilege

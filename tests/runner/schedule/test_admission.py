@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.settings import PoolSettings
-from paddock.runner.daemon.prefect_auth import Signer
+from paddock.runner.daemon.run_signatures import Signer
 from paddock.runner.schedule.admission import NotAdmitted, admitted_order, unsigned_order
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.settings import Settings

@@ -10,61 +10,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from paddock.engine.errors import EngineError
-from paddock.engine.system import files
 from paddock.engine.system.server_address import PoolAddress
 from paddock.engine.system.tasks import end
-from paddock.runner.ledger.dead_runs import is_process_alive
-from paddock.runner.progress.prefect_view import crashed_end
 from paddock.runner.settings import Settings
 
 from . import daemon_files
 from .daemon_client import DaemonLease, ensure_daemon, hold_lease, request_daemon
-from .daemon_files import DaemonError, DaemonInfo, daemon_folder, paths_of
-
-MOST_KEPT_RUNS = 100  # some days of hourly runs without work
-_UPDATE_KEYS = {"id", "pid", "pipeline", "run", "parameters", "began", "tasks", "percent", "end"}
-
-
-def keep_run(state_dir: Path, update: dict[str, Any]) -> None:
-    """Write a run's begin or end to the backlog. Raise OSError when that fails."""
-    folder = _backlog_folder(state_dir)
-    files.write_json_atomically(folder / f"{update['id']}.json", update)
-    for old in sorted(folder.glob("*.json"), key=_mtime, reverse=True)[MOST_KEPT_RUNS:]:
-        old.unlink(missing_ok=True)
-
-
-def kept_runs(state_dir: Path) -> list[dict[str, Any]]:
-    """Return the ended runs that are not shown yet, the oldest first.
-
-    A run without an end whose process is gone has crashed, together with its daemon.
-    """
-    found = map(files.read_json_object, _backlog_folder(state_dir).glob("*.json"))
-    whole = [one for one in found if one.keys() >= _UPDATE_KEYS]
-    for one in whole:
-        if one["end"] is None and not is_process_alive(one["pid"], one["began"]):
-            one["end"] = crashed_end(one["pid"])
-    return sorted((one for one in whole if one["end"]), key=lambda one: float(one["began"]))
-
-
-def forget_run(state_dir: Path, id_: str) -> None:
-    """Remove a run that is shown from the backlog."""
-    (_backlog_folder(state_dir) / f"{id_}.json").unlink(missing_ok=True)
-
-
-def _mtime(file: Path) -> float:
-    """Return when a file was written; 0 when it is gone."""
-    try:
-        return file.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _backlog_folder(state_dir: Path) -> Path:
-    return daemon_folder(state_dir) / "unshown"
+from .daemon_files import DaemonError, DaemonInfo, paths_of
+from .prefect_backlog import keep_run
 
 
 @dataclass(frozen=True, slots=True)

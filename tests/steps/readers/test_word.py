@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from paddock.steps.readers.office import read_docx
 from paddock.steps.readers.reader import Document, Unreadable
 from paddock.steps.readers.reader_process import ReadOptions
+from paddock.steps.readers.word import read_docx
 from tests.fakes.office import docx, zipped
 
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'

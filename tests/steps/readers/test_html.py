@@ -1,6 +1,6 @@
 import pytest
 
-from paddock.steps.readers.text_files import HtmlText, html_to_markdown
+from paddock.steps.readers.html import HtmlText, html_to_markdown
 
 
 @pytest.mark.parametrize(

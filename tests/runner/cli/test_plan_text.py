@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from paddock.runner.cli.commands.validate_plan_run import plan_text
+from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.progress.report import PlanItem, PlanReport
 
 

@@ -25,7 +25,7 @@ from paddock.runner.core.session import run_lock_name
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
 
-from .delivery import NotDelivered, undeliverable_channels
+from .delivery_attempts import NotDelivered, undeliverable_channels
 from .due_notices import Event, SentState, notices_of, without_ended_items
 from .notification import Notification, notification_of
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from paddock.steps.readers.office import read_pptx
+from paddock.steps.readers.powerpoint import read_pptx
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.office import pptx

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.cli.commands.validate_plan_run import closing_lines
+from paddock.runner.cli.run_summary import closing_lines
 from paddock.runner.progress.report import ItemReport, Report
 
 

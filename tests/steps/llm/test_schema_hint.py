@@ -9,7 +9,7 @@ import pytest
 
 from paddock.engine.request import Message
 from paddock.pipelines import reply_schema
-from paddock.steps.llm.ask_and_repair import schema_hint, schema_sketch, with_schema_hint
+from paddock.steps.llm.schema_hint import schema_hint, schema_sketch, with_schema_hint
 from tests.fakes.form import FakeForm
 
 

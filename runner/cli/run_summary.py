@@ -1,0 +1,142 @@
+"""The lines that end a run: what waits, what failed, what was written, what it cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from paddock.engine.system import units
+from paddock.engine.system.text import counted
+from paddock.pipelines.yaml_source import to_yaml
+from paddock.runner.progress import printing
+from paddock.runner.progress.report import HELD_REMEDY, STATES, Report, outdated_in_words
+
+if TYPE_CHECKING:
+    from paddock.runner.settings import Settings
+
+
+def closing_lines(report: Report, *, fail_hint: str, file: str = "") -> tuple[str, ...]:
+    """Return the lines that close a run: what was written, waits, is held, failed, and the cost."""
+    return (
+        _written_line(report),
+        *_unsampled_lines(report),
+        *_waiting_lines(report, file),
+        *_held_lines(report),
+        *_outdated_lines(report),
+        _failed_line(report, fail_hint),
+        _cost_line(report),
+    )
+
+
+def _unsampled_lines(report: Report) -> Iterator[str]:
+    n = report.counts.get("unsampled", 0)
+    if n:
+        does = "it" if n == 1 else "them"
+        what = f"{counted(n, 'item')} {'is' if n == 1 else 'are'} not in the sample"
+        yield f"{what}; a run of all does {does}."
+
+
+def _waiting_lines(report: Report, file: str) -> Iterator[str]:
+    n = report.counts.get("waiting", 0)
+    if n:
+        command = printing.printable_line(f"paddock review {file}".rstrip())
+        yield f"{n:,} {'waits' if n == 1 else 'wait'} for review: `{command}`."
+
+
+def _held_lines(report: Report) -> Iterator[str]:
+    held = [item for item in report.items if item.state == "held"]
+    if not held:
+        return
+    names = ", ".join(printing.printable_line(item.key or item.step) for item in held[:3])
+    more = f" and {len(held) - 3:,} more" if len(held) > 3 else ""
+    what = f"Held {counted(len(held), 'item')}: {names}{more}."
+    yield f"{what} Outputs were edited, or others wrote them, and are kept."
+    yield f"  {HELD_REMEDY}"
+
+
+def _outdated_lines(report: Report) -> Iterator[str]:
+    if words := outdated_in_words(len(report.outdated)):
+        yield f"{words}; `--prune` removes what was not edited."
+
+
+def _written_line(report: Report) -> str:
+    if not report.written:
+        return "Wrote nothing new."
+    folders = sorted({os.path.dirname(path) for path in report.written})  # noqa: PTH120 - texts
+    where = os.path.commonpath(folders) if len(folders) > 1 else folders[0]
+    shown = os.path.relpath(where)
+    shown = where if shown.startswith(os.pardir) else shown
+    if len(report.written) == 1:
+        shown = os.path.join(shown, os.path.basename(report.written[0]))  # noqa: PTH118, PTH119
+        return f"Wrote {printing.printable_line(os.path.normpath(shown))}."
+    shown = "in this folder" if shown == os.curdir else f"under {printing.printable_line(shown)}"
+    return f"Wrote {counted(len(report.written), 'file')} {shown}."
+
+
+def _failed_line(report: Report, hint: str) -> str:
+    bad = [item for item in report.items if item.state in ("quarantined", "failed")]
+    log = f" Details: {printing.printable_line(report.log)}" if report.log else ""
+    if report.message:
+        return printing.printable_message(report.message) + log
+    if not bad:
+        return "Nothing failed."
+    names = ", ".join(printing.printable_line(item.key or item.step) for item in bad[:3])
+    more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
+    lead = "Still not done" if all(item.is_known for item in bad) else "Not done"
+    return f"{lead}: {names}{more}. {hint}{log}"
+
+
+def _cost_line(report: Report) -> str:
+    parts = [f"Took {units.duration(report.seconds)}"]
+    calls = counted(report.calls, "model call")
+    if report.cached_calls:
+        calls += f" and {report.cached_calls:,} from the ledger"
+    parts.append(calls)
+    n_fresh = report.counts.get("fresh", 0)
+    n_reused = report.tokens.get("prompt_reused", 0)
+    n_prompt = report.tokens.get("prompt", 0)
+    saved = f"saved: {counted(n_fresh, 'item')} fresh"
+    if n_prompt:
+        saved += f", {n_reused:,} of {n_prompt:,} prompt tokens reused"
+    return ", ".join(parts) + f"; {saved}."
+
+
+def print_closing(report: Report, file: str, *, is_apart: bool) -> None:
+    """Print the closing lines of a run: to stderr if stdout is for its result."""
+    hint = f"`paddock plan {file}` shows why; `--retry-failed` retries."
+    write = printing.print_err if is_apart else printing.print_out
+    write("\n".join(closing_lines(report, fail_hint=hint, file=file)))
+
+
+def returned_text(value: Any) -> str:
+    """Return the printed value of `returns`: text as it is, data as YAML; `--json` has it whole."""
+    text = value if isinstance(value, str) else to_yaml(_without_counts_of_0(value))
+    return text.removesuffix("\n")
+
+
+def _without_counts_of_0(value: Any) -> Any:
+    """Return a value in which a block's `counts` are only those that say something.
+
+    >>> _without_counts_of_0({"counts": {**dict.fromkeys(STATES, 0), "new": 2}, "n": 0})
+    {'counts': {'new': 2}, 'n': 0}
+    """
+    if isinstance(value, list):
+        return [_without_counts_of_0(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == set(STATES):
+        return {state: n for state, n in value.items() if n}
+    return {name: _without_counts_of_0(inner) for name, inner in value.items()}
+
+
+def print_speed_advice(report: Report, settings: Settings) -> None:
+    """Print advice if a tuned copy of the run's only model would be much faster."""
+    if report.calls and len(report.models) == 1:
+        from paddock.runner.dry_run.speed_estimates import SpeedBook
+
+        (ref,) = report.models
+        tokens = (report.tokens.get(k, 0) for k in ("prompt", "completion", "prompt_reused"))
+        gain = SpeedBook(settings.pool).gain(ref, SpeedBook.workload(report.calls, *tokens))
+        if gain is not None:
+            printing.print_err(gain.sentence())

@@ -1,0 +1,81 @@
+"""How long Prefect's server keeps runs, and the removal of old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paddock.engine.system import http
+
+from .prefect_auth import CLIENT_VARIABLE, own_auth_string
+from .prefect_client import NOT_FOUND, PREFECT_ERRORS, PrefectRefusal, ask_again, client_options
+
+if TYPE_CHECKING:
+    import httpx
+
+MIN_RETENTION_S = 3601.0  # Prefect accepts nothing below an hour
+HEARTBEAT_RETENTION_S = 86_400.0  # two a minute and run: most of the events, useless after the run
+BATCH_SIZE = 200
+BUSY_TRIES = 8  # over 20 s: its database is locked for a moment
+
+
+def retention_settings(keep_s: float) -> dict[str, str]:
+    """Return the environment for this retention; by default the server keeps runs for ever."""
+    keep_s = max(keep_s, MIN_RETENTION_S)
+    heartbeats = f'{{"prefect.flow-run.heartbeat": {min(keep_s, HEARTBEAT_RETENTION_S):.0f}}}'
+    return {
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": f"{keep_s:.0f}",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": heartbeats,
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{keep_s:.0f}S",  # an ISO 8601 duration
+    }
+
+
+def own_client(url: str, state_dir: Path) -> httpx.AsyncClient:
+    password = {CLIENT_VARIABLE: own_auth_string(state_dir)}
+    return http.client(**client_options(url, password), trust_env=False)
+
+
+async def delete_old_runs(
+    api_url: str, before: float, state_dir: Path, *, is_dry: bool = False
+) -> int:
+    """Delete the runs that ended before a time from our own server; return their number.
+
+    The server removes their logs and artefacts within a day.
+
+    Raises:
+        OSError: the server does not answer.
+    """
+    ended = _ended_before(before)
+    batch = {**ended, "limit": BATCH_SIZE, "sort": "END_TIME_DESC"}
+    n_deleted = 0
+    try:
+        async with own_client(api_url, state_dir) as api:
+            ask = partial(ask_again, api, n_busy=BUSY_TRIES)
+            if is_dry:
+                return int(await ask("POST", "/flow_runs/count", ended))
+            while found := await ask("POST", "/flow_runs/filter", batch):
+                for run in found:
+                    await _delete(ask("DELETE", f"/flow_runs/{run['id']}"))
+                n_deleted += len(found)
+    except (*PREFECT_ERRORS, ValueError) as error:
+        raise OSError(None, f"Prefect's server does not answer ({error})", api_url) from error
+    return n_deleted
+
+
+async def _delete(request: Awaitable[object]) -> None:
+    """Send a request to delete something that another process may have deleted already."""
+    try:
+        await request
+    except PrefectRefusal as error:
+        if error.status != NOT_FOUND:
+            raise
+
+
+def _ended_before(before: float) -> dict[str, Any]:
+    at = datetime.fromtimestamp(before, UTC).isoformat()
+    ended = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
+    return {"flow_runs": {"end_time": {"before_": at}, "state": {"type": {"any_": ended}}}}

@@ -1,0 +1,210 @@
+"""The walk through a folder: what is found, what was left out, and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from paddock.engine.system import no_links
+from paddock.engine.system.no_links import facts_of, identity, open_folder
+from paddock.engine.system.text import is_utf8, listed
+from paddock.steps.base import StepError
+from paddock.steps.paths import os_refusal, printable
+
+from .globs import Globs
+
+VECTOR_TABLE_SUFFIX = ".lance"
+"""Suffix of folders with a table of vectors, which hold no documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file that is wanted."""
+
+    relpath: str
+    path: str
+    real: str
+    """The same path without links."""
+    facts: os.stat_result
+
+
+@dataclass(frozen=True, slots=True)
+class _Below:
+    """A folder within the walk."""
+
+    path: str
+    real: str
+    """The same path without links."""
+    prefix: str
+    """The beginning of its files' relpaths."""
+    is_named: bool
+
+
+@dataclass
+class FolderWalk:
+    """One walk through a folder. Used by one thread."""
+
+    root: Path
+    include: Globs
+    exclude: Globs
+    left_out: frozenset[str]
+    max_bytes: int | None
+    allowed: tuple[Path, ...]
+    """Folders that symbolic links may lead to; empty if they are not followed."""
+    found: list[FoundFile] = field(default_factory=list)
+    links: list[tuple[str, str, bool]] = field(default_factory=list)
+    seen: set[tuple[int, int]] = field(default_factory=set)
+    too_large: list[str] = field(default_factory=list)
+    not_utf8: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    not_followed: list[str] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
+    """Files that the patterns leave out."""
+
+    def files(self, newest: int | None) -> list[FoundFile]:
+        """Walk; return the wanted files in the order of `relpath`.
+
+        Raises:
+            StepError: the root is missing, not a folder, or unreadable.
+        """
+        self._walk()
+        if newest is not None:
+            self.found.sort(key=lambda one: (-one.facts.st_mtime_ns, one.relpath))
+            del self.found[newest:]
+        return sorted(self.found, key=lambda one: one.relpath)
+
+    def notes(self) -> list[str]:
+        """Return a sentence for each reason why files were left out."""
+        limit = f"larger than max_bytes ({self.max_bytes:,})" if self.max_bytes else ""
+        kinds = (
+            (self.too_large, "left out, " + limit),
+            (self.not_utf8, "left out, the name is not UTF-8"),
+            (self.unreadable, "left out, the folder cannot be read"),
+            (self.not_followed, "left out, symbolic links outside the allowed folders, or broken"),
+        )
+        return [f"{listed_names(names)} {what}." for names, what in kinds if names]
+
+    def _walk(self) -> None:
+        """Walk real folders first, then targets of links.
+
+        So a file that is reached both ways keeps its own name, and cycles end.
+        """
+        try:
+            self._folder(_Below(str(self.root), str(self.root), "", False))
+        except OSError as error:
+            raise _root_refusal(self.root, error) from error
+        while self.links:
+            links, self.links = sorted(self.links), []
+            for path, relpath, is_named in links:
+                self._link(path, relpath, is_named)
+
+    def _folder(self, top: _Below) -> None:
+        """Collect what is below a folder."""
+        waiting = [top]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                handle = open_folder(folder.real)
+            except OSError:
+                if not folder.prefix:
+                    raise
+                self.unreadable.append(folder.prefix)
+                continue
+            try:
+                waiting += self._listed(folder, handle)
+            finally:
+                os.close(handle)
+
+    def _listed(self, folder: _Below, handle: int) -> list[_Below]:
+        """List an open folder; return the folders to descend into."""
+        own = identity(os.fstat(handle))
+        if own in self.seen:
+            return []
+        self.seen.add(own)
+        with os.scandir(handle) as listing:
+            return [below for entry in listing if (below := self._entry(entry, folder))]
+
+    def _entry(self, entry: os.DirEntry[str], folder: _Below) -> _Below | None:
+        """Handle one entry; return a folder to descend into."""
+        if entry.name.startswith("."):
+            return None
+        relpath = folder.prefix + entry.name
+        path = os.path.join(folder.path, entry.name)  # noqa: PTH118 - the hot path
+        real = os.path.join(folder.real, entry.name)  # noqa: PTH118
+        if not is_utf8(entry.name):
+            self.not_utf8.append(relpath)
+        elif entry.is_symlink():
+            if self.allowed:
+                self.links.append((path, relpath, folder.is_named))
+        elif entry.is_dir(follow_symlinks=False):
+            return self._below(path, real, relpath, folder.is_named)
+        elif entry.is_file(follow_symlinks=False):
+            facts = partial(entry.stat, follow_symlinks=False)
+            self._file((relpath, path, real), facts, is_named=folder.is_named)
+        return None
+
+    def _below(self, path: str, real: str, relpath: str, is_named: bool) -> _Below | None:
+        if relpath.endswith(VECTOR_TABLE_SUFFIX):
+            return None
+        if self.exclude.names_folder(relpath) or self.include.refuses_folder(relpath):
+            return None
+        is_named = is_named or self.include.names_folder(relpath)
+        return _Below(path, real, f"{relpath}/", is_named)
+
+    def _file(
+        self, place: tuple[str, str, str], facts: Callable[[], os.stat_result], *, is_named: bool
+    ) -> None:
+        """Keep a file that is wanted; `place` are its relpath, its path, and that without links."""
+        relpath, path, real = place
+        if path in self.left_out:
+            return
+        is_included = self.include.names_file(relpath, in_named_folder=is_named)
+        if not is_included or self.exclude.names_file(relpath):
+            self.unmatched.append(relpath)
+            return
+        try:
+            found = FoundFile(relpath, path, real, facts())
+        except OSError:
+            return  # gone since it was listed
+        if self.max_bytes is not None and found.facts.st_size > self.max_bytes:
+            self.too_large.append(relpath)
+        else:
+            self.found.append(found)
+
+    def _link(self, path: str, relpath: str, is_named: bool) -> None:
+        """Follow a link to a target within the allowed folders."""
+        try:
+            target = no_links.resolve(path, self.allowed)
+            target.lstat()
+        except (OSError, RuntimeError):
+            self.not_followed.append(relpath)
+            return
+        if not any(target.is_relative_to(folder) for folder in self.allowed):
+            self.not_followed.append(relpath)
+        elif target.is_dir():
+            below = self._below(path, str(target), relpath, is_named)
+            if below is not None:
+                self._folder(below)
+        elif target.is_file() and str(target) not in self.left_out:
+            place = relpath, path, str(target)
+            self._file(place, lambda: facts_of(target), is_named=is_named)
+
+
+def listed_names(names: list[str]) -> str:
+    """List a few names and count the rest."""
+    return listed([f"'{printable(name)}'" for name in sorted(names)], 3)
+
+
+def _root_refusal(root: Path, error: OSError) -> StepError:
+    if isinstance(error, FileNotFoundError):
+        return StepError(
+            f"the folder '{printable(root)}' does not exist.",
+            remedy="Correct `root`, or create the folder.",
+            kind="io",
+        )
+    if isinstance(error, NotADirectoryError):
+        return StepError(f"'{printable(root)}' is a file, not a folder.", remedy="Correct `root`.")
+    return os_refusal(f"the folder '{printable(root)}' cannot be read", error)

@@ -1,0 +1,142 @@
+"""PowerPoint documents to Markdown: a slide is a page.
+
+With tables, charts, comments and the speaker's notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from .document_kinds import MEDIA_TYPES
+from .office import (
+    DRAWN_TEXT,
+    OFF,
+    damage_errors,
+    drawn_texts,
+    embedded_notes,
+    import_library,
+    in_reading_order,
+    open_archive,
+    paragraph_text,
+    part_tree,
+    refuse_only_pictures,
+    shape_blocks,
+    text_of,
+)
+from .reader import Document, ReadRequest, hidden_text_note
+
+_PRESENTATION = "a presentation"
+
+
+def read_pptx(file: BinaryIO, wish: ReadRequest) -> Document:
+    pptx = import_library("pptx", _PRESENTATION)
+    open_archive(file, _PRESENTATION)
+    file.seek(0)
+    with damage_errors(_PRESENTATION):
+        presentation = pptx.Presentation(file)
+        authors = _comment_authors(presentation)
+        pages: list[str] = []
+        hidden: list[str] = []
+        kinds: list[str] = []
+        repeated: set[str] = set()
+        for slide in presentation.slides:
+            wish.check()
+            blocks = [*_slide_blocks(slide, hidden), _slide_comments(slide, authors)]
+            repeated_here = dict.fromkeys(_layout_blocks(slide, hidden))
+            blocks += [text for text in repeated_here if text not in repeated]
+            repeated.update(repeated_here)
+            pages.append("\n\n".join(filter(None, blocks)))
+            kinds += [one.reltype for one in slide.part.rels.values()]
+        numbered = enumerate(presentation.slides, 1)
+        slides = [str(n) for n, slide in numbered if slide._element.get("show") in OFF]
+        title = (presentation.core_properties.title or "").strip()
+    refuse_only_pictures("".join(pages), kinds)
+    if title.lower() == "powerpoint presentation":
+        title = ""  # the program's default title
+    notes = [f": hidden slides are read as well ({', '.join(slides)})"] if slides else []
+    notes += [*hidden_text_note("the slide", hidden), *embedded_notes(kinds)]
+    return Document(tuple(pages), title, MEDIA_TYPES["pptx"], tuple(notes))
+
+
+def _slide_blocks(slide: Any, hidden: list[str]) -> Iterator[str]:
+    """Yield a slide's texts; those of shapes that it does not show go to `hidden` as well."""
+    title = slide.shapes.title
+    if title is not None and title.has_text_frame:
+        text = paragraph_text(title.text_frame)
+        yield f"# {text}" if text else ""
+    title_id = getattr(title, "shape_id", None)
+    size = slide.part.package.presentation_part.presentation
+    for shape in in_reading_order(s for s in slide.shapes if s.shape_id != title_id):
+        blocks = list(filter(None, shape_blocks(shape, 0, hidden)))
+        hidden += blocks if _is_beside(shape, size) else ()
+        yield from blocks
+    for chosen in slide._element.iter(_CHOICE):  # newer shapes, such as formulas
+        yield "\n".join(filter(None, map(text_of, chosen.iter(DRAWN_TEXT))))
+    for relation in slide.part.rels.values():
+        if not relation.is_external and relation.reltype.endswith("/diagramData"):
+            yield from drawn_texts(relation)
+    yield _speaker_notes(slide)
+
+
+def _layout_blocks(slide: Any, hidden: list[str]) -> Iterator[str]:
+    """Yield what a slide shows of its layout and master: all but the places for its own text."""
+    owner = slide
+    for kind, name in (("/slideLayout", "slide_layout"), ("/slideMaster", "slide_master")):
+        if owner._element.get("showMasterSp") in OFF:
+            return
+        relations = [one for one in owner.part.rels.values() if one.reltype.endswith(kind)]
+        parts = [one.target_part for one in relations if not one.is_external]
+        if not parts or not hasattr(parts[0], name):  # some programs write none
+            return
+        owner = getattr(parts[0], name)
+        if owner._element.find("{*}cSld/{*}spTree") is None:
+            continue
+        for shape in in_reading_order(s for s in owner.shapes if not s.is_placeholder):
+            yield from filter(None, shape_blocks(shape, 0, hidden))
+
+
+def _speaker_notes(slide: Any) -> str:
+    if not slide.has_notes_slide:
+        return ""
+    page = slide.notes_slide
+    boxes = [s.text_frame for s in page.shapes if s.has_text_frame and not s.is_placeholder]
+    frames = filter(None, (page.notes_text_frame, *boxes))
+    notes = "\n".join(filter(None, (frame.text.strip() for frame in frames)))
+    return f"Notes: {notes}" if notes else ""
+
+
+def _comment_authors(presentation: Any) -> dict[str, str]:
+    """Return the names of those who wrote comments, by their numbers."""
+    return {
+        author.get("id", ""): author.get("name", "")
+        for relation in presentation.part.rels.values()
+        if relation.reltype.endswith(("/commentAuthors", "/authors"))
+        for author in part_tree(relation)
+    }
+
+
+def _slide_comments(slide: Any, authors: dict[str, str]) -> str:
+    lines = ["Comments:"]
+    for relation in slide.part.rels.values():
+        if not relation.is_external and relation.reltype.endswith("/comments"):
+            for one in part_tree(relation).iter("{*}cm", "{*}reply"):
+                said = one.find("{*}txBody")
+                said = one.find("{*}text") if said is None else said
+                text = text_of(said) if said is not None else ""
+                author = authors.get(one.get("authorId", ""), "")
+                lines += [f"- {text} ({author})" if author else f"- {text}"] if text else []
+    return "\n".join(lines) if len(lines) > 1 else ""
+
+
+def _is_beside(shape: Any, size: Any) -> bool:
+    """Return whether a shape lies beside its slide, as a whole."""
+    with suppress(Exception):  # as above
+        left, top = shape.left, shape.top
+        is_before = left + shape.width <= 0 or top + shape.height <= 0
+        return bool(is_before or left >= size.slide_width or top >= size.slide_height)
+    return False
+
+
+_CHOICE = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Choice"

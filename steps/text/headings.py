@@ -1,0 +1,48 @@
+"""The headings above an offset in a Markdown text."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from dataclasses import dataclass
+
+_HEADING_LINE = r"^(?:(?P<fence> {0,3}(?:`{3,}|~{3,}))|(?P<level>#{1,6})[ \t]+(?P<title>.*))"
+
+
+@dataclass(frozen=True, slots=True)
+class Headings:
+    """The headings of a text, by their offsets."""
+
+    offsets: tuple[int, ...]
+    paths: tuple[tuple[str, ...], ...]
+    """For each heading: the titles from the outermost down to it."""
+
+    @classmethod
+    def of(cls, text: str) -> Headings:
+        """Find the `#` headings outside fenced code."""
+        offsets: list[int] = []
+        paths: list[tuple[str, ...]] = []
+        open_ones: list[tuple[int, str]] = []
+        fence = ""
+        for line in re.finditer(_HEADING_LINE, text, re.MULTILINE):
+            if line["fence"]:
+                fence = _fence_after(line["fence"].strip(), fence)
+            elif not fence:
+                level = len(line["level"])
+                open_ones = [one for one in open_ones if one[0] < level]
+                open_ones.append((level, line["title"].strip().rstrip("#").strip()))
+                offsets.append(line.start())
+                paths.append(tuple(title for _, title in open_ones))
+        return cls(tuple(offsets), tuple(paths))
+
+    def at(self, offset: int) -> tuple[str, ...]:
+        """Return the titles above `offset`, outermost first; a heading includes itself."""
+        index = bisect_right(self.offsets, offset)
+        return self.paths[index - 1] if index else ()
+
+
+def _fence_after(mark: str, fence: str) -> str:
+    """Return the open fence after this mark: a fence ends with the same mark, at least as long."""
+    if not fence:
+        return mark
+    return "" if mark.startswith(fence) else fence

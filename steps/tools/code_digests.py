@@ -1,0 +1,133 @@
+"""Digests of users' Python code, with what it imports from the same folder.
+
+A change of the code makes the items stale that it was called for.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import os
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+from paddock.engine.system.no_links import open_file
+
+
+class FunctionNotFound(Exception):
+    """A file lacks the function that is named: a sentence without its end, and a remedy."""
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        self.what = what
+        self.remedy = remedy
+        super().__init__(f"{what}. {remedy}".strip())
+
+
+def parse_python_file(path: Path, written: str) -> ast.Module:
+    """Return a file's syntax tree; `written` names it. Runs nothing of it.
+
+    Raises:
+        FunctionNotFound: it cannot be read, or is not Python.
+    """
+    try:
+        with open_file(path, follows_links=True) as file:
+            return ast.parse(file.read())
+    except FileNotFoundError:
+        remedy = "Paths are relative to the YAML; create or correct it."
+        raise FunctionNotFound(f"there is no file '{written}'", remedy) from None
+    except SyntaxError as error:
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise FunctionNotFound(f"the file '{written}' is not Python{line}: {error.msg}") from error
+    except OSError as error:
+        what = f"the file '{written}' cannot be read: {error.strerror or error}"
+        raise FunctionNotFound(what) from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise FunctionNotFound(f"the file '{written}' is not Python: {error}") from error
+
+
+_MAX_MODULES = 1000  # of a folder: a tree of that size is read in a second
+
+
+def file_content(file: Path, most_bytes: int = -1) -> bytes:
+    """Return what a file holds, or its beginning; nothing where it cannot be read."""
+    try:
+        with open_file(file, follows_links=True) as opened:
+            return opened.read(most_bytes)
+    except OSError:
+        return b""
+
+
+def python_modules_of(file: Path, folder: Path | None = None) -> list[Path]:
+    """Return a Python file and all that it imports from a folder, else from its own, by name."""
+    found, waiting = {file: None}, [file]
+    while waiting and len(found) < _MAX_MODULES:
+        for module in _imported_files(waiting.pop(), folder or file.parent):
+            if module not in found:
+                found[module] = None
+                waiting.append(module)
+    return sorted(found)
+
+
+def code_digests(file: Path) -> dict[str, str]:
+    """Return the sha256 of the code of a Python file and of each module that it imports."""
+    return {
+        os.path.relpath(one, file.parent): hashlib.sha256(_code(file_content(one))).hexdigest()
+        for one in python_modules_of(file)
+    }
+
+
+def code_digest(file: Path) -> str:
+    """Return one sha256 of the code of a Python file with all that it imports."""
+    lines = (f"{name} {digest}\n" for name, digest in code_digests(file).items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _imported_files(file: Path, folder: Path) -> Iterator[Path]:
+    try:
+        tree = ast.parse(file_content(file))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _modules(alias.name, folder)
+        elif isinstance(node, ast.ImportFrom):
+            package = node.module or ""
+            at = file.parents[node.level - 1] if 0 < node.level <= len(file.parents) else folder
+            yield from _modules(package, at)
+            for alias in node.names:
+                if alias.name == "*":  # `__all__` of a package may name its modules
+                    yield from sorted(at.joinpath(*package.split(".")).glob("*.py"))
+                else:
+                    yield from _modules(f"{package}.{alias.name}", at)
+
+
+def _modules(name: str, folder: Path) -> Iterator[Path]:
+    """Yield the files of a module's name: itself, and the packages around it."""
+    at = folder
+    for part in filter(None, name.split(".")):
+        if (at / f"{part}.py").is_file():
+            yield at / f"{part}.py"
+        at = at / part
+        if (at / "__init__.py").is_file():
+            yield at / "__init__.py"
+
+
+def _code(content: bytes) -> bytes:
+    r"""Return the lines of a Python file without comments.
+
+    >>> _code(b"# Adds.\ndef add(a):  # one\n    return a + 1\n")
+    b'def add(a):\n    return a + 1\n'
+    """
+    lines = content.splitlines(keepends=True)
+    try:
+        for token in tokenize.tokenize(io.BytesIO(content).readline):
+            row, column = token.start[0] - 1, token.start[1]
+            if token.type == tokenize.COMMENT:
+                before = token.line[:column].rstrip()
+                lines[row] = f"{before}\n".encode() if before else b""
+    except (tokenize.TokenError, SyntaxError, ValueError, IndexError):
+        return content
+    return b"".join(lines)

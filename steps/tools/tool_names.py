@@ -1,0 +1,130 @@
+"""What the name of a tool stands for: built-in, installed, a function of a file, of an MCP server.
+
+The names come from the YAML alone, never from a model or a document, so the tools of a pipeline are
+known before it starts. Imports no tool.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from paddock.pipelines.errors import did_you_mean
+from paddock.pipelines.expressions import TEMPLATE_START
+from paddock.pipelines.expressions import Path as Place
+from paddock.steps.plugins import TOOL_GROUP, plugins
+
+TOOL_STEPS = ("tool", "agent", "chat")
+"""Steps that name tools."""
+BUILT_IN_TOOLS = ("calculator", "files.read", "files.search", "http.get", "now")
+TOOL_OPTIONS: Mapping[str, frozenset[str]] = {
+    "http.get": frozenset(("hosts", "max_bytes")),
+    "files.read": frozenset(("root",)),
+    "files.search": frozenset(("root",)),
+}
+"""Options of built-in tools, besides `timeout`, which any tool has."""
+
+ToolKind = Literal["built-in", "installed", "function", "server"]
+FUNCTION_REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)\Z", re.DOTALL)
+"""A function of a Python file, such as `tools.py:clean`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReference:
+    """A resolved name."""
+
+    kind: ToolKind
+    name: str
+    """The tool's name; for a function only its own; empty for all tools of a server."""
+    server: str | None = None
+    file: str | None = None
+    """As written, relative to the pipeline."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """A use of a tool in a step, with its options."""
+
+    path: Place
+    """The path in the step's parameters."""
+    name: str
+    server: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    is_written: bool = True
+    """Whether it is a literal, not an expression."""
+
+
+def installed_tools() -> tuple[str, ...]:
+    """Return the names of the tools that installed packages bring; imports none of them."""
+    return tuple(plugins(TOOL_GROUP))
+
+
+def tool_version(name: str) -> str:
+    """Return package and version of an installed tool: another version may work differently."""
+    points = plugins(TOOL_GROUP).get(name, ())
+    return " ".join(f"{one.dist.name} {one.dist.version}" for one in points if one.dist)
+
+
+def resolve_tool(name: str, server: str | None, servers: Collection[str]) -> ToolReference | None:
+    """Resolve a name; None if it is unknown.
+
+    >>> resolve_tool("web.fetch", None, ["web"]).server
+    'web'
+    """
+    if server is not None:
+        return ToolReference("server", name, server) if server in servers else None
+    if name in BUILT_IN_TOOLS:
+        return ToolReference("built-in", name)
+    found = FUNCTION_REFERENCE.match(name)
+    if found:
+        return ToolReference("function", found["name"], file=found["file"])
+    if name in installed_tools():
+        return ToolReference("installed", name)
+    head, dot, rest = name.partition(".")
+    if dot and rest and head in servers:
+        return ToolReference("server", rest, head)
+    return None
+
+
+def unknown_tool(name: str, server: str | None, servers: Collection[str]) -> tuple[str, str]:
+    """Return the sentence, without its end, and the remedy for a name that is no tool."""
+    if server is not None:
+        remedy = did_you_mean(server, servers) if servers else "Name it under `mcpServers`."
+        return f"there is no MCP server '{server}'", remedy
+    names = [*BUILT_IN_TOOLS, *installed_tools(), *(f"{one}.…" for one in servers)]
+    more = "" if "." in name else " Write a function of your own as `tools.py:clean`."
+    return f"there is no tool '{name}'", f"{did_you_mean(name, names)}{more}"
+
+
+def tools_used(uses: str, written: Mapping[str, Any]) -> Iterator[ToolUse]:
+    """Yield the tools that a step names: `tool` by `name`, others in the list `tools`."""
+    if uses == "tool":
+        yield from _tool_use(written, (), ("name",))
+        return
+    tools = written.get("tools")
+    if isinstance(tools, str):
+        yield ToolUse(("tools",), tools, is_written=False)
+    for index, entry in enumerate(tools if isinstance(tools, list) else ()):
+        if isinstance(entry, str):
+            yield ToolUse(("tools", index), entry, is_written=not TEMPLATE_START.search(entry))
+        # With `parameters` a tool of `chat` is the author's own.
+        elif isinstance(entry, Mapping) and not (uses == "chat" and "parameters" in entry):
+            yield from _tool_use(entry, ("tools", index), ("tools", index))
+
+
+def _tool_use(entry: Mapping[str, Any], at: Place, place: Place) -> Iterator[ToolUse]:
+    name, server = entry.get("name"), entry.get("server")
+    words = [word for word in (name, server) if word is not None]
+    if not words or not all(isinstance(word, str) for word in words):
+        return  # reported with the parameters
+    options = entry.get("options")
+    is_written = not any(map(TEMPLATE_START.search, words))
+    yield ToolUse(
+        place if name is not None else (*at, "server"),
+        name if isinstance(name, str) else "",
+        server if isinstance(server, str) else None,
+        options if isinstance(options, Mapping) else {},
+        is_written,
+    )

@@ -1,0 +1,60 @@
+"""Filters of expressions: what they make, and what they refuse."""
+
+from __future__ import annotations
+
+import pytest
+
+from paddock.pipelines.expressions import Expression, ExpressionError
+from tests.pipelines.test_expressions import value
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        ("[1, [2, [3, []]]] | flatten", [1, 2, 3]),
+        ("[1, [2, [3]]] | flatten(1)", [1, 2, [3]]),
+        ("[[1], [2]] | map('list') | flatten", [1, 2]),
+        ("['a', 'b'] | zip([1, 2, 3])", [["a", 1], ["b", 2]]),
+        ("['a'] | zip([1], [true])", [["a", 1, True]]),
+        ("['a', 'b'] | enumerate(1)", [[1, "a"], [2, "b"]]),
+        ("'a; b; c' | split('; ', 1)", ["a", "b; c"]),
+        ("' a  b ' | split", ["a", "b"]),
+        ('\'{"a": [1, null, "ü"]}\' | fromjson', {"a": [1, None, "ü"]}),
+        ("[{'a': 1}, {'a': 1}, [2], [2], 3, 3, 'X', 'x'] | unique", [{"a": 1}, [2], 3, "X"]),
+        ("[{'a': [1]}, {'a': [1]}] | unique(attribute='a')", [{"a": [1]}]),
+    ],
+)
+def test_lists_and_texts_are_taken_apart_and_put_together(source: str, wanted: object) -> None:
+    assert Expression.of(source).evaluate({}) == wanted
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("'x' | flatten", "flatten takes a list"),
+        ("{'a': 1} | zip([1])", "zip takes a list"),
+        ("[1] | zip(1)", "zip takes a list"),
+        ("5 | enumerate", "enumerate takes a list"),
+        ("[1] | first | split", "split takes a text"),
+        ("[1] | first | fromjson", "fromjson takes a text"),
+        ("'[1,' | fromjson", "the text is not JSON: Expecting value (line 1, column 4)"),
+        ("'[NaN]' | fromjson", "the text is not JSON: it has NaN"),
+        ("'1e999' | fromjson", "the text is not JSON: it has 1e999"),
+        ("('[' * 90000) | fromjson", "it is nested too deeply"),
+        ("('[],' * 1500000) | fromjson", "the text would have more than 4,000,000 characters"),
+        ("('a' * 5000000) | split('b')", "the text would have more than 4,000,000 characters"),
+        ("('a ' * 1900000) | split", "it makes a list or mapping of more than 1,000,000 values"),
+        ("range(99999) | zip(*[range(99999)] * 9)", "more than 1,000,000 values"),
+    ],
+)
+def test_what_such_a_filter_cannot_do_is_one_sentence(source: str, told: str) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        Expression.of(source).evaluate({})
+    assert told in str(caught.value)
+
+
+def test_our_filters() -> None:
+    assert value("{{ 'Où est lieu ?'|slug }}") == "ou-est-lieu"
+    assert value("{{ 'one two three'|truncate_words(2) }}") == "one two…"
+    assert value("{{ doc.path|basename }}") == "b.txt"
+    assert value("{{ {'a': '<é>'}|tojson }}") == '{"a": "<é>"}'
