@@ -57,6 +57,7 @@ from .bound import (
     sub_plans,
 )
 from .document_folders import WatchBinder
+from .inputs import read_inputs
 from .parameters import ParameterBinder
 from .pipeline_models import ModelBinder
 from .scope import ABOUT_FIELDS, NAMES_OF_WHOLE
@@ -160,7 +161,7 @@ class PlanBinder:
         self._file = Path(self._pipeline.document.file)
         base = (cwd / self._file).parent
         later = self._within.later
-        self._given = inputs.read_inputs(self._pipeline, inputs, base=base, cwd=cwd, later=later)
+        self._given = read_inputs(self._pipeline, inputs, base=base, cwd=cwd, later=later)
         self._base = base
         self._models = ModelBinder(
             self._pipeline,
