@@ -258,8 +258,8 @@ def _reader_module(kind: str) -> Any:
 
 _READERS: Mapping[str, tuple[str, str]] = {
     "pdf": ("pdf", "read_pdf"),
-    "docx": ("office", "read_docx"),
-    "pptx": ("office", "read_pptx"),
+    "docx": ("word", "read_docx"),
+    "pptx": ("powerpoint", "read_pptx"),
     "xlsx": ("spreadsheets", "read_xlsx"),
     "eml": ("mail", "read_mail"),
     "epub": ("epub", "read_epub"),
