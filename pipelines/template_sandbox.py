@@ -36,8 +36,6 @@ from paddock.engine.system.template_limits import (
 from .errors import did_you_mean
 from .filters import FILTERS, MAX_PARSED_CHARS, TESTS, TEXT_FILTERS, join, names, replace
 
-# --- the sandbox
-
 MAX_STEPS = 2_000_000  # about a second of loop turns, calls and filters
 MAX_RANGE = 100_000
 JINJA_INTERNALS = (Namespace, LoopContext, Macro)

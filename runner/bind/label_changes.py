@@ -45,9 +45,6 @@ def choices_of(step: BoundStep) -> tuple[Choice, ...]:
     return () if step.reply is None else step.reply.choices
 
 
-# --- what an item was chosen from
-
-
 def list_name(prefix: str, step: str, field: FieldPath) -> str:
     """Return the name of a list in marks and specs; `prefix`: the steps that lead to its step."""
     return f"{prefix}{step}{json_pointer(field)}"

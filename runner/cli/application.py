@@ -1,4 +1,4 @@
-"""Command line: one Typer application, the module of each command, help and shell completion.
+"""Command line: one Typer application, the module of each command and help.
 
 Commands are thin: they read the settings, call the API and print the result. Only the module of
 the command that is asked for is imported; `paddock --help` needs none of them. A new command goes
@@ -50,7 +50,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "commands.runs_logs_why_clean": ("runs", "logs", "why", "clean"),
     "commands.review": ("review", "console"),
     "commands.mcp": ("mcp",),
-    "application": ("completion",),
+    "completion": ("completion",),
 }
 """Module → its commands, functions or groups of these names."""
 _FUNCTIONS = {
@@ -257,13 +257,6 @@ class RootGroup(HelpGroup):
     """Root group, with the headings of `SECTIONS`."""
 
     sections = SECTIONS
-
-
-# --- completion in shells
-
-# Typer computes the candidates; the scripts call it with environment variables and fall back to
-# file names. All of them use fish's format, a value and its help on each line: Typer's own scripts
-# lose a model's name at its colon (bash) and run the command twice (fish).
 
 
 def disable_rich_markup() -> None:

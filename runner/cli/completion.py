@@ -1,4 +1,9 @@
-"""Completion of commands and values in a shell."""
+"""Completion of commands and values in a shell.
+
+Typer computes the candidates; the scripts call it with environment variables and fall back to file
+names. All of them use fish's format, a value and its help on each line: Typer's own scripts lose a
+model's name at its colon (bash) and run the command twice (fish).
+"""
 
 from __future__ import annotations
 

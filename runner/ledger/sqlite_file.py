@@ -221,6 +221,3 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         with contextlib.suppress(sqlite3.Error):  # a full disk has ended it already
             connection.execute("ROLLBACK")
         raise
-
-
-# --- damaged rows

@@ -17,8 +17,6 @@ from paddock.steps.paths import printable, resolve_path
 from .folder_walk import FolderWalk, FoundFile, listed_names
 from .globs import BadPattern, Globs
 
-# --- the step
-
 
 class FilesScanParams(Params):
     """Parameters of `files.scan`."""

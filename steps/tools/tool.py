@@ -23,14 +23,6 @@ from paddock.steps.base import (
     Tools,
 )
 
-# --- the code of a Python file, with the modules that it imports; none of it is run
-
-
-# --- what a name stands for
-
-
-# --- a tool that can be called
-
 MOST_RESULT_CHARS = 1_000_000
 """The longest result: more would not help a model, and fill the ledger."""
 DEFAULT_TOOL_TIMEOUT_S = 60.0
