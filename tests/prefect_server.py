@@ -18,7 +18,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from paddock.engine.system.files import lock_now, open_private, private_folder
+from paddock.engine.system.file_locks import lock_now
+from paddock.engine.system.private_files import open_private, private_folder
 from paddock.runner.daemon.prefect_server import BACKLOG, COMMAND, TUNED
 
 MADE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "prefect"

@@ -26,12 +26,11 @@ from paddock.engine.errors import (
     StoreFull,
     StoreReadOnly,
 )
+from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.files import (
-    LockTaken,
     TemporaryFile,
     is_disk_full,
     is_part_held,
-    lock_now,
     remove_stale_files,
     sha256_of,
     sync_file,

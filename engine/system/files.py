@@ -1,18 +1,12 @@
-"""Files: private state, atomic writes, locks, JSON.
-
-State (ledgers, logs, locks, sockets, histories, consents) holds prompts, documents and keys, so its
-folders have mode 0700 and its files 0600, whatever the umask; the umask decides about documents
-that a pipeline writes. Permissions that an older version left open are narrowed when a file is
-opened again. Only what belongs to this user is narrowed, never a symbolic link, a folder shared
-with others (`/tmp`) or a home folder.
+"""Files: atomic writes, digests, JSON.
 
 An atomic write goes to a temporary file beside the target, which is then renamed. The writer holds
-a lock on it, so that one which no process holds, on any machine, is known to be stale.
+a lock on it, so that one which no process holds, on any machine, is known to be stale. The umask
+decides who may read documents that a pipeline writes; `private_files` are for this user alone.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import hashlib
 import json
@@ -21,24 +15,21 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from . import no_links
+from .private_files import PRIVATE_FILE, open_private, private_folder
 
 if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
-    from filelock import BaseFileLock  # takes 50 ms to import
+    pass  # takes 50 ms to import
 
-FOLDER, PRIVATE_FILE = 0o700, 0o600
-PRIVATE_UMASK = 0o077
-"""For processes that write nothing but state."""
-_OF_OTHERS = 0o077
 
 MOST_NAME_BYTES = 255  # of ext4, xfs, btrfs, tmpfs, APFS and NTFS (there of UTF-16)
 TEMPORARY_SUFFIX = ".paddock-tmp"
@@ -53,99 +44,6 @@ _IS_WINDOWS = os.name == "nt"
 def is_disk_full(error: object) -> bool:
     """Return whether an error is a system's that has no room for what was to be written."""
     return getattr(error, "errno", None) in _DISK_FULL_ERRNOS
-
-
-def private_folder(path: Path) -> Path:
-    """Return a folder for its owner alone; make it, with its parents, or narrow its mode.
-
-    Raises:
-        OSError: it cannot be made.
-    """
-    for missing in reversed([one for one in path.parents if not os.path.lexists(one)]):
-        with suppress(FileExistsError):  # another process was quicker
-            missing.mkdir(FOLDER)
-    path.mkdir(FOLDER, exist_ok=True)
-    make_private(path)
-    return path
-
-
-def private_unversioned_folder(path: Path) -> Path:
-    """Make a private folder that Git ignores with all that it holds."""
-    private_folder(path)
-    ignore = path / ".gitignore"
-    if not ignore.exists():
-        write_private(ignore, "*\n")
-    return path
-
-
-def make_private(path: Path) -> None:
-    """Remove the permissions of others from a file or folder of ours, if it exists."""
-    with suppress(OSError):
-        facts = path.lstat()
-        if not _is_own(facts) or not facts.st_mode & _OF_OTHERS:
-            return
-        if stat.S_ISDIR(facts.st_mode) and _is_shared_folder(path, facts):
-            return
-        path.chmod(stat.S_IMODE(facts.st_mode) & ~_OF_OTHERS)
-
-
-def open_private(path: Path, mode: str = "w", **options: Any) -> IO[Any]:
-    """Open a file for writing, as `open` does, with mode 0600.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
-    if "b" not in mode:
-        options.setdefault("encoding", "utf-8")
-    file = open(path, mode, opener=_private_opener, **options)  # noqa: SIM115 - `Path` has no opener
-    make_private(path)
-    return file
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a small file with mode 0600, in place.
-
-    Raises:
-        OSError: it cannot be written; the error names the file.
-    """
-    try:
-        with open_private(path) as file:
-            file.write(text)
-    except OSError as error:
-        error.filename = str(path)  # of a failed write the system names no file
-        raise
-
-
-def private_database(path: Path) -> Path:
-    """Return an SQLite file with mode 0600; the files that SQLite makes beside it get the same.
-
-    An existing file is not opened here: closing it would release the locks that this process
-    holds on it (POSIX).
-
-    Raises:
-        OSError: it cannot be made.
-    """
-    if not path.exists():
-        with suppress(FileExistsError):  # another process was quicker
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE_FILE))
-    for name in ("", "-wal", "-shm", "-journal"):
-        make_private(path.with_name(path.name + name))
-    return path
-
-
-def _private_opener(path: str, flags: int) -> int:
-    return os.open(path, flags, PRIVATE_FILE)
-
-
-def _is_own(facts: os.stat_result) -> bool:
-    is_plain = stat.S_ISDIR(facts.st_mode) or stat.S_ISREG(facts.st_mode)
-    return is_plain and hasattr(os, "getuid") and facts.st_uid == os.getuid()
-
-
-def _is_shared_folder(path: Path, facts: os.stat_result) -> bool:
-    """Return whether a folder is meant for others too, although state was put into it."""
-    home = Path(os.path.expanduser("~")).resolve()  # noqa: PTH111 - without a home it stays `~`
-    return bool(facts.st_mode & stat.S_ISVTX) or home.is_relative_to(path.resolve())
 
 
 class TemporaryFile:
@@ -562,83 +460,3 @@ def _temporary_name(name: str) -> str:
 
 
 # --- locks between processes, released when their process ends
-
-
-class LockTaken(Exception):
-    """Another process, or another part of this one, holds the lock."""
-
-
-def file_lock(path: Path, *, mode: int | None = PRIVATE_FILE) -> BaseFileLock:
-    """Return the lock of a file, in a private folder that is made; bound to no thread.
-
-    `mode` None: for users who share it, with the modes that the umask allows.
-
-    Raises:
-        OSError: the folder cannot be made.
-    """
-    from filelock import FileLock
-
-    if mode is None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(path, thread_local=False)
-    private_folder(path.parent)
-    return FileLock(path, mode=mode, thread_local=False)
-
-
-@contextmanager
-def lock_now(
-    path: Path, *, wait_s: float = 0.0, poll_s: float = 0.05, mode: int | None = PRIVATE_FILE
-) -> Iterator[None]:
-    """Hold a lock; block at most `wait_s` for it (negative: as long as it takes).
-
-    Raises:
-        LockTaken: another holds it.
-        OSError: the file cannot be written.
-    """
-    lock = file_lock(path, mode=mode)
-    try:
-        lock.acquire(timeout=wait_s, poll_interval=poll_s)
-    except TimeoutError:  # filelock's is one
-        raise LockTaken from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@asynccontextmanager
-async def lock_soon(
-    path: Path,
-    *,
-    wait_s: float | None,
-    poll_s: float = 0.1,
-    mode: int | None = PRIVATE_FILE,
-    is_over: Callable[[], bool] = lambda: False,
-    on_wait: Callable[[], None] = lambda: None,
-) -> AsyncIterator[None]:
-    """Hold a lock; wait at most `wait_s` for it (None: as long as it takes).
-
-    `on_wait` is called once, when another holds it; `is_over` ends the wait.
-
-    Raises:
-        LockTaken: another held it until then.
-        OSError: the file cannot be written.
-    """
-    lock = file_lock(path, mode=mode)
-    ends_at = None if wait_s is None else time.monotonic() + wait_s
-    has_waited = False
-    while True:
-        try:
-            lock.acquire(timeout=0)
-            break
-        except TimeoutError:  # filelock's is one
-            if not has_waited:
-                on_wait()
-                has_waited = True
-            if is_over() or (ends_at is not None and time.monotonic() > ends_at):
-                raise LockTaken from None
-        await asyncio.sleep(poll_s)
-    try:
-        yield
-    finally:
-        lock.release()

@@ -26,7 +26,7 @@ from paddock.engine.profile.profile import this_device_build
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import distribution, files
-from paddock.engine.system.files import LockTaken, lock_now
+from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.hardware import read_disk
 from paddock.engine.system.processes import JsonSubprocess, json_subprocess, python_command
 from paddock.engine.workers.death_reasons import (

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system import files
+from paddock.engine.system import private_files
 from paddock.runner.progress import printing
 
 if sys.platform != "win32":
@@ -53,8 +53,8 @@ class LineInput:
             return
         n_new = self._line.get_current_history_length() - self._n_before
         with contextlib.suppress(OSError):
-            files.private_folder(self._history.parent)
-            files.open_private(self._history, "a").close()
+            private_files.private_folder(self._history.parent)
+            private_files.open_private(self._history, "a").close()
             if n_new > 0:
                 self._line.append_history_file(n_new, self._history)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from paddock.engine.system import files
+from paddock.engine.system import files, private_files
 from paddock.runner.cli.exit_status import CommandError
 
 _BEGIN, _END = "# Begin of `paddock setup`", "# End of `paddock setup`."
@@ -68,7 +68,7 @@ class FileChange:
     old: str | None = field(repr=False)
     new: str | None = field(repr=False)
     what: str
-    mode: int = files.PRIVATE_FILE
+    mode: int = private_files.PRIVATE_FILE
 
     def put(self, text: str | None, mode: int) -> None:
         """Write or remove it; a folder that is there already keeps its mode."""
@@ -76,8 +76,8 @@ class FileChange:
             self.path.unlink(missing_ok=True)
             return
         if not self.path.parent.exists():
-            is_private = mode == files.PRIVATE_FILE
-            (files.private_folder if is_private else os.makedirs)(self.path.parent)
+            is_private = mode == private_files.PRIVATE_FILE
+            (private_files.private_folder if is_private else os.makedirs)(self.path.parent)
         with files.atomic_file(self.path, mode=mode, is_durable=True) as file:
             file.write(text.encode())
 
@@ -91,7 +91,7 @@ def mode_of(path: Path) -> int:
     try:
         return stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:
-        return files.PRIVATE_FILE
+        return private_files.PRIVATE_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,9 @@ class ManagedFile:
             )
         return self
 
-    def written(self, lines: str, what: str, mode: int = files.PRIVATE_FILE) -> list[FileChange]:
+    def written(
+        self, lines: str, what: str, mode: int = private_files.PRIVATE_FILE
+    ) -> list[FileChange]:
         """Return the change to a block of these lines, if it is another one."""
         new = with_block(self.text or "", lines)
         return [] if new == self.text else [FileChange(self.path, self.text, new, what, mode)]

@@ -8,7 +8,7 @@ import time
 import traceback
 from pathlib import Path
 
-from paddock.engine.system import files
+from paddock.engine.system import private_files
 from paddock.runner.progress import printing
 
 
@@ -37,8 +37,10 @@ def _write_crash_file(text: str) -> Path | None:
     name = time.strftime("crash-%Y%m%d-%H%M%S") + f"-{os.getpid()}.txt"
     for folder in (home / "crashes", None):
         try:
-            folder = files.private_folder(folder or Path(tempfile.mkdtemp(prefix="paddock-")))
-            with files.open_private(folder / name, errors="backslashreplace") as file:
+            folder = private_files.private_folder(
+                folder or Path(tempfile.mkdtemp(prefix="paddock-"))
+            )
+            with private_files.open_private(folder / name, errors="backslashreplace") as file:
                 file.write(text)
         except OSError:
             continue

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system import files
+from paddock.engine.system import private_files
 from paddock.engine.system.text import counted, listed
 from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.progress.events import ItemState, ModelCall, Observer
@@ -217,9 +217,9 @@ class RunStats:
         if self._log is None:
             return
         try:
-            files.private_folder(self._log.parent)
+            private_files.private_folder(self._log.parent)
             trace = "".join(traceback.format_exception(error))
-            with files.open_private(self._log, "a") as file:
+            with private_files.open_private(self._log, "a") as file:
                 place = self._prefix.replace(".", ": ")
                 file.write(self.secrets.redact(f"{place}{where}\n{trace}\n"))
         except OSError as refused:  # the error itself is still reported

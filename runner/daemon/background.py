@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system import files
-from paddock.engine.system.files import LockTaken, lock_soon
+from paddock.engine.system import private_files
+from paddock.engine.system.file_locks import LockTaken, lock_soon
 from paddock.engine.system.tasks import wait_for_event
 from paddock.runner.settings import Settings
 
@@ -80,7 +80,7 @@ class _PrivateLog(logging.handlers.RotatingFileHandler):
     """Rotating log whose files only their owner can read."""
 
     def _open(self) -> Any:
-        return files.open_private(Path(self.baseFilename), self.mode)
+        return private_files.open_private(Path(self.baseFilename), self.mode)
 
 
 def _log_to(file: Path) -> None:

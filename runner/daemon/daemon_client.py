@@ -16,7 +16,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.files import LockTaken, lock_soon
+from paddock.engine.system.file_locks import LockTaken, lock_soon
 from paddock.engine.system.http import json_object
 from paddock.engine.system.light_http import (
     ConnectionBroken,

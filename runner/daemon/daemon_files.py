@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.settings import PoolSettings
-from paddock.engine.system import files
+from paddock.engine.system import files, private_files
 from paddock.engine.system.distribution import own_version
 from paddock.runner.settings import Settings, UnattendedSettings
 
@@ -80,10 +80,10 @@ def make_daemon_folders(paths: DaemonPaths) -> DaemonPaths:
     Raises:
         DaemonError: they cannot be made, or belong to another user.
     """
-    files.make_private(paths.folder.parent)
+    private_files.make_private(paths.folder.parent)
     for folder in {paths.folder, paths.socket.parent}:
         try:
-            files.private_folder(folder)
+            private_files.private_folder(folder)
             stat = folder.stat()
         except OSError as error:
             raise DaemonError(

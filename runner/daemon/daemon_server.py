@@ -33,7 +33,7 @@ from paddock.engine.backends.background_tuning import BackgroundTuner
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
-from paddock.engine.system.files import LockTaken, lock_now
+from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.http import QuietServer, json_object
 from paddock.engine.system.tasks import running, wait_for_event
 from paddock.runner.settings import Settings

@@ -12,7 +12,7 @@ import os
 import secrets
 from pathlib import Path
 
-from paddock.engine.system import files
+from paddock.engine.system import files, private_files
 
 USER = "paddock"
 CLIENT_VARIABLE = "PREFECT_API_AUTH_STRING"
@@ -66,5 +66,5 @@ def _read_secret_file(file: Path) -> str:
         if facts.st_uid != os.getuid():
             raise PermissionError(None, "the file belongs to another user", str(file))
         if facts.st_mode & 0o077:
-            os.fchmod(found.fileno(), files.PRIVATE_FILE)
+            os.fchmod(found.fileno(), private_files.PRIVATE_FILE)
         return found.read().strip()

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
-from paddock.engine.system import files, http, socket_owners
-from paddock.engine.system.files import LockTaken, lock_now
+from paddock.engine.system import files, http, private_files, socket_owners
+from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.processes import (
     end_group,
     python_command,
@@ -270,14 +270,14 @@ class PrefectServer:
     async def _process(
         self, door: socket.socket, port: int, auth_string: str
     ) -> AsyncIterator[asyncio.subprocess.Process]:
-        files.private_folder(self._home)
+        private_files.private_folder(self._home)
         # The log holds one start only: it is short.
-        with files.open_private(self._log_file, "wb") as out:
+        with private_files.open_private(self._log_file, "wb") as out:
             process = await start_in_session(
                 (*COMMAND, str(door.fileno())), stdin=asyncio.subprocess.PIPE,
                 environ=server_environment(self._home, port, os.environ, self._keep_s, auth_string),
                 pass_fds=(door.fileno(),), stdout=out, stderr=out,
-                cwd=self._home, umask=files.PRIVATE_UMASK,
+                cwd=self._home, umask=private_files.PRIVATE_UMASK,
             )  # fmt: skip
         try:
             yield process

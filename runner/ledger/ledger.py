@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from paddock.engine.system import files
+from paddock.engine.system import file_locks, private_files
 from paddock.engine.system.units import iso_time
 
 from .entries import (
@@ -95,12 +95,12 @@ class Ledger:
 
     def _open_for_writing(self) -> None:
         try:
-            files.private_unversioned_folder(self.folder)
+            private_files.private_unversioned_folder(self.folder)
             if self.is_shared:
                 self._open_shared_for_writing()
                 return
-            with files.lock_now(self.folder / "ledger.lock", wait_s=-1):
-                database = SqliteDatabase(files.private_database(self.file))
+            with file_locks.lock_now(self.folder / "ledger.lock", wait_s=-1):
+                database = SqliteDatabase(private_files.private_database(self.file))
                 self._database = database
                 if not database.find_tables():
                     database.make_tables()
@@ -531,8 +531,8 @@ def open_existing(folder: Path, url: str) -> LedgerDatabase | None:
         file = folder / LEDGER_FILE
         if not file.exists():
             return None
-        files.make_private(folder)
-        database = SqliteDatabase(files.private_database(file))
+        private_files.make_private(folder)
+        database = SqliteDatabase(private_files.private_database(file))
     with ExitStack() as stack:
         stack.callback(database.close)
         if not database.find_tables():

@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from paddock.engine.system import files
+from paddock.engine.system import files, private_files
 
 
 class ObjectStore:
@@ -22,7 +22,7 @@ class ObjectStore:
         try:
             os.utime(path)  # shows a concurrent sweep that it is in use again
         except OSError:
-            files.private_folder(self._folder)
+            private_files.private_folder(self._folder)
             with files.atomic_file(path) as file:
                 file.write(value)
                 file.sync()

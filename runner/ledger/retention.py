@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system import files, processes
+from paddock.engine.system import file_locks, processes
 from paddock.engine.system.text import last_part
 from paddock.engine.system.units import DAY_S
 from paddock.runner.settings import Settings, read_settings
@@ -163,7 +163,7 @@ def sweep_ledger(
         LedgerError: the ledger cannot be used, or another process cleans it.
     """
     try:
-        with files.lock_now(state / "clean.lock"):
+        with file_locks.lock_now(state / "clean.lock"):
             database = open_existing(state, url)
             if database is None:
                 return SweepResult()
@@ -178,7 +178,7 @@ def sweep_ledger(
             if not url and not is_dry:
                 compact_file(state / LEDGER_FILE)
             return swept
-    except files.LockTaken:
+    except file_locks.LockTaken:
         raise LedgerError(f"{state}: another process cleans this ledger.") from None
     except OSError as error:
         raise LedgerError(f"{state}: cannot be cleaned ({error.strerror or error}).") from error

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from paddock.engine.system import files
+from paddock.engine.system import file_locks, files, private_files
 
 from .entries import LedgerError
 
@@ -59,7 +59,7 @@ class LockHolder:
 
     def write(self, file: Path) -> None:
         """Write it to a file beside the lock."""
-        files.write_private(file, json.dumps(asdict(self)))
+        private_files.write_private(file, json.dumps(asdict(self)))
 
 
 @asynccontextmanager
@@ -81,7 +81,7 @@ async def hold_lock(
     """
     who = folder / f"{name}.json"
     async with AsyncExitStack() as stack:
-        lock = files.lock_soon(
+        lock = file_locks.lock_soon(
             folder / f"{name}.lock",
             wait_s=deadline_s,
             is_over=is_over,
@@ -91,7 +91,7 @@ async def hold_lock(
         )
         try:
             await stack.enter_async_context(lock)
-        except files.LockTaken:
+        except file_locks.LockTaken:
             if is_over():
                 raise Locked("Interrupted while waiting for another run.") from None
             raise Locked(
@@ -115,7 +115,7 @@ class FileGroupTurn:
     """
 
     def __init__(self, folder: Path, name: str, run: str) -> None:
-        self._lock = files.file_lock(folder / f"{name}.lock")
+        self._lock = file_locks.file_lock(folder / f"{name}.lock")
         self._who = folder / f"{name}.json"
         self._request = folder / f"{name}.wish"
         self._own = LockHolder.here(run)
@@ -135,7 +135,7 @@ class FileGroupTurn:
     def request_release(self) -> None:
         """Ask the holder to stop, if it began earlier."""
         if self._seen is not None and self._seen.since < self._own.since:
-            self._request.touch(mode=files.PRIVATE_FILE)
+            self._request.touch(mode=private_files.PRIVATE_FILE)
 
     def is_lost(self) -> bool:
         """Return whether a newer run wants the turn."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddock.engine.system import files
-from paddock.engine.system.files import LockTaken, lock_soon
+from paddock.engine.system.file_locks import LockTaken, lock_soon
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.core.session import run_lock_name
 from paddock.runner.progress.report import Report

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from paddock.engine.system import files
+from paddock.engine.system import private_files
 from paddock.engine.system.text import shorten, split_lines
 from paddock.runner.config.pipeline_secrets import Redact, unredacted
 
@@ -224,8 +224,8 @@ def _opened(out: Path | IO[str]) -> IO[str]:
     """Open a journal at its first line: a run that never begins has none."""
     if not isinstance(out, Path):
         return out
-    files.private_folder(out.parent)
-    return files.open_private(out, "a")
+    private_files.private_folder(out.parent)
+    return private_files.open_private(out, "a")
 
 
 MAX_JOURNAL_BYTES = 64 * 1024**2  # journals are bounded, but another file may have the name

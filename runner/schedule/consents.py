@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from paddock.engine.system import files
-from paddock.engine.system.files import LockTaken, lock_now
+from paddock.engine.system.file_locks import LockTaken, lock_now
 
 _CONSENTS_WAIT_S = 10.0
 

@@ -10,8 +10,8 @@ from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 
-from paddock.engine.system import files
-from paddock.engine.system.files import LockTaken, lock_now
+from paddock.engine.system import files, private_files
+from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.runner.settings import STATE_FOLDER
 
 _NAME = "up"
@@ -62,14 +62,14 @@ def _lock_folder(folder: Path, state_dir: Path) -> Path:
     """Return the lock's path: near the pipelines, or in the state folder if that is read-only."""
     beside = folder / STATE_FOLDER
     try:
-        files.private_unversioned_folder(beside)
+        private_files.private_unversioned_folder(beside)
         if os.access(beside, os.W_OK):
             return beside
     except OSError:
         pass
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     at_home = state_dir / "up" / name
-    return files.private_folder(at_home)
+    return private_files.private_folder(at_home)
 
 
 def _holder_text(who: Path) -> str:

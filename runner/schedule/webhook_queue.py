@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system import files
+from paddock.engine.system import private_files
 from paddock.engine.system.text import one_line
 
 log = logging.getLogger("paddock.up")
@@ -210,8 +210,10 @@ _PASSING = re.compile("locked|busy|full|disk I/O|unable to open|readonly")
 
 
 def _open_queue(file: Path) -> sqlite3.Connection:
-    files.private_folder(file.parent)
-    db = sqlite3.connect(files.private_database(file), timeout=LOCK_S, check_same_thread=False)
+    private_files.private_folder(file.parent)
+    db = sqlite3.connect(
+        private_files.private_database(file), timeout=LOCK_S, check_same_thread=False
+    )
     db.text_factory = partial(str, encoding="utf-8", errors="replace")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")  # an answered call survives a power cut

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 import httpx
 
-from paddock.engine.system import files, http
+from paddock.engine.system import files, http, private_files
 from paddock.runner.daemon.prefect_client import PREFECT_ERRORS, ask_again, client_options
 from paddock.runner.folders.folder_identity import file_system_of
 from paddock.runner.ledger.entries import LedgerError
@@ -123,7 +123,7 @@ def check_folder(folder: Path) -> list[ClusterFinding]:
     name = f"shared folder {folder}"
     try:
         state = folder / STATE_FOLDER
-        files.private_folder(state)
+        private_files.private_folder(state)
         _try_rename(state)
     except OSError as error:
         words = f"it cannot be used ({error.strerror or error})."

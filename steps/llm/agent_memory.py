@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from paddock.engine.request import Message, ModelSpec, Tool, ToolCall
-from paddock.engine.system import files
+from paddock.engine.system import private_files
 from paddock.engine.system.text import without_middle
 from paddock.steps.base import EmbedModel, ItemName, StepError, Vector, VectorRow, VectorStore
 from paddock.steps.vectors.embed import embed_texts
@@ -315,7 +315,7 @@ def recalled_turns(asker: Asker) -> RecalledTurns:
     """Return a memory in the step's own store, next to the pipeline's ledger."""
     tools = asker.tools
     name = "".join(char if char.isalnum() else "_" for char in tools.item.step) or "agent"
-    folder = files.private_folder(tools.roots.base / ".paddock" / "memory")
+    folder = private_files.private_folder(tools.roots.base / ".paddock" / "memory")
     own = f"{tools.item.owner} (memory)"  # an owner that no item of the pipeline has
     item = replace(tools.item, step=f"{tools.item.step} (memory)", owner=own)
     return RecalledTurns(asker, tools.models.resolve(None, "embed"), folder, name, item)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from paddock.engine.system.files import LockTaken, lock_soon
+from paddock.engine.system.file_locks import LockTaken, lock_soon
 from paddock.engine.system.no_links import HeldFolder
 from paddock.engine.system.tasks import settle
 from paddock.steps.base import EmbedModel, ItemName, SearchHit, StepError, Vector, VectorRow

@@ -26,16 +26,14 @@ from paddock.engine.api.service import Service
 from paddock.engine.api.streaming import is_being_cancelled
 from paddock.engine.errors import EngineError
 from paddock.engine.models.blobs import store_write_errors
+from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.files import (
-    PRIVATE_FILE,
-    LockTaken,
     TemporaryFile,
-    lock_now,
-    private_folder,
     read_json_object,
     remove_stale_files,
     write_json_atomically,
 )
+from paddock.engine.system.private_files import PRIVATE_FILE, private_folder
 from paddock.engine.system.tasks import end
 
 from .batch_lines import (

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from paddock.engine.system import distribution, files
+from paddock.engine.system import distribution, private_files
 from paddock.engine.system.text import counted
 from paddock.pipelines.json_schema import pipeline_schema
 from paddock.runner.cli import step_catalogue
@@ -89,8 +89,8 @@ def copy_template(
 def write_schema(folder: Path, schema: Mapping[str, Any]) -> Path:
     """Write the JSON Schema to the place that the first line of a pipeline names for editors."""
     file = folder / SCHEMA_FILE
-    files.private_folder(file.parent)
-    files.write_private(file, json.dumps(schema, indent=1) + "\n")
+    private_files.private_folder(file.parent)
+    private_files.write_private(file, json.dumps(schema, indent=1) + "\n")
     return file
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.system.files import LockTaken, lock_now, lock_soon
+from paddock.engine.system.file_locks import LockTaken, lock_now, lock_soon
 
 
 def test_a_lock_is_private_and_excludes_others_of_this_process(tmp_path: Path) -> None:

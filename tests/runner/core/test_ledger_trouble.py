@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.engine.system.files import write_private
+from paddock.engine.system.private_files import write_private
 from paddock.runner.cli.exit_status import FAILED, explain_error
 from paddock.runner.ledger import ledger_writer, sqlite_file
 from paddock.runner.ledger.entries import LedgerError
