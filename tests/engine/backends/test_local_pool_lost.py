@@ -189,11 +189,11 @@ def test_a_corrupt_model_is_named_and_crashes_nothing(tmp_path: Path) -> None:
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from paddock.engine.memory import model_layout
+    from paddock.engine.memory import machine_probe
     from paddock.engine.memory.device_memory import Device
 
     tiny = Device(n_threads=1, free_bytes=50 * 1024 * 1024, is_gpu=False)
-    monkeypatch.setattr(model_layout, "this_device", lambda: tiny)
+    monkeypatch.setattr(machine_probe, "this_device", lambda: tiny)
 
     async def work(pool: LocalPool) -> None:
         with pytest.raises(ModelTooLarge) as caught:
