@@ -12,7 +12,7 @@ import ctypes
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,10 @@ from .llama_model import Model
 import llama_cpp.mtmd_cpp as mtmd  # after .library, which names the folder of libmtmd
 
 _STRIP_BYTES = 1 << 20
+
+# Threads meet half as often: beside answers, InternVL's parts come 1.09 to 1.14 times as fast as
+# one by one (four at once: 1.09), alone 1.02 times. A cancelled request waits for both.
+PARTS_AT_ONCE = 2
 
 # libmtmd's helper asks `ffprobe` and `ffmpeg` of the PATH what it cannot decode itself.
 _NO_FOLDER = os.devnull.encode()
@@ -89,7 +93,7 @@ class Projector:
         request with the same image.
         """
         self.on_part: Callable[[int], None] = lambda _: None
-        """Called before each part of an image, with its number of rows; may raise to give up."""
+        """Called before parts of an image, with their number of rows; may raise to give up."""
         mtmd.mtmd_log_set(LOG_CALLBACK, None)
         params = mtmd.mtmd_context_params_default()
         params.use_gpu = uses_gpu
@@ -150,7 +154,8 @@ class Projector:
             every = [mtmd.mtmd_input_chunks_get(chunks, index) for index in range(n_chunks)]
             n_rows = sum(mtmd.mtmd_input_chunk_get_n_tokens(one) for one in every)
             _check_room(n_rows, n_most_rows)
-            return tuple(self._piece(one, f"{digest}/{n}") for n, one in enumerate(every))
+            rows = self._rows([one for one in every if not _is_text(one)])
+            return tuple(self._piece(one, f"{digest}/{n}", rows) for n, one in enumerate(every))
         finally:
             mtmd.mtmd_input_chunks_free(chunks)
             if bitmap is not None:
@@ -196,23 +201,15 @@ class Projector:
             raise ValueError(DAMAGED)
         return bitmap
 
-    def _piece(self, chunk: Any, digest: str) -> PromptPiece:
-        if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
+    def _piece(self, chunk: Any, digest: str, all_rows: Iterator[Vectors]) -> PromptPiece:
+        if _is_text(chunk):
             return _text_tokens(chunk)
         is_causal = not mtmd.mtmd_decode_use_non_causal(self._pointer, chunk)
         n_rows = mtmd.mtmd_input_chunk_get_n_tokens(chunk)
         if not is_causal and n_rows > self._n_pass_tokens:
             raise ValueError(f"this model reads an image in one pass, and its {n_rows} rows exceed "
                              f"the {self._n_pass_tokens} of `n_batch_tokens`")  # fmt: skip
-        self.on_part(n_rows)
-        # In a thread that ends, and OpenMP's threads with it: while more of these live than there
-        # are cores, none waits awake for others. A token took 12 ms instead of 7 on two cores.
-        with ThreadPoolExecutor(1) as alone:
-            status = alone.submit(mtmd.mtmd_encode_chunk, self._pointer, chunk).result()
-        if status != 0:
-            raise ValueError("libmtmd could not compute this image")
-        shape = (n_rows, self._n_row)
-        rows = np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(self._pointer), shape).copy()
+        rows = next(all_rows)
         if self._line_end is not None:  # the first row ends no line
             np.copyto(rows, self._line_end, where=np.isnan(rows) & ~np.isnan(rows[0]))
         if not np.isfinite(rows).all():
@@ -220,6 +217,33 @@ class Projector:
         n_positions = mtmd.mtmd_input_chunk_get_n_pos(chunk)
         positions = self._positions(chunk, n_rows)
         return ImagePiece(digest, rows, positions, n_positions, is_causal)
+
+    def _rows(self, parts: Sequence[Any]) -> Iterator[Vectors]:
+        """Compute an image's parts in order, and yield the rows of each.
+
+        Of some families, such as InternVL, libmtmd computes several at once, with the same result.
+        """
+        n_done = 0
+        while n_done < len(parts):
+            batch = mtmd.mtmd_batch_init(self._pointer)
+            try:
+                next_ones = parts[n_done : n_done + PARTS_AT_ONCE]
+                together = [one for one in next_ones if not mtmd.mtmd_batch_add_chunk(batch, one)]
+                sizes = [mtmd.mtmd_input_chunk_get_n_tokens(one) for one in together]
+                self.on_part(sum(sizes))
+                # In a thread that ends, and OpenMP's threads with it: while more of these live than
+                # there are cores, none waits awake for others. A token took 12 ms instead of 7 on
+                # two cores.
+                with ThreadPoolExecutor(1) as alone:
+                    status = alone.submit(mtmd.mtmd_batch_encode, batch).result()
+                if not together or status != 0:
+                    raise ValueError("libmtmd could not compute this image")
+                for part, n_rows in zip(together, sizes, strict=True):
+                    rows = mtmd.mtmd_batch_get_output_embd(batch, part)
+                    yield np.ctypeslib.as_array(rows, (n_rows, self._n_row)).copy()
+            finally:
+                mtmd.mtmd_batch_free(batch)
+            n_done += len(together)
 
     def _positions(self, chunk: Any, n_rows: int) -> NDArray[np.int32]:
         """Return the positions of an image's rows, relative to its beginning."""
@@ -255,6 +279,11 @@ def _turned(bitmap: Any, turn: Callable[[Pixels], Pixels]) -> Any:
     mtmd.mtmd_bitmap_free(bitmap)
     pointer = upright.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
     return mtmd.mtmd_bitmap_init(upright.shape[1], upright.shape[0], pointer)
+
+
+def _is_text(chunk: Any) -> bool:
+    kind: int = mtmd.mtmd_input_chunk_get_type(chunk)
+    return kind == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT
 
 
 def _text_tokens(chunk: Any) -> Tokens:

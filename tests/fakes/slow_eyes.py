@@ -15,7 +15,7 @@ from paddock.engine.system.processes import run_and_exit
 from paddock.engine.workers import worker_main
 
 _libmtmd: Any = vision.mtmd  # type: ignore[attr-defined]
-_encode = _libmtmd.mtmd_encode_chunk
+_encode = _libmtmd.mtmd_batch_encode
 
 
 def _encode_slowly(*args: object) -> object:
@@ -27,5 +27,5 @@ def _encode_slowly(*args: object) -> object:
 
 
 if __name__ == "__main__":
-    _libmtmd.mtmd_encode_chunk = _encode_slowly
+    _libmtmd.mtmd_batch_encode = _encode_slowly
     run_and_exit(worker_main.main)

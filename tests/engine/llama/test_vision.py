@@ -21,6 +21,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.chat.prompt_images import check_image
 from paddock.engine.errors import BadRequest
 from paddock.engine.gguf import read_header
+from paddock.engine.llama import vision
 from paddock.engine.llama.kept_images import ImageDisk, ImagePiece, KeptImages, PromptPiece
 from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
@@ -392,6 +393,31 @@ def test_a_pool_keeps_images_of_documents_alone_on_the_disk(tmp_path: Path) -> N
     again = asyncio.run(answer(keeps_images=True))
     assert plain.text == kept.text == again.text
     assert file.stat().st_mtime > 0, "it was used"
+
+
+@pytest.mark.parametrize(("family", "n_at_once"), [("internvl", 2), ("smolvlm", 1)])
+def test_parts_of_an_image_are_computed_two_at_once_where_libmtmd_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, n_at_once: int
+) -> None:
+    path, mmproj = write_family(family, tmp_path)
+    model = Model(path)
+    eye = Projector(model, mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False)
+    computed: list[int] = []
+    eye.on_part = computed.append
+    image = noise(1, 90, 60)
+    together = images([*eye.look(image)])
+    n_rows = len(together[0].rows)
+    assert computed[0] == n_at_once * n_rows
+    assert sum(computed) == len(together) * n_rows
+    monkeypatch.setattr(vision, "PARTS_AT_ONCE", 1)
+    computed.clear()
+    one_by_one = images([*eye.look(image)])
+    assert computed == [n_rows] * len(together)
+    assert len({one.rows.tobytes() for one in one_by_one}) > 1
+    for one, other in zip(together, one_by_one, strict=True):
+        assert one.digest == other.digest
+        assert np.array_equal(one.rows, other.rows)
+    eye.close()
 
 
 def test_an_image_that_exceeds_the_context_is_refused_before_it_is_computed(
