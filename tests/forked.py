@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from paddock.runner.cli import application
+from paddock.runner.prefect import client_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 # What runs import as they begin.
@@ -149,7 +150,10 @@ class ForkServer:
 def carry_out(words: tuple[str, ...]) -> None:
     """Carry out a command of Paddock's in this process."""
     sys.argv = ["paddock", *words]
-    logging.root.handlers.clear()  # Prefect adds one where its import finds none
+    for name, value in client_settings.SHIPPED.items():  # as it has set when it was imported
+        os.environ.setdefault(name, value)
+    if words[0] != "up":  # which does it itself, after it has forked what runs are forked from
+        logging.root.handlers.clear()  # Prefect adds one where its import finds none
     application.main()
 
 

@@ -66,6 +66,11 @@ class UpError(Exception):
     """It cannot start or continue: the reason, and what to do."""
 
 
+def start_run_processes() -> None:
+    """Start the process that runs are forked from, before this one has threads or a loop."""
+    start_fork_server("paddock.runner.schedule.run_processes")
+
+
 def listen_at(address: ServiceAddress) -> socket.socket:
     """Return a socket that listens at the address.
 
@@ -80,13 +85,6 @@ def listen_at(address: ServiceAddress) -> socket.socket:
             f"{address.host}:{address.port} is taken, maybe by another `paddock up`.\n"
             f"  Choose another address: paddock up --listen {address.host}:{address.port + 1}"
         ) from None
-
-
-def set_prefect_environment(url: str, settings: Settings) -> None:
-    """Set what Prefect reads in the processes of runs; `prefect.flow` sets the rest."""
-    os.environ["PREFECT_API_URL"] = url
-    os.environ.setdefault("PREFECT_HOME", str(settings.state_dir / "prefect"))
-    os.environ.pop("CI", None)  # our runs use our pool, also in CI
 
 
 LOOK_S = 2.0
@@ -267,17 +265,13 @@ class Up:
         try:
             self._residence = await stack.enter_async_context(here)
             self._is_ours, url = not url, url or self._residence.prefect_api_url
-            set_prefect_environment(url, self._settings)
-            await start_fork_server(
-                "paddock.runner.schedule.run_processes"
-            )  # takes as long as Prefect's server
             if self._is_ours:
                 url = await self._prefect()
-                set_prefect_environment(url, self._settings)
             else:
                 await renew_crash_automation(url)
         except DaemonError as error:
             raise UpError(str(error)) from None
+        os.environ["PREFECT_API_URL"] = url
         return url
 
     async def _prefect(self) -> str:
@@ -305,7 +299,7 @@ class Up:
             url = str(told.get("url", ""))
             if url and url != self._prefect_queue.api_url:
                 await self._prefect_queue.move(url)
-                set_prefect_environment(url, self._settings)
+                os.environ["PREFECT_API_URL"] = url
 
     # --- the loops
 

@@ -78,7 +78,6 @@ async def serve(pool: str, name: str, max_runs: int) -> None:
     # Prefect would load the deployment's code for crash hooks; this does not.
     for module in (process, runner):
         module.load_flow_from_flow_run = _without_hooks  # type: ignore[attr-defined]
-    await queued_run.start_fork_server(MODULE, "paddock.runner.ledger.coordination")
     _starter_engine.run_process = _run_forked  # type: ignore
     worker = SignedRunWorker(
         name=name,
@@ -170,4 +169,5 @@ def _show_failed(flow_run: UUID, words: str) -> None:
 def main() -> None:
     """Be the worker, with the arguments `POOL NAME LIMIT`."""
     pool, name, max_runs = sys.argv[1:]
+    queued_run.start_fork_server(MODULE, "paddock.runner.ledger.coordination")
     asyncio.run(serve(pool, name, int(max_runs)))

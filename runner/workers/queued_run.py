@@ -7,17 +7,23 @@ decides when and how often.
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
+import importlib
 import logging
 import multiprocessing
 import os
 import re
 import signal
 import socket
+import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing import forkserver, resource_tracker
+from itertools import pairwise
+from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -315,24 +321,56 @@ PRELOAD = (
 )
 
 
-async def start_fork_server(*modules: str) -> None:
-    """Start the process that runs are forked from, with its imports and today's environment."""
-    os.environ["PYTHONSAFEPATH"] = "1"  # it would import from this folder; commands don't get this
-    multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
-    await asyncio.to_thread(_start_without_interrupts)
+def start_fork_server(*modules: str) -> None:
+    """Start the process that runs are forked from, with today's imports and environment.
 
-
-def _start_without_interrupts() -> None:
-    """Start it with SIGINT blocked: Ctrl-C at the terminal is for its parent, in the first instant.
-
-    What is forked from it calls `take_interrupts`.
+    It is a fork of this process, which is there in milliseconds: a new Python needs a second of a
+    processor for its imports, and 80 MB. Threads, loops and open connections must not be forked, so
+    there must be none yet. If it is killed, `multiprocessing` starts a new Python in its place.
     """
+    os.environ["PYTHONSAFEPATH"] = "1"  # it would import from this folder; commands don't get this
+    for module in (*PRELOAD, *modules):
+        importlib.import_module(module)
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
     resource_tracker.ensure_running()  # which unblocks the signal
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread; it is inherited
+    # Ctrl-C at the terminal is for its parent, also in the first instant: what is forked from it
+    # calls `take_interrupts`.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    spawn, util.spawnv_passfds = util.spawnv_passfds, _fork  # type: ignore[assignment]
     try:
         forkserver.ensure_running()
     finally:
+        util.spawnv_passfds = spawn
         take_interrupts()
+
+
+def _fork(path: bytes, arguments: Sequence[Any], descriptors: Sequence[int]) -> int:
+    """Carry out the code of a Python's command line in a fork of this process; return its id."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # else what waits there is written twice
+    if pid := os.fork():
+        return pid
+    try:
+        for kept, next_kept in pairwise((2, *sorted(descriptors), os.sysconf("SC_OPEN_MAX"))):
+            os.closerange(kept + 1, next_kept)  # also the end of the pipe by which our end is seen
+        if sys.platform == "linux":
+            _show_as("paddock forkserver")  # `pkill -f "paddock up"` is not for runs
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        gc.freeze()  # runs share the memory of what is there now
+        exec(arguments[-1], {})
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _show_as(name: str) -> None:
+    """Write a name over this process's command line, which `ps` reads from there."""
+    facts = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    first, last = int(facts[45]), int(facts[46])
+    ctypes.memmove(
+        first, name.encode()[: last - first - 1].ljust(last - first, b"\0"), last - first
+    )
 
 
 def take_interrupts() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from paddock.engine.system import http
+from paddock.engine.system.private_files import private_folder
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.permissions import consent_digests, needs, permission_names
 from paddock.runner.cli.arguments import (
@@ -104,18 +106,21 @@ def up(flags: UpFlags) -> int:
     del own["folders"]  # the options have the names of their settings
     own = given_settings(**own)
     settings = read_settings(Path.cwd(), flags=own)
-    command_logs.prepare_logging(settings)
     return _run_until_stopped(places, settings, own)
 
 
 def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, object]) -> int:
-    from paddock.runner.schedule.up import Up, UpOptions
-
-    tell = command_logs.message_writer(settings)
     # Only these flags reach runs: their other settings come from next to the pipeline.
     own = {name: value for name, value in flags.items() if name in _RUN_FLAGS}
     console_module = importlib.import_module("paddock.runner.cli.console_serving")  # half a second
     pages = console_module.pages_of_up(places, settings, own)
+    _prepare_environment(settings)
+    from paddock.runner.schedule.up import Up, UpOptions, start_run_processes
+
+    start_run_processes()
+    logging.root.handlers.clear()  # Prefect's, which is for runs
+    command_logs.prepare_logging(settings)
+    tell = command_logs.message_writer(settings)
     is_attended = sys.stdin.isatty()
     options = UpOptions(places, settings, own, tell, pages=pages, is_attended=is_attended)
 
@@ -140,6 +145,13 @@ def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, 
     asyncio.run(main())
     tell("Stopped.")
     return DONE
+
+
+def _prepare_environment(settings: Settings) -> None:
+    """Set what runs and Prefect read when they are imported."""
+    if not os.environ.get("PREFECT_HOME"):
+        os.environ["PREFECT_HOME"] = str(private_folder(settings.state_dir / "prefect"))
+    os.environ.pop("CI", None)  # our runs use our pool, also in CI
 
 
 def worker(

@@ -105,9 +105,9 @@ def test_a_process_is_known_again_after_the_machines_clock_was_set(
 
 
 FORKS = """
-import asyncio, multiprocessing
+import multiprocessing
 from paddock.runner.workers.queued_run import start_fork_server
-asyncio.run(start_fork_server())
+start_fork_server()
 process = multiprocessing.get_context("forkserver").Process(target=print, args=("forked",))
 process.start()
 process.join()
@@ -115,14 +115,17 @@ process.join()
 
 
 def test_ctrl_c_does_not_end_the_process_that_runs_are_forked_from(tmp_path: Path) -> None:
-    (tmp_path / "late.py").write_text(
-        "import pathlib, time; pathlib.Path('began').touch()\n"
-        "while not pathlib.Path('go').exists(): time.sleep(0.05)\n"
+    late = (
+        "import os, pathlib, signal, time\n"
+        "def late():\n"
+        "    signal.signal(2, signal.default_int_handler)\n"
+        "    pathlib.Path('began').touch()\n"
+        "    while not pathlib.Path('go').exists(): time.sleep(0.05)\n"
+        "os.register_at_fork(after_in_child=late)\n"
+        "signal.signal(2, lambda *_: None)\n"
     )
-    code = FORKS.replace("start_fork_server()", "start_fork_server('late')")
     with subprocess.Popen(
-        [sys.executable, "-P", "-c", f"import signal\nsignal.signal(2, lambda *_: None)\n{code}"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, start_new_session=True,
+        [sys.executable, "-P", "-c", late + FORKS], cwd=tmp_path, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as running:  # fmt: skip
         try:
