@@ -21,6 +21,7 @@ from paddock.runner.daemon.daemon_files import DaemonError, DaemonInfo
 from paddock.runner.daemon.prefect_auth import basic_auth_headers, own_auth_string
 from tests.fakes import tiny
 from tests.forked import Forked, ForkServer
+from tests.waiting import rest
 
 CLI = "from paddock.runner.cli.application import main; main()"
 PIPELINE = """\
@@ -174,8 +175,9 @@ def until(is_so: Callable[[], object], within_s: float = END_S) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + within_s
     while True:
+        began = time.monotonic()
         with suppress(DaemonError, OSError, ValueError):
             if is_so():
                 return
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.05)
+        assert began < deadline, "it did not come to that"
+        rest(began)

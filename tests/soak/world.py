@@ -236,7 +236,7 @@ class World:
             RuntimeError: it did not within the limit; the message has the end of its log.
         """
         until = time.monotonic() + limit_s
-        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=5) as client:
             while time.monotonic() < until:
                 with contextlib.suppress(httpx.HTTPError):
                     answer = await client.get(f"http://127.0.0.1:{self.port}/readyz")

@@ -69,7 +69,9 @@ def served(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def signed_in(address: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=urljoin(address, "/"), trust_env=False, timeout=120) as one:
+    with httpx.Client(
+        base_url=urljoin(address, "/"), trust_env=False, verify=False, timeout=120
+    ) as one:
         token = address.partition("token=")[2]
         assert "set-cookie" in one.post(SIGN_IN, data={"token": token}).headers
         yield one
@@ -379,7 +381,10 @@ def test_pages_and_actions_do_not_wait_for_pipelines_and_runs_that_are_being_rea
 
 
 def test_who_signs_in_comes_back_to_the_page_that_asked_for_it(tmp_path: Path) -> None:
-    with served(tmp_path) as address, httpx.Client(trust_env=False, timeout=60) as one:
+    with (
+        served(tmp_path) as address,
+        httpx.Client(trust_env=False, verify=False, timeout=60) as one,
+    ):
         base, _, token = address.partition("/ui/sign-in?token=")
         for came_from, target in (
             ("/ui/runs?page=2&x=%22", "/ui/runs?page=2&amp;x=%22"),

@@ -78,7 +78,7 @@ def test_no_command_line_has_what_opens_the_page_and_its_file_is_private(tmp_pat
         assert page.stat().st_mode & 0o777 == 0o600
         address, ticket = posted(page)
         with httpx.Client(
-            base_url=address.removesuffix("/review"), trust_env=False, timeout=120
+            base_url=address.removesuffix("/review"), trust_env=False, verify=False, timeout=120
         ) as one:
             entered = one.post("/review", data=ticket, headers={"Origin": "null"})
             assert (entered.status_code, entered.headers["location"]) == (303, "/review")
@@ -87,7 +87,7 @@ def test_no_command_line_has_what_opens_the_page_and_its_file_is_private(tmp_pat
             (cookie,) = {cookie.value for cookie in one.cookies.jar}  # one for each path
             assert cookie not in (None, token, ticket["ticket"])
         with httpx.Client(
-            base_url=address.removesuffix("/review"), trust_env=False, timeout=120
+            base_url=address.removesuffix("/review"), trust_env=False, verify=False, timeout=120
         ) as other:
             again = other.post("/review", data=ticket)
             assert (again.status_code, "set-cookie" in again.headers) == (403, False)

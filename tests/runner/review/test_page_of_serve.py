@@ -45,7 +45,7 @@ def test_without_keys_the_owners_token_opens_it(tmp_path: Path) -> None:
     ServedPage(tmp_path).ask("a.txt")
     with (
         serving(tmp_path) as address,
-        httpx.Client(base_url=address, trust_env=False, timeout=120) as one,
+        httpx.Client(base_url=address, trust_env=False, verify=False, timeout=120) as one,
     ):
         assert one.get("/review").status_code == 200
         refused = one.get(f"{API}/queue")
@@ -68,7 +68,7 @@ def test_with_keys_a_keys_name_is_the_reviewers(tmp_path: Path, chromium: Browse
     keys = tmp_path / "keys"
     keys.write_text("a-long-key-of-ann ann\na-long-key-of-ben ben\n")
     with serving(tmp_path, "--api-keys", str(keys)) as address:
-        with httpx.Client(base_url=address, trust_env=False, timeout=120) as one:
+        with httpx.Client(base_url=address, trust_env=False, verify=False, timeout=120) as one:
             assert one.get(f"{API}/queue").status_code == 401
             token = (tmp_path / "home/review.token").read_text().strip()
             as_ben = {"Authorization": "Bearer a-long-key-of-ben"}
@@ -105,7 +105,7 @@ def test_with_keys_a_keys_name_is_the_reviewers(tmp_path: Path, chromium: Browse
 def test_a_folder_without_a_ledger_shows_an_empty_queue(tmp_path: Path) -> None:
     with (
         serving(tmp_path) as address,
-        httpx.Client(base_url=address, trust_env=False, timeout=120) as one,
+        httpx.Client(base_url=address, trust_env=False, verify=False, timeout=120) as one,
     ):
         token = (tmp_path / "home/review.token").read_text().strip()
         one.get("/review", params={"token": token})

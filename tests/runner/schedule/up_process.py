@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from tests.forked import Forked, ForkServer
 from tests.prefect_server import prefect_client
+from tests.waiting import rest
 
 ROOT = Path(__file__).resolve().parents[3]
 WATCH = "on: {watch: [{path: ./inbox, settle: 200ms, batch: 200ms}]}"
@@ -244,12 +245,11 @@ class Desk:
     def until(self, is_so: Callable[[], Answer], within_s: float = 120.0) -> Answer:
         """Wait until something is so."""
         deadline = time.monotonic() + within_s
-        while time.monotonic() < deadline:
-            answer = is_so()
-            if answer:
+        while (began := time.monotonic()) < deadline:
+            if answer := is_so():
                 return answer
             assert self.process is None or self.process.poll() is None, self.said()
-            time.sleep(0.1)
+            rest(began)
         raise AssertionError(self.said())
 
     @property
