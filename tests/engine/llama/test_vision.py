@@ -91,13 +91,13 @@ def test_the_thread_that_computes_an_image_ends_with_it(
 ) -> None:
     """OpenMP's threads that it started would slow those of the decode loop."""
     threads: list[threading.Thread] = []
-    encode = mtmd_cpp.mtmd_encode_chunk
+    encode = mtmd_cpp.mtmd_batch_encode
 
     def noted(*arguments: object) -> int:
         threads.append(threading.current_thread())
         return int(encode(*arguments))
 
-    monkeypatch.setattr(mtmd_cpp, "mtmd_encode_chunk", noted)
+    monkeypatch.setattr(mtmd_cpp, "mtmd_batch_encode", noted)
     projector.look(square(210))
     assert len(threads) == 1
     assert not threads[0].is_alive()
