@@ -229,3 +229,15 @@ def _or_null(schema: Any) -> Any:
     if isinstance(schema, dict) and isinstance(schema.get("type"), str):
         return {**schema, "type": [schema["type"], "null"]}
     return schema
+
+
+def is_confidence(mirror: Any) -> bool:
+    """Return whether this part of a mirror is one field's confidence.
+
+    Fields may be called `p` and `raw` as well: then these are mirrors, too.
+
+    >>> is_confidence({"p": 0.5, "raw": 0.5}), is_confidence({"raw": {"p": 0.5, "raw": 0.5}})
+    (True, False)
+    """
+    is_mapping = isinstance(mirror, Mapping) and "raw" in mirror
+    return is_mapping and not isinstance(mirror["raw"], Mapping | list)

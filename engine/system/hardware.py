@@ -14,9 +14,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 from typing import Any, Literal
-
-import psutil
 
 from .processes import run_blocking
 
@@ -89,6 +88,13 @@ def context_bytes(name: str) -> int:
     return CONTEXT_BYTES if name.startswith(("CUDA", "ROCm", "MUSA")) else 0
 
 
+def psutil_module() -> ModuleType:
+    """Return psutil, whose 4 ms most commands need not spend."""
+    import psutil
+
+    return psutil
+
+
 def read_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Cpu:
     """Read the processor's name, cores and the features that matter here."""
     text = _text_or_empty(cpuinfo)
@@ -98,7 +104,7 @@ def read_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Cpu:
     flags = (_proc_field(text, "flags") or _proc_field(text, "Features")).split()
     return Cpu(
         name=name,
-        n_cores=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+        n_cores=psutil_module().cpu_count(logical=False) or os.cpu_count() or 1,
         n_usable=_usable_processors(),
         features=tuple(sorted(_FEATURES & set(flags))),
     )
@@ -120,7 +126,7 @@ def read_memory(
     cgroup: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> MainMemory:
     """Read total and free memory: the machine's, or less where a container or a scope has less."""
-    seen = psutil.virtual_memory()
+    seen = psutil_module().virtual_memory()
     total, free = int(seen.total), int(seen.available)
     for folder, files in _memory_groups(cgroup, _text_or_empty(own)):
         limit = _text_or_empty(folder / files.limit).strip()

@@ -13,7 +13,6 @@ import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 SEED = 0
 _BITS = 64
@@ -86,7 +85,7 @@ def seats(sizes: Mapping[str, int], n_seats: int) -> dict[str, int]:
     {'pdf': 2, 'md': 1}
     """
     found = dict.fromkeys(sizes, 0)
-    waiting = [(Fraction(-size), name) for name, size in sizes.items() if size]
+    waiting = [(-float(size), name) for name, size in sizes.items() if size]
     heapq.heapify(waiting)
     for _ in range(min(n_seats, sum(sizes.values()))):
         _, name = waiting[0]
@@ -94,7 +93,7 @@ def seats(sizes: Mapping[str, int], n_seats: int) -> dict[str, int]:
         if found[name] == sizes[name]:
             heapq.heappop(waiting)
         else:
-            heapq.heapreplace(waiting, (Fraction(-sizes[name], 2 * found[name] + 1), name))
+            heapq.heapreplace(waiting, (-sizes[name] / (2 * found[name] + 1), name))
     return found
 
 

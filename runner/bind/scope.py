@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from paddock.steps.llm.confidence import is_confidence
+from paddock.pipelines.reply_schema import is_confidence
 
 
 class Scope(dict[str, Any]):

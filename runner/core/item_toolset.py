@@ -21,7 +21,7 @@ from paddock.pipelines.quantities import parse_seconds
 from paddock.runner.bind.bound import BoundPlan
 from paddock.steps.base import BoundTool, CallCache, StepError, ToolResult
 from paddock.steps.paths import resolve_path
-from paddock.steps.tools import builtin_tools, python_functions
+from paddock.steps.tools import python_functions
 from paddock.steps.tools.mcp_client import (
     HttpServerSpec,
     McpServerSpec,
@@ -121,6 +121,8 @@ class ItemToolset:
             what, remedy = unknown_tool(name, server, declared)
             raise StepError(f"{what}.", remedy=remedy)
         if named.kind == "built-in":
+            from paddock.steps.tools import builtin_tools  # which most pipelines do without
+
             return builtin_tools.bind_builtin(name, options, self._within)
         if options:
             raise StepError(f"the tool '{name}' has no option '{next(iter(options))}'.")

@@ -14,8 +14,8 @@ from paddock.engine.system.samples import SEED, draw
 from paddock.engine.system.text import one_line, path_text
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import ReviewSpec
+from paddock.pipelines.reply_schema import is_confidence
 from paddock.runner.bind.scope import evidence_of_whole, review_names
-from paddock.steps.llm.confidence import is_confidence
 
 from .review_questions import MOST_REASON_CHARS
 

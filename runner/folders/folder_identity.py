@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
+from paddock.engine.system.hardware import psutil_module
 
 _SILENT_FILE_SYSTEMS = frozenset(
     (
@@ -126,7 +126,7 @@ def file_system_of(path: Path) -> str:
 
 def mounted() -> list[Mount]:
     try:
-        partitions = psutil.disk_partitions(all=True)
+        partitions = psutil_module().disk_partitions(all=True)
     except (OSError, RuntimeError):
         return []  # a container without /proc: trust the events
     return [Mount(one.mountpoint, one.fstype, one.device) for one in partitions]

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from paddock.engine.system.samples import share_interval
 from paddock.engine.system.text import counted, path_text
-from paddock.steps.llm.confidence import is_confidence
+from paddock.pipelines.reply_schema import is_confidence
 
 from .asked_before import is_same_value
 from .reviews import Review

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from paddock.engine import request, wire
+
 from .ledger_tables import COLUMNS, KEYS, Row
 
 _JSON_COLUMNS = {
@@ -113,10 +115,8 @@ def _need(holds: bool, what: str) -> None:
 
 
 def _need_form(kind: Any, plain: Any) -> None:
-    """Raise ValueError where a value is none of a type, or of a class of requests by its name."""
-    from paddock.engine import request, wire
-
-    wire.from_plain(getattr(request, kind) if isinstance(kind, str) else kind, plain)
+    """Raise ValueError where a value is none of a type."""
+    wire.from_plain(kind, plain)
 
 
 def _need_digest(digest: str, text: str, what: str) -> None:
@@ -165,10 +165,10 @@ def _check_call(row: Row, parsed: Row) -> None:
         if row["request"] is not None:
             _need_digest(row["hash"], f"{row['kind']}\n{row['request']}", "`request`")
         if row["kind"] == "chat":
-            _need_form("Reply", parsed["usage"])
+            _need_form(request.Reply, parsed["usage"])
         else:
             _need({"vectors", "usage", "digest"} <= parsed["usage"].keys(), "`usage` lacks a name")
-            _need_form("EmbedReply", {**parsed["usage"], "vectors": [0, [0, 0]]})
+            _need_form(request.EmbedReply, {**parsed["usage"], "vectors": [0, [0, 0]]})
         return
     if row["kind"] in ("tool", "turn") and row["reply"] is not None:
         is_command = row["model"] == "run"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import time
 
-import psutil
+from paddock.engine.system.hardware import psutil_module
 
 from .entries import RunRow
 from .ledger import Ledger
@@ -36,6 +36,7 @@ def _is_silent(row: RunRow, ledger: Ledger) -> bool:
 
 def is_process_alive(pid: int, started: float) -> bool:
     """Return whether the process runs, and is not a later one with the same pid."""
+    psutil = psutil_module()
     try:
         process = psutil.Process(pid)
         is_old_enough = process.create_time() <= started + _CLOCK_TOLERANCE_S

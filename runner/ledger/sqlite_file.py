@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 from paddock.engine.system.text import one_line
 
-from .damaged_rows import row_faults
 from .entries import LedgerBusy, LedgerError, is_busy_error, read_error, write_error
 from .ledger_tables import (
     KEYS,
@@ -144,6 +143,8 @@ class SqliteDatabase:
         return self._damage
 
     def _first_fault(self) -> str | None:
+        from .damaged_rows import row_faults
+
         try:
             for (what,) in self._connection.execute("PRAGMA quick_check(1)"):
                 if what != "ok":

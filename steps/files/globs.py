@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+ALL_FILES = "**/*"
+
 
 class BadPattern(ValueError):
     """An invalid pattern."""
@@ -57,6 +59,8 @@ class Globs:
 
 
 def _parse_rule(pattern: str) -> _GlobRule:
+    if pattern == ALL_FILES:  # the usual one: without the library
+        return _GlobRule(wants=True, is_of_folders=False, itself=re.compile(""))
     from wcmatch import _wcparse, glob
 
     text = pattern.strip()

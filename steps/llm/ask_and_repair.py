@@ -395,21 +395,6 @@ def _is_cut_off(reply: Reply, limit: int) -> bool:
     return reply.done_reason == "length" or (is_closed and reply.done_reason != "repetition")
 
 
-def most_asked_again(uses: str, written: Mapping[str, Any], of_model: Mapping[str, Any]) -> int:
-    """Return how often a step asks once more for one answer that ended at its limit.
-
-    `written` are the step's parameters in the YAML, `of_model` the sampling values of its model.
-    """
-    if uses == "chat":
-        return 0 if written.get("on_truncated", "keep") in ("keep", "error") else MOST_CONTINUATIONS
-    own = written.get("params", {})
-    may_have_limit = not isinstance(own, Mapping) or {"max_tokens", "num_predict"} & {
-        *own,
-        *of_model,
-    }
-    return int(bool(may_have_limit) and uses in ("summarise", "summarize", "reduce"))
-
-
 def empty_answer() -> StepError:
     return StepError("the model gave an empty answer.", kind="check")
 

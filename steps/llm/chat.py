@@ -24,6 +24,7 @@ from paddock.steps.prompt import render_template
 from paddock.steps.text.text_parts import to_part
 
 from .ask_and_repair import (
+    MOST_CONTINUATIONS,
     AnswerOutput,
     Asker,
     CheckedAnswer,
@@ -155,6 +156,7 @@ class Chat(Step[ChatParams, ChatOutput]):
     output = ChatOutput
     roles = frozenset({"chat"})
     takes_reply = True
+    most_continuations = MOST_CONTINUATIONS
 
     @staticmethod
     def roles_besides(written: Mapping[str, Any]) -> frozenset[Role]:

@@ -113,18 +113,6 @@ def confidence(text: str, logprobs: Sequence[TokenLogprob], output: Any, schema:
     return mirrored(output, (), _resolved(schema, schema))
 
 
-def is_confidence(mirror: Any) -> bool:
-    """Return whether this part of a mirror is one field's confidence.
-
-    Fields may be called `p` and `raw` as well: then these are mirrors, too.
-
-    >>> is_confidence({"p": 0.5, "raw": 0.5}), is_confidence({"raw": {"p": 0.5, "raw": 0.5}})
-    (True, False)
-    """
-    is_mapping = isinstance(mirror, Mapping) and "raw" in mirror
-    return is_mapping and not isinstance(mirror["raw"], Mapping | list)
-
-
 # Places of fields in the text
 
 _SIGNS = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')

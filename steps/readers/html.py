@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import bs4
+from markdownify import MarkdownConverter
+
 from paddock.engine.system.text import counted
 
 from .reader import Unreadable, hidden_text_note, text_sample
@@ -120,8 +123,6 @@ def html_to_markdown(html: str, styles: str = "") -> HtmlText:
 
 
 def _parsed_html(html: str) -> Any:
-    import bs4
-
     class Element(bs4.Tag):
         _last = 0
 
@@ -485,8 +486,6 @@ def _text_after(element: Any) -> str:
 
 
 def _markdown(soup: Any) -> str:
-    from markdownify import MarkdownConverter
-
     # What it counts for each item and row again is known here.
     for items in soup.find_all("ol"):
         for n, item in enumerate(items.find_all("li", recursive=False)):

@@ -22,8 +22,6 @@ from threading import Event, Lock
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
-import psutil
-
 from paddock.engine.system.frames import (
     FrameHead,
     FramePipes,
@@ -31,7 +29,7 @@ from paddock.engine.system.frames import (
     PipeClosed,
     pack_frame,
 )
-from paddock.engine.system.hardware import read_cpu, read_memory
+from paddock.engine.system.hardware import psutil_module, read_cpu, read_memory
 from paddock.engine.system.processes import (
     GuardedPipes,
     how_it_ended,
@@ -372,12 +370,12 @@ class _ReaderProcess:
         command = python_command("-m", module, str(bounds.memory_bytes))
         self._pipes = GuardedPipes(command, environ=python_environ(os.environ))
         self._frames = FramePipes(self._pipes.stdin, self._pipes.stdout)
-        self._watched: psutil.Process | None = None
+        self._watched: Any = None
         try:
             started = replace(bounds, timeout_s=math.inf)  # a page's time is not that of Python
             ready, _ = self._frame(b"", started, monotonic() + _START_S)
-            with contextlib.suppress(psutil.Error):
-                self._watched = psutil.Process(int(ready["pid"]))
+            with contextlib.suppress(psutil_module().Error):
+                self._watched = psutil_module().Process(int(ready["pid"]))
         except BaseException as error:
             self.end()
             if isinstance(error, _ReaderEnded | Unreadable):
@@ -433,13 +431,13 @@ class _ReaderProcess:
             raise _ReaderEnded(None if is_too_large else code) from None
 
     def _used_bytes(self) -> int:
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil_module().Error):
             return 0 if self._watched is None else int(self._watched.memory_info().rss)
         return 0
 
     def end(self) -> None:
         """Kill it at once: it has no state to save."""
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil_module().Error):
             if self._watched is not None:
                 self._watched.kill()  # so that the guard sees its end, and leaves no zombie
         self._pipes.end()

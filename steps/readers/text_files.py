@@ -7,7 +7,6 @@ import re
 
 from . import text_encoding
 from .document_kinds import MEDIA_TYPES
-from .html import html_charset, html_to_markdown
 from .reader import Document, Unreadable
 
 TEXT_KINDS = frozenset(("txt", "md", "html", "csv", "json"))
@@ -23,6 +22,8 @@ def read_text_file(
     Raises:
         Unreadable: it is not text, or not of that kind.
     """
+    if kind == "html":
+        from .html import html_charset, html_to_markdown
     named = html_charset(data) if kind == "html" and encoding == "auto" else ""
     decoded = _decoded(data, encoding, named)
     notes = list(_damage_notes(decoded))

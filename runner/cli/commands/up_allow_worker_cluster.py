@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -170,8 +171,6 @@ def worker(
     log_json: LogOption = False,
 ) -> int:
     """Take runs from a work pool, with this machine's models, until it is stopped."""
-    from paddock.runner.workers.cluster_machine import serve_work_pool
-
     flags = given_settings(work_pool=work_pool, max_runs=max_runs, allow=allow, log_json=log_json)
     settings = read_settings(Path.cwd(), flags=flags)
     api_url = os.environ.get("PREFECT_API_URL", "").strip()
@@ -189,7 +188,16 @@ def worker(
         os.environ["PADDOCK_ALLOW"] = str(flags["allow"])  # inherited by the processes of runs
     if settings.service.is_log_json:
         os.environ["PADDOCK_LOG_JSON"] = "1"  # inherited by the processes of runs
-    return asyncio.run(serve_work_pool(settings, name or socket.gethostname(), api_url))
+    serve = _cluster_machine().serve_work_pool
+    status: int = asyncio.run(serve(settings, name or socket.gethostname(), api_url))
+    return status
+
+
+def _cluster_machine() -> ModuleType:
+    """Return the module that brings psycopg and Prefect, without which `up` begins."""
+    from paddock.runner.workers import cluster_machine
+
+    return cluster_machine
 
 
 FolderArgument = Annotated[
@@ -203,13 +211,11 @@ def cluster_init(folder: FolderArgument = Path(), as_json: JsonOption = False) -
     Checks PostgreSQL for the ledger, Prefect's work pool, the automation for lost machines, the
     shared folder, and clocks. Exits with 1 if a check fails.
     """
-    from paddock.runner.workers.cluster_machine import prepare_cluster
-
     if not folder.is_dir():
         raise CommandError(f"{folder}: there is no such folder.")
     settings = read_settings(folder)
     api_url = os.environ.get("PREFECT_API_URL", "").strip()
-    found = asyncio.run(prepare_cluster(folder.resolve(), settings, api_url))
+    found = asyncio.run(_cluster_machine().prepare_cluster(folder.resolve(), settings, api_url))
     is_ready = all(finding.state != "wrong" for finding in found)
     if as_json:
         printing.print_json({"ready": is_ready, "findings": [one.as_json() for one in found]})
