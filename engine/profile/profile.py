@@ -33,8 +33,8 @@ _MASK_S = 1.5e-9
 
 
 # Quicker by more in one of two measurements of the same, it was disturbed in the other one. Beside
-# other work that left the threads 0.87 to 0.91 of their time, the largest ratio of a measurement was
-# 1.13, 1.29, 1.40 and 1.48.
+# other work that left the threads 0.87 to 0.91 of their time, the largest ratios of four profiles
+# were 1.13, 1.29, 1.40 and 1.48.
 UNSTEADY = 1.25
 
 
