@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,9 +17,9 @@ from pydantic import BeforeValidator, Field
 
 from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.system import processes
-from paddock.engine.system.files import content_stamp, existing_file
+from paddock.engine.system.files import content_stamp
 from paddock.engine.system.text import last_part, shorten
-from paddock.steps.tools.code_digests import python_modules_of
+from paddock.steps.tools.code_digests import files_named
 
 from .base import Output, Params, Step, StepError, Tools
 from .paths import printable, resolve_path
@@ -98,44 +96,6 @@ def _cache_request(params: RunParams) -> dict[str, Any]:
     """Return what the ledger keeps of the call; environment values may be secrets."""
     asked = params.model_dump(exclude={"env", "ok_codes"}, exclude_defaults=True)
     return {"tool": "run", **asked, **({"env": sorted(params.env)} if params.env else {})}
-
-
-def files_named(words: Sequence[str], cwd: Path, inside: Collection[Path]) -> Iterator[Path]:
-    """Yield the files below some folders that the words of a command name; blocking.
-
-    With the modules that a Python script imports from its folder, and one that is run as a module
-    (`-m`) from the working folder. A word may be an option with a value, or a whole command of a
-    shell.
-    """
-    found: dict[Path, None] = {}
-    words = [inner for word in words for inner in (word, *_words_within(word))]
-    for name, folder in [*((word, None) for word in words), *_files_of_modules(words, cwd)]:
-        path = existing_file(cwd, name)
-        if path is None or not any(path.is_relative_to(one) for one in inside):
-            continue
-        is_script = path.suffix == ".py"
-        found |= dict.fromkeys(python_modules_of(path, folder) if is_script else [path])
-    yield from found
-
-
-def _files_of_modules(words: Sequence[str], cwd: Path) -> Iterator[tuple[str, Path]]:
-    for name in sorted({after for word, after in pairwise(words) if word == "-m"}):
-        yield from ((f"{name.replace('.', '/')}{end}", cwd) for end in _ENDS)
-
-
-_ENDS = (".py", "/__main__.py")
-_VALUE = re.compile(r"-{0,2}[\w.-]+=(.+)", re.DOTALL)
-
-
-def _words_within(word: str) -> Iterator[str]:
-    """Yield the value of an option, and the words of a shell's text."""
-    if (option := _VALUE.fullmatch(word)) is not None:
-        yield option[1]
-    if any(map(str.isspace, word)):
-        try:
-            yield from shlex.shlex(word, posix=True, punctuation_chars=True)
-        except ValueError:  # a quotation mark without its end
-            return
 
 
 def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, ...]]:

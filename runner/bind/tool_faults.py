@@ -20,8 +20,7 @@ from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.mcp_servers import McpServer
 from paddock.pipelines.model import Pipeline, StepNode
-from paddock.steps.run_command import files_named
-from paddock.steps.tools.code_digests import code_digests
+from paddock.steps.tools.code_digests import code_digests, files_named
 from paddock.steps.tools.python_functions import function_fault
 from paddock.steps.tools.tool_names import (
     TOOL_OPTIONS,

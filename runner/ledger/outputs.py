@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
 from paddock.steps.base import StepError
 
@@ -157,7 +156,7 @@ class OutputIndex:
 
     def record_written(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
         """Record the content that `path` has now."""
-        stat = no_links.facts_of(path)
+        stat = os.stat(path)  # noqa: PTH116 - as in `condition`
         times = stat.st_mtime_ns, time.time()
         row = OutputRow(scope, self.stored(path), key, sha256, (), stat.st_size, *times)
         known = self._rows.get((scope, row.path))

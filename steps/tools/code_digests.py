@@ -9,10 +9,14 @@ import ast
 import hashlib
 import io
 import os
+import re
+import shlex
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
+from paddock.engine.system.files import existing_file
 from paddock.engine.system.no_links import open_file
 
 
@@ -131,3 +135,41 @@ def _code(content: bytes) -> bytes:
     except (tokenize.TokenError, SyntaxError, ValueError, IndexError):
         return content
     return b"".join(lines)
+
+
+def files_named(words: Sequence[str], cwd: Path, inside: Collection[Path]) -> Iterator[Path]:
+    """Yield the files below some folders that the words of a command name; blocking.
+
+    With the modules that a Python script imports from its folder, and one that is run as a module
+    (`-m`) from the working folder. A word may be an option with a value, or a whole command of a
+    shell.
+    """
+    found: dict[Path, None] = {}
+    words = [inner for word in words for inner in (word, *_words_within(word))]
+    for name, folder in [*((word, None) for word in words), *_files_of_modules(words, cwd)]:
+        path = existing_file(cwd, name)
+        if path is None or not any(path.is_relative_to(one) for one in inside):
+            continue
+        is_script = path.suffix == ".py"
+        found |= dict.fromkeys(python_modules_of(path, folder) if is_script else [path])
+    yield from found
+
+
+def _files_of_modules(words: Sequence[str], cwd: Path) -> Iterator[tuple[str, Path]]:
+    for name in sorted({after for word, after in pairwise(words) if word == "-m"}):
+        yield from ((f"{name.replace('.', '/')}{end}", cwd) for end in _ENDS)
+
+
+_ENDS = (".py", "/__main__.py")
+_VALUE = re.compile(r"-{0,2}[\w.-]+=(.+)", re.DOTALL)
+
+
+def _words_within(word: str) -> Iterator[str]:
+    """Yield the value of an option, and the words of a shell's text."""
+    if (option := _VALUE.fullmatch(word)) is not None:
+        yield option[1]
+    if any(map(str.isspace, word)):
+        try:
+            yield from shlex.shlex(word, posix=True, punctuation_chars=True)
+        except ValueError:  # a quotation mark without its end
+            return
