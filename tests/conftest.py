@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from tests.browser import Browser, browser
@@ -40,6 +41,15 @@ os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"] = "1", "passive"
 # local service take it away for the processes that they start.
 os.environ["CI"] = "1"
 
+# In memory, where there is room and programs may be started from it: a ledger's commit and an
+# atomic write wait some milliseconds for a disk each, and a run makes dozens.
+MEMORY = Path("/dev/shm")
+if "TMPDIR" not in os.environ and MEMORY.is_dir():
+    facts = os.statvfs(MEMORY)
+    room = min(facts.f_bavail * facts.f_frsize, psutil.virtual_memory().available // 2)
+    if room > 2 << 30 and not facts.f_flag & os.ST_NOEXEC and os.access(MEMORY, os.W_OK):
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
 # Commands ask the service that runs, if one does; tests must not meet the one of their user, nor
 # the local one that the user's last run has left for a quarter of an hour.
 os.environ["PADDOCK_HOST"] = "127.0.0.1:1"
@@ -49,30 +59,36 @@ os.environ["PADDOCK_HOME"] = tempfile.mkdtemp(prefix="paddock-tests-")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What takes longest begins first, so that no process is left alone with it at the end.
+# What takes longest begins first, so that no process is left alone with it at the end; beside the
+# three groups that mostly wait for Prefect come files that compute.
 LONGEST = (
-    "runner/schedule/test_up_killed.py", "runner/schedule/test_up.py",
-    "runner/prefect/test_flow.py", "runner/daemon/test_background.py",
-    "runner/core/test_kinds_of_change.py", "cluster/test_shares.py",
-    "pipelines/checking/test_evidence.py", "benchmarks/test_benchmarks.py",
-    "runner/cli/commands/test_chat.py", "runner/test_strangers.py", "test_examples.py",
-    "test_tutorial.py", "runner/review/test_page_in_a_browser.py", "soak/test_soak.py",
-    "steps/readers/test_boxes.py", "runner/dry_run/test_dry_walk.py",
-    "steps/readers/test_reader_pool.py", "conformance/test_ollama_answers.py",
-    "runner/test_swapped_files.py", "conformance/test_fuzz.py", "cluster/test_three_workers.py",
-    "runner/review/test_reviewed_invoices.py", "pipelines/checking/test_judged.py",
-    "steps/llm/test_reduce_killed.py", "engine/backends/test_local_pool.py",
-    "engine/backends/test_local_pool_lost.py", "engine/backends/test_local_pool_fallback.py",
-    "runner/core/test_work_claims.py", "test_wheel.py", "steps/llm/test_confidence_model.py",
-    "engine/api/test_server.py", "test_house.py", "runner/cli/commands/test_serve.py",
-    "runner/cli/commands/test_batch.py", "runner/watch/test_watch_loop.py",
-    "steps/test_registry.py", "engine/tuning/test_tuner.py", "runner/cli/test_model_page.py",
-    "runner/test_cli.py", "pipelines/checking/test_grounding.py",
-    "runner/compare/test_killed_comparison.py", "runner/review/test_killed_deciding.py",
-    "steps/vectors/test_open_stores.py", "steps/tools/test_mcp_client.py",
-    "engine/api/openai/test_batch_endpoints.py", "steps/readers/test_ocr.py",
-    "engine/llama/test_vision_families.py", "steps/readers/test_html.py",
-    "steps/llm/test_agent_turns.py",
+    "runner/schedule/test_up_killed.py", "runner/prefect/test_flow.py",
+    "runner/schedule/test_up.py", "test_examples.py", "runner/core/test_kinds_of_change.py",
+    "engine/decoding/test_loop.py", "runner/test_strangers.py", "cluster/test_shares.py",
+    "runner/cli/test_mcp_server.py", "runner/core/test_work_claims.py",
+    "runner/review/test_page_in_a_browser.py", "runner/daemon/test_background.py",
+    "engine/llama/test_vision_families.py", "soak/test_soak.py", "cluster/test_three_workers.py",
+    "runner/cli/test_web_console.py", "test_tutorial.py", "engine/backends/test_local_pool.py",
+    "runner/core/test_escalation.py", "engine/backends/test_local_pool_lost.py",
+    "conformance/test_ollama_answers.py", "runner/dry_run/test_dry_walk.py",
+    "pipelines/checking/test_evidence.py", "runner/core/test_concurrency_groups.py",
+    "benchmarks/test_benchmarks.py", "pipelines/checking/test_judged.py",
+    "steps/llm/test_reduce_killed.py", "runner/cli/test_console_actions.py",
+    "steps/tools/test_mcp_client.py", "runner/core/test_run_context.py",
+    "runner/cli/test_completion.py", "runner/test_swapped_files.py",
+    "runner/watch/test_watch_loop.py", "engine/api/openai/test_batch_endpoints.py",
+    "engine/tuning/test_tuner.py", "conformance/test_ollama_clients.py",
+    "runner/review/test_reviewed_invoices.py", "steps/readers/test_html.py",
+    "engine/backends/test_local_pool_suspects.py", "steps/readers/test_reader_pool.py",
+    "runner/core/test_model_pools.py", "engine/backends/test_local_pool_fallback.py",
+    "engine/profile/test_measure.py", "runner/core/test_killed.py", "test_wheel.py",
+    "test_house.py", "conformance/test_openai_clients.py",
+    "engine/backends/test_local_pool_requests.py", "runner/review/test_page.py",
+    "runner/cli/test_accessibility.py", "conformance/test_fuzz.py",
+    "engine/api/test_connection_deadlines.py", "runner/cli/commands/test_chat.py",
+    "engine/api/test_server.py", "runner/test_cli.py", "runner/core/test_cleanup_vector_rows.py",
+    "engine/llama/test_vision.py", "runner/core/test_interruptions.py",
+    "runner/cli/test_model_actions.py",
 )  # fmt: skip
 
 # Files whose tests ask one Prefect server run in one process, which starts it once: a start takes
@@ -141,7 +157,7 @@ def pytest_collection() -> Generator[None, object, object]:
     """Keep what is collected out of garbage collections: 10,000 tests and all modules.
 
     They live until the end; looking through them took 2 of the 9 s of a processor that each of
-    the four processes needs to collect.
+    the processes needs to collect.
     """
     gc.disable()
     result = yield
