@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -130,6 +131,14 @@ def test_what_is_no_readable_text_is_refused_in_plain_words(tmp_path: Path) -> N
     path.write_bytes(b"a: 1\nb: \xff\xfe\n")
     told = f"{path}: is not UTF-8 text: byte 9, in line 2.\n  Save it as UTF-8."
     assert fault_of(path) == told
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no /dev/shm")
+def test_in_devshm_where_everybody_may_write_a_pipe_holds_nobody_up() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        pipe = Path(folder) / "pipe.yaml"
+        os.mkfifo(pipe)
+        assert "this is a device or a pipe" in fault_of(pipe)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
