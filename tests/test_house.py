@@ -133,7 +133,7 @@ def test_examples_in_docstrings_are_true(name: str) -> None:
     ("figure", "limit"),
     [
         (figures.modules_over_800_lines, 0),
-        (lambda: len(figures.single_importers()), 14),
+        (lambda: len(figures.single_importers()), 71),  # the goal is 30
         (lambda: len(figures.repeated_class_names()), 0),
         (lambda: len(figures.banned_openings()), 0),
         (lambda: len(figures.banned_words()), 0),
@@ -145,7 +145,7 @@ def test_examples_in_docstrings_are_true(name: str) -> None:
         (lambda: len(figures.backoffs()), 1),
     ],
     ids=[
-        "modules over 800 lines", "modules of one sibling, without tests", "class names used twice",
+        "modules over 800 lines", "modules imported by one sibling", "class names used twice",
         "banned openings", "banned words", "imports inside functions", "complex functions",
         "many parameters",
         "modules that start subprocesses", "modules that write files atomically",

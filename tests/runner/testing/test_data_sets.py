@@ -297,7 +297,7 @@ class WithoutModel(FakePool):
     """Has all models but one."""
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        if model.ref == "nobody:7b":
+        if model.ref == "absent:7b":
             raise ModelNotFound(model.ref, ["clerk:1b"])
         return await super().facts(model)
 
@@ -308,14 +308,14 @@ def test_a_variant_whose_model_is_missing_says_so_without_a_place_in_made_text(
     data = Data(tmp_path)
     data.edit("name: labels\n", "name: labels\nmodels: {clerk: 'clerk:1b'}\n")
     data.edit("with: {prompt:", "with: {model: clerk, prompt:")
-    files = varied(data, model={"clerk": ["clerk:1b", "nobody:7b"]})
+    files = varied(data, model={"clerk": ["clerk:1b", "absent:7b"]})
     options = suite_runner.SuiteOptions("auto", pool=WithoutModel(answer=labelled))
     there, missing = suite_runner.run_suites(files, options)
     assert there.cases[0].passed
     (problem,) = missing.cases[0].problems
     assert problem.message == (
-        "each row: pipeline.yaml: model 'nobody:7b' is not on this machine. Known: 'clerk:1b'. "
-        "Bring it with `paddock pull nobody:7b`, or name the path of a GGUF file."
+        "each row: pipeline.yaml: model 'absent:7b' is not on this machine. Known: 'clerk:1b'. "
+        "Bring it with `paddock pull absent:7b`, or name the path of a GGUF file."
     )
 
 
