@@ -202,7 +202,10 @@ class WebhookQueue:
         db.execute("DELETE FROM calls WHERE queued_at < ?", (time.time() - KEPT_S,))
         waiting = "SELECT pipeline, count(*) FROM calls WHERE queued_at IS NULL GROUP BY pipeline"
         rows = db.execute(waiting).fetchall()
-        return Counter({key: n for key, n in rows if not key.startswith(DAMAGED)})
+        # A damaged row's key may have become a number.
+        return Counter(
+            {key: n for key, n in rows if isinstance(key, str) and not key.startswith(DAMAGED)}
+        )
 
 
 _PASSING = re.compile("locked|busy|full|disk I/O|unable to open|readonly")
@@ -249,19 +252,20 @@ def _oldest_calls(
         (pipeline, n),
     ).fetchall()
     calls, damaged = [], []
-    for rowid, id_, key, trigger, inputs, at in rows:
+    for rowid, *row in rows:
         try:
-            datetime.fromtimestamp(at, UTC)
-            calls.append(AcceptedCall(id_, key, trigger, _read_inputs(inputs), at))
+            calls.append(_read_call(*row))
         except (ValueError, TypeError, OverflowError, OSError):
-            damaged.append(str(id_))
+            damaged.append(str(row[0]))
             aside = (f"{DAMAGED}{pipeline}", rowid)
             db.execute("UPDATE calls SET pipeline = ? WHERE rowid = ?", aside)
     return calls, damaged
 
 
-def _read_inputs(text: str) -> Mapping[str, Any]:
-    inputs = json.loads(text)
-    if not isinstance(inputs, dict) or not text.isascii():  # written with escapes
-        raise ValueError("these are no inputs")
-    return inputs
+def _read_call(id_: object, key: str, trigger: object, inputs: str, at: float) -> AcceptedCall:
+    datetime.fromtimestamp(at, UTC)
+    read = json.loads(inputs)
+    are_inputs = isinstance(read, dict) and inputs.isascii()  # written with escapes
+    if not (isinstance(id_, str) and isinstance(trigger, str) and are_inputs):
+        raise TypeError("this is no call")
+    return AcceptedCall(id_, key, trigger, read, at)
