@@ -9,6 +9,7 @@ tree is needed: at most some hundreds of sequences are in the cache, and compari
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -201,3 +202,34 @@ class PrefixCache:
                     runs.insert(runs.index(run) + 1, rest)
                 return
             n_seen += run.n_cells
+
+
+# Least part of a document to save for another job: copying it out and in takes some milliseconds,
+# computing it again a hundred.
+WORTH_REPEATING_TOKENS = 64
+
+
+class PromptRepeats:
+    """Detect jobs that repeat a finished one's prompt, as several steps over one document do."""
+
+    def __init__(self, n_most: int, *, is_likely: bool) -> None:
+        """Remember `n_most` jobs; `is_likely`: expect repeats before any was seen."""
+        self._finished: deque[Tokens] = deque(maxlen=n_most)
+        self._n_most = n_most
+        self._n_expected = n_most if is_likely else 0
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether a job that has just finished may well be repeated."""
+        return self._n_expected > 0
+
+    def finish(self, computed: Tokens) -> None:
+        """Note a finished job's tokens in the cache."""
+        self._finished.append(computed.copy())
+        self._n_expected -= 1
+
+    def begin(self, prompt: Tokens, n_running: int) -> None:
+        """Note a new job's prompt, which shares `n_running` tokens with a running sequence."""
+        _, n_tokens = longest_shared_prefix(prompt, dict(enumerate(self._finished)))
+        if n_tokens >= n_running + WORTH_REPEATING_TOKENS:
+            self._n_expected = self._n_most

@@ -5,7 +5,6 @@ Every change is recorded as a cache operation, which the owner of the context ca
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
@@ -24,14 +23,16 @@ from .batch import (
     TrimCells,
 )
 from .host_cache import HostCache
-from .prefix_cache import PrefixCache, longest_shared_prefix, shared_prefix_length
+from .prefix_cache import (
+    WORTH_REPEATING_TOKENS,
+    PrefixCache,
+    PromptRepeats,
+    longest_shared_prefix,
+    shared_prefix_length,
+)
 
 # Fewer idle cells neither slow running sequences nor are worth a copy.
 WORTH_MOVING_TOKENS = 128
-
-# Least part of a document to save for another job: copying it out and in takes some milliseconds,
-# computing it again a hundred.
-WORTH_REPEATING_TOKENS = 64
 
 # Most streams to copy in one step so that running ones follow one another: by estimate a copy takes
 # 1 ms once, a pass over 8 billion weights 5 to 20 ms in each step.
@@ -51,32 +52,6 @@ class PrefixSource:
     n_tokens: int = 0
     seq_id: int = -1
     key: int = -1
-
-
-class PromptRepeats:
-    """Detect jobs that repeat a finished one's prompt, as several steps over one document do."""
-
-    def __init__(self, n_most: int, *, is_likely: bool) -> None:
-        """Remember `n_most` jobs; `is_likely`: expect repeats before any was seen."""
-        self._finished: deque[Tokens] = deque(maxlen=n_most)
-        self._n_most = n_most
-        self._n_expected = n_most if is_likely else 0
-
-    @property
-    def is_likely(self) -> bool:
-        """Whether a job that has just finished may well be repeated."""
-        return self._n_expected > 0
-
-    def finish(self, computed: Tokens) -> None:
-        """Note a finished job's tokens in the cache."""
-        self._finished.append(computed.copy())
-        self._n_expected -= 1
-
-    def begin(self, prompt: Tokens, n_running: int) -> None:
-        """Note a new job's prompt, which shares `n_running` tokens with a running sequence."""
-        _, n_tokens = longest_shared_prefix(prompt, dict(enumerate(self._finished)))
-        if n_tokens >= n_running + WORTH_REPEATING_TOKENS:
-            self._n_expected = self._n_most
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """From functions to Typer commands: exit statuses, flags, and what is printed for an error.
 
-0: done, 1: failed, 2: the YAML or the command line is wrong, 130: interrupted. A run's report has
-the others.
+0: done, 1: failed, 2: the YAML or the command line is wrong, 4: tests failed, 130: interrupted. A
+run's report has the others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from paddock.runner.progress import printing
 
 from .unexpected_errors import unexpected_error_text, wants_traceback
 
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG, TESTS_FAILED, INTERRUPTED = 0, 1, 2, 4, 130
 
 
 # Errors whose text is printed as it is, and their status. Looked up in `sys.modules`: an error can

@@ -24,8 +24,6 @@ from paddock.runner.progress.report import STATES, ItemReport, Report
 
 ReplySource = Literal["live", "record", "replay"]
 MOST_FAULT_CHARS = 200
-EXIT_TESTS_FAILED = 4
-"""The exit status where tests failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +159,6 @@ def counts_text(suites: Iterable[SuiteResult]) -> str:
     many = {"error": "errors"}
     words = ((n, word if n == 1 else many.get(word, word)) for word, n in found.items())
     return ", ".join(f"{n:,} {word}" for n, word in words if n)
-
-
-def suites_exit_status(suites: Iterable[SuiteResult]) -> int:
-    """Return exit status 4 if a case failed or could not run, else 0."""
-    found = count_cases(suites)
-    return EXIT_TESTS_FAILED if found["failed"] or found["error"] else 0
 
 
 def _skip_reason(item: ItemReport) -> str | None:

@@ -60,6 +60,7 @@ from .tool_protocol import (
     refuse_unknown_choice,
     resolve_choice,
     tool_protocol_for,
+    with_call_ids,
 )
 
 MOST_AGENT_TURNS = 100
@@ -418,7 +419,7 @@ class AgentConversation:
         outputs: list[CallOutput] = []
         n_turns, n_repeats = 1, 0
         while said is not None and said.calls:
-            said = _with_call_ids(said, n_turns)
+            said = with_call_ids(said, n_turns)
             done = await hands.carry_out(said.calls, n_turns)
             outputs += [one.output for one in done]
             n_repeats = n_repeats + 1 if all(one.is_repeated for one in done) else 0
@@ -522,13 +523,3 @@ async def _turn(speech: ToolProtocol, memory: ConversationMemory, choice: str) -
 
 async def _passes_checks(form: ReplyForm, text: str) -> bool:
     return form.schema is None and not (await form.checked(None, text)).failures
-
-
-def _with_call_ids(said: ModelTurn, turn: int) -> ModelTurn:
-    """Set call ids that are the same in every run: nine letters and digits, as Mistral's."""
-    calls = tuple(
-        ToolCall(call.name, call.arguments, f"c{turn:05d}{number:03d}")
-        for number, call in enumerate(said.calls)
-    )
-    message = replace(said.message, tool_calls=calls) if said.message.tool_calls else said.message
-    return replace(said, calls=calls, message=message)

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Message, Reply, Role
 from paddock.engine.system.no_links import open_file
-from paddock.engine.system.text import without_middle
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate
@@ -34,6 +33,7 @@ from .ask_and_repair import (
 )
 from .map_reduce import DivisiblePrompt, MapReduce
 from .tool_protocol import ChatTools, refuse_duplicates, refuse_unknown_choice, request_tool_calls
+from .truncation import truncate_messages
 
 MOST_IMAGE_BYTES = 32 * 1024 * 1024  # as the engine's
 MOST_IMAGES = 32
@@ -287,7 +287,9 @@ async def _fit_messages(
     params: ChatParams, asker: Asker, messages: list[Message], why: str
 ) -> list[Message]:
     if params.on_overflow == "truncate" or params.prompt is None:
-        return await _truncate_messages(asker, messages)
+        kept, asker.characters_cut, note = await truncate_messages(messages, asker.most_characters)
+        asker.tools.log.note(note)
+        return kept
     prompts = DivisiblePrompt.of(messages, params.prompt.texts(**params.vars), why)
     reader = MapReduce(
         asker,
@@ -303,21 +305,3 @@ async def _fit_messages(
         f"(on_overflow: {params.on_overflow})."
     )
     return last.messages
-
-
-async def _truncate_messages(asker: Asker, messages: list[Message]) -> list[Message]:
-    """Leave out the middle of the longest message: instructions are at either end."""
-    where = max(range(len(messages)), key=lambda index: len(messages[index].content))
-    text = messages[where].content
-
-    def kept(n: int) -> list[Message]:
-        message = replace(messages[where], content=without_middle(text, n))
-        return [*messages[:where], message, *messages[where + 1 :]]
-
-    n = await asker.most_characters(len(text), kept)
-    asker.characters_cut = len(text) - n
-    asker.tools.log.note(
-        f"the prompt does not fit: {asker.characters_cut:,} of its {len(text):,} characters were "
-        f"left out of the middle (on_overflow: truncate)."
-    )
-    return kept(n)

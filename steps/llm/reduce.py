@@ -47,8 +47,8 @@ from .ask_and_repair import (
     ask_checked,
     empty_answer,
 )
-from .fitting_text import first_part
 from .map_reduce import IndexRange, LevelReducer, ReduceNote, cut_limits
+from .truncation import first_part
 
 ITEM_SEPARATOR = "\n\n"
 _NAME_FIELDS = ("key", "id", "relpath", "path", "file", "name", "title")

@@ -559,3 +559,13 @@ def _call_record(
         "id": f"call_{number}",
     }
     return {**call, "server": bound.server} if bound is not None and bound.server else call
+
+
+def with_call_ids(said: ModelTurn, turn: int) -> ModelTurn:
+    """Set call ids that are the same in every run: nine letters and digits, as Mistral's."""
+    calls = tuple(
+        ToolCall(call.name, call.arguments, f"c{turn:05d}{number:03d}")
+        for number, call in enumerate(said.calls)
+    )
+    message = replace(said.message, tool_calls=calls) if said.message.tool_calls else said.message
+    return replace(said, calls=calls, message=message)

@@ -35,7 +35,7 @@ from paddock.runner.cli.arguments import (
     remove_old_reports,
     require_reports,
 )
-from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
+from paddock.runner.cli.exit_status import DONE, FAILED, TESTS_FAILED, CommandError
 from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.cli.run_display import run_observer
 from paddock.runner.compare import comparison_page, comparison_text
@@ -59,7 +59,7 @@ from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.progress import printing
 from paddock.runner.progress.drain import INTERRUPTED
 from paddock.runner.settings import STATE_FOLDER, read_settings
-from paddock.runner.testing.results import EXIT_TESTS_FAILED, junit_xml
+from paddock.runner.testing.results import junit_xml
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def _exit_status(found: Comparison, change: ResultChange | None, *, is_calibrate
     is_open = is_calibrated and found.threshold is None
     if is_open or any(one.run.fault for one in found.variants):
         return FAILED
-    return EXIT_TESTS_FAILED if change is not None and change.losses else DONE
+    return TESTS_FAILED if change is not None and change.losses else DONE
 
 
 def _write_results(found: Comparison, path: Path, flags: CompareFlags) -> None:
