@@ -193,4 +193,4 @@ def given_keys(headers: Headers) -> tuple[bytes, ...]:
     scheme, _, token = headers.get("authorization", "").strip().partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else ""
     named = (bearer, headers.get("x-api-key", "").strip())
-    return tuple(one.encode("latin-1") for one in named if one)
+    return tuple(key.encode("latin-1") for key in named if key)

@@ -76,7 +76,7 @@ def _shallow(value: dict[str, Any]) -> dict[str, Any]:
 
 def _of_texts(value: Any) -> Any:
     """Refuse other values at once: Pydantic would report each one of an object."""
-    if isinstance(value, dict) and not all(isinstance(one, str) for one in value.values()):
+    if isinstance(value, dict) and not all(isinstance(member, str) for member in value.values()):
         raise refused("its values must be strings.")
     return value
 
@@ -144,7 +144,7 @@ def _inner(value: Any, name: str | int) -> Any:
         return value[name] if isinstance(name, int) and name < len(value) else _ABSENT
     if not isinstance(value, dict):
         return _ABSENT
-    return next((one for key, one in value.items() if key.lower() == name), _ABSENT)
+    return next((member for key, member in value.items() if key.lower() == name), _ABSENT)
 
 
 def _api_error(dialect: Dialect, path: list[str | int], fault: ErrorDetails) -> ApiError:
@@ -152,14 +152,14 @@ def _api_error(dialect: Dialect, path: list[str | int], fault: ErrorDetails) -> 
     if dialect != "openai":
         place = ".".join(map(str, path))
         if kind in _TYPES:
-            said = f"{place}: must be {_TYPES[kind]}, not {found}"
+            message = f"{place}: must be {_TYPES[kind]}, not {found}"
         else:
-            said = f"{place} is required" if kind in _MISSING else f"{place}: {_reason(fault)}"
-        return ApiError(400, said, param=place)
-    place = "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in path).lstrip(".")
+            message = f"{place} is required" if kind in _MISSING else f"{place}: {_reason(fault)}"
+        return ApiError(400, message, param=place)
+    place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
     if kind in _TYPES:
-        said = f"Invalid type for '{place}': expected {_TYPES[kind]}, but got {found} instead."
-        return InvalidValue(said, place, code="invalid_type")
+        message = f"Invalid type for '{place}': expected {_TYPES[kind]}, but got {found} instead."
+        return InvalidValue(message, place, code="invalid_type")
     if kind in _MISSING:
         return missing_parameter(place)
     return invalid_value(place, _reason(fault))
@@ -170,8 +170,8 @@ def invalid_value(place: str, why: str, code: str | None = None) -> InvalidValue
 
 
 def missing_parameter(place: str) -> InvalidValue:
-    said = f"Missing required parameter: '{place}'."
-    return InvalidValue(said, place, code="missing_required_parameter")
+    message = f"Missing required parameter: '{place}'."
+    return InvalidValue(message, place, code="missing_required_parameter")
 
 
 def _reason(fault: ErrorDetails) -> str:

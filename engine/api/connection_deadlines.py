@@ -31,10 +31,10 @@ class DeadlineProtocol(H11Protocol):
         header_s: float,
         idle_s: float,
         idle: dict[DeadlineProtocol, None],
-        **more: Any,
+        **options: Any,
     ) -> None:
         """`idle`: the server's connections without a request, the longest idle first."""
-        super().__init__(*args, **more)
+        super().__init__(*args, **options)
         self._idle = idle
         self._header_s = header_s
         self._idle_s = idle_s

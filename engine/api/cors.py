@@ -49,9 +49,11 @@ class AllowedOrigins:
     """The allowed origins; `*` in a pattern matches anything within a host and port."""
 
     def __init__(self, named: Iterable[str] = ()) -> None:
-        patterns = [one.strip() for one in named if one.strip()]
+        patterns = [pattern.strip() for pattern in named if pattern.strip()]
         self.is_any = "*" in patterns
-        self._patterns = tuple(_origin_pattern(one) for one in (*_ALWAYS_ALLOWED, *patterns))
+        self._patterns = tuple(
+            _origin_pattern(pattern) for pattern in (*_ALWAYS_ALLOWED, *patterns)
+        )
 
     def allows(self, origin: str) -> bool:
         """Return whether pages of this origin are allowed.
@@ -67,7 +69,7 @@ class AllowedOrigins:
         if self.is_any:
             return True
         is_origin = _ORIGIN.fullmatch(origin) is not None
-        return is_origin and any(one.fullmatch(origin) for one in self._patterns)
+        return is_origin and any(pattern.fullmatch(origin) for pattern in self._patterns)
 
 
 def _origin_pattern(pattern: str) -> re.Pattern[str]:

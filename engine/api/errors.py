@@ -122,8 +122,8 @@ def as_api_error(error: EngineError) -> ApiError:
         case TextTooLong():
             return ApiError(400, "the input length exceeds the context length")
         case WrongRole():
-            asked = "embeddings" if error.asked == "embed" else error.asked
-            return ApiError(400, f'"{error.ref}" does not support {asked}{error.hint}')
+            role = "embeddings" if error.asked == "embed" else error.asked
+            return ApiError(400, f'"{error.ref}" does not support {role}{error.hint}')
         case InvalidName():
             return ApiError(400, "invalid model name")
         case Busy():
@@ -225,8 +225,8 @@ def as_openai_error(error: Exception) -> ApiError:
         case TextTooLong():
             n_given, what = error.n_tokens, f"input {error.index}"
         case ModelNotFound():
-            said = f"model '{error.ref}' not found"
-            return ApiError(404, said, code="model_not_found", param="model")
+            message = f"model '{error.ref}' not found"
+            return ApiError(404, message, code="model_not_found", param="model")
         case InvalidName():
             return ApiError(400, "invalid model name", code="invalid_model", param="model")
         case RecursionError():

@@ -103,5 +103,5 @@ def _is_interface_address(address: Address) -> bool:
         interfaces = psutil.net_if_addrs()
     except OSError:  # forbidden by a sandbox
         return False
-    own = (one.address.partition("%")[0] for many in interfaces.values() for one in many)
+    own = (entry.address.partition("%")[0] for many in interfaces.values() for entry in many)
     return str(address) in own

@@ -131,8 +131,8 @@ def _number_checks(text: str) -> dict[str, Any]:
         return kind(digits)
 
     return {
-        "parse_float": lambda one: finite(one, float),
-        "parse_int": lambda one: finite(one, int),
+        "parse_float": lambda digits: finite(digits, float),
+        "parse_int": lambda digits: finite(digits, int),
     }
 
 
@@ -145,9 +145,11 @@ def _without_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         return _SURROGATE.sub("�", value)
     if isinstance(value, list):
-        return [_without_surrogates(one) for one in value]
+        return [_without_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(one) for key, one in value.items()}
+        return {
+            _without_surrogates(key): _without_surrogates(member) for key, member in value.items()
+        }
     return value
 
 
@@ -158,4 +160,4 @@ def type_name(value: Any) -> str:
 
 def lower_case_keys(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object with its names in lower case; of equal names the last counts."""
-    return {name.lower(): one for name, one in value.items()}
+    return {name.lower(): member for name, member in value.items()}

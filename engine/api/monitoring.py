@@ -50,15 +50,15 @@ class ServiceState:
 
     async def _used_devices(self, service: Service, now: float) -> list[dict[str, Any]]:
         """Return the GPUs' memory where a model uses one."""
-        if not any(one.device_bytes for one in service.pool.stats().resident):
+        if not any(model.device_bytes for model in service.pool.stats().resident):
             return []
         if now - self._devices_read_at >= _DEVICES_FRESH_S:
             self._devices_read_at = now
             gpus = visible_gpus(await asyncio.to_thread(read_gpus), os.environ)
             self._devices = [
-                {"name": one.name, "total": one.memory_bytes, "free": one.free_bytes}
-                for one in gpus
-                if one.memory_bytes and one.free_bytes is not None
+                {"name": gpu.name, "total": gpu.memory_bytes, "free": gpu.free_bytes}
+                for gpu in gpus
+                if gpu.memory_bytes and gpu.free_bytes is not None
             ]
         return self._devices
 
@@ -68,7 +68,7 @@ async def service_state(service: Service, devices: Sequence[Mapping[str, Any]]) 
     stats, request_log = service.pool.stats(), service.request_log
     memory = await asyncio.to_thread(read_memory)
     metrics = service.pool.metrics.snapshot()
-    models = [_model_state(one, metrics.get(one.name)) for one in stats.resident]
+    models = [_model_state(model, metrics.get(model.name)) for model in stats.resident]
     return {
         "version": service.version,
         "now": time.time(),
@@ -80,34 +80,38 @@ async def service_state(service: Service, devices: Sequence[Mapping[str, Any]]) 
         "n_waiting": stats.n_waiting,
         "totals": _totals(metrics),
         "under_way": [
-            _exchange_state(one) for one in request_log.running if not is_monitoring_path(one.path)
+            _exchange_state(exchange)
+            for exchange in request_log.running
+            if not is_monitoring_path(exchange.path)
         ],
-        "last": [_exchange_state(one) for one in list(request_log.last)[: -_N_RECENT - 1 : -1]],
+        "last": [
+            _exchange_state(exchange) for exchange in list(request_log.last)[: -_N_RECENT - 1 : -1]
+        ],
     }
 
 
-def _model_state(one: ModelStats, metrics: ModelMetrics | None) -> dict[str, Any]:
+def _model_state(model: ModelStats, metrics: ModelMetrics | None) -> dict[str, Any]:
     return {
-        "name": one.name,
-        "state": one.state,
-        "users": one.n_users,
-        "parallel": one.n_parallel,
-        "running": one.n_running,
-        "waiting": one.n_waiting,
-        "context": one.n_ctx_tokens,
-        "host_bytes": one.host_bytes,
-        "device_bytes": one.device_bytes,
-        "placed": one.placed,
-        "fallback": one.fallback,
-        "ready_s": one.ready_s,
-        "expires_s": one.expires_s,
-        "load_s": round(one.load_s, 3),
-        "pinned": one.is_pinned,
-        "leased": one.is_leased,
-        "adapters": list(one.adapters),
-        "digest": one.digest[:12],
-        "role": one.role,
-        "n_cells": one.n_cells,
+        "name": model.name,
+        "state": model.state,
+        "users": model.n_users,
+        "parallel": model.n_parallel,
+        "running": model.n_running,
+        "waiting": model.n_waiting,
+        "context": model.n_ctx_tokens,
+        "host_bytes": model.host_bytes,
+        "device_bytes": model.device_bytes,
+        "placed": model.placed,
+        "fallback": model.fallback,
+        "ready_s": model.ready_s,
+        "expires_s": model.expires_s,
+        "load_s": round(model.load_s, 3),
+        "pinned": model.is_pinned,
+        "leased": model.is_leased,
+        "adapters": list(model.adapters),
+        "digest": model.digest[:12],
+        "role": model.role,
+        "n_cells": model.n_cells,
         **(_model_counts(metrics) if metrics else {}),
     }
 
@@ -140,34 +144,34 @@ def _totals(metrics: Mapping[str, ModelMetrics]) -> dict[str, int]:
     """Return sums over all models, also unloaded ones."""
     every = metrics.values()
     return {
-        "answers": sum(one.n_answers for one in every),
-        "texts": sum(one.n_texts for one in every),
-        "prompt": sum(one.prompt_tokens for one in every),
-        "reused": sum(one.prompt_reused_tokens for one in every),
-        "said": sum(one.said_tokens for one in every),
-        "loads": sum(one.n_loads for one in every),
-        "evictions": sum(one.n_evictions for one in every),
-        "deaths": sum(one.n_deaths for one in every),
-        "refused": sum(one.n_refused for one in every),
+        "answers": sum(model.n_answers for model in every),
+        "texts": sum(model.n_texts for model in every),
+        "prompt": sum(model.prompt_tokens for model in every),
+        "reused": sum(model.prompt_reused_tokens for model in every),
+        "said": sum(model.said_tokens for model in every),
+        "loads": sum(model.n_loads for model in every),
+        "evictions": sum(model.n_evictions for model in every),
+        "deaths": sum(model.n_deaths for model in every),
+        "refused": sum(model.n_refused for model in every),
     }
 
 
-def _exchange_state(one: Exchange) -> dict[str, Any]:
+def _exchange_state(exchange: Exchange) -> dict[str, Any]:
     return {
-        "id": one.number,
-        "at": one.at,
-        "method": one.method[:20],
-        "path": one.path[:120],
-        "client": one.client,
-        "key": one.key,
-        "model": one.model[:120],
-        "status": one.status,
-        "fate": one.fate,
-        "seconds": round(one.seconds, 3),
-        "first_s": round(one.first_s, 3),
-        "prompt": one.n_prompt_tokens,
-        "reused": one.n_reused_tokens,
-        "completion": one.n_completion_tokens,
+        "id": exchange.number,
+        "at": exchange.at,
+        "method": exchange.method[:20],
+        "path": exchange.path[:120],
+        "client": exchange.client,
+        "key": exchange.key,
+        "model": exchange.model[:120],
+        "status": exchange.status,
+        "fate": exchange.fate,
+        "seconds": round(exchange.seconds, 3),
+        "first_s": round(exchange.first_s, 3),
+        "prompt": exchange.n_prompt_tokens,
+        "reused": exchange.n_reused_tokens,
+        "completion": exchange.n_completion_tokens,
     }
 
 

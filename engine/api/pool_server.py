@@ -103,12 +103,12 @@ class _PoolRoutes:
         return WireLine(facts=replace(facts, path=facts.name) if self._names_only else facts)
 
     async def count(self, body: bytes, _: TellChunk) -> WireLine:
-        asked = read_json(CountRequest, body)
-        model = self._checked(asked.model)
-        if asked.messages:
-            n_tokens = await self._pool.count_chat(model, asked.messages, asked.tools)
+        request = read_json(CountRequest, body)
+        model = self._checked(request.model)
+        if request.messages:
+            n_tokens = await self._pool.count_chat(model, request.messages, request.tools)
             return WireLine(numbers=(n_tokens,))
-        return WireLine(numbers=tuple(await self._pool.count_texts(model, asked.texts)))
+        return WireLine(numbers=tuple(await self._pool.count_texts(model, request.texts)))
 
     async def embed(self, body: bytes, _: TellChunk) -> WireLine:
         request = read_json(EmbedRequest, body)
@@ -126,7 +126,7 @@ class _PoolRoutes:
     async def stats(self, body: bytes, _: TellChunk) -> WireLine:
         stats = self._pool.stats()
         if self._names_only:  # no process ids
-            resident = tuple(replace(one, pid=None) for one in stats.resident)
+            resident = tuple(replace(model, pid=None) for model in stats.resident)
             stats = replace(stats, resident=resident)
         return WireLine(stats=stats)
 

@@ -36,8 +36,8 @@ class PortTaken(EngineError):
     def __init__(self, host: str, port: int, *, is_ollama: bool) -> None:
         self.port = port
         self.is_ollama = is_ollama
-        who = "Ollama listens there" if is_ollama else "another program listens there"
-        super().__init__(f"{host}:{port} is taken: {who} already.")
+        reason = "Ollama listens there" if is_ollama else "another program listens there"
+        super().__init__(f"{host}:{port} is taken: {reason} already.")
 
 
 class CannotListen(EngineError):
@@ -172,15 +172,15 @@ async def serve(
 
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
-    for one in signals:
+    for signum in signals:
         with suppress(NotImplementedError):  # Windows: Ctrl-C is raised where the loop runs
-            loop.add_signal_handler(one, stop)
+            loop.add_signal_handler(signum, stop)
     try:
         if when_ready is not None:
             when_ready(listener)
         await server.serve(sockets=[listener])
     finally:
-        for one in signals:
+        for signum in signals:
             with suppress(NotImplementedError):
-                loop.remove_signal_handler(one)
+                loop.remove_signal_handler(signum)
         listener.close()

@@ -50,5 +50,5 @@ def service_of(request: HTTPConnection) -> Service:
 
 def priority_of(request: HTTPConnection) -> Priority:
     """Return a request's priority, which its header may lower."""
-    wanted = request.headers.get("x-paddock-priority", "").strip().lower()
-    return cast(Priority, wanted) if wanted in ("batch", "normal") else "interactive"
+    requested = request.headers.get("x-paddock-priority", "").strip().lower()
+    return cast(Priority, requested) if requested in ("batch", "normal") else "interactive"

@@ -126,14 +126,14 @@ async def sse_response(
 ) -> Response:
     """Return a stream of server-sent events; `on_error` returns the last event of a failure."""
 
-    def more() -> dict[str, str]:
+    def stream_headers() -> dict[str, str]:
         return {
             "Cache-Control": "no-cache",
             "X-Accel-Buffering": "no",
             **_resolved_headers(headers),
         }
 
-    return await stream_response(request, events, SSE, on_error, more)
+    return await stream_response(request, events, SSE, on_error, stream_headers)
 
 
 async def stream_response(

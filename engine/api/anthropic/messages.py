@@ -206,7 +206,7 @@ def is_anthropic_client(request: Request) -> bool:
 
 def model_list_value(listed: Sequence[ModelCard]) -> dict[str, Any]:
     """Return a list of models; all are on one page."""
-    data = [model_value(one.name, one) for one in listed]
+    data = [model_value(card.name, card) for card in listed]
     ends = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return {"data": data, "has_more": False, "first_id": ends[0], "last_id": ends[1]}
 
@@ -256,7 +256,7 @@ _Texts = Annotated[Items[_TextBlock], BeforeValidator(_as_blocks)]
 
 
 def _joined(texts: _Texts) -> str:
-    return _paragraphs(one.text for one in texts)
+    return _paragraphs(block.text for block in texts)
 
 
 def _paragraphs(texts: Iterable[str]) -> str:
@@ -298,10 +298,12 @@ _Contents = _TextBlock | _ImageBlock | _DocumentBlock | _SearchResultBlock
 
 def _text_and_images(blocks: Iterable[Body]) -> tuple[str, tuple[bytes, ...]]:
     texts = [
-        one for one in blocks if isinstance(one, _TextBlock | _DocumentBlock | _SearchResultBlock)
+        block
+        for block in blocks
+        if isinstance(block, _TextBlock | _DocumentBlock | _SearchResultBlock)
     ]
-    images = tuple(one.source.data for one in blocks if isinstance(one, _ImageBlock))
-    return _paragraphs(one.text for one in texts), images
+    images = tuple(block.source.data for block in blocks if isinstance(block, _ImageBlock))
+    return _paragraphs(block.text for block in texts), images
 
 
 class _ToolUseBlock(_Fields):
@@ -348,9 +350,9 @@ class _Turn(_Fields):
         """Return tool results, then all else as one message."""
         if isinstance(self.content, str):
             return [Message(self.role, self.content)]
-        results = [one.message() for one in self.content if isinstance(one, _ToolResultBlock)]
+        results = [block.message() for block in self.content if isinstance(block, _ToolResultBlock)]
         unread = ("tool_result", "redacted_thinking")  # only Anthropic can read the latter
-        blocks = [one for one in self.content if one.type not in unread]
+        blocks = [block for block in self.content if block.type not in unread]
         if not blocks and results:
             return results
         return [*results, _spoken(self.role, blocks)]
@@ -359,9 +361,9 @@ class _Turn(_Fields):
 def _spoken(role: str, blocks: Sequence[Body]) -> Message:
     """Return all but tool results as one message."""
     text, images = _text_and_images(blocks)
-    reasoning = _paragraphs(one.thinking for one in blocks if isinstance(one, _ThinkingBlock))
-    uses = (one for one in blocks if isinstance(one, _ToolUseBlock))
-    calls = tuple(ToolCall(one.name, one.input, one.id) for one in uses)
+    reasoning = _paragraphs(block.thinking for block in blocks if isinstance(block, _ThinkingBlock))
+    uses = (block for block in blocks if isinstance(block, _ToolUseBlock))
+    calls = tuple(ToolCall(use.name, use.input, use.id) for use in uses)
     return Message(role, text, reasoning, images, calls)
 
 
@@ -427,7 +429,7 @@ class PromptBody(_Fields):
         messages = [Message("system", system)] if system else []
         for turn in self.messages:
             messages += turn.messages()
-        tools = tuple(Tool(one.name, one.description, one.input_schema) for one in self.tools)
+        tools = tuple(Tool(tool.name, tool.description, tool.input_schema) for tool in self.tools)
         return MessagesPrompt(self.model, spec, with_tool_names(messages), tools, self._think())
 
     def _think(self) -> Think:
@@ -477,8 +479,8 @@ class MessagesBody(PromptBody):
 
     def messages_request(self, priority: Priority) -> MessagesRequest:
         if self.max_tokens <= 0:
-            said = "max_tokens is required and must be positive"
-            raise ApiError(400, said, param="max_tokens")
+            message = "max_tokens is required and must be positive"
+            raise ApiError(400, message, param="max_tokens")
         prompt, format_ = self.prompt(), self.output_config.format or self.output_format
         params = {
             "max_tokens": self.max_tokens,
@@ -568,16 +570,16 @@ async def _stream_events(
         has_begun = False
         async for chunk in answer:
             if not has_begun:
-                for one in stream_writer.begin(await _count_in_time(counting)):
-                    yield one
+                for event in stream_writer.begin(await _count_in_time(counting)):
+                    yield event
             has_begun = True
-            for one in stream_writer.chunk(chunk):
-                yield one
+            for event in stream_writer.chunk(chunk):
+                yield event
         reply = await answer.reply()
-        for one in () if has_begun else stream_writer.begin(reply.usage.prompt_tokens):
-            yield one
-        for one in stream_writer.end(reply):
-            yield one
+        for event in () if has_begun else stream_writer.begin(reply.usage.prompt_tokens):
+            yield event
+        for event in stream_writer.end(reply):
+            yield event
     except PromptTooLong as error:
         raise _prompt_too_long(error) from error
     finally:
@@ -599,8 +601,8 @@ async def _count_in_time(counting: asyncio.Future[int]) -> int:
 
 def _prompt_too_long(error: PromptTooLong) -> ApiError:
     """Return Anthropic's own text: clients recognise it and shorten the prompt."""
-    said = f"prompt is too long: {error.n_prompt_tokens} tokens > {error.n_ctx_tokens} maximum"
-    return ApiError(400, said)
+    message = f"prompt is too long: {error.n_prompt_tokens} tokens > {error.n_ctx_tokens} maximum"
+    return ApiError(400, message)
 
 
 def _error_event(error: ApiError) -> bytes:

@@ -43,14 +43,14 @@ class _EmbedBody(OllamaBody):
 
 async def embed(request: Request) -> Response:
     body = _EmbedBody.read(await read_json(request))
-    asked = await _read_embed_request(request, body)
+    model_request = await _read_embed_request(request, body)
     if not body.input:
-        await _load_model(request, asked)
-        return json_response({"model": asked.model, "embeddings": []})
-    found_s = time.monotonic() - asked.began
-    reply = await _embed(request, asked, body)
+        await _load_model(request, model_request)
+        return json_response({"model": model_request.model, "embeddings": []})
+    found_s = time.monotonic() - model_request.began
+    reply = await _embed(request, model_request, body)
     value: dict[str, Any] = {
-        "total_duration": nanoseconds(time.monotonic() - asked.began),
+        "total_duration": nanoseconds(time.monotonic() - model_request.began),
         "load_duration": nanoseconds(found_s + reply.usage.load_s),
         "prompt_eval_count": reply.usage.prompt_tokens,
         "queue_duration": nanoseconds(reply.usage.queue_s),
@@ -61,8 +61,12 @@ async def embed(request: Request) -> Response:
     if n_cut:
         value |= {"truncated": True, "prompt_tokens_original": n_original}
     vectors = await asyncio.to_thread(vectors_json, reply.vectors)
-    raw = b'{"model":%b,"embeddings":%b,%b' % (dumps(asked.model), vectors, dumps(value)[1:])
-    return json_response(raw, headers=warning_header(asked, n_original if n_cut else None))
+    raw = b'{"model":%b,"embeddings":%b,%b' % (
+        dumps(model_request.model),
+        vectors,
+        dumps(value)[1:],
+    )
+    return json_response(raw, headers=warning_header(model_request, n_original if n_cut else None))
 
 
 class _EmbedLegacyBody(_EmbedBody):
@@ -73,11 +77,11 @@ class _EmbedLegacyBody(_EmbedBody):
 async def embed_legacy(request: Request) -> Response:
     """Handle POST /api/embeddings, Ollama's older form."""
     body = _EmbedLegacyBody.read(await read_json(request))
-    asked = await _read_embed_request(request, body)
+    model_request = await _read_embed_request(request, body)
     if not body.prompt:
-        await _load_model(request, asked)
+        await _load_model(request, model_request)
         return json_response({"embedding": []})
-    reply = await _embed(request, asked, body.model_copy(update={"input": (body.prompt,)}))
+    reply = await _embed(request, model_request, body.model_copy(update={"input": (body.prompt,)}))
     return json_response(b'{"embedding":%b}' % vectors_json(reply.vectors)[1:-1])
 
 
@@ -90,33 +94,35 @@ async def _read_embed_request(request: Request, body: _EmbedBody) -> ModelReques
         raise ApiError(404, f'model "{body.model}" not found, try pulling it first') from None
 
 
-async def _load_model(request: Request, asked: ModelRequest) -> None:
-    await while_connected(request, asked.service.pool.load(asked.spec))
+async def _load_model(request: Request, model_request: ModelRequest) -> None:
+    await while_connected(request, model_request.service.pool.load(model_request.spec))
 
 
-async def _embed(request: Request, asked: ModelRequest, body: _EmbedBody) -> EmbedReply:
-    wanted = EmbedRequest(
-        asked.spec,
+async def _embed(request: Request, model_request: ModelRequest, body: _EmbedBody) -> EmbedReply:
+    embed_request = EmbedRequest(
+        model_request.spec,
         body.input,
-        await _n_dimensions(asked, body.dimensions),
-        asked.priority,
+        await _n_dimensions(model_request, body.dimensions),
+        model_request.priority,
         on_overflow="cut" if body.truncate else "error",
     )
     try:
-        reply = await while_connected(request, asked.service.pool.embed(wanted, waits=False))
+        reply = await while_connected(
+            request, model_request.service.pool.embed(embed_request, waits=False)
+        )
     except WrongRole as error:
-        why = f'"{asked.model}" does not support embeddings{error.hint}'
+        why = f'"{model_request.model}" does not support embeddings{error.hint}'
         raise ApiError(400, why) from None
     if not all(math.isfinite(sum(vector)) for vector in reply.vectors):
         raise ApiError(400, "embedding contains NaN or Inf values")
     return reply
 
 
-async def _n_dimensions(asked: ModelRequest, n: int) -> int | None:
+async def _n_dimensions(model_request: ModelRequest, n: int) -> int | None:
     """Return the requested dimensions; None: all of the model's."""
     if n <= 0:
         return None
-    files, path = asked.service.finder.files, Path(asked.facts.path)
+    files, path = model_request.service.finder.files, Path(model_request.facts.path)
     header = await asyncio.to_thread(files.header, path)
     return n if n < header.number("embedding_length", n) else None
 

@@ -75,42 +75,44 @@ _DONE_REASONS: Mapping[DoneReason, str] = {
 
 async def respond(
     request: Request,
-    asked: ModelRequest,
-    wanted: ChatRequest,
+    model_request: ModelRequest,
+    pool_request: ChatRequest,
     put: ChunkFields,
     end: FinalFields = lambda _: {},
 ) -> Response:
     """Run a request on the pool and return its answer, streamed or whole."""
-    found_s = time.monotonic() - asked.began
-    answer = asked.service.pool.chat(wanted, waits=False)
-    if asked.streams:
-        pieces = _stream_chunks(asked, answer, put, end, found_s)
-        return await ndjson_response(request, pieces, lambda: _answer_warning(asked, answer))
+    found_s = time.monotonic() - model_request.began
+    answer = model_request.service.pool.chat(pool_request, waits=False)
+    if model_request.streams:
+        pieces = _stream_chunks(model_request, answer, put, end, found_s)
+        return await ndjson_response(
+            request, pieces, lambda: _answer_warning(model_request, answer)
+        )
     try:
         reply = await while_connected(request, answer.reply())
     finally:
         answer.cancel()
     whole = Chunk(reply.text, 0, reply.reasoning, reply.tool_calls, reply.logprobs)
     body = {
-        **response_head(asked.model),
+        **response_head(model_request.model),
         **put(whole),
-        **_final_fields(asked, reply, found_s),
+        **_final_fields(model_request, reply, found_s),
         **end(reply),
     }
-    return json_response(body, headers=_answer_warning(asked, answer))
+    return json_response(body, headers=_answer_warning(model_request, answer))
 
 
 async def _stream_chunks(
-    asked: ModelRequest, answer: Answer, put: ChunkFields, end: FinalFields, found_s: float
+    model_request: ModelRequest, answer: Answer, put: ChunkFields, end: FinalFields, found_s: float
 ) -> AsyncGenerator[dict[str, Any], None]:
     try:
         async for chunk in answer:
             if not _has_content(chunk):  # an incomplete tool call or character
                 continue
-            yield {**response_head(asked.model), **put(chunk), "done": False}
+            yield {**response_head(model_request.model), **put(chunk), "done": False}
         reply = await answer.reply()
-        last = _final_fields(asked, reply, found_s)
-        yield {**response_head(asked.model), **put(Chunk("", 0)), **last, **end(reply)}
+        last = _final_fields(model_request, reply, found_s)
+        yield {**response_head(model_request.model), **put(Chunk("", 0)), **last, **end(reply)}
     finally:
         answer.cancel()
 
@@ -124,9 +126,9 @@ def response_head(model: str) -> dict[str, Any]:
     return {"model": model, "created_at": rfc3339(utc_now())}
 
 
-def _final_fields(asked: ModelRequest, reply: Reply, found_s: float) -> dict[str, Any]:
+def _final_fields(model_request: ModelRequest, reply: Reply, found_s: float) -> dict[str, Any]:
     value: dict[str, Any] = {"done": True, "done_reason": _DONE_REASONS[reply.done_reason]}
-    value |= _metrics(reply.usage, asked.began, found_s)
+    value |= _metrics(reply.usage, model_request.began, found_s)
     if reply.prompt_tokens_original is not None:
         value |= {"truncated": True, "prompt_tokens_original": reply.prompt_tokens_original}
     return value
@@ -157,24 +159,32 @@ def _metrics(usage: Usage, began: float, found_s: float) -> dict[str, int]:
 
 def logprobs_value(chunk: Chunk) -> dict[str, Any]:
     """Return a chunk's log probabilities; no field where there are none."""
-    return {"logprobs": [_logprob_value(one) for one in chunk.logprobs]} if chunk.logprobs else {}
+    return (
+        {"logprobs": [_logprob_value(logprob) for logprob in chunk.logprobs]}
+        if chunk.logprobs
+        else {}
+    )
 
 
-def _logprob_value(one: TokenLogprob) -> dict[str, Any]:
-    value: dict[str, Any] = {"token": one.token, "logprob": one.logprob, "bytes": list(one.raw)}
-    if one.top:
+def _logprob_value(token_logprob: TokenLogprob) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "token": token_logprob.token,
+        "logprob": token_logprob.logprob,
+        "bytes": list(token_logprob.raw),
+    }
+    if token_logprob.top:
         value["top_logprobs"] = [
             {"token": token, "logprob": logprob, "bytes": list(raw)}
-            for token, logprob, raw in one.top
+            for token, logprob, raw in token_logprob.top
         ]
     return value
 
 
-def _answer_warning(asked: ModelRequest, answer: Answer) -> dict[str, str]:
-    return warning_header(asked, answer.prompt_tokens_original)
+def _answer_warning(model_request: ModelRequest, answer: Answer) -> dict[str, str]:
+    return warning_header(model_request, answer.prompt_tokens_original)
 
 
-def warning_header(asked: ModelRequest, n_tokens: int | None) -> dict[str, str]:
+def warning_header(model_request: ModelRequest, n_tokens: int | None) -> dict[str, str]:
     """Return the header that names options without effect and a prompt of `n_tokens` that was cut.
 
     Of unknown options, only plain words are named.
@@ -182,41 +192,47 @@ def warning_header(asked: ModelRequest, n_tokens: int | None) -> dict[str, str]:
     warnings = []
     if n_tokens is not None:
         warnings.append(f"the prompt of {n_tokens} tokens was cut to fit the context")
-    names = [name for name in asked.options.without_effect if re.fullmatch(r"\w{1,40}", name, re.A)]
+    names = [
+        name
+        for name in model_request.options.without_effect
+        if re.fullmatch(r"\w{1,40}", name, re.A)
+    ]
     if names:
         warnings.append(f"options without effect: {', '.join(sorted(names)[:_MAX_WARNED_OPTIONS])}")
-    text = ", ".join(f'299 paddock "{one}"' for one in warnings)
+    text = ", ".join(f'299 paddock "{warning}"' for warning in warnings)
     return {"Warning": text} if text else {}
 
 
 async def render_prompt(
-    request: Request, asked: ModelRequest, wanted: ChatRequest
+    request: Request, model_request: ModelRequest, pool_request: ChatRequest
 ) -> dict[str, Any]:
     """Return Ollama's object with the rendered prompt."""
-    once = {**wanted.params, "max_tokens": 1}
-    probe = replace(wanted, params=once, constraint=None, n_logprobs=None, wants_tokens=True)
+    once = {**pool_request.params, "max_tokens": 1}
+    probe = replace(pool_request, params=once, constraint=None, n_logprobs=None, wants_tokens=True)
 
     async def ask() -> str:
-        reply = await asked.service.pool.chat(probe, waits=False).reply()
-        prompt = [one for one in reply.tokens[: reply.usage.prompt_tokens] if one >= 0]
-        return await asked.service.pool.detokenise(asked.spec, prompt)
+        reply = await model_request.service.pool.chat(probe, waits=False).reply()
+        prompt = [token for token in reply.tokens[: reply.usage.prompt_tokens] if token >= 0]
+        return await model_request.service.pool.detokenise(model_request.spec, prompt)
 
     info: dict[str, Any] = {"rendered_template": await while_connected(request, ask())}
-    n_images = len(wanted.images) + sum(len(one.images) for one in wanted.messages)
+    n_images = len(pool_request.images) + sum(
+        len(message.images) for message in pool_request.messages
+    )
     if n_images:
         info["image_count"] = n_images
-    return {**response_head(asked.model), "done": False, "_debug_info": info}
+    return {**response_head(model_request.model), "done": False, "_debug_info": info}
 
 
-async def load_or_unload(request: Request, asked: ModelRequest) -> dict[str, Any]:
+async def load_or_unload(request: Request, model_request: ModelRequest) -> dict[str, Any]:
     """Load or unload the model; return Ollama's object for it, without the empty answer."""
-    if asked.is_unload:
-        await asked.service.pool.unload(asked.spec.ref)
+    if model_request.is_unload:
+        await model_request.service.pool.unload(model_request.spec.ref)
         reason = "unload"
     else:
-        await while_connected(request, asked.service.pool.load(asked.spec))
+        await while_connected(request, model_request.service.pool.load(model_request.spec))
         reason = "load"
-    return {**response_head(asked.model), "done": True, "done_reason": reason}
+    return {**response_head(model_request.model), "done": True, "done_reason": reason}
 
 
 class _GenerateBody(AnswerBody):
@@ -228,42 +244,44 @@ class _GenerateBody(AnswerBody):
     raw: bool = False
     images: Items[Base64] = ()
 
-    def request(self, asked: ModelRequest, think: Think | None) -> ChatRequest:
+    def request(self, model_request: ModelRequest, think: Think | None) -> ChatRequest:
         template = self.template or None
-        wanted = replace(
-            chat_request(asked, self, (), think),
+        pool_request = replace(
+            chat_request(model_request, self, (), think),
             prompt_tokens=self.context,
             wants_tokens=not self.raw,
         )
         if self.raw:
-            return replace(wanted, prompt=self.prompt, images=self.images)
+            return replace(pool_request, prompt=self.prompt, images=self.images)
         if self.suffix:
-            return replace(wanted, prompt=self.prompt, suffix=self.suffix, template=template)
+            return replace(pool_request, prompt=self.prompt, suffix=self.suffix, template=template)
         system = (Message("system", self.system),) if self.system else ()
         turn = Message("user", self.prompt, images=self.images)
-        return replace(wanted, messages=(*system, turn), template=template)
+        return replace(pool_request, messages=(*system, turn), template=template)
 
 
 async def generate(request: Request) -> Response:
     body = _GenerateBody.read(await read_json(request))
-    asked = await read_model_request(request, body)
+    model_request = await read_model_request(request, body)
     if body.raw and (body.template or body.system or body.context):
         raise ApiError(400, "raw mode does not support template, system, or context")
-    if not body.prompt and asked.is_unload:
-        return json_response({**await load_or_unload(request, asked), "response": ""})
-    abilities = await capabilities_of(asked)
-    require_capability(asked, abilities, "completion", "generate")
-    think = read_think(body.think, asked.model, abilities)
+    if not body.prompt and model_request.is_unload:
+        return json_response({**await load_or_unload(request, model_request), "response": ""})
+    abilities = await capabilities_of(model_request)
+    require_capability(model_request, abilities, "completion", "generate")
+    think = read_think(body.think, model_request.model, abilities)
     if body.suffix:
-        require_capability(asked, abilities, "insert")
+        require_capability(model_request, abilities, "insert")
     if not body.prompt:
-        return json_response({**await load_or_unload(request, asked), "response": ""})
+        return json_response({**await load_or_unload(request, model_request), "response": ""})
     if body.template:
         await asyncio.to_thread(_check_template, body.template)
-    wanted = body.request(asked, think)
+    pool_request = body.request(model_request, think)
     if body.only_renders:
-        return json_response({**await render_prompt(request, asked, wanted), "response": ""})
-    return await _respond_generate(request, asked, wanted, is_raw=body.raw)
+        return json_response(
+            {**await render_prompt(request, model_request, pool_request), "response": ""}
+        )
+    return await _respond_generate(request, model_request, pool_request, is_raw=body.raw)
 
 
 def _check_template(source: str) -> None:
@@ -275,15 +293,17 @@ def _check_template(source: str) -> None:
 
 
 async def _respond_generate(
-    request: Request, asked: ModelRequest, wanted: ChatRequest, *, is_raw: bool
+    request: Request, model_request: ModelRequest, pool_request: ChatRequest, *, is_raw: bool
 ) -> Response:
     def end(reply: Reply) -> dict[str, Any]:
         return {} if is_raw else {"context": list(reply.tokens)}
 
     try:
-        return await respond(request, asked, wanted, _generate_chunk, end)
+        return await respond(request, model_request, pool_request, _generate_chunk, end)
     except NoInsert:
-        raise ApiError(400, f"{full_name(asked.spec.ref)} does not support insert") from None
+        raise ApiError(
+            400, f"{full_name(model_request.spec.ref)} does not support insert"
+        ) from None
 
 
 def _generate_chunk(chunk: Chunk) -> dict[str, Any]:
@@ -299,27 +319,29 @@ class _OllamaChatBody(AnswerBody):
 
 async def chat(request: Request) -> Response:
     body = _OllamaChatBody.read(await read_json(request))
-    messages = tuple(one.message() for one in body.messages)
-    tools = tuple(one.tool() for one in body.tools)
-    asked = await read_model_request(request, body)
-    if not messages and asked.is_unload:
-        return json_response(_with_empty_message(await load_or_unload(request, asked)))
-    abilities = await capabilities_of(asked)
-    require_capability(asked, abilities, "completion", "chat")
-    think = read_think(body.think, asked.model, abilities)
+    messages = tuple(message.message() for message in body.messages)
+    tools = tuple(tool.tool() for tool in body.tools)
+    model_request = await read_model_request(request, body)
+    if not messages and model_request.is_unload:
+        return json_response(_with_empty_message(await load_or_unload(request, model_request)))
+    abilities = await capabilities_of(model_request)
+    require_capability(model_request, abilities, "completion", "chat")
+    think = read_think(body.think, model_request.model, abilities)
     if tools:
-        require_capability(asked, abilities, "tools")
+        require_capability(model_request, abilities, "tools")
     if not messages:
-        return json_response(_with_empty_message(await load_or_unload(request, asked)))
-    wanted = replace(chat_request(asked, body, messages, think), tools=tools)
+        return json_response(_with_empty_message(await load_or_unload(request, model_request)))
+    pool_request = replace(chat_request(model_request, body, messages, think), tools=tools)
     if body.only_renders:
-        return json_response(_with_empty_message(await render_prompt(request, asked, wanted)))
+        return json_response(
+            _with_empty_message(await render_prompt(request, model_request, pool_request))
+        )
     call_numbers = itertools.count()
 
     def chunk_fields(chunk: Chunk) -> dict[str, Any]:
         return {"message": message_value(chunk, call_numbers), **logprobs_value(chunk)}
 
-    return await respond(request, asked, wanted, chunk_fields)
+    return await respond(request, model_request, pool_request, chunk_fields)
 
 
 def _with_empty_message(value: dict[str, Any]) -> dict[str, Any]:

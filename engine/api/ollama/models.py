@@ -119,12 +119,15 @@ def _show_value(card: ModelCard, system: str) -> dict[str, Any]:
     value: dict[str, Any] = {name: text for name, text in texts.items() if text}
     value["details"] = details_value(card.details)
     if card.messages:
-        value["messages"] = [{"role": one.role, "content": one.content} for one in card.messages]
+        value["messages"] = [
+            {"role": message.role, "content": message.content} for message in card.messages
+        ]
     value["model_info"] = dict(card.model_info)
     if card.projector_info is not None:
         value["projector_info"] = dict(card.projector_info)
     value["tensors"] = [
-        {"name": one.name, "type": one.type, "shape": list(one.shape)} for one in card.tensors
+        {"name": tensor.name, "type": tensor.type, "shape": list(tensor.shape)}
+        for tensor in card.tensors
     ]
     value["capabilities"] = list(card.capabilities)
     value["modified_at"] = rfc3339(card.modified_at)
@@ -182,10 +185,10 @@ async def list_loaded(request: Request) -> Response:
     service = service_of(request)
     stats = service.pool.stats()
     metrics = service.pool.metrics.snapshot()
-    known = await asyncio.to_thread(_known_cards, service, [one.name for one in stats.resident])
+    known = await asyncio.to_thread(_known_cards, service, [model.name for model in stats.resident])
     listed = [
-        (_remaining_s(one), _loaded_value(one, known.get(one.name), metrics.get(one.name)))
-        for one in stats.resident
+        (_remaining_s(model), _loaded_value(model, known.get(model.name), metrics.get(model.name)))
+        for model in stats.resident
     ]
     listed.sort(key=lambda pair: float("inf") if pair[0] is None else pair[0], reverse=True)
     return json_response({"models": [row for _, row in listed], "queue_depth": stats.n_waiting})
@@ -202,36 +205,36 @@ def _known_cards(service: Service, names: list[str]) -> dict[str, ModelCard]:
     return known
 
 
-def _remaining_s(one: ModelStats) -> float | None:
+def _remaining_s(model: ModelStats) -> float | None:
     """Return when an unused model expires; None: never."""
-    if one.is_pinned or one.keep_alive_s < 0:
+    if model.is_pinned or model.keep_alive_s < 0:
         return None
-    return one.keep_alive_s if one.expires_s is None else one.expires_s
+    return model.keep_alive_s if model.expires_s is None else model.expires_s
 
 
 def _loaded_value(
-    one: ModelStats, card: ModelCard | None, metrics: ModelMetrics | None
+    model: ModelStats, card: ModelCard | None, metrics: ModelMetrics | None
 ) -> dict[str, Any]:
     value: dict[str, Any] = {
-        **name_fields(one.name),
-        "size": one.host_bytes + one.device_bytes,
-        "digest": card.digest if card else one.digest,
+        **name_fields(model.name),
+        "size": model.host_bytes + model.device_bytes,
+        "digest": card.digest if card else model.digest,
         "details": details_value(card.details) if card else {},
-        "expires_at": expires_at(_remaining_s(one)),
-        "size_vram": one.device_bytes,
-        "context_length": one.n_ctx_tokens,
-        "state": one.state,
-        "placed": one.placed,
-        "parallel": one.n_parallel,
-        "running": one.n_running,
-        "queue_depth": one.n_waiting,
+        "expires_at": expires_at(_remaining_s(model)),
+        "size_vram": model.device_bytes,
+        "context_length": model.n_ctx_tokens,
+        "state": model.state,
+        "placed": model.placed,
+        "parallel": model.n_parallel,
+        "running": model.n_running,
+        "queue_depth": model.n_waiting,
     }
-    if one.tuned_from:
-        value |= {"tuned_from": one.tuned_from, "computed_by": one.digest}
-    if one.fallback:
-        value["fallback"] = one.fallback
+    if model.tuned_from:
+        value |= {"tuned_from": model.tuned_from, "computed_by": model.digest}
+    if model.fallback:
+        value["fallback"] = model.fallback
     if metrics is not None:
-        value["tokens_per_second"] = round(_tokens_per_s(one, metrics), 1)
+        value["tokens_per_second"] = round(_tokens_per_s(model, metrics), 1)
         value["cache"] = {
             "used_tokens": metrics.cells_used,
             "shared_tokens": metrics.cells_shared,
@@ -241,7 +244,7 @@ def _loaded_value(
     return value
 
 
-def _tokens_per_s(one: ModelStats, metrics: ModelMetrics) -> float:
+def _tokens_per_s(model: ModelStats, metrics: ModelMetrics) -> float:
     """Return the tokens per second of all running answers, from the mean interval."""
     mean_s = metrics.between_tokens_s.mean
-    return one.n_running / mean_s if mean_s else 0.0
+    return model.n_running / mean_s if mean_s else 0.0

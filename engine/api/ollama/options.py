@@ -116,13 +116,13 @@ def _float(value: float) -> float:
 def _stop_texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise _wrong_type("stop", "type array")
-    if not all(isinstance(one, str) for one in value):
+    if not all(isinstance(text, str) for text in value):
         raise _wrong_type("stop", "an array of strings")
-    return tuple(one for one in value if one)
+    return tuple(text for text in value if text)
 
 
-def _wrong_type(name: str, wanted: str) -> ApiError:
-    return ApiError(500, f'option "{name}" must be of {wanted}')
+def _wrong_type(name: str, expected: str) -> ApiError:
+    return ApiError(500, f'option "{name}" must be of {expected}')
 
 
 def _clamp(least: float, most: float) -> Callable[[Any], Any]:

@@ -146,21 +146,24 @@ class AnswerBody(OllamaBody):
 
 
 def chat_request(
-    asked: ModelRequest, body: AnswerBody, messages: tuple[Message, ...], think: Think | None
+    model_request: ModelRequest,
+    body: AnswerBody,
+    messages: tuple[Message, ...],
+    think: Think | None,
 ) -> ChatRequest:
     return ChatRequest(
-        asked.spec,
+        model_request.spec,
         messages,
-        asked.options.params,
-        asked.priority,
+        model_request.options.params,
+        model_request.priority,
         constraint=read_format(body.format),
         think=think,
         n_logprobs=body.top_logprobs if body.logprobs else None,
-        drafts=asked.options.drafts,
+        drafts=model_request.options.drafts,
         reserves_answer=False,
         truncates=body.truncate,
         shifts=body.shift,
-        n_keep_tokens=asked.options.n_keep_tokens,
+        n_keep_tokens=model_request.options.n_keep_tokens,
         defaults=default_sampling(),
     )
 
@@ -173,8 +176,8 @@ def read_format(value: Any) -> Constraint | None:
     if isinstance(value, dict):
         return Constraint("json_schema", json.dumps(value))
     shown = json.dumps(json.dumps(value, ensure_ascii=False), ensure_ascii=False)
-    wanted = 'expected "json" or a valid JSON Schema object'
-    raise ApiError(500, f"invalid format: {shown}; {wanted}")
+    expected = 'expected "json" or a valid JSON Schema object'
+    raise ApiError(500, f"invalid format: {shown}; {expected}")
 
 
 _THINK_LEVELS: Mapping[str, Think] = {
@@ -207,13 +210,17 @@ def _parse_think(value: Any) -> Think | None:
     return _THINK_LEVELS[value]
 
 
-async def capabilities_of(asked: ModelRequest) -> frozenset[str]:
+async def capabilities_of(model_request: ModelRequest) -> frozenset[str]:
     """Return some of completion, tools, insert, vision, embedding, thinking."""
-    return frozenset(await asyncio.to_thread(model_capabilities, asked.service.finder, asked.facts))
+    return frozenset(
+        await asyncio.to_thread(
+            model_capabilities, model_request.service.finder, model_request.facts
+        )
+    )
 
 
 def require_capability(
-    asked: ModelRequest, abilities: frozenset[str], ability: str, verb: str = ""
+    model_request: ModelRequest, abilities: frozenset[str], ability: str, verb: str = ""
 ) -> None:
     """Check a capability that a request needs.
 
@@ -224,8 +231,8 @@ def require_capability(
     if ability in abilities:
         return
     if verb:
-        raise ApiError(400, f'"{asked.model}" does not support {verb}')
-    raise ApiError(400, f"{full_name(asked.spec.ref)} does not support {ability}")
+        raise ApiError(400, f'"{model_request.model}" does not support {verb}')
+    raise ApiError(400, f"{full_name(model_request.spec.ref)} does not support {ability}")
 
 
 def _parsed_arguments(value: Any) -> Any:
@@ -259,7 +266,8 @@ class MessageBody(Body):
 
     def message(self) -> Message:
         calls = (
-            ToolCall(one.function.name, one.function.arguments, one.id) for one in self.tool_calls
+            ToolCall(call.function.name, call.function.arguments, call.id)
+            for call in self.tool_calls
         )
         return Message(
             self.role.lower(),
@@ -294,7 +302,7 @@ def message_value(chunk: Chunk, call_numbers: Iterator[int]) -> dict[str, Any]:
         value["thinking"] = chunk.reasoning
     if chunk.tool_calls:
         value["tool_calls"] = [
-            _tool_call_value(one, next(call_numbers)) for one in chunk.tool_calls
+            _tool_call_value(call, next(call_numbers)) for call in chunk.tool_calls
         ]
     return value
 

@@ -180,9 +180,9 @@ class CreateBody(NamedModelBody):
 
     def recipe(self) -> ModelRecipe:
         name = self.model or self.name
-        for one in (name, self.base) if self.base else (name,):
+        for ref in (name, self.base) if self.base else (name,):
             try:
-                parse_name(one)
+                parse_name(ref)
             except InvalidName:
                 raise ApiError(400, "invalid model name") from None
         return ModelRecipe(
@@ -194,7 +194,7 @@ class CreateBody(NamedModelBody):
             system=self.system,
             licenses=tuple(filter(None, self.license)),
             parameters=self.parameters,
-            messages=tuple(Message(one.role, one.content) for one in self.messages),
+            messages=tuple(Message(message.role, message.content) for message in self.messages),
             quantize=self.quantize or self.quantization,
             renderer=self.renderer,
             parser=self.parser,

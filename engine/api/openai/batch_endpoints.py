@@ -54,8 +54,8 @@ def _limit(text: str | None, usual: int, most: int) -> int:
     if not text:
         return usual
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:10]) <= most:
-        said = f"Invalid value for 'limit': expected an integer from 1 to {most}."
-        raise InvalidValue(said, "limit")
+        message = f"Invalid value for 'limit': expected an integer from 1 to {most}."
+        raise InvalidValue(message, "limit")
     return int(text)
 
 
@@ -101,8 +101,8 @@ async def read_upload(request: Request, write: Callable[[bytes], object]) -> Upl
         raise ApiError(400, f"the form cannot be read: {error}") from None
     await asyncio.to_thread(write, reader.take_buffer())
     if reader.filename is None:
-        said = f"Missing required parameter: '{_FILE_PART}'."
-        raise InvalidValue(said, _FILE_PART, "missing_required_parameter")
+        message = f"Missing required parameter: '{_FILE_PART}'."
+        raise InvalidValue(message, _FILE_PART, "missing_required_parameter")
     return UploadForm(reader.fields, reader.filename, reader.size_bytes)
 
 
@@ -201,7 +201,7 @@ async def upload_file(request: Request) -> Response:
 def _new_file_record(file_id: str, form: UploadForm) -> FileRecord:
     purpose = form.fields.get("purpose", "")
     if purpose not in PURPOSES:
-        known = ", ".join(f"'{one}'" for one in PURPOSES)
+        known = ", ".join(f"'{supported}'" for supported in PURPOSES)
         raise InvalidValue(
             f"Invalid value for 'purpose': '{purpose[:80]}'. Supported values are: {known}.",
             "purpose",
@@ -237,7 +237,7 @@ async def list_files(request: Request) -> Response:
     """Handle GET /v1/files: the newest first."""
     files = await asyncio.to_thread(file_store_of(request).list)
     purpose = request.query_params.get("purpose")
-    values = [one.value() for one in files if purpose in (None, "", one.purpose)]
+    values = [file.value() for file in files if purpose in (None, "", file.purpose)]
     if request.query_params.get("order") == "asc":
         values.reverse()
     return json_response(
@@ -281,7 +281,7 @@ def batch_runner_of(request: HTTPConnection) -> BatchRunner:
 
 def _known_endpoint(endpoint: str) -> str:
     if endpoint not in BATCH_ENDPOINTS:
-        known = ", ".join(f"'{one}'" for one in BATCH_ENDPOINTS)
+        known = ", ".join(f"'{supported}'" for supported in BATCH_ENDPOINTS)
         raise refused(f"'{shown(endpoint)}'. Supported values are: {known}.")
     return endpoint
 
@@ -335,18 +335,18 @@ async def create_batch(request: Request) -> Response:
     record = body.record()
     file = await asyncio.to_thread(batches.files.find, record.input_file_id)
     if file is None:
-        said = f"there is no file '{record.input_file_id[:80]}'."
-        raise invalid_value("input_file_id", said, "invalid_file")
+        why = f"there is no file '{record.input_file_id[:80]}'."
+        raise invalid_value("input_file_id", why, "invalid_file")
     if file.purpose != "batch":
-        said = f"its purpose is '{file.purpose}', not 'batch'."
-        raise invalid_value("input_file_id", said, "invalid_file_purpose")
+        why = f"its purpose is '{file.purpose}', not 'batch'."
+        raise invalid_value("input_file_id", why, "invalid_file_purpose")
     await batches.create(record, batches.files.data_path(file.id))
     return json_response(record.value())
 
 
 async def list_batches(request: Request) -> Response:
     """Handle GET /v1/batches: the newest first."""
-    values = [one.value() for one in await batch_runner_of(request).list()]
+    values = [batch.value() for batch in await batch_runner_of(request).list()]
     return json_response(
         list_page(values, request.query_params, BATCHES_PER_PAGE, MAX_BATCHES_LISTED)
     )

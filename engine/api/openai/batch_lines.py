@@ -60,7 +60,9 @@ class InvalidBatchFile(EngineError):
     def __init__(self, path: str, faults: Sequence[LineFault]) -> None:
         self.path = path
         self.faults = tuple(faults)
-        super().__init__("\n".join(f"{path}:{one.line}: {one.message}" for one in self.faults))
+        super().__init__(
+            "\n".join(f"{path}:{fault.line}: {fault.message}" for fault in self.faults)
+        )
 
 
 def check_lines(path: Path, urls: Sequence[str]) -> int:
@@ -76,8 +78,8 @@ def check_lines(path: Path, urls: Sequence[str]) -> int:
     for number, text in _numbered_lines(path):
         found = _parse_line(number, text, urls)
         if isinstance(found, BatchLine) and found.custom_id in seen:
-            said = f"the custom_id '{shown(found.custom_id)}' stands on line "
-            found = LineFault(number, "duplicate_custom_id", f"{said}{seen[found.custom_id]} too",
+            start = f"the custom_id '{shown(found.custom_id)}' stands on line "
+            found = LineFault(number, "duplicate_custom_id", f"{start}{seen[found.custom_id]} too",
                           "custom_id")  # fmt: skip
         if isinstance(found, LineFault):
             faults.append(found)
@@ -115,23 +117,23 @@ def _parse_line(number: int, text: bytes, urls: Sequence[str]) -> BatchLine | Li
         return LineFault(number, "invalid_json_line", error.message)
     custom_id, url, body = value.get("custom_id"), value.get("url"), value.get("body")
     if not isinstance(custom_id, str) or not custom_id:
-        said = "the `custom_id` must be a text that says which request this is"
-        return LineFault(number, "missing_required_parameter", said, "custom_id")
+        message = "the `custom_id` must be a text that says which request this is"
+        return LineFault(number, "missing_required_parameter", message, "custom_id")
     if value.get("method", "POST") != "POST":
         return LineFault(number, "invalid_method", "the `method` must be POST", "method")
     if urls and url not in urls:
         known = ", ".join(urls)
-        said = f"the `url` must be {known}, not {shown(json.dumps(url))}"
-        return LineFault(number, "invalid_url", said, "url")
+        message = f"the `url` must be {known}, not {shown(json.dumps(url))}"
+        return LineFault(number, "invalid_url", message, "url")
     if not isinstance(body, dict):
         return LineFault(
             number, "missing_required_parameter", "the `body` must be an object", "body"
         )
-    asked = lower_case_keys(body)
-    if not isinstance(asked.get("model"), str) or not asked["model"]:
-        said = "the `body` must name a `model`"
-        return LineFault(number, "missing_required_parameter", said, "body.model")
-    return BatchLine(number, custom_id, str(url), asked)
+    body_fields = lower_case_keys(body)
+    if not isinstance(body_fields.get("model"), str) or not body_fields["model"]:
+        message = "the `body` must name a `model`"
+        return LineFault(number, "missing_required_parameter", message, "body.model")
+    return BatchLine(number, custom_id, str(url), body_fields)
 
 
 def answer_result(line: BatchLine, body: Mapping[str, Any]) -> bytes:
@@ -186,8 +188,8 @@ def recover_results(path: Path) -> dict[str, bool]:
                 break
             result = _parse_result(text)
             if result is None:
-                said = "this line is no result of a batch; write the results to another file"
-                raise InvalidBatchFile(path.name, [LineFault(number, "not_a_result", said)])
+                message = "this line is no result of a batch; write the results to another file"
+                raise InvalidBatchFile(path.name, [LineFault(number, "not_a_result", message)])
             whole += len(text)
             if result:
                 done[str(result["custom_id"])] = is_answer(result)
@@ -298,7 +300,7 @@ async def run_lines(
             while not coming.empty():
                 written.append(coming.get_nowait())
             n_running -= written.count(None)
-            new = [one for one in written if one is not None]
+            new = [line for line in written if line is not None]
             if new:
                 # One flush for all that came meanwhile.
                 await asyncio.to_thread(_append, results, b"".join(text for text, _ in new))

@@ -200,7 +200,7 @@ class _RecordFolder(Generic[_Record]):
 
     def _parse(self, value: Mapping[str, Any]) -> _Record | None:
         try:
-            lists = {name: tuple(one) for name, one in value.items() if isinstance(one, list)}
+            lists = {name: tuple(entry) for name, entry in value.items() if isinstance(entry, list)}
             record: _Record = self._kind(**{**value, **lists})
         except TypeError:  # missing, or written by another version
             return None
@@ -373,10 +373,14 @@ def _total_usage(usages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for usage in usages:
         n_in += usage.get("input_tokens", usage.get("prompt_tokens", 0))
         n_out += usage.get("output_tokens", usage.get("completion_tokens", 0))
-        read = usage.get("input_tokens_details") or usage.get("prompt_tokens_details") or {}
-        said = usage.get("output_tokens_details") or usage.get("completion_tokens_details") or {}
-        n_cached += read.get("cached_tokens", 0)
-        n_reasoning += said.get("reasoning_tokens", 0)
+        input_details = (
+            usage.get("input_tokens_details") or usage.get("prompt_tokens_details") or {}
+        )
+        output_details = (
+            usage.get("output_tokens_details") or usage.get("completion_tokens_details") or {}
+        )
+        n_cached += input_details.get("cached_tokens", 0)
+        n_reasoning += output_details.get("reasoning_tokens", 0)
     return {
         "input_tokens": n_in,
         "input_tokens_details": {"cached_tokens": n_cached},
@@ -444,7 +448,10 @@ class BatchRunner:
     async def list(self) -> list[BatchRecord]:
         """Return every batch in its current state, the newest first."""
         listed = await asyncio.to_thread(self.batches.list)
-        return [self._running[one.id].record if one.id in self._running else one for one in listed]
+        return [
+            self._running[record.id].record if record.id in self._running else record
+            for record in listed
+        ]
 
     async def cancel(self, batch_id: str) -> BatchRecord | None:
         """Cancel a batch of this process; None: it is none. Its results so far stay."""
@@ -480,7 +487,7 @@ class BatchRunner:
         try:
             await self._run_once(run)
         except InvalidBatchFile as error:
-            faults = tuple(asdict(one) for one in error.faults)
+            faults = tuple(asdict(fault) for fault in error.faults)
             return await self._failed(run, faults)
         except EngineError as error:
             log.warning("%s waits: %s", run.record.id, error)

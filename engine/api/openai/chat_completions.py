@@ -178,7 +178,7 @@ def usage_value(replies: Sequence[Reply], n_choices: int) -> dict[str, Any]:
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.prompt_reused_tokens},
         "completion_tokens_details": {
-            "reasoning_tokens": sum(one.n_reasoning_tokens for one in replies),
+            "reasoning_tokens": sum(reply.n_reasoning_tokens for reply in replies),
             "accepted_prediction_tokens": usage.accepted_tokens,
             "rejected_prediction_tokens": usage.drafted_tokens - usage.accepted_tokens,
         },
@@ -190,18 +190,18 @@ def _total_usage(replies: Sequence[Reply], n_choices: int) -> Usage:
     prompts = [reply.usage for reply in replies[::n_choices]]
     every = [reply.usage for reply in replies]
     return Usage(
-        prompt_tokens=sum(one.prompt_tokens for one in prompts),
-        prompt_reused_tokens=sum(one.prompt_reused_tokens for one in prompts),
-        completion_tokens=sum(one.completion_tokens for one in every),
-        accepted_tokens=sum(one.accepted_tokens for one in every),
-        drafted_tokens=sum(one.drafted_tokens for one in every),
-        queue_s=max((one.queue_s for one in every), default=0.0),
+        prompt_tokens=sum(usage.prompt_tokens for usage in prompts),
+        prompt_reused_tokens=sum(usage.prompt_reused_tokens for usage in prompts),
+        completion_tokens=sum(usage.completion_tokens for usage in every),
+        accepted_tokens=sum(usage.accepted_tokens for usage in every),
+        drafted_tokens=sum(usage.drafted_tokens for usage in every),
+        queue_s=max((usage.queue_s for usage in every), default=0.0),
     )
 
 
 def truncation_fields(replies: Iterable[Reply]) -> dict[str, Any]:
     """Return fields for a truncated prompt with its original length; none without one."""
-    originals = [one.prompt_tokens_original for one in replies]
+    originals = [reply.prompt_tokens_original for reply in replies]
     cut = [n for n in originals if n is not None]
     return {"truncated": True, "prompt_tokens_original": max(cut)} if cut else {}
 
@@ -210,15 +210,15 @@ def logprob_values(logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
     """Return log probabilities token by token, for chat completions and Responses."""
     return [
         {
-            "token": one.token,
-            "bytes": list(one.raw),
-            "logprob": one.logprob,
+            "token": logprob.token,
+            "bytes": list(logprob.raw),
+            "logprob": logprob.logprob,
             "top_logprobs": [
                 {"token": text, "bytes": list(raw), "logprob": value}
-                for text, value, raw in one.top
+                for text, value, raw in logprob.top
             ],
         }
-        for one in logprobs
+        for logprob in logprobs
     ]
 
 
@@ -331,7 +331,7 @@ def read_chat(fields: Mapping[str, Any], caller: ApiCaller) -> ChatCall:
     choice, tools = body.offered_tools()
     request = ChatRequest(
         body.spec("chat"),
-        with_tool_names(one.message() for one in body.messages),
+        with_tool_names(message.message() for message in body.messages),
         body.sampling(body.max_completion_tokens or body.max_tokens),
         priority=caller.priority,
         tools=tools,
@@ -438,7 +438,7 @@ def _prompts(value: Any) -> tuple[Prompt, ...]:
     if isinstance(value, str):
         return (value,)
     if isinstance(value, list):
-        if all(isinstance(one, str) for one in value):
+        if all(isinstance(item, str) for item in value):
             return tuple(value)
         rows = value if isinstance(value[0], list) else [value]
         if all(isinstance(row, list) and row and _are_tokens(row) for row in rows):
@@ -450,7 +450,7 @@ def _prompts(value: Any) -> tuple[Prompt, ...]:
 
 
 def _are_tokens(values: list[Any]) -> bool:
-    return all(type(one) is int and 0 <= one < 2**31 for one in values)
+    return all(type(value) is int and 0 <= value < 2**31 for value in values)
 
 
 Prompts = Annotated[tuple[Prompt, ...], PlainValidator(_prompts)]
@@ -511,13 +511,13 @@ def _with_prompt(request: ChatRequest, prompt: Prompt) -> ChatRequest:
 def _completion_logprobs_value(logprobs: Sequence[TokenLogprob], start: int) -> Body:
     """Return log probabilities column by column; `start` is the first token's offset."""
     offsets, at = [], start
-    for one in logprobs:
+    for logprob in logprobs:
         offsets.append(at)
-        at += len(one.token)
+        at += len(logprob.token)
     return {
-        "tokens": [one.token for one in logprobs],
-        "token_logprobs": [one.logprob for one in logprobs],
-        "top_logprobs": [{text: value for text, value, _ in one.top} for one in logprobs],
+        "tokens": [logprob.token for logprob in logprobs],
+        "token_logprobs": [logprob.logprob for logprob in logprobs],
+        "top_logprobs": [{text: value for text, value, _ in logprob.top} for logprob in logprobs],
         "text_offset": offsets,
     }
 
@@ -549,5 +549,5 @@ class _CompletionStreamWriter(_ChoicesStreamWriter):
         finish: str | None = None,
     ) -> bytes:
         value = _completion_logprobs_value(logprobs, self._n_chars[index]) if logprobs else None
-        self._n_chars[index] += sum(len(one.token) for one in logprobs)
+        self._n_chars[index] += sum(len(logprob.token) for logprob in logprobs)
         return self._event(index, {"text": text}, value, finish)

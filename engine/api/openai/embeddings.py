@@ -67,7 +67,8 @@ async def run_embedding(pool: LocalPool, call: EmbeddingCall, caller: ApiCaller)
     spec = call.request.model
     with openai_errors():
         texts = [
-            one if isinstance(one, str) else await pool.detokenise(spec, one) for one in call.inputs
+            prompt if isinstance(prompt, str) else await pool.detokenise(spec, prompt)
+            for prompt in call.inputs
         ]
         return await pool.embed(replace(call.request, texts=tuple(texts)), waits=caller.waits)
 
@@ -75,7 +76,9 @@ async def run_embedding(pool: LocalPool, call: EmbeddingCall, caller: ApiCaller)
 def embedding_body(call: EmbeddingCall, reply: EmbedReply) -> bytes:
     """Return the vectors as JSON. Slow for many floats: not for the event loop."""
     # One by one: `json.dumps` holds the GIL until a value is complete.
-    rows = b",".join(_embedding_value(call.encoding, *one) for one in enumerate(reply.vectors))
+    rows = b",".join(
+        _embedding_value(call.encoding, *numbered) for numbered in enumerate(reply.vectors)
+    )
     usage = {
         "prompt_tokens": reply.usage.prompt_tokens,
         "total_tokens": reply.usage.prompt_tokens,

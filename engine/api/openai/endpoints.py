@@ -97,7 +97,7 @@ class GenerationStream:
         self, call: GenerationCall, answers: list[Answer], index: int, piece: Chunk | Reply
     ) -> Iterator[bytes]:
         if self._stream_writer is None:
-            if any(one.prompt_tokens_original is not None for one in answers):
+            if any(answer.prompt_tokens_original is not None for answer in answers):
                 self._headers["Warning"] = TRUNCATION_WARNING
             self._stream_writer = call.stream_writer(Stamp.new(call.prefix))
             yield from self._stream_writer.begin()
@@ -116,7 +116,8 @@ async def _submitted(
     A full queue refuses the call as a whole: only its first request can be refused.
     """
     answers = [
-        pool.chat(one, waits=caller.waits or number > 0) for number, one in enumerate(call.requests)
+        pool.chat(request, waits=caller.waits or number > 0)
+        for number, request in enumerate(call.requests)
     ]
     try:
         yield answers
@@ -142,7 +143,7 @@ async def _merged_chunks(answers: list[Answer]) -> AsyncGenerator[tuple[int, Chu
         except BaseException as error:  # a pool that closes cancels its answers: pass it on
             coming.put_nowait((index, error))
 
-    feeders = [asyncio.create_task(feed(*one)) for one in enumerate(answers)]
+    feeders = [asyncio.create_task(feed(*numbered)) for numbered in enumerate(answers)]
     try:
         n_left = len(answers)
         while n_left:
@@ -160,7 +161,7 @@ async def _with_echoed_texts(pool: LocalPool, call: GenerationCall) -> Generatio
     if not isinstance(call, CompletionCall) or not call.echoes:
         return call
     prompts = call.requests[:: call.n_choices]
-    texts = [await _prompt_text(pool, one) for one in prompts]
+    texts = [await _prompt_text(pool, prompt) for prompt in prompts]
     return replace(call, echoed=tuple(texts))
 
 
@@ -192,7 +193,7 @@ def generation_handler(read: CallReader) -> Callable[[Request], Awaitable[Respon
             stream = GenerationStream(service.pool, call, caller)
             return await sse_response(request, stream.events(), stream.fail, stream.headers)
         value, replies = await while_connected(request, run_call(service.pool, call, caller))
-        is_truncated = any(one.prompt_tokens_original is not None for one in replies)
+        is_truncated = any(reply.prompt_tokens_original is not None for reply in replies)
         headers = {"Warning": TRUNCATION_WARNING} if is_truncated else None
         with openai_errors():
             return json_response(value, headers=headers)
@@ -252,7 +253,7 @@ async def list_models(request: Request) -> Response:
     if is_anthropic_client(request):
         return json_response(model_list_value(listed))
     return json_response(
-        {"object": "list", "data": [_model_object(one.name, one) for one in listed]}
+        {"object": "list", "data": [_model_object(card.name, card) for card in listed]}
     )
 
 

@@ -61,7 +61,8 @@ class _RefusalPart(OpenAIBody):
 class _ChatImage(OpenAIBody):
     type: Literal["image_url"]
     image_url: Annotated[
-        _ImageUrl, BeforeValidator(lambda it: {"url": it} if isinstance(it, str) else it)
+        _ImageUrl,
+        BeforeValidator(lambda value: {"url": value} if isinstance(value, str) else value),
     ]
 
 
@@ -138,7 +139,8 @@ class ChatMessage(OpenAIBody):
         text, images = text_and_images(self.content)
         role = _ROLES.get(self.role, self.role)
         calls = (
-            ToolCall(one.function.name, one.function.arguments, one.id) for one in self.tool_calls
+            ToolCall(call.function.name, call.function.arguments, call.id)
+            for call in self.tool_calls
         )
         return Message(
             role,
@@ -207,7 +209,7 @@ InputItem = Annotated[
 def input_messages(items: Sequence[InputItem]) -> Iterator[Message]:
     """Yield the items as messages, those of one answer as one message."""
     last: Message | None = None
-    for message in filter(None, (one.message() for one in items)):
+    for message in filter(None, (item.message() for item in items)):
         if last is not None and last.role == message.role == "assistant":
             last = _merged(last, message)
             continue

@@ -287,24 +287,24 @@ class ToolsBody(SamplingBody):
         choice: str = found.type
         if found.allowed_tools is not None:
             choice, names = found.allowed_tools.mode, set[str]()
-            for one in found.allowed_tools.tools:
-                _check_offered(one.function.name, tools)
-                names.add(one.function.name)
+            for allowed in found.allowed_tools.tools:
+                _check_offered(allowed.function.name, tools)
+                names.add(allowed.function.name)
             tools = tuple(tool for tool in tools if tool.name in names)
         if choice == "required" and not tools:
-            said = "a tool must be called ('required'), but none is offered."
-            raise InvalidValue(said, "tool_choice")
+            message = "a tool must be called ('required'), but none is offered."
+            raise InvalidValue(message, "tool_choice")
         return choice, tools
 
     def _tools(self) -> Iterator[Tool]:
         for outer in self.tools:
             for tool in (outer, *outer.tools):
-                if (one := tool.function) is not None:
-                    yield Tool(one.name, one.description, one.parameters)
+                if (function := tool.function) is not None:
+                    yield Tool(function.name, function.description, function.parameters)
 
 
 def _check_offered(name: str, tools: tuple[Tool, ...]) -> None:
     if all(tool.name != name for tool in tools):
         known = ", ".join(f"'{tool.name}'" for tool in tools) or "none"
-        said = f"the tool '{shown(name)}' must be called, but is not offered. Known: {known}."
-        raise InvalidValue(said, "tool_choice.name")
+        message = f"the tool '{shown(name)}' must be called, but is not offered. Known: {known}."
+        raise InvalidValue(message, "tool_choice.name")

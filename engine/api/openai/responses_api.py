@@ -130,8 +130,8 @@ def output_items(context: ResponseContext, reply: Reply) -> list[Body]:
         status = "incomplete" if is_incomplete(reply) else "completed"
         logprobs = logprob_values(reply.logprobs) if context.wants_logprobs else []
         items.append(message_item(new_id("msg_"), [text_part(reply.text, logprobs)], status))
-    for one in calls:
-        items.append(call_item(new_id("fc_"), one.id, one.name, arguments_text(one)))
+    for call in calls:
+        items.append(call_item(new_id("fc_"), call.id, call.name, arguments_text(call)))
     return items
 
 
@@ -222,15 +222,19 @@ class _ResponseStreamWriter(CallStreamWriter):
 
     def fail(self, error: Exception) -> bytes:
         # The event of Responses, then that of the other endpoints.
-        said = as_openai_error(error)
+        openai_error = as_openai_error(error)
         failed = {
             **self._response(None),
             "status": "failed",
-            "error": {"code": said.code or "server_error", "message": said.message},
+            "error": {"code": openai_error.code or "server_error", "message": openai_error.message},
         }
-        last = {"code": said.code, "message": said.message, "param": said.param}
+        last = {
+            "code": openai_error.code,
+            "message": openai_error.message,
+            "param": openai_error.param,
+        }
         return self._event("response.failed", response=failed) + self._event(
-            "error", **last, **openai_error_body(said)
+            "error", **last, **openai_error_body(openai_error)
         )
 
     def _add(self, kind: ItemKind, text: str, logprobs: list[Body]) -> Iterator[bytes]:
@@ -296,10 +300,10 @@ class _ResponseStreamWriter(CallStreamWriter):
         self._items.append(item)
         return written
 
-    def _of_item(self, name: str, item: _OpenItem, /, **more: Any) -> bytes:
+    def _of_item(self, name: str, item: _OpenItem, /, **fields: Any) -> bytes:
         part = "summary_index" if item.kind == "reasoning" else "content_index"
         return self._event(
-            name, item_id=item.id, output_index=len(self._items), **{part: 0}, **more
+            name, item_id=item.id, output_index=len(self._items), **{part: 0}, **fields
         )
 
     def _response(self, reply: Reply | None) -> Body:
