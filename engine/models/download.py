@@ -330,18 +330,16 @@ class BlobDownload:
         self,
         connection: TransferClient,
         store: ModelStore,
-        wanted: WantedBlob,
+        blob: WantedBlob,
         report: ReportProgress,
     ) -> None:
-        self.wanted = wanted
+        self.wanted = blob
         self._connection = connection
         self._store = store
         self._report = report
-        self._place = wanted.place(store)
+        self._place = blob.place(store)
         self._what = f"downloading {self._place.name}"
-        self._partial = PartialBlob(
-            self._place, wanted.size_bytes, connection.options.min_part_bytes
-        )
+        self._partial = PartialBlob(self._place, blob.size_bytes, connection.options.min_part_bytes)
         self._in_one_piece = False
 
     def missing_bytes(self) -> int:

@@ -86,23 +86,24 @@ def add_gguf_files(
     files: Mapping[str, RecipeFile],
     report: ReportProgress,
     *,
-    wanted: str,
+    expected_type: str,
     source: str = "",
 ) -> None:
     """Add GGUF files as layers of the type that their headers name.
 
-    `wanted`: the type that they should have, a model (with its projector) or an adapter; `source`:
-    the name of the model that they come from. RecipeRefused says what is wrong with a file.
+    `expected_type`: the type that they should have, a model (with its projector) or an adapter;
+    `source`: the name of the model that they come from. RecipeRefused says what is wrong with a
+    file.
     """
     headers: dict[str, GgufHeader] = {}
     for name in sorted(files):
         report(ProgressLine("parsing GGUF"))
         headers[name] = _read_header(name, _path_of(files[name], draft.store))
     _check_split(headers)
-    for name in sorted(headers, key=lambda one: headers[one].part):
+    for name in sorted(headers, key=lambda key: headers[key].part):
         given, header = files[name], headers[name]
         kind = _layer_type(header)
-        _check_layer_type(name, header, kind, wanted, draft)
+        _check_layer_type(name, header, kind, expected_type, draft)
         if isinstance(given, Path):
             digest, is_new = _copy_to_blob(draft.store, given, report)
             draft.made += [digest] if is_new else []
@@ -111,8 +112,10 @@ def add_gguf_files(
         size_bytes = draft.store.blobs.size_bytes(digest)
         draft.add(ManifestLayer(kind, digest, size_bytes, source), is_new=is_new)
         if kind == manifests.MODEL_TYPE:
-            parts = [one for one in headers.values() if one.n_parts > 1] or [header]
-            whole = join_headers(sorted(parts, key=lambda one: one.part))
+            parts = [
+                part_header for part_header in headers.values() if part_header.n_parts > 1
+            ] or [header]
+            whole = join_headers(sorted(parts, key=lambda part: part.part))
             draft.config = config_of_header(draft.config, whole)
         elif kind == manifests.PROJECTOR_TYPE:
             draft.config = _with_family(draft.config, header.architecture)
@@ -159,9 +162,9 @@ def _layer_type(header: GgufHeader) -> str:
 
 
 def _check_layer_type(
-    name: str, header: GgufHeader, kind: str, wanted: str, draft: ModelDraft
+    name: str, header: GgufHeader, kind: str, expected_type: str, draft: ModelDraft
 ) -> None:
-    if wanted == manifests.ADAPTER_TYPE and kind != wanted:
+    if expected_type == manifests.ADAPTER_TYPE and kind != expected_type:
         raise RecipeRefused(f"{name} is not a LoRA adapter")
     family = draft.config.model_family
     if kind == manifests.ADAPTER_TYPE and family and header.architecture != family:
@@ -172,7 +175,7 @@ def _check_layer_type(
     if (
         kind == manifests.MODEL_TYPE
         and is_first
-        and any(one.media_type == kind for one in draft.layers)
+        and any(layer.media_type == kind for layer in draft.layers)
     ):
         raise RecipeRefused(f"{name} is a second model file; a model has one")
 
@@ -244,7 +247,7 @@ def make_imported_manifest(store: ModelStore, imported: ImportedFiles) -> Manife
     """Write the config's blob and return the manifest; raises ModelBroken with the blob's path."""
     weights = (imported.model, *imported.parts)
     config = config_of_header(
-        ModelConfig(), check_model_files([store.blobs.path(one) for one in weights])
+        ModelConfig(), check_model_files([store.blobs.path(digest) for digest in weights])
     )
     layers = [_layer_of_blob(store, MODEL_TYPE, digest) for digest in weights]
     for digest in imported.projectors:

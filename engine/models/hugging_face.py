@@ -92,12 +92,12 @@ def list_hub_files(repository: str, revision: str | None, options: TransferOptio
         )
     files = tuple(
         HubFile(
-            one.rfilename,
-            hf_hub_url(repository, one.rfilename, revision=info.sha or revision, endpoint=hub),
-            one.size or 0,
-            f"sha256:{one.lfs.sha256}" if one.lfs is not None else "",
+            sibling.rfilename,
+            hf_hub_url(repository, sibling.rfilename, revision=info.sha or revision, endpoint=hub),
+            sibling.size or 0,
+            f"sha256:{sibling.lfs.sha256}" if sibling.lfs is not None else "",
         )
-        for one in info.siblings or ()
+        for sibling in info.siblings or ()
     )
     return HubListing(files, HubAuth(token, hub))
 
@@ -120,10 +120,10 @@ def _hub_errors(
     except errors.HFValidationError as error:
         raise TransferError(f"{where}: {error}") from error
     except errors.HfHubHTTPError as error:
-        status, said = error.response.status_code, error.server_message or ""
+        status, message = error.response.status_code, error.server_message or ""
         if status == 404:
             raise NotPublished(where, _PRIVATE_ADVICE) from error
-        raise TransferRefused(host, status, said) from error
+        raise TransferRefused(host, status, message) from error
     except unreached as error:
         raise HostUnreachable(host, str(error).partition("] ")[2] or str(error)) from error
 
@@ -140,12 +140,12 @@ def is_projector_file(name: str) -> bool:
     return "mmproj" in name.rsplit("/", 1)[-1].lower()
 
 
-def choose_model_files(files: Sequence[HubFile], wanted: str, where: str) -> list[HubFile]:
-    """Choose a model's file as Ollama does: the wanted one, Q4_K_M, or the first.
+def choose_model_files(files: Sequence[HubFile], requested: str, where: str) -> list[HubFile]:
+    """Choose a model's file as Ollama does: the requested one, Q4_K_M, or the first.
 
     Returns all parts of a split model; single files are preferred.
 
-    `wanted` is a quantisation or a file's name, in any case; empty: the default.
+    `requested` is a quantisation or a file's name, in any case; empty: the default.
 
     Raises:
         NoUsableModel: no file fits, with those that there are; or a part is missing.
@@ -155,12 +155,12 @@ def choose_model_files(files: Sequence[HubFile], wanted: str, where: str) -> lis
         raise NoUsableModel(
             where, "there is no GGUF file in it; look for a repository named …-GGUF"
         )
-    fitting = [file for file in models if _fits_request(file.name, wanted)]
+    fitting = [file for file in models if _fits_request(file.name, requested)]
     if not fitting:
-        raise NoUsableModel(where, f"it has no {wanted}; it has {_listed_labels(models)}")
+        raise NoUsableModel(where, f"it has no {requested}; it has {_listed_labels(models)}")
     whole = [file for file in fitting if not _SPLIT_SUFFIX.search(file.name)]
     among = whole or fitting
-    preferred = (one for one in among if quantisation_label(one.name) == PREFERRED_QUANTISATION)
+    preferred = (file for file in among if quantisation_label(file.name) == PREFERRED_QUANTISATION)
     return _all_parts(next(preferred, among[0]), models, where)
 
 
@@ -189,9 +189,14 @@ def choose_projector(files: Sequence[HubFile]) -> HubFile | None:
     return found[0] if found else None
 
 
-def _fits_request(name: str, wanted: str) -> bool:
+def _fits_request(name: str, requested: str) -> bool:
     label, base = quantisation_label(name).lower(), name.rsplit("/", 1)[-1].lower()
-    return not wanted or wanted.lower() in (label, name.lower(), base, base.removesuffix(".gguf"))
+    return not requested or requested.lower() in (
+        label,
+        name.lower(),
+        base,
+        base.removesuffix(".gguf"),
+    )
 
 
 def _listed_labels(files: Sequence[HubFile]) -> str:

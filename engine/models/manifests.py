@@ -101,7 +101,7 @@ def parse_manifest(raw: bytes) -> Manifest:
     has_config = isinstance(config, dict) and bool(config.get("digest"))
     return Manifest(
         _parse_layer(config) if has_config else None,
-        tuple(_parse_layer(one) for one in content["layers"]),
+        tuple(_parse_layer(layer) for layer in content["layers"]),
         raw,
     )
 
@@ -245,7 +245,9 @@ def parse_config(raw: bytes) -> ModelConfig:
     return ModelConfig(
         **{name: str(value.get(name) or "") for name in _TEXT_FIELDS},
         model_families=tuple(map(str, families)) if isinstance(families, list) else (),
-        more={name: one for name, one in value.items() if name not in _KNOWN_FIELDS},
+        more={
+            name: field_value for name, field_value in value.items() if name not in _KNOWN_FIELDS
+        },
     )
 
 
@@ -274,9 +276,9 @@ def _read_messages(blobs: BlobStore, manifest: Manifest) -> tuple[Message, ...]:
         value = _read_json(blobs, layer)
         turns = value if isinstance(value, list) else []
         messages += [
-            Message(str(one.get("role", "")), str(one.get("content", "")))
-            for one in turns
-            if isinstance(one, dict)
+            Message(str(turn.get("role", "")), str(turn.get("content", "")))
+            for turn in turns
+            if isinstance(turn, dict)
         ]
     return tuple(messages)
 

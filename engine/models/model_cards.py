@@ -116,8 +116,8 @@ def describe_model(finder: ModelFinder, ref: str, *, is_verbose: bool = False) -
         if projector and found.projector
         else None,
         tensors=tuple(
-            TensorInfo(one.name, TYPE_NAMES.get(one.kind, f"type {one.kind}"), one.axes)
-            for one in header.tensors
+            TensorInfo(tensor.name, TYPE_NAMES.get(tensor.kind, f"type {tensor.kind}"), tensor.axes)
+            for tensor in header.tensors
         ),
         renderer=own.config.renderer,
         parser=own.config.parser,
@@ -319,7 +319,7 @@ def _header_values(header: GgufHeader, path: Path, is_verbose: bool) -> dict[str
     info["general.parameter_count"] = header.n_weights
     arrays = read_arrays(path) if is_verbose else header.arrays
     for key in header.array_lengths:
-        info[key] = [_json_number(one) for one in arrays.get(key, ())]
+        info[key] = [_json_number(number) for number in arrays.get(key, ())]
     return info
 
 
@@ -342,7 +342,9 @@ def _modelfile_text(found: FoundModel, own: StoredModel) -> str:
         ModelfileCommand("PARAMETER", _parameter_text(value), key)
         for key, value in each_value(found.params)
     ]
-    commands += [ModelfileCommand("MESSAGE", one.content, one.role) for one in own.messages]
+    commands += [
+        ModelfileCommand("MESSAGE", message.content, message.role) for message in own.messages
+    ]
     config = own.config
     for name, value in (("RENDERER", config.renderer), ("PARSER", config.parser),
                         ("REQUIRES", config.requires)):  # fmt: skip
@@ -395,7 +397,7 @@ def with_model_messages(
     turns = tuple(messages)
     if not turns:
         return turns
-    n_system = next((n for n, one in enumerate(turns) if one.role != "system"), len(turns))
+    n_system = next((n for n, turn in enumerate(turns) if turn.role != "system"), len(turns))
     system = (Message("system", facts.system),) if facts.system and not n_system else ()
     own = facts.messages if is_new else ()
     return (*system, *turns[:n_system], *own, *turns[n_system:])

@@ -48,11 +48,11 @@ _POLL_S = 0.2
 
 def parse_format(name: str) -> str:
     """Return a format's canonical name: `q4_K_M` → `Q4_K_M`."""
-    wanted = _FORMAT_ALIASES.get(name.upper(), name.upper())
-    if wanted not in QUANTISATION_FORMATS:
+    canonical = _FORMAT_ALIASES.get(name.upper(), name.upper())
+    if canonical not in QUANTISATION_FORMATS:
         known = ", ".join(QUANTISATION_FORMATS)
         raise RecipeRefused(f"unsupported quantization type {name!r} - supported types are {known}")
-    return wanted
+    return canonical
 
 
 def quantise_to_blob(
@@ -106,17 +106,17 @@ def _run_quantiser(
     order: dict[str, object], target: Path, on_progress: Callable[[int], None]
 ) -> str:
     """Run the quantiser's process; return its error, or an empty text."""
-    with json_subprocess(_QUANTISER_COMMAND, order) as one:
-        while one.process.poll() is None:
+    with json_subprocess(_QUANTISER_COMMAND, order) as quantiser:
+        while quantiser.process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
-                one.process.wait(_POLL_S)
+                quantiser.process.wait(_POLL_S)
             with suppress(FileNotFoundError):
                 on_progress(target.stat().st_size)
-        line = one.lines.readline()
+        line = quantiser.lines.readline()
         if not line:
-            return one.why_it_ended()
+            return quantiser.why_it_ended()
         why = str(json.loads(line)["why"])
-        return f"{why}{one.last_line()}" if why else ""
+        return f"{why}{quantiser.last_line()}" if why else ""
 
 
 _ABSOLUTE_PATH = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
@@ -171,7 +171,7 @@ def _fill_draft(
 ) -> None:
     _add_base(finder, recipe, draft, report)
     if recipe.adapters:
-        add_gguf_files(draft, recipe.adapters, report, wanted=manifests.ADAPTER_TYPE)
+        add_gguf_files(draft, recipe.adapters, report, expected_type=manifests.ADAPTER_TYPE)
     if recipe.quantize:
         _quantise_draft(draft, parse_format(recipe.quantize), report)
     _apply_recipe(draft, recipe)
@@ -235,7 +235,7 @@ def _add_base(
     finder: ModelFinder, recipe: ModelRecipe, draft: ModelDraft, report: ReportProgress
 ) -> None:
     if not recipe.base:
-        add_gguf_files(draft, recipe.files, report, wanted=manifests.MODEL_TYPE)
+        add_gguf_files(draft, recipe.files, report, expected_type=manifests.MODEL_TYPE)
         if not any(layer.media_type == manifests.MODEL_TYPE for layer in draft.layers):
             raise RecipeRefused("no files provided to convert")
         return
@@ -250,7 +250,7 @@ def _add_base(
             draft.config = config_of_header(draft.config, finder.files.header(*found.split))
         return
     files = {path.name: path for path in (*found.weights, found.projector) if path}
-    add_gguf_files(draft, files, report, wanted=manifests.MODEL_TYPE, source=found.name)
+    add_gguf_files(draft, files, report, expected_type=manifests.MODEL_TYPE, source=found.name)
     if found.params:
         draft.add_json(manifests.PARAMS_TYPE, dict(sorted(found.params.items())))
 
@@ -303,7 +303,7 @@ def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:
         draft.drop(manifests.MESSAGES_TYPE)
         draft.add_json(
             manifests.MESSAGES_TYPE,
-            [{"role": one.role, "content": one.content} for one in recipe.messages],
+            [{"role": message.role, "content": message.content} for message in recipe.messages],
         )
     draft.config = replace(
         draft.config,
@@ -316,7 +316,7 @@ def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:
 
 def _apply_parameters(draft: ModelDraft, parameters: Mapping[str, Any]) -> None:
     given = parameters.items()
-    known = {key: _stored_parameter(key, one) for key, one in given if key in PARAMETER_KINDS}
+    known = {key: _stored_parameter(key, value) for key, value in given if key in PARAMETER_KINDS}
     if known:
         params = {**_draft_contents(draft).params, **known}
         draft.drop(manifests.PARAMS_TYPE)

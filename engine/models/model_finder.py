@@ -204,7 +204,7 @@ class ModelFinder:
     def named(self, name: ModelName, ref: str = "") -> FoundModel:
         """Find a model by its name, never by a path; `ref`: the name as the user wrote it."""
         found = self._stored(name) or next(
-            (one for one in self._elsewhere() if parse_name(one.name).key == name.key), None
+            (model for model in self._elsewhere() if parse_name(model.name).key == name.key), None
         )
         if found is None:
             raise ModelNotFound(ref or name.short, self.names())
@@ -241,7 +241,7 @@ class ModelFinder:
 
     def everything(self) -> Iterator[FoundModel]:
         """Yield every model; of equal names, the first counts."""
-        return (one for one in self._everything() if isinstance(one, FoundModel))
+        return (model for model in self._everything() if isinstance(model, FoundModel))
 
     def _everything(self) -> Iterator[FoundModel | ModelBroken]:
         for name in self.store.names():

@@ -67,7 +67,7 @@ class ManifestFiles:
         for path in (self._newer.joinpath(*_newer_parts(name)), self._place(name)):
             if path.is_file():
                 return name, path
-        return next(((one, path) for one, path in self.all() if one.key == name.key), None)
+        return next(((known, path) for known, path in self.all() if known.key == name.key), None)
 
     def read(self, path: Path) -> Manifest:
         """Read a manifest; of a list, the first usable one. FileNotFoundError: it was removed."""
@@ -128,15 +128,17 @@ class ManifestFiles:
         """Return the first usable manifest of a list; None: `raw` is no list."""
         if _MANIFEST_LIST_TYPE.encode() not in raw:
             return None
-        listed = [one for one in json.loads(raw).get("manifests", []) if isinstance(one, dict)]
+        listed = [
+            entry for entry in json.loads(raw).get("manifests", []) if isinstance(entry, dict)
+        ]
         for runner in _USABLE_RUNNERS:
-            for one in listed:
-                if str(one.get("runner") or "").lower() != runner:
+            for entry in listed:
+                if str(entry.get("runner") or "").lower() != runner:
                     continue
-                if isinstance(one.get("layers"), list):
-                    part = json.dumps(one).encode()
+                if isinstance(entry.get("layers"), list):
+                    part = json.dumps(entry).encode()
                 else:
-                    part = self._blobs.path(str(one.get("digest"))).read_bytes()
+                    part = self._blobs.path(str(entry.get("digest"))).read_bytes()
                 chosen = parse_manifest(part)
                 return Manifest(chosen.config, chosen.layers, raw)
         raise ValueError("it has no part for llama.cpp, only for other engines")
@@ -307,21 +309,21 @@ class ModelStore:
             if digests is not None:
                 return self._remove_unnamed(digests, keep)
             self.blobs.sweep()
-            old = [one for one in self.blobs.digests() if self._age_s(one) >= min_age_s]
+            old = [digest for digest in self.blobs.digests() if self._age_s(digest) >= min_age_s]
             return self._remove_unnamed(old, keep)
 
     def check(self, name: ModelName | None = None) -> list[BlobFault]:
         """Verify every blob, or those of one model, and return the faults."""
         users = self._users()
         if name is None:
-            digests = {one: users[one] for one in users}
-            digests |= {one: users.get(one, ()) for one in self.blobs.digests()}
+            digests = {digest: users[digest] for digest in users}
+            digests |= {digest: users.get(digest, ()) for digest in self.blobs.digests()}
         else:
             manifest = self.manifest(name)
             if manifest is None:
                 raise self._unknown(name)
             named = (f"sha256:{digest_hex(layer.digest)}" for layer in manifest.blobs)
-            digests = {one: users.get(one, ()) for one in named}
+            digests = {digest: users.get(digest, ()) for digest in named}
         faults = (self._fault(digest, names) for digest, names in digests.items())
         return [fault for fault in faults if fault is not None]
 
@@ -332,20 +334,20 @@ class ModelStore:
     # Parts
 
     def _unknown(self, name: ModelName) -> ModelNotFound:
-        return ModelNotFound(name.short, [one.short for one in self.names()])
+        return ModelNotFound(name.short, [known.short for known in self.names()])
 
     def _with_known_case(self, name: ModelName) -> ModelName:
         """Return a new name with the case of other tags of the same model."""
         for known in self.names():
             ours, theirs = name.parts, known.parts
-            if [one.lower() for one in ours[:3]] == [one.lower() for one in theirs[:3]]:
+            if [part.lower() for part in ours[:3]] == [part.lower() for part in theirs[:3]]:
                 return ModelName(known.host, known.namespace, known.model, name.tag)
         return name
 
     def _users(self) -> dict[str, tuple[str, ...]]:
         """Return the models that need each blob."""
         users: dict[str, tuple[str, ...]] = {}
-        for name, path in sorted(self._manifests.all(), key=lambda one: one[0].full):
+        for name, path in sorted(self._manifests.all(), key=lambda pair: pair[0].full):
             with suppress(FileNotFoundError, ManifestBroken, BadDigest):
                 for layer in self._manifests.read(path).blobs:
                     digest = f"sha256:{digest_hex(layer.digest)}"
@@ -356,7 +358,9 @@ class ModelStore:
     def _remove_unnamed(self, digests: Iterable[str], keep: Collection[str]) -> list[str]:
         try:
             named = {
-                one for _, path in self._manifests.all() for one in self._manifests.digests(path)
+                digest
+                for _, path in self._manifests.all()
+                for digest in self._manifests.digests(path)
             }
         except ManifestBroken:
             return []  # an unreadable manifest may need any blob

@@ -109,8 +109,8 @@ def print_parameters(params: Mapping[str, Any]) -> str:
 def each_value(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield every name and value; of a list, one pair per item."""
     for name, value in params.items():
-        for one in value if isinstance(value, list | tuple) else [value]:
-            yield name, one
+        for item in value if isinstance(value, list | tuple) else [value]:
+            yield name, item
 
 
 def _value_text(value: Any) -> str:
@@ -150,7 +150,7 @@ class Modelfile:
     commands: tuple[ModelfileCommand, ...]
 
     def all_of(self, name: str) -> tuple[ModelfileCommand, ...]:
-        return tuple(one for one in self.commands if one.name == name)
+        return tuple(command for command in self.commands if command.name == name)
 
     def last_of(self, name: str) -> ModelfileCommand | None:
         """Return the last command of this name, which overrides the others."""
@@ -170,7 +170,7 @@ def parse_modelfile(text: str, path: str = "Modelfile") -> Modelfile:
     """Parse a Modelfile; `path` is for its errors."""
     reader = _ModelfileParser(text)
     commands = tuple(reader.commands())
-    if not any(one.name == "FROM" for one in commands) and not reader.faults:
+    if not any(command.name == "FROM" for command in commands) and not reader.faults:
         reader.faults.append(
             (1, "it has no FROM line: say which model or GGUF file it starts from")
         )
@@ -346,7 +346,7 @@ def read_recipe(
         if command.name not in ("FROM", "ADAPTER"):
             continue
         try:
-            found = {one.name: one for one in _files_of_value(command.value, folder)}
+            found = {file.name: file for file in _files_of_value(command.value, folder)}
         except ValueError as error:
             faults.append((command.line, str(error)))
             continue
@@ -366,9 +366,11 @@ def read_recipe(
         adapters=adapters,
         template=_last_value(modelfile, "TEMPLATE"),
         system=_last_value(modelfile, "SYSTEM"),
-        licenses=tuple(one.value for one in modelfile.all_of("LICENSE")),
+        licenses=tuple(command.value for command in modelfile.all_of("LICENSE")),
         parameters=_recipe_parameters(modelfile),
-        messages=tuple(Message(one.key, one.value) for one in modelfile.all_of("MESSAGE")),
+        messages=tuple(
+            Message(command.key, command.value) for command in modelfile.all_of("MESSAGE")
+        ),
         quantize=quantize,
         renderer=_last_value(modelfile, "RENDERER"),
         parser=_last_value(modelfile, "PARSER"),

@@ -96,8 +96,8 @@ def _files_of_model(path: Path) -> list[Path]:
     parts = [path.with_name(name) for name in split_file_names(path.name)]
     check_model_files(parts)
     names = {part.name for part in parts}
-    others = [one for one in path.parent.glob("*.gguf") if one.name not in names]
-    projectors = [one for one in others if is_projector_file(one.name)]
+    others = [file for file in path.parent.glob("*.gguf") if file.name not in names]
+    projectors = [file for file in others if is_projector_file(file.name)]
     if len(projectors) != 1 or len(others) != 1 or is_projector_file(path.name):
         return parts
     read_header(projectors[0])
@@ -178,13 +178,13 @@ class _Pull:
                 await self._accept_local_copy(name, report, error)
                 return
             _check_layer_types(name, manifest)
-            blobs = {one.digest: one.size_bytes for one in manifest.blobs}
-            wanted = [
+            blobs = {blob.digest: blob.size_bytes for blob in manifest.blobs}
+            remote_blobs = [
                 WantedBlob(registry.blob_url(digest), size_bytes, digest, registry.auth)
                 for digest, size_bytes in blobs.items()
             ]
             while True:
-                await self._download(connection, wanted, report)
+                await self._download(connection, remote_blobs, report)
                 await run_to_end_in_thread(self._check_headers, name, manifest)
                 try:
                     await self._finish(name, manifest, report)
@@ -212,10 +212,10 @@ class _Pull:
             report(ProgressLine(f"found {model[0].name}{n_more} at {where}"))
             projector = choose_projector(listing.files)
             files = [*model, projector] if projector else model
-            wanted = [
-                WantedBlob(one.url, one.size_bytes, one.digest, listing.auth) for one in files
+            remote_blobs = [
+                WantedBlob(file.url, file.size_bytes, file.digest, listing.auth) for file in files
             ]
-            digests = await self._download(connection, wanted, report)
+            digests = await self._download(connection, remote_blobs, report)
             texts = await self._texts(connection, listing)
         n = len(model)
         imported = ImportedFiles(digests[0], tuple(digests[n:]), tuple(digests[1:n]), texts)
@@ -223,8 +223,10 @@ class _Pull:
 
     async def _from_url(self, source: UrlSource, report: ReportProgress) -> None:
         async with TransferClient(self.options, report) as connection:
-            wanted = [await inspect_url(connection, url) for url in split_file_urls(source.url)]
-            digests = await self._download(connection, wanted, report)
+            remote_blobs = [
+                await inspect_url(connection, url) for url in split_file_urls(source.url)
+            ]
+            digests = await self._download(connection, remote_blobs, report)
         await self._import(source.name, ImportedFiles(digests[0], parts=tuple(digests[1:])), report)
 
     async def _from_file(self, source: FileSource, report: ReportProgress) -> None:
@@ -234,11 +236,13 @@ class _Pull:
         await self._import(source.name, imported, report)
 
     async def _download(
-        self, connection: TransferClient, wanted: Sequence[WantedBlob], report: ReportProgress
+        self, connection: TransferClient, remote_blobs: Sequence[WantedBlob], report: ReportProgress
     ) -> list[str]:
         """Download and verify blobs; return their digests."""
-        downloads = [BlobDownload(connection, self.store, one, report) for one in wanted]
-        missing = await run_to_end_in_thread(lambda: sum(one.missing_bytes() for one in downloads))
+        downloads = [BlobDownload(connection, self.store, blob, report) for blob in remote_blobs]
+        missing = await run_to_end_in_thread(
+            lambda: sum(download.missing_bytes() for download in downloads)
+        )
         await run_to_end_in_thread(check_disk_space, self.store.root, missing)
         for download in downloads:
             await download.fetch()
@@ -328,7 +332,7 @@ class _Pull:
         with suppress(ManifestBroken):
             found = self.store.manifest(name)
             return found is not None and all(
-                self.store.blobs.has(one.digest) for one in found.blobs
+                self.store.blobs.has(blob.digest) for blob in found.blobs
             )
         return False
 

@@ -127,24 +127,24 @@ def model_name_of_file(file: str) -> ModelName:
 
 def _parse_hub_source(host: str, rest: str, own: ModelName | None) -> HubSource:
     """Parse `owner/repo[:quant]`, `owner/repo/file.gguf`, or the path of a page on the hub."""
-    path, _, wanted = rest.partition(":")
+    path, _, requested = rest.partition(":")
     steps = [unquote(step) for step in path.strip("/").split("/")]
     repository, revision = "/".join(steps[:2]), None
-    is_file = "/" in wanted
+    is_file = "/" in requested
     match steps if all(steps) else []:
         case [_, _]:
             pass
         case [_, _, step, commit, _, *_] if step in _HUB_FILE_STEPS:
-            revision, wanted = commit, "/".join(steps[4:])
+            revision, requested = commit, "/".join(steps[4:])
         case [_, _, "tree", commit]:
             revision = commit
-        case [_, _, _, *_] if steps[-1].lower().endswith(".gguf") and not wanted:
-            wanted, is_file = "/".join(steps[2:]), True
+        case [_, _, _, *_] if steps[-1].lower().endswith(".gguf") and not requested:
+            requested, is_file = "/".join(steps[2:]), True
         case _:
             raise InvalidName(f"{host}/{rest}", "a repository there is owner/repo")
-    tag = quantisation_label(wanted) if is_file or revision else wanted
+    tag = quantisation_label(requested) if is_file or revision else requested
     name = own or parse_name(f"{host}/{repository}:{tag or 'latest'}")
-    return HubSource(name, repository, wanted, revision)
+    return HubSource(name, repository, requested, revision)
 
 
 def _parse_url_source(text: str, own: ModelName | None) -> ModelSource:

@@ -258,7 +258,7 @@ async def _push(
 def _manifest_to_push(store: ModelStore, name: ModelName) -> Manifest:
     manifest = store.manifest(name)
     if manifest is None:
-        raise ModelNotFound(name.short, [one.short for one in store.names()])
+        raise ModelNotFound(name.short, [known.short for known in store.names()])
     return manifest
 
 
@@ -272,18 +272,18 @@ def _mount_source(store: ModelStore, name: ModelName, layer: ManifestLayer) -> s
             source = parse_name(layer.source)
             if _is_other_repository(source, name):
                 return f"{source.namespace}/{source.model}"
-    for one in store.names():
-        if _is_other_repository(one, name):
+    for other in store.names():
+        if _is_other_repository(other, name):
             with suppress(ManifestBroken):
-                manifest = store.manifest(one)
+                manifest = store.manifest(other)
                 if manifest is not None and layer.digest in {own.digest for own in manifest.blobs}:
-                    return f"{one.namespace}/{one.model}"
+                    return f"{other.namespace}/{other.model}"
     return None
 
 
-def _is_other_repository(one: ModelName, name: ModelName) -> bool:
+def _is_other_repository(other: ModelName, name: ModelName) -> bool:
     """Return whether two names are in different repositories of one registry."""
     return (
-        one.host.lower() == name.host.lower()
-        and one.key.rpartition(":")[0] != (name.key.rpartition(":")[0])
+        other.host.lower() == name.host.lower()
+        and other.key.rpartition(":")[0] != (name.key.rpartition(":")[0])
     )

@@ -134,13 +134,13 @@ class RegistryAuth:
         async with self._lock:
             if response.request.headers.get("Authorization") != self.header:
                 return True  # another request got a new token meanwhile
-            asked = response.headers.get("www-authenticate", "")
-            challenge = parse_challenge(asked)
+            offered = response.headers.get("www-authenticate", "")
+            challenge = parse_challenge(offered)
             credentials = await self._credentials()
             if challenge is not None:
                 self.header = f"Bearer {await self._fetch_token(challenge, credentials)}"
                 return True
-            if "basic" in asked.lower() and credentials is not None and self.header is None:
+            if "basic" in offered.lower() and credentials is not None and self.header is None:
                 self.header = _basic_auth(credentials)
                 return True
             return False

@@ -375,7 +375,7 @@ async def _is_private_host(url: httpx.URL) -> bool:
     except (OSError, UnicodeError):
         return False
     addresses = [read_host(str(place[0]).partition("%")[0]).address for *_, place in found]
-    return any(one is not None and not is_public(one) for one in addresses)
+    return any(address is not None and not is_public(address) for address in addresses)
 
 
 def parse_url(url: str) -> httpx.URL:
@@ -409,7 +409,9 @@ def is_trusted_host(url: httpx.URL, trusted: tuple[str, ...]) -> bool:
     False
     """
     names = {url.host.lower(), host_of(url).lower()}
-    return not trusted or any(fnmatchcase(name, one.lower()) for name in names for one in trusted)
+    return not trusted or any(
+        fnmatchcase(name, pattern.lower()) for name in names for pattern in trusted
+    )
 
 
 def _redirect_target(url: httpx.URL, response: httpx.Response) -> httpx.URL:

@@ -154,5 +154,5 @@ def propose(
     here = [model for model in models if machine.holds(model)]
     if machine.speed is None or not here:
         return here[-1] if here else None
-    quick = [one for one in here if machine.speed.document_s(one) <= MOST_DOCUMENT_S]
+    quick = [model for model in here if machine.speed.document_s(model) <= MOST_DOCUMENT_S]
     return quick[-1] if quick else min(here, key=machine.speed.document_s)

@@ -35,9 +35,9 @@ def examples_folder() -> Path | None:
 def is_clone() -> bool:
     """Return whether Paddock runs from a clone that uv has installed, editable."""
     try:
-        told = json.loads(distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
+        direct_url = json.loads(distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):
         return False
-    is_editable = told.get("dir_info", {}).get("editable", False)
-    folder = Path(unquote(urlsplit(told.get("url", "")).path))
+    is_editable = direct_url.get("dir_info", {}).get("editable", False)
+    folder = Path(unquote(urlsplit(direct_url.get("url", "")).path))
     return bool(is_editable) and (folder / "uv.lock").is_file()

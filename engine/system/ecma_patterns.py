@@ -138,7 +138,9 @@ class _Translation:
                 return _ANYTHING
             raise UnknownPattern("'[]' matches nothing")
         made = f"[{'^' if is_negated else ''}{''.join(parts)}]"
-        may_have_nul = is_negated or any(one.startswith((r"\x{0}", r"\p", r"\P")) for one in parts)
+        may_have_nul = is_negated or any(
+            part.startswith((r"\x{0}", r"\p", r"\P")) for part in parts
+        )
         return _without_nul(made) if may_have_nul else made
 
     def _class_member(self) -> int | str:

@@ -273,7 +273,7 @@ def _instances(nvml: Any, device: ctypes.c_void_p) -> list[ctypes.c_void_p]:
     ask = nvml.nvmlDeviceGetMigDeviceHandleByIndex
     n_most = _nvml_number(nvml.nvmlDeviceGetMaxMigDeviceCount, device)
     found = (_nvml_handle(ask, device, ctypes.c_uint(index)) for index in range(n_most))
-    return [one for one in found if one is not None]
+    return [handle for handle in found if handle is not None]
 
 
 def _nvml_number(call: Any, *arguments: Any) -> int:

@@ -26,8 +26,8 @@ _PORTS = {"http": 80, "https": 443}
 
 # Ranges that are not of the public internet. A wider network does not name them.
 _NOT_PUBLIC: tuple[Network, ...] = tuple(
-    ipaddress.ip_network(one)
-    for one in (
+    ipaddress.ip_network(cidr)
+    for cidr in (
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
         "172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15",
         "::1/128", "fc00::/7", "fe80::/10",
@@ -109,9 +109,9 @@ class Pattern:
         """
         if self.network is None or not self._holds(address):
             return False
-        around = [one for one in _NOT_PUBLIC if _is_in(address, one)]
+        around = [network for network in _NOT_PUBLIC if _is_in(address, network)]
         own = around or [ipaddress.ip_network(address)]
-        return any(_is_within(self.network, one) for one in own)
+        return any(_is_within(self.network, network) for network in own)
 
     def _holds(self, address: Address) -> bool:
         return self.network is not None and _is_in(address, self.network)
@@ -222,7 +222,7 @@ def is_reachable(address: Address, patterns: list[Pattern], host: Host) -> bool:
     address = unmapped(address)
     if host.name == "localhost" and address.is_loopback:
         return True  # it was named so
-    return is_public(address) or any(one.names_itself(address) for one in patterns)
+    return is_public(address) or any(pattern.names_itself(address) for pattern in patterns)
 
 
 def is_public(address: Address) -> bool:

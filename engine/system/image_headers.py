@@ -88,7 +88,9 @@ class _JpegFrame:
 
     @property
     def decoding_bytes(self) -> int:
-        across, down = (max([1, *(one[axis] for one in self.samplings)]) for axis in (0, 1))
+        across, down = (
+            max([1, *(sampling[axis] for sampling in self.samplings)]) for axis in (0, 1)
+        )
         n_blocks = -(-self.width // (8 * across)) * -(-self.height // (8 * down))
         n_samples = 64 * n_blocks * sum(across * down for across, down in self.samplings)
         n_each = 3 if self.marker == _PROGRESSIVE else 1  # with coefficients of two bytes
@@ -102,7 +104,7 @@ def _jpeg_frame(data: bytes) -> _JpegFrame | None:
         if is_frame and len(body) >= 5:
             height, width = struct.unpack_from(">HH", body, 1)
             return _JpegFrame(
-                marker, width, height, tuple((one >> 4, one & 15) for one in body[7::3])
+                marker, width, height, tuple((byte >> 4, byte & 15) for byte in body[7::3])
             )
     return None
 

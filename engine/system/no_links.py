@@ -279,9 +279,9 @@ def _may_others_link(folder: str) -> bool:
 
 
 def _owner_of_nearest(path: Path) -> int:
-    for one in (path, *path.parents):
+    for candidate in (path, *path.parents):
         with suppress(OSError):
-            return one.lstat().st_uid
+            return candidate.lstat().st_uid
     return -1
 
 

@@ -32,7 +32,7 @@ def private_folder(path: Path) -> Path:
     Raises:
         OSError: it cannot be made.
     """
-    for missing in reversed([one for one in path.parents if not os.path.lexists(one)]):
+    for missing in reversed([parent for parent in path.parents if not os.path.lexists(parent)]):
         with suppress(FileExistsError):  # another process was quicker
             missing.mkdir(FOLDER)
     path.mkdir(FOLDER, exist_ok=True)

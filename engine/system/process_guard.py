@@ -75,7 +75,7 @@ def _wait_status(pid: int, ended: int, fd: int) -> int:
     poll.register(ended, select.POLLIN)
     poll.register(fd, select.POLLHUP if fd == 0 else select.POLLIN | select.POLLHUP)
     wait_s: float | None = None
-    asked = False
+    is_terminated = False
     while True:
         seen = dict(poll.poll(None if wait_s is None else wait_s * 1000))
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -86,8 +86,8 @@ def _wait_status(pid: int, ended: int, fd: int) -> int:
         if fd in seen:
             poll.unregister(fd)
             wait_s = OWN_END_S if fd == 0 else 0.0
-        elif not seen and not asked:
-            asked, wait_s = True, GRACE_S
+        elif not seen and not is_terminated:
+            is_terminated, wait_s = True, GRACE_S
             os.killpg(0, signal.SIGTERM)
         elif not seen:
             os.killpg(0, signal.SIGKILL)

@@ -119,10 +119,12 @@ def fit_json(value: Any, n_bytes: int) -> Any:
     for n, at in enumerate(sorted(range(n_kept), key=lambda at: json_size(inner[at]))):
         kept[at] = fit_json(inner[at], left // (n_kept - n))
         left -= json_size(kept[at])
-    more = f"{len(inner) - n_kept:,} more"
+    omitted = f"{len(inner) - n_kept:,} more"
     if is_mapping:
-        return dict(zip(names, kept, strict=False)) | ({"…": more} if n_kept < len(inner) else {})
-    return [*kept, f"… {more}"] if n_kept < len(inner) else kept
+        return dict(zip(names, kept, strict=False)) | (
+            {"…": omitted} if n_kept < len(inner) else {}
+        )
+    return [*kept, f"… {omitted}"] if n_kept < len(inner) else kept
 
 
 def _fit_text(text: str, n_bytes: int) -> str:
