@@ -187,7 +187,10 @@ def _placeholder_rule(
         return _gemma_object_rule(grammar, _arguments_schema(tool), _gemma_quote(call_format))
     if placeholder == "params" and call_format.param is not None:
         given = _schema_properties(_arguments_schema(tool))
-        return " ".join(_parameter_rule(grammar, call_format.param, *one) for one in given)
+        return " ".join(
+            _parameter_rule(grammar, call_format.param, *schema_property)
+            for schema_property in given
+        )
     return grammar.json(_arguments_schema(tool))
 
 
@@ -212,8 +215,8 @@ def _schema_properties(schema: Schema) -> list[SchemaProperty]:
     required = schema.get("required", ())
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     return [
-        (key, {**shared, **one} if isinstance(one, dict) else {}, key in required)
-        for key, one in schema.get("properties", {}).items()
+        (key, {**shared, **subschema} if isinstance(subschema, dict) else {}, key in required)
+        for key, subschema in schema.get("properties", {}).items()
     ]
 
 
@@ -225,7 +228,7 @@ def _parameter_rule(
     if not is_text:
         body = f"{opens} {grammar.json(schema)} {grammar.text(param.closes)}"
     elif _are_all_texts(schema.get("enum")):
-        choices = " | ".join(grammar.text(one) for one in schema["enum"])
+        choices = " | ".join(grammar.text(choice) for choice in schema["enum"])
         body = f"{opens} ({choices}) {grammar.text(param.closes)}"
     else:
         body = f"{opens} {grammar.until(param.closes)}"
@@ -252,7 +255,9 @@ def _joined_members(members: Sequence[tuple[str, bool]], comma: str = ",") -> st
     needed = [text for text, required in members if required]
     optional = [text for text, required in members if not required]
     if needed:
-        return " ".join([f" {between} ".join(needed), *(f"({between} {one})?" for one in optional)])
+        return " ".join(
+            [f" {between} ".join(needed), *(f"({between} {text})?" for text in optional)]
+        )
     # Any optional member may be the first; only later ones follow it.
     firsts = [
         " ".join([text, *(f"({between} {later})?" for later in optional[number + 1 :])])
@@ -265,22 +270,22 @@ def _gemma_quote(call_format: ToolCallFormat) -> str:
     """Return the quote around strings: FunctionGemma's and Gemma 4's differ."""
     return (
         "<escape>"
-        if any("<start_function_call>" in one for one in call_format.literals)
+        if any("<start_function_call>" in literal for literal in call_format.literals)
         else '<|"|>'
     )
 
 
 def _gemma_object_rule(grammar: LarkGrammar, schema: Schema, quote: str) -> str:
     members = [
-        (f"({_quoted_text(key + ':')} {_gemma_value_rule(grammar, one, quote)})", required)
-        for key, one, required in _schema_properties(schema)
+        (f"({_quoted_text(key + ':')} {_gemma_value_rule(grammar, subschema, quote)})", required)
+        for key, subschema, required in _schema_properties(schema)
     ]
     return f'"{{" {_joined_members(members)} "}}"'
 
 
 def _gemma_value_rule(grammar: LarkGrammar, schema: Schema, quote: str) -> str:
     if _are_all_texts(schema.get("enum")):
-        choices = " | ".join(grammar.text(f"{quote}{one}{quote}") for one in schema["enum"])
+        choices = " | ".join(grammar.text(f"{quote}{choice}{quote}") for choice in schema["enum"])
         return f"({choices})"
     kind = schema.get("type")
     if kind == "object" and schema.get("properties"):
@@ -367,8 +372,8 @@ def _harmony_constraint(
 def _visible_tokens(markup: AnswerMarkup, special_ids: Mapping[str, int]) -> frozenset[int]:
     """Return the control tokens that occur in tags or calls."""
     texts = [markup.tags.opens, markup.tags.closes]
-    texts += [text for one in markup.formats for text in one.literals]
-    if any("gemma" in one.reads for one in markup.formats):
+    texts += [text for call_format in markup.formats for text in call_format.literals]
+    if any("gemma" in call_format.reads for call_format in markup.formats):
         texts += ['<|"|>', "<escape>"]
     whole = "\n".join(texts)
     return frozenset(token for text, token in special_ids.items() if text in whole)

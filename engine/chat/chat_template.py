@@ -72,7 +72,9 @@ class JinjaSandbox(MeteredEnvironment):
     def __init__(self, **options: Any) -> None:
         super().__init__(optimized=False, finalize=self.made, **options)
         del self.globals["lipsum"]
-        self.filters = {name: self._bounded(name, one) for name, one in self.filters.items()}
+        self.filters = {
+            name: self._bounded(name, function) for name, function in self.filters.items()
+        }
         self.filters["_turns"] = self._turns
         self.begin()
 
@@ -109,8 +111,8 @@ class JinjaSandbox(MeteredEnvironment):
         if isinstance(owner, str):
             __self._before_text(name, owner, [*args, *named.values()])
         elif isinstance(owner, list | dict):
-            for one in (*args, *named.values()):
-                _check_nested_values(one)  # it becomes part of the list or mapping
+            for argument in (*args, *named.values()):
+                _check_nested_values(argument)  # it becomes part of the list or mapping
         return __self.made(super().call(__context, __obj, *args, **named))
 
     def _bounded(self, name: str, act: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,12 +121,12 @@ class JinjaSandbox(MeteredEnvironment):
         @wraps(act)
         def bounded(*args: Any, **named: Any) -> Any:
             given = [*args, *named.values()]
-            texts = [one for one in given if isinstance(one, str)]
+            texts = [argument for argument in given if isinstance(argument, str)]
             if name in _RECURSIVE_FILTERS:
-                for one in given:
-                    _check_nested_values(one)
+                for argument in given:
+                    _check_nested_values(argument)
             if texts:
-                rest = [one for one in given if one is not texts[0]]
+                rest = [argument for argument in given if argument is not texts[0]]
                 self._before_text(name, texts[0], rest)
             elif name in _SIZED_FILTERS:
                 _check_widths(given)
@@ -145,7 +147,7 @@ class JinjaSandbox(MeteredEnvironment):
         elif name == "join" and len(text) > MAX_WIDTH:
             raise TemplateLimitExceeded("it joins by too long a text")
         elif name == "replace":
-            words = [one for one in others if isinstance(one, str)]
+            words = [other for other in others if isinstance(other, str)]
             if len(words) > 1:
                 self._meter.add_text(len(text) + text.count(words[0]) * len(words[1]))
 
@@ -156,7 +158,7 @@ def _method_owner(method: Any) -> Any:
 
 
 def _check_widths(values: Iterable[Any]) -> None:
-    if any(isinstance(one, int | float) and not one <= MAX_WIDTH for one in values):
+    if any(isinstance(value, int | float) and not value <= MAX_WIDTH for value in values):
         raise TemplateLimitExceeded(f"widths above {MAX_WIDTH:,} are not possible here")
 
 
@@ -438,8 +440,8 @@ class ChatTemplate:
         literals: list[str] = []
         safe = ControlTokenRemover(self._forged, literals)
         tags = self.chat_format.tags
-        turns = [safe.message(_with_split_reasoning(one, tags)) for one in messages]
-        text = self._rendered(turns, [safe.tool(one) for one in tools], think, n_ctx_tokens)
+        turns = [safe.message(_with_split_reasoning(message, tags)) for message in messages]
+        text = self._rendered(turns, [safe.tool(tool) for tool in tools], think, n_ctx_tokens)
         if think is False and self.opens_reasoning(text):
             text = f"{text.rstrip()}\n\n{self.chat_format.tags.closes}\n\n"
         return with_literals(text, literals)
@@ -482,7 +484,7 @@ class ChatTemplate:
         think: Think | None,
         n_ctx_tokens: int,
     ) -> str:
-        calls = any(one.tool_calls or one.role == "tool" for one in messages)
+        calls = any(message.tool_calls or message.role == "tool" for message in messages)
         has_tools = bool(tools) or calls
         template = self._tools if has_tools else self._plain
         chat_format = self.chat_format if has_tools else self._plain_format

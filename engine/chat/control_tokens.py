@@ -48,9 +48,9 @@ class ControlTokenRemover:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
-            return {self.text(str(key)): self.value(one) for key, one in value.items()}
+            return {self.text(str(key)): self.value(member) for key, member in value.items()}
         if isinstance(value, list | tuple):
-            return [self.value(one) for one in value]
+            return [self.value(item) for item in value]
         return value
 
     def message(self, message: Message) -> Message:
@@ -61,8 +61,8 @@ class ControlTokenRemover:
             tool_name=self.text(message.tool_name),
             tool_call_id=self.text(message.tool_call_id),
             tool_calls=tuple(
-                ToolCall(self.text(one.name), self.value(one.arguments), self.text(one.id))
-                for one in message.tool_calls
+                ToolCall(self.text(call.name), self.value(call.arguments), self.text(call.id))
+                for call in message.tool_calls
             ),
         )
 

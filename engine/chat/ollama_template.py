@@ -93,7 +93,7 @@ class OllamaTemplate:
         self, turns: Sequence[TemplateTurn], fields: Mapping[str, Any], meter: TemplateMeter
     ) -> str:
         *whole, last = _exchanges(turns)
-        parts = [self._template.execute({**one.data(), **fields}, meter) for one in whole]
+        parts = [self._template.execute({**exchange.data(), **fields}, meter) for exchange in whole]
         parts.append(self._template.execute_until("Response", {**last.data(), **fields}, meter))
         return "".join(parts)
 
@@ -226,7 +226,7 @@ def _tool_struct(tool: Mapping[str, Any]) -> GoStruct:
                 "Items": parameters.get("items"),
                 "Required": parameters.get("required") or [],
                 "Properties": GoJsonMap(
-                    {key: _property_struct(one) for key, one in properties.items()}
+                    {key: _property_struct(subschema) for key, subschema in properties.items()}
                     if isinstance(properties, Mapping)
                     else {}
                 ),
@@ -253,12 +253,14 @@ def _property_struct(schema: Any) -> Any:
     return GoStruct(
         "api.ToolProperty",
         {
-            "AnyOf": [_property_struct(one) for one in schema.get("anyOf") or ()],
+            "AnyOf": [_property_struct(subschema) for subschema in schema.get("anyOf") or ()],
             "Type": schema.get("type") or "",
             "Items": schema.get("items"),
             "Description": schema.get("description") or "",
             "Enum": schema.get("enum") or [],
-            "Properties": GoJsonMap({key: _property_struct(one) for key, one in inner.items()})
+            "Properties": GoJsonMap(
+                {key: _property_struct(subschema) for key, subschema in inner.items()}
+            )
             if isinstance(inner, Mapping)
             else None,
             "Required": schema.get("required") or [],

@@ -110,10 +110,10 @@ class PromptTokeniser:
         Raises:
             BadRequest: the model has no such token.
         """
-        for one in ids:
-            if not 0 <= one < self._model.n_vocab:
+        for token in ids:
+            if not 0 <= token < self._model.n_vocab:
                 raise BadRequest(
-                    f"there is no token {one}: the model's are 0 to {self._model.n_vocab - 1}"
+                    f"there is no token {token}: the model's are 0 to {self._model.n_vocab - 1}"
                 )
         return np.array(ids, np.int32)
 
@@ -235,7 +235,7 @@ class PromptBuilder:
     def _may_exceed(limit: PromptLimit, pieces: Sequence[TextPiece], request: ChatRequest) -> bool:
         """Return whether counting is needed: each token has at least one byte."""
         n_bytes = sum(len(piece.text.encode(errors="replace")) for piece in pieces)
-        n_images = sum(len(one.images) for one in request.messages)
+        n_images = sum(len(message.images) for message in request.messages)
         n_most = n_bytes + 1 + len(request.prompt_tokens) + n_images * _IMAGE_TOKENS
         return n_most > limit.n_most
 
@@ -249,7 +249,7 @@ class PromptBuilder:
         tokeniser = self._tokeniser
 
         def count(messages: Sequence[Message]) -> int:
-            n_images = sum(len(one.images) for one in messages)
+            n_images = sum(len(message.images) for message in messages)
             return len(tokeniser.tokenise(render(messages))) + n_images * _IMAGE_TOKENS
 
         n_turns, n_before = count(request.messages), len(request.prompt_tokens)
@@ -360,7 +360,7 @@ class PromptBuilder:
         tokens, images = self._place_images(parts, request.images, request, n_ctx_tokens)
         if not len(tokens):
             raise BadRequest("the prompt is empty")
-        n_images_end = max((one.start + len(one.piece.rows) for one in images), default=0)
+        n_images_end = max((image.start + len(image.piece.rows) for image in images), default=0)
         if limit is None or len(tokens) <= limit.n_most or n_images_end >= limit.n_goal:
             return replace(built, tokens=tokens, images=images)
         n_wanted = request.n_keep_tokens if request.n_keep_tokens >= 0 else len(tokens)

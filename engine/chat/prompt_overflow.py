@@ -39,8 +39,8 @@ def prompt_limit(request: ChatRequest, max_tokens: int | None, n_ctx_tokens: int
     usual = reserved_tokens(None, n_ctx_tokens)
     least = reserved_tokens(max_tokens, n_ctx_tokens) if request.reserves_answer else 1
     has_end = max_tokens is not None and max_tokens > 0
-    wanted = min(max_tokens or usual, usual) if has_end else usual
-    return PromptLimit(n_ctx_tokens - least, n_ctx_tokens - max(least, wanted))
+    answer_tokens = min(max_tokens or usual, usual) if has_end else usual
+    return PromptLimit(n_ctx_tokens - least, n_ctx_tokens - max(least, answer_tokens))
 
 
 def drop_oldest_turns(
@@ -78,7 +78,7 @@ def _shorter_conversations(messages: Sequence[Message]) -> list[tuple[Message, .
         is_last = n_gone == len(others)
         if is_last or messages[others[n_gone]].role == "user":
             gone = frozenset(others[:n_gone])
-            shorter.append(tuple(one for n, one in enumerate(messages) if n not in gone))
+            shorter.append(tuple(message for n, message in enumerate(messages) if n not in gone))
     return shorter or [tuple(messages)]
 
 

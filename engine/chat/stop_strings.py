@@ -30,7 +30,7 @@ class StopStringFilter:
         text = self._held + new
         found = [(at, mark) for mark in self._stop if (at := text.find(mark)) >= 0]
         if found:
-            at, self.stopped_by = min(found, key=lambda one: one[0])
+            at, self.stopped_by = min(found, key=lambda pair: pair[0])
             self._held = ""
             return text[:at]
         n_held = 0 if is_end else partial_mark_length(text, self._stop)

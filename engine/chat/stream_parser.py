@@ -157,10 +157,10 @@ class MarkupParser(StreamParser):
         """The buffer begins with an incomplete call."""
         self._bare = [call_format for call_format in markup.formats if call_format.is_bare]
         self._triggers = tuple(
-            {one for call_format in markup.formats for one in call_format.triggers}
+            {trigger for call_format in markup.formats for trigger in call_format.triggers}
         )
         # A model may call a tool without closing its reasoning first.
-        self._inner = tuple(one for one in self._triggers if one.startswith("<"))
+        self._inner = tuple(trigger for trigger in self._triggers if trigger.startswith("<"))
         # Tags that are control tokens count wherever they stand.
         is_hard = "|" in markup.tags.opens and "|" in markup.tags.closes
         self._hard = (markup.tags.opens, markup.tags.closes) if is_hard else ()
@@ -266,7 +266,7 @@ class MarkupParser(StreamParser):
             self._take_reasoning(n_thought, delta)
             self._take_calls(calls, end, delta, text)
             return True
-        waits = not is_end and (not rest or any(one.startswith(rest) for one in self._waits_for))
+        waits = not is_end and (not rest or any(mark.startswith(rest) for mark in self._waits_for))
         self._take_reasoning(n_thought if waits else end, delta)
         return not waits
 
@@ -330,7 +330,7 @@ class MarkupParser(StreamParser):
         if not rest:
             return False
         longer = (*self._leftovers, self._markup.tags.opens, *self._triggers)
-        if not is_end and any(one.startswith(rest) and one != rest for one in longer):
+        if not is_end and any(mark.startswith(rest) and mark != rest for mark in longer):
             return False
         if rest.startswith(self._markup.tags.opens):
             self._enter_reasoning(rest[len(self._markup.tags.opens) :])
@@ -352,7 +352,11 @@ class MarkupParser(StreamParser):
         if text.startswith(self._triggers):
             return self._markup.formats
         is_bare = text[0] in "{["
-        return [one for one in self._markup.formats if is_bare and one.continues_bare]
+        return [
+            call_format
+            for call_format in self._markup.formats
+            if is_bare and call_format.continues_bare
+        ]
 
     def _try_call(
         self, text: str, at: int, formats: Sequence[ToolCallFormat], is_end: bool

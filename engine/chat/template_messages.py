@@ -136,7 +136,9 @@ def tool_definitions(tools: Sequence[Tool]) -> list[dict[str, Any]]:
 
 def tools_in_words(tools: Sequence[Tool], call_format: ToolCallFormat) -> str:
     """Describe tools in a text, for a template that cannot render them."""
-    lines = "\n".join(json.dumps(one, ensure_ascii=False) for one in tool_definitions(tools))
+    lines = "\n".join(
+        json.dumps(definition, ensure_ascii=False) for definition in tool_definitions(tools)
+    )
     example = call_format.write(ToolCall("<function-name>", {"<argument-name>": "<value>"}, "<id>"))
     return (
         "You may call one or more functions. Their signatures stand here as JSON:\n"
@@ -156,14 +158,14 @@ def template_turns(
     turns = list(messages)
     if tools and not rules.shows_tools:
         turns = with_system_text(turns, tools_in_words(tools, call_format))
-    turns = [_tools_as_text(one, rules, call_format) for one in turns]
+    turns = [_tools_as_text(turn, rules, call_format) for turn in turns]
     if not rules.takes_system:
         turns = _without_system(turns)
     if rules.alternates:
         turns = _joined_neighbours(turns)
     if rules.single_calls:
         turns = list(_split_calls(turns))
-    return [_template_turn(one, rules) for one in turns]
+    return [_template_turn(turn, rules) for turn in turns]
 
 
 def _tools_as_text(message: Message, rules: TurnRules, call_format: ToolCallFormat) -> Message:
@@ -228,7 +230,7 @@ def _split_calls(messages: list[Message]) -> Iterator[Message]:
 
 
 def _tool_results(call: ToolCall, number: int, results: list[Message]) -> list[Message]:
-    by_id = [one for one in results if call.id and one.tool_call_id == call.id]
+    by_id = [result for result in results if call.id and result.tool_call_id == call.id]
     return by_id or results[number : number + 1]
 
 
@@ -243,7 +245,7 @@ def _template_turn(message: Message, rules: TurnRules) -> TemplateTurn:
         turn["name"] = message.tool_name
         turn["tool_call_id"] = _fitting_call_id(message.tool_call_id, rules)
     if message.tool_calls:
-        turn["tool_calls"] = [_call_value(one, rules) for one in message.tool_calls]
+        turn["tool_calls"] = [_call_value(call, rules) for call in message.tool_calls]
         if rules.thinking_key and message.reasoning:
             turn["content"] = ""
         if rules.null_content and not message.content:

@@ -77,23 +77,25 @@ class _SeenCall:
     param: ParameterFormat | None = None
 
 
-def derive_tool_format(one: str, two: str, remove_prefix: RemovePrefix) -> ToolCallFormat | None:
-    """Return the format that `one` call and (unless empty) `two` calls show, or None.
+def derive_tool_format(
+    one_call: str, two_calls: str, remove_prefix: RemovePrefix
+) -> ToolCallFormat | None:
+    """Return the format that `one_call` and (unless empty) `two_calls` show, or None.
 
     `remove_prefix` removes what comes before every answer, such as reasoning tags.
     """
     for find_call in _FINDERS:
-        seen = find_call(one, PROBE_ARGUMENTS, 0)
+        seen = find_call(one_call, PROBE_ARGUMENTS, 0)
         if seen is None:
             continue
         call_format = _format_of(
-            one,
-            two,
+            one_call,
+            two_calls,
             seen,
-            find_call(two, SECOND_PROBE_ARGUMENTS, seen.end) if two else None,
+            find_call(two_calls, SECOND_PROBE_ARGUMENTS, seen.end) if two_calls else None,
             remove_prefix,
         )
-        if _reads_back(call_format, remove_prefix(one)) and (
+        if _reads_back(call_format, remove_prefix(one_call)) and (
             call_format.param is None or call_format.param.opens.strip()
         ):
             return call_format
@@ -113,19 +115,23 @@ def _reads_back(call_format: ToolCallFormat, text: str) -> bool:
 
 
 def _format_of(
-    one: str, two: str, first: _SeenCall, second: _SeenCall | None, remove_prefix: RemovePrefix
+    one_call: str,
+    two_calls: str,
+    first: _SeenCall,
+    second: _SeenCall | None,
+    remove_prefix: RemovePrefix,
 ) -> ToolCallFormat:
-    before, after = remove_prefix(one[: first.start]), one[first.end :]
-    parts = _format_parts(one, first)
+    before, after = remove_prefix(one_call[: first.start]), one_call[first.end :]
+    parts = _format_parts(one_call, first)
     opens, closes, section_opens, section_closes = before, after, "", ""
     if second is not None and not first.is_list:
-        start, end = _between_two_calls(two, first, second)
-        between = two[end:start]
+        start, end = _between_two_calls(two_calls, first, second)
+        between = two_calls[end:start]
         n_opens = _shared_end(before, between)
         section_opens, opens = before[: len(before) - n_opens], before[len(before) - n_opens :]
         n_closes = _shared_start(after, between[: len(between) - n_opens])
         closes, section_closes = after[:n_closes], after[n_closes:]
-        parts = _with_index_placeholder(parts, _format_parts(two, second))
+        parts = _with_index_placeholder(parts, _format_parts(two_calls, second))
     writes = _merged_literals([LiteralText(opens), *parts, LiteralText(closes)])
     shell: Sequence[FormatPart] = first.reads or parts
     reads = _merged_literals([LiteralText(opens), *shell])
@@ -134,9 +140,9 @@ def _format_of(
     return ToolCallFormat(reads, writes, section_opens, section_closes, first.param)
 
 
-def _between_two_calls(two: str, first: _SeenCall, second: _SeenCall) -> tuple[int, int]:
+def _between_two_calls(two_calls: str, first: _SeenCall, second: _SeenCall) -> tuple[int, int]:
     """Return where the second call begins and where the first one ends."""
-    again = (find_call(two, PROBE_ARGUMENTS, 0) for find_call in _FINDERS)
+    again = (find_call(two_calls, PROBE_ARGUMENTS, 0) for find_call in _FINDERS)
     return second.start, next(filter(None, again), first).end
 
 
@@ -191,23 +197,25 @@ def _with_second_name(part: FormatPart) -> list[FormatPart]:
     return pieces
 
 
-def _n_common(one: Iterable[str], other: Iterable[str]) -> int:
+def _n_common(text: Iterable[str], other: Iterable[str]) -> int:
     """Return how many characters two texts have in common at their beginnings."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    return sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False))
+    )
 
 
-def _shared_end(one: str, other: str) -> int:
-    n = _n_common(reversed(one), reversed(other))
-    shared = one[len(one) - n :]
+def _shared_end(text: str, other: str) -> int:
+    n = _n_common(reversed(text), reversed(other))
+    shared = text[len(text) - n :]
     # A shared end of two different tags belongs to neither.
     cut = re.match(r"[^<\[]*?[>\]]", shared)
     return n - cut.end() if cut else n
 
 
-def _shared_start(one: str, other: str) -> int:
-    n = _n_common(one, other)
-    cut = re.search(r"[<\[][^<>\[\]]*$", one[:n])
-    return cut.start() if cut and n < len(one) else n
+def _shared_start(text: str, other: str) -> int:
+    n = _n_common(text, other)
+    cut = re.search(r"[<\[][^<>\[\]]*$", text[:n])
+    return cut.start() if cut and n < len(text) else n
 
 
 def _json_values(text: str, at: int) -> list[tuple[int, int, Any]]:
@@ -234,7 +242,11 @@ def _json_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall | 
             (call.name, dict(call.arguments)) == (PROBE_TOOL_NAME, arguments) for call in calls
         ):
             continue
-        inner = [one for one in _json_values(text, start) if one[2] == arguments and one[1] <= end]
+        inner = [
+            found
+            for found in _json_values(text, start)
+            if found[2] == arguments and found[1] <= end
+        ]
         name = text.find(PROBE_TOOL_NAME, start, end)
         placeholders: list[tuple[int, int, Placeholder]] = [
             (name, name + len(PROBE_TOOL_NAME), "name")
@@ -254,7 +266,7 @@ def _named_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall |
     name = text.find(PROBE_TOOL_NAME, at)
     if name < 0:
         return None
-    inner = next((one for one in _json_values(text, at) if one[2] == arguments), None)
+    inner = next((found for found in _json_values(text, at) if found[2] == arguments), None)
     if inner is None:
         return None
     placeholders: list[tuple[int, int, Placeholder]] = [(inner[0], inner[1], "args")]
@@ -321,12 +333,12 @@ def _tagged_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall 
             return None
         places.append((at, at + len(word)))
         at += len(word)
-    name, key, value, more, number = places
-    between = text[value[1] : more[0]]
+    name, key, value, second_key, number = places
+    between = text[value[1] : second_key[0]]
     n_opens = _shared_end(text[name[1] : key[0]], between)
     opens = between[len(between) - n_opens :]
     closes = between[: len(between) - n_opens]
-    texts, others = text[key[1] : value[0]], text[more[1] : number[0]]
+    texts, others = text[key[1] : value[0]], text[second_key[1] : number[0]]
     param = ParameterFormat(opens, texts, closes, others if others != texts else "")
     start = key[0] - n_opens
     end = number[1] + _n_common(text[number[1] :], closes)  # the last one may lack a separator
@@ -444,11 +456,11 @@ class _TemplateProbe:
 
     def wrappers(self, tags: ReasoningTags) -> tuple[str, ...]:
         """Return the marks around the text of an answer."""
-        asked = self._try(_user_turn(), is_open=True)
+        prompt = self._try(_user_turn(), is_open=True)
         before, found, after = self._try(_user_turn(), _assistant_turn(_ANSWER_WORD)).partition(
             _ANSWER_WORD
         )
-        own = without_tags(_answer_part(asked, before), tags)
+        own = without_tags(_answer_part(prompt, before), tags)
         if not found or not re.fullmatch(r"<\|[A-Z_]+\|>", own):
             return ()
         closes = re.match(r"\s*(<[^<>\s]+>)", after)
@@ -463,12 +475,14 @@ class _TemplateProbe:
             for as_text in (False, True)
             for is_null in (False, True)
         )
-        shown = [(one, text) for one in variants if (text := self._calls_shown(one, 1))]
-        for tried, one in shown:
-            two = self._calls_shown(tried, 2)
-            call_format = derive_tool_format(one, two, lambda text: without_tags(text, tags))
+        shown = [(variant, text) for variant in variants if (text := self._calls_shown(variant, 1))]
+        for tried, one_call in shown:
+            two_calls = self._calls_shown(tried, 2)
+            call_format = derive_tool_format(
+                one_call, two_calls, lambda text: without_tags(text, tags)
+            )
             if call_format is not None:
-                return self._call_rules(tried, has_two=bool(two)), call_format
+                return self._call_rules(tried, has_two=bool(two_calls)), call_format
         if shown:
             return self._call_rules(shown[0][0], has_two=True), None
         result = self._try(
@@ -478,8 +492,8 @@ class _TemplateProbe:
 
     def _call_rules(self, rules: TurnRules, *, has_two: bool) -> TurnRules:
         """Return the rules, completed by those for calls and results."""
-        one = _calling_turn(rules, 1)
-        result = self._try(_user_turn(), one, _result_turn(), tools=True, is_open=True)
+        calling_turn = _calling_turn(rules, 1)
+        result = self._try(_user_turn(), calling_turn, _result_turn(), tools=True, is_open=True)
         other_id = self._try(_user_turn(), _calling_turn(rules, 1, "call_0123456789"), tools=True)
         return replace(
             rules,
@@ -491,9 +505,9 @@ class _TemplateProbe:
     def _calls_shown(self, rules: TurnRules, n_calls: int) -> str:
         """Return an answer of so many calls as rendered, without the turn's own marks."""
         whole = self._try(_user_turn(), _calling_turn(rules, n_calls), tools=True)
-        asked = self._try(_user_turn(), tools=True, is_open=True)
+        prompt = self._try(_user_turn(), tools=True, is_open=True)
         text = self._try(_user_turn(), _assistant_turn(_ANSWER_WORD), tools=True)
-        body = _answer_part(asked, whole)
+        body = _answer_part(prompt, whole)
         if PROBE_TOOL_NAME not in body or "qxv" not in body or (n_calls == 2 and "qxw" not in body):
             return ""
         tail = text.partition(_ANSWER_WORD)[2]
@@ -555,28 +569,28 @@ def without_tags(text: str, tags: ReasoningTags) -> str:
             return text
 
 
-def _answer_part(asked: str, whole: str) -> str:
-    """Return the rest of `whole` after the prompt `asked`."""
-    n = common_start(asked, whole)
+def _answer_part(prompt: str, whole: str) -> str:
+    """Return the rest of `whole` after the `prompt`."""
+    n = common_start(prompt, whole)
     body = whole[n:]
-    if n == len(asked):
+    if n == len(prompt):
         return body
     # Some end a prompt with more instructions; both then contain the turn's opening.
-    overlap = next((k for k in range(len(body), 0, -1) if asked.endswith(body[:k])), 0)
+    overlap = next((k for k in range(len(body), 0, -1) if prompt.endswith(body[:k])), 0)
     return body[overlap:]
 
 
-def common_start(one: str, other: str) -> int:
+def common_start(text: str, other: str) -> int:
     """Return the length of the common beginning, without a cut tag."""
-    n = _n_common(one, other)
-    if n == len(one):
+    n = _n_common(text, other)
+    if n == len(text):
         return n
     return _before_cut_tag(other, n)
 
 
-def common_end(one: str, other: str) -> int:
+def common_end(text: str, other: str) -> int:
     """Return the length of the common end, without a cut tag."""
-    start = len(other) - _n_common(reversed(one), reversed(other))
+    start = len(other) - _n_common(reversed(text), reversed(other))
     while start < len(other) and _before_cut_tag(other, start) != start:
         start += 1
     return len(other) - start

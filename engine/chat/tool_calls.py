@@ -97,7 +97,7 @@ class ToolCallFormat:
     def triggers(self) -> tuple[str, ...]:
         """The first words of the texts that announce a call."""
         first = self.reads[0].text if isinstance(self.reads[0], LiteralText) else ""
-        return tuple(_first_word(one) for one in (self.section_opens, first) if one.strip())
+        return tuple(_first_word(text) for text in (self.section_opens, first) if text.strip())
 
     @property
     def leftovers(self) -> tuple[str, ...]:
@@ -312,7 +312,7 @@ def parse_python_calls(text: str, at: int) -> tuple[list[tuple[str, JsonObject]]
         raise MalformedValue from None
     if not isinstance(tree, ast.List) or not tree.elts:
         raise MalformedValue
-    return [_python_call(one) for one in tree.elts], end
+    return [_python_call(element) for element in tree.elts], end
 
 
 def _end_of_bracket(text: str, at: int, marks: re.Pattern[str], opens: str) -> int:
@@ -354,7 +354,7 @@ def _python_value(node: ast.expr) -> Any:
     if isinstance(node, ast.Name) and node.id in _CONSTANTS:
         return _CONSTANTS[node.id]
     if isinstance(node, ast.List | ast.Tuple):
-        return [_python_value(one) for one in node.elts]
+        return [_python_value(element) for element in node.elts]
     if isinstance(node, ast.Dict):
         keys = [str(_python_value(key)) for key in node.keys if key is not None]
         return dict(zip(keys, map(_python_value, node.values), strict=False))
@@ -646,7 +646,7 @@ def calls_in_json(value: Any, tools: Mapping[str, Tool] | None = None) -> list[T
         MalformedValue: it holds something else.
     """
     if isinstance(value, list):
-        return [call for one in value for call in calls_in_json(one, tools)]
+        return [call for item in value for call in calls_in_json(item, tools)]
     if not isinstance(value, dict):
         raise MalformedValue
     if isinstance(value.get("tool_calls"), list):

@@ -150,7 +150,8 @@ def sprintf(spec: str, values: Sequence[Any], making: Callable[[int], None]) -> 
     parts.append(spec[at:])
     if left:
         extra = ", ".join(
-            "<nil>" if one is None else f"{type_name(one)}={go_text(one)}" for one in left
+            "<nil>" if argument is None else f"{type_name(argument)}={go_text(argument)}"
+            for argument in left
         )
         parts.append(f"%!(EXTRA {extra})")
     making(sum(map(len, parts)))
@@ -234,7 +235,7 @@ def _formatted_text(spec: _FormatVerb, value: Any) -> str | None:
     if isinstance(value, bool | float | None):
         return None
     if spec.verb == "q" and isinstance(value, list):
-        return "[" + " ".join(quoted(go_text(one)) for one in value) + "]"
+        return "[" + " ".join(quoted(go_text(item)) for item in value) + "]"
     text = go_text(value)[: spec.precision]
     if spec.verb == "q":
         return quoted(text)

@@ -39,35 +39,35 @@ def _comparison_kind(value: Any) -> str:
     return ""
 
 
-def _equals(one: Any, *others: Any) -> bool:
+def _equals(first: Any, *others: Any) -> bool:
     """Return whether the first equals any of the others."""
     if not others:
         raise GoFunctionError("missing argument for comparison")
-    return any(_is_same(one, other) for other in others)
+    return any(_is_same(first, other) for other in others)
 
 
-def _is_same(one: Any, other: Any) -> bool:
-    if one is None or other is None:
-        return one is other
-    kinds = _comparison_kind(one), _comparison_kind(other)
+def _is_same(left: Any, right: Any) -> bool:
+    if left is None or right is None:
+        return left is right
+    kinds = _comparison_kind(left), _comparison_kind(right)
     if kinds[0] != kinds[1]:
         raise GoFunctionError("incompatible types for comparison")
     if not kinds[0]:
-        raise GoFunctionError(f"non-comparable types {type_name(one)} and {type_name(other)}")
-    return bool(one == other)
+        raise GoFunctionError(f"non-comparable types {type_name(left)} and {type_name(right)}")
+    return bool(left == right)
 
 
-def _is_less(one: Any, other: Any) -> bool:
-    kinds = _comparison_kind(one), _comparison_kind(other)
+def _is_less(left: Any, right: Any) -> bool:
+    kinds = _comparison_kind(left), _comparison_kind(right)
     if "bool" in kinds or "" in kinds:
         raise GoFunctionError("invalid type for comparison")
     if kinds[0] != kinds[1]:
         raise GoFunctionError("incompatible types for comparison")
-    return bool(one < other)
+    return bool(left < right)
 
 
-def _is_at_most(one: Any, other: Any) -> bool:
-    return _is_less(one, other) or _is_same(one, other)
+def _is_at_most(left: Any, right: Any) -> bool:
+    return _is_less(left, right) or _is_same(left, right)
 
 
 def _length(value: Any) -> int:
@@ -133,7 +133,7 @@ def builtins(meter: TemplateMeter) -> dict[str, GoFunction]:
     """Return the functions except `and` and `or`, which the interpreter evaluates lazily."""
 
     def printed(*values: Any) -> str:
-        meter.add_text(sum(len(one) if isinstance(one, str) else 16 for one in values))
+        meter.add_text(sum(len(value) if isinstance(value, str) else 16 for value in values))
         return sprint(values)
 
     def printed_line(*values: Any) -> str:
@@ -147,11 +147,11 @@ def builtins(meter: TemplateMeter) -> dict[str, GoFunction]:
     return {
         "not": lambda value: not is_true(value),
         "eq": _equals,
-        "ne": lambda one, other: not _is_same(one, other),
+        "ne": lambda left, right: not _is_same(left, right),
         "lt": _is_less,
         "le": _is_at_most,
-        "gt": lambda one, other: not _is_at_most(one, other),
-        "ge": lambda one, other: not _is_less(one, other),
+        "gt": lambda left, right: not _is_at_most(left, right),
+        "ge": lambda left, right: not _is_less(left, right),
         "len": _length,
         "index": _index,
         "slice": _slice,
@@ -305,8 +305,8 @@ class _Execution:
         if not pipe.variables:
             return
         values = [value] if len(pipe.variables) == 1 else [index, value]
-        for name, one in zip(pipe.variables, values, strict=True):
-            self._assign(name, one)
+        for name, bound in zip(pipe.variables, values, strict=True):
+            self._assign(name, bound)
 
     def _call(self, node: syntax.TemplateCall, dot: Any) -> None:
         self.line = node.line
@@ -393,7 +393,7 @@ class _Execution:
     def _function(self, name: str, operands: list[syntax.Operand], dot: Any, final: Any) -> Any:
         if name in ("and", "or"):
             return self._either(name, operands, dot, final)
-        values = [self._value(one, dot) for one in operands]
+        values = [self._value(operand, dot) for operand in operands]
         if final is not _MISSING:
             values.append(final)
         function = self._functions[name]
@@ -426,8 +426,8 @@ def _check_arguments(function: GoFunction, values: list[Any]) -> None:
     n_least = code.co_argcount - len(plain.__defaults__ or ())
     takes_any = bool(code.co_flags & inspect.CO_VARARGS)
     if len(values) < n_least or (len(values) > code.co_argcount and not takes_any):
-        wanted = f"at least {n_least}" if takes_any else str(code.co_argcount)
-        raise GoFunctionError(f"wrong number of args: want {wanted} got {len(values)}")
+        expected = f"at least {n_least}" if takes_any else str(code.co_argcount)
+        raise GoFunctionError(f"wrong number of args: want {expected} got {len(values)}")
 
 
 def _written_operand(operand: syntax.Operand) -> str:
@@ -435,7 +435,7 @@ def _written_operand(operand: syntax.Operand) -> str:
         case syntax.Field(names):
             return "".join(f".{name}" for name in names)
         case syntax.Variable(name, names):
-            return "".join([name, *(f".{one}" for one in names)])
+            return "".join([name, *(f".{part}" for part in names)])
         case syntax.Constant(value):
             return repr(value)
     return "a value"

@@ -163,12 +163,12 @@ def field_names(part: Any) -> frozenset[str]:
 def _walk(part: Any) -> Iterator[Any]:
     """Yield a node, or those of a tuple, and all nodes inside."""
     if isinstance(part, tuple):
-        for one in part:
-            yield from _walk(one)
+        for node in part:
+            yield from _walk(node)
     elif is_dataclass(part):
         yield part
-        for one in fields(part):
-            yield from _walk(getattr(part, one.name))
+        for field in fields(part):
+            yield from _walk(getattr(part, field.name))
 
 
 def cut_after_field(block: Block, name: str) -> tuple[Block, bool]:
@@ -646,7 +646,7 @@ class _Parser:
         body = self._closed(opened, "end")
         self._variables, self._n_ranges = outer, n_ranges
         known = self._templates.get(name, ())
-        if any(not isinstance(one, Text) or one.text.strip() for one in known):
+        if any(not isinstance(node, Text) or node.text.strip() for node in known):
             self._fail(opened, f"multiple definition of template {name!r}")
         self._templates[name] = body
 
