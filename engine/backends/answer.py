@@ -207,5 +207,5 @@ def _joined_chunks(chunks: Sequence[Chunk]) -> Chunk:
         sum(chunk.n_tokens for chunk in chunks),
         "".join(chunk.reasoning for chunk in chunks),
         tuple(call for chunk in chunks for call in chunk.tool_calls),
-        tuple(one for chunk in chunks for one in chunk.logprobs),
+        tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
     )

@@ -150,10 +150,10 @@ class BackgroundTuner:
     def _is_idle(self) -> bool:
         """Return whether nothing runs, waits or loads; count the time of what computes."""
         stats = self._pool.stats()
-        for one in stats.resident:
-            if one.n_running:
-                self._use(one.name).computed_s += LOOK_S
-        is_still = all(one.state == "ready" and not one.n_users for one in stats.resident)
+        for model in stats.resident:
+            if model.n_running:
+                self._use(model.name).computed_s += LOOK_S
+        is_still = all(model.state == "ready" and not model.n_users for model in stats.resident)
         return is_still and not stats.n_waiting
 
     async def _measure_again(self) -> bool:
@@ -232,7 +232,7 @@ class BackgroundTuner:
 
     async def _load_copy(self, facts: ModelFacts) -> None:
         """Load the copy if its original was in memory; go back to the original if it cannot be."""
-        digests = {one.digest: one for one in self._pool.stats().resident}
+        digests = {model.digest: model for model in self._pool.stats().resident}
         loaded = digests.get(facts.digest)
         if loaded is None:
             return

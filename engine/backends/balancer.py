@@ -85,20 +85,20 @@ def choose_server(servers: Sequence[ServerState]) -> int | None:
     >>> choose_server([*servers, ServerState(False, 0)])
     1
     """
-    able = [at for at, one in enumerate(servers) if one.is_up and _has_room(one)]
+    able = [at for at, server in enumerate(servers) if server.is_up and _has_room(server)]
     if not able:
         return None
     return min(able, key=lambda at: (servers[at].failed_before, _rounds_ahead(servers[at]), at))
 
 
-def _has_room(one: ServerState) -> bool:
-    return one.n_slots is None or one.n_running < one.n_slots
+def _has_room(server: ServerState) -> bool:
+    return server.n_slots is None or server.n_running < server.n_slots
 
 
-def _rounds_ahead(one: ServerState) -> float:
+def _rounds_ahead(server: ServerState) -> float:
     """Return how many rounds of requests are before the next one."""
-    rounds = one.n_running / (one.n_slots or USUAL_SLOTS)
-    return rounds + (LOADING_ROUNDS if one.is_resident is False else 0.0)
+    rounds = server.n_running / (server.n_slots or USUAL_SLOTS)
+    return rounds + (LOADING_ROUNDS if server.is_resident is False else 0.0)
 
 
 RETRY_BACKOFF = Backoff(first_s=0.5, longest_s=30.0)
@@ -269,14 +269,14 @@ class ServerRoster:
         """
         key = model_key_of(model)
         while True:
-            seen = [one.seen(key, failed_before=one in failed_at) for one in self._members]
+            seen = [member.seen(key, failed_before=member in failed_at) for member in self._members]
             if is_brief:  # needs no slot
-                seen = [replace(one, n_running=0) for one in seen]
+                seen = [replace(state, n_running=0) for state in seen]
             at = choose_server(seen)
             if at is not None:
                 self._members[at].n_running += not is_brief
                 return self._members[at]
-            left_s = self._left_s(model, any(one.is_up for one in self._having(key)))
+            left_s = self._left_s(model, any(member.is_up for member in self._having(key)))
             moved = self._moved
             await wait_for_event(moved, left_s)
 
@@ -287,7 +287,7 @@ class ServerRoster:
         """
         if has_one:
             return None
-        since = [one.down_since for one in self._members if one.down_since is not None]
+        since = [member.down_since for member in self._members if member.down_since is not None]
         if not since:
             key = model_key_of(model)
             for member in self._members:
@@ -300,10 +300,10 @@ class ServerRoster:
         return left_s
 
     def n_parallel(self, key: ModelKey) -> int:
-        return sum(one.n_parallel(key) for one in self._having(key))
+        return sum(member.n_parallel(key) for member in self._having(key))
 
     def _having(self, key: ModelKey) -> list[ServerMember]:
-        return [one for one in self._members if key in one.facts]
+        return [member for member in self._members if key in member.facts]
 
     def pause(self, member: ServerMember, error: ServerBusy) -> None:
         """Send nothing to a full server for a while."""
@@ -341,18 +341,22 @@ class ServerRoster:
             await self._awaited(key)
         if not self._having(key):
             raise self._no_server_error(model, errors)
-        away = [f"{one.reason}: the others go on." for one in self._members if not one.is_up]
-        for told in (*map(str, errors), *away):
-            self._note(told)
+        away = [
+            f"{member.reason}: the others go on." for member in self._members if not member.is_up
+        ]
+        for note in (*map(str, errors), *away):
+            self._note(note)
         self._has_begun = True
-        facts = [one.facts[key] for one in self._having(key)]
-        return replace(facts[0], n_ctx_tokens=min(one.n_ctx_tokens for one in facts))
+        facts = [member.facts[key] for member in self._having(key)]
+        return replace(
+            facts[0], n_ctx_tokens=min(model_facts.n_ctx_tokens for model_facts in facts)
+        )
 
     async def _awaited(self, key: ModelKey) -> None:
         """Wait for the first server that has a model, as long as one may come yet."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._reach_s):
-                while not self._having(key) and not all(one.is_up for one in self._members):
+                while not self._having(key) and not all(member.is_up for member in self._members):
                     self._note(f"{self._reasons()}: waiting.")
                     await self._moved.wait()
 
@@ -371,10 +375,10 @@ class ServerRoster:
                 )
                 if not done:
                     break
-                has_one = has_one or any(one.exception() is None for one in done)
+                has_one = has_one or any(task.exception() is None for task in done)
         finally:
-            for one in left:
-                one.cancel()
+            for task in left:
+                task.cancel()
         await asyncio.gather(*looks.values(), return_exceptions=True)
         return looks
 
@@ -408,7 +412,7 @@ class ServerRoster:
     def _learn(self, member: ServerMember, model: ModelSpec, facts: ModelFacts) -> None:
         """Record that a server has a model; raise ModelBroken where the others have another one."""
         key = model_key_of(model)
-        others = (one for one in self._members if one is not member and key in one.facts)
+        others = (other for other in self._members if other is not member and key in other.facts)
         for other in others:
             if other.facts[key].identity != facts.identity:
                 why = f"it has another model under the name '{model.ref}' than {other.url}"
@@ -421,7 +425,7 @@ class ServerRoster:
             raise ModelBroken(member.url, why)
 
     def _no_server_error(self, model: ModelSpec, errors: Sequence[EngineError]) -> EngineError:
-        away = [one for one in self._members if not one.is_up]
+        away = [member for member in self._members if not member.is_up]
         if not errors or away:
             return NoServer(model.ref, self._reasons() or str(errors[0]), 0.0)
         known = dict.fromkeys(
@@ -432,15 +436,15 @@ class ServerRoster:
         return errors[0]
 
     def _reasons(self) -> str:
-        return "; ".join(one.reason for one in self._members if not one.is_up)
+        return "; ".join(member.reason for member in self._members if not member.is_up)
 
     def _urls(self) -> str:
-        return ", ".join(one.url for one in self._members)
+        return ", ".join(member.url for member in self._members)
 
     def mark_down(self, member: ServerMember, reason: str) -> None:
         """Record that a server is down, and try it again from now on."""
         if member.mark_down(reason):
-            others = any(one.is_up for one in self._members)
+            others = any(other.is_up for other in self._members)
             what = "the others go on" if others else "it is tried again"
             self._note(f"{reason}: {what}.") if self._has_begun else None
             self._tasks.start(self._recover(member))
@@ -467,8 +471,8 @@ class ServerRoster:
         while True:
             await asyncio.sleep(self._ping_s)
             specs = list(self._specs.values())
-            busy = [one for one in self._members if one.is_up and one.n_running]
-            fell = await asyncio.gather(*(one.ping(specs) for one in busy))
+            busy = [member for member in self._members if member.is_up and member.n_running]
+            fell = await asyncio.gather(*(member.ping(specs) for member in busy))
             for member, has_fallen in zip(busy, fell, strict=True):
                 if has_fallen:
                     self._tasks.start(self._recover(member))

@@ -131,26 +131,26 @@ class LocalPool:
         Nothing is loaded. The lease is advice and ends after `lease_s`: runs that together lease
         more than fits take turns.
         """
-        asks = [await self._ask(model) for model in models]
-        async with self._residents.lease(asks):
+        model_uses = [await self._ask(model) for model in models]
+        async with self._residents.lease(model_uses):
             yield
 
     async def probe(self, within_s: float = 10.0) -> tuple[ProbeResult, ...]:
         """Compute one token, or one vector, in each worker that is ready."""
-        ready = [one for one in self._residents.resident() if one.is_open]
+        ready = [resident for resident in self._residents.resident() if resident.is_open]
         return tuple(
             await asyncio.gather(
                 *(
-                    probe_worker(one.facts, one.worker, within_s)
-                    for one in ready
-                    if one.worker is not None
+                    probe_worker(resident.facts, resident.worker, within_s)
+                    for resident in ready
+                    if resident.worker is not None
                 )
             )
         )
 
     def disturbed(self) -> list[str]:
         """Return the digests of idle chat models whose measurement other programs disturbed."""
-        return [one.load.digest for one in self._disturbed()]
+        return [worker.load.digest for worker in self._disturbed()]
 
     async def measure_again(self, digest: str) -> None:
         """Measure an idle model again in its worker; what that is asked meanwhile ends it.
@@ -163,16 +163,20 @@ class LocalPool:
         for worker in self._disturbed():
             load = worker.load
             if load.digest == digest:
-                told = await worker.measure_again(self.settings.profile_s)
+                measurement = await worker.measure_again(self.settings.profile_s)
                 fields = {"digest": digest, "device": load.device, "build": load.build}
-                await asyncio.to_thread(self._profiles.keep, fields, told)
+                await asyncio.to_thread(self._profiles.keep, fields, measurement)
 
     def _disturbed(self) -> list[WorkerProcess]:
         """Return the idle workers to measure again.
 
         Of embedding models speeds decide nothing, and other programs do not disturb a device.
         """
-        idle = [one.worker for one in self._residents.resident() if one.is_open and not one.n_users]
+        idle = [
+            resident.worker
+            for resident in self._residents.resident()
+            if resident.is_open and not resident.n_users
+        ]
         return [
             worker
             for worker in idle
@@ -183,7 +187,7 @@ class LocalPool:
         ]
 
     def worker_pids(self) -> tuple[int, ...]:
-        workers = [one.worker for one in self._residents.resident()]
+        workers = [resident.worker for resident in self._residents.resident()]
         return tuple(worker.pid for worker in workers if worker is not None)
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
@@ -215,7 +219,7 @@ class LocalPool:
         with suppress(EngineError):
             key = (await self._ask(ModelSpec(ref))).key
         return await self._residents.dismiss(
-            lambda one: one.key == key or canonical_name(one.facts.name) == name
+            lambda resident: resident.key == key or canonical_name(resident.facts.name) == name
         )
 
     async def count_chat(
@@ -229,16 +233,18 @@ class LocalPool:
         turns = with_model_messages(messages, facts)
         return await self._briefly(
             model,
-            lambda one: one.count_chat(turns, facts.template, tools, think, facts.n_ctx_tokens),
+            lambda worker: worker.count_chat(
+                turns, facts.template, tools, think, facts.n_ctx_tokens
+            ),
         )
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
-        wanted = tuple(texts)
-        return await self._briefly(model, lambda one: one.count_texts(wanted))
+        own_texts = tuple(texts)
+        return await self._briefly(model, lambda worker: worker.count_texts(own_texts))
 
     async def tokenise(self, model: ModelSpec, text: str) -> list[int]:
         """Return a text's token ids; control tokens that it spells are read as such, none added."""
-        return await self._briefly(model, lambda one: one.tokenise(text))
+        return await self._briefly(model, lambda worker: worker.tokenise(text))
 
     async def detokenise(self, model: ModelSpec, tokens: Sequence[int]) -> str:
         """Return the text of token ids, control tokens as they are spelled.
@@ -246,14 +252,14 @@ class LocalPool:
         Raises:
             BadRequest: the model has no such token.
         """
-        return await self._briefly(model, lambda one: one.detokenise(tokens))
+        return await self._briefly(model, lambda worker: worker.detokenise(tokens))
 
     def chat(self, request: ChatRequest, *, waits: bool = True) -> Answer:
         """Queue a request; errors come out of the stream.
 
         A caller that does not wait gets `Busy` when `max_queue` requests are before it.
         """
-        texts = [one.content for one in request.messages]
+        texts = [message.content for message in request.messages]
         self.on_request(request.model.ref, [*texts, request.prompt] if request.prompt else texts)
         return self._answers.start(request, partial(self._serve, waits=waits))
 
@@ -481,7 +487,7 @@ class LocalPool:
 
 async def _check_images(request: ChatRequest, facts: ModelFacts) -> None:
     """Check images by their first bytes, before a model is loaded or others are computed."""
-    images = [*request.images, *(image for one in request.messages for image in one.images)]
+    images = [*request.images, *(image for message in request.messages for image in message.images)]
     if images and facts.projector is None:
         raise BadRequest(f"model '{facts.name}' cannot see images: it has no projector")
     for number, image in enumerate(images, start=1):

@@ -40,12 +40,12 @@ class HistogramReading:
         >>> HistogramReading(4, 5.0, ((1.0, 2), (2.0, 4), (float("inf"), 4))).quantile(0.75)
         1.5
         """
-        wanted, low, n_below = share * self.n, 0.0, 0
+        target, low, n_below = share * self.n, 0.0, 0
         for high, n in self.buckets:
-            if n >= wanted and n > n_below:
+            if n >= target and n > n_below:
                 if high == float("inf"):
                     return low
-                return low + (high - low) * (wanted - n_below) / (n - n_below)
+                return low + (high - low) * (target - n_below) / (n - n_below)
             low, n_below = high, n
         return 0.0
 
@@ -75,17 +75,17 @@ class ModelMetrics:
     between_tokens_s: HistogramReading
 
 
-def _samples(metric: MetricWrapperBase, model: str, **more: str) -> Iterator[Any]:
-    wanted = {"model": model, **more}.items()
+def _samples(metric: MetricWrapperBase, model: str, **labels: str) -> Iterator[Any]:
+    required = {"model": model, **labels}.items()
     for family in metric.collect():
         for sample in family.samples:
-            if wanted <= sample.labels.items() and not sample.name.endswith("_created"):
+            if required <= sample.labels.items() and not sample.name.endswith("_created"):
                 yield sample
 
 
-def read_count(metric: MetricWrapperBase, model: str, **more: str) -> int:
+def read_count(metric: MetricWrapperBase, model: str, **labels: str) -> int:
     """Add up what a counter or a gauge holds of a model, over all other labels."""
-    return round(sum(float(sample.value) for sample in _samples(metric, model, **more)))
+    return round(sum(float(sample.value) for sample in _samples(metric, model, **labels)))
 
 
 def read_histogram(metric: Histogram, model: str) -> HistogramReading:
@@ -156,8 +156,8 @@ class Metrics(PoolEvents):
         self._batch_rows = self._histogram("batch_sequences", "Sequences of one step", _SEQUENCES)
         self._embed_s = self._histogram("embed_seconds", "Requests for vectors", _LONG_S)
 
-    def _counter(self, name: str, what: str, *more: str) -> Counter:
-        return Counter(f"paddock_{name}", f"{what}.", ("model", *more), registry=self._registry)
+    def _counter(self, name: str, what: str, *labels: str) -> Counter:
+        return Counter(f"paddock_{name}", f"{what}.", ("model", *labels), registry=self._registry)
 
     def _gauge(self, name: str, what: str) -> Gauge:
         return Gauge(f"paddock_{name}", f"{what}.", ("model",), registry=self._registry)
@@ -227,27 +227,27 @@ class Metrics(PoolEvents):
         self._models.setdefault(model)
         self._refused.labels(model, why).inc()
 
-    def turn(self, model: str, told: Mapping[str, Any]) -> None:
+    def turn(self, model: str, report: Mapping[str, Any]) -> None:
         self._models.setdefault(model)
-        if told["n_tokens"]:
-            self._batch.labels(model).observe(told["n_tokens"])
-            self._batch_rows.labels(model).observe(told.get("n_sequences", 0))
-            self._step_s.labels(model).observe(told.get("step_s", 0.0))
-        self._running.labels(model).set(told.get("n_sequences", 0) - len(told["done"]))
-        self._waiting.labels(model).set(told.get("n_waiting", 0))
-        self._cells.labels(model).set(told.get("n_cells_used", 0))
-        self._shared.labels(model).set(told.get("n_cells_shared", 0))
-        self._preemptions.labels(model).inc(told.get("n_preempted", 0))
-        self._drafted.labels(model).inc(told.get("n_drafted", 0))
-        self._accepted.labels(model).inc(told.get("n_accepted", 0))
-        self._hear_chunks(model, told)
+        if report["n_tokens"]:
+            self._batch.labels(model).observe(report["n_tokens"])
+            self._batch_rows.labels(model).observe(report.get("n_sequences", 0))
+            self._step_s.labels(model).observe(report.get("step_s", 0.0))
+        self._running.labels(model).set(report.get("n_sequences", 0) - len(report["done"]))
+        self._waiting.labels(model).set(report.get("n_waiting", 0))
+        self._cells.labels(model).set(report.get("n_cells_used", 0))
+        self._shared.labels(model).set(report.get("n_cells_shared", 0))
+        self._preemptions.labels(model).inc(report.get("n_preempted", 0))
+        self._drafted.labels(model).inc(report.get("n_drafted", 0))
+        self._accepted.labels(model).inc(report.get("n_accepted", 0))
+        self._hear_chunks(model, report)
 
-    def _hear_chunks(self, model: str, told: Mapping[str, Any]) -> None:
+    def _hear_chunks(self, model: str, report: Mapping[str, Any]) -> None:
         """Note the time since each answer's last tokens; several at once share it."""
         n_new: dict[int, int] = {}
-        for chunk in told["chunks"]:
+        for chunk in report["chunks"]:
             n_new[chunk["id"]] = n_new.get(chunk["id"], 0) + chunk["n_tokens"]
-        now = self._clock() - told.get("age_s", 0.0)
+        now = self._clock() - report.get("age_s", 0.0)
         between_s = self._between_s.labels(model)
         self._said.labels(model).inc(sum(n_new.values()))
         for request_id, n in n_new.items():
@@ -258,7 +258,7 @@ class Metrics(PoolEvents):
             if before is not None:
                 for _ in range(n):
                     between_s.observe((now - before) / n)
-        for done in told["done"]:
+        for done in report["done"]:
             self._last_chunk_at.pop((model, done["id"]), None)
         while len(self._last_chunk_at) > _N_STREAMS:
             self._last_chunk_at.popitem(last=False)

@@ -85,8 +85,8 @@ def matching_model(ref: str, listed: Sequence[Json]) -> Json | None:
     {'id': '/models/a.gguf'}
     """
     # The settings may send a model to a server that its author names by a file near the YAML.
-    for wanted, names_of in ((ref, _names), (ref, _short_names), (_file_name(ref), _short_names)):
-        found = [entry for entry in listed if wanted in names_of(entry)]
+    for name, names_of in ((ref, _names), (ref, _short_names), (_file_name(ref), _short_names)):
+        found = [entry for entry in listed if name in names_of(entry)]
         if found:
             return found[0]
     return None
@@ -94,7 +94,10 @@ def matching_model(ref: str, listed: Sequence[Json]) -> Json | None:
 
 def _names(entry: Json) -> set[str]:
     aliases = entry.get("aliases")
-    return {_model_id(entry), *(str(one) for one in (aliases if isinstance(aliases, list) else ()))}
+    return {
+        _model_id(entry),
+        *(str(alias) for alias in (aliases if isinstance(aliases, list) else ())),
+    }
 
 
 def _short_names(entry: Json) -> Iterator[str]:
@@ -155,13 +158,13 @@ def _of_vllm(entry: Json) -> _ModelReport:
 async def _ollama_digest(line: ServerConnection, name: str) -> str | None:
     """Return a model's digest, as Ollama and compatible servers report it."""
     try:
-        told = await line.find("/api/tags")
+        answer = await line.find("/api/tags")
     except (ServerAway, ServerBusy):
         return None
-    listed = told.get("models") if told else None
-    for one in listed if isinstance(listed, list) else ():
-        if isinstance(one, dict) and name in (one.get("name"), one.get("model")):
-            return _typed_value(one, "digest", str)
+    listed = answer.get("models") if answer else None
+    for entry in listed if isinstance(listed, list) else ():
+        if isinstance(entry, dict) and name in (entry.get("name"), entry.get("model")):
+            return _typed_value(entry, "digest", str)
     return None
 
 
@@ -193,10 +196,10 @@ def _served_model(
 
 def model_identity(marks: Mapping[str, Any]) -> str:
     """Return a digest of what a model is, not of where it is."""
-    told = json.dumps(dict(marks), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(f"elsewhere\n{told}".encode()).hexdigest()
+    text = json.dumps(dict(marks), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(f"elsewhere\n{text}".encode()).hexdigest()
 
 
-def _typed_value(told: Mapping[str, Any], name: str, kind: type[_T]) -> _T | None:
-    value = told.get(name)
+def _typed_value(entry: Mapping[str, Any], name: str, kind: type[_T]) -> _T | None:
+    value = entry.get(name)
     return value if isinstance(value, kind) and not isinstance(value, bool) and value else None

@@ -198,7 +198,8 @@ class OpenAIServer:
         found = iter(vectors)
         whole = [_weighted_mean([(next(found), len(piece)) for piece in parts]) for parts in pieces]
         cut = [
-            _normalised(one[: request.dimensions] if request.dimensions else one) for one in whole
+            _normalised(vector[: request.dimensions] if request.dimensions else vector)
+            for vector in whole
         ]
         return Embedded(tuple(cut), n_tokens, tuple(map(len, pieces)), (0,) * len(pieces))
 
@@ -212,11 +213,11 @@ class OpenAIServer:
         await self._truncation.before(sent)
         body = {"model": looked.name, "input": list(texts), "encoding_format": "float"}
         within_s = min(total_s or EMBED_S, EMBED_S)
-        told = await self._line.post("/v1/embeddings", body, within_s)
-        vectors = _read_vectors(told.get("data"), len(texts))
+        answer = await self._line.post("/v1/embeddings", body, within_s)
+        vectors = _read_vectors(answer.get("data"), len(texts))
         if vectors is None:
             raise BadRequest(f"{self.url} gives no vectors for {len(texts)} texts")
-        usage = told.get("usage")
+        usage = answer.get("usage")
         n_read = usage.get("prompt_tokens") if isinstance(usage, dict) else None
         n_tokens = n_read if isinstance(n_read, int) else 0
         await self._truncation.after(sent, Usage(n_tokens))
@@ -251,12 +252,12 @@ class OpenAIServer:
 
 async def _is_listed(line: ServerConnection, name: str) -> bool | None:
     """Return whether a server lists a model as loaded; None: it does not say."""
-    told = await line.find("/api/ps")
-    listed = told.get("models") if told else None
+    answer = await line.find("/api/ps")
+    listed = answer.get("models") if answer else None
     if not isinstance(listed, list):
         return None
-    loaded = [one for one in listed if isinstance(one, dict)]
-    return any(name in (one.get("name"), one.get("model")) for one in loaded)
+    loaded = [entry for entry in listed if isinstance(entry, dict)]
+    return any(name in (entry.get("name"), entry.get("model")) for entry in loaded)
 
 
 ModelKey = tuple[str, str, int | None]
@@ -267,11 +268,11 @@ def model_key_of(spec: ModelSpec) -> ModelKey:
     return spec.ref, spec.role, spec.n_ctx_tokens
 
 
-def _read_vectors(told: Any, n: int) -> list[list[float]] | None:
+def _read_vectors(data: Any, n: int) -> list[list[float]] | None:
     """Read vectors in the order of the texts; None: they are not there."""
-    if not isinstance(told, list) or len(told) != n:
+    if not isinstance(data, list) or len(data) != n:
         return None
-    by_index = {one.get("index", at): one.get("embedding") for at, one in enumerate(told)}
+    by_index = {entry.get("index", at): entry.get("embedding") for at, entry in enumerate(data)}
     vectors = [by_index.get(at) for at in range(n)]
     if not all(isinstance(vector, list) and vector for vector in vectors):
         return None
@@ -371,8 +372,8 @@ class PaddockServer:
         )
 
     async def embed(self, request: EmbedRequest) -> Embedded:
-        wanted = replace(request, model=_without_pool(request.model))
-        reply = await self._asked(self._pool.embed(wanted))
+        pool_request = replace(request, model=_without_pool(request.model))
+        reply = await self._asked(self._pool.embed(pool_request))
         await self._still(request.model)
         n = len(reply.vectors)
         n_pieces, n_cut = reply.n_pieces or (1,) * n, reply.n_cut_tokens or (0,) * n

@@ -34,10 +34,10 @@ _PICTURE = base64.b64decode(
 )
 
 
-async def refusal_of(name: str, asked: Awaitable[object]) -> EngineError | None:
+async def refusal_of(name: str, work: Awaitable[object]) -> EngineError | None:
     """Return why a neutral request to the server or model `name` is refused; None: it is taken."""
     try:
-        await asked
+        await work
     except ModelBroken as error:
         return error
     except BadRequest as error:
@@ -87,13 +87,13 @@ def neutral_messages(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Return the same turns with neutral texts."""
     return tuple(
         replace(
-            one,
-            content=NEUTRAL_TEXT if one.content else "",
+            message,
+            content=NEUTRAL_TEXT if message.content else "",
             reasoning="",
-            images=(_PICTURE,) * len(one.images),
-            tool_calls=tuple(replace(call, arguments={}) for call in one.tool_calls),
+            images=(_PICTURE,) * len(message.images),
+            tool_calls=tuple(replace(call, arguments={}) for call in message.tool_calls),
         )
-        for one in messages
+        for message in messages
     )
 
 

@@ -158,10 +158,10 @@ class ServerConnection:
 
     async def _refused(self, answer: httpx.Response) -> Exception:
         body = http.json_object(await http.read_body(answer, MOST_ERROR_BYTES))
-        said = self._clean(http.error_text(body)) or answer.reason_phrase
+        reason = self._clean(http.error_text(body)) or answer.reason_phrase
         after_s = http.retry_after_s(answer.headers.get("retry-after"), LONGEST_RETRY_AFTER_S)
         error = body.get("error", body) if body else None
-        return self._refusal(answer.status_code, said, error, after_s)
+        return self._refusal(answer.status_code, reason, error, after_s)
 
     def _object(self, data: bytes) -> Json:
         value = http.json_object(data)
@@ -169,30 +169,30 @@ class ServerConnection:
             raise BadRequest(f"{self.url} answers with something that is no JSON object")
         return value
 
-    def _clean(self, said: str) -> str:
+    def _clean(self, text: str) -> str:
         """Remove the key, which some servers repeat when they refuse it."""
-        return said.replace(self._key, "***") if self._key else said
+        return text.replace(self._key, "***") if self._key else text
 
     def _refusal(
-        self, status: int, said: str, error: Any, after_s: float | None = None
+        self, status: int, reason: str, error: Any, after_s: float | None = None
     ) -> Exception:
         if status in (429, 503) and not _is_account_fault(error):
-            return ServerBusy(f"{self.url} is busy: {said}", after_s)
+            return ServerBusy(f"{self.url} is busy: {reason}", after_s)
         if status in (401, 403):
-            return ModelBroken(self.url, self.key_advice(f"{status}: {said}"))
+            return ModelBroken(self.url, self.key_advice(f"{status}: {reason}"))
         if (status >= 500 and status != 501) or status == 408:
-            return ServerAway(f"{self.url} failed ({status}: {said})", was_sent=True)
+            return ServerAway(f"{self.url} failed ({status}: {reason})", was_sent=True)
         too_long = _too_long(error)
         if too_long is not None:
             return too_long
-        return BadRequest(f"the server at {self.url} refuses the request ({status}: {said})")
+        return BadRequest(f"the server at {self.url} refuses the request ({status}: {reason})")
 
-    def key_advice(self, said: str) -> str:
+    def key_advice(self, reason: str) -> str:
         """Return what to do about a key that is refused or missing."""
         if self._key:
-            what = f"the server refuses the key that it is shown ({said}). Correct"
+            what = f"the server refuses the key that it is shown ({reason}). Correct"
         else:
-            what = f"the server asks for a key ({said}). Give it as"
+            what = f"the server asks for a key ({reason}). Give it as"
         return f"{what} the model's `pool.key`, or PADDOCK_POOL_KEY"
 
 
@@ -204,7 +204,7 @@ def _too_long(error: Any) -> PromptTooLong | None:
     if not {"exceed_context_size_error", "context_length_exceeded"} & {*kind}:
         return None
     numbers = [error.get(name) for name in ("n_prompt_tokens", "n_ctx")]
-    n_prompt, n_ctx = (one if isinstance(one, int) else 0 for one in numbers)
+    n_prompt, n_ctx = (number if isinstance(number, int) else 0 for number in numbers)
     return PromptTooLong(n_prompt, 0, n_ctx) if n_prompt and n_ctx else None
 
 

@@ -84,18 +84,18 @@ def tools_body(given: Sequence[Tool]) -> list[Json]:
 
 
 def _message_body(turn: Message) -> Json:
-    told: Json = {"role": turn.role, "content": turn.content}
+    body: Json = {"role": turn.role, "content": turn.content}
     if turn.images:
         text = [{"type": "text", "text": turn.content}] if turn.content else []
-        told["content"] = [*text, *map(_image_part, turn.images)]
+        body["content"] = [*text, *map(_image_part, turn.images)]
     if turn.reasoning:
-        told["reasoning_content"] = turn.reasoning
+        body["reasoning_content"] = turn.reasoning
     if turn.tool_calls:
-        told["tool_calls"] = [_tool_call_body(call, at) for at, call in enumerate(turn.tool_calls)]
+        body["tool_calls"] = [_tool_call_body(call, at) for at, call in enumerate(turn.tool_calls)]
     if turn.role == "tool":
-        told["tool_call_id"] = turn.tool_call_id
-        told |= {"name": turn.tool_name} if turn.tool_name else {}
-    return told
+        body["tool_call_id"] = turn.tool_call_id
+        body |= {"name": turn.tool_name} if turn.tool_name else {}
+    return body
 
 
 def _image_part(image: bytes) -> Json:
@@ -155,21 +155,21 @@ def unsupported_sampling(sampling: Sampling, kind: ServerKind) -> tuple[str, ...
     if kind in ("llama-server", "vllm"):
         return ()
     plain = Sampling()
-    asked = ["repeat_penalty"] if sampling.repeat_penalty != plain.repeat_penalty else []
+    unsupported = ["repeat_penalty"] if sampling.repeat_penalty != plain.repeat_penalty else []
     if not sampling.is_greedy:
         names = ("top_k", "min_p", "typical_p")
-        asked += [name for name in names if getattr(sampling, name) != getattr(plain, name)]
-    return tuple(asked)
+        unsupported += [name for name in names if getattr(sampling, name) != getattr(plain, name)]
+    return tuple(unsupported)
 
 
 def _thinking_body(think: Think | None, kind: ServerKind) -> Json:
     if think is None:
         return {}
     if kind in ("llama-server", "vllm"):
-        wanted: Json = {"enable_thinking": think is not False}
+        template_options: Json = {"enable_thinking": think is not False}
         if isinstance(think, str):
-            wanted["reasoning_effort"] = think
-        return {"chat_template_kwargs": wanted}
+            template_options["reasoning_effort"] = think
+        return {"chat_template_kwargs": template_options}
     return {"reasoning_effort": think if isinstance(think, str) else "medium" if think else "none"}
 
 
@@ -248,18 +248,18 @@ class StreamDecoder:
         return self.usage if self.has_usage else Usage(completion_tokens=self._n_chunks)
 
     def _count(self, event: EventJson) -> None:
-        told = event.get("usage")
-        if not isinstance(told, Mapping):
+        usage = event.get("usage")
+        if not isinstance(usage, Mapping):
             return
         self.has_usage = True
-        details = told.get("prompt_tokens_details")
+        details = usage.get("prompt_tokens_details")
         details = details if isinstance(details, Mapping) else {}
         timings = event.get("timings")
         timings = timings if isinstance(timings, Mapping) else {}
         self.usage = Usage(
-            prompt_tokens=_int_field(told, "prompt_tokens"),
+            prompt_tokens=_int_field(usage, "prompt_tokens"),
             prompt_reused_tokens=_int_field(details, "cached_tokens"),
-            completion_tokens=_int_field(told, "completion_tokens"),
+            completion_tokens=_int_field(usage, "completion_tokens"),
             prefill_s=_int_field(timings, "prompt_ms") / 1000,
             decode_s=_int_field(timings, "predicted_ms") / 1000,
         )
@@ -299,33 +299,33 @@ def _text_field(delta: EventJson, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _int_field(told: EventJson, name: str) -> int:
-    value = told.get(name)
+def _int_field(fields: EventJson, name: str) -> int:
+    value = fields.get(name)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return int(value) if is_number and value is not None else 0
 
 
-def _logprobs(told: Any) -> Iterator[TokenLogprob]:
+def _logprobs(logprobs: Any) -> Iterator[TokenLogprob]:
     """Yield the log probabilities of an event's tokens; none where they are not as documented."""
-    listed = told.get("content") if isinstance(told, Mapping) else None
+    listed = logprobs.get("content") if isinstance(logprobs, Mapping) else None
     try:
-        yield from [_token_logprob(one) for one in listed or ()]
+        yield from [_token_logprob(entry) for entry in listed or ()]
     except (KeyError, TypeError, ValueError):
         return
 
 
-def _token_logprob(one: EventJson) -> TokenLogprob:
-    top = tuple(_one_logprob(other) for other in one.get("top_logprobs") or ())
-    return TokenLogprob(*_one_logprob(one), top)
+def _token_logprob(entry: EventJson) -> TokenLogprob:
+    top = tuple(_one_logprob(other) for other in entry.get("top_logprobs") or ())
+    return TokenLogprob(*_one_logprob(entry), top)
 
 
-def _one_logprob(one: EventJson) -> tuple[str, float, bytes]:
-    logprob = float(one["logprob"])
+def _one_logprob(entry: EventJson) -> tuple[str, float, bytes]:
+    logprob = float(entry["logprob"])
     if math.isnan(logprob):
         raise ValueError("no number")
-    return str(one["token"]), max(LOWEST_LOGPROB, min(0.0, logprob)), _token_bytes(one)
+    return str(entry["token"]), max(LOWEST_LOGPROB, min(0.0, logprob)), _token_bytes(entry)
 
 
-def _token_bytes(one: EventJson) -> bytes:
-    raw = one.get("bytes")
-    return bytes(raw) if isinstance(raw, list) else str(one.get("token", "")).encode()
+def _token_bytes(entry: EventJson) -> bytes:
+    raw = entry.get("bytes")
+    return bytes(raw) if isinstance(raw, list) else str(entry.get("token", "")).encode()

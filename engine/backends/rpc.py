@@ -139,10 +139,10 @@ async def _post(
 
 
 def _refusal(where: str, status: int, body: bytes) -> Exception:
-    said = body.decode("utf-8", "replace").strip()[:300]
+    reason = body.decode("utf-8", "replace").strip()[:300]
     if status in (502, 503, 504):
-        return ConnectionBroken(f"status {status}: {said}")
-    return EngineError(f"the pool at {where} refused the request (status {status}): {said}")
+        return ConnectionBroken(f"status {status}: {reason}")
+    return EngineError(f"the pool at {where} refused the request (status {status}): {reason}")
 
 
 MAX_ATTEMPTS = 4
@@ -211,8 +211,8 @@ class RemotePool:
     async def count_chat(
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
-        asked = CountRequest(model, messages=tuple(messages), tools=tuple(tools))
-        return (await self._numbers(asked))[0]
+        request = CountRequest(model, messages=tuple(messages), tools=tuple(tools))
+        return (await self._numbers(request))[0]
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         return await self._numbers(CountRequest(model, tuple(texts)))
@@ -234,8 +234,8 @@ class RemotePool:
         await self._after_load(line.embedded.usage)
         return line.embedded
 
-    async def _numbers(self, asked: CountRequest) -> list[int]:
-        line = await self._ask("count", write_json(asked), asked.model.ref)
+    async def _numbers(self, request: CountRequest) -> list[int]:
+        line = await self._ask("count", write_json(request), request.model.ref)
         return list(line.numbers or ())
 
     async def _serve(self, answer: Answer) -> Reply:

@@ -213,7 +213,7 @@ async def count_texts(
 ) -> list[TokenCount]:
     """Count texts, without special tokens."""
 
-    async def one(text: str) -> TokenCount:
+    async def count_text(text: str) -> TokenCount:
         if looked.kind == "llama-server":
             return TokenCount.exactly(
                 await _count_at_llama_server(line, looked, text, is_prompt=False)
@@ -222,7 +222,7 @@ async def count_texts(
         return TokenCount.exactly(await _count_at_vllm(line, body))
 
     if looked.kind in ("llama-server", "vllm"):
-        return await run_concurrently(one, texts, _COUNTS_AT_ONCE)
+        return await run_concurrently(count_text, texts, _COUNTS_AT_ONCE)
     if tokenizer is not None:
         return [TokenCount.exactly(n_tokens) for n_tokens in await tokenizer.count_texts(texts)]
     return [TokenCount(most_tokens(text), least_tokens(text)) for text in texts]
@@ -237,10 +237,10 @@ async def _count_at_llama_server(
     line: ServerConnection, looked: ServedModel, text: str, *, is_prompt: bool
 ) -> int:
     body = {"model": looked.name, "content": text}
-    told = await line.post(
+    answer = await line.post(
         "/tokenize", body | {"add_special": is_prompt, "parse_special": is_prompt}
     )
-    tokens = told.get("tokens")
+    tokens = answer.get("tokens")
     if not isinstance(tokens, list):
         raise _no_count(line, "/tokenize")
     return len(tokens)

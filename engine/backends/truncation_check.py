@@ -129,7 +129,7 @@ class ReadLimits:
             kept = self._kept() | {_limit_key(url, digest, role): (n_tokens, self._now())}
             old = self._now() - FRESH_S
             with suppress(OSError):  # only a cache
-                fresh = {key: one for key, one in kept.items() if one[1] > old}
+                fresh = {key: entry for key, entry in kept.items() if entry[1] > old}
                 write_json_atomically(self._file, fresh)
 
     def _kept(self) -> dict[str, tuple[int, float]]:
@@ -137,7 +137,7 @@ class ReadLimits:
             return {}
         try:
             kept = read_json_object(self._file)
-            return {key: (int(one[0]), float(one[1])) for key, one in kept.items()}
+            return {key: (int(entry[0]), float(entry[1])) for key, entry in kept.items()}
         except (ValueError, TypeError, LookupError):
             return {}  # it saves a probe, no more
 

@@ -151,15 +151,19 @@ class TunedCopyStore:
     def all(self) -> Iterator[TunedCopy]:
         """Yield every existing copy, sorted by the name of its model."""
         read = (_read_record(file) for file in sorted(self.folder.glob("*.json")))
-        there = (one for one in read if one is not None and self.find(one.original) == one)
-        yield from sorted(there, key=lambda one: one.name)
+        there = (
+            tuned for tuned in read if tuned is not None and self.find(tuned.original) == tuned
+        )
+        yield from sorted(there, key=lambda tuned: tuned.name)
 
     def damaged(self) -> list[Path]:
         """Return the records and verdicts of this version that cannot be read."""
         found = [file for file in self.folder.glob("*.json") if _read_record(file) is None]
         found += [file for file in self.folder.glob(f"*{_VERDICT}") if _read_verdict(file) is None]
         own = (None, RECORD_VERSION)
-        return [one for one in sorted(found) if files.read_json_object(one).get("version") in own]
+        return [
+            file for file in sorted(found) if files.read_json_object(file).get("version") in own
+        ]
 
     def keep(self, tuned: TunedCopy) -> None:
         """Write a record; remove a copy that it replaces, and the verdict.
@@ -194,7 +198,10 @@ class TunedCopyStore:
     def verdicts(self) -> Iterator[TuningVerdict]:
         """Yield every verdict that says why, sorted by the name of its model."""
         read = map(_read_verdict, self.folder.glob(f"*{_VERDICT}"))
-        yield from sorted((one for one in read if one and one.text), key=lambda one: one.name)
+        yield from sorted(
+            (verdict for verdict in read if verdict and verdict.text),
+            key=lambda verdict: verdict.name,
+        )
 
     def keep_verdict(self, original: str, verdict: TuningVerdict) -> None:
         """Write a verdict.
@@ -206,7 +213,7 @@ class TunedCopyStore:
 
     def forget_others(self, is_there: Callable[[str, str], bool]) -> list[TunedCopy]:
         """Remove copies and verdicts of models that are gone, by digest and path; return them."""
-        gone = [one for one in self.all() if not is_there(one.original, one.original_path)]
+        gone = [tuned for tuned in self.all() if not is_there(tuned.original, tuned.original_path)]
         for copy in gone:
             self.forget(copy.original)
         for file in self.folder.glob(f"*{_VERDICT}"):

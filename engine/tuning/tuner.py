@@ -277,7 +277,7 @@ def copy_bytes(header: GgufHeader, format_name: str) -> int:
         kind = next(kind for kind, name in TYPE_NAMES.items() if name == format_name)
         per_block, block_bytes = TYPE_BLOCKS[kind]
         each = block_bytes / per_block
-    return int(sum(one.n_weights * _bytes_each(one, each) for one in header.tensors))
+    return int(sum(tensor.n_weights * _bytes_each(tensor, each) for tensor in header.tensors))
 
 
 def _bytes_each(tensor: GgufTensor, each: float) -> float:
@@ -393,7 +393,7 @@ def _store_copy(
     if not is_there:
         temporary.replace(place)
         files.sync_folder(folder)
-    names = {one.name for one in fields(TunedCopy)}
+    names = {known.name for known in fields(TunedCopy)}
     measured = {name: value for name, value in result.items() if name in names}
     measured |= {name: CopySpeeds(**result[name]) for name in ("before", "after")}
     return TunedCopy(

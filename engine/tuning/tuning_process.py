@@ -80,7 +80,7 @@ def measure_speeds(
         if like.embeds:
             return _embedding_speeds(model, like, clock)
         read = [_tokens(model, text) for text in texts]
-        n_prompt = prompt_length([len(one) for one in read])
+        n_prompt = prompt_length([len(tokens) for tokens in read])
         n_cells = (_N_TOGETHER + 1) * 2 * n_prompt
         shape = replace(like, n_cells=n_cells, n_batch_tokens=min(n_prompt, _N_PROMPT))
         bench = Bench(model, shape, clock, _N_TOGETHER)
@@ -189,7 +189,7 @@ def computed_results(
         with Context(model, options) as context:
             read = [_tokens(model, text) for text in texts]
             n_most = EMBED_TEXT if like.embeds else _N_WINDOW
-            pieces = windows([len(one) for one in read], n_tokens, n_most)
+            pieces = windows([len(tokens) for tokens in read], n_tokens, n_most)
             batches = (read[which][start : start + n] for which, start, n in pieces)
             if like.embeds:
                 vectors = np.array([_vector(context, batch) for batch in batches], np.float32)
@@ -478,7 +478,7 @@ def _wide_formats(header: GgufHeader) -> tuple[str, ...]:
 
 def wide_tensors(header: GgufHeader) -> frozenset[str]:
     """Return the names of the matrices that a copy in F16 or BF16 changes: 8 bits or fewer."""
-    eights = (one.name for one in header.tensors if TYPE_NAMES.get(one.kind) == "Q8_0")
+    eights = (tensor.name for tensor in header.tensors if TYPE_NAMES.get(tensor.kind) == "Q8_0")
     return low_bit_tensors(header).union(eights)
 
 
@@ -514,7 +514,7 @@ def measured_speeds(order: TuningOrder, paths: Sequence[Path]) -> dict[Path, Cop
     """
     prompts = order.texts if order.n_documents else ()
     speeds = {path: measure_speeds(path, order.shape, prompts) for path in paths}
-    is_idle = min(one.share for one in speeds.values()) >= ENOUGH_CPU_SHARE
+    is_idle = min(speed.share for speed in speeds.values()) >= ENOUGH_CPU_SHARE
     if is_idle or library.supports_gpu():
         return speeds
     return {path: measure_speeds(path, order.shape, prompts, counts_cpu=True) for path in paths}
@@ -549,9 +549,11 @@ def measured_formats(order: TuningOrder, header: GgufHeader) -> tuple[FormatPoin
         for _ in range(_N_ROUNDS):
             for name, path in paths.items():
                 clock = BenchClock(60.0, 1, counts_cpu=True)
-                for one in measure_format(path, name, shape, clock):
-                    key = (name, one.n_rows)
-                    best[key] = min(best.get(key, one), one, key=lambda point: point.seconds)
+                for measured in measure_format(path, name, shape, clock):
+                    key = (name, measured.n_rows)
+                    best[key] = min(
+                        best.get(key, measured), measured, key=lambda point: point.seconds
+                    )
     return tuple(best.values())
 
 
@@ -602,7 +604,9 @@ def _changed_matrices(
     """Return which matrices are changed and how many stay, if they are chosen one by one."""
     if order.format is not None:
         return {}
-    kinds = {TYPE_NAMES.get(one.kind, "others") for one in header.tensors if one.name in names}
+    kinds = {
+        TYPE_NAMES.get(tensor.kind, "others") for tensor in header.tensors if tensor.name in names
+    }
     return {
         "changed_from": ", ".join(sorted(kinds)),
         "n_changed": len(names),
@@ -689,7 +693,7 @@ def is_as_near(truth: Results, before: Results, after: Results) -> bool:
     farther = truth.distances(after) - truth.distances(before)
     if farther.mean() > farther.std() / math.sqrt(len(farther)):
         return False
-    was_right, is_right = (one.likeliest == truth.likeliest for one in (before, after))
+    was_right, is_right = (results.likeliest == truth.likeliest for results in (before, after))
     n_lost, n_gained = int(np.sum(was_right & ~is_right)), int(np.sum(is_right & ~was_right))
     return n_lost - n_gained <= math.sqrt(n_lost + n_gained)
 
