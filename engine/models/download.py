@@ -294,7 +294,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 @dataclass(frozen=True, slots=True)
-class WantedBlob:
+class RemoteBlob:
     """One blob to download."""
 
     url: str
@@ -330,10 +330,10 @@ class BlobDownload:
         self,
         connection: TransferClient,
         store: ModelStore,
-        blob: WantedBlob,
+        blob: RemoteBlob,
         report: ReportProgress,
     ) -> None:
-        self.wanted = blob
+        self.blob = blob
         self._connection = connection
         self._store = store
         self._report = report
@@ -346,7 +346,7 @@ class BlobDownload:
         """Return how many bytes are missing; reads the disk."""
         if self._is_stored():
             return 0
-        return max(0, self.wanted.size_bytes - arrived_bytes(self._place))
+        return max(0, self.blob.size_bytes - arrived_bytes(self._place))
 
     async def fetch(self) -> None:
         """Download all parts, unless the blob is already in the store.
@@ -358,7 +358,7 @@ class BlobDownload:
         """
         async with hold_store_lock(self._store, self._what, self._report_other_process):
             if await run_to_end_in_thread(self._is_stored):
-                self._report_bytes(self.wanted.size_bytes)
+                self._report_bytes(self.blob.size_bytes)
                 return
             await run_to_end_in_thread(self._partial.begin)
             self._report_bytes(self._partial.completed_bytes)
@@ -375,7 +375,7 @@ class BlobDownload:
         while True:
             async with hold_store_lock(self._store, self._what, lambda: None):
                 if await run_to_end_in_thread(self._is_stored):
-                    return self.wanted.digest
+                    return self.blob.digest
                 await run_to_end_in_thread(self._partial.begin)
                 if self._partial.is_done:
                     return await self._verify()
@@ -383,9 +383,9 @@ class BlobDownload:
 
     async def _verify(self) -> str:
         digest = await self._digest()
-        if self.wanted.digest and digest != self.wanted.digest.lower():
+        if self.blob.digest and digest != self.blob.digest.lower():
             await run_to_end_in_thread(self._partial.discard)
-            raise DigestMismatch(self.wanted.digest, digest)
+            raise DigestMismatch(self.blob.digest, digest)
         await run_to_end_in_thread(self._partial.sync)
         await run_to_end_in_thread(self._partial.rename, self._store.blobs.path(digest))
         return digest
@@ -403,7 +403,7 @@ class BlobDownload:
                 await self._fetch_in_parallel()
             except _RangesUnsupported:
                 if self._in_one_piece:
-                    raise SourceChanged(self.wanted.url) from None
+                    raise SourceChanged(self.blob.url) from None
                 self._in_one_piece = True
                 await run_to_end_in_thread(lambda: self._partial.restart(in_one_piece=True))
 
@@ -416,7 +416,7 @@ class BlobDownload:
                 group.create_task(self._work(todo))
 
     async def _work(self, todo: deque[BlobPart]) -> None:
-        host = host_of(httpx.URL(self.wanted.url))
+        host = host_of(httpx.URL(self.blob.url))
         while todo:
             part = todo.popleft()
             retries = TransferRetries(host, self._connection.options, was_there=True)
@@ -428,16 +428,16 @@ class BlobDownload:
 
     async def _request(self, part: BlobPart, retries: TransferRetries) -> None:
         """Send one request for the missing bytes of a part."""
-        wants_all = self._in_one_piece or part.size_bytes == self.wanted.size_bytes
+        wants_all = self._in_one_piece or part.size_bytes == self.blob.size_bytes
         if self._in_one_piece:
             part.completed_bytes = 0  # the server always sends the whole file
         is_whole = wants_all and part.completed_bytes == 0
         request = TransferRequest(
             "GET",
-            self.wanted.url,
+            self.blob.url,
             {} if is_whole else self._range(part),
-            auth=self.wanted.auth,
-            is_verified=bool(self.wanted.digest),
+            auth=self.blob.auth,
+            is_verified=bool(self.blob.digest),
         )
         async with self._connection.open(request) as response:
             if response.is_success:
@@ -447,11 +447,11 @@ class BlobDownload:
                 if response.status_code == 416:
                     raise self._wrong_size("less")
                 await response.aread()
-                check_response(response, self.wanted.url)
+                check_response(response, self.blob.url)
 
     def _range(self, part: BlobPart) -> dict[str, str]:
         headers = {"Range": f"bytes={part.begins_at}-{part.ends_at - 1}"}
-        return headers | ({"If-Range": self.wanted.validator} if self.wanted.validator else {})
+        return headers | ({"If-Range": self.blob.validator} if self.blob.validator else {})
 
     def _check(self, response: httpx.Response, part: BlobPart, *, is_whole: bool) -> None:
         """Check that a response is the requested range, before any byte is written."""
@@ -459,20 +459,20 @@ class BlobDownload:
             if not is_whole:
                 raise _RangesUnsupported
             length = response.headers.get("content-length")
-            if length is not None and length != str(self.wanted.size_bytes):
+            if length is not None and length != str(self.blob.size_bytes):
                 raise self._wrong_size(length)
             return
         found = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
         if found is None or int(found[1]) != part.begins_at:
             raise _RangesUnsupported
-        if found[2] not in ("*", str(self.wanted.size_bytes)):
+        if found[2] not in ("*", str(self.blob.size_bytes)):
             raise self._wrong_size(found[2])
 
     def _wrong_size(self, found: str) -> TransferError:
-        if not self.wanted.digest:
-            return SourceChanged(self.wanted.url)
+        if not self.blob.digest:
+            return SourceChanged(self.blob.url)
         return NoUsableModel(
-            self.wanted.url, f"it should have {self.wanted.size_bytes} bytes, and has {found}"
+            self.blob.url, f"it should have {self.blob.size_bytes} bytes, and has {found}"
         )
 
     async def _receive(
@@ -508,7 +508,7 @@ class BlobDownload:
     # Progress
 
     def _is_stored(self) -> bool:
-        return bool(self.wanted.digest) and self._store.blobs.has(self.wanted.digest)
+        return bool(self.blob.digest) and self._store.blobs.has(self.blob.digest)
 
     def _report_other_process(self) -> None:
         with suppress(OSError):
@@ -520,15 +520,15 @@ class BlobDownload:
             self._report_bytes(self._partial.completed_bytes)
 
     def _report_bytes(self, completed: int) -> None:
-        total = self.wanted.size_bytes
-        self._report(ProgressLine(self.wanted.label, self.wanted.digest, total, completed))
+        total = self.blob.size_bytes
+        self._report(ProgressLine(self.blob.label, self.blob.digest, total, completed))
 
 
 _GGUF_MAGIC = b"GGUF"
 _FIRST_BYTES_RANGE = re.compile(r"bytes 0-3/(\d+)")
 
 
-async def inspect_url(connection: TransferClient, url: str) -> WantedBlob:
+async def inspect_url(connection: TransferClient, url: str) -> RemoteBlob:
     """Request the first bytes of a file, and return how to download it.
 
     Raises:
@@ -560,7 +560,7 @@ async def inspect_url(connection: TransferClient, url: str) -> WantedBlob:
     length = found[1] if found else response.headers.get("content-length", "")
     if not length.isdecimal():
         raise NoUsableModel(url, "the server does not send the file's size")
-    return WantedBlob(url, int(length), validator=_content_validator(response))
+    return RemoteBlob(url, int(length), validator=_content_validator(response))
 
 
 def split_file_urls(url: str) -> list[str]:

@@ -160,7 +160,7 @@ class ModelConfig:
     parser: str = ""
     requires: str = ""
     """The oldest version of Ollama that it works with."""
-    more: Mapping[str, Any] = field(default_factory=dict)
+    unknown_fields: Mapping[str, Any] = field(default_factory=dict)
 
     def dump(self, layers: Iterable[ManifestLayer]) -> bytes:
         """Return it as Ollama writes it, with the digests of a model's layers."""
@@ -173,7 +173,7 @@ class ModelConfig:
         }
         optional = {"renderer": self.renderer, "parser": self.parser, "requires": self.requires}
         value |= {name: text for name, text in optional.items() if text}
-        value |= self.more
+        value |= self.unknown_fields
         value |= {"architecture": "amd64", "os": "linux"}
         value["rootfs"] = {"type": "layers", "diff_ids": [layer.digest for layer in layers]}
         return go_json(value)
@@ -245,7 +245,7 @@ def parse_config(raw: bytes) -> ModelConfig:
     return ModelConfig(
         **{name: str(value.get(name) or "") for name in _TEXT_FIELDS},
         model_families=tuple(map(str, families)) if isinstance(families, list) else (),
-        more={
+        unknown_fields={
             name: field_value for name, field_value in value.items() if name not in _KNOWN_FIELDS
         },
     )

@@ -20,7 +20,7 @@ from paddock.engine.gguf import check_file, read_header, split_file_names
 
 from .download import (
     BlobDownload,
-    WantedBlob,
+    RemoteBlob,
     check_disk_space,
     inspect_url,
     run_to_end_in_thread,
@@ -180,7 +180,7 @@ class _Pull:
             _check_layer_types(name, manifest)
             blobs = {blob.digest: blob.size_bytes for blob in manifest.blobs}
             remote_blobs = [
-                WantedBlob(registry.blob_url(digest), size_bytes, digest, registry.auth)
+                RemoteBlob(registry.blob_url(digest), size_bytes, digest, registry.auth)
                 for digest, size_bytes in blobs.items()
             ]
             while True:
@@ -206,14 +206,14 @@ class _Pull:
             except HostUnreachable as error:
                 await self._accept_local_copy(source.name, report, error)
                 return
-            model = choose_model_files(listing.files, source.wanted, str(source))
+            model = choose_model_files(listing.files, source.requested, str(source))
             n_more = f" and {len(model) - 1} more" if len(model) > 1 else ""
             where = f"{parse_url(hub).host}/{source.repository}"
             report(ProgressLine(f"found {model[0].name}{n_more} at {where}"))
             projector = choose_projector(listing.files)
             files = [*model, projector] if projector else model
             remote_blobs = [
-                WantedBlob(file.url, file.size_bytes, file.digest, listing.auth) for file in files
+                RemoteBlob(file.url, file.size_bytes, file.digest, listing.auth) for file in files
             ]
             digests = await self._download(connection, remote_blobs, report)
             texts = await self._texts(connection, listing)
@@ -236,7 +236,7 @@ class _Pull:
         await self._import(source.name, imported, report)
 
     async def _download(
-        self, connection: TransferClient, remote_blobs: Sequence[WantedBlob], report: ReportProgress
+        self, connection: TransferClient, remote_blobs: Sequence[RemoteBlob], report: ReportProgress
     ) -> list[str]:
         """Download and verify blobs; return their digests."""
         downloads = [BlobDownload(connection, self.store, blob, report) for blob in remote_blobs]

@@ -37,7 +37,7 @@ class HubSource:
 
     name: ModelName
     repository: str
-    wanted: str = ""
+    requested: str = ""
     """A quantisation or a file; empty: the default."""
     revision: str | None = None
 

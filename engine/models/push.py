@@ -136,7 +136,7 @@ class BlobUpload:
             "Content-Length": str(end - begin),
             "Content-Range": f"{begin}-{end - 1}",
         }
-        response = await self._ask("PATCH", url, headers, self._piece(begin, end))
+        response = await self._send("PATCH", url, headers, self._piece(begin, end))
         self._accept(response, _UPLOAD_LOST_STATUSES)
         self._sent = end
         self._report_sent(end)
@@ -161,10 +161,10 @@ class BlobUpload:
         """Complete the upload; the registry verifies the digest."""
         target = httpx.URL(url).copy_merge_params({"digest": self._layer.digest})
         headers = {"Content-Type": "application/octet-stream", "Content-Length": "0"}
-        response = await self._ask("PUT", str(target), headers)
+        response = await self._send("PUT", str(target), headers)
         self._accept(response, frozenset({404}))
 
-    async def _ask(
+    async def _send(
         self, method: str, url: str, headers: Mapping[str, str], body: RequestBody | None = None
     ) -> httpx.Response:
         """Send a part of the upload to the URL that the registry has named."""

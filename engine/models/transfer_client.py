@@ -92,8 +92,8 @@ class TransferRetries:
         if not is_passing or self.n_failures >= self._options.n_retries:
             return False
         self.n_failures += 1
-        asked_s = retry_after_s(response.headers.get("retry-after"), _MAX_RETRY_AFTER_S) or 0.0
-        await asyncio.sleep(max(self._backoff.pause_s(self.n_failures), asked_s))
+        retry_s = retry_after_s(response.headers.get("retry-after"), _MAX_RETRY_AFTER_S) or 0.0
+        await asyncio.sleep(max(self._backoff.pause_s(self.n_failures), retry_s))
         return True
 
 
@@ -261,7 +261,7 @@ class TransferClient:
         """
         target, before, auth = parse_url(request.url), request.named_by, request.auth
         sent = dict(request.headers)
-        was_asked = False
+        was_challenged = False
         for n_hop in range(_MAX_REDIRECTS + 1):
             self.check(target, is_first=n_hop == 0, is_verified=request.is_verified)
             if before is not None:
@@ -269,8 +269,8 @@ class TransferClient:
             own = auth if auth is not None and auth.origin == url_origin(target) else None
             response = await self._send(request, target, sent, own)
             try:
-                if response.status_code == 401 and own is not None and not was_asked:
-                    was_asked = True
+                if response.status_code == 401 and own is not None and not was_challenged:
+                    was_challenged = True
                     await response.aread()
                     if await own.answer(response):
                         await response.aclose()

@@ -1,4 +1,4 @@
-"""Asyncio tasks: race one against stops, end it, keep it, limit its time, settle it."""
+"""Asyncio tasks: race one against stops, end it, keep it, limit its time, resolve a future."""
 
 from __future__ import annotations
 
@@ -142,20 +142,20 @@ async def in_left_thread(work: Callable[..., _T], *args: Any) -> _T:
         try:
             result = work(*args)
         except BaseException as error:
-            settle(future, error)
+            resolve(future, error)
         else:
-            settle(future, result)
+            resolve(future, result)
 
     threading.Thread(target=call, daemon=True).start()
     return await future
 
 
-def settle(future: asyncio.Future[_T], result: _T | BaseException) -> None:
+def resolve(future: asyncio.Future[_T], result: _T | BaseException) -> None:
     """Resolve a future from any thread, unless it is done or its loop is closed."""
-    call_in(future.get_loop(), _settle, future, result)
+    call_in(future.get_loop(), _resolve, future, result)
 
 
-def _settle(future: asyncio.Future[Any], result: Any) -> None:
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
     if future.done():
         return
     if isinstance(result, BaseException):

@@ -88,7 +88,7 @@ def store(tmp_path: Path) -> ModelStore:
 def test_a_config_keeps_what_is_not_known_here() -> None:
     raw = b'{"model_format":"gguf","capabilities":["tools"],"renderer":"r","os":"linux","new":1}'
     config = parse_config(raw)
-    assert config.more == {"capabilities": ["tools"], "new": 1}
+    assert config.unknown_fields == {"capabilities": ["tools"], "new": 1}
     again = json.loads(config.dump([ManifestLayer(MODEL_TYPE, "sha256:ab", 1)]))
     assert again["new"] == 1
     assert list(again)[-3:] == ["architecture", "os", "rootfs"]
