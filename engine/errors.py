@@ -88,13 +88,13 @@ class WrongRole(EngineError):
     """Something was asked of a model that does something else, such as a chat of an embedder."""
 
     def __init__(
-        self, ref: str, asked: Literal["chat", "embed", "rerank"], role: str | None = None
+        self, ref: str, requested: Literal["chat", "embed", "rerank"], role: str | None = None
     ) -> None:
-        self.ref, self.asked = ref, asked
+        self.ref, self.requested = ref, requested
         self.hint = ""
         if role == "rerank":
             self.hint = ": it is a reranker, which scores documents (POST /v1/rerank)"
-        super().__init__(f'"{ref}" does not support {asked}{self.hint}')
+        super().__init__(f'"{ref}" does not support {requested}{self.hint}')
 
 
 class PromptTooLong(EngineError):

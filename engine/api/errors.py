@@ -122,8 +122,8 @@ def as_api_error(error: EngineError) -> ApiError:
         case TextTooLong():
             return ApiError(400, "the input length exceeds the context length")
         case WrongRole():
-            role = "embeddings" if error.asked == "embed" else error.asked
-            return ApiError(400, f'"{error.ref}" does not support {role}{error.hint}')
+            requested = "embeddings" if error.requested == "embed" else error.requested
+            return ApiError(400, f'"{error.ref}" does not support {requested}{error.hint}')
         case InvalidName():
             return ApiError(400, "invalid model name")
         case Busy():

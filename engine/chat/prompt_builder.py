@@ -363,8 +363,8 @@ class PromptBuilder:
         n_images_end = max((image.start + len(image.piece.rows) for image in images), default=0)
         if limit is None or len(tokens) <= limit.n_most or n_images_end >= limit.n_goal:
             return replace(built, tokens=tokens, images=images)
-        n_wanted = request.n_keep_tokens if request.n_keep_tokens >= 0 else len(tokens)
-        n_keep = max(n_wanted + self._tokeniser.n_bos(tokens), n_images_end)
+        n_requested = request.n_keep_tokens if request.n_keep_tokens >= 0 else len(tokens)
+        n_keep = max(n_requested + self._tokeniser.n_bos(tokens), n_images_end)
         kept = cut_middle(tokens, limit.n_goal, n_keep)
         return replace(built, tokens=kept, images=images, n_original=len(tokens))
 

@@ -72,13 +72,13 @@ class _Translation:
                 is_open = False
             else:
                 sign = self._pattern[self._at]
-                made.append(self._one(sign))
+                made.append(self._part(sign))
                 is_open = sign not in "^$(|"
         if self._depth:
             raise UnknownPattern("a group is not closed")
         return "".join(made)
 
-    def _one(self, sign: str) -> str:
+    def _part(self, sign: str) -> str:
         """Return the part that begins here, and go behind it."""
         start = self._at
         self._at += 1

@@ -283,8 +283,8 @@ def _nvml_number(call: Any, *arguments: Any) -> int:
 
 def _nvml_text(call: Any, *arguments: Any) -> str:
     text = ctypes.create_string_buffer(96)
-    is_told = call(*arguments, text, ctypes.c_uint(len(text))) == 0
-    return text.value.decode(errors="replace") if is_told else ""
+    was_read = call(*arguments, text, ctypes.c_uint(len(text))) == 0
+    return text.value.decode(errors="replace") if was_read else ""
 
 
 def _nvml_handle(call: Any, *arguments: Any) -> ctypes.c_void_p | None:

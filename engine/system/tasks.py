@@ -142,20 +142,20 @@ async def in_left_thread(work: Callable[..., _T], *args: Any) -> _T:
         try:
             result = work(*args)
         except BaseException as error:
-            resolve(future, error)
+            resolve_future(future, error)
         else:
-            resolve(future, result)
+            resolve_future(future, result)
 
     threading.Thread(target=call, daemon=True).start()
     return await future
 
 
-def resolve(future: asyncio.Future[_T], result: _T | BaseException) -> None:
+def resolve_future(future: asyncio.Future[_T], result: _T | BaseException) -> None:
     """Resolve a future from any thread, unless it is done or its loop is closed."""
-    call_in(future.get_loop(), _resolve, future, result)
+    call_in(future.get_loop(), _set_result, future, result)
 
 
-def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+def _set_result(future: asyncio.Future[Any], result: Any) -> None:
     if future.done():
         return
     if isinstance(result, BaseException):

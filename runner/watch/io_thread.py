@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from paddock.engine.system.tasks import end, settle, wait_for_event
+from paddock.engine.system.tasks import end, resolve_future, wait_for_event
 
 Answer = TypeVar("Answer")
 Values = ParamSpec("Values")
@@ -65,7 +65,7 @@ class IoThread:
                 answer: Answer | BaseException = what(*values, **named)
             except BaseException as error:  # the one who awaits it gets it, whatever it is
                 answer = error
-            settle(question, answer)
+            resolve_future(question, answer)
 
         self._waiting().put_nowait(work)
         waits: list[asyncio.Future[Any]] = [question]

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from paddock.engine.system.file_locks import LockTaken, lock_soon
 from paddock.engine.system.no_links import HeldFolder
-from paddock.engine.system.tasks import settle
+from paddock.engine.system.tasks import resolve_future
 from paddock.steps.base import EmbedModel, ItemName, SearchHit, StepError, Vector, VectorRow
 
 from . import lance_table
@@ -297,13 +297,13 @@ class StoreWriter:
         except StepError as error:
             if len(batch) == 1 or error.is_fatal:
                 for one in batch:
-                    settle(one.written, error)
+                    resolve_future(one.written, error)
                 return
             for one in batch:
                 self._try([one])
         except BaseException as error:
             for one in batch:
-                settle(one.written, error)
+                resolve_future(one.written, error)
             raise
 
     def _write(self, batch: Sequence[PendingWrite]) -> None:
@@ -323,7 +323,7 @@ class StoreWriter:
             self._kept.setdefault(wish.owner, {})[wish.step] = RowSum.of(
                 kept.print for kept in wish.rows
             )
-            settle(one.written, n_written.get((wish.owner, wish.step), 0))
+            resolve_future(one.written, n_written.get((wish.owner, wish.step), 0))
 
     def _made(self, label: StoreFormat) -> LanceTable:
         self._table = LanceTable.make(self._place(is_made=True), self.path, label)

@@ -83,8 +83,8 @@ def test_a_future_is_settled_once_and_a_closed_loop_is_left_alone() -> None:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         def settle_twice() -> None:
-            tasks.settle(future, 1)
-            tasks.settle(future, 2)
+            tasks.resolve_future(future, 1)
+            tasks.resolve_future(future, 2)
 
         thread = threading.Thread(target=settle_twice)
         thread.start()
@@ -92,7 +92,7 @@ def test_a_future_is_settled_once_and_a_closed_loop_is_left_alone() -> None:
         thread.join()
         return asyncio.get_running_loop().create_future()
 
-    tasks.settle(asyncio.run(main()), 3)
+    tasks.resolve_future(asyncio.run(main()), 3)
 
 
 async def test_a_task_group_raises_the_first_error_itself() -> None:
