@@ -90,7 +90,7 @@ class WrongRole(EngineError):
     def __init__(
         self, ref: str, requested: Literal["chat", "embed", "rerank"], role: str | None = None
     ) -> None:
-        self.ref, self.requested = ref, requested
+        self.ref, self.asked = ref, requested  # `asked` is its name on the wire
         self.hint = ""
         if role == "rerank":
             self.hint = ": it is a reranker, which scores documents (POST /v1/rerank)"

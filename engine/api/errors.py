@@ -122,7 +122,7 @@ def as_api_error(error: EngineError) -> ApiError:
         case TextTooLong():
             return ApiError(400, "the input length exceeds the context length")
         case WrongRole():
-            requested = "embeddings" if error.requested == "embed" else error.requested
+            requested = "embeddings" if error.asked == "embed" else error.asked
             return ApiError(400, f'"{error.ref}" does not support {requested}{error.hint}')
         case InvalidName():
             return ApiError(400, "invalid model name")
