@@ -132,13 +132,13 @@ class AgentTools:
         pipeline = read_plan(file).pipeline
         inputs = {
             name: {
-                "type": one.type,
-                "is_required": one.is_required and not one.has_default,
-                "default": None if one.is_secret else one.default,
-                "description": one.description,
-                **({"values": list(one.values)} if one.values else {}),
+                "type": declared.type,
+                "is_required": declared.is_required and not declared.has_default,
+                "default": None if declared.is_secret else declared.default,
+                "description": declared.description,
+                **({"values": list(declared.values)} if declared.values else {}),
             }
-            for name, one in pipeline.inputs.items()
+            for name, declared in pipeline.inputs.items()
         }
         return {
             "pipeline": self._shown(file),
@@ -253,20 +253,20 @@ class AgentTools:
         """Return the items of a run with their states, errors and outputs (`read_output`)."""
         past = self._past(run)
         with open_for_reading(past.place) as ledger:
-            steps = [one for one in LineageStore(ledger).made_in(run) if one.made.get(WROTE)]
-        found = [one for one in read_run_details(past).items if state in ("", one.state)]
+            steps = [row for row in LineageStore(ledger).made_in(run) if row.made.get(WROTE)]
+        found = [item for item in read_run_details(past).items if state in ("", item.state)]
         items = [*found, *(steps if state in ("", "done") else ())]
 
-        def shown(one: RunItem | LineageRow) -> Answer:
-            if isinstance(one, LineageRow):  # a step that writes a file and is no item
-                wrote = [past.place.folder.resolve() / path for path in one.made[WROTE]]
-                return _item(one.key, one.key, "done", outputs=[*map(self._shown, wrote)])
+        def shown(item: RunItem | LineageRow) -> Answer:
+            if isinstance(item, LineageRow):  # a step that writes a file and is no item
+                wrote = [past.place.folder.resolve() / path for path in item.made[WROTE]]
+                return _item(item.key, item.key, "done", outputs=[*map(self._shown, wrote)])
             return _item(
-                one.step, one.key, one.state,
-                error=one.error,
-                document=None if one.source is None else self._shown(Path(one.source)),
-                outputs=[self._shown(Path(path)) for path in one.outputs],
-                redone_by=one.later,
+                item.step, item.key, item.state,
+                error=item.error,
+                document=None if item.source is None else self._shown(Path(item.source)),
+                outputs=[self._shown(Path(path)) for path in item.outputs],
+                redone_by=item.later,
             )  # fmt: skip
 
         page = _page("items", items, offset, limit, shown)
@@ -311,7 +311,7 @@ class AgentTools:
         place = self._place(pipeline)
         with open_for_reading(place) as ledger:
             waiting = ReviewStore(ledger).waiting()
-        found = [one for one in waiting if one.subject.get("pipeline") == place.file]
+        found = [review for review in waiting if review.subject.get("pipeline") == place.file]
         return _page("waiting", found, offset, limit, review_json)
 
     def review(self, pipeline: Pipeline, review_id: ReviewId) -> Answer:
@@ -413,8 +413,8 @@ class AgentTools:
         return {**{name: head[name] for name in names}, "file": file}
 
 
-def _item(step: str, key: str, state: str, **more: Any) -> Answer:
-    return {"step": step, "key": key, "state": state, **more}
+def _item(step: str, key: str, state: str, **details: Any) -> Answer:
+    return {"step": step, "key": key, "state": state, **details}
 
 
 def _page(
@@ -432,8 +432,8 @@ def _page(
     page: list[Answer] = []
     kept = fit_json(around, _AROUND_BYTES)
     n_bytes, is_cut = 0, kept is not around
-    for one in found[offset : offset + limit]:
-        item = made(one)
+    for source in found[offset : offset + limit]:
+        item = made(source)
         page.append(fit_json(item, _ITEM_BYTES))
         n_bytes += json_size(page[-1]) + 2
         if len(page) > 1 and n_bytes > _PAGE_BYTES:

@@ -166,8 +166,8 @@ def _only_listed() -> None:
     """Stand for a command of which the help needs the summary alone."""
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(is_requested: bool) -> None:
+    if is_requested:
         own = f"paddock {own_version()}"
         called = arguments.is_called_as_ollama(sys.argv[0])
         printing.print_out(f"ollama version is {OLLAMA_API} ({own})" if called else own)

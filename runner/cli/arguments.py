@@ -207,8 +207,8 @@ def has_steps(file: Path) -> bool:
 
 def _file_list(files: Sequence[Path]) -> str:
     names = ", ".join(f"'{file.name}'" for file in files[:_N_NAMED])
-    more = len(files) - _N_NAMED
-    return f"{names} and {more} more" if more > 0 else names
+    n_unnamed = len(files) - _N_NAMED
+    return f"{names} and {n_unnamed} more" if n_unnamed > 0 else names
 
 
 def looks_like_model(text: str) -> bool:
@@ -299,9 +299,9 @@ class PipelineFlags:
         typer.Option(metavar="NAME,...", help="Permissions: run, tool, mcp, network, secrets."),
     ] = None
 
-    def given_settings(self, **more: object) -> dict[str, object]:
+    def given_settings(self, **extra: object) -> dict[str, object]:
         """Return the settings that were given, with some of the command's own."""
-        return given_settings(pool=self.pool, allow=self.allow, **more)
+        return given_settings(pool=self.pool, allow=self.allow, **extra)
 
     def item_sample(self) -> ItemSample | None:
         """Return which items are taken; None: all.
@@ -430,7 +430,7 @@ def parse_inputs(given: list[str] | None) -> dict[str, str]:
 def option_values(given: Sequence[str] | None) -> list[str]:
     """Return the values of `name=value,value` options, whole and apart, before these are read."""
     values = [pair.partition("=")[2] for pair in given or ()]
-    return [*values, *(one for value in values for one in value.split(","))]
+    return [*values, *(part for value in values for part in value.split(","))]
 
 
 def given_settings(**options: object) -> dict[str, object]:

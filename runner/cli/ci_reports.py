@@ -22,8 +22,8 @@ class CiReports:
 
     @property
     def are_wanted(self) -> bool:
-        asked = self.junit is not None or self.summary is not None
-        return asked or bool(os.environ.get("GITHUB_STEP_SUMMARY"))
+        has_path = self.junit is not None or self.summary is not None
+        return has_path or bool(os.environ.get("GITHUB_STEP_SUMMARY"))
 
     def write(self, ended: Report) -> bool:
         """Write them; print an error and return False if that fails."""

@@ -267,7 +267,7 @@ def pipeline_parts(actions: ConsoleActions, file: Path, last: PastRun | None) ->
     yield from _pause_parts(actions, file)
     yield "<h2>Run</h2>"
     folder = actions.shown_folder(file)
-    fields = "".join(_input_html(one, folder) for one in pipeline.inputs.values())
+    fields = "".join(_input_html(declared, folder) for declared in pipeline.inputs.values())
     refusal = state.refusal()
     why_not = "" if refusal is None else "It is not allowed what it wants: see above."
     yield action_html("Run", f"{pipeline_address(file)}/run", fields=fields, why_not=why_not)
@@ -292,11 +292,11 @@ def _pause_parts(actions: ConsoleActions, file: Path) -> Iterator[str]:
 def _permission_parts(state: PipelineState) -> Iterator[str]:
     """Yield what a pipeline wants, and the way to allow it."""
     own = state.settings.address.url
-    wanted = needs(state.bound, own)
-    if not wanted:
+    required = needs(state.bound, own)
+    if not required:
         return
-    yield f"<h2>Wants <code>{escape(permission_names(wanted))}</code></h2>"
-    whats = dict.fromkeys(one.what for one in wanted)
+    yield f"<h2>Wants <code>{escape(permission_names(required))}</code></h2>"
+    whats = dict.fromkeys(need.what for need in required)
     yield f"<ul>{''.join(f'<li>{escape(what)}</li>' for what in whats)}</ul>"
     refusal = state.refusal()
     if isinstance(refusal, NotPermitted):
@@ -378,17 +378,19 @@ class ModelActions:
         try:
             held = loaded_models(self._settings, lambda note: None)
             with held[0].client as client:
-                names = [str(one["name"]) for one in client.get("/api/tags").get("models") or ()]
+                names = [str(row["name"]) for row in client.get("/api/tags").get("models") or ()]
         except ServiceError as error:
             why_not = str(error)
         finally:
-            for one in held:
-                one.client.close()
+            for service in held:
+                service.client.close()
         is_pulling = self._pull is not None and not self._pull.has_ended
         parts += _pull_parts(self._pull, why_not)
         if not is_pulling:
             parts += _ask_parts(names, why_not)
-            for name in sorted({str(row.get("name", "")) for one in held for row in one.rows}):
+            for name in sorted(
+                {str(row.get("name", "")) for service in held for row in service.rows}
+            ):
                 fields = _hidden("model", name)
                 parts.append(action_html(f"Unload {name}", f"{USE_MODELS}/unload", fields=fields))
         return PageParts("Use models", parts, _PULL_LIVE_S if is_pulling else 0)
@@ -401,8 +403,8 @@ class ModelActions:
             if not unload_model(held, name):
                 raise CommandError(f"'{name}' is not in memory.")
         finally:
-            for one in held:
-                one.client.close()
+            for service in held:
+                service.client.close()
         log.info("model %s is unloaded by %s", name, by)
         return USE_MODELS
 

@@ -50,8 +50,8 @@ def pages_of_up(
         loop = asyncio.get_running_loop()
 
         def paused(file: Path, change: bool | None = None) -> bool | None:
-            asked = asyncio.run_coroutine_threadsafe(up.paused(file.resolve(), change), loop)
-            return asked.result(_PREFECT_S)
+            future = asyncio.run_coroutine_threadsafe(up.paused(file.resolve(), change), loop)
+            return future.result(_PREFECT_S)
 
         own = replace(sources, up_status=up.status, paused=paused, paused_files=up.paused_files)
         return _routes_behind(own, access)
@@ -73,10 +73,10 @@ async def serve_console(
     """
     sources = ConsoleSources(lambda: [folder], settings, flags=flags or {})
     found = RunPages(sources.folders)  # it looks for ledgers every 15 s
-    every = FolderDesks(lambda: [one.folder for one in found.places()], settings.ledger_url)
+    every = FolderDesks(lambda: [place.folder for place in found.places()], settings.ledger_url)
     own: Mapping[str, Any] = {"start": SIGN_IN, "remedy": _REMEDY} if desk is None else {}
-    more = partial(_routes_behind, sources)
-    wish = ReviewPageOptions(**{**options, **own, "more": more})
+    console_routes = partial(_routes_behind, sources)
+    wish = ReviewPageOptions(**{**options, **own, "more": console_routes})
     if desk is not None:
         return await serve_review(desk, wish)
     return await serve_pages(every, folder, wish, every.close)

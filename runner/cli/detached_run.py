@@ -102,10 +102,10 @@ class _RunProcess:
 
     def said(self) -> dict[str, Any]:
         """Return what it has said so far; its place in the file stays."""
-        number, said = self.exchange.fileno(), dict[str, Any]()
+        number, answers = self.exchange.fileno(), dict[str, Any]()
         for line in os.pread(number, os.fstat(number).st_size, 0).splitlines(keepends=True):
-            said |= json.loads(line) if line.endswith(b"\n") else {}
-        return said
+            answers |= json.loads(line) if line.endswith(b"\n") else {}
+        return answers
 
 
 class DetachedRuns:
@@ -155,7 +155,7 @@ class DetachedRuns:
         with self._turn:
             self._starting.discard(process.pid)
             self._processes[run] = process
-            ended = [name for name, one in self._processes.items() if one.has_ended()]
+            ended = [name for name, process in self._processes.items() if process.has_ended()]
             for name in ended[:-_MOST_KEPT]:
                 self._processes.pop(name).exchange.close()
         return run
@@ -173,8 +173,8 @@ class DetachedRuns:
         """
         with self._turn:
             process = self._processes.get(run)
-            said = {} if process is None or process.exchange.closed else process.said()
-        return {name: said[name] for name in ("returns", "is_cut") if name in said}
+            answers = {} if process is None or process.exchange.closed else process.said()
+        return {name: answers[name] for name in ("returns", "is_cut") if name in answers}
 
     def close(self) -> None:
         """Forget what runs have said; they go on."""
@@ -186,15 +186,15 @@ class DetachedRuns:
         own, n_starting = socket.gethostname(), len(self._starting)
         latest = recent_runs(find_ledgers([self._folder]), limit=_N_SEARCHED).runs
         rows = [
-            one.row for one in latest
-            if one.status == "running" and one.row.trigger.split(" ")[0] == self._trigger
+            past.row for past in latest
+            if past.status == "running" and past.row.trigger.split(" ")[0] == self._trigger
         ]  # fmt: skip
         return n_starting + sum(row.host != own or row.pid not in self._starting for row in rows)
 
     def _spawn(self, order: RunOrder) -> _RunProcess:
         exchange = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the run is known
-        wanted = {**asdict(order), "flags": self._flags, "folder": str(self._folder)}
-        exchange.write(json.dumps(wanted).encode())
+        request = {**asdict(order), "flags": self._flags, "folder": str(self._folder)}
+        exchange.write(json.dumps(request).encode())
         exchange.seek(0)
         command = python_command("-m", "paddock.runner.cli.detached_run")
         pid = spawn_detached(command, Path(os.devnull), exchange.fileno(), self._environ)
@@ -205,13 +205,13 @@ def _wait_for_name(process: _RunProcess, place: LedgerFolder) -> str:
     deadline = time.monotonic() + BEGIN_S
     while time.monotonic() < deadline:
         has_ended = process.has_ended()  # before it is read: a quick run has ended by then
-        said = process.said()
-        run = str(said.get("run", ""))
+        answers = process.said()
+        run = str(answers.get("run", ""))
         if run and runs_named([place], run).runs:
             return run
         if has_ended:
             raise CommandError(
-                str(said.get("error") or f"The run's process {how_it_ended(process.code or 0)}.")
+                str(answers.get("error") or f"The run's process {how_it_ended(process.code or 0)}.")
             )
         time.sleep(_POLL_S)
     with suppress(ProcessLookupError):
@@ -281,8 +281,8 @@ def main() -> None:
     answers.seek(0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # not for what the run starts
 
-    def say(**said: Any) -> None:
-        print(json.dumps(said, default=str), file=answers, flush=True)
+    def say(**fields: Any) -> None:
+        print(json.dumps(fields, default=str), file=answers, flush=True)
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

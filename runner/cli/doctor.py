@@ -132,8 +132,8 @@ def _fallback_findings(settings: Settings, *, is_sound: bool) -> Iterator[Findin
     book = FallbackStore(settings.pool.cache_dir, device.name if is_gpu else "")
     sound = f"The trial models work. To try models without a fallback again, remove {book.file}"
     remedy = sound if is_sound else _rebuild_remedy()
-    for one in book.all().values():
-        text = f"{one.model} runs {fallback_words(one.fallback)}: its worker was {one.reason}"
+    for death in book.all().values():
+        text = f"{death.model} runs {fallback_words(death.fallback)}: its worker was {death.reason}"
         yield Finding("kernels", "warning", text, remedy)
 
 
@@ -149,16 +149,16 @@ def port_findings(address: ServiceAddress) -> Iterator[Finding]:
 
 def _port_finding(address: ServiceAddress) -> Finding:
     where = address.url.partition("://")[2]
-    who = identify_server(address)
-    if who is None and not is_this_machine(address):
+    program = identify_server(address)
+    if program is None and not is_this_machine(address):
         text = f"no server answers at {where}"
         return Finding("port", "warning", text, "Start it there: paddock serve")
-    if who is None:
+    if program is None:
         return Finding("port", "ok", f"{where} is free")
     pid, name = port_holder(address.port) if is_this_machine(address) else (0, "")
-    state = "Paddock serves" if who == "paddock" else f"taken by {who}"
+    state = "Paddock serves" if program == "paddock" else f"taken by {program}"
     text = f"{where}: {state}" + (f" ({name}, process {pid})" if pid else "")
-    if who == "paddock":
+    if program == "paddock":
         return Finding("port", "ok", text)
     remedy = f"paddock serve --port {address.port + 1}, or stop the other program."
     return Finding("port", "ok", text, remedy)

@@ -73,8 +73,10 @@ def with_exit_status(command: Callable[..., int]) -> Callable[..., None]:
 
     if flags is not None:
         kinds, signature = get_type_hints(flags, include_extras=True), inspect.signature(flags)
-        fields = [one.replace(annotation=kinds[name]) for name, one in signature.parameters.items()]
-        fields.sort(key=lambda one: one.name not in flags.__annotations__)  # shared ones last
+        fields = [
+            field.replace(annotation=kinds[name]) for name, field in signature.parameters.items()
+        ]
+        fields.sort(key=lambda field: field.name not in flags.__annotations__)  # shared ones last
         run.__signature__ = signature.replace(parameters=fields)  # type: ignore[attr-defined]
     return run
 

@@ -201,7 +201,7 @@ def lineage_text(answer: PathLineage, *, is_full: bool) -> str:
     lines: list[str] = []
     if answer.read_by:
         lines.append(f"{_short_path(answer.path)} was read for these outputs:")
-        lines += [f"  {printing.printable_line(one)}" for one in answer.read_by]
+        lines += [f"  {printing.printable_line(path)}" for path in answer.read_by]
         if answer.n_more:
             lines.append(f"  and {answer.n_more:,} more")
     elif len(answer.origins) == 1:
@@ -302,19 +302,19 @@ def _step_lines(step: LineageStep, *, is_full: bool) -> Iterator[str]:
 
 def _review_lines(reviewed: ReviewRecord) -> Iterator[str]:
     """Yield what people decided about an item's answers, each answer's fields, and reliability."""
-    for one in reviewed.answers:
-        when = f", {_date_text(one.at)}" if one.at is not None else ""
-        outcome = printing.printable_line(one.outcome)
-        label = "answer" if one.state == "none" else "review"
-        yield _labelled(label, f"'{one.step}' {outcome}{when}")
-        for path, before, after in one.changes:
+    for answer in reviewed.answers:
+        when = f", {_date_text(answer.at)}" if answer.at is not None else ""
+        outcome = printing.printable_line(answer.outcome)
+        label = "answer" if answer.state == "none" else "review"
+        yield _labelled(label, f"'{answer.step}' {outcome}{when}")
+        for path, before, after in answer.changes:
             yield _labelled_inner("changed", printing.printable_line(f"{path}: {before} → {after}"))
-        for path, value, place in one.fields:
+        for path, value, place in answer.fields:
             found = f"; {place}" if place else ""
             yield _labelled_inner("field", printing.printable_line(f"{path}: {value}{found}"))
-        for text in one.undecided:
+        for text in answer.undecided:
             yield _labelled_inner("undecided", printing.printable_line(text))
-        for text in one.earlier:
+        for text in answer.earlier:
             yield _labelled_inner("", printing.printable_line(text))
     for table in reviewed.reliability:
         yield _labelled("", printing.printable_line(table.summary))
@@ -414,7 +414,7 @@ def unknown_path_text(path: str, answer: PathLineage) -> str:
         remedy = f"It has the content that was written as '{same}': `paddock why {same}`."
         return f"'{path}': {what}.\n  {remedy}"
     if answer.near:
-        near = ", ".join(f"'{_relative_path(one)}'" for one in answer.near)
+        near = ", ".join(f"'{_relative_path(path)}'" for path in answer.near)
         return f"'{path}': {what}.\n  Did you mean {near}?"
     return (
         f"'{path}': {what}.\n"

@@ -88,16 +88,16 @@ def _open_port(settings: Settings) -> socket.socket:
 
 def _port_taken_text(error: server.PortTaken, settings: Settings) -> str:
     """Return which program has the port, and what to do."""
-    who = service_client.identify_server(settings.address)
+    program = service_client.identify_server(settings.address)
     pid, name = port_holder(error.port)
     holder = f" ({name}, process {pid})" if pid else ""
-    if who == "paddock":
+    if program == "paddock":
         return f"Paddock serves at {settings.address.url} already{holder}.\n  paddock ps"
-    if who == "Ollama" and pid and is_systemd_unit(pid, "ollama.service"):
+    if program == "Ollama" and pid and is_systemd_unit(pid, "ollama.service"):
         remedy = "sudo systemctl stop ollama && paddock serve"
     else:
         remedy = f"paddock serve --host {settings.service.host} --port {_free_port(error.port)}"
-    return f"Port {error.port} is taken by {who or 'another program'}{holder}.\n  {remedy}"
+    return f"Port {error.port} is taken by {program or 'another program'}{holder}.\n  {remedy}"
 
 
 def _free_port(near: int) -> int:
@@ -169,8 +169,8 @@ def _print_address(settings: Settings, listener: socket.socket) -> None:
     )
     service = settings.service
     if not service.is_loopback:
-        who = "anyone with a key" if service.api_keys_file else "ANYONE, WITHOUT A KEY,"
-        printing.print_err(f"It listens on {real.service.netloc}: {who} may use it.")
+        users = "anyone with a key" if service.api_keys_file else "ANYONE, WITHOUT A KEY,"
+        printing.print_err(f"It listens on {real.service.netloc}: {users} may use it.")
     if settings.without_effect:
         printing.print_err(f"Without effect here: {', '.join(settings.without_effect)}.")
     printing.print_err("Ctrl-C ends it.")

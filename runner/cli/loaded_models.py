@@ -54,9 +54,9 @@ def unload_model(held: Sequence[LoadedModels], ref: str) -> bool:
     Raises:
         ServiceError: no service knows it.
     """
-    there = [one for one in held if one.has(ref)]
-    for one in there or held[: not is_path(ref)]:  # an unknown model is an error of the service
-        one.client.post("/api/generate", {"model": ref, "keep_alive": 0, "stream": False})
+    there = [service for service in held if service.has(ref)]
+    for service in there or held[: not is_path(ref)]:  # an unknown model is an error of the service
+        service.client.post("/api/generate", {"model": ref, "keep_alive": 0, "stream": False})
     return bool(there)
 
 

@@ -135,7 +135,7 @@ class AgentServer:
         try:
             given = typed_arguments(self._models[name], arguments)
         except ValidationError as error:
-            names = tuple(str(one.alias) for one in self._models[name].model_fields.values())
+            names = tuple(str(field.alias) for field in self._models[name].model_fields.values())
             raise ToolRefusal(f"{name}: {validation_sentence(error, names)}") from None
         if self._n_waiting > MOST_WAITING:
             raise ToolRefusal(f"{MOST_WAITING} calls wait already. Try again when some have ended.")

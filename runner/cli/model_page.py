@@ -55,7 +55,7 @@ class SpeedHistory:
         before, now = self._before, float(state["now"])
         if before is not None and 0 <= now - before["now"] < _LEAST_APART_S and self.speeds:
             return self.speeds[-1]
-        known = {_model_key(one): one for one in before["models"]} if before else {}
+        known = {_model_key(model): model for model in before["models"]} if before else {}
         since_s = now - before["now"] if before else 0.0
         answered = read = 0.0
         of_models = {}
@@ -78,7 +78,7 @@ class SpeedHistory:
     def steady(self) -> float:
         """Return the tokens answered in a second, as the mean of the latest looks."""
         latest = list(self.speeds)[-_STEADY_LOOKS:]
-        return sum(one.answered for one in latest) / max(1, len(latest))
+        return sum(speed.answered for speed in latest) / max(1, len(latest))
 
 
 def _model_key(model: State) -> str:
@@ -139,8 +139,8 @@ def _service_html(state: State, history: SpeedHistory) -> Iterator[str]:
         yield f'<div class="cards">{cards}</div>'
     else:
         yield "<p>No model is loaded. The first request loads the one that it names.</p>"
-    totals = (counted(state["totals"][one], noun) for one, noun in _TOTALS.items()
-              if state["totals"].get(one))  # fmt: skip
+    totals = (counted(state["totals"][key], noun) for key, noun in _TOTALS.items()
+              if state["totals"].get(key))  # fmt: skip
     up = f"Up for {units.duration(state['up_s'])}, version {state['version']}"
     yield f'<p class="soft">{escape("; ".join((up, *totals)))}.</p>'
 
@@ -171,7 +171,7 @@ def _chips(state: State, per_s: float) -> Iterator[str]:
 def _speed_chart(speeds: Iterable[Speed], now: float) -> str:
     """Return the tokens a second of the last two minutes as a picture."""
     found = list(speeds)
-    most = max((max(one.answered, one.read) for one in found), default=0.0)
+    most = max((max(speed.answered, speed.read) for speed in found), default=0.0)
     top = _round_top(max(most, 10.0))
     last = found[-1]
     words = (
@@ -192,9 +192,9 @@ def _speed_chart(speeds: Iterable[Speed], now: float) -> str:
     )
     for kind in ("read", "answered"):
         line = " ".join(
-            f"{_WIDE * (1 - (now - one.at) / _SPAN_S):.0f},"
-            f"{_HIGH * (1 - getattr(one, kind) / top):.1f}"
-            for one in found
+            f"{_WIDE * (1 - (now - speed.at) / _SPAN_S):.0f},"
+            f"{_HIGH * (1 - getattr(speed, kind) / top):.1f}"
+            for speed in found
         )
         lines.append(f'<polyline class="{kind}" points="{line}"/>')
     lines.append("</svg>")
@@ -223,7 +223,7 @@ def _model_html(model: State, per_s: float) -> str:
     facts = "".join(
         f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in _model_facts(model, per_s)
     )
-    more = (
+    tags = (
         model["placed"],
         f"with {counted(len(model['adapters']), 'adapter')}" if model.get("adapters") else "",
         "leased by a run" if model.get("leased") else "",
@@ -235,7 +235,7 @@ def _model_html(model: State, per_s: float) -> str:
     return (
         f'<section class="card"><h2>{escape(model["name"])} '
         f'<small class="s-{kind}">{state}</small></h2><p class="soft">{escape(_life(model))}</p>'
-        f'<dl class="facts">{facts}</dl><p class="soft">{escape("; ".join(filter(None, more)))}</p>'
+        f'<dl class="facts">{facts}</dl><p class="soft">{escape("; ".join(filter(None, tags)))}</p>'
         f"{fallback}</section>"
     )
 

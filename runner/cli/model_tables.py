@@ -43,7 +43,7 @@ def model_card(card: Mapping[str, Any], *, is_verbose: bool = False) -> str:
 def _card_parts(card: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     yield "Model", list(_model_rows(card))
     yield "Projector", list(_projector_rows(card.get("projector_info") or {}))
-    yield "Capabilities", [(str(one), "") for one in card.get("capabilities") or ()]
+    yield "Capabilities", [(str(capability), "") for capability in card.get("capabilities") or ()]
     yield "Parameters", [_key_value(line) for line in _value_lines(card, "parameters")]
     yield "System", [(line, "") for line in _value_lines(card, "system")]
     yield "License", [(line, "") for line in _value_lines(card, "license")[:_LICENCE_LINES]]
@@ -76,7 +76,7 @@ def _verbose_card_parts(card: Mapping[str, Any]) -> Iterator[tuple[str, list[tup
     info = card.get("model_info") or {}
     yield "Metadata", [(name, _short_value(value)) for name, value in sorted(info.items())]
     tensors = card.get("tensors") or ()
-    yield "Tensors", [(one["name"], f"{one['type']}  {one['shape']}") for one in tensors]
+    yield "Tensors", [(row["name"], f"{row['type']}  {row['shape']}") for row in tensors]
 
 
 def _short_value(value: Any) -> str:
@@ -161,11 +161,11 @@ def _speed_on_documents(made: TunedCopy) -> str:
 
 def tuned_copy_summary(made: TunedCopy) -> str:
     """Return format, speed-up, agreement and size in one line."""
-    more = f"{units.size(abs(made.more_bytes))} {'more' if made.more_bytes >= 0 else 'less'}"
+    size_change = f"{units.size(abs(made.more_bytes))} {'more' if made.more_bytes >= 0 else 'less'}"
     read, agreement = ("texts", "") if made.is_embedder else ("prompts", "top-1 agreement ")
     return (
         f"{made.label}, {read} {made.prompts_ratio:.1f} times as fast, "
-        f"{agreement}{_agreement(made, made.agreement)}, {more}"
+        f"{agreement}{_agreement(made, made.agreement)}, {size_change}"
     )
 
 
@@ -177,15 +177,15 @@ def tuned_copy_table(copies: Sequence[TunedCopy]) -> str:
     head = ("NAME", "FORMAT", "ID", "PROMPTS", "ANSWERS", "AGREEMENT", "MORE")
     rows = [
         (
-            one.name,
-            one.label,
-            one.digest[:12],
-            f"{one.prompts_ratio:.1f} x",
-            f"{one.answers_ratio:.1f} x",
-            _agreement(one, one.agreement),
-            units.size(max(0, one.more_bytes)),
+            copy.name,
+            copy.label,
+            copy.digest[:12],
+            f"{copy.prompts_ratio:.1f} x",
+            f"{copy.answers_ratio:.1f} x",
+            _agreement(copy, copy.agreement),
+            units.size(max(0, copy.more_bytes)),
         )
-        for one in copies
+        for copy in copies
     ]
     return printing.table([head, *rows])
 
@@ -273,13 +273,13 @@ def service_models(client: ServiceClient) -> tuple[ModelRow, ...]:
         models = client.get("/api/tags").get("models") or []
     rows = (
         ModelRow(
-            str(one.get("name", "")),
-            str(one.get("digest", "")),
-            int(one.get("size") or 0),
-            "embed" if "embedding" in (one.get("capabilities") or ()) else "chat",
-            _parse_time(str(one.get("modified_at", ""))),
+            str(model.get("name", "")),
+            str(model.get("digest", "")),
+            int(model.get("size") or 0),
+            "embed" if "embedding" in (model.get("capabilities") or ()) else "chat",
+            _parse_time(str(model.get("modified_at", ""))),
         )
-        for one in models
+        for model in models
     )
     return tuple(sorted(rows, key=lambda row: row.name))
 
@@ -307,7 +307,7 @@ def model_table(rows: Sequence[ModelRow], now: datetime | None = None) -> str:
         for row in rows
     ]
     n = len(head) if any(row.path for row in rows) else len(head) - 1
-    return printing.table([one[:n] for one in (head, *body)])
+    return printing.table([row[:n] for row in (head, *body)])
 
 
 def _modified_text(moment: datetime | None, now: datetime) -> str:

@@ -61,8 +61,8 @@ def _item_names(items: list[PlanItem]) -> str:
     if len(items) == 1 and items[0].key in ("", items[0].step):
         return "as a whole"
     names = ", ".join(item.key for item in items[:MAX_NAMED_ITEMS])
-    more = len(items) - MAX_NAMED_ITEMS
-    return f"{names} and {more:,} more" if more > 0 else names
+    n_unnamed = len(items) - MAX_NAMED_ITEMS
+    return f"{names} and {n_unnamed:,} more" if n_unnamed > 0 else names
 
 
 def _calls_text(report: PlanReport, calls: int) -> str:

@@ -241,7 +241,7 @@ class RunPages:
         after = self.past(place, name)
         earlier = _earlier_runs(after, _MOST_RUNS)
         chosen = query.get("before", earlier[0].row.run if earlier else "")
-        before = next((one for one in earlier if one.row.run == chosen), None)
+        before = next((past for past in earlier if past.row.run == chosen), None)
         if before is None:
             raise NotHere("There is no such earlier run of this pipeline.")
         found = self._difference(before, after)
@@ -275,8 +275,8 @@ class RunPages:
         if "since" in query:
             parts += _since_html(base, trace)
         elif trace.outputs:
-            more = escape(_address(query, since="1"))
-            parts.append(f'<p><a href="{more}">What changed since?</a></p>')
+            address = escape(_address(query, since="1"))
+            parts.append(f'<p><a href="{address}">What changed since?</a></p>')
         return PageParts(f"{key} of {name}", parts)
 
     def _story(self, past: PastRun) -> RunDetails:
@@ -308,7 +308,7 @@ class RunPages:
     def address_of(self, state: Path, name: str) -> str:
         """Return the address of a run that has just begun, maybe the first of its ledger."""
         self._places.drop()
-        same = (one for one in self.places() if one.state.resolve() == state.resolve())
+        same = (place for place in self.places() if place.state.resolve() == state.resolve())
         return f"{RUNS}/{path_id(next(same, LedgerFolder(state)).state)}/{name}"
 
     def past(self, place: str, name: str) -> PastRun:
@@ -317,7 +317,7 @@ class RunPages:
         Raises:
             NotHere: there is none.
         """
-        places = [one for one in self.places() if path_id(one.state) == place]
+        places = [folder for folder in self.places() if path_id(folder.state) == place]
         found = runs_named(places, name)
         if not found.runs:
             raise NotHere(found.faults[0] if found.faults else f"There is no run '{name}' here.")
@@ -359,7 +359,7 @@ def page_number(query: Query) -> int:
 
 def _address(query: Query, **changed: str) -> str:
     """Return the address of the same page with other parameters."""
-    return "?" + urlencode({name: one for name, one in {**query, **changed}.items() if one})
+    return "?" + urlencode({name: value for name, value in {**query, **changed}.items() if value})
 
 
 def _choice(query: Query, name: str, values: Mapping[str, str]) -> str:
@@ -384,9 +384,9 @@ def _search_form(query: Query) -> str:
 
 def _before_form(earlier: Iterable[PastRun], chosen: str) -> str:
     options = "".join(
-        f'<option value="{escape(one.row.run)}"{" selected" if one.row.run == chosen else ""}>'
-        f"{escape(one.row.run)}, {units.local_time(one.row.started)}, {escape(one.status)}</option>"
-        for one in earlier
+        f'<option value="{escape(run.row.run)}"{" selected" if run.row.run == chosen else ""}>'
+        f"{escape(run.row.run)}, {units.local_time(run.row.started)}, {escape(run.status)}</option>"
+        for run in earlier
     )
     return (
         f'<form method="get"><label for="before">Earlier run</label>'
@@ -514,7 +514,7 @@ def _item_html(ledger: Ledger, base: Path, trace: ItemTrace, past: PastRun) -> I
         ("Run", f'<a href="{escape(run)}">{escape(trace.run)}</a>, {units.local_time(trace.at)}'),
         ("Took", escape(units.duration(entry.seconds)) if entry.seconds >= 0.05 else ""),
         ("Document", "" if source is None else _file_html(source, base)),
-        ("Read", "<br>".join(_file_html(one, base) for one in trace.read_files(base))),
+        ("Read", "<br>".join(_file_html(path, base) for path in trace.read_files(base))),
         ("Wrote", "<br>".join(map(escape, trace.outputs))),
     ]
     shown = (f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts if value)
@@ -554,7 +554,7 @@ def _answer_html(answer: ReviewedAnswer) -> Iterator[str]:
         )
         for path, value, place in answer.fields
     )
-    yield from (f'<p class="soft">Undecided: {escape(one)}</p>' for one in answer.undecided)
+    yield from (f'<p class="soft">Undecided: {escape(text)}</p>' for text in answer.undecided)
     yield html_table("Fields", ("Field", "The model's value", "Changed to", "Evidence"), rows)
 
 

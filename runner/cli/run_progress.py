@@ -228,9 +228,9 @@ def end_text(pace: StepProgress, now: float) -> str:
         (pace.n_quarantined, "quarantined"),
         (pace.n_failed, "failed"),
     ]
-    told = ", ".join(f"{n:,} {what}" for n, what in counts if n)
-    if not told:
+    summary = ", ".join(f"{n:,} {what}" for n, what in counts if n)
+    if not summary:
         return "nothing to do"
     if pace.total == 1 and pace.n_ended == 1:
-        told = told.split(" ", 1)[1]
-    return f"{told} in {units.duration(pace.seconds(now))}"
+        summary = summary.split(" ", 1)[1]
+    return f"{summary} in {units.duration(pace.seconds(now))}"

@@ -49,8 +49,8 @@ def _held_lines(report: Report) -> Iterator[str]:
     if not held:
         return
     names = ", ".join(printing.printable_line(item.key or item.step) for item in held[:3])
-    more = f" and {len(held) - 3:,} more" if len(held) > 3 else ""
-    what = f"Held {counted(len(held), 'item')}: {names}{more}."
+    unnamed = f" and {len(held) - 3:,} more" if len(held) > 3 else ""
+    what = f"Held {counted(len(held), 'item')}: {names}{unnamed}."
     yield f"{what} Outputs were edited, or others wrote them, and are kept."
     yield f"  {HELD_REMEDY}"
 
@@ -82,9 +82,9 @@ def _failed_line(report: Report, hint: str) -> str:
     if not bad:
         return "Nothing failed."
     names = ", ".join(printing.printable_line(item.key or item.step) for item in bad[:3])
-    more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
+    unnamed = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
     lead = "Still not done" if all(item.is_known for item in bad) else "Not done"
-    return f"{lead}: {names}{more}. {hint}{log}"
+    return f"{lead}: {names}{unnamed}. {hint}{log}"
 
 
 def _cost_line(report: Report) -> str:

@@ -150,7 +150,7 @@ class ManagedFile:
 def require_rights(changes: Sequence[FileChange]) -> None:
     """Raise PermissionError for the first file that cannot be written."""
     for change in changes:
-        folder = next(one for one in change.path.parents if one.exists())
+        folder = next(parent for parent in change.path.parents if parent.exists())
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(change.path))
 

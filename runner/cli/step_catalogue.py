@@ -206,8 +206,8 @@ def _parameter_list(function: Any) -> str:
         inspect.Parameter.VAR_KEYWORD: "**",
     }
     from_scope = getattr(function, "from_scope", ())
-    written = (one for one in given if one.name not in from_scope)
-    return ", ".join(f"{stars.get(one.kind, '')}{one.name}" for one in written)
+    written = (part for part in given if part.name not in from_scope)
+    return ", ".join(f"{stars.get(part.kind, '')}{part.name}" for part in written)
 
 
 def catalogue_text(found: InstalledParts) -> str:
@@ -218,7 +218,7 @@ def _parts_text(parts: Sequence[PartRow]) -> Iterator[str]:
     for kind, title in _SECTION_TITLES.items():
         rows = [part for part in parts if part.kind == kind]
         shown = [_signature(row) for row in rows]
-        width = max((len(one) for one in shown if len(one) <= _MAX_NAME_WIDTH), default=0) + 2
+        width = max((len(text) for text in shown if len(text) <= _MAX_NAME_WIDTH), default=0) + 2
         lines = [title]
         for row, name in zip(rows, shown, strict=True):
             about = row.about + (f" ({row.takes})" if kind == "reader" and row.takes else "")
@@ -381,7 +381,9 @@ def schema_type_text(schema: dict[str, Any]) -> str:
     if "const" in schema:
         return str(schema["const"])
     if "anyOf" in schema:
-        words = [schema_type_text(one) for one in schema["anyOf"] if one.get("type") != "null"]
+        words = [
+            schema_type_text(option) for option in schema["anyOf"] if option.get("type") != "null"
+        ]
         return " or ".join(dict.fromkeys(words)) or "anything"
     if list(schema.get("properties", ())) == ["file"]:
         return "{file: PATH}"

@@ -61,7 +61,7 @@ class UpUnit:
     def unwritable(self) -> str | None:
         """Return the first value that no unit can have; None: all can be written."""
         values = [*map(str, self.folders), str(self.keys), *self.command, *self.environ.values()]
-        if (wrong := next((one for one in values if _UNWRITABLE.search(one)), None)) is not None:
+        if (wrong := next((text for text in values if _UNWRITABLE.search(text)), None)) is not None:
             return wrong
         return self.command[0] if _NOT_IN_PROGRAM.search(self.command[0]) else None
 
@@ -76,7 +76,7 @@ class UpUnit:
             "ExecStart": [
                 f"ExecStart={' '.join(map(_word, self.command))} {folders.replace('$', '$$')}",
                 f"WorkingDirectory={_without_specifiers(str(self.folders[0]))}",
-                *(f"Environment={_word(f'{name}={one}')}" for name, one in self.environ.items()),
+                *(f"Environment={_word(f'{name}={text}')}" for name, text in self.environ.items()),
                 *self._key_lines(),
             ],
             "User": [f"User={self.user}"],

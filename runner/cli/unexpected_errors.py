@@ -27,8 +27,8 @@ def unexpected_error_text(error: BaseException) -> str:
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     file = _write_crash_file("".join(traceback.format_exception(error)))
     where = f"The traceback is in {file}" if file else "PADDOCK_DEBUG=1 shows the traceback"
-    said = printing.printable_message(what)
-    return f"Internal error in Paddock ({said}). {where}; please report it."
+    message = printing.printable_message(what)
+    return f"Internal error in Paddock ({message}). {where}; please report it."
 
 
 def _write_crash_file(text: str) -> Path | None:

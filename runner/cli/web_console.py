@@ -295,7 +295,9 @@ class WebConsole:
         # No redirect: the session's cookie does not go with one that another origin began.
         parts = [f'<p><a data-next href="{escape(_came_from(request))}">Go on</a></p>']
         answer = _html("", PageParts("Signed in", parts))
-        answer.raw_headers += [one for one in entered.raw_headers if one[0] == b"set-cookie"]
+        answer.raw_headers += [
+            header for header in entered.raw_headers if header[0] == b"set-cookie"
+        ]
         return answer
 
     def _form(self, request: Request) -> Response:
@@ -314,13 +316,13 @@ class WebConsole:
         for past in found.runs:
             last.setdefault(past.file.resolve(), past)
         status = self._up_status
-        triggered = {Path(one["file"]).resolve(): one for one in status.get("pipelines", ())}
+        triggered = {Path(entry["file"]).resolve(): entry for entry in status.get("pipelines", ())}
         heads, own_faults = self._pipelines_found.get()
         faults = {**own_faults, **status.get("faults", {})}
         texts = (text if at in text else f"{at}: {text}" for at, text in faults.items())
         boxes = map(error_html, dict.fromkeys((*found.faults, *texts)))
         parts = ["<h1>Pipelines</h1>", *boxes]
-        folders = [one.resolve() for one in self._sources.folders()]
+        folders = [folder.resolve() for folder in self._sources.folders()]
         root = Path(os.path.commonpath(folders)) if folders else Path()
         rows = [
             _pipeline_row(
@@ -345,7 +347,7 @@ class WebConsole:
 
         A faulty one is read each time: its fault may be in another file.
         """
-        self._finder.folders = sorted({one.resolve() for one in self._sources.folders()})
+        self._finder.folders = sorted({folder.resolve() for folder in self._sources.folders()})
         known, heads = self._heads, _Heads()
         for file, stamp in self._finder.pipeline_files().items():
             old = known.get(file)
@@ -453,7 +455,7 @@ def _came_from(request: Request) -> str:
     address = urlsplit(request.headers.get("referer", ""))
     scope = {**request.scope, "method": "GET", "path": address.path}
     found = (route.matches(scope)[0] for route in request.app.routes)
-    is_page = next((one for one in found if one is not Match.NONE), None) is Match.FULL
+    is_page = next((match for match in found if match is not Match.NONE), None) is Match.FULL
     if is_page and address.path.startswith(f"{CONSOLE_PATH}/") and address.path != SIGN_IN:
         return f"{address.path}?{address.query}"
     return _PIPELINES

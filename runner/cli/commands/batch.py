@@ -167,22 +167,22 @@ async def _open_pool(service: ServiceClient) -> AsyncIterator[LineAnswerer]:
 
         async def answer(line: BatchLine) -> dict[str, Any]:
             while True:
-                asked = await client.post(line.url, json={**line.body, "stream": False})
-                if asked.status_code not in (429, 503):
+                response = await client.post(line.url, json={**line.body, "stream": False})
+                if response.status_code not in (429, 503):
                     break
-                pause_s = http.retry_after_s(asked.headers.get("retry-after"), MOST_PAUSE_S)
+                pause_s = http.retry_after_s(response.headers.get("retry-after"), MOST_PAUSE_S)
                 await asyncio.sleep(PAUSE_S if pause_s is None else pause_s)
-            told = asked.json()
-            if asked.status_code >= 400:
-                error = told.get("error") if isinstance(told, dict) else None
-                said = error if isinstance(error, dict) else {"message": str(error)}
+            body = response.json()
+            if response.status_code >= 400:
+                error = body.get("error") if isinstance(body, dict) else None
+                details = error if isinstance(error, dict) else {"message": str(error)}
                 raise ApiError(
-                    asked.status_code,
-                    str(said.get("message")),
-                    kind=str(said.get("type") or ""),
-                    code=said.get("code"),
-                    param=said.get("param"),
+                    response.status_code,
+                    str(details.get("message")),
+                    kind=str(details.get("type") or ""),
+                    code=details.get("code"),
+                    param=details.get("param"),
                 )
-            return dict(told)
+            return dict(body)
 
         yield answer

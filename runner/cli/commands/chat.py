@@ -180,10 +180,10 @@ def _assemble_prompt(prompt: list[str], files: list[str]) -> str | None:
     is_terminal = sys.stdin is not None and sys.stdin.isatty()
     if not is_terminal and sys.stdin is not None and not (prompt and _is_idle_stdin()):
         parts.append(read_stdin())
-    asked = "\n\n".join(part.strip("\n") for part in parts if part.strip())
-    if not asked and not is_terminal:
+    text = "\n\n".join(part.strip("\n") for part in parts if part.strip())
+    if not text and not is_terminal:
         raise CommandError("There is no prompt: the input is empty.")
-    return asked or None
+    return text or None
 
 
 def _is_idle_stdin() -> bool:

@@ -163,7 +163,7 @@ def compare_variants(flags: CompareFlags) -> int:
     _write_results(found, path, flags)
     change = None if earlier is None else _changes(found, *earlier, keys.allow_loss)
     if flags.adopt is not None:
-        chosen = _chosen(flags.adopt, [one.run.variant for one in found.variants])
+        chosen = _chosen(flags.adopt, [variant.run.variant for variant in found.variants])
         _adopt(chosen, found, plan, flags)
     return _exit_status(found, change, is_calibrated=keys.calibrate is not None)
 
@@ -231,10 +231,10 @@ def _variants(flags: CompareFlags, keys: CompareKeys, plan: Plan) -> list[Varian
 
 def _exit_status(found: Comparison, change: ResultChange | None, *, is_calibrated: bool) -> int:
     of_judge = found.judgement is not None and found.judgement.is_over_budget
-    if of_judge or any(one.run.is_over_budget for one in found.variants):
+    if of_judge or any(variant.run.is_over_budget for variant in found.variants):
         return BUDGET_USED
     is_open = is_calibrated and found.threshold is None
-    if is_open or any(one.run.fault for one in found.variants):
+    if is_open or any(variant.run.fault for variant in found.variants):
         return FAILED
     return TESTS_FAILED if change is not None and change.losses else DONE
 
@@ -256,10 +256,10 @@ def _chosen(name: str, variants: Sequence[Variant]) -> Variant:
     Raises:
         CommandError: there is none.
     """
-    short = letters([one.name for one in variants])
-    for one in variants:
-        if name in (one.name, short[one.name]):
-            return one
+    short = letters([variant.name for variant in variants])
+    for variant in variants:
+        if name in (variant.name, short[variant.name]):
+            return variant
     known = ", ".join(f"{letter} ('{full}')" for full, letter in short.items())
     raise CommandError(f"There is no variant '{name}' to adopt.\n  There are: {known}.")
 
@@ -270,7 +270,7 @@ def _adopt(chosen: Variant, found: Comparison, plan: Plan, flags: CompareFlags) 
     Raises:
         CommandError: it could not be run, or the file cannot be changed.
     """
-    fault = next(one.run.fault for one in found.variants if one.run.variant == chosen)
+    fault = next(variant.run.fault for variant in found.variants if variant.run.variant == chosen)
     if fault is not None:
         raise CommandError(f"'{chosen.name}' is not adopted: {fault}")
     document = plan.pipeline.document
@@ -379,7 +379,7 @@ def _compared(
 def _examples_advice(compared: ComparedPipeline, variants: Sequence[Variant]) -> Iterator[str]:
     """Yield how to compare with examples in the prompt, where a step could have some."""
     key = f"{compared.step}.examples"
-    node = next(one for one in step_nodes(compared.plan.pipeline) if one.id == compared.step)
+    node = next(step for step in step_nodes(compared.plan.pipeline) if step.id == compared.step)
     changes = [change.target for variant in variants for change in variant.changes]
     is_tried = any(target == key or target.startswith(f"{key}.") for target in changes)
     if node.uses != "chat" or node.params.data.get("examples") or is_tried:
@@ -395,15 +395,15 @@ def _examples_advice(compared: ComparedPipeline, variants: Sequence[Variant]) ->
 def _with_prompts(found: Comparison, compared: ComparedPipeline) -> Comparison:
     """Return a comparison of which the page can show what was asked."""
     shown = found.differences[: comparison_page.MOST_DIFFERENCES]
-    prompts = answered_prompts(compared, (next(iter(one.answers.values())) for one in shown))
-    differences = (replace(one, prompt=prompts.get(one.key, "")) for one in found.differences)
+    prompts = answered_prompts(compared, (next(iter(diff.answers.values())) for diff in shown))
+    differences = (replace(diff, prompt=prompts.get(diff.key, "")) for diff in found.differences)
     return replace(found, differences=tuple(differences))
 
 
 def _metrics(keys: GoldKeys) -> dict[str, tuple[MetricName, float]]:
     return {
-        name: ("number", one.number) if isinstance(one, NumberMetricKeys) else (one, 0.0)
-        for name, one in keys.metrics.items()
+        name: ("number", metric.number) if isinstance(metric, NumberMetricKeys) else (metric, 0.0)
+        for name, metric in keys.metrics.items()
     }
 
 

@@ -49,8 +49,8 @@ class EmbedFlags:
 def embed(flags: EmbedFlags) -> int:
     """Print the vector of each text as a line of JSON."""
     model = model_arguments.resolve_model_ref(flags.model)
-    wanted = gather_texts(flags.texts or [], flags.files or [], is_by_lines=flags.lines)
-    body: dict[str, Any] = {"model": model, "input": wanted, "truncate": flags.truncate}
+    texts = gather_texts(flags.texts or [], flags.files or [], is_by_lines=flags.lines)
+    body: dict[str, Any] = {"model": model, "input": texts, "truncate": flags.truncate}
     if flags.dimensions is not None:
         body["dimensions"] = flags.dimensions
     if flags.keep_alive is not None:

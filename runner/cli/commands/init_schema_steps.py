@@ -182,7 +182,7 @@ def init(
     if is_answered and folder is not None:
         raise CommandError("`--have` and `--want` draft a pipeline.\n  Leave the template out.")
     # One word is the folder; one that names a template is both.
-    names = () if is_answered else [one.name for one in known]
+    names = () if is_answered else [known_template.name for known_template in known]
     if template is not None and (template in names or folder is not None):
         place = Path(folder or template).expanduser()
         written = copy_template(template, place, installed_schema())
@@ -197,10 +197,10 @@ def _draft(
     have: Documents | None, want: Result | None, folder: str | None, *, takes_first: bool
 ) -> tuple[Path, tuple[Path, ...]]:
     """Draft a pipeline of what is given and asked; return its folder, and the files."""
-    asks = not takes_first and sys.stdin.isatty()
-    if not (have or want or folder or takes_first or asks):
+    may_ask = not takes_first and sys.stdin.isatty()
+    if not (have or want or folder or takes_first or may_ask):
         raise CommandError(_template_list(list_templates()))
-    answers, place = _ask(have, want, folder, asks=asks)
+    answers, place = _ask(have, want, folder, may_ask=may_ask)
     return place, write_draft(answers, place, installed_schema())
 
 
@@ -212,14 +212,14 @@ def _next_command(place: Path) -> str:
 
 
 def _ask(
-    have: Documents | None, want: Result | None, folder: str | None, *, asks: bool
+    have: Documents | None, want: Result | None, folder: str | None, *, may_ask: bool
 ) -> tuple[DraftAnswers, Path]:
     """Return the answers and the folder; what is not given is asked, or the first choice."""
     first = DraftAnswers()
-    documents = have or (_choice("What do you have?", DOCUMENTS) if asks else first.documents)
-    result = want or (_choice("What do you want?", RESULTS) if asks else first.result)
+    documents = have or (_choice("What do you have?", DOCUMENTS) if may_ask else first.documents)
+    result = want or (_choice("What do you want?", RESULTS) if may_ask else first.result)
     place = Path(folder or f"{documents}-{result}").expanduser()
-    if asks and folder is None:
+    if may_ask and folder is None:
         place = _new_folder(str(place))
     return DraftAnswers(documents, result), place
 
@@ -267,7 +267,7 @@ def write_draft(answers: DraftAnswers, folder: Path, schema: Mapping[str, Any]) 
 
 def _template_list(known: tuple[Any, ...]) -> str:
     width = max(len(template.name) for template in known)
-    listed = "\n".join(f"  {one.name:<{width}}  {one.description}" for one in known)
+    listed = "\n".join(f"  {template.name:<{width}}  {template.description}" for template in known)
     drafts = f"--have {'|'.join(DOCUMENTS)} --want {'|'.join(RESULTS)}"
     return (
         f"`paddock init TEMPLATE DIR` copies one of these templates:\n{listed}\n"

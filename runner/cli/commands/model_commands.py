@@ -142,8 +142,13 @@ def check(
         printing.print_err(str(fault))
     if as_json:
         facts = [
-            {"digest": one.digest, "path": one.path, "kind": one.kind, "models": list(one.names)}
-            for one in faults
+            {
+                "digest": fault.digest,
+                "path": fault.path,
+                "kind": fault.kind,
+                "models": list(fault.names),
+            }
+            for fault in faults
         ]
         printing.print_json({"ok": not faults, "faults": facts})
     elif not faults:
@@ -199,8 +204,8 @@ class ShowFlags:
 def show(flags: ShowFlags) -> int:
     """Show the details of a model."""
     parts = ("modelfile", "parameters", "template", "system", "license")
-    wanted = [name for name in parts if getattr(flags, name)]
-    if len(wanted) > 1:
+    chosen = [name for name in parts if getattr(flags, name)]
+    if len(chosen) > 1:
         raise CommandError("Only one part can be shown at a time.")
     settings = read_settings(Path.cwd())
     model = model_arguments.resolve_model_ref(flags.model)
@@ -208,8 +213,8 @@ def show(flags: ShowFlags) -> int:
     facts |= _measured_facts(settings, model)
     if flags.as_json:
         printing.print_json(facts)
-    elif wanted:
-        printing.print_out(str(facts.get(wanted[0]) or ""))
+    elif chosen:
+        printing.print_out(str(facts.get(chosen[0]) or ""))
     else:
         printing.print_out(model_tables.model_card(facts, is_verbose=flags.verbose))
     return DONE
@@ -254,10 +259,12 @@ def card_json(card: ModelCard) -> dict[str, Any]:
     return {
         **{name: getattr(card, name) for name in texts if getattr(card, name)},
         "details": {**asdict(card.details), "families": list(card.details.families)},
-        "messages": [{"role": one.role, "content": one.content} for one in card.messages],
+        "messages": [
+            {"role": message.role, "content": message.content} for message in card.messages
+        ],
         "model_info": dict(card.model_info),
         **({"projector_info": dict(card.projector_info)} if card.projector_info else {}),
-        "tensors": [{**asdict(one), "shape": list(one.shape)} for one in card.tensors],
+        "tensors": [{**asdict(tensor), "shape": list(tensor.shape)} for tensor in card.tensors],
         "capabilities": list(card.capabilities),
         "modified_at": card.modified_at.isoformat(),
         "size": card.size_bytes,
@@ -272,10 +279,10 @@ def ps(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
     """
     settings = read_settings(Path.cwd())
     held = loaded_models(settings)
-    rows = (row for one in held for row in one.rows)
+    rows = (row for service in held for row in service.rows)
     models = [row for row in rows if str(row.get("name", "")).lower().startswith(prefix.lower())]
     if as_json:
-        n_queued = sum(one.n_queued for one in held)
+        n_queued = sum(service.n_queued for service in held)
         printing.print_json({"models": models, "queue_depth": n_queued})
     else:
         notes = tuning_notes(settings.pool, models)
@@ -308,11 +315,11 @@ def stop(
 def tuning_notes(pool: PoolSettings, models: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return which loaded models are computed by tuned copies, or would gain by one."""
     store = TunedCopyStore(pool.cache_dir)
-    copies = [store.find(str(one.get("tuned_from") or "")) for one in models]
-    names = {canonical_name(str(one.get("name", ""))) for one in models}
-    advice = [one for one in store.verdicts() if one.is_advice]
+    copies = [store.find(str(model.get("tuned_from") or "")) for model in models]
+    names = {canonical_name(str(model.get("name", ""))) for model in models}
+    advice = [verdict for verdict in store.verdicts() if verdict.is_advice]
     return [
-        *(f"{one.name} is computed by its tuned copy: {tuned_copy_summary(one)}"
-          for one in copies if one is not None),
-        *(one.sentence for one in advice if canonical_name(one.name) in names),
+        *(f"{copy.name} is computed by its tuned copy: {tuned_copy_summary(copy)}"
+          for copy in copies if copy is not None),
+        *(verdict.sentence for verdict in advice if canonical_name(verdict.name) in names),
     ]  # fmt: skip

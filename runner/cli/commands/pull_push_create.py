@@ -152,9 +152,9 @@ def fit_warning(ref: str, settings: PoolSettings) -> str | None:
     finder = ModelFinder(settings.models_dir, settings.cache_dir)
     facts = finder.find(ref, settings.n_ctx_tokens)
     device = this_device()
-    wanted = LayoutRequest(facts, facts.n_ctx_tokens)
+    request = LayoutRequest(facts, facts.n_ctx_tokens)
     header = finder.files.header(Path(facts.path), [Path(part) for part in facts.parts])
-    ways = layouts(wanted, header, settings, device)
+    ways = layouts(request, header, settings, device)
     if any(device.free.holds(way.room) for way in ways):
         return None
     least = min(way.room.total_bytes for way in ways)
@@ -325,8 +325,8 @@ def _transfer_by_service(
 async def _transfer_in_process(
     settings: Settings, request: _TransferRequest, show: _ProgressCallback
 ) -> None:
-    async for one in _transfer_events(settings, request):
-        show(one.status, one.total, one.completed)
+    async for event in _transfer_events(settings, request):
+        show(event.status, event.total, event.completed)
 
 
 def _transfer_events(settings: Settings, request: _TransferRequest) -> AsyncIterator[ProgressLine]:
@@ -409,13 +409,13 @@ def _create_in_process(
     """Create the model in this process; pull a missing base first."""
     finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
 
-    def report(one: ProgressLine) -> None:
-        progress.show(one.status, one.total, one.completed)
+    def report(line: ProgressLine) -> None:
+        progress.show(line.status, line.total, line.completed)
 
     async def pull_base(base: str) -> None:
         options = transfer_options(settings, finder.needed_digests())
-        async for one in pull_model(finder.store, base, options=options):
-            report(one)
+        async for line in pull_model(finder.store, base, options=options):
+            report(line)
 
     try:
         create_model(finder.store, finder, recipe, report)

@@ -171,7 +171,7 @@ class _DeskSession:
 
 
 def _of_file(place: LedgerFolder, reviews: Sequence[Review]) -> list[Review]:
-    return [one for one in reviews if place.file in (None, one.subject.get("pipeline"))]
+    return [review for review in reviews if place.file in (None, review.subject.get("pipeline"))]
 
 
 @contextmanager
@@ -194,17 +194,17 @@ def _find_place(text: str) -> LedgerFolder:
     path = Path(text) if Path(text).is_dir() else named_file(text)
     if path is None:
         raise CommandError(f"There is no file or folder '{text}'.")
-    found = [one for one in find_ledgers([path]) if one.state.is_dir()]
+    found = [place for place in find_ledgers([path]) if place.state.is_dir()]
     if not found:
         raise CommandError(
             f"No run has been recorded for '{text}', so nothing waits for review.\n"
             f"  Run a pipeline with `review` first: `paddock run {shlex.quote(text)}`."
         )
     if len(found) > 1:
-        asking = [one for one in found if _has_reviews(one)]
+        asking = [place for place in found if _has_reviews(place)]
         found = asking or found[:1]
     if len(found) > 1:
-        names = ", ".join(f"'{os.path.relpath(one.folder)}'" for one in found[:5])
+        names = ", ".join(f"'{os.path.relpath(place.folder)}'" for place in found[:5])
         raise CommandError(
             f"{len(found)} folders have reviews: {names}.\n  Name one of them: `paddock review "
             f"{shlex.quote(os.path.relpath(found[0].folder))}`."
@@ -226,14 +226,18 @@ def _is_narrowed(flags: ReviewFlags) -> bool:
 
 def _shown(flags: ReviewFlags, reviews: Sequence[Review]) -> list[Review]:
     """Return the reviews that the options choose, as the page's filters do."""
-    wanted = (flags.named or "").strip().lower()
+    filter_text = (flags.named or "").strip().lower()
     found = []
-    for one in reviews:
-        least = one.subject.get("least")
+    for review in reviews:
+        least = review.subject.get("least")
         is_sure = flags.least is None or (least is not None and least >= flags.least)
-        names = (one.subject.get("item") or one.key, one.step, one.subject.get("pipeline"))
-        if is_sure and wanted in " ".join(map(str, names)).lower():
-            found.append(one)
+        names = (
+            review.subject.get("item") or review.key,
+            review.step,
+            review.subject.get("pipeline"),
+        )
+        if is_sure and filter_text in " ".join(map(str, names)).lower():
+            found.append(review)
     return found
 
 
@@ -244,7 +248,9 @@ def _accept_all(opened: _DeskSession, flags: ReviewFlags) -> int:
             NOTHING_WAITS if not _is_narrowed(flags) else "Nothing that waits is so."
         )
         return DONE
-    done = opened.desk.accept_together([(one.id, one.question) for one in shown], opened.by)
+    done = opened.desk.accept_together(
+        [(review.id, review.question) for review in shown], opened.by
+    )
     if flags.as_json:
         printing.print_json(
             {"decision": done.id, "accepted": len(done.reviews), "left": list(done.left.values())}
@@ -265,7 +271,7 @@ def _accept_all(opened: _DeskSession, flags: ReviewFlags) -> int:
 def _undo(opened: _DeskSession, id_: str) -> int:
     """Undo the decision on one answer, or one on many."""
     try:
-        if any(one.together == id_ for one in opened.desk.decided()):
+        if any(review.together == id_ for review in opened.desk.decided()):
             n = len(opened.desk.undo_together(id_, opened.by))
         else:
             opened.desk.undo(id_, opened.by)
@@ -280,7 +286,7 @@ def _list(place: LedgerFolder, flags: ReviewFlags) -> int:
     with open_for_reading(place) as ledger:
         waiting = _shown(flags, _of_file(place, ReviewDesk(ledger).waiting()))
     if flags.as_json:
-        printing.print_json({"waiting": [review_json(one) for one in waiting]})
+        printing.print_json({"waiting": [review_json(review) for review in waiting]})
     elif waiting:
         printing.print_out(review_table(waiting, time.time()))
     else:
@@ -290,7 +296,7 @@ def _list(place: LedgerFolder, flags: ReviewFlags) -> int:
 
 def review_table(waiting: Sequence[Review], now: float) -> str:
     """Return what waits as a table, the oldest first."""
-    return printing.table([LIST_HEAD, *(_list_row(one, now) for one in waiting)])
+    return printing.table([LIST_HEAD, *(_list_row(review, now) for review in waiting)])
 
 
 def _list_row(review: Review, now: float) -> tuple[str, ...]:
@@ -373,8 +379,8 @@ def _import(opened: _DeskSession, source: str, *, skip_bad: bool, as_json: bool)
     sound, faults = _checked(opened, decisions, unreadable)
     taken = _take(opened, sound, faults) if skip_bad or not faults else 0
     if as_json:
-        told = [{"line": fault.line, "message": fault.message} for fault in faults]
-        printing.print_json({"ok": not faults, "decided": taken, "faults": told})
+        fault_rows = [{"line": fault.line, "message": fault.message} for fault in faults]
+        printing.print_json({"ok": not faults, "decided": taken, "faults": fault_rows})
     else:
         for fault in faults:
             printing.print_err(printing.printable_line(f"{source}: {fault}"))
@@ -419,9 +425,14 @@ def _whole(opened: _DeskSession, id_: str) -> Review | None:
 
 
 def _checker(opened: _DeskSession) -> Any:
-    def check(one: SheetDecision) -> None:
+    def check(decision: SheetDecision) -> None:
         opened.desk.check(
-            one.id, one.question, one.verb, one.value, reason=one.reason, by=opened.by
+            decision.id,
+            decision.question,
+            decision.verb,
+            decision.value,
+            reason=decision.reason,
+            by=opened.by,
         )
 
     return check
@@ -430,14 +441,19 @@ def _checker(opened: _DeskSession) -> Any:
 def _take(opened: _DeskSession, sound: Sequence[SheetDecision], faults: list[SheetFault]) -> int:
     """Decide; what another person decided since the check becomes a fault."""
     n_taken = 0
-    for one in sound:
+    for decision in sound:
         try:
             opened.desk.decide(
-                one.id, one.question, one.verb, one.value, reason=one.reason, by=opened.by
+                decision.id,
+                decision.question,
+                decision.verb,
+                decision.value,
+                reason=decision.reason,
+                by=opened.by,
             )
             n_taken += 1
         except DecisionRefused as error:
-            faults.append(SheetFault(one.line, str(error), one.id))
+            faults.append(SheetFault(decision.line, str(error), decision.id))
     return n_taken
 
 
@@ -445,8 +461,8 @@ def _import_summary(
     opened: _DeskSession, n_taken: int, n_all: int, faults: Sequence[SheetFault]
 ) -> str:
     if faults and not n_taken:
-        it, one = ("it", "what is sound") if len(faults) == 1 else ("them", "the sound ones")
-        remedy = f"Correct {it}, or take {one} with `--skip-bad`."
+        pronoun, rest = ("it", "what is sound") if len(faults) == 1 else ("them", "the sound ones")
+        remedy = f"Correct {pronoun}, or take {rest} with `--skip-bad`."
         return f"Nothing was decided: {counted(len(faults), 'fault')}. {remedy}"
     if not n_all:
         return "No row has a decision; nothing was decided."
@@ -472,7 +488,7 @@ def _serve(opened: _DeskSession, port: int | None, *, opens_browser: bool) -> in
         by=opened.by,
         port=port,
         opens_browser=opens_browser,
-        is_shown=lambda one: opened.place.file in (None, one.subject.get("pipeline")),
+        is_shown=lambda review: opened.place.file in (None, review.subject.get("pipeline")),
         tell=tell,
     )
     printing.print_err(
@@ -523,9 +539,9 @@ def show_console(
         printing.print_err("Ctrl-C ends it.")
 
     opens_browser = not no_browser
-    who = by or _user_name()
+    decided_by = by or _user_name()
     flags = given_settings(allow=allow)
-    options = {"by": who, "port": port, "opens_browser": opens_browser, "tell": tell}
+    options = {"by": decided_by, "port": port, "opens_browser": opens_browser, "tell": tell}
     _serve_pages(path.resolve(), None, flags, **options)
     return DONE
 

@@ -126,13 +126,13 @@ def _watch_table(look: Any) -> None:
 def _watch_lines(look: Any, *, as_json: bool) -> None:
     """Print a line when a run begins and when it ends, but none for runs that ended before."""
     seen: dict[tuple[Path, str], str] = {}
-    said: set[str] = set()
+    reported: set[str] = set()
     is_first = True
     while True:
         found = look()
         for fault in found.faults:
-            if fault not in said:
-                said.add(fault)
+            if fault not in reported:
+                reported.add(fault)
                 printing.print_err(fault)
         for past in reversed(found.runs):
             key = (past.place.state, past.row.run)
@@ -170,7 +170,7 @@ def logs(
         return DONE
     if follow:
         return _follow(past, failed=failed, as_json=as_json)
-    lines = [told for told in JournalTail(past.journal).more() if not failed or is_failure(told)]
+    lines = [event for event in JournalTail(past.journal).more() if not failed or is_failure(event)]
     if as_json:
         if not past.journal.exists():
             lines = [_item_json(row) for row in _recorded_items(past, failed)]
@@ -183,8 +183,8 @@ def logs(
 def _print_log(past: PastRun, lines: list[dict[str, Any]], *, failed: bool) -> None:
     printing.print_out(run_heading(past, time.time()))
     if past.journal.exists():
-        for told in lines:
-            printing.print_out(journal_line(told))
+        for event in lines:
+            printing.print_out(journal_line(event))
     else:
         printing.print_err("Its log was removed; these are the items that no later run has redone:")
         for row in _recorded_items(past, failed):
@@ -198,13 +198,13 @@ def _follow(past: PastRun, *, failed: bool, as_json: bool) -> int:
     if not as_json:
         printing.print_out(run_heading(past, time.time()))
     with suppress(KeyboardInterrupt):
-        for told in _new_lines(past):
-            if failed and not is_failure(told):
+        for event in _new_lines(past):
+            if failed and not is_failure(event):
                 continue
             if as_json:
-                printing.print_json(told)
+                printing.print_json(event)
             else:
-                printing.print_out(journal_line(told))
+                printing.print_out(journal_line(event))
     return DONE
 
 
@@ -226,8 +226,8 @@ def _recorded_items(past: PastRun, failed: bool) -> list[Any]:
 
 def _item_json(row: Any) -> dict[str, Any]:
     entry = row.entry
-    told = {"event": "item", "step": row.step, "key": entry.key, "state": entry.state}
-    return {**told, "seconds": entry.seconds, "calls": entry.calls, "error": entry.error}
+    fields = {"event": "item", "step": row.step, "key": entry.key, "state": entry.state}
+    return {**fields, "seconds": entry.seconds, "calls": entry.calls, "error": entry.error}
 
 
 def _find_run(run: str | None, places: list[str] | None) -> PastRun:
@@ -315,9 +315,9 @@ def clean(
     copies = () if dry_run else _remove_copies_of_gone_models()
     n_images, n_image_bytes = _remove_kept_images(age_s, is_dry=dry_run)
     if as_json:
-        told = {**done.swept.as_json(), "tracked_runs": n_tracked, "copies": copies}
-        told["images"] = n_images
-        printing.print_json({"ok": not faults, **told, "faults": list(faults)})
+        removed = {**done.swept.as_json(), "tracked_runs": n_tracked, "copies": copies}
+        removed["images"] = n_images
+        printing.print_json({"ok": not faults, **removed, "faults": list(faults)})
     else:
         for fault in faults:
             printing.print_err(fault)
@@ -352,7 +352,7 @@ def _delete_prefect_runs(age_s: float | None, *, is_dry: bool) -> tuple[int, tup
     before = time.time() - (settings.unattended.keep_tracking_s if age_s is None else age_s)
     n_runs = 0
     faults: list[str] = []
-    for url in {one.prefect_api_url for one in running_daemons(settings.state_dir)} - {""}:
+    for url in {daemon.prefect_api_url for daemon in running_daemons(settings.state_dir)} - {""}:
         try:
             deleting = delete_old_runs(url, before, settings.state_dir, is_dry=is_dry)
             n_runs += asyncio.run(deleting)

@@ -73,15 +73,17 @@ def status(as_json: JsonOption = False) -> int:
     settings = read_settings(Path.cwd())
     own = daemon_files.find_daemon(settings)
     found = daemon_files.running_daemons(settings.state_dir)
-    told = [
-        {**daemon_client.ask_daemon(one), "socket": str(one.socket), "is_ours": one == own}
-        for one in found
+    services = [
+        {**daemon_client.ask_daemon(daemon), "socket": str(daemon.socket), "is_ours": daemon == own}
+        for daemon in found
     ]
-    apart = None if any(one.kind == "serve" for one in found) else _served_at(settings)
+    apart = None if any(daemon.kind == "serve" for daemon in found) else _served_at(settings)
     if as_json:
-        printing.print_json({"running": bool(told), "services": told, "serve": apart})
-    elif told:
-        printing.print_out("\n\n".join(_status_text(one, settings.state_dir) for one in told))
+        printing.print_json({"running": bool(services), "services": services, "serve": apart})
+    elif services:
+        printing.print_out(
+            "\n\n".join(_status_text(service, settings.state_dir) for service in services)
+        )
         if apart:
             printing.print_out(
                 f"\n`paddock serve` also runs, at {apart}: `paddock ps` shows the models of both."
@@ -90,7 +92,7 @@ def status(as_json: JsonOption = False) -> int:
         printing.print_out(
             "No local service runs. The next `paddock run` with work to do starts one."
         )
-    return DONE if told else FAILED
+    return DONE if services else FAILED
 
 
 def _served_at(settings: Settings) -> str | None:
@@ -129,9 +131,9 @@ def stop(as_json: JsonOption = False) -> int:
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while (left := daemon_files.running_daemons(state_dir)) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-    pids = [one.pid for one in found]
+    pids = [daemon.pid for daemon in found]
     if as_json:
-        printing.print_json({"stopped": pids, "running": [one.pid for one in left]})
+        printing.print_json({"stopped": pids, "running": [daemon.pid for daemon in left]})
     elif left:
         printing.print_err(f"Process {left[0].pid} does not end. Kill it: `kill -9 {left[0].pid}`.")
     elif pids:
@@ -155,16 +157,16 @@ def logs(
     return DONE
 
 
-def _status_text(told: dict[str, Any], state_dir: Path) -> str:
-    by = "" if told["kind"] == "background" else f", held by `paddock {told['kind']}`"
-    head = f"Running for {units.duration(told['since_s'])} (process {told['pid']}{by})."
+def _status_text(service: dict[str, Any], state_dir: Path) -> str:
+    by = "" if service["kind"] == "background" else f", held by `paddock {service['kind']}`"
+    head = f"Running for {units.duration(service['since_s'])} (process {service['pid']}{by})."
     rows = [
         head,
-        *_model_lines(told["models"]),
-        *_lease_lines(told),
-        _prefect_line(told["prefect"], state_dir),
+        *_model_lines(service["models"]),
+        *_lease_lines(service),
+        _prefect_line(service["prefect"], state_dir),
     ]
-    if not told["is_ours"]:
+    if not service["is_ours"]:
         rows.append("It belongs to another version of Paddock, or to other settings than these.")
     return "\n".join(rows)
 
@@ -173,24 +175,25 @@ def _model_lines(models: list[dict[str, Any]]) -> list[str]:
     if not models:
         return ["Models: none in memory."]
     return [
-        f"Model {one['name']}: {one['state']}, "
-        f"{units.size(one['host_bytes'] + one['device_bytes'])}, "
-        f"{one.get('running', 0):,} running, {one.get('waiting', 0):,} waiting"
-        for one in models
+        f"Model {model['name']}: {model['state']}, "
+        f"{units.size(model['host_bytes'] + model['device_bytes'])}, "
+        f"{model.get('running', 0):,} running, {model.get('waiting', 0):,} waiting"
+        for model in models
     ]
 
 
-def _lease_lines(told: dict[str, Any]) -> list[str]:
+def _lease_lines(service: dict[str, Any]) -> list[str]:
     rows = [
-        f"In use by {one['pipeline']} (process {one['pid']}) for {units.duration(one['held_s'])}."
-        for one in told["leases"]
+        f"In use by {lease['pipeline']} (process {lease['pid']}) "
+        f"for {units.duration(lease['held_s'])}."
+        for lease in service["leases"]
     ]
-    if rows or told["requests"]:
-        ends = ["It ends after these: a newer service runs."] if told["is_retired"] else []
+    if rows or service["requests"]:
+        ends = ["It ends after these: a newer service runs."] if service["is_retired"] else []
         return rows + ends
-    if told["kind"] != "background":
+    if service["kind"] != "background":
         return []
-    left_s = max(0.0, told["idle_s"] - told["quiet_s"])
+    left_s = max(0.0, service["idle_s"] - service["quiet_s"])
     return [f"Idle; it ends in {units.duration(left_s)} unless a run starts."]
 
 

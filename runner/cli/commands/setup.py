@@ -436,9 +436,9 @@ def _run(commands: Sequence[Sequence[str]]) -> bool:
     for command in commands:
         ended = processes.run_blocking(command, timeout_s=_COMMAND_S)
         if ended is None or ended.code != 0:
-            said = ended.stderr.decode("utf-8", "replace").strip() if ended else "it did not end"
+            reason = ended.stderr.decode("utf-8", "replace").strip() if ended else "it did not end"
             printing.print_err(
-                f"`{shlex.join(command)}` failed: {said}\n"
+                f"`{shlex.join(command)}` failed: {reason}\n"
                 "  Correct that and try again, or `--undo` what was written."
             )
             return False

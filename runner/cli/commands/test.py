@@ -97,7 +97,7 @@ def _read_tests(flags: PipelineTestFlags) -> tuple[Sequence[SuiteFile], ItemSamp
         remedy = "Write some under `tests:`; in a .prompt.yml, under `testData`."
         raise CommandError(f"There are no tests in {names}.\n  {remedy}")
     sample = flags.item_sample()
-    if sample is not None and not any(one.rows for file in tests for one in file.subjects):
+    if sample is not None and not any(subject.rows for file in tests for subject in file.subjects):
         name = "--limit" if sample.is_first else "--sample"
         remedy = "Leave it out, or give a test `cases: {from: …}`."
         raise CommandError(

@@ -96,12 +96,12 @@ def parse_format(name: str | None) -> str | None:
     """
     if name is None:
         return None
-    wanted = name.upper()
-    if wanted not in TUNING_FORMATS:
+    format_name = name.upper()
+    if format_name not in TUNING_FORMATS:
         raise CommandError(
             f"'{name}' is not a format of tensors.\n  Known: {', '.join(sorted(TUNING_FORMATS))}."
         )
-    return wanted
+    return format_name
 
 
 def _tune_model(
@@ -201,7 +201,7 @@ def _print_copies(settings: PoolSettings, *, as_json: bool) -> int:
     if as_json:
         promised = [{"name": g.ref, "prompts": g.prompts, "job": g.job} for g in gains]
         printing.print_json(
-            {"tuned": [tuned_copy_json(one) for one in copies], "promised": promised}
+            {"tuned": [tuned_copy_json(copy) for copy in copies], "promised": promised}
         )
         return DONE
     if copies:

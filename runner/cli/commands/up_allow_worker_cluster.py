@@ -66,13 +66,13 @@ def allow(
     # Read all before recording any.
     bounds = [(file, bind_without_inputs(read_plan(file))) for file in files]
     for file, bound in bounds:
-        wanted = needs(bound, own)
-        if not wanted:
+        required = needs(bound, own)
+        if not required:
             printing.print_out(f"{file} asks for nothing that needs consent.")
             continue
         consents.agree(file, consent_digests(bound, own))
-        printing.print_out(f"{file} may, if `{permission_names(wanted)}` is allowed:")
-        printing.print_out("\n".join(dict.fromkeys(f"  {one.what}" for one in wanted)))
+        printing.print_out(f"{file} may, if `{permission_names(required)}` is allowed:")
+        printing.print_out("\n".join(dict.fromkeys(f"  {need.what}" for need in required)))
     return DONE
 
 
@@ -128,20 +128,20 @@ def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, 
     tell("Starting; this takes some seconds.")
 
     async def main() -> None:
-        one = Up(options)
+        up = Up(options)
         loop = asyncio.get_running_loop()
 
         def end() -> None:
-            if one.stop.is_set():
-                one.abandon()
+            if up.stop.is_set():
+                up.abandon()
                 os._exit(130)
             tell("Stopping; once more stops at once.")
-            one.stop.set()
+            up.stop.set()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, end)
-        loop.add_signal_handler(signal.SIGHUP, one.reload.set)
-        await one.run()
+        loop.add_signal_handler(signal.SIGHUP, up.reload.set)
+        await up.run()
 
     asyncio.run(main())
     tell("Stopped.")
@@ -218,7 +218,9 @@ def cluster_init(folder: FolderArgument = Path(), as_json: JsonOption = False) -
     found = asyncio.run(_cluster_machine().prepare_cluster(folder.resolve(), settings, api_url))
     is_ready = all(finding.state != "wrong" for finding in found)
     if as_json:
-        printing.print_json({"ready": is_ready, "findings": [one.as_json() for one in found]})
+        printing.print_json(
+            {"ready": is_ready, "findings": [finding.as_json() for finding in found]}
+        )
     else:
         printing.print_out("\n".join(finding.as_text() for finding in found))
         if is_ready:
@@ -279,11 +281,11 @@ def cluster_run(
 
 def _without_repeats(tell: Callable[[str], None]) -> Callable[[str], None]:
     """Return a callback that skips repeated lines."""
-    said: set[str] = set()
+    reported: set[str] = set()
 
     def note(text: str) -> None:
-        if text and text not in said:
-            said.add(text)
+        if text and text not in reported:
+            reported.add(text)
             tell(text)
 
     return note
