@@ -114,10 +114,10 @@ class AnswerReviewer:
         is_sampled = self._reviews.mode == "ask" and is_drawn(spec, step.id, subject["item"])
 
         async def whole() -> Question:
-            asked = asked_because(spec, scope, outputs, is_drawn=is_sampled)
+            why = asked_because(spec, scope, outputs, is_drawn=is_sampled)
             taught = {"prompt_vector": record.vectors.get(step.id)}
             return self._question(
-                step, record, await self._whole(step, scope, {**subject, **asked, **taught}, tools)
+                step, record, await self._whole(step, scope, {**subject, **why, **taught}, tools)
             )
 
         while True:

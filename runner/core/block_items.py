@@ -165,8 +165,8 @@ def nearest_keys(key: str, keys: Collection[str]) -> str:
     """Return a hint with the nearest keys, or the first ones."""
     near = difflib.get_close_matches(key, sorted(keys), n=N_KEYS_NAMED)
     if near:
-        return "Did you mean " + " or ".join(f"'{one}'" for one in near) + "?"
+        return "Did you mean " + " or ".join(f"'{near_key}'" for near_key in near) + "?"
     if not keys:
         return "There are no items."
-    named = [f"'{one}'" for one in sorted(keys)]
+    named = [f"'{known}'" for known in sorted(keys)]
     return f"Known: {listed(named, N_KEYS_NAMED)}."

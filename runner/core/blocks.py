@@ -134,11 +134,11 @@ class BlockState:
     def hand_to_other_machine(self, item: ItemWork) -> None:
         """Forget what was done of an item that another machine has taken over."""
         self.passed.append(item)
-        self.put_off = [one for one in self.put_off if one is not item]
+        self.put_off = [other for other in self.put_off if other is not item]
         self.results[item.index] = None
         self.with_result.discard(item.index)
         self.failed = [failure for failure in self.failed if failure[0] != item.index]
-        self.waiting = [one for one in self.waiting if one[0] != item.index]
+        self.waiting = [pair for pair in self.waiting if pair[0] != item.index]
 
     def done(self) -> set[int]:
         """Return the indexes of the items whose result stands."""
@@ -358,8 +358,8 @@ class BlockRunner:
         report = replace(run.report(item, state, 0.0, error), is_known=True)
         self._count(run, item.key, report)
         if run.step:
-            told: ItemState = state if state in ("skipped", "waiting") else "fresh"
-            self._stats.item_state(run.block.id, "", told, item.verdict.why)
+            shown_state: ItemState = state if state in ("skipped", "waiting") else "fresh"
+            self._stats.item_state(run.block.id, "", shown_state, item.verdict.why)
 
     def _shared(self, run: BlockState, item: ItemWork, entry: Entry) -> None:
         """Count an item that another machine has done in this job."""
@@ -374,8 +374,8 @@ class BlockRunner:
             run.ended.add(item.index)
         run.attempts = max(run.attempts, entry.attempts)
         self._count(run, item.key, run.report(item, state, 0.0, error))
-        told: ItemState = state if state in ("skipped", "quarantined", "waiting") else "done"
-        self._stats.item_state(run.block.id, shown, told, error)
+        shown_state: ItemState = state if state in ("skipped", "quarantined", "waiting") else "done"
+        self._stats.item_state(run.block.id, shown, shown_state, error)
 
     def _take(
         self, run: BlockState, item: ItemWork, entry: Entry, state: State, why: str | None
@@ -462,7 +462,7 @@ class BlockRunner:
     def _note_suspects(self, run: BlockState, items: Sequence[ItemWork]) -> None:
         """Name the suspects that run once more; those that are given up are reported themselves."""
         of, most = self._context.suspects.of, self._context.max_attempts
-        known = [(item.key, one) for item in items if (one := of(run.work.scope, item))]
+        known = [(item.key, suspect) for item in items if (suspect := of(run.work.scope, item))]
         if tried := [pair for pair in known if not pair[1].is_deadly(run.parallel, most)]:
             self._stats.note(suspects_text(tried, run.parallel))
 
@@ -490,12 +490,12 @@ class BlockRunner:
                 ending = group.create_task(self._chunk(run, chunk, room))
                 ending.add_done_callback(lambda _: window.release())
                 # A pool that the first item opens knows its number of slots only now.
-                more = max(parallel, await self._parallel(run))
-                for _ in range(more - parallel):
+                now_parallel = max(parallel, await self._parallel(run))
+                for _ in range(now_parallel - parallel):
                     room.release()
-                for _ in range(n_chunks(more) - n_chunks(parallel)):
+                for _ in range(n_chunks(now_parallel) - n_chunks(parallel)):
                     window.release()
-                parallel = more
+                parallel = now_parallel
 
     async def _parallel(self, run: BlockState) -> int:
         """Return how many items may be in flight: enough to fill the slots of their models.
@@ -507,8 +507,8 @@ class BlockRunner:
         if all(step.uses == "search" for step in all_steps(run.block.body) if step.kind.roles):
             return SEARCH_PARALLEL
         n_places = 0
-        asked = (one for step in all_steps(run.block.body) for one in step.models)
-        models = {(one.pool, one.ref): one for one in asked if one.role == "chat"}
+        specs = (spec for step in all_steps(run.block.body) for spec in step.models)
+        models = {(spec.pool, spec.ref): spec for spec in specs if spec.role == "chat"}
         for model in models.values():
             with suppress(EngineError):  # its first call raises the error
                 n_places = max(n_places, (await self._context.pool.facts(model)).n_parallel)
@@ -718,10 +718,10 @@ class BlockRunner:
             run.marks.update(record.marks())
         if kept in ("failed", "done"):
             run.attempts = max(run.attempts, record.attempts)
-        told: ItemState = "done"
+        shown_state: ItemState = "done"
         if report.state in ("skipped", "failed", "quarantined", "waiting"):
-            told = report.state
-        self._stats.item_state(report.step, record.shown_key, told, report.error)
+            shown_state = report.state
+        self._stats.item_state(report.step, record.shown_key, shown_state, report.error)
 
     # --- the steps of an item
 

@@ -180,7 +180,7 @@ class _RecordedCalls:
         self._caller.made.append(CallRecord.of(hash_, kind, began, usage, is_known=is_known))
         return True
 
-    def _row(self, hash_: str, kind: str, asked: str, model: str, digest: str = "") -> CallRow:
+    def _row(self, hash_: str, kind: str, request: str, model: str, digest: str = "") -> CallRow:
         """Return a call's row without its reply."""
         caller = self._caller
         return CallRow(
@@ -189,7 +189,7 @@ class _RecordedCalls:
             model=model,
             digest=digest,
             served_digest=digest,
-            request=asked,
+            request=request,
             reply=b"",
             done_reason=None,
             usage={},
@@ -199,8 +199,8 @@ class _RecordedCalls:
         )
 
 
-def _call_hash(kind: str, asked: str) -> str:
-    return hashlib.sha256(f"{kind}\n{asked}".encode()).hexdigest()
+def _call_hash(kind: str, request: str) -> str:
+    return hashlib.sha256(f"{kind}\n{request}".encode()).hexdigest()
 
 
 class LedgerPool(_RecordedCalls, ForwardingPool):
@@ -323,15 +323,15 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
     async def looked_up_vectors(self, request: EmbedRequest) -> KnownCall:
         """Return an embedding call, with its row if the ledger has the vectors."""
         digest = await self._digests.of(request.model)
-        wanted = embed_key(request, digest)
+        key = embed_key(request, digest)
         if request.on_overflow == "split":  # the split into parts depends on the context size
-            wanted["n_ctx_tokens"] = (await self._pool.facts(request.model)).n_ctx_tokens
-        return await self._looked_up("embed", digest, wanted)
+            key["n_ctx_tokens"] = (await self._pool.facts(request.model)).n_ctx_tokens
+        return await self._looked_up("embed", digest, key)
 
-    async def _looked_up(self, kind: str, digest: str, wanted: dict[str, Any]) -> KnownCall:
-        asked = self._stats.secrets.redact(canonical_json(wanted))
-        hash_ = _call_hash(kind, asked)
-        return KnownCall(digest, asked, hash_, await self._known(hash_))
+    async def _looked_up(self, kind: str, digest: str, key: dict[str, Any]) -> KnownCall:
+        request = self._stats.secrets.redact(canonical_json(key))
+        hash_ = _call_hash(kind, request)
+        return KnownCall(digest, request, hash_, await self._known(hash_))
 
     async def ask(self, request: ChatRequest, hear: ChunkListener | None = None) -> Reply:
         """Return an answer's reply; call `hear` with each chunk before."""
@@ -450,9 +450,9 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         stats = getattr(self._pool, "stats", None)  # other pools need not count
         if stats is None or model.pool:
             return
-        for one in stats().resident:
-            if one.name == name and one.fallback:
-                self._stats.note(f"{name} {one.fallback}")
+        for resident in stats().resident:
+            if resident.name == name and resident.fallback:
+                self._stats.note(f"{name} {resident.fallback}")
 
     def _begun(self, texts: Sequence[str]) -> OpenCall:
         return self._stats.asked(self._caller.step, self._caller.key, sum(map(len, texts)))

@@ -25,17 +25,17 @@ from paddock.steps.llm.confidence import LEAST_ALTERNATIVE, own_tokens
 
 def embed_key(request: EmbedRequest, digest: str) -> dict[str, Any]:
     """Return the parts of a request that decide its vectors."""
-    wanted: dict[str, Any] = {"texts": request.texts, "digest": digest}
-    wanted |= {} if request.dimensions is None else {"dimensions": request.dimensions}
-    return wanted | ({"on_overflow": "split"} if request.on_overflow == "split" else {})
+    key: dict[str, Any] = {"texts": request.texts, "digest": digest}
+    key |= {} if request.dimensions is None else {"dimensions": request.dimensions}
+    return key | ({"on_overflow": "split"} if request.on_overflow == "split" else {})
 
 
 def chat_key(request: ChatRequest, digest: str) -> dict[str, Any]:
     """Return what decides a request's answer; the context where it limits the length."""
     sampling = resolve_sampling(request.params, request.model.params, request.defaults)
-    wanted = to_plain(replace(request, messages=(), images=(), model=ModelSpec("")))
+    fields = to_plain(replace(request, messages=(), images=(), model=ModelSpec("")))
     return {
-        **{name: value for name, value in wanted.items() if name not in _UNDECISIVE_FIELDS},
+        **{name: value for name, value in fields.items() if name not in _UNDECISIVE_FIELDS},
         "messages": [_message_key(message) for message in request.messages],
         "sampling": to_plain(sampling),
         "digest": digest,
@@ -53,11 +53,11 @@ _UNDECISIVE_FIELDS = frozenset(
 
 def _message_key(message: Message) -> list[Any]:
     """Return role, text, and the other fields where they are set."""
-    more = to_plain(replace(message, role="", content="", images=()))
-    del more["role"], more["content"]
+    extra = to_plain(replace(message, role="", content="", images=()))
+    del extra["role"], extra["content"]
     if message.images:
-        more["images"] = _image_digests(message.images)
-    return [message.role, message.content, *([more] if more else [])]
+        extra["images"] = _image_digests(message.images)
+    return [message.role, message.content, *([extra] if extra else [])]
 
 
 def _image_digests(images: Sequence[bytes]) -> list[str]:
@@ -71,15 +71,15 @@ def recorded_logprobs(reply: Reply) -> tuple[TokenLogprob, ...]:
     """
     return tuple(
         replace(
-            one,
-            logprob=round(one.logprob, 4),
+            token,
+            logprob=round(token.logprob, 4),
             top=tuple(
                 (text, round(logprob, 4), raw)
-                for text, logprob, raw in one.top
-                if raw != one.raw and math.exp(logprob) >= LEAST_ALTERNATIVE
+                for text, logprob, raw in token.top
+                if raw != token.raw and math.exp(logprob) >= LEAST_ALTERNATIVE
             ),
         )
-        for one in own_tokens(reply.text, reply.logprobs)
+        for token in own_tokens(reply.text, reply.logprobs)
     )
 
 

@@ -159,7 +159,7 @@ class _OwnTurn:
 
     async def take(self, group: ConcurrencyGroup, wait: TurnWait) -> None:
         """Wait until the turn is ours."""
-        began, told = time.monotonic(), ""
+        began, noted = time.monotonic(), ""
         while (busy := await self.do(self._part.take)) is not None:
             if group.on_conflict == "skip":
                 raise SkippedByGroup(
@@ -168,9 +168,9 @@ class _OwnTurn:
                 )
             if group.on_conflict == "cancel_running":
                 await self.do(self._part.request_release)
-            if told != str(busy):
-                told = str(busy)
-                wait.note(f"waiting for {told}, which is of the same group")
+            if noted != str(busy):
+                noted = str(busy)
+                wait.note(f"waiting for {noted}, which is of the same group")
             if wait.is_over():
                 raise Locked("Interrupted while waiting for another run.")
             if wait.longest_s is not None and time.monotonic() - began > wait.longest_s:

@@ -107,7 +107,7 @@ class CrashSuspects:
             if row.run == self._run:
                 continue
             rows = self._left.setdefault((row.scope, row.key), [])
-            rows[:] = [*(one for one in rows if one.run != row.run), row]
+            rows[:] = [*(other for other in rows if other.run != row.run), row]
             if row.around_scope is not None and row.around_key is not None:
                 self._within.setdefault((row.around_scope, row.around_key), set()).add(row.run)
         if found and not scope:
@@ -194,11 +194,11 @@ time: a.pdf, b.pdf"
     runs = sorted({run for _, known in suspects for run in known.runs})
     named = listed([f"'{run}'" for run in runs])
     if not runs:
-        who = "a run died while it worked on"
+        cause = "a run died while it worked on"
     elif len(runs) == 1:
-        who = f"run {named} died while it worked on"
+        cause = f"run {named} died while it worked on"
     else:
-        who = f"runs {named} died while they worked on"
+        cause = f"runs {named} died while they worked on"
     n_alone = sum(known.n_together(n_parallel) == 1 for _, known in suspects)
     if len(suspects) == 1:
         what = f"1 item; it is done last{', alone' if n_alone else ''}"
@@ -206,4 +206,4 @@ time: a.pdf, b.pdf"
         what = f"{len(suspects):,} items; they are done last"
         alone = f"{n_alone:,} of them " if n_alone < len(suspects) else ""
         what += f", {alone}one at a time" if n_alone else ""
-    return f"{who} {what}: {listed([key for key, _ in suspects])}"
+    return f"{cause} {what}: {listed([key for key, _ in suspects])}"

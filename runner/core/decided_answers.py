@@ -21,18 +21,18 @@ def decided_outputs(
     outputs: Mapping[str, Any], review: Review, has_schema: bool, evidence: Any = None
 ) -> dict[str, Any]:
     """Return a step's outputs after an accepted or edited answer; `evidence`: of the new values."""
-    told: dict[str, Any] = {
+    outcome: dict[str, Any] = {
         "state": review.state,
         "by": review.by,
         "at": iso_time(review.decided_at),
     }
     if review.state != "edited":
-        return {**outputs, "review": told}
+        return {**outputs, "review": outcome}
     value = review.value
     answer = {"text": value, "output": None, "undecided": []}
     if has_schema:
         answer |= {"text": json.dumps(value, ensure_ascii=False), "output": value}
-    told["value"] = value
+    outcome["value"] = value
     was = answer_of(outputs)
     mirrors = {
         "evidence": _after_edit(outputs.get("evidence"), evidence, was, value),
@@ -40,7 +40,7 @@ def decided_outputs(
             outputs.get("confidence"), _of_person(outputs.get("confidence"), value), was, value
         ),
     }
-    return {**outputs, **answer, **mirrors, "review": told}
+    return {**outputs, **answer, **mirrors, "review": outcome}
 
 
 _FROM_PERSON = {"p": None, "raw": None, "second": None, "second_p": None, "is_calibrated": False}
@@ -52,9 +52,9 @@ def _of_person(confidence: Any, value: Any) -> Any:
     if confidence is None:
         return None
     if isinstance(value, Mapping):
-        return {name: _of_person(confidence, one) for name, one in value.items()}
+        return {name: _of_person(confidence, inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_of_person(confidence, one) for one in value]
+        return [_of_person(confidence, inner) for inner in value]
     return _FROM_PERSON
 
 
@@ -71,15 +71,15 @@ def _after_edit(before: Any, new: Any, was: Any, value: Any) -> Any:
         return new
     if is_same_value(was, value):
         return before
-    if all(isinstance(one, Mapping) for one in (before, was, value)):
+    if all(isinstance(each, Mapping) for each in (before, was, value)):
         held = new if isinstance(new, Mapping) else {}
         return {
-            name: _after_edit(before.get(name), held.get(name), was[name], one)
+            name: _after_edit(before.get(name), held.get(name), was[name], inner)
             if name in was
             else held.get(name)
-            for name, one in value.items()
+            for name, inner in value.items()
         }
-    if all(isinstance(one, list) for one in (before, was, value)) and len(before) == len(was):
+    if all(isinstance(each, list) for each in (before, was, value)) and len(before) == len(was):
         return _list_after_edit(before, new if isinstance(new, list) else (), was, value)
     return new
 
@@ -97,7 +97,7 @@ def _list_after_edit(
 def _origins(was: Sequence[Any], now: Sequence[Any]) -> list[int | None]:
     """Return for each element of a list where it was before; None: it is new."""
     found: list[int | None] = [None] * len(now)
-    before, after = ([canonical_json(one) for one in items] for items in (was, now))
+    before, after = ([canonical_json(item) for item in items] for items in (was, now))
     same = SequenceMatcher(None, before, after, autojunk=False)
     for kind, i, i_end, j, j_end in same.get_opcodes():
         if kind == "equal" or (kind == "replace" and i_end - i == j_end - j):
@@ -124,7 +124,7 @@ def n_rejections(review: Review | None, document: str, *, is_tried_again: bool) 
     """
     if review is None:
         return 0
-    told = [(one.get("state"), one.get("document_sha256")) for one in review.earlier]
+    decisions = [(row.get("state"), row.get("document_sha256")) for row in review.earlier]
     if is_tried_again:
-        told.append((review.state, review.subject.get("document_sha256")))
-    return told.count(("rejected", document))
+        decisions.append((review.state, review.subject.get("document_sha256")))
+    return decisions.count(("rejected", document))

@@ -92,8 +92,8 @@ class Decision:
 
     @property
     def digest(self) -> str:
-        told = canonical_json([self.text, self.answer])
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        text = canonical_json([self.text, self.answer])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -106,22 +106,22 @@ class StepDecisions:
 
     @cached_property
     def digest(self) -> str:
-        told = canonical_json({one.id: one.digest for one in self.decisions})
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        text = canonical_json({decision.id: decision.digest for decision in self.decisions})
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
     def by_id(self) -> Mapping[str, Decision]:
-        return {one.id: one for one in self.decisions}
+        return {decision.id: decision for decision in self.decisions}
 
     @cached_property
     def with_vectors(self) -> Mapping[str, tuple[tuple[Decision, ...], Matrix | None]]:
         """By the digest of the model that made them: the decisions, and a unit row for each."""
         found: dict[str, list[Decision]] = {}
-        for one in self.decisions:
-            if one.model:
-                found.setdefault(one.model, []).append(one)
+        for decision in self.decisions:
+            if decision.model:
+                found.setdefault(decision.model, []).append(decision)
         return {
-            model: (tuple(some), matrix_of([one.vector for one in some]))
+            model: (tuple(some), matrix_of([decision.vector for decision in some]))
             for model, some in found.items()
         }
 
@@ -225,8 +225,8 @@ class TaughtItem:
     ) -> tuple[list[Decision], float]:
         """Return the nearest decisions that teach it, and how near a better one must be."""
         order = sorted(range(len(near)), key=lambda place: (-near[place], decisions[place].id))
-        places = [*islice((one for one in order if self.may_learn(decisions[one], schema)), k)]
-        return [decisions[one] for one in places], near[places[-1]] if len(places) == k else -1.0
+        places = [*islice((at for at in order if self.may_learn(decisions[at], schema)), k)]
+        return [decisions[at] for at in places], near[places[-1]] if len(places) == k else -1.0
 
     def may_learn(self, decision: Decision, schema: Any) -> bool:
         """Return whether a decision is another document's, and its answer is valid here."""
@@ -291,7 +291,7 @@ class DecidedExamples:
             return None
         schema = None if tools.reply is None else tools.reply.schema
         used, least = item.nearest(decisions, near, k, schema)
-        digests = {one.id: one.digest for one in used}
+        digests = {decision.id: decision.digest for decision in used}
         mark = [EXAMPLES, [*item.step], item.id, item.own_document, known.digest, digests, least,
                 identity, own]  # fmt: skip
         examples = await asyncio.to_thread(self._examples, used, room, tools)
@@ -306,31 +306,31 @@ class DecidedExamples:
     ) -> tuple[tuple[Decision, ...], Matrix | None]:
         """Return the decisions and their vectors; those without one are embedded now."""
         known_ones, _ = known.with_vectors.get(identity, ((), None))
-        vectors = {one.id: one.vector for one in known_ones}
-        others = [one for one in known.decisions if one.id not in vectors]
-        texts = await asyncio.to_thread(lambda: [self._text_of(one.text) for one in others])
-        there = [(one.id, text) for one, text in zip(others, texts, strict=True) if text]
+        vectors = {decision.id: decision.vector for decision in known_ones}
+        others = [decision for decision in known.decisions if decision.id not in vectors]
+        texts = await asyncio.to_thread(lambda: [self._text_of(other.text) for other in others])
+        there = [(other.id, text) for other, text in zip(others, texts, strict=True) if text]
         made = await vectors_of([text for _, text in there])
-        vectors |= {id_: one for (id_, _), one in zip(there, made, strict=True)}
-        decisions = tuple(one for one in known.decisions if one.id in vectors)
-        return decisions, matrix_of([vectors[one.id] for one in decisions])
+        vectors |= {id_: vector for (id_, _), vector in zip(there, made, strict=True)}
+        decisions = tuple(decision for decision in known.decisions if decision.id in vectors)
+        return decisions, matrix_of([vectors[decision.id] for decision in decisions])
 
     def _examples(
         self, decisions: Sequence[Decision], room: int, tools: Tools
     ) -> tuple[Example, ...]:
         """Return the examples, the nearest last: a model heeds most what stands last."""
         found = []
-        for one in reversed(decisions):
-            text = self._text_of(one.text)
+        for decision in reversed(decisions):
+            text = self._text_of(decision.text)
             if not text:
                 continue
             shown = without_middle(text, _TOKEN_BYTES * room)
             if shown != text:
                 tools.log.tally("prompt", SHORTENED)
             answer = (
-                one.answer
-                if isinstance(one.answer, str)
-                else json.dumps(one.answer, ensure_ascii=False)
+                decision.answer
+                if isinstance(decision.answer, str)
+                else json.dumps(decision.answer, ensure_ascii=False)
             )
             found.append(Example(shown, answer))
         return tuple(found)
@@ -349,8 +349,8 @@ def examples_difference(
             return f"examples {what} changed: a decision counts no more or is another one"
         decisions, rows = now.with_vectors.get(model, ((), None))
         near = similarities(vector, rows) or ()
-        for one, similarity in zip(decisions, near, strict=False):
-            is_other = one.id not in used and not one.is_of(*own_document)
+        for decision, similarity in zip(decisions, near, strict=False):
+            is_other = decision.id not in used and not decision.is_of(*own_document)
             if is_other and similarity > least + _SAME:
                 return f"examples {what} changed: a decision on a text that is nearer"
     return None

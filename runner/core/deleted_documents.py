@@ -106,9 +106,9 @@ class DeletionDetector:
         """Decide which `absent` items were deleted, of `n_known`; `owner` is a scope."""
         sources = tuple(self.of(block, scope, owner))
         deleted = tuple(
-            one for one in absent if not any(source.cannot_list(one.key) for source in sources)
+            gone for gone in absent if not any(source.cannot_list(gone.key) for source in sources)
         )
-        n_absent, seen = len(absent), {one.stored: one.now for one in sources if one.now}
+        n_absent, seen = len(absent), {src.stored: src.now for src in sources if src.now}
         if any(source.is_hot for source in sources):
             return MissingSources((), (), sources)
         if self.is_confirmed:
@@ -124,9 +124,9 @@ class DeletionDetector:
         """Keep what was seen on a mount below a folder that is not there now."""
         deleted, doubts, seen = missing.deleted, list[DeletionDoubt](), dict(missing.seen)
         for source in missing.sources:
-            hidden = {one.key: source.unmounted(one.key) for one in deleted}
+            hidden = {gone.key: source.unmounted(gone.key) for gone in deleted}
             lost = {at for at in hidden.values() if at is not None}
-            deleted = tuple(one for one in deleted if hidden[one.key] is None)
+            deleted = tuple(gone for gone in deleted if hidden[gone.key] is None)
             kept = {at: source.before.mounts[at] for at in lost} if source.before else {}
             now = seen[source.stored]
             seen[source.stored] = replace(now, mounts={**now.mounts, **kept})

@@ -152,7 +152,7 @@ class DependencyIndex:
             seen = _listing_digest(str(roots.resolve(params.root)), given, roots, owned)
         else:
             seen = _digest_of((file["relpath"], file["sha256"]) for file in files)
-        reads[name] = [LISTED, *(one for one in listings if one[0] != given), [given, seen]]
+        reads[name] = [LISTED, *(row for row in listings if row[0] != given), [given, seen]]
 
     # --- comparing
 
@@ -165,11 +165,11 @@ class DependencyIndex:
         await in_left_thread(self._hash_changed, entries)
         stores = {path for entry in entries for path in _stores_of(entry)}
         await self._stores.look(Path(self._index.absolute(path)) for path in sorted(stores))
-        wanted = {key: one for entry in entries for key, one in _listings_of(entry)}
-        wanted = {key: one for key, one in wanted.items() if key not in self._listings}
-        if wanted:
+        unread = {key: listing for entry in entries for key, listing in _listings_of(entry)}
+        unread = {key: listing for key, listing in unread.items() if key not in self._listings}
+        if unread:
             owned = self._index.owned()  # here, since the loop's tasks add to it
-            await in_left_thread(self._list_all, wanted, roots, owned)
+            await in_left_thread(self._list_all, unread, roots, owned)
 
     def _hash_changed(self, entries: Iterable[Entry]) -> None:
         """Hash the files that look changed; `digest` keeps what they are."""
@@ -179,9 +179,9 @@ class DependencyIndex:
                     self._is_as_read(path, mark)
 
     def _list_all(
-        self, wanted: Mapping[str, tuple[str, str]], roots: Roots, owned: frozenset[Path]
+        self, unread: Mapping[str, tuple[str, str]], roots: Roots, owned: frozenset[Path]
     ) -> None:
-        for key, (folder, given) in wanted.items():
+        for key, (folder, given) in unread.items():
             self._listings[key] = _listing_digest(self._index.absolute(folder), given, roots, owned)
 
     def difference(self, scope: str, entry: Entry, edited: list[str]) -> str | None:

@@ -71,8 +71,8 @@ class EscalationPass:
             if step.escalate is not None and step.cache and is_repeatable(steps_of(nodes[:at])):
                 collected.add(step.id)
                 to = step.escalate.to
-                behind = [spec for one in all_steps(nodes[at + 1 :]) for spec in one.models]
-                if any((one.pool, one.ref) != (to.pool, to.ref) for one in behind):
+                behind = [spec for later in all_steps(nodes[at + 1 :]) for spec in later.models]
+                if any((spec.pool, spec.ref) != (to.pool, to.ref) for spec in behind):
                     interrupted.add(step.id)
         return cls(frozenset(collected), frozenset(interrupted))
 
@@ -118,8 +118,8 @@ class Escalated:
 
     def outputs(self, log: StepLog, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the larger model's outputs with their origin; count them in the run's notes."""
-        told = {"to": self.alias, "why": list(self.why), "was": self.was}
-        made = {**outputs, "escalated": told}
+        origin = {"to": self.alias, "why": list(self.why), "was": self.was}
+        made = {**outputs, "escalated": origin}
         is_check, is_changed = escalation_mark(made)
         since = f", since {self.cause}" if self.cause else ""
         log.tally(
@@ -135,8 +135,8 @@ class Escalated:
 
 def escalation_mark(outputs: Mapping[str, Any]) -> tuple[bool, bool]:
     """Return whether an answer of a larger model is a random check, and is another one."""
-    told = outputs["escalated"]
-    return told["why"] == [CHECK], not is_same_value(told["was"], answer_of(outputs))
+    origin = outputs["escalated"]
+    return origin["why"] == [CHECK], not is_same_value(origin["was"], answer_of(outputs))
 
 
 def escalated(
@@ -173,7 +173,7 @@ def cause_of(when: Expression, names: Mapping[str, Any]) -> str:
 
 async def broken_promises(ledger: Ledger, body: Iterable[BoundNode], scope: str) -> list[str]:
     """Return a sentence for each step whose promise may no longer hold, by all that is recorded."""
-    steps = [one for one in steps_of(body) if one.escalate and one.escalate.spec.target]
+    steps = [step for step in steps_of(body) if step.escalate and step.escalate.spec.target]
     made = await ledger.ask(LineageStore(ledger).made_of, scope) if steps else {}
     return [text for step in steps if (text := broken_promise(step, made.values()))]
 
@@ -182,10 +182,10 @@ def broken_promise(step: BoundStep, made: Iterable[LineageRow]) -> str | None:
     """Return a sentence where random checks no longer show the agreement that was promised."""
     if step.escalate is None or (target := step.escalate.spec.target) is None:
         return None
-    steps = [one for row in made for one in read_lineage(row.made)[1] if one.id == step.id]
-    checked = [one.escalated[1] for one in steps if one.escalated and one.escalated[0]]
+    steps = [past for row in made for past in read_lineage(row.made)[1] if past.id == step.id]
+    checked = [step.escalated[1] for step in steps if step.escalated and step.escalated[0]]
     n_changed = sum(checked)
-    n_sure = len(checked) + sum(one.escalated is None for one in steps)
+    n_sure = len(checked) + sum(step.escalated is None for step in steps)
     if not n_changed:
         return None
     # What is escalated agrees with the larger model: the rest may differ the more often.

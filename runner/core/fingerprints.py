@@ -67,8 +67,8 @@ def item_content(item: Any, attributes: frozenset[str] | None) -> Any:
         return {name: item.get(name) for name in attributes}
     if attributes is None:
         return {name: value for name, value in item.items() if name not in _VOLATILE}
-    wanted = (attributes - _VOLATILE) | (attributes & {"modified"}) | {"sha256"}
-    return {name: item.get(name) for name in wanted}
+    names = (attributes - _VOLATILE) | (attributes & {"modified"}) | {"sha256"}
+    return {name: item.get(name) for name in names}
 
 
 def without_time(attributes: frozenset[str] | None) -> frozenset[str] | None:

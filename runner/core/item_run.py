@@ -107,7 +107,7 @@ class ItemRun:
 
     def name(self, step: str, scope: Scope, index: OutputIndex) -> ItemName:
         """Return the item as a step knows it; its file is the innermost loop variable with one."""
-        files = (one for one in reversed(scope.values()) if file_path_of(one) is not None)
+        files = (value for value in reversed(scope.values()) if file_path_of(value) is not None)
         file: Mapping[str, Any] = next(files, {})
         path, relpath = file.get("path"), file.get("relpath")
         stored = index.stored(path) if isinstance(path, str) else ""
@@ -143,7 +143,7 @@ def last_examples(item: ItemWork) -> Mapping[str, Sequence[Any]]:
 
 def document_digest(scope: Scope, record: ItemRun) -> str:
     """Return what tells a changed document from an unchanged one."""
-    files = (one for one in reversed(scope.values()) if is_file_value(one))
+    files = (value for value in reversed(scope.values()) if is_file_value(value))
     file = next(files, None)
     if file is not None and file is record.item:
         return str(file["sha256"])

@@ -64,8 +64,8 @@ class ToolRuntime:
         return self._servers
 
     async def close(self) -> None:
-        open_ = [one for one in (self._functions, self._servers) if one is not None]
-        await asyncio.gather(*(one.close() for one in open_))
+        open_ = [toolset for toolset in (self._functions, self._servers) if toolset is not None]
+        await asyncio.gather(*(toolset.close() for toolset in open_))
 
 
 @asynccontextmanager
@@ -162,9 +162,9 @@ class ItemToolset:
 
     async def _called(self, tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:
         """Call a tool and record the result; failures are recorded, but never looked up."""
-        asked = {"tool": tool.name, "args": dict(args)}
-        asked |= {"server": tool.server} if tool.server else {}
-        asked |= {"digest": tool.digest} if tool.digest else {}
+        call = {"tool": tool.name, "args": dict(args)}
+        call |= {"server": tool.server} if tool.server else {}
+        call |= {"digest": tool.digest} if tool.digest else {}
 
         async def do() -> dict[str, Any]:
             result = await _call_in_turn(tool, args)
@@ -173,19 +173,19 @@ class ItemToolset:
             return {"text": result.text, "value": result.value}
 
         try:
-            kept = await self._memo.once("tool", asked, do, keeps=tool.keeps)
+            kept = await self._memo.once("tool", call, do, keeps=tool.keeps)
         except _ToolRefused as no:
-            return await self._refused(asked, no.result)
+            return await self._refused(call, no.result)
         except StepError as error:
-            await self._refused(asked, ToolResult(error.reason, is_error=True))
+            await self._refused(call, ToolResult(error.reason, is_error=True))
             raise
         return ToolResult(kept["text"], kept["value"])
 
-    async def _refused(self, asked: Mapping[str, Any], result: ToolResult) -> ToolResult:
+    async def _refused(self, call: Mapping[str, Any], result: ToolResult) -> ToolResult:
         async def give() -> dict[str, Any]:
             return {"error": result.text}
 
-        kept = await self._memo.once("tool", asked, give, keeps=False)
+        kept = await self._memo.once("tool", call, give, keeps=False)
         return replace(result, text=str(kept["error"]))
 
 
@@ -231,13 +231,13 @@ def server_spec(server: McpServer, bound: BoundPlan, stats: RunStats) -> McpServ
         raise StepError(f"the MCP server '{server.name}': {error.message}.") from error
     timeout_s = server.keys.timeout
     if not server.is_command:
-        headers = tuple((name, str(one)) for name, one in texts.get("headers", {}).items())
+        headers = tuple((name, str(value)) for name, value in texts.get("headers", {}).items())
         return HttpServerSpec(server.name, timeout_s, str(texts["url"]), headers)
     return StdioServerSpec(
         server.name,
         timeout_s,
         str(texts["command"]),
         tuple(map(str, texts.get("args", ()))),
-        tuple((name, str(one)) for name, one in texts.get("env", {}).items()),
+        tuple((name, str(value)) for name, value in texts.get("env", {}).items()),
         resolve_path(bound.roots, str(texts.get("cwd", "."))),
     )

@@ -257,8 +257,8 @@ class ItemRunner:
         if not choices_of(step) or not isinstance(tools.reply, ScopedReply):
             return tools
         judge = self._context.judge
-        last = {one.field: record.last_labels.get(judge.list_name(step, one.field), ())
-                for one in choices_of(step)}  # fmt: skip
+        last = {choice.field: record.last_labels.get(judge.list_name(step, choice.field), ())
+                for choice in choices_of(step)}  # fmt: skip
         self._mark_labels(step, scope, record, None)  # if it fails, any other list may help
         labels = await judge.labels.offered(step, scope, tools, last)
         for place, near in ({} if labels is None else labels.nearest).items():
@@ -278,7 +278,7 @@ class ItemRunner:
         """Return the calls of the run that made an answer which is not asked for again."""
         row = await self._context.ledger.ask(self._origins.made, record.scope, record.key)
         _, steps = read_lineage(row.made) if row is not None else (None, ())
-        calls = (call for one in steps if one.id == step.id for call in one.calls)
+        calls = (call for past in steps if past.id == step.id for call in past.calls)
         return [replace(call, is_known=True) for call in calls]
 
     async def _answer(

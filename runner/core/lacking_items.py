@@ -65,7 +65,7 @@ def refuse_empty_results(
     step: str, references: frozenset[tuple[str, ...]], lacking: Mapping[str, LackingItems]
 ) -> None:
     """Raise `StepFailed` where a step would read a nested block's results, and all items failed."""
-    for one in lacking_of(references, lacking):
-        if one.has_nothing:
-            cause = "io" if one.is_transient else "other"
-            raise StepFailed(step, f"{one.why_left()}: {one.error}", cause=cause)
+    for lack in lacking_of(references, lacking):
+        if lack.has_nothing:
+            cause = "io" if lack.is_transient else "other"
+            raise StepFailed(step, f"{lack.why_left()}: {lack.error}", cause=cause)

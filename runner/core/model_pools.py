@@ -189,7 +189,7 @@ class _Servers:
             limits=limits,
             usual_ctx_tokens=self.settings.pool.n_ctx_tokens,
         )
-        servers = [balancer.ServerMember(one.url, partial(find, one)) for one in addresses]
+        servers = [balancer.ServerMember(host.url, partial(find, host)) for host in addresses]
         return balancer.BalancedPool(
             servers, self.note, reach_s=self.settings.pool_wait_s, is_patient=self.is_patient
         )

@@ -238,13 +238,13 @@ class OutdatedFinder:
             for row in self._index.rows()
             if row.scope in self._places and not self._is_live(row.path)
         )
-        candidates = [one for path in paths if (one := self._file(path)) is not None]
+        candidates = [out for path in paths if (out := self._file(path)) is not None]
         if candidates:  # compared as files, for case-insensitive disks
             live = (path for end in self._ends.values() for path in end.live.paths)
             absolute = self._index.absolute
             now = set(filter(None, (files.identity(absolute(path)) for path in live)))
-            found += [one for one in candidates if files.identity(absolute(one.stored)) not in now]
-        return sorted(found, key=lambda one: one.stored)
+            found += [out for out in candidates if files.identity(absolute(out.stored)) not in now]
+        return sorted(found, key=lambda out: out.stored)
 
     # --- scopes
 
@@ -269,7 +269,7 @@ class OutdatedFinder:
         top = place.outer[0] if place.outer else key
         if not place.node:
             is_own = key == place.step  # else it is of an item, which no top-level step makes
-            makers = (is_own or isinstance(one, BoundBlock) or one.inner for one in self._left)
+            makers = (is_own or isinstance(node, BoundBlock) or node.inner for node in self._left)
             return None if any(makers) else (place, top, NO_STEP)
         end = self._ends.get(place.node)
         why = None if end is None else self._why_of(end, place, scope, key, top)
@@ -337,9 +337,9 @@ class OutdatedFinder:
         made = self._origins.made(row.scope, row.key)
         if made is not None and made.spec is not None:
             return made
-        scopes = [scope for scope, one in self._places.items() if one.step == place.step]
-        rows = [one for scope in scopes for one in self._origins.made_of(scope).values()]
-        return max((one for one in rows if one.spec is not None), key=_when_made, default=None)
+        scopes = [scope for scope, other in self._places.items() if other.step == place.step]
+        rows = [row for scope in scopes for row in self._origins.made_of(scope).values()]
+        return max((row for row in rows if row.spec is not None), key=_when_made, default=None)
 
     def _names_item_alone(self, name: str) -> bool:
         found = find_in_plans(self._bound, name)
@@ -348,7 +348,7 @@ class OutdatedFinder:
         plan, node = found
         spec: dict[str, dict[str, Any]] = {"blocks": {}, "steps": {}}
         for top in plan.nodes:
-            if any(one is node for one in (top, *steps_of([top]), *blocks_of([top]))):
+            if any(part is node for part in (top, *steps_of([top]), *blocks_of([top]))):
                 spec = json.loads(canonical_spec(top))
         return paths_depend_on_item_alone(spec, plan.inputs_in_paths)
 
@@ -409,8 +409,8 @@ def kept_texts(outdated: Iterable[OutdatedOutput]) -> Iterator[str]:
     ['kept, though they moved', 'edited by hand, and kept though they moved']
     """
     by_why: dict[tuple[str, bool], list[str]] = {}
-    for one in outdated:
-        by_why.setdefault((one.why, one.is_edited), []).append(one.name)
+    for output in outdated:
+        by_why.setdefault((output.why, output.is_edited), []).append(output.name)
     for (why, is_edited), names in by_why.items():
         if is_edited:
             yield f"edited by hand, and kept though {why}: {listed_names(names)}"

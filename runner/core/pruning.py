@@ -148,7 +148,7 @@ class RowKeeper:
         read = self._origins.stored_by
         stored = await self._index.ledger.ask(lambda: list(read(bound.file.name, place)))
         for path in sorted({row.path for _, _, row in stored}):
-            here = [one for one in stored if one[2].path == path]
+            here = [stored_row for stored_row in stored if stored_row[2].path == path]
             n_rows = await self._drop(
                 [_held_row(row) for step, _, row in here if step not in names]
             )
@@ -274,7 +274,7 @@ class OrphanCleaner:
         doubt = self._long_gone(work, outdated)
         if doubt is not None:
             self.doubt(work, doubt)
-        return [one for one in outdated if doubt is None or one.why != GONE]
+        return [output for output in outdated if doubt is None or output.why != GONE]
 
     def _doomed_by_watch(
         self, outdated: Sequence[OutdatedOutput], work: BlockWork, end: NodeOutputs
@@ -286,14 +286,14 @@ class OrphanCleaner:
             is_asked = False
         whys = (ELSEWHERE, NOT_MADE) if is_asked else ()
         moved = end.renamed & end.gone.keys()
-        return [one for one in outdated if one.why in whys or one.item in moved]
+        return [output for output in outdated if output.why in whys or output.item in moved]
 
     def _long_gone(
         self, work: BlockWork, outdated: Sequence[OutdatedOutput]
     ) -> DeletionDoubt | None:
         """Return why outputs of documents that went earlier are kept: a person is asked first."""
         now = {entry.key for entry in work.deleted}
-        n_left = len({one.item for one in outdated if one.why == GONE} - now)
+        n_left = len({output.item for output in outdated if output.why == GONE} - now)
         n_known = len(work.items) + n_left
         return self._context.judge.sources.many(work.missing, n_left, n_known, prunes=True)
 
@@ -301,7 +301,7 @@ class OrphanCleaner:
         self, work: BlockWork, end: NodeOutputs, outdated: Sequence[OutdatedOutput]
     ) -> str | None:
         """Return why a watch removes nothing: most items lost what was made of them at once."""
-        lost = {one.item for one in outdated if one.why == NOT_MADE} - end.writing
+        lost = {output.item for output in outdated if output.why == NOT_MADE} - end.writing
         most = min(source.most for source in work.missing.sources if source.prunes)
         n_known = len(end.done)
         if self._context.options.is_confirmed or not is_mass_deletion(len(lost), n_known, most):
@@ -321,16 +321,16 @@ class OrphanCleaner:
 
     async def _removed(self, work: BlockWork, entries: Sequence[Entry]) -> _Removal:
         removal = await asyncio.to_thread(self._remove_all, self._made_of(work, entries))
-        held = [one for entry in entries for one in rows_held_by(entry)]
+        held = [row for entry in entries for row in rows_held_by(entry)]
         removal.rows, refused = await self._row_keeper.forget_rows(held)
         removal.refused |= refused
         return removal
 
     def _made_of(self, work: BlockWork, entries: Iterable[Entry]) -> list[_OutputFile]:
         return [
-            one
+            file
             for entry in entries
-            for one in self._made(work.block, work.scope, entry, (*work.outer, entry.key))
+            for file in self._made(work.block, work.scope, entry, (*work.outer, entry.key))
         ]
 
     def _keeps(self, entry: Entry, removal: _Removal) -> bool:
@@ -351,8 +351,8 @@ class OrphanCleaner:
             if not isinstance(inner, BoundBlock):
                 continue
             inner_scope = self._context.judge.scope_id(inner.id, outer)
-            for one in self._context.ledger.entries(inner_scope).values():
-                yield from self._made(inner, inner_scope, one, (*outer, one.key))
+            for inner_entry in self._context.ledger.entries(inner_scope).values():
+                yield from self._made(inner, inner_scope, inner_entry, (*outer, inner_entry.key))
 
     def _remove_all(self, made: Iterable[_OutputFile], *, is_outdated: bool = False) -> _Removal:
         """Remove files; without `is_outdated` only those of these items alone. Blocking."""
@@ -380,7 +380,7 @@ class OrphanCleaner:
         index = self._index
         conditions = {index.condition(row.scope, stored) for row in index.rows_at(stored)}
         order: tuple[FileCondition, ...] = ("same", "interrupted", "edited")
-        return next((one for one in order if one in conditions), "missing")
+        return next((condition for condition in order if condition in conditions), "missing")
 
     def _tell(self, removal: _Removal, renamed: Mapping[str, str], why: str = GONE) -> None:
         note = self._stats.note

@@ -84,8 +84,8 @@ class QueryBatches(ForwardingPool):
         """Send what waits, at most so many texts; the first request is always among it."""
         batch = _first_queries(waiting)
         texts = tuple(text for query in batch for text in query.request.texts)
-        more = islice(self._expected, max(0, MOST_QUERY_TEXTS - len(texts)))
-        expected = tuple(text for text in dict.fromkeys(more) if text not in texts)
+        later = islice(self._expected, max(0, MOST_QUERY_TEXTS - len(texts)))
+        expected = tuple(text for text in dict.fromkeys(later) if text not in texts)
         request = replace(batch[0].request, texts=texts + expected)
         try:
             whole = await self._pool.embed(request)

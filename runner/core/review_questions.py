@@ -46,21 +46,21 @@ def source_texts(
     `stored` returns a path as the ledger writes it.
     """
     found = []
-    for one in sources:
-        path = stored(one.path) if one.path else None
-        told = {"name": one.name, "path": path, "media_type": one.media_type or None}
-        if len(one.text) > INLINE_CHARS:
-            text = {"text_object": ledger.objects.put(one.text.encode())}
+    for source in sources:
+        path = stored(source.path) if source.path else None
+        fields = {"name": source.name, "path": path, "media_type": source.media_type or None}
+        if len(source.text) > INLINE_CHARS:
+            text = {"text_object": ledger.objects.put(source.text.encode())}
         else:
-            text = {"text": one.text}
-        found.append({**told, **text, "page_starts": list(one.page_starts)})
+            text = {"text": source.text}
+        found.append({**fields, **text, "page_starts": list(source.page_starts)})
     return found
 
 
 def text_objects(subject: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the objects of the ledger with the texts of a question."""
     texts = [*subject.get("sources", ()), subject.get("prompt_text") or {}]
-    return tuple(one["text_object"] for one in texts if "text_object" in one)
+    return tuple(text["text_object"] for text in texts if "text_object" in text)
 
 
 def document_spec(scope: Mapping[str, Any]) -> EvidenceSpec:

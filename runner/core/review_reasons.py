@@ -80,7 +80,7 @@ def due_reasons(
     for part in parts_that_hold(when, scope):
         found += _of_part(part, scope, outputs)
     found = found or list(doubts(outputs))
-    return [one_line(one, MOST_REASON_CHARS) for one in dict.fromkeys(found)][:MOST_REASONS]
+    return [one_line(reason, MOST_REASON_CHARS) for reason in dict.fromkeys(found)][:MOST_REASONS]
 
 
 def parts_that_hold(when: Expression, scope: Mapping[str, Any]) -> list[str]:
@@ -137,22 +137,22 @@ def _holds(part: str, scope: Mapping[str, Any]) -> bool:
 
 
 def _of_part(part: str, scope: Mapping[str, Any], outputs: Mapping[str, Any]) -> Iterator[str]:
-    for one in split_at(part, "and"):
-        if len(split_at(one, "or")) > 1:
+    for condition in split_at(part, "and"):
+        if len(split_at(condition, "or")) > 1:
             yield from (
                 words
-                for inner in split_at(one, "or")
+                for inner in split_at(condition, "or")
                 if _holds(inner, scope)
                 for words in _of_part(inner, scope, outputs)
             )
-        elif found := LEAST_CONFIDENCE.fullmatch(one):
+        elif found := LEAST_CONFIDENCE.fullmatch(condition):
             yield from _unsure(outputs, float(found[2]), is_equal_too=found[1] == "<=")
-        elif re.fullmatch(r"undecided(?:\s*\|\s*(?:length|count))?(?:\s*>\s*0)?", one):
+        elif re.fullmatch(r"undecided(?:\s*\|\s*(?:length|count))?(?:\s*>\s*0)?", condition):
             yield from scope["undecided"]
-        elif _MISSING.fullmatch(one):
+        elif _MISSING.fullmatch(condition):
             yield _missing_text(evidence_of_whole(outputs.get("evidence"))["missing"])
         else:
-            yield from _values_read(one, scope)
+            yield from _values_read(condition, scope)
 
 
 def _missing_text(paths: Sequence[str]) -> str:
@@ -205,8 +205,8 @@ def _values_read(part: str, scope: Mapping[str, Any]) -> Iterator[str]:
         else:
             named.append("")
     if named:
-        told = _listed([one for one in named if one])
-        yield f"{one_line(part, 2 * _MOST_CHARS)}" + (f": {told}" if told else "")
+        values = _listed([text for text in named if text])
+        yield f"{one_line(part, 2 * _MOST_CHARS)}" + (f": {values}" if values else "")
 
 
 def _number_text(value: Any) -> str:

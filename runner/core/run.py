@@ -200,8 +200,8 @@ class _PlanRun:
     async def _node(self, node: BoundNode) -> None:
         """Run a node once those before it have ended, or leave it as they were left."""
         before = self._bound.edges.get(node.id, frozenset())
-        for one in before:
-            await self._ended[one].wait()
+        for earlier in before:
+            await self._ended[earlier].wait()
         if self._stop_gate.is_closed:
             self.has_left = True
         elif partial := self.blocks.partial & before:
@@ -243,11 +243,11 @@ class _PlanRun:
         lacking = lacking_of(node.references, self.blocks.lacking)
         if lacking and self._is_skipped_anyway(node):
             return None
-        for one in lacking:
-            if one.has_nothing:
-                return one.why_left()
-        for one in lacking:
-            self._stats.note(one.note(node.id))
+        for lack in lacking:
+            if lack.has_nothing:
+                return lack.why_left()
+        for lack in lacking:
+            self._stats.note(lack.note(node.id))
         return None
 
     def _is_skipped_anyway(self, node: BoundNode) -> bool:

@@ -72,7 +72,7 @@ class StepRecord:
         found = {name: outputs.get(name) for name in ("evidence", "confidence")}
         if outputs.get("undecided"):
             found["undecided"] = outputs["undecided"]
-        if any(one is not None for one in found.values()):
+        if any(value is not None for value in found.values()):
             answer = outputs.get("output")
             self.answer = {"answer": outputs.get("text") if answer is None else answer, **found}
 

@@ -129,7 +129,7 @@ class RunReviews:
             for review in await self._ledger.ask(self._store.pending, terms):
                 for place in (
                     (review.scope, review.key),
-                    *(tuple(one) for one in review.subject.get("around") or ()),
+                    *(tuple(place) for place in review.subject.get("around") or ()),
                 ):
                     found.setdefault(place, []).append(review)
             if any(map(is_taught, all_steps(self._bound.nodes))):
@@ -139,12 +139,12 @@ class RunReviews:
     def of_item(self, scope: str, key: str) -> PendingReview | None:
         """Return what of an item waits, or was decided since the last run; after `load`."""
         reviews = (self._pending or {}).get((scope, key), ())
-        decided = [one for one in reviews if one.is_decided]
+        decided = [review for review in reviews if review.is_decided]
         if decided:
             return PendingReview(False, decision_text(decided[0]))
         if not reviews:
             return None
-        own = [one for one in reviews if (one.scope, one.key) == (scope, key)]
+        own = [review for review in reviews if (review.scope, review.key) == (scope, key)]
         if own:
             since = iso_time(own[0].asked_at)
             return PendingReview(True, f"waits for review since {since}")
@@ -205,7 +205,7 @@ class RunReviews:
 
         Those of the items within them go too; what this run asked stays.
         """
-        found = [one for key in keys for one in (self._pending or {}).get((scope, key), ())]
-        for one in found:
-            if not one.is_decided:
-                await self._withdraw(one)
+        found = [review for key in keys for review in (self._pending or {}).get((scope, key), ())]
+        for review in found:
+            if not review.is_decided:
+                await self._withdraw(review)

@@ -205,7 +205,7 @@ class RunStats:
 
     def keeps(self, outdated: Mapping[str, str]) -> None:
         """Count outputs that no longer apply and are not removed, each with the reason."""
-        self._outdated.update((self.secrets.redact(one), outdated[one]) for one in outdated)
+        self._outdated.update((self.secrets.redact(path), outdated[path]) for path in outdated)
 
     def acted(self, step: str) -> None:
         """Keep that a step outside of blocks may have changed something."""

@@ -202,7 +202,7 @@ async def open_session(
             stores=stores,
             readers=readers,
             protected=ProtectedFiles.of(
-                ((one.pipeline, one.roots.base) for one in all_plans(bound)), bound.folders
+                ((plan.pipeline, plan.roots.base) for plan in all_plans(bound)), bound.folders
             ),
             stop=environment.stop,
             stop_gate=environment.stop_gate,
@@ -378,11 +378,11 @@ def _sweep_temporary_files(index: OutputIndex) -> int:
 
 def _job_id(bound: BoundPlan, options: RunOptions) -> str:
     """Return the id of what machines do together: the same file, folders and options."""
-    asked = [sorted(options.only), sorted(options.force), options.retry_failed, options.no_cache]
-    asked += [options.refresh, options.prune] if options.refresh or options.prune else []
-    asked += ["take"] if options.takes_over else []
-    asked += [astuple(options.sample)] if options.sample is not None else []
-    return hashlib.sha256(canonical_json([run_lock_name(bound), asked]).encode()).hexdigest()[:32]
+    parts = [sorted(options.only), sorted(options.force), options.retry_failed, options.no_cache]
+    parts += [options.refresh, options.prune] if options.refresh or options.prune else []
+    parts += ["take"] if options.takes_over else []
+    parts += [astuple(options.sample)] if options.sample is not None else []
+    return hashlib.sha256(canonical_json([run_lock_name(bound), parts]).encode()).hexdigest()[:32]
 
 
 def run_lock_name(bound: BoundPlan) -> str:

@@ -142,7 +142,7 @@ def has_more_room(was: str | None, now: str | None) -> bool:
     told_was, _, default_was = (was or "").partition(" of ")
     told_now, _, default_now = (now or "").partition(" of ")
     default = default_now or default_was
-    sizes = [told.removesuffix(" of") or default for told in (told_was, told_now)]
+    sizes = [size.removesuffix(" of") or default for size in (told_was, told_now)]
     return all(sizes) and int(sizes[0]) <= int(sizes[1])
 
 
@@ -183,8 +183,8 @@ def change_reasons(
         elif (came := _came_or_went(place, before, now)) is not None:
             found[came] = None
         else:
-            told = words[name] if name in words else (_PART_NAMES[what],)
-            found.update(dict.fromkeys(f"{one} (step '{place}')" for one in told))
+            reasons = words[name] if name in words else (_PART_NAMES[what],)
+            found.update(dict.fromkeys(f"{reason} (step '{place}')" for reason in reasons))
     return list(found)
 
 
@@ -248,10 +248,10 @@ class SpecChanges:
 def compare_specs(then: Spec, now: Spec, block: str) -> SpecChanges:
     """Compare two specs; `block` is the outermost one, or the step."""
     words = {
-        f"{name}.{part}": tuple(told)
+        f"{name}.{part}": tuple(reasons)
         for kind in ("blocks", "steps")
         for name in {**then[kind], **now[kind]}
-        for part, told in _text_diff(then[kind].get(name), now[kind].get(name)).items()
+        for part, reasons in _text_diff(then[kind].get(name), now[kind].get(name)).items()
     }
     written = then["blocks"].get(block)
     if written is None:
@@ -364,8 +364,8 @@ def _choices_in(schema: Any) -> Iterator[Mapping[str, Any]]:
     if isinstance(schema, Mapping) and isinstance(schema.get(CHOOSE), Mapping):
         yield schema[CHOOSE]
     held = schema.values() if isinstance(schema, Mapping) else schema
-    for one in held if isinstance(schema, Mapping | list) else ():
-        yield from _choices_in(one)
+    for inner in held if isinstance(schema, Mapping | list) else ():
+        yield from _choices_in(inner)
 
 
 def _expression_references(source: Any) -> frozenset[Reference]:

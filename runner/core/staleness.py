@@ -117,7 +117,7 @@ class _JudgedBlock:
         block, read, attributes = self.block, "", self.block.item_attributes
         if block.loop_attributes:
             loop = loop_value(*place)
-            read = f'"{LOOP}":"{part_digest({one: loop[one] for one in block.loop_attributes})}",'
+            read = f'"{LOOP}":"{part_digest({key: loop[key] for key in block.loop_attributes})}",'
         for name, value in item_place(item, block.var, block.shown, self.place).items():
             read += f'"{name}":"{part_digest(value)}",'
         content = part_digest(item_content(item, without_time(attributes)))
@@ -234,13 +234,13 @@ class Judge:
         """
         lists: dict[str, LabelList] = {}
         vectors: dict[str, LabelVectors] = {}
-        held = [one for one in entries if one.marks(NEAREST)]
+        held = [entry for entry in entries if entry.marks(NEAREST)]
         for step in steps_of(body):
             for field, found in self.labels.known(step, scope).items():
                 name = self.list_name(step, field)
                 lists[name] = found
                 former = (past.lists(entry.key).get(name) for entry in held)
-                before = {id(one): one for one in former if one is not None}  # most have the same
+                before = {id(old): old for old in former if old is not None}  # most have the same
                 new = found.new_to(before.values())
                 made = await self.embed_labels(step, label_texts(new)) if new else None
                 if made is not None:
@@ -264,7 +264,7 @@ class Judge:
         scope_id = self.scope_id(block.id, outer)
         listed, left = split_by_where(block, scope, block_list(block, scope))
         keys = item_keys(block, scope, listed)
-        asked = None if outer else self._asked(block, scope, keys, listed)
+        named = None if outer else self._asked(block, scope, keys, listed)
         base = canonical_json(await self._block_parts(block, scope))
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
         await self.dependencies.look(
@@ -279,7 +279,7 @@ class Judge:
         past = _PastItems(self.ledger, scope_id, block)
         there = map(entries.__getitem__, entries.keys() & keys)
         labels = await self._current_labels(block.body, scope, there, past)
-        judged = _JudgedBlock(block, scope_id, base, entries, job, asked, self.index.stored, labels)
+        judged = _JudgedBlock(block, scope_id, base, entries, job, named, self.index.stored, labels)
         items, held = self._judge_items(judged, keys, listed, past)
         self.index.set_fresh(scope_id, (w.key for w in items if not w.verdict.is_work))
         left_out = frozenset(raw_item_keys(block, scope, left)).difference(keys)
@@ -301,7 +301,7 @@ class Judge:
     ) -> BlockWork:
         """Add which items were left out, deleted or renamed, and why the list lacks them."""
         there = [entry for entry in entries if entry.gone is None or entry.gone in job]
-        work = replace(work, dropped=tuple(one for one in there if one.key in work.left_out))
+        work = replace(work, dropped=tuple(entry for entry in there if entry.key in work.left_out))
         present = work.left_out.union(work.unsettled, (item.key for item in work.items))
         absent = [entry for entry in there if entry.key not in present]
         missing = await asyncio.to_thread(
@@ -595,13 +595,13 @@ class Judge:
             written = parts[f"{step.id}.parameters"]
             options, context = await self._options(step, step.model)
             parts[f"{step.id}.parameters"] = part_digest([written, options])
-            parts |= {f"{step.id}{CONTEXT}": one for one in context}
+            parts |= {f"{step.id}{CONTEXT}": text for text in context}
         if step.escalate is not None:
             place, to = f"{step.id}.escalate", step.escalate.to
             options, context = await self._options(step, to)
             parts[f"{place}.model"] = await self._digests.of(to)
             parts[f"{place}.parameters"] = part_digest(options)
-            parts |= {f"{place}{CONTEXT}": one for one in context}
+            parts |= {f"{place}{CONTEXT}": text for text in context}
         return parts
 
     async def _options(self, step: BoundStep, model: ModelSpec) -> tuple[object, list[str]]:
@@ -620,7 +620,7 @@ class Judge:
                 parts[f"{place}.{name}"] = value
         for block in blocks_of(inner.nodes):
             parts[f"{place}.{block.id}.parameters"] = part_digest(json.loads(block.spec))
-        defaults = {name: one.default for name, one in inner.pipeline.inputs.items()}
+        defaults = {name: declared.default for name, declared in inner.pipeline.inputs.items()}
         returns = inner.returns.data if inner.returns is not None else None
         parts[f"{place}.{RETURNS}.parameters"] = part_digest([defaults, returns])
         return parts

@@ -175,8 +175,8 @@ class WorkClaims:
 
     async def waits_for(self, scope: str, items: Sequence[ItemWork]) -> str:
         """Return a note on who holds the first of these items."""
-        who = await self._do(self._claims.holder_of, scope, [item.key for item in items])
-        return f"waiting for {who or 'another machine'}, which works on the rest"
+        holder = await self._do(self._claims.holder_of, scope, [item.key for item in items])
+        return f"waiting for {holder or 'another machine'}, which works on the rest"
 
     async def _learn(self, index: OutputIndex, scope: str, keys: Collection[str]) -> None:
         index.add_rows(await self._do(lambda: list(self._ledger.outputs(scope, keys))))
