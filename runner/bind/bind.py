@@ -221,7 +221,7 @@ class PlanBinder:
         nodes = taint_analysis.mark_tainted(nodes, taint_analysis.tainted_inputs(pipeline))
         self._check_uses()
         roots = self._given.roots(self._base)
-        within = ((one.pipeline, one.inputs, one.roots.base) for one in sub_plans(nodes))
+        within = ((plan.pipeline, plan.inputs, plan.roots.base) for plan in sub_plans(nodes))
         watches = WatchBinder(pipeline, self._given.values, roots, within)
         # What starts a pipeline does not count where a step of another one does.
         found = () if self._within.files else watches.bound()
@@ -241,8 +241,8 @@ class PlanBinder:
             edges=self._plan.edges,
             inputs=self._given.values,
             given=frozenset(self._given.by_hand),
-            secret_inputs=frozenset(n for n, one in pipeline.inputs.items() if one.is_secret),
-            input_types={name: one.type for name, one in pipeline.inputs.items()},
+            secret_inputs=frozenset(n for n, spec in pipeline.inputs.items() if spec.is_secret),
+            input_types={name: spec.type for name, spec in pipeline.inputs.items()},
             roots=roots,
             models=self._models.by_alias,
             pools=self._models.pools,
@@ -257,11 +257,11 @@ class PlanBinder:
     def _refused_targets(self, watches: WatchBinder) -> Iterable[Fault]:
         """Yield which steps would write what no step may, as far as their paths are known."""
         own = protected_files.ProtectedFiles.of([(self._pipeline, self._base)], watches.folders())
-        for one in watches.written():
-            refusal = own.refusal(one.path, is_new=one.is_new)
+        for place in watches.written():
+            refusal = own.refusal(place.path, is_new=place.is_new)
             if refusal is not None:
-                what = f"step '{one.step.id}' may not write '{one.text}': it {refusal.why}."
-                mark = self._pipeline.mark((*one.step.at, "with", one.param))
+                what = f"step '{place.step.id}' may not write '{place.text}': it {refusal.why}."
+                mark = self._pipeline.mark((*place.step.at, "with", place.param))
                 yield Fault(what, refusal.remedy, mark)
 
     def _nodes(
@@ -297,8 +297,8 @@ class PlanBinder:
         is_answer = step.returns is None and step.params.data.get("fold", "all") == "all"
         self._answers[step.id] = replies.reply_fields(reply) if is_answer else None
         if step.returns is None and getattr(kind, "takes_reply", False):
-            asked = replies.reply_spec(reply) if reply is not None else {}
-            self._unasked[step.id] = frozenset(ABOUT_FIELDS) - asked.keys()
+            spec = replies.reply_spec(reply) if reply is not None else {}
+            self._unasked[step.id] = frozenset(ABOUT_FIELDS) - spec.keys()
         within = (
             self._inner.bound(step, cache=controls.cache) if step.uses == PIPELINE_STEP else None
         )

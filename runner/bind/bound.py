@@ -278,16 +278,16 @@ def sub_plans(nodes: Iterable[BoundNode]) -> Iterator[BoundPlan]:
 def ignored_key_notes(bound: BoundPlan) -> Iterator[str]:
     """Yield a note on each file whose own settings a sub-pipeline ignores."""
     of_runs = ("on", "concurrency", "budget")
-    asked = {
+    ignored = {
         plan.file: [f"`{key}`" for key in of_runs if getattr(plan.pipeline, key) is not None]
         for plan in sub_plans(bound.nodes)
     }
-    for file, keys in asked.items():
+    for file, keys in ignored.items():
         if keys:
             listed = " and ".join((", ".join(keys[:-1]), keys[-1])) if keys[1:] else keys[0]
-            do, those = ("do", "those") if keys[1:] else ("does", "that")
+            do, pronoun = ("do", "those") if keys[1:] else ("does", "that")
             yield (
-                f"{listed} of {file} {do} not count where a step runs it, only {those} of the "
+                f"{listed} of {file} {do} not count where a step runs it, only {pronoun} of the "
                 f"file that is run."
             )
 
@@ -446,19 +446,19 @@ def prompt_digest(step: BoundStep, plan: BoundPlan) -> str:
 
     The values that are filled in are not part of it, nor is the model.
     """
-    steps = {one.id: one for one in steps_of(plan.nodes)}
-    asked: dict[str, Any] = {}
+    steps = {node.id: node for node in steps_of(plan.nodes)}
+    prompts: dict[str, Any] = {}
     waiting = [step]
     while waiting:
-        one = waiting.pop()
-        spec = json.loads(one.spec or "{}")
+        current = waiting.pop()
+        spec = json.loads(current.spec or "{}")
         written = {**(spec.get("with") or {})}
         written.pop("model", None)
-        asked[one.id] = [spec.get("uses"), written]
-        read = {path[1] for path in one.references if path[0] == "steps" and len(path) > 1}
-        found = (steps[name] for name in sorted(read - asked.keys()) if name in steps)
+        prompts[current.id] = [spec.get("uses"), written]
+        read = {path[1] for path in current.references if path[0] == "steps" and len(path) > 1}
+        found = (steps[name] for name in sorted(read - prompts.keys()) if name in steps)
         waiting += [other for other in found if other.uses == "prompt"]
-    return hashlib.sha256(canonical_json(asked).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(prompts).encode()).hexdigest()
 
 
 def _spec_data(spec: str) -> object:
@@ -519,9 +519,9 @@ def _follows_from_item(
         if name not in steps or steps[name].get("uses") not in _WITHOUT_CLOCK:
             return False
         read = [*_read_by(steps[name].get("with")), *_read_by(steps[name].get("returns"), True)]
-        return all(follows(one, seen | {name}) for one in read)
+        return all(follows(path, seen | {name}) for path in read)
 
-    return all(follows(one, frozenset()) for one in _read_by(written))
+    return all(follows(path, frozenset()) for path in _read_by(written))
 
 
 def called_plan(outer: BoundPlan, caller: BoundStep) -> BoundPlan | None:
@@ -529,7 +529,7 @@ def called_plan(outer: BoundPlan, caller: BoundStep) -> BoundPlan | None:
     inner = caller.inner
     if inner is None:
         return None
-    top = next(one for one in outer.nodes if caller.id in (step.id for step in steps_of([one])))
+    top = next(node for node in outer.nodes if caller.id in (step.id for step in steps_of([node])))
     spec = json.loads(canonical_spec(top))
     given = caller.written.get("inputs", {})
     by_item = (

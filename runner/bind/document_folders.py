@@ -73,7 +73,7 @@ class WatchBinder:
         self._pipeline = pipeline
         self._scope = _input_scope(inputs)
         self._roots = roots
-        self._within = [(one, _input_scope(given), base) for one, given, base in within]
+        self._within = [(nested, _input_scope(given), base) for nested, given, base in within]
         self.faults: list[Fault] = []
 
     def bound(self) -> tuple[BoundWatch, ...]:
@@ -135,7 +135,7 @@ class WatchBinder:
         except (OSError, ValueError, RuntimeError):
             self._fault((*at, "path"), f"'{text}' is not a possible path.", "Name another one.")
             return None
-        own = tuple(one.path for one in self._written() if UNKNOWN not in one.text)
+        own = tuple(place.path for place in self._written() if UNKNOWN not in place.text)
         return BoundWatch(self._name(root), root, keys, own)
 
     def _name(self, root: Path) -> str:
@@ -156,8 +156,8 @@ class WatchBinder:
         for written in self._written():
             if watch_sees(keys, watch.root, written.path):
                 folder = written.path.relative_to(watch.root).parent.as_posix()
-                said = self_trigger_fault(keys, written.step.id, written.text, folder)
-                self._fault((*at, "path"), *said)
+                fault = self_trigger_fault(keys, written.step.id, written.text, folder)
+                self._fault((*at, "path"), *fault)
                 break
         if keys.deletes.prune:
             self._check_moves(at)
@@ -224,7 +224,7 @@ class WatchBinder:
     def written(self) -> Iterator[WrittenPlace]:
         """Yield what this pipeline's own steps write, move or remove, as far as it is known."""
         own = {id(node) for node in self._pipeline.nodes()}
-        yield from (one for one in self._written() if id(one.step) in own)
+        yield from (place for place in self._written() if id(place.step) in own)
         for step, scope, base in self._all():
             given = step.params.data
             if id(step) in own and step.uses == "files.move" and given.get("mode") != "copy":

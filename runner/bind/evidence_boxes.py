@@ -27,7 +27,7 @@ _WIDE = frozenset("mwMW@%")
 async def fill_in_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools: Tools) -> None:
     """Set `box` of each quote on a page that shows it, and `page` of hits."""
     by_name = {source.name: source for source in sources}
-    wanted: dict[str, list[tuple[dict[str, Any], QuoteSpan]]] = {}
+    without_box: dict[str, list[tuple[dict[str, Any], QuoteSpan]]] = {}
     for leaf in _found_leaves(evidence):
         source = by_name[leaf["source"]]
         if source.only_page is not None:
@@ -39,8 +39,8 @@ async def fill_in_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools:
                 page_text = source.text[source.page_starts[span.page - 1] :]
                 leaf["box"] = cut_lines(page_text, lines, span.start, span.end)
             if leaf["box"] is None and source.media_type == MEDIA_TYPES["pdf"] and source.path:
-                wanted.setdefault(source.path, []).append((leaf, span))
-    for path, quotes in wanted.items():
+                without_box.setdefault(source.path, []).append((leaf, span))
+    for path, quotes in without_box.items():
         await _fill_in_pdf_boxes(path, quotes, tools)
 
 
@@ -49,8 +49,8 @@ def _found_leaves(evidence: Any) -> Iterator[dict[str, Any]]:
         if evidence["source"] is not None:
             yield evidence
     elif isinstance(evidence, dict | list):
-        for one in evidence.values() if isinstance(evidence, dict) else evidence:
-            yield from _found_leaves(one)
+        for inner in evidence.values() if isinstance(evidence, dict) else evidence:
+            yield from _found_leaves(inner)
 
 
 def _span_on_page(leaf: Mapping[str, Any], source: EvidenceSource) -> QuoteSpan:

@@ -52,7 +52,7 @@ class EvidenceFinder:
             StepError: it takes too much time or memory.
         """
         if not self._latest or self._latest[0][0] is not output:
-            texts = tuple((one.name, one.text, one.page_starts) for one in self.sources)
+            texts = tuple((source.name, source.text, source.page_starts) for source in self.sources)
             request = EvidenceRequest(output, self.schema, tuple(self.only), texts)
             found = await documents.locate_values(request, readers=self.tools.readers)
             self._latest[:] = [(output, found)]

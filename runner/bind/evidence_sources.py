@@ -101,9 +101,9 @@ def _sources_in(value: Any, name: str) -> Iterator[EvidenceSource]:
     if isinstance(value, str):
         yield EvidenceSource(name, value)
     elif isinstance(value, list):
-        for index, one in enumerate(value):
-            if one is not None:
-                yield from _sources_in(one, f"{name}[{index}]")
+        for index, element in enumerate(value):
+            if element is not None:
+                yield from _sources_in(element, f"{name}[{index}]")
     elif isinstance(value, Mapping) and isinstance(value.get("hits"), list):
         yield from _sources_in(value["hits"], f"{name}.hits")
     elif isinstance(value, Mapping) and isinstance(value.get("text"), str):
@@ -117,7 +117,7 @@ def _sources_in(value: Any, name: str) -> Iterator[EvidenceSource]:
 
 def _kind_of(value: Any) -> str:
     if isinstance(value, Mapping):
-        names = [f"`{one}`" for one in value if one != "skipped"]
+        names = [f"`{name}`" for name in value if name != "skipped"]
         shown = ", ".join(names[:_SHOWN_FIELDS]) + (", …" if len(names) > _SHOWN_FIELDS else "")
         return f"a mapping with {shown}" if names else "an empty mapping"
     if isinstance(value, bool):

@@ -38,7 +38,7 @@ Labels = Mapping[str, str]
 
 def label_texts(labels: Labels) -> list[str]:
     """Return what is embedded of labels."""
-    return [f"{one}: {words}" if words else one for one, words in labels.items()]
+    return [f"{label}: {words}" if words else label for label, words in labels.items()]
 
 
 def choices_of(step: BoundStep) -> tuple[Choice, ...]:
@@ -77,7 +77,7 @@ class LabelVectors:
         if near is None:
             return None
         pairs = zip(self.labels, near, strict=True)
-        return frozenset(label for label, one in pairs if one > least - _SAME)
+        return frozenset(label for label, similarity in pairs if similarity > least - _SAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def _step_of(name: str) -> str:
 
 
 def _quoted(labels: Sequence[str]) -> str:
-    return listed([f"'{one}'" for one in labels], _SHOWN_LABELS)
+    return listed([f"'{label}'" for label in labels], _SHOWN_LABELS)
 
 
 def n_at_border(offered: OfferedLabels, answer: Any) -> int:
@@ -146,5 +146,5 @@ def n_at_border(offered: OfferedLabels, answer: Any) -> int:
     for name, found in offered.nearest.items():
         nearest = found.labels
         border = nearest[-max(1, round(BORDER_SHARE * len(nearest))) :]
-        n += sum(one in border for one in chosen_labels(answer, name))
+        n += sum(label in border for label in chosen_labels(answer, name))
     return n

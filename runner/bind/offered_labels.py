@@ -124,11 +124,11 @@ class LabelLists:
         reply, lists = step.reply, self.of_step(step, scope)
         if reply is None or not lists:
             return None
-        key = (id(reply), *(one.digest for one in lists.values()))
+        key = (id(reply), *(label_list.digest for label_list in lists.values()))
         if key not in self._offered:
-            told = told_lists(reply.choices, lists)
-            fits = await self._fitting(step, told, tools)
-            left_out = tuple(lists[one.fields[0]] for one in told if one not in fits)
+            shown = told_lists(reply.choices, lists)
+            fits = await self._fitting(step, shown, tools)
+            left_out = tuple(lists[entry.fields[0]] for entry in shown if entry not in fits)
             made = OfferedLabels(schema_with_labels(reply.schema, lists), fits, left_out)
             self._offered[key] = reply, made
         offered = self._offered[key][1]
@@ -136,9 +136,9 @@ class LabelLists:
         if any(choice.keys.narrow for choice in reply.choices) and offered.left_out:
             text = _text_of(step, scope)
             offered = await self._narrowed(reply, lists, offered, Nearest(text, last, tools))
-        for one in offered.left_out:
+        for entry in offered.left_out:
             lists_take = "which take" if n_lists == 1 else "as all its lists take"
-            what = f"without the {len(one.labels):,} labels of {one.source}, {lists_take}"
+            what = f"without the {len(entry.labels):,} labels of {entry.source}, {lists_take}"
             tools.log.tally("prompt", f"{what} more than half of the context")
         return offered
 
@@ -152,7 +152,7 @@ class LabelLists:
         """Offer the nearest labels where a list is too long for the prompt, as `narrow` says."""
         found: dict[FieldPath, LabelList] = {}
         nearest: dict[FieldPath, NearestLabels] = {}
-        digests = {one.digest for one in offered.left_out}
+        digests = {entry.digest for entry in offered.left_out}
         for choice in reply.choices:
             whole, n = lists[choice.field], choice.keys.narrow
             if n is None or whole.digest not in digests:
@@ -168,12 +168,12 @@ class LabelLists:
             near.tools.log.tally("prompt", f"{what} nearest to the text")
         if not found:
             return offered
-        narrowed = [one for one in reply.choices if one.field in found]
+        narrowed = [choice for choice in reply.choices if choice.field in found]
         others = {lists[field].digest for field in lists.keys() - found.keys()}
-        left_out = tuple(one for one in offered.left_out if one.digest in others)
+        left_out = tuple(entry for entry in offered.left_out if entry.digest in others)
         schema = schema_with_labels(reply.schema, {**lists, **found})
-        told = (*offered.lists, *told_lists(narrowed, found))
-        return replace(offered, schema=schema, lists=told, left_out=left_out, nearest=nearest)
+        shown = (*offered.lists, *told_lists(narrowed, found))
+        return replace(offered, schema=schema, lists=shown, left_out=left_out, nearest=nearest)
 
     async def _nearest(self, whole: LabelList, near: Nearest, n: int) -> NearestLabels | None:
         """Return the labels that are nearest to the text.
@@ -200,19 +200,19 @@ class LabelLists:
         )
 
     async def _fitting(
-        self, step: BoundStep, told: tuple[ToldList, ...], tools: Tools
+        self, step: BoundStep, shown: tuple[ToldList, ...], tools: Tools
     ) -> tuple[ToldList, ...]:
         """Return the lists that together leave room in the model's context, the shortest first."""
-        if step.model is None or not told:
-            return told
+        if step.model is None or not shown:
+            return shown
         most = TOLD_SHARE * (await tools.pool.facts(step.model)).n_ctx_tokens
-        if sum(len(one.text.encode()) for one in told) <= most:  # a token has at least one byte
-            return told
-        counts = await tools.pool.count_texts(step.model, [one.text for one in told])
-        by_length = sorted(range(len(told)), key=lambda place: counts[place])
+        if sum(len(entry.text.encode()) for entry in shown) <= most:  # a token has a byte or more
+            return shown
+        counts = await tools.pool.count_texts(step.model, [entry.text for entry in shown])
+        by_length = sorted(range(len(shown)), key=lambda place: counts[place])
         sums = accumulate(counts[place] for place in by_length)
         fits = {place for place, total in zip(by_length, sums, strict=True) if total <= most}
-        return tuple(one for place, one in enumerate(told) if place in fits)
+        return tuple(entry for place, entry in enumerate(shown) if place in fits)
 
 
 def _root(path: Sequence[str], scope: Scope) -> Any:

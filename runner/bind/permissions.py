@@ -150,18 +150,18 @@ def _is_known(path: Sequence[str], bound: BoundPlan) -> bool:
 
 
 def _tool_needs(step: BoundStep, bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
-    for one in tools_used(step.uses, step.written):
-        named = resolve_tool(one.name, one.server, bound.pipeline.servers)
-        mark = step.mark_of("with", *one.path)
+    for use in tools_used(step.uses, step.written):
+        named = resolve_tool(use.name, use.server, bound.pipeline.servers)
+        mark = step.mark_of("with", *use.path)
         if named is None:
             continue  # already reported
         if named.kind == "server":
             yield server_need(str(named.server), bound)
         elif named.kind in ("function", "installed"):
             kind = "function" if named.kind == "function" else "installed tool"
-            yield PermissionNeed("tool", f"call the {kind} `{one.name}`", mark, True)
+            yield PermissionNeed("tool", f"call the {kind} `{use.name}`", mark, True)
         elif named.name == "http.get":
-            hosts = one.options.get("hosts") or []
+            hosts = use.options.get("hosts") or []
             listed = hosts if isinstance(hosts, list) else [hosts]
             far = [str(host) for host in listed if not _is_own_pattern(str(host), own)]
             if far:
@@ -234,20 +234,20 @@ def refuse_unpermitted(
     Raises:
         NotPermitted: with all that it wants besides.
     """
-    wanted = [need for need in needs(bound, own) if is_notifying or not need.is_of_up]
-    lacking = [need for need in wanted if need.name not in allowed]
+    needed = [need for need in needs(bound, own) if is_notifying or not need.is_of_up]
+    lacking = [need for need in needed if need.name not in allowed]
     if any(not (is_plan and need.is_of_run) for need in lacking):
-        raise NotPermitted(lacking, permission_names(wanted))
+        raise NotPermitted(lacking, permission_names(needed))
 
 
 def permission_advice(bound: BoundPlan, allowed: Collection[str], own: str) -> str | None:
     """Return what a run of a planned pipeline will need; None: nothing more than it has."""
-    wanted = [need for need in needs(bound, own) if not need.is_of_up]
-    lacking = [need for need in wanted if need.name not in allowed]
+    needed = [need for need in needs(bound, own) if not need.is_of_up]
+    lacking = [need for need in needed if need.name not in allowed]
     if not lacking:
         return None
     wants = "; ".join(dict.fromkeys(need.what for need in lacking))
-    return f"A run wants to {wants}. If you trust it: `--allow {permission_names(wanted)}`."
+    return f"A run wants to {wants}. If you trust it: `--allow {permission_names(needed)}`."
 
 
 def permission_names(needs: Collection[PermissionNeed]) -> str:
@@ -259,9 +259,9 @@ def needs(bound: BoundPlan, own: str) -> list[PermissionNeed]:
     """Return all that a pipeline wants besides files and models, in the file's order."""
     found: list[PermissionNeed] = []
     for plan in all_plans(bound):
-        wanted = [*_pool_needs(plan, own), *_secret_needs(plan), *_step_needs(plan, own)]
-        wanted += _notify_needs(plan, own) if plan is bound else ()  # a step sends no messages
-        found += sorted(wanted, key=lambda need: need.mark.line if need.mark else 0)
+        needed = [*_pool_needs(plan, own), *_secret_needs(plan), *_step_needs(plan, own)]
+        needed += _notify_needs(plan, own) if plan is bound else ()  # a step sends no messages
+        found += sorted(needed, key=lambda need: need.mark.line if need.mark else 0)
     return list(dict.fromkeys(found))
 
 
@@ -312,10 +312,10 @@ def _notify_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
 class NotConsented(PipelineError):
     """A pipeline asks for more than a person agreed to for its file."""
 
-    def __init__(self, wanted: Collection[PermissionNeed], file: Path) -> None:
+    def __init__(self, needed: Collection[PermissionNeed], file: Path) -> None:
         remedy = f"If you trust it: `paddock allow '{file}'`."
         words = "the pipeline wants to {}, and this file has no consent for that.".format
-        super().__init__(Fault(words(one.what), remedy, one.mark) for one in wanted)
+        super().__init__(Fault(words(need.what), remedy, need.mark) for need in needed)
 
 
 def refuse_unconsented(bound: BoundPlan, own: str, agreed: Collection[str], file: Path) -> None:
@@ -332,7 +332,7 @@ def consent_digests(bound: BoundPlan, own: str) -> frozenset[str]:
     """Return the digests of all that a pipeline asks for; none where it needs no consent."""
     if not needs(bound, own):
         return frozenset()
-    written = (json.dumps(one, sort_keys=True, default=str) for one in _consent_items(bound))
+    written = (json.dumps(item, sort_keys=True, default=str) for item in _consent_items(bound))
     return frozenset(hashlib.sha256(text.encode()).hexdigest() for text in written)
 
 
@@ -379,15 +379,15 @@ def _step_consent_items(step: BoundStep, plan: BoundPlan) -> Iterator[list[Any]]
 def _tool_consent_items(
     uses: str, written: Mapping[str, Any], plan: BoundPlan
 ) -> Iterator[list[Any]]:
-    for one in tools_used(uses, written):
-        named = resolve_tool(one.name, one.server, plan.pipeline.servers)
+    for use in tools_used(uses, written):
+        named = resolve_tool(use.name, use.server, plan.pipeline.servers)
         code: Any = None
         if named is not None and named.kind == "function":
-            code = _code_digests(one.name, plan.roots.base)
+            code = _code_digests(use.name, plan.roots.base)
         elif named is not None and named.kind == "installed":
             code = named.name
-        options = dict(one.options)
-        yield ["tool", one.name, one.server, options, _input_defaults(options, plan), code]
+        options = dict(use.options)
+        yield ["tool", use.name, use.server, options, _input_defaults(options, plan), code]
 
 
 def _input_defaults(written: Any, plan: BoundPlan) -> dict[str, Any]:
@@ -405,9 +405,7 @@ def _script_digests(words: Collection[Any], plan: BoundPlan) -> dict[str, str]:
 
 
 def _file_digests(files: Iterable[Path], base: Path) -> dict[str, str]:
-    return {
-        os.path.relpath(one, base): hashlib.sha256(file_content(one)).hexdigest() for one in files
-    }
+    return {os.path.relpath(f, base): hashlib.sha256(file_content(f)).hexdigest() for f in files}
 
 
 def _code_digests(name: str, base: Path) -> dict[str, str]:

@@ -60,8 +60,8 @@ class ModelBinder:
         roles = own_roles(kind, step.params.data)
         written = step.params.data.get("model") if roles else None
         if written is None:
-            wanted = [role for role in ROLES if role in roles and role in self.defaults]
-            return self.defaults[wanted[0]] if wanted else None
+            matching = [role for role in ROLES if role in roles and role in self.defaults]
+            return self.defaults[matching[0]] if matching else None
         at: Place = (*step.at, "with", "model")
         if not isinstance(written, str):
             return None  # its type is reported with the parameters
@@ -104,7 +104,7 @@ class ModelBinder:
         """Return the models that a step asks besides its own: defaults of their roles."""
         roles_besides = getattr(kind, "roles_besides", None)
         roles = {*roles_besides(step.params.data)} if roles_besides is not None else set()
-        if step.reply is not None and any(one.keys.narrow for one in step.reply.choices):
+        if step.reply is not None and any(choice.keys.narrow for choice in step.reply.choices):
             roles.add("embed")
         return tuple(
             self.defaults[role] for role in ROLES if role in roles and role in self.defaults
@@ -295,24 +295,24 @@ def model_fact_faults(facts: Mapping[ModelKey, ModelFacts], bound: BoundPlan) ->
     """Yield a fault where a model cannot do what is asked of it: its role, or its context."""
     for plan, alias in _used_models(bound):
         spec = plan.models[alias]
-        one = facts.get(_model_key(spec))
-        if one is None or spec.pool:
+        known = facts.get(_model_key(spec))
+        if known is None or spec.pool:
             continue
-        if one.role != spec.role:
+        if known.role != spec.role:
             does = {"chat": "writes text", "embed": "makes vectors", "rerank": "ranks documents"}
             what = f"model '{alias}' has the role '{spec.role}', but '{_model_ref(plan, alias)}' "
             remedy = "Name another model" if spec.role == "chat" else "Name an embedding model"
-            if one.role != "rerank":  # no step ranks
-                remedy += f", or write `role: {one.role}`"
+            if known.role != "rerank":  # no step ranks
+                remedy += f", or write `role: {known.role}`"
             yield Fault(
-                f"{what}{does[one.role]}.",
+                f"{what}{does[known.role]}.",
                 f"{remedy}.",
                 plan.pipeline.mark(_model_place(plan, alias, "role")),
             )
-        elif (spec.n_ctx_tokens or 0) > one.n_ctx_train_tokens:
+        elif (spec.n_ctx_tokens or 0) > known.n_ctx_train_tokens:
             yield Fault(
                 f"`ctx` asks for {spec.n_ctx_tokens:,} tokens, but '{_model_ref(plan, alias)}' was "
-                f"trained on {one.n_ctx_train_tokens:,}.",
+                f"trained on {known.n_ctx_train_tokens:,}.",
                 "Write a smaller `ctx`, or leave it out.",
                 plan.pipeline.mark(_model_place(plan, alias, "ctx")),
             )

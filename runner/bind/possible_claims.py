@@ -21,8 +21,8 @@ def test_claim_faults(pipeline: Pipeline, base: Path) -> Iterator[Fault]:
         at = pipeline.place_of_test(test.name)
         yield from _test_input_faults(pipeline, test, at)
         for number, claim in enumerate(test.expect):
-            for more, message, remedy in _claim_faults(claim, pipeline, base):
-                mark = pipeline.mark((*at, "expect", number, *more))
+            for place, message, remedy in _claim_faults(claim, pipeline, base):
+                mark = pipeline.mark((*at, "expect", number, *place))
                 yield Fault(f"{message}.", remedy, mark)
 
 

@@ -83,14 +83,14 @@ def _document_prompt(
         names = {path[0] for path in Template.of(beginning).references}
     except ExpressionError:  # the document stands within an `if` or a `for`
         return None
-    inner = [one for one in loops if document[1] not in {step.id for step in steps_of(one.body)}]
+    inner = [loop for loop in loops if document[1] not in {step.id for step in steps_of(loop.body)}]
     varies_by = next((loop.var for loop in inner if loop.var in names), None)
     return _DocumentPrompt(step.id, beginning, varies_by)
 
 
 def _advice_for(document: str, readings: list[_DocumentPrompt]) -> Iterator[str]:
-    n_beginnings = len({one.beginning for one in readings})
-    named = [f"'{one.step}'" for one in readings]
+    n_beginnings = len({reading.beginning for reading in readings})
+    named = [f"'{reading.step}'" for reading in readings]
     if n_beginnings > 1:
         listed = f"{', '.join(named[:-1])} and {named[-1]}"
         yield (
@@ -99,10 +99,10 @@ def _advice_for(document: str, readings: list[_DocumentPrompt]) -> Iterator[str]
             f"Prompts in another order may get other answers."
         )
         return
-    for one in readings:
-        if one.varies_by is not None:
+    for reading in readings:
+        if reading.varies_by is not None:
             yield (
-                f"'{one.step}' reads `{document}` behind words that differ for each "
-                f"`{one.varies_by}`. Put it first in `prompt`: it is then computed once for all of "
-                f"them. Prompts in another order may get other answers."
+                f"'{reading.step}' reads `{document}` behind words that differ for each "
+                f"`{reading.varies_by}`. Put it first in `prompt`: it is then computed once for "
+                f"all of them. Prompts in another order may get other answers."
             )

@@ -76,7 +76,7 @@ class ProtectedFiles:
             parts.add(base / Path(pipeline.document.file).name)
             parts |= set(_named_files(pipeline, base))
             modules = {
-                one for file in _function_files(pipeline, base) for one in python_modules_of(file)
+                mod for file in _function_files(pipeline, base) for mod in python_modules_of(file)
             }
             parts |= modules
             code |= {file.parent for file in _function_files(pipeline, base)}
@@ -87,7 +87,7 @@ class ProtectedFiles:
 
         `path` is absolute, with symbolic links resolved; `is_new`: something is there afterwards.
         """
-        if any(one.casefold() == STATE_FOLDER for one in self._names(path)):
+        if any(name.casefold() == STATE_FOLDER for name in self._names(path)):
             return WriteRefusal("lies in '.paddock', where Paddock keeps its own state")
         if path.name.casefold() == FILE_NAME:
             return WriteRefusal("is a settings file of Paddock")
@@ -99,13 +99,13 @@ class ProtectedFiles:
         if suffix in YAML_SUFFIXES:
             remedy = f"Write YAML into a folder that the step's path names, as in 'out/x{suffix}'."
             return WriteRefusal("could be taken for a pipeline by `paddock up`", remedy)
-        if suffix in PYTHON_SUFFIXES and any(path.is_relative_to(one) for one in self.code_folders):
+        if suffix in PYTHON_SUFFIXES and any(path.is_relative_to(top) for top in self.code_folders):
             remedy = f"Write it into a folder that the step's path names, as in 'out/x{suffix}'."
             return WriteRefusal("lies where the pipeline's functions import from", remedy)
         return None
 
     def _names(self, path: Path) -> tuple[str, ...]:
-        base = next((one for one in self.bases if path.is_relative_to(one)), None)
+        base = next((folder for folder in self.bases if path.is_relative_to(folder)), None)
         return path.parts if base is None else path.relative_to(base).parts
 
     def _is_part(self, path: Path) -> bool:
@@ -117,14 +117,14 @@ class ProtectedFiles:
 
     @cached_property
     def _folded(self) -> frozenset[str]:
-        return frozenset(str(one).casefold() for one in self.parts)
+        return frozenset(str(part).casefold() for part in self.parts)
 
     def _is_in_named_folder(self, path: Path) -> bool:
         if path.parent in self.code_folders or (path.parent / STATE_FOLDER).is_dir():
             return False
         return any(
-            path.is_relative_to(one) and not any(base.is_relative_to(one) for base in self.bases)
-            for one in self.folders
+            path.is_relative_to(top) and not any(base.is_relative_to(top) for base in self.bases)
+            for top in self.folders
         )
 
 
@@ -172,7 +172,7 @@ def _function_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
     for step, data in _steps_with_parameters(pipeline):
         names = [step.uses]
         if step.uses in TOOL_STEPS:
-            names = [one.name for one in tools_used(step.uses, data)]
+            names = [use.name for use in tools_used(step.uses, data)]
         for name in names:
             found = FUNCTION_REFERENCE.match(name)
             file = files.existing_file(base, found["file"]) if found is not None else None

@@ -100,8 +100,8 @@ _ANSWERING_REMEDY = "It belongs to steps such as 'chat', 'summarise', 'reduce' a
 def _has_no_answer(step: WrittenStep, kind: type[Step[Any, Any]] | None) -> bool:
     if kind is None:
         return False
-    asks = getattr(kind, "takes_reply", False) and "chat" in own_roles(kind, step.params.data)
-    return not asks
+    takes_reply = getattr(kind, "takes_reply", False)
+    return not (takes_reply and "chat" in own_roles(kind, step.params.data))
 
 
 def reply_faults(
@@ -145,21 +145,21 @@ def _unknown_only_faults(only: Sequence[str], schema: Any) -> Iterator[tuple[str
         if any(table.get(word) for word in _OPEN_TABLES):
             return
         names |= dict.fromkeys(table.get("properties") or ())
-    for wanted in only if names else ():
-        if any(part not in names for part in wanted.split(".") if not part.isdigit()):
-            what = f"`evidence.only`: the answer has no field '{wanted}'."
-            yield what, did_you_mean(wanted, names)
+    for path in only if names else ():
+        if any(part not in names for part in path.split(".") if not part.isdigit()):
+            what = f"`evidence.only`: the answer has no field '{path}'."
+            yield what, did_you_mean(path, names)
 
 
 def _tables_in(schema: Any) -> Iterator[Mapping[str, Any]]:
     """Yield every schema within a schema, as far as they are mappings."""
     if isinstance(schema, list):
-        for one in schema:
-            yield from _tables_in(one)
+        for inner in schema:
+            yield from _tables_in(inner)
     elif isinstance(schema, Mapping):
         yield schema
-        for one in schema.values():
-            yield from _tables_in(one)
+        for inner in schema.values():
+            yield from _tables_in(inner)
 
 
 def review_faults(

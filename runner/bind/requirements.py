@@ -112,9 +112,9 @@ def _is_missing(program: object, environ: object, folder: Path) -> bool:
 
 
 def _missing_tools(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
-    for one in tools_used(step.uses, step.written):
-        named = resolve_tool(one.name, one.server, bound.pipeline.servers)
-        mark = step.mark_of("with", *one.path)
+    for use in tools_used(step.uses, step.written):
+        named = resolve_tool(use.name, use.server, bound.pipeline.servers)
+        mark = step.mark_of("with", *use.path)
         if named is not None and named.kind == "function":
             yield from _missing_function(str(named.file), bound, mark)
         elif named is not None and named.server is not None:

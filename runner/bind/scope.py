@@ -153,5 +153,5 @@ def probabilities(mirror: Any) -> Iterator[float]:
         if mirror["raw"] is not None:
             yield mirror["p"] or 0.0
     elif isinstance(mirror, Mapping | list):
-        for one in mirror.values() if isinstance(mirror, Mapping) else mirror:
-            yield from probabilities(one)
+        for inner in mirror.values() if isinstance(mirror, Mapping) else mirror:
+            yield from probabilities(inner)

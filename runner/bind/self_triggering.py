@@ -50,8 +50,8 @@ def watch_sees(keys: WatchKeys, root: Path, path: Path) -> bool:
         return False
     is_named = any(map(include.names_folder, folders))
     return any(
-        include.names_file(one, in_named_folder=is_named) and not exclude.names_file(one)
-        for one in _possible_names(relpath, keys.include)
+        include.names_file(path, in_named_folder=is_named) and not exclude.names_file(path)
+        for path in _possible_names(relpath, keys.include)
     )
 
 
@@ -64,6 +64,6 @@ def _possible_names(relpath: str, patterns: Sequence[str]) -> list[str]:
     folder, slash, name = relpath.rpartition("/")
     if not name.endswith(UNKNOWN):
         return [relpath]
-    lasts = (one.rstrip("/").rpartition("/")[2] for one in patterns if not one.startswith("!"))
+    lasts = (glob.rstrip("/").rpartition("/")[2] for glob in patterns if not glob.startswith("!"))
     names = [_WILD.sub(UNKNOWN, _BRACES.sub(r"\1", last)) for last in lasts]
-    return list(dict.fromkeys((relpath, *(f"{folder}{slash}{one}" for one in names))))
+    return list(dict.fromkeys((relpath, *(f"{folder}{slash}{name}" for name in names))))

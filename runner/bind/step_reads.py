@@ -26,12 +26,12 @@ def _step_references(step: WrittenStep) -> Iterator[Reference]:
         if reference[:2] != ("steps", step.id):
             yield reference
     for check in step.reply.checks.values() if step.reply else ():
-        yield from (one for one in check.references if one[0] not in ANSWER_NAMES)
+        yield from (path for path in check.references if path[0] not in ANSWER_NAMES)
 
 
 def step_references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
     """Return what a step reads of these names: inputs, steps, loop variables."""
-    return frozenset(one for one in _all_references(step) if one[0] in names)
+    return frozenset(path for path in _all_references(step) if path[0] in names)
 
 
 def after_answer(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
@@ -42,7 +42,7 @@ def after_answer(step: WrittenStep, names: frozenset[str]) -> frozenset[Referenc
 def list_references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
     """Return what only lists of labels read, of which a change makes few items stale."""
     besides = {*_step_references(step), *_after_answer(step)}
-    return frozenset(one for one in _list_references(step) if one[0] in names) - besides
+    return frozenset(path for path in _list_references(step) if path[0] in names) - besides
 
 
 def _list_references(step: WrittenStep) -> Iterator[Reference]:
@@ -86,7 +86,7 @@ def loop_attributes(block: Block) -> frozenset[str]:
     for node in block.body:
         if isinstance(node, Block):
             of_list = (node.over, node.where, node.key, node.if_)
-            found.update(path for one in of_list if one is not None for path in one.references)
+            found.update(path for part in of_list if part is not None for path in part.references)
         else:
             found.update(_all_references(node))
     read = [path for path in found if path[0] == "loop"]
@@ -100,7 +100,7 @@ def references_outside(
 ) -> frozenset[Reference]:
     """Return what a block reads of the names around it."""
     own = {("steps", node_id) for node_id in _ids_within(block)}
-    read = {one for one in inside if one[0] in names and one[:2] not in own}
+    read = {path for path in inside if path[0] in names and path[:2] not in own}
     read |= block.over.references | (block.if_.references if block.if_ else frozenset())
     if block.where is not None:
         read |= {path for path in block.where.references if path[0] != block.var}
@@ -116,10 +116,10 @@ def _ids_within(block: Block) -> Iterator[str]:
 
 def item_attributes(var: str, inside: frozenset[Reference]) -> frozenset[str] | None:
     """Name the attributes of the loop variable that are read; None: all of it."""
-    read = [one for one in inside if one[0] == var]
-    if any(len(one) == 1 for one in read):
+    read = [path for path in inside if path[0] == var]
+    if any(len(path) == 1 for path in read):
         return None
-    return frozenset(one[1] for one in read)
+    return frozenset(path[1] for path in read)
 
 
 _CONTENT_PARAMETERS: Mapping[str, tuple[str, ...]] = {
@@ -137,8 +137,8 @@ def shown_references(step: WrittenStep) -> frozenset[Reference]:
     """Return what a step reads, but for the paths of files of which it takes the content alone."""
     names = _CONTENT_PARAMETERS.get(step.uses, ())
     files = {name: step.params.data[name] for name in names if name in step.params.data}
-    texts = [one for value in files.values() for one in (value if _is_list(value) else [value])]
-    if not all(isinstance(one, str) and _ONE_VALUE.match(one) for one in texts):
+    texts = [text for value in files.values() for text in (value if _is_list(value) else [value])]
+    if not all(isinstance(text, str) and _ONE_VALUE.match(text) for text in texts):
         return frozenset(_all_references(step))
     given = {name: value for name, value in step.params.data.items() if name not in files}
     besides = set(_all_references(step)) - step.params.references
@@ -159,9 +159,9 @@ def shown_within(block: Block) -> frozenset[Reference]:
         found |= shown_references(step)
         if step.uses == "files.read" and _shows_its_path(step, block, read):
             found |= _references_of(step)
-    of_blocks = (one for nested in _blocks_within(block) for one in (nested.over, nested.where,
-                 nested.if_, nested.key, nested.returns) if one is not None)  # fmt: skip
-    return frozenset(found.union(*(one.references for one in of_blocks)))
+    of_blocks = (part for nested in _blocks_within(block) for part in (nested.over, nested.where,
+                 nested.if_, nested.key, nested.returns) if part is not None)  # fmt: skip
+    return frozenset(found.union(*(part.references for part in of_blocks)))
 
 
 def _references_of(step: WrittenStep) -> frozenset[Reference]:
@@ -171,7 +171,7 @@ def _references_of(step: WrittenStep) -> frozenset[Reference]:
 def _shows_its_path(step: WrittenStep, block: Block, read: frozenset[Reference]) -> bool:
     """Return whether the output `path` of a step that reads a file is used."""
     own = ("steps", step.id)
-    is_read = any(one[:2] == own and one[2:3] in ((), ("path",)) for one in read)
+    is_read = any(path[:2] == own and path[2:3] in ((), ("path",)) for path in read)
     is_result = any(
         nested.returns is None and nested.body[-1:] and nested.body[-1].id == step.id
         for nested in _blocks_within(block)

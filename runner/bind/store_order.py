@@ -54,4 +54,4 @@ def _waits_for(
 ) -> bool:
     before = edges.get(later, frozenset()) - seen
     seen |= before
-    return earlier in before or any(_waits_for(edges, one, earlier, seen) for one in before)
+    return earlier in before or any(_waits_for(edges, step, earlier, seen) for step in before)

@@ -139,7 +139,7 @@ def _evidence_references(step: BoundStep) -> frozenset[Reference]:
 def _labels_read(step: BoundStep) -> frozenset[Reference]:
     """Return where the labels come from of which a step's answer is made."""
     choices = () if step.reply is None else step.reply.choices
-    return frozenset[Reference]().union(*(one.source.references for one in choices))
+    return frozenset[Reference]().union(*(choice.source.references for choice in choices))
 
 
 def _has_untrusted_output(step: BoundStep) -> bool:
@@ -156,7 +156,7 @@ def _has_untrusted_output(step: BoundStep) -> bool:
             tools = written.get("tools")
             if not isinstance(tools, list):
                 return True
-            return not all(isinstance(one, str) and one in TRUSTED_TOOLS for one in tools)
+            return not all(isinstance(tool, str) and tool in TRUSTED_TOOLS for tool in tools)
     return False
 
 
@@ -203,7 +203,7 @@ def _pieces_of(
         if made_of and found is not None:
             return f"`{'.'.join(map(str, place))}` is", found, made_of
         is_written = is_written or found is not None
-        values |= {one: names for value, names in pieces if names for one in _leaf_texts(value)}
+        values |= {text: names for value, names in pieces if names for text in _leaf_texts(value)}
     if is_written:
         return "", [(text, False)], frozenset()
     return "the path is", *_marked(text, values)
@@ -222,11 +222,11 @@ def _texts_of(data: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[An
     if isinstance(data, str):
         yield place, data
     elif isinstance(data, Mapping):
-        for name, one in data.items():
-            yield from _texts_of(one, (*place, name))
+        for name, inner in data.items():
+            yield from _texts_of(inner, (*place, name))
     elif isinstance(data, (list, tuple)):
-        for index, one in enumerate(data):
-            yield from _texts_of(one, (*place, index))
+        for index, inner in enumerate(data):
+            yield from _texts_of(inner, (*place, index))
 
 
 def _leaf_texts(value: Any) -> Iterator[str]:
@@ -312,7 +312,7 @@ def _pieces(
             yield part, frozenset()
             continue
         value = Value.of(part)
-        names = frozenset(".".join(one) for one in value.references)
+        names = frozenset(".".join(path) for path in value.references)
         yield value.render(scope), names.intersection(untrusted)
 
 

@@ -29,8 +29,8 @@ def inserted_text(params: Any) -> str:
     if prompt is not None and hasattr(prompt, "texts"):
         texts = prompt.texts(**getattr(params, "vars", {}))
         texts = texts or [prompt.render(**getattr(params, "vars", {}))]
-    texts += [one.content for one in getattr(params, "messages", None) or ()]
-    texts += [one for one in (getattr(params, "text", None),) if isinstance(one, str)]
+    texts += [message.content for message in getattr(params, "messages", None) or ()]
+    texts += [text for text in (getattr(params, "text", None),) if isinstance(text, str)]
     return max(texts, key=len, default="")
 
 
@@ -58,19 +58,19 @@ def unit_matrix(vectors: Sequence[Vector]) -> Matrix:
     """Return vectors of length 1, a row for each; of one column while a plan lacks some of them."""
     from paddock.steps.llm.extract import unit_rows  # numpy, which other plans do without
 
-    is_known = len({len(one) for one in vectors}) == 1
+    is_known = len({len(vector) for vector in vectors}) == 1
     return unit_rows(vectors if is_known else [(0.0,)] * len(vectors))
 
 
 def as_vector8(vector: Vector) -> Vector8:
     """Return a vector as bytes: for ranking, its angle is exact enough."""
     most = max(map(abs, vector), default=0.0) or 1.0
-    return base64.b64encode(array("b", [round(127 * one / most) for one in vector])).decode()
+    return base64.b64encode(array("b", [round(127 * number / most) for number in vector])).decode()
 
 
 def matrix_of(vectors: Sequence[Vector8]) -> Matrix | None:
     """Return vectors of length 1, as `unit_matrix`; None: there are none."""
-    rows = [array("b", base64.b64decode(one)) for one in vectors]
+    rows = [array("b", base64.b64decode(vector)) for vector in vectors]
     return unit_matrix(rows) if rows else None
 
 

@@ -49,15 +49,15 @@ def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
     that its command names; of an installed tool the version of its package.
     """
     found: dict[str, Any] = {}
-    for one in tools_used(step.uses, step.params.data):
-        named = resolve_tool(one.name, one.server, pipeline.servers)
+    for use in tools_used(step.uses, step.params.data):
+        named = resolve_tool(use.name, use.server, pipeline.servers)
         if named is not None and named.server is not None:
             server = pipeline.servers[named.server]
             found[named.server] = server.texts.data
             if files := dict(_server_file_digests(server, base)):
                 found[f"files of {named.server}"] = files
         elif named is not None and named.kind == "function":
-            found[f"files of {one.name}"] = code_digests((base / str(named.file)).resolve())
+            found[f"files of {use.name}"] = code_digests((base / str(named.file)).resolve())
         elif named is not None and named.kind == "installed":
             found[f"tool {named.name}"] = tool_version(named.name)
     return found or None
@@ -77,23 +77,23 @@ def _server_file_digests(server: McpServer, base: Path) -> Iterator[tuple[str, s
 
 
 def tool_faults(step: StepNode, pipeline: Pipeline, base: Path) -> Iterator[Fault]:
-    for one in tools_used(step.uses, step.params.data):
-        at: Place = (*step.at, "with", *one.path)
-        if not one.is_written:
+    for use in tools_used(step.uses, step.params.data):
+        at: Place = (*step.at, "with", *use.path)
+        if not use.is_written:
             what = "a tool is named as it is, so that what a pipeline reaches for is known before"
             yield Fault(f"{what}.", "Use two steps with `if`.", pipeline.mark(at))
             continue
-        named = resolve_tool(one.name, one.server, pipeline.servers)
+        named = resolve_tool(use.name, use.server, pipeline.servers)
         if named is None:
-            what, remedy = unknown_tool(one.name, one.server, pipeline.servers)
-            place = (*at[:-1], "server") if step.uses == "tool" and one.server else at
+            what, remedy = unknown_tool(use.name, use.server, pipeline.servers)
+            place = (*at[:-1], "server") if step.uses == "tool" and use.server else at
             yield Fault(f"{what}.", remedy, pipeline.mark(place))
         elif named.kind == "function":
             yield from _function_faults(named, base, pipeline, at)
         elif named.kind == "built-in":
-            yield from _built_in_faults(step, one, pipeline, at)
+            yield from _built_in_faults(step, use, pipeline, at)
         else:
-            yield from _option_faults(one, frozenset(), pipeline, at)
+            yield from _option_faults(use, frozenset(), pipeline, at)
 
 
 def _function_faults(named: Any, base: Path, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
@@ -108,24 +108,24 @@ def _function_faults(named: Any, base: Path, pipeline: Pipeline, at: Place) -> I
         yield Fault(f"{what.rstrip('.')}.", remedy, pipeline.mark(at))
 
 
-def _built_in_faults(step: StepNode, one: Any, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
+def _built_in_faults(step: StepNode, use: Any, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
     from paddock.steps.tools.builtin_tools import BUILT_IN_FUNCTIONS
 
-    tool = BUILT_IN_FUNCTIONS[one.name]
-    allowed = TOOL_OPTIONS.get(one.name, frozenset())
-    yield from _option_faults(one, allowed, pipeline, at)
-    if one.name == "http.get" and not one.options.get("hosts"):
+    tool = BUILT_IN_FUNCTIONS[use.name]
+    allowed = TOOL_OPTIONS.get(use.name, frozenset())
+    yield from _option_faults(use, allowed, pipeline, at)
+    if use.name == "http.get" and not use.options.get("hosts"):
         what = "`http.get` asks no server that is not named."
         yield Fault(what, _NAME_HOSTS, pipeline.mark(at))
-    elif one.name == "http.get" and (wrong_hosts := list(_host_faults(step, one, pipeline))):
+    elif use.name == "http.get" and (wrong_hosts := list(_host_faults(step, use, pipeline))):
         yield from wrong_hosts
-    elif not _has_run_time_values(one.options):
-        own = {name: value for name, value in one.options.items() if name != "timeout"}
+    elif not _has_run_time_values(use.options):
+        own = {name: value for name, value in use.options.items() if name != "timeout"}
         wrong = tool.fault("options", own)
-        if wrong is not None and set(one.options) <= {*allowed, "timeout"}:
+        if wrong is not None and set(use.options) <= {*allowed, "timeout"}:
             yield Fault(f"`options`: {wrong}", "", pipeline.mark(at))
     if step.uses == "tool":
-        yield from _argument_faults(step, one.name, tool, pipeline)
+        yield from _argument_faults(step, use.name, tool, pipeline)
 
 
 def _argument_faults(
@@ -150,10 +150,10 @@ def _argument_faults(
 _NAME_HOSTS = "Name them: `options: {hosts: [example.org]}`."
 
 
-def _host_faults(step: StepNode, one: Any, pipeline: Pipeline) -> Iterator[Fault]:
+def _host_faults(step: StepNode, use: Any, pipeline: Pipeline) -> Iterator[Fault]:
     """Find what is wrong with `hosts`: constants, so that what is reached is known before."""
-    hosts = one.options["hosts"]
-    entry = one.path[:2] if one.path[0] == "tools" else ()
+    hosts = use.options["hosts"]
+    entry = use.path[:2] if use.path[0] == "tools" else ()
     at: Place = (*step.at, "with", *entry, "options", "hosts")
     if isinstance(hosts, str) and has_expression(hosts):
         what = "`hosts` is an expression, and what a pipeline reaches is known before it runs."
@@ -168,11 +168,11 @@ def _host_faults(step: StepNode, one: Any, pipeline: Pipeline) -> Iterator[Fault
 
 
 def _option_faults(
-    one: Any, allowed: frozenset[str], pipeline: Pipeline, at: Place
+    use: Any, allowed: frozenset[str], pipeline: Pipeline, at: Place
 ) -> Iterator[Fault]:
-    for name in one.options:
+    for name in use.options:
         if name not in allowed and name != "timeout":
-            what = f"the tool '{one.name or one.server}' has no option '{name}'."
+            what = f"the tool '{use.name or use.server}' has no option '{name}'."
             remedy = did_you_mean(str(name), sorted({*allowed, "timeout"}))
             yield Fault(what, remedy, pipeline.mark(at))
 
