@@ -105,9 +105,9 @@ def _steps_of_unfinished_item(origins: LineageStore, trace: ItemTrace) -> tuple[
     hashes = origins.calls_of(trace.place.scope, shown)
     kept = [origins.ledger.call(hash_, is_whole=True) for hash_ in hashes]
     calls = tuple(
-        _kept_call(one, one.run, None)
-        for one in kept
-        if one is not None and (trace.is_current or one.run == trace.run)
+        _kept_call(call, call.run, None)
+        for call in kept
+        if call is not None and (trace.is_current or call.run == trace.run)
     )
     return (LineageStep(trace.place.step, "", None, None, (), calls),) if calls else ()
 
@@ -223,7 +223,7 @@ class _PathInLedger:
         if not traces and self._path.is_dir():
             traces, n_more = self._traces.below(stored)
         if traces:
-            origins = tuple(self._origin(one) for one in traces)
+            origins = tuple(self._origin(trace) for trace in traces)
             return PathLineage(str(self._path), origins, n_more=n_more)
         read = self._traces.made_of(stored)
         if not read and self._path.is_dir():
@@ -248,7 +248,7 @@ class _PathInLedger:
         entry = trace.entry
         notes = [f"{entry.state}: {entry.error}"] if entry is not None and entry.error else []
         reviews = ReviewStore(self._ledger).of_scope(trace.place.scope, [trace.key])
-        notes += [f"'{step}' {review_outcome(one)}" for (_, step), one in sorted(reviews.items())]
+        notes += [f"'{step}' {review_outcome(head)}" for (_, step), head in sorted(reviews.items())]
         state = "".join(f", {note}" for note in notes)
         return f"item '{key}' of '{trace.place.step}'{state}" + (f" → {wrote}" if wrote else "")
 
@@ -373,7 +373,7 @@ class _PathInLedger:
         if now is None or not now.can_be_planned:
             return None
         name = _top_level_name(now.bound, trace.place.step)
-        node = next((one for one in now.bound.nodes if one.id == name), None)
+        node = next((node for node in now.bound.nodes if node.id == name), None)
         if node is None:
             return None
         is_always_done = node.if_ is None and not upstream_names(now.bound, name)
@@ -403,7 +403,7 @@ class _PathInLedger:
         if name not in self._pipelines:
             settings, plan = read_settings(self._base), read_plan(file)
             known = {name: given[name] for name in given if name in plan.pipeline.inputs}
-            secret = dict.fromkeys((one for one in hidden if one in plan.pipeline.inputs), "")
+            secret = dict.fromkeys((name for name in hidden if name in plan.pipeline.inputs), "")
             models = settings.default_models
             bound = bind(plan, {**known, **secret}, cwd=file.parent, default_models=models)
             self._pipelines[name] = _PipelineNow(bound, settings, known, hidden)
@@ -643,7 +643,7 @@ class UpstreamChanges:
         return [
             LineageChange(f"'{name}', which comes before it, is not up to date: {words}")
             for name in names
-            for words in _work_text([one for one in planned.items if _is_item_of(one, name)])
+            for words in _work_text([item for item in planned.items if _is_item_of(item, name)])
         ]
 
     def outdated(self, now: _PipelineNow) -> Mapping[str, str]:
@@ -687,7 +687,7 @@ def _keeps_entries(node: BoundNode) -> bool:
 def _top_level_name(bound: BoundPlan, step: str) -> str:
     for node in bound.nodes:
         within = (node.id, *(node_ids(node.body) if isinstance(node, BoundBlock) else ()))
-        if any(step == one or step.startswith(f"{one}.") for one in within):
+        if any(step == node_id or step.startswith(f"{node_id}.") for node_id in within):
             return node.id
     return step
 
@@ -704,4 +704,4 @@ def _work_text(items: Sequence[PlanItem]) -> Iterator[str]:
             yield why
         return
     if items:
-        yield listed([f"{one.key} ({one.state})" for one in items], _MAX_NAMES)
+        yield listed([f"{item.key} ({item.state})" for item in items], _MAX_NAMES)

@@ -46,10 +46,10 @@ def reviews_of_item(ledger: Ledger, scope: str, key: str) -> ReviewRecord:
     """Return the answers of an item with their decisions, and the reliability of these steps."""
     store = ReviewStore(ledger)
     heads = store.of_scope(scope, [key])
-    found = [store.get(one.id) for _, one in sorted(heads.items())]
-    reviews = [one for one in found if one is not None]
+    found = [store.get(head.id) for _, head in sorted(heads.items())]
+    reviews = [review for review in found if review is not None]
     made = LineageStore(ledger).made(scope, key)
-    answers = [] if made is None else list(_unreviewed(made, key, {one.step for one in reviews}))
+    answers = [] if made is None else list(_unreviewed(made, key, {r.step for r in reviews}))
     if not reviews:
         return _record(reviews, answers, ())
     known = (*store.waiting(is_whole=True), *store.decided(is_whole=True))
@@ -66,16 +66,14 @@ def reviews_of_run(past: PastRun) -> ReviewRecord:
         store = ReviewStore(ledger)
         known = (*store.waiting(is_whole=True), *store.decided(is_whole=True))
         places = {(row.scope, row.entry.key) for row in ledger.items_of(past.row.run)}
-        reviews = [
-            one for one in known if one.run == past.row.run or (one.scope, one.key) in places
-        ]
-        asked: dict[tuple[str, str], set[str]] = {}
-        for one in reviews:
-            asked.setdefault((one.scope, one.key), set()).add(one.step)
+        reviews = [r for r in known if r.run == past.row.run or (r.scope, r.key) in places]
+        reviewed_steps: dict[tuple[str, str], set[str]] = {}
+        for review in reviews:
+            reviewed_steps.setdefault((review.scope, review.key), set()).add(review.step)
         answers = [
             answer
             for row in LineageStore(ledger).made_in(past.row.run)
-            for answer in _unreviewed(row, row.key, asked.get((row.scope, row.key), set()))
+            for answer in _unreviewed(row, row.key, reviewed_steps.get((row.scope, row.key), set()))
         ]
     return _record(reviews, answers, known)
 
@@ -100,11 +98,11 @@ def write_run_report(past: PastRun, target: Path) -> None:
     write_output(target, run_report_page(details, target))
 
 
-def _unreviewed(row: LineageRow, key: str, asked: Collection[str]) -> Iterator[ReviewedAnswer]:
+def _unreviewed(row: LineageRow, key: str, reviewed: Collection[str]) -> Iterator[ReviewedAnswer]:
     """Yield the answers of an item that have evidence or confidence, and were not asked about."""
     source, steps = read_lineage(row.made)
     for step in steps:
-        if step.answer is not None and step.id not in asked:
+        if step.answer is not None and step.id not in reviewed:
             yield ReviewedAnswer(
                 item=key if source is None else source.path,
                 step=step.id,
@@ -124,7 +122,7 @@ def _record(
     reviews: Sequence[Review], answers: Sequence[ReviewedAnswer], known: Sequence[Review]
 ) -> ReviewRecord:
     """Return the answers, and the tables of their steps; `known` are all reviews, whole."""
-    keys = {key_of(one) for one in reviews}
+    keys = {key_of(review) for review in reviews}
     return ReviewRecord(
         (*map(reviewed_answer, reviews), *answers), tuple(reliability_tables(known, keys))
     )
@@ -134,8 +132,8 @@ def review_outcome(review: Review) -> str:
     """Return what became of a question, such as `edited by ann`."""
     if not review.is_decided:
         return "waits for review"
-    who = f" by {review.by}" if review.by else ""
-    return f"{review.state}{who}" + (f": {one_line(review.reason)}" if review.reason else "")
+    by = f" by {review.by}" if review.by else ""
+    return f"{review.state}{by}" + (f": {one_line(review.reason)}" if review.reason else "")
 
 
 def reviewed_answer(review: Review) -> ReviewedAnswer:
@@ -161,11 +159,11 @@ def reviewed_answer(review: Review) -> ReviewedAnswer:
 def _field_texts(subject: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
     return tuple(
         (
-            one.path,
-            f"{_short(one.value)}{sure_text(one.confidence)}",
-            "" if one.evidence is None else place_text(one.evidence),
+            field.path,
+            f"{_short(field.value)}{sure_text(field.confidence)}",
+            "" if field.evidence is None else place_text(field.evidence),
         )
-        for one in subject_fields(subject)
+        for field in subject_fields(subject)
     )
 
 
@@ -179,17 +177,17 @@ def reliability_tables(
     """Yield how reliable each step's confidence was; none for answers without confidence."""
     tables = calibrations_of(reviews)
     for key in sorted(keys & tables.keys()):
-        one, former = tables[key], former_tables(key, tables)
+        table, former = tables[key], former_tables(key, tables)
         of_step = (other for other in tables.values() if other.key[:2] == key[:2])
         newest = max(of_step, key=lambda other: other.at)
         yield ReliabilityTable(
             step=key.step,
-            model=one.model,
-            n_fields=one.n_fields,
+            model=table.model,
+            n_fields=table.n_fields,
             n_needed=LEAST_FIELDS,
-            rows=tuple(one.rows),
-            basis=one.basis,
-            n_rejected=one.n_rejected,
-            former="" if newest is one else key.changes(newest.key),
-            n_former=sum(other.n_fields for other in former) if newest is one else 0,
+            rows=tuple(table.rows),
+            basis=table.basis,
+            n_rejected=table.n_rejected,
+            former="" if newest is table else key.changes(newest.key),
+            n_former=sum(other.n_fields for other in former) if newest is table else 0,
         )

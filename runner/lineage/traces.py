@@ -292,7 +292,7 @@ class LedgerTraces:
         rows = self._ledger.rows(query, n=len(prefix), prefix=prefix)
         paths = list(dict.fromkeys(row[0] for row in rows))
         found = [self.written(path) for path in paths[:MAX_ORIGINS]]
-        return [one for one in found if one is not None], max(0, len(paths) - MAX_ORIGINS)
+        return [trace for trace in found if trace is not None], max(0, len(paths) - MAX_ORIGINS)
 
     def in_store(self, stored: str) -> tuple[Sequence[ItemTrace], int]:
         """Return the first items with rows in a vector store, and the number of others."""
@@ -303,7 +303,9 @@ class LedgerTraces:
 
     def store_around(self, stored: str) -> str | None:
         """Return the vector store that contains a path, or None."""
-        return next((one for one in self._origins.stores() if stored.startswith(f"{one}/")), None)
+        return next(
+            (store for store in self._origins.stores() if stored.startswith(f"{store}/")), None
+        )
 
     def made_below(self, stored: str) -> tuple[Sequence[ItemTrace], int]:
         """Return the first items whose documents are in a folder, and the number of others."""

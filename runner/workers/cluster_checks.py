@@ -227,10 +227,10 @@ async def _clock_offset_s(api: httpx.AsyncClient) -> float:
     before = datetime.now(UTC)
     answer = await api.get("/health")
     after = datetime.now(UTC)
-    told = answer.headers.get("date")
-    if not told:
+    server_date = answer.headers.get("date")
+    if not server_date:
         return 0.0
-    theirs = parsedate_to_datetime(told)
+    theirs = parsedate_to_datetime(server_date)
     return max(0.0, (before - theirs).total_seconds(), (theirs - after).total_seconds())
 
 
@@ -247,9 +247,9 @@ async def _check_server_settings(api: httpx.AsyncClient) -> list[ClusterFinding]
     ]
     if not small:
         return [ClusterFinding("Prefect's settings", "ok", "tuned for many tasks")]
-    wanted = " ".join(small)
+    settings = " ".join(small)
     words = "each task costs the server four times what it must"
-    return [ClusterFinding("Prefect's settings", "warning", words, f"Start it with: {wanted}")]
+    return [ClusterFinding("Prefect's settings", "warning", words, f"Start it with: {settings}")]
 
 
 def _setting(services: dict[str, Any], service: str, name: str) -> int:
@@ -292,7 +292,7 @@ async def _make_crash_automation(api: httpx.AsyncClient) -> ClusterFinding:
         words += "; an automation of an earlier version, which matched other runs, was replaced"
         return ClusterFinding("lost machines", "made", words)
     if found:
-        if any(one.get("enabled") for one in found):
+        if any(automation.get("enabled") for automation in found):
             return ClusterFinding("lost machines", "ok", words)
         words = f"the automation '{CRASH_AUTOMATION}' is paused in Prefect"
         remedy = "Resume it on Prefect's page; until then a lost machine's items wait for ever."
@@ -309,8 +309,8 @@ async def _crash_automations(api: httpx.AsyncClient) -> list[dict[str, Any]]:
         page.raise_for_status()
         found += page.json()
         if len(page.json()) < PAGE:
-            return [one for one in found if one.get("name") == CRASH_AUTOMATION
-                    or AUTOMATION_ORIGIN in (one.get("description") or "")]  # fmt: skip
+            return [automation for automation in found if automation.get("name") == CRASH_AUTOMATION
+                    or AUTOMATION_ORIGIN in (automation.get("description") or "")]  # fmt: skip
 
 
 async def _replace_outdated(api: httpx.AsyncClient, found: Sequence[Mapping[str, Any]]) -> bool:
@@ -318,32 +318,32 @@ async def _replace_outdated(api: httpx.AsyncClient, found: Sequence[Mapping[str,
 
     One that a person has paused stays paused.
     """
-    outdated = [one for one in found if not _is_crash_automation(one)]
-    for one in outdated:
-        changed = {**_crash_automation(), "name": one["name"], "enabled": one.get("enabled", True)}
-        await ask_again(api, "PUT", f"/automations/{one['id']}", changed)
+    outdated = [old for old in found if not _is_crash_automation(old)]
+    for old in outdated:
+        changed = {**_crash_automation(), "name": old["name"], "enabled": old.get("enabled", True)}
+        await ask_again(api, "PUT", f"/automations/{old['id']}", changed)
     return bool(outdated)
 
 
 def _is_crash_automation(found: Mapping[str, Any]) -> bool:
     """Return whether an automation does what ours does; Prefect returns sets in any order."""
-    wanted = _crash_automation()
-    return _comparable(found.get("actions"), wanted["actions"]) and _comparable(
-        found.get("trigger"), wanted["trigger"]
+    expected = _crash_automation()
+    return _comparable(found.get("actions"), expected["actions"]) and _comparable(
+        found.get("trigger"), expected["trigger"]
     )
 
 
-def _comparable(found: Any, wanted: Any) -> bool:
+def _comparable(found: Any, expected: Any) -> bool:
     """Return whether all that is wanted was found; Prefect adds its defaults."""
-    if isinstance(wanted, dict):
+    if isinstance(expected, dict):
         return isinstance(found, dict) and all(
-            _comparable(found.get(name), value) for name, value in wanted.items()
+            _comparable(found.get(name), value) for name, value in expected.items()
         )
-    if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
-        if all(isinstance(one, str) for one in wanted):
-            return set(wanted) == set(found)
-        return all(map(_comparable, found, wanted))
-    return bool(found == wanted or found == [wanted] or [found] == wanted)
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        if all(isinstance(item, str) for item in expected):
+            return set(expected) == set(found)
+        return all(map(_comparable, found, expected))
+    return bool(found == expected or found == [expected] or [found] == expected)
 
 
 async def renew_crash_automation(api_url: str) -> None:

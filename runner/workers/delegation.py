@@ -126,13 +126,13 @@ async def delegate_job(
         TrackingError: Prefect's API cannot be used.
         LedgerError: the job is done, and the ledger cannot be read.
     """
-    desk = _Delegation(api, job, note)
+    delegation = _Delegation(api, job, note)
     async with running(_wait_for_stop(stop, stop_gate)) as ending:
-        over = await desk.carry_out(ending)
+        over = await delegation.carry_out(ending)
         if over is None and is_handed_over():
             over = JobEnd("interrupted", "The machines continue it by themselves.")
         elif over is None:
-            await desk.leave()
+            await delegation.leave()
             over = JobEnd("interrupted", INTERRUPTED)
     if over.status == "completed":
         ended = await asyncio.to_thread(_ended_share, job)
@@ -329,7 +329,7 @@ class _Delegation:
         """Return the number of workers that are online; 0 while it decides nothing."""
         if any(share.phase == "running" and not share.is_suspended for share in self._shares):
             self._note("")
-        is_waiting = bool(self._shares) and all(one.phase == "waiting" for one in self._shares)
+        is_waiting = bool(self._shares) and all(share.phase == "waiting" for share in self._shares)
         if not is_waiting and (self._job.n_shares or elapsed_s < HELP_AFTER_S):
             return 0
         workers = await self._ask("POST", f"/work_pools/{self._job.work_pool}/workers/filter", {})

@@ -78,7 +78,7 @@ def without_defaults(order: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(order)
     given = found.pop(GIVEN, None)
     if isinstance(given, list):
-        found["inputs"] = {name: one for name, one in order["inputs"].items() if name in given}
+        found["inputs"] = {name: value for name, value in order["inputs"].items() if name in given}
     return found
 
 

@@ -108,7 +108,7 @@ class PipelineFlow(Flow[..., Any]):
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Return the parameters as Prefect stores them: secret ones as `***`."""
         hidden = dict.fromkeys(self.secret_inputs & parameters.keys(), "***")
-        given = {name: one for name, one in parameters.items() if name != ORDER or one}
+        given = {name: value for name, value in parameters.items() if name != ORDER or value}
         return super().serialize_parameters({**given, **hidden})
 
     def with_options(self, *args: Any, **options: Any) -> PipelineFlow:
@@ -226,7 +226,7 @@ def flow_of(
     if faults := [*pipeline.faults, *plan.faults]:
         raise PipelineError(faults)
     base = path.resolve().parent
-    shown = {one.name: one for one in pipeline.inputs.values() if one.name not in RESERVED}
+    shown = {spec.name: spec for spec in pipeline.inputs.values() if spec.name not in RESERVED}
     defaults = {name: _shown_default(declared, base) for name, declared in shown.items()}
 
     async def run(**values: Any) -> State[Any]:
@@ -248,9 +248,9 @@ def flow_of(
             around = environment or RunEnvironment()
             stop, gate = around.stop, around.stop_gate
             retries_failed = options.retry_failed or is_repeated or order.get("retry_failed")
-            asked = replace(options, retry_failed=bool(retries_failed))
+            requested = replace(options, retry_failed=bool(retries_failed))
             with stop_on_signals(stop, gate) if is_process else contextlib.nullcontext():
-                report = await carry_out(path, given, asked, around)
+                report = await carry_out(path, given, requested, around)
             if stays_open(report, gate, is_continued=is_continued()):
                 if gate.words == PARENT_SUSPENDED:
                     await _show_suspended()
@@ -270,7 +270,7 @@ def flow_of(
     run.__dict__ |= {
         "options": options,
         "left_out": tuple(name for name in pipeline.inputs if name not in shown),
-        "secret_inputs": frozenset(name for name, one in shown.items() if one.is_secret),
+        "secret_inputs": frozenset(name for name, spec in shown.items() if spec.is_secret),
     }
     made = PipelineFlow(
         run,

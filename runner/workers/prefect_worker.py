@@ -59,12 +59,12 @@ log = logging.getLogger(__name__)
 class FixedCommandConfiguration(process.ProcessJobConfiguration):
     """Starts a run's process as set here, whatever the deployment and the work pool say."""
 
-    def prepare_for_flow_run(self, flow_run: FlowRun, *more: Any, **named: Any) -> None:
+    def prepare_for_flow_run(self, flow_run: FlowRun, *positional: Any, **named: Any) -> None:
         """Set command, folder and environment; the command is not used, see `_run_forked`."""
         self.command = MODULE
         self.working_dir = None
         self.env = {}
-        super().prepare_for_flow_run(flow_run, *more, **named)
+        super().prepare_for_flow_run(flow_run, *positional, **named)
 
 
 class SignedRunWorker(process.ProcessWorker):

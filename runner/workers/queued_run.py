@@ -114,7 +114,7 @@ async def run_ordered(found: FlowRun, order: FlowOrder, control: RunControl) -> 
     environment = RunEnvironment(stop=control.stop, stop_gate=control.stop_gate)
     carry_out = _OrderedRun(order, control).carry_out
     flow = flow_of(path, options, environment, carry_out, lambda: control.is_continued)
-    parameters = {name: one for name, one in order.inputs.items() if name not in RESERVED}
+    parameters = {name: value for name, value in order.inputs.items() if name not in RESERVED}
     # Prefect takes those of the flow run where there are none, which others may have written.
     verified = found.model_copy(update={"parameters": parameters})
     coming: Any = run_flow(flow, flow_run=verified, parameters=parameters, return_type="state")
@@ -159,7 +159,7 @@ class _OrderedRun:
                         over = await asyncio.to_thread(_ended_calls, path, settings, order.calls)
                     control.report = await _run_calls(control, order.calls, over, run_once)
                 else:
-                    kept = {name: one for name, one in order.inputs.items() if name in RESERVED}
+                    kept = {name: value for name, value in order.inputs.items() if name in RESERVED}
                     control.report = await run_once(
                         {**inputs, **kept}, control.stop_gate, order.job
                     )
@@ -298,7 +298,7 @@ def _end_of_calls(reports: Sequence[Report], n_calls: int) -> tuple[Status, str 
     if failed:
         words = f"{len(failed)} of {n_calls} calls failed: {failed[0].message or 'failed'}"
         return "failed", words
-    worst = next((one for one in reports if one.status in ("budget", "quarantined")), last)
+    worst = next((report for report in reports if report.status in ("budget", "quarantined")), last)
     return worst.status, worst.message
 
 
