@@ -24,9 +24,9 @@ from .failures import LeftByReview, RunStopped, StepFailed
 from .item_run import ItemRun, document_digest
 from .quarantine import NOT_REVIEWED
 from .review_questions import answer_of, document_spec, source_texts, text_objects, values_read
-from .review_reasons import asked_because, is_drawn, is_due
+from .review_reasons import is_drawn, is_due, question_reasons
 from .run_context import RunContext
-from .run_reviews import NobodyAsked
+from .run_reviews import ReviewDue
 
 
 class AnswerReviewer:
@@ -114,7 +114,7 @@ class AnswerReviewer:
         is_sampled = self._reviews.mode == "ask" and is_drawn(spec, step.id, subject["item"])
 
         async def whole() -> Question:
-            why = asked_because(spec, scope, outputs, is_drawn=is_sampled)
+            why = question_reasons(spec, scope, outputs, is_drawn=is_sampled)
             taught = {"prompt_vector": record.vectors.get(step.id)}
             return self._question(
                 step, record, await self._whole(step, scope, {**subject, **why, **taught}, tools)
@@ -123,8 +123,8 @@ class AnswerReviewer:
         while True:
             try:
                 due = is_due(spec, scope, outputs)
-                review = await self._reviews.settle(light, whole, is_due=due or is_sampled)
-            except NobodyAsked as error:
+                review = await self._reviews.decision_on(light, whole, is_due=due or is_sampled)
+            except ReviewDue as error:
                 raise StepFailed(step.id, str(error), cause=NOT_REVIEWED) from error
             except ExpressionError as error:
                 raise StepFailed(step.id, f"`review.when`: {error}") from error

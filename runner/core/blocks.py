@@ -73,7 +73,7 @@ class BlockState:
     failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     waiting: list[tuple[int, str]] = field(default_factory=list)
     """Index and key of each item that waits for a person's decision."""
-    unasked: set[int] = field(default_factory=set)
+    skipped_reviews: set[int] = field(default_factory=set)
     """Indexes of items that a person has to look at, and that the run was told to leave."""
     wait: AwaitingReview | None = None
     """Why the last one waits, or was left."""
@@ -245,7 +245,7 @@ class BlockRunner:
             AwaitingReview: a person has to decide first.
             StopGateClosed: it was not begun.
         """
-        run = await self.settle(step, scope, keeps_results=True, outer=outer)
+        run = await self.judge(step, scope, keeps_results=True, outer=outer)
         run.around, run.parallel = self._around, self._context.parallel_around
         await self._carried_out(run)
         self.marks.update(run.marks)
@@ -263,7 +263,7 @@ class BlockRunner:
             RunStopped: nothing else will succeed; or an item failed, with `on_error: fail`.
             StopGateClosed: some items were not begun; those that were are finished.
         """
-        run = await self.settle(block, scope, keeps_results=keeps_results, outer=outer)
+        run = await self.judge(block, scope, keeps_results=keeps_results, outer=outer)
         run.around, run.parallel = self._around, self._context.parallel_around
         await self._carried_out(run)
         self.marks.update(run.marks)
@@ -272,7 +272,7 @@ class BlockRunner:
             for text in await broken_promises(ledger, run.block.body, run.work.scope):
                 self._stats.note(text)
         if outer:
-            refuse_waiting(block.id, len(run.waiting), has_unasked=bool(run.unasked))
+            refuse_waiting(block.id, len(run.waiting), has_skipped=bool(run.skipped_reviews))
         if lacking := run.lacking(await self._rejected(run)):
             self.lacking[block.id] = lacking
         return run.offered()
@@ -313,14 +313,14 @@ class BlockRunner:
     async def _clean(self, run: BlockState) -> None:
         """Handle the items whose source is gone; note what applies of the block."""
         renamed = {item.renamed_from for item in run.work.items}
-        for entry in await OrphanCleaner(self._context).settled(run.work, run.done()):
+        for entry in await OrphanCleaner(self._context).handle_gone(run.work, run.done()):
             if entry.key not in renamed:  # which is counted under its new name
                 self._count(run, entry.key, run.work.deletion(entry.key))
         if not run.outer:
-            end = await end_of_block(self._context, run.work, run.unasked)
+            end = await end_of_block(self._context, run.work, run.skipped_reviews)
             self.ends[run.block.id] = end
 
-    async def settle(
+    async def judge(
         self, node: BoundNode, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
     ) -> BlockState:
         """Judge the items of a block, or a step outside of blocks; count those not stale."""
@@ -336,12 +336,12 @@ class BlockRunner:
             if item.is_shared and item.entry is not None:
                 self._shared(run, item, item.entry)
             elif not item.verdict.is_work:
-                self._settled(run, item)
+                self._count_not_stale(run, item)
         return run
 
     # --- items that are not stale
 
-    def _settled(self, run: BlockState, item: ItemWork) -> None:
+    def _count_not_stale(self, run: BlockState, item: ItemWork) -> None:
         """Count an item that is not stale, and take its recorded result."""
         state, error, entry = item.verdict.state, None, item.entry
         if state == "quarantined":
@@ -659,7 +659,7 @@ class BlockRunner:
             report = replace(run.report(item, "waiting", seconds), why=wait.why)
             await self._end(run, item, record, report, "waiting", None)
             return
-        run.unasked.add(item.index)
+        run.skipped_reviews.add(item.index)
         report = replace(run.report(item, "skipped", seconds), why=wait.why)
         self._count(run, item.key, report)
         run.ended.add(item.index)
@@ -746,7 +746,7 @@ class BlockRunner:
         try:
             if is_block_skipped(block, scope):
                 return None
-            run = await self.settle(block, scope, keeps_results=True, outer=record.outer)
+            run = await self.judge(block, scope, keeps_results=True, outer=record.outer)
             run.around, run.is_within_item = record.with_those_around, True
             run.turn = record.turn
             run.parallel = record.parallel
@@ -756,7 +756,7 @@ class BlockRunner:
         record.reads.update(run.marks)
         record.has_inner_failures = record.has_inner_failures or bool(run.failed)
         record.attempts = max(record.attempts, run.attempts)
-        refuse_waiting(block.id, len(run.waiting), has_unasked=bool(run.unasked))
+        refuse_waiting(block.id, len(run.waiting), has_skipped=bool(run.skipped_reviews))
         if lacks := run.lacking(await self._rejected(run)):
             lacking[block.id] = lacks
         return run.offered()

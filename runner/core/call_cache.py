@@ -135,7 +135,7 @@ class CallOrigin:
     """False: a call whose reply the ledger does not have is `PutOff`."""
     before: dict[str, list[CallRecord]] = field(default_factory=dict)
     """By hash, calls that the item made in this run before it was put off: none is made again."""
-    n_asked: int = 0
+    n_new_calls: int = 0
     """Calls that were made now."""
 
     @property
@@ -151,7 +151,7 @@ class KnownCall:
 
     digest: str
     """Of the model's file."""
-    asked: str
+    request: str
     """The request, as recorded."""
     hash: str
     row: CallRow | None
@@ -282,7 +282,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         await self._still(request.model, found.digest, reply.digest)
         packed = bytearray()
         usage = to_plain(reply, packed)
-        row = self._row(found.hash, "embed", found.asked, request.model.ref, found.digest)
+        row = self._row(found.hash, "embed", found.request, request.model.ref, found.digest)
         row = replace(row, reply=bytes(packed), served_digest=reply.digest, usage=usage)
         self._ledger.record_call(row, self._stats.run)
         self._count(row, began, reply.usage, call)
@@ -338,7 +338,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         began = time.time()
         async with self._once(await self.looked_up(request)) as found:
             if found.row is None:
-                return await self._asked(request, found, began, hear)
+                return await self._ask_pool(request, found, began, hear)
         reply = cached_reply(found.row)
         self._count(found.row, began, reply.usage)
         self._notice_limit(request, reply)
@@ -347,7 +347,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             hear(Chunk(reply.text, n_tokens, reply.reasoning, reply.tool_calls))
         return reply
 
-    async def _asked(
+    async def _ask_pool(
         self, request: ChatRequest, found: KnownCall, began: float, hear: ChunkListener | None
     ) -> Reply:
         """Ask the pool as `ask` does, and record the reply."""
@@ -386,7 +386,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         # As recorded, so that a later run sees the same probabilities.
         reply = replace(reply, logprobs=recorded_logprobs(reply))
         row = replace(
-            self._row(found.hash, "chat", found.asked, request.model.ref, found.digest),
+            self._row(found.hash, "chat", found.request, request.model.ref, found.digest),
             reply=reply.text.encode(),
             served_digest=reply.digest,
             done_reason=reply.done_reason,
@@ -455,7 +455,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
                 self._stats.note(f"{name} {resident.fallback}")
 
     def _begun(self, texts: Sequence[str]) -> OpenCall:
-        return self._stats.asked(self._caller.step, self._caller.key, sum(map(len, texts)))
+        return self._stats.begin_call(self._caller.step, self._caller.key, sum(map(len, texts)))
 
     def _count(
         self, row: CallRow, began: float, usage: Usage, call: OpenCall | None = None
@@ -463,7 +463,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         """Count a call that has ended; without `call`, the ledger had its reply."""
         caller, is_known = self._caller, call is None
         caller.n_calls += 1
-        caller.n_asked += not is_known
+        caller.n_new_calls += not is_known
         caller.n_tokens += usage.prompt_tokens + usage.completion_tokens
         if self._made(row.hash, row.kind, began, usage, is_known=is_known):
             ended = ModelCall(
@@ -519,10 +519,10 @@ class _LedgerStream:
     def _begun(self, hear: ChunkListener | None = None) -> asyncio.Task[Reply | SystemExit]:
         if self._is_cancelled:
             raise asyncio.CancelledError
-        self._tasks.append(asyncio.create_task(self._asked(hear)))
+        self._tasks.append(asyncio.create_task(self._ask_pool(hear)))
         return self._tasks[-1]
 
-    async def _asked(self, hear: ChunkListener | None) -> Reply | SystemExit:
+    async def _ask_pool(self, hear: ChunkListener | None) -> Reply | SystemExit:
         try:
             return await self._pool.ask(self._request, hear)
         except SystemExit as error:  # raised in a task, it would end the event loop
@@ -544,7 +544,7 @@ class ToolCallCache(_RecordedCalls):
 
     def __init__(self, ledger: Ledger, stats: RunStats, caller: CallOrigin) -> None:
         super().__init__(ledger, stats, caller)
-        self._asked: Counter[str] = Counter()
+        self._n_requests: Counter[str] = Counter()
 
     async def once(
         self,
@@ -575,5 +575,5 @@ class ToolCallCache(_RecordedCalls):
     def _own_place(self, text: str) -> str:
         """Return what names a call that is never looked up: its item, and its number there."""
         caller = self._caller
-        self._asked[text] += 1
-        return canonical_json([caller.scope, caller.step, caller.key, self._asked[text]])
+        self._n_requests[text] += 1
+        return canonical_json([caller.scope, caller.step, caller.key, self._n_requests[text]])

@@ -305,8 +305,8 @@ class DecidedExamples:
         vectors_of: Callable[[Sequence[str]], Awaitable[list[Vector8]]],
     ) -> tuple[tuple[Decision, ...], Matrix | None]:
         """Return the decisions and their vectors; those without one are embedded now."""
-        known_ones, _ = known.with_vectors.get(identity, ((), None))
-        vectors = {decision.id: decision.vector for decision in known_ones}
+        with_vector, _ = known.with_vectors.get(identity, ((), None))
+        vectors = {decision.id: decision.vector for decision in with_vector}
         others = [decision for decision in known.decisions if decision.id not in vectors]
         texts = await asyncio.to_thread(lambda: [self._text_of(other.text) for other in others])
         there = [(other.id, text) for other, text in zip(others, texts, strict=True) if text]

@@ -80,19 +80,19 @@ class EscalationPass:
         return replace(self, number=self.number + 1)
 
     @contextmanager
-    def asks(self, caller: CallOrigin, step: str) -> Iterator[None]:
+    def defer_calls(self, caller: CallOrigin, step: str) -> Iterator[None]:
         """Put off what another pass asks: the calls of a larger model, or what is behind them.
 
         Raises:
             PutOff: the item is done in the next pass.
         """
         is_first = self.number % 2 == 0 and self.number < _MOST_PASSES
-        caller.may_ask, n_before = not (is_first and step in self.collected), caller.n_asked
+        caller.may_ask, n_before = not (is_first and step in self.collected), caller.n_new_calls
         try:
             yield
         finally:
             caller.may_ask = True
-        if caller.n_asked > n_before and step in self.interrupted and self.number % 2 == 1:
+        if caller.n_new_calls > n_before and step in self.interrupted and self.number % 2 == 1:
             raise PutOff
 
 

@@ -307,7 +307,7 @@ class ItemRunner:
         assert why is not None
         larger = step.escalated
         try:
-            with record.turn.asks(record.callers[-1], step.id):
+            with record.turn.defer_calls(record.callers[-1], step.id):
                 params = larger.params.render(scope)
                 outputs = await self._calibrated(larger, params, tools, scope, record)
         except StepError as error:
@@ -383,7 +383,7 @@ class ItemRunner:
         """Record the entry, and wait until it is durable."""
         ledger = self._context.ledger
         secrets = self._stats.secrets
-        await self._settle_rows(item, record, state)
+        await self._reconcile_rows(item, record, state)
         text, object_ = ledger.keep(secrets.redacted(result))
         entry = Entry(
             key=item.key,
@@ -432,7 +432,7 @@ class ItemRunner:
             return False
         return there is not None and (there.hash, there.seconds) == (put.hash, put.seconds)
 
-    async def _settle_rows(self, item: ItemWork, record: ItemRun, state: str) -> None:
+    async def _reconcile_rows(self, item: ItemWork, record: ItemRun, state: str) -> None:
         """Mark the item's rows and searches; drop rows that it no longer keeps."""
         record.reads.update(record.outputs.searched)
         for caller in record.callers:
@@ -440,7 +440,7 @@ class ItemRunner:
                 record.reads.update(limited_mark(caller.step))
         await self._note_reads(record, list(record.outputs.read), self._context.bound.roots)
         try:
-            marks = await self._row_keeper.settle(
+            marks = await self._row_keeper.reconcile(
                 record.scope, record.key, record.outputs, item.entry, state
             )
         except StepError as error:

@@ -93,7 +93,7 @@ async def open_pools(
         EngineError: another model cannot be used, or a server cannot be asked.
         LookupInterrupted: `stop` was set before all were looked up.
     """
-    specs = (*models_asked(bound), *options.besides)
+    specs = (*used_models(bound), *options.besides)
     if options.given is not None:
         yield await _look_up_models(options.given, specs, options.stop, bound), options.given
         return
@@ -195,7 +195,7 @@ class _Servers:
         )
 
 
-def models_asked(bound: BoundPlan) -> tuple[ModelSpec, ...]:
+def used_models(bound: BoundPlan) -> tuple[ModelSpec, ...]:
     """Return the models that a plan's steps ask, named or not, each once."""
     models = (spec for step in all_steps(bound.nodes) for spec in step.models)
     return tuple({(spec.pool, spec.ref): spec for spec in models}.values())

@@ -85,7 +85,7 @@ class RowKeeper:
         self._origins = LineageStore(context.ledger)
         self._stats = context.stats
 
-    async def settle(
+    async def reconcile(
         self, scope: str, key: str, outputs: ItemOutputs, before: Entry | None, state: str
     ) -> dict[str, list[Any]]:
         """Return the marks of an item's rows; drop rows that it no longer keeps.
@@ -198,7 +198,7 @@ class OrphanCleaner:
         self._prunes = context.options.prune
         self._row_keeper = RowKeeper(context)
 
-    async def settled(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:
+    async def handle_gone(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:
         """Handle items whose source is gone, as the watch on their folder says.
 
         `done` are the indexes of items whose result stands. Return the entries that are handled;
@@ -232,7 +232,7 @@ class OrphanCleaner:
         else:
             doomed = [entry for entry in deleted if entry.key in renamed]
         removal = await self._removed(work, doomed)
-        self._tell(removal, renamed)
+        self._note_removal(removal, renamed)
         return [entry for entry in deleted if not self._keeps(entry, removal)]
 
     async def _left_out(self, work: BlockWork) -> Sequence[Entry]:
@@ -241,7 +241,7 @@ class OrphanCleaner:
         if not self._prunes:
             return entries
         removal = await self._removed(work, entries)
-        self._tell(removal, {}, LEFT_OUT)
+        self._note_removal(removal, {}, LEFT_OUT)
         return [entry for entry in entries if not self._keeps(entry, removal)]
 
     async def sweep(
@@ -256,7 +256,7 @@ class OrphanCleaner:
         for output in doomed:
             by_why.setdefault(output.why, []).append(output)
         for why, outputs in by_why.items():
-            self._tell(await self._removed_outdated(outputs), {}, why)
+            self._note_removal(await self._removed_outdated(outputs), {}, why)
         kept = [output for output in outdated if output not in doomed]
         self._stats.keeps({o.name: o.why for o in outdated if o in kept or o.is_edited})
         for note in kept_texts(kept):
@@ -280,11 +280,11 @@ class OrphanCleaner:
         self, outdated: Sequence[OutdatedOutput], work: BlockWork, end: NodeOutputs
     ) -> Sequence[OutdatedOutput]:
         """Return those of renamed items, and where the watch on their folder says so, of others."""
-        is_asked = any(source.prunes for source in work.missing.sources)
-        if is_asked and (note := self._lost_by_most(work, end, outdated)) is not None:
+        prunes = any(source.prunes for source in work.missing.sources)
+        if prunes and (note := self._lost_by_most(work, end, outdated)) is not None:
             self._stats.note(note)
-            is_asked = False
-        whys = (ELSEWHERE, NOT_MADE) if is_asked else ()
+            prunes = False
+        whys = (ELSEWHERE, NOT_MADE) if prunes else ()
         moved = end.renamed & end.gone.keys()
         return [output for output in outdated if output.why in whys or output.item in moved]
 
@@ -382,7 +382,7 @@ class OrphanCleaner:
         order: tuple[FileCondition, ...] = ("same", "interrupted", "edited")
         return next((condition for condition in order if condition in conditions), "missing")
 
-    def _tell(self, removal: _Removal, renamed: Mapping[str, str], why: str = GONE) -> None:
+    def _note_removal(self, removal: _Removal, renamed: Mapping[str, str], why: str = GONE) -> None:
         note = self._stats.note
         self._stats.removed(len(removal.removed) + sum(removal.rows.values()))
         if renamed:

@@ -34,7 +34,7 @@ def is_drawn(spec: ReviewSpec, step: str, item: str) -> bool:
     return spec.also is not None and draw(SEED, f"review\n{step}\n{item}") < spec.also
 
 
-def asked_because(
+def question_reasons(
     spec: ReviewSpec, scope: Mapping[str, Any], outputs: Mapping[str, Any], *, is_drawn: bool
 ) -> dict[str, Any]:
     """Return why an answer is asked about, as its question keeps it.

@@ -171,7 +171,7 @@ class _PlanRun:
         secrets = self._stats.secrets.of(self._bound.file)
         self._scope = Scope.of(self._bound.inputs, secrets)
         self._ended = {node.id: asyncio.Event() for node in self._bound.nodes}
-        self._wanted = blocks_whose_results_are_read(self._bound)
+        self._read_blocks = blocks_whose_results_are_read(self._bound)
 
     async def walk(self) -> Any:
         """Run every node as soon as those before it have ended; return the pipeline's `returns`."""
@@ -292,7 +292,7 @@ class _PlanRun:
             self._stats.item_state(block.id, "", "skipped")
             await self._skip(block)
             return None
-        keeps = block.id in self._wanted
+        keeps = block.id in self._read_blocks
         return await self.blocks.run(block, self._scope, keeps_results=keeps, outer=self._outer)
 
     async def _step(self, step: BoundStep) -> Any:

@@ -47,16 +47,16 @@ class AwaitingReview(Exception):
         super().__init__(why)
 
 
-class NobodyAsked(Exception):
+class ReviewDue(Exception):
     """A review is due, and the run was told to fail then."""
 
 
-def refuse_waiting(block: str, n_waiting: int, *, has_unasked: bool) -> None:
+def refuse_waiting(block: str, n_waiting: int, *, has_skipped: bool) -> None:
     """Raise `AwaitingReview` where an item of a nested block waits: the item around it does too."""
     if n_waiting:
         verb = "waits" if n_waiting == 1 else "wait"
         raise AwaitingReview(f"{counted(n_waiting, 'item')} of '{block}' {verb} for review")
-    if has_unasked:
+    if has_skipped:
         raise AwaitingReview(f"a review in '{block}' is due", is_asked=False)
 
 
@@ -160,7 +160,7 @@ class RunReviews:
         found = await self._ledger.ask(self._store.of_scope, scope)
         return {key for (key, _), review in found.items() if review.state == "rejected"}
 
-    async def settle(
+    async def decision_on(
         self, light: Question, whole: Callable[[], Awaitable[Question]], *, is_due: bool
     ) -> Review | None:
         """Return the decision on an answer; None: it needs none. Asks where no one has decided.
@@ -169,7 +169,7 @@ class RunReviews:
 
         Raises:
             AwaitingReview: a person has to decide first.
-            NobodyAsked: a person would have to, and the run was told to fail then.
+            ReviewDue: a person would have to, and the run was told to fail then.
         """
         old = await self.at(light.scope, light.key, light.step)
         is_decided = old is not None and old.is_decided and stands(light, old)
@@ -189,7 +189,7 @@ class RunReviews:
         if self.mode == "skip":
             raise AwaitingReview("a review is due (`--review skip`)", is_asked=False)
         if self.mode == "fail":
-            raise NobodyAsked("a review is due (`--review fail`)")
+            raise ReviewDue("a review is due (`--review fail`)")
         if old is not None and not old.is_decided:
             await self._withdraw(old)
 

@@ -139,7 +139,7 @@ class RunStats:
                 self._times_left.setdefault(name, TimeLeft()).expect(total - fresh, sizes or {})
             self.observer.step(name, total, fresh)
 
-    def asked(self, step: str, key: str, n_chars: int) -> OpenCall:
+    def begin_call(self, step: str, key: str, n_chars: int) -> OpenCall:
         """Note that a model is asked; `call` notes the answer."""
         name, key = self._item or (f"{self._prefix}{step}", key)
         return self._times_left.setdefault(name, TimeLeft()).asked(key, n_chars)
@@ -157,12 +157,12 @@ class RunStats:
         self.observer.tokens(n)
 
     @property
-    def has_asked(self) -> bool:
+    def has_model_calls(self) -> bool:
         """Whether a model has answered in this run."""
         return self._sums["calls"] > 0
 
     def call(self, step: str, key: str, call: ModelCall, open_call: OpenCall | None) -> None:
-        """Count a call that has ended; `open_call` is from `asked`."""
+        """Count a call that has ended; `open_call` is from `begin_call`."""
         usage = call.usage
         self._sums["cached_calls" if call.is_cached else "calls"] += 1
         if not call.is_cached:

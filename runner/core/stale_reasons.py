@@ -139,10 +139,10 @@ def has_more_room(was: str | None, now: str | None) -> bool:
     >>> has_more_room(None, "2048 of 4096"), has_more_room("2048 of", None)
     (False, False)
     """
-    told_was, _, default_was = (was or "").partition(" of ")
-    told_now, _, default_now = (now or "").partition(" of ")
+    size_was, _, default_was = (was or "").partition(" of ")
+    size_now, _, default_now = (now or "").partition(" of ")
     default = default_now or default_was
-    sizes = [size.removesuffix(" of") or default for size in (told_was, told_now)]
+    sizes = [size.removesuffix(" of") or default for size in (size_was, size_now)]
     return all(sizes) and int(sizes[0]) <= int(sizes[1])
 
 

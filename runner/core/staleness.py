@@ -93,7 +93,7 @@ _MEASURING_STEPS = frozenset(("chat", "reduce", "split", "summarise", "summarize
 """Steps that ask whether a prompt fits and take no other notice of the context."""
 WORK_STATES: tuple[State, ...] = ("new", "changed", "stale")
 SOURCE_GONE = "its source is gone"
-NOT_ASKED = ItemVerdict("skipped", "not asked for", is_left_out=True)
+NOT_REQUESTED = ItemVerdict("skipped", "not asked for", is_left_out=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class _JudgedBlock:
     """The parts of the items' hash that all share: a JSON object."""
     entries: Mapping[str, Entry]
     job_runs: frozenset[str]
-    asked: frozenset[str] | None
+    requested: frozenset[str] | None
     """Keys of the items that the run is asked to do; None: all."""
     place: Place
     labels: CurrentLabels
@@ -176,7 +176,7 @@ class Judge:
         self._outer = OuterPipelines(bound.file.name, "", ())
         self._job_runs = job_runs
         watches = is_watch_trigger(options.trigger)
-        self._settled = SettledFiles(bound, self.ledger) if watches else None
+        self._settled_files = SettledFiles(bound, self.ledger) if watches else None
         self._is_only_block = _has_one_block(bound)
         self.reviews = RunReviews(index.ledger, bound, options.review)
         self.labels = LabelLists()
@@ -209,7 +209,8 @@ class Judge:
         made._outer = OuterPipelines(outer.file, steps, places)
         made.seen_keys, made.dependencies = self.seen_keys, self.dependencies
         made._is_only_block = False
-        made._settled, made.reviews, made.labels = self._settled, self.reviews, self.labels
+        made._settled_files = self._settled_files
+        made.reviews, made.labels = self.reviews, self.labels
         made.embed_labels = self.embed_labels
         return made
 
@@ -264,7 +265,7 @@ class Judge:
         scope_id = self.scope_id(block.id, outer)
         listed, left = split_by_where(block, scope, block_list(block, scope))
         keys = item_keys(block, scope, listed)
-        named = None if outer else self._asked(block, scope, keys, listed)
+        named = None if outer else self._requested_keys(block, scope, keys, listed)
         base = canonical_json(await self._block_parts(block, scope))
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
         await self.dependencies.look(
@@ -273,8 +274,8 @@ class Judge:
         job: frozenset[str] = frozenset()
         if not outer:
             job = await self.job_runs()
-            if self._settled is not None:
-                await self._settled.read()
+            if self._settled_files is not None:
+                await self._settled_files.read()
         await self.reviews.load()
         past = _PastItems(self.ledger, scope_id, block)
         there = map(entries.__getitem__, entries.keys() & keys)
@@ -313,11 +314,11 @@ class Judge:
         items = await self.ledger.ask(
             self._with_renames, work.scope, work.items, missing.deleted, past
         )
-        missing = self._asked_about(missing, items, entries)
+        missing = self._keep_undecided(missing, items, entries)
         absences = await self.ledger.ask(self._absences, work.scope, items, missing.deleted, past)
         return replace(work, items=tuple(items), missing=missing, absences=absences)
 
-    def _asked(
+    def _requested_keys(
         self, block: BoundBlock, scope: Scope, keys: Sequence[str], listed: Sequence[Any]
     ) -> frozenset[str] | None:
         """Return the keys of a top-level block's items that the run is asked to do; None: all.
@@ -338,7 +339,7 @@ class Judge:
         """Return the verdict of an item that has work to do, and that is not asked for."""
         sample = self.options.sample
         if sample is None:
-            return NOT_ASKED
+            return NOT_REQUESTED
         return ItemVerdict("unsampled", sample.why_left_out, is_left_out=True)
 
     def _judge_items(
@@ -357,18 +358,18 @@ class Judge:
             entry = block.entries.get(key)
             candidate = _Candidate(block.scope, entry, hash_, parts, past, item, block.labels)
             is_shared = candidate.was_done_in(block.job_runs)
-            is_asked = block.asked is None or key in block.asked
+            is_requested = block.requested is None or key in block.requested
             if is_shared:
                 verdict = ItemVerdict("fresh")
             else:
-                is_taken = overwrites or (self.options.takes_over and is_asked)
+                is_taken = overwrites or (self.options.takes_over and is_requested)
                 verdict = self._verdict(
-                    candidate, None if is_taken else held, is_forced=is_forced and is_asked
+                    candidate, None if is_taken else held, is_forced=is_forced and is_requested
                 )
             if verdict.is_work and self._is_unsettled(item):
                 continue  # the watch passes it on once it has settled
             # A variant's figures are of its sample alone, also where more is known.
-            if not is_asked and (verdict.is_work or self.options.variant_of):
+            if not is_requested and (verdict.is_work or self.options.variant_of):
                 verdict = self._left_out()
             items.append(
                 ItemWork(len(items), key, item, verdict, hash_, parts, entry, place, is_shared)
@@ -376,9 +377,9 @@ class Judge:
         return items, held
 
     def _is_unsettled(self, item: Any) -> bool:
-        return self._settled is not None and self._settled.is_left(item)
+        return self._settled_files is not None and self._settled_files.is_left(item)
 
-    def _asked_about(
+    def _keep_undecided(
         self, missing: MissingSources, items: Iterable[ItemWork], entries: Iterable[Entry]
     ) -> MissingSources:
         """Keep deletions undecided, but for renames, where a person is asked first."""

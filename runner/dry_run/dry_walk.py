@@ -489,7 +489,7 @@ class _BodyWalk:
                 step, self.scope, place, self.unknown, is_after_changes=self._has_changed
             )
         # At the top of a pipeline a step that asks models is an item of its own, and may be fresh.
-        run = await self._settled(step)
+        run = await self._judged(step)
         is_partly_unknown = bool(_steps_read(step.references) & self.unknown)
         if not run.todo() and not is_partly_unknown:
             if run.wait is not None:
@@ -511,7 +511,7 @@ class _BodyWalk:
         try:
             if is_block_skipped(block, self.scope):
                 return WalkResult(outputs=None)
-            run = await self._settled(block)
+            run = await self._judged(block)
         except (ExpressionError, PipelineError) as error:
             raise ItemEnds from error
         walked = await self._dry.block(run, self._place, frozenset(self.unknown))
@@ -519,9 +519,9 @@ class _BodyWalk:
             walked = replace(walked, calls=walked.calls.perhaps(), is_unknown=True)
         return walked
 
-    async def _settled(self, node: BoundNode) -> BlockState:
+    async def _judged(self, node: BoundNode) -> BlockState:
         blocks, outer = BlockRunner(self._place.context), self._place.record.outer
-        return await blocks.settle(node, self.scope, keeps_results=True, outer=outer)
+        return await blocks.judge(node, self.scope, keeps_results=True, outer=outer)
 
 
 def pipeline_outputs(step: BoundStep, bound: BoundPlan, inner: Scope, scope: Scope) -> Any:

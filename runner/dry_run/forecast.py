@@ -35,7 +35,7 @@ from paddock.runner.core.dependencies import held_text
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_run import ItemRun
 from paddock.runner.core.items import sub_pipeline_context
-from paddock.runner.core.model_pools import models_asked
+from paddock.runner.core.model_pools import used_models
 from paddock.runner.core.outdated_outputs import NodeOutputs, find_outdated, kept_texts
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
@@ -108,7 +108,7 @@ async def forecast_run(
         LedgerError, EngineError: the ledger or a model cannot be used.
     """
     settings, has_pool, speeds = prepared.settings, environment.pool is not None, None
-    if not has_pool and models_asked(prepared.bound):  # measured speeds are of our own pool
+    if not has_pool and used_models(prepared.bound):  # measured speeds are of our own pool
         from .speed_estimates import SpeedBook
 
         speeds = SpeedBook(settings.pool)
@@ -274,7 +274,7 @@ class _Forecast:
             self._ends[block.id] = NodeOutputs(block, is_skipped=True)
             self._known(block, None)
             return
-        run = await self._blocks.settle(block, self._scope, keeps_results=True)
+        run = await self._blocks.judge(block, self._scope, keeps_results=True)
         self._items += _plan_items(run.work)
         self._note_end_of(run)
         offered = repeatable_output(run, self._context.ledger)
@@ -364,7 +364,7 @@ class _Forecast:
                 self._ends[step.id] = NodeOutputs(step, is_skipped=True)
                 self._known(step, None)
                 return
-            run = await self._blocks.settle(step, self._scope, keeps_results=True)
+            run = await self._blocks.judge(step, self._scope, keeps_results=True)
             self._note_end_of(run)
             (item,) = run.work.items
             state, why, entry = item.verdict.state, item.verdict.why, item.entry

@@ -24,7 +24,7 @@ from paddock.engine.system import http
 from paddock.engine.system.tasks import running
 from paddock.runner.bind.bound import BoundPlan, progress_line_names
 from paddock.runner.core import run
-from paddock.runner.core.model_pools import models_asked, open_home_pool
+from paddock.runner.core.model_pools import open_home_pool, used_models
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import NOT_BEGUN, RunSession, open_session, report_not_begun
 from paddock.runner.daemon.daemon_session import MirrorReply, daemon_session, is_daemon_running
@@ -165,7 +165,7 @@ async def shared_home_pool(settings: Settings, name: str) -> AsyncIterator[Pool]
 
 def _needs_service(mode: RunMode, bound: BoundPlan, settings: Settings) -> bool:
     return mode.prefect == "service" or (
-        not settings.pool_urls and any(not spec.pool for spec in models_asked(bound))
+        not settings.pool_urls and any(not spec.pool for spec in used_models(bound))
     )
 
 
@@ -411,8 +411,8 @@ class _MirrorFeed:
     def _has_work(self) -> bool:
         """Return whether a service is worth its start; answers from the ledger alone need none."""
         session = self._tracked_run.session
-        if models_asked(session.bound):
-            return session.stats.has_asked
+        if used_models(session.bound):
+            return session.stats.has_model_calls
         return any(chunk.label for chunk in self._chunks)
 
     async def _update(self, end: dict[str, Any] | None = None) -> None:

@@ -20,7 +20,7 @@ from paddock.engine.request import ModelFacts, ModelSpec
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, prepare, run, run_async
 from paddock.runner.bind.pipeline_models import ModelFaults
-from paddock.runner.core.model_pools import models_asked
+from paddock.runner.core.model_pools import used_models
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
@@ -336,7 +336,7 @@ def test_an_agents_embedding_model_is_among_what_a_run_opens(
     own = replace(settings(tmp_path), allow=frozenset(["network"]))
     environment = RunEnvironment(settings=own)
     prepared = prepare(tmp_path / "p.yaml", {}, RunOptions(), environment)
-    assert [spec.ref for spec in models_asked(prepared.bound)] == wanted
+    assert [spec.ref for spec in used_models(prepared.bound)] == wanted
 
 
 def test_a_judge_that_a_test_does_not_name_is_asked_where_it_is_served(
