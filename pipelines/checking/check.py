@@ -35,9 +35,9 @@ class Undecided(str):
     __slots__ = ()
 
 
-def is_refused(told: object) -> bool:
+def is_refused(result: object) -> bool:
     """Return whether a check function says what is wrong."""
-    return told is False or (isinstance(told, str) and not isinstance(told, Undecided))
+    return result is False or (isinstance(result, str) and not isinstance(result, Undecided))
 
 
 _GLOBALS = frozenset(("range", "dict", "namespace"))
@@ -68,8 +68,8 @@ class CheckResult:
     undecided: list[str] = field(default_factory=list)
 
     def add(self, other: CheckResult) -> None:
-        for own, more in ((self.failures, other.failures), (self.undecided, other.undecided)):
-            own += (one for one in dict.fromkeys(more) if one not in own)
+        for own, added in ((self.failures, other.failures), (self.undecided, other.undecided)):
+            own += (sentence for sentence in dict.fromkeys(added) if sentence not in own)
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ class Check:
                 if wrong is not None:
                     yield f"`{call.name}`: {wrong}", f"It takes {_parameters(function)}"
                     continue
-                told = _fault_in_advance(call, function)
-                if told is not None:
-                    yield f"`{call.name}`: {told}", ""
+                fault = _fault_in_advance(call, function)
+                if fault is not None:
+                    yield f"`{call.name}`: {fault}", ""
 
     def failures(
         self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
@@ -130,8 +130,8 @@ class Check:
         if found.sentences:
             sentences = [f"{self._subject()}{sentence}" for sentence in found.sentences]
             return CheckResult(sentences, undecided)
-        told = {**found.values, **dict(self._read(scope))}
-        values = "; ".join(f"{name} is {value}" for name, value in told.items())
+        known_values = {**found.values, **dict(self._read(scope))}
+        values = "; ".join(f"{name} is {value}" for name, value in known_values.items())
         sentence = f"This must be true: {self.source}" + (f" ({values})." if values else ".")
         return CheckResult([sentence], undecided)
 
@@ -165,24 +165,24 @@ class _CheckFindings:
         self, name: str, function: CheckFunction, scope: Mapping[str, Any]
     ) -> Callable[..., object]:
         """Return a function that returns true, false or a value, and keeps sentences."""
-        more = {one: scope[one] for one in _from_scope(function) if one in scope}
-        return partial(self._called, name, partial(function, **more))
+        given = {key: scope[key] for key in _from_scope(function) if key in scope}
+        return partial(self._called, name, partial(function, **given))
 
     def _called(self, name: str, function: CheckFunction, *args: Any, **named: Any) -> object:
         for value in (*args, *named.values()):
             if isinstance(value, Undefined):
                 str(value)  # raises, with its name
-        told = function(*args, **named)
-        if isinstance(told, Undecided):
-            self.undecided[told] = None
+        result = function(*args, **named)
+        if isinstance(result, Undecided):
+            self.undecided[result] = None
             return True
-        if isinstance(told, str):
-            self.sentences[told] = None
+        if isinstance(result, str):
+            self.sentences[result] = None
             return False
-        if told is None or isinstance(told, bool):
-            return told is not False
-        self.values[name] = str(told)[:_SHOWN_CHARS]
-        return told
+        if result is None or isinstance(result, bool):
+            return result is not False
+        self.values[name] = str(result)[:_SHOWN_CHARS]
+        return result
 
 
 def _calls(expression: Expression) -> Iterator[CheckCall]:
@@ -192,7 +192,7 @@ def _calls(expression: Expression) -> Iterator[CheckCall]:
         yield CheckCall(
             name=node.node.name,
             positional=tuple(map(_literal, node.args)),
-            named={one.key: _literal(one.value) for one in node.kwargs},
+            named={keyword.key: _literal(keyword.value) for keyword in node.kwargs},
             is_open=node.dyn_args is not None or node.dyn_kwargs is not None,
             first=chain_of(node.args[0]) if node.args else None,
         )
@@ -224,10 +224,10 @@ def _fault_in_advance(call: CheckCall, function: CheckFunction) -> str | None:
     if foresees is None:
         return None
     try:
-        told = foresees(*call.positional, **call.named)
+        fault = foresees(*call.positional, **call.named)
     except Exception as error:  # a plug-in may raise anything
         return f"{type(error).__name__}: {error}"
-    return None if told is None else str(told)
+    return None if fault is None else str(fault)
 
 
 def _from_scope(function: CheckFunction) -> tuple[str, ...]:
@@ -237,5 +237,5 @@ def _from_scope(function: CheckFunction) -> tuple[str, ...]:
 def _parameters(function: CheckFunction) -> str:
     """Return a function's parameters, such as `value`, `least`, `most`."""
     known = inspect.signature(function).parameters.values()
-    names = [one for one in known if one.name not in _from_scope(function)]
-    return ", ".join(f"`{'*' * (one.kind == one.VAR_POSITIONAL)}{one.name}`" for one in names) + "."
+    names = [p for p in known if p.name not in _from_scope(function)]
+    return ", ".join(f"`{'*' * (p.kind == p.VAR_POSITIONAL)}{p.name}`" for p in names) + "."

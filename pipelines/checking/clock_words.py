@@ -111,7 +111,7 @@ _NOT_HAN_CLOCK = re.compile("[间間간候代期刻的左右内內给給]")
 def clocks_in(text: str) -> Iterator[tuple[int, int, frozenset[tuple[int, int]]]]:
     """Yield offsets and possible hours and minutes of the times in a lower-case text.
 
-    >>> [sorted(one[2]) for one in clocks_in("half past nine, halb zehn")]
+    >>> [sorted(found[2]) for found in clocks_in("half past nine, halb zehn")]
     [[(9, 30), (21, 30)], [(9, 30), (21, 30)]]
     """
     hours = _hours()
@@ -223,6 +223,6 @@ def _both(minutes: int) -> frozenset[tuple[int, int]]:
 def _patterns() -> list[tuple[re.Pattern[str], int]]:
     found = []
     for pattern, offset in _SPOKEN:
-        for one in alternatives(pattern):
-            found.append((re.compile(rf"(?<!\w){one}(?!\w)"), offset))
+        for alternative in alternatives(pattern):
+            found.append((re.compile(rf"(?<!\w){alternative}(?!\w)"), offset))
     return found

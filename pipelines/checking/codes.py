@@ -74,7 +74,7 @@ def _grouped_code(text: str) -> str:
         if is_unit(name.casefold()):
             return ""
         return digits if len(digits) >= _N_CODE_DIGITS else text
-    is_padded = any(len(one) > 1 and one[0] == "0" for one in pair.groups())
+    is_padded = any(len(group) > 1 and group[0] == "0" for group in pair.groups())
     is_year = len(pair[2]) < len(pair[1]) == 4 and int(pair[1]) < 2200
     is_uneven = len(pair[2]) >= _N_LONG_DIGITS > len(pair[1]) + 1
     if not is_padded and not is_uneven and (int(pair[1]) <= int(pair[2]) or is_year):
@@ -106,7 +106,7 @@ _SENTENCE_START = re.compile(r"(?:\A|[.!?:;\n•-])\s*\Z")
 def is_after_noun(text: str, at: int) -> bool:
     """Return whether the noun before a number is one that numbers: bus 2, version 2."""
     begin = max(0, at - 24)
-    return any(one.search(text, begin, at) for one in (VERSION_BEFORE, _NUMBERING_BEFORE))
+    return any(pattern.search(text, begin, at) for pattern in (VERSION_BEFORE, _NUMBERING_BEFORE))
 
 
 def is_numbered(text: str, at: int, *, is_multiple: bool = False) -> bool:
@@ -207,7 +207,7 @@ def is_in_code(text: str, start: int, end: int) -> bool:
 
 def roman_value(text: str) -> int:
     digits = [{"I": 1, "V": 5, "X": 10}[sign] for sign in text]
-    return sum(-one if one < max(digits[at:]) else one for at, one in enumerate(digits))
+    return sum(-digit if digit < max(digits[at:]) else digit for at, digit in enumerate(digits))
 
 
 _SCORE = re.compile(r"([0-9]{1,2}):([0-9])")

@@ -69,7 +69,7 @@ def sides_at(text: str, start: int, end: int, *, is_moment: bool = False) -> fro
         before = before.partition(" ")[2] or before
     earlier = _sides_in(before, is_moment=is_moment)
     later = _sides_in(after, is_moment=is_moment)
-    later = [one for one in later if not _AGAINST_NUMBER.match(after, one[0])]
+    later = [place for place in later if not _AGAINST_NUMBER.match(after, place[0])]
     label = before.rstrip(" :)\uff09")
     near = {side for _, at, side in earlier if not BREAK.search(label, at)}
     near |= {side for at, stop, side in later if _is_next(after, at, stop)}
@@ -107,12 +107,12 @@ def _sides_in(text: str, *, is_moment: bool) -> Sequence[_Found]:
     ]
     if _any_phrase().search(lower):
         for side, phrases in _side_phrases():
-            found += ((*one.span(), side) for one in phrases.finditer(lower))
+            found += ((*match.span(), side) for match in phrases.finditer(lower))
     return sorted(
-        one
-        for one in found
-        if one[2][0] < n_pairs
-        and not NEGATION_BEFORE.search(lower, max(0, one[0] - _NOT_CHARS), one[0])
+        place
+        for place in found
+        if place[2][0] < n_pairs
+        and not NEGATION_BEFORE.search(lower, max(0, place[0] - _NOT_CHARS), place[0])
     )
 
 
@@ -134,7 +134,7 @@ def _side_phrases() -> Sequence[tuple[Side, re.Pattern[str]]]:
 
 @lru_cache(maxsize=1)
 def _any_phrase() -> re.Pattern[str]:
-    return re.compile("|".join(one.pattern for _, one in _side_phrases()))
+    return re.compile("|".join(pattern.pattern for _, pattern in _side_phrases()))
 
 
 def _pairs() -> Sequence[Sequence[str]]:
@@ -164,48 +164,48 @@ _Ends: TypeAlias = tuple[Literal["first", "last", "any"], tuple[TextValue, ...]]
 _LEVELS = "|auf|naar|para|na|на|su"
 """Between the levels of what rose or fell."""
 _AFTER, _AFTER_AND = (
-    re.compile(RANGE_TO.format(_LEVELS + one), re.IGNORECASE) for one in ("", RANGE_AND)
+    re.compile(RANGE_TO.format(_LEVELS + ending), re.IGNORECASE) for ending in ("", RANGE_AND)
 )
 _BEFORE, _BEFORE_AND = (
-    re.compile(rf"{one.pattern.replace(DIGIT_NEXT, '')}\Z", re.IGNORECASE)
-    for one in (_AFTER, _AFTER_AND)
+    re.compile(rf"{pattern.pattern.replace(DIGIT_NEXT, '')}\Z", re.IGNORECASE)
+    for pattern in (_AFTER, _AFTER_AND)
 )
 _REACH_CHARS = 40
 
 
-def is_in_other_range(answer: str, said: TextValue, source: str, found: TextValue) -> bool:
+def is_in_other_range(answer: str, claimed: TextValue, source: str, found: TextValue) -> bool:
     """Return whether a value of an answer and the same one in a source are in different ranges."""
-    ends = _ends_at(answer, said)
+    ends = _ends_at(answer, claimed)
     others = _ends_at(source, found) if ends is not None else None
     if ends is None or others is None:
         return False
-    if any(one.number is not None and one.number.direction.change for one in (said, found)):
+    if any(v.number is not None and v.number.direction.change for v in (claimed, found)):
         return _are_turned(ends, others)
     return not _are_equal(ends, others)
 
 
-def _ends_at(text: str, said: TextValue) -> _Ends | None:
-    if said.is_range:
-        return "any", tuple(one for one in values_in(said.text) if one.days != said.days)
-    first, last = _range_around(text, said)
+def _ends_at(text: str, value: TextValue) -> _Ends | None:
+    if value.is_range:
+        return "any", tuple(end for end in values_in(value.text) if end.days != value.days)
+    first, last = _range_around(text, value)
     if bool(first) == bool(last):  # none, or several in a row
         return None
     side: Literal["first", "last"] = "first" if last else "last"
-    return side, tuple(_with_year(end, said, is_first=not last) for end in first or last)
+    return side, tuple(_with_year(end, value, is_first=not last) for end in first or last)
 
 
 def _range_around(
-    text: str, said: TextValue
+    text: str, value: TextValue
 ) -> tuple[tuple[TextValue, ...], tuple[TextValue, ...]]:
     """Return the first value of the range that a value ends, and the last one if it begins one."""
-    begin = max(0, said.start - _REACH_CHARS)
-    before = text[begin : said.start]
+    begin = max(0, value.start - _REACH_CHARS)
+    before = text[begin : value.start]
     between = BETWEEN.search(before)
     is_between = between is not None and not between["first"].strip()
-    after = (_AFTER_AND if is_between else _AFTER).match(text, said.end)
+    after = (_AFTER_AND if is_between else _AFTER).match(text, value.end)
     found = (_BEFORE_AND if between else _BEFORE).search(before)
     last = _value_at(text[after.end() : after.end() + _REACH_CHARS], start=0) if after else ()
-    return _value_at(text[begin : said.end], end=found.start()) if found else (), last
+    return _value_at(text[begin : value.end], end=found.start()) if found else (), last
 
 
 def _with_year(end: TextValue, other: TextValue, *, is_first: bool) -> TextValue:
@@ -227,7 +227,7 @@ def _with_year(end: TextValue, other: TextValue, *, is_first: bool) -> TextValue
 @lru_cache(maxsize=4096)
 def _value_at(text: str, *, start: int = -1, end: int = -1) -> tuple[TextValue, ...]:
     """Return the value that begins or ends at an offset of a text, if any."""
-    return tuple(one for one in values_in(text) if one.start == start or one.end == end)[:1]
+    return tuple(value for value in values_in(text) if value.start == start or value.end == end)[:1]
 
 
 def _are_turned(ends: _Ends, others: _Ends) -> bool:
@@ -246,8 +246,8 @@ def _are_equal(ends: _Ends, others: _Ends) -> bool:
 
 def _holds_any(known: Sequence[TextValue], values: Sequence[TextValue]) -> bool:
     index = ValueIndex()
-    for one in known:
-        index.add(one)
+    for value in known:
+        index.add(value)
     return any(map(index.holds, values))
 
 
@@ -294,24 +294,24 @@ _WORD_BEFORE = re.compile(r"([^\W\d_]+)[^\S\n]\Z")
 _WORD_AFTER = re.compile(r"[^\W_]{0,4}[.]?[^\S\n]([^\W\d_]+)")
 
 
-def are_kinds_opposed(answer: str, said: TextValue, source: str, found: TextValue) -> bool:
+def are_kinds_opposed(answer: str, claimed: TextValue, source: str, found: TextValue) -> bool:
     """Return whether one of two equal numbers is a rank or a name and the other one a count."""
-    kind, other = kind_at(answer, said), kind_at(source, found)
+    kind, other = kind_at(answer, claimed), kind_at(source, found)
     kinds = {kind, other}
-    if kind == "count" and _is_share(found) and not _is_share(said):
+    if kind == "count" and _is_share(found) and not _is_share(claimed):
         return True
-    if kinds == {"count", "name"} or _is_of_other_column(answer, said, source, found):
+    if kinds == {"count", "name"} or _is_of_other_column(answer, claimed, source, found):
         return True
-    if kind == "count" and _is_of_other_noun(answer, said, source, found):
+    if kind == "count" and _is_of_other_noun(answer, claimed, source, found):
         return True
     return kinds == {"count", "rank"} and not (
-        _is_named_as(answer, said, source, found) or _is_named_as(source, found, answer, said)
+        _is_named_as(answer, claimed, source, found) or _is_named_as(source, found, answer, claimed)
     )
 
 
-def _is_of_other_column(answer: str, said: TextValue, source: str, found: TextValue) -> bool:
+def _is_of_other_column(answer: str, claimed: TextValue, source: str, found: TextValue) -> bool:
     """Return whether what is counted is the heading of another column than the number's."""
-    noun = _WORD_AFTER.match(answer, said.bare[1])
+    noun = _WORD_AFTER.match(answer, claimed.bare[1])
     heading = heading_of(source, found.bare[0]) if noun is not None else None
     if noun is None or heading is None:
         return False
@@ -319,20 +319,20 @@ def _is_of_other_column(answer: str, said: TextValue, source: str, found: TextVa
     own, others = heading
     is_long = len(stem) == _SHARED_CHARS  # "a month" is no "Area"
     return stem not in own.casefold() and any(
-        one.casefold().startswith(stem) if is_long else one.casefold() == stem for one in others
+        name.casefold().startswith(stem) if is_long else name.casefold() == stem for name in others
     )
 
 
-def is_opposite_result(answer: str, said: TextValue, source: str, found: TextValue) -> bool:
+def is_opposite_result(answer: str, claimed: TextValue, source: str, found: TextValue) -> bool:
     """Return whether the same side wins by a score in one text, and loses by it in the other."""
-    one, other = _result_before(answer, said.start), _result_before(source, found.start)
-    return one is not None and other == (one[0], -one[1])
+    own, other = _result_before(answer, claimed.start), _result_before(source, found.start)
+    return own is not None and other == (own[0], -own[1])
 
 
 def _result_before(text: str, at: int) -> tuple[str, int] | None:
     """Return the word before the verb that is said of a score, and whether that is won or lost."""
-    begin = max(0, at - _SIDE_BEFORE_CHARS, 1 + max(text.rfind(one, 0, at) for one in ".;\n"))
-    words = [one[0].lower() for one in _JOINED_WORD.finditer(text, begin, at)]
+    begin = max(0, at - _SIDE_BEFORE_CHARS, 1 + max(text.rfind(mark, 0, at) for mark in ".;\n"))
+    words = [word[0].lower() for word in _JOINED_WORD.finditer(text, begin, at)]
     for subject, verb in reversed([*pairwise(words)]):
         for pair, side in _sides_of(verb):
             if _pairs()[pair][0].startswith("won "):
@@ -345,23 +345,23 @@ _TOKEN_BEFORE, _PLAIN_NUMBER = re.compile(r"([^\s(]+)\Z"), re.compile(r"\d[\d.,]
 _CLAUSE_AFTER = re.compile(r"[^.;:!?\n]{0,40}")
 
 
-def _is_of_other_noun(answer: str, said: TextValue, source: str, found: TextValue) -> bool:
+def _is_of_other_noun(answer: str, claimed: TextValue, source: str, found: TextValue) -> bool:
     """Return whether a source counts other things by a number, and what is said by other numbers.
 
     Five instalments are not in `the first five days; a deposit of two instalments`.
     """
-    noun = _COUNTED.match(answer, said.bare[1])
-    number = said.number
-    if noun is None or number is None or not _NOUN_AFTER.match(answer, said.bare[1]):
+    noun = _COUNTED.match(answer, claimed.bare[1])
+    number = claimed.number
+    if noun is None or number is None or not _NOUN_AFTER.match(answer, claimed.bare[1]):
         return False
     stem = noun[1].lower()[: max(_SHARED_CHARS, len(noun[1]) - 2)]
     after = _CLAUSE_AFTER.match(source, found.bare[1])
     if not _NOUN_AFTER.match(source, found.bare[1]) or (after and stem in after[0].lower()):
         return False
-    if any(one.unit != NO_UNIT for one in number.readings):
+    if any(reading.unit != NO_UNIT for reading in number.readings):
         return False
     known = _numbers_before(source, stem)
-    return bool(known) and known.isdisjoint((one.value, False) for one in number.readings)
+    return bool(known) and known.isdisjoint((reading.value, False) for reading in number.readings)
 
 
 @lru_cache(maxsize=64)
@@ -380,36 +380,38 @@ def _numbers_before(text: str, stem: str) -> frozenset[tuple[float, bool]]:
     return frozenset(found)
 
 
-def _is_share(said: TextValue) -> bool:
+def _is_share(value: TextValue) -> bool:
     """Return whether a number is per cent or a part: 70 % are no 70 members."""
-    number = said.number
-    dimensions = {one.unit.dimension for one in number.readings} if number is not None else set()
+    number = value.number
+    dimensions = (
+        {reading.unit.dimension for reading in number.readings} if number is not None else set()
+    )
     return "percent" in dimensions and "times" not in dimensions
 
 
-def _is_named_as(text: str, said: TextValue, other: str, ranked: TextValue) -> bool:
+def _is_named_as(text: str, named: TextValue, other: str, ranked: TextValue) -> bool:
     """Return whether the noun before a number is the one behind a rank: Etage 3, 3. Etage."""
-    before = _WORD_BEFORE.search(text, max(0, said.start - 24), said.start)
+    before = _WORD_BEFORE.search(text, max(0, named.start - 24), named.start)
     after = _WORD_AFTER.match(other, ranked.bare[1])
     if before is None or after is None:
         return False
     return before[1][:_SHARED_CHARS].casefold() == after[1][:_SHARED_CHARS].casefold()
 
 
-def kind_at(text: str, said: TextValue) -> Kind:
+def kind_at(text: str, value: TextValue) -> Kind:
     """Return what a number is: 23rd, room 23, 23 meetings; "": unknown.
 
     >>> text = "Room 4, the 3rd, has nine chairs"
-    >>> [kind_at(text, one) for one in values_in(text)]
+    >>> [kind_at(text, value) for value in values_in(text)]
     ['name', 'rank', 'count']
     """
-    number = said.number
-    if number is None or said.days or number.code:
+    number = value.number
+    if number is None or value.days or number.code:
         return ""
-    start, end = said.bare
+    start, end = value.bare
     if number.is_ordinal or _DEGREE_RANK.match(text, end):
         return "rank"
-    if any(1000 <= one.value < 2200 for one in number.readings):
+    if any(1000 <= reading.value < 2200 for reading in number.readings):
         return ""
     if _is_rank(text, start, end):
         return "rank"
@@ -420,7 +422,7 @@ def kind_at(text: str, said: TextValue) -> Kind:
 
 def _is_count(text: str, number: Number, start: int, end: int) -> bool:
     is_word = not any(map(str.isdecimal, number.text))
-    if is_word or all(one.unit != NO_UNIT for one in number.readings):
+    if is_word or all(reading.unit != NO_UNIT for reading in number.readings):
         return True
     return not _LONG.fullmatch(text, start, end) and _NOUN_AFTER.match(text, end) is not None
 

@@ -234,8 +234,8 @@ def _needs_evidence(value: Any, schema: _SchemaParts) -> bool:
 def _is_among(path: Path, only: tuple[str, ...]) -> bool:
     names = [name for name in path if isinstance(name, str)]
     paths = {".".join(names[: at + 1]) for at in range(len(names))}
-    asked = (".".join(part for part in one.split(".") if not part.isdecimal()) for one in only)
-    return not only or any(one in paths or one in names for one in asked)
+    fields = (".".join(part for part in name.split(".") if not part.isdecimal()) for name in only)
+    return not only or any(name in paths or name in names for name in fields)
 
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -258,7 +258,7 @@ class _Found:
 
     @cached_property
     def starts(self) -> list[int]:
-        return [one.start for one in self.quotes]
+        return [quote.start for quote in self.quotes]
 
 
 @dataclass(slots=True)
@@ -284,16 +284,16 @@ class _Sources:
 
     @cached_property
     def index(self) -> TextIndex:
-        return TextIndex(_BETWEEN_SOURCES.join(one.text for one in self.sources))
+        return TextIndex(_BETWEEN_SOURCES.join(source.text for source in self.sources))
 
     @cached_property
     def _index_of_values(self) -> ValueIndex:
-        said = (said for one in self.values for said in _said_by(one))
-        return index_of(self.index.text, said, _MOST_READ_PARTS)
+        values = (value for data in self.values for value in _said_by(data))
+        return index_of(self.index.text, values, _MOST_READ_PARTS)
 
     @cached_property
     def _starts(self) -> list[int]:
-        sizes = (len(one.text) + len(_BETWEEN_SOURCES) for one in self.sources[:-1])
+        sizes = (len(source.text) + len(_BETWEEN_SOURCES) for source in self.sources[:-1])
         return list(accumulate(sizes, initial=0))
 
     @cached_property
@@ -319,8 +319,8 @@ class _Sources:
             cells = [[found.span() for found in pattern.finditer(text)] for text in texts]
             if len(cells[0]) == len(cells[1]) > 1:
                 numbers = [
-                    bisect_right([start for start, _ in row], one) - 1
-                    for row, one in zip(cells, (at, place), strict=True)
+                    bisect_right([start for start, _ in row], offset) - 1
+                    for row, offset in zip(cells, (at, place), strict=True)
                 ]
                 return numbers[0] == numbers[1]
         is_table = len(_SPACED_CELL.findall(texts[0])) > 1 < len(_SPACED_CELL.findall(texts[1]))
@@ -352,29 +352,29 @@ class _Sources:
         if isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
             return self._find_text(str(value))
         found: list[Quote] = []
-        for said in _said_by(value):
-            is_percent = any(one.unit == PERCENT for one in _readings_of(said))
-            found = found or self._find_value(said, has_unit=is_percent)
-        return [self._exactly(one, _written(value)) for one in found]
+        for sought in _said_by(value):
+            is_percent = any(reading.unit == PERCENT for reading in _readings_of(sought))
+            found = found or self._find_value(sought, has_unit=is_percent)
+        return [self._exactly(quote, _written(value)) for quote in found]
 
     def _exactly(self, quote: Quote, written: Collection[str]) -> Quote:
         """Return a quote as `exact` if the value is written so, or in it as the year of a date."""
         text = self.index.text[quote.start : quote.end]
         if text in written:
             return replace(quote, match="exact")
-        for one in written:
-            at = re.search(rf"(?<!\d){re.escape(one)}(?!\d)", text) if len(one) == 4 else None
+        for form in written:
+            at = re.search(rf"(?<!\d){re.escape(form)}(?!\d)", text) if len(form) == 4 else None
             if at is not None and re.search(r"\d\D+\d|[^\W\d_]", text):
                 start = quote.start + at.start()
-                return Quote(start, start + len(one), "exact")
+                return Quote(start, start + len(form), "exact")
         return quote
 
     def _find_text(self, text: str) -> list[Quote]:
         quotes = self.index.find(text)
         has_digits = any(map(str.isdecimal, text))
         if has_digits:
-            return [one for one in self._find_digits(text, quotes) if not self._goes_on(text, one)]
-        exact = [one for one in quotes if one.match == "exact"]
+            return [q for q in self._find_digits(text, quotes) if not self._goes_on(text, q)]
+        exact = [quote for quote in quotes if quote.match == "exact"]
         return exact or quotes or self._find_digits(text, quotes)
 
     def _goes_on(self, text: str, quote: Quote) -> bool:
@@ -391,49 +391,49 @@ class _Sources:
         return after is not None and (not after["group"] or is_grouped)
 
     def _find_digits(self, text: str, quotes: list[Quote]) -> list[Quote]:
-        exact = [one for one in quotes if one.match == "exact"]
-        said = _said_by(text)
-        if len(said) == 1 and said[0].text == text.strip().rstrip("."):
-            quotes = [*exact, *self._find_whole_value(text, said[0])]
+        exact = [quote for quote in quotes if quote.match == "exact"]
+        values = _said_by(text)
+        if len(values) == 1 and values[0].text == text.strip().rstrip("."):
+            quotes = [*exact, *self._find_whole_value(text, values[0])]
         elif exact:
             return exact
-        return quotes or next(filter(None, self._less_sure(text, said)), [])
+        return quotes or next(filter(None, self._less_sure(text, values)), [])
 
-    def _find_whole_value(self, text: str, said: TextValue) -> list[Quote]:
-        found, whole = self._find_value(said), self.index.text
+    def _find_whole_value(self, text: str, sought: TextValue) -> list[Quote]:
+        found, whole = self._find_value(sought), self.index.text
         if not text.strip()[0].isalpha():
             return found
-        return [one for one in found if is_whole(whole, one.start, one.end)]  # no 4414 in 4414F
+        return [q for q in found if is_whole(whole, q.start, q.end)]  # no 4414 in 4414F
 
-    def _less_sure(self, text: str, said: Sequence[TextValue]) -> Iterator[list[Quote]]:
+    def _less_sure(self, text: str, values: Sequence[TextValue]) -> Iterator[list[Quote]]:
         """Yield the places where it may be in other ways, the surest first."""
-        yield self._find_moment(text, said)
-        yield [] if said else self._find_currency(text)
+        yield self._find_moment(text, values)
+        yield [] if values else self._find_currency(text)
         yield self.index.find_code(text)
-        yield self._find_phrase(text, said)
+        yield self._find_phrase(text, values)
         yield self._find_in_cells(text)
         yield self.index.find_similar(text)
 
-    def _find_phrase(self, text: str, said: Sequence[TextValue]) -> list[Quote]:
+    def _find_phrase(self, text: str, values: Sequence[TextValue]) -> list[Quote]:
         """Return where the same words are around one value in another notation."""
-        if len(said) != 1 or said[0].text == text.strip():
+        if len(values) != 1 or values[0].text == text.strip():
             return []
-        before, after = folded_words(text[: said[0].start]), folded_words(text[said[0].end :])
-        bound = _BOUND.search(text[: said[0].start])
+        before, after = folded_words(text[: values[0].start]), folded_words(text[values[0].end :])
+        bound = _BOUND.search(text[: values[0].start])
         quotes = []
         whole, reach = self.index.text, 2 * len(text) + _LINE_CHARS
-        for one in self._find_value(said[0])[:_MOST_COMPARED_QUOTES]:
-            if bound and bound[0].strip() != whole[: one.start].rstrip()[-1:]:
+        for quote in self._find_value(values[0])[:_MOST_COMPARED_QUOTES]:
+            if bound and bound[0].strip() != whole[: quote.start].rstrip()[-1:]:
                 continue
-            first = [*_WORDS.finditer(whole, max(0, one.start - reach), one.start)]
+            first = [*_WORDS.finditer(whole, max(0, quote.start - reach), quote.start)]
             first = first[len(first) - len(before) :]
-            last = [*islice(_WORDS.finditer(whole, one.end, one.end + reach), len(after))]
+            last = [*islice(_WORDS.finditer(whole, quote.end, quote.end + reach), len(after))]
             if [part[0].casefold() for part in first] + [part[0].casefold() for part in last] == [
                 *before,
                 *after,
             ]:
-                start = first[0].start() if first else one.start
-                end = last[-1].end() if last else one.end
+                start = first[0].start() if first else quote.start
+                end = last[-1].end() if last else quote.end
                 if is_whole(whole, start, end):
                     quotes.append(Quote(start, end, "normalised"))
         return quotes
@@ -449,51 +449,51 @@ class _Sources:
         return [Quote(*span, "normalised") for span in spans if is_whole(whole, *span)]
 
     def _find_currency(self, text: str) -> list[Quote]:
-        found = (one for name in currency_names(text.strip()) for one in self.index.find(name))
-        return [replace(one, match="normalised") for one in found]
+        found = (quote for name in currency_names(text.strip()) for quote in self.index.find(name))
+        return [replace(quote, match="normalised") for quote in found]
 
-    def _find_value(self, said: TextValue, *, has_unit: bool = False) -> list[Quote]:
+    def _find_value(self, sought: TextValue, *, has_unit: bool = False) -> list[Quote]:
         """Return where a number, date or time is; what may be none only if there is no other."""
-        number = said.number
+        number = sought.number
         if number is not None and number.code:  # 2024 is not INV-2024
-            said = replace(said, number=replace(number, readings=frozenset()))
+            sought = replace(sought, number=replace(number, readings=frozenset()))
         elif number is not None:
             has_unit = has_unit or _is_in_percent(number)
-        found = [one for one in self._index_of_values.find(said) if self._is_of(said, one)]
+        found = [v for v in self._index_of_values.find(sought) if self._is_of(sought, v)]
         if has_unit:
             found = [*filter(_has_unit, found)]
-        is_bare = said.bare == (said.start, said.end)
-        spans = (one.bare if is_bare else (one.start, one.end) for one in _surest(found))
+        is_bare = sought.bare == (sought.start, sought.end)
+        spans = (place.bare if is_bare else (place.start, place.end) for place in _surest(found))
         return [Quote(*span, "normalised") for span in spans]
 
-    def _is_of(self, said: TextValue, found: TextValue) -> bool:
-        return not _is_in_code(said, found) and not self._is_of_two_cells(found)
+    def _is_of(self, sought: TextValue, found: TextValue) -> bool:
+        return not _is_in_code(sought, found) and not self._is_of_two_cells(found)
 
-    def _is_of_two_cells(self, said: TextValue) -> bool:
+    def _is_of_two_cells(self, found: TextValue) -> bool:
         """Return whether the comma of a number is between two of at least three cells of a row."""
-        if "," not in said.text or "\n" not in self._cells[said.start : said.end]:
+        if "," not in found.text or "\n" not in self._cells[found.start : found.end]:
             return False
-        return self.index.text.count(",", *self._line_of(said.start)) > 1
+        return self.index.text.count(",", *self._line_of(found.start)) > 1
 
     @cached_property
     def _cells(self) -> str:
         return table_cells(self.index.text)
 
-    def _find_moment(self, text: str, said: Sequence[TextValue]) -> list[Quote]:
+    def _find_moment(self, text: str, values: Sequence[TextValue]) -> list[Quote]:
         """Return where a day and a time next to it are."""
-        if len(said) != 2:
+        if len(values) != 2:
             return []
-        day, clock = sorted(said, key=lambda one: not one.days)
+        day, clock = sorted(values, key=lambda value: not value.days)
         rest = text.replace(day.text, "").replace(clock.text, "")
         if not (day.days and clock.clocks) or not _MOMENT_REST.fullmatch(rest):
             return []
-        clocks = sorted(self._find_value(clock), key=lambda one: one.start)
-        starts = [one.start for one in clocks]
+        clocks = sorted(self._find_value(clock), key=lambda quote: quote.start)
+        starts = [quote.start for quote in clocks]
         quotes = []
-        for one in self._find_value(day):
-            at = bisect_left(starts, one.start)
+        for quote in self._find_value(day):
+            at = bisect_left(starts, quote.start)
             for other in clocks[max(0, at - 1) : at + 1]:
-                start, end = min(one.start, other.start), max(one.end, other.end)
+                start, end = min(quote.start, other.start), max(quote.end, other.end)
                 if end - start <= _MOMENT_CHARS:
                     quotes.append(Quote(start, end, "normalised"))
         return quotes
@@ -536,7 +536,7 @@ def _said_by(value: Any) -> list[TextValue]:
     """Return the values that a value of an answer may be; longer texts are sentences."""
     if isinstance(value, str):
         is_short = len(value) <= _MOST_VALUE_CHARS
-        return [one for one in values_in(value) if one.is_sure] if is_short else []
+        return [found for found in values_in(value) if found.is_sure] if is_short else []
     if isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
         return _said_by(str(value))
     if not math.isfinite(value):
@@ -544,30 +544,30 @@ def _said_by(value: Any) -> list[TextValue]:
     readings = [NumberReading(rounded(abs(value), MOST_DIGITS))]
     if isinstance(value, float) and value:  # 0.19 may be written as 19 %
         readings.append(NumberReading(rounded(abs(value) * 100), PERCENT))
-    return [_number(one, value) for one in readings]
+    return [_number(reading, value) for reading in readings]
 
 
-def _is_in_code(said: TextValue, found: TextValue) -> bool:
+def _is_in_code(sought: TextValue, found: TextValue) -> bool:
     """Return whether a number is a part of a code there: 2041 in A-2041, but 2024 in mid-2024."""
     is_code = found.number is not None and bool(found.number.code)
-    is_sought = said.number is not None and bool(said.number.code or said.number.written)
+    is_sought = sought.number is not None and bool(sought.number.code or sought.number.written)
     return is_code and not is_sought and any(map(str.isupper, found.text))
 
 
 def _is_in_percent(number: Number) -> bool:
-    return all(one.unit.dimension.startswith("percent") for one in number.readings)
+    return all(reading.unit.dimension.startswith("percent") for reading in number.readings)
 
 
 def _surest(found: list[TextValue]) -> list[TextValue]:
-    return [one for one in found if one.is_sure] or found
+    return [value for value in found if value.is_sure] or found
 
 
-def _has_unit(said: TextValue) -> bool:
-    return any(one.unit != NO_UNIT for one in _readings_of(said))
+def _has_unit(value: TextValue) -> bool:
+    return any(reading.unit != NO_UNIT for reading in _readings_of(value))
 
 
-def _readings_of(said: TextValue) -> Collection[NumberReading]:
-    return () if said.number is None else said.number.readings
+def _readings_of(value: TextValue) -> Collection[NumberReading]:
+    return () if value.number is None else value.number.readings
 
 
 def _number(reading: NumberReading, value: float) -> TextValue:
@@ -584,11 +584,11 @@ def _written(value: float) -> set[str]:
 def _without_overlaps(quotes: Iterator[Quote]) -> list[Quote]:
     """Return quotes in order; of those that overlap, the exact one, else the longest."""
     kept: list[Quote] = []
-    for one in sorted(quotes, key=lambda one: (one.start, one.match != "exact", -one.end)):
-        if not kept or one.start >= kept[-1].end:
-            kept.append(one)
-        elif one.match == "exact" and kept[-1].match != "exact":
-            kept[-1] = one
+    for quote in sorted(quotes, key=lambda q: (q.start, q.match != "exact", -q.end)):
+        if not kept or quote.start >= kept[-1].end:
+            kept.append(quote)
+        elif quote.match == "exact" and kept[-1].match != "exact":
+            kept[-1] = quote
     return kept
 
 
@@ -622,13 +622,13 @@ class _Choice:
         anchors = self._neighbours(leaf.path)
         return min(
             self._compared(leaf.found, labels, anchors),
-            key=lambda one: (
-                self._label_cost(one, labels)
-                + self._kind_cost(one, leaf)
-                + self._anchor_cost(one, anchors)
-                + self._order_cost(one, leaf.path),
-                one.match != "exact",
-                one.start,
+            key=lambda quote: (
+                self._label_cost(quote, labels)
+                + self._kind_cost(quote, leaf)
+                + self._anchor_cost(quote, anchors)
+                + self._order_cost(quote, leaf.path),
+                quote.match != "exact",
+                quote.start,
             ),
         )
 
@@ -636,7 +636,7 @@ class _Choice:
         """Return where the names of a field are, else those of the field around it, in order."""
         for names in labels:
             if names not in self._labels:
-                spans = ((one.start, one.end) for name in names for one in self._named(name))
+                spans = ((quote.start, quote.end) for name in names for quote in self._named(name))
                 self._labels[names] = sorted(spans)
             if self._labels[names]:
                 return self._labels[names]
@@ -647,7 +647,7 @@ class _Choice:
         found = self._sources.index.find(label)
         words = () if found else [word for word in label.split() if len(word) > 3]
         yield from found
-        yield from (one for word in words for one in self._sources.index.find(word))
+        yield from (quote for word in words for quote in self._sources.index.find(word))
 
     def _neighbours(self, path: Path) -> list[Span]:
         """Return chosen places of the same object, else of the nearest one around it."""
@@ -681,14 +681,14 @@ class _Choice:
         """Return the distance to the nearest label, in doublings."""
         at = bisect_left(labels, (quote.start, quote.start))
         costs: list[float] = [math.log2(_LABEL_REACH_CHARS)] if labels else [0.0]
-        for one in labels[max(0, at - 1) : at]:
-            if self._sources.has_only_marks(one[1], quote.start):
+        for span in labels[max(0, at - 1) : at]:
+            if self._sources.has_only_marks(span[1], quote.start):
                 return 0.0
-            costs.append(math.log2(1 + self._apart(one, quote)))
-        for one in labels[at : at + 1]:
-            costs.append(math.log2(1 + _AFTER_VALUE * self._apart(one, quote)))
+            costs.append(math.log2(1 + self._apart(span, quote)))
+        for span in labels[at : at + 1]:
+            costs.append(math.log2(1 + _AFTER_VALUE * self._apart(span, quote)))
         column = labels[max(0, at - _MOST_HEADINGS) : at]
-        if any(self._sources.is_in_column(one, quote) for one in column):
+        if any(self._sources.is_in_column(heading, quote) for heading in column):
             costs.append(_IN_COLUMN)
         return min(costs)
 
@@ -708,7 +708,7 @@ class _Choice:
     def _anchor_cost(self, quote: Quote, anchors: Sequence[Span]) -> float:
         at = bisect_left(anchors, (quote.start, quote.start))
         near = anchors[max(0, at - 1) : at + 1]
-        return math.log2(1 + min((self._apart(one, quote) for one in near), default=0))
+        return math.log2(1 + min((self._apart(span, quote) for span in near), default=0))
 
     def _apart(self, span: Span, quote: Quote) -> int:
         """Return the distance in characters, as if longer on another line or in another source."""

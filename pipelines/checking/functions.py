@@ -106,12 +106,13 @@ def _labelled_texts(value: Any, label: str, units: Sequence[str]) -> Iterator[st
             yield from _labelled_texts(held, label, units)
     else:
         others = () if any(map(units_named, label.split())) else units
-        yield from (one for text in texts_in(value) for one in _with_label(text, label, others))
+        for text in texts_in(value):
+            yield from _with_label(text, label, others)
 
 
 def _units_of(data: Mapping[Any, Any]) -> list[str]:
-    named = (one for key, one in data.items() if _UNIT_KEY.search(str(key)))
-    return [one for one in named if isinstance(one, str) and units_named(one)]
+    named = (unit for key, unit in data.items() if _UNIT_KEY.search(str(key)))
+    return [unit for unit in named if isinstance(unit, str) and units_named(unit)]
 
 
 def _with_label(text: str, label: str, units: Sequence[str]) -> Sequence[str]:
@@ -177,7 +178,7 @@ def contains(value: Any, *texts: Any) -> str | None:
     'It does not contain "harbour"; it must.'
     """
     text = _casefolded(text_of(value))
-    missing = [one for one in map(str, _flat_values(texts)) if _casefolded(one) not in text]
+    missing = [part for part in map(str, _flat_values(texts)) if _casefolded(part) not in text]
     return f"It does not contain {_quoted(missing)}; it must." if missing else None
 
 
@@ -188,7 +189,7 @@ def lacks(value: Any, *texts: Any) -> str | None:
     'It contains "as an ai"; leave that out.'
     """
     text = _casefolded(text_of(value))
-    found = [one for one in map(str, _flat_values(texts)) if _casefolded(one) in text]
+    found = [part for part in map(str, _flat_values(texts)) if _casefolded(part) in text]
     return f"It contains {_quoted(found)}; leave that out." if found else None
 
 
@@ -201,7 +202,7 @@ def one_of(value: Any, *values: Any) -> str | None:
     allowed = _flat_values(values)
     if value in allowed:
         return None
-    names = listed([str(one) for one in allowed], 20)
+    names = listed([str(option) for option in allowed], 20)
     return f'It is "{_short(str(value))}"; it must be one of: {names}.'
 
 
@@ -216,10 +217,10 @@ def unique(values: Any, by: str | None = None) -> str | None:
     seen: set[str] = set()
     twice: dict[str, None] = {}
     for value in values:
-        told = value.get(by) if by is not None and isinstance(value, Mapping) else value
-        name = _casefolded(told) if isinstance(told, str) else repr(told)
+        compared = value.get(by) if by is not None and isinstance(value, Mapping) else value
+        name = _casefolded(compared) if isinstance(compared, str) else repr(compared)
         if name in seen:
-            twice[_short(str(told))] = None
+            twice[_short(str(compared))] = None
         seen.add(name)
     return f"These occur more than once: {listed([*twice])}. Keep one of each." if twice else None
 
@@ -250,7 +251,7 @@ def _casefolded(text: Any) -> str:
 
 
 def _quoted(texts: list[str]) -> str:
-    return listed([f'"{_short(one)}"' for one in texts])
+    return listed([f'"{_short(text)}"' for text in texts])
 
 
 MOST_MATCHED_CHARS = 1_000_000
@@ -347,8 +348,8 @@ def _is_match(pattern: str, text: str) -> bool:
 
 def _pattern_error(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return told[-1] if told else lines[-1]
+    messages = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return messages[-1] if messages else lines[-1]
 
 
 LANGUAGE_NAMES = {
@@ -379,7 +380,7 @@ def language(value: Any, *wanted: str) -> str | None:
     'It is written in English; write it in German.'
     """
     identifier = _language_identifier()
-    codes = [_language_code(one, identifier.labels) for one in wanted]
+    codes = [_language_code(name, identifier.labels) for name in wanted]
     if not codes:
         raise ValueError("`language` needs the language, such as 'de'")
     ranked = identifier.rank(text_of(value)[:_MOST_LANGUAGE_CHARS])
@@ -392,30 +393,30 @@ def language(value: Any, *wanted: str) -> str | None:
     return f"It is written in {LANGUAGE_NAMES.get(likeliest, likeliest)}; write it in {names}."
 
 
-def _language_in_advance(value: Any, *wanted: Any) -> str | None:
+def _language_in_advance(value: Any, *languages: Any) -> str | None:
     """Check a language's name without loading the library's model."""
     names = {*LANGUAGE_NAMES, *(name.casefold() for name in LANGUAGE_NAMES.values())}
-    for one in wanted:
-        word = _language_word(one) if isinstance(one, str) else "en"
+    for language_name in languages:
+        word = _language_word(language_name) if isinstance(language_name, str) else "en"
         if word not in names and not (len(word) in (2, 3) and word.isascii() and word.isalpha()):
-            return f"there is no language '{one}'; write a code such as 'de'"
+            return f"there is no language '{language_name}'; write a code such as 'de'"
     return None
 
 
 language.in_advance = _language_in_advance  # type: ignore[attr-defined]  # a function has attributes, too
 
 
-def _language_word(wanted: str) -> str:
-    return wanted.strip().casefold().replace("_", "-").partition("-")[0]
+def _language_word(name: str) -> str:
+    return name.strip().casefold().replace("_", "-").partition("-")[0]
 
 
-def _language_code(wanted: str, known: Any) -> str:
-    word = _language_word(str(wanted))
+def _language_code(requested: str, known: Any) -> str:
+    word = _language_word(str(requested))
     word = {"nb": "no", "nn": "no"}.get(word, word)
     by_name = {name.casefold(): code for code, name in LANGUAGE_NAMES.items()}
     code = by_name.get(word, word)
     if code not in set(known):
-        raise ValueError(f"there is no language '{wanted}'; write a code such as 'de'")
+        raise ValueError(f"there is no language '{requested}'; write a code such as 'de'")
     return code
 
 
@@ -456,10 +457,10 @@ def grounded(value: Any, source: Any, within: float = 0.0, undecided: str = "acc
         raise ValueError(fault)
     answer, text = without_list_numbers("\n\n".join(texts_in(value))), source_text(source)
     plain = without_item_numbers(text)
-    told = Support(answer, plain, within)
-    missing, doubtful = told.missing, told.doubtful
+    support = Support(answer, plain, within)
+    missing, doubtful = support.missing, support.doubtful
     items = _items_named(answer, missing, text, within) if plain != text else []
-    missing = [one for one in missing if one not in items]
+    missing = [claimed for claimed in missing if claimed not in items]
     if missing:
         return f"This is not in the source: {_named(missing)}. Use only what is in it."
     if not (doubtful or items):
@@ -474,9 +475,9 @@ def _items_named(
     answer: str, missing: Iterable[TextValue], text: str, within: float
 ) -> list[TextValue]:
     """Return the values that name an item of the source: its number supports no others."""
-    items = [one for one in missing if is_item(answer, one)]
-    lacking = missing_or_within(text, items, lambda said, one: True, within) if items else []
-    return [one for one in items if one not in lacking]
+    items = [claimed for claimed in missing if is_item(answer, claimed)]
+    lacking = missing_or_within(text, items, lambda claimed, found: True, within) if items else []
+    return [claimed for claimed in items if claimed not in lacking]
 
 
 def _grounded_in_advance(
@@ -491,8 +492,8 @@ grounded.in_advance = _grounded_in_advance  # type: ignore[attr-defined]  # a fu
 
 
 def _named(values: Iterable[TextValue]) -> str:
-    in_order = sorted(values, key=lambda said: (said.start, said.text))
-    return listed(list(dict.fromkeys(one.text for one in in_order)))
+    in_order = sorted(values, key=lambda value: (value.start, value.text))
+    return listed(list(dict.fromkeys(value.text for value in in_order)))
 
 
 def quotes(value: Any, source: Any) -> str | None:
@@ -506,10 +507,10 @@ def quotes(value: Any, source: Any) -> str | None:
     """
     index = TextIndex(text_of(source))
     texts = texts_in(value, with_numbers=False)
-    missing = [f'"{_short(one)}"' for one in texts if not index.find(one)]
+    missing = [f'"{_short(text)}"' for text in texts if not index.find(text)]
     numbers = "\n\n".join(texts_in(value, with_texts=False))
     lacking = Support(numbers, source_text(source), 0.0).missing if numbers else []
-    missing += dict.fromkeys(said.text for said in lacking)
+    missing += dict.fromkeys(claimed.text for claimed in lacking)
     if not missing:
         return None
     return f"This is not in the source word by word: {listed(missing)}."
@@ -527,11 +528,11 @@ def located(value: Any, *, output: Any = None, evidence: Any = None) -> str | No
     if evidence is None:
         raise ValueError("`located` needs the evidence of the answer: add `reply.evidence`")
     missing = {path_text(path): _held(output, path) for path in missing_keys(evidence)}
-    asked = missing if value is output or value == output else _held_in(value, missing)
-    if not asked:
+    lacking = missing if value is output or value == output else _held_in(value, missing)
+    if not lacking:
         return None
-    told = listed([f"{path} ({_short(str(held))})" for path, held in asked.items()])
-    return f"This is not in the source: {told}. Use only what is in it."
+    places = listed([f"{path} ({_short(str(held))})" for path, held in lacking.items()])
+    return f"This is not in the source: {places}. Use only what is in it."
 
 
 located.from_scope = ("output", "evidence")  # type: ignore[attr-defined]  # a function has attributes, too
@@ -547,7 +548,7 @@ def _held(output: Any, path: Path) -> Any:
 def _held_in(value: Any, missing: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the missing values that are in a part: equal values have equal places."""
     held = {*texts_in(value)}
-    return {path: one for path, one in missing.items() if not held.isdisjoint(texts_in(one))}
+    return {path: data for path, data in missing.items() if not held.isdisjoint(texts_in(data))}
 
 
 def cites(value: Any, sources: Any, least: int = 1) -> str | None:
@@ -575,7 +576,7 @@ def cites(value: Any, sources: Any, least: int = 1) -> str | None:
 
 def _cited_numbers(value: Any) -> list[int]:
     values = value if isinstance(value, list | tuple) else [value]
-    if values and all(isinstance(one, int) and not isinstance(one, bool) for one in values):
+    if values and all(isinstance(item, int) and not isinstance(item, bool) for item in values):
         return list(values)
     numbers: list[int] = []
     for found in _CITED.finditer(text_of(value)):

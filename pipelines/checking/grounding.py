@@ -48,7 +48,7 @@ class Support:
 
     def __init__(self, answer: str, source: str, within: float) -> None:
         self._answer, self._source, self._within = answer, source, within
-        sought = [said for said in values_in(answer) if said.is_sure]
+        sought = [value for value in values_in(answer) if value.is_sure]
         self._pairs = _as_values(pairs_in(answer))
         self._lost: set[int] = set()  # scores with which the source has the other side win
         self._claims: dict[int, Claim] = {}
@@ -57,60 +57,62 @@ class Support:
         self._same: set[int] = set()
         """The ids of those that the source says with the same words."""
         unsupported = missing_or_within(source, (*sought, *self._pairs), self._is_place_of, within)
-        lacking = [one for one in unsupported if id(one) not in self._n_tried]
-        self.missing = [one for one in lacking if not self._is_excused(one, lacking)]
+        lacking = [value for value in unsupported if id(value) not in self._n_tried]
+        self.missing = [value for value in lacking if not self._is_excused(value, lacking)]
         self.missing += _as_values(wrong_scores_in(answer, source))
-        self.doubtful = [one for one in sought if not self._is_decided(one)]
+        self.doubtful = [value for value in sought if not self._is_decided(value)]
 
-    def _is_place_of(self, said: TextValue, one: TextValue) -> bool:
+    def _is_place_of(self, claimed: TextValue, found: TextValue) -> bool:
         """Return whether a place says all of a value, or it was looked for long enough."""
-        n_tried = self._n_tried.get(id(said), 0)
-        if not n_tried and not self._supports(said, one):
+        n_tried = self._n_tried.get(id(claimed), 0)
+        if not n_tried and not self._supports(claimed, found):
             return False
         if not n_tried:
-            self._claims[id(said)] = Claim(self._answer, said)
-        claim = self._claims[id(said)]
+            self._claims[id(claimed)] = Claim(self._answer, claimed)
+        claim = self._claims[id(claimed)]
         if not claim.may_be_said_in(self._source):
             return True
-        may_be_same = claim.may_be_said_at(self._source, one)
-        is_same = may_be_same and claim.is_said_at(self._source, one)
-        if is_same and (not n_tried or self._supports(said, one)):
-            self._same.add(id(said))
-        self._n_tried[id(said)] = n_tried + (_READ_COST if may_be_same else 1)
-        return id(said) in self._same or n_tried >= _MOST_TRIED
+        may_be_same = claim.may_be_said_at(self._source, found)
+        is_same = may_be_same and claim.is_said_at(self._source, found)
+        if is_same and (not n_tried or self._supports(claimed, found)):
+            self._same.add(id(claimed))
+        self._n_tried[id(claimed)] = n_tried + (_READ_COST if may_be_same else 1)
+        return id(claimed) in self._same or n_tried >= _MOST_TRIED
 
-    def _supports(self, said: TextValue, one: TextValue, scale: float = 1.0) -> bool:
+    def _supports(self, claimed: TextValue, found: TextValue, scale: float = 1.0) -> bool:
         answer, source = self._answer, self._source
-        is_score = said in self._pairs or (said.number is not None and bool(said.number.code))
-        if is_score and is_opposite_result(answer, said, source, one):
-            self._lost.add(said.start)
+        is_score = claimed in self._pairs or (
+            claimed.number is not None and bool(claimed.number.code)
+        )
+        if is_score and is_opposite_result(answer, claimed, source, found):
+            self._lost.add(claimed.start)
             return False
-        if said in self._pairs:
+        if claimed in self._pairs:
             return True
-        if are_kinds_opposed(answer, said, source, one) or not has_unit_of(
-            source, one, said, scale
+        if are_kinds_opposed(answer, claimed, source, found) or not has_unit_of(
+            source, found, claimed, scale
         ):
             return False
-        sides = _sides_of(answer, said)
-        return not is_in_other_range(answer, said, source, one) and (
-            not sides or not contradicts(sides, _sides_of(source, one))
+        sides = _sides_of(answer, claimed)
+        return not is_in_other_range(answer, claimed, source, found) and (
+            not sides or not contradicts(sides, _sides_of(source, found))
         )
 
-    def _is_decided(self, said: TextValue) -> bool:
-        pairs = [one for one in self._pairs if id(one) in self._same]
-        return said in self.missing or id(said) in self._same or _is_in(said, pairs)
+    def _is_decided(self, claimed: TextValue) -> bool:
+        pairs = [pair for pair in self._pairs if id(pair) in self._same]
+        return claimed in self.missing or id(claimed) in self._same or _is_in(claimed, pairs)
 
-    def _is_excused(self, said: TextValue, lacking: Sequence[TextValue]) -> bool:
+    def _is_excused(self, claimed: TextValue, lacking: Sequence[TextValue]) -> bool:
         """Return whether it is a pair, or one supports it, a score, or a caption's scale."""
-        if said in self._pairs or _is_in(said, [p for p in self._pairs if p not in lacking]):
+        if claimed in self._pairs or _is_in(claimed, [p for p in self._pairs if p not in lacking]):
             return True
-        number = said.number
-        if number is None or said.start in self._lost:
+        number = claimed.number
+        if number is None or claimed.start in self._lost:
             return False
         return is_score_of(self._answer, number, self._source) or any(
             not missing_or_within(
                 self._source,
-                [said.divided(scale)],
+                [claimed.divided(scale)],
                 partial(self._supports, scale=scale),
                 self._within,
             )
@@ -119,15 +121,15 @@ class Support:
 
 
 def _as_values(numbers: Iterable[Number]) -> list[TextValue]:
-    return [TextValue(one.text, one.start, one) for one in numbers]
+    return [TextValue(number.text, number.start, number) for number in numbers]
 
 
-def _is_in(said: TextValue, pairs: Iterable[TextValue]) -> bool:
-    return any(one.start <= said.start and said.end <= one.end for one in pairs)
+def _is_in(value: TextValue, pairs: Iterable[TextValue]) -> bool:
+    return any(pair.start <= value.start and value.end <= pair.end for pair in pairs)
 
 
-def _sides_of(text: str, said: TextValue) -> frozenset[Side]:
-    return sides_at(text, said.bare[0], said.end, is_moment=said.is_moment)
+def _sides_of(text: str, value: TextValue) -> frozenset[Side]:
+    return sides_at(text, value.bare[0], value.end, is_moment=value.is_moment)
 
 
 def missing_or_within(
@@ -141,9 +143,9 @@ def missing_or_within(
         return missing_in(source, sought, is_place_of)
     values = value_index(source)
     return [
-        said
-        for said in sought
-        if not any(is_place_of(said, one) for one in values.find(said, within))
+        value
+        for value in sought
+        if not any(is_place_of(value, found) for found in values.find(value, within))
     ]
 
 
@@ -196,8 +198,8 @@ def without_list_numbers(text: str) -> str:
     for run in runs.values():
         close(run)
     signs = list(text)
-    for one in (*found, *_CITATION_MARK.finditer(text)):
-        signs[one.start() : one.end()] = " " * (one.end() - one.start())
+    for match in (*found, *_CITATION_MARK.finditer(text)):
+        signs[match.start() : match.end()] = " " * (match.end() - match.start())
     return "".join(signs)
 
 
@@ -208,25 +210,25 @@ def without_item_numbers(text: str) -> str:
     'Plan.\n   Hire two.\nIt costs\n9. Then'
     """
     plain = without_list_numbers(text)
-    found = [one for one in _ITEM_NUMBER.finditer(plain) if not is_month(one[2])]
-    numbers = {int(one[1]) for one in found}
+    found = [match for match in _ITEM_NUMBER.finditer(plain) if not is_month(match[2])]
+    numbers = {int(match[1]) for match in found}
     signs = list(plain)
-    for one in found:
-        number = int(one[1])
+    for match in found:
+        number = int(match[1])
         is_in_row = number - 1 in numbers or number + 1 in numbers
-        if is_in_row or _SENTENCE_BEFORE.search(text, max(0, one.start() - 8), one.start()):
-            signs[one.start(1) : one.end(1) + 1] = " " * (len(one[1]) + 1)
+        if is_in_row or _SENTENCE_BEFORE.search(text, max(0, match.start() - 8), match.start()):
+            signs[match.start(1) : match.end(1) + 1] = " " * (len(match[1]) + 1)
     return "".join(signs)
 
 
-def is_item(answer: str, said: TextValue) -> bool:
+def is_item(answer: str, claimed: TextValue) -> bool:
     """Return whether a value is a day, or the number of an item, a section or the like."""
-    first = answer.rfind("\n", 0, said.start) + 1
-    is_at_start = not answer[first : said.start].strip()
-    is_item = is_at_start and _ITEM_END.match(answer, said.end) is not None
-    is_named = _ITEM_NAME.search(answer, max(0, said.start - _ITEM_CHARS), said.start)
-    is_ordinal = said.number is not None and said.number.is_ordinal
-    return is_item or is_named is not None or is_ordinal or bool(said.days)
+    first = answer.rfind("\n", 0, claimed.start) + 1
+    is_at_start = not answer[first : claimed.start].strip()
+    is_item = is_at_start and _ITEM_END.match(answer, claimed.end) is not None
+    is_named = _ITEM_NAME.search(answer, max(0, claimed.start - _ITEM_CHARS), claimed.start)
+    is_ordinal = claimed.number is not None and claimed.number.is_ordinal
+    return is_item or is_named is not None or is_ordinal or bool(claimed.days)
 
 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\d_](?:[^\W\d_]|[\u0900-\u0eff])*")
@@ -282,11 +284,11 @@ class Claim:
     (True, False, False)
     """
 
-    def __init__(self, answer: str, said: TextValue) -> None:
-        around = _saying(answer, *said.bare)
+    def __init__(self, answer: str, value: TextValue) -> None:
+        around = _saying(answer, *value.bare)
         self._before = around.before[: around.own_before]
         self._after = around.after[: around.own_after]
-        self._words = {one.word for one in (*self._before, *self._after)} - {"", _LINK}
+        self._words = {token.word for token in (*self._before, *self._after)} - {"", _LINK}
         self.is_bare = not (around.before or around.after)
         """It says no more than that the value is there."""
         self._is_long = max(len(self._before), len(self._after)) > _MOST_TOKENS
@@ -302,7 +304,7 @@ class Claim:
         """Return whether the sentence of a place has the claim's words: few have them all."""
         there = _words_of(source, *found.bare) if self._words else frozenset()
         left = self._words - there
-        return all(any(_are_forms_of_one(word, one) for one in there) for word in left)
+        return all(any(_are_forms_of_one(word, other) for other in there) for word in left)
 
     def is_said_at(self, source: str, found: TextValue) -> bool:
         """Return whether a place of a source says the value as the answer does."""
@@ -329,7 +331,7 @@ def _has_same_words(claim: Sequence[_Token], there: Sequence[_Token], n_own: int
             return False
         matched.add(at)
         at += 1
-    own = takewhile(lambda one: one in matched or there[one].value is None, range(n_own))
+    own = takewhile(lambda place: place in matched or there[place].value is None, range(n_own))
     return matched.issuperset(own)
 
 
@@ -343,10 +345,10 @@ class _Sentence:
 
     def __init__(self, text: str) -> None:
         self._tokens = [*_with_links([*_tokens_in(text)], text)]
-        values = [one for one in self._tokens if one.value is not None]
+        values = [token for token in self._tokens if token.value is not None]
         self._starts, self._ends = _places_of(self._tokens)
         self._value_starts, self._value_ends = _places_of(values)
-        self._cuts = [0, *(one.end() for one in _PART_END.finditer(text)), len(text)]
+        self._cuts = [0, *(match.end() for match in _PART_END.finditer(text)), len(text)]
 
     def around(self, start: int, end: int) -> _Saying:
         """Return what is said around a place; its own parts go on up to another value."""
@@ -371,7 +373,7 @@ class _Sentence:
 
 
 def _places_of(tokens: Sequence[_Token]) -> tuple[list[int], list[int]]:
-    return [one.start for one in tokens], [one.end for one in tokens]
+    return [token.start for token in tokens], [token.end for token in tokens]
 
 
 _sentence = lru_cache(maxsize=512)(_Sentence)
@@ -403,8 +405,8 @@ def _is_short_line(text: str, end: int) -> bool:
 
 def _tokens_in(sentence: str) -> Iterator[_Token]:
     at = 0
-    values = (one for one in values_in(sentence) if one.is_sure)
-    for value in sorted(values, key=lambda one: (one.start, -one.end)):
+    values = (value for value in values_in(sentence) if value.is_sure)
+    for value in sorted(values, key=lambda candidate: (candidate.start, -candidate.end)):
         if value.start >= at:
             yield from _words_in(sentence, at, value.start)
             at = value.end
@@ -419,37 +421,37 @@ def _words_in(sentence: str, start: int, end: int) -> Iterator[_Token]:
 
 def _with_links(tokens: Sequence[_Token], text: str) -> Iterator[_Token]:
     """Yield what says something; what links two ends of a range is the same in each notation."""
-    for at, one in enumerate(tokens):
+    for at, token in enumerate(tokens):
         around = (*tokens[max(0, at - 1) : at], *tokens[at + 1 : at + 2])
         is_between = len(around) == 2 and all(near.value is not None for near in around)
-        if is_between and one.word in _links():
-            yield replace(one, word=_LINK)
-        elif one.value is not None or one.word not in _empty_words():
-            yield one
-        if one.value is not None and at + 1 < len(tokens):
+        if is_between and token.word in _links():
+            yield replace(token, word=_LINK)
+        elif token.value is not None or token.word not in _empty_words():
+            yield token
+        if token.value is not None and at + 1 < len(tokens):
             after = tokens[at + 1]
-            if after.value is not None and _DASH.fullmatch(text, one.end, after.start):
-                yield _Token(one.end, after.start, _LINK)
+            if after.value is not None and _DASH.fullmatch(text, token.end, after.start):
+                yield _Token(token.end, after.start, _LINK)
 
 
 @lru_cache(maxsize=1024)
 def _words_of(text: str, start: int, end: int) -> frozenset[str]:
     """Return the words of the sentence of a value, but for those that say nothing."""
     first, last = _sentence_at(text, start, end)
-    found = (_folded(one[0]) for one in _WORD.finditer(text, first, last))
+    found = (_folded(match[0]) for match in _WORD.finditer(text, first, last))
     return frozenset(found) - _empty_words()
 
 
 @lru_cache(maxsize=2)
 def _beginnings_in(text: str) -> frozenset[str]:
     """Return with which letters the words of a text begin: other words are no forms of them."""
-    return frozenset(_folded(one)[:_LEAST_STEM_CHARS] for one in {*_WORD.findall(text)})
+    return frozenset(_folded(word)[:_LEAST_STEM_CHARS] for word in {*_WORD.findall(text)})
 
 
 @lru_cache(maxsize=4096)
 def _folded(word: str) -> str:
     signs = unicodedata.normalize("NFKD", word.casefold())
-    return "".join(one for one in signs if not unicodedata.combining(one)) or word
+    return "".join(sign for sign in signs if not unicodedata.combining(sign)) or word
 
 
 @lru_cache(maxsize=8192)

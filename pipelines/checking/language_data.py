@@ -42,7 +42,7 @@ def months_by_first_word() -> Mapping[str, Sequence[tuple[str, tuple[int, ...]]]
     names: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
     for name, numbers in _data()["months"].items():
         names.setdefault(first_letters(name), []).append((name, tuple(numbers)))
-    return {first: sorted(found, key=lambda one: -len(one[0])) for first, found in names.items()}
+    return {first: sorted(found, key=lambda name: -len(name[0])) for first, found in names.items()}
 
 
 def first_letters(text: str) -> str:
@@ -170,10 +170,10 @@ def number_at(words: Sequence[str], at: int) -> tuple[int, int, bool]:
                 continue
             word = words[here]
             is_joined = bool(parts) and word[0] == "و"  # five-and twenty, in Arabic
-            more = numbers_of(word[is_joined:]).get(language)
-            if more is None or _value_of_parts([*parts, *more], language) is None:
+            next_parts = numbers_of(word[is_joined:]).get(language)
+            if next_parts is None or _value_of_parts([*parts, *next_parts], language) is None:
                 break
-            parts += more
+            parts += next_parts
             names.append(words[here])
             value = _value_of_parts(parts, language) or 0
             is_sure = value > 1 and any(map(_is_telling, names))

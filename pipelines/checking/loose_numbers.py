@@ -92,7 +92,7 @@ def _score_in_words() -> tuple[re.Pattern[str], re.Pattern[str]]:
 def pairs_in(text: str) -> Iterator[Number]:
     """Yield what two numbers are together, where they may be: a share (7 out of 10), a score.
 
-    >>> [(one.code, len(one.readings)) for one in pairs_in("won five-three, as did 7 out of 10")]
+    >>> [(pair.code, len(pair.readings)) for pair in pairs_in("won five-three, as did 7 out of 10")]
     [('', 2), ('5-3', 0)]
     """
     for found in _PAIR.finditer(text):
@@ -121,7 +121,7 @@ def _is_next_to_number(text: str, start: int, end: int) -> bool:
     """Return whether more of a number is before or after: four to three hundred."""
     before = _WORD_BEFORE.search(text, max(0, start - _CONTEXT_CHARS), start)
     after = _WORD_AFTER.match(text, end)
-    words = [one[1] for one in (before, after) if one is not None]
+    words = [word[1] for word in (before, after) if word is not None]
     return any(
         word.isdecimal() or (word != "en" and bool(numbers_at_words(word))) for word in words
     )
@@ -193,7 +193,7 @@ def has_score(
     (True, False)
     """
     found = _score_pattern(won, lost, is_exact=is_exact).finditer(text)
-    return any(_is_of_hours(text, *one.span()) == of_hours for one in found)
+    return any(_is_of_hours(text, *match.span()) == of_hours for match in found)
 
 
 def _is_of_hours(text: str, start: int, end: int) -> bool:
@@ -207,12 +207,12 @@ def _is_of_hours(text: str, start: int, end: int) -> bool:
 _DIGIT_SCORE = re.compile(r"([0-9]{1,3})[-\u2013:]([0-9]{1,3})")
 
 
-def is_score_of(answer: str, said: Number, source: str) -> bool:
+def is_score_of(answer: str, number: Number, source: str) -> bool:
     """Return whether a source has the score that an answer has in digits."""
-    score = _DIGIT_SCORE.fullmatch(said.text)
+    score = _DIGIT_SCORE.fullmatch(number.text)
     if score is None:
         return False
-    of_hours = _is_of_hours(answer, said.start, said.end)
+    of_hours = _is_of_hours(answer, number.start, number.end)
     return has_score(source, int(score[1]), int(score[2]), of_hours=of_hours, is_exact=True)
 
 
@@ -233,8 +233,8 @@ def wrong_scores_in(answer: str, source: str) -> Iterator[Number]:
     """
     for found in _said_score().finditer(answer):
         won, lost = (
-            int(one) if one.isdecimal() else _goals()[one]
-            for one in map(lower_case, found.group("won", "lost"))
+            int(word) if word.isdecimal() else _goals()[word]
+            for word in map(lower_case, found.group("won", "lost"))
         )
         link = found["link"] or ""
         if won == lost or has_score(source, won, lost):

@@ -86,7 +86,7 @@ def _is_one_range(text: str, start: int, values: Sequence[float], found: re.Matc
     if found["digits"]:
         last = [*number_values(found["digits"])]
     else:
-        last = [one for _, one in numbers_at_words(found["word"].casefold())]
+        last = [value for _, value in numbers_at_words(found["word"].casefold())]
         if len(last) > 1 and last[-1] >= 100 > 10 * min(values):
             return False
     is_from = FROM_BEFORE.search(text, max(0, start - 16), start) is not None

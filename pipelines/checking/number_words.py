@@ -128,15 +128,15 @@ class SpelledNumber:
 def spelled_numbers_in(text: str, whole: str = "") -> Iterator[SpelledNumber]:
     """Yield the numbers in words, each as long as it can be read.
 
-    >>> [sorted(one.values) for one in spelled_numbers_in("Fourteen of one hundred and five")]
+    >>> [sorted(number.values) for number in spelled_numbers_in("Fourteen of one hundred and five")]
     [[14.0], [105.0]]
     """
     every = [(found.start(), found.end(), _lower(found[0])) for found in _LETTERS.finditer(text)]
     others = list(_more_numbers(text, every))
     yield from others
-    ends = {place for one in others for place in range(one.start, one.end)}
+    ends = {place for number in others for place in range(number.start, number.end)}
     known = {*filter(_meanings, {word for _, _, word in every})}
-    words = [one for one in every if one[2] in known and one[0] not in ends]
+    words = [word for word in every if word[2] in known and word[0] not in ends]
     if words:
         yield from _longest_numbers(text, words, languages_of(whole or text))
 
@@ -262,7 +262,7 @@ def languages_of(text: str) -> frozenset[Language]:
         for language, words in _COMMON.items():
             counts[language] += word in words
     most = max(counts.values())
-    return frozenset(one for one, n in counts.items() if most > 1 and n * 2 > most)
+    return frozenset(language for language, n in counts.items() if most > 1 and n * 2 > most)
 
 
 def scale_at(text: str, at: int) -> tuple[int, tuple[float, ...]]:
@@ -618,7 +618,7 @@ SCALE = re.compile(
     re.IGNORECASE,
 )
 _MAYBE_SCALE = re.compile(
-    rf"[^\S\n]?\n?[d{re.escape(''.join({one[0] for one in _scales()}))}]", re.IGNORECASE
+    rf"[^\S\n]?\n?[d{re.escape(''.join({name[0] for name in _scales()}))}]", re.IGNORECASE
 )
 """What a scale begins with: to try all of them takes 10 µs, and most numbers have none."""
 
@@ -630,7 +630,7 @@ def numbers_at_words(text: str) -> Sequence[tuple[int, float]]:
     >>> numbers_at_words("one hundred and five")
     ((0, 105.0), (4, 105.0), (16, 5.0))
     """
-    words = [(one.start(), one.end(), one[0].casefold()) for one in _LETTERS.finditer(text)]
+    words = [(word.start(), word.end(), word[0].casefold()) for word in _LETTERS.finditer(text)]
     names = [name for _, _, name in words]
     found: dict[tuple[int, float], None] = {}
     for at, (start, _, name) in enumerate(words):

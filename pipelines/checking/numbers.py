@@ -225,7 +225,7 @@ def numbers_in(
 
     `whole` and `fits` are as in `values_in`.
 
-    >>> [(one.text, sorted(r.value for r in one.readings)) for one in numbers_in("1,200 of 3 m")]
+    >>> [(n.text, sorted(r.value for r in n.readings)) for n in numbers_in("1,200 of 3 m")]
     [('1,200', [1.2, 1200.0]), ('3 m', [3.0, 3000000.0])]
     """
     rest = Untaken(text)
@@ -240,7 +240,9 @@ def numbers_in(
     for spelled in spelled_numbers_in(rest.text, whole):
         if _has_half_after(halves, spelled.end) or _fits_any(spelled.values, fits):
             number = _of_words(text, spelled, words)
-            if not (spelled.is_article and all(one.unit == NO_UNIT for one in number.readings)):
+            if not (
+                spelled.is_article and all(reading.unit == NO_UNIT for reading in number.readings)
+            ):
                 yield number
     for number in _in_han(rest.text):
         yield replace(number, direction=words.of(number.start, number.end))
@@ -381,15 +383,15 @@ def _of_words(text: str, spelled: SpelledNumber, words: DirectionWords) -> Numbe
             direction=Direction(bound=time_bound(near, start - begin, end - begin)),
         )  # fmt: skip
     number = _number_at(text, start, end, tuple(spelled.values), words)
-    is_amount = any(one.unit != NO_UNIT and one.value > 1 for one in number.readings)
+    is_amount = any(reading.unit != NO_UNIT and reading.value > 1 for reading in number.readings)
     is_amount = is_amount or (_is_long_time(number) and not _is_when(text, number))
     return replace(number, is_sure=is_sure or is_amount, is_ordinal=False)
 
 
 def _is_long_time(number: Number) -> bool:
     """Return whether it is a week, a month or a year: of these, one is no mere article."""
-    units = {one.unit for one in number.readings}
-    return any(one.dimension == "month" or one == _WEEK for one in units)
+    units = {reading.unit for reading in number.readings}
+    return any(unit.dimension == "month" or unit == _WEEK for unit in units)
 
 
 def _is_when(text: str, number: Number) -> bool:
@@ -557,8 +559,8 @@ def _as_money(
 def _scaled(
     values: Sequence[float], scales: Sequence[float], units: Sequence[Unit]
 ) -> frozenset[NumberReading]:
-    scaled = [one if scale == 1 else rounded(one * scale) for one in values for scale in scales]
-    return frozenset(NumberReading(one, unit) for one in scaled for unit in units)
+    scaled = [v if scale == 1 else rounded(v * scale) for v in values for scale in scales]
+    return frozenset(NumberReading(value, unit) for value in scaled for unit in units)
 
 
 _THOUSANDS_OF_MONEY = re.compile(r"[1-9][0-9]{1,2}[.,][0-9]{3}")
@@ -572,17 +574,17 @@ def _with_half(text: str, at: int, values: tuple[float, ...]) -> tuple[int, tupl
     if found is None:
         return at, values
     share = {"quarter": 0.25, "most": 0.75}.get(str(found.lastgroup), 0.5)
-    return found.end(), tuple(one + share for one in values)
+    return found.end(), tuple(value + share for value in values)
 
 
 def _blank_added_halves(text: str, rest: Untaken) -> list[int]:
     """Blank `and a half` where it belongs to the number before; return where it is."""
     starts = []
-    for one in halves_in(text):
-        starts.append(one.start())
-        begin = max(0, one.start() - _MOST_BEFORE_CHARS)
-        if _is_after_number(rest.part(begin, one.start())):
-            rest.take(*one.span())
+    for half in halves_in(text):
+        starts.append(half.start())
+        begin = max(0, half.start() - _MOST_BEFORE_CHARS)
+        if _is_after_number(rest.part(begin, half.start())):
+            rest.take(*half.span())
     return starts
 
 
@@ -689,7 +691,7 @@ def _in_han(text: str) -> Iterator[Number]:
         units, last = units_after(text, end)
         if found[1] or after.isspace():
             units, last = (PERCENT,) if found[1] else (), end
-        readings = frozenset(NumberReading(han_value(signs), one) for one in units or (NO_UNIT,))
+        readings = frozenset(NumberReading(han_value(signs), unit) for unit in units or (NO_UNIT,))
         yield Number(
             text[found.start() : last], found.start(), last, readings, 0, is_sure=is_sure,
             bare=(found.start(), end),

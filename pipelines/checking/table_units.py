@@ -71,33 +71,35 @@ class _Mention:
     """No number follows in its line, so it may be about others."""
 
 
-def has_unit_of(source: str, found: TextValue, said: TextValue, scale: float = 1.0) -> bool:
+def has_unit_of(source: str, found: TextValue, claimed: TextValue, scale: float = 1.0) -> bool:
     """Return whether a number without a unit in a source may have the unit of an equal one.
 
     `scale`: what the source's number is multiplied by, as a caption says: in thousands of euros.
 
     >>> text = "Weight (kg): 50, of 3 to 4 tonnes"
-    >>> [one] = values_in("50 kg")
-    >>> [has_unit_of(text, found, one) for found in values_in(text) if found.text in ("50", "3")]
+    >>> [claimed] = values_in("50 kg")
+    >>> [has_unit_of(text, v, claimed) for v in values_in(text) if v.text in ("50", "3")]
     [True, False]
     """
-    units = _units_sought(said)
+    units = _units_sought(claimed)
     if not units:
         return True
     if found.number is None:
         return bool(found.clocks)
     if scale != 1:
         mentions = _mentions_around(source, *found.bare)
-        return any(one.scale == scale and not units.isdisjoint(one.units) for one in mentions)
+        return any(m.scale == scale and not units.isdisjoint(m.units) for m in mentions)
     if (
         found.number.is_ordinal
-        or any(one.unit != NO_UNIT for one in found.number.readings)
+        or any(reading.unit != NO_UNIT for reading in found.number.readings)
         or _is_alone(source, *found.bare)
     ):
         return True
     linked = _linked_number(source, found)
     if linked is not None:
-        return not units.isdisjoint(linked[1]) and not _is_scaled_by(linked[0], said, found.number)
+        return not units.isdisjoint(linked[1]) and not _is_scaled_by(
+            linked[0], claimed, found.number
+        )
     return _is_near_unit_of(source, found, units)
 
 
@@ -109,19 +111,23 @@ def _is_near_unit_of(source: str, found: TextValue, units: set[Unit]) -> bool:
     )
 
 
-def _units_sought(said: TextValue) -> set[Unit]:
+def _units_sought(value: TextValue) -> set[Unit]:
     """Return the units of which a source must have one; empty: a number without one will do."""
-    number = said.number
-    units = {one.unit for one in number.readings} if number is not None else set()
-    dimensions = {one.dimension for one in units}
+    number = value.number
+    units = {reading.unit for reading in number.readings} if number is not None else set()
+    dimensions = {unit.dimension for unit in units}
     is_any = number is None or number.is_share or NO_UNIT in units or "times" in dimensions
     return set() if is_any else units
 
 
-def _is_scaled_by(linked: str, said: TextValue, found: Number) -> bool:
+def _is_scaled_by(linked: str, claimed: TextValue, found: Number) -> bool:
     """Return whether a number has the scale of the one it is linked to: of 2 to 3 million."""
-    least = min(one.value for one in found.readings)
-    values = {one.value for one in said.number.readings} if said.number is not None else set()
+    least = min(reading.value for reading in found.readings)
+    values = (
+        {reading.value for reading in claimed.number.readings}
+        if claimed.number is not None
+        else set()
+    )
     return SCALE.search(linked) is not None and least in values
 
 
@@ -142,7 +148,7 @@ def _is_alone(text: str, start: int, end: int) -> bool:
 def _currencies_in(text: str) -> Sequence[frozenset[Unit]]:
     """Return what each of the currencies may be that a text names."""
     units = (frozenset(units_named(word)) for word in {*_TOKEN.findall(text)})
-    return [one for one in units if any(map(is_money, one))]
+    return [currency for currency in units if any(map(is_money, currency))]
 
 
 def _is_age(text: str, start: int, end: int) -> bool:
@@ -156,8 +162,8 @@ def _is_age(text: str, start: int, end: int) -> bool:
 @lru_cache(maxsize=1024)
 def _value_at(text: str, *, start: int = -1, end: int = -1) -> Number | None:
     """Return the number that begins or ends at an offset of a text."""
-    numbers = (one for one in values_in(text) if one.start == start or one.end == end)
-    return next((one.number for one in numbers), None)
+    numbers = (value for value in values_in(text) if value.start == start or value.end == end)
+    return next((value.number for value in numbers), None)
 
 
 def _linked_number(text: str, found: TextValue) -> tuple[str, set[Unit]] | None:
@@ -196,7 +202,7 @@ def _linked_before(text: str, start: int) -> tuple[str, set[Unit]] | None:
 
 def _units_of(number: Number) -> set[Unit]:
     is_part = number.is_share  # media giornaliera
-    return set() if is_part else {one.unit for one in number.readings} - {NO_UNIT}
+    return set() if is_part else {reading.unit for reading in number.readings} - {NO_UNIT}
 
 
 def _units_around(text: str, start: int, end: int) -> Iterator[Unit]:
@@ -206,7 +212,7 @@ def _units_around(text: str, start: int, end: int) -> Iterator[Unit]:
     yield from units_named(cell[1]) if cell is not None else ()
     heading = heading_of(text, start)
     if heading is not None:
-        own, *others = (_units_in(one) for one in (heading[0], *heading[1]))
+        own, *others = (_units_in(heading_text) for heading_text in (heading[0], *heading[1]))
         yield from own
         if own or any(others):
             return
@@ -308,11 +314,11 @@ def _mentions_around(text: str, start: int, end: int) -> Iterator[_Mention]:
     """Yield the units that a number's line or a caption names."""
     line_start, mentions = _line_start(text, start), _mentions(text)
     first = bisect_left(mentions, start - _MOST_BEFORE_CHARS, key=attrgetter("start"))
-    for one in islice(mentions, first, None):
-        if one.start > end + _MOST_AFTER_CHARS:
+    for mention in islice(mentions, first, None):
+        if mention.start > end + _MOST_AFTER_CHARS:
             break
-        if one.is_caption or line_start <= one.start < start:
-            yield one
+        if mention.is_caption or line_start <= mention.start < start:
+            yield mention
 
 
 def _line_start(text: str, at: int) -> int:
@@ -323,18 +329,18 @@ def _line_start(text: str, at: int) -> int:
 @lru_cache(maxsize=2)
 def _mentions(text: str) -> Sequence[_Mention]:
     found = []
-    for one in _MENTION.finditer(text):
-        words = next(filter(None, one.group("brackets", "named", "label")))
+    for match in _MENTION.finditer(text):
+        words = next(filter(None, match.group("brackets", "named", "label")))
         units = frozenset(unit for word in _TOKEN.findall(words) for unit in units_named(word))
         if units and not _DIGIT.search(words):
-            is_caption = not _DIGIT_IN_LINE.match(text, one.end(), one.end() + _MOST_ROW_CHARS)
-            found.append(_Mention(one.start(), units, _scale_in(words), is_caption))
+            is_caption = not _DIGIT_IN_LINE.match(text, match.end(), match.end() + _MOST_ROW_CHARS)
+            found.append(_Mention(match.start(), units, _scale_in(words), is_caption))
     return found
 
 
 def caption_scales(text: str) -> frozenset[float]:
     """Return the scales of a text's captions: 1,000 for `in thousands of euros`."""
-    return frozenset(one.scale for one in _mentions(text)) - {1.0}
+    return frozenset(mention.scale for mention in _mentions(text)) - {1.0}
 
 
 def _scale_in(words: str) -> float:

@@ -278,22 +278,22 @@ class TextIndex:
         """
         bare = text.strip()
         quotes = [self._quote(start, end, bare) for start, end in self._find_spans(bare)]
-        quotes = [one for one in quotes if _has_same_letters(bare, self.text[one.start : one.end])]
+        quotes = [q for q in quotes if _has_same_letters(bare, self.text[q.start : q.end])]
         if any(map(str.isdecimal, bare)):
-            quotes = [one for one in quotes if not is_in_code(self.text, one.start, one.end)]
+            quotes = [q for q in quotes if not is_in_code(self.text, q.start, q.end)]
         if _ADDRESS.search(bare):  # a hyphen counts there
             signs = _signs_of(bare)
-            quotes = [one for one in quotes if _signs_of(self.text[one.start : one.end]) == signs]
+            quotes = [q for q in quotes if _signs_of(self.text[q.start : q.end]) == signs]
         return quotes
 
-    def _find_broken(self, wanted: str) -> list[Span]:
+    def _find_broken(self, phrase: str) -> list[Span]:
         """Return where a Chinese or Japanese phrase has a space, or goes on in the next line.
 
         Only where the line is full and has no mark at its end: cells and headings are no phrase.
         """
         whole = self._folded.text
-        pattern = re.compile(" ?".join(map(re.escape, wanted)))
-        starts = list(islice(self.starts_of_folded(wanted[0]), _MOST_CODE_PLACES))
+        pattern = re.compile(" ?".join(map(re.escape, phrase)))
+        starts = list(islice(self.starts_of_folded(phrase[0]), _MOST_CODE_PLACES))
         found = []
         for start in starts:
             match = pattern.match(whole, start)
@@ -306,7 +306,7 @@ class TextIndex:
             lines = self.text[self.text.rfind("\n", 0, first) + 1 : last].split("\n")
             is_full = (
                 len(lines) == 2
-                and len(wanted) >= _LEAST_BROKEN_CHARS
+                and len(phrase) >= _LEAST_BROKEN_CHARS
                 and len(lines[0].strip()) >= _LEAST_FULL_CHARS
             )
             if is_full and _JOINS_LINES.search(lines[0].rstrip()) and " " not in lines[0].strip():
@@ -330,12 +330,12 @@ class TextIndex:
 
         Such as an IBAN or a telephone number: at least six letters and digits, four of them digits.
         """
-        wanted = folded(text).text.strip() if len(text) <= _MOST_CODE_CHARS else ""
-        if not _CODE.fullmatch(wanted) or _N_DIGITS.match(wanted) is None:
+        code = folded(text).text.strip() if len(text) <= _MOST_CODE_CHARS else ""
+        if not _CODE.fullmatch(code) or _N_DIGITS.match(code) is None:
             return []
-        bare = "".join(_WORD.findall(wanted))
+        bare = "".join(_WORD.findall(code))
         forms = [bare]
-        if wanted.startswith("+"):  # +49 30 1234567 is 030 1234567
+        if code.startswith("+"):  # +49 30 1234567 is 030 1234567
             forms += (f"0{bare[n:]}" for n in (1, 2, 3))
         for form in forms if len(bare) >= _LEAST_CODE_CHARS else ():
             if found := self._find_groups(form):
@@ -344,8 +344,8 @@ class TextIndex:
         return []
 
     def _find_spans(self, text: str) -> Sequence[tuple[int, int]]:
-        wanted = folded(text).text.strip()
-        forms = dict.fromkeys((wanted, wanted.strip(_MARGIN)))
+        sought = folded(text).text.strip()
+        forms = dict.fromkeys((sought, sought.strip(_MARGIN)))
         spans: Sequence[Span] = next(filter(None, map(self._find_folded, forms)), ())
         if not spans:
             spans = [
@@ -355,8 +355,8 @@ class TextIndex:
                 and not _HALF_BEFORE.search(self.text, max(0, start - _AROUND_CHARS), start)
                 and not _HALF_AFTER.match(self.text, end)
             ]
-        if not spans and _UNSPACED_PHRASE.fullmatch(wanted):
-            spans = self._find_broken(wanted)
+        if not spans and _UNSPACED_PHRASE.fullmatch(sought):
+            spans = self._find_broken(sought)
         return spans
 
     def find_similar(self, text: str) -> list[Quote]:
@@ -371,11 +371,11 @@ class TextIndex:
         words = _WORD.findall(exact)
         if len(words) > _MOST_SIMILAR_WORDS:
             return []
-        wanted = [_as_misread(word) for word in words]
+        misread = [_as_misread(word) for word in words]
         free = [at for at, word in enumerate(words) if not self._is_fixed(word, bare)]
         if not free:
             return []
-        for first in self._similar_places(words, wanted, free):
+        for first in self._similar_places(words, misread, free):
             start, end = self._folded_span(first, first + len(words) - 1)
             if is_whole(self._folded.text, start, end):
                 ratio = SequenceMatcher(None, exact, self._folded.text[start:end]).ratio()
@@ -393,7 +393,7 @@ class TextIndex:
             )
             for at, word in enumerate(words)
         ]
-        numbers, offset = min(lists, key=lambda one: (len(one[0]), one[1] in free))
+        numbers, offset = min(lists, key=lambda pair: (len(pair[0]), pair[1] in free))
         for number in islice(numbers, _MOST_CODE_PLACES):
             first = number - offset
             found = self._words[first : first + len(words)] if first >= 0 else []
@@ -417,22 +417,22 @@ class TextIndex:
                 numbers.setdefault(_as_misread(word), []).extend(places)
         return numbers
 
-    def _find_folded(self, wanted: str) -> list[Span]:
-        words = [(found[0], found.start()) for found in _WORD.finditer(wanted)]
+    def _find_folded(self, sought: str) -> list[Span]:
+        words = [(found[0], found.start()) for found in _WORD.finditer(sought)]
         whole = self._folded.text
         if not words:
             return []
-        rarest, offset = min(words, key=lambda one: len(self._positions.get(one[0], ())))
+        rarest, offset = min(words, key=lambda word: len(self._positions.get(word[0], ())))
         numbers = self._positions.get(rarest, ())
         spans: Iterator[Span]
-        if len(numbers) * len(wanted) > _MOST_COMPARED * len(whole):
-            spans = _scan(whole, wanted)
+        if len(numbers) * len(sought) > _MOST_COMPARED * len(whole):
+            spans = _scan(whole, sought)
         else:
             starts = (self._word_starts[number] - offset for number in numbers)
             spans = (
-                (start, start + len(wanted))
+                (start, start + len(sought))
                 for start in starts
-                if start >= 0 and whole.startswith(wanted, start)
+                if start >= 0 and whole.startswith(sought, start)
             )
         found: list[Span] = []
         last = 0
@@ -493,9 +493,9 @@ def _has_same_letters(text: str, other: str) -> bool:
     """
     if not (_FOLDED_TOGETHER.search(text) or _FOLDED_TOGETHER.search(other)):
         return True
-    letters = [_SMALL_LETTER.findall(unicodedata.normalize("NFKC", one)) for one in (text, other)]
+    letters = [_SMALL_LETTER.findall(unicodedata.normalize("NFKC", part)) for part in (text, other)]
     return len(letters[0]) != len(letters[1]) or not any(
-        one != two and one.islower() and two.islower() for one, two in zip(*letters, strict=True)
+        a != b and a.islower() and b.islower() for a, b in zip(*letters, strict=True)
     )
 
 
@@ -503,13 +503,13 @@ _FOLDED_TOGETHER = re.compile("[ßı\u0386-\u03ce]")
 _SMALL_LETTER = re.compile(r"ß|[sS]{2}|[^\W\d_ёе]")
 
 
-def _scan(text: str, wanted: str) -> Iterator[Span]:
+def _scan(text: str, sought: str) -> Iterator[Span]:
     """Yield where a text occurs; long ones without overlap, so that it takes linear time."""
-    step = 1 if len(wanted) <= _MOST_OVERLAPPING_CHARS else len(wanted)
-    at = text.find(wanted) if wanted else -1
+    step = 1 if len(sought) <= _MOST_OVERLAPPING_CHARS else len(sought)
+    at = text.find(sought) if sought else -1
     while at >= 0:
-        yield at, at + len(wanted)
-        at = text.find(wanted, at + step)
+        yield at, at + len(sought)
+        at = text.find(sought, at + step)
 
 
 def _as_misread(word: str) -> str:

@@ -116,12 +116,12 @@ def currency_names(name: str) -> tuple[str, ...]:
     ('€', 'euro', 'euros')
     """
     name = name.casefold()
-    units = (one for one in _UNITS_BY_NAME.get(name, ()) if is_money(one) and one.factor == 1)
-    dimension = next((one.dimension for one in units), "")
+    units = (unit for unit in _UNITS_BY_NAME.get(name, ()) if is_money(unit) and unit.factor == 1)
+    dimension = next((unit.dimension for unit in units), "")
     others = {name, *(_CODES if name in _CODES else ())}
     if dimension.endswith(" dollar") and dimension[:2] != "US":
         others |= {"$", "dollar", "dollars"}
-    return tuple(one for one in _UNIT_NAMES.get((dimension, 1), "").split() if one not in others)
+    return tuple(word for word in _UNIT_NAMES.get((dimension, 1), "").split() if word not in others)
 
 
 def factors_of(dimension: str) -> frozenset[float]:

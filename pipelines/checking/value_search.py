@@ -109,47 +109,47 @@ class _Wanted:
 
     @classmethod
     def of(cls, values: Iterable[TextValue]) -> _Wanted:
-        wanted = cls()
-        for said in values:
-            wanted.add(said)
-        return wanted
+        sought = cls()
+        for value in values:
+            sought.add(value)
+        return sought
 
-    def add(self, said: TextValue) -> None:
-        for hour, minute in said.clocks:
+    def add(self, value: TextValue) -> None:
+        for hour, minute in value.clocks:
             self._add_clock(hour, minute)
-        for day in said.days:
+        for day in value.days:
             self._add_day(*day)
-        score = _SCORE.fullmatch(said.number.code) if said.number is not None else None
+        score = _SCORE.fullmatch(value.number.code) if value.number is not None else None
         if score is not None:
             self.pairs.add((int(score[1]), int(score[2])))
             self.has_scores = True
-        for is_named, digits in _codes_of(said) if score is None else ():
+        for is_named, digits in _codes_of(value) if score is None else ():
             (self.named if is_named else self.codes).add(digits)
         self.plain |= {*map(_bare, self.codes | self.named)}
         self.digits |= self.plain
-        for number in _numbers_of(said) if score is None else ():
+        for number in _numbers_of(value) if score is None else ():
             self._add_number(number)
 
     def _add_clock(self, hour: int, minute: int) -> None:
         self.has_clocks = True
-        hours = [hour + more for more in (-12, 0, 12, 24) if 0 <= hour + more <= 24]
+        hours = [hour + shift for shift in (-12, 0, 12, 24) if 0 <= hour + shift <= 24]
         if minute:
-            self.pairs |= {(one, part) for one in hours for part in (minute, minute * 5 // 3)}
-            self.codes |= {f"{one}{minute:02}" for one in hours}
+            self.pairs |= {(other, part) for other in hours for part in (minute, minute * 5 // 3)}
+            self.codes |= {f"{other}{minute:02}" for other in hours}
         else:
             self._add_values(hours, self.plain)
 
     def _add_day(self, year: int | None, month: int, day: int | None) -> None:
         self.has_any_year = self.has_any_year or year is None
         years = {*_years_like(year)} if year is not None else set()
-        self.years |= {_bare(str(one)) for one in years}
+        self.years |= {_bare(str(written_year)) for written_year in years}
         next_to = years if day is None else {day}
         self.days.setdefault(month, set()).update(next_to)
-        self.pairs |= {pair for one in next_to for pair in ((month, one), (one, month))}
+        self.pairs |= {pair for number in next_to for pair in ((month, number), (number, month))}
 
     def digits_of(self, values: set[float]) -> tuple[set[str], set[str]]:
         """Return the digits of values that are looked for, and those that are with a scale."""
-        sure = {_bare_digits(one) for one in map(_written, values) if one in self.values}
+        sure = {_bare_digits(v) for v in map(_written, values) if v in self.values}
         return sure, (self.digits & {*map(_significant, values)}) - sure
 
     def has_day_in(self, month: int, days: set[int]) -> bool:
@@ -195,9 +195,9 @@ class _Wanted:
     @cached_property
     def _beginnings(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for one in self.digits:
-            for n in range(1, len(one)):
-                found.setdefault(_bare(one[:n]), []).append(one)
+        for digits in self.digits:
+            for n in range(1, len(digits)):
+                found.setdefault(_bare(digits[:n]), []).append(digits)
         return found
 
     def month_words(self) -> set[str]:
@@ -211,9 +211,9 @@ class _Wanted:
             bare = _bare(run)
             if bare in self.digits and self._may_be(run, text, start, end):
                 yield bare
-            for one in self._beginnings.get(bare, ()):
-                if _pattern_of(one).search(text, start, end + _REACH_CHARS):
-                    yield one
+            for longer in self._beginnings.get(bare, ()):
+                if _pattern_of(longer).search(text, start, end + _REACH_CHARS):
+                    yield longer
 
     def _may_be(self, run: str, text: str, start: int, end: int) -> bool:
         """Return whether digits are a value, or may be with the zeros or the scale next to them."""
@@ -250,15 +250,15 @@ def _words_by_month() -> Mapping[int, set[str]]:
     return found
 
 
-def _numbers_of(said: TextValue) -> Iterator[Number]:
-    if said.number is not None:
-        yield said.number
-        yield from (one for part in said.number.parts for one in numbers_in(part))
+def _numbers_of(value: TextValue) -> Iterator[Number]:
+    if value.number is not None:
+        yield value.number
+        yield from (number for part in value.number.parts for number in numbers_in(part))
 
 
-def _codes_of(said: TextValue) -> Iterator[tuple[bool, str]]:
+def _codes_of(value: TextValue) -> Iterator[tuple[bool, str]]:
     """Yield the digits of codes and versions, and whether there are letters before them."""
-    for number in _numbers_of(said):
+    for number in _numbers_of(value):
         if digits := sorted(_DIGITS.findall(number.code), key=len)[-1:]:
             yield _NAMED.fullmatch(number.code) is not None, digits[0]
 
@@ -309,24 +309,24 @@ def missing_in(
     first. Each place is looked at once.
     """
     reader, left = _PartReader(text, values), [*values]
-    seen: dict[int, set[int]] = {id(one): set() for one in values}
+    seen: dict[int, set[int]] = {id(value): set() for value in values}
 
-    def is_missing(said: TextValue) -> bool:
-        places = seen[id(said)]
-        for found in reader.index.find(said):
+    def is_missing(value: TextValue) -> bool:
+        places = seen[id(value)]
+        for found in reader.index.find(value):
             if id(found) not in places and len(places) < _MOST_PLACES:
                 places.add(id(found))
-                if is_place_of(said, found):
+                if is_place_of(value, found):
                     return False
         return True
 
     reader.index.is_partial = True
-    is_long = any(len(one.text) >= _LEAST_PART_CHARS for one in values)
+    is_long = any(len(value.text) >= _LEAST_PART_CHARS for value in values)
     for reader.index.lacks_units in (True, False):
         first, n_parts = 0, reader.n_parts if is_long else _FIRST_PARTS
         while left and first < reader.n_parts:
-            wanted = _Wanted.of(left)
-            reader.read(reader.parts_of(wanted, range(first, first + n_parts)), wanted)
+            sought = _Wanted.of(left)
+            reader.read(reader.parts_of(sought, range(first, first + n_parts)), sought)
             left = [*filter(is_missing, left)]
             first, n_parts = first + n_parts, 2 * n_parts
     reader.index.is_partial = False
@@ -346,23 +346,23 @@ class _PartReader:
         self.held = _parts_by_reason(self._whole, self._borders, self.wanted, self._in_words)
         self._read = set[int]()
 
-    def parts_of(self, wanted: _Wanted, among: range) -> set[int]:
+    def parts_of(self, sought: _Wanted, among: range) -> set[int]:
         """Return which parts that were not read may hold values, of numbers with a unit in it."""
-        others = (("years", wanted.years), ("moments", wanted.has_clocks or wanted.pairs))
+        others = (("years", sought.years), ("moments", sought.has_clocks or sought.pairs))
         found = {*self.held.get("words", ())}
         found.update(*(self.held.get(reason, ()) for reason, is_sought in others if is_sought))
-        for digits in wanted.digits:
-            is_any = digits in wanted.plain
-            is_any = is_any or (digits in wanted.united and not self.index.lacks_units)
+        for digits in sought.digits:
+            is_any = digits in sought.plain
+            is_any = is_any or (digits in sought.united and not self.index.lacks_units)
             parts = self.held.get(digits, ())
             found.update(
-                one
-                for one in parts
-                if one in among and (is_any or self._may_have_unit(digits, one, wanted))
+                part
+                for part in parts
+                if part in among and (is_any or self._may_have_unit(digits, part, sought))
             )
         return found.intersection(among) - self._read
 
-    def _may_have_unit(self, digits: str, part: int, wanted: _Wanted) -> bool:
+    def _may_have_unit(self, digits: str, part: int, sought: _Wanted) -> bool:
         if (digits, part) in self._in_words or not digits:
             return True
         start, end = self._borders[part : part + 2]
@@ -372,14 +372,14 @@ class _PartReader:
             for found in _pattern_of(digits).finditer(text, start, end + _REACH_CHARS)
         )
 
-    def read(self, parts: set[int], wanted: _Wanted) -> None:
+    def read(self, parts: set[int], sought: _Wanted) -> None:
         """Add the values of some parts that are among those looked for."""
         self._read |= parts
         runs = [*_runs(number in parts for number in range(self.n_parts))]
         for text, values_of in ((self._text, source_values), (self._cells, cell_values)):
-            reading = partial(values_of, whole=self._whole, fits=wanted.fits)
-            for said in _values_at(text, self._borders, runs, reading):
-                self.index.add(said)
+            reading = partial(values_of, whole=self._whole, fits=sought.fits)
+            for value in _values_at(text, self._borders, runs, reading):
+                self.index.add(value)
 
 
 def _may_have_unit(text: str, start: int, end: int) -> bool:
@@ -409,12 +409,12 @@ def _values_at(
             texts.append(text[begin:end])
             starts.append(n)
             n += end - begin + len(_BREAK)
-    for said in values_of(_BREAK.join(texts)) if any(texts) else ():
-        at = bisect_right(starts, said.start) - 1
+    for value in values_of(_BREAK.join(texts)) if any(texts) else ():
+        at = bisect_right(starts, value.start) - 1
         begin, first, last = spans[at]
-        start = begin + said.start - starts[at]
-        if start < last and start + len(said.text) > first:  # else it is only context
-            yield said.moved(start - said.start)
+        start = begin + value.start - starts[at]
+        if start < last and start + len(value.text) > first:  # else it is only context
+            yield value.moved(start - value.start)
 
 
 def _around(text: str, borders: Sequence[int], first: int, last: int) -> tuple[int, int]:
@@ -464,28 +464,28 @@ def _chosen_parts(held: Mapping[str, Mapping[int, bool]], most: int | None) -> s
     """Return which parts are read, of those that can hold each of the values."""
     chosen, exact = set[int](), set[int]()
     near: set[int] | None = None
-    for reason, parts in sorted(held.items(), key=lambda one: (one[0].isdecimal(), len(one[1]))):
+    for reason, parts in sorted(held.items(), key=lambda item: (item[0].isdecimal(), len(item[1]))):
         is_read = most is None or len(chosen) + len(parts) <= most or not reason.isdecimal()
         if near is None and is_read:
             chosen.update(parts)
             exact.update(parts if reason.isdecimal() else ())
             continue
         if near is None:
-            near = {one + step for one in exact for step in (-1, 0, 1)}
-        alone = [one for one, is_alone in parts.items() if is_alone]
+            near = {part + step for part in exact for step in (-1, 0, 1)}
+        alone = [part for part, is_alone in parts.items() if is_alone]
         chosen.update(alone[:_FIRST_PARTS], [*parts][:_FIRST_PARTS], near.intersection(parts))
     return chosen
 
 
 def _parts_by_reason(
-    text: str, borders: Sequence[int], wanted: _Wanted, words: set[tuple[str, int]]
+    text: str, borders: Sequence[int], sought: _Wanted, words: set[tuple[str, int]]
 ) -> Mapping[str, Mapping[int, bool]]:
     """Return which parts have the digits of a value, or words and signs that may be one.
 
     With whether the digits are there without others. `words`: those in words are added to it.
     """
     lower = lower_case(text)
-    words_of = _TellingWords.of(set(_WORDS.findall(lower)), wanted)
+    words_of = _TellingWords.of(set(_WORDS.findall(lower)), sought)
     places = words_of.places_in(lower)
     in_words: dict[int, set[str]] = {}
     for at, digits in words_of.digits_in(lower, places):
@@ -493,24 +493,24 @@ def _parts_by_reason(
     held: dict[str, dict[int, bool]] = {}
     for number, (start, end) in enumerate(pairwise(borders)):
         runs = set(_DIGITS.findall(text, start, end))
-        for digits in wanted.digits_in(runs, text, start, end):
+        for digits in sought.digits_in(runs, text, start, end):
             held.setdefault(digits, {})[number] = digits in runs
         for digits in in_words.get(number, ()):
             held.setdefault(digits, {})[number] = True
             words.add((digits, number))
         years = held.setdefault("years", {})
-        if len(years) < _MOST_YEAR_PARTS and not wanted.years.isdisjoint(map(_bare, runs)):
+        if len(years) < _MOST_YEAR_PARTS and not sought.years.isdisjoint(map(_bare, runs)):
             years[number] = True
     months = words_of.months_in(text, lower, places)
     others = {
-        "words": chain(words_of.shares_in(lower, places), _other_places(text, lower, wanted)),
-        "moments": chain(months, _moment_places(text, lower, wanted)),
+        "words": chain(words_of.shares_in(lower, places), _other_places(text, lower, sought)),
+        "moments": chain(months, _moment_places(text, lower, sought)),
     }
     for reason, offsets in others.items():
         for at in offsets:
             number = min(bisect_right(borders, at), len(borders) - 1) - 1
             held.setdefault(reason, {})[number] = True
-    for at, digits in _han_places(text, wanted):
+    for at, digits in _han_places(text, sought):
         number = min(bisect_right(borders, at), len(borders) - 1) - 1
         held.setdefault(digits, {})[number] = True
         words.add((digits, number))
@@ -531,9 +531,9 @@ class _TellingWords:
     wanted: _Wanted
 
     @classmethod
-    def of(cls, vocabulary: Iterable[str], wanted: _Wanted) -> _TellingWords:
+    def of(cls, vocabulary: Iterable[str], sought: _Wanted) -> _TellingWords:
         digits, halves, shares = dict[str, tuple[set[str], set[str]]](), set[str](), set[str]()
-        months, names = set[str](), wanted.month_words()
+        months, names = set[str](), sought.month_words()
         for word in vocabulary:
             if not names.isdisjoint((word, word.casefold())):
                 months.add(word)
@@ -542,21 +542,21 @@ class _TellingWords:
             values = {value for _, value in numbers_at_words(word)}
             values |= {2.0} if TWICE.match(word) else set()
             if values or numbers_of(word) or numbers_of(word.removeprefix("و")):
-                digits[word] = wanted.digits_of(values)
+                digits[word] = sought.digits_of(values)
             if is_half_word(word):
                 halves.add(word)
             if is_share_word(word) or ADDED_HALF.match(word):
                 shares.add(word)
-        return cls(digits, halves, shares, months, wanted)
+        return cls(digits, halves, shares, months, sought)
 
     def places_in(self, text: str) -> Sequence[re.Match[str]]:
         """Return where such words are in a lower-case text, in order."""
         telling = {*self.digits, *self.halves, *self.months}
-        return [one for one in _WORDS.finditer(text) if one[0] in telling] if telling else []
+        return [word for word in _WORDS.finditer(text) if word[0] in telling] if telling else []
 
     def digits_in(self, text: str, words: Iterable[re.Match[str]]) -> Iterator[tuple[int, str]]:
         """Yield the offsets of number words, and the digits looked for that they may have."""
-        places = [one.span() for one in words if one[0] in self.digits]
+        places = [word.span() for word in words if word[0] in self.digits]
         first = 0
         for at, (start, end) in enumerate(places):
             sure, scaled = self.digits[text[start:end]]
@@ -579,7 +579,7 @@ class _TellingWords:
 
     def shares_in(self, text: str, words: Iterable[re.Match[str]]) -> Iterator[int]:
         """Yield offsets of halves, fractions and multiples in a lower-case text."""
-        yield from (one.start() for one in words if one[0] in self.halves)
+        yield from (word.start() for word in words if word[0] in self.halves)
         if self.shares:
             yield from (start for start, *_ in shares_in(text))
             yield from (found.start() for found in halves_in(text))
@@ -614,59 +614,59 @@ _DAYS = re.compile(r"[0-9]{1,2}[日号][^0-9]{1,2}[0-9]")
 """A range, of which the last day is not next to its month."""
 
 
-def _moment_places(text: str, lower: str, wanted: _Wanted) -> Iterator[int]:
+def _moment_places(text: str, lower: str, sought: _Wanted) -> Iterator[int]:
     """Yield offsets of days, scores and times of day."""
-    if wanted.pairs:
-        yield from _pair_places(text, wanted)
-    if wanted.has_scores:
-        yield from (one.start for one in pairs_in(lower))
-    if wanted.has_clocks:
+    if sought.pairs:
+        yield from _pair_places(text, sought)
+    if sought.has_scores:
+        yield from (pair.start for pair in pairs_in(lower))
+    if sought.has_clocks:
         yield from (found.start() for found in CLOCK_WORDS.finditer(lower))
-    yield from _han_moment_places(text, wanted)
+    yield from _han_moment_places(text, sought)
 
 
-def _han_moment_places(text: str, wanted: _Wanted) -> Iterator[int]:
-    for found in HAN_MONTH.finditer(text) if wanted.days else ():
-        days = {plain_number(one) for one in found.group("d", "e") if one}
-        if wanted.has_day_in(plain_number(found["m"]), days):
+def _han_moment_places(text: str, sought: _Wanted) -> Iterator[int]:
+    for found in HAN_MONTH.finditer(text) if sought.days else ():
+        days = {plain_number(day) for day in found.group("d", "e") if day}
+        if sought.has_day_in(plain_number(found["m"]), days):
             yield found.start()
-    if wanted.years:
+    if sought.years:
         found_years = (
             found.start()
             for found in _HAN_YEAR.finditer(text)
-            if _bare(str(plain_number(found[0]))) in wanted.years
+            if _bare(str(plain_number(found[0]))) in sought.years
         )
         yield from islice(found_years, _MOST_YEAR_PARTS)
 
 
-def _pair_places(text: str, wanted: _Wanted) -> Iterator[int]:
+def _pair_places(text: str, sought: _Wanted) -> Iterator[int]:
     """Yield offsets of two numbers next to each other, of days only with a year looked for."""
     for found in _NEXT_TO.finditer(text):
         pair, end = (int(found[1]), int(found[2])), found.end()
-        is_of_month = pair[0] in wanted.days and text[end : end + 1] in _MONTH_SIGNS
-        if pair in wanted.pairs or (
-            is_of_month and (_DAYS.match(text, end + 1) or wanted.has_day_in(pair[0], set()))
+        is_of_month = pair[0] in sought.days and text[end : end + 1] in _MONTH_SIGNS
+        if pair in sought.pairs or (
+            is_of_month and (_DAYS.match(text, end + 1) or sought.has_day_in(pair[0], set()))
         ):
             year = _YEAR_AFTER.match(text, found.end(2)) or _YEAR_BEFORE.search(
                 text, max(0, found.start() - 6), found.start()
             )
-            if year is None or wanted.has_any_year or _bare(year[1]) in wanted.years:
+            if year is None or sought.has_any_year or _bare(year[1]) in sought.years:
                 yield found.start()
 
 
-def _other_places(text: str, lower: str, wanted: _Wanted) -> Iterator[int]:
+def _other_places(text: str, lower: str, sought: _Wanted) -> Iterator[int]:
     """Yield offsets of fractions in signs and in scripts without spaces, and Roman numerals."""
     for pattern in (_MARKED, OUT_OF, HUNDREDTHS, TURKISH_THOUSANDS):
         yield from (found.start() for found in pattern.finditer(text))
     for found in _ROMAN.finditer(text):
-        if _written(float(roman_value(found[1]))) in wanted.values:
+        if _written(float(roman_value(found[1]))) in sought.values:
             yield found.start()
     if not text.isascii():
         yield from (start for start, *_ in unspaced_shares_in(lower))
 
 
-def _han_places(text: str, wanted: _Wanted) -> Iterator[tuple[int, str]]:
+def _han_places(text: str, sought: _Wanted) -> Iterator[tuple[int, str]]:
     """Yield offsets of Chinese numerals, and the digits looked for that they may have."""
     for start, value in han_numbers_in(text) if not text.isascii() else ():
-        if (written := _written(value)) in wanted.values:
+        if (written := _written(value)) in sought.values:
             yield start, _bare_digits(written)

@@ -54,7 +54,8 @@ def first_words(pattern: str) -> re.Pattern[str]:
     >>> bool(first_words("at least|over").match("at")), first_words("at least|over").match("least")
     (True, None)
     """
-    return re.compile("|".join({_FIRST.split(one, maxsplit=1)[0] for one in alternatives(pattern)}))
+    firsts = {_FIRST.split(words, maxsplit=1)[0] for words in alternatives(pattern)}
+    return re.compile("|".join(firsts))
 
 
 _FIRST = re.compile(r"[\s]|\[\\s|-|\(\?: |\(\?=")
@@ -127,8 +128,8 @@ def _periods(*, is_spaced: bool) -> re.Pattern[str]:
     """Return a pattern of the periods in scripts with spaces, or without."""
     kinds = []
     for name, names in word_data()["period names"].items():
-        words = [one for one in word_data()["periods"].get(name, "").split("|") if one]
-        words = [one for one in words if bool(HAN.match(one)) != is_spaced]
+        words = [word for word in word_data()["periods"].get(name, "").split("|") if word]
+        words = [word for word in words if bool(HAN.match(word)) != is_spaced]
         words += [f"{_PER}(?:{names})(?!\\sالأ)"] if is_spaced else []
         kinds += [f"(?P<{name}>{'|'.join(words)})"] if words else []
     return re.compile(f"(?:{'|'.join(kinds)})" + (r"(?!\w)" if is_spaced else ""))
@@ -137,8 +138,8 @@ def _periods(*, is_spaced: bool) -> re.Pattern[str]:
 @lru_cache(maxsize=1)
 def _first_of_periods() -> re.Pattern[str]:
     words = "|".join(word_data()["periods"].values()).replace("(?:", "(").split("|")
-    firsts = {re.split(r"[(\[\\?]", one)[0][:4] for one in words}
-    return re.compile("|".join(one for one in firsts if len(one) > 2) + rf"|(?:l|{_PER_WORD})\Z")
+    firsts = {re.split(r"[(\[\\?]", word)[0][:4] for word in words}
+    return re.compile("|".join(word for word in firsts if len(word) > 2) + rf"|(?:l|{_PER_WORD})\Z")
 
 
 PAUSE = re.compile(r"[.!?;\n,()\u3001\u3002\uff0c\uff1b\uff08\uff09](?!\d)")
@@ -406,8 +407,8 @@ class Direction:
         return min(signs) < 0
 
 
-def _are_apart(one: frozenset[Any], other: frozenset[Any]) -> bool:
-    return bool(one and other) and one.isdisjoint(other)
+def _are_apart(own: frozenset[Any], other: frozenset[Any]) -> bool:
+    return bool(own and other) and own.isdisjoint(other)
 
 
 NO_DIRECTION = Direction()
@@ -423,13 +424,13 @@ class DirectionWords:
         found = [*matches_at_words(_spaced_directions(), _first_of_directions(), text)]
         if not text.isascii():
             found += _unspaced_directions().finditer(text)
-        self._words = sorted((one.start(), one.end(), self._kind_of(one)) for one in found)
+        self._words = sorted((match.start(), match.end(), self._kind_of(match)) for match in found)
         self._starts = [start for start, _, _ in self._words]
         periods = [*matches_at_words(_periods(is_spaced=True), _first_of_periods(), text)]
         if not text.isascii():
             periods += _periods(is_spaced=False).finditer(text)
         periods += _SHORT_PERIODS.finditer(text)
-        self._periods = sorted((*one.span(), str(one.lastgroup)) for one in periods)
+        self._periods = sorted((*match.span(), str(match.lastgroup)) for match in periods)
 
     def _kind_of(self, found: re.Match[str]) -> str:
         """Return what a word says; a bound that is negated is the opposite one."""
@@ -482,8 +483,8 @@ class DirectionWords:
         if not first or not last:
             return 0
         before, after = (
-            float(_GROUP.sub("", one).replace(",", "."))
-            for one in (_DIGITS.findall(first[0])[0], last[0])
+            float(_GROUP.sub("", digits).replace(",", "."))
+            for digits in (_DIGITS.findall(first[0])[0], last[0])
         )
         is_other = "%" in first[0] and not _PERCENT_AFTER.match(self._text, last.end())
         return 0 if is_other else (after > before) - (after < before)
@@ -518,19 +519,19 @@ class DirectionWords:
             return frozenset(before)
         spans = ((min(end, stop), max(start, at), period) for at, stop, period in near)
         return frozenset(
-            period for one, two, period in spans if not _STOP.search(self._text, one, two)
+            period for begin, stop, period in spans if not _STOP.search(self._text, begin, stop)
         )
 
-    def _nearest(self, start: int, end: int, less: str, more: str) -> int:
+    def _nearest(self, start: int, end: int, negative: str, positive: str) -> int:
         """Return what the next word of two kinds says; also with a unit in it: 2 haftadan fazla."""
         first = bisect_left(self._starts, start - _BEFORE_CHARS)
         last = bisect_left(self._starts, end + _AFTER_CHARS)
-        near = [one for one in self._words[first:last] if one[2] in (less, more)]
-        before = next((one for one in reversed(near) if one[1] <= start), None)
-        after = next((one for one in near if one[0] >= start and one[1] > end), None)
-        for pattern, one in ((_CLAUSE, before), (_CLAUSE, after), (_STOP, before)):
-            if one is not None and self._is_said_of(one, start, end, pattern):
-                return -1 if one[2] == less else 1
+        near = [word for word in self._words[first:last] if word[2] in (negative, positive)]
+        before = next((word for word in reversed(near) if word[1] <= start), None)
+        after = next((word for word in near if word[0] >= start and word[1] > end), None)
+        for pattern, word in ((_CLAUSE, before), (_CLAUSE, after), (_STOP, before)):
+            if word is not None and self._is_said_of(word, start, end, pattern):
+                return -1 if word[2] == negative else 1
         return 0
 
     def _is_said_of(

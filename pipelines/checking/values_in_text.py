@@ -95,7 +95,9 @@ _DATE_PATTERNS = (
         re.ASCII,
     ),
 )
-_DATES = [(next(filter(one.pattern.count, "년월月"), ""), one) for one in _DATE_PATTERNS]
+_DATES = [
+    (next(filter(pattern.pattern.count, "년월月"), ""), pattern) for pattern in _DATE_PATTERNS
+]
 """With a sign that each of them must have: a search of a long text costs more."""
 _ERAS = {"令和": 2018, "平成": 1988, "昭和": 1925, "民國": 1911, "民国": 1911}
 _DAY_BEFORE = re.compile(
@@ -213,7 +215,9 @@ class TextValue:
         number = self.number
         if number is None:
             return self
-        readings = {replace(one, value=rounded(one.value / scale)) for one in number.readings}
+        readings = {
+            replace(reading, value=rounded(reading.value / scale)) for reading in number.readings
+        }
         return replace(self, number=replace(number, readings=frozenset(readings)))
 
     @property
@@ -221,7 +225,7 @@ class TextValue:
         """Whether it is a day, a time, or a number that may be a year."""
         number = self.number
         years = number.readings if number is not None else ()
-        return bool(self.days or self.clocks) or any(1000 <= one.value < 2200 for one in years)
+        return bool(self.days or self.clocks) or any(1000 <= year.value < 2200 for year in years)
 
     @property
     def is_sure(self) -> bool:
@@ -256,27 +260,27 @@ class ValueIndex:
     is_partial: bool = False
     """Whether more of the text is to be added: found is only what that cannot change."""
 
-    def add(self, said: TextValue) -> None:
-        for day in said.days:
+    def add(self, value: TextValue) -> None:
+        for day in value.days:
             year, month, of_month = day
-            self._days.setdefault((month, None), []).append((day, said))
+            self._days.setdefault((month, None), []).append((day, value))
             if of_month is not None:
-                self._days.setdefault((month, of_month), []).append((day, said))
-                self._ordinals.setdefault(float(of_month), []).append(said)
+                self._days.setdefault((month, of_month), []).append((day, value))
+                self._ordinals.setdefault(float(of_month), []).append(value)
             if year is not None:
-                self._take(NumberReading(float(year)), None, said)
-        for clock in _written_clocks(said):
-            self._clocks.setdefault(clock, []).append(said)
-            if _is_halved(said.text, clock):
-                self._halved.setdefault(clock, []).append(said)
-        number = said.number
+                self._take(NumberReading(float(year)), None, value)
+        for clock in _written_clocks(value):
+            self._clocks.setdefault(clock, []).append(value)
+            if _is_halved(value.text, clock):
+                self._halved.setdefault(clock, []).append(value)
+        number = value.number
         if number is None:
             return
         for code in filter(None, (number.code, number.written)):
-            self._codes.setdefault(code, []).append(said)
+            self._codes.setdefault(code, []).append(value)
         for reading in number.readings:
-            self._take(reading, number, said)
-        at = said.bare[0]
+            self._take(reading, number, value)
+        at = value.bare[0]
         for part in number.parts:
             for inner in numbers_in(part):
                 found = TextValue(inner.text, at + inner.start, is_loose=True)
@@ -284,19 +288,19 @@ class ValueIndex:
                     self._take(reading, inner, found)
             at += len(part) + 1
 
-    def holds(self, said: TextValue, within: float = 0.0) -> bool:
+    def holds(self, value: TextValue, within: float = 0.0) -> bool:
         """Return whether a value may be in the text; `within`: allowed share of a number."""
-        return any(True for _ in self.find(said, within))
+        return any(True for _ in self.find(value, within))
 
-    def find(self, said: TextValue, within: float = 0.0) -> Iterator[TextValue]:
+    def find(self, value: TextValue, within: float = 0.0) -> Iterator[TextValue]:
         """Yield what may mean the same in the text, some more than once; the surest first.
 
         A unit and a sign count if both texts have one. A day without a year is in every year that
         the text has.
         """
-        moments = (*self._find_days(said), *self._find_clocks(said))
-        yield from (found for found in moments if found.bound * said.bound >= 0)
-        number = said.number
+        moments = (*self._find_days(value), *self._find_clocks(value))
+        yield from (found for found in moments if found.bound * value.bound >= 0)
+        number = value.number
         if number is None:
             return
         for code in filter(None, (number.code, number.written)):
@@ -305,9 +309,11 @@ class ValueIndex:
             yield from self._find_number(reading, number, within)
         yield from self._find_ordinal(number)
         inner = [
-            TextValue(one.text, number=one) for part in number.parts for one in numbers_in(part)
+            TextValue(inner_number.text, number=inner_number)
+            for part in number.parts
+            for inner_number in numbers_in(part)
         ]
-        if inner and all(self.holds(one, within) for one in inner):
+        if inner and all(self.holds(inner_value, within) for inner_value in inner):
             yield from self.find(inner[0], within)
 
     def _find_ordinal(self, number: Number) -> Iterator[TextValue]:
@@ -323,13 +329,13 @@ class ValueIndex:
             for reading in number.readings:
                 yield from self._ordinals.get(reading.value, ())
 
-    def _find_days(self, said: TextValue) -> Iterator[TextValue]:
-        return (found for day in said.days for found in self._find_day(day))
+    def _find_days(self, value: TextValue) -> Iterator[TextValue]:
+        return (found for day in value.days for found in self._find_day(day))
 
-    def _find_clocks(self, said: TextValue) -> Iterator[TextValue]:
+    def _find_clocks(self, value: TextValue) -> Iterator[TextValue]:
         """Yield the same times: 10:05 may be 10:05 pm, and is not 22:05."""
-        exact, number = _written_clocks(said), said.number
-        for clock in said.clocks:
+        exact, number = _written_clocks(value), value.number
+        for clock in value.clocks:
             clocks = self._clocks if clock in exact else self._halved
             for found in clocks.get(clock, ()):
                 if number is None or found.number is None or _agree(number, found.number):
@@ -337,15 +343,15 @@ class ValueIndex:
 
     def _find_code(self, code: str, number: Number) -> Iterator[TextValue]:
         found = self._codes.get(code, ())
-        return (one for one in found if one.number is None or _agree(number, one.number))
+        return (place for place in found if place.number is None or _agree(number, place.number))
 
-    def _take(self, reading: NumberReading, number: Number | None, said: TextValue) -> None:
+    def _take(self, reading: NumberReading, number: Number | None, value: TextValue) -> None:
         has_unit = reading.unit != NO_UNIT
         if not _is_part(reading, number):
-            self._values.setdefault(reading.value, []).append((has_unit, number, said))
+            self._values.setdefault(reading.value, []).append((has_unit, number, value))
         if has_unit:
             base = (reading.unit.dimension, reading.base)
-            self._bases.setdefault(base, []).append((number, said))
+            self._bases.setdefault(base, []).append((number, value))
 
     def _find_number(
         self, reading: NumberReading, number: Number, within: float
@@ -358,7 +364,7 @@ class ValueIndex:
         has_unit, dimension = reading.unit != NO_UNIT, reading.unit.dimension
         if has_unit:
             with_unit = [*self._find_with_unit(reading, within)]
-            yield from (said for found, said in with_unit if _agree(number, found))
+            yield from (place for found, place in with_unit if _agree(number, found))
             is_known = any(_is_no_article(found) for found, _ in with_unit)
             if is_known or self.lacks_units or _is_part(reading, number):
                 return  # what says something else about the same amount decides
@@ -374,7 +380,7 @@ class ValueIndex:
         places = self._values[value]
         if not number.is_ordinal:
             return places
-        ordinals = [one for one in places if one[1] and one[1].is_ordinal]
+        ordinals = [place for place in places if place[1] and place[1].is_ordinal]
         return ordinals or ([] if self.is_partial else places)
 
     def _find_with_unit(
@@ -388,21 +394,21 @@ class ValueIndex:
                 for name, other in self._bases
                 if name == dimension and abs(base - other) <= within * abs(other)
             ]
-        for one in bases:
-            yield from self._bases.get(one, ())
+        for key in bases:
+            yield from self._bases.get(key, ())
 
     def _near(self, value: float, within: float) -> list[float]:
         if not within:
             return [value] if value in self._values else []
-        return [one for one in self._values if abs(value - one) <= within * abs(one)]
+        return [known for known in self._values if abs(value - known) <= within * abs(known)]
 
     def _find_day(self, day: Day) -> Iterator[TextValue]:
         """Yield the days with this year, then those without a year if the year is elsewhere."""
         year, month, of_month = day
         same = self._days.get((month, of_month), ())
-        yield from (said for (other, _, _), said in same if year in (None, other))
+        yield from (place for (other, _, _), place in same if year in (None, other))
         if year is not None and float(year) in self._values:
-            yield from (said for (other, _, _), said in same if other is None)
+            yield from (place for (other, _, _), place in same if other is None)
 
 
 def _is_no_article(number: Number | None) -> bool:
@@ -415,23 +421,25 @@ def _is_part(reading: NumberReading, number: Number | None) -> bool:
 
 def _numbers_without_unit(number: Number, places: Iterable[_Place]) -> Iterator[TextValue]:
     """Yield what may be a number with a unit, though its own has none and may be no article."""
-    for has_unit, other, said in places:
+    for has_unit, other, place in places:
         if not has_unit and _agree(number, other) and _is_no_article(other):
-            yield said
+            yield place
 
 
 def _same_bare_numbers(
     number: Number, places: Sequence[_Place], *, is_partial: bool
 ) -> Iterator[TextValue]:
     """Yield numbers without a unit; then those with one, unless all that have none differ."""
-    plain = [(other, said) for has_unit, other, said in places if not has_unit]
+    plain = [(other, place) for has_unit, other, place in places if not has_unit]
     is_found = False
-    for other, said in plain:  # lazy: most callers need the first one
+    for other, place in plain:  # lazy: most callers need the first one
         if _agree(number, other):
             is_found = True
-            yield said
+            yield place
     if is_found or not (plain or is_partial):
-        yield from (said for has_unit, other, said in places if has_unit and _agree(number, other))
+        yield from (
+            place for has_unit, other, place in places if has_unit and _agree(number, other)
+        )
 
 
 def values_in(text: str, whole: str = "", fits: Fits | None = None) -> Iterator[TextValue]:
@@ -440,7 +448,7 @@ def values_in(text: str, whole: str = "", fits: Fits | None = None) -> Iterator[
     `whole`: the text that it is of, which decides about languages and the order of day and month.
     `fits`: whether a number with these digits, or a day of a month, is looked for; None: all are.
 
-    >>> [one.text for one in values_in("On 3 May 2024 at 9:30, 1,200 of them.")]
+    >>> [value.text for value in values_in("On 3 May 2024 at 9:30, 1,200 of them.")]
     ['3 May 2024', '9:30', '1,200']
     """
     text = with_ascii_digits(text)
@@ -448,11 +456,11 @@ def values_in(text: str, whole: str = "", fits: Fits | None = None) -> Iterator[
     has_digits = "月" in text or _DIGIT.search(text) is not None
     if has_digits:
         yield from _dates_in_digits(rest, lower, _orders_in(whole or text), fits)
-    for said, end in [*_named_dates(rest.text)]:
-        if _is_sought(said.days, fits):
-            bound = 0 if said.is_range else time_bound(lower, said.start, end)
-            yield replace(said, bound=bound)
-        rest.take(said.start, end)
+    for date, end in [*_named_dates(rest.text)]:
+        if _is_sought(date.days, fits):
+            bound = 0 if date.is_range else time_bound(lower, date.start, end)
+            yield replace(date, bound=bound)
+        rest.take(date.start, end)
     if has_digits:
         yield from _clocks_in_digits(rest, lower, fits)
     for start, end, times in clocks_in(lower_case(rest.text)):
@@ -480,8 +488,8 @@ def _clocks_in_digits(rest: Untaken, lower: str, fits: Fits | None) -> Iterator[
             if fits is None or ":" not in found[0] or fits(found[0]):
                 half = found.groupdict().get("half")
                 clocks = frozenset(_possible_clocks(found["h"], found["min"] or 0, half))
-                said = TextValue(found[0].strip(), found.start(), _duration(found), clocks=clocks)
-                yield _with_surroundings(said, lower)
+                clock = TextValue(found[0].strip(), found.start(), _duration(found), clocks=clocks)
+                yield _with_surroundings(clock, lower)
             rest.take(*found.span())
 
 
@@ -493,22 +501,22 @@ def _dates_of(
     found: re.Match[str], days: frozenset[Day], lower: str, fits: Fits | None
 ) -> Iterator[TextValue]:
     """Yield a date in digits; of a range, both ends."""
-    said = TextValue(found[0].strip(" .,\n"), found.start(), days=days)
+    date = TextValue(found[0].strip(" .,\n"), found.start(), days=days)
     last = found.groupdict().get("e")
     if not last:
         if _is_sought(days, fits):
-            yield replace(said, bound=time_bound(lower, *found.span()))
+            yield replace(date, bound=time_bound(lower, *found.span()))
         return
     ends = frozenset((year, month, plain_number(last)) for year, month, _ in days)
-    yield replace(said, is_range=True)
-    yield replace(said, days=ends, is_range=True)
+    yield replace(date, is_range=True)
+    yield replace(date, days=ends, is_range=True)
 
 
 def value_index(text: str) -> ValueIndex:
     """Return all readings of a source."""
     index = ValueIndex()
-    for said in (*source_values(text, text), *cell_values(table_cells(text), text)):
-        index.add(said)
+    for value in (*source_values(text, text), *cell_values(table_cells(text), text)):
+        index.add(value)
     return index
 
 
@@ -521,7 +529,7 @@ def source_values(text: str, whole: str = "", fits: Fits | None = None) -> Itera
 
 def cell_values(cells: str, whole: str = "", fits: Fits | None = None) -> Iterator[TextValue]:
     """Yield the values of the cells of a source's tables."""
-    return (replace(said, is_loose=True) for said in values_in(cells, whole, fits))
+    return (replace(value, is_loose=True) for value in values_in(cells, whole, fits))
 
 
 def is_month(word: str) -> bool:
@@ -575,7 +583,7 @@ def _has_dimension(number: Number | None, dimension: str) -> bool:
     kinds = ("second", "month") if dimension in ("second", "month") else (dimension,)
     if number is None or not number.is_sure:  # "a week" says nothing of a 1 elsewhere
         return False
-    return any(one.unit.dimension in kinds for one in number.readings)
+    return any(reading.unit.dimension in kinds for reading in number.readings)
 
 
 def _agree(number: Number, other: Number | None) -> bool:
@@ -622,10 +630,10 @@ def _named_dates(text: str) -> Iterator[tuple[TextValue, int]]:
         if year is not None:
             start, end = min(start, year.start()), max(end, year.end())
         last = end
-        said = TextValue(text[start:end].strip(" .,\n"), start, is_range=len(found) > 1)
+        date = TextValue(text[start:end].strip(" .,\n"), start, is_range=len(found) > 1)
         for of_month in [*map(_day_of, found)] or (None,):
             days = frozenset((_year_of(year), month, of_month) for month in months)
-            yield replace(said, days=days), end
+            yield replace(date, days=days), end
 
 
 def _named_month(text: str, name: regex.Match[str]) -> tuple[tuple[int, ...], int] | None:
@@ -716,24 +724,24 @@ def _duration(found: re.Match[str]) -> Number | None:
     return Number(found[0].strip(), *found.span(), readings)
 
 
-def _with_surroundings(said: TextValue, text: str) -> TextValue:
+def _with_surroundings(moment: TextValue, text: str) -> TextValue:
     """Return a time as what is next to it says: 7:45 in the evening is 19:45; until 9."""
-    if not said.clocks:
-        return said
-    start, end = said.bare
-    said = replace(said, bound=time_bound(text, start, end))
+    if not moment.clocks:
+        return moment
+    start, end = moment.bare
+    moment = replace(moment, bound=time_bound(text, start, end))
     part = part_of_day(text, start, end)
     is_late = part == "late"
-    clocks = frozenset(one for one in said.clocks if (one[0] >= 12) == is_late)
+    clocks = frozenset(clock for clock in moment.clocks if (clock[0] >= 12) == is_late)
     if not part or not clocks:
-        return said
-    return replace(said, clocks=clocks, number=None)
+        return moment
+    return replace(moment, clocks=clocks, number=None)
 
 
-def _written_clocks(said: TextValue) -> frozenset[Clock]:
+def _written_clocks(value: TextValue) -> frozenset[Clock]:
     """Return the times that digits say: 9:30 alone is not 21:30."""
-    is_in_digits = _HOUR_AND_MINUTE.match(said.text) is not None
-    return frozenset((min(said.clocks),)) if is_in_digits and said.clocks else said.clocks
+    is_in_digits = _HOUR_AND_MINUTE.match(value.text) is not None
+    return frozenset((min(value.clocks),)) if is_in_digits and value.clocks else value.clocks
 
 
 def _is_halved(text: str, clock: Clock) -> bool:
