@@ -181,16 +181,16 @@ class PlanBinder:
         )
         self._outputs: dict[str, tuple[str, ...] | None] = {}
         self._answers: dict[str, tuple[str, ...] | None] = {}
-        self._unasked: dict[str, frozenset[str]] = {}
-        """By step: what of `ABOUT_FIELDS` its `reply` does not ask for."""
         """The fields of each step's answer, where its schema tells them."""
+        self._absent_fields: dict[str, frozenset[str]] = {}
+        """By step: what of `ABOUT_FIELDS` its `reply` does not ask for."""
         self._items: dict[str, tuple[str, ...] | None] = {}
         """The fields of each block's results, where they are written down."""
         self._over_results: list[tuple[Place, str, str]] = []
         """Blocks that go over another one's results: their places, variables, and that other."""
         self._params: dict[Place, ParameterBinder] = {}
         self._own: list[Fault] = []
-        self._said: set[tuple[Place, str]] = set()
+        self._reported: set[tuple[Place, str]] = set()
 
     @property
     def faults(self) -> list[Fault]:
@@ -298,7 +298,7 @@ class PlanBinder:
         self._answers[step.id] = replies.reply_fields(reply) if is_answer else None
         if step.returns is None and getattr(kind, "takes_reply", False):
             spec = replies.reply_spec(reply) if reply is not None else {}
-            self._unasked[step.id] = frozenset(ABOUT_FIELDS) - spec.keys()
+            self._absent_fields[step.id] = frozenset(ABOUT_FIELDS) - spec.keys()
         within = (
             self._inner.bound(step, cache=controls.cache) if step.uses == PIPELINE_STEP else None
         )
@@ -422,7 +422,7 @@ class PlanBinder:
         if outputs is not None and reference[2] not in outputs:
             what = f"step '{reference[1]}' has no output '{reference[2]}'"
             self._fault(at, what, did_you_mean(reference[2], outputs))
-        if reference[2] in self._unasked.get(reference[1], ()):
+        if reference[2] in self._absent_fields.get(reference[1], ()):
             what = f"`steps.{reference[1]}.{reference[2]}` is null"
             remedy = f"Add `{reference[2]}` under the `reply` of step '{reference[1]}'."
             self._fault(at, what, remedy)
@@ -470,8 +470,8 @@ class PlanBinder:
             )
 
     def _fault(self, at: Place, message: str, remedy: str) -> None:
-        if (at, message) not in self._said:
-            self._said.add((at, message))
+        if (at, message) not in self._reported:
+            self._reported.add((at, message))
             self._own.append(Fault(f"{message}.", remedy, self._pipeline.mark(at)))
 
 

@@ -29,7 +29,7 @@ from .reply import BoundReply, NearestLabels, OfferedLabels
 from .scope import Scope
 from .text_vectors import Matrix, as_vector8, embedded, inserted_text, similarities, unit_matrix
 
-TOLD_SHARE = 0.5
+LISTS_SHARE = 0.5
 """Of a context, for all lists of a prompt: the documents need room as well."""
 
 _NONE: Mapping[FieldPath, Sequence[str]] = {}
@@ -205,7 +205,7 @@ class LabelLists:
         """Return the lists that together leave room in the model's context, the shortest first."""
         if step.model is None or not shown:
             return shown
-        most = TOLD_SHARE * (await tools.pool.facts(step.model)).n_ctx_tokens
+        most = LISTS_SHARE * (await tools.pool.facts(step.model)).n_ctx_tokens
         if sum(len(entry.text.encode()) for entry in shown) <= most:  # a token has a byte or more
             return shown
         counts = await tools.pool.count_texts(step.model, [entry.text for entry in shown])

@@ -272,7 +272,7 @@ def _pool_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
             yield PermissionNeed("network", f"ask {' and '.join(far)} for a model", pool.mark, True)
 
 
-def unasked_pools(bound: BoundPlan, allowed: Collection[str], own: str) -> frozenset[str]:
+def forbidden_pools(bound: BoundPlan, allowed: Collection[str], own: str) -> frozenset[str]:
     """Return the names of the pools that a plan may not ask."""
     if "network" in allowed:
         return frozenset()

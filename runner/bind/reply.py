@@ -85,8 +85,8 @@ def reply_fields(bound: BoundReply | None) -> tuple[str, ...] | None:
     if not isinstance(schema, dict) or schema.get("type", "object") != "object":
         return None
     names = schema.get("properties")
-    open_ones = ("additionalProperties", "patternProperties", "anyOf", "oneOf", "allOf", "$ref")
-    if not isinstance(names, dict) or any(schema.get(word) for word in open_ones):
+    open_keywords = ("additionalProperties", "patternProperties", "anyOf", "oneOf", "allOf", "$ref")
+    if not isinstance(names, dict) or any(schema.get(word) for word in open_keywords):
         return None
     return tuple(names)
 

@@ -196,7 +196,7 @@ def _help(
     app.main([*words, "--help"], prog_name="paddock")
 
 
-def _command_asked_for() -> str | None:
+def _requested_command() -> str | None:
     """Return the command that is run, or whose arguments a shell completes."""
     if is_completion_request(os.environ):
         disable_rich_markup()
@@ -218,7 +218,7 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     sys.argv[1:] = arguments.translate_ollama_run(sys.argv[0], sys.argv[1:])
     try:
-        app = application(_command_asked_for())
+        app = application(_requested_command())
         begun()
         app()
     except KeyboardInterrupt:  # before a command began: `with_exit_status` handles later ones

@@ -21,13 +21,13 @@ class CiReports:
     summary: Path | None
 
     @property
-    def are_wanted(self) -> bool:
+    def are_requested(self) -> bool:
         has_path = self.junit is not None or self.summary is not None
         return has_path or bool(os.environ.get("GITHUB_STEP_SUMMARY"))
 
     def write(self, ended: Report) -> bool:
         """Write them; print an error and return False if that fails."""
-        if not self.are_wanted:
+        if not self.are_requested:
             return True
         from paddock.runner.testing import results
 

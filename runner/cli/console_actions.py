@@ -96,14 +96,14 @@ class PipelineState:
     """Of the service: where consents are."""
 
     @property
-    def asks(self) -> frozenset[str]:
+    def needed_consents(self) -> frozenset[str]:
         """Digests of all that it wants besides files and models."""
         return consent_digests(self.bound, self.settings.address.url)
 
     @property
-    def asks_id(self) -> str:
+    def needed_consents_id(self) -> str:
         """What a person has looked at when they allow it."""
-        return hashlib.sha256(json.dumps(sorted(self.asks)).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(sorted(self.needed_consents)).encode()).hexdigest()
 
     def refusal(self) -> PipelineError | None:
         """Return why a run would be refused: permissions of the settings first, then consent."""
@@ -157,12 +157,12 @@ class ConsoleActions:
             CommandError: that is not what the person has looked at.
         """
         state = self.state_of(file)
-        if form.get("asks") != state.asks_id:
+        if form.get("asks") != state.needed_consents_id:
             raise CommandError(
                 "The pipeline wants something else now than the page has shown.\n"
                 "  Go back, load the page again, and look at what it wants."
             )
-        Consents(state.state_dir).agree(file, state.asks)
+        Consents(state.state_dir).agree(file, state.needed_consents)
         log.info("%s: allowed by %s", file, by)
         return pipeline_address(file)
 
@@ -301,11 +301,11 @@ def _permission_parts(state: PipelineState) -> Iterator[str]:
     refusal = state.refusal()
     if isinstance(refusal, NotPermitted):
         yield f'<div class="note"><p>{escape(str(refusal))}</p></div>'
-    has_consent = state.asks <= Consents(state.state_dir).agreed(state.file)
+    has_consent = state.needed_consents <= Consents(state.state_dir).agreed(state.file)
     yield action_html(
         "Allow",
         f"{pipeline_address(state.file)}/allow",
-        fields=f'<input type="hidden" name="asks" value="{state.asks_id}">',
+        fields=f'<input type="hidden" name="asks" value="{state.needed_consents_id}">',
         why_not="This file is allowed that, within what the settings permit." * has_consent,
     )
 

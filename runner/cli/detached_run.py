@@ -100,7 +100,7 @@ class _RunProcess:
             self.code = os.waitstatus_to_exitcode(status) if ended else None
         return self.code is not None
 
-    def said(self) -> dict[str, Any]:
+    def answers(self) -> dict[str, Any]:
         """Return what it has said so far; its place in the file stays."""
         number, answers = self.exchange.fileno(), dict[str, Any]()
         for line in os.pread(number, os.fstat(number).st_size, 0).splitlines(keepends=True):
@@ -173,7 +173,7 @@ class DetachedRuns:
         """
         with self._turn:
             process = self._processes.get(run)
-            answers = {} if process is None or process.exchange.closed else process.said()
+            answers = {} if process is None or process.exchange.closed else process.answers()
         return {name: answers[name] for name in ("returns", "is_cut") if name in answers}
 
     def close(self) -> None:
@@ -205,7 +205,7 @@ def _wait_for_name(process: _RunProcess, place: LedgerFolder) -> str:
     deadline = time.monotonic() + BEGIN_S
     while time.monotonic() < deadline:
         has_ended = process.has_ended()  # before it is read: a quick run has ended by then
-        answers = process.said()
+        answers = process.answers()
         run = str(answers.get("run", ""))
         if run and runs_named([place], run).runs:
             return run

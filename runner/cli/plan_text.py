@@ -93,7 +93,7 @@ def _call_range(least: int, most: int) -> str:
 
 def _cost_text(report: PlanReport) -> str:
     """Return the known ones of calls, tokens, model loads and time."""
-    parts, untold = [], ""
+    parts, hint = [], ""
     if report.calls is not None:
         parts.append(_calls_text(report, report.calls))
     elif report.loads:
@@ -106,7 +106,7 @@ def _cost_text(report: PlanReport) -> str:
         length = units.duration(report.seconds)
         parts.append(length if length.startswith("under") else f"about {length}")
     elif report.calls:
-        untold = " How long that is, the run tells after its first document."
+        hint = " How long that is, the run tells after its first document."
     if not parts:
         return "The cost is not known yet."
-    return f"That would take {', '.join(parts)}.{untold}"
+    return f"That would take {', '.join(parts)}.{hint}"

@@ -747,7 +747,7 @@ class BlockRunner:
             if is_block_skipped(block, scope):
                 return None
             run = await self.judge(block, scope, keeps_results=True, outer=record.outer)
-            run.around, run.is_within_item = record.with_those_around, True
+            run.around, run.is_within_item = record.with_outer_items, True
             run.turn = record.turn
             run.parallel = record.parallel
             await self._carried_out(run)

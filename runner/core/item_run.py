@@ -92,7 +92,7 @@ class ItemRun:
         return cls(scope, key, "/".join(outer), key, None, outer, outputs, node=node)
 
     @property
-    def with_those_around(self) -> tuple[ItemPlace, ...]:
+    def with_outer_items(self) -> tuple[ItemPlace, ...]:
         """The items around it, and itself."""
         return (*self.around, (self.scope, self.key))
 

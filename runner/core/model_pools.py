@@ -69,7 +69,7 @@ class PoolOptions:
     """Opens the pool of this machine's service, in place of one inside this process."""
     is_plan: bool = False
     """Models are only looked up."""
-    unasked: frozenset[str] = frozenset()
+    forbidden_pools: frozenset[str] = frozenset()
     """Pools elsewhere that a plan may not ask: what the ledger knows of their models counts."""
     ledger: Ledger | None = None
     is_patient: bool = False
@@ -106,7 +106,9 @@ async def open_pools(
             home = await stack.enter_async_context(near)
         elsewhere: dict[str, Pool] = {}
         if options.ledger is not None:
-            elsewhere = dict.fromkeys(options.unasked, RecordedPool(options.ledger, settings))
+            elsewhere = dict.fromkeys(
+                options.forbidden_pools, RecordedPool(options.ledger, settings)
+            )
         for plan in all_plans(bound):
             for name, pool in plan.pools.items():
                 if name in named - elsewhere.keys():

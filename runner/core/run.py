@@ -413,7 +413,7 @@ class _SubPipelineRun:
         except WrongInput as error:
             raise StepError(f"{error.message}.", remedy=error.remedy) from error
         context = sub_pipeline_context(self.context, step, record, bound)
-        around = record.with_those_around if record.outer else ()
+        around = record.with_outer_items if record.outer else ()
         walker = _PlanRun(replace(context, run_chunk=self._run_chunk), record.outer, around)
         try:
             returns = await walker.walk()

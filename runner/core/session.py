@@ -24,7 +24,7 @@ from typing import Any
 from paddock.engine.system import files, tasks
 from paddock.engine.system.text import canonical_json
 from paddock.runner.bind.bound import BoundPlan, all_plans, progress_line_names
-from paddock.runner.bind.permissions import unasked_pools
+from paddock.runner.bind.permissions import forbidden_pools
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.ledger import run_locks
@@ -171,7 +171,7 @@ async def open_session(
             given=environment.pool,
             here=service,
             is_plan=is_plan,
-            unasked=_unasked_pools(prepared, options) if is_plan else frozenset(),
+            forbidden_pools=_forbidden_pools(prepared, options) if is_plan else frozenset(),
             ledger=ledger,
             is_patient=options.is_unattended,
             secrets=prepared.secrets,
@@ -322,10 +322,10 @@ class _Opening:
         return index
 
 
-def _unasked_pools(prepared: PreparedRun, options: RunOptions) -> frozenset[str]:
+def _forbidden_pools(prepared: PreparedRun, options: RunOptions) -> frozenset[str]:
     settings = prepared.settings
     allowed = settings.allow.union(options.allow)
-    return unasked_pools(prepared.bound, allowed, settings.address.url)
+    return forbidden_pools(prepared.bound, allowed, settings.address.url)
 
 
 def _job_runs(

@@ -56,8 +56,8 @@ def after_ending(ending: RunEnding, now: datetime, *, max_restarts: int) -> NoRe
         return RestartRun(now, ending.attempt, "continues after the end of `paddock up`")
     if ending.crash is None:
         return NoRestart()
-    once_more = next_restart(ending.attempt, max_restarts, has_progressed=ending.has_progressed)
-    if once_more is None:
+    restart = next_restart(ending.attempt, max_restarts, has_progressed=ending.has_progressed)
+    if restart is None:
         return NoRestart(is_given_up=True)
-    words = f"{ending.crash}; start {once_more.attempt} of at most {max_restarts + 1}"
-    return RestartRun(now + timedelta(seconds=once_more.pause_s), once_more.attempt, words)
+    words = f"{ending.crash}; start {restart.attempt} of at most {max_restarts + 1}"
+    return RestartRun(now + timedelta(seconds=restart.pause_s), restart.attempt, words)

@@ -250,7 +250,7 @@ class _Delegation:
         elapsed_s = time.monotonic() - self._began
         decided = decide_shares(
             self._shares,
-            n_wanted=self._job.n_shares,
+            n_requested=self._job.n_shares,
             n_online=await self._n_online(elapsed_s),
             elapsed_s=elapsed_s,
             max_restarts=self._job.max_restarts,

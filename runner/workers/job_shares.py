@@ -78,14 +78,14 @@ class JobEnd:
 def decide_shares(
     shares: Sequence[JobShare],
     *,
-    n_wanted: int | None,
+    n_requested: int | None,
     n_online: int,
     elapsed_s: float,
     max_restarts: int,
 ) -> JobEnd | list[StartShare]:
     """Return what to do about a job: it is over, or these shares must start.
 
-    `n_wanted` is the number of machines, None for all that are online once the job has run for a
+    `n_requested` is the number of machines, None for all that are online once the job has run for a
     while.
     """
     last_attempts = {share.number: share for share in sorted(shares, key=attrgetter("number"))}
@@ -95,7 +95,7 @@ def decide_shares(
         return JobEnd("completed", first["done"].message)
     if {"cancelled", "open"} <= first.keys():
         return JobEnd("interrupted", first["cancelled"].message)
-    n = n_wanted or (1 if elapsed_s < HELP_AFTER_S else max(1, min(n_online, MOST_SHARES)))
+    n = n_requested or (1 if elapsed_s < HELP_AFTER_S else max(1, min(n_online, MOST_SHARES)))
     # All shares have one budget.
     starts = [] if "spent" in first else _starts(last_attempts, n, max_restarts)
     has_failed = any(share.state == "Failed" for share in latest)
@@ -115,10 +115,10 @@ def _next_attempt(share: JobShare, max_restarts: int) -> StartShare | None:
         return StartShare(share.number, share.attempt, share.id)
     if share.outcome != "crashed":
         return None
-    once_more = next_restart(share.attempt, max_restarts, has_progressed=share.has_progressed)
-    if once_more is None:
+    restart = next_restart(share.attempt, max_restarts, has_progressed=share.has_progressed)
+    if restart is None:
         return None
-    return StartShare(share.number, once_more.attempt, share.id, once_more.pause_s)
+    return StartShare(share.number, restart.attempt, share.id, restart.pause_s)
 
 
 def _job_end(shares: Sequence[JobShare]) -> JobEnd:

@@ -244,7 +244,7 @@ def flow_of(
         flow_run = current_flow_run()
         is_process = flow_run is not None and flow_run.deployment_id is not None
 
-        async def one_try(is_repeated: bool) -> Report:
+        async def try_once(is_repeated: bool) -> Report:
             around = environment or RunEnvironment()
             stop, gate = around.stop, around.stop_gate
             retries_failed = options.retry_failed or is_repeated or order.get("retry_failed")
@@ -259,7 +259,7 @@ def flow_of(
                 report = await with_cancellation(report)
             return report
 
-        return await _run_with_retries(one_try)
+        return await _run_with_retries(try_once)
 
     parameters = (_parameter(declared, defaults[name]) for name, declared in shown.items())
     signature = inspect.Signature([*parameters, ORDER_PARAMETER])
@@ -285,12 +285,12 @@ def flow_of(
     return made
 
 
-async def _run_with_retries(one_try: Callable[[bool], Awaitable[Report]]) -> State[Any]:
+async def _run_with_retries(try_once: Callable[[bool], Awaitable[Report]]) -> State[Any]:
     """Run the pipeline inside the current flow run; return the state of its end.
 
-    `one_try` gets whether it is repeated, and then tries quarantined items again in any case. Where
-    the flow has retries, failed runs are repeated here: Prefect's engine repeats a flow only after
-    an error, which it then raises though a later try has succeeded.
+    `try_once` gets whether it is repeated, and then tries quarantined items again in any case.
+    Where the flow has retries, failed runs are repeated here: Prefect's engine repeats a flow only
+    after an error, which it then raises though a later try has succeeded.
 
     Raises:
         Pause: the flow run stays open: it is resumed, or another one continues it.
@@ -298,7 +298,7 @@ async def _run_with_retries(one_try: Callable[[bool], Awaitable[Report]]) -> Sta
     is_repeated = False
     while True:
         try:
-            report = await one_try(is_repeated)
+            report = await try_once(is_repeated)
             state = state_of(report)
             words = state.message if state.type is StateType.FAILED else None
         except Exception as error:  # what ended the run, whatever it was, is tried again

@@ -135,7 +135,7 @@ class _CasePrinter:
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._file: SuiteFile | None = None
-        self._told: set[CaseProblem] = set()
+        self._printed: set[CaseProblem] = set()
 
     def begin(self, name: str) -> None:
         """Print the name of a test that starts, on a terminal only."""
@@ -151,10 +151,10 @@ class _CasePrinter:
         how = ", ".join(part for part in (case.source, units.duration(case.seconds)) if part)
         self._write(f"  {case.word:<7} {printing.printable_line(case.name)} ({how})")
         for problem in () if case.passed else case.problems:
-            if case.is_error and problem in self._told:
+            if case.is_error and problem in self._printed:
                 self._write(f"      {problem.kind}: as above")
                 continue
-            self._told.add(problem)
+            self._printed.add(problem)
             self._write(f"      {problem.kind}: {problem.message}")
             if problem.detail:
                 self._write("\n".join(f"        {line}" for line in problem.detail.split("\n")))

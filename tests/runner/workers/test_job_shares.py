@@ -20,7 +20,7 @@ def share(number: int = 1, state: str = "", message: str = "", attempt: int = 1)
 
 
 def decided(*shares: JobShare, **more: Any) -> JobEnd | list[StartShare]:
-    given = {"n_wanted": None, "n_online": 3, "elapsed_s": 0.0, "max_restarts": 3} | more
+    given = {"n_requested": None, "n_online": 3, "elapsed_s": 0.0, "max_restarts": 3} | more
     return decide_shares(shares, **given)
 
 
@@ -29,7 +29,7 @@ def test_a_job_begins_on_one_machine_and_calls_the_others_when_it_takes_long() -
     assert decided(share()) == []
     assert decided(share(), elapsed_s=11.0) == [StartShare(2, 1, ""), StartShare(3, 1, "")]
     assert decided(share(), elapsed_s=11.0, n_online=0) == []
-    assert decided(n_wanted=2) == [StartShare(1, 1, ""), StartShare(2, 1, "")]
+    assert decided(n_requested=2) == [StartShare(1, 1, ""), StartShare(2, 1, "")]
 
 
 def test_the_first_that_is_through_the_whole_plan_ends_the_job() -> None:
