@@ -133,7 +133,7 @@ def _name_read(node: nodes.Getattr | nodes.Getitem) -> str | None:
 
 
 def _attribute_of(node: nodes.Filter) -> str | None:
-    given = [one.value for one in node.kwargs if one.key == "attribute"]
+    given = [keyword.value for keyword in node.kwargs if keyword.key == "attribute"]
     given += node.args[:1] if node.name in _FIRST_IS_ATTRIBUTE else []
     takes_one = node.name in (*_WITH_ATTRIBUTE, *_FIRST_IS_ATTRIBUTE)
     return _constant_text(given[0]) if takes_one and given else None

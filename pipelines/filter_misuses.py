@@ -25,7 +25,7 @@ def misuses(node: nodes.Filter) -> Iterator[tuple[str, str]]:
     if node.dyn_args is not None or node.dyn_kwargs is not None:
         return  # known only at run time
     signature = _signature(node.name)
-    given: dict[str, Any] = {one.key: one.value for one in node.kwargs if _is_named(one)}
+    given: dict[str, Any] = {pair.key: pair.value for pair in node.kwargs if _is_named(pair)}
     unknown = [name for name in given if name not in signature.parameters]
     if unknown and not _takes_any(signature):
         names = list(signature.parameters)[1:]
@@ -44,9 +44,9 @@ def _type_misuses(filter_name: str, given: Mapping[str, Any]) -> Iterator[tuple[
     """Yield sentence and remedy for each constant of a type that a filter does not take."""
     hints = _hints(filter_name)
     for name, value in given.items():
-        wanted = hints.get(name, frozenset())
-        if wanted and isinstance(value, nodes.Node) and not _may_have_type(value, wanted):
-            kinds = " or ".join(_KINDS[kind] for kind in _KINDS if kind in wanted)
+        accepted = hints.get(name, frozenset())
+        if accepted and isinstance(value, nodes.Node) and not _may_have_type(value, accepted):
+            kinds = " or ".join(_KINDS[kind] for kind in _KINDS if kind in accepted)
             yield f"`{name}` of `{filter_name}` must be {kinds}", _REMEDIES.get(filter_name, "")
 
 
@@ -55,14 +55,14 @@ def _is_named(node: nodes.Node) -> TypeGuard[nodes.Keyword]:
     return isinstance(node, nodes.Keyword)
 
 
-def _may_have_type(node: nodes.Node, wanted: frozenset[type]) -> bool:
+def _may_have_type(node: nodes.Node, accepted: frozenset[type]) -> bool:
     """Return whether an argument may have one of these types; a name may have any."""
     if isinstance(node, nodes.List | nodes.Tuple | nodes.Dict):
         return False
     if isinstance(node, nodes.TemplateData) or not isinstance(node, nodes.Const):
         return True
     kind = type(node.value)
-    return kind in wanted or (kind is int and float in wanted) or kind is bool
+    return kind in accepted or (kind is int and float in accepted) or kind is bool
 
 
 @cache
@@ -84,8 +84,8 @@ def _hints(name: str) -> dict[str, frozenset[type]]:
     if name not in OWN_FILTERS:
         return {}
     loose = {bool} if name in ("split", "fromjson") else {bool, str}
-    hints = {one: _plain_types(hint) for one, hint in get_type_hints(OWN_FILTERS[name]).items()}
-    return {one: types for one, types in hints.items() if types and loose.isdisjoint(types)}
+    hints = {name: _plain_types(hint) for name, hint in get_type_hints(OWN_FILTERS[name]).items()}
+    return {name: types for name, types in hints.items() if types and loose.isdisjoint(types)}
 
 
 def _plain_types(hint: Any) -> frozenset[type]:

@@ -179,8 +179,8 @@ def batch(value: Any, size: int, fill: Any = None) -> list[list[Any]]:
 def slice_(value: Any, count: int) -> list[list[Any]]:
     """Cut a list into a number of lists of about the same length."""
     items, count = list(value), max(_bounded_size("count", count), 1)
-    size, more = divmod(len(items), count)
-    starts = [at * size + min(at, more) for at in range(count + 1)]
+    size, rest = divmod(len(items), count)
+    starts = [at * size + min(at, rest) for at in range(count + 1)]
     return [items[start:end] for start, end in pairwise(starts)]
 
 
@@ -236,7 +236,7 @@ def zip_(value: Any, *others: Any) -> list[list[Any]]:
     >>> zip_(["a", "b"], [1, 2, 3])
     [['a', 1], ['b', 2]]
     """
-    lists = [_list_argument("zip", one) for one in (value, *others)]
+    lists = [_list_argument("zip", items) for items in (value, *others)]
     return [list(items) for items in zip(*lists, strict=False)]
 
 

@@ -200,4 +200,4 @@ def _parameter(name: str, found: Schema) -> Schema:
 def _accepts_text(found: Schema) -> bool:
     if found.get("type") == "string" and not {"enum", "pattern", "minLength"} & found.keys():
         return True
-    return not found or any(_accepts_text(one) for one in found.get("anyOf", ()))
+    return not found or any(_accepts_text(branch) for branch in found.get("anyOf", ()))

@@ -96,7 +96,7 @@ def read_choice(data: Mapping[str, Any], at: Path) -> tuple[Any, Choice]:
 def _wrong_key(error: Any, data: Mapping[str, Any]) -> WrongLabels:
     name = str(error["loc"][0]) if error["loc"] else ""
     if error["type"] == "extra_forbidden":
-        known = ("choose", *(one for one in ChooseKeys.model_fields if one != "choose"))
+        known = ("choose", *(key for key in ChooseKeys.model_fields if key != "choose"))
         return WrongLabels(f"`choose` has no key '{name}'", did_you_mean(name, known))
     if error["type"] == "value_error":
         return WrongLabels(str(error["ctx"]["error"]))
@@ -140,7 +140,7 @@ class LabelList:
             what = f"'{source}' has {len(value):,} labels; at most {MOST_LABELS:,} can be chosen"
             remedy = "Choose in two steps: a group of labels, then one of that group's."
             raise WrongLabels(f"{what} from", remedy)
-        pairs = [_pair(one, n, source, keys) for n, one in enumerate(value, 1)]
+        pairs = [_pair(element, n, source, keys) for n, element in enumerate(value, 1)]
         _refuse_alike([label for label, _ in pairs], source, keys.unknown)
         labels = dict(pairs)
         text = json.dumps(sorted(pairs), ensure_ascii=False)
@@ -149,36 +149,36 @@ class LabelList:
 
     def new_to(self, before: Iterable[Mapping[str, str]]) -> dict[str, str]:
         """Return the labels that one of its former states had not."""
-        new = set().union(*(self.labels.keys() - one.keys() for one in before))
+        new = set().union(*(self.labels.keys() - labels.keys() for labels in before))
         return {label: words for label, words in self.labels.items() if label in new}
 
     def part(self, labels: Sequence[str]) -> LabelList:
         """Return the list of some of its labels, in this order."""
-        return replace(self, labels={one: self.labels[one] for one in labels})
+        return replace(self, labels={label: self.labels[label] for label in labels})
 
     @property
     def is_short(self) -> bool:
         """Whether it stands in the form of the answer, and needs no place of its own."""
         is_plain = not any(self.labels.values())
-        return is_plain and sum(len(one) + 4 for one in self.labels) <= _SHORT_LIST_CHARS
+        return is_plain and sum(len(label) + 4 for label in self.labels) <= _SHORT_LIST_CHARS
 
 
-def _pair(one: Any, number: int, source: str, keys: ChooseKeys) -> tuple[str, str]:
+def _pair(element: Any, number: int, source: str, keys: ChooseKeys) -> tuple[str, str]:
     """Return the label of an element, and its description."""
-    label, words = one, ""
-    if isinstance(one, Mapping):
+    label, words = element, ""
+    if isinstance(element, Mapping):
         if keys.by is None:
-            remedy = f"Add `by` with the column of the label: {listed([*map(str, one)], 5)}."
+            remedy = f"Add `by` with the column of the label: {listed([*map(str, element)], 5)}."
             raise WrongLabels(f"'{source}' is a list of rows", remedy)
-        label = _cell(one, keys.by, "by", number, source)
+        label = _cell(element, keys.by, "by", number, source)
         if keys.describe is not None:
-            found = _cell(one, keys.describe, "describe", number, source)
+            found = _cell(element, keys.describe, "describe", number, source)
             words = one_line(str(found)) if found is not None else ""
             if words:
                 _refuse_unsayable(words, f"the description of label {number} of '{source}'")
     elif keys.by is not None:
         raise WrongLabels(
-            f"`by` names a column, but element {number} of '{source}' is {_kind_of(one)}",
+            f"`by` names a column, but element {number} of '{source}' is {_kind_of(element)}",
             "Leave out `by` where the list has texts.",
         )
     if not isinstance(label, str) or not label.strip():
@@ -262,13 +262,13 @@ def schema_with_labels(schema: Any, lists: Mapping[FieldPath, LabelList]) -> Any
     A field of a long list stays marked: its labels are told elsewhere.
     """
     if isinstance(schema, list):
-        return [schema_with_labels(one, lists) for one in schema]
+        return [schema_with_labels(child, lists) for child in schema]
     if not isinstance(schema, dict):
         return schema
     written = schema.get(CHOOSE)
     found = lists.get(tuple(written["field"])) if isinstance(written, dict) else None
     if written is None or found is None:
-        return {name: schema_with_labels(one, lists) for name, one in schema.items()}
+        return {name: schema_with_labels(child, lists) for name, child in schema.items()}
     unknown = written.get("unknown")
     enum = [*found.labels, *([unknown] if unknown is not None else [])]
     return {"enum": enum} if found.is_short else {"enum": enum, CHOOSE: written}
@@ -280,13 +280,13 @@ def chosen_labels(output: Any, field: FieldPath) -> list[str]:
     >>> chosen_labels({"items": [{"tag": "a"}, {"tag": ["b", "c"]}]}, ("items", "tag"))
     ['a', 'b', 'c']
     """
-    return [one for one in _values_at(output, field) if isinstance(one, str)]
+    return [label for label in _values_at(output, field) if isinstance(label, str)]
 
 
 def _values_at(value: Any, names: Sequence[str]) -> Iterator[Any]:
     if isinstance(value, list):
-        for one in value:
-            yield from _values_at(one, names)
+        for child in value:
+            yield from _values_at(child, names)
     elif not names:
         yield value
     elif isinstance(value, Mapping) and names[0] in value:
@@ -308,32 +308,32 @@ def without_repeats(value: Any, schema: Any, alike: Any = None) -> tuple[Any, An
         value, alike = without_repeats(value, case, alike)
     if isinstance(value, list):
         is_once = ONCE in schema
-        places = [n for n, one in enumerate(value) if not (is_once and one in value[:n])]
+        places = [n for n, element in enumerate(value) if not (is_once and element in value[:n])]
         beside = alike if isinstance(alike, list) else [None] * len(value)
         pairs = [without_repeats(value[n], schema.get("items"), beside[n]) for n in places]
-        made = [one for _, one in pairs] if isinstance(alike, list) else alike
-        return [one for one, _ in pairs], made
+        made = [other for _, other in pairs] if isinstance(alike, list) else alike
+        return [kept for kept, _ in pairs], made
     if isinstance(value, Mapping):
         inner = schema.get("properties", {})
         known = alike if isinstance(alike, Mapping) else {}
         found = {
-            name: without_repeats(one, inner.get(name), known.get(name))
-            for name, one in value.items()
+            name: without_repeats(element, inner.get(name), known.get(name))
+            for name, element in value.items()
         }
-        kept = {name: found[name][1] if name in found else one for name, one in known.items()}
-        return {name: one for name, (one, _) in found.items()}, kept if known else alike
+        kept = {name: found[name][1] if name in found else other for name, other in known.items()}
+        return {name: kept for name, (kept, _) in found.items()}, kept if known else alike
     return value, alike
 
 
 def without_choice_marks(schema: Any) -> Any:
     """Return a schema without the marks of chosen fields, for decoders and servers."""
     if isinstance(schema, list):
-        is_nested = any(isinstance(one, dict | list) for one in schema)
-        return [without_choice_marks(one) for one in schema] if is_nested else schema
+        is_nested = any(isinstance(child, dict | list) for child in schema)
+        return [without_choice_marks(child) for child in schema] if is_nested else schema
     if not isinstance(schema, dict):
         return schema
-    kept = ((name, one) for name, one in schema.items() if name not in (CHOOSE, ONCE))
-    return {name: without_choice_marks(one) for name, one in kept}
+    kept = ((name, child) for name, child in schema.items() if name not in (CHOOSE, ONCE))
+    return {name: without_choice_marks(child) for name, child in kept}
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,13 +358,15 @@ def told_lists(
 
 
 def _told(found: LabelList, choices: Sequence[Choice]) -> ToldList:
-    fields = tuple(one.field for one in choices)
-    names = " and ".join(f'"{one.shown}"' for one in choices if one.field)
+    fields = tuple(choice.field for choice in choices)
+    names = " and ".join(f'"{choice.shown}"' for choice in choices if choice.field)
     lines = [f"Labels for {names}:" if names else "Labels:"]
-    lines += [f"- {one}: {words}" if words else f"- {one}" for one, words in found.labels.items()]
     lines += [
-        f'Where none of them fits, "{one.shown or "the answer"}" is "{one.keys.unknown}".'
-        for one in choices
-        if one.keys.unknown is not None
+        f"- {label}: {words}" if words else f"- {label}" for label, words in found.labels.items()
+    ]
+    lines += [
+        f'Where none of them fits, "{choice.shown or "the answer"}" is "{choice.keys.unknown}".'
+        for choice in choices
+        if choice.keys.unknown is not None
     ]
     return ToldList(found.digest, fields, "\n".join(lines))

@@ -177,16 +177,17 @@ def _server(name: str, item: Any, at: Path) -> McpServer | None:
 
 def _variables_to_secrets(value: Any, variables: set[str]) -> Any:
     if isinstance(value, dict):
-        return {name: _variables_to_secrets(one, variables) for name, one in value.items()}
+        return {name: _variables_to_secrets(child, variables) for name, child in value.items()}
     if isinstance(value, list):
-        return [_variables_to_secrets(one, variables) for one in value]
+        return [_variables_to_secrets(child, variables) for child in value]
     return _text_with_secrets(value, variables) if isinstance(value, str) else value
 
 
 def _text_with_secrets(text: str, variables: set[str]) -> str:
     """Convert a text with `${NAME}` to an expression; other braces stay text."""
     unknown = next(
-        (one for one in _UNSUPPORTED_VARIABLE.findall(text) if not _VARIABLE.fullmatch(one)), None
+        (name for name in _UNSUPPORTED_VARIABLE.findall(text) if not _VARIABLE.fullmatch(name)),
+        None,
     )
     if unknown is not None:
         raise ValueError(
@@ -208,5 +209,5 @@ def _sentence(error: Exception) -> str:
         return str(error)
     first = error.errors(include_url=False)[0]
     name = ".".join(map(str, first["loc"]))
-    told = first["msg"].removeprefix("Value error, ")
-    return f"`{name}`: {told}" if name else told
+    message = first["msg"].removeprefix("Value error, ")
+    return f"`{name}`: {message}" if name else message

@@ -190,7 +190,7 @@ class Pipeline:
     def place_of_test(self, name: str) -> Path:
         """Return where a test is written: those that are faulty are not in `tests`."""
         written = written_tests(self.document.data.get("tests"))
-        named = (at for at, one in written if isinstance(one, dict) and one.get("name") == name)
+        named = (at for at, test in written if isinstance(test, dict) and test.get("name") == name)
         return next(named, ("tests",))
 
     def mark(self, at: Path) -> Mark:

@@ -106,7 +106,7 @@ class DependencyGraph:
         left = {node.id: node for node in nodes}
         while left:
             waiting = left.values()
-            ready = next((one for one in waiting if self._waits[one.id] & here <= ids), None)
+            ready = next((node for node in waiting if self._waits[node.id] & here <= ids), None)
             if ready is None:
                 self._cycle(left)
                 ready = next(iter(waiting))
@@ -147,23 +147,23 @@ class DependencyGraph:
             self._edge(use, level, node)
 
     def _edge(self, use: ReferenceUse, level: _PlanLevel, node: Node | None) -> None:
-        wanted, reader = use.reference[1], node.id if node else None
+        name, reader = use.reference[1], node.id if node else None
         for around in level.around():
-            if wanted in around.nodes:
+            if name in around.nodes:
                 if reader is not None:
-                    self._waits[reader].add(wanted)
+                    self._waits[reader].add(name)
                 return
-            if wanted == around.block:
-                what = f"step '{wanted}' is the block around this reference"
+            if name == around.block:
+                what = f"step '{name}' is the block around this reference"
                 self._fault(use, what, "Its results exist once all its items are done.")
                 return
             reader = around.block
         self._unknown(use, level)
 
     def _unknown(self, use: ReferenceUse, level: _PlanLevel) -> None:
-        ids = [one for around in level.around() for one in around.nodes if not one.startswith("(")]
-        wanted = use.reference[1]
-        self._fault(use, *unknown_step(wanted, self._homes.get(wanted), ids))
+        ids = [id_ for around in level.around() for id_ in around.nodes if not id_.startswith("(")]
+        name = use.reference[1]
+        self._fault(use, *unknown_step(name, self._homes.get(name), ids))
 
     def _name(self, use: ReferenceUse) -> None:
         if (found := unknown_name(use, self._pipeline)) is not None:
@@ -173,7 +173,7 @@ class DependencyGraph:
         """Report one cycle among nodes that depend on each other."""
         trail = [next(iter(by_id))]
         while True:
-            ahead = next(one for one in sorted(self._waits[trail[-1]]) if one in by_id)
+            ahead = next(step_id for step_id in sorted(self._waits[trail[-1]]) if step_id in by_id)
             if ahead in trail:
                 break
             trail.append(ahead)

@@ -145,8 +145,8 @@ class PromptFile(_ForeignKeys):
             return {"type": "object"}
         if self.response_format != "json_schema" or self.json_schema is None:
             return None
-        told = self.json_schema
-        data = json.loads(told) if isinstance(told, str) else told
+        schema = self.json_schema
+        data = json.loads(schema) if isinstance(schema, str) else schema
         return data.get("schema", data)
 
     @property
@@ -229,20 +229,22 @@ class ConversationTemplate(Template):
             line = f", line {fault.mark.line}" if fault.mark else ""
             message = f"in the file '{name}'{line}: {fault.message.rstrip('.')}"
             raise ExpressionError(message, fault.remedy) from None
-        turns = tuple((one.role, Template.of(to_template(one.content))) for one in found.messages)
+        turns = tuple(
+            (turn.role, Template.of(to_template(turn.content))) for turn in found.messages
+        )
         params, schema = found.parameters.given(), found.schema_of_answer
         # All that decides an answer, as one text: part of the ledger's keys.
         written = [f"[{role}]\n{template.source}" for role, template in turns]
-        told = {"params": params, "schema": schema}
-        more = json.dumps({k: v for k, v in told.items() if v}, sort_keys=True)
-        whole = Template.of("\n".join([*written, *([to_template(more)] if more != "{}" else [])]))
+        settings = {"params": params, "schema": schema}
+        extra = json.dumps({k: v for k, v in settings.items() if v}, sort_keys=True)
+        whole = Template.of("\n".join([*written, *([to_template(extra)] if extra != "{}" else [])]))
         made = cls(whole.source, whole._compiled, file, {})
         made.turns, made.params, made.schema = turns, params, schema
         return made
 
     def bound(self, scope: Mapping[str, Any]) -> ConversationTemplate:
         made = ConversationTemplate(self.source, self._compiled, self.file, scope)
-        made.turns = tuple((role, one.bound(scope)) for role, one in self.turns)
+        made.turns = tuple((role, template.bound(scope)) for role, template in self.turns)
         made.params, made.schema = self.params, self.schema
         return made
 

@@ -38,14 +38,14 @@ class ReferenceUse:
     """The step may add names of its own; `runner.bind` checks those."""
 
 
-def unknown_step(wanted: str, home: str | None, ids: Collection[str]) -> tuple[str, str]:
+def unknown_step(name: str, home: str | None, ids: Collection[str]) -> tuple[str, str]:
     """Return what is wrong with the name of a step that cannot be read at a place, and the remedy.
 
     `home` is the block in which there is such a step; `ids` are the steps that can be read.
     """
     if home is None:
-        return f"there is no step '{wanted}'", did_you_mean(wanted, ids)
-    what = f"step '{wanted}' runs for each item of '{home}' and is not known outside"
+        return f"there is no step '{name}'", did_you_mean(name, ids)
+    what = f"step '{name}' runs for each item of '{home}' and is not known outside"
     if home.startswith("("):
         return what, "Give the block an `id` and read its `results`."
     return what, f"Read `steps.{home}.results`: a list of the `returns` of each item."
@@ -100,9 +100,9 @@ def uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator[
         yield from _reads(node.if_.reads, (*node.at, "if"), own)
     if isinstance(node, Block):
         yield from _reads(node.over.reads, (*node.at, "for_each"), names)
-        for name, one in (("where", node.where), ("key", node.key)):
-            if one is not None:
-                yield from _reads(one.reads, (*node.at, name), names | {node.var})
+        for name, expression in (("where", node.where), ("key", node.key)):
+            if expression is not None:
+                yield from _reads(expression.reads, (*node.at, name), names | {node.var})
         return
     for path, references in node.params.reads().items():
         at = (*node.at, "with", *path)

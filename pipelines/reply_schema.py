@@ -101,8 +101,8 @@ def _of_data(data: Any) -> ReplySchema:
         return ReplySchema(data)
     found: list[ReplySchemaFault | Choice] = []
     schema = _expand_short_form(data, (), found)
-    faults = tuple(one for one in found if isinstance(one, ReplySchemaFault))
-    choices = tuple(one for one in found if isinstance(one, Choice))
+    faults = tuple(fault for fault in found if isinstance(fault, ReplySchemaFault))
+    choices = tuple(choice for choice in found if isinstance(choice, Choice))
     return ReplySchema(schema, faults, is_short=True, choices=choices)
 
 

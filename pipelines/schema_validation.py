@@ -78,7 +78,7 @@ def _pattern_properties_errors(
     if not isinstance(value, dict):
         return
     for pattern, schema in named.items():
-        for name in (one for one in value if _has_match(pattern, one)):
+        for name in (key for key in value if _has_match(pattern, key)):
             yield from validator.descend(value[name], schema, path=name, schema_path=pattern)
 
 
@@ -127,8 +127,8 @@ def is_nested_too_deep(value: Any) -> bool:
     """
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(_MOST_LEVELS + 1):
-        held = (one.values() if isinstance(one, dict) else one for one in level)
-        level = [inner for one in held for inner in one if isinstance(inner, dict | list)]
+        held = (node.values() if isinstance(node, dict) else node for node in level)
+        level = [inner for children in held for inner in children if isinstance(inner, dict | list)]
         if not level:
             return False
     return True

@@ -60,8 +60,8 @@ _WIDTH = re.compile(r"\d{4,}|\*")
 class MissingValueError(TemplateRuntimeError):
     """An undefined value was used: the message names it, `remedy` lists similar names."""
 
-    def __init__(self, told: tuple[str, str]) -> None:
-        message, self.remedy = told
+    def __init__(self, message_and_remedy: tuple[str, str]) -> None:
+        message, self.remedy = message_and_remedy
         super().__init__(message)
 
 
@@ -253,8 +253,8 @@ def _check_binop(operator: str, left: Any, right: Any) -> None:
     if operator == "%" and isinstance(left, str):
         _check_format(left, right)
     elif isinstance(left, bool | int) and isinstance(right, bool | int):
-        bits, more = int(left).bit_length(), int(right).bit_length()
-        n_bits = bits * max(right, 0) if operator == "**" else bits + more
+        bits, right_bits = int(left).bit_length(), int(right).bit_length()
+        n_bits = bits * max(right, 0) if operator == "**" else bits + right_bits
         check_bits(n_bits)
     elif operator == "*":
         _check_repeat(left, right)

@@ -56,7 +56,7 @@ def faults_of(
 
 def _most_specific(details: Sequence[ErrorDetails]) -> Sequence[ErrorDetails]:
     """Return the most specific errors among those of a union's alternatives."""
-    return [one for one in details if one["type"] not in _KINDS] or details
+    return [detail for detail in details if detail["type"] not in _KINDS] or details
 
 
 def _path_in(data: Any, detail: ErrorDetails) -> Path:
@@ -119,29 +119,29 @@ def _sentence(name: str, details: Sequence[ErrorDetails]) -> tuple[str, str]:
         return f"'{name}' must not be empty.", ""
     if kind == "string_pattern_mismatch":
         return _pattern_fault(name, str(given), context["pattern"])
-    wanted = dict.fromkeys(_KINDS[one["type"]] for one in details if one["type"] in _KINDS)
+    kinds = dict.fromkeys(_KINDS[detail["type"]] for detail in details if detail["type"] in _KINDS)
     if kind == "int_parsing_size":
         return f"'{name}' is too large a number: {_quoted(given)}.", ""
-    if not wanted:
+    if not kinds:
         return f"'{name}' is wrong: {first['msg'].rstrip('.')}.", ""
-    what, remedy = f"'{name}' must be {' or '.join(wanted)}", _remedy_for(name, given, wanted)
+    what, remedy = f"'{name}' must be {' or '.join(kinds)}", _remedy_for(name, given, kinds)
     if given is None:
         return f"{what}; it is empty.", remedy
     return f"{what}; {_quoted(given)} is {_kind_of(given)}.", remedy
 
 
-def _remedy_for(name: str, given: Any, wanted: Collection[str]) -> str:
+def _remedy_for(name: str, given: Any, kinds: Collection[str]) -> str:
     """Return how to write a value of the wanted kind."""
     if given is None:
         return f"Fill it in, or leave '{name}' out."
-    if "text" in wanted and _is_scalar(given):
+    if "text" in kinds and _is_scalar(given):
         return "Put it in quotes."
-    if "a list" in wanted:
+    if "a list" in kinds:
         return "Begin each entry with '- '." if isinstance(given, dict) else "Write it as `[…]`."
-    if "a mapping" in wanted:
+    if "a mapping" in kinds:
         written = "without the dashes" if isinstance(given, list) else "below it"
         return f"Write `key: value` {written}."
-    if "text" in wanted:
+    if "text" in kinds:
         return (
             "If it is meant as text, put it in quotes: braces and brackets have a meaning in YAML."
         )
@@ -191,8 +191,8 @@ def _names_at(table: type[BaseModel], path: Path) -> list[str]:
     tables = [table]
     for name in path:
         if isinstance(name, str):
-            tables = [found for one in tables for found in _tables_under(one, name)]
-    return [name for one in tables for name in _key_names(one)]
+            tables = [found for parent in tables for found in _tables_under(parent, name)]
+    return [name for found in tables for name in _key_names(found)]
 
 
 def _key_names(table: type[BaseModel]) -> list[str]:
