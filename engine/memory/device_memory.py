@@ -60,12 +60,12 @@ class MemoryAmount:
     def holds(self, other: MemoryAmount) -> bool:
         """Return whether the other finds place everywhere."""
         pairs = ((self.host, other.host), *_gpu_pairs(self, other))
-        return all(mine >= wanted or wanted <= 0 for mine, wanted in pairs)
+        return all(mine >= needed or needed <= 0 for mine, needed in pairs)
 
-    def missing(self, wanted: MemoryAmount) -> MemoryAmount:
+    def missing(self, needed: MemoryAmount) -> MemoryAmount:
         """Return what is wanted and not here; nowhere less than nothing."""
-        gap = wanted - self
-        return MemoryAmount(max(0, gap.host), tuple(max(0, one) for one in gap.gpus))
+        gap = needed - self
+        return MemoryAmount(max(0, gap.host), tuple(max(0, gpu_bytes) for gpu_bytes in gap.gpus))
 
     def within(self, other: MemoryAmount) -> MemoryAmount:
         """Return the smaller of the two everywhere."""
@@ -78,8 +78,8 @@ class MemoryAmount:
         return self.host + sum(self.gpus)
 
 
-def _gpu_pairs(one: MemoryAmount, other: MemoryAmount) -> list[tuple[int, int]]:
-    return list(zip_longest(one.gpus, other.gpus, fillvalue=0))
+def _gpu_pairs(first: MemoryAmount, other: MemoryAmount) -> list[tuple[int, int]]:
+    return list(zip_longest(first.gpus, other.gpus, fillvalue=0))
 
 
 # Backends whose devices `hardware` cannot list: llama.cpp is asked for them.
@@ -125,12 +125,12 @@ class Device:
     @property
     def free(self) -> MemoryAmount:
         """What can be had without swapping."""
-        return MemoryAmount(self.free_bytes, tuple(one.free_bytes for one in self.gpus))
+        return MemoryAmount(self.free_bytes, tuple(gpu.free_bytes for gpu in self.gpus))
 
     @property
     def name(self) -> str:
         """Return the name under which what was measured here is kept."""
-        return "+".join(one.name for one in self.gpus) or ("gpu" if self.is_gpu else "cpu")
+        return "+".join(gpu.name for gpu in self.gpus) or ("gpu" if self.is_gpu else "cpu")
 
 
 def this_device() -> Device:
@@ -151,12 +151,12 @@ def _graphics_devices(backends: Sequence[str]) -> tuple[bool, tuple[GpuMemory, .
     if gpus or "metal" in backends:
         return True, gpus, ""
     if not {*UNLISTED_BACKENDS}.isdisjoint(backends) or (listed and not hidden):
-        asked = ask_devices()
-        own = tuple(room for room, is_integrated in asked if not is_integrated)
+        devices = ask_devices()
+        own = tuple(room for room, is_integrated in devices if not is_integrated)
         if not all(room.total_bytes for room in own):
             # Planned as if its memory were main memory, so that nothing fits unseen.
             return True, (), "it does not tell how much memory it has"
-        if asked:
+        if devices:
             return True, own, ""
     return False, (), hidden or "the build finds no graphics device"
 
@@ -167,10 +167,10 @@ def usable_gpus(gpus: Sequence[Gpu], backends: Sequence[str]) -> tuple[GpuMemory
     Empty also where one of them does not tell its memory: then llama.cpp must be asked.
     """
     kinds = {"cuda": "cuda", "hip": "rocm"}
-    wanted = {kinds[backend] for backend in backends if backend in kinds}
+    usable_kinds = {kinds[backend] for backend in backends if backend in kinds}
     rooms = []
     for gpu in gpus:
-        if gpu.kind in wanted:
+        if gpu.kind in usable_kinds:
             if gpu.free_bytes is None or not gpu.memory_bytes:
                 return ()
             rooms.append(
@@ -186,8 +186,8 @@ def ask_devices() -> tuple[tuple[GpuMemory, bool], ...]:
     """
     code = (
         "import json; from paddock.engine.llama.library import graphics_devices; "
-        "print(json.dumps([[one.name, one.free_bytes, one.total_bytes, one.context_bytes, "
-        "one.is_integrated] for one in graphics_devices()]))"
+        "print(json.dumps([[gpu.name, gpu.free_bytes, gpu.total_bytes, gpu.context_bytes, "
+        "gpu.is_integrated] for gpu in graphics_devices()]))"
     )
     done = run_blocking(python_command("-c", code), timeout_s=ASK_DEVICES_S)
     try:

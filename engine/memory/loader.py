@@ -294,8 +294,10 @@ class MemoryAccounting(Generic[W]):
         in the accounts.
         """
         return all(
-            one.state in ("ready", "draining") and one.worker and not one.worker.gone.done()
-            for one in self.by_key.values()
+            resident.state in ("ready", "draining")
+            and resident.worker
+            and not resident.worker.gone.done()
+            for resident in self.by_key.values()
         )
 
     async def look(self) -> Device:
@@ -307,12 +309,12 @@ class MemoryAccounting(Generic[W]):
             self.device = device
             overhead = (self._gpu_overhead_bytes,) * len(device.gpus)
             self.free = device.free - MemoryAmount(0, overhead)
-            for one in self.by_key.values():
-                if one.worker:
+            for resident in self.by_key.values():
+                if resident.worker:
                     # Weights in mapped files, which the system counts as free.
-                    self.free -= MemoryAmount(one.worker.mapped_bytes)
-                    self._record(one, one.worker.measure())
-                    self.free -= one.growth  # longer requests will take it
+                    self.free -= MemoryAmount(resident.worker.mapped_bytes)
+                    self._record(resident, resident.worker.measure())
+                    self.free -= resident.growth  # longer requests will take it
         return device
 
     def reserve(self, resident: LoadedModel[W]) -> None:
@@ -367,7 +369,11 @@ class MemoryAccounting(Generic[W]):
         return n_cells if is_lately else None
 
     def idle(self, but: LoadedModel[W]) -> list[LoadedModel[W]]:
-        return [one for one in self.by_key.values() if one is not but and is_idle(one)]
+        return [
+            resident
+            for resident in self.by_key.values()
+            if resident is not but and is_idle(resident)
+        ]
 
 
 def is_idle(resident: LoadedModel[Any], *, spares_pinned: bool = True) -> bool:
@@ -448,9 +454,9 @@ class ModelLoader(Generic[W]):
         self._tasks = TaskSet()
         self.memory = MemoryAccounting[W](memory_probe, settings.gpu_overhead_bytes)
 
-    def load(self, key: str, wanted: LayoutRequest, layout: ModelLayout) -> None:
+    def load(self, key: str, request: LayoutRequest, layout: ModelLayout) -> None:
         now = asyncio.get_running_loop().time()
-        resident = LoadedModel[W](key, wanted, layout, self._settings.keep_alive_s, now)
+        resident = LoadedModel[W](key, request, layout, self._settings.keep_alive_s, now)
         self.memory.reserve(resident)
         resident.loading = self._tasks.start(self._load(resident))
 
@@ -501,9 +507,9 @@ class ModelLoader(Generic[W]):
     async def _unload_idle(self, resident: LoadedModel[W]) -> bool:
         """Unload the idle models for one that found no memory; return whether there were any."""
         going = self.memory.idle(but=resident)
-        for one in going:
-            self.unload(one, "room")
-        await asyncio.gather(*(one.leaving for one in going if one.leaving is not None))
+        for other in going:
+            self.unload(other, "room")
+        await asyncio.gather(*(other.leaving for other in going if other.leaving is not None))
         return bool(going)
 
     async def _shrink(self, resident: LoadedModel[W]) -> bool:
@@ -511,9 +517,9 @@ class ModelLoader(Generic[W]):
         if not self.memory.halve(resident):
             return False
         at_most = self.memory.n_cells_at_most(resident.model_key)
-        wanted = replace(resident.wanted, n_cells_at_most=at_most)
+        request = replace(resident.wanted, n_cells_at_most=at_most)
         device = self.memory.device or await self._memory_probe.look()
-        ways = await self._memory_probe.layouts(wanted, device)
+        ways = await self._memory_probe.layouts(request, device)
         self.memory.change(resident, ways[0])
         return True
 
@@ -613,8 +619,8 @@ class ModelLoader(Generic[W]):
         missing = free.missing(ways[-1].room - resident.room)
         now = asyncio.get_running_loop().time()
         candidates = [
-            EvictionCandidate(one.key, one.room, one.load_s, now - one.last_used_at)
-            for one in self.memory.idle(but=resident)
+            EvictionCandidate(other.key, other.room, other.load_s, now - other.last_used_at)
+            for other in self.memory.idle(but=resident)
         ]
         if choose_victims(candidates, missing) is None:
             raise too_large(resident.facts.name, ways[-1].room, free + resident.room)

@@ -28,7 +28,7 @@ class MemoryProbe(Protocol):
     async def look(self) -> Device:
         """Return what is free now."""
 
-    async def layouts(self, wanted: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
+    async def layouts(self, request: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
         """Return the ways to load a model, the good ones first.
 
         Raises:
@@ -36,12 +36,12 @@ class MemoryProbe(Protocol):
         """
 
     async def wider(
-        self, wanted: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
+        self, request: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
     ) -> tuple[ModelLayout, ...]:
         """Return the ways in which a loaded model can take longer sequences."""
 
     def learn(
-        self, wanted: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
+        self, request: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
     ) -> None: ...
 
 
@@ -60,32 +60,32 @@ class MachineProbe:
         self._device_name = device.name
         return device
 
-    async def layouts(self, wanted: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
-        header = await self._header(wanted.facts)
+    async def layouts(self, request: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
+        header = await self._header(request.facts)
         profile = None
         if device.is_gpu:
-            profile = self._profiles.find(wanted.facts.digest, device.n_threads, device.name)
-        draft = await self._draft_header(wanted.facts)
+            profile = self._profiles.find(request.facts.digest, device.n_threads, device.name)
+        draft = await self._draft_header(request.facts)
         return layouts(
-            replace(wanted, extra_bytes=_extra_bytes(wanted), draft=draft),
+            replace(request, extra_bytes=_extra_bytes(request), draft=draft),
             header,
             self._settings,
             device,
-            lambda load: self._book.find(size_key(wanted.facts.digest, load, device.name)),
+            lambda load: self._book.find(size_key(request.facts.digest, load, device.name)),
             profile,
         )
 
     async def wider(
-        self, wanted: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
+        self, request: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
     ) -> tuple[ModelLayout, ...]:
-        header, draft = await self._header(wanted.facts), await self._draft_header(wanted.facts)
+        header, draft = await self._header(request.facts), await self._draft_header(request.facts)
         return wider(layout, n_ctx_tokens, header, draft)
 
     def learn(
-        self, wanted: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
+        self, request: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
     ) -> None:
         if taken.host_bytes or taken.device_bytes:
-            key = size_key(wanted.facts.digest, load, self._device_name)
+            key = size_key(request.facts.digest, load, self._device_name)
             self._book.note(key, taken, load_s)
 
     async def _draft_header(self, facts: ModelFacts) -> GgufHeader | None:
@@ -97,10 +97,10 @@ class MachineProbe:
         return await asyncio.to_thread(self._files.header, Path(facts.path), parts)
 
 
-def _extra_bytes(wanted: LayoutRequest) -> int:
+def _extra_bytes(request: LayoutRequest) -> int:
     """Return what is loaded with the model; the worker reports missing files."""
-    facts = wanted.facts
-    paths = (*wanted.adapters, facts.projector or "", facts.draft_path)
+    facts = request.facts
+    paths = (*request.adapters, facts.projector or "", facts.draft_path)
     n_bytes = sum(Path(path).stat().st_size for path in paths if _is_file(path))
     return n_bytes + (IMAGE_BYTES if facts.projector else 0)
 

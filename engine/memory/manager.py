@@ -182,39 +182,39 @@ class ModelManager(Generic[W]):
         for queue in self._queues.values():
             if queue:
                 waiting[next(iter(queue)).ask.facts.name] += len(queue)
-        for one in self.resident():
-            waiting[one.facts.name] += _n_in_worker_queue(one)
-        resident = tuple(self._model_stats(one) for one in self.resident())
+        for model in self.resident():
+            waiting[model.facts.name] += _n_in_worker_queue(model)
+        resident = tuple(self._model_stats(model) for model in self.resident())
         return PoolStats(resident, dict(self._memory.loads), dict(+waiting))
 
-    def _model_stats(self, one: LoadedModel[W]) -> ModelStats:
+    def _model_stats(self, resident: LoadedModel[W]) -> ModelStats:
         now = self.now()
-        worker, load = one.worker, one.layout.load
+        worker, load = resident.worker, resident.layout.load
         return ModelStats(
-            one.facts.name,
-            one.state,
-            one.n_users,
+            resident.facts.name,
+            resident.state,
+            resident.n_users,
             load.n_parallel if worker else 0,
             worker.n_decoded_tokens if worker else 0,
-            n_running=_n_running(one),
-            n_waiting=self.n_waiting(one.key) + _n_in_worker_queue(one),
-            n_ctx_tokens=one.wanted.n_ctx_tokens,
-            host_bytes=one.room.host,
-            device_bytes=sum(one.room.gpus),
+            n_running=_n_running(resident),
+            n_waiting=self.n_waiting(resident.key) + _n_in_worker_queue(resident),
+            n_ctx_tokens=resident.wanted.n_ctx_tokens,
+            host_bytes=resident.room.host,
+            device_bytes=sum(resident.room.gpus),
             placed=load.placed,
-            ready_s=now - one.ready_at if worker else None,
-            keep_alive_s=one.keep_alive_s,
-            expires_s=None if one.expires_at is None else max(0.0, one.expires_at - now),
-            load_s=one.load_s,
-            is_pinned=one.is_pinned,
-            is_leased=self.is_leased(one.key),
-            adapters=one.wanted.adapters,
-            digest=one.facts.digest,
-            tuned_from=one.facts.tuned_from or "",
+            ready_s=now - resident.ready_at if worker else None,
+            keep_alive_s=resident.keep_alive_s,
+            expires_s=None if resident.expires_at is None else max(0.0, resident.expires_at - now),
+            load_s=resident.load_s,
+            is_pinned=resident.is_pinned,
+            is_leased=self.is_leased(resident.key),
+            adapters=resident.wanted.adapters,
+            digest=resident.facts.digest,
+            tuned_from=resident.facts.tuned_from or "",
             pid=worker.pid if worker else None,
             peak_bytes=peak_bytes(worker.pid) if worker else None,
-            role=one.facts.role,
-            n_cells=worker.load.n_cells if worker and one.facts.role == "chat" else 0,
+            role=resident.facts.role,
+            n_cells=worker.load.n_cells if worker and resident.facts.role == "chat" else 0,
             fallback=worker.load.fallback_note if worker else "",
         )
 
@@ -224,26 +224,28 @@ class ModelManager(Generic[W]):
 
     def awaited_load_s(self, key: str, since: float) -> float:
         """Return the seconds after `since` that a loaded model took to become ready."""
-        ready = [one.ready_at for one in self._replicas(key) if one.worker is not None]
+        ready = [replica.ready_at for replica in self._replicas(key) if replica.worker is not None]
         return max(0.0, min(ready, default=0.0) - since)
 
     def _replicas(self, key: str) -> list[LoadedModel[W]]:
         """Return a model's replicas, one for each device that has it."""
-        wanted = model_key(key)
-        return [one for one in self._memory.by_key.values() if one.model_key == wanted]
+        base_key = model_key(key)
+        return [
+            replica for replica in self._memory.by_key.values() if replica.model_key == base_key
+        ]
 
     async def n_parallel(self, ask: ModelUse) -> int:
         """Return how many requests of a model are computed at once, or would be once loaded."""
         replicas = self._replicas(ask.key)
         if replicas:
             self._planned.pop(ask.key, None)
-            return sum(one.layout.load.n_parallel for one in replicas)
+            return sum(replica.layout.load.n_parallel for replica in replicas)
         async with self._planning:
             if ask.key not in self._planned:
                 device = await self._memory_probe.look()
-                wanted = LayoutRequest(ask.facts, ask.facts.n_ctx_tokens, ask.adapters)
-                ways = await self._memory_probe.layouts(wanted, device)
-                way = next((one for one in ways if device.free.holds(one.room)), ways[0])
+                request = LayoutRequest(ask.facts, ask.facts.n_ctx_tokens, ask.adapters)
+                ways = await self._memory_probe.layouts(request, device)
+                way = next((layout for layout in ways if device.free.holds(layout.room)), ways[0])
                 self._planned[ask.key] = way.load.n_parallel
             return self._planned[ask.key]
 
@@ -263,10 +265,10 @@ class ModelManager(Generic[W]):
             self._release(resident, ask)
 
     @asynccontextmanager
-    async def lease(self, asks: Iterable[ModelUse]) -> AsyncIterator[None]:
+    async def lease(self, uses: Iterable[ModelUse]) -> AsyncIterator[None]:
         """Ask that these models stay while it can be avoided that they go; loads nothing."""
         self._start_managing()
-        sizes = {ask.key: ask.facts.size_bytes for ask in asks}
+        sizes = {ask.key: ask.facts.size_bytes for ask in uses}
         lease = _ModelLease(sizes, self.now() + self._settings.lease_s)
         self._leases.add(lease)
         try:
@@ -282,25 +284,25 @@ class ModelManager(Generic[W]):
         it with its own `keep_alive`.
         """
         going = self._dismissed(is_meant)
-        leaving = [one.leaving for one in going if one.leaving is not None]
+        leaving = [model.leaving for model in going if model.leaving is not None]
         if leaving:
             await asyncio.wait(leaving)
         return bool(going)
 
     def _dismissed(self, is_meant: Callable[[LoadedModel[W]], bool]) -> list[LoadedModel[W]]:
-        going = [one for one in self.resident() if is_meant(one)]
-        for one in going:
-            one.keep_alive_s = 0
-            if not self.n_waiting(one.model_key):
-                self._loader.start_idle_timer(one)
+        going = [model for model in self.resident() if is_meant(model)]
+        for model in going:
+            model.keep_alive_s = 0
+            if not self.n_waiting(model.model_key):
+                self._loader.start_idle_timer(model)
         return going
 
     def _dismiss_replaced(self, ask: ModelUse) -> None:
         """Unload workers that have read these files as they were before, also pinned ones."""
         paths, key = worker_files(ask.facts, ask.adapters), ask.key
         self._dismissed(
-            lambda one: (
-                one.model_key != key and worker_files(one.facts, one.wanted.adapters) == paths
+            lambda model: (
+                model.model_key != key and worker_files(model.facts, model.wanted.adapters) == paths
             )
         )
 
@@ -336,7 +338,8 @@ class ModelManager(Generic[W]):
 
     def _is_full(self, ask: ModelUse, queue: WaitQueue) -> bool:
         n_inside = sum(
-            max(0, one.n_users - one.layout.load.n_parallel) for one in self._replicas(ask.key)
+            max(0, replica.n_users - replica.layout.load.n_parallel)
+            for replica in self._replicas(ask.key)
         )
         return len(queue) + n_inside >= self._settings.max_queue
 
@@ -344,9 +347,9 @@ class ModelManager(Generic[W]):
         """Drop an empty queue; a cancelled request may have been the reason for a load."""
         if not self._queues.get(key):
             self._queues.pop(key, None)
-            for one in self._replicas(key):
-                if one.state == "loading":
-                    one.last_used_at = self.now()
+            for replica in self._replicas(key):
+                if replica.state == "loading":
+                    replica.last_used_at = self.now()
             self._wake.set()
 
     def _release(self, resident: LoadedModel[W], ask: ModelUse) -> None:
@@ -367,7 +370,9 @@ class ModelManager(Generic[W]):
         self._wake.set()
 
     def _failed(self, key: str, error: EngineError, n_ctx_tokens: int) -> None:
-        others = [one for one in self._replicas(key) if one.is_open and one.key != key]
+        others = [
+            replica for replica in self._replicas(key) if replica.is_open and replica.key != key
+        ]
         if others and not n_ctx_tokens:
             self._replicate_from = self.now() + _REPLICA_AGAIN_S
         elif model_key(key) in self._queues:
@@ -380,15 +385,19 @@ class ModelManager(Generic[W]):
             if request.place.done():  # cancelled, and not removed yet
                 queue.remove(request)
                 continue
-            is_open = [one for one in self._replicas(key) if one.is_open]
+            is_open = [replica for replica in self._replicas(key) if replica.is_open]
             n_ctx_tokens = request.ask.facts.n_ctx_tokens
-            wide = [one for one in is_open if one.wanted.n_ctx_tokens >= n_ctx_tokens]
+            wide = [replica for replica in is_open if replica.wanted.n_ctx_tokens >= n_ctx_tokens]
             if is_open and not wide:
                 self._loader.widen(is_open[0], queue.n_ctx_tokens)
                 return
-            having = [one for one in wide if one.has_place(request.ask, self._settings.max_queue)]
+            having = [
+                replica
+                for replica in wide
+                if replica.has_place(request.ask, self._settings.max_queue)
+            ]
             if having:
-                resident = min(having, key=lambda one: one.occupancy)
+                resident = min(having, key=lambda replica: replica.occupancy)
                 queue.remove(request)
                 resident.take(request.ask)
                 request.place.set_result(resident)
@@ -420,11 +429,11 @@ class ModelManager(Generic[W]):
             wake_at = self._fail_if_stuck(wake_at)
 
     def _missing_models(self) -> list[str]:
-        there = {one.model_key for one in self.resident()}
+        there = {model.model_key for model in self.resident()}
         return [key for key, queue in self._queues.items() if queue and key not in there]
 
     def _has_work(self) -> bool:
-        is_leaving = any(one.state == "draining" for one in self.resident())
+        is_leaving = any(model.state == "draining" for model in self.resident())
         return is_leaving or bool(self._missing_models()) or bool(self._overloaded())
 
     def _overloaded(self) -> list[LoadedModel[W]]:
@@ -436,14 +445,14 @@ class ModelManager(Generic[W]):
         if device is None or len(device.gpus) < 2 or self.now() < self._replicate_from:
             return []
         by_model: dict[str, list[LoadedModel[W]]] = {}
-        for one in self.resident():
-            by_model.setdefault(one.model_key, []).append(one)
+        for model in self.resident():
+            by_model.setdefault(model.model_key, []).append(model)
         return [
             replicas[0]
             for key, replicas in by_model.items()
-            if all(one.is_open for one in replicas)
-            and sum(one.users.total() for one in replicas) + self.n_waiting(key)
-            > sum(one.layout.load.n_parallel for one in replicas)
+            if all(replica.is_open for replica in replicas)
+            and sum(replica.users.total() for replica in replicas) + self.n_waiting(key)
+            > sum(replica.layout.load.n_parallel for replica in replicas)
         ]
 
     async def _replicate(self) -> None:
@@ -454,20 +463,22 @@ class ModelManager(Generic[W]):
         for overloaded in self._overloaded():
             self._replicate_from = self.now() + _LOOK_AGAIN_S
             replicas = self._replicas(overloaded.key)
-            in_use = [one for one in self.resident() if one.users or one in replicas]
-            busy = set[int]().union(*(one.room.used_gpus for one in in_use))
+            in_use = [model for model in self.resident() if model.users or model in replicas]
+            busy = set[int]().union(*(model.room.used_gpus for model in in_use))
             device = await self._memory.look()
-            wanted = replace(
+            request = replace(
                 overloaded.wanted, others_bytes=self._others_bytes(overloaded.model_key)
             )
-            ways = await self._memory_probe.layouts(wanted, device)
+            ways = await self._memory_probe.layouts(request, device)
             if len(self.resident()) >= self._limits().max_loaded_models:
                 return
             for way in ways:
                 is_apart = len(way.room.used_gpus) == 1 and busy.isdisjoint(way.room.used_gpus)
                 if is_apart and way.is_good and self._memory.free.holds(way.room):
-                    key = unused_replica_key(overloaded.model_key, {one.key for one in replicas})
-                    self._loader.load(key, wanted, way)
+                    key = unused_replica_key(
+                        overloaded.model_key, {replica.key for replica in replicas}
+                    )
+                    self._loader.load(key, request, way)
                     break
 
     async def _decide_and_act(self) -> float | None:
@@ -480,8 +491,8 @@ class ModelManager(Generic[W]):
                 if key in layouts
             ]
             loaded = [
-                one.policy_state(self.n_waiting(one.model_key), self.is_leased(one.key))
-                for one in self.resident()
+                model.policy_state(self.n_waiting(model.model_key), self.is_leased(model.key))
+                for model in self.resident()
             ]
             move = decide(loaded, waiting, self._memory.free, self._limits(), self.now())
             if isinstance(move, WaitForChange):
@@ -505,11 +516,11 @@ class ModelManager(Generic[W]):
         return found
 
     async def _ways(self, key: str) -> tuple[ModelLayout, ...]:
-        wanted = self._wanted(key)
-        name = (key, wanted.n_ctx_tokens, wanted.n_cells_at_most, wanted.others_bytes)
+        request = self._wanted(key)
+        name = (key, request.n_ctx_tokens, request.n_cells_at_most, request.others_bytes)
         if name not in self._layouts:
             device = await self._memory.look()
-            self._layouts[name] = await self._memory_probe.layouts(wanted, device)
+            self._layouts[name] = await self._memory_probe.layouts(request, device)
         return self._layouts[name]
 
     def _wanted(self, key: str) -> LayoutRequest:
@@ -527,13 +538,17 @@ class ModelManager(Generic[W]):
         Requests wait for them, a run leases them, or they were evicted for this one.
         """
         now = self.now()
-        sizes = {one: size for one, size in self._sizes.items() if one in self._evicted_for}
+        sizes = {
+            other_key: size
+            for other_key, size in self._sizes.items()
+            if other_key in self._evicted_for
+        }
         for lease in self._leases:
             sizes |= lease.sizes if now < lease.until else {}
-        for one in self._missing_models():
-            sizes[one] = next(iter(self._queues[one])).ask.facts.size_bytes
-        there = {key, *(one.model_key for one in self.resident())}
-        return sum(size for one, size in sizes.items() if one not in there)
+        for other_key in self._missing_models():
+            sizes[other_key] = next(iter(self._queues[other_key])).ask.facts.size_bytes
+        there = {key, *(model.model_key for model in self.resident())}
+        return sum(size for other_key, size in sizes.items() if other_key not in there)
 
     def _waiting_model(self, key: str, ways: tuple[ModelLayout, ...]) -> WaitingModel:
         queue = self._queues[key]
@@ -558,7 +573,7 @@ class ModelManager(Generic[W]):
         if isinstance(move, LoadModel):
             self._loader.load(move.key, self._wanted(move.key), layouts[move.key][move.option])
             victims = self._evicted_for.items()
-            self._evicted_for = {one: other for one, other in victims if other != move.key}
+            self._evicted_for = {victim: other for victim, other in victims if other != move.key}
         elif isinstance(move, EvictModels):
             for key in move.keys:
                 self._evicted_for[key] = waiting[0].key
@@ -575,7 +590,7 @@ class ModelManager(Generic[W]):
         name = next(iter(queue)).ask.facts.name
         error: EngineError = too_large(name, move.needed, move.could_be)
         if move.is_crowded:
-            pinned = [one.facts.name for one in self.resident() if one.is_pinned]
+            pinned = [model.facts.name for model in self.resident() if model.is_pinned]
             error = NoPlace(name, pinned, self._limits().max_loaded_models)
         self._events.refused(name, "too_large")
         queue.fail(error, queue.n_ctx_tokens)
@@ -591,7 +606,7 @@ class ModelManager(Generic[W]):
         """Fail all waiting requests if nothing has moved for long; return when to wake."""
         if not any(self._queues.values()):
             return wake_at
-        workers = [one.worker for one in self.resident() if one.worker is not None]
+        workers = [model.worker for model in self.resident() if model.worker is not None]
         moved_at = max([self._progress_at, *(worker.last_turn_at for worker in workers)])
         limit_s = self._settings.wait_timeout_s
         if self.now() - moved_at < limit_s:
@@ -604,11 +619,11 @@ class ModelManager(Generic[W]):
         return wake_at
 
 
-def _n_running(one: LoadedModel[Any]) -> int:
+def _n_running(resident: LoadedModel[Any]) -> int:
     """Count requests in a batch. One that is taken apart for its worker counts once."""
-    return min(one.worker.n_running, one.users.total()) if one.worker else 0
+    return min(resident.worker.n_running, resident.users.total()) if resident.worker else 0
 
 
-def _n_in_worker_queue(one: LoadedModel[Any]) -> int:
+def _n_in_worker_queue(resident: LoadedModel[Any]) -> int:
     """Count requests inside the worker that no batch has taken yet."""
-    return one.users.total() - _n_running(one)
+    return resident.users.total() - _n_running(resident)

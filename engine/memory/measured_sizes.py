@@ -66,8 +66,8 @@ class MeasuredSizes:
 
     def _write(self) -> None:
         rows = {
-            key: [one.taken.host_bytes, one.taken.device_bytes, round(one.load_s, 3)]
-            for key, one in {**_read_sizes(self._file), **self._all()}.items()
+            key: [size.taken.host_bytes, size.taken.device_bytes, round(size.load_s, 3)]
+            for key, size in {**_read_sizes(self._file), **self._all()}.items()
         }
         with suppress(OSError):  # only a cache
             write_json_atomically(self._file, rows)

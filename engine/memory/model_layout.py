@@ -73,15 +73,15 @@ def compute_bytes(header: GgufHeader, load: WorkerOptions) -> int:
 
 
 def _with_draft_bytes(
-    wanted: LayoutRequest, header: GgufHeader, load: WorkerOptions
+    request: LayoutRequest, header: GgufHeader, load: WorkerOptions
 ) -> tuple[float, int]:
     """Return what a cell and the compute buffers take, of the model and of its draft model."""
     per_cell, buffers = cell_bytes(header, load.kv_cache_type), compute_bytes(header, load)
-    if wanted.draft is None or load.role != "chat":
+    if request.draft is None or load.role != "chat":
         return per_cell, buffers
     unified = replace(load, cache_layout="unified")
-    per_cell += cell_bytes(wanted.draft, load.kv_cache_type)
-    return per_cell, buffers + compute_bytes(wanted.draft, unified)
+    per_cell += cell_bytes(request.draft, load.kv_cache_type)
+    return per_cell, buffers + compute_bytes(request.draft, unified)
 
 
 def output_bytes(header: GgufHeader, load: WorkerOptions) -> int:
@@ -220,12 +220,12 @@ def n_cells(n_parallel: int, n_ctx_tokens: int, n_wished: int | None = None) -> 
     """
     usual = min(n_parallel * n_ctx_tokens, MAX_CELLS_BY_DEFAULT)
     of_jobs = n_wished or usual
-    wanted = max(n_ctx_tokens, of_jobs + of_jobs * n_chat_slots(n_parallel) // n_parallel)
-    return _padded(wanted)
+    n_needed = max(n_ctx_tokens, of_jobs + of_jobs * n_chat_slots(n_parallel) // n_parallel)
+    return _padded(n_needed)
 
 
 def layouts(
-    wanted: LayoutRequest,
+    request: LayoutRequest,
     header: GgufHeader,
     settings: PoolSettings,
     device: Device,
@@ -235,8 +235,8 @@ def layouts(
     """Return the ways to load a model, the best first; the good ones stand before the others."""
     if device.is_gpu and not settings.n_gpu_layers:
         device = _as_processor(device, "num_gpu is 0")
-    load = replace(_load_of(wanted, settings, device, profile), has_mtp=header.has_mtp)
-    good, sizes = _cell_counts(load, wanted, header, settings, device)
+    load = replace(_load_of(request, settings, device, profile), has_mtp=header.has_mtp)
+    good, sizes = _cell_counts(load, request, header, settings, device)
     n_host_cache = _host_cache_tokens(load, header, settings, device)
     ways: list[ModelLayout] = []
     for size in sizes:
@@ -246,7 +246,7 @@ def layouts(
             n_parallel = max(1, min(n_parallel, size // each))
         sized = replace(load, n_cells=size, n_parallel=n_parallel, n_host_cache_tokens=n_host_cache)
         outputs = MemoryAmount(output_bytes(header, sized))
-        for way in _layouts_of(sized, wanted, header, settings, device, size >= good):
+        for way in _layouts_of(sized, request, header, settings, device, size >= good):
             ways.append(replace(way, room=way.room + outputs))
     # Fewer cells on the device are faster than many of which the processor computes a part.
     ways.sort(key=lambda way: (not way.is_good, way.is_spilled))
@@ -256,7 +256,7 @@ def layouts(
         return found
     # Where a device has no room for a layer, the model is laid out as one of the processor.
     alone = _as_processor(device, f"{device.name} has no room (allow_cpu)")
-    at_home = layouts(wanted, header, replace(settings, n_gpu_layers=0), alone, known)
+    at_home = layouts(request, header, replace(settings, n_gpu_layers=0), alone, known)
     return found + tuple(replace(way, is_good=False, is_spilled=True) for way in at_home)
 
 
@@ -303,9 +303,9 @@ def wider(
 
 
 def _n_parallel(
-    wanted: LayoutRequest, settings: PoolSettings, device: Device, profile: Profile | None
+    request: LayoutRequest, settings: PoolSettings, device: Device, profile: Profile | None
 ) -> int:
-    if wanted.facts.role != "chat":
+    if request.facts.role != "chat":
         return N_PARALLEL_EMBED
     usual = N_PARALLEL_CPU
     if device.is_gpu:
@@ -315,7 +315,7 @@ def _n_parallel(
 
 def _cell_counts(
     load: WorkerOptions,
-    wanted: LayoutRequest,
+    request: LayoutRequest,
     header: GgufHeader,
     settings: PoolSettings,
     device: Device,
@@ -327,17 +327,17 @@ def _cell_counts(
     """
     if load.role != "chat":  # longer texts than planned find memory or are refused
         return 0, _halvings(load.n_cells, min(load.n_cells, _LEAST_EMBED_TOKENS))
-    at_most = wanted.n_cells_at_most or 1 << 62
+    at_most = request.n_cells_at_most or 1 << 62
     least = _padded(load.n_ctx_tokens)
     usual = n_cells(load.n_parallel, load.n_ctx_tokens)
     if settings.n_cells:
         wished = n_cells(load.n_parallel, load.n_ctx_tokens, settings.n_cells)
         return 0, _halvings(
-            max(least, min(wished, at_most)), least if wanted.n_cells_at_most else wished
+            max(least, min(wished, at_most)), least if request.n_cells_at_most else wished
         )
-    could, now = _free_cells(load, wanted, header, settings, device)
-    if wanted.others_bytes and could is not None and could < _GOOD_REQUESTS * load.n_ctx_tokens:
-        alone = replace(wanted, others_bytes=0)  # they would not fit with it in any case
+    could, now = _free_cells(load, request, header, settings, device)
+    if request.others_bytes and could is not None and could < _GOOD_REQUESTS * load.n_ctx_tokens:
+        alone = replace(request, others_bytes=0)  # they would not fit with it in any case
         could, now = _free_cells(load, alone, header, settings, device)
     if could is None or now is None:
         return min(at_most, usual) // 2, _halvings(max(least, min(usual, at_most)), least)
@@ -350,7 +350,7 @@ def _cell_counts(
 
 def _free_cells(
     load: WorkerOptions,
-    wanted: LayoutRequest,
+    request: LayoutRequest,
     header: GgufHeader,
     settings: PoolSettings,
     device: Device,
@@ -364,27 +364,27 @@ def _free_cells(
     share = 1.0 if load.n_gpu_layers < 0 else min(1.0, load.n_gpu_layers / n_layers)
     if not device.gpus:
         return None, None
-    per_cell = share * _with_draft_bytes(wanted, header, load)[0]
-    weights = share * (wanted.facts.size_bytes + wanted.extra_bytes) + wanted.others_bytes
+    per_cell = share * _with_draft_bytes(request, header, load)[0]
+    weights = share * (request.facts.size_bytes + request.extra_bytes) + request.others_bytes
     enough = n_cells(_GOOD_REQUESTS, load.n_ctx_tokens)
     could = now = 0
     for group in gpu_groups(
         device.gpus, main_gpu=settings.main_gpu, split_mode=settings.split_mode
     ):
         gpus = [device.gpus[i] for i in group]
-        total = sum(one.total_bytes for one in gpus)
+        total = sum(gpu.total_bytes for gpu in gpus)
         kept = weights + total * _LEFT_FREE
-        kept += sum(one.context_bytes + settings.gpu_overhead_bytes for one in gpus)
+        kept += sum(gpu.context_bytes + settings.gpu_overhead_bytes for gpu in gpus)
 
         def held(n_bytes: float, kept: float = kept, n: int = len(gpus)) -> int:
             left = n_bytes - kept
             # The buffer grows with the cells: the size that is computed first is too large.
             most = replace(load, n_cells=max(load.n_ctx_tokens, int(left / per_cell)))
-            buffers = n * _with_draft_bytes(wanted, header, most)[1]
+            buffers = n * _with_draft_bytes(request, header, most)[1]
             return max(0, int((left - buffers) / per_cell))
 
         could = held(total)
-        now = held(sum(one.free_bytes for one in gpus))
+        now = held(sum(gpu.free_bytes for gpu in gpus))
         if could >= enough:
             break
     return could, min(now, could)
@@ -424,19 +424,19 @@ def _pass_tokens(device: Device) -> int:
     """
     if not device.is_gpu:
         return 0
-    is_large = device.gpus and min(one.total_bytes for one in device.gpus) >= _LARGE_CARD_BYTES
+    is_large = device.gpus and min(gpu.total_bytes for gpu in device.gpus) >= _LARGE_CARD_BYTES
     return GPU_PASSES[-1] if is_large else GPU_PASSES[0]
 
 
 def _load_of(
-    wanted: LayoutRequest, settings: PoolSettings, device: Device, profile: Profile | None
+    request: LayoutRequest, settings: PoolSettings, device: Device, profile: Profile | None
 ) -> WorkerOptions:
-    n_parallel = _n_parallel(wanted, settings, device, profile)
+    n_parallel = _n_parallel(request, settings, device, profile)
     load = WorkerOptions(
-        path=wanted.facts.path,
-        role=wanted.facts.role,
-        n_ctx_tokens=wanted.n_ctx_tokens,
-        n_cells=n_cells(n_parallel, wanted.n_ctx_tokens, settings.n_cells),
+        path=request.facts.path,
+        role=request.facts.role,
+        n_ctx_tokens=request.n_ctx_tokens,
+        n_cells=n_cells(n_parallel, request.n_ctx_tokens, settings.n_cells),
         n_parallel=n_parallel,
         n_batch_tokens=settings.n_batch_tokens or (GPU_BATCH if device.is_gpu else CPU_BATCH),
         n_threads=settings.n_threads or device.n_threads,
@@ -445,21 +445,21 @@ def _load_of(
         n_gpu_layers=settings.n_gpu_layers,
         flash_attention=settings.flash_attention,
         kv_cache_type=settings.kv_cache_type,
-        adapters=wanted.adapters,
+        adapters=request.adapters,
         cache_layout=settings.cache_layout,
         is_gpu=device.is_gpu,
-        projector=wanted.facts.projector or "",
-        projector_digest=wanted.facts.projector_digest,
+        projector=request.facts.projector or "",
+        projector_digest=request.facts.projector_digest,
         cache_dir=str(settings.cache_dir),
-        draft_path=wanted.facts.draft_path,
-        parts=wanted.facts.parts,
-        digest=wanted.facts.digest,
+        draft_path=request.facts.draft_path,
+        parts=request.facts.parts,
+        digest=request.facts.digest,
         device=device.name,
     )
-    if wanted.facts.role == "chat":
+    if request.facts.role == "chat":
         return load
     # Whole texts only: a batch must hold the longest one.
-    n_tokens = min(wanted.facts.n_ctx_train_tokens, 8192)
+    n_tokens = min(request.facts.n_ctx_train_tokens, 8192)
     return replace(
         load, n_ctx_tokens=n_tokens, n_cells=n_tokens, n_batch_tokens=n_tokens, kv_cache_type="f16"
     )
@@ -479,15 +479,15 @@ class _LoadNeeds:
 
 def _layouts_of(
     load: WorkerOptions,
-    wanted: LayoutRequest,
+    request: LayoutRequest,
     header: GgufHeader,
     settings: PoolSettings,
     device: Device,
     is_good: bool,
 ) -> list[ModelLayout]:
     """Return the layouts of one load: on each device that may hold it, or on the processor."""
-    size = wanted.facts.size_bytes + wanted.extra_bytes
-    per_cell, buffers = _with_draft_bytes(wanted, header, load)
+    size = request.facts.size_bytes + request.extra_bytes
+    per_cell, buffers = _with_draft_bytes(request, header, load)
     cache = 0.0 if header.is_encoder else load.n_cells * per_cell
     n_layers = header.number("block_count") + 1
     needs = _LoadNeeds(int(size + cache), buffers, n_layers, expert_bytes(header))
@@ -503,7 +503,10 @@ def _layouts_of(
     found = _on_devices(load, needs, n_there, device, settings)
     if _may_spill(settings, device):
         found += _spilled(load, needs, device, settings)
-    return [replace(one, load_s=load_s, is_good=is_good and not one.is_spilled) for one in found]
+    return [
+        replace(layout, load_s=load_s, is_good=is_good and not layout.is_spilled)
+        for layout in found
+    ]
 
 
 def _on_devices(
@@ -627,4 +630,4 @@ def _spread_like(room: MemoryAmount, n_bytes: int) -> MemoryAmount:
 
 def _shares(room: MemoryAmount, n_bytes: int) -> tuple[int, ...]:
     on_devices = sum(room.gpus)
-    return tuple(n_bytes * one // on_devices for one in room.gpus) if on_devices else ()
+    return tuple(n_bytes * gpu_bytes // on_devices for gpu_bytes in room.gpus) if on_devices else ()

@@ -48,44 +48,54 @@ def choose_victims(
     Busy and leased ones only where it cannot be avoided; pinned ones never. None: all together
     would not be enough, so none should go.
     """
-    free = [one for one in candidates if not one.is_pinned]
+    free = [candidate for candidate in candidates if not candidate.is_pinned]
     for spares_busy, spares_leased in ((True, True), (True, False), (False, True), (False, False)):
         willing = [
-            one
-            for one in free
-            if not (spares_busy and one.is_busy) and not (spares_leased and one.is_leased)
+            candidate
+            for candidate in free
+            if not (spares_busy and candidate.is_busy)
+            and not (spares_leased and candidate.is_leased)
         ]
         if _is_enough(willing, missing, n_places):
             return _cheapest_victims(willing, missing, n_places)
     return None
 
 
-def eviction_price(one: EvictionCandidate, missing: MemoryAmount) -> float:
+def eviction_price(candidate: EvictionCandidate, missing: MemoryAmount) -> float:
     """Return the seconds that an eviction costs for each missing byte that it frees."""
-    gives = one.room.within(missing).total_bytes
+    gives = candidate.room.within(missing).total_bytes
     if missing.total_bytes and not gives:
         return float("inf")
-    return one.load_s / max(one.idle_s, _JUST_USED_S) / max(gives, 1)
+    return candidate.load_s / max(candidate.idle_s, _JUST_USED_S) / max(gives, 1)
 
 
 def _cheapest_victims(
     willing: list[EvictionCandidate], missing: MemoryAmount, n_places: int
 ) -> tuple[str, ...]:
-    by_price = sorted(willing, key=lambda one: (eviction_price(one, missing), -one.idle_s, one.key))
+    by_price = sorted(
+        willing,
+        key=lambda candidate: (
+            eviction_price(candidate, missing),
+            -candidate.idle_s,
+            candidate.key,
+        ),
+    )
     going: list[EvictionCandidate] = []
-    for one in by_price:
+    for candidate in by_price:
         if _is_enough(going, missing, n_places):
             break
-        going.append(one)
-    for one in sorted(going, key=lambda one: -one.load_s / max(one.idle_s, _JUST_USED_S)):
-        others = [other for other in going if other is not one]
+        going.append(candidate)
+    for candidate in sorted(
+        going, key=lambda candidate: -candidate.load_s / max(candidate.idle_s, _JUST_USED_S)
+    ):
+        others = [other for other in going if other is not candidate]
         if _is_enough(others, missing, n_places):
             going = others
-    return tuple(one.key for one in going)
+    return tuple(victim.key for victim in going)
 
 
 def _is_enough(going: Sequence[EvictionCandidate], missing: MemoryAmount, n_places: int) -> bool:
-    given = sum((one.room for one in going), MemoryAmount())
+    given = sum((victim.room for victim in going), MemoryAmount())
     return len(going) >= n_places and given.holds(missing)
 
 
@@ -195,40 +205,40 @@ def decide(
     queue = in_order(waiting)
     if not queue:
         return next(
-            (KeepModel(one.key) for one in loaded if one.state == "draining"), WaitForChange()
+            (KeepModel(model.key) for model in loaded if model.state == "draining"), WaitForChange()
         )
     head, claim = _decide_first(queue[0], loaded, free, limits, now)
     if isinstance(head, WaitForChange):
         # A model that fits beside what the first one will take need not wait for it. Models that
         # came later than the first are not counted on, or newcomers could put it off for ever.
-        leaving = [one for one in loaded if one.is_leaving or _may_give_way(one, queue[0])]
+        leaving = [model for model in loaded if model.is_leaving or _may_give_way(model, queue[0])]
         left = free - _total_memory(leaving).missing(claim)
         n_left = limits.max_loaded_models - len(loaded) - (not leaving)
-        for wanted in queue[1:]:
-            option = _first_fit(wanted, left) if n_left > 0 else None
+        for waiting_model in queue[1:]:
+            option = _first_fit(waiting_model, left) if n_left > 0 else None
             if option is not None:
-                return LoadModel(wanted.key, option)
+                return LoadModel(waiting_model.key, option)
     return head
 
 
 def in_order(waiting: Sequence[WaitingModel]) -> list[WaitingModel]:
-    keys = {wanted.key for wanted in waiting}
+    keys = {waiting_model.key for waiting_model in waiting}
 
-    def rank(wanted: WaitingModel) -> tuple[bool, float, str]:
-        head_start_s = PERSON_FIRST_S if wanted.is_interactive else 0.0
-        return wanted.after in keys, wanted.since - head_start_s, wanted.key
+    def rank(waiting_model: WaitingModel) -> tuple[bool, float, str]:
+        head_start_s = PERSON_FIRST_S if waiting_model.is_interactive else 0.0
+        return waiting_model.after in keys, waiting_model.since - head_start_s, waiting_model.key
 
     return sorted(waiting, key=rank)
 
 
-def _may_give_way(model: LoadedState, wanted: WaitingModel) -> bool:
-    return model.state == "ready" and not model.is_pinned and model.ready_at <= wanted.since
+def _may_give_way(model: LoadedState, waiting_model: WaitingModel) -> bool:
+    return model.state == "ready" and not model.is_pinned and model.ready_at <= waiting_model.since
 
 
-def may_evict_at(model: LoadedState, wanted: WaitingModel, limits: MemoryLimits) -> float:
+def may_evict_at(model: LoadedState, waiting_model: WaitingModel, limits: MemoryLimits) -> float:
     """Return the time from which a model may be evicted for this waiting one."""
-    wait_s = 0.0 if wanted.is_interactive else limits.max_wait_s
-    due = max(wanted.since + wait_s, model.ready_at + max(wait_s, model.load_s))
+    wait_s = 0.0 if waiting_model.is_interactive else limits.max_wait_s
+    due = max(waiting_model.since + wait_s, model.ready_at + max(wait_s, model.load_s))
     if model.is_busy:
         return due
     patience_s = min(model.load_s, wait_s)
@@ -238,7 +248,7 @@ def may_evict_at(model: LoadedState, wanted: WaitingModel, limits: MemoryLimits)
 
 
 def _decide_first(
-    wanted: WaitingModel,
+    waiting_model: WaitingModel,
     loaded: Sequence[LoadedState],
     free: MemoryAmount,
     limits: MemoryLimits,
@@ -246,22 +256,26 @@ def _decide_first(
 ) -> tuple[MemoryDecision, MemoryAmount]:
     """Return the next step towards the first waiting model, and the memory that it claims."""
     n_open = limits.max_loaded_models - len(loaded)
-    option = _first_fit(wanted, free) if n_open > 0 else None
-    for options in (range(wanted.n_good), range(wanted.n_good, len(wanted.options))):
+    option = _first_fit(waiting_model, free) if n_open > 0 else None
+    for options in (
+        range(waiting_model.n_good),
+        range(waiting_model.n_good, len(waiting_model.options)),
+    ):
         if option is not None and option in options:
-            return LoadModel(wanted.key, option), MemoryAmount()
+            return LoadModel(waiting_model.key, option), MemoryAmount()
         for i in options:
-            if _fits_after_leaving(wanted.options[i], loaded, free, limits):
-                return WaitForChange(), wanted.options[i]  # no more evictions are needed
+            if _fits_after_leaving(waiting_model.options[i], loaded, free, limits):
+                return WaitForChange(), waiting_model.options[i]  # no more evictions are needed
         moves = [
-            (_evict_for(wanted, wanted.options[i], loaded, free, limits, now), i) for i in options
+            (_evict_for(waiting_model, waiting_model.options[i], loaded, free, limits, now), i)
+            for i in options
         ]
         possible = [(move, i) for move, i in moves if move is not None]
         if possible:
             # Of options that are worth waiting for, the one for which the least is evicted.
             move, i = min(possible, key=lambda pair: _eviction_rank(pair[0], loaded))
-            return move, wanted.options[i]
-    return _refusal(wanted, loaded, free, limits), MemoryAmount()
+            return move, waiting_model.options[i]
+    return _refusal(waiting_model, loaded, free, limits), MemoryAmount()
 
 
 def _eviction_rank(
@@ -270,18 +284,18 @@ def _eviction_rank(
     """Rank decisions: those that can be made now come first, then those that free less."""
     if isinstance(move, WaitForChange):
         return True, 0
-    return False, _total_memory(one for one in loaded if one.key in move.keys).total_bytes
+    return False, _total_memory(model for model in loaded if model.key in move.keys).total_bytes
 
 
-def _first_fit(wanted: WaitingModel, free: MemoryAmount) -> int | None:
-    return next((i for i, room in enumerate(wanted.options) if free.holds(room)), None)
+def _first_fit(waiting_model: WaitingModel, free: MemoryAmount) -> int | None:
+    return next((i for i, room in enumerate(waiting_model.options) if free.holds(room)), None)
 
 
 def _missing(
     room: MemoryAmount, loaded: Sequence[LoadedState], free: MemoryAmount, limits: MemoryLimits
 ) -> tuple[MemoryAmount, int]:
     """Return the bytes and places that will be missing when the leaving models are gone."""
-    leaving = [one for one in loaded if one.is_leaving]
+    leaving = [model for model in loaded if model.is_leaving]
     n_missing = max(0, len(loaded) - len(leaving) + 1 - limits.max_loaded_models)
     return (free + _total_memory(leaving)).missing(room), n_missing
 
@@ -294,7 +308,7 @@ def _fits_after_leaving(
 
 
 def _evict_for(
-    wanted: WaitingModel,
+    waiting_model: WaitingModel,
     room: MemoryAmount,
     loaded: Sequence[LoadedState],
     free: MemoryAmount,
@@ -303,10 +317,10 @@ def _evict_for(
 ) -> EvictModels | WaitForChange | None:
     """Choose the victims for this layout; None: all together would not be enough."""
     missing, n_missing = _missing(room, loaded, free, limits)
-    others = [one for one in loaded if not one.is_leaving and not one.is_pinned]
-    if choose_victims([_candidate(one, now) for one in others], missing, n_missing) is None:
+    others = [model for model in loaded if not model.is_leaving and not model.is_pinned]
+    if choose_victims([_candidate(model, now) for model in others], missing, n_missing) is None:
         return None
-    times = _eviction_times(others, wanted, limits, now)
+    times = _eviction_times(others, waiting_model, limits, now)
     for time in sorted({max(now, time) for time in (now, *times.values())}):
         willing = [_candidate(o, now) for o in others if times.get(o.key, time + 1) <= time]
         going = choose_victims(willing, missing, n_missing)
@@ -316,11 +330,11 @@ def _evict_for(
 
 
 def _eviction_times(
-    models: Sequence[LoadedState], wanted: WaitingModel, limits: MemoryLimits, now: float
+    models: Sequence[LoadedState], waiting_model: WaitingModel, limits: MemoryLimits, now: float
 ) -> dict[str, float]:
     """Return when models may be evicted; one that requests wait for only once it is loaded."""
-    ready = (one for one in models if one.state == "ready")
-    times = {one.key: may_evict_at(one, wanted, limits) for one in ready}
+    ready = (model for model in models if model.state == "ready")
+    times = {model.key: may_evict_at(model, waiting_model, limits) for model in ready}
     return times | {o.key: now for o in models if o.state == "loading" and not o.n_waiting}
 
 
@@ -332,14 +346,19 @@ def _candidate(model: LoadedState, now: float) -> EvictionCandidate:
 
 
 def _refusal(
-    wanted: WaitingModel, loaded: Sequence[LoadedState], free: MemoryAmount, limits: MemoryLimits
+    waiting_model: WaitingModel,
+    loaded: Sequence[LoadedState],
+    free: MemoryAmount,
+    limits: MemoryLimits,
 ) -> RefuseModel:
-    could_be = free + _total_memory(one for one in loaded if one.is_leaving or not one.is_pinned)
-    needed = wanted.options[-1]
-    n_pinned = sum(one.is_pinned and not one.is_leaving for one in loaded)
+    could_be = free + _total_memory(
+        model for model in loaded if model.is_leaving or not model.is_pinned
+    )
+    needed = waiting_model.options[-1]
+    n_pinned = sum(model.is_pinned and not model.is_leaving for model in loaded)
     is_crowded = could_be.holds(needed) and n_pinned >= limits.max_loaded_models
-    return RefuseModel(wanted.key, needed, could_be, is_crowded)
+    return RefuseModel(waiting_model.key, needed, could_be, is_crowded)
 
 
 def _total_memory(loaded: Iterable[LoadedState]) -> MemoryAmount:
-    return sum((one.room for one in loaded), MemoryAmount())
+    return sum((model.room for model in loaded), MemoryAmount())

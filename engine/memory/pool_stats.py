@@ -86,7 +86,7 @@ class PoolStats:
     @property
     def n_running(self) -> int:
         """Requests of all models that are in a batch."""
-        return sum(one.n_running for one in self.resident)
+        return sum(model.n_running for model in self.resident)
 
     @property
     def n_waiting(self) -> int:
@@ -118,8 +118,8 @@ class PoolEvents:
     def refused(self, model: str, why: RefusalReason) -> None:
         """A request was not taken."""
 
-    def turn(self, model: str, told: Mapping[str, Any]) -> None:
-        """A worker made a step; `told` is its frame (`decoding.loop`), not to be changed."""
+    def turn(self, model: str, report: Mapping[str, Any]) -> None:
+        """A worker made a step; `report` is its frame (`decoding.loop`), not to be changed."""
 
     def answered(self, model: str, reason: DoneReason, usage: Usage, first_s: float) -> None:
         """A chat has ended; its first token came `first_s` after the pool took it."""
@@ -138,7 +138,7 @@ class _EventFanOut:
         self._listeners = listeners
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        methods = [getattr(one, name) for one in self._listeners]
+        methods = [getattr(listener, name) for listener in self._listeners]
 
         def call(*values: Any) -> None:
             for method in methods:
