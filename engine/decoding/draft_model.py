@@ -73,8 +73,10 @@ class DraftModel:
         if self.context is None:
             return {}
         try:
-            for one in [one for one in self._sequences if one not in running]:
-                self._cut(self.context, self._sequences.pop(one).seq_id, 0)
+            for request_id in [
+                request_id for request_id in self._sequences if request_id not in running
+            ]:
+                self._cut(self.context, self._sequences.pop(request_id).seq_id, 0)
             return self._guess(self.context, requests)
         except CacheFull:  # llama.cpp sees fewer free cells than we count: start again
             self.context.clear()
@@ -149,9 +151,12 @@ class DraftModel:
             for request_id, sequence in self._sequences.items()
             if request_id in requests
         }
-        in_order = sorted(known, key=lambda one: len(known[one]))
+        in_order = sorted(known, key=lambda request_id: len(known[request_id]))
         room, n_free, pieces = self._options.n_batch_tokens, self._cells.n_free, []
-        for request_id in (*in_order, *(one for one in requests if one not in known)):
+        for request_id in (
+            *in_order,
+            *(request_id for request_id in requests if request_id not in known),
+        ):
             if not room:
                 break
             request = requests[request_id]
@@ -189,7 +194,7 @@ class DraftModel:
         self, context: Context, request_id: int, tokens: Items[int]
     ) -> _DraftSequence | None:
         """Assign a sequence id to a new request, with the longest prefix that was read already."""
-        taken = {one.seq_id for one in self._sequences.values()}
+        taken = {sequence.seq_id for sequence in self._sequences.values()}
         free = next((n for n in range(self._options.n_seq_max) if n not in taken), None)
         if free is None:
             return None
@@ -219,12 +224,12 @@ class DraftModel:
         return dict(zip(asking, context.logits(n_rows).argmax(axis=1).tolist(), strict=True))
 
 
-def _same_vocabulary(one: Model, other: Model) -> bool:
+def _same_vocabulary(first: Model, other: Model) -> bool:
     """Compare size and a sample of pieces, control tokens included."""
-    if one.n_vocab != other.n_vocab:
+    if first.n_vocab != other.n_vocab:
         return False
-    sample = range(0, one.n_vocab, max(1, one.n_vocab // 500))
+    sample = range(0, first.n_vocab, max(1, first.n_vocab // 500))
     return all(
-        one.piece(token, shows_control=True) == other.piece(token, shows_control=True)
+        first.piece(token, shows_control=True) == other.piece(token, shows_control=True)
         for token in sample
     )

@@ -165,7 +165,7 @@ class LookupDrafter:
         n_tokens = self._odds.n_worth(most, price)
         guess = self._index.followed(last, n_tokens) if n_tokens else []
         if not guess and self._past:
-            past = max(self._past, key=lambda one: one.n_answers)
+            past = max(self._past, key=lambda answers: answers.n_answers)
             n_tokens = past.odds.n_worth(most, price)
             guess = past.followed(last, n_tokens) if n_tokens else []
             if guess:

@@ -44,8 +44,8 @@ class HostCache:
         """
         gone = [
             key
-            for key, one in self._entries.items()
-            if key != spare and shared_prefix_length(tokens, one) == len(one)
+            for key, entry in self._entries.items()
+            if key != spare and shared_prefix_length(tokens, entry) == len(entry)
         ]
         others = [key for key in self._entries if key not in gone]
         n_kept = sum(len(self._entries[key]) for key in others)

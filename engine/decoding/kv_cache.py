@@ -116,9 +116,9 @@ class ContextPlan:
 class KvCache:
     """The present context; it is replaced when the layout changes."""
 
-    def __init__(self, model: Model, wanted: CacheOptions, profile: Profile | None = None) -> None:
+    def __init__(self, model: Model, options: CacheOptions, profile: Profile | None = None) -> None:
         self.model = model
-        self._cache_options = wanted
+        self._cache_options = options
         self._profile = profile
         self._saved: dict[int, SavedCells] = {}
         self._prices: dict[int, float] = {}
@@ -169,8 +169,8 @@ class KvCache:
         """
         operations = tuple(operations)
         may_wait = _copies_that_may_wait(operations)
-        for place, one in enumerate(operations):
-            match one:
+        for place, operation in enumerate(operations):
+            match operation:
                 case TrimCells(seq_id, n_keep):
                     self.context.trim(seq_id, n_keep)
                 case CopyPrefix(source, target, n_positions):
@@ -276,7 +276,10 @@ class KvCache:
     def mtp_price(self) -> float:
         """Cost of a guess by the MTP head, a layer and the output, as a share of a token's."""
         weights = self._profile.weights if self._profile is not None else ()
-        n_head, n_layers = sum(one.n_head for one in weights), sum(one.n_layers for one in weights)
+        n_head, n_layers = (
+            sum(weight.n_head for weight in weights),
+            sum(weight.n_layers for weight in weights),
+        )
         if not n_head + n_layers:
             return UNMEASURED_MTP_PRICE
         return (n_head + n_layers / self.model.n_layers) / (n_head + n_layers)
@@ -328,7 +331,7 @@ class KvCache:
     def plan(self, sequences: Items[Sequence]) -> ContextPlan:
         n_stream_tokens = self._n_stream_for(sequences)
         layout = self._choose_layout(_workload(sequences), n_stream_tokens)
-        longest = max((one.n_likely_tokens for one in sequences), default=0)
+        longest = max((sequence.n_likely_tokens for sequence in sequences), default=0)
         return ContextPlan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, longest))
 
     def remake(
@@ -420,7 +423,7 @@ class KvCache:
 
     def _move_s(self, sequences: Items[Sequence], plan: ContextPlan) -> float:
         """Return the seconds to move the computed cells, or to compute them again."""
-        n_computed = sum(one.n_computed for one in sequences)
+        n_computed = sum(sequence.n_computed for sequence in sequences)
         if self._profile is None or not n_computed:
             return 0.0
         keeps = self._keeps_cells(self._options(plan))
@@ -434,23 +437,23 @@ class KvCache:
 
     def _lacks_cells(self, sequences: Items[Sequence], better: ContextPlan) -> bool:
         """Return whether requests would wait for cells that the better context has."""
-        n_wanted = sum(one.n_likely_tokens for one in sequences[: self.limits.n_slots])
+        n_wanted = sum(sequence.n_likely_tokens for sequence in sequences[: self.limits.n_slots])
         return self.limits.n_cells < min(n_wanted, better.limits.n_cells)
 
     def _n_stream_for(self, sequences: Items[Sequence]) -> int:
         """Return the length of a stream: doubled until the longest request fits."""
-        longest = max((one.n_likely_tokens for one in sequences), default=0)
-        wanted, length = self._cache_options, LEAST_STREAM_TOKENS
+        longest = max((sequence.n_likely_tokens for sequence in sequences), default=0)
+        cache_options, length = self._cache_options, LEAST_STREAM_TOKENS
         # All cells are planned for. Growing costs 0.2 to 0.5 s on a graphics device. A sliding
         # window's cells cannot be moved and are computed again, so its streams take all when they
         # first grow; on a processor not at the start, since touching a GiB takes up to 3 s.
         grows_once = self.model.memory == "window" and longest > length
-        if wanted.is_gpu or grows_once:
-            n_slots = wanted.n_parallel + n_chat_slots(wanted.n_parallel)
+        if cache_options.is_gpu or grows_once:
+            n_slots = cache_options.n_parallel + n_chat_slots(cache_options.n_parallel)
             length = max(length, self.n_cells_at_most // n_slots // _PAD_TOKENS * _PAD_TOKENS)
         while length < longest:
             length *= 2
-        return min(length, wanted.n_ctx_tokens)
+        return min(length, cache_options.n_ctx_tokens)
 
     def _choose_layout(self, workload: Workload, n_stream_tokens: int) -> ContextLayout:
         bounds = self._bounds(n_stream_tokens)
@@ -465,24 +468,24 @@ class KvCache:
         return layout
 
     def _bounds(self, n_stream_tokens: int) -> LayoutBounds:
-        wanted = self._cache_options
+        cache_options = self._cache_options
         n_cells = max(
-            n_stream_tokens, min(self.n_cells_at_most, wanted.n_parallel * n_stream_tokens)
+            n_stream_tokens, min(self.n_cells_at_most, cache_options.n_parallel * n_stream_tokens)
         )
-        n_batch = wanted.options.n_batch_tokens
-        flash, kind = wanted.options.flash_attention, wanted.options.kv_cache_type
-        is_plain_possible = may_be_plain(wanted.layout, wanted.n_ctx_tokens, kind)
+        n_batch = cache_options.options.n_batch_tokens
+        flash, kind = cache_options.options.flash_attention, cache_options.options.kv_cache_type
+        is_plain_possible = may_be_plain(cache_options.layout, cache_options.n_ctx_tokens, kind)
         return LayoutBounds(
             n_cells,
-            wanted.n_parallel,
+            cache_options.n_parallel,
             n_batch,
-            wanted.is_gpu,
+            cache_options.is_gpu,
             n_stream_tokens,
             flash_attention=flash,
             kv_cache_type=kind,
-            may_be_plain=is_plain_possible and not wanted.is_gpu,
-            n_devices=wanted.n_devices,
-            n_pass_max=wanted.options.n_pass_tokens,
+            may_be_plain=is_plain_possible and not cache_options.is_gpu,
+            n_devices=cache_options.n_devices,
+            n_pass_max=cache_options.options.n_pass_tokens,
         )
 
     @property
@@ -498,12 +501,12 @@ class KvCache:
     def _limits(
         self, layout: ContextLayout, n_stream_tokens: int, n_longest_tokens: int
     ) -> ContextLimits:
-        wanted, each = self._cache_options, _padded(n_stream_tokens)
-        n_chats = n_chat_slots(wanted.n_parallel)
+        cache_options, each = self._cache_options, _padded(n_stream_tokens)
+        n_chats = n_chat_slots(cache_options.n_parallel)
         n_parallel = min(layout.n_parallel, MOST_SEQ_IDS - n_chats)
         if layout.is_unified:
-            n_cells = min(self.n_cells_at_most, (wanted.n_parallel + n_chats) * each)
-            n_cells = max(n_cells, each, min(n_longest_tokens, wanted.n_ctx_tokens))
+            n_cells = min(self.n_cells_at_most, (cache_options.n_parallel + n_chats) * each)
+            n_cells = max(n_cells, each, min(n_longest_tokens, cache_options.n_ctx_tokens))
             n_cells = _padded(n_cells)
         else:
             n_parallel, n_chats = split_streams(self.n_cells_at_most, each, n_parallel)
@@ -515,11 +518,11 @@ class KvCache:
             n_batch_tokens=layout.n_batch_tokens,
             can_share=self.model.memory == "cells" or is_window,
             is_unified=layout.is_unified,
-            is_gpu=wanted.is_gpu,
+            is_gpu=cache_options.is_gpu,
             prefers_free_streams=is_window,
             n_reserved=n_chats,
             is_flash=layout.is_flash,
-            n_host_cache_tokens=0 if is_window else wanted.n_host_cache_tokens,
+            n_host_cache_tokens=0 if is_window else cache_options.n_host_cache_tokens,
             n_undo_tokens=self._n_undo_tokens,
         )
         # A batch must hold each answer's next token and drafts, and some of a prompt.
@@ -561,8 +564,8 @@ def _copies_that_may_wait(operations: Items[CacheOperation]) -> set[int]:
     """
     places: set[int] = set()
     touched: set[int] = set()  # by what goes through main memory later
-    for place, one in reversed(tuple(enumerate(operations))):
-        match one:
+    for place, operation in reversed(tuple(enumerate(operations))):
+        match operation:
             case SaveToHost(seq_id, _) | RestoreFromHost(_, seq_id):
                 touched.add(seq_id)
             case CopyPrefix(source, target, _):
@@ -594,13 +597,16 @@ def _draft_price(profile: Profile, limits: ContextLimits, n_sequences: int) -> f
 
 def _workload(sequences: Items[Sequence]) -> Workload:
     """Return the means over the sequences, and the length of their common prefix."""
-    first, *others = [one.prompt for one in sequences] or [np.empty(0, np.int32)]
+    first, *others = [sequence.prompt for sequence in sequences] or [np.empty(0, np.int32)]
     n_shared = min((shared_prefix_length(first, other) for other in others), default=0)
     n = max(1, len(sequences))
     return Workload(
         n_sequences=n,
-        n_prompt_tokens=sum(len(one.prompt) for one in sequences) / n,
-        n_answer_tokens=sum(one.n_likely_tokens - len(one.prompt) for one in sequences) / n,
+        n_prompt_tokens=sum(len(sequence.prompt) for sequence in sequences) / n,
+        n_answer_tokens=sum(
+            sequence.n_likely_tokens - len(sequence.prompt) for sequence in sequences
+        )
+        / n,
         n_shared_tokens=n_shared,
     )
 

@@ -247,11 +247,11 @@ class DecodeLoop:
         Checked when work begins, when a request is or becomes too long for the present context, and
         every few seconds. Running requests continue in the new one.
         """
-        for one in self._widen:
-            self._cache.widen(one.n_ctx_tokens, one.n_cells)
+        for message in self._widen:
+            self._cache.widen(message.n_ctx_tokens, message.n_cells)
             if self._draft_model is not None:
-                self._draft_model.widen(one.n_cells)
-            self._on_widened(one.request_id)
+                self._draft_model.widen(message.n_cells)
+            self._on_widened(message.request_id)
         self._widen.clear()
         now, scheduler = time.monotonic(), self._scheduler
         is_running = bool(scheduler.running)
@@ -260,7 +260,7 @@ class DecodeLoop:
         self._recheck_at = now + RECHECK_LAYOUT_S
         slots = scheduler.slots
         slots.limit_host_cache(self._cache.n_host_cache_tokens(slots.host_cache.n_tokens))
-        sequences = [one.sequence for one in self._answers.values()]
+        sequences = [answer.sequence for answer in self._answers.values()]
         is_suited = self._cache.suits(sequences, is_running=is_running)
         if scheduler.is_outgrown or not is_suited:
             self._remake(sequences)
@@ -353,7 +353,7 @@ class DecodeLoop:
         self._n_steps_whole = max(0, self._n_steps_whole - 1)
         n_wanted = 0
         if len(running) >= least and not any(piece.n_drafts for piece in step.pieces):
-            pickers = [self._answers[one.request_id].request.picker for one in running]
+            pickers = [self._answers[sequence.request_id].request.picker for sequence in running]
             n_wanted = self._n_candidates(pickers)
         if n_wanted <= self._most_candidates and not context.choose_on_device(n_wanted):
             self._most_candidates = n_wanted - 1
@@ -366,7 +366,7 @@ class DecodeLoop:
             return 1
         # A step whose rows are needed after all is computed again: its tokens are cut off first.
         is_able = self._cache.limits.can_share and not self._n_steps_whole
-        are_few = all(not one.needs_logits or one.may_pick_of_few for one in pickers)
+        are_few = all(not picker.needs_logits or picker.may_pick_of_few for picker in pickers)
         return N_PRESELECTED if is_able and are_few else 0
 
     def _send_last(self) -> None:
@@ -448,7 +448,7 @@ class DecodeLoop:
             scans = self._scan_candidates(step, rows_of, ends)
         else:
             scans = self._scanner.scan(
-                [(one.answer.request.picker, one.rows[0]) for one in rows_of]
+                [(piece_rows.answer.request.picker, piece_rows.rows[0]) for piece_rows in rows_of]
             )
         for (answer, piece, rows), scan in zip(rows_of, scans, strict=True):
             self._pick_piece(answer, piece, rows, scan, output)
@@ -459,16 +459,16 @@ class DecodeLoop:
         """Scan the likeliest tokens of each row, and whole rows where these are not enough."""
         candidates = self._cache.context.candidates(ends)
         found = [
-            one.answer.request.picker.scan_few(in_order(*few))
-            for one, few in zip(rows_of, candidates, strict=True)
+            piece_rows.answer.request.picker.scan_few(in_order(*few))
+            for piece_rows, few in zip(rows_of, candidates, strict=True)
         ]
         if None in found:
             rows = self._whole_rows(step)
-            for place, one in enumerate(rows_of):
-                rows_of[place] = one._replace(rows=rows[place : place + 1])
+            for place, piece_rows in enumerate(rows_of):
+                rows_of[place] = piece_rows._replace(rows=rows[place : place + 1])
         return [
-            one.answer.request.picker.scan(one.rows[0]) if scan is None else scan
-            for one, scan in zip(rows_of, found, strict=True)
+            piece_rows.answer.request.picker.scan(piece_rows.rows[0]) if scan is None else scan
+            for piece_rows, scan in zip(rows_of, found, strict=True)
         ]
 
     def _whole_rows(self, step: ScheduledStep) -> Logits:
@@ -527,15 +527,15 @@ class DecodeLoop:
 
     def _n_ahead(self) -> int:
         """Return how many tokens after its newest one each answer may have in the next step."""
-        n_answers = sum(one.state == "decode" for one in self._scheduler.running)
+        n_answers = sum(sequence.state == "decode" for sequence in self._scheduler.running)
         return max(0, self._cache.limits.most_drafts - n_answers) // max(1, n_answers)
 
     def _guess(self, step: ScheduledStep) -> None:
         """Set the drafts of all answers after a step; the more answers, the fewer tokens each."""
         if not any(answer.may_have_drafts for answer in self._answers.values()):
             return
-        running = [one for one in self._scheduler.running if one.state == "decode"]
-        answers = {one.request_id: self._answers[one.request_id] for one in running}
+        running = [sequence for sequence in self._scheduler.running if sequence.state == "decode"]
+        answers = {sequence.request_id: self._answers[sequence.request_id] for sequence in running}
         most, limits = self._n_ahead(), self._cache.limits
         most = most if limits.can_share else min(most, limits.n_undo_tokens)
         most = 0 if self._cache.context.n_candidates else most  # each sequence has only one row
@@ -552,23 +552,23 @@ class DecodeLoop:
         """Return guesses of the draft model or the MTP head where there are no others."""
         model, head = self._draft_model, self._mtp_head
         if model is not None:
-            asked = {
+            requests = {
                 request_id: DraftRequest(drafter.tokens, n_ahead)
                 for request_id, (drafter, n_ahead) in _asked(answers, most, price).items()
             }
-            return model.guess(asked, answers)
+            return model.guess(requests, answers)
         context = self._cache.context
         if head is None or not context.keeps_states:
             return {}
         asked_ahead = _asked(answers, most, price + self._cache.mtp_price)
         ahead = {request_id: n_ahead for request_id, (_, n_ahead) in asked_ahead.items()}
-        present = {one.request_id for one in self._scheduler.running}
+        present = {sequence.request_id for sequence in self._scheduler.running}
         return head.guess(self._hidden_states(step), ahead, present, context.options)
 
     def _keep_states(self) -> None:
         """Keep hidden states for the MTP head while few sequences run and some have drafts."""
         if self._mtp_head is not None:
-            running = [self._answers[one.request_id] for one in self._scheduler.running]
+            running = [self._answers[sequence.request_id] for sequence in self._scheduler.running]
             has_drafts = any(answer.has_model_guesses for answer in running)
             is_wanted = self._mtp_head.is_open and len(running) <= MOST_MTP_SEQUENCES
             self._cache.context.keep_states(is_wanted and has_drafts)
@@ -605,11 +605,11 @@ def _asked(
     answers: dict[int, RunningRequest], most: int, price: float
 ) -> dict[int, tuple[LookupDrafter, int]]:
     """Return the answers without drafts for which guessing pays, and how far ahead."""
-    asked = {}
+    drafters = {}
     for request_id, answer in answers.items():
         if answer.drafter and answer.has_model_guesses and not answer.sequence.drafts:
             n_most = min(most - (answer.sequence.n_pending - 1), answer.n_left)
             n_ahead = answer.drafter.n_worth(n_most, price)
             if n_ahead:
-                asked[request_id] = answer.drafter, n_ahead
-    return asked
+                drafters[request_id] = answer.drafter, n_ahead
+    return drafters

@@ -87,8 +87,10 @@ class MtpHead:
         """
         try:
             context = self._fitting(options)
-            for one in [one for one in self._sequences if one not in running]:
-                context.trim(self._sequences.pop(one).seq_id, 0)
+            for request_id in [
+                request_id for request_id in self._sequences if request_id not in running
+            ]:
+                context.trim(self._sequences.pop(request_id).seq_id, 0)
             for states in read:
                 self._take(context, states)
             return self._guess(context, n_ahead)
@@ -114,7 +116,7 @@ class MtpHead:
 
     def _fitting(self, options: ContextOptions) -> Context:
         """Return a context with as many cells as the model's own; another one starts empty."""
-        wanted = replace(
+        fitting_options = replace(
             options,
             n_batch_tokens=max(options.n_batch_tokens, MOST_MTP_SEQUENCES * (_MOST_UNREAD + 1)),
             n_seq_max=MOST_MTP_SEQUENCES,
@@ -122,9 +124,9 @@ class MtpHead:
             is_unified=True,
             is_mtp=True,
         )
-        if self.context is None or self.context.options != wanted:
+        if self.context is None or self.context.options != fitting_options:
             self.close()
-            self.context = Context(self._model, wanted)
+            self.context = Context(self._model, fitting_options)
         return self.context
 
     def _take(self, context: Context, states: HiddenStates) -> None:
@@ -143,7 +145,7 @@ class MtpHead:
 
     def _start(self, context: Context, states: HiddenStates) -> _HeadSequence | None:
         known = self._sequences.pop(states.request_id, None)
-        taken = {one.seq_id for one in self._sequences.values()}
+        taken = {sequence.seq_id for sequence in self._sequences.values()}
         seq_id = next((n for n in range(MOST_MTP_SEQUENCES) if n not in taken), None)
         if known is not None:
             seq_id = known.seq_id

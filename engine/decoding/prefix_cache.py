@@ -39,14 +39,14 @@ class _CachedSequence:
         return self.tokens[: self.n_tokens]
 
 
-def shared_prefix_length(one: Tokens, other: Tokens) -> int:
+def shared_prefix_length(first: Tokens, other: Tokens) -> int:
     """Return the length of the common prefix.
 
     >>> shared_prefix_length(np.array([1, 2, 3]), np.array([1, 2, 4, 5]))
     2
     """
-    n = min(len(one), len(other))
-    differing = np.flatnonzero(one[:n] != other[:n])
+    n = min(len(first), len(other))
+    differing = np.flatnonzero(first[:n] != other[:n])
     return int(differing[0]) if len(differing) else n
 
 
@@ -57,12 +57,12 @@ def longest_shared_prefix(prompt: Tokens, others: Mapping[int, Tokens]) -> tuple
     (6, 2)
     """
     key, n_most = -1, 0
-    for one, tokens in others.items():
+    for other_key, tokens in others.items():
         # Most differ before this token: one comparison instead of thousands.
         if n_most < min(len(tokens), len(prompt)) and tokens[n_most] == prompt[n_most]:
             n = shared_prefix_length(prompt, tokens)
             if n > n_most:
-                key, n_most = one, n
+                key, n_most = other_key, n
     return key, n_most
 
 
@@ -83,7 +83,7 @@ class PrefixCache:
     @property
     def n_shared(self) -> int:
         """Cells shared by several sequences, counted once for each holder but the first."""
-        return sum(one.n_tokens for one in self._residents.values()) - self.n_used
+        return sum(resident.n_tokens for resident in self._residents.values()) - self.n_used
 
     def n_free_for(self, seq_id: int) -> int:
         if self._n_cells_each is None:
@@ -112,7 +112,7 @@ class PrefixCache:
 
         Of equal ones the shortest: a copy to another stream takes the whole of it along.
         """
-        residents = sorted(self._residents.items(), key=lambda one: one[1].n_tokens)
+        residents = sorted(self._residents.items(), key=lambda entry: entry[1].n_tokens)
         return longest_shared_prefix(
             prompt, {seq_id: resident.computed for seq_id, resident in residents}
         )

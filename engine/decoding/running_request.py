@@ -76,7 +76,9 @@ def decode_image_piece(context: Context, piece: SequencePiece, images: Items[Pla
         CacheFull: no free cells; nothing was computed.
     """
     sequence = piece.sequence
-    placed = max((one for one in images if one.start <= piece.start), key=lambda one: one.start)
+    placed = max(
+        (image for image in images if image.start <= piece.start), key=lambda image: image.start
+    )
     own = slice(piece.start - placed.start, piece.start - placed.start + len(piece.tokens))
     image, start = placed.piece, sequence.position(placed.start)
     pos = image.positions_from(start)[:, own]

@@ -80,24 +80,28 @@ def share_token_budget(
     (`has_separate_passes`), the first gets all it can use, others only if they are read whole, and
     the shortest and the first take turns whatever the budget.
     """
-    order = sorted(prompts, key=lambda one: (one.priority != "interactive", one.rank))
+    order = sorted(
+        prompts, key=lambda sequence: (sequence.priority != "interactive", sequence.rank)
+    )
     if not order or budget <= 0:
         return []
     if is_turn_of_shortest and (has_separate_passes or budget < 2 * n_least):
-        order.sort(key=lambda one: (one.priority != "interactive", one.n_missing))
+        order.sort(key=lambda sequence: (sequence.priority != "interactive", sequence.n_missing))
     if has_separate_passes:
         return _whole_prompts(order, budget)
     first, *others = order
     share = CHAT_BUDGET_SHARE if first.priority == "interactive" else JOB_BUDGET_SHARE
     cap = max(n_least, int(budget * share)) if others else budget
-    if first.n_missing <= budget and all(one.n_missing > budget - cap for one in others):
+    if first.n_missing <= budget and all(other.n_missing > budget - cap for other in others):
         cap = budget  # pieces of several prompts take several passes: 5 % longer for documents
     shares = {first: min(first.n_missing, cap, budget)}
     left = budget - shares[first]
-    for one in sorted(others, key=lambda one: (one.priority != "interactive", one.n_missing)):
-        is_worth_it = left >= min(n_least, one.n_missing)
-        shares[one] = min(one.n_missing, left) if is_worth_it else 0
-        left -= shares[one]
+    for other in sorted(
+        others, key=lambda sequence: (sequence.priority != "interactive", sequence.n_missing)
+    ):
+        is_worth_it = left >= min(n_least, other.n_missing)
+        shares[other] = min(other.n_missing, left) if is_worth_it else 0
+        left -= shares[other]
     shares[first] += min(left, first.n_missing - shares[first])
     return list(shares.items())
 
@@ -107,9 +111,9 @@ def _whole_prompts(order: list[Sequence], budget: int) -> list[tuple[Sequence, i
     first, *others = order
     shares = [(first, min(first.n_missing, budget))]
     left = budget - shares[0][1]
-    for one in others:
-        n_tokens = one.n_missing if one.n_missing <= left else 0
-        shares.append((one, n_tokens))
+    for sequence in others:
+        n_tokens = sequence.n_missing if sequence.n_missing <= left else 0
+        shares.append((sequence, n_tokens))
         left -= n_tokens
     return shares
 
@@ -176,7 +180,7 @@ class Scheduler:
         into the queue.
         """
         seq_ids = self.slots.moved(limits).seq_ids
-        for sequence in [one for one in self.running if one not in seq_ids]:
+        for sequence in [sequence for sequence in self.running if sequence not in seq_ids]:
             self.preempt(sequence)
         self.slots.offload_idle()
         return self.slots.take_operations()
@@ -216,13 +220,13 @@ class Scheduler:
 
     def preempt_youngest(self) -> None:
         """Free cells after a step that found none; nothing is admitted until a step succeeds."""
-        self.preempt(max(self.running, key=lambda one: one.rank))
+        self.preempt(max(self.running, key=lambda sequence: sequence.rank))
         self._lacks_cells = True
 
     def start_over(self) -> None:
         """Return all sequences to the queue and continue with an empty cache."""
-        for one in tuple(self.running):
-            self.preempt(one)
+        for sequence in tuple(self.running):
+            self.preempt(sequence)
         self.slots = Slots(self.limits)
 
     def shift(self, sequence: Sequence, n_keep: int, n_most_tokens: int, max_tokens: int) -> int:
@@ -331,11 +335,11 @@ class Scheduler:
         Of jobs of one priority, those with the longest cached prefix go first, before others evict
         it; but the first in the queue is overtaken at most `n_parallel` times.
         """
-        order = sorted(self.waiting, key=lambda one: one.due)
+        order = sorted(self.waiting, key=lambda sequence: sequence.due)
         if not self.limits.can_share or self._n_jobs() >= self.limits.n_parallel:
             return order
         for priority in ("normal", "batch"):
-            places = [place for place, one in enumerate(order) if one.priority == priority]
+            places = [place for place, waiting in enumerate(order) if waiting.priority == priority]
             jobs = [order[place] for place in places]
             is_patient = bool(jobs) and jobs[0].n_overtaken < self.limits.n_parallel
             first = 0 if is_patient else 1
@@ -359,7 +363,7 @@ class Scheduler:
         )
 
     def _n_jobs(self) -> int:
-        return sum(one.priority != "interactive" for one in self.running)
+        return sum(sequence.priority != "interactive" for sequence in self.running)
 
     def _place(self, sequence: Sequence, source: PrefixSource) -> None:
         self.slots.place(sequence, source)
@@ -370,8 +374,8 @@ class Scheduler:
     def _note_placed(self, sequence: Sequence) -> None:
         """Update the waiting sequences: which was overtaken, which share the new one's prefix."""
         self._n_placed += 1
-        alike = [one for one in self.waiting if one.priority == sequence.priority]
-        first = min(alike, key=lambda one: one.due, default=sequence)
+        alike = [other for other in self.waiting if other.priority == sequence.priority]
+        first = min(alike, key=lambda sequence: sequence.due, default=sequence)
         first.n_overtaken += first.due < sequence.due
         for other in self.waiting:
             n_least = other.n_resident + SAME_PREFIX_TOKENS
@@ -402,7 +406,7 @@ class Scheduler:
         return len(self.running) < self.limits.n_slots or self._preempt_for(sequence)
 
     def _has_room(self, sequence: Sequence, source: PrefixSource) -> bool:
-        promised = sum(_promised_cells(one) for one in self.running)
+        promised = sum(_promised_cells(sequence) for sequence in self.running)
         n_cells = promised + _promised_cells(sequence) - source.n_tokens
         if self.slots.make_room(n_cells, spare=source.seq_id):
             return True
@@ -416,15 +420,15 @@ class Scheduler:
         if sequence.priority != "interactive":
             return False
         jobs = [
-            one
-            for one in self.running
-            if one.priority != "interactive"
-            and one.n_preempted < MOST_PREEMPTIONS
-            and one.due > sequence.due
+            job
+            for job in self.running
+            if job.priority != "interactive"
+            and job.n_preempted < MOST_PREEMPTIONS
+            and job.due > sequence.due
         ]
         if not jobs:
             return False
-        self.preempt(max(jobs, key=lambda one: one.rank))
+        self.preempt(max(jobs, key=lambda job: job.rank))
         return True
 
     # Cells for the tokens of this step
@@ -433,32 +437,34 @@ class Scheduler:
         """Make sure that every answer's next token gets a cell."""
         cells = self.slots.cells
         if not self.limits.is_unified:
-            for one in tuple(self.running):
-                n_free, n_least = cells.n_free_for(one.seq_id), _n_least_cells(one)
-                del one.drafts[max(0, n_free - n_least) :]
+            for sequence in tuple(self.running):
+                n_free, n_least = cells.n_free_for(sequence.seq_id), _n_least_cells(sequence)
+                del sequence.drafts[max(0, n_free - n_least) :]
                 self.is_outgrown |= n_free < n_least
             return
         if cells.n_free < self._n_least_wanted():
-            for one in self.running:
-                one.drafts.clear()
+            for sequence in self.running:
+                sequence.drafts.clear()
             self.slots.make_room(self._n_least_wanted())
         while cells.n_free < self._n_least_wanted() and len(self.running) > 1:
-            self.preempt(max(self.running, key=lambda one: one.rank))
+            self.preempt(max(self.running, key=lambda sequence: sequence.rank))
         if self.running and cells.n_free < self._n_least_wanted():
             self.is_outgrown = True
 
     def _n_least_wanted(self) -> int:
         """Return the least cells for progress: those of all answers, or a prompt's next ones."""
-        answers = [one for one in self.running if one.state == "decode"]
-        n_tokens = sum(_n_least_cells(one) + len(one.drafts) for one in answers)
+        answers = [sequence for sequence in self.running if sequence.state == "decode"]
+        n_tokens = sum(_n_least_cells(answer) + len(answer.drafts) for answer in answers)
         return n_tokens or min(map(_n_least_cells, self.running), default=0)
 
     # The batch
 
     def _pieces(self) -> list[SequencePiece]:
         """Return the next tokens of answers, and pieces of prompts within the budget."""
-        answers = [_decode_piece(one) for one in self.running if self._can_answer(one)]
-        if not any(one.state == "prefill" for one in self.running):
+        answers = [
+            _decode_piece(sequence) for sequence in self.running if self._can_answer(sequence)
+        ]
+        if not any(sequence.state == "prefill" for sequence in self.running):
             return answers
         if self.limits.has_separate_passes and answers:
             return self._prefill_pieces(0) if self._is_prompts_turn(answers) else answers
@@ -479,11 +485,14 @@ class Scheduler:
     def _prefill_pieces(self, n_decoded: int) -> list[SequencePiece]:
         most = max(self._n_most_tokens - n_decoded, LEAST_READ_TOKENS)
         most = budget = min(most, self.limits.n_batch_tokens - n_decoded)
-        if any(one.state == "decode" and one.priority == "interactive" for one in self.running):
+        if any(
+            sequence.state == "decode" and sequence.priority == "interactive"
+            for sequence in self.running
+        ):
             budget = min(budget, self.limits.chat_turn_tokens)
         elif self._now_s - self._chat_seen_s < CHAT_EXPECTED_S:
             budget = min(budget, self.limits.near_turn_tokens)
-        prompts = [one for one in self.running if one.state == "prefill"]
+        prompts = [sequence for sequence in self.running if sequence.state == "prefill"]
         budget = max(budget, self._n_for_chats(prompts, most))
         if self.limits.is_unified:
             budget = min(budget, self.slots.cells.n_free - n_decoded)
@@ -505,7 +514,7 @@ class Scheduler:
 
     def _n_for_chats(self, prompts: list[Sequence], most: int) -> int:
         """Return the budget that reads short chats in one step, since their first tokens wait."""
-        n_missing = sum(one.n_missing for one in prompts if one.priority == "interactive")
+        n_missing = sum(prompt.n_missing for prompt in prompts if prompt.priority == "interactive")
         return min(n_missing, 2 * self.limits.near_turn_tokens, most)
 
 
@@ -516,9 +525,9 @@ def _promised_cells(sequence: Sequence) -> int:
     return max(n_soon, sequence.n_owed_cells) if sequence.n_preempted else n_soon
 
 
-def _same_token_at(place: int, one: Tokens, other: Tokens) -> bool:
+def _same_token_at(place: int, first: Tokens, other: Tokens) -> bool:
     """Compare one token: most prompts differ there, and comparing whole prompts takes longer."""
-    return place < min(len(one), len(other)) and bool(one[place] == other[place])
+    return place < min(len(first), len(other)) and bool(first[place] == other[place])
 
 
 def _prefix_order(sequence: Sequence) -> tuple[int, int]:

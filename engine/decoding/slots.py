@@ -120,12 +120,12 @@ class Slots:
             PrefixSource(len(self.host_cache.tokens(key)), key=key) for key in self.host_cache.keys
         ]
         continued = [
-            one
-            for one in idle + kept
-            if one.n_tokens <= most
-            and shared_prefix_length(sequence.prompt, self._tokens_of(one)) == one.n_tokens
+            source
+            for source in idle + kept
+            if source.n_tokens <= most
+            and shared_prefix_length(sequence.prompt, self._tokens_of(source)) == source.n_tokens
         ]
-        best = max(continued, key=lambda one: one.n_tokens, default=PrefixSource())
+        best = max(continued, key=lambda source: source.n_tokens, default=PrefixSource())
         return PrefixSource() if best.key >= 0 and best.n_tokens > self._n_free_at_best() else best
 
     def _tokens_of(self, source: PrefixSource) -> Tokens:
@@ -200,14 +200,16 @@ class Slots:
         taken = {*self._running, *self._idle}
         target = max(set(range(self.limits.n_seq_ids)) - taken, default=-1)
         if target < 0:
-            others = (one for one in self._idle_in_order() if one != source.seq_id)
+            others = (other for other in self._idle_in_order() if other != source.seq_id)
             target = next(others, seq_id)
             is_saved = self._is_worth_saving(target, is_job=self._idle[target])
             if target == seq_id or (is_saved and not may_save):
                 return False
             self._evict(target, spare_key=source.key)
         self._copy(seq_id, target, self.cells.n_tokens(seq_id))
-        self._idle = {target if one == seq_id else one: job for one, job in self._idle.items()}
+        self._idle = {
+            target if other == seq_id else other: job for other, job in self._idle.items()
+        }
         return True
 
     def _is_worth_saving(self, seq_id: int, *, is_job: bool) -> bool:
@@ -223,7 +225,7 @@ class Slots:
         )
         if len(own) - n_held < WORTH_REPEATING_TOKENS:
             return False
-        waiting = {one.request_id: one.prompt for one in self.waiting}
+        waiting = {sequence.request_id: sequence.prompt for sequence in self.waiting}
         n_waiting = longest_shared_prefix(own, waiting)[1]
         return self._repeats.is_likely or n_waiting - n_held >= WORTH_REPEATING_TOKENS
 
@@ -237,7 +239,7 @@ class Slots:
     def _save_to_host(self, seq_id: int, *, is_job: bool = False, spare_key: int = -1) -> None:
         computed = self.cells.computed(seq_id)
         key, gone = self.host_cache.put(computed, is_job=is_job, spare=spare_key)
-        self._operations += [DropFromHost(one) for one in gone]
+        self._operations += [DropFromHost(key) for key in gone]
         if key is not None:
             self._operations.append(SaveToHost(seq_id, key))
 
@@ -274,7 +276,7 @@ class Slots:
         self._evict_idle()
 
     def _note_prompt(self, sequence: Sequence) -> None:
-        running = {seq_id: one.prompt for seq_id, one in self._running.items()}
+        running = {seq_id: other.prompt for seq_id, other in self._running.items()}
         _, n_running = longest_shared_prefix(sequence.prompt, running)
         self._repeats.begin(sequence.prompt, n_running)
 
@@ -434,7 +436,7 @@ class Slots:
         """
         slots, moves, seq_ids = Slots(limits), list[SequenceMove](), dict[Sequence, int]()
         slots.host_cache, slots._repeats = self.host_cache, self._repeats
-        for source, sequence in sorted(self._running.items(), key=lambda one: one[1].rank):
+        for source, sequence in sorted(self._running.items(), key=lambda entry: entry[1].rank):
             target = len(moves)
             if not _has_free_slot(sequence, seq_ids, limits):
                 continue
@@ -465,5 +467,5 @@ class Slots:
 def _has_free_slot(sequence: Sequence, others: Collection[Sequence], limits: ContextLimits) -> bool:
     if sequence.priority == "interactive":
         return len(others) < limits.n_slots
-    n_jobs = sum(one.priority != "interactive" for one in others)
+    n_jobs = sum(other.priority != "interactive" for other in others)
     return n_jobs < limits.n_parallel and len(others) < limits.n_slots
