@@ -110,10 +110,10 @@ def _bundled_build(bindings: str) -> tuple[LlamaBuild | None, str]:
     if package is None or own is None:
         return None, ""
     if release_version(own) != release_version(bindings):
-        wanted = release_version(own)
+        required = release_version(own)
         return (
             None,
-            f"paddock-llama {own} is for llama-cpp-python {wanted}, but {bindings} is there",
+            f"paddock-llama {own} is for llama-cpp-python {required}, but {bindings} is there",
         )
     return LlamaBuild("paddock-llama", package / "lib", bindings, version=own), ""
 

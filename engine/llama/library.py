@@ -328,5 +328,5 @@ def _read_device(device: int) -> GraphicsDevice:
     _device_memory(device, ctypes.byref(free), ctypes.byref(total))
     name = (_device_description(device) or b"graphics device").decode(errors="replace")
     is_integrated = _device_type(device) == _INTEGRATED
-    more = context_bytes((_device_name(device) or b"").decode(errors="replace"))
-    return GraphicsDevice(name, free.value, total.value, is_integrated, more)
+    extra_bytes = context_bytes((_device_name(device) or b"").decode(errors="replace"))
+    return GraphicsDevice(name, free.value, total.value, is_integrated, extra_bytes)

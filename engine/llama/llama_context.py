@@ -55,7 +55,7 @@ class BatchBuffers:
         tokens: Tokens | None,
         pos: Tokens,
         seq_ids: Tokens,
-        wanted: NDArray[np.int8],
+        output_mask: NDArray[np.int8],
         rows: Vectors | None = None,
     ) -> Any:
         """Return the filled `llama_batch`, valid until the next call and while `rows` lives."""
@@ -66,7 +66,7 @@ class BatchBuffers:
             self._tokens[:n] = tokens
         self._pos[: pos.size] = pos.ravel()
         self._seq_ids[:n] = seq_ids
-        self._wanted[:n] = wanted
+        self._wanted[:n] = output_mask
         self._struct.n_tokens = n
         return self._struct
 
@@ -140,13 +140,13 @@ class Context:
         if options.is_mtp:
             params.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP
         params.no_perf = True
-        with LOG.recording() as said:
+        with LOG.recording() as recording:
             pointer = lib.llama_init_from_model(model.pointer, params)
         if not pointer:
             what = f"a context of {options.n_ctx_tokens} tokens for {options.n_seq_max} sequences"
-            raise LoadFailed(said.explain(f"llama.cpp cannot make {what}"))
+            raise LoadFailed(recording.explain(f"llama.cpp cannot make {what}"))
         self.pointer = pointer
-        self.buffers = said.buffers()
+        self.buffers = recording.buffers()
         try:
             model.adapters.apply_to(pointer)
         except LoadFailed:
@@ -225,7 +225,7 @@ class Context:
         tokens: Tokens | None,
         pos: Tokens,
         seq_ids: Tokens,
-        wanted: NDArray[np.int8],
+        output_mask: NDArray[np.int8],
         rows: Vectors | None = None,
     ) -> int:
         """Run one forward pass.
@@ -235,7 +235,7 @@ class Context:
             pos: position of each within its sequence, shape (n,); of rows of an image with its
                 components, shape (n_components, n).
             seq_ids: sequence of each, shape (n,).
-            wanted: 1 where logits or an embedding are wanted, shape (n,).
+            output_mask: 1 where logits or an embedding are wanted, shape (n,).
             rows: embeddings instead of tokens; in an MTP context the hidden state of the token
                 before each. Shape (n, n_embedding), contiguous.
 
@@ -246,7 +246,7 @@ class Context:
             CacheFull: no free cells; nothing was decoded.
             DecodeFailed: the context is broken.
         """
-        batch = self._batch.fill(tokens, pos, seq_ids, wanted, rows)
+        batch = self._batch.fill(tokens, pos, seq_ids, output_mask, rows)
         governor = self._governors.get(len(seq_ids) >= MANY_TOKENS)
         if governor is not None:
             self._set_threads(governor)
@@ -260,7 +260,7 @@ class Context:
         if status != 0:
             to_what = " to an image" if tokens is None else ""
             raise DecodeFailed(f"llama_decode answered {status}{to_what}")
-        return int(np.count_nonzero(wanted))
+        return int(np.count_nonzero(output_mask))
 
     def _set_threads(self, governor: ThreadGovernor) -> None:
         n_threads, few = governor.n_threads, self._governors[False]
@@ -351,7 +351,7 @@ class Context:
         """
         choice = self._device_choice
         found = [choice.candidates(place) for place in batch_places] if choice is not None else []
-        known = [one for one in found if one is not None]
+        known = [candidates for candidates in found if candidates is not None]
         if len(known) < len(batch_places):
             raise DecodeFailed("the device chose no tokens")
         return known
@@ -394,8 +394,8 @@ def warm_up(model: Model, options: ContextOptions) -> int:
 
 
 def _decode_zeros(context: Context, start: int, n_tokens: int) -> None:
-    wanted = np.full(n_tokens, context.options.embeds, np.int8)
-    wanted[-1] = 1
+    output_mask = np.full(n_tokens, context.options.embeds, np.int8)
+    output_mask[-1] = 1
     pos = np.arange(start, start + n_tokens, dtype=np.int32)
     tokens = np.zeros(n_tokens, np.int32)
-    context.decode(tokens, pos, np.zeros(n_tokens, np.int32), wanted)
+    context.decode(tokens, pos, np.zeros(n_tokens, np.int32), output_mask)

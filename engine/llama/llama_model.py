@@ -23,8 +23,8 @@ from .library import LOG, DecodeFailed, LoadFailed, LogRecording, ggml_function,
 class LoraAdapters:
     """The LoRA adapters of one model, in order. llama.cpp frees them with the model."""
 
-    def __init__(self, model: Any, paths: Sequence[str], said: LogRecording) -> None:
-        self._pointers = [_load_adapter(model, path, said) for path in paths]
+    def __init__(self, model: Any, paths: Sequence[str], recording: LogRecording) -> None:
+        self._pointers = [_load_adapter(model, path, recording) for path in paths]
 
     def apply_to(self, context: Any) -> None:
         """Apply all adapters to a context, each at its own scale."""
@@ -32,17 +32,19 @@ class LoraAdapters:
         if not n:
             return
         pointers = (lib.llama_adapter_lora_p_ctypes * n)(
-            *(ctypes.cast(one, lib.llama_adapter_lora_p_ctypes) for one in self._pointers)
+            *(ctypes.cast(pointer, lib.llama_adapter_lora_p_ctypes) for pointer in self._pointers)
         )
         scales = (ctypes.c_float * n)(*[1.0] * n)
         if lib.llama_set_adapters_lora(context, pointers, n, scales) != 0:
             raise LoadFailed("llama.cpp cannot use the adapters with this context")
 
 
-def _load_adapter(model: Any, path: str, said: LogRecording) -> Any:
+def _load_adapter(model: Any, path: str, recording: LogRecording) -> Any:
     pointer = lib.llama_adapter_lora_init(model, path.encode())
     if not pointer:
-        raise LoadFailed(said.explain(f"llama.cpp cannot apply the adapter {path} to this model"))
+        raise LoadFailed(
+            recording.explain(f"llama.cpp cannot apply the adapter {path} to this model")
+        )
     return pointer
 
 
@@ -142,14 +144,14 @@ class Model:
             # The array must live until the weights are loaded.
             overrides = _cpu_experts(options.n_cpu_experts)
             params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
-        with LOG.recording() as said:
+        with LOG.recording() as recording:
             pointer = _load_files([str(path), *options.parts], params)
             if not pointer:
-                raise LoadFailed(said.explain(f"llama.cpp cannot load {path}"))
+                raise LoadFailed(recording.explain(f"llama.cpp cannot load {path}"))
             self.pointer = pointer
             self.uses_extra_buffers = options.uses_extra_buffers
-            self.adapters = LoraAdapters(pointer, options.adapters, said)
-        self.buffers = said.buffers()
+            self.adapters = LoraAdapters(pointer, options.adapters, recording)
+        self.buffers = recording.buffers()
         self.is_gpu = supports_gpu() and options.n_gpu_layers != 0
         """Whether layers are on a graphics device."""
         self._vocab: Any = lib.llama_model_get_vocab(pointer)
@@ -211,7 +213,7 @@ class Model:
     def insert_tokens(self) -> tuple[int, int, int] | None:
         """Return the tokens for fill-in-the-middle: prefix, suffix, middle; None if unknown."""
         ask = (lib.llama_vocab_fim_pre, lib.llama_vocab_fim_suf, lib.llama_vocab_fim_mid)
-        before, behind, between = (int(one(self._vocab)) for one in ask)
+        before, behind, between = (int(token_of(self._vocab)) for token_of in ask)
         if min(before, behind, between) < 0:
             return None
         return before, behind, between

@@ -282,13 +282,13 @@ def is_low_bit(tensor: GgufTensor) -> bool:
 
 def low_bit_tensors(header: GgufHeader) -> frozenset[str]:
     """Return the names of all tensors that `write_widened` can change."""
-    return frozenset(one.name for one in header.tensors if is_low_bit(one))
+    return frozenset(tensor.name for tensor in header.tensors if is_low_bit(tensor))
 
 
 def other_matrices(header: GgufHeader) -> tuple[GgufTensor, ...]:
     """Return the matrices that are neither Q8_0 nor can be converted here."""
-    matrices = (one for one in header.tensors if len(one.axes) > 1)
-    return tuple(one for one in matrices if one.kind != _Q8_0 and not is_low_bit(one))
+    matrices = (tensor for tensor in header.tensors if len(tensor.axes) > 1)
+    return tuple(matrix for matrix in matrices if matrix.kind != _Q8_0 and not is_low_bit(matrix))
 
 
 def write_widened(
@@ -304,7 +304,9 @@ def write_widened(
     """
     header = read_header(source)
     kind = {"Q8_0": _Q8_0, "F16": _F16, "BF16": _BF16}[format_name]
-    wanted = [replace(one, kind=kind) if one.name in names else one for one in header.tensors]
+    tensors = [
+        replace(tensor, kind=kind) if tensor.name in names else tensor for tensor in header.tensors
+    ]
     with (
         source.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
@@ -312,9 +314,9 @@ def write_widened(
         ThreadPoolExecutor(n_threads) as threads,
     ):
         head = bytearray(data[: header.tensors_at])
-        if not any(map(is_low_bit, wanted)):
+        if not any(map(is_low_bit, tensors)):
             _set_file_type(head, format_name)
-        head += tensor_table(wanted, header.alignment)
+        head += tensor_table(tensors, header.alignment)
         out.write(bytes(head).ljust(padded(len(head), header.alignment), b"\0"))
         for tensor in header.tensors:
             start = header.data_at + tensor.offset

@@ -100,11 +100,11 @@ class Projector:
         params.n_threads = n_threads
         params.print_timings = False
         params.warmup = False  # it would compute a whole image at once
-        with LOG.recording() as said:
+        with LOG.recording() as recording:
             pointer = mtmd.mtmd_init_from_file(str(path).encode(), model.pointer, params)
         if not pointer:
             words = f"libmtmd cannot load the projector {path} for this model"
-            raise LoadFailed(said.explain(words))
+            raise LoadFailed(recording.explain(words))
         self._pointer: Any = pointer
         self._line_end = line_end(path)
         self._n_row = int(lib.llama_model_n_embd_inp(model.pointer))
@@ -152,10 +152,10 @@ class Projector:
             bitmap = None
             n_chunks = mtmd.mtmd_input_chunks_size(chunks)
             every = [mtmd.mtmd_input_chunks_get(chunks, index) for index in range(n_chunks)]
-            n_rows = sum(mtmd.mtmd_input_chunk_get_n_tokens(one) for one in every)
+            n_rows = sum(mtmd.mtmd_input_chunk_get_n_tokens(chunk) for chunk in every)
             _check_room(n_rows, n_most_rows)
-            rows = self._rows([one for one in every if not _is_text(one)])
-            return tuple(self._piece(one, f"{digest}/{n}", rows) for n, one in enumerate(every))
+            rows = self._rows([chunk for chunk in every if not _is_text(chunk)])
+            return tuple(self._piece(chunk, f"{digest}/{n}", rows) for n, chunk in enumerate(every))
         finally:
             mtmd.mtmd_input_chunks_free(chunks)
             if bitmap is not None:
@@ -228,8 +228,10 @@ class Projector:
             batch = mtmd.mtmd_batch_init(self._pointer)
             try:
                 next_ones = parts[n_done : n_done + PARTS_AT_ONCE]
-                together = [one for one in next_ones if not mtmd.mtmd_batch_add_chunk(batch, one)]
-                sizes = [mtmd.mtmd_input_chunk_get_n_tokens(one) for one in together]
+                together = [
+                    part for part in next_ones if not mtmd.mtmd_batch_add_chunk(batch, part)
+                ]
+                sizes = [mtmd.mtmd_input_chunk_get_n_tokens(part) for part in together]
                 self.on_part(sum(sizes))
                 # In a thread that ends, and OpenMP's threads with it: while more of these live than
                 # there are cores, none waits awake for others. A token took 12 ms instead of 7 on

@@ -117,11 +117,11 @@ def choose_layout(
     if profile is None or not profile.prefill or not profile.decode:
         return _unmeasured_layout(workload, limits)
     layouts = [*_layouts(profile, workload, limits)]
-    rated = [(layout_s(profile, workload, one, limits), one) for one in layouts]
+    rated = [(layout_s(profile, workload, layout, limits), layout) for layout in layouts]
     best_s = min(seconds for seconds, _ in rated)
-    equal = [one for seconds, one in rated if seconds <= best_s * (1 + _EQUAL_WITHIN)]
+    equal = [layout for seconds, layout in rated if seconds <= best_s * (1 + _EQUAL_WITHIN)]
     is_unified = _shares_much(workload)
-    return max(equal, key=lambda one: (one.is_unified == is_unified, one.n_batch_tokens))
+    return max(equal, key=lambda layout: (layout.is_unified == is_unified, layout.n_batch_tokens))
 
 
 def n_chat_slots(n_parallel: int) -> int:

@@ -101,12 +101,12 @@ def slow_tensors(header: GgufHeader, slow: SlowFormats) -> frozenset[str]:
 
 def may_be_f16(header: GgufHeader) -> bool:
     """Return whether a model is small enough for a tuned copy in F16."""
-    return sum(one.n_weights for one in header.tensors) <= MOST_WEIGHTS_IN_F16
+    return sum(tensor.n_weights for tensor in header.tensors) <= MOST_WEIGHTS_IN_F16
 
 
 def can_be_judged(header: GgufHeader) -> bool:
     """Return whether a model is small enough for a comparison with exact arithmetic."""
-    return sum(one.n_weights for one in header.tensors) <= MOST_WEIGHTS_JUDGED
+    return sum(tensor.n_weights for tensor in header.tensors) <= MOST_WEIGHTS_JUDGED
 
 
 def count_weights(header: GgufHeader) -> tuple[Weights, ...]:
@@ -150,9 +150,11 @@ def _active_share(header: GgufHeader) -> float:
 
 
 def formats_to_measure(weights: tuple[Weights, ...]) -> tuple[str, ...]:
-    n_all = sum(one.n_layers + one.n_head for one in weights)
+    n_all = sum(weight.n_layers + weight.n_head for weight in weights)
     present = [
-        one.format for one in weights if one.n_layers + one.n_head > _LEAST_WEIGHT_SHARE * n_all
+        weight.format
+        for weight in weights
+        if weight.n_layers + weight.n_head > _LEAST_WEIGHT_SHARE * n_all
     ]
     return tuple(dict.fromkeys([*present, NEAR_LOSSLESS]))
 
@@ -195,12 +197,12 @@ def predicted_profile(profile: Profile, format_name: str | None = None) -> Profi
 
     def saved_s(n_rows: int, with_head: bool) -> float:
         total = 0.0
-        for one in profile.weights:
-            n_weights = one.n_layers if one.format in slow.layers else 0.0
-            n_weights += one.n_head if with_head and one.format in slow.head else 0.0
+        for weight in profile.weights:
+            n_weights = weight.n_layers if weight.format in slow.layers else 0.0
+            n_weights += weight.n_head if with_head and weight.format in slow.head else 0.0
             if not n_weights:
                 continue
-            gain = _seconds_at(costs[one.format], n_rows) - _seconds_at(target, n_rows)
+            gain = _seconds_at(costs[weight.format], n_rows) - _seconds_at(target, n_rows)
             total += n_weights / 1e9 * gain
         return total
 
@@ -211,15 +213,17 @@ def predicted_profile(profile: Profile, format_name: str | None = None) -> Profi
 
     return replace(
         profile,
-        prefill=tuple(faster(one, one.n_batch_tokens, with_head=False) for one in profile.prefill),
-        decode=tuple(faster(one, one.n_sequences, with_head=True) for one in profile.decode),
+        prefill=tuple(
+            faster(point, point.n_batch_tokens, with_head=False) for point in profile.prefill
+        ),
+        decode=tuple(faster(point, point.n_sequences, with_head=True) for point in profile.decode),
     )
 
 
 def _seconds_by_format(points: Iterable[FormatPoint]) -> dict[str, dict[int, float]]:
     costs: dict[str, dict[int, float]] = {}
-    for one in points:
-        costs.setdefault(one.format, {})[one.n_rows] = one.seconds
+    for point in points:
+        costs.setdefault(point.format, {})[point.n_rows] = point.seconds
     return costs
 
 

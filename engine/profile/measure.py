@@ -211,14 +211,14 @@ class Bench:
         seq_ids = np.array([*[seq_id] * n_tokens, *others], np.int32)
         pos = np.array(
             [*range(self._lengths[seq_id], self._lengths[seq_id] + n_tokens)]
-            + [self._lengths[one] for one in others],
+            + [self._lengths[other] for other in others],
             np.int32,
         )
-        for one in seq_ids.tolist():
-            self._lengths[one] += 1
+        for batch_seq_id in seq_ids.tolist():
+            self._lengths[batch_seq_id] += 1
         tokens = ((7 + 7919 * pos.astype(np.int64)) % self._n_vocab).astype(np.int32)
-        wanted = np.ones(len(pos), np.int8)
-        n_rows = self.context.decode(tokens, pos, seq_ids, wanted)
+        output_mask = np.ones(len(pos), np.int8)
+        n_rows = self.context.decode(tokens, pos, seq_ids, output_mask)
         return self.context.logits(n_rows)[:n_tokens].copy()
 
     @contextmanager
@@ -271,11 +271,11 @@ class Bench:
         if self._text is not None:
             tokens = self._text[pos % len(self._text)].astype(np.int64)
         # An embedding is made of every token.
-        wanted = np.full(n, n_wanted == 0, np.int8)
-        wanted[n - n_wanted :] = 1
+        output_mask = np.full(n, n_wanted == 0, np.int8)
+        output_mask[n - n_wanted :] = 1
 
         def compute() -> None:
-            n_rows = self.context.decode(tokens.astype(np.int32), pos, seq_ids, wanted)
+            n_rows = self.context.decode(tokens.astype(np.int32), pos, seq_ids, output_mask)
             if n_wanted:
                 self.context.logits(n_rows)  # waits for a device
             else:
@@ -558,10 +558,12 @@ class _Measurement:
                 return
         bench.clear()
         bench.read(0, n_tokens)
-        known = [one for one in measured.agreements if one.is_flash == bench.is_flash]
-        drafts = drafts_keep_answers(bench, clock) and all(one.drafts for one in known)
+        known = [
+            agreement for agreement in measured.agreements if agreement.is_flash == bench.is_flash
+        ]
+        drafts = drafts_keep_answers(bench, clock) and all(agreement.drafts for agreement in known)
         company = company_keeps_answers(bench, clock)
-        others = [one for one in measured.agreements if one not in known]
+        others = [agreement for agreement in measured.agreements if agreement not in known]
         measured.agreements = [*others, Agreement(bench.is_flash, company, drafts)]
 
     def _reading(self, bench: Bench, n_tokens: int) -> None:
@@ -579,7 +581,7 @@ class _Measurement:
             bench.clear()
             seconds = min(seconds, bench.read(0, n_tokens))
         clock.token_s = seconds / n_tokens
-        if all(one.n_batch_tokens != n_tokens or one.n_cells_before for one in points):
+        if all(point.n_batch_tokens != n_tokens or point.n_cells_before for point in points):
             points.append(PrefillPoint(n_tokens, n_tokens / seconds, is_flash=bench.is_flash))
 
     def _writing(self, bench: Bench, counts: tuple[int, ...]) -> None:
@@ -707,9 +709,9 @@ def write_trial_model(path: Path, format_name: str) -> None:
     tensors = _tensors(_KINDS[format_name])
     with path.open("wb") as file:
         file.write(header_bytes(_METADATA, tensors))
-        for one in tensors:
-            filler = _FILLERS.get(TYPE_NAMES[one.kind], _FILLER)
-            file.write(filler * padded(one.n_bytes))
+        for tensor in tensors:
+            filler = _FILLERS.get(TYPE_NAMES[tensor.kind], _FILLER)
+            file.write(filler * padded(tensor.n_bytes))
 
 
 def _tensors(kind: int) -> list[GgufTensor]:

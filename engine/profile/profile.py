@@ -137,10 +137,10 @@ class Profile:
 
     @property
     def has_plain(self) -> bool:
-        return {True, False} <= {one.is_flash for one in self.decode}
+        return {True, False} <= {point.is_flash for point in self.decode}
 
     def agreement(self, *, is_flash: bool = True) -> Agreement:
-        known = (one for one in self.agreements if one.is_flash == is_flash)
+        known = (agreement for agreement in self.agreements if agreement.is_flash == is_flash)
         return next(known, Agreement(is_flash))
 
     def as_json(self) -> dict[str, Any]:
@@ -173,10 +173,10 @@ def read_profile(data: object) -> Profile:
 
 def _check_speeds(profile: Profile) -> None:
     """Raise ValueError if a speed is not positive."""
-    numbers = [one.tokens_per_s for one in profile.prefill]
-    numbers += [one.tokens_per_s for one in profile.decode]
-    numbers += [one.seconds for one in profile.formats]
-    if not all(isinstance(one, (int, float)) and one > 0 for one in numbers):
+    numbers = [point.tokens_per_s for point in profile.prefill]
+    numbers += [point.tokens_per_s for point in profile.decode]
+    numbers += [speed.seconds for speed in profile.formats]
+    if not all(isinstance(number, (int, float)) and number > 0 for number in numbers):
         raise ValueError("a speed is not above zero")
 
 
@@ -204,7 +204,7 @@ class Measurements:
 def _unsteadiness(points: Sequence[_Point]) -> float:
     """Return how many times as fast, at most, one of two measurements of the same was."""
     slowest, quickest = _by_subject(points, min), _by_subject(points, max)
-    ratios = (quickest[key].tokens_per_s / one.tokens_per_s for key, one in slowest.items())
+    ratios = (quickest[key].tokens_per_s / point.tokens_per_s for key, point in slowest.items())
     return max(ratios, default=1.0)
 
 
@@ -213,7 +213,9 @@ def _by_subject(points: Sequence[_Point], choose: Callable[..., _Point]) -> dict
     found: dict[_Point, _Point] = {}
     for point in points:
         key = replace(point, tokens_per_s=0.0)
-        found[key] = choose(point, found.get(key, point), key=lambda one: one.tokens_per_s)
+        found[key] = choose(
+            point, found.get(key, point), key=lambda measured: measured.tokens_per_s
+        )
     return found
 
 
@@ -245,20 +247,20 @@ def _batch_points(profile: Profile, is_flash: bool) -> list[tuple[float, float]]
 
     A decode step of one sequence is a batch of one token.
     """
-    alone = [one for one in profile.prefill if not one.n_cells_before]
+    alone = [point for point in profile.prefill if not point.n_cells_before]
     sizes = {
-        float(one.n_batch_tokens): one.n_batch_tokens / one.tokens_per_s
-        for one in _measured_with(is_flash, alone)
+        float(point.n_batch_tokens): point.n_batch_tokens / point.tokens_per_s
+        for point in _measured_with(is_flash, alone)
     }
-    single = [one for one in _measured_with(is_flash, profile.decode) if one.n_sequences == 1]
+    single = [point for point in _measured_with(is_flash, profile.decode) if point.n_sequences == 1]
     if single:
-        sizes[1.0] = 1 / max(one.tokens_per_s for one in single)
+        sizes[1.0] = 1 / max(point.tokens_per_s for point in single)
     return sorted(sizes.items())
 
 
 def _measured_with(is_flash: bool, points: Sequence[_Point]) -> Sequence[_Point]:
     """Return the points measured with or without flash attention; all, if there are none."""
-    return [one for one in points if one.is_flash == is_flash] or points
+    return [point for point in points if point.is_flash == is_flash] or points
 
 
 def step_s(
@@ -276,9 +278,9 @@ def step_s(
     sequence attends to the cells of all, and the mask covers as many.
     """
     points = _measured_with(is_flash, profile.decode)
-    points = [one for one in points if one.is_unified == is_unified] or points
+    points = [point for point in points if point.is_unified == is_unified] or points
     took_s = _step_s(points, n_sequences, n_depth_tokens)
-    if not points or not is_unified or any(one.is_unified for one in points):
+    if not points or not is_unified or any(point.is_unified for point in points):
         return took_s
     attention_s = max(0.0, took_s - _step_s(points, n_sequences, 0))
     mask_s = _MASK_S * n_sequences**2 * n_depth_tokens
@@ -287,9 +289,9 @@ def step_s(
 
 def _step_s(points: Sequence[DecodePoint], n_sequences: float, n_depth_tokens: float) -> float:
     by_count: dict[int, list[tuple[float, float]]] = {}
-    for one in points:
-        row = (float(one.n_depth_tokens), one.n_sequences / one.tokens_per_s)
-        by_count.setdefault(one.n_sequences, []).append(row)
+    for point in points:
+        row = (float(point.n_depth_tokens), point.n_sequences / point.tokens_per_s)
+        by_count.setdefault(point.n_sequences, []).append(row)
     steps = sorted((n, _at_depth(sorted(rows), n_depth_tokens)) for n, rows in by_count.items())
     return _interpolated(steps, n_sequences)
 
@@ -477,11 +479,11 @@ class PoolProfiles:
             self._places[key] = this_device_build(self._settings, *key)
         return self._places[key]
 
-    def keep(self, load_fields: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+    def keep(self, load_fields: Mapping[str, Any], report: Mapping[str, Any]) -> None:
         """Save what a worker tells of its measurement: a new profile, or why there is none."""
-        if told.get("profile") is not None:
+        if report.get("profile") is not None:
             with suppress(ProfileUnreadable):
-                self._book.keep(read_profile(told["profile"]))
-        elif told.get("profile_note"):
+                self._book.keep(read_profile(report["profile"]))
+        elif report.get("profile_note"):
             place = DeviceBuild(load_fields["device"], load_fields["build"])
-            self._book.save_failure(load_fields["digest"], place, told["profile_note"])
+            self._book.save_failure(load_fields["digest"], place, report["profile_note"])

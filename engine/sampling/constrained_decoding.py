@@ -219,11 +219,11 @@ class ConstrainedAnswer:
 
     def _escape_loop(self, escape: LoopEscape, token: int) -> int:
         """Return the token that closes what repeats, or the given one."""
-        said = escape.instead(self._ending_guard.byte_matcher, self.matcher.piece(token))
-        if said is None:
+        replacement = escape.instead(self._ending_guard.byte_matcher, self.matcher.piece(token))
+        if replacement is None:
             self._loop_escape = escape if escape.n_left else None
             return token
-        tokens = self.matcher.spell(said)
+        tokens = self.matcher.spell(replacement)
         if len(tokens) == 1:
             self._loop_escape = self._avoided = None
         self.is_shortened = True

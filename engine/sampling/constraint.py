@@ -329,7 +329,7 @@ class TokenMatcher:
     @staticmethod
     def begin_masks(matchers: Sequence[TokenMatcher]) -> None:
         """Start the masks of matchers of one model in another thread."""
-        masks = matchers[0].vocabulary.masks.start([one._inner for one in matchers])
+        masks = matchers[0].vocabulary.masks.start([matcher._inner for matcher in matchers])
         for row, matcher in enumerate(matchers):
             matcher._under_way = (masks, row)
 

@@ -91,7 +91,7 @@ class Picker:
         self._n_logprobs = n_logprobs
         self._chain = None if sampling.is_greedy else SamplerChain(sampling)
         parts = (self._bias, self._penalties, self.constrained, self._n_logprobs, self._chain)
-        self.needs_logits = any(one is not None for one in parts)
+        self.needs_logits = any(part is not None for part in parts)
         """Whether the likeliest token of a row is not enough."""
 
     @property
@@ -274,12 +274,12 @@ class RowScanner:
         self._n_threads = min(MOST_SCAN_THREADS, n_threads)
         self._pool = ThreadPoolExecutor(self._n_threads, thread_name_prefix="look")
 
-    def scan(self, asked: Sequence[tuple[Picker, Logits]]) -> list[RowScan]:
-        n_parts = min(self._n_threads, len(asked))
-        if n_parts < 2 or len(asked) * len(asked[0][1]) < LOGITS_WORTH_THREADS:
-            return _scan_rows(asked)
-        ends = [len(asked) * part // n_parts for part in range(n_parts + 1)]
-        parts = [asked[start:end] for start, end in pairwise(ends)]
+    def scan(self, rows: Sequence[tuple[Picker, Logits]]) -> list[RowScan]:
+        n_parts = min(self._n_threads, len(rows))
+        if n_parts < 2 or len(rows) * len(rows[0][1]) < LOGITS_WORTH_THREADS:
+            return _scan_rows(rows)
+        ends = [len(rows) * part // n_parts for part in range(n_parts + 1)]
+        parts = [rows[start:end] for start, end in pairwise(ends)]
         others = [self._pool.submit(_scan_rows, part) for part in parts[1:]]
         found = _scan_rows(parts[0])
         for other in others:
@@ -287,8 +287,8 @@ class RowScanner:
         return found
 
 
-def _scan_rows(asked: Sequence[tuple[Picker, Logits]]) -> list[RowScan]:
-    return [picker.scan(row) for picker, row in asked]
+def _scan_rows(rows: Sequence[tuple[Picker, Logits]]) -> list[RowScan]:
+    return [picker.scan(row) for picker, row in rows]
 
 
 def start_masks(pickers: Iterable[Picker], *, has_idle_cores: bool = True) -> None:
@@ -298,12 +298,12 @@ def start_masks(pickers: Iterable[Picker], *, has_idle_cores: bool = True) -> No
     processor itself computes the step, its mask is computed only when needed. Log probabilities
     always need it.
     """
-    wanted = [
+    matchers = [
         picker.constrained.matcher
         for picker in pickers
         if picker.constrained is not None
         and (has_idle_cores or picker.uses_masks)
         and picker.constrained.needs_mask
     ]
-    if len(wanted) >= FEW_MASKS:
-        wanted[0].begin_masks(wanted)
+    if len(matchers) >= FEW_MASKS:
+        matchers[0].begin_masks(matchers)

@@ -330,14 +330,17 @@ def most_bytes(schema: Any) -> int | None:
         return None
     values = _list_under(schema, "enum") or ([schema["const"]] if "const" in schema else [])
     if values:
-        return max(len(json.dumps(one)) for one in values)
+        return max(len(json.dumps(value)) for value in values)
     if schema.keys() - _COUNTED_KEYWORDS:
         return None
     kinds, n_items = _types_of(schema), schema.get("maxItems")
     if kinds == ["object"] and schema.get("additionalProperties", False) is False:
-        named = {json.dumps(name): one for name, one in schema.get("properties", {}).items()}
-        values = [most_bytes(one) for one in named.values()]
-        known = [one for one in values if one is not None]
+        named = {
+            json.dumps(name): value_schema
+            for name, value_schema in schema.get("properties", {}).items()
+        }
+        values = [most_bytes(value_schema) for value_schema in named.values()]
+        known = [size for size in values if size is not None]
         is_bounded = bool(values) and len(known) == len(values)
         return 2 + sum(map(len, named)) + 2 * len(named) + sum(known) if is_bounded else None
     if kinds == ["array"] and isinstance(n_items, int):
@@ -348,12 +351,14 @@ def most_bytes(schema: Any) -> int | None:
 
 def _with_longest_values(schema: Any) -> Any:
     if isinstance(schema, list):
-        return [_with_longest_values(one) for one in schema]
+        return [_with_longest_values(child) for child in schema]
     if not isinstance(schema, dict):
         return schema
     values = _list_under(schema, "enum")
     least = {"enum": [max(values, key=_size_bytes)]} if values else {}
-    rest = {name: _with_longest_values(one) for name, one in schema.items() if name not in least}
+    rest = {
+        name: _with_longest_values(child) for name, child in schema.items() if name not in least
+    }
     return rest | least
 
 
@@ -508,8 +513,8 @@ def _locate_problem(schema: Any, why: str) -> SchemaProblem:
             for below, child in subschemas(part)
             if (error := _error_of_part(child, schema)) is not None
         ]
-        same = [one for one in refused if one[2] == why] or [
-            one for one in refused if one[0][0] not in ("$defs", "definitions")
+        same = [refusal for refusal in refused if refusal[2] == why] or [
+            refusal for refusal in refused if refusal[0][0] not in ("$defs", "definitions")
         ]
         if not same:
             break
