@@ -239,11 +239,11 @@ def _string_bytes(text: str) -> bytes:
 def tensor_table(tensors: Sequence[GgufTensor], alignment: int = ALIGNMENT) -> bytes:
     """Return the part of a header that describes these tensors, stored one after the other."""
     table, at = bytearray(), 0
-    for one in tensors:
-        name = one.name.encode()
-        table += struct.pack("<Q", len(name)) + name + struct.pack("<I", len(one.axes))
-        table += struct.pack(f"<{len(one.axes)}QIQ", *one.axes, one.kind, at)
-        at += padded(one.n_bytes, alignment)
+    for tensor in tensors:
+        name = tensor.name.encode()
+        table += struct.pack("<Q", len(name)) + name + struct.pack("<I", len(tensor.axes))
+        table += struct.pack(f"<{len(tensor.axes)}QIQ", *tensor.axes, tensor.kind, at)
+        at += padded(tensor.n_bytes, alignment)
     return bytes(table)
 
 
@@ -326,7 +326,7 @@ class _GgufReader:
             return tuple(self.string() for _ in range(n_items))
         form = _SCALARS[kind]
         raw = self.take(struct.calcsize(form) * n_items)
-        return tuple(one for (one,) in struct.iter_unpack(form, raw))
+        return tuple(number for (number,) in struct.iter_unpack(form, raw))
 
     def array_length(self) -> int:
         """Return the length of the array that begins here, without moving."""
@@ -529,7 +529,7 @@ def _check_ends(path: Path, n_data: int, n_file: int, tensors: tuple[GgufTensor,
     """Raise an error if the last tensor ends after the file."""
     if not tensors:
         return
-    end, name = max((one.offset + one.n_bytes, one.name) for one in tensors)
+    end, name = max((tensor.offset + tensor.n_bytes, tensor.name) for tensor in tensors)
     if end > n_data:
         raise ModelBroken(
             str(path),

@@ -62,11 +62,17 @@ def with_tool_names(messages: Iterable[Message]) -> tuple[Message, ...]:
     """Return the messages, each tool result with the name of its call: templates need it."""
     names: dict[str, str] = {}
     named: list[Message] = []
-    for one in messages:
-        for call in one.tool_calls:
+    for message in messages:
+        for call in message.tool_calls:
             names[call.id] = call.name
-        name = names.get(one.tool_call_id) if one.role == "tool" and one.tool_call_id else None
-        named.append(replace(one, tool_name=name) if name and not one.tool_name else one)
+        name = (
+            names.get(message.tool_call_id)
+            if message.role == "tool" and message.tool_call_id
+            else None
+        )
+        named.append(
+            replace(message, tool_name=name) if name and not message.tool_name else message
+        )
     return tuple(named)
 
 

@@ -80,13 +80,13 @@ def from_plain(kind: type[T], plain: Any, body: bytes = b"") -> T:
 def _written_fields(kind: Any) -> tuple[tuple[str, Any, _Write], ...]:
     hints = get_type_hints(kind)
     return tuple(
-        (one.name, _default(one), _vectors_plain if hints[one.name] == _VECTORS else to_plain)
-        for one in fields(kind)
+        (field.name, _default(field), _vectors_plain if hints[field.name] == _VECTORS else to_plain)
+        for field in fields(kind)
     )
 
 
-def _default(one: Field[Any]) -> Any:
-    return one.default if one.default_factory is MISSING else one.default_factory()
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 @cache
@@ -103,7 +103,7 @@ def _reader(hint: Any) -> _Read:
         return _literal_reader(args)
     if origin is tuple:
         item = _reader(args[0])
-        return lambda plain, body: tuple([item(one, body) for one in _as(list, plain)])
+        return lambda plain, body: tuple([item(element, body) for element in _as(list, plain)])
     if origin in (dict, Mapping):
         return _mapping_reader(*args)
     return _scalar_reader((int, float) if hint is float else (hint,))
@@ -112,8 +112,8 @@ def _reader(hint: Any) -> _Read:
 def _mapping_reader(key: Any, hint: Any) -> _Read:
     value, has_numbers = _reader(hint), key is int  # JSON has no numbers as keys
     return lambda plain, body: {
-        int(name) if has_numbers else name: value(one, body)
-        for name, one in _as(dict, plain).items()
+        int(name) if has_numbers else name: value(element, body)
+        for name, element in _as(dict, plain).items()
     }
 
 
@@ -123,18 +123,20 @@ def _dataclass_reader(kind: type) -> _Read:
     def read(plain: Any, body: bytes) -> Any:
         if not readers:  # at first use: a type may hold its own
             hints = get_type_hints(kind)
-            readers.update((one.name, _reader(hints[one.name])) for one in fields(kind))
+            readers.update((field.name, _reader(hints[field.name])) for field in fields(kind))
         given = _as(dict, plain).items()
-        return kind(**{name: readers[name](one, body) for name, one in given if name in readers})
+        return kind(
+            **{name: readers[name](element, body) for name, element in given if name in readers}
+        )
 
     return read
 
 
 def _union_reader(readers: Sequence[_Read]) -> _Read:
     def read(plain: Any, body: bytes) -> Any:
-        for one in readers[:-1]:
+        for reader in readers[:-1]:
             try:
-                return one(plain, body)
+                return reader(plain, body)
             except (TypeError, ValueError, LookupError):
                 pass
         return readers[-1](plain, body)
@@ -199,10 +201,10 @@ def _read_vectors(plain: Any, body: bytes) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(values[row * width : (row + 1) * width]) for row in range(n_rows))
 
 
-def _logprob_plain(one: TokenLogprob) -> list[Any]:
+def _logprob_plain(token: TokenLogprob) -> list[Any]:
     """Write a token by its bytes, one character for each, with the alternatives after it."""
-    top = [[raw.decode("latin-1"), logprob] for _, logprob, raw in one.top]
-    return [one.raw.decode("latin-1"), one.logprob, *top]
+    top = [[raw.decode("latin-1"), logprob] for _, logprob, raw in token.top]
+    return [token.raw.decode("latin-1"), token.logprob, *top]
 
 
 def _read_logprob(text: str, logprob: float = 0.0, *top: Sequence[Any]) -> TokenLogprob:

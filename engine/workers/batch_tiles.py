@@ -41,8 +41,8 @@ def _n_blocks(counts: list[int]) -> int:
     3
     """
     alone = counts[4] + counts[3]
-    ones = max(0, counts[1] - counts[3])  # one fits beside each three
-    return alone + -(-(2 * counts[2] + ones) // _FULL)
+    n_single = max(0, counts[1] - counts[3])  # one fits beside each three
+    return alone + -(-(2 * counts[2] + n_single) // _FULL)
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class _Tile:
         """Return the tails in an order that wastes no space: threes next to ones."""
         tails = [(item, n % BLOCK) for item, n in self.rests if n % BLOCK]
         by_units = {
-            units: [one for one in tails if _tail_units(one[1], self.n_least_units) == units]
+            units: [tail for tail in tails if _tail_units(tail[1], self.n_least_units) == units]
             for units in (1, 2, 3, 4)
         }
         ordered = by_units[4]
@@ -109,7 +109,7 @@ class BatchTiles:
     def place(self, n_tokens: int) -> bool:
         """Add a text of `n_tokens` as the next item; return False if it does not fit."""
         n_whole, n_rest = divmod(n_tokens, TILE)
-        tile = next((one for one in self._shared if one.has_room(n_rest)), None)
+        tile = next((shared for shared in self._shared if shared.has_room(n_rest)), None)
         n_new = n_whole + (n_rest > 0 and tile is None)
         if len(self._whole) + len(self._shared) + n_new > self._n_most:
             return False
@@ -128,9 +128,9 @@ class BatchTiles:
         for number, item in enumerate(self._whole):
             places[item] += range(number * TILE, (number + 1) * TILE)
         for number, tile in enumerate(self._shared, start=len(self._whole)):
-            for item, more in tile.places(number * TILE).items():
-                places[item] += more
-        return [np.array(one, np.int32) for one in places]
+            for item, positions in tile.places(number * TILE).items():
+                places[item] += positions
+        return [np.array(positions, np.int32) for positions in places]
 
 
 def n_tiles(n_tokens: int) -> int:
@@ -143,7 +143,7 @@ def batch_size(places: list[Tokens], n_least: int = TILE) -> int:
     >>> batch_size([np.arange(70, dtype=np.int32)])
     80
     """
-    end = max((int(one[-1]) + 1 for one in places if len(one)), default=0)
+    end = max((int(positions[-1]) + 1 for positions in places if len(positions)), default=0)
     return max(n_least, -(-end // BLOCK) * BLOCK)
 
 

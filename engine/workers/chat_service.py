@@ -253,9 +253,9 @@ class ChatService:
         """Remove a request that waits for its constraint; return False if there is none."""
         with self._compiling_lock:
             for waiting in self._compiling.values():
-                for one in waiting:
-                    if one[0] == request_id:
-                        waiting.remove(one)
+                for entry in waiting:
+                    if entry[0] == request_id:
+                        waiting.remove(entry)
                         return True
         return False
 
@@ -267,8 +267,8 @@ class ChatService:
         budget = _answer_budget(prompt, order, n_ctx_tokens)
         shifts = bool(request.shifts) and not prompt.images
         if shifts:
-            most, asked = n_ctx_tokens * MOST_SHIFTED_CONTEXTS, order.sampling.max_tokens or 0
-            budget = min(asked, most) if asked > 0 else most
+            most, max_tokens = n_ctx_tokens * MOST_SHIFTED_CONTEXTS, order.sampling.max_tokens or 0
+            budget = min(max_tokens, most) if max_tokens > 0 else most
         picker = Picker(
             order.sampling,
             text_tokens(prompt.tokens),

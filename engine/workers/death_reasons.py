@@ -37,9 +37,9 @@ def request_phase(request_ids: Sequence[int]) -> str:
     """
     if not request_ids:
         return "idle"
-    shown = ", ".join(str(one) for one in request_ids[:3])
-    more = f" and {len(request_ids) - 3} more" if len(request_ids) > 3 else ""
-    return f"answering request{'s' if len(request_ids) > 1 else ''} {shown}{more}"
+    shown = ", ".join(str(request_id) for request_id in request_ids[:3])
+    rest = f" and {len(request_ids) - 3} more" if len(request_ids) > 3 else ""
+    return f"answering request{'s' if len(request_ids) > 1 else ''} {shown}{rest}"
 
 
 def context_line(lines: Sequence[str]) -> str:

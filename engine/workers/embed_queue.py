@@ -71,14 +71,14 @@ class EmbedQueue:
 
     @property
     def n_tokens(self) -> int:
-        return sum(len(piece.tokens) for one in self._waiting.values() for piece in one.pieces)
+        return sum(len(piece.tokens) for texts in self._waiting.values() for piece in texts.pieces)
 
     def add(self, pieces: Sequence[EmbedPiece], priority: Priority) -> None:
         """Queue the pieces of one request, in order."""
         self._n_arrived += 1
         if pieces:
-            one = _WaitingTexts(deque(pieces), PRIORITY_RANK[priority], self._n_arrived)
-            self._waiting[pieces[0].request_id] = one
+            texts = _WaitingTexts(deque(pieces), PRIORITY_RANK[priority], self._n_arrived)
+            self._waiting[pieces[0].request_id] = texts
 
     def drop(self, request_id: int) -> None:
         self._waiting.pop(request_id, None)
@@ -91,7 +91,7 @@ class EmbedQueue:
         tiles = BatchTiles(n_most, is_flash=self.is_flash)
         tiles.place(len(first.tokens))
         chosen = [first]
-        for piece in sorted(others, key=lambda one: -len(one.tokens)):
+        for piece in sorted(others, key=lambda piece: -len(piece.tokens)):
             if len(chosen) == self.n_most_pieces:
                 break
             if tiles.place(len(piece.tokens)):
@@ -101,9 +101,9 @@ class EmbedQueue:
 
     def _in_turn(self) -> Iterator[EmbedPiece]:
         """Yield the pieces, urgent ranks first, round-robin over the requests of a rank."""
-        in_order = sorted(self._waiting.values(), key=lambda one: one.turn)
-        for rank in sorted({one.turn[0] for one in in_order}):
-            iterators = [iter(one.pieces) for one in in_order if one.turn[0] == rank]
+        in_order = sorted(self._waiting.values(), key=lambda texts: texts.turn)
+        for rank in sorted({texts.turn[0] for texts in in_order}):
+            iterators = [iter(texts.pieces) for texts in in_order if texts.turn[0] == rank]
             while iterators:
                 left = []
                 for pieces in iterators:
@@ -116,15 +116,15 @@ class EmbedQueue:
     def _take_out(self, chosen: Sequence[EmbedPiece]) -> None:
         served = {piece.request_id for piece in chosen}
         taken = {(piece.request_id, piece.number) for piece in chosen}
-        for request_id, one in tuple(self._waiting.items()):
+        for request_id, texts in tuple(self._waiting.items()):
             if request_id not in served:
-                one.n_passes += 1
+                texts.n_passes += 1
                 continue
-            one.n_passes = 0
+            texts.n_passes = 0
             self._n_arrived += 1
-            one.arrival = self._n_arrived  # now the last of its rank
-            one.pieces = deque(
-                piece for piece in one.pieces if (request_id, piece.number) not in taken
+            texts.arrival = self._n_arrived  # now the last of its rank
+            texts.pieces = deque(
+                piece for piece in texts.pieces if (request_id, piece.number) not in taken
             )
-            if not one.pieces:
+            if not texts.pieces:
                 del self._waiting[request_id]

@@ -101,12 +101,12 @@ class TextReader:
                 for text in (head + document + tail, head, tail)
             )
             return whole, len(before), after
-        asked, plain = (
+        query_tokens, plain = (
             model.tokenise(text, with_special=False, parse_special=False)
             for text in (query, document)
         )
         begin, middle, end = (np.array(tokens, np.int32) for tokens in model.pair_tokens())
-        whole = np.concatenate([begin, asked, middle, plain, end])
+        whole = np.concatenate([begin, query_tokens, middle, plain, end])
         return whole, len(whole) - len(plain) - len(end), end
 
     def _read(
@@ -123,7 +123,7 @@ class TextReader:
         plain = tokens[len(self._before) : len(tokens) - len(self._after)]
         if on_overflow == "cut":
             return TokenisedText((self._with_surroundings(plain[:room]),), len(plain) - room)
-        words = [self._model.piece(one).decode(errors="replace") for one in plain.tolist()]
+        words = [self._model.piece(token).decode(errors="replace") for token in plain.tolist()]
         return TokenisedText(
             tuple(
                 self._with_surroundings(plain[begin:end])

@@ -113,7 +113,7 @@ class FallbackStore:
 
     def keep(self, digest: str, needed: Fallback) -> None:
         models = {**self.all(), digest[:_DIGEST_CHARS]: needed}
-        fields = {name: asdict(one) for name, one in models.items()}
+        fields = {name: asdict(fallback) for name, fallback in models.items()}
         data = {"build": self._build, "processor": self._processor, "models": fields}
         write_json(self.file, data)
 

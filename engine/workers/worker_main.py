@@ -418,7 +418,7 @@ class _RequestReader:
 
     def _distribute(self, head: FrameHead, body: bytes) -> None:
         long_ones = (self._with_long_texts, self._with_images)
-        if head["op"] == "cancel" and any(one.cancel(head["id"]) for one in long_ones):
+        if head["op"] == "cancel" and any(requests.cancel(head["id"]) for requests in long_ones):
             return
         if body:  # always the same thread, as the projector is not thread-safe
             self._with_images.add(head, body)

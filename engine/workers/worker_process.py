@@ -272,8 +272,8 @@ class WorkerProcess:
                 self._most_bytes_with_images = int(memory.rss) + IMAGE_BYTES
             self._most_bytes = max(self._most_bytes, int(memory.rss))
         n_cells = self._memory.get("n_cells", self.load.n_cells)
-        more = max(0, self.load.n_cells - n_cells) / n_cells
-        host, device = (int(n * more) for n in self._memory.get("cell_bytes", (0, 0)))
+        growth = max(0, self.load.n_cells - n_cells) / n_cells
+        host, device = (int(n * growth) for n in self._memory.get("cell_bytes", (0, 0)))
         host += max(0, self._most_bytes_with_images - self._most_bytes)
         device_bytes = self._memory.get("device_bytes", 0)
         return WorkerMemory(self._most_bytes + host, device_bytes + device, host, device)
@@ -438,7 +438,7 @@ class WorkerProcess:
         words = self.gone.result()
         has_fallback = self.has_fallback and not self.is_proven and has_crashed(words)
         everyone = list(self._pending.values())
-        suspects = [one for one in everyone if one.has_started or not one.was_taken]
+        suspects = [request for request in everyone if request.has_started or not request.was_taken]
         # One batch after another has the texts of one request alone: kills would always hit one.
         if not suspects or self.load.role != "chat":
             suspects = everyone
@@ -448,7 +448,7 @@ class WorkerProcess:
 
     async def _exit_reason(self) -> str:
         """Return how the process ended, in which phase, and llama.cpp's last line."""
-        started = [number for number, one in self._pending.items() if one.has_started]
+        started = [number for number, request in self._pending.items() if request.has_started]
         phase = self._loading or request_phase(started or list(self._pending))
         status = await self._process.wait()
         await asyncio.sleep(0.05)  # what it wrote last is still in the pipe
