@@ -77,7 +77,7 @@ def file_sha256(path: Path, verb: str, hint: str) -> str | None:
 
 def nearest_existing(folder: Path) -> Path:
     """Return a folder, or the closest existing one above it, which may be a file."""
-    return next((one for one in (folder, *folder.parents) if os.path.lexists(one)), folder)
+    return next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
 
 
 def write_refusal(folder: Path) -> str | None:

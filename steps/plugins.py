@@ -49,7 +49,7 @@ class PluginImportError(Exception):
 def plugins(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
     """Return a group's entry points by name, both sorted; those of one name by package."""
     found: dict[str, tuple[EntryPoint, ...]] = {}
-    for point in sorted(entry_points(group=group), key=lambda one: (one.name, package_of(one))):
+    for point in sorted(entry_points(group=group), key=lambda p: (p.name, package_of(p))):
         found[point.name] = (*found.get(point.name, ()), point)
     return found
 

@@ -99,13 +99,13 @@ def _parsed_file(name: str, base: Path) -> tuple[Path, ast.Module]:
 
 
 def _params_model(function: ast.FunctionDef | ast.AsyncFunctionDef, doc: str) -> type[Params]:
-    told = documented_arguments(doc)
+    docs = documented_arguments(doc)
     fields: dict[str, Any] = {}
     for argument, default in _arguments(function):
         _refuse_argument(function.name, argument.arg)
         hint = _type_of_hint(argument.annotation)
         given = ... if default is None else _default_value(default)
-        fields[argument.arg] = (hint, Field(default=given, description=told.get(argument.arg)))
+        fields[argument.arg] = (hint, Field(default=given, description=docs.get(argument.arg)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # an argument called `schema` or `json`
         return create_model(f"{function.name}_params", __base__=Params, **fields)
@@ -177,6 +177,6 @@ def _generic_type(node: ast.Subscript) -> Any:
             return Union[_type_of_hint(inner), None]  # noqa: UP007
         case "Annotated", [inner, *_]:
             return _type_of_hint(inner)
-        case "Literal", values if all(isinstance(one, ast.Constant) for one in values):
-            return Literal[tuple(one.value for one in values if isinstance(one, ast.Constant))]
+        case "Literal", values if all(isinstance(value, ast.Constant) for value in values):
+            return Literal[tuple(v.value for v in values if isinstance(v, ast.Constant))]
     return Any

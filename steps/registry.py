@@ -54,7 +54,7 @@ def _effective_points() -> dict[str, tuple[EntryPoint, ...]]:
     """Return the steps by name; Paddock's own go before others of the same name."""
     found = {}
     for name, points in plugins(STEP_GROUP).items():
-        own = tuple(one for one in points if len(points) > 1 and package_of(one) == DISTRIBUTION)
+        own = tuple(p for p in points if len(points) > 1 and package_of(p) == DISTRIBUTION)
         found[name] = own or points
     return found
 
@@ -112,8 +112,8 @@ def load_all_steps() -> tuple[dict[str, type[Step[Any, Any]]], tuple[BrokenStep,
             broken.append(error)
         why = "it has the name of one that comes with Paddock"
         shown = _effective_points()[name]
-        hidden = [one for one in plugins(STEP_GROUP).get(name, ()) if one not in shown]
-        broken += [BrokenStep(name, package_of(one), why) for one in hidden]
+        hidden = [point for point in plugins(STEP_GROUP).get(name, ()) if point not in shown]
+        broken += [BrokenStep(name, package_of(point), why) for point in hidden]
     return kinds, tuple(broken)
 
 

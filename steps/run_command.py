@@ -94,8 +94,8 @@ class RunCommand(Step[RunParams, RunOutput]):
 
 def _cache_request(params: RunParams) -> dict[str, Any]:
     """Return what the ledger keeps of the call; environment values may be secrets."""
-    asked = params.model_dump(exclude={"env", "ok_codes"}, exclude_defaults=True)
-    return {"tool": "run", **asked, **({"env": sorted(params.env)} if params.env else {})}
+    request = params.model_dump(exclude={"env", "ok_codes"}, exclude_defaults=True)
+    return {"tool": "run", **request, **({"env": sorted(params.env)} if params.env else {})}
 
 
 def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, ...]]:
@@ -164,10 +164,10 @@ def _start_error(command: Sequence[str], cwd: Path, error: OSError | ValueError)
 
 def _exit_error(params: RunParams, output: RunOutput) -> StepError:
     what = command_words(params.command)
-    said = last_part(output.stderr.strip() or output.stdout, 300)
+    words = last_part(output.stderr.strip() or output.stdout, 300)
     if output.code < 0:
         how, remedy = f"was {processes.how_it_ended(output.code)}", ""
     else:
         how = f"ended with code {output.code}"
         remedy = f"Add {output.code} to `ok_codes` where that is not a failure."
-    return StepError(f"{what} {how}" + (f": {said.rstrip('.')}." if said else "."), remedy=remedy)
+    return StepError(f"{what} {how}" + (f": {words.rstrip('.')}." if words else "."), remedy=remedy)

@@ -72,9 +72,9 @@ class FolderWalk:
         """
         self._walk()
         if newest is not None:
-            self.found.sort(key=lambda one: (-one.facts.st_mtime_ns, one.relpath))
+            self.found.sort(key=lambda file: (-file.facts.st_mtime_ns, file.relpath))
             del self.found[newest:]
-        return sorted(self.found, key=lambda one: one.relpath)
+        return sorted(self.found, key=lambda file: file.relpath)
 
     def notes(self) -> list[str]:
         """Return a sentence for each reason why files were left out."""

@@ -74,6 +74,7 @@ def _parse_rule(pattern: str) -> _GlobRule:
     flags = glob.GLOBSTAR | glob.BRACE | glob.DOTGLOB | glob.CASE | glob.FORCEUNIX
     try:
         yes, _ = glob.translate(text, flags=flags)
-        return _GlobRule(wants, is_of_folders, re.compile("|".join(f"(?:{one})" for one in yes)))
+        joined = "|".join(f"(?:{regex})" for regex in yes)
+        return _GlobRule(wants, is_of_folders, re.compile(joined))
     except (ValueError, re.error, _wcparse.PatternLimitException) as error:
         raise BadPattern(f"pattern '{pattern}' is invalid: {error}") from error

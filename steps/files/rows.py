@@ -119,12 +119,12 @@ def _from_csv(
     if not lines:
         raise UnreadableRows("is empty: it has no row")
     if has_header:
-        names, body, wanted = _header(lines[0][1]), lines[1:], columns
+        names, body, picked = _header(lines[0][1]), lines[1:], columns
     else:
-        names, body, wanted = list(columns or ()), lines, None
+        names, body, picked = list(columns or ()), lines, None
         names = names or [f"column_{n}" for n in range(1, len(lines[0][1]) + 1)]
     rows = list(_named_row(names, body, max(len(text), _MOST_ROWS)))
-    return replace(_picked_columns(rows, names, wanted), lines=[line for line, _ in body])
+    return replace(_picked_columns(rows, names, picked), lines=[line for line, _ in body])
 
 
 def _cells(

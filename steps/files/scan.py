@@ -101,7 +101,7 @@ def scan_folder(
         max_bytes=params.max_bytes,
         allowed=allowed if params.follow_links else (),
     )
-    files = [file for one in walk.files(params.newest) if (file := _hashed_file(one)) is not None]
+    files = [file for f in walk.files(params.newest) if (file := _hashed_file(f)) is not None]
     hint = () if walk.found or walk.too_large else (_no_files_note(params, walk.unmatched),)
     return files, (*hint, *walk.notes())
 
@@ -127,24 +127,24 @@ def _parse_globs(patterns: Sequence[str]) -> Globs:
         raise StepError(str(error)) from error
 
 
-def _hashed_file(one: FoundFile) -> ScannedFile | None:
+def _hashed_file(found: FoundFile) -> ScannedFile | None:
     """Hash a file; return None if it has vanished."""
     try:
-        sha256: str | None = sha256_of(one.real, follows_links=False)
+        sha256: str | None = sha256_of(found.real, follows_links=False)
     except FileNotFoundError:
         return None
     except OSError:
         sha256 = None
-    name = PurePosixPath(one.relpath)
+    name = PurePosixPath(found.relpath)
     # Not validated: these are our own values, perhaps ten thousand.
     return ScannedFile.model_construct(
-        path=one.path,
-        relpath=one.relpath,
+        path=found.path,
+        relpath=found.relpath,
         name=name.name,
         stem=name.stem,
         suffix=name.suffix,
-        size=one.facts.st_size,
-        modified=_iso_time(one.facts.st_mtime),
+        size=found.facts.st_size,
+        modified=_iso_time(found.facts.st_mtime),
         sha256=sha256,
     )
 

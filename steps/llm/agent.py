@@ -218,11 +218,11 @@ class ToolCaller:
         for call in calls:
             first.setdefault(_call_key(call), call)
 
-        async def one(numbered: tuple[int, ToolCall]) -> CallResult:
+        async def carry_out_numbered(numbered: tuple[int, ToolCall]) -> CallResult:
             return await self._one(numbered[1], turn, numbered[0])
 
         n_at_once = 1 if any(map(self._has_effects, calls)) else MOST_CONCURRENT_CALLS
-        done = await run_concurrently(one, enumerate(first.values()), n_at_once)
+        done = await run_concurrently(carry_out_numbered, enumerate(first.values()), n_at_once)
         for each in done:
             self._note(each)
         made = dict(zip(first, done, strict=True))
@@ -238,7 +238,7 @@ class ToolCaller:
         if self._has_effects(done.call) and done.output.error is None:
             # Earlier results may be stale now, and failed calls may succeed.
             known = self._known.items()
-            self._known = {key: one for key, one in known if self._has_effects(one.call)}
+            self._known = {key: result for key, result in known if self._has_effects(result.call)}
         if done.output.error is None:
             self._known.setdefault(_call_key(done.call), done)
         self._tried.add(_call_key(done.call))
@@ -298,7 +298,7 @@ class ToolCaller:
         if not _is_called_once(tool):
             return await _call_within_time(tool, call.arguments)
         item = self.tools.item
-        asked = {
+        request = {
             "tool": tool.name,
             "server": tool.server,
             "arguments": dict(call.arguments),
@@ -312,7 +312,7 @@ class ToolCaller:
             return {"text": result.text, "value": result.value}
 
         try:
-            return ToolResult(**await self.tools.memo.once("turn", asked, do))
+            return ToolResult(**await self.tools.memo.once("turn", request, do))
         except _CallRefused as no:
             return no.result
 
@@ -333,7 +333,7 @@ def _documents_read_by(tool: BoundTool, root: str, value: Any) -> list[str]:
     if tool.server is not None or tool.name not in ("files.read", "files.search"):
         return []
     found = value if isinstance(value, list) else [value]
-    names = (one.get("path") for one in found if isinstance(one, Mapping))
+    names = (document.get("path") for document in found if isinstance(document, Mapping))
     return list(dict.fromkeys(f"{root}/{name}" for name in names if isinstance(name, str)))
 
 
@@ -411,26 +411,26 @@ class AgentConversation:
         """
         tools = self.asker.tools
         hands = ToolCaller(
-            tools, {one.said.name: one for one in self.offered}, dict.fromkeys(tools.untrusted)
+            tools, {tool.said.name: tool for tool in self.offered}, dict.fromkeys(tools.untrusted)
         )
         if tools.untrusted:
             messages = with_system_text(messages, DOCUMENTS_ONLY)
-        speech, memory, said = await self._first_turn(messages)
+        speech, memory, turn = await self._first_turn(messages)
         outputs: list[CallOutput] = []
         n_turns, n_repeats = 1, 0
-        while said is not None and said.calls:
-            said = with_call_ids(said, n_turns)
-            done = await hands.carry_out(said.calls, n_turns)
-            outputs += [one.output for one in done]
-            n_repeats = n_repeats + 1 if all(one.is_repeated for one in done) else 0
-            await self._remember(speech, memory, said, done)
+        while turn is not None and turn.calls:
+            turn = with_call_ids(turn, n_turns)
+            done = await hands.carry_out(turn.calls, n_turns)
+            outputs += [result.output for result in done]
+            n_repeats = n_repeats + 1 if all(result.is_repeated for result in done) else 0
+            await self._remember(speech, memory, turn, done)
             if n_turns < self.max_turns and n_repeats < _MOST_REPEATS:
-                said = await _turn(speech, memory, "auto")
+                turn = await _turn(speech, memory, "auto")
                 n_turns += 1
             else:
-                said = None
+                turn = None
                 self._tell_end(n_turns, n_repeats)
-        answer = await self._answer(messages, speech, memory, said, form)
+        answer = await self._answer(messages, speech, memory, turn, form)
         memory.tell()
         return AgentResult(answer, tuple(outputs), n_turns)
 
@@ -451,9 +451,9 @@ class AgentConversation:
     def _begun(
         self, messages: Sequence[Message], takes_tools: bool | None
     ) -> tuple[ToolProtocol, ConversationMemory]:
-        warns = any(one.returns_untrusted for one in self.offered)
-        said = [one.said for one in self.offered]
-        speech = tool_protocol_for(self.asker, said, takes_tools, warns=warns)
+        warns = any(tool.returns_untrusted for tool in self.offered)
+        tools = [tool.said for tool in self.offered]
+        speech = tool_protocol_for(self.asker, tools, takes_tools, warns=warns)
         head = speech.opened(messages)
         return speech, ConversationMemory(self.asker, speech.tools, head, self.kept)
 
@@ -461,15 +461,15 @@ class AgentConversation:
         self,
         speech: ToolProtocol,
         memory: ConversationMemory,
-        said: ModelTurn,
+        turn: ModelTurn,
         done: Sequence[CallResult],
     ) -> None:
-        results = [ToolCallResult(one.call, one.text) for one in done]
-        given = await memory.fitting(said.message, results)
-        is_new = [one.output.error is None and not one.is_repeated for one in done]
+        results = [ToolCallResult(result.call, result.text) for result in done]
+        given = await memory.fitting(turn.message, results)
+        is_new = [result.output.error is None and not result.is_repeated for result in done]
         found = turn_text("", list(compress(given, is_new)))
-        words = turn_text(said.text, given)
-        memory.turns.append(AgentTurn(said.message, tuple(speech.results(given)), words, found))
+        words = turn_text(turn.text, given)
+        memory.turns.append(AgentTurn(turn.message, tuple(speech.results(given)), words, found))
 
     def _tell_end(self, n_turns: int, n_repeats: int) -> None:
         if n_turns == 1 and not n_repeats:
@@ -482,27 +482,27 @@ class AgentConversation:
         messages: Sequence[Message],
         speech: ToolProtocol,
         memory: ConversationMemory,
-        said: ModelTurn | None,
+        turn: ModelTurn | None,
         form: ReplyForm | None,
     ) -> CheckedAnswer:
         """Return what the model has answered, or have it answer now."""
-        if said is not None and (form is None or await _passes_checks(form, said.text)):
-            if not said.text.strip():
+        if turn is not None and (form is None or await _passes_checks(form, turn.text)):
+            if not turn.text.strip():
                 raise empty_answer()
-            return CheckedAnswer(said.text, None, said.reply)
-        if said is not None:
-            memory.turns.append(AgentTurn(said.message, (), said.text, said.text))
-        closing = _OUT_OF_TURNS if said is None else _IN_FORM
+            return CheckedAnswer(turn.text, None, turn.reply)
+        if turn is not None:
+            memory.turns.append(AgentTurn(turn.message, (), turn.text, turn.text))
+        closing = _OUT_OF_TURNS if turn is None else _IN_FORM
 
         async def answer(*, counts: bool) -> CheckedAnswer:
             if speech.answers_without_tools:
-                asked = await memory.in_plain_words(messages, counts=counts)
+                prompt = await memory.in_plain_words(messages, counts=counts)
             else:
-                asked = await memory.shown(closing, counts=counts)
+                prompt = await memory.shown(closing, counts=counts)
             if form is None and not speech.answers_without_tools:
-                said = await speech.ask(asked, choice="none")
-                return CheckedAnswer(said.text, None, said.reply)
-            return await ask_checked(self.asker, asked, form=form)
+                final = await speech.ask(prompt, choice="none")
+                return CheckedAnswer(final.text, None, final.reply)
+            return await ask_checked(self.asker, prompt, form=form)
 
         try:
             last = await answer(counts=False)

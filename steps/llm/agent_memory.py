@@ -46,7 +46,7 @@ class AgentTurn:
 
 
 def turn_text(text: str, given: Sequence[ToolCallResult]) -> str:
-    calls = [f"{_call_text(one.call)} gave:\n{as_data(one.text)}" for one in given]
+    calls = [f"{_call_text(result.call)} gave:\n{as_data(result.text)}" for result in given]
     return "\n\n".join(filter(None, [text, *calls]))
 
 
@@ -151,13 +151,13 @@ class ConversationMemory:
         head = list(self.head)
         if words:
             head[-1] = replace(head[-1], content=f"{head[-1].content}\n\n{words}")
-        messages = [*head, *(one for turn in self.turns[n_gone:] for one in turn.messages)]
+        messages = [*head, *(message for turn in self.turns[n_gone:] for message in turn.messages)]
         return [*messages, Message("user", closing)] if closing else messages
 
-    async def fitting(self, said: Message, given: Sequence[ToolCallResult]) -> list[ToolCallResult]:
+    async def fitting(self, turn: Message, given: Sequence[ToolCallResult]) -> list[ToolCallResult]:
         """Shorten results that would fill the context, with a note."""
-        head, room = [*self.head, said], await self.asker.room()
-        n_bytes = max((_n_bytes(one.text) for one in given), default=0)
+        head, room = [*self.head, turn], await self.asker.room()
+        n_bytes = max((_n_bytes(result.text) for result in given), default=0)
 
         def limit_beside(n_tokens: float) -> float:
             return max(0, (room - n_tokens) * _MOST_RESULTS_SHARE) // max(1, len(given))
@@ -165,7 +165,7 @@ class ConversationMemory:
         if n_bytes <= limit_beside(self.asker.most(head, self.tools)):
             return list(given)
         limit = int(limit_beside(await self.asker.size(head, self.tools)))
-        return [await self._cut(one, limit) for one in given]
+        return [await self._cut(result, limit) for result in given]
 
     async def _cut(self, given: ToolCallResult, limit: int) -> ToolCallResult:
         text = given.text

@@ -148,18 +148,18 @@ class Asker:
 
     async def size(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
         """Count a prompt with descriptions of `tools` and the hint of the schema."""
-        wanted = with_schema_hint(messages, self.tools.reply)
-        return await self.tools.pool.count_chat(self.model, wanted, tools)
+        prompt = with_schema_hint(messages, self.tools.reply)
+        return await self.tools.pool.count_chat(self.model, prompt, tools)
 
     def most(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> float:
         """Return a number that the prompt's tokens do not exceed but for what its template adds.
 
         A token has at least one byte. What a dry run does not know has no limit.
         """
-        wanted = with_schema_hint(messages, self.tools.reply)
-        if any(one.images or UNKNOWN in one.content for one in wanted):
+        prompt = with_schema_hint(messages, self.tools.reply)
+        if any(message.images or UNKNOWN in message.content for message in prompt):
             return math.inf
-        return sum(len(str(one).encode("utf-8", "replace")) for one in (*wanted, *tools))
+        return sum(len(str(part).encode("utf-8", "replace")) for part in (*prompt, *tools))
 
     async def count(self, texts: Sequence[str]) -> list[int]:
         return await self.tools.pool.count_texts(self.model, texts)
@@ -446,13 +446,13 @@ async def ask_checked(
         StepError: of kind `check` if it fails them in the end; else as `Asker.ask`.
         EngineError: the prompt does not fit, or the pool could not do it.
     """
-    wanted = with_schema_hint(messages, form)
-    answer, wrong = await _ask_once(asker, wanted, form, most_tokens)
+    prompt = with_schema_hint(messages, form)
+    answer, wrong = await _ask_once(asker, prompt, form, most_tokens)
     if form is None:
         return answer
     n_repairs, is_parrot = 0, False
     while wrong and n_repairs < form.repair:
-        again = await _repair_messages(asker, wanted, None if is_parrot else answer, wrong)
+        again = await _repair_messages(asker, prompt, None if is_parrot else answer, wrong)
         if again is None:
             break
         before = answer.text
@@ -470,9 +470,9 @@ async def ask_checked(
         return answer
     likely = None
     if form.wants_confidence:
-        said = json.loads(answer.reply.text)
-        likely = confidence(answer.reply.text, answer.reply.logprobs, said, form.schema)
-        _, likely = without_repeats(said, form.schema, likely)
+        value = json.loads(answer.reply.text)
+        likely = confidence(answer.reply.text, answer.reply.logprobs, value, form.schema)
+        _, likely = without_repeats(value, form.schema, likely)
     return replace(answer, evidence=await form.evidence(answer.output), confidence=likely)
 
 
@@ -521,19 +521,19 @@ def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
 
 
 async def _repair_messages(
-    asker: Asker, wanted: Sequence[Message], answer: CheckedAnswer | None, wrong: Sequence[str]
+    asker: Asker, prompt: Sequence[Message], answer: CheckedAnswer | None, wrong: Sequence[str]
 ) -> list[Message] | None:
     """Return the prompt for another answer, with the last one if that is given and fits.
 
     None if it does not fit.
     """
-    told = "\n".join(f"- {sentence}" for sentence in wrong)
+    reasons = "\n".join(f"- {sentence}" for sentence in wrong)
     if answer is not None:
-        order = f"This is wrong with your answer:\n{told}\nGive the whole answer again."
-        said = (Message("assistant", answer.reply.text), Message("user", order))
-        if await asker.overflow([*wanted, *said]) is None:
-            return [*wanted, *said]
-    short = with_ending(wanted, f"Mind this:\n{told}")
+        order = f"This is wrong with your answer:\n{reasons}\nGive the whole answer again."
+        repair = (Message("assistant", answer.reply.text), Message("user", order))
+        if await asker.overflow([*prompt, *repair]) is None:
+            return [*prompt, *repair]
+    short = with_ending(prompt, f"Mind this:\n{reasons}")
     return short if await asker.overflow(short) is None else None
 
 

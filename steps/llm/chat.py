@@ -223,7 +223,7 @@ def _chat_output(
 
 
 def _messages_of(params: ChatParams) -> list[Message]:
-    messages = [Message(one.role, one.content) for one in params.messages or ()]
+    messages = [Message(message.role, message.content) for message in params.messages or ()]
     if isinstance(params.prompt, ConversationTemplate):
         messages = [
             Message(role, render_template(template, "prompt", params.vars))
@@ -246,8 +246,8 @@ def _with_examples(messages: list[Message], examples: Sequence[Example]) -> list
     n_system = int(messages[0].role == "system")
     turns = [
         message
-        for one in examples
-        for message in (Message("user", one.text), Message("assistant", one.answer))
+        for example in examples
+        for message in (Message("user", example.text), Message("assistant", example.answer))
     ]
     return [*messages[:n_system], *turns, *messages[n_system:]]
 

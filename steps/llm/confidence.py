@@ -60,28 +60,28 @@ def own_tokens(text: str, logprobs: Sequence[TokenLogprob]) -> Sequence[TokenLog
 
     Empty if they do not spell it, as some servers' do not.
     """
-    raw, wanted = b"".join(one.raw for one in logprobs), text.encode()
-    start = raw.rfind(wanted)
-    if start < 0 or not wanted:
+    raw, spelled = b"".join(token.raw for token in logprobs), text.encode()
+    start = raw.rfind(spelled)
+    if start < 0 or not spelled:
         return ()
-    ends = list(accumulate(len(one.raw) for one in logprobs))
-    first, last = bisect_right(ends, start), bisect_left(ends, start + len(wanted))
+    ends = list(accumulate(len(token.raw) for token in logprobs))
+    first, last = bisect_right(ends, start), bisect_left(ends, start + len(spelled))
     return logprobs[first : last + 1]
 
 
 def answer_tokens(text: str, logprobs: Sequence[TokenLogprob]) -> list[AnswerToken]:
     """Return a text's tokens; the first may begin before it, with a negative `start`."""
     own = own_tokens(text, logprobs)
-    start = -b"".join(one.raw for one in own).rfind(text.encode())
+    start = -b"".join(token.raw for token in own).rfind(text.encode())
     tokens = []
-    for one in own:
+    for token in own:
         others = tuple(
             (raw, math.exp(logprob))
-            for _, logprob, raw in one.top
-            if raw != one.raw and math.exp(logprob) >= LEAST_ALTERNATIVE
+            for _, logprob, raw in token.top
+            if raw != token.raw and math.exp(logprob) >= LEAST_ALTERNATIVE
         )
-        tokens.append(AnswerToken(start, one.raw, math.exp(one.logprob), others))
-        start += len(one.raw)
+        tokens.append(AnswerToken(start, token.raw, math.exp(token.logprob), others))
+        start += len(token.raw)
     return tokens
 
 
@@ -100,13 +100,13 @@ def confidence(text: str, logprobs: Sequence[TokenLogprob], output: Any, schema:
     def mirrored(value: Any, path: Path, schemas: Sequence[Any]) -> Any:
         if isinstance(value, dict):
             return {
-                name: mirrored(one, (*path, name), _below(schemas, name, schema))
-                for name, one in value.items()
+                name: mirrored(child, (*path, name), _below(schemas, name, schema))
+                for name, child in value.items()
             }
         if isinstance(value, list):
             return [
-                mirrored(one, (*path, place), _below(schemas, place, schema))
-                for place, one in enumerate(value)
+                mirrored(child, (*path, place), _below(schemas, place, schema))
+                for place, child in enumerate(value)
             ]
         return _of_leaf(answer, spans[path], value, LeafForm.of(schemas, schema))
 
@@ -150,8 +150,8 @@ def leaf_spans(text: bytes) -> dict[Path, LeafSpan]:
         elif path and path[-1] is None:
             path[-1] = str(json.loads(sign))
         elif sign != b":":
-            more = sign[:1] in _NUMBER_START and found.end() < len(text)
-            span = LeafSpan(found.start(), found.end(), found.end() + more)
+            goes_on = sign[:1] in _NUMBER_START and found.end() < len(text)
+            span = LeafSpan(found.start(), found.end(), found.end() + goes_on)
             spans[tuple(part for part in path if part is not None)] = span
     return spans
 
@@ -162,12 +162,12 @@ def leaf_spans(text: bytes) -> dict[Path, LeafSpan]:
 def _below(schemas: Sequence[Any], name: str | int, root: Any) -> list[Any]:
     """Return the schemas of a field or item, of all branches in which it may stand."""
     found = []
-    for one in schemas:
+    for schema in schemas:
         if isinstance(name, str):
-            child = (one.get("properties") or {}).get(name, one.get("additionalProperties"))
+            child = (schema.get("properties") or {}).get(name, schema.get("additionalProperties"))
         else:
-            first = one.get("prefixItems") or ()
-            child = first[name] if name < len(first) else one.get("items")
+            first = schema.get("prefixItems") or ()
+            child = first[name] if name < len(first) else schema.get("items")
         found += _resolved(child, root)
     return found
 
@@ -181,10 +181,10 @@ def _resolved(schema: Any, root: Any, depth: int = 0) -> list[Mapping[str, Any]]
         return []
     if isinstance(schema.get("$ref"), str):
         return _resolved(resolve_ref(root, schema["$ref"]), root, depth + 1)
-    branches = [one for name in ("anyOf", "oneOf", "allOf") for one in schema.get(name) or ()]
+    branches = [branch for name in ("anyOf", "oneOf", "allOf") for branch in schema.get(name) or ()]
     if not branches:
         return [schema]
-    found = [one for branch in branches for one in _resolved(branch, root, depth + 1)]
+    found = [resolved for branch in branches for resolved in _resolved(branch, root, depth + 1)]
     return [*found, schema] if {"properties", "items", "enum", "type"} & schema.keys() else found
 
 
@@ -204,8 +204,8 @@ class LeafForm:
 
     @classmethod
     def of(cls, schemas: Sequence[Mapping[str, Any]], root: Any) -> LeafForm:
-        listed = [_listed(one) for one in schemas]
-        values = [value for one in listed for value in one or ()]
+        listed = [_listed(schema) for schema in schemas]
+        values = [value for options in listed for value in options or ()]
         if not values or None in listed:
             return cls(tuple(schemas), root, None)
         texts = {json.dumps(value, ensure_ascii=False).encode(): value for value in values}
@@ -227,7 +227,7 @@ class LeafForm:
     @property
     def is_narrow(self) -> bool:
         """Whether the schema says what a text looks like."""
-        return any({"format", "pattern"} & one.keys() for one in self.schemas)
+        return any({"format", "pattern"} & schema.keys() for schema in self.schemas)
 
     def allows(self, value: Any) -> bool:
         if self.literals is not None or not self.schemas:
@@ -396,6 +396,6 @@ def _completed(
 _HAS_DIGIT = re.compile(rb"\d").search
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(value: Any, other: Any) -> bool:
     """Return whether two values are equal; 1 is not true."""
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)

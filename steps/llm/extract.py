@@ -76,7 +76,7 @@ async def central_sentences(
         StepError: the shortest sentence is longer.
         EngineError: the pool could not embed.
     """
-    sizes = [_count(one) for one in sentences]
+    sizes = [_count(sentence) for sentence in sentences]
     if sum(sizes) <= n_words:
         return list(range(len(sentences))), UsageOutput()
     if min(sizes) > n_words:

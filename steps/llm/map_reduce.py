@@ -165,8 +165,8 @@ class SummaryPrompts:
     def _closing(self, verb: str) -> str:
         length = f" in about {self.words} words" if self.words else ""
         style = f" Style: {self.style.rstrip('. ')}." if self.style else ""
-        more = f" {self.instructions.strip()}" if self.instructions.strip() else ""
-        return f"{verb}{length}.{style}{more}"
+        extra = f" {self.instructions.strip()}" if self.instructions.strip() else ""
+        return f"{verb}{length}.{style}{extra}"
 
 
 def _summary_prompt(text: str) -> list[Message]:
@@ -187,7 +187,7 @@ class DivisiblePrompt:
         Raises:
             StepError: there is none; `why` says what does not fit.
         """
-        contents = [one.content for one in messages if one.role == "user"]
+        contents = [message.content for message in messages if message.role == "user"]
         for text in sorted(texts, key=len, reverse=True):
             if text.strip() and any(text in content for content in contents):
                 return cls(messages, text)
@@ -217,8 +217,8 @@ class DivisiblePrompt:
 
     def _with_text(self, text: str) -> list[Message]:
         return [
-            Message(one.role, one.content.replace(self.text, text)) if one.role == "user" else one
-            for one in self.messages
+            Message(m.role, m.content.replace(self.text, text)) if m.role == "user" else m
+            for m in self.messages
         ]
 
 
@@ -283,7 +283,8 @@ class MapReduce(LevelReducer):
         if len(parts) == 1:
             return LastPrompt(self.prompts.part(parts[0], 0, 1), tuple(parts), None)
         notes = await self._notes(parts)
-        left, level = await self.reduce([ReduceNote("", one, one, is_answer=True) for one in notes])
+        given = [ReduceNote("", note, note, is_answer=True) for note in notes]
+        left, level = await self.reduce(given)
         messages = self._whole(left)
         return LastPrompt(messages, tuple(parts), tuple(notes), level + 1)
 
@@ -363,44 +364,44 @@ class MapReduce(LevelReducer):
 
     async def _cut(self, parts: Sequence[TextPart], limit: int) -> tuple[list[TextPart], TextPart]:
         """Cut to at most `limit` tokens; return the parts and the longest of them."""
-        sizes = await self.asker.count([one.text for one in parts])
+        sizes = await self.asker.count([part.text for part in parts])
         fitting: list[tuple[int, TextPart]] = []
-        for one, size in zip(parts, sizes, strict=True):
+        for part, size in zip(parts, sizes, strict=True):
             if size <= limit or self.is_strict:
-                fitting.append((size, one))
+                fitting.append((size, part))
                 continue
             # Even pieces: eleven twelfths and one twelfth read worse than two halves.
             even = math.ceil(size / math.ceil(size / limit) * 1.1)
-            pieces = await cut_text(one.text, n_tokens=min(limit, even), count=self.asker.count)
-            again = repeated_chars(one)
+            pieces = await cut_text(part.text, n_tokens=min(limit, even), count=self.asker.count)
+            again = repeated_chars(part)
             for piece in pieces:
-                data = {**one.data, "text": piece.text}
-                if (start := one.number("start")) is not None:
+                data = {**part.data, "text": piece.text}
+                if (start := part.number("start")) is not None:
                     begin, end = max(0, piece.start - again), max(0, piece.end - again)
                     data |= {"start": start + begin, "end": start + end}
                     data["repeated"] = piece.repeated or max(0, again - piece.start)
                 fitting.append((piece.n_tokens, TextPart(piece.text, data)))
-        return [one for _, one in fitting], max(fitting, key=lambda pair: pair[0])[1]
+        return [part for _, part in fitting], max(fitting, key=lambda pair: pair[0])[1]
 
     async def _notes(self, parts: Sequence[TextPart]) -> list[str]:
         n_parts = len(parts)
         if self.n_previous == 0:
-            prompts = [self.prompts.part(one, index, n_parts) for index, one in enumerate(parts)]
+            prompts = [self.prompts.part(part, index, n_parts) for index, part in enumerate(parts)]
             return await run_concurrently(self._ask, prompts, await self.asker.n_at_once())
         notes: list[str] = []
-        for index, one in enumerate(parts):
-            notes.append(await self._ask(await self._with_previous(one, index, n_parts, notes)))
+        for index, part in enumerate(parts):
+            notes.append(await self._ask(await self._with_previous(part, index, n_parts, notes)))
         return notes
 
     async def _with_previous(
-        self, one: TextPart, index: int, n_parts: int, notes: list[str]
+        self, part: TextPart, index: int, n_parts: int, notes: list[str]
     ) -> list[Message]:
         """Show as many of the previous notes as the author wants and the context holds."""
         previous = notes[-self.n_previous :]
-        messages = self.prompts.part(one, index, n_parts, previous)
+        messages = self.prompts.part(part, index, n_parts, previous)
         while previous and await self.asker.overflow(messages):
             previous = previous[1:]
-            messages = self.prompts.part(one, index, n_parts, previous)
+            messages = self.prompts.part(part, index, n_parts, previous)
         if len(previous) < min(index, self.n_previous):
             self.asker.tools.log.note(
                 f"chunk {index + 1}: only {len(previous)} of the notes before it fit into its "

@@ -247,7 +247,7 @@ def _grouped_output(groups: list[ReducedGroup], n_levels: int, usage: UsageOutpu
 
 def _by_group(groups: Sequence[ReducedGroup], name: str) -> dict[str, Any] | None:
     found = {group.key: getattr(group, name) for group in groups}
-    return found if any(one is not None for one in found.values()) else None
+    return found if any(value is not None for value in found.values()) else None
 
 
 def _note_of_item(item: Any) -> ReduceNote:
@@ -280,7 +280,7 @@ def _group_key(by: Template, item: Any, number: int) -> str:
     value = item
     for name in by.source.strip().split("."):
         if not isinstance(value, Mapping) or name not in value:
-            known = ", ".join(f"'{one}'" for one in value) if isinstance(value, Mapping) else "none"
+            known = ", ".join(f"'{key}'" for key in value) if isinstance(value, Mapping) else "none"
             raise StepError(
                 f"`by`: item {number} has no field '{name}' (known: {known}).",
                 remedy="Name a field that every item has, or write an expression over `item`.",
@@ -478,15 +478,15 @@ def _is_border(ranks: Sequence[bytes], index: int, fanin: int) -> bool:
     before = ranks[max(0, index - reach) : index]
     after = ranks[index + 1 : index + 1 + reach]
     rank = ranks[index]
-    return all(rank > one for one in before) and all(rank >= one for one in after)
+    return all(rank > other for other in before) and all(rank >= other for other in after)
 
 
 def _even_ranges(begin: int, end: int, fanin: int) -> Iterator[IndexRange]:
     """Split a range without a border into pieces of about the same size."""
     n_pieces = -(-(end - begin) // fanin)
-    size, more = divmod(end - begin, n_pieces)
+    size, rest = divmod(end - begin, n_pieces)
     for number in range(n_pieces):
-        yield begin, (begin := begin + size + (number < more))
+        yield begin, (begin := begin + size + (number < rest))
 
 
 async def fit_notes(

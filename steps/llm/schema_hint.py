@@ -34,8 +34,8 @@ def with_schema_hint(messages: Sequence[Message], form: ReplyForm | None) -> lis
     """Return messages with the labels to choose from, and a hint of the answer's schema."""
     if form is None or form.schema is None:
         return list(messages)
-    told = with_beginning(messages, "\n\n".join(one.text for one in form.lists))
-    return with_ending(told, schema_hint(form.schema))
+    begun = with_beginning(messages, "\n\n".join(labels.text for labels in form.lists))
+    return with_ending(begun, schema_hint(form.schema))
 
 
 def with_beginning(messages: Sequence[Message], words: str) -> list[Message]:
@@ -54,7 +54,7 @@ def with_beginning(messages: Sequence[Message], words: str) -> list[Message]:
 
 def with_ending(messages: Sequence[Message], words: str) -> list[Message]:
     """Append text to the user's last message: small models respect what is last."""
-    where = max((n for n, one in enumerate(messages) if one.role == "user"), default=None)
+    where = max((n for n, message in enumerate(messages) if message.role == "user"), default=None)
     if where is None:
         return [*messages, Message("user", words)]
     ended = replace(messages[where], content=f"{messages[where].content.rstrip()}\n\n{words}")
@@ -85,9 +85,9 @@ def schema_sketch(schema: Any) -> str:
 def _sketch_of(schema: Any, root: Any, depth: int) -> str:
     if not isinstance(schema, dict) or depth > _MOST_SKETCH_DEPTH:
         return "…"
-    said = str(schema.get("description", "")).strip().rstrip(".")
+    description = str(schema.get("description", "")).strip().rstrip(".")
     form = _object_sketch(schema, root, depth)
-    return f"{form} ({one_line(said)})" if said and depth else form
+    return f"{form} ({one_line(description)})" if description and depth else form
 
 
 def _object_sketch(schema: Mapping[str, Any], root: Any, depth: int) -> str:
@@ -101,7 +101,7 @@ def _object_sketch(schema: Mapping[str, Any], root: Any, depth: int) -> str:
         return _sketch_of(resolve_ref(root, str(schema["$ref"])), root, depth + 1)
     options = schema.get("anyOf", schema.get("oneOf"))
     if isinstance(options, list):
-        return " or ".join(_sketch_of(one, root, depth + 1) for one in options)
+        return " or ".join(_sketch_of(option, root, depth + 1) for option in options)
     names = schema.get("properties")
     if isinstance(names, dict):
         inner = (f"{_compact_json(k)}: {_sketch_of(v, root, depth + 1)}" for k, v in names.items())

@@ -268,9 +268,9 @@ class _SummaryInput:
         offsets = page_offsets(self.pages)
         known = (lambda at: bisect_right(offsets, at)) if len(self.pages) > 1 else None
         if self.is_cut and len(read) == 1 and len(self.parts) > 1:
-            each = [source_of(index, one, None) for index, one in enumerate(self.parts)]
+            each = [source_of(index, part, None) for index, part in enumerate(self.parts)]
             return [merged_source(each, len(self.text))]
-        return [source_of(index, one, known) for index, one in enumerate(read)]
+        return [source_of(index, part, known) for index, part in enumerate(read)]
 
 
 async def _extracted(
@@ -292,7 +292,7 @@ async def _extracted(
         found, separator, usage = extract.lines_of(material.parts), "\n", UsageOutput()
         indices = extract.first_lines([span.text for _, span in found], n_words)
     chosen = [material.placed(*found[index]) for index in indices or ()]
-    marked = (f"{one.text}{one.mark if params.cite else ''}" for one in chosen)
+    marked = (f"{sentence.text}{sentence.mark if params.cite else ''}" for sentence in chosen)
     n_characters = len(material.text)
     return SummariseOutput(
         text=UNKNOWN if indices is None else separator.join(marked),

@@ -91,28 +91,28 @@ AgentTools = Annotated[_ToolName | Annotated[AgentTool, Tag("mapping")], Discrim
 ChatTools = Annotated[_ToolName | Annotated[ChatTool, Tag("mapping")], Discriminator(_entry_kind)]
 
 
-def refuse_duplicates(wanted: Sequence[str | ToolParam]) -> None:
+def refuse_duplicates(tools: Sequence[str | ToolParam]) -> None:
     """Check that no tool is listed twice.
 
     Raises:
         ValueError: with its name.
     """
     seen: set[tuple[str | None, str | None]] = set()
-    for one in wanted:
-        name, server = (one, None) if isinstance(one, str) else (one.name, one.server)
+    for tool in tools:
+        name, server = (tool, None) if isinstance(tool, str) else (tool.name, tool.server)
         if (name, server) in seen:
             what = f"the tool '{name}'" if name else f"the server '{server}'"
             raise ValueError(f"{what} is offered twice")
         seen.add((name, server))
 
 
-def refuse_unknown_choice(choice: str, wanted: Sequence[str | ToolParam]) -> None:
+def refuse_unknown_choice(choice: str, tools: Sequence[str | ToolParam]) -> None:
     """Check that `tool_choice` names an offered tool, as far as the names are known.
 
     Raises:
         ValueError: with the names.
     """
-    names = [one if isinstance(one, str) else one.name for one in wanted]
+    names = [tool if isinstance(tool, str) else tool.name for tool in tools]
     if choice in ("auto", "none", "required") or None in names:
         return
     known = [name for name in names if name is not None]
@@ -139,18 +139,18 @@ class OfferedTool:
         return tool is None or tool.server is not None or tool.name not in ("calculator", "now")
 
 
-async def offered_tools(wanted: Sequence[str | ToolParam], toolset: Toolset) -> list[OfferedTool]:
+async def offered_tools(params: Sequence[str | ToolParam], toolset: Toolset) -> list[OfferedTool]:
     """Return the tools, in the author's order.
 
     Raises:
         StepError: a tool does not exist, is listed twice, or there are too many.
     """
     found: list[OfferedTool] = []
-    for one in wanted:
-        param = ToolParam(name=one) if isinstance(one, str) else one
+    for listed in params:
+        param = ToolParam(name=listed) if isinstance(listed, str) else listed
         if isinstance(param, ChatTool) and param.parameters is not None:
-            said = Tool(param.name or "", param.description or "", param.parameters)
-            found.append(OfferedTool(said))
+            for_model = Tool(param.name or "", param.description or "", param.parameters)
+            found.append(OfferedTool(for_model))
             continue
         names = [param.name] if param.name else list(await toolset.names(param.server))
         for name in names:
@@ -177,17 +177,17 @@ def _with_unique_names(found: Sequence[OfferedTool]) -> list[OfferedTool]:
     """Name each tool as models and servers accept it: `http.get` becomes `http_get`."""
     named: dict[str, OfferedTool] = {}
     seen: set[tuple[str | None, str]] = set()
-    for one in found:
-        server = one.bound.server if one.bound is not None else None
-        name = model_tool_name(one.said.name)
+    for offer in found:
+        server = offer.bound.server if offer.bound is not None else None
+        name = model_tool_name(offer.said.name)
         if name in named:
-            name = safe_tool_name(f"{server}_{one.said.name}" if server else one.said.name)
-        if (server, one.said.name) in seen or name in named:
+            name = safe_tool_name(f"{server}_{offer.said.name}" if server else offer.said.name)
+        if (server, offer.said.name) in seen or name in named:
             of = f" of server '{server}'" if server else ""
-            raise StepError(f"the tool '{one.said.name}'{of} is offered twice.")
-        seen.add((server, one.said.name))
-        said = Tool(name, one.said.description, one.said.parameters)
-        named[name] = replace(one, said=said)
+            raise StepError(f"the tool '{offer.said.name}'{of} is offered twice.")
+        seen.add((server, offer.said.name))
+        tool = Tool(name, offer.said.description, offer.said.parameters)
+        named[name] = replace(offer, said=tool)
     return list(named.values())
 
 
@@ -220,8 +220,8 @@ _MOST_DESCRIPTION_CHARS = 80
 def tools_description(tools: Sequence[Tool]) -> str:
     """Return the system prompt for a model without a tool format; short, to save context."""
     lines = "\n".join(
-        ": ".join(filter(None, (f"- {_signature(one)}", _first_line(one.description))))
-        for one in tools
+        ": ".join(filter(None, (f"- {_signature(tool)}", _first_line(tool.description))))
+        for tool in tools
     )
     return (
         "You solve a task with the help of tools. Answer with one JSON object and nothing else.\n"
@@ -240,12 +240,12 @@ def turn_schema(tools: Sequence[Tool], choice: str = "auto") -> Schema:
     """
     if choice == "none" or not tools:
         return _ANSWER_SCHEMA
-    wanted = [tool for tool in tools if choice in ("auto", "required", tool.name)]
-    calls = [_call_schema(tool) for tool in wanted]
+    selected = [tool for tool in tools if choice in ("auto", "required", tool.name)]
+    calls = [_call_schema(tool) for tool in selected]
     options = [*calls, _ANSWER_SCHEMA] if choice == "auto" else calls
     shared = {
         f"{tool.name}_{name}": _moved_references(value, tool.name)
-        for tool in wanted
+        for tool in selected
         for name, value in _shared_definitions(tool.parameters).items()
     }
     whole: Schema = options[0] if len(options) == 1 else {"anyOf": options}
@@ -257,8 +257,8 @@ def arguments_schema(tool: Tool) -> Schema:
 
     The tool itself checks its arguments.
     """
-    asked = {"properties": {}, **tool.parameters, "type": "object"}
-    return _ANY_OBJECT if not _is_local(asked) or check_schema(asked) else asked
+    schema = {"properties": {}, **tool.parameters, "type": "object"}
+    return _ANY_OBJECT if not _is_local(schema) or check_schema(schema) else schema
 
 
 def _call_schema(tool: Tool) -> Schema:
@@ -322,8 +322,8 @@ def _signature(tool: Tool) -> str:
     required = tool.parameters.get("required", ())
     shared = _shared_definitions(tool.parameters)
     parts = [
-        f"{name}{'' if name in required else '?'}{_type_words(one, shared)}"
-        for name, one in properties.items()
+        f"{name}{'' if name in required else '?'}{_type_words(argument, shared)}"
+        for name, argument in properties.items()
     ]
     return f"{tool.name}({', '.join(parts)})"
 
@@ -335,11 +335,11 @@ def _type_words(schema: Any, shared: Schema) -> str:
         found = shared.get(schema["$ref"].rsplit("/", 1)[-1])
         schema = {**found, **schema} if isinstance(found, dict) else schema
     if isinstance(schema.get("enum"), list):
-        return ": " + " | ".join(json.dumps(one, ensure_ascii=False) for one in schema["enum"])
+        return ": " + " | ".join(json.dumps(v, ensure_ascii=False) for v in schema["enum"])
     kind = schema.get("type")
     about = _first_line(str(schema.get("description") or ""))[:_MOST_DESCRIPTION_CHARS].rstrip()
-    said = f": {kind}" if isinstance(kind, str) else ""
-    return f"{said} ({about})" if about else said
+    words = f": {kind}" if isinstance(kind, str) else ""
+    return f"{words} ({about})" if about else words
 
 
 def _first_line(text: str) -> str:
@@ -425,13 +425,13 @@ class NativeToolProtocol:
             )
         if any(is_nested_too_deep(call.arguments) for call in calls):
             raise StepError(f"the model's answer cannot be used. {TOO_DEEP}", kind="check")
-        said = Message("assistant", reply.text, reasoning=reply.reasoning, tool_calls=calls)
-        return ModelTurn(reply.text, calls, said, reply)
+        message = Message("assistant", reply.text, reasoning=reply.reasoning, tool_calls=calls)
+        return ModelTurn(reply.text, calls, message, reply)
 
     def results(self, given: Sequence[ToolCallResult]) -> list[Message]:
         return [
-            Message("tool", one.text, tool_name=one.call.name, tool_call_id=one.call.id)
-            for one in given
+            Message("tool", result.text, tool_name=result.call.name, tool_call_id=result.call.id)
+            for result in given
         ]
 
 
@@ -459,19 +459,19 @@ class JsonToolProtocol:
         constraint = schema_constraint(turn_schema(self.offered, choice))
         reply = await self.asker.ask(messages, constraint=constraint)
         message = Message("assistant", reply.text, reasoning=reply.reasoning)
-        said = _parsed_object(reply.text)
-        if isinstance(said.get("tool"), str) and choice != "none":
-            arguments = said.get("arguments")
-            call = ToolCall(said["tool"], arguments if isinstance(arguments, dict) else {})
+        turn = _parsed_object(reply.text)
+        if isinstance(turn.get("tool"), str) and choice != "none":
+            arguments = turn.get("arguments")
+            call = ToolCall(turn["tool"], arguments if isinstance(arguments, dict) else {})
             return ModelTurn("", (call,), message, reply)
-        answer = said.get("answer")
+        answer = turn.get("answer")
         if not isinstance(answer, str):
             raise StepError("the model's answer has no text.", kind="check")
         return ModelTurn(answer, (), message, reply)
 
     def results(self, given: Sequence[ToolCallResult]) -> list[Message]:
         """Return the results between tags that they cannot close."""
-        parts = [f"Result of {one.call.name}:\n{as_data(one.text)}" for one in given]
+        parts = [f"Result of {result.call.name}:\n{as_data(result.text)}" for result in given]
         return [Message("user", "\n\n".join([*parts, _CONTINUE_HINT]))]
 
 
@@ -486,16 +486,16 @@ def as_data(text: str) -> str:
 
 def _parsed_object(text: str) -> Mapping[str, Any]:
     try:
-        said = json.loads(text)
+        data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise StepError(
             f"the model's answer is not JSON: {error}.",
             remedy="Raise `max_tokens` under `params`: it may have been cut off.",
             kind="check",
         ) from error
-    if is_nested_too_deep(said):
+    if is_nested_too_deep(data):
         raise StepError(f"the model's answer cannot be used. {TOO_DEEP}", kind="check")
-    return said if isinstance(said, dict) else {}
+    return data if isinstance(data, dict) else {}
 
 
 def tool_protocol_for(
@@ -504,7 +504,7 @@ def tool_protocol_for(
     """Return the protocol for a model; a remote one of unknown abilities takes tools."""
     if takes_tools is False:
         return JsonToolProtocol(
-            asker, [replace(one, parameters=arguments_schema(one)) for one in tools]
+            asker, [replace(tool, parameters=arguments_schema(tool)) for tool in tools]
         )
     return NativeToolProtocol(asker, tools, warns)
 
@@ -518,10 +518,10 @@ async def request_tool_calls(
         StepError: there is no such tool.
         EngineError: the prompt does not fit with its tools, or the pool could not do it.
     """
-    found = {one.said.name: one for one in await offered_tools(tools, asker.tools.toolset)}
+    found = {offer.said.name: offer for offer in await offered_tools(tools, asker.tools.toolset)}
     facts = await asker.tools.pool.facts(asker.model)
-    said = [one.said for one in found.values()]
-    speech = tool_protocol_for(asker, said, facts.takes_tools, warns=False)
+    for_model = [offer.said for offer in found.values()]
+    speech = tool_protocol_for(asker, for_model, facts.takes_tools, warns=False)
     answer = await speech.ask(
         speech.opened(messages), choice=resolve_choice(choice, found.values())
     )
@@ -540,11 +540,11 @@ def resolve_choice(choice: str, offered: Sequence[OfferedTool] | Any) -> str:
     """
     if choice in ("auto", "none", "required"):
         return choice
-    for one in offered:
-        own = one.bound.name if one.bound is not None else one.said.name
-        if choice in (own, model_tool_name(own), one.said.name):
-            return str(one.said.name)
-    known = ", ".join(f"'{one.said.name}'" for one in offered)
+    for offer in offered:
+        own = offer.bound.name if offer.bound is not None else offer.said.name
+        if choice in (own, model_tool_name(own), offer.said.name):
+            return str(offer.said.name)
+    known = ", ".join(f"'{offer.said.name}'" for offer in offered)
     raise StepError(f"`tool_choice: {choice}` names no tool that is offered. Known: {known}.")
 
 
@@ -561,11 +561,12 @@ def _call_record(
     return {**call, "server": bound.server} if bound is not None and bound.server else call
 
 
-def with_call_ids(said: ModelTurn, turn: int) -> ModelTurn:
+def with_call_ids(model_turn: ModelTurn, turn: int) -> ModelTurn:
     """Set call ids that are the same in every run: nine letters and digits, as Mistral's."""
     calls = tuple(
         ToolCall(call.name, call.arguments, f"c{turn:05d}{number:03d}")
-        for number, call in enumerate(said.calls)
+        for number, call in enumerate(model_turn.calls)
     )
-    message = replace(said.message, tool_calls=calls) if said.message.tool_calls else said.message
-    return replace(said, calls=calls, message=message)
+    message = model_turn.message
+    message = replace(message, tool_calls=calls) if message.tool_calls else message
+    return replace(model_turn, calls=calls, message=message)

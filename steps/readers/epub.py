@@ -55,7 +55,7 @@ def _refuse_protected(book: zipfile.ZipFile) -> None:
     if _PROTECTION not in book.namelist():
         return
     methods = _epub_xml(book, _PROTECTION).iterfind(".//{*}EncryptedData/{*}EncryptionMethod")
-    if any(one.get("Algorithm", "") not in _FONT_OBFUSCATION for one in methods):
+    if any(method.get("Algorithm", "") not in _FONT_OBFUSCATION for method in methods):
         raise Unreadable("has DRM and cannot be read")
 
 
@@ -79,11 +79,11 @@ def _reading_order(
     """
     parts = {item.get("id", ""): item for item in package.iterfind(".//{*}manifest/{*}item")}
     unread = {name for name, item in parts.items() if _is_text(item)}
-    for one in package.iterfind(".//{*}spine/{*}itemref"):
-        name = _page_of(parts, one.get("idref", ""))
+    for reference in package.iterfind(".//{*}spine/{*}itemref"):
+        name = _page_of(parts, reference.get("idref", ""))
         if name in parts and _is_page(parts[name]):
             unread.discard(name)
-            is_itself = name == one.get("idref") and _is_text(parts[name])
+            is_itself = name == reference.get("idref") and _is_text(parts[name])
             yield parts[name], is_itself and "html" in parts[name].get("media-type", "")
         else:
             notes.append(f": part '{_href(parts, name)}' of its reading order is not read")
@@ -119,8 +119,8 @@ def _is_contents(item: ElementTree.Element) -> bool:
 
 def _styles(book: zipfile.ZipFile) -> str:
     """Return its style sheets together, which say what is not shown."""
-    sheets = (one for one in book.infolist() if one.filename.lower().endswith(".css"))
-    read = (book.read(one) for one in sheets if one.file_size <= html.MOST_STYLE_CHARS)
+    sheets = (entry for entry in book.infolist() if entry.filename.lower().endswith(".css"))
+    read = (book.read(sheet) for sheet in sheets if sheet.file_size <= html.MOST_STYLE_CHARS)
     return "\n".join(sheet.decode("utf-8", "replace") for sheet in read)
 
 

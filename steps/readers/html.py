@@ -233,7 +233,7 @@ class _HidingStyles:
     """
 
     def __init__(self, soup: Any, styles: str) -> None:
-        styles = "\n".join([*(one.get_text() for one in soup.find_all("style")), styles])
+        styles = "\n".join([*(style.get_text() for style in soup.find_all("style")), styles])
         self._rules: dict[str, str] = {}
         for selectors, declarations in _rules_of(_COMMENT.sub("", styles[:MOST_STYLE_CHARS])):
             for selector in selectors.split(","):
@@ -270,7 +270,7 @@ class _HidingStyles:
         name, attributes = element.name, element.attrs
         if "hidden" in attributes or (name == "dialog" and "open" not in attributes):
             return replace(around, is_hidden=True)
-        declared = [self._rules[one] for one in _selectors_of(element) if one in self._rules]
+        declared = [self._rules[name] for name in _selectors_of(element) if name in self._rules]
         for attribute in attributes.keys() & _STYLING.keys():
             declared.append(_STYLING[attribute].format(_attribute(element, attribute)))
         declared += [_attribute(element, "style")] if "style" in attributes else []
@@ -284,8 +284,8 @@ def _selectors_of(element: Any) -> Iterator[str]:
     name = element.name
     yield name
     if element.attrs:
-        marks = [f".{one}" for one in _attribute(element, "class").split()]
-        marks += [f"#{one}" for one in _attribute(element, "id").split()]
+        marks = [f".{name}" for name in _attribute(element, "class").split()]
+        marks += [f"#{name}" for name in _attribute(element, "id").split()]
         yield from marks
         yield from (f"{name}{mark}" for mark in marks)
 
@@ -321,13 +321,13 @@ def _unread_notes(soup: Any) -> Iterator[str]:
     """Yield what a page shows from elsewhere, and the values that it does not show."""
     frames = soup.find_all(("iframe", "frame", "object", "embed", "audio", "video"))
     n_frames = sum(
-        1 for one in frames if any(map(one.get, ("src", "srcdoc", "data"))) or one.find("source")
+        1 for f in frames if any(map(f.get, ("src", "srcdoc", "data"))) or f.find("source")
     )
     if n_frames:
         what = counted(n_frames, "embedded page or file is", "embedded pages or files are")
         yield f": {what} not read"
     inputs = soup.find_all("input", type=re.compile("^(?:hidden|password)$", re.IGNORECASE))
-    n_unshown = sum(1 for one in inputs if _attribute(one, "value"))
+    n_unshown = sum(1 for field in inputs if _attribute(field, "value"))
     if n_unshown:
         yield f": values of {counted(n_unshown, 'hidden or password field')} are not read"
 
@@ -382,18 +382,18 @@ def _replace_options(soup: Any) -> None:
         group.insert(0, f" {_attribute(group, 'label')}: ")
     for choice in soup.find_all("select"):
         _mark_chosen(choice)
-    for one in soup.find_all("option"):
-        if one.find_parent("select") is None:
-            one.string = f" {_option_text(one)}"
+    for option in soup.find_all("option"):
+        if option.find_parent("select") is None:
+            option.string = f" {_option_text(option)}"
 
 
 def _mark_chosen(choice: Any) -> None:
     options = choice.find_all("option")
-    chosen = {id(one) for one in options if one.has_attr("selected")}
+    chosen = {id(option) for option in options if option.has_attr("selected")}
     if not chosen and not choice.has_attr("multiple"):
-        chosen = {id(one) for one in options[:1]}  # as a browser shows it
-    for one in options:
-        one.string = _choice(id(one) in chosen) + _option_text(one)
+        chosen = {id(option) for option in options[:1]}  # as a browser shows it
+    for option in options:
+        option.string = _choice(id(option) in chosen) + _option_text(option)
 
 
 def _input_text(field: Any) -> str:

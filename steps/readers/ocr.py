@@ -85,7 +85,7 @@ def page_regions(boxes: Sequence[TextBox]) -> list[list[TextBox]]:
     found: list[list[TextBox]] = []
     left: list[TextBox] = []
     right: list[TextBox] = []
-    for box in sorted(boxes, key=lambda one: one.top):
+    for box in sorted(boxes, key=lambda box: box.top):
         if box.left < at < box.right:
             found += [left, right, [box]]
             left, right = [], []
@@ -131,7 +131,7 @@ def _pieces(boxes: Sequence[TextBox]) -> Iterator[tuple[str, TextBox]]:
 
 def _lines(boxes: Sequence[TextBox]) -> list[list[TextBox]]:
     lines: list[list[TextBox]] = []
-    for box in sorted(boxes, key=lambda one: (one.top + one.bottom, one.left)):
+    for box in sorted(boxes, key=lambda box: (box.top + box.bottom, box.left)):
         if lines and _is_in_line(lines[-1], box):
             lines[-1].append(box)
         else:

@@ -50,9 +50,9 @@ def open_archive(file: BinaryIO, what: str, streamed: tuple[str, ...] = ()) -> z
     entries = archive.infolist()
     _refuse_large(entries, "", MOST_UNPACKED_BYTES)
     markup = [
-        one
-        for one in entries
-        if one.filename.lower().endswith(_MARKUP) and not one.filename.startswith(streamed)
+        entry
+        for entry in entries
+        if entry.filename.lower().endswith(_MARKUP) and not entry.filename.startswith(streamed)
     ]
     _refuse_large(markup, " of markup", MOST_MARKUP_BYTES)
     if len(entries) > _MOST_ENTRIES:
@@ -260,10 +260,10 @@ def drawn_texts(relation: Any) -> Iterator[str]:
 def chart_titles(chart: Any) -> str:
     """Return the titles of a chart and of its axes."""
     return "; ".join(
-        " ".join((one.text or "").split())
+        " ".join((run.text or "").split())
         for title in chart.iter(f"{CHART_NS}title")
-        for one in title.iter()
-        if one.tag in (DRAWN_RUN, f"{CHART_NS}v") and one.text
+        for run in title.iter()
+        if run.tag in (DRAWN_RUN, f"{CHART_NS}v") and run.text
     )
 
 
@@ -272,8 +272,8 @@ def _chart_blocks(chart: Any) -> Iterator[str]:
     yield chart_titles(chart)
     for plot in chart.iterfind(f"{CHART_NS}chart/{CHART_NS}plotArea/*"):
         series = plot.findall(f"{CHART_NS}ser")
-        have_own_x = any(one.find(_CATEGORIES[1]) is not None for one in series)
-        for group in [[one] for one in series] if have_own_x else [series]:
+        have_own_x = any(ser.find(_CATEGORIES[1]) is not None for ser in series)
+        for group in [[ser] for ser in series] if have_own_x else [series]:
             yield _series_table(group)
 
 
@@ -281,13 +281,13 @@ def _series_table(series: Sequence[Any]) -> str:
     """Return series of the same categories as a table."""
     named = f"{CHART_NS}tx"
     names = [
-        " ".join(_points(one, (named,)).values()) or one.findtext(f"{named}/{CHART_NS}v") or ""
-        for one in series
+        " ".join(_points(ser, (named,)).values()) or ser.findtext(f"{named}/{CHART_NS}v") or ""
+        for ser in series
     ]
-    values = [_points(one, _VALUES) for one in series]
+    values = [_points(ser, _VALUES) for ser in series]
     categories = _points(series[0], _CATEGORIES) if series else {}
-    indexes = dict.fromkeys((*categories, *(index for one in values for index in one)))
-    rows = ([categories.get(i, ""), *(one.get(i, "") for one in values)] for i in indexes)
+    indexes = dict.fromkeys((*categories, *(index for points in values for index in points)))
+    rows = ([categories.get(i, ""), *(points.get(i, "") for points in values)] for i in indexes)
     return markdown_table([["", *names], *rows])
 
 
@@ -297,7 +297,7 @@ def _points(series: Any, tags: tuple[str, ...]) -> dict[str, str]:
     Categories may have several levels, the inner ones first.
     """
     found: dict[str, str] = {}
-    for part in (one for tag in tags for one in series.iterfind(tag)):
+    for part in (element for tag in tags for element in series.iterfind(tag)):
         for point in part.iter(f"{CHART_NS}pt"):
             text, index = point.findtext(f"{CHART_NS}v") or "", point.get("idx", "")
             with suppress(ValueError):

@@ -316,8 +316,8 @@ def _fill_of(piece: Any) -> tuple[int, ...]:
     return tuple(part.value for part in parts) if has_one else ()
 
 
-def _is_alike(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    return bool(one and other) and all(abs(a - b) < _FAINT for a, b in zip(one, other, strict=True))
+def _is_alike(own: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return bool(own and other) and all(abs(a - b) < _FAINT for a, b in zip(own, other, strict=True))
 
 
 def _is_faint(piece: Any, colour: tuple[int, ...]) -> bool:
@@ -478,15 +478,15 @@ class _Annotations:
     def _comment(self, annotation: Any, kind: int, text: str) -> str:
         """Return what a mark says, with its author and the words that it marks."""
         author = _annotation_text(annotation, "T")
-        said = f"{text} ({author})" if text and author else text
+        comment = f"{text} ({author})" if text and author else text
         is_struck = kind == raw.FPDF_ANNOT_STRIKEOUT
         what = ""
         if kind == raw.FPDF_ANNOT_STAMP:
-            what, said = "stamp", said or _annotation_text(annotation, "Name")
-        elif kind in _MARKING_ANNOTATIONS and (said or is_struck):
+            what, comment = "stamp", comment or _annotation_text(annotation, "Name")
+        elif kind in _MARKING_ANNOTATIONS and (comment or is_struck):
             marked = one_line(self._marked(annotation), _SHOWN_CHARS)
             what = f"{'struck out' if is_struck else 'on'} '{marked}'" if marked else ""
-        return ": ".join(filter(None, (what, said)))
+        return ": ".join(filter(None, (what, comment)))
 
     def _marked(self, annotation: Any) -> str:
         """Return the words of the page that an annotation marks."""

@@ -48,7 +48,7 @@ def read_pptx(file: BinaryIO, wish: ReadRequest) -> Document:
             blocks += [text for text in repeated_here if text not in repeated]
             repeated.update(repeated_here)
             pages.append("\n\n".join(filter(None, blocks)))
-            kinds += [one.reltype for one in slide.part.rels.values()]
+            kinds += [relation.reltype for relation in slide.part.rels.values()]
         numbered = enumerate(presentation.slides, 1)
         slides = [str(n) for n, slide in numbered if slide._element.get("show") in OFF]
         title = (presentation.core_properties.title or "").strip()
@@ -86,8 +86,8 @@ def _layout_blocks(slide: Any, hidden: list[str]) -> Iterator[str]:
     for kind, name in (("/slideLayout", "slide_layout"), ("/slideMaster", "slide_master")):
         if owner._element.get("showMasterSp") in OFF:
             return
-        relations = [one for one in owner.part.rels.values() if one.reltype.endswith(kind)]
-        parts = [one.target_part for one in relations if not one.is_external]
+        relations = [r for r in owner.part.rels.values() if r.reltype.endswith(kind)]
+        parts = [relation.target_part for relation in relations if not relation.is_external]
         if not parts or not hasattr(parts[0], name):  # some programs write none
             return
         owner = getattr(parts[0], name)
@@ -121,11 +121,11 @@ def _slide_comments(slide: Any, authors: dict[str, str]) -> str:
     lines = ["Comments:"]
     for relation in slide.part.rels.values():
         if not relation.is_external and relation.reltype.endswith("/comments"):
-            for one in part_tree(relation).iter("{*}cm", "{*}reply"):
-                said = one.find("{*}txBody")
-                said = one.find("{*}text") if said is None else said
-                text = text_of(said) if said is not None else ""
-                author = authors.get(one.get("authorId", ""), "")
+            for comment in part_tree(relation).iter("{*}cm", "{*}reply"):
+                body = comment.find("{*}txBody")
+                body = comment.find("{*}text") if body is None else body
+                text = text_of(body) if body is not None else ""
+                author = authors.get(comment.get("authorId", ""), "")
                 lines += [f"- {text} ({author})" if author else f"- {text}"] if text else []
     return "\n".join(lines) if len(lines) > 1 else ""
 

@@ -95,7 +95,7 @@ class DocumentRequest:
     data: bytes = b""
 
     def frame(self) -> tuple[dict[str, Any], bytes]:
-        asked = {
+        head = {
             "do": "read",
             "path": None if self.path is None else str(self.path.absolute()),  # its is "/"
             "kind": self.kind,
@@ -103,7 +103,7 @@ class DocumentRequest:
             "ocr": self.ocr,
             "max_bytes": self.max_bytes,
         }
-        return asked, self.data
+        return head, self.data
 
     @property
     def most_answer_bytes(self) -> int:
@@ -122,9 +122,9 @@ class BoxesRequest:
     max_bytes: int
 
     def frame(self) -> tuple[dict[str, Any], bytes]:
-        quotes = [[one.page, one.start, one.end, one.text] for one in self.quotes]
-        asked = {"do": "find", "path": str(self.path.absolute()), "max_bytes": self.max_bytes}
-        return asked, json.dumps(quotes).encode()
+        quotes = [[quote.page, quote.start, quote.end, quote.text] for quote in self.quotes]
+        head = {"do": "find", "path": str(self.path.absolute()), "max_bytes": self.max_bytes}
+        return head, json.dumps(quotes).encode()
 
     @property
     def most_answer_bytes(self) -> int:
@@ -145,14 +145,14 @@ class PageRequest:
     max_bytes: int
 
     def frame(self) -> tuple[dict[str, Any], bytes]:
-        asked = {
+        head = {
             "do": "draw",
             "path": str(self.path.absolute()),
             "page": self.page,
             "most_side_px": self.most_side_px,
             "max_bytes": self.max_bytes,
         }
-        return asked, b""
+        return head, b""
 
     @property
     def most_answer_bytes(self) -> int:
@@ -188,14 +188,14 @@ class EvidenceRequest:
             [name, len(text), list(starts)]
             for (name, _, starts), text in zip(self.sources, texts, strict=True)
         ]
-        asked = {
+        head = {
             "do": "locate",
             "answer": self.value,
             "schema": self.schema,
             "only": list(self.only),
             "sources": sources,
         }
-        return asked, b"".join(texts)
+        return head, b"".join(texts)
 
     @property
     def most_answer_bytes(self) -> int:
@@ -391,9 +391,9 @@ class _ReaderProcess:
             _ReaderEnded: the process has ended.
             ReadAbandoned: nothing waits for it.
         """
-        asked, data_sent = request.frame()
-        asked["cpu_s"] = None if math.isinf(bounds.total_s) else bounds.total_s * _CPU_SHARE
-        sent = pack_frame(asked, data_sent, errors="surrogatepass")
+        head, data_sent = request.frame()
+        head["cpu_s"] = None if math.isinf(bounds.total_s) else bounds.total_s * _CPU_SHARE
+        sent = pack_frame(head, data_sent, errors="surrogatepass")
         ends = monotonic() + bounds.total_s
         meta, data = self._frame(sent, bounds, ends, request.most_answer_bytes)
         while meta["event"] == PROGRESS:

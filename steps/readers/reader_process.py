@@ -310,11 +310,11 @@ def _next_request(requests: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
         return None
 
 
-def _answer(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> None:
+def _answer(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> None:
     reserve: bytearray | None = bytearray(_RESERVE_BYTES)  # to report that memory ran out
-    _limit_cpu(asked["cpu_s"])
+    _limit_cpu(request["cpu_s"])
     try:
-        answer = _carried_out(answers, asked, data)
+        answer = _carried_out(answers, request, data)
     except MemoryError:
         reserve = None
         answer = _frame(FAILURE, {"why": OUT_OF_MEMORY})
@@ -322,7 +322,7 @@ def _answer(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> None:
     send_frame(answers, answer)
 
 
-def _carried_out(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> bytes:
+def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> bytes:
     """Do what a request asks for; return the frame with its result, or with why there is none."""
     last = monotonic()
 
@@ -333,34 +333,34 @@ def _carried_out(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> by
             send_frame(answers, _frame(PROGRESS, {}))
 
     try:
-        match asked["do"]:
+        match request["do"]:
             case "read":
-                return _document_frame(_read_document(asked, data, check))
+                return _document_frame(_read_document(request, data, check))
             case "draw":
-                path, most_px = Path(asked["path"]), asked["most_side_px"]
-                page = draw_page(path, asked["page"], most_px, asked["max_bytes"])
+                path, most_px = Path(request["path"]), request["most_side_px"]
+                page = draw_page(path, request["page"], most_px, request["max_bytes"])
                 return _frame(RESULT, {}, page)
             case "find":
-                quotes = [QuoteSpan(*one) for one in json.loads(data)]
-                boxes = find_boxes(Path(asked["path"]), quotes, check, asked["max_bytes"])
+                quotes = [QuoteSpan(*quote) for quote in json.loads(data)]
+                boxes = find_boxes(Path(request["path"]), quotes, check, request["max_bytes"])
                 return _frame(RESULT, {"boxes": boxes})
             case "locate":
-                return _located_frame(asked, data)
+                return _located_frame(request, data)
             case other:
                 return _frame(FAILURE, {"errno": 0, "why": f"nothing is called {other}"})
     except Unreadable as error:
         is_missing = isinstance(error, BrokenReader) and error.is_missing
-        told = {"why": str(error), "remedy": error.remedy, "is_missing": is_missing}
-        return _frame(FAILURE, told)
+        head = {"why": str(error), "remedy": error.remedy, "is_missing": is_missing}
+        return _frame(FAILURE, head)
     except OSError as error:
         return _frame(FAILURE, {"errno": error.errno or 0, "why": error.strerror or str(error)})
 
 
-def _read_document(asked: Mapping[str, Any], data: bytes, check: Callable[[], None]) -> Document:
-    wishes = ReadOptions(asked["kind"], asked["encoding"], asked["ocr"], check)
-    if asked["path"] is None:
-        return read_document_bytes(data, wishes, asked["max_bytes"])
-    return read_document(Path(asked["path"]), wishes, asked["max_bytes"])
+def _read_document(request: Mapping[str, Any], data: bytes, check: Callable[[], None]) -> Document:
+    wishes = ReadOptions(request["kind"], request["encoding"], request["ocr"], check)
+    if request["path"] is None:
+        return read_document_bytes(data, wishes, request["max_bytes"])
+    return read_document(Path(request["path"]), wishes, request["max_bytes"])
 
 
 SourceParts: TypeAlias = tuple[str, str, Sequence[int]]
@@ -377,13 +377,13 @@ def locate_values(
     return locate(answer, schema, texts, only)
 
 
-def _located_frame(asked: Mapping[str, Any], data: bytes) -> bytes:
+def _located_frame(request: Mapping[str, Any], data: bytes) -> bytes:
     sources, at = list[SourceParts](), 0
-    for name, n_bytes, page_starts in asked["sources"]:
+    for name, n_bytes, page_starts in request["sources"]:
         text = data[at : at + n_bytes].decode("utf-8", "surrogatepass")
         sources.append((name, text, page_starts))
         at += n_bytes
-    found = locate_values(asked["answer"], asked["schema"], asked["only"], sources)
+    found = locate_values(request["answer"], request["schema"], request["only"], sources)
     return _frame(RESULT, {}, json.dumps(found).encode())
 
 

@@ -232,12 +232,12 @@ class _UnseenStyles:
             return cls()
         tree = _part_tree(archive, "xl/styles.xml")
         empty = {
-            one.get("numFmtId")
-            for one in tree.iterfind("{*}numFmts/{*}numFmt")
-            if _EMPTY_FORMAT.fullmatch(one.get("formatCode", ""))
+            entry.get("numFmtId")
+            for entry in tree.iterfind("{*}numFmts/{*}numFmt")
+            if _EMPTY_FORMAT.fullmatch(entry.get("formatCode", ""))
         }
-        fonts = [_is_white(one.find("{*}color")) for one in tree.iterfind("{*}fonts/{*}font")]
-        bare = [_is_bare(one) for one in tree.iterfind("{*}fills/{*}fill")]
+        fonts = [_is_white(font.find("{*}color")) for font in tree.iterfind("{*}fonts/{*}font")]
+        bare = [_is_bare(fill) for fill in tree.iterfind("{*}fills/{*}fill")]
         formats, white = list[int](), list[int]()
         for number, style in enumerate(tree.iterfind("{*}cellXfs/{*}xf")):
             if style.get("numFmtId") in empty:
@@ -311,7 +311,7 @@ def _sheet_markup(
     ]
     lines = [f"- {text}" for text in margins if text]
     shown = "\n".join(["Headers and footers:", *lines]) if lines else ""
-    return ", ".join(counted(*one) for one in words if one[0]), shown
+    return ", ".join(counted(*count) for count in words if count[0]), shown
 
 
 def _margin_text(written: str) -> str:
@@ -331,10 +331,10 @@ def _related_parts(archive: zipfile.ZipFile, sheet: str) -> Iterator[tuple[str, 
     present = set(archive.namelist())
     if relations not in present:
         return
-    for one in _part_tree(archive, relations):
-        target = posixpath.normpath(posixpath.join("/", folder, one.get("Target", "")))[1:]
+    for relation in _part_tree(archive, relations):
+        target = posixpath.normpath(posixpath.join("/", folder, relation.get("Target", "")))[1:]
         if target in present:
-            yield posixpath.basename(one.get("Type", "")), target
+            yield posixpath.basename(relation.get("Type", "")), target
 
 
 def _drawn_lines(drawing: ElementTree.Element) -> list[str]:
@@ -345,8 +345,8 @@ def _drawn_lines(drawing: ElementTree.Element) -> list[str]:
 
 
 def _comment_lines(comments: ElementTree.Element) -> list[str]:
-    authors = [text_of(one) for one in comments.iterfind("{*}authors/{*}author")]
-    return [_comment(one, authors) for one in comments.iterfind(".//{*}comment")]
+    authors = [text_of(author) for author in comments.iterfind("{*}authors/{*}author")]
+    return [_comment(comment, authors) for comment in comments.iterfind(".//{*}comment")]
 
 
 def _comment(element: ElementTree.Element, authors: list[str]) -> str:

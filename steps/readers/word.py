@@ -67,10 +67,10 @@ def read_docx(file: BinaryIO, wish: ReadRequest) -> Document:
         notes = _docx_notes(document, lines)
         top, bottom = _headers_and_footers(document, lines)
         title = (document.core_properties.title or "").strip()
-        relations = [one for one in document.part.rels.values() if not one.is_external]
-        drawn = [text for one in relations for text in drawn_texts(one) if text]
+        relations = [r for r in document.part.rels.values() if not r.is_external]
+        drawn = [text for relation in relations for text in drawn_texts(relation) if text]
     text = "\n\n".join([*top, *_joined_blocks(blocks), *drawn, *notes, *bottom])
-    kinds = [one.reltype for one in document.part.rels.values()]
+    kinds = [relation.reltype for relation in document.part.rels.values()]
     refuse_only_pictures(text, kinds)
     hidden = hidden_text_note("the document", lines.hidden)
     losses = (*hidden, *embedded_notes(kinds), *lines.unread_notes())
@@ -95,8 +95,8 @@ def _is_white(element: Any) -> bool:
 
 def _fills(element: Any) -> bool:
     """Return whether an element, or one within its format, has a colour behind its text."""
-    fields = (one for name in _FILLED for one in element.iter(name))
-    fills = (one.get(f"{_WORD_NS}fill", "" if one.tag == _FILLED[0] else "dark") for one in fields)
+    fields = (inner for name in _FILLED for inner in element.iter(name))
+    fills = (f.get(f"{_WORD_NS}fill", "" if f.tag == _FILLED[0] else "dark") for f in fields)
     return any(fill not in ("", "auto") and not _LIGHT.fullmatch(fill) for fill in fills)
 
 
@@ -176,7 +176,7 @@ class _DocxLines:
     def of_document(cls, document: Any, wish: ReadRequest) -> _DocxLines:
         styles = {style.style_id: style.name or "" for style in document.styles}
         vanish = f"{_WORD_NS}rPr/{_WORD_NS}vanish"
-        hiding = (one.style_id for one in document.styles if one.element.find(vanish) is not None)
+        hiding = (s.style_id for s in document.styles if s.element.find(vanish) is not None)
         page = document.element.find(f"{_WORD_NS}background")
         paper = _Paper.of(document) if page is None or _is_white(page) else None
         return cls(styles, wish, frozenset(hiding), paper)
@@ -265,7 +265,7 @@ class _DocxLines:
     def _row(self, row: Any) -> list[str]:
         """Return a row's cells; of one that is merged with the row above no text is shown."""
         cells: list[str] = []
-        for cell in (one for one in row.iter(f"{_WORD_NS}tc") if _is_inside(one, row)):
+        for cell in (inner for inner in row.iter(f"{_WORD_NS}tc") if _is_inside(inner, row)):
             merged = cell.find(f"{_WORD_NS}tcPr/{_WORD_NS}vMerge")
             goes_on = merged is not None and merged.get(f"{_WORD_NS}val") != "restart"
             text = " ".join(self.of(cell)).strip()
@@ -284,7 +284,7 @@ _TABLE_TEXTS = ("tblCaption", "tblDescription")
 def _has_text(element: Any) -> bool:
     """Return whether an element may hold text; a fallback does where there is nothing else."""
     if element.tag == _FALLBACK:
-        return not any(one.tag.endswith("}Choice") for one in element.itersiblings(preceding=True))
+        return not any(s.tag.endswith("}Choice") for s in element.itersiblings(preceding=True))
     return isinstance(element.tag, str) and element.tag not in _SKIPPED_TAGS
 
 
@@ -383,8 +383,8 @@ def _docx_notes(document: Any, lines: _DocxLines) -> list[str]:
                 text = " ".join(block for block in lines.of(note) if block)
                 author = note.get(f"{_WORD_NS}author", "")
                 if text:
-                    said = f"{author}: {text}" if author else text
-                    found.append(f"[^{mark}{note.get(f'{_WORD_NS}id')}]: {said}")
+                    note_text = f"{author}: {text}" if author else text
+                    found.append(f"[^{mark}{note.get(f'{_WORD_NS}id')}]: {note_text}")
     return found
 
 

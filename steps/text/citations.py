@@ -52,10 +52,12 @@ def passages_by_page(pages: Sequence[str]) -> list[Passage]:
 def passages_by_chunk(parts: Sequence[TextPart]) -> list[Passage]:
     """Return the passages of chunks, by pages if there are several, else by headings."""
     sources = [source_of(index, part, None) for index, part in enumerate(parts)]
-    has_pages = len({n for one in sources for n in (one.page, one.page_end) if n is not None}) > 1
+    has_pages = len({n for s in sources for n in (s.page, s.page_end) if n is not None}) > 1
     passages: list[Passage] = []
-    for part, one in zip(parts, sources, strict=True):
-        mark = _page_mark(one) if has_pages else f"§ {one.headings[-1]}" if one.headings else ""
+    for part, place in zip(parts, sources, strict=True):
+        mark = (
+            _page_mark(place) if has_pages else f"§ {place.headings[-1]}" if place.headings else ""
+        )
         if mark:
             passages.append(Passage(part.text[repeated_chars(part) :], mark))
     return passages
@@ -87,8 +89,8 @@ class _PassageIndex:
 
     def __init__(self, passages: Sequence[Passage]) -> None:
         self._passages = passages
-        self._index = TextIndex(_BETWEEN_PASSAGES.join(one.text for one in passages))
-        sizes = [len(one.text) + len(_BETWEEN_PASSAGES) for one in passages]
+        self._index = TextIndex(_BETWEEN_PASSAGES.join(passage.text for passage in passages))
+        sizes = [len(passage.text) + len(_BETWEEN_PASSAGES) for passage in passages]
         self._starts = list(accumulate(sizes[:-1], initial=0))
         self._known: dict[str, frozenset[int]] = {}
 
@@ -105,17 +107,17 @@ class _PassageIndex:
                 shares[number] += weight
         if n_parts < _LEAST_PARTS or not shares:
             return None
-        number = max(range(len(shares)), key=lambda one: shares[one])
+        number = max(range(len(shares)), key=lambda place: shares[place])
         return self._passages[number] if shares[number] >= _LEAST_WEIGHT_SHARE * total else None
 
     def _parts(self, sentence: str) -> Iterator[tuple[float, frozenset[int]]]:
         """Yield the weight of each number, date and word, and the passages that have it."""
         rest = sentence
-        for said in values_in(sentence):
-            if said.is_sure:
-                starts = (one.start for one in self._index.values.find(said))
+        for value in values_in(sentence):
+            if value.is_sure:
+                starts = (found.start for found in self._index.values.find(value))
                 yield _VALUE_WEIGHT, self._passages_at(starts)
-                rest = rest.replace(said.text, " ", 1)
+                rest = rest.replace(value.text, " ", 1)
         for word in dict.fromkeys(folded_words(rest)):
             if word not in self._known:
                 self._known[word] = self._passages_at(self._index.starts_of(word))
@@ -125,5 +127,6 @@ class _PassageIndex:
         return frozenset(bisect_right(self._starts, start) - 1 for start in starts)
 
 
-def _page_mark(one: CitedSource) -> str:
-    return f"p. {one.page}" if one.page == one.page_end else f"pp. {one.page}\u2013{one.page_end}"
+def _page_mark(source: CitedSource) -> str:
+    page, end = source.page, source.page_end
+    return f"p. {page}" if page == end else f"pp. {page}\u2013{end}"

@@ -29,7 +29,7 @@ class Headings:
                 fence = _fence_after(line["fence"].strip(), fence)
             elif not fence:
                 level = len(line["level"])
-                open_ones = [one for one in open_ones if one[0] < level]
+                open_ones = [heading for heading in open_ones if heading[0] < level]
                 open_ones.append((level, line["title"].strip().rstrip("#").strip()))
                 offsets.append(line.start())
                 paths.append(tuple(title for _, title in open_ones))

@@ -106,16 +106,16 @@ def prose_sentences(text: str, pages: Sequence[str] = ()) -> list[TextSpan]:
     found: dict[str, TextSpan] = {}
     for start, end in _paragraphs(text, _running_titles(pages)):
         for begin, stop in sentence_spans(text, start, end):
-            one = TextSpan.of(text, begin, stop)
-            if _is_prose(one.text):
-                found.setdefault(one.text, one)
+            sentence = TextSpan.of(text, begin, stop)
+            if _is_prose(sentence.text):
+                found.setdefault(sentence.text, sentence)
     return list(found.values())
 
 
 def text_lines(text: str) -> list[TextSpan]:
     """Return the lines of a text without sentences, such as a table or a list, in order."""
     lines = (TextSpan(m[0].strip(), m.start(), m.end()) for m in re.finditer(r"[^\n]+", text))
-    return [one for one in lines if re.search(r"\w", one.text)]
+    return [line for line in lines if re.search(r"\w", line.text)]
 
 
 def _is_prose(sentence: str) -> bool:

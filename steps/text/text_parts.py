@@ -58,7 +58,7 @@ def to_part(chunk: Any) -> TextPart:
 def to_parts(chunks: Sequence[Any]) -> list[TextPart]:
     """Convert chunks to parts, without null and blank ones."""
     made = [to_part(chunk) for chunk in chunks if chunk is not None]
-    return [one for one in made if one.text.strip()]
+    return [part for part in made if part.text.strip()]
 
 
 def join_parts(several: Sequence[TextPart]) -> str:
@@ -68,9 +68,9 @@ def join_parts(several: Sequence[TextPart]) -> str:
     """
     texts: list[str] = []
     before, began, reached = "", 0, 0
-    for one in several:
-        start, end = one.number("start"), one.number("end")
-        text = whole = one.text[repeated_chars(one) :]
+    for part in several:
+        start, end = part.number("start"), part.number("end")
+        text = whole = part.text[repeated_chars(part) :]
         if start is not None and end is not None and end - start == len(text):
             shared = text[: max(0, reached - start)] if start > began else ""
             text = text[len(shared) :] if before.endswith(shared) else text
@@ -79,10 +79,10 @@ def join_parts(several: Sequence[TextPart]) -> str:
     return PAGE_BREAK.join(text for text in texts if text)
 
 
-def repeated_chars(one: TextPart) -> int:
+def repeated_chars(part: TextPart) -> int:
     """Return the length of a repeated table header at its beginning."""
-    n = one.number("repeated") or 0
-    return n if 0 < n < len(one.text) else 0
+    n = part.number("repeated") or 0
+    return n if 0 < n < len(part.text) else 0
 
 
 class CitedSource(Output):
@@ -108,8 +108,8 @@ def source_of(index: int, part: TextPart, page_of: Callable[[int], int] | None) 
 
 
 def merged_source(sources: Sequence[CitedSource], n_characters: int) -> CitedSource:
-    pages = [one.page for one in sources if one.page is not None]
-    ends = [one.page_end for one in sources if one.page_end is not None]
+    pages = [source.page for source in sources if source.page is not None]
+    ends = [source.page_end for source in sources if source.page_end is not None]
     return CitedSource(
         index=0,
         start=0,

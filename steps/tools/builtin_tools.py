@@ -169,8 +169,8 @@ def arguments_schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON Schema of a tool's arguments, without titles."""
     schema = arguments.model_json_schema()
     properties = schema.get("properties", {})
-    for one in properties.values():
-        one.pop("title", None)
+    for argument in properties.values():
+        argument.pop("title", None)
     made = {"type": "object", "properties": properties, "additionalProperties": False}
     return {**made, **({"required": schema["required"]} if "required" in schema else {})}
 

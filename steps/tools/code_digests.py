@@ -77,8 +77,8 @@ def python_modules_of(file: Path, folder: Path | None = None) -> list[Path]:
 def code_digests(file: Path) -> dict[str, str]:
     """Return the sha256 of the code of a Python file and of each module that it imports."""
     return {
-        os.path.relpath(one, file.parent): hashlib.sha256(_code(file_content(one))).hexdigest()
-        for one in python_modules_of(file)
+        os.path.relpath(path, file.parent): hashlib.sha256(_code(file_content(path))).hexdigest()
+        for path in python_modules_of(file)
     }
 
 
@@ -148,7 +148,7 @@ def files_named(words: Sequence[str], cwd: Path, inside: Collection[Path]) -> It
     words = [inner for word in words for inner in (word, *_words_within(word))]
     for name, folder in [*((word, None) for word in words), *_files_of_modules(words, cwd)]:
         path = existing_file(cwd, name)
-        if path is None or not any(path.is_relative_to(one) for one in inside):
+        if path is None or not any(path.is_relative_to(root) for root in inside):
             continue
         is_script = path.suffix == ".py"
         found |= dict.fromkeys(python_modules_of(path, folder) if is_script else [path])

@@ -54,8 +54,8 @@ async def read_file(
     end = given.offset + len(part)
     left = max(len(text) - end, 0)
     value = {"path": path, "text": part, "offset": given.offset, "left": left}
-    more = f"\n[{left:,} characters follow; continue at offset {end}]" if left else ""
-    return tool_result(value, part + more)
+    note = f"\n[{left:,} characters follow; continue at offset {end}]" if left else ""
+    return tool_result(value, part + note)
 
 
 async def search_folder(
@@ -116,7 +116,7 @@ def _path_within(folder: Path, path: str) -> Path:
 def _visible_files(folder: Path, globs: Globs) -> list[tuple[str, int]]:
     """Return relpath and size of each file, without hidden files and links. In a thread."""
     walk = FolderWalk(folder, globs, Globs.of([]), frozenset(), None, ())
-    return [(one.relpath, one.facts.st_size) for one in walk.files(None)]
+    return [(file.relpath, file.facts.st_size) for file in walk.files(None)]
 
 
 async def _searched_text(file: Path, within: ToolContext) -> str | None:

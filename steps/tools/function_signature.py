@@ -26,13 +26,13 @@ def validation_sentence(error: ValidationError, names: tuple[str, ...]) -> str:
     """Return the first fault of arguments as a sentence for people and models."""
     first = error.errors(include_url=False)[0]
     name = ".".join(map(str, first["loc"]))
-    listed = ", ".join(f"`{one}`" for one in names) or "none"
+    listed = ", ".join(f"`{known}`" for known in names) or "none"
     if first["type"] == "extra_forbidden":
         return f"`{name}` is not known; it takes {listed}."
     if first["type"] == "missing":
         return f"`{name}` is missing; it takes {listed}."
-    told = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"`{name}` {told[:1].lower()}{told[1:]}." if name else f"{told}."
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"`{name}` {message[:1].lower()}{message[1:]}." if name else f"{message}."
 
 
 def arguments_model(function: Callable[..., Any]) -> type[BaseModel]:
@@ -47,7 +47,7 @@ def arguments_model(function: Callable[..., Any]) -> type[BaseModel]:
         hints = get_type_hints(function, include_extras=True)
     except (NameError, TypeError, ValueError) as error:
         raise NotATool(f"the type hints of '{name}' cannot be read: {error}.") from error
-    told = documented_arguments(inspect.getdoc(function) or "")
+    docs = documented_arguments(inspect.getdoc(function) or "")
     fields: dict[str, Any] = {}
     for parameter in signature.parameters.values():
         if parameter.kind not in _PARAMETER_KINDS:
@@ -55,7 +55,7 @@ def arguments_model(function: Callable[..., Any]) -> type[BaseModel]:
         default = ... if parameter.default is parameter.empty else parameter.default
         hint = hints.get(parameter.name, Any)
         # Under generated names: the function's own, such as `schema`, may be reserved.
-        fields[f"argument_{len(fields)}"] = _argument_field(parameter.name, hint, default, told)
+        fields[f"argument_{len(fields)}"] = _argument_field(parameter.name, hint, default, docs)
     try:
         return create_model(name, __config__=_ARGUMENTS_CONFIG, **fields)
     except Exception as error:  # Pydantic raises many kinds for unknown types
@@ -65,18 +65,18 @@ def arguments_model(function: Callable[..., Any]) -> type[BaseModel]:
 _ARGUMENTS_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 
 
-def _argument_field(name: str, hint: Any, default: Any, told: Mapping[str, str]) -> tuple[Any, Any]:
-    described = told.get(name)
+def _argument_field(name: str, hint: Any, default: Any, docs: Mapping[str, str]) -> tuple[Any, Any]:
+    described = docs.get(name)
     if get_origin(hint) is Annotated:  # `Annotated[str, "what it is for"]`
-        words = (one for one in get_args(hint)[1:] if isinstance(one, str))
+        words = (word for word in get_args(hint)[1:] if isinstance(word, str))
         described = next(words, described)
     return (hint, Field(default=default, alias=name, description=described))
 
 
 def schema_of_arguments(table: type[BaseModel]) -> dict[str, Any]:
     schema = table.model_json_schema(by_alias=True)
-    for one in schema.setdefault("properties", {}).values():
-        one.pop("title", None)
+    for argument in schema.setdefault("properties", {}).values():
+        argument.pop("title", None)
     schema.pop("title", None)
     return schema
 

@@ -60,7 +60,7 @@ def main() -> None:
     requests, answers = take_pipes()
     send_frame(answers, pack_frame({"ready": __name__}))
     loaded: dict[str, ModuleType] = {}
-    answer_frames(requests, answers, lambda asked: _answer_frame(_answer_request(asked, loaded)))
+    answer_frames(requests, answers, lambda head: _answer_frame(_answer_request(head, loaded)))
 
 
 def _answer_frame(answer: FrameHead) -> bytes:

@@ -88,14 +88,14 @@ async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:
         StepError: there is no such server.
     """
     try:
-        patterns = [read_pattern(one) for one in hosts]
+        patterns = [read_pattern(name) for name in hosts]
         found = read_authority(url)
     except BadHost as error:
         raise HostNotAllowed(f"{error}.") from None
     if found.has_user:
         raise HostNotAllowed("a URL with a user name is not allowed.")
     host, at = found.host, found.port
-    if not any(one.names(host, at) for one in patterns):
+    if not any(pattern.names(host, at) for pattern in patterns):
         raise HostNotAllowed(f"'{host.name}' is not allowed; allowed: {', '.join(hosts)}.")
     proxy = proxy_of(found.scheme, host.name, at)
     if proxy is None:
@@ -118,7 +118,7 @@ def proxy_of(scheme: str, host: str, port: int) -> str | None:
     if not proxy or host.lower() == "localhost" or proxy_bypass(f"{host}:{port}", named):
         return None
     if address is not None and (
-        address.is_loopback or any(_is_within(address, one.strip()) for one in networks)
+        address.is_loopback or any(_is_within(address, network.strip()) for network in networks)
     ):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
@@ -241,8 +241,8 @@ def _response_result(url: str, answer: httpx.Response, body: bytes) -> ToolResul
     if answer.status_code >= 500 or answer.status_code == 429:
         raise StepError(f"'{url}' answers with status {answer.status_code}.", kind="io")
     if answer.status_code >= 400:
-        said = one_line(text, _SAID_CHARS)
-        return tool_refusal(f"'{url}' answers with status {answer.status_code}: {said}")
+        words = one_line(text, _SAID_CHARS)
+        return tool_refusal(f"'{url}' answers with status {answer.status_code}: {words}")
     is_text = kind.startswith("text/") or kind.endswith(("json", "xml", "javascript")) or not kind
     if not is_text:
         return tool_refusal(f"'{url}' is not text but {kind}.")

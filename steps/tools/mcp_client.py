@@ -46,8 +46,8 @@ class ServerOutput:
         """Return it as the end of a sentence."""
         if self.garbage:
             return f": its output is not JSON-RPC: '{self.garbage}'"
-        said = last_part(bytes(self.stderr).decode("utf-8", "replace"), 300)
-        return f": {said}" if said else "."
+        words = last_part(bytes(self.stderr).decode("utf-8", "replace"), 300)
+        return f": {words}" if words else "."
 
 
 @asynccontextmanager
@@ -476,6 +476,6 @@ class McpSessions:
         return session
 
     async def close(self) -> None:
-        open_ = [one.session for one in self._servers.values() if one.session is not None]
+        open_ = [server.session for server in self._servers.values() if server.session is not None]
         await asyncio.gather(*(session.close() for session in open_), return_exceptions=True)
         self._servers.clear()

@@ -194,19 +194,19 @@ class FunctionPool:
 
     async def _asked(self, request: Mapping[str, Any], limit_s: float | None) -> Mapping[str, Any]:
         # Another call may have taken the free process.
-        one = self._free.pop() if self._free else await _FunctionProcess.started()
+        process = self._free.pop() if self._free else await _FunctionProcess.started()
         is_well = False
         try:
             async with asyncio.timeout(limit_s):
-                answer = await one.asked(request)
+                answer = await process.asked(request)
             is_well = True
         except TimeoutError:
             raise StepError(f"'{request['of']}' took more than {limit_s:g} s to load.") from None
         finally:
             if is_well:
-                self._free.append(one)
+                self._free.append(process)
             else:
-                await asyncio.shield(one.end())
+                await asyncio.shield(process.end())
         if "unusable" in answer:
             kind: Literal["missing", "other"] = "missing" if answer.get("is_missing") else "other"
             raise StepError(str(answer["unusable"]), kind=kind)
@@ -214,7 +214,7 @@ class FunctionPool:
 
     async def close(self) -> None:
         await end(*self._described.values())
-        await asyncio.gather(*(one.end() for one in self._free))
+        await asyncio.gather(*(process.end() for process in self._free))
         self._free.clear()
 
 
@@ -276,9 +276,9 @@ class _FunctionProcess:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await asyncio.shield(self._hearing)
-            said = self._last_words()
+            words = self._last_words()
             what = f"'{request['of']}:{request['name']}' ended its process"
-            raise StepError(what + (f": {said}" if said else ".")) from None
+            raise StepError(what + (f": {words}" if words else ".")) from None
 
     def _last_words(self) -> str:
         return last_part(bytes(self._said).decode("utf-8", "replace"), 300)

@@ -64,7 +64,7 @@ def installed_tools() -> tuple[str, ...]:
 def tool_version(name: str) -> str:
     """Return package and version of an installed tool: another version may work differently."""
     points = plugins(TOOL_GROUP).get(name, ())
-    return " ".join(f"{one.dist.name} {one.dist.version}" for one in points if one.dist)
+    return " ".join(f"{point.dist.name} {point.dist.version}" for point in points if point.dist)
 
 
 def resolve_tool(name: str, server: str | None, servers: Collection[str]) -> ToolReference | None:
@@ -93,9 +93,9 @@ def unknown_tool(name: str, server: str | None, servers: Collection[str]) -> tup
     if server is not None:
         remedy = did_you_mean(server, servers) if servers else "Name it under `mcpServers`."
         return f"there is no MCP server '{server}'", remedy
-    names = [*BUILT_IN_TOOLS, *installed_tools(), *(f"{one}.…" for one in servers)]
-    more = "" if "." in name else " Write a function of your own as `tools.py:clean`."
-    return f"there is no tool '{name}'", f"{did_you_mean(name, names)}{more}"
+    names = [*BUILT_IN_TOOLS, *installed_tools(), *(f"{known}.…" for known in servers)]
+    hint = "" if "." in name else " Write a function of your own as `tools.py:clean`."
+    return f"there is no tool '{name}'", f"{did_you_mean(name, names)}{hint}"
 
 
 def tools_used(uses: str, written: Mapping[str, Any]) -> Iterator[ToolUse]:

@@ -63,7 +63,7 @@ class Embed(Step[EmbedParams, EmbedOutput]):
         if not parts:
             return EmbedOutput(vectors=[], count=0)
         model = tools.models.resolve(params.model, "embed")
-        texts = [one.text for one in parts]
+        texts = [part.text for part in parts]
         reply = await embed_texts(tools, model, texts, params.dimensions, params.on_overflow)
         vectors = reply.vectors
         return EmbedOutput.model_construct(
@@ -83,12 +83,12 @@ async def _embed_into_store(
     # Where a text is embedded in parts, they depend on the context size too.
     made = f"split {facts.n_ctx_tokens}" if params.on_overflow == "split" else ""
     vectors: dict[str, Vector] = dict(await store.known(tools.item, made))
-    new = [text for text in dict.fromkeys(one.text for one in parts) if text not in vectors]
+    new = [text for text in dict.fromkeys(part.text for part in parts) if text not in vectors]
     for first in range(0, len(new), REQUEST_TEXTS):
         texts = new[first : first + REQUEST_TEXTS]
         reply = await embed_texts(tools, model, texts, params.dimensions, params.on_overflow)
-        vectors |= {text: array("f", one) for text, one in zip(texts, reply.vectors, strict=True)}
-    rows = [_vector_row(index, one, vectors[one.text], made) for index, one in enumerate(parts)]
+        vectors |= {text: array("f", v) for text, v in zip(texts, reply.vectors, strict=True)}
+    rows = [_vector_row(index, part, vectors[part.text], made) for index, part in enumerate(parts)]
     await tools.outputs.note_rows_kept(path)
     await store.replace(tools.item, rows)
     return EmbedOutput(vectors=None, count=len(rows), store=str(path))
@@ -113,17 +113,17 @@ async def embed_texts(
     return await tools.pool.embed(request)
 
 
-def _vector_row(index: int, one: TextPart, vector: Vector, made: str) -> VectorRow:
+def _vector_row(index: int, part: TextPart, vector: Vector, made: str) -> VectorRow:
     """Return the row of a text, with its place from a chunk of `split`."""
-    page, page_end = one.pages
-    source = one.data.get("source")
+    page, page_end = part.pages
+    source = part.data.get("source")
     return VectorRow(
         index=index,
-        text=one.text,
+        text=part.text,
         vector=vector,
         page=page,
         page_end=page_end,
-        headings=tuple(one.headings),
+        headings=tuple(part.headings),
         source=source if isinstance(source, str) else "",
         made=made,
     )
@@ -131,8 +131,8 @@ def _vector_row(index: int, one: TextPart, vector: Vector, made: str) -> VectorR
 
 def _input_parts(params: EmbedParams) -> list[TextPart]:
     given: Sequence[Any] = params.texts if params.texts is not None else params.chunks or ()
-    parts = [to_part(one) for one in given]
-    for index, one in enumerate(parts):
-        if not one.text.strip():
+    parts = [to_part(chunk) for chunk in given]
+    for index, part in enumerate(parts):
+        if not part.text.strip():
             raise StepError(f"text {index} is empty, so it has no vector.")
     return parts

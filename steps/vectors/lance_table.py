@@ -58,15 +58,15 @@ class StoreManifest:
     @property
     def whole(self) -> RowSum:
         total = RowSum()
-        for one in self.sums.values():
-            total += one
+        for row_sum in self.sums.values():
+            total += row_sum
         return total
 
 
 def content_digest(label: StoreFormat, whole: RowSum) -> str:
     """Return a digest of a store's content, independent of the order of writes."""
-    said = f"{label.model.digest}\n{label.dimensions}\n{whole.text}"
-    return hashlib.sha256(said.encode()).hexdigest()
+    text = f"{label.model.digest}\n{label.dimensions}\n{whole.text}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_store(path: Path) -> bool:
@@ -82,7 +82,7 @@ def table_state(path: Path) -> str:
     """Return a table's state, from its version files; empty if there is no table."""
     try:
         with os.scandir(table_folder(path) / "_versions") as listing:
-            found = sorted((one.name, one.stat().st_size) for one in listing)
+            found = sorted((entry.name, entry.stat().st_size) for entry in listing)
     except OSError:
         return ""
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()
@@ -106,34 +106,34 @@ def read_manifest(path: Path) -> StoreManifest | None:
 def write_manifest(path: Path, manifest: StoreManifest) -> None:
     """Write the manifest next to the table. A failure only costs time."""
     model = manifest.label.model
-    said = {
+    data = {
         "version": _MANIFEST_VERSION,
         "state": table_state(path),
         "model": {"ref": model.ref, "digest": model.digest},
         "dimensions": manifest.label.dimensions,
         "indexed": manifest.indexed,
-        "owners": {owner: one.text for owner, one in sorted(manifest.sums.items())},
+        "owners": {owner: row_sum.text for owner, row_sum in sorted(manifest.sums.items())},
     }
     with contextlib.suppress(OSError):
-        write_json_atomically(path / MANIFEST_NAME, said, mode=None)
+        write_json_atomically(path / MANIFEST_NAME, data, mode=None)
 
 
-def refuse_other_model(path: Path, label: StoreFormat, wanted: StoreFormat) -> None:
+def refuse_other_model(path: Path, label: StoreFormat, requested: StoreFormat) -> None:
     """Check that a store's vectors can be compared with those of another format."""
     remedy = "use another folder for the store, or delete that one to create it again."
-    if label.model.digest != wanted.model.digest:
-        is_renewed = label.model.ref == wanted.model.ref
+    if label.model.digest != requested.model.digest:
+        is_renewed = label.model.ref == requested.model.ref
         raise StepError(
             f"the store '{path}' holds vectors of model '{label.model.ref}', and those of "
-            f"'{wanted.model.ref}' cannot be compared with them"
+            f"'{requested.model.ref}' cannot be compared with them"
             + (" (its file is another one now)." if is_renewed else "."),
             remedy=f"U{remedy[1:]}" if is_renewed else f"Use `model: {label.model.ref}`, {remedy}",
             is_fatal=True,
         )
-    if wanted.dimensions and label.dimensions != wanted.dimensions:
+    if requested.dimensions and label.dimensions != requested.dimensions:
         raise StepError(
             f"the store '{path}' holds vectors of {label.dimensions:,} dimensions, not of "
-            f"{wanted.dimensions:,}.",
+            f"{requested.dimensions:,}.",
             remedy=f"Use `dimensions: {label.dimensions}`, {remedy}",
             is_fatal=True,
         )
@@ -151,22 +151,22 @@ def store_errors(path: Path, what: str) -> Iterator[None]:
 
 
 def _store_error(path: Path, what: str, error: Exception) -> StepError:
-    said = one_line(str(error))
-    if "No space left" in said or "Disk quota" in said:
+    message = one_line(str(error))
+    if "No space left" in message or "Disk quota" in message:
         return StepError(
             f"the store '{path}' cannot be written: the disk is full.",
             remedy="Free some space, then run the same command again.",
             is_fatal=True,
             kind="io",
         )
-    if "Permission denied" in said or "Read-only file system" in said:
+    if "Permission denied" in message or "Read-only file system" in message:
         return StepError(
             f"the store '{path}' cannot be written: permission denied.",
             remedy="Change its permissions, or use another folder.",
             kind="io",
         )
     return StepError(
-        f"the store '{path}' cannot be {what} ({said[:200]}).",
+        f"the store '{path}' cannot be {what} ({message[:200]}).",
         remedy="If it is broken, delete that folder and run the pipeline that fills it: the "
         "vectors are cached, so no model is called for them.",
         kind="io",
@@ -210,13 +210,13 @@ class LanceTable:
             raise MissingTable
         with store_errors(path, "read"):
             table = library.connect(place).open_table(TABLE_NAME)
-            said = (table.schema.metadata or {}).get(_METADATA_KEY)
-        if said is None:
+            metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
+        if metadata is None:
             raise StepError(
                 f"'{path}' holds a table that Paddock did not make.",
                 remedy="Use another folder for the store.",
             )
-        return cls(path, table, _format_from(path, said))
+        return cls(path, table, _format_from(path, metadata))
 
     @classmethod
     def make(cls, place: Path, path: Path, label: StoreFormat) -> LanceTable:
@@ -324,7 +324,7 @@ class LanceTable:
     def are_words_indexed(self) -> bool:
         """Return whether the full-text index has all rows."""
         with store_errors(self.path, "read"):
-            names = [one.name for one in self._table.list_indices() if "text" in one.columns]
+            names = [index.name for index in self._table.list_indices() if "text" in index.columns]
             if not names:
                 return False
             stats = self._table.index_stats(names[0])
@@ -341,9 +341,9 @@ class LanceTable:
         )
         vectors = arrow.FixedSizeListArray.from_arrays(values, self.label.dimensions)
         fields = [name for name in schema.names if name != "vector"]
-        said = [_row_values(wish, kept) for wish, kept in put]
+        rows = [_row_values(wish, kept) for wish, kept in put]
         columns = [
-            arrow.array([one[name] for one in said], schema.field(name).type) for name in fields
+            arrow.array([row[name] for row in rows], schema.field(name).type) for name in fields
         ]
         return arrow.Table.from_arrays([*columns, vectors], schema=schema)
 
@@ -418,8 +418,8 @@ def _arrow_schema(label: StoreFormat) -> Any:
     return arrow.schema(columns, metadata={_METADATA_KEY: json.dumps(about).encode()})
 
 
-def _format_from(path: Path, said: bytes) -> StoreFormat:
-    about = json.loads(said)
+def _format_from(path: Path, metadata: bytes) -> StoreFormat:
+    about = json.loads(metadata)
     if about["version"] > _TABLE_VERSION:
         raise StepError(
             f"the store '{path}' was written by a newer Paddock.",
@@ -441,7 +441,7 @@ def _row_values(wish: RowsToKeep, kept: HashedRow) -> dict[str, Any]:
         "index": row.index,
         "page": row.page,
         "page_end": row.page_end,
-        "headings": [_clean_text(one) for one in row.headings],
+        "headings": [_clean_text(heading) for heading in row.headings],
         "text": _clean_text(row.text),
         "print": kept.print,
         "made": row.made,
@@ -486,7 +486,7 @@ def _owned_by(owners: Iterable[str]) -> str:
 
 
 def _drop_conditions(cuts: Iterable[RowsToDrop]) -> str:
-    return " OR ".join(f"({_drop_condition(one)})" for one in cuts)
+    return " OR ".join(f"({_drop_condition(cut)})" for cut in cuts)
 
 
 def _drop_condition(cut: RowsToDrop) -> str:

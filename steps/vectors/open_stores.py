@@ -47,30 +47,30 @@ class WriteQueue:
         self._waiting: list[PendingWrite] = []
 
     def join(self, wish: RowsToKeep, label: StoreFormat) -> PendingWrite:
-        waiting = PendingWrite(wish, label)
-        self._waiting.append(waiting)
-        return waiting
+        pending = PendingWrite(wish, label)
+        self._waiting.append(pending)
+        return pending
 
-    def leave(self, waiting: PendingWrite) -> None:
-        if waiting in self._waiting:
-            self._waiting.remove(waiting)
-        waiting.written.cancel()
+    def leave(self, pending: PendingWrite) -> None:
+        if pending in self._waiting:
+            self._waiting.remove(pending)
+        pending.written.cancel()
 
     def batch(self) -> list[PendingWrite]:
         """Take the next batch: each step of an owner once, and a limited number of rows."""
         batch: list[PendingWrite] = []
         taken: set[tuple[str, str]] = set()
         n_rows = 0
-        for one in list(self._waiting):
-            name = (one.wish.owner, one.wish.step)
-            n_rows += len(one.wish.rows)
+        for pending in list(self._waiting):
+            name = (pending.wish.owner, pending.wish.step)
+            n_rows += len(pending.wish.rows)
             if batch and (
                 name in taken or n_rows > MOST_BATCH_ROWS or len(batch) >= MOST_BATCH_ITEMS
             ):
                 break
             taken.add(name)
-            batch.append(one)
-            self._waiting.remove(one)
+            batch.append(pending)
+            self._waiting.remove(pending)
         return batch
 
 
@@ -125,8 +125,8 @@ class StoreWriter:
         """The digest of its content; empty without a table."""
         if self._content[0] != self._version:
             known = self.manifest()
-            said = "" if known is None else lance_table.content_digest(known.label, known.whole)
-            self._content = (self._version, said)
+            digest = "" if known is None else lance_table.content_digest(known.label, known.whole)
+            self._content = (self._version, digest)
         return self._content[1]
 
     def manifest(self) -> StoreManifest | None:
@@ -150,15 +150,15 @@ class StoreWriter:
 
     async def replace(self, wish: RowsToKeep, label: StoreFormat) -> int:
         """Replace the rows of a step of an owner; return the number of written ones."""
-        waiting = self._queue.join(wish, label)
+        pending = self._queue.join(wish, label)
         try:
-            while not waiting.written.done():
+            while not pending.written.done():
                 async with self._turn:
-                    if not waiting.written.done():
+                    if not pending.written.done():
                         await self._write_some()
         finally:
-            self._queue.leave(waiting)
-        return waiting.written.result()
+            self._queue.leave(pending)
+        return pending.written.result()
 
     async def drop(self, owners: Sequence[str]) -> int:
         """Drop all rows of some owners; return their number."""
@@ -201,9 +201,9 @@ class StoreWriter:
                     await _run_to_end(lambda: self._try(batch))
                 await asyncio.sleep(0)  # waiting tasks run first
         except StepError as error:
-            for one in self._queue.batch():
-                if not one.written.done():
-                    one.written.set_exception(error)
+            for pending in self._queue.batch():
+                if not pending.written.done():
+                    pending.written.set_exception(error)
 
     @asynccontextmanager
     async def _held(self) -> AsyncIterator[None]:
@@ -296,21 +296,21 @@ class StoreWriter:
             self._write(batch)
         except StepError as error:
             if len(batch) == 1 or error.is_fatal:
-                for one in batch:
-                    resolve_future(one.written, error)
+                for pending in batch:
+                    resolve_future(pending.written, error)
                 return
-            for one in batch:
-                self._try([one])
+            for pending in batch:
+                self._try([pending])
         except BaseException as error:
-            for one in batch:
-                resolve_future(one.written, error)
+            for pending in batch:
+                resolve_future(pending.written, error)
             raise
 
     def _write(self, batch: Sequence[PendingWrite]) -> None:
         table = self._renewed() or self._made(batch[0].label)
-        for one in batch:
-            refuse_other_model(self.path, table.label, one.label)
-        wishes = [one.wish for one in batch]
+        for pending in batch:
+            refuse_other_model(self.path, table.label, pending.label)
+        wishes = [pending.wish for pending in batch]
         owners = {wish.owner for wish in wishes} & self._sums.keys()
         made = row_changes(wishes, table.known(owners) if owners else ())
         self._commit(table, made)
@@ -318,12 +318,12 @@ class StoreWriter:
         for wish, _ in made.put:
             name = (wish.owner, wish.step)
             n_written[name] = n_written.get(name, 0) + 1
-        for one in batch:
-            wish = one.wish
+        for pending in batch:
+            wish = pending.wish
             self._kept.setdefault(wish.owner, {})[wish.step] = RowSum.of(
                 kept.print for kept in wish.rows
             )
-            resolve_future(one.written, n_written.get((wish.owner, wish.step), 0))
+            resolve_future(pending.written, n_written.get((wish.owner, wish.step), 0))
 
     def _made(self, label: StoreFormat) -> LanceTable:
         self._table = LanceTable.make(self._place(is_made=True), self.path, label)
@@ -353,16 +353,16 @@ class StoreWriter:
         owners = {cut.owner for cut in cuts}
         dropped = {(cut.owner, cut.step) for cut in cuts}
         left: dict[str, RowSum] = dict.fromkeys(owners, RowSum())
-        for one in table.known(owners):
-            if dropped.isdisjoint({(one.owner, one.step), (one.owner, None)}):
-                left[one.owner] += RowSum(int(one.print, 16), 1)
+        for row in table.known(owners):
+            if dropped.isdisjoint({(row.owner, row.step), (row.owner, None)}):
+                left[row.owner] += RowSum(int(row.print, 16), 1)
         self._commit(table, RowChanges(drop=list(cuts), sums=left))
 
     def _others(self, owner: str, kept: dict[str, RowSum]) -> list[RowsToDrop]:
         table = self._renewed()
         if table is None or owner not in self._sums:
             return []
-        steps = {one.step for one in table.known([owner])} - kept.keys()
+        steps = {row.step for row in table.known([owner])} - kept.keys()
         return [RowsToDrop(owner, step) for step in sorted(steps)]
 
     def _lacks_index(self, table: LanceTable) -> bool:
@@ -429,7 +429,7 @@ class StoreHandle:
 
     @property
     def n_rows(self) -> int:
-        return sum(one.n_rows for one in self.writer.sums.values())
+        return sum(row_sum.n_rows for row_sum in self.writer.sums.values())
 
     async def known(self, item: ItemName, made: str = "") -> Mapping[str, Vector]:
         owner = row_owner(item, self.path, self.home)
@@ -459,7 +459,7 @@ class StoreHandle:
         """Return the common length of the vectors; 0 for no rows."""
         lengths = {len(row.vector) for row in rows} | ({self.wanted} if self.wanted else set())
         if len(lengths) > 1 or not lengths <= {*range(1, _LONGEST_VECTOR + 1)}:
-            found = ", ".join(f"{one:,}" for one in sorted(lengths))
+            found = ", ".join(f"{length:,}" for length in sorted(lengths))
             raise StepError(f"vectors of {found} dimensions cannot be kept in one store.")
         return lengths.pop() if lengths else 0
 
@@ -580,7 +580,7 @@ def _refuse_non_store(path: Path) -> None:
         return
     if not path.is_dir():
         raise StepError(f"'{path}' is a file; a store is a folder.", remedy="Use another path.")
-    others = [one.name for one in path.iterdir() if not _is_store_file(one.name)]
+    others = [entry.name for entry in path.iterdir() if not _is_store_file(entry.name)]
     if others:
         raise StepError(
             f"the folder '{path}' holds other things ('{min(others)}') and is not a store.",

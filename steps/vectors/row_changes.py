@@ -51,8 +51,8 @@ class RowSum:
     def of(cls, prints: Iterable[str]) -> RowSum:
         """Return the sum of these digests."""
         whole, n_rows = 0, 0
-        for one in prints:
-            whole ^= int(one, 16)
+        for digest in prints:
+            whole ^= int(digest, 16)
             n_rows += 1
         return cls(whole, n_rows)
 
@@ -135,20 +135,20 @@ def row_owner(item: ItemName, store: Path, home: Path) -> str:
 def row_changes(wishes: Iterable[RowsToKeep], known: Iterable[KnownRow]) -> RowChanges:
     """Compare wanted rows with stored ones; `known` has all rows of these owners."""
     found: dict[str, dict[tuple[str, int], str]] = {}
-    for one in known:
-        found.setdefault(one.owner, {})[one.step, one.index] = one.print
+    for row in known:
+        found.setdefault(row.owner, {})[row.step, row.index] = row.print
     made = RowChanges()
     for wish in wishes:
         here = found.setdefault(wish.owner, {})
-        wanted = {kept.row.index: kept for kept in wish.rows}
-        gone = [i for step, i in here if step == wish.step and i not in wanted]
-        for index, kept in wanted.items():
+        kept_rows = {kept.row.index: kept for kept in wish.rows}
+        gone = [i for step, i in here if step == wish.step and i not in kept_rows]
+        for index, kept in kept_rows.items():
             old = here.get((wish.step, index))
             if old != kept.print:
                 made.put.append((wish, kept))
                 made.has_old = made.has_old or old is not None
             here[wish.step, index] = kept.print
-        made.drop += _rows_to_drop(wish, gone, wanted)
+        made.drop += _rows_to_drop(wish, gone, kept_rows)
         for index in gone:
             del here[wish.step, index]
         made.sums[wish.owner] = RowSum.of(here.values())
@@ -156,15 +156,15 @@ def row_changes(wishes: Iterable[RowsToKeep], known: Iterable[KnownRow]) -> RowC
 
 
 def _rows_to_drop(
-    wish: RowsToKeep, gone: Sequence[int], wanted: Mapping[int, HashedRow]
+    wish: RowsToKeep, gone: Sequence[int], kept_rows: Mapping[int, HashedRow]
 ) -> Iterable[RowsToDrop]:
     """Return the rows to drop in the fewest conditions."""
     if not gone:
         return
-    if not wanted:
+    if not kept_rows:
         yield RowsToDrop(wish.owner, wish.step)
         return
-    most = max(wanted)
+    most = max(kept_rows)
     between = [index for index in gone if index < most]
     if len(between) < len(gone):
         yield RowsToDrop(wish.owner, wish.step, above=most)
@@ -175,8 +175,8 @@ def _rows_to_drop(
 
 
 def _hashed_row(owner: str, item: ItemName, row: VectorRow) -> HashedRow:
-    said = [owner, item.step, item.key, row.source or item.source or item.key, row.index, row.text]
-    said += [row.page, row.page_end, list(row.headings), row.made]
-    text = json.dumps(said, ensure_ascii=False, separators=(",", ":"))
+    parts = [owner, item.step, item.key, row.source or item.source or item.key, row.index, row.text]
+    parts += [row.page, row.page_end, list(row.headings), row.made]
+    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:_DIGEST_BYTES]
     return HashedRow(f"{owner}:{item.step}:{row.index}", digest.hex(), row)

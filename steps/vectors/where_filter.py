@@ -54,40 +54,40 @@ def sql_condition(where: Where) -> str:
         return ""
     if isinstance(where, str):
         return _expression(where)
-    parts = [_column_condition(name, wanted) for name, wanted in where.items()]
+    parts = [_column_condition(name, condition) for name, condition in where.items()]
     return _all_of(parts)
 
 
 # --- mappings
 
 
-def _column_condition(name: str, wanted: Any) -> str:
+def _column_condition(name: str, condition: Any) -> str:
     kind = _kind(name)
-    if isinstance(wanted, Mapping):
-        if not wanted:
+    if isinstance(condition, Mapping):
+        if not condition:
             raise InvalidFilter(f"'{name}' has no condition")
         return _all_of(
-            [_operator_condition(name, kind, one, value) for one, value in wanted.items()]
+            [_operator_condition(name, kind, op, value) for op, value in condition.items()]
         )
-    return _equal_or_pattern(name, kind, wanted)
+    return _equal_or_pattern(name, kind, condition)
 
 
 def _operator_condition(name: str, kind: ColumnKind, operator: str, value: Any) -> str:
     if operator == "is":
-        return _any_of([_equal(name, kind, one) for one in _value_list(value)])
+        return _any_of([_equal(name, kind, option) for option in _value_list(value)])
     if operator == "not":
         return _not(_equal_or_pattern(name, kind, value))
     if operator in ("from", "to"):
         return _compared(name, kind, ">=" if operator == "from" else "<=", value)
     raise InvalidFilter(
         f"'{operator}' is not supported for '{name}': use "
-        f"{', '.join(f'`{one}`' for one in FILTER_OPERATORS)}"
+        f"{', '.join(f'`{operator}`' for operator in FILTER_OPERATORS)}"
     )
 
 
 def _equal_or_pattern(name: str, kind: ColumnKind, value: Any) -> str:
     """Compare with a value, several values, or a text with `*` and `?`."""
-    return _any_of([_values_condition(name, kind, one) for one in _value_list(value)])
+    return _any_of([_values_condition(name, kind, option) for option in _value_list(value)])
 
 
 def _values_condition(name: str, kind: ColumnKind, value: Any) -> str:
@@ -137,7 +137,7 @@ def _expression(text: str) -> str:
 def _condition_of(node: ast.expr) -> str:
     if isinstance(node, ast.BoolOp):
         join = _all_of if isinstance(node.op, ast.And) else _any_of
-        return join([_condition_of(one) for one in node.values])
+        return join([_condition_of(operand) for operand in node.values])
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         return _not(_condition_of(node.operand))
     if isinstance(node, ast.Compare):
@@ -174,7 +174,7 @@ def _within(left: ast.expr, right: ast.expr) -> str:
             raise InvalidFilter(
                 f"'{ast.unparse(right)}' is not a list: write `{name} in ['a', 'b']`"
             )
-        values = _value_list([_constant(one) for one in right.elts])
+        values = _value_list([_constant(element) for element in right.elts])
         return _any_of([_equal(name, _kind(name), value) for value in values])
     name, value = _column_name(right), _constant(left)
     kind = _kind(name)
@@ -218,7 +218,7 @@ def _kind(name: str) -> ColumnKind:
 
 
 def _known_columns() -> str:
-    return f"They have {', '.join(f'`{one}`' for one in FILTER_COLUMNS)}"
+    return f"They have {', '.join(f'`{column}`' for column in FILTER_COLUMNS)}"
 
 
 def _equal(name: str, kind: ColumnKind, value: Any) -> str:
