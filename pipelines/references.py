@@ -120,7 +120,7 @@ def uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator[
 def _is_command_line(at: Path) -> bool:
     """Return whether a text becomes words of a command line.
 
-    >>> [_is_command_line(one) for one in (("steps", 0, "with", "command", 2),
+    >>> [_is_command_line(at) for at in (("steps", 0, "with", "command", 2),
     ...  ("steps", 0, "with", "env", "KEY"), ("mcpServers", "files", "args", 0))]
     [True, False, True]
     """

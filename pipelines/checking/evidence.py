@@ -288,7 +288,7 @@ class _Sources:
 
     @cached_property
     def _index_of_values(self) -> ValueIndex:
-        values = (value for data in self.values for value in _said_by(data))
+        values = (value for data in self.values for value in _possible_values(data))
         return index_of(self.index.text, values, _MOST_READ_PARTS)
 
     @cached_property
@@ -352,7 +352,7 @@ class _Sources:
         if isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
             return self._find_text(str(value))
         found: list[Quote] = []
-        for sought in _said_by(value):
+        for sought in _possible_values(value):
             is_percent = any(reading.unit == PERCENT for reading in _readings_of(sought))
             found = found or self._find_value(sought, has_unit=is_percent)
         return [self._exactly(quote, _written(value)) for quote in found]
@@ -392,7 +392,7 @@ class _Sources:
 
     def _find_digits(self, text: str, quotes: list[Quote]) -> list[Quote]:
         exact = [quote for quote in quotes if quote.match == "exact"]
-        values = _said_by(text)
+        values = _possible_values(text)
         if len(values) == 1 and values[0].text == text.strip().rstrip("."):
             quotes = [*exact, *self._find_whole_value(text, values[0])]
         elif exact:
@@ -532,13 +532,13 @@ _MOMENT_CHARS = 120  # a day and a time that are one
 _MOST_VALUE_CHARS = 100
 
 
-def _said_by(value: Any) -> list[TextValue]:
+def _possible_values(value: Any) -> list[TextValue]:
     """Return the values that a value of an answer may be; longer texts are sentences."""
     if isinstance(value, str):
         is_short = len(value) <= _MOST_VALUE_CHARS
         return [found for found in values_in(value) if found.is_sure] if is_short else []
     if isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
-        return _said_by(str(value))
+        return _possible_values(str(value))
     if not math.isfinite(value):
         return []
     readings = [NumberReading(rounded(abs(value), MOST_DIGITS))]

@@ -263,7 +263,7 @@ class _Token:
 
 
 @dataclass(frozen=True, slots=True)
-class _Saying:
+class _Context:
     """What a text says around a value: outwards from it, to both sides."""
 
     before: Sequence[_Token]
@@ -285,7 +285,7 @@ class Claim:
     """
 
     def __init__(self, answer: str, value: TextValue) -> None:
-        around = _saying(answer, *value.bare)
+        around = _context_at(answer, *value.bare)
         self._before = around.before[: around.own_before]
         self._after = around.after[: around.own_after]
         self._words = {token.word for token in (*self._before, *self._after)} - {"", _LINK}
@@ -310,7 +310,7 @@ class Claim:
         """Return whether a place of a source says the value as the answer does."""
         if self.is_bare:
             return True
-        place = _saying(source, *found.bare)
+        place = _context_at(source, *found.bare)
         return _has_same_words(self._before, place.before, place.own_before) and (
             _has_same_words(self._after, place.after, place.own_after)
         )
@@ -335,7 +335,7 @@ def _has_same_words(claim: Sequence[_Token], there: Sequence[_Token], n_own: int
     return matched.issuperset(own)
 
 
-def _saying(text: str, start: int, end: int) -> _Saying:
+def _context_at(text: str, start: int, end: int) -> _Context:
     first, last = _sentence_at(text, start, end)
     return _sentence(text[first:last]).around(start - first, end - first)
 
@@ -350,11 +350,11 @@ class _Sentence:
         self._value_starts, self._value_ends = _places_of(values)
         self._cuts = [0, *(match.end() for match in _PART_END.finditer(text)), len(text)]
 
-    def around(self, start: int, end: int) -> _Saying:
+    def around(self, start: int, end: int) -> _Context:
         """Return what is said around a place; its own parts go on up to another value."""
         n_before, first = bisect_right(self._ends, start), bisect_left(self._starts, end)
         begin, stop = self._own_parts(start, end)
-        return _Saying(
+        return _Context(
             self._tokens[:n_before][::-1],
             self._tokens[first:],
             n_before - bisect_left(self._starts, begin, 0, n_before),

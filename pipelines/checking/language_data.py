@@ -176,7 +176,7 @@ def number_at(words: Sequence[str], at: int) -> tuple[int, int, bool]:
             parts += next_parts
             names.append(words[here])
             value = _value_of_parts(parts, language) or 0
-            is_sure = value > 1 and any(map(_is_telling, names))
+            is_sure = value > 1 and any(map(_is_unambiguous, names))
             is_sure = is_sure or (value > 20 and len(names) > 1)
             found = here - at + 1, value, is_sure
         best = max(best, found)
@@ -198,7 +198,7 @@ def ordinal_at(words: Sequence[str], at: int) -> tuple[int, int]:
     return int(bool(first)), first
 
 
-def _is_telling(word: str) -> bool:
+def _is_unambiguous(word: str) -> bool:
     """Return whether a word can hardly be one of another language."""
     if word.isascii() or max(word) < "\u0250":
         is_long = len(word) >= _LEAST_LATIN_CHARS or word in _SHORT_NUMBERS

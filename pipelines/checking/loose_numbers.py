@@ -109,7 +109,7 @@ def pairs_in(text: str) -> Iterator[Number]:
         won, lost = _goals()[found["won"]], _goals()[found["lost"]]
         if lost >= won or _is_next_to_number(lower, *found.span()):
             continue
-        if won < 10 if found["dash"] else _is_said_of_score(lower, found):  # dix-sept is no score
+        if won < 10 if found["dash"] else _is_result_in_words(lower, found):  # dix-sept is no score
             yield _score(text, found, won, lost)
 
 
@@ -127,7 +127,7 @@ def _is_next_to_number(text: str, start: int, end: int) -> bool:
     )
 
 
-def _is_said_of_score(text: str, found: re.Match[str]) -> bool:
+def _is_result_in_words(text: str, found: re.Match[str]) -> bool:
     """Return whether the words around say that it is a result, and not hours or a person."""
     start, end = found.span()
     before = _CLAUSE_END.split(text[max(0, start - _CONTEXT_CHARS) : start])[-1]
@@ -217,7 +217,7 @@ def is_score_of(answer: str, number: Number, source: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _said_score() -> re.Pattern[str]:
+def _any_score() -> re.Pattern[str]:
     words = "|".join(sorted(map(re.escape, _goals()), key=len)[::-1])
     number = rf"(?:[0-9]{{1,3}}|{words})"
     return re.compile(
@@ -231,7 +231,7 @@ def wrong_scores_in(answer: str, source: str) -> Iterator[Number]:
 
     What is against something must be in it in this order.
     """
-    for found in _said_score().finditer(answer):
+    for found in _any_score().finditer(answer):
         won, lost = (
             int(word) if word.isdecimal() else _goals()[word]
             for word in map(lower_case, found.group("won", "lost"))

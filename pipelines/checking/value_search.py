@@ -81,7 +81,7 @@ _JOIN = re.compile(
 
 
 @dataclass
-class _Wanted:
+class _SoughtValues:
     """What a part of a text must have to hold one of the values that are looked for."""
 
     digits: set[str] = field(default_factory=set)
@@ -108,7 +108,7 @@ class _Wanted:
     _fitting: dict[str, bool] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, values: Iterable[TextValue]) -> _Wanted:
+    def of(cls, values: Iterable[TextValue]) -> _SoughtValues:
         sought = cls()
         for value in values:
             sought.add(value)
@@ -295,7 +295,7 @@ def index_of(text: str, values: Iterable[TextValue], most: int | None = None) ->
     the first ones, those with just their digits before others, and near other values.
     """
     reader = _PartReader(text, [*values])
-    reader.read(_chosen_parts(reader.held, most), reader.wanted)
+    reader.read(_chosen_parts(reader.held, most), reader.sought)
     return reader.index
 
 
@@ -325,7 +325,7 @@ def missing_in(
     for reader.index.lacks_units in (True, False):
         first, n_parts = 0, reader.n_parts if is_long else _FIRST_PARTS
         while left and first < reader.n_parts:
-            sought = _Wanted.of(left)
+            sought = _SoughtValues.of(left)
             reader.read(reader.parts_of(sought, range(first, first + n_parts)), sought)
             left = [*filter(is_missing, left)]
             first, n_parts = first + n_parts, 2 * n_parts
@@ -338,15 +338,15 @@ class _PartReader:
 
     def __init__(self, text: str, values: Sequence[TextValue]) -> None:
         self.index = ValueIndex()
-        self.wanted = _Wanted.of(values)
+        self.sought = _SoughtValues.of(values)
         self._text, self._cells = text, with_ascii_digits(table_cells(text))
         self._borders, self._whole = _borders_of(text), with_ascii_digits(text)
         self.n_parts = len(self._borders) - 1
         self._in_words = set[tuple[str, int]]()
-        self.held = _parts_by_reason(self._whole, self._borders, self.wanted, self._in_words)
+        self.held = _parts_by_reason(self._whole, self._borders, self.sought, self._in_words)
         self._read = set[int]()
 
-    def parts_of(self, sought: _Wanted, among: range) -> set[int]:
+    def parts_of(self, sought: _SoughtValues, among: range) -> set[int]:
         """Return which parts that were not read may hold values, of numbers with a unit in it."""
         others = (("years", sought.years), ("moments", sought.has_clocks or sought.pairs))
         found = {*self.held.get("words", ())}
@@ -362,7 +362,7 @@ class _PartReader:
             )
         return found.intersection(among) - self._read
 
-    def _may_have_unit(self, digits: str, part: int, sought: _Wanted) -> bool:
+    def _may_have_unit(self, digits: str, part: int, sought: _SoughtValues) -> bool:
         if (digits, part) in self._in_words or not digits:
             return True
         start, end = self._borders[part : part + 2]
@@ -372,7 +372,7 @@ class _PartReader:
             for found in _pattern_of(digits).finditer(text, start, end + _REACH_CHARS)
         )
 
-    def read(self, parts: set[int], sought: _Wanted) -> None:
+    def read(self, parts: set[int], sought: _SoughtValues) -> None:
         """Add the values of some parts that are among those looked for."""
         self._read |= parts
         runs = [*_runs(number in parts for number in range(self.n_parts))]
@@ -478,14 +478,14 @@ def _chosen_parts(held: Mapping[str, Mapping[int, bool]], most: int | None) -> s
 
 
 def _parts_by_reason(
-    text: str, borders: Sequence[int], sought: _Wanted, words: set[tuple[str, int]]
+    text: str, borders: Sequence[int], sought: _SoughtValues, words: set[tuple[str, int]]
 ) -> Mapping[str, Mapping[int, bool]]:
     """Return which parts have the digits of a value, or words and signs that may be one.
 
     With whether the digits are there without others. `words`: those in words are added to it.
     """
     lower = lower_case(text)
-    words_of = _TellingWords.of(set(_WORDS.findall(lower)), sought)
+    words_of = _CandidateWords.of(set(_WORDS.findall(lower)), sought)
     places = words_of.places_in(lower)
     in_words: dict[int, set[str]] = {}
     for at, digits in words_of.digits_in(lower, places):
@@ -518,7 +518,7 @@ def _parts_by_reason(
 
 
 @dataclass
-class _TellingWords:
+class _CandidateWords:
     """The words of a text that may be numbers or months, by what they can be."""
 
     digits: Mapping[str, tuple[set[str], set[str]]]
@@ -528,10 +528,10 @@ class _TellingWords:
     """Words with which fractions and multiples begin."""
     months: set[str]
     """Words with which the names of months begin."""
-    wanted: _Wanted
+    sought: _SoughtValues
 
     @classmethod
-    def of(cls, vocabulary: Iterable[str], sought: _Wanted) -> _TellingWords:
+    def of(cls, vocabulary: Iterable[str], sought: _SoughtValues) -> _CandidateWords:
         digits, halves, shares = dict[str, tuple[set[str], set[str]]](), set[str](), set[str]()
         months, names = set[str](), sought.month_words()
         for word in vocabulary:
@@ -551,8 +551,8 @@ class _TellingWords:
 
     def places_in(self, text: str) -> Sequence[re.Match[str]]:
         """Return where such words are in a lower-case text, in order."""
-        telling = {*self.digits, *self.halves, *self.months}
-        return [word for word in _WORDS.finditer(text) if word[0] in telling] if telling else []
+        known = {*self.digits, *self.halves, *self.months}
+        return [word for word in _WORDS.finditer(text) if word[0] in known] if known else []
 
     def digits_in(self, text: str, words: Iterable[re.Match[str]]) -> Iterator[tuple[int, str]]:
         """Yield the offsets of number words, and the digits looked for that they may have."""
@@ -572,8 +572,8 @@ class _TellingWords:
     def _joined_in(self, text: str, begin: int, end: int) -> Iterator[tuple[int, str]]:
         """Yield the same for the numbers of several words in a row."""
         for offset, value in numbers_at_words(text[begin:end]):
-            if (digits := _significant(value)) in self.wanted.digits and (
-                _written(value) in self.wanted.values or is_scaled(text, end)
+            if (digits := _significant(value)) in self.sought.digits and (
+                _written(value) in self.sought.values or is_scaled(text, end)
             ):
                 yield begin + offset, digits
 
@@ -592,7 +592,7 @@ class _TellingWords:
             if named is None:
                 continue
             numbers, end = named
-            days = {day for number in numbers for day in self.wanted.days.get(number, ())}
+            days = {day for number in numbers for day in self.sought.days.get(number, ())}
             gap = _GAP_AFTER.match(text, end)
             begin, stop = max(0, start - _REACH_CHARS), gap.end() if gap is not None else end
             near = {*map(int, _SHORT_RUN.findall(text, begin, stop + _REACH_CHARS))}
@@ -614,7 +614,7 @@ _DAYS = re.compile(r"[0-9]{1,2}[日号][^0-9]{1,2}[0-9]")
 """A range, of which the last day is not next to its month."""
 
 
-def _moment_places(text: str, lower: str, sought: _Wanted) -> Iterator[int]:
+def _moment_places(text: str, lower: str, sought: _SoughtValues) -> Iterator[int]:
     """Yield offsets of days, scores and times of day."""
     if sought.pairs:
         yield from _pair_places(text, sought)
@@ -625,7 +625,7 @@ def _moment_places(text: str, lower: str, sought: _Wanted) -> Iterator[int]:
     yield from _han_moment_places(text, sought)
 
 
-def _han_moment_places(text: str, sought: _Wanted) -> Iterator[int]:
+def _han_moment_places(text: str, sought: _SoughtValues) -> Iterator[int]:
     for found in HAN_MONTH.finditer(text) if sought.days else ():
         days = {plain_number(day) for day in found.group("d", "e") if day}
         if sought.has_day_in(plain_number(found["m"]), days):
@@ -639,7 +639,7 @@ def _han_moment_places(text: str, sought: _Wanted) -> Iterator[int]:
         yield from islice(found_years, _MOST_YEAR_PARTS)
 
 
-def _pair_places(text: str, sought: _Wanted) -> Iterator[int]:
+def _pair_places(text: str, sought: _SoughtValues) -> Iterator[int]:
     """Yield offsets of two numbers next to each other, of days only with a year looked for."""
     for found in _NEXT_TO.finditer(text):
         pair, end = (int(found[1]), int(found[2])), found.end()
@@ -654,7 +654,7 @@ def _pair_places(text: str, sought: _Wanted) -> Iterator[int]:
                 yield found.start()
 
 
-def _other_places(text: str, lower: str, sought: _Wanted) -> Iterator[int]:
+def _other_places(text: str, lower: str, sought: _SoughtValues) -> Iterator[int]:
     """Yield offsets of fractions in signs and in scripts without spaces, and Roman numerals."""
     for pattern in (_MARKED, OUT_OF, HUNDREDTHS, TURKISH_THOUSANDS):
         yield from (found.start() for found in pattern.finditer(text))
@@ -665,7 +665,7 @@ def _other_places(text: str, lower: str, sought: _Wanted) -> Iterator[int]:
         yield from (start for start, *_ in unspaced_shares_in(lower))
 
 
-def _han_places(text: str, sought: _Wanted) -> Iterator[tuple[int, str]]:
+def _han_places(text: str, sought: _SoughtValues) -> Iterator[tuple[int, str]]:
     """Yield offsets of Chinese numerals, and the digits looked for that they may have."""
     for start, value in han_numbers_in(text) if not text.isascii() else ():
         if (written := _written(value)) in sought.values:

@@ -530,11 +530,11 @@ class DirectionWords:
         before = next((word for word in reversed(near) if word[1] <= start), None)
         after = next((word for word in near if word[0] >= start and word[1] > end), None)
         for pattern, word in ((_CLAUSE, before), (_CLAUSE, after), (_STOP, before)):
-            if word is not None and self._is_said_of(word, start, end, pattern):
+            if word is not None and self._refers_to(word, start, end, pattern):
                 return -1 if word[2] == negative else 1
         return 0
 
-    def _is_said_of(
+    def _refers_to(
         self, word: tuple[int, int, str], start: int, end: int, stop: re.Pattern[str]
     ) -> bool:
         """Return whether nothing that ends what a word is about is between it and a number."""

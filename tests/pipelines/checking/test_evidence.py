@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from paddock.pipelines.checking.evidence import SourceText, _said_by, locate, missing_paths
+from paddock.pipelines.checking.evidence import SourceText, _possible_values, locate, missing_paths
 from paddock.pipelines.checking.numbers import numbers_in
 from paddock.pipelines.checking.value_search import index_of
 from paddock.pipelines.checking.values_in_text import value_index, values_in
@@ -356,7 +356,7 @@ def test_the_parts_of_a_long_text_hold_what_the_whole_text_holds() -> None:
         text = ("\n" + "Nothing is said in these lines of a letter.\n" * 6).join(sources)
         whole = value_index(text)
         judged = [line[2:].partition(" => ")[0] for line in lines if line[:2] in ("+ ", "- ")]
-        for said in {said for value in judged for said in _said_by(json.loads(value))}:
+        for said in {said for value in judged for said in _possible_values(json.loads(value))}:
             there = {(one.start, one.text) for one in whole.find(said)}
             assert {(one.start, one.text) for one in index_of(text, [said]).find(said)} == there
 
@@ -380,7 +380,9 @@ def test_numbers_in_words_are_found_in_parts_as_in_the_whole_text(seed: int) -> 
     text = " ".join(words)
     whole = value_index(text)
     values = {reading.value for number in numbers_in(text) for reading in number.readings}
-    for said in (said for value in chance.sample(sorted(values), 15) for said in _said_by(value)):
+    for said in (
+        said for value in chance.sample(sorted(values), 15) for said in _possible_values(value)
+    ):
         there = {(one.start, one.text) for one in whole.find(said)}
         assert {(one.start, one.text) for one in index_of(text, [said]).find(said)} == there
 
