@@ -62,16 +62,18 @@ class LiveOutputs:
     writers: set[tuple[str, str]] = field(default_factory=set)
     """Scope and key of each item with a file."""
 
-    def add(self, scope: str, entry: Entry) -> None:
-        """Add the outputs of an item, and of those within it."""
-        self.paths |= current_paths(entry)
-        if entry.output_paths:
+    def add(self, scope: str, entry: Entry) -> bool:
+        """Add the outputs of an item, and of those within it; return whether it has files."""
+        paths = current_paths(entry)
+        self.paths |= paths
+        if entry.outputs:
             self.writers.add((scope, entry.key))
         for mark in entry.marks(WRITTEN, ROWS).values():
             if mark[0] == WRITTEN:
                 self.writers.add((mark[1], mark[2]))
             else:
                 self.rows.add((mark[4], mark[1], mark[5]))
+        return bool(paths)
 
 
 @dataclass(slots=True)
@@ -156,8 +158,7 @@ class NodeOutputs:
         is_open = is_open or entry is None or entry.state in UNDECIDED_STATES
         (self.undecided if is_open else self.done).add(key)
         if entry is not None:
-            self.live.add(scope, entry)
-            if current_paths(entry):
+            if self.live.add(scope, entry):
                 self.writing.add(key)
             if entry.has_inner_failures or entry.attempts:
                 self.failing.add(key)
