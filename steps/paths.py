@@ -7,7 +7,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from paddock.engine.system.files import MOST_NAME_BYTES, is_disk_full, sha256_of
+from paddock.engine.system.disk_space import is_disk_full
+from paddock.engine.system.files import MOST_NAME_BYTES, sha256_of
 from paddock.engine.system.no_links import NotRegularFile
 
 from .base import OutsideRoots, Roots, StepError

@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,10 +25,10 @@ from paddock.engine.errors import (
     StoreFull,
     StoreReadOnly,
 )
+from paddock.engine.system.disk_space import free_disk_bytes, is_disk_full
 from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.files import (
     TemporaryFile,
-    is_disk_full,
     is_part_held,
     remove_stale_files,
     sha256_of,
@@ -75,14 +74,6 @@ def store_write_errors(folder: Path) -> Iterator[None]:
         if is_disk_full(error):
             raise StoreFull(str(folder), free_disk_bytes(folder)) from error
         raise StoreReadOnly(str(folder), error.strerror or str(error)) from error
-
-
-def free_disk_bytes(folder: Path) -> int:
-    """Return the free bytes on the disk of `folder`, which need not exist yet."""
-    for place in (folder, *folder.parents):
-        with suppress(OSError):
-            return shutil.disk_usage(place).free
-    return 0
 
 
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")

@@ -27,10 +27,11 @@ import httpx
 
 from paddock.engine.errors import DigestMismatch, EngineError, StoreFull, StoreReadOnly
 from paddock.engine.gguf import split_file_names
+from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.files import sync_file
 from paddock.engine.system.tasks import running, task_group
 
-from .blobs import free_disk_bytes, store_write_errors
+from .blobs import store_write_errors
 from .model_store import ModelStore
 from .transfer import ProgressLine, ReportProgress
 from .transfer_client import HostAuth, TransferClient, TransferRequest, TransferRetries, host_of

@@ -20,11 +20,12 @@ from typing import Any
 from paddock.engine.chat.chat_template import read_template
 from paddock.engine.errors import BadRequest, EngineError, RecipeRefused, StoreFull
 from paddock.engine.gguf import GgufHeader, read_header
+from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.processes import json_subprocess, python_command
 from paddock.engine.tuning.tuner import copy_bytes
 
 from . import manifests
-from .blobs import BlobStore, free_disk_bytes
+from .blobs import BlobStore
 from .gguf_import import ModelDraft, add_gguf_files, config_of_header
 from .manifests import StoredModel, make_manifest, read_stored_model
 from .model_cards import weights_format

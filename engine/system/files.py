@@ -7,7 +7,6 @@ decides who may read documents that a pipeline writes; `private_files` are for t
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from . import no_links
 from .private_files import PRIVATE_FILE, open_private, private_folder
@@ -27,23 +26,13 @@ from .private_files import PRIVATE_FILE, open_private, private_folder
 if sys.platform != "win32":
     import fcntl
 
-if TYPE_CHECKING:
-    pass  # takes 50 ms to import
-
 
 MOST_NAME_BYTES = 255  # of ext4, xfs, btrfs, tmpfs, APFS and NTFS (there of UTF-16)
 TEMPORARY_SUFFIX = ".paddock-tmp"
 _PIECE_BYTES = 1 << 20
-# A quota and a limit on file sizes (`ulimit -f`) count as a full disk too.
-_DISK_FULL_ERRNOS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 # A file is made and then locked; in between it must not be taken for a stale one.
 _YOUNG_S = 1.0
 _IS_WINDOWS = os.name == "nt"
-
-
-def is_disk_full(error: object) -> bool:
-    """Return whether an error is a system's that has no room for what was to be written."""
-    return getattr(error, "errno", None) in _DISK_FULL_ERRNOS
 
 
 class TemporaryFile:

@@ -10,15 +10,9 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass  # takes 50 ms to import
-if sys.platform != "win32":
-    pass
+from typing import IO, Any
 
 FOLDER, PRIVATE_FILE = 0o700, 0o600
 PRIVATE_UMASK = 0o077

@@ -24,7 +24,7 @@ from typer.core import TyperGroup
 from paddock.engine.system.distribution import OLLAMA_API, own_version
 from paddock.runner.progress import printing
 
-from . import arguments
+from . import pipeline_or_model
 from .completion import completed_command, is_completion_request
 from .exit_status import INTERRUPTED, with_exit_status
 
@@ -169,7 +169,7 @@ def _only_listed() -> None:
 def _version(is_requested: bool) -> None:
     if is_requested:
         own = f"paddock {own_version()}"
-        called = arguments.is_called_as_ollama(sys.argv[0])
+        called = pipeline_or_model.is_called_as_ollama(sys.argv[0])
         printing.print_out(f"ollama version is {OLLAMA_API} ({own})" if called else own)
         raise typer.Exit
 
@@ -216,7 +216,7 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
     # A quarter of the time of `validate`, measured with 150 packages installed: garbage collection
     # at exit 15 %, Pydantic's search for plug-ins in every package 8 %.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    sys.argv[1:] = arguments.translate_ollama_run(sys.argv[0], sys.argv[1:])
+    sys.argv[1:] = pipeline_or_model.translate_ollama_run(sys.argv[0], sys.argv[1:])
     try:
         app = application(_requested_command())
         begun()

@@ -1,7 +1,7 @@
-"""Arguments that several commands share: pipeline files, inputs, output files, `ollama run`.
+"""Arguments that several commands share: pipeline files, inputs, output files.
 
-FILE names a pipeline, a folder with one, or the current folder. This module is imported before the
-command is known, so it may import nothing slow at module level.
+FILE names a pipeline, a folder with one, or the current folder. Most commands import this module,
+so it may import nothing slow at module level.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ import typer
 from paddock.engine.system import no_links
 from paddock.engine.system.samples import SEED, ItemSample
 from paddock.engine.system.text import is_utf8
-from paddock.runner.progress import printing
 
 from .exit_status import CommandError
+from .pipeline_or_model import named_file
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.run_history import PastRun
-    from paddock.runner.settings import Settings
 
 PrefixArgument = Annotated[
     str, typer.Argument(metavar="PREFIX", help="Only models whose names begin with it.")
@@ -130,13 +129,6 @@ def pipeline_file(text: str, command: str, *, with_prompts: bool = False) -> Pat
     raise CommandError(f"There is no file '{text}'.{_similar_file(path)}")
 
 
-def named_file(text: str) -> Path | None:
-    """Return the file or folder of this name, with `.yaml` or `.yml` appended if needed."""
-    path = Path(text)
-    names = (path, path.with_name(f"{path.name}.yaml"), path.with_name(f"{path.name}.yml"))
-    return next((name for name in names[: 3 if path.name else 1] if name.exists()), None)
-
-
 def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
     if (folder / STANDARD_NAME).is_file():
         return folder / STANDARD_NAME
@@ -209,12 +201,6 @@ def _file_list(files: Sequence[Path]) -> str:
     names = ", ".join(f"'{file.name}'" for file in files[:_N_NAMED])
     n_unnamed = len(files) - _N_NAMED
     return f"{names} and {n_unnamed} more" if n_unnamed > 0 else names
-
-
-def looks_like_model(text: str) -> bool:
-    """Return whether this is `name:tag`, `owner/name` or a bare name, and not a file name."""
-    is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)*(:[\w.-]+)?", text) is not None
-    return is_name and not text.startswith((".", "-")) and (":" in text or not Path(text).suffix)
 
 
 def _similar_file(path: Path) -> str:
@@ -346,66 +332,6 @@ class VariedFlags(PipelineFlags):
             help="Values for a key of a step, such as bill.params.temperature=0,0.7.",
         ),
     ] = None
-
-
-OLLAMA_PROGRAM = "ollama"
-
-# Options of `ollama run` with a value, and flags (its cmd/cmd.go). Any other option before the
-# first argument is ours: then the argument is a pipeline.
-_OLLAMA_OPTIONS_WITH_VALUE = frozenset({"--format", "--keepalive"})
-_OLLAMA_FLAGS = frozenset({"--verbose", "--insecure", "--nowordwrap", "--think", "--hidethinking"})
-_IGNORED_OLLAMA_FLAGS = frozenset({"--nowordwrap"})
-
-
-def is_called_as_ollama(program: str) -> bool:
-    """Return whether the program was started through a link named `ollama`.
-
-    >>> is_called_as_ollama("/usr/local/bin/ollama"), is_called_as_ollama("bin/paddock")
-    (True, False)
-    """
-    return Path(program).stem.lower() == OLLAMA_PROGRAM
-
-
-def translate_ollama_run(program: str, given: list[str]) -> list[str]:
-    """Return the arguments with `run MODEL [PROMPT...]` turned into a chat; all others unchanged.
-
-    A pipeline of that name in the current folder wins. A missing model is pulled only if we are
-    called as `ollama`.
-    """
-    if given[:1] != ["run"] or not _names_model(given[1:]):
-        return given
-    pulls = "--pull" if is_called_as_ollama(program) else "--no-pull"
-    return ["chat", pulls, *(word for word in given[1:] if word not in _IGNORED_OLLAMA_FLAGS)]
-
-
-def warn_of_model_with_same_name(text: str, path: Path, settings: Settings) -> None:
-    """Print a warning if the pipeline to run has the name of a model."""
-    if not looks_like_model(text):
-        return
-    from paddock.engine.models import model_finder, model_names
-
-    finder = model_finder.ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
-    known = {model_names.parse_name(name).key for name in finder.names()}
-    if model_names.parse_name(text).key in known:
-        printing.print_err(
-            f"'{text}' is a pipeline here ({path}) and also a model. The pipeline runs; "
-            f"`paddock chat {text}` talks to the model."
-        )
-
-
-def _names_model(given: list[str]) -> bool:
-    """Return whether the first argument is a model's name and no pipeline's."""
-    words = iter(given)
-    for word in words:
-        name, equals, _ = word.partition("=")
-        if not word.startswith("-"):
-            return looks_like_model(word) and named_file(word) is None
-        if name in _OLLAMA_OPTIONS_WITH_VALUE:
-            if not equals:
-                next(words, None)
-        elif name not in _OLLAMA_FLAGS:
-            return False
-    return False
 
 
 def parse_inputs(given: list[str] | None) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 
 import typer
 
-from paddock.engine.system import files
+from paddock.engine.system.disk_space import is_disk_full
 from paddock.runner.progress import printing
 
 from .unexpected_errors import unexpected_error_text, wants_traceback
@@ -115,7 +115,7 @@ def explain_error(error: BaseException) -> tuple[int, str]:
             return status, str(error)
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename is not None else ""
-        is_remedied = files.is_disk_full(error) and error.filename != printing.STDOUT
+        is_remedied = is_disk_full(error) and error.filename != printing.STDOUT
         remedy = " Free some space and run again; what was finished is kept." * is_remedied
         return FAILED, f"{place}{error.strerror}.{remedy}"
     return FAILED, unexpected_error_text(error)

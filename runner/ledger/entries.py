@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.files import is_disk_full
+from paddock.engine.system.disk_space import is_disk_full
 
 ROOM_BYTES = 64 * 1024  # the index of SQLite's write-ahead log takes 32 KiB
 

@@ -23,11 +23,11 @@ from paddock.runner.cli.arguments import (
     JsonOption,
     PermissionsOption,
     given_settings,
-    named_file,
     pipeline_file,
     require_writable,
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
+from paddock.runner.cli.pipeline_or_model import named_file
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import DecisionRefused, Review

@@ -39,10 +39,10 @@ from paddock.runner.cli.arguments import (
     recorded_inputs,
     remove_old_reports,
     require_reports,
-    warn_of_model_with_same_name,
 )
 from paddock.runner.cli.ci_reports import CiReports
 from paddock.runner.cli.exit_status import DONE, FAILED, WRONG, CommandError
+from paddock.runner.cli.pipeline_or_model import warn_of_model_with_same_name
 from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.cli.run_display import run_observer
 from paddock.runner.cli.run_summary import print_closing, print_speed_advice, returned_text

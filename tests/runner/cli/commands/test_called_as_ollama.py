@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.system.distribution import OLLAMA_API, own_version
-from paddock.runner.cli.arguments import translate_ollama_run
+from paddock.runner.cli.pipeline_or_model import translate_ollama_run
 
 PIPELINE = "name: x\nsteps:\n  - {id: hello, uses: prompt, with: {template: hello}}\n"
 

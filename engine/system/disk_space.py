@@ -1,0 +1,24 @@
+"""Room on a disk: how much is free, and whether an error says that there is none."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+# A quota and a limit on file sizes (`ulimit -f`) count as a full disk too.
+_DISK_FULL_ERRNOS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+def is_disk_full(error: object) -> bool:
+    """Return whether an error is a system's that has no room for what was to be written."""
+    return getattr(error, "errno", None) in _DISK_FULL_ERRNOS
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """Return the free bytes on the disk of `folder`, which need not exist yet."""
+    for place in (folder, *folder.parents):
+        with suppress(OSError):
+            return shutil.disk_usage(place).free
+    return 0
