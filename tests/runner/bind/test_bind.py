@@ -41,7 +41,7 @@ def messages(text: str, **inputs: Any) -> list[str]:
     made = plans.plan_with_faults(model.parse_pipeline(yaml_source.parse_yaml(text, "news.yaml")))
     with pytest.raises(PipelineError) as caught:
         bind(made, inputs, cwd=Path.cwd(), default_models=DEFAULTS)
-    return [one.message for one in caught.value.faults]
+    return [fault.message for fault in caught.value.faults]
 
 
 def step(node: object) -> BoundStep:
@@ -63,12 +63,12 @@ steps:
 """,
         tmp_path,
     )
-    one = step(made.nodes[0])
-    assert one.uses == "summarise"
-    params = one.params.render(Scope.of(made.inputs))
-    assert isinstance(params, one.kind.params)
+    summary = step(made.nodes[0])
+    assert summary.uses == "summarise"
+    params = summary.params.render(Scope.of(made.inputs))
+    assert isinstance(params, summary.kind.params)
     assert (params.text, params.words, params.params.seed) == ("5 x", 5, 3)
-    assert one.references == {("inputs", "words")}
+    assert summary.references == {("inputs", "words")}
 
 
 def test_constant_parameters_are_made_once(tmp_path: Path) -> None:
@@ -436,10 +436,10 @@ def test_what_is_read_of_a_blocks_results_is_checked(
     try:
         check(read_plan(tmp_path / "p.yaml"))
     except PipelineError as error:
-        told = [f"{one.message} {one.remedy}" for one in error.faults]
+        messages = [f"{fault.message} {fault.remedy}" for fault in error.faults]
         known = "Known: 'kind', 'text'." if returns else "Known: 'text'."
         near = " Did you mean 'kind'?" if returns else " Did you mean 'text'?"
-        assert set(told) == {f"the results of 'each' have no field '{field}'. {known}{near}"}
-        assert len(told) == n_faults
+        assert set(messages) == {f"the results of 'each' have no field '{field}'. {known}{near}"}
+        assert len(messages) == n_faults
     else:
         assert n_faults == 0

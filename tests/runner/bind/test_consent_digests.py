@@ -50,7 +50,7 @@ def write(folder: Path, **changes: str) -> Path:
     return file
 
 
-def asked(file: Path) -> frozenset[str]:
+def consents_of(file: Path) -> frozenset[str]:
     return consent_digests(bind_without_inputs(read_plan(file)), OWN)
 
 
@@ -74,31 +74,31 @@ def test_another_command_host_server_or_secret_asks_again(
 ) -> None:
     file = write(tmp_path)
     (tmp_path / "other").mkdir()
-    before = asked(file)
+    before = consents_of(file)
     assert PIPELINE.count(old) == 1
     file.write_text(PIPELINE.replace(old, new))
-    assert not asked(file) <= before
+    assert not consents_of(file) <= before
 
 
 @pytest.mark.parametrize("name", ["tools.py", "beside.py", "deep/er.py", "serve.sh", "tell.sh"])
 def test_code_that_changed_asks_again(name: str, tmp_path: Path) -> None:
     file = write(tmp_path)
-    before = asked(file)
+    before = consents_of(file)
     with (tmp_path / name).open("a") as code:
         code.write("\n# another")
-    assert not asked(file) <= before
+    assert not consents_of(file) <= before
 
 
 def test_prompts_and_what_is_not_run_ask_nothing_new_and_less_is_agreed_to(tmp_path: Path) -> None:
     file = write(tmp_path)
-    before = asked(file)
+    before = consents_of(file)
     (tmp_path / "other.py").write_text("changed")
     file.write_text(PIPELINE.replace("In a ", "With a ").replace("tone: plain", "tone: dry"))
-    assert asked(file) == before
+    assert consents_of(file) == before
     file.write_text(PIPELINE.replace("  - {id: more", "  # - {id: more"))
-    assert asked(file) < before
+    assert consents_of(file) < before
     file.write_text("steps: [{id: a, uses: prompt, with: {template: x}}]\n")
-    assert asked(file) == frozenset()
+    assert consents_of(file) == frozenset()
 
 
 def test_what_an_inner_pipeline_is_given_counts(tmp_path: Path) -> None:
@@ -108,9 +108,9 @@ def test_what_an_inner_pipeline_is_given_counts(tmp_path: Path) -> None:
     )
     file = tmp_path / "p.yaml"
     file.write_text(outer)
-    before = asked(file)
+    before = consents_of(file)
     file.write_text(outer.replace("ls", "rm"))
-    assert not asked(file) <= before
+    assert not consents_of(file) <= before
 
 
 def test_a_run_refuses_code_that_changed_since_it_was_agreed_to(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_run_refuses_code_that_changed_since_it_was_agreed_to(tmp_path: Path) 
     file.write_text("steps: [{id: a, uses: './f.py:one', with: {}}]\nreturns: steps.a.result\n")
     code = tmp_path / "f.py"
     code.write_text("def one() -> int: return 1")
-    agreed = asked(file)
+    agreed = consents_of(file)
     allowed = replace(settings(tmp_path), allow=frozenset(["tool"]))
 
     def ran() -> object:

@@ -71,7 +71,7 @@ def test_other_faults(tmp_path: Path, watch: str, message: str | None, remedy: s
     if message is None:
         assert found == []  # a bracket that does not close is a bracket
         return
-    assert [(one.message, one.remedy) for one in found] == [
+    assert [(fault.message, fault.remedy) for fault in found] == [
         (message.replace("BASE", str(tmp_path)), remedy)
     ]
 
@@ -91,14 +91,14 @@ def test_who_moves_documents_away_prunes_nothing(
     step = f"      - {{id: away, uses: files.move, with: {move}}}\n"
     file = written(tmp_path, "{path: inbox, deletes: prune}", "sums/{{ doc.relpath }}")
     file.write_text(file.read_text() + step)
-    told = (
+    expected = (
         "step 'away' takes documents out of their folder, so `deletes: prune` would remove all "
         "that was made of them. Remove one of the two, or copy with `mode: copy`."
     )
     try:
         check(read_plan(file))
     except PipelineError as error:
-        assert [f"{one.message} {one.remedy}" for one in error.faults] == [told]
+        assert [f"{fault.message} {fault.remedy}" for fault in error.faults] == [expected]
         assert is_refused
     else:
         assert not is_refused
@@ -163,7 +163,7 @@ def test_a_hot_folder_prunes_nothing(tmp_path: Path) -> None:
     file.write_text(text, "utf-8")
     with pytest.raises(PipelineError) as caught:
         check(read_plan(file))
-    assert [one.message for one in caught.value.faults] == [
+    assert [fault.message for fault in caught.value.faults] == [
         "with `claim: move` documents leave the folder when they are done, so `deletes: prune` "
         "would remove all that was made of them."
     ]

@@ -34,7 +34,7 @@ def faults(reply: str, after: str = "", uses: str = "chat, with: {prompt: x}") -
     try:
         check(read_plan(Path("p.yaml"), text))
     except PipelineError as error:
-        return [f"{one.message} {one.remedy}".strip() for one in error.faults]
+        return [f"{fault.message} {fault.remedy}".strip() for fault in error.faults]
     return []
 
 
@@ -130,8 +130,8 @@ def test_a_step_waits_for_the_sources_of_its_evidence() -> None:
     )
     assert [node.id for node in plan.nodes] == ["b", "a"]
     around = "  - {id: b, uses: prompt, with: {template: '{{ steps.a.text }}'}}\n"
-    [told] = faults("{schema: {n: int}, evidence: steps.b.text}", around)
-    assert told.startswith("these steps depend on each other: a → b → a.")
+    [fault] = faults("{schema: {n: int}, evidence: steps.b.text}", around)
+    assert fault.startswith("these steps depend on each other: a → b → a.")
 
 
 READS = """\
@@ -160,7 +160,7 @@ def test_each_field_of_an_answer_shows_where_it_stands(tmp_path: Path) -> None:
     here = World(tmp_path, READS)
     here.write("inbox/a.txt", "Invoice No. R-7\n\nTotal due: EUR 1.250,00\n")
     report = here.run(pool=answering(number="R-7", total=1250.0, kind="bill"))
-    [found] = [one["evidence"] for one in report.returns]
+    [found] = [result["evidence"] for result in report.returns]
     assert found == {
         "number": {
             "quote": "R-7", "source": "inbox/a.txt", "page": None, "start": 12, "end": 15,
@@ -207,7 +207,7 @@ def test_a_value_that_stands_nowhere_is_said_and_may_be_repaired(tmp_path: Path)
     here = World(tmp_path, READS)
     here.write("inbox/a.txt", "Invoice No. R-7. Total due: EUR 84.00")
     wrong = answering(number="R-7", total=48.0, kind="bill")
-    [found] = [one["evidence"] for one in here.run(pool=wrong).returns]
+    [found] = [result["evidence"] for result in here.run(pool=wrong).returns]
     assert (found["total"]["match"], found["total"]["quote"]) == ("none", None)
     here.edit("evidence: steps.text", "evidence: steps.text\n          check: located(output)")
     answers = iter([84.0])  # the first one is in the call cache
@@ -220,7 +220,7 @@ def test_a_value_that_stands_nowhere_is_said_and_may_be_repaired(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "expected"),
     [
         (
             "steps.docs.files[0]",
@@ -245,7 +245,7 @@ def test_a_value_that_stands_nowhere_is_said_and_may_be_repaired(tmp_path: Path)
     ],
 )  # fmt: skip
 def test_what_is_no_text_is_said_before_a_model_is_asked(
-    tmp_path: Path, source: str, told: str
+    tmp_path: Path, source: str, expected: str
 ) -> None:
     here = World(tmp_path, READS)
     here.edit(
@@ -260,7 +260,7 @@ def test_what_is_no_text_is_said_before_a_model_is_asked(
     assert (report.status, len(pool.chats)) == ("quarantined", 0)
     [item] = [item for item in report.items if item.error]
     assert item.error is not None
-    assert item.error.startswith(told)
+    assert item.error.startswith(expected)
 
 
 def test_a_skipped_source_among_others_is_left_out(tmp_path: Path) -> None:
@@ -273,8 +273,8 @@ def test_a_skipped_source_among_others_is_left_out(tmp_path: Path) -> None:
     here.edit("evidence: steps.text", "evidence: [steps.more, steps.text.text, steps.text]")
     here.write("inbox/a.txt", "No. R-7: 84.00")
     [found] = [
-        one["evidence"]
-        for one in here.run(pool=answering(number="R-7", total=84.0, kind="bill")).returns
+        result["evidence"]
+        for result in here.run(pool=answering(number="R-7", total=84.0, kind="bill")).returns
     ]
     assert found["number"]["source"] == "steps.text.text"
     assert found["number"]["others"] == 1

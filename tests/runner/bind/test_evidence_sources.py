@@ -43,8 +43,8 @@ def test_a_text_has_the_name_of_its_expression() -> None:
 
 
 def test_a_document_has_its_path_and_pages() -> None:
-    [one] = sources(document("One", "Two"), Path("/a"))
-    assert (one.name, one.path, one.page_starts) == ("b.pdf", "/a/b.pdf", (0, 5))
+    [source] = sources(document("One", "Two"), Path("/a"))
+    assert (source.name, source.path, source.page_starts) == ("b.pdf", "/a/b.pdf", (0, 5))
     assert sources(document("One"), Path("/c"))[0].name == "/a/b.pdf"
 
 
@@ -62,12 +62,15 @@ def test_parts_of_mails_and_books_are_no_pages(media_type: str) -> None:
 def test_hits_and_lists_have_a_name_each() -> None:
     hit = {"text": "The price is 84.", "source": "a.pdf", "page": 3, "page_end": 3}
     found = sources({"hits": [hit, {**hit, "text": "Rope", "page_end": 4}], "skipped": False})
-    assert [(one.name, one.only_page) for one in found] == [("a.pdf", 3), ("a.pdf#2", None)]
-    assert [one.name for one in sources(["a", None, ["b"]])] == ["doc.x[0]", "doc.x[2][0]"]
+    assert [(source.name, source.only_page) for source in found] == [
+        ("a.pdf", 3),
+        ("a.pdf#2", None),
+    ]
+    assert [source.name for source in sources(["a", None, ["b"]])] == ["doc.x[0]", "doc.x[2][0]"]
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "kind"),
     [
         (5, "'doc.x' is a number"),
         (True, "'doc.x' is true or false"),
@@ -76,11 +79,11 @@ def test_hits_and_lists_have_a_name_each() -> None:
         ({"text": None}, "'doc.x' is a mapping with `text`"),
     ],
 )
-def test_what_is_no_text_is_named(value: Any, told: str) -> None:
+def test_what_is_no_text_is_named(value: Any, kind: str) -> None:
     with pytest.raises(StepError) as caught:
         sources(value)
     assert str(caught.value) == (
-        f"`evidence`: {told}, not a text. Name a text, the outputs of `files.read`, or the hits "
+        f"`evidence`: {kind}, not a text. Name a text, the outputs of `files.read`, or the hits "
         "of `search`."
     )
 

@@ -26,7 +26,7 @@ def written(folder: Path, model: str, steps: str = STEP) -> Path:
     return file
 
 
-def told(file: Path) -> str:
+def fault_of(file: Path) -> str:
     """Return the fault that validate, plan and run tell alike."""
     report = validate(file)
     with pytest.raises(PipelineError) as planned:
@@ -42,14 +42,14 @@ def texts(report: ValidateReport) -> str:
 
 
 def test_a_file_that_is_not_there_is_told_with_its_place(tmp_path: Path) -> None:
-    assert told(written(tmp_path, "{ref: ./missing.gguf}")) == (
+    assert fault_of(written(tmp_path, "{ref: ./missing.gguf}")) == (
         "DIR/p.yaml:2:17: no such file: './missing.gguf'.\n"
         "       2 |   writer: {ref: ./missing.gguf}\n"
         "         |                 ^^^^^^^^^^^^^^\n"
         "  Looked for in DIR. There is no GGUF file."
     )
     (tmp_path / "misting.gguf").write_bytes(b"GGUF")
-    assert told(written(tmp_path, "missing.gguf")).endswith(
+    assert fault_of(written(tmp_path, "missing.gguf")).endswith(
         "  Looked for in DIR. Known: 'misting.gguf'. Did you mean 'misting.gguf'?"
     )
 
@@ -71,7 +71,7 @@ def test_what_is_no_model_file_is_told_with_its_place(ref: str, what: str, tmp_p
         file = tmp_path / f"{name}.gguf"
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(b"GGUF")
-    assert told(written(tmp_path, ref)).startswith(f"DIR/p.yaml:2:11: '{ref}': {what}.\n")
+    assert fault_of(written(tmp_path, ref)).startswith(f"DIR/p.yaml:2:11: '{ref}': {what}.\n")
 
 
 def test_the_home_folder_may_be_written_as_a_tilde(
@@ -79,7 +79,7 @@ def test_the_home_folder_may_be_written_as_a_tilde(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
-    assert "  Looked for in DIR/home. " in told(written(tmp_path, "~/missing.gguf"))
+    assert "  Looked for in DIR/home. " in fault_of(written(tmp_path, "~/missing.gguf"))
     shutil.copy(minilm(tmp_path), tmp_path / "home" / "vec.gguf")
     file = written(tmp_path, "{ref: ~/vec.gguf, role: embed}", STEP.replace("chat", "embed"))
     file.write_text(file.read_text().replace("prompt: Hi", "texts: [Hi]"))
@@ -102,8 +102,8 @@ def test_models_that_are_not_here_are_told_with_their_places_all_at_once(tmp_pat
         f"  - {{uses: chat, with: {{model: {name}, prompt: Hi}}}}\n"
         for name in ("writer", "cut", "odd", "vec")
     )
-    more = "  cut: cut.gguf\n  odd: {ref: a b}\n  vec: {ref: all-minilm}\n"
-    file = written(tmp_path, "none-such:1b", f"{more}steps:\n{steps}")
+    extra_models = "  cut: cut.gguf\n  odd: {ref: a b}\n  vec: {ref: all-minilm}\n"
+    file = written(tmp_path, "none-such:1b", f"{extra_models}steps:\n{steps}")
     assert validate(file).ok, "which names there are is the machine's matter"
     with pytest.raises(ModelFaults) as caught:
         plan(file)

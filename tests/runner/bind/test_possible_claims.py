@@ -29,8 +29,8 @@ tests:
 def test_every_fault_of_a_test_has_its_place(tmp_path: Path) -> None:
     file = tmp_path / "pipeline.yaml"
     file.write_text(TEXT)
-    told = [(f.mark.line if f.mark else 0, f.message) for f in validate(file).faults]
-    assert told == [
+    faults = [(f.mark.line if f.mark else 0, f.message) for f in validate(file).faults]
+    assert faults == [
         (7, "test 'one' gives the input 'tune', which the pipeline does not have."),
         (9, "`check`: there is no check function 'wrods'."),
         (10, "`check`: `words`: got an unexpected keyword argument 'mots'."),

@@ -20,8 +20,8 @@ steps:
 """
 
 
-def chat(id_: str, prompt: str, more: str = "") -> str:
-    return f'      - {{id: {id_}, uses: chat, with: {{prompt: "{prompt}"{more}}}}}\n'
+def chat(id_: str, prompt: str, extra: str = "") -> str:
+    return f'      - {{id: {id_}, uses: chat, with: {{prompt: "{prompt}"{extra}}}}}\n'
 
 
 def notes(folder: Path, *steps: str) -> tuple[str, ...]:
@@ -48,9 +48,9 @@ def test_steps_that_read_a_document_behind_different_words_are_named(tmp_path: P
 
 
 def test_a_document_behind_what_differs_within_a_block_is_named(tmp_path: Path) -> None:
-    asks = "      - id: asks\n        for_each: q in ['who', 'when']\n        do:\n"
+    block = "      - id: asks\n        for_each: q in ['who', 'when']\n        do:\n"
     inner = chat("ask", "{{ q }}? {{ steps.text.text }}").replace("      -", "          -")
-    (note,) = notes(tmp_path, asks, inner)
+    (note,) = notes(tmp_path, block, inner)
     assert note.startswith("'ask' reads `steps.text.text` behind words that differ for each `q`. ")
 
 

@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
 def own(folder: Path) -> ProtectedFiles:
     bound = bind_without_inputs(read_plan(folder / "p.yaml"))
     return ProtectedFiles.of(
-        ((one.pipeline, one.roots.base) for one in all_plans(bound)), bound.folders
+        ((plan.pipeline, plan.roots.base) for plan in all_plans(bound)), bound.folders
     )
 
 
@@ -108,8 +108,8 @@ def test_a_path_that_is_known_is_refused_before_a_run(tmp_path: Path) -> None:
     file.write_text("inputs: {x: a}\nsteps:\n" + "\n".join(steps) + "\n")
     with pytest.raises(PipelineError) as caught:
         bind_without_inputs(read_plan(file))
-    told = [(fault.mark.line, fault.message) for fault in caught.value.faults if fault.mark]
-    assert [line for line, _ in told] == [3, 4, 5, 6, 8, 9]
+    faults = [(fault.mark.line, fault.message) for fault in caught.value.faults if fault.mark]
+    assert [line for line, _ in faults] == [3, 4, 5, 6, 8, 9]
     assert str(PipelineError([caught.value.faults[3]])) == (
         f"{file}:6:38: step '(files.write)#4' may not write 'evil.yaml': it could be "
         f"taken for a pipeline by `paddock up`.\n"
@@ -157,12 +157,12 @@ def test_a_path_that_a_document_says_is_refused_when_it_is_written(tmp_path: Pat
     ]
     (tmp_path / "link").symlink_to(tmp_path)
     report = ran(tmp_path, WRITE, {f"names/{at}.txt": name for at, name in enumerate(names)})
-    told = {item.key: item.error for item in report.items}
-    assert told["0.txt"] == (
+    errors = {item.key: item.error for item in report.items}
+    assert errors["0.txt"] == (
         "step '(files.write)': no step may write 'p.yaml': it is a part of the pipeline itself. "
         "Write to another path."
     )
-    assert [key for key, error in told.items() if error is None] == ["5.txt"]
+    assert [key for key, error in errors.items() if error is None] == ["5.txt"]
     assert "steps:" in (tmp_path / "p.yaml").read_text()
     assert not (tmp_path / "new.yaml").exists() and not (tmp_path / "paddock.toml").exists()
 
@@ -200,8 +200,8 @@ def test_a_documents_text_leaves_no_folder_and_names_nothing_hidden(
     tmp_path: Path, name: str, why: str
 ) -> None:
     report = ran(tmp_path, NAMED_BY_TEXT, {"names/a.txt": name, "names/b.txt": "a/./b/../fine"})
-    told = {item.key: item.error for item in report.items}
-    assert told == {
+    errors = {item.key: item.error for item in report.items}
+    assert errors == {
         "a.txt": f"step '(files.write)': `path` is 'out/{name}.md', made of untrusted text "
         f"(steps.name.text), which {why}. Write that folder into the path yourself, or clean the "
         f"text first.",
@@ -222,10 +222,10 @@ def test_a_documents_text_names_no_hidden_file_to_be_read(tmp_path: Path) -> Non
     step = '{uses: files.read, with: {path: "{{ steps.name.text }}"}}'
     names = {"names/a.txt": ".env", "names/b.txt": "names/b.txt", "names/c.txt": "names/../.env"}
     report = ran(tmp_path, step, {**names, ".env": "KEY=secret"})
-    told = {item.key: item.error for item in report.items}
-    assert "names the hidden '.env'" in str(told["a.txt"])
-    assert told["b.txt"] is None
-    assert "names the hidden '.env'" in str(told["c.txt"])
+    errors = {item.key: item.error for item in report.items}
+    assert "names the hidden '.env'" in str(errors["a.txt"])
+    assert errors["b.txt"] is None
+    assert "names the hidden '.env'" in str(errors["c.txt"])
 
 
 SEARCH = (
@@ -330,4 +330,4 @@ Points = Callable[[str], tuple[EntryPoint, ...]]
 def points_with(name: str, known: Points) -> Points:
     """Return the registry's look-up with one more step, as a package would bring it."""
     point = EntryPoint(name, f"{__name__}:Joins", STEP_GROUP)
-    return lambda wanted: (point,) if wanted == name else known(wanted)
+    return lambda group: (point,) if group == name else known(group)

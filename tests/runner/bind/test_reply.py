@@ -75,7 +75,9 @@ def test_a_sound_form_has_no_fault_and_a_step_without_one_neither() -> None:
     assert faults("steps: [{uses: chat, reply: 3}]") == []
 
 
-def told(reply: str, uses: str = "chat", after: str = "", given: str = "prompt: x") -> list[str]:
+def faults_of(
+    reply: str, uses: str = "chat", after: str = "", given: str = "prompt: x"
+) -> list[str]:
     """Return what is wrong with a file whose step has this `reply`."""
     text = f"steps:\n  - {{id: a, uses: {uses}, with: {{{given}}}, reply: {reply}}}\n{after}"
     try:
@@ -92,30 +94,30 @@ FUNCTIONS = (
 
 
 def test_a_check_that_cannot_work_is_told_before_anything_runs() -> None:
-    assert told('{check: "wrods(text) < 3"}') == [
+    assert faults_of('{check: "wrods(text) < 3"}') == [
         f"`check`: there is no check function 'wrods'. {FUNCTIONS} Did you mean 'words'?"
     ]
-    assert told('{check: "words(text, mots=3)"}') == [
+    assert faults_of('{check: "words(text, mots=3)"}') == [
         "`check`: `words`: got an unexpected keyword argument 'mots'. "
         "It takes `value`, `least`, `most`."
     ]
-    assert told("{check: text == tone}") == [
+    assert faults_of("{check: text == tone}") == [
         "'tone' is not known here. Known: 'evidence', 'inputs', 'output', 'steps', 'text'."
     ]
-    assert told('{check: "grounded(text, source=steps.b.text)"}') == [
+    assert faults_of('{check: "grounded(text, source=steps.b.text)"}') == [
         "there is no step 'b'. Known: 'a'."
     ]
 
 
 def test_a_field_that_an_answer_never_has_is_told_with_those_that_it_has() -> None:
-    assert told('{schema: {title: str}, check: output.titel != ""}') == [
+    assert faults_of('{schema: {title: str}, check: output.titel != ""}') == [
         "`check`: the answer has no field 'titel'. Known: 'title'. Did you mean 'title'?"
     ]
-    assert told('{check: output.title != ""}') == [
+    assert faults_of('{check: output.title != ""}') == [
         "`check` reads `output`, which is null without a `schema`. Add `schema`, or look at `text`."
     ]
     after = '  - {uses: chat, with: {prompt: "{{ steps.a.output.titel }}"}}'
-    assert told("{schema: {title: str}}", after=after) == [
+    assert faults_of("{schema: {title: str}}", after=after) == [
         "the answer of step 'a' has no field 'titel'. Known: 'title'. Did you mean 'title'?"
     ]
 
@@ -125,7 +127,7 @@ def test_a_reply_of_a_step_that_asks_no_model_is_a_fault() -> None:
         "step 'files.scan' gives no answer of a model, so `reply` has nothing to look at. "
         "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
     )
-    assert sentence in told("{schema: {a: str}}", uses="files.scan")
+    assert sentence in faults_of("{schema: {a: str}}", uses="files.scan")
 
 
 def test_a_reply_of_an_extract_is_a_fault() -> None:
@@ -133,17 +135,19 @@ def test_a_reply_of_an_extract_is_a_fault() -> None:
         "step 'summarise' gives no answer of a model, so `reply` has nothing to look at. "
         "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
     )
-    assert told("{schema: {a: str}}", uses="summarise", given="text: x") == []
-    assert told("{schema: {a: str}}", uses="summarise", given="text: x, how: extract") == [sentence]
+    assert faults_of("{schema: {a: str}}", uses="summarise", given="text: x") == []
+    assert faults_of("{schema: {a: str}}", uses="summarise", given="text: x, how: extract") == [
+        sentence
+    ]
 
 
 def test_a_schema_that_never_ends_is_told_at_its_place_and_one_that_may_end_is_sound() -> None:
     chain = '{type: object, properties: {next: {$ref: "#"}}, required: [next]}'
-    assert told(f"{{schema: {chain}}}") == [
+    assert faults_of(f"{{schema: {chain}}}") == [
         "`reply.schema`, at /properties/next/$ref: no answer can end: each one must contain "
         "another. Leave it out of `required`, or allow `null`."
     ]
     tree = (
         '{type: object, properties: {parts: {type: array, items: {$ref: "#"}}}, required: [parts]}'
     )
-    assert told(f"{{schema: {tree}}}") == []
+    assert faults_of(f"{{schema: {tree}}}") == []

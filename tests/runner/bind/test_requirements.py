@@ -96,7 +96,7 @@ def test_an_item_whose_program_is_missing_is_done_as_soon_as_it_is_there(
     for _ in range(4):  # more often than what fails in passing is tried
         report = carried_out(world)
         assert report.exit_status() == 3
-        errors = [one.error for one in report.items if one.state == "quarantined"]
+        errors = [item.error for item in report.items if item.state == "quarantined"]
         assert errors == [
             "step 'log': there is no program 'show-pier' here. Install it, or name its path."
         ]

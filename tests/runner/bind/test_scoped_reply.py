@@ -54,12 +54,14 @@ def world(folder: Path, n: int = 1) -> World:
     return made
 
 
-def saying(gist: Callable[[ChatRequest], str]) -> FakePool:
+def answering(gist: Callable[[ChatRequest], str]) -> FakePool:
     return FakePool(answer=lambda request: json.dumps({"gist": gist(request)}))
 
 
 def test_an_answer_is_repaired_once_with_what_its_checks_found(tmp_path: Path) -> None:
-    pool = saying(lambda asked: "Ferry 0" if len(asked.messages) > 1 else "Ferry 47 and the rest")
+    pool = answering(
+        lambda request: "Ferry 0" if len(request.messages) > 1 else "Ferry 47 and the rest"
+    )
     report = world(tmp_path).run(pool=pool)
     assert report.returns == [{"gist": "Ferry 0", "text": '{"gist":"Ferry 0"}'}]
     assert pool.chats[1].messages[-1].content == (
@@ -75,7 +77,9 @@ def test_an_answer_that_stays_wrong_quarantines_its_document_and_its_replies_are
 ) -> None:
     here = world(tmp_path, 2)
     bad = "a ferry with some old boats"
-    report = here.run(pool=saying(lambda asked: bad if "0" in asked.messages[0].content else "ok"))
+    report = here.run(
+        pool=answering(lambda request: bad if "0" in request.messages[0].content else "ok")
+    )
     assert report.status == "quarantined"
     [item] = [item for item in report.items if item.error]
     assert item.error == (
@@ -98,10 +102,10 @@ def test_an_answer_in_other_words_passes_is_counted_and_can_wait_for_a_person(
 ) -> None:
     here = world(tmp_path)
     here.edit("text: steps.sum.text}", "undecided: steps.sum.undecided}")
-    pool = saying(lambda asked: "Boat 0")
+    pool = answering(lambda request: "Boat 0")
     report = here.run(pool=pool)
-    told = f"`gist`: {OTHER_WORDS}".strip()
-    assert report.returns == [{"gist": "Boat 0", "undecided": [told]}]
+    undecided = f"`gist`: {OTHER_WORDS}".strip()
+    assert report.returns == [{"gist": "Boat 0", "undecided": [undecided]}]
     assert report.notes == (
         "'sum': 1 answer passed with something that checks cannot decide (0.txt).",
     )
@@ -110,14 +114,14 @@ def test_an_answer_in_other_words_passes_is_counted_and_can_wait_for_a_person(
     assert waiting.counts["waiting"] == 1
     with open_for_reading(LedgerFolder(here.folder / STATE_FOLDER)) as ledger:
         [review] = ReviewStore(ledger).waiting(is_whole=True)
-    assert review.subject["due"] == [told]
+    assert review.subject["due"] == [undecided]
 
 
 def test_an_answer_in_other_words_can_be_refused(tmp_path: Path) -> None:
     here = world(tmp_path)
     here.edit("source=steps.text.text)", "source=steps.text.text, undecided='fail')")
     copied = "Document 0, about the ferry"
-    pool = saying(lambda asked: copied if len(asked.messages) > 1 else "Boat 0")
+    pool = answering(lambda request: copied if len(request.messages) > 1 else "Boat 0")
     assert here.run(pool=pool).returns[0]["gist"] == copied
     assert f"- `gist`: {OTHER_WORDS}Use its words." in pool.chats[1].messages[-1].content
     here.edit("undecided='fail'", "undecided='review'")
@@ -127,7 +131,7 @@ def test_an_answer_in_other_words_can_be_refused(tmp_path: Path) -> None:
 
 def test_schema_and_checks_are_part_of_what_an_item_was_made_from(tmp_path: Path) -> None:
     here = world(tmp_path)
-    here.run(pool=saying(lambda _: "ok"))
+    here.run(pool=answering(lambda _: "ok"))
     assert states(here.run()) == {}
     here.write("form.json", '{"gist": "str", "risk": "bool?"}')
     assert reasons(here.plan()) == {"0.txt": "schema changed (step 'sum')"}
@@ -146,7 +150,7 @@ def test_a_step_that_is_tried_again_after_a_failed_check_gets_another_answer(
     here.edit(
         "          repair: 1\n", "          repair: 0\n        retry: {times: 3, on: [check]}\n"
     )
-    pool = saying(lambda asked: "ok" if asked.params.get("seed") == 2 else "47")
+    pool = answering(lambda request: "ok" if request.params.get("seed") == 2 else "47")
     report = here.run(pool=pool)
     assert report.status == "completed"
     assert [request.params.get("seed") for request in pool.chats] == [None, 1, 2]
@@ -155,7 +159,7 @@ def test_a_step_that_is_tried_again_after_a_failed_check_gets_another_answer(
 def test_a_check_that_fails_at_work_names_itself(tmp_path: Path) -> None:
     here = world(tmp_path)
     here.edit("words(output.gist) <= inputs.most", "output.gist / 2 > 1")
-    report = here.run(pool=saying(lambda _: "ok"))
+    report = here.run(pool=answering(lambda _: "ok"))
     [item] = [item for item in report.items if item.error]
     assert item.error is not None
     assert item.error.startswith("step 'sum': `check`: 'output.gist / 2 > 1' failed: ")

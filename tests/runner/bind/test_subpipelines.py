@@ -79,7 +79,7 @@ pipeline.yaml:5:37: step 'a' has no output 'fils'.
 
 
 @pytest.mark.parametrize(
-    ("file", "told"),
+    ("file", "expected"),
     [
         ("gone.yaml", "there is no file 'gone.yaml'.\n"
          "  Paths are relative to the YAML; create or correct it."),
@@ -92,18 +92,18 @@ pipeline.yaml:5:37: step 'a' has no output 'fils'.
          "'pipeline.yaml'.\n  Remove one of the steps."),
     ],
 )  # fmt: skip
-def test_which_file_it_is_must_be_plain(tmp_path: Path, file: str, told: str) -> None:
+def test_which_file_it_is_must_be_plain(tmp_path: Path, file: str, expected: str) -> None:
     (tmp_path / "parts").mkdir()
     outer = f"inputs: {{which: x}}\nsteps: [{{uses: pipeline, with: {{file: {file}}}}}]\n"
     report = validate(written(tmp_path, outer))
     (fault,) = report.faults
-    assert f"{fault.message}\n  {fault.remedy}" == told
+    assert f"{fault.message}\n  {fault.remedy}" == expected
     assert fault.mark is not None and fault.mark.line == 2
 
 
 def test_a_file_alone_is_no_step_and_how_it_is_one_is_told(tmp_path: Path) -> None:
-    told = faults(tmp_path, "steps: [{uses: ./parts/a.yaml}, {uses: mine.py}]\n")
-    assert [line.strip() for line in told.splitlines() if "|" not in line] == [
+    message = faults(tmp_path, "steps: [{uses: ./parts/a.yaml}, {uses: mine.py}]\n")
+    assert [line.strip() for line in message.splitlines() if "|" not in line] == [
         "pipeline.yaml:1:16: there is no step called './parts/a.yaml'.",
         "Another pipeline is run so: `uses: pipeline`, `with: {file: ./parts/a.yaml}`.",
         "pipeline.yaml:1:40: there is no step called 'mine.py'.",
@@ -112,31 +112,31 @@ def test_a_file_alone_is_no_step_and_how_it_is_one_is_told(tmp_path: Path) -> No
 
 
 def test_a_circle_of_files_is_told_with_all_of_them(tmp_path: Path) -> None:
-    told = faults(
+    message = faults(
         tmp_path,
         "steps: [{id: a, uses: pipeline, with: {file: b.yaml}}]\n",
         b="steps: [{id: b, uses: pipeline, with: {file: c.yaml}}]\n",
         c="steps: [{id: c, uses: pipeline, with: {file: b.yaml}}]\n",
     )
-    assert told.splitlines()[0] == (
+    assert message.splitlines()[0] == (
         "c.yaml:1:46: these pipelines run one another without end: 'b.yaml' → 'c.yaml' → 'b.yaml'."
     )
 
 
 def test_a_flood_of_pipelines_is_refused_at_once(tmp_path: Path) -> None:
     names = [f"p{n}" for n in range(7)]
-    one = "{{uses: pipeline, with: {{file: {0}.yaml}}}}"
-    two = f"steps: [{one}, {one}]\n"
+    step = "{{uses: pipeline, with: {{file: {0}.yaml}}}}"
+    two = f"steps: [{step}, {step}]\n"
     texts = {name: two.format(after) for name, after in pairwise(names)}
     texts[names[-1]] = "steps: [{uses: prompt, with: {template: x}}]\n"
-    told = faults(tmp_path, two.format("p0"), **texts)
-    assert "more than 100 steps run other pipelines." in told
-    assert told.count("\n") < 8
+    message = faults(tmp_path, two.format("p0"), **texts)
+    assert "more than 100 steps run other pipelines." in message
+    assert message.count("\n") < 8
     texts = {
         f"q{n}": f"steps: [{{uses: pipeline, with: {{file: q{n + 1}.yaml}}}}]\n" for n in range(9)
     }
-    told = faults(tmp_path, "steps: [{uses: pipeline, with: {file: q0.yaml}}]\n", **texts)
-    assert "pipelines run one another more than 8 levels deep." in told
+    message = faults(tmp_path, "steps: [{uses: pipeline, with: {file: q0.yaml}}]\n", **texts)
+    assert "pipelines run one another more than 8 levels deep." in message
 
 
 def test_what_is_wrong_with_the_inner_file_is_told_there_and_once(tmp_path: Path) -> None:
@@ -145,10 +145,10 @@ steps:
   - {id: a, uses: pipeline, with: {file: inner.yaml}}
   - {id: b, uses: pipeline, with: {file: inner.yaml}}
 """
-    told = faults(tmp_path, outer, inner="steps: [{uses: promt, with: {template: x}}]\n")
-    assert told.count("inner.yaml:1:16: there is no step called 'promt'.") == 1
-    told = faults(tmp_path, outer, inner="steps: [\n")
-    assert told.count("this is not valid YAML") == 1 and told.startswith("inner.yaml:2:1:")
+    message = faults(tmp_path, outer, inner="steps: [{uses: promt, with: {template: x}}]\n")
+    assert message.count("inner.yaml:1:16: there is no step called 'promt'.") == 1
+    message = faults(tmp_path, outer, inner="steps: [\n")
+    assert message.count("this is not valid YAML") == 1 and message.startswith("inner.yaml:2:1:")
 
 
 def test_what_is_made_of_the_runs_inputs_is_checked_before_it_begins(tmp_path: Path) -> None:
@@ -181,8 +181,8 @@ def test_what_inner_pipelines_reach_for_needs_consent_as_well(tmp_path: Path) ->
         ("secrets", "read the environment variable INNER_WORD"),
         ("network", "ask http://gpu:1 for a model"),
     ]
-    inner = [one for one in all_plans(plan) if one is not plan]
-    assert [list(one.pools) for one in inner] == [["a.writer"]]
+    inner = [nested for nested in all_plans(plan) if nested is not plan]
+    assert [list(nested.pools) for nested in inner] == [["a.writer"]]
     found = read_secrets(
         plan.pipeline, {"INNER_WORD": "hush-hush"}, {}, [i.pipeline for i in inner]
     )
@@ -196,8 +196,8 @@ steps:
   - {id: p, uses: prompt, with: {template: "http://elsewhere:1"}}
   - {id: a, uses: pipeline, with: {file: inner.yaml, inputs: {url: "{{ steps.p.text }}"}}}
 """
-    told = faults(tmp_path, outer, inner=SERVED.replace("on:", "x-on:"))
-    assert "input 'url' is the address of a server, and must be known before a run." in told
+    message = faults(tmp_path, outer, inner=SERVED.replace("on:", "x-on:"))
+    assert "input 'url' is the address of a server, and must be known before a run." in message
 
 
 WRITES = """\
@@ -235,8 +235,8 @@ steps:
 """
     steps = "steps: [{uses: prompt, with: {template: hello}}]\n"
     starts = "on: {schedule: [{cron: '0 6 * * *'}]}\nconcurrency: {priority: normal}\n"
-    more = {"inner": f"{starts}budget: {{time: 1h}}\n{steps}", "other": f"budget: {{}}\n{steps}"}
-    file = written(tmp_path, outer, **more, plain=f"defaults: {{cache: off}}\n{steps}")
+    files = {"inner": f"{starts}budget: {{time: 1h}}\n{steps}", "other": f"budget: {{}}\n{steps}"}
+    file = written(tmp_path, outer, **files, plain=f"defaults: {{cache: off}}\n{steps}")
     report = validate(file)
     assert report.ok
     assert [note.replace(f"{tmp_path}/", "") for note in report.notes] == [

@@ -18,7 +18,7 @@ def faults(folder: Path, *steps: str, servers: str = SERVERS) -> list[str]:
     try:
         check(read_plan(folder / "p.yaml"))
     except PipelineError as error:
-        return [f"{one.message} {one.remedy}".strip() for one in error.faults]
+        return [f"{fault.message} {fault.remedy}".strip() for fault in error.faults]
     return []
 
 
@@ -38,7 +38,7 @@ def test_what_is_there_is_no_fault(tmp_path: Path, step: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "told"),
+    ("step", "expected"),
     [
         ("tool, with: {name: calculater}",
          "there is no tool 'calculater'. Known: 'calculator', 'files.read', 'files.search', "
@@ -78,9 +78,9 @@ def test_what_is_there_is_no_fault(tmp_path: Path, step: str) -> None:
          "the file '../tools.py' lies outside the pipeline's folder. Move or copy it there."),
     ],
 )  # fmt: skip
-def test_what_cannot_work_is_told_with_its_place(tmp_path: Path, step: str, told: str) -> None:
+def test_what_cannot_work_is_told_with_its_place(tmp_path: Path, step: str, expected: str) -> None:
     (tmp_path / "tools.py").write_text("def clean(): ...")
-    assert told in faults(tmp_path, step)
+    assert expected in faults(tmp_path, step)
 
 
 def test_without_servers_one_is_told_how_to_name_them(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ def test_the_better_variant_is_better_by_a_paired_test_and_in_each_field(bills: 
     assert small.located is not None and small.located.mean == 1.0
     (test,) = found.tests
     assert (test.first, test.second, test.result.is_shown) == ("clerk=small", "clerk=big", True)
-    assert [one.key for one in found.differences] == [f"{n:02}.txt" for n in range(1, 20, 2)]
+    assert [difference.key for difference in found.differences] == [
+        f"{n:02}.txt" for n in range(1, 20, 2)
+    ]
     assert found.gold is not None and (found.gold.origin, found.n_gold) == ("gold.csv", N_BILLS)
 
 
@@ -64,7 +66,9 @@ def test_of_many_variants_the_text_has_the_best_ones_tests_and_each_answer_once(
     )
     lines = comparison_text(bills.compare(models=(f"clerk={','.join(names)}",))).splitlines()
     tests = [line for line in lines if " against " in line]
-    assert [line.partition(":")[0] for line in tests] == [f"{one} against A" for one in "BCDEFGHI"]
+    assert [line.partition(":")[0] for line in tests] == [
+        f"{letter} against A" for letter in "BCDEFGHI"
+    ]
     assert "and 28 more: `--report FILE` and `--json` have all." in lines
     at = lines.index("  01.txt (gold: total: 1.5, kind: travel)")
     assert [line.partition(": ")[0] for line in lines[at + 1 : at + 3]] == [
@@ -82,7 +86,7 @@ def test_without_gold_variants_are_compared_by_where_their_values_stand(bills: B
     bills.answer = inventing
     found = bills.compare(gold=None, models=MODELS)
     assert found.quality == "located"
-    assert [one.located.mean for one in found.variants if one.located] == [0.5, 1.0]
+    assert [variant.located.mean for variant in found.variants if variant.located] == [0.5, 1.0]
     assert found.tests[0].result.is_shown
 
 
@@ -105,8 +109,10 @@ def test_equal_variants_one_item_and_a_faulty_variant_are_a_sentence_each(bills:
     same = bills.compare(prompts=("bill=prompts/a.md,prompts/b.md",))
     assert same.notes == ("all variants say the same of each of the 20 items.",)
     assert same.tests[0].result.words() == "no difference shown: the same on average"
-    one = bills.compare(models=MODELS, sample=ItemSample(1))
-    assert one.notes == ("there is 1 item: nothing can be shown by it. Compare on more documents.",)
+    found = bills.compare(models=MODELS, sample=ItemSample(1))
+    assert found.notes == (
+        "there is 1 item: nothing can be shown by it. Compare on more documents.",
+    )
     faulty = bills.compare(prompts=("bill=prompts/none.md,prompts/b.md",))
     assert faulty.notes == (
         "bill=prompts/none.md: there is no file 'prompts/none.md'. Paths are relative to the YAML; "
@@ -140,13 +146,13 @@ def test_figures_of_a_sample_are_of_its_items_alone_where_more_is_known(
     bills.compare(models=known)
     found = bills.compare(models=MODELS, sample=ItemSample(5))
     assert (found.n_items, found.n_unsampled) == (5, N_BILLS - 5)
-    assert [one.n_items for one in found.variants] == [5, 5]
-    assert [one.valid.mean for one in found.variants if one.valid] == [1.0, 1.0]
+    assert [variant.n_items for variant in found.variants] == [5, 5]
+    assert [variant.valid.mean for variant in found.variants if variant.valid] == [1.0, 1.0]
 
 
 def test_the_quicker_and_better_variants_are_on_the_front(bills: Bills) -> None:
     found = bills.compare(models=MODELS, settings=("bill.params.max_tokens=60",))
-    by_name = {one.name: one for one in found.variants}
+    by_name = {variant.name: variant for variant in found.variants}
     assert by_name["clerk=big"].is_on_front
     worse = by_name["clerk=small"]
     assert worse.seconds is not None and by_name["clerk=big"].seconds is not None
@@ -155,13 +161,13 @@ def test_the_quicker_and_better_variants_are_on_the_front(bills: Bills) -> None:
 
 def test_json_and_junit_have_each_item_of_each_variant(bills: Bills) -> None:
     found = bills.compare(models=MODELS)
-    told = json.loads(json.dumps(found.as_json()))
-    assert told["variants"][1]["scores"]["01.txt"] == 1.0
-    assert told["variants"][0]["fields"]["kind"]["labels"]["confusion"] == [[10, 0], [10, 0]]
-    assert told["tests"][0]["shown"] is True
-    assert told["differences"][0]["answers"]["clerk=big"]["kind"] == "travel"
+    comparison = json.loads(json.dumps(found.as_json()))
+    assert comparison["variants"][1]["scores"]["01.txt"] == 1.0
+    assert comparison["variants"][0]["fields"]["kind"]["labels"]["confusion"] == [[10, 0], [10, 0]]
+    assert comparison["tests"][0]["shown"] is True
+    assert comparison["differences"][0]["answers"]["clerk=big"]["kind"] == "travel"
     root = ET.fromstring(junit_xml(comparison_suites(found, "pipeline.yaml")))
-    assert [(one.get("name"), one.get("failures")) for one in root] == [
+    assert [(suite.get("name"), suite.get("failures")) for suite in root] == [
         ("clerk=small", "10"), ("clerk=big", "0"),
     ]  # fmt: skip
 
@@ -173,10 +179,10 @@ class Loading(FakePool):
         name = self.chats[-1].model.ref if self.chats else ""
         sizes = {"small": 500_000_000, "big": 4_000_000_000, "vec": 100_000_000}
         loaded = []
-        for one, n in sizes.items():
-            planned, peak = (7, n - 1_000) if one == "big" else (n - 1_000, None)
-            if one in (name, "vec"):
-                stats = ModelStats(one, "ready", 0, 1, 0, device_bytes=1_000)
+        for model, n in sizes.items():
+            planned, peak = (7, n - 1_000) if model == "big" else (n - 1_000, None)
+            if model in (name, "vec"):
+                stats = ModelStats(model, "ready", 0, 1, 0, device_bytes=1_000)
                 loaded.append(replace(stats, host_bytes=planned, peak_bytes=peak))
         return PoolStats(tuple(loaded), {})
 
@@ -186,11 +192,11 @@ def test_a_variant_has_the_peak_of_the_models_that_it_asked_or_what_is_planned_f
 ) -> None:
     bills.pool_kind = Loading
     found = bills.compare(models=MODELS)
-    assert [one.memory_bytes for one in found.variants] == [500_000_000, 4_000_000_000]
+    assert [variant.memory_bytes for variant in found.variants] == [500_000_000, 4_000_000_000]
     head, first, second = comparison_text(found).splitlines()[2:5]
     assert head.endswith("memory")
     assert [first.split()[-2:], second.split()[-2:]] == [["500", "MB"], ["4.0", "GB"]]
-    assert [one["memory_bytes"] for one in found.as_json()["variants"]] == [
+    assert [variant["memory_bytes"] for variant in found.as_json()["variants"]] == [
         500_000_000, 4_000_000_000,
     ]  # fmt: skip
     assert "4.0 GB" in comparison_page(found)

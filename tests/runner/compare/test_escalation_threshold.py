@@ -63,7 +63,7 @@ def test_of_1000_promises_no_more_are_broken_than_delta_says(
 
 def test_the_lowest_threshold_that_is_sure_enough_is_proposed() -> None:
     sure = [n / 100 for n in range(100)] * 4
-    own = [float(one >= 0.5) for one in sure]
+    own = [float(p >= 0.5) for p in sure]
     found = calibrated_threshold(AgreementGoal(0.95, 0.05), PLAIN, sure, own, [1.0] * 400)
     assert found.threshold == pytest.approx(0.47, abs=0.02)
     assert found.words() == (

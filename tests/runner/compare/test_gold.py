@@ -108,7 +108,7 @@ def test_many_rows_of_unknown_items_are_three_sentences_and_a_number() -> None:
 def decided(tmp_path: Path) -> list[Any]:
     """An accepted, an edited and a rejected answer of one step, and one of another pipeline."""
     with Ledger(tmp_path / ".paddock") as ledger:
-        store, desk = ReviewStore(ledger), ReviewDesk(ledger)
+        store, reviews = ReviewStore(ledger), ReviewDesk(ledger)
         decisions: list[tuple[str, Verb, Any, str, str]] = [
             ("a.txt", "accept", None, "", "bills.yaml"),
             ("b.txt", "edit", {"number": "R-9", "total": 2.0}, "", "bills.yaml"),
@@ -121,8 +121,8 @@ def decided(tmp_path: Path) -> list[Any]:
                 "document_sha256": key, "answer": {"number": "R-1", "total": 1.0}, "schema": {},
                 "checks": [], "scope": {}, "by": [], "on_expiry": "quarantine",
             }  # fmt: skip
-            asked = store.ask(Question(pipeline, key, "bill", "swift-otter", subject))
-            desk.decide(asked.id, asked.question, verb, by="ann", value=value, reason=reason)
+            review = store.ask(Question(pipeline, key, "bill", "swift-otter", subject))
+            reviews.decide(review.id, review.question, verb, by="ann", value=value, reason=reason)
         return store.decided(is_whole=True)
 
 

@@ -50,10 +50,10 @@ def fair(request: ChatRequest) -> str:
 
 def test_each_differing_item_is_asked_in_both_orders_and_once_only(bills: Bills) -> None:
     found, pool = judged(bills, fair)
-    (one,) = found.preferences
-    assert (one.n_better, one.n_worse, one.n_equal) == (10, 0, 10)
+    (preference,) = found.preferences
+    assert (preference.n_better, preference.n_worse, preference.n_equal) == (10, 0, 10)
     assert found.notes == ()
-    assert one.p == pytest.approx(2 / 2**10)
+    assert preference.p == pytest.approx(2 / 2**10)
     assert len(pool.chats) == 2 * 10
     assert "Bill R-1: 1.50 for travel." in pool.chats[0].messages[-1].content  # the task
     again, other = judged(bills, fair)
@@ -62,9 +62,14 @@ def test_each_differing_item_is_asked_in_both_orders_and_once_only(bills: Bills)
 
 def test_a_judge_that_prefers_what_stands_first_prefers_nothing(bills: Bills) -> None:
     found, _ = judged(bills, lambda _: json.dumps({"reason": "first", "better": "1"}))
-    (one,) = found.preferences
-    assert (one.n_better, one.n_worse, one.n_equal, one.share) == (0, 0, 20, None)
-    assert one.words() == "0 better, 0 worse, 20 equal (p = 1.000; no preference shown)"
+    (preference,) = found.preferences
+    assert (preference.n_better, preference.n_worse, preference.n_equal, preference.share) == (
+        0,
+        0,
+        20,
+        None,
+    )
+    assert preference.words() == "0 better, 0 worse, 20 equal (p = 1.000; no preference shown)"
 
 
 def test_a_judge_that_answers_nonsense_is_a_sentence(bills: Bills) -> None:

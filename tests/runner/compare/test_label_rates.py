@@ -30,7 +30,7 @@ def test_the_bounds_of_macro_f1_and_kappa_hold_the_true_ones_in_95_of_100_draws(
 
     def pairs(n: int) -> list[tuple[str, str]]:
         golds = draw.choices("abc", weights=(5, 3, 2), k=n)
-        return [(one, one if draw.random() < chance else draw.choice("abc")) for one in golds]
+        return [(gold, gold if draw.random() < chance else draw.choice("abc")) for gold in golds]
 
     truth = label_figures(pairs(200_000))
     assert truth.kappa is not None

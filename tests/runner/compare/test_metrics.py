@@ -37,7 +37,7 @@ def test_the_schema_and_the_values_choose_the_metric_of_a_field() -> None:
         "number": ["R-1", "R-2"], "total": ["84.5"], "pay_by": ["3 May 2024"], "topic": ["food"],
         "tags": [["a"]], "note": ["a longer text " * 9], "paid": ["true"],
     }  # fmt: skip
-    found = {one.name: one.kind for one in field_metrics(SCHEMA, golds, {})}
+    found = {field.name: field.kind for field in field_metrics(SCHEMA, golds, {})}
     assert found == {
         "number": "exact", "total": "number", "pay_by": "date", "topic": "label", "tags": "list",
         "note": "text", "paid": "label",
@@ -84,8 +84,8 @@ def test_a_text_answer_is_a_label_where_gold_repeats_and_else_exact_or_a_text() 
 def test_an_answer_gets_its_score(
     kind: Any, tolerance: float, answer: Any, gold: Any, score: float
 ) -> None:
-    one = metric(kind, tolerance)
-    assert one.score(answer, one.gold(gold)) == pytest.approx(score)
+    field_metric = metric(kind, tolerance)
+    assert field_metric.score(answer, field_metric.gold(gold)) == pytest.approx(score)
 
 
 @pytest.mark.parametrize(

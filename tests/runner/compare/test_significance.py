@@ -31,7 +31,9 @@ def test_the_interval_of_a_share_holds_the_true_one_in_95_of_100_draws(
 ) -> None:
     draw = DRAW(1)
     found = [estimate([float(x) for x in draw.random(n) < share]) for _ in range(N_WORLDS)]
-    held = sum(one is not None and one.low <= share <= one.high for one in found)
+    held = sum(
+        interval is not None and interval.low <= share <= interval.high for interval in found
+    )
     assert held / N_WORLDS >= 0.93
 
 
@@ -39,7 +41,7 @@ def test_the_interval_of_a_share_holds_the_true_one_in_95_of_100_draws(
 def test_the_interval_of_a_mean_holds_the_true_one_in_95_of_100_draws(n: int) -> None:
     draw, true = DRAW(2), 0.6 + 0.4 * 0.5
     found = [estimate(scores(draw, n, 0.6)) for _ in range(N_WORLDS)]
-    held = sum(one is not None and one.low <= true <= one.high for one in found)
+    held = sum(interval is not None and interval.low <= true <= interval.high for interval in found)
     assert held / N_WORLDS >= 0.93
 
 
@@ -48,14 +50,16 @@ def test_the_interval_of_scores_that_rarely_differ_holds_the_true_mean(n: int) -
     draw, shares = DRAW(7), (0.96, 0.03, 0.01)
     worlds = draw.choice((1.0, 0.67, 0.0), (N_WORLDS, n), p=shares)
     found = [estimate(world.tolist()) for world in worlds]
-    held = sum(one is not None and one.low <= 0.9801 <= one.high for one in found)
+    held = sum(
+        interval is not None and interval.low <= 0.9801 <= interval.high for interval in found
+    )
     assert held / N_WORLDS >= 0.94
 
 
 @pytest.mark.parametrize("values", [[0.5] * 3, [1.0] * 9 + [0.99], [0.4], [1.0]])
 def test_no_interval_is_without_width(values: list[float]) -> None:
-    one = estimate(values)
-    assert one is not None and one.high - one.low > 0.1
+    interval = estimate(values)
+    assert interval is not None and interval.high - interval.low > 0.1
 
 
 @pytest.mark.parametrize("n", [20, 60])
@@ -75,7 +79,7 @@ def test_over_many_equal_variants_one_is_called_better_in_at_most_5_of_100_draws
     draw, n_false = DRAW(5), 0
     for _ in range(N_WORLDS):
         first, *others = ([float(x) for x in draw.random(60) < 0.7] for _ in range(6))
-        ps = holm({number: paired_test(first, one).p for number, one in enumerate(others)})
+        ps = holm({number: paired_test(first, other).p for number, other in enumerate(others)})
         n_false += min(ps.values()) < 0.05
     assert n_false / N_WORLDS <= 0.05
 
@@ -85,14 +89,18 @@ def test_all_pairs_at_once_have_the_p_of_each_alone_by_holms_correction() -> Non
     kinds = {"label": [float(x) for x in draw.random(40) < 0.7], "none": [0.0] * 40}
     variants = {**kinds, **{f"v{n}": scores(draw, 40, 0.3 + n / 10) for n in range(5)}}
     found = pairwise_tests(variants)
-    alone = {pair: paired_test(*(variants[one] for one in pair)) for pair in found}
+    alone = {pair: paired_test(*(variants[name] for name in pair)) for pair in found}
     assert len(found) == 21
-    assert {pair: one.p for pair, one in found.items()} == pytest.approx(
-        holm({pair: one.p for pair, one in alone.items()})
+    assert {pair: result.p for pair, result in found.items()} == pytest.approx(
+        holm({pair: result.p for pair, result in alone.items()})
     )
-    methods = {pair: one.method for pair, one in found.items()}
-    assert [pair for pair, one in methods.items() if one == "McNemar"] == [("label", "none")]
-    assert min(one.p for one in found.values()) < 0.05 < max(one.p for one in found.values())
+    methods = {pair: result.method for pair, result in found.items()}
+    assert [pair for pair, method in methods.items() if method == "McNemar"] == [("label", "none")]
+    assert (
+        min(result.p for result in found.values())
+        < 0.05
+        < max(result.p for result in found.values())
+    )
 
 
 def test_a_bootstrap_counts_draws_as_the_plain_sum_over_them_does() -> None:
@@ -142,18 +150,18 @@ def test_one_item_shows_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "n_better", "n_tests", "more"), [(2, 2, 1, 4), (40, 7, 6, 20), (40, 1, 1, 297)]
+    ("n", "n_better", "n_tests", "n_missing"), [(2, 2, 1, 4), (40, 7, 6, 20), (40, 1, 1, 297)]
 )
 def test_the_items_that_are_missing_are_those_at_which_the_exact_test_shows_it(
-    n: int, n_better: int, n_tests: int, more: int
+    n: int, n_better: int, n_tests: int, n_missing: int
 ) -> None:
     found = paired_test([0.0] * n, [1.0] * n_better + [0.0] * (n - n_better), n_tests=n_tests)
-    assert found.corrected(min(1.0, found.p * n_tests)).more_items == more
+    assert found.corrected(min(1.0, found.p * n_tests)).more_items == n_missing
 
 
 def test_where_the_number_of_items_cannot_be_foretold_none_is_named() -> None:
     scores = [0.01 if n % 2 else -0.0099 for n in range(60)]
-    found = paired_test([0.5] * 60, [0.5 + one for one in scores])
+    found = paired_test([0.5] * 60, [0.5 + score for score in scores])
     assert (found.more_items, "more item" in found.words()) == (None, False)
 
 

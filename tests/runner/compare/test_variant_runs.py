@@ -30,9 +30,9 @@ def test_each_combination_is_a_variant_and_those_of_one_model_follow_each_other(
     refs = [request.model.ref for request in bills.made.chats]
     assert refs == ["small"] * 2 * N_BILLS + ["big"] * 2 * N_BILLS
     assert [len(run.items) for run in runs] == [N_BILLS] * 4
-    one = runs[0].items["03.txt"]
-    assert (one.output["number"], one.gold_key, one.n_asked) == ("R-3", "03.txt", 1)
-    assert one.evidence["number"]["match"] == "exact"
+    item = runs[0].items["03.txt"]
+    assert (item.output["number"], item.gold_key, item.n_asked) == ("R-3", "03.txt", 1)
+    assert item.evidence["number"]["match"] == "exact"
 
 
 def test_a_variant_that_equals_the_pipeline_costs_nothing_and_no_call_is_made_twice(
@@ -83,7 +83,7 @@ def test_an_item_without_a_sound_answer_has_its_error_and_the_others_are_done(bi
     bills.edit("          evidence: steps.text\n", "          check: output.number != 'R-3'\n")
     bills.edit("        review: {when: evidence.missing}\n", "")
     (run,) = bills.runs(models=("clerk=big",))
-    errors = {key: one.error for key, one in run.items.items() if not one.is_done}
+    errors = {key: item.error for key, item in run.items.items() if not item.is_done}
     assert list(errors) == ["03.txt"]
     assert run.items["03.txt"].n_asked == 2
     assert run.fault is None

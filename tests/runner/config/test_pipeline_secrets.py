@@ -81,13 +81,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
 
 
-def ran(folder: Path, pool: FakePool, **more: Any) -> Report:
+def ran(folder: Path, pool: FakePool, **options: Any) -> Report:
     own = replace(settings(folder), allow=frozenset(["secrets"]))
-    more.setdefault("observer", Observer())
+    options.setdefault("observer", Observer())
     return run(
         folder / "p.yaml",
         {"pin": "pin-9876"},
-        *run_arguments(local=True, pool=pool, settings=own, **more),
+        *run_arguments(local=True, pool=pool, settings=own, **options),
     )
 
 
@@ -104,10 +104,10 @@ def stored(folder: Path) -> bytes:
 def test_a_model_gets_the_secret_and_nothing_that_is_kept_has_it(folder: Path) -> None:
     pool, observer = FakePool(answer=echo), Listening()
     report = ran(folder, pool, observer=observer)
-    asked = pool.chats[0].messages[-1].content
-    assert TOKEN in asked
-    assert PASSWORD in asked
-    assert "pin-9876" in asked
+    prompt = pool.chats[0].messages[-1].content
+    assert TOKEN in prompt
+    assert PASSWORD in prompt
+    assert "pin-9876" in prompt
     kept = stored(folder).decode("utf-8", "replace") + repr(report) + "\n".join(observer.told)
     kept += str(report.as_json())
     for secret in (TOKEN, 'p"w', 'p\\"w', "pin-9876"):
@@ -130,9 +130,9 @@ def test_a_second_run_sees_the_same_and_a_new_password_makes_nothing_old(
 
 def test_an_error_that_repeats_a_secret_is_told_without_it(folder: Path) -> None:
     def refuse(request: ChatRequest) -> str:
-        asked = request.messages[-1].content
-        if "ferry" in asked:  # this document, not every request of this form
-            raise BadRequest(f"cannot read {asked}")
+        prompt = request.messages[-1].content
+        if "ferry" in prompt:  # this document, not every request of this form
+            raise BadRequest(f"cannot read {prompt}")
         return "yes"
 
     observer = Listening()
@@ -212,7 +212,7 @@ def test_what_prefect_shows_of_an_error_that_ends_the_run_has_no_secret(folder: 
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "expected"),
     [
         (
             "{env: NOT_SET_ANYWHERE}",
@@ -230,7 +230,7 @@ def test_what_prefect_shows_of_an_error_that_ends_the_run_has_no_secret(folder: 
     ],
 )
 def test_a_secret_that_cannot_be_had_is_named_before_anything_runs(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, written: str, told: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, written: str, expected: str
 ) -> None:
     monkeypatch.setenv("EMPTY", " ")
     monkeypatch.setenv("SHORT", "abc")
@@ -240,12 +240,12 @@ def test_a_secret_that_cannot_be_had_is_named_before_anything_runs(
     (folder / "p.yaml").write_text(text)
     with pytest.raises(PipelineError) as caught:
         ran(folder, FakePool())
-    assert str(caught.value).startswith(f"{folder}/p.yaml:3:10: {told.format(folder=folder)}")
+    assert str(caught.value).startswith(f"{folder}/p.yaml:3:10: {expected.format(folder=folder)}")
     assert not (folder / ".paddock").exists()
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "expected"),
     [
         (
             "{env: THE_TOKEN}",
@@ -265,10 +265,10 @@ def test_a_secret_that_cannot_be_had_is_named_before_anything_runs(
         ("  token:", "  to-ken:", "'to-ken' cannot be the name of a secret."),
     ],
 )
-def test_what_is_written_wrong_is_a_fault(folder: Path, old: str, new: str, told: str) -> None:
+def test_what_is_written_wrong_is_a_fault(folder: Path, old: str, new: str, expected: str) -> None:
     assert old in PIPELINE
     (folder / "p.yaml").write_text(PIPELINE.replace(old, new))
-    assert told in [fault.message for fault in validate(folder / "p.yaml").faults]
+    assert expected in [fault.message for fault in validate(folder / "p.yaml").faults]
 
 
 def test_without_secrets_there_are_none_to_read(folder: Path) -> None:

@@ -9,7 +9,7 @@ from paddock.runner.config.setting_values import BadValue
 
 
 @pytest.mark.parametrize(
-    ("written", "wanted"),
+    ("written", "expected"),
     [
         ("1.2.3.4", ServiceAddress("1.2.3.4", 11434)),
         (":1234", ServiceAddress("0.0.0.0", 1234)),
@@ -27,8 +27,8 @@ from paddock.runner.config.setting_values import BadValue
         ("HTTP://localhost:8080", ServiceAddress("localhost", 8080)),
     ],
 )
-def test_a_host_is_read_as_ollama_reads_it(written: str, wanted: ServiceAddress) -> None:
-    assert service_address(written) == wanted
+def test_a_host_is_read_as_ollama_reads_it(written: str, expected: ServiceAddress) -> None:
+    assert service_address(written) == expected
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ returns: {text: steps.digest.text, levels: steps.digest.levels}
 
 
 def digest_calls(pool: FakePool) -> int:
-    return sum(one.messages[-1].content.startswith("All: ") for one in pool.chats)
+    return sum(request.messages[-1].content.startswith("All: ") for request in pool.chats)
 
 
 def test_one_document_more_changed_or_gone_costs_one_path_and_the_plan_tells_it(
@@ -439,13 +439,13 @@ def test_a_run_makes_the_calls_that_its_plan_has_told(case: Case, tmp_path: Path
     def check() -> str:
         """Plan, run, and compare; returns what the plan has said of its number."""
         pool = FakePool(n_ctx_tokens=case.n_ctx_tokens, answer=case.answer)
-        told = plan(world.file, pool=pool, settings=settings(tmp_path))
+        planned = plan(world.file, pool=pool, settings=settings(tmp_path))
         assert not pool.chats and not pool.embeds
         made = world.run(pool=FakePool(n_ctx_tokens=case.n_ctx_tokens, answer=case.answer)).calls
-        if told.calls is None:
+        if planned.calls is None:
             return "unknown"
-        assert made == told.calls if told.calls_are == "exact" else made <= told.calls
-        return f"{told.calls} {told.calls_are}"
+        assert made == planned.calls if planned.calls_are == "exact" else made <= planned.calls
+        return f"{planned.calls} {planned.calls_are}"
 
     first = check()
     assert first.endswith(case.are)
@@ -470,16 +470,16 @@ def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
     world = World(tmp_path, EACH + SUM + WRITE)
     world.documents(4)
     monkeypatch.setattr(dry_walk, "MAX_WALK_S", 0.0)
-    told = world.plan()
-    assert (told.calls, told.calls_are, told.loads) == (4, "at most", 1)
-    assert told.least_calls == 0, "the ledger may know the answers"
+    planned = world.plan()
+    assert (planned.calls, planned.calls_are, planned.loads) == (4, "at most", 1)
+    assert planned.least_calls == 0, "the ledger may know the answers"
     summarised = SUM.replace('chat, with: {prompt: "Sum up: ', 'summarise, with: {text: "')
     world.edit(SUM, summarised)
     assert world.plan().calls is None, "nobody knows how long the texts are"
     world.run()
     world.edit("with: {text", "with: {words: 9, text")
-    told = world.plan()
-    assert (told.calls, told.calls_are) == (4, "about"), "as in the run before"
+    planned = world.plan()
+    assert (planned.calls, planned.calls_are) == (4, "about"), "as in the run before"
 
 
 def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked(
@@ -498,8 +498,8 @@ def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked
         return await walk(self, block, body, key) if len(walked) <= 10 else None
 
     monkeypatch.setattr(dry_walk.DryWalk, "_in_time", walk_ten)
-    told = world.plan()
-    assert (told.likely_calls, told.calls_are, told.loads) == (40, "about", 1)
+    planned = world.plan()
+    assert (planned.likely_calls, planned.calls_are, planned.loads) == (40, "about", 1)
     assert walked != sorted(walked), "not only those of the first folder"
 
 
@@ -523,7 +523,7 @@ def filled(schema: Any, text: str) -> Any:
     if "enum" in schema:
         return schema["enum"][0]
     if kind == "object":
-        return {name: filled(one, text) for name, one in schema["properties"].items()}
+        return {name: filled(subschema, text) for name, subschema in schema["properties"].items()}
     if kind == "array":
         return [filled(schema["items"], text)] * schema.get("minItems", 1)
     return {"integer": 1, "number": 1.5, "boolean": True, "null": None}.get(kind, text)
@@ -538,18 +538,18 @@ def test_the_examples_make_the_calls_that_their_plans_tell(name: str, tmp_path: 
     file = folder / "pipeline.yaml"
 
     def check() -> tuple[int, str, int]:
-        told = plan(file, pool=FakePool(answer=in_form), settings=settings(tmp_path))
+        planned = plan(file, pool=FakePool(answer=in_form), settings=settings(tmp_path))
         pool = FakePool(answer=in_form)
         made = run(
             file,
             options=RunOptions(local=True),
             environment=RunEnvironment(pool=pool, settings=settings(tmp_path)),
         ).calls
-        if told.calls is None:  # what reads a store, while that is filled, or a list yet to come
-            assert name in ("ask", "first-run") and told.notes
+        if planned.calls is None:  # what reads a store, while that is filled, or a list yet to come
+            assert name in ("ask", "first-run") and planned.notes
             return 0, "unknown", made
-        assert made == told.calls if told.calls_are == "exact" else made <= told.calls
-        return told.calls, told.calls_are, made
+        assert made == planned.calls if planned.calls_are == "exact" else made <= planned.calls
+        return planned.calls, planned.calls_are, made
 
     _, _, made = check()
     assert made > 0

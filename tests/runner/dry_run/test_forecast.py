@@ -36,8 +36,8 @@ def test_time_is_told_from_the_profile_then_from_the_last_run(tmp_path: Path) ->
     slow = profile(pool)
     slow = replace(
         slow,
-        prefill=tuple(replace(one, tokens_per_s=1.0) for one in slow.prefill),
-        decode=tuple(replace(one, tokens_per_s=1.0) for one in slow.decode),
+        prefill=tuple(replace(speed, tokens_per_s=1.0) for speed in slow.prefill),
+        decode=tuple(replace(speed, tokens_per_s=1.0) for speed in slow.decode),
     )
     ProfileStore(pool.cache_dir).keep(slow)
     measured = plan(world.file, settings=settings(tmp_path))
@@ -113,14 +113,14 @@ def test_two_documents_that_swap_their_names_cost_no_call_and_neither_does_a_cop
     alone: World,
 ) -> None:
     first, second = (alone.folder / "inbox" / name for name in ("0.txt", "1.txt"))
-    one, other = first.read_text(), second.read_text()
+    first_text, other = first.read_text(), second.read_text()
     first.write_text(other)
-    second.write_text(one)
-    alone.write("inbox/copy.txt", one)
+    second.write_text(first_text)
+    alone.write("inbox/copy.txt", first_text)
     assert told_and_done(alone) == (0, 0)
     alone.edit("Sum up:", "Sum up {{ doc.stem }}:")
     alone.run()
-    first.write_text(one)
+    first.write_text(first_text)
     second.write_text(other)
     assert told_and_done(alone) == (2, 2)
 
@@ -213,8 +213,8 @@ steps:
   - {id: both, uses: chat, with: {prompt: "{{ steps.first.text }}{{ steps.second.text }}"}}
 """,
     )
-    told = world.plan()
-    assert (told.calls, told.calls_are) == (1, "at most")
+    planned = world.plan()
+    assert (planned.calls, planned.calls_are) == (1, "at most")
     assert world.run().calls == 1
 
 

@@ -66,7 +66,7 @@ def test_time_and_gain_follow_from_the_stored_profile(tmp_path: Path) -> None:
         "A tuned copy of smollm2:135m would read prompts about 1.9 times as fast, and do this "
         "job 1.8 times as fast: paddock tune smollm2:135m"
     )
-    assert [one.ref for one in book.gains()] == ["smollm2:135m"]
+    assert [gain.ref for gain in book.gains()] == ["smollm2:135m"]
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,10 @@ def test_what_greedy_answers_keep_is_said_in_one_line(
 def test_flash_attention_is_said_with_what_usual_work_takes_without_it(tmp_path: Path) -> None:
     pool = settings(tmp_path)
     known = profile(pool)
-    split = tuple(replace(one, is_unified=False) for one in known.decode)
-    plain = tuple(replace(one, tokens_per_s=3 * one.tokens_per_s, is_flash=False) for one in split)
+    split = tuple(replace(speed, is_unified=False) for speed in known.decode)
+    plain = tuple(
+        replace(speed, tokens_per_s=3 * speed.tokens_per_s, is_flash=False) for speed in split
+    )
     agreements = (Agreement(True, False, True), Agreement(False, True, False))
     known = replace(known, decode=known.decode + split + plain, agreements=agreements)
     ProfileStore(pool.cache_dir).keep(known)
@@ -123,8 +125,8 @@ def test_flash_attention_is_said_with_what_usual_work_takes_without_it(tmp_path:
     assert busy.flash() == f"{words}, measured beside other programs"
     ((name, _),) = SpeedBook(pool).manners()
     assert name == "smollm2:135m"
-    asked = SpeedBook(replace(pool, flash_attention="on")).manner("smollm2:135m")
-    assert asked is None, "that was measured apart"
+    note = SpeedBook(replace(pool, flash_attention="on")).manner("smollm2:135m")
+    assert note is None, "that was measured apart"
 
 
 @pytest.mark.parametrize(("own_ctx_tokens", "is_flash"), [(8192, False), (16_384, True)])
@@ -133,8 +135,10 @@ def test_a_model_whose_context_is_above_8192_tokens_is_never_without_flash_atten
 ) -> None:
     pool = settings(tmp_path)
     known = profile(pool)
-    split = tuple(replace(one, is_unified=False) for one in known.decode)
-    plain = tuple(replace(one, tokens_per_s=3 * one.tokens_per_s, is_flash=False) for one in split)
+    split = tuple(replace(speed, is_unified=False) for speed in known.decode)
+    plain = tuple(
+        replace(speed, tokens_per_s=3 * speed.tokens_per_s, is_flash=False) for speed in split
+    )
     ProfileStore(pool.cache_dir).keep(replace(known, decode=known.decode + split + plain))
     find = ModelFinder.find
 
@@ -142,8 +146,8 @@ def test_a_model_whose_context_is_above_8192_tokens_is_never_without_flash_atten
         return replace(find(finder, ref, n_ctx_tokens), n_ctx_tokens=own_ctx_tokens)
 
     monkeypatch.setattr(ModelFinder, "find", found)
-    for asked in (None, 2048, 32_768):
-        manner = SpeedBook(replace(pool, n_ctx_tokens=asked)).manner("smollm2:135m")
+    for n_ctx in (None, 2048, 32_768):
+        manner = SpeedBook(replace(pool, n_ctx_tokens=n_ctx)).manner("smollm2:135m")
         assert manner is not None
         assert manner.is_flash == is_flash, "its own context counts"
 

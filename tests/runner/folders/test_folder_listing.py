@@ -42,8 +42,8 @@ def test_include_exclude_hidden_and_temporary_names(tmp_path: Path) -> None:
         "a.md", "b.txt", "sub/c.md", ".git/d.md", "drafts/e.md", "sub/drafts/f.md", "g.md.part",
         ".paddock/h.md", "@eaDir/i.md", "index.lance/rows.lance/j.md",
     )  # fmt: skip
-    wanted = filter_of(tmp_path, include=("**/*.md",), exclude=("drafts/",))
-    assert sorted(list_folder(tmp_path, wanted).files) == ["a.md", "sub/c.md"]
+    file_filter = filter_of(tmp_path, include=("**/*.md",), exclude=("drafts/",))
+    assert sorted(list_folder(tmp_path, file_filter).files) == ["a.md", "sub/c.md"]
 
 
 def test_a_whole_folder_can_be_included(tmp_path: Path) -> None:
@@ -56,9 +56,9 @@ def test_a_whole_folder_can_be_included(tmp_path: Path) -> None:
 
 def test_own_outputs_and_a_hot_folders_own_folders_are_left_out(tmp_path: Path) -> None:
     write(tmp_path, "a.md", "a.md.sum", "b.md", "done/c.md", "failed/d.md", "processing/e.md")
-    wanted = filter_of(tmp_path, is_hot=True, ignored=(tmp_path / "b.md",))
-    wanted.owned = frozenset((str(tmp_path / "a.md.sum"),))
-    assert sorted(list_folder(tmp_path, wanted).files) == ["a.md"]
+    file_filter = filter_of(tmp_path, is_hot=True, ignored=(tmp_path / "b.md",))
+    file_filter.owned = frozenset((str(tmp_path / "a.md.sum"),))
+    assert sorted(list_folder(tmp_path, file_filter).files) == ["a.md"]
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def test_a_local_one_does(kind: str) -> None:
 
 def test_the_mount_that_lies_on_top_counts() -> None:
     kinds = [("/", "ext4"), ("/mnt", "tmpfs"), ("/mnt/share", "autofs"), ("/mnt/share", "nfs4")]
-    mounts = [Mount(*one) for one in kinds]
+    mounts = [Mount(*kind) for kind in kinds]
     assert mount_of("/mnt/share/inbox", mounts).kind == "nfs4"
     assert mount_of("/mnt/shared", mounts).kind == "tmpfs"
     assert mount_of("/home", mounts).kind == "ext4"

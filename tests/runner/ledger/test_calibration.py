@@ -96,14 +96,14 @@ def test_few_decisions_make_neither_a_tenth_nor_a_share() -> None:
 def test_what_is_said_lies_among_reviewed_probabilities(
     reviewed: list[Reviewed], raw: float
 ) -> None:
-    raws = [one for one, _ in reviewed]
-    said = fit(reviewed).of(raw)
-    assert said is None or min(raws) <= raw <= max(raws)
+    raws = [reviewed_raw for reviewed_raw, _ in reviewed]
+    probability = fit(reviewed).of(raw)
+    assert probability is None or min(raws) <= raw <= max(raws)
 
 
 def test_a_reliability_table_has_tenths() -> None:
     rows = reliability([(0.05, False), (0.91, True), (1.0, True), (0.95, False), (0.5, True)])
-    assert [(one.label, one.n, one.n_right) for one in rows] == [
+    assert [(row.label, row.n, row.n_right) for row in rows] == [
         ("0.0 to 0.1", 1, 0),
         ("0.5 to 0.6", 1, 1),
         ("0.9 to 1.0", 3, 2),
@@ -132,7 +132,7 @@ def test_too_few_fields_calibrate_nothing() -> None:
     assert (few.calibration(), few.rows, few.n_fields) == (None, [], LEAST_FIELDS - 1)
     enough = table(*answers, ("x", "y", [("total", 0.9, False)]))
     assert enough.calibration() is not None
-    assert [(one.n, one.n_right) for one in enough.rows] == [(50, 49)]
+    assert [(row.n, row.n_right) for row in enough.rows] == [(50, 49)]
 
 
 def test_an_items_own_decision_does_not_count_for_itself() -> None:
@@ -152,7 +152,7 @@ def test_a_field_that_was_not_reviewed_is_not_calibrated() -> None:
     line = table(*answers).calibration()
     assert line is not None
     found = calibrated(mirror(total=0.9, tax=0.9), line)
-    assert {name: one["is_calibrated"] for name, one in found.items()} == {
+    assert {name: field["is_calibrated"] for name, field in found.items()} == {
         "total": True, "tax": False,
     }  # fmt: skip
 
@@ -166,9 +166,9 @@ def mirror(**raws: float) -> dict[str, Any]:
 
 def test_what_people_decided_counts_field_by_field(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
-        store, desk = ReviewStore(ledger), ReviewDesk(ledger)
+        store, reviews = ReviewStore(ledger), ReviewDesk(ledger)
 
-        def asked(key: str, digest: str = "d1") -> Any:
+        def ask(key: str, digest: str = "d1") -> Any:
             subject = {
                 "pipeline": "bills.yaml",
                 "answer": {"number": "R-1", "lines": [{"price": 8}]}, "model": "clerk",
@@ -178,14 +178,14 @@ def test_what_people_decided_counts_field_by_field(tmp_path: Path) -> None:
             }  # fmt: skip
             return store.ask(Question("s", key, "bill", "run", subject))
 
-        one, two, three, other = asked("a"), asked("b"), asked("c"), asked("e", "d2")
-        asked("d")
-        desk.decide(one.id, one.question, "accept", by="ann")
+        accepted, corrected, rejected, other = ask("a"), ask("b"), ask("c"), ask("e", "d2")
+        ask("d")
+        reviews.decide(accepted.id, accepted.question, "accept", by="ann")
         edited = {"number": "R-1", "lines": [{"price": 9}]}
-        desk.decide(two.id, two.question, "edit", value=edited, by="ann")
-        desk.decide(three.id, three.question, "reject", reason="no bill", by="bob")
-        desk.decide(other.id, other.question, "accept", by="bob")
-        found = calibrations_of(desk.decided(is_whole=True))
+        reviews.decide(corrected.id, corrected.question, "edit", value=edited, by="ann")
+        reviews.decide(rejected.id, rejected.question, "reject", reason="no bill", by="bob")
+        reviews.decide(other.id, other.question, "accept", by="bob")
+        found = calibrations_of(reviews.decided(is_whole=True))
     keys = [CalibrationKey("bills.yaml", "bill", digest, "", "") for digest in ("d1", "d2")]
     assert set(found) == set(keys)
     first = found[keys[0]]
@@ -195,7 +195,9 @@ def test_what_people_decided_counts_field_by_field(tmp_path: Path) -> None:
 
 
 def pairs(found: StepCalibration) -> list[Reviewed]:
-    return sorted((one.raw, one.is_right) for answer in found.answers for one in answer.fields)
+    return sorted(
+        (field.raw, field.is_right) for answer in found.answers for field in answer.fields
+    )
 
 
 def decided(answer: Any, confidence: Any, state: str, value: Any = None, reason: str = "") -> Any:
@@ -230,8 +232,8 @@ def test_lists_are_aligned_before_they_are_compared(edited: Any, right: str) -> 
     review = decided({"lines": LINES}, {"lines": sure}, "edited", {"lines": edited})
     found = reviewed_fields(review)
     values = [str(value) for line in LINES for value in line.values()]
-    assert [one.name for one in found] == [("lines", "name"), ("lines", "price")] * 3
-    shown = "".join(value for value, one in zip(values, found, strict=True) if one.is_right)
+    assert [field.name for field in found] == [("lines", "name"), ("lines", "price")] * 3
+    shown = "".join(value for value, field in zip(values, found, strict=True) if field.is_right)
     assert shown == right.replace(" ", "")
 
 
@@ -239,7 +241,7 @@ def test_lists_of_plain_values_are_aligned_too() -> None:
     answer, edited = ["a", "b", "c", "d"], ["b", "x", "d"]
     sure = [*mirror(a=0.1, b=0.2, c=0.3, d=0.4).values()]
     found = reviewed_fields(decided(answer, sure, "edited", edited))
-    assert [one.is_right for one in found] == [False, True, False, True]
+    assert [field.is_right for field in found] == [False, True, False, True]
 
 
 def test_a_list_that_is_too_long_to_be_aligned_says_nothing() -> None:
@@ -268,7 +270,7 @@ def test_a_rejection_counts_for_the_fields_that_it_names(
     answer = {"number": "R-1", "total": 8, "lines": [{"price": 8}]}
     sure = {**mirror(number=0.9, total=0.8), "lines": [mirror(price=0.4)]}
     found = reviewed_fields(decided(answer, sure, "rejected", reason=reason))
-    assert [(one.name, one.is_right) for one in found] == [(name, False) for name in wrong]
+    assert [(field.name, field.is_right) for field in found] == [(name, False) for name in wrong]
 
 
 ODD_NAMES = ["raw", "is_calibrated", "p", "min", "mean", "missing", "fields", "second", "match",
@@ -286,23 +288,29 @@ def test_fields_may_have_any_name() -> None:
     line = found.calibration()
     assert line is not None
     made = calibrated(sure, line)
-    assert [one["p"] for name, one in made.items() if name != "all"] == [1.0] * len(ODD_NAMES)
-    assert [one["is_calibrated"] for one in made["all"].values()] == [True] * 3
+    assert [field["p"] for name, field in made.items() if name != "all"] == [1.0] * len(ODD_NAMES)
+    assert [field["is_calibrated"] for field in made["all"].values()] == [True] * 3
     names = review_names({"output": answer, "confidence": sure})
     assert names["confidence"]["min"] == names["confidence"]["mean"] == pytest.approx(0.9)
     assert names["confidence"]["fields"]["min"]["p"] == 0.9
     rejected = decided(answer, sure, "rejected", reason="a.b, total: net, a b: wrong")
-    assert [one.name for one in reviewed_fields(rejected)] == [("a.b",), ("a b",), ("total: net",)]
+    assert [field.name for field in reviewed_fields(rejected)] == [
+        ("a.b",),
+        ("a b",),
+        ("total: net",),
+    ]
 
 
 def test_another_prompt_or_schema_begins_another_table() -> None:
-    def asked(prompt: str, schema: str, at: float) -> Review:
+    def review_of(prompt: str, schema: str, at: float) -> Review:
         review: Review = decided({"total": 1}, mirror(total=0.9), "accepted")
         digests = {"digest": "m", "prompt_digest": prompt, "schema_digest": schema}
         return replace(review, asked_at=at, subject={**review.subject, **digests})
 
-    found = calibrations_of([asked("p1", "s1", 1), asked("p1", "s1", 2), asked("p2", "s1", 3)])
-    assert [one.n_fields for one in found.values()] == [2, 1]
+    found = calibrations_of(
+        [review_of("p1", "s1", 1), review_of("p1", "s1", 2), review_of("p2", "s1", 3)]
+    )
+    assert [calibration.n_fields for calibration in found.values()] == [2, 1]
     now = CalibrationKey("b.yaml", "bill", "m", "p3", "s2")
     assert start_text(now, found) == (
         "'bill': its confidence has 0 of 50 reviewed fields. 1 reviewed field of another prompt "
@@ -318,16 +326,16 @@ def test_the_second_value_has_its_share_of_what_the_calibrated_first_leaves(
     second_p: float | None, then: float | None
 ) -> None:
     line = fit([(0.9, True)] * 40 + [(0.9, False)] * 40)
-    told = {"total": {**mirror(total=0.9)["total"], "second": 7, "second_p": second_p}}
-    found = calibrated(told, line)
+    confidence = {"total": {**mirror(total=0.9)["total"], "second": 7, "second_p": second_p}}
+    found = calibrated(confidence, line)
     assert (found["total"]["p"], found["total"]["second_p"]) == (0.5, then)
     assert calibrated(found, line) == found, "once more changes nothing"
 
 
 def test_a_calibrated_confidence_keeps_what_the_model_had() -> None:
     line = fit([(0.9, True)] * 40 + [(0.9, False)] * 40)
-    told = {**mirror(number=0.9), "lines": [mirror(price=1.0)], "none": []}
-    found = calibrated(told, line)
-    assert found["number"] == {**told["number"], "p": 0.5, "is_calibrated": True}
-    assert (found["lines"], found["none"]) == (told["lines"], [])
+    confidence = {**mirror(number=0.9), "lines": [mirror(price=1.0)], "none": []}
+    found = calibrated(confidence, line)
+    assert found["number"] == {**confidence["number"], "p": 0.5, "is_calibrated": True}
+    assert (found["lines"], found["none"]) == (confidence["lines"], [])
     assert calibrated(None, line) is None

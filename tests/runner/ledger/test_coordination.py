@@ -128,7 +128,7 @@ def test_no_item_is_claimed_by_another_while_its_holder_lives(
     url = server.make("claims_rules")
     aged(url, DEAD_S)
     keys = st.sets(st.sampled_from("abcdef"), min_size=1)
-    who = st.integers(0, 2)
+    numbers = st.integers(0, 2)
 
     class Rules(RuleBasedStateMachine):
         def __init__(self) -> None:
@@ -140,7 +140,7 @@ def test_no_item_is_claimed_by_another_while_its_holder_lives(
             self.owned: dict[int, set[str]] = {}
             self.silent: list[Claims] = []
 
-        @rule(number=who)
+        @rule(number=numbers)
         def begin(self, number: int) -> None:
             if number not in self.living:
                 self.n_begun += 1
@@ -149,22 +149,22 @@ def test_no_item_is_claimed_by_another_while_its_holder_lives(
                 self.living[number], self.owned[number] = claims, set()
 
         @precondition(lambda self: self.living)
-        @rule(number=who, wanted=keys)
-        def claim(self, number: int, wanted: set[str]) -> None:
+        @rule(number=numbers, items=keys)
+        def claim(self, number: int, items: set[str]) -> None:
             if number in self.living:
                 others = set().union(*(v for n, v in self.owned.items() if n != number))
-                won = self.living[number].claim("s", wanted)
-                assert won == wanted - others
+                won = self.living[number].claim("s", items)
+                assert won == items - others
                 self.owned[number] |= won
 
         @precondition(lambda self: self.living)
-        @rule(number=who, wanted=keys)
-        def release(self, number: int, wanted: set[str]) -> None:
+        @rule(number=numbers, items=keys)
+        def release(self, number: int, items: set[str]) -> None:
             if number in self.living:
-                self.living[number].release("s", wanted)
-                self.owned[number] -= wanted
+                self.living[number].release("s", items)
+                self.owned[number] -= items
 
-        @rule(number=who)
+        @rule(number=numbers)
         def die(self, number: int) -> None:
             if number in self.living:
                 claims = self.living.pop(number)

@@ -114,11 +114,11 @@ def test_a_damaged_ledger_is_refused_in_one_sentence_or_works(
     try:
         report = World(folder, SUMMARIES).run()
     except LedgerError as error:
-        said = str(error)
+        message = str(error)
     else:
-        said = report.message or ""
-        assert said or report.status == "completed"
-    assert "\n" not in said and "Traceback" not in said
+        message = report.message or ""
+        assert message or report.status == "completed"
+    assert "\n" not in message and "Traceback" not in message
     assert {path.name: path.read_text() for path in (folder / "out").iterdir()} == kept
 
 
@@ -258,11 +258,11 @@ def test_a_flipped_letter_in_json_of_a_row_is_one_sentence(
     found = [said_of(world.plan), said_of(lambda: explain_path(folder / "out" / "ALL"))]
     world.edit("Read: {{", "Read: now {{")
     found += [said_of(world.plan), said_of(lambda: world.work(pool=pool()))]
-    sentences = {one for one in found if one}
+    sentences = {sentence for sentence in found if sentence}
     assert sentences
-    for one in sentences:
-        assert "\n" not in one
-        assert one.startswith(f"{file}: the ledger cannot be read (the row of '{table}' with ")
+    for sentence in sentences:
+        assert "\n" not in sentence
+        assert sentence.startswith(f"{file}: the ledger cannot be read (the row of '{table}' with ")
 
 
 def said_of(act: Callable[[], object]) -> str | None:

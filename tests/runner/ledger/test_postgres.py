@@ -50,8 +50,10 @@ async def test_awaited_rows_are_read_on_another_machine(url: str, tmp_path: Path
         assert found == {"a": entry("a", seconds=1.5, has_inner_failures=True)}
         assert found["a"].run == "run" and found["a"].at > 0
         assert list(there.outputs()) == [output]
-        told = there.call("h")
-        assert told is not None and told.reply == b"a NUL: \0" and told.usage == {"n": 1}
+        recorded = there.call("h")
+        assert (
+            recorded is not None and recorded.reply == b"a NUL: \0" and recorded.usage == {"n": 1}
+        )
         assert [run.run for run in there.runs()] == ["r"]
         assert there.watched("w") == {"a": (1, 2**62)}
     with Ledger(tmp_path, url=url, is_readonly=True) as reading:
@@ -133,11 +135,11 @@ def fragile() -> Iterator[Postgres]:
 
 
 async def test_a_server_that_restarts_is_waited_for(fragile: Postgres, tmp_path: Path) -> None:
-    told: list[str] = []
+    notes: list[str] = []
     has_told = threading.Event()
 
     def tell(text: str) -> None:
-        told.append(text)
+        notes.append(text)
         has_told.set()
 
     with Ledger(tmp_path, url=fragile.url()) as ledger:
@@ -154,7 +156,7 @@ async def test_a_server_that_restarts_is_waited_for(fragile: Postgres, tmp_path:
         await read
         assert set(ledger.entries("scope")) == {"a", "b"}
     place = f"PostgreSQL's database 'postgres' at 127.0.0.1:{fragile.port}"
-    assert set(told) == {f"{place} went away; waiting for it"}
+    assert set(notes) == {f"{place} went away; waiting for it"}
 
 
 def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path) -> None:

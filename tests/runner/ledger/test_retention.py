@@ -371,10 +371,10 @@ def test_what_waits_for_review_stays_whole_at_any_age_and_goes_with_its_document
     swept = sweep_ledger(state(world), "", EVERYTHING)
     assert (swept.calls, swept.objects) == (0, 0)
     with Ledger(state(world)) as ledger:
-        desk = ReviewDesk(ledger)
-        for one in desk.waiting(is_whole=True):
-            assert desk.source_text(one.subject["sources"][0]) is not None
-            desk.decide(one.id, one.question, "accept", by="ann")
+        reviews = ReviewDesk(ledger)
+        for review in reviews.waiting(is_whole=True):
+            assert reviews.source_text(review.subject["sources"][0]) is not None
+            reviews.decide(review.id, review.question, "accept", by="ann")
     assert (world.run().calls, world.pool.chats) == (0, [])
     (world.folder / "inbox/0.txt").unlink()
     world.run()

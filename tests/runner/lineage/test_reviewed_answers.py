@@ -31,12 +31,12 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def asked(
+def ask(
     world: World, answer: Any, run: str = "swift-otter", document: str = "d1", **subject: Any
 ) -> Review:
     """Ask about the answer of step `sum` for the first document."""
     evidence = {"total": {"quote": "62,00", "source": "0.txt", "page": 2, "match": "normalised"}}
-    told = {
+    defaults = {
         "pipeline": "pipeline.yaml", "block": "each", "item": "0.txt", "document": "inbox/0.txt",
         "document_sha256": document, "answer": answer, "schema": SCHEMA, "checks": [], "by": [],
         "evidence": evidence, "model": "m", "digest": "m1",
@@ -46,14 +46,14 @@ def asked(
     with Ledger(world.folder / ".paddock") as ledger:
         query = "select scope from scopes where step = 'each'"
         ((scope,),) = ledger.rows(query)
-        question = Question(scope, "0.txt", "sum", run, {**told, **subject})
+        question = Question(scope, "0.txt", "sum", run, {**defaults, **subject})
         return ReviewStore(ledger).ask(question)
 
 
 def decide(world: World, review: Review, *decision: Any, by: str = "ann", reason: str = "") -> None:
     with Ledger(world.folder / ".paddock") as ledger:
-        desk = ReviewDesk(ledger)
-        desk.decide(review.id, review.question, *decision, by=by, reason=reason)
+        reviews = ReviewDesk(ledger)
+        reviews.decide(review.id, review.question, *decision, by=by, reason=reason)
 
 
 def decide_many(world: World, n: int) -> None:
@@ -61,10 +61,10 @@ def decide_many(world: World, n: int) -> None:
     with Ledger(world.folder / ".paddock") as ledger:
         for number in range(n):
             sure = {"p": 0.9, "raw": 0.95 if number % 2 else 0.35, "is_calibrated": False}
-            told = {"document_sha256": "d", "answer": {"total": number}, "schema": SCHEMA,
+            subject = {"document_sha256": "d", "answer": {"total": number}, "schema": SCHEMA,
                     "confidence": {"total": sure}, "model": "m", "digest": "m1",
                     "pipeline": "pipeline.yaml"}  # fmt: skip
-            review = ReviewStore(ledger).ask(Question("x", f"{number}", "sum", "r", told))
+            review = ReviewStore(ledger).ask(Question("x", f"{number}", "sum", "r", subject))
             verb: Verb = "edit" if number % 4 == 0 else "accept"
             value = {"total": -1} if verb == "edit" else None
             ReviewDesk(ledger).decide(review.id, review.question, verb, value, by="ann")
@@ -79,7 +79,7 @@ def review_part(text: str, label: str = "review") -> list[str]:
 
 
 def test_why_shows_who_changed_what_and_where_the_answer_stood(world: World) -> None:
-    decide(world, asked(world, {"total": 62.0}), "edit", {"total": 84.0})
+    decide(world, ask(world, {"total": 62.0}), "edit", {"total": 84.0})
     head, *rest = review_part(invoke("why", "out/0.txt").stdout)
     assert head.startswith("  review      'sum' edited by ann, 20")
     assert rest == [
@@ -90,9 +90,9 @@ def test_why_shows_who_changed_what_and_where_the_answer_stood(world: World) -> 
 
 
 def test_why_shows_what_waits_and_the_decision_before_it(world: World) -> None:
-    first = asked(world, {"total": 1.0}, evidence=None, confidence=None)
+    first = ask(world, {"total": 1.0}, evidence=None, confidence=None)
     decide(world, first, "reject", by="bob", reason="a scan of a cat")
-    asked(world, {"total": 2.0}, document="d2", evidence=None, confidence=None)
+    ask(world, {"total": 2.0}, document="d2", evidence=None, confidence=None)
     lines = review_part(invoke("why", "out/0.txt").stdout)
     assert lines[0] == "  review      'sum' waits for review"
     assert lines[-1].startswith("                          earlier: rejected by bob, 20")
@@ -103,7 +103,7 @@ def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
     world: World,
 ) -> None:
     decide_many(world, 48)
-    decide(world, asked(world, {"total": 62.0}), "accept")
+    decide(world, ask(world, {"total": 62.0}), "accept")
     assert review_part(invoke("why", "out/0.txt").stdout)[-1] == (
         "              confidence of 'sum' (m): not calibrated: 49 of 50 fields reviewed"
     )
@@ -123,16 +123,16 @@ def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
 
 
 def test_why_of_a_document_shows_the_decision_about_it(world: World) -> None:
-    decide(world, asked(world, {"total": 1.0}), "accept")
+    decide(world, ask(world, {"total": 1.0}), "accept")
     shown = invoke("why", "inbox/0.txt").stdout
     assert "item '0.txt' of 'each', 'sum' accepted by ann → out/0.txt" in shown
 
 
 def test_a_program_reads_decisions_of_an_output(world: World) -> None:
-    decide(world, asked(world, {"total": 62.0}), "edit", {"total": 84.0})
+    decide(world, ask(world, {"total": 62.0}), "edit", {"total": 84.0})
     (origin,) = json.loads(invoke("why", "out/0.txt", "--json").stdout)["origins"]
-    (told,) = origin["reviewed"]["answers"]
-    assert (told["state"], told["by"], told["changes"]) == (
+    (answer,) = origin["reviewed"]["answers"]
+    assert (answer["state"], answer["by"], answer["changes"]) == (
         "edited", "ann", [["total", "62.0", "84.0"]],
     )  # fmt: skip
 
@@ -144,7 +144,7 @@ def test_an_output_without_a_review_says_nothing_of_reviews(world: World) -> Non
 
 
 def test_the_report_of_a_run_has_its_reviews_and_what_waits_first(world: World) -> None:
-    decide(world, asked(world, {"total": 62.0}), "edit", {"total": 84.0})
+    decide(world, ask(world, {"total": 62.0}), "edit", {"total": 84.0})
     assert invoke("logs", "--report", "run.html").exit_code == 0
     page = (world.folder / "run.html").read_text("utf-8")
     assert "<h2>Answers (1)</h2>" in page
@@ -154,7 +154,7 @@ def test_the_report_of_a_run_has_its_reviews_and_what_waits_first(world: World) 
 
 
 def test_texts_of_a_hostile_answer_are_escaped_in_the_report(world: World) -> None:
-    asked(world, {"<b>x": "<script>alert(1)</script>"}, schema={"type": "object"})
+    ask(world, {"<b>x": "<script>alert(1)</script>"}, schema={"type": "object"})
     invoke("logs", "--report", "run.html")
     page = (world.folder / "run.html").read_text("utf-8")
     assert "<script>" not in page

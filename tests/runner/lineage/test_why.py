@@ -219,9 +219,9 @@ def test_a_secret_that_a_model_was_told_is_in_no_answer(
     world.documents(1)
     world.run({"word": "abracadabra"}, pool=FakePool())
     monkeypatch.chdir(tmp_path)
-    told = json.dumps(explain_path(Path("out/0.txt")).as_json())
-    assert "abracadabra" not in told
-    assert "Sum up" in told
+    text = json.dumps(explain_path(Path("out/0.txt")).as_json())
+    assert "abracadabra" not in text
+    assert "Sum up" in text
     assert changes("out/0.txt") == []  # what it was is not known, so nothing is claimed of it
 
 
@@ -260,9 +260,9 @@ def test_the_command_tells_the_whole_in_lines(world: World) -> None:
     assert "asked [user] Sum up: The ferry leaves at nine. (plain)" in lines
     assert f"answered {' '.join(world.output('a.txt').split())}" in lines
     assert lines[-3] == "since prompt changed (step 'sum')"
-    told = json.loads(invoke("why", "out/a.txt", "--json").stdout)
-    assert told["known"] is True
-    assert told["origins"][0]["steps"][1]["calls"][0]["reply"] == world.output("a.txt")
+    explanation = json.loads(invoke("why", "out/a.txt", "--json").stdout)
+    assert explanation["known"] is True
+    assert explanation["origins"][0]["steps"][1]["calls"][0]["reply"] == world.output("a.txt")
 
 
 def test_what_a_reply_smuggles_in_does_nothing_to_a_terminal(world: World) -> None:
@@ -322,7 +322,9 @@ def test_a_store_that_was_searched_and_holds_something_else_now_is_told(
     world = in_a_folder(tmp_path, monkeypatch, INDEXED)
     world.run()
     for path in ("out/pier.txt", "FOUND.md", "index.lance"):
-        assert [change for one in explain_path(Path(path)).origins for change in one.changes] == []
+        assert [
+            change for origin in explain_path(Path(path)).origins for change in origin.changes
+        ] == []
     import lancedb
 
     lancedb.connect(tmp_path / "index.lance").open_table("rows").delete("item = '1.txt'")
@@ -348,7 +350,9 @@ def test_a_store_that_was_searched_and_holds_something_else_now_is_told(
     shutil.rmtree(tmp_path / "index.lance")
     assert changes("out/pier.txt")[0] == "a store that it searched was deleted: index.lance"
     assert "a store that it kept rows in was deleted: index.lance" in {
-        change.what for one in explain_path(Path("index.lance")).origins for change in one.changes
+        change.what
+        for origin in explain_path(Path("index.lance")).origins
+        for change in origin.changes
     }
 
 
@@ -373,8 +377,8 @@ def test_a_folder_that_was_listed_and_holds_something_else_now_is_told(
     world.write("inbox/notes.md", "Not asked for.")
     assert changes("inbox/list.txt") == []
     world.write("inbox/2.txt", "A third.")
-    told = ["a folder that it listed has other content now: inbox"]
-    assert changes("inbox/list.txt") == told
+    expected = ["a folder that it listed has other content now: inbox"]
+    assert changes("inbox/list.txt") == expected
     shutil.rmtree(tmp_path / "inbox")
     assert changes("inbox/list.txt") == ["a folder that it listed was deleted: inbox"]
 

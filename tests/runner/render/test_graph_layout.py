@@ -29,12 +29,12 @@ def pipelines(draw: st.DrawFn, depth: int = 1, name: str = "s") -> tuple[GraphBo
     return tuple(boxes)
 
 
-def overlap(one: PlacedBox, other: PlacedBox) -> bool:
+def overlap(box: PlacedBox, other: PlacedBox) -> bool:
     return (
-        one.x < other.x + other.width
-        and other.x < one.x + one.width
-        and one.y < other.y + other.height
-        and other.y < one.y + one.height
+        box.x < other.x + other.width
+        and other.x < box.x + box.width
+        and box.y < other.y + other.height
+        and other.y < box.y + box.height
     )
 
 
@@ -48,14 +48,14 @@ def test_boxes_do_not_overlap_and_lie_in_the_picture(boxes: tuple[GraphBox, ...]
 def check_level(
     boxes: tuple[PlacedBox, ...], x: float, y: float, width: float, height: float
 ) -> None:
-    for one, other in combinations(boxes, 2):
-        assert not overlap(one, other), (one.box.id, other.box.id)
-    for one in boxes:
-        assert one.x >= x - 0.01
-        assert one.y >= y - 0.01
-        assert one.x + one.width <= x + width + 0.01
-        assert one.y + one.height <= y + height + 0.01
-        check_level(one.body, one.x, one.y, one.width, one.height)
+    for box, other in combinations(boxes, 2):
+        assert not overlap(box, other), (box.box.id, other.box.id)
+    for box in boxes:
+        assert box.x >= x - 0.01
+        assert box.y >= y - 0.01
+        assert box.x + box.width <= x + width + 0.01
+        assert box.y + box.height <= y + height + 0.01
+        check_level(box.body, box.x, box.y, box.width, box.height)
 
 
 @examined(max_examples=60, deadline=None)

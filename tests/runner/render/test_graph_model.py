@@ -71,7 +71,7 @@ def test_a_run_that_ended_tells_of_each_step(tmp_path: Path) -> None:
     assert read_last_run(world.file).words == "Not run yet."
     world.run()
     last = read_last_run(world.file)
-    assert {name: (one.state, one.n, one.calls) for name, one in last.steps.items()} == {
+    assert {name: (step.state, step.n, step.calls) for name, step in last.steps.items()} == {
         "docs": ("done", 1, 0), "text": ("done", 2, 0), "sum": ("done", 2, 2),
         "(files.write)": ("done", 2, 0), "each": ("done", 0, 0), "digest": ("done", 1, 1),
         "report": ("done", 1, 0),
@@ -109,5 +109,5 @@ def test_a_step_at_which_items_failed_says_so_and_one_that_was_skipped_did_nothi
     steps = read_last_run(world.file).steps
     assert (steps["text"].state, steps["text"].n, steps["text"].failed) == ("failed", 4, 1)
     assert (steps["sum"].state, steps["sum"].n, steps["sum"].failed) == ("done", 2, 0)
-    told = box_text(GraphBox("text", "text", "files.read", last=steps["text"]))
-    assert told.startswith("4 times · 1 failed")
+    text = box_text(GraphBox("text", "text", "files.read", last=steps["text"]))
+    assert text.startswith("4 times · 1 failed")

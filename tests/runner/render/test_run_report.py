@@ -67,14 +67,14 @@ def test_a_page_tells_failures_first_and_leads_to_documents_and_outputs(world: W
     write_named_run_report(world.file, report.run, target)
     page = target.read_text("utf-8")
     checked = Checked(page)
-    told = words(page)
-    assert told.index("Failed (1)") < told.index("Items over time") < told.index("Items Item")
-    assert "step 'text': 'broken.pdf' is damaged or not a PDF." in told.replace("&#x27;", "'")
+    text = words(page)
+    assert text.index("Failed (1)") < text.index("Items over time") < text.index("Items Item")
+    assert "step 'text': 'broken.pdf' is damaged or not a PDF." in text.replace("&#x27;", "'")
     for link in checked.links:
         assert (target.parent / unquote(link)).exists(), link
     assert len(checked.links) == 6
     assert "script" not in checked.tags
-    assert report.run in told
+    assert report.run in text
 
 
 def test_the_story_of_a_run_has_its_items_and_calls_with_their_times(world: World) -> None:
@@ -102,15 +102,15 @@ def test_an_item_that_later_runs_did_again_is_on_the_page_once_with_what_became_
     third = world.run()
     target = world.folder / "run.html"
     write_named_run_report(world.file, first.run, target)
-    told = words(target.read_text("utf-8"))
-    assert "Failed (1) broken.pdf of each, quarantined step" in told
-    assert f"Run {third.run} retried it: quarantined." in told
-    assert second.run not in told, "the latest run alone"
-    items = told.split("Items Item")[1]
+    text = words(target.read_text("utf-8"))
+    assert "Failed (1) broken.pdf of each, quarantined step" in text
+    assert f"Run {third.run} retried it: quarantined." in text
+    assert second.run not in text, "the latest run alone"
+    items = text.split("Items Item")[1]
     assert items.count("broken.pdf") == items.count("a &amp; &lt;b&gt;.txt") == 1
     assert f"a &amp; &lt;b&gt;.txt each done Redone by run {third.run}." in items
     assert f"x:1.txt each done Run {third.run} found that its document was deleted." in items
-    assert "3 calls are not drawn: later runs redid their items." in told
+    assert "3 calls are not drawn: later runs redid their items." in text
 
 
 def test_what_neither_ledger_nor_journal_keeps_is_counted(world: World) -> None:
@@ -221,8 +221,8 @@ def test_a_run_that_was_ended_before_an_item_was_done_does_not_claim_that_all_wa
     story = RunDetails(
         PastRun(LedgerFolder(tmp_path / ".paddock"), row, "interrupted"), (), (), 3.0, 0
     )
-    told = words(run_report_page(story, tmp_path / "run.html"))
-    assert "No item was finished." in told and "Nothing had to be done." not in told
+    text = words(run_report_page(story, tmp_path / "run.html"))
+    assert "No item was finished." in text and "Nothing had to be done." not in text
 
 
 def test_the_most_calls_at_once_is_whole_on_the_page(tmp_path: Path) -> None:
@@ -234,8 +234,8 @@ def test_the_most_calls_at_once_is_whole_on_the_page(tmp_path: Path) -> None:
     page = run_report_page(
         RunDetails(past(tmp_path, {}), (), calls, 100.0, 0), tmp_path / "run.html"
     )
-    told = words(page)
-    assert "At most 7; 6.0 on average while there were any." in told
+    text = words(page)
+    assert "At most 7; 6.0 on average while there were any." in text
     chart = page.split("Concurrent calls: ")[1].split("</svg>")[0]
     assert chart.startswith("at most 7")
     assert re.findall(r'level"[^>]*>([^<]+)<', chart) == ["0", "3", "7"]
@@ -249,9 +249,9 @@ def test_numbers_of_a_run_without_a_summary_are_those_that_the_ledger_has(tmp_pa
     )
     row = RunRow("r", "p", "p.yaml", 0.0, None, "running", None)
     died = PastRun(LedgerFolder(tmp_path / ".paddock"), row, "died")
-    told = words(run_report_page(RunDetails(died, (), calls, 2.0, 0), tmp_path / "run.html"))
+    text = words(run_report_page(RunDetails(died, (), calls, 2.0, 0), tmp_path / "run.html"))
     chips = "calls 1 known calls 1 tokens read 100 of them reused 40 tokens written 20"
-    assert chips in told
+    assert chips in text
 
 
 def test_what_was_known_to_fail_is_told_though_no_one_tried_it(world: World) -> None:
@@ -259,8 +259,8 @@ def test_what_was_known_to_fail_is_told_though_no_one_tried_it(world: World) -> 
     again = world.run()
     target = world.folder / "run.html"
     write_named_run_report(world.file, again.run, target)
-    told = words(target.read_text("utf-8"))
-    assert "Failed (1) 1 of them known to fail and not retried" in told
+    text = words(target.read_text("utf-8"))
+    assert "Failed (1) 1 of them known to fail and not retried" in text
 
 
 def test_a_step_that_failed_the_run_is_told_once_and_first(world: World) -> None:

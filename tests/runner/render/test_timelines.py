@@ -31,7 +31,7 @@ def test_spans_of_a_lane_follow_one_another_and_none_is_lost(spans: list[TimeSpa
     lanes = lanes_of(spans)
     assert sum(map(len, lanes)) == len(spans)
     for lane in lanes:
-        assert all(one.end <= other.start for one, other in pairwise(lane))
+        assert all(earlier.end <= other.start for earlier, other in pairwise(lane))
         bars = bars_of(lane, 1.0)
         assert sum(bar.n for bar in bars) == len(lane)
         assert len(bars) <= 2 * 121
@@ -46,7 +46,7 @@ def test_the_most_at_once_is_a_number_of_spans_that_were_under_way_together(
 ) -> None:
     most, mean = concurrency_stats(spans)
     long = [span for span in spans if span.end - span.start > 0.01]
-    together = [sum(s.start <= one.start < s.end - 0.001 for s in long) for one in long]
+    together = [sum(s.start <= call.start < s.end - 0.001 for s in long) for call in long]
     assert isinstance(most, int)
     assert max(together, default=0) <= most <= len(spans)
     assert 0 <= mean <= most + 1e-9

@@ -57,9 +57,9 @@ def test_what_several_machines_did_together_is_told_by_what_each_of_them_recorde
         facts = {name: getattr(row, name) for name in row.__slots__}
         ledger.record_run({**facts, "parent": "inbox-0123"})
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
-        told = batch_outcome(ledger, "inbox-0123", "completed", "1 new, 1 quarantined")
+        outcome = batch_outcome(ledger, "inbox-0123", "completed", "1 new, 1 quarantined")
         words = "1 new, 1 quarantined"
-        assert told == BatchOutcome("inbox-0123", "completed", of_one.failed, frozenset(), words)
+        assert outcome == BatchOutcome("inbox-0123", "completed", of_one.failed, frozenset(), words)
         crashed = batch_outcome(ledger, "inbox-0123")
         assert crashed == BatchOutcome("inbox-0123", "crashed", of_one.failed, frozenset())
 

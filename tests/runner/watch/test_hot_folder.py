@@ -32,11 +32,11 @@ def everything(root: Path) -> list[str]:
 
 def test_claimed_done_and_failed_with_the_reason_next_to_it(tmp_path: Path) -> None:
     spec = opened(tmp_path)
-    settled = dropped(spec, "a.txt") | dropped(spec, "sub/b.txt")
-    assert hot_folder.claim_files(spec, settled, ()).files == settled
+    stable = dropped(spec, "a.txt") | dropped(spec, "sub/b.txt")
+    assert hot_folder.claim_files(spec, stable, ()).files == stable
     assert everything(tmp_path) == ["processing/a.txt", "processing/sub/b.txt"]
     assert not (tmp_path / "sub").exists()
-    hot_folder.finish_files(spec, settled, {"sub/b.txt": "it is empty"})
+    hot_folder.finish_files(spec, stable, {"sub/b.txt": "it is empty"})
     assert everything(tmp_path) == [
         "done/a.txt",
         "failed/sub/b.txt",
@@ -60,10 +60,10 @@ def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
 
 def test_what_has_changed_or_gone_since_it_settled_is_not_claimed(tmp_path: Path) -> None:
     spec = opened(tmp_path)
-    settled = dropped(spec, "a.txt") | dropped(spec, "b.txt")
+    stable = dropped(spec, "a.txt") | dropped(spec, "b.txt")
     (tmp_path / "a.txt").write_text("longer")
     (tmp_path / "b.txt").unlink()
-    assert hot_folder.claim_files(spec, settled, ()) == hot_folder.HotFolderMoves({}, {})
+    assert hot_folder.claim_files(spec, stable, ()) == hot_folder.HotFolderMoves({}, {})
     assert everything(tmp_path) == ["a.txt"]
 
 
@@ -79,20 +79,20 @@ def test_after_a_kill_what_was_claimed_is_found_and_finishing_twice_is_harmless(
     tmp_path: Path,
 ) -> None:
     spec = opened(tmp_path)
-    settled = dropped(spec, "a.txt") | dropped(spec, "sub/b.txt")
-    hot_folder.claim_files(spec, settled, ())
-    assert hot_folder.claimed_files(spec, WatchFilter(spec)) == settled
-    hot_folder.finish_files(spec, settled, {})
-    assert hot_folder.finish_files(spec, settled, {}).refused == {}
+    stable = dropped(spec, "a.txt") | dropped(spec, "sub/b.txt")
+    hot_folder.claim_files(spec, stable, ())
+    assert hot_folder.claimed_files(spec, WatchFilter(spec)) == stable
+    hot_folder.finish_files(spec, stable, {})
+    assert hot_folder.finish_files(spec, stable, {}).refused == {}
     assert everything(tmp_path) == ["done/a.txt", "done/sub/b.txt"]
 
 
 def test_a_move_that_the_system_refuses_leaves_the_file_where_it_is(tmp_path: Path) -> None:
     spec = opened(tmp_path)
-    settled = dropped(spec, "sub/a.txt")
-    hot_folder.claim_files(spec, settled, ())
+    stable = dropped(spec, "sub/a.txt")
+    hot_folder.claim_files(spec, stable, ())
     (tmp_path / "done/sub").write_text("a file in the way")
-    moved = hot_folder.finish_files(spec, settled, {})
+    moved = hot_folder.finish_files(spec, stable, {})
     assert moved.files == {}
     assert moved.refused == {"sub/a.txt": "Not a directory"}
     assert (spec.processing / "sub/a.txt").exists()
@@ -100,12 +100,12 @@ def test_a_move_that_the_system_refuses_leaves_the_file_where_it_is(tmp_path: Pa
 
 def test_what_was_written_to_after_its_claim_stays_and_is_told_as_it_is_now(tmp_path: Path) -> None:
     spec = opened(tmp_path)
-    settled = dropped(spec, "a.txt", "begin") | dropped(spec, "b.txt")
-    hot_folder.claim_files(spec, settled, ())
+    stable = dropped(spec, "a.txt", "begin") | dropped(spec, "b.txt")
+    hot_folder.claim_files(spec, stable, ())
     with (spec.processing / "a.txt").open("a") as file:
         file.write(" and end")
     for failed in ({}, {"a.txt": "no end", "b.txt": "no end"}):
-        moved = hot_folder.finish_files(spec, ["a.txt"], failed, settled)
+        moved = hot_folder.finish_files(spec, ["a.txt"], failed, stable)
         assert (moved.files, moved.refused) == ({}, {})
         assert moved.changed["a.txt"].size == len("begin and end")
     assert everything(tmp_path) == ["processing/a.txt", "processing/b.txt"]
@@ -116,40 +116,40 @@ def test_what_was_written_to_after_its_claim_stays_and_is_told_as_it_is_now(tmp_
 
 def test_what_changes_in_processing_before_it_goes_out_again_settles_again(tmp_path: Path) -> None:
     spec = opened(tmp_path)
-    settled = dropped(spec, "a.txt", "begin")
-    hot_folder.claim_files(spec, settled, ())
+    stable = dropped(spec, "a.txt", "begin")
+    hot_folder.claim_files(spec, stable, ())
     (spec.processing / "a.txt").write_text("begin and end")
-    moved = hot_folder.claim_files(spec, settled, ["a.txt"])
+    moved = hot_folder.claim_files(spec, stable, ["a.txt"])
     assert (moved.files, list(moved.changed)) == ({}, ["a.txt"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file open")
 def test_a_file_that_is_open_for_writing_is_neither_claimed_nor_finished(tmp_path: Path) -> None:
     spec = opened(tmp_path)
-    settled = dropped(spec, "a.txt", "begin")
+    stable = dropped(spec, "a.txt", "begin")
     with (tmp_path / "a.txt").open("a") as writer:
-        assert hot_folder.claim_files(spec, settled, ()) == hot_folder.HotFolderMoves(
+        assert hot_folder.claim_files(spec, stable, ()) == hot_folder.HotFolderMoves(
             {}, {"a.txt": hot_folder.OPEN_REASON}
         )
         (tmp_path / "a.txt").rename(spec.processing / "a.txt")
-        assert hot_folder.finish_files(spec, ["a.txt"], {}, settled).refused == {
+        assert hot_folder.finish_files(spec, ["a.txt"], {}, stable).refused == {
             "a.txt": hot_folder.OPEN_REASON
         }
         writer.write(" and end")
-    assert list(hot_folder.finish_files(spec, ["a.txt"], {}, settled).changed) == ["a.txt"]
+    assert list(hot_folder.finish_files(spec, ["a.txt"], {}, stable).changed) == ["a.txt"]
 
 
 def test_a_file_that_others_only_read_is_claimed(tmp_path: Path) -> None:
     spec = opened(tmp_path)
-    settled = dropped(spec, "a.txt")
+    stable = dropped(spec, "a.txt")
     with (tmp_path / "a.txt").open():
-        assert hot_folder.claim_files(spec, settled, ()).files == settled
+        assert hot_folder.claim_files(spec, stable, ()).files == stable
 
 
 def test_what_the_system_reports_as_written_is_not_claimed(tmp_path: Path) -> None:
     spec = opened(tmp_path)
-    settled = dropped(spec, "a.txt")
-    assert hot_folder.claim_files(spec, settled, (), ["a.txt"]).refused == {
+    stable = dropped(spec, "a.txt")
+    assert hot_folder.claim_files(spec, stable, (), ["a.txt"]).refused == {
         "a.txt": hot_folder.OPEN_REASON
     }
 

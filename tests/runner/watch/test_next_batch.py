@@ -86,9 +86,9 @@ class World:
 
     def settle(self) -> None:
         self.state.release(self.now)
-        wanted = self.state.settling.to_check(self.now)
-        found: dict[str, FileVersion | None] = dict.fromkeys(wanted)
-        found.update(look_at_paths(self.root, wanted, self.filter))
+        to_check = self.state.settling.to_check(self.now)
+        found: dict[str, FileVersion | None] = dict.fromkeys(to_check)
+        found.update(look_at_paths(self.root, to_check, self.filter))
         self.state.check(found, self.now)
 
     def hand_on(self) -> None:
@@ -140,7 +140,7 @@ class World:
                 self.made[relpath] = text
                 self.done.append((relpath, text))
         if not self.spec.is_hot:
-            for relpath in [one for one in self.made if one not in there]:
+            for relpath in [path for path in self.made if path not in there]:
                 del self.made[relpath]
                 self.done.append((relpath, None))
 
@@ -385,7 +385,7 @@ def come_to_rest(world: World) -> None:
     assert (len(world.done), len(world.ended)) == (n_done, n_runs), "it does not come to rest"
     for name in NAMES:
         of_it = [text for other, text in world.done if other == name]
-        assert all(one != two for one, two in itertools.pairwise(of_it))
+        assert all(earlier != two for earlier, two in itertools.pairwise(of_it))
 
 
 class HotFolder(_Watched):
@@ -409,8 +409,8 @@ class HotFolder(_Watched):
 
     @rule()
     def killed_in_the_middle_of_claiming(self) -> None:
-        settled = self.world.state.settled()
-        hot_folder.claim_files(self.world.spec, settled, self.world.state.claimed())
+        stable = self.world.state.settled()
+        hot_folder.claim_files(self.world.spec, stable, self.world.state.claimed())
         self.world.kill()
 
     def come_to_rest(self) -> None:

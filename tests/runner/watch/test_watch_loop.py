@@ -371,12 +371,12 @@ def test_a_late_writer_loses_no_end_of_a_document_in_a_hot_folder(root: Path) ->
         watched = Watched(spec(root, is_hot=True), ends=False)
         async with watched.running():
             (root / "a.txt").write_text("begin")
-            for n, more in enumerate((" middle", " end", "")):
+            for n, part in enumerate((" middle", " end", "")):
                 await watched.until(lambda n=n: len(watched.batches) == n + 1)  # type: ignore[misc]
                 claimed = root / "processing/a.txt"
                 read.append(claimed.read_text())
                 with claimed.open("a") as writer:
-                    writer.write(more)
+                    writer.write(part)
                 await watched.watch.done(watched.batches[n], BatchOutcome(f"run-{n}", "completed"))
             await watched.until((root / "done/a.txt").exists)
 
