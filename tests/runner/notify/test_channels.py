@@ -119,8 +119,8 @@ def test_a_webhook_that_is_not_there_is_told_of(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
         pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{url}'}}")
-        (said,) = pipe.tell(ended("failed", message="x"))
-    assert said.startswith(
+        (fault,) = pipe.tell(ended("failed", message="x"))
+    assert fault.startswith(
         "the notification by webhook that it failed was not delivered: 127.0.0.1: "
     )
 
@@ -144,8 +144,8 @@ def test_one_receiver_that_fails_does_not_keep_the_others_from_hearing(tmp_path:
     with hook() as server:
         both = "{when: [failed], command: /no/such}\n    - {when: [failed], webhook: 'URL'}"
         pipe = Pipe(tmp_path, both.replace("URL", server.url))
-        said = pipe.tell(ended("failed", message="x"))
-    assert said == (
+        faults = pipe.tell(ended("failed", message="x"))
+    assert faults == (
         "the notification by command that it failed was not delivered: "
         "'/no/such' cannot be started (No such file or directory).",
     )
@@ -262,11 +262,13 @@ def test_a_service_that_takes_nothing_is_told_of_and_no_secret_is_logged(
     with hook(403, 403, 403) as server:
         address = address.replace("PORT", server.url.partition("127.0.0.1:")[2].partition("/")[0])
         pipe = Pipe(tmp_path, f"{{when: [failed], service: '{address}'}}")
-        (said,) = pipe.tell(ended("failed", message="x"))
-    assert said.startswith(f"the notification by service that it failed was not delivered: {words}")
+        (fault,) = pipe.tell(ended("failed", message="x"))
+    assert fault.startswith(
+        f"the notification by service that it failed was not delivered: {words}"
+    )
     logging.getLogger().removeHandler(log)
     written = capfd.readouterr()
-    seen = f"{written.out}{written.err}{said}{log.stream.getvalue()}"
+    seen = f"{written.out}{written.err}{fault}{log.stream.getvalue()}"
     assert ("t0ken" in seen, "pa55" in seen) == (False, False)
 
 
@@ -323,8 +325,8 @@ def test_several_machines_that_end_the_same_run_tell_once(tmp_path: Path) -> Non
         bound, report = pipe.bound(), ended("quarantined", "a.pdf")
 
         async def both() -> None:
-            one = notify_of_end(bound, report, pipe.settings())
-            await asyncio.gather(one, notify_of_end(bound, report, pipe.settings()))
+            first = notify_of_end(bound, report, pipe.settings())
+            await asyncio.gather(first, notify_of_end(bound, report, pipe.settings()))
 
         asyncio.run(both())
     assert len(server.got) == 1

@@ -19,17 +19,17 @@ NOW = 1_000_000.0
 
 
 def heard(
-    reports: list[Report], told: SentState | None = None, step_s: float = 60
+    reports: list[Report], sent: SentState | None = None, step_s: float = 60
 ) -> list[list[str]]:
     """Return the events of each run in a row, for a receiver who wants all and gets all."""
-    told = told or SentState()
+    sent = sent or SentState()
     events: list[list[str]] = []
     for number, report in enumerate(reports):
-        told = without_ended_items(report, told)
-        found = notices_of(report, told, NOW + number * step_s)
-        events.append([one.event for one in found])
-        told = found[-1].after if found else told
-        assert SentState.of_json(json.loads(json.dumps(told.as_json()))) == told
+        sent = without_ended_items(report, sent)
+        found = notices_of(report, sent, NOW + number * step_s)
+        events.append([notice.event for notice in found])
+        sent = found[-1].after if found else sent
+        assert SentState.of_json(json.loads(json.dumps(sent.as_json()))) == sent
     return events
 
 
@@ -153,8 +153,8 @@ def test_of_what_waits_one_message_tells_until_it_is_decided_or_a_day_is_over() 
 def test_the_message_about_what_waits_counts_it_and_says_what_to_do() -> None:
     report = waits(*(f"{n}.txt" for n in range(25)))
     (notice,) = notices_of(report, SentState(), NOW)
-    told = notification_of(notice, report, Path("/bills.yaml"), NOW, str)
-    assert "25 answers wait for review" in told.subject
-    assert "each: 0.txt (new)\n" in told.text
-    assert "To decide: paddock review /bills.yaml" in told.text
-    assert (told.data["event"], told.data["n_items"]) == ("waiting", 25)
+    notification = notification_of(notice, report, Path("/bills.yaml"), NOW, str)
+    assert "25 answers wait for review" in notification.subject
+    assert "each: 0.txt (new)\n" in notification.text
+    assert "To decide: paddock review /bills.yaml" in notification.text
+    assert (notification.data["event"], notification.data["n_items"]) == ("waiting", 25)

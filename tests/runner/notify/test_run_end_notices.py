@@ -56,7 +56,7 @@ def ran(world: World, noted: Noted | None = None, **options: Any) -> Report:
     )
 
 
-def told(server: Hook) -> list[tuple[str, str]]:
+def delivered(server: Hook) -> list[tuple[str, str]]:
     return [(got["event"], got["run"]) for got in server.got]
 
 
@@ -66,12 +66,12 @@ def test_a_run_by_schedule_tells_and_one_by_hand_when_asked(tmp_path: Path) -> N
         world.documents(2)
         bad = world.write("inbox/bad.pdf", "%PDF no")
         ran(world)
-        assert told(server) == []
+        assert delivered(server) == []
         report = ran(world, trigger="schedule")
-        assert told(server) == [("quarantined", report.run)]
+        assert delivered(server) == [("quarantined", report.run)]
         bad.unlink()
         report = ran(world, notify=True)
-        assert told(server)[1:] == [("recovered", report.run)]
+        assert delivered(server)[1:] == [("recovered", report.run)]
 
 
 def test_a_run_that_an_error_ends_tells_of_it(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_run_that_an_error_ends_tells_of_it(tmp_path: Path) -> None:
         world = World(tmp_path, NOTIFY.replace("URL", server.url) + TWICE)
         with pytest.raises(PipelineError):
             ran(world, trigger="watch")
-    ((event, _),) = told(server)
+    ((event, _),) = delivered(server)
     assert event == "failed"
     assert "gives two items of block 'each' the same key '1'" in server.got[0]["message"]
 
@@ -90,7 +90,7 @@ def test_a_run_of_some_items_alone_tells_nothing(tmp_path: Path) -> None:
         world.documents(2)
         world.write("inbox/bad.pdf", "%PDF no")
         ran(world, trigger="watch", only=["bad.pdf"])
-        assert told(server) == []
+        assert delivered(server) == []
 
 
 def test_a_run_that_was_stopped_tells_nothing(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_run_that_was_stopped_tells_nothing(tmp_path: Path) -> None:
             return await run_async(world.file, {}, options=options, environment=environment)
 
         assert asyncio.run(stopped()).status == "interrupted"
-        assert told(server) == []
+        assert delivered(server) == []
 
 
 def test_what_could_not_be_told_is_told_even_if_watched_and_the_run_is_as_it_was(

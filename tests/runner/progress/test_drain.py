@@ -151,18 +151,18 @@ def test_closed_at_whatever_call_again_and_again_no_call_is_made_twice(
 ) -> None:
     world = World(tmp_path, NESTED)
     world.documents(4)
-    asked: list[str] = []
+    prompts: list[str] = []
     n_runs = 0
     report = None
     while report is None or report.status == "budget":
         stop_gate = StopGate()
-        n_before = len(asked)
+        n_before = len(prompts)
 
         def answer(
             request: ChatRequest, stop_gate: StopGate = stop_gate, before: int = n_before
         ) -> str:
-            asked.append(request.messages[-1].content)
-            if len(asked) - before == every:
+            prompts.append(request.messages[-1].content)
+            if len(prompts) - before == every:
                 stop_gate.close("The window is closed")
             return echo(request)
 
@@ -170,7 +170,7 @@ def test_closed_at_whatever_call_again_and_again_no_call_is_made_twice(
         n_runs += 1
         assert n_runs < 20
     assert report.status == "completed"
-    assert sorted(asked) == sorted(set(asked)) and len(asked) == 8
+    assert sorted(prompts) == sorted(set(prompts)) and len(prompts) == 8
     assert report.returns == [{"n": 2, "failed": []}] * 4
 
 
@@ -201,9 +201,9 @@ def test_a_budget_of_tokens_stops_the_run_and_each_further_run_gets_on(tmp_path:
 def test_items_in_flight_are_counted_before_another_begins(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.documents(40)
-    one = World(tmp_path / "one")
-    one.documents(2)
-    only = one.run(only=["0.txt"])
+    first = World(tmp_path / "one")
+    first.documents(2)
+    only = first.run(only=["0.txt"])
     per_item = only.tokens["prompt"] + only.tokens["completion"]
     budget = 25 * per_item
     world.edit("name: summaries\n", f"name: summaries\nbudget: {{tokens: {budget}}}\n")

@@ -73,22 +73,22 @@ def test_a_plan_writes_no_journal(tmp_path: Path) -> None:
 
 
 def test_what_is_secret_is_taken_out_of_names_errors_and_notes() -> None:
-    told: list[str] = []
+    lines: list[str] = []
     observer = RunJournal(
-        lambda line, _: told.append(line), lambda text: text.replace("s3cret", "***")
+        lambda line, _: lines.append(line), lambda text: text.replace("s3cret", "***")
     )
     observer.began("swift-otter", "news", ["each"])
     observer.item("each", "s3cret.md", "running", None)
     observer.item("each", "s3cret.md", "failed", "'s3cret' was refused")
     observer.note("the key s3cret is wrong")
     observer.ended(Report("swift-otter", "news", "failed", {}, message="s3cret!"))
-    assert len(told) == 4
-    assert "s3cret" not in "".join(told)
+    assert len(lines) == 4
+    assert "s3cret" not in "".join(lines)
 
 
 def test_calls_that_the_ledger_answered_are_not_counted_as_work() -> None:
-    told: list[str] = []
-    observer = RunJournal(lambda line, _: told.append(line))
+    lines: list[str] = []
+    observer = RunJournal(lambda line, _: lines.append(line))
     observer.began("swift-otter", "news", ["each"])
     observer.item("each", "a.md", "running", None)
     usage = Usage(prompt_tokens=10, completion_tokens=5)
@@ -96,7 +96,7 @@ def test_calls_that_the_ledger_answered_are_not_counted_as_work() -> None:
         call = ModelCall("hash", "chat", "writer", usage, began=0, is_cached=is_cached)
         observer.call("each", "a.md", call)
     observer.item("each", "a.md", "done", None)
-    item = json.loads(told[-1])
+    item = json.loads(lines[-1])
     assert (item["calls"], item["tokens"]) == (1, 15)
 
 
@@ -122,10 +122,10 @@ def test_a_long_journal_keeps_what_failed_and_the_end(
             observer.item("each", f"{number}.md", "done", None)
         observer.item("each", "bad.md", "failed", "damaged")
         observer.ended(Report("a", "p", "quarantined", {"failed": 1}))
-    told = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [line["event"] for line in told[-3:]] == ["item", "ended", "left_out"]
-    assert told[-3]["key"] == "bad.md"
-    assert told[-1]["lines"] + len(told) - 1 == 1_003
+    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["event"] for line in entries[-3:]] == ["item", "ended", "left_out"]
+    assert entries[-3]["key"] == "bad.md"
+    assert entries[-1]["lines"] + len(entries) - 1 == 1_003
 
 
 def test_a_journal_that_cannot_be_written_does_not_disturb_the_run(tmp_path: Path) -> None:
@@ -157,9 +157,9 @@ def test_progress_has_the_runs_own_speed_and_estimate_and_says_what_is_not_known
     estimates = [(10, 100, 90.0), (11, 120, 80.0), (25, 400, 70.0)]  # second, tokens, to go
     progress, now = JournalProgress(file), began.timestamp() + 30
 
-    def text(*more: tuple[int, dict[str, Any]]) -> str:
+    def text(*events: tuple[int, dict[str, Any]]) -> str:
         with file.open("a") as journal:
-            for second, line in more:
+            for second, line in events:
                 at = (began + timedelta(seconds=second)).isoformat()
                 journal.write(json.dumps({"time": at, **line}) + "\n")
         return run_progress_text(progress, now)
@@ -168,22 +168,22 @@ def test_progress_has_the_runs_own_speed_and_estimate_and_says_what_is_not_known
     assert text(*lines) == "0 of 9, time to go not known yet"
     for second, n_tokens, left_s in estimates:
         line = {"event": "time_left", "step": "each", "seconds": left_s, "written": n_tokens}
-        said = text((second, line))
-    assert said == "0 of 9, 20 tokens/s, about 1 min 5 s to go"  # 280 tokens in 14 s, 70 - 5 s
-    assert text((26, {"event": "time_left"}), (26, {"event": "note", "text": "x"})) == said
+        shown = text((second, line))
+    assert shown == "0 of 9, 20 tokens/s, about 1 min 5 s to go"  # 280 tokens in 14 s, 70 - 5 s
+    assert text((26, {"event": "time_left"}), (26, {"event": "note", "text": "x"})) == shown
     stop = {"event": "note", "text": "A stop was requested: items in flight end."}
     assert text((27, stop)) == "0 of 9, 20 tokens/s, stopping after items in flight"
     assert run_progress_text(progress, None) == "0 of 9"
 
 
 def test_a_runs_journal_has_the_tokens_that_it_generated_with_each_estimate() -> None:
-    told: list[str] = []
-    observer = RunJournal(lambda line, _: told.append(line))
+    lines: list[str] = []
+    observer = RunJournal(lambda line, _: lines.append(line))
     observer.began("swift-otter", "news", ["each"])
     observer.tokens(3)
     observer.tokens(4)
     observer.time_left("each", 12.34)
-    line = json.loads(told[-1])
+    line = json.loads(lines[-1])
     assert (line["event"], line["seconds"], line["written"]) == ("time_left", 12.3, 7)
 
 

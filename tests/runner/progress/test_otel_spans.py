@@ -51,7 +51,7 @@ class Collector:
     metrics: dict[str, Metric] = field(default_factory=dict)
 
     def named(self, name: str) -> Span:
-        (span,) = [one for one in self.spans if one.name == name]
+        (span,) = [span for span in self.spans if span.name == name]
         return span
 
 
@@ -65,7 +65,7 @@ def collector() -> Iterator[Collector]:
             if self.path == "/v1/metrics":
                 for metric in ExportMetricsServiceRequest.FromString(body).resource_metrics:
                     for within in metric.scope_metrics:
-                        found.metrics.update({one.name: one for one in within.metrics})
+                        found.metrics.update({metric.name: metric for metric in within.metrics})
             else:
                 assert self.path == "/v1/traces"
                 for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
@@ -105,9 +105,9 @@ def traced(
 def attributes(span: Any) -> dict[str, Any]:
     """Return the attributes of a span or of a metric's point as Python's values."""
     found = {}
-    for one in span.attributes:
-        kind = one.value.WhichOneof("value")
-        found[one.key] = getattr(one.value, kind)
+    for attribute in span.attributes:
+        kind = attribute.value.WhichOneof("value")
+        found[attribute.key] = getattr(attribute.value, kind)
     return found
 
 
@@ -135,11 +135,11 @@ def test_run_steps_items_and_calls_are_spans_within_each_other(
     calls = [span for span in found.spans if span.name.startswith("chat ")]
     assert len(calls) == 2
     for call in calls:
-        told = attributes(call)
-        assert told["gen_ai.operation.name"] == "chat"
-        assert told["gen_ai.request.model"] == "smollm2:135m"
-        assert told["gen_ai.usage.output_tokens"] > 0
-        assert not [name for name in told if "messages" in name]
+        values = attributes(call)
+        assert values["gen_ai.operation.name"] == "chat"
+        assert values["gen_ai.request.model"] == "smollm2:135m"
+        assert values["gen_ai.usage.output_tokens"] > 0
+        assert not [name for name in values if "messages" in name]
         item = parents[call.parent_span_id]
         assert attributes(item)["paddock.item"] in ("a.txt", "b.txt")
         assert item.start_time_unix_nano <= call.start_time_unix_nano
@@ -158,11 +158,12 @@ def test_tokens_and_seconds_of_calls_are_metrics(
         usage = found.metrics.pop("gen_ai.client.token.usage")
         took = found.metrics.pop("gen_ai.client.operation.duration")
         sums = {
-            attributes(one)["gen_ai.token.type"]: one.sum for one in usage.histogram.data_points
+            attributes(point)["gen_ai.token.type"]: point.sum
+            for point in usage.histogram.data_points
         }
         assert sums == {"input": report.tokens["prompt"], "output": report.tokens["completion"]}
         assert (usage.unit, took.unit, found.metrics) == ("{token}", "s", {})
-        assert [one.count for one in took.histogram.data_points] == [report.calls] == [2]
+        assert [point.count for point in took.histogram.data_points] == [report.calls] == [2]
         world.write("inbox/c.txt", "charlie")
         monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
         report, notes = traced(world, "on", found.url, monkeypatch)
@@ -187,12 +188,12 @@ def test_requests_of_a_service_are_spans_below_their_callers(
             assert answer.is_success
             client.get("/api/nothing", headers={"traceparent": "nonsense"})
             client.get("/healthz")
-    (asked, missing) = found.spans
-    assert (asked.trace_id.hex(), asked.parent_span_id.hex()) == ("ab" * 16, "cd" * 8)
-    assert (asked.name, asked.kind) == ("POST /api/generate", Span.SPAN_KIND_SERVER)
-    told = attributes(asked)
-    assert told["gen_ai.request.model"] == CHAT
-    assert told["gen_ai.usage.output_tokens"] == 2
+    (request_span, missing) = found.spans
+    assert (request_span.trace_id.hex(), request_span.parent_span_id.hex()) == ("ab" * 16, "cd" * 8)
+    assert (request_span.name, request_span.kind) == ("POST /api/generate", Span.SPAN_KIND_SERVER)
+    values = attributes(request_span)
+    assert values["gen_ai.request.model"] == CHAT
+    assert values["gen_ai.usage.output_tokens"] == 2
     assert attributes(missing)["http.response.status_code"] == 404
     assert missing.parent_span_id == b""
 
@@ -211,11 +212,15 @@ def test_prompts_and_answers_are_sent_only_with_content(
 ) -> None:
     with collector() as found:
         traced(world, "content", found.url, monkeypatch)
-    told = [attributes(span) for span in found.spans if span.name.startswith("chat ")]
-    asked = {json.loads(one["gen_ai.input.messages"])[0]["parts"][0]["content"] for one in told}
-    assert asked == {"Shorter: alpha", "Shorter: bravo"}
-    said = {json.loads(one["gen_ai.output.messages"])[0]["parts"][0]["content"] for one in told}
-    assert said == {"said: alpha", "said: bravo"}
+    chats = [attributes(span) for span in found.spans if span.name.startswith("chat ")]
+    prompts = {
+        json.loads(chat["gen_ai.input.messages"])[0]["parts"][0]["content"] for chat in chats
+    }
+    assert prompts == {"Shorter: alpha", "Shorter: bravo"}
+    answers = {
+        json.loads(chat["gen_ai.output.messages"])[0]["parts"][0]["content"] for chat in chats
+    }
+    assert answers == {"said: alpha", "said: bravo"}
 
 
 def test_an_item_that_failed_is_an_error_with_its_reason(
@@ -225,7 +230,7 @@ def test_an_item_that_failed_is_an_error_with_its_reason(
     with collector() as found:
         report, _ = traced(world, "on", found.url, monkeypatch)
     assert report.counts["quarantined"] == 1
-    (bad,) = [one for one in found.spans if one.name == "item each" and one.status.code == 2]
+    (bad,) = [span for span in found.spans if span.name == "item each" and span.status.code == 2]
     assert attributes(bad)["paddock.item"] == "b.txt"
     assert "empty" in bad.status.message
 
@@ -241,13 +246,13 @@ def test_secrets_are_in_no_span(world: World, monkeypatch: pytest.MonkeyPatch) -
     with collector() as found:
         report, notes = traced(world, "content", found.url, monkeypatch)
     assert (report.status, report.counts["new"], notes.texts) == ("completed", 3, [])
-    told = [attributes(span) for span in found.spans]
-    keys = {one["paddock.item"] for one in told if "paddock.item" in one}
+    all_attributes = [attributes(span) for span in found.spans]
+    keys = {span["paddock.item"] for span in all_attributes if "paddock.item" in span}
     assert keys == {"a.txt", "b.txt", "a ***.txt"}
     assert not [span for span in found.spans if "2024" in span.name]
-    texts = [value for one in told for value in one.values() if isinstance(value, str)]
+    texts = [value for span in all_attributes for value in span.values() if isinstance(value, str)]
     assert not [text for text in texts if "2024" in text]
-    assert len([one for one in told if "gen_ai.output.messages" in one]) == 3
+    assert len([span for span in all_attributes if "gen_ai.output.messages" in span]) == 3
 
 
 def test_without_the_setting_nothing_is_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ steps:
 """
 
 
-def said(world: World, report: Report) -> tuple[str, str]:
+def summaries(world: World, report: Report) -> tuple[str, str]:
     """Return how Prefect shows the end of a run, and how the list of runs does."""
     latest = recent_runs(find_ledgers([world.folder]), limit=1).runs[0]
     return last_state(report).message, run_result_text(latest)
@@ -49,8 +49,8 @@ def said(world: World, report: Report) -> tuple[str, str]:
 
 def test_a_file_that_is_written_outside_of_blocks_is_told(tmp_path: Path) -> None:
     world = World(tmp_path, ONE_FILE)
-    assert said(world, world.run()) == ("1 file written", "1 file written")
-    assert said(world, world.run()) == ("nothing to do", "nothing to do")
+    assert summaries(world, world.run()) == ("1 file written", "1 file written")
+    assert summaries(world, world.run()) == ("nothing to do", "nothing to do")
 
 
 def test_a_command_that_was_run_is_told(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_command_that_was_run_is_told(tmp_path: Path) -> None:
         environment=RunEnvironment(pool=FakePool(), settings=allowed),
     )
     assert (tmp_path / "told").exists()
-    assert said(world, report) == ("1 step done", "1 step done")
+    assert summaries(world, report) == ("1 step done", "1 step done")
 
 
 def test_outputs_that_were_removed_are_told(tmp_path: Path) -> None:
@@ -72,12 +72,12 @@ def test_outputs_that_were_removed_are_told(tmp_path: Path) -> None:
     world.run()
     for number in range(2):
         (tmp_path / f"inbox/{number}.txt").unlink()
-    assert said(world, world.run(is_confirmed=True))[0] == "2 deleted"
-    assert said(world, world.run(prune=True, is_confirmed=True)) == (
+    assert summaries(world, world.run(is_confirmed=True))[0] == "2 deleted"
+    assert summaries(world, world.run(prune=True, is_confirmed=True)) == (
         "2 outputs removed",
         "2 outputs removed",
     )
-    assert said(world, world.run(prune=True, is_confirmed=True)) == (
+    assert summaries(world, world.run(prune=True, is_confirmed=True)) == (
         "nothing to do",
         "nothing to do",
     )

@@ -37,10 +37,14 @@ def test_a_record_is_one_line_with_its_trace() -> None:
         "paddock.up", logging.WARNING, __file__, 1, "it %s\nagain", ("failed",), trace
     )
     text = JsonFormatter().format(record)
-    told = json.loads(text)
+    logged = json.loads(text)
     assert "\n" not in text
-    assert (told["level"], told["event"], told["text"]) == ("warning", "log", "it failed\nagain")
-    assert "ValueError: bad" in told["trace"]
+    assert (logged["level"], logged["event"], logged["text"]) == (
+        "warning",
+        "log",
+        "it failed\nagain",
+    )
+    assert "ValueError: bad" in logged["trace"]
 
 
 def test_what_is_said_is_logged_where_a_machine_reads(

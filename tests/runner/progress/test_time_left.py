@@ -60,12 +60,12 @@ def simulated(job: Job) -> Iterator[tuple[float, float | None, int]]:
             n_answer = max(1, int(job.answer_share * lengths[key] * dice.uniform(0.5, 1.5)))
             running.append((key, call, n_answer))
         now += WRITE_S + WRITE_EACH_S * len(running)
-        for one in tuple(running):
-            key, call, n_answer = one
+        for item in tuple(running):
+            key, call, n_answer = item
             call.hear(1)
             if call.n_tokens < n_answer:
                 continue
-            running.remove(one)
+            running.remove(item)
             left.answered(call, Usage(lengths[key], 0, n_answer))
             if calls_left[key]:
                 ask(key)

@@ -92,14 +92,14 @@ class Bench:
         self, mode: ReplayMode = "auto", *, pool: FakePool | None = None, **options: Any
     ) -> SuiteResult:
         self.pool = pool or FakePool()
-        told: list[CaseResult] = []
+        results: list[CaseResult] = []
         (suite,) = suite_runner.run_suites(
             [suite_runner.read_suite(self.file)],
             suite_runner.SuiteOptions(
-                mode, lambda file, case: told.append(case), pool=self.pool, **options
+                mode, lambda file, case: results.append(case), pool=self.pool, **options
             ),
         )
-        assert tuple(told) == suite.cases
+        assert tuple(results) == suite.cases
         return suite
 
     def case(self, mode: ReplayMode = "auto", **options: Any) -> CaseResult:

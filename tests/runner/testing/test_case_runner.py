@@ -41,10 +41,10 @@ def test_it_runs_on_a_copy_and_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_cassette_is_the_same_wherever_the_folder_lies(tmp_path: Path) -> None:
-    (one := tmp_path / "one").mkdir()
+    (first := tmp_path / "one").mkdir()
     (other := tmp_path / "other").mkdir()
     texts = []
-    for folder in (one, other):
+    for folder in (first, other):
         bench = Bench(folder)
         bench.edit("Sum up: {{ steps.text.text }}", "Sum up {{ doc.path }} for {{ inputs.out }}")
         assert bench.case("record", pool=FakePool(answer=lambda request: "A ferry.")).passed
@@ -52,7 +52,7 @@ def test_a_cassette_is_the_same_wherever_the_folder_lies(tmp_path: Path) -> None
     assert texts[0] == texts[1]
     assert str(tmp_path) not in texts[0]
     assert "Sum up «folder»/inbox/0.txt for «tmp»/out" in texts[0]
-    (other / "inbox" / "0.txt").rename(one / "inbox" / "0.txt")
+    (other / "inbox" / "0.txt").rename(first / "inbox" / "0.txt")
     assert bench.case("replay", pool=Nobody()).word == "failed", "a file is gone"
 
 

@@ -111,15 +111,15 @@ def test_what_is_written_is_read_and_the_order_is_of_no_matter(
     written = []
     for name, items in (("a", [*calls.items()]), ("b", [*reversed(calls.items())])):
         cassette = read_cassette(folder / f"{name}.jsonl")
-        for asked, text in items:
-            cassette.keep("chat", {"model": "m", "messages": [["user", asked]]}, given_of(text))
+        for prompt, text in items:
+            cassette.keep("chat", {"model": "m", "messages": [["user", prompt]]}, given_of(text))
         for text, n in counts.items():
             cassette.keep_count("m", text, n)
         assert cassette.write("a test")
         written.append(cassette.file.read_bytes())
         again = read_cassette(cassette.file)
-        for asked, text in calls.items():
-            found = again.find("chat", {"model": "m", "messages": [["user", asked]]})
+        for prompt, text in calls.items():
+            found = again.find("chat", {"model": "m", "messages": [["user", prompt]]})
             assert found == given_of(text)
         assert {text: again.count("m", text) for text in counts} == counts
         assert not again.write("a test"), "nothing has changed"

@@ -10,12 +10,12 @@ from paddock.runner.testing.cassette import (
 )
 
 
-def chat(text: str, **more: object) -> dict[str, object]:
-    return {"model": "m", "messages": [["system", "Be brief."], ["user", text]], **more}
+def chat(text: str, **fields: object) -> dict[str, object]:
+    return {"model": "m", "messages": [["system", "Be brief."], ["user", text]], **fields}
 
 
-def call(asked: dict[str, object]) -> RecordedCall:
-    return RecordedCall("chat", asked, {})
+def call(request: dict[str, object]) -> RecordedCall:
+    return RecordedCall("chat", request, {})
 
 
 def test_the_nearest_is_the_one_with_most_in_common() -> None:

@@ -80,8 +80,8 @@ def test_a_data_set_passes_where_enough_rows_do_and_says_what_that_is_worth(tmp_
     )
     (problem,) = case.problems
     assert problem.message == "row 4: what the run returns is not equal to the expected value."
-    told = case.as_json()
-    assert (told["rows"][3], told["turns"][3], told["pass"]) == ("4: the tram", False, 0.75)
+    result = case.as_json()
+    assert (result["rows"][3], result["turns"][3], result["pass"]) == ("4: the tram", False, 0.75)
     data.edit("pass: 0.75", "pass: 0.8")
     assert data.case().word == "failed"
 
@@ -90,7 +90,7 @@ def test_of_many_rows_that_fail_alike_the_first_have_details(tmp_path: Path) -> 
     data = Data(tmp_path, rows="text,label\n" + "".join(f"x{n},kind {n}\n" for n in range(1, 7)))
     *first, others = data.case().problems
     words = "what the run returns is not equal to the expected value."
-    assert [(one.message, "-kind" in one.detail) for one in first] == [
+    assert [(fault.message, "-kind" in fault.detail) for fault in first] == [
         (f"row {n}: {words}", True) for n in (1, 2, 3)
     ]
     assert (others.message, others.detail) == (f"rows 4, 5 and 6: {words}", "")
@@ -140,7 +140,7 @@ def test_a_sample_of_the_rows_is_the_same_each_time(tmp_path: Path) -> None:
 def test_the_first_rows_say_nothing_of_all_such_rows(tmp_path: Path) -> None:
     data = Data(tmp_path)
     first, random = (
-        data.case(sample=ItemSample(2, is_first=one)).notes[0] for one in (True, False)
+        data.case(sample=ItemSample(2, is_first=is_first)).notes[0] for is_first in (True, False)
     )
     assert first == "2 of 2 rows passed (100%), 75% must pass"
     assert "of all such rows" in random
@@ -274,9 +274,9 @@ def test_variants_are_tested_side_by_side_each_with_its_own_replies(tmp_path: Pa
     first = page.index("4: the tram")
     assert first < page.index("1: the ferry"), "where they differ comes first"
     assert 'name="labels: label.prompt=Road or boat? {{ inputs.text }}"' in junit_xml(suites)
-    told = [suite.as_json() for suite in suites]
-    assert told[1]["variant"] == "label.prompt=Road or boat? {{ inputs.text }}"
-    assert told[1]["tests"][0]["bounds"] == [0.5101, 1.0]
+    results = [suite.as_json() for suite in suites]
+    assert results[1]["variant"] == "label.prompt=Road or boat? {{ inputs.text }}"
+    assert results[1]["tests"][0]["bounds"] == [0.5101, 1.0]
 
 
 def test_a_variant_that_was_not_recorded_says_how_to(tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def test_a_judge_is_asked_for_a_reason_and_a_verdict(bench: Bench) -> None:
-    asked: list[ChatRequest] = []
+    requests: list[ChatRequest] = []
 
     def judge(request: ChatRequest) -> str:
-        asked.append(request)
+        requests.append(request)
         return '{"reason": "It names no harbour.", "verdict": "no"}'
 
     assert bench.problem("judge: It names the harbour.", pool=FakePool(answer=judge)) == (
@@ -34,7 +34,7 @@ def test_a_judge_is_asked_for_a_reason_and_a_verdict(bench: Bench) -> None:
         "smollm2:135m judges that what the run returns does not fulfil: It names the harbour.",
         "It says: It names no harbour.\n\nThe ferry leaves at nine.",
     )
-    (request,) = asked
+    (request,) = requests
     assert request.constraint is not None
     assert request.messages[1].content == (
         "Requirement: It names the harbour.\n\nText:\n<text>\nThe ferry leaves at nine.\n</text>"
@@ -94,12 +94,12 @@ tests:
 """
     bench.save()
     for pool in (FakePool, Exchanged):
-        asked: list[ChatRequest] = []
+        requests: list[ChatRequest] = []
 
-        def answer(request: ChatRequest, asked: list[ChatRequest] = asked) -> str:
-            asked.append(request)
+        def answer(request: ChatRequest, requests: list[ChatRequest] = requests) -> str:
+            requests.append(request)
             return '{"reason": "It does.", "verdict": "yes"}'
 
         assert bench.case("record", pool=pool(answer=answer)).passed
-        assert len(asked) == 1
+        assert len(requests) == 1
         assert bench.case("replay", pool=Nobody()).problems == ()

@@ -69,7 +69,7 @@ def test_each_row_is_a_test_and_is_recorded(tmp_path: Path) -> None:
         "s.prompt.yml: its model 'openai/gpt-4o-mini' is not available; the default one is used"
     )
     first, judge = pool.chats[:2]
-    assert [(one.role, one.content) for one in first.messages] == [
+    assert [(message.role, message.content) for message in first.messages] == [
         ("system", "Be brief."),
         ("user", "Sum up the ferry {{ and }} {% more %}"),
     ]

@@ -95,7 +95,7 @@ async def tried(tools: Any) -> list[Any]:
 def test_a_servers_tool_gives_in_a_replay_what_it_gave_in_this_order(tmp_path: Path) -> None:
     tape, tools = taped(tmp_path, Clock(), is_replayed=False)
     first = asyncio.run(tried(tools))
-    assert [one.text for one in first[4:7]] == ["tick 1", "tick 2", "tick 3"]
+    assert [piece.text for piece in first[4:7]] == ["tick 1", "tick 2", "tick 3"]
     tape.cassette.write("x")
 
     _, replayed = taped(tmp_path, NoToolset(), is_replayed=True)
@@ -170,5 +170,5 @@ def test_probabilities_of_tokens_that_spell_a_path_or_a_secret_are_not_recorded(
     bench = Bench(tmp_path, pipeline, TEST.split("    expect")[0], n_documents=0)
     bench.case("record", pool=Unsure(), flags={"allow": "secrets"})
     replies = [line["given"] for line in bench.lines() if line.get("kind") == "chat"]
-    assert replies and all("logprobs" not in one for one in replies)
+    assert replies and all("logprobs" not in reply for reply in replies)
     assert "label" not in json.dumps(replies)

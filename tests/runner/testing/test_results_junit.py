@@ -86,18 +86,18 @@ def test_each_case_says_how_it_went() -> None:
         "errors": "1",
         "time": "1.500",
     }
-    told = {
-        case.get("name"): [(one.tag, one.get("message"), one.text) for one in case]
+    by_name = {
+        case.get("name"): [(child.tag, child.get("message"), child.text) for child in case]
         for case in root[0]
     }
     whole = "there is no 'a.md'.\nIn '.': b.md"
     failure = ("failure", "there is no 'a.md'.", whole)
-    assert told[None] == []
-    assert told["good"] == [("system-out", None, "a note")]
-    assert told["bad"] == [failure, failure]
-    assert told["broken"] == [("error", "no model.", "no model.")]
-    assert told["left"] == [("skipped", "not asked for", None)]
-    assert told["flaky"] == [], "enough turns passed"
+    assert by_name[None] == []
+    assert by_name["good"] == [("system-out", None, "a note")]
+    assert by_name["bad"] == [failure, failure]
+    assert by_name["broken"] == [("error", "no model.", "no model.")]
+    assert by_name["left"] == [("skipped", "not asked for", None)]
+    assert by_name["flaky"] == [], "enough turns passed"
 
 
 def test_the_documents_of_a_run_are_cases() -> None:
@@ -111,8 +111,8 @@ def test_the_documents_of_a_run_are_cases() -> None:
     root = read(
         junit_xml([run_as_suite(Report("r", "digest", "quarantined", {}, items=items), "p.yaml")])
     )
-    told = [(case.get("classname"), case.get("name"), [c.tag for c in case]) for case in root[0]]
-    assert told == [
+    cases = [(case.get("classname"), case.get("name"), [c.tag for c in case]) for case in root[0]]
+    assert cases == [
         ("digest.each", "a.md", ["system-out"]),
         ("digest.each", "b.pdf", ["failure", "system-out"]),
         ("digest.each", "c.md", ["system-out"]),
@@ -138,9 +138,9 @@ def test_each_fault_of_a_file_is_told_with_its_place() -> None:
     faults = [Fault("there is no step 'chta'.", "Did you mean 'chat'?", mark), Fault("no steps.")]
     suite = error_as_suite(PipelineError(faults), "p.yaml")
     (found,) = etree.fromstring(junit_xml([suite]).encode()).iter("testcase")
-    told = [(one.get("message"), one.text) for one in found.iter("error")]
-    assert [message for message, _ in told] == [
+    texts = [(error.get("message"), error.text) for error in found.iter("error")]
+    assert [message for message, _ in texts] == [
         "p.yaml:3:5: there is no step 'chta'. Did you mean 'chat'?",
         "no steps.",
     ]
-    assert "    uses: chta" in str(told[0][1])
+    assert "    uses: chta" in str(texts[0][1])

@@ -28,15 +28,15 @@ def test_failures_stand_first_with_their_difference() -> None:
         ),
         CaseResult("left", "bills", skipped="not asked for"),
     )
-    told = words(text)
-    assert told.index("Failed (1)") < told.index("good")
-    assert "bad of bills.yaml, failed" in told
-    assert "passed 1" in told
-    assert "skipped 1" in told
+    page_text = words(text)
+    assert page_text.index("Failed (1)") < page_text.index("good")
+    assert "bad of bills.yaml, failed" in page_text
+    assert "passed 1" in page_text
+    assert "skipped 1" in page_text
     tree = html.fromstring(text)
-    assert [one.text for one in tree.iter("del")] == ["-four"]
-    assert [one.text for one in tree.iter("ins")] == ["+five"]
-    assert "a note" in told
+    assert [element.text for element in tree.iter("del")] == ["-four"]
+    assert [element.text for element in tree.iter("ins")] == ["+five"]
+    assert "a note" in page_text
 
 
 def test_rows_of_a_data_set_are_listed_those_that_failed_first() -> None:

@@ -72,20 +72,22 @@ class Bills(World):
                 scope=scope,
                 key=f"{name}.txt",
             )
-            told = {
+            defaults = {
                 "pipeline": "pipeline.yaml", "block": "each", "item": f"{name}.txt",
                 "document": f"inbox/{name}.txt",
                 "document_sha256": json.loads(source[0])["source"]["sha256"],
                 "answer": answer or {"number": f"{name}-17", "total": 62.0},
                 "schema": {"type": "object"}, "checks": [], "by": [],
             }  # fmt: skip
-            question = Question(scope, f"{name}.txt", "bill", self.last.run, {**told, **subject})
+            question = Question(
+                scope, f"{name}.txt", "bill", self.last.run, {**defaults, **subject}
+            )
             return ReviewStore(ledger).ask(question)
 
     def decide(self, review: Review, verb: Any, value: Any = None, reason: str = "") -> None:
         with Ledger(self.folder / ".paddock") as ledger:
-            desk = ReviewDesk(ledger)
-            desk.decide(review.id, review.question, verb, value, reason=reason, by="ann")
+            reviews = ReviewDesk(ledger)
+            reviews.decide(review.id, review.question, verb, value, reason=reason, by="ann")
 
     def export(self) -> ExportedCases:
         with Ledger(self.folder / ".paddock", is_readonly=True) as ledger:
@@ -131,7 +133,7 @@ def test_decisions_become_tests_that_pass_without_a_model(bills: Bills) -> None:
     assert summary(done, bills.file) == (
         "Added 2 tests to pipeline.yaml, with replies in tests/cassettes. `paddock test` runs them."
     )
-    test = next(one for one in bills.tests() if one["name"] == case_name(edited))
+    test = next(entry for entry in bills.tests() if entry["name"] == case_name(edited))
     assert test == {
         "name": f"review {edited.id}: a.txt, step bill",
         "files": ["**/*", "!/inbox/**", "/inbox/a.txt"],
@@ -233,10 +235,10 @@ def test_answers_that_a_run_asked_about_become_tests(
     monkeypatch.chdir(bills.folder)
     with Ledger(bills.folder / ".paddock", is_readonly=True) as ledger:
         found = ReviewDesk(ledger).waiting(is_whole=True)
-    waiting = sorted(found, key=lambda one: one.key)
-    assert [one.key for one in waiting] == ["a.txt", "b.txt", "c.txt"]
-    for one in waiting[:2]:
-        bills.decide(one, "edit", {"number": one.key[0] + "-17", "total": 84.0})
+    waiting = sorted(found, key=lambda review: review.key)
+    assert [review.key for review in waiting] == ["a.txt", "b.txt", "c.txt"]
+    for review in waiting[:2]:
+        bills.decide(review, "edit", {"number": review.key[0] + "-17", "total": 84.0})
     if continues:
         assert bills.run(pool=AskedNothing()).counts["waiting"] == 1
     done = bills.export()

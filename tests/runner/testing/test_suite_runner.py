@@ -48,11 +48,11 @@ def test_ctrl_c_ends_it_and_what_was_recorded_is_kept(tmp_path: Path) -> None:
     bench.record()
     bench.edit("- id: each\n", "- id: each\n    max_parallel: 1\n")
     bench.edit("Sum up:", "Please sum up:")
-    asked = []
+    requests = []
 
     def interrupting(request: ChatRequest) -> str:
-        asked.append(request)
-        if len(asked) == 2:
+        requests.append(request)
+        if len(requests) == 2:
             os.kill(os.getpid(), signal.SIGINT)
         return "in time"
 
