@@ -70,13 +70,13 @@ def world(tmp_path: Path) -> World:
 
 
 def test_pages_of_the_console_have_no_fault(world: World, chromium: Browser) -> None:
-    with served(world.folder) as address, signed_in(address) as one:
+    with served(world.folder) as address, signed_in(address) as client:
         page = chromium.page(address.partition("?")[0])
         page.wait("document.getElementById('token') !== null")
         check(page, "sign in")
         page = opened(chromium, address)
-        (run,) = links(one, "/ui/runs", "/ui/runs/")
-        item = next(link for link in links(one, run, "/item") if "0.txt" in link)
+        (run,) = links(client, "/ui/runs", "/ui/runs/")
+        item = next(link for link in links(client, run, "/item") if "0.txt" in link)
         for path, heading in (
             ("/ui/pipelines", "Pipelines"), ("/ui/runs", "Runs"), (run, "summaries"),
             (item, "0.txt"), ("/ui/models", "Models"), ("/ui/requests", "Requests"),
@@ -100,9 +100,9 @@ def test_pages_where_something_is_done_have_no_fault(world: World, chromium: Bro
     world.edit("Sum up:", "Sum it up:")
     world.run()
     pages = [(world.file, "summaries"), (wanting, "wanting")]
-    with served(world.folder) as address, signed_in(address) as one:
+    with served(world.folder) as address, signed_in(address) as client:
         page = opened(chromium, address)
-        run = links(one, "/ui/runs", "/ui/runs/")[0]
+        run = links(client, "/ui/runs", "/ui/runs/")[0]
         for path, heading in (
             *((pipeline_address(file.resolve()), name) for file, name in pages),
             (f"{run}/difference", "summaries: what changed"), (USE_MODELS, "Use models"),

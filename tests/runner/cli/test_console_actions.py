@@ -77,9 +77,9 @@ def served(folder: Path, **flags: str) -> Iterator[str]:
 
 @contextmanager
 def console(folder: Path, **flags: str) -> Iterator[httpx.Client]:
-    with served(folder, **flags) as address, signed_in(address) as one:
-        one.timeout = httpx.Timeout(260)
-        yield one
+    with served(folder, **flags) as address, signed_in(address) as client:
+        client.timeout = httpx.Timeout(260)
+        yield client
 
 
 def runs_of(folder: Path) -> tuple[PastRun, ...]:
@@ -88,7 +88,7 @@ def runs_of(folder: Path) -> tuple[PastRun, ...]:
 
 def ended(folder: Path) -> PastRun:
     """Wait until no run goes on; return the latest."""
-    until(lambda: (all_ := runs_of(folder)) and all(one.status != "running" for one in all_))
+    until(lambda: (all_ := runs_of(folder)) and all(run.status != "running" for run in all_))
     return runs_of(folder)[0]
 
 
@@ -105,24 +105,24 @@ def error_of(answer: httpx.Response) -> str:
 
 def test_a_run_is_started_with_inputs_and_the_ledger_has_who_did(world: World) -> None:
     world.write("other/z.txt", "zebra")
-    with console(world.folder) as one:
+    with console(world.folder) as client:
         page = pipeline_address(world.file.resolve())
-        assert f"what is entered here begins at {world.folder}" in one.get(page).text
-        wrong = one.post(f"{page}/run", data={"input.pause": "soon"})
+        assert f"what is entered here begins at {world.folder}" in client.get(page).text
+        wrong = client.post(f"{page}/run", data={"input.pause": "soon"})
         assert (wrong.status_code, runs_of(world.folder)) == (409, ())
         assert "input 'pause' must be a whole number" in error_of(wrong)
-        outside = one.post(f"{page}/run", data={"input.folder": "/etc"})
+        outside = client.post(f"{page}/run", data={"input.folder": "/etc"})
         assert "input 'folder' leads outside the folder that is shown." in error_of(outside)
-        begun = one.post(f"{page}/run", data={"input.folder": "other", "input.pause": ""})
+        begun = client.post(f"{page}/run", data={"input.folder": "other", "input.pause": ""})
         assert begun.status_code == 303
         past = ended(world.folder)
         assert begun.headers["location"].endswith(f"/{past.row.run}")
         assert (past.status, past.row.trigger) == ("completed", "console by ann")
         assert world.output("z.txt") == "zebra"
-        assert "console by ann" in one.get("/ui/runs").text
-        run = one.get(begun.headers["location"]).text
+        assert "console by ann" in client.get("/ui/runs").text
+        run = client.get(begun.headers["location"]).text
         assert buttons(run) == {"Run again": True, "Find": True}
-        again = one.post(f"{begun.headers['location']}/again")
+        again = client.post(f"{begun.headers['location']}/again")
         assert again.status_code == 303
         assert ended(world.folder).row.given == past.row.given
 
@@ -131,62 +131,64 @@ def test_what_needs_consent_is_refused_until_a_person_allows_what_they_have_seen
     world: World,
 ) -> None:
     file = world.write("log.yaml", "steps: [{id: log, uses: run, with: {command: [sleep, '0']}}]")
-    with console(world.folder) as one:
+    with console(world.folder) as client:
         page = pipeline_address(file.resolve())
-        shown = one.get(page).text
+        shown = client.get(page).text
         assert "run `sleep 0`" in unescape(shown)
         assert "which needs &#x27;run&#x27;." in shown
         assert buttons(shown) == {"Allow": True, "Run": False}
-        words = error_of(one.post(f"{page}/run"))
+        words = error_of(client.post(f"{page}/run"))
         assert "the pipeline wants to run `sleep 0`" in words
         assert "If you trust it: `--allow run`" in words
-    with console(world.folder, allow="run") as one:
-        assert f"If you trust it: `paddock allow '{file}'`." in error_of(one.post(f"{page}/run"))
-        (asks,) = re.findall('name="asks" value="([^"]+)"', one.get(page).text)
+    with console(world.folder, allow="run") as client:
+        assert f"If you trust it: `paddock allow '{file}'`." in error_of(client.post(f"{page}/run"))
+        (consent,) = re.findall('name="asks" value="([^"]+)"', client.get(page).text)
         world.write("log.yaml", file.read_text().replace("'0'", "'0.1'"))
-        late = one.post(f"{page}/allow", data={"asks": asks})
+        late = client.post(f"{page}/allow", data={"asks": consent})
         assert late.status_code == 409
         assert "wants something else now than the page has shown" in error_of(late)
-        (asks,) = re.findall('name="asks" value="([^"]+)"', one.get(page).text)
-        assert one.post(f"{page}/allow", data={"asks": asks}).headers["location"] == page
-        assert buttons(one.get(page).text) == {"Allow": False, "Run": True}
-        assert one.post(f"{page}/run").status_code == 303
+        (consent,) = re.findall('name="asks" value="([^"]+)"', client.get(page).text)
+        assert client.post(f"{page}/allow", data={"asks": consent}).headers["location"] == page
+        assert buttons(client.get(page).text) == {"Allow": False, "Run": True}
+        assert client.post(f"{page}/run").status_code == 303
         assert ended(world.folder).status == "completed"
         world.write("log.yaml", file.read_text().replace("'0.1'", "'0.2'"))
-        assert "no consent" in error_of(one.post(f"{page}/run"))
+        assert "no consent" in error_of(client.post(f"{page}/run"))
 
 
-def waiting_run(one: httpx.Client, world: World) -> str:
+def waiting_run(client: httpx.Client, world: World) -> str:
     """Return the address of a run that has begun, and waits in its first item."""
     page = pipeline_address(world.write("wait.yaml", WAIT).resolve())
-    (asks,) = re.findall('name="asks" value="([^"]+)"', one.get(page).text)
-    one.post(f"{page}/allow", data={"asks": asks})
-    run = one.post(f"{page}/run").headers["location"]
+    (consent,) = re.findall('name="asks" value="([^"]+)"', client.get(page).text)
+    client.post(f"{page}/allow", data={"asks": consent})
+    run = client.post(f"{page}/run").headers["location"]
     until((world.folder / "began").exists)
     return run
 
 
 def test_a_run_is_stopped_and_goes_on(world: World) -> None:
-    with console(world.folder, allow="run") as one:
-        run = waiting_run(one, world)
-        assert buttons(one.get(run).text) == {
+    with console(world.folder, allow="run") as client:
+        run = waiting_run(client, world)
+        assert buttons(client.get(run).text) == {
             "Stop after items in flight": True, "Stop at once": True, "Find": True,
         }  # fmt: skip
-        assert one.post(f"{run}/stop").headers["location"] == run
-        until(lambda: "0 of 3, stopping after items in flight" in one.get(run).text)
+        assert client.post(f"{run}/stop").headers["location"] == run
+        until(lambda: "0 of 3, stopping after items in flight" in client.get(run).text)
         (world.folder / "go").touch()
         past = ended(world.folder)
         assert (past.status, past.summary["counts"]["new"]) == ("budget", 1)
-        assert error_of(one.post(f"{run}/stop")).endswith("cannot be stopped here: It has ended.")
-        one.post(f"{run}/again")
+        assert error_of(client.post(f"{run}/stop")).endswith(
+            "cannot be stopped here: It has ended."
+        )
+        client.post(f"{run}/again")
         assert ended(world.folder).summary["counts"]["new"] == 2
 
 
 def test_a_run_that_is_stopped_at_once_twice_is_interrupted_and_does_not_die(world: World) -> None:
-    with console(world.folder, allow="run") as one:
-        run = waiting_run(one, world)
+    with console(world.folder, allow="run") as client:
+        run = waiting_run(client, world)
         for _ in range(3):
-            one.post(f"{run}/stop", data={"now": "1"})
+            client.post(f"{run}/stop", data={"now": "1"})
         assert ended(world.folder).status == "interrupted"
 
 
@@ -197,11 +199,11 @@ def test_a_process_that_the_signal_would_kill_is_not_stopped(world: World) -> No
             started=time.time(), pid=other.pid, host=socket.gethostname(),
         )  # fmt: skip
         try:
-            with console(world.folder) as one:
-                (run,) = links(one, "/ui/runs", "/odd")
-                assert not any(alive for name, alive in buttons(one.get(run).text).items()
+            with console(world.folder) as client:
+                (run,) = links(client, "/ui/runs", "/odd")
+                assert not any(alive for name, alive in buttons(client.get(run).text).items()
                                if name.startswith("Stop"))  # fmt: skip
-                words = error_of(one.post(f"{run}/stop"))
+                words = error_of(client.post(f"{run}/stop"))
             assert words == "Run 'odd' cannot be stopped here: Another program carries it out."
             assert other.poll() is None
         finally:
@@ -220,14 +222,14 @@ def test_runs_of_one_name_in_two_folders_are_each_stopped_at_once(world: World) 
             assert other.stdout.readline() == "ready\n"
             for folder in folders:
                 record_runs(folder, 1, status="running", ended=None, **row)
-            with console(world.folder) as one:
-                for run in links(one, "/ui/runs", "/odd"):
+            with console(world.folder) as client:
+                for run in links(client, "/ui/runs", "/odd"):
                     for _ in range(2):
-                        assert one.post(f"{run}/stop", data={"now": "1"}).is_redirect
+                        assert client.post(f"{run}/stop", data={"now": "1"}).is_redirect
                     assert other.stdout.readline() == "stop\n"
                 for folder in folders:
                     record_runs(folder, 1, status="completed", **row)
-                late = one.post(f"{run}/stop", data={"now": "1"})
+                late = client.post(f"{run}/stop", data={"now": "1"})
                 assert error_of(late) == "Run 'odd' cannot be stopped here: It has ended."
         finally:
             other.kill()
@@ -237,15 +239,15 @@ def test_runs_of_one_name_in_two_folders_are_each_stopped_at_once(world: World) 
 def test_a_failed_item_is_tried_again_alone(world: World) -> None:
     text = COPY.replace('with: {path: "{{ doc.path }}"}', 'with: {path: "side/{{ doc.relpath }}"}')
     side = world.write("side.yaml", text)
-    with console(world.folder) as one:
-        run = one.post(f"{pipeline_address(side.resolve())}/run").headers["location"]
+    with console(world.folder) as client:
+        run = client.post(f"{pipeline_address(side.resolve())}/run").headers["location"]
         counts = ended(world.folder).summary["counts"]
         assert counts["failed"] + counts["quarantined"] == 3, counts
         for name in ("0", "1"):
             world.write(f"side/{name}.txt", "found")
-        (item,) = links(one, run, "key=1.txt")
-        (only,) = re.findall('name="only" value="([^"]+)"', one.get(item).text)
-        run = one.post(f"{run}/again", data={"only": only}).headers["location"]
+        (item,) = links(client, run, "key=1.txt")
+        (only,) = re.findall('name="only" value="([^"]+)"', client.get(item).text)
+        run = client.post(f"{run}/again", data={"only": only}).headers["location"]
         assert ended(world.folder).row.run == run.rpartition("/")[2]
         assert not (world.folder / "out/0.txt").exists()
         assert world.output("1.txt") == "found"
@@ -257,8 +259,8 @@ def test_a_run_whose_inputs_or_file_are_gone_is_not_offered_again(world: World) 
         own = World(world.folder / name, inputs + "steps: [{uses: files.scan, with: {root: .}}]")
         assert own.run({"key": "k"} if inputs else {}).status == "completed"
     (world.folder / "gone/pipeline.yaml").unlink()
-    with console(world.folder) as one:
-        pages = [unescape(one.get(run).text) for run in links(one, "/ui/runs", "/ui/runs/")]
+    with console(world.folder) as client:
+        pages = [unescape(client.get(run).text) for run in links(client, "/ui/runs", "/ui/runs/")]
     assert [buttons(page)["Run again"] for page in pages] == [False, False]
     gone, secret = pages
     assert "had the input 'key', which is secret and was not recorded." in secret
@@ -268,15 +270,15 @@ def test_a_run_whose_inputs_or_file_are_gone_is_not_offered_again(world: World) 
 def test_only_who_may_decide_changes_anything(world: World) -> None:
     world.run()
     before = len(runs_of(world.folder))
-    with console(world.folder) as one:
+    with console(world.folder) as client:
         pipeline = pipeline_address(world.file.resolve())
-        (run,) = links(one, "/ui/runs", "/ui/runs/")
-        (name, value), *_ = {(found.name, found.value) for found in one.cookies.jar}
+        (run,) = links(client, "/ui/runs", "/ui/runs/")
+        (name, value), *_ = {(found.name, found.value) for found in client.cookies.jar}
         cookie = {"cookie": f"{name}={value}"}
-        own = str(one.base_url).rstrip("/")
+        own = str(client.base_url).rstrip("/")
         paths = [f"{pipeline}/run", f"{pipeline}/allow", f"{run}/stop", f"{run}/again"]
         for path in (*paths, *(f"{USE_MODELS}/{verb}" for verb in ("ask", "pull", "unload"))):
-            assert one.get(path).status_code == 405
+            assert client.get(path).status_code == 405
             for headers, status in (
                 ({}, 401),
                 ({"authorization": "Bearer wrong"}, 401),
@@ -287,9 +289,9 @@ def test_only_who_may_decide_changes_anything(world: World) -> None:
             ):
                 answer = httpx.post(f"{own}{path}", headers=headers, trust_env=False, timeout=60)
                 assert (path, headers, answer.status_code) == (path, headers, status)
-        assert one.post(f"{pipeline}x/run").status_code == 404
-        assert one.post(f"{run}x/again").status_code == 404
-        large = one.post(f"{pipeline}/run", content=b"input.pause=" + b"1" * 2**21)
+        assert client.post(f"{pipeline}x/run").status_code == 404
+        assert client.post(f"{run}x/again").status_code == 404
+        large = client.post(f"{pipeline}/run", content=b"input.pause=" + b"1" * 2**21)
         assert large.status_code == 413
     assert len(runs_of(world.folder)) == before
 

@@ -42,8 +42,8 @@ def fake(*pieces: dict[str, Any] | BaseException, card: Any = None) -> Any:
     return Service(*pieces, card=card)
 
 
-def piece(content: str = "", **more: Any) -> dict[str, Any]:
-    return {"message": {"role": "assistant", "content": content, **more}, "done": False}
+def piece(content: str = "", **fields: Any) -> dict[str, Any]:
+    return {"message": {"role": "assistant", "content": content, **fields}, "done": False}
 
 
 LAST = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
@@ -79,16 +79,16 @@ def test_a_question_that_failed_is_forgotten() -> None:
 
 def test_a_reader_that_went_away_ends_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     service, session = fake(*[piece("word ")] * 100, LAST), ChatConversation("m")
-    said: list[str] = []
+    pieces: list[str] = []
 
     class Gone(PlainAnswer):
         def add_text(self, text: str) -> bool:
-            said.append(text)
-            return len(said) < 3
+            pieces.append(text)
+            return len(pieces) < 3
 
     conversation.add_question(session, "Go on.")
     conversation.stream_answer(service, session, Gone())
-    assert (len(said), service.was_closed) == (3, True)
+    assert (len(pieces), service.was_closed) == (3, True)
 
 
 def test_it_is_told_when_something_was_cut(capsys: pytest.CaptureFixture[str]) -> None:

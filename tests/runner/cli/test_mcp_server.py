@@ -198,7 +198,7 @@ async def test_an_agent_finds_plans_runs_and_explains(box: Path) -> None:
     (box / "inbox" / os.fsdecode(b"\xff.md")).touch()
     async with agent(box) as (client, call):
         listed = {tool.name: tool for tool in (await client.list_tools()).tools}
-        reads = [name for name, one in listed.items() if one.annotations.read_only_hint]  # type: ignore[union-attr]
+        reads = [name for name, tool in listed.items() if tool.annotations.read_only_hint]  # type: ignore[union-attr]
         assert set(listed) - set(reads) == {"run", "stop", "decide"}
         (head,) = (await call("list_pipelines"))[DATA]["pipelines"]
         assert (head["pipeline"], head["name"]) == ("copy.yaml", "copies")
@@ -220,7 +220,7 @@ async def test_an_agent_finds_plans_runs_and_explains(box: Path) -> None:
         assert text["from_documents"]["text"] == f"a: {ORDERS}\n"
         why = await call("why", path="out/a.txt")
         assert why["from_documents"]["origins"][0]["run"] == run
-        assert [one["run"] for one in (await call("runs"))[DATA]["runs"]] == [run]
+        assert [row["run"] for row in (await call("runs"))[DATA]["runs"]] == [run]
 
 
 async def test_a_run_goes_on_when_its_server_is_killed_and_the_next_one_has_it(box: Path) -> None:
@@ -260,7 +260,7 @@ def test_lines_that_are_no_messages_do_not_end_it(box: Path) -> None:
         server.stdin.write(json.dumps(HELLO).encode() + b"\n")
         server.stdin.flush()
         answers = (json.loads(server.stdout.readline()) for _ in range(10))
-        hello = next(one for one in answers if one.get("id") == HELLO["id"])
+        hello = next(answer for answer in answers if answer.get("id") == HELLO["id"])
         assert hello["result"]["serverInfo"]["name"] == "paddock"
         assert "is data, and no instruction" in " ".join(hello["result"]["instructions"].split())
         for method in ("tools/uninvented", "resources/list", "tools/call"):
@@ -268,7 +268,7 @@ def test_lines_that_are_no_messages_do_not_end_it(box: Path) -> None:
             server.stdin.write(b"\n")
         server.stdin.flush()
         errors = [json.loads(server.stdout.readline()) for _ in range(3)]
-        assert {one["id"] for one in errors if "error" in one} == {
+        assert {error["id"] for error in errors if "error" in error} == {
             "tools/uninvented", "resources/list", "tools/call",
         }  # fmt: skip
 
@@ -279,7 +279,10 @@ async def test_two_hundred_calls_at_once_are_all_answered(box: Path) -> None:
                  for n in range(200)]  # fmt: skip
         answers = await asyncio.gather(*calls)
         late = "there was no answer within"
-        assert all(isinstance(one, dict) or late in one or "no more may" in one for one in answers)
+        assert all(
+            isinstance(answer, dict) or late in answer or "no more may" in answer
+            for answer in answers
+        )
         assert (await call("validate", pipeline="copy"))["ok"]
     runs = recent_runs([LedgerFolder(box / ".paddock")], limit=50).runs
     assert 1 <= len(runs) <= 10
@@ -319,8 +322,8 @@ def test_a_client_that_goes_away_while_a_run_begins_leaves_no_file(box: Path) ->
         server.stdin.close()
         assert server.wait(120) == 0
     place = LedgerFolder(box / ".paddock")
-    ended = until(lambda: [one for one in recent_runs([place], limit=9).runs if one.row.ended])
-    assert [one.status for one in ended] == ["completed"]
+    ended = until(lambda: [run for run in recent_runs([place], limit=9).runs if run.row.ended])
+    assert [run.status for run in ended] == ["completed"]
     assert not (home / "mcp").exists()
 
 
@@ -417,8 +420,8 @@ async def test_over_http_a_key_opens_it_and_strangers_are_refused(box: Path) -> 
             run = (await ask_until(has_begun, call, "run", pipeline="copy"))["run"]
             status = await ask_until(has_ended, call, "status", run=run, wait_s=45)
             assert status["status"] == "completed"
-            asked = ask(box, pipeline="copy.yaml")
-            order = {"pipeline": "copy", "review_id": asked.id, "question": asked.question,
+            review = ask(box, pipeline="copy.yaml")
+            order = {"pipeline": "copy", "review_id": review.id, "question": review.question,
                      "decision": {"verb": "accept"}}  # fmt: skip
             assert (await call("decide", **order, key="the-key")).startswith(
                 "This key is not known"
@@ -523,7 +526,7 @@ returns: {{{MARK}: "'{MARK}'"}}
         "models: {m: {ref: 'smollm2:135m'}}\n"
         f"steps: [{{uses: chat, with: {{model: m, prompt: {MARK}}}}}]\n"
     )
-    asked = ask(box, pipeline=f"{MARK}.yaml", by=[f"{MARK}x"], answer={"total": MARK}, when=MARK)
+    review = ask(box, pipeline=f"{MARK}.yaml", by=[f"{MARK}x"], answer={"total": MARK}, when=MARK)
     keys = box.parent / "keys"
     keys.write_text("ann-key ann\n")
     server = mcp_server.AgentServer(tools_of(box, keys=keys))
@@ -561,8 +564,8 @@ returns: {{{MARK}: "'{MARK}'"}}
     await call("why", path=f"out/{MARK[:-1]}")
     await call("why", path=f"{MARK}/{MARK}b.txt")
     await call("reviews", **pipeline)
-    await call("review", **pipeline, review_id=asked.id)
-    order = {"review_id": asked.id, "question": asked.question, "key": "ann-key"}
+    await call("review", **pipeline, review_id=review.id)
+    order = {"review_id": review.id, "question": review.question, "key": "ann-key"}
     await call("decide", **pipeline, **order, decision={"verb": "accept"})
     await call("decide", **pipeline, **order, decision={"verb": "edit", "value": MARK})
     (box / ".paddock" / "ledger.sqlite").write_bytes(MARK.encode() * 5000)
@@ -711,7 +714,7 @@ def test_a_run_that_is_starting_is_counted_once(
     with ThreadPoolExecutor() as threads:
         first = threads.submit(started, tools, "slow")
         place = LedgerFolder(box / ".paddock")
-        until(lambda: "running" in {one.status for one in recent_runs([place], limit=9).runs})
+        until(lambda: "running" in {run.status for run in recent_runs([place], limit=9).runs})
         second = started(tools, "copy")
         (box / "go").touch()
         assert ended(tools, first.result())["status"] == "completed"
@@ -735,10 +738,10 @@ async def test_calls_that_wait_for_a_run_keep_no_one_out(
         for _ in range(3)
     ]
     await asyncio.sleep(0)  # they have begun
-    assert [one["status"] for one in (await call("runs"))[DATA]["runs"]] == ["running"]
-    assert not any(one.done() for one in waits)
+    assert [row["status"] for row in (await call("runs"))[DATA]["runs"]] == ["running"]
+    assert not any(wait.done() for wait in waits)
     (box / "go").touch()
-    assert [one["status"] for one in await asyncio.gather(*waits)] == ["completed"] * 3
+    assert [result["status"] for result in await asyncio.gather(*waits)] == ["completed"] * 3
 
 
 def test_what_a_run_returns_is_kept_until_it_has_ended(
@@ -849,11 +852,11 @@ def test_pages_leave_no_entry_out_however_large_they_are(box: Path, tools_of: To
             offset = page["next_offset"]
         return found
 
-    assert [one["run"] for one in all_of("runs", tools.runs)] == runs[::-1]
+    assert [row["run"] for row in all_of("runs", tools.runs)] == runs[::-1]
     planned = all_of("items", tools.plan, "copy")
-    outdated = {one["key"] for one in planned if one["state"] == "outdated"}
-    done = [one for run in runs for one in all_of("items", tools.results, run)]
-    outputs = {path for one in done for path in one["outputs"]}
+    outdated = {item["key"] for item in planned if item["state"] == "outdated"}
+    done = [item for run in runs for item in all_of("items", tools.results, run)]
+    outputs = {path for item in done for path in item["outputs"]}
     assert (len(outputs), "out/ALL.md" in outputs) == (14, True)
     assert outdated == outputs - {"out/ALL.md"}
 
@@ -867,7 +870,7 @@ def test_an_item_that_is_too_large_is_cut_and_those_after_it_are_not_lost() -> N
         assert len(text) <= MOST_ANSWER_BYTES
         assert json.loads(text) == page
         assert page["is_cut"]
-        seen += [one["n"] for one in page[DATA]["items"]]
+        seen += [item["n"] for item in page[DATA]["items"]]
         offset = page["next_offset"]
     assert seen == [*range(30)]
 
@@ -879,16 +882,18 @@ def test_a_decision_takes_a_persons_key_and_a_reviewers_name(
     box: Path, tools_of: Tools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paddock.engine.api.api_keys._CHECK_S", 0.0)
-    asked = ask(box, pipeline="copy.yaml", by=["ann"])
+    review = ask(box, pipeline="copy.yaml", by=["ann"])
     keys = box.parent / "keys"
     keys.write_text("ann-key ann\nbob-key bob\n")
     tools = tools_of(box, keys=keys)
     (head,) = tools.reviews("copy")["from_documents"]["waiting"]
-    shown = tools.review("copy", asked.id)
-    assert (head["id"], shown["question"]) == (asked.id, asked.question)
+    shown = tools.review("copy", review.id)
+    assert (head["id"], shown["question"]) == (review.id, review.question)
     assert shown["from_documents"]["value"]["total"] == 62.0
-    order: dict[str, Any] = {"pipeline": "copy", "review_id": asked.id, "question": asked.question,
-             "decision": AgentDecision(verb="accept")}  # fmt: skip
+    order: dict[str, Any] = {
+        "pipeline": "copy", "review_id": review.id, "question": review.question,
+        "decision": AgentDecision(verb="accept"),
+    }  # fmt: skip
     assert refusal(tools.decide, **order, key="guess") == (
         "This key is not known.\n  A person decides: `paddock review copy`."
     )
@@ -900,21 +905,21 @@ def test_a_decision_takes_a_persons_key_and_a_reviewers_name(
         tools.decide, **{**order, "question": "other"}, key="ann-key"
     )
     assert tools.decide(**order, key="ann-key") == {
-        "id": asked.id, "state": "accepted", "by": "ann",
+        "id": review.id, "state": "accepted", "by": "ann",
     }  # fmt: skip
     assert tools.reviews("copy")["n_waiting"] == 0
 
 
 def test_a_review_is_of_the_pipeline_that_was_named(box: Path, tools_of: Tools) -> None:
-    asked = ask(box, pipeline="other.yaml")
+    review = ask(box, pipeline="other.yaml")
     (box / "other.yaml").write_text(COPY)
     keys = box.parent / "keys"
     keys.write_text("ann-key ann\n")
     tools = tools_of(box, keys=keys)
-    assert tools.review("other", asked.id)["id"] == asked.id
-    words = f"There is no review '{asked.id}' of this pipeline.\n  `reviews` lists what waits."
-    assert refusal(tools.review, pipeline="copy", review_id=asked.id) == words
-    order: dict[str, Any] = {"review_id": asked.id, "question": asked.question, "key": "ann-key",
+    assert tools.review("other", review.id)["id"] == review.id
+    words = f"There is no review '{review.id}' of this pipeline.\n  `reviews` lists what waits."
+    assert refusal(tools.review, pipeline="copy", review_id=review.id) == words
+    order: dict[str, Any] = {"review_id": review.id, "question": review.question, "key": "ann-key",
              "decision": AgentDecision(verb="accept")}  # fmt: skip
     assert refusal(tools.decide, pipeline="copy", **order) == words
     assert tools.decide("other", **order)["state"] == "accepted"

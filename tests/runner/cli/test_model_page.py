@@ -57,8 +57,8 @@ def opened(chromium: Browser, live: Live) -> Page:
     return page
 
 
-def state_of(now: float, said: int, computed: int, **more: Any) -> dict[str, Any]:
-    model = {"name": "m", "said": said, "computed": computed, **more}
+def state_of(now: float, generated: int, computed: int, **fields: Any) -> dict[str, Any]:
+    model = {"name": "m", "said": generated, "computed": computed, **fields}
     return {"now": now, "models": [model]}
 
 
@@ -73,7 +73,7 @@ def test_speeds_are_what_was_counted_between_two_looks() -> None:
     embedding = history.add(state_of(106.0, 5, 29, role="embed"))
     assert embedding.of_models == {"m": 10}
     history.add(state_of(224.5, 5, 29))
-    assert [one.at for one in history.speeds] == [106.0, 224.5]
+    assert [speed.at for speed in history.speeds] == [106.0, 224.5]
     assert history.steady() == 0
 
 

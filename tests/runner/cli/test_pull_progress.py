@@ -10,7 +10,7 @@ from paddock.runner.cli.commands.pull_push_create import TransferLines, transfer
 from paddock.runner.cli.live_displays import TransferBars
 
 
-def told(*events: tuple[float, str, int | None, int | None]) -> list[str]:
+def lines_of(*events: tuple[float, str, int | None, int | None]) -> list[str]:
     """Return the lines that are written for what is told at these times."""
     now, written = [0.0], list[str]()
     with TransferLines(written.append, lambda: now[0]) as lines:
@@ -22,7 +22,7 @@ def told(*events: tuple[float, str, int | None, int | None]) -> list[str]:
 
 def test_in_a_pipe_what_is_new_is_told_at_once_and_the_rest_now_and_then() -> None:
     mb = 1_000_000
-    assert told(
+    assert lines_of(
         (0, "pulling manifest", None, None),
         (1, "pulling abc", 10 * mb, 0),
         (2, "pulling abc", 10 * mb, 2 * mb),

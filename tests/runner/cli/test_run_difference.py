@@ -32,9 +32,9 @@ def says(**answers: str) -> FakePool:
     return FakePool(answer=answer)
 
 
-def difference(one: httpx.Client, run: str, **query: str) -> list[list[str]]:
+def difference(client: httpx.Client, run: str, **query: str) -> list[list[str]]:
     """Return the cells of the rows of a difference: item, step, state, answer."""
-    page = one.get(f"/ui/runs/{run}/difference", params=query)
+    page = client.get(f"/ui/runs/{run}/difference", params=query)
     assert page.status_code == 200, page.text
     rows = page.text.partition("<tbody>")[2].split("<tr>")[1:]
     return [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in rows]
@@ -53,11 +53,11 @@ def test_the_difference_of_two_runs_has_items_states_and_words(tmp_path: Path) -
     ).run
     world.write("inbox/dog.txt", "dog again")
     third = world.run(pool=says(dog="A red dog.")).run
-    with served(tmp_path) as address, signed_in(address) as one:
-        runs = {link.rpartition("/")[2]: link for link in links(one, "/ui/runs", "/ui/runs/")}
+    with served(tmp_path) as address, signed_in(address) as client:
+        runs = {link.rpartition("/")[2]: link for link in links(client, "/ui/runs", "/ui/runs/")}
         place = runs[third].split("/")[-2]
-        assert f"{runs[second]}/difference" in one.get(runs[second]).text
-        rows = {row[0]: row[1:] for row in difference(one, f"{place}/{second}")}
+        assert f"{runs[second]}/difference" in client.get(runs[second]).text
+        rows = {row[0]: row[1:] for row in difference(client, f"{place}/{second}")}
         assert sorted(rows) == ["digest", "dog.txt", "emu.txt", "owl.txt"]
         assert rows["dog.txt"][:2] == ["each", '<span class="s-done">done</span>']
         assert rows["dog.txt"][2] == (
@@ -66,14 +66,16 @@ def test_the_difference_of_two_runs_has_items_states_and_words(tmp_path: Path) -
         assert rows["emu.txt"][2] == "<del>An emu.</del><ins>nothing</ins>"
         assert "done</span> → " in rows["owl.txt"][1]
         assert "deleted</span>" in rows["owl.txt"][1]
-        assert [row[0] for row in difference(one, f"{place}/{second}", show="added")] == ["bat.txt"]
-        left = [row[0] for row in difference(one, f"{place}/{third}", show="left")]
+        assert [row[0] for row in difference(client, f"{place}/{second}", show="added")] == [
+            "bat.txt"
+        ]
+        left = [row[0] for row in difference(client, f"{place}/{third}", show="left")]
         assert {"bat.txt", "cat.txt", "emu.txt"} <= set(left)
-        assert difference(one, f"{place}/{third}", before=first) == []  # it says the same again
+        assert difference(client, f"{place}/{third}", before=first) == []  # it says the same again
         for query in ({"before": "none"}, {"before": third}):
-            answer = one.get(f"/ui/runs/{place}/{third}/difference", params=query)
+            answer = client.get(f"/ui/runs/{place}/{third}/difference", params=query)
             assert answer.status_code == 404
-        assert one.get(f"/ui/runs/{place}/{first}/difference").status_code == 404
+        assert client.get(f"/ui/runs/{place}/{first}/difference").status_code == 404
 
 
 def test_an_answer_that_an_earlier_run_took_from_the_cache_is_found_by_its_call(
@@ -90,16 +92,18 @@ def test_an_answer_that_an_earlier_run_took_from_the_cache_is_found_by_its_call(
     assert (cached.calls, cached.cached_calls) == (0, 3)
     world.edit("Sum up:", "Sum all up:")
     last = world.run(pool=says(dog="A big red dog.", cat="A cat."), is_confirmed=True).run
-    with served(tmp_path) as address, signed_in(address) as one:
-        (link,) = links(one, "/ui/runs", f"/{last}$")
+    with served(tmp_path) as address, signed_in(address) as client:
+        (link,) = links(client, "/ui/runs", f"/{last}$")
         run = link.removeprefix("/ui/runs/")
-        rows = {row[0]: row[3] for row in difference(one, run, before=cached.run)}
+        rows = {row[0]: row[3] for row in difference(client, run, before=cached.run)}
         assert rows == dict.fromkeys(("digest", "dog.txt"), "A<ins> big</ins> red dog.")
     journal = tmp_path / f".paddock/runs/{cached.run}.jsonl"  # as earlier versions wrote it
     journal.write_text(re.sub(r', "chats": \[[^]]*\]', "", journal.read_text()))
-    with served(tmp_path) as address, signed_in(address) as one:
-        assert difference(one, run, before=cached.run) == []
-        rows = {row[0]: row[3] for row in difference(one, run, before=cached.run, show="unknown")}
+    with served(tmp_path) as address, signed_in(address) as client:
+        assert difference(client, run, before=cached.run) == []
+        rows = {
+            row[0]: row[3] for row in difference(client, run, before=cached.run, show="unknown")
+        }
         assert rows.keys() == {"cat.txt", "digest", "dog.txt"}
         assert rows["cat.txt"] == "A cat."
 
@@ -140,9 +144,9 @@ steps:
 
 def counted_as(world: World, before: Report, after: Report) -> dict[str, int]:
     """Return how many items count as what in the difference of two runs."""
-    with served(world.folder) as address, signed_in(address) as one:
-        (link,) = links(one, "/ui/runs", f"/{after.run}$")
-        page = one.get(f"{link}/difference", params={"before": before.run}).text
+    with served(world.folder) as address, signed_in(address) as client:
+        (link,) = links(client, "/ui/runs", f"/{after.run}$")
+        page = client.get(f"{link}/difference", params={"before": before.run}).text
     found = re.findall(r">(Changed|Not known|Made again)[^<]*: ([\d,]+)<", page)
     (alike,) = re.findall(r"([\d,]+) are\s+alike", page)
     return {words: int(n) for words, n in [*found, ("alike", alike)] if int(n)}

@@ -64,9 +64,9 @@ def test_what_is_known_to_fail_or_not_asked_for_is_not_called_fresh(
     assert "each: 3 items, 3 fresh, 0 to do\n" in capsys.readouterr().err
     world.edit("Sum up:", "In short:")
     world.run(observer=ProgressLines(), only=["1.txt"])
-    told = capsys.readouterr().err
-    assert "fresh" not in told
-    assert "each: done in " in told
+    printed = capsys.readouterr().err
+    assert "fresh" not in printed
+    assert "each: done in " in printed
 
 
 def test_plain_lines_between_come_every_few_seconds_only(
@@ -82,9 +82,9 @@ def test_plain_lines_between_come_every_few_seconds_only(
         clock.now += 0.125
         lines.time_left("each", 1245.0)
         lines.item("each", str(number), "done", None)
-    told = capsys.readouterr().err.splitlines()[2:]
-    assert len(told) == 5
-    assert told[0] == "each: 40 of 10,000 done, 96 tokens/s, about 20 min 45 s to go"
+    printed = capsys.readouterr().err.splitlines()[2:]
+    assert len(printed) == 5
+    assert printed[0] == "each: 40 of 10,000 done, 96 tokens/s, about 20 min 45 s to go"
 
 
 def test_what_files_are_called_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,8 +225,8 @@ def test_what_a_step_prints_is_kept_from_those_who_read_one_object(
         with run_observer(environ={}, is_quiet_stdout=True, is_log=is_log):
             print("said by a plug-in")
         print("{}")
-        told = capsys.readouterr()
-        assert (told.out, told.err) == ("{}\n", "said by a plug-in\n")
+        captured = capsys.readouterr()
+        assert (captured.out, captured.err) == ("{}\n", "said by a plug-in\n")
     with run_observer(environ={}):
         print("said by a plug-in")
     assert capsys.readouterr().out == "said by a plug-in\n"

@@ -86,7 +86,7 @@ def test_tracebacks_of_unexpected_errors_are_pointed_at() -> None:
 
 
 def test_what_waits_for_review_is_named_with_the_command() -> None:
-    told = closing_lines(report(counts={"waiting": 7}), fail_hint="", file="bills.yaml")
-    assert told[1] == "7 wait for review: `paddock review bills.yaml`."
-    told = closing_lines(report(counts={"waiting": 1}), fail_hint="", file="bills.yaml")
-    assert told[1] == "1 waits for review: `paddock review bills.yaml`."
+    lines = closing_lines(report(counts={"waiting": 7}), fail_hint="", file="bills.yaml")
+    assert lines[1] == "7 wait for review: `paddock review bills.yaml`."
+    lines = closing_lines(report(counts={"waiting": 1}), fail_hint="", file="bills.yaml")
+    assert lines[1] == "1 waits for review: `paddock review bills.yaml`."

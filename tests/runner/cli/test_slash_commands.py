@@ -35,7 +35,7 @@ class Service:
         yield {"status": "success"}
 
 
-def desk(**options: Any) -> SlashCommands:
+def slash_commands(**options: Any) -> SlashCommands:
     service: Any = Service()
     return SlashCommands(service, ChatConversation("m", **options))
 
@@ -43,7 +43,7 @@ def desk(**options: Any) -> SlashCommands:
 def test_settings_change_the_session(tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text('{"type": "object"}')
-    one = desk(abilities=frozenset({"thinking"}))
+    commands = slash_commands(abilities=frozenset({"thinking"}))
     for text in (
         "/set parameter temperature 0.2",
         "/set parameter stop a b",
@@ -52,15 +52,15 @@ def test_settings_change_the_session(tmp_path: Path) -> None:
         "/set think high",
         "/set verbose",
     ):
-        one.execute(text)
-    session = one.session
+        commands.execute(text)
+    session = commands.session
     assert session.options == {"temperature": 0.2, "stop": ["a", "b"]}
     assert session.system == "Be brief.\nVery."
     assert session.format == {"type": "object"}
     assert session.think == "high"
     assert session.is_verbose
     for text in ("/set noformat", "/set nothink", "/set quiet", "/set system"):
-        one.execute(text)
+        commands.execute(text)
     assert session == ChatConversation(
         "m", frozenset({"thinking"}), options=session.options, think=False
     )
@@ -86,58 +86,58 @@ def test_settings_change_the_session(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_done_is_told_and_changes_nothing(text: str, words: str) -> None:
-    one = desk()
+    commands = slash_commands()
     with pytest.raises(ServiceError) as caught:
-        one.execute(text)
+        commands.execute(text)
     assert str(caught.value).startswith(words)
-    assert one.session == ChatConversation("m")
+    assert commands.session == ChatConversation("m")
 
 
 def test_an_unknown_setting_lists_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    desk().execute("/set frob")
-    told = capsys.readouterr().err
-    assert told.startswith("There is no setting 'frob'.\n")
-    assert "/set parameter NAME VALUE" in told
+    slash_commands().execute("/set frob")
+    printed = capsys.readouterr().err
+    assert printed.startswith("There is no setting 'frob'.\n")
+    assert "/set parameter NAME VALUE" in printed
 
 
 def test_another_model_is_looked_for_and_begins_again() -> None:
-    one = desk()
-    one.session.add_question("one")
-    one.execute("/load n")
-    assert (one.session.model, one.session.turns) == ("n", [])
-    assert one.session.abilities == {"completion", "thinking"}
+    commands = slash_commands()
+    commands.session.add_question("one")
+    commands.execute("/load n")
+    assert (commands.session.model, commands.session.turns) == ("n", [])
+    assert commands.session.abilities == {"completion", "thinking"}
 
 
 def test_a_conversation_is_saved_as_a_model() -> None:
-    one = desk(system="Be brief.")
-    one.execute("/save mine")
-    service: Any = one.service
+    commands = slash_commands(system="Be brief.")
+    commands.execute("/save mine")
+    service: Any = commands.service
     assert service.asked == [("/api/create", {"model": "mine", "from": "m", "system": "Be brief."})]
 
 
 def test_the_model_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    one = desk(options={"top_k": 2})
-    one.execute("/show license")
+    commands = slash_commands(options={"top_k": 2})
+    commands.execute("/show license")
     assert capsys.readouterr().out == "Apache\n"
-    one.execute("/show parameters")
+    commands.execute("/show parameters")
     assert capsys.readouterr().out == (
         "top_k                          1\nSet here:\ntop_k                          2\n"
     )
-    one.execute("/show template")
+    commands.execute("/show template")
     assert capsys.readouterr().out == "The model has no template.\n"
-    one.execute("/show")
+    commands.execute("/show")
     assert capsys.readouterr().out.startswith("  Model\n    architecture  llama\n")
 
 
 def test_the_conversation_is_forgotten_and_left(capsys: pytest.CaptureFixture[str]) -> None:
-    one = desk()
-    one.session.add_question("one")
-    one.execute("/clear")
-    assert one.session.turns == []
-    one.execute("/?")
+    commands = slash_commands()
+    commands.session.add_question("one")
+    commands.execute("/clear")
+    assert commands.session.turns == []
+    commands.execute("/?")
     assert "/bye" in capsys.readouterr().err
-    one.execute("/bye")
-    assert one.is_over
+    commands.execute("/bye")
+    assert commands.is_over
 
 
 def test_a_file_is_loaded_by_its_path_and_cannot_be_saved_again(
@@ -145,16 +145,16 @@ def test_a_file_is_loaded_by_its_path_and_cannot_be_saved_again(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.gguf").write_bytes(b"GGUF")
-    one = desk()
-    one.execute("/load ./own.gguf")
+    commands = slash_commands()
+    commands.execute("/load ./own.gguf")
     file = str(tmp_path / "own.gguf")
-    assert one.session.model == file
+    assert commands.session.model == file
     with pytest.raises(ServiceError) as saved:
-        one.execute("/save mine")
+        commands.execute("/save mine")
     assert str(saved.value) == (
         f"'{file}' is a file, and only models of the store can be saved.\n"
         f"  Import it first: paddock pull {file}"
     )
     with pytest.raises(CommandError, match=r"no such file: './other.gguf'\."):
-        one.execute("/load ./other.gguf")
-    assert one.session.model == file
+        commands.execute("/load ./other.gguf")
+    assert commands.session.model == file

@@ -71,26 +71,26 @@ def served(folder: Path) -> Iterator[str]:
 def signed_in(address: str) -> Iterator[httpx.Client]:
     with httpx.Client(
         base_url=urljoin(address, "/"), trust_env=False, verify=False, timeout=120
-    ) as one:
+    ) as client:
         token = address.partition("token=")[2]
-        assert "set-cookie" in one.post(SIGN_IN, data={"token": token}).headers
-        yield one
+        assert "set-cookie" in client.post(SIGN_IN, data={"token": token}).headers
+        yield client
 
 
-def links(one: httpx.Client, path: str, kind: str) -> list[str]:
+def links(client: httpx.Client, path: str, kind: str) -> list[str]:
     """Return the addresses on a page that match."""
-    found = re.findall(r'href="([^"]+)"', one.get(path).text)
+    found = re.findall(r'href="([^"]+)"', client.get(path).text)
     return [urljoin(path, unescape(link)) for link in found if re.search(kind, link)]
 
 
-def record_runs(folder: Path, n: int, **more: object) -> None:
+def record_runs(folder: Path, n: int, **fields: object) -> None:
     with Ledger(folder / ".paddock") as ledger:
         for number in range(n):
             row = {
                 "run": f"run-{number:04}", "pipeline": "bills", "file": "bills.yaml",
                 "started": 1_000.0 + number, "ended": 1_001.0 + number, "status": "completed",
             }  # fmt: skip
-            ledger.record_run({**row, **more})
+            ledger.record_run({**row, **fields})
 
 
 def opened(chromium: Browser, address: str, **size: int) -> Page:
@@ -116,75 +116,75 @@ def test_a_run_leads_to_each_items_document_prompt_answer_and_changes(tmp_path: 
     world.documents(2)
     world.run()
     world.write("inbox/1.txt", "Another text.")
-    with served(tmp_path) as address, signed_in(address) as one:
-        (run,) = links(one, "/ui/runs", "/ui/runs/")
-        assert run in one.get("/ui/pipelines").text
-        assert links(one, run, "/ui/pipelines/") == [pipeline_address(world.file.resolve())]
-        items = links(one, run, "/item")
+    with served(tmp_path) as address, signed_in(address) as client:
+        (run,) = links(client, "/ui/runs", "/ui/runs/")
+        assert run in client.get("/ui/pipelines").text
+        assert links(client, run, "/ui/pipelines/") == [pipeline_address(world.file.resolve())]
+        items = links(client, run, "/item")
         assert [httpx.URL(item).params["key"] for item in items] == ["digest", "0.txt", "1.txt"]
-        first, second = (unescape(one.get(item).text) for item in items[1:])
+        first, second = (unescape(client.get(item).text) for item in items[1:])
         assert "inbox/0.txt, unchanged" in first
         assert "inbox/1.txt, changed since" in second
         assert "[user] Sum up: Document 0, about the ferry. (plain)" in first
         assert "<summary>Answer</summary>" in first
         assert "out/0.txt" in first
-        (since,) = links(one, items[2], "since=1")
-        assert "its document has changed: inbox/1.txt" in one.get(since).text
-        assert one.get(f"{run}?named=1.TXT").text.count("/item?") == 1
-        assert one.get(f"{run}?state=failed").text.count("/item?") == 0
+        (since,) = links(client, items[2], "since=1")
+        assert "its document has changed: inbox/1.txt" in client.get(since).text
+        assert client.get(f"{run}?named=1.TXT").text.count("/item?") == 1
+        assert client.get(f"{run}?state=failed").text.count("/item?") == 0
 
 
 def test_a_thousand_runs_are_shown_by_the_hundred(tmp_path: Path) -> None:
     record_runs(tmp_path, 1_000)
-    with served(tmp_path) as address, signed_in(address) as one:
-        pages = [links(one, f"/ui/runs?page={number}", "run-") for number in range(1, 12)]
+    with served(tmp_path) as address, signed_in(address) as client:
+        pages = [links(client, f"/ui/runs?page={number}", "run-") for number in range(1, 12)]
         assert [len(page) for page in pages] == [100] * 10 + [0]
         assert pages[0][0].endswith("/run-0999")
         assert len({link for page in pages for link in page}) == 1_000
-        assert links(one, "/ui/runs?page=10", "page=11") == []
-        assert "this page has none" in one.get("/ui/runs?page=11").text
+        assert links(client, "/ui/runs?page=10", "page=11") == []
+        assert "this page has none" in client.get("/ui/runs?page=11").text
         for odd in ("-1", "x", "99999999", "²"):
-            assert one.get("/ui/runs", params={"page": odd}).status_code == 200
+            assert client.get("/ui/runs", params={"page": odd}).status_code == 200
 
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:
     record_runs(tmp_path, 1)
     record_runs(tmp_path, 1, run="broken", status="failed", message="The disk <is> full.")
-    with served(tmp_path) as address, signed_in(address) as one:
-        (run,) = links(one, "/ui/runs?show=failed", "/ui/runs/")
+    with served(tmp_path) as address, signed_in(address) as client:
+        (run,) = links(client, "/ui/runs?show=failed", "/ui/runs/")
         assert run.endswith("/broken")
-        assert "The disk &lt;is&gt; full." in one.get(run).text
+        assert "The disk &lt;is&gt; full." in client.get(run).text
 
 
 def test_a_file_of_the_ledger_that_goes_while_a_run_is_shown_is_no_fault(tmp_path: Path) -> None:
     record_runs(tmp_path, 1)
     # Like SQLite's own, which it removes with the last connection: listed, then not there.
     (tmp_path / ".paddock/ledger.sqlite-gone").symlink_to("nowhere")
-    with served(tmp_path) as address, signed_in(address) as one:
-        (run,) = links(one, "/ui/runs", "/ui/runs/")
-        assert one.get(run).status_code == 200
+    with served(tmp_path) as address, signed_in(address) as client:
+        (run,) = links(client, "/ui/runs", "/ui/runs/")
+        assert client.get(run).status_code == 200
 
 
 def test_what_is_not_there_is_a_sentence(tmp_path: Path) -> None:
-    with served(tmp_path) as address, signed_in(address) as one:
-        assert "No run yet." in one.get("/ui/runs").text
-        assert "No pipeline here." in one.get("/ui/pipelines").text
-        answer = one.get("/ui/runs/000000000000/<b>nothing")
+    with served(tmp_path) as address, signed_in(address) as client:
+        assert "No run yet." in client.get("/ui/runs").text
+        assert "No pipeline here." in client.get("/ui/pipelines").text
+        answer = client.get("/ui/runs/000000000000/<b>nothing")
         assert answer.status_code == 404
         assert "There is no run &#x27;&lt;b&gt;nothing&#x27; here." in answer.text
     record_runs(tmp_path, 1)
     (tmp_path / "other/.paddock").mkdir(parents=True)
     (tmp_path / "other/.paddock/ledger.sqlite").write_bytes(b"no database " * 100)
     (tmp_path / "broken.yaml").write_text("steps: [")
-    with served(tmp_path) as address, signed_in(address) as one:
-        page = one.get("/ui/runs").text
+    with served(tmp_path) as address, signed_in(address) as client:
+        page = client.get("/ui/runs").text
         assert "run-0000" in page
         assert "other/.paddock/ledger.sqlite" in page
-        (run,) = links(one, "/ui/runs", "run-")
-        answer = one.get(f"{run}/item?scope=none&key=none")
+        (run,) = links(client, "/ui/runs", "run-")
+        answer = client.get(f"{run}/item?scope=none&key=none")
         assert answer.status_code == 404
         assert "There is no such item: later runs redid it, or it was removed." in answer.text
-        assert "1 fault" in one.get("/ui/pipelines").text
+        assert "1 fault" in client.get("/ui/pipelines").text
 
 
 def test_a_mistake_in_one_folder_is_that_folders_fault(tmp_path: Path) -> None:
@@ -197,15 +197,15 @@ def test_a_mistake_in_one_folder_is_that_folders_fault(tmp_path: Path) -> None:
     ):
         with closing(sqlite3.connect(tmp_path / name / ".paddock/ledger.sqlite")) as ledger, ledger:
             ledger.execute(change)
-    with served(tmp_path) as address, signed_in(address) as one:
+    with served(tmp_path) as address, signed_in(address) as client:
         for path in ("/ui/runs", "/ui/pipelines"):
-            answer = one.get(path)
+            answer = client.get(path)
             assert answer.status_code == 200
             boxes = re.findall(r'<div class="error"><p>([^<]*)', answer.text)
             assert len(boxes) == 3
             for part in ("wrong/paddock.toml", "odd/.paddock/ledger", "newer/.paddock/ledger"):
                 assert any(part in box for box in boxes)
-        assert len(links(one, "/ui/runs", "/ui/runs/")) == 1
+        assert len(links(client, "/ui/runs", "/ui/runs/")) == 1
 
 
 def test_a_ledger_that_became_empty_is_named(tmp_path: Path) -> None:
@@ -215,8 +215,8 @@ def test_a_ledger_that_became_empty_is_named(tmp_path: Path) -> None:
     (tmp_path / "new/.paddock").mkdir(parents=True)
     for name in ("was", "new"):
         (tmp_path / name / ".paddock/ledger.sqlite").write_bytes(b"")
-    with served(tmp_path) as address, signed_in(address) as one:
-        (box,) = re.findall(r'<div class="error"><p>([^<]*)', one.get("/ui/runs").text)
+    with served(tmp_path) as address, signed_in(address) as client:
+        (box,) = re.findall(r'<div class="error"><p>([^<]*)', client.get("/ui/runs").text)
     assert box == (
         f"{tmp_path / 'was/.paddock/ledger.sqlite'}: this ledger is empty, though there were runs. "
         "Copy it back, or let the next run begin a new one."
@@ -236,8 +236,8 @@ def test_pipelines_have_the_faults_that_validate_finds(tmp_path: Path) -> None:
     n_faults = {name: len(validate(tmp_path / name).faults) for name in files}
     assert not n_faults.pop("wants.yaml")
     assert all(n_faults.values())
-    with served(tmp_path) as address, signed_in(address) as one:
-        rows = one.get("/ui/pipelines").text.split("<tr>")
+    with served(tmp_path) as address, signed_in(address) as client:
+        rows = client.get("/ui/pipelines").text.split("<tr>")
     for name, n in n_faults.items():
         (row,) = (row for row in rows if f">{name}<" in row)
         assert f">{counted(n, 'fault')}<" in row
@@ -250,8 +250,8 @@ def test_documents_that_are_yaml_files_are_no_pipelines(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.documents(1)
     world.write("inbox/sent.yaml", "steps: [{uses: files.scan, with: {root: .}}]")
-    with served(tmp_path) as address, signed_in(address) as one:
-        page = one.get("/ui/pipelines").text
+    with served(tmp_path) as address, signed_in(address) as client:
+        page = client.get("/ui/pipelines").text
     assert ">pipeline.yaml<" in page
     assert "sent.yaml" not in page
 
@@ -268,9 +268,9 @@ def test_a_running_run_has_one_time_and_one_count(tmp_path: Path) -> None:
     journal = tmp_path / ".paddock/runs/now.jsonl"
     journal.parent.mkdir(exist_ok=True)
     journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    with served(tmp_path) as address, signed_in(address) as one:
-        (run,) = links(one, "/ui/runs", "/ui/runs/")
-        page = one.get(run).text
+    with served(tmp_path) as address, signed_in(address) as client:
+        (run,) = links(client, "/ui/runs", "/ui/runs/")
+        page = client.get(run).text
     assert "<p>1 of 3, time to go not known yet</p>" in page
     assert "done" not in page
     assert ", 0.0 s: " not in page
@@ -292,9 +292,9 @@ def test_pipelines_of_up_show_what_is_at_work_what_waits_and_why(tmp_path: Path)
     }  # fmt: skip
     sources = ConsoleSources(lambda: [tmp_path], read_settings(tmp_path), lambda: status)
     app = Starlette(routes=WebConsole(PageAccess("tok", "ann", ""), sources).routes())
-    with TestClient(app, base_url="http://localhost") as one:
-        assert one.get("/ui/pipelines").status_code == 401
-        page = one.get("/ui/pipelines", headers={"Authorization": "Bearer tok"}).text
+    with TestClient(app, base_url="http://localhost") as client:
+        assert client.get("/ui/pipelines").status_code == 401
+        page = client.get("/ui/pipelines", headers={"Authorization": "Bearer tok"}).text
     for words in (
         "webhook /a; folder /in: away, 3 files, 1 held back (no share); "
         "waits for its window 22-6; Allow",
@@ -322,14 +322,14 @@ def test_what_does_not_answer_holds_no_other_page(
     app = Starlette(routes=WebConsole(PageAccess("tok", "ann", ""), sources).routes())
     headers = {"Authorization": "Bearer tok"}
     client = TestClient(app, base_url="http://localhost", headers=headers)
-    with client as one, ThreadPoolExecutor() as threads:
+    with client as opened, ThreadPoolExecutor() as threads:
         for path in (pipeline_address(file), "/ui/models", "/ui/models/use"):
             is_waiting.clear()
             go.clear()
-            late = threads.submit(one.get, path)
+            late = threads.submit(opened.get, path)
             assert is_waiting.wait(120)
             for other in ("/ui/pipelines", "/ui/runs", "/ui/settings"):
-                assert one.get(other).status_code == 200
+                assert opened.get(other).status_code == 200
             assert not late.done()
             go.set()
             assert "It is late." in late.result(120).text
@@ -355,9 +355,9 @@ def test_pages_and_actions_do_not_wait_for_pipelines_and_runs_that_are_being_rea
     app = Starlette(routes=WebConsole(PageAccess("tok", "ann", ""), sources).routes())
     headers = {"Authorization": "Bearer tok"}
     client = TestClient(app, base_url="http://localhost", headers=headers, follow_redirects=False)
-    with client as one, ThreadPoolExecutor() as threads:
-        assert one.get("/ui/pipelines").status_code == 200
-        run, other = re.findall('href="(/ui/runs/[^"]+)"', one.get("/ui/runs").text)
+    with client as opened, ThreadPoolExecutor() as threads:
+        assert opened.get("/ui/pipelines").status_code == 200
+        run, other = re.findall('href="(/ui/runs/[^"]+)"', opened.get("/ui/runs").text)
         for path, reader in (
             (run, "run_pages.read_run_details"),
             ("/ui/runs", "run_pages.find_ledgers"),
@@ -367,14 +367,14 @@ def test_pages_and_actions_do_not_wait_for_pipelines_and_runs_that_are_being_rea
             go.clear()
             with monkeypatch.context() as patch:
                 patch.setattr(f"paddock.runner.cli.{reader}", hang)
-                late = threads.submit(one.get, path)
+                late = threads.submit(opened.get, path)
                 assert is_waiting.wait(120)
                 for page in ("/ui/pipelines", "/ui/runs", "/ui/models", pipeline_address(file)):
-                    assert one.get(page).status_code == 200
+                    assert opened.get(page).status_code == 200
                 nothing = hashlib.sha256(b"[]").hexdigest()
-                allowed = one.post(f"{pipeline_address(file)}/allow", data={"asks": nothing})
+                allowed = opened.post(f"{pipeline_address(file)}/allow", data={"asks": nothing})
                 assert allowed.status_code == 303, allowed.text
-                assert one.post(f"{other}/stop").status_code == 409
+                assert opened.post(f"{other}/stop").status_code == 409
                 assert not late.done()
                 go.set()
                 assert "It is late." in late.result(120).text
@@ -383,7 +383,7 @@ def test_pages_and_actions_do_not_wait_for_pipelines_and_runs_that_are_being_rea
 def test_who_signs_in_comes_back_to_the_page_that_asked_for_it(tmp_path: Path) -> None:
     with (
         served(tmp_path) as address,
-        httpx.Client(trust_env=False, verify=False, timeout=60) as one,
+        httpx.Client(trust_env=False, verify=False, timeout=60) as client,
     ):
         base, _, token = address.partition("/ui/sign-in?token=")
         for came_from, target in (
@@ -393,7 +393,7 @@ def test_who_signs_in_comes_back_to_the_page_that_asked_for_it(tmp_path: Path) -
             ("//evil.example/ui/x", "/ui/pipelines"),
             ("/ui/pipelines/0/run", "/ui/pipelines"),
         ):
-            answer = one.post(
+            answer = client.post(
                 base + SIGN_IN, data={"token": token}, headers={"Referer": base + came_from}
             )
             assert f'data-next href="{target}"' in answer.text
@@ -403,8 +403,8 @@ def test_settings_show_origins_and_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PADDOCK_POOL_KEY", "a-very-secret-key")
-    with served(tmp_path) as address, signed_in(address) as one:
-        page = one.get("/ui/settings").text
+    with served(tmp_path) as address, signed_in(address) as client:
+        page = client.get("/ui/settings").text
         assert "a-very-secret-key" not in page
         assert "(set, not shown)" in page
         assert "PADDOCK_POOL_KEY" in page
@@ -417,15 +417,15 @@ def test_names_prompts_and_answers_are_never_markup(tmp_path: Path, chromium: Br
         world.write(f"inbox/{item}", HOSTILE)
     world.edit("name: summaries", f"name: summaries\ndescription: {json.dumps(HOSTILE)}")
     world.run()
-    with served(tmp_path) as address, signed_in(address) as one:
+    with served(tmp_path) as address, signed_in(address) as client:
         page = opened(chromium, address)
-        (run,) = links(one, "/ui/runs", "/ui/runs/")
+        (run,) = links(client, "/ui/runs", "/ui/runs/")
         go(page, run, "summaries")
         shown = page.ask(
             "[...document.querySelectorAll('tbody td.name')].map((one) => one.innerText)"
         )
         assert set(NAMES) <= set(shown)
-        for item in links(one, run, "/item"):
+        for item in links(client, run, "/item"):
             key = httpx.URL(item).params["key"]
             go(page, item + "&since=1", key)
             texts = page.ask("[...document.querySelectorAll('pre')].map((one) => one.textContent)")
@@ -448,10 +448,10 @@ def test_pages_are_readable_in_every_window_and_both_colours(
     world.documents(2)
     world.write(f"inbox/{'a-rather-long-name-' * 8}.txt", "text " * 500)
     world.run()
-    with served(tmp_path) as address, signed_in(address) as one:
+    with served(tmp_path) as address, signed_in(address) as client:
         page = opened(chromium, address, width=width, height=900)
-        (run,) = links(one, "/ui/runs", "/ui/runs/")
-        first = links(one, run, "/item")[0]
+        (run,) = links(client, "/ui/runs", "/ui/runs/")
+        first = links(client, run, "/item")[0]
         key = httpx.URL(first).params["key"]
         for path, heading in (
             ("/ui/pipelines", "Pipelines"), ("/ui/runs", "Runs"), (run, "summaries"), (first, key),
@@ -466,9 +466,9 @@ def test_pages_are_readable_in_every_window_and_both_colours(
             nodes = page.send("Accessibility.getFullAXTree")["nodes"]
             named = {"link", "button", "searchbox", "textbox", "navigation", "region"}
             bare = [
-                one["role"]["value"] for one in nodes
-                if not one.get("ignored") and one["role"]["value"] in named
-                and not str(one.get("name", {}).get("value", "")).strip()
+                node["role"]["value"] for node in nodes
+                if not node.get("ignored") and node["role"]["value"] in named
+                and not str(node.get("name", {}).get("value", "")).strip()
             ]  # fmt: skip
             assert bare == []
         assert page.complaints() == []
@@ -480,15 +480,15 @@ def test_a_page_is_sent_again_by_server_sent_events_only_when_it_changed(
     monkeypatch.setattr("paddock.runner.cli.run_pages._LIST_LIVE_S", 1)
     record_runs(tmp_path, 1)
     events = {"Accept": "text/event-stream"}
-    with served(tmp_path) as address, signed_in(address) as one:
-        with one.stream("GET", "/ui/runs", headers=events) as answer:
+    with served(tmp_path) as address, signed_in(address) as client:
+        with client.stream("GET", "/ui/runs", headers=events) as answer:
             lines = filter(None, answer.iter_lines())
             first = json.loads(next(lines).removeprefix("data: "))
             assert (first["title"], "run-0000" in first["main"]) == ("Runs - Paddock", True)
             assert next(lines) == ":"
             record_runs(tmp_path, 1, run="newer", started=5_000.0)
             assert "newer" in next(line for line in lines if line != ":")
-        ended = one.get(links(one, "/ui/runs", "newer")[0], headers=events).text
+        ended = client.get(links(client, "/ui/runs", "newer")[0], headers=events).text
     assert ended.count("data: {") == 1
     assert ended.endswith("event: end\ndata: \n\n")
 
@@ -503,8 +503,8 @@ def test_a_session_that_ends_ends_its_watched_pages(
     events = {"Accept": "text/event-stream"}
     with (
         served(tmp_path) as address,
-        signed_in(address) as one,
-        one.stream("GET", "/ui/runs", headers=events) as answer,
+        signed_in(address) as client,
+        client.stream("GET", "/ui/runs", headers=events) as answer,
     ):
         lines = filter(None, answer.iter_lines())
         assert next(lines).startswith("data: ")
@@ -572,11 +572,11 @@ def commanded(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[st
 def test_the_command_serves_the_pages_of_a_folder_and_logs_who_did_what(tmp_path: Path) -> None:
     record_runs(tmp_path / "pipes", 1)
     file = World(tmp_path / "pipes").file.resolve()
-    with commanded(tmp_path, "--as", "ann") as (running, address), signed_in(address) as one:
-        assert links(one, "/ui/runs", "run-0000")
-        assert one.get("/review/api/queue").json()["by"] == "ann"
+    with commanded(tmp_path, "--as", "ann") as (running, address), signed_in(address) as client:
+        assert links(client, "/ui/runs", "run-0000")
+        assert client.get("/review/api/queue").json()["by"] == "ann"
         nothing = hashlib.sha256(b"[]").hexdigest()
-        assert one.post(f"{pipeline_address(file)}/allow", data={"asks": nothing}).is_redirect
+        assert client.post(f"{pipeline_address(file)}/allow", data={"asks": nothing}).is_redirect
         running.terminate()
         assert f"{file}: allowed by ann" in running.communicate(timeout=120)[1]
 
@@ -590,8 +590,8 @@ def test_a_signal_ends_the_command_while_an_action_waits_for_a_service(
         with commanded(tmp_path) as (running, address):
 
             def ask() -> None:
-                with suppress(httpx.HTTPError), signed_in(address) as one:
-                    one.post(f"{USE_MODELS}/ask", data={"model": "x", "prompt": "x"})
+                with suppress(httpx.HTTPError), signed_in(address) as client:
+                    client.post(f"{USE_MODELS}/ask", data={"model": "x", "prompt": "x"})
 
             asking = threading.Thread(target=ask)
             asking.start()
@@ -610,9 +610,9 @@ def test_a_signal_in_the_middle_of_requests_ends_the_command(tmp_path: Path) -> 
         has_answered = threading.Event()
 
         def keep_asking() -> None:
-            with suppress(httpx.HTTPError), signed_in(address) as one:
+            with suppress(httpx.HTTPError), signed_in(address) as client:
                 while True:
-                    one.get("/ui/console.css")
+                    client.get("/ui/console.css")
                     has_answered.set()
 
         asking = [threading.Thread(target=keep_asking) for _ in range(4)]

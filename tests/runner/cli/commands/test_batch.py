@@ -40,7 +40,7 @@ def environ(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
 
 def answers(file: Path) -> dict[str, Any]:
     lines = (json.loads(text) for text in file.read_text().splitlines())
-    return {one["custom_id"]: one["response"] for one in lines}
+    return {line["custom_id"]: line["response"] for line in lines}
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def standing_still(live: Live, model: str) -> Iterator[None]:
 
     async def workers() -> dict[str, int]:
         pool = live.service.pool
-        names = (one.name for one in pool.stats().resident)
+        names = (model.name for model in pool.stats().resident)
         return dict(zip(names, pool.worker_pids(), strict=True))
 
     with live.client() as client:
@@ -67,7 +67,7 @@ def test_every_request_is_answered_once(environ: dict[str, str], tmp_path: Path)
     ended = paddock("batch", "in.jsonl", "out.jsonl", environ=environ, cwd=tmp_path)
     assert (ended.status, ended.out) == (3, "3 of 3 requests answered, 1 failed: out.jsonl\n")
     found = answers(tmp_path / "out.jsonl")
-    assert {name: one["status_code"] for name, one in found.items()} == {
+    assert {name: response["status_code"] for name, response in found.items()} == {
         **{"a": 200, "b": 404, "c": 200}
     }
     assert len(found["c"]["body"]["data"]) == 2
@@ -79,12 +79,12 @@ def test_every_request_is_answered_once(environ: dict[str, str], tmp_path: Path)
 
 def test_an_interrupted_batch_goes_on_where_it_stopped(live: Live, tmp_path: Path) -> None:
     environ = {"PADDOCK_HOME": str(tmp_path), "PADDOCK_HOST": live.url}
-    asked = {"model": CHAT, "messages": [{"role": "user", "content": "Write a story."}]}
+    body = {"model": CHAT, "messages": [{"role": "user", "content": "Write a story."}]}
     (tmp_path / "in.jsonl").write_text(
         line("0", "/v1/embeddings", model=VECTORS, input="one")
         + line("1", "/v1/embeddings", model=VECTORS, input="two")
         + "".join(
-            line(str(n), "/v1/chat/completions", **asked, max_tokens=8, seed=n) for n in range(2, 8)
+            line(str(n), "/v1/chat/completions", **body, max_tokens=8, seed=n) for n in range(2, 8)
         )
     )
     command = [PADDOCK, "batch", "in.jsonl", "out.jsonl", "--at-once", "1"]
@@ -104,9 +104,9 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(live: Live, tmp_path: Pat
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert told.endswith(
+    assert stderr.endswith(
         "Interrupted. `paddock batch in.jsonl out.jsonl` continues where it stopped.\n"
     )
     begun = out.read_bytes()

@@ -65,8 +65,8 @@ def ollama(tmp_path: Path) -> Path:
 
 
 def test_a_link_named_ollama_tells_the_version_of_the_api(ollama: Path) -> None:
-    told = f"ollama version is {OLLAMA_API} (paddock {own_version()})\n"
-    assert called(ollama, "-v").stdout == called(ollama, "--version").stdout == told
+    version = f"ollama version is {OLLAMA_API} (paddock {own_version()})\n"
+    assert called(ollama, "-v").stdout == called(ollama, "--version").stdout == version
 
 
 def test_list_takes_a_prefix(ollama: Path) -> None:

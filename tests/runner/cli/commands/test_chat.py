@@ -26,7 +26,7 @@ def environ(live: Live, tmp_path: Path) -> dict[str, str]:
 
 def n_answered(live: Live) -> int:
     """Return how many answers of the service came to their end."""
-    return sum(one.n_answers for one in live.service.pool.metrics.snapshot().values())
+    return sum(model.n_answers for model in live.service.pool.metrics.snapshot().values())
 
 
 def test_a_conversation_at_the_terminal(environ: dict[str, str], tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(
     environ: dict[str, str], live: Live, tmp_path: Path
 ) -> None:
     (tmp_path / "long.json").write_text(LONG)
-    asked = ("chat", CHAT, "--format", "long.json")
-    with terminal(*asked, environ=environ, cwd=tmp_path) as screen:
+    command = ("chat", CHAT, "--format", "long.json")
+    with terminal(*command, environ=environ, cwd=tmp_path) as screen:
         screen.wait_for(">>> ")
         screen.type("Write a very long story about a horse, a river and a king.\n")
         screen.wait_for('"')  # the answer has begun
@@ -92,8 +92,8 @@ def test_what_is_typed_during_an_answer_waits_for_the_next_question(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "long.json").write_text(LONG)
-    asked = ("chat", CHAT, "-p", "num_predict=40", "--format", "long.json")
-    with terminal(*asked, environ=environ, cwd=tmp_path) as screen:
+    command = ("chat", CHAT, "-p", "num_predict=40", "--format", "long.json")
+    with terminal(*command, environ=environ, cwd=tmp_path) as screen:
         screen.wait_for(">>> ")
         screen.type("Write a long story.\n")
         screen.wait_for('"')  # the answer has begun
@@ -115,8 +115,8 @@ def test_sigterm_ends_the_chat(environ: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_a_prompt_is_answered_once(environ: dict[str, str], tmp_path: Path) -> None:
-    asked = ("chat", CHAT, "What is the capital of France?", "-p", "num_predict=16")
-    answer = paddock_here(*asked, "-p", "temperature=0", environ=environ, cwd=tmp_path)
+    command = ("chat", CHAT, "What is the capital of France?", "-p", "num_predict=16")
+    answer = paddock_here(*command, "-p", "temperature=0", environ=environ, cwd=tmp_path)
     assert (answer.status, answer.err) == (
         0,
         "(The answer reached its limit; /set parameter num_predict changes it.)\n"
@@ -131,17 +131,19 @@ def test_a_pipe_and_a_file_are_read_after_the_prompt(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "town.txt").write_text("The town is called Zürnau.", encoding="utf-8")
-    one = ("-p", "num_predict=1", "--verbose")
+    options = ("-p", "num_predict=1", "--verbose")
     piped = paddock(
-        "chat", CHAT, "Repeat:", *one, environ=environ, cwd=tmp_path, given="word " * 200
+        "chat", CHAT, "Repeat:", *options, environ=environ, cwd=tmp_path, given="word " * 200
     )
-    filed = paddock("chat", CHAT, "Repeat:", "-f", "town.txt", *one, environ=environ, cwd=tmp_path)
+    filed = paddock(
+        "chat", CHAT, "Repeat:", "-f", "town.txt", *options, environ=environ, cwd=tmp_path
+    )
     assert (piped.status, filed.status) == (0, 0)
     assert n_prompt_tokens(piped.err) > n_prompt_tokens(filed.err) + 100
 
 
-def n_prompt_tokens(told: str) -> int:
-    line = next(line for line in told.splitlines() if line.startswith("prompt"))
+def n_prompt_tokens(output: str) -> int:
+    line = next(line for line in output.splitlines() if line.startswith("prompt"))
     return int(line.split()[1].replace(",", ""))
 
 
@@ -152,8 +154,8 @@ def test_an_answer_matches_a_schema(environ: dict[str, str], tmp_path: Path) -> 
         "required": ["capital"],
     }
     (tmp_path / "schema.json").write_text(json.dumps(schema))
-    asked = ("chat", CHAT, "What is the capital of France?", "--format", "schema.json")
-    answer = paddock_here(*asked, environ=environ, cwd=tmp_path)
+    command = ("chat", CHAT, "What is the capital of France?", "--format", "schema.json")
+    answer = paddock_here(*command, environ=environ, cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert set(json.loads(answer.out)) == {"capital"}
 
@@ -181,10 +183,10 @@ def test_a_reader_that_goes_away_ends_the_answer(
     environ: dict[str, str], live: Live, tmp_path: Path
 ) -> None:
     (tmp_path / "long.json").write_text(LONG)
-    asked = f"'{PADDOCK}' chat {CHAT} 'Write a long story about a horse.' --format long.json"
+    command = f"'{PADDOCK}' chat {CHAT} 'Write a long story about a horse.' --format long.json"
     n_before = n_answered(live)
     answer = subprocess.run(
-        ["bash", "-c", f"{asked} | head -c 1"],
+        ["bash", "-c", f"{command} | head -c 1"],
         capture_output=True,
         cwd=tmp_path,
         env={**os.environ, **environ},
@@ -235,8 +237,8 @@ def test_what_cannot_be_asked_is_told(
 
 def test_without_a_service_the_command_does_it_itself(tmp_path: Path) -> None:
     environ = {"PADDOCK_HOME": str(tmp_path / "home"), "PADDOCK_NUM_THREAD": "1"}
-    asked = ("chat", CHAT, "What is the capital of France?", "-p", "num_predict=16")
-    answer = paddock_here(*asked, "-p", "temperature=0", environ=environ, cwd=tmp_path)
+    command = ("chat", CHAT, "What is the capital of France?", "-p", "num_predict=16")
+    answer = paddock_here(*command, "-p", "temperature=0", environ=environ, cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert answer.out.strip()
 

@@ -59,9 +59,9 @@ def test_programs_get_one_object_junit_and_a_page(bills: Bills) -> None:
         "pipeline.yaml", "--model", "clerk=small,big", "--sample", "5", "--json",
         "--junit", "junit.xml", "--report", "compare.html",
     )  # fmt: skip
-    told = json.loads(done.stdout)
-    assert [one["name"] for one in told["variants"]] == ["clerk=small", "clerk=big"]
-    assert (told["items"], told["unsampled"]) == (5, N_BILLS - 5)
+    comparison = json.loads(done.stdout)
+    assert [variant["name"] for variant in comparison["variants"]] == ["clerk=small", "clerk=big"]
+    assert (comparison["items"], comparison["unsampled"]) == (5, N_BILLS - 5)
     assert "<testsuites" in (bills.folder / "junit.xml").read_text("utf-8")
     page = (bills.folder / "compare.html").read_text("utf-8")
     assert "Paired tests" in page
@@ -178,10 +178,10 @@ def test_what_people_decided_is_gold(bills: Bills) -> None:
     bills.edit("evidence.missing", "output.kind == 'food'")
     assert bills.run(pool=FakePool(answer=clerk)).counts["waiting"] == N_BILLS
     with Ledger(bills.folder / ".paddock") as ledger:
-        desk = ReviewDesk(ledger)
+        reviews = ReviewDesk(ledger)
         for review in ReviewStore(ledger).waiting(is_whole=True)[:4]:
             answer = {**review.subject["answer"], "kind": "travel"}
-            desk.decide(review.id, review.question, "edit", by="ann", value=answer)
+            reviews.decide(review.id, review.question, "edit", by="ann", value=answer)
     done = compare(".", "--model", "clerk=small,big", "--gold", "reviews")
     assert done.exit_code == 0, done.output
     assert "gold for 4 of them: reviews.jsonl (items that people decided on: more doubtful" in (
@@ -303,11 +303,11 @@ compare:
 
 def test_what_the_file_names_under_compare_is_compared_and_options_win(bills: Bills) -> None:
     bills.write("pipeline.yaml", bills.text + COMPARE)
-    told = json.loads(compare(".", "--json").stdout)
-    assert [one["name"] for one in told["variants"]] == ["clerk=small", "clerk=big"]
-    assert told["judge"]["model"] == "big"
-    told = json.loads(compare(".", "--set", "bill.reply.repair=0,1", "--json").stdout)
-    assert [one["name"] for one in told["variants"]] == [
+    comparison = json.loads(compare(".", "--json").stdout)
+    assert [variant["name"] for variant in comparison["variants"]] == ["clerk=small", "clerk=big"]
+    assert comparison["judge"]["model"] == "big"
+    comparison = json.loads(compare(".", "--set", "bill.reply.repair=0,1", "--json").stdout)
+    assert [variant["name"] for variant in comparison["variants"]] == [
         "bill.reply.repair=0", "bill.reply.repair=1",
     ]  # fmt: skip
     assert bills.run(pool=FakePool(answer=clerk)).status == "completed", "a run heeds none of it"
@@ -315,8 +315,8 @@ def test_what_the_file_names_under_compare_is_compared_and_options_win(bills: Bi
 
 def test_a_file_may_say_on_how_many_documents_and_an_option_wins(bills: Bills) -> None:
     bills.write("pipeline.yaml", bills.text + "compare: {sample: 4}\n")
-    told = json.loads(compare(".", "--json").stdout)
-    assert (told["items"], told["unsampled"]) == (4, N_BILLS - 4)
+    comparison = json.loads(compare(".", "--json").stdout)
+    assert (comparison["items"], comparison["unsampled"]) == (4, N_BILLS - 4)
     assert json.loads(compare(".", "--sample", "6", "--json").stdout)["items"] == 6
 
 
@@ -324,13 +324,15 @@ def test_examples_are_proposed_once_people_have_decided_on_some_answers(bills: B
     bills.edit("when: evidence.missing", "when: true")
     bills.run(pool=FakePool(answer=clerk))
     with Ledger(bills.folder / ".paddock") as ledger:
-        desk = ReviewDesk(ledger)
-        first, *others = desk.waiting(is_whole=True)[:5]
-        for one in others:
-            desk.decide(one.id, one.question, "edit", right_answer(int(one.key[:2])), by="ann")
+        reviews = ReviewDesk(ledger)
+        first, *others = reviews.waiting(is_whole=True)[:5]
+        for review in others:
+            reviews.decide(
+                review.id, review.question, "edit", right_answer(int(review.key[:2])), by="ann"
+            )
         assert "as examples" not in compare(".").stdout
         right = right_answer(int(first.key[:2]))
-        desk.decide(first.id, first.question, "edit", right, by="ann")
+        reviews.decide(first.id, first.question, "edit", right, by="ann")
     option = "bill.examples.k=0,4"
     advice = f"5 decisions could stand in its prompt as examples: compare with `--set {option}`."
     assert advice in compare(".").stdout
@@ -431,7 +433,7 @@ def test_the_file_may_name_an_earlier_result_and_an_allowed_loss_beside_it(
 
 
 def test_an_option_that_is_given_twice_adds_its_values(bills: Bills) -> None:
-    told = json.loads(
+    comparison = json.loads(
         compare(".", "--model", "clerk=small", "--model", "clerk=big,small", "--json").stdout
     )
-    assert [one["name"] for one in told["variants"]] == ["clerk=small", "clerk=big"]
+    assert [variant["name"] for variant in comparison["variants"]] == ["clerk=small", "clerk=big"]

@@ -38,9 +38,11 @@ class SurePool(FakePool):
         n = int(json.loads(reply.text)["number"].partition("-")[2])
         p = 0.4 if request.model.ref == "small" and n % 2 else 0.9
         tokens = [TokenLogprob(char, 0.0, char.encode()) for char in reply.text]
-        said, other = reply.text[at], "t" if reply.text[at] == "f" else "f"
-        top = tuple((one, math.log(q), one.encode()) for one, q in ((said, p), (other, 1 - p)))
-        tokens[at] = TokenLogprob(said, math.log(p), said.encode(), top)
+        chosen, other = reply.text[at], "t" if reply.text[at] == "f" else "f"
+        top = tuple(
+            (token, math.log(q), token.encode()) for token, q in ((chosen, p), (other, 1 - p))
+        )
+        tokens[at] = TokenLogprob(chosen, math.log(p), chosen.encode(), top)
         return replace(reply, logprobs=tuple(tokens))
 
 
@@ -68,7 +70,9 @@ def test_a_threshold_is_proposed_by_gold_and_costs_each_call_once(bills: Bills) 
         "1.000, and 10 (50%) are escalated."
     ) in done.stdout
     assert "C   bill.escalate.when=confidence.min < 0.41 or evidence.missing   1.00" in done.stdout
-    assert [one.model.ref for one in bills.made.chats] == ["small"] * N_BILLS + ["big"] * N_BILLS
+    assert [request.model.ref for request in bills.made.chats] == ["small"] * N_BILLS + [
+        "big"
+    ] * N_BILLS
 
 
 def test_the_proposed_line_is_adopted_and_makes_no_call(bills: Bills) -> None:
@@ -89,9 +93,9 @@ def test_the_proposed_line_is_adopted_and_makes_no_call(bills: Bills) -> None:
 def test_without_gold_the_larger_model_is_right(bills: Bills) -> None:
     bills.edit("gold: {from: gold.csv, key: doc.relpath, metrics: {total: {number: 0.01}}}\n", "")
     done = compare(".", "--calibrate", GOAL, "--json")
-    told = json.loads(done.stdout)
-    assert told["gold"] == {"from": "what 'boss alone' says", "items": N_BILLS}
-    assert told["threshold"] == {
+    comparison = json.loads(done.stdout)
+    assert comparison["gold"] == {"from": "what 'boss alone' says", "items": N_BILLS}
+    assert comparison["threshold"] == {
         "target": 0.8, "delta": 0.2, "when": "confidence.min < 0.41 or evidence.missing",
         "agreement": 1.0, "items": 20, "escalated": 10,
     }  # fmt: skip
@@ -111,11 +115,15 @@ def test_an_item_without_an_answer_of_the_larger_model_counts_against_the_promis
 ) -> None:
     bills.edit("gold: {from: gold.csv, key: doc.relpath, metrics: {total: {number: 0.01}}}\n", "")
     bills.made = LosingPool(answer=clerk)
-    told = json.loads(compare(".", "--calibrate", "target=0.7,delta=0.2", "--json").stdout)
-    assert told["gold"]["items"] == N_BILLS - 2
-    assert (told["threshold"]["items"], told["threshold"]["agreement"]) == (N_BILLS, 0.9)
+    comparison = json.loads(compare(".", "--calibrate", "target=0.7,delta=0.2", "--json").stdout)
+    assert comparison["gold"]["items"] == N_BILLS - 2
+    assert (comparison["threshold"]["items"], comparison["threshold"]["agreement"]) == (
+        N_BILLS,
+        0.9,
+    )
     assert (
-        "2 items have no answer of 'boss alone': they count against the promise." in told["notes"]
+        "2 items have no answer of 'boss alone': they count against the promise."
+        in comparison["notes"]
     )
 
 

@@ -23,27 +23,35 @@ def shown(tmp_path: Path, **environ: str) -> dict[str, tuple[str, str]]:
 
 
 def test_every_setting_is_shown_with_its_value_and_its_origin(tmp_path: Path) -> None:
-    told = shown(tmp_path, PADDOCK_KEEP_ALIVE="1h", OLLAMA_HOST="0.0.0.0", OLLAMA_ORIGINS="a://*")
-    assert set(told) == set(SETTING_SPECS)
-    assert told["keep_alive"] == ("3600", "PADDOCK_KEEP_ALIVE")
-    assert told["host"] == ("http://0.0.0.0:11434", "OLLAMA_HOST")
-    assert told["origins"] == ("a://*", "OLLAMA_ORIGINS")
-    assert told["num_parallel"] == ("auto", "default")
-    assert told["rate"] == ("none", "default")
-    assert told["models"] == (str(tmp_path / ".paddock/models"), "default")
+    listed = shown(tmp_path, PADDOCK_KEEP_ALIVE="1h", OLLAMA_HOST="0.0.0.0", OLLAMA_ORIGINS="a://*")
+    assert set(listed) == set(SETTING_SPECS)
+    assert listed["keep_alive"] == ("3600", "PADDOCK_KEEP_ALIVE")
+    assert listed["host"] == ("http://0.0.0.0:11434", "OLLAMA_HOST")
+    assert listed["origins"] == ("a://*", "OLLAMA_ORIGINS")
+    assert listed["num_parallel"] == ("auto", "default")
+    assert listed["rate"] == ("none", "default")
+    assert listed["models"] == (str(tmp_path / ".paddock/models"), "default")
 
 
 def test_times_sizes_and_addresses_are_shown_as_the_documentation_has_them(tmp_path: Path) -> None:
-    told = {name: value for name, (value, _) in shown(tmp_path).items()}
-    assert (told["keep_runs"], told["keep_calls"], told["keep_tracking"]) == ("90d", "180d", "14d")
-    assert (told["cache_shelf"], told["max_body"], told["max_ledger"]) == ("auto", "64MiB", "0")
-    assert (told["up_host"], told["split_mode"]) == ("http://127.0.0.1:11436", "auto")
+    values = {name: value for name, (value, _) in shown(tmp_path).items()}
+    assert (values["keep_runs"], values["keep_calls"], values["keep_tracking"]) == (
+        "90d",
+        "180d",
+        "14d",
+    )
+    assert (values["cache_shelf"], values["max_body"], values["max_ledger"]) == (
+        "auto",
+        "64MiB",
+        "0",
+    )
+    assert (values["up_host"], values["split_mode"]) == ("http://127.0.0.1:11436", "auto")
 
 
 def test_what_is_allowed_is_shown_as_it_is_written(tmp_path: Path) -> None:
-    told = shown(tmp_path, PADDOCK_ALLOW="secrets, network")
-    assert told["allow"] == ("network,secrets", "PADDOCK_ALLOW")
-    assert [told[name][0] for name in ("pool_key", "ledger", "work_pool")] == ["none"] * 3
+    listed = shown(tmp_path, PADDOCK_ALLOW="secrets, network")
+    assert listed["allow"] == ("network,secrets", "PADDOCK_ALLOW")
+    assert [listed[name][0] for name in ("pool_key", "ledger", "work_pool")] == ["none"] * 3
 
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:
@@ -54,8 +62,8 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
 
 
 def test_what_has_no_effect_says_so(tmp_path: Path) -> None:
-    told = shown(tmp_path, OLLAMA_LLM_LIBRARY="cuda_v12")
-    assert told["OLLAMA_LLM_LIBRARY"] == ("(has no effect)", "environment")
+    listed = shown(tmp_path, OLLAMA_LLM_LIBRARY="cuda_v12")
+    assert listed["OLLAMA_LLM_LIBRARY"] == ("(has no effect)", "environment")
 
 
 def test_a_machine_gets_an_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,12 +32,14 @@ def test_a_proxy_that_would_be_asked_for_this_machine_is_a_warning(tmp_path: Pat
 @pytest.mark.parametrize("spared", ["localhost,127.0.0.1", "*"])
 def test_a_proxy_that_spares_this_machine_is_fine(tmp_path: Path, spared: str) -> None:
     environ = {"http_proxy": "http://proxy", "NO_PROXY": spared}
-    assert [one.level for one in doctor.proxy_findings(settings(tmp_path), environ)] == ["ok"]
+    assert [finding.level for finding in doctor.proxy_findings(settings(tmp_path), environ)] == [
+        "ok"
+    ]
 
 
 def test_a_proxy_for_https_alone_is_no_matter_for_this_machine(tmp_path: Path) -> None:
     found = list(doctor.proxy_findings(settings(tmp_path), {"HTTPS_PROXY": "http://proxy"}))
-    assert [one.level for one in found] == ["ok"]
+    assert [finding.level for finding in found] == ["ok"]
 
 
 def test_who_may_ask_is_told(tmp_path: Path) -> None:
@@ -53,11 +55,11 @@ def test_who_may_ask_is_told(tmp_path: Path) -> None:
 def test_keys_that_others_can_read_are_a_warning(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("a")
-    wanted = settings(tmp_path, PADDOCK_API_KEYS=str(keys))
+    own_settings = settings(tmp_path, PADDOCK_API_KEYS=str(keys))
     keys.chmod(0o644)
-    found = next(iter(doctor.service_findings(wanted)))
+    found = next(iter(doctor.service_findings(own_settings)))
     assert (found.level, found.remedy) == ("warning", f"chmod 600 '{keys}'")
     keys.chmod(0o600)
-    assert next(iter(doctor.service_findings(wanted))).level == "ok"
+    assert next(iter(doctor.service_findings(own_settings))).level == "ok"
     keys.unlink()
-    assert next(iter(doctor.service_findings(wanted))).level == "warning"
+    assert next(iter(doctor.service_findings(own_settings))).level == "warning"

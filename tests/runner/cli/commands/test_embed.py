@@ -33,8 +33,8 @@ def test_each_text_has_a_line(environ: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_lines_of_a_pipe_are_texts_of_their_own(environ: dict[str, str]) -> None:
-    wanted = ("embed", VECTORS, "--lines", "--dimensions", "16", "--json")
-    ended = paddock(*wanted, environ=environ, given="one\n\ntwo\n")
+    command = ("embed", VECTORS, "--lines", "--dimensions", "16", "--json")
+    ended = paddock(*command, environ=environ, given="one\n\ntwo\n")
     assert [len(vector) for vector in json.loads(ended.out)["embeddings"]] == [16, 16]
 
 

@@ -66,10 +66,10 @@ def test_the_runs_of_every_pipeline_below_are_listed_the_newest_first(world: Wor
     assert [run["run"] for run in runs("news")] == [first.run]
     assert [run["run"] for run in runs("deep/er/other/pipeline.yaml")] == [second.run]
     assert len(runs("-n", "1")) == 1
-    told = runs()[1]
-    assert (told["status"], told["host"], told["pid"]) == ("quarantined", HOST, os.getpid())
-    assert told["counts"]["quarantined"] == 1
-    assert told["file"] == str(world.file)
+    row = runs()[1]
+    assert (row["status"], row["host"], row["pid"]) == ("quarantined", HOST, os.getpid())
+    assert row["counts"]["quarantined"] == 1
+    assert row["file"] == str(world.file)
 
 
 def test_the_table_says_what_became_of_the_items(world: World) -> None:
@@ -172,9 +172,9 @@ def test_the_latest_run_is_shown_when_none_is_named(world: World) -> None:
 
 def test_a_log_for_machines_is_one_object(world: World) -> None:
     report = world.run()
-    told = json.loads(invoke("logs", report.run, "--json", "--failed").stdout)
-    assert told["run"]["run"] == report.run
-    assert [line["key"] for line in told["lines"]] == ["bad.pdf"]
+    log = json.loads(invoke("logs", report.run, "--json", "--failed").stdout)
+    assert log["run"]["run"] == report.run
+    assert [line["key"] for line in log["lines"]] == ["bad.pdf"]
 
 
 def test_without_its_journal_a_run_is_told_of_by_the_ledger(world: World) -> None:
@@ -245,8 +245,8 @@ def test_clean_says_what_would_go_and_removes_it(world: World) -> None:
 
 def test_clean_for_machines_is_one_object(world: World) -> None:
     world.run()
-    told = json.loads(invoke("clean", "--json", "--older-than", "0s").stdout)
-    assert (told["ok"], told["logs"], told["calls"], told["faults"]) == (True, 1, 0, [])
+    report = json.loads(invoke("clean", "--json", "--older-than", "0s").stdout)
+    assert (report["ok"], report["logs"], report["calls"], report["faults"]) == (True, 1, 0, [])
 
 
 def test_an_age_that_is_none_is_told(world: World) -> None:
@@ -281,5 +281,5 @@ def test_tidying_up_does_the_same_in_a_process_of_its_own(world: World) -> None:
     assert connection.execute("select count(*) from calls").fetchone() == (0,)
     connection.close()
     assert asyncio.run(clean_in_subprocess(settings, [])) == ()
-    (said,) = asyncio.run(clean_in_subprocess(settings, [world.folder / "nowhere"]))
-    assert said.startswith("the ledgers could not be cleaned: There is no file or folder '")
+    (fault,) = asyncio.run(clean_in_subprocess(settings, [world.folder / "nowhere"]))
+    assert fault.startswith("the ledgers could not be cleaned: There is no file or folder '")

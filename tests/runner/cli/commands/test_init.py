@@ -173,7 +173,7 @@ def test_every_draft_is_valid_and_finds_its_sample(
         "new/.paddock/pipeline.schema.json",
     ]
     assert validate(written[0]).faults == ()
-    assert {one.state for one in plan(written[0]).items if one.step == "each"} == {"new"}
+    assert {item.state for item in plan(written[0]).items if item.step == "each"} == {"new"}
 
 
 def test_a_folder_that_is_no_template_is_the_place_of_a_draft(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def root(
 
 
 def names() -> set[str]:
-    return {one["name"] for one in json.loads(invoke("list", "--json").stdout)["models"]}
+    return {model["name"] for model in json.loads(invoke("list", "--json").stdout)["models"]}
 
 
 def test_models_are_copied_listed_and_removed(root: Path) -> None:
@@ -47,9 +47,9 @@ def test_models_are_copied_listed_and_removed(root: Path) -> None:
 def test_one_that_is_not_there_keeps_no_one_from_removing_the_others(root: Path) -> None:
     result = invoke("rm", "nobody", "tiny", "--json")
     assert result.exit_code == 1
-    told = json.loads(result.stdout)
-    assert (told["ok"], told["removed"], len(told["errors"])) == (False, ["tiny"], 1)
-    assert "nobody" in told["errors"][0]
+    report = json.loads(result.stdout)
+    assert (report["ok"], report["removed"], len(report["errors"])) == (False, ["tiny"], 1)
+    assert "nobody" in report["errors"][0]
 
 
 def test_a_copy_of_nothing_or_under_no_name_is_told(root: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_corrupt_blob_is_named(root: Path) -> None:
         0,
         f"{root / 'models'}: every blob has the digest of its name.\n",
     )
-    blob = max((root / "models/blobs").glob("sha256-*"), key=lambda one: one.stat().st_size)
+    blob = max((root / "models/blobs").glob("sha256-*"), key=lambda path: path.stat().st_size)
     content = bytearray(blob.read_bytes())
     content[-1] ^= 1
     blob.chmod(0o644)

@@ -36,8 +36,8 @@ def test_what_is_in_memory_reads_as_with_ollama() -> None:
 
 def test_what_a_model_goes_without_stands_below_the_table() -> None:
     note = "runs without extra buffer types, because …"
-    told = loaded_models.loaded_table([{"name": "x", "fallback": note}, {"name": "y"}], NOW)
-    assert told.splitlines()[3:] == ["", f"x {note}"]
+    table = loaded_models.loaded_table([{"name": "x", "fallback": note}, {"name": "y"}], NOW)
+    assert table.splitlines()[3:] == ["", f"x {note}"]
 
 
 def test_a_service_that_tells_little_is_no_fault() -> None:

@@ -69,19 +69,19 @@ def test_models_lists_what_fits_and_pull_alone_takes_the_proposed(
     (starred,) = [line.split() for line in shown.stdout.splitlines() if line.startswith("*")]
     assert starred[:5] == ["*", "llama3.2:3b", "2.0", "GB", "3.2B"]
     assert "qwen3:14b" not in shown.stdout
-    told = json.loads(invoke("models", "--json").stdout)
-    assert told["proposed"] == "llama3.2:3b"
-    assert next(one["name"] for one in told["models"] if not one["fits"]) == "llama3.1:8b"
+    listing = json.loads(invoke("models", "--json").stdout)
+    assert listing["proposed"] == "llama3.2:3b"
+    assert next(model["name"] for model in listing["models"] if not model["fits"]) == "llama3.1:8b"
 
-    asked: list[str] = []
+    requested: list[str] = []
 
     def transfer(request: pull_push_create._TransferRequest, *_: object) -> int:
-        asked.append(request.model)
+        requested.append(request.model)
         return 1
 
     monkeypatch.setattr(pull_push_create, "_transfer", transfer)
     pulled = invoke("pull")
-    assert asked == ["llama3.2:3b"]
+    assert requested == ["llama3.2:3b"]
     assert "llama3.2:3b fits this machine: 2.0 GB, licence Llama 3 Community." in pulled.stderr
 
 

@@ -63,7 +63,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ask(folder: Path, key: str = "a.txt", answer: Any = ANSWER, **subject: Any) -> Review:
-    told = {
+    defaults = {
         "pipeline": "bills.yaml", "block": "each", "item": key, "document": f"inbox/{key}",
         "document_sha256": "d1", "answer": answer, "schema": SCHEMA, "checks": [], "scope": {},
         "by": [], "on_expiry": "quarantine", "when": "confidence.min < 0.8", "model": "clerk",
@@ -71,13 +71,13 @@ def ask(folder: Path, key: str = "a.txt", answer: Any = ANSWER, **subject: Any) 
         "sources": [{"name": "a.txt", "text": TEXT, "page_starts": []}],
     }  # fmt: skip
     with Ledger(folder / ".paddock") as ledger:
-        question = Question("s", key, "bill", "swift-otter", {**told, **subject})
+        question = Question("s", key, "bill", "swift-otter", {**defaults, **subject})
         return ReviewStore(ledger).ask(question)
 
 
 def decided(folder: Path) -> dict[str, Review]:
     with Ledger(folder / ".paddock", is_readonly=True) as ledger:
-        return {one.key: one for one in ReviewDesk(ledger).decided(is_whole=True)}
+        return {review.key: review for review in ReviewDesk(ledger).decided(is_whole=True)}
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
@@ -114,9 +114,9 @@ def test_what_waits_is_listed_with_what_a_person_needs(folder: Path) -> None:
 
 
 def test_a_program_reads_what_waits_as_one_object(folder: Path) -> None:
-    asked = ask(folder)
+    review = ask(folder)
     (row,) = json.loads(paddock("review", "--list", "--json").stdout)["waiting"]
-    assert (row["id"], row["question"], row["item"]) == (asked.id, asked.question, "a.txt")
+    assert (row["id"], row["question"], row["item"]) == (review.id, review.question, "a.txt")
     assert row["expires"] is row["held_by"] is None
 
 
@@ -143,7 +143,7 @@ def test_a_pipeline_is_named_where_its_folder_has_several(folder: Path) -> None:
     ask(folder)
     ask(folder, "c.txt", pipeline="contracts.yaml")
     shown = json.loads(paddock("review", "bills.yaml", "--list", "--json").stdout)
-    assert [one["item"] for one in shown["waiting"]] == ["a.txt"]
+    assert [row["item"] for row in shown["waiting"]] == ["a.txt"]
 
 
 def test_one_of_several_folders_with_reviews_must_be_named(folder: Path) -> None:
@@ -168,10 +168,10 @@ def test_two_ways_at_once_are_refused(folder: Path) -> None:
 
 
 def test_the_csv_has_a_row_for_each_field_with_its_quote_and_confidence(folder: Path) -> None:
-    asked = ask(folder)
+    review = ask(folder)
     number, total, note = exported()
     assert number == {
-        "id": asked.id, "question": asked.question, "document": "inbox/a.txt", "field": "number",
+        "id": review.id, "question": review.question, "document": "inbox/a.txt", "field": "number",
         "value": "A-17", "confidence": "0.98", "quote": "A-17", "page": "", "decision": "",
         "new value": "", "reason": "",
     }  # fmt: skip
@@ -192,7 +192,7 @@ def test_a_csv_comes_back_with_decisions_of_all_three_kinds(folder: Path) -> Non
         0, "3 decisions taken. `paddock run` continues with what was decided.\n",
     )  # fmt: skip
     found = decided(folder)
-    assert {key: (one.state, one.by) for key, one in found.items()} == {
+    assert {key: (review.state, review.by) for key, review in found.items()} == {
         "a.txt": ("accepted", "ann"), "b.txt": ("edited", "ann"), "c.txt": ("rejected", "ann"),
     }  # fmt: skip
     assert found["b.txt"].value == {"number": "A-17", "total": 84, "note": None}
@@ -351,15 +351,15 @@ def test_decisions_are_gold_data_with_the_models_answer(folder: Path) -> None:
     rows[4]["new value"] = "84"
     rows[6] |= {"decision": "reject", "reason": "no invoice"}
     paddock("review", "--import", "-", given=sheet(rows))
-    told = paddock("review", "--export", "jsonl")
-    gold = {one["item"]: one for one in map(json.loads, told.stdout.splitlines())}
-    assert told.stderr == "3 decisions → jsonl.\n"
+    export = paddock("review", "--export", "jsonl")
+    gold = {row["item"]: row for row in map(json.loads, export.stdout.splitlines())}
+    assert export.stderr == "3 decisions → jsonl.\n"
     assert [gold[key]["decision"] for key in sorted(gold)] == ["accepted", "edited", "rejected"]
     assert gold["a.txt"]["value"] == gold["a.txt"]["answer"] == ANSWER
     assert gold["b.txt"]["value"]["total"] == 84
     assert gold["b.txt"]["answer"]["total"] == 62.0
     assert (gold["c.txt"]["value"], gold["c.txt"]["reason"]) == (None, "no invoice")
-    assert {one["by"] for one in gold.values()} == {"ann"}
+    assert {row["by"] for row in gold.values()} == {"ann"}
     assert gold["a.txt"]["model"] == "clerk"
 
 
@@ -375,20 +375,20 @@ def test_all_that_are_shown_are_accepted_and_undone_as_one(folder: Path) -> None
         ReviewDesk(ledger).take_lease(held.id, "bob")
     chosen = ("--least", "0.95", "--filter", "SURE-")
     shown = json.loads(paddock("review", "--list", "--json", *chosen).stdout)["waiting"]
-    assert {one["id"] for one in shown} == {*(one.id for one in sure), held.id}
+    assert {row["id"] for row in shown} == {*(review.id for review in sure), held.id}
     done = paddock("review", "--accept-all", *chosen)
     assert done.exit_code == 0, done.output
     assert "left: bob looks at 'sure-held.txt' (step 'bill') until" in done.stderr
     assert done.stdout.startswith("3 answers accepted as one decision: `paddock review --undo ")
     found = decided(folder)
-    assert {key: one.state for key, one in found.items()} == dict.fromkeys(
+    assert {key: review.state for key, review in found.items()} == dict.fromkeys(
         ("sure-0.txt", "sure-1.txt", "sure-2.txt"), "accepted"
     )
-    (together,) = {str(one.together) for one in found.values()}
-    assert {one.reason for one in found.values()} == {
+    (together,) = {str(review.together) for review in found.values()}
+    assert {review.reason for review in found.values()} == {
         f"one of 3 that were accepted together ({together})"
     }
-    assert all(reviewed_fields(one) == [] for one in found.values())  # no one looked at them
+    assert all(reviewed_fields(review) == [] for review in found.values())  # no one looked at them
     undone = paddock("review", "--undo", together)
     assert undone.stdout == "Undone: 3 answers wait again.\n"
     assert decided(folder) == {}
@@ -424,14 +424,14 @@ def test_starting_imports_no_engine_no_page_and_no_tests(folder: Path) -> None:
 
 
 def test_the_page_is_served_until_ctrl_c_and_says_what_was_decided(folder: Path) -> None:
-    asked = ask(folder)
+    review = ask(folder)
     with terminal("review", "--no-browser", environ={}, cwd=folder) as screen:
         screen.wait_for("1 answer waits for review. Ctrl-C ends the page.")
         screen.wait_for("http://127.0.0.1:")
-        told = screen.wait_for("It asks for this token where it was not opened for you: ")
-        assert "token=" not in told  # a terminal that opens the address puts it into `ps`
+        line = screen.wait_for("It asks for this token where it was not opened for you: ")
+        assert "token=" not in line  # a terminal that opens the address puts it into `ps`
         with Ledger(folder / ".paddock") as ledger:
-            ReviewDesk(ledger).decide(asked.id, asked.question, "accept", by="ann")
+            ReviewDesk(ledger).decide(review.id, review.question, "accept", by="ann")
         screen.type(CTRL_C)
         screen.wait_for("0 decisions here. Nothing waits for review.")
         assert screen.ended() == 0

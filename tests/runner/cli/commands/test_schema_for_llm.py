@@ -20,32 +20,32 @@ from tests.runner.world import settings
 
 
 def test_the_template_is_valid_and_tells_every_step(tmp_path: Path) -> None:
-    told = CliRunner().invoke(application("schema"), ["schema", "--for", "llm"])
-    assert told.exit_code == 0
+    result = CliRunner().invoke(application("schema"), ["schema", "--for", "llm"])
+    assert result.exit_code == 0
     file = tmp_path / "template.yaml"
-    file.write_text(told.stdout, encoding="utf-8")
+    file.write_text(result.stdout, encoding="utf-8")
     assert validate(file).faults == ()
     for name in registry.step_names():
-        assert f"\n# {name}: " in told.stdout
-    assert "#   words(value, least, most): " in told.stdout
-    assert "#   calculator(expression): " in told.stdout
-    assert "\n#   exactly one of text, chunks, file\n" in told.stdout
-    assert "\n#   gives files (each path relpath name stem suffix size " in told.stdout
-    words = set(re.findall(r"\w+", told.stdout.partition("\n\n")[0]))
+        assert f"\n# {name}: " in result.stdout
+    assert "#   words(value, least, most): " in result.stdout
+    assert "#   calculator(expression): " in result.stdout
+    assert "\n#   exactly one of text, chunks, file\n" in result.stdout
+    assert "\n#   gives files (each path relpath name stem suffix size " in result.stdout
+    words = set(re.findall(r"\w+", result.stdout.partition("\n\n")[0]))
     fields = (FileKeys, StepKeys, SamplingParams)
-    keys = {info.alias or name for one in fields for name, info in one.model_fields.items()}
+    keys = {info.alias or name for model in fields for name, info in model.model_fields.items()}
     assert {*keys, *EXPECTATION_KEYS, *FILTERS} - words == {"num_predict"}, (
         "an alias that need not be told"
     )
-    assert max(map(len, told.stdout.splitlines())) <= 100
-    template, title, page = told.stdout.partition("\n# # For a coding assistant\n")
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    template, title, page = result.stdout.partition("\n# # For a coding assistant\n")
     assert len(template) < 24_000, "an assistant reads it with each task"
     assert title and "paddock plan FILE --json" in page
 
 
 def test_its_pipeline_runs_also_where_a_step_is_skipped(tmp_path: Path) -> None:
-    told = CliRunner().invoke(application("schema"), ["schema", "--for", "llm"])
-    (tmp_path / "template.yaml").write_text(told.stdout, encoding="utf-8")
+    result = CliRunner().invoke(application("schema"), ["schema", "--for", "llm"])
+    (tmp_path / "template.yaml").write_text(result.stdout, encoding="utf-8")
     (tmp_path / "inbox").mkdir()
     for name in ("boats", "nothing"):
         (tmp_path / "inbox" / f"{name}.txt").write_text(f"About {name}.")

@@ -51,13 +51,13 @@ def test_it_serves_logs_and_ends_in_order(tmp_path: Path) -> None:
         near = {"PADDOCK_HOST": url, "PADDOCK_HOME": str(tmp_path)}
         assert paddock("ps", environ=near).out.split()[:2] == ["NAME", "ID"]
         listed = json.loads(paddock_here("list", "--json", environ=near).out)["models"]
-        assert "all-minilm:latest" in {one["name"] for one in listed}
+        assert "all-minilm:latest" in {model["name"] for model in listed}
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == 0
         assert process.stderr is not None
-        said = process.stderr.read()
-    assert "GET /api/tags 200" in said
-    assert said.endswith("Stopped.\n")
+        log = process.stderr.read()
+    assert "GET /api/tags 200" in log
+    assert log.endswith("Stopped.\n")
 
 
 def test_ctrl_c_ends_it_in_order(tmp_path: Path) -> None:
@@ -80,8 +80,10 @@ def test_a_wide_bind_without_keys_is_one_line_to_copy(tmp_path: Path) -> None:
     wide = ("--host", "0.0.0.0:0", "--api-keys", f"{home}/api-keys")
     with serving(*wide, PADDOCK_HOME=str(home)) as (process, url):
         assert process.stderr is not None
-        told = process.stderr.readline()
-        assert re.fullmatch(r"It listens on 0\.0\.0\.0:\d+: anyone with a key may use it\.\n", told)
+        notice = process.stderr.readline()
+        assert re.fullmatch(
+            r"It listens on 0\.0\.0\.0:\d+: anyone with a key may use it\.\n", notice
+        )
         key = (home / "api-keys").read_text().strip()
         environ = {"PADDOCK_HOST": url, "PADDOCK_HOME": str(home)}
         without = paddock_here("list", environ=environ)
@@ -159,7 +161,7 @@ def test_what_cannot_be_served_is_told(
 
 
 def test_keys_that_cannot_be_read_keep_it_from_serving(tmp_path: Path) -> None:
-    wanted = ("serve", "--port", str(free_port()), "--api-keys", str(tmp_path / "gone"))
-    refused = paddock_here(*wanted, environ={"PADDOCK_HOST": "", "PADDOCK_HOME": str(tmp_path)})
+    command = ("serve", "--port", str(free_port()), "--api-keys", str(tmp_path / "gone"))
+    refused = paddock_here(*command, environ={"PADDOCK_HOST": "", "PADDOCK_HOME": str(tmp_path)})
     assert refused.status == 1
     assert refused.err.startswith(f"{tmp_path / 'gone'}: the keys cannot be read: ")

@@ -395,7 +395,8 @@ def test_no_password_is_shown(person: Person) -> None:
         secret = url.replace("//", "//me:hush%22hush@")
         words = ("pipelines", "--mail", "ops@example.org")
         outputs = [
-            person.setup(*words, *more, PADDOCK_SMTP=secret) for more in (["--dry-run"], ["--yes"])
+            person.setup(*words, *flags, PADDOCK_SMTP=secret)
+            for flags in (["--dry-run"], ["--yes"])
         ]
     assert [ended.status for ended in outputs] == [0, 1]
     assert "hush" not in "".join(ended.out + ended.err for ended in outputs)
@@ -526,10 +527,10 @@ def guide() -> str:
 
 def test_the_system_s_unit_is_that_of_the_guide_for_other_folders() -> None:
     unit = UpUnit(("/opt/paddock/bin/paddock", "up"), (Path("/srv/pipelines"),), "paddock")
-    said = [line for line in guide().splitlines() if line and line[0] != "#"]
-    said.remove("Group=paddock")  # a user's own
+    guide_lines = [line for line in guide().splitlines() if line and line[0] != "#"]
+    guide_lines.remove("Group=paddock")  # a user's own
     written = [line for line in unit.text(guide()).splitlines() if line]
-    assert [line for line in written if line != "WorkingDirectory=/srv/pipelines"] == said
+    assert [line for line in written if line != "WorkingDirectory=/srv/pipelines"] == guide_lines
 
 
 @pytest.mark.parametrize(
@@ -590,13 +591,13 @@ def test_systemd_reads_the_program_s_path_as_it_is_named(tmp_path: Path, name: s
     program = tmp_path / name / "missing"
     file, unit = tmp_path / UNIT_NAME, UpUnit((str(program), "up"), (tmp_path,))
     file.write_text(unit.text(guide()))
-    status, said = verified(file)
+    status, lines = verified(file)
     assert status != 0
-    is_named = any(f"Command {program} is not executable" in line for line in said)
+    is_named = any(f"Command {program} is not executable" in line for line in lines)
     if "$" in name:  # known here, lost in the name that the program is given
         assert unit.unwritable() == str(program)
     else:
-        assert (unit.unwritable() is None) == is_named, said
+        assert (unit.unwritable() is None) == is_named, lines
 
 
 @pytest.mark.parametrize(

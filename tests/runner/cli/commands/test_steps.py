@@ -73,9 +73,9 @@ def test_all_that_checks_and_tools_may_call_is_listed() -> None:
     assert found.broken == ()
     text = step_catalogue.catalogue_text(found)
     assert re.search(r"\n  words\(value, least, most\) +Return the number of words", text)
-    told = found.as_json()
-    assert told.keys() == {"steps", "tools", "checks", "readers", "broken"}
-    assert {row["name"] for row in told["steps"]} >= {"chat", "pipeline", "files.scan"}
+    listing = found.as_json()
+    assert listing.keys() == {"steps", "tools", "checks", "readers", "broken"}
+    assert {row["name"] for row in listing["steps"]} >= {"chat", "pipeline", "files.scan"}
 
 
 def test_one_step_is_told_with_types_and_an_example() -> None:
@@ -123,16 +123,16 @@ def test_what_is_broken_is_told_with_its_package_and_hides_nothing_else(
     monkeypatch.setattr(
         registry, "_effective_points", lambda: {"bad": (bad,), "chat": found["chat"]}
     )
-    told = "step 'bad' of package 'unknown' cannot be used: ModuleNotFoundError: No module named "
+    fault = "step 'bad' of package 'unknown' cannot be used: ModuleNotFoundError: No module named "
     runner = CliRunner()
     for arguments in (["steps"], ["schema"], ["schema", "--for", "llm"]):
         result = runner.invoke(application(arguments[0]), arguments)
         assert result.exit_code == 0 and "chat" in result.stdout
-        assert told in result.stderr, arguments
+        assert fault in result.stderr, arguments
     listed = runner.invoke(application("steps"), ["steps", "--json"])
-    assert [one.startswith(told) for one in json.loads(listed.stdout)["broken"]] == [True]
+    assert [line.startswith(fault) for line in json.loads(listed.stdout)["broken"]] == [True]
     result = runner.invoke(application("steps"), ["steps", "bad"])
-    assert result.exit_code == 1 and result.stderr.startswith(told)
+    assert result.exit_code == 1 and result.stderr.startswith(fault)
 
 
 def test_a_function_of_a_file_is_told_as_a_step(

@@ -148,7 +148,7 @@ def test_a_folder_without_documents_is_told(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (("nowhere", "-o", "out"), "There is no folder 'nowhere'.\n"),
         (("in box",), "There is no folder for the summaries.\n  Name one by `-o`.\n"),
@@ -160,6 +160,6 @@ def test_a_folder_without_documents_is_told(folder: Path) -> None:
          "  Name a file for the pipeline.\n"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_told(folder: Path, arguments: tuple[str, ...], told: str) -> None:
+def test_what_cannot_be_is_told(folder: Path, arguments: tuple[str, ...], expected: str) -> None:
     result = paddock("summarise", *arguments, "--local")
-    assert (result.exit_code, result.stderr.replace(str(folder), "FOLDER")) == (2, told)
+    assert (result.exit_code, result.stderr.replace(str(folder), "FOLDER")) == (2, expected)

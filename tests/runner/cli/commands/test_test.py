@@ -102,10 +102,10 @@ def test_what_cannot_be_carried_out_is_counted(
 
 def test_a_machine_gets_one_object_and_the_status(file: Path) -> None:
     ended = paddock("test", "pipeline.yaml", "--json", cwd=file.parent)
-    told = json.loads(ended.out)
-    assert (ended.status, told["ok"]) == (4, False)
-    assert told["counts"] == {"passed": 1, "failed": 1, "error": 0, "skipped": 0}
-    assert [test["outcome"] for test in told["files"][0]["tests"]] == ["passed", "failed"]
+    report = json.loads(ended.out)
+    assert (ended.status, report["ok"]) == (4, False)
+    assert report["counts"] == {"passed": 1, "failed": 1, "error": 0, "skipped": 0}
+    assert [test["outcome"] for test in report["files"][0]["tests"]] == ["passed", "failed"]
     assert "says goodbye" in ended.err
 
 
@@ -120,8 +120,8 @@ def test_what_a_step_prints_does_not_stand_before_the_object(
 
     monkeypatch.setattr(registry.load_step("prompt"), "run", printing)
     assert command(["."], only=["says hello"], as_json=True) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["ok"] and "said by a plug-in" in told.err
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["ok"] and "said by a plug-in" in captured.err
 
 
 def test_what_is_asked_for_wrongly_is_said(file: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_report_replaces_an_earlier_one_and_an_empty_file(file: Path, flag: st
 
 
 @pytest.mark.parametrize(
-    "hook", yaml.safe_load(HOOKS.read_text("utf-8")), ids=lambda one: one["id"]
+    "hook", yaml.safe_load(HOOKS.read_text("utf-8")), ids=lambda hook: hook["id"]
 )
 def test_a_hook_of_pre_commit_passes_a_sound_pipeline_and_stops_a_faulty_one(
     file: Path, hook: dict[str, Any]

@@ -42,12 +42,12 @@ def test_servers_are_asked_only_where_that_is_allowed(file: Path) -> None:
     shown = tools(str(file)).stdout
     assert "MCP server 'fake': not asked: that needs `--allow mcp`.\n" in shown
     assert "MCP server 'far': not asked: that needs `--allow network`.\n" in shown
-    asked = tools(str(file), "--allow", "mcp")
-    assert "MCP server 'fake'\n  fake.add(a, b)  Add two numbers.\n" in asked.stdout
+    allowed = tools(str(file), "--allow", "mcp")
+    assert "MCP server 'fake'\n  fake.add(a, b)  Add two numbers.\n" in allowed.stdout
     assert (
         "MCP server 'gone': the MCP server 'gone' (`no-such-program`) cannot be started: there is "
         "no such program here. Install it, or correct `command`.\n"
-    ) in asked.stdout
+    ) in allowed.stdout
     wrong = tools(str(file), "--allow", "all")
     assert (wrong.exit_code, wrong.stderr.splitlines()[0]) == (2, "--allow: 'all' is not known.")
 

@@ -47,16 +47,16 @@ def test_copies_are_listed_and_undone(home: Path) -> None:
         "NAME           FORMAT   ID             PROMPTS   ANSWERS   AGREEMENT   MORE\n"
         "smollm2:135m   Q8_0     eeeeeeeeeeee   2.0 x     1.4 x     95.4 %      2 B\n"
     )
-    (told,) = json.loads(invoke("tune", "--json").stdout)["tuned"]
-    assert (told["name"], told["tuned_from"], told["prompts"]) == (
+    (tuned,) = json.loads(invoke("tune", "--json").stdout)["tuned"]
+    assert (tuned["name"], tuned["tuned_from"], tuned["prompts"]) == (
         "smollm2:135m", digest(home), 2.0
     )  # fmt: skip
     (row,) = (
-        one
-        for one in model_tables.local_models(
+        model
+        for model in model_tables.local_models(
             PoolSettings(models_dir=home / "models", cache_dir=home / "cache")
         )
-        if one.name == "smollm2:135m"
+        if model.name == "smollm2:135m"
     )
     assert "tuned: Q8_0" in model_tables.model_table([row])
     found = list(doctor.tuned_copy_findings(read_settings(home)))
@@ -196,7 +196,7 @@ def test_clean_removes_copies_and_refusals_of_models_that_are_gone(home: Path) -
     store.keep_verdict("b" * 64, TuningVerdict("gone", "", "it was slow"))
     result = invoke("clean", str(home), "--json")
     assert json.loads(result.stdout)["copies"] == ["smollm2:135m"]
-    assert [one.original for one in store.all()] == [kept.original]
+    assert [entry.original for entry in store.all()] == [kept.original]
     assert not Path(gone.path).exists()
     assert list(store.verdicts()) == []
 

@@ -30,12 +30,12 @@ RUNNING = {
 def test_what_is_allowed_by_hand_holds_for_its_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], allowed: set[str]
 ) -> None:
-    told: list[frozenset[str]] = []
+    seen: list[frozenset[str]] = []
 
     async def work(settings: Settings, name: str, api_url: str) -> int:
-        told.append(settings.allow)
+        seen.append(settings.allow)
         made = cluster_machine.worker_environment(os.environ, settings.state_dir, api_url)
-        told.append(read_settings(tmp_path, environ=made, home=tmp_path).allow)
+        seen.append(read_settings(tmp_path, environ=made, home=tmp_path).allow)
         return 0
 
     monkeypatch.setattr(cluster_machine, "serve_work_pool", work)
@@ -45,7 +45,7 @@ def test_what_is_allowed_by_hand_holds_for_its_runs(
         monkeypatch.setenv(variable, value)
     done = CliRunner().invoke(application("worker"), ["worker", *given])
     assert done.exit_code == 0, done.output
-    assert told == [allowed, allowed]
+    assert seen == [allowed, allowed]
 
 
 def test_a_name_that_nothing_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
