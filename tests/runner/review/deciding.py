@@ -54,22 +54,22 @@ def noted(folder: Path) -> list[Mapping[str, str]]:
 
 def decide(folder: Path) -> None:
     """Decide on whatever waits, and write down each decision once it is said to be durable."""
-    with Ledger(folder / ".paddock") as ledger, (folder / "decided").open("a") as told:
-        told.write("\n")  # after a line that a kill has cut short
-        desk = ReviewDesk(ledger)
+    with Ledger(folder / ".paddock") as ledger, (folder / "decided").open("a") as log:
+        log.write("\n")  # after a line that a kill has cut short
+        reviews = ReviewDesk(ledger)
         while True:
-            for review in desk.waiting():
+            for review in reviews.waiting():
                 verb, value, reason = choice(review)
                 try:
-                    done = desk.decide(
+                    done = reviews.decide(
                         review.id, review.question, verb, value, reason=reason, by="ann"
                     )
                 except DecisionRefused:
                     continue
                 line = {"id": done.id, "question": done.question, "state": done.state}
-                told.write(json.dumps(line) + "\n")
-                told.flush()
-                os.fsync(told.fileno())
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                os.fsync(log.fileno())
             time.sleep(0.01)
 
 

@@ -40,13 +40,13 @@ SCHEMA = {
 TEXT = "Harbour Supplies\nInvoice R-1042\n\nRope, 12 m\nTotal 84.50 EUR\nPay by 2026-01-31\n"
 
 
-def quote(text: str, words: str, **more: Any) -> dict[str, Any]:
+def quote(text: str, words: str, **fields: Any) -> dict[str, Any]:
     """Return the evidence of words in a text."""
     start = text.index(words)
     return {
         "quote": words, "source": "text", "page": None, "start": start, "end": start + len(words),
         "line": text[:start].count("\n") + 1, "column": 1, "box": None, "match": "exact",
-        "ratio": None, "others": 0, **more,
+        "ratio": None, "others": 0, **fields,
     }  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def sure(p: float, second: Any = None, second_p: float | None = None) -> dict[st
     return {"p": p, "raw": p, "second": second, "second_p": rest, "is_calibrated": False}
 
 
-def subject(item: str = "a.txt", text: str = TEXT, **more: Any) -> dict[str, Any]:
+def subject(item: str = "a.txt", text: str = TEXT, **fields: Any) -> dict[str, Any]:
     """Return what a question is about: an invoice whose total the model was not sure of."""
     answer = {"number": "R-1042", "total": 84.5, "kind": "invoice", "pay_by": "2026-02-28"}
     evidence = {
@@ -83,7 +83,7 @@ def subject(item: str = "a.txt", text: str = TEXT, **more: Any) -> dict[str, Any
         "on_expiry": "quarantine",
         "sources": [{"name": "text", "path": None, "media_type": "text/plain", "text": text,
                      "page_starts": []}],
-        **more,
+        **fields,
     }  # fmt: skip
 
 
@@ -112,10 +112,10 @@ class ServedPage:
             marks = ", ".join(f":{name}" for name in names)
             for n, item in enumerate(items[1:], 1):
                 head = json.dumps({**json.loads(row["head"]), "item": item})
-                told = {"key": item, "id": review_id("s", item, "bill"), "head": head,
+                values = {"key": item, "id": review_id("s", item, "bill"), "head": head,
                         "asked_at": first.asked_at + n / 1000,
                         "subject": json.dumps(subject(item))}  # fmt: skip
-                file.execute(f"insert into reviews values ({marks})", {**row, **told})
+                file.execute(f"insert into reviews values ({marks})", {**row, **values})
             file.commit()
 
     def review(self, id_: str) -> Review:
@@ -160,11 +160,11 @@ def in_thread(
     serve: Callable[[Callable[[str, str], None]], Coroutine[Any, Any, None]],
 ) -> Iterator[str]:
     """Serve in a loop of its own until the block ends; yield the address with the token."""
-    told: list[str] = []
+    addresses: list[str] = []
     is_up, loops = threading.Event(), []
 
     def tell(address: str, token: str) -> None:
-        told.append(f"{address}?token={token}")
+        addresses.append(f"{address}?token={token}")
         is_up.set()
 
     async def noted() -> None:
@@ -175,7 +175,7 @@ def in_thread(
     thread.start()
     assert is_up.wait(120)
     try:
-        yield told[0]
+        yield addresses[0]
     finally:
         loop, task = loops[0]
         assert task is not None
@@ -187,6 +187,6 @@ def in_thread(
 def client(address: str) -> Iterator[httpx.Client]:
     """Yield a client that has opened the address and holds its cookie."""
     base = address.partition("/review")[0]
-    with httpx.Client(base_url=base, trust_env=False, verify=False, timeout=120) as one:
-        assert one.get(address).status_code == 303
-        yield one
+    with httpx.Client(base_url=base, trust_env=False, verify=False, timeout=120) as session:
+        assert session.get(address).status_code == 303
+        yield session

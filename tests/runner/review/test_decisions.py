@@ -38,15 +38,15 @@ def question(
     ttl_s: float | None = None,
     **subject: Any,
 ) -> Question:
-    told = {
+    defaults = {
         "pipeline": "bills.yaml", "block": "each", "item": key, "document": f"inbox/{key}",
         "document_sha256": document, "answer": answer, "schema": SCHEMA, "checks": [],
         "scope": {}, "by": [], "on_expiry": "quarantine",
     }  # fmt: skip
-    return Question("s", key, "bill", "swift-otter", {**told, **subject}, ttl_s)
+    return Question("s", key, "bill", "swift-otter", {**defaults, **subject}, ttl_s)
 
 
-def asked(ledger: Ledger, *args: Any, **named: Any) -> Review:
+def ask(ledger: Ledger, *args: Any, **named: Any) -> Review:
     return ReviewStore(ledger).ask(question(*args, **named))
 
 
@@ -57,18 +57,18 @@ def refusal(call: Any, *args: Any, **named: Any) -> str:
 
 
 def test_a_question_waits_until_it_is_decided_and_is_asked_once(ledger: Ledger) -> None:
-    desk = ReviewDesk(ledger)
-    one = asked(ledger)
-    assert asked(ledger) == one
-    (waiting,) = desk.waiting()
-    assert (waiting.id, waiting.state, waiting.subject["item"]) == (one.id, "open", "a.pdf")
+    reviews = ReviewDesk(ledger)
+    first = ask(ledger)
+    assert ask(ledger) == first
+    (waiting,) = reviews.waiting()
+    assert (waiting.id, waiting.state, waiting.subject["item"]) == (first.id, "open", "a.pdf")
     assert "answer" not in waiting.subject
-    assert desk.waiting(is_whole=True)[0].subject["answer"] == ANSWER
-    done = desk.decide(one.id, one.question, "accept", by="ann")
+    assert reviews.waiting(is_whole=True)[0].subject["answer"] == ANSWER
+    done = reviews.decide(first.id, first.question, "accept", by="ann")
     assert (done.state, done.value, done.by) == ("accepted", ANSWER, "ann")
-    assert desk.waiting() == []
-    assert [review.id for review in desk.decided()] == [one.id]
-    assert asked(ledger).state == "accepted"
+    assert reviews.waiting() == []
+    assert [review.id for review in reviews.decided()] == [first.id]
+    assert ask(ledger).state == "accepted"
 
 
 def test_questions_of_one_tick_of_the_clock_stand_by_their_items(
@@ -77,30 +77,30 @@ def test_questions_of_one_tick_of_the_clock_stand_by_their_items(
     monkeypatch.setattr(ReviewStore, "_now", lambda self, execute: 1_800_000_000.0)
     keys = [f"{letter}.pdf" for letter in "dbacfe"]
     for key in keys:
-        asked(ledger, key)
-    assert [one.key for one in ReviewDesk(ledger).waiting()] == sorted(keys)
+        ask(ledger, key)
+    assert [review.key for review in ReviewDesk(ledger).waiting()] == sorted(keys)
 
 
 def test_an_edit_becomes_the_value_and_a_rejection_needs_its_reason(ledger: Ledger) -> None:
-    desk = ReviewDesk(ledger)
-    one, two = asked(ledger, "a.pdf"), asked(ledger, "b.pdf")
+    reviews = ReviewDesk(ledger)
+    review, two = ask(ledger, "a.pdf"), ask(ledger, "b.pdf")
     edited = {"number": "R-1", "total": 48.5}
-    assert desk.decide(one.id, one.question, "edit", edited, by="ann").value == edited
-    assert desk.get(one.id).value == edited
-    text = refusal(desk.decide, two.id, two.question, "reject", by="ann")
+    assert reviews.decide(review.id, review.question, "edit", edited, by="ann").value == edited
+    assert reviews.get(review.id).value == edited
+    text = refusal(reviews.decide, two.id, two.question, "reject", by="ann")
     assert text == "A rejection needs a reason, which the run shows and keeps."
-    done = desk.decide(two.id, two.question, "reject", reason="not a bill", by="bob")
+    done = reviews.decide(two.id, two.question, "reject", reason="not a bill", by="bob")
     assert (done.state, done.reason, done.value) == ("rejected", "not a bill", None)
 
 
 def test_an_edit_that_breaks_schema_or_checks_is_refused_with_its_field(ledger: Ledger) -> None:
-    desk = ReviewDesk(ledger)
+    reviews = ReviewDesk(ledger)
     checks = ["output.total < scope_limit", "contains(output.number, 'R-')"]
-    one = asked(ledger, checks=checks, scope={"scope_limit": 100})
+    review = ask(ledger, checks=checks, scope={"scope_limit": 100})
 
     def edit(total: Any, number: str = "R-1") -> str:
         value = {"number": number, "total": total}
-        return refusal(desk.decide, one.id, one.question, "edit", value, by="ann")
+        return refusal(reviews.decide, review.id, review.question, "edit", value, by="ann")
 
     assert edit("x") == ("The edited value is not valid. At /total: 'x' is not of type 'number'.")
     assert edit(200) == (
@@ -108,60 +108,64 @@ def test_an_edit_that_breaks_schema_or_checks_is_refused_with_its_field(ledger: 
         "This must be true: output.total < scope_limit (scope_limit is 100)."
     )
     assert "`number`: " in edit(20, "17")
-    assert desk.get(one.id).state == "open"
+    assert reviews.get(review.id).state == "open"
 
 
 def test_a_decision_on_another_question_is_refused_and_the_new_one_waits(ledger: Ledger) -> None:
-    desk = ReviewDesk(ledger)
-    one = asked(ledger)
-    two = asked(ledger, document="d2")
-    assert (two.id, two.state) == (one.id, "open") and two.question != one.question
-    assert refusal(desk.decide, one.id, one.question, "accept", by="ann") == (
+    reviews = ReviewDesk(ledger)
+    review = ask(ledger)
+    two = ask(ledger, document="d2")
+    assert (two.id, two.state) == (review.id, "open") and two.question != review.question
+    assert refusal(reviews.decide, review.id, review.question, "accept", by="ann") == (
         "'a.pdf' (step 'bill') was changed meanwhile: its document or its answer is another one. "
         "Look at it again; nothing was decided."
     )
-    assert desk.get(one.id).state == "open"
+    assert reviews.get(review.id).state == "open"
 
 
 def test_only_the_named_reviewers_decide(ledger: Ledger) -> None:
-    desk, one = ReviewDesk(ledger), asked(ledger, by=["ann", "bob"])
+    reviews, review = ReviewDesk(ledger), ask(ledger, by=["ann", "bob"])
     text = "'eve' may not decide on 'a.pdf' (step 'bill'). Its reviewers are: ann, bob."
-    assert refusal(desk.decide, one.id, one.question, "accept", by="eve") == text
-    assert refusal(desk.take_lease, one.id, "eve") == text
-    assert desk.decide(one.id, one.question, "accept", by="bob").by == "bob"
+    assert refusal(reviews.decide, review.id, review.question, "accept", by="eve") == text
+    assert refusal(reviews.take_lease, review.id, "eve") == text
+    assert reviews.decide(review.id, review.question, "accept", by="bob").by == "bob"
 
 
 def test_a_leased_item_is_left_to_its_holder(ledger: Ledger) -> None:
-    desk, one = ReviewDesk(ledger), asked(ledger)
-    desk.take_lease(one.id, "ann")
-    assert refusal(desk.take_lease, one.id, "bob").startswith("ann looks at 'a.pdf' (step 'bill')")
-    assert refusal(desk.decide, one.id, one.question, "accept", by="bob").startswith("ann looks at")
-    assert desk.release(one.id, "bob").lease_by == "ann"
-    assert desk.release(one.id, "ann").lease_by is None
-    desk.take_lease(one.id, "ann", seconds=-1)  # over already
-    done = desk.decide(one.id, one.question, "accept", by="bob")
+    reviews, review = ReviewDesk(ledger), ask(ledger)
+    reviews.take_lease(review.id, "ann")
+    assert refusal(reviews.take_lease, review.id, "bob").startswith(
+        "ann looks at 'a.pdf' (step 'bill')"
+    )
+    assert refusal(reviews.decide, review.id, review.question, "accept", by="bob").startswith(
+        "ann looks at"
+    )
+    assert reviews.release(review.id, "bob").lease_by == "ann"
+    assert reviews.release(review.id, "ann").lease_by is None
+    reviews.take_lease(review.id, "ann", seconds=-1)  # over already
+    done = reviews.decide(review.id, review.question, "accept", by="bob")
     assert (done.by, done.lease_by) == ("bob", None)
 
 
 def test_an_item_is_decided_once_and_the_same_decision_again_changes_nothing(
     ledger: Ledger,
 ) -> None:
-    desk, one = ReviewDesk(ledger), asked(ledger)
-    first = desk.decide(one.id, one.question, "accept", by="ann")
-    assert desk.decide(one.id, one.question, "accept", by="ann") == first
-    text = refusal(desk.decide, one.id, one.question, "reject", reason="no", by="bob")
+    reviews, review = ReviewDesk(ledger), ask(ledger)
+    first = reviews.decide(review.id, review.question, "accept", by="ann")
+    assert reviews.decide(review.id, review.question, "accept", by="ann") == first
+    text = refusal(reviews.decide, review.id, review.question, "reject", reason="no", by="bob")
     assert text.startswith("'a.pdf' (step 'bill') was accepted by ann at ")
     assert text.endswith("Undo that to decide again.")
 
 
 def test_of_two_people_who_decide_at_once_one_is_refused(ledger: Ledger) -> None:
-    desk = ReviewDesk(ledger)
+    reviews = ReviewDesk(ledger)
     for number in range(20):
-        one = asked(ledger, f"{number}.pdf")
+        review = ask(ledger, f"{number}.pdf")
 
-        def decide(by: str, one: Review = one) -> bool:
+        def decide(by: str, review: Review = review) -> bool:
             try:
-                desk.decide(one.id, one.question, "accept", by=by)
+                reviews.decide(review.id, review.question, "accept", by=by)
             except DecisionRefused:
                 return False
             return True
@@ -169,47 +173,47 @@ def test_of_two_people_who_decide_at_once_one_is_refused(ledger: Ledger) -> None
         with ThreadPoolExecutor(4) as people:
             won = list(people.map(decide, ("ann", "bob", "eve", "joe")))
         assert sum(won) == 1
-        assert desk.get(one.id).by == ("ann", "bob", "eve", "joe")[won.index(True)]
+        assert reviews.get(review.id).by == ("ann", "bob", "eve", "joe")[won.index(True)]
 
 
 def test_undo_leaves_everything_as_it_was_before_the_decision(ledger: Ledger) -> None:
-    desk, one = ReviewDesk(ledger), asked(ledger)
+    reviews, review = ReviewDesk(ledger), ask(ledger)
     text = "'a.pdf' (step 'bill') is not decided, so nothing can be undone."
-    assert refusal(desk.undo, one.id, "ann") == text
-    before = desk.get(one.id)
-    desk.decide(one.id, one.question, "reject", reason="blurred", by="ann")
-    assert desk.undo(one.id, "ann") == desk.get(one.id) == before
-    assert desk.decide(one.id, one.question, "accept", by="bob").state == "accepted"
+    assert refusal(reviews.undo, review.id, "ann") == text
+    before = reviews.get(review.id)
+    reviews.decide(review.id, review.question, "reject", reason="blurred", by="ann")
+    assert reviews.undo(review.id, "ann") == reviews.get(review.id) == before
+    assert reviews.decide(review.id, review.question, "accept", by="bob").state == "accepted"
 
 
 def test_a_run_goes_on_only_with_a_decision_that_still_stands(ledger: Ledger) -> None:
-    desk, store, one = ReviewDesk(ledger), ReviewStore(ledger), asked(ledger)
-    done = desk.decide(one.id, one.question, "accept", by="ann")
-    desk.undo(one.id, "ann")
+    reviews, store, review = ReviewDesk(ledger), ReviewStore(ledger), ask(ledger)
+    done = reviews.decide(review.id, review.question, "accept", by="ann")
+    reviews.undo(review.id, "ann")
     assert store.apply(done) is None
-    done = desk.decide(one.id, one.question, "accept", by="ann")
+    done = reviews.decide(review.id, review.question, "accept", by="ann")
     applied = store.apply(done)
     assert applied is not None and applied.is_applied
     assert store.apply(applied) == applied
-    assert desk.get(one.id).is_applied
-    assert not desk.undo(one.id, "ann").is_applied
+    assert reviews.get(review.id).is_applied
+    assert not reviews.undo(review.id, "ann").is_applied
 
 
 def test_a_new_answer_with_the_decided_values_is_not_asked(ledger: Ledger) -> None:
-    desk, one = ReviewDesk(ledger), asked(ledger)
+    reviews, review = ReviewDesk(ledger), ask(ledger)
     edited = {"number": "R-1", "total": 48.0}
-    desk.decide(one.id, one.question, "edit", edited, by="ann")
-    again = asked(ledger, answer={"total": 48, "number": "R-1"})
+    reviews.decide(review.id, review.question, "edit", edited, by="ann")
+    again = ask(ledger, answer={"total": 48, "number": "R-1"})
     assert (again.state, again.by, again.is_applied) == ("edited", "ann", False)
-    assert desk.waiting() == []
-    other = asked(ledger, answer={"number": "R-2", "total": 48})
+    assert reviews.waiting() == []
+    other = ask(ledger, answer={"number": "R-2", "total": 48})
     assert (other.state, other.earlier[0]["state"]) == ("open", "edited")
 
 
 def test_a_changed_document_is_asked_again_with_the_old_decision(ledger: Ledger) -> None:
-    desk, one = ReviewDesk(ledger), asked(ledger)
-    desk.decide(one.id, one.question, "accept", by="ann")
-    again = asked(ledger, document="d2")
+    reviews, review = ReviewDesk(ledger), ask(ledger)
+    reviews.decide(review.id, review.question, "accept", by="ann")
+    again = ask(ledger, document="d2")
     assert again.state == "open"
     (was,) = again.earlier
     assert (was["state"], was["by"], was["value"], was["document_sha256"]) == (
@@ -218,31 +222,33 @@ def test_a_changed_document_is_asked_again_with_the_old_decision(ledger: Ledger)
 
 
 def test_what_is_late_can_no_longer_be_decided_and_the_next_run_closes_it(ledger: Ledger) -> None:
-    desk, store = ReviewDesk(ledger), ReviewStore(ledger)
-    late, early = asked(ledger, "late", ttl_s=-1.0), asked(ledger, "early", ttl_s=3600.0)
-    text = refusal(desk.decide, late.id, late.question, "accept", by="ann")
+    reviews, store = ReviewDesk(ledger), ReviewStore(ledger)
+    late, early = ask(ledger, "late", ttl_s=-1.0), ask(ledger, "early", ttl_s=3600.0)
+    text = refusal(reviews.decide, late.id, late.question, "accept", by="ann")
     assert text.startswith("The time to decide on 'late' (step 'bill') was over at ")
     assert text.endswith("the next run does what `on_expiry` says, 'quarantine'.")
-    states = {one.id: one.state for one in store.pending()}  # asked in any order within a tick
+    states = {
+        review.id: review.state for review in store.pending()
+    }  # asked in any order within a tick
     assert states == {late.id: "expired", early.id: "open"}
     store.expire()
-    assert desk.get(late.id).state == "expired"
-    assert [one.id for one in desk.waiting()] == [early.id]
-    assert desk.undo(late.id, "ann").expires_at is None
+    assert reviews.get(late.id).state == "expired"
+    assert [review.id for review in reviews.waiting()] == [early.id]
+    assert reviews.undo(late.id, "ann").expires_at is None
 
 
 def test_large_subjects_and_values_are_kept_whole(ledger: Ledger) -> None:
-    desk, one = ReviewDesk(ledger), asked(ledger, schema=None, answer="word " * 10_000)
+    reviews, review = ReviewDesk(ledger), ask(ledger, schema=None, answer="word " * 10_000)
     text = "other " * 10_000
-    desk.decide(one.id, one.question, "edit", text, by="ann")
-    found = desk.get(one.id)
+    reviews.decide(review.id, review.question, "edit", text, by="ann")
+    found = reviews.get(review.id)
     assert (found.subject["answer"], found.value) == ("word " * 10_000, text)
 
 
 def test_reviews_are_found_by_their_items_and_go_with_them(ledger: Ledger) -> None:
     store = ReviewStore(ledger)
     for number in range(3):
-        asked(ledger, f"{number}")
+        ask(ledger, f"{number}")
     assert set(store.of_scope("s", ["0", "2", "9"])) == {("0", "bill"), ("2", "bill")}
     store.drop("s", ["0", "2"])
     assert set(store.of_scope("s")) == {("1", "bill")}
@@ -251,25 +257,25 @@ def test_reviews_are_found_by_their_items_and_go_with_them(ledger: Ledger) -> No
 
 def test_a_ledger_that_is_only_read_lists_but_does_not_decide(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
-        one = asked(ledger)
+        open_review = ask(ledger)
     with Ledger(tmp_path, is_readonly=True) as ledger:
-        desk = ReviewDesk(ledger)
-        assert [review.id for review in desk.waiting()] == [one.id]
+        reviews = ReviewDesk(ledger)
+        assert [review.id for review in reviews.waiting()] == [open_review.id]
         with pytest.raises(LedgerError, match="opened to be read only"):
-            desk.decide(one.id, one.question, "accept", by="ann")
+            reviews.decide(open_review.id, open_review.question, "accept", by="ann")
 
 
 def test_reviews_move_to_postgresql_with_the_folder(url: str, tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
-        one = asked(ledger)
-        ReviewDesk(ledger).decide(one.id, one.question, "accept", by="ann")
+        review = ask(ledger)
+        ReviewDesk(ledger).decide(review.id, review.question, "accept", by="ann")
     with Ledger(tmp_path, url=url) as ledger:
-        assert ReviewDesk(ledger).get(one.id).by == "ann"
-        desk = ReviewDesk(ledger)
-        marks = [desk.mark()]
-        desk.undo(one.id, "ann")
-        marks.append(desk.mark())
-        desk.renew({("bills.yaml", "each", "bill"): ReviewTerms(("ben",), None, "quarantine")})
-        assert desk.get(one.id).subject["by"] == ["ben"]
-        marks.append(desk.mark())
+        assert ReviewDesk(ledger).get(review.id).by == "ann"
+        reviews = ReviewDesk(ledger)
+        marks = [reviews.mark()]
+        reviews.undo(review.id, "ann")
+        marks.append(reviews.mark())
+        reviews.renew({("bills.yaml", "each", "bill"): ReviewTerms(("ben",), None, "quarantine")})
+        assert reviews.get(review.id).subject["by"] == ["ben"]
+        marks.append(reviews.mark())
     assert len({*marks}) == 3

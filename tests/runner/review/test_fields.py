@@ -34,7 +34,7 @@ def schema(tmp_path: Any) -> Any:
 def test_each_leaf_is_a_field_with_its_kind_and_mirrors(tmp_path: Any) -> None:
     evidence = {"items": [{"name": {"quote": "rope", "match": "exact"}, "price": None}]}
     fields = answer_fields(ANSWER, schema(tmp_path), evidence, {"total": {"p": 0.5}})
-    assert [(one.path, one.kind, one.text) for one in fields] == [
+    assert [(field.path, field.kind, field.text) for field in fields] == [
         ("number", "text", "R-7"),
         ("total", "number", "1.2345678901234567e+19"),
         ("kind", "choice", "invoice"),
@@ -45,7 +45,7 @@ def test_each_leaf_is_a_field_with_its_kind_and_mirrors(tmp_path: Any) -> None:
         ("items.1.name", "text", "sail"),
         ("items.1.price", "number", ""),
     ]
-    assert [one.is_nullable for one in fields] == [False] * 4 + [True, False, True, False, True]
+    assert [field.is_nullable for field in fields] == [False] * 4 + [True, False, True, False, True]
     assert fields[1].confidence == {"p": 0.5}
     assert fields[5].evidence == {"quote": "rope", "match": "exact"}
     assert fields[7].evidence is None
@@ -86,20 +86,20 @@ def test_references_within_a_schema_and_answers_without_one() -> None:
     (whole,) = answer_fields("A text.", None)
     assert (whole.path, whole.kind, whole.text) == ("", "text", "A text.")
     assert edited_answer("A text.", [whole], {"": "Another."}) == "Another."
-    assert [one.path for one in answer_fields({"a": [], "b": {}}, None)] == ["a", "b"]
+    assert [field.path for field in answer_fields({"a": [], "b": {}}, None)] == ["a", "b"]
 
 
 def test_a_name_with_dots_is_another_field_than_a_field_within_a_field() -> None:
     answer = {"a.b": 1, "a": {"b": 2}}
     fields = answer_fields(answer, None)
-    assert [one.path for one in fields] == ["a\\.b", "a.b"]
+    assert [field.path for field in fields] == ["a\\.b", "a.b"]
     assert edited_answer(answer, fields, {"a.b": "3"}) == {"a.b": 1, "a": {"b": 3}}
     assert edited_answer(answer, fields, {"a\\.b": "3"}) == {"a.b": 3, "a": {"b": 2}}
 
 
 def test_a_reference_that_leads_round_in_a_circle_ends() -> None:
     circle = {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}
-    assert [one.kind for one in answer_fields({"a": "x"}, circle)] == ["text"]
+    assert [field.kind for field in answer_fields({"a": "x"}, circle)] == ["text"]
 
 
 def test_a_wrong_path_and_wrong_json_are_a_sentence() -> None:

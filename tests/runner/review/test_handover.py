@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(120)
 API = "/review/api"
 CLI = "from paddock.runner.cli.application import main; main()"
 OPENER = """#!/bin/sh
-echo "$1" > {told}.part && mv {told}.part {told}
+echo "$1" > {address_file}.part && mv {address_file}.part {address_file}
 sleep 2
 """
 """Takes an address, as browsers do, and stays in the process list for a while."""
@@ -37,8 +37,8 @@ sleep 2
 @contextmanager
 def reviewing(folder: Path, command: str = "review") -> Iterator[tuple[Path, str]]:
     """Run the command with a browser; yield the file that the browser got, and the token."""
-    opener, told = folder / "opener", folder / "told"
-    opener.write_text(OPENER.format(told=told))
+    opener, address_file = folder / "opener", folder / "address"
+    opener.write_text(OPENER.format(address_file=address_file))
     opener.chmod(0o700)
     environ = {**os.environ, "HOME": str(folder / "home"), "BROWSER": f"{opener} %s",
                "PADDOCK_HOME": str(folder / "state")}  # fmt: skip
@@ -51,10 +51,10 @@ def reviewing(folder: Path, command: str = "review") -> Iterator[tuple[Path, str
     try:
         token = next(line for line in running.stderr if "this token" in line).split()[-1]
         until = time.monotonic() + 120
-        while not told.exists():
+        while not address_file.exists():
             assert time.monotonic() < until
             time.sleep(0.02)
-        yield Path(told.read_text().strip().removeprefix("file://")), token
+        yield Path(address_file.read_text().strip().removeprefix("file://")), token
     finally:
         running.terminate()
         running.communicate(timeout=120)
@@ -79,12 +79,12 @@ def test_no_command_line_has_what_opens_the_page_and_its_file_is_private(tmp_pat
         address, ticket = posted(page)
         with httpx.Client(
             base_url=address.removesuffix("/review"), trust_env=False, verify=False, timeout=120
-        ) as one:
-            entered = one.post("/review", data=ticket, headers={"Origin": "null"})
+        ) as session:
+            entered = session.post("/review", data=ticket, headers={"Origin": "null"})
             assert (entered.status_code, entered.headers["location"]) == (303, "/review")
-            rows = one.get(f"{API}/queue").json()["rows"]
+            rows = session.get(f"{API}/queue").json()["rows"]
             assert [row["item"] for row in rows] == ["a.txt"]
-            (cookie,) = {cookie.value for cookie in one.cookies.jar}  # one for each path
+            (cookie,) = {cookie.value for cookie in session.cookies.jar}  # one for each path
             assert cookie not in (None, token, ticket["ticket"])
         with httpx.Client(
             base_url=address.removesuffix("/review"), trust_env=False, verify=False, timeout=120
@@ -145,12 +145,12 @@ def test_a_cookie_is_never_the_token_and_ends_with_the_process(access: PageAcces
         {"method": "GET", "url": "/review?token=the-token-of-the-owner"},
         {"method": "POST", "url": "/review", "data": {"token": "the-token-of-the-owner"}},
     ):
-        one = client(access)
-        assert one.request(**send).status_code == 303
-        assert one.get(f"{API}/queue").status_code == 200
-        assert "the-token" not in "".join(str(cookie.value) for cookie in one.cookies.jar)
+        session = client(access)
+        assert session.request(**send).status_code == 303
+        assert session.get(f"{API}/queue").status_code == 200
+        assert "the-token" not in "".join(str(cookie.value) for cookie in session.cookies.jar)
         later = client(PageAccess("the-token-of-the-owner", "ann", "It is here."))
-        later.cookies = one.cookies
+        later.cookies = session.cookies
         assert later.get(f"{API}/queue").status_code == 401
 
 
@@ -162,9 +162,9 @@ def test_a_key_that_is_removed_ends_its_sessions(
     keys.write_text("a-long-key-of-ann ann\na-long-key-of-ben ben\n")
     access = PageAccess("the-token-of-the-owner", "owner", "It is here.", keys=keys)
     ann, ben = client(access), client(access)
-    for one, name in ((ann, "ann"), (ben, "ben")):
-        assert one.post("/review", data={"token": f"a-long-key-of-{name}"}).status_code == 303
-        assert one.get(f"{API}/queue").json()["by"] == name
+    for session, name in ((ann, "ann"), (ben, "ben")):
+        assert session.post("/review", data={"token": f"a-long-key-of-{name}"}).status_code == 303
+        assert session.get(f"{API}/queue").json()["by"] == name
     keys.write_text("a-long-key-of-ben ben # only\n")
     assert ann.get(f"{API}/queue").status_code == 401
     assert ben.get(f"{API}/queue").status_code == 200

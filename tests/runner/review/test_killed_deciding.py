@@ -72,17 +72,17 @@ def test_no_decision_is_lost_or_applied_twice(
     world = World(tmp_path, BILLS)
     n_documents = 0
 
-    def more(n: int) -> None:
+    def add_documents(n: int) -> None:
         nonlocal n_documents
         for number in range(n_documents, n_documents + n):
             world.write(f"inbox/{number}.txt", f"bill-{number} of the ferry\n")
         n_documents += n
 
-    more(DOCUMENTS_A_KILL)
+    add_documents(DOCUMENTS_A_KILL)
     world.run(pool=FakePool(answer=answer))
     with both_sides(fork_server, tmp_path) as sides:
         for _ in range(KILLS):
-            more(DOCUMENTS_A_KILL)
+            add_documents(DOCUMENTS_A_KILL)
             side = dice.choice(("decide", "run"))
             begun = len(noted(tmp_path))
             deadline = time.monotonic() + 120
@@ -97,12 +97,12 @@ def test_no_decision_is_lost_or_applied_twice(
             time.sleep(0.1)
     world.run(pool=FakePool(answer=answer))
     with Ledger(tmp_path / ".paddock") as ledger:
-        decided = {one.key: one for one in ReviewDesk(ledger).decided(is_whole=True)}
+        decided = {review.key: review for review in ReviewDesk(ledger).decided(is_whole=True)}
     assert len(decided) == n_documents
-    by_id = {one.id: one for one in decided.values()}
-    told = noted(tmp_path)
-    assert len({one["id"] for one in told}) == len(told), "something was decided twice"
-    for note in told:
+    by_id = {review.id: review for review in decided.values()}
+    notes = noted(tmp_path)
+    assert len({entry["id"] for entry in notes}) == len(notes), "something was decided twice"
+    for note in notes:
         review = by_id[note["id"]]
         assert (review.question, review.state) == (note["question"], note["state"])
     for key, review in decided.items():

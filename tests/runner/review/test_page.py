@@ -33,35 +33,35 @@ CONSOLE = ("/ui/pipelines", "/ui/runs", "/ui/runs/x/y", "/ui/runs/x/y/item", "/u
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> ServedPage:
+def served_page(tmp_path: Path) -> ServedPage:
     return ServedPage(tmp_path)
 
 
 @pytest.fixture
-def address(desk: ServedPage) -> Iterator[str]:
-    sources = ConsoleSources(lambda: [desk.folder], read_settings(desk.folder))
-    with desk.served(more=lambda access: WebConsole(access, sources).routes()) as one:
-        yield one
+def address(served_page: ServedPage) -> Iterator[str]:
+    sources = ConsoleSources(lambda: [served_page.folder], read_settings(served_page.folder))
+    with served_page.served(more=lambda access: WebConsole(access, sources).routes()) as url:
+        yield url
 
 
 @pytest.fixture
 def ann(address: str) -> Iterator[httpx.Client]:
-    with client(address) as one:
-        yield one
+    with client(address) as session:
+        yield session
 
 
 def of(id_: str, act: str = "") -> str:
     return f"{API}/reviews/{id_}{act}"
 
 
-def rows(one: httpx.Client | TestClient) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = one.get(f"{API}/queue").json()["rows"]
+def rows(session: httpx.Client | TestClient) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = session.get(f"{API}/queue").json()["rows"]
     return found
 
 
-def decide(one: httpx.Client | TestClient, id_: str, verb: str, **more: Any) -> Any:
-    question = one.get(of(id_)).json()["question"]
-    return one.post(of(id_, "/decide"), json={"question": question, "verb": verb, **more})
+def decide(session: httpx.Client | TestClient, id_: str, verb: str, **fields: Any) -> Any:
+    question = session.get(of(id_)).json()["question"]
+    return session.post(of(id_, "/decide"), json={"question": question, "verb": verb, **fields})
 
 
 # Who may use it
@@ -78,35 +78,35 @@ def test_the_address_with_its_token_becomes_a_cookie_that_no_script_reads(addres
 
 
 def test_without_a_token_or_with_another_ones_nothing_is_shown(
-    desk: ServedPage, address: str
+    served_page: ServedPage, address: str
 ) -> None:
-    (asked,) = desk.ask("a.txt")
+    (review,) = served_page.ask("a.txt")
     base = address.partition("/review")[0]
     remedy = "`paddock review` printed it when it started last."
     unknown = f"This token is not known: it has expired, or is another page's. {remedy}"
-    with httpx.Client(base_url=base, trust_env=False, verify=False, timeout=120) as one:
-        for path in ("/queue", "/decided", f"/reviews/{asked.id}", f"/reviews/{asked.id}/text"):
-            answer = one.get(API + path)
+    with httpx.Client(base_url=base, trust_env=False, verify=False, timeout=120) as session:
+        for path in ("/queue", "/decided", f"/reviews/{review.id}", f"/reviews/{review.id}/text"):
+            answer = session.get(API + path)
             assert (answer.status_code, answer.json()) == (
                 401, {"error": f"This page needs a token. {remedy}"},
             )  # fmt: skip
         foreign = {"Authorization": "Bearer yesterdays"}
-        answer = one.get(f"{API}/queue", headers=foreign)
+        answer = session.get(f"{API}/queue", headers=foreign)
         assert (answer.status_code, answer.json()["error"]) == (401, unknown)
-        answer = one.get("/review?token=yesterdays")
+        answer = session.get("/review?token=yesterdays")
         assert (answer.status_code, answer.text) == (403, unknown + "\n")
         for path in CONSOLE:
-            answer = one.get(path)
+            answer = session.get(path)
             assert (answer.status_code, f"<p>This page needs a token. {remedy}</p>") == (
                 401, re.findall("<p>.*</p>", answer.text)[0],
             )  # fmt: skip
-            assert str(desk.folder) not in answer.text
-            assert one.get(path, headers=foreign).status_code == 401
-        answer = one.post("/ui/sign-in", data={"token": "yesterdays"})
+            assert str(served_page.folder) not in answer.text
+            assert session.get(path, headers=foreign).status_code == 401
+        answer = session.post("/ui/sign-in", data={"token": "yesterdays"})
         assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
-        decision = {"question": asked.question, "verb": "accept"}
-        assert one.post(of(asked.id, "/decide"), json=decision).status_code == 401
-    assert desk.review(asked.id).state == "open"
+        decision = {"question": review.question, "verb": "accept"}
+        assert session.post(of(review.id, "/decide"), json=decision).status_code == 401
+    assert served_page.review(review.id).state == "open"
 
 
 @pytest.mark.parametrize(
@@ -120,17 +120,17 @@ def test_without_a_token_or_with_another_ones_nothing_is_shown(
     ],
 )
 def test_pages_of_other_origins_are_refused_even_with_the_cookie(
-    desk: ServedPage, ann: httpx.Client, headers: dict[str, str]
+    served_page: ServedPage, ann: httpx.Client, headers: dict[str, str]
 ) -> None:
-    (asked,) = desk.ask("a.txt")
+    (review,) = served_page.ask("a.txt")
     assert ann.get(f"{API}/queue", headers=headers).status_code == 403
-    decision = {"question": asked.question, "verb": "accept"}
-    assert ann.post(of(asked.id, "/decide"), json=decision, headers=headers).status_code == 403
+    decision = {"question": review.question, "verb": "accept"}
+    assert ann.post(of(review.id, "/decide"), json=decision, headers=headers).status_code == 403
     for path in CONSOLE:
         refused = ann.get(path, headers=headers)
         assert refused.status_code == 403
-        assert str(desk.folder) not in refused.text
-    assert desk.review(asked.id).state == "open"
+        assert str(served_page.folder) not in refused.text
+    assert served_page.review(review.id).state == "open"
 
 
 def test_the_page_loads_nothing_but_its_own(ann: httpx.Client) -> None:
@@ -157,8 +157,8 @@ def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_fault(
 ) -> None:
     host, _, port = address.partition("//")[2].partition("/")[0].partition(":")
     head = f"Host: {host}:{port}\r\nAuthorization: Bearer {address.partition('token=')[2]}\r\n"
-    with socket.create_connection((host, int(port)), timeout=30) as one:
-        one.sendall(f"POST {path} HTTP/1.1\r\n{head}Content-Length: 999\r\n\r\n{{".encode())
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(f"POST {path} HTTP/1.1\r\n{head}Content-Length: 999\r\n\r\n{{".encode())
         assert ann.get(f"{API}/queue").status_code == 200  # it was read by then
     assert ann.get(f"{API}/queue").status_code == 200
     assert "Exception in ASGI application" not in caplog.text
@@ -167,72 +167,72 @@ def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_fault(
 # Lists and documents
 
 
-def test_an_unchanged_queue_is_not_sent_again(desk: ServedPage, ann: httpx.Client) -> None:
-    desk.ask("a.txt", "b.txt")
+def test_an_unchanged_queue_is_not_sent_again(served_page: ServedPage, ann: httpx.Client) -> None:
+    served_page.ask("a.txt", "b.txt")
     first = ann.get(f"{API}/queue")
     assert [row["item"] for row in first.json()["rows"]] == ["a.txt", "b.txt"]
     mark = {"If-None-Match": first.headers["etag"]}
     assert ann.get(f"{API}/queue", headers=mark).status_code == 304
-    desk.ask("c.txt")
+    served_page.ask("c.txt")
     assert len(ann.get(f"{API}/queue", headers=mark).json()["rows"]) == 3
 
 
 def test_of_a_text_of_ten_million_characters_a_window_is_sent(
-    desk: ServedPage, ann: httpx.Client
+    served_page: ServedPage, ann: httpx.Client
 ) -> None:
     text = ("A long line about ropes and sails 😀.\n" * 300_000)[:10_000_000] + TEXT
     evidence = {"total": quote(text, "84.50")}
     source = {"name": "text", "path": None, "media_type": "text/plain", "text": text}
-    (asked,) = desk.ask("big.txt", sources=[source], evidence=evidence)
-    detail = ann.get(of(asked.id))
+    (review,) = served_page.ask("big.txt", sources=[source], evidence=evidence)
+    detail = ann.get(of(review.id))
     assert len(detail.content) < 10_000
     start = detail.json()["fields"][1]["evidence"]["start"]
-    window = ann.get(of(asked.id, f"/text?start={start - 1000}")).json()
+    window = ann.get(of(review.id, f"/text?start={start - 1000}")).json()
     assert window["total"] == len(text)
     assert window["end"] == len(text)
     assert ["84.50", ["total"]] in window["parts"]
     assert "".join(words for words, _ in window["parts"]) == text[window["start"] :]
     assert text[window["start"] - 1] == "\n"
-    middle = ann.get(of(asked.id, "/text?start=5000000&n=99999999")).json()
+    middle = ann.get(of(review.id, "/text?start=5000000&n=99999999")).json()
     assert middle["end"] == 5_040_000
 
 
-def test_each_source_has_its_own_text(desk: ServedPage, ann: httpx.Client) -> None:
+def test_each_source_has_its_own_text(served_page: ServedPage, ann: httpx.Client) -> None:
     long = "word " * 5000
-    with Ledger(desk.folder / ".paddock") as ledger:
+    with Ledger(served_page.folder / ".paddock") as ledger:
         kept = ledger.objects.put(long.encode())
     sources = [
         {"name": "short", "path": None, "media_type": "text/plain", "text": "one"},
         {"name": "long", "path": None, "media_type": "text/plain", "text_object": kept},
         {"name": "last", "path": None, "media_type": "text/plain", "text": "three"},
     ]
-    (asked,) = desk.ask("a.txt", sources=sources, evidence=None)
-    (other,) = desk.ask("b.txt")
+    (review,) = served_page.ask("a.txt", sources=sources, evidence=None)
+    (other,) = served_page.ask("b.txt")
     for _ in range(2):
         firsts = [
-            ann.get(of(asked.id, f"/text?source={n}&n=5")).json()["parts"][0][0] for n in range(3)
+            ann.get(of(review.id, f"/text?source={n}&n=5")).json()["parts"][0][0] for n in range(3)
         ]
         assert firsts == ["one", "word ", "three"]
         assert ann.get(of(other.id, "/text?n=7")).json()["parts"][0][0] == "Harbour"
 
 
-def test_odd_windows_are_parts_of_the_text(desk: ServedPage, ann: httpx.Client) -> None:
-    (asked,) = desk.ask("a.txt")
+def test_odd_windows_are_parts_of_the_text(served_page: ServedPage, ann: httpx.Client) -> None:
+    (review,) = served_page.ask("a.txt")
     for query in ("?start=-5", "?start=x", "?n=0", "?start=99999999999999", "?source=-1"):
-        answer = ann.get(of(asked.id, f"/text{query}"))
+        answer = ann.get(of(review.id, f"/text{query}"))
         assert answer.status_code == 200
         assert "".join(words for words, _ in answer.json()["parts"]) in TEXT
-    answer = ann.get(of(asked.id, "/text?source=7"))
+    answer = ann.get(of(review.id, "/text?source=7"))
     assert answer.status_code == 409
     assert answer.json() == {"error": "The step names no source: there is no text to show."}
 
 
 def test_a_text_that_another_machine_keeps_is_a_sentence(
-    desk: ServedPage, ann: httpx.Client
+    served_page: ServedPage, ann: httpx.Client
 ) -> None:
     source = {"name": "text", "path": None, "media_type": "text/plain", "text_object": "0" * 64}
-    (asked,) = desk.ask("a.txt", sources=[source], evidence=None)
-    answer = ann.get(of(asked.id, "/text"))
+    (review,) = served_page.ask("a.txt", sources=[source], evidence=None)
+    answer = ann.get(of(review.id, "/text"))
     assert (answer.status_code, answer.json()["error"]) == (
         409,
         "The text of 'text' is not in this ledger's folder: it was removed, or the ledger is "
@@ -241,16 +241,16 @@ def test_a_text_that_another_machine_keeps_is_a_sentence(
 
 
 def test_a_source_without_a_picture_and_a_broken_document_are_a_sentence(
-    desk: ServedPage, ann: httpx.Client, tmp_path: Path
+    served_page: ServedPage, ann: httpx.Client, tmp_path: Path
 ) -> None:
-    (plain,) = desk.ask("a.txt")
+    (plain,) = served_page.ask("a.txt")
     answer = ann.get(of(plain.id, "/picture"))
     assert (answer.status_code, answer.json()) == (
         409, {"error": "This source has no pages to show."},
     )  # fmt: skip
     (tmp_path / "bad.pdf").write_bytes(b"%PDF-1.7 this is none")
     source = {"name": "bad.pdf", "path": "bad.pdf", "media_type": "application/pdf", "text": ""}
-    (broken,) = desk.ask("bad.pdf", sources=[source])
+    (broken,) = served_page.ask("bad.pdf", sources=[source])
     answer = ann.get(of(broken.id, "/picture?page=1"))
     assert answer.status_code == 409
     assert answer.json()["error"].startswith("'bad.pdf'")
@@ -268,12 +268,12 @@ def test_a_source_without_a_picture_and_a_broken_document_are_a_sentence(
 
 
 def test_an_edit_is_typed_by_the_schema_and_checked_before_it_is_sent(
-    desk: ServedPage, ann: httpx.Client
+    served_page: ServedPage, ann: httpx.Client
 ) -> None:
-    (asked,) = desk.ask("a.txt")
+    (open_review,) = served_page.ask("a.txt")
 
     def faults(**body: Any) -> Any:
-        return ann.post(of(asked.id, "/check"), json=body).json()["faults"]
+        return ann.post(of(open_review.id, "/check"), json=body).json()["faults"]
 
     assert faults(changes={"total": "84,00"}) == [
         {"path": "total", "message": "'84,00' is not of type 'number'."}
@@ -286,22 +286,22 @@ def test_an_edit_is_typed_by_the_schema_and_checked_before_it_is_sent(
     ]
     assert "this is no JSON" in faults(json="{")[0]["message"]
     assert faults(changes={"total": "84.00", "pay_by": ""}) == []
-    refused = decide(ann, asked.id, "edit", changes={"total": "5000"})
+    refused = decide(ann, open_review.id, "edit", changes={"total": "5000"})
     assert refused.status_code == 409
     assert "This must be true" in refused.json()["error"]
-    made = decide(ann, asked.id, "edit", changes={"total": "84.00", "pay_by": ""})
+    made = decide(ann, open_review.id, "edit", changes={"total": "84.00", "pay_by": ""})
     assert (made.status_code, made.json()["state"]) == (200, "edited")
-    review = desk.review(asked.id)
+    review = served_page.review(open_review.id)
     assert review.value == {
         "number": "R-1042", "total": 84.0, "kind": "invoice", "pay_by": None,
     }  # fmt: skip
     assert (review.by, review.state) == ("ann", "edited")
-    detail = ann.get(of(asked.id)).json()
+    detail = ann.get(of(open_review.id)).json()
     assert detail["decided"]["total"] == "84.0"
 
 
 def test_where_an_edited_value_stands_is_found_by_a_reader_process(
-    desk: ServedPage, ann: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    served_page: ServedPage, ann: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def here(request: EvidenceRequest) -> None:
         raise AssertionError("in the page's process")
@@ -309,112 +309,114 @@ def test_where_an_edited_value_stands_is_found_by_a_reader_process(
     monkeypatch.setattr(EvidenceRequest, "result", here)
     text = "A long line about ropes and sails.\n" * 3_000 + TEXT
     source = {"name": "text", "path": None, "media_type": "text/plain", "text": text}
-    (asked,) = desk.ask(
+    (review,) = served_page.ask(
         "a.txt", sources=[{**source, "page_starts": []}], checks=["located(output.total)"],
         evidence_only=["total"],
     )  # fmt: skip
     edits = {"total": "85.50"}
-    faults = ann.post(of(asked.id, "/check"), json={"changes": edits}).json()["faults"]
-    assert [one["message"] for one in faults] == [
+    faults = ann.post(of(review.id, "/check"), json={"changes": edits}).json()["faults"]
+    assert [fault["message"] for fault in faults] == [
         "This is not in the source: total (85.5). Use only what is in it."
     ]
-    assert "total (85.5)" in decide(ann, asked.id, "edit", changes=edits).json()["error"]
-    assert decide(ann, asked.id, "edit", changes={"total": "84.5"}).status_code == 200
+    assert "total (85.5)" in decide(ann, review.id, "edit", changes=edits).json()["error"]
+    assert decide(ann, review.id, "edit", changes={"total": "84.5"}).status_code == 200
 
 
 def test_wrong_requests_are_a_sentence_and_decide_nothing(
-    desk: ServedPage, ann: httpx.Client
+    served_page: ServedPage, ann: httpx.Client
 ) -> None:
-    (asked,) = desk.ask("a.txt")
+    (review,) = served_page.ask("a.txt")
     cases: list[tuple[dict[str, Any], int, str]] = [
         ({"verb": "accept", "question": "other"}, 409, "was changed meanwhile"),
-        ({"verb": "burn", "question": asked.question}, 409, "There is no decision 'burn'."),
-        ({"verb": ["accept"], "question": asked.question}, 409, "There is no decision"),
-        ({"verb": "reject", "question": asked.question}, 409, "needs a reason"),
-        ({"verb": "edit", "question": asked.question}, 400, "An edit has `changes`"),
+        ({"verb": "burn", "question": review.question}, 409, "There is no decision 'burn'."),
+        ({"verb": ["accept"], "question": review.question}, 409, "There is no decision"),
+        ({"verb": "reject", "question": review.question}, 409, "needs a reason"),
+        ({"verb": "edit", "question": review.question}, 400, "An edit has `changes`"),
         (
-            {"verb": "edit", "question": asked.question, "changes": {"totl": "1"}},
+            {"verb": "edit", "question": review.question, "changes": {"totl": "1"}},
             422,
             "the answer has no field 'totl'.",
         ),
     ]
     for body, status, words in cases:
-        answer = ann.post(of(asked.id, "/decide"), json=body)
+        answer = ann.post(of(review.id, "/decide"), json=body)
         assert (answer.status_code, words in answer.json()["error"]) == (status, True), answer.text
     for content in (b"[1]", b"{", b"\xff", b"[" * 50_000, b" " * 5_000_000):
-        answer = ann.post(of(asked.id, "/decide"), content=content)
+        answer = ann.post(of(review.id, "/decide"), content=content)
         assert answer.status_code in (400, 413), answer.text
         assert answer.json()["error"]
     unknown = ann.post(of("0" * 12, "/decide"), json={"verb": "accept", "question": ""})
     assert unknown.json()["error"].startswith("There is no review '000000000000'")
-    assert desk.review(asked.id).state == "open"
+    assert served_page.review(review.id).state == "open"
 
 
 def test_a_decision_is_undone_and_what_was_decided_before_is_shown(
-    desk: ServedPage, ann: httpx.Client
+    served_page: ServedPage, ann: httpx.Client
 ) -> None:
-    (asked,) = desk.ask("a.txt")
-    assert decide(ann, asked.id, "edit", changes={"total": "12"}).status_code == 200
+    (review,) = served_page.ask("a.txt")
+    assert decide(ann, review.id, "edit", changes={"total": "12"}).status_code == 200
     assert [row["item"] for row in ann.get(f"{API}/decided").json()["rows"]] == ["a.txt"]
     assert rows(ann) == []
-    assert ann.post(of(asked.id, "/undo"), json={}).json()["state"] == "open"
-    assert ann.get(of(asked.id)).json()["earlier"] == []  # as if nothing had been decided
-    assert decide(ann, asked.id, "edit", changes={"total": "12"}).status_code == 200
-    desk.ask("a.txt", document_sha256="d2")
-    (before,) = ann.get(of(asked.id)).json()["earlier"]
+    assert ann.post(of(review.id, "/undo"), json={}).json()["state"] == "open"
+    assert ann.get(of(review.id)).json()["earlier"] == []  # as if nothing had been decided
+    assert decide(ann, review.id, "edit", changes={"total": "12"}).status_code == 200
+    served_page.ask("a.txt", document_sha256="d2")
+    (before,) = ann.get(of(review.id)).json()["earlier"]
     assert (before["state"], before["by"], before["fields"]["total"]) == ("edited", "ann", "12")
     assert before["is_other_document"] is True
 
 
-def test_what_one_person_has_open_no_other_decides(desk: ServedPage, ann: httpx.Client) -> None:
-    (asked,) = desk.ask("a.txt")
-    assert ann.post(of(asked.id, "/lease"), json={}).json()["lease"] == "ann"
-    with desk.served("ben", port=0) as other, client(other) as ben:
+def test_what_one_person_has_open_no_other_decides(
+    served_page: ServedPage, ann: httpx.Client
+) -> None:
+    (review,) = served_page.ask("a.txt")
+    assert ann.post(of(review.id, "/lease"), json={}).json()["lease"] == "ann"
+    with served_page.served("ben", port=0) as other, client(other) as ben:
         assert rows(ben)[0]["lease"] == "ann"
-        refused = ben.post(of(asked.id, "/lease"), json={})
+        refused = ben.post(of(review.id, "/lease"), json={})
         assert refused.status_code == 409
         assert refused.json()["error"].startswith("ann looks at 'a.txt' (step 'bill') until ")
-        assert decide(ben, asked.id, "accept").status_code == 409
-        ann.post(of(asked.id, "/release"), json={})
-        assert decide(ben, asked.id, "accept").json()["by"] == "ben"
-    late = ann.post(of(asked.id, "/decide"), json={"question": asked.question, "verb": "accept"})
+        assert decide(ben, review.id, "accept").status_code == 409
+        ann.post(of(review.id, "/release"), json={})
+        assert decide(ben, review.id, "accept").json()["by"] == "ben"
+    late = ann.post(of(review.id, "/decide"), json={"question": review.question, "verb": "accept"})
     assert "was accepted by ben" in late.json()["error"]
 
 
-def test_a_folder_keeps_its_port_so_that_an_open_page_goes_on(desk: ServedPage) -> None:
-    with desk.served() as first:
+def test_a_folder_keeps_its_port_so_that_an_open_page_goes_on(served_page: ServedPage) -> None:
+    with served_page.served() as first:
         pass
-    with desk.served() as second:
+    with served_page.served() as second:
         assert second.partition("?")[0] == first.partition("?")[0]
         assert second != first
-        with desk.served("ben") as beside:
+        with served_page.served("ben") as beside:
             assert beside.partition("?")[0] != second.partition("?")[0]
 
 
 def test_all_that_are_shown_are_accepted_in_one_decision_and_undone_as_one(
-    desk: ServedPage, ann: httpx.Client
+    served_page: ServedPage, ann: httpx.Client
 ) -> None:
-    desk.ask("a.txt", "b.txt", least=0.97)
-    desk.ask("bens.txt", by=["ben"], least=0.99)
-    (changed,) = desk.ask("changed.txt", least=0.96)
+    served_page.ask("a.txt", "b.txt", least=0.97)
+    served_page.ask("bens.txt", by=["ben"], least=0.99)
+    (changed,) = served_page.ask("changed.txt", least=0.96)
     shown = [[row["id"], row["question"]] for row in rows(ann)]
     assert {row["item"]: row["least"] for row in rows(ann)}["a.txt"] == 0.97
-    desk.ask("changed.txt", document_sha256="d2")
+    served_page.ask("changed.txt", document_sha256="d2")
     done = ann.post(f"{API}/accept", json={"rows": [*shown, ["0" * 12, "0" * 16]]})
-    told = done.json()
-    assert (done.status_code, told["accepted"], len(told["left"])) == (200, 2, 3)
-    assert any("'ann' may not decide on 'bens.txt'" in why for why in told["left"])
-    assert any("was changed meanwhile" in why for why in told["left"])
-    assert desk.review(changed.id).state == "open"
+    result = done.json()
+    assert (done.status_code, result["accepted"], len(result["left"])) == (200, 2, 3)
+    assert any("'ann' may not decide on 'bens.txt'" in why for why in result["left"])
+    assert any("was changed meanwhile" in why for why in result["left"])
+    assert served_page.review(changed.id).state == "open"
     found = ann.get(f"{API}/decided").json()["rows"]
     assert {row["item"]: row["state"] for row in found} == {
         "a.txt": "accepted", "b.txt": "accepted",
     }  # fmt: skip
-    assert {row["together"] for row in found} == {*told["together"]}
-    undone = ann.post(f"{API}/undo", json={"together": told["together"]})
+    assert {row["together"] for row in found} == {*result["together"]}
+    undone = ann.post(f"{API}/undo", json={"together": result["together"]})
     assert undone.json() == {"opened": 2}
     assert len(rows(ann)) == 4
-    bodies: tuple[Any, ...] = ({}, {"together": told["together"]}, {"together": [None, {}]})
+    bodies: tuple[Any, ...] = ({}, {"together": result["together"]}, {"together": [None, {}]})
     for body in bodies:
         assert ann.post(f"{API}/undo", json=body).status_code == 409
     wrong: tuple[Any, ...] = (None, [], {}, [["a"]], [[1, 2]], ["ab"], [["a", "b"]] * 20_001)
@@ -437,77 +439,90 @@ def shown(
         desks, PageAccess("the-token-of-the-owner", "owner", "It is here.", keys=keys)
     )
     app = Starlette(routes=page.routes())
-    with TestClient(app, "http://localhost", follow_redirects=False) as one:
-        assert one.post("/review", data={"token": "the-token-of-the-owner"}).status_code == 303
-        yield one, page
-        assert one.portal is not None
-        one.portal.call(page.close, desks.close)
+    with TestClient(app, "http://localhost", follow_redirects=False) as session:
+        assert session.post("/review", data={"token": "the-token-of-the-owner"}).status_code == 303
+        yield session, page
+        assert session.portal is not None
+        session.portal.call(page.close, desks.close)
 
 
 def test_copies_of_a_folder_are_told_apart_and_decided_each_for_itself(tmp_path: Path) -> None:
-    desks = {name: ServedPage(tmp_path / name) for name in ("harbour", "old/harbour")}
-    for name, one in desks.items():
-        one.folder.mkdir(parents=True)
-        (asked,) = one.ask("a.txt", text=f"Total 84.50 of {name}")
-    with shown(tmp_path, *desks) as (page, _):
+    served_pages = {name: ServedPage(tmp_path / name) for name in ("harbour", "old/harbour")}
+    for name, served_page in served_pages.items():
+        served_page.folder.mkdir(parents=True)
+        (review,) = served_page.ask("a.txt", text=f"Total 84.50 of {name}")
+    with shown(tmp_path, *served_pages) as (page, _):
         found = {row["folder"]: row["id"] for row in rows(page)}
         assert sorted(found) == ["harbour", "old/harbour"]
         for name, id_ in found.items():
             text = page.get(of(id_, "/text")).json()["parts"][0][0]
             assert text == f"Total 84.50 of {name}"
             assert page.get(of(id_)).json()["folder"] == name
-        assert page.get(of(asked.id)).status_code == 409  # of which folder?
+        assert page.get(of(review.id)).status_code == 409  # of which folder?
         assert decide(page, found["old/harbour"], "accept").status_code == 200
         assert [row["folder"] for row in rows(page)] == ["harbour"]
-        assert [desks[name].review(asked.id).state for name in desks] == ["open", "accepted"]
+        assert [served_pages[name].review(review.id).state for name in served_pages] == [
+            "open",
+            "accepted",
+        ]
         assert page.post(of(found["old/harbour"], "/undo"), json={}).status_code == 200
         every = [[row["id"], row["question"]] for row in rows(page)]
-        told = page.post(f"{API}/accept", json={"rows": every}).json()
-        assert (told["accepted"], told["left"], len(told["together"])) == (2, [], 2)
-        undone = page.post(f"{API}/undo", json={"together": told["together"]}).json()
+        result = page.post(f"{API}/accept", json={"rows": every}).json()
+        assert (result["accepted"], result["left"], len(result["together"])) == (2, [], 2)
+        undone = page.post(f"{API}/undo", json={"together": result["together"]}).json()
         assert undone == {"opened": 2}
-        assert [desks[name].review(asked.id).state for name in desks] == ["open", "open"]
+        assert [served_pages[name].review(review.id).state for name in served_pages] == [
+            "open",
+            "open",
+        ]
 
 
 def test_all_of_one_decision_are_undone_or_none_in_several_folders(tmp_path: Path) -> None:
-    desks = {"a": ServedPage(tmp_path / "a"), "b": ServedPage(tmp_path / "b")}
-    for by, one in zip(([], ["owner"]), desks.values(), strict=True):
-        one.folder.mkdir()
-        (asked,) = one.ask("a.txt", by=by)
+    served_pages = {"a": ServedPage(tmp_path / "a"), "b": ServedPage(tmp_path / "b")}
+    for by, served_page in zip(([], ["owner"]), served_pages.values(), strict=True):
+        served_page.folder.mkdir()
+        (review,) = served_page.ask("a.txt", by=by)
     keys = tmp_path / "keys"
     keys.write_text("a-long-key-of-ben ben\n")
-    with shown(tmp_path, *desks, keys=keys) as (page, _):
+    with shown(tmp_path, *served_pages, keys=keys) as (page, _):
         every = [[row["id"], row["question"]] for row in rows(page)]
         together = page.post(f"{API}/accept", json={"rows": every}).json()["together"]
         as_ben = {"Authorization": "Bearer a-long-key-of-ben"}
         page.cookies.clear()
         refused = page.post(f"{API}/undo", json={"together": together}, headers=as_ben)
         assert refused.json()["error"].startswith("'ben' may not decide on 'a.txt'")
-    assert [one.review(asked.id).state for one in desks.values()] == ["accepted", "accepted"]
+    assert [served_page.review(review.id).state for served_page in served_pages.values()] == [
+        "accepted",
+        "accepted",
+    ]
 
 
-def test_new_terms_of_a_question_are_a_new_queue(desk: ServedPage, ann: httpx.Client) -> None:
-    (asked, _) = desk.ask("a.txt", "b.txt", by=["ben", "cyn"], pipeline="bills.yaml")
+def test_new_terms_of_a_question_are_a_new_queue(
+    served_page: ServedPage, ann: httpx.Client
+) -> None:
+    (review, _) = served_page.ask("a.txt", "b.txt", by=["ben", "cyn"], pipeline="bills.yaml")
     first = ann.get(f"{API}/queue")
     assert first.json()["rows"][0]["reviewers"] == ["ben", "cyn"]
     mark = {"If-None-Match": first.headers["etag"]}
     terms = ReviewTerms(("ben", "ann"), None, "quarantine")
-    with Ledger(desk.folder / ".paddock") as ledger:
+    with Ledger(served_page.folder / ".paddock") as ledger:
         ReviewStore(ledger).renew({("bills.yaml", "each", "bill"): terms})
     again = ann.get(f"{API}/queue", headers=mark)
     assert again.status_code == 200
     assert again.json()["rows"][0]["reviewers"] == ["ben", "ann"]
-    assert decide(ann, asked.id, "accept").status_code == 200
+    assert decide(ann, review.id, "accept").status_code == 200
 
 
-def test_decisions_are_counted_once_and_only_those_that_were_made_here(desk: ServedPage) -> None:
-    first, second = desk.ask("a.txt", "b.txt")
-    with Ledger(desk.folder / ".paddock") as ledger:
+def test_decisions_are_counted_once_and_only_those_that_were_made_here(
+    served_page: ServedPage,
+) -> None:
+    first, second = served_page.ask("a.txt", "b.txt")
+    with Ledger(served_page.folder / ".paddock") as ledger:
         ReviewDesk(ledger).decide(first.id, first.question, "accept", by="ann")
-    with shown(desk.folder.parent, desk.folder.name) as (one, page):
-        assert one.post(of(first.id, "/undo"), json={}).status_code == 200
+    with shown(served_page.folder.parent, served_page.folder.name) as (session, page):
+        assert session.post(of(first.id, "/undo"), json={}).status_code == 200
         n_decided = []
         for _ in range(2):  # the second time as where the first answer did not arrive
-            assert decide(one, second.id, "accept").status_code == 200
+            assert decide(session, second.id, "accept").status_code == 200
             n_decided.append(len(page.decided_here))
     assert n_decided == [1, 1]

@@ -44,7 +44,7 @@ HOSTILE = """</pre><script>window.hacked = 1</script><img src=x onerror="window.
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> ServedPage:
+def served_page(tmp_path: Path) -> ServedPage:
     return ServedPage(tmp_path)
 
 
@@ -57,13 +57,13 @@ def opened(chromium: Browser, address: str, **size: int) -> Page:
 
 def enter(page: Page, *, is_ctrl: bool = False) -> None:
     """Press Enter, with Ctrl if wanted."""
-    told: dict[str, Any] = {
+    event: dict[str, Any] = {
         "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13,
         "modifiers": 2 if is_ctrl else 0,
     }  # fmt: skip
     text = {} if is_ctrl else {"text": "\r"}
-    page.send("Input.dispatchKeyEvent", type="keyDown", **told, **text)
-    page.send("Input.dispatchKeyEvent", type="keyUp", **told)
+    page.send("Input.dispatchKeyEvent", type="keyDown", **event, **text)
+    page.send("Input.dispatchKeyEvent", type="keyUp", **event)
 
 
 def name(page: Page) -> str:
@@ -77,13 +77,15 @@ def wait_for_item(page: Page, item: str) -> None:
     page.wait(SHOWN)
 
 
-def states(desk: ServedPage, *asked: Any) -> list[str]:
-    return [desk.review(one.id).state for one in asked]
+def states(served_page: ServedPage, *reviews: Any) -> list[str]:
+    return [served_page.review(review.id).state for review in reviews]
 
 
-def test_a_person_decides_everything_by_the_keyboard(desk: ServedPage, chromium: Browser) -> None:
-    asked = desk.ask("a.txt", "b.txt", "c.txt", "d.txt")
-    with desk.served() as address:
+def test_a_person_decides_everything_by_the_keyboard(
+    served_page: ServedPage, chromium: Browser
+) -> None:
+    reviews = served_page.ask("a.txt", "b.txt", "c.txt", "d.txt")
+    with served_page.served() as address:
         page = opened(chromium, address)
         assert page.ask("location.search") == ""
         assert page.ask("document.activeElement.id") == "queue"
@@ -95,7 +97,7 @@ def test_a_person_decides_everything_by_the_keyboard(desk: ServedPage, chromium:
 
         enter(page)
         wait_for_item(page, "b.txt")
-        assert states(desk, *asked) == ["accepted", "open", "open", "open"]
+        assert states(served_page, *reviews) == ["accepted", "open", "open", "open"]
 
         page.press("e", text="e")
         page.wait("document.activeElement.id === 'input-3'")
@@ -119,7 +121,7 @@ def test_a_person_decides_everything_by_the_keyboard(desk: ServedPage, chromium:
         page.wait("!document.getElementById('wrong-3').textContent")
         enter(page)
         wait_for_item(page, "c.txt")
-        assert desk.review(asked[1].id).value["pay_by"] == "2026-01-31"
+        assert served_page.review(reviews[1].id).value["pay_by"] == "2026-01-31"
 
         page.press("x", text="x")
         page.wait("document.activeElement.id === 'reason'")
@@ -128,14 +130,14 @@ def test_a_person_decides_everything_by_the_keyboard(desk: ServedPage, chromium:
         page.type("It is a reminder, no invoice.")
         enter(page, is_ctrl=True)
         wait_for_item(page, "d.txt")
-        assert desk.review(asked[2].id).reason == "It is a reminder, no invoice."
-        assert states(desk, *asked) == ["accepted", "edited", "rejected", "open"]
+        assert served_page.review(reviews[2].id).reason == "It is a reminder, no invoice."
+        assert states(served_page, *reviews) == ["accepted", "edited", "rejected", "open"]
         assert page.ask("document.getElementById('bar').getAttribute('aria-valuenow')") == "3"
         assert page.text("#left").startswith("3 decisions here, 1 left")
 
         page.press("u", text="u")
         wait_for_item(page, "c.txt")
-        assert states(desk, *asked) == ["accepted", "edited", "open", "open"]
+        assert states(served_page, *reviews) == ["accepted", "edited", "open", "open"]
         assert page.text("#earlier") == ""
 
         page.press("?", text="?")
@@ -148,31 +150,35 @@ def test_a_person_decides_everything_by_the_keyboard(desk: ServedPage, chromium:
         enter(page)
         page.wait("!document.getElementById('queue-empty').hidden")
         assert page.text("#queue-empty").startswith("Nothing waits for review.")
-        assert states(desk, *asked) == ["accepted", "edited", "accepted", "accepted"]
+        assert states(served_page, *reviews) == ["accepted", "edited", "accepted", "accepted"]
         assert page.complaints() == []
         base = address.partition("/review")[0]
         assert all(url.startswith((base, "data:", "blob:")) for url in page.asked_for())
 
 
-def test_a_key_that_is_held_decides_once(desk: ServedPage, chromium: Browser) -> None:
-    asked = desk.ask("a.txt", "b.txt", "c.txt")
-    with desk.served() as address:
+def test_a_key_that_is_held_decides_once(served_page: ServedPage, chromium: Browser) -> None:
+    reviews = served_page.ask("a.txt", "b.txt", "c.txt")
+    with served_page.served() as address:
         page = opened(chromium, address)
-        told: dict[str, Any] = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
-        page.send("Input.dispatchKeyEvent", type="keyDown", text="\r", **told)
+        enter_key: dict[str, Any] = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+        page.send("Input.dispatchKeyEvent", type="keyDown", text="\r", **enter_key)
         wait_for_item(page, "b.txt")
         for _ in range(5):
-            page.send("Input.dispatchKeyEvent", type="keyDown", text="\r", autoRepeat=True, **told)
-        page.send("Input.dispatchKeyEvent", type="keyUp", **told)
+            page.send(
+                "Input.dispatchKeyEvent", type="keyDown", text="\r", autoRepeat=True, **enter_key
+            )
+        page.send("Input.dispatchKeyEvent", type="keyUp", **enter_key)
         time.sleep(0.3)
-    assert states(desk, *asked) == ["accepted", "open", "open"]
+    assert states(served_page, *reviews) == ["accepted", "open", "open"]
 
 
-def test_documents_values_and_names_are_never_markup(desk: ServedPage, chromium: Browser) -> None:
+def test_documents_values_and_names_are_never_markup(
+    served_page: ServedPage, chromium: Browser
+) -> None:
     item = "<img src=x onerror='window.hacked=4'>.txt"
     schema = {"type": "object", "properties": {HOSTILE[:30]: {"type": "string"}}}
     confidence = {HOSTILE[:30]: {"p": 0.5, "second": HOSTILE, "is_calibrated": False}}
-    desk.ask(
+    served_page.ask(
         item,
         text=HOSTILE,
         answer={HOSTILE[:30]: HOSTILE},
@@ -182,7 +188,7 @@ def test_documents_values_and_names_are_never_markup(desk: ServedPage, chromium:
         confidence=confidence,
         when=f"'{HOSTILE[:20]}'",
     )
-    with desk.served() as address:
+    with served_page.served() as address:
         page = opened(chromium, address)
         page.wait("document.querySelector('mark.on') !== null")
         assert page.ask("document.getElementById('text-parts').textContent") == HOSTILE
@@ -207,11 +213,11 @@ def test_documents_values_and_names_are_never_markup(desk: ServedPage, chromium:
 
 @pytest.mark.parametrize("width", [1280, 700, 340])
 def test_it_is_readable_in_every_window_and_both_colours(
-    desk: ServedPage, chromium: Browser, width: int
+    served_page: ServedPage, chromium: Browser, width: int
 ) -> None:
-    desk.ask("a-rather-long-name-of-an-invoice-that-someone-scanned-in-2026.txt", "b.txt")
-    desk.ask("a.txt", document_sha256="d9")
-    with desk.served() as address:
+    served_page.ask("a-rather-long-name-of-an-invoice-that-someone-scanned-in-2026.txt", "b.txt")
+    served_page.ask("a.txt", document_sha256="d9")
+    with served_page.served() as address:
         page = opened(chromium, address, width=width, height=800)
         for scheme in ("light", "dark"):
             page.prefer(scheme)
@@ -232,24 +238,24 @@ def test_it_is_readable_in_every_window_and_both_colours(
 def roles(page: Page) -> list[tuple[str, str]]:
     """Return role and name of everything that a screen reader meets."""
     nodes = page.send("Accessibility.getFullAXTree")["nodes"]
-    seen = [one for one in nodes if not one.get("ignored")]
+    seen = [node for node in nodes if not node.get("ignored")]
     return [
-        (one["role"]["value"], str(one.get("name", {}).get("value", "")).strip()) for one in seen
+        (node["role"]["value"], str(node.get("name", {}).get("value", "")).strip()) for node in seen
     ]
 
 
-def test_a_screen_reader_meets_roles_and_names(desk: ServedPage, chromium: Browser) -> None:
-    desk.ask("a.txt", "b.txt")
-    with desk.served() as address:
+def test_a_screen_reader_meets_roles_and_names(served_page: ServedPage, chromium: Browser) -> None:
+    served_page.ask("a.txt", "b.txt")
+    with served_page.served() as address:
         page = opened(chromium, address)
         page.press("ArrowUp")
         found = roles(page)
-        for one in (
+        for expected in (
             ("listbox", "Items"), ("listbox", "Fields"), ("progressbar", "Decided"),
             ("navigation", "Queue"), ("searchbox", "Filter by name"), ("region", "a.txt"),
             ("region", "Answer"), ("button", "Accept Enter"), ("heading", "Review"),
         ):  # fmt: skip
-            assert one in found, one
+            assert expected in found, expected
         options = [words for role, words in found if role == "option"]
         assert any(words.startswith("a.txt") for words in options)
         assert any("not found in the document" in words for words in options)
@@ -263,7 +269,7 @@ def test_a_screen_reader_meets_roles_and_names(desk: ServedPage, chromium: Brows
         page.wait("!document.getElementById('edit').hidden")
         found = roles(page)
         named = {"textbox", "button", "combobox", "searchbox", "listbox", "dialog", "checkbox"}
-        assert [one for one in found if one[0] in named and not one[1]] == []
+        assert [node for node in found if node[0] in named and not node[1]] == []
         assert ("textbox", "number") in found
         assert ("combobox", "kind") in found
         page.press("Escape")
@@ -274,10 +280,12 @@ def test_a_screen_reader_meets_roles_and_names(desk: ServedPage, chromium: Brows
         assert page.ask(f"new Set({ids}).size === {ids}.length")
 
 
-def test_of_five_thousand_items_a_screenful_is_drawn(desk: ServedPage, chromium: Browser) -> None:
+def test_of_five_thousand_items_a_screenful_is_drawn(
+    served_page: ServedPage, chromium: Browser
+) -> None:
     items = [f"invoice-{n:04}.txt" for n in range(5000)]
-    desk.ask_many(items)
-    with desk.served() as address:
+    served_page.ask_many(items)
+    with served_page.served() as address:
         page = opened(chromium, address)
         assert page.text("#n-waiting") == "5,000"
         assert page.ask("document.querySelectorAll('.row').length") < 60
@@ -294,13 +302,13 @@ def test_of_five_thousand_items_a_screenful_is_drawn(desk: ServedPage, chromium:
         page.wait("document.querySelectorAll('.row').length === 1")
 
 
-def test_two_people_see_what_the_other_does(desk: ServedPage, chromium: Browser) -> None:
-    first, second = desk.ask("a.txt", "b.txt")
-    with desk.served("ann") as of_ann, desk.served("ben", port=0) as of_ben:
+def test_two_people_see_what_the_other_does(served_page: ServedPage, chromium: Browser) -> None:
+    first, second = served_page.ask("a.txt", "b.txt")
+    with served_page.served("ann") as of_ann, served_page.served("ben", port=0) as of_ben:
         ann = opened(chromium, of_ann)
         ann.wait("document.getElementById('notices').textContent")
         until = time.monotonic() + 100
-        while desk.review(first.id).lease_by != "ann":
+        while served_page.review(first.id).lease_by != "ann":
             assert time.monotonic() < until
         ben = opened(chromium, of_ben)
         wait_for_item(ben, "b.txt")  # ann looks at the first
@@ -311,7 +319,7 @@ def test_two_people_see_what_the_other_does(desk: ServedPage, chromium: Browser)
         enter(ben)
         ben.wait("!document.getElementById('problem').hidden")
         assert ben.text("#problem").startswith("ann looks at 'a.txt' (step 'bill') until ")
-        assert states(desk, first, second) == ["open", "open"]
+        assert states(served_page, first, second) == ["open", "open"]
 
         ben.press("j", text="j")
         wait_for_item(ben, "b.txt")
@@ -323,43 +331,43 @@ def test_two_people_see_what_the_other_does(desk: ServedPage, chromium: Browser)
         assert ann.ask("document.getElementById('accept').disabled")
         enter(ann)
         ann.press("u", text="u")  # she has decided nothing that she could undo
-        assert desk.review(second.id).by == "ben"
+        assert served_page.review(second.id).by == "ben"
 
 
 def test_a_changed_question_is_said_and_what_was_typed_stays(
-    desk: ServedPage, chromium: Browser
+    served_page: ServedPage, chromium: Browser
 ) -> None:
-    (asked,) = desk.ask("a.txt")
-    with desk.served() as address:
+    (review,) = served_page.ask("a.txt")
+    with served_page.served() as address:
         page = opened(chromium, address)
         page.press("e", text="e")
         page.wait("document.activeElement.id === 'input-3'")
         page.type("2026-01-31")
         answer = {"number": "R-1042", "total": 99.0, "kind": "invoice", "pay_by": "2026-02-28"}
-        desk.ask("a.txt", document_sha256="d2", answer=answer)
+        served_page.ask("a.txt", document_sha256="d2", answer=answer)
         enter(page)
         page.wait("!document.getElementById('edit-problem').hidden")
         assert "was changed meanwhile" in page.text("#edit-problem")
-        assert desk.review(asked.id).state == "open"
+        assert served_page.review(review.id).state == "open"
         assert page.ask("document.getElementById('input-1').value") == "99.0"
         assert page.ask("document.getElementById('input-3').value") == "2026-01-31"
         enter(page)
         page.wait("!document.getElementById('queue-empty').hidden")
-    assert desk.review(asked.id).value == {**answer, "pay_by": "2026-01-31"}
+    assert served_page.review(review.id).value == {**answer, "pay_by": "2026-01-31"}
 
 
 def test_an_earlier_decision_is_shown_and_can_be_used_again(
-    desk: ServedPage, chromium: Browser
+    served_page: ServedPage, chromium: Browser
 ) -> None:
-    (asked,) = desk.ask("a.txt")
-    with desk.served() as address:
+    (review,) = served_page.ask("a.txt")
+    with served_page.served() as address:
         page = opened(chromium, address)
         page.press("e", text="e")
         page.wait("document.activeElement.id === 'input-3'")
         page.type("2026-01-31")
         enter(page)
         page.wait("!document.getElementById('queue-empty').hidden")
-        desk.ask("a.txt", document_sha256="d2")
+        served_page.ask("a.txt", document_sha256="d2")
         page.wait("document.querySelector('#earlier button') !== null")
         assert "ann edited it, before the document changed" in page.text("#earlier")
         assert "asked again" in page.text("#row-0")
@@ -368,15 +376,18 @@ def test_an_earlier_decision_is_shown_and_can_be_used_again(
         page.ask("document.getElementById('input-3').focus()")
         enter(page)
         page.wait("!document.getElementById('queue-empty').hidden")
-    assert desk.review(asked.id).value["pay_by"] == "2026-01-31"
+    assert served_page.review(review.id).value["pay_by"] == "2026-01-31"
 
 
 @contextmanager
-def process(desk: ServedPage) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(served_page: ServedPage) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run `paddock review` in a process of its own; yield it and its address."""
     command = "from paddock.runner.cli.application import main; main()"
-    words = [sys.executable, "-c", command, "review", str(desk.folder), "--no-browser"]
-    home = {"PADDOCK_STATE": str(desk.folder / "home"), "PADDOCK_STATE_DIR": str(desk.folder)}
+    words = [sys.executable, "-c", command, "review", str(served_page.folder), "--no-browser"]
+    home = {
+        "PADDOCK_STATE": str(served_page.folder / "home"),
+        "PADDOCK_STATE_DIR": str(served_page.folder),
+    }
     running = subprocess.Popen(
         [*words, "--as", "ann"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **home},
@@ -385,8 +396,8 @@ def process(desk: ServedPage) -> Iterator[tuple[subprocess.Popen[str], str]]:
     assert running.stderr is not None
     try:
         address = running.stdout.readline().strip()
-        told = next(line for line in running.stderr if "this token" in line)
-        yield running, f"{address}?token={told.split()[-1]}"
+        token_line = next(line for line in running.stderr if "this token" in line)
+        yield running, f"{address}?token={token_line.split()[-1]}"
     finally:
         running.kill()
         running.wait()
@@ -395,10 +406,10 @@ def process(desk: ServedPage) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def test_a_server_that_is_killed_in_a_decision_loses_nothing(
-    desk: ServedPage, chromium: Browser
+    served_page: ServedPage, chromium: Browser
 ) -> None:
-    first, second = desk.ask("a.txt", "b.txt")
-    with process(desk) as (running, address):
+    first, second = served_page.ask("a.txt", "b.txt")
+    with process(served_page) as (running, address):
         page = opened(chromium, address)
         page.press("e", text="e")
         page.wait("document.activeElement.id === 'input-3'")
@@ -411,8 +422,8 @@ def test_a_server_that_is_killed_in_a_decision_loses_nothing(
         page.wait("!document.getElementById('away').hidden")
         assert page.text("#away").startswith("The server does not answer. What you typed stays")
         assert page.ask("document.getElementById('input-3').value") == "2026-01-31"
-    assert states(desk, first, second) == ["open", "open"]
-    with process(desk) as (running, again):
+    assert states(served_page, first, second) == ["open", "open"]
+    with process(served_page) as (running, again):
         assert again.partition("?")[0] == address.partition("?")[0]
         page.wait("document.getElementById('token-dialog').open")
         assert "This token is not known" in page.text("#token-why")
@@ -426,17 +437,18 @@ def test_a_server_that_is_killed_in_a_decision_loses_nothing(
         wait_for_item(page, "b.txt")
         running.send_signal(signal.SIGINT)
         assert running.wait(120) == 0
-    assert states(desk, first, second) == ["edited", "open"]
-    assert desk.review(first.id).value["pay_by"] == "2026-01-31"
+    assert states(served_page, first, second) == ["edited", "open"]
+    assert served_page.review(first.id).value["pay_by"] == "2026-01-31"
 
 
 def test_a_whole_answer_is_edited_as_json_without_rounding(
-    desk: ServedPage, chromium: Browser
+    served_page: ServedPage, chromium: Browser
 ) -> None:
     answer = {"n": 12345678901234567890, "items": [1]}
-    (asked,) = desk.ask("a.txt", answer=answer, schema={"type": "object"}, checks=[], evidence={},
-                        confidence=None)  # fmt: skip
-    with desk.served() as address:
+    (review,) = served_page.ask(
+        "a.txt", answer=answer, schema={"type": "object"}, checks=[], evidence={}, confidence=None
+    )
+    with served_page.served() as address:
         page = opened(chromium, address)
         page.press("e", text="e")
         page.wait("!document.getElementById('edit').hidden")
@@ -450,7 +462,7 @@ def test_a_whole_answer_is_edited_as_json_without_rounding(
         page.type('{"n": 12345678901234567890, "items": [1, 2]}')
         enter(page, is_ctrl=True)
         page.wait("!document.getElementById('queue-empty').hidden")
-    assert desk.review(asked.id).value == {"n": 12345678901234567890, "items": [1, 2]}
+    assert served_page.review(review.id).value == {"n": 12345678901234567890, "items": [1, 2]}
 
 
 def run_bills(folder: Path, documents: Mapping[str, bytes], answers: Mapping[str, Said]) -> Report:
@@ -501,8 +513,8 @@ def test_the_page_shows_the_documents_picture_with_the_value_marked(
         "tides.csv": papers.tides(),
     }
     assert run_bills(tmp_path, documents, answers).counts["waiting"] == 3
-    desk = ServedPage(tmp_path)
-    with desk.served() as address:
+    served_page = ServedPage(tmp_path)
+    with served_page.served() as address:
         page = opened(chromium, address, width=1280, height=800)
         marked = {"boatyard.pdf": "1,320.00", "sailmaker.pdf": "84.00"}
         for item in page.ask(
@@ -530,8 +542,8 @@ def test_the_page_shows_the_documents_picture_with_the_value_marked(
 def test_of_a_document_that_was_changed_the_text_is_shown(
     tmp_path: Path, chromium: Browser
 ) -> None:
-    said = {"number": "2024-118", "total": 1320.0, "pay_by": "2024-06-17"}
-    answers = {"2024-118": Said(said, {"total": (0.5, "1")})}
+    answer = {"number": "2024-118", "total": 1320.0, "pay_by": "2024-06-17"}
+    answers = {"2024-118": Said(answer, {"total": (0.5, "1")})}
     run_bills(tmp_path, {"boatyard.pdf": papers.boatyard()}, answers)
     with ServedPage(tmp_path).served() as address:
         (tmp_path / "inbox/boatyard.pdf").write_bytes(papers.sailmaker())
@@ -594,8 +606,8 @@ def test_while_a_document_loads_the_pane_is_empty_and_nothing_is_accepted(
 
     monkeypatch.setattr(review_page, "render_page", slow_picture)
     monkeypatch.setattr(review_page.ReviewPage, "_text_of", slow_text)
-    desk = ServedPage(tmp_path)
-    with desk.served() as address:
+    served_page = ServedPage(tmp_path)
+    with served_page.served() as address:
         page = opened(chromium, address, width=1280, height=800)
         items = page.ask("[...document.querySelectorAll('.row b')].map((one) => one.textContent)")
         assert len(items) == 3
@@ -617,12 +629,12 @@ def test_while_a_document_loads_the_pane_is_empty_and_nothing_is_accepted(
             enter(page)  # accepts nothing that is not shown
             page.press("ArrowDown")
             frames = page.ask(f"window.seen.slice({n_seen})")
-            after = [one for one in frames if one["name"] == item]
+            after = [frame for frame in frames if frame["name"] == item]
             assert len(after) > 3
-            for one in after:
-                assert (one["empty"], one["accepts"], one["text"]) == (True, False, ""), one
-                assert one["src"] is None
-            assert len(desk_open(desk)) == 3
+            for frame in after:
+                assert (frame["empty"], frame["accepts"], frame["text"]) == (True, False, ""), frame
+                assert frame["src"] is None
+            assert len(open_reviews(served_page)) == 3
             may_go.set()
             wait_for_item(page, item)
             assert page.ask(IS_EMPTY)["empty"] is False
@@ -630,16 +642,16 @@ def test_while_a_document_loads_the_pane_is_empty_and_nothing_is_accepted(
         assert page.complaints() == []
 
 
-def desk_open(desk: ServedPage) -> list[str]:
-    with Ledger(desk.folder / ".paddock") as ledger:
-        return [one.id for one in ReviewStore(ledger).waiting()]
+def open_reviews(served_page: ServedPage) -> list[str]:
+    with Ledger(served_page.folder / ".paddock") as ledger:
+        return [review.id for review in ReviewStore(ledger).waiting()]
 
 
 def test_who_may_not_decide_finds_dead_buttons_and_the_reason(
-    desk: ServedPage, chromium: Browser
+    served_page: ServedPage, chromium: Browser
 ) -> None:
-    (asked,) = desk.ask("a.txt", by=["ben", "cyn"], due=["pay_by stands nowhere"])
-    with desk.served("ann") as address:
+    (review,) = served_page.ask("a.txt", by=["ben", "cyn"], due=["pay_by stands nowhere"])
+    with served_page.served("ann") as address:
         page = opened(chromium, address)
         why = "'ann' may not decide on 'a.txt' (step 'bill'). Its reviewers are: ben, cyn."
         page.wait(f"document.getElementById('notices').textContent.includes({json.dumps(why)})")
@@ -655,15 +667,15 @@ def test_who_may_not_decide_finds_dead_buttons_and_the_reason(
             assert page.ask("document.getElementById('edit').hidden")
             assert not page.ask("document.getElementById('reason-dialog').open")
         enter(page)
-    assert desk.review(asked.id).state == "open"
+    assert served_page.review(review.id).state == "open"
 
 
 def test_changed_terms_reach_an_open_page(tmp_path: Path, chromium: Browser) -> None:
-    said = {"number": "R-7", "total": 84.5, "pay_by": "2026-01-31"}
+    answer = {"number": "R-7", "total": 84.5, "pay_by": "2026-01-31"}
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox/rope.txt").write_text("Invoice R-7\nTotal 84.50\nPay by 2026-01-31\n")
     own = replace(settings(tmp_path), allow=frozenset(["network"]))
-    with clerk({"R-7": Said(said, {"total": (0.5, "84.0")})}) as model:
+    with clerk({"R-7": Said(answer, {"total": (0.5, "84.0")})}) as model:
 
         def run_with(review: str) -> Report:
             (tmp_path / "bills.yaml").write_text(pipeline(model.url, review))
@@ -689,13 +701,13 @@ def test_changed_terms_reach_an_open_page(tmp_path: Path, chromium: Browser) -> 
             page.wait("!document.getElementById('problem').hidden")
             assert page.complaints() == []
     assert len(model.asked) == 1
-    assert len(desk_open(ServedPage(tmp_path))) == 1
+    assert len(open_reviews(ServedPage(tmp_path))) == 1
 
 
 def test_an_edit_keeps_what_is_known_of_other_fields_and_undo_asks_nothing_again(
     tmp_path: Path, chromium: Browser
 ) -> None:
-    said = {"number": "R-7", "total": 84.5, "pay_by": "2026-01-31"}
+    answer = {"number": "R-7", "total": 84.5, "pay_by": "2026-01-31"}
     known = (
         "returns: {file: doc.relpath, bill: steps.bill.output, p: steps.bill.confidence.number.p, "
         "least: steps.bill.confidence.min, missing: steps.bill.evidence.missing}"
@@ -703,7 +715,7 @@ def test_an_edit_keeps_what_is_known_of_other_fields_and_undo_asks_nothing_again
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox/rope.txt").write_text("Invoice R-7\nTotal 84.50\nPay by 2026-01-31\n")
     own = RunEnvironment(settings=replace(settings(tmp_path), allow=frozenset(["network"])))
-    with clerk({"R-7": Said(said, {"total": (0.5, "84.0")})}) as model:
+    with clerk({"R-7": Said(answer, {"total": (0.5, "84.0")})}) as model:
         text = pipeline(model.url).replace(
             "returns: {file: doc.relpath, bill: steps.bill.output}", known
         )
@@ -725,7 +737,7 @@ def test_an_edit_keeps_what_is_known_of_other_fields_and_undo_asks_nothing_again
             page.wait("!document.getElementById('queue-empty').hidden")
             assert "waiting" not in work().counts
             (row,) = json.loads((tmp_path / "out/all.json").read_text())
-            assert row["bill"] == {**said, "total": 85.25}
+            assert row["bill"] == {**answer, "total": 85.25}
             assert row["p"] == pytest.approx(0.99, abs=0.001)
             assert row["least"] == pytest.approx(0.99, abs=0.001)
             assert row["missing"] == ["total"]
@@ -739,7 +751,7 @@ def test_an_edit_keeps_what_is_known_of_other_fields_and_undo_asks_nothing_again
             page.wait("!document.getElementById('queue-empty').hidden")
             assert "waiting" not in work().counts
             (row,) = json.loads((tmp_path / "out/all.json").read_text())
-            assert (row["bill"], row["least"]) == (said, pytest.approx(0.5, abs=0.001))
+            assert (row["bill"], row["least"]) == (answer, pytest.approx(0.5, abs=0.001))
             assert page.complaints() == []
     assert len(model.asked) == 1
 
@@ -748,10 +760,10 @@ def test_copies_of_a_folder_are_shown_each_with_its_own_documents(
     tmp_path: Path, chromium: Browser
 ) -> None:
     folders = {name: ServedPage(tmp_path / name) for name in ("harbour", "old/harbour")}
-    for name_, one in folders.items():
-        one.folder.mkdir(parents=True)
-        (asked,) = one.ask("a.txt", text=f"Total 84.50 of {name_}", due=["total has 62 %"])
-    with served_folders(*(one.folder for one in folders.values())) as address:
+    for name_, served_page in folders.items():
+        served_page.folder.mkdir(parents=True)
+        (review,) = served_page.ask("a.txt", text=f"Total 84.50 of {name_}", due=["total has 62 %"])
+    with served_folders(*(served_page.folder for served_page in folders.values())) as address:
         page = opened(chromium, address)
         for name_, key in (("harbour", "j"), ("old/harbour", "k")):
             page.wait(f"document.getElementById('asked').textContent.startsWith('{name_},')")
@@ -775,32 +787,32 @@ def test_copies_of_a_folder_are_shown_each_with_its_own_documents(
         enter(page)
         page.wait("document.getElementById('n-waiting').textContent === '1'")
         assert page.complaints() == []
-    decided = [one.review(asked.id).state for one in folders.values()]
+    decided = [served_page.review(review.id).state for served_page in folders.values()]
     assert decided == ["open", "accepted"]
 
 
 def test_a_second_value_is_shown_with_its_probability_and_not_far_behind(
-    desk: ServedPage, chromium: Browser
+    served_page: ServedPage, chromium: Browser
 ) -> None:
     confidence = {
         "number": sure(0.5, "R-1043", 0.3), "total": sure(0.5, "84.00", 0.01),
         "kind": sure(0.9), "pay_by": {**sure(0.4, "2026-01-31"), "second_p": None},
     }  # fmt: skip
-    desk.ask("a.txt", confidence=confidence)
-    with desk.served() as address:
+    served_page.ask("a.txt", confidence=confidence)
+    with served_page.served() as address:
         page = opened(chromium, address)
-        told = page.ask("[...document.querySelectorAll('.sure')].map((one) => one.textContent)")
-    assert told == ["50 %or R-1043 (30 %)", "50 %", "90 %", "40 %"]
+        shown = page.ask("[...document.querySelectorAll('.sure')].map((one) => one.textContent)")
+    assert shown == ["50 %or R-1043 (30 %)", "50 %", "90 %", "40 %"]
 
 
 def test_all_that_the_filters_show_are_accepted_at_once_and_undone_at_once(
-    desk: ServedPage, chromium: Browser
+    served_page: ServedPage, chromium: Browser
 ) -> None:
-    sure_ones = desk.ask("a.txt", "b.txt", "c.txt", least=0.97)
-    (unsure,) = desk.ask("d.txt", least=0.62)
+    sure_ones = served_page.ask("a.txt", "b.txt", "c.txt", least=0.97)
+    (unsure,) = served_page.ask("d.txt", least=0.62)
     choose = """(() => { const least = document.getElementById("least"); least.value = "0.95";
       least.dispatchEvent(new Event("change")); })()"""
-    with desk.served() as address:
+    with served_page.served() as address:
         page = opened(chromium, address)
         page.ask(choose)
         page.wait("document.querySelectorAll('.row').length === 3")
@@ -813,9 +825,9 @@ def test_all_that_the_filters_show_are_accepted_at_once_and_undone_at_once(
         enter(page)
         page.wait("!document.getElementById('all-dialog').open")
         page.wait("document.getElementById('n-waiting').textContent === '1'")
-        assert states(desk, *sure_ones, unsure) == ["accepted"] * 3 + ["open"]
+        assert states(served_page, *sure_ones, unsure) == ["accepted"] * 3 + ["open"]
         page.wait("document.getElementById('left').textContent.startsWith('3 decisions here')")
         page.press("u", text="u")
         page.wait("document.getElementById('n-waiting').textContent === '4'")
-        assert states(desk, *sure_ones, unsure) == ["open"] * 4
+        assert states(served_page, *sure_ones, unsure) == ["open"] * 4
         assert page.complaints() == []

@@ -45,44 +45,45 @@ def test_without_keys_the_owners_token_opens_it(tmp_path: Path) -> None:
     ServedPage(tmp_path).ask("a.txt")
     with (
         serving(tmp_path) as address,
-        httpx.Client(base_url=address, trust_env=False, verify=False, timeout=120) as one,
+        httpx.Client(base_url=address, trust_env=False, verify=False, timeout=120) as session,
     ):
-        assert one.get("/review").status_code == 200
-        refused = one.get(f"{API}/queue")
+        assert session.get("/review").status_code == 200
+        refused = session.get(f"{API}/queue")
         file = tmp_path / "home/review.token"
         assert refused.status_code == 401
         assert refused.json() == {"error": f"This page needs a token. It is in {file}."}
         assert file.stat().st_mode & 0o077 == 0
-        entered = one.get("/review", params={"token": file.read_text().strip()})
+        entered = session.get("/review", params={"token": file.read_text().strip()})
         assert entered.status_code == 303
-        assert [row["item"] for row in one.get(f"{API}/queue").json()["rows"]] == ["a.txt"]
-        assert one.get("/api/tags").status_code == 200  # the models' API is as open as before
-        assert "No run yet." in one.get("/ui/runs").text
-        assert "aria-current=page>Models" in one.get("/ui/models", follow_redirects=True).text
+        assert [row["item"] for row in session.get(f"{API}/queue").json()["rows"]] == ["a.txt"]
+        assert session.get("/api/tags").status_code == 200  # the models' API is as open as before
+        assert "No run yet." in session.get("/ui/runs").text
+        assert "aria-current=page>Models" in session.get("/ui/models", follow_redirects=True).text
 
 
 @needs_browser
 def test_with_keys_a_keys_name_is_the_reviewers(tmp_path: Path, chromium: Browser) -> None:
-    desk = ServedPage(tmp_path)
-    first, second = desk.ask("a.txt", "b.txt", by=["ann"])
+    served_page = ServedPage(tmp_path)
+    first, second = served_page.ask("a.txt", "b.txt", by=["ann"])
     keys = tmp_path / "keys"
     keys.write_text("a-long-key-of-ann ann\na-long-key-of-ben ben\n")
     with serving(tmp_path, "--api-keys", str(keys)) as address:
-        with httpx.Client(base_url=address, trust_env=False, verify=False, timeout=120) as one:
-            assert one.get(f"{API}/queue").status_code == 401
+        with httpx.Client(base_url=address, trust_env=False, verify=False, timeout=120) as session:
+            assert session.get(f"{API}/queue").status_code == 401
             token = (tmp_path / "home/review.token").read_text().strip()
             as_ben = {"Authorization": "Bearer a-long-key-of-ben"}
             for path in ("/ui/runs", "/ui/pipelines", "/ui/settings"):
-                assert (one.get(path).status_code, one.get(path, headers=as_ben).status_code) == (
-                    401, 200,
-                )  # fmt: skip
-            assert one.get("/ui/state.json").status_code == 401
-            assert one.post("/ui/sign-in", data={"token": token}).status_code == 403
-            assert one.get(f"{API}/queue", headers=as_ben).json()["by"] == "ben"
+                assert session.get(path).status_code == 401
+                assert session.get(path, headers=as_ben).status_code == 200
+            assert session.get("/ui/state.json").status_code == 401
+            assert session.post("/ui/sign-in", data={"token": token}).status_code == 403
+            assert session.get(f"{API}/queue", headers=as_ben).json()["by"] == "ben"
             wrong = {"Authorization": f"Bearer {token}"}
-            assert one.get(f"{API}/queue", headers=wrong).status_code == 401
+            assert session.get(f"{API}/queue", headers=wrong).status_code == 401
             decision = {"question": first.question, "verb": "accept"}
-            refused = one.post(f"{API}/reviews/{first.id}/decide", json=decision, headers=as_ben)
+            refused = session.post(
+                f"{API}/reviews/{first.id}/decide", json=decision, headers=as_ben
+            )
             assert refused.json()["error"] == (
                 "'ben' may not decide on 'a.txt' (step 'bill'). Its reviewers are: ann."
             )
@@ -98,37 +99,37 @@ def test_with_keys_a_keys_name_is_the_reviewers(tmp_path: Path, chromium: Browse
         for path, heading in (("/ui", "Pipelines"), ("/ui/models", "Models"), ("/ui/runs", "Runs")):
             page.open(address + path)  # who signed in once is asked no more
             page.wait(f"document.querySelector('h1')?.textContent === '{heading}'")
-    assert desk.review(first.id).by == "ann"
-    assert desk.review(second.id).state == "open"
+    assert served_page.review(first.id).by == "ann"
+    assert served_page.review(second.id).state == "open"
 
 
 def test_a_folder_without_a_ledger_shows_an_empty_queue(tmp_path: Path) -> None:
     with (
         serving(tmp_path) as address,
-        httpx.Client(base_url=address, trust_env=False, verify=False, timeout=120) as one,
+        httpx.Client(base_url=address, trust_env=False, verify=False, timeout=120) as session,
     ):
         token = (tmp_path / "home/review.token").read_text().strip()
-        one.get("/review", params={"token": token})
-        assert one.get(f"{API}/queue").json()["rows"] == []
+        session.get("/review", params={"token": token})
+        assert session.get(f"{API}/queue").json()["rows"] == []
         assert not (tmp_path / ".paddock").exists()
         ServedPage(tmp_path).ask("a.txt")  # a run makes the ledger later
-        assert [row["item"] for row in one.get(f"{API}/queue").json()["rows"]] == ["a.txt"]
-        unknown = one.get(f"{API}/reviews/{'0' * 12}")
+        assert [row["item"] for row in session.get(f"{API}/queue").json()["rows"]] == ["a.txt"]
+        unknown = session.get(f"{API}/reviews/{'0' * 12}")
         assert unknown.json()["error"].startswith("There is no review '000000000000'")
 
 
 def test_a_broken_ledger_of_one_folder_hides_no_other(tmp_path: Path) -> None:
     sound, broken = tmp_path / "sound", tmp_path / "broken"
-    (asked,) = ServedPage(sound).ask("a.txt")
+    (review,) = ServedPage(sound).ask("a.txt")
     (broken / ".paddock").mkdir(parents=True)
     (broken / ".paddock/ledger.sqlite").write_bytes(b"no database " * 100)
     desks = FolderDesks(lambda: [broken, sound])
-    (desk,) = desks()
-    assert [one.id for one in desk.waiting()] == [asked.id]
+    (reviews,) = desks()
+    assert [review.id for review in reviews.waiting()] == [review.id]
     (sound / ".paddock").rename(sound / "moved")  # restored from a copy, say
     assert ServedPage(sound).ask("b.txt")
     (again,) = desks()
-    assert [one.subject["item"] for one in again.waiting()] == ["b.txt"]
+    assert [review.subject["item"] for review in again.waiting()] == ["b.txt"]
     desks.close()
     only = FolderDesks(lambda: [broken])
     with pytest.raises(LedgerError):

@@ -64,7 +64,7 @@ ANSWERS = {
 WAITING = {BOATYARD, CHANDLERY, SAILMAKER}
 
 
-class Office:
+class Invoices:
     """A folder with invoices, their pipeline, and the model's server."""
 
     def __init__(self, folder: Path, model: Clerk) -> None:
@@ -93,11 +93,11 @@ class Office:
     def settings(self) -> Any:
         return replace(settings(self.folder), allow=frozenset(["network"]))
 
-    def command(self, *words: str, **more: Any) -> subprocess.Popen[str]:
+    def command(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         """Start `paddock …` in the folder, as a person does."""
         return subprocess.Popen(
             [str(Path(sys.executable).with_name("paddock")), *words],
-            cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more,
+            cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
         )  # fmt: skip
 
     def said(self, *words: str, status: int = 0) -> str:
@@ -113,13 +113,13 @@ class Office:
 
     def waiting(self) -> dict[str, Review]:
         """Return the open reviews, whole, by the document's name."""
-        with self.desk() as desk:
-            return {one.subject["item"]: desk.get(one.id) for one in desk.waiting()}
+        with self.desk() as reviews:
+            return {review.subject["item"]: reviews.get(review.id) for review in reviews.waiting()}
 
     def decide(self, name: str, verb: Any, value: Any = None, reason: str = "") -> Review:
-        with self.desk() as desk:
-            (one,) = (one for one in desk.waiting() if one.subject["item"] == name)
-            return desk.decide(one.id, one.question, verb, value, reason=reason, by="ann")
+        with self.desk() as reviews:
+            (review,) = (review for review in reviews.waiting() if review.subject["item"] == name)
+            return reviews.decide(review.id, review.question, verb, value, reason=reason, by="ann")
 
     def written(self) -> dict[str, Any]:
         """Return what was written of each document."""
@@ -137,22 +137,22 @@ def model() -> Iterator[Clerk]:
 
 
 @pytest.fixture
-def office(tmp_path: Path, model: Clerk) -> Office:
-    return Office(tmp_path, model)
+def invoices(tmp_path: Path, model: Clerk) -> Invoices:
+    return Invoices(tmp_path, model)
 
 
 def n_waiting(report: Report) -> int:
     return report.counts.get("waiting", 0)
 
 
-def test_what_is_sure_and_found_goes_on_and_the_rest_waits_for_a_person(office: Office) -> None:
-    report = office.run()
+def test_what_is_sure_and_found_goes_on_and_the_rest_waits_for_a_person(invoices: Invoices) -> None:
+    report = invoices.run()
     assert (report.status, report.exit_status()) == ("completed", 0)
     assert n_waiting(report) == 3
-    assert office.written() == {PIANO: RIGHT[PIANO]}
-    assert office.table() == [PIANO]
+    assert invoices.written() == {PIANO: RIGHT[PIANO]}
+    assert invoices.table() == [PIANO]
 
-    reviews = office.waiting()
+    reviews = invoices.waiting()
     assert reviews.keys() == WAITING
     boat = reviews[BOATYARD].subject
     assert boat["answer"] == {**RIGHT[BOATYARD], "total": 1100.0}
@@ -164,92 +164,92 @@ def test_what_is_sure_and_found_goes_on_and_the_rest_waits_for_a_person(office: 
     assert reviews[SAILMAKER].subject["evidence"]["pay_by"]["match"] == "none"
 
 
-def test_a_decision_continues_the_item_at_the_next_run_without_a_call(office: Office) -> None:
-    office.run()
-    n_asked = len(office.model.asked)
-    assert n_waiting(office.run()) == 3, "it is asked once and waits"
+def test_a_decision_continues_the_item_at_the_next_run_without_a_call(invoices: Invoices) -> None:
+    invoices.run()
+    n_asked = len(invoices.model.asked)
+    assert n_waiting(invoices.run()) == 3, "it is asked once and waits"
 
-    office.decide(BOATYARD, "accept")
-    office.decide(CHANDLERY, "edit", RIGHT[CHANDLERY])
-    office.decide(SAILMAKER, "reject", reason="the page is another firm's")
-    report = office.run()
+    invoices.decide(BOATYARD, "accept")
+    invoices.decide(CHANDLERY, "edit", RIGHT[CHANDLERY])
+    invoices.decide(SAILMAKER, "reject", reason="the page is another firm's")
+    report = invoices.run()
 
-    assert len(office.model.asked) == n_asked
+    assert len(invoices.model.asked) == n_asked
     assert report.calls == 0
     assert n_waiting(report) == 0
     assert report.counts["quarantined"] == 1
     assert report.exit_status() == 3
-    assert office.written() == {
+    assert invoices.written() == {
         PIANO: RIGHT[PIANO],
         BOATYARD: {**RIGHT[BOATYARD], "total": 1100.0},
         CHANDLERY: RIGHT[CHANDLERY],
     }
-    assert sorted(office.table()) == sorted([PIANO, BOATYARD, CHANDLERY])
-    (bad,) = (one for one in report.items if one.state == "quarantined")
+    assert sorted(invoices.table()) == sorted([PIANO, BOATYARD, CHANDLERY])
+    (bad,) = (item for item in report.items if item.state == "quarantined")
     assert "the page is another firm's" in str(bad.error)
 
-    again = office.run()
+    again = invoices.run()
     assert (again.calls, again.exit_status(), n_waiting(again)) == (0, 0, 0)
-    assert len(office.model.asked) == n_asked
-    with office.desk() as desk:
-        assert [one.is_applied for one in desk.decided()] == [True] * 3
+    assert len(invoices.model.asked) == n_asked
+    with invoices.desk() as reviews:
+        assert [review.is_applied for review in reviews.decided()] == [True] * 3
 
 
-def test_some_decisions_continue_some_items(office: Office) -> None:
-    office.run()
-    office.decide(CHANDLERY, "accept")
-    report = office.run()
+def test_some_decisions_continue_some_items(invoices: Invoices) -> None:
+    invoices.run()
+    invoices.decide(CHANDLERY, "accept")
+    report = invoices.run()
     assert (report.exit_status(), n_waiting(report)) == (0, 2)
-    assert office.written().keys() == {PIANO, CHANDLERY}
-    assert office.waiting().keys() == {BOATYARD, SAILMAKER}
+    assert invoices.written().keys() == {PIANO, CHANDLERY}
+    assert invoices.waiting().keys() == {BOATYARD, SAILMAKER}
 
 
 def test_a_document_that_changes_is_asked_again_and_the_old_decision_is_shown(
-    office: Office,
+    invoices: Invoices,
 ) -> None:
-    office.run()
-    office.decide(CHANDLERY, "edit", RIGHT[CHANDLERY])
-    office.run()
+    invoices.run()
+    invoices.decide(CHANDLERY, "edit", RIGHT[CHANDLERY])
+    invoices.run()
     # The same firm writes again, under the same name.
     text = "Invoice number: HC-0460\n\nTotal: 1.234,50 EUR\n\nPay by: 03.05.2024\n"
-    (office.folder / "inbox" / CHANDLERY).write_bytes(in_columns([SENDERS[CHANDLERY]], text))
-    report = office.run()
+    (invoices.folder / "inbox" / CHANDLERY).write_bytes(in_columns([SENDERS[CHANDLERY]], text))
+    report = invoices.run()
     assert n_waiting(report) == 3
-    (earlier,) = office.waiting()[CHANDLERY].earlier
+    (earlier,) = invoices.waiting()[CHANDLERY].earlier
     assert (earlier["state"], earlier["by"]) == ("edited", "ann")
     assert earlier["value"] == RIGHT[CHANDLERY]
 
 
 def test_a_document_that_changes_while_it_waits_refuses_the_decision_on_the_old_one(
-    office: Office,
+    invoices: Invoices,
 ) -> None:
-    office.run()
-    before = office.waiting()[BOATYARD]
-    (office.folder / "inbox" / BOATYARD).write_bytes(
+    invoices.run()
+    before = invoices.waiting()[BOATYARD]
+    (invoices.folder / "inbox" / BOATYARD).write_bytes(
         in_columns(["Calder Boatyard"], "Invoice number: 2024-118\n\nTotal: 1,100.00 EUR")
     )
-    office.run()
-    with office.desk() as desk, pytest.raises(Exception, match="was changed meanwhile"):
-        desk.decide(before.id, before.question, "accept", by="ann")
-    assert BOATYARD in office.waiting()
+    invoices.run()
+    with invoices.desk() as reviews, pytest.raises(Exception, match="was changed meanwhile"):
+        reviews.decide(before.id, before.question, "accept", by="ann")
+    assert BOATYARD in invoices.waiting()
 
 
-def test_an_unchanged_answer_of_another_asking_is_not_asked_again(office: Office) -> None:
-    office.run()
-    office.decide(CHANDLERY, "accept")
-    office.run()
-    n_asked = len(office.model.asked)
-    report = office.run(no_cache=True, force=frozenset(["each"]))
-    assert len(office.model.asked) == n_asked + 4
-    assert office.waiting().keys() == {BOATYARD, SAILMAKER}
+def test_an_unchanged_answer_of_another_asking_is_not_asked_again(invoices: Invoices) -> None:
+    invoices.run()
+    invoices.decide(CHANDLERY, "accept")
+    invoices.run()
+    n_asked = len(invoices.model.asked)
+    report = invoices.run(no_cache=True, force=frozenset(["each"]))
+    assert len(invoices.model.asked) == n_asked + 4
+    assert invoices.waiting().keys() == {BOATYARD, SAILMAKER}
     assert n_waiting(report) == 2
 
     # The model now says by itself what a person had put right: nothing to ask.
-    office.decide(BOATYARD, "edit", RIGHT[BOATYARD])
-    office.model.answers[SENDERS[BOATYARD]] = Said(RIGHT[BOATYARD], {"total": (0.5, "1")})
-    report = office.run(no_cache=True, force=frozenset(["each"]))
-    assert office.waiting().keys() == {SAILMAKER}
-    assert office.written()[BOATYARD] == RIGHT[BOATYARD]
+    invoices.decide(BOATYARD, "edit", RIGHT[BOATYARD])
+    invoices.model.answers[SENDERS[BOATYARD]] = Said(RIGHT[BOATYARD], {"total": (0.5, "1")})
+    report = invoices.run(no_cache=True, force=frozenset(["each"]))
+    assert invoices.waiting().keys() == {SAILMAKER}
+    assert invoices.written()[BOATYARD] == RIGHT[BOATYARD]
 
 
 @pytest.mark.parametrize(
@@ -257,61 +257,61 @@ def test_an_unchanged_answer_of_another_asking_is_not_asked_again(office: Office
     [("fail", 3, {PIANO}), ("skip", 0, {PIANO}), ("accept", 0, {PIANO, *WAITING})],
 )
 def test_without_a_person_a_run_fails_or_leaves_out_or_takes_what_was_due(
-    office: Office, way: str, status: int, written: set[str]
+    invoices: Invoices, way: str, status: int, written: set[str]
 ) -> None:
-    report = office.run(review=way)
+    report = invoices.run(review=way)
     assert report.exit_status() == status, report.message
     assert n_waiting(report) == 0
-    assert office.written().keys() == written
+    assert invoices.written().keys() == written
     # A person may come later: then what was not accepted is asked after all, of the person alone.
-    n_asked = len(office.model.asked)
-    later = office.run()
-    assert len(office.model.asked) == n_asked
+    n_asked = len(invoices.model.asked)
+    later = invoices.run()
+    assert len(invoices.model.asked) == n_asked
     assert n_waiting(later) == len(WAITING - written)
 
 
 def test_without_log_probabilities_confidence_is_unknown_and_every_answer_waits(
-    office: Office,
+    invoices: Invoices,
 ) -> None:
-    office.model.sends_logprobs = False
-    report = office.run()
+    invoices.model.sends_logprobs = False
+    report = invoices.run()
     assert n_waiting(report) == 4
-    assert office.waiting()[PIANO].subject["confidence"] is None
+    assert invoices.waiting()[PIANO].subject["confidence"] is None
 
 
-def test_two_runs_at_once_ask_each_question_once(office: Office) -> None:
+def test_two_runs_at_once_ask_each_question_once(invoices: Invoices) -> None:
     with ThreadPoolExecutor(2) as threads:
-        reports = [one.result() for one in [threads.submit(office.run) for _ in range(2)]]
+        reports = [future.result() for future in [threads.submit(invoices.run) for _ in range(2)]]
     assert [report.exit_status() for report in reports] == [0, 0]
-    assert office.waiting().keys() == WAITING
-    assert len(office.model.asked) == 4
+    assert invoices.waiting().keys() == WAITING
+    assert len(invoices.model.asked) == 4
 
 
-def test_a_question_outlives_ctrl_c_in_the_middle_of_a_run(office: Office) -> None:
+def test_a_question_outlives_ctrl_c_in_the_middle_of_a_run(invoices: Invoices) -> None:
     """What was asked before the interruption waits, and the rest is asked by the next run."""
-    office.edit("    do:", "    max_parallel: 1\n    do:")
-    answered, reached, may_go_on = office.model.said, threading.Event(), threading.Event()
+    invoices.edit("    do:", "    max_parallel: 1\n    do:")
+    answered, reached, may_go_on = invoices.model.said, threading.Event(), threading.Event()
 
     def hold_the_last(prompt: str) -> Said:
-        if len(office.model.asked) == len(ANSWERS):
+        if len(invoices.model.asked) == len(ANSWERS):
             reached.set()
             may_go_on.wait(120)
         return answered(prompt)
 
-    office.model.said = hold_the_last  # type: ignore[method-assign]
-    process = office.command("run", "--local", "--allow", "network", "pipeline.yaml")
+    invoices.model.said = hold_the_last  # type: ignore[method-assign]
+    process = invoices.command("run", "--local", "--allow", "network", "pipeline.yaml")
     assert reached.wait(120), process.communicate()
     process.send_signal(signal.SIGINT)
     may_go_on.set()
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    asked = {name: one.asked_at for name, one in office.waiting().items()}
-    assert asked
-    report = office.run()
-    after = office.waiting()
+    asked_at = {name: review.asked_at for name, review in invoices.waiting().items()}
+    assert asked_at
+    report = invoices.run()
+    after = invoices.waiting()
     assert n_waiting(report) == 3
     assert after.keys() == WAITING
-    assert {name: after[name].asked_at for name in asked} == asked
+    assert {name: after[name].asked_at for name in asked_at} == asked_at
 
 
 SMALL_DISK = """
@@ -353,9 +353,11 @@ print(json.dumps([refused, still == ids, decided.state]))
 """
 
 
-def test_a_decision_that_a_full_disk_refuses_is_said_and_the_question_stays(office: Office) -> None:
-    office.run()
-    refused, stays, state = json.loads(said_by_mounting(SMALL_DISK, office.folder))
+def test_a_decision_that_a_full_disk_refuses_is_said_and_the_question_stays(
+    invoices: Invoices,
+) -> None:
+    invoices.run()
+    refused, stays, state = json.loads(said_by_mounting(SMALL_DISK, invoices.folder))
     assert (refused, stays, state) == (
         "the ledger cannot be written (database or disk is full). Free some space and run again; "
         "finished items are kept.",
@@ -364,10 +366,10 @@ def test_a_decision_that_a_full_disk_refuses_is_said_and_the_question_stays(offi
     )
 
 
-def test_a_table_goes_out_and_comes_back_with_decisions(office: Office) -> None:
-    office.run()
-    office.said("review", "--export", "open.csv")
-    with (office.folder / "open.csv").open(encoding="utf-8", newline="") as file:
+def test_a_table_goes_out_and_comes_back_with_decisions(invoices: Invoices) -> None:
+    invoices.run()
+    invoices.said("review", "--export", "open.csv")
+    with (invoices.folder / "open.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     fields = {(Path(row["document"]).name, row["field"]): row for row in rows}
     assert fields.keys() == {(name, field) for name in WAITING for field in RIGHT[PIANO]}
@@ -378,20 +380,20 @@ def test_a_table_goes_out_and_comes_back_with_decisions(office: Office) -> None:
     fields[BOATYARD, "total"]["new value"] = "a lot"
     fields[CHANDLERY, "number"]["new value"] = RIGHT[CHANDLERY]["number"]
     fields[SAILMAKER, "pay_by"] |= {"decision": "reject", "reason": "the day is not there"}
-    _write_table(office.folder / "open.csv", rows)
-    told = office.said("review", "--import", "open.csv", "--as", "ann", status=1)
-    assert "a lot" in told and "total" in told
-    assert office.waiting().keys() == WAITING, "none, or all"
+    _write_table(invoices.folder / "open.csv", rows)
+    output = invoices.said("review", "--import", "open.csv", "--as", "ann", status=1)
+    assert "a lot" in output and "total" in output
+    assert invoices.waiting().keys() == WAITING, "none, or all"
 
     fields[BOATYARD, "total"]["new value"] = "1320"
-    _write_table(office.folder / "open.csv", rows)
-    office.said("review", "--import", "open.csv", "--as", "ann")
-    n_asked = len(office.model.asked)
-    report = office.run()
-    assert (report.exit_status(), len(office.model.asked)) == (3, n_asked)
-    assert office.written() == {name: RIGHT[name] for name in (PIANO, BOATYARD, CHANDLERY)}
-    with office.desk() as desk:
-        assert {one.by for one in desk.decided()} == {"ann"}
+    _write_table(invoices.folder / "open.csv", rows)
+    invoices.said("review", "--import", "open.csv", "--as", "ann")
+    n_asked = len(invoices.model.asked)
+    report = invoices.run()
+    assert (report.exit_status(), len(invoices.model.asked)) == (3, n_asked)
+    assert invoices.written() == {name: RIGHT[name] for name in (PIANO, BOATYARD, CHANDLERY)}
+    with invoices.desk() as reviews:
+        assert {review.by for review in reviews.decided()} == {"ann"}
 
 
 def _write_table(file: Path, rows: list[dict[str, str]]) -> None:
@@ -401,32 +403,32 @@ def _write_table(file: Path, rows: list[dict[str, str]]) -> None:
         table.writerows(rows)
 
 
-def test_what_people_decided_is_found_where_the_output_is_explained(office: Office) -> None:
-    office.run()
-    office.decide(CHANDLERY, "edit", RIGHT[CHANDLERY], "the label says so")
-    office.run()
-    told = office.said("why", f"out/{CHANDLERY}.json")
-    assert "ann" in told and "HC-9999" in told and "HC-0457" in told
+def test_what_people_decided_is_found_where_the_output_is_explained(invoices: Invoices) -> None:
+    invoices.run()
+    invoices.decide(CHANDLERY, "edit", RIGHT[CHANDLERY], "the label says so")
+    invoices.run()
+    output = invoices.said("why", f"out/{CHANDLERY}.json")
+    assert "ann" in output and "HC-9999" in output and "HC-0457" in output
 
 
 def test_after_fifty_reviewed_fields_confidence_says_how_often_it_was_right(tmp_path: Path) -> None:
     """Of totals that the model gives 0.6 half are wrong; numbers and days are always right."""
     firms = [f"Firm {n:02}" for n in range(17)]
     with clerk({}) as model:
-        office = Office(tmp_path, model)
-        office.edit(f'when: "{DUE}"', "when: true")
+        invoices = Invoices(tmp_path, model)
+        invoices.edit(f'when: "{DUE}"', "when: true")
         for n, firm in enumerate(firms):
-            _receive_letter(office, firm, n)
-        assert n_waiting(office.run()) == len(firms)
-        assert len(office.waiting()) == len(firms)
+            _receive_letter(invoices, firm, n)
+        assert n_waiting(invoices.run()) == len(firms)
+        assert len(invoices.waiting()) == len(firms)
         for n, firm in enumerate(firms):
             right = {"number": f"N-{n}", "total": 100.0 + n, "pay_by": "2024-05-03"}
-            office.decide(f"{firm}.eml", "edit" if n % 2 else "accept", right if n % 2 else None)
-        office.run()
-        _receive_letter(office, "Firm 99", 99)
-        office.run()
-        sure = office.waiting()["Firm 99.eml"].subject["confidence"]
-        assert {name: one["is_calibrated"] for name, one in sure.items()} == dict.fromkeys(
+            invoices.decide(f"{firm}.eml", "edit" if n % 2 else "accept", right if n % 2 else None)
+        invoices.run()
+        _receive_letter(invoices, "Firm 99", 99)
+        invoices.run()
+        sure = invoices.waiting()["Firm 99.eml"].subject["confidence"]
+        assert {name: field["is_calibrated"] for name, field in sure.items()} == dict.fromkeys(
             sure, True
         )
         assert sure["total"]["raw"] == pytest.approx(0.6)
@@ -434,30 +436,30 @@ def test_after_fifty_reviewed_fields_confidence_says_how_often_it_was_right(tmp_
         assert sure["number"]["p"] > 0.9
 
 
-def _receive_letter(office: Office, firm: str, n: int) -> None:
+def _receive_letter(invoices: Invoices, firm: str, n: int) -> None:
     text = f"Invoice number: N-{n}\nTotal: {100 + n}.00 EUR\nPay by: 3 May 2024\n"
-    (office.folder / "inbox").mkdir(exist_ok=True)
-    (office.folder / "inbox" / f"{firm}.eml").write_bytes(letter(firm, "Bill", text))
-    said = {"number": f"N-{n}", "total": 100.0 + n + n % 2, "pay_by": "2024-05-03"}
-    office.model.answers[firm] = Said(said, {"total": (0.6, "1")})
+    (invoices.folder / "inbox").mkdir(exist_ok=True)
+    (invoices.folder / "inbox" / f"{firm}.eml").write_bytes(letter(firm, "Bill", text))
+    answer = {"number": f"N-{n}", "total": 100.0 + n + n % 2, "pay_by": "2024-05-03"}
+    invoices.model.answers[firm] = Said(answer, {"total": (0.6, "1")})
 
 
 @pytest.mark.parametrize("name", sorted(RIGHT))
 def test_right_values_of_every_kind_of_document_are_found_where_they_stand(
     tmp_path: Path, name: str
 ) -> None:
-    said = Said(RIGHT[name], dict.fromkeys(RIGHT[name], (0.3, "1")))
-    with clerk({SENDERS[name]: said}) as model:
-        office = Office(tmp_path, model)
-        office.run()
-        evidence = office.waiting()[name].subject["evidence"]
-    missing = [field for field, one in evidence.items() if one["match"] == "none"]
+    answer = Said(RIGHT[name], dict.fromkeys(RIGHT[name], (0.3, "1")))
+    with clerk({SENDERS[name]: answer}) as model:
+        invoices = Invoices(tmp_path, model)
+        invoices.run()
+        evidence = invoices.waiting()[name].subject["evidence"]
+    missing = [field for field, entry in evidence.items() if entry["match"] == "none"]
     assert missing == (["pay_by"] if name == "tides.csv" else [])
-    for one in evidence.values():
+    for entry in evidence.values():
         has_page = name.endswith((".pdf", ".png"))
-        if one["match"] != "none":
-            assert bool(one["box"]) == has_page
-            assert (one["page"], one["line"] is None) == (1 if has_page else None, has_page)
+        if entry["match"] != "none":
+            assert bool(entry["box"]) == has_page
+            assert (entry["page"], entry["line"] is None) == (1 if has_page else None, has_page)
 
 
 ABOUT = (
@@ -467,17 +469,17 @@ ABOUT = (
 )
 
 
-def test_an_edit_leaves_the_other_fields_their_confidence_and_evidence(office: Office) -> None:
-    office.edit("returns: {file: doc.relpath, bill: steps.bill.output}", ABOUT)
-    office.run()
-    waiting = office.waiting()
+def test_an_edit_leaves_the_other_fields_their_confidence_and_evidence(invoices: Invoices) -> None:
+    invoices.edit("returns: {file: doc.relpath, bill: steps.bill.output}", ABOUT)
+    invoices.run()
+    waiting = invoices.waiting()
     sailmaker, boatyard = waiting[SAILMAKER], waiting[BOATYARD]
     assert sailmaker.subject["due"] == ["pay_by stands nowhere"]
     assert boatyard.subject["due"][0] == "total has 62%"
     for name in (SAILMAKER, BOATYARD):
-        office.decide(name, "edit", RIGHT[name])
-    assert not office.run().counts.get("quarantined")
-    rows = {row["file"]: row for row in json.loads((office.folder / "out/all.json").read_text())}
+        invoices.decide(name, "edit", RIGHT[name])
+    assert not invoices.run().counts.get("quarantined")
+    rows = {row["file"]: row for row in json.loads((invoices.folder / "out/all.json").read_text())}
     sails, boats = rows[SAILMAKER], rows[BOATYARD]
     assert (sails["p"], sails["day"], sails["found"]) == (0.99, None, "normalised")
     assert (sails["least"], sails["missing"]) == (0.99, [])
