@@ -292,9 +292,9 @@ def fuzz_serve(live: Live, tally: Tally, seed: int, ends_at: float, most: int) -
 
 def fuzz_up(folder: Path, tally: Tally, seed: int, most: int) -> None:
     """Send requests to the address of `paddock up`, with webhooks of one pipeline."""
-    from tests.runner.schedule.test_webhooks import Door
+    from tests.runner.schedule.test_webhooks import WebhookServer
 
-    maker, door = Maker(seed), Door(folder)
+    maker, door = Maker(seed), WebhookServer(folder)
 
     async def send() -> None:
         transport = httpx.ASGITransport(door.app, raise_app_exceptions=False)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.forked import ForkServer
 from tests.postgres import Postgres, postgres
-from tests.runner.schedule.up_process import Desk
+from tests.runner.schedule.up_process import UpFolder
 
 _numbers = count()
 
@@ -27,10 +27,10 @@ def url(server: Postgres) -> str:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, prefect_api: str, fork_server: ForkServer) -> Iterator[Desk]:
+def up(tmp_path: Path, prefect_api: str, fork_server: ForkServer) -> Iterator[UpFolder]:
     """Yield a folder of pipelines; the `paddock up` that the test starts ends with it."""
     folder = tmp_path / "pipes"
     folder.mkdir()
-    made = Desk(folder, prefect_api, forks=fork_server)
+    made = UpFolder(folder, prefect_api, forks=fork_server)
     yield made
     made.stop()

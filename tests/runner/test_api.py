@@ -52,12 +52,12 @@ def test_where_an_event_loop_runs_the_async_twins_are_named(
     world: World, recwarn: pytest.WarningsRecorder
 ) -> None:
     async def in_a_notebook() -> list[str]:
-        told = []
+        messages = []
         for call in (run, plan):
             with pytest.raises(RuntimeError) as caught:
                 call(world.file)
-            told.append(str(caught.value))
-        return told
+            messages.append(str(caught.value))
+        return messages
 
     words = (
         "`{0}` cannot be called where an event loop is running, as in a notebook. "
@@ -76,20 +76,20 @@ steps:
 
 def test_a_plan_asks_no_server_that_a_run_may_not_ask(tmp_path: Path) -> None:
     world = World(tmp_path, FAR)
-    told = plan(world.file, settings=settings(tmp_path))
-    assert (told.calls, [item.state for item in told.items]) == (1, ["new"])
-    assert told.advice[-1].startswith("A run wants to ask http://far.example:1 for a model.")
+    planned = plan(world.file, settings=settings(tmp_path))
+    assert (planned.calls, [item.state for item in planned.items]) == (1, ["new"])
+    assert planned.advice[-1].startswith("A run wants to ask http://far.example:1 for a model.")
     world.run(allow=["network"])
-    told = plan(world.file, settings=settings(tmp_path))
-    assert (told.has_work, told.items[0].why) == (False, None)
+    planned = plan(world.file, settings=settings(tmp_path))
+    assert (planned.has_work, planned.items[0].why) == (False, None)
 
 
 def test_a_plan_takes_the_options_of_a_run(world: World) -> None:
     world.run()
     options = RunOptions(force=frozenset(["digest"]))
-    told = plan(world.file, None, options, pool=FakePool(), settings=settings(world.folder))
-    assert reasons(told, "digest") == {"digest": "forced"}
-    assert told.calls == 1
+    planned = plan(world.file, None, options, pool=FakePool(), settings=settings(world.folder))
+    assert reasons(planned, "digest") == {"digest": "forced"}
+    assert planned.calls == 1
 
 
 def test_one_environment_serves_several_runs(world: World) -> None:

@@ -167,8 +167,8 @@ def test_the_version_is_told(option: str) -> None:
 
 @pytest.mark.parametrize("words", [(), ("run",), ("cluster",), ("cluster", "run")])
 def test_help_as_a_command_is_the_option(words: tuple[str, ...]) -> None:
-    asked, option = invoke("help", *words), invoke(*words, "--help")
-    assert (asked.exit_code, asked.stdout) == (0, option.stdout)
+    command, option = invoke("help", *words), invoke(*words, "--help")
+    assert (command.exit_code, command.stdout) == (0, option.stdout)
 
 
 def test_help_of_what_is_no_command_says_so() -> None:
@@ -187,7 +187,7 @@ def test_help_names_every_command_once_below_its_heading() -> None:
     there = typer.main.get_command(application())
     assert isinstance(there, typer.core.TyperGroup)
     named = [name for names in SECTIONS.values() for name in names]
-    assert sorted(named) == sorted(n for n, one in there.commands.items() if not one.hidden)
+    assert sorted(named) == sorted(n for n, command in there.commands.items() if not command.hidden)
     shown = invoke("--help").stdout.partition("\n\nPipelines:\n")[2]
     assert re.findall(r"^  (\w+) ", shown, re.MULTILINE) == named
     assert "..." not in shown
@@ -340,9 +340,9 @@ def test_init_without_a_folder_lists_the_templates() -> None:
 def test_what_comes_next_after_init_can_be_pasted(tmp_path: Path) -> None:
     for template, words in (("minimal", "paddock run"), ("plugin", "pip install -e")):
         folder = tmp_path / f"a $HOME {template}"
-        said = invoke("init", template, str(folder)).stdout.rpartition("Next: ")[2]
+        shown = invoke("init", template, str(folder)).stdout.rpartition("Next: ")[2]
         last = folder / "pipeline.yaml" if template == "minimal" else folder
-        assert said == f"{words} '{last}'\n"
+        assert shown == f"{words} '{last}'\n"
 
 
 def ended(error: BaseException, *, as_json: bool = False) -> Result:
@@ -399,8 +399,8 @@ def test_a_reader_that_goes_away_or_a_closed_stream_fails_nothing(command: str) 
 @pytest.mark.parametrize("command", ["list", "list --json", "--help", "validate --help"])
 def test_what_cannot_be_written_down_fails_in_a_sentence(command: str) -> None:
     answer = shell(f"paddock {command} >/dev/full")
-    told = "standard output: No space left on device.\n"
-    assert (answer.returncode, answer.stderr) == (1, told)
+    expected = "standard output: No space left on device.\n"
+    assert (answer.returncode, answer.stderr) == (1, expected)
 
 
 def test_progress_that_cannot_be_written_down_fails_no_run(no_model: Path) -> None:

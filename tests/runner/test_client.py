@@ -72,11 +72,11 @@ def test_a_refused_stream_is_told() -> None:
 
 
 def test_a_connection_that_breaks_off_is_told() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        port = door.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
 
         def break_off() -> None:
-            link, _ = door.accept()
+            link, _ = listener.accept()
             link.recv(65536)
             link.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}")
             link.close()
@@ -95,8 +95,8 @@ def test_a_connection_that_breaks_off_is_told() -> None:
 
 
 def test_a_service_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        port = door.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         with ServiceClient(f"http://127.0.0.1:{port}") as client:
             began = time.monotonic()
             with pytest.raises(ServiceError) as caught:

@@ -20,7 +20,7 @@ def settings(tmp_path: Path) -> Settings:
 def test_a_command_without_a_service_asks_one_of_its_own_and_ends_it(settings: Settings) -> None:
     before = threading.active_count()
     with service_client.service_for_command(settings) as client:
-        names = {one["name"] for one in client.get("/api/tags")["models"]}
+        names = {model["name"] for model in client.get("/api/tags")["models"]}
     assert "all-minilm:latest" in names
     assert threading.active_count() <= before
 

@@ -26,7 +26,7 @@ from tests.fakes.process_list import SeenCommandLines, watched_process_list
 from tests.prefect_server import seed
 from tests.runner.cli.commands.shell import paddock
 from tests.runner.review.test_page_of_serve import serving
-from tests.runner.schedule.up_process import Desk
+from tests.runner.schedule.up_process import UpFolder
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -91,8 +91,8 @@ def refuse_in(seen: SeenCommandLines, known: dict[str, str], *own: str) -> None:
     """Fail where a command line has a secret, in any common spelling."""
     spelled = [
         text
-        for one in (*known.values(), *own)
-        for text in (one, base64.b64encode(one.encode()).decode(), one.encode().hex())
+        for secret in (*known.values(), *own)
+        for text in (secret, base64.b64encode(secret.encode()).decode(), secret.encode().hex())
     ]
     assert seen.with_any(*spelled) == []
 
@@ -100,7 +100,7 @@ def refuse_in(seen: SeenCommandLines, known: dict[str, str], *own: str) -> None:
 def test_of_all_that_up_starts_no_command_line_has_a_secret(
     tmp_path: Path, url: str, words: dict[str, str]
 ) -> None:
-    said = {"total": Said({"number": "7", "total": 84.5})}
+    answers = {"total": Said({"number": "7", "total": 84.5})}
     folder = tmp_path / "pipes"
     folder.mkdir()
     ledger = url.replace("//postgres@", f"//postgres:{words['PADDOCK_LEDGER']}@")
@@ -113,29 +113,29 @@ def test_of_all_that_up_starts_no_command_line_has_a_secret(
         "PADDOCK_LEDGER": ledger,
         "PADDOCK_ALLOW": "run,tool,mcp,network,secrets",
     }
-    desk = Desk(folder, environ=environ)
-    with clerk(said) as model, watched_process_list() as seen:
+    up = UpFolder(folder, environ=environ)
+    with clerk(answers) as model, watched_process_list() as seen:
         text = BILLS.replace("URL", model.url).replace("SERVER", str(MCP))
         text = text.replace("SEEN", str(tmp_path))
-        desk.write("bills/pipeline.yaml", text.replace("PYTHON", sys.executable))
-        desk.write("bills/tools.py", TOOLS)
-        desk.write("bills/inbox/a.html", "<p>Invoice 7, total 84.50</p>")
+        up.write("bills/pipeline.yaml", text.replace("PYTHON", sys.executable))
+        up.write("bills/tools.py", TOOLS)
+        up.write("bills/inbox/a.html", "<p>Invoice 7, total 84.50</p>")
         home = tmp_path / "home"
         seed(home / "prefect")
         try:
-            desk.start()
+            up.start()
             password = password_file(home).read_text().strip()
             token = (home / "review.token").read_text().strip()
             body = json.dumps({"n": 1}).encode()
             mac = hmac.new(words["HOOK_KEY"].encode(), body, hashlib.sha256).hexdigest()
             signed = {"X-Hub-Signature-256": f"sha256={mac}"}
-            assert desk.post("/bills", body, signed)[0] == 202
-            desk.until(lambda: seen.environs_of("sh", "; test"))  # it ends when it was seen
+            assert up.post("/bills", body, signed)[0] == 202
+            up.until(lambda: seen.environs_of("sh", "; test"))  # it ends when it was seen
             (tmp_path / "command").touch()
-            desk.until(lambda: seen.environs_of("; : told"))
+            up.until(lambda: seen.environs_of("; : told"))
             (tmp_path / "notice").touch()
         finally:
-            desk.stop()
+            up.stop()
     refuse_in(seen, words, password, token)
     of_others = {
         "a document's reader": ("reader_process",),
@@ -152,7 +152,7 @@ def test_of_all_that_up_starts_no_command_line_has_a_secret(
         assert environs, f"{what} was not seen"
         for name, secret in words.items():
             if its_own.get(what) != secret:
-                has = [one for one in environs if secret.encode() in one]
+                has = [environ for environ in environs if secret.encode() in environ]
                 assert has == [], f"{what} has {name}"
 
 
@@ -160,9 +160,9 @@ class _Registry(BaseHTTPRequestHandler):
     """Asks for a password, and has no model."""
 
     def do_GET(self) -> None:
-        told = self.headers.get("Authorization", "")
-        self.server.given.append(told)  # type: ignore[attr-defined]
-        self.send_response(404 if told else 401)
+        authorization = self.headers.get("Authorization", "")
+        self.server.given.append(authorization)  # type: ignore[attr-defined]
+        self.send_response(404 if authorization else 401)
         self.send_header("WWW-Authenticate", 'Basic realm="models"')
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -207,11 +207,11 @@ def test_no_command_puts_a_secret_into_a_command_line(
         assert paddock("run", str(tmp_path), environ=environ).status == 0
         paddock("cluster", "init", str(tmp_path), environ=environ)
         with serving(tmp_path, "--api-keys", str(keys)) as address:
-            asks = {**environ, "PADDOCK_HOST": address}
-            assert paddock("list", environ=asks).status == 0
-            told = paddock("chat", "smollm2:135m", "Hi", environ=asks)
-            assert told.status == 0, told.err
+            remote = {**environ, "PADDOCK_HOST": address}
+            assert paddock("list", environ=remote).status == 0
+            ended = paddock("chat", "smollm2:135m", "Hi", environ=remote)
+            assert ended.status == 0, ended.err
     refuse_in(seen, words, login)
     models = seen.environs_of("worker_main")
     assert models
-    assert not any(word.encode() in one for one in models for word in words.values())
+    assert not any(word.encode() in model for model in models for word in words.values())

@@ -29,7 +29,7 @@ def test_processes_that_ask_at_the_same_time_get_one_password(tmp_path: Path) ->
     assert found.pop().startswith("paddock:")
     file = password_file(tmp_path)
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    assert [one.name for one in file.parent.iterdir()] == [file.name]
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
 def test_under_any_umask_and_after_a_chmod_it_is_the_owners_alone(tmp_path: Path) -> None:

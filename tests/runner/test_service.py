@@ -13,17 +13,17 @@ from paddock.runner.settings import Settings, read_settings
 from tests.fakes.answers import OLLAMA, READY, serving
 
 
-def settings(tmp_path: Path, host: str, **more: str) -> Settings:
-    return read_settings(environ={"PADDOCK_HOST": host, **more}, home=tmp_path)
+def settings(tmp_path: Path, host: str, **variables: str) -> Settings:
+    return read_settings(environ={"PADDOCK_HOST": host, **variables}, home=tmp_path)
 
 
 def test_a_service_is_told_from_ollama_and_from_others(tmp_path: Path) -> None:
     with serving(readyz=READY) as ours, serving(**{"": OLLAMA}) as ollama, serving() as other:
-        told = [
-            service_client.identify_server(settings(tmp_path, one.host).address)
-            for one in (ours, ollama, other)
+        kinds = [
+            service_client.identify_server(settings(tmp_path, service.host).address)
+            for service in (ours, ollama, other)
         ]
-    assert told == ["paddock", "Ollama", "another program"]
+    assert kinds == ["paddock", "Ollama", "another program"]
     assert service_client.identify_server(settings(tmp_path, "127.0.0.1:1").address) is None
 
 

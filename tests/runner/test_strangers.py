@@ -25,7 +25,7 @@ import pytest
 from paddock.runner.daemon.prefect_auth import password_file
 from tests.browser import Browser, needs_browser
 from tests.residence import own_headers
-from tests.runner.schedule.up_process import Desk
+from tests.runner.schedule.up_process import UpFolder
 
 SECOND_USER = 54321
 ANSWER_S = 120.0  # a server that was killed answers when it is there again
@@ -52,41 +52,41 @@ pytestmark = pytest.mark.timeout(280)
 
 
 @pytest.fixture(scope="module")
-def desk() -> Iterator[Desk]:
+def up() -> Iterator[UpFolder]:
     """Run `up` in a folder that every user can enter, with state as Paddock itself makes it."""
     root = Path(tempfile.mkdtemp(prefix="paddock-strangers-"))
     root.chmod(0o755)
     folder = root / "pipes"
     folder.mkdir()
-    desk = Desk(folder)
+    up = UpFolder(folder)
     try:
-        desk.write("notes/pipeline.yaml", NOTES)
-        desk.write("notes/inbox/a.txt", "ferry")
+        up.write("notes/pipeline.yaml", NOTES)
+        up.write("notes/inbox/a.txt", "ferry")
         (root / "theirs").mkdir()
         (root / "theirs/pipeline.yaml").write_text(THEIRS)
-        desk.start()
-        yield desk
+        up.start()
+        yield up
     finally:
-        desk.stop()
+        up.stop()
         shutil.rmtree(root, ignore_errors=True)
 
 
-def home(desk: Desk) -> Path:
-    return desk.folder.parent / "home"
+def home(up: UpFolder) -> Path:
+    return up.folder.parent / "home"
 
 
-def api(desk: Desk) -> str:
-    return str(desk.get()["prefect"])
+def api(up: UpFolder) -> str:
+    return str(up.get()["prefect"])
 
 
-def asked(desk: Desk, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
+def post(up: UpFolder, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
     with httpx.Client(trust_env=False, verify=False, timeout=ANSWER_S) as client:
-        return client.post(f"{api(desk)}{path}", json=body, headers=headers)
+        return client.post(f"{api(up)}{path}", json=body, headers=headers)
 
 
-def as_owner(desk: Desk, path: str, body: dict[str, Any]) -> Any:
+def as_owner(up: UpFolder, path: str, body: dict[str, Any]) -> Any:
     """Ask again as Prefect's client does: a busy server's database is locked for a moment (503)."""
-    answer = desk.until(lambda: is_taken(asked(desk, path, body, **own_headers(home(desk)))))
+    answer = up.until(lambda: is_taken(post(up, path, body, **own_headers(home(up)))))
     assert answer is not None
     return answer.raise_for_status().json()
 
@@ -95,89 +95,91 @@ def is_taken(answer: httpx.Response) -> httpx.Response | None:
     return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
 
 
-def started(desk: Desk, **parameters: Any) -> tuple[str, str]:
+def started(up: UpFolder, **parameters: Any) -> tuple[str, str]:
     """Start a run as on Prefect's page; return the last state's name and its message."""
-    wanted = {"deployments": {"tags": {"all_": ["paddock"]}}}
-    (deployment,) = as_owner(desk, "/deployments/filter", wanted)
+    query = {"deployments": {"tags": {"all_": ["paddock"]}}}
+    (deployment,) = as_owner(up, "/deployments/filter", query)
     path = f"/deployments/{deployment['id']}/create_flow_run"
-    made = as_owner(desk, path, {"parameters": parameters, "state": {"type": "SCHEDULED"}})
+    made = as_owner(up, path, {"parameters": parameters, "state": {"type": "SCHEDULED"}})
 
     def ended() -> tuple[str, str] | None:
-        (run,) = as_owner(desk, "/flow_runs/filter", {"flow_runs": {"id": {"any_": [made["id"]]}}})
+        (run,) = as_owner(up, "/flow_runs/filter", {"flow_runs": {"id": {"any_": [made["id"]]}}})
         state = run["state"]
         is_over = state["type"] in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
         return (state["name"], state["message"] or "") if is_over else None
 
-    return desk.until(ended)  # type: ignore[return-value]
+    return up.until(ended)  # type: ignore[return-value]
 
 
-def test_prefects_api_asks_for_a_password(desk: Desk) -> None:
+def test_prefects_api_asks_for_a_password(up: UpFolder) -> None:
     run = {"flow_id": "00000000-0000-0000-0000-000000000000", "parameters": {}}
     for path, body in (("/flow_runs/", run), ("/flow_runs/filter", {}), ("/admin/settings", {})):
-        assert asked(desk, path, body).status_code == 401
+        assert post(up, path, body).status_code == 401
         guess = httpx.BasicAuth("paddock", "guess")._auth_header
-        assert asked(desk, path, body, Authorization=guess).status_code == 401
-    assert as_owner(desk, "/flow_runs/filter", {}) != []
+        assert post(up, path, body, Authorization=guess).status_code == 401
+    assert as_owner(up, "/flow_runs/filter", {}) != []
 
 
-def test_pages_of_other_origins_and_names_that_point_here_are_refused(desk: Desk) -> None:
-    owner = own_headers(home(desk))
+def test_pages_of_other_origins_and_names_that_point_here_are_refused(up: UpFolder) -> None:
+    owner = own_headers(home(up))
     for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
-        answer = asked(desk, "/flow_runs/filter", {}, **owner, **headers)
+        answer = post(up, "/flow_runs/filter", {}, **owner, **headers)
         assert (answer.status_code, list(answer.json())) == (403, ["exception_message"])
-    page = api(desk).removesuffix("/api")
-    assert asked(desk, "/flow_runs/filter", {}, **owner, Origin=page).status_code == 200
+    page = api(up).removesuffix("/api")
+    assert post(up, "/flow_runs/filter", {}, **owner, Origin=page).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["events/in", "events/out", "logs/out"])
 def test_web_sockets_are_refused_to_pages_of_others_and_without_the_password(
-    desk: Desk, path: str
+    up: UpFolder, path: str
 ) -> None:
     from websockets.exceptions import ConnectionClosed, InvalidStatus
     from websockets.sync.client import connect
 
-    url = f"{api(desk).replace('http', 'ws', 1)}/{path}"
+    url = f"{api(up).replace('http', 'ws', 1)}/{path}"
     connected = partial(connect, url, proxy=None, open_timeout=ANSWER_S)
     with pytest.raises(InvalidStatus, match="403"):
         connected(additional_headers={"Origin": "http://evil.example"})
     for wish in ({"type": "auth"}, {"type": "auth", "token": "guess"}):
         with (
-            connected(subprotocols=["prefect"]) as door,  # type: ignore[list-item]
+            connected(subprotocols=["prefect"]) as connection,  # type: ignore[list-item]
             pytest.raises(ConnectionClosed),
         ):
-            door.send(json.dumps(wish))
-            door.recv(timeout=ANSWER_S)
+            connection.send(json.dumps(wish))
+            connection.recv(timeout=ANSWER_S)
 
 
-def test_a_run_of_prefects_page_has_its_inputs_checked_and_never_another_path(desk: Desk) -> None:
-    theirs = str(desk.folder.parent / "theirs/pipeline.yaml")
+def test_a_run_of_prefects_page_has_its_inputs_checked_and_never_another_path(up: UpFolder) -> None:
+    theirs = str(up.folder.parent / "theirs/pipeline.yaml")
     others = "Refused: its path is not that of the deployed pipeline."
     outside = "Refused: input 'inbox' leads outside the pipeline's folder."
-    assert started(desk, Paddock={"path": theirs}) == ("Failed", others)
-    assert started(desk, path=theirs) == ("Failed", "Refused: the pipeline has no input 'path'.")
-    assert started(desk, inbox="/etc") == ("Failed", outside)
+    assert started(up, Paddock={"path": theirs}) == ("Failed", others)
+    assert started(up, path=theirs) == ("Failed", "Refused: the pipeline has no input 'path'.")
+    assert started(up, inbox="/etc") == ("Failed", outside)
     call = {"id": "theirs", "inputs": {"inbox": "/etc"}}
-    assert started(desk, greeting="Found", Paddock={"calls": [call]})[0] == "Completed"
-    assert desk.output("notes", "a.txt") == "Found: ferry"
-    assert not (desk.folder.parent / "theirs/out").exists()
-    assert "run '" in desk.said()
-    assert "of Prefect is refused: its path is not that of the deployed pipeline." in desk.said()
+    assert started(up, greeting="Found", Paddock={"calls": [call]})[0] == "Completed"
+    assert up.output("notes", "a.txt") == "Found: ferry"
+    assert not (up.folder.parent / "theirs/out").exists()
+    assert "run '" in up.said()
+    assert "of Prefect is refused: its path is not that of the deployed pipeline." in up.said()
 
 
-def of_processes(desk: Desk, look: Callable[[psutil.Process], Found]) -> list[Found]:
+def of_processes(up: UpFolder, look: Callable[[psutil.Process], Found]) -> list[Found]:
     """Return what `look` finds of `up` and of each process that it runs."""
-    assert desk.process is not None
-    up = psutil.Process(desk.process.pid)
+    assert up.process is not None
+    parent = psutil.Process(up.process.pid)
     found = []
-    for process in (up, *up.children(recursive=True)):
+    for process in (parent, *parent.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
             found.append(look(process))
     return found
 
 
-def processes(desk: Desk) -> list[tuple[list[str], str]]:
+def processes(up: UpFolder) -> list[tuple[list[str], str]]:
     """Return the command lines and environments of `up` and what it runs."""
-    found = of_processes(desk, lambda one: (one.cmdline(), "".join(one.environ().values())))
+    found = of_processes(
+        up, lambda process: (process.cmdline(), "".join(process.environ().values()))
+    )
     assert len(found) > 1
     return found
 
@@ -187,31 +189,31 @@ def files_of(folder: Path) -> list[Path]:
     return [Path(place, name) for place, _, names in os.walk(folder) for name in names]
 
 
-def test_the_password_is_in_no_command_line_no_log_and_no_ledger(desk: Desk) -> None:
-    started(desk)
-    password = password_file(home(desk)).read_text().strip()
+def test_the_password_is_in_no_command_line_no_log_and_no_ledger(up: UpFolder) -> None:
+    started(up)
+    password = password_file(home(up)).read_text().strip()
     secret = password.partition(":")[2].encode()
-    for command, _ in processes(desk):
+    for command, _ in processes(up):
         assert secret not in " ".join(command).encode()
-    for file in files_of(desk.folder.parent):
-        if file.is_file() and file != password_file(home(desk)):
+    for file in files_of(up.folder.parent):
+        if file.is_file() and file != password_file(home(up)):
             with suppress(FileNotFoundError):  # it was removed since it was listed
                 assert secret not in file.read_bytes(), file
-    assert f"That page needs the password in {password_file(home(desk))}." in desk.said()
+    assert f"That page needs the password in {password_file(home(up))}." in up.said()
 
 
-def test_only_those_who_need_it_have_the_password_in_their_environment(desk: Desk) -> None:
-    secret = password_file(home(desk)).read_text().partition(":")[2].strip()
-    told = [command for command, environment in processes(desk) if secret in environment]
-    assert len(told) == 1
-    assert "paddock.runner.daemon.prefect_process" in told[0]
+def test_only_those_who_need_it_have_the_password_in_their_environment(up: UpFolder) -> None:
+    secret = password_file(home(up)).read_text().partition(":")[2].strip()
+    commands = [command for command, environment in processes(up) if secret in environment]
+    assert len(commands) == 1
+    assert "paddock.runner.daemon.prefect_process" in commands[0]
 
 
 @pytest.mark.skipif(
     os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
 )
-def test_a_second_user_reads_no_state_and_opens_no_socket(desk: Desk) -> None:
-    said = as_second_user(
+def test_a_second_user_reads_no_state_and_opens_no_socket(up: UpFolder) -> None:
+    output = as_second_user(
         """
         found = []
         for place in places:
@@ -230,20 +232,20 @@ def test_a_second_user_reads_no_state_and_opens_no_socket(desk: Desk) -> None:
                 pass
         print(found)
         """,
-        places=[str(home(desk))],
+        places=[str(home(up))],
         sockets=[
-            *(str(file) for file in files_of(home(desk)) if file.suffix == ".sock"),
-            *unix_sockets(desk),
+            *(str(file) for file in files_of(home(up)) if file.suffix == ".sock"),
+            *unix_sockets(up),
         ],
     )
-    assert said == "[]\n"
+    assert output == "[]\n"
 
 
 @pytest.mark.skipif(
     os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
 )
-def test_a_second_user_reads_no_page_that_names_folders_or_versions(desk: Desk) -> None:
-    said = as_second_user(
+def test_a_second_user_reads_no_page_that_names_folders_or_versions(up: UpFolder) -> None:
+    output = as_second_user(
         """
         for port, paths in asked:
             for path in paths:
@@ -253,34 +255,34 @@ def test_a_second_user_reads_no_page_that_names_folders_or_versions(desk: Desk) 
                 print(path, answer.status, b'pipes' in answer.read())
         """,
         asked=[
-            (httpx.URL(desk.url).port, ["/status", "/healthz", "/readyz"]),
+            (httpx.URL(up.url).port, ["/status", "/healthz", "/readyz"]),
             (
-                httpx.URL(api(desk)).port,
+                httpx.URL(api(up)).port,
                 ["/docs", "/redoc", "/openapi.json", "/api/docs", "/api/openapi.json", "/docs/",
                  "/api/docs/oauth2-redirect", "//docs", "/api/health"],
             ),
         ],
     )  # fmt: skip
-    assert said.splitlines() == [
+    assert output.splitlines() == [
         "/status 403 False", "/healthz 200 False", "/readyz 200 False",
         "/docs 401 False", "/redoc 401 False", "/openapi.json 401 False", "/api/docs 401 False",
         "/api/openapi.json 401 False", "/docs/ 401 False", "/api/docs/oauth2-redirect 401 False",
         "//docs 401 False", "/api/health 200 False",
     ]  # fmt: skip
-    assert desk.get()["pipelines"]
+    assert up.get()["pipelines"]
     with httpx.Client(trust_env=False, verify=False, timeout=ANSWER_S) as client:
-        page = api(desk).removesuffix("/api")
-        assert client.get(f"{page}/docs", headers=own_headers(home(desk))).status_code == 200
+        page = api(up).removesuffix("/api")
+        assert client.get(f"{page}/docs", headers=own_headers(home(up))).status_code == 200
 
 
 @pytest.mark.skipif(
     os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
 )
-def test_a_second_user_starts_nothing_at_any_port(desk: Desk) -> None:
+def test_a_second_user_starts_nothing_at_any_port(up: UpFolder) -> None:
     """All ports of `up` and its processes, with each request that could start a run."""
-    links = of_processes(desk, lambda process: process.net_connections("tcp"))
-    ports = sorted({one.laddr.port for one in chain(*links) if one.status == "LISTEN"})
-    said = as_second_user(
+    links = of_processes(up, lambda process: process.net_connections("tcp"))
+    ports = sorted({link.laddr.port for link in chain(*links) if link.status == "LISTEN"})
+    output = as_second_user(
         """
         for port in ports:
             for path in ('/run', '/runs', '/api/flow_runs/', '/api/deployments/filter', '/notes',
@@ -295,18 +297,18 @@ def test_a_second_user_starts_nothing_at_any_port(desk: Desk) -> None:
         ports=ports,
     )
     assert len(ports) >= 2
-    assert set(said.split()) <= {"0", "401", "403", "404", "405"}
+    assert set(output.split()) <= {"0", "401", "403", "404", "405"}
 
 
 @pytest.mark.skipif(
     os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
 )
-def test_a_second_user_cannot_listen_where_prefect_is_started_again(desk: Desk) -> None:
+def test_a_second_user_cannot_listen_where_prefect_is_started_again(up: UpFolder) -> None:
     """A server of theirs would be sent the password."""
-    address, pid = api(desk), prefect(desk).pid
-    prefect(desk).kill()
+    address, pid = api(up), prefect(up).pid
+    prefect(up).kill()
     port = int(address.removesuffix("/api").rpartition(":")[2])
-    said = as_second_user(
+    output = as_second_user(
         """
         for _ in range(200):
             door = socket.socket()
@@ -321,15 +323,15 @@ def test_a_second_user_cannot_listen_where_prefect_is_started_again(desk: Desk) 
         """,
         port=port,
     )
-    assert said == ""
-    desk.until(lambda: prefect(desk).pid != pid and as_owner(desk, "/flow_runs/filter", {}))
-    assert api(desk) == address
+    assert output == ""
+    up.until(lambda: prefect(up).pid != pid and as_owner(up, "/flow_runs/filter", {}))
+    assert api(up) == address
 
 
 @needs_browser
-def test_prefects_page_takes_the_password(desk: Desk, chromium: Browser) -> None:
-    password = password_file(home(desk)).read_text().strip()
-    page = chromium.page(api(desk).removesuffix("/api"))
+def test_prefects_page_takes_the_password(up: UpFolder, chromium: Browser) -> None:
+    password = password_file(home(up)).read_text().strip()
+    page = chromium.page(api(up).removesuffix("/api"))
     page.wait("!!document.querySelector('input')")
     page.ask("document.querySelector('input').focus()")
     page.type(password)
@@ -338,22 +340,22 @@ def test_prefects_page_takes_the_password(desk: Desk, chromium: Browser) -> None
     page.wait("document.body.innerText.includes('Deployments')")
 
 
-def prefect(desk: Desk) -> psutil.Process:
+def prefect(up: UpFolder) -> psutil.Process:
     """Return the process of the Prefect server that `up` runs."""
-    assert desk.process is not None
+    assert up.process is not None
 
     def found() -> psutil.Process | None:
-        named = of_processes(desk, lambda process: (process, process.cmdline()))
+        named = of_processes(up, lambda process: (process, process.cmdline()))
         module = "paddock.runner.daemon.prefect_process"
         return next((process for process, words in named if module in words), None)
 
-    return desk.until(found)  # type: ignore[return-value]
+    return up.until(found)  # type: ignore[return-value]
 
 
-def unix_sockets(desk: Desk) -> list[str]:
+def unix_sockets(up: UpFolder) -> list[str]:
     """Return the Unix sockets of `up` and of what it started."""
-    links = of_processes(desk, lambda process: process.net_connections("unix"))
-    return [str(one.laddr) for one in chain(*links) if one.laddr]
+    links = of_processes(up, lambda process: process.net_connections("unix"))
+    return [str(link.laddr) for link in chain(*links) if link.laddr]
 
 
 def as_second_user(code: str, **names: Any) -> str:

@@ -197,7 +197,7 @@ def private_files(folder: Path) -> dict[str, bytes]:
 
 def found_in(*folders: Path) -> list[Path]:
     """Return the files with foreign bytes; a link that was left is not followed."""
-    paths = (path for one in folders for path in one.rglob("*"))
+    paths = (path for folder in folders for path in folder.rglob("*"))
     files = (path for path in paths if path.is_file() and not path.is_symlink())
     return [path for path in files if SECRET.encode() in path.read_bytes()]
 
@@ -234,7 +234,7 @@ def test_no_image_that_is_swapped_for_a_link_is_given_to_a_model(folder: Path) -
     world = World(folder, LOOKS)
     with swapper(folder):
         world.run()
-    images = [image for one in world.pool.chats for m in one.messages for image in m.images]
+    images = [image for request in world.pool.chats for m in request.messages for image in m.images]
     assert len(images) > n / 10, "most were no link at that moment"
     assert not any(SECRET.encode() in image for image in images)
     assert all(image.startswith(b"own ") for image in images)
@@ -251,10 +251,10 @@ def test_a_hot_folder_takes_no_link_to_private_files_and_moves_nothing_there(fol
     world = World(
         folder, COPIES.replace("./inbox", "./inbox/processing").replace("inbox/drop/", "out/")
     )
-    wanted, n_moved = WatchFilter(spec), 0
+    watch_filter, n_moved = WatchFilter(spec), 0
     with swapper(folder, PROCESSING, FAILED, every=2):
         for _ in range(5):
-            claimed = hot_folder.claim_files(spec, list_folder(spec.root, wanted).files, ())
+            claimed = hot_folder.claim_files(spec, list_folder(spec.root, watch_filter).files, ())
             with suppress(StepError):  # the folder itself was a link
                 world.run()
             failed = dict.fromkeys(list(claimed.files)[::2], "not this one")

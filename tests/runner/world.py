@@ -117,13 +117,13 @@ def carried_out(world: World, **wishes: Any) -> Report:
 
 def run_arguments(**given: Any) -> tuple[RunOptions, RunEnvironment]:
     """Divide keywords into a run's options and its environment; lists become sets."""
-    names = {one.name for one in fields(RunOptions)}
+    names = {field.name for field in fields(RunOptions)}
     options: dict[str, Any] = {
-        name: frozenset(one) if isinstance(one, list | tuple | set) else one
-        for name, one in given.items()
+        name: frozenset(value) if isinstance(value, list | tuple | set) else value
+        for name, value in given.items()
         if name in names
     }
-    environment = {name: one for name, one in given.items() if name not in names}
+    environment = {name: value for name, value in given.items() if name not in names}
     return RunOptions(**options), RunEnvironment(**environment)
 
 

@@ -89,7 +89,7 @@ class Shape:
     def change(self) -> str:
         names = [name for name in self.CHOICES if self.may_store or "store" not in name]
         name = self._chance.choice(
-            [one for one in names if not self._is_plain or one not in ASKS_MORE]
+            [name for name in names if not self._is_plain or name not in ASKS_MORE]
         )
         self.of[name] = self._chance.choice(self.CHOICES[name])
         return f"{name}: {self.of[name]}"
@@ -224,9 +224,9 @@ class History:
             old.rename(target)
             self.told.append(f"rename {old.name} {new}")
         elif kind == "delete":
-            one = self.chance.choice(documents)
-            one.unlink()
-            self.told.append(f"delete {one.name}")
+            document = self.chance.choice(documents)
+            document.unlink()
+            self.told.append(f"delete {document.name}")
         else:
             self.told.append(self.shape.change())
             self.save()
@@ -236,8 +236,12 @@ class History:
         prune = self.chance.random() < 0.2
         may_sample = not (self.is_plain or prune)
         sample = ItemSample(2) if may_sample and self.chance.random() < 0.15 else None
-        told = (f" killed at {kill}" * bool(kill), " --prune" * prune, " --sample 2" * bool(sample))
-        self.told.append(f"run{''.join(told)}")
+        flags = (
+            f" killed at {kill}" * bool(kill),
+            " --prune" * prune,
+            " --sample 2" * bool(sample),
+        )
+        self.told.append(f"run{''.join(flags)}")
 
         def act() -> dict[str, Any]:
             return run_here(self.folder, prune=prune, sample=sample)
@@ -266,17 +270,17 @@ class History:
             found = [f"run: {kept['message']}"] if kept["status"] == "failed" else []
             if (kept["status"] == "failed") != (fresh["status"] == "failed"):
                 found.append(f"status {kept['status']}, from scratch {fresh['status']}")
-            told = {one for one in kept["outdated"] if not one.endswith("of store")}
+            outdated = {name for name in kept["outdated"] if not name.endswith("of store")}
             planned = set(kept["plan"])
             if kept["is_left"]:  # all its items failed, which no plan knows: it stays, a note says
                 for name in ("INDEX", "INDEX.txt"):
                     here.pop(name, None)
                     there.pop(name, None)
-                told -= {"INDEX", "INDEX.txt"}
+                outdated -= {"INDEX", "INDEX.txt"}
                 planned -= {"INDEX", "INDEX.txt"} - set(kept["outdated"])
-            if told != here.keys() - there.keys():
+            if outdated != here.keys() - there.keys():
                 extra = sorted(here.keys() - there.keys())
-                found.append(f"outdated: told {sorted(told)}, are {extra}")
+                found.append(f"outdated: told {sorted(outdated)}, are {extra}")
             if planned != set(kept["outdated"]):
                 found.append(f"plan tells {sorted(planned)}, the run {kept['outdated']}")
             pruned = self.last_run(self.folder, prune=True)
@@ -297,7 +301,9 @@ def answer(request: ChatRequest) -> str:
     if request.constraint is None:
         return f"{request.model.ref} {echo(request)}"
     text = request.messages[-1].content.partition("\n")[0]
-    ranks = {one: hashlib.sha256(f"{one} {text}".encode()).digest() for one in enum_of(request)}
+    ranks = {
+        label: hashlib.sha256(f"{label} {text}".encode()).digest() for label in enum_of(request)
+    }
     return json.dumps({"tag": max(ranks, key=ranks.__getitem__)})
 
 
@@ -315,10 +321,10 @@ def run_here(
         pool=FakePool(answer=answer), prune=prune, is_confirmed=True, retry_failed=is_last,
         sample=sample,
     )  # fmt: skip
-    said: dict[str, Any] = {"status": report.status, "message": report.message}
-    said["outdated"] = [*report.outdated]
-    said["is_left"] = any("is left as it is" in note for note in report.notes)
-    return {**said, "plan": [*world.plan().outdated] if plans else [], "rows": rows_of(folder)}
+    facts: dict[str, Any] = {"status": report.status, "message": report.message}
+    facts["outdated"] = [*report.outdated]
+    facts["is_left"] = any("is left as it is" in note for note in report.notes)
+    return {**facts, "plan": [*world.plan().outdated] if plans else [], "rows": rows_of(folder)}
 
 
 def rows_of(folder: Path) -> list[str]:

@@ -168,7 +168,7 @@ def test_a_block_offers_results_in_order_counts_changes_and_failures(tmp_path: P
     world.write("inbox/c.txt", "C")
     offered = world.run().returns
     assert offered["results"] == ["b", "C"]
-    assert sorted(offered["changed"], key=lambda one: one["key"]) == [
+    assert sorted(offered["changed"], key=lambda item: item["key"]) == [
         {"key": "a.txt", "state": "deleted"}, {"key": "c.txt", "state": "changed"},
     ]  # fmt: skip
     assert offered["failed"][0]["key"] == "bb.txt"
@@ -222,7 +222,7 @@ def test_vectors_are_kept_and_come_back_the_same(tmp_path: Path) -> None:
     world.edit("returns: steps.e.vectors", "returns: {v: steps.e.vectors}")
     again = world.run()
     assert (again.calls, again.cached_calls) == (0, 2)
-    assert again.returns == [{"v": one} for one in first.returns]
+    assert again.returns == [{"v": result} for result in first.returns]
 
 
 def test_max_parallel_bounds_what_is_in_flight(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/chat/completions":
             return self._send(404, {})
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        text = "\n".join(str(one["content"]) for one in body["messages"])
+        text = "\n".join(str(message["content"]) for message in body["messages"])
         refused = type(self).refuse(text)
         if refused is not None:
             return self._send(*refused)
@@ -205,7 +205,7 @@ def test_a_model_here_that_refuses_every_document_stops_the_run(tmp_path: Path) 
         "must alternate. Correct the step, or the model's `ref`, `params` or `pool`; the same "
         "command goes on."
     )
-    neutral = [one for one in pool.chats if one.messages[-1].content == NEUTRAL_TEXT]
+    neutral = [request for request in pool.chats if request.messages[-1].content == NEUTRAL_TEXT]
     assert len(neutral) == 1
     assert (tmp_path / "out.csv").read_bytes() == before
 

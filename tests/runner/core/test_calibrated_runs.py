@@ -22,10 +22,10 @@ def write(folder: Path, number: int) -> None:
 
 
 def carried_out(folder: Path, url: str) -> Report:
-    told = pipeline(url, DUE).replace(
+    text = pipeline(url, DUE).replace(
         "steps.bill.output | tojson", "steps.bill.confidence | tojson"
     )
-    (folder / "bills.yaml").write_text(told)
+    (folder / "bills.yaml").write_text(text)
     options = RunOptions(local=True, allow=frozenset({"network"}))
     return run(folder / "bills.yaml", options=options)
 
@@ -38,13 +38,13 @@ def confidence_of(folder: Path, number: int) -> Any:
 def decide(folder: Path) -> None:
     """Accept what waits, but correct the total of every fourth."""
     with Ledger(folder / ".paddock") as ledger:
-        desk = ReviewDesk(ledger)
-        for place, review in enumerate(desk.waiting()):
+        reviews = ReviewDesk(ledger)
+        for place, review in enumerate(reviews.waiting()):
             if place % 4:
-                desk.decide(review.id, review.question, "accept", by="ann")
+                reviews.decide(review.id, review.question, "accept", by="ann")
             else:
                 value = {**BILL, "total": 90.0}
-                desk.decide(review.id, review.question, "edit", value=value, by="ann")
+                reviews.decide(review.id, review.question, "edit", value=value, by="ann")
 
 
 def test_fifty_reviewed_fields_calibrate_later_answers_and_make_nothing_stale(
@@ -68,8 +68,10 @@ def test_fifty_reviewed_fields_calibrate_later_answers_and_make_nothing_stale(
     assert third.status == "completed"
     assert not {"waiting", "stale"} & {state for state, n in third.counts.items() if n}
     before = [confidence_of(tmp_path, number) for number in range(16)]
-    accepted = [one["total"] for one in before if one["total"]["p"] is not None]
-    assert [(one["p"], one["is_calibrated"]) for one in accepted] == [(0.5, False)] * 12
+    accepted = [
+        confidence["total"] for confidence in before if confidence["total"]["p"] is not None
+    ]
+    assert [(total["p"], total["is_calibrated"]) for total in accepted] == [(0.5, False)] * 12
     after = confidence_of(tmp_path, 17)
     # 12 of 17 totals of this probability were right, so the answer needs no review any more.
     assert after["total"] == {

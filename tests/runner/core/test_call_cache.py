@@ -44,7 +44,7 @@ class Thinking(FakePool):
         return replace(reply, reasoning="Hm.", tool_calls=(CALL,))
 
 
-def asked(folder: Path, pool: FakePool, *requests: ChatRequest) -> list[Reply]:
+def replies_to(folder: Path, pool: FakePool, *requests: ChatRequest) -> list[Reply]:
     """Ask one after the other, each answer remembered."""
 
     async def main() -> list[Reply]:
@@ -63,7 +63,7 @@ def asked(folder: Path, pool: FakePool, *requests: ChatRequest) -> list[Reply]:
 
 def test_an_answer_that_is_remembered_keeps_its_reasoning_and_calls(tmp_path: Path) -> None:
     request = ChatRequest(ModelSpec("m"), (Message("user", "Is it?"),))
-    first, again = asked(tmp_path, Thinking(), request, request)
+    first, again = replies_to(tmp_path, Thinking(), request, request)
     assert again == first
     assert (again.reasoning, again.tool_calls) == ("Hm.", (CALL,))
 
@@ -87,10 +87,10 @@ class Doubting(FakePool):
 def test_what_a_confidence_is_made_of_is_remembered_and_no_more(tmp_path: Path) -> None:
     request = ChatRequest(ModelSpec("m"), (Message("user", "Is it?"),), n_logprobs=3)
     pool = Doubting()
-    first, again = asked(tmp_path, pool, request, request)
+    first, again = replies_to(tmp_path, pool, request, request)
     assert len(pool.chats) == 1
     assert again.logprobs == first.logprobs
-    assert [(one.raw, one.logprob) for one in again.logprobs] == [
+    assert [(logprob.raw, logprob.logprob) for logprob in again.logprobs] == [
         (b"\xc3", 0.0), (b"\xa9", -0.1235), (b"y", -0.1),
     ]  # fmt: skip
     assert [raw for _, _, raw in again.logprobs[-1].top] == [b"n"]
@@ -118,7 +118,7 @@ def test_all_that_decides_an_answer_is_asked_again(tmp_path: Path) -> None:
         replace(plain, params={"typical_p": 0.5}),
     )
     pool = FakePool()
-    asked(tmp_path, pool, plain, *others, plain, *others)
+    replies_to(tmp_path, pool, plain, *others, plain, *others)
     assert len(pool.chats) == 1 + len(others)
 
 
@@ -143,7 +143,7 @@ def test_a_model_that_was_made_again_from_the_same_file_is_asked_again(tmp_path:
         Made(messages=(Message("user", "Hm?"),)),
     ]
     for pool in [*pools, *pools]:
-        asked(tmp_path, pool, request)
+        replies_to(tmp_path, pool, request)
     assert [len(pool.chats) for pool in pools] == [1] * len(pools)
 
 
@@ -196,9 +196,9 @@ def test_a_prompt_crosses_to_its_pool_twice_and_a_known_answer_not_at_all(tmp_pa
     world.edit("Sum up", "Put shortly")
     world.documents(30)
     world.run(pool=many)
-    more = many.asked - few.asked
-    assert (few.asked["chat"], more["chat"], more["count"]) == (10 + 1, 20, 0)
-    assert 20 <= more["facts"] < 30, "once for each answer's limit, and some for the block"
+    added = many.asked - few.asked
+    assert (few.asked["chat"], added["chat"], added["count"]) == (10 + 1, 20, 0)
+    assert 20 <= added["facts"] < 30, "once for each answer's limit, and some for the block"
     world.edit("Put shortly", "Sum up")
     for name in range(10, 30):
         (tmp_path / f"inbox/{name}.txt").unlink()
@@ -324,7 +324,7 @@ def test_an_item_that_waits_for_a_call_that_is_cancelled_asks_itself(tmp_path: P
             stats = RunStats("run", "pipeline", Observer())
             callers = [CallOrigin("scope", "step", key, looks_up=True) for key in "ab"]
             pools = [LedgerPool(pool, ledger, digests, stats, caller) for caller in callers]
-            first, second = [asyncio.create_task(one.chat(request).reply()) for one in pools]
+            first, second = [asyncio.create_task(pool.chat(request).reply()) for pool in pools]
             await pool.begun.acquire()
             first.cancel()
             reply = await second
@@ -345,7 +345,7 @@ def equal_calls(folder: Path, pool: FakePool, n: int) -> Iterator[list[Stream]]:
     with Ledger(folder) as ledger:
         digests, stats = ModelDigests(pool.facts), RunStats("run", "pipeline", Observer())
         callers = [CallOrigin("scope", "step", str(n), looks_up=True) for n in range(n)]
-        yield [LedgerPool(pool, ledger, digests, stats, one).chat(ASKED) for one in callers]
+        yield [LedgerPool(pool, ledger, digests, stats, caller).chat(ASKED) for caller in callers]
 
 
 @pytest.mark.parametrize("is_kept", [True, False], ids=["iterator kept", "iterator dropped"])
@@ -402,11 +402,11 @@ def test_of_equal_calls_in_flight_one_is_made_for_each_that_is_cancelled(
 ) -> None:
     async def main(pool: Beginning) -> list[str]:
         with equal_calls(tmp_path, pool, 30) as streams:
-            replies = [asyncio.create_task(one.reply()) for one in streams]
+            replies = [asyncio.create_task(stream.reply()) for stream in streams]
             for number in range(n_cancelled):
                 await pool.begun.acquire()
                 replies[number].cancel()
-            return [one.text for one in await asyncio.gather(*replies[n_cancelled:])]
+            return [reply.text for reply in await asyncio.gather(*replies[n_cancelled:])]
 
     pool = Beginning(delay_s=0.05)
     assert len(asyncio.run(main(pool))) == 30 - n_cancelled

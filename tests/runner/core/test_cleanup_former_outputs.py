@@ -45,17 +45,17 @@ def files(world: World) -> list[str]:
 
 def test_outputs_of_a_changed_path_are_told_until_prune_removes_them(world: World) -> None:
     world.edit("out/{{ doc.relpath }}.md", "out/{{ doc.stem }}.md")
-    told = (
+    note = (
         "kept, though they are written elsewhere now: out/0.txt.md, out/1.txt.md "
         "(`--prune` removes)"
     )
     report = world.run()
-    assert report.notes == (told,)
+    assert report.notes == (note,)
     assert report.outdated == dict.fromkeys(["out/0.txt.md", "out/1.txt.md"], ELSEWHERE)
     assert report.as_json()["outdated"] == world.plan().as_json()["outdated"] == report.outdated
-    assert world.plan().remarks == (told,)
+    assert world.plan().remarks == (note,)
     assert not world.plan().has_work
-    assert world.run().notes == (told,)
+    assert world.run().notes == (note,)
     assert world.run(prune=True).notes == (
         "removed, since they are written elsewhere now: out/0.txt.md, out/1.txt.md",
     )

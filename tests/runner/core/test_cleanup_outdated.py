@@ -345,9 +345,9 @@ def test_an_item_that_waits_for_review_decides_nothing_and_a_rejected_one_does(
     assert world.run(prune=True).outdated == {}
     assert "a" in outputs(world)
     with Ledger(tmp_path / STATE_FOLDER) as ledger:
-        desk = ReviewDesk(ledger)
-        (review,) = desk.pending()
-        desk.decide(review.id, review.question, "reject", reason="no", by="ann")
+        reviews = ReviewDesk(ledger)
+        (review,) = reviews.pending()
+        reviews.decide(review.id, review.question, "reject", reason="no", by="ann")
     report = world.run()
     assert report.counts["quarantined"] == 1
     assert report.outdated == {"out/a": outdated_outputs.NOT_MADE}
@@ -366,5 +366,5 @@ def test_random_histories_end_as_a_run_from_scratch(seed: int, n: int) -> None:
     command += ["--histories", str(n), "--seed", str(seed), *["--plain"] * (n == 1)]
     folder = Path(__file__).parents[3]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    wanted = f"{n} histories, 0 of them wrong\n"
-    assert (ended.returncode, ended.stdout) == (0, wanted), ended.stderr
+    expected = f"{n} histories, 0 of them wrong\n"
+    assert (ended.returncode, ended.stdout) == (0, expected), ended.stderr

@@ -68,8 +68,8 @@ def test_a_row_says_where_it_comes_from(world: World) -> None:
     world.write("inbox/sub/notes.md", "# Boats\n\n## Times\n\nIt goes at nine.\n")
     assert world.run().status == "completed"
     row = next(row for row in rows(world) if "nine" in row["text"])
-    wanted = {"source": "sub/notes.md", "item": "sub/notes.md", "page": 1, "page_end": 1}
-    assert {name: row[name] for name in wanted} == wanted
+    expected = {"source": "sub/notes.md", "item": "sub/notes.md", "page": 1, "page_end": 1}
+    assert {name: row[name] for name in expected} == expected
     assert row["headings"] == ["Boats", "Times"]
     assert len(row["vector"]) == 8
 

@@ -47,8 +47,8 @@ time.sleep(600)
 class HeldPool(FakePool):
     """Answers one call, and the others as soon as its run goes on."""
 
-    def __init__(self, goes_on: Callable[[], bool], **more: Any) -> None:
-        super().__init__(**more)
+    def __init__(self, goes_on: Callable[[], bool], **options: Any) -> None:
+        super().__init__(**options)
         self._goes_on = goes_on
 
     async def answer_to(self, request: ChatRequest) -> Reply:
@@ -82,7 +82,7 @@ class Machine:
         *,
         delay_s: float = 0.05,
         goes_on: Callable[[], bool] = lambda: True,
-        **more: Any,
+        **options: Any,
     ) -> Report:
         events, notes = self.events, self.notes
 
@@ -94,26 +94,26 @@ class Machine:
             def note(self, text: str) -> None:
                 notes.append(f"{name}: {text}")
 
-        more.setdefault("settings", self.settings)
+        options.setdefault("settings", self.settings)
         pool = HeldPool(goes_on, answer=answer, delay_s=delay_s)
-        inputs = more.pop("inputs", None)
-        asked = run_arguments(local=True, pool=pool, observer=Notes(), **more)
-        return await run_async(world.file, inputs, *asked)
+        inputs = options.pop("inputs", None)
+        arguments = run_arguments(local=True, pool=pool, observer=Notes(), **options)
+        return await run_async(world.file, inputs, *arguments)
 
-    async def two(self, first: World, second: World, **more: Any) -> tuple[Report, Report]:
+    async def two(self, first: World, second: World, **options: Any) -> tuple[Report, Report]:
         """Run one, and the other when the first is at work.
 
         The first goes on when that one waits, works or is over.
         """
         is_over = asyncio.Event()
         goes_on = lambda: self.is_there("second") or is_over.is_set()  # noqa: E731
-        one = asyncio.create_task(self.run(first, "first", goes_on=goes_on))
+        first_run = asyncio.create_task(self.run(first, "first", goes_on=goes_on))
         await self.at_work("first")
         try:
-            two = await self.run(second, "second", **more)
+            two = await self.run(second, "second", **options)
         finally:
             is_over.set()
-        return await one, two
+        return await first_run, two
 
     async def begin_until_closed(self, world: World, name: str) -> asyncio.Task[Report]:
         """Begin a run that goes on once it was asked to stop; return it when it is at work."""
@@ -197,9 +197,9 @@ def test_cancel_running_stops_the_older_run_at_an_items_border(machine: Machine)
     b = machine.world("b", "{group: nightly, on_conflict: cancel_running}")
 
     async def main() -> tuple[Report, Report]:
-        one = await machine.begin_until_closed(a, "first")
+        run_a = await machine.begin_until_closed(a, "first")
         two = asyncio.create_task(machine.run(b, "second"))
-        return await one, await two
+        return await run_a, await two
 
     first, second = asyncio.run(main())
     assert (first.status, second.status) == ("interrupted", "completed")
@@ -217,12 +217,12 @@ def test_an_older_run_that_waits_does_not_send_a_newer_one_away(machine: Machine
     )
 
     async def main() -> list[Report]:
-        one = await machine.begin_until_closed(a, "first")
+        run_a = await machine.begin_until_closed(a, "first")
         two = asyncio.create_task(machine.run(b, "second"))
         while not machine.is_there("second"):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.01)
         three = asyncio.create_task(machine.run(c, "third"))
-        return [await one, await two, await three]
+        return [await run_a, await two, await three]
 
     first, second, third = asyncio.run(main())
     assert (first.status, third.status) == ("interrupted", "completed")
@@ -248,7 +248,7 @@ def test_a_run_that_waits_may_be_told_to_wait_no_longer(machine: Machine) -> Non
     a, b = machine.world("a", "{group: nightly}"), machine.world("b", "{group: nightly}")
 
     async def main() -> Report:
-        one = asyncio.create_task(machine.run(a, "first", goes_on=lambda: False))
+        run_a = asyncio.create_task(machine.run(a, "first", goes_on=lambda: False))
         await machine.at_work("first")
         stop_gate = StopGate()
         two = asyncio.create_task(machine.run(b, "second", stop_gate=stop_gate))
@@ -258,9 +258,9 @@ def test_a_run_that_waits_may_be_told_to_wait_no_longer(machine: Machine) -> Non
         report = await two
         with pytest.raises(Locked, match=r"is of the same group and did not end within 0\.1 s"):
             await machine.run(b, "third", wait_s=0.1)
-        one.cancel()
+        run_a.cancel()
         with suppress(asyncio.CancelledError):
-            await one
+            await run_a
         return report
 
     report = asyncio.run(main())
@@ -321,14 +321,14 @@ def test_who_was_silent_for_too_long_has_lost_its_turn(tmp_path: Path, url: str)
     b = machine.world("b", "{group: nightly}")
 
     async def main() -> tuple[Report, Report]:
-        one = await machine.begin_until_closed(a, "first")
-        two = asyncio.create_task(machine.run(b, "second", goes_on=one.done))
+        run_a = await machine.begin_until_closed(a, "first")
+        two = asyncio.create_task(machine.run(b, "second", goes_on=run_a.done))
         with psycopg.connect(url, autocommit=True) as connection:
             first = connection.execute("select holder from paddock_runs.turns").fetchone()
             while "second" not in machine.events:  # until then the first's heartbeat takes it back
                 connection.execute("delete from paddock_runs.turns where holder = %s", first)
                 await asyncio.sleep(0.01)
-        return await one, await two
+        return await run_a, await two
 
     first, second = asyncio.run(main())
     assert (first.status, second.status) == ("interrupted", "completed")

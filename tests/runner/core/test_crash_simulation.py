@@ -130,9 +130,9 @@ def test_kills_from_outside_quarantine_nothing_and_cost_half_of_the_time_at_most
     kill_every: float,
 ) -> None:
     found = [Simulation(seed, kill_every=kill_every).done() for seed in range(40)]
-    assert [one.seed for one in found if one.quarantined] == []
+    assert [simulation.seed for simulation in found if simulation.quarantined] == []
     # What was in flight is lost in any case: that alone is 1.4.
-    assert sum(one.factor for one in found) / len(found) < 1.5
+    assert sum(simulation.factor for simulation in found) / len(found) < 1.5
 
 
 @pytest.mark.parametrize("n_deadly", [1, 2])
@@ -140,9 +140,9 @@ def test_kills_from_outside_quarantine_nothing_and_cost_half_of_the_time_at_most
 def test_a_deadly_item_is_found_after_its_group_was_halved(parallel: int, n_deadly: int) -> None:
     n_most = MAX_ATTEMPTS + parallel.bit_length() - 1
     for seed in range(25):
-        one = Simulation(seed, parallel, n_deadly, n_kills=0).done()
-        assert one.quarantined == one.deadly.keys()
-        assert one.n_deaths <= n_deadly * n_most
+        simulation = Simulation(seed, parallel, n_deadly, n_kills=0).done()
+        assert simulation.quarantined == simulation.deadly.keys()
+        assert simulation.n_deaths <= n_deadly * n_most
 
 
 @pytest.mark.parametrize("n_deadly", [1, 2])
@@ -154,9 +154,9 @@ def test_among_kills_from_outside_deadly_items_are_quarantined_and_no_others(
 ) -> None:
     n_most = MAX_ATTEMPTS + parallel.bit_length() - 1 + 3 * N_KILLS.bit_length()
     for seed in range(25):
-        one = Simulation(seed, parallel, n_deadly, kill_every=kill_every).done()
-        assert one.quarantined == one.deadly.keys()
-        assert one.n_deaths <= n_deadly * n_most
+        simulation = Simulation(seed, parallel, n_deadly, kill_every=kill_every).done()
+        assert simulation.quarantined == simulation.deadly.keys()
+        assert simulation.n_deaths <= n_deadly * n_most
 
 
 def main() -> None:
@@ -174,11 +174,11 @@ def main() -> None:
                     Simulation(seed, parallel, n_deadly, n_kills, kill_every).done()
                     for seed in range(n_seeds)
                 ]
-                assert all(one.deadly.keys() <= one.quarantined for one in runs)
-                factor = sum(one.factor for one in runs) / n_seeds
-                kills = sum(n_kills - one.n_kills for one in runs) / n_seeds
-                deaths = sum(one.n_deaths for one in runs) / n_seeds
-                wrong = sum(len(one.wrongly_quarantined) for one in runs)
+                assert all(run.deadly.keys() <= run.quarantined for run in runs)
+                factor = sum(run.factor for run in runs) / n_seeds
+                kills = sum(n_kills - run.n_kills for run in runs) / n_seeds
+                deaths = sum(run.n_deaths for run in runs) / n_seeds
+                wrong = sum(len(run.wrongly_quarantined) for run in runs)
                 print(
                     f"{parallel:>8}{kill_every if n_kills else '-':>7}{n_deadly:>8}"
                     f"{factor:>8.2f}{kills:>8.1f}{deaths:>8.1f}{wrong:>8}",

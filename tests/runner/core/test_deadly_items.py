@@ -86,7 +86,7 @@ def died(world: World, *words: str, **options: Any) -> int | None:
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
 
 
-def asked(world: World) -> list[str]:
+def prompts_of(world: World) -> list[str]:
     """Return what the last run asked about, in order."""
     return (world.folder / "asked").read_text().splitlines()
 
@@ -162,7 +162,7 @@ def test_among_many_suspects_the_one_that_kills_is_quarantined_and_no_other(tmp_
     killed_with_all_in_flight(world, 16)
     for _ in range(6):  # among 16, 8, 4, 2, then twice alone
         assert died(world, "Document 9,") == signal.SIGKILL
-    assert asked(world)[-1].startswith("Sum up: Document 9,")
+    assert prompts_of(world)[-1].startswith("Sum up: Document 9,")
     report = world.run()
     assert states(report) == {"9.txt": "quarantined"}
     assert [item.error for item in report.items if item.key == "9.txt"] == [DIED.format(7)]
@@ -180,7 +180,7 @@ def test_what_is_released_runs_alone_and_is_quarantined_again_after_as_many_deat
     world.documents(6)
     for turn in range(3):
         assert died(world, "Document 1", retry_failed=True) == signal.SIGKILL
-        assert len(asked(world)) == (5 if turn == 0 else 1)
+        assert len(prompts_of(world)) == (5 if turn == 0 else 1)
     assert outputs(world) == {f"{n}.txt" for n in range(6) if n != 1}
     assert states(world.run(retry_failed=True)) == {"1.txt": "quarantined"}
 

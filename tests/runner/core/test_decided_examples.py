@@ -73,13 +73,13 @@ def topics(tmp_path: Path) -> Bills:
 
 
 def turns(request: ChatRequest) -> list[tuple[str, str]]:
-    return [(one.role, one.content.partition("\n")[0]) for one in request.messages]
+    return [(message.role, message.content.partition("\n")[0]) for message in request.messages]
 
 
 def prompts(some: WordPool) -> dict[str, Sequence[tuple[str, str]]]:
     """Return what stands between the system message and the last one, by the text asked about."""
-    asked = (turns(request) for request in some.chats)
-    return {messages[-1][1]: messages[1:-1] for messages in asked}
+    chats = (turns(request) for request in some.chats)
+    return {messages[-1][1]: messages[1:-1] for messages in chats}
 
 
 def decide(topics: Bills, **values: str) -> None:
@@ -94,15 +94,15 @@ def test_the_nearest_decisions_stand_behind_the_system_message_the_nearest_last(
     decide(topics, a1="pets", a2="trees", a3="sky")
     some = pool()
     report = topics.work(pool=some)
-    told = prompts(some)["cat dog"]
-    assert told == [
+    examples = prompts(some)["cat dog"]
+    assert examples == [
         ("user", "oak oak elm"),
         ("assistant", '{"topic": "trees"}'),
         ("user", "cat cat dog"),
         ("assistant", '{"topic": "pets"}'),
     ]
     assert some.chats[0].messages[0].content == "Name the topic."
-    found = {one["file"]: one["topic"] for one in report.returns}
+    found = {result["file"]: result["topic"] for result in report.returns}
     assert found == {"a1.txt": "pets", "a2.txt": "trees", "a3.txt": "sky", "b1.txt": "CAT DOG"}
     assert len(some.chats) == 1, "what a person decided on is not asked again"
     assert topics.work(pool=pool()).counts == {"fresh": 4}
@@ -183,9 +183,11 @@ def test_an_item_that_changed_since_its_decision_is_not_taught_by_it_in_a_compar
     world.write("rows.csv", "id,text\n1,cat dog\n2,oak elm\n3,sun\n")
     world.run(pool=FakePool(answer=answer))
     with Ledger(tmp_path / ".paddock") as ledger:
-        desk = ReviewDesk(ledger)
-        for one in desk.waiting():
-            desk.decide(one.id, one.question, "edit", {"topic": f"topic {one.key}"}, by="ann")
+        reviews = ReviewDesk(ledger)
+        for review in reviews.waiting():
+            reviews.decide(
+                review.id, review.question, "edit", {"topic": f"topic {review.key}"}, by="ann"
+            )
     world.write("rows.csv", "id,text\n1,cat cat dog\n2,oak elm\n3,sun\n")
     for _ in range(2):
         (run,) = world.runs(step="topic", key="row.id", settings=("topic.examples.k=2",))
@@ -193,9 +195,9 @@ def test_an_item_that_changed_since_its_decision_is_not_taught_by_it_in_a_compar
         for request in world.made.chats:
             text = request.messages[-1].content.partition("\n")[0]
             own = {"cat cat dog": "1", "oak elm": "2", "sun": "3"}[text]
-            said = [one for one in request.messages if one.role == "assistant"]
-            told = {json.loads(one.content)["topic"] for one in said}
-            assert told == {f"topic {n}" for n in "123" if n != own}
+            replies = [message for message in request.messages if message.role == "assistant"]
+            shown = {json.loads(message.content)["topic"] for message in replies}
+            assert shown == {f"topic {n}" for n in "123" if n != own}
         assert len(world.made.chats) in (3, 0)
 
 
@@ -205,8 +207,8 @@ def test_nothing_learns_from_itself_or_from_a_copy_of_itself(topics: Bills) -> N
     topics.write("inbox/b3.txt", "cat cat dog\n")
     some = pool()
     topics.work(pool=some, force=["topic"])
-    for text, told in prompts(some).items():
-        assert ("user", text) not in told
+    for text, examples in prompts(some).items():
+        assert ("user", text) not in examples
 
 
 def test_another_pipeline_with_the_same_names_does_not_teach(tmp_path: Path) -> None:
@@ -248,7 +250,9 @@ returns: {{t: steps.topic.output.topic}}
     some = pool()
     world.work(pool=some)
     taught = {
-        turns(one)[0][1]: len(one.messages) for one in some.chats if turns(one)[-1][1] == "cat"
+        turns(request)[0][1]: len(request.messages)
+        for request in some.chats
+        if turns(request)[-1][1] == "cat"
     }
     assert taught == {"Task 1": 4, "Task 2": 2}
 
@@ -260,14 +264,14 @@ def test_a_rejected_answer_and_one_of_another_form_are_no_examples(topics: Bills
     topics.edit("{topic: str}", '{topic: "enum[pets, sky]"}')
     some = WordPool(answer=lambda _: '{"topic": "sky"}')
     topics.work(pool=some, force=["topic"])
-    assert all(told == [] for told in prompts(some).values())
+    assert all(examples == [] for examples in prompts(some).values())
 
 
 def test_answers_that_were_accepted_together_unseen_are_no_examples(topics: Bills) -> None:
     topics.work(pool=pool())
-    with topics.desk() as desk:
-        waiting = desk.waiting()
-        desk.accept_together([(one.id, one.question) for one in waiting], "ann")
+    with topics.desk() as reviews:
+        waiting = reviews.waiting()
+        reviews.accept_together([(review.id, review.question) for review in waiting], "ann")
     some = pool()
     topics.work(pool=some)
     assert (len(waiting), some.chats) == (3, [])
@@ -286,7 +290,7 @@ def test_a_long_example_is_shortened_and_counted(topics: Bills) -> None:
     topics.write("inbox/b4.txt", "dog\n")
     some = WordPool(answer=answer, n_ctx_tokens=8000)
     report = topics.work(pool=some)
-    lengths = [len(one.messages[1].content) for one in some.chats]
+    lengths = [len(request.messages[1].content) for request in some.chats]
     assert 3 * 8000 // 4 // 2 <= max(lengths) < 3 * 8000 // 4 // 2 + 10
     assert any("examples of which the middle was left out" in note for note in report.notes)
 
@@ -299,7 +303,7 @@ def test_a_prompt_that_fits_only_without_examples_goes_without_and_is_counted(
     some = WordPool(answer=answer, n_ctx_tokens=300)
     report = topics.work(pool=some)
     assert some.chats == [], "the ledger knows the answer to the prompt without examples"
-    assert any("without its examples, with which it does not fit" in one for one in report.notes)
+    assert any("without its examples, with which it does not fit" in note for note in report.notes)
     assert states(report)["b1.txt"] == "stale"
 
 
@@ -332,9 +336,12 @@ def test_a_plan_takes_no_answer_without_examples_for_one_with_examples(topics: B
     decide(topics, a1="pets", a2="trees")
     topics.edit("        reply: {schema", f"{line}        reply: {{schema")
     plan: Any = topics.plan()
-    asked = pool()
-    topics.work(pool=asked)
-    assert plan.models == {"smollm2:135m": len(asked.chats), "all-minilm": len(asked.embeds)}
+    fresh_pool = pool()
+    topics.work(pool=fresh_pool)
+    assert plan.models == {
+        "smollm2:135m": len(fresh_pool.chats),
+        "all-minilm": len(fresh_pool.embeds),
+    }
     assert plan.models["smollm2:135m"] == 4
 
 
@@ -346,21 +353,24 @@ def test_examples_that_came_or_went_are_no_other_model(topics: Bills) -> None:
 
 def test_a_comparison_tells_whether_examples_help(tmp_path: Path) -> None:
     def taught(request: ChatRequest) -> str:
-        told = request.messages[-1].content
-        n = int(told.partition("Bill R-")[2].partition(":")[0])
-        is_taught = any(one.role == "assistant" for one in request.messages)
+        prompt = request.messages[-1].content
+        n = int(prompt.partition("Bill R-")[2].partition(":")[0])
+        is_taught = any(message.role == "assistant" for message in request.messages)
         return json.dumps(right_answer(n) | ({} if is_taught else {"kind": "food"}))
 
     bills = ComparedBills(tmp_path, answer=taught)
     bills.edit("when: evidence.missing", "when: true")
     bills.run(pool=FakePool(answer=taught))
     with Ledger(tmp_path / ".paddock") as ledger:
-        desk = ReviewDesk(ledger)
-        for one in desk.waiting(is_whole=True)[:4]:
-            right = right_answer(int(one.key[:2]))
-            desk.decide(one.id, one.question, "edit", right, by="ann")
+        reviews = ReviewDesk(ledger)
+        for review in reviews.waiting(is_whole=True)[:4]:
+            right = right_answer(int(review.key[:2]))
+            reviews.decide(review.id, review.question, "edit", right, by="ann")
     found = bills.compare(settings=("bill.examples.k=0,3",))
-    assert [one.agreement.mean for one in found.variants if one.agreement] == [0.75, 1.0]
+    assert [variant.agreement.mean for variant in found.variants if variant.agreement] == [
+        0.75,
+        1.0,
+    ]
     assert found.tests[0].result.is_shown
 
 
@@ -370,10 +380,10 @@ def test_an_item_of_a_variant_learns_from_equal_keys_within_other_items(tmp_path
     world.write("inbox/a.txt", "cat cat dog\n")
     world.write("inbox/b.txt", "oak oak elm\n")
     world.work(pool=pool())
-    with world.desk() as desk:
-        for one in desk.waiting():
-            value = {"topic": f"decided {one.subject['item']}"}
-            desk.decide(one.id, one.question, "edit", value, by="ann")
+    with world.desk() as reviews:
+        for review in reviews.waiting():
+            value = {"topic": f"decided {review.subject['item']}"}
+            reviews.decide(review.id, review.question, "edit", value, by="ann")
     some = pool()
     variant = world.text.replace("Name the topic.", "Name its topic.")
     stem = "pipeline.0123456789.compare"
@@ -384,12 +394,12 @@ def test_an_item_of_a_variant_learns_from_equal_keys_within_other_items(tmp_path
         environment=RunEnvironment(pool=some, settings=settings(tmp_path)),
     )
     learnt = {
-        one.messages[-1].content.partition("\n")[0]: sorted(
+        request.messages[-1].content.partition("\n")[0]: sorted(
             m.content.partition("decided ")[2].rstrip('"}')
-            for m in one.messages
+            for m in request.messages
             if m.role == "assistant"
         )
-        for one in some.chats
+        for request in some.chats
     }
     assert learnt == {
         "north: cat cat dog": ["b.txt/north"],

@@ -27,7 +27,7 @@ def whys(report: Report) -> dict[str, str | None]:
 
 def planned(world: World, step: str = "each") -> dict[str, str]:
     items = world.plan().items
-    return {one.key: one.state for one in items if one.step == step and one.state != "fresh"}
+    return {item.key: item.state for item in items if item.step == step and item.state != "fresh"}
 
 
 def test_an_edited_output_is_held_in_every_run_and_plan(world: World) -> None:

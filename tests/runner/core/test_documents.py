@@ -49,8 +49,8 @@ steps:
 
 def test_what_is_said_of_a_document_names_its_pages(tmp_path: Path) -> None:
     def answer(request: ChatRequest) -> str:
-        said = request.messages[-1].content
-        return "Ida tuned the piano. Grace bought red slates." if "Summarise" in said else said
+        prompt = request.messages[-1].content
+        return "Ida tuned the piano. Grace bought red slates." if "Summarise" in prompt else prompt
 
     world = World(tmp_path, CITED)
     (tmp_path / "inbox").mkdir()
@@ -61,7 +61,10 @@ def test_what_is_said_of_a_document_names_its_pages(tmp_path: Path) -> None:
         "Ida tuned the piano. [p. 1] Grace bought red slates. [p. 2]"
     )
     [result] = report.returns["results"]
-    assert [(one["page"], one["page_end"]) for one in result["sources"]] == [(1, 1), (2, 2)]
+    assert [(source["page"], source["page_end"]) for source in result["sources"]] == [
+        (1, 1),
+        (2, 2),
+    ]
 
 
 def test_a_new_extra_makes_old_only_what_could_not_be_read(
@@ -74,7 +77,7 @@ def test_a_new_extra_makes_old_only_what_could_not_be_read(
     monkeypatch.setattr("paddock.runner.core.session.ReaderPool", HereReaders)
     monkeypatch.setattr(reader, "ocr_is_installed", lambda: False)
     report = world.run()
-    assert {one.key: one.error for one in report.items if one.error} == {
+    assert {item.key: item.error for item in report.items if item.error} == {
         "b.png": "step 'text': 'b.png' is a picture. "
         "To read it install the extra: pip install 'paddock-llm[ocr]'."
     }
@@ -91,7 +94,7 @@ def test_a_new_extra_makes_old_only_what_could_not_be_read(
 def test_rows_are_items_and_only_a_new_one_costs_a_call(tmp_path: Path) -> None:
     world = World(tmp_path, ROWS)
     world.write("people.csv", "name;born\nAda;1815\nGrace;1906\n")
-    assert {one.key for one in world.plan().items if one.step == "each"} == {"Ada", "Grace"}
+    assert {item.key for item in world.plan().items if item.step == "each"} == {"Ada", "Grace"}
     assert world.run().calls == 2
     world.write("people.csv", "name;born\nEdsger;1930\nAda;1815\nGrace;1906\n")
     report = world.run()
@@ -117,7 +120,7 @@ def test_bad_documents_fail_alone_and_are_not_tried_again(tmp_path: Path) -> Non
     )
     too_large = "is not read: it needs more than 256 MiB of memory."
     remedy = "Raise PADDOCK_READ_MEMORY to read it."
-    assert {one.key: one.error for one in report.items if one.error} == {
+    assert {item.key: item.error for item in report.items if item.error} == {
         **{f"bad{n}.pdf": f"step 'text': 'bad{n}.pdf' {too_large} {remedy}" for n in range(1, 5)},
         "mail.eml": "step 'text': 'mail.eml' is nested too deeply to be read.",
     }
@@ -128,4 +131,4 @@ def test_bad_documents_fail_alone_and_are_not_tried_again(tmp_path: Path) -> Non
         options=RunOptions(local=True),
         environment=RunEnvironment(pool=FakePool(), settings=bounds),
     )
-    assert not [one for one in again.items if one.state == "new"]
+    assert not [item for item in again.items if item.state == "new"]

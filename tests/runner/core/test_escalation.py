@@ -48,7 +48,7 @@ steps:
 """
 
 
-def said(request: ChatRequest) -> str:
+def answer_to(request: ChatRequest) -> str:
     """Answer rightly as `big`; `small` is off by one above 50, and knows no number of bill `x`."""
     text = request.messages[-1].content
     number = re.findall(r"bill (\S+)", text)[-1]
@@ -67,11 +67,11 @@ class Bills(World):
             self.write(f"inbox/{name}.txt", f"bill {name}\ntotal {total}\n")
 
     def work(self, **options: Any) -> Any:
-        return self.run(pool=options.pop("pool", None) or FakePool(answer=said), **options)
+        return self.run(pool=options.pop("pool", None) or FakePool(answer=answer_to), **options)
 
     @property
     def asked(self) -> list[str]:
-        return [one.model.ref for one in self.pool.chats]
+        return [request.model.ref for request in self.pool.chats]
 
     @property
     def n_swaps(self) -> int:
@@ -79,7 +79,7 @@ class Bills(World):
         return len(list(groupby(self.asked)))
 
     def results(self) -> dict[str, Any]:
-        return {one["n"]: one for one in json.loads(self.output("ALL"))}
+        return {result["n"]: result for result in json.loads(self.output("ALL"))}
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_the_larger_model_answers_where_the_condition_holds(bills: Bills) -> Non
     report = bills.work()
     assert states(report) == dict.fromkeys(("a.txt", "b.txt", "c.txt", "x.txt"), "new")
     found = bills.results()
-    assert {name: one["total"] for name, one in found.items()} == {
+    assert {name: result["total"] for name, result in found.items()} == {
         "a": 10,
         "b": 60,
         "c": 70,
@@ -118,9 +118,9 @@ def test_the_report_counts_what_was_escalated_why_and_what_changed(bills: Bills)
 
 def test_the_larger_model_is_asked_the_same_with_its_own_parameters(bills: Bills) -> None:
     bills.work()
-    small, big = ([one for one in bills.pool.chats if one.model.ref == ref and "bill b" in
-                   one.messages[-1].content] for ref in ("small", "big"))  # fmt: skip
-    assert [one.messages for one in small] == [one.messages for one in big]
+    requests = [chat for chat in bills.pool.chats if "bill b" in chat.messages[-1].content]
+    small, big = ([chat for chat in requests if chat.model.ref == ref] for ref in ("small", "big"))
+    assert [request.messages for request in small] == [request.messages for request in big]
     assert big[0].model.params == {"temperature": 0.1}
 
 
@@ -158,7 +158,7 @@ def test_two_escalations_of_an_item_cost_no_load_for_each_item(bills: Bills) -> 
     report = bills.work()
     assert bills.n_swaps == 4
     assert (report.calls, report.cached_calls) == (len(bills.pool.chats), 0)
-    assert {one["again"] for one in bills.results().values()} >= {10, 60, 70, 45, 64}
+    assert {result["again"] for result in bills.results().values()} >= {10, 60, 70, 45, 64}
 
 
 COUNT = """\
@@ -200,7 +200,7 @@ def test_another_condition_asks_nothing_that_is_known(bills: Bills) -> None:
     report = bills.work()
     assert set(reasons(report).values()) == {"`escalate` changed (step 'bill')"}
     assert (report.calls, bills.asked) == (0, [])
-    assert {name: one["total"] for name, one in bills.results().items()} == {
+    assert {name: result["total"] for name, result in bills.results().items()} == {
         "a": 10, "b": 61, "c": 70, "x": 5,
     }  # fmt: skip
     bills.edit("output.total > 65 or", "output.total > 5 or")
@@ -253,7 +253,7 @@ def test_an_unchanged_pipeline_asks_nothing_again(bills: Bills) -> None:
 def test_an_answer_that_fails_its_checks_is_escalated(bills: Bills) -> None:
     def answer(request: ChatRequest) -> str:
         is_small = request.model.ref == "small" and "bill a" in request.messages[-1].content
-        return '{"number": "a", "total": 5000}' if is_small else said(request)
+        return '{"number": "a", "total": 5000}' if is_small else answer_to(request)
 
     report = bills.work(pool=FakePool(answer=answer))
     assert report.exit_status() == 0
@@ -266,10 +266,10 @@ def test_an_answer_that_fails_its_checks_is_escalated(bills: Bills) -> None:
 def test_a_fault_of_the_larger_model_is_one_of_the_item(bills: Bills) -> None:
     def answer(request: ChatRequest) -> str:
         is_big = request.model.ref == "big" and "bill b" in request.messages[-1].content
-        return '{"number": "b", "total": 5000}' if is_big else said(request)
+        return '{"number": "b", "total": 5000}' if is_big else answer_to(request)
 
     report = bills.work(pool=FakePool(answer=answer))
-    (failed,) = [one for one in report.items if one.state == "quarantined"]
+    (failed,) = [item for item in report.items if item.state == "quarantined"]
     assert failed.key == "b.txt"
     assert failed.error is not None
     assert failed.error.startswith(
@@ -281,7 +281,7 @@ def test_a_larger_model_that_cannot_be_used_quarantines_no_small_answer(bills: B
     def answer(request: ChatRequest) -> str:
         if request.model.ref == "big":
             raise Busy.of("big", 3)
-        return said(request)
+        return answer_to(request)
 
     report = bills.work(pool=FakePool(answer=answer))
     assert states(report)["a.txt"] == "new"
@@ -298,11 +298,11 @@ def test_a_review_asks_about_the_larger_models_answer(bills: Bills) -> None:
         "b.txt", "c.txt",
     }  # fmt: skip
     with Ledger(bills.folder / ".paddock") as ledger:
-        desk = ReviewDesk(ledger)
-        one = next(one for one in desk.waiting(is_whole=True) if one.key == "b.txt")
-        assert one.subject["answer"] == {"number": "b", "total": 60.0}
-        assert one.subject["model"] == "big"
-        desk.decide(one.id, one.question, "accept", None, reason="", by="ann")
+        reviews = ReviewDesk(ledger)
+        review = next(review for review in reviews.waiting(is_whole=True) if review.key == "b.txt")
+        assert review.subject["answer"] == {"number": "b", "total": 60.0}
+        assert review.subject["model"] == "big"
+        reviews.decide(review.id, review.question, "accept", None, reason="", by="ann")
     report = bills.work()
     assert (report.calls, bills.results()["b"]["told"]["to"]) == (0, "boss")
 
@@ -310,9 +310,11 @@ def test_a_review_asks_about_the_larger_models_answer(bills: Bills) -> None:
 def test_lineage_names_the_model_that_answered_and_both_calls(bills: Bills) -> None:
     bills.work()
     with Ledger(bills.folder / ".paddock", is_readonly=True) as ledger:
-        (scope,) = [one for (one,) in ledger.rows("select scope from scopes where step = 'each'")]
+        (scope,) = [
+            stored for (stored,) in ledger.rows("select scope from scopes where step = 'each'")
+        ]
         _, steps = read_lineage(LineageStore(ledger).made_of(str(scope))["b.txt"].made)
-        (bill,) = [one for one in steps if one.id == "bill"]
+        (bill,) = [step for step in steps if step.id == "bill"]
         rows = [ledger.call(call.hash) for call in bill.calls]
     assert bill.model == "big"
     assert [row.model for row in rows if row is not None] == ["small", "big"]
@@ -342,8 +344,8 @@ steps:
     bills = Bills(tmp_path, text)
     bills.bills(a=1, b=2, c=3)
     report = bills.work()
-    assert [one["totals"] for one in bills.results().values()] == [[40, 80]] * 3
-    assert [one["n_new"] for one in bills.results().values()] == [2, 2, 2]
+    assert [result["totals"] for result in bills.results().values()] == [[40, 80]] * 3
+    assert [result["n_new"] for result in bills.results().values()] == [2, 2, 2]
     assert (report.calls, report.counts) == (9, {"new": 9})
 
 
@@ -354,9 +356,11 @@ def test_a_step_behind_it_without_a_cache_asks_for_each_item(bills: Bills) -> No
         "    returns: {name: steps.name.text, n:",
     )
     names = (f"name {number}" for number in range(10))
-    answer = FakePool(answer=lambda one: next(names) if one.constraint is None else said(one))
+    answer = FakePool(
+        answer=lambda request: next(names) if request.constraint is None else answer_to(request)
+    )
     bills.work(pool=answer)
-    assert len({one["name"] for one in bills.results().values()}) == 4
+    assert len({result["name"] for result in bills.results().values()}) == 4
 
 
 SUMMARY = """\
@@ -386,10 +390,12 @@ def test_summarise_and_reduce_escalate_as_well(tmp_path: Path) -> None:
     bills = Bills(tmp_path, SUMMARY)
     bills.bills(a=1, b=2)
     pool = FakePool(
-        answer=lambda one: "I am unsure." if one.model.ref == "small" else f"surely {one.model.ref}"
+        answer=lambda request: (
+            "I am unsure." if request.model.ref == "small" else f"surely {request.model.ref}"
+        )
     )
     bills.work(pool=pool)
-    assert [one["text"] for one in bills.results().values()] == ["surely big"] * 2
+    assert [result["text"] for result in bills.results().values()] == ["surely big"] * 2
     assert bills.output("WHOLE") == "surely big"
 
 
@@ -414,8 +420,8 @@ def test_what_cannot_be_escalated_is_a_sentence(
     bills.edit(old, new)
     with pytest.raises(PipelineError) as error:
         bills.work()
-    told = " ".join(f"{one.message} {one.remedy}" for one in error.value.faults)
-    assert fault in told
+    message = " ".join(f"{fault.message} {fault.remedy}" for fault in error.value.faults)
+    assert fault in message
 
 
 def test_a_plan_counts_the_calls_of_both_models(bills: Bills) -> None:
@@ -457,11 +463,11 @@ def test_a_run_says_when_random_checks_no_longer_show_what_was_promised(
     bills: Bills, n_wrong_of_10: int, is_broken: bool
 ) -> None:
     def answer(request: ChatRequest) -> str:
-        told = json.loads(said(request))
-        n = int(re.sub(r"\D", "", told["number"]) or 0)
+        reply = json.loads(answer_to(request))
+        n = int(re.sub(r"\D", "", reply["number"]) or 0)
         if request.model.ref == "small" and n % 10 < n_wrong_of_10:
-            told["total"] += 1
-        return json.dumps(told)
+            reply["total"] += 1
+        return json.dumps(reply)
 
     bills.edit("output.number == '?'\"}", "output.number == '?'\", also: 50%, target: 0.95}")
     bills.bills(**{f"n{number:03}": 5 for number in range(40)})
@@ -494,7 +500,7 @@ def test_what_happened_to_an_item_that_was_put_off_is_counted_once(bills: Bills)
         "{n: doc.relpath}",
     )
     pool = FakePool(
-        answer=lambda one: "one two three four" if one.model.ref == "small" else "short"
+        answer=lambda request: "one two three four" if request.model.ref == "small" else "short"
     )
     report = bills.work(pool=pool)
     assert len(pool.chats) == 8
@@ -517,8 +523,8 @@ def test_the_totals_of_a_step_count_an_item_that_was_put_off_once(
     report = bills.work(**options)
     # `also` is asked of the small model again: an item waits for a second and a third pass.
     totals = {
-        name: (one["n"], one["calls"], one["known_calls"])
-        for name, one in report.steps.items()
+        name: (step["n"], step["calls"], step["known_calls"])
+        for name, step in report.steps.items()
         if name in ("text", "bill", "also")
     }
     n_known = 4 if options else 0
@@ -545,7 +551,7 @@ def run_until_the_larger_model_is_asked(folder: Path) -> None:
             while _n_recorded(folder) < 4:  # by another thread
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
-        return said(request)
+        return answer_to(request)
 
     Bills(folder, BILLS).run(pool=FakePool(answer=answer))
 
@@ -559,7 +565,7 @@ def test_a_run_that_is_killed_between_the_passes_asks_the_larger_model_alone(bil
     assert killed.exitcode == -signal.SIGKILL
     report = bills.work()
     assert (bills.asked, report.calls) == (["big"] * 3, 3)
-    assert {name: one["total"] for name, one in bills.results().items()} == {
+    assert {name: result["total"] for name, result in bills.results().items()} == {
         "a": 10, "b": 60, "c": 70, "x": 5,
     }  # fmt: skip
     notes = "\n".join(report.notes)

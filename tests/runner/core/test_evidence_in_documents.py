@@ -62,7 +62,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     write(here.folder / "inbox", INVOICES)
     report = here.run(pool=FakePool(answer=answer))
     assert report.status == "completed"
-    return here.folder / "inbox", {one["name"]: one["evidence"] for one in report.returns}
+    return here.folder / "inbox", {result["name"]: result["evidence"] for result in report.returns}
 
 
 @pytest.mark.parametrize("name", sorted(QUOTED))
@@ -91,9 +91,9 @@ def test_values_of_a_filled_form_and_of_its_page_both_have_boxes(tmp_path: Path)
     field = "/Subtype /Widget /FT /Tx /T (total) /V (12.50)"
     form = pdf_form([field], form="<< /Fields [10 0 R] >>", text="Bill B-77")
     (here.folder / "inbox/form.pdf").write_bytes(form)
-    told = json.dumps({"number": "B-77", "total": 12.5})
-    [one] = here.run(pool=FakePool(answer=lambda _: told)).returns
-    number, total = (one["evidence"][name]["box"] for name in ("number", "total"))
+    reply = json.dumps({"number": "B-77", "total": 12.5})
+    [result] = here.run(pool=FakePool(answer=lambda _: reply)).returns
+    number, total = (result["evidence"][name]["box"] for name in ("number", "total"))
     assert number[3] < 0.2 < total[1]
     assert total == pytest.approx([72 / 612, 172 / 792, 172 / 612, 192 / 792], abs=1e-3)
 
@@ -140,12 +140,12 @@ def test_words_that_are_broken_at_line_ends_in_columns_are_found_whole(tmp_path:
     here = World(tmp_path, PIPELINE)
     here.edit("{number: str, total: float}", "{order: str, task: str}")
     write(here.folder / "inbox", {"chandlery.pdf": INVOICES["chandlery.pdf"]})
-    said = {
+    answer = {
         "order": "order of rope, shackles and warning lights",
         "task": "mooring of the ferry can be renewed at once",
     }
-    found = here.run(pool=FakePool(answer=lambda _: json.dumps(said))).returns[0]["evidence"]
-    for field, words in said.items():
+    found = here.run(pool=FakePool(answer=lambda _: json.dumps(answer))).returns[0]["evidence"]
+    for field, words in answer.items():
         at = found[field]
         assert at["match"] in ("exact", "normalised")
         assert " ".join(at["quote"].split()) == words

@@ -32,7 +32,7 @@ def test_only_a_changed_document_is_embedded_again_and_the_plan_tells_it(tmp_pat
     assert (world.plan().calls, world.plan().calls_are) == (3, "exact")
     report = world.run()
     assert (report.calls, len(world.pool.embeds), world.pool.chats) == (3, 3, [])
-    assert [len(one["lines"]) for one in report.returns["all"]] == [1, 1, 1]
+    assert [len(result["lines"]) for result in report.returns["all"]] == [1, 1, 1]
     assert (tmp_path / "out/1.txt").read_text().endswith("ferry 1 left at noon.")
     assert (world.plan().calls, world.run().calls) == (0, 0)
     world.write("inbox/1.txt", "The ferry never came. All of us had gone home again by then.")
@@ -45,7 +45,7 @@ def test_another_number_of_words_asks_for_no_vector_again(tmp_path: Path) -> Non
     world.edit("words: 12", "words: 20")
     report = world.run()
     assert (report.calls, report.cached_calls) == (0, 3)
-    assert [len(one["lines"]) for one in report.returns["all"]] == [2, 2, 2]
+    assert [len(result["lines"]) for result in report.returns["all"]] == [2, 2, 2]
 
 
 def test_an_input_may_choose_between_extract_and_write(tmp_path: Path) -> None:

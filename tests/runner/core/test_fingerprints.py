@@ -29,14 +29,14 @@ def test_a_files_path_size_and_time_do_not_count() -> None:
 
 def test_a_files_time_counts_where_the_author_reads_it() -> None:
     touched = {**FILE, "modified": "2027-01-01T00:00:00Z"}
-    wanted = frozenset({"path", "modified"})
-    assert item_content(FILE, wanted) != item_content(touched, wanted)
+    attributes = frozenset({"path", "modified"})
+    assert item_content(FILE, attributes) != item_content(touched, attributes)
 
 
 def test_attributes_that_no_one_reads_do_not_count() -> None:
-    wanted = frozenset({"title"})
-    assert item_content({"title": "a", "x": 1}, wanted) == item_content(
-        {"title": "a", "x": 2}, wanted
+    attributes = frozenset({"title"})
+    assert item_content({"title": "a", "x": 1}, attributes) == item_content(
+        {"title": "a", "x": 2}, attributes
     )
 
 
@@ -50,9 +50,9 @@ def test_the_key_is_relpath_then_path_then_content() -> None:
 def test_a_changed_content_goes_before_every_other_reason_and_all_are_named() -> None:
     before = entry({"content": "1", "sum.prompt": "1"})
     now = {"content": "2", "sum.prompt": "2"}
-    wanted = ItemVerdict("changed", "content changed; prompt changed (step 'sum')")
-    assert judge_item(before, "other", now) == wanted
-    assert judge_item(before, "other", now, past=PastItem(content="3")) == wanted
+    expected = ItemVerdict("changed", "content changed; prompt changed (step 'sum')")
+    assert judge_item(before, "other", now) == expected
+    assert judge_item(before, "other", now, past=PastItem(content="3")) == expected
 
 
 def test_what_is_read_of_an_item_may_change_without_its_content() -> None:

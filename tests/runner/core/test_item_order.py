@@ -42,7 +42,7 @@ def item(key: str, size: int, tokens: int = 0, suffix: str = ".txt") -> ItemWork
 
 
 def keys(items: list[ItemWork]) -> list[str]:
-    return [one.key for one in items]
+    return [item.key for item in items]
 
 
 def ordered(items: list[ItemWork]) -> list[ItemWork]:
@@ -112,11 +112,11 @@ def test_results_reports_and_ledger_do_not_depend_on_the_order(
         documents(world)
         begun = Begun()
         report = world.run(pool=FakePool(n_ctx_tokens=16_000), observer=begun)
-        told = report.as_json()
-        for item_ in told["items"]:
+        facts = report.as_json()
+        for item_ in facts["items"]:
             item_["seconds"] = 0
-        told |= {"run": "", "seconds": 0}
-        found.append((begun.keys[0], json.dumps(told), left_behind(world)))
+        facts |= {"run": "", "seconds": 0}
+        found.append((begun.keys[0], json.dumps(facts), left_behind(world)))
     (longest, *ours), (first, *plain) = found
     assert (longest, first) == ("5.txt", "0.txt")
     assert ours == plain

@@ -177,7 +177,7 @@ def test_after_any_kills_and_only_restarts_all_is_done_and_nothing_twice(
             continue
         run = psutil.Process(process.pid)
         if kind == "all":  # as when the current is cut
-            victims = [run, *(one for other in KINDS[1:] for one in killing.victims(other))]
+            victims = [run, *(victim for other in KINDS[1:] for victim in killing.victims(other))]
             dice.shuffle(victims)
         else:
             victims = [run] if kind == "run" else killing.victims(kind)

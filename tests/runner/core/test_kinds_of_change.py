@@ -29,8 +29,8 @@ Change = Callable[["Case"], object]
 def answer(request: ChatRequest) -> str:
     """Answer with what the request says, its model and its parameters: each has its own answer."""
     options = sorted({**request.model.params, **request.params}.items())
-    said = f"{request.model.ref} {options} {echo(request)}"
-    return said if request.constraint is None else json.dumps({"said": said})
+    text = f"{request.model.ref} {options} {echo(request)}"
+    return text if request.constraint is None else json.dumps({"said": text})
 
 
 @dataclass
@@ -72,17 +72,17 @@ class Case:
         """Return what was asked of models in the latest run, without their contexts."""
         chats = (
             repr((
-                one.model.ref, one.messages, one.params, one.constraint,
-                dict(one.model.params), one.n_logprobs,
+                request.model.ref, request.messages, request.params, request.constraint,
+                dict(request.model.params), request.n_logprobs,
             ))
-            for one in self.pool.chats
+            for request in self.pool.chats
         )  # fmt: skip
-        return {*chats, *(repr((one.model.ref, one.texts)) for one in self.pool.embeds)}
+        return {*chats, *(repr((request.model.ref, request.texts)) for request in self.pool.embeds)}
 
     def outputs(self) -> dict[str, bytes]:
         out = self.folder / "out"
-        files = (one for one in out.rglob("*") if one.is_file() and ".lance" not in str(one))
-        return {str(one.relative_to(out)): one.read_bytes() for one in sorted(files)}
+        files = (path for path in out.rglob("*") if path.is_file() and ".lance" not in str(path))
+        return {str(file.relative_to(out)): file.read_bytes() for file in sorted(files)}
 
     def forget(self) -> None:
         """Remove all that runs made."""
@@ -110,8 +110,8 @@ def yaml(old: str, new: str) -> Change:
 
 def both(*changes: Change) -> Change:
     def change(case: Case) -> None:
-        for one in changes:
-            one(case)
+        for edit in changes:
+            edit(case)
 
     return change
 

@@ -56,7 +56,7 @@ def clerk(request: ChatRequest) -> str:
     """Answer with the first label that the document mentions, else with the last one."""
     labels = enum_of(request)
     text = request.messages[-1].content.partition("About a")[2].partition("\n")[0]
-    tag = next((one for one in labels if re.search(rf"\b{one}\b", text)), labels[-1])
+    tag = next((label for label in labels if re.search(rf"\b{label}\b", text)), labels[-1])
     return json.dumps({"tag": tag})
 
 
@@ -68,7 +68,7 @@ def enum_of(request: ChatRequest) -> list[str]:
 
 
 def labelled(report: Any) -> dict[str, str]:
-    return {one["file"]: one["tag"] for one in report.returns}
+    return {result["file"]: result["tag"] for result in report.returns}
 
 
 def test_the_decoder_can_say_the_labels_of_the_list_and_nothing_else(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_labels_are_told_where_the_prompts_of_all_items_are_still_the_same(tmp_p
     pool = FakePool(answer=clerk)
     world(tmp_path, n=1).run(pool=pool)
     (request,) = pool.chats
-    assert [(one.role, one.content) for one in request.messages] == [
+    assert [(message.role, message.content) for message in request.messages] == [
         (
             "user",
             'Labels for "tag":\n- ferry: boats that carry people\n- bridge: ways over water\n'
@@ -139,10 +139,10 @@ def test_a_label_that_is_gone_makes_its_own_items_stale(tmp_path: Path) -> None:
     here = world(tmp_path)
     here.run(pool=FakePool(answer=clerk))
     here.write("tags.csv", written({name: TAGS[name] for name in ("ferry", "tram")}))
-    told = {"1.txt": "its label is gone: 'bridge' (step 'label')"}
-    assert reasons(here.plan()) == told
+    expected = {"1.txt": "its label is gone: 'bridge' (step 'label')"}
+    assert reasons(here.plan()) == expected
     report = here.run(pool=FakePool(answer=clerk))
-    assert (reasons(report), report.calls) == (told, 1)
+    assert (reasons(report), report.calls) == (expected, 1)
     assert labelled(report)["1.txt"] == "none of these"
     assert here.run().counts == {"fresh": 3}
 
@@ -355,7 +355,7 @@ def fields_answered(request: ChatRequest) -> str:
     def filled(schema: Any) -> Any:
         if "enum" in schema:
             return schema["enum"][-1]
-        return {name: filled(one) for name, one in schema["properties"].items()}
+        return {name: filled(subschema) for name, subschema in schema["properties"].items()}
 
     return json.dumps(filled(json.loads(request.constraint.source)))
 
@@ -439,7 +439,9 @@ def test_a_list_that_only_a_run_can_read_is_unknown_in_its_plan(tmp_path: Path) 
 
 
 def test_an_answer_of_other_labels_is_asked_for_again(tmp_path: Path) -> None:
-    pool = FakePool(answer=lambda one: '{"tag": "x"}' if len(one.messages) == 1 else clerk(one))
+    pool = FakePool(
+        answer=lambda request: '{"tag": "x"}' if len(request.messages) == 1 else clerk(request)
+    )
     world(tmp_path, n=1).run(pool=pool)
     assert pool.chats[1].messages[-1].content == (
         "This is wrong with your answer:\n"
@@ -468,17 +470,19 @@ def nth(place: int) -> Callable[[ChatRequest], str]:
 def test_the_nearest_labels_are_offered_where_the_list_is_too_long(tmp_path: Path) -> None:
     here, pool = narrowed_world(tmp_path), few(nth(0))
     report = here.run(pool=pool)
-    assert [len(enum_of(one)) for one in pool.chats] == [21, 21, 21]
+    assert [len(enum_of(request)) for request in pool.chats] == [21, 21, 21]
     for request in pool.chats:
-        told = request.messages[0].content.split("Where none")[0]
-        assert all(f"- {label}: {MANY[label]}\n" in told for label in enum_of(request)[:20])
-        assert told.count("\n- ") == 20
+        prompt = request.messages[0].content.split("Where none")[0]
+        assert all(f"- {label}: {MANY[label]}\n" in prompt for label in enum_of(request)[:20])
+        assert prompt.count("\n- ") == 20
     assert (
         "'label': 3 prompts with the 20 of 403 labels of steps.tags.rows that are nearest to the "
         "text (0.txt, 1.txt, 2.txt)."
     ) in report.notes
     assert not [note for note in report.notes if "border" in note or "without" in note]
-    assert sum(len(one.texts) for one in pool.embeds) == 403 + 3, "the list is embedded once"
+    assert sum(len(request.texts) for request in pool.embeds) == 403 + 3, (
+        "the list is embedded once"
+    )
     assert here.run(pool=few(nth(0))).counts == {"fresh": 3}
 
 
@@ -526,7 +530,7 @@ def test_with_narrow_a_new_label_is_asked_about_where_it_is_among_the_nearest(
 ) -> None:
     here, pool = narrowed_world(tmp_path), few(nth(0))
     here.run(pool=pool)
-    offered = [{*enum_of(one)} for one in pool.chats]
+    offered = [{*enum_of(request)} for request in pool.chats]
     far = next(label for label in MANY if not any(label in some for some in offered))
     n_near, near = min(
         (sum(label in some for some in offered), label)
@@ -534,7 +538,7 @@ def test_with_narrow_a_new_label_is_asked_about_where_it_is_among_the_nearest(
     )
     assert 0 < n_near < 3
     for label in (far, near):
-        here.write("tags.csv", written({one: MANY[one] for one in MANY if one != label}))
+        here.write("tags.csv", written({name: MANY[name] for name in MANY if name != label}))
         here.run(pool=few(nth(1)), force=["label"])
         here.write("tags.csv", written(MANY))
         decides = "the nearest labels decide, during the run"
@@ -558,7 +562,7 @@ def test_with_relabel_all_a_new_label_leaves_no_item_undecided(tmp_path: Path) -
     here = narrowed_world(tmp_path)
     here.edit("narrow: 20", "narrow: 20, relabel: all")
     *others, last = MANY
-    here.write("tags.csv", written({one: MANY[one] for one in others}))
+    here.write("tags.csv", written({other: MANY[other] for other in others}))
     here.run(pool=few(nth(0)))
     here.write("tags.csv", written(MANY))
     plan = here.plan(pool=few(nth(0)))
@@ -571,7 +575,7 @@ def test_with_relabel_all_a_new_label_leaves_no_item_undecided(tmp_path: Path) -
 def test_the_label_of_the_last_answer_stays_on_offer(tmp_path: Path) -> None:
     here, pool = narrowed_world(tmp_path), few(nth(0))
     here.run(pool=pool)
-    first = {enum_of(one)[0] for one in pool.chats}
+    first = {enum_of(request)[0] for request in pool.chats}
     for number in range(3):
         here.write(f"inbox/{number}.txt", f"Something else altogether, number {number}.")
     pool = few(nth(0))
@@ -583,9 +587,9 @@ def test_the_label_of_the_last_answer_stays_on_offer(tmp_path: Path) -> None:
 def test_a_plan_counts_the_calls_that_narrow_makes(tmp_path: Path) -> None:
     here = narrowed_world(tmp_path)
     here.edit("steps:\n", "models: {clerk: {ref: m, ctx: 2000}}\nsteps:\n")
-    told = here.plan()
+    plan = here.plan()
     report = here.run(pool=few(nth(0)))
-    assert (told.calls, report.calls) == (8, 8), "3 texts, 3 answers, 2 batches of labels"
+    assert (plan.calls, report.calls) == (8, 8), "3 texts, 3 answers, 2 batches of labels"
 
 
 def test_a_person_chooses_from_the_list_and_is_asked_again_when_that_label_is_gone(
@@ -607,12 +611,12 @@ def test_a_person_chooses_from_the_list_and_is_asked_again_when_that_label_is_go
 
 def decide(here: World, value: Any, *, is_refused: bool = False) -> None:
     with Ledger(next(here.folder.rglob("ledger.sqlite")).parent) as ledger:
-        desk = ReviewDesk(ledger)
-        (review,) = desk.waiting()
-        (one,) = subject_fields(desk.get(review.id).subject)
-        assert (one.kind, one.choices) == ("choice", (*TAGS, "none of these"))
+        reviews = ReviewDesk(ledger)
+        (review,) = reviews.waiting()
+        (field,) = subject_fields(reviews.get(review.id).subject)
+        assert (field.kind, field.choices) == ("choice", (*TAGS, "none of these"))
         if is_refused:
-            (fault,) = desk.faults(desk.get(review.id), value)
+            (fault,) = reviews.faults(reviews.get(review.id), value)
             assert "is not one of" in fault
         else:
-            desk.decide(review.id, review.question, "edit", value=value, by="ann")
+            reviews.decide(review.id, review.question, "edit", value=value, by="ann")

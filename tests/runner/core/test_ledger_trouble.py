@@ -62,8 +62,8 @@ def on_a_small_disk(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     def run(small: str, size: str, n_chars: int = 0) -> list[dict[str, Any]]:
         world = World(tmp_path)
         world.documents(N_DOCUMENTS)
-        said = said_by_mounting(SMALL_DISK, tmp_path, tmp_path / small, size, str(n_chars))
-        reports: list[dict[str, Any]] = json.loads(said)
+        output = said_by_mounting(SMALL_DISK, tmp_path, tmp_path / small, size, str(n_chars))
+        reports: list[dict[str, Any]] = json.loads(output)
         return reports
 
     return run

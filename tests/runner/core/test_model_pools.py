@@ -88,13 +88,13 @@ def folder_of(tmp_path: Path, *urls: str, ref: str = MODEL, n: int = 4) -> Path:
     return tmp_path
 
 
-def ran(folder: Path, own: Settings | None = None, **more: Any) -> Report:
+def ran(folder: Path, own: Settings | None = None, **options: Any) -> Report:
     own = own or settings(folder)
     own = replace(own, allow=frozenset(["secrets", "network"]))
     return run(
         folder / "p.yaml",
-        more.pop("inputs", None),
-        *run_arguments(local=True, settings=own, **more),
+        options.pop("inputs", None),
+        *run_arguments(local=True, settings=own, **options),
     )
 
 
@@ -165,11 +165,11 @@ def test_where_no_server_answers_the_run_does_not_begin(tmp_path: Path) -> None:
 def test_two_services_of_ours_share_the_work_and_are_known_as_this_machine_is(
     tmp_path: Path,
 ) -> None:
-    with live_service(tmp_path / "one") as one, live_service(tmp_path / "two") as two:
-        folder = folder_of(tmp_path, one.url, two.url, ref="smollm2:135m", n=10)
+    with live_service(tmp_path / "one") as first, live_service(tmp_path / "two") as two:
+        folder = folder_of(tmp_path, first.url, two.url, ref="smollm2:135m", n=10)
         report = ran(folder)
         assert (report.status, report.calls) == ("completed", 10)
-        decoded = [service.call(_decoded(service)) for service in (one, two)]
+        decoded = [service.call(_decoded(service)) for service in (first, two)]
     assert all(decoded)
     here = ModelFinder(tmp_path / "no", tmp_path / "cache").find("smollm2:135m")
     text = (folder / "p.yaml").read_text()
@@ -179,7 +179,7 @@ def test_two_services_of_ours_share_the_work_and_are_known_as_this_machine_is(
 
 
 async def _decoded(live: Any) -> int:
-    return sum(one.n_decoded_tokens for one in live.service.pool.stats().resident)
+    return sum(model.n_decoded_tokens for model in live.service.pool.stats().resident)
 
 
 def test_the_settings_name_servers_for_every_model(
@@ -222,7 +222,7 @@ def test_a_request_to_end_does_not_wait_for_a_server_that_loads(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("urls", "told"),
+    ("urls", "expected"),
     [
         ("gpu-1:8000", "'gpu-1:8000' is no address of a server."),
         ('"http://a:1", "http://me:pw@b:1"', "'http://me:pw@b:1' has a password in it."),
@@ -230,11 +230,11 @@ def test_a_request_to_end_does_not_wait_for_a_server_that_loads(tmp_path: Path) 
         ('"{{ secrets.gpu }}"', "a secret cannot be read here."),
     ],
 )
-def test_an_address_that_cannot_be_one_is_a_fault(tmp_path: Path, urls: str, told: str) -> None:
+def test_an_address_that_cannot_be_one_is_a_fault(tmp_path: Path, urls: str, expected: str) -> None:
     folder = folder_of(tmp_path, urls)
     with pytest.raises(PipelineError) as caught:
         ran(folder, pool=FakePool())
-    assert [fault.message for fault in caught.value.faults] == [told]
+    assert [fault.message for fault in caught.value.faults] == [expected]
 
 
 class _Far(BaseHTTPRequestHandler):
@@ -264,7 +264,7 @@ class _Far(BaseHTTPRequestHandler):
                 "arguments": '{"path": "a.txt"}',
             }
             delta = {"tool_calls": [{"index": 0, "id": "a", "function": called}]}
-        n_words = sum(len(str(one["content"]).split()) for one in body["messages"])
+        n_words = sum(len(str(message["content"]).split()) for message in body["messages"])
         usage = {"prompt_tokens": 3 * n_words, "completion_tokens": 5}
         events = [
             {"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]},
@@ -318,7 +318,7 @@ def test_an_agents_memory_in_a_store_has_its_embedding_model_though_all_others_a
 
 
 @pytest.mark.parametrize(
-    ("memory", "wanted"),
+    ("memory", "expected"),
     [
         ("store", ["m", "all-minilm"]),
         ("window", ["m"]),
@@ -326,7 +326,7 @@ def test_an_agents_memory_in_a_store_has_its_embedding_model_though_all_others_a
     ],
 )
 def test_an_agents_embedding_model_is_among_what_a_run_opens(
-    tmp_path: Path, memory: str, wanted: list[str]
+    tmp_path: Path, memory: str, expected: list[str]
 ) -> None:
     (tmp_path / "p.yaml").write_text(
         "inputs: {kept: store}\n"
@@ -336,7 +336,7 @@ def test_an_agents_embedding_model_is_among_what_a_run_opens(
     own = replace(settings(tmp_path), allow=frozenset(["network"]))
     environment = RunEnvironment(settings=own)
     prepared = prepare(tmp_path / "p.yaml", {}, RunOptions(), environment)
-    assert [spec.ref for spec in used_models(prepared.bound)] == wanted
+    assert [spec.ref for spec in used_models(prepared.bound)] == expected
 
 
 def test_a_judge_that_a_test_does_not_name_is_asked_where_it_is_served(

@@ -39,4 +39,6 @@ def test_images_that_cannot_be_read_are_put_aside_and_the_others_are_seen(tmp_pa
     assert states(report) == done | dict.fromkeys(REFUSED, "quarantined")
     errors = {item.key: item.error for item in report.items if item.step == "each" and item.error}
     sentences = {name: sentence for name, (_, sentence) in REFUSED.items()}
-    assert errors == {key: f"step 'look': image 1 {one}" for key, one in sentences.items()}
+    assert errors == {
+        key: f"step 'look': image 1 {sentence}" for key, sentence in sentences.items()
+    }

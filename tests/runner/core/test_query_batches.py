@@ -22,17 +22,17 @@ def request(text: str) -> EmbedRequest:
 
 async def embedded(pool: FakePool, *texts: str) -> list[EmbedReply | BaseException]:
     batches = QueryBatches(pool)
-    asked = (batches.embed(request(text)) for text in texts)
-    return await asyncio.gather(*asked, return_exceptions=True)
+    calls = (batches.embed(request(text)) for text in texts)
+    return await asyncio.gather(*calls, return_exceptions=True)
 
 
 def test_what_waits_is_one_request_and_each_gets_its_own_vector() -> None:
     pool, texts = FakePool(delay_s=0.001), [f"Query {n}" for n in range(100)]
     replies = asyncio.run(embedded(pool, *texts))
     alone = [asyncio.run(FakePool().embed(request(text))).vectors for text in texts]
-    assert [one.vectors for one in replies if isinstance(one, EmbedReply)] == alone
+    assert [reply.vectors for reply in replies if isinstance(reply, EmbedReply)] == alone
     assert len(pool.embeds) <= 2
-    tokens = sum(one.usage.prompt_tokens for one in replies if isinstance(one, EmbedReply))
+    tokens = sum(reply.usage.prompt_tokens for reply in replies if isinstance(reply, EmbedReply))
     assert tokens == 200
 
 
@@ -52,7 +52,7 @@ def test_who_is_cancelled_leaves_the_others_their_answers() -> None:
 
     first, *others = asyncio.run(main())
     assert isinstance(first, asyncio.CancelledError)
-    assert all(isinstance(one, EmbedReply) for one in others)
+    assert all(isinstance(reply, EmbedReply) for reply in others)
 
 
 STORE = """\
@@ -70,15 +70,16 @@ steps:
 @pytest.mark.parametrize("query", ["{{ row.text }}", "{{ steps.asked.text }}"])
 def test_many_searches_are_a_few_embedding_calls(tmp_path: Path, query: str) -> None:
     n_rows = 120
-    asked = '      - {id: asked, uses: prompt, with: {template: "{{ row.text }}"}}\n'
+    prompt_step = '      - {id: asked, uses: prompt, with: {template: "{{ row.text }}"}}\n'
     world = World(
-        tmp_path, STORE.replace("{{ row.text }}", query).replace("    do:\n", f"    do:\n{asked}")
+        tmp_path,
+        STORE.replace("{{ row.text }}", query).replace("    do:\n", f"    do:\n{prompt_step}"),
     )
     world.write("rows.csv", "text\n" + "".join(f"row {n}\n" for n in range(n_rows)))
     # A busy machine needs 20 ms for some steps: queries gather while a call takes longer than that.
     report = world.run(pool=FakePool(delay_s=0.2))
     assert report.status == "completed"
-    assert sum(len(one.texts) for one in world.pool.embeds) == n_rows + 4
+    assert sum(len(request.texts) for request in world.pool.embeds) == n_rows + 4
     assert len(world.pool.embeds) < (6 if "row" in query else n_rows / 2)
     # Where a step makes the query, how many gather depends on the machine.
 
@@ -99,4 +100,4 @@ def test_the_queries_of_items_that_were_done_are_not_asked_again(tmp_path: Path)
     world.edit("k: 1", "k: 2")
     pool = FakePool()
     assert world.run(pool=pool).status == "completed"
-    assert sorted(text for one in pool.embeds for text in one.texts) == ["four", "three"]
+    assert sorted(text for request in pool.embeds for text in request.texts) == ["four", "three"]

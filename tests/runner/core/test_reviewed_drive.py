@@ -33,7 +33,7 @@ def true_answer(number: int) -> dict[str, Any]:
     return {"number": f"R-{number}", "total": 100.0 + number, "pay_by": "2026-01-31"}
 
 
-class Office:
+class Letters:
     """A folder with letters, the clerk who reads them, and a person who reviews all answers."""
 
     def __init__(self, folder: Path, model: Clerk) -> None:
@@ -54,8 +54,8 @@ class Office:
         truth = true_answer(number)
         facts = f"Letter <{number}>: R-{number}, {truth['total']}, 2026-01-31\n"
         (self.folder / "inbox" / f"{number}.txt").write_text(facts)
-        said = truth if right else {**truth, "total": 1.0}
-        self.model.answers[f"<{number}>"] = Said(said, {"total": (raw, "7.0")})
+        answer = truth if right else {**truth, "total": 1.0}
+        self.model.answers[f"<{number}>"] = Said(answer, {"total": (raw, "7.0")})
 
     def run(self, status: int = 0) -> str:
         return paddock("run", "bills.yaml", "--local", "--allow", "network", status=status)
@@ -82,31 +82,31 @@ class Office:
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    folder = tmp_path_factory.mktemp("office")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Letters]:
+    folder = tmp_path_factory.mktemp("letters")
     with pytest.MonkeyPatch.context() as patch, clerk({}) as model:
         patch.setenv("PADDOCK_HOME", str(tmp_path_factory.mktemp("home")))
         patch.chdir(folder)
-        office = Office(folder, model)
+        letters = Letters(folder, model)
         for number in range(N_LETTERS):
-            office.receive(number, RAW[number % 5], right=is_right(number))
-        office.run()
-        assert office.review() == N_LETTERS
-        office.run()
-        yield office
+            letters.receive(number, RAW[number % 5], right=is_right(number))
+        letters.run()
+        assert letters.review() == N_LETTERS
+        letters.run()
+        yield letters
 
 
 @pytest.fixture(scope="module")
-def new(office: Office) -> dict[float, Any]:
+def new(letters: Letters) -> dict[float, Any]:
     """Return the confidence of new letters' totals by the probability that the model had."""
     raws = (0.3, 0.56, 0.75, 0.91, 0.95, 0.999)
     for number, raw in enumerate(raws, start=100):
-        office.receive(number, raw)
-    office.run()
-    office.review()
-    told = office.run()
-    assert "no longer count" not in told
-    return {raw: office.confidence(number)["total"] for number, raw in enumerate(raws, start=100)}
+        letters.receive(number, raw)
+    letters.run()
+    letters.review()
+    output = letters.run()
+    assert "no longer count" not in output
+    return {raw: letters.confidence(number)["total"] for number, raw in enumerate(raws, start=100)}
 
 
 def test_new_answers_have_the_share_that_was_right(new: dict[float, Any]) -> None:
@@ -126,22 +126,22 @@ def test_what_no_one_reviewed_keeps_the_probability_of_the_model(
     assert (new[raw]["p"], new[raw]["raw"], new[raw]["is_calibrated"]) == (raw, raw, False)
 
 
-def test_no_letter_counts_for_its_own_confidence(office: Office, new: dict[float, Any]) -> None:
+def test_no_letter_counts_for_its_own_confidence(letters: Letters, new: dict[float, Any]) -> None:
     """Of the totals at 0.55 and 0.57 twelve of 24 were right: without a right one, 11 of 23."""
-    own = [office.confidence(number) for number in range(N_LETTERS) if is_right(number)]
-    totals = [one["total"] for one in own if one["total"]["raw"] < 0.6]
-    assert {(one["p"], one["is_calibrated"]) for one in totals} == {(round(11 / 23, 4), True)}
+    own = [letters.confidence(number) for number in range(N_LETTERS) if is_right(number)]
+    totals = [confidence["total"] for confidence in own if confidence["total"]["raw"] < 0.6]
+    assert {(total["p"], total["is_calibrated"]) for total in totals} == {(round(11 / 23, 4), True)}
 
 
 def test_another_prompt_starts_with_no_decisions_and_the_run_says_so(
-    office: Office, new: dict[float, Any]
+    letters: Letters, new: dict[float, Any]
 ) -> None:
-    office.edit("{{ steps.text.text }}", "Read it well. {{ steps.text.text }}")
-    told = " ".join(office.run().split())
-    assert "'bill': its confidence has 0 of 50 reviewed fields." in told
-    assert "198 reviewed fields of another prompt no longer count." in told
-    assert {one["is_calibrated"] for one in office.confidence(0).values()} == {False}
-    office.receive(200, 0.56)
-    office.run()
-    told = " ".join(paddock("why", "out/0.txt.json").split())
-    assert "confidence of 'bill' (clerk) with the earlier prompt: calibrated by 198" in told
+    letters.edit("{{ steps.text.text }}", "Read it well. {{ steps.text.text }}")
+    output = " ".join(letters.run().split())
+    assert "'bill': its confidence has 0 of 50 reviewed fields." in output
+    assert "198 reviewed fields of another prompt no longer count." in output
+    assert {field["is_calibrated"] for field in letters.confidence(0).values()} == {False}
+    letters.receive(200, 0.56)
+    letters.run()
+    output = " ".join(paddock("why", "out/0.txt.json").split())
+    assert "confidence of 'bill' (clerk) with the earlier prompt: calibrated by 198" in output

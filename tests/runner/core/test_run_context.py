@@ -64,18 +64,20 @@ def test_tools_of_every_kind_work_in_one_run_and_no_secret_is_kept(world: World)
     report = carried_out(world)
     assert (report.status, report.message) == ("completed", None)
     assert report.returns["sum"] == 42
-    assert [one["clean"] for one in report.returns["each"]] == ["FERRY", "PIER"]
-    assert [one["known"]["name"] for one in report.returns["each"]] == ["ferry", "pier"]
+    assert [result["clean"] for result in report.returns["each"]] == ["FERRY", "PIER"]
+    assert [result["known"]["name"] for result in report.returns["each"]] == ["ferry", "pier"]
     assert "k-123456789" not in json.dumps(report.returns), "what a tool repeats of a secret"
     kept = calls(world)
     assert sorted(row[:2] for row in kept if row[0] == "tool") == [
         ("tool", "calculator"), ("tool", "facts"), ("tool", "facts"),
         ("tool", "tools.py:clean"), ("tool", "tools.py:clean"),
     ]  # fmt: skip
-    asked = next(json.loads(row[2]) for row in kept if row[1] == "facts" and "pier" in row[2])
-    assert asked == {"args": {"name": "pier"}, "server": "fake", "tool": "facts"}
+    tool_call = next(json.loads(row[2]) for row in kept if row[1] == "facts" and "pier" in row[2])
+    assert tool_call == {"args": {"name": "pier"}, "server": "fake", "tool": "facts"}
     folder = world.folder / ".paddock"
-    assert not any(b"k-123456789" in one.read_bytes() for one in folder.rglob("*") if one.is_file())
+    assert not any(
+        b"k-123456789" in path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    )
     again = carried_out(world)
     assert (again.calls, again.cached_calls) == (0, 0), "fresh items call no tool"
     assert len([row for row in calls(world) if row[1] == "facts"]) == 2
@@ -84,7 +86,7 @@ def test_tools_of_every_kind_work_in_one_run_and_no_secret_is_kept(world: World)
     assert {i.why for i in changed.items if i.step == "each"} == {
         "file changed: tools.py (step 'clean')"
     }
-    assert [one["clean"] for one in changed.returns["each"]] == ["Ferry", "Pier"]
+    assert [result["clean"] for result in changed.returns["each"]] == ["Ferry", "Pier"]
     world.edit("args: [", "args: [-B, ")
     stale = plan(world.file, pool=FakePool(), settings=replace(settings(world.folder), allow=ALL))
     assert {i.why for i in stale.items if i.step == "each"} == {"its tools changed (step 'known')"}
@@ -117,7 +119,7 @@ def test_what_depends_on_its_arguments_alone_is_called_once(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("step", "told"),
+    ("step", "expected"),
     [
         ("{name: calculator, args: {expression: '{{ 1 }}/0'}}",
          "the tool 'calculator' failed: it divides by zero."),
@@ -131,14 +133,14 @@ def test_what_depends_on_its_arguments_alone_is_called_once(tmp_path: Path) -> N
     ],
 )  # fmt: skip
 def test_a_tool_that_fails_fails_its_step_and_is_in_the_ledger(
-    tmp_path: Path, step: str, told: str
+    tmp_path: Path, step: str, expected: str
 ) -> None:
     (tmp_path / "tools.py").write_text(
         "import time\ndef sleep(): time.sleep(60)\ndef wrong(): raise ValueError('no field')\n"
     )
     servers = "mcpServers: {gone: {command: ./no-such-program}}\n"
     world = World(tmp_path, f"{servers}steps:\n  - {{id: a, uses: tool, with: {step}}}\n")
-    assert failed(world).endswith(f"step 'a': {told}")
+    assert failed(world).endswith(f"step 'a': {expected}")
     assert "gone" in step or list(json.loads(calls(world)[0][3])) == ["error"]
 
 
@@ -250,7 +252,7 @@ def test_an_installed_tool_is_called_and_its_version_counts(
         "returns: steps.each.results\n"
     ))  # fmt: skip
     try:
-        assert [one["result"] for one in carried_out(world).returns] == [4, 5]
+        assert [result["result"] for result in carried_out(world).returns] == [4, 5]
         assert carried_out(world).counts["fresh"] == 2
         shutil.rmtree(tmp_path / "site" / "brewing-1.0.dist-info")
         install("2.0")

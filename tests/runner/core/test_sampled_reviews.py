@@ -50,7 +50,7 @@ def test_a_random_share_of_sure_answers_is_asked_about_and_marked(bills: Bills) 
     waiting = bills.waiting()
     assert set(waiting) == drawn(SHARE) | {"00.txt", "01.txt"}
     assert report.counts["waiting"] == len(waiting)
-    assert {key for key, one in waiting.items() if one.is_sampled} == drawn(SHARE) - {
+    assert {key for key, review in waiting.items() if review.is_sampled} == drawn(SHARE) - {
         "00.txt",
         "01.txt",
     }
@@ -66,8 +66,10 @@ def test_what_was_decided_of_the_share_is_told_in_the_gold_data(bills: Bills) ->
     bills.work()
     for key in bills.waiting():
         bills.decide(key, "accept")
-    with bills.desk() as desk:
-        rows = [json.loads(line) for line in gold_jsonl(desk.decided(is_whole=True)).splitlines()]
+    with bills.desk() as reviews:
+        rows = [
+            json.loads(line) for line in gold_jsonl(reviews.decided(is_whole=True)).splitlines()
+        ]
     marks = {row["item"]: (row["is_sampled"], row["share"]) for row in rows}
     assert marks["00.txt"] == (False, SHARE)
     assert sum(is_sampled for is_sampled, _ in marks.values()) == len(marks) - 2
@@ -77,10 +79,10 @@ def test_what_was_decided_of_the_share_is_told_in_the_gold_data(bills: Bills) ->
 
 def test_a_random_check_is_not_accepted_together_with_others_unseen(bills: Bills) -> None:
     bills.work()
-    with bills.desk() as desk:
-        asked = [(one.id, one.question) for one in desk.waiting()]
-        done = desk.accept_together(asked, "ann")
-    assert {one.key for one in done.reviews} == {"00.txt", "01.txt"}
+    with bills.desk() as reviews:
+        questions = [(review.id, review.question) for review in reviews.waiting()]
+        done = reviews.accept_together(questions, "ann")
+    assert {review.key for review in done.reviews} == {"00.txt", "01.txt"}
     assert set(done.left.values()) == {
         f"'{key}' (step 'bill') is a random check, which a person has to look at."
         for key in drawn(SHARE) - {"00.txt", "01.txt"}
@@ -172,8 +174,8 @@ def decided_population(
     return table(found, AskedShare(0.05, *n_open)), n_right / n_documents
 
 
-def table(answers: list[DecidedAnswer], asked: AskedShare) -> StepCalibration:
-    return StepCalibration(KEY, "m", 0.0, tuple(answers), asked=asked)
+def table(answers: list[DecidedAnswer], share: AskedShare) -> StepCalibration:
+    return StepCalibration(KEY, "m", 0.0, tuple(answers), asked=share)
 
 
 @pytest.mark.parametrize("decided", [(1, 1), (1, 0.4), (0.4, 1)])
@@ -212,12 +214,12 @@ def test_a_few_of_the_share_say_nothing_yet_of_all_answers() -> None:
 
 def test_a_table_says_of_which_answers_it_is() -> None:
     made, _ = decided_population(1)
-    n_sampled = sum(one.is_sampled for one in made.answers)
+    n_sampled = sum(answer.is_sampled for answer in made.answers)
     assert made.basis == (
         f"of all answers: {len(made.answers) - n_sampled} answers in doubt, and {n_sampled} of a "
         "random 5% of the others, which count for as many as they stand for"
     )
-    doubtful = [one for one in made.answers if not one.is_sampled]
+    doubtful = [answer for answer in made.answers if not answer.is_sampled]
     assert table(doubtful, made.asked).basis == (
         "of answers in doubt alone, which are wrong more often than the others"
     )
@@ -226,12 +228,12 @@ def test_a_table_says_of_which_answers_it_is() -> None:
 
 
 def decide_all(bills: Bills) -> StepCalibration:
-    for key, one in bills.waiting().items():
-        bills.decide(key, "accept") if one.state == "open" else None
-    with bills.desk() as desk:
+    for key, review in bills.waiting().items():
+        bills.decide(key, "accept") if review.state == "open" else None
+    with bills.desk() as reviews:
         found = [
-            replace(one, subject={**one.subject, "confidence": SURE, "answer": {"total": 1}})
-            for one in desk.decided(is_whole=True)
+            replace(review, subject={**review.subject, "confidence": SURE, "answer": {"total": 1}})
+            for review in reviews.decided(is_whole=True)
         ]
     (made,) = calibrations_of(found).values()
     return made
@@ -249,8 +251,8 @@ def test_decisions_of_before_the_share_and_of_a_smaller_one_weigh_as_those_of_no
         bills.work()
         made = decide_all(bills)
         n_sampled = len(drawn(share) - {"00.txt", "01.txt"})
-        assert sum(one.is_sampled for one in made.answers) == n_sampled
-        assert sum(one.is_in_doubt for one in made.answers) == 2
+        assert sum(answer.is_sampled for answer in made.answers) == n_sampled
+        assert sum(answer.is_in_doubt for answer in made.answers) == 2
         assert made.asked == AskedShare(share)
 
 
@@ -262,7 +264,7 @@ def test_a_share_that_is_lowered_counts_for_the_answers_since_then(bills: Bills)
     bills.bills(**{f"new {name}": 5 for name in NAMES})
     bills.work()
     made = decide_all(bills)
-    shares = {one.item[1]: one.share for one in made.answers if one.is_sampled}
+    shares = {answer.item[1]: answer.share for answer in made.answers if answer.is_sampled}
     assert {share for key, share in shares.items() if key.startswith("new ")} == {0.2}
     assert {share for key, share in shares.items() if not key.startswith("new ")} == {0.5}
     assert "of a random 20% to 50% of the others" in replace(made, answers=made.answers * 2).basis
@@ -273,7 +275,7 @@ def test_a_few_sampled_answers_say_less_than_as_many_of_equal_weight() -> None:
     (alike,) = reliability(even)
     answers = [answer(n, is_right=True, is_sampled=n < 1) for n in range(20)]
     answers[0] = replace(answers[0], weight=20.0)
-    (uneven,) = reliability(one for each in answers for _, one in each.weighed())
+    (uneven,) = reliability(field for each in answers for _, field in each.weighed())
     assert (uneven.n, uneven.n_right) == (20, 20)
     assert uneven.interval[0] < alike.interval[0]
     assert uneven.bounds.endswith("too few to calibrate")

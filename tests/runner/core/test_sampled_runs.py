@@ -72,7 +72,7 @@ def world(tmp_path: Path) -> World:
     return world
 
 
-def _asked(world: World) -> set[str]:
+def _prompts(world: World) -> set[str]:
     return {str(request) for request in world.pool.chats}
 
 
@@ -80,12 +80,12 @@ def test_a_sample_is_done_alone_and_the_full_run_repeats_none_of_it(world: World
     report = world.run(sample=ItemSample(3))
     assert report.status == "completed"
     assert (report.calls, report.counts["new"], report.counts["unsampled"]) == (3, 3, 7)
-    first = _asked(world)
+    first = _prompts(world)
     again = world.run(sample=ItemSample(3))
     assert (again.calls, again.counts) == (0, {"fresh": 3, "unsampled": 7})
     whole = world.run()
     assert (whole.calls, whole.counts["fresh"], whole.counts["new"]) == (7, 3, 7 + 10)
-    assert not first & _asked(world)
+    assert not first & _prompts(world)
     assert whole.returns == {"n": 10}
 
 
@@ -117,9 +117,9 @@ def test_a_sample_that_has_all_that_is_stale_of_a_block_updates_its_table(world:
     world.run()
     world.write("inbox/5.txt", "Another text.")
     sample = next(
-        one
-        for one in (ItemSample(3, seed=seed) for seed in range(100))
-        if "5.txt" in one.chosen([f"{number}.txt" for number in range(10)])
+        sample
+        for sample in (ItemSample(3, seed=seed) for seed in range(100))
+        if "5.txt" in sample.chosen([f"{number}.txt" for number in range(10)])
     )
     table = world.output("table.csv")
     report = world.run(sample=sample, pool=FakePool(answer=lambda _: "Another one."))

@@ -33,8 +33,8 @@ def budgeted(tmp_path: Path, budget: str, n: int = 40) -> World:
 class FirstTogether(FakePool):
     """Answers nothing before each of several pools was asked."""
 
-    def __init__(self, all_: list[FakePool], **more: Any) -> None:
-        super().__init__(**more)
+    def __init__(self, all_: list[FakePool], **options: Any) -> None:
+        super().__init__(**options)
         self._all = all_
         all_.append(self)
 
@@ -111,10 +111,10 @@ def test_who_comes_later_goes_on_with_what_is_spent_and_after_a_pause_again(
         first = part("a")
         assert first.others(Spent(0.0, 500, 3, 2)).tokens == 0
         second = part("b")
-        told = second.others(Spent(0.0, 20, 1))
+        others = second.others(Spent(0.0, 20, 1))
         # No one is heard of under the name 'a': what was in flight there is so no more.
-        assert (told.tokens, told.n_ended, told.n_in_flight) == (500, 3, 0)
-        assert told.seconds > 0
+        assert (others.tokens, others.n_ended, others.n_in_flight) == (500, 3, 0)
+        assert others.seconds > 0
         assert first.others(Spent(0.0, 600, 4)).tokens == 20
         first.close()
         second.close()

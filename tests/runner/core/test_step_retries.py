@@ -109,8 +109,8 @@ def test_a_document_that_keeps_failing_is_quarantined_after_three_runs(world: Wo
     assert [report.exit_status() for report in tries] == [3, 3, 3]
     known = world.run()
     assert (known.calls, known.exit_status(), states(known)) == (0, 0, {"1.txt": "quarantined"})
-    asked = world.run(retry_failed=True, pool=failing(late, 1))
-    assert error_of(asked) == (
+    retried = world.run(retry_failed=True, pool=failing(late, 1))
+    assert error_of(retried) == (
         "step 'sum': no answer within 5 s (timeout.total) (failed 4 times in a row)"
     )
     assert world.run(retry_failed=True).status == "completed"
@@ -144,10 +144,10 @@ def test_a_file_that_cannot_be_read_now_is_tried_again(
 ) -> None:
     opened = no_links.open_file
 
-    def broken(path: str | Path, **more: bool) -> BufferedReader:
+    def broken(path: str | Path, **options: bool) -> BufferedReader:
         if Path(path).name == "1.txt":
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        return opened(path, **more)
+        return opened(path, **options)
 
     with monkeypatch.context() as disk:
         disk.setattr(no_links, "open_file", broken)
@@ -161,12 +161,12 @@ def test_what_failed_within_an_item_is_tried_again_and_given_up_as_well(tmp_path
     world.documents(2)
     late, words = DeadlineExceeded("total", 5), "red of Document 1"
     first = world.run(pool=failing(late, 1, words))
-    assert [one["n"] for one in first.returns] == [2, 1]
+    assert [result["n"] for result in first.returns] == [2, 1]
     again = world.run(pool=failing(late, 1, words))
-    assert (again.calls, [one["n"] for one in again.returns]) == (0, [2, 1])
+    assert (again.calls, [result["n"] for result in again.returns]) == (0, [2, 1])
     assert states(again) == {"1.txt": "stale"}
     mended = world.run()
-    assert (mended.calls, [one["n"] for one in mended.returns]) == (1, [2, 2])
+    assert (mended.calls, [result["n"] for result in mended.returns]) == (1, [2, 2])
     assert world.run().counts == {"fresh": 2}
 
 

@@ -156,7 +156,7 @@ def test_for_each_item_of_a_block_a_pipeline_of_its_own(tmp_path: Path) -> None:
     assert (plan.calls, plan.calls_are) == (6, "at most"), "the digests' prompts hold answers alone"
     report = world.run()
     assert report.status == "completed" and report.calls == 6
-    assert [one["n"] for one in report.returns] == [2, 2]
+    assert [result["n"] for result in report.returns] == [2, 2]
     keys = {f"{area}/{n}.txt" for area in ("north", "south") for n in range(2)}
     assert set(states(report, "clean.each")) == keys
     assert world.output("north/1.txt")
@@ -245,7 +245,7 @@ def test_a_pipeline_that_fails_for_one_item_leaves_the_others(tmp_path: Path) ->
     report = world.run(pool=FakePool(answer=broken))
     assert report.status == "quarantined"
     assert states(report, "all") == {"north": "quarantined", "south": "new"}
-    error = next(one.error for one in report.items if one.key == "north")
+    error = next(item.error for item in report.items if item.key == "north")
     assert error == "step 'clean': 'north/1.txt': step 'sum': ValueError: a bug"
 
 
@@ -258,7 +258,7 @@ def test_a_pipeline_that_is_wrong_for_the_data_of_one_item_fails_for_that_item(
     world.write("parts/clean.yaml", text.replace("{}", names, 1))
     report = world.run()
     assert states(report, "all") == {"north": "new", "south": "quarantined"}
-    error = next(one.error for one in report.items if one.key == "south")
+    error = next(item.error for item in report.items if item.key == "south")
     assert error == (
         f"step 'clean': {tmp_path}/parts/clean.yaml:7:9: block 'each' goes over a number, which is "
         "no list. Name a list, such as `steps.docs.files`."
@@ -376,7 +376,7 @@ def test_functions_of_ones_own_are_steps_with_consent(tmp_path: Path) -> None:
         environment=RunEnvironment(pool=FakePool(), settings=allowed),
     )
     assert report.returns == [["A B!", 3], ["C!", 1]]
-    error = next(one.error for one in report.items if one.state == "quarantined")
+    error = next(item.error for item in report.items if item.state == "quarantined")
     assert error == "step 'one': ValueError: not this one (./mine.py, line 3)"
     assert (
         run(
@@ -393,7 +393,7 @@ def test_functions_of_ones_own_are_steps_with_consent(tmp_path: Path) -> None:
         environment=RunEnvironment(pool=FakePool(), settings=allowed),
     )
     assert report.returns == [["A B!", -3], ["C!", -1]]
-    assert {one.why for one in report.items if one.step == "all" and one.why} == {
+    assert {item.why for item in report.items if item.step == "all" and item.why} == {
         "step version changed (step 'two.f')"
     }
 
@@ -462,7 +462,7 @@ def test_a_kill_in_the_middle_loses_nothing_and_repeats_no_finished_call(tmp_pat
         process.wait()
     before = len(calls.read_text().splitlines())
     report = world.run()
-    assert report.status == "completed" and [one["n"] for one in report.returns] == [8, 2]
+    assert report.status == "completed" and [result["n"] for result in report.returns] == [8, 2]
     assert report.calls <= 8 + 2 + 2 - (before - 2), "at most one was in flight for each area"
     assert len(list((tmp_path / "out").rglob("*.txt"))) == 10
     assert world.run().calls == 0
@@ -485,22 +485,22 @@ class Told(Observer):
 
 
 def test_an_observer_sees_the_steps_within_by_their_whole_names(tmp_path: Path) -> None:
-    told = Told()
-    composed(tmp_path).run(observer=told)
-    assert told.steps.keys() == {"clean", "clean.docs", "clean.each", "digest", "report"}
-    assert told.lines == ["clean", "clean.docs", "clean.each", "digest", "report"]
-    assert ("clean.each", "1.txt") in told.items
-    told = Told()
-    areas(tmp_path / "b").run(observer=told)
-    assert told.steps.keys() == {"all"}, "what runs for one item is a detail of it"
-    assert told.items == {("all", "north"), ("all", "south")}
+    observer = Told()
+    composed(tmp_path).run(observer=observer)
+    assert observer.steps.keys() == {"clean", "clean.docs", "clean.each", "digest", "report"}
+    assert observer.lines == ["clean", "clean.docs", "clean.each", "digest", "report"]
+    assert ("clean.each", "1.txt") in observer.items
+    observer = Told()
+    areas(tmp_path / "b").run(observer=observer)
+    assert observer.steps.keys() == {"all"}, "what runs for one item is a detail of it"
+    assert observer.items == {("all", "north"), ("all", "south")}
 
 
 def test_an_input_that_only_shows_in_the_run_is_checked_then(tmp_path: Path) -> None:
     world = areas(tmp_path)
     report = world.run({"areas": ["north", "../.."]})
     assert report.status == "quarantined"
-    error = next(one.error for one in report.items if one.state == "quarantined")
+    error = next(item.error for item in report.items if item.state == "quarantined")
     assert error == (
         f"step 'clean': input 'folder' of '{tmp_path}/parts/clean.yaml' leads outside the "
         "pipeline's folders: 'areas/../..'. Pass that folder as a `dir` or `path` input to "

@@ -33,12 +33,12 @@ def test_many_cut_answers_of_a_step_are_one_note_and_cached_ones_are_counted_aga
 ) -> None:
     here = World(tmp_path, PIPELINE)
     here.documents(30)
-    told = Notes()
-    first = here.run(pool=answering(), observer=told)
+    observer = Notes()
+    first = here.run(pool=answering(), observer=observer)
     [note] = first.notes
     assert note.startswith("'sum': 30 answers ended at `max_tokens` (10) (")
     assert note.endswith(" and 27 more).")
-    assert told.texts == [note]
+    assert observer.texts == [note]
     again = here.run(pool=answering())
     assert (again.calls, again.notes) == (0, ())
     here.edit("    do:\n", "    do:\n      - {id: new, uses: prompt, with: {template: Hi}}\n")
@@ -66,6 +66,6 @@ def test_a_forbidden_cut_fails_the_item_alone(tmp_path: Path) -> None:
     here = World(tmp_path, PIPELINE.replace("with: {prompt", "with: {on_truncated: error, prompt"))
     here.documents(1)
     report = here.run(pool=answering())
-    [item] = [one for one in report.items if one.state == "quarantined"]
+    [item] = [item for item in report.items if item.state == "quarantined"]
     assert item.error is not None
     assert "the answer ended at `max_tokens` (10), and `on_truncated` is `error`." in item.error

@@ -121,10 +121,10 @@ def test_what_is_no_file_stops_no_one_and_what_is_left_out_is_named(inbox: Path,
     (inbox / "closed").chmod(0)
     Path(os.fsdecode(os.fsencode(inbox) + b"/bad\xff.txt")).write_text("A letter.")
     for state in ("new", "fresh"):
-        status, report, told = run()
+        status, report, printed = run()
         assert (status, states(report)) == (0, {"good.txt": state})
-        assert "docs: ./inbox: 'bad\\xff.txt' left out, the name is not UTF-8.\n" in told
-        assert "docs: ./inbox: 'closed/' left out, the folder cannot be read.\n" in told
+        assert "docs: ./inbox: 'bad\\xff.txt' left out, the name is not UTF-8.\n" in printed
+        assert "docs: ./inbox: 'closed/' left out, the folder cannot be read.\n" in printed
     (inbox / "closed").chmod(0o700)
     assert states(run()[1])["closed/a.txt"] == "new"
 
@@ -204,8 +204,8 @@ def test_a_run_whose_output_cannot_be_written_does_not_begin(
         "  No item was begun. Make it writable, or `-i out=DIR` names another folder.\n"
     )
     assert not (inbox.parent / "begun").exists()
-    (told,) = (line for line in paddock("logs").out.splitlines() if "cannot write" in line)
-    assert told == (
+    (entry,) = (line for line in paddock("logs").out.splitlines() if "cannot write" in line)
+    assert entry == (
         f"  pipeline.yaml:9:15: step '(files.write)' cannot write to '{closed}/out': '{closed}' "
         f"belongs to '{owner}' and its permissions do not allow it. "
         "No item was begun. Make it writable, or `-i out=DIR` names another folder."
@@ -242,7 +242,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_done(
     inbox: Path, closed: Path, paddock: Paddock
 ) -> None:
     why = f"'closed' belongs to '{closed.owner()}' and its permissions do not allow it.\n"
-    for arguments, told in (
+    for arguments, expected in (
         (("run", "--local", "--report", "closed/r.html"),
          f"'closed/r.html' cannot be written: {why}  Name another place.\n"),
         (("run", "--local", "--junit", "closed/r.xml"),
@@ -255,7 +255,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_done(
          f"'closed/new' cannot be made: {why}  Name another folder.\n"),
     ):  # fmt: skip
         ended = paddock(*arguments)
-        assert (ended.status, ended.err) == (2, told)
+        assert (ended.status, ended.err) == (2, expected)
     assert not (inbox.parent / "out").exists()
 
 
@@ -288,8 +288,8 @@ steps:
     os.mkfifo(inbox / "pipe.txt")
     os.mkfifo(inbox / "pipe.csv")
     report = World(inbox.parent, text).run()
-    told = {item.key: item.error for item in report.items if item.error is not None}
-    assert sorted(told.values()) == [
+    errors = {item.key: item.error for item in report.items if item.error is not None}
+    assert sorted(errors.values()) == [
         "step '(files.rows)': 'pipe.csv' is a device or a pipe.",
         "step 'text': 'pipe.txt' is a device or a pipe, not a document.",
     ]
@@ -377,11 +377,11 @@ def test_sigterm_ends_a_run_that_reads_a_file_without_an_end(inbox: Path, step: 
     ) as process:  # fmt: skip
         assert process.stderr is not None
         try:
-            said = ""
-            while "large: running" not in said:
+            output = ""
+            while "large: running" not in output:
                 line = process.stderr.readline()
-                assert line, said
-                said += line
+                assert line, output
+                output += line
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=120) == 130
         finally:

@@ -48,8 +48,8 @@ def read_bill(request: ChatRequest) -> str:
     text = request.messages[-1].content
     number = re.search(r"bill (\S+)", text)
     total = re.search(r"total (\S+)", text)
-    said = {"number": number[1] if number else "?", "total": float(total[1]) if total else 0.0}
-    return json.dumps(said)
+    answer = {"number": number[1] if number else "?", "total": float(total[1]) if total else 0.0}
+    return json.dumps(answer)
 
 
 class Bills(World):
@@ -69,18 +69,18 @@ class Bills(World):
             yield ReviewDesk(ledger)
 
     def waiting(self) -> dict[str, Review]:
-        with self.desk() as desk:
-            return {one.key: one for one in desk.waiting(is_whole=True)}
+        with self.desk() as reviews:
+            return {review.key: review for review in reviews.waiting(is_whole=True)}
 
     def decide(self, key: str, verb: Any, value: Any = None, reason: str = "") -> None:
-        with self.desk() as desk:
-            (one,) = [one for one in desk.waiting() if one.key == key]
-            desk.decide(one.id, one.question, verb, value, reason=reason, by="ann")
+        with self.desk() as reviews:
+            (review,) = [review for review in reviews.waiting() if review.key == key]
+            reviews.decide(review.id, review.question, verb, value, reason=reason, by="ann")
 
     def undo(self, key: str) -> None:
-        with self.desk() as desk:
-            (one,) = [one for one in desk.decided() if one.key == key]
-            desk.undo(one.id, "ann")
+        with self.desk() as reviews:
+            (review,) = [review for review in reviews.decided() if review.key == key]
+            reviews.undo(review.id, "ann")
 
     def everything(self) -> str:
         return self.output("ALL")
@@ -100,8 +100,8 @@ def test_a_due_item_waits_while_the_others_go_on(bills: Bills) -> None:
     assert report.as_json()["counts"]["waiting"] == 2
     assert sorted(path.name for path in (bills.folder / "out").iterdir()) == ["ALL", "a.txt"]
     assert bills.everything().startswith('["b.txt", "c.txt"] [{"n": "a"')
-    one = bills.waiting()["b.txt"]
-    subject = one.subject
+    review = bills.waiting()["b.txt"]
+    subject = review.subject
     assert (subject["pipeline"], subject["block"], subject["item"], subject["document"]) == (
         "pipeline.yaml", "each", "b.txt", "inbox/b.txt",
     )  # fmt: skip
@@ -113,11 +113,11 @@ def test_a_due_item_waits_while_the_others_go_on(bills: Bills) -> None:
 def test_the_question_shows_the_document_that_was_read(bills: Bills) -> None:
     bills.write("inbox/b.txt", "bill b\ntotal 60\n" + "and-so-on-and-so-on-and-on " * 800)
     bills.work()
-    with bills.desk() as desk:
-        (one,) = [one for one in desk.waiting(is_whole=True) if one.key == "b.txt"]
-        (source,) = one.subject["sources"]
+    with bills.desk() as reviews:
+        (review,) = [review for review in reviews.waiting(is_whole=True) if review.key == "b.txt"]
+        (source,) = review.subject["sources"]
         assert (source["name"], source["path"]) == ("inbox/b.txt", "inbox/b.txt")
-        assert (desk.source_text(source) or "").startswith("bill b\ntotal 60\n")
+        assert (reviews.source_text(source) or "").startswith("bill b\ntotal 60\n")
         assert "text_object" in source
 
 
@@ -137,8 +137,8 @@ def test_an_edited_value_is_looked_for_again_and_held_to_the_checks(bills: Bills
     bills.decide("b.txt", "edit", {"number": "b", "total": 61})
     bills.work()
     results = json.loads(bills.everything().split(" ", 1)[1])
-    (one,) = [one for one in results if one["n"] == "b"]
-    assert (one["total"], one["where"]["total"]["quote"]) == (61, "61")
+    (result,) = [result for result in results if result["n"] == "b"]
+    assert (result["total"], result["where"]["total"]["quote"]) == (61, "61")
 
 
 def test_confidence_that_is_not_known_counts_as_none(bills: Bills) -> None:
@@ -173,7 +173,7 @@ def test_a_decision_continues_the_item_without_a_model_call(bills: Bills) -> Non
     assert json.loads(bills.output("b.txt")) == {"number": "b", "total": 60.0}
     assert json.loads(bills.output("c.txt")) == {"number": "C-1", "total": 7}
     results = json.loads(bills.everything().split(" ", 1)[1])
-    seen = {one["n"]: one["seen"] for one in results}
+    seen = {result["n"]: result["seen"] for result in results}
     assert seen["a"] is None
     assert (seen["b"]["state"], seen["b"]["by"]) == ("accepted", "ann")
     assert seen["C-1"]["value"] == {"number": "C-1", "total": 7}
@@ -209,10 +209,10 @@ def test_what_a_person_rejected_is_in_no_table_even_where_nothing_else_is(bills:
 
 
 def test_after_a_rejection_retry_failed_wants_another_answer(bills: Bills) -> None:
-    asked: list[ChatRequest] = []
+    requests: list[ChatRequest] = []
 
     def other(request: ChatRequest) -> str:
-        asked.append(request)
+        requests.append(request)
         return '{"number": "other", "total": 80}' if request.params else read_bill(request)
 
     pool = FakePool(answer=other)
@@ -222,9 +222,9 @@ def test_after_a_rejection_retry_failed_wants_another_answer(bills: Bills) -> No
     report = bills.work(pool=pool, retry_failed=True)
     assert states(report) == {"b.txt": "waiting", "c.txt": "waiting"}
     assert report.calls == 1
-    one = bills.waiting()["b.txt"]
-    assert one.subject["answer"] == {"number": "other", "total": 80}
-    assert [was["state"] for was in one.earlier] == ["rejected"]
+    review = bills.waiting()["b.txt"]
+    assert review.subject["answer"] == {"number": "other", "total": 80}
+    assert [was["state"] for was in review.earlier] == ["rejected"]
     bills.decide("b.txt", "accept")
     report = bills.work(pool=pool)
     assert (report.calls, states(report)["b.txt"]) == (0, "stale")
@@ -282,10 +282,10 @@ def test_a_new_answer_of_an_uncached_step_does_not_replace_the_decided_one(bills
     bills.work(pool=pool)
     review = bills.waiting()["b.txt"]
     bills.decide("b.txt", "accept")
-    asked = bills.waiting()
+    waiting = bills.waiting()
     report = bills.work(pool=pool)
     assert (report.calls, states(report)["b.txt"]) == (0, "new")
-    assert bills.waiting().keys() == asked.keys()
+    assert bills.waiting().keys() == waiting.keys()
     with Ledger(bills.folder / ".paddock") as ledger:
         row = LineageStore(ledger).made(review.scope, "b.txt")
         assert row is not None
@@ -576,11 +576,11 @@ def test_a_pipeline_that_waits_makes_the_step_that_runs_it_wait(tmp_path: Path) 
     report = world.work()
     assert report.status == "completed"
     assert states(report) == {"a.txt": "waiting", "b.txt": "waiting"}
-    with world.desk() as desk:
-        items = {one.subject["item"]: one for one in desk.waiting()}
+    with world.desk() as reviews:
+        items = {review.subject["item"]: review for review in reviews.waiting()}
         assert len(items) == 3
-        for one in items.values():
-            desk.decide(one.id, one.question, "accept", by="ann")
+        for review in items.values():
+            reviews.decide(review.id, review.question, "accept", by="ann")
     report = world.work()
     assert (states(report), report.calls) == ({"a.txt": "new", "b.txt": "new"}, 0)
     written = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
@@ -617,8 +617,8 @@ def test_changed_reviewers_and_times_reach_open_questions(bills: Bills) -> None:
     after = bills.waiting()["b.txt"]
     assert (after.subject["by"], after.subject["on_expiry"]) == (["ben"], "skip")
     assert (after.asked_at, after.expires_at) == (before.asked_at, before.asked_at + 2 * 86400)
-    with bills.desk() as desk, pytest.raises(DecisionRefused, match="Its reviewers are: ben"):
-        desk.decide(after.id, after.question, "accept", by="ann")
+    with bills.desk() as reviews, pytest.raises(DecisionRefused, match="Its reviewers are: ben"):
+        reviews.decide(after.id, after.question, "accept", by="ann")
     _review(bills, '{when: "output.total > 50"}')
     bills.work()
     last = bills.waiting()["b.txt"]
@@ -646,10 +646,10 @@ def test_another_when_is_told_by_the_open_question(bills: Bills) -> None:
 
 
 def test_an_undone_rejection_counts_nowhere_and_asks_nothing_again(bills: Bills) -> None:
-    asked: list[ChatRequest] = []
+    requests: list[ChatRequest] = []
 
     def noted(request: ChatRequest) -> str:
-        asked.append(request)
+        requests.append(request)
         return read_bill(request)
 
     pool = FakePool(answer=noted)
@@ -659,13 +659,13 @@ def test_an_undone_rejection_counts_nowhere_and_asks_nothing_again(bills: Bills)
     bills.work(pool=pool)
     bills.undo("b.txt")
     assert bills.waiting()["b.txt"] == before
-    n_asked = len(asked)
+    n_asked = len(requests)
     _review(bills, '{when: "output.total > 55"}')  # all is judged again
     report = bills.work(pool=pool)
-    assert (len(asked), report.calls) == (n_asked, 0)
+    assert (len(requests), report.calls) == (n_asked, 0)
     bills.decide("b.txt", "accept")
     bills.work(pool=pool)
-    assert (len(asked), json.loads(bills.output("b.txt"))["number"]) == (n_asked, "b")
+    assert (len(requests), json.loads(bills.output("b.txt"))["number"]) == (n_asked, "b")
 
 
 def test_a_table_says_how_much_of_it_waits(tmp_path: Path) -> None:
@@ -676,8 +676,8 @@ def test_a_table_says_how_much_of_it_waits(tmp_path: Path) -> None:
     bills = Bills(tmp_path, table)
     bills.bills(a=10, b=60, c=70)
     report = bills.work()
-    told = "'table' wrote without what waits: 2 items of 'each' wait for review."
-    assert report.notes == (told,)
+    note = "'table' wrote without what waits: 2 items of 'each' wait for review."
+    assert report.notes == (note,)
     assert bills.output("all.csv").count("\n") == 2
     marked = 'rows: "{{ steps.each.results }}", waiting: "{{ steps.each.waiting }}"'
     bills.edit('rows: "{{ steps.each.results }}"', marked)

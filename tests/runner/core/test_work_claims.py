@@ -81,8 +81,8 @@ def participate(folder: Path, url: str, options: dict[str, Any]) -> int:
     pool = Pool(folder, options)
     around = {"pool": pool, "observer": Notes(), "settings": own, "local": True}
     report = run(folder / "pipeline.yaml", options.get("inputs"), *run_arguments(**around))
-    told = report.as_json() | {"n_running_most": pool.n_running_most}
-    print(json.dumps(told), flush=True)
+    outcome = report.as_json() | {"n_running_most": pool.n_running_most}
+    print(json.dumps(outcome), flush=True)
     return report.exit_status()
 
 
@@ -209,19 +209,19 @@ def test_the_items_of_a_pipeline_that_a_step_runs_are_shared_as_well(machines: M
 
 
 def test_machines_ask_once_what_a_person_decides_and_continue_it_once(machines: Machines) -> None:
-    asked = PATIENT.replace('{{ inputs.tone }})"}}', '{{ inputs.tone }})"}, review: {}}')
-    machines.world.write("pipeline.yaml", asked)
+    text = PATIENT.replace('{{ inputs.tone }})"}}', '{{ inputs.tone }})"}, review: {}}')
+    machines.world.write("pipeline.yaml", text)
     both = [machines.start(until="together") for _ in range(2)]
     machines.go_together(*both)
     reports = [machines.report(process) for process in both]
     assert [report["counts"]["waiting"] for report in reports] == [N_DOCUMENTS] * 2
     folder = machines.world.folder / ".paddock"
     with Ledger(folder, url=machines.url) as ledger:
-        desk = ReviewDesk(ledger)
-        waiting = desk.waiting()
+        reviews = ReviewDesk(ledger)
+        waiting = reviews.waiting()
         assert len(waiting) == N_DOCUMENTS
-        for one in waiting[1:]:
-            desk.decide(one.id, one.question, "accept", by="ann")
+        for review in waiting[1:]:
+            reviews.decide(review.id, review.question, "accept", by="ann")
     (machines.world.folder / "go").unlink()
     both = [machines.start(until="digest") for _ in range(2)]
     machines.go(*both)
@@ -365,7 +365,8 @@ def test_a_machine_with_another_model_under_the_same_name_undoes_nothing_and_say
     other = machines.start(delay_s=0.5, until="together", digest="f" * 64)
     machines.go_together(first, other)
     ended, refused = sorted(
-        (machines.report(process) for process in (first, other)), key=lambda one: one["status"]
+        (machines.report(process) for process in (first, other)),
+        key=lambda report: report["status"],
     )
     assert (ended["status"], refused["status"]) == ("completed", "failed")
     assert refused["message"].startswith("'")

@@ -31,9 +31,9 @@ def shared_home(
     with at_home(tmp_path_factory.mktemp("residence")) as home:
         add_foreign_modules(home.root)
         home.more(2)
-        _, said = home.run()
+        _, output = home.run()
         os.umask(umask)
-        assert said.count("Started the local service") == 1
+        assert output.count("Started the local service") == 1
         home.forks = fork_server
         until(lambda: home.told()["prefect"]["state"] == "ready")
         # Before any test kills the service, which has yet to tell Prefect of this run.
@@ -75,11 +75,11 @@ def test_the_next_run_finds_service_and_model(home: Home) -> None:
     known, _ = home.run()
     home.more(2)
     before = home.told()["pid"]
-    report, said = home.run()
+    report, output = home.run()
     n_known = known["counts"]["fresh"] + known["counts"]["new"]
     assert {k: n for k, n in report["counts"].items() if n} == {"fresh": n_known, "new": 2}
     assert report["models"] == {home.model: {"loads": 0, "load_s": 0.0}}
-    assert "Started" not in said
+    assert "Started" not in output
     assert home.told()["pid"] == before
 
 
@@ -92,10 +92,10 @@ def test_runs_are_shown_in_prefect(home: Home) -> None:
     home.more(1)
     report, _ = home.run()
     until(lambda: home.shown(report["run"]) == "Completed")
-    names = {one["name"] for one in home.tasks()}
+    names = {task["name"] for task in home.tasks()}
     assert {"docs", "each"} < names
     assert any(name.startswith("each: ") for name in names)
-    keys = {one["key"] for one in home.api("artifacts/filter", {"limit": 200})}
+    keys = {artefact["key"] for artefact in home.api("artifacts/filter", {"limit": 200})}
     assert {"ferries-progress", "ferries-results"} <= keys
 
 
@@ -104,10 +104,10 @@ def test_no_run_waits_for_prefect_or_imports_it(home: Home) -> None:
     server.suspend()
     home = Home(home.root, None, home.n_documents)  # a Python of its own
     try:
-        report, said = home.run(PYTHONPROFILEIMPORTTIME="1")
+        report, output = home.run(PYTHONPROFILEIMPORTTIME="1")
         assert report["status"] == "completed"
-        assert re.search(r"\| +paddock\.runner\.prefect\.run_tracking$", said, re.MULTILINE)
-        assert not re.search(r"\| +prefect$", said, re.MULTILINE)
+        assert re.search(r"\| +paddock\.runner\.prefect\.run_tracking$", output, re.MULTILINE)
+        assert not re.search(r"\| +prefect$", output, re.MULTILINE)
     finally:
         server.resume()
     until(lambda: home.shown(report["run"]) == "Completed")
@@ -122,11 +122,15 @@ def test_new_quarantine_is_red_and_progress_ends_at_100(home: Home) -> None:
     assert done.returncode == 3, done.stderr
     run = json.loads(done.stdout)["run"]
     until(lambda: home.shown(run) == "Quarantined")
-    (shown,) = [one for one in home.api("flow_runs/filter", {}) if one["name"] == run]
+    (shown,) = [
+        flow_run for flow_run in home.api("flow_runs/filter", {}) if flow_run["name"] == run
+    ]
     assert shown["state_type"] == "FAILED"
-    wanted = {"artifacts": {"flow_run_id": {"any_": [shown["id"]]}}}
-    told = {one["key"]: one["data"] for one in home.api("artifacts/filter", wanted)}
-    assert told["ferries-progress"] == 100
+    query = {"artifacts": {"flow_run_id": {"any_": [shown["id"]]}}}
+    artefacts = {
+        artefact["key"]: artefact["data"] for artefact in home.api("artifacts/filter", query)
+    }
+    assert artefacts["ferries-progress"] == 100
     (home.root / "inbox/empty.txt").unlink()
 
 
@@ -143,18 +147,18 @@ def test_state_is_the_owners_alone_and_outputs_follow_the_umask(home: Home) -> N
                     modes[path] = path.lstat().st_mode
     assert {"prefect.db", "service.log", "ledger.sqlite"} <= {path.name for path in modes}
     shown = {str(path): oct(stat.S_IMODE(mode)) for path, mode in modes.items()}
-    wanted = {
+    expected = {
         str(path): oct(0o700 if stat.S_ISDIR(mode) else 0o600) for path, mode in modes.items()
     }
-    assert shown == wanted
+    assert shown == expected
     assert (home.root / "out").stat().st_mode & 0o777 == 0o777
     assert (home.root / "out/0.txt").stat().st_mode & 0o777 == 0o666
 
 
 def test_no_one_else_can_open_its_door(home: Home) -> None:
-    (residence,) = home.services()
-    assert residence.socket.stat().st_mode & 0o777 == 0o600
-    assert residence.socket.parent.stat().st_mode & 0o777 == 0o700
+    (daemon,) = home.services()
+    assert daemon.socket.stat().st_mode & 0o777 == 0o600
+    assert daemon.socket.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_status_says_what_it_holds(home: Home) -> None:
@@ -169,9 +173,9 @@ def test_status_says_what_it_holds(home: Home) -> None:
     assert lines[1].startswith(f"Model {home.model}: ready, ")
     assert re.match("Idle; it ends in 1[45] min ", lines[2])
     assert lines[3].startswith("Prefect: Runs are shown at http://127.0.0.1:")
-    told = json.loads(home.paddock("service", "status", "--json").stdout)
-    assert told["running"] is True
-    assert told["services"][0]["pid"] == pid
+    status = json.loads(home.paddock("service", "status", "--json").stdout)
+    assert status["running"] is True
+    assert status["services"][0]["pid"] == pid
     assert "serves at" in home.paddock("service", "logs").stdout
 
 
@@ -185,8 +189,8 @@ def test_its_models_are_met_by_ps_stop_and_embed_as_those_of_serve_are(home: Hom
     assert home.paddock("embed", "./vec.gguf", "ferry").stdout.startswith("[")
 
     def held() -> list[tuple[str, str]]:
-        told = json.loads(home.paddock("ps", "--json").stdout)["models"]
-        return sorted((one["name"], one["service"]) for one in told)
+        models = json.loads(home.paddock("ps", "--json").stdout)["models"]
+        return sorted((model["name"], model["service"]) for model in models)
 
     file = str(home.root / "vec.gguf")
     assert held() == [(home.model, "background"), (file, "background")]
@@ -216,7 +220,7 @@ def test_a_run_goes_on_when_the_service_is_killed(home: Home) -> None:
     before = home.process()
     with home.standing_model():
         run = home.started("run", "--json", "pipeline.yaml")
-        until(lambda: any(one["running"] + one["waiting"] for one in home.told()["models"]))
+        until(lambda: any(model["running"] + model["waiting"] for model in home.told()["models"]))
         os.kill(before.pid, signal.SIGKILL)
     done = ended(run)
     assert done.returncode == 0, done.stderr
@@ -233,7 +237,7 @@ def test_a_run_goes_on_when_prefects_server_is_killed_and_it_comes_back(home: Ho
     server = home.told()["prefect"]
     with home.standing_model():
         run = home.started("run", "--json", "pipeline.yaml")
-        until(lambda: any(one["running"] + one["waiting"] for one in home.told()["models"]))
+        until(lambda: any(model["running"] + model["waiting"] for model in home.told()["models"]))
         os.kill(server["pid"], signal.SIGKILL)
     done = ended(run)
     assert done.returncode == 0, done.stderr
@@ -250,21 +254,21 @@ def test_a_run_that_is_killed_is_crashed_in_prefect_and_its_requests_end(home: H
     until(
         lambda: not list(prefect_backlog.kept_runs(home.state_dir))
     )  # every run is shown to its end
-    known = {one["name"] for one in home.api("flow_runs/filter", {"limit": 200})}
+    known = {flow_run["name"] for flow_run in home.api("flow_runs/filter", {"limit": 200})}
 
     def name() -> str:
         shown = home.api("flow_runs/filter", {"limit": 200})
-        return next((one["name"] for one in shown if one["name"] not in known), "")
+        return next((flow_run["name"] for flow_run in shown if flow_run["name"] not in known), "")
 
     with home.standing_model():
         run = home.started("run", "--json", "pipeline.yaml")
         until(name)
         until(lambda: home.shown(name()) == "Running")
-        until(lambda: any(one["running"] + one["waiting"] for one in home.told()["models"]))
+        until(lambda: any(model["running"] + model["waiting"] for model in home.told()["models"]))
         run.kill()
         run.communicate()
     until(lambda: home.shown(name()) == "Crashed")
-    until(lambda: not any(one["running"] + one["waiting"] for one in home.told()["models"]))
+    until(lambda: not any(model["running"] + model["waiting"] for model in home.told()["models"]))
     until(lambda: home.told()["leases"] == [])
     for number in range(n_before, home.n_documents):  # no other run has to do them
         (home.root / f"inbox/{number}.txt").unlink()
@@ -301,13 +305,13 @@ def test_a_run_without_work_starts_no_service_and_is_shown_by_the_next_one(
     if home.services():
         home.run()
         home.paddock("service", "stop")
-    report, said = home.run()
+    report, output = home.run()
     assert set(name for name, n in report["counts"].items() if n) <= {"fresh", "quarantined"}
-    assert "Started" not in said
+    assert "Started" not in output
     assert home.services() == []
     home.more(1)
-    _, said = home.run()
-    assert "Started the local service" in said
+    _, output = home.run()
+    assert "Started the local service" in output
     until(lambda: home.told()["prefect"]["state"] == "ready")
     until(lambda: home.shown(report["run"]) == "Completed")
 
@@ -327,9 +331,9 @@ def test_answers_that_are_known_need_no_service_and_no_model(
         assert (report["calls"], report["counts"]["stale"]) == (2, 2)
         assert home.paddock("service", "stop").returncode == 0
         pipeline.write_text(first, "utf-8")
-        report, said = home.run()
+        report, output = home.run()
         assert (report["calls"], report["counts"]["stale"]) == (0, 2)
-        assert "Started" not in said
+        assert "Started" not in output
         assert home.services() == []
 
 
@@ -345,8 +349,8 @@ def test_two_first_runs_start_one_service_which_ends_by_itself(
         until(home.services)
         service = home.process()
         done = [ended(run) for run in runs]
-        assert [one.returncode for one in done] == [0, 0], done
-        assert sum("Started the local service" in one.stderr for one in done) == 1
+        assert [ended.returncode for ended in done] == [0, 0], done
+        assert sum("Started the local service" in ended.stderr for ended in done) == 1
         service.wait(150)  # Prefect's server may still start; it is shown both runs first
         assert home.services() == []
 
@@ -358,9 +362,9 @@ def test_a_service_that_cannot_start_is_told_and_done_without(
         home.more(1)
         home.state_dir.mkdir()
         (home.state_dir / "residence").write_text("")
-        report, said = home.run()
+        report, output = home.run()
         assert report["counts"]["new"] == 1
         assert (
             f"{home.state_dir}/residence cannot be used for the local service: File exists."
-        ) in said
-        assert "The run continues without it." in said
+        ) in output
+        assert "The run continues without it." in output

@@ -31,23 +31,23 @@ def settings(folder: Path, **pool: object) -> Settings:
 def test_other_settings_of_the_pool_or_another_version_mean_another_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = paths_of(settings(tmp_path))
-    assert paths_of(settings(tmp_path)) == one
-    assert paths_of(replace(settings(tmp_path), is_debug=True)) == one
-    assert paths_of(settings(tmp_path, num_parallel=3)).name != one.name
+    paths = paths_of(settings(tmp_path))
+    assert paths_of(settings(tmp_path)) == paths
+    assert paths_of(replace(settings(tmp_path), is_debug=True)) == paths
+    assert paths_of(settings(tmp_path, num_parallel=3)).name != paths.name
     monkeypatch.setattr(daemon_files, "own_version", lambda: "9.9.9")
-    assert paths_of(settings(tmp_path)).name != one.name
+    assert paths_of(settings(tmp_path)).name != paths.name
 
 
 def test_a_service_that_is_started_has_the_settings_of_what_starts_it(tmp_path: Path) -> None:
-    wanted = replace(
+    changed = replace(
         settings(tmp_path, keep_alive_s=-1.0, draft_models={"a": "b"}, n_threads=2),
         unattended=UnattendedSettings(service_idle_s=7.0, keep_tracking_s=99.0),
     )
     order = daemon_files.decode_start_options(
-        daemon_files.encode_start_options(daemon_files.StartOptions(wanted, wants_prefect=True))
+        daemon_files.encode_start_options(daemon_files.StartOptions(changed, wants_prefect=True))
     )
-    assert paths_of(order.settings) == paths_of(wanted)
+    assert paths_of(order.settings) == paths_of(changed)
     assert order.settings.unattended.service_idle_s == 7.0
     assert order.settings.unattended.keep_tracking_s == 99.0
     assert order.wants_prefect
@@ -92,16 +92,16 @@ def test_a_file_in_the_folders_place_is_said(tmp_path: Path) -> None:
 
 def test_a_record_without_anybody_behind_its_socket_is_no_ones(tmp_path: Path) -> None:
     where = make_daemon_folders(paths_of(settings(tmp_path)))
-    residence = DaemonInfo(tmp_path, where.socket, "", "1", 1)
-    files.write_json_atomically(where.record, daemon_files.record_of(residence))
+    daemon = DaemonInfo(tmp_path, where.socket, "", "1", 1)
+    files.write_json_atomically(where.record, daemon_files.record_of(daemon))
     assert where.record.stat().st_mode & 0o777 == 0o600
     assert daemon_files.find_daemon(settings(tmp_path)) is None
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(str(where.socket))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(where.socket))
         assert daemon_files.find_daemon(settings(tmp_path)) is None
-        door.listen()
-        assert daemon_files.find_daemon(settings(tmp_path)) == residence
-        assert daemon_files.running_daemons(tmp_path) == [residence]
+        listener.listen()
+        assert daemon_files.find_daemon(settings(tmp_path)) == daemon
+        assert daemon_files.running_daemons(tmp_path) == [daemon]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="NOT tried: only root can make another user's socket")
@@ -111,9 +111,9 @@ def test_a_socket_of_another_user_is_not_ours(tmp_path: Path) -> None:
     files.write_json_atomically(
         where.record, daemon_files.record_of(DaemonInfo(tmp_path, where.socket, "", "1", 1))
     )
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(str(where.socket))
-        door.listen()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(where.socket))
+        listener.listen()
         assert daemon_files.find_daemon(settings(tmp_path)) is not None
         os.chown(where.socket, 54321, 54321)
         assert daemon_files.find_daemon(settings(tmp_path)) is None

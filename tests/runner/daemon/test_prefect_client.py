@@ -70,11 +70,11 @@ async def test_a_private_certificate_is_trusted_by_its_file_or_not_looked_at(
     async with answering(OK, [], tls) as url:
         with pytest.raises(TrackingError, match="certificate verify failed"):
             await check_prefect_api({"PREFECT_API_URL": url})
-        for more in (
+        for variables in (
             {"PREFECT_API_SSL_CERT_FILE": str(file)},
             {"PREFECT_API_TLS_INSECURE_SKIP_VERIFY": "true"},
         ):
-            await check_prefect_api({"PREFECT_API_URL": url, **more})
+            await check_prefect_api({"PREFECT_API_URL": url, **variables})
     with pytest.raises(TrackingError, match="No such file"):
         await check_prefect_api(
             {"PREFECT_API_URL": url, "PREFECT_API_SSL_CERT_FILE": str(tmp_path / "none.pem")}

@@ -76,10 +76,10 @@ class Api:
                 b"HTTP/1.1 %d No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status
             )
         else:
-            said = json.dumps(self._told(method, path.removeprefix("/api/"), body)).encode()
+            content = json.dumps(self._told(method, path.removeprefix("/api/"), body)).encode()
             writer.write(
                 b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
-                % (len(said), said)
+                % (len(content), content)
             )
         await writer.drain()
         writer.close()
@@ -92,8 +92,8 @@ class Api:
             made = (self.made[id_] for id_ in body[kind]["id"]["any_"])
             return [{"parent_task_run_id": None, **run} for run in made]
         if rest == "filter":
-            wanted = body[kind]["type"]["any_"]
-            return [one for one in self.made.values() if one.get("type") in wanted]
+            types = body[kind]["type"]["any_"]
+            return [entry for entry in self.made.values() if entry.get("type") in types]
         if rest.endswith("/set_state"):
             self.made[rest.removesuffix("/set_state")]["state"] = body["state"]
             return {}
@@ -108,35 +108,35 @@ class Api:
     def of(self, kind: str) -> dict[str, tuple[str, str]]:
         """Return names and states of what is shown; a slow machine makes every run a late one."""
         return {
-            one["name"]: (one["state"]["name"], _words(one["state"]))
-            for one in self.made.values()
-            if one["kind"] == kind and "state" in one
+            entry["name"]: (entry["state"]["name"], _words(entry["state"]))
+            for entry in self.made.values()
+            if entry["kind"] == kind and "state" in entry
         }
 
     def data(self, key: str) -> list[Any]:
         """Return what all artefacts with this key hold."""
-        return [one["data"] for one in self.made.values() if one.get("key") == key]
+        return [entry["data"] for entry in self.made.values() if entry.get("key") == key]
 
 
 def _words(state: dict[str, Any]) -> str:
     return str(state.get("message", "")).partition(". It ran from")[0].removesuffix(".")
 
 
-def update(end: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+def update(end: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
     """Report a run with a step and a chunk."""
     tasks = {"0": ["docs", "COMPLETED", "Completed", "done"], "1": ["each: a", "RUNNING", "R", ""]}
     return {
         "id": "1f", "pid": os.getpid(), "lease": "lease", "pipeline": "Ferries",
         "run": "calm-jay", "parameters": {}, "began": time.time(),
-        "tasks": tasks, "percent": 50.0, "end": end, **more,
+        "tasks": tasks, "percent": 50.0, "end": end, **fields,
     }  # fmt: skip
 
 
-def ended(**more: Any) -> dict[str, Any]:
+def ended(**fields: Any) -> dict[str, Any]:
     """Report the run's end."""
     end = {"state": DONE, "ended": time.time(), "rows": ROWS, "description": "1 items"}
     tasks = {"1": ["each: a", "COMPLETED", "Completed", "2 done"]}
-    return update(end, **{"tasks": tasks, "percent": 100.0, **more})
+    return update(end, **{"tasks": tasks, "percent": 100.0, **fields})
 
 
 async def until(is_so: Callable[[], object]) -> None:
@@ -236,7 +236,7 @@ def test_what_a_service_could_not_show_the_next_one_does(show: Callable[..., Non
         later = PrefectMirrors(api.client, state_dir)
         later.take_kept()
         await until(lambda: not later.n_ended)
-        (shown,) = [one for one in api.made.values() if one["kind"] == "flow_runs"]
+        (shown,) = [entry for entry in api.made.values() if entry["kind"] == "flow_runs"]
         assert shown["state"]["name"] == "Completed"
         assert shown["state"]["message"].startswith("2 new. It ran from 20")
         assert set(api.of("task_runs")) == {"docs", "each: a"}
@@ -291,7 +291,7 @@ def test_the_latest_are_kept_and_a_broken_file_is_passed_over(tmp_path: Path) ->
         prefect_backlog.keep_run(tmp_path, ended(id=f"{number:04}", began=float(number)))
         os.utime(tmp_path / f"residence/unshown/{number:04}.json", (number, number))
     (tmp_path / "residence/unshown/half.json").write_text('{"id": "half", "end": {}}')
-    kept = [one["id"] for one in prefect_backlog.kept_runs(tmp_path)]
+    kept = [run["id"] for run in prefect_backlog.kept_runs(tmp_path)]
     assert kept == [f"{number:04}" for number in range(2, prefect_backlog.MOST_KEPT_RUNS + 2)]
 
 
@@ -322,7 +322,7 @@ def test_a_run_hears_what_a_person_does_with_it_in_prefect(
     async def scene(api: Api, mirrors: PrefectMirrors, folder: Path) -> None:
         mirrors.take(update())
         await until(lambda: "calm-jay" in api.of("flow_runs"))
-        (run,) = (one for one in api.made.values() if one["kind"] == "flow_runs")
+        (run,) = (entry for entry in api.made.values() if entry["kind"] == "flow_runs")
         run["state"] = {"type": "PAUSED", "name": "Suspended"}
 
         def is_refused() -> bool:

@@ -53,8 +53,8 @@ def made(api: str, name: str, state: str | None) -> str:
             return dict(client.post(path, json=body).raise_for_status().json())
 
         flow = posted("/flows/", {"name": "kept"})["id"]
-        asked = {"name": name, "flow_id": flow, "state": {"type": "RUNNING"}}
-        run = posted("/flow_runs/", asked)["id"]
+        flow_run = {"name": name, "flow_id": flow, "state": {"type": "RUNNING"}}
+        run = posted("/flow_runs/", flow_run)["id"]
         if state is not None:
             posted(f"/flow_runs/{run}/set_state", {"state": {"type": state}, "force": True})
         return str(run)

@@ -47,8 +47,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def taken() -> Iterator[int]:
     """Yield a port at which a foreign program listens."""
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        yield int(door.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield int(listener.getsockname()[1])
 
 
 def record(folder: Path, port: int, pid: int) -> None:
@@ -60,9 +60,9 @@ async def addresses(folder: Path) -> tuple[str, str]:
     """Return the address that was expected, and the one where it answers."""
     async with PrefectServer(folder, folder, 3601.0) as server:
         expected = server.want()
-        told = await server.ready(120.0)
-        assert told.state == "ready", told
-        return expected, told.url
+        status = await server.ready(120.0)
+        assert status.state == "ready", status
+        return expected, status.url
 
 
 def test_it_takes_the_port_of_a_killed_process_over_as_soon_as_its_server_has_ended(

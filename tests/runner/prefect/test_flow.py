@@ -94,7 +94,7 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
         start = datetime.fromisoformat(shown["start_time"]).timestamp()
         assert when or start - began[shown["name"]] <= LATE_S
 
-    def said(shown: Any) -> tuple[str, str]:
+    def state_of(shown: Any) -> tuple[str, str]:
         return shown["state_name"], shown["state"]["message"]
 
     by_name = {run["name"]: run for run in runs}
@@ -106,16 +106,16 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
         flows = {api.get(f"/flows/{run['flow_id']}").json()["name"] for run in runs}
     assert flows == {"summaries"}
     run = by_name[first["run"]]
-    assert said(run) == ("Quarantined", "9 new, 1 quarantined")
+    assert state_of(run) == ("Quarantined", "9 new, 1 quarantined")
     assert run["state_type"] == "FAILED"  # the page takes the colour from it
     known = by_name[second["run"]]  # nothing is newly quarantined, so its exit status is 0
-    assert said(known) == ("Completed", "9 fresh, 1 quarantined")
+    assert state_of(known) == ("Completed", "9 fresh, 1 quarantined")
     assert run["parameters"]["path"] == str(world.file)
-    assert said(by_name[third["run"]]) == ("Failed", third["message"].removesuffix("."))
+    assert state_of(by_name[third["run"]]) == ("Failed", third["message"].removesuffix("."))
 
     def tasks(name: str) -> dict[str, tuple[str, str]]:
         own = [task for task in task_runs if task["flow_run_id"] == by_name[name]["id"]]
-        return {task["name"]: said(task) for task in own}
+        return {task["name"]: state_of(task) for task in own}
 
     assert tasks(first["run"]) == {
         "docs": ("Completed", "done"),

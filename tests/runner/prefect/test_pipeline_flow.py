@@ -25,7 +25,7 @@ from paddock.runner.settings import STATE_FOLDER
 from tests.forked import Forked
 from tests.prefect_server import prefect_client
 from tests.runner.prefect.test_flow import ROOT
-from tests.runner.schedule.up_process import Desk
+from tests.runner.schedule.up_process import UpFolder
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
@@ -202,47 +202,45 @@ flow(sys.argv[1]).deploy(
 """
 
 
-def _notes(desk: Desk, name: str = "") -> Path:
+def _notes(up: UpFolder, name: str = "") -> Path:
     name = name or f"notes-{uuid4().hex[:8]}"
     for document in ("a.txt", "b.txt"):
-        desk.write(f"{name}/inbox/{document}", document)
-    return desk.write(f"{name}/pipeline.yaml", f"name: {name}\n{NOTES}")
+        up.write(f"{name}/inbox/{document}", document)
+    return up.write(f"{name}/pipeline.yaml", f"name: {name}\n{NOTES}")
 
 
-def _environ(desk: Desk) -> dict[str, str]:
-    home = desk.folder.parent / "home"
-    path = os.pathsep.join([str(desk.add_plugin()), os.environ.get("PYTHONPATH", "")])
+def _environ(up: UpFolder) -> dict[str, str]:
+    home = up.folder.parent / "home"
+    path = os.pathsep.join([str(up.add_plugin()), os.environ.get("PYTHONPATH", "")])
     # Not what this process has set for Prefect: a user's own program has its own settings.
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return {
-        **own, "PREFECT_API_URL": desk.api, "PREFECT_HOME": str(home), "PYTHONPATH": path,
+        **own, "PREFECT_API_URL": up.api, "PREFECT_HOME": str(home), "PYTHONPATH": path,
         "PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_WORKER_QUERY_SECONDS": "1",
     }  # fmt: skip
 
 
-def _python(desk: Desk, code: str, *arguments: object) -> str:
-    assert desk.forks
-    process = desk.forks.python(code, *arguments, environ=_environ(desk))
+def _python(up: UpFolder, code: str, *arguments: object) -> str:
+    assert up.forks
+    process = up.forks.python(code, *arguments, environ=_environ(up))
     out, err = process.communicate()
     assert process.returncode == 0, err
     return out + err
 
 
 @contextmanager
-def _running(desk: Desk, *command: object) -> Iterator[subprocess.Popen[bytes] | Forked]:
+def _running(up: UpFolder, *command: object) -> Iterator[subprocess.Popen[bytes] | Forked]:
     """Run a program, or Python with the code and arguments after `-c`."""
-    log, *folders = desk.folder.parent / "process.log", *desk.folder.iterdir()
+    log, *folders = up.folder.parent / "process.log", *up.folder.iterdir()
     log.unlink(missing_ok=True)
     process: subprocess.Popen[bytes] | Forked
-    if command[0] == "-c" and desk.forks:
+    if command[0] == "-c" and up.forks:
         code = str(command[1])
-        process = desk.forks.python(
-            code, *command[2:], environ=_environ(desk), cwd=folders[0], log=log
-        )
+        process = up.forks.python(code, *command[2:], environ=_environ(up), cwd=folders[0], log=log)
     else:
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [*map(str, command)], env=_environ(desk), cwd=folders[0], stdout=out, stderr=out
+                [*map(str, command)], env=_environ(up), cwd=folders[0], stdout=out, stderr=out
             )
     try:
         yield process
@@ -425,12 +423,12 @@ async def test_an_input_that_the_yaml_has_no_more_is_left_out(tmp_path: Path) ->
 
 
 def test_a_flow_is_called_and_is_a_sub_flow_with_the_ledgers_names(
-    desk: Desk, prefect_api: str
+    up: UpFolder, prefect_api: str
 ) -> None:
-    file, prefect = _notes(desk), Prefect(prefect_api)
-    _python(desk, CALLED, file)
+    file, prefect = _notes(up), Prefect(prefect_api)
+    _python(up, CALLED, file)
     called, sub, by_function, bad = prefect.runs(file)
-    assert [one["state_name"] for one in (called, sub, by_function, bad)] == [
+    assert [run["state_name"] for run in (called, sub, by_function, bad)] == [
         "Completed", "Completed", "Completed", "Failed",
     ]  # fmt: skip
     assert called["parent_task_run_id"] is None and sub["parent_task_run_id"]
@@ -446,24 +444,24 @@ def test_a_flow_is_called_and_is_a_sub_flow_with_the_ledgers_names(
 
     own = {"flow_runs": {"id": {"any_": [called["id"]]}}}
     until(lambda: len(prefect.post("task_runs/filter", own)) == 3)
-    tasks = {one["name"] for one in prefect.post("task_runs/filter", own)}
+    tasks = {task["name"] for task in prefect.post("task_runs/filter", own)}
     assert tasks == {"docs", "each", "each: a.txt and 1 more"}
     until(lambda: "each: 2 items to do" in prefect.logs(called["id"]))
     artefacts = prefect.post("artifacts/filter", own)
-    assert {one["type"] for one in artefacts} == {"progress", "table"}
+    assert {artefact["type"] for artefact in artefacts} == {"progress", "table"}
 
 
 def test_a_sub_flow_stops_when_a_parent_of_its_parent_is_cancelled_by_hand(
-    desk: Desk, prefect_api: str
+    up: UpFolder, prefect_api: str
 ) -> None:
     name, prefect = f"nested-{uuid4().hex[:8]}", Prefect(prefect_api)
-    file = desk.waits(name, INPUTS)
+    file = up.waits(name, INPUTS)
     for document in ("a.txt", "b.txt"):
-        desk.write(f"{name}/inbox/{document}", document)
+        up.write(f"{name}/inbox/{document}", document)
     flow_named = {"flows": {"name": {"any_": [f"around {name}"]}}}
-    log = desk.folder.parent / "process.log"
-    with _running(desk, "-c", NESTED, file):
-        until(lambda: len(desk.marks(name)) == 1)
+    log = up.folder.parent / "process.log"
+    with _running(up, "-c", NESTED, file):
+        until(lambda: len(up.marks(name)) == 1)
         (around,) = prefect.post("flow_runs/filter", flow_named)
         prefect.set_state(around["id"], "CANCELLING", "Cancelling")
         (run,) = prefect.runs(file)
@@ -472,60 +470,62 @@ def test_a_sub_flow_stops_when_a_parent_of_its_parent_is_cancelled_by_hand(
                 "A parent flow run was cancelled in Prefect; items in" in prefect.logs(run["id"])
             )
         )
-        desk.write(f"{name}/go", "")
+        up.write(f"{name}/go", "")
         until(lambda: "the pipeline: " in log.read_text())
     left = "1 item is left; the same command goes on."
     words = f"A parent flow run was cancelled in Prefect. {left}"
     assert f"the pipeline: Cancelled {words}" in log.read_text()
     ended = prefect.state(run["id"])
     assert (ended["type"], ended["name"], ended["message"]) == ("CANCELLED", "Cancelled", words)
-    assert desk.output(name, "a.txt") == "done"  # it was in flight
-    assert desk.output(name, "b.txt") is None
+    assert up.output(name, "a.txt") == "done"  # it was in flight
+    assert up.output(name, "b.txt") is None
     with Ledger(file.parent / STATE_FOLDER, is_readonly=True) as ledger:
         assert [kept.status for kept in ledger.runs()] == ["interrupted"]
 
 
 def test_a_sub_flow_stops_when_a_parent_is_suspended_and_goes_on_in_its_next_run(
-    desk: Desk, prefect_api: str
+    up: UpFolder, prefect_api: str
 ) -> None:
     name, prefect = f"nested-{uuid4().hex[:8]}", Prefect(prefect_api)
-    file = desk.waits(name, INPUTS)
+    file = up.waits(name, INPUTS)
     for document in ("a.txt", "b.txt"):
-        desk.write(f"{name}/inbox/{document}", document)
+        up.write(f"{name}/inbox/{document}", document)
     flow_named = {"flows": {"name": {"any_": [f"around {name}"]}}}
-    with _running(desk, "-c", NESTED, file) as process:
-        until(lambda: len(desk.marks(name)) == 1)
+    with _running(up, "-c", NESTED, file) as process:
+        until(lambda: len(up.marks(name)) == 1)
         (around,) = prefect.post("flow_runs/filter", flow_named)
         # Of a flow that has a deployment, the server takes it without force.
         state = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
         prefect.post(f"flow_runs/{around['id']}/set_state", {"state": state, "force": True})
         (run,) = prefect.runs(file)
         until(lambda: "it goes on when that is resumed" in prefect.logs(run["id"]))
-        desk.write(f"{name}/go", "")
+        up.write(f"{name}/go", "")
         until(lambda: process.poll() is not None)
     assert prefect.state(run["id"])["name"] == "Suspended"
     with Ledger(file.parent / STATE_FOLDER, is_readonly=True) as ledger:
         (kept,) = ledger.runs()
     words = "A parent flow run was suspended in Prefect. 1 item is left; the same command goes on."
     assert (kept.status, kept.message) == ("suspended", words)
-    assert desk.output(name, "b.txt") is None
+    assert up.output(name, "b.txt") is None
 
 
 def _waiting(prefect: Prefect, file: Path, but: str) -> Any:
     """Return the flow run other than this one, once it runs."""
-    found = (one for one in prefect.runs(file) if one["id"] != but)
-    return next((one for one in found if one["state"]["type"] == "RUNNING"), None)
+    found = (run for run in prefect.runs(file) if run["id"] != but)
+    return next((run for run in found if run["state"]["type"] == "RUNNING"), None)
 
 
-def test_a_run_that_waits_for_another_is_cancelled_in_prefect(desk: Desk, prefect_api: str) -> None:
+def test_a_run_that_waits_for_another_is_cancelled_in_prefect(
+    up: UpFolder, prefect_api: str
+) -> None:
     name, prefect = f"waiting-{uuid4().hex[:8]}", Prefect(prefect_api)
-    file = desk.waits(name, INPUTS)
-    desk.write(f"{name}/inbox/a.txt", "A")
-    log = desk.folder.parent / "process.log"
-    with _running(desk, "-c", NESTED, file):
-        until(lambda: len(desk.marks(name)) == 1)
+    file = up.waits(name, INPUTS)
+    up.write(f"{name}/inbox/a.txt", "A")
+    log = up.folder.parent / "process.log"
+    with _running(up, "-c", NESTED, file):
+        until(lambda: len(up.marks(name)) == 1)
         (first,) = prefect.runs(file)
-        with _running(desk, "-c", NESTED, file):
+        with _running(up, "-c", NESTED, file):
             run = until(lambda: _waiting(prefect, file, first["id"]))
             prefect.set_state(run["id"], "CANCELLING", "Cancelling")
             until(lambda: "the pipeline: " in log.read_text())
@@ -536,20 +536,20 @@ def test_a_run_that_waits_for_another_is_cancelled_in_prefect(desk: Desk, prefec
 
 
 def test_a_failed_run_is_tried_again_and_the_last_try_shows_why(
-    desk: Desk, prefect_api: str
+    up: UpFolder, prefect_api: str
 ) -> None:
-    file, prefect = _notes(desk), Prefect(prefect_api)
+    file, prefect = _notes(up), Prefect(prefect_api)
     inbox, aside = file.parent / "inbox", file.parent / "aside"
     inbox.rename(aside)
     reason = f"the folder '{inbox}' does not exist"
-    assert "failed: " in (said := _python(desk, RETRIED, file, 0)) and reason in said
-    assert said.count(f"begun: {file.parent.name} Running") == 2  # a hook is called at each try
+    assert "failed: " in (output := _python(up, RETRIED, file, 0)) and reason in output
+    assert output.count(f"begun: {file.parent.name} Running") == 2  # a hook is called at each try
     (failed,) = prefect.runs(file)
     assert (failed["state_name"], failed["run_count"]) == ("Failed", 2)
     assert reason in failed["state"]["message"]
 
-    log = desk.folder.parent / "process.log"
-    with _running(desk, "-c", RETRIED, file, 20):
+    log = up.folder.parent / "process.log"
+    with _running(up, "-c", RETRIED, file, 20):
         run = until(lambda: prefect.runs(file)[1:])[0]["id"]
         until(lambda: prefect.state(run)["name"] == "AwaitingRetry")
         aside.rename(inbox)
@@ -560,38 +560,38 @@ def test_a_failed_run_is_tried_again_and_the_last_try_shows_why(
 
 
 def test_a_limit_that_ended_a_try_does_not_make_the_next_one_green(
-    desk: Desk, prefect_api: str
+    up: UpFolder, prefect_api: str
 ) -> None:
-    file, prefect = _notes(desk), Prefect(prefect_api)
+    file, prefect = _notes(up), Prefect(prefect_api)
     text = file.read_text().replace("steps:", "budget: {time: 1ms}\nsteps:")
     text = text.replace("    do:", "    max_parallel: 2\n    on_error: fail\n    do:")
     file.write_text(text.replace("{{ doc.path }}", "nowhere/{{ doc.relpath }}"))
-    assert "failed: 'a.txt': " in _python(desk, RETRIED, file, 0)
+    assert "failed: 'a.txt': " in _python(up, RETRIED, file, 0)
     (failed,) = prefect.runs(file)
     assert (failed["state_name"], failed["run_count"]) == ("Failed", 2)
 
 
-def test_the_report_of_a_finished_run_is_not_lost_with_prefects_server(desk: Desk) -> None:
-    file = _notes(desk)
+def test_the_report_of_a_finished_run_is_not_lost_with_prefects_server(up: UpFolder) -> None:
+    file = _notes(up)
     done = subprocess.run(  # Prefect reads the settings as it is imported
-        [sys.executable, "-c", LEFT_ALONE, file], env=_environ(desk), cwd=ROOT,
+        [sys.executable, "-c", LEFT_ALONE, file], env=_environ(up), cwd=ROOT,
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
-    said = done.stdout + done.stderr
-    assert "the report: completed" in said
-    assert f"Prefect does not show the end of this run of {file}, which is completed" in said
-    assert "around: " in said  # its own state could not be set
+    output = done.stdout + done.stderr
+    assert "the report: completed" in output
+    assert f"Prefect does not show the end of this run of {file}, which is completed" in output
+    assert "around: " in output  # its own state could not be set
 
 
 def test_a_served_flow_has_a_schedule_and_is_run_cancelled_and_retried_from_prefect(
-    desk: Desk, prefect_api: str
+    up: UpFolder, prefect_api: str
 ) -> None:
     name, prefect = f"slow-{uuid4().hex[:8]}", Prefect(prefect_api)
-    file = desk.waits(name, INPUTS)
+    file = up.waits(name, INPUTS)
     for document in ("a.txt", "b.txt", "c.txt"):
-        desk.write(f"{name}/inbox/{document}", document)
-    program, log = desk.write(f"{name}/serve.py", _served()), desk.folder.parent / "process.log"
-    with _running(desk, sys.executable, program):
+        up.write(f"{name}/inbox/{document}", document)
+    program, log = up.write(f"{name}/serve.py", _served()), up.folder.parent / "process.log"
+    with _running(up, sys.executable, program):
         id_ = until(lambda: prefect.deployment(file, "nightly"))
         made = prefect.read(f"deployments/{id_}")
         assert made["schedules"][0]["schedule"]["cron"] == "0 6 * * 1-5"
@@ -600,32 +600,32 @@ def test_a_served_flow_has_a_schedule_and_is_run_cancelled_and_retried_from_pref
             prefect.start(id_, {"n": 40})
 
         run = prefect.start(id_, {"n": 3})
-        until(lambda: len(desk.marks(name)) == 1)
+        until(lambda: len(up.marks(name)) == 1)
         assert prefect.read(f"flow_runs/{run}")["parameters"] == {"title": "Nightly", "n": 3}
         prefect.set_state(run, "PAUSED", "Suspended", pause_reschedule=True)
         until(lambda: "It was suspended in Prefect" in prefect.logs(run))
-        desk.write(f"{name}/go", "")
-        until(lambda: desk.output(name, "a.txt"))
+        up.write(f"{name}/go", "")
+        until(lambda: up.output(name, "a.txt"))
         assert prefect.state(run)["name"] == "Suspended"
-        assert desk.output(name, "c.txt") is None
+        assert up.output(name, "c.txt") is None
         prefect.post(f"flow_runs/{run}/resume", {})
         until(lambda: prefect.state(run)["name"] == "Completed")
-        assert desk.output(name, "c.txt") == "done"
+        assert up.output(name, "c.txt") == "done"
 
         (file.parent / "go").unlink()
-        desk.write(f"{name}/inbox/d.txt", "d")
+        up.write(f"{name}/inbox/d.txt", "d")
         run = prefect.start(id_)
-        until(lambda: len(desk.marks(name)) == 4)
+        until(lambda: len(up.marks(name)) == 4)
         prefect.set_state(run, "CANCELLING", "Cancelling")
         until(lambda: prefect.state(run)["name"] == "Cancelled")
         # Prefect's own runner sets the state once more, and would undo an earlier retry.
         until(lambda: "Cancelled flow run" in log.read_text())
         assert "Cancelled('It was cancelled in Prefect; the same command" in log.read_text()
-        assert desk.output(name, "d.txt") is None
-        desk.write(f"{name}/go", "")
+        assert up.output(name, "d.txt") is None
+        up.write(f"{name}/go", "")
         prefect.set_state(run, "SCHEDULED", "AwaitingRetry")
         until(lambda: prefect.state(run)["name"] == "Completed")
-        assert desk.output(name, "d.txt") == "done"
+        assert up.output(name, "d.txt") == "done"
         assert prefect.read(f"flow_runs/{run}")["run_count"] == 2
 
         prefect.post("automations/", _automation(id_))
@@ -661,14 +661,14 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def test_a_flow_runs_in_a_work_pool(desk: Desk, prefect_api: str) -> None:
-    file, prefect, pool = _notes(desk), Prefect(prefect_api), f"pool-{uuid4().hex[:8]}"
+def test_a_flow_runs_in_a_work_pool(up: UpFolder, prefect_api: str) -> None:
+    file, prefect, pool = _notes(up), Prefect(prefect_api), f"pool-{uuid4().hex[:8]}"
     prefect.post("work_pools/", {"name": pool, "type": "process"})
-    _python(desk, DEPLOYED, file, pool)
+    _python(up, DEPLOYED, file, pool)
     id_ = prefect.deployment(file, "pooled")
     run = prefect.start(id_)
     command = Path(sys.executable).with_name("prefect")
-    with _running(desk, command, "worker", "start", "--pool", pool, "--limit", 1):
+    with _running(up, command, "worker", "start", "--pool", pool, "--limit", 1):
         until(lambda: prefect.state(run)["type"] in ("COMPLETED", "FAILED", "CRASHED"))
     assert prefect.state(run)["name"] == "Completed", prefect.state(run)
-    assert desk.output(file.parent.name, "a.txt") == "Pooled: a.txt"
+    assert up.output(file.parent.name, "a.txt") == "Pooled: a.txt"

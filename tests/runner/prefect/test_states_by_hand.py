@@ -16,7 +16,7 @@ from paddock.runner.workers.flow_order import entrypoint, order_of
 from tests.forked import ForkServer
 from tests.prefect_server import prefect_client
 from tests.runner.prefect.test_flow import SLOW
-from tests.runner.schedule.up_process import Desk
+from tests.runner.schedule.up_process import UpFolder
 from tests.runner.world import World
 from tests.waiting import until
 
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.timeout(600)
 def runs_of(api: str, key: str, path: Path) -> list[dict[str, Any]]:
     """Return the flow runs of a pipeline's file, the oldest first; `key`: what to sort by."""
     found = posted(api, "/flow_runs/filter", {"sort": "START_TIME_DESC"})
-    own = (one for one in found if file_of(one["parameters"]) == str(path))
-    return sorted(own, key=lambda one: str(one[key]))
+    own = (flow_run for flow_run in found if file_of(flow_run["parameters"]) == str(path))
+    return sorted(own, key=lambda flow_run: str(flow_run[key]))
 
 
 def file_of(parameters: dict[str, Any]) -> Any:
@@ -93,24 +93,24 @@ def test_a_run_started_by_hand_stops_and_cannot_be_paused(
 
 
 def test_a_suspended_run_of_up_stops_and_goes_on_when_it_is_resumed(
-    desk: Desk, prefect_api: str
+    up: UpFolder, prefect_api: str
 ) -> None:
-    file = desk.waits("alpha", HOOK % "alpha")
+    file = up.waits("alpha", HOOK % "alpha")
     for name in ("a.txt", "b.txt"):
-        desk.write(f"alpha/inbox/{name}", name)
-    desk.start()
-    assert desk.post("/alpha", b"{}", {})[0] == 202
-    desk.until(lambda: len(desk.marks("alpha")) == 1)
+        up.write(f"alpha/inbox/{name}", name)
+    up.start()
+    assert up.post("/alpha", b"{}", {})[0] == 202
+    up.until(lambda: len(up.marks("alpha")) == 1)
     (run,) = runs_of(prefect_api, "created", file)
     suspended = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
-    asked = {"state": suspended, "force": False}
-    answer = posted(prefect_api, f"/flow_runs/{run['id']}/set_state", asked)
+    body = {"state": suspended, "force": False}
+    answer = posted(prefect_api, f"/flow_runs/{run['id']}/set_state", body)
     assert answer["status"] == "ACCEPT"
-    desk.until(lambda: "stops: It was suspended in Prefect" in desk.said())
-    desk.write("alpha/go", "")
-    desk.until(lambda: "is suspended; it goes on when it is resumed" in desk.said())
-    assert desk.output("alpha", "a.txt") == "done"
-    assert desk.output("alpha", "b.txt") is None
+    up.until(lambda: "stops: It was suspended in Prefect" in up.said())
+    up.write("alpha/go", "")
+    up.until(lambda: "is suspended; it goes on when it is resumed" in up.said())
+    assert up.output("alpha", "a.txt") == "done"
+    assert up.output("alpha", "b.txt") is None
     (same,) = runs_of(prefect_api, "created", file)
     assert (same["id"], same["state"]["name"]) == (run["id"], "Suspended")
     with Ledger(file.parent / STATE_FOLDER, is_readonly=True) as ledger:
@@ -118,35 +118,41 @@ def test_a_suspended_run_of_up_stops_and_goes_on_when_it_is_resumed(
     words = "It was suspended in Prefect. 1 item is left; the same command goes on."
     assert (kept.status, kept.message) == ("suspended", words)
     time.sleep(3)  # some rounds
-    assert len(desk.marks("alpha")) == 1
+    assert len(up.marks("alpha")) == 1
     answer = posted(prefect_api, f"/flow_runs/{run['id']}/resume")
     assert answer["status"] == "ACCEPT"
-    desk.until(lambda: desk.output("alpha", "b.txt"))
-    desk.until(lambda: runs_of(prefect_api, "created", file)[0]["state"]["name"] == "Completed")
+    up.until(lambda: up.output("alpha", "b.txt"))
+    up.until(lambda: runs_of(prefect_api, "created", file)[0]["state"]["name"] == "Completed")
     assert len(runs_of(prefect_api, "created", file)) == 1
-    assert "Traceback" not in desk.said()
+    assert "Traceback" not in up.said()
 
 
-def test_runs_of_a_paused_deployment_wait_until_it_is_resumed(desk: Desk, prefect_api: str) -> None:
-    file = desk.notes("beta", HOOK % "beta")
-    desk.write("beta/inbox/a.txt", "A")
-    desk.start()
+def test_runs_of_a_paused_deployment_wait_until_it_is_resumed(
+    up: UpFolder, prefect_api: str
+) -> None:
+    file = up.notes("beta", HOOK % "beta")
+    up.write("beta/inbox/a.txt", "A")
+    up.start()
 
     def deployment() -> str:
         found = posted(prefect_api, "/deployments/filter", {"limit": 200})
-        own = (one["id"] for one in found if one["entrypoint"] == entrypoint(str(file)))
+        own = (
+            deployment["id"]
+            for deployment in found
+            if deployment["entrypoint"] == entrypoint(str(file))
+        )
         return next(own, "")
 
-    id_ = desk.until(deployment)
+    id_ = up.until(deployment)
     posted(prefect_api, f"/deployments/{id_}/pause_deployment")
-    assert desk.post("/beta", b"{}", {})[0] == 202
+    assert up.post("/beta", b"{}", {})[0] == 202
 
     def state() -> str:
         runs = runs_of(prefect_api, "created", file)
         return str(runs[0]["state"]["message"]) if runs else ""
 
-    desk.until(lambda: state() == "waits: its deployment is paused in Prefect")
+    up.until(lambda: state() == "waits: its deployment is paused in Prefect")
     time.sleep(2)  # some rounds
-    assert desk.output("beta", "a.txt") is None
+    assert up.output("beta", "a.txt") is None
     posted(prefect_api, f"/deployments/{id_}/resume_deployment")
-    desk.until(lambda: desk.output("beta", "a.txt"))
+    up.until(lambda: up.output("beta", "a.txt"))

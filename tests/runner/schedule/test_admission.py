@@ -56,9 +56,9 @@ def refused(
 def test_what_paddock_put_into_the_queue_is_carried_out_as_it_was_put_there(
     letters: TriggeredPipeline, is_own_server: bool
 ) -> None:
-    wanted = unsigned_order(letters.key) | {"inputs": {"style": "long"}, "attempt": 2}
-    signed = SIGNER.signed(wanted, "key")
-    assert admitted_order(signed, "key", letters, SIGNER, is_own_server=is_own_server) == wanted
+    expected = unsigned_order(letters.key) | {"inputs": {"style": "long"}, "attempt": 2}
+    signed = SIGNER.signed(expected, "key")
+    assert admitted_order(signed, "key", letters, SIGNER, is_own_server=is_own_server) == expected
     assert refused(letters, signed, "another key", is_own_server=False) == OTHERS
 
 
@@ -69,23 +69,23 @@ def test_a_path_of_its_own_is_refused_signed_or_not(
     for path in ("/tmp/mine.yaml", "", None, [letters.key]):
         theirs = unsigned_order(letters.key) | {"path": path}
         for parameters in (theirs, SIGNER.signed(theirs, "key")):
-            said = refused(letters, parameters, "key", is_own_server=is_own_server)
-            assert said == "its path is not that of the deployed pipeline."
+            reason = refused(letters, parameters, "key", is_own_server=is_own_server)
+            assert reason == "its path is not that of the deployed pipeline."
 
 
 @pytest.mark.parametrize(
-    "more",
+    "extra",
     [
         {"inputs": {"style": "long"}}, {"retry_failed": True}, {"share": 1}, {"job": "x"},
         {"trigger": "watch inbox"}, {"trigger": "schedule 0 7 * * *", "signature": "0"},
     ],
 )  # fmt: skip
 def test_on_a_server_of_others_only_the_deployments_own_parameters_count(
-    letters: TriggeredPipeline, more: dict[str, Any]
+    letters: TriggeredPipeline, extra: dict[str, Any]
 ) -> None:
     deployed = unsigned_order(letters.key)
     assert admitted_order(deployed, "", letters, SIGNER, is_own_server=False) == deployed
-    assert refused(letters, deployed | more, is_own_server=False) == OTHERS
+    assert refused(letters, deployed | extra, is_own_server=False) == OTHERS
 
 
 @pytest.mark.parametrize("is_own_server", [True, False])
@@ -110,8 +110,8 @@ def test_what_is_started_on_our_own_page_has_its_inputs_checked(letters: Trigger
     inside = str(letters.file.parent / "inbox")
     assert taken(given(inbox="./inbox"))["inputs"] == {"inbox": inside}
     for place in ("/etc", "../..", "link"):
-        said = refused(letters, given(inbox=place))
-        assert said == "input 'inbox' leads outside the pipeline's folder."
+        reason = refused(letters, given(inbox=place))
+        assert reason == "input 'inbox' leads outside the pipeline's folder."
     assert "'colour'" in refused(letters, given(colour="red"))
     odd = order_of({"Paddock": ["style"]})
     assert refused(letters, odd) == "the pipeline has no input 'Paddock'."

@@ -35,10 +35,10 @@ def test_a_broken_ledger_is_told_once_and_forgotten_when_it_is_mended(tmp_path: 
     sound, broken = post_of(tmp_path / "sound"), post_of(tmp_path / "broken")
     with opens(tmp_path / "sound", False):
         pass
-    told: list[tuple[str, str]] = []
+    alerts: list[tuple[str, str]] = []
 
     async def tell(post: Deployment, words: str) -> None:
-        told.append((post.triggered.file.parent.name, words))
+        alerts.append((post.triggered.file.parent.name, words))
 
     async def main() -> None:
         health = LedgerHealth(opens, tell)
@@ -63,4 +63,4 @@ def test_a_broken_ledger_is_told_once_and_forgotten_when_it_is_mended(tmp_path: 
         await asyncio.sleep(0)
 
     asyncio.run(main())
-    assert [name for name, _ in told] == ["broken", "broken"]
+    assert [name for name, _ in alerts] == ["broken", "broken"]

@@ -40,7 +40,7 @@ class Look:
 
 
 def names(changes: PipelineChanges) -> list[str]:
-    return sorted(one.file.name for one in changes.triggered)
+    return sorted(pipeline.file.name for pipeline in changes.triggered)
 
 
 def test_only_pipelines_that_something_starts_are_found(tmp_path: Path) -> None:
@@ -75,9 +75,9 @@ def test_a_faulty_file_is_told_once_and_what_was_sound_stays(tmp_path: Path) -> 
     look.write("a.yaml", HOURLY + "steps: [{uses: files.scan, with: {ro")
     found = look.settled()
     assert names(found) == ["a.yaml"] and found.triggered[0].text == HOURLY + STEPS
-    (told,) = found.told
-    assert told.startswith(f"{file}:2:")
-    assert told.endswith("\n  It does not run. Its last valid version stays in service.")
+    (message,) = found.told
+    assert message.startswith(f"{file}:2:")
+    assert message.endswith("\n  It does not run. Its last valid version stays in service.")
     assert [look().told for _ in range(10)] == [()] * 10
     look.write("a.yaml", HOURLY + "name: other\n" + STEPS)
     assert look.settled().triggered[0].pipeline.name == "other"
@@ -107,7 +107,7 @@ def test_a_file_whose_steps_are_not_saved_yet_is_no_end_of_the_pipeline(tmp_path
     look.write("a.yaml", HOURLY)
     assert look.settled().told[0].startswith(f"{file}:1:1: there are no `steps` any more.")
     look.write("a.yaml", STEPS)
-    assert [one.file for one in look.settled().removed] == [file]
+    assert [pipeline.file for pipeline in look.settled().removed] == [file]
 
 
 def test_what_a_faulty_file_lacked_may_come_later(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_file_that_is_gone_for_good_is_removed_and_one_written_again_is_not(
     look.write("a.yaml", HOURLY + STEPS)
     assert names(look.settled()) == ["a.yaml"]
     file.unlink()
-    removed = [one.file for _ in range(GONE_AFTER) for one in look().removed]
+    removed = [pipeline.file for _ in range(GONE_AFTER) for pipeline in look().removed]
     assert removed == [file]
 
 
@@ -141,9 +141,9 @@ def test_a_folder_that_is_away_takes_nothing_with_it(tmp_path: Path) -> None:
     look.write("a.yaml", HOURLY + STEPS)
     look()
     folder.rename(tmp_path / "away")
-    told = [look().told for _ in range(4)]
+    messages = [look().told for _ in range(4)]
     words = f"{folder}: this folder cannot be read. Its pipelines are kept until it is back."
-    assert told == [(words,), (), (), ()]
+    assert messages == [(words,), (), (), ()]
     assert names(look()) == ["a.yaml"]
     (tmp_path / "away").rename(folder)
     assert names(look.settled()) == ["a.yaml"]
@@ -159,11 +159,11 @@ def test_what_cannot_start_by_itself_is_a_fault(tmp_path: Path) -> None:
     look.write("c.yaml", 'on: {schedule: [{cron: "0 0 * * *", timezone: Mars/X}]}\n' + STEPS)
     secret = "on: {webhook: [{path: /x, inputs: {word: '{{ payload.word }}'}}]}\n"
     look.write("d.yaml", f"{secret}inputs: {{word: {{type: str, secret: true}}}}\n{STEPS}")
-    told = "\n".join(look().told)
-    assert "input 'word' is secret, and inputs of a webhook are stored in the queue." in told
-    assert "input 'folder' has no value, and the pipeline starts by itself." in told
-    assert "the schedule '0 0 31 2 *' never comes." in told
-    assert "'timezone' must be a time zone such as Europe/Paris or UTC" in told
+    text = "\n".join(look().told)
+    assert "input 'word' is secret, and inputs of a webhook are stored in the queue." in text
+    assert "input 'folder' has no value, and the pipeline starts by itself." in text
+    assert "the schedule '0 0 31 2 *' never comes." in text
+    assert "'timezone' must be a time zone such as Europe/Paris or UTC" in text
 
 
 def test_what_only_calls_start_is_not_carried_out_either_if_it_wants_too_much(
@@ -185,8 +185,8 @@ def test_what_only_calls_start_is_not_carried_out_either_if_it_wants_too_much(
 def test_a_file_no_one_may_read_is_told(tmp_path: Path) -> None:
     look = Look(tmp_path)
     (tmp_path / "a.yaml").write_bytes(b"on: \xff\nsteps: \n")
-    (told,) = look().told
-    assert told == f"{tmp_path / 'a.yaml'}: is not UTF-8 text.\n  It does not run."
+    (message,) = look().told
+    assert message == f"{tmp_path / 'a.yaml'}: is not UTF-8 text.\n  It does not run."
 
 
 def inbox(path: str = "./inbox", out: str = "out/{{ doc.relpath }}") -> str:
@@ -239,7 +239,7 @@ def test_pipelines_go_when_a_later_one_works_on_their_folder_and_come_back(tmp_p
     assert names(look()) == ["b.yaml"]
     by_hand = look.write("a/by-hand.yaml", STEPS.replace("root: .", "root: deep"))
     found = look.settled()
-    assert (names(found), [one.file.name for one in found.removed]) == ([], ["b.yaml"])
+    assert (names(found), [pipeline.file.name for pipeline in found.removed]) == ([], ["b.yaml"])
     by_hand.unlink()
     for _ in range(GONE_AFTER + 2):
         look()
@@ -258,10 +258,12 @@ def test_what_comes_into_a_pipelines_own_folder_later_is_a_document_of_it(tmp_pa
     assert names(look()) == ["beside.yaml", "own.yaml"]
     late = look.write("a/late.yaml", HOURLY + STEPS)
     elsewhere = look.write("b/late.yaml", HOURLY + STEPS)
-    told = look().told
+    messages = look().told
     found = look()
-    assert [one.file for one in found.triggered if one.file.name == "late.yaml"] == [elsewhere]
-    assert told == (
+    assert [pipeline.file for pipeline in found.triggered if pipeline.file.name == "late.yaml"] == [
+        elsewhere
+    ]
+    assert messages == (
         f"{late}: is ignored: it came into the folder of own.yaml, where documents of that "
         f"pipeline arrive.\n"
         f"  If it is a pipeline, move it into a folder of its own, or start `paddock up` again.",

@@ -142,7 +142,7 @@ dues = st.lists(
         is_held=st.booleans(),
     ),
     max_size=8,
-    unique_by=lambda one: one.id,
+    unique_by=lambda run: run.id,
 )
 actives = st.lists(
     st.builds(
@@ -154,7 +154,7 @@ actives = st.lists(
         is_ending=st.booleans(),
     ),
     max_size=2,
-    unique_by=lambda one: one.group,
+    unique_by=lambda run: run.group,
 )
 
 
@@ -163,17 +163,17 @@ def test_whatever_is_due_gets_one_decision_and_no_group_is_owned_twice(
     waiting: list[DueRun], running: list[ActiveRun], rules: dict[str, RunRule], max_runs: int
 ) -> None:
     decisions = dispatch(waiting, running, rules, NOW, max_runs)
-    about = [one.id for one in decisions if not isinstance(one, DrainRun)]
-    assert sorted(about) == sorted(one.id for one in waiting)
-    started = [one for one in waiting if StartRun(one.id) in decisions]
-    groups = [one.group for one in started] + [one.group for one in running]
+    about = [decision.id for decision in decisions if not isinstance(decision, DrainRun)]
+    assert sorted(about) == sorted(run.id for run in waiting)
+    started = [run for run in waiting if StartRun(run.id) in decisions]
+    groups = [run.group for run in started] + [run.group for run in running]
     assert len(groups) == len(set(groups))
     assert len(started) <= max(0, max_runs - len(running))
-    closed = [one.id for one in decisions if isinstance(one, DrainRun)]
+    closed = [decision.id for decision in decisions if isinstance(decision, DrainRun)]
     assert len(closed) == len(set(closed))
-    assert not set(closed) & {one.id for one in running if one.is_ending}
-    for one in started:
-        window = rules[one.pipeline].window
+    assert not set(closed) & {run.id for run in running if run.is_ending}
+    for run in started:
+        window = rules[run.pipeline].window
         assert window is None or window.is_open(NOW)
 
 
@@ -182,5 +182,9 @@ def test_nothing_waits_for_ever_when_nothing_runs(
     waiting: list[DueRun], rules: dict[str, RunRule]
 ) -> None:
     decisions = dispatch(waiting, [], rules, NOW, 1)
-    held = [one for one in decisions if isinstance(one, HoldRun) and one.until is None]
-    assert not held or any(isinstance(one, StartRun) for one in decisions)
+    held = [
+        decision
+        for decision in decisions
+        if isinstance(decision, HoldRun) and decision.until is None
+    ]
+    assert not held or any(isinstance(decision, StartRun) for decision in decisions)

@@ -27,20 +27,22 @@ def triggered(folder: Path, schedule: str) -> TriggeredPipeline:
     return made
 
 
-async def put(asked: PrefectQueue, office: RunManager, one: TriggeredPipeline) -> Deployment:
-    post = Deployment(one, await asked.deploy(one.key, one.pipeline.name, one.version, ""))
-    office.posts[one.key] = post
+async def put(queue: PrefectQueue, manager: RunManager, pipeline: TriggeredPipeline) -> Deployment:
+    post = Deployment(
+        pipeline, await queue.deploy(pipeline.key, pipeline.pipeline.name, pipeline.version, "")
+    )
+    manager.posts[pipeline.key] = post
     return post
 
 
-def office_of(
-    asked: PrefectQueue, auth_string: str = "", max_runs: int = 1, **more: Any
+def manager_of(
+    queue: PrefectQueue, auth_string: str = "", max_runs: int = 1, **extra: Any
 ) -> RunManager:
     async def given_up(post: Deployment, run: str, words: str) -> None:
         raise AssertionError(words)
 
-    options = ManagerOptions(max_runs, 1, given_up, auth_string=auth_string, **more)
-    return RunManager(asked, SIGNER, options)
+    options = ManagerOptions(max_runs, 1, given_up, auth_string=auth_string, **extra)
+    return RunManager(queue, SIGNER, options)
 
 
 def hours(runs: list[QueuedRun]) -> list[int]:
@@ -50,12 +52,12 @@ def hours(runs: list[QueuedRun]) -> list[int]:
 async def test_a_server_that_moved_is_asked_at_its_new_address(
     tmp_path: Path, prefect_api: str
 ) -> None:
-    async with open_queue("http://127.0.0.1:9/api", SIGNER) as asked:
+    async with open_queue("http://127.0.0.1:9/api", SIGNER) as queue:
         with pytest.raises(QueueError, match="All connection attempts failed"):
-            await asked.deployments()
-        await asked.move(prefect_api)
-        assert asked.api_url == prefect_api
-        await put(asked, office_of(asked), triggered(tmp_path, '{cron: "0 6 * * *"}'))
+            await queue.deployments()
+        await queue.move(prefect_api)
+        assert queue.api_url == prefect_api
+        await put(queue, manager_of(queue), triggered(tmp_path, '{cron: "0 6 * * *"}'))
 
 
 async def test_a_pipeline_without_a_form_in_prefect_is_in_service_all_the_same(
@@ -65,11 +67,13 @@ async def test_a_pipeline_without_a_form_in_prefect_is_in_service_all_the_same(
 
     text = "inputs: {class: {type: str, default: a}}\n"
     text = f"name: {tmp_path.name}\n{text}on: {{schedule: [{{cron: '0 6 * * *'}}]}}\n{STEPS}"
-    one = read_triggered_pipeline(tmp_path / "p.yaml", text, Settings(PoolSettings(), tmp_path))
-    assert one is not None
-    async with open_queue(prefect_api, SIGNER) as asked:
-        office, parts = office_of(asked), SimpleNamespace(put=watched)
+    pipeline = read_triggered_pipeline(
+        tmp_path / "p.yaml", text, Settings(PoolSettings(), tmp_path)
+    )
+    assert pipeline is not None
+    async with open_queue(prefect_api, SIGNER) as queue:
+        manager, parts = manager_of(queue), SimpleNamespace(put=watched)
         unused: Any = None
-        reconciler = Reconciler(asked, office, parts, unused, unused, is_open=False)  # type: ignore[arg-type]
-        await reconciler.reconcile({one.key: one})
-        assert list(office.posts) == [one.key]
+        reconciler = Reconciler(queue, manager, parts, unused, unused, is_open=False)  # type: ignore[arg-type]
+        await reconciler.reconcile({pipeline.key: pipeline})
+        assert list(manager.posts) == [pipeline.key]

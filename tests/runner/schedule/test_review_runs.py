@@ -41,12 +41,12 @@ class Queue:
         self.post = SimpleNamespace(triggered=triggered, deployment="d")
         self.posts = {triggered.key: self.post}
 
-    async def submit(self, post: Any, trigger: str, key: str, **more: Any) -> QueuedRun:
+    async def submit(self, post: Any, trigger: str, key: str, **arguments: Any) -> QueuedRun:
         assert trigger == "review"
         if self.is_away:
             raise QueueError("Prefect is away")
-        self.submitted.append((key, more["inputs"]))
-        self.ends.append(more["ended"])
+        self.submitted.append((key, arguments["inputs"]))
+        self.ends.append(arguments["ended"])
         now = datetime.now(UTC)
         return QueuedRun("f", "f", "d", "waiting", "", now, now)
 
@@ -76,7 +76,7 @@ def looks(ledger: Ledger, queue: Queue) -> Callable[[], None]:
     return lambda: asyncio.run(runs.look())
 
 
-def asked(tmp_path: Path, ledger: Ledger, *items: str, **given: Any) -> list[Review]:
+def ask_about(tmp_path: Path, ledger: Ledger, *items: str, **given: Any) -> list[Review]:
     """Record the run that asks, and its questions."""
     row = {
         "run": "swift-otter", "pipeline": "bills", "file": "bills.yaml", "started": 1.0,
@@ -99,7 +99,7 @@ def accept(ledger: Ledger, review: Review) -> None:
 def test_decisions_of_one_pipeline_are_one_run_with_the_inputs_of_the_run_that_asked(
     tmp_path: Path, ledger: Ledger, queue: Queue, looks: Callable[[], None]
 ) -> None:
-    a, b, c = asked(tmp_path, ledger, "a.txt", "b.txt", "c.txt", inputs={"inbox": "/mail"})
+    a, b, c = ask_about(tmp_path, ledger, "a.txt", "b.txt", "c.txt", inputs={"inbox": "/mail"})
     looks()
     assert queue.submitted == []  # nothing is decided
     accept(ledger, a)
@@ -125,7 +125,7 @@ def test_decisions_that_a_run_left_are_not_run_again_but_those_of_a_skipped_one_
 ) -> None:  # fmt: skip
     now = [100.0]
     monkeypatch.setattr(review_runs, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    (a,) = asked(tmp_path, ledger, "a.txt")
+    (a,) = ask_about(tmp_path, ledger, "a.txt")
     accept(ledger, a)
     looks()
     queue.end("skipped")
@@ -144,7 +144,7 @@ def test_decisions_that_a_run_left_are_not_run_again_but_those_of_a_skipped_one_
 def test_while_a_run_of_the_pipeline_goes_on_none_is_submitted(
     tmp_path: Path, ledger: Ledger, queue: Queue, looks: Callable[[], None]
 ) -> None:
-    (a,) = asked(tmp_path, ledger, "a.txt")
+    (a,) = ask_about(tmp_path, ledger, "a.txt")
     accept(ledger, a)
     queue.jobs["f"] = SimpleNamespace(post=queue.post)
     looks()
@@ -157,7 +157,7 @@ def test_while_a_run_of_the_pipeline_goes_on_none_is_submitted(
 def test_a_run_that_prefect_did_not_take_is_submitted_when_it_is_back(
     tmp_path: Path, ledger: Ledger, queue: Queue, looks: Callable[[], None]
 ) -> None:
-    (a,) = asked(tmp_path, ledger, "a.txt")
+    (a,) = ask_about(tmp_path, ledger, "a.txt")
     accept(ledger, a)
     queue.is_away = True
     with pytest.raises(QueueError):
@@ -171,13 +171,13 @@ def test_a_run_with_secret_inputs_is_left_to_a_person(
     tmp_path: Path, ledger: Ledger, queue: Queue, looks: Callable[[], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    (a,) = asked(tmp_path, ledger, "a.txt", hidden=["key"])
+    (a,) = ask_about(tmp_path, ledger, "a.txt", hidden=["key"])
     accept(ledger, a)
     with caplog.at_level(logging.WARNING):
         looks()
         looks()
     assert queue.submitted == []
-    assert [one.getMessage() for one in caplog.records] == [
+    assert [record.getMessage() for record in caplog.records] == [
         "bills: decisions wait for a run with its secret inputs: run it by hand."
     ]
 
@@ -185,7 +185,7 @@ def test_a_run_with_secret_inputs_is_left_to_a_person(
 def test_a_question_whose_time_is_over_is_due_like_a_decision(
     tmp_path: Path, ledger: Ledger
 ) -> None:
-    (a,) = asked(tmp_path, ledger, "a.txt")
+    (a,) = ask_about(tmp_path, ledger, "a.txt")
     assert decided_runs([ReviewDesk(ledger)]) == []
     ledger.in_transaction(
         lambda execute: execute("update reviews set expires_at = 5.0 where id = :id", {"id": a.id})

@@ -18,7 +18,7 @@ def test_a_run_that_crashed_is_started_again_later_and_later_and_not_for_ever() 
     first = after(RunEnding(1, died))
     assert first == RestartRun(NOW + timedelta(seconds=5), 2, f"{died}; start 2 of at most 4")
     pauses = [after(RunEnding(n, died)) for n in (2, 3)]
-    assert [one.at - NOW for one in pauses if isinstance(one, RestartRun)] == [
+    assert [pause.at - NOW for pause in pauses if isinstance(pause, RestartRun)] == [
         timedelta(seconds=15),
         timedelta(seconds=45),
     ]

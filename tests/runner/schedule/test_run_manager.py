@@ -24,7 +24,7 @@ from paddock.runner.schedule.run_manager import Deployment, ManagedRun, RunManag
 from paddock.runner.schedule.run_processes import ProcessEnd, RunProcess
 from paddock.runner.schedule.schedule_planner import SchedulePlanner
 from paddock.runner.workers.flow_order import as_parameters
-from tests.runner.schedule.test_reconciler import SIGNER, office_of, put, triggered
+from tests.runner.schedule.test_reconciler import SIGNER, manager_of, put, triggered
 
 BUDGET: State[Any] = Completed(name="Budget", message="A stop was requested.")
 
@@ -43,23 +43,23 @@ def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
                 run.kill()
 
     async def taken_over(pid: int) -> None:
-        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-            office, ends = office_of(asked), list[str]()
-            post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+        async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+            manager, ends = manager_of(queue), list[str]()
+            post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
 
             async def ended(job: ManagedRun | None, status: str, report: object) -> None:
                 ends.append(status)
 
-            first = await office.submit(post, "watch inbox", f"{tmp_path}", ended=ended)
-            await asked.started(first.id, process_mark(pid))
+            first = await manager.submit(post, "watch inbox", f"{tmp_path}", ended=ended)
+            await queue.started(first.id, process_mark(pid))
             await client.set_flow_run_state(UUID(first.id), Running(), force=True)
-            await office.round()
-            assert office.jobs[first.id].is_adopted
+            await manager.round()
+            assert manager.jobs[first.id].is_adopted
 
             await client.set_flow_run_state(UUID(first.id), state, force=True)
-            await office.stop(20.0)
-            assert office.jobs == {}
-            there = await asked.open_runs([post.deployment])
+            await manager.stop(20.0)
+            assert manager.jobs == {}
+            there = await queue.open_runs([post.deployment])
             if not is_again:
                 assert (there, ends) == ([], [state.name.lower() if state.name else ""])
                 return
@@ -68,7 +68,7 @@ def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
             assert second.order["parent"] == second.order["root"] == first.id
 
             # Who submitted it and asks again, as a watch at the next start, hears of the later one.
-            again = await office_of(asked).submit(post, "watch inbox", f"{tmp_path}")
+            again = await manager_of(queue).submit(post, "watch inbox", f"{tmp_path}")
             assert again.id == second.id
 
     asyncio.run(main())
@@ -100,31 +100,31 @@ async def test_wherever_up_ends_a_run_that_did_not_finish_is_continued_once(
 ) -> None:
     """A run's end is two writes: the run that continues it, and then its final state."""
 
-    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-        office = office_of(asked)
-        post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+    async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+        manager = manager_of(queue)
+        post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
         calls = [{"id": f"{tmp_path}:{n}", "inputs": {}} for n in range(2)]
-        first = await office.submit(post, "webhook /x", f"{tmp_path}", calls=calls)
+        first = await manager.submit(post, "webhook /x", f"{tmp_path}", calls=calls)
         await client.set_flow_run_state(UUID(first.id), Running(), force=True)
-        office._prefect_queue = ended = copy(asked)
+        manager._prefect_queue = ended = copy(queue)
         ended.__class__ = Ended
         vars(ended)["n_writes"] = n_writes
         job = ManagedRun(first, post, "", RunProcess(0))
         if why != "crash":
             job.stopped = why  # type: ignore[assignment]
         job.running.ended.set_result(ProcessEnd())
-        office._take(job)
-        await asyncio.gather(*office._following)
+        manager._take(job)
+        await asyncio.gather(*manager._following)
 
         stopped = {first.id} if why != "crash" else ()
         for _ in range(2):  # and it is killed again, and started again
-            office = office_of(asked, max_runs=0, stopped=stopped)
-            await put(asked, office, post.triggered)
-            await office.round()
-            await asyncio.gather(*office._following)
-        (again,) = await asked.open_runs([post.deployment])
+            manager = manager_of(queue, max_runs=0, stopped=stopped)
+            await put(queue, manager, post.triggered)
+            await manager.round()
+            await asyncio.gather(*manager._following)
+        (again,) = await queue.open_runs([post.deployment])
         assert (again.order["parent"], again.order["calls"]) == (first.id, calls)
-        shown = await asked.read(first.id)
+        shown = await queue.read(first.id)
         assert shown is not None
         assert shown.end == ("crashed" if why == "crash" else "interrupted")
 
@@ -132,53 +132,53 @@ async def test_wherever_up_ends_a_run_that_did_not_finish_is_continued_once(
 async def test_a_run_of_calls_that_crashes_too_often_leaves_each_call_a_run_of_its_own(
     tmp_path: Path, prefect_api: str
 ) -> None:
-    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-        office = office_of(asked)
-        post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+    async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+        manager = manager_of(queue)
+        post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
         calls = [{"id": f"{tmp_path}:{n}", "inputs": {}} for n in range(3)]
-        first = await office.submit(post, "webhook /x", f"{tmp_path}", calls=calls, attempt=2)
+        first = await manager.submit(post, "webhook /x", f"{tmp_path}", calls=calls, attempt=2)
         await client.set_flow_run_state(UUID(first.id), Running(), force=True)
-        await office.round()
-        await asyncio.gather(*office._following)
-        there = await asked.open_runs([post.deployment])
-        assert [one.order["calls"] for one in there] == [[call] for call in calls]
-        assert {one.order["attempt"] for one in there} == {1}
+        await manager.round()
+        await asyncio.gather(*manager._following)
+        there = await queue.open_runs([post.deployment])
+        assert [run.order["calls"] for run in there] == [[call] for call in calls]
+        assert {run.order["attempt"] for run in there} == {1}
 
 
 async def test_a_run_that_was_cancelled_while_up_was_away_is_not_continued(
     tmp_path: Path, prefect_api: str
 ) -> None:
-    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-        office = office_of(asked)
-        post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
-        first = await office.submit(post, "webhook /x", f"{tmp_path}")
+    async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+        manager = manager_of(queue)
+        post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+        first = await manager.submit(post, "webhook /x", f"{tmp_path}")
         await client.set_flow_run_state(UUID(first.id), Cancelling(), force=True)
-        await office.round()
-        await asyncio.gather(*office._following)
-        assert await asked.open_runs([post.deployment]) == []
+        await manager.round()
+        await asyncio.gather(*manager._following)
+        assert await queue.open_runs([post.deployment]) == []
 
 
 def test_a_run_that_ended_while_no_one_could_be_told_is_not_run_again(
     tmp_path: Path, prefect_api: str
 ) -> None:
     async def main() -> None:
-        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-            office, ends = office_of(asked, known_end=known), list[str]()
-            post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+        async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+            manager, ends = manager_of(queue, known_end=known), list[str]()
+            post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
 
             async def ended(job: ManagedRun | None, status: str, report: object) -> None:
                 ends.append(status)
 
-            first = await office.submit(post, "webhook /x", f"{tmp_path}", ended=ended)
+            first = await manager.submit(post, "webhook /x", f"{tmp_path}", ended=ended)
             with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220
-                await asked.started(first.id, process_mark(run.pid))
+                await queue.started(first.id, process_mark(run.pid))
                 await client.set_flow_run_state(UUID(first.id), Running(), force=True)
                 run.kill()
-            await office.round()
-            while office.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
+            await manager.round()
+            while manager.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
                 await asyncio.sleep(0.05)
-            assert (await asked.open_runs([post.deployment]), ends) == ([], ["completed"])
-            shown = await asked.read(first.id)
+            assert (await queue.open_runs([post.deployment]), ends) == ([], ["completed"])
+            shown = await queue.read(first.id)
             assert shown is not None
             assert shown.end == "completed"
 
@@ -189,38 +189,38 @@ def test_a_run_that_ended_while_no_one_could_be_told_is_not_run_again(
 
 
 @pytest.mark.parametrize(
-    ("more", "n_missed", "n_again"),
+    ("extra", "n_missed", "n_again"),
     [("", 1, 0), (", catch_up: all", 6, 1), (", catch_up: none", 0, 1)],
 )
 async def test_of_what_was_missed_the_latest_runs_once_also_where_one_was_under_way_before(
-    tmp_path: Path, prefect_api: str, more: str, n_missed: int, n_again: int
+    tmp_path: Path, prefect_api: str, extra: str, n_missed: int, n_again: int
 ) -> None:
-    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-        office = office_of(asked, max_runs=0)
-        every = f'{{cron: "0 * * * *", timezone: UTC{more}}}'
-        post = await put(asked, office, triggered(tmp_path, every))
+    async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+        manager = manager_of(queue, max_runs=0)
+        every = f'{{cron: "0 * * * *", timezone: UTC{extra}}}'
+        post = await put(queue, manager, triggered(tmp_path, every))
         now = datetime.now(UTC).replace(minute=30, second=0, microsecond=0)
         (timed,) = post.triggered.schedules
         at = now.replace(minute=0) - timedelta(hours=6)
-        await SchedulePlanner(asked, office).plan(at - timedelta(minutes=30))
-        first = await office.submit(
+        await SchedulePlanner(queue, manager).plan(at - timedelta(minutes=30))
+        first = await manager.submit(
             post, timed.key, f"{post.deployment}:{timed.key}:{at.isoformat()}", at=at
         )
         with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220
-            await asked.started(first.id, process_mark(run.pid))
+            await queue.started(first.id, process_mark(run.pid))
             await client.set_flow_run_state(UUID(first.id), Running(), force=True)
             run.kill()  # with the whole machine, which comes back six hours later
         for _ in range(3):  # `paddock up` is started again and again meanwhile
-            office = office_of(asked, max_runs=0)
-            await put(asked, office, post.triggered)
-            await SchedulePlanner(asked, office).plan(now)
-            await office.round()
-            while office.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
+            manager = manager_of(queue, max_runs=0)
+            await put(queue, manager, post.triggered)
+            await SchedulePlanner(queue, manager).plan(now)
+            await manager.round()
+            while manager.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
                 await asyncio.sleep(0.05)
-            await office.round()
-        there = await asked.open_runs([post.deployment])
-        assert sum("parent" in one.order for one in there) == n_again
-        assert sum(one.at <= now and "parent" not in one.order for one in there) == n_missed
+            await manager.round()
+        there = await queue.open_runs([post.deployment])
+        assert sum("parent" in run.order for run in there) == n_again
+        assert sum(run.at <= now and "parent" not in run.order for run in there) == n_missed
 
 
 def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
@@ -234,29 +234,29 @@ def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
                 run.kill()
 
     async def told_late(run: subprocess.Popen[bytes]) -> None:
-        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-            office = office_of(asked)
-            post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
-            first = await office.submit(post, "watch inbox", f"{tmp_path}")
-            await asked.started(first.id, process_mark(run.pid))
+        async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+            manager = manager_of(queue)
+            post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+            first = await manager.submit(post, "watch inbox", f"{tmp_path}")
+            await queue.started(first.id, process_mark(run.pid))
             await client.set_flow_run_state(UUID(first.id), Running(), force=True)
-            await office.round()
-            read = asked.open_runs
+            await manager.round()
+            read = queue.open_runs
 
             async def slowly(deployments: Collection[str]) -> list[QueuedRun]:
                 runs = await read(deployments)
                 await client.set_flow_run_state(UUID(first.id), Completed(), force=True)
                 run.kill()
-                while office.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
+                while manager.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
                     await asyncio.sleep(0.05)
                 return runs
 
-            monkeypatch.setattr(asked, "open_runs", slowly)
-            await office.round()
+            monkeypatch.setattr(queue, "open_runs", slowly)
+            await manager.round()
             monkeypatch.undo()
             await asyncio.sleep(0.5)
-            assert office.jobs == {}
-            assert await asked.open_runs([post.deployment]) == []
+            assert manager.jobs == {}
+            assert await queue.open_runs([post.deployment]) == []
 
     asyncio.run(main())
 
@@ -264,9 +264,9 @@ def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
 async def test_who_submitted_a_run_hears_that_someone_cancelled_or_deleted_it(
     tmp_path: Path, prefect_api: str
 ) -> None:
-    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-        office, ends = office_of(asked), dict[str, str]()
-        post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+    async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+        manager, ends = manager_of(queue), dict[str, str]()
+        post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
         tomorrow = datetime.now(UTC) + timedelta(days=1)
         ids: dict[str, UUID] = {}
 
@@ -274,31 +274,31 @@ async def test_who_submitted_a_run_hears_that_someone_cancelled_or_deleted_it(
             async def ended(job: ManagedRun | None, status: str, report: object) -> None:
                 ends[name] = status
 
-            made = await office.submit(
+            made = await manager.submit(
                 post, "watch inbox", f"{tmp_path}{name}", at=tomorrow, ended=ended
             )
             ids[name] = UUID(made.id)
 
         for name in ("cancelled", "deleted", "left"):
             await submitted(name)
-        await office.round()
+        await manager.round()
         assert ends == {}
         await client.set_flow_run_state(ids["cancelled"], Cancelled(), force=True)
         await client.delete_flow_run(ids["deleted"])
-        await office.round()
+        await manager.round()
         assert ends == {"cancelled": "interrupted", "deleted": "interrupted"}
 
         await client.delete_deployment(UUID(post.deployment))
-        await put(asked, office, post.triggered)
-        await office.round()
+        await put(queue, manager, post.triggered)
+        await manager.round()
         assert ends.keys() == {"cancelled", "deleted", "left"}
 
 
 async def deployed(
-    asked: PrefectQueue, folder: Path, **office: Any
+    queue: PrefectQueue, folder: Path, **options: Any
 ) -> tuple[RunManager, Deployment]:
-    made = office_of(asked, **office)
-    return made, await put(asked, made, triggered(folder, '{cron: "0 6 * * *"}'))
+    made = manager_of(queue, **options)
+    return made, await put(queue, made, triggered(folder, '{cron: "0 6 * * *"}'))
 
 
 def tomorrow() -> datetime:
@@ -316,13 +316,13 @@ def tomorrow() -> datetime:
 async def test_a_run_of_a_strangers_making_is_refused_and_says_why(
     tmp_path: Path, prefect_api: str, caplog: pytest.LogCaptureFixture, theirs: dict[str, Any]
 ) -> None:
-    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-        office, post = await deployed(asked, tmp_path)
+    async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+        manager, post = await deployed(queue, tmp_path)
         made = await client.create_flow_run_from_deployment(
             UUID(post.deployment), parameters=theirs, name="mine\nall well"
         )
-        await office.round()
-        assert (office.queue, office.jobs) == ([], {})
+        await manager.round()
+        assert (manager.queue, manager.jobs) == ([], {})
         state = (await client.read_flow_run(made.id)).state
         assert state is not None
         assert state.is_failed()
@@ -333,19 +333,19 @@ async def test_a_run_of_a_strangers_making_is_refused_and_says_why(
 async def test_a_run_that_a_stranger_changed_or_copied_is_refused(
     tmp_path: Path, prefect_api: str
 ) -> None:
-    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-        office, post = await deployed(asked, tmp_path)
-        first = await office.submit(post, "watch inbox", f"{tmp_path}1", at=tomorrow())
-        second = await office.submit(post, "watch inbox", f"{tmp_path}2", at=tomorrow())
-        await office.round()
-        assert {run.id for run in office.queue} == {first.id, second.id}
+    async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+        manager, post = await deployed(queue, tmp_path)
+        first = await manager.submit(post, "watch inbox", f"{tmp_path}1", at=tomorrow())
+        second = await manager.submit(post, "watch inbox", f"{tmp_path}2", at=tomorrow())
+        await manager.round()
+        assert {run.id for run in manager.queue} == {first.id, second.id}
         changed = as_parameters({**first.order, "inputs": {"root": "/etc"}})
         await client._client.patch(f"/flow_runs/{first.id}", json={"parameters": changed})
         copied = await client.create_flow_run_from_deployment(
             UUID(post.deployment), parameters=as_parameters(second.order)
         )
-        await office.round()
-        assert {run.id for run in office.queue} == {second.id}
+        await manager.round()
+        assert {run.id for run in manager.queue} == {second.id}
         for refused in (UUID(first.id), copied.id):
             state = (await client.read_flow_run(refused)).state
             assert state is not None
@@ -355,31 +355,31 @@ async def test_a_run_that_a_stranger_changed_or_copied_is_refused(
 async def test_a_run_that_prefect_itself_starts_has_the_deployments_parameters_and_waits_its_turn(
     tmp_path: Path, prefect_api: str
 ) -> None:
-    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-        office, post = await deployed(asked, tmp_path)
+    async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+        manager, post = await deployed(queue, tmp_path)
         made = await client.create_flow_run_from_deployment(
             UUID(post.deployment), state=Scheduled(scheduled_time=tomorrow())
         )
-        await office.round()
-        assert [run.id for run in office.queue] == [str(made.id)]
-        assert dict(office.queue[0].order) == unsigned_order(post.triggered.key)
+        await manager.round()
+        assert [run.id for run in manager.queue] == [str(made.id)]
+        assert dict(manager.queue[0].order) == unsigned_order(post.triggered.key)
 
 
 async def test_what_a_person_sets_at_a_deployment_refuses_no_run_and_lasts_until_it_is_made_again(
     tmp_path: Path, prefect_api: str
 ) -> None:
-    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-        office, post = await deployed(asked, tmp_path)
+    async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+        manager, post = await deployed(queue, tmp_path)
         at = f"/deployments/{post.deployment}"
         await client._client.patch(at, json={"parameters": {"root": "/etc", "path": "p.yaml"}})
         calls = [{"id": "a", "inputs": {}}]
-        made = await office.submit(post, "webhook /p", "a", at=tomorrow(), calls=calls)
+        made = await manager.submit(post, "webhook /p", "a", at=tomorrow(), calls=calls)
         assert {"root", "path"} <= (await client.read_flow_run(UUID(made.id))).parameters.keys()
-        await office.round()
-        (run,) = office.queue
+        await manager.round()
+        (run,) = manager.queue
         order = unsigned_order(post.triggered.key) | {"trigger": "webhook /p", "calls": calls}
         assert dict(run.order) == order
-        await deployed(asked, tmp_path)
+        await deployed(queue, tmp_path)
         assert (await client.read_deployment(UUID(post.deployment))).parameters == {}
 
 
@@ -396,17 +396,17 @@ def test_no_process_is_ended_that_a_stranger_names(
                 victim.kill()
 
     async def named(victim: subprocess.Popen[bytes]) -> None:
-        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-            office, post = await deployed(asked, tmp_path, auth_string=auth_string)
-            ours = await office.submit(post, "watch inbox", f"{tmp_path}{auth_string}")
+        async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
+            manager, post = await deployed(queue, tmp_path, auth_string=auth_string)
+            ours = await manager.submit(post, "watch inbox", f"{tmp_path}{auth_string}")
             theirs = await client.create_flow_run_from_deployment(UUID(post.deployment))
             for run in (UUID(ours.id), theirs.id):
                 mark = process_mark(victim.pid)
                 await client.update_flow_run(run, infrastructure_pid=mark)
                 await client.set_flow_run_state(run, Cancelling(), force=True)
-            await office.round()
-            assert not any(job.is_adopted for job in office.jobs.values())
-            await office.stop(20.0)
-            office.abandon()
+            await manager.round()
+            assert not any(job.is_adopted for job in manager.jobs.values())
+            await manager.stop(20.0)
+            manager.abandon()
 
     asyncio.run(main())

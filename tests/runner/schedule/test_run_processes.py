@@ -83,11 +83,11 @@ asyncio.run(work(*Pipe()))
 def test_a_run_whose_up_is_gone_ends_where_prefects_server_does_not_come_back() -> None:
     """A program took the port and never answers: the next `up` has its server elsewhere."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        told = subprocess.run(
+        ended = subprocess.run(
             [sys.executable, "-c", ORPHAN.format(port=taken.getsockname()[1])],
             stdout=subprocess.PIPE, text=True, timeout=120, check=False,
         )  # fmt: skip
-    assert (told.returncode, told.stdout) == (1, "Prefect's server is gone\n")
+    assert (ended.returncode, ended.stdout) == (1, "Prefect's server is gone\n")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells it so")

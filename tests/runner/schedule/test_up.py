@@ -20,7 +20,7 @@ import pytest
 from paddock.runner.cli.run_pages import pipeline_address
 from tests.forked import ForkServer
 from tests.prefect_server import seed
-from tests.runner.schedule.up_process import CLI, HOOK, ROOT, WATCH, Desk, signed
+from tests.runner.schedule.up_process import CLI, HOOK, ROOT, WATCH, UpFolder, signed
 
 LEFT_BY_RUNS = shutil.ignore_patterns(".paddock", "out")
 
@@ -30,117 +30,117 @@ pytestmark = pytest.mark.timeout(280)
 @pytest.fixture(scope="module")
 def running(
     tmp_path_factory: pytest.TempPathFactory, prefect_api: str, fork_server: ForkServer
-) -> Iterator[Desk]:
+) -> Iterator[UpFolder]:
     """Yield a `paddock up` for the tests that neither end it nor start it in their own way."""
     root = tmp_path_factory.mktemp("running")
     (root / "pipes").mkdir()
     (root / "config/paddock").mkdir(parents=True)
     environ = {"XDG_CONFIG_HOME": str(root / "config")}
-    desk = Desk(root / "pipes", prefect_api, environ=environ, forks=fork_server)
-    desk.start()
-    yield desk
-    desk.stop()
+    up = UpFolder(root / "pipes", prefect_api, environ=environ, forks=fork_server)
+    up.start()
+    yield up
+    up.stop()
 
 
 def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_picked_up(
-    desk: Desk,
+    up: UpFolder,
 ) -> None:
-    desk.write("seen/inbox/a.txt", "ferry")
-    desk.notes("seen", WATCH)
-    desk.write("timed/inbox/a.txt", "weather")
-    desk.notes("timed", 'on: {schedule: [{cron: "* * * * *", timezone: Europe/Paris}]}')
-    faulty = desk.write("faulty/pipeline.yaml", "on: {watch: [{path: ./x}]}\nsteps: [{uses: no}]\n")
-    desk.write("other.yaml", "on: push\njobs: {}\n")
-    desk.start()
-    assert "there is no step called 'no'." in desk.said()
-    assert "other.yaml" not in desk.said()
+    up.write("seen/inbox/a.txt", "ferry")
+    up.notes("seen", WATCH)
+    up.write("timed/inbox/a.txt", "weather")
+    up.notes("timed", 'on: {schedule: [{cron: "* * * * *", timezone: Europe/Paris}]}')
+    faulty = up.write("faulty/pipeline.yaml", "on: {watch: [{path: ./x}]}\nsteps: [{uses: no}]\n")
+    up.write("other.yaml", "on: push\njobs: {}\n")
+    up.start()
+    assert "there is no step called 'no'." in up.said()
+    assert "other.yaml" not in up.said()
 
-    desk.until(lambda: desk.output("seen", "a.txt") == "Seen: ferry")
-    desk.write("seen/inbox/b.txt", "harbour")
-    desk.until(lambda: desk.output("seen", "b.txt") == "Seen: harbour")
-    status = desk.get()
-    timed = next(one for one in status["pipelines"] if one["name"] == "timed")
+    up.until(lambda: up.output("seen", "a.txt") == "Seen: ferry")
+    up.write("seen/inbox/b.txt", "harbour")
+    up.until(lambda: up.output("seen", "b.txt") == "Seen: harbour")
+    status = up.get()
+    timed = next(pipeline for pipeline in status["pipelines"] if pipeline["name"] == "timed")
     assert datetime.fromisoformat(timed["next"][0]) - datetime.now().astimezone() < timedelta(
         minutes=1
     )
     # At a minute's beginning one of the three is begun, and the next one is planned a moment later.
     planned = ["Scheduled: planned by its schedule"] * 3
-    desk.until(lambda: [one["state"] for one in desk.get()["queue"] if one["pipeline"] == "timed"]
+    up.until(lambda: [run["state"] for run in up.get()["queue"] if run["pipeline"] == "timed"]
                == planned)  # fmt: skip
     parts = ("ready", "prefect", "running", "ledgers", "webhooks")
-    assert desk.get("/readyz") == dict.fromkeys(parts, True)
+    assert up.get("/readyz") == dict.fromkeys(parts, True)
 
     # A file that is changed, one that is mended, one that is saved half.
-    desk.notes("seen", f"{WATCH}\ndescription: Changed.")
-    faulty.write_text(desk.notes("mended", HOOK % "mended").read_text())
-    desk.until(lambda: "/mended" in json.dumps(desk.get()))
-    half = (desk.folder / "seen/pipeline.yaml").read_text()
-    desk.write("seen/pipeline.yaml", half[: len(half) - 60])
-    desk.until(lambda: "Its last valid version stays in service." in desk.said())
-    desk.write("seen/inbox/c.txt", "quay")
-    desk.until(lambda: desk.output("seen", "c.txt") == "Seen: quay")
+    up.notes("seen", f"{WATCH}\ndescription: Changed.")
+    faulty.write_text(up.notes("mended", HOOK % "mended").read_text())
+    up.until(lambda: "/mended" in json.dumps(up.get()))
+    half = (up.folder / "seen/pipeline.yaml").read_text()
+    up.write("seen/pipeline.yaml", half[: len(half) - 60])
+    up.until(lambda: "Its last valid version stays in service." in up.said())
+    up.write("seen/inbox/c.txt", "quay")
+    up.until(lambda: up.output("seen", "c.txt") == "Seen: quay")
 
     # A pipeline that goes away takes its queue along.
-    (desk.folder / "timed/pipeline.yaml").unlink()
-    desk.reload()
-    desk.until(lambda: "timed" not in json.dumps(desk.get()["pipelines"]))
+    (up.folder / "timed/pipeline.yaml").unlink()
+    up.reload()
+    up.until(lambda: "timed" not in json.dumps(up.get()["pipelines"]))
     ends = {"Skipped", "Completed"}
-    desk.until(lambda: {run["state_name"] for run in desk.flow_runs("timed")} <= ends)
+    up.until(lambda: {run["state_name"] for run in up.flow_runs("timed")} <= ends)
 
     # Another one for the same folder says who holds it.
     second = subprocess.run(
-        [sys.executable, "-c", CLI, "up", str(desk.folder), "--listen", "127.0.0.1:0"],
-        env={**os.environ, "PADDOCK_HOME": str(desk.folder.parent / "home2")},
+        [sys.executable, "-c", CLI, "up", str(up.folder), "--listen", "127.0.0.1:0"],
+        env={**os.environ, "PADDOCK_HOME": str(up.folder.parent / "home2")},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert second.returncode == 1
-    assert desk.process is not None
-    assert f"`paddock up` (process {desk.process.pid}, since " in second.stderr
+    assert up.process is not None
+    assert f"`paddock up` (process {up.process.pid}, since " in second.stderr
     assert "serves this folder.\n  End it, or name other folders." in second.stderr
-    desk.until(lambda: not desk.get()["running"])  # the run of c.txt, after its output
-    assert desk.signal(signal.SIGTERM) == 0
-    assert desk.said().endswith("Stopping; once more stops at once.\nStopped.\n")
+    up.until(lambda: not up.get()["running"])  # the run of c.txt, after its output
+    assert up.signal(signal.SIGTERM) == 0
+    assert up.said().endswith("Stopping; once more stops at once.\nStopped.\n")
 
 
-def test_what_is_not_allowed_is_told_once_and_done_when_it_is(running: Desk) -> None:
-    desk, config = running, running.folder.parent / "config/paddock/paddock.toml"
-    desk.write("asks/inbox/a.txt", "ferry")
-    desk.write("asks/go", "")
-    file = desk.commands("asks", WATCH)
-    desk.reload()
+def test_what_is_not_allowed_is_told_once_and_done_when_it_is(running: UpFolder) -> None:
+    up, config = running, running.folder.parent / "config/paddock/paddock.toml"
+    up.write("asks/inbox/a.txt", "ferry")
+    up.write("asks/go", "")
+    file = up.commands("asks", WATCH)
+    up.reload()
     refused = "the pipeline wants to run `sh -c "
-    desk.until(lambda: desk.get()["faults"])
-    desk.until(lambda: refused in desk.said())  # the page knows it a moment earlier
-    assert refused in desk.get()["faults"][str(file)]
-    assert not desk.marks("asks")
+    up.until(lambda: up.get()["faults"])
+    up.until(lambda: refused in up.said())  # the page knows it a moment earlier
+    assert refused in up.get()["faults"][str(file)]
+    assert not up.marks("asks")
     config.write_text('allow = "run"\n')
-    desk.until(lambda: desk.output("asks", "a.txt") == "done\n")
-    assert desk.get()["faults"] == {}
-    assert desk.said().count(refused) == 1
+    up.until(lambda: up.output("asks", "a.txt") == "done\n")
+    assert up.get()["faults"] == {}
+    assert up.said().count(refused) == 1
 
     # What is allowed no longer is refused by the next run.
     config.write_text('allow = "network"\n')
-    desk.write("asks/inbox/b.txt", "harbour")
-    desk.until(lambda: desk.said().count(refused) == 2)
-    assert desk.output("asks", "b.txt") is None
-    assert "Flow run encountered" not in desk.said()
+    up.write("asks/inbox/b.txt", "harbour")
+    up.until(lambda: up.said().count(refused) == 2)
+    assert up.output("asks", "b.txt") is None
+    assert "Flow run encountered" not in up.said()
 
 
 def test_a_server_that_is_not_there_is_told_once(tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if name != "CI"}
     nobody = "http://127.0.0.1:9/api"
     environ |= {"PADDOCK_HOME": str(tmp_path / "home"), "PREFECT_API_URL": nobody}
-    desk = Desk(tmp_path)
-    desk.notes("notes", WATCH)
-    with desk.log.open("ab") as log:
-        desk.process = subprocess.Popen(
+    up = UpFolder(tmp_path)
+    up.notes("notes", WATCH)
+    with up.log.open("ab") as log:
+        up.process = subprocess.Popen(
             [sys.executable, "-c", CLI, "up", str(tmp_path), "--listen", "127.0.0.1:0"],
             env=environ, stdout=log, stderr=log,
         )  # fmt: skip
     words = f"({nobody}). Running runs continue; no run starts until it is back."
-    desk.until(lambda: words in desk.said(), within_s=120)
-    assert desk.signal(signal.SIGTERM) == 0
-    assert desk.said().count(words) == 1
+    up.until(lambda: words in up.said(), within_s=120)
+    assert up.signal(signal.SIGTERM) == 0
+    assert up.said().count(words) == 1
 
 
 def test_runs_reach_its_own_server_where_another_program_has_the_port_it_had(
@@ -152,144 +152,144 @@ def test_runs_reach_its_own_server_where_another_program_has_the_port_it_had(
         record = {"port": other.getsockname()[1], "pid": 2**30}
         (services / "prefect.server").write_text(json.dumps(record))
         seed(tmp_path / "home" / "prefect")
-        desk = Desk(folder)
-        desk.notes("notes", WATCH)
-        desk.write("notes/inbox/a.txt", "a")
+        up = UpFolder(folder)
+        up.notes("notes", WATCH)
+        up.write("notes/inbox/a.txt", "a")
         try:
-            desk.start()
-            desk.until(lambda: desk.output("notes", "a.txt"))
+            up.start()
+            up.until(lambda: up.output("notes", "a.txt"))
         finally:
-            desk.stop()
-    assert "failed" not in desk.said()
+            up.stop()
+    assert "failed" not in up.said()
 
 
-def test_a_burst_of_calls_is_taken_at_once_none_is_lost_and_none_is_run_twice(desk: Desk) -> None:
+def test_a_burst_of_calls_is_taken_at_once_none_is_lost_and_none_is_run_twice(up: UpFolder) -> None:
     group = "concurrency: {group: 'burst', on_conflict: skip}"
-    desk.write("burst/inbox/a.txt", "a")
-    desk.waits("burst", f"{HOOK % 'burst'}\n{group}")
-    desk.start()
+    up.write("burst/inbox/a.txt", "a")
+    up.waits("burst", f"{HOOK % 'burst'}\n{group}")
+    up.start()
 
     def call(number: int) -> int:
         body = json.dumps({"n": number}).encode()
         headers = {**signed(body), "X-GitHub-Delivery": str(number)}
-        return desk.post("/burst", body, headers)[0]
+        return up.post("/burst", body, headers)[0]
 
     with ThreadPoolExecutor(40) as threads:
-        told = list(threads.map(call, [*range(15), *range(5)]))
-    assert sorted(told) == [200] * 5 + [202] * 15
-    desk.until(lambda: desk.get()["calls_waiting"] == 0, within_s=180)
-    desk.until(lambda: [run["state_name"] for run in desk.flow_runs("burst")].count("Skipped")
+        statuses = list(threads.map(call, [*range(15), *range(5)]))
+    assert sorted(statuses) == [200] * 5 + [202] * 15
+    up.until(lambda: up.get()["calls_waiting"] == 0, within_s=180)
+    up.until(lambda: [run["state_name"] for run in up.flow_runs("burst")].count("Skipped")
                == 14, within_s=180)  # fmt: skip
-    desk.until(lambda: desk.marks("burst"))
-    assert len(desk.marks("burst")) == 1
-    assert len(desk.flow_runs("burst")) == 15
+    up.until(lambda: up.marks("burst"))
+    assert len(up.marks("burst")) == 1
+    assert len(up.flow_runs("burst")) == 15
 
     # What was accepted while `up` was about to be killed is run by the next one.
-    desk.write("burst/go", "")
-    desk.until(lambda: not desk.get()["running"])
+    up.write("burst/go", "")
+    up.until(lambda: not up.get()["running"])
     assert call(100) == 202
-    desk.signal(signal.SIGKILL)
-    desk.start()
-    desk.until(lambda: len(desk.flow_runs("burst")) == 16)
+    up.signal(signal.SIGKILL)
+    up.start()
+    up.until(lambda: len(up.flow_runs("burst")) == 16)
     assert call(100) == 200
 
 
-def test_a_group_lets_one_at_a_time_and_a_newer_run_may_take_its_place(running: Desk) -> None:
-    desk = running
+def test_a_group_lets_one_at_a_time_and_a_newer_run_may_take_its_place(running: UpFolder) -> None:
+    up = running
     group = "concurrency: {group: 'shared', on_conflict: %s}"
     for name, conflict in (("one", "queue"), ("two", "skip"), ("three", "cancel_running")):
-        desk.write(f"{name}/inbox/a.txt", name)
-        desk.waits(name, f"{HOOK % name}\n{group % conflict}")
-    desk.serves("one", "two", "three")
-    desk.call("one")
-    desk.until(lambda: desk.marks("one"))
-    desk.call("two")
-    desk.call("one", n=2)
-    desk.until(lambda: len(desk.flow_runs("two")) == 1
-               and desk.flow_runs("two")[0]["state_name"] == "Skipped")  # fmt: skip
-    waiting = desk.until(
-        lambda: [one for one in desk.get()["queue"] if "waits for run" in one["state"]]
+        up.write(f"{name}/inbox/a.txt", name)
+        up.waits(name, f"{HOOK % name}\n{group % conflict}")
+    up.serves("one", "two", "three")
+    up.call("one")
+    up.until(lambda: up.marks("one"))
+    up.call("two")
+    up.call("one", n=2)
+    up.until(lambda: len(up.flow_runs("two")) == 1
+               and up.flow_runs("two")[0]["state_name"] == "Skipped")  # fmt: skip
+    waiting = up.until(
+        lambda: [run for run in up.get()["queue"] if "waits for run" in run["state"]]
     )
-    assert [one["pipeline"] for one in waiting] == ["one"]
-    desk.write("one/go", "")
-    desk.until(lambda: [run["state_name"] for run in desk.flow_runs("one")]
+    assert [run["pipeline"] for run in waiting] == ["one"]
+    up.write("one/go", "")
+    up.until(lambda: [run["state_name"] for run in up.flow_runs("one")]
                == ["Completed", "Completed"])  # fmt: skip
 
-    desk.call("three")
-    desk.until(lambda: desk.marks("three"))
-    desk.call("three", n=2)
-    desk.until(lambda: "a newer run of its group takes its place" in desk.said())
-    desk.write("three/go", "")
-    desk.until(lambda: desk.flow_runs("three")[-1]["state_name"] == "Completed")
+    up.call("three")
+    up.until(lambda: up.marks("three"))
+    up.call("three", n=2)
+    up.until(lambda: "a newer run of its group takes its place" in up.said())
+    up.write("three/go", "")
+    up.until(lambda: up.flow_runs("three")[-1]["state_name"] == "Completed")
 
 
 def test_a_window_holds_runs_back_stops_them_at_an_items_border_and_lets_them_go_on(
-    running: Desk,
+    running: UpFolder,
 ) -> None:
-    desk = running
+    up = running
     now = datetime.now().astimezone()
     far = [now + timedelta(hours=hours) for hours in (-2, 6, 10)]
-    opened, shut = (f"{one:%H:%M}-{other:%H:%M}" for one, other in (far[:2], far[1:]))
+    opened, shut = (f"{begin:%H:%M}-{other:%H:%M}" for begin, other in (far[:2], far[1:]))
 
     def with_window(window: str) -> None:
-        desk.waits(
-            "night", f"on: {{webhook: [{{path: /night, secret: hush}}], window: '{window}'}}"
-        )
-        desk.reload()
+        up.waits("night", f"on: {{webhook: [{{path: /night, secret: hush}}], window: '{window}'}}")
+        up.reload()
 
     for name in "ab":
-        desk.write(f"night/inbox/{name}.txt", name)
+        up.write(f"night/inbox/{name}.txt", name)
     with_window(shut)
-    desk.serves("night")
-    desk.call("night")
-    (held,) = desk.until(lambda: [one for one in desk.get()["queue"] if "window" in one["state"]])
+    up.serves("night")
+    up.call("night")
+    (held,) = up.until(lambda: [run for run in up.get()["queue"] if "window" in run["state"]])
     assert held["state"] == f"AwaitingConcurrencySlot: waits for its window {shut}"
     with_window(opened)
-    desk.until(lambda: desk.marks("night"))
+    up.until(lambda: up.marks("night"))
     with_window(shut)
-    desk.until(lambda: f"stops: its window {shut} is over" in desk.said())
-    desk.write("night/go", "")  # the item in flight is finished, the next one is not begun
-    desk.until(lambda: not desk.get()["running"])
-    assert (desk.output("night", "a.txt"), desk.output("night", "b.txt")) == ("done", None)
-    (again,) = desk.until(
-        lambda: [one for one in desk.get()["queue"] if "waits for its window" in one["state"]]
+    up.until(lambda: f"stops: its window {shut} is over" in up.said())
+    up.write("night/go", "")  # the item in flight is finished, the next one is not begun
+    up.until(lambda: not up.get()["running"])
+    assert (up.output("night", "a.txt"), up.output("night", "b.txt")) == ("done", None)
+    (again,) = up.until(
+        lambda: [run for run in up.get()["queue"] if "waits for its window" in run["state"]]
     )
     assert datetime.fromisoformat(again["not_before"]).astimezone().strftime("%H:%M") == shut[:5]
     with_window(opened)
-    desk.until(lambda: desk.output("night", "b.txt") == "done")
-    assert len(desk.marks("night")) == 2
+    up.until(lambda: up.output("night", "b.txt") == "done")
+    assert len(up.marks("night")) == 2
 
 
-def test_the_example_summarises_what_comes_into_its_inbox(running: Desk, tmp_path: Path) -> None:
-    desk, folder = running, tmp_path / "watched-inbox"
+def test_the_example_summarises_what_comes_into_its_inbox(
+    running: UpFolder, tmp_path: Path
+) -> None:
+    up, folder = running, tmp_path / "watched-inbox"
     shutil.copytree(ROOT / "examples/watched-inbox", folder, ignore=LEFT_BY_RUNS)
-    folder.rename(desk.folder / "watched-inbox")
-    desk.reload()
-    desk.until(lambda: desk.output("watched-inbox", "letter.txt.md"), within_s=150)
-    desk.write("watched-inbox/inbox/second.txt", "The ferry leaves at noon on Sundays.")
-    desk.until(lambda: desk.output("watched-inbox", "second.txt.md"), within_s=150)
-    desk.until(lambda: desk.output("watched-inbox", "LIST.txt") == "letter.txt\nsecond.txt\n")
-    desk.until(lambda: not desk.get()["running"])
-    assert "crashed" not in desk.said()
+    folder.rename(up.folder / "watched-inbox")
+    up.reload()
+    up.until(lambda: up.output("watched-inbox", "letter.txt.md"), within_s=150)
+    up.write("watched-inbox/inbox/second.txt", "The ferry leaves at noon on Sundays.")
+    up.until(lambda: up.output("watched-inbox", "second.txt.md"), within_s=150)
+    up.until(lambda: up.output("watched-inbox", "LIST.txt") == "letter.txt\nsecond.txt\n")
+    up.until(lambda: not up.get()["running"])
+    assert "crashed" not in up.said()
 
 
-def test_a_pipeline_is_paused_and_resumed_on_the_console(running: Desk) -> None:
-    desk = running
-    desk.write("held/inbox/a.txt", "ferry")
-    file = desk.notes("held", HOOK % "held")
-    desk.serves("held")
+def test_a_pipeline_is_paused_and_resumed_on_the_console(running: UpFolder) -> None:
+    up = running
+    up.write("held/inbox/a.txt", "ferry")
+    file = up.notes("held", HOOK % "held")
+    up.serves("held")
     page = pipeline_address(file.resolve())
-    token = (desk.folder.parent / "home/review.token").read_text().strip()
-    with httpx.Client(base_url=desk.url, trust_env=False, verify=False, timeout=200) as one:
-        assert one.post(f"{page}/pause").status_code == 401
-        one.post("/ui/sign-in", data={"token": token})
-        desk.until(lambda: one.post(f"{page}/pause").status_code == 303)
-        desk.until(lambda: "<button>Resume</button>" in one.get(page).text)
-        assert desk.post("/held", b"{}", signed(b"{}"))[0] == 202
+    token = (up.folder.parent / "home/review.token").read_text().strip()
+    with httpx.Client(base_url=up.url, trust_env=False, verify=False, timeout=200) as client:
+        assert client.post(f"{page}/pause").status_code == 401
+        client.post("/ui/sign-in", data={"token": token})
+        up.until(lambda: client.post(f"{page}/pause").status_code == 303)
+        up.until(lambda: "<button>Resume</button>" in client.get(page).text)
+        assert up.post("/held", b"{}", signed(b"{}"))[0] == 202
         why = "waits: its deployment is paused in Prefect"
-        desk.until(lambda: why in json.dumps(desk.get()["queue"]))
-        assert not (desk.folder / "held/out").exists()
+        up.until(lambda: why in json.dumps(up.get()["queue"]))
+        assert not (up.folder / "held/out").exists()
         go_on = {"resume": "1"}
-        desk.until(lambda: one.post(f"{page}/pause", data=go_on).status_code == 303)
-        desk.until(lambda: "<button>Pause</button>" in one.get(page).text)
-        desk.until(lambda: desk.output("held", "a.txt") == "Seen: ferry")
+        up.until(lambda: client.post(f"{page}/pause", data=go_on).status_code == 303)
+        up.until(lambda: "<button>Pause</button>" in client.get(page).text)
+        up.until(lambda: up.output("held", "a.txt") == "Seen: ferry")

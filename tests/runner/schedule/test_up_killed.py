@@ -13,111 +13,111 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.runner.schedule.up_process import CLI, HOOK, WATCH, Desk
+from tests.runner.schedule.up_process import CLI, HOOK, WATCH, UpFolder
 from tests.waiting import is_alive, until
 
 pytestmark = pytest.mark.timeout(280)
 
 
-def test_a_killed_run_is_started_again_and_a_killed_up_takes_up_what_it_left(desk: Desk) -> None:
-    desk.write("long/inbox/a.txt", "one")
-    desk.write("long/inbox/b.txt", "two")
-    desk.waits("long", HOOK % "long")
-    desk.start()
-    desk.call("long")
-    (first,) = desk.until(lambda: desk.marks("long"))
+def test_a_killed_run_is_started_again_and_a_killed_up_takes_up_what_it_left(up: UpFolder) -> None:
+    up.write("long/inbox/a.txt", "one")
+    up.write("long/inbox/b.txt", "two")
+    up.waits("long", HOOK % "long")
+    up.start()
+    up.call("long")
+    (first,) = up.until(lambda: up.marks("long"))
     psutil.Process(first).kill()
-    desk.until(lambda: len(desk.marks("long")) == 2)
-    assert "crashed: its process was killed by SIGKILL" in desk.said()
+    up.until(lambda: len(up.marks("long")) == 2)
+    assert "crashed: its process was killed by SIGKILL" in up.said()
 
     # `up` is killed: the run goes on; the next one takes it over.
-    second = desk.marks("long")[1]
-    desk.signal(signal.SIGKILL)
+    second = up.marks("long")[1]
+    up.signal(signal.SIGKILL)
     assert psutil.pid_exists(second)
-    desk.start()
-    desk.until(lambda: desk.get()["running"])
-    assert [one["pid"] for one in desk.get()["running"]] == [second]
+    up.start()
+    up.until(lambda: up.get()["running"])
+    assert [run["pid"] for run in up.get()["running"]] == [second]
 
     # Both are killed: the next one starts it again.
-    desk.signal(signal.SIGKILL)
+    up.signal(signal.SIGKILL)
     psutil.Process(second).kill()
-    desk.start()
-    desk.until(lambda: len(desk.marks("long")) == 3)
-    assert "crashed: its process is gone" in desk.said()
-    desk.write("long/go", "")
-    desk.until(lambda: desk.output("long", "b.txt") == "done")
-    desk.until(lambda: not desk.get()["running"])
-    runs = desk.flow_runs("long")
+    up.start()
+    up.until(lambda: len(up.marks("long")) == 3)
+    assert "crashed: its process is gone" in up.said()
+    up.write("long/go", "")
+    up.until(lambda: up.output("long", "b.txt") == "done")
+    up.until(lambda: not up.get()["running"])
+    runs = up.flow_runs("long")
     assert [run["state_name"] for run in runs] == ["Crashed", "Crashed", "Completed"]
     # Each of them died of one item, which the ledger counts: the starts are counted again.
     assert [run["parameters"]["Paddock"]["attempt"] for run in runs[1:]] == [2, 2]
     assert len({run["parameters"]["Paddock"]["job"] for run in runs[1:]}) == 1
-    assert len(desk.marks("long")) == 4  # a, a, a, b: nothing that was done is done again
+    assert len(up.marks("long")) == 4  # a, a, a, b: nothing that was done is done again
 
 
-def test_a_document_that_kills_each_run_ends_in_failed_and_all_others_in_done(desk: Desk) -> None:
-    desk.dies("hot", "on: {watch: [{path: ./inbox, claim: move, settle: 200ms, batch: 1s}]}")
-    inbox = desk.folder / "hot/inbox"
+def test_a_document_that_kills_each_run_ends_in_failed_and_all_others_in_done(up: UpFolder) -> None:
+    up.dies("hot", "on: {watch: [{path: ./inbox, claim: move, settle: 200ms, batch: 1s}]}")
+    inbox = up.folder / "hot/inbox"
     for number in range(11):
-        desk.write(f"hot/inbox/{number:02}.txt", f"Letter {number}.")
-    desk.write("hot/inbox/05b.txt", "This one is poison.")
-    desk.start()
-    desk.until(lambda: (inbox / "failed/05b.txt").exists(), within_s=200.0)
-    desk.until(lambda: not [*(inbox / "processing").iterdir()])
+        up.write(f"hot/inbox/{number:02}.txt", f"Letter {number}.")
+    up.write("hot/inbox/05b.txt", "This one is poison.")
+    up.start()
+    up.until(lambda: (inbox / "failed/05b.txt").exists(), within_s=200.0)
+    up.until(lambda: not [*(inbox / "processing").iterdir()])
     assert {path.name for path in (inbox / "done").iterdir()} == {f"{n:02}.txt" for n in range(11)}
-    assert {path.name for path in (desk.folder / "hot/out").iterdir()} == {
+    assert {path.name for path in (up.folder / "hot/out").iterdir()} == {
         f"{n:02}.txt" for n in range(11)
     }
     reason = (inbox / "failed/05b.txt.reason.txt").read_text()
     died = re.match(r"the run's process died (\d+) times while it worked on this", reason)
     assert died is not None, reason
     n_died = int(died[1])
-    assert desk.said().count("crashed: its process was killed by SIGKILL") == n_died
+    assert up.said().count("crashed: its process was killed by SIGKILL") == n_died
     assert 3 <= n_died <= 3 + (4).bit_length() - 1  # `max_attempts`, and halvings of 4 in parallel
-    assert "is given up" not in desk.said()
+    assert "is given up" not in up.said()
 
 
 @pytest.mark.parametrize("stop_timeout", ["4s", "100ms"])  # 100ms: no end can be recorded
-def test_ended_in_the_middle_it_goes_on_at_the_next_start(desk: Desk, stop_timeout: str) -> None:
+def test_ended_in_the_middle_it_goes_on_at_the_next_start(up: UpFolder, stop_timeout: str) -> None:
     for name in "abc":
-        desk.write(f"halted/inbox/{name}.txt", name)
-    desk.waits("halted", HOOK % "halted")
-    desk.environ["PADDOCK_STOP_TIMEOUT"] = stop_timeout
-    desk.start()
-    n_earlier = len(desk.flow_runs("halted"))  # of an earlier try, on the same server
-    desk.call("halted")
-    desk.until(lambda: desk.marks("halted"))
-    assert desk.signal(signal.SIGTERM) == 0
-    desk.write("halted/go", "")
-    desk.start()
-    desk.until(lambda: desk.output("halted", "c.txt") == "done")
-    desk.until(lambda: not desk.get()["running"])
-    states = [run["state_name"] for run in desk.flow_runs("halted")]
+        up.write(f"halted/inbox/{name}.txt", name)
+    up.waits("halted", HOOK % "halted")
+    up.environ["PADDOCK_STOP_TIMEOUT"] = stop_timeout
+    up.start()
+    n_earlier = len(up.flow_runs("halted"))  # of an earlier try, on the same server
+    up.call("halted")
+    up.until(lambda: up.marks("halted"))
+    assert up.signal(signal.SIGTERM) == 0
+    up.write("halted/go", "")
+    up.start()
+    up.until(lambda: up.output("halted", "c.txt") == "done")
+    up.until(lambda: not up.get()["running"])
+    states = [run["state_name"] for run in up.flow_runs("halted")]
     assert states[n_earlier:] == ["Cancelled", "Completed"]
 
 
-def test_commands_end_with_it_and_are_begun_again_at_the_next_start(desk: Desk) -> None:
-    desk.write("busy/inbox/a.txt", "one")
-    desk.commands("busy", WATCH)
-    desk.environ["PADDOCK_STOP_TIMEOUT"] = "5s"
-    desk.start("--allow", "run")
-    desk.until(lambda: desk.marks("busy"))
-    assert desk.signal(signal.SIGTERM) == 0
-    until(lambda: not is_alive(desk.marks("busy")[0]))
+def test_commands_end_with_it_and_are_begun_again_at_the_next_start(up: UpFolder) -> None:
+    up.write("busy/inbox/a.txt", "one")
+    up.commands("busy", WATCH)
+    up.environ["PADDOCK_STOP_TIMEOUT"] = "5s"
+    up.start("--allow", "run")
+    up.until(lambda: up.marks("busy"))
+    assert up.signal(signal.SIGTERM) == 0
+    until(lambda: not is_alive(up.marks("busy")[0]))
 
-    desk.start("--allow", "run")
-    desk.until(lambda: len(desk.marks("busy")) == 2)
-    assert desk.process is not None
-    desk.process.send_signal(signal.SIGINT)
-    desk.until(lambda: desk.said().endswith("Stopping; once more stops at once.\n"))
-    assert desk.signal(signal.SIGINT) == 130
-    until(lambda: not is_alive(desk.marks("busy")[1]))
+    up.start("--allow", "run")
+    up.until(lambda: len(up.marks("busy")) == 2)
+    assert up.process is not None
+    up.process.send_signal(signal.SIGINT)
+    up.until(lambda: up.said().endswith("Stopping; once more stops at once.\n"))
+    assert up.signal(signal.SIGINT) == 130
+    until(lambda: not is_alive(up.marks("busy")[1]))
 
-    desk.write("busy/go", "")
-    desk.start("--allow", "run")
-    desk.until(lambda: desk.output("busy", "a.txt") == "done\n")
-    desk.until(lambda: not desk.get()["running"])
-    assert len(desk.marks("busy")) == 3
+    up.write("busy/go", "")
+    up.start("--allow", "run")
+    up.until(lambda: up.output("busy", "a.txt") == "done\n")
+    up.until(lambda: not up.get()["running"])
+    assert len(up.marks("busy")) == 3
 
 
 SLOW_PREFECT = """
@@ -141,8 +141,8 @@ def test_ended_while_it_starts_it_ends_in_order(tmp_path: Path) -> None:
         assert up.poll() is None
         time.sleep(0.02)
     up.send_signal(signal.SIGTERM)
-    _, said = up.communicate(timeout=200)
-    assert (up.returncode, said.removeprefix("Starting; this takes some seconds.\n")) == (
+    _, output = up.communicate(timeout=200)
+    assert (up.returncode, output.removeprefix("Starting; this takes some seconds.\n")) == (
         0, "Stopping; once more stops at once.\nStopped.\n"
     )  # fmt: skip
 
@@ -160,32 +160,34 @@ steps:
 """
 
 
-def test_calls_that_wait_together_are_one_run_and_a_kill_loses_and_repeats_none(desk: Desk) -> None:
-    folder = desk.folder / "each"
-    desk.write("each/pipeline.yaml", EACH.replace("FOLDER", str(folder)))
-    desk.start()
+def test_calls_that_wait_together_are_one_run_and_a_kill_loses_and_repeats_none(
+    up: UpFolder,
+) -> None:
+    folder = up.folder / "each"
+    up.write("each/pipeline.yaml", EACH.replace("FOLDER", str(folder)))
+    up.start()
 
     def marks(number: int) -> list[str]:
         file = folder / f"m-{number}"
         return file.read_text().split() if file.exists() else []
 
-    desk.call("each", n=0)
-    desk.until(lambda: marks(0))
+    up.call("each", n=0)
+    up.until(lambda: marks(0))
     for number in range(1, 6):
-        desk.call("each", n=number)
-    desk.until(lambda: desk.get()["calls_waiting"] == 0 or desk.get()["waiting"] == 1)
+        up.call("each", n=number)
+    up.until(lambda: up.get()["calls_waiting"] == 0 or up.get()["waiting"] == 1)
     for number in range(6, 9):
-        desk.call("each", n=number)
+        up.call("each", n=number)
     for number in range(3):
-        desk.write(f"each/go-{number}", "")
-    (pid,) = desk.until(lambda: marks(3))
+        up.write(f"each/go-{number}", "")
+    (pid,) = up.until(lambda: marks(3))
     os.kill(int(pid), signal.SIGKILL)
     for number in range(3, 9):
-        desk.write(f"each/go-{number}", "")
-    desk.until(lambda: all(desk.output("each", f"{number}.txt") for number in range(9)))
+        up.write(f"each/go-{number}", "")
+    up.until(lambda: all(up.output("each", f"{number}.txt") for number in range(9)))
     assert [len(marks(number)) for number in range(9)] == [1, 1, 1, 2, 1, 1, 1, 1, 1]
-    desk.until(lambda: not desk.get()["running"])
-    runs = desk.flow_runs("each")
+    up.until(lambda: not up.get()["running"])
+    runs = up.flow_runs("each")
     assert len(runs) < 9
     assert [run["state_name"] for run in runs].count("Crashed") == 1
     assert all(run["state_name"] in ("Completed", "Crashed") for run in runs)

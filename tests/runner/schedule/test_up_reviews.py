@@ -12,7 +12,7 @@ import pytest
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.review.decisions import ReviewDesk
 from tests.fakes.clerk import Clerk, Said, clerk, pipeline
-from tests.runner.schedule.up_process import Desk
+from tests.runner.schedule.up_process import UpFolder
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -21,20 +21,20 @@ NAMES = ("rope", "sail", "mast")
 ON = "on: {webhook: [{path: /bills}]}\nmodels:"
 
 
-def said(number: str) -> Said:
+def answer_with(number: str) -> Said:
     bill = {"number": number, "total": 84.5, "pay_by": "2026-01-31"}
     return Said(bill, {"total": (0.5, "84.0")})
 
 
 @pytest.fixture
 def model() -> Iterator[Clerk]:
-    with clerk({name: said(name) for name in NAMES}) as one:
-        yield one
+    with clerk({name: answer_with(name) for name in NAMES}) as served:
+        yield served
 
 
 @pytest.fixture
-def desk(desk: Desk, model: Clerk) -> Desk:
-    made = desk
+def up(up: UpFolder, model: Clerk) -> UpFolder:
+    made = up
     made.environ["PADDOCK_ALLOW"] = "network"
     made.write("bills/pipeline.yaml", pipeline(model.url).replace("models:", ON, 1))
     for name in NAMES:
@@ -48,16 +48,16 @@ def rows(page: httpx.Client) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_decision_anywhere_continues_its_item_at_once(desk: Desk, model: Clerk) -> None:
-    desk.start()
-    token = (desk.folder.parent / "home/review.token").read_text().strip()
-    assert f"{desk.url}/review shows what waits for review" in desk.said()
-    assert desk.post("/bills", b"{}", {})[0] == 202
-    with httpx.Client(base_url=desk.url, trust_env=False, verify=False, timeout=120) as page:
+def test_a_decision_anywhere_continues_its_item_at_once(up: UpFolder, model: Clerk) -> None:
+    up.start()
+    token = (up.folder.parent / "home/review.token").read_text().strip()
+    assert f"{up.url}/review shows what waits for review" in up.said()
+    assert up.post("/bills", b"{}", {})[0] == 202
+    with httpx.Client(base_url=up.url, trust_env=False, verify=False, timeout=120) as page:
         refused = page.get(f"{API}/queue")
         assert (refused.status_code, "review.token" in refused.json()["error"]) == (401, True)
         assert page.get("/review", params={"token": token}).status_code == 303
-        desk.until(lambda: len(rows(page)) == 3)
+        up.until(lambda: len(rows(page)) == 3)
         assert "webhook /bills" in page.get("/ui/pipelines").text
         by_item = {row["item"]: row for row in rows(page)}
         n_asked = len(model.asked)
@@ -65,20 +65,20 @@ def test_a_decision_anywhere_continues_its_item_at_once(desk: Desk, model: Clerk
         question = page.get(f"{API}/reviews/{rope}").json()["question"]
         decision = {"question": question, "verb": "edit", "changes": {"total": "85.00"}}
         assert page.post(f"{API}/reviews/{rope}/decide", json=decision).status_code == 200
-        written = desk.until(lambda: desk.output("bills", "rope.txt.json"))
+        written = up.until(lambda: up.output("bills", "rope.txt.json"))
         assert json.loads(str(written))["total"] == 85.0
-        with Ledger(desk.folder / "bills/.paddock") as ledger:  # another process
+        with Ledger(up.folder / "bills/.paddock") as ledger:  # another process
             sail = ReviewDesk(ledger).get(by_item["sail.txt"]["id"].rpartition("-")[2])
             ReviewDesk(ledger).decide(sail.id, sail.question, "accept", by="ben")
-        written = desk.until(lambda: desk.output("bills", "sail.txt.json"))
+        written = up.until(lambda: up.output("bills", "sail.txt.json"))
         assert json.loads(str(written))["total"] == 84.5
         assert [row["item"] for row in rows(page)] == ["mast.txt"]
     assert len(model.asked) == n_asked
-    assert desk.output("bills", "mast.txt") is None
-    n_begun = desk.said().count("has begun (review)")
+    assert up.output("bills", "mast.txt") is None
+    n_begun = up.said().count("has begun (review)")
     assert n_begun == 2
-    desk.stop()
-    desk.start()  # nothing is decided since, so nothing is run again
-    assert desk.post("/bills", b'{"again": 1}', {})[0] == 202
-    desk.until(lambda: desk.said().count("has begun (webhook") == 2)
-    assert desk.said().count("has begun (review)") == n_begun
+    up.stop()
+    up.start()  # nothing is decided since, so nothing is run again
+    assert up.post("/bills", b'{"again": 1}', {})[0] == 202
+    up.until(lambda: up.said().count("has begun (webhook") == 2)
+    assert up.said().count("has begun (review)") == n_begun

@@ -21,11 +21,11 @@ AT = datetime(2026, 11, 21, 6, tzinfo=UTC)
 def test_what_a_person_has_to_confirm_stands_with_the_pipeline(tmp_path: Path) -> None:
     post = Deployment(triggered(tmp_path, '{cron: "0 6 * * *"}'), "deployment")
     missing = {post.triggered.key: ("'inbox' is not the folder …",)}
-    office = SimpleNamespace(posts={"p": post}, jobs={}, queue=[], missing=missing)
+    manager = SimpleNamespace(posts={"p": post}, jobs={}, queue=[], missing=missing)
     others = SimpleNamespace(next_times=lambda key, now: [], status=lambda key: [])
     reconciler = SimpleNamespace(planner=others, watching=others)
-    told = status_of(cast(Any, office), cast(Any, reconciler))
-    assert told["pipelines"][0]["missing"] == ("'inbox' is not the folder …",)
+    status = status_of(cast(Any, manager), cast(Any, reconciler))
+    assert status["pipelines"][0]["missing"] == ("'inbox' is not the folder …",)
 
 
 def test_a_run_that_has_not_been_let_in_waits_and_does_not_run(tmp_path: Path) -> None:
@@ -39,13 +39,13 @@ def test_a_run_that_has_not_been_let_in_waits_and_does_not_run(tmp_path: Path) -
         held = ManagedRun(tracked("held"), post, "", RunProcess(os.getpid()))
         held.running.waits_for = "Waiting for another run of group 'nightly'."
         jobs = {"runs": runs, "held": held}
-        office = SimpleNamespace(posts={}, jobs=jobs, queue=[tracked("queued")])
-        return status_of(cast(Any, office), cast(Any, None))
+        manager = SimpleNamespace(posts={}, jobs=jobs, queue=[tracked("queued")])
+        return status_of(cast(Any, manager), cast(Any, None))
 
-    told = asyncio.run(main())
-    assert [one["flow_run"] for one in told["running"]] == ["runs"]
-    assert told["waiting"] == 2
-    assert [(one["flow_run"], one["state"]) for one in told["queue"]] == [
+    status = asyncio.run(main())
+    assert [run["flow_run"] for run in status["running"]] == ["runs"]
+    assert status["waiting"] == 2
+    assert [(run["flow_run"], run["state"]) for run in status["queue"]] == [
         ("held", "Waiting for another run of group 'nightly'."),
         ("queued", "Scheduled: at six"),
     ]

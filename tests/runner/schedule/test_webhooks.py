@@ -57,7 +57,7 @@ steps: [{id: docs, uses: files.scan, with: {root: "{{ inputs.folder }}"}}]
 """
 
 
-class Door:
+class WebhookServer:
     """The address with one pipeline's webhooks."""
 
     def __init__(self, folder: Path, text: str = PIPELINE) -> None:
@@ -69,7 +69,7 @@ class Door:
         assert made is not None
         self.triggered: TriggeredPipeline = made
         self.webhooks = Webhooks(self.accept, clock=lambda: NOW)
-        self.webhooks.hooks, self.told = webhook_table([made], lambda one, hook: hook.secret)
+        self.webhooks.hooks, self.told = webhook_table([made], lambda pipeline, hook: hook.secret)
         self.app = make_status_app(
             lambda: {"prefect": True}, lambda: {"pid": 1}, self.webhooks.answer
         )
@@ -105,9 +105,9 @@ class Door:
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Door:
+def webhook_server(tmp_path: Path) -> WebhookServer:
     (tmp_path / "inbox").mkdir()
-    return Door(tmp_path)
+    return WebhookServer(tmp_path)
 
 
 def signed(body: bytes, now_s: int = NOW) -> dict[str, str]:
@@ -118,38 +118,44 @@ def body_of(**payload: Any) -> bytes:
     return json.dumps(payload).encode()
 
 
-def test_a_call_becomes_a_run_with_inputs_from_its_payload(door: Door, tmp_path: Path) -> None:
+def test_a_call_becomes_a_run_with_inputs_from_its_payload(
+    webhook_server: WebhookServer, tmp_path: Path
+) -> None:
     body = body_of(folder="inbox")
-    status, answer = door.post("/digest", body, **signed(body))
+    status, answer = webhook_server.post("/digest", body, **signed(body))
     assert (status, answer["pipeline"], answer["is_known"]) == (202, "digest", False)
-    (call,) = door.calls
-    assert call.id == f"{door.triggered.key}:webhook:{answer['call']}"
+    (call,) = webhook_server.calls
+    assert call.id == f"{webhook_server.triggered.key}:webhook:{answer['call']}"
     assert call.trigger == "webhook /digest"
     assert call.inputs == {"folder": str(tmp_path / "inbox"), "tone": "plain"}
 
 
-def test_the_same_call_twice_is_one_run(door: Door) -> None:
+def test_the_same_call_twice_is_one_run(webhook_server: WebhookServer) -> None:
     body = body_of(folder="inbox")
-    assert door.post("/digest", body, **signed(body))[0] == 202
-    assert door.post("/digest", body, **signed(body))[0] == 200  # sent again by someone else
+    assert webhook_server.post("/digest", body, **signed(body))[0] == 202
+    assert (
+        webhook_server.post("/digest", body, **signed(body))[0] == 200
+    )  # sent again by someone else
     other = body_of(folder="inbox", tone="warm")
     for _ in range(2):
-        door.post("/digest", other, x_idempotency_key="42", **signed(other))
-    assert len(door.calls) == 2
+        webhook_server.post("/digest", other, x_idempotency_key="42", **signed(other))
+    assert len(webhook_server.calls) == 2
 
 
 @pytest.mark.parametrize("key", ["", "1"])
 def test_a_call_that_was_recorded_starts_nothing_however_it_is_sent_again(
-    door: Door, key: str
+    webhook_server: WebhookServer, key: str
 ) -> None:
     body = body_of(folder="inbox")
     given = {"x_idempotency_key": key} if key else {}
-    assert door.post("/digest", body, **signed(body), **given)[0] == 202
+    assert webhook_server.post("/digest", body, **signed(body), **given)[0] == 202
     at, mac = signed(body)[OWN_HEADER].split(",")
     for written in (f"{at},{mac}", f"{mac}, {at}", f"{at},{mac},x=1"):
-        for more in ({}, {"x_idempotency_key": "2"}, {"idempotency_key": "3"}):
-            assert door.post("/digest", body, **{OWN_HEADER: written}, **more)[0] == 200
-    assert len(door.calls) == 1
+        for headers in ({}, {"x_idempotency_key": "2"}, {"idempotency_key": "3"}):
+            assert (
+                webhook_server.post("/digest", body, **{OWN_HEADER: written}, **headers)[0] == 200
+            )
+    assert len(webhook_server.calls) == 1
 
 
 @pytest.mark.parametrize(
@@ -163,41 +169,45 @@ def test_a_call_that_was_recorded_starts_nothing_however_it_is_sent_again(
     ],
 )
 def test_inputs_that_a_pipeline_does_not_take_are_refused(
-    door: Door, payload: Any, status: int, words: str
+    webhook_server: WebhookServer, payload: Any, status: int, words: str
 ) -> None:
     body = body_of(**payload)
-    seen, answer = door.post("/digest", body, **signed(body))
-    assert (seen, door.calls) == (status, [])
+    seen, answer = webhook_server.post("/digest", body, **signed(body))
+    assert (seen, webhook_server.calls) == (status, [])
     assert answer["error"].startswith(words.split("'payload'")[0])
 
 
-def test_what_is_no_call_is_refused_before_anything_is_done(door: Door) -> None:
+def test_what_is_no_call_is_refused_before_anything_is_done(webhook_server: WebhookServer) -> None:
     good = body_of(folder="inbox")
-    assert door.post("/digest", good)[0] == 401
-    assert door.post("/digest", good, **signed(good, NOW - 3_000))[0] == 401
-    assert door.post("/digest", b"{", **signed(b"{"))[0] == 400
+    assert webhook_server.post("/digest", good)[0] == 401
+    assert webhook_server.post("/digest", good, **signed(good, NOW - 3_000))[0] == 401
+    assert webhook_server.post("/digest", b"{", **signed(b"{"))[0] == 400
     deep = b"[" * 100_000
-    assert door.post("/digest", deep, **signed(deep))[0] == 400
+    assert webhook_server.post("/digest", deep, **signed(deep))[0] == 400
     for large in (b" " * (MOST_BODY_BYTES + 1), body_of(folder="inbox", tone="x" * 600_000)):
-        assert door.post("/digest", large, **signed(large))[0] == 413
+        assert webhook_server.post("/digest", large, **signed(large))[0] == 413
     half = b'{"folder": "inbox", "tone": "\\ud83d"}'
-    assert door.post("/digest", half, **signed(half)) == (
+    assert webhook_server.post("/digest", half, **signed(half)) == (
         400,
         {"error": "the body has half of a surrogate pair in a text."},
     )
-    assert door.ask("GET", "/digest")[0] == 405
-    assert door.ask("POST", "/digest", good)[0] == 415
-    assert door.post("/elsewhere", good)[0] == 404
-    assert door.post("/open", good, host="evil.example")[0] == 403  # a page of another name
-    assert door.calls == []
+    assert webhook_server.ask("GET", "/digest")[0] == 405
+    assert webhook_server.ask("POST", "/digest", good)[0] == 415
+    assert webhook_server.post("/elsewhere", good)[0] == 404
+    assert (
+        webhook_server.post("/open", good, host="evil.example")[0] == 403
+    )  # a page of another name
+    assert webhook_server.calls == []
     spelled = {"content-type": "Application/JSON; charset=utf-8"}
-    assert door.ask("POST", "/open", good, spelled)[0] == 422  # only the input is missing
+    assert webhook_server.ask("POST", "/open", good, spelled)[0] == 422  # only the input is missing
 
 
-def test_when_the_queue_is_full_the_caller_is_asked_to_come_again(door: Door) -> None:
-    door.is_full = True
+def test_when_the_queue_is_full_the_caller_is_asked_to_come_again(
+    webhook_server: WebhookServer,
+) -> None:
+    webhook_server.is_full = True
     body = body_of(folder="inbox")
-    assert door.post("/digest", body, **signed(body)) == (
+    assert webhook_server.post("/digest", body, **signed(body)) == (
         429,
         {"error": "too many calls of this pipeline wait already."},
     )
@@ -215,40 +225,50 @@ def caller(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
 
 
 @pytest.mark.usefixtures("caller")
-def test_health_and_status_are_told_and_no_page_of_another_name_reads_them(door: Door) -> None:
-    assert door.ask("GET", "/healthz") == (200, {"ok": True})
-    assert door.ask("GET", "/readyz") == (200, {"ready": True, "prefect": True})
-    assert door.ask("GET", "/status") == (200, {"pid": 1})
-    assert door.ask("GET", "/status", headers={"host": "evil.example"})[0] == 403
+def test_health_and_status_are_told_and_no_page_of_another_name_reads_them(
+    webhook_server: WebhookServer,
+) -> None:
+    assert webhook_server.ask("GET", "/healthz") == (200, {"ok": True})
+    assert webhook_server.ask("GET", "/readyz") == (200, {"ready": True, "prefect": True})
+    assert webhook_server.ask("GET", "/status") == (200, {"pid": 1})
+    assert webhook_server.ask("GET", "/status", headers={"host": "evil.example"})[0] == 403
 
 
 def test_the_status_is_for_its_own_user_and_for_those_with_a_key(
-    door: Door, tmp_path: Path, caller: Callable[[int | None], None]
+    webhook_server: WebhookServer, tmp_path: Path, caller: Callable[[int | None], None]
 ) -> None:
-    def asked(reader: StatusAccess, **headers: str) -> int:
-        door.app = make_status_app(lambda: {}, lambda: {"pid": 1}, door.webhooks.answer, reader)
-        return door.ask("GET", "/status", headers=headers)[0]
+    def status_for(reader: StatusAccess, **headers: str) -> int:
+        webhook_server.app = make_status_app(
+            lambda: {}, lambda: {"pid": 1}, webhook_server.webhooks.answer, reader
+        )
+        return webhook_server.ask("GET", "/status", headers=headers)[0]
 
     keys = tmp_path / "keys"
     keys.write_text("open-sesame\n")
-    assert asked(StatusAccess(is_open=True)) == 403
-    assert asked(StatusAccess(is_open=True, keys=keys)) == 401
-    assert asked(StatusAccess(is_open=True, keys=keys), **{"x-api-key": "open-says-me"}) == 401
-    assert asked(StatusAccess(is_open=True, keys=keys), authorization="Bearer open-sesame") == 200
-    assert asked(StatusAccess(is_open=False, keys=keys)) == 200
+    assert status_for(StatusAccess(is_open=True)) == 403
+    assert status_for(StatusAccess(is_open=True, keys=keys)) == 401
+    assert status_for(StatusAccess(is_open=True, keys=keys), **{"x-api-key": "open-says-me"}) == 401
+    assert (
+        status_for(StatusAccess(is_open=True, keys=keys), authorization="Bearer open-sesame") == 200
+    )
+    assert status_for(StatusAccess(is_open=False, keys=keys)) == 200
     for owner in (os.getuid() + 1, None):
         caller(owner)
-        assert asked(StatusAccess()) == 403
-        assert asked(StatusAccess(keys=keys)) == 401
-        assert asked(StatusAccess(keys=keys), authorization="Bearer open-sesame") == 200
+        assert status_for(StatusAccess()) == 403
+        assert status_for(StatusAccess(keys=keys)) == 401
+        assert status_for(StatusAccess(keys=keys), authorization="Bearer open-sesame") == 200
 
 
 def test_browsers_of_people_who_may_read_the_status_are_sent_to_the_console(
-    door: Door, tmp_path: Path, caller: Callable[[int | None], None]
+    webhook_server: WebhookServer, tmp_path: Path, caller: Callable[[int | None], None]
 ) -> None:
     def seen(reader: StatusAccess, **headers: str) -> httpx.Response:
-        door.app = make_status_app(lambda: {}, lambda: {"pid": 1}, door.webhooks.answer, reader)
-        return door.answer("GET", "/status", headers={"accept": "text/html,*/*", **headers})
+        webhook_server.app = make_status_app(
+            lambda: {}, lambda: {"pid": 1}, webhook_server.webhooks.answer, reader
+        )
+        return webhook_server.answer(
+            "GET", "/status", headers={"accept": "text/html,*/*", **headers}
+        )
 
     keys = tmp_path / "keys"
     keys.write_text("open-sesame\n")
@@ -284,8 +304,8 @@ async def test_a_thousand_calls_at_once_are_all_on_the_disk_and_none_twice(tmp_p
     queue = WebhookQueue(tmp_path)
     await queue.open()
     calls = [AcceptedCall(f"k{n}", "p", "webhook /x", {"n": n}) for n in range(1_000)]
-    told = await asyncio.gather(*(queue.put(call) for call in [*calls, *calls[:100]]))
-    assert sum(one.is_known for one in told) == 100
+    receipts = await asyncio.gather(*(queue.put(call) for call in [*calls, *calls[:100]]))
+    assert sum(receipt.is_known for receipt in receipts) == 100
     (first, *_) = await queue.oldest("p", 5)
     await queue.queued([first], "flow-run")
     assert (await queue.put(first)).run == "flow-run"
@@ -295,7 +315,7 @@ async def test_a_thousand_calls_at_once_are_all_on_the_disk_and_none_twice(tmp_p
     assert again.waiting == {"p": 999}
     assert again.arrived.is_set()
     left = await again.oldest("p", 2_000)
-    assert sorted(one.inputs["n"] for one in left) == list(range(1, 1_000))
+    assert sorted(call.inputs["n"] for call in left) == list(range(1, 1_000))
     await again.close()
     assert (tmp_path / "webhooks.sqlite").stat().st_mode & 0o077 == 0
 
@@ -390,46 +410,52 @@ async def test_any_damage_to_the_stored_calls_is_a_sentence_or_read(tmp_path: Pa
     assert 0 < n_broken < 120
 
 
-def test_calls_are_taken_before_prefect_has_the_pipeline(door: Door, tmp_path: Path) -> None:
+def test_calls_are_taken_before_prefect_has_the_pipeline(
+    webhook_server: WebhookServer, tmp_path: Path
+) -> None:
     nothing: Any = None
-    office: Any = SimpleNamespace(posts={}, is_stopping=False)
-    posting = Reconciler(nothing, office, nothing, nothing, door.queue, is_open=False)
-    door.app = make_status_app(lambda: {}, lambda: {}, posting.hooks.answer)
+    manager: Any = SimpleNamespace(posts={}, is_stopping=False)
+    posting = Reconciler(nothing, manager, nothing, nothing, webhook_server.queue, is_open=False)
+    webhook_server.app = make_status_app(lambda: {}, lambda: {}, posting.hooks.answer)
     body = body_of(folder="inbox")
     fresh = {OWN_HEADER: sign_body("hush", body, int(time.time()))}
-    assert door.post("/digest", body, **fresh)[0] == 404
-    posting.serve_hooks([door.triggered])
-    assert door.post("/digest", body, **fresh)[0] == 202
-    assert door.queue.waiting == {door.triggered.key: 1}
-    office.is_stopping = True
-    assert door.post("/digest", body, **fresh)[0] == 429
+    assert webhook_server.post("/digest", body, **fresh)[0] == 404
+    posting.serve_hooks([webhook_server.triggered])
+    assert webhook_server.post("/digest", body, **fresh)[0] == 202
+    assert webhook_server.queue.waiting == {webhook_server.triggered.key: 1}
+    manager.is_stopping = True
+    assert webhook_server.post("/digest", body, **fresh)[0] == 429
 
 
-def test_a_call_that_cannot_be_written_down_is_not_accepted(door: Door, tmp_path: Path) -> None:
+def test_a_call_that_cannot_be_written_down_is_not_accepted(
+    webhook_server: WebhookServer, tmp_path: Path
+) -> None:
     body = body_of(folder="inbox")
     state = tmp_path / "state"
     state.write_text("a file where the folder should be")
-    status, answer = door.post("/digest", body, **signed(body))
+    status, answer = webhook_server.post("/digest", body, **signed(body))
     assert (status, answer) == (503, {"error": "calls cannot be stored at the moment."})
-    assert "webhook calls cannot be stored" in door.queue.fault
+    assert "webhook calls cannot be stored" in webhook_server.queue.fault
     state.unlink()
-    assert door.post("/digest", body, **signed(body))[0] in (200, 202)
-    assert door.queue.fault == ""
+    assert webhook_server.post("/digest", body, **signed(body))[0] in (200, 202)
+    assert webhook_server.queue.fault == ""
 
 
-def test_a_path_that_is_taken_is_told(door: Door) -> None:
-    hooks, told = webhook_table([door.triggered, door.triggered], lambda one, hook: None)
+def test_a_path_that_is_taken_is_told(webhook_server: WebhookServer) -> None:
+    hooks, faults = webhook_table(
+        [webhook_server.triggered, webhook_server.triggered], lambda pipeline, hook: None
+    )
     assert set(hooks) == {"/digest", "/open"}
-    file = door.triggered.file
-    assert told == [
+    file = webhook_server.triggered.file
+    assert faults == [
         f"{file}:4:13: webhook '/digest' is taken by {file}.\n  Choose another path.",
         f"{file}:7:14: webhook '/open' is taken by {file}.\n  Choose another path.",
     ]
 
 
 def test_a_path_of_the_service_itself_is_told(tmp_path: Path) -> None:
-    door = Door(tmp_path, PIPELINE.replace("/open", "/status"))
-    assert door.told == [
+    webhook_server = WebhookServer(tmp_path, PIPELINE.replace("/open", "/status"))
+    assert webhook_server.told == [
         f"{tmp_path / 'digest.yaml'}:7:14: webhook '/status' is this service's own path.\n"
         "  Choose another one."
     ]

@@ -133,8 +133,8 @@ def signed(body: bytes) -> dict[str, str]:
 
 
 @dataclass
-class Desk:
-    """A folder of pipelines, and who looks after it."""
+class UpFolder:
+    """A folder of pipelines, and the `paddock up` that runs them."""
 
     folder: Path
     api: str = ""
@@ -231,7 +231,7 @@ class Desk:
     def serves(self, *names: str) -> None:
         """Have a running `paddock up` look at its folders, and wait until it serves these."""
         self.reload()
-        self.until(lambda: set(names) <= {one["name"] for one in self.get()["pipelines"]})
+        self.until(lambda: set(names) <= {pipeline["name"] for pipeline in self.get()["pipelines"]})
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -29,7 +29,7 @@ from tests.runner.world import settings
 
 
 def is_ready(found: list[ClusterFinding]) -> bool:
-    return all(one.state != "wrong" for one in found)
+    return all(check.state != "wrong" for check in found)
 
 
 def named(findings: list[ClusterFinding]) -> Mapping[str, ClusterFinding]:
@@ -98,7 +98,10 @@ def posted(prefect_api: str, path: str, body: Any) -> Any:
 
 def automations(prefect_api: str) -> dict[str, Any]:
     """Return the server's automations by their ids."""
-    return {one["id"]: one for one in posted(prefect_api, "/automations/filter", {})}
+    return {
+        automation["id"]: automation
+        for automation in posted(prefect_api, "/automations/filter", {})
+    }
 
 
 @pytest.fixture
@@ -242,27 +245,27 @@ def test_a_work_pool_of_another_type_is_refused(prefect_api: str) -> None:
 def test_an_api_that_is_not_there_is_named() -> None:
     found = asyncio.run(cluster_checks.check_prefect("http://127.0.0.1:1/api", "p"))
     words = "its API at http://127.0.0.1:1/api cannot be used (All connection attempts failed)."
-    assert [(one.state, one.words) for one in found] == [("wrong", words)]
+    assert [(check.state, check.words) for check in found] == [("wrong", words)]
 
 
 def test_a_database_without_rights_is_one_finding(server: Postgres, tmp_path: Path) -> None:
     server.say("create role visitor login")
     server.make("closed")
     found = cluster_checks.check_database(server.url("closed", "visitor"), tmp_path)
-    assert [one.state for one in found] == ["wrong"]
+    assert [check.state for check in found] == ["wrong"]
     assert 'grant create on database "closed" to "visitor"' in found[0].words
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert [one.state for one in cluster_checks.check_folder(tmp_path)] == ["wrong"]
+    assert [check.state for check in cluster_checks.check_folder(tmp_path)] == ["wrong"]
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / ".paddock").write_text("")
     found = cluster_checks.check_folder(tmp_path)
-    assert [(one.state, one.words) for one in found] == [
+    assert [(check.state, check.words) for check in found] == [
         ("wrong", "it cannot be used (File exists).")
     ]
 

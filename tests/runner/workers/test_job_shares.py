@@ -19,8 +19,8 @@ def share(number: int = 1, state: str = "", message: str = "", attempt: int = 1)
                  state or "Running", message)  # fmt: skip
 
 
-def decided(*shares: JobShare, **more: Any) -> JobEnd | list[StartShare]:
-    given = {"n_requested": None, "n_online": 3, "elapsed_s": 0.0, "max_restarts": 3} | more
+def decided(*shares: JobShare, **fields: Any) -> JobEnd | list[StartShare]:
+    given = {"n_requested": None, "n_online": 3, "elapsed_s": 0.0, "max_restarts": 3} | fields
     return decide_shares(shares, **given)
 
 
@@ -99,7 +99,7 @@ def test_a_job_is_over_is_going_on_or_something_is_begun(
     shares = [share(number, state, attempt=attempt) for number, state, attempt in made]
     found = decided(*shares, n_online=n_online, elapsed_s=elapsed_s)
     if found == []:
-        assert any(one.phase != "ended" for one in shares)
+        assert any(share.phase != "ended" for share in shares)
     if isinstance(found, list):
         assert len({begin.number for begin in found}) == len(found)
         assert all(begin.attempt <= 4 for begin in found)

@@ -23,14 +23,14 @@ ORDER = FlowOrder(path="/srv/letters/pipeline.yaml")
 
 
 def test_what_a_run_waits_for_is_told_until_it_begins() -> None:
-    told: list[str] = []
-    named = _ControlObserver(RunControl(waits=told.append))
+    reasons: list[str] = []
+    named = _ControlObserver(RunControl(waits=reasons.append))
     named.note("other machines know this folder")
     named.note("waiting for run 'calm-vole', which is of the same group")
-    assert told == ["waiting for run 'calm-vole', which is of the same group"]
+    assert reasons == ["waiting for run 'calm-vole', which is of the same group"]
     named.began("warm-trout", "letters", ())
     named.note("waiting for run 'calm-vole' on gpu-2, which works on the rest")
-    assert told[1:] == [""]
+    assert reasons[1:] == [""]
 
 
 def test_a_run_waits_for_a_server_that_is_being_started_again() -> None:
@@ -91,7 +91,7 @@ def test_calls_that_are_over_are_not_run_again_and_those_left_are_told() -> None
         control.stop_gate.close("`paddock up` was stopped")  # too late for this one
         return Report(call, "p", "completed", {"new": 1})
 
-    calls = [{"id": one, "inputs": {}} for one in "abcd"]
+    calls = [{"id": call_id, "inputs": {}} for call_id in "abcd"]
     over = {"a": Report("first", "p", "completed", {})}
     report = asyncio.run(queued_run._run_calls(control, calls, over, once))
     assert (run, report.status) == (["b"], "budget")
