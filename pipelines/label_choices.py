@@ -259,7 +259,7 @@ def _kind_of(value: Any) -> str:
 def schema_with_labels(schema: Any, lists: Mapping[FieldPath, LabelList]) -> Any:
     """Return a schema with an `enum` of labels for each chosen field; `lists` are by field.
 
-    A field of a long list stays marked: its labels are told elsewhere.
+    A field of a long list stays marked: its labels are shown elsewhere.
     """
     if isinstance(schema, list):
         return [schema_with_labels(child, lists) for child in schema]
@@ -337,8 +337,8 @@ def without_choice_marks(schema: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class ToldList:
-    """A list of labels as a prompt tells it."""
+class PromptLabels:
+    """A list of labels as a prompt shows it."""
 
     digest: str
     fields: tuple[FieldPath, ...]
@@ -346,18 +346,18 @@ class ToldList:
     text: str
 
 
-def told_lists(
+def prompt_labels(
     choices: Sequence[Choice], lists: Mapping[FieldPath, LabelList]
-) -> tuple[ToldList, ...]:
+) -> tuple[PromptLabels, ...]:
     """Return the long lists, each once, with the fields that are chosen from them."""
     made: dict[str, list[Choice]] = {}
     for choice in choices:
         if not lists[choice.field].is_short:
             made.setdefault(lists[choice.field].digest, []).append(choice)
-    return tuple(_told(lists[some[0].field], some) for some in made.values())
+    return tuple(_prompt_labels_of(lists[some[0].field], some) for some in made.values())
 
 
-def _told(found: LabelList, choices: Sequence[Choice]) -> ToldList:
+def _prompt_labels_of(found: LabelList, choices: Sequence[Choice]) -> PromptLabels:
     fields = tuple(choice.field for choice in choices)
     names = " and ".join(f'"{choice.shown}"' for choice in choices if choice.field)
     lines = [f"Labels for {names}:" if names else "Labels:"]
@@ -369,4 +369,4 @@ def _told(found: LabelList, choices: Sequence[Choice]) -> ToldList:
         for choice in choices
         if choice.keys.unknown is not None
     ]
-    return ToldList(found.digest, fields, "\n".join(lines))
+    return PromptLabels(found.digest, fields, "\n".join(lines))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from paddock.engine.request import ModelSpec, Pool, Priority, Role
     from paddock.pipelines.checking.check import CheckResult
-    from paddock.pipelines.label_choices import ToldList
+    from paddock.pipelines.label_choices import PromptLabels
 
 MAX_PLAIN_FOLDERS = 1_000
 PLAIN_FOR_S = 1.0  # 10,000 documents in 100 folders: 2 lstat each instead of 6
@@ -519,8 +519,8 @@ class ReplyForm(Protocol):
         """The JSON Schema that the answer must match, as plain data; None: free text."""
 
     @property
-    def lists(self) -> Sequence[ToldList]:
-        """The lists of labels that the prompt has to tell."""
+    def lists(self) -> Sequence[PromptLabels]:
+        """The lists of labels that the prompt has to show."""
 
     @property
     def repair(self) -> int:

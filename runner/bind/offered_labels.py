@@ -15,10 +15,10 @@ from paddock.pipelines.label_choices import (
     Choice,
     FieldPath,
     LabelList,
-    ToldList,
+    PromptLabels,
     WrongLabels,
+    prompt_labels,
     schema_with_labels,
-    told_lists,
 )
 from paddock.steps.base import StepError, Tools, Vector
 
@@ -126,7 +126,7 @@ class LabelLists:
             return None
         key = (id(reply), *(label_list.digest for label_list in lists.values()))
         if key not in self._offered:
-            shown = told_lists(reply.choices, lists)
+            shown = prompt_labels(reply.choices, lists)
             fits = await self._fitting(step, shown, tools)
             left_out = tuple(lists[entry.fields[0]] for entry in shown if entry not in fits)
             made = OfferedLabels(schema_with_labels(reply.schema, lists), fits, left_out)
@@ -172,7 +172,7 @@ class LabelLists:
         others = {lists[field].digest for field in lists.keys() - found.keys()}
         left_out = tuple(entry for entry in offered.left_out if entry.digest in others)
         schema = schema_with_labels(reply.schema, {**lists, **found})
-        shown = (*offered.lists, *told_lists(narrowed, found))
+        shown = (*offered.lists, *prompt_labels(narrowed, found))
         return replace(offered, schema=schema, lists=shown, left_out=left_out, nearest=nearest)
 
     async def _nearest(self, whole: LabelList, near: Nearest, n: int) -> NearestLabels | None:
@@ -200,8 +200,8 @@ class LabelLists:
         )
 
     async def _fitting(
-        self, step: BoundStep, shown: tuple[ToldList, ...], tools: Tools
-    ) -> tuple[ToldList, ...]:
+        self, step: BoundStep, shown: tuple[PromptLabels, ...], tools: Tools
+    ) -> tuple[PromptLabels, ...]:
         """Return the lists that together leave room in the model's context, the shortest first."""
         if step.model is None or not shown:
             return shown

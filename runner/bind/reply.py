@@ -18,7 +18,7 @@ from paddock.pipelines.checking.check import Check, CheckFunction, CheckResult
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.label_choices import Choice, FieldPath, LabelList, ToldList
+from paddock.pipelines.label_choices import Choice, FieldPath, LabelList, PromptLabels
 from paddock.pipelines.model import EvidenceSpec, ReplySpec
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.yaml_source import YamlDocument
@@ -335,7 +335,7 @@ class OfferedLabels:
     """The schema of an answer with the labels of a run, and the lists that its prompt tells."""
 
     schema: Any
-    lists: tuple[ToldList, ...] = ()
+    lists: tuple[PromptLabels, ...] = ()
     left_out: tuple[LabelList, ...] = ()
     """Lists that are too long for its prompt."""
     nearest: Mapping[FieldPath, NearestLabels] = field(default_factory=dict)
@@ -359,7 +359,7 @@ class ScopedReply:
         return self.reply.schema if self.labels is None else self.labels.schema
 
     @property
-    def lists(self) -> Sequence[ToldList]:
+    def lists(self) -> Sequence[PromptLabels]:
         """The lists of labels that the prompt has to tell."""
         return () if self.labels is None else self.labels.lists
 

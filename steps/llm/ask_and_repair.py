@@ -30,7 +30,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.checking.check import CheckResult
-from paddock.pipelines.label_choices import ToldList, without_choice_marks, without_repeats
+from paddock.pipelines.label_choices import PromptLabels, without_choice_marks, without_repeats
 from paddock.pipelines.schema_validation import TOO_DEEP, schema_mismatch
 from paddock.steps.base import UNKNOWN, Output, ReplyForm, StepError, Tools
 
@@ -47,7 +47,7 @@ class SchemaOnlyForm:
     repair: int = 0
 
     wants_confidence: bool = False
-    lists: Sequence[ToldList] = ()
+    lists: Sequence[PromptLabels] = ()
 
     async def checked(self, output: Any, text: str) -> CheckResult:
         """Find nothing: the decoder holds to the schema."""

@@ -117,7 +117,7 @@ class _TextCutter:
     text: str
     ruler: _WordRuler
     by: Collection[str]
-    board: TableMask
+    mask: TableMask
 
     async def cut(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
         """Return the spans of a span's pieces; `capacity` in estimated tokens."""
@@ -126,15 +126,15 @@ class _TextCutter:
 
     def shown(self, span: tuple[int, int]) -> str:
         """Return a piece's text, with a repeated header if it continues a table."""
-        return self.board.header(span) + self.text[span[0] : span[1]]
+        return self.mask.header(span) + self.text[span[0] : span[1]]
 
     def piece(self, span: tuple[int, int], n_tokens: int) -> CutPiece:
-        return CutPiece(self.shown(span), *span, n_tokens, len(self.board.header(span)))
+        return CutPiece(self.shown(span), *span, n_tokens, len(self.mask.header(span)))
 
     def _spans(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
         spans: list[tuple[int, int]] = []
-        for zone in self.board.zones(span, capacity):
-            size, hidden = self.board.hidden(zone, capacity)
+        for zone in self.mask.zones(span, capacity):
+            size, hidden = self.mask.hidden(zone, capacity)
             splitter = self._kind().from_callback(size, capacity)
             found = splitter.chunk_indices(self._masked(hidden))
             spans += [(zone[0] + at, zone[0] + at + len(part)) for at, part in found]
@@ -169,7 +169,7 @@ def _with_overlap(
     first, *others = spans or [(0, 0)]
     befores = [begin for begin, _ in spans]
     return [first][: len(spans)] + [
-        (min(begin, cutter.board.row_from(_overlap_start(cutter, before, begin, overlap))), end)
+        (min(begin, cutter.mask.row_from(_overlap_start(cutter, before, begin, overlap))), end)
         for before, (begin, end) in zip(befores, others, strict=False)
     ]
 
@@ -197,7 +197,7 @@ async def _within_limit(
         for span, size in zip(spans, sizes, strict=True):
             if size <= n_tokens or span[1] - span[0] <= 1:
                 done.append(cutter.piece(span, size))
-            elif cutter.board.drop_header(span):
+            elif cutter.mask.drop_header(span):
                 left.append(span)
             else:
                 smaller = max(1, min(capacity[span] - 1, n_tokens * n_tokens // size))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.pipelines.checking.check import CheckResult
-from paddock.pipelines.label_choices import ToldList
+from paddock.pipelines.label_choices import PromptLabels
 
 
 @dataclass
@@ -21,7 +21,7 @@ class FakeForm:
     places: Any = None
     """What `evidence` finds."""
     wants_confidence: bool = False
-    lists: Sequence[ToldList] = ()
+    lists: Sequence[PromptLabels] = ()
 
     async def checked(self, output: Any, text: str) -> CheckResult:
         self.seen.append((output, text))
