@@ -277,7 +277,7 @@ class DryStores:
         self, path: Path, dimensions: int | None, model: EmbedModel, *, is_new_allowed: bool = True
     ) -> DryStore:
         store = await self.real.open(path, dimensions, model, is_new_allowed=is_new_allowed)
-        return DryStore(store.writer, store.model, store.home, store.wanted)
+        return DryStore(store.writer, store.model, store.home, store.requested_dimensions)
 
 
 class DryStore(StoreHandle):

@@ -219,7 +219,7 @@ class ToolCaller:
             first.setdefault(_call_key(call), call)
 
         async def carry_out_numbered(numbered: tuple[int, ToolCall]) -> CallResult:
-            return await self._one(numbered[1], turn, numbered[0])
+            return await self._carry_out_call(numbered[1], turn, numbered[0])
 
         n_at_once = 1 if any(map(self._has_effects, calls)) else MOST_CONCURRENT_CALLS
         done = await run_concurrently(carry_out_numbered, enumerate(first.values()), n_at_once)
@@ -247,7 +247,7 @@ class ToolCaller:
         offer = self.offered.get(call.name)
         return offer is not None and offer.bound is not None and offer.bound.has_effects
 
-    async def _one(self, call: ToolCall, turn: int, number: int) -> CallResult:
+    async def _carry_out_call(self, call: ToolCall, turn: int, number: int) -> CallResult:
         offer = self.offered.get(call.name)
         tool = offer.bound if offer is not None else None
         output = CallOutput(
@@ -266,7 +266,7 @@ class ToolCaller:
         if before is not None:
             return _repeated_call(call, output, before)
         if tool.has_effects and self.foreign and not offer.may_be_tainted:
-            self._tell_refusal(tool)
+            self._note_refusal(tool)
             refused = _failed_call(call, output, _not_allowed_text(call.name))
             return replace(refused, is_repeated=_call_key(call) in self._tried)
         return await self._run(tool, offer.root, call, output)
@@ -282,7 +282,7 @@ class ToolCaller:
             await self.tools.outputs.note_file_read(resolve_path(self.tools.roots, path))
         return CallResult(call, result.text, output.model_copy(update={"result": result.value}))
 
-    def _tell_refusal(self, tool: BoundTool) -> None:
+    def _note_refusal(self, tool: BoundTool) -> None:
         if tool.name in self._refused:
             return
         self._refused.add(tool.name)
@@ -410,56 +410,55 @@ class AgentConversation:
             EngineError: the task does not fit, or the pool could not do it.
         """
         tools = self.asker.tools
-        hands = ToolCaller(
-            tools, {tool.said.name: tool for tool in self.offered}, dict.fromkeys(tools.untrusted)
-        )
+        offered = {offer.tool.name: offer for offer in self.offered}
+        caller = ToolCaller(tools, offered, dict.fromkeys(tools.untrusted))
         if tools.untrusted:
             messages = with_system_text(messages, DOCUMENTS_ONLY)
-        speech, memory, turn = await self._first_turn(messages)
+        protocol, memory, turn = await self._first_turn(messages)
         outputs: list[CallOutput] = []
         n_turns, n_repeats = 1, 0
         while turn is not None and turn.calls:
             turn = with_call_ids(turn, n_turns)
-            done = await hands.carry_out(turn.calls, n_turns)
+            done = await caller.carry_out(turn.calls, n_turns)
             outputs += [result.output for result in done]
             n_repeats = n_repeats + 1 if all(result.is_repeated for result in done) else 0
-            await self._remember(speech, memory, turn, done)
+            await self._remember(protocol, memory, turn, done)
             if n_turns < self.max_turns and n_repeats < _MOST_REPEATS:
-                turn = await _turn(speech, memory, "auto")
+                turn = await _turn(protocol, memory, "auto")
                 n_turns += 1
             else:
                 turn = None
-                self._tell_end(n_turns, n_repeats)
-        answer = await self._answer(messages, speech, memory, turn, form)
-        memory.tell()
+                self._note_end(n_turns, n_repeats)
+        answer = await self._answer(messages, protocol, memory, turn, form)
+        memory.note_dropped_turns()
         return AgentResult(answer, tuple(outputs), n_turns)
 
     async def _first_turn(
         self, messages: Sequence[Message]
     ) -> tuple[ToolProtocol, ConversationMemory, ModelTurn | None]:
         facts = await self.asker.tools.pool.facts(self.asker.model)
-        speech, memory = self._begun(messages, facts.takes_tools)
+        protocol, memory = self._begun(messages, facts.takes_tools)
         try:
-            return speech, memory, await _turn(speech, memory, self.first_choice)
+            return protocol, memory, await _turn(protocol, memory, self.first_choice)
         except (BadRequest, ToolsRefused) as error:
             if facts.takes_tools is not None or "tool" not in str(error).lower():
                 raise
         # The server reports only on a request that its template has no tools.
-        speech, memory = self._begun(messages, takes_tools=False)
-        return speech, memory, await _turn(speech, memory, self.first_choice)
+        protocol, memory = self._begun(messages, takes_tools=False)
+        return protocol, memory, await _turn(protocol, memory, self.first_choice)
 
     def _begun(
         self, messages: Sequence[Message], takes_tools: bool | None
     ) -> tuple[ToolProtocol, ConversationMemory]:
-        warns = any(tool.returns_untrusted for tool in self.offered)
-        tools = [tool.said for tool in self.offered]
-        speech = tool_protocol_for(self.asker, tools, takes_tools, warns=warns)
-        head = speech.opened(messages)
-        return speech, ConversationMemory(self.asker, speech.tools, head, self.kept)
+        warns = any(offer.returns_untrusted for offer in self.offered)
+        tools = [offer.tool for offer in self.offered]
+        protocol = tool_protocol_for(self.asker, tools, takes_tools, warns=warns)
+        head = protocol.opened(messages)
+        return protocol, ConversationMemory(self.asker, protocol.tools, head, self.kept)
 
     async def _remember(
         self,
-        speech: ToolProtocol,
+        protocol: ToolProtocol,
         memory: ConversationMemory,
         turn: ModelTurn,
         done: Sequence[CallResult],
@@ -469,9 +468,9 @@ class AgentConversation:
         is_new = [result.output.error is None and not result.is_repeated for result in done]
         found = turn_text("", list(compress(given, is_new)))
         words = turn_text(turn.text, given)
-        memory.turns.append(AgentTurn(turn.message, tuple(speech.results(given)), words, found))
+        memory.turns.append(AgentTurn(turn.message, tuple(protocol.results(given)), words, found))
 
-    def _tell_end(self, n_turns: int, n_repeats: int) -> None:
+    def _note_end(self, n_turns: int, n_repeats: int) -> None:
         if n_turns == 1 and not n_repeats:
             return  # so the author wants it: one round of calls, then an answer
         why = "went on repeating its calls" if n_repeats else f"used all its {n_turns} turns"
@@ -480,7 +479,7 @@ class AgentConversation:
     async def _answer(
         self,
         messages: Sequence[Message],
-        speech: ToolProtocol,
+        protocol: ToolProtocol,
         memory: ConversationMemory,
         turn: ModelTurn | None,
         form: ReplyForm | None,
@@ -495,12 +494,12 @@ class AgentConversation:
         closing = _OUT_OF_TURNS if turn is None else _IN_FORM
 
         async def answer(*, counts: bool) -> CheckedAnswer:
-            if speech.answers_without_tools:
+            if protocol.answers_without_tools:
                 prompt = await memory.in_plain_words(messages, counts=counts)
             else:
                 prompt = await memory.shown(closing, counts=counts)
-            if form is None and not speech.answers_without_tools:
-                final = await speech.ask(prompt, choice="none")
+            if form is None and not protocol.answers_without_tools:
+                final = await protocol.ask(prompt, choice="none")
                 return CheckedAnswer(final.text, None, final.reply)
             return await ask_checked(self.asker, prompt, form=form)
 
@@ -513,12 +512,12 @@ class AgentConversation:
         return last
 
 
-async def _turn(speech: ToolProtocol, memory: ConversationMemory, choice: str) -> ModelTurn:
+async def _turn(protocol: ToolProtocol, memory: ConversationMemory, choice: str) -> ModelTurn:
     """Ask for the next turn; only where the pool refuses it is it counted and shortened."""
     try:
-        return await speech.ask(await memory.shown(counts=False), choice=choice)
+        return await protocol.ask(await memory.shown(counts=False), choice=choice)
     except PromptTooLong:
-        return await speech.ask(await memory.shown(), choice=choice)
+        return await protocol.ask(await memory.shown(), choice=choice)
 
 
 async def _passes_checks(form: ReplyForm, text: str) -> bool:

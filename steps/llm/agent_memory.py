@@ -33,7 +33,7 @@ _TARGET_FILL_SHARE = 0.75
 class AgentTurn:
     """The model's message and the results of its calls: kept or dropped as a whole."""
 
-    said: Message
+    message: Message
     results: tuple[Message, ...]
     words: str
     """The same as plain text."""
@@ -42,7 +42,7 @@ class AgentTurn:
 
     @property
     def messages(self) -> list[Message]:
-        return [self.said, *self.results]
+        return [self.message, *self.results]
 
 
 def turn_text(text: str, given: Sequence[ToolCallResult]) -> str:
@@ -67,7 +67,7 @@ class TurnStore(Protocol):
         """Remove them: the conversation has ended."""
 
     @property
-    def told(self) -> str:
+    def outcome(self) -> str:
         """What happened to dropped turns, for the report."""
 
 
@@ -188,12 +188,12 @@ class ConversationMemory:
         )
         return ToolCallResult(given.call, shortened(n))
 
-    def tell(self) -> None:
+    def note_dropped_turns(self) -> None:
         if self._n_gone:
             turns = "turn was" if self._n_gone == 1 else "turns were"
             self.asker.tools.log.note(
                 f"the conversation outgrew the context: its {self._n_gone} oldest {turns} "
-                f"{'left out' if self.kept is None else self.kept.told}."
+                f"{'left out' if self.kept is None else self.kept.outcome}."
             )
 
 
@@ -217,7 +217,7 @@ class TurnNotes:
     limited: Asker
     """The same with `max_tokens`: notes may end at a limit."""
     task: str
-    told: str = "summarised"
+    outcome: str = "summarised"
     _notes: str = ""
 
     async def add(self, turns: Sequence[AgentTurn]) -> None:
@@ -271,7 +271,7 @@ class RecalledTurns:
     folder: Path
     name: str
     item: ItemName
-    told: str = "put into the store, from where the nearest came back"
+    outcome: str = "put into the store, from where the nearest came back"
     _store: VectorStore | None = None
     _rows: list[VectorRow] = field(default_factory=list)
 

@@ -125,7 +125,7 @@ def refuse_unknown_choice(choice: str, tools: Sequence[str | ToolParam]) -> None
 class OfferedTool:
     """One tool and its description for the model."""
 
-    said: Tool
+    tool: Tool
     bound: BoundTool | None = None
     """The callable tool; None if it is not called here."""
     may_be_tainted: bool = False
@@ -149,13 +149,13 @@ async def offered_tools(params: Sequence[str | ToolParam], toolset: Toolset) -> 
     for listed in params:
         param = ToolParam(name=listed) if isinstance(listed, str) else listed
         if isinstance(param, ChatTool) and param.parameters is not None:
-            for_model = Tool(param.name or "", param.description or "", param.parameters)
-            found.append(OfferedTool(for_model))
+            tool = Tool(param.name or "", param.description or "", param.parameters)
+            found.append(OfferedTool(tool))
             continue
         names = [param.name] if param.name else list(await toolset.names(param.server))
         for name in names:
-            tool = await toolset.tool(name, param.server, param.options)
-            found.append(_offered_tool(tool, param))
+            bound = await toolset.tool(name, param.server, param.options)
+            found.append(_offered_tool(bound, param))
     if len(found) > MOST_TOOLS:
         raise StepError(
             f"{len(found)} tools are offered; at most {MOST_TOOLS} are.",
@@ -179,15 +179,15 @@ def _with_unique_names(found: Sequence[OfferedTool]) -> list[OfferedTool]:
     seen: set[tuple[str | None, str]] = set()
     for offer in found:
         server = offer.bound.server if offer.bound is not None else None
-        name = model_tool_name(offer.said.name)
+        name = model_tool_name(offer.tool.name)
         if name in named:
-            name = safe_tool_name(f"{server}_{offer.said.name}" if server else offer.said.name)
-        if (server, offer.said.name) in seen or name in named:
+            name = safe_tool_name(f"{server}_{offer.tool.name}" if server else offer.tool.name)
+        if (server, offer.tool.name) in seen or name in named:
             of = f" of server '{server}'" if server else ""
-            raise StepError(f"the tool '{offer.said.name}'{of} is offered twice.")
-        seen.add((server, offer.said.name))
-        tool = Tool(name, offer.said.description, offer.said.parameters)
-        named[name] = replace(offer, said=tool)
+            raise StepError(f"the tool '{offer.tool.name}'{of} is offered twice.")
+        seen.add((server, offer.tool.name))
+        tool = Tool(name, offer.tool.description, offer.tool.parameters)
+        named[name] = replace(offer, tool=tool)
     return list(named.values())
 
 
@@ -518,12 +518,12 @@ async def request_tool_calls(
         StepError: there is no such tool.
         EngineError: the prompt does not fit with its tools, or the pool could not do it.
     """
-    found = {offer.said.name: offer for offer in await offered_tools(tools, asker.tools.toolset)}
+    found = {offer.tool.name: offer for offer in await offered_tools(tools, asker.tools.toolset)}
     facts = await asker.tools.pool.facts(asker.model)
-    for_model = [offer.said for offer in found.values()]
-    speech = tool_protocol_for(asker, for_model, facts.takes_tools, warns=False)
-    answer = await speech.ask(
-        speech.opened(messages), choice=resolve_choice(choice, found.values())
+    shown = [offer.tool for offer in found.values()]
+    protocol = tool_protocol_for(asker, shown, facts.takes_tools, warns=False)
+    answer = await protocol.ask(
+        protocol.opened(messages), choice=resolve_choice(choice, found.values())
     )
     calls = [
         _call_record(call.name, dict(call.arguments), number, found.get(call.name))
@@ -541,10 +541,10 @@ def resolve_choice(choice: str, offered: Sequence[OfferedTool] | Any) -> str:
     if choice in ("auto", "none", "required"):
         return choice
     for offer in offered:
-        own = offer.bound.name if offer.bound is not None else offer.said.name
-        if choice in (own, model_tool_name(own), offer.said.name):
-            return str(offer.said.name)
-    known = ", ".join(f"'{offer.said.name}'" for offer in offered)
+        own = offer.bound.name if offer.bound is not None else offer.tool.name
+        if choice in (own, model_tool_name(own), offer.tool.name):
+            return str(offer.tool.name)
+    known = ", ".join(f"'{offer.tool.name}'" for offer in offered)
     raise StepError(f"`tool_choice: {choice}` names no tool that is offered. Known: {known}.")
 
 

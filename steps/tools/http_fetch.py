@@ -44,7 +44,7 @@ _CONNECT_S, _READ_S = 10.0, 20.0
 _MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _AGENT = "paddock"
-_SAID_CHARS = 300
+_SHOWN_CHARS = 300
 
 
 class HostNotAllowed(Exception):
@@ -241,7 +241,7 @@ def _response_result(url: str, answer: httpx.Response, body: bytes) -> ToolResul
     if answer.status_code >= 500 or answer.status_code == 429:
         raise StepError(f"'{url}' answers with status {answer.status_code}.", kind="io")
     if answer.status_code >= 400:
-        words = one_line(text, _SAID_CHARS)
+        words = one_line(text, _SHOWN_CHARS)
         return tool_refusal(f"'{url}' answers with status {answer.status_code}: {words}")
     is_text = kind.startswith("text/") or kind.endswith(("json", "xml", "javascript")) or not kind
     if not is_text:

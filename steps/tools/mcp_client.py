@@ -51,14 +51,14 @@ class ServerOutput:
 
 
 @asynccontextmanager
-async def stderr_file(heard: ServerOutput) -> AsyncIterator[Any]:
+async def stderr_file(output: ServerOutput) -> AsyncIterator[Any]:
     """Yield a file for a server's standard error; its last part is kept."""
     read, write = os.pipe()
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read, "rb", buffering=0)
     )
-    async with running(processes.keep_last(reader, heard.stderr, _KEPT_STDERR_BYTES)):
+    async with running(processes.keep_last(reader, output.stderr, _KEPT_STDERR_BYTES)):
         errors = os.fdopen(write, "w")
         try:
             yield errors
@@ -70,16 +70,16 @@ async def stderr_file(heard: ServerOutput) -> AsyncIterator[Any]:
 class WatchedTransport:
     """A transport that reports when the server has ended, and keeps invalid messages."""
 
-    def __init__(self, transport: Any, heard: ServerOutput) -> None:
+    def __init__(self, transport: Any, output: ServerOutput) -> None:
         self._transport = transport
-        self._heard = heard
+        self._output = output
 
     async def __aenter__(self) -> Any:
         read, write = await self._transport.__aenter__()
-        return _WatchedStream(read, self._heard), write
+        return _WatchedStream(read, self._output), write
 
     async def __aexit__(self, *error: Any) -> bool | None:
-        self._heard.is_over = True
+        self._output.is_over = True
         ended: bool | None = await self._transport.__aexit__(*error)
         return ended
 
@@ -87,15 +87,15 @@ class WatchedTransport:
 class _WatchedStream:
     """The incoming stream, inspected."""
 
-    def __init__(self, stream: Any, heard: ServerOutput) -> None:
+    def __init__(self, stream: Any, output: ServerOutput) -> None:
         self._stream = stream
-        self._heard = heard
+        self._output = output
 
     async def receive(self) -> Any:
         try:
             item = await self._stream.receive()
         except BaseException:
-            self._heard.is_over = True
+            self._output.is_over = True
             raise
         return self._looked_at(item)
 
@@ -106,7 +106,7 @@ class _WatchedStream:
         try:
             return self._looked_at(await self._stream.__anext__())
         except StopAsyncIteration:
-            self._heard.is_over = True
+            self._output.is_over = True
             raise
 
     async def aclose(self) -> None:
@@ -120,8 +120,8 @@ class _WatchedStream:
         return await self._stream.__aexit__(*error)
 
     def _looked_at(self, item: Any) -> Any:
-        if isinstance(item, Exception) and not self._heard.garbage:
-            self._heard.garbage = _invalid_line(item)
+        if isinstance(item, Exception) and not self._output.garbage:
+            self._output.garbage = _invalid_line(item)
         return item
 
 
@@ -202,7 +202,7 @@ class McpSession:
     def __init__(self, spec: McpServerSpec, library: Any) -> None:
         self.spec = spec
         self._library = library
-        self._heard = ServerOutput()
+        self._output = ServerOutput()
         self._closing = asyncio.Event()
         self._ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._life = asyncio.create_task(self._live())
@@ -212,7 +212,7 @@ class McpSession:
 
     @property
     def is_over(self) -> bool:
-        return self._life.done() or self._heard.is_over
+        return self._life.done() or self._output.is_over
 
     async def tools(self) -> Mapping[str, RunnableTool]:
         """Return the server's tools once it is ready.
@@ -225,7 +225,7 @@ class McpSession:
             async with asyncio.timeout(limit_s):
                 await asyncio.shield(self._ready)
         except TimeoutError:
-            what = f"{self.spec} did not answer within {limit_s:g} s{self._heard.words()}"
+            what = f"{self.spec} did not answer within {limit_s:g} s{self._output.words()}"
             await self.close()
             raise StepError(what, kind="timeout") from None
         return self._tools
@@ -269,7 +269,7 @@ class McpSession:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            await asyncio.sleep(_LAST_WORDS_S if not self._heard.stderr else 0)
+            await asyncio.sleep(_LAST_WORDS_S if not self._output.stderr else 0)
             if not self._ready.done():
                 self._ready.set_exception(self._failure(error))
             if not isinstance(error, Exception | BaseExceptionGroup):
@@ -293,9 +293,9 @@ class McpSession:
         server = self._library.StdioServerParameters(
             command=command, args=args, env=environ, cwd=spec.cwd, encoding_error_handler="replace"
         )
-        async with stderr_file(self._heard) as errors:
+        async with stderr_file(self._output) as errors:
             transport = self._library.stdio_client(server, errlog=errors)
-            yield WatchedTransport(transport, self._heard)
+            yield WatchedTransport(transport, self._output)
 
     # --- asking it
 
@@ -360,11 +360,11 @@ class McpSession:
             what = f"{self.spec} cannot be started: there is no such program here."
             return StepError(what, remedy="Install it, or correct `command`.", kind="missing")
         if isinstance(self.spec, StdioServerSpec):
-            is_started = not isinstance(first, OSError | ValueError) or self._heard.is_over
+            is_started = not isinstance(first, OSError | ValueError) or self._output.is_over
             if is_started:
-                return SessionLost(f"{self.spec} ended{self._heard.words()}", kind="io")
+                return SessionLost(f"{self.spec} ended{self._output.words()}", kind="io")
             return StepError(f"{self.spec} cannot be started: {first}.")
-        self._heard.is_over = True
+        self._output.is_over = True
         why = one_line(str(first)) or type(first).__name__
         return SessionLost(f"{self.spec} cannot be asked: {why.rstrip('.')}.", kind="io")
 

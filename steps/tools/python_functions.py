@@ -48,7 +48,7 @@ class PythonFunction:
     version: str = ""
     """For an installed one: package and version."""
 
-    def asked(self) -> dict[str, Any]:
+    def as_request(self) -> dict[str, Any]:
         return {"of": self.of, "name": self.name, "file": str(self.file) if self.file else None}
 
     def digest(self) -> str:
@@ -175,7 +175,7 @@ class FunctionPool:
 
     async def _describe(self, function: PythonFunction) -> Mapping[str, Any]:
         async with self._turn():
-            return await self._asked({"do": "describe", **function.asked()}, _START_S)
+            return await self._ask({"do": "describe", **function.as_request()}, _START_S)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -187,18 +187,18 @@ class FunctionPool:
 
     async def _called(self, function: PythonFunction, args: Mapping[str, Any]) -> ToolResult:
         """Call a function; what it raises is an error result. Cancellation ends its process."""
-        answer = await self._asked({"do": "call", "args": dict(args), **function.asked()}, None)
+        answer = await self._ask({"do": "call", "args": dict(args), **function.as_request()}, None)
         if "refused" in answer:
             return tool_refusal(str(answer["refused"]))
         return tool_result(answer["value"])
 
-    async def _asked(self, request: Mapping[str, Any], limit_s: float | None) -> Mapping[str, Any]:
+    async def _ask(self, request: Mapping[str, Any], limit_s: float | None) -> Mapping[str, Any]:
         # Another call may have taken the free process.
         process = self._free.pop() if self._free else await _FunctionProcess.started()
         is_well = False
         try:
             async with asyncio.timeout(limit_s):
-                answer = await process.asked(request)
+                answer = await process.ask(request)
             is_well = True
         except TimeoutError:
             raise StepError(f"'{request['of']}' took more than {limit_s:g} s to load.") from None
@@ -224,10 +224,10 @@ class _FunctionProcess:
     def __init__(self, held: processes.GuardedProcess) -> None:
         self._held = held
         self._process = held.process
-        self._said = bytearray()
+        self._stderr_tail = bytearray()
         assert held.process.stderr is not None
-        self._hearing = asyncio.create_task(
-            processes.keep_last(held.process.stderr, self._said, _KEPT_BYTES)
+        self._stderr_reader = asyncio.create_task(
+            processes.keep_last(held.process.stderr, self._stderr_tail, _KEPT_BYTES)
         )
 
     @classmethod
@@ -259,14 +259,14 @@ class _FunctionProcess:
         head, _ = await read_frame_async(self._process.stdout, function_worker.MOST_MESSAGE_BYTES)
         return head
 
-    async def asked(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the answer to one request.
 
         Raises:
             StepError: it died, or its answer cannot be read.
         """
         assert self._process.stdin is not None
-        self._said.clear()
+        self._stderr_tail.clear()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._process.stdin.write(pack_frame(dict(request), errors="surrogatepass"))
             await self._process.stdin.drain()
@@ -275,17 +275,17 @@ class _FunctionProcess:
         except (PipeClosed, ValueError):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
-                    await asyncio.shield(self._hearing)
+                    await asyncio.shield(self._stderr_reader)
             words = self._last_words()
             what = f"'{request['of']}:{request['name']}' ended its process"
             raise StepError(what + (f": {words}" if words else ".")) from None
 
     def _last_words(self) -> str:
-        return last_part(bytes(self._said).decode("utf-8", "replace"), 300)
+        return last_part(bytes(self._stderr_tail).decode("utf-8", "replace"), 300)
 
     async def end(self) -> None:
         """End the process and all that it started; an idle one is asked first."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         await self._held.end()
-        await end(self._hearing)
+        await end(self._stderr_reader)

@@ -416,8 +416,8 @@ class StoreHandle:
     writer: StoreWriter
     model: EmbedModel
     home: Path
-    wanted: int | None = None
-    """The wanted dimensions, if any."""
+    requested_dimensions: int | None = None
+    """As the step asks for them; None for the model's own."""
 
     @property
     def path(self) -> Path:
@@ -425,7 +425,8 @@ class StoreHandle:
 
     @property
     def dimensions(self) -> int | None:
-        return self.writer.label.dimensions if self.writer.label is not None else self.wanted
+        label = self.writer.label
+        return self.requested_dimensions if label is None else label.dimensions
 
     @property
     def n_rows(self) -> int:
@@ -457,7 +458,9 @@ class StoreHandle:
 
     def _length(self, rows: Sequence[VectorRow]) -> int:
         """Return the common length of the vectors; 0 for no rows."""
-        lengths = {len(row.vector) for row in rows} | ({self.wanted} if self.wanted else set())
+        lengths = {len(row.vector) for row in rows} | (
+            {self.requested_dimensions} if self.requested_dimensions else set()
+        )
         if len(lengths) > 1 or not lengths <= {*range(1, _LONGEST_VECTOR + 1)}:
             found = ", ".join(f"{length:,}" for length in sorted(lengths))
             raise StepError(f"vectors of {found} dimensions cannot be kept in one store.")

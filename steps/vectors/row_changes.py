@@ -133,7 +133,7 @@ def row_owner(item: ItemName, store: Path, home: Path) -> str:
 
 
 def row_changes(wishes: Iterable[RowsToKeep], known: Iterable[KnownRow]) -> RowChanges:
-    """Compare wanted rows with stored ones; `known` has all rows of these owners."""
+    """Compare rows to keep with stored ones; `known` has all rows of these owners."""
     found: dict[str, dict[tuple[str, int], str]] = {}
     for row in known:
         found.setdefault(row.owner, {})[row.step, row.index] = row.print
