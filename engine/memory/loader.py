@@ -169,7 +169,7 @@ class LoadedModel(Generic[W]):
     """One model in memory, or on its way there. Only manager and loader change it."""
 
     key: str
-    wanted: LayoutRequest
+    layout_request: LayoutRequest
     layout: ModelLayout
     keep_alive_s: float
     began_at: float
@@ -202,7 +202,7 @@ class LoadedModel(Generic[W]):
 
     @property
     def facts(self) -> ModelFacts:
-        return self.wanted.facts
+        return self.layout_request.facts
 
     @property
     def room(self) -> MemoryAmount:
@@ -222,7 +222,7 @@ class LoadedModel(Generic[W]):
         is_alive = self.worker is not None and not self.worker.gone.done()
         return self.state == "ready" and is_alive and not self.is_widening
 
-    def has_place(self, ask: ModelUse, max_queue: int) -> bool:
+    def has_place(self, model_use: ModelUse, max_queue: int) -> bool:
         """Return whether a request may go in to be scheduled by the worker.
 
         Requests that wait outside let a model drain soon and a chat pass; those inside can share
@@ -230,22 +230,22 @@ class LoadedModel(Generic[W]):
         """
         n_parallel = self.layout.load.n_parallel
         places = {"batch": 2 * n_parallel, "normal": 4 * n_parallel}
-        return ask.is_brief or self.users[ask.priority] < places.get(
-            ask.priority, max(max_queue, n_parallel)
+        return model_use.is_brief or self.users[model_use.priority] < places.get(
+            model_use.priority, max(max_queue, n_parallel)
         )
 
-    def take(self, ask: ModelUse) -> None:
+    def take(self, model_use: ModelUse) -> None:
         """Count a request in; the `keep_alive` of the latest request counts."""
-        if ask.keep_alive_s is not None:
-            self.keep_alive_s = ask.keep_alive_s
-        self.is_pinned |= ask.is_pinned
-        self.n_brief += ask.is_brief
-        self.users[ask.priority] += not ask.is_brief
+        if model_use.keep_alive_s is not None:
+            self.keep_alive_s = model_use.keep_alive_s
+        self.is_pinned |= model_use.is_pinned
+        self.n_brief += model_use.is_brief
+        self.users[model_use.priority] += not model_use.is_brief
         self.cancel_expiry()
 
-    def leave(self, ask: ModelUse, now: float) -> None:
-        self.n_brief -= ask.is_brief
-        self.users[ask.priority] -= not ask.is_brief
+    def leave(self, model_use: ModelUse, now: float) -> None:
+        self.n_brief -= model_use.is_brief
+        self.users[model_use.priority] -= not model_use.is_brief
         self.last_used_at = now
 
     def cancel_expiry(self) -> None:
@@ -346,7 +346,7 @@ class MemoryAccounting(Generic[W]):
         resident.layout = replace(resident.layout, room=room)
 
     def learn(self, resident: LoadedModel[W], worker: W, taken: WorkerMemory) -> None:
-        self._memory_probe.learn(resident.wanted, worker.load, taken, worker.load_s)
+        self._memory_probe.learn(resident.layout_request, worker.load, taken, worker.load_s)
 
     def count(self, resident: LoadedModel[W], worker: W) -> None:
         count = self.loads.setdefault(resident.facts.name, LoadCount())
@@ -517,7 +517,7 @@ class ModelLoader(Generic[W]):
         if not self.memory.halve(resident):
             return False
         at_most = self.memory.n_cells_at_most(resident.model_key)
-        request = replace(resident.wanted, n_cells_at_most=at_most)
+        request = replace(resident.layout_request, n_cells_at_most=at_most)
         device = self.memory.device or await self._memory_probe.look()
         ways = await self._memory_probe.layouts(request, device)
         self.memory.change(resident, ways[0])
@@ -601,7 +601,7 @@ class ModelLoader(Generic[W]):
             pass  # `_watch` handles it, and the requests go on waiting
         else:
             self.memory.change(resident, way)
-            resident.wanted = replace(resident.wanted, n_ctx_tokens=n_ctx_tokens)
+            resident.layout_request = replace(resident.layout_request, n_ctx_tokens=n_ctx_tokens)
             self.memory.measured(resident, resident.worker)
             self._events.widened(resident.facts.name, n_ctx_tokens)
         finally:
@@ -610,7 +610,9 @@ class ModelLoader(Generic[W]):
             self.start_idle_timer(resident)
 
     async def _room_to_grow(self, resident: LoadedModel[W], n_ctx_tokens: int) -> ModelLayout:
-        ways = await self._memory_probe.wider(resident.wanted, resident.layout, n_ctx_tokens)
+        ways = await self._memory_probe.wider(
+            resident.layout_request, resident.layout, n_ctx_tokens
+        )
         await self.memory.look()
         free = self.memory.free
         for way in ways:

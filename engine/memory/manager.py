@@ -55,7 +55,7 @@ from .pool_stats import ModelStats, PoolEvents, PoolStats
 class WaitingRequest:
     """A request that waits for its model; `place` becomes the loaded model that takes it."""
 
-    ask: ModelUse
+    model_use: ModelUse
     since: float
     place: asyncio.Future[Any]
 
@@ -76,10 +76,10 @@ class WaitQueue:
         return (request for priority in PRIORITY_RANK for request in self._requests[priority])
 
     def add(self, request: WaitingRequest) -> None:
-        self._requests[request.ask.priority].append(request)
+        self._requests[request.model_use.priority].append(request)
 
     def remove(self, request: WaitingRequest) -> None:
-        requests = self._requests[request.ask.priority]
+        requests = self._requests[request.model_use.priority]
         if request in requests:
             requests.remove(request)
 
@@ -103,11 +103,11 @@ class WaitQueue:
 
     @property
     def n_ctx_tokens(self) -> int:
-        return max(request.ask.facts.n_ctx_tokens for request in self)
+        return max(request.model_use.facts.n_ctx_tokens for request in self)
 
     def fail(self, error: EngineError, n_ctx_tokens: int = 0) -> None:
         """Fail the requests that need at least so long a context."""
-        for request in [c for c in self if c.ask.facts.n_ctx_tokens >= n_ctx_tokens]:
+        for request in [c for c in self if c.model_use.facts.n_ctx_tokens >= n_ctx_tokens]:
             self.remove(request)
             if not request.place.done():
                 request.place.set_exception(error)
@@ -181,7 +181,7 @@ class ModelManager(Generic[W]):
         waiting: Counter[str] = Counter()
         for queue in self._queues.values():
             if queue:
-                waiting[next(iter(queue)).ask.facts.name] += len(queue)
+                waiting[next(iter(queue)).model_use.facts.name] += len(queue)
         for model in self.resident():
             waiting[model.facts.name] += _n_in_worker_queue(model)
         resident = tuple(self._model_stats(model) for model in self.resident())
@@ -198,7 +198,7 @@ class ModelManager(Generic[W]):
             worker.n_decoded_tokens if worker else 0,
             n_running=_n_running(resident),
             n_waiting=self.n_waiting(resident.key) + _n_in_worker_queue(resident),
-            n_ctx_tokens=resident.wanted.n_ctx_tokens,
+            n_ctx_tokens=resident.layout_request.n_ctx_tokens,
             host_bytes=resident.room.host,
             device_bytes=sum(resident.room.gpus),
             placed=load.placed,
@@ -208,7 +208,7 @@ class ModelManager(Generic[W]):
             load_s=resident.load_s,
             is_pinned=resident.is_pinned,
             is_leased=self.is_leased(resident.key),
-            adapters=resident.wanted.adapters,
+            adapters=resident.layout_request.adapters,
             digest=resident.facts.digest,
             tuned_from=resident.facts.tuned_from or "",
             pid=worker.pid if worker else None,
@@ -234,41 +234,43 @@ class ModelManager(Generic[W]):
             replica for replica in self._memory.by_key.values() if replica.model_key == base_key
         ]
 
-    async def n_parallel(self, ask: ModelUse) -> int:
+    async def n_parallel(self, model_use: ModelUse) -> int:
         """Return how many requests of a model are computed at once, or would be once loaded."""
-        replicas = self._replicas(ask.key)
+        replicas = self._replicas(model_use.key)
         if replicas:
-            self._planned.pop(ask.key, None)
+            self._planned.pop(model_use.key, None)
             return sum(replica.layout.load.n_parallel for replica in replicas)
         async with self._planning:
-            if ask.key not in self._planned:
+            if model_use.key not in self._planned:
                 device = await self._memory_probe.look()
-                request = LayoutRequest(ask.facts, ask.facts.n_ctx_tokens, ask.adapters)
+                request = LayoutRequest(
+                    model_use.facts, model_use.facts.n_ctx_tokens, model_use.adapters
+                )
                 ways = await self._memory_probe.layouts(request, device)
                 way = next((layout for layout in ways if device.free.holds(layout.room)), ways[0])
-                self._planned[ask.key] = way.load.n_parallel
-            return self._planned[ask.key]
+                self._planned[model_use.key] = way.load.n_parallel
+            return self._planned[model_use.key]
 
     @asynccontextmanager
-    async def use(self, ask: ModelUse) -> AsyncIterator[W]:
+    async def use(self, model_use: ModelUse) -> AsyncIterator[W]:
         """Use a model's worker; it is loaded if need be, and stays at least as long.
 
         Raises:
             Busy: the queue is full and the caller does not wait, or nothing moves any more.
             EngineError: it cannot be loaded.
         """
-        resident = await self._acquire(ask)
+        resident = await self._acquire(model_use)
         try:
             assert resident.worker is not None
             yield resident.worker
         finally:
-            self._release(resident, ask)
+            self._release(resident, model_use)
 
     @asynccontextmanager
     async def lease(self, uses: Iterable[ModelUse]) -> AsyncIterator[None]:
         """Ask that these models stay while it can be avoided that they go; loads nothing."""
         self._start_managing()
-        sizes = {ask.key: ask.facts.size_bytes for ask in uses}
+        sizes = {model_use.key: model_use.facts.size_bytes for model_use in uses}
         lease = _ModelLease(sizes, self.now() + self._settings.lease_s)
         self._leases.add(lease)
         try:
@@ -297,12 +299,13 @@ class ModelManager(Generic[W]):
                 self._loader.start_idle_timer(model)
         return going
 
-    def _dismiss_replaced(self, ask: ModelUse) -> None:
+    def _dismiss_replaced(self, model_use: ModelUse) -> None:
         """Unload workers that have read these files as they were before, also pinned ones."""
-        paths, key = worker_files(ask.facts, ask.adapters), ask.key
+        paths, key = worker_files(model_use.facts, model_use.adapters), model_use.key
         self._dismissed(
             lambda model: (
-                model.model_key != key and worker_files(model.facts, model.wanted.adapters) == paths
+                model.model_key != key
+                and worker_files(model.facts, model.layout_request.adapters) == paths
             )
         )
 
@@ -313,33 +316,33 @@ class ModelManager(Generic[W]):
             queue.fail(Busy("the pool is closed"))
         await self._loader.close()
 
-    async def _acquire(self, ask: ModelUse) -> LoadedModel[W]:
+    async def _acquire(self, model_use: ModelUse) -> LoadedModel[W]:
         self._start_managing()
-        self._dismiss_replaced(ask)
-        queue = self._queues.setdefault(ask.key, WaitQueue())
-        if not ask.waits and self._is_full(ask, queue):
-            self._events.refused(ask.facts.name, "busy")
-            raise Busy.of(ask.facts.name, len(queue))
+        self._dismiss_replaced(model_use)
+        queue = self._queues.setdefault(model_use.key, WaitQueue())
+        if not model_use.waits and self._is_full(model_use, queue):
+            self._events.refused(model_use.facts.name, "busy")
+            raise Busy.of(model_use.facts.name, len(queue))
         place: asyncio.Future[LoadedModel[W]] = asyncio.get_running_loop().create_future()
-        request = WaitingRequest(ask, self.now(), place)
+        request = WaitingRequest(model_use, self.now(), place)
         queue.add(request)
-        self._changed(ask.key)
+        self._changed(model_use.key)
         try:
             resident = await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled() and place.exception() is None:
-                self._release(place.result(), ask)  # it was admitted and cancelled at once
+                self._release(place.result(), model_use)  # it was admitted and cancelled at once
             raise
         finally:
             queue.remove(request)
-            self._drop_empty_queue(ask.key)
-        self._events.waited(ask.facts.name, self.now() - request.since)
+            self._drop_empty_queue(model_use.key)
+        self._events.waited(model_use.facts.name, self.now() - request.since)
         return resident
 
-    def _is_full(self, ask: ModelUse, queue: WaitQueue) -> bool:
+    def _is_full(self, model_use: ModelUse, queue: WaitQueue) -> bool:
         n_inside = sum(
             max(0, replica.n_users - replica.layout.load.n_parallel)
-            for replica in self._replicas(ask.key)
+            for replica in self._replicas(model_use.key)
         )
         return len(queue) + n_inside >= self._settings.max_queue
 
@@ -352,8 +355,8 @@ class ModelManager(Generic[W]):
                     replica.last_used_at = self.now()
             self._wake.set()
 
-    def _release(self, resident: LoadedModel[W], ask: ModelUse) -> None:
-        resident.leave(ask, self.now())
+    def _release(self, resident: LoadedModel[W], model_use: ModelUse) -> None:
+        resident.leave(model_use, self.now())
         if self._memory.by_key.get(resident.key) is not resident:
             return
         self._changed(resident.key)
@@ -386,20 +389,24 @@ class ModelManager(Generic[W]):
                 queue.remove(request)
                 continue
             is_open = [replica for replica in self._replicas(key) if replica.is_open]
-            n_ctx_tokens = request.ask.facts.n_ctx_tokens
-            wide = [replica for replica in is_open if replica.wanted.n_ctx_tokens >= n_ctx_tokens]
+            n_ctx_tokens = request.model_use.facts.n_ctx_tokens
+            wide = [
+                replica
+                for replica in is_open
+                if replica.layout_request.n_ctx_tokens >= n_ctx_tokens
+            ]
             if is_open and not wide:
                 self._loader.widen(is_open[0], queue.n_ctx_tokens)
                 return
             having = [
                 replica
                 for replica in wide
-                if replica.has_place(request.ask, self._settings.max_queue)
+                if replica.has_place(request.model_use, self._settings.max_queue)
             ]
             if having:
                 resident = min(having, key=lambda replica: replica.occupancy)
                 queue.remove(request)
-                resident.take(request.ask)
+                resident.take(request.model_use)
                 request.place.set_result(resident)
 
     def _start_managing(self) -> None:
@@ -467,7 +474,7 @@ class ModelManager(Generic[W]):
             busy = set[int]().union(*(model.room.used_gpus for model in in_use))
             device = await self._memory.look()
             request = replace(
-                overloaded.wanted, others_bytes=self._others_bytes(overloaded.model_key)
+                overloaded.layout_request, others_bytes=self._others_bytes(overloaded.model_key)
             )
             ways = await self._memory_probe.layouts(request, device)
             if len(self.resident()) >= self._limits().max_loaded_models:
@@ -516,20 +523,20 @@ class ModelManager(Generic[W]):
         return found
 
     async def _ways(self, key: str) -> tuple[ModelLayout, ...]:
-        request = self._wanted(key)
+        request = self._layout_request(key)
         name = (key, request.n_ctx_tokens, request.n_cells_at_most, request.others_bytes)
         if name not in self._layouts:
             device = await self._memory.look()
             self._layouts[name] = await self._memory_probe.layouts(request, device)
         return self._layouts[name]
 
-    def _wanted(self, key: str) -> LayoutRequest:
+    def _layout_request(self, key: str) -> LayoutRequest:
         queue = self._queues[key]
-        ask = next(iter(queue)).ask
+        model_use = next(iter(queue)).model_use
         at_most = self._memory.n_cells_at_most(key)
         others = self._others_bytes(key)
         return LayoutRequest(
-            ask.facts, queue.n_ctx_tokens, ask.adapters, at_most, others_bytes=others
+            model_use.facts, queue.n_ctx_tokens, model_use.adapters, at_most, others_bytes=others
         )
 
     def _others_bytes(self, key: str) -> int:
@@ -546,7 +553,7 @@ class ModelManager(Generic[W]):
         for lease in self._leases:
             sizes |= lease.sizes if now < lease.until else {}
         for other_key in self._missing_models():
-            sizes[other_key] = next(iter(self._queues[other_key])).ask.facts.size_bytes
+            sizes[other_key] = next(iter(self._queues[other_key])).model_use.facts.size_bytes
         there = {key, *(model.model_key for model in self.resident())}
         return sum(size for other_key, size in sizes.items() if other_key not in there)
 
@@ -571,7 +578,9 @@ class ModelManager(Generic[W]):
     ) -> None:
         by_key = self._memory.by_key
         if isinstance(move, LoadModel):
-            self._loader.load(move.key, self._wanted(move.key), layouts[move.key][move.option])
+            self._loader.load(
+                move.key, self._layout_request(move.key), layouts[move.key][move.option]
+            )
             victims = self._evicted_for.items()
             self._evicted_for = {victim: other for victim, other in victims if other != move.key}
         elif isinstance(move, EvictModels):
@@ -587,7 +596,7 @@ class ModelManager(Generic[W]):
 
     def _refuse(self, move: RefuseModel) -> None:
         queue = self._queues[move.key]
-        name = next(iter(queue)).ask.facts.name
+        name = next(iter(queue)).model_use.facts.name
         error: EngineError = too_large(name, move.needed, move.could_be)
         if move.is_crowded:
             pinned = [model.facts.name for model in self.resident() if model.is_pinned]
@@ -614,7 +623,7 @@ class ModelManager(Generic[W]):
             return due if wake_at is None else min(due, wake_at)
         for queue in tuple(self._queues.values()):
             for request in queue:
-                self._events.refused(request.ask.facts.name, "late")
+                self._events.refused(request.model_use.facts.name, "late")
             queue.fail(Busy(f"no model came free, and nothing moved for {limit_s:g} s"))
         return wake_at
 

@@ -209,17 +209,17 @@ class LayoutRequest:
     """Of other models that are needed and not loaded yet: memory that its cells leave free."""
 
 
-def n_cells(n_parallel: int, n_ctx_tokens: int, n_wished: int | None = None) -> int:
-    """Return the cells for `n_parallel` jobs, within bounds or as wished, and for chats.
+def n_cells(n_parallel: int, n_ctx_tokens: int, n_configured: int | None = None) -> int:
+    """Return the cells for `n_parallel` jobs, within bounds or as configured, and for chats.
 
-    The chats' seats come on top: with `n_wished` = n_parallel x n_ctx_tokens all jobs run at once.
-    llama.cpp pads to 256.
+    The chats' seats come on top: with `n_configured` = n_parallel x n_ctx_tokens all jobs run at
+    once. llama.cpp pads to 256.
 
     >>> n_cells(4, 2048), n_cells(16, 4096), n_cells(1, 100_000)
     (12288, 40960, 100096)
     """
     usual = min(n_parallel * n_ctx_tokens, MAX_CELLS_BY_DEFAULT)
-    of_jobs = n_wished or usual
+    of_jobs = n_configured or usual
     n_needed = max(n_ctx_tokens, of_jobs + of_jobs * n_chat_slots(n_parallel) // n_parallel)
     return _padded(n_needed)
 
@@ -294,10 +294,10 @@ def wider(
     most = max(load.n_cells, n_cells(load.n_parallel, n_ctx_tokens))
     ways = []
     for cells in _halvings(most, max(load.n_cells, _padded(n_ctx_tokens))):
-        more_bytes = int((cells - load.n_cells) * per_cell)
+        extra_bytes = int((cells - load.n_cells) * per_cell)
         grown = replace(load, n_ctx_tokens=n_ctx_tokens, n_cells=cells)
         ways.append(
-            replace(layout, load=grown, room=layout.room + _spread_like(layout.room, more_bytes))
+            replace(layout, load=grown, room=layout.room + _spread_like(layout.room, extra_bytes))
         )
     return tuple(ways)
 
@@ -331,9 +331,9 @@ def _cell_counts(
     least = _padded(load.n_ctx_tokens)
     usual = n_cells(load.n_parallel, load.n_ctx_tokens)
     if settings.n_cells:
-        wished = n_cells(load.n_parallel, load.n_ctx_tokens, settings.n_cells)
+        configured = n_cells(load.n_parallel, load.n_ctx_tokens, settings.n_cells)
         return 0, _halvings(
-            max(least, min(wished, at_most)), least if request.n_cells_at_most else wished
+            max(least, min(configured, at_most)), least if request.n_cells_at_most else configured
         )
     could, now = _free_cells(load, request, header, settings, device)
     if request.others_bytes and could is not None and could < _GOOD_REQUESTS * load.n_ctx_tokens:
