@@ -417,8 +417,10 @@ class _RequestReader:
         threading.Thread(target=read_all, name="requests", daemon=True).start()
 
     def _distribute(self, head: FrameHead, body: bytes) -> None:
-        long_ones = (self._with_long_texts, self._with_images)
-        if head["op"] == "cancel" and any(requests.cancel(head["id"]) for requests in long_ones):
+        long_requests = (self._with_long_texts, self._with_images)
+        if head["op"] == "cancel" and any(
+            requests.cancel(head["id"]) for requests in long_requests
+        ):
             return
         if body:  # always the same thread, as the projector is not thread-safe
             self._with_images.add(head, body)

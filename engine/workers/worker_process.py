@@ -192,7 +192,7 @@ class WorkerProcess:
         request = replace(request, model=ModelSpec(""), params={}, defaults={})
         body = bytearray()
         order = to_plain(ChatOrder(request, sampling, n_ctx_tokens), body)
-        done = await self._ask({"op": "chat", "order": order}, pending, bytes(body))
+        done = await self._request({"op": "chat", "order": order}, pending, bytes(body))
         return from_plain(AnswerEnd, done)
 
     async def count_chat(
@@ -212,15 +212,15 @@ class WorkerProcess:
             "think": think,
             "n_ctx_tokens": n_ctx_tokens,
         }
-        return int(await self._ask(head))
+        return int(await self._request(head))
 
     async def count_texts(self, texts: tuple[str, ...]) -> list[int]:
-        counts: list[int] = await self._ask({"op": "count_texts", "texts": texts})
+        counts: list[int] = await self._request({"op": "count_texts", "texts": texts})
         return counts
 
     async def tokenise(self, text: str) -> list[int]:
         """Return a text's token ids; texts of control tokens become these tokens."""
-        tokens: list[int] = await self._ask({"op": "tokenise", "text": text})
+        tokens: list[int] = await self._request({"op": "tokenise", "text": text})
         return tokens
 
     async def detokenise(self, tokens: Sequence[int]) -> str:
@@ -229,7 +229,7 @@ class WorkerProcess:
         Raises:
             BadRequest: the model has no such token.
         """
-        return str(await self._ask({"op": "detokenise", "tokens": list(tokens)}))
+        return str(await self._request({"op": "detokenise", "tokens": list(tokens)}))
 
     async def embed(self, order: EmbedOrder, pending: PendingRequest) -> Embedded:
         """Embed texts.
@@ -238,7 +238,7 @@ class WorkerProcess:
             WorkerGone: the process died.
             EngineError: a text was refused, with its index.
         """
-        embedded: Embedded = await self._ask({"op": "embed", "order": to_plain(order)}, pending)
+        embedded: Embedded = await self._request({"op": "embed", "order": to_plain(order)}, pending)
         return embedded
 
     async def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
@@ -247,7 +247,7 @@ class WorkerProcess:
         Raises:
             WorkerGone: the process died.
         """
-        await self._ask({"op": "widen", "n_ctx_tokens": n_ctx_tokens, "n_cells": n_cells})
+        await self._request({"op": "widen", "n_ctx_tokens": n_ctx_tokens, "n_cells": n_cells})
         self.load = replace(self.load, n_ctx_tokens=n_ctx_tokens, n_cells=n_cells)
 
     async def measure_again(self, seconds: float) -> FrameHead:
@@ -256,7 +256,7 @@ class WorkerProcess:
         Raises:
             WorkerGone: the process died.
         """
-        result: FrameHead = await self._ask({"op": "measure", "seconds": seconds})
+        result: FrameHead = await self._request({"op": "measure", "seconds": seconds})
         self.is_disturbed = result["is_disturbed"]
         return result
 
@@ -278,7 +278,7 @@ class WorkerProcess:
         device_bytes = self._memory.get("device_bytes", 0)
         return WorkerMemory(self._most_bytes + host, device_bytes + device, host, device)
 
-    async def _ask(
+    async def _request(
         self, head: FrameHead, pending: PendingRequest | None = None, body: bytes = b""
     ) -> Any:
         if self.gone.done():
@@ -340,7 +340,7 @@ class WorkerProcess:
             self._end_requests(f"its output cannot be read: {error!r}")
 
     def _handle_frame(self, head: FrameHead, body: bytes) -> None:
-        for pending in self._those(head.get("taken", ())):
+        for pending in self._still_pending(head.get("taken", ())):
             pending.was_taken = True
         match head["event"]:
             case "turns":
@@ -353,17 +353,17 @@ class WorkerProcess:
             case "started":
                 if not self.n_running:
                     self.last_turn_at = max(self.last_turn_at, _now())
-                for pending in self._those(head["ids"]):
+                for pending in self._still_pending(head["ids"]):
                     pending.has_started = True
             case "alive":  # its present work is no step, and takes at most `for_s`
                 self.last_turn_at = max(self.last_turn_at, _now() + head["for_s"])
             case event:
                 if not self.n_running:  # otherwise only steps show that it does not hang
                     self.last_turn_at = max(self.last_turn_at, _now())
-                for pending in self._those([head["id"]]):
+                for pending in self._still_pending([head["id"]]):
                     self._handle_answer(event, head, body, pending)
 
-    def _those(self, ids: Sequence[int]) -> list[PendingRequest]:
+    def _still_pending(self, ids: Sequence[int]) -> list[PendingRequest]:
         """Return the requests of these numbers that have not ended."""
         return [self._pending[number] for number in ids if number in self._pending]
 
@@ -390,15 +390,15 @@ class WorkerProcess:
         self._n_turns += 1
         if self._n_turns == FIRST_TURNS and self.on_proven is not None:
             self.on_proven()
-        for pending in self._those(head["progressed"]):
+        for pending in self._still_pending(head["progressed"]):
             if pending.on_step is not None:
                 pending.on_step()
         for chunk in head["chunks"]:
-            for pending in self._those([chunk["id"]]):
+            for pending in self._still_pending([chunk["id"]]):
                 if pending.on_chunk is not None:
                     pending.on_chunk(from_plain(Chunk, chunk))
         for done in head["done"]:
-            for pending in self._those([done["id"]]):
+            for pending in self._still_pending([done["id"]]):
                 pending.finish(done)
 
     # The end
@@ -437,13 +437,15 @@ class WorkerProcess:
             self.gone.set_result(reason)
         words = self.gone.result()
         has_fallback = self.has_fallback and not self.is_proven and has_crashed(words)
-        everyone = list(self._pending.values())
-        suspects = [request for request in everyone if request.has_started or not request.was_taken]
+        all_pending = list(self._pending.values())
+        suspects = [
+            request for request in all_pending if request.has_started or not request.was_taken
+        ]
         # One batch after another has the texts of one request alone: kills would always hit one.
         if not suspects or self.load.role != "chat":
-            suspects = everyone
+            suspects = all_pending
         crash = None if has_fallback else Crash(len(suspects))
-        for pending in everyone:
+        for pending in all_pending:
             pending.fail(WorkerGone(words, crash if pending in suspects else None))
 
     async def _exit_reason(self) -> str:
