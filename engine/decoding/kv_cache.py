@@ -298,8 +298,8 @@ class KvCache:
 
         States are copied for each of them, at most as large as all that the context has.
         """
-        n_more_bytes = n_tokens * self.context.buffers.by_device.total()
-        if not self._n_undo_tokens and read_memory().free_bytes > 2 * n_more_bytes:
+        state_bytes = n_tokens * self.context.buffers.by_device.total()
+        if not self._n_undo_tokens and read_memory().free_bytes > 2 * state_bytes:
             self._n_undo_tokens = n_tokens
         return self._n_undo_tokens > 0
 
@@ -437,8 +437,8 @@ class KvCache:
 
     def _lacks_cells(self, sequences: Items[Sequence], better: ContextPlan) -> bool:
         """Return whether requests would wait for cells that the better context has."""
-        n_wanted = sum(sequence.n_likely_tokens for sequence in sequences[: self.limits.n_slots])
-        return self.limits.n_cells < min(n_wanted, better.limits.n_cells)
+        n_needed = sum(sequence.n_likely_tokens for sequence in sequences[: self.limits.n_slots])
+        return self.limits.n_cells < min(n_needed, better.limits.n_cells)
 
     def _n_stream_for(self, sequences: Items[Sequence]) -> int:
         """Return the length of a stream: doubled until the longest request fits."""
@@ -584,15 +584,15 @@ def _draft_price(profile: Profile, limits: ContextLimits, n_sequences: int) -> f
     def one_step_s(n: float, depth: float) -> float:
         return step_s(profile, n, depth, limits.is_unified, is_flash=limits.is_flash)
 
-    more_s = prefill_s(profile, _PROBE_TOKENS, is_flash=limits.is_flash) / _PROBE_TOKENS
+    extra_s = prefill_s(profile, _PROBE_TOKENS, is_flash=limits.is_flash) / _PROBE_TOKENS
     if limits.is_flash and not profile.is_gpu:
         # Flash attention on a processor reads the cells again for each of few tokens.
-        more_s += max(0.0, one_step_s(1, _DEPTH) - one_step_s(1, 0))
+        extra_s += max(0.0, one_step_s(1, _DEPTH) - one_step_s(1, 0))
     if n_sequences > 1 and not limits.is_unified:
         # Streams that have more tokens than the others get a pass of their own.
         alone_s, four_s = one_step_s(1, _DEPTH), one_step_s(4, _DEPTH)
-        more_s += max(0.0, alone_s - (four_s - alone_s) / 3) / _USUAL_GUESS
-    return more_s / (one_step_s(n_sequences, _DEPTH) / n_sequences)
+        extra_s += max(0.0, alone_s - (four_s - alone_s) / 3) / _USUAL_GUESS
+    return extra_s / (one_step_s(n_sequences, _DEPTH) / n_sequences)
 
 
 def _workload(sequences: Items[Sequence]) -> Workload:

@@ -227,11 +227,11 @@ class DecodeLoop:
         is not measured whether answers change, and undoing a guess takes memory: on request only.
         """
         if not self._cache.limits.can_share:
-            may_ask = self._mtp_head is not None and self._model.memory == "state"
-            return may_ask and bool(request.drafts) and self._cache.allow_undo(MOST_MTP_TOKENS)
+            can_guess = self._mtp_head is not None and self._model.memory == "state"
+            return can_guess and bool(request.drafts) and self._cache.allow_undo(MOST_MTP_TOKENS)
         if request.drafts is None:
-            is_asked = self._draft_model is not None
-            return is_asked or self._cache.drafts_keep_answers is not False
+            is_requested = self._draft_model is not None
+            return is_requested or self._cache.drafts_keep_answers is not False
         return request.drafts
 
     def _cancel(self, request_id: int) -> None:
@@ -351,13 +351,13 @@ class DecodeLoop:
         context, running = self._cache.context, self._scheduler.running
         least = CHOOSE_ON_DEVICE_TO if context.n_candidates else CHOOSE_ON_DEVICE_FROM
         self._n_steps_whole = max(0, self._n_steps_whole - 1)
-        n_wanted = 0
+        n_candidates = 0
         if len(running) >= least and not any(piece.n_drafts for piece in step.pieces):
             pickers = [self._answers[sequence.request_id].request.picker for sequence in running]
-            n_wanted = self._n_candidates(pickers)
-        if n_wanted <= self._most_candidates and not context.choose_on_device(n_wanted):
-            self._most_candidates = n_wanted - 1
-        elif n_wanted > self._most_candidates:
+            n_candidates = self._n_candidates(pickers)
+        if n_candidates <= self._most_candidates and not context.choose_on_device(n_candidates):
+            self._most_candidates = n_candidates - 1
+        elif n_candidates > self._most_candidates:
             context.choose_on_device(0)
 
     def _n_candidates(self, pickers: list[Picker]) -> int:
@@ -554,14 +554,14 @@ class DecodeLoop:
         if model is not None:
             requests = {
                 request_id: DraftRequest(drafter.tokens, n_ahead)
-                for request_id, (drafter, n_ahead) in _asked(answers, most, price).items()
+                for request_id, (drafter, n_ahead) in _worth_guessing(answers, most, price).items()
             }
             return model.guess(requests, answers)
         context = self._cache.context
         if head is None or not context.keeps_states:
             return {}
-        asked_ahead = _asked(answers, most, price + self._cache.mtp_price)
-        ahead = {request_id: n_ahead for request_id, (_, n_ahead) in asked_ahead.items()}
+        drafters = _worth_guessing(answers, most, price + self._cache.mtp_price)
+        ahead = {request_id: n_ahead for request_id, (_, n_ahead) in drafters.items()}
         present = {sequence.request_id for sequence in self._scheduler.running}
         return head.guess(self._hidden_states(step), ahead, present, context.options)
 
@@ -570,8 +570,8 @@ class DecodeLoop:
         if self._mtp_head is not None:
             running = [self._answers[sequence.request_id] for sequence in self._scheduler.running]
             has_drafts = any(answer.has_model_guesses for answer in running)
-            is_wanted = self._mtp_head.is_open and len(running) <= MOST_MTP_SEQUENCES
-            self._cache.context.keep_states(is_wanted and has_drafts)
+            can_guess = self._mtp_head.is_open and len(running) <= MOST_MTP_SEQUENCES
+            self._cache.context.keep_states(can_guess and has_drafts)
 
     def _hidden_states(self, step: ScheduledStep) -> list[HiddenStates]:
         """Return the last decode's hidden states, without those of rejected drafts."""
@@ -601,7 +601,7 @@ class DecodeLoop:
         output.is_read = not is_job
 
 
-def _asked(
+def _worth_guessing(
     answers: dict[int, RunningRequest], most: int, price: float
 ) -> dict[int, tuple[LookupDrafter, int]]:
     """Return the answers without drafts for which guessing pays, and how far ahead."""

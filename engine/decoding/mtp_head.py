@@ -141,7 +141,7 @@ class MtpHead:
             n_early, n_most = len(sequence.unread) - 1, context.options.n_batch_tokens
             for n in range(0, n_early, n_most):
                 piece = self._piece(context, sequence, min(n_most, n_early - n))
-                self._decode(context, [piece], is_wanted=False)
+                self._decode(context, [piece], has_output=False)
 
     def _start(self, context: Context, states: HiddenStates) -> _HeadSequence | None:
         known = self._sequences.pop(states.request_id, None)
@@ -175,7 +175,7 @@ class MtpHead:
             if request_id in n_ahead and sequence.n_known + 1 == len(sequence.tokens):
                 pieces[request_id] = self._piece(context, sequence, len(sequence.unread))
         while pieces:
-            self._decode(context, list(pieces.values()), is_wanted=True)
+            self._decode(context, list(pieces.values()), has_output=True)
             newest = context.logits(len(pieces)).argmax(axis=1)
             ends = np.cumsum([len(piece.tokens) for piece in pieces.values()])
             states = context.states(int(ends[-1]))[ends - 1]
@@ -195,11 +195,11 @@ class MtpHead:
         return guesses
 
     @staticmethod
-    def _decode(context: Context, pieces: Items[_HeadPiece], *, is_wanted: bool) -> None:
+    def _decode(context: Context, pieces: Items[_HeadPiece], *, has_output: bool) -> None:
         arrays = batch_arrays(
             [piece.tokens for piece in pieces],
             [piece.pos for piece in pieces],
             [piece.seq_id for piece in pieces],
-            [int(is_wanted)] * len(pieces),
+            [int(has_output)] * len(pieces),
         )
         context.decode(*arrays, np.concatenate([piece.states for piece in pieces]))

@@ -442,16 +442,16 @@ class Scheduler:
                 del sequence.drafts[max(0, n_free - n_least) :]
                 self.is_outgrown |= n_free < n_least
             return
-        if cells.n_free < self._n_least_wanted():
+        if cells.n_free < self._n_least_needed():
             for sequence in self.running:
                 sequence.drafts.clear()
-            self.slots.make_room(self._n_least_wanted())
-        while cells.n_free < self._n_least_wanted() and len(self.running) > 1:
+            self.slots.make_room(self._n_least_needed())
+        while cells.n_free < self._n_least_needed() and len(self.running) > 1:
             self.preempt(max(self.running, key=lambda sequence: sequence.rank))
-        if self.running and cells.n_free < self._n_least_wanted():
+        if self.running and cells.n_free < self._n_least_needed():
             self.is_outgrown = True
 
-    def _n_least_wanted(self) -> int:
+    def _n_least_needed(self) -> int:
         """Return the least cells for progress: those of all answers, or a prompt's next ones."""
         answers = [sequence for sequence in self.running if sequence.state == "decode"]
         n_tokens = sum(_n_least_cells(answer) + len(answer.drafts) for answer in answers)

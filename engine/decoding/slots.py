@@ -373,8 +373,8 @@ class Slots:
         if not self.limits.is_unified or self.limits.is_gpu:
             return
         for seq_id, is_job in tuple(self._idle.items()):
-            is_wanted = not is_job or self._repeats.is_likely
-            if is_wanted and not self.host_cache.n_most_tokens:
+            is_worth_keeping = not is_job or self._repeats.is_likely
+            if is_worth_keeping and not self.host_cache.n_most_tokens:
                 continue  # it can only be reused from here
             if self.cells.n_own(seq_id) >= WORTH_MOVING_TOKENS:
                 self._evict(seq_id)

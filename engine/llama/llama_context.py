@@ -39,7 +39,7 @@ class BatchBuffers:
         self._pos = np.zeros(MOST_COMPONENTS * n_max, np.int32)
         self._n_seq_ids = np.ones(n_max, np.int32)
         self._seq_ids = np.zeros(n_max, np.int32)
-        self._wanted = np.zeros(n_max, np.int8)
+        self._output_mask = np.zeros(n_max, np.int8)
         # Each token has one sequence: entry i of the pointer table points at entry i of the ids.
         step = self._seq_ids.itemsize
         self._table = (self._seq_ids.ctypes.data + step * np.arange(n_max)).astype(np.uintp)
@@ -48,7 +48,7 @@ class BatchBuffers:
         self._struct.pos = _array_pointer(self._pos, "pos")
         self._struct.n_seq_id = _array_pointer(self._n_seq_ids, "n_seq_id")
         self._struct.seq_id = _array_pointer(self._table, "seq_id")
-        self._struct.logits = _array_pointer(self._wanted, "logits")
+        self._struct.logits = _array_pointer(self._output_mask, "logits")
 
     def fill(
         self,
@@ -66,7 +66,7 @@ class BatchBuffers:
             self._tokens[:n] = tokens
         self._pos[: pos.size] = pos.ravel()
         self._seq_ids[:n] = seq_ids
-        self._wanted[:n] = output_mask
+        self._output_mask[:n] = output_mask
         self._struct.n_tokens = n
         return self._struct
 
@@ -202,13 +202,13 @@ class Context:
         if self._memory:
             lib.llama_memory_clear(self._memory, False)
 
-    def keep_states(self, is_wanted: bool) -> None:
+    def keep_states(self, keeps: bool) -> None:
         """Keep hidden states from the next decode on, or stop; needs `supports_mtp`."""
-        if is_wanted != self.keeps_states:
+        if keeps != self.keeps_states:
             # Of all tokens: "masked" states, of wanted tokens only, are those of a batch's first
             # tokens in an MTP context (t_h_nextn in llama.cpp's src/models/glm4-moe.cpp).
-            ext.llama_set_embeddings_nextn(self.pointer, is_wanted, False)
-            self.keeps_states = is_wanted
+            ext.llama_set_embeddings_nextn(self.pointer, keeps, False)
+            self.keeps_states = keeps
 
     def states(self, n_tokens: int) -> Vectors:
         """Return the hidden states of the last batch's tokens, shape (n_tokens, n_embedding).

@@ -212,8 +212,8 @@ class Model:
 
     def insert_tokens(self) -> tuple[int, int, int] | None:
         """Return the tokens for fill-in-the-middle: prefix, suffix, middle; None if unknown."""
-        ask = (lib.llama_vocab_fim_pre, lib.llama_vocab_fim_suf, lib.llama_vocab_fim_mid)
-        before, behind, between = (int(token_of(self._vocab)) for token_of in ask)
+        getters = (lib.llama_vocab_fim_pre, lib.llama_vocab_fim_suf, lib.llama_vocab_fim_mid)
+        before, behind, between = (int(token_of(self._vocab)) for token_of in getters)
         if min(before, behind, between) < 0:
             return None
         return before, behind, between
@@ -222,8 +222,8 @@ class Model:
         """Return the tokens before, between and after a pair of texts."""
         vocab = self._vocab
         bos, eos, sep = (
-            int(ask(vocab))
-            for ask in (lib.llama_vocab_bos, lib.llama_vocab_eos, lib.llama_vocab_sep)
+            int(token_of(vocab))
+            for token_of in (lib.llama_vocab_bos, lib.llama_vocab_eos, lib.llama_vocab_sep)
         )
         eos = sep if eos < 0 else eos
         begin = [bos] if lib.llama_vocab_get_add_bos(vocab) else []
@@ -251,8 +251,8 @@ class Model:
 
     def special_text(self, which: Literal["bos", "eos"]) -> str:
         """Return the text of BOS or EOS; "" if there is none."""
-        ask = lib.llama_vocab_bos if which == "bos" else lib.llama_vocab_eos
-        token = ask(self._vocab)
+        token_of = lib.llama_vocab_bos if which == "bos" else lib.llama_vocab_eos
+        token = token_of(self._vocab)
         return self.piece(token, shows_control=True).decode(errors="replace") if token >= 0 else ""
 
     def special_tokens(self) -> dict[str, int]:

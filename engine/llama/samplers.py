@@ -81,10 +81,10 @@ class DeviceChoice:
         self.is_possible = True
         for seq_id in range(n_seq_ids):
             chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-            is_one = n_candidates == 1
+            is_greedy = n_candidates == 1
             sampler = (
                 lib.llama_sampler_init_greedy()
-                if is_one
+                if is_greedy
                 else lib.llama_sampler_init_top_k(n_candidates)
             )
             lib.llama_sampler_chain_add(chain, sampler)

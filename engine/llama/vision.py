@@ -227,9 +227,9 @@ class Projector:
         while n_done < len(parts):
             batch = mtmd.mtmd_batch_init(self._pointer)
             try:
-                next_ones = parts[n_done : n_done + PARTS_AT_ONCE]
+                next_parts = parts[n_done : n_done + PARTS_AT_ONCE]
                 together = [
-                    part for part in next_ones if not mtmd.mtmd_batch_add_chunk(batch, part)
+                    part for part in next_parts if not mtmd.mtmd_batch_add_chunk(batch, part)
                 ]
                 sizes = [mtmd.mtmd_input_chunk_get_n_tokens(part) for part in together]
                 self.on_part(sum(sizes))

@@ -145,11 +145,11 @@ def gpu_parallel(profile: Profile | None) -> int:
     """Return how many sequences a graphics device should compute at once, memory permitting."""
     if profile is None or not profile.decode:
         return GPU_PARALLEL
-    usual_s, more_s = (
+    usual_s, most_s = (
         step_s(profile, n, _USUAL_DEPTH, is_unified=False)
         for n in (GPU_PARALLEL, GPU_PARALLEL_MOST)
     )
-    gain = GPU_PARALLEL_MOST / more_s / (GPU_PARALLEL / usual_s)
+    gain = GPU_PARALLEL_MOST / most_s / (GPU_PARALLEL / usual_s)
     return GPU_PARALLEL_MOST if gain >= _WORTH_MORE_SEQUENCES else GPU_PARALLEL
 
 

@@ -192,13 +192,13 @@ class Bench:
         seconds, n_left = 0.0, n_tokens
         while n_left:
             n = min(n_left, self.n_batch_tokens)
-            seconds += self._decode(np.full(n, seq_id, np.int32), n_wanted=1)
+            seconds += self._decode(np.full(n, seq_id, np.int32), n_outputs=1)
             n_left -= n
         return seconds
 
     def step(self, n_sequences: int) -> float:
         """Add a token to each of the first sequences; return the seconds."""
-        return self._decode(np.arange(n_sequences, dtype=np.int32), n_wanted=n_sequences)
+        return self._decode(np.arange(n_sequences, dtype=np.int32), n_outputs=n_sequences)
 
     def rows(self, n_tokens: int, seq_id: int = 0, *, n_beside: int = 0) -> Logits:
         """Add tokens to a sequence in one batch and return a copy of their logits.
@@ -260,7 +260,7 @@ class Bench:
     def cell_bytes(self) -> float:
         return len(saved_cells.save_cells(self.context, 0)) / max(1, self._lengths[0])
 
-    def _decode(self, seq_ids: NDArray[np.int32], n_wanted: int) -> float:
+    def _decode(self, seq_ids: NDArray[np.int32], n_outputs: int) -> float:
         n = len(seq_ids)
         pos = np.empty(n, np.int32)
         for row, seq_id in enumerate(seq_ids.tolist()):
@@ -271,12 +271,12 @@ class Bench:
         if self._text is not None:
             tokens = self._text[pos % len(self._text)].astype(np.int64)
         # An embedding is made of every token.
-        output_mask = np.full(n, n_wanted == 0, np.int8)
-        output_mask[n - n_wanted :] = 1
+        output_mask = np.full(n, n_outputs == 0, np.int8)
+        output_mask[n - n_outputs :] = 1
 
         def compute() -> None:
             n_rows = self.context.decode(tokens.astype(np.int32), pos, seq_ids, output_mask)
-            if n_wanted:
+            if n_outputs:
                 self.context.logits(n_rows)  # waits for a device
             else:
                 self.context.embedding(0)
@@ -633,8 +633,8 @@ def company_keeps_answers(bench: Bench, clock: BenchClock) -> bool | None:
         by_one_thread = bench.rows(1)
     bench.cut(0, 1)
     n_beside = min(N_BESIDE, bench.n_seq - 1)
-    beside = bench.rows(1, n_beside=n_beside)
-    if not (np.array_equal(alone, by_one_thread) and np.array_equal(alone, beside)):
+    in_company = bench.rows(1, n_beside=n_beside)
+    if not (np.array_equal(alone, by_one_thread) and np.array_equal(alone, in_company)):
         return False
     n_tokens = sum(AGREED_PIECES)
     if 2 * n_tokens * clock.token_s > clock.left_s or n_tokens > bench.n_room:

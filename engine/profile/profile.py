@@ -235,10 +235,10 @@ def neighbour_s(profile: Profile) -> float:
     for crowded in profile.prefill:
         if crowded.n_cells_before:
             n_tokens = crowded.n_batch_tokens
-            more_s = n_tokens / crowded.tokens_per_s - _interpolated(
+            extra_s = n_tokens / crowded.tokens_per_s - _interpolated(
                 _batch_points(profile, crowded.is_flash), n_tokens
             )
-            return max(0.0, more_s / n_tokens / crowded.n_cells_before)
+            return max(0.0, extra_s / n_tokens / crowded.n_cells_before)
     return 0.0
 
 
@@ -398,10 +398,10 @@ class ProfileStore:
             profile = read_profile(files.read_json(self._file(digest, place)))
         except ProfileUnreadable:
             return None
-        is_it = (profile.digest, profile.device, profile.build) == (
+        is_same = (profile.digest, profile.device, profile.build) == (
             digest, place.device, place.build
         )  # fmt: skip
-        return profile if is_it else None
+        return profile if is_same else None
 
     def keep(self, profile: Profile) -> bool:
         """Write a profile; return False if the folder cannot be written."""

@@ -42,11 +42,11 @@ class LoopEscape:
         """
         self.n_left -= 1
         byte_matcher = byte_matcher.copy()
-        for n_said in range(len(piece) + 1):
+        for n_kept in range(len(piece) + 1):
             closer = self._closer(byte_matcher.signs())
             if closer is not None:
-                return piece[:n_said] + closer
-            byte = piece[n_said : n_said + 1]
+                return piece[:n_kept] + closer
+            byte = piece[n_kept : n_kept + 1]
             if not byte_matcher.allows(byte) or not byte_matcher.take(byte):
                 return None
         return None
@@ -196,8 +196,8 @@ class ConstrainedAnswer:
         if self.matcher.must_end:
             return True
         is_last = self._has_limit and self._ending_guard.n_left <= 0
-        is_told = self._ending_guard.is_active and not self._ending_guard.ending
-        if (is_last or is_told) and self.matcher.may_end:
+        is_ending = self._ending_guard.is_active and not self._ending_guard.ending
+        if (is_last or is_ending) and self.matcher.may_end:
             self.is_shortened = True
             return True
         return False
