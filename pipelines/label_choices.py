@@ -309,8 +309,8 @@ def without_repeats(value: Any, schema: Any, alike: Any = None) -> tuple[Any, An
     if isinstance(value, list):
         is_once = ONCE in schema
         places = [n for n, element in enumerate(value) if not (is_once and element in value[:n])]
-        beside = alike if isinstance(alike, list) else [None] * len(value)
-        pairs = [without_repeats(value[n], schema.get("items"), beside[n]) for n in places]
+        others = alike if isinstance(alike, list) else [None] * len(value)
+        pairs = [without_repeats(value[n], schema.get("items"), others[n]) for n in places]
         made = [other for _, other in pairs] if isinstance(alike, list) else alike
         return [kept for kept, _ in pairs], made
     if isinstance(value, Mapping):
@@ -354,7 +354,7 @@ def prompt_labels(
     for choice in choices:
         if not lists[choice.field].is_short:
             made.setdefault(lists[choice.field].digest, []).append(choice)
-    return tuple(_prompt_labels_of(lists[some[0].field], some) for some in made.values())
+    return tuple(_prompt_labels_of(lists[same[0].field], same) for same in made.values())
 
 
 def _prompt_labels_of(found: LabelList, choices: Sequence[Choice]) -> PromptLabels:

@@ -569,8 +569,8 @@ def cites(value: Any, sources: Any, least: int = 1) -> str | None:
         )
         return f"It cites {listed(wrong)}, but {there}."
     if len(cited) < min(least, n):
-        some = "a source" if least == 1 else f"at least {min(least, n)} sources"
-        return f"It must cite {some} by number, such as [1]."
+        quantity = "a source" if least == 1 else f"at least {min(least, n)} sources"
+        return f"It must cite {quantity} by number, such as [1]."
     return None
 
 

@@ -73,8 +73,8 @@ def _parse_rule(pattern: str) -> _GlobRule:
     text = text.lstrip("/") if "/" in text else f"**/{text}"
     flags = glob.GLOBSTAR | glob.BRACE | glob.DOTGLOB | glob.CASE | glob.FORCEUNIX
     try:
-        yes, _ = glob.translate(text, flags=flags)
-        joined = "|".join(f"(?:{regex})" for regex in yes)
+        included, _ = glob.translate(text, flags=flags)
+        joined = "|".join(f"(?:{regex})" for regex in included)
         return _GlobRule(wants, is_of_folders, re.compile(joined))
     except (ValueError, re.error, _wcparse.PatternLimitException) as error:
         raise BadPattern(f"pattern '{pattern}' is invalid: {error}") from error

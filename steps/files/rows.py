@@ -420,8 +420,8 @@ def _rows_output(data: bytes, path: Path, params: FilesRowsParams) -> FilesRowsO
     )
 
 
-def _chosen_format(path: Path, wish: str, text: str) -> str:
-    if wish != "auto":
-        return wish
+def _chosen_format(path: Path, requested: str, text: str) -> str:
+    if requested != "auto":
+        return requested
     by_content = "jsonl" if text.lstrip().startswith("{") else "csv"
     return {**FORMAT_OF_SUFFIX, ".tab": "tsv"}.get(path.suffix.lower(), by_content)

@@ -223,8 +223,8 @@ class ToolCaller:
 
         n_at_once = 1 if any(map(self._has_effects, calls)) else MOST_CONCURRENT_CALLS
         done = await run_concurrently(carry_out_numbered, enumerate(first.values()), n_at_once)
-        for each in done:
-            self._note(each)
+        for result in done:
+            self._note(result)
         made = dict(zip(first, done, strict=True))
         # Equal calls of a turn are made once and answered twice: each has its id.
         return [replace(made[_call_key(call)], call=call) for call in calls]
@@ -313,8 +313,8 @@ class ToolCaller:
 
         try:
             return ToolResult(**await self.tools.memo.once("turn", request, do))
-        except _CallRefused as no:
-            return no.result
+        except _CallRefused as refusal:
+            return refusal.result
 
 
 def _is_called_once(tool: BoundTool) -> bool:

@@ -118,12 +118,12 @@ class ChatParams(Params):
     @model_validator(mode="after")
     def _can_be_carried_out(self) -> ChatParams:
         if self.on_overflow in ("map-reduce", "refine"):
-            wish = f"`on_overflow: {self.on_overflow}`"
+            setting = f"`on_overflow: {self.on_overflow}`"
             if self.prompt is None:
                 why = "it divides the longest text that the prompt inserts"
-                raise ValueError(f"{wish} needs `prompt`: {why}")
+                raise ValueError(f"{setting} needs `prompt`: {why}")
             if self.images or self.tools:
-                raise ValueError(f"{wish} cannot be combined with `images` or `tools`")
+                raise ValueError(f"{setting} cannot be combined with `images` or `tools`")
         if self.examples is not None and self.tools:
             raise ValueError("`examples` cannot be combined with `tools`")
         refuse_duplicates(self.tools)

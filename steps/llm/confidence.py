@@ -247,9 +247,9 @@ def _listed(schema: Mapping[str, Any]) -> list[Any] | None:
         return [schema["const"]]
     kinds = schema.get("type")
     own: dict[Any, list[Any]] = {"boolean": [True, False], "null": [None]}
-    several = kinds if isinstance(kinds, list) else [kinds]
-    if all(kind in own for kind in several):
-        return [value for kind in several for value in own[kind]]
+    kind_list = kinds if isinstance(kinds, list) else [kinds]
+    if all(kind in own for kind in kind_list):
+        return [value for kind in kind_list for value in own[kind]]
     return None
 
 

@@ -174,8 +174,8 @@ class _ReduceWork:
     forecast: CallCounter | None
 
     async def fold(self, notes: Sequence[ReduceNote], group: str | None) -> ReducedTree:
-        def messages(some: Sequence[ReduceNote], level: int) -> list[Message]:
-            return [Message("user", _reduce_prompt(self.params.prompt, some, level, group))]
+        def messages(given: Sequence[ReduceNote], level: int) -> list[Message]:
+            return [Message("user", _reduce_prompt(self.params.prompt, given, level, group))]
 
         fit = await fit_notes(notes, self.asker, messages, self.params.on_overflow)
         reducer = TreeReducer(self.asker, messages, self.params.fanin, self.forecast)
@@ -197,10 +197,10 @@ class _ReduceWork:
             return await self.fold(found[key], key)
 
         folded = await run_concurrently(fold, found, await self.asker.n_at_once())
-        each = dict(zip(found, folded, strict=True))
+        trees = dict(zip(found, folded, strict=True))
         made = [
             ReducedGroup(key=key, count=len(found[key]), **tree.answer.outputs())
-            for key, tree in each.items()
+            for key, tree in trees.items()
         ]
         deepest = max(tree.n_levels for tree in folded)
         if self.params.fold == "groups":

@@ -107,8 +107,8 @@ def _object_sketch(schema: Mapping[str, Any], root: Any, depth: int) -> str:
         inner = (f"{_compact_json(k)}: {_sketch_of(v, root, depth + 1)}" for k, v in names.items())
         return "{" + ", ".join(inner) + "}"
     kinds = schema.get("type") or [""]
-    several = kinds if isinstance(kinds, list) else [kinds]
-    return " or ".join(_scalar_sketch(str(kind), schema, root, depth) for kind in several)
+    kind_list = kinds if isinstance(kinds, list) else [kinds]
+    return " or ".join(_scalar_sketch(str(kind), schema, root, depth) for kind in kind_list)
 
 
 def _scalar_sketch(kind: str, schema: Mapping[str, Any], root: Any, depth: int) -> str:

@@ -268,8 +268,8 @@ class _SummaryInput:
         offsets = page_offsets(self.pages)
         known = (lambda at: bisect_right(offsets, at)) if len(self.pages) > 1 else None
         if self.is_cut and len(read) == 1 and len(self.parts) > 1:
-            each = [source_of(index, part, None) for index, part in enumerate(self.parts)]
-            return [merged_source(each, len(self.text))]
+            sources = [source_of(index, part, None) for index, part in enumerate(self.parts)]
+            return [merged_source(sources, len(self.text))]
         return [source_of(index, part, known) for index, part in enumerate(read)]
 
 
@@ -312,8 +312,8 @@ async def _extracted(
 
 async def _read_input(params: SummariseParams, tools: Tools) -> _SummaryInput:
     if params.chunks is not None:
-        several = to_parts(params.chunks)
-        return _SummaryInput(several, join_parts(several), is_cut=True)
+        parts = to_parts(params.chunks)
+        return _SummaryInput(parts, join_parts(parts), is_cut=True)
     text, pages = params.text or "", tuple[str, ...]()
     if params.file is not None:
         document = await read_document(FilesReadParams(path=params.file), tools)

@@ -26,7 +26,7 @@ _MOST_XML_BYTES = 16 * 1024 * 1024
 _LISTS = re.compile(rb"<nav\b.*?(?:</nav\s*>|\Z)", re.IGNORECASE | re.DOTALL)
 
 
-def read_epub(file: BinaryIO, wish: ReadRequest) -> Document:
+def read_epub(file: BinaryIO, request: ReadRequest) -> Document:
     with open_archive(file, _EBOOK) as book, damage_errors(_EBOOK):
         _refuse_protected(book)
         folder, package = _epub_package(book)
@@ -34,7 +34,7 @@ def read_epub(file: BinaryIO, wish: ReadRequest) -> Document:
         notes: list[str] = []
         styles = _styles(book)
         for item, is_chapter in _reading_order(package, notes):
-            wish.check()
+            request.check()
             name = unquote(item.get("href", ""))
             path = posixpath.normpath(posixpath.join(folder, name))
             try:

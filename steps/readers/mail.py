@@ -32,13 +32,13 @@ _NUMBERS = re.compile(r"^[ >-]*\d+\.(?=\s)", re.MULTILINE)  # of items in Markdo
 _WITHIN_WORDS = re.compile(r"[*_^~`]")  # signs of Markdown for formats
 
 
-def read_mail(file: BinaryIO, wish: ReadRequest) -> Document:
+def read_mail(file: BinaryIO, request: ReadRequest) -> Document:
     message = email.message_from_binary_file(file, policy=email.policy.default)
     if not isinstance(message, EmailMessage) or not any(
         _header(message, n) for n in _SHOWN_HEADERS
     ):
         raise Unreadable("is damaged or not a mail: it has no mail headers")
-    mail = _MailText(wish)
+    mail = _MailText(request)
     mail.add(message, 0)
     title = _header(message, "Subject")
     return Document(tuple(mail.pages), title, MEDIA_TYPES["eml"], tuple(mail.notes))
@@ -46,14 +46,14 @@ def read_mail(file: BinaryIO, wish: ReadRequest) -> Document:
 
 @dataclass
 class _MailText:
-    wish: ReadRequest
+    request: ReadRequest
     pages: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     n_attachments: int = 0
 
     def add(self, message: EmailMessage, depth: int) -> None:
         """Add a mail's page, then those of its attachments."""
-        self.wish.check()
+        self.request.check()
         index = len(self.pages)
         self.pages.append("")
         body, unread = _best_form(message), list[MIMEPart]()
@@ -112,7 +112,7 @@ class _MailText:
         kind = kind_within(name, media_type, data[:HEAD_BYTES])
         if kind in text_files.TEXT_KINDS:
             return text_files.read_text_file(data, kind)
-        return self.wish.within(kind, BytesIO(data))
+        return self.request.within(kind, BytesIO(data))
 
     def _nested(self, part: MIMEPart, name: str, depth: int) -> str:
         inner = part.get_content()

@@ -220,13 +220,13 @@ def _pillow() -> tuple[Any, Any]:
     return Image, ImageOps
 
 
-def read_image(file: BinaryIO, wish: ReadRequest) -> Document:
-    if not wish.ocr:
+def read_image(file: BinaryIO, request: ReadRequest) -> Document:
+    if not request.ocr:
         raise Unreadable("is a picture, and `ocr` is off")
     if not reader.ocr_is_installed():
         raise Unreadable("is a picture", INSTALL_OCR)
     with _opened_picture(file) as picture:
-        return _read_pictures(picture, wish)
+        return _read_pictures(picture, request)
 
 
 @contextmanager
@@ -244,11 +244,11 @@ def _opened_picture(file: BinaryIO) -> Iterator[Any]:
             raise Unreadable("is damaged or not a picture") from error
 
 
-def _read_pictures(picture: Any, wish: ReadRequest) -> Document:
+def _read_pictures(picture: Any, request: ReadRequest) -> Document:
     pages: list[SeenText] = []
     n = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
     for index in range(min(n, _MOST_FRAMES)):
-        wish.check()
+        request.check()
         picture.seek(index)
         _refuse_large(picture)
         pages.append(recognise(_pixels_of(picture, _MOST_IMAGE_SIDE_PX)))

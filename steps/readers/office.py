@@ -230,11 +230,11 @@ def _shown_blocks(shape: Any, depth: int, hidden: list[str]) -> Iterator[str]:
 def _frame_text(frame: Any) -> str:
     """Return a box's paragraphs, indented ones as list items."""
     lines = []
-    several = sum(1 for paragraph in frame.paragraphs if paragraph_text(paragraph)) > 1
+    has_several = sum(1 for paragraph in frame.paragraphs if paragraph_text(paragraph)) > 1
     for paragraph in frame.paragraphs:
         text = paragraph_text(paragraph)
         if text:
-            mark = f"{'  ' * paragraph.level}- " if several else ""
+            mark = f"{'  ' * paragraph.level}- " if has_several else ""
             lines.append(f"{mark}{text}")
     return "\n".join(lines)
 

@@ -607,16 +607,16 @@ def _kept_offsets(text: str) -> list[int]:
     return offsets
 
 
-def read_pdf(file: BinaryIO, wish: ReadRequest) -> Document:
-    sees = wish.ocr and reader.ocr_is_installed()
-    found = extract_pdf_text(file, wish.check, ocr.recognise if sees else None)
+def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
+    sees = request.ocr and reader.ocr_is_installed()
+    found = extract_pdf_text(file, request.check, ocr.recognise if sees else None)
     nothing = _why_empty(found) if found.pictures and not any(found.pages) else ""
     if nothing and not sees:
-        raise Unreadable(nothing, ocr.INSTALL_OCR if wish.ocr else "Set `ocr: auto` to read it.")
+        raise Unreadable(nothing, ocr.INSTALL_OCR if request.ocr else "Set `ocr: auto` to read it.")
     if nothing:
         why = f"{nothing}, and OCR found nothing to read on them"
         return Document(found.pages, found.title, MEDIA_TYPES["pdf"], found.losses, why)
-    notes = (*_picture_notes(found, "" if sees else _remedy(wish.ocr)), *found.losses)
+    notes = (*_picture_notes(found, "" if sees else _remedy(request.ocr)), *found.losses)
     title = "" if found.title.lower() == "untitled" else found.title
     return Document(found.pages, title, MEDIA_TYPES["pdf"], notes, line_boxes=found.line_boxes)
 
@@ -637,8 +637,8 @@ def _why_empty(found: PdfText) -> str:
     return f"has no text layer: {shows}"
 
 
-def _remedy(is_wished: bool) -> str:
-    return ", which the extra 'paddock-llm[ocr]' reads" if is_wished else ", and `ocr` is off"
+def _remedy(uses_ocr: bool) -> str:
+    return ", which the extra 'paddock-llm[ocr]' reads" if uses_ocr else ", and `ocr` is off"
 
 
 def _page_ranges(numbers: Sequence[int]) -> str:

@@ -30,7 +30,7 @@ from .reader import Document, ReadRequest, hidden_text_note
 _PRESENTATION = "a presentation"
 
 
-def read_pptx(file: BinaryIO, wish: ReadRequest) -> Document:
+def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
     pptx = import_library("pptx", _PRESENTATION)
     open_archive(file, _PRESENTATION)
     file.seek(0)
@@ -42,7 +42,7 @@ def read_pptx(file: BinaryIO, wish: ReadRequest) -> Document:
         kinds: list[str] = []
         repeated: set[str] = set()
         for slide in presentation.slides:
-            wish.check()
+            request.check()
             blocks = [*_slide_blocks(slide, hidden), _slide_comments(slide, authors)]
             repeated_here = dict.fromkeys(_layout_blocks(slide, hidden))
             blocks += [text for text in repeated_here if text not in repeated]

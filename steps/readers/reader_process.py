@@ -82,26 +82,26 @@ def _reading_errors() -> Iterator[None]:
         raise Unreadable("is nested too deeply to be read") from error
 
 
-def read_document(path: Path, wishes: ReadOptions, max_bytes: int) -> Document:
+def read_document(path: Path, options: ReadOptions, max_bytes: int) -> Document:
     with _opened(path) as file, _reading_errors():
         _check_size(file, max_bytes)
-        return _checked_length(_read_by_kind(path, file, wishes), max_bytes)
+        return _checked_length(_read_by_kind(path, file, options), max_bytes)
 
 
-def read_document_bytes(data: bytes, wishes: ReadOptions, max_bytes: int) -> Document:
+def read_document_bytes(data: bytes, options: ReadOptions, max_bytes: int) -> Document:
     """Read a document of a known kind that is no file, such as a page that was fetched."""
     with _reading_errors():
-        kind = wishes.kind or "txt"
+        kind = options.kind or "txt"
         if kind in text_files.TEXT_KINDS:
-            document = text_files.read_text_file(data, kind, wishes.encoding)
+            document = text_files.read_text_file(data, kind, options.encoding)
         else:
-            document = wishes.within(kind, BytesIO(data))
+            document = options.within(kind, BytesIO(data))
         return _checked_length(document, max_bytes)
 
 
-def read_small(path: Path, wishes: ReadOptions, max_bytes: int) -> Document | None:
+def read_small(path: Path, options: ReadOptions, max_bytes: int) -> Document | None:
     """Read a plain text that takes next to no time and memory; None: it is another document."""
-    kind = wishes.kind
+    kind = options.kind
     if (kind or kind_by_name(path) or _plugin_for(path)) not in ("", *_SMALL_KINDS):
         return None
     with _opened(path) as file:
@@ -111,10 +111,12 @@ def read_small(path: Path, wishes: ReadOptions, max_bytes: int) -> Document | No
     if not data or len(data) > SMALL_BYTES:
         return _empty_document(path, kind) if not data else None
     with _reading_errors():
-        kind = wishes.kind or kind_of(path, data[:HEAD_BYTES])
+        kind = options.kind or kind_of(path, data[:HEAD_BYTES])
     if kind not in _SMALL_KINDS:
         return None
-    return text_files.read_text_file(data, kind, wishes.encoding, is_named=wishes.kind is not None)
+    return text_files.read_text_file(
+        data, kind, options.encoding, is_named=options.kind is not None
+    )
 
 
 def draw_page(path: Path, number: int, most_side_px: int, max_bytes: int) -> bytes:
@@ -195,22 +197,22 @@ def _checked_length(document: Document, max_bytes: int) -> Document:
     return document
 
 
-def _read_by_kind(path: Path, file: BinaryIO, wishes: ReadOptions) -> Document:
-    plugin = wishes.kind or _plugin_for(path)
+def _read_by_kind(path: Path, file: BinaryIO, options: ReadOptions) -> Document:
+    plugin = options.kind or _plugin_for(path)
     if plugin and plugin not in MEDIA_TYPES:
         with _path_of_open_file(file, path.name) as own_path:
             return _read_by_plugin(own_path, plugin)
     head = file.read(HEAD_BYTES)
     if not head:  # which is no PDF, nor anything else
-        return _empty_document(path, wishes.kind)
-    kind = wishes.kind or kind_of(path, head)
+        return _empty_document(path, options.kind)
+    kind = options.kind or kind_of(path, head)
     if kind in text_files.TEXT_KINDS:
-        is_named = wishes.kind is not None
+        is_named = options.kind is not None
         return text_files.read_text_file(
-            head + file.read(), kind, wishes.encoding, is_named=is_named
+            head + file.read(), kind, options.encoding, is_named=is_named
         )
     file.seek(0)
-    return wishes.within(kind, file)
+    return options.within(kind, file)
 
 
 @contextmanager
@@ -357,10 +359,10 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
 
 
 def _read_document(request: Mapping[str, Any], data: bytes, check: Callable[[], None]) -> Document:
-    wishes = ReadOptions(request["kind"], request["encoding"], request["ocr"], check)
+    options = ReadOptions(request["kind"], request["encoding"], request["ocr"], check)
     if request["path"] is None:
-        return read_document_bytes(data, wishes, request["max_bytes"])
-    return read_document(Path(request["path"]), wishes, request["max_bytes"])
+        return read_document_bytes(data, options, request["max_bytes"])
+    return read_document(Path(request["path"]), options, request["max_bytes"])
 
 
 SourceParts: TypeAlias = tuple[str, str, Sequence[int]]

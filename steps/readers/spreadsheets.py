@@ -42,14 +42,14 @@ _MOST_DIGITS = 1e15  # spreadsheet programs keep 15 digits of a number
 _STREAMED = ("xl/worksheets/", "xl/sharedStrings")
 
 
-def read_xlsx(file: BinaryIO, wish: ReadRequest) -> Document:
+def read_xlsx(file: BinaryIO, request: ReadRequest) -> Document:
     openpyxl = import_library("openpyxl", _SPREADSHEET)
     archive = open_archive(file, _SPREADSHEET, _STREAMED)
     with damage_errors(_SPREADSHEET), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about drawings and rules
         values = _open_workbook(openpyxl, file, wants_values=True)
         formulas = _open_workbook(openpyxl, file, wants_values=False)
-        return _workbook_text(values, formulas, archive, wish)
+        return _workbook_text(values, formulas, archive, request)
 
 
 def _open_workbook(openpyxl: Any, file: BinaryIO, *, wants_values: bool) -> Any:
@@ -58,12 +58,12 @@ def _open_workbook(openpyxl: Any, file: BinaryIO, *, wants_values: bool) -> Any:
 
 
 def _workbook_text(
-    values: Any, formulas: Any, archive: zipfile.ZipFile, wish: ReadRequest
+    values: Any, formulas: Any, archive: zipfile.ZipFile, request: ReadRequest
 ) -> Document:
     pages: list[str] = []
     unshown: list[str] = []
     kinds: list[str] = []
-    cells = _CellReader(wish.check)
+    cells = _CellReader(request.check)
     hidden = [sheet.title for sheet in values.worksheets if sheet.sheet_state != "visible"]
     styles = _UnseenStyles.of(archive)
     for sheet, behind in zip(values.worksheets, formulas.worksheets, strict=True):
@@ -71,7 +71,7 @@ def _workbook_text(
         path = sheet._worksheet_path
         related = list(_related_parts(archive, path))
         unseen = styles.pattern(has_tables=any(kind == "table" for kind, _ in related))
-        parts, margins = _sheet_markup(archive, path, unseen, wish.check)
+        parts, margins = _sheet_markup(archive, path, unseen, request.check)
         blocks = [markdown_table(rows), *_sheet_comments(archive, path), margins]
         content = "\n\n".join(filter(None, blocks))
         pages.append(f"# {sheet.title}\n\n{content}" if content else "")

@@ -55,14 +55,14 @@ _NOTES = (("footnotes", "footnote", ""), ("endnotes", "endnote", ""), ("comments
 """Kind of part, its elements, and what stands before their numbers."""
 
 
-def read_docx(file: BinaryIO, wish: ReadRequest) -> Document:
+def read_docx(file: BinaryIO, request: ReadRequest) -> Document:
     """Read it as one page: the file has no page breaks of the layout."""
     docx = import_library("docx", WORD_DOCUMENT)
     open_archive(file, WORD_DOCUMENT)
     file.seek(0)
     with damage_errors(WORD_DOCUMENT):
         document = docx.Document(file)
-        lines = _DocxLines.of_document(document, wish)
+        lines = _DocxLines.of_document(document, request)
         blocks = [block for block in lines.of(document.element.body) if block]
         notes = _docx_notes(document, lines)
         top, bottom = _headers_and_footers(document, lines)
@@ -158,7 +158,7 @@ class _DocxLines:
 
     styles: dict[str, str]
     """The English name of each paragraph style."""
-    wish: ReadRequest
+    request: ReadRequest
     hiding_styles: frozenset[str] = frozenset()
     """The identifiers of styles whose text is not shown."""
     paper: _Paper | None = None
@@ -173,13 +173,13 @@ class _DocxLines:
     _boxes: list[Any] = field(default_factory=list)
 
     @classmethod
-    def of_document(cls, document: Any, wish: ReadRequest) -> _DocxLines:
+    def of_document(cls, document: Any, request: ReadRequest) -> _DocxLines:
         styles = {style.style_id: style.name or "" for style in document.styles}
         vanish = f"{_WORD_NS}rPr/{_WORD_NS}vanish"
         hiding = (s.style_id for s in document.styles if s.element.find(vanish) is not None)
         page = document.element.find(f"{_WORD_NS}background")
         paper = _Paper.of(document) if page is None or _is_white(page) else None
-        return cls(styles, wish, frozenset(hiding), paper)
+        return cls(styles, request, frozenset(hiding), paper)
 
     def unread_notes(self) -> Iterator[str]:
         if self.deleted:
@@ -196,7 +196,7 @@ class _DocxLines:
                 for box in boxes:
                     yield from self.of(box)
             elif child.tag == f"{_WORD_NS}tbl":
-                self.wish.check()
+                self.request.check()
                 form = child.find(f"{_WORD_NS}tblPr")
                 yield " ".join(filter(None, (_value_of(form, name) for name in _TABLE_TEXTS)))
                 yield markdown_table(

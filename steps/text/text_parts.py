@@ -61,14 +61,14 @@ def to_parts(chunks: Sequence[Any]) -> list[TextPart]:
     return [part for part in made if part.text.strip()]
 
 
-def join_parts(several: Sequence[TextPart]) -> str:
+def join_parts(parts: Sequence[TextPart]) -> str:
     """Join parts to one text without overlaps and repeated table headers.
 
     An overlap must match by text and by offset: chunks of several documents may have equal offsets.
     """
     texts: list[str] = []
     before, began, reached = "", 0, 0
-    for part in several:
+    for part in parts:
         start, end = part.number("start"), part.number("end")
         text = whole = part.text[repeated_chars(part) :]
         if start is not None and end is not None and end - start == len(text):

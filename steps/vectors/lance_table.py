@@ -341,7 +341,7 @@ class LanceTable:
         )
         vectors = arrow.FixedSizeListArray.from_arrays(values, self.label.dimensions)
         fields = [name for name in schema.names if name != "vector"]
-        rows = [_row_values(wish, kept) for wish, kept in put]
+        rows = [_row_values(target, kept) for target, kept in put]
         columns = [
             arrow.array([row[name] for row in rows], schema.field(name).type) for name in fields
         ]
@@ -430,14 +430,14 @@ def _format_from(path: Path, metadata: bytes) -> StoreFormat:
     return StoreFormat(model, about["dimensions"])
 
 
-def _row_values(wish: RowsToKeep, kept: HashedRow) -> dict[str, Any]:
+def _row_values(target: RowsToKeep, kept: HashedRow) -> dict[str, Any]:
     row = kept.row
     return {
         "id": kept.id,
-        "owner": wish.owner,
-        "step": wish.step,
-        "item": _clean_text(wish.item),
-        "source": _clean_text(row.source or wish.source),
+        "owner": target.owner,
+        "step": target.step,
+        "item": _clean_text(target.item),
+        "source": _clean_text(row.source or target.source),
         "index": row.index,
         "page": row.page,
         "page_end": row.page_end,

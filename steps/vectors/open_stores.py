@@ -32,7 +32,7 @@ MOST_BATCH_ITEMS, MOST_BATCH_ROWS = 64, 20_000
 class PendingWrite:
     """One queued write. Any thread reports its end; an event loop owns its future."""
 
-    wish: RowsToKeep
+    target: RowsToKeep
     label: StoreFormat
     written: asyncio.Future[int] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -46,8 +46,8 @@ class WriteQueue:
     def __init__(self) -> None:
         self._waiting: list[PendingWrite] = []
 
-    def join(self, wish: RowsToKeep, label: StoreFormat) -> PendingWrite:
-        pending = PendingWrite(wish, label)
+    def join(self, target: RowsToKeep, label: StoreFormat) -> PendingWrite:
+        pending = PendingWrite(target, label)
         self._waiting.append(pending)
         return pending
 
@@ -62,8 +62,8 @@ class WriteQueue:
         taken: set[tuple[str, str]] = set()
         n_rows = 0
         for pending in list(self._waiting):
-            name = (pending.wish.owner, pending.wish.step)
-            n_rows += len(pending.wish.rows)
+            name = (pending.target.owner, pending.target.step)
+            n_rows += len(pending.target.rows)
             if batch and (
                 name in taken or n_rows > MOST_BATCH_ROWS or len(batch) >= MOST_BATCH_ITEMS
             ):
@@ -148,9 +148,9 @@ class StoreWriter:
 
     # --- writing
 
-    async def replace(self, wish: RowsToKeep, label: StoreFormat) -> int:
+    async def replace(self, target: RowsToKeep, label: StoreFormat) -> int:
         """Replace the rows of a step of an owner; return the number of written ones."""
-        pending = self._queue.join(wish, label)
+        pending = self._queue.join(target, label)
         try:
             while not pending.written.done():
                 async with self._turn:
@@ -310,20 +310,20 @@ class StoreWriter:
         table = self._renewed() or self._made(batch[0].label)
         for pending in batch:
             refuse_other_model(self.path, table.label, pending.label)
-        wishes = [pending.wish for pending in batch]
-        owners = {wish.owner for wish in wishes} & self._sums.keys()
-        made = row_changes(wishes, table.known(owners) if owners else ())
+        targets = [pending.target for pending in batch]
+        owners = {target.owner for target in targets} & self._sums.keys()
+        made = row_changes(targets, table.known(owners) if owners else ())
         self._commit(table, made)
         n_written: dict[tuple[str, str], int] = {}
-        for wish, _ in made.put:
-            name = (wish.owner, wish.step)
+        for target, _ in made.put:
+            name = (target.owner, target.step)
             n_written[name] = n_written.get(name, 0) + 1
         for pending in batch:
-            wish = pending.wish
-            self._kept.setdefault(wish.owner, {})[wish.step] = RowSum.of(
-                kept.print for kept in wish.rows
+            target = pending.target
+            self._kept.setdefault(target.owner, {})[target.step] = RowSum.of(
+                kept.print for kept in target.rows
             )
-            resolve_future(pending.written, n_written.get((wish.owner, wish.step), 0))
+            resolve_future(pending.written, n_written.get((target.owner, target.step), 0))
 
     def _made(self, label: StoreFormat) -> LanceTable:
         self._table = LanceTable.make(self._place(is_made=True), self.path, label)
@@ -443,8 +443,8 @@ class StoreHandle:
         if not rows and owner not in self.writer.sums:
             return 0
         label = StoreFormat(self.model, self._length(rows))
-        wish = await asyncio.to_thread(RowsToKeep.of, owner, item, rows)
-        return await self.writer.replace(wish, label)
+        target = await asyncio.to_thread(RowsToKeep.of, owner, item, rows)
+        return await self.writer.replace(target, label)
 
     async def nearest(self, vector: Vector, k: int, where: Where = None) -> list[SearchHit]:
         rows_that = checked_condition(where)

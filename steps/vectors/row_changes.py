@@ -132,45 +132,45 @@ def row_owner(item: ItemName, store: Path, home: Path) -> str:
     return hashlib.sha256(f"{place}\n{item.owner or item.key}".encode()).hexdigest()[:32]
 
 
-def row_changes(wishes: Iterable[RowsToKeep], known: Iterable[KnownRow]) -> RowChanges:
+def row_changes(targets: Iterable[RowsToKeep], known: Iterable[KnownRow]) -> RowChanges:
     """Compare rows to keep with stored ones; `known` has all rows of these owners."""
     found: dict[str, dict[tuple[str, int], str]] = {}
     for row in known:
         found.setdefault(row.owner, {})[row.step, row.index] = row.print
     made = RowChanges()
-    for wish in wishes:
-        here = found.setdefault(wish.owner, {})
-        kept_rows = {kept.row.index: kept for kept in wish.rows}
-        gone = [i for step, i in here if step == wish.step and i not in kept_rows]
+    for target in targets:
+        here = found.setdefault(target.owner, {})
+        kept_rows = {kept.row.index: kept for kept in target.rows}
+        gone = [i for step, i in here if step == target.step and i not in kept_rows]
         for index, kept in kept_rows.items():
-            old = here.get((wish.step, index))
+            old = here.get((target.step, index))
             if old != kept.print:
-                made.put.append((wish, kept))
+                made.put.append((target, kept))
                 made.has_old = made.has_old or old is not None
-            here[wish.step, index] = kept.print
-        made.drop += _rows_to_drop(wish, gone, kept_rows)
+            here[target.step, index] = kept.print
+        made.drop += _rows_to_drop(target, gone, kept_rows)
         for index in gone:
-            del here[wish.step, index]
-        made.sums[wish.owner] = RowSum.of(here.values())
+            del here[target.step, index]
+        made.sums[target.owner] = RowSum.of(here.values())
     return made
 
 
 def _rows_to_drop(
-    wish: RowsToKeep, gone: Sequence[int], kept_rows: Mapping[int, HashedRow]
+    target: RowsToKeep, gone: Sequence[int], kept_rows: Mapping[int, HashedRow]
 ) -> Iterable[RowsToDrop]:
     """Return the rows to drop in the fewest conditions."""
     if not gone:
         return
     if not kept_rows:
-        yield RowsToDrop(wish.owner, wish.step)
+        yield RowsToDrop(target.owner, target.step)
         return
     most = max(kept_rows)
     between = [index for index in gone if index < most]
     if len(between) < len(gone):
-        yield RowsToDrop(wish.owner, wish.step, above=most)
+        yield RowsToDrop(target.owner, target.step, above=most)
     for first in range(0, len(between), _MOST_LISTED_ROWS):
         yield RowsToDrop(
-            wish.owner, wish.step, indexes=tuple(between[first : first + _MOST_LISTED_ROWS])
+            target.owner, target.step, indexes=tuple(between[first : first + _MOST_LISTED_ROWS])
         )
 
 

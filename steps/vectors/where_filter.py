@@ -102,12 +102,12 @@ def _values_condition(name: str, kind: ColumnKind, value: Any) -> str:
 
 
 def _value_list(value: Any) -> Sequence[Any]:
-    several = value if isinstance(value, list | tuple) else [value]
-    if len(several) > _MOST_VALUES:
+    values = value if isinstance(value, list | tuple) else [value]
+    if len(values) > _MOST_VALUES:
         raise InvalidFilter(
-            f"it names {len(several):,} values; at most {_MOST_VALUES:,} are allowed"
+            f"it names {len(values):,} values; at most {_MOST_VALUES:,} are allowed"
         )
-    return several
+    return values
 
 
 # --- expressions
