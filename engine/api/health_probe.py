@@ -69,11 +69,11 @@ class HealthProbe:
         if known is not None and time.monotonic() - known.at < _REPORT_FRESH_S:
             return known
         if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask(probe))
+            self._asking = asyncio.create_task(self._run(probe))
         # A caller that is cancelled must not cancel the probe of the others.
         return await asyncio.shield(self._asking)
 
-    async def _ask(
+    async def _run(
         self, probe: Callable[[float], Awaitable[tuple[ProbeResult, ...]]]
     ) -> HealthReport:
         self._report = HealthReport(await probe(PROBE_TIMEOUT_S), time.monotonic())

@@ -119,7 +119,7 @@ def _model_state(model: ModelStats, metrics: ModelMetrics | None) -> dict[str, A
 def _model_counts(metrics: ModelMetrics) -> dict[str, Any]:
     return {
         "computed": metrics.batch_tokens,
-        "said": metrics.said_tokens,
+        "said": metrics.streamed_tokens,
         "prompt": metrics.prompt_tokens,
         "reused": metrics.prompt_reused_tokens,
         "answered": metrics.n_answers,
@@ -148,7 +148,7 @@ def _totals(metrics: Mapping[str, ModelMetrics]) -> dict[str, int]:
         "texts": sum(model.n_texts for model in every),
         "prompt": sum(model.prompt_tokens for model in every),
         "reused": sum(model.prompt_reused_tokens for model in every),
-        "said": sum(model.said_tokens for model in every),
+        "said": sum(model.streamed_tokens for model in every),
         "loads": sum(model.n_loads for model in every),
         "evictions": sum(model.n_evictions for model in every),
         "deaths": sum(model.n_deaths for model in every),

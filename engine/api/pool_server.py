@@ -31,7 +31,7 @@ BEAT_S = 5.0
 GATHER_S = 0.03  # chunks that come within it go as one line: each costs both sides 0.2 ms
 
 
-TellChunk = Callable[[Chunk], None]
+SendChunk = Callable[[Chunk], None]
 """Takes a chunk that is sent before the answer's last line."""
 
 
@@ -49,7 +49,7 @@ class ServedPool(Pool, Protocol):
     def stats(self) -> PoolStats: ...
 
 
-Verb = Callable[[bytes, TellChunk], Coroutine[Any, Any, WireLine]]
+Verb = Callable[[bytes, SendChunk], Coroutine[Any, Any, WireLine]]
 """Takes a request's body and returns the last line of its answer."""
 
 
@@ -98,11 +98,11 @@ class _PoolRoutes:
     def _model(self, body: bytes) -> ModelSpec:
         return self._checked(read_json(ModelSpec, body))
 
-    async def facts(self, body: bytes, _: TellChunk) -> WireLine:
+    async def facts(self, body: bytes, _: SendChunk) -> WireLine:
         facts = await self._pool.facts(self._model(body))
         return WireLine(facts=replace(facts, path=facts.name) if self._names_only else facts)
 
-    async def count(self, body: bytes, _: TellChunk) -> WireLine:
+    async def count(self, body: bytes, _: SendChunk) -> WireLine:
         request = read_json(CountRequest, body)
         model = self._checked(request.model)
         if request.messages:
@@ -110,32 +110,32 @@ class _PoolRoutes:
             return WireLine(numbers=(n_tokens,))
         return WireLine(numbers=tuple(await self._pool.count_texts(model, request.texts)))
 
-    async def embed(self, body: bytes, _: TellChunk) -> WireLine:
+    async def embed(self, body: bytes, _: SendChunk) -> WireLine:
         request = read_json(EmbedRequest, body)
         request = replace(request, model=self._checked(request.model))
         return WireLine(embedded=await self._pool.embed(request))
 
-    async def load(self, body: bytes, _: TellChunk) -> WireLine:
+    async def load(self, body: bytes, _: SendChunk) -> WireLine:
         return WireLine(number=await self._pool.load(self._model(body)))
 
-    async def unload(self, body: bytes, _: TellChunk) -> WireLine:
+    async def unload(self, body: bytes, _: SendChunk) -> WireLine:
         ref = read_json(ModelSpec, body).ref
         ref = model_ref(ref) if self._names_only else ref
         return WireLine(number=float(await self._pool.unload(ref)))
 
-    async def stats(self, body: bytes, _: TellChunk) -> WireLine:
+    async def stats(self, body: bytes, _: SendChunk) -> WireLine:
         stats = self._pool.stats()
         if self._names_only:  # no process ids
             resident = tuple(replace(model, pid=None) for model in stats.resident)
             stats = replace(stats, resident=resident)
         return WireLine(stats=stats)
 
-    async def chat(self, body: bytes, tell: TellChunk) -> WireLine:
+    async def chat(self, body: bytes, send: SendChunk) -> WireLine:
         request = read_json(ChatRequest, body)
         answer = self._pool.chat(replace(request, model=self._checked(request.model)))
         try:
             async for chunk in answer:
-                tell(chunk)
+                send(chunk)
             return WireLine(reply=await answer.reply())
         except BaseException:
             answer.cancel()
@@ -153,11 +153,11 @@ class _PoolRoutes:
         chunks: list[Chunk] = []
         has_news = asyncio.Event()
 
-        def tell(chunk: Chunk) -> None:
+        def send(chunk: Chunk) -> None:
             chunks.append(chunk)
             has_news.set()
 
-        task = asyncio.ensure_future(verb(body, tell))
+        task = asyncio.ensure_future(verb(body, send))
         task.add_done_callback(lambda _: has_news.set())
         try:
             yield BEAT

@@ -153,7 +153,7 @@ class ServerMember:
     def is_up(self) -> bool:
         return self.down_since is None
 
-    def seen(self, key: ModelKey, *, failed_before: bool) -> ServerState:
+    def state(self, key: ModelKey, *, failed_before: bool) -> ServerState:
         is_open = asyncio.get_running_loop().time() >= self._paused_until
         return ServerState(
             self.is_up and is_open and key in self.facts,
@@ -269,23 +269,25 @@ class ServerRoster:
         """
         key = model_key_of(model)
         while True:
-            seen = [member.seen(key, failed_before=member in failed_at) for member in self._members]
+            states = [
+                member.state(key, failed_before=member in failed_at) for member in self._members
+            ]
             if is_brief:  # needs no slot
-                seen = [replace(state, n_running=0) for state in seen]
-            at = choose_server(seen)
+                states = [replace(state, n_running=0) for state in states]
+            at = choose_server(states)
             if at is not None:
                 self._members[at].n_running += not is_brief
                 return self._members[at]
-            left_s = self._left_s(model, any(member.is_up for member in self._having(key)))
+            left_s = self._left_s(model, any(member.is_up for member in self._members_with(key)))
             moved = self._moved
             await wait_for_event(moved, left_s)
 
-    def _left_s(self, model: ModelSpec, has_one: bool) -> float | None:
+    def _left_s(self, model: ModelSpec, is_any_up: bool) -> float | None:
         """Return how long to wait yet for a server that is down; None: one is up, only full.
 
         Raises NoServer where all have been down for too long, or those that are up lost the model.
         """
-        if has_one:
+        if is_any_up:
             return None
         since = [member.down_since for member in self._members if member.down_since is not None]
         if not since:
@@ -300,9 +302,9 @@ class ServerRoster:
         return left_s
 
     def n_parallel(self, key: ModelKey) -> int:
-        return sum(member.n_parallel(key) for member in self._having(key))
+        return sum(member.n_parallel(key) for member in self._members_with(key))
 
-    def _having(self, key: ModelKey) -> list[ServerMember]:
+    def _members_with(self, key: ModelKey) -> list[ServerMember]:
         return [member for member in self._members if key in member.facts]
 
     def pause(self, member: ServerMember, error: ServerBusy) -> None:
@@ -315,12 +317,12 @@ class ServerRoster:
         if member.facts.pop(key, None) is None:
             return  # known already
         member.refusals[key] = refusal
-        if self._having(key):
+        if self._members_with(key):
             self._note(f"{refusal} It is left out: the others go on.")
         self.wake()
 
     def has_server(self, key: ModelKey) -> bool:
-        return bool(self._having(key))
+        return bool(self._members_with(key))
 
     def give_back(self, member: ServerMember, *, is_brief: bool) -> None:
         member.n_running -= not is_brief
@@ -334,12 +336,12 @@ class ServerRoster:
         """Ask every server for a model; those that cannot be reached now may come later."""
         key = model_key_of(model)
         self._specs[key] = model
-        looked = await self._looked(model)
+        looked = await self._look_at_all(model)
         met = [self._take_facts(member, model, look) for member, look in looked.items()]
         errors = [error for error in met if error is not None]
-        if self._is_patient and not self._having(key):
-            await self._awaited(key)
-        if not self._having(key):
+        if self._is_patient and not self._members_with(key):
+            await self._wait_for_model(key)
+        if not self._members_with(key):
             raise self._no_server_error(model, errors)
         away = [
             f"{member.reason}: the others go on." for member in self._members if not member.is_up
@@ -347,35 +349,39 @@ class ServerRoster:
         for note in (*map(str, errors), *away):
             self._note(note)
         self._has_begun = True
-        facts = [member.facts[key] for member in self._having(key)]
+        facts = [member.facts[key] for member in self._members_with(key)]
         return replace(
             facts[0], n_ctx_tokens=min(model_facts.n_ctx_tokens for model_facts in facts)
         )
 
-    async def _awaited(self, key: ModelKey) -> None:
+    async def _wait_for_model(self, key: ModelKey) -> None:
         """Wait for the first server that has a model, as long as one may come yet."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._reach_s):
-                while not self._having(key) and not all(member.is_up for member in self._members):
+                while not self._members_with(key) and not all(
+                    member.is_up for member in self._members
+                ):
                     self._note(f"{self._reasons()}: waiting.")
                     await self._moved.wait()
 
-    async def _looked(self, model: ModelSpec) -> dict[ServerMember, asyncio.Task[ModelFacts]]:
+    async def _look_at_all(self, model: ModelSpec) -> dict[ServerMember, asyncio.Task[ModelFacts]]:
         """Ask all servers that are up at once; return their answers in order."""
         looks = {
-            member: asyncio.create_task(self._loaded(member, model))
+            member: asyncio.create_task(self._look_patiently(member, model))
             for member in self._members
             if member.is_up
         }
-        left, has_one = set(looks.values()), False
+        left, has_answer = set(looks.values()), False
         try:
             while left:
                 done, left = await asyncio.wait(
-                    left, timeout=GRACE_S if has_one else None, return_when=asyncio.FIRST_COMPLETED
+                    left,
+                    timeout=GRACE_S if has_answer else None,
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
                 if not done:
                     break
-                has_one = has_one or any(task.exception() is None for task in done)
+                has_answer = has_answer or any(task.exception() is None for task in done)
         finally:
             for task in left:
                 task.cancel()
@@ -390,14 +396,14 @@ class ServerRoster:
             self.mark_down(member, f"{member.url} has not answered within {GRACE_S:g} s")
             return None
         try:
-            self._learn(member, model, look.result())
+            self._record_facts(member, model, look.result())
         except (ServerAway, ServerBusy) as error:
             self.mark_down(member, error.reason)
         except EngineError as error:
             return error
         return None
 
-    async def _loaded(self, member: ServerMember, model: ModelSpec) -> ModelFacts:
+    async def _look_patiently(self, member: ServerMember, model: ModelSpec) -> ModelFacts:
         """Ask a server for a model, waiting for one that has only just been started."""
         until = asyncio.get_running_loop().time() + self._reach_s
         while True:
@@ -409,7 +415,7 @@ class ServerRoster:
                 self._note(f"{error.reason}: waiting for it.")
                 await asyncio.sleep(error.after_s or _LOADING_PAUSE_S)
 
-    def _learn(self, member: ServerMember, model: ModelSpec, facts: ModelFacts) -> None:
+    def _record_facts(self, member: ServerMember, model: ModelSpec, facts: ModelFacts) -> None:
         """Record that a server has a model; raise ModelBroken where the others have another one."""
         key = model_key_of(model)
         others = (other for other in self._members if other is not member and key in other.facts)
@@ -458,7 +464,7 @@ class ServerRoster:
             with suppress(ServerAway, ServerBusy):
                 for spec in tuple(self._specs.values()):
                     try:
-                        self._learn(member, spec, await member.look(spec, is_refresh=True))
+                        self._record_facts(member, spec, await member.look(spec, is_refresh=True))
                     except EngineError as error:
                         member.facts.pop(model_key_of(spec), None)
                         self._note(str(error))
@@ -543,7 +549,7 @@ class BalancedPool:
             plain = neutral_messages(messages)
             return await (await member.server()).count_chat(model, plain, tools)
 
-        return (await self._asked(model, work, neutral, is_brief=True)).n_most
+        return (await self._run_at_server(model, work, neutral, is_brief=True)).n_most
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         """Count each text's tokens; where no server counts, at most so many."""
@@ -554,7 +560,9 @@ class BalancedPool:
         async def neutral(member: ServerMember) -> object:
             return await (await member.server()).count_texts(model, [NEUTRAL_TEXT])
 
-        return [count.n_most for count in await self._asked(model, work, neutral, is_brief=True)]
+        return [
+            count.n_most for count in await self._run_at_server(model, work, neutral, is_brief=True)
+        ]
 
     def chat(self, request: ChatRequest) -> Answer:
         return self._answers.start(request, self._serve)
@@ -572,7 +580,7 @@ class BalancedPool:
             async def work(member: ServerMember) -> Embedded:
                 return await (await member.server()).embed(portion)
 
-            return await self._asked(request.model, work, neutral)
+            return await self._run_at_server(request.model, work, neutral)
 
         async def neutral(member: ServerMember) -> object:
             return await (await member.server()).embed(neutral_embed(request))
@@ -598,9 +606,9 @@ class BalancedPool:
             server = await member.server()
             await begin_neutral_chat(partial(_begin_chat, server), server.url, request)
 
-        return await self._asked(request.model, work, neutral, answer=answer)
+        return await self._run_at_server(request.model, work, neutral, answer=answer)
 
-    async def _asked(
+    async def _run_at_server(
         self,
         model: ModelSpec,
         work: Callable[[ServerMember], Awaitable[_T]],

@@ -131,7 +131,7 @@ class LocalPool:
         Nothing is loaded. The lease is advice and ends after `lease_s`: runs that together lease
         more than fits take turns.
         """
-        model_uses = [await self._ask(model) for model in models]
+        model_uses = [await self._request_use(model) for model in models]
         async with self._residents.lease(model_uses):
             yield
 
@@ -193,8 +193,8 @@ class LocalPool:
     async def facts(self, model: ModelSpec) -> ModelFacts:
         facts = await self._facts(model)
         with suppress(EngineError):  # the first request says why it cannot be loaded
-            ask = await self._asked(model, facts)
-            facts = replace(facts, n_parallel=await self._residents.n_parallel(ask))
+            model_use = await self._model_use(model, facts)
+            facts = replace(facts, n_parallel=await self._residents.n_parallel(model_use))
         return facts
 
     async def _facts(self, model: ModelSpec) -> ModelFacts:
@@ -205,10 +205,10 @@ class LocalPool:
 
         A `keep_alive_s` of the spec is the model's from now on; without one it keeps its own.
         """
-        ask = replace(await self._ask(model), is_brief=True)
+        model_use = replace(await self._request_use(model), is_brief=True)
         began = self._residents.now()
-        async with self._residents.use(ask):
-            return self._residents.awaited_load_s(ask.key, began)
+        async with self._residents.use(model_use):
+            return self._residents.awaited_load_s(model_use.key, began)
 
     async def unload(self, ref: str) -> bool:
         """Unload a model when its last request has ended; return whether it was loaded.
@@ -217,7 +217,7 @@ class LocalPool:
         """
         name, key = canonical_name(ref), ""
         with suppress(EngineError):
-            key = (await self._ask(ModelSpec(ref))).key
+            key = (await self._request_use(ModelSpec(ref))).key
         return await self._residents.dismiss(
             lambda resident: resident.key == key or canonical_name(resident.facts.name) == name
         )
@@ -325,11 +325,11 @@ class LocalPool:
                 texts, query, dimensions, facts.n_ctx_tokens, request.priority, request.on_overflow
             )
 
-            async def work(worker: WorkerProcess, ask: ModelUse) -> Embedded:
+            async def work(worker: WorkerProcess, model_use: ModelUse) -> Embedded:
                 nonlocal load_s
-                load_s = max(load_s, self._residents.awaited_load_s(ask.key, since))
+                load_s = max(load_s, self._residents.awaited_load_s(model_use.key, since))
                 embedded = await worker.embed(order, PendingRequest())
-                served_by.add(ask.facts.served_digest)
+                served_by.add(model_use.facts.served_digest)
                 return embedded
 
             return await self._repeatedly(
@@ -366,15 +366,17 @@ class LocalPool:
         crashes: list[Crash] = []
         rank = 0 if is_brief else PRIORITY_RANK[priority]
         while True:
-            ask = await self._ask(model, priority=priority, is_brief=is_brief, waits=waits)
-            record = self._crashes[ask.key]
+            model_use = await self._request_use(
+                model, priority=priority, is_brief=is_brief, waits=waits
+            )
+            record = self._crashes[model_use.key]
             try:
                 # Only those that are in the worker count, not all that wait for it.
                 async with (
-                    self._using(model, ask) as worker,
+                    self._using(model, model_use) as worker,
                     record.room.entered(record.n_together(crashes), rank),
                 ):
-                    done = await work(worker, ask)
+                    done = await work(worker, model_use)
             except _ModelChanged:
                 continue
             except WorkerGone as gone:
@@ -383,8 +385,10 @@ class LocalPool:
                     record.done(crashes)
                     raise lost from None
                 if gone.crash is not None and record.is_deadly(crashes, MAX_ATTEMPTS):
-                    raise await self._given_up(ask, model.ref, gone, len(crashes)) from None
-                self.events.requeued(ask.facts.name)
+                    raise await self._give_up_error(
+                        model_use, model.ref, gone, len(crashes)
+                    ) from None
+                self.events.requeued(model_use.facts.name)
             except BaseException:
                 record.done(crashes)  # refused, too late, or cancelled
                 raise
@@ -392,7 +396,7 @@ class LocalPool:
                 record.done(crashes)
                 return done
 
-    async def _ask(
+    async def _request_use(
         self,
         model: ModelSpec,
         *,
@@ -402,10 +406,10 @@ class LocalPool:
     ) -> ModelUse:
         """Return what the model manager needs to know of a request."""
         self.on_request(model.ref, ())
-        ask = await self._asked(model, await self._facts(model))
-        return replace(ask, priority=priority, is_brief=is_brief, waits=waits)
+        model_use = await self._model_use(model, await self._facts(model))
+        return replace(model_use, priority=priority, is_brief=is_brief, waits=waits)
 
-    async def _asked(self, model: ModelSpec, facts: ModelFacts) -> ModelUse:
+    async def _model_use(self, model: ModelSpec, facts: ModelFacts) -> ModelUse:
         refs = (*facts.adapters, *model.adapters)
         paths, digests = await asyncio.to_thread(self._adapters, refs) if refs else ((), ())
         return ModelUse(facts, paths, digests, model.keep_alive_s, model.is_pinned)
@@ -416,15 +420,15 @@ class LocalPool:
         return paths, tuple(self.models.files.digest(Path(path)) for path in paths)
 
     @asynccontextmanager
-    async def _using(self, model: ModelSpec, ask: ModelUse) -> AsyncIterator[WorkerProcess]:
-        """Use a model's worker, if it has read the files that `ask` names.
+    async def _using(self, model: ModelSpec, model_use: ModelUse) -> AsyncIterator[WorkerProcess]:
+        """Use a model's worker, if it has read the files that `model_use` names.
 
         Raises:
             _ModelChanged: they were replaced meanwhile, so that a new worker may have others.
         """
-        async with self._residents.use(ask) as worker:
+        async with self._residents.use(model_use) as worker:
             with suppress(EngineError):  # it is gone from the disk, but not from memory
-                if (await self._asked(model, await self._facts(model))).key != ask.key:
+                if (await self._model_use(model, await self._facts(model))).key != model_use.key:
                     raise _ModelChanged
             yield worker
 
@@ -443,25 +447,25 @@ class LocalPool:
 
         return await self._repeatedly(
             request.model,
-            lambda worker, ask: self._attempt(answer, began, worker, ask),
+            lambda worker, model_use: self._attempt(answer, began, worker, model_use),
             priority=request.priority,
             waits=waits,
             on_death=forget,
         )
 
-    async def _given_up(
-        self, ask: ModelUse, ref: str, gone: WorkerGone, n_crashes: int
+    async def _give_up_error(
+        self, model_use: ModelUse, ref: str, gone: WorkerGone, n_crashes: int
     ) -> EngineError:
         """Return the error of a request that is not sent again: the model's fault, or its own."""
-        if has_crashed(gone.reason) and not await self._answers_at_all(ask):
-            return ModelUnusable(ask.facts.name, gone.reason, rebuild_command())
+        if has_crashed(gone.reason) and not await self._answers_at_all(model_use):
+            return ModelUnusable(model_use.facts.name, gone.reason, rebuild_command())
         return WorkerLost(ref, f"{gone.reason}; it was in {n_crashes} crashes, and is given up")
 
-    async def _answers_at_all(self, ask: ModelUse) -> bool:
+    async def _answers_at_all(self, model_use: ModelUse) -> bool:
         """Return whether a model answers a plain request, in a worker that crashed before."""
         try:
-            async with self._residents.use(ask) as worker:
-                probed = await probe_worker(ask.facts, worker, PROBE_S, n_tokens=FIRST_TURNS)
+            async with self._residents.use(model_use) as worker:
+                probed = await probe_worker(model_use.facts, worker, PROBE_S, n_tokens=FIRST_TURNS)
         except ModelUnusable:
             return False
         except EngineError:
@@ -469,12 +473,12 @@ class LocalPool:
         return probed.is_well or not has_crashed(probed.why)
 
     async def _attempt(
-        self, answer: Answer, began: float, worker: WorkerProcess, ask: ModelUse
+        self, answer: Answer, began: float, worker: WorkerProcess, model_use: ModelUse
     ) -> Reply:
         """Send a request, which came at `began`, to a worker."""
-        facts, sampling = ask.facts, merged_sampling(answer.request, ask.facts)
+        facts, sampling = model_use.facts, merged_sampling(answer.request, model_use.facts)
         request = with_model_defaults(answer.request, facts)
-        load_s = self._residents.awaited_load_s(ask.key, began)
+        load_s = self._residents.awaited_load_s(model_use.key, began)
         outside_s = self._residents.now() - began - load_s
         ticket = PendingRequest(on_chunk=answer.add, on_shortened=answer.shortened)
         async with deadlines(request.total_s, request.idle_s) as ticket.on_step:

@@ -62,7 +62,7 @@ class ModelMetrics:
     n_answers: int
     prompt_tokens: int
     prompt_reused_tokens: int
-    said_tokens: int
+    streamed_tokens: int
     """Of answers under way, too, and of those that were broken off."""
     drafted_tokens: int
     accepted_tokens: int
@@ -135,7 +135,7 @@ class Metrics(PoolEvents):
         self._prompt = self._counter("prompt_tokens", "Tokens of answered prompts")
         self._reused = self._counter("prompt_reused_tokens", "Of these, found in the KV cache")
         self._completion = self._counter("completion_tokens", "Tokens of answers")
-        self._said = self._counter("said_tokens", "Tokens of answers, as they come")
+        self._streamed = self._counter("said_tokens", "Tokens of answers, as they come")
         self._drafted = self._counter("drafted_tokens", "Tokens guessed ahead")
         self._accepted = self._counter("accepted_tokens", "Guessed tokens that were right")
         self._preemptions = self._counter("preemptions", "Sequences put back to make room")
@@ -185,7 +185,7 @@ class Metrics(PoolEvents):
             n_answers=read_count(self._answers, model),
             prompt_tokens=read_count(self._prompt, model),
             prompt_reused_tokens=read_count(self._reused, model),
-            said_tokens=read_count(self._said, model),
+            streamed_tokens=read_count(self._streamed, model),
             drafted_tokens=read_count(self._drafted, model),
             accepted_tokens=read_count(self._accepted, model),
             n_texts=read_count(self._texts, model),
@@ -240,16 +240,16 @@ class Metrics(PoolEvents):
         self._preemptions.labels(model).inc(report.get("n_preempted", 0))
         self._drafted.labels(model).inc(report.get("n_drafted", 0))
         self._accepted.labels(model).inc(report.get("n_accepted", 0))
-        self._hear_chunks(model, report)
+        self._observe_chunks(model, report)
 
-    def _hear_chunks(self, model: str, report: Mapping[str, Any]) -> None:
+    def _observe_chunks(self, model: str, report: Mapping[str, Any]) -> None:
         """Note the time since each answer's last tokens; several at once share it."""
         n_new: dict[int, int] = {}
         for chunk in report["chunks"]:
             n_new[chunk["id"]] = n_new.get(chunk["id"], 0) + chunk["n_tokens"]
         now = self._clock() - report.get("age_s", 0.0)
         between_s = self._between_s.labels(model)
-        self._said.labels(model).inc(sum(n_new.values()))
+        self._streamed.labels(model).inc(sum(n_new.values()))
         for request_id, n in n_new.items():
             if not n:
                 continue

@@ -120,7 +120,7 @@ class OpenAIServer:
     async def count_texts(self, spec: ModelSpec, texts: Sequence[str]) -> list[TokenCount]:
         return await count_texts(self._line, await self._look(spec), texts, self._tokenizer)
 
-    async def chat(self, request: ChatRequest, hear: Callable[[Chunk], None]) -> AnswerEnd:
+    async def chat(self, request: ChatRequest, on_chunk: Callable[[Chunk], None]) -> AnswerEnd:
         """Get one answer, piece by piece.
 
         Raises:
@@ -144,7 +144,7 @@ class OpenAIServer:
         )
         sent = SentPrompt(looked, count, count.n_most, request.total_s)
         await self._truncation.before(sent)
-        decoder = await self._answered(request, body, hear)
+        decoder = await self._fetch_answer(request, body, on_chunk)
         if looked.kind == "llama-server" and decoder.model not in ("", looked.name):
             raise ModelReplaced(request.model.ref)  # it was restarted with another one in between
         usage = decoder.ended()
@@ -152,29 +152,29 @@ class OpenAIServer:
         assert decoder.reason is not None
         return AnswerEnd(decoder.reason, usage, is_shortened=False)
 
-    async def _answered(
-        self, request: ChatRequest, body: dict[str, Any], hear: Callable[[Chunk], None]
+    async def _fetch_answer(
+        self, request: ChatRequest, body: dict[str, Any], on_chunk: Callable[[Chunk], None]
     ) -> StreamDecoder:
         """Get an answer, without log probabilities from a server that refuses these."""
         decoder = StreamDecoder()
         try:
-            await self._heard(request, body, decoder, hear)
+            await self._read_stream(request, body, decoder, on_chunk)
         except BadRequest as error:
             if request.n_logprobs is None or "logprobs" not in str(error):
                 raise
             plain = {name: body[name] for name in body if name not in LOGPROB_FIELDS}
             decoder = StreamDecoder()
-            await self._heard(request, plain, decoder, hear)
+            await self._read_stream(request, plain, decoder, on_chunk)
         if request.n_logprobs is not None and not decoder.has_logprobs:
             self._note(f"{self.url} sends no log probabilities: how sure it was is not known.")
         return decoder
 
-    async def _heard(
+    async def _read_stream(
         self,
         request: ChatRequest,
         body: dict[str, Any],
         decoder: StreamDecoder,
-        hear: Callable[[Chunk], None],
+        on_chunk: Callable[[Chunk], None],
     ) -> None:
         async with (
             total_deadline(request.total_s),
@@ -184,7 +184,7 @@ class OpenAIServer:
             async for event in events:
                 step()
                 for chunk in decoder.chunks(event):
-                    hear(chunk)
+                    on_chunk(chunk)
         if decoder.reason is None:
             raise ServerAway(f"the answer of {self.url} has no end", was_sent=True)
 
@@ -346,7 +346,7 @@ class PaddockServer:
 
     async def facts(self, spec: ModelSpec, *, is_refresh: bool = False) -> ModelFacts:
         """Return what is known of a model; asked each time, since its file may be replaced."""
-        facts = await self._asked(self._pool.facts(_without_pool(spec)))
+        facts = await self._with_server_errors(self._pool.facts(_without_pool(spec)))
         if is_refresh:
             self._identities.pop((spec.ref, spec.role), None)
         self._identities.setdefault((spec.ref, spec.role), facts.identity)
@@ -355,37 +355,39 @@ class PaddockServer:
     async def count_chat(
         self, spec: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> TokenCount:
-        n_tokens = await self._asked(self._pool.count_chat(_without_pool(spec), messages, tools))
+        n_tokens = await self._with_server_errors(
+            self._pool.count_chat(_without_pool(spec), messages, tools)
+        )
         return TokenCount.exactly(n_tokens)
 
     async def count_texts(self, spec: ModelSpec, texts: Sequence[str]) -> list[TokenCount]:
-        counts = await self._asked(self._pool.count_texts(_without_pool(spec), texts))
+        counts = await self._with_server_errors(self._pool.count_texts(_without_pool(spec), texts))
         return [TokenCount.exactly(n_tokens) for n_tokens in counts]
 
-    async def chat(self, request: ChatRequest, hear: Callable[[Chunk], None]) -> AnswerEnd:
+    async def chat(self, request: ChatRequest, on_chunk: Callable[[Chunk], None]) -> AnswerEnd:
         answer = self._pool.chat(replace(request, model=_without_pool(request.model)))
-        answer.on_chunk(hear)
-        reply = await self._asked(answer.reply())
-        await self._still(request.model)
+        answer.on_chunk(on_chunk)
+        reply = await self._with_server_errors(answer.reply())
+        await self._check_not_replaced(request.model)
         return AnswerEnd(
             reply.done_reason, reply.usage, reply.is_shortened, reply.tokens, reply.stop
         )
 
     async def embed(self, request: EmbedRequest) -> Embedded:
         pool_request = replace(request, model=_without_pool(request.model))
-        reply = await self._asked(self._pool.embed(pool_request))
-        await self._still(request.model)
+        reply = await self._with_server_errors(self._pool.embed(pool_request))
+        await self._check_not_replaced(request.model)
         n = len(reply.vectors)
         n_pieces, n_cut = reply.n_pieces or (1,) * n, reply.n_cut_tokens or (0,) * n
         return Embedded(reply.vectors, reply.usage.prompt_tokens, n_pieces, n_cut)
 
-    async def _still(self, spec: ModelSpec) -> None:
+    async def _check_not_replaced(self, spec: ModelSpec) -> None:
         """Raise ModelReplaced where a model's file was replaced there since the first request."""
         known = self._identities.get((spec.ref, spec.role))
         if (await self.facts(spec)).identity != known and known is not None:
             raise ModelReplaced(spec.ref)
 
-    async def _asked(self, work: Awaitable[_T]) -> _T:
+    async def _with_server_errors(self, work: Awaitable[_T]) -> _T:
         try:
             return await work
         except _ConnectionLost as error:
@@ -427,7 +429,7 @@ class ModelServer(Protocol):
     async def count_texts(self, spec: ModelSpec, texts: Sequence[str]) -> list[TokenCount]:
         """Count texts."""
 
-    async def chat(self, request: ChatRequest, hear: Callable[[Chunk], None]) -> AnswerEnd:
+    async def chat(self, request: ChatRequest, on_chunk: Callable[[Chunk], None]) -> AnswerEnd:
         """Get one answer, piece by piece."""
 
     async def embed(self, request: EmbedRequest) -> Embedded:

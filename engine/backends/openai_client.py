@@ -78,11 +78,11 @@ class ServerConnection:
         await self._http.aclose()
 
     async def get(self, path: str, within_s: float = ANSWER_S) -> Json:
-        return await self._ask("GET", path, None, within_s)
+        return await self._request("GET", path, None, within_s)
 
     async def post(self, path: str, body: Mapping[str, Any], within_s: float = ANSWER_S) -> Json:
         """Send a JSON object; return the one that comes back."""
-        return await self._ask("POST", path, body, within_s)
+        return await self._request("POST", path, body, within_s)
 
     async def find(self, path: str) -> Json | None:
         """Return a JSON object; None where the server refuses, as without such an endpoint."""
@@ -104,7 +104,7 @@ class ServerConnection:
             async with asyncio.timeout(within_s), self._http.stream(method, path) as answer:
                 return answer.status_code
 
-    async def _ask(
+    async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None, within_s: float
     ) -> Json:
         with self._server_away(within_s):

@@ -169,7 +169,7 @@ class RemotePool:
 
     def __init__(self, find: FindPool) -> None:
         self._find = find
-        self._seat: _ConnectedPool | None = None
+        self._connected: _ConnectedPool | None = None
         self._old: list[_ConnectedPool] = []
         self._finding = asyncio.Lock()
         self._answers = OpenAnswers()
@@ -180,7 +180,7 @@ class RemotePool:
 
     async def __aenter__(self) -> RemotePool:
         """Connect, and keep the statistics up to date from now on."""
-        self._stats = await self._asked_stats()
+        self._stats = await self._read_stats()
         self._first_loads = dict(self._stats.loads)
         self._watching = asyncio.create_task(self._watch())
         return self
@@ -189,8 +189,8 @@ class RemotePool:
         if self._watching is not None:
             await end(self._watching)
         await self._answers.close()
-        for seat in (*self._old, *([self._seat] if self._seat else ())):
-            await seat.link.aclose()
+        for connected in (*self._old, *([self._connected] if self._connected else ())):
+            await connected.link.aclose()
 
     def stats(self) -> PoolStats:
         """Return what was resident a moment ago; loads are of this pool's own time and models."""
@@ -204,7 +204,7 @@ class RemotePool:
         return replace(self._stats, loads=loads)
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        line = await self._ask("facts", write_json(model), model.ref)
+        line = await self._request("facts", write_json(model), model.ref)
         assert line.facts is not None
         return line.facts
 
@@ -218,10 +218,10 @@ class RemotePool:
         return await self._numbers(CountRequest(model, tuple(texts)))
 
     async def load(self, model: ModelSpec) -> float:
-        return (await self._ask("load", write_json(model), model.ref)).number or 0.0
+        return (await self._request("load", write_json(model), model.ref)).number or 0.0
 
     async def unload(self, ref: str) -> bool:
-        return bool((await self._ask("unload", write_json(ModelSpec(ref)), ref)).number)
+        return bool((await self._request("unload", write_json(ModelSpec(ref)), ref)).number)
 
     def chat(self, request: ChatRequest) -> Answer:
         self._used.add(request.model.ref)
@@ -229,13 +229,13 @@ class RemotePool:
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         self._used.add(request.model.ref)
-        line = await self._ask("embed", write_json(request), request.model.ref)
+        line = await self._request("embed", write_json(request), request.model.ref)
         assert line.embedded is not None
         await self._after_load(line.embedded.usage)
         return line.embedded
 
     async def _numbers(self, request: CountRequest) -> list[int]:
-        line = await self._ask("count", write_json(request), request.model.ref)
+        line = await self._request("count", write_json(request), request.model.ref)
         return list(line.numbers or ())
 
     async def _serve(self, answer: Answer) -> Reply:
@@ -256,7 +256,7 @@ class RemotePool:
                     answer.forget()
         raise AssertionError
 
-    async def _ask(self, verb: str, body: bytes, ref: str) -> WireLine:
+    async def _request(self, verb: str, body: bytes, ref: str) -> WireLine:
         """Return an answer's last line."""
         async with aclosing(self._lines(verb, body, ref)) as lines:
             async for line in lines:
@@ -273,9 +273,9 @@ class RemotePool:
         """
         why = ""
         for _ in range(MAX_ATTEMPTS):
-            seat = await self._seated()
+            connected = await self._connection()
             try:
-                async with aclosing(self._sent(seat, verb, body)) as lines:
+                async with aclosing(self._sent(connected, verb, body)) as lines:
                     async for line in lines:
                         if line.error is not None:
                             raise read_error(line.error)
@@ -284,41 +284,43 @@ class RemotePool:
                             return
             except ConnectionBroken as error:
                 why = str(error)
-            await self._lost(seat)
+            await self._lost(connected)
             yield RETRY_LINE
         raise WorkerLost(ref, f"the service that has it went away {MAX_ATTEMPTS} times ({why})")
 
     async def _sent(
-        self, seat: _ConnectedPool, verb: str, body: bytes
+        self, connected: _ConnectedPool, verb: str, body: bytes
     ) -> AsyncGenerator[WireLine, None]:
         rest = b""
-        async with aclosing(_post(seat.link, seat.place, f"{PREFIX}/{verb}", body)) as pieces:
+        async with aclosing(
+            _post(connected.link, connected.place, f"{PREFIX}/{verb}", body)
+        ) as pieces:
             async for piece in pieces:
                 lines, rest = split_lines(rest, piece)
                 for raw in lines:
                     yield read_line(raw)
         raise ConnectionBroken("its answer broke off")
 
-    async def _seated(self) -> _ConnectedPool:
+    async def _connection(self) -> _ConnectedPool:
         """Return where to ask, connected."""
         async with self._finding:
-            if self._seat is None:
+            if self._connected is None:
                 place = await self._find(None)
-                self._seat = _ConnectedPool(place, _connect(place))
-            return self._seat
+                self._connected = _ConnectedPool(place, _connect(place))
+            return self._connected
 
-    async def _lost(self, seat: _ConnectedPool) -> None:
+    async def _lost(self, connected: _ConnectedPool) -> None:
         """Find another place, once for all whose connection broke."""
         async with self._finding:
-            if self._seat is not seat:
+            if self._connected is not connected:
                 return
-            place = await self._find(seat.place)
+            place = await self._find(connected.place)
             # Answers may still come over the old one; it is closed in the end.
-            self._old.append(seat)
-            self._seat = _ConnectedPool(place, _connect(place))
+            self._old.append(connected)
+            self._connected = _ConnectedPool(place, _connect(place))
 
-    async def _asked_stats(self) -> PoolStats:
-        line = await self._ask("stats", b"", "")
+    async def _read_stats(self) -> PoolStats:
+        line = await self._request("stats", b"", "")
         assert line.stats is not None
         return line.stats
 
@@ -326,14 +328,14 @@ class RemotePool:
         """Know what is resident as soon as an answer waited for it; the watch is a second late."""
         if usage.load_s and self._watching is not None:
             with suppress(EngineError):  # the answer is there all the same
-                self._stats = await self._asked_stats()
+                self._stats = await self._read_stats()
 
     async def _watch(self) -> None:
         """Keep what is resident up to date; a fresh service begins to count at nothing."""
         while True:
             await asyncio.sleep(STATS_EVERY_S)
             try:
-                self._stats = await self._asked_stats()
+                self._stats = await self._read_stats()
             except EngineError:
                 return  # the next request raises it
 

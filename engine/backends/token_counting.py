@@ -131,12 +131,12 @@ class LocalTokenizer:
 
     async def _counts(self, order: dict[str, Any]) -> list[int]:
         async with self._turn:
-            answer = await self._asked(order)
+            answer = await self._send(order)
         if "error" in answer:
             raise BadRequest(f"{self.path} cannot count it: {answer['error']}")
         return [int(count) for count in answer["counts"]]
 
-    async def _asked(self, order: dict[str, Any]) -> dict[str, Any]:
+    async def _send(self, order: dict[str, Any]) -> dict[str, Any]:
         """Send an order; a process that died is started once more."""
         try:
             for _ in range(2):

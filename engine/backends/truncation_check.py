@@ -93,11 +93,11 @@ class ReadLimit:
         is_ceiling = n_read == self.n_longest and longer > _OTHER_LENGTH * shorter
         return has_dropped or (is_ceiling and n_read > CHAT_TOKENS)
 
-    def add(self, n_read: int, n_most: int, *, is_one: bool = True) -> None:
+    def add(self, n_read: int, n_most: int, *, is_single_text: bool = True) -> None:
         """Take an answer to a prompt, or a batch of texts, that was read whole."""
         self.n_answers += 1
         self.lowest_share = min(self.lowest_share, n_read / max(n_most, 1))
-        if is_one:
+        if is_single_text:
             self.n_tokens = max(self.n_tokens, n_read)
         if n_read >= self.n_longest:
             self.n_longest, self.n_most_of_longest = n_read, n_most
@@ -149,7 +149,7 @@ class SentPrompt:
     looked: ServedModel
     count: TokenCount
     """Of all of it."""
-    n_most_of_one: int
+    n_most_per_text: int
     """Upper bound of the longest text in it."""
     total_s: float | None
 
@@ -178,7 +178,7 @@ class TruncationCheck:
             return
         async with self._turn:  # others wait for the same answer
             n_ctx_tokens = sent.looked.facts.n_ctx_tokens
-            n_tokens = self._limit(sent).probe_tokens(sent.n_most_of_one, n_ctx_tokens)
+            n_tokens = self._limit(sent).probe_tokens(sent.n_most_per_text, n_ctx_tokens)
             if n_tokens:
                 await self._probe(sent, n_tokens)
 
@@ -206,8 +206,8 @@ class TruncationCheck:
             return
         if limit.is_odd(n_read, n_most):
             async with self._turn:
-                await self._probe(sent, sent.n_most_of_one)
-        limit.add(n_read, n_most, is_one=n_most == sent.n_most_of_one)
+                await self._probe(sent, sent.n_most_per_text)
+        limit.add(n_read, n_most, is_single_text=n_most == sent.n_most_per_text)
 
     async def _refuse_cut(self, sent: SentPrompt, n_read: int) -> NoReturn:
         """Raise PromptCut; a probe decides whether any text of this length is cut."""
@@ -220,7 +220,7 @@ class TruncationCheck:
         """Probe the server once more: tell whether it reads so long a prompt."""
         try:
             async with self._turn:
-                await self._probe(sent, sent.n_most_of_one)
+                await self._probe(sent, sent.n_most_per_text)
         except PromptCut:
             return False
         return True

@@ -102,16 +102,16 @@ class FarServer:
         self._must_be_here()
         return [TokenCount.exactly(len(text.split())) for text in texts]
 
-    async def chat(self, request: ChatRequest, hear: Callable[[Chunk], None]) -> AnswerEnd:
+    async def chat(self, request: ChatRequest, on_chunk: Callable[[Chunk], None]) -> AnswerEnd:
         self._must_be_here()
         self.asked.append(request.messages[-1].content)
         self.n_running += 1
         self.n_running_most = max(self.n_running_most, self.n_running)
         try:
             self.on_chat(request)
-            hear(Chunk("from "))
+            on_chunk(Chunk("from "))
             await self._pass()
-            hear(Chunk(self.url))
+            on_chunk(Chunk(self.url))
             return AnswerEnd("stop", Usage(3, completion_tokens=2), is_shortened=False)
         finally:
             self.n_running -= 1
