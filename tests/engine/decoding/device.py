@@ -48,7 +48,7 @@ class Device:
                 case SaveToHost(seq_id, key):
                     self.kept[key] = self.held[seq_id]
                 case RestoreFromHost(key, seq_id):
-                    self._fill(seq_id, self._anew(self.kept[key]))
+                    self._fill(seq_id, self._new_cells(self.kept[key]))
                 case DropFromHost(key):
                     del self.kept[key]
 
@@ -64,7 +64,7 @@ class Device:
             assert len(cells) == move.n_tokens
             shared = other.held[move.donor][: move.n_shared] if move.n_shared else []
             own = cells[move.n_shared :]
-            other.held[move.target] = shared + other._anew(own)
+            other.held[move.target] = shared + other._new_cells(own)
         other.check()
         return other
 
@@ -73,7 +73,7 @@ class Device:
         for piece in turn.pieces:
             cells = self.held.setdefault(piece.sequence.seq_id, [])
             assert len(cells) == piece.start, "positions follow one another"
-            cells += self._anew([(0, token) for token in piece.tokens.tolist()])
+            cells += self._new_cells([(0, token) for token in piece.tokens.tolist()])
             self.n_computed += len(piece.tokens)
         self.check()
 
@@ -81,7 +81,7 @@ class Device:
         is_part = 0 < n_tokens < len(self.held.get(seq_id, []))
         assert self.limits.can_share or not is_part, "this memory is kept or dropped as a whole"
 
-    def _anew(self, cells: Cells) -> Cells:
+    def _new_cells(self, cells: Cells) -> Cells:
         self.n_made += len(cells)
         return [(self.n_made - number, token) for number, (_, token) in enumerate(cells)]
 
@@ -100,14 +100,14 @@ class Device:
                 if seq_id == ids[-1] + 1:
                     ids.append(seq_id)
             n_each = min(n for seq_id, n in left if seq_id in ids)
-            left = [(one, n - n_each if one in ids else n) for one, n in left]
-            left = [(one, n) for one, n in left if n]
+            left = [(seq_id, n - n_each if seq_id in ids else n) for seq_id, n in left]
+            left = [(seq_id, n) for seq_id, n in left if n]
             passes.append(ids)
         return passes
 
     def _fill(self, target: int, cells: Cells) -> None:
         assert not self.held.get(target), "a copy must go to an empty sequence"
-        self.held[target] = cells if self.limits.is_unified else self._anew(cells)
+        self.held[target] = cells if self.limits.is_unified else self._new_cells(cells)
 
     def check(self) -> None:
         n_each = self.limits.n_cells_each
@@ -133,7 +133,7 @@ class Run:
     scheduler: Scheduler
     device: Device
     now_s: float = 0.0
-    said: dict[int, list[int]] = field(default_factory=dict)
+    answers: dict[int, list[int]] = field(default_factory=dict)
     order: list[int] = field(default_factory=list)
     drafts: tuple[int, ...] = ()
     n_forced: int = 0
@@ -171,7 +171,7 @@ class Run:
             known = len(sequence.prompt) + len(sequence.answer)
             token = next_token(sequence, known)
             sequence.answer.append(token)
-            self.said.setdefault(sequence.request_id, []).append(token)
+            self.answers.setdefault(sequence.request_id, []).append(token)
             is_full = len(sequence.answer) == sequence.max_tokens
             is_right = number < piece.n_drafts and guesses[number] == token
             n_accepted += is_right
@@ -182,7 +182,7 @@ class Run:
         for _ in range(min(self.n_forced, n_left - 1, n_free - 1)):
             token = next_token(sequence, len(sequence.prompt) + len(sequence.answer))
             sequence.answer.append(token)
-            self.said[sequence.request_id].append(token)
+            self.answers[sequence.request_id].append(token)
         self.scheduler.reject(sequence, piece.n_drafts - n_accepted)
         if len(sequence.answer) == sequence.max_tokens:
             self.scheduler.end(sequence)

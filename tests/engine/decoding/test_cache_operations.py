@@ -42,8 +42,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KvCache]:
     path = tiny.llama(tmp_path_factory.mktemp("tiny") / "llama.gguf")
     model = Model(path, ModelOptions(n_gpu_layers=0))
     options = ContextOptions(n_ctx_tokens=1024, n_batch_tokens=256, n_seq_max=8, n_threads=1)
-    wanted = CacheOptions(256, 8 * 256, N_STREAMS, options, "split", is_gpu=True)
-    cache = KvCache(model, wanted)
+    cache_options = CacheOptions(256, 8 * 256, N_STREAMS, options, "split", is_gpu=True)
+    cache = KvCache(model, cache_options)
     yield cache
     cache.close()
     model.close()
@@ -78,14 +78,14 @@ def after(cache: KvCache, operations: list[CacheOperation], held: dict[int, Toke
     cache.clear()
     read(cache, {kind: known(kind) for kind in range(N_STREAMS)})
     cache.operate(operations)
-    said = {
+    predicted = {
         seq_id: read(cache, {seq_id: next_token}, pos=len(tokens))[seq_id]
         for seq_id, tokens in held.items()
     }
     cache.clear()
     for seq_id, tokens in held.items():
         (expected,) = read(cache, {seq_id: np.append(tokens, next_token)}).values()
-        assert np.abs(said[seq_id] - expected).max() < 1e-3, f"stream {seq_id}"
+        assert np.abs(predicted[seq_id] - expected).max() < 1e-3, f"stream {seq_id}"
 
 
 def test_what_is_copied_to_a_stream_is_there_before_it_is_copied_on(cache: KvCache) -> None:
@@ -137,17 +137,17 @@ def test_streams_hold_what_operations_in_any_order_leave_there(
     held = {kind: known(kind) for kind in range(N_STREAMS)}
     kept: dict[int, Tokens] = {}
     operations: list[CacheOperation] = []
-    for kind, one, other in moves:
+    for kind, first, other in moves:
         if kind == "save":
-            operations.append(SaveToHost(one, one))
-            kept[one] = held[one]
-        elif kind == "restore" and one in kept:
-            operations += [TrimCells(other, 0), RestoreFromHost(one, other)]
-            held[other] = kept[one]
-        elif kind == "copy" and one != other:
-            n_tokens = len(held[one]) - 1
-            operations += [TrimCells(other, 0), CopyPrefix(one, other, n_tokens)]
-            held[other] = held[one][:n_tokens]
+            operations.append(SaveToHost(first, first))
+            kept[first] = held[first]
+        elif kind == "restore" and first in kept:
+            operations += [TrimCells(other, 0), RestoreFromHost(first, other)]
+            held[other] = kept[first]
+        elif kind == "copy" and first != other:
+            n_tokens = len(held[first]) - 1
+            operations += [TrimCells(other, 0), CopyPrefix(first, other, n_tokens)]
+            held[other] = held[first][:n_tokens]
     after(cache, operations, held)
 
 
@@ -171,7 +171,7 @@ def test_answers_that_are_moved_between_streams_go_on_as_alone(
         monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_TO", 2)
     n_answers = (3, 60, 9, 45, 6, 30)
 
-    def asked() -> list[DecodeRequest]:
+    def requests() -> list[DecodeRequest]:
         texts = [letter * 20 + "0123456789"[number:] for number, letter in enumerate("abcdef")]
         return [
             job(model, number, text, max_tokens=n_tokens, drafts=False)
@@ -186,11 +186,11 @@ def test_answers_that_are_moved_between_streams_go_on_as_alone(
         copy(context, source, target, n_tokens)
 
     monkeypatch.setattr(Context, "copy", noted)
-    said = Bench(model, "split", n_parallel=6, is_gpu=True).run(asked())
+    answers = Bench(model, "split", n_parallel=6, is_gpu=True).run(requests())
     assert len(moved) >= 2
     assert all(source > target for source, target in moved)
-    for one in asked():
-        assert Bench(model, "split").run([one]).items() <= said.items()
+    for request in requests():
+        assert Bench(model, "split").run([request]).items() <= answers.items()
 
 
 def test_a_conversation_that_was_set_aside_on_the_device_goes_on(model: Model) -> None:
@@ -205,6 +205,6 @@ def test_a_conversation_that_was_set_aside_on_the_device_goes_on(model: Model) -
     bench.run([chat(2, "c" * 150)])
     assert not bench.cache._saved, "nothing was copied to main memory"
     following = "a" * 200 + "!" * 8 + "d" * 20
-    said = bench.run([chat(3, following)])
+    texts = bench.run([chat(3, following)])
     assert bench.usages[3]["prompt_reused_tokens"] >= 207, "all but the last token, never computed"
-    assert Bench(model, "split").run([chat(3, following)]) == said
+    assert Bench(model, "split").run([chat(3, following)]) == texts

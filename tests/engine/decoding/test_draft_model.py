@@ -26,8 +26,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Model, Mo
         for write in (tiny.llama, tiny.mamba)
     )
     yield both[0], both[1]
-    for one in both:
-        one.close()
+    for loaded in both:
+        loaded.close()
 
 
 @pytest.fixture
@@ -41,7 +41,9 @@ def options(n_cells: int = 2048, n_seq_max: int = 4) -> ContextOptions:
     return ContextOptions(n_cells, n_batch_tokens=512, n_seq_max=n_seq_max, n_threads=1)
 
 
-def asked(small: DraftModel, texts: dict[int, list[int]], n_ahead: int = 4) -> dict[int, list[int]]:
+def guess_of(
+    small: DraftModel, texts: dict[int, list[int]], n_ahead: int = 4
+) -> dict[int, list[int]]:
     """Ask for guesses until what there is of a prompt is read."""
     wishes = {number: DraftRequest(tokens, n_ahead) for number, tokens in texts.items()}
     for _ in range(8):
@@ -57,9 +59,9 @@ def n_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     decode = Context.decode
 
-    def count(self: Context, tokens, pos, seq_ids, wanted):  # type: ignore[no-untyped-def]
+    def count(self: Context, tokens, pos, seq_ids, output_mask):  # type: ignore[no-untyped-def]
         sizes.append(len(tokens))
-        return decode(self, tokens, pos, seq_ids, wanted)
+        return decode(self, tokens, pos, seq_ids, output_mask)
 
     monkeypatch.setattr(Context, "decode", count)
     return sizes
@@ -69,21 +71,21 @@ def test_wrong_guesses_are_taken_back_and_only_what_is_new_is_read(
     small: DraftModel, models: tuple[Model, Model], n_decoded: list[int]
 ) -> None:
     text = SHARED.copy()
-    right = asked(small, {0: text})[0]
+    right = guess_of(small, {0: text})[0]
     assert n_decoded == [300, 1, 1, 1]
     text += [*right[:2], (right[2] + 1) % 256]
     n_decoded.clear()
-    again = asked(small, {0: text})[0]
+    again = guess_of(small, {0: text})[0]
     assert n_decoded == [1, 1, 1, 1], "two guesses were right"
     fresh = DraftModel(models[0], models[0], options())
-    assert asked(fresh, {0: text})[0] == again
+    assert guess_of(fresh, {0: text})[0] == again
     fresh.close()
 
 
 def test_a_long_prompt_is_read_a_batch_at_a_time_next_to_those_that_answer(
     small: DraftModel, n_decoded: list[int]
 ) -> None:
-    asked(small, {0: SHARED})
+    guess_of(small, {0: SHARED})
     n_decoded.clear()
     long = [3] * 1200
     wishes = {1: DraftRequest(long, 2), 0: DraftRequest([*SHARED, 1], 2)}
@@ -95,14 +97,14 @@ def test_a_beginning_that_several_share_is_read_once(
     small: DraftModel, n_decoded: list[int]
 ) -> None:
     texts = {number: SHARED * 3 + [number] * 8 for number in range(4)}
-    assert set(asked(small, texts)) == set(texts)
+    assert set(guess_of(small, texts)) == set(texts)
     assert sum(n_decoded) < 2 * len(texts[0])
 
 
 def test_more_requests_than_sequences_get_guesses_for_some(small: DraftModel) -> None:
     texts = {number: [number] * 20 for number in range(10)}
-    assert len(asked(small, texts)) == 4
-    assert set(asked(small, {8: texts[8], 9: texts[9]})) == {8, 9}, "those that ended made room"
+    assert len(guess_of(small, texts)) == 4
+    assert set(guess_of(small, {8: texts[8], 9: texts[9]})) == {8, 9}, "those that ended made room"
 
 
 def test_logits_are_reserved_for_one_token_of_each_sequence_and_no_more_are_wanted(
@@ -120,17 +122,17 @@ def test_logits_are_reserved_for_one_token_of_each_sequence_and_no_more_are_want
     monkeypatch.setattr(Context, "decode", count)
     texts = {number: [number] * 20 for number in range(10)}
     for n_more in range(3):
-        asked(small, {number: [*tokens, *[7] * n_more] for number, tokens in texts.items()})
+        guess_of(small, {number: [*tokens, *[7] * n_more] for number, tokens in texts.items()})
     assert max(n_rows) == 4
 
 
 def test_without_cells_there_are_guesses_for_those_that_fit(models: tuple[Model, Model]) -> None:
     small = DraftModel(models[0], models[0], options(n_cells=512))
     texts = {number: [number] * 300 for number in range(3)}
-    assert len(asked(small, texts)) == 1
-    assert asked(small, {7: [1] * 900}) == {}
+    assert len(guess_of(small, texts)) == 1
+    assert guess_of(small, {7: [1] * 900}) == {}
     small.widen(2048)
-    assert set(asked(small, texts | {7: [1] * 900})) == {0, 1, 2, 7}
+    assert set(guess_of(small, texts | {7: [1] * 900})) == {0, 1, 2, 7}
     small.close()
 
 
@@ -143,15 +145,15 @@ def test_a_fault_of_the_draft_model_only_ends_the_guessing(
 
         monkeypatch.setattr(Context, "decode", decode)
 
-    before = asked(small, {0: SHARED})
+    before = guess_of(small, {0: SHARED})
     fail(CacheFull())
-    assert asked(small, {0: [*SHARED, 1]}) == {}
+    assert guess_of(small, {0: [*SHARED, 1]}) == {}
     monkeypatch.undo()
-    assert asked(small, {0: SHARED}) == before, "it begins again"
+    assert guess_of(small, {0: SHARED}) == before, "it begins again"
     fail(DecodeFailed("llama_decode answered -3"))
-    assert asked(small, {0: [*SHARED, 1]}) == {}
+    assert guess_of(small, {0: [*SHARED, 1]}) == {}
     monkeypatch.undo()
-    assert asked(small, {0: SHARED}) == {}
+    assert guess_of(small, {0: SHARED}) == {}
     assert (
         "the draft model is not used any more: llama_decode answered -3" in capfd.readouterr().err
     )

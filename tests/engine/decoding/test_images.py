@@ -72,7 +72,7 @@ def test_an_image_whose_rows_see_one_another_is_never_divided() -> None:
         seen = []
         for _ in lengths:
             step = scheduler.schedule()
-            seen += [len(one.tokens) for one in step.pieces]
+            seen += [len(piece.tokens) for piece in step.pieces]
             scheduler.computed(step)
         assert seen == lengths
 

@@ -76,7 +76,9 @@ SENTENCES = (
     "my old dog sleeps under the table by the window,",
     "two sisters found a golden key in the garden,",
 )
-REALLY_SURE = tuple(f"{NEWS}\n{f'{one} ' * 6}{' '.join(one.split()[:3])}" for one in SENTENCES)
+REALLY_SURE = tuple(
+    f"{NEWS}\n{f'{sentence} ' * 6}{' '.join(sentence.split()[:3])}" for sentence in SENTENCES
+)
 # Two words are all but equally likely in several places of its answers.
 DOUBTFUL = tuple(
     f"Read this text.\n{NEWS}\n{question}\n"
@@ -136,7 +138,7 @@ class Bench:
     profile: Profile | None = None
     n_batch_tokens: int = 256
     texts: dict[int, str] = field(default_factory=dict)
-    told: list[StepOutput] = field(default_factory=list)
+    steps: list[StepOutput] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         wishes = CacheOptions(
@@ -158,17 +160,17 @@ class Bench:
         self._n_left = 0
         self._later: Later = ()
 
-    def _hear(self, told: StepOutput) -> None:
-        self.told.append(told)
-        json.dumps(told.as_head())  # it goes to the pool in a frame
-        for chunk in told.chunks:
+    def _hear(self, step: StepOutput) -> None:
+        self.steps.append(step)
+        json.dumps(step.as_head())  # it goes to the pool in a frame
+        for chunk in step.chunks:
             self.texts[chunk["id"]] = self.texts.get(chunk["id"], "") + chunk["text"]
-        for _, post in [one for one in self._later if one[0] == len(self.told)]:
+        for _, post in [entry for entry in self._later if entry[0] == len(self.steps)]:
             if callable(post):
                 post()
             else:
                 self.loop.post(post)
-        self._end(len(told.done))
+        self._end(len(step.done))
 
     def _refuse(self, request_id: int, error: EngineError) -> None:
         self.refused[request_id] = error
@@ -181,17 +183,23 @@ class Bench:
 
     def run(self, jobs: Iterable[DecodeRequest], later: Later = ()) -> dict[int, str]:
         """Serve jobs to their end; each of the `later` ones is posted or called after a turn."""
-        asked, self._later = list(jobs), list(later)
-        self._n_left = len(asked) + sum(isinstance(post, DecodeRequest) for _, post in self._later)
-        for job in asked:
+        requests, self._later = list(jobs), list(later)
+        self._n_left = len(requests) + sum(
+            isinstance(post, DecodeRequest) for _, post in self._later
+        )
+        for job in requests:
             self.loop.post(job)
         self.loop._is_open = True
         self.loop.run()
-        return {one: self.texts[one] for job in asked if (one := job.request_id) in self.texts}
+        return {
+            number: self.texts[number]
+            for job in requests
+            if (number := job.request_id) in self.texts
+        }
 
     @property
     def usages(self) -> dict[int, dict[str, float]]:
-        return {done["id"]: done["usage"] for told in self.told for done in told.done}
+        return {done["id"]: done["usage"] for step in self.steps for done in step.done}
 
 
 def options() -> ContextOptions:
@@ -230,11 +238,11 @@ def alone(model: Model) -> dict[int, str]:
     return said_alone(jobs(model, drafts=False))
 
 
-def said_alone(asked: list[DecodeRequest]) -> dict[int, str]:
-    said: dict[int, str] = {}
-    for one in asked:
-        said |= Bench(one.picker._model).run([one])
-    return said
+def said_alone(requests: list[DecodeRequest]) -> dict[int, str]:
+    texts: dict[int, str] = {}
+    for request in requests:
+        texts |= Bench(request.picker._model).run([request])
+    return texts
 
 
 @pytest.fixture(scope="module")
@@ -247,9 +255,9 @@ def test_answers_are_the_same_with_and_without_guesses_and_as_alone(
     model: Model, layout: CacheLayout, alone: dict[int, str]
 ) -> None:
     bench, plain = Bench(model, layout), Bench(model, layout)
-    said = bench.run(jobs(model))
-    assert said == plain.run(jobs(model, drafts=False)) == alone
-    assert said[0] == "opyrightable uncopyright"[:24]
+    texts = bench.run(jobs(model))
+    assert texts == plain.run(jobs(model, drafts=False)) == alone
+    assert texts[0] == "opyrightable uncopyright"[:24]
     reused = sorted(usage["prompt_reused_tokens"] for usage in bench.usages.values())
     assert reused[0] == 0
     assert reused[1] >= 70, "the text is read once for all"
@@ -260,9 +268,9 @@ def test_answers_of_a_real_model_are_the_same_with_and_without_guesses_and_as_al
     real: Model, layout: CacheLayout, really_alone: dict[int, str]
 ) -> None:
     bench, plain = Bench(real, layout), Bench(real, layout)
-    said = bench.run(jobs(real, texts=REALLY_SURE, max_tokens=12))
+    texts = bench.run(jobs(real, texts=REALLY_SURE, max_tokens=12))
     unguessed = jobs(real, texts=REALLY_SURE, drafts=False, max_tokens=12)
-    assert said == plain.run(unguessed) == really_alone
+    assert texts == plain.run(unguessed) == really_alone
     reused = sorted(usage["prompt_reused_tokens"] for usage in bench.usages.values())
     assert reused[0] == 0
     assert reused[1] >= 70, "the text is read once for all"
@@ -285,7 +293,7 @@ def test_tokens_that_the_device_chooses_are_those_of_the_logits(
     sampled = job(model, 9, NEWS, max_tokens=4, sampling=Sampling(temperature=0.8, top_k=0))
     texts = bench.run([sampled, *jobs(model, drafts=False)])
     assert {number: texts[number] for number in alone} == alone
-    assert 10 < len(rows) < len(bench.told) - 4, "not beside the sampled one, and not at the end"
+    assert 10 < len(rows) < len(bench.steps) - 4, "not beside the sampled one, and not at the end"
     assert set(rows) <= {2, 3, 4}
     assert not bench.cache.context.n_candidates
 
@@ -314,7 +322,7 @@ def test_drawn_and_constrained_answers_are_the_same_by_the_few_tokens_that_a_dev
     monkeypatch.setattr(Context, "candidates", few)
     monkeypatch.setattr(DecodeLoop, "_whole_rows", whole)
 
-    def asked() -> Iterator[DecodeRequest]:
+    def requests() -> Iterator[DecodeRequest]:
         for number, text in enumerate(REALLY_SURE):
             drawn = Sampling(temperature=1.5, top_k=40, top_p=0.95, seed=number)
             yield job(real, number, text, drafts=False, sampling=drawn)
@@ -324,12 +332,12 @@ def test_drawn_and_constrained_answers_are_the_same_by_the_few_tokens_that_a_dev
             yield replace(plain, picker=picker)
         yield job(real, 9, DOUBTFUL[0], drafts=False)
 
-    by_few = Bench(real, layout, n_parallel=6, is_gpu=True).run(asked())
+    by_few = Bench(real, layout, n_parallel=6, is_gpu=True).run(requests())
     assert noted.count("few") > 10
     assert noted.count("whole") >= 1, "none of the 64 is a letter of that alphabet"
     noted.clear()
     monkeypatch.setattr(Context, "choose_on_device", lambda _, n: not n)
-    assert Bench(real, layout, n_parallel=6, is_gpu=True).run(asked()) == by_few
+    assert Bench(real, layout, n_parallel=6, is_gpu=True).run(requests()) == by_few
     assert not noted
     assert set(json.loads(by_few[7])) == {"colour", "is_large"}
     assert len(by_few[8]) == 9
@@ -352,8 +360,8 @@ def test_where_the_profile_promises_it_guesses_change_no_doubtful_answer_either(
 ) -> None:
     bench = Bench(real, layout, n_parallel=n_parallel, profile=profile)
     plain = Bench(real, layout, n_parallel=n_parallel)
-    said = bench.run(jobs(real, texts=DOUBTFUL, drafts=None))
-    assert said == plain.run(jobs(real, texts=DOUBTFUL, drafts=False))
+    texts = bench.run(jobs(real, texts=DOUBTFUL, drafts=None))
+    assert texts == plain.run(jobs(real, texts=DOUBTFUL, drafts=False))
     n_drafted = sum(usage["drafted_tokens"] for usage in bench.usages.values())
     assert bool(n_drafted) == profile.agreement().drafts
 
@@ -374,28 +382,28 @@ def profile_of(*, drafts_keep_answers: bool | None) -> Profile:
 
 
 @pytest.mark.parametrize(
-    ("keeps", "asked", "is_drafted"),
+    ("keeps", "drafts", "is_drafted"),
     [
         (True, None, True), (None, None, True), (False, None, False),
         (False, True, True), (True, False, False),
     ],
 )  # fmt: skip
 def test_tokens_are_guessed_where_answers_stay_the_same_or_it_is_asked_for(
-    model: Model, keeps: bool | None, asked: bool | None, is_drafted: bool
+    model: Model, keeps: bool | None, drafts: bool | None, is_drafted: bool
 ) -> None:
     bench = Bench(model, profile=profile_of(drafts_keep_answers=keeps))
-    bench.run([job(model, 0, SURE[0], drafts=asked)])
+    bench.run([job(model, 0, SURE[0], drafts=drafts)])
     assert bool(bench.usages[0]["drafted_tokens"]) == is_drafted
 
 
 def test_guesses_from_the_prompt_are_accepted_where_it_is_repeated(model: Model) -> None:
     bench, plain = Bench(model), Bench(model)
-    said = bench.run([job(model, 0, SURE[0], max_tokens=60)])
+    texts = bench.run([job(model, 0, SURE[0], max_tokens=60)])
     expected = plain.run([job(model, 0, SURE[0], max_tokens=60, drafts=False)])
-    assert said == expected
+    assert texts == expected
     usage = bench.usages[0]
     assert usage["accepted_tokens"] >= 20
-    assert len(bench.told) < len(plain.told) - 10, "fewer steps for the same answer"
+    assert len(bench.steps) < len(plain.steps) - 10, "fewer steps for the same answer"
 
 
 def test_a_draft_model_guesses_ahead_and_changes_nothing(
@@ -406,8 +414,8 @@ def test_a_draft_model_guesses_ahead_and_changes_nothing(
     bench = Bench(model, draft_model=small)
     assert bench.run(jobs(model)) == alone
     usages = bench.usages.values()
-    n_drafted = sum(one["drafted_tokens"] for one in usages)
-    n_accepted = sum(one["accepted_tokens"] for one in usages)
+    n_drafted = sum(usage["drafted_tokens"] for usage in usages)
+    n_accepted = sum(usage["accepted_tokens"] for usage in usages)
     assert n_accepted >= 0.8 * n_drafted > 10, "it is the same model"
     small.close()
 
@@ -418,10 +426,10 @@ def test_those_that_were_put_back_say_the_same_in_the_end(model: Model) -> None:
         return [job(model, n, text, max_tokens=150, drafts=False) for n, text in enumerate(texts)]
 
     bench, roomy = Bench(model, n_cells=768), Bench(model)
-    said, expected = bench.run(stories()), roomy.run(stories())
+    answers, expected = bench.run(stories()), roomy.run(stories())
     assert sum(usage["n_preempted"] for usage in bench.usages.values()) > 0
     assert sum(usage["n_preempted"] for usage in roomy.usages.values()) == 0
-    assert said == expected
+    assert answers == expected
     lengths = [usage["completion_tokens"] for usage in bench.usages.values()]
     assert lengths == [usage["completion_tokens"] for usage in roomy.usages.values()]
 
@@ -432,10 +440,10 @@ def test_a_conversation_is_brought_back_from_outside_the_cache(
     bench = Bench(model, n_host_cache_tokens=4000)
     first = bench.run([job(model, 0, SURE[1], priority="interactive", max_tokens=8)])
     bench.run([job(model, 1, "Tell me of ships. " * 20)])
-    more = SURE[1] + first[0]
-    bench.run([job(model, 2, more, priority="interactive")])
+    longer = SURE[1] + first[0]
+    bench.run([job(model, 2, longer, priority="interactive")])
     assert bench.usages[2]["prompt_reused_tokens"] > 95
-    alone = Bench(model).run([job(model, 2, more, priority="interactive")])
+    alone = Bench(model).run([job(model, 2, longer, priority="interactive")])
     assert bench.texts[2] == alone[2]
     assert bench.cache._saved
     monkeypatch.setattr(kv_cache, "read_memory", lambda: MainMemory(32 * 1024**3, 1024**3))
@@ -452,9 +460,9 @@ def test_a_longer_request_neither_disturbs_those_that_run_nor_holds_up_a_chat(
     chat = job(model, 9, SURE[3], max_tokens=2, priority="interactive")
     later: Later = [(4, WidenContext(7, 2048, 8192)), (4, long), (6, chat)]
     assert not bench.cache.fits(Sequence(1, long.prompt, 4))
-    said = bench.run(jobs(model, texts=SURE[:2], drafts=False), later)
+    texts = bench.run(jobs(model, texts=SURE[:2], drafts=False), later)
     assert bench.widened == [7]
-    assert said == {number: alone[number] for number in (0, 1)}
+    assert texts == {number: alone[number] for number in (0, 1)}
     assert all(usage["n_preempted"] == 0 for usage in bench.usages.values())
     assert next(iter(bench.usages)) == 9, "the chat waits for none of them"
 
@@ -467,15 +475,15 @@ def test_answers_go_on_as_they_were_when_the_context_is_changed_amid_them(
     other: CacheLayout = "split" if layout == "unified" else "unified"
 
     def change() -> None:
-        n_used.append(bench.told[-1].n_cells_used)
+        n_used.append(bench.steps[-1].n_cells_used)
         bench.cache._cache_options = replace(bench.cache._cache_options, layout=other)
-        bench.loop._remake([one.sequence for one in bench.loop._answers.values()])
+        bench.loop._remake([answer.sequence for answer in bench.loop._answers.values()])
         n_used.append(bench.loop._scheduler.slots.cells.n_used)
 
     n_used: list[int] = []
     assert bench.run(jobs(model, drafts=False), [(8, change)]) == alone
     assert bench.cache.limits.is_unified == (other == "unified")
-    assert sum(told.n_preempted for told in bench.told) == 0, "nothing is computed again"
+    assert sum(step.n_preempted for step in bench.steps) == 0, "nothing is computed again"
     shared, apart = n_used if layout == "unified" else reversed(n_used)
     assert shared + 4 * 70 < apart, "what they begin with is shared again in a unified cache"
 
@@ -529,8 +537,8 @@ def test_on_a_graphics_device_another_layout_must_gain_more_than_moving_all_cell
     cache = bench.cache
     cache._cache_options = replace(cache._cache_options, layout="auto")
     sequences = [Sequence(n, np.full(200, n, np.int32), 350) for n in range(8)]
-    for one in sequences:
-        one.n_computed = n_computed
+    for sequence in sequences:
+        sequence.n_computed = n_computed
     assert cache.plan(sequences).limits.is_unified
     assert cache.suits(sequences, is_running=True) == is_suited
 
@@ -540,8 +548,8 @@ def test_a_prompt_begins_with_a_copy_of_a_stream_on_its_graphics_device(
 ) -> None:
     monkeypatch.setattr(kv_cache, "save_cells", None)
     bench = Bench(model, "split", is_gpu=True)
-    said = bench.run(jobs(model, texts=SURE[:2], drafts=False))
-    assert said == {number: alone[number] for number in (0, 1)}
+    texts = bench.run(jobs(model, texts=SURE[:2], drafts=False))
+    assert texts == {number: alone[number] for number in (0, 1)}
     assert max(usage["prompt_reused_tokens"] for usage in bench.usages.values()) >= 70
 
 
@@ -557,8 +565,8 @@ def test_a_request_for_which_no_context_can_be_made_is_refused_and_the_others_go
     bench = Bench(model, "split", n_parallel=2, n_cells=2048)
     long = job(model, 8, f"{BEGINNING} " * 40, max_tokens=4)
     later: Later = [(4, WidenContext(7, 4096, 8192)), (4, long)]
-    said = bench.run(jobs(model, texts=SURE[:2], drafts=False), later)
-    assert said == {number: alone[number] for number in (0, 1)}
+    texts = bench.run(jobs(model, texts=SURE[:2], drafts=False), later)
+    assert texts == {number: alone[number] for number in (0, 1)}
     assert all(usage["n_preempted"] == 0 for usage in bench.usages.values())
     error = bench.refused[8]
     assert isinstance(error, PromptTooLong)
@@ -569,15 +577,15 @@ def test_a_request_that_is_given_up_ends_at_the_next_step(model: Model) -> None:
     bench = Bench(model)
     gone = job(model, 0, SURE[0], max_tokens=200)
 
-    def hear(told: StepOutput) -> None:
-        bench._hear(told)
-        if len(bench.told) == 3:
+    def hear(step: StepOutput) -> None:
+        bench._hear(step)
+        if len(bench.steps) == 3:
             bench.loop.post(CancelRequest(0))
 
     bench.loop._on_step = hear
     bench.loop.post(gone)
     bench.run([job(model, 1, SURE[1], max_tokens=40)])
-    assert all(chunk["id"] != 0 for told in bench.told[4:] for chunk in told.chunks)
+    assert all(chunk["id"] != 0 for step in bench.steps[4:] for chunk in step.chunks)
     assert 0 not in bench.usages
 
 
@@ -590,7 +598,7 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
     monkeypatch.setattr(loop, "RECHECK_LAYOUT_S", 0.0)  # the whole answer takes less than the usual
     forever = Sampling(logit_bias={257: -100}, guards_repetition=False)
 
-    def told(bench: Bench) -> dict[int, str]:
+    def answers_of(bench: Bench) -> dict[int, str]:
         return bench.run(
             replace(job(model, n, SURE[n], max_tokens=280, sampling=forever), is_open=True)
             for n in range(2)
@@ -598,14 +606,14 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
 
     bench = Bench(model, layout, n_parallel=2)
     assert bench.cache.limits.n_cells < 1024
-    said = told(bench)
+    texts = answers_of(bench)
     assert [usage["completion_tokens"] for usage in bench.usages.values()] == [280, 280]
     assert sum(usage["n_preempted"] for usage in bench.usages.values()) == 0
     assert bench.cache.limits.n_cells >= 2 * 390
     monkeypatch.undo()
     roomy = Bench(model, layout, n_parallel=2)
-    expected = told(roomy)
-    assert said == expected
+    expected = answers_of(roomy)
+    assert texts == expected
 
 
 @pytest.fixture
@@ -644,7 +652,7 @@ def test_the_context_stays_after_the_end_of_one_that_became_too_long_for_it(
 
     monkeypatch.setattr(bench.loop._scheduler, "schedule", cancel_outgrown)
     run_until_idle(bench, [replace(long, is_open=True), short])
-    assert [done["id"] for told in bench.told for done in told.done] == [0, 1][is_cancelled:]
+    assert [done["id"] for step in bench.steps for done in step.done] == [0, 1][is_cancelled:]
     assert len(bench.texts[0]) > 20
     assert len(made) == 1
 
@@ -671,17 +679,17 @@ def test_one_that_finds_no_cells_alone_starts_over_once_and_is_then_refused(
     written: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = written("sliding")
-    said = Bench(model).run([job(model, 0, "a" * 60)])
+    texts = Bench(model).run([job(model, 0, "a" * 60)])
     bench = Bench(model)
     lacks_cells(monkeypatch, bench.cache.context, n_times=1)
-    assert bench.run([job(model, 0, "a" * 60)]) == said
+    assert bench.run([job(model, 0, "a" * 60)]) == texts
     bench = Bench(model)
     failed = lacks_cells(monkeypatch, bench.cache.context, n_times=1000)
     bench.run([job(model, 0, "a" * 60)])
     assert failed == [1, 1]
     assert "60 tokens do not fit into the model's cache" in str(bench.refused[0])
     monkeypatch.undo()
-    assert bench.run([job(model, 0, "a" * 60)]) == said, "the worker goes on"
+    assert bench.run([job(model, 0, "a" * 60)]) == texts, "the worker goes on"
 
 
 def test_of_many_that_find_no_cells_the_youngest_waits(
@@ -689,13 +697,13 @@ def test_of_many_that_find_no_cells_the_youngest_waits(
 ) -> None:
     model = written("sliding")
 
-    def asked() -> list[DecodeRequest]:
+    def requests() -> list[DecodeRequest]:
         return [job(model, n, letter * 60) for n, letter in enumerate("abc")]
 
-    said, bench = Bench(model).run(asked()), Bench(model)
+    texts, bench = Bench(model).run(requests()), Bench(model)
     lacks_cells(monkeypatch, bench.cache.context, n_times=2)
-    assert bench.run(asked()) == said
-    assert [one["n_preempted"] for _, one in sorted(bench.usages.items())] == [0, 1, 1]
+    assert bench.run(requests()) == texts
+    assert [usage["n_preempted"] for _, usage in sorted(bench.usages.items())] == [0, 1, 1]
 
 
 def test_where_a_kept_conversation_finds_no_cells_it_is_computed_again(
@@ -713,10 +721,10 @@ def test_where_a_kept_conversation_finds_no_cells_it_is_computed_again(
             raise CacheFull
         operate(operations)
 
-    said = Bench(model).run([job(model, 0, "a" * 60), job(model, 1, "b" * 60)])
+    texts = Bench(model).run([job(model, 0, "a" * 60), job(model, 1, "b" * 60)])
     monkeypatch.setattr(bench.cache, "operate", full)
-    assert bench.run([job(model, 0, "a" * 60), job(model, 1, "b" * 60)]) == said
-    assert [one["n_preempted"] for one in bench.usages.values()] == [1, 1]
+    assert bench.run([job(model, 0, "a" * 60), job(model, 1, "b" * 60)]) == texts
+    assert [usage["n_preempted"] for usage in bench.usages.values()] == [1, 1]
 
 
 @pytest.mark.parametrize("is_gpu", [False, True])
@@ -732,12 +740,12 @@ def test_a_step_is_told_before_the_next_one_or_while_a_graphics_device_computes_
         order.append("decode")
         return decode(self, *args)
 
-    def told(step: StepOutput) -> None:
+    def noted(step: StepOutput) -> None:
         order.append("tell")
         hear(step)
 
     monkeypatch.setattr(Context, "decode", decoded)
-    monkeypatch.setattr(bench.loop, "_on_step", told)
+    monkeypatch.setattr(bench.loop, "_on_step", noted)
     bench.run([job(model, 0, "a" * 60, max_tokens=4, drafts=False)])
     pair = ["decode", "tell"]
     assert order == (["decode", *pair * 3, "tell"] if is_gpu else pair * 4)
@@ -790,13 +798,13 @@ class EndingInbox(queue.SimpleQueue[LoopMessage]):
 
 
 def run_until_idle(
-    bench: Bench, asked: Iterable[LoopMessage], before_end: Callable[[], None] = lambda: None
+    bench: Bench, messages: Iterable[LoopMessage], before_end: Callable[[], None] = lambda: None
 ) -> EndingInbox:
     """Serve requests and stop when the loop would wait for another message."""
     bench.loop._inbox = inbox = EndingInbox(before_end)
     bench._n_left = -1
-    for one in asked:
-        bench.loop.post(one)
+    for message in messages:
+        bench.loop.post(message)
     bench.loop._is_open = True
     bench.loop.run()
     return inbox
@@ -825,10 +833,10 @@ def test_idle_cells_are_brought_together_on_a_processor_while_nothing_runs(
 
     run_until_idle(bench, [*jobs(model, drafts=False, max_tokens=90), chat], check)
     following = "a" * 40 + bench.texts[9] + "b" * 20
-    said = bench.run([job(model, 10, following, priority="interactive", drafts=False)])
+    texts = bench.run([job(model, 10, following, priority="interactive", drafts=False)])
     assert bench.usages[10]["prompt_reused_tokens"] >= 40
     again = job(model, 10, following, priority="interactive", drafts=False)
-    assert Bench(model).run([again]) == said
+    assert Bench(model).run([again]) == texts
 
 
 def test_where_memory_is_short_idle_cells_stay_where_they_are(
@@ -887,8 +895,8 @@ def written(tmp_path: Path) -> Iterator[Callable[[str], Model]]:
     yield write
     while _OPENED:
         _OPENED.pop().close()
-    for one in loaded:
-        one.close()
+    for loaded_model in loaded:
+        loaded_model.close()
 
 
 @pytest.mark.parametrize("kind", ["mamba", "hybrid", "sliding"])
@@ -904,12 +912,14 @@ def test_a_model_of_any_memory_fills_in_forms(written: Callable[[str], Model], k
 
     prompts = [f"{letter * 40} fill in" for letter in "abc"]
     bench = Bench(model)
-    said = bench.run(filled(number, prompt) for number, prompt in enumerate(prompts))
-    assert all(set(json.loads(text)) == {"colour", "is_large"} for text in said.values())
-    drafted = [(one["drafted_tokens"], one["accepted_tokens"]) for one in bench.usages.values()]
+    texts = bench.run(filled(number, prompt) for number, prompt in enumerate(prompts))
+    assert all(set(json.loads(text)) == {"colour", "is_large"} for text in texts.values())
+    drafted = [
+        (usage["drafted_tokens"], usage["accepted_tokens"]) for usage in bench.usages.values()
+    ]
     assert all(n == n_accepted > 10 for n, n_accepted in drafted), "the last one counts, too"
     for number, prompt in enumerate(prompts):
-        assert Bench(model).run([filled(number, prompt)]) == {number: said[number]}
+        assert Bench(model).run([filled(number, prompt)]) == {number: texts[number]}
 
 
 @pytest.mark.parametrize("layout", ["unified", "split"])
@@ -942,7 +952,11 @@ def test_tokens_that_a_form_forces_are_said_without_logits(
             jobs.append(replace(plain, picker=picker))
         bench = Bench(model, layout)
         texts = bench.run(jobs)
-        return texts, sum(n_rows), sum(one["completion_tokens"] for one in bench.usages.values())
+        return (
+            texts,
+            sum(n_rows),
+            sum(usage["completion_tokens"] for usage in bench.usages.values()),
+        )
 
     monkeypatch.setattr(Context, "decode", decoded)
     texts, n_few, n_tokens = filled(n_logprobs=None)
@@ -968,11 +982,11 @@ def test_a_conversation_goes_on_from_the_memory_of_its_last_turn(
     bench.run([other])  # in a unified cache the first turn is moved out
     following = "a" * 200 + "!" * 8 + "c" * 20
     goes_on = job(model, 2, following, max_tokens=8, priority="interactive", drafts=False)
-    said = bench.run([goes_on])
+    texts = bench.run([goes_on])
     assert bench.usages[2]["prompt_reused_tokens"] >= 207, "all but the last token, never computed"
     assert bench.usages[1]["prompt_reused_tokens"] == 0
     again = job(model, 2, following, max_tokens=8, priority="interactive", drafts=False)
-    assert Bench(model, layout).run([again]) == said
+    assert Bench(model, layout).run([again]) == texts
 
 
 def test_a_model_with_a_sliding_window_shares_beginnings_in_streams_of_their_own(
@@ -980,15 +994,15 @@ def test_a_model_with_a_sliding_window_shares_beginnings_in_streams_of_their_own
 ) -> None:
     model = written("sliding")
 
-    def asked() -> list[DecodeRequest]:
+    def requests() -> list[DecodeRequest]:
         return [job(model, n, "a" * 200 + letter * 40) for n, letter in enumerate("bcde")]
 
     bench, unified = Bench(model, "auto"), Bench(model, "unified")
     assert not bench.cache.limits.is_unified
-    bench.run(asked())
-    assert [one["prompt_reused_tokens"] for one in bench.usages.values()].count(200) == 3
-    unified.run(asked())  # where llama.cpp may have given away the cells before a window
-    assert not any(one["prompt_reused_tokens"] for one in unified.usages.values())
+    bench.run(requests())
+    assert [usage["prompt_reused_tokens"] for usage in bench.usages.values()].count(200) == 3
+    unified.run(requests())  # where llama.cpp may have given away the cells before a window
+    assert not any(usage["prompt_reused_tokens"] for usage in unified.usages.values())
 
 
 def test_idle_work_has_the_loop_for_itself_until_a_message_comes(model: Model) -> None:
@@ -1024,32 +1038,32 @@ def test_another_profile_decides_about_the_next_work(model: Model) -> None:
         ),
     )  # fmt: skip
     bench.loop.post(IdleWork(lambda _: bench.loop.use_profile(slow)))
-    said = bench.run(jobs(model, texts=SURE[:2]))
-    assert len(said) == 2
+    texts = bench.run(jobs(model, texts=SURE[:2]))
+    assert len(texts) == 2
     assert (limits.is_flash, bench.cache.limits.is_flash) == (True, False)
     assert bench.loop._scheduler.limits.near_turn_tokens != limits.near_turn_tokens
 
 
 def test_what_is_shared_of_a_sliding_window_is_exact(written: Callable[[str], Model]) -> None:
     model = written("sliding")
-    known, more = (np.random.default_rng(n).integers(0, 255, 200).astype(np.int32) for n in (1, 2))
+    known, rest = (np.random.default_rng(n).integers(0, 255, 200).astype(np.int32) for n in (1, 2))
     donor, fresh = Bench(model, "split").cache, Bench(model, "split").cache
 
     def read(cache: KvCache, seq_id: int, tokens: Tokens, pos: int) -> Logits:
         slots = np.arange(pos, pos + len(tokens), dtype=np.int32)
-        wanted = (np.arange(len(tokens)) == len(tokens) - 1).astype(np.int8)
+        output_mask = (np.arange(len(tokens)) == len(tokens) - 1).astype(np.int8)
         seq_ids = np.full(len(tokens), seq_id, np.int32)
-        n_rows = cache.context.decode(tokens, slots, seq_ids, wanted)
+        n_rows = cache.context.decode(tokens, slots, seq_ids, output_mask)
         return cache.context.logits(n_rows).copy()
 
     for seq_id in (0, 2):
         read(donor, seq_id, known, 0)
-        read(donor, seq_id, more, 200)
+        read(donor, seq_id, rest, 200)
     donor.operate([CopyPrefix(0, 1, 100), TrimCells(0, 100)])
     read(fresh, 0, known[:100], 0)
-    expected = read(fresh, 0, more, 100)
-    assert np.array_equal(read(donor, 0, more, 100), expected)
-    assert np.array_equal(read(donor, 1, more, 100), expected)
+    expected = read(fresh, 0, rest, 100)
+    assert np.array_equal(read(donor, 0, rest, 100), expected)
+    assert np.array_equal(read(donor, 1, rest, 100), expected)
 
 
 def test_without_flash_attention_answers_are_the_same_and_drafts_follow_what_was_measured(
@@ -1072,6 +1086,6 @@ def test_without_flash_attention_answers_are_the_same_and_drafts_follow_what_was
     assert bench.cache.context.options.flash_attention == "off"
     assert not bench.cache.limits.is_unified
     assert bench.cache.limits.least_piece_tokens < 64 < bench.cache.limits.most_drafts
-    said = bench.run(jobs(model, texts=SURE[:2], drafts=None, max_tokens=12))
-    assert said == Bench(model).run(jobs(model, texts=SURE[:2], drafts=False, max_tokens=12))
+    texts = bench.run(jobs(model, texts=SURE[:2], drafts=None, max_tokens=12))
+    assert texts == Bench(model).run(jobs(model, texts=SURE[:2], drafts=False, max_tokens=12))
     assert not any(usage["drafted_tokens"] for usage in bench.usages.values())

@@ -73,9 +73,9 @@ def bench(opened: Callable[[str], Model]) -> Iterator[Callable[..., Bench]]:
     """Make a loop with a head."""
     heads: list[MtpHead] = []
 
-    def make(kind: str, **more: Any) -> Bench:
+    def make(kind: str, **extra: Any) -> Bench:
         heads.append(MtpHead(opened(kind)))
-        return Bench(opened(kind), draft_model=heads[-1], **more)
+        return Bench(opened(kind), draft_model=heads[-1], **extra)
 
     yield make
     for head in heads:
@@ -95,14 +95,14 @@ def test_right_guesses_save_steps_and_come_from_the_states_of_their_own_tokens(
 ) -> None:
     model, guessing = opened("alphabet"), bench("alphabet", layout=layout)
     starts = ("wxyz", "some words: m", "a" * 300)
-    said = guessing.run(job(model, n, text, max_tokens=40) for n, text in enumerate(starts))
-    assert said == {
+    texts = guessing.run(job(model, n, text, max_tokens=40) for n, text in enumerate(starts))
+    assert texts == {
         number: (ALPHABET * 3)[ALPHABET.index(text[-1]) + 1 :][:40]
         for number, text in enumerate(starts)
     }
     n_guessed, n_right = counts(guessing)
     assert n_guessed == n_right > 60
-    assert len(guessing.told) < 20
+    assert len(guessing.steps) < 20
 
 
 @pytest.mark.parametrize("kind", SURE_ENDS)
@@ -113,13 +113,15 @@ def test_answers_are_the_same_with_and_without_guesses(
     model = opened(kind)
     guessing, plain = bench(kind, layout=layout), Bench(model, layout)
     texts = list(enumerate(TEXTS[kind]))
-    said = guessing.run(job(model, n, text, max_tokens=30) for n, text in texts)
-    assert said == plain.run(job(model, n, text, max_tokens=30, drafts=False) for n, text in texts)
+    answers = guessing.run(job(model, n, text, max_tokens=30) for n, text in texts)
+    assert answers == plain.run(
+        job(model, n, text, max_tokens=30, drafts=False) for n, text in texts
+    )
     assert counts(guessing)[0] > 8
-    longer = f"{TEXTS[kind][1]}{said[1]} on"  # a prefix is read already
-    more = [job(model, 9, longer, max_tokens=30)]
+    longer = f"{TEXTS[kind][1]}{answers[1]} on"  # a prefix is read already
+    later = [job(model, 9, longer, max_tokens=30)]
     again = [job(model, 9, longer, max_tokens=30, drafts=False)]
-    assert guessing.run(more) == Bench(model).run(again)
+    assert guessing.run(later) == Bench(model).run(again)
     if model.memory == "cells":
         assert guessing.usages[9]["prompt_reused_tokens"] > 200
     assert guessing.usages[9]["drafted_tokens"] > 0
@@ -142,7 +144,7 @@ def test_a_hybrid_model_keeps_right_guesses_and_undoes_wrong_ones(
         _: MtpHead, read: list[HiddenStates], *__: object
     ) -> dict[int, list[int]]:
         """Guess two right tokens, and then a wrong one."""
-        known = {one.request_id: len(one.tokens) for one in read}
+        known = {states.request_id: len(states.tokens) for states in read}
         return {
             number: [*right[n : n + 2], (right[n + 2] + 1) % 256] for number, n in known.items()
         }
@@ -163,8 +165,8 @@ def greedy_tokens(model: Model, text: str, n: int) -> list[int]:
     with Context(model, ContextOptions(1024, 512, 1, 1)) as context:
         for _ in range(n):
             pos = np.arange(len(tokens) - len(piece), len(tokens), dtype=np.int32)
-            wanted = (pos == pos[-1]).astype(np.int8)
-            context.decode(piece, pos, np.zeros(len(piece), np.int32), wanted)
+            output_mask = (pos == pos[-1]).astype(np.int8)
+            context.decode(piece, pos, np.zeros(len(piece), np.int32), output_mask)
             piece = np.array([context.logits(1)[0].argmax()], np.int32)
             tokens += piece.tolist()
     return tokens
@@ -175,15 +177,15 @@ def test_a_hybrid_model_guesses_on_request_alone_and_where_memory_is_free(
 ) -> None:
     model, text = opened("qwen35"), TEXTS["qwen35"][0]
 
-    def guessed(*, asks: bool | None) -> tuple[float, int]:
+    def guessed(*, drafts: bool | None) -> tuple[float, int]:
         guessing = bench("qwen35")
-        guessing.run([job(model, 0, text, drafts=asks)])
+        guessing.run([job(model, 0, text, drafts=drafts)])
         return counts(guessing)[0], guessing.cache.limits.n_undo_tokens
 
-    assert guessed(asks=None) == guessed(asks=False) == (0, 0)
-    assert guessed(asks=True)[0] > 0
+    assert guessed(drafts=None) == guessed(drafts=False) == (0, 0)
+    assert guessed(drafts=True)[0] > 0
     monkeypatch.setattr(kv_cache, "read_memory", lambda: replace(read_memory(), free_bytes=1000))
-    assert guessed(asks=True) == (0, 0)
+    assert guessed(drafts=True) == (0, 0)
 
 
 def test_a_cancelled_request_and_a_larger_context_change_no_other_answer(
@@ -192,10 +194,12 @@ def test_a_cancelled_request_and_a_larger_context_change_no_other_answer(
     model, guessing = opened("hy_v3"), bench("hy_v3", n_parallel=3)
     sure, cancelled, *_ = TEXTS["hy_v3"]
     long = f"{BEGINNING * 6}long"
-    asked = [job(model, n, text, max_tokens=60, drafts=False) for n, text in ((0, sure), (2, long))]
+    requests = [
+        job(model, n, text, max_tokens=60, drafts=False) for n, text in ((0, sure), (2, long))
+    ]
     alone = Bench(model, n_parallel=3)
     alone.cache.widen(2048, 8192)
-    plain = alone.run(asked)
+    plain = alone.run(requests)
     n_cells = guessing.cache.limits.n_cells
     first = [job(model, 0, sure, max_tokens=60)]
     guessing.loop.post(job(model, 1, cancelled, max_tokens=400))
@@ -203,7 +207,7 @@ def test_a_cancelled_request_and_a_larger_context_change_no_other_answer(
     def change() -> None:
         options = replace(guessing.cache._cache_options, layout="split")
         guessing.cache._cache_options = options
-        guessing.loop._remake([one.sequence for one in guessing.loop._answers.values()])
+        guessing.loop._remake([answer.sequence for answer in guessing.loop._answers.values()])
 
     wider = WidenContext(7, 2048, 8192)
     later: Later = [
@@ -222,8 +226,8 @@ def test_preempted_requests_say_the_same_in_the_end(
     bench: Callable[..., Bench], opened: Callable[[str], Model]
 ) -> None:
     model, guessing = opened("alphabet"), bench("alphabet", n_cells=768)
-    said = guessing.run(job(model, n, "a" * (100 + n), max_tokens=180) for n in range(4))
-    assert set(said.values()) == {(ALPHABET * 9)[1:181]}
+    texts = guessing.run(job(model, n, "a" * (100 + n), max_tokens=180) for n in range(4))
+    assert set(texts.values()) == {(ALPHABET * 9)[1:181]}
     assert sum(usage["n_preempted"] for usage in guessing.usages.values()) > 0
     n_guessed, n_right = counts(guessing)
     assert n_guessed > 0.97 * n_right > 0
@@ -234,13 +238,13 @@ def test_there_are_no_guesses_while_many_run_and_again_when_few_are_left(
 ) -> None:
     model, guessing = opened("alphabet"), bench("alphabet", n_parallel=8)
     n_many = MOST_MTP_SEQUENCES + 1
-    said = guessing.run(job(model, n, "a", max_tokens=20 + 20 * (not n)) for n in range(n_many))
-    assert {text[:20] for text in said.values()} == {ALPHABET[1:21]}
+    texts = guessing.run(job(model, n, "a", max_tokens=20 + 20 * (not n)) for n in range(n_many))
+    assert {text[:20] for text in texts.values()} == {ALPHABET[1:21]}
     assert [guessing.usages[n]["drafted_tokens"] for n in range(1, n_many)] == [0] * (n_many - 1)
     assert guessing.usages[0]["accepted_tokens"] > 8
 
 
-@pytest.mark.parametrize(("keeps", "asked", "guesses"), [
+@pytest.mark.parametrize(("keeps", "drafts", "guesses"), [
     (True, None, True), (None, None, True), (False, None, False),
     (True, False, False), (False, True, True),
 ])  # fmt: skip
@@ -248,11 +252,11 @@ def test_tokens_are_guessed_where_answers_stay_the_same_or_guesses_are_asked_for
     bench: Callable[..., Bench],
     opened: Callable[[str], Model],
     keeps: bool | None,
-    asked: bool | None,
+    drafts: bool | None,
     guesses: bool,
 ) -> None:
     guessing = bench("alphabet", profile=profile_of(drafts_keep_answers=keeps))
-    guessing.run([job(opened("alphabet"), 0, "a", drafts=asked)])
+    guessing.run([job(opened("alphabet"), 0, "a", drafts=drafts)])
     assert bool(counts(guessing)[0]) == guesses
 
 
@@ -291,8 +295,8 @@ def test_a_fault_of_the_head_leaves_the_answers_as_they_are(
     }
     goes_on = isinstance(error, CacheFull)
     assert (guessing.usages[0]["accepted_tokens"] > 20) == goes_on
-    said = "the model guesses no tokens any more: llama_decode answered -3"
-    assert (said in capfd.readouterr().err) == (not goes_on)
+    message = "the model guesses no tokens any more: llama_decode answered -3"
+    assert (message in capfd.readouterr().err) == (not goes_on)
 
 
 def test_where_its_context_cannot_be_made_nothing_is_guessed(
@@ -310,8 +314,8 @@ def test_where_its_context_cannot_be_made_nothing_is_guessed(
 
     monkeypatch.setattr(Context, "__init__", fail)
     guessing = bench("alphabet")
-    said = guessing.run(job(opened("alphabet"), n, "a", max_tokens=30) for n in range(2))
-    assert set(said.values()) == {(ALPHABET * 2)[1:31]}
+    texts = guessing.run(job(opened("alphabet"), n, "a", max_tokens=30) for n in range(2))
+    assert set(texts.values()) == {(ALPHABET * 2)[1:31]}
     assert counts(guessing) == (0, 0)
     assert capfd.readouterr().err.count("guesses no tokens any more: no memory") == 1
 
@@ -325,7 +329,7 @@ def test_only_heads_that_were_tried_and_are_complete_are_used(tmp_path: Path) ->
     old = {key: value for key, value in latent.values.items() if not key.endswith("_mla")}
     assert not replace(latent, values=old).has_mtp, "without the tensors that its graph needs"
     assert not read_header(tiny.llama(tmp_path / "llama.gguf")).has_mtp
-    without = [one for one in header.tensors if "nextn" not in one.name]
+    without = [tensor for tensor in header.tensors if "nextn" not in tensor.name]
     assert not replace(header, tensors=tuple(without)).has_mtp
     for key, value in (("hy_v3.nextn_predict_layers", 2), ("general.architecture", "qwen35")):
         assert not replace(header, values={**header.values, key: value}).has_mtp

@@ -15,10 +15,10 @@ def tokens(*ids: int) -> Tokens:
 
 
 @given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
-def test_a_shared_beginning_is_the_longest_one(one: list[int], other: list[int]) -> None:
-    n = shared_prefix_length(tokens(*one), tokens(*other))
-    assert one[:n] == other[:n]
-    assert n == min(len(one), len(other)) or one[n] != other[n]
+def test_a_shared_beginning_is_the_longest_one(first: list[int], other: list[int]) -> None:
+    n = shared_prefix_length(tokens(*first), tokens(*other))
+    assert first[:n] == other[:n]
+    assert n == min(len(first), len(other)) or first[n] != other[n]
 
 
 def test_a_shared_cell_is_counted_once_and_freed_with_its_last_holder() -> None:

@@ -66,16 +66,16 @@ def test_every_sequence_says_what_it_would_say_alone(
 ) -> None:
     world = run(limits)
     world.drafts, world.n_forced = drafts, n_forced
-    coming = sorted(enumerate(requests), key=lambda one: one[1][5])
+    coming = sorted(enumerate(requests), key=lambda numbered: numbered[1][5])
     expected = {}
     for number, (kind, n_shared, ids, max_tokens, priority, at_turn) in coming:
         while world.now_s < at_turn:
             world.turn()
-        one = sequence(number, [kind] * n_shared + ids, max_tokens, priority)
-        expected[number] = alone(one)
-        world.scheduler.add(one, world.now_s)
+        request = sequence(number, [kind] * n_shared + ids, max_tokens, priority)
+        expected[number] = alone(request)
+        world.scheduler.add(request, world.now_s)
     assert sorted(world.all()) == list(range(len(requests)))
-    assert world.said == expected
+    assert world.answers == expected
 
 
 @settings(max_examples=150, deadline=None)
@@ -108,15 +108,15 @@ def test_prefixes_that_come_and_go_in_a_full_host_cache_are_what_they_were(
         n_host_cache_tokens=n_host_cache_tokens,
     )
     world, expected = run(limits), {}
-    coming = sorted(enumerate(requests), key=lambda one: one[1][4])
+    coming = sorted(enumerate(requests), key=lambda numbered: numbered[1][4])
     for number, (document, n_read, ids, priority, at_turn) in coming:
         while world.now_s < at_turn:
             world.turn()
-        one = sequence(number, [100 + document] * n_read + ids, 4, priority)
-        expected[number] = alone(one)
-        world.scheduler.add(one, world.now_s)
+        request = sequence(number, [100 + document] * n_read + ids, 4, priority)
+        expected[number] = alone(request)
+        world.scheduler.add(request, world.now_s)
     assert sorted(world.all()) == list(range(len(requests)))
-    assert world.said == expected
+    assert world.answers == expected
 
 
 def test_a_prefix_that_is_restored_stays_in_a_full_host_cache_until_then() -> None:
@@ -141,14 +141,14 @@ def test_jobs_over_some_documents_share_a_full_host_cache() -> None:
         for _ in range(int(rng.integers(0, 8))):
             world.turn()
     world.all()
-    assert world.said == expected
+    assert world.answers == expected
 
 
-def alone(asked: Sequence) -> list[int]:
-    one = sequence(0, asked.prompt.tolist(), asked.max_tokens)
-    for _ in range(one.max_tokens):
-        one.answer.append(next_token(one, len(one.prompt) + len(one.answer)))
-    return one.answer
+def alone(request: Sequence) -> list[int]:
+    copy = sequence(0, request.prompt.tolist(), request.max_tokens)
+    for _ in range(copy.max_tokens):
+        copy.answer.append(next_token(copy, len(copy.prompt) + len(copy.answer)))
+    return copy.answer
 
 
 @settings(max_examples=100, deadline=None)
@@ -158,8 +158,8 @@ def test_cancelling_at_any_moment_loses_nothing_of_the_others(
 ) -> None:
     world = run(ContextLimits(200 if is_unified else 400, 3, 16, is_unified=is_unified))
     living = {n: sequence(n, [1] * 20 + [n] * 10, 6) for n in range(8)}
-    for one in living.values():
-        world.scheduler.add(one)
+    for request in living.values():
+        world.scheduler.add(request)
     doomed = data.draw(st.sets(st.sampled_from(sorted(living)), max_size=4))
     for number in sorted(doomed):
         for _ in range(data.draw(st.integers(0, 3))):
@@ -379,13 +379,13 @@ def test_a_large_prompt_is_not_starved_by_small_ones() -> None:
 
 def test_when_cells_run_out_the_youngest_waits_and_nothing_is_lost() -> None:
     world = run(ContextLimits(256, 4, 64))
-    asked = [sequence(number, [number + 1] * 20, max_tokens=100) for number in range(4)]
-    expected = {one.request_id: alone(one) for one in asked}
-    for one in asked:
-        world.scheduler.add(one)
+    requests = [sequence(number, [number + 1] * 20, max_tokens=100) for number in range(4)]
+    expected = {request.request_id: alone(request) for request in requests}
+    for request in requests:
+        world.scheduler.add(request)
     assert world.all()[0] == 0, "the oldest keeps its place"
     assert world.scheduler.n_preempted > 0
-    assert world.said == expected
+    assert world.answers == expected
 
 
 def test_finished_documents_leave_no_idle_cells_next_to_running_ones() -> None:
@@ -427,7 +427,7 @@ def prompt_over(document: int, step: int) -> list[int]:
 
 def answer_tokens(world: Run) -> int:
     """Tokens of answers that were computed: the last one of each never is."""
-    return sum(len(said) - 1 for said in world.said.values())
+    return sum(len(answer) - 1 for answer in world.answers.values())
 
 
 @pytest.mark.parametrize("limits", LAYOUTS, ids=["split", "unified"])
@@ -483,7 +483,7 @@ def test_documents_that_are_read_once_are_soon_not_kept_outside(limits: ContextL
         world.scheduler.add(sequence(number, prompt_over(number, 0)))
     n_kept_outside = 0
     while (turn := world.turn()).pieces:
-        n_kept_outside += sum(isinstance(one, SaveToHost) for one in turn.operations)
+        n_kept_outside += sum(isinstance(operation, SaveToHost) for operation in turn.operations)
     assert n_kept_outside <= 2 * limits.n_slots
     assert world.order == sorted(world.order), "nothing goes before its turn"
 
@@ -573,16 +573,16 @@ def test_documents_leave_a_graphics_device_only_once_they_are_seen_to_be_read_ag
 
 def test_a_sequence_that_was_put_back_says_the_same() -> None:
     world = run(ContextLimits(1000, 2, 64))
-    one = sequence(0, [1] * 30, max_tokens=6)
-    expected = alone(one)
-    world.scheduler.add(one)
+    request = sequence(0, [1] * 30, max_tokens=6)
+    expected = alone(request)
+    world.scheduler.add(request)
     for _ in range(3):
         world.turn()
-    world.scheduler.preempt(one)
-    assert one.prompt.tolist() == [1] * 30 + expected[:3]
-    assert one.max_tokens == 3
+    world.scheduler.preempt(request)
+    assert request.prompt.tolist() == [1] * 30 + expected[:3]
+    assert request.max_tokens == 3
     world.all()
-    assert world.said == {0: expected}
+    assert world.answers == {0: expected}
 
 
 @pytest.mark.parametrize("is_unified", [True, False])
@@ -600,16 +600,16 @@ def test_running_streams_of_a_split_cache_are_neighbours() -> None:
         for number in range(start, start + 4):
             world.scheduler.add(sequence(number, [1] * 5 + [number] * 60, max_tokens=5))
         world.turn()
-        seats = sorted(one.seq_id for one in world.scheduler.running)
+        seats = sorted(running.seq_id for running in world.scheduler.running)
         assert seats == [0, 1, 2, 3], "others would be computed in passes of their own"
         world.all()
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 30)), min_size=4, max_size=40))
-def test_answers_of_various_lengths_are_decoded_in_one_pass(asked: list[tuple[int, int]]) -> None:
+def test_answers_of_various_lengths_are_decoded_in_one_pass(lengths: list[tuple[int, int]]) -> None:
     world = run(ContextLimits(8 * 512, 8, 512, is_unified=False, n_reserved=0))
-    for number, (n_prompt, n_answer) in enumerate(asked):
+    for number, (n_prompt, n_answer) in enumerate(lengths):
         world.scheduler.add(sequence(number, [number] * n_prompt, max_tokens=n_answer))
     while (turn := world.turn()).pieces:
         if all(len(piece.tokens) == 1 for piece in turn.pieces):
@@ -626,19 +626,19 @@ def test_answers_of_various_lengths_are_decoded_in_one_pass(asked: list[tuple[in
     st.booleans(),
 )
 def test_a_graphics_device_decodes_jobs_of_various_lengths_in_one_pass(
-    asked: list[tuple[int, int]], can_share: bool, is_window: bool
+    lengths: list[tuple[int, int]], can_share: bool, is_window: bool
 ) -> None:
     limits = replace(GPU, can_share=can_share, prefers_free_streams=is_window, n_reserved=2)
     world, expected = run(limits), {}
-    for number, (n_prompt, n_answer) in enumerate(asked):
-        one = sequence(number, [number] * n_prompt, max_tokens=n_answer)
-        expected[number] = alone(one)
-        world.scheduler.add(one)
+    for number, (n_prompt, n_answer) in enumerate(lengths):
+        request = sequence(number, [number] * n_prompt, max_tokens=n_answer)
+        expected[number] = alone(request)
+        world.scheduler.add(request)
     while (turn := world.turn()).pieces:
-        if all(one.state == "decode" for one in world.scheduler.running):
+        if all(request.state == "decode" for request in world.scheduler.running):
             is_answers = len(turn.pieces) == turn.n_tokens == len(world.scheduler.running)
             assert not is_answers or len(Device.passes(turn)) == 1
-    assert world.said == expected
+    assert world.answers == expected
 
 
 def test_the_end_of_a_large_job_on_a_graphics_device_takes_one_pass_a_step() -> None:
@@ -651,7 +651,7 @@ def test_the_end_of_a_large_job_on_a_graphics_device_takes_one_pass_a_step() -> 
         if len(turn.pieces) == turn.n_tokens:
             n_steps += 1
             n_passes += len(Device.passes(turn))
-            n_copied += sum(isinstance(one, CopyPrefix) for one in turn.operations)
+            n_copied += sum(isinstance(operation, CopyPrefix) for operation in turn.operations)
     assert n_passes <= 1.02 * n_steps
     assert n_copied < 64, "each once at most"
 
@@ -672,7 +672,7 @@ def test_a_conversation_between_running_streams_makes_way_only_on_the_device(n_c
     assert len(turn.pieces) == turn.n_tokens == 3
     assert len(Device.passes(turn)) == (1 if n_slots > 4 else 2)
     assert not world.device.kept
-    again = sequence(9, [1] * 200 + world.said[1] + [7], 3, "interactive")
+    again = sequence(9, [1] * 200 + world.answers[1] + [7], 3, "interactive")
     world.scheduler.add(again, world.now_s)
     world.all()
     assert again.n_reused == 219
@@ -704,12 +704,12 @@ def test_nothing_is_lost_or_changed_when_all_move_to_another_context(
     contexts: list[ContextLimits],
     data: st.DataObject,
 ) -> None:
-    first, *others = [replace(one, can_share=True) for one in contexts]
+    first, *others = [replace(context, can_share=True) for context in contexts]
     world, expected = run(first), {}
     for number, (kind, n_shared, ids, max_tokens, priority, _) in enumerate(requests):
-        one = sequence(number, [kind] * n_shared + ids, max_tokens, priority)
-        expected[number] = alone(one)
-        world.scheduler.add(one)
+        request = sequence(number, [kind] * n_shared + ids, max_tokens, priority)
+        expected[number] = alone(request)
+        world.scheduler.add(request)
     for limits in others:
         for _ in range(data.draw(st.integers(0, 6))):
             world.turn()
@@ -717,14 +717,14 @@ def test_nothing_is_lost_or_changed_when_all_move_to_another_context(
         lost = data.draw(st.frozensets(st.integers(0, n_running), max_size=2))
         move(world, limits, lost)
     assert sorted(world.all()) == list(range(len(requests)))
-    assert world.said == expected
+    assert world.answers == expected
 
 
 def test_those_that_move_to_a_larger_context_compute_nothing_again() -> None:
     world = run(ContextLimits(3 * 64, 2, 64, is_unified=False))
     running = [sequence(number, [number + 1] * 30, 20) for number in range(2)]
-    for one in running:
-        world.scheduler.add(one)
+    for request in running:
+        world.scheduler.add(request)
     world.turn()
     world.scheduler.add(sequence(7, [7] * 100, 20), world.now_s)
     chat = sequence(9, [9] * 10, 2, "interactive")
@@ -746,23 +746,23 @@ def test_answers_without_an_end_outgrow_their_room_and_lose_nothing(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sequences, "LIKELY_ANSWER_TOKENS", 8)
         for number, (_, _, ids, n_tokens, priority, _) in enumerate(requests):
-            one = sequence(number, ids, n_tokens * times, priority)
-            one.is_open = True
-            expected[number] = alone(one)
-            world.scheduler.add(one)
+            request = sequence(number, ids, n_tokens * times, priority)
+            request.is_open = True
+            expected[number] = alone(request)
+            world.scheduler.add(request)
         for _ in range(20_000):
             if not world.scheduler.has_work:
                 break
             grown_if_need_be(world)
             world.turn()
-    assert world.said == expected
+    assert world.answers == expected
 
 
 def grown_if_need_be(world: Run) -> None:
     """Go on in a larger context, as the loop does."""
     scheduler = world.scheduler
     most = scheduler.limits.n_cells_each or scheduler.limits.n_cells
-    is_too_long = any(one.n_likely_tokens > most for one in scheduler.waiting)
+    is_too_long = any(request.n_likely_tokens > most for request in scheduler.waiting)
     if scheduler.is_outgrown or is_too_long:
         move(world, replace(scheduler.limits, n_cells=2 * scheduler.limits.n_cells))
 
@@ -770,7 +770,7 @@ def grown_if_need_be(world: Run) -> None:
 def move(world: Run, limits: ContextLimits, lost: frozenset[int] = frozenset()) -> None:
     world.device.operate(world.scheduler.prepare_move(limits))
     arrangement = world.scheduler.slots.moved(limits)
-    for one in arrangement.moves:  # what shares the cells of a lost one is lost with it
-        lost |= {one.target} if one.donor in lost else set()
+    for move in arrangement.moves:  # what shares the cells of a lost one is lost with it
+        lost |= {move.target} if move.donor in lost else set()
     world.device = world.device.moved(limits, arrangement.moves, lost)
     world.scheduler.move(arrangement, lost)

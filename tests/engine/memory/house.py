@@ -39,7 +39,7 @@ class Notes(PoolEvents):
     def waited(self, model: str, seconds: float) -> None:
         self.waited_s.append(seconds)
 
-    def turn(self, model: str, told: Mapping[str, Any]) -> None:
+    def turn(self, model: str, report: Mapping[str, Any]) -> None:
         self.n_turns += 1
 
 
@@ -51,14 +51,14 @@ class House:
         self.notes = Notes()
         self.residents = ModelManager[FakeWorker](chosen, machine.start, machine, self.notes)
 
-    def ask(self, name: str, **more: Any) -> ModelUse:
+    def ask(self, name: str, **extra: Any) -> ModelUse:
         facts = self.machine.models[name].facts
-        n_ctx = more.pop("n_ctx_tokens", facts.n_ctx_tokens)
-        return ModelUse(replace(facts, n_ctx_tokens=n_ctx), **more)
+        n_ctx = extra.pop("n_ctx_tokens", facts.n_ctx_tokens)
+        return ModelUse(replace(facts, n_ctx_tokens=n_ctx), **extra)
 
-    async def chat(self, name: str, n_tokens: int = 10, **more: Any) -> str:
+    async def chat(self, name: str, n_tokens: int = 10, **extra: Any) -> str:
         """Have one answer made; once more where the worker dies, as the pool does."""
-        ask = self.ask(name, **more)
+        ask = self.ask(name, **extra)
         for n_left in (2, 1, 0):
             try:
                 async with self.residents.use(ask) as worker:
@@ -69,7 +69,7 @@ class House:
         raise AssertionError
 
     def there(self) -> dict[str, str]:
-        return {one.facts.name: one.state for one in self.residents.resident()}
+        return {model.facts.name: model.state for model in self.residents.resident()}
 
 
 @asynccontextmanager

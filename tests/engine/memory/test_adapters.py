@@ -42,11 +42,11 @@ def test_an_adapter_that_adds_nothing_changes_nothing_and_another_one_does(tmp_p
             other = await likely(much)
             assert not other & plain
             assert len(await likely() & plain) > 12
-            held = {one.adapters for one in pool.stats().resident}
+            held = {model.adapters for model in pool.stats().resident}
             assert held == {(), (str(nothing),), (str(much),)}, "each is a model of its own"
             assert len(await likely(ref="made") & other) > 12, "always has it"
             assert await pool.unload("made")
-            left = {one.adapters for one in pool.stats().resident}
+            left = {model.adapters for model in pool.stats().resident}
             assert left == {(), (str(nothing),)}
 
     asyncio.run(work())

@@ -108,10 +108,10 @@ def test_a_device_that_does_not_tell_its_memory_is_planned_as_main_memory(
 ) -> None:
     as_cuda_build(monkeypatch, FakeNvml([Card("GB10", "GPU-4d", None)]))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    asked = [((GpuMemory("GB10", 0, 0), False),), ((GpuMemory("GB10", 90, 120), True),), ()]
-    monkeypatch.setattr(device_memory, "ask_devices", lambda: asked.pop(0))
+    answers = [((GpuMemory("GB10", 0, 0), False),), ((GpuMemory("GB10", 90, 120), True),), ()]
+    monkeypatch.setattr(device_memory, "ask_devices", lambda: answers.pop(0))
     found = [device_memory.this_device() for _ in range(3)]
-    assert [(one.is_gpu, one.gpus, one.why_no_gpu) for one in found] == [
+    assert [(device.is_gpu, device.gpus, device.why_no_gpu) for device in found] == [
         (True, (), "it does not tell how much memory it has"),
         (True, (), ""),
         (False, (), "the build finds no graphics device"),

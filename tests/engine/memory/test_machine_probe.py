@@ -18,16 +18,16 @@ from tests.fakes.eyes import llava
 async def test_a_size_that_was_measured_is_used_by_the_next_pool(tmp_path: Path) -> None:
     settings = PoolSettings(n_threads=1, cache_dir=tmp_path / "cache", n_gpu_layers=0)
     facts = ModelFinder(tmp_path, tmp_path / "cache").find("smollm2:135m")
-    wanted = LayoutRequest(facts, 2048)
+    request = LayoutRequest(facts, 2048)
 
     survey = MachineProbe(settings)
     device = await survey.look()
-    first = (await survey.layouts(wanted, device))[0]
+    first = (await survey.layouts(request, device))[0]
     assert first.room.host > facts.size_bytes
-    survey.learn(wanted, first.load, WorkerMemory(234_567_890), load_s=1.5)
-    again = (await MachineProbe(settings).layouts(wanted, device))[0]
+    survey.learn(request, first.load, WorkerMemory(234_567_890), load_s=1.5)
+    again = (await MachineProbe(settings).layouts(request, device))[0]
     assert (again.room.host, again.load_s) == (234_567_890, 1.5)
-    (_, *others) = await survey.layouts(wanted, device)
+    (_, *others) = await survey.layouts(request, device)
     assert others[0].room.host != 234_567_890, "a size belongs to its layout"
 
 
@@ -58,8 +58,8 @@ async def test_a_replaced_file_is_laid_out_as_it_is_now(tmp_path: Path) -> None:
     device = await survey.look()
     for write in (tiny.llama, tiny.alphabet):
         write(tmp_path / "new").replace(path)
-        wanted = LayoutRequest(finder.find(str(path)), 256)
-        own = (await MachineProbe(settings).layouts(wanted, device))[0]
-        assert (await survey.layouts(wanted, device))[0].room == own.room
+        request = LayoutRequest(finder.find(str(path)), 256)
+        own = (await MachineProbe(settings).layouts(request, device))[0]
+        assert (await survey.layouts(request, device))[0].room == own.room
         rooms.append(own.room)
     assert rooms[0] != rooms[1]

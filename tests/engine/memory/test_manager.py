@@ -178,8 +178,8 @@ def test_people_who_chat_without_a_pause_do_not_keep_a_job_out_for_ever() -> Non
         asked_at = now()
         await house.chat("job", 10, priority="batch")
         assert now() - asked_at < 10
-        for one in people:
-            one.cancel()
+        for waiting_person in people:
+            waiting_person.cancel()
         await asyncio.gather(*people, return_exceptions=True)
 
     go(machine, work, replace(SETTINGS, max_loaded_models=1))
@@ -287,9 +287,11 @@ def test_a_model_with_more_work_than_places_is_loaded_on_an_idle_device_too() ->
         assert await house.residents.n_parallel(house.ask("a")) == 8
         answers += [asyncio.create_task(house.chat("a", 50)) for _ in range(4)]
         await asyncio.gather(*answers)
-        assert [one.n_running_most for one in machine.workers] == [6, 4], "the freer one is asked"
+        assert [worker.n_running_most for worker in machine.workers] == [6, 4], (
+            "the freer one is asked"
+        )
         assert len(house.residents.resident()) == 2, "both are shown"
-        await house.residents.dismiss(lambda one: one.facts.name == "a")
+        await house.residents.dismiss(lambda model: model.facts.name == "a")
         assert not house.there()
 
     go(machine, work)
@@ -303,7 +305,7 @@ def test_nothing_goes_for_a_replica_and_a_replica_goes_for_another_model() -> No
         await house.chat("b")
         await asyncio.gather(*(house.chat("a", 20) for _ in range(4)))
         assert machine.cards() == {0: ["a"], 1: ["b"]}, "no card is free"
-        await house.residents.dismiss(lambda one: one.facts.name == "b")
+        await house.residents.dismiss(lambda model: model.facts.name == "b")
         await asyncio.gather(*(house.chat("a", 20) for _ in range(4)))
         assert machine.cards() == {0: ["a"], 1: ["a"]}
         await asyncio.sleep(20)

@@ -68,7 +68,7 @@ def test_whatever_happens_no_one_waits_for_ever_and_the_limits_are_kept(
 ) -> None:
     machine, chosen = world
 
-    async def one(house: House, number: int) -> None:
+    async def chat_once(house: House, number: int) -> None:
         name, at, n_tokens, priority, cancelled_after, n_ctx = coming[number]
         await asyncio.sleep(at)
         asking = asyncio.create_task(
@@ -92,7 +92,7 @@ def test_whatever_happens_no_one_waits_for_ever_and_the_limits_are_kept(
     async def work(house: House) -> None:
         watching = asyncio.create_task(watch())
         async with asyncio.timeout(5_000):
-            await asyncio.gather(*(one(house, number) for number in range(len(coming))))
+            await asyncio.gather(*(chat_once(house, number) for number in range(len(coming))))
         watching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await watching

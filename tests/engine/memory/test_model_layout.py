@@ -93,15 +93,17 @@ def test_a_draft_model_has_cells_and_buffers_of_its_own(device: Device) -> None:
     alone = LayoutRequest(facts, 4096)
     both = replace(alone, draft=LLAMA_3B)
     settings = PoolSettings(num_parallel=4, n_cells=16 * 1024)
-    one, two = (layouts(wanted, HEADER, settings, device)[0] for wanted in (alone, both))
-    assert one.load == two.load
+    plain, two = (layouts(request, HEADER, settings, device)[0] for request in (alone, both))
+    assert plain.load == two.load
     cells = two.load.n_cells * 28 * 8 * 256 * 2
     buffers = compute_bytes(LLAMA_3B, replace(two.load, cache_layout="unified"))
-    more = two.room.total_bytes - one.room.total_bytes
-    assert buffers > 0 and abs(more - cells - buffers) < 4
+    extra_bytes = two.room.total_bytes - plain.room.total_bytes
+    assert buffers > 0 and abs(extra_bytes - cells - buffers) < 4
     grown, wide = (wider(two, 65_536, HEADER, draft)[0] for draft in (None, LLAMA_3B))
     assert wide.room.total_bytes - grown.room.total_bytes > cells
-    filled, fewer = (layouts(wanted, HEADER, PoolSettings(), device)[0] for wanted in (alone, both))
+    filled, fewer = (
+        layouts(request, HEADER, PoolSettings(), device)[0] for request in (alone, both)
+    )
     assert device.free.holds(fewer.room)
     assert (fewer.load.n_cells < filled.load.n_cells) == device.is_gpu
 
@@ -184,7 +186,7 @@ def test_cells_and_places_follow_the_memory_of_the_card(
     best = layouts(LayoutRequest(facts, 4096), header, PoolSettings(), device)[0]
     assert (best.load.n_parallel, best.load.n_cells) == (n_parallel, n_cells)
     assert best.is_good and device.free.holds(best.room)
-    (total,) = (one.total_bytes for one in device.gpus)
+    (total,) = (gpu.total_bytes for gpu in device.gpus)
     assert best.room.gpus[0] <= 0.9 * total + 1
 
 
@@ -201,11 +203,11 @@ def test_a_device_that_others_use_gives_what_is_left_and_no_less_than_is_good() 
 
 
 def test_cells_leave_room_for_models_that_are_needed_next_to_it() -> None:
-    one, both = (
+    alone, both = (
         layouts(LayoutRequest(FACTS, 4096, others_bytes=n), HEADER, PoolSettings(), card(24))[0]
         for n in (0, 5 * GIB)
     )
-    freed = sum(one.room.gpus) - sum(both.room.gpus)
+    freed = sum(alone.room.gpus) - sum(both.room.gpus)
     assert abs(freed - 5 * GIB) < GIB / 2
 
 
@@ -333,7 +335,7 @@ def test_of_a_mixture_of_experts_experts_go_to_the_processor_before_layers() -> 
     )
     assert way.room.host > n * 449_000_000 and way.room.gpus[0] > 7 * GIB
     strict = layouts(LayoutRequest(facts, 4096), header, SETTINGS, card(8))
-    assert not any(one.load.n_cpu_experts for one in strict)
+    assert not any(layout.load.n_cpu_experts for layout in strict)
 
 
 def test_layers_that_the_settings_keep_on_the_processor_are_told() -> None:
@@ -352,13 +354,13 @@ def test_a_model_that_settings_keep_on_the_processor_is_laid_out_for_it() -> Non
         decode=(DecodePoint(64, 1024, False, 5000.0), DecodePoint(128, 1024, False, 9000.0)),
     )  # fmt: skip
     for facts in (FACTS, EMBEDDER):
-        wanted = LayoutRequest(facts, 4096)
-        ways = layouts(wanted, HEADER, settings, ONE_GPU, profile=many)
-        alone = layouts(wanted, HEADER, settings, replace(ONE_GPU, is_gpu=False, gpus=()))
-        assert [replace(one.load, placed="") for one in ways] == [
-            replace(one.load, placed="") for one in alone
+        request = LayoutRequest(facts, 4096)
+        ways = layouts(request, HEADER, settings, ONE_GPU, profile=many)
+        alone = layouts(request, HEADER, settings, replace(ONE_GPU, is_gpu=False, gpus=()))
+        assert [replace(way.load, placed="") for way in ways] == [
+            replace(layout.load, placed="") for layout in alone
         ]
-        assert not any(one.load.is_gpu for one in ways)
+        assert not any(way.load.is_gpu for way in ways)
     load = layouts(LayoutRequest(FACTS, 4096), HEADER, settings, ONE_GPU)[0].load
     assert (load.n_parallel, load.n_batch_tokens, load.n_pass_tokens) == (8, 512, 0)
 
@@ -377,7 +379,7 @@ def test_a_model_that_spills_to_no_layers_is_laid_out_for_the_processor() -> Non
     some = card(24, 20 * GIB)
     ways = layouts(LayoutRequest(FACTS, 4096), HEADER, settings, some)
     spilled = [way.load for way in ways if way.is_spilled]
-    assert spilled and all(one.is_gpu and one.n_gpu_layers > 0 for one in spilled)
+    assert spilled and all(load.is_gpu and load.n_gpu_layers > 0 for load in spilled)
 
 
 def test_a_build_that_finds_no_device_says_so() -> None:
@@ -409,9 +411,9 @@ def embedder(architecture: str) -> GgufHeader:
 @pytest.mark.parametrize("device", [CPU, ONE_GPU])
 def test_an_embedder_is_planned_with_the_logits_of_its_longest_text(device: Device) -> None:
     facts = replace(EMBEDDER, n_ctx_train_tokens=32_768)
-    wanted = LayoutRequest(facts, 8192)
+    request = LayoutRequest(facts, 8192)
     ways, others = (
-        layouts(wanted, embedder(name), PoolSettings(), device) for name in ("qwen3", "bert")
+        layouts(request, embedder(name), PoolSettings(), device) for name in ("qwen3", "bert")
     )
     for causal, encoder in zip(ways, others, strict=True):
         assert causal.load == encoder.load and causal.is_good

@@ -54,10 +54,10 @@ def test_of_good_layouts_the_one_for_which_less_must_go_is_made_room_for() -> No
 
 
 def test_on_two_devices_only_one_of_two_models_makes_room() -> None:
-    one = LoadedState("one", "unloading", MemoryAmount(0, (4, 0)), load_s=2, last_used_at=0)
-    two = replace(one, key="two", state="ready", room=MemoryAmount(0, (0, 4)))
+    leaving = LoadedState("one", "unloading", MemoryAmount(0, (4, 0)), load_s=2, last_used_at=0)
+    two = replace(leaving, key="two", state="ready", room=MemoryAmount(0, (0, 4)))
     wish = replace(B, options=(MemoryAmount(0, (4, 0)), MemoryAmount(0, (0, 4))), n_good=2)
-    assert decide([one, two], [wish], MemoryAmount(0, (1, 1)), THREE, 100) == WaitForChange()
+    assert decide([leaving, two], [wish], MemoryAmount(0, (1, 1)), THREE, 100) == WaitForChange()
 
 
 def test_a_long_idle_model_goes_at_once() -> None:
@@ -161,20 +161,24 @@ def test_newcomers_cannot_put_off_the_first_in_line_for_ever() -> None:
 def test_people_come_first_and_then_those_who_wait_longest() -> None:
     person = replace(B, key="person", since=100, is_interactive=True)
     early = replace(B, key="early", since=50)
-    assert [one.key for one in in_order([B, early, person])] == ["person", "early", "b"]
+    assert [waiting_model.key for waiting_model in in_order([B, early, person])] == [
+        "person",
+        "early",
+        "b",
+    ]
     assert decide([], [B, early, person], MemoryAmount(4), THREE, 200) == LoadModel("person", 0)
 
 
 def test_a_job_that_has_waited_for_long_is_not_put_off_for_people_any_more() -> None:
     person = replace(B, key="person", since=100, is_interactive=True)
     old = replace(B, key="old", since=39)
-    assert [one.key for one in in_order([person, old])] == ["old", "person"]
+    assert [waiting_model.key for waiting_model in in_order([person, old])] == ["old", "person"]
 
 
 def test_a_model_that_made_room_does_not_come_back_before_the_one_it_went_for() -> None:
     victim = replace(B, key="victim", is_interactive=True, after="b")
-    assert [one.key for one in in_order([victim, B])] == ["b", "victim"]
-    assert [one.key for one in in_order([victim])] == ["victim"]
+    assert [waiting_model.key for waiting_model in in_order([victim, B])] == ["b", "victim"]
+    assert [waiting_model.key for waiting_model in in_order([victim])] == ["victim"]
 
 
 stays = st.lists(
@@ -192,7 +196,7 @@ stays = st.lists(
         st.booleans(),
     ),
     max_size=4,
-    unique_by=lambda one: one.key,
+    unique_by=lambda model: model.key,
 )
 wishes = st.lists(
     st.builds(
@@ -210,33 +214,33 @@ wishes = st.lists(
         st.integers(1, 3),
     ),
     max_size=3,
-    unique_by=lambda one: one.key,
+    unique_by=lambda model: model.key,
 )
 
 
 @given(stays, wishes, st.integers(0, 12), st.integers(1, 4), st.floats(100, 200))
 def test_every_move_keeps_the_rules(
-    there: list[LoadedState], wanted: list[WaitingModel], free: int, n_most: int, now: float
+    there: list[LoadedState], waiting: list[WaitingModel], free: int, n_most: int, now: float
 ) -> None:
     house = MemoryLimits(n_most, 5)
-    move = decide(there, wanted, MemoryAmount(free), house, now)
-    by_key = {one.key: one for one in there}
+    move = decide(there, waiting, MemoryAmount(free), house, now)
+    by_key = {model.key: model for model in there}
     if isinstance(move, LoadModel):
-        wish = next(one for one in wanted if one.key == move.key)
+        wish = next(waiting_model for waiting_model in waiting if waiting_model.key == move.key)
         assert MemoryAmount(free).holds(wish.options[move.option]) and len(there) < n_most
     elif isinstance(move, EvictModels):
         going = [by_key[key] for key in move.keys]
-        assert going and not any(one.is_pinned or one.is_leaving for one in going)
-        head = in_order(wanted)[0]
-        for one in going:
-            assert one.state == "loading" or may_evict_at(one, head, house) <= now
+        assert going and not any(victim.is_pinned or victim.is_leaving for victim in going)
+        head = in_order(waiting)[0]
+        for victim in going:
+            assert victim.state == "loading" or may_evict_at(victim, head, house) <= now
     elif isinstance(move, WaitForChange):
         assert move.until is None or move.until > now
         # A request for no model in particular waits for one that is on the way.
-        if wanted and move.until is None:
-            assert any(one.state != "ready" for one in there)
+        if waiting and move.until is None:
+            assert any(model.state != "ready" for model in there)
     elif isinstance(move, RefuseModel):
         rest = sum((o.room for o in there if o.is_leaving or not o.is_pinned), MemoryAmount(free))
-        n_pinned = sum(one.is_pinned and not one.is_leaving for one in there)
-        wish = next(one for one in wanted if one.key == move.key)
+        n_pinned = sum(model.is_pinned and not model.is_leaving for model in there)
+        wish = next(waiting_model for waiting_model in waiting if waiting_model.key == move.key)
         assert n_pinned >= n_most or not any(rest.holds(room) for room in wish.options)

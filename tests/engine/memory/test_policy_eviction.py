@@ -23,12 +23,12 @@ candidates = st.lists(
         st.booleans(),
     ),
     max_size=7,
-    unique_by=lambda one: one.key,
+    unique_by=lambda candidate: candidate.key,
 )
 
 
 def given_by(going: list[EvictionCandidate]) -> MemoryAmount:
-    return sum((one.room for one in going), MemoryAmount())
+    return sum((victim.room for victim in going), MemoryAmount())
 
 
 @given(candidates, rooms, st.integers(0, 3))
@@ -36,11 +36,11 @@ def test_enough_room_is_made_or_no_one_goes(
     there: list[EvictionCandidate], missing: MemoryAmount, n_places: int
 ) -> None:
     chosen = choose_victims(there, missing, n_places)
-    could_go = [one for one in there if not one.is_pinned]
+    could_go = [candidate for candidate in there if not candidate.is_pinned]
     is_possible = given_by(could_go).holds(missing) and len(could_go) >= n_places
     assert (chosen is not None) == is_possible
-    going = [one for one in there if one.key in (chosen or ())]
-    assert not any(one.is_pinned for one in going)
+    going = [candidate for candidate in there if candidate.key in (chosen or ())]
+    assert not any(victim.is_pinned for victim in going)
     if chosen is not None:
         assert given_by(going).holds(missing) and len(going) >= n_places
 
@@ -49,9 +49,13 @@ def test_enough_room_is_made_or_no_one_goes(
 def test_no_one_goes_who_is_not_needed(
     there: list[EvictionCandidate], missing: MemoryAmount, n_places: int
 ) -> None:
-    going = [one for one in there if one.key in (choose_victims(there, missing, n_places) or ())]
-    for one in going:
-        rest = [other for other in going if other is not one]
+    going = [
+        candidate
+        for candidate in there
+        if candidate.key in (choose_victims(there, missing, n_places) or ())
+    ]
+    for victim in going:
+        rest = [other for other in going if other is not victim]
         assert len(rest) < n_places or not given_by(rest).holds(missing)
 
 
@@ -59,15 +63,19 @@ def test_no_one_goes_who_is_not_needed(
 def test_busy_and_leased_ones_go_only_where_it_cannot_be_avoided(
     there: list[EvictionCandidate], missing: MemoryAmount, n_places: int
 ) -> None:
-    going = [one for one in there if one.key in (choose_victims(there, missing, n_places) or ())]
+    going = [
+        candidate
+        for candidate in there
+        if candidate.key in (choose_victims(there, missing, n_places) or ())
+    ]
     for spared in ("is_busy", "is_leased"):
         others = [
-            one
-            for one in there
-            if not one.is_pinned and not one.is_busy and not getattr(one, spared)
+            candidate
+            for candidate in there
+            if not candidate.is_pinned and not candidate.is_busy and not getattr(candidate, spared)
         ]
         if given_by(others).holds(missing) and len(others) >= n_places:
-            assert not any(getattr(one, spared) for one in going)
+            assert not any(getattr(victim, spared) for victim in going)
 
 
 def test_the_cheapest_to_bring_back_goes_first() -> None:
