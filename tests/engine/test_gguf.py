@@ -181,8 +181,8 @@ _NO_TENSOR = text(0) + struct.pack("<IIQ", 0, 0, 0)
 def test_counts_that_no_model_has_are_refused_before_anything_is_read(
     tmp_path: Path, content: bytes, why: str
 ) -> None:
-    told = fault(tmp_path / "m.gguf", content + b"\0" * 32)
-    assert told == f"the file is corrupt: its header has {why}"
+    message = fault(tmp_path / "m.gguf", content + b"\0" * 32)
+    assert message == f"the file is corrupt: its header has {why}"
 
 
 def test_arrays_that_no_model_has_are_not_read_on_request(tmp_path: Path) -> None:

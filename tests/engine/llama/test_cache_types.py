@@ -36,8 +36,8 @@ def logits_after(model: Model, kind: CacheType, is_flash: bool = True) -> tuple[
     )
     with Context(model, options) as context:
         for part in np.split(np.arange(len(tokens), dtype=np.int32), [5]):
-            wanted = (part == part[-1]).astype(np.int8)
-            context.decode(tokens[part], part, np.zeros(len(part), np.int32), wanted)
+            output_mask = (part == part[-1]).astype(np.int8)
+            context.decode(tokens[part], part, np.zeros(len(part), np.int32), output_mask)
         return np.array(context.logits(1)[0]), sum(context.buffers.cells.values())
 
 

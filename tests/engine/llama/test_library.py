@@ -39,13 +39,13 @@ def test_buffers_are_counted_by_device_with_the_contexts_of_cuda() -> None:
 def test_a_failed_call_is_explained_in_llamas_own_words(capsys: pytest.CaptureFixture[str]) -> None:
     log = LlamaLog()
     log(ERROR, b"said before\n", None)
-    with log.recording() as said:
+    with log.recording() as recording:
         log(INFO, b"llama_context: n_ctx = 8192\n", None)
         log(WARNING, b"n_ctx_seq > n_ctx_train\n", None)
         log(ERROR, b"allocating 7605.33 MiB on device 0: cudaMalloc failed: out of memory\n", None)
         log(ERROR, b"alloc_tensor_range: failed to allocate CUDA0 buffer\n", None)
     log(ERROR, b"said after\n", None)
-    assert said.explain("no context") == (
+    assert recording.explain("no context") == (
         "no context: allocating 7605.33 MiB on device 0: cudaMalloc failed: out of memory | "
         "alloc_tensor_range: failed to allocate CUDA0 buffer"
     )

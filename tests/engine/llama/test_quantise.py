@@ -30,8 +30,8 @@ def test_the_copy_of_a_real_model_agrees_and_differs_only_in_its_matrices(tmp_pa
     before, after = read_header(source), read_header(copy)
     assert {**before.values, "general.file_type": 7} == after.values
     assert before.array_lengths == after.array_lengths
-    assert [one.name for one in before.tensors] == [one.name for one in after.tensors]
-    kinds = {TYPE_NAMES[one.kind] for one in after.tensors if len(one.axes) > 1}
+    assert [tensor.name for tensor in before.tensors] == [tensor.name for tensor in after.tensors]
+    kinds = {TYPE_NAMES[tensor.kind] for tensor in after.tensors if len(tensor.axes) > 1}
     assert kinds == {"Q8_0"}
     first, second = (
         computed_results(path, [TEXT], 64, BenchOptions(0, 0, 1)) for path in (source, copy)
@@ -76,10 +76,12 @@ def test_a_wide_format_is_what_llama_cpp_makes_of_it(
     quantise(plain, low, name, 1)
     write_widened(low, ours, low_bit_tensors(read_header(low)), wide, 2)
     quantise(low, theirs, wide, 1)
-    for one in read_header(ours).tensors:
-        if TYPE_NAMES[one.kind] == wide:
-            assert _data(ours, one.name).tobytes() == _data(theirs, one.name).tobytes(), one.name
-    assert {TYPE_NAMES[one.kind] for one in read_header(ours).tensors} >= {wide, "F32"}
+    for tensor in read_header(ours).tensors:
+        if TYPE_NAMES[tensor.kind] == wide:
+            assert _data(ours, tensor.name).tobytes() == _data(theirs, tensor.name).tobytes(), (
+                tensor.name
+            )
+    assert {TYPE_NAMES[tensor.kind] for tensor in read_header(ours).tensors} >= {wide, "F32"}
 
 
 def test_tensors_that_are_not_named_stay_bit_for_bit(tmp_path: Path) -> None:
@@ -100,7 +102,9 @@ def test_floats_are_no_low_bit_tensors(tmp_path: Path) -> None:
     write_trial_model(source, "F16")
     header = read_header(source)
     assert not low_bit_tensors(header)
-    assert len(other_matrices(header)) == len([one for one in header.tensors if len(one.axes) > 1])
+    assert len(other_matrices(header)) == len(
+        [tensor for tensor in header.tensors if len(tensor.axes) > 1]
+    )
 
 
 def _make_random(path: Path) -> None:
@@ -120,6 +124,6 @@ def _make_random(path: Path) -> None:
 
 def _data(path: Path, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     header = read_header(path)
-    tensor = next(one for one in header.tensors if one.name == name)
+    tensor = next(tensor for tensor in header.tensors if tensor.name == name)
     start = header.data_at + tensor.offset
     return np.fromfile(path, np.uint8, tensor.n_bytes, offset=start)

@@ -45,31 +45,31 @@ def error(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], others: obj
 
 
 def test_four_bits_without_an_offset_of_their_own_are_met_exactly() -> None:
-    one = lattice(200, 15)
-    whole = Lattice(one.step, -8 * one.step, one.numbers, 15)
+    blocks = lattice(200, 15)
+    whole = Lattice(blocks.step, -8 * blocks.step, blocks.numbers, 15)
     assert error(values_of(whole), values_of_q8_0(lattice_to_q8_0(whole))) < 1e-9
 
 
 def test_blocks_with_an_offset_lose_half_of_what_even_steps_lose() -> None:
-    one = lattice(2000, 15)
-    lost = error(values_of(one), values_of_q8_0(lattice_to_q8_0(one)))
-    assert lost < 0.55 * error(values_of(one), even_steps(values_of(one)))
+    blocks = lattice(2000, 15)
+    lost = error(values_of(blocks), values_of_q8_0(lattice_to_q8_0(blocks)))
+    assert lost < 0.55 * error(values_of(blocks), even_steps(values_of(blocks)))
 
 
 def test_five_bits_lose_less_than_even_steps_too() -> None:
-    one = lattice(2000, 31)
-    lost = error(values_of(one), values_of_q8_0(lattice_to_q8_0(one)))
-    assert lost < 0.8 * error(values_of(one), even_steps(values_of(one)))
+    blocks = lattice(2000, 31)
+    lost = error(values_of(blocks), values_of_q8_0(lattice_to_q8_0(blocks)))
+    assert lost < 0.8 * error(values_of(blocks), even_steps(values_of(blocks)))
 
 
 @settings(max_examples=60, deadline=None)
 @given(step=st.floats(0, 1, width=16), offset=st.floats(-4, 4, width=16), seed=st.integers(0, 9))
 def test_no_block_is_worse_than_even_steps(step: float, offset: float, seed: int) -> None:
     numbers = np.random.default_rng(seed).integers(0, 16, (1, 32), np.uint8)
-    one = Lattice(np.array([step], np.float32), np.array([offset], np.float32), numbers, 15)
-    values = values_of(one)
+    blocks = Lattice(np.array([step], np.float32), np.array([offset], np.float32), numbers, 15)
+    values = values_of(blocks)
     most = max(abs(offset), abs(offset + 15 * step))
-    lost = np.abs(values - np.asarray(values_of_q8_0(lattice_to_q8_0(one)))).max()
+    lost = np.abs(values - np.asarray(values_of_q8_0(lattice_to_q8_0(blocks)))).max()
     # Half a step; a scale of so few bits as a half has may be off by a two-thousandth itself.
     assert lost <= most / 127 / 2 + most / 1024 + 1e-5
 

@@ -34,8 +34,8 @@ def rows(n: int) -> Iterator[Logits]:
         yield row
 
 
-def sampled(**more: float) -> Sampling:
-    return Sampling(temperature=0.8, seed=3, guards_repetition=False, **more)  # type: ignore[arg-type]
+def sampled(**settings: float) -> Sampling:
+    return Sampling(temperature=0.8, seed=3, guards_repetition=False, **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def sampled(**more: float) -> Sampling:
     ],
 )
 def test_draws_are_those_of_the_whole_row(sampling: Sampling) -> None:
-    one, whole = picker(None, sampling=sampling), SamplerChain(sampling)
-    drawn = [(one.pick(row.copy()).token, whole.pick_of_all(row)) for row in rows(400)]
+    row_picker, whole = picker(None, sampling=sampling), SamplerChain(sampling)
+    drawn = [(row_picker.pick(row.copy()).token, whole.pick_of_all(row)) for row in rows(400)]
     assert [ours for ours, _ in drawn] == [theirs for _, theirs in drawn]
     whole.close()
 
@@ -66,9 +66,12 @@ def test_draws_do_not_depend_on_the_threads(monkeypatch: pytest.MonkeyPatch, top
         pickers = [picker(None, sampling=sampled(top_k=top_k)) for _ in range(6)]
         tokens = []
         for start in range(0, len(every), len(pickers)):
-            asked = [(one, row.copy()) for one, row in zip(pickers, every[start:], strict=False)]
-            for (one, row), scan in zip(asked, scanner.scan(asked), strict=True):
-                tokens.append(one.pick(row, scan).token)
+            scanned = [
+                (row_picker, row.copy())
+                for row_picker, row in zip(pickers, every[start:], strict=False)
+            ]
+            for (row_picker, row), scan in zip(scanned, scanner.scan(scanned), strict=True):
+                tokens.append(row_picker.pick(row, scan).token)
         return tokens
 
     assert drawn(3) == drawn(1)
@@ -113,11 +116,11 @@ def test_penalties_are_llama_cpps_to_the_bit(sampling: Sampling) -> None:
         lib.llama_sampler_accept(theirs, token)
     for number, row in enumerate(rows(100)):
         pairs = enumerate(row.tolist())
-        data = (lib.llama_token_data * N_VOCAB)(*(lib.llama_token_data(*one) for one in pairs))
+        data = (lib.llama_token_data * N_VOCAB)(*(lib.llama_token_data(*pair) for pair in pairs))
         array = lib.llama_token_data_array(data, N_VOCAB, -1, False)
         lib.llama_sampler_apply(theirs, ctypes.byref(array))
         ours.apply(row)
-        assert row.tolist() == [one.logit for one in data]
+        assert row.tolist() == [candidate.logit for candidate in data]
         token = number * 7 % 11
         lib.llama_sampler_accept(theirs, token)
         ours.add(token)

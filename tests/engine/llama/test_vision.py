@@ -42,10 +42,10 @@ N_MODEL, SIDE, PATCH = 576, 28, 14  # SmolLM2-135M, and the pixels of LLaVA's im
 def projector(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Projector]:
     path = tmp_path_factory.mktemp("eyes") / "mmproj-tiny.gguf"
     llava(path, N_MODEL)
-    one = Projector(model, path, n_threads=1, n_pass_tokens=64, uses_gpu=False)
-    one.on_part = SIGNS_OF_LIFE.append
-    yield one
-    one.close()
+    loaded = Projector(model, path, n_threads=1, n_pass_tokens=64, uses_gpu=False)
+    loaded.on_part = SIGNS_OF_LIFE.append
+    yield loaded
+    loaded.close()
 
 
 SIGNS_OF_LIFE: list[int] = []
@@ -53,7 +53,7 @@ SIGNS_OF_LIFE: list[int] = []
 
 
 def images(pieces: list[object]) -> list[ImagePiece]:
-    return [one for one in pieces if isinstance(one, ImagePiece)]
+    return [piece for piece in pieces if isinstance(piece, ImagePiece)]
 
 
 def test_an_image_becomes_a_piece_of_known_size(projector: Projector) -> None:
@@ -74,10 +74,10 @@ def logits_after(model: Model, projector: Projector, image: bytes | None) -> np.
     with Context(model, options) as context:
         for text_piece in ("look:", " it is"):
             tokens = model.tokenise(text_piece, with_special=False, parse_special=False)
-            wanted = np.zeros(len(tokens), np.int8)
-            wanted[-1] = 1
+            output_mask = np.zeros(len(tokens), np.int8)
+            output_mask[-1] = 1
             positions = np.arange(position, position + len(tokens), dtype=np.int32)
-            context.decode(tokens, positions, np.ones(len(tokens), np.int32), wanted)
+            context.decode(tokens, positions, np.ones(len(tokens), np.int32), output_mask)
             position += len(tokens)
             if image is not None and text_piece == "look:":
                 for piece in images([*projector.look(image)]):
@@ -135,7 +135,7 @@ async def test_a_pool_shows_images_to_a_model_with_a_projector(tmp_path: Path) -
 
     has_words = dict.fromkeys(range(17), -100)  # no mark, which ends an answer or has no text
 
-    def asked(*images: bytes) -> ChatRequest:
+    def request_with(*images: bytes) -> ChatRequest:
         message = Message("user", "What colour is this?", images=images)
         params = {"max_tokens": 12, "temperature": 0, "logit_bias": has_words}
         return ChatRequest(spec, (message,), params, n_logprobs=100)
@@ -145,16 +145,21 @@ async def test_a_pool_shows_images_to_a_model_with_a_projector(tmp_path: Path) -
         return {raw for _, _, raw in reply.logprobs[0].top}
 
     async with LocalPool(settings) as pool:
-        wishes = (asked(square(0)), asked(square(255)), asked(), asked(square(0), square(255)))
-        replies = await asyncio.gather(*(pool.chat(one).reply() for one in wishes))
+        wishes = (
+            request_with(square(0)),
+            request_with(square(255)),
+            request_with(),
+            request_with(square(0), square(255)),
+        )
+        replies = await asyncio.gather(*(pool.chat(request).reply() for request in wishes))
         plain = replies[2].usage.prompt_tokens
-        assert [one.usage.prompt_tokens - plain for one in replies] == [4, 4, 0, 8]
+        assert [reply.usage.prompt_tokens - plain for reply in replies] == [4, 4, 0, 8]
         again = await pool.chat(wishes[0]).reply()
         dark, light, blind = (len(likely(again) & likely(reply)) for reply in replies[:3])
         assert dark > 75 > max(light, blind)
         assert again.usage.prompt_reused_tokens >= 4  # what was seen once is kept
         with pytest.raises(BadRequest) as caught:
-            await pool.chat(asked(b"RIFF\0\0\0\0WEBP")).reply()
+            await pool.chat(request_with(b"RIFF\0\0\0\0WEBP")).reply()
         assert str(caught.value) == (
             "image 1 is no PNG, JPEG, GIF or BMP (it is a WebP; convert it to PNG)"
         )
@@ -353,10 +358,10 @@ def test_an_image_of_a_document_is_read_from_the_disk_by_the_next_worker(
     first, n_parts = look("one", on_disk=True), len(computed) // 2
     again = look("one", on_disk=True)
     assert len(computed) == 2 * n_parts > 0
-    for one, other in zip(map(parts, first), map(parts, again), strict=True):
-        assert one[0] == other[0]
-        assert np.array_equal(one[1], other[1])
-        assert np.array_equal(one[2], other[2])
+    for part, other in zip(map(parts, first), map(parts, again), strict=True):
+        assert part[0] == other[0]
+        assert np.array_equal(part[1], other[1])
+        assert np.array_equal(part[2], other[2])
     look("another", on_disk=True)
     assert len(computed) == 3 * n_parts, "another projector computes for itself"
     for file in (tmp_path / "images").glob("*/*"):
@@ -413,10 +418,10 @@ def test_parts_of_an_image_are_computed_two_at_once_where_libmtmd_can(
     computed.clear()
     one_by_one = images([*eye.look(image)])
     assert computed == [n_rows] * len(together)
-    assert len({one.rows.tobytes() for one in one_by_one}) > 1
-    for one, other in zip(together, one_by_one, strict=True):
-        assert one.digest == other.digest
-        assert np.array_equal(one.rows, other.rows)
+    assert len({piece.rows.tobytes() for piece in one_by_one}) > 1
+    for piece, other in zip(together, one_by_one, strict=True):
+        assert piece.digest == other.digest
+        assert np.array_equal(piece.rows, other.rows)
     eye.close()
 
 
@@ -443,14 +448,14 @@ def test_an_image_that_exceeds_a_pass_is_refused_only_where_it_needs_one_pass(
     for family, expected in why.items():
         path, mmproj = write_family(family, tmp_path)
         model = Model(path)
-        one = Projector(model, mmproj, n_threads=1, n_pass_tokens=8, uses_gpu=False)
+        loaded = Projector(model, mmproj, n_threads=1, n_pass_tokens=8, uses_gpu=False)
         found = ""
         try:
-            one.look(square(0))
+            loaded.look(square(0))
         except ValueError as error:
             found = str(error)
         assert found == expected
-        one.close()
+        loaded.close()
         model.close()
 
 
@@ -511,15 +516,17 @@ def test_rows_do_not_depend_on_memory_that_was_never_written(
 
 def test_an_image_for_which_a_projector_computes_no_numbers_is_refused(tmp_path: Path) -> None:
     path, mmproj = write_family("pixtral", tmp_path)
-    (bias,) = [one for one in read_header(mmproj).tensors if one.name == "v.blk.0.ffn_up.bias"]
+    (bias,) = [
+        tensor for tensor in read_header(mmproj).tensors if tensor.name == "v.blk.0.ffn_up.bias"
+    ]
     with mmproj.open("r+b") as file:
         file.seek(read_header(mmproj).data_at + bias.offset)
         file.write(np.full(bias.n_weights, np.nan, np.float32).tobytes())
     model = Model(path)
-    one = Projector(model, mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False)
+    loaded = Projector(model, mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False)
     with pytest.raises(ValueError, match="its projector computes what is no number for it"):
-        one.look(noise(1))
-    one.close()
+        loaded.look(noise(1))
+    loaded.close()
     model.close()
 
 
@@ -527,10 +534,10 @@ def test_a_projector_whose_tags_the_model_lacks_is_refused(tmp_path: Path) -> No
     path, _ = write_family("llava", tmp_path)
     _, mmproj = write_family("smolvlm", tmp_path)
     model = Model(path)
-    one = Projector(model, mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False)
+    loaded = Projector(model, mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False)
     with pytest.raises(ValueError, match="they do not belong together"):
-        one.look(square(0))
-    one.close()
+        loaded.look(square(0))
+    loaded.close()
     model.close()
 
 

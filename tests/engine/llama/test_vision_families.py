@@ -89,7 +89,9 @@ class Seeing:
         rating = self.reference.rate(conversation.prompt, conversation.images, answer)
         assert reply.usage.prompt_tokens == rating.n_prompt_tokens
         assert rating.logprobs == pytest.approx(rating.best, abs=NEARLY)
-        assert [one.logprob for one in reply.logprobs] == pytest.approx(rating.logprobs, abs=NEARLY)
+        assert [logprob.logprob for logprob in reply.logprobs] == pytest.approx(
+            rating.logprobs, abs=NEARLY
+        )
 
     def settings(self, **given: Any) -> PoolSettings:
         folder = self.model.parent
@@ -117,9 +119,9 @@ class Turns(PoolEvents):
         self.begun_ids, self.answered_ids = set[int](), set[int]()
         self.have_come.clear()
 
-    def turn(self, model: str, told: Mapping[str, Any]) -> None:
-        self.begun_ids |= set(told["progressed"])
-        self.answered_ids |= {chunk["id"] for chunk in told["chunks"]}
+    def turn(self, model: str, report: Mapping[str, Any]) -> None:
+        self.begun_ids |= set(report["progressed"])
+        self.answered_ids |= {chunk["id"] for chunk in report["chunks"]}
         self.have_come.set()
 
 
@@ -161,7 +163,7 @@ async def test_answers_are_those_of_libmtmd_beside_seven_others(
 ) -> None:
     async with seeing.pool(num_parallel=8, cache_layout=layout) as pool:
         requests = [seeing.request(conversation) for conversation in ALL * 2]
-        replies = await asyncio.gather(*(pool.chat(one).reply() for one in requests))
+        replies = await asyncio.gather(*(pool.chat(request).reply() for request in requests))
     for reply, conversation in zip(replies, ALL * 2, strict=True):
         seeing.check(reply, conversation)
 
@@ -171,7 +173,7 @@ async def test_answers_stay_the_same_after_a_preemption(seeing: Seeing) -> None:
     # Any two of the answers need more cells than there are.
     async with seeing.pool(num_parallel=4, cache_layout="unified", n_cells=2048) as pool:
         requests = [seeing.request(conversation, 1200) for conversation in ALL]
-        replies = await asyncio.gather(*(pool.chat(one).reply() for one in requests))
+        replies = await asyncio.gather(*(pool.chat(request).reply() for request in requests))
     for reply, conversation in zip(replies, ALL, strict=True):
         seeing.check(reply, conversation)
     assert sum(reply.usage.n_preempted for reply in replies) > 0
@@ -184,7 +186,7 @@ async def test_answers_go_on_when_a_longer_request_makes_a_larger_context(
 ) -> None:
     longer = Conversation((user("word " * 330, noise(7)),))
     async with seeing.pool(num_parallel=4, cache_layout=layout) as pool:
-        jobs = [pool.chat(seeing.request(one, 300)) for one in (TWO, BESIDE)]
+        jobs = [pool.chat(seeing.request(image, 300)) for image in (TWO, BESIDE)]
         for job in jobs:
             await anext(aiter(job))
         jobs.append(pool.chat(seeing.request(longer)))
@@ -262,8 +264,10 @@ async def test_a_draft_model_guesses_for_texts_beside_answers_about_images(seein
     text = Conversation((user("Say something about the ferry."),))
     both = {ref: str(seeing.model) for ref in (str(seeing.model), seeing.model.name)}
     async with seeing.pool(num_parallel=4, draft_models=both) as pool:
-        asked = (ONE, text, TWO, LARGE)
-        replies = await asyncio.gather(*(pool.chat(seeing.request(one)).reply() for one in asked))
-    for reply, conversation in zip(replies, asked, strict=True):
+        conversations = (ONE, text, TWO, LARGE)
+        replies = await asyncio.gather(
+            *(pool.chat(seeing.request(conversation)).reply() for conversation in conversations)
+        )
+    for reply, conversation in zip(replies, conversations, strict=True):
         seeing.check(reply, conversation)
     assert replies[1].usage.accepted_tokens

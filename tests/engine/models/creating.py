@@ -39,8 +39,8 @@ def config(finder: ModelFinder, name: str) -> dict[str, Any]:
     manifest = finder.store.manifest(parse_name(name))
     assert manifest is not None
     assert manifest.config is not None
-    told: dict[str, Any] = json.loads(finder.store.blobs.read(manifest.config.digest))
-    return told
+    config: dict[str, Any] = json.loads(finder.store.blobs.read(manifest.config.digest))
+    return config
 
 
 def digest_of(content: bytes) -> str:

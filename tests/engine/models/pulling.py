@@ -35,8 +35,8 @@ def pulled(
     """Pull to the end; return every line."""
 
     async def main() -> list[ProgressLine]:
-        told = replace(options, **changes)  # type: ignore[arg-type]
-        return [line async for line in pull(store, source, options=told, as_name=as_name)]
+        pull_options = replace(options, **changes)  # type: ignore[arg-type]
+        return [line async for line in pull(store, source, options=pull_options, as_name=as_name)]
 
     return asyncio.run(main())
 

@@ -54,8 +54,8 @@ def test_a_state_is_json_as_ollama_reads_it(tmp_path: Path) -> None:
     ours = partial(tmp_path)
     ours.begin()
     ours.write(ours.parts[1], b"b" * 7)
-    told = json.loads((tmp_path / f"{BLOB}-partial-1").read_text())
-    assert told == {"N": 1, "Offset": 25, "Size": 25, "Completed": 7}
+    progress = json.loads((tmp_path / f"{BLOB}-partial-1").read_text())
+    assert progress == {"N": 1, "Offset": 25, "Size": 25, "Completed": 7}
 
 
 @pytest.mark.parametrize(

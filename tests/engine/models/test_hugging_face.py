@@ -47,10 +47,10 @@ def hub(tmp_path: Path) -> Iterator[FarSide]:
         }
         siblings = []
         for name, content in repository.items():
-            told: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": "b"}
+            sibling: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": "b"}
             path = f"/team/Mini-GGUF/resolve/{COMMIT}/{name}"
             if name.endswith(".gguf"):
-                told["lfs"] = {
+                sibling["lfs"] = {
                     "sha256": digest_of(content).removeprefix("sha256:"),
                     "size": len(content),
                     "pointerSize": 130,
@@ -59,7 +59,7 @@ def hub(tmp_path: Path) -> Iterator[FarSide]:
                 side.redirects[path] = f"{cdn.url}/lfs/{name}?signed=1"
             else:
                 side.files[path] = content
-            siblings.append(told)
+            siblings.append(sibling)
         listing = {"id": "team/Mini-GGUF", "sha": COMMIT, "siblings": siblings, "tags": []}
         side.files["/api/models/team/Mini-GGUF"] = json.dumps(listing).encode()
         side.cdn = cdn  # type: ignore[attr-defined]
@@ -109,12 +109,14 @@ def test_a_quantisation_can_be_asked_for(hub: FarSide, store: ModelStore) -> Non
 
 def test_a_split_model_comes_with_all_its_parts(hub: FarSide, store: ModelStore) -> None:
     lines = pulled(store, "hf:team/Mini-GGUF:F16", hub=hub.url)
-    assert any("-00001-of-00002.gguf and 1 more at " in one for one in statuses(lines))
+    assert any("-00001-of-00002.gguf and 1 more at " in status for status in statuses(lines))
     manifest = store.manifest(parse_name("hf.co/team/Mini-GGUF:F16"))
     assert manifest is not None
     kinds = [layer.media_type for layer in manifest.layers]
     assert kinds == [MODEL_TYPE, MODEL_TYPE, PROJECTOR_TYPE, TEMPLATE_TYPE, PARAMS_TYPE]
-    parts = [read_header(store.blobs.path(one.digest)).part for one in manifest.all_of(MODEL_TYPE)]
+    parts = [
+        read_header(store.blobs.path(layer.digest)).part for layer in manifest.all_of(MODEL_TYPE)
+    ]
     assert parts == [0, 1]
     assert store.check() == []
 
@@ -139,9 +141,9 @@ def test_the_token_goes_to_the_hub_alone(
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     pulled(store, "hf:team/Mini-GGUF", hub=hub.url)
     cdn: FarSide = hub.cdn  # type: ignore[attr-defined]
-    assert all(one.headers.get("authorization") == "Bearer hf_secret" for one in hub.seen)
+    assert all(request.headers.get("authorization") == "Bearer hf_secret" for request in hub.seen)
     assert cdn.seen
-    assert all("authorization" not in one.headers for one in cdn.seen)
+    assert all("authorization" not in request.headers for request in cdn.seen)
 
 
 def test_what_is_not_there_or_not_open_is_said(hub: FarSide, store: ModelStore) -> None:
@@ -178,7 +180,9 @@ def test_hf_endpoint_is_heeded(hub: FarSide, store: ModelStore) -> None:
 
 def test_nothing_else_of_the_repository_is_brought(hub: FarSide, store: ModelStore) -> None:
     pulled(store, "hf:team/Mini-GGUF", QUICK, hub=hub.url)
-    assert not [one for one in hub.seen if one.path.endswith(("README.md", "Q8_0.gguf"))]
+    assert not [
+        request for request in hub.seen if request.path.endswith(("README.md", "Q8_0.gguf"))
+    ]
 
 
 def hub_files(*names: str) -> list[HubFile]:
@@ -222,7 +226,7 @@ def test_a_wish_that_is_not_there_is_answered_with_what_is() -> None:
 def test_a_split_model_comes_with_all_its_parts_where_there_is_no_whole_one() -> None:
     split = ["Q8_0/m-Q8_0-00001-of-00002.gguf", "Q8_0/m-Q8_0-00002-of-00002.gguf"]
     assert choose_model_files(hub_files(*split, "m-Q2_K.gguf"), "", "r")[0].name == "m-Q2_K.gguf"
-    assert [one.name for one in choose_model_files(hub_files(*split), "Q8_0", "r")] == split
+    assert [file.name for file in choose_model_files(hub_files(*split), "Q8_0", "r")] == split
     with pytest.raises(
         NoUsableModel,
         match=r"00001-of-00002\.gguf: 'Q8_0/m-Q8_0-00002-of-00002\.gguf', a part of it,",

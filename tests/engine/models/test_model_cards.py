@@ -214,7 +214,7 @@ def test_the_list_is_newest_first_and_of_equal_names_the_store_goes_first(
     assert [card.name for card in listed if card.origin != "store"] == ["all-minilm:latest"]
     times = [card.modified_at for card in listed]
     assert times == sorted(times, reverse=True)
-    assert all(one.tzinfo is not None for one in times)
+    assert all(time.tzinfo is not None for time in times)
     assert listed[[card.name for card in listed].index("new:latest")].capabilities == (
         "completion",
     )

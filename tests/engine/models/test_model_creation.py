@@ -106,17 +106,19 @@ def test_a_model_is_made_from_another_and_says_so(finder: ModelFinder, weights: 
         ),
     )
     assert statuses(lines)[-2:] == ["writing manifest", "success"]
-    told = layers(finder, "mine")
-    assert told["template"].decode() == GO
-    assert told["system"] == b"Be <kind>."
-    assert told["params"] == b'{"num_ctx":1024,"stop":["c"],"temperature":0.5}\n'
-    assert told["messages"] == b'[{"role":"assistant","content":"ho"}]\n'
+    contents = layers(finder, "mine")
+    assert contents["template"].decode() == GO
+    assert contents["system"] == b"Be <kind>."
+    assert contents["params"] == b'{"num_ctx":1024,"stop":["c"],"temperature":0.5}\n'
+    assert contents["messages"] == b'[{"role":"assistant","content":"ho"}]\n'
     manifest = finder.store.manifest(parse_name("mine"))
     assert manifest is not None
     assert len(manifest.all_of("application/vnd.ollama.image.license")) == 2
     assert manifest.layers[0].source == "base:latest"
     assert config(finder, "mine")["parser"] == "p"
-    assert config(finder, "mine")["rootfs"]["diff_ids"] == [one.digest for one in manifest.layers]
+    assert config(finder, "mine")["rootfs"]["diff_ids"] == [
+        layer.digest for layer in manifest.layers
+    ]
 
 
 def test_the_packaged_model_can_be_the_base_with_its_own_parameters(finder: ModelFinder) -> None:

@@ -38,9 +38,9 @@ class World:
     def digest(self, ref: str) -> str:
         return asyncio.run(self.catalogue.facts(ref)).digest
 
-    def blob(self, more: bytes = b"") -> str:
+    def blob(self, tail: bytes = b"") -> str:
         """Put a model into the store; gives its digest. Bytes behind the tensors change nothing."""
-        raw = self.finder.locate("all-minilm").path.read_bytes() + more
+        raw = self.finder.locate("all-minilm").path.read_bytes() + tail
         digest = hashlib.sha256(raw).hexdigest()
         path = self.root / "blobs" / f"sha256-{digest}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,10 +77,10 @@ def test_what_has_not_changed_is_not_read_again(
     world = World(tmp_path)
     world.name(world.blob())
     expected = world.digest("mine")
-    asked: list[str] = []
-    monkeypatch.setattr(world.finder, "find", lambda ref, n=None: asked.append(ref))
+    looked_up: list[str] = []
+    monkeypatch.setattr(world.finder, "find", lambda ref, n=None: looked_up.append(ref))
     assert [world.digest("mine") for _ in range(3)] == [expected] * 3
-    assert asked == []
+    assert looked_up == []
 
 
 def test_a_file_that_is_another_one_now_is_read_again(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ FACTS = ModelFacts(
 ASKED = Message("user", "Spit?")
 
 
-def said(*messages: Message) -> list[str]:
-    return [one.content for one in messages]
+def contents_of(*messages: Message) -> list[str]:
+    return [message.content for message in messages]
 
 
 def test_what_is_more_specific_goes_first_among_sampling_values() -> None:
@@ -162,7 +162,7 @@ def test_what_is_more_specific_goes_first_among_sampling_values() -> None:
 
 def test_a_model_says_its_own_words_before_a_conversation() -> None:
     request = with_model_defaults(ChatRequest(ModelSpec("m"), (ASKED,)), FACTS)
-    assert said(*request.messages) == ["You are a llama.", "Hum.", "Hmm.", "Spit?"]
+    assert contents_of(*request.messages) == ["You are a llama.", "Hum.", "Hmm.", "Spit?"]
     assert request.template == "{{ .Prompt }}!"
     own = with_model_defaults(replace(request, messages=(ASKED,), template="mine"), FACTS)
     assert own.template == "mine"
@@ -170,9 +170,9 @@ def test_a_model_says_its_own_words_before_a_conversation() -> None:
 
 def test_a_system_turn_of_the_request_takes_the_place_of_the_models() -> None:
     turns = with_model_messages((Message("system", "You are a cow."), ASKED), FACTS)
-    assert said(*turns) == ["You are a cow.", "Hum.", "Hmm.", "Spit?"]
+    assert contents_of(*turns) == ["You are a cow.", "Hum.", "Hmm.", "Spit?"]
     late = with_model_messages((ASKED, Message("system", "Now moo."), ASKED), FACTS)
-    assert said(*late) == ["You are a llama.", "Hum.", "Hmm.", "Spit?", "Now moo.", "Spit?"]
+    assert contents_of(*late) == ["You are a llama.", "Hum.", "Hmm.", "Spit?", "Now moo.", "Spit?"]
 
 
 def test_a_raw_prompt_stays_bare_and_earlier_tokens_have_the_messages_already() -> None:
@@ -181,7 +181,7 @@ def test_a_raw_prompt_stays_bare_and_earlier_tokens_have_the_messages_already() 
     insert = with_model_defaults(replace(raw, suffix="end"), FACTS)
     assert (insert.messages, insert.template) == ((), FACTS.template), "it may have `.Suffix`"
     later = with_model_defaults(ChatRequest(ModelSpec("m"), (ASKED,), prompt_tokens=(1, 2)), FACTS)
-    assert said(*later.messages) == ["You are a llama.", "Spit?"]
+    assert contents_of(*later.messages) == ["You are a llama.", "Spit?"]
     assert with_model_defaults(ChatRequest(ModelSpec("m"), ()), FACTS).messages == ()
 
 
@@ -201,5 +201,5 @@ def test_a_projector_that_comes_changes_or_goes_makes_another_model_of_it(tmp_pa
     seeing_otherwise = facts()
     projector.unlink()
     assert [blind.projector, seeing.projector] == [None, str(projector)]
-    assert len({one.identity for one in (blind, seeing, seeing_otherwise)}) == 3
+    assert len({facts.identity for facts in (blind, seeing, seeing_otherwise)}) == 3
     assert facts() == blind

@@ -22,8 +22,8 @@ from paddock.engine.models.pull_sources import (
 FIRST = string.ascii_letters + string.digits + "_"
 
 
-def part(more: str, longest: int = 80) -> st.SearchStrategy[str]:
-    rest = st.text(FIRST + more, max_size=longest - 1)
+def part(signs: str, longest: int = 80) -> st.SearchStrategy[str]:
+    rest = st.text(FIRST + signs, max_size=longest - 1)
     return st.builds(str.__add__, st.sampled_from(FIRST), rest)
 
 
@@ -97,7 +97,7 @@ def test_a_name_may_be_written_in_any_case() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "name", "asked"),
+    ("text", "kind", "name", "written"),
     [
         ("smollm2:135m", RegistrySource, "smollm2:135m", "registry.ollama.ai/library/smollm2:135m"),
         (
@@ -130,9 +130,9 @@ def test_a_name_may_be_written_in_any_case() -> None:
         ("file:///srv/m/Q8_0.gguf", FileSource, "q8_0:latest", "/srv/m/Q8_0.gguf"),
     ],
 )
-def test_what_a_person_writes_is_understood(text: str, kind: type, name: str, asked: str) -> None:
+def test_what_a_person_writes_is_understood(text: str, kind: type, name: str, written: str) -> None:
     source = parse_source(text)
-    assert (type(source), source.name.short, str(source)) == (kind, name, asked)
+    assert (type(source), source.name.short, str(source)) == (kind, name, written)
 
 
 def test_a_name_can_be_given_where_the_source_has_none() -> None:
@@ -165,7 +165,7 @@ def test_what_cannot_be_is_refused(text: str) -> None:
 
 
 def test_labels_are_read_from_names() -> None:
-    told = {
+    labels = {
         "Qwen3-30B-A3B-UD-Q4_K_XL.gguf": "UD-Q4_K_XL",
         "gpt-oss-20b-mxfp4.gguf": "MXFP4",
         "gemma-3-4b-it-q4_0.gguf": "Q4_0",
@@ -175,7 +175,7 @@ def test_labels_are_read_from_names() -> None:
         "SmolLM2-135M-Instruct.Q4_1.gguf": "Q4_1",
         "model-IQ3_XXS.gguf": "IQ3_XXS",
     }
-    assert {name: quantisation_label(name) for name in told} == told
+    assert {name: quantisation_label(name) for name in labels} == labels
 
 
 @given(st.one_of(st.text(max_size=300), st.from_regex(r"(hf:|https?://|hf\.co/|\./)?\S{0,60}")))

@@ -39,7 +39,7 @@ def put(store: ModelStore, name: str, *contents: bytes) -> list[str]:
     digests = [store.blobs.add(content) for content in contents]
     sizes = [len(content) for content in contents]
     kinds = [CONFIG_TYPE, MODEL_TYPE, *[TEMPLATE_TYPE] * len(contents)]
-    layers = [ManifestLayer(*one) for one in zip(kinds, digests, sizes, strict=False)]
+    layers = [ManifestLayer(*layer) for layer in zip(kinds, digests, sizes, strict=False)]
     store.put_manifest(parse_name(name), make_manifest(layers[0], layers[1:]))
     return digests
 
@@ -126,9 +126,9 @@ def test_copying_and_deleting_what_is_not_there_names_what_is(store: ModelStore)
 
 
 def test_deleting_keeps_what_another_model_needs_and_what_is_to_be_kept(store: ModelStore) -> None:
-    _, one, kept = put(store, "a", b"{}", b"one", b"kept")
+    _, own, kept = put(store, "a", b"{}", b"one", b"kept")
     shared = put(store, "b", b"{}", b"two")
-    assert store.delete(parse_name("a"), keep=[kept.removeprefix("sha256:")]) == [one]
+    assert store.delete(parse_name("a"), keep=[kept.removeprefix("sha256:")]) == [own]
     assert sorted(store.blobs.digests()) == sorted([*shared, kept])
 
 

@@ -47,8 +47,10 @@ REQUIRES 0.14.0
 '''
 
 
-def said(text: str) -> list[tuple[str, str, str]]:
-    return [(one.name, one.key, one.value) for one in parse_modelfile(text).commands]
+def commands_of(text: str) -> list[tuple[str, str, str]]:
+    return [
+        (command.name, command.key, command.value) for command in parse_modelfile(text).commands
+    ]
 
 
 def faults(text: str) -> list[tuple[int, str]]:
@@ -58,7 +60,7 @@ def faults(text: str) -> list[tuple[int, str]]:
 
 
 def test_every_instruction_is_read() -> None:
-    assert said(EVERYTHING) == [
+    assert commands_of(EVERYTHING) == [
         ("FROM", "", "smollm2:135m"),
         ("PARAMETER", "temperature", "0.2"),
         ("PARAMETER", "num_ctx", "4096"),
@@ -79,7 +81,7 @@ def test_every_instruction_is_read() -> None:
 
 
 def test_each_command_knows_its_line() -> None:
-    lines = {one.value: one.line for one in parse_modelfile(EVERYTHING).commands}
+    lines = {command.value: command.line for command in parse_modelfile(EVERYTHING).commands}
     assert (lines["smollm2:135m"], lines["./lora.gguf"], lines["0.14.0"]) == (3, 14, 24)
 
 
@@ -170,13 +172,16 @@ COMMANDS = st.one_of(
 @given(st.lists(COMMANDS, max_size=6))
 def test_what_was_written_is_read_back(commands: list[ModelfileCommand]) -> None:
     text = write_modelfile([ModelfileCommand("FROM", "smol"), *commands])
-    assert said(text) == [("FROM", "", "smol"), *((c.name, c.key, c.value) for c in commands)]
+    assert commands_of(text) == [
+        ("FROM", "", "smol"),
+        *((c.name, c.key, c.value) for c in commands),
+    ]
 
 
 @given(TEXTS)
 def test_a_value_is_as_good_between_three_quotes(text: str) -> None:
     assume(not text.startswith('"""'))
-    assert said(f'FROM x\nSYSTEM """{text}"""')[1][2] == text
+    assert commands_of(f'FROM x\nSYSTEM """{text}"""')[1][2] == text
 
 
 def test_parameters_are_printed_as_editors_read_them() -> None:
@@ -191,13 +196,13 @@ def test_parameters_are_printed_as_editors_read_them() -> None:
         "use_mmap                       true",
     ]
     line = re.compile(r'^(\S+)\s+((?:".*")|\S+)$')
-    assert all(line.match(one) for one in printed.splitlines())
+    assert all(line.match(printed_line) for printed_line in printed.splitlines())
 
 
 def test_the_last_of_several_holds() -> None:
     modelfile = parse_modelfile("FROM x\nSYSTEM a\nSYSTEM b")
     assert isinstance(modelfile, Modelfile)
-    assert [one.value for one in modelfile.all_of("SYSTEM")] == ["a", "b"]
+    assert [command.value for command in modelfile.all_of("SYSTEM")] == ["a", "b"]
     last = modelfile.last_of("SYSTEM")
     assert last is not None
     assert last.value == "b"

@@ -49,7 +49,7 @@ def test_a_large_blob_comes_in_parts_side_by_side(far: FarSide, store: ModelStor
     far.publish("team/mini", "v1", model=BIG)
     pulled(store, named(far))
     blob = far.asked(digest_of(BIG))
-    assert sorted(one.headers["range"] for one in blob)[0] == "bytes=0-20024"
+    assert sorted(request.headers["range"] for request in blob)[0] == "bytes=0-20024"
     assert len(blob) == 5
     assert far.most_open == 4
     assert far.sent(digest_of(BIG)) == len(BIG)

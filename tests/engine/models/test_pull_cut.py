@@ -78,18 +78,18 @@ def test_two_pulls_at_once_bring_a_model_once(far: FarSide, store: ModelStore) -
     far.bytes_per_s = 30_000
     far.publish("team/mini", "v1", model=BIG)
 
-    async def one() -> list[ProgressLine]:
+    async def pull_once() -> list[ProgressLine]:
         return [line async for line in pull(store, named(far), options=QUICK)]
 
     async def main() -> list[list[ProgressLine]]:
-        return list(await asyncio.gather(one(), one()))
+        return list(await asyncio.gather(pull_once(), pull_once()))
 
     both = asyncio.run(main())
     assert [lines[-1].status for lines in both] == ["success", "success"]
     assert far.sent(digest_of(BIG)) == len(BIG)
     for lines in both:
-        told = [line.completed for line in lines if line.digest and line.completed]
-        assert len(set(told)) > 2, "the one that waits sees the other one's progress"
+        counts = [line.completed for line in lines if line.digest and line.completed]
+        assert len(set(counts)) > 2, "the one that waits sees the other one's progress"
 
 
 def test_who_stops_listening_ends_the_work_and_keeps_what_came(
@@ -190,7 +190,7 @@ def test_a_pull_that_waits_for_another_process_takes_over_when_that_is_killed(
     assert model_of(store, named(far)) == BIG
     far.settle()
     ours = far.asked(digest_of(BIG))
-    sent_to_us = sum(one.n_sent for one in ours if one not in asked_before)
+    sent_to_us = sum(server.n_sent for server in ours if server not in asked_before)
     assert 0 < sent_to_us < len(BIG) - 20_000
 
 
@@ -225,8 +225,8 @@ def test_a_disk_that_is_full_in_the_middle_is_said_plainly(far: FarSide, store: 
 
 def test_room_is_looked_for_before_anything_is_brought(far: FarSide, store: ModelStore) -> None:
     path = far.publish("team/mini", "v1", model=BIG)
-    said = far.files[path].replace(str(len(BIG)).encode(), str(10**16).encode())
-    far.files[path] = said
+    manifest = far.files[path].replace(str(len(BIG)).encode(), str(10**16).encode())
+    far.files[path] = manifest
     with pytest.raises(NotEnoughDiskSpace) as caught:
         pulled(store, named(far))
     assert caught.value.needed_bytes == 10**16

@@ -103,7 +103,7 @@ def test_a_url_of_a_file_becomes_a_model_in_parts_that_resume(
     ]
     assert model_of(store, parse_name("mini-2b:Q8_0")) == BIG
     assert far.sent() == len(BIG) + 4, "no byte came twice but the first ones, looked at before"
-    assert len({one.headers.get("range", "").partition("-")[0] for one in far.seen}) > 5
+    assert len({request.headers.get("range", "").partition("-")[0] for request in far.seen}) > 5
     assert leftovers(store) == []
 
 

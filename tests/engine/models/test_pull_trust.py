@@ -64,8 +64,10 @@ def test_a_redirect_to_another_host_carries_no_token(far: FarSide, store: ModelS
         pulled(store, named(far), trusted_hosts=(far.host,))
         assert model_of(store, named(far)) == BIG
         assert elsewhere.seen
-        assert all("authorization" not in one.headers for one in elsewhere.seen)
-    assert all(one.headers["authorization"] == "Bearer secret" for one in far.asked(digest_of(BIG)))
+        assert all("authorization" not in request.headers for request in elsewhere.seen)
+    assert all(
+        request.headers["authorization"] == "Bearer secret" for request in far.asked(digest_of(BIG))
+    )
 
 
 def test_what_has_no_digest_comes_from_trusted_hosts_alone(far: FarSide, store: ModelStore) -> None:
@@ -90,9 +92,11 @@ def test_a_redirect_to_another_host_is_reported_once(far: FarSide, store: ModelS
     with far_side() as elsewhere:
         elsewhere.files["/cdn/blob"] = far.files.pop(blob)
         far.redirects[blob] = f"{elsewhere.url}/cdn/blob".replace("127.0.0.1", "localhost")
-        told = [line.status for line in pulled(store, named(far))]
+        statuses = [line.status for line in pulled(store, named(far))]
     assert (
-        told.count(f"{far.host} redirects to {elsewhere.host.replace('127.0.0.1', 'localhost')}")
+        statuses.count(
+            f"{far.host} redirects to {elsewhere.host.replace('127.0.0.1', 'localhost')}"
+        )
         == 1
     )
 
@@ -152,7 +156,7 @@ def test_a_token_server_that_leads_elsewhere_passes_no_password_on(
         far.redirects["/token"] = f"{elsewhere.url}/token?{query}"
         pulled(store, named(far), credentials={far.host: RegistryCredentials("me", "hush")})
         assert far.asked("/token")[0].headers["authorization"].startswith("Basic ")
-        assert all("authorization" not in one.headers for one in elsewhere.seen)
+        assert all("authorization" not in request.headers for request in elsewhere.seen)
         assert elsewhere.seen
 
 
@@ -198,7 +202,7 @@ def test_who_logged_in_is_known_to_the_token_server_alone(far: FarSide, store: M
     known = {far.host: RegistryCredentials("anna", "pass:word")}
     assert pulled(store, named(far), credentials=known)[-1].status == "success"
     assert not any(
-        one.headers.get("authorization", "").startswith("Basic") for one in far.asked("v1")
+        request.headers.get("authorization", "").startswith("Basic") for request in far.asked("v1")
     )
 
 

@@ -69,7 +69,7 @@ def test_a_model_goes_to_a_registry_and_comes_back(
     assert statuses(lines) == [
         "retrieving manifest",
         "pushing model",
-        *(f"pushing {one}" for one in short),
+        *(f"pushing {digest}" for digest in short),
         "pushing manifest",
         "success",
     ]
@@ -110,9 +110,9 @@ def test_a_copy_is_mounted_not_sent(
         store.copy(first, parse_name(target))
     before = len(registry.requests())
     pushed(store, target)
-    told = registry.requests()[before:]
-    assert sum(" 201" in line and "mount=" in line for line in told) == 3
-    assert not [line for line in told if line.startswith("PATCH")]
+    requests = registry.requests()[before:]
+    assert sum(" 201" in line and "mount=" in line for line in requests) == 3
+    assert not [line for line in requests if line.startswith("PATCH")]
 
 
 def test_a_cut_upload_is_gone_on_with(

@@ -42,11 +42,11 @@ def test_ollamas_registry_is_told_who_we_are_by_ollamas_own_key(
     file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
     store = a_store(tmp_path)
     pulled(store, named(far), ollama_key=file, ollama_hosts=frozenset({far.host}))
-    asked = far.asked("/token")[0]
-    public, signature = asked.headers["authorization"].split(":")
+    request = far.asked("/token")[0]
+    public, signature = request.headers["authorization"].split(":")
     ours = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     assert public == ours.decode().split()[1]
-    url = httpx.URL(far.url + asked.target)
+    url = httpx.URL(far.url + request.target)
     assert {"ts", "nonce", "service", "scope"} <= set(url.params)
     key.public_key().verify(
         base64.b64decode(signature), signed_message(url)

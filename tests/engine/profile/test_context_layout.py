@@ -94,8 +94,8 @@ def test_a_turn_is_as_large_as_its_time_allows() -> None:
 
 
 def test_seconds_grow_with_the_work_and_shrink_with_what_is_shared() -> None:
-    one, many = Workload(1, 650, 64), Workload(64, 650, 64)
-    assert 0 < workload_s(profile(), one) < workload_s(profile(), many)
+    single, many = Workload(1, 650, 64), Workload(64, 650, 64)
+    assert 0 < workload_s(profile(), single) < workload_s(profile(), many)
     assert workload_s(profile(), replace(many, n_shared_tokens=500)) < workload_s(profile(), many)
     assert workload_s(profile(), replace(many, n_sequences=0)) == 0.0
 
@@ -104,14 +104,14 @@ def with_plain(*, reads: float, steps: float, keeps: bool | None = None) -> Prof
     """The same with points without flash attention, as many times as quick at a depth."""
     on = profile()
     plain_prefill = tuple(
-        replace(one, tokens_per_s=one.tokens_per_s * reads, is_flash=False)
-        for one in on.prefill
-        if not one.n_cells_before
+        replace(point, tokens_per_s=point.tokens_per_s * reads, is_flash=False)
+        for point in on.prefill
+        if not point.n_cells_before
     )
     plain_decode = tuple(
-        replace(one, tokens_per_s=one.tokens_per_s * steps, is_flash=False)
-        for one in on.decode
-        if not one.is_unified
+        replace(point, tokens_per_s=point.tokens_per_s * steps, is_flash=False)
+        for point in on.decode
+        if not point.is_unified
     )
     agreements = (Agreement(True, False, True), Agreement(False, keeps, False))
     return replace(
@@ -135,8 +135,8 @@ def test_flash_attention_is_off_where_usual_work_is_done_sooner_without_it() -> 
 
 def test_who_asks_for_flash_attention_or_quantised_cells_gets_them() -> None:
     quick = with_plain(reads=0.8, steps=3.0)
-    asked: tuple[Switch, ...] = ("on", "off")
-    for flash in asked:
+    requested: tuple[Switch, ...] = ("on", "off")
+    for flash in requested:
         layout = choose_layout(quick, Workload(16, 650, 64), replace(ROOMY, flash_attention=flash))
         assert layout.flash_attention == flash
     assert not may_be_plain("auto", 4096, "q8_0"), "llama.cpp cannot"

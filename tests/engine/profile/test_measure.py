@@ -89,12 +89,12 @@ def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_re
     shape = BenchOptions(n_cells=4096, n_batch_tokens=256, n_threads=1)
     measured = measure_model(model, path, shape, patient(), depths=())
     assert measured.prefill[0].n_batch_tokens in (64, 32, 16)
-    counts = [one.n_sequences for one in measured.decode if one.is_unified]
+    counts = [point.n_sequences for point in measured.decode if point.is_unified]
     assert counts[0] == 1
-    assert {one.is_unified for one in measured.decode} == {True, False}
+    assert {point.is_unified for point in measured.decode} == {True, False}
     assert 20_000 < measured.cell_bytes < 30_000, "30 layers of 3 heads of 64 keys and values"
     assert measured.copy_s is not None
-    assert {one.format for one in measured.formats} == {"Q4_1", "Q8_0"}
+    assert {format.format for format in measured.formats} == {"Q4_1", "Q8_0"}
     assert measured.weights[0].format == "Q4_1"
     assert measured.agreements[0].drafts == rows_are_alike(model, shape)
     with pytest.raises(
@@ -102,7 +102,9 @@ def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_re
     ) as caught:
         measure_model(model, path, shape, BenchClock(20.0, 1, least_share=2.0), depths=())
     # It does not depend on speed.
-    assert [one.drafts for one in caught.value.agreements] == [measured.agreements[0].drafts]
+    assert [agreement.drafts for agreement in caught.value.agreements] == [
+        measured.agreements[0].drafts
+    ]
     model.close()
 
 
@@ -112,16 +114,16 @@ def test_a_prompt_and_decoding_are_measured_without_flash_attention_too(tmp_path
     model = Model(path)
     shape = BenchOptions(n_cells=8 * 320, n_batch_tokens=256, n_threads=1)
     measured = measure_model(model, path, shape, patient(), depths=(128,))
-    plain = [one for one in measured.decode if not one.is_flash]
-    assert {(one.n_depth_tokens, one.n_sequences) for one in plain} == {
+    plain = [point for point in measured.decode if not point.is_flash]
+    assert {(point.n_depth_tokens, point.n_sequences) for point in plain} == {
         (64, 1), (64, 8), (128, 1), (128, 8),
     }  # fmt: skip
-    assert [one.n_batch_tokens for one in measured.prefill if not one.is_flash] == [64, 128]
-    assert sorted(one.is_flash for one in measured.agreements) == [False, True]
-    assert all(one.company is not None for one in measured.agreements)
-    asked = replace(shape, flash_attention="on")
-    measured = measure_model(model, path, asked, patient(), depths=(128,))
-    assert all(one.is_flash for one in measured.decode), "it was asked for"
+    assert [point.n_batch_tokens for point in measured.prefill if not point.is_flash] == [64, 128]
+    assert sorted(agreement.is_flash for agreement in measured.agreements) == [False, True]
+    assert all(agreement.company is not None for agreement in measured.agreements)
+    flash_shape = replace(shape, flash_attention="on")
+    measured = measure_model(model, path, flash_shape, patient(), depths=(128,))
+    assert all(point.is_flash for point in measured.decode), "it was asked for"
     model.close()
 
 
@@ -188,14 +190,14 @@ def test_a_graphics_device_is_measured_with_long_prompts_and_many_sequences(tmp_
     model = Model(path)
     shape = BenchOptions(n_cells=4096, n_batch_tokens=512, n_threads=1, is_gpu=True)
     measured = measure_model(model, path, shape, patient(), depths=(128,))
-    assert [one.n_batch_tokens for one in measured.prefill] == [64, 512]
-    assert {one.is_unified for one in measured.decode} == {False}
+    assert [point.n_batch_tokens for point in measured.prefill] == [64, 512]
+    assert {point.is_unified for point in measured.decode} == {False}
     at_depth: dict[int, list[int]] = {64: [], 128: []}
-    for one in measured.decode:
-        at_depth[one.n_depth_tokens].append(one.n_sequences)
+    for point in measured.decode:
+        at_depth[point.n_depth_tokens].append(point.n_sequences)
     assert at_depth[64][-1] >= 16
     assert at_depth[128][-1] >= 8
-    assert all(one.is_flash for one in measured.decode)
+    assert all(point.is_flash for point in measured.decode)
     (agreement,) = measured.agreements
     assert agreement.drafts is not None
     model.close()
@@ -219,8 +221,8 @@ def test_logits_are_reserved_only_for_the_rows_that_a_measurement_reads(
     monkeypatch.setattr(Context, "decode", counted)
     shape = BenchOptions(8 * 320, n_batch, 1, is_gpu=is_gpu, n_pass_tokens=128)
     measured = measure_model(model, path, shape, patient(), depths=(128,))
-    assert all(one.company is not None for one in measured.agreements)
-    of_model = [one for one in seen if one[3] == 128]
+    assert all(agreement.company is not None for agreement in measured.agreements)
+    of_model = [entry for entry in seen if entry[3] == 128]
     assert max(n_rows for n_rows, *_ in of_model) == sum(AGREED_PIECES)
     for n_rows, n_seq_max, n_rows_max, _ in of_model:
         assert n_rows <= n_rows_max == max(n_seq_max, MOST_ROWS)
@@ -241,7 +243,7 @@ def test_what_was_measured_before_memory_was_short_is_kept(
     with monkeypatch.context() as within:
         within.setattr(Bench, "spread", fail)
         measured = measure_model(model, path, shape, patient(), depths=(128,))
-    assert [one.n_batch_tokens for one in measured.prefill] == [64, 256]
+    assert [point.n_batch_tokens for point in measured.prefill] == [64, 256]
     monkeypatch.setattr(measure, "Context", fail)
     with pytest.raises(Unmeasured, match=r"^llama\.cpp could not do it: there is no memory"):
         measure_model(model, path, shape, patient(), depths=(128,))
@@ -253,7 +255,7 @@ def test_an_embedding_model_is_measured_by_the_size_of_its_batches(tmp_path: Pat
     model = Model(path)
     shape = BenchOptions(n_cells=512, n_batch_tokens=512, n_threads=1, embeds=True)
     measured = measure_model(model, path, shape, patient(2.0))
-    assert [one.n_batch_tokens for one in measured.prefill][:1] == [64]
+    assert [point.n_batch_tokens for point in measured.prefill][:1] == [64]
     assert measured.decode == []
     model.close()
 
@@ -277,9 +279,13 @@ def test_a_trial_is_a_whole_file_in_its_format(tmp_path: Path, name: str) -> Non
     file = tmp_path / "trial.gguf"
     write_trial_model(file, name)
     header = read_header(file)
-    matrices = [one for one in header.tensors if len(one.axes) == 2 and one.name.startswith("blk.")]
-    assert {TYPE_NAMES[one.kind] for one in matrices} == {name}
-    assert sum(one.n_weights for one in matrices) == TRIAL_WEIGHTS
+    matrices = [
+        tensor
+        for tensor in header.tensors
+        if len(tensor.axes) == 2 and tensor.name.startswith("blk.")
+    ]
+    assert {TYPE_NAMES[matrix.kind] for matrix in matrices} == {name}
+    assert sum(matrix.n_weights for matrix in matrices) == TRIAL_WEIGHTS
 
 
 def test_an_unknown_format_has_no_trial() -> None:

@@ -182,12 +182,12 @@ def test_what_a_worker_tells_is_there_at_the_next_load(tmp_path: Path) -> None:
     profiles = PoolProfiles(PoolSettings(cache_dir=tmp_path, profile_s=2.0))
     first = profiles.load_fields("ab" * 32, 2)
     assert (first["profile"], first["profile_s"]) == (None, 2.0)
-    told = profile(DeviceBuild(first["device"], first["build"]))
-    profiles.keep(first, {"profile": told.as_json(), "profile_note": ""})
-    assert profiles.load_fields("ab" * 32, 2)["profile"] == told.as_json()
+    measured = profile(DeviceBuild(first["device"], first["build"]))
+    profiles.keep(first, {"profile": measured.as_json(), "profile_note": ""})
+    assert profiles.load_fields("ab" * 32, 2)["profile"] == measured.as_json()
     profiles.keep(first, {"profile": {"version": 0}})
     profiles.keep(first, {})
-    assert profiles.load_fields("ab" * 32, 2)["profile"] == told.as_json()
+    assert profiles.load_fields("ab" * 32, 2)["profile"] == measured.as_json()
 
 
 def test_after_a_vain_attempt_the_next_loads_are_spared(tmp_path: Path) -> None:
@@ -209,9 +209,12 @@ def test_a_forgotten_profile_is_gone(tmp_path: Path) -> None:
 
 
 def test_a_place_is_named_by_threads_device_and_settings() -> None:
-    two, one = this_device_build(PoolSettings(), 2), this_device_build(PoolSettings(n_threads=1), 2)
+    two, single = (
+        this_device_build(PoolSettings(), 2),
+        this_device_build(PoolSettings(n_threads=1), 2),
+    )
     assert two.device.startswith("cpu2-")
-    assert one.device.startswith("cpu1-")
+    assert single.device.startswith("cpu1-")
     assert two.build.startswith("llama-cpp-python ")
     assert this_device_build(PoolSettings(kv_cache_type="q8_0"), 2).build != two.build
     assert this_device_build(PoolSettings(), 2, "NVIDIA H200").device == "gpu-nvidia-h200"
@@ -235,6 +238,6 @@ def test_what_spills_to_the_processor_has_a_profile_of_its_own(
     for load in loads:
         with pytest.raises(LoadBroken):
             asyncio.run(start(load, 1.0))
-    assert len({(one.device, one.build) for one in given}) == 4
+    assert len({(build.device, build.build) for build in given}) == 4
     assert given[0].build == this_device_build(settings, 2, "card").build
     assert given[3].build == this_device_build(settings, 2).build

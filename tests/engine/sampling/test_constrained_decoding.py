@@ -127,10 +127,10 @@ def ask(pool: LocalPool, schema: Any, temperature: float) -> Coroutine[Any, Any,
 def test_schemas_as_people_write_them_yield_valid_answers_at_any_temperature() -> None:
     async def work() -> list[tuple[str, float, Reply]]:
         async with LocalPool(SETTINGS) as pool:
-            wanted = [(name, heat) for name in SCHEMAS for heat in (0.0, 1.0)]
-            asked = (ask(pool, SCHEMAS[name], heat) for name, heat in wanted)
-            replies = await asyncio.gather(*asked)
-            return [(*one, reply) for one, reply in zip(wanted, replies, strict=True)]
+            cases = [(name, heat) for name in SCHEMAS for heat in (0.0, 1.0)]
+            requests = (ask(pool, SCHEMAS[name], heat) for name, heat in cases)
+            replies = await asyncio.gather(*requests)
+            return [(*case, reply) for case, reply in zip(cases, replies, strict=True)]
 
     for name, heat, reply in asyncio.run(work()):
         assert reply.done_reason == "stop", (name, heat, reply.text)
@@ -151,8 +151,8 @@ async def test_a_seed_gives_the_same_answer_again_with_a_schema_and_without(
         async def drawn(seed: int, constraint: Constraint | None) -> str:
             heat = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repeat_penalty": 1.0}
             params = {**heat, "seed": seed, "max_tokens": 14, "logit_bias": bias}
-            asked = ChatRequest(drawing, (), params, prompt="a", constraint=constraint)
-            return (await pool.chat(asked).reply()).text
+            request = ChatRequest(drawing, (), params, prompt="a", constraint=constraint)
+            return (await pool.chat(request).reply()).text
 
         for constraint in (Constraint("json_schema", json.dumps(number)), None):
             first, again, other = [await drawn(seed, constraint) for seed in (3, 3, 4)]
@@ -160,29 +160,31 @@ async def test_a_seed_gives_the_same_answer_again_with_a_schema_and_without(
             assert re.fullmatch('"[0-9]{12}"' if constraint else "[0-9]{14}", first)
 
 
-def chat(pool: LocalPool, params: dict[str, Any], **more: Any) -> Coroutine[Any, Any, Reply]:
+def chat(pool: LocalPool, params: dict[str, Any], **extra: Any) -> Coroutine[Any, Any, Reply]:
     messages = (Message("user", "Name a fruit."),)
-    request = ChatRequest(ModelSpec("smollm2:135m"), messages, {"max_tokens": 12, **params}, **more)
+    request = ChatRequest(
+        ModelSpec("smollm2:135m"), messages, {"max_tokens": 12, **params}, **extra
+    )
     return pool.chat(request).reply()
 
 
 async def test_what_a_request_asks_of_sampling_is_carried_out_or_refused_in_plain_words() -> None:
     async with LocalPool(SETTINGS) as pool:
-        told = await chat(pool, {"repeat_penalty": 1.0}, n_logprobs=3)
-        assert b"".join(one.raw for one in told.logprobs).decode() == told.text
-        assert all(one.top[0][0] == one.token for one in told.logprobs)  # greedy
-        assert all(one.logprob <= 0 for one in told.logprobs)
+        reply = await chat(pool, {"repeat_penalty": 1.0}, n_logprobs=3)
+        assert b"".join(logprob.raw for logprob in reply.logprobs).decode() == reply.text
+        assert all(logprob.top[0][0] == logprob.token for logprob in reply.logprobs)  # greedy
+        assert all(logprob.logprob <= 0 for logprob in reply.logprobs)
 
-        first = model().tokenise(told.text, with_special=False, parse_special=False)[0]
+        first = model().tokenise(reply.text, with_special=False, parse_special=False)[0]
         other = await chat(pool, {"logit_bias": {str(first): -100}, "repeat_penalty": 1.0})
-        assert other.text != told.text
+        assert other.text != reply.text
 
         whole = await chat(pool, {"stop": ["a", '"']}, constraint=Constraint("json"))
         assert isinstance(json.loads(whole.text), dict)
 
-        for params, more, text in REFUSED:
+        for params, extra, text in REFUSED:
             with pytest.raises(BadRequest) as caught:
-                await chat(pool, params, **more)
+                await chat(pool, params, **extra)
             assert str(caught.value) == text
 
 

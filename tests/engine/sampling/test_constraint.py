@@ -13,24 +13,24 @@ from paddock.engine.sampling.constraint import TokenMatcher
 from tests.engine.sampling.world import grammars, matcher, model
 
 
-def text(one: TokenMatcher, said: str) -> bool:
-    return one.new().take(one.vocabulary.tokens_of(said.encode()))
+def text(token_matcher: TokenMatcher, answer: str) -> bool:
+    return token_matcher.new().take(token_matcher.vocabulary.tokens_of(answer.encode()))
 
 
 def test_json_is_compact() -> None:
-    one = matcher(Constraint("json"))
-    assert text(one, '{"a":[1,{"b":null}],"c":"x y"}')
-    assert not text(one, '{ "a"')
-    assert not text(one, '{"a": 1')
-    assert not text(one, "[1]")
+    token_matcher = matcher(Constraint("json"))
+    assert text(token_matcher, '{"a":[1,{"b":null}],"c":"x y"}')
+    assert not text(token_matcher, '{ "a"')
+    assert not text(token_matcher, '{"a": 1')
+    assert not text(token_matcher, "[1]")
 
 
 def test_what_is_forced_is_known() -> None:
     schema = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
-    one = matcher(Constraint("json_schema", json.dumps(schema)))
-    assert one.vocabulary.bytes_of(one.forced_tokens()).startswith(b'{"title')
-    assert one.take(one.vocabulary.tokens_of(b'{"title":"'))
-    assert one.forced_tokens() == []
+    token_matcher = matcher(Constraint("json_schema", json.dumps(schema)))
+    assert token_matcher.vocabulary.bytes_of(token_matcher.forced_tokens()).startswith(b'{"title')
+    assert token_matcher.take(token_matcher.vocabulary.tokens_of(b'{"title":"'))
+    assert token_matcher.forced_tokens() == []
 
 
 def test_answers_to_one_grammar_share_what_was_worked_out_and_nothing_else() -> None:
@@ -55,23 +55,23 @@ def test_an_answer_that_failed_leaves_nothing_to_others() -> None:
 
 
 def test_an_end_is_allowed_only_where_the_answer_is_whole() -> None:
-    one = matcher(Constraint("regex", "ab*"))
-    (end, *_) = one.vocabulary.ends
-    assert not one.allows(end)
-    assert one.take(one.vocabulary.tokens_of(b"a"))
-    assert one.allows(end)
-    assert one.may_end
-    assert not one.must_end
+    token_matcher = matcher(Constraint("regex", "ab*"))
+    (end, *_) = token_matcher.vocabulary.ends
+    assert not token_matcher.allows(end)
+    assert token_matcher.take(token_matcher.vocabulary.tokens_of(b"a"))
+    assert token_matcher.allows(end)
+    assert token_matcher.may_end
+    assert not token_matcher.must_end
 
 
 def test_masks_made_next_to_are_those_made_on_the_spot() -> None:
     sources = ["[0-9]+", "(yes|no)", ".*", "a{3}"]
-    ones = [matcher(Constraint("regex", source)) for source in sources]
-    alone = [one.new().mask() for one in ones]
-    TokenMatcher.begin_masks(ones)
-    assert all(one.has_mask for one in ones)
-    for one, mask in zip(ones, alone, strict=True):
-        assert np.array_equal(one.mask(), mask)
+    matchers = [matcher(Constraint("regex", source)) for source in sources]
+    alone = [regex_matcher.new().mask() for regex_matcher in matchers]
+    TokenMatcher.begin_masks(matchers)
+    assert all(regex_matcher.has_mask for regex_matcher in matchers)
+    for regex_matcher, mask in zip(matchers, alone, strict=True):
+        assert np.array_equal(regex_matcher.mask(), mask)
         assert len(mask) * 8 >= model().n_vocab
 
 
@@ -114,8 +114,8 @@ def test_a_grammar_that_cannot_be_used_is_refused_with_its_place(
 
 
 def test_half_characters_are_never_whole_answers() -> None:
-    one = matcher(Constraint("regex", "é+"))
-    assert one.take(one.vocabulary.tokens_of(b"\xc3"))
-    assert not one.may_end
-    assert one.take(one.vocabulary.tokens_of(b"\xa9"))
-    assert one.may_end
+    token_matcher = matcher(Constraint("regex", "é+"))
+    assert token_matcher.take(token_matcher.vocabulary.tokens_of(b"\xc3"))
+    assert not token_matcher.may_end
+    assert token_matcher.take(token_matcher.vocabulary.tokens_of(b"\xa9"))
+    assert token_matcher.may_end

@@ -90,10 +90,10 @@ def test_a_hostile_constraint_is_refused_in_plain_words_and_the_next_one_is_trie
 ) -> None:
     with pytest.raises(BadRequest) as caught:
         trials.check(constraint)
-    said = str(caught.value)
-    assert why in said
-    assert len(said) < 500
-    assert not any(word in said for word in ("panic", "backtrace", ".rs", "fuel"))
+    message = str(caught.value)
+    assert why in message
+    assert len(message) < 500
+    assert not any(word in message for word in ("panic", "backtrace", ".rs", "fuel"))
     trials.check(Constraint("json_schema", '{"type": "object"}'))
 
 

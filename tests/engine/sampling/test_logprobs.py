@@ -23,12 +23,12 @@ PIECES = [b"a", b"\xc3", b"bc", b""]
 def test_they_are_the_models_own() -> None:
     row = np.array([1.0, 3.0, 2.0, -np.inf], np.float32)
     likely = RowLogprobs(row, 2, PIECES.__getitem__)
-    told = likely.of(2)
+    chosen = likely.of(2)
     norm = math.log(sum(math.exp(x) for x in (1, 3, 2)))
-    assert (told.token, told.raw) == ("bc", b"bc")
-    assert told.logprob == pytest.approx(2 - norm, abs=1e-5)
-    assert [(token, raw) for token, _, raw in told.top] == [("\ufffd", b"\xc3"), ("bc", b"bc")]
-    assert told.top[0][1] == pytest.approx(3 - norm, abs=1e-5)
+    assert (chosen.token, chosen.raw) == ("bc", b"bc")
+    assert chosen.logprob == pytest.approx(2 - norm, abs=1e-5)
+    assert [(token, raw) for token, _, raw in chosen.top] == [("\ufffd", b"\xc3"), ("bc", b"bc")]
+    assert chosen.top[0][1] == pytest.approx(3 - norm, abs=1e-5)
 
 
 def test_none_next_to_it_are_told_where_none_were_asked() -> None:
@@ -37,8 +37,8 @@ def test_none_next_to_it_are_told_where_none_were_asked() -> None:
 
 def test_large_logits_do_not_overflow() -> None:
     row = np.array([3e4, 3e4, 0.0, 0.0], np.float32)
-    told = RowLogprobs(row, 1, PIECES.__getitem__).of(0)
-    assert told.logprob == pytest.approx(math.log(0.5), abs=1e-4)
+    token = RowLogprobs(row, 1, PIECES.__getitem__).of(0)
+    assert token.logprob == pytest.approx(math.log(0.5), abs=1e-4)
 
 
 def mask_of(allowed: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> np.ndarray:
@@ -84,7 +84,7 @@ def test_where_a_bias_forbids_all_allowed_tokens_they_are_equally_likely() -> No
     allowed = np.zeros(40, np.bool_)
     allowed[[3, 7]] = True
     likely = RowLogprobs(row, 2, lambda _: b"x", mask_of(allowed))
-    assert [one[1] for one in likely.of(3).top] == [pytest.approx(math.log(0.5))] * 2
+    assert [entry[1] for entry in likely.of(3).top] == [pytest.approx(math.log(0.5))] * 2
     assert likely.of(5).logprob == LOWEST_LOGPROB  # JSON knows no infinity
 
 
@@ -111,26 +111,28 @@ def test_the_product_over_an_answer_is_its_probability_by_brute_force(sampling: 
         product *= math.exp(choice.logprob.logprob)
         path, ends = (*path, choice.token), choice.ends
     expected = 1.0
-    one = matcher(LABELS)
+    token_matcher = matcher(LABELS)
     for number, token in enumerate(path):
-        forced = one.forced_tokens()
+        forced = token_matcher.forced_tokens()
         if not forced:
-            expected *= share_of(one, path[:number], token)
-        assert one.take([token])
+            expected *= share_of(token_matcher, path[:number], token)
+        assert token_matcher.take([token])
     assert product == pytest.approx(expected, rel=1e-3)
 
 
-def share_of(one: TokenMatcher, path: tuple[int, ...], token: int) -> float:
+def share_of(token_matcher: TokenMatcher, path: tuple[int, ...], token: int) -> float:
     row = row_after(path).astype(np.float64)
-    allowed = [other for other in range(model().n_vocab) if one.allows(other)]
+    allowed = [other for other in range(model().n_vocab) if token_matcher.allows(other)]
     return float(np.exp(row[token]) / np.exp(row[allowed]).sum())
 
 
 def test_what_a_grammar_forces_is_certain_and_needs_no_row() -> None:
     constraint = matcher(Constraint("regex", "aaaa bbbb cccc(x|y)"))
-    one = Picker(Sampling(), np.zeros(0, np.int32), model(), matcher=constraint, n_logprobs=2)
+    row_picker = Picker(
+        Sampling(), np.zeros(0, np.int32), model(), matcher=constraint, n_logprobs=2
+    )
     forced = []
-    while (choice := one.follow()) is not None:
+    while (choice := row_picker.follow()) is not None:
         forced.append(choice)
     assert b"".join(model().piece(choice.token) for choice in forced).startswith(b"aaaa bbbb")
     assert all(choice.logprob and choice.logprob.logprob == 0 for choice in forced)
@@ -142,21 +144,21 @@ def test_an_ending_for_the_token_limit_is_not_certain() -> None:
     fields = {"a": {"type": "string"}, "b": {"type": "integer"}}
     schema = {"type": "object", "properties": fields, "required": ["a", "b"]}
     constraint = matcher(Constraint("json_schema", json.dumps(schema)))
-    one = Picker(
+    row_picker = Picker(
         Sampling(), np.zeros(0, np.int32), model(), matcher=constraint, max_tokens=16, n_logprobs=1
     )
     row = np.zeros(model().n_vocab, np.float32)
     row[tokens(" word")[0]] = 9
-    said, likely = b"", []
+    answer, likely = b"", []
     for _ in range(16):
-        choice = one.follow() or one.pick(row.copy())
+        choice = row_picker.follow() or row_picker.pick(row.copy())
         if model().ends_generation(choice.token):
             break
         assert choice.logprob is not None
-        said += choice.logprob.raw
+        answer += choice.logprob.raw
         likely.append((choice.logprob.raw, choice.logprob.logprob))
         if choice.ends:
             break
-    assert one.is_shortened
+    assert row_picker.is_shortened
     zero = next(logprob for raw, logprob in reversed(likely) if b"0" in raw)
     assert zero < -1, likely

@@ -13,7 +13,7 @@ def lowered(penalties: Penalties, n_vocab: int = 8) -> list[int]:
     return np.flatnonzero(row < 1).tolist()
 
 
-def said(sampling: Sampling, prompt: list[int], answer: list[int]) -> Penalties:
+def penalties_after(sampling: Sampling, prompt: list[int], answer: list[int]) -> Penalties:
     penalties = Penalties(sampling, np.array(prompt, np.int32))
     for token in answer:
         penalties.add(token)
@@ -22,15 +22,15 @@ def said(sampling: Sampling, prompt: list[int], answer: list[int]) -> Penalties:
 
 def test_the_window_looks_back_over_the_prompt_too() -> None:
     four = Sampling(repeat_last_n=4, presence_penalty=0.5)
-    assert lowered(said(four, [1, 2, 3], [4, 5])) == [2, 3, 4, 5]
-    assert lowered(said(four, [1], [2])) == [1, 2]
-    assert lowered(said(four, [1], [2, 3, 4, 5, 6])) == [3, 4, 5, 6]
-    assert lowered(said(four, [7, 1], [2, 7, 2, 7, 2])) == [2, 7]
+    assert lowered(penalties_after(four, [1, 2, 3], [4, 5])) == [2, 3, 4, 5]
+    assert lowered(penalties_after(four, [1], [2])) == [1, 2]
+    assert lowered(penalties_after(four, [1], [2, 3, 4, 5, 6])) == [3, 4, 5, 6]
+    assert lowered(penalties_after(four, [7, 1], [2, 7, 2, 7, 2])) == [2, 7]
 
 
 def test_without_a_window_the_whole_prompt_and_answer_count() -> None:
     everything = Sampling(repeat_last_n=-1, frequency_penalty=0.5)
-    penalties = said(everything, [0, 1], [2, 1, 2, *range(3, 200), 2])
+    penalties = penalties_after(everything, [0, 1], [2, 1, 2, *range(3, 200), 2])
     assert lowered(penalties, 300) == list(range(200))
     row = np.zeros(300, np.float32)
     penalties.apply(row)

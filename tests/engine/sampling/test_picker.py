@@ -24,8 +24,8 @@ def row(*likely: str) -> Logits:
     return made
 
 
-def chosen(one: Picker, logits: Logits) -> str:
-    return model().piece(one.pick(logits).token).decode()
+def chosen(row_picker: Picker, logits: Logits) -> str:
+    return model().piece(row_picker.pick(logits).token).decode()
 
 
 def test_a_bias_is_added_and_minus_100_forbids() -> None:
@@ -39,13 +39,13 @@ def test_a_bias_is_added_and_minus_100_forbids() -> None:
 
 def test_the_constraint_goes_before_the_bias() -> None:
     yes = tokens("yes")[0]
-    one = picker(Constraint("regex", "yes"), sampling=Sampling(logit_bias={yes: -100.0}))
-    assert chosen(one, row("no")) in ("y", "ye", "yes")
+    row_picker = picker(Constraint("regex", "yes"), sampling=Sampling(logit_bias={yes: -100.0}))
+    assert chosen(row_picker, row("no")) in ("y", "ye", "yes")
 
 
 def test_what_the_constraint_forbids_is_not_chosen_however_likely() -> None:
-    one = picker(Constraint("regex", "[a-z]+"))
-    assert chosen(one, row("Hello", "world")) == "world"
+    row_picker = picker(Constraint("regex", "[a-z]+"))
+    assert chosen(row_picker, row("Hello", "world")) == "world"
 
 
 @pytest.mark.parametrize("kind", ["[ab]+", "(?s:.*)", "[0-9]{3,}x"])
@@ -53,7 +53,7 @@ def test_among_allowed_tokens_the_choice_is_that_of_the_masked_row(kind: str) ->
     random = np.random.default_rng(0)
     sampled = Sampling(temperature=0.8, seed=5, guards_repetition=False)
     greedy, drawing = (
-        picker(Constraint("regex", kind), sampling=one) for one in (Sampling(), sampled)
+        picker(Constraint("regex", kind), sampling=sampling) for sampling in (Sampling(), sampled)
     )
     whole = SamplerChain(sampled)
     for _ in range(40):
@@ -74,7 +74,8 @@ def test_masks_are_made_ahead_where_they_will_be_needed() -> None:
 
     def n_begun(pickers: list[Picker]) -> int:
         return sum(
-            one.constrained is not None and one.constrained.matcher.has_mask for one in pickers
+            picker.constrained is not None and picker.constrained.matcher.has_mask
+            for picker in pickers
         )
 
     start_masks([*greedy, *sampled], has_idle_cores=False)
@@ -83,19 +84,19 @@ def test_masks_are_made_ahead_where_they_will_be_needed() -> None:
     assert n_begun(greedy) == 4
 
 
-def circling(one: Picker, text: str, most: int, before: str = "") -> tuple[str, str]:
+def circling(row_picker: Picker, text: str, most: int, before: str = "") -> tuple[str, str]:
     """Return the answer of a model that repeats itself, and why it ended."""
-    first, circle, said = tokens(before), tokens(text), ""
+    first, circle, answer = tokens(before), tokens(text), ""
     for number in range(most):
         logits = np.zeros(model().n_vocab, np.float32)
         later = number - len(first)
         logits[first[number] if later < 0 else circle[later % len(circle)]] = 20
-        choice = one.pick(logits)
+        choice = row_picker.pick(logits)
         if not model().ends_generation(choice.token):
-            said += model().piece(choice.token).decode()
+            answer += model().piece(choice.token).decode()
         if choice.ends:
-            return said, choice.ends
-    return said, "length"
+            return answer, choice.ends
+    return answer, "length"
 
 
 def test_an_answer_in_circles_is_ended_unless_that_is_wanted() -> None:
@@ -111,28 +112,28 @@ def test_a_circle_within_a_text_of_a_constrained_answer_is_led_out_of() -> None:
         "properties": {"a": {"type": "string"}, "b": {"type": "integer"}},
         "required": ["a", "b"],
     }
-    one = picker(Constraint("json_schema", json.dumps(schema)), 900)
-    said, ends = circling(one, " the quick brown fox and", 900)
-    value = json.loads(said)
+    row_picker = picker(Constraint("json_schema", json.dumps(schema)), 900)
+    answer, ends = circling(row_picker, " the quick brown fox and", 900)
+    value = json.loads(answer)
     assert ends == "stop"
-    assert one.is_shortened
+    assert row_picker.is_shortened
     assert len(value["a"]) > 500
 
 
 def test_a_list_in_circles_is_closed() -> None:
     schema = {"type": "array", "items": {"type": "object", "properties": {"a": {"enum": [1]}}}}
-    one = picker(Constraint("json_schema", json.dumps(schema)), 3000)
-    said, ends = circling(one, '{"a":1},', 3000, before="[")
+    row_picker = picker(Constraint("json_schema", json.dumps(schema)), 3000)
+    answer, ends = circling(row_picker, '{"a":1},', 3000, before="[")
     assert ends == "stop"
-    assert one.is_shortened
-    assert 20 < len(json.loads(said)) < 200
+    assert row_picker.is_shortened
+    assert 20 < len(json.loads(answer)) < 200
 
 
 def test_a_circle_that_a_grammar_cannot_leave_is_ended_whole() -> None:
-    one = picker(Constraint("regex", "(la)*(end)?"), 3000)
-    said, ends = circling(one, "la", 3000)
+    row_picker = picker(Constraint("regex", "(la)*(end)?"), 3000)
+    answer, ends = circling(row_picker, "la", 3000)
     assert ends == "repetition"
-    assert said.removesuffix("end").replace("la", "") == ""
+    assert answer.removesuffix("end").replace("la", "") == ""
 
 
 def test_a_number_of_likely_tokens_out_of_range_is_refused() -> None:
@@ -142,8 +143,8 @@ def test_a_number_of_likely_tokens_out_of_range_is_refused() -> None:
 
 
 def test_log_probabilities_are_told_where_they_are_asked() -> None:
-    one = Picker(Sampling(), np.zeros(0, np.int32), model(), n_logprobs=2)
-    choice = one.pick(row("apple", "bread"))
+    row_picker = Picker(Sampling(), np.zeros(0, np.int32), model(), n_logprobs=2)
+    choice = row_picker.pick(row("apple", "bread"))
     assert choice.logprob is not None
     assert choice.logprob.raw == model().piece(choice.token)
     assert len(choice.logprob.top) == 2
@@ -167,10 +168,10 @@ def test_the_row_is_needed_where_none_of_the_few_will_do_or_others_may_be_as_lik
     level = in_order(np.arange(64, dtype=np.int32), np.ones(64, np.float32))
     impossible = in_order(np.arange(64, dtype=np.int32), np.full(64, -np.inf, np.float32))
     drawing = Sampling(temperature=0.9, top_k=40)
-    for one in (picker(None), picker(None, sampling=drawing)):
-        assert one.scan_few(few) is not None
-        assert one.scan_few(level) is None
-        assert one.scan_few(impossible) is None
+    for row_picker in (picker(None), picker(None, sampling=drawing)):
+        assert row_picker.scan_few(few) is not None
+        assert row_picker.scan_few(level) is None
+        assert row_picker.scan_few(impossible) is None
     assert picker(Constraint("regex", "[a-z]+")).scan_few(few) is None, "the first 64 are signs"
 
 

@@ -119,13 +119,13 @@ def test_an_object_is_closed_though_another_is_described_in_several_places() -> 
         return json.loads(schema_grammar(schema))["grammars"][0]["json_schema"]
 
     named = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
-    more = {"type": "object", "properties": {"b": {"type": "string"}}}
+    second = {"type": "object", "properties": {"b": {"type": "string"}}}
     schema = {
         "type": "object",
         "properties": {
             "plain": named,
             "wrapped": {"allOf": [{"$ref": "#/$defs/alone"}], "description": "As Pydantic does."},
-            "both": {"allOf": [{"$ref": "#/$defs/one"}, more]},
+            "both": {"allOf": [{"$ref": "#/$defs/one"}, second]},
         },
         "$defs": {"alone": named, "one": {**named, "properties": {"a": named}}},
     }

@@ -53,7 +53,7 @@ SCALARS = (
     | bounded({"type": "string"}, "minLength", "maxLength", 30)
     | bounded({"type": "integer"}, "minimum", "maximum", 3000)
     | bounded({"type": "number"}, "exclusiveMinimum", "maximum", 90).filter(
-        lambda one: one.get("exclusiveMinimum") != one.get("maximum")
+        lambda number_schema: number_schema.get("exclusiveMinimum") != number_schema.get("maximum")
     )
     | st.integers(1, 20).map(lambda n: {"type": "integer", "multipleOf": n})
     | st.lists(st.sampled_from(VALUES), min_size=1, max_size=4).map(lambda all_: {"enum": all_})
@@ -75,18 +75,20 @@ SCHEMAS = st.recursive(
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
-@given(schema=SCHEMAS, seed=st.integers(0, 10**6), more=st.sampled_from([0, 0, 1, 3, 9, 30, 120]))
+@given(
+    schema=SCHEMAS, seed=st.integers(0, 10**6), n_extra=st.sampled_from([0, 0, 1, 3, 9, 30, 120])
+)
 def test_an_answer_is_valid_at_every_limit_that_holds_one(
-    schema: Any, seed: int, more: int
+    schema: Any, seed: int, n_extra: int
 ) -> None:
     assert check_schema(schema) == ()
     constraint = Constraint("json_schema", json.dumps(schema))
     guide = matcher(constraint)
     shortest = EndingSearch(is_json=True).find(guide.byte_matcher)
     assert shortest is not None
-    limit = len(guide.vocabulary.tokens_of(shortest)) + more
-    one = picker(constraint, limit)
-    text, reason = say(one, Babbler(seed), limit)
+    limit = len(guide.vocabulary.tokens_of(shortest)) + n_extra
+    row_picker = picker(constraint, limit)
+    text, reason = say(row_picker, Babbler(seed), limit)
     assert reason in ("stop", "repetition")
     jsonschema.validate(json.loads(text), schema)
     assert len(text) <= (most_bytes(schema) or len(text))
@@ -117,32 +119,36 @@ def test_endings_are_searched_only_where_an_answer_may_be_too_long(
     searched = []
     find = EndingSearch.find
 
-    def noted(one: EndingSearch, place: ByteMatcher) -> bytes | None:
+    def noted(search: EndingSearch, place: ByteMatcher) -> bytes | None:
         searched.append(place)
-        return find(one, place)
+        return find(search, place)
 
     monkeypatch.setattr(EndingSearch, "find", noted)
     assert most_bytes(LABELS) == len(json.dumps({"tags": ["ä"] * 3}, separators=(",", ":"))) + 2
-    one = picker(Constraint("json_schema", json.dumps(LABELS)), limit)
-    text, reason = say(one, Babbler(3), limit)
+    row_picker = picker(Constraint("json_schema", json.dumps(LABELS)), limit)
+    text, reason = say(row_picker, Babbler(3), limit)
     jsonschema.validate(json.loads(text), LABELS)
     assert (reason, bool(searched)) == ("stop", limit < 40)
 
 
 def test_a_limit_below_every_end_is_told_as_such() -> None:
     constraint = Constraint("json_schema", json.dumps(NEWS))
-    one = picker(constraint, 5)
-    text, reason = say(one, Babbler(3), 5)
+    row_picker = picker(constraint, 5)
+    text, reason = say(row_picker, Babbler(3), 5)
     assert reason == "length"
-    assert not one.is_shortened
+    assert not row_picker.is_shortened
     assert len(text) > 0
 
 
 def test_an_answer_that_ends_by_itself_is_not_called_shortened() -> None:
     constraint = Constraint("json_schema", '{"enum": ["yes", "no"]}')
-    one = picker(constraint, 50)
-    text, reason = say(one, Babbler(3), 50)
-    assert (json.loads(text) in ("yes", "no"), reason, one.is_shortened) == (True, "stop", False)
+    row_picker = picker(constraint, 50)
+    text, reason = say(row_picker, Babbler(3), 50)
+    assert (json.loads(text) in ("yes", "no"), reason, row_picker.is_shortened) == (
+        True,
+        "stop",
+        False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,18 +171,18 @@ def test_grammars_of_every_kind_come_to_an_end(kind: Any, source: str, limit: in
 
 
 def test_what_is_settled_is_guessed_ahead() -> None:
-    one = picker(Constraint("json_schema", json.dumps(NEWS)), 40)
+    row_picker = picker(Constraint("json_schema", json.dumps(NEWS)), 40)
     likely = np.zeros(model().n_vocab, np.float32)
     likely[tokens(" apple")[0]] = 20
-    said = []
-    while not one.is_shortened:
-        said.append(one.pick(likely.copy()).token)
-    forced = one.forced()
-    rest = [one.pick(likely.copy()) for _ in forced]
+    chosen = []
+    while not row_picker.is_shortened:
+        chosen.append(row_picker.pick(likely.copy()).token)
+    forced = row_picker.forced()
+    rest = [row_picker.pick(likely.copy()) for _ in forced]
     assert [choice.token for choice in rest] == forced
     assert rest[-1].ends == "stop"
-    assert len(said) + len(forced) <= 40
-    text = b"".join(map(model().piece, said + forced))
+    assert len(chosen) + len(forced) <= 40
+    text = b"".join(map(model().piece, chosen + forced))
     jsonschema.validate(json.loads(text), NEWS)
 
 
@@ -194,11 +200,11 @@ def test_tokens_that_a_grammar_names_by_number_are_said_at_the_end_too() -> None
         'start: <[1]> inner <[3]>\ninner: %json {"type": "object", "properties": {"city": '
         '{"type": "string"}, "days": {"type": "integer"}}, "required": ["city", "days"]}'
     )
-    one = picker(Constraint("lark", source), 14)
-    text, reason = say(one, Babbler(0), 14)
+    row_picker = picker(Constraint("lark", source), 14)
+    text, reason = say(row_picker, Babbler(0), 14)
     assert reason == "stop"
     assert set(json.loads(text)) == {"city", "days"}
-    assert one.is_shortened
+    assert row_picker.is_shortened
 
 
 @pytest.mark.parametrize(
@@ -207,17 +213,17 @@ def test_tokens_that_a_grammar_names_by_number_are_said_at_the_end_too() -> None
 def test_reasoning_is_closed_in_time_for_the_answer(thought: str) -> None:
     schema = '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}'
     source = f'start: thought "\\n" inner\n{thought}\ninner: %json {schema}'
-    one = picker(Constraint("lark", source), 30)
-    text, reason = say(one, Babbler(2), 30)
-    assert (reason, one.is_shortened) == ("stop", True)
+    row_picker = picker(Constraint("lark", source), 30)
+    text, reason = say(row_picker, Babbler(2), 30)
+    assert (reason, row_picker.is_shortened) == ("stop", True)
     assert json.loads(text[text.rindex(b"\n{") :]).keys() == {"city"}
 
 
 def test_a_grammar_over_named_control_tokens_is_kept_even_if_no_end_is_known() -> None:
     source = 'start: "a"{20} <|im_start|> "b"{20}'
     for limit in (10, 60):
-        one = picker(Constraint("lark", source), limit)
-        text, reason = say(one, Babbler(2), limit)
+        row_picker = picker(Constraint("lark", source), limit)
+        text, reason = say(row_picker, Babbler(2), limit)
         assert reason == ("length" if limit == 10 else "stop")
-        assert not one.is_shortened
+        assert not row_picker.is_shortened
         assert text.startswith(b"a")

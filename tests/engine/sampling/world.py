@@ -66,18 +66,18 @@ def tokens(text: str) -> list[int]:
     return [int(t) for t in model().tokenise(text, with_special=False, parse_special=False)]
 
 
-def say(one: Picker, babbler: Babbler, limit: int) -> tuple[bytes, DoneReason]:
+def say(row_picker: Picker, babbler: Babbler, limit: int) -> tuple[bytes, DoneReason]:
     """Choose tokens until the answer ends, as the loop does."""
-    said = b""
+    answer = b""
     for _ in range(limit):
-        start_masks([one])
-        choice = one.pick(babbler.row())
+        start_masks([row_picker])
+        choice = row_picker.pick(babbler.row())
         if _is_end(choice):
-            return said, choice.ends or "stop"
-        said += model().piece(choice.token)
+            return answer, choice.ends or "stop"
+        answer += model().piece(choice.token)
         if choice.ends is not None:
-            return said, choice.ends
-    return said, "length"
+            return answer, choice.ends
+    return answer, "length"
 
 
 def _is_end(choice: PickedToken) -> bool:

@@ -109,7 +109,7 @@ def test_a_hostile_child_is_ended_and_the_next_order_answered(
 
 def test_what_a_child_prints_stands_in_no_answer(child: FrameProcess) -> None:
     answers = [child.ask({"do": do}, 60) for do in ("print", "work")]
-    assert [one and one["do"] for one in answers] == ["print", "work"]
+    assert [answer and answer["do"] for answer in answers] == ["print", "work"]
 
 
 def test_an_order_larger_than_the_pipes_is_sent_and_answered(child: FrameProcess) -> None:

@@ -193,5 +193,5 @@ def test_an_expression_within_the_path_leads_nowhere_else() -> None:
 
 def test_an_address_shows_no_key() -> None:
     addresses = [ServerAddress("http://gpu-1", "sesame"), PoolAddress("http://gpu-1", "sesame")]
-    assert [one.key for one in addresses] == ["sesame", "sesame"]
+    assert [address.key for address in addresses] == ["sesame", "sesame"]
     assert "sesame" not in repr(addresses)

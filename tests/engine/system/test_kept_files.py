@@ -28,7 +28,7 @@ def test_what_was_written_is_read_and_is_for_its_owner_alone(tmp_path: Path) -> 
     assert files.read(file) is None
     files.write(file, b"rows")
     assert files.read(file) == b"rows"
-    modes = [stat.S_IMODE(one.stat().st_mode) for one in (file, file.parent)]
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (file, file.parent)]
     assert modes == [0o600, 0o700]
 
 

@@ -115,8 +115,8 @@ def test_a_folder_that_is_held_stays_the_one_that_was_opened(folder: Path) -> No
         (folder / "in/new").rename(folder / "away")
         (folder / "in/new").symlink_to(folder / "private")
         (held.path / "a.txt").write_text("text")
-        said = subprocess.run(["ls"], cwd=held.path, capture_output=True, text=True, check=True)
-    assert said.stdout == "a.txt\n"
+        done = subprocess.run(["ls"], cwd=held.path, capture_output=True, text=True, check=True)
+    assert done.stdout == "a.txt\n"
     assert (folder / "away/a.txt").read_text() == "text"
     assert (folder / "private/a.txt").read_text() == "secret"
     with pytest.raises(OSError, match="symbolic link"):

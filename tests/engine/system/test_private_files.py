@@ -32,7 +32,7 @@ def test_folders_and_files_are_the_owners_alone_with_all_above_that_were_made(
     private_files.write_private(folder / "note.json", "{}")
     with private_files.open_private(folder / "log", "ab") as file:
         file.write(b"x")
-    assert [mode(one) for one in (tmp_path / "home", folder.parent, folder)] == [0o700] * 3
+    assert [mode(path) for path in (tmp_path / "home", folder.parent, folder)] == [0o700] * 3
     assert [mode(folder / name) for name in ("note.json", "log")] == [0o600] * 2
 
 

@@ -44,7 +44,7 @@ def test_draws_are_spread_evenly_from_0_to_below_1() -> None:
     assert drawn[0] >= 0
     assert drawn[-1] < 1
     # Kolmogorov and Smirnov's bound for a chance of 1 in a million.
-    assert max(abs(one - n / 10_000) for n, one in enumerate(drawn)) < 0.027
+    assert max(abs(share - n / 10_000) for n, share in enumerate(drawn)) < 0.027
 
 
 def test_each_stratum_has_its_share_and_the_sample_its_size() -> None:

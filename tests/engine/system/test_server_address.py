@@ -21,7 +21,7 @@ def test_an_address_is_written_in_one_way(written: str, meant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "advice"),
     [
         ("gpu-1:8000", "is no address of a server. Write it like `http://gpu-1:8000`."),
         ("", "is no address of a server. Write it like `http://gpu-1:8000`."),
@@ -40,10 +40,10 @@ def test_an_address_is_written_in_one_way(written: str, meant: str) -> None:
         ),
     ],
 )
-def test_what_is_no_address_is_refused_with_what_to_write(written: str, told: str) -> None:
+def test_what_is_no_address_is_refused_with_what_to_write(written: str, advice: str) -> None:
     with pytest.raises(BadAddress) as caught:
         base_url(written)
-    assert str(caught.value) == told
+    assert str(caught.value) == advice
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1", "http://localhost:1", "http://[::1]:2"])

@@ -65,7 +65,7 @@ async def test_an_ended_task_set_has_no_tasks_and_an_error_reaches_the_loops_han
     kept.start(soon(ValueError("lost")))
     await asyncio.sleep(0.01)
     assert len(kept) == 0
-    assert [str(one["exception"]) for one in seen] == ["lost"]
+    assert [str(context["exception"]) for context in seen] == ["lost"]
     kept.start(asyncio.sleep(600))
     await kept.close()
     assert len(kept) == 0

@@ -60,7 +60,7 @@ def test_a_damaged_record_counts_as_none(tmp_path: Path) -> None:
         assert list(book.all()) == []
     (book.folder / f"{'b' * 64}.verdict").write_text('{"name": 5, "place": "", "text": "odd"}')
     book.keep_verdict("c" * 64, TuningVerdict("mine", "", "it is no faster"))
-    assert [one.name for one in book.verdicts()] == ["mine"]
+    assert [verdict.name for verdict in book.verdicts()] == ["mine"]
     assert book.forget("a" * 64) is None
 
 
@@ -80,8 +80,8 @@ def test_any_damage_to_a_record_or_a_verdict_is_read_or_reported(tmp_path: Path)
             file.write_bytes(data)
             assert book.damaged() in ([], [file])
             n_damaged += bool(book.damaged())
-            [one.prompts_ratio * one.answer_ratio for one in book.all()]
-            [one.sentence for one in book.verdicts()]
+            [copy.prompts_ratio * copy.answer_ratio for copy in book.all()]
+            [verdict.sentence for verdict in book.verdicts()]
         file.write_bytes(whole)
     assert 30 < n_damaged < 120
     assert book.damaged() == []

@@ -102,8 +102,8 @@ def test_a_real_model_gets_its_copy_and_serves_by_it(
 def test_what_a_copy_would_not_help_is_said_and_nothing_is_made(
     pool: PoolSettings, facts: ModelFacts, stand_in: Path
 ) -> None:
-    told = '{"event": "refused", "gain": 1.02, "is_measured": false}'
-    stand_in.write_text(f"input(); print('{told}', flush=True)")
+    frame = '{"event": "refused", "gain": 1.02, "is_measured": false}'
+    stand_in.write_text(f"input(); print('{frame}', flush=True)")
     with pytest.raises(TuningRefused) as caught:
         tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
     assert str(caught.value) == (
@@ -241,7 +241,7 @@ def test_a_store_that_is_read_only_leaves_the_copy_in_the_cache(
     elsewhere = replace(pool, models_dir=tmp_path / "file" / "models")
     made = tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), elsewhere, silent)
     assert made.path == str(pool.cache_dir / "blobs" / f"sha256-{'b' * 64}")
-    assert [one.name for one in (pool.cache_dir / "blobs").iterdir()] == [f"sha256-{'b' * 64}"]
+    assert [path.name for path in (pool.cache_dir / "blobs").iterdir()] == [f"sha256-{'b' * 64}"]
 
 
 def test_the_formats_are_those_that_can_be_written(tmp_path: Path) -> None:
@@ -262,16 +262,16 @@ def test_a_format_of_which_trials_promise_nothing_is_not_even_written(
     monkeypatch.setattr(format_speeds, "MOST_WEIGHTS_IN_F16", 1000)
     header = read_header(Path(facts.path))
     points = tuning_process.measured_formats(order, header)
-    assert {one.format for one in points} == {"Q4_1", "Q8_0"}
+    assert {point.format for point in points} == {"Q4_1", "Q8_0"}
     expected = tuning_process.expected_gain(order, header, points)
     assert expected is not None
     assert expected > 0
     assert tuning_process.expected_gain(order, header, ()) is None
     monkeypatch.setattr(tuning_process, "measured_formats", lambda *_: points)
     monkeypatch.setattr(tuning_process, "expected_gain", lambda *_: 1.02)
-    told: list[dict[str, object]] = []
-    tuning_process.make_copy(order, told.append)
-    assert told[1:] == [{"event": "refused", "gain": 1.02, "is_measured": False}]
+    events: list[dict[str, object]] = []
+    tuning_process.make_copy(order, events.append)
+    assert events[1:] == [{"event": "refused", "gain": 1.02, "is_measured": False}]
     assert not (tmp_path / "x").exists()
 
 
@@ -300,7 +300,7 @@ def test_only_tensors_that_measure_slow_are_changed_unless_there_are_none_and_it
     write_trial_model(source, "Q6_K")
     header, order = read_header(source), order_for(source, tmp_path / "x")
     slow, quick = points(Q6_K=4.0, Q8_0=2.0), points(Q6_K=2.0, Q8_0=2.0)
-    every = {one.name for one in header.tensors if len(one.axes) > 1}
+    every = {tensor.name for tensor in header.tensors if len(tensor.axes) > 1}
     assert tuning_process.tensors_to_change(order, header, slow) == every
     assert tuning_process.tensors_to_change(order, header, quick) == set()
     assert tuning_process.tensors_to_change(replace(order, is_forced=True), header, quick) == every
@@ -333,9 +333,9 @@ def test_a_copy_that_measures_no_faster_is_refused_on_a_busy_machine_by_processo
     write_trial_model(source, "Q6_K")
     same = CopySpeeds(100.0, 50.0, 80.0, share)
     clocks = stand_in_speeds(monkeypatch, Q6_K=same, Q8_0=same, F16=same, BF16=same)
-    told: list[dict[str, object]] = []
-    tuning_process.make_copy(order_for(source, tmp_path / "x"), told.append)
-    assert told[-1] == {"event": "refused", "gain": pytest.approx(1.0), "is_measured": True}
+    events: list[dict[str, object]] = []
+    tuning_process.make_copy(order_for(source, tmp_path / "x"), events.append)
+    assert events[-1] == {"event": "refused", "gain": pytest.approx(1.0), "is_measured": True}
     assert clocks[-1] == counts_cpu
     assert sorted(tmp_path.iterdir()) == [source, tmp_path / "x"], "the caller removes `x`"
 
@@ -374,14 +374,14 @@ def test_a_small_model_is_written_in_the_16_bits_that_are_quickest(
     write_trial_model(source, "Q6_K")
     same = CopySpeeds(100.0, 50.0, 80.0)
     stand_in_speeds(monkeypatch, Q6_K=same, Q8_0=_TWICE, F16=halves, BF16=brains)
-    told: list[dict[str, object]] = []
-    tuning_process.make_copy(order_for(source, target), told.append)
-    assert told[-1]["format"] == matrix_format(target) == format_name
-    assert told[-1]["size_bytes"] == target.stat().st_size
+    events: list[dict[str, object]] = []
+    tuning_process.make_copy(order_for(source, target), events.append)
+    assert events[-1]["format"] == matrix_format(target) == format_name
+    assert events[-1]["size_bytes"] == target.stat().st_size
     assert sorted(tmp_path.iterdir()) == [source, target], "and nothing beside it"
     monkeypatch.setattr(format_speeds, "MOST_WEIGHTS_IN_F16", 1000)
-    tuning_process.make_copy(order_for(source, target), told.append)
-    assert told[-1]["format"] == "Q8_0", "of a larger model it would be too large"
+    tuning_process.make_copy(order_for(source, target), events.append)
+    assert events[-1]["format"] == "Q8_0", "of a larger model it would be too large"
 
 
 def test_a_small_model_of_8_bits_is_tried_in_16_which_may_be_quicker(
@@ -415,7 +415,9 @@ def test_a_copy_that_only_reads_faster_and_answers_much_slower_is_refused(
 
 def matrix_format(path: Path) -> str:
     tensors = read_header(path).tensors
-    return next(TYPE_NAMES[one.kind] for one in tensors if one.name == "blk.0.ffn_down.weight")
+    return next(
+        TYPE_NAMES[tensor.kind] for tensor in tensors if tensor.name == "blk.0.ffn_down.weight"
+    )
 
 
 def test_vectors_of_a_wider_copy_are_as_near_to_exact_arithmetic(tmp_path: Path) -> None:
@@ -453,9 +455,9 @@ def test_a_copy_must_predict_as_often_right_and_be_no_farther_away_in_the_mean()
 def test_a_model_of_floats_is_changed_only_by_name(tmp_path: Path) -> None:
     source = tmp_path / "source.gguf"
     write_trial_model(source, "F16")
-    told: list[dict[str, object]] = []
-    tuning_process.make_copy(order_for(source, tmp_path / "x"), told.append)
-    assert told == [
+    events: list[dict[str, object]] = []
+    tuning_process.make_copy(order_for(source, tmp_path / "x"), events.append)
+    assert events == [
         {
             "event": "unfit",
             "why": "it has no matrices of fewer than 8 bits; others are changed only with "
@@ -499,7 +501,7 @@ def test_the_quickest_copy_that_is_as_near_to_exact_arithmetic_is_kept(
     monkeypatch.setattr(
         tuning_process,
         "_compared",
-        lambda _, copies, __: ({"is_as_near": matrix_format(one) not in far} for one in copies),
+        lambda _, copies, __: ({"is_as_near": matrix_format(copy) not in far} for copy in copies),
     )
     sent: list[dict[str, object]] = []
     tuning_process.make_copy(order_for(source, target), sent.append)
@@ -534,8 +536,8 @@ def test_with_near_a_copy_within_the_bound_is_kept_if_it_is_much_quicker(
     found = {"divergence": 0.004, "exact_before": 0.99, "exact_after": 0.95}
 
     def compared(_: object, copies: list[Path], __: object) -> Iterator[dict[str, object]]:
-        for one in map(matrix_format, copies):
-            yield {"is_as_near": one == "Q8_0", "is_within_bound": one in near, **found}
+        for name in map(matrix_format, copies):
+            yield {"is_as_near": name == "Q8_0", "is_within_bound": name in near, **found}
 
     monkeypatch.setattr(tuning_process, "_compared", compared)
     sent: list[dict[str, object]] = []

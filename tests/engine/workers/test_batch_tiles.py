@@ -11,7 +11,7 @@ def laid(lengths: list[int], n_most: int) -> tuple[list[int], list[list[int]]]:
     """Return the lengths that found room, and their places."""
     tiles = BatchTiles(n_most)
     kept = [n for n in lengths if tiles.place(n)]
-    return kept, [one.tolist() for one in tiles.places()]
+    return kept, [place.tolist() for place in tiles.places()]
 
 
 def lanes_of_sums(places: list[int], width: int) -> list[list[int]]:
@@ -27,10 +27,10 @@ def test_no_place_is_given_twice_and_the_batch_keeps_its_size(
     lengths: list[int], n_most: int
 ) -> None:
     kept, places = laid(lengths, n_most)
-    assert [len(one) for one in places] == kept
-    flat = [place for one in places for place in one]
+    assert [len(place) for place in places] == kept
+    flat = [place for positions in places for place in positions]
     assert len(flat) == len(set(flat))
-    size = batch_size([np.array(one, np.int32) for one in places])
+    size = batch_size([np.array(place, np.int32) for place in places])
     assert TILE <= size <= max(TILE, n_most * TILE) and size % BLOCK == 0
     assert all(place < size for place in flat)
 

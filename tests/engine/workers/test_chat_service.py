@@ -22,9 +22,9 @@ from tests.fakes import tiny
 def frames_of(steps: list[StepOutput]) -> list[list[float]]:
     """Return the ages of the turns in each frame."""
     held, now, frames = OutputBuffer(), 0.0, []
-    for told in steps:
-        now += told.step_s
-        if turns := held.add(told, now):
+    for step in steps:
+        now += step.step_s
+        if turns := held.add(step, now):
             frames.append([round(turn["age_s"], 3) for turn in turns])
     return frames
 
@@ -98,7 +98,7 @@ def test_an_unexpected_error_after_compiling_is_answered_and_the_others_go_on(
         waiting: Any = [(number, None, None) for number in (1, 2)]
         service._compiling[key] = waiting
         service._finish_compiling(key, SimpleNamespace(new=lambda: None))  # type: ignore[arg-type]
-    assert [(one["event"], one["id"]) for one in sent] == [("refused", 1)]
+    assert [(frame["event"], frame["id"]) for frame in sent] == [("refused", 1)]
     assert "the log says why" in str(sent[0])
     assert "RuntimeError: a defect" in capsys.readouterr().err
     assert posted == [2]

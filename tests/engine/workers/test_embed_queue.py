@@ -29,14 +29,14 @@ requests = st.lists(
 
 @given(requests, st.integers(1, 63))
 def test_every_piece_is_computed_once_and_whole_within_the_budget(
-    wanted: list[tuple[list[int], Priority]], n_most: int
+    requests: list[tuple[list[int], Priority]], n_most: int
 ) -> None:
     line = EmbedQueue(n_most)
-    for request_id, (lengths, priority) in enumerate(wanted):
+    for request_id, (lengths, priority) in enumerate(requests):
         line.add(pieces(request_id, lengths), priority)
     batches = drained(line)
     seen = sorted((p.request_id, p.number, len(p.tokens)) for b in batches for p in b.pieces)
-    assert seen == [(r, i, n) for r, (ns, _) in enumerate(wanted) for i, n in enumerate(ns)]
+    assert seen == [(r, i, n) for r, (ns, _) in enumerate(requests) for i, n in enumerate(ns)]
     for batch in batches:
         longest = max(n_tiles(len(piece.tokens)) for piece in batch.pieces)
         assert len(batch.pieces) <= n_most

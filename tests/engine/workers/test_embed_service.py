@@ -41,9 +41,9 @@ def go(work: Callable[[LocalPool], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def far(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+def far(vector: tuple[float, ...], other: tuple[float, ...]) -> float:
     """Return the largest difference of two vectors' components."""
-    return float(np.abs(np.array(one) - np.array(other)).max())
+    return float(np.abs(np.array(vector) - np.array(other)).max())
 
 
 def test_many_requests_at_once_get_what_each_would_get_alone() -> None:
@@ -67,11 +67,11 @@ def test_contexts_side_by_side_give_the_same_vectors_and_forget_what_was_cancell
     texts = [f"Number {n} is about {'llamas ' * (n * 7 % 40)}" for n in range(40)]
 
     def vectors(n_threads: int) -> Vectors:
-        said: dict[int, bytes] = {}
+        bodies: dict[int, bytes] = {}
 
         def send(head: FrameHead, body: bytes) -> None:
             if head["event"] == "embedded":
-                said[head["id"]] = body
+                bodies[head["id"]] = body
                 service.close()
 
         load = WorkerOptions(str(path), "embed", 512, 512, 16, 512, n_threads=n_threads)
@@ -85,10 +85,10 @@ def test_contexts_side_by_side_give_the_same_vectors_and_forget_what_was_cancell
         assert service._is_side_busy == (n_threads > 1), "enough waits for each of them"
         service.take({"op": "cancel", "id": 0}, b"")
         service.run()
-        assert list(said) == [1], "the other is dropped while its texts are being computed"
+        assert list(bodies) == [1], "the other is dropped while its texts are being computed"
         for context in (service._context, *service._sides):
             context.close()
-        return np.frombuffer(said[1], np.float32)
+        return np.frombuffer(bodies[1], np.float32)
 
     assert np.abs(vectors(1) - vectors(2)).max() < 1e-6
     model.close()
@@ -192,7 +192,7 @@ def test_a_bert_whose_file_names_no_pooling_gives_the_mean(tmp_path: Path) -> No
     async def work(pool: LocalPool) -> None:
         texts = ("a b c", "d e, f " * 40)
         models = [ModelSpec(str(tmp_path / f"{name}.gguf")) for name in files]
-        mean, *others = [(await pool.embed(EmbedRequest(one, texts))).vectors for one in models]
+        mean, *others = [(await pool.embed(EmbedRequest(model, texts))).vectors for model in models]
         for vectors in others:
             assert max(far(*pair) for pair in zip(mean, vectors, strict=True)) < 1e-6
 
@@ -222,8 +222,8 @@ def test_a_context_grows_with_the_longest_text_that_comes(tmp_path: Path) -> Non
         ModelOptions(n_gpu_layers=0),
     )
     load = WorkerOptions(str(tmp_path), "embed", 2048, 2048, 4, 2048, n_threads=1)
-    said: list[FrameHead] = []
-    service = EmbedService(model, load, lambda head, _: said.append(head))
+    frames: list[FrameHead] = []
+    service = EmbedService(model, load, lambda head, _: frames.append(head))
     first = service._context.options.n_batch_tokens
     for number, text in enumerate(("a b", "a b " * 450, "c d")):
         service.take({"op": "embed", "id": number, "order": {"texts": [text]}}, b"")
@@ -231,8 +231,8 @@ def test_a_context_grows_with_the_longest_text_that_comes(tmp_path: Path) -> Non
     while len(service._queue):
         service._compute_here(service._queue.next_batch())
     assert (first, service._context.options.n_batch_tokens) == (512, 1024)
-    assert {head["id"] for head in said if head["event"] == "embedded"} == {0, 1, 2}
-    (grown,) = (head["memory"] for head in said if head["event"] == "memory")
+    assert {head["id"] for head in frames if head["event"] == "embedded"} == {0, 1, 2}
+    (grown,) = (head["memory"] for head in frames if head["event"] == "memory")
     assert (grown["n_cells"], grown["n_cells_at_most"]) == (1024, 2048)
     assert grown["cell_bytes"][0] > 4 * 1024 * model.n_vocab, "as much again for 2,048 tokens"
     service._context.close()
@@ -248,16 +248,16 @@ def test_a_text_for_which_memory_is_short_is_refused_and_the_next_one_may_find_i
         ModelOptions(n_gpu_layers=0),
     )
     load = WorkerOptions(str(tmp_path), "embed", 2048, 512, 4, 2048, n_threads=1)
-    said: list[FrameHead] = []
-    service = EmbedService(model, load, lambda head, _: said.append(head))
+    frames: list[FrameHead] = []
+    service = EmbedService(model, load, lambda head, _: frames.append(head))
 
     def embed(number: int) -> list[FrameHead]:
         order = {"texts": ["a b " * 450]}
         service.take({"op": "embed", "id": number, "order": order}, b"")
         service._take_messages()
         service._compute_here(service._queue.next_batch())
-        new = [one for one in said if one["event"] not in ("started", "turns")]
-        said.clear()
+        new = [frame for frame in frames if frame["event"] not in ("started", "turns")]
+        frames.clear()
         return new
 
     def limited(model: Model, options: ContextOptions) -> Context:

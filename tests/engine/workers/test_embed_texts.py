@@ -44,7 +44,7 @@ def test_parts_wear_what_the_model_puts_around_a_text() -> None:
         assert len(part) <= 50
         assert (part[:1], part[-1:]) == (first, last)
     assert np.array_equal(np.concatenate([part[1:-1] for part in parts]), whole[1:-1])
-    assert [len(one.pieces) for one in reader.read(["", " "], 512)] == [1, 1]
+    assert [len(text.pieces) for text in reader.read(["", " "], 512)] == [1, 1]
     short, cut = reader.read(["short", text], 50, "cut")
     assert (short.n_cut, cut.n_cut) == (0, len(whole) - 50)
     assert np.array_equal(cut.pieces[0], np.concatenate([whole[:49], last]))
@@ -61,9 +61,9 @@ FORM = "[CLS] q {query} d {document}[SEP] {query}?[SEP]"
 def with_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     """Return a reranker whose file has a form for a pair."""
     path = tmp_path_factory.mktemp("rerank") / "ranker.gguf"
-    one = Model(tiny.reranker(path, template=FORM), ModelOptions(n_gpu_layers=0))
-    yield one
-    one.close()
+    model = Model(tiny.reranker(path, template=FORM), ModelOptions(n_gpu_layers=0))
+    yield model
+    model.close()
 
 
 def tokens_of(model: Model, text: str) -> list[int]:

@@ -27,7 +27,7 @@ def embedded(embedder: Embedder, texts: Sequence[Tokens], is_flash: bool) -> Vec
         for piece, row in zip(batch.pieces, embedder.compute(batch), strict=True):
             rows[piece.number] = row
     ordered = np.stack([rows[number] for number in range(len(texts))])
-    return text_vectors(ordered, [len(one) for one in texts], [1] * len(texts), None)
+    return text_vectors(ordered, [len(text) for text in texts], [1] * len(texts), None)
 
 
 @pytest.mark.parametrize("flash", ["on", "off"])
@@ -37,7 +37,7 @@ def test_a_text_has_the_vector_that_it_has_alone_in_any_company(flash: Switch) -
     chance = np.random.default_rng(7)
     n_words = [1, 2, 3, 5, 8, 11, 13, 14, 15, 17, 21, 29, 30, 33, 47, 61, 62, 63, 90, 130, 200, 490]
     texts = [" ".join(chance.choice(WORDS, n)) for n in [*n_words, *n_words]]
-    tokens = [one.pieces[0] for one in reader.read(texts, 512)]
+    tokens = [text.pieces[0] for text in reader.read(texts, 512)]
     options = ContextOptions(
         n_ctx_tokens=512,
         n_batch_tokens=512,
@@ -49,7 +49,7 @@ def test_a_text_has_the_vector_that_it_has_alone_in_any_company(flash: Switch) -
     with Context(model, options) as context:
         embedder = Embedder(context)
         together = embedded(embedder, tokens, flash == "on")
-        alone = np.concatenate([embedded(embedder, [one], flash == "on") for one in tokens])
+        alone = np.concatenate([embedded(embedder, [token], flash == "on") for token in tokens])
     assert np.abs(together - alone).max() < 1e-6, "1e-3 is promised, and 1e-7 is what comes"
     model.close()
 

@@ -17,10 +17,10 @@ CRASH = "killed by SIGSEGV while warming up"
 
 def test_each_fallback_gives_up_one_thing_more() -> None:
     given = [with_fallback(LOAD, number) for number in range(4)]
-    assert [one.uses_extra_buffers for one in given] == [True, False, False, False]
-    assert [one.flash_attention for one in given] == ["auto", "auto", "off", "off"]
-    assert [one.n_threads for one in given] == [4, 4, 4, 1]
-    assert [one.kv_cache_type for one in given] == ["q8_0", "q8_0", "f16", "f16"], (
+    assert [load.uses_extra_buffers for load in given] == [True, False, False, False]
+    assert [load.flash_attention for load in given] == ["auto", "auto", "off", "off"]
+    assert [load.n_threads for load in given] == [4, 4, 4, 1]
+    assert [load.kv_cache_type for load in given] == ["q8_0", "q8_0", "f16", "f16"], (
         "llama.cpp makes no cache in q8_0 without flash attention"
     )
 

@@ -95,12 +95,12 @@ def test_what_a_ready_worker_told_and_takes_is_known() -> None:
     async def work() -> None:
         grown = {"device_bytes": 900, "n_cells": 1024, "cell_bytes": [0, 200]}
         memory = f"send({{'event': 'memory', 'memory': {grown | {'n_cells_at_most': 1024}}}})"
-        told = "send({'event': 'told', 'id': 1, 'result': [1]})"
+        code = "send({'event': 'told', 'id': 1, 'result': [1]})"
         lines = (
             READY,
             "read_frame(sys.stdin.buffer)",
             memory,
-            told,
+            code,
             "read_frame(sys.stdin.buffer)",
         )
         worker = await WorkerProcess.started(LOAD, 120, command(*lines))
@@ -119,14 +119,14 @@ def test_what_a_ready_worker_told_and_takes_is_known() -> None:
 
 
 def test_work_that_is_no_step_is_a_sign_of_life_unless_an_answer_should_make_steps() -> None:
-    told = "send({'event': 'told', 'id': head['id'], 'result': [1]})"
+    code = "send({'event': 'told', 'id': head['id'], 'result': [1]})"
     turn = "{'progressed': [2], 'chunks': [], 'done': [], 'n_tokens': 1, 'step_s': 40.0}"
     lines = (
         READY,
-        f"head, _ = read_frame(sys.stdin.buffer); send({{'event': 'alive', 'for_s': 500}}); {told}",
+        f"head, _ = read_frame(sys.stdin.buffer); send({{'event': 'alive', 'for_s': 500}}); {code}",
         "read_frame(sys.stdin.buffer); send({'event': 'started', 'ids': [2]})",
         f"send({{'event': 'turns', 'turns': [{turn}]}})",
-        f"head, _ = read_frame(sys.stdin.buffer); {told}; read_frame(sys.stdin.buffer)",
+        f"head, _ = read_frame(sys.stdin.buffer); {code}; read_frame(sys.stdin.buffer)",
     )
 
     async def work() -> None:

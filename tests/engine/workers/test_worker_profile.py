@@ -23,12 +23,12 @@ from tests.fakes import tiny
 KNOWN = Profile("d" * 64, "cpu1-some", "b", 1.0, 1, 0.5, 98, 23_040.0, (PrefillPoint(64, 500.0),))
 
 
-def load(path: Path, **more: object) -> WorkerOptions:
+def load(path: Path, **extra: object) -> WorkerOptions:
     sizes = {
         "role": "embed", "n_ctx_tokens": 256, "n_cells": 256, "n_parallel": 8,
         "n_batch_tokens": 256, "n_threads": 1,
     }  # fmt: skip
-    fields = {**sizes, "digest": "d" * 64, "device": "cpu1-some", "build": "b", **more}
+    fields = {**sizes, "digest": "d" * 64, "device": "cpu1-some", "build": "b", **extra}
     return WorkerOptions(str(path), **fields)  # type: ignore[arg-type]
 
 
