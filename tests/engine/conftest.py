@@ -18,9 +18,9 @@ from tests.fakes import tiny
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     library.quiet_logs()
     home = tmp_path_factory.mktemp("models")
-    one = Model(Path(ModelFinder(home, home).find("smollm2:135m").path))
-    yield one
-    one.close()
+    loaded = Model(Path(ModelFinder(home, home).find("smollm2:135m").path))
+    yield loaded
+    loaded.close()
 
 
 @pytest.fixture

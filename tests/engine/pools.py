@@ -37,10 +37,10 @@ def go(work: Work, settings: PoolSettings = SETTINGS) -> None:
 
 
 def ask(
-    text: str, model: ModelSpec = CHAT, params: Mapping[str, Any] | None = None, **more: Any
+    text: str, model: ModelSpec = CHAT, params: Mapping[str, Any] | None = None, **extra: Any
 ) -> ChatRequest:
     messages = (Message("system", "You are a helpful assistant."), Message("user", text))
-    return ChatRequest(model, messages, {"max_tokens": 24, **(params or {})}, **more)
+    return ChatRequest(model, messages, {"max_tokens": 24, **(params or {})}, **extra)
 
 
 async def digits_with_chances(

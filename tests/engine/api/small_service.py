@@ -30,12 +30,12 @@ class SmallService:
         self.request_log = RequestLog()
         self.app = Starlette(
             routes=[
-                Route("/", _told),
-                Route("/healthz", _told),
-                Route("/ui", _told),
+                Route("/", _answer),
+                Route("/healthz", _answer),
+                Route("/ui", _answer),
                 Route("/api/slow", _slow),
-                Route("/api/blobs/{digest}", _told, methods=EVERY),
-                Route("/{path:path}", _told, methods=EVERY),
+                Route("/api/blobs/{digest}", _answer, methods=EVERY),
+                Route("/{path:path}", _answer, methods=EVERY),
             ],
             middleware=make_middleware(self.settings, self.request_log),
         )
@@ -46,16 +46,16 @@ class SmallService:
         method: str = "GET",
         *,
         client: str = "127.0.0.1",
-        **more: Any,
+        **extra: Any,
     ) -> httpx.Response:
         """Send one request; `Host` is `localhost:11434` unless the headers say otherwise."""
 
         async def go() -> httpx.Response:
-            door = httpx.ASGITransport(self.app, client=(client, 5000))
+            transport = httpx.ASGITransport(self.app, client=(client, 5000))
             async with httpx.AsyncClient(
-                transport=door, base_url="http://localhost:11434"
+                transport=transport, base_url="http://localhost:11434"
             ) as asking:
-                return await asking.request(method, path, **more)
+                return await asking.request(method, path, **extra)
 
         return asyncio.run(go())
 
@@ -63,7 +63,7 @@ class SmallService:
         return self.request_log.metrics.text().decode()
 
 
-async def _told(request: Request) -> Response:
+async def _answer(request: Request) -> Response:
     return PlainTextResponse(f"{len(await request.body())}")
 
 

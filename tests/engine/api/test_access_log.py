@@ -17,15 +17,20 @@ from paddock.engine.settings import ServiceSettings
 from tests.engine.api.small_service import SmallService
 
 
-def chat(**more: object) -> Exchange:
-    one = Exchange("POST", "/api/chat", "10.0.0.9", at=1_800_000_000.25, key="alice")
-    one.model, one.status, one.sent_bytes, one.n_answers = "smollm2:135m", 200, 900, 1
-    one.n_prompt_tokens, one.n_completion_tokens = 35, 120
-    for name, value in more.items():
-        setattr(one, name, value)
-    one.end("answered")
-    one._seconds = 1.2345
-    return one
+def chat(**extra: object) -> Exchange:
+    exchange = Exchange("POST", "/api/chat", "10.0.0.9", at=1_800_000_000.25, key="alice")
+    exchange.model, exchange.status, exchange.sent_bytes, exchange.n_answers = (
+        "smollm2:135m",
+        200,
+        900,
+        1,
+    )
+    exchange.n_prompt_tokens, exchange.n_completion_tokens = 35, 120
+    for name, value in extra.items():
+        setattr(exchange, name, value)
+    exchange.end("answered")
+    exchange._seconds = 1.2345
+    return exchange
 
 
 def test_a_line_for_people() -> None:
@@ -53,11 +58,11 @@ def test_a_line_for_machines() -> None:
 
 
 def test_a_client_that_left_is_marked() -> None:
-    one = Exchange("POST", "/api/chat", "", at=0.0)
-    one.status = 499
-    one.end("gone")
-    assert access_log_line(one).split()[1:6] == ["-", "-", "POST", "/api/chat", "499"]
-    assert access_log_line(one).endswith(" - - gone")
+    exchange = Exchange("POST", "/api/chat", "", at=0.0)
+    exchange.status = 499
+    exchange.end("gone")
+    assert access_log_line(exchange).split()[1:6] == ["-", "-", "POST", "/api/chat", "499"]
+    assert access_log_line(exchange).endswith(" - - gone")
 
 
 @pytest.mark.parametrize(
@@ -74,12 +79,12 @@ def test_nothing_from_outside_makes_another_line_or_field(path: str) -> None:
     assert len(access_log_line(chat(path=path, model=path)).split(" ")) == 9
 
 
-def lines_of(settings: ServiceSettings, *paths: str, **more: Any) -> list[str]:
+def lines_of(settings: ServiceSettings, *paths: str, **extra: Any) -> list[str]:
     stream = io.StringIO()
     with access_log.access_log_to_stream(stream):
         house = SmallService(settings)
         for path in paths:
-            house.ask(path, **more)
+            house.ask(path, **extra)
     return stream.getvalue().splitlines()
 
 

@@ -128,20 +128,20 @@ def test_no_other_client_is(tmp_path: Path, headers: dict[str, str]) -> None:
 
 
 def test_a_refusal_speaks_the_dialect_of_the_path(tmp_path: Path) -> None:
-    one = house(tmp_path)
+    service = house(tmp_path)
     without = "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
-    assert one.ask("/api/tags").json() == {"error": without}
-    openai = one.ask("/v1/models", headers=bearer("wrong")).json()["error"]
+    assert service.ask("/api/tags").json() == {"error": without}
+    openai = service.ask("/v1/models", headers=bearer("wrong")).json()["error"]
     assert (openai["message"], openai["code"]) == ("this API key is not known", "invalid_api_key")
-    anthropic = one.ask("/v1/messages", "POST").json()
+    anthropic = service.ask("/v1/messages", "POST").json()
     assert (anthropic["type"], anthropic["error"]["type"]) == ("error", "authentication_error")
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/ui"])
 def test_whether_it_lives_may_be_asked_without_a_key(tmp_path: Path, path: str) -> None:
-    one = house(tmp_path)
-    assert one.ask(path).status_code == 200
-    assert one.ask(path, "HEAD").status_code == 200
+    service = house(tmp_path)
+    assert service.ask(path).status_code == 200
+    assert service.ask(path, "HEAD").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/ui/state.json", "/api/version", "/healthz/x"])
@@ -150,11 +150,11 @@ def test_everything_else_needs_one(tmp_path: Path, path: str) -> None:
 
 
 def test_the_journal_has_the_key_s_name_and_never_the_key(tmp_path: Path) -> None:
-    one = house(tmp_path)
-    one.ask(headers=bearer(SECRET))
-    one.ask(headers=bearer("wrong"))
-    assert [exchange.key for exchange in one.request_log.last] == ["alice", ""]
-    assert 'paddock_http_refused_total{reason="key"} 1.0' in one.metrics()
+    service = house(tmp_path)
+    service.ask(headers=bearer(SECRET))
+    service.ask(headers=bearer("wrong"))
+    assert [exchange.key for exchange in service.request_log.last] == ["alice", ""]
+    assert 'paddock_http_refused_total{reason="key"} 1.0' in service.metrics()
 
 
 def test_a_key_that_is_added_or_taken_away_counts_without_a_restart(

@@ -18,7 +18,7 @@ from tests.engine.api.small_service import SmallService
 
 
 def names(settings: ServiceSettings) -> list[str]:
-    return [door.cls.__name__ for door in app.make_middleware(settings, RequestLog())]  # type: ignore[attr-defined]
+    return [layer.cls.__name__ for layer in app.make_middleware(settings, RequestLog())]  # type: ignore[attr-defined]
 
 
 def test_a_request_goes_through_the_doors_in_this_order(tmp_path: Path) -> None:
@@ -36,12 +36,12 @@ def test_only_one_door_refuses_and_every_refusal_is_written_down(tmp_path: Path)
     file = tmp_path / "keys"
     file.write_text("k\n")
     house = SmallService(ServiceSettings(api_keys_file=file, rate_per_minute=1, max_body_bytes=10))
-    asked = {"Host": "evil.example", "Origin": "https://other.example", "x-api-key": "wrong"}
-    assert house.ask("/api/chat", "POST", headers=asked, content=b"x" * 99).status_code == 403
-    told = house.metrics()
-    assert 'paddock_http_refused_total{reason="origin"} 1.0' in told
-    assert "key" not in told and "size" not in told
-    assert [one.status for one in house.request_log.last] == [403]
+    headers = {"Host": "evil.example", "Origin": "https://other.example", "x-api-key": "wrong"}
+    assert house.ask("/api/chat", "POST", headers=headers, content=b"x" * 99).status_code == 403
+    metrics = house.metrics()
+    assert 'paddock_http_refused_total{reason="origin"} 1.0' in metrics
+    assert "key" not in metrics and "size" not in metrics
+    assert [exchange.status for exchange in house.request_log.last] == [403]
 
 
 @cache

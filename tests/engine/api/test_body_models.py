@@ -40,7 +40,7 @@ def refused(fields: dict[str, Any], dialect: Dialect = "ollama") -> str:
 
 
 @pytest.mark.parametrize(
-    ("fields", "wanted"),
+    ("fields", "expected"),
     [
         ({"text": 1}, "text: must be a string, not an integer"),
         ({"flag": "true"}, "flag: must be a boolean, not a string"),
@@ -58,12 +58,12 @@ def refused(fields: dict[str, Any], dialect: Dialect = "ollama") -> str:
         ({"image": "!!"}, "image: illegal base64 data"),
     ],
 )
-def test_a_fault_is_named_by_its_place_and_type(fields: dict[str, Any], wanted: str) -> None:
-    assert refused(fields) == wanted
+def test_a_fault_is_named_by_its_place_and_type(fields: dict[str, Any], expected: str) -> None:
+    assert refused(fields) == expected
 
 
 @pytest.mark.parametrize(
-    ("fields", "wanted"),
+    ("fields", "expected"),
     [
         ({"whole": "1"},
          "Invalid type for 'whole': expected an integer, but got a string instead."),
@@ -72,8 +72,8 @@ def test_a_fault_is_named_by_its_place_and_type(fields: dict[str, Any], wanted: 
         ({"items": [{"needed": ""}]}, "Missing required parameter: 'items[0].needed'."),
     ],
 )  # fmt: skip
-def test_openais_clients_read_a_fault_in_its_words(fields: dict[str, Any], wanted: str) -> None:
-    assert refused(fields, "openai") == wanted
+def test_openais_clients_read_a_fault_in_its_words(fields: dict[str, Any], expected: str) -> None:
+    assert refused(fields, "openai") == expected
 
 
 @pytest.mark.parametrize("name", Outer.model_fields)

@@ -44,7 +44,7 @@ def served(
     header_s: float = HEADER_S, idle_s: float = IDLE_S, kept_s: int = 1
 ) -> Iterator[tuple[int, Application]]:
     app = Application()
-    door = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
         http=deadline_protocol(header_s=header_s, idle_s=idle_s),
@@ -54,10 +54,10 @@ def served(
         timeout_keep_alive=kept_s,
     )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: server.run(sockets=[door]))
+    thread = threading.Thread(target=lambda: server.run(sockets=[listener]))
     thread.start()
     try:
-        yield door.getsockname()[1], app
+        yield listener.getsockname()[1], app
     finally:
         server.should_exit = True
         thread.join(120)
@@ -65,8 +65,8 @@ def served(
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[tuple[int, Application]]:
-    with served() as one:
-        yield one
+    with served() as running:
+        yield running
 
 
 def call(port: int) -> socket.socket:

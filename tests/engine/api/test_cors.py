@@ -76,17 +76,17 @@ def test_everybody_may_only_where_someone_wrote_so() -> None:
     nobody_said = SmallService().ask(headers={"Origin": "http://localhost"})
     assert nobody_said.headers["access-control-allow-origin"] != "*"
     somebody = SmallService(ServiceSettings(origins=("*",)))
-    said = somebody.ask(headers={"Origin": "https://whoever.example"})
-    assert said.headers["access-control-allow-origin"] == "*"
+    answer = somebody.ask(headers={"Origin": "https://whoever.example"})
+    assert answer.headers["access-control-allow-origin"] == "*"
 
 
 def test_a_preflight_is_answered_with_what_clients_send() -> None:
-    asked = {
+    preflight = {
         "Origin": "http://localhost:3000",
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "content-type,authorization,x-stainless-os",
     }
-    answer = SmallService().ask("/v1/chat/completions", "OPTIONS", headers=asked)
+    answer = SmallService().ask("/v1/chat/completions", "OPTIONS", headers=preflight)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
     methods = answer.headers["access-control-allow-methods"].split(", ")
@@ -103,7 +103,7 @@ def test_a_preflight_is_answered_with_what_clients_send() -> None:
     usual = {"authorization", "content-type", "user-agent", "accept", "x-requested-with"}
     assert {*usual, "openai-beta", *stainless, "x-api-key", "anthropic-version"} <= headers
     refused = SmallService().ask(
-        "/v1/models", "OPTIONS", headers={**asked, "Origin": "https://evil.example"}
+        "/v1/models", "OPTIONS", headers={**preflight, "Origin": "https://evil.example"}
     )
     assert refused.status_code == 403
 
@@ -114,8 +114,8 @@ def test_a_preflight_needs_no_key_since_browsers_send_none(tmp_path: object) -> 
     file = Path(str(tmp_path)) / "keys"
     file.write_text("secret-key-of-mine\n")
     house = SmallService(ServiceSettings(api_keys_file=file))
-    asked = {"Origin": "http://localhost", "Access-Control-Request-Method": "GET"}
-    assert house.ask("/v1/models", "OPTIONS", headers=asked).status_code == 200
+    headers = {"Origin": "http://localhost", "Access-Control-Request-Method": "GET"}
+    assert house.ask("/v1/models", "OPTIONS", headers=headers).status_code == 200
     # And the page can read why it was refused.
     refused = house.ask("/v1/models", headers={"Origin": "http://localhost"})
     assert refused.status_code == 401

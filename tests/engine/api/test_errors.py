@@ -26,11 +26,11 @@ def test_each_dialect_has_its_own_shape_of_errors(
 
 
 def test_anthropics_errors_have_an_id() -> None:
-    told = error_body(dialect_of("/v1/messages"), ApiError(503, "busy"))
-    assert told["error"] == {"type": "overloaded_error", "message": "busy"}
-    assert told["request_id"].startswith("req_")
+    body = error_body(dialect_of("/v1/messages"), ApiError(503, "busy"))
+    assert body["error"] == {"type": "overloaded_error", "message": "busy"}
+    assert body["request_id"].startswith("req_")
 
 
 def test_what_would_fail_again_says_that_it_is_not_to_be_tried_again() -> None:
-    told = api_error(StoreFull("/models", 0))
-    assert (told.status, told.headers["x-should-retry"]) == (507, "false")
+    error = api_error(StoreFull("/models", 0))
+    assert (error.status, error.headers["x-should-retry"]) == (507, "false")

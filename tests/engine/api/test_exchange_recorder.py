@@ -25,16 +25,16 @@ from paddock.engine.settings import ServiceSettings
 from tests.engine.api.small_service import SmallService
 
 
-def scope(path: str = "/api/chat", **more: Any) -> Scope:
-    return {"type": "http", "method": "POST", "path": path, "headers": [], **more}
+def scope(path: str = "/api/chat", **extra: Any) -> Scope:
+    return {"type": "http", "method": "POST", "path": path, "headers": [], **extra}
 
 
-def record(app: Any, *told: str) -> tuple[Exchange, RequestLog, list[Message]]:
-    """Send a request through; `told` is what the client's side says after the request."""
+def record(app: Any, *later_messages: str) -> tuple[Exchange, RequestLog, list[Message]]:
+    """Send a request through; `later_messages` is what the client's side says after the request."""
     request_log = RequestLog()
     ended: list[Exchange] = []
     sent: list[Message] = []
-    messages = iter(("http.request", *told))
+    messages = iter(("http.request", *later_messages))
 
     async def receive() -> Message:
         return {"type": next(messages), "body": b"secret words"}
@@ -42,9 +42,9 @@ def record(app: Any, *told: str) -> tuple[Exchange, RequestLog, list[Message]]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    door = ExchangeRecorder(app, request_log=request_log, on_end=ended.append)
+    recorder = ExchangeRecorder(app, request_log=request_log, on_end=ended.append)
     with contextlib.suppress(ZeroDivisionError):
-        asyncio.run(door(scope(client=("10.0.0.9", 1)), receive, send))
+        asyncio.run(recorder(scope(client=("10.0.0.9", 1)), receive, send))
     return ended[0], request_log, sent
 
 
@@ -57,14 +57,19 @@ async def answering(scope: Scope, receive: Receive, send: Send) -> None:
 
 def test_an_answered_request_has_its_status_size_and_time() -> None:
     began = time.monotonic()
-    one, request_log, sent = record(answering)
+    exchange, request_log, sent = record(answering)
     took_s = time.monotonic() - began
-    assert (one.method, one.path, one.client, one.status) == ("POST", "/api/chat", "10.0.0.9", 201)
-    assert (one.fate, one.sent_bytes) == ("answered", 7)
-    assert 0 < one.first_s <= one.seconds <= took_s
-    assert (list(request_log.last), request_log.running) == ([one], {})
+    assert (exchange.method, exchange.path, exchange.client, exchange.status) == (
+        "POST",
+        "/api/chat",
+        "10.0.0.9",
+        201,
+    )
+    assert (exchange.fate, exchange.sent_bytes) == ("answered", 7)
+    assert 0 < exchange.first_s <= exchange.seconds <= took_s
+    assert (list(request_log.last), request_log.running) == ([exchange], {})
     assert len(sent) == 3, "pieces go through as they come"
-    assert "secret" not in repr(one)
+    assert "secret" not in repr(exchange)
 
 
 def test_a_client_that_leaves_is_seen() -> None:
@@ -73,8 +78,8 @@ def test_a_client_that_leaves_is_seen() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await receive()
 
-    one, request_log, _ = record(app, "http.disconnect")
-    assert (one.status, one.fate) == (200, "gone")
+    exchange, request_log, _ = record(app, "http.disconnect")
+    assert (exchange.status, exchange.fate) == (200, "gone")
     assert "paddock_http_clients_gone_total 1.0" in request_log.metrics.text().decode()
 
 
@@ -98,8 +103,8 @@ def test_a_handler_that_breaks_is_a_500() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise ZeroDivisionError
 
-    one, request_log, _ = record(app)
-    assert (one.status, one.fate, request_log.running) == (500, "failed", {})
+    exchange, request_log, _ = record(app)
+    assert (exchange.status, exchange.fate, request_log.running) == (500, "failed", {})
 
 
 @pytest.mark.parametrize(
@@ -118,15 +123,15 @@ def test_only_a_proxy_on_this_machine_is_believed_whose_request_it_is(
     peer: str, passed_on: str, client: str
 ) -> None:
     headers = [(b"x-forwarded-for", passed_on.encode())] if passed_on else []
-    asked = scope(client=(peer, 1) if peer else None, headers=headers)
-    assert client_address(asked) == client
+    request_scope = scope(client=(peer, 1) if peer else None, headers=headers)
+    assert client_address(request_scope) == client
 
 
 def test_a_route_is_told_by_its_pattern() -> None:
-    async def told(request: Request) -> PlainTextResponse:
+    async def pattern(request: Request) -> PlainTextResponse:
         return PlainTextResponse(route_pattern(request.scope))
 
-    routes = [Route("/api/blobs/{digest}", told), Route("/v1/models/{name:path}", told)]
+    routes = [Route("/api/blobs/{digest}", pattern), Route("/v1/models/{name:path}", pattern)]
     app, seen = Starlette(routes=routes), []
 
     async def ask(path: str) -> None:
@@ -140,7 +145,7 @@ def test_a_route_is_told_by_its_pattern() -> None:
 
     asyncio.run(ask("/api/blobs/sha256:12"))
     asyncio.run(ask("/v1/models/a/b"))
-    assert [one for one in seen if one] == ["/api/blobs/{digest}", "/v1/models/{name}"]
+    assert [route for route in seen if route] == ["/api/blobs/{digest}", "/v1/models/{name}"]
     assert route_pattern(scope("/nowhere")) == ""
 
 
@@ -169,7 +174,9 @@ async def test_streams_go_through_every_door_piece_by_piece(tmp_path: Any) -> No
             pieces.append((loop.time(), message["body"]))
 
     headers = [(b"host", b"localhost"), (b"x-api-key", b"k"), (b"origin", b"http://a.example")]
-    asked = {**scope("/api/slow"), "method": "GET", "headers": headers}
-    await house.app({**asked, "query_string": b"", "server": ("localhost", 1)}, receive, send)
+    request_scope = {**scope("/api/slow"), "method": "GET", "headers": headers}
+    await house.app(
+        {**request_scope, "query_string": b"", "server": ("localhost", 1)}, receive, send
+    )
     assert [piece for _, piece in pieces] == [b"one ", b"two ", b"three"]
     assert pieces[2][0] - pieces[0][0] >= 0.015

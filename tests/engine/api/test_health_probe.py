@@ -23,8 +23,8 @@ def test_every_worker_must_answer() -> None:
 
 def test_strangers_are_told_no_names() -> None:
     assert HealthReport((WELL,), 0).value(in_full=False) == {"status": "ok"}
-    told = HealthReport((WELL, ILL), 0).value(in_full=False)
-    assert told == {"status": "unwell", "error": "a worker does not answer"}
+    body = HealthReport((WELL, ILL), 0).value(in_full=False)
+    assert body == {"status": "unwell", "error": "a worker does not answer"}
 
 
 def test_others_are_told_everything() -> None:

@@ -41,12 +41,12 @@ def numbers(live: Live) -> dict[str, float]:
 
 
 def test_metrics_have_the_pool_s_numbers_and_the_service_s(loaded: Live) -> None:
-    told = numbers(loaded)
-    assert told[f"paddock_loads_total[('model', '{CHAT}')]"] == 1
-    assert told[f"paddock_said_tokens_total[('model', '{CHAT}')]"] >= 8
+    metrics = numbers(loaded)
+    assert metrics[f"paddock_loads_total[('model', '{CHAT}')]"] == 1
+    assert metrics[f"paddock_said_tokens_total[('model', '{CHAT}')]"] >= 8
     route = "[('method', 'POST'), ('route', '/api/generate'), ('status', '200')]"
-    assert told[f"paddock_http_requests_total{route}"] == 1
-    assert told["paddock_http_requests_running[]"] == 1, "this very one"
+    assert metrics[f"paddock_http_requests_total{route}"] == 1
+    assert metrics["paddock_http_requests_running[]"] == 1, "this very one"
 
 
 def test_every_family_is_told_once(loaded: Live) -> None:

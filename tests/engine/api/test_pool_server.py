@@ -24,7 +24,7 @@ from tests.live import live_service
 PATHS = ["/etc/secret.gguf", "../x.gguf", "~/m.gguf", "C:\\m.gguf"]
 
 
-async def asked(
+async def last_line(
     pool: FakePool, verb: str, value: ChatRequest | EmbedRequest | CountRequest | ModelSpec
 ) -> WireLine:
     """Return the last line of the answer of a pool that takes names only."""
@@ -46,19 +46,19 @@ async def test_the_path_of_a_file_is_refused_whatever_is_asked(ref: str) -> None
         ("chat", ChatRequest(spec, messages)),
         ("embed", EmbedRequest(spec, ("a",))),
     ):
-        line = await asked(pool, verb, value)
+        line = await last_line(pool, verb, value)
         assert line.error is not None
         assert isinstance(read_error(line.error), InvalidName)
     assert (pool.chats, pool.embeds, pool.counted) == ([], [], [])
 
 
 async def test_adapters_are_refused_and_no_path_is_told() -> None:
-    line = await asked(FakePool(), "facts", ModelSpec("smollm2:135m"))
+    line = await last_line(FakePool(), "facts", ModelSpec("smollm2:135m"))
     assert line.facts is not None and line.facts.path == "smollm2:135m"
-    told = "adapters can only be laid over a model on the machine that has them"
-    line = await asked(FakePool(), "facts", replace(ModelSpec("m"), adapters=("/x.gguf",)))
+    message = "adapters can only be laid over a model on the machine that has them"
+    line = await last_line(FakePool(), "facts", replace(ModelSpec("m"), adapters=("/x.gguf",)))
     assert line.error is not None
-    with pytest.raises(BadRequest, match=told):
+    with pytest.raises(BadRequest, match=message):
         raise read_error(line.error)
 
 
@@ -70,7 +70,7 @@ def test_a_service_with_keys_shows_its_pool_to_those_who_have_one(tmp_path: Path
         refused = httpx.post(f"{live.url}{PREFIX}/stats", trust_env=False, timeout=120)
         assert refused.status_code == 401
 
-        async def asked(key: str) -> str:
+        async def refusal(key: str) -> str:
             try:
                 server = await detect_server(ServerAddress(live.url, key), print)
             except EngineError as error:
@@ -84,7 +84,7 @@ def test_a_service_with_keys_shows_its_pool_to_those_who_have_one(tmp_path: Path
         results: list[str] = []
 
         async def both() -> None:
-            results.extend([await asked("sk-of-this-service"), await asked("sk-of-another")])
+            results.extend([await refusal("sk-of-this-service"), await refusal("sk-of-another")])
 
         asyncio.run(both())
     assert len(results[0]) == 64

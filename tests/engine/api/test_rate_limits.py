@@ -63,8 +63,8 @@ def test_beyond_the_rate_the_answer_is_429_and_says_when() -> None:
     refused = house.ask("/api/chat", "POST")
     assert 1 <= int(refused.headers["retry-after"]) <= 30
     assert refused.json() == {"error": "too many requests: this address may send 2 a minute"}
-    told = house.ask("/v1/chat/completions", "POST").json()["error"]
-    assert (told["type"], told["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+    error = house.ask("/v1/chat/completions", "POST").json()["error"]
+    assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
     assert house.ask("/api/chat", "POST", client="127.0.0.2").status_code == 200
     assert 'paddock_http_refused_total{reason="rate"} 3.0' in house.metrics()
 

@@ -41,8 +41,8 @@ def test_a_larger_one_is_answered_by_413(is_told: bool) -> None:
 
 
 def test_the_refusal_of_a_large_body_speaks_the_dialect() -> None:
-    told = SmallService(SMALL).ask("/v1/messages", "POST", content=b"x" * 2000).json()
-    assert told["error"]["type"] == "request_too_large"
+    body = SmallService(SMALL).ask("/v1/messages", "POST", content=b"x" * 2000).json()
+    assert body["error"]["type"] == "request_too_large"
     openai = SmallService(SMALL).ask("/v1/completions", "POST", content=b"x" * 2000).json()
     assert openai["error"]["type"] == "invalid_request_error"
 
@@ -76,12 +76,12 @@ def run(receive: Receive, *, idle_s: float, swallows: bool = False) -> list[Mess
     async def send(message: Message) -> None:
         sent.append(message)
 
-    door = BodyLimit(app, max_body_bytes=10_000_000, idle_s=idle_s, request_log=RequestLog())
+    limit = BodyLimit(app, max_body_bytes=10_000_000, idle_s=idle_s, request_log=RequestLog())
     scope = {"type": "http", "method": "POST", "path": "/api/chat", "headers": []}
 
     async def go() -> None:
         async with asyncio.timeout(120):
-            await door(scope, receive, send)
+            await limit(scope, receive, send)
 
     asyncio.run(go())
     return sent
@@ -100,8 +100,8 @@ def test_a_body_that_stands_still_is_answered_by_408(swallows: bool) -> None:
 
     sent = run(receive, idle_s=0.05, swallows=swallows)
     assert sent[0]["status"] == 408
-    said = "the request's body came too slowly: 3 bytes so far"
-    assert json.loads(sent[1]["body"]) == {"error": said}
+    reason = "the request's body came too slowly: 3 bytes so far"
+    assert json.loads(sent[1]["body"]) == {"error": reason}
 
 
 def test_a_body_that_trickles_is_too_slow_as_well() -> None:
@@ -148,6 +148,6 @@ def test_after_the_body_there_is_no_deadline() -> None:
     async def send(message: Message) -> None:
         raise AssertionError
 
-    door = BodyLimit(app, max_body_bytes=10, idle_s=0.05, request_log=RequestLog())
-    asyncio.run(door({"type": "http", "path": "/", "headers": []}, receive, send))
+    limit = BodyLimit(app, max_body_bytes=10, idle_s=0.05, request_log=RequestLog())
+    asyncio.run(limit({"type": "http", "path": "/", "headers": []}, receive, send))
     assert seen == ["http.request", "http.disconnect"]

@@ -32,17 +32,17 @@ def test_tokens_are_noted_with_the_request_that_they_are_for() -> None:
     async def go() -> list[Exchange]:
         return await asyncio.gather(*(asyncio.create_task(serve(n)) for n in (1, 2)))
 
-    told = [
+    rows = [
         (
-            one.model,
-            one.n_answers,
-            one.n_prompt_tokens,
-            one.n_reused_tokens,
-            one.n_completion_tokens,
+            exchange.model,
+            exchange.n_answers,
+            exchange.n_prompt_tokens,
+            exchange.n_reused_tokens,
+            exchange.n_completion_tokens,
         )
-        for one in asyncio.run(go())
+        for exchange in asyncio.run(go())
     ]
-    assert told == [("smol", 1, 1, 1, 10), ("smol", 2, 4, 4, 40)]
+    assert rows == [("smol", 1, 1, 1, 10), ("smol", 2, 4, 4, 40)]
 
 
 def test_what_comes_after_the_end_is_no_ones() -> None:
@@ -72,8 +72,8 @@ def test_a_journal_stays_small_whatever_clients_name() -> None:
         note_model("x" * 10_000_000)
         return exchange
 
-    one = asyncio.run(go())
-    assert (len(one.path), len(one.model)) == (200, 200)
+    recorded = asyncio.run(go())
+    assert (len(recorded.path), len(recorded.model)) == (200, 200)
 
 
 def test_outside_of_a_request_nothing_is_noted() -> None:
@@ -86,11 +86,11 @@ def test_only_so_many_are_kept_and_none_that_only_looked() -> None:
         request_log = RequestLog()
         for n in range(300):
             for path in ("/api/tags", "/ui/state.json", "/metrics"):
-                one = begun(request_log, path)
-                one.status = n
-                request_log.end(one, "answered", "")
+                exchange = begun(request_log, path)
+                exchange.status = n
+                request_log.end(exchange, "answered", "")
         return request_log
 
     request_log = asyncio.run(go())
-    assert [one.status for one in request_log.last] == list(range(200, 300))
+    assert [exchange.status for exchange in request_log.last] == list(range(200, 300))
     assert not request_log.running

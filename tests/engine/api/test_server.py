@@ -155,8 +155,8 @@ def test_who_waits_for_a_whole_answer_is_told_to_come_back(tmp_path: Path) -> No
     with served(tmp_path, 1) as (process, client):
         client.post("/api/generate", json={"model": CHAT})
         with ThreadPoolExecutor() as threads:
-            asked = {**endless(4000), "stream": False}
-            coming = threads.submit(client.post, "/api/generate", json=asked)
+            body = {**endless(4000), "stream": False}
+            coming = threads.submit(client.post, "/api/generate", json=body)
             while not client.get("/ui/state.json").json()["under_way"]:
                 time.sleep(0.1)
             process.send_signal(signal.SIGTERM)
@@ -185,8 +185,8 @@ def test_a_second_signal_ends_at_once_and_leaves_no_worker(tmp_path: Path) -> No
 
 def test_a_signal_during_a_creation_leaves_nothing_broken(tmp_path: Path) -> None:
     with served(tmp_path, 0.2) as (process, client):
-        asked = {"model": "twin", "from": "smollm2:135m"}
-        with client.stream("POST", "/api/create", json=asked) as answer:
+        body = {"model": "twin", "from": "smollm2:135m"}
+        with client.stream("POST", "/api/create", json=body) as answer:
             lines = answer.iter_lines()
             for _ in range(3):
                 next(lines)

@@ -48,36 +48,36 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 def state(live: Live) -> dict[str, Any]:
     time.sleep(0.5)  # one look is good for a moment
     with live.client() as client:
-        told: dict[str, Any] = client.get("/ui/state.json").json()
-    return told
+        body: dict[str, Any] = client.get("/ui/state.json").json()
+    return body
 
 
 # What it is told
 
 
 def test_it_is_told_what_is_resident_and_how_it_does(busy: Live) -> None:
-    told = state(busy)
-    models = {one["name"]: one for one in told["models"]}
-    chat, vectors = models[CHAT], next(one for name, one in models.items() if VECTORS in name)
+    page = state(busy)
+    models = {model["name"]: model for model in page["models"]}
+    chat, vectors = models[CHAT], next(model for name, model in models.items() if VECTORS in name)
     assert (chat["state"], chat["role"], vectors["role"]) == ("ready", "chat", "embed")
     assert chat["said"] >= 20
     assert chat["computed"] > chat["said"]
     assert 0 < chat["cells"] <= chat["n_cells"]
-    assert 0 < chat["host_bytes"] < told["memory"]["total"]
+    assert 0 < chat["host_bytes"] < page["memory"]["total"]
     assert 0 < chat["first_token_s"]["p50"] <= chat["first_token_s"]["p95"]
-    assert told["totals"]["answers"] == 3
-    assert told["devices"] == []
+    assert page["totals"]["answers"] == 3
+    assert page["devices"] == []
 
 
 def test_it_is_told_the_last_requests_without_what_was_said(busy: Live) -> None:
-    told = state(busy)
-    failed, embedded, *chats = told["last"][:5]
+    page = state(busy)
+    failed, embedded, *chats = page["last"][:5]
     assert (failed["status"], failed["model"], failed["path"]) == (404, "none-such", "/api/chat")
     assert (embedded["path"], embedded["completion"]) == ("/api/embed", 0)
     assert embedded["prompt"] > 0
     assert len(chats) == 3
-    assert all(0 < one["completion"] <= 20 and one["model"] == CHAT for one in chats)
-    assert "Count to" not in json.dumps(told)
+    assert all(0 < chat["completion"] <= 20 and chat["model"] == CHAT for chat in chats)
+    assert "Count to" not in json.dumps(page)
 
 
 def test_a_request_under_way_is_there(busy: Live) -> None:
@@ -96,31 +96,31 @@ def test_a_request_under_way_is_there(busy: Live) -> None:
 
 
 def test_page_and_ps_count_running_and_waiting_requests_alike(tmp_path: Path) -> None:
-    async def asked(pool: LocalPool) -> list[Stream]:
+    async def streams_of(pool: LocalPool) -> list[Stream]:
         story = Message("user", "Write a very long story about a ferry.")
         params = {"max_tokens": 1500, "logit_bias": {0: -100, 2: -100}, "guards_repetition": False}
         request = ChatRequest(ModelSpec(CHAT), (story,), params, "batch")
         return [pool.chat(request) for _ in range(5)]
 
     async def ended(streams: list[Stream]) -> None:
-        for one in streams:
-            one.cancel()
+        for stream in streams:
+            stream.cancel()
 
     # Two in the batch, two in the worker's queue, one outside.
     settings = PoolSettings(n_threads=1, num_parallel=2)
     with live_service(tmp_path, settings) as live, live.client() as client:
-        streams = live.call(asked(live.service.pool))
+        streams = live.call(streams_of(live.service.pool))
         until = time.monotonic() + 100
         row: dict[str, Any] = {}
         while row.get("running") != 2 or row["queue_depth"] != 3:
             assert time.monotonic() < until, row
             time.sleep(0.05)
-            told = client.get("/api/ps").json()
-            row = next(iter(told["models"]), {})
+            listing = client.get("/api/ps").json()
+            row = next(iter(listing["models"]), {})
         page = state(live)
         stats = live.service.pool.stats()
         live.call(ended(streams))
-    assert told["queue_depth"] == 3
+    assert listing["queue_depth"] == 3
     assert (page["n_running"], page["n_waiting"]) == (2, 3)
     assert (page["models"][0]["running"], page["models"][0]["waiting"]) == (2, 3)
     assert (stats.n_running, stats.n_waiting, stats.waiting) == (2, 3, {CHAT: 3})
@@ -165,8 +165,8 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 def test_its_numbers_need_a_key_where_there_are_keys(locked: Live) -> None:
     with locked.client() as client:
         assert client.get("/ui/state.json").status_code == 401
-        told = client.get("/ui/state.json", headers={"Authorization": f"Bearer {SECRET}"})
-    assert told.status_code == 200
+        answer = client.get("/ui/state.json", headers={"Authorization": f"Bearer {SECRET}"})
+    assert answer.status_code == 200
 
 
 # Pages of others, in a real browser
@@ -230,7 +230,7 @@ def test_a_page_of_a_stranger_may_not(locked: Live, chromium: Browser) -> None:
         # Without a preflight, as forms are sent: it is answered, by 403, and cannot be read.
         simple = {"method": "POST", "body": "{}", "mode": "no-cors"}
         fetch(page, f"{locked.url}/api/delete", **simple)
-    last = [(one.path, one.status) for one in locked.service.request_log.last][-2:]
+    last = [(exchange.path, exchange.status) for exchange in locked.service.request_log.last][-2:]
     assert last == [("/api/version", 403), ("/api/delete", 403)]
 
 

@@ -55,10 +55,10 @@ class Client:
 
     @property
     def body(self) -> bytes:
-        return b"".join(one.get("body", b"") for one in self.sent)
+        return b"".join(message.get("body", b"") for message in self.sent)
 
 
-async def told(client: Client, items: AsyncGenerator[dict[str, Any], None]) -> None:
+async def respond(client: Client, items: AsyncGenerator[dict[str, Any], None]) -> None:
     response = await ndjson_response(client.request, items)
     await response(client.request.scope, client.receive, client.send)
 
@@ -76,7 +76,7 @@ async def test_an_error_before_the_first_piece_keeps_its_status() -> None:
 
     client = Client()
     with pytest.raises(Busy):
-        await told(client, items())
+        await respond(client, items())
     assert client.sent == []
 
 
@@ -86,7 +86,7 @@ async def test_an_error_after_the_first_piece_is_the_last_line() -> None:
         raise WorkerLost("m", "it was killed")
 
     client = Client()
-    await told(client, items())
+    await respond(client, items())
     assert client.sent[0]["status"] == 200
     first, last = (json.loads(line) for line in client.body.splitlines())
     assert first == {"n": 1}
@@ -101,7 +101,7 @@ async def test_what_no_one_foresaw_is_logged_and_not_told(caplog: pytest.LogCapt
         raise ZeroDivisionError("secret")
 
     client = Client()
-    await told(client, items())
+    await respond(client, items())
     assert json.loads(client.body.splitlines()[-1]) == {"error": "internal server error"}
     assert "secret" in caplog.text
 
@@ -112,7 +112,7 @@ async def test_an_answer_that_the_pool_cancelled_is_told_as_such() -> None:
         raise asyncio.CancelledError
 
     client = Client()
-    await told(client, items())
+    await respond(client, items())
     assert json.loads(client.body.splitlines()[-1]) == {"error": "the server is shutting down"}
 
 
@@ -146,10 +146,10 @@ async def test_a_client_that_goes_ends_what_is_made_for_it(n_before: int) -> Non
     client = Client()
     async with asyncio.timeout(50):
         if n_before:
-            await told(client, items(client))
+            await respond(client, items(client))
         else:
             with pytest.raises(ClientGone):
-                await told(client, items(client))
+                await respond(client, items(client))
     assert has_ended.is_set()
     assert client.body.count(b"\n") == n_before
 
@@ -175,7 +175,7 @@ async def test_work_for_a_client_that_goes_is_cancelled() -> None:
 
 
 @contextmanager
-def asked(live: Live, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
+def sent_request(live: Live, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
     """Send a request over a bare socket."""
     raw = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(raw)}\r\n\r\n"
@@ -196,7 +196,7 @@ def is_at_rest(live: Live) -> bool:
     """Return whether no request is in a worker, and none computes."""
 
     async def n_decoded() -> int:
-        return sum(one.n_decoded_tokens for one in live.service.pool.stats().resident)
+        return sum(model.n_decoded_tokens for model in live.service.pool.stats().resident)
 
     before = live.call(n_decoded())
     time.sleep(0.3)
@@ -223,7 +223,7 @@ def test_a_client_that_vanishes_frees_its_sequence_in_one_step(
 ) -> None:
     with live.client() as client:
         client.post("/api/generate", json={"model": CHAT})
-    with asked(live, path, {**ENDLESS, "stream": streams}) as wire:
+    with sent_request(live, path, {**ENDLESS, "stream": streams}) as wire:
         if streams:
             assert b"200 OK" in wire.recv(65536)
         wait_for(lambda: live.n_users() == 1, 120)
@@ -232,7 +232,7 @@ def test_a_client_that_vanishes_frees_its_sequence_in_one_step(
 
 def test_a_hundred_clients_that_vanish_leave_nothing(live: Live) -> None:
     for _ in range(4):
-        wires = [asked(live, "/api/chat", ASK) for _ in range(25)]
+        wires = [sent_request(live, "/api/chat", ASK) for _ in range(25)]
         for wire in wires:
             wire.__enter__()
         wait_for(lambda: live.n_users() > 0, 120)
@@ -279,11 +279,11 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(live: Live) -> Non
         wire.sendall(
             b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n{"
         )
-        told = b""
-        while b'{"error":' not in told and (part := wire.recv(65536)):
-            told += part
-    assert b" 413 " in told.splitlines()[0]
-    assert b'{"error":' in told
+        received = b""
+        while b'{"error":' not in received and (part := wire.recv(65536)):
+            received += part
+    assert b" 413 " in received.splitlines()[0]
+    assert b'{"error":' in received
 
 
 def test_headers_of_a_refused_request_say_when_to_come_back(live: Live) -> None:

@@ -52,9 +52,9 @@ def test_two_hundred_streams_at_once_are_all_answered_in_bounded_memory(
     asyncio.run(all_at_once(live, 4, 2))
     before = psutil.Process().memory_info().rss
     answers = asyncio.run(all_at_once(live, N_STREAMS, 4))
-    assert [one["status"] for one in answers] == [200] * N_STREAMS
-    assert all(one["done"] for one in answers)
-    assert all(0 < one["eval_count"] <= 4 for one in answers)
+    assert [answer["status"] for answer in answers] == [200] * N_STREAMS
+    assert all(answer["done"] for answer in answers)
+    assert all(0 < answer["eval_count"] <= 4 for answer in answers)
     grown = psutil.Process().memory_info().rss - before
     assert grown < 200 * 1024 * 1024, f"{grown / 1e6:.0f} MB more"
     assert live.n_users_within(15) == 0
@@ -65,17 +65,17 @@ def test_beyond_the_queue_clients_are_told_to_come_back(tmp_path: Path) -> None:
     with live_service(tmp_path, settings) as live:
         live.add_model("noise", tiny.llama(tmp_path / "noise.gguf"))
         answers = asyncio.run(all_at_once(live, 24, 24))
-        refused = [one for one in answers if one["status"] == 503]
+        refused = [answer for answer in answers if answer["status"] == 503]
         assert refused
-        for one in refused:
-            assert one["error"] == (
+        for answer in refused:
+            assert answer["error"] == (
                 "server busy, please try again.  maximum pending requests exceeded"
             )
-            assert int(one["headers"]["retry-after"]) > 0
-            assert one["headers"]["content-type"] == "application/json; charset=utf-8"
-        served = [one for one in answers if one["status"] == 200]
+            assert int(answer["headers"]["retry-after"]) > 0
+            assert answer["headers"]["content-type"] == "application/json; charset=utf-8"
+        served = [answer for answer in answers if answer["status"] == 200]
         assert len(served) + len(refused) == 24
         assert served
-        assert all(one["done"] for one in served)
+        assert all(answer["done"] for answer in served)
         [again] = asyncio.run(all_at_once(live, 1, 2))
         assert again["status"] == 200

@@ -118,7 +118,7 @@ def test_an_idle_pool_makes_a_copy_that_computes_the_next_answer_under_the_same_
         before = await ask(pool, machine.model)
         facts = await pool.facts(machine.model)
         await until(lambda: machine.store.find(machine.original))
-        await until(lambda: [one.tuned_from for one in pool.stats().resident] != [""])
+        await until(lambda: [model.tuned_from for model in pool.stats().resident] != [""])
         after = await ask(pool, machine.model)
         served = await pool.facts(machine.model)
         assert before.digest == facts.digest == machine.original
@@ -144,7 +144,9 @@ def test_an_embedding_model_gets_its_copy_too_judged_by_the_texts_it_was_asked(
     async def work(pool: LocalPool) -> None:
         texts = tuple(f"{number} {'a word ' * 28}" for number in range(64))
         before = await pool.embed(EmbedRequest(model, texts))
-        await until(lambda: [one.tuned_from for one in pool.stats().resident] == [before.digest])
+        await until(
+            lambda: [model.tuned_from for model in pool.stats().resident] == [before.digest]
+        )
         after = await pool.embed(EmbedRequest(model, ("a word",)))
         assert after.digest != before.digest
 

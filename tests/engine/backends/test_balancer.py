@@ -46,13 +46,13 @@ async def opened(
     servers: Sequence[FarServer], *, reach_s: float = 5.0
 ) -> AsyncIterator[tuple[BalancedPool, list[str]]]:
     notes: list[str] = []
-    members = [ServerMember(one.url, one.found) for one in servers]
+    members = [ServerMember(server.url, server.found) for server in servers]
     async with BalancedPool(members, notes.append, reach_s=reach_s, ping_s=0.05) as pool:
         yield pool, notes
     assert all(server.is_closed for server in servers)
 
 
-async def asked(pool: BalancedPool, n: int) -> list[Reply]:
+async def replies_of(pool: BalancedPool, n: int) -> list[Reply]:
     return await asyncio.gather(*(pool.chat(ask(f"{i}")).reply() for i in range(n)))
 
 
@@ -65,7 +65,7 @@ async def until(holds: Callable[[], object], within_s: float = 120.0) -> None:
 async def test_requests_are_divided_by_places_and_no_server_gets_more_than_it_has() -> None:
     large, small = FarServer("large", n_slots=4), FarServer("small", n_slots=1)
     async with opened([large, small]) as (pool, notes):
-        await asked(pool, 50)
+        await replies_of(pool, 50)
     assert (large.n_running_most, small.n_running_most) == (4, 1)
     assert len(large.asked) > len(small.asked) > 0
     assert notes == []
@@ -74,7 +74,7 @@ async def test_requests_are_divided_by_places_and_no_server_gets_more_than_it_ha
 async def test_what_runs_at_a_server_that_dies_goes_to_the_others_and_each_once() -> None:
     dying, other = FarServer("dying"), FarServer("other")
     async with opened([dying, other]) as (pool, notes):
-        work = asyncio.create_task(asked(pool, 30))
+        work = asyncio.create_task(replies_of(pool, 30))
         await until(lambda: len(dying.asked) > 3)
         dying.die()
         replies = await work
@@ -96,16 +96,16 @@ async def test_a_server_that_hangs_is_left_as_one_that_died() -> None:
     async with opened([hanging, other]) as (pool, notes):
         await pool.facts(M)
         hanging.hangs = True
-        await asked(pool, 6)
+        await replies_of(pool, 6)
     assert notes == ["http://hanging:1 does not answer any more: its requests go to others."]
 
 
 async def test_a_server_that_is_back_is_asked_again() -> None:
     server = FarServer("only")
     async with opened([server]) as (pool, notes):
-        await asked(pool, 1)
+        await replies_of(pool, 1)
         server.die()
-        work = asyncio.create_task(asked(pool, 2))
+        work = asyncio.create_task(replies_of(pool, 2))
         await until(lambda: notes)
         server.come_back()
         assert len(await work) == 2
@@ -119,10 +119,10 @@ async def test_one_that_is_away_at_the_start_takes_part_when_it_comes() -> None:
     late, other = FarServer("late"), FarServer("other")
     late.die()
     async with opened([late, other]) as (pool, notes):
-        await asked(pool, 1)
+        await replies_of(pool, 1)
         late.come_back()
         await until(lambda: len(notes) == 2)
-        await asked(pool, 10)
+        await replies_of(pool, 10)
     assert late.asked
     assert notes == [
         "http://late:1 cannot be reached: the others go on.",
@@ -131,10 +131,10 @@ async def test_one_that_is_away_at_the_start_takes_part_when_it_comes() -> None:
 
 
 async def test_where_no_server_is_there_at_the_start_one_is_told_at_once() -> None:
-    one, other = FarServer("one"), FarServer("other")
-    one.die()
+    first, other = FarServer("one"), FarServer("other")
+    first.die()
     other.die()
-    async with opened([one, other]) as (pool, _):
+    async with opened([first, other]) as (pool, _):
         with pytest.raises(NoServer) as caught:
             await pool.facts(M)
     assert str(caught.value) == (
@@ -145,12 +145,14 @@ async def test_where_no_server_is_there_at_the_start_one_is_told_at_once() -> No
 
 
 async def test_who_is_patient_waits_for_the_first_that_comes() -> None:
-    one, other = FarServer("one"), FarServer("other")
-    one.die()
+    first, other = FarServer("one"), FarServer("other")
+    first.die()
     other.die()
     notes: list[str] = []
     async with BalancedPool(
-        [ServerMember(one.url, one.found) for one in (one, other)], notes.append, is_patient=True
+        [ServerMember(server.url, server.found) for server in (first, other)],
+        notes.append,
+        is_patient=True,
     ) as pool:
         looked = asyncio.create_task(pool.facts(M))
         await until(lambda: notes)
@@ -182,17 +184,17 @@ async def test_one_that_only_just_loads_its_model_is_waited_for() -> None:
 
 
 async def test_a_request_that_brings_down_every_server_is_given_up() -> None:
-    one, other = FarServer("one"), FarServer("other")
+    first, other = FarServer("one"), FarServer("other")
 
     def poison(request: ChatRequest) -> None:
         if request.messages[-1].content == "hello":
             raise ServerAway("it broke", was_sent=True)
 
-    one.on_chat = other.on_chat = poison
-    async with opened([one, other]) as (pool, _):
+    first.on_chat = other.on_chat = poison
+    async with opened([first, other]) as (pool, _):
         with pytest.raises(ServerLost, match="no server answered for model 'm': it broke"):
             await pool.chat(ask()).reply()
-    assert sorted(one.asked + other.asked) == [NEUTRAL_TEXT, *["hello"] * 3]
+    assert sorted(first.asked + other.asked) == [NEUTRAL_TEXT, *["hello"] * 3]
 
 
 async def test_a_server_that_fails_at_every_request_stops_the_run() -> None:
@@ -243,9 +245,9 @@ async def test_a_full_server_is_left_alone_for_as_long_as_it_says() -> None:
 
     full.on_chat = refuse
     async with opened([full, other]) as (pool, notes):
-        await asked(pool, 10)
+        await replies_of(pool, 10)
         n_first = len(full.asked)
-        await asked(pool, 10)
+        await replies_of(pool, 10)
     assert len(full.asked) == n_first
     assert notes == []
 
@@ -382,7 +384,7 @@ async def test_a_server_that_refuses_every_document_is_left_to_the_others() -> N
     broken, other = FarServer("broken"), FarServer("other")
     broken.on_chat = refuses()
     async with opened([broken, other]) as (pool, notes):
-        replies = await asked(pool, 20)
+        replies = await replies_of(pool, 20)
     assert {reply.text for reply in replies} == {"from http://other:1"}
     assert len(notes) == 1
     assert notes[0].startswith("http://broken:1: it refuses requests whatever the document: no.")
@@ -443,19 +445,19 @@ async def test_the_neutral_request_has_the_form_of_the_one_that_was_refused() ->
             await pool.chat(request).reply()
     neutral = seen[1]
     assert "secret" not in repr(neutral)
-    assert [one.role for one in neutral.messages] == ["system", "user", "assistant", "tool"]
-    assert [len(one.images) for one in neutral.messages] == [0, 2, 0, 0]
+    assert [message.role for message in neutral.messages] == ["system", "user", "assistant", "tool"]
+    assert [len(message.images) for message in neutral.messages] == [0, 2, 0, 0]
     assert (neutral.params, neutral.tools) == (request.params, request.tools)
 
 
 async def test_servers_with_other_models_are_asked_for_theirs_alone() -> None:
-    one, two = FarServer("one", models=["m"]), FarServer("two", models=["n"])
-    async with opened([one, two]) as (pool, _):
-        await asked(pool, 5)
+    first, two = FarServer("one", models=["m"]), FarServer("two", models=["n"])
+    async with opened([first, two]) as (pool, _):
+        await replies_of(pool, 5)
         await pool.chat(ChatRequest(ModelSpec("n"), (Message("user", "x"),))).reply()
         with pytest.raises(NotServed) as caught:
             await pool.facts(ModelSpec("o"))
-    assert (len(one.asked), len(two.asked)) == (5, 1)
+    assert (len(first.asked), len(two.asked)) == (5, 1)
     assert str(caught.value) == (
         "the server at http://one:1, http://two:1 has no model 'o'. It has: 'm', 'n'. "
         "Write one of them as the model's `ref`."
@@ -463,9 +465,9 @@ async def test_servers_with_other_models_are_asked_for_theirs_alone() -> None:
 
 
 async def test_a_server_with_another_model_under_the_same_name_is_left_out_and_named() -> None:
-    one, other = FarServer("one"), FarServer("other", version="2")
-    async with opened([one, other]) as (pool, notes):
-        await asked(pool, 10)
+    first, other = FarServer("one"), FarServer("other", version="2")
+    async with opened([first, other]) as (pool, notes):
+        await replies_of(pool, 10)
     assert other.asked == []
     assert notes == [
         "http://other:1: it has another model under the name 'm' than http://one:1; it is left out"
@@ -475,9 +477,9 @@ async def test_a_server_with_another_model_under_the_same_name_is_left_out_and_n
 async def test_a_server_that_comes_back_with_another_model_is_left_out() -> None:
     server = FarServer("only")
     async with opened([server], reach_s=2) as (pool, notes):
-        await asked(pool, 1)
+        await replies_of(pool, 1)
         server.die()
-        work = asyncio.create_task(asked(pool, 1))
+        work = asyncio.create_task(replies_of(pool, 1))
         await until(lambda: notes)
         server.version = "2"
         server.come_back()
@@ -502,9 +504,9 @@ async def test_a_cancelled_answer_leaves_its_place() -> None:
 
 
 async def test_texts_to_embed_go_in_portions_over_all_servers() -> None:
-    one, other = FarServer("one"), FarServer("other")
+    first, other = FarServer("one"), FarServer("other")
     spec = ModelSpec("m", "embed")
-    async with opened([one, other]) as (pool, _):
+    async with opened([first, other]) as (pool, _):
         reply = await pool.embed(EmbedRequest(spec, tuple(f"text {i}" for i in range(200))))
     assert len(reply.vectors) == 200
 
@@ -536,7 +538,7 @@ async def test_of_two_models_under_one_name_the_first_servers_counts_however_slo
     first, quicker = FarServer("first"), FarServer("quicker", version="2")
     first.answers_after_s = 0.1
     async with opened([first, quicker]) as (pool, notes):
-        replies = await asked(pool, 5)
+        replies = await replies_of(pool, 5)
     assert quicker.asked == [] and len(replies) == 5
     assert notes == [
         "http://quicker:1: it has another model under the name 'm' than http://first:1; "
@@ -551,10 +553,10 @@ async def test_one_that_says_nothing_at_the_start_is_not_waited_for_where_others
     silent, other = FarServer("silent"), FarServer("other")
     silent.answers_after_s = 3600.0
     async with opened([silent, other]) as (pool, notes):
-        await asyncio.wait_for(asked(pool, 3), 120.0)
+        await asyncio.wait_for(replies_of(pool, 3), 120.0)
         assert notes == ["http://silent:1 has not answered within 0.2 s: the others go on."]
         silent.answers_after_s = 0.0
         await until(lambda: len(notes) == 2)
-        await asked(pool, 10)
+        await replies_of(pool, 10)
     assert silent.asked
     assert notes[1] == "http://silent:1 is there."

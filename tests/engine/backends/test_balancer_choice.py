@@ -50,8 +50,8 @@ def test_no_one_is_asked_who_is_away_or_full_and_someone_is_where_one_has_room(
 ) -> None:
     able = [
         at
-        for at, one in enumerate(servers)
-        if one.is_up and (one.n_slots is None or one.n_running < one.n_slots)
+        for at, server in enumerate(servers)
+        if server.is_up and (server.n_slots is None or server.n_running < server.n_slots)
     ]
     chosen = choose_server(servers)
     assert (chosen in able) if able else chosen is None
@@ -61,15 +61,17 @@ def test_no_one_is_asked_who_is_away_or_full_and_someone_is_where_one_has_room(
 def test_requests_that_no_one_ends_fill_every_place_and_no_more(
     servers: list[ServerState], n_requests: int
 ) -> None:
-    running = [one.n_running for one in servers]
+    running = [server.n_running for server in servers]
     for _ in range(n_requests):
         seen = [
-            ServerState(one.is_up, running[at], one.n_slots or 4, one.is_resident)
-            for at, one in enumerate(servers)
+            ServerState(server.is_up, running[at], server.n_slots or 4, server.is_resident)
+            for at, server in enumerate(servers)
         ]
         at = choose_server(seen)
         if at is None:
-            assert all(not one.is_up or one.n_running >= (one.n_slots or 0) for one in seen)
+            assert all(
+                not server.is_up or server.n_running >= (server.n_slots or 0) for server in seen
+            )
             return
         running[at] += 1
         assert running[at] <= (servers[at].n_slots or 4)

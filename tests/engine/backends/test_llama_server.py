@@ -64,8 +64,8 @@ async def opened(server: LlamaServer, key: str = KEY) -> AsyncIterator[BalancedP
     assert notes == []
 
 
-def asked(text: str, **more: object) -> ChatRequest:
-    return ChatRequest(SPEC, (Message("user", text),), **more)  # type: ignore[arg-type]
+def chat_request(text: str, **extra: object) -> ChatRequest:
+    return ChatRequest(SPEC, (Message("user", text),), **extra)  # type: ignore[arg-type]
 
 
 async def test_a_model_is_known_by_what_the_server_tells_of_it(chatting: LlamaServer) -> None:
@@ -105,7 +105,7 @@ async def test_an_answer_matches_its_schema(chatting: LlamaServer) -> None:
     schema = '{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}'
     async with opened(chatting) as pool:
         constraint = Constraint("json_schema", schema)
-        request = asked("Give a number.", constraint=constraint, params={"max_tokens": 60})
+        request = chat_request("Give a number.", constraint=constraint, params={"max_tokens": 60})
         reply = await pool.chat(request).reply()
     if reply.done_reason == "stop":
         assert isinstance(json.loads(reply.text)["n"], int)
@@ -115,21 +115,21 @@ async def test_an_answer_matches_its_schema(chatting: LlamaServer) -> None:
 async def test_a_prompt_that_does_not_fit_is_never_sent(chatting: LlamaServer) -> None:
     async with opened(chatting) as pool:
         with pytest.raises(PromptTooLong) as caught:
-            await pool.chat(asked("word " * 2000)).reply()
+            await pool.chat(chat_request("word " * 2000)).reply()
     error = caught.value
     assert (error.n_prompt_tokens, error.n_reserved_tokens, error.n_ctx_tokens) == (2031, 12, 1024)
 
 
 async def test_deadlines_hold(chatting: LlamaServer) -> None:
     async with opened(chatting) as pool:
-        request = asked("Tell a long story.", params={"max_tokens": 900}, total_s=0.5)
+        request = chat_request("Tell a long story.", params={"max_tokens": 900}, total_s=0.5)
         with pytest.raises(DeadlineExceeded) as caught:
             await pool.chat(request).reply()
     assert str(caught.value) == "no answer within 0.5 s (timeout.total)"
 
 
 @pytest.mark.parametrize(
-    ("spec", "key", "kind", "told"),
+    ("spec", "key", "kind", "message"),
     [
         (ModelSpec("qwen3"), KEY, NotServed, "has no model 'qwen3'. It has: '"),
         (SPEC, "sk-wrong", ModelBroken, "the server refuses the key that it is shown (401: "),
@@ -138,14 +138,14 @@ async def test_deadlines_hold(chatting: LlamaServer) -> None:
     ],
 )
 async def test_what_the_server_refuses_is_said_in_its_words(
-    chatting: LlamaServer, spec: ModelSpec, key: str, kind: type[EngineError], told: str
+    chatting: LlamaServer, spec: ModelSpec, key: str, kind: type[EngineError], message: str
 ) -> None:
     async with opened(chatting, key) as pool:
         with pytest.raises(kind) as caught:
             if spec.role == "embed":
                 await pool.embed(EmbedRequest(spec, ("a",)))
             await pool.chat(ChatRequest(spec, (Message("user", "x"),))).reply()
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 async def test_estimates_lie_around_what_the_tokenizer_says(chatting: LlamaServer) -> None:

@@ -60,7 +60,7 @@ def alone() -> Iterator[Run]:
 async def nothing_left(pool: LocalPool) -> AsyncIterator[None]:
     """Check that no request is left in the pool."""
     yield
-    assert all(one.n_users == 0 for one in pool.stats().resident)
+    assert all(model.n_users == 0 for model in pool.stats().resident)
 
 
 def test_many_chats_at_once_are_answered_and_share_their_beginning(together: Run) -> None:
@@ -248,7 +248,7 @@ def test_a_caller_that_does_not_wait_is_told_when_the_queue_is_full(noise: Model
         with pytest.raises(Busy) as caught:
             await pool.chat(ask("Hello", noise), waits=False).reply()
         assert str(caught.value).endswith("requests wait already. Try again later.")
-        await asyncio.gather(*(one.reply() for one in running))
+        await asyncio.gather(*(stream.reply() for stream in running))
         assert (await pool.chat(ask("Hello", noise), waits=False).reply()).text
 
     go(work, replace(SETTINGS, num_parallel=1, max_queue=2))
@@ -281,7 +281,7 @@ def test_an_idle_model_is_unloaded_when_its_time_is_up(noise: ModelSpec) -> None
             await asyncio.sleep(0.02)
         await pool.chat(ask("Hello", model=replace(noise, keep_alive_s=-1))).reply()
         await asyncio.sleep(0.2)
-        assert [one.state for one in pool.stats().resident] == ["ready"]
+        assert [model.state for model in pool.stats().resident] == ["ready"]
 
     go(work)
 
@@ -366,14 +366,14 @@ def test_a_tool_that_must_be_called_is_called_by_a_model_that_knows_no_tools(tog
         assert set(call.arguments) == {"city", "days"}
         assert call.arguments["city"] in ("Paris", "Rome")
         assert (reply.text, reply.done_reason) == ("", "stop")
-        assert [one for chunk in chunks for one in chunk.tool_calls] == [call]
+        assert [tool_call for chunk in chunks for tool_call in chunk.tool_calls] == [call]
         history = (
             *request.messages,
             Message("assistant", "", tool_calls=(call,)),
             Message("tool", "22 °C", tool_name=call.name, tool_call_id=call.id),
         )
-        told = await pool.chat(replace(request, messages=history, tool_choice="none")).reply()
-        assert told.tool_calls == ()
+        final = await pool.chat(replace(request, messages=history, tool_choice="none")).reply()
+        assert final.tool_calls == ()
         with pytest.raises(BadRequest) as caught:
             await pool.chat(replace(request, tool_choice="get_time")).reply()
         assert str(caught.value) == (
@@ -406,8 +406,8 @@ def test_a_model_in_several_files_is_made_counted_and_asked_as_the_whole_one(
     async def work(pool: LocalPool) -> None:
         whole, split = (ModelSpec(ref, n_ctx_tokens=512) for ref in ("smollm2:135m", "split"))
         answers = [
-            await pool.chat(ChatRequest(one, (), params, prompt=SURE_PROMPT)).reply()
-            for one in (whole, split)
+            await pool.chat(ChatRequest(spec, (), params, prompt=SURE_PROMPT)).reply()
+            for spec in (whole, split)
         ]
         assert answers[0].text == answers[1].text
         assert await pool.count_texts(split, ["one two three"]) == [3]

@@ -55,15 +55,17 @@ class Machine:
 
     def remembered(self) -> dict[str, tuple[int, str]]:
         book = FallbackStore(self.settings.cache_dir)
-        return {one.model: (one.fallback, one.reason) for one in book.all().values()}
+        return {
+            fallback.model: (fallback.fallback, fallback.reason) for fallback in book.all().values()
+        }
 
     def go(self, work: Callable[[LocalPool], Awaitable[None]]) -> None:
         begin = WorkerStarter(self.settings, self.command)
         real = begin._started
 
-        async def started(load: WorkerOptions, fallback: int, *more: object) -> WorkerProcess:
+        async def started(load: WorkerOptions, fallback: int, *rest: object) -> WorkerProcess:
             self.starts.append(fallback)
-            return await real(load, fallback, *more)  # type: ignore[arg-type]
+            return await real(load, fallback, *rest)  # type: ignore[arg-type]
 
         self._patch.setattr(begin, "_started", started)
 
@@ -87,8 +89,8 @@ def test_a_model_whose_first_decode_crashes_runs_without_extra_buffers(
 
     async def work(pool: LocalPool) -> None:
         await machine.answer(pool)
-        (one,) = pool.stats().resident
-        assert one.fallback == (
+        (model,) = pool.stats().resident
+        assert model.fallback == (
             f"runs without extra buffer types, because its worker was killed by {number.name} "
             f"while warming up. {sound_build_gain()}: {REBUILD}"
         )
@@ -177,7 +179,7 @@ def test_a_crash_in_the_first_decodes_costs_no_request_an_attempt(machine: Machi
     async def work(pool: LocalPool) -> None:
         # What repeats is guessed: this takes more steps than a worker needs to prove itself.
         texts = [machine.ask(f"Tell a story about {n} llamas.", 400) for n in range(4)]
-        replies = await asyncio.gather(*(pool.chat(one).reply() for one in texts))
+        replies = await asyncio.gather(*(pool.chat(text).reply() for text in texts))
         assert all(reply.usage.completion_tokens for reply in replies)
 
     machine.go(work)
@@ -209,8 +211,8 @@ def test_a_request_that_crashes_every_worker_is_given_up_and_the_model_stays_as_
             await pool.chat(machine.ask("POISON")).reply()
         assert caught.value.reason.startswith("killed by SIGABRT while answering request 1")
         await machine.answer(pool)
-        (one,) = pool.stats().resident
-        assert one.fallback == ""
+        (model,) = pool.stats().resident
+        assert model.fallback == ""
 
     machine.go(work)
     assert machine.remembered() == {}

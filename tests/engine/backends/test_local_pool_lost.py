@@ -78,8 +78,8 @@ def test_a_request_that_kills_its_worker_again_and_again_is_given_up(noise: Mode
     async def work(pool: LocalPool) -> None:
         async def kill_all() -> None:
             while True:
-                for one in pool.stats().resident:
-                    if one.n_decoded_tokens:
+                for model in pool.stats().resident:
+                    if model.n_decoded_tokens:
                         for pid in pool.worker_pids():
                             with suppress(ProcessLookupError):
                                 os.kill(pid, signal.SIGKILL)
@@ -138,7 +138,7 @@ async def test_a_worker_that_aborts_is_started_again_and_every_request_answered(
     async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
         requests = [ask(f"Tell a story about {n} llamas.", noise) for n in range(6)]
         read = pool.chat(ask("Tell a long story.", noise, {"max_tokens": 200}))
-        answers = asyncio.gather(*(pool.chat(one).reply() for one in requests))
+        answers = asyncio.gather(*(pool.chat(request).reply() for request in requests))
         with pytest.raises(WorkerLost) as caught:
             async for _ in read:
                 pass
@@ -152,7 +152,7 @@ def test_each_worker_can_be_asked_whether_it_works() -> None:
         assert await pool.probe() == ()
         await pool.chat(ask("Hello", params={"max_tokens": 2})).reply()
         await pool.embed(EmbedRequest(VECTORS, ("text",)))
-        assert [(one.name, one.is_well) for one in await pool.probe()] == [
+        assert [(probed.name, probed.is_well) for probed in await pool.probe()] == [
             ("smollm2:135m", True),
             ("all-minilm", True),
         ]

@@ -51,13 +51,15 @@ async def answered_alone(folder: Path, path: Path, *images: bytes) -> Reply:
 
 async def test_a_replaced_model_answers_itself_and_the_old_worker_goes(tmp_path: Path) -> None:
     path = tiny.llama(tmp_path / "mine.gguf")
-    asked = request(path)
-    stays = replace(asked, model=replace(asked.model, keep_alive_s=-1, is_pinned=True))
+    chat_request = request(path)
+    stays = replace(
+        chat_request, model=replace(chat_request.model, keep_alive_s=-1, is_pinned=True)
+    )
     async with asyncio.timeout(200), LocalPool(settings_of(tmp_path)) as pool:
         old = await pool.chat(stays).reply()
         old_worker = psutil.Process(*pool.worker_pids())
         tiny.llama(tmp_path / "new", seed=2).replace(path)
-        new = await pool.chat(asked).reply()
+        new = await pool.chat(chat_request).reply()
         assert old.digest != new.digest == sha256_of(path)
         await asyncio.to_thread(psutil.wait_procs, [old_worker], 150)
         assert not old_worker.is_running()

@@ -52,15 +52,15 @@ async def another_pool(**settings: Any) -> AsyncIterator[LocalPool]:
 COUNTED = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10,"
 
 
-def raw(prompt: str, params: Mapping[str, Any] | None = None, **more: Any) -> ChatRequest:
-    return ChatRequest(MODEL, (), {"max_tokens": 8, **(params or {})}, prompt=prompt, **more)
+def raw(prompt: str, params: Mapping[str, Any] | None = None, **extra: Any) -> ChatRequest:
+    return ChatRequest(MODEL, (), {"max_tokens": 8, **(params or {})}, prompt=prompt, **extra)
 
 
-def ask(*texts: str, params: Mapping[str, Any] | None = None, **more: Any) -> ChatRequest:
+def ask(*texts: str, params: Mapping[str, Any] | None = None, **extra: Any) -> ChatRequest:
     """Ask with a system turn, then a user's and the model's in turns."""
     roles = ("system", *("user", "assistant") * len(texts))
     messages = tuple(Message(role, text) for role, text in zip(roles, texts, strict=False))
-    return ChatRequest(MODEL, messages, {"max_tokens": 8, **(params or {})}, **more)
+    return ChatRequest(MODEL, messages, {"max_tokens": 8, **(params or {})}, **extra)
 
 
 async def empty(pool: LocalPool) -> None:
@@ -91,7 +91,7 @@ def test_a_raw_prompt_in_the_models_own_words_is_the_conversation(go: Run) -> No
     async def work(pool: LocalPool) -> None:
         chat = await pool.chat(ask("Be brief.", "Name a colour.", wants_tokens=True)).reply()
         turns = (("system", "Be brief."), ("user", "Name a colour."))
-        text = "".join(CHATML.format(role=role, content=said) for role, said in turns)
+        text = "".join(CHATML.format(role=role, content=content) for role, content in turns)
         same = await pool.chat(raw(f"{text}<|im_start|>assistant\n", wants_tokens=True)).reply()
         # Not the answers: the likeliest words are nearly equal, and rounding chooses among them.
         n_prompt = chat.usage.prompt_tokens
@@ -105,9 +105,9 @@ def test_a_raw_prompt_in_the_models_own_words_is_the_conversation(go: Run) -> No
 def test_an_answer_is_gone_on_with_by_its_tokens(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         first = await pool.chat(raw("One, two, three,", wants_tokens=True)).reply()
-        more = await pool.chat(raw(" and", prompt_tokens=first.tokens, wants_tokens=True)).reply()
-        assert more.tokens[: len(first.tokens)] == first.tokens
-        assert (await shown(pool, more)).startswith(f"One, two, three,{first.text} and")
+        later = await pool.chat(raw(" and", prompt_tokens=first.tokens, wants_tokens=True)).reply()
+        assert later.tokens[: len(first.tokens)] == first.tokens
+        assert (await shown(pool, later)).startswith(f"One, two, three,{first.text} and")
         chat = await pool.chat(
             replace(ask("Be brief.", "More?", wants_tokens=True), prompt_tokens=first.tokens)
         ).reply()
@@ -150,11 +150,11 @@ def test_a_raw_answer_can_be_held_to_a_constraint(go: Run) -> None:
 def test_a_request_may_bring_its_own_template(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         own = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[reply]"
-        asked = ask("Be brief.", "Name a colour.", template=own, wants_tokens=True)
-        reply = await pool.chat(asked).reply()
+        request = ask("Be brief.", "Name a colour.", template=own, wants_tokens=True)
+        reply = await pool.chat(request).reply()
         begins = "[system] Be brief.\n[user] Name a colour.\n[reply]"
         assert (await shown(pool, reply)).startswith(begins)
-        plain = await pool.chat(replace(asked, template=None)).reply()
+        plain = await pool.chat(replace(request, template=None)).reply()
         assert (await shown(pool, plain)).startswith("<|im_start|>system")
 
     go(work)
@@ -182,12 +182,12 @@ def test_an_answer_without_an_end_goes_up_to_the_end_of_the_context(go: Run) -> 
         narrow = replace(MODEL, n_ctx_tokens=32)
         for n in (-1, -2, 500):
             params = {"max_tokens": n, "logit_bias": ENDS, "guards_repetition": False}
-            asked = replace(raw("Once", params), model=narrow, reserves_answer=False)
-            reply = await pool.chat(asked).reply()
+            request = replace(raw("Once", params), model=narrow, reserves_answer=False)
+            reply = await pool.chat(request).reply()
             assert reply.done_reason == "length"
             assert reply.usage.prompt_tokens + reply.usage.completion_tokens == 32
         with pytest.raises(PromptTooLong) as caught:
-            await pool.chat(replace(asked, prompt="one two " * 60)).reply()
+            await pool.chat(replace(request, prompt="one two " * 60)).reply()
         error = caught.value
         assert (error.n_reserved_tokens, error.n_ctx_tokens) == (1, 32)
 
@@ -197,11 +197,11 @@ def test_an_answer_without_an_end_goes_up_to_the_end_of_the_context(go: Run) -> 
 def test_the_oldest_turns_go_where_that_is_asked_for_and_the_answer_tells(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         old = [f"Old {n}. " + "words " * 12 for n in range(9)]
-        asked = ask("Rules.", *old, "Done.", "Newest?", truncates=True, wants_tokens=True)
-        asked = replace(asked, model=NARROW)
-        n_whole = await pool.count_chat(MODEL, asked.messages)
+        request = ask("Rules.", *old, "Done.", "Newest?", truncates=True, wants_tokens=True)
+        request = replace(request, model=NARROW)
+        n_whole = await pool.count_chat(MODEL, request.messages)
         assert n_whole > 128
-        stream = pool.chat(asked)
+        stream = pool.chat(request)
         async for _ in stream:
             assert stream.prompt_tokens_original == n_whole
             break
@@ -214,7 +214,7 @@ def test_the_oldest_turns_go_where_that_is_asked_for_and_the_answer_tells(go: Ru
         short = await pool.chat(ask("Rules.", "Short?", truncates=True)).reply()
         assert short.prompt_tokens_original is None
         with pytest.raises(PromptTooLong):
-            await pool.chat(replace(asked, truncates=False)).reply()
+            await pool.chat(replace(request, truncates=False)).reply()
 
     go(work)
 
@@ -222,8 +222,8 @@ def test_the_oldest_turns_go_where_that_is_asked_for_and_the_answer_tells(go: Ru
 def test_a_last_turn_that_is_too_long_alone_loses_its_middle(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         long = "First words. " + "and so on " * 150 + "Last words."
-        asked = ask("Rules.", long, truncates=True, reserves_answer=False, wants_tokens=True)
-        reply = await pool.chat(replace(asked, model=NARROW)).reply()
+        request = ask("Rules.", long, truncates=True, reserves_answer=False, wants_tokens=True)
+        reply = await pool.chat(replace(request, model=NARROW)).reply()
         assert reply.prompt_tokens_original is not None and reply.prompt_tokens_original > 300
         text = await shown(pool, reply)
         assert "Rules." in text and "First words." in text and "Last words.<|im_end|>" in text
@@ -239,9 +239,9 @@ def test_a_last_turn_that_is_too_long_alone_loses_its_middle(go: Run) -> None:
 def test_of_a_long_prompt_the_beginning_and_the_end_stay(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         words = await pool.tokenise(MODEL, "".join(f" {n}" for n in range(200)))
-        asked = raw("", prompt_tokens=tuple(words), truncates=True, wants_tokens=True)
-        asked = replace(asked, model=NARROW)
-        reply = await pool.chat(replace(asked, n_keep_tokens=6)).reply()
+        request = raw("", prompt_tokens=tuple(words), truncates=True, wants_tokens=True)
+        request = replace(request, model=NARROW)
+        reply = await pool.chat(replace(request, n_keep_tokens=6)).reply()
         assert reply.prompt_tokens_original == len(words)
         assert reply.usage.prompt_tokens == 128 - 8
         assert reply.tokens[:6] == tuple(words[:6])
@@ -258,14 +258,14 @@ def test_the_most_typical_token_alone_leaves_nothing_to_chance(go: Run, tmp_path
     async def work(pool: LocalPool) -> None:
         bias = await digits_with_chances(pool, model, chances)
 
-        async def said(seed: int, typical_p: float) -> str:
+        async def drawn_text(seed: int, typical_p: float) -> str:
             params = {"temperature": 1.5, "top_k": 0, "top_p": 1, "typical_p": typical_p}
-            more = {"seed": seed, "max_tokens": 12, "logit_bias": bias}
-            asked = replace(raw("a", {**params, **more}, drafts=False), model=model)
-            return (await pool.chat(asked).reply()).text
+            options = {"seed": seed, "max_tokens": 12, "logit_bias": bias}
+            request = replace(raw("a", {**params, **options}, drafts=False), model=model)
+            return (await pool.chat(request).reply()).text
 
-        assert {await said(seed, 1e-6) for seed in range(3)} == {"1" * 12}
-        assert len({await said(seed, 1.0) for seed in range(3)}) == 3
+        assert {await drawn_text(seed, 1e-6) for seed in range(3)} == {"1" * 12}
+        assert len({await drawn_text(seed, 1.0) for seed in range(3)}) == 3
 
     go(work)
 
@@ -363,8 +363,8 @@ def test_a_text_may_be_cut_and_the_reply_says_by_how_much(go: Run) -> None:
 def test_many_streams_at_once_are_all_answered(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         async def read(number: int) -> str:
-            asked = replace(raw(f"Number {number} is", {"max_tokens": 4}), priority="interactive")
-            return "".join([chunk.text async for chunk in pool.chat(asked, waits=False)])
+            request = replace(raw(f"Number {number} is", {"max_tokens": 4}), priority="interactive")
+            return "".join([chunk.text async for chunk in pool.chat(request, waits=False)])
 
         texts = await asyncio.gather(*(read(number) for number in range(60)))
         assert len(texts) == 60 and all(texts)
@@ -384,7 +384,7 @@ def test_streams_that_no_one_reads_any_more_leave_nothing_behind(go: Run) -> Non
     async def work(pool: LocalPool) -> None:
         params = {"max_tokens": 400, "logit_bias": ENDS, "guards_repetition": False}
         streams = [pool.chat(raw(f"Story {n}:", params)) for n in range(20)]
-        await asyncio.wait([asyncio.create_task(begun(one)) for one in streams],
+        await asyncio.wait([asyncio.create_task(begun(stream)) for stream in streams],
                            return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
         for stream in streams:
             stream.cancel()
@@ -402,11 +402,11 @@ def test_a_model_with_a_head_that_guesses_ahead_makes_fewer_steps(go: Run, tmp_p
     model = ModelSpec(str(tiny.alphabet(tmp_path / "alphabet.gguf")), n_ctx_tokens=512)
 
     async def work(pool: LocalPool) -> None:
-        asked = replace(raw("a", {"max_tokens": 24}, drafts=True), model=model)
-        reply = await pool.chat(asked).reply()
+        request = replace(raw("a", {"max_tokens": 24}, drafts=True), model=model)
+        reply = await pool.chat(request).reply()
         assert reply.text == "bcdefghijklmnopqrstuvwxy"
         assert reply.usage.accepted_tokens >= 12
-        plain = await pool.chat(replace(asked, drafts=False)).reply()
+        plain = await pool.chat(replace(request, drafts=False)).reply()
         assert (plain.text, plain.usage.drafted_tokens) == (reply.text, 0)
 
     go(work)

@@ -30,7 +30,7 @@ async def _kill_busy(pool: LocalPool, n_kills: int) -> None:
     """Kill workers as soon as they compute something, that often."""
     killed = set[int]()
     while len(killed) < n_kills:
-        if any(one.n_decoded_tokens for one in pool.stats().resident):
+        if any(model.n_decoded_tokens for model in pool.stats().resident):
             for pid in set(pool.worker_pids()) - killed:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -85,8 +85,8 @@ async def test_a_suspect_does_not_wait_for_less_urgent_chats_that_only_wait_for_
     done: list[int] = []
 
     async def batch(number: int) -> None:
-        told = ask(f"Tale {number}", noise, {"max_tokens": 60}, priority="batch")
-        await pool.chat(told).reply()
+        request = ask(f"Tale {number}", noise, {"max_tokens": 60}, priority="batch")
+        await pool.chat(request).reply()
         done.append(number)
 
     async with asyncio.timeout(250), LocalPool(settings) as pool, asyncio.TaskGroup() as jobs:
@@ -147,4 +147,4 @@ async def test_a_chat_that_kills_its_worker_is_given_up_and_those_with_it_are_an
         # Twice with all that were sent, then in halves of them, then alone; before that without
         # what llama.cpp might have died of.
         n_most = 1 + len(texts).bit_length() + MAX_ATTEMPTS + MOST_FALLBACK
-        assert sum(one.loads for one in pool.stats().loads.values()) <= n_most + 1
+        assert sum(load.loads for load in pool.stats().loads.values()) <= n_most + 1

@@ -43,10 +43,10 @@ async def test_it_counts_as_a_server_with_the_same_file_does() -> None:
 async def test_many_may_ask_at_once_and_one_that_leaves_takes_no_answer_along() -> None:
     async with opened(path()) as tokenizer:
         texts = [["word " * n] for n in range(1, 30)]
-        asked = [asyncio.create_task(tokenizer.count_texts(one)) for one in texts]
+        tasks = [asyncio.create_task(tokenizer.count_texts(text)) for text in texts]
         await asyncio.sleep(0)
-        asked[3].cancel()
-        counts = await asyncio.gather(*asked, return_exceptions=True)
+        tasks[3].cancel()
+        counts = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(counts.pop(3), asyncio.CancelledError)
         assert counts == [[n + 1] for n in range(1, 30) if n != 4]
 

@@ -22,9 +22,9 @@ def numbers(metrics: Metrics, model: str) -> Counter[str]:
     """Add up a model's samples by their names, without the buckets of histograms."""
     found: Counter[str] = Counter()
     for family in text_string_to_metric_families(metrics.text().decode()):
-        for one in family.samples:
-            if one.labels.get("model") == model and "le" not in one.labels:
-                found[one.name.removeprefix("paddock_")] += one.value  # type: ignore[assignment]
+        for sample in family.samples:
+            if sample.labels.get("model") == model and "le" not in sample.labels:
+                found[sample.name.removeprefix("paddock_")] += sample.value  # type: ignore[assignment]
     return found
 
 
@@ -89,10 +89,10 @@ def test_what_happens_to_models_and_requests_is_counted_by_its_reason() -> None:
     both.refused("m", "busy")
     both.requeued("m")
     both.waited("m", 0.2)
-    told = {"n_tokens": 9, "chunks": [], "done": [], "n_drafted": 8, "n_accepted": 6}
-    both.turn("m", {**told, "n_preempted": 1, "n_cells_shared": 40})
-    for one in (metrics, other):
-        seen, every = one.snapshot()["m"], numbers(one, "m")
+    report = {"n_tokens": 9, "chunks": [], "done": [], "n_drafted": 8, "n_accepted": 6}
+    both.turn("m", {**report, "n_preempted": 1, "n_cells_shared": 40})
+    for listener in (metrics, other):
+        seen, every = listener.snapshot()["m"], numbers(listener, "m")
         assert (seen.n_loads, every["load_seconds_total"], seen.n_evictions) == (2, 0.75, 1)
         assert (seen.n_refused, every["requeued_total"], every["outside_seconds_count"]) == (
             1,

@@ -51,13 +51,13 @@ async def opened(
     await server.aclose()
 
 
-async def said(server: ModelServer, request: ChatRequest) -> tuple[Any, list[Chunk]]:
+async def answer_of(server: ModelServer, request: ChatRequest) -> tuple[Any, list[Chunk]]:
     chunks: list[Chunk] = []
     return await server.chat(request, chunks.append), chunks
 
 
 @pytest.mark.parametrize(
-    ("kind", "n_ctx_tokens", "told"),
+    ("kind", "n_ctx_tokens", "description"),
     [
         ("vllm", 400, []),
         ("ollama", 400, []),
@@ -72,12 +72,12 @@ async def said(server: ModelServer, request: ChatRequest) -> tuple[Any, list[Chu
     ],
 )
 async def test_each_program_is_known_by_what_it_tells(
-    kind: str, n_ctx_tokens: int, told: list[str]
+    kind: str, n_ctx_tokens: int, description: list[str]
 ) -> None:
     async with opened(OpenAIService(kind)) as (server, notes):
         facts = await server.facts(M)
     assert (facts.architecture, facts.n_ctx_tokens) == (kind, n_ctx_tokens)
-    assert notes == told
+    assert notes == description
 
 
 async def test_where_no_one_says_how_long_a_prompt_may_be_the_author_must() -> None:
@@ -99,7 +99,7 @@ async def test_a_usual_context_counts_where_neither_server_nor_author_tells_one(
 async def test_the_key_is_shown_and_every_sampling_value_is_said() -> None:
     service = OpenAIService("vllm")
     async with opened(service) as (server, notes):
-        ended, chunks = await said(server, ChatRequest(M, TWO_WORDS, {"max_tokens": 9}))
+        ended, chunks = await answer_of(server, ChatRequest(M, TWO_WORDS, {"max_tokens": 9}))
     assert service.headers["authorization"] == f"Bearer {KEY}"
     assert service.bodies == [
         {
@@ -125,7 +125,7 @@ async def test_what_a_server_cannot_be_told_is_said_once() -> None:
     service = OpenAIService("ollama")
     async with opened(service) as (server, notes):
         params = {"temperature": 0.7, "top_k": 5, "repeat_penalty": 1.1}
-        await said(server, ChatRequest(M, TWO_WORDS, params))
+        await answer_of(server, ChatRequest(M, TWO_WORDS, params))
     assert "top_k" not in service.bodies[0]
     assert notes == [
         "http://far:1 takes no `repeat_penalty`; it is left out.",
@@ -138,15 +138,15 @@ NO_LOGPROBS = "http://far:1 sends no log probabilities: how sure it was is not k
 
 async def test_a_server_that_sends_no_log_probabilities_answers_all_the_same() -> None:
     service = OpenAIService("vllm")
-    wanted = ChatRequest(M, TWO_WORDS, n_logprobs=3)
+    request = ChatRequest(M, TWO_WORDS, n_logprobs=3)
     async with opened(service) as (server, notes):
-        _, chunks = await said(server, wanted)
+        _, chunks = await answer_of(server, request)
         assert "".join(chunk.text for chunk in chunks) == "It leaves at noon."
         assert (service.bodies[0]["logprobs"], service.bodies[0]["top_logprobs"]) == (True, 3)
         assert notes == [NO_LOGPROBS]
 
         service.refuses_logprobs = True
-        _, chunks = await said(server, wanted)
+        _, chunks = await answer_of(server, request)
         assert "".join(chunk.text for chunk in chunks) == "It leaves at noon."
         assert "logprobs" not in service.bodies[-1]
         assert set(notes) == {NO_LOGPROBS}
@@ -161,7 +161,7 @@ async def test_log_probabilities_of_another_form_are_left_out(content: Any) -> N
     ended = {"choices": [choice | {"finish_reason": "stop"}]}
     service.events = [f"data: {json.dumps(ended)}\n\n".encode(), b"data: [DONE]\n\n"]
     async with opened(service) as (server, notes):
-        _, chunks = await said(server, ChatRequest(M, TWO_WORDS, n_logprobs=3))
+        _, chunks = await answer_of(server, ChatRequest(M, TWO_WORDS, n_logprobs=3))
     assert [(chunk.text, chunk.logprobs) for chunk in chunks] == [("It", ())]
     assert NO_LOGPROBS in notes
 
@@ -170,9 +170,9 @@ async def test_a_prompt_that_a_server_cuts_is_a_failure_also_where_no_one_can_co
     service = OpenAIService("ollama")
     service.n_most_tokens = 20
     async with opened(service) as (server, _):
-        await said(server, ChatRequest(M, TWO_WORDS))
+        await answer_of(server, ChatRequest(M, TWO_WORDS))
         with pytest.raises(PromptCut) as caught:
-            await said(server, ChatRequest(M, (Message("user", "the ferry " * 15),)))
+            await answer_of(server, ChatRequest(M, (Message("user", "the ferry " * 15),)))
     assert str(caught.value) == (
         "the server at http://far:1 read 20 tokens of a prompt of at least 30: it cuts what is "
         "longer and reports no error. Set the model's `ctx` to what the server really has, or "
@@ -191,17 +191,17 @@ async def test_texts_that_a_server_cuts_are_a_failure() -> None:
 async def test_vectors_come_in_the_order_of_their_texts() -> None:
     spec = ModelSpec("m", "embed", 400)
     async with opened(OpenAIService("ollama")) as (server, _):
-        told = await server.embed(EmbedRequest(spec, ("a", "b", "c")))
+        embedded = await server.embed(EmbedRequest(spec, ("a", "b", "c")))
         with pytest.raises(TextTooLong):
             await server.embed(EmbedRequest(spec, ("a", "wordy " * 500)))
-    assert [round(vector[1] / vector[0] * 3) for vector in told.vectors] == [0, 1, 2]
+    assert [round(vector[1] / vector[0] * 3) for vector in embedded.vectors] == [0, 1, 2]
 
 
 async def test_a_server_that_tells_no_usage_is_said_to() -> None:
     service = OpenAIService("vllm")
     service.tells_usage = False
     async with opened(service) as (server, notes):
-        ended, _ = await said(server, ChatRequest(M, TWO_WORDS))
+        ended, _ = await answer_of(server, ChatRequest(M, TWO_WORDS))
     assert ended.usage.completion_tokens == 4
     assert notes == [
         "http://far:1 does not say how much it reads; a prompt that it cuts would go unseen."
@@ -220,7 +220,7 @@ async def test_reasoning_and_tool_calls_are_heard() -> None:
     service.finish = "tool_calls"
     async with opened(service) as (server, _):
         tools = (Tool("look", "Looks.", {"type": "object"}),)
-        ended, chunks = await said(server, ChatRequest(M, TWO_WORDS, tools=tools, think=True))
+        ended, chunks = await answer_of(server, ChatRequest(M, TWO_WORDS, tools=tools, think=True))
     assert [chunk.reasoning for chunk in chunks if chunk.reasoning] == ["Hm."]
     assert chunks[-1].tool_calls == (ToolCall("look", {"at": "noon"}, "c1"),)
     assert ended.reason == "stop"
@@ -239,7 +239,7 @@ async def test_every_word_for_a_limit_is_known(finish: str, reason: str) -> None
     service = OpenAIService("vllm")
     service.finish = finish
     async with opened(service) as (server, _):
-        ended, _chunks = await said(server, ChatRequest(M, TWO_WORDS))
+        ended, _chunks = await answer_of(server, ChatRequest(M, TWO_WORDS))
     assert ended.reason == reason
 
 
@@ -248,14 +248,14 @@ async def test_an_answer_that_a_server_broke_off_is_no_answer() -> None:
     service.finish = "abort"
     async with opened(service) as (server, _):
         with pytest.raises(ServerAway, match="the answer of http://far:1 has no end"):
-            await said(server, ChatRequest(M, TWO_WORDS))
+            await answer_of(server, ChatRequest(M, TWO_WORDS))
 
 
 LATER = {"error": {"message": "slow down"}}
 
 
 @pytest.mark.parametrize(
-    ("refusal", "kind", "told"),
+    ("refusal", "kind", "message"),
     [
         ((429, LATER, {"retry-after": "7"}), ServerBusy, "http://far:1 is busy: slow down"),
         ((503, "Loading model", {}), ServerBusy, "http://far:1 is busy: Service Unavailable"),
@@ -291,7 +291,7 @@ LATER = {"error": {"message": "slow down"}}
     ],
 )
 async def test_a_refusal_is_to_be_mended_or_waited_out_or_asked_elsewhere(
-    refusal: tuple[int, Any, dict[str, str]], kind: type[Exception], told: str
+    refusal: tuple[int, Any, dict[str, str]], kind: type[Exception], message: str
 ) -> None:
     service = OpenAIService("vllm")
 
@@ -299,14 +299,14 @@ async def test_a_refusal_is_to_be_mended_or_waited_out_or_asked_elsewhere(
         await server.facts(M)
         service.refusal = refusal
         with pytest.raises(kind) as caught:
-            await said(server, ChatRequest(M, TWO_WORDS))
-    assert told in str(caught.value)
+            await answer_of(server, ChatRequest(M, TWO_WORDS))
+    assert message in str(caught.value)
     if isinstance(caught.value, ServerBusy):
         assert caught.value.after_s == (7.0 if refusal[2] else None)
 
 
 @pytest.mark.parametrize(
-    ("events", "kind", "told"),
+    ("events", "kind", "message"),
     [
         ([b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'], ServerAway, "broke off"),
         ([b"data: [DONE]\n\n"], ServerAway, "has no end"),
@@ -322,15 +322,15 @@ async def test_a_refusal_is_to_be_mended_or_waited_out_or_asked_elsewhere(
     ],
 )
 async def test_an_answer_that_goes_wrong_in_the_middle_is_none(
-    events: list[bytes], kind: type[Exception], told: str
+    events: list[bytes], kind: type[Exception], message: str
 ) -> None:
     service = OpenAIService("vllm")
     service.events = events
 
     async with opened(service) as (server, _):
         with pytest.raises(kind) as caught:
-            await said(server, ChatRequest(M, TWO_WORDS))
-    assert told in str(caught.value)
+            await answer_of(server, ChatRequest(M, TWO_WORDS))
+    assert message in str(caught.value)
 
 
 async def test_what_is_no_server_of_this_api_is_named() -> None:
@@ -339,12 +339,12 @@ async def test_what_is_no_server_of_this_api_is_named() -> None:
     async with opened(service) as (server, _):
         with pytest.raises(ModelBroken) as caught:
             await server.facts(M)
-    told = "http://far:1: no server of OpenAI's API answers here (GET /v1/models)"
-    assert str(caught.value) == told
+    message = "http://far:1: no server of OpenAI's API answers here (GET /v1/models)"
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
-    ("request_", "told"),
+    ("request_", "message"),
     [
         (ChatRequest(M, (), prompt="raw"), "a raw prompt cannot be sent to another server"),
         (
@@ -353,11 +353,11 @@ async def test_what_is_no_server_of_this_api_is_named() -> None:
         ),
     ],
 )
-def test_what_cannot_be_asked_of_others_is_refused(request_: ChatRequest, told: str) -> None:
+def test_what_cannot_be_asked_of_others_is_refused(request_: ChatRequest, message: str) -> None:
     async def refused() -> None:
         async with opened(OpenAIService("ollama")) as (server, _):
-            with pytest.raises(EngineError, match=told):
-                await said(server, request_)
+            with pytest.raises(EngineError, match=message):
+                await answer_of(server, request_)
 
     asyncio.run(refused())
 

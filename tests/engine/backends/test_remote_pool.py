@@ -142,7 +142,7 @@ async def until(is_so: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def asked(text: str = "Tell of the ferry") -> ChatRequest:
+def chat_request(text: str = "Tell of the ferry") -> ChatRequest:
     return ChatRequest(MODEL, (Message("user", text),))
 
 
@@ -153,7 +153,9 @@ def test_what_is_asked_is_answered_as_by_the_pool_itself(tmp_path: Path) -> None
         assert await remote.count_texts(MODEL, ["a b", ""]) == [2, 0]
         assert await remote.count_chat(MODEL, [Message("user", "a b")]) == 6
         assert await remote.count_chat(MODEL, [Message("user", "a b")], [Tool("t", "c d")]) == 10
-        assert await remote.chat(asked()).reply() == await beside.chat(asked()).reply()
+        assert (
+            await remote.chat(chat_request()).reply() == await beside.chat(chat_request()).reply()
+        )
         embed = EmbedRequest(MODEL, ("a", "b"))
         assert await remote.embed(embed) == await beside.embed(embed)
         assert await remote.load(MODEL) == 0.5
@@ -165,7 +167,7 @@ def test_what_is_asked_is_answered_as_by_the_pool_itself(tmp_path: Path) -> None
 
 def test_an_answer_can_be_read_piece_by_piece(tmp_path: Path) -> None:
     async def work(remote: RemotePool, way: Door) -> str:
-        return "".join([chunk.text async for chunk in remote.chat(asked())])
+        return "".join([chunk.text async for chunk in remote.chat(chat_request())])
 
     assert ran(tmp_path, Served(answer=lambda _: "word " * 40), work) == "word " * 40
 
@@ -183,7 +185,7 @@ def test_who_goes_is_no_longer_worked_for(tmp_path: Path) -> None:
     pool = Served(delay_s=60)
 
     async def work(remote: RemotePool, way: Door) -> None:
-        answer = remote.chat(asked())
+        answer = remote.chat(chat_request())
         await until(lambda: bool(pool.n_running))
         answer.cancel()
         await until(lambda: not pool.n_running)
@@ -196,7 +198,7 @@ def test_many_requests_go_at_the_same_time(tmp_path: Path) -> None:
     pool = Served(together=101)
 
     async def work(remote: RemotePool, way: Door) -> None:
-        await asyncio.gather(*(remote.chat(asked(str(n))).reply() for n in range(120)))
+        await asyncio.gather(*(remote.chat(chat_request(str(n))).reply() for n in range(120)))
 
     ran(tmp_path, pool, work)
     assert pool.n_running_most > 100
@@ -207,7 +209,7 @@ def test_a_request_whose_service_is_killed_is_sent_to_the_next_one(tmp_path: Pat
 
     async def work(remote: RemotePool, way: Door) -> None:
         way.opens_again = lambda: way.open(second)
-        answers = [remote.chat(asked(str(n))) for n in range(5)]
+        answers = [remote.chat(chat_request(str(n))) for n in range(5)]
         await until(lambda: first.n_running == 5)
         await way.slam()
         replies = await asyncio.gather(*(answer.reply() for answer in answers))
@@ -223,7 +225,7 @@ def test_a_service_that_goes_away_each_time_is_given_up(tmp_path: Path) -> None:
     async def work(remote: RemotePool, way: Door) -> str:
         slamming = asyncio.create_task(slam_always(way))
         with pytest.raises(WorkerLost) as error:
-            await remote.chat(asked()).reply()
+            await remote.chat(chat_request()).reply()
         slamming.cancel()
         await asyncio.wait({slamming})
         return str(error.value)
@@ -234,8 +236,10 @@ def test_a_service_that_goes_away_each_time_is_given_up(tmp_path: Path) -> None:
             await until(lambda: bool(pool.n_running))
             await asyncio.shield(way.slam())
 
-    said = ran(tmp_path, pool, work)
-    assert said.startswith("the worker of model 'writer' died: the service that has it went away")
+    message = ran(tmp_path, pool, work)
+    assert message.startswith(
+        "the worker of model 'writer' died: the service that has it went away"
+    )
 
 
 def test_where_no_one_serves_again_the_reason_is_said(tmp_path: Path) -> None:
@@ -261,7 +265,7 @@ def test_a_pool_that_says_nothing_for_long_is_still_there(
     monkeypatch.setattr("paddock.engine.backends.rpc.SILENCE_S", 3.0)
 
     async def work(remote: RemotePool, way: Door) -> int:
-        await remote.chat(asked()).reply()
+        await remote.chat(chat_request()).reply()
         return way.n_finds
 
     assert ran(tmp_path, Served(delay_s=6.0), work) == 1
@@ -277,7 +281,7 @@ def test_loads_are_those_of_this_pools_time_and_models(
     async def work(remote: RemotePool, way: Door) -> None:
         assert remote.stats().loads == {}
         assert remote.stats().resident[0].name == "writer"
-        await remote.chat(asked()).reply()
+        await remote.chat(chat_request()).reply()
         assert remote.stats().loads == {"writer": LoadCount()}
         pool.loads = {"writer": LoadCount(4, 11.0), "other": LoadCount(2, 2.0)}
         await until(lambda: remote.stats().loads["writer"].loads == 1)
@@ -298,8 +302,8 @@ def test_what_a_load_made_of_a_model_is_known_with_the_answer_that_waited_for_it
             return replace(reply, usage=replace(reply.usage, load_s=1.0))
 
         def stats(self) -> PoolStats:
-            one = ModelStats("writer", "ready", 1, 4, 9, fallback=self.note)
-            return PoolStats((one,), {})
+            model = ModelStats("writer", "ready", 1, 4, 9, fallback=self.note)
+            return PoolStats((model,), {})
 
     async def work(remote: RemotePool, way: Door) -> None:
         assert remote.stats().resident[0].fallback == ""
@@ -314,13 +318,13 @@ def test_what_is_no_request_is_refused_with_a_reason(tmp_path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(str(way.path))
         head = f"POST {PREFIX}/chat HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
         writer.write(f"{head}Content-Length: 3\r\n\r\nabc".encode())
-        said = await reader.read()
+        answer = await reader.read()
         writer.close()
-        return said
+        return answer
 
-    said = ran(tmp_path, Served(), work)
-    assert b'"kind":"BadRequest"' in said
-    assert b"this request cannot be read" in said
+    answer = ran(tmp_path, Served(), work)
+    assert b'"kind":"BadRequest"' in answer
+    assert b"this request cannot be read" in answer
 
 
 def test_chunks_that_come_together_go_as_one() -> None:
@@ -328,5 +332,10 @@ def test_chunks_that_come_together_go_as_one() -> None:
     from paddock.engine.request import Chunk, ToolCall
 
     calls = (ToolCall("look", {}),)
-    told: Sequence[Chunk] = [Chunk("a", 1), Chunk("b", 2, "r"), Chunk("", 1, "", calls), Chunk("c")]
-    assert _joined_text_chunks(told) == [Chunk("ab", 3, "r"), Chunk("", 1, "", calls), Chunk("c")]
+    chunks: Sequence[Chunk] = [
+        Chunk("a", 1),
+        Chunk("b", 2, "r"),
+        Chunk("", 1, "", calls),
+        Chunk("c"),
+    ]
+    assert _joined_text_chunks(chunks) == [Chunk("ab", 3, "r"), Chunk("", 1, "", calls), Chunk("c")]

@@ -44,9 +44,9 @@ def test_the_upper_bound_is_never_below_the_lower_one(text: str) -> None:
 
 
 @given(st.text(), st.text())
-def test_a_longer_text_never_has_fewer_tokens(one: str, other: str) -> None:
-    assert most_tokens(f"{one} {other}") >= most_tokens(one)
-    assert least_tokens(f"{one} {other}") >= max(least_tokens(one), least_tokens(other))
+def test_a_longer_text_never_has_fewer_tokens(first: str, other: str) -> None:
+    assert most_tokens(f"{first} {other}") >= most_tokens(first)
+    assert least_tokens(f"{first} {other}") >= max(least_tokens(first), least_tokens(other))
 
 
 def test_a_conversation_has_room_for_its_template() -> None:

@@ -45,11 +45,11 @@ async def opened(
     await server.aclose()
 
 
-async def ask(server: ModelServer, text: str, **more: Any) -> str:
-    said: list[str] = []
-    request = ChatRequest(M, (Message("user", text),), **more)
-    await server.chat(request, lambda chunk: said.append(chunk.text))
-    return "".join(said)
+async def ask(server: ModelServer, text: str, **extra: Any) -> str:
+    texts: list[str] = []
+    request = ChatRequest(M, (Message("user", text),), **extra)
+    await server.chat(request, lambda chunk: texts.append(chunk.text))
+    return "".join(texts)
 
 
 @pytest.mark.parametrize("n_left", [None, 310], ids=["to its context", "to half of it"])

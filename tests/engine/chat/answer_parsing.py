@@ -65,14 +65,14 @@ def parsed_answer(
     made: Callable[[], StreamParser], answer: str, cuts: Sequence[int] = ()
 ) -> AnswerDelta:
     """Parse an answer, its bytes cut at these places."""
-    one, raw = made(), answer.encode()
+    parser, raw = made(), answer.encode()
     edges = [0, *sorted(cut % (len(raw) + 1) for cut in cuts), len(raw)]
     parts = []
     for start, end in pairwise(edges):
-        parts.append(one.feed(raw[start:end]))
-        if one.is_stopped:
+        parts.append(parser.feed(raw[start:end]))
+        if parser.is_stopped:
             break
-    parts.append(one.close())
+    parts.append(parser.close())
     return AnswerDelta(
         "".join(part.text for part in parts),
         "".join(part.reasoning for part in parts),

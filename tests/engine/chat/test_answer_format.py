@@ -128,9 +128,9 @@ def test_every_kind_of_constraint_can_follow_reasoning(
     constraint: Constraint, answer: str, model: Model, grammars: LLTokenizer
 ) -> None:
     beginning = ReasoningPrefix(THINK_TAGS, may_reason=True)
-    asked = reasoning_then(constraint, beginning, {})
-    assert takes(grammars, model, asked, answer)
-    assert takes(grammars, model, asked, f"<think>Hm</think>{answer}")
+    reasoning = reasoning_then(constraint, beginning, {})
+    assert takes(grammars, model, reasoning, answer)
+    assert takes(grammars, model, reasoning, f"<think>Hm</think>{answer}")
     final = analysis_then(constraint, {})
     assert takes(grammars, model, final, f"<|channel|>final<|message|>{answer}")
 
@@ -140,8 +140,8 @@ def test_control_tokens_stand_by_their_numbers(model: Model, grammars: LLTokeniz
         "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}<|im_start|>"
         "{{ c.function | tojson }}<|endoftext|>{% endfor %}{% endfor %}{{ tools }}"
     )
-    one = ChatTemplate(source, bos="", eos="", control_tokens=model.special_tokens())
-    call_format = one.chat_format.formats[0]
+    chat_template = ChatTemplate(source, bos="", eos="", control_tokens=model.special_tokens())
+    call_format = chat_template.chat_format.formats[0]
     constraint = tool_call_grammar(call_format, [WEATHER], NOTHING_BEFORE, model.special_tokens())
     matcher = begun(grammars, constraint)
     assert "<[1]>" in constraint.source

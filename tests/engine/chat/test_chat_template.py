@@ -46,9 +46,13 @@ def test_templates_of_hugging_face_find_what_they_call() -> None:
 
 
 def test_a_second_template_is_for_requests_with_tools() -> None:
-    one = ChatTemplate("plain", bos="", eos="", tool_source="{{ tools[0].function.name }}!")
-    assert one.render([Message("user", "x")]) == (TextPiece("plain", False),)
-    assert one.render([Message("user", "x")], tools=[Tool("f")]) == (TextPiece("f!", False),)
+    chat_template = ChatTemplate(
+        "plain", bos="", eos="", tool_source="{{ tools[0].function.name }}!"
+    )
+    assert chat_template.render([Message("user", "x")]) == (TextPiece("plain", False),)
+    assert chat_template.render([Message("user", "x")], tools=[Tool("f")]) == (
+        TextPiece("f!", False),
+    )
 
 
 def test_a_template_without_tools_is_told_of_them_in_words() -> None:
@@ -158,7 +162,7 @@ def test_what_may_be_jinja_is_no_go(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"),
+    ("name", "expected"),
     [
         ("chatml", set()),
         ("chatml-turns", set()),
@@ -172,12 +176,12 @@ def test_what_may_be_jinja_is_no_go(source: str) -> None:
         ("codellama", {"insert"}),
     ],
 )
-def test_a_go_template_tells_what_a_model_can_do(name: str, wanted: set[str]) -> None:
-    assert template_capabilities(go_source(name)) == wanted
+def test_a_go_template_tells_what_a_model_can_do(name: str, expected: set[str]) -> None:
+    assert template_capabilities(go_source(name)) == expected
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"),
+    ("name", "expected"),
     [
         ("Qwen-Qwen3", {"tools", "thinking"}),
         ("Qwen3-Coder", {"tools"}),
@@ -193,9 +197,9 @@ def test_a_go_template_tells_what_a_model_can_do(name: str, wanted: set[str]) ->
         ("google-gemma-4", {"tools", "thinking"}),
     ],
 )
-def test_a_jinja_template_tells_what_a_model_can_do(name: str, wanted: set[str]) -> None:
+def test_a_jinja_template_tells_what_a_model_can_do(name: str, expected: set[str]) -> None:
     (path,) = TEMPLATES.glob(f"{name}*.jinja")
-    assert template_capabilities(path.read_text("utf-8")) == wanted
+    assert template_capabilities(path.read_text("utf-8")) == expected
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_a_template_cannot_use_up_the_machine(source: str, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "wanted"),
+    ("source", "expected"),
     [
         ("{{ '%.2f and %s' % (0.5, 'x') }}", "0.50 and x"),
         ("{{ '%05d' | format(42) }}", "00042"),
@@ -73,9 +73,9 @@ def test_a_template_cannot_use_up_the_machine(source: str, why: str) -> None:
         ("{% for m in messages recursive %}{{ m.role }}{% endfor %}", "user"),
     ],
 )  # fmt: skip
-def test_what_templates_do_is_possible(source: str, wanted: str) -> None:
+def test_what_templates_do_is_possible(source: str, expected: str) -> None:
     turns = [{"role": "user", "content": "x"}]
-    assert JinjaTemplate(source, bos="", eos="").render(turns) == wanted
+    assert JinjaTemplate(source, bos="", eos="").render(turns) == expected
 
 
 def test_a_long_conversation_is_no_burden() -> None:

@@ -37,15 +37,15 @@ CALLING = [
 
 
 def rendered(
-    one: ChatTemplate, messages: list[Message], *tools: Tool, think: Think | None = None
+    chat_template: ChatTemplate, messages: list[Message], *tools: Tool, think: Think | None = None
 ) -> str:
-    return "".join(piece.text for piece in one.render(messages, tools=tools, think=think))
+    return "".join(piece.text for piece in chat_template.render(messages, tools=tools, think=think))
 
 
 @pytest.mark.parametrize("name", GO_NAMES)
 def test_every_template_renders_a_conversation(name: str) -> None:
     prompt = rendered(go_template(name), TALK)
-    places = [prompt.index(said) for said in ("Who are you?", "A model.", "Which one?")]
+    places = [prompt.index(text) for text in ("Who are you?", "A model.", "Which one?")]
     assert places == sorted(places)
     assert "Be brief." in prompt
 
@@ -53,13 +53,13 @@ def test_every_template_renders_a_conversation(name: str) -> None:
 @pytest.mark.parametrize("name", GO_NAMES)
 def test_every_template_is_told_of_tools_calls_and_results(name: str) -> None:
     prompt = rendered(go_template(name), CALLING, WEATHER)
-    for said in ("Paris", "Rome", "22 °C", "31 °C", "tomorrow", "get_weather"):
-        assert said in prompt
+    for text in ("Paris", "Rome", "22 °C", "31 °C", "tomorrow", "get_weather"):
+        assert text in prompt
     assert prompt.index("Paris") < prompt.index("22 °C") < prompt.index("31 °C")
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"),
+    ("name", "expected"),
     [
         ("chatml", "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWho are you?"
          "<|im_end|>\n<|im_start|>assistant\nA model.<|im_end|>\n<|im_start|>user\nWhich one?"
@@ -74,8 +74,8 @@ def test_every_template_is_told_of_tools_calls_and_results(name: str) -> None:
         ("mistral", "[INST] Who are you?[/INST] A model.</s>[INST] Be brief.\n\nWhich one?[/INST]"),
     ],
 )  # fmt: skip
-def test_a_template_without_messages_is_carried_out_turn_by_turn(name: str, wanted: str) -> None:
-    assert rendered(go_template(name), TALK) == wanted
+def test_a_template_without_messages_is_carried_out_turn_by_turn(name: str, expected: str) -> None:
+    assert rendered(go_template(name), TALK) == expected
 
 
 @pytest.mark.parametrize(
@@ -138,13 +138,13 @@ def test_a_template_shows_its_form(name: str, reads: str, tags: str) -> None:
 
 @pytest.mark.parametrize("name", ["llama3", "mistral", "qwen2.5-coder", "qwen3", "chatml"])
 def test_what_a_template_writes_is_heard_again(name: str) -> None:
-    one = go_template(name)
-    written = one.chat_format.formats[0].write(CALLS[0])
+    chat_template = go_template(name)
+    written = chat_template.chat_format.formats[0].write(CALLS[0])
     markup = AnswerMarkup(
-        one.chat_format.tags,
-        one.chat_format.formats,
+        chat_template.chat_format.tags,
+        chat_template.chat_format.formats,
         {"get_weather": WEATHER},
-        one.chat_format.wrappers,
+        chat_template.chat_format.wrappers,
     )
     parsed = parsed_answer(lambda: MarkupParser(markup, (), lambda: "id1"), written)
     assert parsed.tool_calls == (ToolCall("get_weather", CALLS[0].arguments, "id1"),)
@@ -165,7 +165,7 @@ def test_thinking_tags_are_found_in_what_a_template_says_of_thoughts() -> None:
 
 def test_nothing_that_a_request_says_can_become_a_turn() -> None:
     bad = "<|im_end|>"
-    one = ChatTemplate(go_source("qwen3"), bos="", eos="", control_tokens=[bad])
+    chat_template = ChatTemplate(go_source("qwen3"), bos="", eos="", control_tokens=[bad])
     call = ToolCall("f", {f"key{bad}": [f"value{bad}", {"deep": bad}]}, "i")
     messages = [
         Message("system", bad),
@@ -173,15 +173,17 @@ def test_nothing_that_a_request_says_can_become_a_turn() -> None:
         Message("assistant", "", tool_calls=(call,)),
         Message("tool", bad),
     ]
-    pieces = one.render(messages, tools=[Tool("f", bad, {"properties": {bad: {"enum": [bad]}}})])
+    pieces = chat_template.render(
+        messages, tools=[Tool("f", bad, {"properties": {bad: {"enum": [bad]}}})]
+    )
     assert "".join(piece.text for piece in pieces if not piece.is_literal).count(bad) == 4
     assert sum(piece.text == bad for piece in pieces if piece.is_literal) == 9
 
 
 def test_a_text_is_inserted_where_the_template_has_a_place_for_it() -> None:
-    one = ChatTemplate(go_source("codellama"), bos="", eos="", control_tokens=["<MID>"])
-    assert one.inserts
-    assert one.render_insert("def f(", "<MID>\n") == (
+    chat_template = ChatTemplate(go_source("codellama"), bos="", eos="", control_tokens=["<MID>"])
+    assert chat_template.inserts
+    assert chat_template.render_insert("def f(", "<MID>\n") == (
         TextPiece("<PRE> def f( <SUF>", False),
         TextPiece("<MID>", True),
         TextPiece("\n <MID>", False),
@@ -199,8 +201,8 @@ def test_an_answer_that_is_begun_goes_on(name: str) -> None:
 
 
 def test_a_template_without_a_place_for_the_answer_gets_one_at_its_end() -> None:
-    one = ChatTemplate("{{ .System }}|{{ .Prompt }}>", bos="", eos="")
-    assert rendered(one, TALK) == "Be brief.|Who are you?>A model.|Which one?>"
+    chat_template = ChatTemplate("{{ .System }}|{{ .Prompt }}>", bos="", eos="")
+    assert rendered(chat_template, TALK) == "Be brief.|Who are you?>A model.|Which one?>"
 
 
 def test_tools_are_objects_and_print_as_json() -> None:
@@ -238,12 +240,12 @@ def test_effort_has_its_own_name() -> None:
     source = (
         "{{ range .Messages }}{{ .Content }}{{ end }}{{ .Think }}{{ .ThinkLevel }}{{ .IsThinkSet }}"
     )
-    one = ChatTemplate(source, bos="", eos="")
-    asked = [Message("user", "")]
-    assert rendered(one, asked) == "falsefalse"
-    assert rendered(one, asked, think=True) == "truetrue"
-    assert rendered(one, asked, think="high") == "truehightrue"
-    assert rendered(one, asked, think=False) == "falsetrue"
+    chat_template = ChatTemplate(source, bos="", eos="")
+    messages = [Message("user", "")]
+    assert rendered(chat_template, messages) == "falsefalse"
+    assert rendered(chat_template, messages, think=True) == "truetrue"
+    assert rendered(chat_template, messages, think="high") == "truehightrue"
+    assert rendered(chat_template, messages, think=False) == "falsetrue"
 
 
 def test_what_a_template_cannot_do_is_told_with_its_line() -> None:
@@ -252,9 +254,9 @@ def test_what_a_template_cannot_do_is_told_with_its_line() -> None:
     assert str(caught.value) == (
         "the model's chat template cannot be read: line 2: {{if}} is not closed by {{end}}"
     )
-    one = ChatTemplate("{{ range .Messages }}\n{{ .Contents }}{{ end }}", bos="", eos="")
+    chat_template = ChatTemplate("{{ range .Messages }}\n{{ .Contents }}{{ end }}", bos="", eos="")
     with pytest.raises(BadRequest, match=re.escape("refuses this: line 2: can't evaluate field")):
-        one.render(TALK)
+        chat_template.render(TALK)
 
 
 @pytest.mark.parametrize(

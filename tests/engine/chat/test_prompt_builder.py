@@ -16,23 +16,23 @@ from tests.fakes.eyes import image_piece
 TOOL = Tool("get_time", "Tells the time", {"properties": {"zone": {"type": "string"}}})
 
 
-def asked(model: Model, **wishes: Any) -> tuple[str, Constraint | None]:
+def prompt_for(model: Model, **wishes: Any) -> tuple[str, Constraint | None]:
     """Return the text of a request's prompt, and its constraint."""
     request = ChatRequest(ModelSpec("x"), (Message("user", "What time is it?"),), **wishes)
     prompted = PromptBuilder(model).chat(request, Sampling())
-    text = b"".join(model.piece(int(one), shows_control=True) for one in prompted.tokens)
+    text = b"".join(model.piece(int(token), shows_control=True) for token in prompted.tokens)
     return text.decode(), prompted.constraint
 
 
 def test_tools_are_shown_unless_none_may_be_called(model: Model) -> None:
-    assert "Tells the time" in asked(model, tools=(TOOL,))[0]
-    assert "Tells the time" not in asked(model, tools=(TOOL,), tool_choice="none")[0]
+    assert "Tells the time" in prompt_for(model, tools=(TOOL,))[0]
+    assert "Tells the time" not in prompt_for(model, tools=(TOOL,), tool_choice="none")[0]
 
 
 def test_a_tool_that_must_be_called_becomes_a_grammar(model: Model) -> None:
-    assert asked(model, tools=(TOOL,))[1] is None
+    assert prompt_for(model, tools=(TOOL,))[1] is None
     for choice in ("required", "get_time"):
-        constraint = asked(model, tools=(TOOL,), tool_choice=choice)[1]
+        constraint = prompt_for(model, tools=(TOOL,), tool_choice=choice)[1]
         assert constraint is not None
         assert constraint.kind == "lark"
         assert '"get_time"' in constraint.source
@@ -40,17 +40,17 @@ def test_a_tool_that_must_be_called_becomes_a_grammar(model: Model) -> None:
 
 def test_a_schema_stays_as_it_is_for_a_model_that_does_not_reason(model: Model) -> None:
     schema = Constraint("json_schema", '{"type": "object"}')
-    assert asked(model, constraint=schema)[1] is schema
+    assert prompt_for(model, constraint=schema)[1] is schema
 
 
 def test_a_tool_that_is_not_offered_cannot_be_demanded(model: Model) -> None:
     with pytest.raises(BadRequest) as caught:
-        asked(model, tools=(TOOL,), tool_choice="get_tim")
+        prompt_for(model, tools=(TOOL,), tool_choice="get_tim")
     assert str(caught.value) == (
         "the tool 'get_tim' must be called, but is not offered. Known: 'get_time'."
     )
     with pytest.raises(BadRequest) as caught:
-        asked(model, tool_choice="required")
+        prompt_for(model, tool_choice="required")
     assert str(caught.value) == (
         "a tool must be called (tool_choice: required), but none is offered"
     )
@@ -79,8 +79,10 @@ def test_images_are_put_where_their_turn_begins(model: Model) -> None:
     tokens = prompted.tokens
     assert (tokens < 0).sum() == 4
     assert (tokens[placed.start : placed.start + 4] < 0).all()
-    before = b"".join(model.piece(int(one), shows_control=True) for one in tokens[: placed.start])
-    after = b"".join(model.piece(int(one)) for one in tokens[placed.start + 4 :])
+    before = b"".join(
+        model.piece(int(token), shows_control=True) for token in tokens[: placed.start]
+    )
+    after = b"".join(model.piece(int(token)) for token in tokens[placed.start + 4 :])
     assert before.endswith(b"<|im_start|>user\n")
     assert after.startswith(b"What is <__media__>?")
 
@@ -94,7 +96,9 @@ def test_a_model_without_a_projector_sees_nothing(model: Model) -> None:
 
 def spelled(model: Model, tokens: Tokens) -> str:
     """Return a prompt's text; `_` stands for each position of an image."""
-    pieces = [model.piece(one, shows_control=True) if one >= 0 else b"_" for one in tokens.tolist()]
+    pieces = [
+        model.piece(token, shows_control=True) if token >= 0 else b"_" for token in tokens.tolist()
+    ]
     return b"".join(pieces).decode()
 
 
@@ -149,8 +153,8 @@ def test_a_conversation_that_is_too_long_is_counted_and_truncated(
     assert len(cut.tokens) < 512 and cut.n_original == n_whole
 
 
-def raw(prompt: str, **more: Any) -> ChatRequest:
-    return ChatRequest(ModelSpec("x"), (), prompt=prompt, **more)
+def raw(prompt: str, **extra: Any) -> ChatRequest:
+    return ChatRequest(ModelSpec("x"), (), prompt=prompt, **extra)
 
 
 def test_images_stand_before_a_raw_prompt_and_behind_what_came_earlier(model: Model) -> None:
@@ -158,7 +162,7 @@ def test_images_stand_before_a_raw_prompt_and_behind_what_came_earlier(model: Mo
     images = (b"GIF89a\x01\0\x01\0", b"GIF89a\x02\0\x01\0")
     prompted = prompter.chat(raw("What is it?", images=images), Sampling())
     assert spelled(model, prompted.tokens) == "________What is it?"
-    assert [one.start for one in prompted.images] == [0, 4]
+    assert [image.start for image in prompted.images] == [0, 4]
     earlier = tuple(prompter.tokenise("Look."))
     prompted = prompter.chat(
         raw("What is it?", images=images[:1], prompt_tokens=earlier), Sampling()
@@ -198,7 +202,7 @@ def test_a_gap_is_filled_by_the_models_own_tokens(
     with pytest.raises(NoInsert):
         prompter.chat(gap, Sampling())
     monkeypatch.setattr(model, "insert_tokens", lambda: (4, 6, 5))
-    marks = [model.piece(one, shows_control=True).decode() for one in (4, 6, 5)]
+    marks = [model.piece(token, shows_control=True).decode() for token in (4, 6, 5)]
     tokens = prompter.chat(gap, Sampling()).tokens
     before, behind, between = marks
     assert spelled(model, tokens) == f"{before}def f(x):\n{behind}\n    return x<|im_end|>{between}"
@@ -225,5 +229,5 @@ def test_what_is_far_from_a_gap_is_cut_where_that_is_asked_for(
     assert len(prompted.tokens) == 80
     assert prompted.n_original is not None and prompted.n_original > 400
     text = spelled(model, prompted.tokens)
-    behind, between = (model.piece(one, shows_control=True).decode() for one in (6, 5))
+    behind, between = (model.piece(token, shows_control=True).decode() for token in (6, 5))
     assert f"near{behind}near" in text and text.endswith(between)

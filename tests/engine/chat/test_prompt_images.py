@@ -171,7 +171,10 @@ def test_images_stand_among_the_tokens_by_numbers_of_their_own() -> None:
     numbers = ImagePlaceholders()
     texts = [np.array([1, 2], np.int32), np.array([3], np.int32), np.array([4], np.int32)]
     tokens, placed = place_images(texts, [b"a", b"b"], look, numbers)
-    assert [(one.start, len(one.piece.rows)) for one in placed] == [(3, 3), (8, 3)]
+    assert [(placed_image.start, len(placed_image.piece.rows)) for placed_image in placed] == [
+        (3, 3),
+        (8, 3),
+    ]
     assert tokens[:3].tolist() == [1, 2, 7]
     assert tokens[6:8].tolist() == [3, 7]
     assert (tokens[3:6] < 0).all()
@@ -184,7 +187,7 @@ def test_images_are_told_apart_by_all_of_their_digest_and_by_the_part_of_it() ->
         image_piece(digest, 5) for digest in (f"{same}0000/0", f"{same}0000/1", f"{same}0001/0")
     ]
     given = [numbers.of(piece).tolist() for piece in pieces]
-    assert len({number for one in given for number in one}) == 15
+    assert len({number for numbers_of_piece in given for number in numbers_of_piece}) == 15
     assert [numbers.of(piece).tolist() for piece in pieces] == given
 
 
@@ -194,7 +197,7 @@ def test_numbers_of_images_begin_again_before_they_leave_32_bits(
     monkeypatch.setattr(prompt_images, "_LAST_NUMBER", 160)
     numbers = ImagePlaceholders()
     seen = [numbers.of(image_piece(f"{number}/0", 8)).tolist() for number in range(4)]
-    assert all(-164 <= number < -1 for one in seen for number in one)
+    assert all(-164 <= number < -1 for numbers_of_piece in seen for number in numbers_of_piece)
     assert not set(seen[0]) & set(seen[1])
 
 

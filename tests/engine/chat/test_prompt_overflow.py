@@ -25,11 +25,11 @@ TURNS = st.lists(st.builds(Message, ROLES, st.text("ab ", max_size=20)), min_siz
 
 def count(messages: Sequence[Message]) -> int:
     """Take a character for a token, and three more for each turn."""
-    return sum(len(one.content) + 3 for one in messages)
+    return sum(len(message.content) + 3 for message in messages)
 
 
 def read(text: str) -> Tokens:
-    return np.array([ord(one) for one in text], np.int32)
+    return np.array([ord(character) for character in text], np.int32)
 
 
 def write(tokens: Tokens) -> str:
@@ -41,11 +41,11 @@ def test_every_system_turn_and_the_last_turn_stay_and_the_order_too(
     turns: list[Message], n: int
 ) -> None:
     left = drop_oldest_turns(turns, PromptLimit(n, n), count)
-    places = [next(i for i, one in enumerate(turns) if one is kept) for kept in left]
+    places = [next(i for i, turn in enumerate(turns) if turn is kept) for kept in left]
     assert left[-1] is turns[-1]
     assert places == sorted(places)
-    assert [one for one in turns if one.role == "system"] == [
-        one for one in left if one.role == "system"
+    assert [turn for turn in turns if turn.role == "system"] == [
+        turn for turn in left if turn.role == "system"
     ]
 
 
@@ -55,7 +55,7 @@ def test_what_is_left_fits_if_it_can_and_begins_with_a_question(
 ) -> None:
     turns = [Message("user", "x"), *turns, Message("user", "y")]
     left = drop_oldest_turns(turns, PromptLimit(n, n), count)
-    others = [one for one in left[:-1] if one.role != "system"]
+    others = [turn for turn in left[:-1] if turn.role != "system"]
     assert not others or others[0].role == "user"
     assert count(left) <= n or not others
     assert len(left) < len(turns)
@@ -64,7 +64,7 @@ def test_what_is_left_fits_if_it_can_and_begins_with_a_question(
 def test_a_result_stays_with_its_call_and_a_begun_answer_with_its_question() -> None:
     turns = [Message(role, role * 5) for role in ("user", "assistant", "tool", "tool")]
     left = drop_oldest_turns([*turns, *turns], PromptLimit(1, 1), count)
-    assert [one.role for one in left] == ["assistant", "tool", "tool"]
+    assert [turn.role for turn in left] == ["assistant", "tool", "tool"]
     begun = [Message("user", "old"), Message("user", "Count."), Message("assistant", "One, two")]
     assert drop_oldest_turns(begun, PromptLimit(1, 1), count) == tuple(begun[1:])
 
@@ -98,10 +98,10 @@ def test_what_is_near_a_gap_stays(n_before: int, n_behind: int, n_most: int) -> 
 
 
 def test_a_prompt_may_fill_the_context_but_a_cut_one_leaves_room_for_an_answer() -> None:
-    asked = ChatRequest(ModelSpec("m"), (), reserves_answer=False)
-    assert prompt_limit(asked, None, 4096) == PromptLimit(4095, 3072)
-    assert prompt_limit(asked, 100, 4096) == PromptLimit(4095, 3996)
-    assert prompt_limit(asked, -2, 65_536) == PromptLimit(65_535, 64_512)
+    request = ChatRequest(ModelSpec("m"), (), reserves_answer=False)
+    assert prompt_limit(request, None, 4096) == PromptLimit(4095, 3072)
+    assert prompt_limit(request, 100, 4096) == PromptLimit(4095, 3996)
+    assert prompt_limit(request, -2, 65_536) == PromptLimit(65_535, 64_512)
     reserving = ChatRequest(ModelSpec("m"), ())
     assert prompt_limit(reserving, 3000, 4096) == PromptLimit(1096, 1096)
     assert prompt_limit(reserving, 100, 4096) == PromptLimit(3996, 3996)

@@ -275,14 +275,14 @@ def test_without_tools_nothing_is_a_call() -> None:
 
 
 def test_text_is_told_as_soon_as_it_is_certain() -> None:
-    one = parser_for("Qwen-Qwen3")
-    assert one.feed(b"Hello <").text == "Hello"
-    assert one.feed(b"b> <tool_") == AnswerDelta(" <b>")
-    assert one.feed(b"call>\n") == AnswerDelta()
-    assert one.feed(b'{"name": "get_weather", "arguments": {"city": "Rome"').tool_calls == ()
-    (call,) = one.feed(b"}}").tool_calls
+    parser = parser_for("Qwen-Qwen3")
+    assert parser.feed(b"Hello <").text == "Hello"
+    assert parser.feed(b"b> <tool_") == AnswerDelta(" <b>")
+    assert parser.feed(b"call>\n") == AnswerDelta()
+    assert parser.feed(b'{"name": "get_weather", "arguments": {"city": "Rome"').tool_calls == ()
+    (call,) = parser.feed(b"}}").tool_calls
     assert (call.name, call.arguments, call.id) == ("get_weather", {"city": "Rome"}, "id1")
-    assert one.feed(b"\n</tool_call>") == one.close() == AnswerDelta()
+    assert parser.feed(b"\n</tool_call>") == parser.close() == AnswerDelta()
 
 
 def test_stop_strings_end_the_text_but_not_reasoning_or_calls() -> None:
@@ -323,24 +323,24 @@ def test_values_between_tags_are_what_the_schema_says() -> None:
 
 
 def test_a_long_answer_costs_little_to_hear() -> None:
-    one = parser_for("Qwen-Qwen3", (WEATHER,))
+    parser = parser_for("Qwen-Qwen3", (WEATHER,))
     head = b'<tool_call>\n{"name": "get_weather", "arguments": {"city": "'
-    one.feed(head)
+    parser.feed(head)
     for _ in range(20_000):  # quadratic reading would take minutes
-        one.feed(b"Rome ")
-    (call,) = one.feed(b'"}}').tool_calls
+        parser.feed(b"Rome ")
+    (call,) = parser.feed(b'"}}').tool_calls
     assert len(call.arguments["city"]) == 100_000
 
 
 @given(st.text(), st.lists(st.integers(1, 4), min_size=1))
 def test_characters_come_whole_however_the_bytes_are_cut(text: str, lengths: list[int]) -> None:
-    raw, answer, said, at, turn = text.encode(errors="replace"), PlainTextParser(), "", 0, 0
+    raw, answer, shown, at, turn = text.encode(errors="replace"), PlainTextParser(), "", 0, 0
     while at < len(raw):
         n = lengths[turn % len(lengths)]
-        said += answer.feed(raw[at : at + n]).text
+        shown += answer.feed(raw[at : at + n]).text
         at, turn = at + n, turn + 1
-    said += answer.close().text
-    assert said == raw.decode()
+    shown += answer.close().text
+    assert shown == raw.decode()
 
 
 @given(
@@ -351,17 +351,17 @@ def test_characters_come_whole_however_the_bytes_are_cut(text: str, lengths: lis
 def test_the_answer_ends_before_the_first_stop_string(
     text: str, stops: list[str], step: int
 ) -> None:
-    answer, said, raw = PlainTextParser(tuple(stops)), "", text.encode()
+    answer, shown, raw = PlainTextParser(tuple(stops)), "", text.encode()
     for at in range(0, len(raw), step):
-        said += answer.feed(raw[at : at + step]).text
+        shown += answer.feed(raw[at : at + step]).text
         if answer.is_stopped:
             break
-    said += answer.close().text
-    assert not any(stop in said for stop in stops)
-    assert text.startswith(said)
+    shown += answer.close().text
+    assert not any(stop in shown for stop in stops)
+    assert text.startswith(shown)
     assert answer.is_stopped == any(stop in text for stop in stops)
     if not answer.is_stopped:
-        assert said == text
+        assert shown == text
 
 
 def test_half_a_character_at_the_end_is_left_out() -> None:

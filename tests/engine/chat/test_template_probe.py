@@ -63,8 +63,8 @@ def test_every_template_renders_a_conversation(name: str) -> None:
         Message("user", "Which one?"),
     ]
     prompt = "".join(piece.text for piece in template(name).render(messages))
-    for said in ("Be brief.", "Who are you?", "A model.", "Which one?"):
-        assert said in prompt
+    for text in ("Be brief.", "Who are you?", "A model.", "Which one?"):
+        assert text in prompt
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,8 +82,8 @@ def test_every_template_is_told_of_tools_calls_and_results(name: str) -> None:
         Message("user", "And tomorrow?"),
     ]
     prompt = "".join(piece.text for piece in template(name).render(messages, tools=[WEATHER]))
-    for said in ("Tells the weather of a city", "Paris", "Rome", "22 °C", "31 °C", "tomorrow"):
-        assert said in prompt
+    for text in ("Tells the weather of a city", "Paris", "Rome", "22 °C", "31 °C", "tomorrow"):
+        assert text in prompt
     assert prompt.index("Paris") < prompt.index("22 °C") < prompt.index("31 °C")
 
 
@@ -98,16 +98,18 @@ def test_every_template_is_told_of_tools_calls_and_results(name: str) -> None:
     ],
 )
 def test_a_template_is_told_whether_to_reason(name: str, think: bool | None, ends: str) -> None:
-    one = template(name)
-    prompt = "".join(piece.text for piece in one.render([Message("user", "Hi")], think=think))
+    chat_template = template(name)
+    prompt = "".join(
+        piece.text for piece in chat_template.render([Message("user", "Hi")], think=think)
+    )
     assert prompt.endswith(ends)
-    assert one.opens_reasoning(prompt) == ends.endswith("<think>")
+    assert chat_template.opens_reasoning(prompt) == ends.endswith("<think>")
 
 
 def test_reasoning_that_a_template_always_opens_is_closed_at_once() -> None:
     source = "{{ messages[0].content }}<|assistant|><think>\n"
-    one = ChatTemplate(source, bos="", eos="")
-    (piece,) = one.render([Message("user", "Hi")], think=False)
+    chat_template = ChatTemplate(source, bos="", eos="")
+    (piece,) = chat_template.render([Message("user", "Hi")], think=False)
     assert piece.text == "Hi<|assistant|><think>\n\n</think>\n\n"
 
 
@@ -141,5 +143,5 @@ def test_a_form_is_studied_in_milliseconds_and_without_tools_too() -> None:
 
 def test_a_vocabulary_gives_away_what_a_template_does_not() -> None:
     source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-    one = ChatTemplate(source, bos="", eos="", control_tokens=["<|tool_call_start|>"])
-    assert shape(one.chat_format.formats[0]) == "<|tool_call_start|>«python»"
+    chat_template = ChatTemplate(source, bos="", eos="", control_tokens=["<|tool_call_start|>"])
+    assert shape(chat_template.chat_format.formats[0]) == "<|tool_call_start|>«python»"

@@ -70,5 +70,5 @@ def test_gemmas_values_have_quotes_of_their_own() -> None:
 
 def test_bare_values_are_json_where_they_can_be() -> None:
     texts = ("1", "True", "null", "None", "[1, 2]", "a: b", '"q"')
-    assert [parse_bare_value(one) for one in texts] == [1, True, None, None, [1, 2], "a: b", "q"]
+    assert [parse_bare_value(text) for text in texts] == [1, True, None, None, [1, 2], "a: b", "q"]
     assert parse_bare_value("[" * 5000) == "[" * 5000, "what goes in circles is a text"

@@ -82,7 +82,7 @@ def test_an_answer_that_is_begun_stays_the_last_turn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "wanted"),
+    ("body", "expected"),
     [
         ({}, "messages is required"),
         ({"messages": []}, "messages is required"),
@@ -110,7 +110,7 @@ def test_an_answer_that_is_begun_stays_the_last_turn() -> None:
          "system.0.type: 'image'. Supported values are: 'text'."),
     ],
 )  # fmt: skip
-def test_what_cannot_be_used_is_told_with_its_place(body: dict[str, Any], wanted: str) -> None:
+def test_what_cannot_be_used_is_told_with_its_place(body: dict[str, Any], expected: str) -> None:
     with pytest.raises(ApiError) as caught:
         read_messages(body)
-    assert (caught.value.status, caught.value.message) == (400, wanted)
+    assert (caught.value.status, caught.value.message) == (400, expected)

@@ -21,8 +21,8 @@ def events(chunks: list[Chunk], reply: Reply, style: MessageFormat = STYLE) -> l
         raw += stream_writer.chunk(chunk)
     raw += stream_writer.end(reply)
     read = []
-    for one in raw:
-        head, data = one.decode().removesuffix("\n\n").split("\ndata: ", 1)
+    for raw_event in raw:
+        head, data = raw_event.decode().removesuffix("\n\n").split("\ndata: ", 1)
         read.append(json.loads(data))
         assert head == f"event: {read[-1]['type']}"
     return read
@@ -36,15 +36,15 @@ def test_a_stream_has_anthropics_events_in_their_order() -> None:
         Chunk(":", tool_calls=CALLS),
         Chunk("!"),
     ]
-    told = events(chunks, Reply("So:!", "stop", USAGE, "d", "Hm.", CALLS))
-    start, *blocks, delta, stop = told
+    sent = events(chunks, Reply("So:!", "stop", USAGE, "d", "Hm.", CALLS))
+    start, *blocks, delta, stop = sent
     assert start["message"] == {
         "id": start["message"]["id"], "type": "message", "role": "assistant", "model": "smol",
         "content": [], "stop_reason": None, "stop_sequence": None,
         "usage": {"input_tokens": 7, "cache_creation_input_tokens": 0,
                   "cache_read_input_tokens": 0, "output_tokens": 0, "queue_duration": 0},
     }  # fmt: skip
-    assert [(one["type"], one["index"]) for one in blocks] == [
+    assert [(block["type"], block["index"]) for block in blocks] == [
         ("content_block_start", 0), ("content_block_delta", 0), ("content_block_delta", 0),
         ("content_block_delta", 0), ("content_block_stop", 0),
         ("content_block_start", 1), ("content_block_delta", 1), ("content_block_delta", 1),
@@ -53,7 +53,7 @@ def test_a_stream_has_anthropics_events_in_their_order() -> None:
         ("content_block_start", 3), ("content_block_delta", 3), ("content_block_stop", 3),
         ("content_block_start", 4), ("content_block_delta", 4), ("content_block_stop", 4),
     ]  # fmt: skip
-    started = [one["content_block"] for one in blocks if one["type"] == "content_block_start"]
+    started = [block["content_block"] for block in blocks if block["type"] == "content_block_start"]
     assert started == [
         {"type": "thinking", "thinking": "", "signature": ""},
         {"type": "text", "text": ""},
@@ -61,7 +61,7 @@ def test_a_stream_has_anthropics_events_in_their_order() -> None:
         {"type": "tool_use", "id": "id2", "name": "g", "input": {}},
         {"type": "text", "text": ""},
     ]
-    deltas = [one["delta"] for one in blocks if one["type"] == "content_block_delta"]
+    deltas = [block["delta"] for block in blocks if block["type"] == "content_block_delta"]
     assert deltas[0] == {"type": "thinking_delta", "thinking": "Hm"}
     assert deltas[2]["type"] == "signature_delta"
     assert deltas[2]["signature"]
@@ -75,17 +75,17 @@ def test_a_stream_has_anthropics_events_in_their_order() -> None:
 
 def test_a_whole_message_says_what_its_stream_says() -> None:
     reply = Reply("So.", "stop", USAGE, "d", "Hm.", CALLS)
-    told = message_value(reply, STYLE)
-    thinking, text, first, second = told["content"]
+    body = message_value(reply, STYLE)
+    thinking, text, first, second = body["content"]
     assert (thinking["type"], thinking["thinking"]) == ("thinking", "Hm.")
     assert text == {"type": "text", "text": "So."}
     assert first == {"type": "tool_use", "id": "id1", "name": "f", "input": {"x": 1}}
     assert second["input"] == {}
-    assert told["stop_reason"] == "tool_use"
+    assert body["stop_reason"] == "tool_use"
     (*_, signature) = [
-        one["delta"]["signature"]
-        for one in events([Chunk("", reasoning="Hm.")], reply)
-        if one["type"] == "content_block_delta" and one["delta"]["type"] == "signature_delta"
+        event["delta"]["signature"]
+        for event in events([Chunk("", reasoning="Hm.")], reply)
+        if event["type"] == "content_block_delta" and event["delta"]["type"] == "signature_delta"
     ]
     assert thinking["signature"] == signature
 
@@ -93,9 +93,9 @@ def test_a_whole_message_says_what_its_stream_says() -> None:
 def test_calls_come_one_at_a_time_where_that_is_wished() -> None:
     style = MessageFormat("smol", 6, calls_in_parallel=False)
     reply = Reply("", "stop", USAGE, "d", tool_calls=CALLS)
-    assert [one["id"] for one in message_value(reply, style)["content"]] == ["id1"]
-    told = events([Chunk("", tool_calls=CALLS)], reply, style)
-    assert [one["content_block"]["id"] for one in told if "content_block" in one] == ["id1"]
+    assert [block["id"] for block in message_value(reply, style)["content"]] == ["id1"]
+    sent = events([Chunk("", tool_calls=CALLS)], reply, style)
+    assert [event["content_block"]["id"] for event in sent if "content_block" in event] == ["id1"]
 
 
 def test_reasoning_may_be_left_out_but_not_that_there_was_some() -> None:
@@ -104,8 +104,8 @@ def test_reasoning_may_be_left_out_but_not_that_there_was_some() -> None:
     thinking, _ = message_value(reply, style)["content"]
     assert thinking["thinking"] == ""
     assert thinking["signature"]
-    told = events([Chunk("", reasoning="Hm."), Chunk("Yes")], reply, style)
-    kinds = [one["delta"]["type"] for one in told if one["type"] == "content_block_delta"]
+    sent = events([Chunk("", reasoning="Hm."), Chunk("Yes")], reply, style)
+    kinds = [event["delta"]["type"] for event in sent if event["type"] == "content_block_delta"]
     assert kinds == ["signature_delta", "text_delta"]
 
 
@@ -123,7 +123,7 @@ def test_why_it_ended_is_told(
     done: DoneReason, stop: str, max_tokens: int, reason: str, sequence: str | None
 ) -> None:
     reply = Reply("x", done, USAGE, "d", stop=stop)
-    told = message_value(reply, MessageFormat("smol", max_tokens))
-    assert (told["stop_reason"], told["stop_sequence"]) == (reason, sequence)
+    body = message_value(reply, MessageFormat("smol", max_tokens))
+    assert (body["stop_reason"], body["stop_sequence"]) == (reason, sequence)
     *_, delta, _ = events([], reply, MessageFormat("smol", max_tokens))
     assert delta["delta"] == {"stop_reason": reason, "stop_sequence": sequence}

@@ -19,12 +19,12 @@ def read_messages_request(body: dict[str, Any], priority: Priority) -> MessagesR
 
 def test_a_wish_becomes_a_request() -> None:
     tool = {"name": "f", "description": "d", "input_schema": SCHEMA}
-    more = {
+    extra = {
         "temperature": 0.5, "top_k": 5, "top_p": 0.5, "stop_sequences": ["END", ""],
         "tools": [tool], "tool_choice": {"type": "tool", "name": "f"},
         "metadata": {"user_id": "u"}, "service_tier": "auto",
     }  # fmt: skip
-    wish = read_messages_request({**HI, **more}, "interactive")
+    wish = read_messages_request({**HI, **extra}, "interactive")
     request = wish.request
     assert request.model.ref == "smol:latest"
     assert request.messages == (Message("user", "Hi"),)
@@ -50,7 +50,7 @@ def test_what_no_one_says_is_anthropics_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "think"),
+    ("extra", "think"),
     [
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, True),
         ({"thinking": {"type": "adaptive"}}, True),
@@ -59,12 +59,12 @@ def test_what_no_one_says_is_anthropics_default() -> None:
         ({"output_config": {"effort": "xhigh"}}, "high"),
     ],
 )
-def test_reasoning_is_asked_for(more: dict[str, Any], think: object) -> None:
-    assert read_messages_request({**HI, **more}, "normal").request.think == think
+def test_reasoning_is_asked_for(extra: dict[str, Any], think: object) -> None:
+    assert read_messages_request({**HI, **extra}, "normal").request.think == think
 
 
 @pytest.mark.parametrize(
-    ("choice", "wanted"),
+    ("choice", "expected"),
     [
         (None, "auto"),
         ({"type": "auto"}, "auto"),
@@ -72,21 +72,22 @@ def test_reasoning_is_asked_for(more: dict[str, Any], think: object) -> None:
         ({"type": "none"}, "none"),
     ],
 )
-def test_a_choice_of_tools_has_the_engines_word(choice: object, wanted: str) -> None:
+def test_a_choice_of_tools_has_the_engines_word(choice: object, expected: str) -> None:
     assert (
-        read_messages_request({**HI, "tool_choice": choice}, "normal").request.tool_choice == wanted
+        read_messages_request({**HI, "tool_choice": choice}, "normal").request.tool_choice
+        == expected
     )
 
 
 def test_an_answer_may_have_to_match_a_schema() -> None:
-    told = {"type": "json_schema", "schema": SCHEMA}
-    for more in ({"output_config": {"format": told}}, {"output_format": told}):
-        constraint = read_messages_request({**HI, **more}, "normal").request.constraint
+    output_format = {"type": "json_schema", "schema": SCHEMA}
+    for extra in ({"output_config": {"format": output_format}}, {"output_format": output_format}):
+        constraint = read_messages_request({**HI, **extra}, "normal").request.constraint
         assert constraint == Constraint("json_schema", json.dumps(SCHEMA))
 
 
 @pytest.mark.parametrize(
-    ("more", "wanted"),
+    ("extra", "expected"),
     [
         ({"model": ""}, "model is required"),
         ({"max_tokens": None}, "max_tokens is required and must be positive"),
@@ -119,7 +120,7 @@ def test_an_answer_may_have_to_match_a_schema() -> None:
         ),
     ],
 )
-def test_what_cannot_be_used_is_refused(more: dict[str, Any], wanted: str) -> None:
+def test_what_cannot_be_used_is_refused(extra: dict[str, Any], expected: str) -> None:
     with pytest.raises(ApiError) as caught:
-        read_messages_request({**HI, **more}, "normal")
-    assert (caught.value.status, caught.value.message) == (400, wanted)
+        read_messages_request({**HI, **extra}, "normal")
+    assert (caught.value.status, caught.value.message) == (400, expected)

@@ -57,9 +57,9 @@ def test_a_message_is_answered(client: Anthropic) -> None:
 
 
 def test_a_stream_says_what_a_whole_message_says(client: Anthropic) -> None:
-    asked: Any = {"model": CHAT, "max_tokens": 16, "messages": COUNTING, "extra_body": GREEDY}
-    whole = client.messages.create(**asked)
-    with client.messages.stream(**asked) as stream:
+    options: Any = {"model": CHAT, "max_tokens": 16, "messages": COUNTING, "extra_body": GREEDY}
+    whole = client.messages.create(**options)
+    with client.messages.stream(**options) as stream:
         pieces = list(stream.text_stream)
         message = stream.get_final_message()
     assert len(pieces) > 1
@@ -67,7 +67,7 @@ def test_a_stream_says_what_a_whole_message_says(client: Anthropic) -> None:
     assert [block.type for block in message.content] == ["text"]
     assert message.stop_reason == whole.stop_reason
     n_prompt = message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0)
-    counted = client.messages.count_tokens(model=CHAT, messages=asked["messages"])
+    counted = client.messages.count_tokens(model=CHAT, messages=options["messages"])
     assert n_prompt == counted.input_tokens
 
 
@@ -114,7 +114,7 @@ def test_an_answer_that_is_begun_goes_on(client: Anthropic) -> None:
 
 
 def test_a_tool_that_must_be_called_is_called(client: Anthropic) -> None:
-    asked: Any = {
+    options: Any = {
         "model": CHAT,
         "max_tokens": 100,
         "extra_body": GREEDY,
@@ -122,25 +122,25 @@ def test_a_tool_that_must_be_called_is_called(client: Anthropic) -> None:
         "messages": [{"role": "user", "content": "How is the weather in Paris?"}],
         "tool_choice": {"type": "tool", "name": "get_weather"},
     }
-    message = client.messages.create(**asked)
+    message = client.messages.create(**options)
     (call,) = message.content
     assert call.type == "tool_use"
     assert call.name == "get_weather"
     assert isinstance(call.input, dict)
     assert set(call.input) == {"city"}
     assert message.stop_reason == "tool_use"
-    with client.messages.stream(**asked) as stream:
+    with client.messages.stream(**options) as stream:
         streamed = stream.get_final_message()
     (again,) = streamed.content
     assert again.type == "tool_use"
     assert again.input == call.input
     result: Any = {"type": "tool_result", "tool_use_id": call.id, "content": "22 degrees"}
-    told = [
-        *asked["messages"],
+    messages = [
+        *options["messages"],
         {"role": "assistant", "content": message.content},
         {"role": "user", "content": [result]},
     ]
-    final = client.messages.create(model=CHAT, max_tokens=8, messages=told, tools=[WEATHER])
+    final = client.messages.create(model=CHAT, max_tokens=8, messages=messages, tools=[WEATHER])
     assert final.usage.input_tokens + (final.usage.cache_read_input_tokens or 0) > 50
 
 
@@ -184,24 +184,24 @@ def test_a_model_that_can_thinks_where_it_is_asked_to(live: Live, client: Anthro
             "/api/create", json={"model": "thinker", "from": CHAT, "template": THINKER}
         )
         assert '"success"' in made.text
-    asked: Any = {"model": "thinker", "max_tokens": 12, "messages": HI, "extra_body": GREEDY}
-    assert [one.type for one in client.messages.create(**asked).content] == ["text"]
-    asked["thinking"] = {"type": "adaptive"}
-    asked["messages"] = [  # so that it thinks the same each time, by 3 in logits
+    options: Any = {"model": "thinker", "max_tokens": 12, "messages": HI, "extra_body": GREEDY}
+    assert [block.type for block in client.messages.create(**options).content] == ["text"]
+    options["thinking"] = {"type": "adaptive"}
+    options["messages"] = [  # so that it thinks the same each time, by 3 in logits
         {**turn, "content": turn["content"].replace("1,", "<think>\n1,")} for turn in COUNTING
     ]
-    whole = client.messages.create(**asked)
+    whole = client.messages.create(**options)
     (thought,) = whole.content
     assert thought.type == "thinking"
     assert thought.thinking
-    with client.messages.stream(**asked) as stream:
+    with client.messages.stream(**options) as stream:
         (again,) = stream.get_final_message().content
     assert again.type == "thinking"
     assert (again.thinking, again.signature) == (thought.thinking, thought.signature)
-    told: Any = [*HI, {"role": "assistant", "content": whole.content}, *HI]
-    n_with = client.messages.count_tokens(model="thinker", messages=told).input_tokens
-    told[1] = {"role": "assistant", "content": ""}
-    n_without = client.messages.count_tokens(model="thinker", messages=told).input_tokens
+    messages: Any = [*HI, {"role": "assistant", "content": whole.content}, *HI]
+    n_with = client.messages.count_tokens(model="thinker", messages=messages).input_tokens
+    messages[1] = {"role": "assistant", "content": ""}
+    n_without = client.messages.count_tokens(model="thinker", messages=messages).input_tokens
     assert n_with > n_without
 
 

@@ -50,7 +50,7 @@ def test_a_context_has_four_tokens_at_least(n: Any, n_ctx_tokens: int | None) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "wanted"),
+    ("name", "value", "expected"),
     [
         ("num_ctx", "1", "type integer"),
         ("num_ctx", True, "type integer"),
@@ -64,12 +64,12 @@ def test_a_context_has_four_tokens_at_least(n: Any, n_ctx_tokens: int | None) ->
         ("stop", ["a", 1], "an array of strings"),
     ],
 )
-def test_a_wrong_type_is_refused_in_ollamas_words(name: str, value: Any, wanted: str) -> None:
+def test_a_wrong_type_is_refused_in_ollamas_words(name: str, value: Any, expected: str) -> None:
     with pytest.raises(ApiError) as caught:
         read_options({name: value})
     assert (caught.value.status, caught.value.message) == (
         500,
-        f'option "{name}" must be of {wanted}',
+        f'option "{name}" must be of {expected}',
     )
 
 

@@ -43,9 +43,9 @@ def client(live: Live) -> Iterator[OpenAI]:
         yield client
 
 
-def chat_line(number: int, **more: Any) -> dict[str, Any]:
+def chat_line(number: int, **extra: Any) -> dict[str, Any]:
     messages = [{"role": "user", "content": f"Count from {number}."}]
-    body = {"model": CHAT, "messages": messages, "max_tokens": 6, "temperature": 0, **more}
+    body = {"model": CHAT, "messages": messages, "max_tokens": 6, "temperature": 0, **extra}
     return {"custom_id": f"n-{number}", "method": "POST", "url": CHATS, "body": body}
 
 
@@ -76,9 +76,9 @@ def counts(client: OpenAI, batch_id: str) -> int:
 def results(client: OpenAI, file_id: str | None) -> dict[str, Any]:
     assert file_id is not None
     lines = client.files.content(file_id).text.splitlines()
-    told = {line["custom_id"]: line for line in map(json.loads, lines)}
-    assert len(told) == len(lines), "each once"
-    return told
+    by_id = {line["custom_id"]: line for line in map(json.loads, lines)}
+    assert len(by_id) == len(lines), "each once"
+    return by_id
 
 
 def test_files_come_and_go(client: OpenAI) -> None:
@@ -92,9 +92,9 @@ def test_files_come_and_go(client: OpenAI) -> None:
     )
     assert other.bytes == 0
     assert other.expires_at == other.created_at + 3600
-    assert [one.id for one in client.files.list()][:2] == [other.id, file.id]
-    assert [one.id for one in client.files.list(limit=1)][:2] == [other.id, file.id], "by pages"
-    assert file.id not in [one.id for one in client.files.list(purpose="batch")]
+    assert [file.id for file in client.files.list()][:2] == [other.id, file.id]
+    assert [file.id for file in client.files.list(limit=1)][:2] == [other.id, file.id], "by pages"
+    assert file.id not in [file.id for file in client.files.list(purpose="batch")]
     assert client.files.delete(file.id).deleted
     for gone in (client.files.retrieve, client.files.content, client.files.delete):
         with pytest.raises(openai.NotFoundError):
@@ -104,7 +104,7 @@ def test_files_come_and_go(client: OpenAI) -> None:
 def test_a_form_that_is_none_is_refused(live: Live) -> None:
     file = {"file": ("a.jsonl", b"x")}
     with live.client() as client:
-        for more in (
+        for options in (
             {"content": b"x"},
             {"content": b"x", "headers": {"content-type": "multipart/form-data"}},
             {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=b"}},
@@ -114,7 +114,7 @@ def test_a_form_that_is_none_is_refused(live: Live) -> None:
             {"files": file, "data": {"purpose": "batch", "expires_after[seconds]": "7"}},
             {"files": [("file", ("a", b"x")), ("file", ("b", b"y"))]},
         ):
-            answer = client.post("/v1/files", **more)
+            answer = client.post("/v1/files", **options)
             assert answer.status_code == 400, answer.text
             assert answer.json()["error"]["type"] == "invalid_request_error"
         many = client.post("/v1/files", files=file, data={"x": "y" * 100_000})
@@ -131,12 +131,12 @@ WHOLE = (
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(at=st.integers(0, len(WHOLE)), n=st.integers(0, 40), more=st.binary(max_size=20))
-def test_no_form_of_any_kind_breaks_the_service(live: Live, at: int, n: int, more: bytes) -> None:
+@given(at=st.integers(0, len(WHOLE)), n=st.integers(0, 40), extra=st.binary(max_size=20))
+def test_no_form_of_any_kind_breaks_the_service(live: Live, at: int, n: int, extra: bytes) -> None:
     headers = {"content-type": "multipart/form-data; boundary=b"}
     with live.client() as client:
         answer = client.post(
-            "/v1/files", content=WHOLE[:at] + more + WHOLE[at + n :], headers=headers
+            "/v1/files", content=WHOLE[:at] + extra + WHOLE[at + n :], headers=headers
         )
         assert answer.status_code < 500, answer.text
         if answer.status_code == 200:
@@ -157,11 +157,11 @@ def test_a_batch_has_an_answer_for_each_line(client: OpenAI) -> None:
     good, bad = results(client, done.output_file_id), results(client, done.error_file_id)
     assert set(good) == {f"n-{number}" for number in range(5)}
     whole = client.chat.completions.create(**lines[3]["body"])
-    told = good["n-3"]["response"]
-    assert told["status_code"] == 200
-    assert told["body"]["object"] == "chat.completion"
-    assert told["body"]["choices"][0]["message"]["content"]
-    assert told["body"]["usage"]["completion_tokens"] == whole.usage.completion_tokens
+    response = good["n-3"]["response"]
+    assert response["status_code"] == 200
+    assert response["body"]["object"] == "chat.completion"
+    assert response["body"]["choices"][0]["message"]["content"]
+    assert response["body"]["usage"]["completion_tokens"] == whole.usage.completion_tokens
     assert bad["n-5"]["response"]["status_code"] == 404
     assert bad["n-6"]["response"]["body"]["error"]["param"] == "temperature"
     assert done.usage.output_tokens == sum(
@@ -180,15 +180,15 @@ def test_every_endpoint_can_be_asked_in_a_batch(client: OpenAI) -> None:
     for url, body in bodies.items():
         line = {"custom_id": "a", "method": "POST", "url": url, "body": body}
         done = over(client, begun(client, [line], url).id)
-        (told,) = results(client, done.output_file_id).values()
-        assert told["response"]["body"]["usage"]
+        (result,) = results(client, done.output_file_id).values()
+        assert result["response"]["body"]["usage"]
 
 
 def test_wrong_lines_fail_a_batch_before_anything_is_run(client: OpenAI) -> None:
     lines = [chat_line(1), chat_line(1), {**chat_line(2), "url": EMBEDDINGS}]
     done = over(client, begun(client, lines).id)
     assert done.status == "failed"
-    assert [(one.line, one.code) for one in done.errors.data] == [
+    assert [(fault.line, fault.code) for fault in done.errors.data] == [
         (2, "duplicate_custom_id"),
         (3, "invalid_url"),
     ]
@@ -198,7 +198,7 @@ def test_wrong_lines_fail_a_batch_before_anything_is_run(client: OpenAI) -> None
 def test_a_batch_that_cannot_be_is_refused(client: OpenAI) -> None:
     file = client.files.create(file=b"x", purpose="user_data")
     good: Any = {"input_file_id": file.id, "endpoint": CHATS, "completion_window": "24h"}
-    for more, param in (
+    for changes, param in (
         ({}, "input_file_id"),
         ({"input_file_id": "file-none"}, "input_file_id"),
         ({"endpoint": "/v1/images"}, "endpoint"),
@@ -206,7 +206,7 @@ def test_a_batch_that_cannot_be_is_refused(client: OpenAI) -> None:
         ({"metadata": {"a": 1}}, "metadata"),
     ):
         with pytest.raises(openai.BadRequestError) as caught:
-            client.batches.create(**{**good, **more})
+            client.batches.create(**{**good, **changes})
         assert caught.value.param == param
     with pytest.raises(openai.NotFoundError):
         client.batches.retrieve("batch_none")
@@ -249,8 +249,8 @@ def test_a_batch_whose_time_is_up_says_so_line_by_line(client: OpenAI, live: Liv
     assert done.status == "expired"
     assert done.request_counts is not None
     assert done.request_counts.completed + done.request_counts.failed == 30
-    late = [one for one in results(client, done.error_file_id).values() if one["error"]]
-    assert late and all(one["error"]["code"] == "batch_expired" for one in late)
+    late = [result for result in results(client, done.error_file_id).values() if result["error"]]
+    assert late and all(result["error"]["code"] == "batch_expired" for result in late)
 
 
 def test_a_chat_does_not_wait_for_a_batch(client: OpenAI) -> None:
@@ -319,11 +319,11 @@ def test_a_batch_goes_on_after_kill_9_and_repeats_nothing(tmp_path: Path) -> Non
 # run_lines
 
 
-def ran(live: Live, source: Path, target: Path, **more: Any) -> list[BatchProgress]:
+def ran(live: Live, source: Path, target: Path, **extra: Any) -> list[BatchProgress]:
     async def run() -> list[BatchProgress]:
         return [
             tally
-            async for tally in run_lines(answers_of(live.service.pool), source, target, **more)
+            async for tally in run_lines(answers_of(live.service.pool), source, target, **extra)
         ]
 
     return live.call(run())

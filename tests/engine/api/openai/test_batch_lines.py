@@ -24,8 +24,8 @@ URL = "/v1/chat/completions"
 URLS = (URL,)
 
 
-def line(custom_id: Any = "a", **more: Any) -> bytes:
-    value = {"custom_id": custom_id, "method": "POST", "url": URL, "body": {"model": "m"}, **more}
+def line(custom_id: Any = "a", **extra: Any) -> bytes:
+    value = {"custom_id": custom_id, "method": "POST", "url": URL, "body": {"model": "m"}, **extra}
     return json.dumps(value).encode() + b"\n"
 
 
@@ -33,7 +33,7 @@ def faults(path: Path, *lines: bytes) -> list[tuple[int, str, str | None]]:
     path.write_bytes(b"".join(lines))
     with pytest.raises(InvalidBatchFile) as caught:
         check_lines(path, URLS)
-    return [(one.line, one.code, one.param) for one in caught.value.faults]
+    return [(fault.line, fault.code, fault.param) for fault in caught.value.faults]
 
 
 def test_every_fault_is_told_with_its_line(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_byte_order_mark_and_a_missing_last_newline_are_no_faults(tmp_path: Pa
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + line("a") + line("b").rstrip())
     assert check_lines(path, URLS) == 2
-    assert [one.custom_id for one in read_lines(path, {"a": True})] == ["b"]
+    assert [line.custom_id for line in read_lines(path, {"a": True})] == ["b"]
 
 
 LINE = BatchLine(1, "a", URL, {})
@@ -96,9 +96,9 @@ def test_results_say_whether_they_are_answers(tmp_path: Path) -> None:
     late = expired_result(BatchLine(3, "c", URL, {}))
     path.write_bytes(answer_result(LINE, {"id": "x"}) + refused + late)
     assert recover_results(path) == {"a": True, "b": False, "c": False}
-    _, told, last = map(json.loads, path.read_bytes().splitlines())
-    assert told["response"]["status_code"] == 404
-    assert told["response"]["body"]["error"]["type"] == "not_found_error"
+    _, answered, last = map(json.loads, path.read_bytes().splitlines())
+    assert answered["response"]["status_code"] == 404
+    assert answered["response"]["body"]["error"]["type"] == "not_found_error"
     assert last["error"]["code"] == "batch_expired"
 
 

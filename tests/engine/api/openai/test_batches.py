@@ -91,9 +91,9 @@ def test_a_batch_keeps_its_lines_whatever_becomes_of_their_file(tmp_path: Path) 
 def test_a_list_is_read_page_by_page() -> None:
     values = [{"id": str(number)} for number in range(5)]
     first = list_page(values, {"limit": "2"}, 20, 100)
-    assert ([one["id"] for one in first["data"]], first["has_more"]) == (["0", "1"], True)
+    assert ([batch["id"] for batch in first["data"]], first["has_more"]) == (["0", "1"], True)
     last = list_page(values, {"limit": "2", "after": "3"}, 20, 100)
-    assert ([one["id"] for one in last["data"]], last["has_more"]) == (["4"], False)
+    assert ([batch["id"] for batch in last["data"]], last["has_more"]) == (["4"], False)
     assert list_page([], {}, 20, 100)["data"] == []
     for query in ({"limit": "0"}, {"limit": "x"}, {"limit": "101"}, {"after": "nobody"}):
         with pytest.raises(InvalidValue):

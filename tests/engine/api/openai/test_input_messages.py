@@ -26,8 +26,8 @@ def refused(*messages: Any) -> tuple[str, str | None]:
     return caught.value.message, caught.value.param
 
 
-def items(value: Any, **more: Any) -> tuple[Message, ...]:
-    return read_response({"model": "m", "input": value, **more}, ApiCaller()).requests[0].messages
+def items(value: Any, **extra: Any) -> tuple[Message, ...]:
+    return read_response({"model": "m", "input": value, **extra}, ApiCaller()).requests[0].messages
 
 
 def test_a_developer_speaks_as_the_system() -> None:
@@ -58,26 +58,26 @@ def test_parts_become_one_text_and_its_images() -> None:
 )
 def test_an_image_that_is_not_in_the_request_is_refused(url: str, why: str) -> None:
     part = {"type": "image_url", "image_url": {"url": url}}
-    said, param = refused({"role": "user", "content": [part]})
-    assert why in said
+    message, param = refused({"role": "user", "content": [part]})
+    assert why in message
     assert param == "messages[0].content[0].image_url.url"
 
 
 @pytest.mark.parametrize("kind", ["input_audio", "file", "video"])
 def test_a_part_that_no_model_reads_is_refused_by_name(kind: str) -> None:
-    said, param = refused({"role": "user", "content": [{"type": kind}]})
-    assert f"'{kind}' is not supported here" in said
+    message, param = refused({"role": "user", "content": [{"type": kind}]})
+    assert f"'{kind}' is not supported here" in message
     assert param == "messages[0].content[0].type"
 
 
 def test_a_result_gets_the_name_of_its_call() -> None:
     call = {"id": "call_1", "type": "function",
             "function": {"name": "add", "arguments": '{"a": 1}'}}  # fmt: skip
-    asked, answered = chat(
+    called, answered = chat(
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call_1", "content": "3"},
     )
-    assert asked == Message("assistant", "", tool_calls=(ToolCall("add", {"a": 1}, "call_1"),))
+    assert called == Message("assistant", "", tool_calls=(ToolCall("add", {"a": 1}, "call_1"),))
     assert (answered.tool_name, answered.tool_call_id, answered.content) == ("add", "call_1", "3")
 
 
@@ -88,8 +88,8 @@ def test_empty_arguments_are_none_and_broken_ones_are_refused() -> None:
 
     assert chat(call(""))[0].tool_calls == (ToolCall("f", {}),)
     for broken in ("{", "[1]", "7"):
-        said, param = refused(call(broken))
-        assert "invalid tool call arguments" in said
+        message, param = refused(call(broken))
+        assert "invalid tool call arguments" in message
         assert param == "messages[0].tool_calls[0].function.arguments"
 
 
@@ -130,7 +130,7 @@ def test_a_text_is_one_turn_after_the_instructions() -> None:
 
 
 def test_the_items_of_one_answer_are_one_turn() -> None:
-    told = items(
+    turns = items(
         [
             {"role": "user", "content": [{"type": "input_text", "text": "1 + 2?"}]},
             {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Add them."}]},
@@ -140,7 +140,7 @@ def test_the_items_of_one_answer_are_one_turn() -> None:
             {"type": "function_call_output", "call_id": "c1", "output": "3"},
         ]
     )  # fmt: skip
-    assert told == (
+    assert turns == (
         Message("user", "1 + 2?"),
         Message(
             "assistant", "I ask.", reasoning="Add them.", tool_calls=(ToolCall("add", {}, "c1"),)

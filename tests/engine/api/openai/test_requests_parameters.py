@@ -17,23 +17,23 @@ TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "
 OTHER = {"type": "function", "function": {"name": "subtract"}}
 
 
-def asked(**fields: Any) -> tuple[ChatRequest, ...]:
+def requests_for(**fields: Any) -> tuple[ChatRequest, ...]:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
     return read_chat(body, ApiCaller()).requests
 
 
 def first(**fields: Any) -> ChatRequest:
-    return asked(**fields)[0]
+    return requests_for(**fields)[0]
 
 
 def prompts_of(value: Any) -> tuple[Any, ...]:
     call = read_completion({"model": "m", "prompt": value}, ApiCaller())
-    return tuple(one.prompt_tokens or one.prompt for one in call.requests)
+    return tuple(request.prompt_tokens or request.prompt for request in call.requests)
 
 
 def refused(**fields: Any) -> InvalidValue:
     with pytest.raises(InvalidValue) as caught:
-        asked(**fields)
+        requests_for(**fields)
     return caught.value
 
 
@@ -53,9 +53,11 @@ def test_the_newer_name_of_the_limit_goes_before_the_older() -> None:
 
 
 def test_every_choice_has_dice_of_its_own() -> None:
-    seeds = [one.params.get("seed", one.defaults.get("seed")) for one in asked(n=4)]
+    seeds = [
+        request.params.get("seed", request.defaults.get("seed")) for request in requests_for(n=4)
+    ]
     assert len(set(seeds)) == 4
-    assert [one.params["seed"] for one in asked(n=3, seed=7)] == [7, 8, 9]
+    assert [request.params["seed"] for request in requests_for(n=3, seed=7)] == [7, 8, 9]
     assert "seed" not in first().params, "a model's own seed goes before ours"
     assert first().defaults["seed"] != first().defaults["seed"]
 
@@ -90,8 +92,11 @@ def test_effort_is_said_in_two_ways(effort: str, think: Any) -> None:
 
 def test_a_format_is_a_constraint() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
-    wanted = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
-    constraint = first(response_format=wanted).constraint
+    response_format = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "strict": True, "schema": schema},
+    }
+    constraint = first(response_format=response_format).constraint
     assert constraint is not None
     assert (constraint.kind, json.loads(constraint.source)) == ("json_schema", schema)
     assert first(response_format={"type": "json_object"}).constraint == Constraint("json")
@@ -119,8 +124,8 @@ def test_a_tool_may_be_chosen(choice: Any, engines: str, names: list[str]) -> No
 
 
 def test_a_choice_that_cannot_be_met_is_refused() -> None:
-    wanted = {"type": "function", "function": {"name": "divide"}}
-    error = refused(tools=[TOOL], tool_choice=wanted)
+    tool_choice = {"type": "function", "function": {"name": "divide"}}
+    error = refused(tools=[TOOL], tool_choice=tool_choice)
     assert error.message == ("the tool 'divide' must be called, but is not offered. Known: 'add'.")
     assert refused(tool_choice="required").param == "tool_choice"
     assert refused(tools=[TOOL], tool_choice="sometimes").param == "tool_choice"
@@ -141,7 +146,7 @@ def test_probabilities_are_wanted_by_two_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"temperature": 3},
          "Invalid value for 'temperature': expected at most 2, not 3."),
@@ -164,8 +169,8 @@ def test_probabilities_are_wanted_by_two_fields() -> None:
         ({"model": 7}, "Invalid type for 'model': expected a string, but got an integer instead."),
     ],
 )  # fmt: skip
-def test_a_wrong_field_is_named_with_what_was_there(fields: dict[str, Any], said: str) -> None:
-    assert refused(**fields).message == said
+def test_a_wrong_field_is_named_with_what_was_there(fields: dict[str, Any], message: str) -> None:
+    assert refused(**fields).message == message
 
 
 def test_a_model_is_a_name_and_never_a_path() -> None:
@@ -200,8 +205,8 @@ def test_other_prompts_are_refused(value: Any) -> None:
 def test_each_prompt_of_a_completion_has_its_choices_next_to_one_another() -> None:
     body = {"model": "m", "prompt": ["a", "b"], "n": 2, "seed": 1}
     call = read_completion(body, ApiCaller())
-    told = [(one.prompt, one.params["seed"]) for one in call.requests]
-    assert told == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+    drawn = [(drawn.prompt, drawn.params["seed"]) for drawn in call.requests]
+    assert drawn == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
 
 
 def test_what_cannot_be_told_of_a_prompt_is_refused() -> None:

@@ -31,9 +31,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         yield client
 
 
-def ask(client: httpx.Client, path: str = "/v1/rerank", **more: Any) -> httpx.Response:
+def ask(client: httpx.Client, path: str = "/v1/rerank", **extra: Any) -> httpx.Response:
     return client.post(
-        path, json={"model": "ranker", "query": QUERY, "documents": DOCUMENTS, **more}
+        path, json={"model": "ranker", "query": QUERY, "documents": DOCUMENTS, **extra}
     )
 
 
@@ -41,9 +41,9 @@ def test_documents_are_scored_as_by_llama_server_the_best_first(client: httpx.Cl
     answer = ask(client).json()
     assert answer["usage"]["prompt_tokens"] == 112
     results = answer["results"]
-    assert [one["index"] for one in results] == [1, 0, 2]
-    for one in results:
-        assert one["relevance_score"] == pytest.approx(LLAMA_SERVERS[one["index"]], abs=1e-4)
+    assert [result["index"] for result in results] == [1, 0, 2]
+    for result in results:
+        assert result["relevance_score"] == pytest.approx(LLAMA_SERVERS[result["index"]], abs=1e-4)
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/reranking", "/reranking"])
@@ -56,7 +56,7 @@ def test_only_the_best_are_returned_where_that_is_asked_with_their_texts(
 ) -> None:
     given = [{"text": text} for text in DOCUMENTS]
     results = ask(client, documents=given, top_n=1, return_documents=True).json()["results"]
-    assert [one["document"]["text"] for one in results] == ["hi"]
+    assert [result["document"]["text"] for result in results] == ["hi"]
 
 
 @pytest.mark.parametrize(

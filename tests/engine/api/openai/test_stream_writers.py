@@ -36,9 +36,9 @@ def response(**fields: Any) -> GenerationCall:
     return read_response({"model": "m", "input": "Hi", **fields}, ApiCaller())
 
 
-def reply(text: str = "", **more: Any) -> Reply:
+def reply(text: str = "", **extra: Any) -> Reply:
     usage = Usage(prompt_tokens=10, prompt_reused_tokens=4, completion_tokens=3, queue_s=0.5)
-    return Reply(text, more.pop("done_reason", "stop"), usage, "digest", **more)
+    return Reply(text, extra.pop("done_reason", "stop"), usage, "digest", **extra)
 
 
 def spoken(call: GenerationCall, *pieces: tuple[int, Chunk | Reply]) -> list[Any]:
@@ -54,18 +54,20 @@ def spoken(call: GenerationCall, *pieces: tuple[int, Chunk | Reply]) -> list[Any
 
 
 def read(events: list[bytes]) -> list[Any]:
-    told: list[Any] = []
+    values: list[Any] = []
     for event in b"".join(events).decode().strip().split("\n\n"):
         name, _, data = event.rpartition("data: ")
         value: Any = data if data == "[DONE]" else json.loads(data)
         if name:
             assert name == f"event: {value['type']}\n"
-        told.append(value)
-    return told
+        values.append(value)
+    return values
 
 
 def deltas(events: list[Any]) -> list[Any]:
-    return [one["choices"][0]["delta"] for one in events if one != "[DONE]" and one["choices"]]
+    return [
+        event["choices"][0]["delta"] for event in events if event != "[DONE]" and event["choices"]
+    ]
 
 
 def test_a_whole_answer_has_every_member() -> None:
@@ -119,13 +121,13 @@ def test_calls_are_written_as_json_texts_and_end_the_answer() -> None:
 def test_one_call_is_told_where_they_may_not_be_parallel() -> None:
     call = chat(tools=[TOOL], parallel_tool_calls=False)
     (choice,) = call.body([reply(tool_calls=CALLS)], STAMP)["choices"]
-    assert [one["id"] for one in choice["message"]["tool_calls"]] == ["c1"]
-    told = deltas(spoken(call, (0, Chunk("", tool_calls=CALLS)), (0, reply(tool_calls=CALLS))))
-    assert [one["tool_calls"][0]["id"] for one in told if "tool_calls" in one] == ["c1"]
+    assert [tool_call["id"] for tool_call in choice["message"]["tool_calls"]] == ["c1"]
+    sent = deltas(spoken(call, (0, Chunk("", tool_calls=CALLS)), (0, reply(tool_calls=CALLS))))
+    assert [delta["tool_calls"][0]["id"] for delta in sent if "tool_calls" in delta] == ["c1"]
     items = response(tools=[FLAT], parallel_tool_calls=False).body(
         [reply(tool_calls=CALLS)], STAMP
     )["output"]
-    assert [one["call_id"] for one in items] == ["c1"]
+    assert [item["call_id"] for item in items] == ["c1"]
 
 
 def test_a_prompt_counts_once_for_all_its_choices() -> None:
@@ -157,14 +159,16 @@ def test_a_stream_opens_with_the_role_parts_reasoning_and_closes_with_the_reason
         {"content": "lo"},
         {},
     ]
-    heads = [{key: one[key] for key in ("id", "object", "created", "model")} for one in events[:-1]]
+    heads = [
+        {key: event[key] for key in ("id", "object", "created", "model")} for event in events[:-1]
+    ]
     assert all(
-        one == {"id": "id-1", "object": "chat.completion.chunk",
-                "created": 1_700_000_000, "model": "m"} for one in heads
+        head == {"id": "id-1", "object": "chat.completion.chunk",
+                "created": 1_700_000_000, "model": "m"} for head in heads
     )  # fmt: skip
-    reasons = [one["choices"][0]["finish_reason"] for one in events[:-1]]
+    reasons = [event["choices"][0]["finish_reason"] for event in events[:-1]]
     assert reasons == [None, None, None, None, "stop"]
-    assert all("usage" not in one for one in events[:-1])
+    assert all("usage" not in event for event in events[:-1])
 
 
 def test_an_empty_answer_still_opens_with_its_role() -> None:
@@ -173,12 +177,12 @@ def test_an_empty_answer_still_opens_with_its_role() -> None:
 
 
 def test_usage_comes_last_and_only_where_it_is_wanted() -> None:
-    wanted = {"include_usage": True}
-    *chunks, last, done = spoken(chat(stream=True, stream_options=wanted), (0, reply("")))
+    stream_options = {"include_usage": True}
+    *chunks, last, done = spoken(chat(stream=True, stream_options=stream_options), (0, reply("")))
     assert done == "[DONE]"
     assert last["choices"] == []
     assert last["usage"]["total_tokens"] == 13
-    assert all(one["usage"] is None for one in chunks)
+    assert all(chunk["usage"] is None for chunk in chunks)
 
 
 def test_choices_of_one_stream_are_told_apart() -> None:
@@ -191,8 +195,8 @@ def test_choices_of_one_stream_are_told_apart() -> None:
     )
     texts: dict[int, str] = {0: "", 1: ""}
     ends = {}
-    for one in events[:-1]:
-        (choice,) = one["choices"]
+    for event in events[:-1]:
+        (choice,) = event["choices"]
         texts[choice["index"]] += choice["delta"].get("content", "")
         if choice["finish_reason"]:
             ends[choice["index"]] = choice["finish_reason"]
@@ -202,10 +206,10 @@ def test_choices_of_one_stream_are_told_apart() -> None:
 
 def test_probabilities_are_written_per_endpoint() -> None:
     (choice,) = chat(logprobs=True).body([reply("Hi", logprobs=(LOGPROB,))], STAMP)["choices"]
-    (one,) = choice["logprobs"]["content"]
-    assert one["token"] == "Hi"
-    assert one["bytes"] == [72, 105]
-    assert [top["token"] for top in one["top_logprobs"]] == ["Hi", "Ho"]
+    (token,) = choice["logprobs"]["content"]
+    assert token["token"] == "Hi"
+    assert token["bytes"] == [72, 105]
+    assert [top["token"] for top in token["top_logprobs"]] == ["Hi", "Ho"]
     (choice,) = completion(logprobs=2).body([reply("HiHi", logprobs=(LOGPROB,) * 2)], STAMP)[
         "choices"
     ]
@@ -221,8 +225,8 @@ def test_probabilities_are_written_per_endpoint() -> None:
         (0, Chunk("", logprobs=(LOGPROB,))),
         (0, reply("Hi")),
     )
-    told = [one["choices"][0]["logprobs"] for one in events[:-1]]
-    assert [one["text_offset"] for one in told if one] == [[0], [2]]
+    logprobs = [logprobs["choices"][0]["logprobs"] for logprobs in events[:-1]]
+    assert [logprob["text_offset"] for logprob in logprobs if logprob] == [[0], [2]]
 
 
 # Responses
@@ -237,7 +241,7 @@ def test_a_response_in_events_has_the_order_that_clients_expect() -> None:
         (0, Chunk("", tool_calls=CALLS[:1])),
         (0, reply("Hello", reasoning="Hm.", tool_calls=CALLS[:1])),
     )
-    assert [one["type"].removeprefix("response.") for one in events] == [
+    assert [event["type"].removeprefix("response.") for event in events] == [
         "created",
         "in_progress",
         "output_item.added",
@@ -259,20 +263,20 @@ def test_a_response_in_events_has_the_order_that_clients_expect() -> None:
         "output_item.done",
         "completed",
     ]
-    assert [one["sequence_number"] for one in events] == list(range(20))
-    places = [one["output_index"] for one in events if "output_index" in one]
+    assert [event["sequence_number"] for event in events] == list(range(20))
+    places = [event["output_index"] for event in events if "output_index" in event]
     assert places == [0] * 6 + [1] * 7 + [2] * 4
-    done = [one["item"] for one in events if one["type"] == "response.output_item.done"]
+    done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
     assert events[-1]["response"]["output"] == done
-    assert [one["type"] for one in done] == ["reasoning", "message", "function_call"]
-    assert {one["response"]["id"] for one in events if "response" in one} == {"id-1"}
+    assert [item["type"] for item in done] == ["reasoning", "message", "function_call"]
+    assert {event["response"]["id"] for event in events if "response" in event} == {"id-1"}
 
 
 def test_an_empty_response_has_an_empty_message() -> None:
     events = spoken(response(stream=True), (0, reply("")))
     (item,) = events[-1]["response"]["output"]
     assert item["content"][0]["text"] == ""
-    assert "response.output_text.delta" not in [one["type"] for one in events]
+    assert "response.output_text.delta" not in [event["type"] for event in events]
 
 
 def test_a_response_at_its_limit_is_incomplete() -> None:
@@ -280,17 +284,18 @@ def test_a_response_at_its_limit_is_incomplete() -> None:
     cut = reply("Hel", done_reason="length")
     events = spoken(call, (0, Chunk("Hel")), (0, cut))
     assert events[-1]["type"] == "response.incomplete"
-    for told in (events[-1]["response"], call.body([cut], STAMP)):
-        assert told["status"] == "incomplete"
-        assert told["incomplete_details"] == {"reason": "max_output_tokens"}
-        assert told["output"][0]["status"] == "incomplete"
+    for body in (events[-1]["response"], call.body([cut], STAMP)):
+        assert body["status"] == "incomplete"
+        assert body["incomplete_details"] == {"reason": "max_output_tokens"}
+        assert body["output"][0]["status"] == "incomplete"
 
 
 def test_a_response_repeats_what_was_asked() -> None:
-    asked = {"temperature": 0.0, "top_p": 0.5, "instructions": "Be brief.", "max_output_tokens": 9,
-             "metadata": {"a": "b"}, "tools": [FLAT], "tool_choice": "none"}  # fmt: skip
-    body = response(**asked).body([reply("Hi")], STAMP)
-    assert {name: body[name] for name in asked} == asked
+    parameters = {"temperature": 0.0, "top_p": 0.5, "instructions": "Be brief.",
+                  "max_output_tokens": 9, "metadata": {"a": "b"}, "tools": [FLAT],
+                  "tool_choice": "none"}  # fmt: skip
+    body = response(**parameters).body([reply("Hi")], STAMP)
+    assert {name: body[name] for name in parameters} == parameters
     assert body["usage"] == {
         "input_tokens": 10,
         "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 0},
@@ -307,12 +312,12 @@ def test_a_response_repeats_what_was_asked() -> None:
 def test_a_stream_that_fails_says_so_in_words_that_clients_raise() -> None:
     error = WorkerLost("m", "killed by SIGKILL")
     for call in (chat(stream=True), completion(stream=True)):
-        (told,) = read([call.stream_writer(STAMP).fail(error)])
-        assert told["error"]["type"] == "api_error"
-        assert told["error"]["message"].endswith(": killed by SIGKILL")
+        (event,) = read([call.stream_writer(STAMP).fail(error)])
+        assert event["error"]["type"] == "api_error"
+        assert event["error"]["message"].endswith(": killed by SIGKILL")
     stream_writer = response(stream=True).stream_writer(STAMP)
     events = read([*stream_writer.begin(), stream_writer.fail(error)])
-    assert [one["type"] for one in events[-2:]] == ["response.failed", "error"]
+    assert [event["type"] for event in events[-2:]] == ["response.failed", "error"]
     assert events[-2]["response"]["status"] == "failed"
     assert events[-1]["error"]["message"] == events[-1]["message"]
-    assert [one["sequence_number"] for one in events] == [0, 1, 2, 3]
+    assert [event["sequence_number"] for event in events] == [0, 1, 2, 3]

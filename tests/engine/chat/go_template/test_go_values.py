@@ -12,7 +12,7 @@ def formatted(form: str, *values: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("form", "values", "wanted"),
+    ("form", "values", "expected"),
     [
         ("%s|%10s|%-5s|%.2s", ["a", "b", "c", "def"], "a|         b|c    |de"),
         ("%d|%5d|%-5d|%05d|%+d", [1, 2, 3, 4, 5], "1|    2|3    |00004|+5"),
@@ -37,8 +37,8 @@ def formatted(form: str, *values: Any) -> str:
         ("%#v", ["a"], '"a"'),
     ],
 )
-def test_printf_writes_as_go_does(form: str, values: list[Any], wanted: str) -> None:
-    assert formatted(form, *values) == wanted
+def test_printf_writes_as_go_does(form: str, values: list[Any], expected: str) -> None:
+    assert formatted(form, *values) == expected
 
 
 def test_print_puts_spaces_between_what_is_no_text() -> None:
@@ -46,12 +46,12 @@ def test_print_puts_spaces_between_what_is_no_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "wanted"),
+    ("value", "expected"),
     [
         (1.0, "1"), (-0.25, "-0.25"), (123456.0, "123456"), (1234567.0, "1.234567e+06"),
         (1e21, "1e+21"), (0.0001, "0.0001"), (0.00001, "1e-05"), (0.0, "0"), (-0.0, "-0"),
         (float("nan"), "NaN"), (float("-inf"), "-Inf"), (5e-324, "5e-324"),
     ],
 )  # fmt: skip
-def test_floats_are_as_short_as_they_may_be(value: float, wanted: str) -> None:
-    assert go_float_text(value) == wanted
+def test_floats_are_as_short_as_they_may_be(value: float, expected: str) -> None:
+    assert go_float_text(value) == expected

@@ -32,7 +32,7 @@ def printed(source: str, data: Any = DATA) -> str:
 
 
 @pytest.mark.parametrize(
-    ("source", "wanted"),
+    ("source", "expected"),
     [
         # Texts, trimming, comments.
         ("plain } text", "plain } text"),
@@ -123,12 +123,12 @@ def printed(source: str, data: Any = DATA) -> str:
         ('{{ $x := 1 }}{{ define "t" }}{{ $ }}{{ end }}{{ template "t" 5 }}', "5"),
     ],
 )  # fmt: skip
-def test_a_template_prints_what_go_would(source: str, wanted: str) -> None:
-    assert printed(source) == wanted
+def test_a_template_prints_what_go_would(source: str, expected: str) -> None:
+    assert printed(source) == expected
 
 
 @pytest.mark.parametrize(
-    ("source", "wanted"),
+    ("source", "expected"),
     [
         ("\n\n{{ .User.Nope }}", "line 3: can't evaluate field Nope in type User"),
         ("{{ .Name.Nope }}", "line 1: can't evaluate field Nope in type string"),
@@ -153,10 +153,10 @@ def test_a_template_prints_what_go_would(source: str, wanted: str) -> None:
          "line 1: undefined variable: $x"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_carried_out_is_told_with_its_line(source: str, wanted: str) -> None:
+def test_what_cannot_be_carried_out_is_told_with_its_line(source: str, expected: str) -> None:
     with pytest.raises(GoTemplateError) as caught:
         printed(source)
-    assert str(caught.value) == wanted
+    assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize(

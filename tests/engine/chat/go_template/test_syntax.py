@@ -7,7 +7,7 @@ from paddock.engine.chat.go_template.syntax import GoTemplateSyntaxError
 
 
 @pytest.mark.parametrize(
-    ("source", "wanted"),
+    ("source", "expected"),
     [
         ("a\n{{ .Name", "line 2: unclosed action"),
         ("{{ /* x }}", "line 1: unexpected '/' in an action"),
@@ -46,10 +46,10 @@ from paddock.engine.chat.go_template.syntax import GoTemplateSyntaxError
         ),
     ],
 )
-def test_what_cannot_be_read_is_told_with_its_line(source: str, wanted: str) -> None:
+def test_what_cannot_be_read_is_told_with_its_line(source: str, expected: str) -> None:
     with pytest.raises(GoTemplateSyntaxError) as caught:
         GoTemplate(source, {})
-    assert str(caught.value) == wanted
+    assert str(caught.value) == expected
 
 
 def test_deep_nesting_is_refused_and_long_chains_are_not() -> None:

@@ -123,7 +123,7 @@ def printed(source: str) -> str | None:
 def test_what_go_prints_is_printed_and_what_it_refuses_is_refused(go: Path) -> None:
     maker = Maker(seed=7)
     sources = [maker.template() for _ in range(N_TEMPLATES)]
-    orders = "\n".join(json.dumps({"Source": one, "Data": DATA}) for one in sources)
+    orders = "\n".join(json.dumps({"Source": source, "Data": DATA}) for source in sources)
     done = subprocess.run([str(go)], input=orders.encode(), capture_output=True, check=True)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == N_TEMPLATES
@@ -131,7 +131,7 @@ def test_what_go_prints_is_printed_and_what_it_refuses_is_refused(go: Path) -> N
     for source, answer in zip(sources, answers, strict=True):
         if "range can't iterate over" in answer["Error"]:
             continue
-        wanted = None if answer["Error"] else answer["Text"]
-        n_printed += wanted is not None
-        assert (source, printed(source)) == (source, wanted), answer["Error"]
+        expected = None if answer["Error"] else answer["Text"]
+        n_printed += expected is not None
+        assert (source, printed(source)) == (source, expected), answer["Error"]
     assert n_printed > N_TEMPLATES // 3
