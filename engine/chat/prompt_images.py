@@ -32,7 +32,7 @@ from paddock.engine.system.image_headers import (
 )
 
 if TYPE_CHECKING:  # libmtmd is loaded only where a model can see
-    from paddock.engine.llama.kept_images import ImagePiece, PromptPiece
+    from paddock.engine.llama.image_cache import ImagePiece, PromptPiece
 
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
 MAX_IMAGE_PIXELS = 64_000_000

@@ -33,7 +33,7 @@ from paddock.engine.system.image_headers import (
     without_padding,
 )
 
-from .kept_images import ImagePiece, KeptImages, PromptPiece
+from .image_cache import ImagePiece, KeptImages, PromptPiece
 from .library import LOG, LOG_CALLBACK, LoadFailed, lib
 from .llama_model import Model
 

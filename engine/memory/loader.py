@@ -60,9 +60,9 @@ from paddock.engine.workers.worker_protocol import (
 )
 
 from .device_memory import Device, MemoryAmount
+from .eviction_policy import EvictionCandidate, LoadedState, choose_victims
 from .machine_probe import MemoryProbe
 from .model_layout import STEPS_WAITED, LayoutRequest, ModelLayout, as_placed
-from .policy import EvictionCandidate, LoadedState, choose_victims
 from .pool_stats import LoadCount, ModelState, PoolEvents, UnloadReason
 
 

@@ -3,7 +3,7 @@
 Models are loaded on first use, kept while used, unloaded when idle or when another one needs the
 memory. A model is loading, ready, draining (no new requests; unloaded when its last request ends)
 or unloading. One task of the event loop wakes when something has changed, asks the policy
-(`policy`, pure) what to do, and has the loader do it.
+(`eviction_policy`, pure) what to do, and has the loader do it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,18 @@ from paddock.engine.settings import PoolSettings
 from paddock.engine.system.hardware import peak_bytes
 from paddock.engine.system.tasks import end
 
+from .eviction_policy import (
+    EvictModels,
+    KeepModel,
+    LoadModel,
+    MemoryDecision,
+    MemoryLimits,
+    RefuseModel,
+    WaitForChange,
+    WaitingModel,
+    decide,
+    in_order,
+)
 from .loader import (
     LoadedModel,
     ModelLoader,
@@ -36,18 +48,6 @@ from .loader import (
 )
 from .machine_probe import MemoryProbe
 from .model_layout import LayoutRequest, ModelLayout
-from .policy import (
-    EvictModels,
-    KeepModel,
-    LoadModel,
-    MemoryDecision,
-    MemoryLimits,
-    RefuseModel,
-    WaitForChange,
-    WaitingModel,
-    decide,
-    in_order,
-)
 from .pool_stats import ModelStats, PoolEvents, PoolStats
 
 

@@ -33,7 +33,7 @@ from paddock.engine.decoding.scheduler import StepSizer
 from paddock.engine.errors import BadRequest, EngineError
 from paddock.engine.llama import library
 from paddock.engine.llama.build import find_build
-from paddock.engine.llama.kept_images import ImageDisk, KeptImages
+from paddock.engine.llama.image_cache import ImageDisk, KeptImages
 from paddock.engine.llama.library import DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import WARM_UP_CELLS, ContextOptions, warm_up
 from paddock.engine.llama.llama_model import Model, ModelOptions

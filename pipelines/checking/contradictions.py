@@ -22,15 +22,15 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
+from .dates_and_values import TextValue, ValueIndex, values_in
+from .digits_and_cells import number_values
 from .language_data import ordinal_of
 from .number_scales import BETWEEN, DIGIT_NEXT, RANGE_AND, RANGE_TO
-from .number_text import number_values
-from .number_words import numbers_at_words
 from .numbers import Number
-from .table_units import heading_of
+from .spelled_numbers import numbers_at_words
 from .units import NO_UNIT
+from .units_from_context import heading_of
 from .value_words import BREAK, HAN, NEGATION_BEFORE, PAUSE, word_data
-from .values_in_text import TextValue, ValueIndex, values_in
 
 Side = tuple[int, int]
 """The number of a pair of opposed words, and -1 or 1 for one of its sides."""

@@ -18,12 +18,12 @@ from typing import Any, TypeAlias
 
 from paddock.engine.system.text import path_text, resolve_ref
 
-from .number_text import MOST_DIGITS, rounded, table_cells
+from .dates_and_values import TextValue, ValueIndex, values_in
+from .digits_and_cells import MOST_DIGITS, rounded, table_cells
 from .numbers import Number, NumberReading
 from .text_index import Quote, Span, TextIndex, folded_words, is_whole
 from .units import NO_UNIT, PERCENT, currency_names
 from .value_search import index_of
-from .values_in_text import TextValue, ValueIndex, values_in
 
 Path: TypeAlias = tuple[str | int, ...]
 

@@ -19,6 +19,7 @@ from pydantic_core import SchemaError, SchemaValidator, ValidationError
 from paddock.engine.system.text import counted, listed, one_line, path_text
 
 from .check import CheckFunction, Undecided
+from .dates_and_values import TextValue
 from .evidence import Path, missing_keys
 from .grounding import (
     Support,
@@ -29,7 +30,6 @@ from .grounding import (
 )
 from .text_index import TextIndex
 from .units import units_named
-from .values_in_text import TextValue
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]

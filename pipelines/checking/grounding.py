@@ -32,12 +32,12 @@ from .contradictions import (
     is_opposite_result,
     sides_at,
 )
-from .loose_numbers import is_score_of, pairs_in, wrong_scores_in
+from .dates_and_values import TextValue, ValueIndex, is_month, value_index, values_in
 from .numbers import Number
-from .table_units import caption_scales, has_unit_of
+from .scores import is_score_of, pairs_in, wrong_scores_in
+from .units_from_context import caption_scales, has_unit_of
 from .value_search import missing_in
 from .value_words import word_data
-from .values_in_text import TextValue, ValueIndex, is_month, value_index, values_in
 
 _MOST_TRIED, _READ_COST = 200, 10
 """Places that are looked at of a value that a source has, for one with the answer's words."""

@@ -2,7 +2,7 @@
 
 It is made and checked by `tests/pipelines/checking/test_language_data.py`. The numbers are put
 together as most languages do: units after tens, hundreds before thousands. Six languages have a
-grammar of their own, in `number_words`.
+grammar of their own, in `spelled_numbers`.
 """
 
 # ruff: noqa: RUF001 - words of many scripts

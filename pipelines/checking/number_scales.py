@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 
 from .codes import LETTER, is_after_noun, is_numbered
-from .number_text import number_values
-from .number_words import SCALE, han_value, numbers_at_words, scale_at
+from .digits_and_cells import number_values
+from .spelled_numbers import SCALE, han_value, numbers_at_words, scale_at
 from .units import CURRENCIES, NO_UNIT, Unit
 from .value_words import FROM_BEFORE
 

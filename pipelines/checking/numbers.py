@@ -24,6 +24,7 @@ from .codes import (
     letter_code,
     roman_numerals_in,
 )
+from .digits_and_cells import GROUPS, MOST_DIGITS, number_values, rounded
 from .number_scales import (
     SHORT_SCALE,
     SHORT_SCALES,
@@ -32,8 +33,7 @@ from .number_scales import (
     range_scales,
     scale_after,
 )
-from .number_text import GROUPS, MOST_DIGITS, number_values, rounded
-from .number_words import (
+from .spelled_numbers import (
     HAN_DIGITS,
     HAN_NUMBER,
     HAN_SCALES,
@@ -49,6 +49,7 @@ from .units import (
     PERCENT,
     TIMES,
     Unit,
+    is_long_time,
     is_money,
     units_after,
     units_before,
@@ -60,12 +61,12 @@ from .value_words import (
     Direction,
     DirectionWords,
     halves_in,
+    is_moment,
     shares_in,
     time_bound,
 )
 
 _DECIMAL = re.compile(r"[0-9]+\.[0-9]+")
-_NAME_CHARS = 16
 _BODY = re.compile(
     rf"(?<![^\W_\u3040-\u9fff\uac00-\ud7af])(?:"
     rf"(?<![0-9])[1-9][0-9]{{0,2}}(?:(?P<group>[.,{GROUPS}])[0-9]{{3}})(?:(?P=group)[0-9]{{3}})*(?![0-9])"
@@ -384,32 +385,10 @@ def _of_words(text: str, spelled: SpelledNumber, words: DirectionWords) -> Numbe
         )  # fmt: skip
     number = _number_at(text, start, end, tuple(spelled.values), words)
     is_amount = any(reading.unit != NO_UNIT and reading.value > 1 for reading in number.readings)
-    is_amount = is_amount or (_is_long_time(number) and not _is_when(text, number))
+    is_long = any(is_long_time(reading.unit) for reading in number.readings)
+    is_when = number.direction.order != 0 or is_moment(text, start, end)
+    is_amount = is_amount or (is_long and not is_when)
     return replace(number, is_sure=is_sure or is_amount, is_ordinal=False)
-
-
-def _is_long_time(number: Number) -> bool:
-    """Return whether it is a week, a month or a year: of these, one is no mere article."""
-    units = {reading.unit for reading in number.readings}
-    return any(unit.dimension == "month" or unit == _WEEK for unit in units)
-
-
-def _is_when(text: str, number: Number) -> bool:
-    """Return whether it says when something was, or how often: a year ago, later, `jeden Monat`."""
-    start, end = number.start, number.end
-    return (
-        number.direction.order != 0
-        or _AGO_AFTER.match(text, end) is not None
-        or _AGO_BEFORE.search(text, max(0, start - _NAME_CHARS), start) is not None
-        or text[start : start + 5].casefold() == "jeden"
-    )
-
-
-_WEEK = Unit("second", 604800)
-_AGO_AFTER = re.compile(
-    r"[^\S\n](?:ago|fa|geleden|temu|назад|atrás|siden|sedan|sonra|önce)(?!\w)", re.IGNORECASE
-)
-_AGO_BEFORE = re.compile(r"(?<!\w)(?:hace|il y a|há)[^\S\n]\Z", re.IGNORECASE)
 
 
 def _shares_in(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:

@@ -26,8 +26,8 @@ from typing import Literal, TypeAlias
 import regex
 
 from .codes import is_in_code
+from .dates_and_values import ValueIndex, value_index
 from .units import is_unit
-from .values_in_text import ValueIndex, value_index
 
 MatchKind: TypeAlias = Literal["exact", "normalised", "fuzzy"]
 Span: TypeAlias = tuple[int, int]

@@ -133,6 +133,14 @@ def is_money(unit: Unit) -> bool:
     return unit.dimension in _CURRENCY_DIMENSIONS
 
 
+def is_long_time(unit: Unit) -> bool:
+    """Return whether it is a week, a month or a year: of these, `a` is one, and no mere article."""
+    return unit.dimension == "month" or unit == _WEEK
+
+
+_WEEK = Unit("second", 604800)
+
+
 def is_unit(name: str) -> bool:
     """Return whether a word in lower case is a unit or a currency."""
     return name in _UNITS_BY_NAME

@@ -16,13 +16,19 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from itertools import chain, islice, pairwise
 
-from .clock_words import CLOCK_WORDS
 from .codes import LETTER, roman_value
+from .dates_and_values import (
+    DAY_IN_WORDS,
+    HAN_MONTH,
+    TextValue,
+    ValueIndex,
+    cell_values,
+    month_at,
+    source_values,
+)
+from .digits_and_cells import rounded, table_cells, with_ascii_digits
 from .language_data import months_by_first_word, numbers_of
-from .loose_numbers import OUT_OF, TWICE, pairs_in
 from .number_scales import NO_SCALE, is_scaled
-from .number_text import rounded, table_cells, with_ascii_digits
-from .number_words import JOINING_WORDS, han_numbers_in, numbers_at_words, plain_number
 from .numbers import (
     ADDED_HALF,
     HUNDREDTHS,
@@ -32,17 +38,11 @@ from .numbers import (
     lower_case,
     numbers_in,
 )
+from .scores import OUT_OF, TWICE, pairs_in
+from .spelled_numbers import JOINING_WORDS, han_numbers_in, numbers_at_words, plain_number
+from .times_and_durations import CLOCK_WORDS
 from .units import NO_UNIT, PERCENT, factors_of, units_after, units_before
 from .value_words import halves_in, is_share_word, shares_in, unspaced_shares_in
-from .values_in_text import (
-    DAY_IN_WORDS,
-    HAN_MONTH,
-    TextValue,
-    ValueIndex,
-    cell_values,
-    month_at,
-    source_values,
-)
 
 _LEAST_PART_CHARS, _MOST_PART_CHARS = 100, 400
 _REACH_CHARS = 40  # a number may go on in the next part

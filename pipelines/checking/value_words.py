@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .number_words import hours_in_words, plain_number
+from .spelled_numbers import hours_in_words, plain_number
 from .units import Unit, units_after
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -725,4 +725,20 @@ def _is_party(text: str, at: int) -> bool:
     return (
         re.match(r"\s+(?:part|person|time|countr|option|floor|day|year|person)", text[at : at + 12])
         is not None
+    )
+
+
+_AGO_AFTER = re.compile(
+    r"[^\S\n](?:ago|fa|geleden|temu|назад|atrás|siden|sedan|sonra|önce)(?!\w)", re.IGNORECASE
+)
+_AGO_BEFORE = re.compile(r"(?<!\w)(?:hace|il y a|há)[^\S\n]\Z", re.IGNORECASE)
+_AGO_CHARS = 16
+
+
+def is_moment(text: str, start: int, end: int) -> bool:
+    """Return whether a duration says when or how often something was: a year ago, `jeden Monat`."""
+    return (
+        _AGO_AFTER.match(text, end) is not None
+        or _AGO_BEFORE.search(text, max(0, start - _AGO_CHARS), start) is not None
+        or text[start : start + 5].casefold() == "jeden"
     )

@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field
 
 from paddock.engine.api.api_keys import KeyRing
 from paddock.engine.system import no_links
-from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.text import fit_json, json_size, shorten
 from paddock.pipelines.errors import Fault
 from paddock.runner import api
@@ -34,8 +34,8 @@ from paddock.runner.core.run_options import RunOptions
 from paddock.runner.core.run_records import WROTE
 from paddock.runner.ledger.entries import LedgerError, LineageRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import DecisionRefused, Review
 from paddock.runner.ledger.run_history import (
@@ -48,7 +48,7 @@ from paddock.runner.ledger.run_history import (
     unknown_run_text,
 )
 from paddock.runner.lineage.explain import explain_path
-from paddock.runner.lineage.reviewed_answers import reviewed_answer
+from paddock.runner.lineage.review_records import reviewed_answer
 from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.render.run_details import RunItem, read_run_details
 from paddock.runner.review.decisions import ReviewDesk

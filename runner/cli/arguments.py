@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from paddock.engine.system import no_links
-from paddock.engine.system.samples import SEED, ItemSample
+from paddock.engine.system.item_samples import SEED, ItemSample
 from paddock.engine.system.text import is_utf8
 
 from .exit_status import CommandError

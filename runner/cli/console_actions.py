@@ -35,7 +35,7 @@ from paddock.runner.bind.permissions import (
     refuse_unconsented,
     refuse_unpermitted,
 )
-from paddock.runner.daemon.service_client import (
+from paddock.runner.daemon.ollama_api_client import (
     READ_TIMEOUT_S,
     ServiceClient,
     ServiceError,
@@ -48,10 +48,10 @@ from paddock.runner.schedule.consents import Consents
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
 from .arguments import recorded_inputs
+from .console_run_pages import NotHere, PageParts, RunPages, pipeline_address, run_address, run_path
 from .detached_run import CONSOLE_TRIGGER, DetachedRuns, RunOrder, stop_refusal, stop_run
 from .exit_status import CommandError, explain_error
 from .loaded_models import LoadedModels, loaded_models, unload_model
-from .run_pages import NotHere, PageParts, RunPages, pipeline_address, run_address, run_path
 
 USE_MODELS = f"{CONSOLE_PAGES['Models']}/use"
 _PULL_LIVE_S = 1

@@ -26,7 +26,7 @@ from paddock.runner.review.page_server import (
 from paddock.runner.settings import Settings
 
 from .console_actions import ConsoleSources
-from .run_pages import RunPages
+from .console_run_pages import RunPages
 from .web_console import SIGN_IN, WebConsole
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from paddock.engine.models.model_names import is_path
 from paddock.engine.models.modelfile import parse_parameter
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
-from paddock.runner.config.answer_formats import BadAnswerFormat, answer_format
-from paddock.runner.daemon.service_client import ServiceClient, ServiceError
+from paddock.runner.config.format_option import BadAnswerFormat, answer_format
+from paddock.runner.daemon.ollama_api_client import ServiceClient, ServiceError
 from paddock.runner.progress import printing
 
 from . import model_tables

@@ -21,13 +21,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.processes import (
     handles_signal,
     how_it_ended,
     python_command,
     spawn_detached,
 )
-from paddock.engine.system.samples import ItemSample
 from paddock.engine.system.text import counted, fit_json
 from paddock.pipelines.errors import PipelineError
 from paddock.runner import api

@@ -18,7 +18,7 @@ from paddock.engine.system.text import canonical_json
 from paddock.runner.core.dependencies import HELD, held_mark, is_file_mark
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.ledger_tables import COLUMNS
-from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.settings import STATE_FOLDER, read_settings
 
 

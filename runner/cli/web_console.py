@@ -46,7 +46,7 @@ from paddock.runner import api
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.permissions import needs, permission_names
 from paddock.runner.config.setting_specs import SettingsError
-from paddock.runner.daemon.service_client import ServiceError
+from paddock.runner.daemon.ollama_api_client import ServiceError
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
 from paddock.runner.render.console_page import (
@@ -75,10 +75,8 @@ from .console_actions import (
     ModelActions,
     pipeline_parts,
 )
-from .exit_status import explain_error
-from .loaded_models import service_answers
-from .model_page import SpeedHistory, model_page, request_page
-from .run_pages import (
+from .console_model_page import SpeedHistory, model_page, request_page
+from .console_run_pages import (
     KeptReading,
     NotHere,
     PageParts,
@@ -88,6 +86,8 @@ from .run_pages import (
     pipeline_address,
     run_address,
 )
+from .exit_status import explain_error
+from .loaded_models import service_answers
 from .setting_rows import SettingRow, setting_rows, value_text
 
 _Found = TypeVar("_Found")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paddock.engine.system.samples import binomial_cdf
+from paddock.engine.system.item_samples import binomial_cdf
 from paddock.engine.system.text import counted
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.references import REVIEW_NAMES

@@ -19,8 +19,8 @@ import numpy as np
 
 from paddock.engine.system.text import canonical_json, cell_text
 from paddock.pipelines.checking.check import is_refused
+from paddock.pipelines.checking.dates_and_values import values_in
 from paddock.pipelines.checking.functions import grounded
-from paddock.pipelines.checking.values_in_text import values_in
 from paddock.pipelines.comparison_keys import MetricName
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.asked_before import is_same_value

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 from paddock.engine.system.text import shorten
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
 from paddock.runner.progress.events import LONGEST_TEXT
 from paddock.runner.progress.journal import JournalTail

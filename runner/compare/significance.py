@@ -20,7 +20,7 @@ from typing import Literal, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from paddock.engine.system.samples import share_interval
+from paddock.engine.system.item_samples import share_interval
 from paddock.engine.system.text import counted
 
 ALPHA = 0.05

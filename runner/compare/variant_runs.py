@@ -23,7 +23,7 @@ from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import Pool
-from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.plan import Plan
@@ -36,7 +36,7 @@ from paddock.runner.core.call_keys import cached_reply
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.run_records import StepRecord, read_lineage
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.prefect.run_tracking import run_prepared, shared_home_pool
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import Observer

@@ -22,7 +22,7 @@ from paddock.runner.folders.folder_identity import FolderIdentity, folder_identi
 from paddock.runner.folders.missing_files import is_mass_deletion, is_other_folder
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.steps.base import OutsideRoots
 from paddock.steps.paths import nearest_existing
 

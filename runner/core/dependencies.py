@@ -18,7 +18,7 @@ from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json, listed
 from paddock.runner.bind.label_changes import LABELS, NEAREST
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.steps.base import Roots, StepError
 from paddock.steps.files.scan import FilesScanParams, scan_folder
 from paddock.steps.vectors.open_stores import OpenStores

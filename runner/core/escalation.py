@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from paddock.engine.system.samples import SEED, binomial_cdf, draw
+from paddock.engine.system.item_samples import SEED, binomial_cdf, draw
 from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.expressions import Expression
 from paddock.runner.bind.bound import (
@@ -29,7 +29,7 @@ from paddock.runner.bind.scope import Scope, review_names
 from paddock.runner.ledger.asked_before import is_same_value
 from paddock.runner.ledger.entries import LineageRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.steps.base import StepLog
 
 from .call_cache import CallOrigin, PutOff

@@ -11,7 +11,7 @@ from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.label_changes import LABELS
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.steps.base import ItemName
 
 from .block_work import ItemWork

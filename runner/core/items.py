@@ -47,7 +47,7 @@ from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.taint_analysis import guarded_roots
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow, is_variant
-from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.reviews import review_id
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.steps.base import (

@@ -31,8 +31,8 @@ from paddock.runner.bind.bound import (
 )
 from paddock.runner.ledger.entries import Entry, LineageRow, OutputRow, StoredRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.steps.base import ItemName
 from paddock.steps.vectors.open_stores import OpenStores
 

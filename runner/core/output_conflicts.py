@@ -10,7 +10,7 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep, node_ids
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.outputs import SAME_FILE_REMEDY, OutputIndex
+from paddock.runner.ledger.output_index import SAME_FILE_REMEDY, OutputIndex
 from paddock.steps.paths import nearest_existing, write_refusal
 
 from .block_work import BlockWork

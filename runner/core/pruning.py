@@ -18,8 +18,8 @@ from paddock.engine.system import no_links, text
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, callable_names
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, StoredRow
-from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.ledger.outputs import FileCondition
+from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.output_index import FileCondition
 from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import ItemName, OutsideRoots, StepError
 

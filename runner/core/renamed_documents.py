@@ -12,7 +12,7 @@ from typing import Any
 
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.lineage_rows import LineageStore
 
 from .run_records import RENAMED
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from paddock.engine.system.samples import SEED, draw
+from paddock.engine.system.item_samples import SEED, draw
 from paddock.engine.system.text import one_line, path_text
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import ReviewSpec

@@ -21,8 +21,8 @@ from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.bind.text_vectors import embedded
 from paddock.runner.ledger.entries import StoredRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.prefect_view import PrefectState
 from paddock.steps.base import (

@@ -12,7 +12,7 @@ from paddock.runner.progress.events import Observer
 
 if TYPE_CHECKING:
     from paddock.engine.request import Pool
-    from paddock.engine.system.samples import ItemSample
+    from paddock.engine.system.item_samples import ItemSample
     from paddock.runner.bind.bound import BoundPlan
     from paddock.runner.config.pipeline_secrets import Secrets
     from paddock.runner.progress.report import ReviewMode

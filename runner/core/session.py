@@ -31,7 +31,7 @@ from paddock.runner.ledger import run_locks
 from paddock.runner.ledger.entries import LedgerError, is_variant, whole_file
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.ledger_identity import has_folder_identity
-from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.events import MultiObserver, Observer
 from paddock.runner.progress.journal import LineWriter, RunJournal
 from paddock.runner.progress.otel_extra import otel_module

@@ -46,8 +46,8 @@ from paddock.runner.bind.text_vectors import unit_matrix
 from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.report import State
 from paddock.steps.base import Vector
 from paddock.steps.vectors.open_stores import OpenStores

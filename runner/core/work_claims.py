@@ -20,7 +20,7 @@ from paddock.engine.system.retry import Backoff, Pauses
 from paddock.runner.ledger.budget import Spent
 from paddock.runner.ledger.entries import Entry, LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.drain import StopGate, StopGateClosed
 from paddock.runner.progress.report import State
 from paddock.runner.settings import UnattendedSettings

@@ -205,7 +205,7 @@ async def _spawn_and_wait(
     """Start the daemon's process and wait until its socket is open."""
     stderr_file = paths.folder / f"{paths.name}.err"
     text = daemon_files.encode_start_options(daemon_files.StartOptions(settings, wants_prefect))
-    command = python_command("-m", "paddock.runner.daemon.background", text)
+    command = python_command("-m", "paddock.runner.daemon.daemon_main", text)
     pid = await asyncio.to_thread(spawn_detached, command, stderr_file)
     while time.monotonic() < deadline:
         daemon = daemon_files.daemon_at(paths)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from paddock.engine.errors import EngineError
-from paddock.engine.system.samples import SEED, draw
+from paddock.engine.system.item_samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Reference
 from paddock.pipelines.input_values import WrongInput

@@ -28,7 +28,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from paddock.engine.system.samples import share_interval
+from paddock.engine.system.item_samples import share_interval
 from paddock.engine.system.text import counted, path_text
 from paddock.pipelines.reply_schema import is_confidence
 

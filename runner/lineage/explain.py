@@ -43,8 +43,8 @@ from paddock.runner.core.stale_reasons import change_reasons, compare_specs, sta
 from paddock.runner.core.staleness import Judge
 from paddock.runner.ledger.entries import CallRow, LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.ledger.outputs import FileCondition, OutputIndex
+from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.output_index import FileCondition, OutputIndex
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.run_history import (
     LedgerFolder,
@@ -56,7 +56,7 @@ from paddock.runner.progress.report import PlanItem, PlanReport
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 from paddock.steps.base import Roots
 
-from .reviewed_answers import review_outcome, reviews_of_item
+from .review_records import review_outcome, reviews_of_item
 from .traces import (
     ItemTrace,
     LedgerTraces,

@@ -20,8 +20,8 @@ from paddock.runner.core.dependencies import LISTED, ROWS, STORE, current_paths,
 from paddock.runner.core.run_records import WROTE, read_lineage
 from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.ledger.outputs import FileCondition
+from paddock.runner.ledger.lineage_rows import LineageStore
+from paddock.runner.ledger.output_index import FileCondition
 from paddock.runner.render.run_details import ReviewRecord
 
 FileState = Literal["same", "changed", "gone"]

@@ -21,7 +21,7 @@ from paddock.runner.ledger.calibration import ReliabilityBin
 from paddock.runner.ledger.dead_runs import DIED
 from paddock.runner.ledger.entries import ItemRow, LineageRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
 from paddock.runner.progress.journal import JournalTail
 from paddock.runner.progress.report import MADE_STATES

@@ -47,16 +47,16 @@ from paddock.runner.workers.cluster_checks import renew_crash_automation
 from paddock.runner.workers.delegation import known_end
 from paddock.runner.workers.queued_run import start_fork_server
 
-from .alerts import LedgerHealth, alert_given_up, alert_trouble
 from .consents import Consents
 from .discovery import PipelineChanges, PipelineFinder
 from .folder_locks import FolderLocks, FolderTaken
 from .prefect_queue import DeletedInPrefect, QueueError, open_queue
 from .reconciler import Reconciler
-from .review_runs import ReviewRuns
 from .run_manager import Deployment, ManagerOptions, RunManager
+from .runs_after_review import ReviewRuns
 from .systemd_notify import notify_reloaded, notify_systemd, watchdog_interval_s
 from .triggered_pipeline import TriggeredPipeline
+from .up_alerts import LedgerHealth, alert_given_up, alert_trouble
 from .up_status import StatusAccess, make_status_app, named_pipelines, status_of
 from .watch_manager import WatchManager
 from .webhook_queue import WebhookQueue, WebhookQueueBroken

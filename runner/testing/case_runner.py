@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool
-from paddock.engine.system.samples import share_interval
+from paddock.engine.system.item_samples import share_interval
 from paddock.engine.system.text import counted, map_texts
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.no_links import NotRegularFile, read_file
-from paddock.engine.system.samples import ItemSample
 from paddock.engine.system.text import canonical_json, cell_text, one_line
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.request import Pool
-from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.text import one_line
 from paddock.pipelines import prompt_file, yaml_source
 from paddock.pipelines.comparison_keys import CompareKeys

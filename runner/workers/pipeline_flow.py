@@ -38,7 +38,7 @@ from prefect.utilities.engine import propose_state
 from pydantic import Field, SecretStr, WithJsonSchema
 
 from paddock.engine.system import http
-from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.tasks import running
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.input_values import Input

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from paddock.pipelines.checking.dates_and_values import values_in
 from paddock.pipelines.checking.text_index import TextIndex, folded_words
-from paddock.pipelines.checking.values_in_text import values_in
 
 from .headings import Headings
 from .sentences import sentence_spans

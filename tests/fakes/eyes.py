@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from paddock.engine.llama.kept_images import ImagePiece
+from paddock.engine.llama.image_cache import ImagePiece
 from tests.fakes.gguf import Value, write_gguf
 from tests.fakes.tiny import N_EMBD, Axes, write_llm
 

@@ -13,8 +13,8 @@ import typer
 from pydantic import ValidationError
 
 from paddock.engine.system.files import write_output
+from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.no_links import open_file
-from paddock.engine.system.samples import ItemSample
 from paddock.engine.system.text import counted
 from paddock.pipelines.comparison_keys import CompareKeys, GoldKeys, NumberMetricKeys
 from paddock.pipelines.model import step_nodes

@@ -20,7 +20,7 @@ import typer
 
 from paddock.engine.system import distribution, private_files
 from paddock.engine.system.text import counted
-from paddock.pipelines.json_schema import pipeline_schema
+from paddock.pipelines.editor_schema import pipeline_schema
 from paddock.runner.cli import step_catalogue
 from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, CommandError

@@ -15,7 +15,7 @@ import typer
 
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.system import units
-from paddock.engine.system.kept_files import kept_image_files
+from paddock.engine.system.disk_cache import kept_image_files
 from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import JsonOption, existing_paths, require_writable
 from paddock.runner.cli.exit_status import DONE, FAILED, WRONG, CommandError
@@ -41,7 +41,7 @@ from paddock.runner.ledger.run_history import (
     runs_named,
     unknown_run_text,
 )
-from paddock.runner.lineage.reviewed_answers import write_run_report
+from paddock.runner.lineage.review_records import write_run_report
 from paddock.runner.progress import printing
 from paddock.runner.progress.journal import JournalProgress, JournalTail
 from paddock.runner.settings import read_settings

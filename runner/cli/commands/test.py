@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from paddock.engine.system import units
-from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.text import counted
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.runner.bind.variations import varied_options

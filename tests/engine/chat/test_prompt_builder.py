@@ -8,7 +8,7 @@ import pytest
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_builder import PromptBuilder
 from paddock.engine.errors import BadRequest, NoInsert
-from paddock.engine.llama.kept_images import ImagePiece
+from paddock.engine.llama.image_cache import ImagePiece
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Sampling, Tool
 from tests.fakes.eyes import image_piece

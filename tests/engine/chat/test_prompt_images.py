@@ -11,7 +11,7 @@ from PIL import Image
 from paddock.engine.chat import prompt_images
 from paddock.engine.chat.prompt_images import ImagePlaceholders, check_image, place_images
 from paddock.engine.errors import BadRequest
-from paddock.engine.llama.kept_images import ImagePiece
+from paddock.engine.llama.image_cache import ImagePiece
 from paddock.engine.system.image_headers import image_size
 from tests.fakes.eyes import image_piece
 from tests.fakes.odd_images import written as written_as

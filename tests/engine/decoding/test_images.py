@@ -16,7 +16,7 @@ from paddock.engine.chat.prompt_images import (
 from paddock.engine.decoding.batch import ContextLimits, CopyPrefix, Sequence, TrimCells
 from paddock.engine.decoding.scheduler import Scheduler
 from paddock.engine.decoding.slots import PrefixSource, Slots
-from paddock.engine.llama.kept_images import ImagePiece
+from paddock.engine.llama.image_cache import ImagePiece
 from tests.fakes.eyes import image_piece
 
 N_ROWS = 6

@@ -65,7 +65,7 @@ needs_maps = pytest.mark.skipif(
         file.stem
         for file in (Path(__file__).parents[3] / "engine" / "llama").glob("*.py")
         # These load none.
-        if file.stem not in ("__init__", "build", "kept_images", "thread_governor")
+        if file.stem not in ("__init__", "build", "image_cache", "thread_governor")
     ),
 )
 def test_every_module_loads_our_libraries_and_no_others(tmp_path: Path, module: str) -> None:

@@ -22,7 +22,7 @@ from paddock.engine.chat.prompt_images import check_image
 from paddock.engine.errors import BadRequest
 from paddock.engine.gguf import read_header
 from paddock.engine.llama import vision
-from paddock.engine.llama.kept_images import ImageDisk, ImagePiece, KeptImages, PromptPiece
+from paddock.engine.llama.image_cache import ImageDisk, ImagePiece, KeptImages, PromptPiece
 from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
@@ -474,7 +474,7 @@ SEES = """
 import sys, numpy
 from pathlib import Path
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.llama.kept_images import ImagePiece
+from paddock.engine.llama.image_cache import ImagePiece
 from paddock.engine.llama.vision import Projector
 image, out, *files = map(Path, sys.argv[1:])
 found = {}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.engine.memory.device_memory import MemoryAmount
-from paddock.engine.memory.policy import EvictionCandidate, choose_victims, eviction_price
+from paddock.engine.memory.eviction_policy import EvictionCandidate, choose_victims, eviction_price
 
 rooms = st.builds(
     MemoryAmount, st.integers(0, 20), st.lists(st.integers(0, 20), max_size=3).map(tuple)

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from paddock.pipelines.checking.dates_and_values import value_index, values_in
 from paddock.pipelines.checking.evidence import SourceText, _possible_values, locate, missing_paths
 from paddock.pipelines.checking.numbers import numbers_in
 from paddock.pipelines.checking.value_search import index_of
-from paddock.pipelines.checking.values_in_text import value_index, values_in
 
 BILL = """ACME GmbH   Invoice No. RE-2024-0017   Date: 3. Mai 2024
 Pos  Qty  Name      Price   Amount

@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from paddock.runner.cli.console_actions import USE_MODELS, ConsoleSources
+from paddock.runner.cli.console_run_pages import pipeline_address
 from paddock.runner.cli.console_serving import serve_console
-from paddock.runner.cli.run_pages import pipeline_address
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
 from paddock.runner.settings import read_settings
 from tests.browser import Browser, Page, needs_browser

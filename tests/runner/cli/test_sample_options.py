@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.item_samples import ItemSample
 from paddock.runner.cli.arguments import PipelineFlags
 from paddock.runner.cli.commands.validate_plan_run import RunFlags
 from paddock.runner.cli.exit_status import CommandError

@@ -30,10 +30,10 @@ from starlette.testclient import TestClient
 from paddock.engine.system.text import counted
 from paddock.runner.api import validate
 from paddock.runner.cli.console_actions import USE_MODELS, ConsoleSources
+from paddock.runner.cli.console_run_pages import NotHere, pipeline_address
 from paddock.runner.cli.console_serving import serve_console
-from paddock.runner.cli.run_pages import NotHere, pipeline_address
 from paddock.runner.cli.web_console import SIGN_IN, WebConsole
-from paddock.runner.daemon.service_client import ServiceError
+from paddock.runner.daemon.ollama_api_client import ServiceError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.review.page_access import AccessRefused, PageAccess
 from paddock.runner.settings import read_settings
@@ -348,7 +348,7 @@ def test_pages_and_actions_do_not_wait_for_pipelines_and_runs_that_are_being_rea
         assert go.wait(200)
         raise NotHere("It is late.")
 
-    monkeypatch.setattr("paddock.runner.cli.run_pages.FIND_EVERY_S", 0.0)
+    monkeypatch.setattr("paddock.runner.cli.console_run_pages.FIND_EVERY_S", 0.0)
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PADDOCK_HOST", "127.0.0.1:9")
     sources = ConsoleSources(lambda: [tmp_path], read_settings(tmp_path))
@@ -359,8 +359,8 @@ def test_pages_and_actions_do_not_wait_for_pipelines_and_runs_that_are_being_rea
         assert opened.get("/ui/pipelines").status_code == 200
         run, other = re.findall('href="(/ui/runs/[^"]+)"', opened.get("/ui/runs").text)
         for path, reader in (
-            (run, "run_pages.read_run_details"),
-            ("/ui/runs", "run_pages.find_ledgers"),
+            (run, "console_run_pages.read_run_details"),
+            ("/ui/runs", "console_run_pages.find_ledgers"),
             ("/ui/pipelines", "web_console.has_steps"),
         ):
             is_waiting.clear()
@@ -477,7 +477,7 @@ def test_pages_are_readable_in_every_window_and_both_colours(
 def test_a_page_is_sent_again_by_server_sent_events_only_when_it_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.cli.run_pages._LIST_LIVE_S", 1)
+    monkeypatch.setattr("paddock.runner.cli.console_run_pages._LIST_LIVE_S", 1)
     record_runs(tmp_path, 1)
     events = {"Accept": "text/event-stream"}
     with served(tmp_path) as address, signed_in(address) as client:
@@ -499,7 +499,7 @@ def test_a_session_that_ends_ends_its_watched_pages(
     def refuse(access: PageAccess, request: Request) -> str:
         raise AccessRefused(401, "This token is not known.")
 
-    monkeypatch.setattr("paddock.runner.cli.run_pages._LIST_LIVE_S", 1)
+    monkeypatch.setattr("paddock.runner.cli.console_run_pages._LIST_LIVE_S", 1)
     events = {"Accept": "text/event-stream"}
     with (
         served(tmp_path) as address,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.engine.request import ChatRequest
-from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.item_samples import ItemSample
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.runner.bind.bind import read_plan
 from paddock.runner.bind.variations import variants_of, varied_values

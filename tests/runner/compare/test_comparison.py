@@ -11,7 +11,7 @@ import pytest
 
 from paddock.engine.memory.pool_stats import ModelStats, PoolStats
 from paddock.engine.request import ChatRequest, ModelSpec
-from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.item_samples import ItemSample
 from paddock.runner.compare.comparison_page import comparison_page
 from paddock.runner.compare.comparison_text import comparison_suites, comparison_text
 from paddock.runner.compare.result_change import EarlierResult, result_change

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paddock.engine.system.samples import binomial_cdf
+from paddock.engine.system.item_samples import binomial_cdf
 from paddock.pipelines.expressions import Expression
 from paddock.runner.compare.escalation_threshold import (
     ALWAYS,

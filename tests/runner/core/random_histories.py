@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 
 from paddock.engine.request import ChatRequest
 from paddock.engine.system.files import TEMPORARY_SUFFIX, TemporaryFile
-from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.item_samples import ItemSample
 from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.vectors.open_stores import OpenStores
 from tests.fakes.pool import FakePool, echo

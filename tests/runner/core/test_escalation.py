@@ -16,12 +16,12 @@ import pytest
 
 from paddock.engine.errors import Busy
 from paddock.engine.request import ChatRequest
-from paddock.engine.system.samples import SEED, draw
+from paddock.engine.system.item_samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.review.decisions import ReviewDesk
 from tests.fakes.pool import FakePool

@@ -111,7 +111,7 @@ class Killing:
         for file in (self.home / "residence").glob("*.json"):
             with contextlib.suppress(OSError, ValueError, psutil.Error):
                 process = psutil.Process(json.loads(file.read_text())["pid"])
-                if "paddock.runner.daemon.background" in process.cmdline():
+                if "paddock.runner.daemon.daemon_main" in process.cmdline():
                     return process
         return None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.system.samples import SEED, draw
+from paddock.engine.system.item_samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.ledger.calibration import (
     LEAST_DECISIONS,

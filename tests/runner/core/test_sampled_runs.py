@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.item_samples import ItemSample
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.ledger.run_history import find_ledgers, recent_runs
 from tests.fakes.pool import FakePool

@@ -14,7 +14,7 @@ import pytest
 from paddock.engine.request import ChatRequest
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.reviews import DecisionRefused, Review
 from paddock.runner.review.decisions import ReviewDesk
 from tests.fakes.pool import FakePool

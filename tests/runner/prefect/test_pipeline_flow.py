@@ -16,7 +16,7 @@ import psutil
 import pytest
 from prefect.types.entrypoint import EntrypointType
 
-from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.item_samples import ItemSample
 from paddock.pipelines.errors import PipelineError
 from paddock.runner import flow
 from paddock.runner.core.run_options import RunOptions

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from paddock.runner.cli.run_pages import pipeline_address
+from paddock.runner.cli.console_run_pages import pipeline_address
 from tests.forked import ForkServer
 from tests.prefect_server import seed
 from tests.runner.schedule.up_process import CLI, HOOK, ROOT, WATCH, UpFolder, signed

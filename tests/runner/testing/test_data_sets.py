@@ -10,7 +10,7 @@ import pytest
 
 from paddock.engine.errors import ModelNotFound
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
-from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.item_samples import ItemSample
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import validate

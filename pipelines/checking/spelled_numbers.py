@@ -33,7 +33,7 @@ from .language_data import (
 Language: TypeAlias = Literal["en", "de", "fr", "es", "it", "nl"]
 Role: TypeAlias = Literal["number", "hundred", "scale", "ordinal", "and", "twenty", "dozen"]
 
-_DATA = json.loads(Path(__file__).resolve().with_name("number_words.json").read_text("utf-8"))
+_DATA = json.loads(Path(__file__).resolve().with_name("spelled_numbers.json").read_text("utf-8"))
 _TEENS: Mapping[Language, str] = _DATA["teens"]
 _TENS: Mapping[Language, str] = _DATA["tens"]
 _SPANISH_HUNDREDS = (

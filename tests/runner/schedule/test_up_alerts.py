@@ -7,9 +7,9 @@ from pathlib import Path
 
 from paddock.engine.settings import PoolSettings
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.schedule.alerts import LedgerHealth
 from paddock.runner.schedule.run_manager import Deployment
 from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
+from paddock.runner.schedule.up_alerts import LedgerHealth
 from paddock.runner.settings import STATE_FOLDER, Settings
 
 PIPELINE = """\

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.arrays import Tokens, Vectors
-from paddock.engine.system.kept_files import kept_image_files
+from paddock.engine.system.disk_cache import kept_image_files
 
 _FORMAT = "1"
 _DIGEST_BYTES = hashlib.sha256().digest_size

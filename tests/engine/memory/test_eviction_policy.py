@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.engine.memory.device_memory import MemoryAmount
-from paddock.engine.memory.policy import (
+from paddock.engine.memory.eviction_policy import (
     EvictModels,
     KeepModel,
     LoadedState,

@@ -1,4 +1,4 @@
-"""Entry point of the daemon's own process: `python -m paddock.runner.daemon.background JSON`.
+"""Entry point of the daemon's own process: `python -m paddock.runner.daemon.daemon_main JSON`.
 
 A run starts it in a session of its own. It ends when it has been idle for long enough.
 """
@@ -28,7 +28,7 @@ LOG_BYTES, N_LOGS = 1 << 20, 3
 LOOK_S = 1.0
 ENDING_S = 25.0  # workers and Prefect's server take some seconds to end
 
-log = logging.getLogger("paddock.runner.daemon.background")  # it is `__main__` itself
+log = logging.getLogger("paddock.runner.daemon.daemon_main")  # it is `__main__` itself
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from paddock.engine.settings import PoolSettings
 from paddock.runner.cli.console_actions import ConsoleSources
-from paddock.runner.cli.model_page import SpeedHistory, model_page
+from paddock.runner.cli.console_model_page import SpeedHistory, model_page
 from paddock.runner.cli.web_console import SIGN_IN, WebConsole
 from paddock.runner.daemon.daemon_server import serve_or_join
 from paddock.runner.review.page_access import PageAccess

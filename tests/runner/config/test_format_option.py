@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.config.answer_formats import BadAnswerFormat, answer_format
+from paddock.runner.config.format_option import BadAnswerFormat, answer_format
 
 
 def test_json_a_schema_and_a_file_are_formats(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from paddock.pipelines import yaml_source
-from paddock.pipelines.json_schema import pipeline_schema
+from paddock.pipelines.editor_schema import pipeline_schema
 from paddock.steps import registry
 from tests.pipelines.test_model import WHOLE
 

@@ -17,7 +17,7 @@ from paddock.engine.system.text import counted
 from paddock.runner.render.html_page import html_cell, html_table
 
 from .console_actions import USE_MODELS
-from .run_pages import PageParts
+from .console_run_pages import PageParts
 
 _LIVE_S = 1
 _SPAN_S = 120

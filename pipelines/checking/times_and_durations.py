@@ -1,4 +1,4 @@
-"""Times of day in words: half past nine, halb zehn, wpół do dziesiątej, 三点半.
+"""Times of day in words (half past nine, halb zehn, 三点半), hours of a day, and durations.
 
 A time has all its meanings: without a part of the day, half past nine is 9:30 or 21:30. Languages
 count hours with numbers or with ordinals, and some put an ending to them.
@@ -11,7 +11,9 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-from .number_words import han_value, hours_in_words
+from .numbers import Number, NumberReading
+from .spelled_numbers import han_value, hours_in_words
+from .units import Unit
 from .value_words import alternatives
 
 _HOUR = r"(?P<h>[^\W_]+)(?![^\W_]|[.:]\d)"
@@ -226,3 +228,37 @@ def _patterns() -> list[tuple[re.Pattern[str], int]]:
         for alternative in alternatives(pattern):
             found.append((re.compile(rf"(?<!\w){alternative}(?!\w)"), offset))
     return found
+
+
+HOURS = re.compile(
+    r"\b(?:open\w*|hours?|daily|r[au]n|runs|o'?clock|uhr|geöffnet|heures?|ouvert\w*|abiert\w*|abre|horas?"
+    r"|apert\w*|ore|uur|geopend|otwart\w*|öppet|åpent|åbent|godzin\w*|pm|am)\b"
+)
+"""Words before or after hours of a day: open 9 to 5."""
+_WEEK_LONG, _MONTH_LONG, _YEAR_LONG = (
+    re.compile(rf"(?<![^\W_])a[- ]{name}(?!\w)", re.IGNORECASE)
+    for name in ("week", "month", "year")
+)
+_HOURS_AND_MINUTES = re.compile(
+    r"(?<![\w.,:])(?P<h>[0-9]{1,2})\s?(?:h|hrs?|hours?|std\.?|stunden?|heures?|horas?|or[ae]|uur|godz\w*\.?|ч|час\w*)"
+    r"\s?(?:(?:and|und|et|y|e|en|i|и)\s)?(?P<min>[0-5]?[0-9])\s?min",
+    re.IGNORECASE,
+)
+"""2 h 25 min are 2 hours and 25 minutes."""
+_LENGTHS = (
+    (_WEEK_LONG, frozenset((NumberReading(1.0, Unit("second", 604800)),))),
+    (_MONTH_LONG, frozenset((NumberReading(1.0, Unit("month", 1)),))),
+    (_YEAR_LONG, frozenset((NumberReading(1.0, Unit("month", 12)),))),
+)
+
+
+def durations_in(text: str) -> Iterator[Number]:
+    """Yield durations: a month, a year, and 2 h 25 min."""
+    for pattern, readings in _LENGTHS:
+        for found in pattern.finditer(text):
+            yield Number(found[0], *found.span(), readings, 0, is_sure=False)
+    for found in _HOURS_AND_MINUTES.finditer(text):
+        hours, minutes = float(found["h"]), float(found["min"])
+        for value, factor in ((hours, 3600), (minutes, 60), (hours + minutes / 60, 3600)):
+            readings = frozenset((NumberReading(value, Unit("second", factor)),))
+            yield Number(found[0], *found.span(), readings, is_sure=False)

@@ -19,7 +19,7 @@ from paddock.runner.ledger.calibration import (
 )
 from paddock.runner.ledger.entries import LedgerError, LineageRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, open_for_reading, runs_named
@@ -29,7 +29,7 @@ from paddock.runner.render.run_details import (
     ReviewRecord,
     read_run_details,
 )
-from paddock.runner.render.run_report import run_report_page
+from paddock.runner.render.run_report_page import run_report_page
 from paddock.runner.review.fields import (
     MAX_VALUE_CHARS,
     changed_fields,

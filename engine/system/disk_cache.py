@@ -86,5 +86,5 @@ MOST_IMAGE_BYTES, MOST_IMAGE_AGE_S = 2 * 1024**3, 7 * _DAY_S
 
 
 def kept_image_files(cache_dir: Path) -> KeptFiles:
-    """Return the files of images as projectors computed them, see `engine.llama.kept_images`."""
+    """Return the files of images as projectors computed them, see `engine.llama.image_cache`."""
     return KeptFiles(cache_dir / "images", MOST_IMAGE_BYTES, MOST_IMAGE_AGE_S)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.system.samples import ItemSample, draw, seats
+from paddock.engine.system.item_samples import ItemSample, draw, seats
 
 KEYS = [f"{number}.txt" for number in range(200)]
 

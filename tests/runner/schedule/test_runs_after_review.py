@@ -18,10 +18,10 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.review.decisions import ReviewDesk
-from paddock.runner.schedule import review_runs
+from paddock.runner.schedule import runs_after_review
 from paddock.runner.schedule.prefect_queue import QueuedRun, QueueError
-from paddock.runner.schedule.review_runs import DecidedRun, ReviewRuns, decided_runs
 from paddock.runner.schedule.run_manager import OnEnd, RunManager
+from paddock.runner.schedule.runs_after_review import DecidedRun, ReviewRuns, decided_runs
 from tests.runner.review.served_page import ServedPage
 
 
@@ -124,7 +124,7 @@ def test_decisions_that_a_run_left_are_not_run_again_but_those_of_a_skipped_one_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     now = [100.0]
-    monkeypatch.setattr(review_runs, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(runs_after_review, "time", SimpleNamespace(monotonic=lambda: now[0]))
     (a,) = ask_about(tmp_path, ledger, "a.txt")
     accept(ledger, a)
     looks()

@@ -16,12 +16,12 @@ from typing import Literal, TypeAlias
 
 import regex
 
-from .clock_words import clocks_in
+from .digits_and_cells import rounded, table_cells, with_ascii_digits
 from .language_data import months_by_first_word
-from .loose_numbers import loose_numbers_in
-from .number_text import rounded, table_cells, with_ascii_digits
-from .number_words import languages_of, plain_number
 from .numbers import Number, NumberReading, Untaken, lower_case, numbers_in
+from .scores import loose_numbers_in
+from .spelled_numbers import languages_of, plain_number
+from .times_and_durations import clocks_in
 from .units import NO_UNIT, PERCENT, Unit, units_after
 from .value_words import part_of_day, time_bound
 

@@ -15,11 +15,11 @@ from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
 
+from .dates_and_values import TextValue, values_in
 from .number_scales import RANGE_AND, RANGE_TO
-from .number_words import SCALE, scale_at
 from .numbers import Number
+from .spelled_numbers import SCALE, scale_at
 from .units import NO_UNIT, Unit, is_money, units_after, units_named
-from .values_in_text import TextValue, values_in
 
 _LINK = (
     RANGE_TO.format(RANGE_AND + r"|or|oder|ou|o|of|lub|или|auf|naar|na|на|para|a|à|ao|von|sur")

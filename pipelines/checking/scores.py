@@ -1,4 +1,4 @@
-"""What two numbers are together, and what words may also mean: scores, shares, halves, pairs.
+"""Scores, votes and shares: what two numbers are together; and what words may also mean.
 
 `5 to 3`, `five-three` and `5:3` are one score, and 3:5 is another one; 7 out of 10 are 70 per cent.
 """
@@ -11,32 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from .codes import LETTER
-from .number_text import rounded
-from .number_words import hours_in_words, numbers_at_words
+from .digits_and_cells import rounded
 from .numbers import Number, NumberReading, lower_case
-from .units import PERCENT, Unit
+from .spelled_numbers import hours_in_words, numbers_at_words
+from .times_and_durations import HOURS, durations_in
+from .units import PERCENT
 from .value_words import matches_at_words
 
 _SPACED_DIGITS = re.compile(r"(?<=\s)[0-9]+(?![^\W_])")
 _NAME_BEFORE = re.compile(rf"(?<![^\W_])({LETTER}{{1,12}})\.?[^\S\n]\Z")
 _NAME_CHARS = 16
-_WEEK_LONG, _MONTH_LONG, _YEAR_LONG = (
-    re.compile(rf"(?<![^\W_])a[- ]{name}(?!\w)", re.IGNORECASE)
-    for name in ("week", "month", "year")
-)
-_HOURS_AND_MINUTES = re.compile(
-    r"(?<![\w.,:])(?P<h>[0-9]{1,2})\s?(?:h|hrs?|hours?|std\.?|stunden?|heures?|horas?|or[ae]|uur|godz\w*\.?|ч|час\w*)"
-    r"\s?(?:(?:and|und|et|y|e|en|i|и)\s)?(?P<min>[0-5]?[0-9])\s?min",
-    re.IGNORECASE,
-)
-"""2 h 25 min are 2 hours and 25 minutes."""
 TWICE = re.compile(r"\b(?:both|pair|couple|beide[nr]?|paar)\b", re.IGNORECASE)
-_LOOSE_WORDS = (
-    (TWICE, frozenset((NumberReading(2.0),))),
-    (_WEEK_LONG, frozenset((NumberReading(1.0, Unit("second", 604800)),))),
-    (_MONTH_LONG, frozenset((NumberReading(1.0, Unit("month", 1)),))),
-    (_YEAR_LONG, frozenset((NumberReading(1.0, Unit("month", 12)),))),
-)
 _AGAINST = "to|zu|à|a|tegen|do|mot|til"
 _OUT_OF = r"out of(?: every| the)?|von(?: je)?|sur|su|de cada|em cada|op de|van de|na|av|из"
 _NOT_FROM = (
@@ -54,10 +39,6 @@ _WORD_AFTER = re.compile(r"\s([^\W_]+(?:'\w+)?)")
 _CLAUSE_END = re.compile(r"[.;!?\n]")
 _ARTICLE = re.compile("un[aoe]?|eine?|een|uma?|ett?|en")
 _OPPONENT_AFTER = re.compile(r"(?:contr[oae]|gegen|tegen|against|mot)\b")
-_HOURS = re.compile(
-    r"\b(?:open\w*|hours?|daily|r[au]n|runs|o'?clock|uhr|geöffnet|heures?|ouvert\w*|abiert\w*|abre|horas?"
-    r"|apert\w*|ore|uur|geopend|otwart\w*|öppet|åpent|åbent|godzin\w*|pm|am)\b"
-)
 _RESULT = re.compile(
     r"\b(?:w[io]ns?|winning|los[ets]+|losing|beats?|beaten|defeat\w*|scores?|scored|match(?:es)?|games?"
     r"|vot\w+|finals?|dr[ae]w|victor\w+|ended|finish\w*|result\w*|passed|ruled|verdict|goals?|leads?|led"
@@ -133,7 +114,7 @@ def _is_result_in_words(text: str, found: re.Match[str]) -> bool:
     before = _CLAUSE_END.split(text[max(0, start - _CONTEXT_CHARS) : start])[-1]
     after = _WORD_AFTER.match(text, end)
     name = after[1] if after is not None else ""
-    if _HOURS.search(before) or _HOURS.match(name):
+    if HOURS.search(before) or HOURS.match(name):
         return False
     if name and _ARTICLE.fullmatch(found["lost"]) and not _OPPONENT_AFTER.match(name):
         return False
@@ -200,7 +181,7 @@ def _is_of_hours(text: str, start: int, end: int) -> bool:
     """Return whether a score is hours: open 9 to 5."""
     before = _CLAUSE_END.split(text[max(0, start - _CONTEXT_CHARS) : start].lower())[-1]
     after = _WORD_AFTER.match(text, end)
-    is_hours = _HOURS.search(before) or (after is not None and _HOURS.match(after[1]))
+    is_hours = HOURS.search(before) or (after is not None and HOURS.match(after[1]))
     return bool(is_hours) and not _RESULT.search(before)
 
 
@@ -246,14 +227,10 @@ def wrong_scores_in(answer: str, source: str) -> Iterator[Number]:
 def loose_numbers_in(text: str) -> Iterator[Number]:
     """Yield what a source may also mean: halves and pairs, and codes such as `Section 5`."""
     yield from pairs_in(text)
-    for pattern, readings in _LOOSE_WORDS:
-        for found in pattern.finditer(text):
-            yield Number(found[0], *found.span(), readings, 0, is_sure=False)
-    for found in _HOURS_AND_MINUTES.finditer(text):
-        hours, minutes = float(found["h"]), float(found["min"])
-        for value, factor in ((hours, 3600), (minutes, 60), (hours + minutes / 60, 3600)):
-            readings = frozenset((NumberReading(value, Unit("second", factor)),))
-            yield Number(found[0], *found.span(), readings, is_sure=False)
+    for found in TWICE.finditer(text):
+        readings = frozenset((NumberReading(2.0),))
+        yield Number(found[0], *found.span(), readings, 0, is_sure=False)
+    yield from durations_in(text)
     for digits in _SPACED_DIGITS.finditer(text):
         name = _NAME_BEFORE.search(text, max(0, digits.start() - _NAME_CHARS), digits.start())
         if name is not None:

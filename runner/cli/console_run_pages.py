@@ -31,7 +31,7 @@ from paddock.runner.compare.run_difference import (
     run_difference,
 )
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.run_history import (
     LedgerFolder,
     PastRun,
@@ -41,7 +41,7 @@ from paddock.runner.ledger.run_history import (
     runs_named,
 )
 from paddock.runner.lineage.explain import explain_path, item_steps
-from paddock.runner.lineage.reviewed_answers import reviews_of_item
+from paddock.runner.lineage.review_records import reviews_of_item
 from paddock.runner.lineage.traces import (
     ItemTrace,
     LedgerTraces,
@@ -60,7 +60,7 @@ from paddock.runner.render.html_page import (
     state_html,
 )
 from paddock.runner.render.run_details import ReviewedAnswer, RunDetails, RunItem, read_run_details
-from paddock.runner.render.run_report import later_run_html, run_summary_html
+from paddock.runner.render.run_report_page import later_run_html, run_summary_html
 from paddock.runner.review.page_server import shown_folder
 
 from .arguments import recorded_inputs
