@@ -103,9 +103,9 @@ async def plan_async(
     allow = settings.allow.union(options.allow)
     wants = permissions.permission_advice(bound, allow, settings.address.url)
     notes = (*ignored_key_notes(bound), *prefix_sharing_advice(bound))
-    more = (*notes, *comparison_notes(bound.pipeline), *((wants,) if wants else ()))
+    all_notes = (*notes, *comparison_notes(bound.pipeline), *((wants,) if wants else ()))
     report = await forecast_run(prepared, options, environment)
-    return replace(report, advice=(*report.advice, *more))
+    return replace(report, advice=(*report.advice, *all_notes))
 
 
 def run(
@@ -204,7 +204,7 @@ def prepare(
     permissions.refuse_unpermitted(
         bound, allow, settings.address.url, is_plan=is_plan, is_notifying=options.notifies
     )
-    inner = [one.pipeline for one in all_plans(bound) if one is not bound]
+    inner = [plan.pipeline for plan in all_plans(bound) if plan is not bound]
     environ = os.environ if environment.environ is None else environment.environ
     unused = frozenset() if options.notifies else trigger_secrets(bound.pipeline)
     secrets = read_secrets(bound.pipeline, environ, bound.inputs, inner, unused=unused)

@@ -40,12 +40,12 @@ def adopted_text(text: str, file: str, variant: Variant, compared: Mapping[str, 
             f"{file} was changed while its variants were compared, so '{variant.name}' is not "
             "adopted. Compare again: known calls are not made again."
         )
-    wanted = variant.data(compared)
+    requested_data = variant.data(compared)
     new = text
     try:
         for change in variant.changes:
             new = _with_value(new, parse_yaml(new, file), change.at, change.value)
-        if parse_yaml(new, file).data == wanted:
+        if parse_yaml(new, file).data == requested_data:
             return new
     except PipelineError:
         pass

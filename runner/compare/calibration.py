@@ -38,9 +38,9 @@ def calibrated_comparison(
     name, step = compared.plan.pipeline.name, compared.step
     lost: list[str] = []
     if source.given is None and compared.gold is None:
-        said = {one.key: one.output for one in runs[1].items.values() if one.is_done}
+        outputs = {item.key: item.output for item in runs[1].items.values() if item.is_done}
         origin = f"what '{runs[1].variant.name}' says"
-        source = replace(source, given=gold_of_answers(said, origin))
+        source = replace(source, given=gold_of_answers(outputs, origin))
         lost = _lost(runs)
     found = compare(name, step, runs, source)
     if any(run.fault is not None for run in runs):

@@ -91,8 +91,8 @@ class VariantFigures:
             "name": self.name,
             "fault": self.run.fault,
             "items": self.n_items,
-            **{name: None if one is None else one.as_json() for name, one in shares.items()},
-            "fields": {name or "answer": one.as_json() for name, one in self.fields.items()},
+            **{name: None if share is None else share.as_json() for name, share in shares.items()},
+            "fields": {name or "answer": field.as_json() for name, field in self.fields.items()},
             "seconds": None if self.seconds is None else round(self.seconds, 4),
             "prompt_tokens": round(self.prompt_tokens, 1),
             "completion_tokens": round(self.completion_tokens, 1),
@@ -113,16 +113,16 @@ class VariantTest:
     result: PairedTest
 
     def as_json(self) -> dict[str, Any]:
-        one = self.result
+        result = self.result
         return {
             "first": self.first,
             "second": self.second,
-            "items": one.n,
-            "method": one.method,
-            "difference": round(one.difference, 4),
-            "p": round(one.p, 4),
-            "shown": one.is_shown,
-            "more_items": one.more_items,
+            "items": result.n,
+            "method": result.method,
+            "difference": round(result.difference, 4),
+            "p": round(result.p, 4),
+            "shown": result.is_shown,
+            "more_items": result.more_items,
         }
 
 
@@ -172,20 +172,22 @@ class Comparison:
             "items": self.n_items,
             "unsampled": self.n_unsampled,
             "gold": None if self.gold is None else {"from": self.gold.origin, "items": self.n_gold},
-            "variants": [one.as_json() for one in self.variants],
-            "tests": [one.as_json() for one in self.tests],
+            "variants": [variant.as_json() for variant in self.variants],
+            "tests": [test.as_json() for test in self.tests],
             "threshold": None if self.threshold is None else self.threshold.as_json(),
             "judge": None if self.judgement is None else self.judgement.as_json(),
             "differences": [
                 {
-                    "item": one.key,
-                    "gold": dict(one.gold),
-                    "answers": {name: said.output for name, said in one.answers.items()},
+                    "item": difference.key,
+                    "gold": dict(difference.gold),
+                    "answers": {name: answer.output for name, answer in difference.answers.items()},
                     "errors": {
-                        name: said.error for name, said in one.answers.items() if said.error
+                        name: answer.error
+                        for name, answer in difference.answers.items()
+                        if answer.error
                     },
                 }
-                for one in self.differences
+                for difference in self.differences
             ],
             "notes": list(self.notes),
         }
@@ -213,9 +215,11 @@ def compare(
     rights, metrics, gold = _rights(step, sound, keys, source)
     figures = [_figures(run, keys, rights, metrics) for run in runs]
     quality = "agreement" if rights else "located" if _all_have(figures, "located") else "valid"
-    figures = _with_front([_scored(one, quality, keys, rights, metrics) for one in figures])
-    scores = {one.name: [*one.scores.values()] for one in figures if one.run.fault is None}
-    tests = [VariantTest(*pair, one) for pair, one in pairwise_tests(scores).items()]
+    figures = _with_front([_scored(variant, quality, keys, rights, metrics) for variant in figures])
+    scores = {
+        variant.name: [*variant.scores.values()] for variant in figures if variant.run.fault is None
+    }
+    tests = [VariantTest(*pair, result) for pair, result in pairwise_tests(scores).items()]
     notes = [*_run_notes(runs), *(() if gold is None else gold.notes)]
     notes += judgement.notes if judgement is not None else ()
     differences = tuple(_differences(sound, keys, rights))
@@ -242,13 +246,15 @@ def _rights(
     """Return what is right for each item, the metrics of its fields, and the gold that counts."""
     if not keys:  # a gold row whose item could not be run is no fault of the gold
         return {}, {}, source.given
-    given, by_name = _gold_of(source, [one for run in runs for one in run.items.values()])
+    given, by_name = _gold_of(source, [item for run in runs for item in run.items.values()])
     if given is None:
         return {}, {}, None
     is_part = any(run.n_unsampled for run in runs)  # gold of the other items is no fault
     schema = _schema_of(runs)
     kept = given.of_step(step, [*(by_name or keys)], _properties(schema), is_part=is_part)
-    metrics = {one.name: one for one in field_metrics(schema, kept.values(), source.chosen)}
+    metrics = {
+        metric.name: metric for metric in field_metrics(schema, kept.values(), source.chosen)
+    }
     rights, kept = kept.fitting(metrics.values())
     doubled = {name: by_name[name] for name in rights if len(by_name.get(name, ())) > 1}
     by_item = _by_item({name: rights[name] for name in rights.keys() - doubled}, by_name, keys)
@@ -301,7 +307,7 @@ def _properties(schema: Any) -> tuple[str, ...]:
     return tuple(named) if isinstance(named, Mapping) else ()
 
 
-def _said(answer: ItemAnswer, name: str) -> Any:
+def _output_at(answer: ItemAnswer, name: str) -> Any:
     """Return a field of an answer; None where it has none."""
     if not name:
         return answer.output
@@ -315,18 +321,21 @@ def _figures(
     if run.fault is not None:
         return VariantFigures(run, 0)
     items = [run.items.get(key) or ItemAnswer(key, error="it was not done") for key in keys]
-    done = [one for one in items if one.is_done]
-    asked = [one for one in items if one.n_asked]
+    done = [item for item in items if item.is_done]
+    answered = [item for item in items if item.n_asked]
     return VariantFigures(
         run,
         len(items),
-        valid=estimate([float(one.is_done) for one in items]),
-        at_once=estimate([float(one.n_asked <= 1) for one in done]) if run.checks_at_once else None,
+        valid=estimate([float(item.is_done) for item in items]),
+        at_once=estimate([float(item.n_asked <= 1) for item in done])
+        if run.checks_at_once
+        else None,
         located=estimate(_located_shares(done)),
         fields=dict(_field_figures(items, rights, metrics)),
         seconds=_seconds_per_item(items),
-        prompt_tokens=sum(map(attrgetter("prompt_tokens"), asked)) / max(1, len(asked)),
-        completion_tokens=sum(map(attrgetter("completion_tokens"), asked)) / max(1, len(asked)),
+        prompt_tokens=sum(map(attrgetter("prompt_tokens"), answered)) / max(1, len(answered)),
+        completion_tokens=sum(map(attrgetter("completion_tokens"), answered))
+        / max(1, len(answered)),
     )
 
 
@@ -362,34 +371,36 @@ def _located_share(evidence: Any) -> float | None:
 def _field_figures(
     items: Iterable[ItemAnswer], rights: _Rights, metrics: Mapping[str, FieldMetric]
 ) -> Iterator[tuple[str, FieldFigures]]:
-    answers = [one for one in items if one.key in rights]
+    answers = [item for item in items if item.key in rights]
     for name, metric in metrics.items():
         pairs = [
-            (rights[one.key][name], _said(one, name)) for one in answers if name in rights[one.key]
+            (rights[answer.key][name], _output_at(answer, name))
+            for answer in answers
+            if name in rights[answer.key]
         ]
-        agreement = estimate([metric.score(said, right) for right, said in pairs])
+        agreement = estimate([metric.score(answer, right) for right, answer in pairs])
         if agreement is not None:
             labels = label_figures(pairs) if metric.kind == "label" else None
             yield name, FieldFigures(metric, agreement, labels)
 
 
 def _all_have(figures: Iterable[VariantFigures], name: str) -> bool:
-    sound = [one for one in figures if one.run.fault is None]
-    return bool(sound) and all(getattr(one, name) is not None for one in sound)
+    sound = [variant for variant in figures if variant.run.fault is None]
+    return bool(sound) and all(getattr(variant, name) is not None for variant in sound)
 
 
 def _scored(
-    one: VariantFigures,
+    variant: VariantFigures,
     quality: str,
     keys: Sequence[str],
     rights: _Rights,
     metrics: Mapping[str, FieldMetric],
 ) -> VariantFigures:
-    if one.run.fault is not None:
-        return one
+    if variant.run.fault is not None:
+        return variant
     scores: dict[str, float] = {}
     for key in keys:
-        answer = one.run.items.get(key) or ItemAnswer(key, error="it was not done")
+        answer = variant.run.items.get(key) or ItemAnswer(key, error="it was not done")
         if quality == "agreement":
             if key in rights:
                 scores[key] = agreement_of(answer, rights[key], metrics)
@@ -398,19 +409,19 @@ def _scored(
         else:
             scores[key] = float(answer.is_done)
     agreement = estimate([*scores.values()]) if quality == "agreement" else None
-    return replace(one, scores=scores, agreement=agreement)
+    return replace(variant, scores=scores, agreement=agreement)
 
 
 def agreement_of(
     answer: ItemAnswer, right: Mapping[str, Any], metrics: Mapping[str, FieldMetric]
 ) -> float:
     """Return the mean score of an answer's fields that gold has."""
-    scores = [metrics[name].score(_said(answer, name), value) for name, value in right.items()]
+    scores = [metrics[name].score(_output_at(answer, name), value) for name, value in right.items()]
     return sum(scores) / len(scores) if scores and answer.is_done else 0.0
 
 
 def _is_timed(figures: Iterable[VariantFigures]) -> bool:
-    return all(one.seconds is not None for one in figures if one.scores)
+    return all(variant.seconds is not None for variant in figures if variant.scores)
 
 
 def _with_front(figures: Sequence[VariantFigures]) -> list[VariantFigures]:
@@ -418,13 +429,15 @@ def _with_front(figures: Sequence[VariantFigures]) -> list[VariantFigures]:
 
     Where the time of one is not known, by the tokens of their answers.
     """
-    scored, is_timed = [one for one in figures if one.scores], _is_timed(figures)
+    scored, is_timed = [variant for variant in figures if variant.scores], _is_timed(figures)
     known = {
-        one.name: (
-            fmean(one.scores.values()),
-            one.seconds if is_timed and one.seconds is not None else one.completion_tokens,
+        variant.name: (
+            fmean(variant.scores.values()),
+            variant.seconds
+            if is_timed and variant.seconds is not None
+            else variant.completion_tokens,
         )
-        for one in scored
+        for variant in scored
     }
 
     def is_on_front(name: str) -> bool:
@@ -433,7 +446,7 @@ def _with_front(figures: Sequence[VariantFigures]) -> list[VariantFigures]:
             other[0] >= own[0] and other[1] <= own[1] and other != own for other in known.values()
         )
 
-    return [replace(one, is_on_front=is_on_front(one.name)) for one in figures]
+    return [replace(variant, is_on_front=is_on_front(variant.name)) for variant in figures]
 
 
 def _differences(
@@ -442,8 +455,8 @@ def _differences(
     """Yield the items of which variants do not all say the same."""
     for key in keys:
         answers = {run.variant.name: run.items[key] for run in runs if key in run.items}
-        first, *others = [(one.output, one.is_done) for one in answers.values()]
-        if not all(is_same_value(first[0], said) and first[1] == done for said, done in others):
+        first, *others = [(answer.output, answer.is_done) for answer in answers.values()]
+        if not all(is_same_value(first[0], output) and first[1] == done for output, done in others):
             yield ItemDifference(key, rights.get(key, {}), answers)
 
 

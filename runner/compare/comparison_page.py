@@ -41,12 +41,12 @@ def comparison_page(found: Comparison) -> str:
 
 def _parts(found: Comparison) -> Iterator[str]:
     yield f"<h1>{escape(found.pipeline)}</h1><p>{escape(head_text(found))}</p>"
-    for one in found.variants:
-        if one.run.fault is not None:
-            words = f"{one.name}: {one.run.fault}"
+    for variant in found.variants:
+        if variant.run.fault is not None:
+            words = f"{variant.name}: {variant.run.fault}"
             yield error_html(words)
     heads = figure_heads(found)
-    rows = (_figure_cells(one, heads) for one in found.variants)
+    rows = (_figure_cells(variant, heads) for variant in found.variants)
     note = f"{BOUNDS_WORDS} {SPEED_WORDS}"
     yield html_table(
         "Variants", ("Variant", "Worth its time", *map(str.capitalize, heads)), rows, note=note
@@ -61,11 +61,11 @@ def _parts(found: Comparison) -> Iterator[str]:
         yield f"<h2>Notes</h2><ul>{notes}</ul>"
 
 
-def _figure_cells(one: VariantFigures, heads: Iterable[str]) -> Iterator[str]:
-    yield html_cell(one.name, "name")
-    is_worth = "not run" if one.run.fault else "yes" if one.is_on_front else "no"
-    yield html_cell(is_worth, "s-done" if one.is_on_front else "")
-    yield from (html_cell(cell) for cell in figure_row(one, heads))
+def _figure_cells(variant: VariantFigures, heads: Iterable[str]) -> Iterator[str]:
+    yield html_cell(variant.name, "name")
+    is_worth = "not run" if variant.run.fault else "yes" if variant.is_on_front else "no"
+    yield html_cell(is_worth, "s-done" if variant.is_on_front else "")
+    yield from (html_cell(cell) for cell in figure_row(variant, heads))
 
 
 def _tests_html(found: Comparison) -> Iterator[str]:
@@ -74,12 +74,12 @@ def _tests_html(found: Comparison) -> Iterator[str]:
     yield f"<h2>Paired tests of {escape(QUALITY_WORDS[found.quality])}</h2>"
     rows = (
         (
-            html_cell(one.second, "name"),
-            html_cell(one.first, "name"),
-            html_cell(one.result.words()),
-            html_cell(f"{one.result.n:,}", "n"),
+            html_cell(test.second, "name"),
+            html_cell(test.first, "name"),
+            html_cell(test.result.words()),
+            html_cell(f"{test.result.n:,}", "n"),
         )
-        for one in found.tests
+        for test in found.tests
     )
     note = f"By {method_words(found)}; p by Holm's correction."
     yield html_table("Tests", ("Variant", "Against", "Result", "#Items"), rows, note=note)
@@ -91,19 +91,19 @@ def _judgement_html(found: Comparison) -> Iterator[str]:
     yield f"<h2>Preferences of {escape(found.judgement.model)}</h2>"
     rows = (
         (
-            html_cell(one.second, "name"),
-            html_cell(one.first, "name"),
-            html_cell(one.words()),
-            html_cell(estimate_text(one.share)),
+            html_cell(preference.second, "name"),
+            html_cell(preference.first, "name"),
+            html_cell(preference.words()),
+            html_cell(estimate_text(preference.share)),
         )
-        for one in found.judgement.preferences
+        for preference in found.judgement.preferences
     )
     heads = ("Variant", "Against", "Preferred in both orders", "Share of the decided")
     yield html_table("Preferences", heads, rows)
 
 
 def _fields_html(found: Comparison) -> Iterator[str]:
-    names = dict.fromkeys(name for one in found.variants for name in one.fields)
+    names = dict.fromkeys(name for variant in found.variants for name in variant.fields)
     if not names:
         return
     yield "<h2>Fields</h2>"
@@ -111,24 +111,24 @@ def _fields_html(found: Comparison) -> Iterator[str]:
         (
             html_cell(name or "answer"),
             html_cell(figures.metric.kind),
-            html_cell(one.name, "name"),
+            html_cell(variant.name, "name"),
             html_cell(estimate_text(figures.agreement)),
             html_cell(estimate_text(None if figures.labels is None else figures.labels.macro_f1)),
             html_cell(estimate_text(None if figures.labels is None else figures.labels.kappa)),
         )
         for name in names
-        for one in found.variants
-        if (figures := one.fields.get(name)) is not None
+        for variant in found.variants
+        if (figures := variant.fields.get(name)) is not None
     )
     heads = ("Field", "Metric", "Variant", "Agreement", "Macro F1", "Kappa")
     yield html_table("Fields", heads, rows)
-    for one in found.variants:
-        yield from _confusions_html(one)
+    for variant in found.variants:
+        yield from _confusions_html(variant)
 
 
-def _confusions_html(one: VariantFigures) -> Iterator[str]:
+def _confusions_html(variant: VariantFigures) -> Iterator[str]:
     """Yield a table of gold and answers for each field of labels."""
-    for name, figures in one.fields.items():
+    for name, figures in variant.fields.items():
         labels = figures.labels
         if labels is None or len(labels.labels) > MOST_CONFUSED:
             continue
@@ -136,13 +136,13 @@ def _confusions_html(one: VariantFigures) -> Iterator[str]:
             (
                 html_cell(gold),
                 *(
-                    html_cell(str(labels.confusion.get((gold, said), "")), "n")
-                    for said in labels.labels
+                    html_cell(str(labels.confusion.get((gold, answer), "")), "n")
+                    for answer in labels.labels
                 ),
             )
             for gold in labels.labels
         )
-        title = f"{name or 'answer'}, {one.name}"
+        title = f"{name or 'answer'}, {variant.name}"
         heads = ("Gold, below; answer, to the right", *(f"#{label}" for label in labels.labels))
         yield f"<h3>{escape(title)}</h3>{html_table(title, heads, rows)}"
 
@@ -154,28 +154,31 @@ def _differences_html(found: Comparison) -> Iterator[str]:
     yield f"<h2>Different answers ({n:,})</h2>"
     note = f"{n - MOST_DIFFERENCES:,} more; `--json` has all." * (n > MOST_DIFFERENCES)
     names = next(iter(found.differences)).answers
-    rows = (_difference_cells(one, names) for one in islice(found.differences, MOST_DIFFERENCES))
+    rows = (
+        _difference_cells(difference, names)
+        for difference in islice(found.differences, MOST_DIFFERENCES)
+    )
     heads = ("Item", "Gold", *names)
     yield html_table("Different answers", heads, rows, note=note)
 
 
-def _difference_cells(one: ItemDifference, names: Iterable[str]) -> Iterator[str]:
+def _difference_cells(difference: ItemDifference, names: Iterable[str]) -> Iterator[str]:
     """Yield an item, its gold, and each answer with what differs from the first one's words."""
-    yield f'<td class="name">{escape(one.key)}{_prompt_html(one.prompt)}</td>'
+    yield f'<td class="name">{escape(difference.key)}{_prompt_html(difference.prompt)}</td>'
     right = "\n".join(
         f"{name}: {cell_text(value)}" if name else cell_text(value)
-        for name, value in one.gold.items()
+        for name, value in difference.gold.items()
     )
     yield html_cell(right, "name")
     first: str | None = None
     for name in names:
-        answer = one.answers.get(name)
+        answer = difference.answers.get(name)
         if answer is None or answer.error is not None:
             yield html_cell("" if answer is None else str(answer.error), "s-failed")
             continue
-        said = cell_text(answer.output)
-        shown = escape(said) if first is None else word_differences(first, said)
-        first = said if first is None else first
+        answer_text = cell_text(answer.output)
+        shown = escape(answer_text) if first is None else word_differences(first, answer_text)
+        first = answer_text if first is None else first
         yield f'<td class="name">{shown}</td>'
 
 
@@ -194,12 +197,12 @@ def word_differences(before: str, after: str) -> str:
     """
     if n_equal_pairs(before, after) > MOST_EQUAL_PAIRS:
         return escape(after)
-    one, other = _WORDS.findall(before), _WORDS.findall(after)
-    words, others = ([word.strip() for word in found] for found in (one, other))
+    spaced_words, other = _WORDS.findall(before), _WORDS.findall(after)
+    words, others = ([word.strip() for word in found] for found in (spaced_words, other))
     matcher = difflib.SequenceMatcher(None, words, others, False)
     parts = []
     for kind, i, i_end, j, j_end in matcher.get_opcodes():
-        old, new = escape("".join(one[i:i_end])), escape("".join(other[j:j_end]))
+        old, new = escape("".join(spaced_words[i:i_end])), escape("".join(other[j:j_end]))
         if kind == "equal":
             parts.append(new)
         else:
@@ -216,8 +219,8 @@ def n_equal_pairs(before: str, after: str) -> int:
     >>> n_equal_pairs("so so so", "so it is so")
     6
     """
-    one, other = before.split(), after.split()
-    if max(len(one), len(other)) > _MOST_COMPARED_WORDS:
+    words, other = before.split(), after.split()
+    if max(len(words), len(other)) > _MOST_COMPARED_WORDS:
         return MOST_EQUAL_PAIRS + 1
     counts = Counter(other)
-    return sum(n * counts[word] for word, n in Counter(one).items())
+    return sum(n * counts[word] for word, n in Counter(words).items())

@@ -28,7 +28,7 @@ BOUNDS_WORDS = "In brackets: the bounds that hold the true figure in at least 95
 SPEED_WORDS = "Documents a minute: of the time in which models computed, as recorded then."
 
 
-def estimate_text(one: Estimate | None) -> str:
+def estimate_text(estimate: Estimate | None) -> str:
     """Return a figure with its bounds; empty for none.
 
     >>> estimate_text(Estimate(0.5, 0.25, 0.75, 12))
@@ -36,16 +36,22 @@ def estimate_text(one: Estimate | None) -> str:
     >>> estimate_text(Estimate(0.01, -0.001, 0.07, 12))
     '0.01 (0.00 to 0.07)'
     """
-    return "" if one is None else f"{one.mean:z.2f} ({one.low:z.2f} to {one.high:z.2f})"
+    return (
+        ""
+        if estimate is None
+        else f"{estimate.mean:z.2f} ({estimate.low:z.2f} to {estimate.high:z.2f})"
+    )
 
 
 def figure_heads(found: Comparison) -> tuple[str, ...]:
     """Return the headings of `figure_row`; without columns of which nothing is known."""
     known = {
-        name: any(getattr(one, name) is not None for one in found.variants)
+        name: any(getattr(variant, name) is not None for variant in found.variants)
         for name in ("agreement", "located", "per_minute", "memory_bytes")
     }
-    known["at_once"] = any(one.at_once and one.at_once.mean < 1 for one in found.variants)
+    known["at_once"] = any(
+        variant.at_once and variant.at_once.mean < 1 for variant in found.variants
+    )
     heads = {
         "agreement": "agreement", "valid": "valid", "at_once": "at once", "located": "located",
         "per_minute": "a minute", "tokens": "tokens",
@@ -54,19 +60,19 @@ def figure_heads(found: Comparison) -> tuple[str, ...]:
     return tuple(words for name, words in heads.items() if known.get(name, True))
 
 
-def figure_row(one: VariantFigures, heads: Iterable[str]) -> tuple[str, ...]:
+def figure_row(variant: VariantFigures, heads: Iterable[str]) -> tuple[str, ...]:
     """Return the figures of a variant under these headings."""
-    speed = "" if one.per_minute is None else f"{one.per_minute:,.1f}"
+    speed = "" if variant.per_minute is None else f"{variant.per_minute:,.1f}"
     cells = {
-        "agreement": estimate_text(one.agreement),
-        "valid": estimate_text(one.valid),
-        "at once": estimate_text(one.at_once),
-        "located": estimate_text(one.located),
+        "agreement": estimate_text(variant.agreement),
+        "valid": estimate_text(variant.valid),
+        "at once": estimate_text(variant.at_once),
+        "located": estimate_text(variant.located),
         "a minute": speed,
-        "tokens": f"{one.prompt_tokens:,.0f} + {one.completion_tokens:,.0f}",
-        "memory": "" if one.memory_bytes is None else size(one.memory_bytes),
+        "tokens": f"{variant.prompt_tokens:,.0f} + {variant.completion_tokens:,.0f}",
+        "memory": "" if variant.memory_bytes is None else size(variant.memory_bytes),
     }
-    return tuple("" if one.run.fault else cells[head] for head in heads)
+    return tuple("" if variant.run.fault else cells[head] for head in heads)
 
 
 def comparison_text(found: Comparison) -> str:
@@ -74,9 +80,9 @@ def comparison_text(found: Comparison) -> str:
     lines = [f"{printing.printable_line(found.pipeline)}: {head_text(found)}", ""]
     heads = figure_heads(found)
     rows = [("", "", "variant", *heads)]
-    for letter, one in zip(_letters_of(found).values(), found.variants, strict=True):
-        mark = "✗" if one.run.fault else "*" if one.is_on_front else ""
-        rows.append((mark, letter, one.name, *figure_row(one, heads)))
+    for letter, variant in zip(_letters_of(found).values(), found.variants, strict=True):
+        mark = "✗" if variant.run.fault else "*" if variant.is_on_front else ""
+        rows.append((mark, letter, variant.name, *figure_row(variant, heads)))
     cost = "quicker" if found.is_timed else "shorter"
     lines += [printing.table(rows), "", f"* No other is better and {cost}. {BOUNDS_WORDS}"]
     lines += [SPEED_WORDS] if "a minute" in heads else []
@@ -89,7 +95,7 @@ def comparison_text(found: Comparison) -> str:
 
 
 def _letters_of(found: Comparison) -> dict[str, str]:
-    return letters(one.name for one in found.variants)
+    return letters(variant.name for variant in found.variants)
 
 
 def head_text(found: Comparison) -> str:
@@ -104,15 +110,15 @@ def head_text(found: Comparison) -> str:
 
 def _field_lines(found: Comparison) -> Iterator[str]:
     """Yield the agreement of each field, and the figures of labels."""
-    names = dict.fromkeys(name for one in found.variants for name in one.fields)
+    names = dict.fromkeys(name for variant in found.variants for name in variant.fields)
     short = _letters_of(found)
     for name in names:
-        for one in found.variants:
-            figures = one.fields.get(name)
+        for variant in found.variants:
+            figures = variant.fields.get(name)
             if figures is None or (len(names) == 1 and figures.labels is None):
                 continue
             words = f"{name or 'answer'} ({figures.metric.kind})"
-            line = f"{words}, {short[one.name]}: {estimate_text(figures.agreement)}"
+            line = f"{words}, {short[variant.name]}: {estimate_text(figures.agreement)}"
             if (labels := figures.labels) is not None:
                 kappa = "" if labels.kappa is None else f", kappa {estimate_text(labels.kappa)}"
                 line += f", macro F1 {estimate_text(labels.macro_f1)}{kappa}"
@@ -122,8 +128,8 @@ def _field_lines(found: Comparison) -> Iterator[str]:
 def _test_lines(found: Comparison) -> Iterator[str]:
     short = _letters_of(found)
     shown = found.tests if len(found.tests) <= MOST_TESTS else _tests_of_best(found)
-    for one in shown:
-        line = f"{short[one.second]} against {short[one.first]}: {one.result.words()}"
+    for test in shown:
+        line = f"{short[test.second]} against {short[test.first]}: {test.result.words()}"
         yield printing.printable_line(line)
     if left := len(found.tests) - len(shown):
         yield f"and {left:,} more: `--report FILE` and `--json` have all."
@@ -140,15 +146,15 @@ def _test_lines(found: Comparison) -> Iterator[str]:
 
 def method_words(found: Comparison) -> str:
     """Return by which tests pairs were tested."""
-    used = {one.result.method for one in found.tests}
+    used = {test.result.method for test in found.tests}
     return " and ".join(words for method, words in _METHOD_WORDS.items() if method in used)
 
 
 def _tests_of_best(found: Comparison) -> list[VariantTest]:
     """Return the tests of the variant with the highest mean."""
-    scored = [one for one in found.variants if one.scores]
-    best = max(scored, key=lambda one: fmean(one.scores.values())).name
-    return [one for one in found.tests if best in (one.first, one.second)]
+    scored = [variant for variant in found.variants if variant.scores]
+    best = max(scored, key=lambda variant: fmean(variant.scores.values())).name
+    return [test for test in found.tests if best in (test.first, test.second)]
 
 
 def _difference_lines(found: Comparison) -> Iterator[str]:
@@ -156,18 +162,18 @@ def _difference_lines(found: Comparison) -> Iterator[str]:
         return
     short = _letters_of(found)
     yield f"Different answers to {counted(len(found.differences), 'item')}:"
-    for one in found.differences[:MOST_DIFFERENCES]:
+    for difference in found.differences[:MOST_DIFFERENCES]:
         right = ", ".join(
             f"{name}: {cell_text(value)}" if name else cell_text(value)
-            for name, value in one.gold.items()
+            for name, value in difference.gold.items()
         )
         gold = f" (gold: {right})" if right else ""
-        yield f"  {printing.printable_line(shorten(f'{one.key}{gold}', 2 * _ANSWER_CHARS))}"
+        yield f"  {printing.printable_line(shorten(f'{difference.key}{gold}', 2 * _ANSWER_CHARS))}"
         by_answer: dict[str, list[str]] = {}
-        for name, answer in one.answers.items():
+        for name, answer in difference.answers.items():
             by_answer.setdefault(answer.error or cell_text(answer.output), []).append(short[name])
-        for said, who in by_answer.items():
-            line = f"{listed(who, _MOST_LETTERS)}: {shorten(said, _ANSWER_CHARS)}"
+        for stated, variants in by_answer.items():
+            line = f"{listed(variants, _MOST_LETTERS)}: {shorten(stated, _ANSWER_CHARS)}"
             yield f"    {printing.printable_line(line)}"
     left = len(found.differences) - MOST_DIFFERENCES
     if left > 0:
@@ -181,17 +187,19 @@ def comparison_suites(found: Comparison, file: str) -> list[SuiteResult]:
     valid answer.
     """
     suites = []
-    for one in found.variants:
+    for variant in found.variants:
         cases = [
-            CaseResult(key, one.name, problems=_problems(found.quality, score))
-            for key, score in one.scores.items()
+            CaseResult(key, variant.name, problems=_problems(found.quality, score))
+            for key, score in variant.scores.items()
         ]
-        if one.run.fault is not None:
-            problem = CaseProblem("run", one.run.fault)
+        if variant.run.fault is not None:
+            problem = CaseProblem("run", variant.run.fault)
             cases = [
-                CaseResult("the variant as a whole", one.name, problems=(problem,), is_error=True)
+                CaseResult(
+                    "the variant as a whole", variant.name, problems=(problem,), is_error=True
+                )
             ]
-        suites.append(SuiteResult(one.name, file, tuple(cases), ()))
+        suites.append(SuiteResult(variant.name, file, tuple(cases), ()))
     return suites
 
 

@@ -95,7 +95,7 @@ class Gold:
 
     def fitting(self, metrics: Iterable[FieldMetric]) -> tuple[dict[str, dict[str, Any]], Gold]:
         """Return item → field → value as the metrics compare it, and the gold with its faults."""
-        by_name = {one.name: one for one in metrics}
+        by_name = {metric.name: metric for metric in metrics}
         found: dict[str, dict[str, Any]] = {}
         notes: list[str] = []
         for row in self.rows:
@@ -125,8 +125,8 @@ def _absent(rows: Sequence[GoldRow], keys: Sequence[str]) -> Iterator[str]:
     for row in rows[:_MOST_ABSENT]:
         yield f"{row.place}: there is no item '{row.key}'. {did_you_mean(row.key, keys)}"
     if len(rows) > _MOST_ABSENT:
-        more = counted(len(rows) - _MOST_ABSENT, "more row")
-        yield f"{rows[0].place.rpartition(':')[0]}: the items of {more} are not there."
+        rest = counted(len(rows) - _MOST_ABSENT, "more row")
+        yield f"{rows[0].place.rpartition(':')[0]}: the items of {rest} are not there."
 
 
 def _bounded(notes: Sequence[str]) -> Iterator[str]:
@@ -148,8 +148,8 @@ def read_gold(text: str, name: str, key_column: str = "") -> Gold:
         return _decisions(table.rows, places, name)
     if not table.columns:
         raise UnreadableGold(f"{name} is empty: it has no row.")
-    wanted = (key_column, *_KEY_COLUMNS)
-    column = next((one for one in wanted if one in table.columns), table.columns[0])
+    key_names = (key_column, *_KEY_COLUMNS)
+    column = next((name for name in key_names if name in table.columns), table.columns[0])
     if len(table.columns) < 2:
         raise UnreadableGold(f"{name}: there is no column besides '{column}'. Add the fields.")
     if not table.rows:
@@ -201,7 +201,7 @@ def _decisions(rows: Sequence[Mapping[str, Any]], places: Sequence[str], name: s
 
 def gold_of_reviews(reviews: Iterable[Review], file: str) -> Gold:
     """Return what people decided on the answers of a pipeline's file, from whole reviews."""
-    own = [one for one in reviews if one.subject.get("pipeline") == file]
+    own = [review for review in reviews if review.subject.get("pipeline") == file]
     text = gold_jsonl(own)
     if not text.strip():
         return Gold((), REVIEWS)

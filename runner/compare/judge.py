@@ -68,9 +68,9 @@ class Preference:
         return estimate([1.0] * self.n_better + [0.0] * self.n_worse)
 
     def words(self) -> str:
-        told = f"{self.n_better:,} better, {self.n_worse:,} worse, {self.n_equal:,} equal"
+        counts = f"{self.n_better:,} better, {self.n_worse:,} worse, {self.n_equal:,} equal"
         shown = "" if self.p < ALPHA else "; no preference shown"
-        return f"{told} (p = {self.p:.3f}{shown})"
+        return f"{counts} (p = {self.p:.3f}{shown})"
 
     def as_json(self) -> dict[str, Any]:
         numbers = {"better": self.n_better, "worse": self.n_worse, "equal": self.n_equal}
@@ -89,7 +89,10 @@ class Judgement:
     is_over_budget: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        return {"model": self.model, "preferences": [one.as_json() for one in self.preferences]}
+        return {
+            "model": self.model,
+            "preferences": [preference.as_json() for preference in self.preferences],
+        }
 
 
 def judge_variants(compared: ComparedPipeline, runs: Sequence[VariantRun], name: str) -> Judgement:
@@ -126,8 +129,8 @@ async def _judged(compared: ComparedPipeline, runs: Sequence[VariantRun], name: 
         except TimeoutError:
             is_over_budget = True
         await ledger.durable()
-    ps = holm({one.second: one.p for one in found})
-    preferences = tuple(replace(one, p=ps[one.second]) for one in found)
+    ps = holm({preference.second: preference.p for preference in found})
+    preferences = tuple(replace(preference, p=ps[preference.second]) for preference in found)
     notes = [*judge.notes()]
     if is_over_budget:
         notes.append(f"judge {model.ref}: the budget is used up. The same command goes on.")
@@ -152,8 +155,8 @@ class _Judge:
 
     async def preference(self, first: VariantRun, second: VariantRun) -> Preference:
         keys = [key for key in first.items if key in second.items]
-        asked = (self.verdict(first.items[key], second.items[key]) for key in keys)
-        verdicts = await asyncio.gather(*asked)
+        verdicts_in_turn = (self.verdict(first.items[key], second.items[key]) for key in keys)
+        verdicts = await asyncio.gather(*verdicts_in_turn)
         n_better, n_worse, n_equal = (verdicts.count(value) for value in (1.0, 0.0, 0.5))
         names = (first.variant.name, second.variant.name)
         return Preference(*names, n_better, n_worse, n_equal, mcnemar_p(n_better, n_worse))
@@ -162,18 +165,20 @@ class _Judge:
         """Return 1 where the second answer is better, 0 where the first is, 0.5 if equal."""
         if first.is_done != second.is_done:
             return float(second.is_done)
-        said, other = cell_text(first.output), cell_text(second.output)
-        if not first.is_done or said == other:
+        first_text, other = cell_text(first.output), cell_text(second.output)
+        if not first.is_done or first_text == other:
             return 0.5
         task = await self._ledger.ask(answered_prompt, self._ledger, first)
-        one = await self._ask(first.key, task, said, other)
-        two = await self._ask(first.key, task, other, said)
-        return 1.0 if (one, two) == ("2", "1") else 0.0 if (one, two) == ("1", "2") else 0.5
+        forwards = await self._ask(first.key, task, first_text, other)
+        two = await self._ask(first.key, task, other, first_text)
+        return (
+            1.0 if (forwards, two) == ("2", "1") else 0.0 if (forwards, two) == ("1", "2") else 0.5
+        )
 
-    async def _ask(self, key: str, task: str, one: str, two: str) -> str:
+    async def _ask(self, key: str, task: str, first: str, two: str) -> str:
         """Return `1`, `2` or `equal`; an answer that cannot be read counts as `equal`."""
         text = f"Task:\n<task>\n{task}\n</task>\n\n"
-        text += f"Answer 1:\n<answer>\n{one}\n</answer>\n\nAnswer 2:\n<answer>\n{two}\n</answer>"
+        text += f"Answer 1:\n<answer>\n{first}\n</answer>\n\nAnswer 2:\n<answer>\n{two}\n</answer>"
         request = ChatRequest(
             self._model,
             (Message("system", _SYSTEM_PROMPT), Message("user", text)),

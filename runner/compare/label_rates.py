@@ -40,11 +40,11 @@ class LabelFigures:
 
     def as_json(self) -> dict[str, Any]:
         labels = self.labels[:MOST_CONFUSED]
-        table = [[self.confusion.get((gold, one), 0) for one in labels] for gold in labels]
+        table = [[self.confusion.get((gold, answer), 0) for answer in labels] for gold in labels]
         figures = {"macro_f1": self.macro_f1, "kappa": self.kappa}
         rounded = {
             "accuracy": round(self.accuracy, 4),
-            **{name: None if one is None else one.as_json() for name, one in figures.items()},
+            **{name: None if share is None else share.as_json() for name, share in figures.items()},
         }
         if len(self.labels) > MOST_CONFUSED:  # texts rather than labels
             return rounded

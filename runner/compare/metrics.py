@@ -96,7 +96,9 @@ def field_metrics(
 ) -> list[FieldMetric]:
     """Return the metrics of the fields that gold has, as chosen, else by schema and values."""
     known = {
-        one.path: one for one in answer_fields(dict.fromkeys(golds), schema) if one.path in golds
+        field.path: field
+        for field in answer_fields(dict.fromkeys(golds), schema)
+        if field.path in golds
     }
     found = []
     for name, values in golds.items():
@@ -163,7 +165,7 @@ def _list_in(text: str) -> Any:
 
 
 def _has_date(value: Any) -> bool:
-    return isinstance(value, str) and any(one.days for one in values_in(value))
+    return isinstance(value, str) and any(text_value.days for text_value in values_in(value))
 
 
 _REFUSALS: Mapping[str, Callable[[Any], str]] = {
@@ -211,7 +213,7 @@ def list_f1(answer: Any, gold: Sequence[Any]) -> float:
 
 
 def _n_shared(answer: Sequence[Any], gold: Sequence[Any]) -> float:
-    if any(isinstance(one, dict) for one in (*answer, *gold)):
+    if any(isinstance(element, dict) for element in (*answer, *gold)):
         partners = aligned(answer, gold, None)
         if partners is not None:
             return sum(map(_share_of_fields, answer, partners))
@@ -224,11 +226,11 @@ def _plain_text(value: Any) -> str:
     return canonical_json(float(value) if _is_number(value) else value)
 
 
-def _share_of_fields(one: Any, other: Any) -> float:
-    if not (isinstance(one, dict) and isinstance(other, dict)):
-        return _exact(one, other)
-    names = {**one, **other}
-    return sum(_exact(one.get(name), other.get(name)) for name in names) / len(names or (1,))
+def _share_of_fields(answer: Any, other: Any) -> float:
+    if not (isinstance(answer, dict) and isinstance(other, dict)):
+        return _exact(answer, other)
+    names = {**answer, **other}
+    return sum(_exact(answer.get(name), other.get(name)) for name in names) / len(names or (1,))
 
 
 def edit_similarity(answer: Any, gold: str) -> float:
@@ -239,34 +241,34 @@ def edit_similarity(answer: Any, gold: str) -> float:
     """
     if not isinstance(answer, str):
         return 0.0
-    one: Sequence[str] = " ".join(answer.split())
+    chars: Sequence[str] = " ".join(answer.split())
     other: Sequence[str] = " ".join(gold.split())
-    longest = max(len(one), len(other))
+    longest = max(len(chars), len(other))
     if longest > MOST_EDIT_CHARS:
         words = [text.split() for text in (answer, gold)]
         if longest <= _MOST_WORD_CHARS * max(map(len, words)):
-            one, other = words
-            longest = max(len(one), len(other))
-    return 1 - _edit_distance(one, other) / longest if longest else 1.0
+            chars, other = words
+            longest = max(len(chars), len(other))
+    return 1 - _edit_distance(chars, other) / longest if longest else 1.0
 
 
-def _edit_distance(one: Sequence[str], other: Sequence[str]) -> int:
+def _edit_distance(left: Sequence[str], other: Sequence[str]) -> int:
     """Return how many edits make one of the other; of long ones, part by part."""
-    n = math.ceil(max(len(one), len(other)) / MOST_EDIT_CHARS)
+    n = math.ceil(max(len(left), len(other)) / MOST_EDIT_CHARS)
     parts = [
         [signs[len(signs) * k // n : len(signs) * (k + 1) // n] for k in range(n)]
-        for signs in (one, other)
+        for signs in (left, other)
     ]
     return sum(map(_part_distance, *parts))
 
 
-def _part_distance(one: Sequence[str], other: Sequence[str]) -> int:
+def _part_distance(left: Sequence[str], other: Sequence[str]) -> int:
     """Return Levenshtein's distance, a row of the table at a time."""
-    numbers = {sign: number for number, sign in enumerate({*one, *other})}
+    numbers = {sign: number for number, sign in enumerate({*left, *other})}
     signs = np.array([numbers[sign] for sign in other], dtype=np.int64)
     steps = np.arange(len(other) + 1)
     row = steps.copy()
-    for sign in one:
+    for sign in left:
         new = np.empty_like(row)
         new[0] = row[0] + 1
         new[1:] = np.minimum(row[1:] + 1, row[:-1] + (signs != numbers[sign]))

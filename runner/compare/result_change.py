@@ -57,53 +57,53 @@ def result_change(found: Comparison, earlier: EarlierResult, allowed: float) -> 
     Raises:
         NothingShared: no variant, or no item, is in both.
     """
-    sound = [one for one in found.variants if one.run.fault is None]
+    sound = [variant for variant in found.variants if variant.run.fault is None]
     if not sound:
         return ResultChange((), ())
     if earlier.quality != found.quality:
         words = QUALITY_WORDS[found.quality]
         raise NothingShared(f"it has no '{found.quality}' ({words}) to compare with.")
     before = _earlier_scores(earlier, found)
-    pairs = [(one, before[one.name]) for one in sound if one.name in before]
-    if not any(one.scores.keys() & old.keys() for one, old in pairs):
+    pairs = [(variant, before[variant.name]) for variant in sound if variant.name in before]
+    if not any(variant.scores.keys() & old.keys() for variant, old in pairs):
         raise NothingShared("no variant and item of it is in this comparison.")
-    names = {one.name for one in found.variants}
+    names = {variant.name for variant in found.variants}
     losses = [
         f"{name}: this variant of the earlier result is missing."
         for name in sorted(before.keys() - names)
     ]
     shared = []
-    for one, old in pairs:
-        n = len(one.scores.keys() & old.keys())
-        shared.append(f"{one.name}: compared on {n:,} of {counted(len(old), 'earlier item')}.")
-        losses += _losses(one, old, found, allowed)
+    for kept, old in pairs:
+        n = len(kept.scores.keys() & old.keys())
+        shared.append(f"{kept.name}: compared on {n:,} of {counted(len(old), 'earlier item')}.")
+        losses += _losses(kept, old, found, allowed)
     return ResultChange(tuple(shared), tuple(losses))
 
 
 def _earlier_scores(earlier: EarlierResult, found: Comparison) -> dict[str, Mapping[str, float]]:
     """Return the scores of the earlier variants; a single one has the name of the single one."""
     scores: dict[str, Mapping[str, float]]
-    scores = {one.name: one.scores for one in earlier.variants if one.scores}
+    scores = {variant.name: variant.scores for variant in earlier.variants if variant.scores}
     if len(scores) == len(found.variants) == 1:
         return {found.variants[0].name: scores.popitem()[1]}
     return scores
 
 
 def _losses(
-    one: VariantFigures, old: Mapping[str, float], found: Comparison, allowed: float
+    variant: VariantFigures, old: Mapping[str, float], found: Comparison, allowed: float
 ) -> Iterator[str]:
-    missing = [key for key in old if key not in one.scores]
+    missing = [key for key in old if key not in variant.scores]
     if missing and not found.n_unsampled:  # of a sample, items are left out on purpose
         n = counted(len(missing), "earlier item")
-        yield f"{one.name}: {n} missing, such as '{missing[0]}'."
-    keys = [key for key in one.scores if key in old]
+        yield f"{variant.name}: {n} missing, such as '{missing[0]}'."
+    keys = [key for key in variant.scores if key in old]
     if not keys:
         return
-    test = paired_test([old[key] for key in keys], [one.scores[key] for key in keys])
+    test = paired_test([old[key] for key in keys], [variant.scores[key] for key in keys])
     if -test.difference > allowed + _ROUNDED:
         words, n = QUALITY_WORDS[found.quality], counted(len(keys), "item")
         chance = f" (p = {test.p:.3f})" if test.is_testable else ", but may be chance"
         yield (
-            f"{one.name}: {words} fell by {-test.difference:.3f} on {n}, more than the "
+            f"{variant.name}: {words} fell by {-test.difference:.3f} on {n}, more than the "
             f"{allowed:g} that is allowed{chance}."
         )

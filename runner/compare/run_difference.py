@@ -120,7 +120,9 @@ class _RunAnswers:
         row = self.past.row
         until = row.started if row.ended is None else row.ended
         found = [self.made.get(hash_) for hash_ in hashes or ()]
-        is_whole = all(one is not None and (one[0] == row.run or one[1] <= until) for one in found)
+        is_whole = all(
+            entry is not None and (entry[0] == row.run or entry[1] <= until) for entry in found
+        )
         return hashes is not None and is_whole
 
     def answer(self, hashes: Sequence[str] | None) -> str | None:
@@ -226,15 +228,15 @@ def change_rows(changes: Sequence[RunItemChange]) -> Iterator[tuple[str, ...]]:
     Answers of more words than a page may compare, or that repeat too many, are not compared.
     """
     n_left = MOST_EQUAL_PAIRS
-    for one in changes:
-        n_pairs = n_equal_pairs(one.answer_before or "", one.answer_after or "")
+    for change in changes:
+        n_pairs = n_equal_pairs(change.answer_before or "", change.answer_after or "")
         is_compared = n_pairs <= n_left
         n_left -= n_pairs if is_compared else 0
         yield (
-            f'<td class="name">{escape(one.key)}</td>',
-            f"<td>{escape(one.step)}</td>",
-            f"<td>{' → '.join(map(state_html, one.states))}</td>",
-            f'<td class="name answer">{_answer_html(one, is_compared=is_compared)}</td>',
+            f'<td class="name">{escape(change.key)}</td>',
+            f"<td>{escape(change.step)}</td>",
+            f"<td>{' → '.join(map(state_html, change.states))}</td>",
+            f'<td class="name answer">{_answer_html(change, is_compared=is_compared)}</td>',
         )
 
 

@@ -83,14 +83,14 @@ class PairedTest:
 
     def words(self) -> str:
         if self.is_shown:
-            more = "better" if self.difference > 0 else "worse"
+            direction = "better" if self.difference > 0 else "worse"
             p = "< 0.001" if self.p < 0.001 else f"= {self.p:.3f}"
-            return f"{more} by {abs(self.difference):.3f} (p {p})"
+            return f"{direction} by {abs(self.difference):.3f} (p {p})"
         if not self.difference:
             return "no difference shown: the same on average"
         p = f"p = {self.p:.2f}" if self.is_testable else f"scores of fewer than {MIN_SCORED} items"
-        more = counted(self.more_items, "more item") if self.more_items else ""
-        return f"no difference shown ({p})" + (f"; about {more}" if more else "")
+        direction = counted(self.more_items, "more item") if self.more_items else ""
+        return f"no difference shown ({p})" + (f"; about {direction}" if direction else "")
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
@@ -130,8 +130,8 @@ def pairwise_tests(scores: Mapping[Key, Sequence[float]]) -> dict[tuple[Key, Key
         some = pairs[start : start + n_at_once]
         first, second = (np.stack([rows[pair[side]] for pair in some]) for side in (0, 1))
         tests += _tested(first, second, ALPHA / len(pairs))
-    adjusted = holm(dict(zip(pairs, (one.p for one in tests), strict=True)))
-    return {pair: one.corrected(adjusted[pair]) for pair, one in zip(pairs, tests, strict=True)}
+    adjusted = holm(dict(zip(pairs, (test.p for test in tests), strict=True)))
+    return {pair: test.corrected(adjusted[pair]) for pair, test in zip(pairs, tests, strict=True)}
 
 
 def _tested(first: Scores, second: Scores, level: float) -> list[PairedTest]:
@@ -150,12 +150,12 @@ def _tested(first: Scores, second: Scores, level: float) -> list[PairedTest]:
             tests.append(PairedTest(n, 0.0, 1.0, None, method=method))
             continue
         p = mcnemar_p(n_better, n_worse) if is_label else p
-        more: int | None = 0
+        n_missing: int | None = 0
         if p >= level:
             n_needed = _n_labels(n, n_better, n_worse, level) if is_label else _n_scores(row, level)
-            more = n_needed - n if n_needed is not None and n_needed > n > 1 else None
+            n_missing = n_needed - n if n_needed is not None and n_needed > n > 1 else None
         is_testable = is_label or n >= MIN_SCORED
-        tests.append(PairedTest(n, float(row.mean()), p, more, is_testable, method))
+        tests.append(PairedTest(n, float(row.mean()), p, n_missing, is_testable, method))
     return tests
 
 
@@ -213,14 +213,14 @@ def _mean_and_error(weights: Scores, differences: Scores) -> tuple[Scores, Score
 
 def _n_labels(n: int, n_better: int, n_worse: int, level: float) -> int | None:
     """Return at how many items McNemar's test reaches the level with `POWER`, at the rates seen."""
-    less, more = min(n_better, n_worse) / n, max(n_better, n_worse) / n
-    if less == more:
+    less, greater = min(n_better, n_worse) / n, max(n_better, n_worse) / n
+    if less == greater:
         return None
-    spread = _Z_POWER * math.sqrt(less + more - (more - less) ** 2)
+    spread = _Z_POWER * math.sqrt(less + greater - (greater - less) ** 2)
 
     def is_enough(n_items: int) -> bool:
         n_less = round(n_items * less)
-        n_ahead = math.floor(n_items * (more - less) - spread * math.sqrt(n_items) + 1e-9)
+        n_ahead = math.floor(n_items * (greater - less) - spread * math.sqrt(n_items) + 1e-9)
         return n_ahead > 0 and mcnemar_p(n_less + n_ahead, n_less) < level
 
     n_needed = 1 + bisect_left(range(1, _MOST_NEEDED), True, key=is_enough)

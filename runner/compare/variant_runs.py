@@ -208,7 +208,7 @@ class _Runner:
             report.calls,
             report.cached_calls,
             report.status == "budget",
-            sum(one.state == "unsampled" for one in report.items),
+            sum(item.state == "unsampled" for item in report.items),
             None if step.reply is None else step.reply.schema,
             memory_bytes=memory_bytes,
             checks_at_once=step.uses == "chat",
@@ -218,18 +218,18 @@ class _Runner:
         """Return what became of each item, from the ledger."""
         block = part.block or part.step
         left_out = ("unsampled", "skipped", "deleted", "missing")
-        told = {
-            one.key: one
-            for one in report.items
-            if one.step == block and (one.error or one.state not in left_out)
+        results = {
+            item.key: item
+            for item in report.items
+            if item.step == block and (item.error or item.state not in left_out)
         }
         found: dict[str, ItemAnswer] = {}
         with self._compared.ledger() as ledger:
             query = "select scope from scopes where file = :file and step = :step"
             for (scope,) in ledger.rows(query, file=file.name, step=block):
                 reader = _ScopeReader(ledger, str(scope), part.step)
-                found |= {key: reader.answer(told[key]) for key in told if key in reader.keys}
-        return {key: found[key] for key in told if key in found}
+                found |= {key: reader.answer(results[key]) for key in results if key in reader.keys}
+        return {key: found[key] for key in results if key in found}
 
 
 async def _memory_bytes(home: Pool, bound: BoundPlan) -> int | None:
@@ -238,13 +238,15 @@ async def _memory_bytes(home: Pool, bound: BoundPlan) -> int | None:
     What is planned for one whose peak the system does not say.
     """
     stats = getattr(home, "stats", None)  # other pools need not count
-    loaded = {one.name: one for one in stats().resident} if stats is not None else {}
-    asked = [spec for step in steps_of(bound.nodes) for spec in step.models if not spec.pool]
-    names = {(await home.facts(spec)).name for spec in asked} if loaded else set()
+    loaded = {model.name: model for model in stats().resident} if stats is not None else {}
+    specs = [spec for step in steps_of(bound.nodes) for spec in step.models if not spec.pool]
+    names = {(await home.facts(spec)).name for spec in specs} if loaded else set()
     if not names <= loaded.keys():
         return None
     found = [loaded[name] for name in names]
-    return sum((one.peak_bytes or one.host_bytes) + one.device_bytes for one in found) or None
+    return (
+        sum((model.peak_bytes or model.host_bytes) + model.device_bytes for model in found) or None
+    )
 
 
 def _part_of(compared: ComparedPipeline, variant: Variant) -> ComparedPart:
@@ -315,7 +317,7 @@ def answered_prompt(ledger: Ledger, answer: ItemAnswer) -> str:
 def answered_prompts(compared: ComparedPipeline, answers: Iterable[ItemAnswer]) -> dict[str, str]:
     """Return by item what was asked about it, from the ledger."""
     with compared.ledger() as ledger:
-        return {one.key: answered_prompt(ledger, one) for one in answers}
+        return {answer.key: answered_prompt(ledger, answer) for answer in answers}
 
 
 class _ScopeReader:
@@ -340,22 +342,22 @@ class _ScopeReader:
             error = item.error or entry.error or f"it is {item.state}"
             return replace(answer, error=error)
         result = self._ledger.value(entry.returns, entry.returns_object) or {}
-        said = result.get("answer")
-        if said is None:
+        answer_facts = result.get("answer")
+        if answer_facts is None:
             return replace(answer, error="the step was skipped")
-        output = said.get("output")
+        output = answer_facts.get("output")
         return replace(
             answer,
-            output=said.get("text") if output is None else output,
-            text=said.get("text") or "",
-            evidence=said.get("evidence"),
-            confidence=said.get("confidence"),
+            output=answer_facts.get("text") if output is None else output,
+            text=answer_facts.get("text") or "",
+            evidence=answer_facts.get("evidence"),
+            confidence=answer_facts.get("confidence"),
             gold_key=None if result.get("key") is None else cell_text(result["key"]),
             gold=result.get("gold"),
         )
 
     def _with_costs(self, answer: ItemAnswer, steps: Sequence[StepRecord]) -> ItemAnswer:
-        prompt, completion, asked = 0, 0, ""
+        prompt, completion, prompt_text = 0, 0, ""
         models: list[str] = []
         busy: list[tuple[float, float]] = []
         for step in steps:
@@ -373,11 +375,11 @@ class _ScopeReader:
                 prompt += usage.prompt_tokens
                 completion += usage.completion_tokens
                 if step.id == self._step:
-                    asked = asked or call.hash
+                    prompt_text = prompt_text or call.hash
                     models.append(row.model)
         return replace(
             answer,
-            asked=asked,
+            asked=prompt_text,
             n_asked=models.count(models[-1]) if models else 0,
             busy=tuple(busy),
             prompt_tokens=prompt,

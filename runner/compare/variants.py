@@ -34,13 +34,15 @@ def _fault(message: str, remedy: str) -> PipelineError:
 
 
 def _step_of(plan: Plan, step: str) -> StepNode:
-    return next(one for one in step_nodes(plan.pipeline) if one.id == step)
+    return next(node for node in step_nodes(plan.pipeline) if node.id == step)
 
 
 def escalating_step(plan: Plan) -> str | None:
     """Return the only step that escalates; None where there are several, or none."""
     found = [
-        one.id for one in step_nodes(plan.pipeline) if one.escalate is not None and one.has_own_id
+        node.id
+        for node in step_nodes(plan.pipeline)
+        if node.escalate is not None and node.has_own_id
     ]
     return found[0] if len(found) == 1 else None
 
@@ -99,10 +101,10 @@ def _steps_meant(
     steps: Mapping[str, StepNode], variants: Sequence[Variant]
 ) -> tuple[Set[str], Set[str]]:
     """Return the steps that are changed, and those whose models are."""
-    changes = [*itertools.chain.from_iterable(one.changes for one in variants)]
-    changed = {one.target.partition(".")[0] for one in changes if one.option != "model"}
-    models = {one.target for one in changes if one.option == "model"}
-    using = {name for name, one in steps.items() if one.params.data.get("model") in models}
+    changes = [*itertools.chain.from_iterable(variant.changes for variant in variants)]
+    changed = {change.target.partition(".")[0] for change in changes if change.option != "model"}
+    models = {change.target for change in changes if change.option == "model"}
+    using = {name for name, step in steps.items() if step.params.data.get("model") in models}
     return changed & steps.keys(), using
 
 
@@ -209,7 +211,7 @@ def _read_by(
             continue
         kept.add(name)
         node = nodes[name]
-        waiting += [(one, True) for one in _reads_of(plan, node, with_results=is_read)]
+        waiting += [(read, True) for read in _reads_of(plan, node, with_results=is_read)]
         waiting += [(block.id, False) for block in homes[name] if block.id not in kept]
     return frozenset(kept)
 

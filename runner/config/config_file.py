@@ -53,11 +53,14 @@ def _refuse_far_reaching(file: Path, names: Iterable[str], config: Path) -> None
     if not refused:
         return
     listed = " and ".join(", ".join(f"'{name}'" for name in refused).rsplit(", ", 1))
-    it, variables = "them" if refused[1:] else "it", [f"PADDOCK_{one.upper()}" for one in refused]
+    pronoun, variables = (
+        "them" if refused[1:] else "it",
+        [f"PADDOCK_{name.upper()}" for name in refused],
+    )
     raise SettingsError(
         str(file),
         f"{listed} cannot be set in a file beside a pipeline, which may come from a stranger.",
-        f"Move {it} to {config / FILE_NAME}, or set {' and '.join(variables)}.\n"
+        f"Move {pronoun} to {config / FILE_NAME}, or set {' and '.join(variables)}.\n"
         f"  Beside a pipeline these count: {', '.join(sorted(BESIDE_A_PIPELINE))}.",
     )
 
@@ -74,9 +77,9 @@ def config_folder(environ: Mapping[str, str], home: Path) -> Path:
     return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "paddock"
 
 
-def _is_same(one: Path, other: Path) -> bool:
+def _is_same(left: Path, other: Path) -> bool:
     try:
-        return one.samefile(other)
+        return left.samefile(other)
     except OSError:
         return False
 

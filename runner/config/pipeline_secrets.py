@@ -52,7 +52,7 @@ def redactor(secrets: Mapping[str, str]) -> Redact:
 def _spellings(value: str) -> Iterator[str]:
     """Yield the ways in which a value may stand in a text."""
     lines = [line.strip() for line in value.splitlines()]
-    for part in (value, value.strip(), *(one for one in lines if len(one) >= _SHORTEST_LINE)):
+    for part in (value, value.strip(), *(line for line in lines if len(line) >= _SHORTEST_LINE)):
         if len(part) < SHORTEST_SECRET:
             continue
         yield part
@@ -140,12 +140,15 @@ def read_secrets(
     """
     faults: list[Fault] = []
     values = _secret_values(pipeline, environ, faults, unused)
-    within = {Path(one.document.file): _secret_values(one, environ, faults) for one in inner}
+    within = {
+        Path(pipeline.document.file): _secret_values(pipeline, environ, faults)
+        for pipeline in inner
+    }
     if faults:
         raise PipelineError(dict.fromkeys(faults))
     hidden = values | dict(_secret_inputs(pipeline, inputs or {}))
-    for file, more in within.items():
-        hidden |= {f"{file}:{name}": value for name, value in more.items()}
+    for file, secrets in within.items():
+        hidden |= {f"{file}:{name}": value for name, value in secrets.items()}
     return Secrets(values, redactor(hidden), within)
 
 
@@ -163,9 +166,9 @@ def trigger_secrets(pipeline: Pipeline) -> frozenset[str]:
 def _is_named(name: str, value: object) -> bool:
     """Return whether an expression in a value may read a secret."""
     if isinstance(value, Mapping):
-        return any(_is_named(name, one) for one in value.values())
+        return any(_is_named(name, part) for part in value.values())
     if isinstance(value, list | tuple):
-        return any(_is_named(name, one) for one in value)
+        return any(_is_named(name, part) for part in value)
     pattern = rf"\bsecrets\s*(?!\.)|\bsecrets\s*\.\s*{re.escape(name)}\b"  # or all of them
     return re.search(pattern, str(value)) is not None
 

@@ -63,14 +63,14 @@ def ask_daemon(
             f"{_silent(daemon, error)}\n"
             f"  End it by `kill {daemon.pid}`; the next run starts another."
         ) from None
-    said = json_object(answer or b"{}")
-    if said is None:
+    data = json_object(answer or b"{}")
+    if data is None:
         raise DaemonError("The local service answered with something other than a JSON object.")
     if status != 200:
         raise DaemonError(
-            str(said.get("error") or f"The local service answered with status {status}.")
+            str(data.get("error") or f"The local service answered with status {status}.")
         )
-    return said
+    return data
 
 
 async def request_daemon(
@@ -175,8 +175,8 @@ async def ensure_daemon(
         daemon = await _start_once(settings, paths, wants_prefect, tell)
         await _retire_others(daemon)
     if wants_prefect:
-        told = await request_daemon(daemon, "/prefect", {})
-        daemon = daemon.with_prefect(str(told.get("url", "")))
+        answer = await request_daemon(daemon, "/prefect", {})
+        daemon = daemon.with_prefect(str(answer.get("url", "")))
     return daemon
 
 

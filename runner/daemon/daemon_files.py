@@ -167,9 +167,9 @@ def running_daemons(state_dir: Path) -> list[DaemonInfo]:
     """Return a state folder's running daemons of every version and with any settings."""
     records = map(files.read_json_object, sorted(daemon_folder(state_dir).glob("*.json")))
     return [
-        one
-        for one in map(info_from_record, records)
-        if one is not None and is_listening(one.socket)
+        info
+        for info in map(info_from_record, records)
+        if info is not None and is_listening(info.socket)
     ]
 
 
@@ -180,10 +180,10 @@ def is_listening(path: Path) -> bool:
             return False
     except OSError:
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
-        door.settimeout(KNOCK_S)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(KNOCK_S)
         try:
-            door.connect(str(path))
+            probe.connect(str(path))
         except OSError:
             return False
     return True

@@ -89,11 +89,11 @@ class DaemonState:
             "prefect": self.prefect.told.as_json(),
             "models": [
                 {
-                    "running": one.n_running,
-                    "waiting": one.n_waiting,
-                    **{name: getattr(one, name) for name in _SHOWN_OF_MODEL},
+                    "running": model.n_running,
+                    "waiting": model.n_waiting,
+                    **{name: getattr(model, name) for name in _SHOWN_OF_MODEL},
                 }
-                for one in stats.resident
+                for model in stats.resident
             ],
         }
 
@@ -130,8 +130,8 @@ async def _post_prefect(request: Request) -> Response:
     server = _state_of(request).prefect
     server.want(is_urgent=within_s > 0)
     _state_of(request).mirrors.take_kept()
-    told = await server.ready(within_s) if within_s > 0 else server.told
-    return JSONResponse(told.as_json())
+    status = await server.ready(within_s) if within_s > 0 else server.told
+    return JSONResponse(status.as_json())
 
 
 async def _post_lease(request: Request) -> Response:
@@ -171,7 +171,9 @@ async def _post_retire(request: Request) -> Response:
 
 async def _post_rest(request: Request) -> Response:
     pool = _state_of(request).pool
-    idle = [one.name for one in pool.stats().resident if not one.n_users and not one.n_waiting]
+    idle = [
+        model.name for model in pool.stats().resident if not model.n_users and not model.n_waiting
+    ]
     gone = [name for name in idle if await pool.unload(name)]
     return JSONResponse({"unloaded": gone})
 
@@ -351,7 +353,7 @@ async def hold_daemon(
             await stack.enter_async_context(BackgroundTuner(pool))
         if kind == "background":
             stats = pool.stats
-            prefect.defer_while(lambda: any(one.state == "loading" for one in stats().resident))
+            prefect.defer_while(lambda: any(model.state == "loading" for model in stats().resident))
         daemon = DaemonInfo(
             settings.state_dir, paths.socket, url, own_version(), os.getpid(), kind, time.time()
         )
@@ -372,9 +374,9 @@ async def hold_daemon(
 async def _serve_socket(paths: DaemonPaths, state: DaemonState) -> AsyncIterator[None]:
     """Serve at the socket inside the block; at its end, open requests are broken off."""
     paths.socket.unlink(missing_ok=True)  # left by a killed process: we hold the lock
-    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        door.bind(str(paths.socket))  # in a folder that only its owner can enter
+        listener.bind(str(paths.socket))  # in a folder that only its owner can enter
         paths.socket.chmod(0o600)
     except OSError as error:
         raise DaemonError(
@@ -382,7 +384,7 @@ async def _serve_socket(paths: DaemonPaths, state: DaemonState) -> AsyncIterator
             "  Set PADDOCK_HOME to a folder on a local disk; "
             "`paddock run --local` needs no service."
         ) from None
-    door.listen(BACKLOG)
+    listener.listen(BACKLOG)
     server = _DaemonServer(
         uvicorn.Config(
             make_daemon_app(state), lifespan="off", log_config=None, access_log=False, ws="none",
@@ -390,7 +392,7 @@ async def _serve_socket(paths: DaemonPaths, state: DaemonState) -> AsyncIterator
             timeout_keep_alive=60
         )
     )  # fmt: skip
-    serving = asyncio.create_task(server.serve(sockets=[door]))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield
     finally:
@@ -398,7 +400,7 @@ async def _serve_socket(paths: DaemonPaths, state: DaemonState) -> AsyncIterator
         paths.socket.unlink(missing_ok=True)
         server.should_exit = True
         await asyncio.wait({serving}, timeout=STOP_S + 2)
-        door.close()
+        listener.close()
 
 
 class _DaemonServer(QuietServer, uvicorn.Server):

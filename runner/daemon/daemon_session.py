@@ -136,8 +136,8 @@ class DaemonSession:
         if self._daemon_lease is not None:
             update |= {"lease": self._daemon_lease.id}
             try:
-                told = await request_daemon(self.daemon, "/mirror", update)
-                return MirrorReply(bool(told.get("is_new")), str(told.get("stop") or ""))
+                answer = await request_daemon(self.daemon, "/mirror", update)
+                return MirrorReply(bool(answer.get("is_new")), str(answer.get("stop") or ""))
             except DaemonError:
                 pass
         if ending is not None:

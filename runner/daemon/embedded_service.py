@@ -61,9 +61,9 @@ def embedded_service(settings: Settings) -> Iterator[Path]:
     place = "/tmp" if len(tempfile.gettempdir()) > _MOST_LETTERS else None
     with tempfile.TemporaryDirectory(prefix="paddock-", dir=place) as folder:
         path = Path(folder) / "service"
-        door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        door.bind(str(path))
-        door.listen()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(path))
+        listener.listen()
         # Only this process can reach it, so requests need no key. Batches of the real service stay
         # with that one.
         alone = replace(
@@ -74,16 +74,16 @@ def embedded_service(settings: Settings) -> Iterator[Path]:
             access_log=False,
             state_dir=Path(folder) / "state",
         )
-        with _ServiceThread(replace(settings, service=alone), door):
+        with _ServiceThread(replace(settings, service=alone), listener):
             yield path
 
 
 class _ServiceThread:
     """A thread with its own event loop for the service."""
 
-    def __init__(self, settings: Settings, door: socket.socket) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
         self._settings = settings
-        self._door = door
+        self._door = listener
         self._server: HttpServer | None = None
         self._error: BaseException | None = None
         self._is_up = threading.Event()

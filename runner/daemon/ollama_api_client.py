@@ -103,10 +103,10 @@ class ServiceClient:
                 answer.read()
             _raise_refusal(answer)
             for line in _json_lines(answer.iter_bytes()):
-                one = _json_object(line)
-                if one.get("error"):
-                    raise ServiceError(str(one["error"]), 200)
-                yield one
+                message = _json_object(line)
+                if message.get("error"):
+                    raise ServiceError(str(message["error"]), 200)
+                yield message
 
     def _ask(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         with self._errors():
@@ -141,10 +141,10 @@ def _json_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _json_object(line: bytes) -> dict[str, Any]:
-    one = http.json_object(line)
-    if one is None:
+    data = http.json_object(line)
+    if data is None:
         raise ServiceError("The service answered with something other than a JSON object.")
-    return one
+    return data
 
 
 def _raise_refusal(answer: httpx.Response) -> None:
@@ -178,8 +178,8 @@ def create_in_service(client: ServiceClient, recipe: ModelRecipe, tell: Tell) ->
             name: _upload(client, source, tell) for name, source in recipe.adapters.items()
         },
     }
-    wanted = {name: value for name, value in body.items() if value}
-    with closing(client.stream("/api/create", wanted)) as lines:
+    filled = {name: value for name, value in body.items() if value}
+    with closing(client.stream("/api/create", filled)) as lines:
         for line in lines:
             tell(str(line.get("status", "")), line.get("total"), line.get("completed"))
 
@@ -205,7 +205,9 @@ def create_body(recipe: ModelRecipe) -> dict[str, Any]:
         "system": recipe.system,
         "license": list(recipe.licenses),
         "parameters": dict(recipe.parameters),
-        "messages": [{"role": one.role, "content": one.content} for one in recipe.messages],
+        "messages": [
+            {"role": message.role, "content": message.content} for message in recipe.messages
+        ],
         "quantize": recipe.quantize,
         "renderer": recipe.renderer,
         "parser": recipe.parser,
@@ -223,18 +225,18 @@ def find_service(settings: Settings) -> ServiceClient | None:
         ServiceError: the address is another machine's, and Paddock does not answer there.
     """
     address = settings.address
-    who = identify_server(address)
-    if who == "paddock":
+    server_kind = identify_server(address)
+    if server_kind == "paddock":
         return ServiceClient(
             address.url, _api_key(settings), trusts_proxies=not is_this_machine(address)
         )
     if is_this_machine(address):
         return None
     where = (settings.origins or {}).get("host", "")
-    told = f"{address.url} ({where})" if where else address.url
-    if who is None:
-        raise ServiceError(f"No service answers at {told}.\n  Start one there: paddock serve")
-    raise ServiceError(f"At {told} {who} answers, not Paddock.")
+    place = f"{address.url} ({where})" if where else address.url
+    if server_kind is None:
+        raise ServiceError(f"No service answers at {place}.\n  Start one there: paddock serve")
+    raise ServiceError(f"At {place} {server_kind} answers, not Paddock.")
 
 
 def background_service(settings: Settings) -> ServiceClient | None:
@@ -258,19 +260,22 @@ def all_services(settings: Settings) -> list[tuple[str, ServiceClient]]:
         ServiceError: the address is another machine's, and Paddock does not answer there; or there
         is no service at all.
     """
-    asked = find_service(settings)
-    near = [(one.kind, client_at_path(one.socket)) for one in running_daemons(settings.state_dir)]
-    if asked is not None and not is_this_machine(settings.address):
-        return [(settings.address.url, asked), *near]
+    configured = find_service(settings)
+    near = [
+        (daemon.kind, client_at_path(daemon.socket))
+        for daemon in running_daemons(settings.state_dir)
+    ]
+    if configured is not None and not is_this_machine(settings.address):
+        return [(settings.address.url, configured), *near]
     # `serve` also offers its pool at a socket, where more is allowed.
-    if asked is not None and not any(kind == "serve" for kind, _ in near):
-        return [("serve", asked), *near]
+    if configured is not None and not any(kind == "serve" for kind, _ in near):
+        return [("serve", configured), *near]
     if near:
         return list(near)
-    who = identify_server(settings.address)
+    server_kind = identify_server(settings.address)
     raise ServiceError(
         "No model is in memory: no Paddock service runs"
-        + (f" (at {settings.address.url} {who} answers)" if who else "")
+        + (f" (at {settings.address.url} {server_kind} answers)" if server_kind else "")
         + ".\n  The next `paddock run` starts one; `paddock serve` starts one for other programs."
     )
 

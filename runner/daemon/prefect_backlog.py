@@ -29,11 +29,13 @@ def kept_runs(state_dir: Path) -> list[dict[str, Any]]:
     A run without an end whose process is gone has crashed, together with its daemon.
     """
     found = map(files.read_json_object, _backlog_folder(state_dir).glob("*.json"))
-    whole = [one for one in found if one.keys() >= _UPDATE_KEYS]
-    for one in whole:
-        if one["end"] is None and not is_process_alive(one["pid"], one["began"]):
-            one["end"] = crashed_end(one["pid"])
-    return sorted((one for one in whole if one["end"]), key=lambda one: float(one["began"]))
+    whole = [update for update in found if update.keys() >= _UPDATE_KEYS]
+    for update in whole:
+        if update["end"] is None and not is_process_alive(update["pid"], update["began"]):
+            update["end"] = crashed_end(update["pid"])
+    return sorted(
+        (update for update in whole if update["end"]), key=lambda update: float(update["began"])
+    )
 
 
 def forget_run(state_dir: Path, id_: str) -> None:

@@ -240,7 +240,7 @@ class _Wish:
         elif wish is not None:
             self.stop = wish[1]
         else:
-            found = ((one["type"], one["name"]) for one in states.values() if one)
+            found = ((state["type"], state["name"]) for state in states.values() if state)
             self.stop = stop_of_parents(found)
 
     async def _family(self, api: _PrefectRest, flow_run: str) -> dict[str, Any]:
@@ -357,8 +357,8 @@ class _RunMirror:
 
     async def _artefact_of(self, api: _PrefectRest, flow_run: str) -> str:
         """Return the id of the progress artefact that an earlier daemon made, if any."""
-        wanted = {"flow_run_id": {"any_": [flow_run]}, "type": {"any_": ["progress"]}}
-        found = await api.post("artifacts/filter", {"artifacts": wanted})
+        conditions = {"flow_run_id": {"any_": [flow_run]}, "type": {"any_": ["progress"]}}
+        found = await api.post("artifacts/filter", {"artifacts": conditions})
         return str(found[0]["id"]) if found else ""
 
     def _states(self, end: dict[str, Any] | None) -> dict[str, list[str]]:

@@ -37,7 +37,7 @@ _DOCUMENTATION = frozenset({"docs", "redoc", "openapi.json"})
 
 def main() -> None:
     """Serve until the parent is gone or a signal ends it."""
-    door = socket.socket(fileno=int(sys.argv[1]))
+    listener = socket.socket(fileno=int(sys.argv[1]))
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     gc.disable()  # looking through what is imported took a fifth of a start
     from prefect.server.api import background_workers, server
@@ -46,7 +46,7 @@ def main() -> None:
     jobs.Worker = _quiet_worker(jobs.Worker)
     auth_string = os.environ.get(SERVER_VARIABLE, "")
     config = uvicorn.Config(
-        SameOriginOnly(server.create_app(final=True), door.getsockname()[1], auth_string),
+        SameOriginOnly(server.create_app(final=True), listener.getsockname()[1], auth_string),
         proxy_headers=False,
         log_level="warning",
         access_log=False,
@@ -56,7 +56,7 @@ def main() -> None:
     )
     gc.freeze()
     gc.enable()
-    _Server(config).run(sockets=[door])
+    _Server(config).run(sockets=[listener])
 
 
 class _Server(QuietServer, uvicorn.Server):

@@ -161,8 +161,8 @@ class PrefectServer:
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
         """Wait for it, and yield a client of its API."""
-        told = await self.ready()
-        async with own_client(told.url, self._state_dir) as client:
+        status = await self.ready()
+        async with own_client(status.url, self._state_dir) as client:
             yield client
 
     async def _say(self, state: PrefectServerState, pid: int | None = None, why: str = "") -> None:
@@ -227,10 +227,10 @@ class PrefectServer:
             OSError: it cannot be started.
         """
         auth_string = own_auth_string(self._state_dir)
-        door = await self._vacated(self._chosen())
-        port = int(door.getsockname()[1])
+        listener = await self._vacated(self._chosen())
+        port = int(listener.getsockname()[1])
         self._told = PrefectServerStatus("starting", _url(port))
-        async with self._process(door, port, auth_string) as process:
+        async with self._process(listener, port, auth_string) as process:
             files.write_json_atomically(self._record, {"port": port, "pid": process.pid})
             async with running(process.wait()) as ended:
                 await self._watch(port, process, ended)
@@ -244,13 +244,13 @@ class PrefectServer:
         """Return when it has ended, or has not answered for too long."""
         n_silent, deadline = 0, time.monotonic() + START_S
         while not ended.done():
-            asked = asyncio.create_task(_is_healthy(port))
-            either: set[asyncio.Future[Any]] = {asked, ended}
+            health = asyncio.create_task(_is_healthy(port))
+            either: set[asyncio.Future[Any]] = {health, ended}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
-                asked.cancel()
+                health.cancel()
                 return
-            if asked.result():
+            if health.result():
                 n_silent = 0
                 if self._told.state != "ready":
                     await self._say("ready", process.pid)
@@ -268,15 +268,15 @@ class PrefectServer:
 
     @asynccontextmanager
     async def _process(
-        self, door: socket.socket, port: int, auth_string: str
+        self, listener: socket.socket, port: int, auth_string: str
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         private_files.private_folder(self._home)
         # The log holds one start only: it is short.
         with private_files.open_private(self._log_file, "wb") as out:
             process = await start_in_session(
-                (*COMMAND, str(door.fileno())), stdin=asyncio.subprocess.PIPE,
+                (*COMMAND, str(listener.fileno())), stdin=asyncio.subprocess.PIPE,
                 environ=server_environment(self._home, port, os.environ, self._keep_s, auth_string),
-                pass_fds=(door.fileno(),), stdout=out, stderr=out,
+                pass_fds=(listener.fileno(),), stdout=out, stderr=out,
                 cwd=self._home, umask=private_files.PRIVATE_UMASK,
             )  # fmt: skip
         try:
@@ -295,16 +295,16 @@ class PrefectServer:
         """
         pid = files.read_json_object(self._record).get("pid")
         deadline = time.monotonic() + VACATE_S
-        door = self._door or _listen_at(port)
+        listener = self._door or _listen_at(port)
         while (
-            door is None
+            listener is None
             and isinstance(pid, int)
             and psutil.pid_exists(pid)
             and time.monotonic() < deadline
         ):
             await asyncio.sleep(VACATE_POLL_S)
-            door = _listen_at(port)
-        self._door = door
+            listener = _listen_at(port)
+        self._door = listener
         return self._open(port)
 
     def _chosen(self) -> int:
@@ -368,15 +368,15 @@ def _listen_at(port: int) -> socket.socket | None:
 
     It listens at once, since two sockets that do not may share a port.
     """
-    door = socket.socket()
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        door.bind((HOST, port))
-        door.listen(BACKLOG)
+        listener.bind((HOST, port))
+        listener.listen(BACKLOG)
     except OSError:
-        door.close()
+        listener.close()
         return None
-    return door
+    return listener
 
 
 def _is_own_listener(port: int) -> bool:

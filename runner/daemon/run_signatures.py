@@ -80,9 +80,9 @@ def _canonical_parameters(parameters: Mapping[str, Any]) -> str:
 
 def _plain_value(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(name): _plain_value(one) for name, one in value.items()}
+        return {str(name): _plain_value(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain_value(one) for one in value]
+        return [_plain_value(part) for part in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value

@@ -62,8 +62,8 @@ def bound_steps(body: Iterable[BoundNode]) -> CallBounds:
 
 def unbounded_steps(body: Iterable[BoundNode]) -> CallBounds:
     """Return the calls of a body that runs for an unknown number of items."""
-    asks = any(step.kind.roles for step in all_steps(body))
-    return CallBounds(None) if asks else NO_CALLS
+    calls_models = any(step.kind.roles for step in all_steps(body))
+    return CallBounds(None) if calls_models else NO_CALLS
 
 
 def bound_step(step: BoundStep) -> CallBounds:
@@ -137,6 +137,6 @@ def _most_asked_again(step: BoundStep, of_model: Mapping[str, Any]) -> int:
 
 def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:
     """Bound what depends on how long answers are."""
-    bounds = [one.most for one in (shortest, longest) if one.most is not None]
+    bounds = [bound.most for bound in (shortest, longest) if bound.most is not None]
     most, repairs = max(bounds, default=0), max(shortest.repairs, longest.repairs)
     return CallBounds(most if bounds[1:] else None, repairs, shortest.sure & longest.sure)

@@ -83,7 +83,7 @@ class DryPool(LedgerPool):
     def __init__(
         self,
         *parts: Any,
-        asked: AskedPrompts,
+        prompts: AskedPrompts,
         item: str,
         looks_up: bool,
         counts_exactly: bool,
@@ -92,7 +92,7 @@ class DryPool(LedgerPool):
     ) -> None:
         """`parts`: those of `LedgerPool`; `raises`: an unknown reply is `ReplyNotCached`."""
         super().__init__(*parts)
-        self.asked = asked
+        self.asked = prompts
         self._item = item
         self._looks_up = looks_up
         self.counts_exactly = counts_exactly
@@ -116,21 +116,21 @@ class DryPool(LedgerPool):
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
         """Count a prompt's tokens, roughly where it is far from the limit."""
-        more = await self._more(model, [one.content for one in messages])
+        n_reserved = await self._more(model, [message.content for message in messages])
         bound = token_counting.most_in_chat(messages)
         if self._is_exact(model) and not tools:
             reserved, room = await self._reserved(model, {})
-            if 4 * reserved <= room and bound + more < _SURELY_FITS * room:
-                return bound + more
-            return more + await super().count_chat(model, messages, tools)
-        return more + (bound if self.is_long else token_counting.least_in_chat(messages))
+            if 4 * reserved <= room and bound + n_reserved < _SURELY_FITS * room:
+                return bound + n_reserved
+            return n_reserved + await super().count_chat(model, messages, tools)
+        return n_reserved + (bound if self.is_long else token_counting.least_in_chat(messages))
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
-        more = [await self._more(model, [text]) for text in texts]
+        reserved = [await self._more(model, [text]) for text in texts]
         count = token_counting.most_tokens if self.is_long else token_counting.least_tokens
         is_exact = self._is_exact(model)
         counted = await super().count_texts(model, texts) if is_exact else list(map(count, texts))
-        return [n + m for n, m in zip(counted, more, strict=True)]
+        return [n + m for n, m in zip(counted, reserved, strict=True)]
 
     def _is_exact(self, model: ModelSpec) -> bool:
         return self.counts_exactly and not model.pool
@@ -209,7 +209,7 @@ def _filled_schema(schema: Any) -> Any:
     kind = schema.get("type")
     kind = kind[0] if isinstance(kind, list) and kind else kind
     if kind == "object" or "properties" in schema:
-        return {name: _filled_schema(one) for name, one in schema.get("properties", {}).items()}
+        return {name: _filled_schema(part) for name, part in schema.get("properties", {}).items()}
     if kind == "array":
         return [_filled_schema(schema.get("items"))] * max(1, schema.get("minItems", 1))
     if kind in ("integer", "number"):

@@ -150,7 +150,7 @@ class DryWalk:
         rest, n_walked = bound_steps(run.block.body).of_items(n_left), len(todo) - n_left
         is_estimate = rest.most is None and calls.most is not None and n_walked > 0
         calls += calls.estimate(n_left / n_walked) if is_estimate else rest
-        offered = {**run.offered(), "results": [one for one in results if one is not None]}
+        offered = {**run.offered(), "results": [result for result in results if result is not None]}
         return WalkResult(calls, offered, bool(todo), refs=refs, is_estimate=is_estimate)
 
     async def _in_time(
@@ -264,12 +264,12 @@ class DryWalk:
         scope: Scope,
         place: WalkPlace,
         is_partly_unknown: bool,
-        asked: AskedPrompts,
+        prompts: AskedPrompts,
         *,
         is_long: bool = False,
     ) -> WalkResult:
         """Carry out a step that only reads; `is_long`: each unknown answer is the longest."""
-        tools, pool = await self._tools(step, scope, place, asked, is_long=is_long)
+        tools, pool = await self._tools(step, scope, place, prompts, is_long=is_long)
         pool.reads_unknown = is_partly_unknown
         try:
             params = step.params.render(scope)
@@ -291,7 +291,13 @@ class DryWalk:
         return dry.result(outputs, dry.calls)
 
     async def _tools(
-        self, step: BoundStep, scope: Scope, place: WalkPlace, asked: AskedPrompts, *, is_long: bool
+        self,
+        step: BoundStep,
+        scope: Scope,
+        place: WalkPlace,
+        prompts: AskedPrompts,
+        *,
+        is_long: bool,
     ) -> tuple[Tools, DryPool]:
         record, context = place.record, place.context
         caller = context.caller(record.scope, step, record.shown_key, record.block)
@@ -299,7 +305,7 @@ class DryWalk:
         assert isinstance(tools.pool, LedgerPool)
         pool = DryPool(
             *tools.pool.parts,
-            asked=asked,
+            prompts=prompts,
             item=f"{record.scope}\n{record.key}",
             looks_up=caller.looks_up,
             counts_exactly=self._counts_exactly,

@@ -181,7 +181,7 @@ class _Forecast:
         if self._context.options.leaves_out_items:
             return
         stats, found = self._context.stats, await find_outdated(self._context, self._ends)
-        stats.keeps({one.name: one.why for one in found})
+        stats.keeps({step.name: step.why for step in found})
         for note in kept_texts(found):
             stats.note(note)
 
@@ -321,7 +321,7 @@ class _Forecast:
         for node in bound.nodes:
             await within._guarded(node)
         await within._note_outdated()
-        self._items += [replace(one, step=f"{step.id}.{one.step}") for one in within._items]
+        self._items += [replace(item, step=f"{step.id}.{item.step}") for item in within._items]
         self._notes += within._notes
         if within._partial:
             self._partial.add(step.id)

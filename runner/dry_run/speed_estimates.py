@@ -135,15 +135,19 @@ class SpeedBook:
         facts, profile = self._profiled(ref)
         if facts is None or profile is None:
             return None
-        one = self._settings
-        may = may_be_plain(one.cache_layout, facts.n_ctx_tokens, one.kv_cache_type)
+        settings = self._settings
+        may = may_be_plain(settings.cache_layout, facts.n_ctx_tokens, settings.kv_cache_type)
         limits = LayoutBounds(
-            0, 0, 0, flash_attention=one.flash_attention, may_be_plain=may and not profile.is_gpu
+            0,
+            0,
+            0,
+            flash_attention=settings.flash_attention,
+            may_be_plain=may and not profile.is_gpu,
         )
         is_flash = not without_flash(profile, limits)
         ratio = plain_ratio(profile) if profile.has_plain else None
         agreement = profile.agreement(is_flash=is_flash)
-        is_unified = one.cache_layout == "unified"
+        is_unified = settings.cache_layout == "unified"
         company = None if is_unified else agreement.company
         disturbed = profile.is_disturbed
         return ComputeMode(is_flash, ratio, company, agreement.drafts, is_unified, disturbed)

@@ -129,7 +129,9 @@ def mounted() -> list[Mount]:
         partitions = psutil_module().disk_partitions(all=True)
     except (OSError, RuntimeError):
         return []  # a container without /proc: trust the events
-    return [Mount(one.mountpoint, one.fstype, one.device) for one in partitions]
+    return [
+        Mount(partition.mountpoint, partition.fstype, partition.device) for partition in partitions
+    ]
 
 
 def needs_polling(root: Path) -> str | None:
@@ -146,5 +148,5 @@ def known_folder(
     `kept` begins with what this machine saw, if it saw any.
     """
     several = list(kept)
-    same = (one for one in several if now is not None and one.identity == now.identity)
+    same = (mount for mount in several if now is not None and mount.identity == now.identity)
     return next(same, several[0] if several else None)

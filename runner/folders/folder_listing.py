@@ -39,7 +39,7 @@ class FolderListing:
         return not any(relpath.startswith(folder) for folder in hidden)
 
 
-def list_folder(root: Path, wanted: WatchFilter) -> FolderListing:
+def list_folder(root: Path, watch_filter: WatchFilter) -> FolderListing:
     """List every wanted file.
 
     Raises:
@@ -50,7 +50,7 @@ def list_folder(root: Path, wanted: WatchFilter) -> FolderListing:
     while waiting:
         folder, prefix = waiting.pop()
         try:
-            waiting += _entries(folder, prefix, wanted, listing)
+            waiting += _entries(folder, prefix, watch_filter, listing)
             listing.n_folders += 1
         except OSError as error:
             if not prefix:
@@ -61,7 +61,7 @@ def list_folder(root: Path, wanted: WatchFilter) -> FolderListing:
 
 
 def _entries(
-    folder: str, prefix: str, wanted: WatchFilter, listing: FolderListing
+    folder: str, prefix: str, watch_filter: WatchFilter, listing: FolderListing
 ) -> list[tuple[str, str]]:
     """Add the files of one folder to the listing; return the folders to list next."""
     below: list[tuple[str, str]] = []
@@ -70,9 +70,9 @@ def _entries(
         for entry in entries:
             relpath = prefix + entry.name
             if entry.is_dir(follow_symlinks=False):
-                if wanted.wants_folder(relpath):
+                if watch_filter.wants_folder(relpath):
                     below.append((entry.path, f"{relpath}/"))
-            elif wanted.wants_file(relpath):
+            elif watch_filter.wants_file(relpath):
                 seen = file_version_at(entry.path, relpath)
                 if seen is not None:
                     files[relpath] = seen
@@ -80,15 +80,15 @@ def _entries(
 
 
 def look_at_paths(
-    root: Path, relpaths: Iterable[str], wanted: WatchFilter
+    root: Path, relpaths: Iterable[str], watch_filter: WatchFilter
 ) -> dict[str, FileVersion | None]:
     """Look at some paths; a folder stands for all files in it. None: it does not exist."""
     found: dict[str, FileVersion | None] = {}
     for relpath in relpaths:
         path = f"{root}{os.sep}{relpath}"
         if _is_folder(path):
-            found.update(_files_below(root, relpath, wanted))
-        elif wanted.wants(relpath):
+            found.update(_files_below(root, relpath, watch_filter))
+        elif watch_filter.wants(relpath):
             found[relpath] = file_version_at(path, relpath)
         elif not os.path.lexists(path):
             found[relpath] = None
@@ -102,16 +102,16 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-def _files_below(root: Path, relpath: str, wanted: WatchFilter) -> dict[str, FileVersion]:
+def _files_below(root: Path, relpath: str, watch_filter: WatchFilter) -> dict[str, FileVersion]:
     parts = relpath.split("/")
-    if not all(wanted.wants_folder("/".join(parts[: end + 1])) for end in range(len(parts))):
+    if not all(watch_filter.wants_folder("/".join(parts[: end + 1])) for end in range(len(parts))):
         return {}
     listing = FolderListing(FolderIdentity(""))
     waiting = [(f"{root}{os.sep}{relpath}", f"{relpath}/")]
     while waiting:
         folder, prefix = waiting.pop()
         try:
-            waiting += _entries(folder, prefix, wanted, listing)
+            waiting += _entries(folder, prefix, watch_filter, listing)
         except OSError:
             continue  # the next full listing finds it
     return listing.files

@@ -66,7 +66,7 @@ class SettlingFiles:
 
     def keep(self, relpaths: Mapping[str, object]) -> None:
         """Forget every file that is not among these."""
-        for relpath in [one for one in self._waiting if one not in relpaths]:
+        for relpath in [path for path in self._waiting if path not in relpaths]:
             del self._waiting[relpath]
 
     def to_check(self, now: float) -> list[str]:
@@ -93,7 +93,7 @@ class SettlingFiles:
 
     def next_at(self) -> float | None:
         """Return when the first settle time is over."""
-        return min((one.since + self._settle_s for one in self._waiting.values()), default=None)
+        return min((file.since + self._settle_s for file in self._waiting.values()), default=None)
 
 
 def is_open_for_writing(path: Path) -> bool:

@@ -16,17 +16,17 @@ MOST_EARLIER = 20
 """Earlier decisions that are kept for each review."""
 
 
-def is_same_value(one: Any, other: Any) -> bool:
+def is_same_value(left: Any, other: Any) -> bool:
     """Return whether two answers have the same values.
 
     >>> is_same_value({"a": 1, "b": [2.0]}, {"b": [2], "a": 1.0}), is_same_value([1], [True])
     (True, False)
     """
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(is_same_value(one[k], other[k]) for k in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(is_same_value, one, other))
-    return isinstance(one, bool) is isinstance(other, bool) and bool(one == other)
+    if isinstance(left, Mapping) and isinstance(other, Mapping):
+        return left.keys() == other.keys() and all(is_same_value(left[k], other[k]) for k in left)
+    if isinstance(left, list) and isinstance(other, list):
+        return len(left) == len(other) and all(map(is_same_value, left, other))
+    return isinstance(left, bool) is isinstance(other, bool) and bool(left == other)
 
 
 def stands(question: Question, old: Review) -> bool:
@@ -48,7 +48,7 @@ def stands(question: Question, old: Review) -> bool:
 
 def with_decision(review: Review) -> tuple[Mapping[str, Any], ...]:
     """Return the earlier decisions, the present one in front."""
-    told = {
+    decision = {
         "state": review.state,
         "value": review.value,
         "reason": review.reason,
@@ -57,7 +57,7 @@ def with_decision(review: Review) -> tuple[Mapping[str, Any], ...]:
         "question": review.question,
         "document_sha256": review.subject.get("document_sha256"),
     }
-    return (told, *review.earlier)[:MOST_EARLIER]
+    return (decision, *review.earlier)[:MOST_EARLIER]
 
 
 def is_other_subject(question: Question, old: Review) -> bool:

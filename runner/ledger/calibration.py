@@ -80,9 +80,9 @@ class _Weights:
     def of(cls, fields: Iterable[WeighedField]) -> _Weights:
         found = list(fields)
         return cls(
-            sum(one.weight for one in found),
-            sum(one.weight**2 for one in found),
-            sum(one.weight for one in found if one.is_right),
+            sum(field.weight for field in found),
+            sum(field.weight**2 for field in found),
+            sum(field.weight for field in found if field.is_right),
         )
 
     def __add__(self, other: _Weights) -> _Weights:
@@ -154,24 +154,24 @@ def fit(reviewed: Iterable[Reviewed | WeighedField]) -> Calibration:
     Raises:
         ValueError: there is nothing to fit.
     """
-    fields = sorted(WeighedField(*one) for one in reviewed)
+    fields = sorted(WeighedField(*field) for field in reviewed)
     if not fields:
         raise ValueError("no reviewed fields")
     pooled: list[_Pool] = []
-    for raw, equal in groupby(fields, key=lambda one: one.raw):
+    for raw, equal in groupby(fields, key=lambda weighed: weighed.raw):
         pooled.append(_Pool(raw, raw, _Weights.of(equal)))
         while len(pooled) > 1 and pooled[-2].share >= pooled[-1].share:
             _join_last(pooled)
     knots = [(raw, round(pool.share, 4)) for pool in _large(pooled) for raw in pool.edges]
-    tenths = _enough_decided((tenth_of(one.raw), one) for one in fields)
-    return Calibration(tuple(knots), tuple(sorted({one.raw for one in fields})), tenths)
+    tenths = _enough_decided((tenth_of(field.raw), field) for field in fields)
+    return Calibration(tuple(knots), tuple(sorted({field.raw for field in fields})), tenths)
 
 
 def _enough_decided(fields: Iterable[tuple[K, WeighedField]]) -> frozenset[K]:
     """Return the groups of which enough was decided; `fields` have their group in front."""
     found: dict[K, list[WeighedField]] = {}
-    for group, one in fields:
-        found.setdefault(group, []).append(one)
+    for group, fields_of_group in fields:
+        found.setdefault(group, []).append(fields_of_group)
     return frozenset(
         group for group, held in found.items() if _Weights.of(held).n >= LEAST_DECISIONS
     )
@@ -266,14 +266,14 @@ def reliability(reviewed: Iterable[Reviewed | WeighedField]) -> list[Reliability
     [('0.9 to 1.0', 2, 1)]
     """
     found: dict[int, list[WeighedField]] = {}
-    for one in reviewed:
-        found.setdefault(tenth_of(one[0]), []).append(WeighedField(*one))
+    for row in reviewed:
+        found.setdefault(tenth_of(row[0]), []).append(WeighedField(*row))
     return [_bin(number, fields) for number, fields in sorted(found.items())]
 
 
 def _bin(number: int, fields: Sequence[WeighedField]) -> ReliabilityBin:
-    n_right = sum(one.is_right for one in fields)
-    is_even = len({one.weight for one in fields}) == 1
+    n_right = sum(field.is_right for field in fields)
+    is_even = len({field.weight for field in fields}) == 1
     weights = None if is_even else _Weights.of(fields)
     return ReliabilityBin(number / N_BINS, (number + 1) / N_BINS, len(fields), n_right, weights)
 
@@ -309,8 +309,8 @@ class DecidedAnswer:
 
     def weighed(self) -> Iterator[tuple[FieldName, WeighedField]]:
         """Yield its fields with their names."""
-        for one in self.fields:
-            yield one.name, WeighedField(one.raw, one.is_right, self.weight)
+        for decided in self.fields:
+            yield decided.name, WeighedField(decided.raw, decided.is_right, self.weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,24 +323,24 @@ class AskedShare:
     n_open_sampled: int = 0
 
 
-def comparable(answers: Iterable[DecidedAnswer], asked: AskedShare) -> list[DecidedAnswer]:
+def comparable(answers: Iterable[DecidedAnswer], share: AskedShare) -> list[DecidedAnswer]:
     """Return the answers that say something together, with their weights.
 
     Where enough of a share of the sure answers is decided, these are all of which it is known how
     probably they were asked about. Else only those in doubt are known, and they count alike.
     """
     found = list(answers)
-    sampled = [one for one in found if one.is_sampled]
-    doubtful = [one for one in found if one.is_in_doubt and not one.is_sampled]
+    sampled = [answer for answer in found if answer.is_sampled]
+    doubtful = [answer for answer in found if answer.is_in_doubt and not answer.is_sampled]
     n_sampled, n_doubtful = _n_fields(sampled), _n_fields(doubtful)
     is_enough = n_sampled >= LEAST_DECISIONS and n_sampled + n_doubtful >= LEAST_FIELDS
-    if asked.share is None or not is_enough:
-        return [one for one in found if not one.is_sampled]
-    of_sampled = 1 + asked.n_open_sampled / len(sampled)
-    of_doubtful = 1 + asked.n_open_doubtful / max(1, len(doubtful))
+    if share.share is None or not is_enough:
+        return [answer for answer in found if not answer.is_sampled]
+    of_sampled = 1 + share.n_open_sampled / len(sampled)
+    of_doubtful = 1 + share.n_open_doubtful / max(1, len(doubtful))
     return [
-        *(replace(one, weight=of_doubtful) for one in doubtful),
-        *(replace(one, weight=of_sampled / (one.share or asked.share)) for one in sampled),
+        *(replace(answer, weight=of_doubtful) for answer in doubtful),
+        *(replace(answer, weight=of_sampled / (answer.share or share.share)) for answer in sampled),
     ]
 
 
@@ -365,7 +365,7 @@ def reviewed_fields(review: Review) -> list[DecidedField]:
         return [
             DecidedField(name, raw, False)
             for path, name, raw in _leaves(confidence, answer)
-            if any(path[: len(one)] == one for one in wrong)
+            if any(path[: len(wrong_path)] == wrong_path for wrong_path in wrong)
         ]
     return []
 
@@ -393,7 +393,7 @@ def named_fields(reason: str, answer: Any) -> list[_Path]:
         fitting = [(name, rest) for name, rest in ended if rest[:1] in ("", ",", ":")]
         if not fitting:
             return []
-        name, rest = max(fitting, key=lambda one: len(one[0]))
+        name, rest = max(fitting, key=lambda named_rest: len(named_rest[0]))
         found += paths[name]
         if rest[:1] != ",":
             return found
@@ -420,11 +420,11 @@ def _leaves(
         if confidence["raw"] is not None:  # else a person wrote it
             yield path, name, float(confidence["raw"])
     elif isinstance(confidence, Mapping) and isinstance(answer, Mapping):
-        for key in (one for one in answer if one in confidence):
+        for key in (key for key in answer if key in confidence):
             yield from _leaves(confidence[key], answer[key], (*path, key), (*name, key))
     elif isinstance(confidence, list) and isinstance(answer, list):
-        for at, (one, value) in enumerate(zip(confidence, answer, strict=False)):
-            yield from _leaves(one, value, (*path, at), name)
+        for at, (element, value) in enumerate(zip(confidence, answer, strict=False)):
+            yield from _leaves(element, value, (*path, at), name)
 
 
 _REMOVED = object()
@@ -449,16 +449,16 @@ def _compared(
             yield from _compared(confidence[key], answer[key], within, (*name, key))
     elif isinstance(confidence, list) and isinstance(answer, list):
         partners = aligned(answer, decided if isinstance(decided, list) else [], _REMOVED)
-        for one, value, within in zip(confidence, answer, partners or (), strict=False):
-            yield from _compared(one, value, within, name)
+        for element, value, within in zip(confidence, answer, partners or (), strict=False):
+            yield from _compared(element, value, within, name)
 
 
 def _fit_of(answers: Iterable[DecidedAnswer]) -> Calibration | None:
     """Return the fit of the fields of answers; None: there are too few."""
-    found = [one for answer in answers for one in answer.weighed()]
+    found = [field for answer in answers for field in answer.weighed()]
     if len(found) < LEAST_FIELDS:
         return None
-    return replace(fit(one for _, one in found), names=_enough_decided(found))
+    return replace(fit(field for _, field in found), names=_enough_decided(found))
 
 
 # Which item of a list has become which one of an edited list: an item that a person deleted or
@@ -484,16 +484,16 @@ def aligned(before: Sequence[Any], after: Sequence[Any], removed: Any) -> list[A
     return [*after[:first], *found, *after[ends[1] :]]
 
 
-def _n_same(one: Sequence[Any], other: Sequence[Any]) -> int:
-    pairs = zip(one, other, strict=False)
+def _n_same(left: Sequence[Any], other: Sequence[Any]) -> int:
+    pairs = zip(left, other, strict=False)
     return next(
-        (n for n, pair in enumerate(pairs) if not is_same_value(*pair)), min(len(one), len(other))
+        (n for n, pair in enumerate(pairs) if not is_same_value(*pair)), min(len(left), len(other))
     )
 
 
 def _partners(before: Sequence[Any], after: Sequence[Any]) -> list[int | None]:
     """Return the place in `after` of each item of `before`; None: it was removed."""
-    costs = [[_pair_cost(one, other) for other in after] for one in before]
+    costs = [[_pair_cost(element, other) for other in after] for element in before]
     n, m = len(before), len(after)
     # total[i][j]: the least cost of what is behind i and j; to leave an item out costs 1
     total = [[float(n - i + m - j) for j in range(m + 1)] for i in range(n + 1)]
@@ -512,27 +512,27 @@ def _partners(before: Sequence[Any], after: Sequence[Any]) -> list[int | None]:
     return found
 
 
-def _pair_cost(one: Any, other: Any) -> float:
+def _pair_cost(left: Any, other: Any) -> float:
     """Return the cost of a pair; two items that share nothing are better left out."""
-    difference = _difference(one, other)
+    difference = _difference(left, other)
     return difference if difference < 1 else 3.0
 
 
-def _difference(one: Any, other: Any) -> float:
+def _difference(left: Any, other: Any) -> float:
     """Return the share of an item's values that another one does not have.
 
     >>> _difference({"a": 1, "b": [2, 3]}, {"a": 1, "b": [2, 4]})
     0.25
     """
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        names = {**one, **other}
-        within = [_difference(one.get(name), other.get(name)) for name in names]
-    elif isinstance(one, list) and isinstance(other, list):
-        pairs = zip(one, other, strict=False)
+    if isinstance(left, Mapping) and isinstance(other, Mapping):
+        names = {**left, **other}
+        within = [_difference(left.get(name), other.get(name)) for name in names]
+    elif isinstance(left, list) and isinstance(other, list):
+        pairs = zip(left, other, strict=False)
         within = [_difference(*pair) for pair in pairs]
-        within += [1.0] * abs(len(one) - len(other))
+        within += [1.0] * abs(len(left) - len(other))
     else:
-        return float(not is_same_value(one, other))
+        return float(not is_same_value(left, other))
     return sum(within) / max(1, len(within))
 
 
@@ -542,10 +542,10 @@ def _moved(
     """Pair items that were taken out with the same ones that were put in elsewhere."""
     left = [at for at in range(len(after)) if at not in set(partners)]
     found: list[int | None] = []
-    for one, partner in zip(before, partners, strict=True):
+    for element, partner in zip(before, partners, strict=True):
         place = partner
         if place is None:
-            place = next((at for at in left if is_same_value(one, after[at])), None)
+            place = next((at for at in left if is_same_value(element, after[at])), None)
             left = [at for at in left if at != place]
         found.append(place)
     return found
@@ -569,7 +569,7 @@ class CalibrationKey(NamedTuple):
         """
         names = ("model", "prompt", "schema")
         pairs = zip(names, self[2:], other[2:], strict=True)
-        return " and ".join(name for name, one, two in pairs if one != two)
+        return " and ".join(name for name, part, two in pairs if part != two)
 
 
 @dataclass(frozen=True)
@@ -590,7 +590,7 @@ class StepCalibration:
 
     @property
     def n_fields(self) -> int:
-        return sum(len(one.fields) for one in self.answers)
+        return sum(len(answer.fields) for answer in self.answers)
 
     def calibration(
         self, item: tuple[str, str] | None = None, document_sha256: str = ""
@@ -603,14 +603,16 @@ class StepCalibration:
         if own.isdisjoint(self._decided):
             return self._whole
         return _fit_of(
-            one for one in self._compared if own.isdisjoint((one.item, one.document_sha256))
+            answer
+            for answer in self._compared
+            if own.isdisjoint((answer.item, answer.document_sha256))
         )
 
     @cached_property
     def _decided(self) -> frozenset[Any]:
         """The items and documents that were decided on."""
-        both = ((one.item, one.document_sha256) for one in self.answers)
-        return frozenset(one for pair in both for one in pair)
+        both = ((answer.item, answer.document_sha256) for answer in self.answers)
+        return frozenset(part for pair in both for part in pair)
 
     @cached_property
     def _whole(self) -> Calibration | None:
@@ -621,7 +623,7 @@ class StepCalibration:
         """The reliability table; empty while too few fields were reviewed."""
         if self.n_fields < LEAST_FIELDS:
             return []
-        return reliability(one for answer in self._compared for _, one in answer.weighed())
+        return reliability(field for answer in self._compared for _, field in answer.weighed())
 
     @cached_property
     def _compared(self) -> list[DecidedAnswer]:
@@ -630,15 +632,17 @@ class StepCalibration:
     @property
     def basis(self) -> str:
         """Which answers the table is of, in words."""
-        sampled = [one for one in self._compared if one.is_sampled]
+        sampled = [answer for answer in self._compared if answer.is_sampled]
         n_doubtful = len(self._compared) - len(sampled)
         if not sampled and self.is_of_all:
             return "of all answers"
         if not sampled:
             return "of answers in doubt alone, which are wrong more often than the others"
         n_open = self.asked.n_open_doubtful
-        shares = sorted({one.share or self.asked.share or 1 for one in sampled} or {1})
-        share = " to ".join(f"{100 * one:g}%" for one in dict.fromkeys((shares[0], shares[-1])))
+        shares = sorted({answer.share or self.asked.share or 1 for answer in sampled} or {1})
+        share = " to ".join(
+            f"{100 * share_bound:g}%" for share_bound in dict.fromkeys((shares[0], shares[-1]))
+        )
         what = "sure answers alone" if n_open and not n_doubtful else "all answers"
         return (
             f"of {what}: {counted(n_doubtful, 'answer')} in doubt{_open_text(n_doubtful, n_open)}, "
@@ -693,19 +697,19 @@ def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCal
         newest.asked_at,
         tuple(answers),
         n_rejected,
-        is_of_all=all(one.subject.get("when") in ("true", "True") for one in reviews),
+        is_of_all=all(review.subject.get("when") in ("true", "True") for review in reviews),
         asked=_asked_share(reviews, when),
     )
 
 
 def _asked_share(reviews: Sequence[Review], when: Collection[Any]) -> AskedShare:
     shares = [review.share for review in reviews if review.share is not None]
-    undecided = [one for one in reviews if not one.is_decided or one.state == "expired"]
-    undecided += [one for one in reviews if one.together is not None]
+    undecided = [review for review in reviews if not review.is_decided or review.state == "expired"]
+    undecided += [review for review in reviews if review.together is not None]
     return AskedShare(
         max(shares, default=None),
-        sum(_is_in_doubt(one, when) and not one.is_sampled for one in undecided),
-        sum(one.is_sampled for one in undecided),
+        sum(_is_in_doubt(review, when) and not review.is_sampled for review in undecided),
+        sum(review.is_sampled for review in undecided),
     )
 
 
@@ -725,11 +729,11 @@ def former_tables(
 ) -> list[StepCalibration]:
     """Return the tables of a step's other models, prompts and schemas, the newest first."""
     found = [
-        one
-        for other, one in tables.items()
-        if other[:2] == key[:2] and other != key and one.n_fields
+        table
+        for other, table in tables.items()
+        if other[:2] == key[:2] and other != key and table.n_fields
     ]
-    return sorted(found, key=lambda one: -one.at)
+    return sorted(found, key=lambda table: -table.at)
 
 
 def start_text(key: CalibrationKey, tables: Mapping[CalibrationKey, StepCalibration]) -> str | None:
@@ -761,7 +765,9 @@ def calibrated(confidence: Any, calibration: Calibration, name: FieldName = ()) 
             second_p = round((1.0 - p) * min(second_p / rest, 1.0), 4)
         return {**confidence, "p": p, "second_p": second_p, "is_calibrated": True}
     if isinstance(confidence, Mapping):
-        return {key: calibrated(one, calibration, (*name, key)) for key, one in confidence.items()}
+        return {
+            key: calibrated(part, calibration, (*name, key)) for key, part in confidence.items()
+        }
     if isinstance(confidence, list):
-        return [calibrated(one, calibration, name) for one in confidence]
+        return [calibrated(part, calibration, name) for part in confidence]
     return confidence

@@ -310,7 +310,9 @@ class Ledger:
         until = "" if before is None else "and started < :before"
         which = f"where {of_file} {until} order by started desc limit :limit"
         found = {"file": file, "before": before, "limit": limit}
-        return self._runs(which, **{name: one for name, one in found.items() if one is not None})
+        return self._runs(
+            which, **{name: value for name, value in found.items() if value is not None}
+        )
 
     def run(self, name: str) -> RunRow | None:
         return next(iter(self._runs("where run = :run", run=name)), None)

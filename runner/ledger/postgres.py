@@ -87,8 +87,8 @@ class PostgresServer:
         Raises:
             psycopg.Error: it cannot be reached; see `connection_error`.
         """
-        said = psycopg.conninfo.conninfo_to_dict(self.url)
-        defaults = {name: value for name, value in _KEEP_ALIVE.items() if name not in said}
+        parameters = psycopg.conninfo.conninfo_to_dict(self.url)
+        defaults = {name: value for name, value in _KEEP_ALIVE.items() if name not in parameters}
         connection = psycopg.connect(self.url, autocommit=True, **defaults)
         try:
             path = sql.SQL("set search_path to {}").format(sql.Identifier(self.schema))
@@ -164,39 +164,39 @@ def is_transient_error(error: BaseException) -> bool:
         return error.sqlstate.startswith(_TRANSIENT_CODES)
     # Errors of the client's library have no code: the socket is gone, which may pass, or the
     # server refused us ("FATAL": a wrong password, an unknown database), which stays.
-    said = str(error)
-    if "FATAL:" in said:
-        return any(words in said for words in _TRANSIENT_WORDS)
+    message = str(error)
+    if "FATAL:" in message:
+        return any(words in message for words in _TRANSIENT_WORDS)
     return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
 
 
 def connection_error(url: str, error: psycopg.Error) -> LedgerError:
     """Return why the ledger cannot be used, and what to do."""
-    place, said = database_name(url), one_line(str(error))
+    place, message = database_name(url), one_line(str(error))
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return _privilege_error(url, said)
+        return _privilege_error(url, message)
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
         return LedgerError(
-            f"{place} takes no writes ({said}): it is a standby. "
+            f"{place} takes no writes ({message}): it is a standby. "
             f"Name the primary server in the setting 'ledger'."
         )
     if error.sqlstate is None or error.sqlstate.startswith(("08", "57P", "28", "3D")):
         return LedgerError(
-            f"{place} cannot be reached ({said}). Start it, or correct the setting 'ledger' "
+            f"{place} cannot be reached ({message}). Start it, or correct the setting 'ledger' "
             f"(PADDOCK_LEDGER). Finished items are kept."
         )
     return LedgerError(
-        f"{place}: the ledger cannot be used ({said}). Correct that and run again; "
+        f"{place}: the ledger cannot be used ({message}). Correct that and run again; "
         f"finished items are kept."
     )
 
 
-def _privilege_error(url: str, said: str) -> LedgerError:
+def _privilege_error(url: str, message: str) -> LedgerError:
     parts = psycopg.conninfo.conninfo_to_dict(url)
     user = parts.get("user") or "paddock"
     name = parts.get("dbname") or user
     return LedgerError(
-        f"{database_name(url)} does not let '{user}' make or use the ledger's tables ({said}). "
+        f"{database_name(url)} does not let '{user}' make or use the ledger's tables ({message}). "
         f'Ask its owner to execute: grant create on database "{name}" to "{user}"; '
         f"if another user made the tables, use that one on all machines."
     )

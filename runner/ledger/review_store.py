@@ -72,7 +72,7 @@ class ReviewStore:
     ) -> dict[tuple[str, str], Review]:
         """Return the reviews of a scope by key and step, in one query."""
         found = self._rows(f"{_LIST} where scope = :scope", keys, scope=scope)
-        return {(one.key, one.step): one for one in map(self._review, found)}
+        return {(review.key, review.step): review for review in map(self._review, found)}
 
     def waiting(self, *, is_whole: bool = False) -> list[Review]:
         """Return what is open, the oldest first; in one query."""
@@ -90,8 +90,10 @@ class ReviewStore:
         )
         reviews = ((_under(terms, self._review(row[:-1])), float(row[-1])) for row in found)
         return [
-            replace(one, state="expired") if one.state == "open" and _is_late(one, now) else one
-            for one, now in reviews
+            replace(review, state="expired")
+            if review.state == "open" and _is_late(review, now)
+            else review
+            for review, now in reviews
         ]
 
     def undone(self) -> list[Review]:
@@ -163,9 +165,9 @@ class ReviewStore:
             if old is None and question.renamed_from is not None:
                 former = self._whole(execute, _OF_PLACE, {**place, "key": question.renamed_from})
                 old = former if former is not None and stands(question, former) else None
-            asked = new_review(question, old, now)
-            self._write(execute, asked, question.objects)
-            return asked
+            review = new_review(question, old, now)
+            self._write(execute, review, question.objects)
+            return review
 
         return self.ledger.in_transaction(ask)
 
@@ -184,15 +186,15 @@ class ReviewStore:
 
     def renew(self, terms: TermsByPlace) -> None:
         """Put open questions under the terms of their pipelines as they are now."""
-        for one in self.waiting():
-            if _under(terms, one) != one:
-                self.ledger.in_transaction(partial(self._renew, terms, one.id))
+        for review in self.waiting():
+            if _under(terms, review) != review:
+                self.ledger.in_transaction(partial(self._renew, terms, review.id))
 
     def _renew(self, terms: TermsByPlace, id_: str, execute: Execute) -> None:
         old = self._whole(execute, _OF_ID, {"id": id_})
         if old is not None and old.state == "open":
             sources = old.subject.get("sources") or ()
-            objects = [one["text_object"] for one in sources if "text_object" in one]
+            objects = [source["text_object"] for source in sources if "text_object" in source]
             self._write(execute, _under(terms, old), objects)
 
     def expire(self) -> None:
@@ -242,9 +244,11 @@ class ReviewStore:
 
         def work(execute: Execute) -> list[Review]:
             found = (self._whole(execute, _OF_ID, {"id": id_}) for id_ in ids)
-            made = list(change([one for one in found if one is not None], self._now(execute)))
-            for one in made:
-                self._update(execute, one)
+            made = list(
+                change([review for review in found if review is not None], self._now(execute))
+            )
+            for review in made:
+                self._update(execute, review)
             return made
 
         return self.ledger.in_transaction(work)

@@ -119,15 +119,15 @@ class Question:
     is_asked_again: bool = False
     """Whether it is asked also where no one had decided in time."""
 
-    def until(self, asked: Review) -> float | None:
+    def until(self, review: Review) -> float | None:
         """Return when a question that was asked before is late."""
-        return None if self.ttl_s is None else asked.asked_at + self.ttl_s
+        return None if self.ttl_s is None else review.asked_at + self.ttl_s
 
     @property
     def digest(self) -> str:
         """The same for an unchanged document with an unchanged answer."""
-        told = [self.subject.get("document_sha256"), self.subject.get("answer")]
-        return hashlib.sha256(canonical_json(told).encode()).hexdigest()
+        parts = [self.subject.get("document_sha256"), self.subject.get("answer")]
+        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
 def review_id(scope: str, key: str, step: str) -> str:

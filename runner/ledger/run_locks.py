@@ -79,14 +79,14 @@ async def hold_lock(
     Raises:
         Locked: the deadline passed, or `is_over` ends the wait.
     """
-    who = folder / f"{name}.json"
+    holder_file = folder / f"{name}.json"
     async with AsyncExitStack() as stack:
         lock = file_locks.lock_soon(
             folder / f"{name}.lock",
             wait_s=deadline_s,
             is_over=is_over,
             on_wait=lambda: note(
-                f"waiting for {_holder_text(who)}, which works on the same folder"
+                f"waiting for {_holder_text(holder_file)}, which works on the same folder"
             ),
         )
         try:
@@ -95,17 +95,17 @@ async def hold_lock(
             if is_over():
                 raise Locked("Interrupted while waiting for another run.") from None
             raise Locked(
-                f"{_holder_text(who)} works on the same folder and did not end "
+                f"{_holder_text(holder_file)} works on the same folder and did not end "
                 f"within {deadline_s:g} s. Wait for it, or end it."
             ) from None
-        stack.callback(who.unlink, missing_ok=True)
-        has_crashed = who.exists()
-        LockHolder.here(run).write(who)
+        stack.callback(holder_file.unlink, missing_ok=True)
+        has_crashed = holder_file.exists()
+        LockHolder.here(run).write(holder_file)
         yield has_crashed
 
 
-def _holder_text(who: Path) -> str:
-    return str(LockHolder.read(who) or "another run")
+def _holder_text(holder_file: Path) -> str:
+    return str(LockHolder.read(holder_file) or "another run")
 
 
 class FileGroupTurn:

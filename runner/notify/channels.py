@@ -135,8 +135,8 @@ def _check_answer(host: str | None, answer: Any) -> None:
     if answer.is_success:
         return
     is_passing = answer.status_code in (408, 425, 429) or answer.status_code >= 500
-    said = one_line(answer.text, _SAID_CHARS)
-    words = f"{host} answered {answer.status_code}" + (f": {said}" if said else "")
+    reply = one_line(answer.text, _SAID_CHARS)
+    words = f"{host} answered {answer.status_code}" + (f": {reply}" if reply else "")
     raise NotDelivered(words, is_passing=is_passing)
 
 
@@ -218,8 +218,8 @@ class _SmtpDelivery:
             words = f"{server.host} answered {error.smtp_code} {_server_answer(error.smtp_error)}"
             raise NotDelivered(words, is_passing=400 <= error.smtp_code < 500) from error
         except smtplib.SMTPRecipientsRefused as error:
-            code, said = next(iter(error.recipients.values()))
-            words = f"{server.host} answered {code} {_server_answer(said)}"
+            code, reply = next(iter(error.recipients.values()))
+            words = f"{server.host} answered {code} {_server_answer(reply)}"
             raise NotDelivered(words, is_passing=400 <= code < 500) from error
         except ssl.SSLCertVerificationError as error:
             raise NotDelivered(f"{server.host}: {error.verify_message}") from error
@@ -281,11 +281,11 @@ def _send_by_apprise(address: str, message: Notification) -> None:
                 return
         except Exception as error:  # of any of its 100 services; the text may hold the address
             warnings.append(type(error).__name__)
-    said = warnings[-1] if warnings else "not accepted"
-    is_passing = _PASSING.search(said) is not None
+    warning = warnings[-1] if warnings else "not accepted"
+    is_passing = _PASSING.search(warning) is not None
     for part in sorted(_SECRET_PART.findall(unquote(address)), key=len, reverse=True):
-        said = said.replace(part, "***")
-    words = f"{service.service_name}: {one_line(said, _SAID_CHARS)}"
+        warning = warning.replace(part, "***")
+    words = f"{service.service_name}: {one_line(warning, _SAID_CHARS)}"
     raise NotDelivered(words, is_passing=is_passing)
 
 

@@ -47,8 +47,8 @@ class SentState:
         items = sorted(self.items)[:MOST_REMEMBERED]
         kept = {"bad": self.bad, "failure": self.failure, "failed_at": self.failed_at}
         waiting = sorted(self.waiting)[:MOST_REMEMBERED]
-        more = {"quarantined_at": self.quarantined_at, "waiting_at": self.waiting_at}
-        return {**kept, "items": items, "waiting": waiting, **more}
+        dates = {"quarantined_at": self.quarantined_at, "waiting_at": self.waiting_at}
+        return {**kept, "items": items, "waiting": waiting, **dates}
 
     @classmethod
     def of_json(cls, data: Any) -> SentState:

@@ -34,18 +34,18 @@ class Notification:
 
 
 def notification_of(
-    one: Notice, report: Report, file: Path, now: float, redact: Callable[[str], str]
+    notice: Notice, report: Report, file: Path, now: float, redact: Callable[[str], str]
 ) -> Notification:
     """Return the message of an event; `file` is the pipeline's."""
     items_of = {"failed": failed_items, "waiting": waiting_items}
-    bad = items_of.get(one.event, quarantined_items)(report)
-    if one.event in ("quarantined", "waiting"):  # new items first
-        bad = sorted(bad, key=lambda item: item_digest(item) not in one.new_items)
-    facts = _NotificationText(one, report, file, socket.gethostname(), bad)
+    bad = items_of.get(notice.event, quarantined_items)(report)
+    if notice.event in ("quarantined", "waiting"):  # new items first
+        bad = sorted(bad, key=lambda item: item_digest(item) not in notice.new_items)
+    facts = _NotificationText(notice, report, file, socket.gethostname(), bad)
     subject = _plain(facts.subject())
     text = redact(facts.text(datetime.fromtimestamp(now, UTC)))
     data = {
-        "event": one.event,
+        "event": notice.event,
         "pipeline": report.pipeline,
         "file": str(file),
         "run": report.run,
@@ -58,11 +58,11 @@ def notification_of(
         "tokens": dict(report.tokens),
         "seconds": round(report.seconds, 3),
         "n_items": len(bad),
-        "n_new": len(one.new_items),
-        "items": [_item_json(item, one) for item in bad[:MOST_ITEMS]],
+        "n_new": len(notice.new_items),
+        "items": [_item_json(item, notice) for item in bad[:MOST_ITEMS]],
         "text": text,
     }
-    return Notification(one.event, _redacted(data, redact), redact(subject), text)
+    return Notification(notice.event, _redacted(data, redact), redact(subject), text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,8 @@ class _NotificationText:
             lines += [_short(report.message), ""]
         if self.one.event != "recovered":
             lines += [_item_line(item, self.one) for item in self.bad[:MOST_LINES]]
-            more = len(self.bad) - MOST_LINES
-            lines += [f"  and {more:,} more"] if more > 0 else []
+            n_rest = len(self.bad) - MOST_LINES
+            lines += [f"  and {n_rest:,} more"] if n_rest > 0 else []
             lines += [""] if self.bad else []
         run = f"run {report.run}" if report.run else "no run"
         lines.append(f"{self.file}, {run} on {self.host}, {at:%Y-%m-%d %H:%M} UTC.")
@@ -134,16 +134,16 @@ class _NotificationText:
         return advice
 
 
-def _item_line(item: ItemReport, one: Notice) -> str:
-    new = " (new)" if item_digest(item) in one.new_items else ""
+def _item_line(item: ItemReport, notice: Notice) -> str:
+    new = " (new)" if item_digest(item) in notice.new_items else ""
     name = item.key if item.key == item.step else f"{item.step}: {item.key}"
     why = _short(_plain(item.error or ""))
     return f"  {_short(_plain(name))}{new}" + (f": {why}" if why else "")
 
 
-def _item_json(item: ItemReport, one: Notice) -> dict[str, Any]:
-    told = {"step": item.step, "key": _short(item.key), "error": _short(item.error or "")}
-    return {**told, "is_new": item_digest(item) in one.new_items}
+def _item_json(item: ItemReport, notice: Notice) -> dict[str, Any]:
+    facts = {"step": item.step, "key": _short(item.key), "error": _short(item.error or "")}
+    return {**facts, "is_new": item_digest(item) in notice.new_items}
 
 
 def _short(text: str) -> str:

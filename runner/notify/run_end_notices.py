@@ -45,7 +45,7 @@ def _sent_states(file: Path) -> dict[str, SentState]:
     data = files.read_json(file)
     if not isinstance(data, Mapping):
         return {}
-    return {str(name): SentState.of_json(one) for name, one in data.items()}
+    return {str(name): SentState.of_json(state) for name, state in data.items()}
 
 
 SENT_FOLDER = "told"
@@ -116,19 +116,19 @@ class _Notifier:
             value = {receiver: state.as_json() for receiver, state in after.items()}
             files.write_json_atomically(file, value, is_durable=True)
 
-    async def tell(self, way: NotifyKeys, told: SentState) -> SentState:
+    async def tell(self, way: NotifyKeys, state: SentState) -> SentState:
         """Send one receiver the events that it wants; return its new state."""
-        told = without_ended_items(self._report, told)
-        for one in notices_of(self._report, told, self._now):
-            if one.event in way.when:
-                what = notification_of(one, self._report, self._file, self._now, self._redact)
+        state = without_ended_items(self._report, state)
+        for notice in notices_of(self._report, state, self._now):
+            if notice.event in way.when:
+                what = notification_of(notice, self._report, self._file, self._now, self._redact)
                 try:
                     await self._send(way, what)
                 except NotDelivered as error:
-                    self._complain(way, one.event, str(error))
-                    return told
-            told = one.after
-        return told
+                    self._complain(way, notice.event, str(error))
+                    return state
+            state = notice.after
+        return state
 
     async def _send(self, way: NotifyKeys, what: Notification) -> None:
         from . import channels
@@ -192,7 +192,7 @@ async def notify_at_end(
     secrets: Secrets,
     stop: asyncio.Event,
     *,
-    wanted: bool,
+    is_wanted: bool,
 ) -> AsyncIterator[ReportedEnd]:
     """Yield an object that takes the run's report, and send the notifications at the end.
 
@@ -200,7 +200,7 @@ async def notify_at_end(
     not delivered.
     """
     outcome = ReportedEnd()
-    if not wanted or bound.pipeline.on is None or not bound.pipeline.on.notify:
+    if not is_wanted or bound.pipeline.on is None or not bound.pipeline.on.notify:
         yield outcome
         return
     for words in undeliverable_channels(bound, settings):

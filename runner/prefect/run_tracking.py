@@ -244,7 +244,7 @@ async def run_prepared(
                 prepared.secrets,
                 environment.stop,
                 # else most items were not looked at
-                wanted=options.notifies and not options.leaves_out_items,
+                is_wanted=options.notifies and not options.leaves_out_items,
             )
         )
         daemon = await stack.enter_async_context(

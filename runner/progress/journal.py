@@ -141,10 +141,10 @@ class RunJournal(Observer):
             return None
         return shorten(self._redact(text), longest)
 
-    def _line(self, event: str, weight: LineWeight, level: str = "info", **told: Any) -> None:
+    def _line(self, event: str, weight: LineWeight, level: str = "info", **details: Any) -> None:
         """Write one line; empty fields are left out."""
         at = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
-        facts = {name: value for name, value in told.items() if value not in (None, "")}
+        facts = {name: value for name, value in details.items() if value not in (None, "")}
         line = {"time": at, **self._head, "level": level, "event": event, **facts}
         # A document's name may hold lone surrogates, which no UTF-8 file takes: they are escaped.
         self._write(json.dumps(line), weight)
@@ -303,8 +303,8 @@ class JournalProgress:
 
     def seconds_left(self, now: float) -> float | None:
         """Return the run's own estimate for the step whose items go on; None: none yet."""
-        open_steps = [one for one, n in self._totals.items() if self._ended[one] < n]
-        ends = [self._ends_at[one] for one in open_steps if one in self._ends_at]
+        open_steps = [step for step, n in self._totals.items() if self._ended[step] < n]
+        ends = [self._ends_at[step] for step in open_steps if step in self._ends_at]
         return max(0.0, max(ends) - now) if ends else None
 
     def speed(self) -> float | None:

@@ -84,25 +84,28 @@ def request_spans() -> Iterator[Callable[[Exchange], None]]:
 
 
 def _send_exchange(tracer: Tracer, exchange: Exchange) -> None:
-    told: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "http.request.method": exchange.method,
         "url.path": exchange.path,
         "http.response.status_code": exchange.status,
         "paddock.fate": exchange.fate,
     }
     if exchange.model:
-        told |= {
+        attributes |= {
             "gen_ai.provider.name": "paddock",
             "gen_ai.request.model": exchange.model,
             "gen_ai.usage.input_tokens": exchange.n_prompt_tokens,
             "gen_ai.usage.output_tokens": exchange.n_completion_tokens,
             "paddock.usage.reused_tokens": exchange.n_reused_tokens,
         }
-    told = {name: _encodable(one) if isinstance(one, str) else one for name, one in told.items()}
+    attributes = {
+        name: _encodable(value) if isinstance(value, str) else value
+        for name, value in attributes.items()
+    }
     began = int(exchange.at * 1e9)
     span = tracer.start_span(
         _encodable(f"{exchange.method} {exchange.path}"), _parent(exchange.traceparent),
-        SpanKind.SERVER, told, start_time=began,
+        SpanKind.SERVER, attributes, start_time=began,
     )  # fmt: skip
     if exchange.status >= 500 or exchange.fate == "failed":
         span.set_status(Status(StatusCode.ERROR))
@@ -181,8 +184,8 @@ class RunSpans(Observer):
         """Begin the run's span, below that of `TRACEPARENT` if the caller set one."""
         parent = _parent(os.environ.get("TRACEPARENT", ""))
         name = self._text(pipeline)
-        told = {"paddock.run": run, "paddock.pipeline": name, "gen_ai.workflow.name": name}
-        self._run = self._tracer.start_span(f"run {name}", parent, attributes=told)
+        attributes = {"paddock.run": run, "paddock.pipeline": name, "gen_ai.workflow.name": name}
+        self._run = self._tracer.start_span(f"run {name}", parent, attributes=attributes)
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
         span = self._step(step)
@@ -219,7 +222,7 @@ class RunSpans(Observer):
             "gen_ai.request.model": call.model,
         }
         self._measure(call, common)
-        told: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             **common,
             "gen_ai.usage.input_tokens": call.usage.prompt_tokens,
             "gen_ai.usage.output_tokens": call.usage.completion_tokens,
@@ -227,11 +230,11 @@ class RunSpans(Observer):
             "paddock.call": call.hash,
         }
         if call.done_reason:
-            told["gen_ai.response.finish_reasons"] = [call.done_reason]
+            attributes["gen_ai.response.finish_reasons"] = [call.done_reason]
         if self._is_with_content and call.kind == "chat":
-            told |= _content(call)
+            attributes |= _content(call)
         began = int(call.began * 1e9)
-        span = self._begin(f"{operation} {call.model}", parent, began, told)
+        span = self._begin(f"{operation} {call.model}", parent, began, attributes)
         for name, at, seconds in _waits(call.usage, began):
             self._end(self._begin(name, span, at, {}), "done", None, at + int(seconds * 1e9))
         self._end(span, "done", None)
@@ -280,16 +283,16 @@ class RunSpans(Observer):
     def _begin_item(self, step: str, key: str) -> Span:
         span = self._step(step)
         if key:
-            told = {"paddock.step": step, "paddock.item": self._text(key)}
-            span = self._begin(f"item {step}", span, None, told)
+            attributes = {"paddock.step": step, "paddock.item": self._text(key)}
+            span = self._begin(f"item {step}", span, None, attributes)
         self._items[step, key] = span
         return span
 
     def _begin(
-        self, name: str, parent: Span | None, at: int | None, told: Mapping[str, Any]
+        self, name: str, parent: Span | None, at: int | None, attributes: Mapping[str, Any]
     ) -> Span:
         context = set_span_in_context(parent) if parent is not None else None
-        return self._tracer.start_span(name, context, attributes=told, start_time=at)
+        return self._tracer.start_span(name, context, attributes=attributes, start_time=at)
 
     def _end(self, span: Span, state: str, why: str | None, at: int | None = None) -> None:
         if state not in _GOOD:
@@ -309,8 +312,8 @@ def _waits(usage: Usage, began: int) -> Iterator[tuple[str, int, float]]:
 
 def _content(call: ModelCall) -> dict[str, str]:
     """Return prompt and answer as the conventions write messages."""
-    said = _message("assistant", call.answer) | {"finish_reason": call.done_reason or "stop"}
-    found = {"gen_ai.output.messages": [said]}
+    message = _message("assistant", call.answer) | {"finish_reason": call.done_reason or "stop"}
+    found = {"gen_ai.output.messages": [message]}
     with suppress(ValueError, KeyError):  # a secret that was a number or a name of the request
         messages = json.loads(call.request)["messages"]
         found["gen_ai.input.messages"] = [_message(role, text) for role, text, *_ in messages]

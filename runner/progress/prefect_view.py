@@ -252,8 +252,8 @@ def flow_parameters(bound: BoundPlan) -> dict[str, Any]:
 def item_table(report: Report) -> tuple[list[dict[str, Any]], str]:
     """Return the items, failures first, and a description."""
     items = sorted(report.items, key=lambda item: (item.error is None, item.state == "fresh"))
-    more = len(items) - len(items[:MAX_ROWS])
-    description = f"{len(items)} items" + (f", {more} of them not shown" if more else "")
+    n_rest = len(items) - len(items[:MAX_ROWS])
+    description = f"{len(items)} items" + (f", {n_rest} of them not shown" if n_rest else "")
     return [item.as_json() for item in items[:MAX_ROWS]], description
 
 

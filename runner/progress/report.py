@@ -235,9 +235,9 @@ def done_in_words(
         (n_removed, "output removed", "outputs removed"),
         (n_acted, "step done", "steps done"),
     ]
-    told = [f"{n:,} {one if n == 1 else many}" for n, one, many in parts if n]
-    told += [words] if (words := outdated_in_words(n_outdated)) else []
-    return ", ".join(told) or ("nothing to do" if status in ("completed", "quarantined") else "")
+    phrases = [f"{n:,} {single if n == 1 else many}" for n, single, many in parts if n]
+    phrases += [words] if (words := outdated_in_words(n_outdated)) else []
+    return ", ".join(phrases) or ("nothing to do" if status in ("completed", "quarantined") else "")
 
 
 def sums_by_outcome(counts: Mapping[str, Any]) -> dict[str, int]:

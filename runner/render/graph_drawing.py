@@ -127,9 +127,9 @@ def layout_graph(boxes: Sequence[GraphBox]) -> GraphLayout:
         PlacedEdge(*ends, _edge_points(*ends, [name for _, name in points], slots))
         for ends, points in chains.items()
     )
-    width = max((one.x + one.width for one in placed), default=0.0)
+    width = max((box.x + box.width for box in placed), default=0.0)
     bends = (x for arrow in arrows for x, _ in arrow.points)
-    height = max((one.y + one.height for one in placed), default=0.0)
+    height = max((box.y + box.height for box in placed), default=0.0)
     return GraphLayout(max([width, *bends]), height, placed, arrows)
 
 
@@ -149,7 +149,7 @@ def _size_box(box: GraphBox) -> PlacedBox:
     least = min(MAX_WIDTH * 1.5, widest + 3 * PAD + 16)
     width = max(inner.width + 2 * PAD, least, MIN_WIDTH)
     left = (width - inner.width) / 2
-    body = tuple(one.moved(left, HEAD) for one in inner.boxes)
+    body = tuple(box.moved(left, HEAD) for box in inner.boxes)
     arrows = tuple(arrow.moved(left, HEAD) for arrow in inner.arrows)
     return PlacedBox(box, 0, 0, width, HEAD + inner.height + PAD, body, arrows)
 
@@ -231,11 +231,11 @@ def _assign_positions(
     _place_side_by_side([[slots[name] for name in row] for row in rows])
     for sweep in range(2 * SWEEPS):
         for row in rows if sweep % 2 == 0 else reversed(rows):
-            wanted = [
+            targets = [
                 _median([slots[o].x for side in links.get(n, ([], [])) for o in side], slots[n].x)
                 for n in row
             ]
-            _separate([slots[name] for name in row], wanted)
+            _separate([slots[name] for name in row], targets)
     left = min((s.x - s.width / 2 for s in slots.values()), default=0.0)
     for slot in slots.values():
         slot.x -= left
@@ -251,10 +251,10 @@ def _place_side_by_side(rows: Sequence[Sequence[_LayerSlot]]) -> None:
         y += height + GAP_Y
 
 
-def _separate(row: Sequence[_LayerSlot], wanted: Sequence[float]) -> None:
+def _separate(row: Sequence[_LayerSlot], targets: Sequence[float]) -> None:
     """Move slots as near to the wanted positions as their order and widths allow."""
     groups: list[tuple[list[_LayerSlot], float]] = []
-    for slot, centre in zip(row, wanted, strict=True):
+    for slot, centre in zip(row, targets, strict=True):
         groups.append(([slot], centre))
         while len(groups) > 1 and _row_start(*groups[-1]) < _row_end(*groups[-2]) + GAP_X:
             (before, at), (after, to) = groups[-2:]
@@ -337,11 +337,11 @@ def _min_width(scene: PipelineGraph) -> float:
 
 
 def _graph_text(scene: PipelineGraph) -> str:
-    said = [
+    sentences = [
         _box_title(box) + (f", after {', '.join(box.reads)}" if box.reads else "")
         for box in all_boxes(scene.boxes)
     ]
-    return ". ".join([*([scene.caption.rstrip(".")] if scene.caption else []), *said])
+    return ". ".join([*([scene.caption.rstrip(".")] if scene.caption else []), *sentences])
 
 
 def _box_title(box: GraphBox) -> str:

@@ -118,7 +118,7 @@ class _BoxBuilder:
 
     def _box(self, node: Node, level: _GraphLevel) -> GraphBox:
         name = f"{level.prefix}{node.id}"
-        reads = tuple(f"{level.prefix}{one}" for one in sorted(level.plan.edges.get(node.id, ())))
+        reads = tuple(f"{level.prefix}{name}" for name in sorted(level.plan.edges.get(node.id, ())))
         last = self._last.get(name, level.otherwise)
         if last.state in ("fresh", "left"):  # so is its content
             level = replace(level, otherwise=LastStepRun(last.state))
@@ -242,18 +242,20 @@ def read_last_run(file: Path) -> LastRunSteps:
         otherwise = LastStepRun("fresh")
     else:
         otherwise = LastStepRun("left")
-        left = {name: one["left"] for name, one in _journal_counts(past.journal).items()}
-        steps = {name: {**one, "left": left.get(name, 0)} for name, one in steps.items()}
+        left = {name: counts["left"] for name, counts in _journal_counts(past.journal).items()}
+        steps = {name: {**counts, "left": left.get(name, 0)} for name, counts in steps.items()}
     for name, n in _waiting_counts(place).items():
         made = steps.get(name, {})
         steps = {**steps, name: {**made, "counts": {**made.get("counts", {}), "waiting": n}}}
-    return LastRunSteps({n: _last_step_run(one) for n, one in steps.items()}, words, otherwise)
+    return LastRunSteps(
+        {n: _last_step_run(counts) for n, counts in steps.items()}, words, otherwise
+    )
 
 
 def _waiting_counts(place: LedgerFolder) -> Mapping[str, int]:
     """Return how many items of each step and block wait for a person, of all runs."""
     with open_for_reading(place) as ledger:
-        subjects = [(one.step, one.subject) for one in ReviewStore(ledger).waiting()]
+        subjects = [(review.step, review.subject) for review in ReviewStore(ledger).waiting()]
     return Counter(
         name
         for step, subject in subjects
@@ -265,27 +267,27 @@ def _waiting_counts(place: LedgerFolder) -> Mapping[str, int]:
 def _journal_counts(journal: Path) -> Mapping[str, dict[str, Any]]:
     """Return sums of a journal by top-level step or block."""
     found: dict[str, dict[str, Any]] = {}
-    for told in JournalTail(journal).more():
-        _add_journal_line(found, told)
+    for line in JournalTail(journal).more():
+        _add_journal_line(found, line)
     return found
 
 
-def _add_journal_line(found: dict[str, dict[str, Any]], told: Mapping[str, Any]) -> None:
-    step, event = told.get("step"), told.get("event")
+def _add_journal_line(found: dict[str, dict[str, Any]], line: Mapping[str, Any]) -> None:
+    step, event = line.get("step"), line.get("event")
     if not isinstance(step, str) or event not in ("step", "item"):
         return
     sums = found.setdefault(step, {"seconds": 0.0, "calls": 0, "n": 0, "counts": {}, "left": 0})
     if event == "step":
-        n_fresh = told.get("fresh", 0)
-        sums["left"] += told.get("items", 1) - n_fresh
+        n_fresh = line.get("fresh", 0)
+        sums["left"] += line.get("items", 1) - n_fresh
         if n_fresh:
             sums["counts"]["fresh"] = n_fresh
         return
     sums["left"] -= 1
-    sums["seconds"] += told.get("seconds", 0.0)
-    sums["calls"] += told.get("calls", 0)
-    if "key" in told:
-        state = str(told.get("state"))
+    sums["seconds"] += line.get("seconds", 0.0)
+    sums["calls"] += line.get("calls", 0)
+    if "key" in line:
+        state = str(line.get("state"))
         sums["counts"][state] = sums["counts"].get(state, 0) + 1
     else:
         sums["n"] = 1

@@ -192,10 +192,10 @@ class RunDetails:
             n_cached = summary.get("cached_calls", 0)
             found = {"calls": summary.get("calls", 0), "known calls": n_cached}
             return found | {words: tokens.get(name, 0) for name, words in _TOKEN_NOTES.items()}
-        asked = [call for call in self.calls if call.is_of_model]
-        new = [call for call in asked if not call.is_known]
+        model_calls = [call for call in self.calls if call.is_of_model]
+        new = [call for call in model_calls if not call.is_known]
         sums = (sum(getattr(call, n) for call in new) for n in ("prompt", "reused", "completion"))
-        found = {"calls": len(new), "known calls": len(asked) - len(new)}
+        found = {"calls": len(new), "known calls": len(model_calls) - len(new)}
         return found | dict(zip(_TOKEN_NOTES.values(), sums, strict=True))
 
 
@@ -253,7 +253,7 @@ def _items_of_ledger(
 ) -> Iterator[RunItem]:
     """Yield items by their place; one that was renamed under its new name only."""
     base = past.place.folder.resolve()
-    renamed = {(scope, one.made.get(run_records.RENAMED)) for (scope, _), one in mades.items()}
+    renamed = {(scope, row.made.get(run_records.RENAMED)) for (scope, _), row in mades.items()}
     for place, row in rows.items():
         outer = outers.get(row.scope, "")
         if row.entry.gone == past.row.run and place not in renamed:
@@ -316,25 +316,25 @@ def _items_of_journal(past: PastRun, latest: _LatestItems, base: Path) -> Iterat
     if not latest:
         return
     ended: dict[tuple[str, str], dict[str, Any]] = {}
-    for told in JournalTail(past.journal).more():
-        if told.get("event") == "item" and told.get("state") in _ENDED_STATES:
-            ended[told["step"], told.get("key", told["step"])] = told
+    for line in JournalTail(past.journal).more():
+        if line.get("event") == "item" and line.get("state") in _ENDED_STATES:
+            ended[line["step"], line.get("key", line["step"])] = line
     for place in ended.keys() & latest.keys():
         run, state, source = latest[place]
-        told = ended[place]
-        seconds = float(told.get("seconds", 0.0))
-        at = datetime.fromisoformat(told["time"]).timestamp()
+        line = ended[place]
+        seconds = float(line.get("seconds", 0.0))
+        at = datetime.fromisoformat(line["time"]).timestamp()
         yield RunItem(
             step=place[0],
             key=place[1],
-            state=told["state"],
+            state=line["state"],
             began=max(0.0, at - seconds - past.row.started),
             seconds=seconds,
-            calls=int(told.get("calls", 0)),
+            calls=int(line.get("calls", 0)),
             known_calls=0,
             prompt=0,
             completion=0,
-            error=told.get("error"),
+            error=line.get("error"),
             source=None if source is None else str(base / source),
             outputs=(),
             later=(run, state),

@@ -124,28 +124,29 @@ def _reviews_html(reviewed: ReviewRecord) -> Iterator[str]:
             yield html_table(f"Reliability of {table.step}", heads, shares)
 
 
-def _review_order(one: ReviewedAnswer) -> tuple[int, str, str]:
+def _review_order(answer: ReviewedAnswer) -> tuple[int, str, str]:
     """Sort what waits first, and what was not reviewed last."""
-    return {"open": 0, "none": 2}.get(one.state, 1), one.item, one.step
+    return {"open": 0, "none": 2}.get(answer.state, 1), answer.item, answer.step
 
 
-def _review_row(one: ReviewedAnswer) -> tuple[str, ...]:
-    when = "" if one.at is None else units.local_time(one.at, "%Y-%m-%d %H:%M")
-    changed = {path: after for path, _, after in one.changes}
+def _review_row(answer: ReviewedAnswer) -> tuple[str, ...]:
+    when = "" if answer.at is None else units.local_time(answer.at, "%Y-%m-%d %H:%M")
+    changed = {path: after for path, _, after in answer.changes}
     fields = "".join(
         f"<li>{escape(path or 'answer')}: {_changed_html(value, changed.get(path))}"
         f'{f"""<br><span class="soft">{escape(place)}</span>""" if place else ""}</li>'
-        for path, value, place in one.fields[:MAX_REVIEW_FIELDS]
+        for path, value, place in answer.fields[:MAX_REVIEW_FIELDS]
     )
-    n_left = len(one.fields) - MAX_REVIEW_FIELDS
+    n_left = len(answer.fields) - MAX_REVIEW_FIELDS
     fields += f"<li>and {n_left:,} more</li>" * (n_left > 0)
     earlier = "".join(
-        f'<br><span class="soft">{escape(text)}</span>' for text in (*one.undecided, *one.earlier)
+        f'<br><span class="soft">{escape(text)}</span>'
+        for text in (*answer.undecided, *answer.earlier)
     )
     return (
-        f'<td class="name">{escape(one.item)}</td>',
-        html_cell(one.step),
-        f'<td><span class="s-{escape(one.state)}">{escape(one.outcome)}</span>{earlier}</td>',
+        f'<td class="name">{escape(answer.item)}</td>',
+        html_cell(answer.step),
+        f'<td><span class="s-{escape(answer.state)}">{escape(answer.outcome)}</span>{earlier}</td>',
         html_cell(when),
         f'<td class="name"><ul class="fields">{fields}</ul></td>',
     )

@@ -278,10 +278,10 @@ def _timeline(name: str, spans: Sequence[TimeSpan], seconds: float) -> tuple[str
 def _bar_svg(bar: TimeSpan, y: float, seconds: float, room_until: float) -> Iterator[str]:
     """Yield a bar with its label: inside, or behind it up to the next bar."""
     x, end = _percent_at(bar.start, seconds), _percent_at(bar.end, seconds)
-    more = f" and {bar.n - 1:,} more" if bar.n > 1 else ""
+    rest = f" and {bar.n - 1:,} more" if bar.n > 1 else ""
     worked = units.duration(max(0.0, bar.end - bar.start - bar.waited))
     width = max(end - x, MIN_BAR_PERCENT / 2)
-    yield f"<g><title>{escape(f'{bar.label}{more}, {units.duration(bar.end - bar.start)}')}</title>"
+    yield f"<g><title>{escape(f'{bar.label}{rest}, {units.duration(bar.end - bar.start)}')}</title>"
     waited = min(width, _percent_at(bar.start + bar.waited, seconds) - x) if bar.waited else 0.0
     waited = waited if waited >= MIN_BAR_PERCENT / 2 else 0.0
     if waited:

@@ -185,37 +185,39 @@ class ReviewDesk(ReviewStore):
 
         return decide
 
-    def accept_together(self, asked: Sequence[tuple[str, str]], by: str) -> AcceptedTogether:
+    def accept_together(self, shown: Sequence[tuple[str, str]], by: str) -> AcceptedTogether:
         """Accept several answers in one decision, which `undo_together` takes back as one.
 
         `asked`: id and question of each, as it was seen; of the question its beginning is enough.
         What cannot be accepted, since it has changed or another person looks at it, is left; so is
         what is asked about as a random check.
         """
-        questions, left = dict(asked), dict[str, str]()
+        questions, left = dict(shown), dict[str, str]()
         together = secrets.token_hex(6)
 
         def accept(reviews: Sequence[Review], now: float) -> list[Review]:
             sound: list[Review] = []
-            for one in reviews:
-                if one.is_sampled:  # figures rest on what a person has seen of these
-                    left[one.id] = f"{_name(one)} is a random check, which a person has to look at."
+            for review in reviews:
+                if review.is_sampled:  # figures rest on what a person has seen of these
+                    left[review.id] = (
+                        f"{_name(review)} is a random check, which a person has to look at."
+                    )
                     continue
                 try:
-                    question = _whole_question(one, questions[one.id])
-                    decided = self._deciding(one, question, "accept", None, "", by)(one, now)
+                    question = _whole_question(review, questions[review.id])
+                    decided = self._deciding(review, question, "accept", None, "", by)(review, now)
                 except DecisionRefused as error:
-                    left[one.id] = str(error)
+                    left[review.id] = str(error)
                     continue
-                if decided == one:
-                    left[one.id] = f"{_name(one)} was accepted before."
+                if decided == review:
+                    left[review.id] = f"{_name(review)} was accepted before."
                 else:
                     sound.append(decided)
             reason = together_text(len(sound), together)
-            return [replace(one, reason=reason, decided_at=now) for one in sound]
+            return [replace(review, reason=reason, decided_at=now) for review in sound]
 
         made = self.change_together(list(questions), accept)
-        gone = questions.keys() - left.keys() - {one.id for one in made}
+        gone = questions.keys() - left.keys() - {review.id for review in made}
         left.update({id_: str(unknown_review(id_)) for id_ in sorted(gone)})
         return AcceptedTogether(together, tuple(made), left)
 
@@ -225,15 +227,15 @@ class ReviewDesk(ReviewStore):
         Raises:
             DecisionRefused: there are none, or one of them is not for `by` to decide.
         """
-        found = [one.id for one in self.decided() if one.together == together]
+        found = [review.id for review in self.decided() if review.together == together]
         if not found:
             raise DecisionRefused(f"No decision '{together}' on several answers stands.")
 
         def undo(reviews: Sequence[Review], now: float) -> list[Review]:
-            standing = [one for one in reviews if one.together == together]
-            for one in standing:
-                _refuse_stranger(one, by)
-            return [_opened_again(one, now) for one in standing]
+            standing = [review for review in reviews if review.together == together]
+            for review in standing:
+                _refuse_stranger(review, by)
+            return [_opened_again(review, now) for review in standing]
 
         return self.change_together(found, undo)
 
@@ -264,18 +266,18 @@ class ReviewDesk(ReviewStore):
         request = self.evidence_request(review, value)
         if request is not None:
             try:
-                asked, found_evidence = self.known_evidence
-                if asked != request:
+                known_request, found_evidence = self.known_evidence
+                if known_request != request:
                     found_evidence = documents.locate_values_now(request)
                 answer["evidence"] = found_evidence
             except StepError as error:
                 return [str(error)]
         for source in checks:
             try:
-                told = Check.of(source).failures({**scope, **answer}, CHECK_FUNCTIONS)
+                failures = Check.of(source).failures({**scope, **answer}, CHECK_FUNCTIONS)
             except (ExpressionError, BrokenCheck) as error:
-                told = [f"`check` ({source}): {error}"]
-            found.update(dict.fromkeys(told))
+                failures = [f"`check` ({source}): {error}"]
+            found.update(dict.fromkeys(failures))
         return list(found)
 
     def evidence_request(self, review: Review, value: Any) -> EvidenceRequest | None:
@@ -284,8 +286,8 @@ class ReviewDesk(ReviewStore):
         if not subject.get("checks") or subject.get("evidence") is None:
             return None
         sources = tuple(
-            (one["name"], self.source_text(one) or "", tuple(one["page_starts"]))
-            for one in subject.get("sources") or ()
+            (source["name"], self.source_text(source) or "", tuple(source["page_starts"]))
+            for source in subject.get("sources") or ()
         )
         only = tuple(subject.get("evidence_only") or ())
         return EvidenceRequest(value, subject.get("schema"), only, sources)
@@ -352,9 +354,9 @@ def _refuse_stranger(review: Review, by: str) -> None:
 
 def _refuse_settled(review: Review) -> None:
     if review.is_decided:
-        who = f" by {review.by}" if review.by else ""
+        author = f" by {review.by}" if review.by else ""
         raise DecisionRefused(
-            f"{_name(review)} was {review.state}{who} {_when(review.decided_at)}. "
+            f"{_name(review)} was {review.state}{author} {_when(review.decided_at)}. "
             f"Undo that to decide again."
         )
 

@@ -73,14 +73,14 @@ def reviews_csv(reviews: Iterable[Review]) -> str:
 
 
 def _rows(review: Review) -> Iterator[dict[str, Any]]:
-    for one in subject_fields(review.subject):
-        place, sure = one.evidence or {}, one.confidence or {}
+    for shown in subject_fields(review.subject):
+        place, sure = shown.evidence or {}, shown.confidence or {}
         yield {
             "id": review.id,
             "question": review.question,
             "document": shown_item(review),
-            "field": one.path,
-            "value": one.text,
+            "field": shown.path,
+            "value": shown.text,
             "confidence": sure.get("p"),
             "quote": place.get("quote"),
             "page": place.get("page"),
@@ -122,26 +122,30 @@ def _rejected_without_reason(
     decisions: Iterable[SheetDecision], wrong: Collection[str]
 ) -> Iterator[SheetFault]:
     """Yield a fault for each, but for reviews with another fault."""
-    for one in decisions:
-        if one.verb == "reject" and not one.reason and one.id not in wrong:
+    for decision in decisions:
+        if decision.verb == "reject" and not decision.reason and decision.id not in wrong:
             what = "'reject' needs a reason. Write it under `reason`."
-            yield SheetFault(one.line, what, one.id)
+            yield SheetFault(decision.line, what, decision.id)
 
 
 def _add_row(found: dict[str, SheetDecision], line: int, cells: Mapping[str, str]) -> None:
     verb, new = _verb_of(cells), cells["new value"]
     if verb is None:
         return
-    one = found.setdefault(cells["id"], SheetDecision(line, cells["id"], cells["question"], verb))
-    if one.question != cells["question"]:
-        raise WrongField(f"has another question than line {one.line}, for the same answer.")
-    if {verb, one.verb} == {"edit", "reject"}:
-        raise WrongField(f"says '{verb}', but line {one.line} says '{one.verb}'. Keep one of them.")
+    decision = found.setdefault(
+        cells["id"], SheetDecision(line, cells["id"], cells["question"], verb)
+    )
+    if decision.question != cells["question"]:
+        raise WrongField(f"has another question than line {decision.line}, for the same answer.")
+    if {verb, decision.verb} == {"edit", "reject"}:
+        raise WrongField(
+            f"says '{verb}', but line {decision.line} says '{decision.verb}'. Keep one of them."
+        )
     if verb != "accept":
-        one.verb = verb
+        decision.verb = verb
     if verb == "edit":
-        one.changes[cells["field"]] = "" if new == EMPTY_VALUE else new
-    one.reason = one.reason or cells["reason"]
+        decision.changes[cells["field"]] = "" if new == EMPTY_VALUE else new
+    decision.reason = decision.reason or cells["reason"]
 
 
 def _verb_of(cells: Mapping[str, str]) -> Verb | None:
@@ -172,16 +176,16 @@ def check_decisions(
     """
     sound: list[SheetDecision] = []
     faults: list[SheetFault] = []
-    for one in decisions:
+    for decision in decisions:
         try:
-            if _is_to_take(one, reviews.get(one.id), check):
-                sound.append(one)
+            if _is_to_take(decision, reviews.get(decision.id), check):
+                sound.append(decision)
         except (WrongField, DecisionRefused) as error:
-            faults.append(SheetFault(one.line, str(error), one.id))
+            faults.append(SheetFault(decision.line, str(error), decision.id))
     return sound, faults
 
 
-def _is_to_take(one: SheetDecision, review: Review | None, check: Check) -> bool:
+def _is_to_take(decision: SheetDecision, review: Review | None, check: Check) -> bool:
     """Return whether a decision is sound, and is not taken already; fill in an edited answer.
 
     Raises:
@@ -189,22 +193,22 @@ def _is_to_take(one: SheetDecision, review: Review | None, check: Check) -> bool
     """
     if review is None:
         raise WrongField(
-            f"there is no review '{one.id}' here: its document was deleted, or the file comes from "
-            f"another folder's ledger."
+            f"there is no review '{decision.id}' here: its document was deleted, or the file comes "
+            "from another folder's ledger."
         )
-    if one.verb == "edit":
+    if decision.verb == "edit":
         answer = review.subject.get("answer")
-        one.value = edited_answer(answer, subject_fields(review.subject), one.changes)
-    if _is_taken(one, review):
+        decision.value = edited_answer(answer, subject_fields(review.subject), decision.changes)
+    if _is_taken(decision, review):
         return False
-    check(one)
+    check(decision)
     return True
 
 
-def _is_taken(one: SheetDecision, review: Review) -> bool:
+def _is_taken(decision: SheetDecision, review: Review) -> bool:
     """Return whether a review was decided so before, as by an earlier import of the file."""
-    is_so = review.state == VERBS[one.verb] and review.question == one.question
-    return is_so and (one.verb != "edit" or review.value == one.value)
+    is_so = review.state == VERBS[decision.verb] and review.question == decision.question
+    return is_so and (decision.verb != "edit" or review.value == decision.value)
 
 
 def gold_jsonl(reviews: Iterable[Review]) -> str:
@@ -212,7 +216,7 @@ def gold_jsonl(reviews: Iterable[Review]) -> str:
 
     The value of a rejected answer is null. What expired was not decided by a person.
     """
-    rows = [_gold_row(one) for one in reviews if one.state in VERBS.values()]
+    rows = [_gold_row(review) for review in reviews if review.state in VERBS.values()]
     return format_rows(rows, "jsonl").text
 
 

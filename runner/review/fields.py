@@ -75,7 +75,9 @@ class AnswerField:
         if self.is_nullable and not text.strip():
             return None
         if self.kind == "choice":
-            return next((one for one in self.choices if cell_text(one) == text.strip()), text)
+            return next(
+                (choice for choice in self.choices if cell_text(choice) == text.strip()), text
+            )
         if self.kind == "text":
             return text
         found = _json_or_none(text)
@@ -107,7 +109,9 @@ def changed_fields(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
     >>> changed_fields({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4})
     [('b', 2, 3), ('c', None, 4)]
     """
-    was, now = ({one.path: one.value for one in answer_fields(x, None)} for x in (before, after))
+    was, now = (
+        {field.path: field.value for field in answer_fields(x, None)} for x in (before, after)
+    )
     return [
         (path, was.get(path), now.get(path))
         for path in dict.fromkeys((*was, *now))
@@ -127,7 +131,9 @@ def _fields(
             yield from _fields((*keys, key), inner, (whole, _inner_schema(own, key)), held)
         return
     kind, choices, is_nullable = _kind(own, value)
-    evidence, confidence = (one if isinstance(one, Mapping) and one else None for one in mirrors)
+    evidence, confidence = (
+        mirror if isinstance(mirror, Mapping) and mirror else None for mirror in mirrors
+    )
     words = str(own.get("description", "")) if isinstance(own, Mapping) else ""
     yield AnswerField(keys, kind, value, choices, is_nullable, words, confidence, evidence)
 
@@ -154,20 +160,20 @@ def _alternatives(schema: Any) -> list[Mapping[str, Any]]:
         return []
     several = schema.get("anyOf") or schema.get("oneOf")
     some = several if isinstance(several, list) else [schema]
-    return [one for one in some if isinstance(one, Mapping)]
+    return [schema_part for schema_part in some if isinstance(schema_part, Mapping)]
 
 
 def _inner_schema(schema: Any, key: str | int) -> Any:
-    for one in _alternatives(schema):
+    for alternative in _alternatives(schema):
         if isinstance(key, int):
-            first, rest = one.get("prefixItems"), one.get("items")
+            first, rest = alternative.get("prefixItems"), alternative.get("items")
             if isinstance(first, list) and key < len(first):
                 return first[key]
             if isinstance(rest, Mapping):
                 return rest
-        elif isinstance(properties := one.get("properties"), Mapping) and key in properties:
+        elif isinstance(properties := alternative.get("properties"), Mapping) and key in properties:
             return properties[key]
-        elif isinstance(rest := one.get("additionalProperties"), Mapping):
+        elif isinstance(rest := alternative.get("additionalProperties"), Mapping):
             return rest
     return None
 
@@ -179,8 +185,8 @@ def _kind(schema: Any, value: Any) -> tuple[FieldKind, tuple[Any, ...], bool]:
     if "boolean" in types and not choices:
         choices = [True, False]
     if choices:
-        return "choice", tuple(one for one in choices if one is not None), is_nullable
-    kinds = {_KIND_OF_TYPE[one] for one in types if one in _KIND_OF_TYPE}
+        return "choice", tuple(choice for choice in choices if choice is not None), is_nullable
+    kinds = {_KIND_OF_TYPE[name] for name in types if name in _KIND_OF_TYPE}
     if len(kinds) == 1:
         return kinds.pop(), (), is_nullable
     return ("text" if isinstance(value, str) else "json"), (), is_nullable or value is None
@@ -207,7 +213,7 @@ def edited_answer(answer: Any, fields: Sequence[AnswerField], changes: Mapping[s
     >>> edited_answer({"n": 1, "s": "a"}, fields, {"n": "12"})
     {'n': 12, 's': 'a'}
     """
-    by_path = {one.path: one for one in fields}
+    by_path = {field.path: field for field in fields}
     made = copy.deepcopy(answer)
     for path, text in changes.items():
         field = by_path.get(path)
@@ -261,12 +267,13 @@ def shown_item(review: Review) -> str:
 
 def earlier_lines(review: Review) -> Iterator[str]:
     """Yield the earlier decisions about an answer, newest first, a line each."""
-    for one in review.earlier:
-        is_other = one.get("document_sha256") != review.subject.get("document_sha256")
+    for decision in review.earlier:
+        is_other = decision.get("document_sha256") != review.subject.get("document_sha256")
         since = "; the document has changed since" if is_other else ""
-        reason = f": {one['reason']}" if one.get("reason") else ""
-        who = f" by {one['by']}" if one.get("by") else ""
-        yield f"earlier: {one.get('state')}{who}, {date_text(one.get('at'))}{reason}{since}"
+        reason = f": {decision['reason']}" if decision.get("reason") else ""
+        author = f" by {decision['by']}" if decision.get("by") else ""
+        at = date_text(decision.get("at"))
+        yield f"earlier: {decision.get('state')}{author}, {at}{reason}{since}"
 
 
 def date_text(at: float | None) -> str:
@@ -327,7 +334,7 @@ Span = tuple[int, int, str]
 
 def field_spans(fields: Iterable[AnswerField], source: str) -> list[Span]:
     """Return where fields stand in a source, by their evidence."""
-    found = ((one.path, one.evidence or {}) for one in fields)
+    found = ((field.path, field.evidence or {}) for field in fields)
     return [
         (evidence["start"], evidence["end"], path)
         for path, evidence in found
@@ -346,8 +353,13 @@ def text_window(text: str, start: int, n: int, spans: Sequence[Span]) -> dict[st
     start = max(0, min(start, len(text)))
     end = min(len(text), start + n)
     start = text.rfind("\n", max(0, start - _MOST_LINE_CHARS), start) + 1 or start
-    inside = [one for one in spans if one[0] < end and one[1] > start]
-    cuts = {start, end, *(max(start, one[0]) for one in inside), *(min(end, o[1]) for o in inside)}
+    inside = [span for span in spans if span[0] < end and span[1] > start]
+    cuts = {
+        start,
+        end,
+        *(max(start, span[0]) for span in inside),
+        *(min(end, o[1]) for o in inside),
+    }
     ordered = sorted(cuts)
     parts = [
         [text[left:right], [path for first, last, path in inside if first <= left < last]]

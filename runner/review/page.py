@@ -105,13 +105,13 @@ class ReviewPage:
 
     def routes(self) -> list[BaseRoute]:
         api = f"{PAGE_PATH}/api"
-        one = f"{api}/reviews/{{id}}"
+        review_path = f"{api}/reviews/{{id}}"
         reads = {
             f"{api}/queue": self._queue,
             f"{api}/decided": self._decided,
-            one: self._review,
-            f"{one}/text": self._text,
-            f"{one}/picture": self._picture,
+            review_path: self._review,
+            f"{review_path}/text": self._text,
+            f"{review_path}/picture": self._picture,
         }
         writes = {
             "lease": self._changing(ReviewDesk.take_lease),
@@ -129,7 +129,7 @@ class ReviewPage:
             page_route(f"{PAGE_PATH}/page.js", _FOLDER / "review.js", before=COLOURS_JS),
             *(Route(path, self._endpoint(act)) for path, act in reads.items()),
             *(
-                Route(f"{one}/{name}", self._endpoint(act), methods=["POST"])
+                Route(f"{review_path}/{name}", self._endpoint(act), methods=["POST"])
                 for name, act in writes.items()
             ),
         ]
@@ -173,8 +173,8 @@ class ReviewPage:
         marks = dumps([[str(desk.ledger.folder), desk.mark()] for desk in desks])
         mark = hashlib.sha256(marks).hexdigest()[:20]
         if self._queue_rows[0] != mark:
-            waiting = ((desk, one) for desk in desks for one in desk.waiting())
-            rows = [_row(desk, one) for desk, one in waiting if self._is_shown(one)]
+            waiting = ((desk, review) for desk in desks for review in desk.waiting())
+            rows = [_row(desk, review) for desk, review in waiting if self._is_shown(review)]
             # Of 5,000 rows, a third is names of values that are not there.
             short = [{name: value for name, value in row.items() if value} for row in rows]
             self._queue_rows = mark, dumps(short)
@@ -184,15 +184,15 @@ class ReviewPage:
         return {"rows": await self.ask(self._newest_decided)}
 
     def _newest_decided(self, desks: Sequence[ReviewDesk]) -> list[dict[str, Any]]:
-        found = ((desk, one) for desk in desks for one in desk.decided()[:MOST_DECIDED])
-        shown = [(desk, one) for desk, one in found if self._is_shown(one)]
+        found = ((desk, review) for desk in desks for review in desk.decided()[:MOST_DECIDED])
+        shown = [(desk, review) for desk, review in found if self._is_shown(review)]
         shown.sort(key=lambda pair: -(pair[1].decided_at or 0.0))
-        return [_row(desk, one) for desk, one in shown[:MOST_DECIDED]]
+        return [_row(desk, review) for desk, review in shown[:MOST_DECIDED]]
 
     async def _review(self, request: Request, by: str) -> Any:
         return await self._at(
             request,
-            lambda desk, one: {**_detail(desk, one, by), "refusal": desk.refusal(one, by)},
+            lambda desk, review: {**_detail(desk, review, by), "refusal": desk.refusal(review, by)},
         )
 
     async def _text(self, request: Request, by: str) -> Any:
@@ -242,7 +242,9 @@ class ReviewPage:
 
     def _changing(self, change: Callable[[ReviewDesk, str, str], Review]) -> Act:
         async def act(request: Request, by: str) -> Any:
-            return await self._at(request, lambda desk, one: _row(desk, change(desk, one.id, by)))
+            return await self._at(
+                request, lambda desk, review: _row(desk, change(desk, review.id, by))
+            )
 
         return act
 
@@ -255,7 +257,7 @@ class ReviewPage:
                 sentences = desk.faults(review, _edited(review, body))
             except WrongField as error:
                 sentences = [str(error)]
-            return {"faults": [placed_fault(one) for one in sentences]}
+            return {"faults": [placed_fault(sentence) for sentence in sentences]}
 
         try:
             await self._find_evidence(request, body)
@@ -270,15 +272,15 @@ class ReviewPage:
             StepError: it takes too much time or memory.
         """
 
-        def asked(desk: ReviewDesk, review: Review) -> EvidenceRequest | None:
+        def evidence_request(desk: ReviewDesk, review: Review) -> EvidenceRequest | None:
             try:
                 return desk.evidence_request(review, _edited(review, body))
             except WrongField:  # the check of the edit says so
                 return None
 
-        wanted = await self._at(request, asked)
-        if wanted is not None:
-            known = wanted, await locate_values(wanted, readers=self._readers)
+        new_evidence = await self._at(request, evidence_request)
+        if new_evidence is not None:
+            known = new_evidence, await locate_values(new_evidence, readers=self._readers)
             await self._at(request, lambda desk, _: setattr(desk, "known_evidence", known))
 
     async def _decide(self, request: Request, by: str) -> Any:
@@ -309,14 +311,14 @@ class ReviewPage:
 
     async def _accept_all(self, request: Request, by: str) -> Any:
         """Accept the answers of `rows`, pairs of id and question, in one decision."""
-        asked = _pairs((await _body(request)).get("rows"))
+        pairs = _pairs((await _body(request)).get("rows"))
 
         def accept(desks: Sequence[ReviewDesk]) -> dict[str, Any]:
             ids, accepted, left = list[str](), set[str](), list[str]()
-            unknown = set(asked)
+            unknown = set(pairs)
             for desk in desks:
-                by_id = {one.id: page_id(desk, one.id) for one in desk.waiting()}
-                own = [(id_, asked[shown]) for id_, shown in by_id.items() if shown in asked]
+                by_id = {review.id: page_id(desk, review.id) for review in desk.waiting()}
+                own = [(id_, pairs[shown]) for id_, shown in by_id.items() if shown in pairs]
                 unknown -= {by_id[id_] for id_, _ in own}
                 try:
                     done = desk.accept_together(own, by) if own else None
@@ -325,7 +327,7 @@ class ReviewPage:
                     continue
                 if done is not None and done.reviews:
                     ids.append(done.id)
-                    accepted |= {by_id[one.id] for one in done.reviews}
+                    accepted |= {by_id[review.id] for review in done.reviews}
                 left += done.left.values() if done is not None else ()
             left += [str(unknown_review(id_)) for id_ in sorted(unknown)]
             self.decided_here |= accepted
@@ -336,19 +338,19 @@ class ReviewPage:
     async def _undo_all(self, request: Request, by: str) -> Any:
         """Take back the decisions of `together`, each on several answers."""
         given = (await _body(request)).get("together")
-        wanted = [one for one in given if isinstance(one, str)] if isinstance(given, list) else []
+        ids = [id_ for id_ in given if isinstance(id_, str)] if isinstance(given, list) else []
 
         def undo(desks: Sequence[ReviewDesk]) -> dict[str, Any]:
-            found = [(desk, one) for desk in desks for one in desk.decided()
-                     if one.together in wanted]  # fmt: skip
+            found = [(desk, review) for desk in desks for review in desk.decided()
+                     if review.together in ids]  # fmt: skip
             if not found:
                 raise DecisionRefused("No such decision on several answers stands.")
-            for why in (desk.refusal(one, by) for desk, one in found):
+            for why in (desk.refusal(review, by) for desk, review in found):
                 if why is not None:  # all or none, in other folders as well
                     raise DecisionRefused(why)
             made: set[str] = set()
-            for desk, together in {(desk, str(one.together)): None for desk, one in found}:
-                made |= {page_id(desk, one.id) for one in desk.undo_together(together, by)}
+            for desk, together in {(desk, str(review.together)): None for desk, review in found}:
+                made |= {page_id(desk, review.id) for review in desk.undo_together(together, by)}
             self.decided_here -= made
             return {"opened": len(made)}
 
@@ -397,8 +399,8 @@ def _pairs(rows: Any) -> dict[str, str]:
     """Return id and question of each row."""
     is_list = isinstance(rows, list) and 0 < len(rows) <= MOST_TOGETHER
     if not is_list or not all(
-        isinstance(one, list) and len(one) == 2 and all(isinstance(part, str) for part in one)
-        for one in rows
+        isinstance(row, list) and len(row) == 2 and all(isinstance(part, str) for part in row)
+        for row in rows
     ):
         raise ApiError(400, f"`rows` are pairs of id and question, at most {MOST_TOGETHER:,}.")
     return dict(rows)
@@ -459,12 +461,12 @@ def _detail(desk: ReviewDesk, review: Review, by: str) -> dict[str, Any]:
         "reason": review.reason,
         "is_text": not isinstance(subject.get("answer"), dict | list),
         "json": json.dumps(subject.get("answer"), ensure_ascii=False, indent=2),
-        "fields": [_field(one) for one in fields],
-        "decided": {one.path: one.text for one in decided},
+        "fields": [_field(field) for field in fields],
+        "decided": {field.path: field.text for field in decided},
         "has_confidence": subject.get("confidence") is not None,
         "has_evidence": subject.get("evidence") is not None,
-        "earlier": [_earlier(one, subject) for one in review.earlier],
-        "sources": [_source_facts(one) for one in subject.get("sources") or ()],
+        "earlier": [_earlier(decision, subject) for decision in review.earlier],
+        "sources": [_source_facts(source) for source in subject.get("sources") or ()],
     }
 
 
@@ -474,7 +476,7 @@ def _field(field: AnswerField) -> dict[str, Any]:
         "kind": field.kind,
         "text": field.text,
         "is_null": field.value is None,
-        "choices": [cell_text(one) for one in field.choices],
+        "choices": [cell_text(choice) for choice in field.choices],
         "is_nullable": field.is_nullable,
         "description": field.description,
         "confidence": field.confidence,
@@ -491,7 +493,7 @@ def _earlier(decision: Mapping[str, Any], subject: Mapping[str, Any]) -> dict[st
         "by": decision.get("by"),
         "at": decision.get("at"),
         "reason": decision.get("reason"),
-        "fields": {one.path: one.text for one in fields} if has_value else {},
+        "fields": {field.path: field.text for field in fields} if has_value else {},
         "is_other_document": decision.get("document_sha256") != subject.get("document_sha256"),
     }
 
@@ -548,6 +550,8 @@ def _edited(review: Review, body: Mapping[str, Any]) -> Any:
     if isinstance(body.get("json"), str):
         return answer_from_json(body["json"])
     changes = body.get("changes")
-    if not isinstance(changes, dict) or not all(isinstance(one, str) for one in changes.values()):
+    if not isinstance(changes, dict) or not all(
+        isinstance(change, str) for change in changes.values()
+    ):
         raise ApiError(400, "An edit has `changes`, a text for each field, or `json`.")
     return edited_answer(review.subject.get("answer"), subject_fields(review.subject), changes)

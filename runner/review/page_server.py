@@ -257,13 +257,13 @@ class FolderDesks:
         Raises:
             LedgerError: one cannot be opened, and there is no other.
         """
-        wanted = sorted({folder.resolve() for folder in self._folders()})
-        for gone in self._open.keys() - set(wanted):
+        folders = sorted({folder.resolve() for folder in self._folders()})
+        for gone in self._open.keys() - set(folders):
             self._close(gone)
         found: list[ReviewDesk | None] = []
         faults: list[LedgerError] = []
-        common = os.path.commonpath(wanted) if len(wanted) > 1 else None
-        for folder in wanted:
+        common = os.path.commonpath(folders) if len(folders) > 1 else None
+        for folder in folders:
             try:
                 desk = self._desk(folder)
             except LedgerError as error:  # the other folders' questions can be answered

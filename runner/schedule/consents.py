@@ -28,18 +28,20 @@ class Consents:
     def agreed(self, file: Path) -> frozenset[str]:
         return frozenset(self._read("files").get(str(file.resolve()), ()))
 
-    def agree(self, file: Path, asks: Collection[str]) -> None:
+    def agree(self, file: Path, accesses: Collection[str]) -> None:
         """Consent to what a pipeline file asks for now; replaces its earlier consents.
 
         Raises:
             OSError: it cannot be written.
         """
-        self._write("files", str(file.resolve()), sorted(asks))
+        self._write("files", str(file.resolve()), sorted(accesses))
 
     def is_wider(self, folders: Iterable[Path], allowed: Collection[str]) -> bool:
         """Return whether more is allowed below one of the folders than at the last `note`."""
         known = self._read("folders")
-        return any(not set(allowed) <= set(known.get(str(one.resolve()), ())) for one in folders)
+        return any(
+            not set(allowed) <= set(known.get(str(folder.resolve()), ())) for folder in folders
+        )
 
     def note(self, folders: Iterable[Path], allowed: Collection[str]) -> None:
         """Record what is allowed below folders now.

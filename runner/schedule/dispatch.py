@@ -104,8 +104,8 @@ def dispatch(
 ) -> list[Decision]:
     """Return one decision for each due run, and one for each run that must stop."""
     desk = _DispatchRound(active, rules, now, max_runs)
-    for one in active:
-        desk.look_at(one)
+    for job in active:
+        desk.look_at(job)
     newest = _newest(due, rules)
     for run in sorted(due, key=lambda run: (desk.rank(run), run.at, run.id)):
         desk.decide(run, newest)
@@ -167,13 +167,13 @@ class _DispatchRound:
             self._add(StartRun(run.id))
 
     def _conflict(self, run: DueRun, rule: RunRule, busy: ActiveRun) -> None:
-        who = f"run '{busy.name}'" if busy.name else "a run of its group"
+        holder = f"run '{busy.name}'" if busy.name else "a run of its group"
         if rule.on_conflict == "skip":
-            self._add(SkipRun(run.id, f"{who} was running, and `on_conflict` is `skip`"))
+            self._add(SkipRun(run.id, f"{holder} was running, and `on_conflict` is `skip`"))
             return
         if rule.on_conflict == "cancel_running" and busy.name:
             self._close(busy, "a newer run of its group takes its place", is_again=False)
-        self._add(HoldRun(run.id, f"waits for {who}"))
+        self._add(HoldRun(run.id, f"waits for {holder}"))
 
     def _was_missed(self, run: DueRun, rule: RunRule) -> bool:
         if run.is_held or rule.catch_up.get(run.trigger) != "none":

@@ -37,16 +37,18 @@ class FolderLocks:
         if folder in self._locks:
             return
         place = _lock_folder(folder, self._state_dir)
-        lock, who = ExitStack(), place / f"{_NAME}.json"
+        lock, holder_file = ExitStack(), place / f"{_NAME}.json"
         try:
             lock.enter_context(lock_now(place / f"{_NAME}.lock"))
         except LockTaken:
-            raise FolderTaken(f"{folder}: {_holder_text(who)} serves this folder.\n  End it, "
-                       "or name other folders.") from None  # fmt: skip
+            raise FolderTaken(
+                f"{folder}: {_holder_text(holder_file)} serves this folder.\n"
+                "  End it, or name other folders."
+            ) from None
         self._locks[folder] = lock
         facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
         with suppress(OSError):
-            files.write_json_atomically(who, facts)
+            files.write_json_atomically(holder_file, facts)
 
     def release(self, folder: Path) -> None:
         lock = self._locks.pop(folder, None)
@@ -72,8 +74,8 @@ def _lock_folder(folder: Path, state_dir: Path) -> Path:
     return private_files.private_folder(at_home)
 
 
-def _holder_text(who: Path) -> str:
-    facts = files.read_json_object(who)
+def _holder_text(holder_file: Path) -> str:
+    facts = files.read_json_object(holder_file)
     try:
         since = datetime.fromtimestamp(facts["since"]).astimezone()
         host = "" if facts["host"] == socket.gethostname() else f" on {facts['host']}"

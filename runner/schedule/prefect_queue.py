@@ -174,12 +174,12 @@ class PrefectQueue:
     async def deployments(self) -> dict[str, str]:
         """Return the file of each of our deployments, by its id."""
         found = await self._found("deployments", {"tags": {"all_": [RUN_TAG]}})
-        return {one["id"]: file_of_entrypoint(one["entrypoint"] or "") for one in found}
+        return {row["id"]: file_of_entrypoint(row["entrypoint"] or "") for row in found}
 
     async def paused(self, deployments: Collection[str]) -> frozenset[str]:
         """Return which of these deployments a person has paused."""
         found = await self._found("deployments", {"id": {"any_": [*deployments]}})
-        return frozenset(one["id"] for one in found if one["paused"])
+        return frozenset(row["id"] for row in found if row["paused"])
 
     async def pause(self, deployment: str, *, is_paused: bool) -> None:
         """Hold back the runs of a deployment, or no longer, as a person does on Prefect's page."""
@@ -189,18 +189,20 @@ class PrefectQueue:
         """Return waiting and running runs, the oldest first."""
         if not deployments:
             return []
-        wanted = {"deployment_id": {"any_": [*deployments]}, "state": {"type": {"any_": _OPEN}}}
-        found = await self._found("flow_runs", wanted, MOST_READ, sort="EXPECTED_START_TIME_ASC")
+        conditions = {"deployment_id": {"any_": [*deployments]}, "state": {"type": {"any_": _OPEN}}}
+        found = await self._found(
+            "flow_runs", conditions, MOST_READ, sort="EXPECTED_START_TIME_ASC"
+        )
         return [_queued_run(run) for run in found]
 
     async def last_before(self, deployment: str, trigger: str, now: datetime) -> datetime | None:
         """Return the time of the last run of a schedule that was due before now."""
-        wanted = {
+        conditions = {
             "deployment_id": {"any_": [deployment]},
             "tags": {"all_": [trigger]},
             "expected_start_time": {"before_": now.isoformat()},
         }
-        found = await self._found("flow_runs", wanted, 1, sort="EXPECTED_START_TIME_DESC")
+        found = await self._found("flow_runs", conditions, 1, sort="EXPECTED_START_TIME_DESC")
         return _time(found[0]["expected_start_time"]) if found else None
 
     async def successor(self, run: str) -> QueuedRun | None:
@@ -241,13 +243,13 @@ class PrefectQueue:
             await self._ask("POST", f"/flow_runs/{run}/set_state", body)
 
     async def _found(
-        self, kind: str, wanted: Mapping[str, Any], most: float = float("inf"), **order: str
+        self, kind: str, conditions: Mapping[str, Any], most: float = float("inf"), **order: str
     ) -> list[dict[str, Any]]:
         """Return deployments or flow runs by a filter, read in pages; about `most` of them."""
         found: list[dict[str, Any]] = []
         n_page = int(min(PAGE, most))
         while len(found) < most:
-            body = {kind: wanted, "limit": n_page, "offset": len(found), **order}
+            body = {kind: conditions, "limit": n_page, "offset": len(found), **order}
             page = await self._ask("POST", f"/{kind}/filter", body)
             found += page
             if len(page) < n_page:

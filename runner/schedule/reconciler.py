@@ -88,7 +88,7 @@ class Reconciler:
         self._warned: set[str] = set()
 
     async def reconcile(
-        self, wanted: Mapping[str, TriggeredPipeline], *, is_forced: bool = False
+        self, served: Mapping[str, TriggeredPipeline], *, is_forced: bool = False
     ) -> None:
         """Put these pipelines in service, and no others; `is_forced`: even those that seem to be.
 
@@ -96,18 +96,18 @@ class Reconciler:
             QueueError: Prefect is away; another call does the rest.
         """
         posts = self._run_manager.posts
-        for key in [key for key in posts if key not in wanted]:
-            await self._withdraw(posts[key], wanted)
-        for key, triggered in wanted.items():
+        for key in [key for key in posts if key not in served]:
+            await self._withdraw(posts[key], served)
+        for key, triggered in served.items():
             if is_forced or key not in posts or posts[key].triggered is not triggered:
                 await self._put(key, triggered)
         self.serve_hooks([post.triggered for post in posts.values()])
 
     def serve_hooks(self, triggered: Sequence[TriggeredPipeline]) -> None:
         """Accept webhook calls of these pipelines, and no others; not all are in service yet."""
-        hooks, told = webhook_table(triggered, self._secret)
+        hooks, paths = webhook_table(triggered, self._secret)
         self.hooks.hooks = hooks
-        for words in told:
+        for words in paths:
             self.warn(words)
 
     def warn(self, words: str) -> None:
@@ -134,7 +134,7 @@ class Reconciler:
         posts[key] = post
         await self.watching.put(post)
 
-    async def _withdraw(self, post: Deployment, wanted: Mapping[str, TriggeredPipeline]) -> None:
+    async def _withdraw(self, post: Deployment, served: Mapping[str, TriggeredPipeline]) -> None:
         """Take a pipeline out of service; a running run continues to its end."""
         key = post.triggered.key
         await self.watching.drop(key)
@@ -144,7 +144,7 @@ class Reconciler:
         await self._prefect_queue.undeploy(post.deployment)
         self._run_manager.posts.pop(key, None)
         folder = post.triggered.file.parent.resolve()
-        if not any(one.file.parent.resolve() == folder for one in wanted.values()):
+        if not any(pipeline.file.parent.resolve() == folder for pipeline in served.values()):
             self._folder_locks.release(folder)
 
     async def forget_gone(self, folders: Sequence[Path]) -> None:
@@ -212,9 +212,9 @@ class Reconciler:
 
     async def _submit_calls(self, post: Deployment, calls: Sequence[AcceptedCall]) -> None:
         first = calls[0]
-        more: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
         if calls[1:]:
-            more["calls"] = [{"id": call.id, "inputs": dict(call.inputs)} for call in calls]
+            extra["calls"] = [{"id": call.id, "inputs": dict(call.inputs)} for call in calls]
         made = await self._run_manager.submit(
             post,
             first.trigger,
@@ -222,7 +222,7 @@ class Reconciler:
             inputs=dict(first.inputs),
             at=datetime.fromtimestamp(first.received_at, UTC),
             words="called by its webhook",
-            **more,
+            **extra,
         )
         # After a crash it may be the run that was made before, with fewer calls.
         taken = {str(call["id"]) for call in made.order.get("calls") or ()} | {first.id}

@@ -125,9 +125,10 @@ def is_superseded_by_schedule(job: ManagedRun, now: datetime) -> bool:
     if job.post.triggered.rule.on_conflict == "skip":  # then the later one was skipped
         return False
     trigger = job.tracked.order.get("trigger")
-    schedules = (one for one in job.post.triggered.schedules if one.key == trigger)
+    schedules = (schedule for schedule in job.post.triggered.schedules if schedule.key == trigger)
     return any(
-        one.catch_up == "latest" and bool(missed(one, job.tracked.at, now)) for one in schedules
+        schedule.catch_up == "latest" and bool(missed(schedule, job.tracked.at, now))
+        for schedule in schedules
     )
 
 
@@ -188,7 +189,9 @@ class ManagerOptions:
 class RunManager:
     """All running and waiting runs."""
 
-    def __init__(self, board: PrefectQueue, signer: Signer, options: ManagerOptions) -> None:
+    def __init__(
+        self, prefect_queue: PrefectQueue, signer: Signer, options: ManagerOptions
+    ) -> None:
         self.posts: dict[str, Deployment] = {}
         """By the pipeline's key."""
         self.jobs: dict[str, ManagedRun] = {}
@@ -205,7 +208,7 @@ class RunManager:
         self.lacks_deployments = False
         """A deployment of ours was deleted: deployments must be made again."""
         self.executor = RunExecutor(self._began)
-        self._prefect_queue = board
+        self._prefect_queue = prefect_queue
         self._signer = signer
         self._options = options
         self._waiting: dict[str, OnEnd] = {}
@@ -312,7 +315,7 @@ class RunManager:
         self, open_: Collection[str], by_id: Mapping[str, Deployment]
     ) -> None:
         """Report runs that ended before they began: cancelled or deleted in Prefect."""
-        for id_ in [one for one in self._waiting if one not in open_ and one not in self.jobs]:
+        for id_ in [id_ for id_ in self._waiting if id_ not in open_ and id_ not in self.jobs]:
             run = await self._prefect_queue.read(id_)
             if run is None or run.phase == "ended":
                 await self._tell(id_, None, run.end if run else "interrupted", None)
@@ -323,7 +326,9 @@ class RunManager:
     async def _decide(self, by_id: Mapping[str, Deployment]) -> None:
         now = datetime.now(UTC)
         waiting = {run.id: run for run in self.queue if self._may_begin(run, now)}
-        due = {id_: one for id_, run in waiting.items() if (one := await self._due(run, by_id))}
+        due = {
+            id_: due_run for id_, run in waiting.items() if (due_run := await self._due(run, by_id))
+        }
         active = [job.active(id_) for id_, job in self.jobs.items()]
         rules = await self._rules({waiting[id_].deployment for id_ in due})
         for decision in dispatch([*due.values()], active, rules, now, self._options.max_runs):

@@ -129,17 +129,17 @@ def _taking_stop_requests(link: Connection, control: RunControl, api_url: str) -
 
     def hear() -> None:
         try:
-            said = link.recv()
+            message = link.recv()
         except (EOFError, OSError):
             loop.remove_reader(link.fileno())
             control.is_continued = True  # by the next `paddock up`
             alone.append(asyncio.create_task(_end_without_prefect(api_url, control)))
             return
         control.is_continued = True  # unless it was cancelled for good
-        if isinstance(said, StopRequest) and said.is_gentle:
-            control.is_handed_over = said.is_handed_over
-            control.stop_gate.close(said.words, said.status)
-        elif isinstance(said, StopRequest):
+        if isinstance(message, StopRequest) and message.is_gentle:
+            control.is_handed_over = message.is_handed_over
+            control.stop_gate.close(message.words, message.status)
+        elif isinstance(message, StopRequest):
             control.stop.set()
 
     loop.add_reader(link.fileno(), hear)
@@ -174,9 +174,9 @@ async def _end_without_prefect(api_url: str, control: RunControl) -> None:
     os._exit(1)
 
 
-def _send_message(link: Connection, said: RunBegan | RunWaits | RunEnded) -> None:
+def _send_message(link: Connection, message: RunBegan | RunWaits | RunEnded) -> None:
     with contextlib.suppress(OSError):  # the other end is closed
-        link.send(said)
+        link.send(message)
 
 
 _POLL_S = 1.0
@@ -297,14 +297,14 @@ class RunExecutor:
         def hear() -> None:
             try:
                 while link.poll():
-                    said = link.recv()
-                    if isinstance(said, RunBegan):
-                        running.run = said.run
+                    message = link.recv()
+                    if isinstance(message, RunBegan):
+                        running.run = message.run
                         self._began(running)
-                    elif isinstance(said, RunWaits):
-                        running.waits_for = said.words
+                    elif isinstance(message, RunWaits):
+                        running.waits_for = message.words
                     else:
-                        heard.append(said)
+                        heard.append(message)
             except (EOFError, OSError):
                 loop.remove_reader(link.fileno())  # the process has closed its end
 
@@ -316,9 +316,12 @@ class RunExecutor:
             process.join(1.0)
             ended = ProcessEnd(exitcode=process.exitcode)
             if heard:
-                said = heard[-1]
+                last_message = heard[-1]
                 ended = ProcessEnd(
-                    said.report, said.words, has_spoken=True, is_unreachable=said.is_unreachable
+                    last_message.report,
+                    last_message.words,
+                    has_spoken=True,
+                    is_unreachable=last_message.is_unreachable,
                 )
             running.ended.set_result(ended)
 

@@ -64,13 +64,13 @@ def decided_runs(desks: Sequence[ReviewDesk]) -> list[DecidedRun]:
     found: dict[tuple[Path, str], list[tuple[str, float]]] = {}
     for desk in desks:
         folder = desk.ledger.folder.parent
-        for file, given, review in _asked(desk):
+        for file, given, review in _continuable(desk):
             at = review.decided_at or review.expires_at or 0.0
             found.setdefault((folder / file, given), []).append((review.id, at))
     return [DecidedRun(*place, tuple(sorted(some))) for place, some in sorted(found.items())]
 
 
-def _asked(desk: ReviewDesk) -> Iterator[tuple[str, str, Review]]:
+def _continuable(desk: ReviewDesk) -> Iterator[tuple[str, str, Review]]:
     """Yield each review that a run can go on with, and the file and inputs of the run."""
     runs: dict[str, tuple[str, str]] = {}
     for review in desk.undone():

@@ -46,8 +46,12 @@ class SchedulePlanner:
         """
         now = now or datetime.now(UTC)
         posts = self._run_manager.posts
-        wanted = {(key, one.key) for key, post in posts.items() for one in post.triggered.schedules}
-        for gone in self._plans.keys() - wanted:
+        planned_keys = {
+            (key, schedule.key)
+            for key, post in posts.items()
+            for schedule in post.triggered.schedules
+        }
+        for gone in self._plans.keys() - planned_keys:
             del self._plans[gone]
         for key, post in list(posts.items()):
             for timed in post.triggered.schedules:
@@ -56,7 +60,9 @@ class SchedulePlanner:
     def next_times(self, key: str, now: datetime) -> list[str]:
         """Return the next times of a pipeline's schedules, for people."""
         post = self._run_manager.posts.get(key)
-        times = (upcoming(one, now, 1) for one in post.triggered.schedules) if post else ()
+        times = (
+            (upcoming(schedule, now, 1) for schedule in post.triggered.schedules) if post else ()
+        )
         return sorted(f"{at.isoformat()}" for some in times for at in some)
 
     async def _one(self, key: str, post: Deployment, timed: CronSchedule, now: datetime) -> None:

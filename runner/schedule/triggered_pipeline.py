@@ -122,8 +122,8 @@ class TriggeredPipeline:
         inputs = self.inputs(given_inputs)
         written = self.concurrency.group
         if written is None:
-            places = {n: inputs[n] for n, one in self.pipeline.inputs.items()
-                      if one.type in ("dir", "path")}  # fmt: skip
+            places = {n: inputs[n] for n, spec in self.pipeline.inputs.items()
+                      if spec.type in ("dir", "path")}  # fmt: skip
             return json.dumps([self.key, places], sort_keys=True)
         at = ("concurrency", "group")
         return str(rendered_value(self.pipeline, written, {"inputs": inputs}, at))
@@ -168,7 +168,9 @@ def read_triggered_pipeline(
     else:
         bound = whole = _bound(plan, file, settings)
     agreed = _agreed(whole, file, settings, consents, agrees=agrees)
-    schedules = tuple(CronSchedule(one.cron, one.timezone, one.catch_up) for one in on.schedule)
+    schedules = tuple(
+        CronSchedule(timing.cron, timing.timezone, timing.catch_up) for timing in on.schedule
+    )
     return TriggeredPipeline(file, text, plan.pipeline, schedules, bound, agreed)
 
 
@@ -195,11 +197,11 @@ def _agreed(
         NotAgreed: it asks for more.
     """
     own = settings.address.url
-    asked = permissions.consent_digests(bound, own)
-    if consents is None or not asked:
-        return asked
+    digests = permissions.consent_digests(bound, own)
+    if consents is None or not digests:
+        return digests
     if agrees:
-        consents.agree(file, asked)
+        consents.agree(file, digests)
     agreed = consents.agreed(file)
     permissions.refuse_unconsented(bound, own, agreed, file)
     return agreed
@@ -238,10 +240,10 @@ def _bound(plan: Plan, file: Path, settings: Settings) -> BoundPlan:
 
 def _missing_inputs(pipeline: Pipeline) -> Iterator[Fault]:
     """Yield faults for inputs that no trigger provides."""
-    for name, one in pipeline.inputs.items():
-        if one.is_required and not one.has_default:
+    for name, spec in pipeline.inputs.items():
+        if spec.is_required and not spec.has_default:
             what = f"input '{name}' has no value, and the pipeline starts by itself."
-            mark = pipeline.document.key_mark(one.at)
+            mark = pipeline.document.key_mark(spec.at)
             yield Fault(what, "Add a default.", mark)
 
 

@@ -152,17 +152,17 @@ class Up:
             FolderTaken: another process serves one of the folders.
             CannotListen: its address is not available.
         """
-        door = listen_at(self._settings.unattended.address)
+        listener = listen_at(self._settings.unattended.address)
         try:
             self._take_in(await asyncio.to_thread(self._finder.look), is_first=True)
-            async with self._opened(door):
-                self._in_place = lambda: self._wishes.ready(self._first_words(door))
+            async with self._opened(listener):
+                self._in_place = lambda: self._wishes.ready(self._first_words(listener))
                 await self._kept()
                 notify_systemd("STOPPING=1")
         except StopRequested:  # before everything had started
             notify_systemd("STOPPING=1")
         finally:
-            door.close()
+            listener.close()
             self._folder_locks.close()
 
     def abandon(self) -> None:
@@ -171,7 +171,7 @@ class Up:
             self._kill_runs()
 
     @asynccontextmanager
-    async def _opened(self, door: socket.socket) -> AsyncIterator[None]:
+    async def _opened(self, listener: socket.socket) -> AsyncIterator[None]:
         """Open pool, Prefect, queue and sockets; close them in bounded time."""
         async with AsyncExitStack() as stack:
             url = await unless(self._reached(stack), self.stop)
@@ -194,7 +194,7 @@ class Up:
             watching = WatchManager(self._run_manager, self._open_ledger, unattended.max_attempts)
             tell = partial(alert_trouble, flags)
             self._ledgers = LedgerHealth(self._open_ledger, tell)
-            is_open = not is_loopback(door.getsockname()[0])
+            is_open = not is_loopback(listener.getsockname()[0])
             self._reconciler = Reconciler(
                 queue, self._run_manager, watching, self._folder_locks, self._calls, is_open=is_open
             )
@@ -206,7 +206,7 @@ class Up:
             stack.push_async_callback(self._closed)
             # Before Prefect answers: a caller that gets 404 would not call again.
             self._reconciler.serve_hooks(list(self._wanted.values()))
-            await stack.enter_async_context(serving(app, door, self._settings.service))
+            await stack.enter_async_context(serving(app, listener, self._settings.service))
             yield
 
     async def _app(self, stack: AsyncExitStack, *, is_open: bool) -> ASGIApp:
@@ -225,8 +225,8 @@ class Up:
         self, chosen: Callable[[Pipeline], bool] = lambda pipeline: True
     ) -> list[Path]:
         """Return the folders of the served pipelines, or of those that `chosen` accepts."""
-        wanted = self._wanted.values()
-        return sorted({one.file.parent for one in wanted if chosen(one.pipeline)})
+        listener = self._wanted.values()
+        return sorted({pipeline.file.parent for pipeline in listener if chosen(pipeline.pipeline)})
 
     def _keys(self, *, is_own_server: bool) -> tuple[Signer, str]:
         """Return the signer of runs, and the password of our own Prefect server. Blocks."""
@@ -277,16 +277,16 @@ class Up:
     async def _prefect(self) -> str:
         """Wait for Prefect's server; return its address."""
         deadline = time.monotonic() + PREFECT_S
-        told: dict[str, Any] = {}
+        answer: dict[str, Any] = {}
         while time.monotonic() < deadline:
-            told = await request_daemon(
+            answer = await request_daemon(
                 self._residence, "/prefect", {"within_s": 5.0}, within_s=15.0
             )
-            if told.get("state") == "ready":
-                return str(told["url"])
+            if answer.get("state") == "ready":
+                return str(answer["url"])
             await asyncio.sleep(0.2)
         raise UpError(
-            f"Prefect's server did not start: {told.get('why') or 'it took too long'}.\n"
+            f"Prefect's server did not start: {answer.get('why') or 'it took too long'}.\n"
             "  `paddock service logs` may say why."
         )
 
@@ -295,8 +295,8 @@ class Up:
         if not self._is_ours:
             return
         with contextlib.suppress(DaemonError):  # another process is about to hold it
-            told = await request_daemon(self._residence, "/prefect", {})
-            url = str(told.get("url", ""))
+            answer = await request_daemon(self._residence, "/prefect", {})
+            url = str(answer.get("url", ""))
             if url and url != self._prefect_queue.api_url:
                 await self._prefect_queue.move(url)
                 os.environ["PREFECT_API_URL"] = url
@@ -431,24 +431,24 @@ class Up:
         """
         for words in changes.told:
             log.warning("%s", words)
-        wanted: dict[str, TriggeredPipeline] = {}
-        for one in changes.triggered:
+        served: dict[str, TriggeredPipeline] = {}
+        for pipeline in changes.triggered:
             try:
-                self._folder_locks.take(one.file.parent.resolve())
+                self._folder_locks.take(pipeline.file.parent.resolve())
             except FolderTaken as error:
                 if is_first:
                     raise
                 self._reconciler.warn(str(error))
                 continue
-            wanted[one.key] = one
-        for one in changes.added:
-            if not is_first and one.key in wanted:
-                what = "has changed" if one.key in self._wanted else "is new"
-                log.info("%s: %s %s", one.pipeline.name, one.file, what)
-        for gone in self._wanted.keys() - wanted.keys():
+            served[pipeline.key] = pipeline
+        for pipeline in changes.added:
+            if not is_first and pipeline.key in served:
+                what = "has changed" if pipeline.key in self._wanted else "is new"
+                log.info("%s: %s %s", pipeline.pipeline.name, pipeline.file, what)
+        for gone in self._wanted.keys() - served.keys():
             log.info("%s: %s has no triggers any more", self._wanted[gone].pipeline.name, gone)
-        if wanted != self._wanted:
-            self._wanted = wanted
+        if served != self._wanted:
+            self._wanted = served
             self._has_changed = True
             if not is_first:
                 self._run_manager.wake.set()
@@ -494,7 +494,7 @@ class Up:
             QueueError: Prefect is away.
         """
         posts = self._run_manager.posts.values()
-        post = next((one for one in posts if one.triggered.file.resolve() == file), None)
+        post = next((post for post in posts if post.triggered.file.resolve() == file), None)
         if post is None:
             return None
         if change is not None:
@@ -512,7 +512,7 @@ class Up:
         return ()
 
     def status(self) -> dict[str, Any]:
-        told = status_of(self._run_manager, self._reconciler)
+        facts = status_of(self._run_manager, self._reconciler)
         return {
             "pid": os.getpid(),
             "folders": [str(folder) for folder in self._wishes.folders],
@@ -524,26 +524,26 @@ class Up:
                 **({"webhooks": self._calls.fault} if self._calls.fault else {}),
             },
             "calls_waiting": self._calls.waiting.total(),
-            **told,
+            **facts,
         }
 
-    def _first_words(self, door: socket.socket) -> str:
-        host, port = door.getsockname()[:2]
-        what = named_pipelines([one.pipeline.name for one in self._wanted.values()])
+    def _first_words(self, listener: socket.socket) -> str:
+        host, port = listener.getsockname()[:2]
+        what = named_pipelines([pipeline.pipeline.name for pipeline in self._wanted.values()])
         api = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
         password = password_file(self._settings.state_dir) if self._is_ours else None
-        asks = f"\n  That page needs the password in {password}." if password else ""
-        asks += self._page_words(f"http://{host}:{port}")
+        password_note = f"\n  That page needs the password in {password}." if password else ""
+        password_note += self._page_words(f"http://{host}:{port}")
         return (
             f"Paddock serves {what}.\n"
-            f"  http://{host}:{port}/status shows its state; {api} shows the runs.{asks}"
+            f"  http://{host}:{port}/status shows its state; {api} shows the runs.{password_note}"
         )
 
     def _page_words(self, address: str) -> str:
-        asks = bool(self._pipeline_folders(asks_people))
-        review = f"\n  {address}{PAGE_PATH} shows what waits for review." if asks else ""
+        has_questions = bool(self._pipeline_folders(asks_people))
+        review = f"\n  {address}{PAGE_PATH} shows what waits for review." if has_questions else ""
         file = token_file(self._settings.state_dir)
-        needs = f"{'They need' if asks else 'It needs'} the token in {file}."
+        needs = f"{'They need' if has_questions else 'It needs'} the token in {file}."
         return f"\n  {address}{CONSOLE_PATH} shows pipelines and runs.{review} {needs}"
 
     def _tell_ready(self) -> None:

@@ -38,9 +38,9 @@ def named_pipelines(pipelines: Collection[str]) -> str:
     '19, 10 more'
     """
     names = sorted(pipelines)
-    more = len(names) - MOST_NAMED
-    told = [*names[:MOST_NAMED], f"{more} more"] if more > 1 else names
-    return ", ".join(told) or "no pipeline with `on:` yet"
+    n_rest = len(names) - MOST_NAMED
+    named = [*names[:MOST_NAMED], f"{n_rest} more"] if n_rest > 1 else names
+    return ", ".join(named) or "no pipeline with `on:` yet"
 
 
 def status_of(run_manager: RunManager, reconciler: Reconciler) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _pipeline_json(
         "is_open": window.is_open(now) if window else True,
         "watches": reconciler.watching.status(triggered.key),
         "missing": run_manager.missing.get(triggered.key, ()),
-        "webhooks": [one.path for one in triggered.webhooks],
+        "webhooks": [webhook.path for webhook in triggered.webhooks],
     }
 
 
@@ -100,7 +100,7 @@ def make_status_app(
     status: Callable[[], Mapping[str, Any]],
     hooks: RequestHandler,
     reader: StatusAccess | None = None,
-    more: Sequence[BaseRoute] = (),
+    extra_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """Return the application; paths that are not its own or `more` may be webhooks.
 
@@ -116,7 +116,7 @@ def make_status_app(
         is_ready = all(parts.values())
         return JSONResponse({"ready": is_ready, **parts}, 200 if is_ready else 503)
 
-    async def told(request: Request) -> Response:
+    async def answer_status(request: Request) -> Response:
         refusal = reader.refusal(request)
         is_browser = "text/html" in request.headers.get("accept", "")
         if is_browser and (refusal is None or refusal.status_code == 401):
@@ -128,8 +128,8 @@ def make_status_app(
         routes=[
             Route("/healthz", healthz, methods=get),
             Route("/readyz", readyz, methods=get),
-            Route("/status", told, methods=get),
-            *more,
+            Route("/status", answer_status, methods=get),
+            *extra_routes,
             Route("/{rest:path}", hooks, methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"]),
         ]
     )

@@ -121,9 +121,9 @@ class WatchManager:
 
 
 async def _end_watches(kept: list[_RunningWatch]) -> None:
-    for one in kept:
-        one.stop.set()
-    tasks = {one.task for one in kept}
+    for batch in kept:
+        batch.stop.set()
+    tasks = {batch.task for batch in kept}
     if tasks:
         _, late = await asyncio.wait(tasks, timeout=WATCH_END_S)
         for task in late:
@@ -137,5 +137,5 @@ def _log_if_broken(task: asyncio.Task[None]) -> None:
 
 def _batch_text(batch: WatchBatch) -> str:
     names = [seen.relpath for seen in batch.files] or list(batch.gone)
-    more = len(batch.files) + len(batch.gone) - 1
-    return names[0] + (f" and {more} more" if more > 0 else "") if names else "nothing"
+    n_rest = len(batch.files) + len(batch.gone) - 1
+    return names[0] + (f" and {n_rest} more" if n_rest > 0 else "") if names else "nothing"

@@ -59,22 +59,24 @@ def webhook_table(
 ) -> tuple[dict[str, ServedWebhook], list[str]]:
     """Return the webhooks by their paths, and messages about those that cannot be served."""
     hooks: dict[str, ServedWebhook] = {}
-    told: list[str] = []
-    for one in triggered:
-        for index, webhook in enumerate(one.webhooks):
-            mark = one.pipeline.mark(("on", "webhook", index, "path"))
+    path_faults: list[str] = []
+    for pipeline in triggered:
+        for index, webhook in enumerate(pipeline.webhooks):
+            mark = pipeline.pipeline.mark(("on", "webhook", index, "path"))
             place = f"{mark.file}:{mark.line}:{mark.column}: webhook '{webhook.path}'"
             if webhook.path in RESERVED:
-                told.append(f"{place} is this service's own path.\n  Choose another one.")
+                path_faults.append(f"{place} is this service's own path.\n  Choose another one.")
             elif webhook.path in hooks:
                 other = hooks[webhook.path].triggered.file
-                told.append(f"{place} is taken by {other}.\n  Choose another path.")
+                path_faults.append(f"{place} is taken by {other}.\n  Choose another path.")
             else:
                 try:
-                    hooks[webhook.path] = ServedWebhook(one, webhook, secret_of(one, webhook))
+                    hooks[webhook.path] = ServedWebhook(
+                        pipeline, webhook, secret_of(pipeline, webhook)
+                    )
                 except PipelineError as error:
-                    told.append(str(error))
-    return hooks, told
+                    path_faults.append(str(error))
+    return hooks, path_faults
 
 
 class Webhooks:
@@ -112,13 +114,13 @@ class Webhooks:
             )
         except ClientDisconnect:
             return Response(status_code=499)
-        told = {
+        facts = {
             "call": call.id.rpartition(":")[2],
             "pipeline": hook.triggered.pipeline.name,
             "is_known": answer.is_known,
             "run": answer.run,
         }
-        return JSONResponse(told, 200 if answer.is_known else 202)
+        return JSONResponse(facts, 200 if answer.is_known else 202)
 
     def _call(self, hook: ServedWebhook, headers: Mapping[str, str], body: bytes) -> AcceptedCall:
         """Verify a call and map it to inputs.
@@ -154,7 +156,9 @@ class Webhooks:
     def _first_key(self, signed: str, key: str | None) -> str:
         """Return the key that came first with this signature: the key itself is not signed."""
         now_s = self._clock()
-        for old in [one for one, (until_s, _) in self._signed.items() if until_s < now_s]:
+        for old in [
+            signature for signature, (until_s, _) in self._signed.items() if until_s < now_s
+        ]:
             del self._signed[old]
         until_s = now_s + 2 * MOST_APART_S
         return self._signed.setdefault(signed, (until_s, key or signed))[1]
@@ -166,11 +170,11 @@ def mapped_inputs(hook: ServedWebhook, payload: Any) -> dict[str, Any]:
     Raises:
         PipelineError: an input is missing or wrong, or names a folder elsewhere.
     """
-    one, written = hook.triggered, hook.webhook.inputs
-    index = one.webhooks.index(hook.webhook)
+    pipeline, written = hook.triggered, hook.webhook.inputs
+    index = pipeline.webhooks.index(hook.webhook)
     at = ("on", "webhook", index, "inputs")
     scope = {"payload": payload, "inputs": {}}
-    return one.inputs_from_elsewhere(rendered_value(one.pipeline, written, scope, at))
+    return pipeline.inputs_from_elsewhere(rendered_value(pipeline.pipeline, written, scope, at))
 
 
 class _BadCall(Exception):

@@ -157,8 +157,8 @@ async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
     if source == "record" and cassette is not None:
         case = replace(case, changed_answers=tuple(changed_answers(cassette)))
     if subject.n_left_out:
-        told = f"{counted(subject.n_left_out, 'row')} of its data set left out by the sample"
-        case = replace(case, notes=(told, *notes))
+        note = f"{counted(subject.n_left_out, 'row')} of its data set left out by the sample"
+        case = replace(case, notes=(note, *notes))
     return replace(_combined_result(case, subject, turns), seconds=time.monotonic() - began)
 
 
@@ -199,7 +199,7 @@ def _combined_result(case: CaseResult, subject: CaseSpec, turns: list[_Repetitio
         is_error=all(turn.is_error for turn in turns),
         turns=passed,
         # An unrecorded call is not a model's randomness: every repetition must pass.
-        needed=1.0 if any(one.kind == "unseen" for one in problems) else needed,
+        needed=1.0 if any(problem.kind == "unseen" for problem in problems) else needed,
         rows=rows,
         bounds=bounds,
         notes=tuple(dict.fromkeys((*notes, *case.notes))),
@@ -294,7 +294,7 @@ class _CaseRun:
 
     async def _repetition(self, number: int, row: DataRow | None = None) -> _Repetition:
         without = [self.subject.cassette.parent]
-        copied = sandbox_copy(self.subject.file, wanted=self.subject.test.files, without=without)
+        copied = sandbox_copy(self.subject.file, patterns=self.subject.test.files, without=without)
         stage = await asyncio.to_thread(copied.__enter__)
         try:
             return await self._in_sandbox(stage, number, row)
@@ -311,8 +311,8 @@ class _CaseRun:
         faults: Sequence[Fault] = getattr(error, "faults", ())  # also `ModelFaults` has them
         if self.subject.text is None or not faults:
             return str(error)
-        told = (f"{fault.message} {fault.remedy}".strip() for fault in faults)
-        return f"{self.subject.file.name}: {' '.join(dict.fromkeys(told))}"
+        sentences = (f"{fault.message} {fault.remedy}".strip() for fault in faults)
+        return f"{self.subject.file.name}: {' '.join(dict.fromkeys(sentences))}"
 
     async def _in_sandbox(
         self, stage: SandboxCopy, number: int, row: DataRow | None
@@ -345,7 +345,7 @@ class _CaseRun:
         if how.stop.is_set():
             raise CaseInterrupted
         found = map_texts([[p.kind, p.message, p.detail] for p in problems], secrets.redact)
-        return _Repetition(tuple(CaseProblem(*one) for one in found))
+        return _Repetition(tuple(CaseProblem(*problem) for problem in found))
 
     def _options(self) -> tuple[RunOptions, RunEnvironment]:
         """Return how the case is run; while replaying, secrets and permissions are not needed."""
@@ -428,7 +428,7 @@ def case_inputs(
 
 def _unrecorded_problems(unseen: list[UnrecordedCall]) -> tuple[CaseProblem, ...]:
     """Return a problem for each distinct difference of unrecorded calls."""
-    shown = dict.fromkeys((one.kind, one.difference) for one in unseen[:MAX_SHOWN_UNRECORDED])
+    shown = dict.fromkeys((call.kind, call.difference) for call in unseen[:MAX_SHOWN_UNRECORDED])
     problems = [
         CaseProblem(
             "unseen", _NOT_RECORDED.get(kind, "this call of a tool was not recorded."), detail
@@ -437,8 +437,8 @@ def _unrecorded_problems(unseen: list[UnrecordedCall]) -> tuple[CaseProblem, ...
     ]
     left = len(unseen) - len(problems)
     if left:
-        more = "1 more call was" if left == 1 else f"{left:,} more calls were"
-        problems.append(CaseProblem("unseen", f"{more} not recorded."))
+        rest = "1 more call was" if left == 1 else f"{left:,} more calls were"
+        problems.append(CaseProblem("unseen", f"{rest} not recorded."))
     remedy = "If the change is meant, record the test again with `--record`."
     last = replace(problems[-1], message=f"{problems[-1].message} {remedy}")
     return (*problems[:-1], last)

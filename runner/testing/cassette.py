@@ -55,8 +55,8 @@ class RecordedCall:
         return call_key(self.kind, self.asked)
 
 
-def call_key(kind: CallKind, asked: Mapping[str, Any]) -> str:
-    return hashlib.sha256(f"{kind}\n{canonical_json(asked)}".encode()).hexdigest()
+def call_key(kind: CallKind, request: Mapping[str, Any]) -> str:
+    return hashlib.sha256(f"{kind}\n{canonical_json(request)}".encode()).hexdigest()
 
 
 @dataclass(eq=False)
@@ -77,15 +77,15 @@ class Cassette:
     _used_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     _used_models: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def find(self, kind: CallKind, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        call = self.calls.get(call_key(kind, asked))
+    def find(self, kind: CallKind, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        call = self.calls.get(call_key(kind, request))
         if call is None:
             return None
         self._used.add(call.key)
         return call.given
 
-    def keep(self, kind: CallKind, asked: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-        call = RecordedCall(kind, asked, given)
+    def keep(self, kind: CallKind, request: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+        call = RecordedCall(kind, request, given)
         self.calls[call.key] = call
         self.recorded.append(call)
         self._used.add(call.key)
@@ -133,7 +133,7 @@ class Cassette:
         Raises:
             CassetteError: it cannot be written.
         """
-        text = "".join(f"{_json_line(one)}\n" for one in self._lines(test, keeps_stale))
+        text = "".join(f"{_json_line(line)}\n" for line in self._lines(test, keeps_stale))
         try:
             if self.is_there and read_text(self.file) == text:
                 return False
@@ -153,7 +153,7 @@ class Cassette:
         used = [call for key, call in self.calls.items() if keeps_stale or key in self._used]
         # Sorted, so that the order does not depend on which item came first.
         for call in sorted(
-            used, key=lambda one: (CALL_KINDS.index(one.kind), canonical_json(one.asked))
+            used, key=lambda call: (CALL_KINDS.index(call.kind), canonical_json(call.asked))
         ):
             yield {"kind": call.kind, "asked": call.asked, "given": call.given}
 
@@ -185,24 +185,24 @@ def read_cassette(file: Path) -> Cassette:
     return cassette
 
 
-def _add_line(cassette: Cassette, one: dict[str, Any]) -> None:
-    if "cassette" in one:
-        if one["cassette"] != VERSION:
+def _add_line(cassette: Cassette, line: dict[str, Any]) -> None:
+    if "cassette" in line:
+        if line["cassette"] != VERSION:
             raise CassetteError(
                 f"{cassette.file}: was recorded by another version of Paddock "
-                f"(format {one['cassette']}, this version reads {VERSION}). "
+                f"(format {line['cassette']}, this version reads {VERSION}). "
                 f"Record it again with `--record`."
             )
-    elif one["kind"] == "model":
-        cassette.models[one["name"]] = {name: one["facts"][name] for name in MODEL_FACTS}
-    elif one["kind"] == "counts":
-        cassette.counts.setdefault(one["model"], {}).update(_checked_counts(one["tokens"]))
-    elif one["kind"] in CALL_KINDS:
-        call = RecordedCall(one["kind"], one["asked"].copy(), one["given"].copy())
+    elif line["kind"] == "model":
+        cassette.models[line["name"]] = {name: line["facts"][name] for name in MODEL_FACTS}
+    elif line["kind"] == "counts":
+        cassette.counts.setdefault(line["model"], {}).update(_checked_counts(line["tokens"]))
+    elif line["kind"] in CALL_KINDS:
+        call = RecordedCall(line["kind"], line["asked"].copy(), line["given"].copy())
         _check_call(call)
         cassette.calls[call.key] = call
     else:
-        raise KeyError(one["kind"])
+        raise KeyError(line["kind"])
 
 
 def _check_call(call: RecordedCall) -> None:
@@ -289,13 +289,13 @@ MAX_LINE_CHARS = 160
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")  # the latter end Chinese ones
 
 
-def nearest_call(asked: Mapping[str, Any], calls: Iterable[RecordedCall]) -> RecordedCall | None:
+def nearest_call(request: Mapping[str, Any], calls: Iterable[RecordedCall]) -> RecordedCall | None:
     """Return the recorded call with the most words in common."""
-    wanted = Counter(_call_words(asked))
+    words = Counter(_call_words(request))
     best: tuple[int, RecordedCall] | None = None
     for call in calls:
         found = Counter(_call_words(call.asked))
-        common = 2 * (wanted & found).total() - found.total()
+        common = 2 * (words & found).total() - found.total()
         if best is None or common > best[0]:
             best = (common, call)
     return best[1] if best else None
@@ -305,7 +305,7 @@ def changed_answers(cassette: Cassette) -> Iterator[str]:
     """Yield a line for each answer that differs from that to the most similar earlier request."""
     stale = [call for call in cassette.unused if call.kind == "chat"]
     changed = []
-    for call in (one for one in cassette.recorded if one.kind == "chat"):
+    for call in (call for call in cassette.recorded if call.kind == "chat"):
         before = nearest_call(call.asked, stale)
         if before is None:
             break
@@ -313,7 +313,7 @@ def changed_answers(cassette: Cassette) -> Iterator[str]:
         if before.given.get("text") != call.given.get("text"):
             changed.append((before, call))
     for before, call in changed[:MAX_CHANGED_ANSWERS]:
-        texts = (str(one.given.get("text", "")) for one in (before, call))
+        texts = (str(call.given.get("text", "")) for call in (before, call))
         prompt = one_line(
             call_lines({"messages": call.asked["messages"][-1:]})[-1], MAX_ANSWER_CHARS
         )
@@ -337,7 +337,7 @@ def answer_difference(before: str, after: str) -> str:
             parts.append(_cut_words(old[i:i_end], is_first=i == 0, is_last=i_end == len(old)))
             continue
         gone, come = (
-            one_line(" ".join(one), MAX_ANSWER_CHARS) for one in (old[i:i_end], new[j:j_end])
+            one_line(" ".join(lines), MAX_ANSWER_CHARS) for lines in (old[i:i_end], new[j:j_end])
         )
         changes = {"replace": f"{gone} → {come}", "delete": f"- {gone}", "insert": f"+ {come}"}
         parts.append(f"[{changes[kind]}]")
@@ -353,23 +353,23 @@ def _cut_words(words: Sequence[str], *, is_first: bool, is_last: bool) -> str:
     return " ".join((*after, "…", *before))
 
 
-def call_difference(asked: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> str:
+def call_difference(request: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> str:
     """Return the unified diff of two calls, of bounded length."""
-    new = call_lines(asked)
+    new = call_lines(request)
     if recorded is None:
         return _bounded_lines([f"+{line}" for line in new])
     lines = difflib.unified_diff(call_lines(recorded), new, "recorded", "asked", n=1, lineterm="")
     return _bounded_lines([*lines])
 
 
-def call_lines(asked: Mapping[str, Any]) -> list[str]:
+def call_lines(request: Mapping[str, Any]) -> list[str]:
     """Return a request as lines: conversations as text, the rest as JSON."""
     lines: list[str] = []
-    for name, value in asked.items():
+    for name, value in request.items():
         if name == "messages":
-            for role, text, *more in value:
+            for role, text, *extra in value:
                 lines += [f"[{role}]", *_sentences(text)]
-                lines += [json.dumps(one, ensure_ascii=False, sort_keys=True) for one in more]
+                lines += [json.dumps(part, ensure_ascii=False, sort_keys=True) for part in extra]
         elif name == "texts":
             for number, text in enumerate(value):
                 lines += [f"[text {number}]", *_sentences(text)]
@@ -385,8 +385,8 @@ def _sentences(text: str) -> list[str]:
     return [part for line in text.split("\n") for part in _SENTENCE.split(line)]
 
 
-def _call_words(asked: Mapping[str, Any]) -> list[str]:
-    return [word for line in call_lines(asked) for word in line.split()]
+def _call_words(request: Mapping[str, Any]) -> list[str]:
+    return [word for line in call_lines(request) for word in line.split()]
 
 
 def _bounded_lines(lines: list[str]) -> str:

@@ -70,7 +70,7 @@ def _rows(folder: Path, path: Path) -> Iterator[Mapping[str, Any]]:
         raise _Unusable("is outside the pipeline's folder", "Put it there.")
     suffix = path.suffix.lower()
     if suffix not in FORMAT_OF_SUFFIX:
-        known = ", ".join(f"'{one}'" for one in FORMAT_OF_SUFFIX)
+        known = ", ".join(f"'{suffix}'" for suffix in FORMAT_OF_SUFFIX)
         raise _Unusable(f"has the suffix '{suffix}'", f"Known: {known}.")
     try:
         data = read_file(path, MOST_BYTES + 1)
@@ -133,8 +133,8 @@ def share_text(
     >>> share_text(94, 100, 0.9, (0.88, 0.97))
     '94 of 100 rows passed (94%; of all such rows 88% to 97%, in 95 of 100 cases), 90% must pass'
     """
-    said = ""
+    range_text = ""
     if bounds is not None:
-        said = "; of all such rows {:.0%} to {:.0%}, in 95 of 100 cases".format(*bounds)
-    told = f"{n_passed:,} of {n_rows:,} rows passed ({n_passed / n_rows:.0%}{said})"
-    return f"{told}, {100 * needed:g}% must pass"
+        range_text = "; of all such rows {:.0%} to {:.0%}, in 95 of 100 cases".format(*bounds)
+    passed_text = f"{n_passed:,} of {n_rows:,} rows passed ({n_passed / n_rows:.0%}{range_text})"
+    return f"{passed_text}, {100 * needed:g}% must pass"

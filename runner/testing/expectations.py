@@ -98,11 +98,11 @@ async def claim_problems(
 
 def _status_problems(claims: Sequence[ExpectKeys], after: FinishedRun) -> list[CaseProblem]:
     """Return a problem if the run's status is not the claimed one, by default `completed`."""
-    wanted = next((claim.status for claim in claims if claim.status is not None), "completed")
+    expected = next((claim.status for claim in claims if claim.status is not None), "completed")
     report = after.report
-    if report.status == wanted:
+    if report.status == expected:
         return []
-    what = f"the run ended as '{report.status}', not as '{wanted}'."
+    what = f"the run ended as '{report.status}', not as '{expected}'."
     return [CaseProblem("status", what, after.stage.for_person("\n".join(_failures_of(report))))]
 
 
@@ -204,10 +204,10 @@ def _nearby_names(path: Path, after: FinishedRun) -> str:
     folder = path.parent
     while not folder.is_dir():
         folder = folder.parent
-    names = sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     shown = after.stage.for_person(str(folder))
-    more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
-    return f"In '{shown}': {', '.join(names[:10]) or 'nothing'}{more}"
+    rest = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+    return f"In '{shown}': {', '.join(names[:10]) or 'nothing'}{rest}"
 
 
 def _check(claim: ExpectKeys, after: FinishedRun) -> None:
@@ -242,12 +242,12 @@ def _read_values(claim: ExpectKeys, scope: Mapping[str, Any]) -> str:
 
 
 def _equals(claim: ExpectKeys, after: FinishedRun) -> None:
-    subject, wanted = claim_subject(claim, after), render_claim(claim.equals, after)
+    subject, expected = claim_subject(claim, after), render_claim(claim.equals, after)
     value = subject.value
-    if isinstance(value, str) and isinstance(wanted, str):
-        value, wanted = value.strip(), wanted.strip()
-    if value != wanted:
-        lines = [f"-{line}" for line in excerpt_lines(value_text(wanted)).split("\n")]
+    if isinstance(value, str) and isinstance(expected, str):
+        value, expected = value.strip(), expected.strip()
+    if value != expected:
+        lines = [f"-{line}" for line in excerpt_lines(value_text(expected)).split("\n")]
         lines += [f"+{line}" for line in excerpt_lines(value_text(value)).split("\n")]
         raise ClaimNotMet(f"{subject.name} is not equal to the expected value.", "\n".join(lines))
 
@@ -337,9 +337,9 @@ async def _check_by_model(
 async def _check_similarity(
     claim: ExpectKeys, after: FinishedRun, subject: ClaimSubject, pool: Pool, models: BoundModels
 ) -> None:
-    wanted = value_text(render_claim(claim.similar, after))
+    expected = value_text(render_claim(claim.similar, after))
     model = models.resolve(claim.model, "embed")
-    texts = (subject.text, wanted)
+    texts = (subject.text, expected)
     if not all(text.strip() for text in texts):
         raise ClaimNotMet(f"{subject.name} or the expected text is empty.")
     request = EmbedRequest(model, texts, total_s=JUDGE_TIMEOUT_S, on_overflow="split")
@@ -349,7 +349,7 @@ async def _check_similarity(
         raise ClaimNotMet(
             f"{subject.name} is not similar enough to the expected text: {found:.3f}, below "
             f"{claim.at_least:g} (by {model.ref}).",
-            f"-{excerpt_lines(wanted)}\n+{excerpt_lines(subject.text)}",
+            f"-{excerpt_lines(expected)}\n+{excerpt_lines(subject.text)}",
         )
 
 
@@ -360,11 +360,11 @@ async def _check_judgement(
     if isinstance(claim.judge, JudgeKeys):
         await _choose_verdict(claim.judge, after, subject, pool, model)
         return
-    wanted = value_text(render_claim(claim.judge, after))
-    asked = f"Requirement: {wanted}\n\nText:\n<text>\n{subject.text}\n</text>"
+    requirement = value_text(render_claim(claim.judge, after))
+    question = f"Requirement: {requirement}\n\nText:\n<text>\n{subject.text}\n</text>"
     request = ChatRequest(
         model,
-        (Message("system", JUDGE_SYSTEM_PROMPT), Message("user", asked)),
+        (Message("system", JUDGE_SYSTEM_PROMPT), Message("user", question)),
         params={"temperature": 0, "max_tokens": MAX_VERDICT_TOKENS},
         total_s=JUDGE_TIMEOUT_S,
         constraint=Constraint("json_schema", json.dumps(VERDICT_SCHEMA)),
@@ -372,7 +372,7 @@ async def _check_judgement(
     verdict = _parse_verdict((await pool.chat(request).reply()).text, model.ref)
     if verdict["verdict"] != "yes":
         raise ClaimNotMet(
-            f"{model.ref} judges that {subject.name} does not fulfil: {wanted}",
+            f"{model.ref} judges that {subject.name} does not fulfil: {requirement}",
             f"It says: {verdict['reason']}\n\n{excerpt_lines(subject.text)}",
         )
 
@@ -381,7 +381,7 @@ async def _choose_verdict(
     judge: JudgeKeys, after: FinishedRun, subject: ClaimSubject, pool: Pool, model: ModelSpec
 ) -> None:
     scope = after.scope | {"text": subject.text, "output": subject.value}
-    asked = value_text(Value.of(judge.prompt).render(scope))
+    question = value_text(Value.of(judge.prompt).render(scope))
     system = [Message("system", judge.system)] if judge.system else []
     schema = {
         "type": "object",
@@ -391,7 +391,7 @@ async def _choose_verdict(
     }
     request = ChatRequest(
         model,
-        (*system, Message("user", asked)),
+        (*system, Message("user", question)),
         params={"temperature": 0, "max_tokens": MAX_VERDICT_TOKENS},
         total_s=JUDGE_TIMEOUT_S,
         constraint=Constraint("json_schema", json.dumps(schema)),
@@ -410,11 +410,11 @@ def _parse_verdict(text: str, ref: str) -> dict[str, Any]:
         raise ClaimNotMet(f"{ref} returned no verdict.", excerpt_lines(text)) from None
 
 
-def cosine_similarity(one: Sequence[float], other: Sequence[float]) -> float:
+def cosine_similarity(left: Sequence[float], other: Sequence[float]) -> float:
     """Return the cosine of two vectors, -1 to 1.
 
     >>> cosine_similarity((1.0, 0.0), (0.6, 0.8))
     0.6
     """
-    length = math.hypot(*one) * math.hypot(*other)
-    return sum(a * b for a, b in zip(one, other, strict=True)) / length if length else 0.0
+    length = math.hypot(*left) * math.hypot(*other)
+    return sum(a * b for a, b in zip(left, other, strict=True)) / length if length else 0.0

@@ -111,13 +111,13 @@ class CassetteSession:
     test: str = ""
     _save_at: float = field(default_factory=lambda: time.monotonic() + SAVE_EVERY_S)
 
-    def find(self, kind: CallKind, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def find(self, kind: CallKind, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return the recorded reply of a call; None if it must be made.
 
         Raises:
             NotRecorded: it is not recorded, and this is a replay.
         """
-        kept = self.masking.masked(asked)
+        kept = self.masking.masked(request)
         given = self.cassette.find(kind, kept)
         if given is not None:
             return dict(self.masking.unmasked(given))
@@ -127,9 +127,9 @@ class CassetteSession:
         what = {"chat": "this prompt", "embed": "these texts"}.get(kind, "this call of a tool")
         raise NotRecorded(f"{what} is not recorded in {self.shown}.")
 
-    def keep(self, kind: CallKind, asked: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    def keep(self, kind: CallKind, request: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         """Record a call; save the cassette every `SAVE_EVERY_S`, so that a kill loses little."""
-        self.cassette.keep(kind, self.masking.masked(asked), self.masking.masked(given))
+        self.cassette.keep(kind, self.masking.masked(request), self.masking.masked(given))
         began = time.monotonic()
         if began >= self._save_at:
             with contextlib.suppress(CassetteError):  # reported at the end
@@ -179,10 +179,10 @@ class CassettePool:
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         known = {text: self._tape.count(model.ref, text) for text in texts}
-        asked = [text for text, n_tokens in known.items() if n_tokens is None]
-        if asked and self._real is not None:
-            counted = await self._real.count_texts(model, asked)
-            for text, n_tokens in zip(asked, counted, strict=True):
+        uncounted = [text for text, n_tokens in known.items() if n_tokens is None]
+        if uncounted and self._real is not None:
+            counted = await self._real.count_texts(model, uncounted)
+            for text, n_tokens in zip(uncounted, counted, strict=True):
                 self._tape.keep_count(model.ref, text, n_tokens)
                 known[text] = n_tokens
         return [known[text] or 0 for text in texts]
@@ -192,9 +192,9 @@ class CassettePool:
         return whole_answer(request, self._answer)
 
     async def _answer(self, request: ChatRequest) -> Reply:
-        asked = _asked_json(request.model, chat_key(request, ""))
+        request_json = _asked_json(request.model, chat_key(request, ""))
         await self._check_fit(request)
-        given, digest = await self._found("chat", asked, request.model)
+        given, digest = await self._found("chat", request_json, request.model)
         if given is not None:
             return self._read(Reply, given, digest)
         if self._real is None:
@@ -206,12 +206,12 @@ class CassettePool:
             self._tape.keep_count(request.model.ref, text, error.n_prompt_tokens)
             raise
         except _REPEATABLE_REFUSALS as error:
-            self._tape.keep("chat", asked, {"error": str(error)})
+            self._tape.keep("chat", request_json, {"error": str(error)})
             raise
         if self._tape.masking.masked(reply.text) != reply.text:
             reply = replace(reply, logprobs=())  # its tokens spell what is masked
         reply = replace(reply, logprobs=recorded_logprobs(reply))
-        self._tape.keep("chat", asked, _given_json(reply))
+        self._tape.keep("chat", request_json, _given_json(reply))
         return reply
 
     async def _check_fit(self, request: ChatRequest) -> None:
@@ -228,8 +228,8 @@ class CassettePool:
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Return the recorded vectors, or ask the real pool and record its vectors."""
-        asked = _asked_json(request.model, embed_key(request, ""))
-        given, digest = await self._found("embed", asked, request.model)
+        request_json = _asked_json(request.model, embed_key(request, ""))
+        given, digest = await self._found("embed", request_json, request.model)
         if given is not None:
             return self._read(EmbedReply, given, digest)
         if self._real is None:
@@ -237,18 +237,18 @@ class CassettePool:
         try:
             reply = await self._real.embed(request)
         except _REPEATABLE_REFUSALS as error:
-            self._tape.keep("embed", asked, {"error": str(error)})
+            self._tape.keep("embed", request_json, {"error": str(error)})
             raise
-        self._tape.keep("embed", asked, _given_json(reply))
+        self._tape.keep("embed", request_json, _given_json(reply))
         return reply
 
     async def _found(
-        self, kind: CallKind, asked: Mapping[str, Any], model: ModelSpec
+        self, kind: CallKind, request: Mapping[str, Any], model: ModelSpec
     ) -> tuple[Mapping[str, Any] | None, str]:
         """Return the recorded reply, if any, and the model's digest."""
         if self._real is not None:
             await self.facts(model)  # first drops replies of another model of this name
-        given = self._tape.find(kind, asked)
+        given = self._tape.find(kind, request)
         return given, (await self.facts(model)).served_digest
 
     def _read(self, kind: type[R], given: Mapping[str, Any], digest: str) -> R:
@@ -266,8 +266,8 @@ def _conversation(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
 
     Longer than `SHORT_CHARS`, so that its key is a hash and never equals a short text.
     """
-    said = [[one.role, one.content, len(one.images)] for one in messages]
-    return canonical_json(["a conversation", said, [asdict(tool) for tool in tools]])
+    plain_messages = [[message.role, message.content, len(message.images)] for message in messages]
+    return canonical_json(["a conversation", plain_messages, [asdict(tool) for tool in tools]])
 
 
 class ReseededPool(ForwardingPool):
@@ -307,9 +307,9 @@ def model_name(model: ModelSpec) -> str:
     return f"{model.ref} ({model.role}{f', ctx {n}' if n else ''})"
 
 
-def _asked_json(model: ModelSpec, asked: Mapping[str, Any]) -> dict[str, Any]:
+def _asked_json(model: ModelSpec, request: Mapping[str, Any]) -> dict[str, Any]:
     """Return a request in readable form: the model by name, without default values."""
-    plain = {"model": model.ref, **asked}
+    plain = {"model": model.ref, **request}
     del plain["digest"]
     if "sampling" in plain:
         plain |= {"sampling": map_texts(plain.pop("sampling"), str)}
@@ -332,7 +332,7 @@ def _facts_json(model: ModelSpec, facts: ModelFacts) -> dict[str, Any]:
 def _facts_from_json(tape: CassetteSession, name: str, model: ModelSpec) -> ModelFacts:
     known = tape.cassette.model(name)
     if known is None:
-        names = ", ".join(f"'{one}'" for one in sorted(tape.cassette.models)) or "none"
+        names = ", ".join(f"'{model}'" for model in sorted(tape.cassette.models)) or "none"
         raise NotRecorded(
             f"model '{name}' is not recorded in {tape.shown}. Recorded: {names}. "
             f"Record the test again with `--record`."
@@ -383,17 +383,17 @@ class CassetteTools:
     def is_replayed(self) -> bool:
         return self._tape.is_replayed
 
-    def recorded(self, kind: Literal["tool", "listing"], asked: Mapping[str, Any]) -> Any:
+    def recorded(self, kind: Literal["tool", "listing"], request: Mapping[str, Any]) -> Any:
         """Return the next recorded result of a call; after the last one, that again.
 
         Raises:
             StepError: the recorded result is an error, or nothing is recorded.
         """
-        given = self._tape.find(kind, asked)
+        given = self._tape.find(kind, request)
         if given is None:
             raise StepError("nothing is recorded.")
         results = given["results"]
-        name = f"{kind} {self._tape.masking.masked(sorted(asked.items(), key=str))}"
+        name = f"{kind} {self._tape.masking.masked(sorted(request.items(), key=str))}"
         turn = min(self._turns[name], len(results) - 1)
         self._turns[name] += 1
         result = results[turn]
@@ -401,35 +401,37 @@ class CassetteTools:
             raise StepError(result["raised"], remedy=result["remedy"], kind=result["kind"])
         return result
 
-    def record(self, kind: Literal["tool", "listing"], asked: Mapping[str, Any], got: Any) -> None:
+    def record(
+        self, kind: Literal["tool", "listing"], request: Mapping[str, Any], got: Any
+    ) -> None:
         """Record a result of a call after its earlier results in this test."""
-        name = f"{kind} {sorted(asked.items(), key=str)}"
+        name = f"{kind} {sorted(request.items(), key=str)}"
         results = self._results.setdefault(name, [])
         results.append(got)
-        kept = results[:1] if all(one == got for one in results) else results
-        self._tape.keep(kind, asked, {"results": kept})
+        kept = results[:1] if all(result == got for result in results) else results
+        self._tape.keep(kind, request, {"results": kept})
 
     async def taped(
         self,
         kind: Literal["tool", "listing"],
-        asked: Mapping[str, Any],
+        request: Mapping[str, Any],
         do: Callable[[], Awaitable[Any]],
     ) -> Any:
         """Return the recorded result, or call `do` and record its result."""
         if kind == "tool":
-            asked = {**asked, **self._turn}
+            request = {**request, **self._turn}
         if self.is_replayed:
-            return self.recorded(kind, asked)
+            return self.recorded(kind, request)
         try:
             got = await do()
         except StepError as error:
             raised = {"raised": error.reason, "remedy": error.remedy, "kind": error.kind}
-            self.record(kind, asked, raised)
+            self.record(kind, request, raised)
             raise
         except DeadlineExceeded as error:
-            self.record(kind, asked, {"raised": str(error), "remedy": "", "kind": "timeout"})
+            self.record(kind, request, {"raised": str(error), "remedy": "", "kind": "timeout"})
             raise
-        self.record(kind, asked, got)
+        self.record(kind, request, got)
         return got
 
 
@@ -451,10 +453,12 @@ class _CassetteToolset:
             opened.append(await self._inner.tool(name, server, options))
             return _tool_facts(opened[0])
 
-        asked = _plain_facts({"tool": name, "server": server, "options": dict(options or {})})
-        facts = await self._tapes.taped("listing", asked, ask)
+        listing_request = _plain_facts(
+            {"tool": name, "server": server, "options": dict(options or {})}
+        )
+        facts = await self._tapes.taped("listing", listing_request, ask)
         made = opened[0] if opened else _tool_from_facts(facts)
-        return replace(made, do=self._calling(made, asked))
+        return replace(made, do=self._calling(made, listing_request))
 
     async def names(self, server: str | None = None) -> Sequence[str]:
         if server is None:
@@ -473,8 +477,8 @@ class _CassetteToolset:
                 got = await tool.do(args)
                 return {"text": got.text, "value": got.value, "is_error": got.is_error}
 
-            asked = {**of, "args": dict(args)}
-            return ToolResult(**await self._tapes.taped("tool", asked, ask))
+            call_request = {**of, "args": dict(args)}
+            return ToolResult(**await self._tapes.taped("tool", call_request, ask))
 
         return do
 
@@ -489,19 +493,19 @@ class _CassetteCallCache:
     async def once(
         self,
         kind: str,
-        asked: Mapping[str, Any],
+        request: Mapping[str, Any],
         do: Callable[[], Awaitable[T]],
         *,
         keeps: bool = True,
     ) -> T:
         """Return the recorded result of a command, or call `do`."""
-        if kind != "tool" or asked.get("tool") != RUN_COMMAND:
-            return await self._inner.once(kind, asked, do, keeps=keeps)
+        if kind != "tool" or request.get("tool") != RUN_COMMAND:
+            return await self._inner.once(kind, request, do, keeps=keeps)
 
         async def taped() -> T:
-            return cast("T", await self._tapes.taped("tool", asked, do))
+            return cast("T", await self._tapes.taped("tool", request, do))
 
-        return await self._inner.once(kind, asked, taped, keeps=keeps)
+        return await self._inner.once(kind, request, taped, keeps=keeps)
 
 
 def _is_external(name: str) -> bool:

@@ -96,7 +96,7 @@ class CaseResult:
             "source": self.source,
             "turns": list(self.turns),
             **({"rows": list(self.rows), "pass": self.needed} if self.rows else {}),
-            **({"bounds": [round(one, 4) for one in self.bounds]} if self.bounds else {}),
+            **({"bounds": [round(bound, 4) for bound in self.bounds]} if self.bounds else {}),
             "problems": [asdict(problem) for problem in self.problems],
             "notes": list(self.notes),
             **({"changed_answers": list(self.changed_answers)} if self.changed_answers else {}),
@@ -128,20 +128,20 @@ class SuiteResult:
     def as_json(self) -> dict[str, Any]:
         cases = [case.as_json() for case in self.cases]
         variant = {"variant": self.variant} if self.variant else {}
-        told = {"name": self.name, "file": self.file, **variant}
-        return {**told, "tests": cases, "notes": list(self.notes)}
+        facts = {"name": self.name, "file": self.file, **variant}
+        return {**facts, "tests": cases, "notes": list(self.notes)}
 
 
 def variant_rows(suites: Iterable[SuiteResult]) -> list[tuple[str, ...]]:
     """Return variants' results side by side: the heads, then a row for each; [] without any."""
-    varied = [one for one in suites if one.variant]
-    names = [*dict.fromkeys(case.name for one in varied for case in one.cases)]
-    is_one_file = len({one.file for one in varied}) < 2
+    varied = [suite for suite in suites if suite.variant]
+    names = [*dict.fromkeys(case.name for suite in varied for case in suite.cases)]
+    is_one_file = len({suite.file for suite in varied}) < 2
     short = letters(map(str, range(len(varied)))).values()
     rows = []
-    for letter, one in zip(short, varied, strict=True):
-        found = {case.name: case.result for case in one.cases}
-        title = one.variant if is_one_file else one.title
+    for letter, suite in zip(short, varied, strict=True):
+        found = {case.name: case.result for case in suite.cases}
+        title = suite.variant if is_one_file else suite.title
         rows.append((letter, title, *(found.get(name, "") for name in names)))
     return [("", "variant", *names), *rows] if rows else []
 
@@ -247,9 +247,9 @@ def _add_case(suite: ET.Element, case: CaseResult) -> None:
     elif not case.passed:
         for problem in case.problems:
             kind = "error" if case.is_error else "failure"
-            said = {"message": _xml_text(problem.message), "type": _xml_text(problem.kind)}
+            attributes = {"message": _xml_text(problem.message), "type": _xml_text(problem.kind)}
             whole = f"{problem.message}\n{problem.detail}".rstrip()
-            ET.SubElement(made, kind, said).text = _xml_text(whole)
+            ET.SubElement(made, kind, attributes).text = _xml_text(whole)
     if case.notes:
         ET.SubElement(made, "system-out").text = _xml_text("\n".join(case.notes))
 
@@ -281,7 +281,7 @@ def suites_markdown(suites: Iterable[SuiteResult]) -> str:
     if matrix := [tuple(map(_table_cell, row)) for row in variant_rows(found)]:
         lines += _table_lines(matrix[0], matrix[1:], len(matrix) - 1)
     cases = [(suite, case) for suite in found for case in suite.cases]
-    cases.sort(key=lambda one: one[1].word not in ("failed", "error"))
+    cases.sort(key=lambda pair: pair[1].word not in ("failed", "error"))
     rows = [
         (
             _case_icon(case),

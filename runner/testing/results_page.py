@@ -42,13 +42,13 @@ def _page_parts(suites: Sequence[SuiteResult]) -> Iterator[str]:
 
 def _variants_html(suites: Sequence[SuiteResult]) -> Iterator[str]:
     """Yield the results of variants side by side, and those of each row of a data set."""
-    varied = [one for one in suites if one.variant]
+    varied = [suite for suite in suites if suite.variant]
     if not varied:
         return
     heads, *rows = variant_rows(varied)
     yield "<h2>Variants</h2>"
     yield html_table("Variants", heads, ([html_cell(cell) for cell in row] for row in rows))
-    for name in dict.fromkeys(case.name for one in varied for case in one.cases if case.rows):
+    for name in dict.fromkeys(case.name for suite in varied for case in suite.cases if case.rows):
         yield from _rows_of_variants_html(name, varied, [row[0] for row in rows])
 
 
@@ -68,7 +68,10 @@ def _rows_of_variants_html(
     shown = (
         [
             f'<td class="name">{escape(row)}</td>',
-            *("<td></td>" if one is None else f"<td>{_passed_html(one)}</td>" for one in outcomes),
+            *(
+                "<td></td>" if outcome is None else f"<td>{_passed_html(outcome)}</td>"
+                for outcome in outcomes
+            ),
         ]
         for row, outcomes in rows[:MAX_ROWS]
     )
@@ -97,11 +100,11 @@ def _failures_html(suites: Iterable[SuiteResult]) -> Iterator[str]:
 
 
 def _problem_html(problem: CaseProblem) -> str:
-    told = f"<p>{escape(problem.kind)}: {escape(problem.message)}</p>"
+    text = f"<p>{escape(problem.kind)}: {escape(problem.message)}</p>"
     if not problem.detail:
-        return told
+        return text
     lines = "\n".join(map(_line_html, problem.detail[:MAX_DETAIL_CHARS].split("\n")))
-    return f"{told}<pre>{lines}</pre>"
+    return f"{text}<pre>{lines}</pre>"
 
 
 def _line_html(line: str) -> str:
@@ -120,8 +123,8 @@ def _suite_html(suite: SuiteResult) -> Iterator[str]:
 
 def _test_row(case: CaseResult) -> tuple[str, ...]:
     passed = f"{sum(case.turns):,} of {len(case.turns):,}" if len(case.turns) > 1 else ""
-    told = [case.skipped, *case.notes, *case.changed_answers]
-    items = "".join(f"<li>{escape(note)}</li>" for note in told if note)
+    remarks = [case.skipped, *case.notes, *case.changed_answers]
+    items = "".join(f"<li>{escape(note)}</li>" for note in remarks if note)
     notes = f'<ul class="fields">{items}</ul>' if items else ""
     return (
         f'<td class="name">{escape(case.name)}</td>',

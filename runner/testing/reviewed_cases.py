@@ -94,8 +94,10 @@ def export_cases(
     """
     suite = pipeline_suite(file)
     known = {subject.test.name for subject in suite.subjects}
-    wanted = {case_name(one): one for one in reviews if one.state in ("accepted", "edited")}
-    new = {name: one for name, one in wanted.items() if name not in known}
+    by_name = {
+        case_name(review): review for review in reviews if review.state in ("accepted", "edited")
+    }
+    new = {name: review for name, review in by_name.items() if name not in known}
     names = cassette_file_names(suite.stem, [*known, *new])
     paths = {path for subject in suite.subjects for path in subject.paths}
     text = file.read_bytes().decode("utf-8")
@@ -108,7 +110,7 @@ def export_cases(
     if made:
         write_output(file, with_tests(text, [*map(_written_case, made)], file.name))
     return ExportedCases(
-        tuple(case["name"] for case in made), len(wanted) - len(new), tuple(left_out)
+        tuple(case["name"] for case in made), len(by_name) - len(new), tuple(left_out)
     )
 
 
@@ -221,8 +223,11 @@ class _Exporter:
         rows = LineageStore(self.ledger).made_of(review.scope).values()
         sources = (read_lineage(row.made)[0] for row in rows)
         reviews = ReviewStore(self.ledger).of_scope(review.scope).values()
-        asked = (one.subject.get("document") for one in reviews)
-        return [*(one.path for one in sources if one is not None), *filter(None, asked)]
+        documents = (review.subject.get("document") for review in reviews)
+        return [
+            *(source.path for source in sources if source is not None),
+            *filter(None, documents),
+        ]
 
 
 def _required_claims(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:

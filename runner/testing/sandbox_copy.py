@@ -69,18 +69,18 @@ class SandboxCopy:
 
 @contextmanager
 def sandbox_copy(
-    file: Path, *, wanted: Sequence[str] = ("**/*",), without: Sequence[Path] = ()
+    file: Path, *, patterns: Sequence[str] = ("**/*",), without: Sequence[Path] = ()
 ) -> Iterator[SandboxCopy]:
     """Yield a copy of the folder of a pipeline's file; remove it afterwards.
 
-    `wanted` are globs of files to copy, `without` files and folders to leave out.
+    `patterns` are globs of files to copy, `without` files and folders to leave out.
 
     Raises:
         SandboxError: the folder is too large, or cannot be copied.
     """
     folder = file.absolute().parent.resolve()
     try:
-        globs = Globs.of(wanted)
+        globs = Globs.of(patterns)
     except BadPattern as error:
         raise SandboxError(f"`files`: {error}.") from error
     left_out = frozenset(path.resolve() for path in without) | recorded_outputs(folder)

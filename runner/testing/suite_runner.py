@@ -102,14 +102,14 @@ def variant_suites(file: Path, keys: CompareKeys) -> list[SuiteFile]:
             suite = case_specs(file, own.pipeline, file.stem, text=text)
         except PipelineError as error:  # its places are those of the text that was made
             faults += (
-                Fault(f"{file}: with {variant.name}: {one.message}", one.remedy)
-                for one in error.faults
+                Fault(f"{file}: with {variant.name}: {fault.message}", fault.remedy)
+                for fault in error.faults
             )
             continue
         values = " ".join(change.name for change in variant.changes)
         own_cassettes = (
-            replace(one, cassette=variant_cassette(one.cassette, values), is_variant=True)
-            for one in suite.subjects
+            replace(subject, cassette=variant_cassette(subject.cassette, values), is_variant=True)
+            for subject in suite.subjects
         )
         made.append(replace(suite, subjects=tuple(own_cassettes), variant=variant.name))
     if faults:
@@ -142,7 +142,7 @@ def case_specs(
     if faults:
         raise PipelineError(faults)
     names = cassette_file_names(stem, [test.name for test in pipeline.tests])
-    paths = {name for name, one in pipeline.inputs.items() if one.type in ("dir", "path")}
+    paths = {name for name, spec in pipeline.inputs.items() if spec.type in ("dir", "path")}
     subjects = tuple(
         CaseSpec(
             file=file,
@@ -226,17 +226,20 @@ def prompt_file_suite(file: Path) -> SuiteFile:
 def _prompt_file_faults(found: PromptFile, document: yaml_source.YamlDocument) -> Iterator[Fault]:
     """Yield faults of the data and the evaluators."""
     yield from _test_data_faults(found, document)
-    for index, one in enumerate(found.evaluators):
-        yield from _string_evaluator_faults(found, index, one, document)
-        if one.llm is not None and len({choice.choice for choice in one.llm.choices}) < 2:
+    for index, evaluator in enumerate(found.evaluators):
+        yield from _string_evaluator_faults(found, index, evaluator, document)
+        if (
+            evaluator.llm is not None
+            and len({choice.choice for choice in evaluator.llm.choices}) < 2
+        ):
             mark = document.mark(("evaluators", index, "llm", "choices"))
             what = "a judge with a single choice decides nothing."
             yield Fault(what, "Give it at least two different choices.", mark)
-        name = (one.uses or "").removeprefix("github/")
-        if one.uses is not None and name not in ("similarity", *JUDGED_QUALITIES):
+        name = (evaluator.uses or "").removeprefix("github/")
+        if evaluator.uses is not None and name not in ("similarity", *JUDGED_QUALITIES):
             names = ", ".join(f"'github/{known}'" for known in ("similarity", *JUDGED_QUALITIES))
             mark = document.mark(("evaluators", index, "uses"))
-            yield Fault(f"there is no evaluator '{one.uses}'.", f"Known: {names}.", mark)
+            yield Fault(f"there is no evaluator '{evaluator.uses}'.", f"Known: {names}.", mark)
 
 
 def _test_data_faults(found: PromptFile, document: yaml_source.YamlDocument) -> Iterator[Fault]:
@@ -256,10 +259,14 @@ def _test_data_faults(found: PromptFile, document: yaml_source.YamlDocument) -> 
 
 
 def _string_evaluator_faults(
-    found: PromptFile, index: int, one: PromptEvaluator, document: yaml_source.YamlDocument
+    found: PromptFile, index: int, evaluator: PromptEvaluator, document: yaml_source.YamlDocument
 ) -> Iterator[Fault]:
     """Yield faults of variables in a string evaluator that some row does not have."""
-    written = {} if one.string is None else one.string.model_dump(by_alias=True, exclude_none=True)
+    written = (
+        {}
+        if evaluator.string is None
+        else evaluator.string.model_dump(by_alias=True, exclude_none=True)
+    )
     for key, text in written.items():
         for name in dict.fromkeys(_PLACEHOLDER.findall(text)):
             rows = [n for n, row in enumerate(found.test_data, 1) if name not in row]
@@ -291,7 +298,9 @@ def _prompt_pipeline(found: PromptFile, file: Path) -> dict[str, Any]:
                 },
                 "files": [file.name],
                 "expect": [
-                    claim for one in found.evaluators for claim in _evaluator_claims(one, row)
+                    claim
+                    for evaluator in found.evaluators
+                    for claim in _evaluator_claims(evaluator, row)
                 ],
             }
             for number, row in enumerate(found.test_data, 1)
@@ -320,9 +329,11 @@ def _literal_value(value: Any) -> Any:
     return escape_template(value) if isinstance(value, str) else value
 
 
-def _evaluator_claims(one: PromptEvaluator, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    if one.string is not None:
-        filled = one.string.model_copy(update=_filled_evaluator(one.string, row))
+def _evaluator_claims(
+    evaluator: PromptEvaluator, row: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    if evaluator.string is not None:
+        filled = evaluator.string.model_copy(update=_filled_evaluator(evaluator.string, row))
         lowered = "text.strip().lower()"
         if filled.equals:
             yield {"equals": _literal_value(filled.equals)}
@@ -334,21 +345,21 @@ def _evaluator_claims(one: PromptEvaluator, row: Mapping[str, Any]) -> Iterator[
         if filled.ends_with:
             end = _quoted_literal(filled.ends_with.lower())
             yield {"check": f"{lowered}.endswith({end})"}
-    elif one.llm is not None:
+    elif evaluator.llm is not None:
         judge = {
-            "prompt": _filled_prompt(one.llm.prompt, row),
-            "choices": {choice.choice: float(choice.score) for choice in one.llm.choices},
+            "prompt": _filled_prompt(evaluator.llm.prompt, row),
+            "choices": {choice.choice: float(choice.score) for choice in evaluator.llm.choices},
         }
-        if one.llm.system_prompt:
-            judge["system"] = one.llm.system_prompt
+        if evaluator.llm.system_prompt:
+            judge["system"] = evaluator.llm.system_prompt
         yield {"judge": judge}
-    elif one.uses == "github/similarity":
+    elif evaluator.uses == "github/similarity":
         yield {
             "similar": _literal_value(_row_text(row.get("expected", ""))),
             "at_least": SIMILAR_ENOUGH,
         }
-    elif one.uses is not None:
-        yield {"judge": _literal_value(_quality_prompt(one.uses, row))}
+    elif evaluator.uses is not None:
+        yield {"judge": _literal_value(_quality_prompt(evaluator.uses, row))}
 
 
 def _filled_evaluator(evaluator: StringEvaluator, row: Mapping[str, Any]) -> dict[str, str]:
@@ -461,14 +472,16 @@ def run_suites(files: Sequence[SuiteFile], options: SuiteOptions) -> tuple[Suite
 def _sampled(file: SuiteFile, sample: ItemSample) -> SuiteFile:
     subjects = (
         replace(
-            one,
-            rows=sampled_rows(one.rows, sample),
-            n_left_out=len(one.rows),
+            subject,
+            rows=sampled_rows(subject.rows, sample),
+            n_left_out=len(subject.rows),
             has_first_rows=sample.is_first,
         )
-        for one in file.subjects
+        for subject in file.subjects
     )
-    counted = (replace(one, n_left_out=one.n_left_out - len(one.rows)) for one in subjects)
+    counted = (
+        replace(subject, n_left_out=subject.n_left_out - len(subject.rows)) for subject in subjects
+    )
     return replace(file, subjects=tuple(counted))
 
 
@@ -519,7 +532,7 @@ def _orphan_notes(file: SuiteFile, mode: ReplayMode) -> tuple[str, ...]:
 
 
 def _refuse_unknown_names(files: Sequence[SuiteFile], only: Collection[str]) -> None:
-    names = [*dict.fromkeys(one.test.name for file in files for one in file.subjects)]
+    names = [*dict.fromkeys(subject.test.name for file in files for subject in file.subjects)]
     for name in sorted(set(only) - set(names)):
-        listed = ", ".join(f"'{one}'" for one in names) or "none"
+        listed = ", ".join(f"'{name}'" for name in names) or "none"
         raise UnknownCase(f"There is no test '{name}'.\n  There are: {listed}.")

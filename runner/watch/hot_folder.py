@@ -39,7 +39,7 @@ class HotFolderMoves:
 
 def claim_files(
     spec: WatchSpec,
-    settled: Mapping[str, FileVersion],
+    stable: Mapping[str, FileVersion],
     before: Collection[str],
     written: Collection[str] = (),
 ) -> HotFolderMoves:
@@ -51,7 +51,7 @@ def claim_files(
     claimed: dict[str, FileVersion] = {}
     refused: dict[str, str] = {}
     changed: dict[str, FileVersion] = {}
-    for relpath, seen in settled.items():
+    for relpath, seen in stable.items():
         source, target = spec.root / relpath, spec.processing / relpath
         try:
             if relpath in before:
@@ -73,10 +73,10 @@ def claim_files(
     return HotFolderMoves(claimed, refused, changed)
 
 
-def claimed_files(spec: WatchSpec, wanted: WatchFilter) -> dict[str, FileVersion]:
+def claimed_files(spec: WatchSpec, watch_filter: WatchFilter) -> dict[str, FileVersion]:
     """Return the files in `processing/`: work that was interrupted."""
     try:
-        return list_folder(spec.processing, wanted).files
+        return list_folder(spec.processing, watch_filter).files
     except OSError:
         return {}
 
@@ -168,7 +168,7 @@ def _write_reason(target: Path, reason: str) -> None:
 
 def _remove_empty_folders(root: Path, relpaths: Iterable[str]) -> None:
     """Remove the folders that a move has emptied, never the root."""
-    for relpath in {os.path.dirname(one) for one in relpaths}:  # noqa: PTH120 - relative text
+    for relpath in {os.path.dirname(path) for path in relpaths}:  # noqa: PTH120 - relative text
         folder = relpath
         while folder:
             try:

@@ -87,7 +87,7 @@ class WatchState:
             if relpath in busy or done.get(relpath) != (seen.size, seen.mtime_ns):
                 self._see(seen, now)
         self.settling.keep(listing.files)
-        for relpath in [one for one in self._ready if one not in listing.files]:
+        for relpath in [path for path in self._ready if path not in listing.files]:
             if not self._is_claimed(relpath):
                 del self._ready[relpath]
         return 0 if self._spec.is_hot else self._look_for_deleted(listing, now)
@@ -95,9 +95,9 @@ class WatchState:
     def _look_for_deleted(self, listing: FolderListing, now: float) -> int:
         before = known_folder(listing.root, self.roots)
         if before is None or before.identity != listing.root.identity:
-            wanted = [relpath for relpath in self.done if self._wants(relpath)]
-            n_absent = sum(relpath not in listing.files for relpath in wanted)
-            if is_other_folder(before, listing.root, n_absent, len(wanted) - n_absent):
+            own = [relpath for relpath in self.done if self._wants(relpath)]
+            n_absent = sum(relpath not in listing.files for relpath in own)
+            if is_other_folder(before, listing.root, n_absent, len(own) - n_absent):
                 self._deletions.forget()
                 return n_absent
         missed = self._missed(listing, before) if now >= self._gone_not_before else []
@@ -125,14 +125,14 @@ class WatchState:
 
     def _missed(self, listing: FolderListing, before: FolderIdentity | None) -> list[str]:
         """Return the known files that the listing lacks."""
-        told = {relpath for batch in self._out.values() for relpath in batch.gone}
+        gone = {relpath for batch in self._out.values() for relpath in batch.gone}
         return [
             relpath
             for relpath in self.done
             if relpath not in listing.files
             and relpath not in self._latest
             and relpath not in self._gone
-            and relpath not in told
+            and relpath not in gone
             and listing.is_known(relpath, before)
             and self._wants(relpath)
         ]
@@ -260,7 +260,7 @@ class WatchState:
         self.done.update(files)
         for seen in latest:
             del self._latest[seen.relpath]
-        gone = tuple(one for one in batch.gone if verdict.is_through and one not in self._latest)
+        gone = tuple(path for path in batch.gone if verdict.is_through and path not in self._latest)
         for relpath in gone:
             self.done.pop(relpath, None)
         if not verdict.is_through:

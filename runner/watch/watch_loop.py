@@ -353,14 +353,14 @@ class FolderWatch:
         self._notices.over("ledger")
 
     async def _claimed(self, state: WatchState) -> Mapping[str, FileVersion]:
-        settled = state.settled()
+        stable = state.settled()
         written = self._change_source.written()
-        moved = await self._io.ask(claim_files, self.spec, settled, state.claimed().keys(), written)
+        moved = await self._io.ask(claim_files, self.spec, stable, state.claimed().keys(), written)
         state.changed(moved.changed, self._clock())
         self._tell_stuck(moved.refused)
         for relpath in moved.files:
             self._notices.over(relpath)
-        if len(moved.files) < len(settled):
+        if len(moved.files) < len(stable):
             self._look_at = self._clock() + BETWEEN_LOOKS_S  # files that are left settle again
         return moved.files
 

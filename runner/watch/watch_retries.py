@@ -78,7 +78,7 @@ class WatchRetries:
 
     def released(self, now: float) -> Iterator[FileVersion]:
         """Remove and yield the files that have waited long enough."""
-        for relpath in [one for one, held in self._held.items() if now >= held.until]:
+        for relpath in [path for path, held in self._held.items() if now >= held.until]:
             yield self._held.pop(relpath).seen
 
     def next_at(self) -> float | None:
@@ -107,8 +107,8 @@ class WatchRetries:
         n_failures = max(map(self._n_of, again), default=1)
         held = self._wait(again, now + self._backoff.pause_s(max(n_failures, 1))).held
         # A hot folder's document stays in `processing/` until a person has decided.
-        waiting = [one for one in batch.files if one.relpath in outcome.waiting]
-        reviewed = [one for one in waiting if one.relpath in self.claimed]
+        waiting = [file for file in batch.files if file.relpath in outcome.waiting]
+        reviewed = [file for file in waiting if file.relpath in self.claimed]
         held |= self._wait(reviewed, now + self._reconcile_s).held
         return RetryVerdict(True, held, given_up)
 

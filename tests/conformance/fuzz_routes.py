@@ -404,7 +404,7 @@ class ReviewFuzz:
         keys = self.keys if has_keys else None
         page = ReviewPage(desks, PageAccess(token, "owner", "It is here.", keys=keys))
         if is_up:
-            app: Any = make_status_app(dict, dict, _no_hook, more=page.routes())
+            app: Any = make_status_app(dict, dict, _no_hook, extra_routes=page.routes())
         else:
             middleware = make_middleware(ServiceSettings(api_keys_file=keys), RequestLog())
             app = Starlette(routes=page.routes(), middleware=middleware)

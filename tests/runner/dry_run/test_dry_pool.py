@@ -44,7 +44,7 @@ def dry(folder: Path, pool: FakePool, *, exactly: bool = True, is_long: bool = F
         ModelDigests(pool.facts),
         tally,
         caller,
-        asked=AskedPrompts(False),
+        prompts=AskedPrompts(False),
         item="item",
         looks_up=True,
         counts_exactly=exactly,

@@ -39,7 +39,7 @@ def test_a_model_next_to_it_is_linked_and_globs_choose(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.documents(3)
     world.write("m.gguf", "weights")
-    with staged(world.file, wanted=["inbox/1.txt", "*.gguf"]) as made:
+    with staged(world.file, patterns=["inbox/1.txt", "*.gguf"]) as made:
         assert listed(made.folder) == {"pipeline.yaml", "inbox/1.txt", "m.gguf"}
         assert (made.folder / "m.gguf").is_symlink()
 
