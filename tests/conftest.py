@@ -66,7 +66,7 @@ LONGEST = (
     "runner/schedule/test_up.py", "test_examples.py", "runner/core/test_kinds_of_change.py",
     "engine/decoding/test_loop.py", "runner/test_strangers.py", "cluster/test_shares.py",
     "runner/cli/test_mcp_server.py", "runner/core/test_work_claims.py",
-    "runner/review/test_page_in_a_browser.py", "runner/daemon/test_background.py",
+    "runner/review/test_page_in_a_browser.py", "runner/daemon/test_daemon_main.py",
     "engine/llama/test_vision_families.py", "soak/test_soak.py", "cluster/test_three_workers.py",
     "runner/cli/test_web_console.py", "test_tutorial.py", "engine/backends/test_local_pool.py",
     "runner/core/test_escalation.py", "engine/backends/test_local_pool_lost.py",
