@@ -29,6 +29,9 @@ BANNED_WORDS = re.compile(
     r"|what it is that)\b",
     re.IGNORECASE,
 )
+NO_NAMES = frozenset((
+    "one", "wanted", "asked", "told", "said", "more", "settle", "settled", "residence", "board",
+))  # fmt: skip
 HTTP_CLIENTS = re.compile(
     r"(\bhttpx\.(Async)?Client|\bhttpx\.(get|post|put|request|stream)|HTTPS?Connection|urlopen)$"
 )
@@ -210,6 +213,25 @@ def banned_words() -> list[str]:
     ]
 
 
+def empty_names() -> list[str]:
+    """Name the places that call a value or function by a word that does not say what it is."""
+    return [
+        f"{module.place}:{node.lineno}: {name}"
+        for module in modules()
+        for node in module.nodes
+        if isinstance(node, ast.Name | ast.arg | ast.Attribute | Function)
+        and (name := _name_of(node)).strip("_") in NO_NAMES
+    ]
+
+
+def _name_of(node: ast.Name | ast.arg | ast.Attribute | Function) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.arg if isinstance(node, ast.arg) else node.name
+
+
 def imports_in_functions() -> list[str]:
     """Name each import in a function once, whatever functions lie around that."""
     found = {
@@ -291,6 +313,7 @@ FIGURES: tuple[tuple[str, str, Callable[[], object]], ...] = (
     ("class names used more than once", "≤ 10", lambda: len(repeated_class_names())),
     ("docstrings beginning with Give, Tell, Say, Let", "0", lambda: len(banned_openings())),
     ("words not to use", "0", lambda: len(banned_words())),
+    ("values called `one`, `told`, `asked` and such", "≤ 30", lambda: len(empty_names())),
     ("imports inside functions", "≤ 80", lambda: len(imports_in_functions())),
     (f"functions over complexity {MAX_COMPLEXITY}", "≤ 15", lambda: len(too_complex())),
     (f"functions over {MAX_PARAMETERS} parameters", "≤ 5", lambda: len(too_many_parameters())),

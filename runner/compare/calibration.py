@@ -64,7 +64,7 @@ def _lost(runs: Sequence[VariantRun]) -> list[str]:
         for key in own.items
         if key in larger.items
         and not larger.items[key].is_done
-        and (own.items[key].asked or larger.items[key].asked)
+        and (own.items[key].first_call_hash or larger.items[key].first_call_hash)
     ]
 
 

@@ -36,11 +36,9 @@ def estimate_text(estimate: Estimate | None) -> str:
     >>> estimate_text(Estimate(0.01, -0.001, 0.07, 12))
     '0.01 (0.00 to 0.07)'
     """
-    return (
-        ""
-        if estimate is None
-        else f"{estimate.mean:z.2f} ({estimate.low:z.2f} to {estimate.high:z.2f})"
-    )
+    if estimate is None:
+        return ""
+    return f"{estimate.mean:z.2f} ({estimate.low:z.2f} to {estimate.high:z.2f})"
 
 
 def figure_heads(found: Comparison) -> tuple[str, ...]:

@@ -170,15 +170,16 @@ class _Judge:
             return 0.5
         task = await self._ledger.ask(answered_prompt, self._ledger, first)
         forwards = await self._ask(first.key, task, first_text, other)
-        two = await self._ask(first.key, task, other, first_text)
-        return (
-            1.0 if (forwards, two) == ("2", "1") else 0.0 if (forwards, two) == ("1", "2") else 0.5
-        )
+        backwards = await self._ask(first.key, task, other, first_text)
+        both = (forwards, backwards)
+        return 1.0 if both == ("2", "1") else 0.0 if both == ("1", "2") else 0.5
 
-    async def _ask(self, key: str, task: str, first: str, two: str) -> str:
+    async def _ask(self, key: str, task: str, first: str, second: str) -> str:
         """Return `1`, `2` or `equal`; an answer that cannot be read counts as `equal`."""
         text = f"Task:\n<task>\n{task}\n</task>\n\n"
-        text += f"Answer 1:\n<answer>\n{first}\n</answer>\n\nAnswer 2:\n<answer>\n{two}\n</answer>"
+        text += (
+            f"Answer 1:\n<answer>\n{first}\n</answer>\n\nAnswer 2:\n<answer>\n{second}\n</answer>"
+        )
         request = ChatRequest(
             self._model,
             (Message("system", _SYSTEM_PROMPT), Message("user", text)),

@@ -213,7 +213,7 @@ def _hashes_of_journal(past: PastRun) -> tuple[dict[ItemName, list[str]], Counte
     """Return those that the journal names, and how many calls each item made."""
     found: dict[ItemName, list[str]] = {}
     n_made: Counter[ItemName] = Counter()
-    for line in JournalTail(past.journal).more():
+    for line in JournalTail(past.journal).new_lines():
         name = str(line.get("step")), str(line.get("key", line.get("step")))
         if isinstance(line.get("chats"), list):
             found[name] = line["chats"]

@@ -89,8 +89,8 @@ class PairedTest:
         if not self.difference:
             return "no difference shown: the same on average"
         p = f"p = {self.p:.2f}" if self.is_testable else f"scores of fewer than {MIN_SCORED} items"
-        direction = counted(self.more_items, "more item") if self.more_items else ""
-        return f"no difference shown ({p})" + (f"; about {direction}" if direction else "")
+        extra = f"; about {counted(self.more_items, 'more item')}" if self.more_items else ""
+        return f"no difference shown ({p}){extra}"
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:

@@ -62,7 +62,7 @@ class ItemAnswer:
     """The item's name in gold data, by `gold.key`."""
     gold: Any = None
     """What another step said."""
-    asked: str = ""
+    first_call_hash: str = ""
     """The hash of the compared step's first call."""
     n_asked: int = 0
     """Calls of the compared step's last model; more than one where an answer was repaired."""
@@ -164,12 +164,12 @@ class _Runner:
             stack.enter_context(stop_on_signals(self._stop, gate))
             home = await stack.enter_async_context(self._compared.home_pool())
             for variant in variants:
-                found.append(await self._one(variant, home))
+                found.append(await self._run_variant(variant, home))
                 if self._stop.is_set() or gate.is_closed:
                     raise KeyboardInterrupt
         return found
 
-    async def _one(self, variant: Variant, home: Pool) -> VariantRun:
+    async def _run_variant(self, variant: Variant, home: Pool) -> VariantRun:
         left_s = self._compared.left_s
         if left_s is not None and left_s < 1:
             words = "it was not begun: the budget is used up. The same command goes on."
@@ -309,7 +309,7 @@ def _refuse_effects(bound: BoundPlan, part: ComparedPart) -> BoundStep:
 
 def answered_prompt(ledger: Ledger, answer: ItemAnswer) -> str:
     """Return the messages to which an answer was given; empty where there were none."""
-    row = ledger.call(answer.asked, is_whole=True)
+    row = ledger.call(answer.first_call_hash, is_whole=True)
     messages = [] if row is None else json.loads(row.request).get("messages", [])
     return "\n\n".join(str(message[1]) for message in messages)
 
@@ -357,7 +357,7 @@ class _ScopeReader:
         )
 
     def _with_costs(self, answer: ItemAnswer, steps: Sequence[StepRecord]) -> ItemAnswer:
-        prompt, completion, prompt_text = 0, 0, ""
+        prompt, completion, first_call_hash = 0, 0, ""
         models: list[str] = []
         busy: list[tuple[float, float]] = []
         for step in steps:
@@ -375,11 +375,11 @@ class _ScopeReader:
                 prompt += usage.prompt_tokens
                 completion += usage.completion_tokens
                 if step.id == self._step:
-                    prompt_text = prompt_text or call.hash
+                    first_call_hash = first_call_hash or call.hash
                     models.append(row.model)
         return replace(
             answer,
-            asked=prompt_text,
+            first_call_hash=first_call_hash,
             n_asked=models.count(models[-1]) if models else 0,
             busy=tuple(busy),
             prompt_tokens=prompt,

@@ -53,10 +53,8 @@ def _refuse_far_reaching(file: Path, names: Iterable[str], config: Path) -> None
     if not refused:
         return
     listed = " and ".join(", ".join(f"'{name}'" for name in refused).rsplit(", ", 1))
-    pronoun, variables = (
-        "them" if refused[1:] else "it",
-        [f"PADDOCK_{name.upper()}" for name in refused],
-    )
+    pronoun = "them" if refused[1:] else "it"
+    variables = [f"PADDOCK_{name.upper()}" for name in refused]
     raise SettingsError(
         str(file),
         f"{listed} cannot be set in a file beside a pipeline, which may come from a stranger.",

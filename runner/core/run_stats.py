@@ -142,7 +142,7 @@ class RunStats:
     def begin_call(self, step: str, key: str, n_chars: int) -> OpenCall:
         """Note that a model is asked; `call` notes the answer."""
         name, key = self._item or (f"{self._prefix}{step}", key)
-        return self._times_left.setdefault(name, TimeLeft()).asked(key, n_chars)
+        return self._times_left.setdefault(name, TimeLeft()).begin_call(key, n_chars)
 
     def _report_time_left(self, name: str) -> None:
         now, left = time.monotonic(), self._times_left.get(name)

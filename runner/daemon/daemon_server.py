@@ -74,7 +74,7 @@ class DaemonState:
     ends: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the daemon must end."""
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         now, stats = time.monotonic(), self.pool.stats()
         return {
             "version": self.daemon.version,
@@ -86,7 +86,7 @@ class DaemonState:
             "requests": self.leases.n_requests,
             "quiet_s": round(self.leases.quiet_s, 1),
             "idle_s": self.idle_s if math.isfinite(self.idle_s) else None,
-            "prefect": self.prefect.told.as_json(),
+            "prefect": self.prefect.status.as_json(),
             "models": [
                 {
                     "running": model.n_running,
@@ -121,7 +121,7 @@ def _state_of(request: Request) -> DaemonState:
 
 
 async def _get_status(request: Request) -> Response:
-    return JSONResponse(_state_of(request).told())
+    return JSONResponse(_state_of(request).as_json())
 
 
 async def _post_prefect(request: Request) -> Response:
@@ -130,7 +130,7 @@ async def _post_prefect(request: Request) -> Response:
     server = _state_of(request).prefect
     server.want(is_urgent=within_s > 0)
     _state_of(request).mirrors.take_kept()
-    status = await server.ready(within_s) if within_s > 0 else server.told
+    status = await server.ready(within_s) if within_s > 0 else server.status
     return JSONResponse(status.as_json())
 
 

@@ -83,7 +83,7 @@ class _ServiceThread:
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
         self._settings = settings
-        self._door = listener
+        self._listener = listener
         self._server: HttpServer | None = None
         self._error: BaseException | None = None
         self._is_up = threading.Event()
@@ -109,10 +109,10 @@ class _ServiceThread:
         finally:
             self._is_up.set()
             with contextlib.suppress(OSError):
-                self._door.close()
+                self._listener.close()
 
     async def _serve(self) -> None:
         async with hosted_service(self._settings, is_owners=True) as service:
             self._server = make_server(service)
             self._is_up.set()
-            await self._server.serve(sockets=[self._door])
+            await self._server.serve(sockets=[self._listener])

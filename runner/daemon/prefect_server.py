@@ -105,13 +105,13 @@ class PrefectServer:
         self._record = folder / "prefect.server"
         self._lock_file = folder / "prefect.lock"
         self._log_file = folder / "prefect.log"
-        self._wanted = asyncio.Event()
+        self._requested = asyncio.Event()
         self._is_urgent = asyncio.Event()
         self._is_loading: Callable[[], bool] | None = None
         self._changed = asyncio.Condition()
-        self._told = PrefectServerStatus("off", "")
+        self._status = PrefectServerStatus("off", "")
         self._port: int | None = None
-        self._door: socket.socket | None = None
+        self._listener: socket.socket | None = None
         """The listening socket of our own server; open until this ends."""
         self._task: asyncio.Task[None] | None = None
 
@@ -126,8 +126,8 @@ class PrefectServer:
         self._close()
 
     @property
-    def told(self) -> PrefectServerStatus:
-        return self._told
+    def status(self) -> PrefectServerStatus:
+        return self._status
 
     def defer_while(self, is_loading: Callable[[], bool]) -> None:
         """Start it later while a model is loading, unless it is wanted urgently.
@@ -141,22 +141,22 @@ class PrefectServer:
         """Start it if need be; return its expected address.
 
         It gets another port when a foreign program took the expected one, so clients take the
-        address from `ready` or `told`.
+        address from `ready` or `status`.
         """
         if is_urgent:
             self._is_urgent.set()
-        if not self._told.url:
-            self._told = PrefectServerStatus("starting", _url(self._chosen()))
-        self._wanted.set()
-        return self._told.url
+        if not self._status.url:
+            self._status = PrefectServerStatus("starting", _url(self._chosen()))
+        self._requested.set()
+        return self._status.url
 
     async def ready(self, within_s: float = START_S) -> PrefectServerStatus:
         """Wait for at most `within_s` until it answers."""
         self.want()
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s), self._changed:
-                await self._changed.wait_for(lambda: self._told.state == "ready")
-        return self._told
+                await self._changed.wait_for(lambda: self._status.state == "ready")
+        return self._status
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -167,14 +167,14 @@ class PrefectServer:
 
     async def _say(self, state: PrefectServerState, pid: int | None = None, why: str = "") -> None:
         async with self._changed:
-            self._told = PrefectServerStatus(state, self._told.url, pid, why)
+            self._status = PrefectServerStatus(state, self._status.url, pid, why)
             self._changed.notify_all()
 
     # keeping it
 
     async def _keep(self) -> None:
         """Run it, or watch the one of another process, until cancelled."""
-        await self._wanted.wait()
+        await self._requested.wait()
         await self._defer()
         pauses = Pauses(BACKOFF)
         while True:
@@ -215,10 +215,10 @@ class PrefectServer:
         known = files.read_json_object(self._record)
         port = known.get("port")
         if isinstance(port, int):
-            self._told = PrefectServerStatus(self._told.state, _url(port), known.get("pid"))
+            self._status = PrefectServerStatus(self._status.state, _url(port), known.get("pid"))
             is_there = _is_own_listener(port) and await _is_healthy(port)
             await self._say("ready" if is_there else "starting", known.get("pid"))
-        await asyncio.sleep(LOOK_S / 4 if self._told.state != "ready" else LOOK_S)
+        await asyncio.sleep(LOOK_S / 4 if self._status.state != "ready" else LOOK_S)
 
     async def _run(self) -> None:
         """Start it and watch it until it ends.
@@ -229,7 +229,7 @@ class PrefectServer:
         auth_string = own_auth_string(self._state_dir)
         listener = await self._vacated(self._chosen())
         port = int(listener.getsockname()[1])
-        self._told = PrefectServerStatus("starting", _url(port))
+        self._status = PrefectServerStatus("starting", _url(port))
         async with self._process(listener, port, auth_string) as process:
             files.write_json_atomically(self._record, {"port": port, "pid": process.pid})
             async with running(process.wait()) as ended:
@@ -252,17 +252,17 @@ class PrefectServer:
                 return
             if health.result():
                 n_silent = 0
-                if self._told.state != "ready":
+                if self._status.state != "ready":
                     await self._say("ready", process.pid)
-            elif self._told.state == "ready":
+            elif self._status.state == "ready":
                 n_silent += 1
             if n_silent >= N_SILENT or (
-                self._told.state != "ready" and time.monotonic() > deadline
+                self._status.state != "ready" and time.monotonic() > deadline
             ):
                 log.warning("the Prefect server does not answer and is restarted")
                 return
             pause_s = 0.1
-            if self._told.state == "ready":  # its end is noticed at once in any case
+            if self._status.state == "ready":  # its end is noticed at once in any case
                 pause_s = LOOK_S if n_silent else STEADY_LOOK_S
             await asyncio.wait({ended}, timeout=pause_s)
 
@@ -295,7 +295,7 @@ class PrefectServer:
         """
         pid = files.read_json_object(self._record).get("pid")
         deadline = time.monotonic() + VACATE_S
-        listener = self._door or _listen_at(port)
+        listener = self._listener or _listen_at(port)
         while (
             listener is None
             and isinstance(pid, int)
@@ -304,13 +304,13 @@ class PrefectServer:
         ):
             await asyncio.sleep(VACATE_POLL_S)
             listener = _listen_at(port)
-        self._door = listener
+        self._listener = listener
         return self._open(port)
 
     def _chosen(self) -> int:
         """Return the port that it had before, so that its address stays; otherwise a free one."""
         known = files.read_json_object(self._record).get("port")
-        if self._door is None and isinstance(known, int):
+        if self._listener is None and isinstance(known, int):
             self._port = known
         elif self._port is None:
             self._open(None)
@@ -319,17 +319,17 @@ class PrefectServer:
 
     def _open(self, port: int | None) -> socket.socket:
         """Listen at this port, or at another one when it is not free."""
-        if self._door is None:
-            self._door = _listen_at(port or 0) or _listen_at(0)
-        if self._door is None:
+        if self._listener is None:
+            self._listener = _listen_at(port or 0) or _listen_at(0)
+        if self._listener is None:
             raise OSError(None, f"no port of {HOST} is free")
-        self._port = int(self._door.getsockname()[1])
-        return self._door
+        self._port = int(self._listener.getsockname()[1])
+        return self._listener
 
     def _close(self) -> None:
-        if self._door is not None:
-            self._door.close()
-            self._door = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     def _last_words(self) -> str:
         with suppress(OSError):

@@ -92,7 +92,7 @@ class DryPool(LedgerPool):
     ) -> None:
         """`parts`: those of `LedgerPool`; `raises`: an unknown reply is `ReplyNotCached`."""
         super().__init__(*parts)
-        self.asked = prompts
+        self.prompts = prompts
         self._item = item
         self._looks_up = looks_up
         self.counts_exactly = counts_exactly
@@ -116,7 +116,9 @@ class DryPool(LedgerPool):
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
         """Count a prompt's tokens, roughly where it is far from the limit."""
-        n_reserved = await self._more(model, [message.content for message in messages])
+        n_reserved = await self._reserved_for_unknown(
+            model, [message.content for message in messages]
+        )
         bound = token_counting.most_in_chat(messages)
         if self._is_exact(model) and not tools:
             reserved, room = await self._reserved(model, {})
@@ -126,7 +128,7 @@ class DryPool(LedgerPool):
         return n_reserved + (bound if self.is_long else token_counting.least_in_chat(messages))
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
-        reserved = [await self._more(model, [text]) for text in texts]
+        reserved = [await self._reserved_for_unknown(model, [text]) for text in texts]
         count = token_counting.most_tokens if self.is_long else token_counting.least_tokens
         is_exact = self._is_exact(model)
         counted = await super().count_texts(model, texts) if is_exact else list(map(count, texts))
@@ -135,7 +137,7 @@ class DryPool(LedgerPool):
     def _is_exact(self, model: ModelSpec) -> bool:
         return self.counts_exactly and not model.pool
 
-    async def _more(self, model: ModelSpec, texts: Sequence[str]) -> int:
+    async def _reserved_for_unknown(self, model: ModelSpec, texts: Sequence[str]) -> int:
         n = sum(text.count(UNKNOWN) for text in texts) if self.is_long else 0
         return n * (await self._reserved(model, {}))[0] if n else 0
 
@@ -174,16 +176,16 @@ class DryPool(LedgerPool):
         """Count a call whose reply is not known."""
         self.has_unknown = True
         is_partly_unknown = self.reads_unknown or any(UNKNOWN in text for text in texts)
-        by = self.asked.by.get(hash_)
-        is_shared = by == self._item or hash_ in self.asked.shared
+        by = self.prompts.by.get(hash_)
+        is_shared = by == self._item or hash_ in self.prompts.shared
         if self._looks_up and is_shared and not is_partly_unknown:
             self.n_known += 1
             self.has_twins = True
             return
-        self.asked.by.setdefault(hash_, self._item)
+        self.prompts.by.setdefault(hash_, self._item)
         if self._looks_up:
-            self.asked.shared[hash_] = None
-        has_twin = by is not None or (is_partly_unknown and self.asked.has_history)
+            self.prompts.shared[hash_] = None
+        has_twin = by is not None or (is_partly_unknown and self.prompts.has_history)
         is_sure = not self._looks_up or not has_twin
         self.calls += CallBounds(1, sure=Counter([ref] if is_sure else []))
         self.n_new += 1

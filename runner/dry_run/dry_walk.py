@@ -122,7 +122,7 @@ class DryWalk:
     def __init__(self, ledger_has_calls: bool, *, counts_exactly: bool, fills_stores: bool) -> None:
         """`fills_stores`: the run may make a store that is not there yet."""
         self._fills_stores = fills_stores
-        self._asked = AskedPrompts(ledger_has_calls)
+        self._prompts = AskedPrompts(ledger_has_calls)
         self._counts_exactly = counts_exactly
         self._ends_at: float | None = None  # set by the first item: to read a folder takes time
 
@@ -217,11 +217,11 @@ class DryWalk:
             return await self._escalated(step, scope, place, is_partly_unknown)
         if "tools" in step.written:
             return bound_of_step(step)  # to know its tools is to run them, or their servers
-        n_before = self._asked.counts
-        walked = await self._tried(step, scope, place, is_partly_unknown, self._asked)
+        n_before = self._prompts.counts
+        walked = await self._tried(step, scope, place, is_partly_unknown, self._prompts)
         n_new = walked.seen.n_calls - walked.seen.n_known if walked.seen is not None else 0
         if _is_sized(step) and (is_partly_unknown or n_new > 1 or not self._counts_exactly):
-            before = self._asked.first(*n_before)
+            before = self._prompts.first(*n_before)
             longest = await self._tried(step, scope, place, is_partly_unknown, before, is_long=True)
             walked = replace(walked, calls=between_lengths(walked.calls, longest.calls))
         return walked
@@ -376,7 +376,7 @@ class _DryStep:
             return self.pool.calls
         n_new = self.seen.n_calls - self.seen.n_known
         refs = self.pool.refs or _models_used([self.step])
-        is_sure = not (self.pool.asked.has_history or self.pool.has_twins)
+        is_sure = not (self.pool.prompts.has_history or self.pool.has_twins)
         return with_tree(self.pool.calls, n_new, next(iter(refs), None) if is_sure else None)
 
     async def outputs(self, scope: Scope) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class _Forecast:
         if self._context.options.leaves_out_items:
             return
         stats, found = self._context.stats, await find_outdated(self._context, self._ends)
-        stats.keeps({step.name: step.why for step in found})
+        stats.keeps({output.name: output.why for output in found})
         for note in kept_texts(found):
             stats.note(note)
 

@@ -137,13 +137,8 @@ class SpeedBook:
             return None
         settings = self._settings
         may = may_be_plain(settings.cache_layout, facts.n_ctx_tokens, settings.kv_cache_type)
-        limits = LayoutBounds(
-            0,
-            0,
-            0,
-            flash_attention=settings.flash_attention,
-            may_be_plain=may and not profile.is_gpu,
-        )
+        may = may and not profile.is_gpu
+        limits = LayoutBounds(0, 0, 0, flash_attention=settings.flash_attention, may_be_plain=may)
         is_flash = not without_flash(profile, limits)
         ratio = plain_ratio(profile) if profile.has_plain else None
         agreement = profile.agreement(is_flash=is_flash)

@@ -77,7 +77,7 @@ class SettlingFiles:
             if now - waiting.since >= self._settle_s
         ]
 
-    def settled(self, found: Mapping[str, FileVersion | None], now: float) -> Iterator[FileVersion]:
+    def stable(self, found: Mapping[str, FileVersion | None], now: float) -> Iterator[FileVersion]:
         """Remove and yield the files that look the same as before; restart the others."""
         for relpath, seen in found.items():
             known = self._waiting.get(relpath)

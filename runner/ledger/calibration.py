@@ -170,8 +170,8 @@ def fit(reviewed: Iterable[Reviewed | WeighedField]) -> Calibration:
 def _enough_decided(fields: Iterable[tuple[K, WeighedField]]) -> frozenset[K]:
     """Return the groups of which enough was decided; `fields` have their group in front."""
     found: dict[K, list[WeighedField]] = {}
-    for group, fields_of_group in fields:
-        found.setdefault(group, []).append(fields_of_group)
+    for group, weighed_field in fields:
+        found.setdefault(group, []).append(weighed_field)
     return frozenset(
         group for group, held in found.items() if _Weights.of(held).n >= LEAST_DECISIONS
     )
@@ -420,7 +420,7 @@ def _leaves(
         if confidence["raw"] is not None:  # else a person wrote it
             yield path, name, float(confidence["raw"])
     elif isinstance(confidence, Mapping) and isinstance(answer, Mapping):
-        for key in (key for key in answer if key in confidence):
+        for key in filter(confidence.__contains__, answer):
             yield from _leaves(confidence[key], answer[key], (*path, key), (*name, key))
     elif isinstance(confidence, list) and isinstance(answer, list):
         for at, (element, value) in enumerate(zip(confidence, answer, strict=False)):
@@ -569,7 +569,7 @@ class CalibrationKey(NamedTuple):
         """
         names = ("model", "prompt", "schema")
         pairs = zip(names, self[2:], other[2:], strict=True)
-        return " and ".join(name for name, part, two in pairs if part != two)
+        return " and ".join(name for name, own, others in pairs if own != others)
 
 
 @dataclass(frozen=True)
@@ -586,7 +586,7 @@ class StepCalibration:
     """Rejected answers whose reason names no field."""
     is_of_all: bool = False
     """Whether every answer was asked about, sure or not."""
-    asked: AskedShare = AskedShare()
+    asked_share: AskedShare = AskedShare()
 
     @property
     def n_fields(self) -> int:
@@ -627,7 +627,7 @@ class StepCalibration:
 
     @cached_property
     def _compared(self) -> list[DecidedAnswer]:
-        return comparable(self.answers, self.asked)
+        return comparable(self.answers, self.asked_share)
 
     @property
     def basis(self) -> str:
@@ -638,8 +638,8 @@ class StepCalibration:
             return "of all answers"
         if not sampled:
             return "of answers in doubt alone, which are wrong more often than the others"
-        n_open = self.asked.n_open_doubtful
-        shares = sorted({answer.share or self.asked.share or 1 for answer in sampled} or {1})
+        n_open = self.asked_share.n_open_doubtful
+        shares = sorted({answer.share or self.asked_share.share or 1 for answer in sampled} or {1})
         share = " to ".join(
             f"{100 * share_bound:g}%" for share_bound in dict.fromkeys((shares[0], shares[-1]))
         )
@@ -647,7 +647,7 @@ class StepCalibration:
         return (
             f"of {what}: {counted(n_doubtful, 'answer')} in doubt{_open_text(n_doubtful, n_open)}, "
             f"and {len(sampled):,} of a random {share} of the others"
-            f"{_open_text(len(sampled), self.asked.n_open_sampled)}, "
+            f"{_open_text(len(sampled), self.asked_share.n_open_sampled)}, "
             "which count for as many as they stand for"
         )
 
@@ -698,7 +698,7 @@ def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCal
         tuple(answers),
         n_rejected,
         is_of_all=all(review.subject.get("when") in ("true", "True") for review in reviews),
-        asked=_asked_share(reviews, when),
+        asked_share=_asked_share(reviews, when),
     )
 
 

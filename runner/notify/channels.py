@@ -37,7 +37,7 @@ from .delivery_attempts import ATTEMPT_S, DEADLINE_S, MailServer, NotDelivered, 
 from .notification import Notification
 
 _MOST_STDOUT_BYTES = 1 << 26  # more is a program that writes without an end
-_SAID_CHARS = 200
+_SHOWN_CHARS = 200
 _TEMPLATE = re.compile(r"\{\{.*?\}\}")
 _TEMPLATE_MARK = re.compile("\0([0-9]+)\0")
 
@@ -95,7 +95,7 @@ async def run_command(words: Sequence[str], folder: Path, message: Notification)
         why = getattr(error, "strerror", None) or error
         raise NotDelivered(f"'{words[0]}' cannot be started ({why})") from error
     if ended.code != 0:
-        last = last_part(ended.stderr.decode("utf-8", "replace"), _SAID_CHARS)
+        last = last_part(ended.stderr.decode("utf-8", "replace"), _SHOWN_CHARS)
         why = f"'{words[0]}' ended with status {ended.code}"
         raise NotDelivered(why + (f": {last}" if last else ""))
 
@@ -135,7 +135,7 @@ def _check_answer(host: str | None, answer: Any) -> None:
     if answer.is_success:
         return
     is_passing = answer.status_code in (408, 425, 429) or answer.status_code >= 500
-    reply = one_line(answer.text, _SAID_CHARS)
+    reply = one_line(answer.text, _SHOWN_CHARS)
     words = f"{host} answered {answer.status_code}" + (f": {reply}" if reply else "")
     raise NotDelivered(words, is_passing=is_passing)
 
@@ -244,7 +244,7 @@ class _SmtpDelivery:
 
 def _server_answer(answer: bytes | str) -> str:
     text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
-    return one_line(text, _SAID_CHARS)
+    return one_line(text, _SHOWN_CHARS)
 
 
 _SERVICES = "https://appriseit.com/services/"
@@ -285,7 +285,7 @@ def _send_by_apprise(address: str, message: Notification) -> None:
     is_passing = _PASSING.search(warning) is not None
     for part in sorted(_SECRET_PART.findall(unquote(address)), key=len, reverse=True):
         warning = warning.replace(part, "***")
-    words = f"{service.service_name}: {one_line(warning, _SAID_CHARS)}"
+    words = f"{service.service_name}: {one_line(warning, _SHOWN_CHARS)}"
     raise NotDelivered(words, is_passing=is_passing)
 
 

@@ -69,7 +69,7 @@ def notification_of(
 class _NotificationText:
     """The text of a message and its parts."""
 
-    one: Notice
+    notice: Notice
     report: Report
     file: Path
     host: str
@@ -84,8 +84,8 @@ class _NotificationText:
         lines = [f"Pipeline '{_plain(report.pipeline)}': {self._lead()}.", ""]
         if report.message:
             lines += [_short(report.message), ""]
-        if self.one.event != "recovered":
-            lines += [_item_line(item, self.one) for item in self.bad[:MOST_LINES]]
+        if self.notice.event != "recovered":
+            lines += [_item_line(item, self.notice) for item in self.bad[:MOST_LINES]]
             n_rest = len(self.bad) - MOST_LINES
             lines += [f"  and {n_rest:,} more"] if n_rest > 0 else []
             lines += [""] if self.bad else []
@@ -95,14 +95,14 @@ class _NotificationText:
         return "\n".join(lines)
 
     def _lead(self) -> str:
-        n_all, n_new = len(self.bad), len(self.one.new_items)
-        if self.one.event == "failed":
+        n_all, n_new = len(self.bad), len(self.notice.new_items)
+        if self.notice.event == "failed":
             return "it failed"
-        if self.one.event == "recovered":
+        if self.notice.event == "recovered":
             left = f"; {self._waiting('still ')}" if n_all else ""
             return f"it has recovered{left}"
         added = f", {n_new:,} of them new" if n_new < n_all else ""
-        if self.one.event == "waiting":
+        if self.notice.event == "waiting":
             return f"{counted(n_all, 'answer waits', 'answers wait')} for review{added}"
         return f"{self._waiting()}{added}"
 
@@ -125,11 +125,11 @@ class _NotificationText:
         if self.report.run:
             folder = self.file.parent
             advice.append(f"Details: paddock logs {self.report.run} {folder}")
-        if self.one.event == "waiting":
+        if self.notice.event == "waiting":
             advice.append(f"To decide: paddock review {self.file}")
-        if self.one.event == "quarantined" and any(i.state == "missing" for i in self.bad):
+        if self.notice.event == "quarantined" and any(i.state == "missing" for i in self.bad):
             advice.append(f"If they were deleted: paddock run {self.file} --yes")
-        if self.one.event == "quarantined" and any(i.state != "missing" for i in self.bad):
+        if self.notice.event == "quarantined" and any(i.state != "missing" for i in self.bad):
             advice.append(f"To retry them: paddock run {self.file} --retry-failed")
         return advice
 

@@ -239,7 +239,7 @@ class JournalTail:
         self._at = 0
         self._rest = b""
 
-    def more(self) -> list[dict[str, Any]]:
+    def new_lines(self) -> list[dict[str, Any]]:
         """Return the lines written since the last call; none if there is no file."""
         try:
             with self._file.open("rb") as stream:
@@ -278,7 +278,7 @@ class JournalProgress:
 
     def update(self) -> tuple[int, int]:
         """Read new lines; return how many items have ended, and how many are known."""
-        for line in self._tail.more():
+        for line in self._tail.new_lines():
             step = str(line.get("step"))
             if line.get("event") == "step" and isinstance(line.get("items"), int):
                 self._totals[step] = line["items"]

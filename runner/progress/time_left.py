@@ -83,7 +83,7 @@ class TimeLeft:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._began = clock()
-        self._first_asked: float | None = None
+        self._first_call_at: float | None = None
         self._load_s = 0.0
         self._sizes: Mapping[str, float] = {}
         self._n_to_do = 0
@@ -102,10 +102,10 @@ class TimeLeft:
         self._n_to_do, self._sizes = n_to_do, sizes
         self._size_left = float(n_to_do) if not sizes else sum(sizes.values())
 
-    def asked(self, key: str, n_chars: int) -> OpenCall:
+    def begin_call(self, key: str, n_chars: int) -> OpenCall:
         """Note a call as it begins."""
-        if self._first_asked is None:
-            self._first_asked = self._clock()
+        if self._first_call_at is None:
+            self._first_call_at = self._clock()
         call = OpenCall(n_chars)
         self._calls[key].append(call)
         return call
@@ -131,10 +131,10 @@ class TimeLeft:
         n_left = self._n_to_do - self._n_ended
         if not self._n_ended or n_left <= 0:
             return None
-        if self._first_asked is None or not self._sums.n:
+        if self._first_call_at is None or not self._sums.n:
             return (self._clock() - self._began) / self._n_ended * n_left
         done, left = self._done_and_left()
-        elapsed = self._clock() - self._first_asked - self._load_s
+        elapsed = self._clock() - self._first_call_at - self._load_s
         return max(0.0, elapsed) * left / done if done else None
 
     def _done_and_left(self) -> tuple[float, float]:

@@ -267,7 +267,7 @@ def _waiting_counts(place: LedgerFolder) -> Mapping[str, int]:
 def _journal_counts(journal: Path) -> Mapping[str, dict[str, Any]]:
     """Return sums of a journal by top-level step or block."""
     found: dict[str, dict[str, Any]] = {}
-    for line in JournalTail(journal).more():
+    for line in JournalTail(journal).new_lines():
         _add_journal_line(found, line)
     return found
 

@@ -316,7 +316,7 @@ def _items_of_journal(past: PastRun, latest: _LatestItems, base: Path) -> Iterat
     if not latest:
         return
     ended: dict[tuple[str, str], dict[str, Any]] = {}
-    for line in JournalTail(past.journal).more():
+    for line in JournalTail(past.journal).new_lines():
         if line.get("event") == "item" and line.get("state") in _ENDED_STATES:
             ended[line["step"], line.get("key", line["step"])] = line
     for place in ended.keys() & latest.keys():

@@ -64,7 +64,7 @@ class ReviewPageOptions:
     start: str = PAGE_PATH
     """The path that a browser opens."""
     is_shown: Callable[[Review], bool] = lambda review: True
-    more: Callable[[PageAccess], Sequence[BaseRoute]] = lambda access: ()
+    extra_routes: Callable[[PageAccess], Sequence[BaseRoute]] = lambda access: ()
     """Returns the routes of other pages behind the same access."""
     tell: Callable[[str, str], None] = print
     """Called with the address and the token that it asks for, once it answers."""
@@ -93,7 +93,7 @@ async def serve_pages(
     page = ReviewPage(desks, access, options.is_shown)
     listener = _listen(folder, options.port)
     address = f"http://{HOST}:{listener.getsockname()[1]}{options.start}"
-    routes = [*page.routes(), *options.more(access)]
+    routes = [*page.routes(), *options.extra_routes(access)]
     try:
         async with serving(Starlette(routes=routes), listener, ServiceSettings()):
             stop = asyncio.Event()

@@ -51,7 +51,7 @@ class PipelineChanges:
     added: tuple[TriggeredPipeline, ...] = ()
     """New pipelines, and changed ones in their new form."""
     removed: tuple[TriggeredPipeline, ...] = ()
-    told: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
     """Messages for people, each once."""
 
 
@@ -89,14 +89,14 @@ class PipelineFinder:
     def __post_init__(self) -> None:
         """Begin with nothing known."""
         self._known: dict[Path, _KnownFile] = {}
-        self._said: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
         self._n_looks = 0
         self._begin_scan()
 
     def _begin_scan(self) -> None:
         self._added: list[TriggeredPipeline] = []
         self._removed: list[TriggeredPipeline] = []
-        self._told: list[str] = []
+        self._messages: list[str] = []
 
     def look(self) -> PipelineChanges:
         """Scan once. Changed files are read once settled; the first scan reads all."""
@@ -123,7 +123,7 @@ class PipelineFinder:
         self._note_consent(allowed)
         standing = tuple(known.triggered for known in self._known.values() if known.triggered)
         return PipelineChanges(
-            standing, tuple(self._added), tuple(self._removed), tuple(self._told)
+            standing, tuple(self._added), tuple(self._removed), tuple(self._messages)
         )
 
     def _note_consent(self, allowed: frozenset[str] | None) -> None:
@@ -161,7 +161,7 @@ class PipelineFinder:
 
     def faults(self) -> dict[str, str]:
         """Return the current faults by file or folder."""
-        return dict(self._said)
+        return dict(self._reported)
 
     def _allowed(self) -> frozenset[str] | None:
         """Return what the current settings let pipelines access; None when they cannot be read."""
@@ -225,7 +225,7 @@ class PipelineFinder:
         if looks_triggered(_text_of(path) or ""):
             self._tell(str(path), known.left_out)
         else:
-            self._said.pop(str(path), None)
+            self._reported.pop(str(path), None)
 
     def _read(self, path: Path, text: str | None, known: _KnownFile, *, agrees: bool) -> None:
         """Read a file that has settled."""
@@ -242,11 +242,11 @@ class PipelineFinder:
             self._tell(str(path), f"{_words(path, error)}\n  It does not run.{kept}")
             return
         known.is_sound = True
-        self._said.pop(str(path), None)
+        self._reported.pop(str(path), None)
         old, known.triggered = known.triggered, made
         if made is not None and (old is None or old.text != made.text):
             self._added.append(made)
-            self._told += comparison_notes(made.pipeline)
+            self._messages += comparison_notes(made.pipeline)
         elif made is None and old is not None:
             self._removed.append(old)
 
@@ -260,7 +260,7 @@ class PipelineFinder:
             known.n_missed += 1
             if known.n_missed >= GONE_AFTER:
                 del self._known[path]
-                self._said.pop(str(path), None)
+                self._reported.pop(str(path), None)
                 if known.triggered is not None:
                     self._removed.append(known.triggered)
 
@@ -272,7 +272,7 @@ class PipelineFinder:
                 kept = "Its pipelines are kept until it is back."
                 self._tell(str(folder), f"{folder}: this folder cannot be read. {kept}")
                 continue
-            self._said.pop(str(folder), None)
+            self._reported.pop(str(folder), None)
             for path, stamp in walk_yaml_files(folder):
                 n_files += 1
                 if n_files > MOST_FILES:
@@ -283,9 +283,9 @@ class PipelineFinder:
 
     def _tell(self, about: str, words: str) -> None:
         """Report a message once, until it changes."""
-        if self._said.get(about) != words:
-            self._said[about] = words
-            self._told.append(words)
+        if self._reported.get(about) != words:
+            self._reported[about] = words
+            self._messages.append(words)
 
 
 def _is_folder_there(folder: Path) -> bool:

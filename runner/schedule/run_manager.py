@@ -227,17 +227,17 @@ class RunManager:
         at: datetime | None = None,
         words: str = "",
         ended: OnEnd | None = None,
-        **more: Any,
+        **extra: Any,
     ) -> QueuedRun:
         """Put a run into the queue; `ended` is called when it is over for good, restarts included.
 
-        `more` are values of its order, such as `inputs`.
+        `extra` are values of its order, such as `inputs`.
 
         Raises:
             QueueError: Prefect does not take it now.
         """
         file = str(post.triggered.file)
-        order = {"path": file, "inputs": {}, "trigger": trigger, **more}
+        order = {"path": file, "inputs": {}, "trigger": trigger, **extra}
         due = at or datetime.now(UTC)
         try:
             made = await self._prefect_queue.submit(
@@ -271,7 +271,11 @@ class RunManager:
         by_id = {post.deployment: post for post in self.posts.values()}
         ours = set(self.jobs)  # a run that ends during this read was not left by a killed `up`
         found = await self._prefect_queue.open_runs(by_id)
-        runs = [run for one in found if (run := await self._admitted(one, by_id)) is not None]
+        runs = [
+            run
+            for found_run in found
+            if (run := await self._admitted(found_run, by_id)) is not None
+        ]
         for run in runs:
             await self._act_on(run, by_id[run.deployment], was_ours=run.id in ours)
         self.queue = [run for run in runs if run.phase == "waiting" and run.id not in self.jobs]
@@ -537,9 +541,9 @@ class RunManager:
     def _ending(self, job: ManagedRun, end: ProcessEnd, shown: QueuedRun | None) -> RunEnding:
         """Return how a run ended: by its own report, else by Prefect's state."""
         crash, status = end.crash, str(end.report.status) if end.report else "failed"
-        told = shown.end if shown is not None else ""
-        if crash is not None and job.is_adopted and told not in ("", "crashed"):
-            crash, status = None, told
+        shown_end = shown.end if shown is not None else ""
+        if crash is not None and job.is_adopted and shown_end not in ("", "crashed"):
+            crash, status = None, shown_end
         if crash is not None and job.stopped is not None:
             crash, status = None, "interrupted"  # it was killed
         return RunEnding(job.attempt, crash, status, job.stopped)

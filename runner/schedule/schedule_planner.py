@@ -55,7 +55,7 @@ class SchedulePlanner:
             del self._plans[gone]
         for key, post in list(posts.items()):
             for timed in post.triggered.schedules:
-                await self._one(key, post, timed, now)
+                await self._plan_schedule(key, post, timed, now)
 
     def next_times(self, key: str, now: datetime) -> list[str]:
         """Return the next times of a pipeline's schedules, for people."""
@@ -65,7 +65,9 @@ class SchedulePlanner:
         )
         return sorted(f"{at.isoformat()}" for some in times for at in some)
 
-    async def _one(self, key: str, post: Deployment, timed: CronSchedule, now: datetime) -> None:
+    async def _plan_schedule(
+        self, key: str, post: Deployment, timed: CronSchedule, now: datetime
+    ) -> None:
         plan = self._plans.get((key, timed.key))
         if plan is None or plan.deployment != post.deployment:
             plan = await self._begun(post, timed, now)

@@ -132,7 +132,7 @@ class Up:
         )
         self._folder_locks = FolderLocks(wishes.settings.state_dir)
         self._calls = WebhookQueue(wishes.settings.state_dir)
-        self._wanted: dict[str, TriggeredPipeline] = {}
+        self._served: dict[str, TriggeredPipeline] = {}
         self._round_at = time.monotonic()
         self._is_prefect_there: bool | None = None
         self._stopped_runs = wishes.settings.state_dir / "up" / "stopped.json"
@@ -205,7 +205,7 @@ class Up:
                 await self._reconciler.forget_gone(self._wishes.folders)
             stack.push_async_callback(self._closed)
             # Before Prefect answers: a caller that gets 404 would not call again.
-            self._reconciler.serve_hooks(list(self._wanted.values()))
+            self._reconciler.serve_hooks(list(self._served.values()))
             await stack.enter_async_context(serving(app, listener, self._settings.service))
             yield
 
@@ -225,8 +225,8 @@ class Up:
         self, chosen: Callable[[Pipeline], bool] = lambda pipeline: True
     ) -> list[Path]:
         """Return the folders of the served pipelines, or of those that `chosen` accepts."""
-        listener = self._wanted.values()
-        return sorted({pipeline.file.parent for pipeline in listener if chosen(pipeline.pipeline)})
+        pipelines = self._served.values()
+        return sorted({pipeline.file.parent for pipeline in pipelines if chosen(pipeline.pipeline)})
 
     def _keys(self, *, is_own_server: bool) -> tuple[Signer, str]:
         """Return the signer of runs, and the password of our own Prefect server. Blocks."""
@@ -263,8 +263,8 @@ class Up:
         url = os.environ.get("PREFECT_API_URL", "").strip()
         here = serve_or_join(self._settings, wants_prefect=not url)
         try:
-            self._residence = await stack.enter_async_context(here)
-            self._is_ours, url = not url, url or self._residence.prefect_api_url
+            self._daemon = await stack.enter_async_context(here)
+            self._is_ours, url = not url, url or self._daemon.prefect_api_url
             if self._is_ours:
                 url = await self._prefect()
             else:
@@ -280,7 +280,7 @@ class Up:
         answer: dict[str, Any] = {}
         while time.monotonic() < deadline:
             answer = await request_daemon(
-                self._residence, "/prefect", {"within_s": 5.0}, within_s=15.0
+                self._daemon, "/prefect", {"within_s": 5.0}, within_s=15.0
             )
             if answer.get("state") == "ready":
                 return str(answer["url"])
@@ -295,7 +295,7 @@ class Up:
         if not self._is_ours:
             return
         with contextlib.suppress(DaemonError):  # another process is about to hold it
-            answer = await request_daemon(self._residence, "/prefect", {})
+            answer = await request_daemon(self._daemon, "/prefect", {})
             url = str(answer.get("url", ""))
             if url and url != self._prefect_queue.api_url:
                 await self._prefect_queue.move(url)
@@ -374,7 +374,7 @@ class Up:
         if self._has_changed or self._run_manager.lacks_deployments:
             self._has_changed, is_forced = False, self._run_manager.lacks_deployments
             try:
-                await self._reconciler.reconcile(self._wanted, is_forced=is_forced)
+                await self._reconciler.reconcile(self._served, is_forced=is_forced)
                 self._run_manager.lacks_deployments = False
             except BaseException:
                 self._has_changed = True
@@ -384,7 +384,7 @@ class Up:
         if self._run_manager.wants_rest and not self._run_manager.jobs:
             self._run_manager.wants_rest = False
             with contextlib.suppress(DaemonError):
-                await request_daemon(self._residence, "/rest", {})
+                await request_daemon(self._daemon, "/rest", {})
 
     async def _keep_beating(self) -> None:
         """Send systemd's heartbeat while rounds finish in time."""
@@ -429,7 +429,7 @@ class Up:
         Raises:
             FolderTaken: at the first scan, another process serves one of the folders.
         """
-        for words in changes.told:
+        for words in changes.messages:
             log.warning("%s", words)
         served: dict[str, TriggeredPipeline] = {}
         for pipeline in changes.triggered:
@@ -443,12 +443,12 @@ class Up:
             served[pipeline.key] = pipeline
         for pipeline in changes.added:
             if not is_first and pipeline.key in served:
-                what = "has changed" if pipeline.key in self._wanted else "is new"
+                what = "has changed" if pipeline.key in self._served else "is new"
                 log.info("%s: %s %s", pipeline.pipeline.name, pipeline.file, what)
-        for gone in self._wanted.keys() - served.keys():
-            log.info("%s: %s has no triggers any more", self._wanted[gone].pipeline.name, gone)
-        if served != self._wanted:
-            self._wanted = served
+        for gone in self._served.keys() - served.keys():
+            log.info("%s: %s has no triggers any more", self._served[gone].pipeline.name, gone)
+        if served != self._served:
+            self._served = served
             self._has_changed = True
             if not is_first:
                 self._run_manager.wake.set()
@@ -529,7 +529,7 @@ class Up:
 
     def _first_words(self, listener: socket.socket) -> str:
         host, port = listener.getsockname()[:2]
-        what = named_pipelines([pipeline.pipeline.name for pipeline in self._wanted.values()])
+        what = named_pipelines([pipeline.pipeline.name for pipeline in self._served.values()])
         api = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
         password = password_file(self._settings.state_dir) if self._is_ours else None
         password_note = f"\n  That page needs the password in {password}." if password else ""

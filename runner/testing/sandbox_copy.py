@@ -138,13 +138,13 @@ class _FolderCopier:
                 relative = path.relative_to(self._source).as_posix()
                 wants = self._globs.names_file(relative, in_named_folder=named[here])
                 if wants and path not in self._left_out:
-                    self._one(path)
+                    self._copy_path(path)
 
     def _enters(self, folder: Path) -> bool:
         hidden = folder.name.startswith(".") or folder.name in _NOT_COPIED
         return not hidden and folder not in self._left_out and not folder.is_symlink()
 
-    def _one(self, path: Path) -> None:
+    def _copy_path(self, path: Path) -> None:
         target = self._target / path.relative_to(self._source)
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() in _LINKED_SUFFIXES:

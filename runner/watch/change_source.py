@@ -64,7 +64,7 @@ class FolderEvents:
         self._lock = threading.Lock()
         self._relpaths: set[str] = set()
         self._is_overflow = False
-        self._has_told = False
+        self._has_reported = False
         self._n_events = 0
         self._written: set[str] = set()
         self._hears_closes = sys.platform == "linux"  # only inotify reports closed files
@@ -80,7 +80,7 @@ class FolderEvents:
         """
         observer = Observer()
         handler = events.FileSystemEventHandler()
-        handler.on_any_event = self._told  # type: ignore[method-assign]
+        handler.on_any_event = self._on_event  # type: ignore[method-assign]
         observer.schedule(handler, str(self._root), recursive=True, event_filter=_EVENT_TYPES)
         self._observer = observer
         try:
@@ -126,7 +126,7 @@ class FolderEvents:
         with self._lock:
             hints = ChangeHints(frozenset(self._relpaths), self._is_overflow)
             self._relpaths = set()
-            self._is_overflow = self._has_told = False
+            self._is_overflow = self._has_reported = False
         return hints
 
     def written(self) -> frozenset[str]:
@@ -143,7 +143,7 @@ class FolderEvents:
         elif event.event_type in ("closed", "moved", "deleted"):
             self._written.discard(relpath)
 
-    def _told(self, event: events.FileSystemEvent) -> None:
+    def _on_event(self, event: events.FileSystemEvent) -> None:
         paths = (os.fsdecode(event.src_path), os.fsdecode(event.dest_path or ""))
         with self._lock:
             self._note_writer(event)
@@ -155,8 +155,8 @@ class FolderEvents:
                 self._written.clear()
             for path in paths:
                 self._add(path)
-            is_news = bool(self._relpaths or self._is_overflow) and not self._has_told
-            self._has_told = self._has_told or is_news
+            is_news = bool(self._relpaths or self._is_overflow) and not self._has_reported
+            self._has_reported = self._has_reported or is_news
         if is_news:
             self._wake()
 

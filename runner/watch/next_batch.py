@@ -151,7 +151,7 @@ class WatchState:
 
     def check(self, found: Mapping[str, FileVersion | None], now: float) -> None:
         """Take a second look at files whose settle time is over."""
-        for seen in self.settling.settled(found, now):
+        for seen in self.settling.stable(found, now):
             self._ready[seen.relpath] = seen
             self._gather(now)
 
@@ -210,7 +210,7 @@ class WatchState:
             self._due_at is not None and now >= self._due_at and len(self._out) < MOST_BATCHES_OUT
         )
 
-    def settled(self) -> dict[str, FileVersion]:
+    def stable(self) -> dict[str, FileVersion]:
         return dict(self._ready)
 
     def claimed(self) -> Mapping[str, FileVersion]:

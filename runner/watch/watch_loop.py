@@ -331,7 +331,7 @@ class FolderWatch:
             self._notices.tell("ledger", str(error))
             state.postpone(self._clock())
             return
-        for relpath in state.settled():
+        for relpath in state.stable():
             if not self._filter.wants_file(relpath):
                 state.forget(relpath)
         batch = state.take(await self._claimed(state) if self.spec.is_hot else None)
@@ -353,7 +353,7 @@ class FolderWatch:
         self._notices.over("ledger")
 
     async def _claimed(self, state: WatchState) -> Mapping[str, FileVersion]:
-        stable = state.settled()
+        stable = state.stable()
         written = self._change_source.written()
         moved = await self._io.ask(claim_files, self.spec, stable, state.claimed().keys(), written)
         state.changed(moved.changed, self._clock())

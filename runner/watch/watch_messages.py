@@ -18,17 +18,17 @@ class WatchMessages:
     def __init__(self, root: Path, say: Callable[[str], None]) -> None:
         self._root = root
         self._say = say
-        self._told: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
 
     def tell(self, topic: str, text: str) -> None:
         """Report a message, unless it was the last one of this topic."""
-        if self._told.get(topic) != text:
-            self._told[topic] = text
+        if self._reported.get(topic) != text:
+            self._reported[topic] = text
             self._say(f"watch '{self._root}': {text}")
 
     def over(self, topic: str, text: str = "") -> None:
         """Forget a topic, and report `text` if the topic had a message."""
-        if self._told.pop(topic, None) is not None and text:
+        if self._reported.pop(topic, None) is not None and text:
             self._say(f"watch '{self._root}': {text}")
 
 

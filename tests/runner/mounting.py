@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def said_by_mounting(code: str, *arguments: str | Path) -> str:
+def run_with_mounts(code: str, *arguments: str | Path) -> str:
     """Run code that mounts; return what it printed. Skip the test where that is not allowed."""
     may = shutil.which("unshare") and subprocess.run(
         ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],

@@ -160,8 +160,8 @@ def test_a_run_of_prefects_page_has_its_inputs_checked_and_never_another_path(up
     assert started(up, greeting="Found", Paddock={"calls": [call]})[0] == "Completed"
     assert up.output("notes", "a.txt") == "Found: ferry"
     assert not (up.folder.parent / "theirs/out").exists()
-    assert "run '" in up.said()
-    assert "of Prefect is refused: its path is not that of the deployed pipeline." in up.said()
+    assert "run '" in up.log_text()
+    assert "of Prefect is refused: its path is not that of the deployed pipeline." in up.log_text()
 
 
 def of_processes(up: UpFolder, look: Callable[[psutil.Process], Found]) -> list[Found]:
@@ -199,7 +199,7 @@ def test_the_password_is_in_no_command_line_no_log_and_no_ledger(up: UpFolder) -
         if file.is_file() and file != password_file(home(up)):
             with suppress(FileNotFoundError):  # it was removed since it was listed
                 assert secret not in file.read_bytes(), file
-    assert f"That page needs the password in {password_file(home(up))}." in up.said()
+    assert f"That page needs the password in {password_file(home(up))}." in up.log_text()
 
 
 def test_only_those_who_need_it_have_the_password_in_their_environment(up: UpFolder) -> None:
@@ -247,14 +247,14 @@ def test_a_second_user_reads_no_state_and_opens_no_socket(up: UpFolder) -> None:
 def test_a_second_user_reads_no_page_that_names_folders_or_versions(up: UpFolder) -> None:
     output = as_second_user(
         """
-        for port, paths in asked:
+        for port, paths in requests:
             for path in paths:
                 call = http.client.HTTPConnection('127.0.0.1', port, timeout=120)
                 call.request('GET', path)
                 answer = call.getresponse()
                 print(path, answer.status, b'pipes' in answer.read())
         """,
-        asked=[
+        requests=[
             (httpx.URL(up.url).port, ["/status", "/healthz", "/readyz"]),
             (
                 httpx.URL(api(up)).port,

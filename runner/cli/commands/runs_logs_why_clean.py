@@ -170,7 +170,9 @@ def logs(
         return DONE
     if follow:
         return _follow(past, failed=failed, as_json=as_json)
-    lines = [event for event in JournalTail(past.journal).more() if not failed or is_failure(event)]
+    lines = [
+        event for event in JournalTail(past.journal).new_lines() if not failed or is_failure(event)
+    ]
     if as_json:
         if not past.journal.exists():
             lines = [_item_json(row) for row in _recorded_items(past, failed)]
@@ -213,7 +215,7 @@ def _new_lines(past: PastRun) -> Iterator[dict[str, Any]]:
     while True:
         # Query the status before reading, so that the last lines are not missed.
         now = next(iter(runs_named([past.place], past.row.run).runs), None)
-        yield from tail.more()
+        yield from tail.new_lines()
         if now is None or now.status != "running":
             return
         time.sleep(FOLLOW_POLL_S)

@@ -60,7 +60,7 @@ def test_a_page_that_may_not_ask_is_answered_by_403_before_anything_is_done() ->
         ("http://box:*", "http://box:80", "http://box:80@evil.example"),
         ("https://*.example", "https://a.example", "https://evil.org:80@a.example"),
         ("myapp://*", "myapp://anything", "yourapp://anything"),
-        ("*", "https://whoever.example", ""),
+        ("*", "https://stranger.example", ""),
         (" https://chat.example ", "https://chat.example", "https://chat.example.org"),
         ("https://a+b.example", "https://a+b.example", "https://aab.example"),
     ],
@@ -75,8 +75,8 @@ def test_origins_named_in_the_settings_may_ask_too(pattern: str, yes: str, no: s
 def test_everybody_may_only_where_someone_wrote_so() -> None:
     nobody_said = SmallService().ask(headers={"Origin": "http://localhost"})
     assert nobody_said.headers["access-control-allow-origin"] != "*"
-    somebody = SmallService(ServiceSettings(origins=("*",)))
-    answer = somebody.ask(headers={"Origin": "https://whoever.example"})
+    visitor = SmallService(ServiceSettings(origins=("*",)))
+    answer = visitor.ask(headers={"Origin": "https://stranger.example"})
     assert answer.headers["access-control-allow-origin"] == "*"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import math
 from typing import Any
 
@@ -137,6 +139,48 @@ def test_an_error_comes_back_as_itself_with_its_data(error: EngineError) -> None
     assert type(again) is type(error)
     assert str(again) == str(error)
     assert vars(again) == vars(error)
+
+
+# A pool of another version reads them by these names.
+FIELDS_OF_ERRORS = {
+    "ModelNotFound": "known ref",
+    "NoModelFile": "known ref",
+    "NotServed": "known ref url",
+    "ModelBroken": "path why",
+    "ModelReplaced": "ref",
+    "ModelTooLarge": "free_bytes needed_bytes ref",
+    "WrongRole": "asked hint ref",
+    "PromptTooLong": "n_ctx_tokens n_prompt_tokens n_reserved_tokens",
+    "TextTooLong": "index n_ctx_tokens n_tokens",
+    "NoPlace": "limit pinned ref",
+    "AdapterBroken": "path why",
+    "TextRefused": "index why",
+    "DeadlineExceeded": "kind seconds",
+    "WorkerLost": "reason ref",
+    "ModelUnusable": "reason ref remedy",
+    "ServerLost": "reason ref",
+    "NoServer": "reason ref waited_s",
+    "PromptCut": "is_servers_fault n_read_tokens n_sent_tokens url",
+    "InvalidName": "text why",
+    "BadDigest": "text",
+    "DigestMismatch": "expected got",
+    "StoreFull": "free_bytes path",
+    "StoreReadOnly": "path why",
+    "BlobMissing": "digest",
+}
+
+
+def test_the_fields_of_errors_keep_their_names_on_the_wire() -> None:
+    found = {}
+    for kind in ast.parse(inspect.getsource(errors)).body:
+        if isinstance(kind, ast.ClassDef):
+            stored = (
+                node.attr
+                for node in ast.walk(kind)
+                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+            )
+            found[kind.name] = " ".join(sorted({*stored} - {"args"}))
+    assert {name: fields for name, fields in found.items() if fields} == FIELDS_OF_ERRORS
 
 
 def test_an_error_that_is_not_the_engines_tells_its_name() -> None:

@@ -26,12 +26,12 @@ def untrusted(tmp_path: Path, steps: str) -> dict[str, tuple[str, ...]]:
 
     def walk(nodes: Any) -> None:
         for node in nodes:
-            one: BoundNode = node
-            if isinstance(one, BoundBlock):
-                walk(one.body)
+            bound_node: BoundNode = node
+            if isinstance(bound_node, BoundBlock):
+                walk(bound_node.body)
             else:
-                found[one.id] = one.untrusted
-                walk(one.inner.nodes if one.inner is not None else ())
+                found[bound_node.id] = bound_node.untrusted
+                walk(bound_node.inner.nodes if bound_node.inner is not None else ())
 
     walk(bound.nodes)
     return found

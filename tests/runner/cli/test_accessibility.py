@@ -46,14 +46,14 @@ def unreached(page: Page) -> list[str]:
     wish = "a[href], button:not([disabled]), input, select, textarea, summary, [tabindex='0']"
     n = page.ask(
         f"window.all = [...document.querySelectorAll({json.dumps(wish)})]"
-        ".filter((one) => one.checkVisibility()); all.length"
+        ".filter((node) => node.checkVisibility()); all.length"
     )
     page.ask("window.scrollTo(0, 0), document.activeElement.blur(), window.reached = new Set(), 0")
     for _ in range(n + 5):
         page.press("Tab")
         page.ask("window.reached.add(document.activeElement), 0")
     left: list[str] = page.ask(
-        "all.filter((one) => !reached.has(one)).map((one) => one.outerHTML.slice(0, 150))"
+        "all.filter((node) => !reached.has(node)).map((node) => node.outerHTML.slice(0, 150))"
     )
     return left
 
@@ -152,5 +152,5 @@ def test_offline_pages_have_no_fault(
     )
     for name in ("graph", "report", "compare"):
         page = chromium.page((folder / f"{name}.html").as_uri())
-        page.ask("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        page.ask("document.querySelectorAll('details').forEach((node) => { node.open = true; })")
         check(page, name)

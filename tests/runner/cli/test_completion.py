@@ -105,10 +105,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], list[str]]:
-    """Return what a shell in an empty folder is told may come next; asked in this process."""
+def complete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], list[str]]:
+    """Return what lists the completions of a line, in an empty folder and in this process."""
 
-    def ask(line: str) -> list[str]:
+    def completions(line: str) -> list[str]:
         monkeypatch.setenv("_TYPER_COMPLETE_ARGS", line)
         answer = CliRunner().invoke(application(line.split()[1]), prog_name="paddock")
         assert (answer.exit_code, answer.stderr) == (0, "")
@@ -118,33 +118,33 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], li
     monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    return ask
+    return completions
 
 
-Ask = Callable[[str], list[str]]
+Complete = Callable[[str], list[str]]
 
 
-def test_each_value_comes_with_what_it_is_for(asked: Ask) -> None:
-    assert asked("paddock gra") == ["graph\tDraw a pipeline with what its last run..."]
-    assert "--only\tOnly this item; can be repeated." in asked("paddock run --o")
+def test_each_value_comes_with_what_it_is_for(complete: Complete) -> None:
+    assert complete("paddock gra") == ["graph\tDraw a pipeline with what its last run..."]
+    assert "--only\tOnly this item; can be repeated." in complete("paddock run --o")
 
 
 @pytest.mark.parametrize(
     "command", ["chat", "embed", "show", "cp", "rm", "check", "push", "tune", "stop"]
 )
 def test_what_takes_a_model_completes_those_of_the_store(
-    command: str, store: dict[str, str], asked: Ask, monkeypatch: pytest.MonkeyPatch
+    command: str, store: dict[str, str], complete: Complete, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in store.items():
         monkeypatch.setenv(name, value)
-    assert asked(f"paddock {command} smol") == ["smol:mine", "smollm2:135m"]
+    assert complete(f"paddock {command} smol") == ["smol:mine", "smollm2:135m"]
 
 
 def test_settings_that_cannot_be_read_complete_nothing_and_say_nothing(
-    asked: Ask, tmp_path: Path
+    complete: Complete, tmp_path: Path
 ) -> None:
     (tmp_path / "paddock.toml").write_text("]")
-    assert asked("paddock chat ") == [""]
+    assert complete("paddock chat ") == [""]
 
 
 def test_a_shell_takes_its_jobs_along_when_its_terminal_closes(folder: Path) -> None:

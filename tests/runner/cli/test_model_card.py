@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paddock.runner.cli import model_tables
 
-TOLD = {
+MODEL_INFO = {
     "details": {"family": "llama", "parameter_size": "134.52M", "quantization_level": "Q4_1"},
     "model_info": {
         "general.architecture": "llama",
@@ -21,7 +21,7 @@ TOLD = {
 
 
 def test_what_is_known_is_told_in_parts() -> None:
-    assert model_tables.model_card(TOLD) == (
+    assert model_tables.model_card(MODEL_INFO) == (
         "  Model\n"
         "    architecture      llama\n"
         "    parameters        134.52M\n"
@@ -47,7 +47,7 @@ def test_what_is_known_is_told_in_parts() -> None:
 
 
 def test_in_full_the_files_values_and_tensors_are_told_too() -> None:
-    text = model_tables.model_card(TOLD, is_verbose=True)
+    text = model_tables.model_card(MODEL_INFO, is_verbose=True)
     assert "    tokenizer.ggml.tokens   [0, 1, 2, ... 2,000 in all]" in text
     assert "    output.weight  Q8_0  [576, 49152]" in text
 

@@ -24,14 +24,14 @@ class Service:
     """Remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, Mapping[str, Any]]] = []
+        self.requests: list[tuple[str, Mapping[str, Any]]] = []
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        self.asked.append((path, body))
+        self.requests.append((path, body))
         return dict(CARD)
 
     def stream(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
-        self.asked.append((path, body))
+        self.requests.append((path, body))
         yield {"status": "success"}
 
 
@@ -112,7 +112,9 @@ def test_a_conversation_is_saved_as_a_model() -> None:
     commands = slash_commands(system="Be brief.")
     commands.execute("/save mine")
     service: Any = commands.service
-    assert service.asked == [("/api/create", {"model": "mine", "from": "m", "system": "Be brief."})]
+    assert service.requests == [
+        ("/api/create", {"model": "mine", "from": "m", "system": "Be brief."})
+    ]
 
 
 def test_the_model_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

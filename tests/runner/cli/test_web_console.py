@@ -422,13 +422,15 @@ def test_names_prompts_and_answers_are_never_markup(tmp_path: Path, chromium: Br
         (run,) = links(client, "/ui/runs", "/ui/runs/")
         go(page, run, "summaries")
         shown = page.ask(
-            "[...document.querySelectorAll('tbody td.name')].map((one) => one.innerText)"
+            "[...document.querySelectorAll('tbody td.name')].map((node) => node.innerText)"
         )
         assert set(NAMES) <= set(shown)
         for item in links(client, run, "/item"):
             key = httpx.URL(item).params["key"]
             go(page, item + "&since=1", key)
-            texts = page.ask("[...document.querySelectorAll('pre')].map((one) => one.textContent)")
+            texts = page.ask(
+                "[...document.querySelectorAll('pre')].map((node) => node.textContent)"
+            )
             assert key == "digest" or any(HOSTILE in text for text in texts)
         go(page, "/ui/pipelines", "Pipelines")
         assert HOSTILE in page.text("tbody th")

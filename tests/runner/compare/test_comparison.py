@@ -235,7 +235,7 @@ def test_the_answers_of_four_variants_stand_side_by_side_on_a_screen(bills: Bill
     with browser() as chromium:
         page = chromium.page(file.as_uri(), width=1280, height=900)
         tables = "[...document.querySelectorAll('.scroll')]"
-        assert page.ask(f"{tables}.filter(one => one.scrollWidth > one.clientWidth).length") == 0
+        assert page.ask(f"{tables}.filter(node => node.scrollWidth > node.clientWidth).length") == 0
 
 
 def test_the_page_loads_nothing_and_marks_words_that_differ(bills: Bills) -> None:

@@ -61,13 +61,13 @@ class Listening(Observer):
     """Keeps all that an observer is told."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.lines: list[str] = []
 
     def note(self, text: str) -> None:
-        self.told.append(text)
+        self.lines.append(text)
 
     def item(self, step: str, key: str, state: Any, detail: str | None) -> None:
-        self.told.append(f"{step} {key} {state} {detail}")
+        self.lines.append(f"{step} {key} {state} {detail}")
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_model_gets_the_secret_and_nothing_that_is_kept_has_it(folder: Path) -
     assert TOKEN in prompt
     assert PASSWORD in prompt
     assert "pin-9876" in prompt
-    kept = stored(folder).decode("utf-8", "replace") + repr(report) + "\n".join(observer.told)
+    kept = stored(folder).decode("utf-8", "replace") + repr(report) + "\n".join(observer.lines)
     kept += str(report.as_json())
     for secret in (TOKEN, 'p"w', 'p\\"w', "pin-9876"):
         assert secret not in kept
@@ -138,7 +138,7 @@ def test_an_error_that_repeats_a_secret_is_told_without_it(folder: Path) -> None
     observer = Listening()
     report = ran(folder, FakePool(answer=refuse), observer=observer)
     assert report.items[0].error == "step 'sum': cannot read Say: A ferry. *** *** ***"
-    assert TOKEN not in "\n".join(observer.told)
+    assert TOKEN not in "\n".join(observer.lines)
     assert TOKEN.encode() not in stored(folder)
 
 

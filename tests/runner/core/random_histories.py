@@ -187,7 +187,7 @@ class History:
         self.folder = folder
         self.is_plain = is_plain
         self.shape = Shape(self.chance, is_plain=is_plain)
-        self.told: list[str] = []
+        self.events: list[str] = []
         for name in self.chance.sample(NAMES, 3):
             self.write(name)
         self.save()
@@ -196,7 +196,7 @@ class History:
         path = self.folder / "inbox" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.chance.choice(TEXTS), "utf-8")
-        self.told.append(f"write {name}: {path.read_text('utf-8')}")
+        self.events.append(f"write {name}: {path.read_text('utf-8')}")
 
     def save(self) -> None:
         (self.folder / "pipeline.yaml").write_text(self.shape.yaml(), "utf-8")
@@ -222,13 +222,13 @@ class History:
             target = self.folder / "inbox" / new
             target.parent.mkdir(exist_ok=True)
             old.rename(target)
-            self.told.append(f"rename {old.name} {new}")
+            self.events.append(f"rename {old.name} {new}")
         elif kind == "delete":
             document = self.chance.choice(documents)
             document.unlink()
-            self.told.append(f"delete {document.name}")
+            self.events.append(f"delete {document.name}")
         else:
-            self.told.append(self.shape.change())
+            self.events.append(self.shape.change())
             self.save()
 
     def run_somehow(self) -> None:
@@ -241,7 +241,7 @@ class History:
             " --prune" * prune,
             " --sample 2" * bool(sample),
         )
-        self.told.append(f"run{''.join(flags)}")
+        self.events.append(f"run{''.join(flags)}")
 
         def act() -> dict[str, Any]:
             return run_here(self.folder, prune=prune, sample=sample)
@@ -429,7 +429,7 @@ def main() -> int:
             faults = history.go()
         if faults:
             n_bad += 1
-            print(f"seed {seed}:", *history.told, sep="\n  ")
+            print(f"seed {seed}:", *history.events, sep="\n  ")
             print(*faults, sep="\n    ", flush=True)
     print(f"{given.histories} histories, {n_bad} of them wrong")
     return min(n_bad, 1)

@@ -156,7 +156,7 @@ class Counting(FakePool):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.asked: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
         self.note("facts")
@@ -185,7 +185,7 @@ class Counting(FakePool):
 
     def note(self, what: str) -> None:
         if not ANSWERS.get():
-            self.asked[what] += 1
+            self.counts[what] += 1
 
 
 def test_a_prompt_crosses_to_its_pool_twice_and_a_known_answer_not_at_all(tmp_path: Path) -> None:
@@ -196,8 +196,8 @@ def test_a_prompt_crosses_to_its_pool_twice_and_a_known_answer_not_at_all(tmp_pa
     world.edit("Sum up", "Put shortly")
     world.documents(30)
     world.run(pool=many)
-    added = many.asked - few.asked
-    assert (few.asked["chat"], added["chat"], added["count"]) == (10 + 1, 20, 0)
+    added = many.counts - few.counts
+    assert (few.counts["chat"], added["chat"], added["count"]) == (10 + 1, 20, 0)
     assert 20 <= added["facts"] < 30, "once for each answer's limit, and some for the block"
     world.edit("Put shortly", "Sum up")
     for name in range(10, 30):
@@ -205,7 +205,7 @@ def test_a_prompt_crosses_to_its_pool_twice_and_a_known_answer_not_at_all(tmp_pa
     again = Counting()
     report = world.run(pool=again)
     assert (report.calls, report.counts["stale"]) == (0, 10 + 1)
-    assert again.asked["chat"] == again.asked["count"] == 0
+    assert again.counts["chat"] == again.counts["count"] == 0
 
 
 EACH_WAY_TO_ASK = """\
@@ -232,7 +232,7 @@ def test_known_answers_of_every_step_need_no_model(tmp_path: Path) -> None:
     world.edit("Shortly", "Plainly")
     report = world.run(pool=again)
     assert (report.status, report.calls, report.counts["stale"]) == ("completed", 0, 5)
-    assert again.asked.keys() <= {"facts"}
+    assert again.counts.keys() <= {"facts"}
 
 
 def test_an_overlong_prompt_is_cut_after_the_pool_refused_it(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_an_item_that_waits_for_a_call_that_is_cancelled_asks_itself(tmp_path: P
     assert len(pool.chats) == 2
 
 
-ASKED = ChatRequest(ModelSpec("m"), (Message("user", "Is it?"),))
+REQUEST = ChatRequest(ModelSpec("m"), (Message("user", "Is it?"),))
 
 
 @contextmanager
@@ -345,7 +345,7 @@ def equal_calls(folder: Path, pool: FakePool, n: int) -> Iterator[list[Stream]]:
     with Ledger(folder) as ledger:
         digests, stats = ModelDigests(pool.facts), RunStats("run", "pipeline", Observer())
         callers = [CallOrigin("scope", "step", str(n), looks_up=True) for n in range(n)]
-        yield [LedgerPool(pool, ledger, digests, stats, caller).chat(ASKED) for caller in callers]
+        yield [LedgerPool(pool, ledger, digests, stats, caller).chat(REQUEST) for caller in callers]
 
 
 @pytest.mark.parametrize("is_kept", [True, False], ids=["iterator kept", "iterator dropped"])

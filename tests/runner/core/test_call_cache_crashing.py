@@ -32,10 +32,10 @@ class Notes(Observer):
     """Keeps what is told to a person."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.notes: list[str] = []
 
     def note(self, text: str) -> None:
-        self.told.append(text)
+        self.notes.append(text)
 
 
 @pytest.fixture
@@ -67,11 +67,11 @@ def test_a_run_without_extra_buffers_says_so_once_with_the_way_out(
         environment=RunEnvironment(settings=settings, observer=observer),
     )
     assert (report.status, report.calls) == ("completed", 3)
-    assert observer.told == [
+    assert observer.notes == [
         "all-minilm runs without extra buffer types, because its worker was killed by SIGSEGV "
         f"while warming up. {sound_build_gain()}: {rebuild_command()}"
     ]
-    assert list(report.notes) == observer.told
+    assert list(report.notes) == observer.notes
 
 
 def test_a_model_that_cannot_work_ends_the_run_once_and_every_document_stays_as_it_was(

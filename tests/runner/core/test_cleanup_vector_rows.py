@@ -18,7 +18,7 @@ import pytest
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from tests.fakes.pool import FakePool
-from tests.runner.mounting import said_by_mounting
+from tests.runner.mounting import run_with_mounts
 from tests.runner.world import World, reasons, states
 
 INDEX = """\
@@ -379,7 +379,7 @@ print(json.dumps([reports, [[row["item"], row["index"]] for row in rows(world)]]
 def test_a_store_on_a_full_disk_has_all_that_was_done_and_goes_on(tmp_path: Path) -> None:
     world = World(tmp_path, INDEX.replace("do:", "max_parallel: 2\n    do:", 1))
     world.documents(60)
-    (first, second, third), found = json.loads(said_by_mounting(FULL, tmp_path))
+    (first, second, third), found = json.loads(run_with_mounts(FULL, tmp_path))
     assert first["status"] == "failed"
     assert first["message"] == (
         f"the store '{tmp_path}/index.lance' cannot be written: the disk is full. "

@@ -269,7 +269,7 @@ def test_a_rejected_answer_and_one_of_another_form_are_no_examples(topics: Bills
 
 def test_answers_that_were_accepted_together_unseen_are_no_examples(topics: Bills) -> None:
     topics.work(pool=pool())
-    with topics.desk() as reviews:
+    with topics.reviews() as reviews:
         waiting = reviews.waiting()
         reviews.accept_together([(review.id, review.question) for review in waiting], "ann")
     some = pool()
@@ -380,7 +380,7 @@ def test_an_item_of_a_variant_learns_from_equal_keys_within_other_items(tmp_path
     world.write("inbox/a.txt", "cat cat dog\n")
     world.write("inbox/b.txt", "oak oak elm\n")
     world.work(pool=pool())
-    with world.desk() as reviews:
+    with world.reviews() as reviews:
         for review in reviews.waiting():
             value = {"topic": f"decided {review.subject['item']}"}
             reviews.decide(review.id, review.question, "edit", value, by="ann")

@@ -70,13 +70,13 @@ class Bills(World):
         return self.run(pool=options.pop("pool", None) or FakePool(answer=answer_to), **options)
 
     @property
-    def asked(self) -> list[str]:
+    def models_called(self) -> list[str]:
         return [request.model.ref for request in self.pool.chats]
 
     @property
     def n_swaps(self) -> int:
         """How often another model than before was asked."""
-        return len(list(groupby(self.asked)))
+        return len(list(groupby(self.models_called)))
 
     def results(self) -> dict[str, Any]:
         return {result["n"]: result for result in json.loads(self.output("ALL"))}
@@ -128,8 +128,8 @@ def test_the_calls_of_the_larger_model_are_collected(bills: Bills) -> None:
     bills.bills(**{f"n{number}": number for number in range(40, 70)})
     bills.work()
     assert bills.n_swaps == 2
-    assert bills.asked.count("small") == 34
-    assert bills.asked.count("big") == 3 + 19
+    assert bills.models_called.count("small") == 34
+    assert bills.models_called.count("big") == 3 + 19
 
 
 def test_what_other_models_are_asked_behind_it_waits_for_a_pass_of_its_own(bills: Bills) -> None:
@@ -189,7 +189,7 @@ def test_a_forced_run_asks_each_model_once_for_an_item(
 ) -> None:
     bills.work()
     report = bills.work(**options)
-    assert sorted(bills.asked) == ["big"] * 3 + ["small"] * 4
+    assert sorted(bills.models_called) == ["big"] * 3 + ["small"] * 4
     assert bills.n_swaps == 2
     assert report.calls == 7
 
@@ -199,13 +199,13 @@ def test_another_condition_asks_nothing_that_is_known(bills: Bills) -> None:
     bills.edit("output.total > 50 or", "output.total > 65 or")
     report = bills.work()
     assert set(reasons(report).values()) == {"`escalate` changed (step 'bill')"}
-    assert (report.calls, bills.asked) == (0, [])
+    assert (report.calls, bills.models_called) == (0, [])
     assert {name: result["total"] for name, result in bills.results().items()} == {
         "a": 10, "b": 61, "c": 70, "x": 5,
     }  # fmt: skip
     bills.edit("output.total > 65 or", "output.total > 5 or")
     report = bills.work()
-    assert bills.asked == ["big"]
+    assert bills.models_called == ["big"]
     assert bills.results()["a"]["told"]["was"] == {"number": "a", "total": 10}
 
 
@@ -214,7 +214,7 @@ def test_another_larger_model_makes_the_items_stale(bills: Bills) -> None:
     bills.edit("ref: big,", "ref: bigger,")
     report = bills.work()
     assert set(reasons(report).values()) == {"model changed (step 'bill.escalate')"}
-    assert bills.asked == ["bigger"] * 3
+    assert bills.models_called == ["bigger"] * 3
     bills.edit("temperature: 0.1", "temperature: 0.2")
     report = bills.work()
     assert set(reasons(report).values()) == {"parameters changed (step 'bill.escalate')"}
@@ -288,7 +288,7 @@ def test_a_larger_model_that_cannot_be_used_quarantines_no_small_answer(bills: B
     assert states(report)["b.txt"] in ("failed", "quarantined")
     assert set(bills.results()) == {"a"}
     report = bills.work()
-    assert sorted(bills.asked) == ["big"] * 3
+    assert sorted(bills.models_called) == ["big"] * 3
 
 
 def test_a_review_asks_about_the_larger_models_answer(bills: Bills) -> None:
@@ -455,7 +455,7 @@ def test_a_random_share_of_the_other_answers_is_asked_as_well(bills: Bills) -> N
     bills.edit("also: 20%", "also: 30%")
     report = bills.work()
     assert set(reasons(report).values()) == {"`escalate.also` changed (step 'bill')"}
-    assert set(bills.asked) == {"big"}
+    assert set(bills.models_called) == {"big"}
 
 
 @pytest.mark.parametrize(("n_wrong_of_10", "is_broken"), [(3, True), (0, False)])
@@ -564,7 +564,7 @@ def test_a_run_that_is_killed_between_the_passes_asks_the_larger_model_alone(bil
     killed.join()
     assert killed.exitcode == -signal.SIGKILL
     report = bills.work()
-    assert (bills.asked, report.calls) == (["big"] * 3, 3)
+    assert (bills.models_called, report.calls) == (["big"] * 3, 3)
     assert {name: result["total"] for name, result in bills.results().items()} == {
         "a": 10, "b": 60, "c": 70, "x": 5,
     }  # fmt: skip

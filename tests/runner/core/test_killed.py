@@ -67,7 +67,7 @@ class Killing:
     def home(self) -> Path:
         return self.folder / "home"
 
-    def more(self, n: int) -> None:
+    def add_documents(self, n: int) -> None:
         """Lay more documents into the inbox."""
         for number in range(self.n_documents, self.n_documents + n):
             file = self.folder / f"inbox/{number}.txt"
@@ -87,7 +87,7 @@ class Killing:
         self.runs.append(run)
         return run
 
-    def said(self) -> str:
+    def stderr_text(self) -> str:
         """Return what all runs wrote to stderr."""
         return (self.folder / "stderr").read_text()
 
@@ -166,7 +166,7 @@ def test_after_any_kills_and_only_restarts_all_is_done_and_nothing_twice(
     process = None
     while missing := [kind for kind in kinds if kind not in killed]:  # a run may be over first
         kind = missing[0]
-        killing.more(ROUND_DOCUMENTS)
+        killing.add_documents(ROUND_DOCUMENTS)
         if process is None or process.poll() is not None:
             process = killing.start()
         before = killing.look()
@@ -195,8 +195,8 @@ def test_after_any_kills_and_only_restarts_all_is_done_and_nothing_twice(
     assert process is not None
     if process.poll() is None:
         # Whatever else was killed under it, a run that was not goes on by itself.
-        assert process.wait(timeout=240) == 0, killing.said()
-    assert killing.start().wait(timeout=240) == 0, killing.said()
+        assert process.wait(timeout=240) == 0, killing.stderr_text()
+    assert killing.start().wait(timeout=240) == 0, killing.stderr_text()
     killing.look()
     outputs = {path.name: path.read_text() for path in (killing.folder / "out").iterdir()}
     assert outputs == {

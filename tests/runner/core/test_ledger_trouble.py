@@ -20,7 +20,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.test_interruptions import finished
-from tests.runner.mounting import said_by_mounting
+from tests.runner.mounting import run_with_mounts
 from tests.runner.world import World, states
 
 # In name spaces of its own: a small file system where `small` is, one run on it, then room is made
@@ -62,7 +62,7 @@ def on_a_small_disk(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     def run(small: str, size: str, n_chars: int = 0) -> list[dict[str, Any]]:
         world = World(tmp_path)
         world.documents(N_DOCUMENTS)
-        output = said_by_mounting(SMALL_DISK, tmp_path, tmp_path / small, size, str(n_chars))
+        output = run_with_mounts(SMALL_DISK, tmp_path, tmp_path / small, size, str(n_chars))
         reports: list[dict[str, Any]] = json.loads(output)
         return reports
 
@@ -155,7 +155,7 @@ with Ledger(small, is_readonly=True) as ledger:
 
 
 def test_a_disk_that_something_else_has_filled_is_no_fault_of_the_ledgers(tmp_path: Path) -> None:
-    assert said_by_mounting(FILLED, tmp_path) == (
+    assert run_with_mounts(FILLED, tmp_path) == (
         "the ledger cannot be written (the disk is full). Free some space and run again; "
         "finished items are kept.\na\n"
     )

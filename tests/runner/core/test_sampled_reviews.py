@@ -66,7 +66,7 @@ def test_what_was_decided_of_the_share_is_told_in_the_gold_data(bills: Bills) ->
     bills.work()
     for key in bills.waiting():
         bills.decide(key, "accept")
-    with bills.desk() as reviews:
+    with bills.reviews() as reviews:
         rows = [
             json.loads(line) for line in gold_jsonl(reviews.decided(is_whole=True)).splitlines()
         ]
@@ -79,7 +79,7 @@ def test_what_was_decided_of_the_share_is_told_in_the_gold_data(bills: Bills) ->
 
 def test_a_random_check_is_not_accepted_together_with_others_unseen(bills: Bills) -> None:
     bills.work()
-    with bills.desk() as reviews:
+    with bills.reviews() as reviews:
         questions = [(review.id, review.question) for review in reviews.waiting()]
         done = reviews.accept_together(questions, "ann")
     assert {review.key for review in done.reviews} == {"00.txt", "01.txt"}
@@ -175,7 +175,7 @@ def decided_population(
 
 
 def table(answers: list[DecidedAnswer], share: AskedShare) -> StepCalibration:
-    return StepCalibration(KEY, "m", 0.0, tuple(answers), asked=share)
+    return StepCalibration(KEY, "m", 0.0, tuple(answers), asked_share=share)
 
 
 @pytest.mark.parametrize("decided", [(1, 1), (1, 0.4), (0.4, 1)])
@@ -220,7 +220,7 @@ def test_a_table_says_of_which_answers_it_is() -> None:
         "random 5% of the others, which count for as many as they stand for"
     )
     doubtful = [answer for answer in made.answers if not answer.is_sampled]
-    assert table(doubtful, made.asked).basis == (
+    assert table(doubtful, made.asked_share).basis == (
         "of answers in doubt alone, which are wrong more often than the others"
     )
     partly = table([*made.answers], AskedShare(0.05, n_open_sampled=40))
@@ -230,7 +230,7 @@ def test_a_table_says_of_which_answers_it_is() -> None:
 def decide_all(bills: Bills) -> StepCalibration:
     for key, review in bills.waiting().items():
         bills.decide(key, "accept") if review.state == "open" else None
-    with bills.desk() as reviews:
+    with bills.reviews() as reviews:
         found = [
             replace(review, subject={**review.subject, "confidence": SURE, "answer": {"total": 1}})
             for review in reviews.decided(is_whole=True)
@@ -245,7 +245,7 @@ def test_decisions_of_before_the_share_and_of_a_smaller_one_weigh_as_those_of_no
     bills.edit(", also: 20%", "")
     bills.work()
     made = decide_all(bills)
-    assert (len(made.answers), made.asked.share) == (2, None)
+    assert (len(made.answers), made.asked_share.share) == (2, None)
     for share, old, new in ((0.2, '50"', '50", also: 20%'), (0.5, "also: 20%", "also: 50%")):
         bills.edit(old, new)
         bills.work()
@@ -253,7 +253,7 @@ def test_decisions_of_before_the_share_and_of_a_smaller_one_weigh_as_those_of_no
         n_sampled = len(drawn(share) - {"00.txt", "01.txt"})
         assert sum(answer.is_sampled for answer in made.answers) == n_sampled
         assert sum(answer.is_in_doubt for answer in made.answers) == 2
-        assert made.asked == AskedShare(share)
+        assert made.asked_share == AskedShare(share)
 
 
 def test_a_share_that_is_lowered_counts_for_the_answers_since_then(bills: Bills) -> None:

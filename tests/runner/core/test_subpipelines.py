@@ -468,7 +468,7 @@ def test_a_kill_in_the_middle_loses_nothing_and_repeats_no_finished_call(tmp_pat
     assert world.run().calls == 0
 
 
-class Told(Observer):
+class StepObserver(Observer):
     def __init__(self) -> None:
         self.steps: dict[str, Any] = {}
         self.items: set[tuple[str, str]] = set()
@@ -485,12 +485,12 @@ class Told(Observer):
 
 
 def test_an_observer_sees_the_steps_within_by_their_whole_names(tmp_path: Path) -> None:
-    observer = Told()
+    observer = StepObserver()
     composed(tmp_path).run(observer=observer)
     assert observer.steps.keys() == {"clean", "clean.docs", "clean.each", "digest", "report"}
     assert observer.lines == ["clean", "clean.docs", "clean.each", "digest", "report"]
     assert ("clean.each", "1.txt") in observer.items
-    observer = Told()
+    observer = StepObserver()
     areas(tmp_path / "b").run(observer=observer)
     assert observer.steps.keys() == {"all"}, "what runs for one item is a detail of it"
     assert observer.items == {("all", "north"), ("all", "south")}

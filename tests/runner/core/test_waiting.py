@@ -64,21 +64,21 @@ class Bills(World):
         return self.run(inputs, pool=pool, **options)
 
     @contextmanager
-    def desk(self) -> Iterator[ReviewDesk]:
+    def reviews(self) -> Iterator[ReviewDesk]:
         with Ledger(self.folder / ".paddock") as ledger:
             yield ReviewDesk(ledger)
 
     def waiting(self) -> dict[str, Review]:
-        with self.desk() as reviews:
+        with self.reviews() as reviews:
             return {review.key: review for review in reviews.waiting(is_whole=True)}
 
     def decide(self, key: str, verb: Any, value: Any = None, reason: str = "") -> None:
-        with self.desk() as reviews:
+        with self.reviews() as reviews:
             (review,) = [review for review in reviews.waiting() if review.key == key]
             reviews.decide(review.id, review.question, verb, value, reason=reason, by="ann")
 
     def undo(self, key: str) -> None:
-        with self.desk() as reviews:
+        with self.reviews() as reviews:
             (review,) = [review for review in reviews.decided() if review.key == key]
             reviews.undo(review.id, "ann")
 
@@ -113,7 +113,7 @@ def test_a_due_item_waits_while_the_others_go_on(bills: Bills) -> None:
 def test_the_question_shows_the_document_that_was_read(bills: Bills) -> None:
     bills.write("inbox/b.txt", "bill b\ntotal 60\n" + "and-so-on-and-so-on-and-on " * 800)
     bills.work()
-    with bills.desk() as reviews:
+    with bills.reviews() as reviews:
         (review,) = [review for review in reviews.waiting(is_whole=True) if review.key == "b.txt"]
         (source,) = review.subject["sources"]
         assert (source["name"], source["path"]) == ("inbox/b.txt", "inbox/b.txt")
@@ -576,7 +576,7 @@ def test_a_pipeline_that_waits_makes_the_step_that_runs_it_wait(tmp_path: Path) 
     report = world.work()
     assert report.status == "completed"
     assert states(report) == {"a.txt": "waiting", "b.txt": "waiting"}
-    with world.desk() as reviews:
+    with world.reviews() as reviews:
         items = {review.subject["item"]: review for review in reviews.waiting()}
         assert len(items) == 3
         for review in items.values():
@@ -617,7 +617,7 @@ def test_changed_reviewers_and_times_reach_open_questions(bills: Bills) -> None:
     after = bills.waiting()["b.txt"]
     assert (after.subject["by"], after.subject["on_expiry"]) == (["ben"], "skip")
     assert (after.asked_at, after.expires_at) == (before.asked_at, before.asked_at + 2 * 86400)
-    with bills.desk() as reviews, pytest.raises(DecisionRefused, match="Its reviewers are: ben"):
+    with bills.reviews() as reviews, pytest.raises(DecisionRefused, match="Its reviewers are: ben"):
         reviews.decide(after.id, after.question, "accept", by="ann")
     _review(bills, '{when: "output.total > 50"}')
     bills.work()

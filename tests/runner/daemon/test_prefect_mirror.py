@@ -76,7 +76,7 @@ class Api:
                 b"HTTP/1.1 %d No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status
             )
         else:
-            content = json.dumps(self._told(method, path.removeprefix("/api/"), body)).encode()
+            content = json.dumps(self._reply(method, path.removeprefix("/api/"), body)).encode()
             writer.write(
                 b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
                 % (len(content), content)
@@ -84,7 +84,7 @@ class Api:
         await writer.drain()
         writer.close()
 
-    def _told(self, method: str, path: str, body: dict[str, Any]) -> Any:
+    def _reply(self, method: str, path: str, body: dict[str, Any]) -> Any:
         kind, _, rest = path.partition("/")
         if kind == "health":
             return True
@@ -300,7 +300,7 @@ def test_what_prefect_refuses_for_good_is_left(
 ) -> None:
     async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
         mirrors.take(ended(pipeline=None))
-        monkeypatch.setattr(api, "_told", lambda *_: [])
+        monkeypatch.setattr(api, "_reply", lambda *_: [])
         await until(lambda: not mirrors.n_ended)
         assert not prefect_backlog.kept_runs(state_dir)
 

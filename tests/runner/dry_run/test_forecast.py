@@ -77,7 +77,7 @@ def test_calls_are_told_also_where_a_long_text_would_be_read_in_parts(tmp_path: 
     assert (world.plan().calls, world.plan().calls_are) == (1, "exact")
 
 
-def told_and_done(world: World) -> tuple[int | None, int]:
+def planned_and_made(world: World) -> tuple[int | None, int]:
     """Return how many calls a plan tells, and how many the run after it makes."""
     return world.plan().calls, world.run().calls
 
@@ -106,7 +106,7 @@ def alone(tmp_path: Path) -> World:
 def test_a_renamed_document_costs_its_calls_where_the_prompt_has_changed_too(alone: World) -> None:
     alone.edit("Sum up:", "In short:")
     (alone.folder / "inbox/0.txt").rename(alone.folder / "inbox/z.txt")
-    assert told_and_done(alone) == (3, 3)
+    assert planned_and_made(alone) == (3, 3)
 
 
 def test_two_documents_that_swap_their_names_cost_no_call_and_neither_does_a_copy(
@@ -117,12 +117,12 @@ def test_two_documents_that_swap_their_names_cost_no_call_and_neither_does_a_cop
     first.write_text(other)
     second.write_text(first_text)
     alone.write("inbox/copy.txt", first_text)
-    assert told_and_done(alone) == (0, 0)
+    assert planned_and_made(alone) == (0, 0)
     alone.edit("Sum up:", "Sum up {{ doc.stem }}:")
     alone.run()
     first.write_text(first_text)
     second.write_text(other)
-    assert told_and_done(alone) == (2, 2)
+    assert planned_and_made(alone) == (2, 2)
 
 
 def test_a_document_costs_its_calls_where_its_path_is_asked_about(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_document_costs_its_calls_where_its_path_is_asked_about(tmp_path: Path
     world.documents(2)
     world.run()
     (tmp_path / "inbox/0.txt").rename(tmp_path / "inbox/z.txt")
-    assert told_and_done(world) == (1, 1)
+    assert planned_and_made(world) == (1, 1)
 
 
 def test_a_file_that_is_read_besides_costs_calls_also_where_an_output_is_missing(
@@ -144,16 +144,16 @@ def test_a_file_that_is_read_besides_costs_calls_also_where_an_output_is_missing
     world.write("words.txt", "Put")
     (tmp_path / "out/0.txt").unlink()
     assert [item.why for item in world.plan().items] == ["file changed: words.txt"] * 2
-    assert told_and_done(world) == (2, 2)
+    assert planned_and_made(world) == (2, 2)
 
 
 def test_a_missing_output_costs_calls_only_where_replies_are_not_kept(alone: World) -> None:
     (alone.folder / "out/0.txt").unlink()
-    assert told_and_done(alone) == (0, 0)
+    assert planned_and_made(alone) == (0, 0)
     alone.edit("{id: sum,", "{id: sum, cache: off,")
     alone.run()
     (alone.folder / "out/0.txt").unlink()
-    assert told_and_done(alone) == (1, 1)
+    assert planned_and_made(alone) == (1, 1)
 
 
 def test_what_reads_a_block_is_fresh_where_only_an_output_of_it_is_missing(tmp_path: Path) -> None:

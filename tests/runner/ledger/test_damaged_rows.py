@@ -255,9 +255,9 @@ def test_a_flipped_letter_in_json_of_a_row_is_one_sentence(
         flipped = f"update {table} set {column} = replace({column}, ?, ?)"
         assert connection.execute(flipped, (old, new)).rowcount
     world = Bills(folder, RICH)
-    found = [said_of(world.plan), said_of(lambda: explain_path(folder / "out" / "ALL"))]
+    found = [refusal_of(world.plan), refusal_of(lambda: explain_path(folder / "out" / "ALL"))]
     world.edit("Read: {{", "Read: now {{")
-    found += [said_of(world.plan), said_of(lambda: world.work(pool=pool()))]
+    found += [refusal_of(world.plan), refusal_of(lambda: world.work(pool=pool()))]
     sentences = {sentence for sentence in found if sentence}
     assert sentences
     for sentence in sentences:
@@ -265,7 +265,7 @@ def test_a_flipped_letter_in_json_of_a_row_is_one_sentence(
         assert sentence.startswith(f"{file}: the ledger cannot be read (the row of '{table}' with ")
 
 
-def said_of(act: Callable[[], object]) -> str | None:
+def refusal_of(act: Callable[[], object]) -> str | None:
     """Return how an act was refused; None: it was not."""
     try:
         report = act()

@@ -136,11 +136,11 @@ def fragile() -> Iterator[Postgres]:
 
 async def test_a_server_that_restarts_is_waited_for(fragile: Postgres, tmp_path: Path) -> None:
     notes: list[str] = []
-    has_told = threading.Event()
+    has_noted = threading.Event()
 
     def tell(text: str) -> None:
         notes.append(text)
-        has_told.set()
+        has_noted.set()
 
     with Ledger(tmp_path, url=fragile.url()) as ledger:
         ledger.on_wait = tell
@@ -150,7 +150,7 @@ async def test_a_server_that_restarts_is_waited_for(fragile: Postgres, tmp_path:
         ledger.record("scope", entry("b"), "run")
         written = asyncio.create_task(ledger.durable())
         read = asyncio.create_task(ledger.ask(ledger.entries, "scope"))
-        assert await asyncio.to_thread(has_told.wait, 20)
+        assert await asyncio.to_thread(has_noted.wait, 20)
         fragile.start()
         await written
         await read

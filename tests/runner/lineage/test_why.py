@@ -41,18 +41,18 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def the_one(path: str) -> Origin:
+def origin_of(path: str) -> Origin:
     answer = explain_path(Path(path))
     (origin,) = answer.origins
     return origin
 
 
 def changes(path: str) -> list[str]:
-    return [change.what for change in the_one(path).changes]
+    return [change.what for change in origin_of(path).changes]
 
 
 def test_an_output_leads_to_its_document_its_prompt_and_its_raw_reply(world: World) -> None:
-    origin = the_one("out/a.txt")
+    origin = origin_of("out/a.txt")
     assert (origin.step, origin.key, origin.state) == ("each", "a.txt", "done")
     assert (origin.path, origin.condition) == (str(world.folder / "out/a.txt"), "same")
     assert origin.source is not None
@@ -69,17 +69,17 @@ def test_an_output_leads_to_its_document_its_prompt_and_its_raw_reply(world: Wor
 
 
 def test_a_file_that_a_step_only_writes_down_leads_to_what_the_model_said(world: World) -> None:
-    origin = the_one("out/DIGEST.md")
+    origin = origin_of("out/DIGEST.md")
     assert (origin.step, origin.key, origin.made_of) == ("report", "report", ("digest",))
     (call,) = next(step for step in origin.steps if step.id == "digest").calls
     assert call.reply == world.output("DIGEST.md")
 
 
 def test_a_known_reply_is_told_as_known_with_the_run_that_asked(world: World) -> None:
-    first = the_one("out/a.txt").run
+    first = origin_of("out/a.txt").run
     (world.folder / "out/a.txt").unlink()
     world.run()
-    origin = the_one("out/a.txt")
+    origin = origin_of("out/a.txt")
     (call,) = origin.steps[1].calls
     assert (call.is_known, origin.run != first) == (True, True)
 
@@ -87,20 +87,20 @@ def test_a_known_reply_is_told_as_known_with_the_run_that_asked(world: World) ->
 def test_each_thing_that_changed_since_is_told(world: World) -> None:
     world.write("inbox/a.txt", "The ferry leaves at ten.")
     world.write("out/a.txt", "Mine.")
-    origin = the_one("out/a.txt")
+    origin = origin_of("out/a.txt")
     assert origin.condition == "edited"
     assert changes("out/a.txt")[0] == "its document has changed: inbox/a.txt"
     (world.folder / "inbox/a.txt").unlink()
     (world.folder / "out/a.txt").unlink()
-    assert the_one("out/a.txt").condition == "missing"
+    assert origin_of("out/a.txt").condition == "missing"
     assert changes("out/a.txt")[0] == "its document was deleted: inbox/a.txt"
 
 
 def test_changed_words_are_told_as_a_plan_tells_them_with_their_difference(world: World) -> None:
-    assert the_one("out/a.txt").changes == ()
+    assert origin_of("out/a.txt").changes == ()
     world.edit("Sum up:", "In one line:")
     world.edit("default: plain", "default: merry")
-    origin = the_one("out/a.txt")
+    origin = origin_of("out/a.txt")
     assert [change.what for change in origin.changes] == [
         "prompt changed (step 'sum')", "value changed: inputs.tone",
     ]  # fmt: skip
@@ -113,7 +113,7 @@ def test_changed_words_are_told_as_a_plan_tells_them_with_their_difference(world
 
 def test_what_a_run_was_given_is_no_change(world: World) -> None:
     world.run({"tone": "merry"})
-    assert the_one("out/a.txt").changes == ()
+    assert origin_of("out/a.txt").changes == ()
 
 
 def test_newer_results_of_what_it_reads_are_told(world: World) -> None:
@@ -131,7 +131,7 @@ def test_a_file_that_an_item_read_is_looked_at(world: World) -> None:
     )
     world.edit("({{ inputs.tone }})", "({{ steps.style.text }})")
     world.run()
-    origin = the_one("out/a.txt")
+    origin = origin_of("out/a.txt")
     assert [(Path(r.path).name, r.state) for r in origin.reads] == [("style.md", "same")]
     world.write("style.md", "Merry words.")
     assert changes("out/a.txt") == ["a file that it read has changed: style.md"]
@@ -187,7 +187,7 @@ def test_an_item_within_an_item_is_told_with_both_names(
     world.documents(1)
     world.run()
     monkeypatch.chdir(tmp_path)
-    origin = the_one("out/0-fr.txt")
+    origin = origin_of("out/0-fr.txt")
     assert (origin.step, origin.key) == ("langs", "0.txt/fr")
     assert [step.id for step in origin.steps if step.calls] == ["tr"]
 
@@ -452,7 +452,7 @@ def test_what_is_not_looked_at_is_not_claimed_either(
     world.documents(1)
     world.run({"word": "abracadabra"})
     monkeypatch.chdir(tmp_path)
-    assert the_one("out/0.txt").notes == ()
+    assert origin_of("out/0.txt").notes == ()
     world.write("inbox/1.txt", "New.")
     lines = invoke("why", "out/DIGEST.md").stdout.splitlines()
     assert [" ".join(line.split()) for line in lines][-2:] == [
@@ -470,7 +470,7 @@ def test_what_a_tool_looked_at_is_not_claimed_to_be_as_it_was(
     world.edit("      - {id: sum,", f"      - {tool}\n      - {{id: sum,")
     world.run()
     monkeypatch.chdir(tmp_path)
-    assert the_one("out/0.txt").notes == ("what 'files.search' read then is not checked",)
+    assert origin_of("out/0.txt").notes == ("what 'files.search' read then is not checked",)
     lines = invoke("why", "out/0.txt").stdout.splitlines()
     assert lines[-1].endswith("nothing that was compared has changed")
 
@@ -500,8 +500,8 @@ def test_a_ledger_that_machines_share_answers_the_same(
         )
     )
     monkeypatch.chdir(world.folder)
-    assert [step.id for step in the_one("out/0.txt").steps if step.calls] == ["sum"]
-    assert the_one("out/DIGEST.md").changes == ()
+    assert [step.id for step in origin_of("out/0.txt").steps if step.calls] == ["sum"]
+    assert origin_of("out/DIGEST.md").changes == ()
     assert len(explain_path(Path("out")).origins) == 3
     assert explain_path(Path("inbox/1.txt")).read_by == ("item '1.txt' of 'each' → out/1.txt",)
     assert explain_path(Path("out/9.txt")).near[0].endswith("out/1.txt")

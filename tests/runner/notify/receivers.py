@@ -70,7 +70,7 @@ class Box:
 
 
 @contextmanager
-def post_office(refusal: str = "") -> Iterator[tuple[Box, str]]:
+def mail_server(refusal: str = "") -> Iterator[tuple[Box, str]]:
     """Run a mail server; gives what it takes, and its address."""
     from aiosmtpd.controller import Controller
 

@@ -21,7 +21,7 @@ from paddock.runner.notify import delivery_attempts
 from paddock.runner.notify.run_end_notices import notify_of_end
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, UnattendedSettings
-from tests.runner.notify.receivers import ended, hook, post_office
+from tests.runner.notify.receivers import ended, hook, mail_server
 from tests.runner.world import settings
 
 PIPELINE = """\
@@ -273,7 +273,7 @@ def test_a_service_that_takes_nothing_is_told_of_and_no_secret_is_logged(
 
 
 def test_a_mail_arrives_with_subject_text_and_receivers(tmp_path: Path) -> None:
-    with post_office() as (box, url):
+    with mail_server() as (box, url):
         pipe = Pipe(tmp_path, "{when: [failed], email: 'a@b.org, Ops <ops@b.org>'}", smtp=url)
         assert pipe.tell(ended("failed", message="no model größer")) == ()
     (mail,) = box.mails
@@ -292,7 +292,7 @@ def test_a_mail_without_a_server_says_which_setting_is_missing(tmp_path: Path) -
 
 
 def test_a_mail_server_that_refuses_is_told_of(tmp_path: Path) -> None:
-    with post_office(refusal="554 no spam") as (_, url):
+    with mail_server(refusal="554 no spam") as (_, url):
         pipe = Pipe(tmp_path, "{when: [failed], email: a@b.org}", smtp=url)
         assert pipe.tell(ended("failed", message="x")) == (
             "the notification by mail that it failed was not delivered: 127.0.0.1 answered 554 "

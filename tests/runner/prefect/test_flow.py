@@ -80,7 +80,7 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     assert _ended_by(fork_server, signal.SIGTERM, folder, environ) == 130
     world.edit("root: ./inbox", "root: ./nowhere")
     third = python(fork_server, RUN, str(folder), environ=environ)
-    runs, task_runs, artefacts = _settled(prefect_api, world.file)
+    runs, task_runs, artefacts = _shown_when_complete(prefect_api, world.file)
     assert (first["status"], first["chats"]) == ("quarantined", 9)
     assert (second["counts"]["fresh"], second["chats"]) == (9, 0)
     assert third["status"] == "failed"
@@ -158,7 +158,7 @@ def _shown(url: str, file: Path) -> tuple[list[Any], list[Any], list[Any]]:
         return runs, found("task_runs", **own), found("artifacts", **own)
 
 
-def _settled(url: str, file: Path) -> tuple[list[Any], list[Any], list[Any]]:
+def _shown_when_complete(url: str, file: Path) -> tuple[list[Any], list[Any], list[Any]]:
     """Read the server until it has recorded every task: it does so a second or two later."""
     deadline = time.monotonic() + 120
     while True:

@@ -342,8 +342,8 @@ def test_a_deployment_has_the_options_and_retries_of_its_flow(tmp_path: Path) ->
     again: Any = load_flow_from_entrypoint(made.to_deployment("nightly").entrypoint or "")
     assert again.options == options
     assert (again.retries, again.retry_delay_seconds) == (2, [1, 2.5])
-    once_more: Any = load_flow_from_entrypoint(again.to_deployment("b").entrypoint)
-    assert once_more.options == options
+    third: Any = load_flow_from_entrypoint(again.to_deployment("b").entrypoint)
+    assert third.options == options
 
 
 @pytest.mark.parametrize("name", ["on_running", "on_failure", "on_cancellation"])

@@ -48,10 +48,11 @@ def test_inside_a_flow_run_it_is_shown_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "is_one"), [("1", True), ("true", True), ("", False), ("0", False), ("False", False)]
+    ("value", "expected"),
+    [("1", True), ("true", True), ("", False), ("0", False), ("False", False)],
 )
-def test_ci_is_what_is_set_and_not_denied(value: str, is_one: bool) -> None:
-    assert is_ci({"CI": value}) is is_one
+def test_ci_is_what_is_set_and_not_denied(value: str, expected: bool) -> None:
+    assert is_ci({"CI": value}) is expected
     assert not is_ci({})
 
 

@@ -106,9 +106,9 @@ def test_a_suspended_run_of_up_stops_and_goes_on_when_it_is_resumed(
     body = {"state": suspended, "force": False}
     answer = posted(prefect_api, f"/flow_runs/{run['id']}/set_state", body)
     assert answer["status"] == "ACCEPT"
-    up.until(lambda: "stops: It was suspended in Prefect" in up.said())
+    up.until(lambda: "stops: It was suspended in Prefect" in up.log_text())
     up.write("alpha/go", "")
-    up.until(lambda: "is suspended; it goes on when it is resumed" in up.said())
+    up.until(lambda: "is suspended; it goes on when it is resumed" in up.log_text())
     assert up.output("alpha", "a.txt") == "done"
     assert up.output("alpha", "b.txt") is None
     (same,) = runs_of(prefect_api, "created", file)
@@ -124,7 +124,7 @@ def test_a_suspended_run_of_up_stops_and_goes_on_when_it_is_resumed(
     up.until(lambda: up.output("alpha", "b.txt"))
     up.until(lambda: runs_of(prefect_api, "created", file)[0]["state"]["name"] == "Completed")
     assert len(runs_of(prefect_api, "created", file)) == 1
-    assert "Traceback" not in up.said()
+    assert "Traceback" not in up.log_text()
 
 
 def test_runs_of_a_paused_deployment_wait_until_it_is_resumed(

@@ -47,7 +47,7 @@ def simulated(job: Job) -> Iterator[tuple[float, float | None, int]]:
 
     def ask(key: str) -> None:
         calls_left[key] -= 1
-        waiting.append((key, left.asked(key, 4 * lengths[key])))
+        waiting.append((key, left.begin_call(key, 4 * lengths[key])))
 
     for key in todo[: job.n_parallel]:
         ask(key)
@@ -105,7 +105,7 @@ def test_from_the_first_item_that_ended_the_estimate_is_within_a_factor_of_two(j
 def test_nothing_is_told_before_an_item_has_ended() -> None:
     left = TimeLeft(lambda: 0.0)
     left.expect(4, {})
-    call = left.asked("a", 100)
+    call = left.begin_call("a", 100)
     left.answered(call, Usage(30, 0, 3))
     assert left.seconds() is None
 
@@ -124,7 +124,7 @@ def test_time_in_which_the_model_was_loaded_is_no_work() -> None:
     now = 0.0
     left = TimeLeft(lambda: now)
     left.expect(3, {})
-    call: OpenCall = left.asked("a", 100)
+    call: OpenCall = left.begin_call("a", 100)
     now = 40.0
     left.answered(call, Usage(30, 0, 3, load_s=30.0))
     left.end("a")

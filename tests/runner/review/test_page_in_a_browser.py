@@ -276,7 +276,7 @@ def test_a_screen_reader_meets_roles_and_names(served_page: ServedPage, chromium
         page.press("x", text="x")
         page.wait("document.getElementById('reason-dialog').open")
         assert ("dialog", "Reject") in roles(page)
-        ids = "[...document.querySelectorAll('[id]')].map((one) => one.id)"
+        ids = "[...document.querySelectorAll('[id]')].map((node) => node.id)"
         assert page.ask(f"new Set({ids}).size === {ids}.length")
 
 
@@ -518,7 +518,7 @@ def test_the_page_shows_the_documents_picture_with_the_value_marked(
         page = opened(chromium, address, width=1280, height=800)
         marked = {"boatyard.pdf": "1,320.00", "sailmaker.pdf": "84.00"}
         for item in page.ask(
-            "[...document.querySelectorAll('.row b')].map((one) => one.textContent)"
+            "[...document.querySelectorAll('.row b')].map((node) => node.textContent)"
         ):
             wait_for_item(page, item)
             if item not in marked:  # a text has no picture
@@ -609,7 +609,7 @@ def test_while_a_document_loads_the_pane_is_empty_and_nothing_is_accepted(
     served_page = ServedPage(tmp_path)
     with served_page.served() as address:
         page = opened(chromium, address, width=1280, height=800)
-        items = page.ask("[...document.querySelectorAll('.row b')].map((one) => one.textContent)")
+        items = page.ask("[...document.querySelectorAll('.row b')].map((node) => node.textContent)")
         assert len(items) == 3
         page.ask(WATCH % IS_EMPTY)
         for item in (*items[1:], *items[:2]):
@@ -618,7 +618,7 @@ def test_while_a_document_loads_the_pane_is_empty_and_nothing_is_accepted(
             named = json.dumps(item)
             page.ask(
                 f"[...document.querySelectorAll('.row')]"
-                f".find((one) => one.querySelector('b').textContent === {named}).click()"
+                f".find((node) => node.querySelector('b').textContent === {named}).click()"
             )
             page.wait(f"document.getElementById('document-name').textContent === {named}")
             page.wait(
@@ -801,14 +801,14 @@ def test_a_second_value_is_shown_with_its_probability_and_not_far_behind(
     served_page.ask("a.txt", confidence=confidence)
     with served_page.served() as address:
         page = opened(chromium, address)
-        shown = page.ask("[...document.querySelectorAll('.sure')].map((one) => one.textContent)")
+        shown = page.ask("[...document.querySelectorAll('.sure')].map((node) => node.textContent)")
     assert shown == ["50 %or R-1043 (30 %)", "50 %", "90 %", "40 %"]
 
 
 def test_all_that_the_filters_show_are_accepted_at_once_and_undone_at_once(
     served_page: ServedPage, chromium: Browser
 ) -> None:
-    sure_ones = served_page.ask("a.txt", "b.txt", "c.txt", least=0.97)
+    sure_reviews = served_page.ask("a.txt", "b.txt", "c.txt", least=0.97)
     (unsure,) = served_page.ask("d.txt", least=0.62)
     choose = """(() => { const least = document.getElementById("least"); least.value = "0.95";
       least.dispatchEvent(new Event("change")); })()"""
@@ -825,9 +825,9 @@ def test_all_that_the_filters_show_are_accepted_at_once_and_undone_at_once(
         enter(page)
         page.wait("!document.getElementById('all-dialog').open")
         page.wait("document.getElementById('n-waiting').textContent === '1'")
-        assert states(served_page, *sure_ones, unsure) == ["accepted"] * 3 + ["open"]
+        assert states(served_page, *sure_reviews, unsure) == ["accepted"] * 3 + ["open"]
         page.wait("document.getElementById('left').textContent.startsWith('3 decisions here')")
         page.press("u", text="u")
         page.wait("document.getElementById('n-waiting').textContent === '4'")
-        assert states(served_page, *sure_ones, unsure) == ["open"] * 4
+        assert states(served_page, *sure_reviews, unsure) == ["open"] * 4
         assert page.complaints() == []

@@ -30,7 +30,7 @@ from paddock.runner.review.decisions import ReviewDesk
 from tests.fakes.clerk import DUE, Clerk, Said, clerk, pipeline
 from tests.fakes.papers import INVOICES, in_columns, letter, write
 from tests.runner.cli.commands.shell import paddock_here
-from tests.runner.mounting import said_by_mounting
+from tests.runner.mounting import run_with_mounts
 from tests.runner.world import settings
 
 PIANO, BOATYARD, CHANDLERY, SAILMAKER = (
@@ -100,24 +100,24 @@ class Invoices:
             cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
         )  # fmt: skip
 
-    def said(self, *words: str, status: int = 0) -> str:
+    def output(self, *words: str, status: int = 0) -> str:
         """Return what a command prints."""
         ended = paddock_here(*words, cwd=self.folder)
         assert ended.status == status, ended
         return ended.out + ended.err
 
     @contextmanager
-    def desk(self) -> Iterator[ReviewDesk]:
+    def reviews(self) -> Iterator[ReviewDesk]:
         with Ledger(self.folder / ".paddock") as ledger:
             yield ReviewDesk(ledger)
 
     def waiting(self) -> dict[str, Review]:
         """Return the open reviews, whole, by the document's name."""
-        with self.desk() as reviews:
+        with self.reviews() as reviews:
             return {review.subject["item"]: reviews.get(review.id) for review in reviews.waiting()}
 
     def decide(self, name: str, verb: Any, value: Any = None, reason: str = "") -> Review:
-        with self.desk() as reviews:
+        with self.reviews() as reviews:
             (review,) = (review for review in reviews.waiting() if review.subject["item"] == name)
             return reviews.decide(review.id, review.question, verb, value, reason=reason, by="ann")
 
@@ -191,7 +191,7 @@ def test_a_decision_continues_the_item_at_the_next_run_without_a_call(invoices: 
     again = invoices.run()
     assert (again.calls, again.exit_status(), n_waiting(again)) == (0, 0, 0)
     assert len(invoices.model.asked) == n_asked
-    with invoices.desk() as reviews:
+    with invoices.reviews() as reviews:
         assert [review.is_applied for review in reviews.decided()] == [True] * 3
 
 
@@ -229,7 +229,7 @@ def test_a_document_that_changes_while_it_waits_refuses_the_decision_on_the_old_
         in_columns(["Calder Boatyard"], "Invoice number: 2024-118\n\nTotal: 1,100.00 EUR")
     )
     invoices.run()
-    with invoices.desk() as reviews, pytest.raises(Exception, match="was changed meanwhile"):
+    with invoices.reviews() as reviews, pytest.raises(Exception, match="was changed meanwhile"):
         reviews.decide(before.id, before.question, "accept", by="ann")
     assert BOATYARD in invoices.waiting()
 
@@ -322,19 +322,19 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.review.decisions import ReviewDesk
 
 folder, small = Path(sys.argv[1]), Path(sys.argv[1]) / ".paddock"
-kept = {one.name: one.read_bytes() for one in small.iterdir() if one.is_file()}
+kept = {file.name: file.read_bytes() for file in small.iterdir() if file.is_file()}
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], check=True)
 for name, data in kept.items():
     (small / name).write_bytes(data)
 
-def decide(desk, n):
-    one = desk.get(desk.waiting()[0].id)
-    value = {**one.subject["answer"], "number": "x" * n}
-    return desk.decide(one.id, one.question, "edit", value, by="ann")
+def decide(reviews, n):
+    review = reviews.get(reviews.waiting()[0].id)
+    value = {**review.subject["answer"], "number": "x" * n}
+    return reviews.decide(review.id, review.question, "edit", value, by="ann")
 
 with Ledger(small) as ledger:
-    desk = ReviewDesk(ledger)
-    ids = [one.id for one in desk.waiting()]
+    reviews = ReviewDesk(ledger)
+    ids = [review.id for review in reviews.waiting()]
     with (small / "filler").open("wb", buffering=0) as filler:
         try:
             while True:
@@ -342,13 +342,13 @@ with Ledger(small) as ledger:
         except OSError:
             pass
     try:
-        decide(desk, 3000)
+        decide(reviews, 3000)
         refused = ""
     except LedgerError as error:
         refused = str(error)
-    still = [one.id for one in desk.waiting()]
+    still = [review.id for review in reviews.waiting()]
     (small / "filler").unlink()
-    decided = decide(desk, 10)
+    decided = decide(reviews, 10)
 print(json.dumps([refused, still == ids, decided.state]))
 """
 
@@ -357,7 +357,7 @@ def test_a_decision_that_a_full_disk_refuses_is_said_and_the_question_stays(
     invoices: Invoices,
 ) -> None:
     invoices.run()
-    refused, stays, state = json.loads(said_by_mounting(SMALL_DISK, invoices.folder))
+    refused, stays, state = json.loads(run_with_mounts(SMALL_DISK, invoices.folder))
     assert (refused, stays, state) == (
         "the ledger cannot be written (database or disk is full). Free some space and run again; "
         "finished items are kept.",
@@ -368,7 +368,7 @@ def test_a_decision_that_a_full_disk_refuses_is_said_and_the_question_stays(
 
 def test_a_table_goes_out_and_comes_back_with_decisions(invoices: Invoices) -> None:
     invoices.run()
-    invoices.said("review", "--export", "open.csv")
+    invoices.output("review", "--export", "open.csv")
     with (invoices.folder / "open.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     fields = {(Path(row["document"]).name, row["field"]): row for row in rows}
@@ -381,18 +381,18 @@ def test_a_table_goes_out_and_comes_back_with_decisions(invoices: Invoices) -> N
     fields[CHANDLERY, "number"]["new value"] = RIGHT[CHANDLERY]["number"]
     fields[SAILMAKER, "pay_by"] |= {"decision": "reject", "reason": "the day is not there"}
     _write_table(invoices.folder / "open.csv", rows)
-    output = invoices.said("review", "--import", "open.csv", "--as", "ann", status=1)
+    output = invoices.output("review", "--import", "open.csv", "--as", "ann", status=1)
     assert "a lot" in output and "total" in output
     assert invoices.waiting().keys() == WAITING, "none, or all"
 
     fields[BOATYARD, "total"]["new value"] = "1320"
     _write_table(invoices.folder / "open.csv", rows)
-    invoices.said("review", "--import", "open.csv", "--as", "ann")
+    invoices.output("review", "--import", "open.csv", "--as", "ann")
     n_asked = len(invoices.model.asked)
     report = invoices.run()
     assert (report.exit_status(), len(invoices.model.asked)) == (3, n_asked)
     assert invoices.written() == {name: RIGHT[name] for name in (PIANO, BOATYARD, CHANDLERY)}
-    with invoices.desk() as reviews:
+    with invoices.reviews() as reviews:
         assert {review.by for review in reviews.decided()} == {"ann"}
 
 
@@ -407,7 +407,7 @@ def test_what_people_decided_is_found_where_the_output_is_explained(invoices: In
     invoices.run()
     invoices.decide(CHANDLERY, "edit", RIGHT[CHANDLERY], "the label says so")
     invoices.run()
-    output = invoices.said("why", f"out/{CHANDLERY}.json")
+    output = invoices.output("why", f"out/{CHANDLERY}.json")
     assert "ann" in output and "HC-9999" in output and "HC-0457" in output
 
 

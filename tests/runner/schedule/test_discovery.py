@@ -34,7 +34,7 @@ class Look:
         path.write_text(text)
         return path
 
-    def settled(self) -> PipelineChanges:
+    def look_twice(self) -> PipelineChanges:
         self()
         return self()
 
@@ -54,7 +54,7 @@ def test_only_pipelines_that_something_starts_are_found(tmp_path: Path) -> None:
     look.write("notes.txt", HOURLY + STEPS)
     (tmp_path / "deep/loop").symlink_to(tmp_path)
     found = look()
-    assert (names(found), found.told) == (["a.yaml", "b.yml"], ())
+    assert (names(found), found.messages) == (["a.yaml", "b.yml"], ())
 
 
 def test_a_changed_file_counts_once_it_has_settled(tmp_path: Path) -> None:
@@ -73,14 +73,14 @@ def test_a_faulty_file_is_told_once_and_what_was_sound_stays(tmp_path: Path) -> 
     file = look.write("a.yaml", HOURLY + STEPS)
     look()
     look.write("a.yaml", HOURLY + "steps: [{uses: files.scan, with: {ro")
-    found = look.settled()
+    found = look.look_twice()
     assert names(found) == ["a.yaml"] and found.triggered[0].text == HOURLY + STEPS
-    (message,) = found.told
+    (message,) = found.messages
     assert message.startswith(f"{file}:2:")
     assert message.endswith("\n  It does not run. Its last valid version stays in service.")
-    assert [look().told for _ in range(10)] == [()] * 10
+    assert [look().messages for _ in range(10)] == [()] * 10
     look.write("a.yaml", HOURLY + "name: other\n" + STEPS)
-    assert look.settled().triggered[0].pipeline.name == "other"
+    assert look.look_twice().triggered[0].pipeline.name == "other"
 
 
 @pytest.mark.parametrize("on", [HOURLY, "on: {webhook: [{path: /a}]}\n", "on: {}\n"])
@@ -91,8 +91,8 @@ def test_a_fault_under_compare_keeps_no_pipeline_from_its_service(tmp_path: Path
     found = look()
     is_triggered = on != "on: {}\n"
     assert names(found) == ["names.yaml", "values.yaml"] * is_triggered
-    assert len(found.told) == is_triggered
-    assert all("names.yaml:" in words and "no step 'doc'" in words for words in found.told)
+    assert len(found.messages) == is_triggered
+    assert all("names.yaml:" in words and "no step 'doc'" in words for words in found.messages)
 
 
 def test_a_file_whose_steps_are_not_saved_yet_is_no_end_of_the_pipeline(tmp_path: Path) -> None:
@@ -101,13 +101,13 @@ def test_a_file_whose_steps_are_not_saved_yet_is_no_end_of_the_pipeline(tmp_path
     look()
     for half in (HOURLY, "", "# nothing\n"):
         look.write("a.yaml", half)
-        found = look.settled()
+        found = look.look_twice()
         assert names(found) == ["a.yaml"] and found.removed == ()
-    assert look.settled().told == ()
+    assert look.look_twice().messages == ()
     look.write("a.yaml", HOURLY)
-    assert look.settled().told[0].startswith(f"{file}:1:1: there are no `steps` any more.")
+    assert look.look_twice().messages[0].startswith(f"{file}:1:1: there are no `steps` any more.")
     look.write("a.yaml", STEPS)
-    assert [pipeline.file for pipeline in look.settled().removed] == [file]
+    assert [pipeline.file for pipeline in look.look_twice().removed] == [file]
 
 
 def test_what_a_faulty_file_lacked_may_come_later(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_file_that_is_gone_for_good_is_removed_and_one_written_again_is_not(
     file.unlink()
     assert look().removed == ()
     look.write("a.yaml", HOURLY + STEPS)
-    assert names(look.settled()) == ["a.yaml"]
+    assert names(look.look_twice()) == ["a.yaml"]
     file.unlink()
     removed = [pipeline.file for _ in range(GONE_AFTER) for pipeline in look().removed]
     assert removed == [file]
@@ -141,12 +141,12 @@ def test_a_folder_that_is_away_takes_nothing_with_it(tmp_path: Path) -> None:
     look.write("a.yaml", HOURLY + STEPS)
     look()
     folder.rename(tmp_path / "away")
-    messages = [look().told for _ in range(4)]
+    messages = [look().messages for _ in range(4)]
     words = f"{folder}: this folder cannot be read. Its pipelines are kept until it is back."
     assert messages == [(words,), (), (), ()]
     assert names(look()) == ["a.yaml"]
     (tmp_path / "away").rename(folder)
-    assert names(look.settled()) == ["a.yaml"]
+    assert names(look.look_twice()) == ["a.yaml"]
     shutil.rmtree(folder)
     folder.mkdir()
     assert [names(look()) for _ in range(GONE_AFTER)][-1] == []
@@ -159,7 +159,7 @@ def test_what_cannot_start_by_itself_is_a_fault(tmp_path: Path) -> None:
     look.write("c.yaml", 'on: {schedule: [{cron: "0 0 * * *", timezone: Mars/X}]}\n' + STEPS)
     secret = "on: {webhook: [{path: /x, inputs: {word: '{{ payload.word }}'}}]}\n"
     look.write("d.yaml", f"{secret}inputs: {{word: {{type: str, secret: true}}}}\n{STEPS}")
-    text = "\n".join(look().told)
+    text = "\n".join(look().messages)
     assert "input 'word' is secret, and inputs of a webhook are stored in the queue." in text
     assert "input 'folder' has no value, and the pipeline starts by itself." in text
     assert "the schedule '0 0 31 2 *' never comes." in text
@@ -174,10 +174,10 @@ def test_what_only_calls_start_is_not_carried_out_either_if_it_wants_too_much(
     file = look.write("a.yaml", f"on: {{webhook: [{{path: /x}}]}}\n{steps}")
     found = look()
     assert names(found) == []
-    assert f"wants to run `ls` ({shutil.which('ls')}), which needs 'run'." in found.told[0]
-    assert look.finder.faults() == {str(file): found.told[0]}
+    assert f"wants to run `ls` ({shutil.which('ls')}), which needs 'run'." in found.messages[0]
+    assert look.finder.faults() == {str(file): found.messages[0]}
     look.write("a.yaml", f"on: {{webhook: [{{path: /x}}]}}\n{STEPS}")
-    (triggered,) = look.settled().triggered
+    (triggered,) = look.look_twice().triggered
     assert triggered.bound is not None, "who is told of its crashes stands there"
     assert look.finder.faults() == {}
 
@@ -185,7 +185,7 @@ def test_what_only_calls_start_is_not_carried_out_either_if_it_wants_too_much(
 def test_a_file_no_one_may_read_is_told(tmp_path: Path) -> None:
     look = Look(tmp_path)
     (tmp_path / "a.yaml").write_bytes(b"on: \xff\nsteps: \n")
-    (message,) = look().told
+    (message,) = look().messages
     assert message == f"{tmp_path / 'a.yaml'}: is not UTF-8 text.\n  It does not run."
 
 
@@ -209,17 +209,17 @@ def test_a_file_in_a_folder_of_documents_is_never_a_pipeline_and_is_told_once(
     look.write("notes/inbox/config.yaml", "a: 1\n")
     first = look()
     assert names(first) == ["other.yaml", "pipeline.yaml"]
-    assert first.told == (
+    assert first.messages == (
         f"{dropped}: is ignored: it lies in '{tmp_path / 'notes/inbox'}', where documents of "
         f"{tmp_path / 'notes/pipeline.yaml'} arrive or are written.\n"
         f"  If it is a pipeline, move it into another folder.",
     )
     look.write("notes/inbox/evil.yml", HOURLY + STEPS)
     look.write("notes/out/evil.yaml", HOURLY + STEPS)
-    assert [len(look().told) for _ in range(6)] == [2, 0, 0, 0, 0, 0]
+    assert [len(look().messages) for _ in range(6)] == [2, 0, 0, 0, 0, 0]
     assert names(look()) == ["other.yaml", "pipeline.yaml"]
     dropped.rename(tmp_path / "notes/moved.yaml")
-    assert names(look.settled()) == ["moved.yaml", "other.yaml", "pipeline.yaml"]
+    assert names(look.look_twice()) == ["moved.yaml", "other.yaml", "pipeline.yaml"]
 
 
 def test_links_do_not_lead_out_of_a_folder_of_documents(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_pipelines_go_when_a_later_one_works_on_their_folder_and_come_back(tmp_p
     look.write("a/deep/b.yaml", HOURLY + STEPS)
     assert names(look()) == ["b.yaml"]
     by_hand = look.write("a/by-hand.yaml", STEPS.replace("root: .", "root: deep"))
-    found = look.settled()
+    found = look.look_twice()
     assert (names(found), [pipeline.file.name for pipeline in found.removed]) == ([], ["b.yaml"])
     by_hand.unlink()
     for _ in range(GONE_AFTER + 2):
@@ -258,7 +258,7 @@ def test_what_comes_into_a_pipelines_own_folder_later_is_a_document_of_it(tmp_pa
     assert names(look()) == ["beside.yaml", "own.yaml"]
     late = look.write("a/late.yaml", HOURLY + STEPS)
     elsewhere = look.write("b/late.yaml", HOURLY + STEPS)
-    messages = look().told
+    messages = look().messages
     found = look()
     assert [pipeline.file for pipeline in found.triggered if pipeline.file.name == "late.yaml"] == [
         elsewhere
@@ -318,9 +318,9 @@ def test_what_is_there_when_up_is_allowed_something_is_agreed_to_and_later_files
     look.write("a.yaml", RUNS)
     assert names(look()) == ["a.yaml"]
     late = look.write("late.yaml", RUNS)
-    found = look.settled()
+    found = look.look_twice()
     assert names(found) == ["a.yaml"]
-    assert found.told == (
+    assert found.messages == (
         f"{late}:2:44: the pipeline wants to run `ls` ({shutil.which('ls')}), and this file "
         f"has no consent for that.\n"
         f"       2 | steps: [{{id: a, uses: run, with: {{command: [ls]}}}}]\n"
@@ -349,12 +349,14 @@ def test_a_file_that_asks_for_something_else_keeps_its_old_form_until_a_person_a
     file = look.write("a.yaml", RUNS)
     look()
     look.write("a.yaml", "description: Another.\n" + RUNS)
-    assert look.settled().triggered[0].pipeline.description == "Another."
+    assert look.look_twice().triggered[0].pipeline.description == "Another."
     changed = RUNS.replace("[ls]", "[rm]")
     look.write("a.yaml", changed)
-    found = look.settled()
+    found = look.look_twice()
     assert found.triggered[0].text != changed
-    assert found.told[0].endswith("\n  It does not run. Its last valid version stays in service.")
+    assert found.messages[0].endswith(
+        "\n  It does not run. Its last valid version stays in service."
+    )
     done = CliRunner().invoke(application("allow"), ["allow", str(file)])
     assert done.exit_code == 0
     assert done.stdout.startswith(f"{file} may, if `run` is allowed:\n  run `rm`")

@@ -229,11 +229,11 @@ def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
     async def main() -> None:
         with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220 - killed below
             try:
-                await told_late(run)
+                await end_while_read(run)
             finally:
                 run.kill()
 
-    async def told_late(run: subprocess.Popen[bytes]) -> None:
+    async def end_while_read(run: subprocess.Popen[bytes]) -> None:
         async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
             manager = manager_of(queue)
             post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))

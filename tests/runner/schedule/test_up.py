@@ -52,8 +52,8 @@ def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_pi
     faulty = up.write("faulty/pipeline.yaml", "on: {watch: [{path: ./x}]}\nsteps: [{uses: no}]\n")
     up.write("other.yaml", "on: push\njobs: {}\n")
     up.start()
-    assert "there is no step called 'no'." in up.said()
-    assert "other.yaml" not in up.said()
+    assert "there is no step called 'no'." in up.log_text()
+    assert "other.yaml" not in up.log_text()
 
     up.until(lambda: up.output("seen", "a.txt") == "Seen: ferry")
     up.write("seen/inbox/b.txt", "harbour")
@@ -76,7 +76,7 @@ def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_pi
     up.until(lambda: "/mended" in json.dumps(up.get()))
     half = (up.folder / "seen/pipeline.yaml").read_text()
     up.write("seen/pipeline.yaml", half[: len(half) - 60])
-    up.until(lambda: "Its last valid version stays in service." in up.said())
+    up.until(lambda: "Its last valid version stays in service." in up.log_text())
     up.write("seen/inbox/c.txt", "quay")
     up.until(lambda: up.output("seen", "c.txt") == "Seen: quay")
 
@@ -99,7 +99,7 @@ def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_pi
     assert "serves this folder.\n  End it, or name other folders." in second.stderr
     up.until(lambda: not up.get()["running"])  # the run of c.txt, after its output
     assert up.signal(signal.SIGTERM) == 0
-    assert up.said().endswith("Stopping; once more stops at once.\nStopped.\n")
+    assert up.log_text().endswith("Stopping; once more stops at once.\nStopped.\n")
 
 
 def test_what_is_not_allowed_is_told_once_and_done_when_it_is(running: UpFolder) -> None:
@@ -110,20 +110,20 @@ def test_what_is_not_allowed_is_told_once_and_done_when_it_is(running: UpFolder)
     up.reload()
     refused = "the pipeline wants to run `sh -c "
     up.until(lambda: up.get()["faults"])
-    up.until(lambda: refused in up.said())  # the page knows it a moment earlier
+    up.until(lambda: refused in up.log_text())  # the page knows it a moment earlier
     assert refused in up.get()["faults"][str(file)]
     assert not up.marks("asks")
     config.write_text('allow = "run"\n')
     up.until(lambda: up.output("asks", "a.txt") == "done\n")
     assert up.get()["faults"] == {}
-    assert up.said().count(refused) == 1
+    assert up.log_text().count(refused) == 1
 
     # What is allowed no longer is refused by the next run.
     config.write_text('allow = "network"\n')
     up.write("asks/inbox/b.txt", "harbour")
-    up.until(lambda: up.said().count(refused) == 2)
+    up.until(lambda: up.log_text().count(refused) == 2)
     assert up.output("asks", "b.txt") is None
-    assert "Flow run encountered" not in up.said()
+    assert "Flow run encountered" not in up.log_text()
 
 
 def test_a_server_that_is_not_there_is_told_once(tmp_path: Path) -> None:
@@ -138,9 +138,9 @@ def test_a_server_that_is_not_there_is_told_once(tmp_path: Path) -> None:
             env=environ, stdout=log, stderr=log,
         )  # fmt: skip
     words = f"({nobody}). Running runs continue; no run starts until it is back."
-    up.until(lambda: words in up.said(), within_s=120)
+    up.until(lambda: words in up.log_text(), within_s=120)
     assert up.signal(signal.SIGTERM) == 0
-    assert up.said().count(words) == 1
+    assert up.log_text().count(words) == 1
 
 
 def test_runs_reach_its_own_server_where_another_program_has_the_port_it_had(
@@ -160,7 +160,7 @@ def test_runs_reach_its_own_server_where_another_program_has_the_port_it_had(
             up.until(lambda: up.output("notes", "a.txt"))
         finally:
             up.stop()
-    assert "failed" not in up.said()
+    assert "failed" not in up.log_text()
 
 
 def test_a_burst_of_calls_is_taken_at_once_none_is_lost_and_none_is_run_twice(up: UpFolder) -> None:
@@ -218,7 +218,7 @@ def test_a_group_lets_one_at_a_time_and_a_newer_run_may_take_its_place(running: 
     up.call("three")
     up.until(lambda: up.marks("three"))
     up.call("three", n=2)
-    up.until(lambda: "a newer run of its group takes its place" in up.said())
+    up.until(lambda: "a newer run of its group takes its place" in up.log_text())
     up.write("three/go", "")
     up.until(lambda: up.flow_runs("three")[-1]["state_name"] == "Completed")
 
@@ -245,7 +245,7 @@ def test_a_window_holds_runs_back_stops_them_at_an_items_border_and_lets_them_go
     with_window(opened)
     up.until(lambda: up.marks("night"))
     with_window(shut)
-    up.until(lambda: f"stops: its window {shut} is over" in up.said())
+    up.until(lambda: f"stops: its window {shut} is over" in up.log_text())
     up.write("night/go", "")  # the item in flight is finished, the next one is not begun
     up.until(lambda: not up.get()["running"])
     assert (up.output("night", "a.txt"), up.output("night", "b.txt")) == ("done", None)
@@ -270,7 +270,7 @@ def test_the_example_summarises_what_comes_into_its_inbox(
     up.until(lambda: up.output("watched-inbox", "second.txt.md"), within_s=150)
     up.until(lambda: up.output("watched-inbox", "LIST.txt") == "letter.txt\nsecond.txt\n")
     up.until(lambda: not up.get()["running"])
-    assert "crashed" not in up.said()
+    assert "crashed" not in up.log_text()
 
 
 def test_a_pipeline_is_paused_and_resumed_on_the_console(running: UpFolder) -> None:

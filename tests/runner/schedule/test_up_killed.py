@@ -28,7 +28,7 @@ def test_a_killed_run_is_started_again_and_a_killed_up_takes_up_what_it_left(up:
     (first,) = up.until(lambda: up.marks("long"))
     psutil.Process(first).kill()
     up.until(lambda: len(up.marks("long")) == 2)
-    assert "crashed: its process was killed by SIGKILL" in up.said()
+    assert "crashed: its process was killed by SIGKILL" in up.log_text()
 
     # `up` is killed: the run goes on; the next one takes it over.
     second = up.marks("long")[1]
@@ -43,7 +43,7 @@ def test_a_killed_run_is_started_again_and_a_killed_up_takes_up_what_it_left(up:
     psutil.Process(second).kill()
     up.start()
     up.until(lambda: len(up.marks("long")) == 3)
-    assert "crashed: its process is gone" in up.said()
+    assert "crashed: its process is gone" in up.log_text()
     up.write("long/go", "")
     up.until(lambda: up.output("long", "b.txt") == "done")
     up.until(lambda: not up.get()["running"])
@@ -72,9 +72,9 @@ def test_a_document_that_kills_each_run_ends_in_failed_and_all_others_in_done(up
     died = re.match(r"the run's process died (\d+) times while it worked on this", reason)
     assert died is not None, reason
     n_died = int(died[1])
-    assert up.said().count("crashed: its process was killed by SIGKILL") == n_died
+    assert up.log_text().count("crashed: its process was killed by SIGKILL") == n_died
     assert 3 <= n_died <= 3 + (4).bit_length() - 1  # `max_attempts`, and halvings of 4 in parallel
-    assert "is given up" not in up.said()
+    assert "is given up" not in up.log_text()
 
 
 @pytest.mark.parametrize("stop_timeout", ["4s", "100ms"])  # 100ms: no end can be recorded
@@ -109,7 +109,7 @@ def test_commands_end_with_it_and_are_begun_again_at_the_next_start(up: UpFolder
     up.until(lambda: len(up.marks("busy")) == 2)
     assert up.process is not None
     up.process.send_signal(signal.SIGINT)
-    up.until(lambda: up.said().endswith("Stopping; once more stops at once.\n"))
+    up.until(lambda: up.log_text().endswith("Stopping; once more stops at once.\n"))
     assert up.signal(signal.SIGINT) == 130
     until(lambda: not is_alive(up.marks("busy")[1]))
 

@@ -51,7 +51,7 @@ def rows(page: httpx.Client) -> list[dict[str, Any]]:
 def test_a_decision_anywhere_continues_its_item_at_once(up: UpFolder, model: Clerk) -> None:
     up.start()
     token = (up.folder.parent / "home/review.token").read_text().strip()
-    assert f"{up.url}/review shows what waits for review" in up.said()
+    assert f"{up.url}/review shows what waits for review" in up.log_text()
     assert up.post("/bills", b"{}", {})[0] == 202
     with httpx.Client(base_url=up.url, trust_env=False, verify=False, timeout=120) as page:
         refused = page.get(f"{API}/queue")
@@ -75,10 +75,10 @@ def test_a_decision_anywhere_continues_its_item_at_once(up: UpFolder, model: Cle
         assert [row["item"] for row in rows(page)] == ["mast.txt"]
     assert len(model.asked) == n_asked
     assert up.output("bills", "mast.txt") is None
-    n_begun = up.said().count("has begun (review)")
+    n_begun = up.log_text().count("has begun (review)")
     assert n_begun == 2
     up.stop()
     up.start()  # nothing is decided since, so nothing is run again
     assert up.post("/bills", b'{"again": 1}', {})[0] == 202
-    up.until(lambda: up.said().count("has begun (webhook") == 2)
-    assert up.said().count("has begun (review)") == n_begun
+    up.until(lambda: up.log_text().count("has begun (webhook") == 2)
+    assert up.log_text().count("has begun (review)") == n_begun

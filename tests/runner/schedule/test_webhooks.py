@@ -69,7 +69,7 @@ class WebhookServer:
         assert made is not None
         self.triggered: TriggeredPipeline = made
         self.webhooks = Webhooks(self.accept, clock=lambda: NOW)
-        self.webhooks.hooks, self.told = webhook_table([made], lambda pipeline, hook: hook.secret)
+        self.webhooks.hooks, self.faults = webhook_table([made], lambda pipeline, hook: hook.secret)
         self.app = make_status_app(
             lambda: {"prefect": True}, lambda: {"pid": 1}, self.webhooks.answer
         )
@@ -455,7 +455,7 @@ def test_a_path_that_is_taken_is_told(webhook_server: WebhookServer) -> None:
 
 def test_a_path_of_the_service_itself_is_told(tmp_path: Path) -> None:
     webhook_server = WebhookServer(tmp_path, PIPELINE.replace("/open", "/status"))
-    assert webhook_server.told == [
+    assert webhook_server.faults == [
         f"{tmp_path / 'digest.yaml'}:7:14: webhook '/status' is this service's own path.\n"
         "  Choose another one."
     ]

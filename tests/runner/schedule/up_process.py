@@ -147,7 +147,7 @@ class UpFolder:
     def log(self) -> Path:
         return self.folder.parent / f"{self.folder.name}.log"
 
-    def said(self) -> str:
+    def log_text(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 
     def write(self, name: str, text: str) -> Path:
@@ -202,7 +202,7 @@ class UpFolder:
             "PREFECT_API_URL": self.api,
             **self.environ,
         }
-        n_before = self.said().count("Paddock serves")
+        n_before = self.log_text().count("Paddock serves")
         words = ["up", str(self.folder), "--listen", "127.0.0.1:0", *options]
         if self.forks:
             self.process = self.forks.paddock(
@@ -215,7 +215,7 @@ class UpFolder:
                     cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 )  # fmt: skip
         # A Prefect server of its own takes 12 s on a machine that does nothing else.
-        self.until(lambda: self.said().count("Paddock serves") > n_before, 180.0)
+        self.until(lambda: self.log_text().count("Paddock serves") > n_before, 180.0)
 
     def signal(self, number: signal.Signals) -> int:
         """Send `paddock up` a signal, and give its exit status."""
@@ -248,13 +248,13 @@ class UpFolder:
         while (began := time.monotonic()) < deadline:
             if answer := is_so():
                 return answer
-            assert self.process is None or self.process.poll() is None, self.said()
+            assert self.process is None or self.process.poll() is None, self.log_text()
             rest(began)
-        raise AssertionError(self.said())
+        raise AssertionError(self.log_text())
 
     @property
     def url(self) -> str:
-        return str(re.findall(r"(http://[^/]+)/status", self.said())[-1])
+        return str(re.findall(r"(http://[^/]+)/status", self.log_text())[-1])
 
     def get(self, path: str = "/status") -> Any:
         with urllib.request.urlopen(self.url + path, timeout=ANSWER_S) as answer:

@@ -84,7 +84,7 @@ class World:
     def hint(self, relpaths: Iterable[str]) -> None:
         self.state.hint(look_at_paths(self.root, relpaths, self.filter), self.now)
 
-    def settle(self) -> None:
+    def check_stability(self) -> None:
         self.state.release(self.now)
         to_check = self.state.settling.to_check(self.now)
         found: dict[str, FileVersion | None] = dict.fromkeys(to_check)
@@ -97,7 +97,7 @@ class World:
         claimed = None
         if self.spec.is_hot:
             claimed = hot_folder.claim_files(
-                self.spec, self.state.settled(), self.state.claimed()
+                self.spec, self.state.stable(), self.state.claimed()
             ).files
         batch = self.state.take(claimed)
         if batch is None:
@@ -112,14 +112,14 @@ class World:
 
     def round(self) -> None:
         self.look()
-        self.settle()
+        self.check_stability()
         self.hand_on()
 
     def go_out(self) -> None:
         """Everything that is there settles and goes out."""
         self.look()
         self.now += self.spec.settle_s
-        self.settle()
+        self.check_stability()
         self.look()
         self.now += self.spec.batch_s
         self.hand_on()
@@ -181,12 +181,12 @@ class World:
             for _ in range(4):
                 self.look()
                 self.now += 2
-                self.settle()
+                self.check_stability()
             self.now += 4000
-            self.settle()
+            self.check_stability()
             self.look()
             self.now += 2
-            self.settle()
+            self.check_stability()
             self.look()
             self.now += 10
             self.hand_on()
@@ -409,7 +409,7 @@ class HotFolder(_Watched):
 
     @rule()
     def killed_in_the_middle_of_claiming(self) -> None:
-        stable = self.world.state.settled()
+        stable = self.world.state.stable()
         hot_folder.claim_files(self.world.spec, stable, self.world.state.claimed())
         self.world.kill()
 

@@ -45,15 +45,15 @@ def test_models_are_copied_listed_and_removed(root: Path) -> None:
 
 
 def test_one_that_is_not_there_keeps_no_one_from_removing_the_others(root: Path) -> None:
-    result = invoke("rm", "nobody", "tiny", "--json")
+    result = invoke("rm", "absent", "tiny", "--json")
     assert result.exit_code == 1
     report = json.loads(result.stdout)
     assert (report["ok"], report["removed"], len(report["errors"])) == (False, ["tiny"], 1)
-    assert "nobody" in report["errors"][0]
+    assert "absent" in report["errors"][0]
 
 
 def test_a_copy_of_nothing_or_under_no_name_is_told(root: Path) -> None:
-    for arguments in (("nobody", "second"), ("tiny", "../x")):
+    for arguments in (("absent", "second"), ("tiny", "../x")):
         result = invoke("cp", *arguments)
         assert result.exit_code == 1
         assert arguments[0] in result.stderr or arguments[1] in result.stderr
@@ -76,9 +76,9 @@ def test_a_model_is_shown_as_a_whole_and_in_parts(root: Path) -> None:
         2,
         "Only one part can be shown at a time.\n",
     )
-    missing = invoke("show", "nobody")
+    missing = invoke("show", "absent")
     assert missing.exit_code == 1
-    assert "nobody" in missing.stderr
+    assert "absent" in missing.stderr
 
 
 def test_a_model_is_made_by_a_modelfile(root: Path) -> None:

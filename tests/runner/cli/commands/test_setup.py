@@ -23,7 +23,7 @@ from paddock.runner.settings import read_settings
 from tests.fakes.privileges import without_roots_privilege
 from tests.runner.cli.commands.shell import Ended, paddock_here
 from tests.runner.cli.commands.terminal import CTRL_C, terminal
-from tests.runner.notify.receivers import post_office
+from tests.runner.notify.receivers import mail_server
 
 SYSTEMCTL = """\
 #!/bin/sh
@@ -255,7 +255,7 @@ def test_settings_in_a_folder_of_links_stay_there_and_only_the_file_is_narrowed(
     theirs.write_text('keep_alive = "1h"\n')
     theirs.chmod(0o644)
     person.settings_file.symlink_to(theirs)
-    with post_office() as (_, url):
+    with mail_server() as (_, url):
         words = ("pipelines", "--mail", "ops@example.org", "--yes")
         assert person.setup(*words, PADDOCK_SMTP=url).status == 0
     assert (mode(dotfiles), mode(person.settings_file.parent), mode(theirs)) == (
@@ -272,7 +272,7 @@ def test_a_fault_gives_back_the_mode_of_a_file_that_was_written_before_it(person
     person.settings_file.write_text('keep_alive = "1h"\n')
     person.settings_file.chmod(0o644)
     (person.home / ".config/systemd").symlink_to("not-mounted")  # found when the unit is written
-    with post_office() as (_, url):
+    with mail_server() as (_, url):
         words = ("pipelines", "--keys", "--mail", "ops@example.org", "--yes")
         assert person.setup(*words, PADDOCK_SMTP=url).status == 1
     assert person.keys.parent.is_dir()
@@ -324,7 +324,7 @@ def test_a_unit_that_was_edited_is_neither_replaced_nor_removed(person: Person, 
 def test_undo_keeps_settings_and_keys_of_a_persons_own_hand(person: Person) -> None:
     person.settings_file.parent.mkdir(parents=True)
     person.settings_file.write_text('keep_alive = "1h"\n')
-    with post_office() as (_, url):
+    with mail_server() as (_, url):
         words = ("pipelines", "--keys", "--mail", "ops@example.org", "--yes")
         assert person.setup(*words, PADDOCK_SMTP=url).status == 0
     with person.keys.open("a") as file:
@@ -364,7 +364,7 @@ def test_missing_rights_are_named_before_anything_is_done(person: Person) -> Non
 
 def test_the_test_mail_arrives_and_later_runs_know_the_server(person: Person) -> None:
     words = ("pipelines", "--mail", "ops@example.org", "--yes")
-    with post_office() as (box, url):
+    with mail_server() as (box, url):
         given = {"PADDOCK_SMTP": url, "PADDOCK_MAIL_FROM": "paddock@example.org"}
         first = person.setup(*words, **given)
         before = person.written()
@@ -380,7 +380,7 @@ def test_the_test_mail_arrives_and_later_runs_know_the_server(person: Person) ->
 
 
 def test_a_server_that_refuses_leaves_everything_as_it_was(person: Person) -> None:
-    with post_office("550 no such user") as (_, url):
+    with mail_server("550 no such user") as (_, url):
         ended = person.setup("pipelines", "--mail", "ops@example.org", "--yes", PADDOCK_SMTP=url)
     assert (ended.status, ended.err) == (
         1,
@@ -391,7 +391,7 @@ def test_a_server_that_refuses_leaves_everything_as_it_was(person: Person) -> No
 
 
 def test_no_password_is_shown(person: Person) -> None:
-    with post_office() as (_, url):
+    with mail_server() as (_, url):
         secret = url.replace("//", "//me:hush%22hush@")
         words = ("pipelines", "--mail", "ops@example.org")
         outputs = [
@@ -406,7 +406,7 @@ def test_no_password_is_shown(person: Person) -> None:
 def test_the_server_is_asked_for_and_not_shown(person: Person) -> None:
     words = ("setup", "pipelines", "--mail", "ops@example.org")
     with (
-        post_office() as (box, url),
+        mail_server() as (box, url),
         terminal(*words, environ=person.environ, cwd=person.home) as screen,
     ):
         screen.wait_for("(not shown): ")
@@ -486,7 +486,7 @@ def test_the_system_s_unit_has_a_user_a_credential_and_an_environment_file(syste
     config = system.home / "etc/paddock"
     config.mkdir(parents=True)
     (config / "environment").write_text("PADDOCK_STOP_TIMEOUT=90\n")
-    with post_office() as (box, url):
+    with mail_server() as (box, url):
         words = ("pipelines", "--system", "--user", "nobody", "--keys", "--mail", "a@b.example")
         ended = system.setup(*words, "--yes", PADDOCK_SMTP=url)
         assert ended.status == 0, ended.err
@@ -504,7 +504,7 @@ def test_the_system_s_unit_has_a_user_a_credential_and_an_environment_file(syste
 
 def test_undo_leaves_what_an_edited_unit_of_the_system_reads(system: Person) -> None:
     config, unit = system.home / "etc/paddock", system.home / "etc/systemd/system" / UNIT_NAME
-    with post_office() as (_, url):
+    with mail_server() as (_, url):
         words = ("pipelines", "--system", "--user", "nobody", "--keys", "--mail", "a@b.example")
         assert system.setup(*words, "--yes", PADDOCK_SMTP=url).status == 0
     unit.write_text(unit.read_text().replace("User=nobody", "User=daemon"))
