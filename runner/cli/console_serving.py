@@ -76,7 +76,7 @@ async def serve_console(
     every = FolderDesks(lambda: [place.folder for place in found.places()], settings.ledger_url)
     own: Mapping[str, Any] = {"start": SIGN_IN, "remedy": _REMEDY} if desk is None else {}
     console_routes = partial(_routes_behind, sources)
-    page_options = ReviewPageOptions(**{**options, **own, "more": console_routes})
+    page_options = ReviewPageOptions(**{**options, **own, "extra_routes": console_routes})
     if desk is not None:
         return await serve_review(desk, page_options)
     return await serve_pages(every, folder, page_options, every.close)
