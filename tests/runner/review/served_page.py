@@ -7,6 +7,7 @@ import contextlib
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -173,7 +174,9 @@ def in_thread(
 
     thread = threading.Thread(target=lambda: asyncio.run(noted()), daemon=True)
     thread.start()
-    assert is_up.wait(120)
+    until = time.monotonic() + 120
+    while not is_up.wait(0.05):
+        assert thread.is_alive() and time.monotonic() < until, "the page was not served"
     try:
         yield addresses[0]
     finally:

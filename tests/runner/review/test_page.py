@@ -40,7 +40,9 @@ def served_page(tmp_path: Path) -> ServedPage:
 @pytest.fixture
 def address(served_page: ServedPage) -> Iterator[str]:
     sources = ConsoleSources(lambda: [served_page.folder], read_settings(served_page.folder))
-    with served_page.served(extra_routes=lambda access: WebConsole(access, sources).routes()) as url:
+    with served_page.served(
+        extra_routes=lambda access: WebConsole(access, sources).routes()
+    ) as url:
         yield url
 
 
