@@ -41,7 +41,7 @@ async def test_a_killed_worker_costs_nothing_but_time(noise: ModelSpec, tmp_path
     async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
         # Four are in the worker when it is killed, the others wait for it.
         requests = [
-            ask(f"Story {n}.", noise, {"max_tokens": 48}, priority="batch") for n in range(8)
+            ask(f"Story {n}.", noise, {"max_tokens": 400}, priority="batch") for n in range(8)
         ]
         replies = asyncio.gather(*(pool.chat(request).reply() for request in requests))
         while not standing.exists():  # noqa: ASYNC110 - the worker's only sign
@@ -136,12 +136,14 @@ async def test_a_worker_that_aborts_is_started_again_and_every_request_answered(
     settings = replace(SETTINGS, cache_dir=tmp_path / "cache")
     start = dying_once(tmp_path / "aborted")
     async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
-        requests = [ask(f"Tell a story about {n} llamas.", noise) for n in range(6)]
-        read = pool.chat(ask("Tell a long story.", noise, {"max_tokens": 200}))
+        requests = [
+            ask(f"Tell a story about {n} llamas.", noise, {"max_tokens": 400}) for n in range(6)
+        ]
+        read = pool.chat(ask("Tell a long story.", noise, {"max_tokens": 400}))
         answers = asyncio.gather(*(pool.chat(request).reply() for request in requests))
         with pytest.raises(WorkerLost) as caught:
             async for _ in read:
-                pass
+                (tmp_path / "aborted.read").touch()
         assert caught.value.reason.startswith("killed by SIGABRT")
         assert all(reply.text for reply in await answers)
         assert pool.stats().loads[noise.ref].loads == 2
