@@ -74,11 +74,12 @@ async def serve_console(
     sources = ConsoleSources(lambda: [folder], settings, flags=flags or {})
     found = RunPages(sources.folders)  # it looks for ledgers every 15 s
     every = FolderDesks(lambda: [place.folder for place in found.places()], settings.ledger_url)
-    own: Mapping[str, Any] = {"start": SIGN_IN, "remedy": _REMEDY} if desk is None else {}
-    console_routes = partial(_routes_behind, sources)
-    page_options = ReviewPageOptions(**{**options, **own, "extra_routes": console_routes})
+    page_options = replace(
+        ReviewPageOptions(**options), extra_routes=partial(_routes_behind, sources)
+    )
     if desk is not None:
         return await serve_review(desk, page_options)
+    page_options = replace(page_options, start=SIGN_IN, remedy=_REMEDY)
     return await serve_pages(every, folder, page_options, every.close)
 
 
