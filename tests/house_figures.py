@@ -219,17 +219,10 @@ def empty_names() -> list[str]:
         f"{module.place}:{node.lineno}: {name}"
         for module in modules()
         for node in module.nodes
-        if isinstance(node, ast.Name | ast.arg | ast.Attribute | Function)
-        and (name := _name_of(node)).strip("_") in NO_NAMES
+        if not isinstance(node, ast.keyword)  # its function declares it
+        for kind in ("id", "attr", "arg", "name", "asname", "rest")
+        if (name := str(getattr(node, kind, ""))).strip("_") in NO_NAMES
     ]
-
-
-def _name_of(node: ast.Name | ast.arg | ast.Attribute | Function) -> str:
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.arg if isinstance(node, ast.arg) else node.name
 
 
 def imports_in_functions() -> list[str]:
