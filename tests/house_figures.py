@@ -213,13 +213,16 @@ def banned_words() -> list[str]:
     ]
 
 
+_NAMING = ast.expr | ast.stmt | ast.arg | ast.alias | ast.pattern | ast.ExceptHandler
+
+
 def empty_names() -> list[str]:
     """Name the places that call a value or function by a word that does not say what it is."""
     return [
         f"{module.place}:{node.lineno}: {name}"
         for module in modules()
         for node in module.nodes
-        if not isinstance(node, ast.keyword)  # its function declares it
+        if isinstance(node, _NAMING)
         for kind in ("id", "attr", "arg", "name", "asname", "rest")
         if (name := str(getattr(node, kind, ""))).strip("_") in NO_NAMES
     ]
