@@ -121,6 +121,8 @@ def chat(flags: ChatFlags) -> int:
     with service_for_command(settings, model) as client:
         if flags.pull is not None:
             _require_model(client, model, flags.pull, flags.insecure)
+        if text == "":
+            raise CommandError("There is no prompt: the input is empty.")
         session = conversation.open_conversation(client, model, **options)
         if text is None:
             _converse(client, session, settings, flags.images or [])
@@ -174,16 +176,14 @@ def _converse(
 def _assemble_prompt(prompt: list[str], files: list[str]) -> str | None:
     """Return the prompt: the arguments, then documents, then piped text.
 
-    None if there is nothing of these and stdin is a terminal.
+    Empty if there is nothing of these; None if stdin is a terminal then.
     """
     parts = [" ".join(prompt), *(read_document_text(file) for file in files)]
     is_terminal = sys.stdin is not None and sys.stdin.isatty()
     if not is_terminal and sys.stdin is not None and not (prompt and _is_idle_stdin()):
         parts.append(read_stdin())
     text = "\n\n".join(part.strip("\n") for part in parts if part.strip())
-    if not text and not is_terminal:
-        raise CommandError("There is no prompt: the input is empty.")
-    return text or None
+    return None if is_terminal and not text else text
 
 
 def _is_idle_stdin() -> bool:

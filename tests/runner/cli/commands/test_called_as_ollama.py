@@ -87,12 +87,13 @@ def test_a_pipeline_of_a_models_name_wins_and_says_so(ollama: Path) -> None:
     ) in done.stderr
 
 
-def test_a_name_of_nothing_is_told_as_both(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [("nosuch", "Hi"), ("nosuch",), ("inbox/nosuch",)])
+def test_a_name_of_nothing_is_told_as_both(tmp_path: Path, words: tuple[str, ...]) -> None:
     program = tmp_path / "paddock"
     program.symlink_to(Path(sys.executable).parent / "paddock")
-    done = called(program, "run", "nosuch", "Hi")
+    done = called(program, "run", *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "There is no pipeline 'nosuch' and no model of that name here.\n"
-        "  Name a file or a folder with a pipeline, or pull the model: `paddock pull nosuch`\n"
+        f"There is no pipeline '{words[0]}' and no model of that name here.\n"
+        f"  Name a file or a folder with a pipeline, or pull the model: `paddock pull {words[0]}`\n"
     )
