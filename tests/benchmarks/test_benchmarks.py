@@ -18,7 +18,6 @@ from types import ModuleType
 
 import pytest
 
-from paddock.runner.api import validate
 from tests.benchmarks import (
     arena,
     chat,
@@ -28,14 +27,12 @@ from tests.benchmarks import (
     decode,
     device_checks,
     device_rows,
-    document_first,
     embed,
     evidence,
     gauge,
     gone,
     harness,
     host_time,
-    idle,
     job,
     kill,
     labels,
@@ -80,16 +77,6 @@ def test_contenders_take_turns() -> None:
     )
     assert turns == ["a", "b", "a", "b", "a", "b"]
     assert found == {"a": 1, "b": 7.0}
-
-
-def test_only_the_pipeline_with_instructions_in_front_is_advised_otherwise(tmp_path: Path) -> None:
-    notes = {}
-    for name, form in document_first.FORMS.items():
-        (file := tmp_path / "pipeline.yaml").write_text(document_first.pipeline(form, 8))
-        report = validate(file)
-        assert report.ok
-        notes[name] = len(report.notes)
-    assert notes == {"document, then instructions": 0, "instructions, then document": 1}
 
 
 def test_a_child_is_measured_from_outside(tmp_path: Path) -> None:
@@ -176,7 +163,6 @@ COMMANDS = {
         f"--documents 3 --answer-tokens 4 --words 40 {TINY} {ANY}",
         "| killed once | 3 of 3 |",
     ),
-    "idle": (idle, f"--rounds 1 --chats 1 {FEW} {ANY}", "| paddock |"),
     "evidence": (evidence, "--pages 4 --fields 20 --rounds 1", "| 4 |"),
     "confidence": (
         confidence,
