@@ -7,10 +7,8 @@ The manifest is written last. llama.cpp's quantiser runs in a process of its own
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -21,7 +19,7 @@ from paddock.engine.chat.chat_template import read_template
 from paddock.engine.errors import BadRequest, EngineError, RecipeRefused, StoreFull
 from paddock.engine.gguf import GgufHeader, read_header
 from paddock.engine.system.disk_space import free_disk_bytes
-from paddock.engine.system.processes import json_subprocess, python_command
+from paddock.engine.system.processes import ordered_process, python_command
 from paddock.engine.tuning.tuner import copy_bytes
 
 from . import manifests
@@ -44,7 +42,6 @@ QUANTISABLE_FORMATS = ("F16", "BF16", "F32")
 _QUANTISER_COMMAND = python_command("-m", "paddock.engine.llama.quantise")
 _FORMAT_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 _SPARE_BYTES = 16 * 1024 * 1024
-_POLL_S = 0.2
 
 
 def parse_format(name: str) -> str:
@@ -107,16 +104,16 @@ def _run_quantiser(
     order: dict[str, object], target: Path, on_progress: Callable[[int], None]
 ) -> str:
     """Run the quantiser's process; return its error, or an empty text."""
-    with json_subprocess(_QUANTISER_COMMAND, order) as quantiser:
-        while quantiser.process.poll() is None:
-            with suppress(subprocess.TimeoutExpired):
-                quantiser.process.wait(_POLL_S)
-            with suppress(FileNotFoundError):
-                on_progress(target.stat().st_size)
-        line = quantiser.lines.readline()
-        if not line:
+
+    def report_size() -> None:
+        with suppress(FileNotFoundError):
+            on_progress(target.stat().st_size)
+
+    with ordered_process(_QUANTISER_COMMAND, order) as quantiser:
+        answer = quantiser.next_answer(report_size)
+        if answer is None:
             return quantiser.why_it_ended()
-        why = str(json.loads(line)["why"])
+        why = str(answer["why"])
         return f"{why}{quantiser.last_line()}" if why else ""
 
 

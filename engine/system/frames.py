@@ -91,7 +91,11 @@ class FramePipes:
         self._received = bytearray()
 
     def ask(
-        self, sent: bytes, check: Callable[[], None], max_body_bytes: int = 0
+        self,
+        sent: bytes,
+        check: Callable[[], None],
+        max_body_bytes: int = 0,
+        poll_s: float = _POLL_S,
     ) -> tuple[FrameHead, memoryview]:
         """Send bytes and return the next frame; `check` is called often, and raises to give up.
 
@@ -102,7 +106,7 @@ class FramePipes:
         """
         left = memoryview(sent)
         while (found := self._taken(max_body_bytes)) is None:
-            left = self._exchange(left)
+            left = self._exchange(left, poll_s)
             check()
         return found
 
@@ -119,10 +123,10 @@ class FramePipes:
         found, self._received = memoryview(self._received), self._received[begins + n_body :]
         return json.loads(bytes(found[_LENGTHS.size : begins])), found[begins : begins + n_body]
 
-    def _exchange(self, left: memoryview) -> memoryview:
+    def _exchange(self, left: memoryview, poll_s: float) -> memoryview:
         """Wait a moment for bytes in either direction; return what is still to be sent."""
         writable = [self._stdin] if left else []
-        can_read, can_write, _ = select.select([self._stdout], writable, [], _POLL_S)
+        can_read, can_write, _ = select.select([self._stdout], writable, [], poll_s)
         if can_write:
             with suppress(BrokenPipeError, BlockingIOError):
                 left = left[os.write(self._stdin, left[:_PIECE_BYTES]) :]

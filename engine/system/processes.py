@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -26,7 +25,15 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from . import no_links
-from .frames import FrameHead, FramePipes, PipeClosed, pack_frame
+from .frames import (
+    FrameHead,
+    FramePipes,
+    PipeClosed,
+    pack_frame,
+    read_frame,
+    send_frame,
+    take_pipes,
+)
 from .process_guard import CANNOT_START, GRACE_S, guarded_command
 from .tasks import end
 
@@ -34,6 +41,7 @@ EXIT_BROKEN = 70  # EX_SOFTWARE
 _LEFT_OPEN_S = 1.0
 """How long what a command started may hold its pipes once the command itself has ended."""
 _POLL_S = 0.1
+_ORDER_POLL_S = 0.2  # the progress of an order is reported as often
 _PIECE_BYTES = 64 * 1024
 MOST_ERROR_BYTES = 64 * 1024
 """Kept of what a program writes to standard error."""
@@ -382,18 +390,7 @@ class FrameProcess:
     def _running(self) -> FramePipes:
         if self._pipes is None or not self.is_running:
             self._end()  # it was killed between two answers
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                env=without_keys(os.environ),
-                bufsize=0,
-            )
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            self._pipes = FramePipes(self._process.stdin.fileno(), self._process.stdout.fileno())
+            self._process, self._pipes = _start_answering(self._command, subprocess.DEVNULL)
         return self._pipes
 
     def close(self) -> None:
@@ -405,14 +402,34 @@ class FrameProcess:
 
     def _end(self) -> None:
         process, self._process, self._pipes = self._process, None, None
-        if process is None:
-            return
-        if process.returncode is None:  # its number is still its own
-            _signal_group(process.pid, signal.SIGKILL)
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            pipe.close()
+        if process is not None:
+            _end_answering(process)
+
+
+def _start_answering(
+    command: Sequence[str], stderr: int | IO[str]
+) -> tuple[subprocess.Popen[bytes], FramePipes]:
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        start_new_session=True,  # Ctrl-C in the terminal is handled by this process
+        env={**without_keys(os.environ), "PYTHONUTF8": "1"},
+        bufsize=0,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    return process, FramePipes(process.stdin.fileno(), process.stdout.fileno())
+
+
+def _end_answering(process: subprocess.Popen[bytes]) -> None:
+    if process.returncode is None:  # its number is still its own
+        _signal_group(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        pipe.close()
 
 
 def how_it_ended(status: int) -> str:
@@ -429,22 +446,36 @@ def how_it_ended(status: int) -> str:
         return f"killed by signal {-status}"
 
 
-@dataclass(frozen=True, slots=True)
-class JsonSubprocess:
-    """A subprocess that has its order; its output is lines of JSON."""
+class OrderedProcess:
+    """A subprocess that carries out one order and answers by frames. Used by one thread."""
 
-    process: subprocess.Popen[str]
-    _log: IO[str]
+    def __init__(self, command: Sequence[str], order: FrameHead, log: IO[str]) -> None:
+        self._log = log
+        self._unsent = pack_frame(order, errors="surrogatepass")
+        self.process, self._pipes = _start_answering(command, log)
 
-    @property
-    def lines(self) -> IO[str]:
-        """Its output, lines of JSON."""
-        assert self.process.stdout is not None
-        return self.process.stdout
+    def next_answer(self, check: Callable[[], None] = lambda: None) -> FrameHead | None:
+        """Wait for its next answer; None: it ended, or sends no frames.
+
+        `check` is called several times a second, and raises to give up.
+        """
+        sent, self._unsent = self._unsent, b""
+        try:
+            return self._pipes.ask(sent, check, poll_s=_ORDER_POLL_S)[0]
+        except (PipeClosed, ValueError):
+            return None
+
+    def exit_status(self) -> int:
+        """Return how it ended; one that still runs without a pipe is killed."""
+        try:
+            return self.process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
 
     def why_it_ended(self) -> str:
         """Wait for the end and describe it, for a process without a result."""
-        how = how_it_ended(self.process.wait())
+        how = how_it_ended(self.exit_status())
         was = "was " if how.startswith("killed") else ""
         return f"the process {was}{how}{self.last_line()}"
 
@@ -459,32 +490,18 @@ class JsonSubprocess:
 
 
 @contextlib.contextmanager
-def json_subprocess(command: Sequence[str], order: Mapping[str, Any]) -> Iterator[JsonSubprocess]:
-    """Run a command with this order, one line of JSON; kill it at the end of the context.
+def ordered_process(command: Sequence[str], order: FrameHead) -> Iterator[OrderedProcess]:
+    """Run a command with this order, which it takes by `take_order`; kill it at the context's end.
 
-    The command takes the order by `take_order`. For work that may abort, or that only the end of
-    the process interrupts.
+    For work that may abort, or that only the end of the process interrupts.
     """
     # To a file: no one reads a pipe while the process works, and a full one would block it.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C in the terminal is handled by this process
-            env={**without_keys(os.environ), "PYTHONUTF8": "1"},
-        )
+        ordered = OrderedProcess(command, order, log)
         try:
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # its exit status says why it does not read
-                process.stdin.write(json.dumps(order) + "\n")
-                process.stdin.flush()
-            yield JsonSubprocess(process, log)
+            yield ordered
         finally:
-            process.kill()
-            process.communicate()
+            _end_answering(ordered.process)
 
 
 def lower_priority(nice: int) -> None:
@@ -500,22 +517,21 @@ def lower_priority(nice: int) -> None:
             Path("/proc/self/autogroup").write_text(str(nice), "ascii")
 
 
-def take_order() -> tuple[dict[str, Any], Callable[[Mapping[str, Any]], None]]:
-    """Return the order of the `json_subprocess` that this process is, and what sends a line.
+def take_order() -> tuple[FrameHead, Callable[[FrameHead], None]]:
+    """Return the order of the `ordered_process` that this process is, and what sends an answer.
 
     What else is printed goes to standard error. The process ends when its input is closed: the
     caller is gone.
     """
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    order = json.loads(sys.stdin.readline())
+    requests, answers = take_pipes()
+    order, _ = read_frame(requests)
 
     def end_with_caller() -> None:
-        sys.stdin.read()
+        requests.read()
         os._exit(1)
 
     threading.Thread(target=end_with_caller, daemon=True).start()
-    return order, lambda line: print(json.dumps(line), file=answers, flush=True)
+    return order, lambda head: send_frame(answers, pack_frame(head, errors="surrogatepass"))
 
 
 def run_and_exit(main: Callable[[], None]) -> NoReturn:

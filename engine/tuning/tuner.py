@@ -7,7 +7,6 @@ finishes it. An interrupted run leaves nothing, and the next run removes what a 
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import subprocess
@@ -28,7 +27,7 @@ from paddock.engine.settings import PoolSettings
 from paddock.engine.system import distribution, files
 from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.hardware import read_disk
-from paddock.engine.system.processes import JsonSubprocess, json_subprocess, python_command
+from paddock.engine.system.processes import OrderedProcess, ordered_process, python_command
 from paddock.engine.workers.death_reasons import (
     death_reason,
     has_crashed,
@@ -93,7 +92,7 @@ class TuningStop:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self.is_set = False
 
     def set(self) -> None:
@@ -102,7 +101,7 @@ class TuningStop:
             if self._process is not None:
                 self._process.kill()
 
-    def watch(self, process: subprocess.Popen[str]) -> None:
+    def watch(self, process: subprocess.Popen[bytes]) -> None:
         with self._lock:
             self._process = process
             if self.is_set:
@@ -356,17 +355,16 @@ def _run_once(
         "is_trial": request.is_trial,
         "is_near": request.is_near,
     }
-    with json_subprocess(_COMMAND, order) as process:
+    with ordered_process(_COMMAND, order) as process:
         request.stop.watch(process.process)
         return _read_result(process, request, report)
 
 
 def _read_result(
-    process: JsonSubprocess, request: TuningRequest, report: ReportPhase
+    process: OrderedProcess, request: TuningRequest, report: ReportPhase
 ) -> dict[str, Any]:
     phase = "loading"
-    for line in process.lines:
-        result: dict[str, Any] = json.loads(line)
+    while (result := process.next_answer()) is not None:
         if result["event"] == "note":
             phase = result["text"]
             report(phase)
@@ -376,7 +374,7 @@ def _read_result(
             raise EngineError(f"'{request.facts.name}' cannot be tuned: {result['why']}")
     if request.stop.is_set:
         raise TuningInterrupted(f"the trial of '{request.facts.name}' was interrupted")
-    reason = death_reason(process.process.wait(), phase, process.log_lines())
+    reason = death_reason(process.exit_status(), phase, process.log_lines())
     if has_crashed(reason) and not phase.startswith(
         _WRITING_PHASE
     ):  # the quantiser has no fallbacks

@@ -374,7 +374,9 @@ def test_the_format_that_it_has_already_is_no_work(finder: ModelFinder, weights:
 def test_a_quantiser_that_dies_is_told_with_its_last_words_and_leaves_nothing(
     finder: ModelFinder, loadable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = "import os, sys; sys.stdin.readline(); sys.stderr.write('GGML_ASSERT'); os.abort()"
+    script = (
+        "import os, sys; sys.stdin.buffer.read(16); sys.stderr.write('GGML_ASSERT'); os.abort()"
+    )
     monkeypatch.setattr(model_creation, "_QUANTISER_COMMAND", ("python3", "-c", script))
     with pytest.raises(EngineError) as caught:
         made(finder, ModelRecipe("mine", files={"trial.gguf": loadable}, quantize="q8_0"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from paddock.engine.system.processes import OutputTooLarge, run, run_blocking
+from paddock.engine.system.processes import OutputTooLarge, ordered_process, run, run_blocking
 from tests.waiting import is_alive, until
 
 
@@ -38,6 +38,58 @@ def test_a_blocking_run_that_is_late_or_missing_is_none() -> None:
     ended = run_blocking(["sh", "-c", "echo out; exit 2"], timeout_s=60)
     assert ended is not None
     assert (ended.code, ended.stdout) == (2, b"out\n")
+
+
+ORDERED = """
+import os, signal, sys, time
+from paddock.engine.system.processes import take_order
+order, send = take_order()
+send({"number": 1, "order": order["text"]})
+print("in the log")
+match order["do"]:
+    case "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    case "half":
+        os.write(4, (100).to_bytes(8, "little"))
+    case "garbage":
+        os.write(4, b"no frame at all, but longer than two lengths")
+    case "close":
+        os.closerange(3, 9)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("do", "within_s"),
+    [("die", 60.0), ("garbage", 60.0), ("close", 60.0), ("hang", 0.5), ("half", 0.5)],
+)
+def test_an_ordered_process_that_answers_no_more_is_ended_and_told(
+    do: str, within_s: float
+) -> None:
+    order = {"do": do, "text": "x" * 1_000_000 + "\udc80"}  # beyond a pipe; a name in no UTF-8
+    with ordered_process([sys.executable, "-c", ORDERED], order) as ordered:
+        assert ordered.next_answer() == {"number": 1, "order": order["text"]}
+        ends = time.monotonic() + within_s
+
+        def check() -> None:
+            if time.monotonic() > ends:
+                raise TimeoutError
+
+        if do in ("hang", "half"):
+            with pytest.raises(TimeoutError):
+                ordered.next_answer(check)
+        else:
+            assert ordered.next_answer(check) is None
+            assert ordered.why_it_ended() == "the process was killed by SIGKILL (in the log)"
+    assert not is_alive(ordered.process.pid)
+
+
+def test_an_order_that_is_not_taken_stops_nothing() -> None:
+    order = {"text": "x" * 1_000_000}
+    code = "import os, time; os.write(2, b'no memory'); time.sleep(0.2); os._exit(3)"
+    with ordered_process([sys.executable, "-c", code], order) as ordered:
+        assert ordered.next_answer() is None
+        assert ordered.why_it_ended() == "the process ended with status 3 (no memory)"
 
 
 def test_a_process_of_low_priority_gives_way_to_those_of_other_sessions_too() -> None:

@@ -49,6 +49,9 @@ def facts(pool: PoolSettings) -> ModelFacts:
     return ModelFinder(pool.models_dir, pool.cache_dir).find_original("smollm2:135m")
 
 
+TAKE_ORDER = "from paddock.engine.system.processes import take_order\norder, send = take_order()\n"
+
+
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A process that says what the test wrote, in place of the one that computes."""
@@ -102,8 +105,9 @@ def test_a_real_model_gets_its_copy_and_serves_by_it(
 def test_what_a_copy_would_not_help_is_said_and_nothing_is_made(
     pool: PoolSettings, facts: ModelFacts, stand_in: Path
 ) -> None:
-    frame = '{"event": "refused", "gain": 1.02, "is_measured": false}'
-    stand_in.write_text(f"input(); print('{frame}', flush=True)")
+    stand_in.write_text(
+        TAKE_ORDER + "send({'event': 'refused', 'gain': 1.02, 'is_measured': False})\n"
+    )
     with pytest.raises(TuningRefused) as caught:
         tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
     assert str(caught.value) == (
@@ -117,9 +121,8 @@ def test_a_process_that_dies_leaves_nothing_and_is_told(
     pool: PoolSettings, facts: ModelFacts, stand_in: Path
 ) -> None:
     stand_in.write_text(
-        "import json, os, sys\n"
-        "target = json.loads(input())['target']\n"
-        "open(target, 'w').write('half')\n"
+        TAKE_ORDER + "import os, sys\n"
+        "open(order['target'], 'w').write('half')\n"
         "print('out of memory', file=sys.stderr, flush=True)\n"
         "os.abort()\n"
     )
@@ -134,14 +137,12 @@ def test_a_process_that_dies_leaves_nothing_and_is_told(
 def test_a_crash_while_a_model_is_measured_is_followed_by_a_fallback(
     pool: PoolSettings, facts: ModelFacts, stand_in: Path
 ) -> None:
-    refused = '{"event": "refused", "gain": 1.02, "is_measured": true}'
     stand_in.write_text(
-        "import json, os, signal\n"
-        "order = json.loads(input())\n"
-        "print(json.dumps({'event': 'note', 'text': 'measuring the copy'}), flush=True)\n"
+        TAKE_ORDER + "import os, signal\n"
+        "send({'event': 'note', 'text': 'measuring the copy'})\n"
         "if not order['fallback']:\n"
         "    os.kill(os.getpid(), signal.SIGSEGV)\n"
-        f"print('{refused}', flush=True)\n"
+        "send({'event': 'refused', 'gain': 1.02, 'is_measured': True})\n"
     )
     notes: list[str] = []
     with pytest.raises(TuningRefused):
@@ -160,7 +161,7 @@ def test_a_crash_while_a_model_is_measured_is_followed_by_a_fallback(
 def test_a_model_that_crashes_whatever_it_goes_without_cannot_be_tuned(
     pool: PoolSettings, facts: ModelFacts, stand_in: Path
 ) -> None:
-    stand_in.write_text("import os, signal\ninput(); os.kill(os.getpid(), signal.SIGILL)\n")
+    stand_in.write_text(TAKE_ORDER + "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
     with pytest.raises(ModelUnusable) as caught:
         tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
     assert caught.value.reason == (
@@ -173,10 +174,10 @@ def test_an_interruption_leaves_nothing_and_the_next_one_sweeps(
     pool: PoolSettings, facts: ModelFacts, stand_in: Path
 ) -> None:
     stand_in.write_text(
-        "import json\n"
-        "open(json.loads(input())['target'], 'w').write('half')\n"
-        "print(json.dumps({'event': 'note', 'text': 'half way'}), flush=True)\n"
-        "input()\n"
+        TAKE_ORDER + "import time\n"
+        "open(order['target'], 'w').write('half')\n"
+        "send({'event': 'note', 'text': 'half way'})\n"
+        "time.sleep(600)\n"
     )
     blobs = pool.models_dir / "blobs"
     blobs.mkdir(parents=True)
@@ -231,12 +232,10 @@ def test_a_store_that_is_read_only_leaves_the_copy_in_the_cache(
 ) -> None:
     (tmp_path / "file").write_text("")
     stand_in.write_text(
-        "import json\n"
-        "order = json.loads(input())\n"
-        "open(order['target'], 'w').write('copy')\n"
+        TAKE_ORDER + "open(order['target'], 'w').write('copy')\n"
         "speeds = {'prompts': 1.0, 'answer': 1.0, 'answers': 1.0}\n"
-        "print(json.dumps({'event': 'done', 'format': 'Q8_0', 'digest': 'b' * 64, 'size_bytes': 4,"
-        " 'n_compared': 9, 'agreement': 1.0, 'before': speeds, 'after': speeds}), flush=True)\n"
+        "send({'event': 'done', 'format': 'Q8_0', 'digest': 'b' * 64, 'size_bytes': 4,"
+        " 'n_compared': 9, 'agreement': 1.0, 'before': speeds, 'after': speeds})\n"
     )
     elsewhere = replace(pool, models_dir=tmp_path / "file" / "models")
     made = tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), elsewhere, silent)
@@ -470,11 +469,10 @@ def test_a_refusal_leaves_no_file_and_is_remembered_for_this_machine(
     pool: PoolSettings, facts: ModelFacts, stand_in: Path
 ) -> None:
     stand_in.write_text(
-        "import json, time\n"
-        "target = json.loads(input())['target']\n"
-        "open(target, 'w').write('Q8_0')\n"
-        "open(target + '.F16.part', 'w').write('F16')\n"
-        "print(json.dumps({'event': 'unfit', 'why': 'it is farther'}), flush=True)\n"
+        TAKE_ORDER + "import time\n"
+        "open(order['target'], 'w').write('Q8_0')\n"
+        "open(order['target'] + '.F16.part', 'w').write('F16')\n"
+        "send({'event': 'unfit', 'why': 'it is farther'})\n"
         "time.sleep(60)\n"
     )
     with pytest.raises(TuningRefused, match="'smollm2:135m' cannot be tuned: it is farther"):
