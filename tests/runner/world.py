@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.request import Pool
 from paddock.engine.settings import PoolSettings
-from paddock.runner.api import plan, run
+from paddock.runner.api import plan, run, run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews import Review
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import PlanReport, Report
-from paddock.runner.settings import Settings
+from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.settings import STATE_FOLDER, Settings
 from tests.fakes.pool import FakePool
 
 SUMMARIES = """\
@@ -43,11 +47,17 @@ class World:
 
     folder: Path
     text: str = SUMMARIES
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """Other files of the folder."""
+    n_documents: int = 0
     pool: FakePool = field(default_factory=FakePool)
 
     def __post_init__(self) -> None:
         if not self.file.exists() or self.file.read_text() != self.text:
             self.write("pipeline.yaml", self.text)
+        for name, text in self.beside.items():
+            self.write(name, text)
+        self.documents(self.n_documents)
 
     @property
     def file(self) -> Path:
@@ -78,12 +88,21 @@ class World:
         **options: Any,
     ) -> Report:
         self.pool = pool or FakePool()
-        around = {
-            "pool": self.pool,
-            "observer": observer or Observer(),
-            "settings": settings(self.folder),
-        }
-        return run(self.file, inputs, *run_arguments(**{"local": True, **options, **around}))
+        return run(self.file, inputs, *self._arguments(observer, options))
+
+    async def run_async(
+        self, *, pool: FakePool, observer: Observer | None = None, **options: Any
+    ) -> Report:
+        self.pool = pool
+        return await run_async(self.file, None, *self._arguments(observer, options))
+
+    def _arguments(
+        self, observer: Observer | None, options: dict[str, Any]
+    ) -> tuple[RunOptions, RunEnvironment]:
+        around = {"pool": self.pool, "observer": observer or Observer()}
+        return run_arguments(
+            **{"local": True, "settings": settings(self.folder), **options, **around}
+        )
 
     def plan(
         self, inputs: Mapping[str, Any] | None = None, pool: Pool | None = None, **options: Any
@@ -93,6 +112,42 @@ class World:
 
     def output(self, name: str) -> str:
         return (self.folder / "out" / name).read_text(encoding="utf-8")
+
+    def ledger(self) -> Ledger:
+        """Return the ledger, for reading."""
+        return Ledger(self.folder / STATE_FOLDER, is_readonly=True)
+
+
+class ReviewedWorld(World):
+    """A world in which `ann` decides on answers that wait."""
+
+    @contextmanager
+    def reviews(self) -> Iterator[ReviewDesk]:
+        with Ledger(self.folder / STATE_FOLDER) as ledger:
+            yield ReviewDesk(ledger)
+
+    def waiting(self) -> dict[str, Review]:
+        """Return the reviews that wait, by their item."""
+        with self.reviews() as reviews:
+            return {review.key: review for review in reviews.waiting(is_whole=True)}
+
+    def decide(self, key: str, verb: Any, value: Any = None, reason: str = "") -> None:
+        with self.reviews() as reviews:
+            (review,) = [review for review in reviews.waiting() if review.key == key]
+            reviews.decide(review.id, review.question, verb, value, reason=reason, by="ann")
+
+    def decide_all(self, verb: Any, value: Callable[[Review], Any] = lambda _: None) -> int:
+        """Decide on all that waits; return how much that was."""
+        with self.reviews() as reviews:
+            waiting = reviews.waiting(is_whole=True)
+            for review in waiting:
+                reviews.decide(review.id, review.question, verb, value(review), by="ann")
+        return len(waiting)
+
+    def undo(self, key: str) -> None:
+        with self.reviews() as reviews:
+            (review,) = [review for review in reviews.decided() if review.key == key]
+            reviews.undo(review.id, "ann")
 
 
 class Notes(Observer):
@@ -138,6 +193,11 @@ def settings(folder: Path) -> Settings:
 def states(report: Report | PlanReport, step: str = "each") -> dict[str, str]:
     """Return key → state of what is not fresh."""
     return {i.key: i.state for i in report.items if i.step == step and i.state != "fresh"}
+
+
+def errors(report: Report) -> dict[str, str]:
+    """Return key → error of the items that have one."""
+    return {item.key: item.error for item in report.items if item.error is not None}
 
 
 def reasons(report: Report | PlanReport, step: str = "each") -> dict[str, str | None]:

@@ -283,8 +283,7 @@ def test_a_skipped_source_among_others_is_left_out(tmp_path: Path) -> None:
 def test_evidence_that_is_asked_for_later_makes_items_stale_and_costs_no_call(
     tmp_path: Path,
 ) -> None:
-    here = World(tmp_path, PIPELINE)
-    here.documents(2)
+    here = World(tmp_path, PIPELINE, n_documents=2)
     pool = FakePool(answer=lambda _: json.dumps({"total": 1.5, "kind": "bill"}))
     assert here.run(pool=pool).calls == 2
     here.edit('"enum[bill, note]"}}', '"enum[bill, note]"}, evidence: steps.text}')

@@ -42,8 +42,7 @@ def test_steps_that_read_a_document_behind_different_words_are_named(tmp_path: P
         "each `prompt`, with the same `system`: it is then computed once instead of 3 times. "
         "Prompts in another order may get other answers."
     )
-    world = World(tmp_path, HEAD + "".join(steps))
-    world.documents(1)
+    world = World(tmp_path, HEAD + "".join(steps), n_documents=1)
     assert note in world.plan().advice
 
 

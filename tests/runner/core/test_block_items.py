@@ -95,8 +95,7 @@ returns: {stems: steps.each.results}
 
 
 def test_where_leaves_items_out_before_anything_is_done_with_them(tmp_path: Path) -> None:
-    world = World(tmp_path, CHOSEN)
-    world.documents(4)
+    world = World(tmp_path, CHOSEN, n_documents=4)
     plan = world.plan({"least": 2})
     assert states(plan) == {"0.txt": "skipped", "1.txt": "skipped", "2.txt": "new", "3.txt": "new"}
     assert plan_text(plan).splitlines()[:3] == [
@@ -110,8 +109,7 @@ def test_where_leaves_items_out_before_anything_is_done_with_them(tmp_path: Path
 
 
 def test_what_where_no_longer_takes_is_kept_and_told_and_removed_by_prune(tmp_path: Path) -> None:
-    world = World(tmp_path, CHOSEN)
-    world.documents(3)
+    world = World(tmp_path, CHOSEN, n_documents=3)
     world.run()
     world.edit("doc.stem | int >= inputs.least", "doc.stem | int > inputs.least")
     assert reasons(world.plan()) == {"0.txt": "left out by `where`"}
@@ -131,8 +129,7 @@ def test_what_where_no_longer_takes_is_kept_and_told_and_removed_by_prune(tmp_pa
 
 
 def test_no_watch_removes_what_where_leaves_out(tmp_path: Path) -> None:
-    world = World(tmp_path, "on: {watch: {path: inbox, deletes: prune}}\n" + CHOSEN)
-    world.documents(3)
+    world = World(tmp_path, "on: {watch: {path: inbox, deletes: prune}}\n" + CHOSEN, n_documents=3)
     world.run()
     world.edit(">= inputs", "> inputs")
     world.run()
@@ -140,8 +137,7 @@ def test_no_watch_removes_what_where_leaves_out(tmp_path: Path) -> None:
 
 
 def test_a_where_that_fails_names_the_item(tmp_path: Path) -> None:
-    world = World(tmp_path, CHOSEN.replace("doc.stem | int", "(doc.stem + 1)"))
-    world.documents(2)
+    world = World(tmp_path, CHOSEN.replace("doc.stem | int", "(doc.stem + 1)"), n_documents=2)
     report = world.run()
     assert report.status == "failed"
     assert "`where` of block 'each', number 1 ('" in str(report.message)
@@ -191,8 +187,7 @@ returns: {told: steps.each.results}
 
 
 def test_loop_is_the_place_in_the_list_as_in_jinja(tmp_path: Path) -> None:
-    world = World(tmp_path, LOOP)
-    world.documents(2)
+    world = World(tmp_path, LOOP, n_documents=2)
     world.write("inbox/9.txt", "Left out.")
     within = ["0False", "1True"]
     assert world.run().returns == {"told": [["1 of 2", within], ["2 of 2", within]]}

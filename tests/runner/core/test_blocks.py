@@ -35,8 +35,7 @@ returns: steps.each.results
 
 
 def test_blocks_nest_and_each_level_is_done_once(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED)
-    world.documents(3)
+    world = World(tmp_path, NESTED, n_documents=3)
     report = world.run()
     assert report.status == "completed" and report.calls == 6
     assert report.returns == [{"n": 2, "failed": []}] * 3
@@ -50,8 +49,7 @@ def test_blocks_nest_and_each_level_is_done_once(tmp_path: Path) -> None:
 
 
 def test_who_asks_for_an_item_means_all_that_is_within_it(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED)
-    world.documents(3)
+    world = World(tmp_path, NESTED, n_documents=3)
     report = world.run(only=["1.txt"])
     assert (report.status, report.calls) == ("completed", 2)
     assert states(report, "colours") == dict.fromkeys(("1.txt/red", "1.txt/blue"), "new")
@@ -60,8 +58,7 @@ def test_who_asks_for_an_item_means_all_that_is_within_it(tmp_path: Path) -> Non
 
 
 def test_an_inner_failure_is_tried_again_when_asked_for(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED)
-    world.documents(2)
+    world = World(tmp_path, NESTED, n_documents=2)
 
     def broken(request: ChatRequest) -> str:
         if request.messages[-1].content.startswith("red of Document 1"):
@@ -238,8 +235,7 @@ def test_max_parallel_bounds_what_is_in_flight(tmp_path: Path) -> None:
 
 
 def test_items_in_flight_follow_the_places_of_their_model(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.documents(70)
+    world = World(tmp_path, n_documents=70)
     pool = FakePool(delay_s=1.0)  # in which a busy machine begins 37 items, too
 
     def opened(request: ChatRequest) -> str:
@@ -284,8 +280,7 @@ class _Seen(Observer):
 
 
 def test_an_observer_is_told_everything_in_order(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.documents(1)
+    world = World(tmp_path, n_documents=1)
     seen = _Seen()
     world.run(observer=seen)
     assert seen.events == [
@@ -311,8 +306,7 @@ def test_an_observer_is_told_everything_in_order(tmp_path: Path) -> None:
 def test_secrets_and_large_values_stay_out_of_the_runs_table(tmp_path: Path) -> None:
     import sqlite3
 
-    world = World(tmp_path)
-    world.documents(1)
+    world = World(tmp_path, n_documents=1)
     world.run()
     with sqlite3.connect(tmp_path / ".paddock/ledger.sqlite") as connection:
         (summary, status) = connection.execute("select summary, status from runs").fetchone()

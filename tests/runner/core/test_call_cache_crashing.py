@@ -46,8 +46,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    world = World(tmp_path, PIPELINE)
-    world.documents(3)
+    world = World(tmp_path, PIPELINE, n_documents=3)
     return world
 
 

@@ -31,8 +31,7 @@ steps:
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    world = World(tmp_path, COPIES)
-    world.documents(3)
+    world = World(tmp_path, COPIES, n_documents=3)
     world.run()
     return world
 
@@ -120,8 +119,9 @@ def test_in_another_folder_nothing_counts_as_deleted_however_many_files_it_has(
 
 
 def test_without_a_watch_too_and_a_copy_there_is_no_rename(tmp_path: Path) -> None:
-    world = World(tmp_path, COPIES.replace("on:\n  watch: {path: inbox, deletes: prune}\n", ""))
-    world.documents(3)
+    world = World(
+        tmp_path, COPIES.replace("on:\n  watch: {path: inbox, deletes: prune}\n", ""), n_documents=3
+    )
     world.run()
     share = unmounted(world)
     world.write("inbox/copy.txt", (share / "0.txt").read_text())
@@ -169,8 +169,7 @@ def test_a_folder_that_was_made_again_with_all_documents_is_the_same(world: Worl
 def test_a_person_is_asked_before_most_of_the_documents_count_as_deleted(
     tmp_path: Path, deletes: str, n_gone: int, is_asked: bool
 ) -> None:
-    world = World(tmp_path, COPIES.replace("deletes: prune", f"deletes: {deletes}"))
-    world.documents(4)
+    world = World(tmp_path, COPIES.replace("deletes: prune", f"deletes: {deletes}"), n_documents=4)
     world.run()
     for n in range(n_gone):
         (tmp_path / f"inbox/{n}.txt").unlink()
@@ -188,8 +187,7 @@ def test_a_person_is_asked_before_most_of_the_documents_count_as_deleted(
 
 
 def test_the_only_document_of_a_folder_is_deleted_without_a_question(tmp_path: Path) -> None:
-    world = World(tmp_path, COPIES)
-    world.documents(1)
+    world = World(tmp_path, COPIES, n_documents=1)
     world.run()
     (tmp_path / "inbox/0.txt").unlink()
     assert world.run().counts["deleted"] == 1
@@ -197,8 +195,7 @@ def test_the_only_document_of_a_folder_is_deleted_without_a_question(tmp_path: P
 
 
 def test_prune_asks_before_it_removes_what_was_kept_of_most_documents(tmp_path: Path) -> None:
-    world = World(tmp_path, COPIES.replace(", deletes: prune", ""))
-    world.documents(3)
+    world = World(tmp_path, COPIES.replace(", deletes: prune", ""), n_documents=3)
     world.run()
     for n in range(2):
         (tmp_path / f"inbox/{n}.txt").unlink()
@@ -234,8 +231,7 @@ def test_nothing_is_deleted_below_a_mount_that_is_gone(
 
 @pytest.mark.parametrize("watch", ["{path: inbox}", "{path: other, deletes: prune}"])
 def test_without_being_asked_nothing_is_removed(tmp_path: Path, watch: str) -> None:
-    world = World(tmp_path, COPIES.replace("{path: inbox, deletes: prune}", watch))
-    world.documents(2)
+    world = World(tmp_path, COPIES.replace("{path: inbox, deletes: prune}", watch), n_documents=2)
     world.run()
     (tmp_path / "inbox/0.txt").unlink()
     assert world.run().counts["deleted"] == 1

@@ -31,8 +31,7 @@ steps:
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    world = World(tmp_path, COPIES)
-    world.documents(2)
+    world = World(tmp_path, COPIES, n_documents=2)
     report = world.run()
     assert (report.status, report.notes) == ("completed", ())
     return world
@@ -126,8 +125,7 @@ def test_names_that_mean_the_same_file_are_one(world: World) -> None:
 
 
 def test_a_step_that_writes_no_more_leaves_what_it_wrote_to_a_person(tmp_path: Path) -> None:
-    world = World(tmp_path, "on: {watch: {path: inbox, deletes: prune}}\n" + COPIES)
-    world.documents(2)
+    world = World(tmp_path, "on: {watch: {path: inbox, deletes: prune}}\n" + COPIES, n_documents=2)
     world.run()
     world.edit("out/{{ doc.relpath }}.md", "out/{{ doc.stem }}.md")
     assert world.run().notes == (
@@ -182,8 +180,7 @@ steps:
     ],
 )
 def test_the_reports_of_another_month_are_no_former_outputs(tmp_path: Path, path: str) -> None:
-    world = World(tmp_path, MONTHLY.replace("PATH", path))
-    world.documents(2)
+    world = World(tmp_path, MONTHLY.replace("PATH", path), n_documents=2)
     for month in ("may", "june"):
         assert world.run({"month": month}, prune=True).notes == ()
     assert world.run({"month": "june"}, prune=True).notes == ()

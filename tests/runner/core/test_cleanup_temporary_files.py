@@ -37,8 +37,7 @@ def killed_in_the_middle(forks: ForkServer, world: World) -> None:
 def test_the_run_after_a_kill_sweeps_outputs_and_objects(
     tmp_path: Path, fork_server: ForkServer
 ) -> None:
-    world = World(tmp_path)
-    world.documents(2)
+    world = World(tmp_path, n_documents=2)
     world.run()
     killed_in_the_middle(fork_server, world)
     ours = [left(tmp_path / "out", "0.txt"), left(tmp_path / ".paddock/objects", "0" * 64)]
@@ -49,8 +48,7 @@ def test_the_run_after_a_kill_sweeps_outputs_and_objects(
 
 
 def test_a_run_after_one_that_ended_in_order_looks_for_nothing(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.documents(1)
+    world = World(tmp_path, n_documents=1)
     world.run()
     file = left(tmp_path / "out", "0.txt")
     world.run()
@@ -68,8 +66,7 @@ time.sleep(60)
 
 
 def test_what_another_process_is_writing_stays(tmp_path: Path, fork_server: ForkServer) -> None:
-    world = World(tmp_path)
-    world.documents(1)
+    world = World(tmp_path, n_documents=1)
     world.run()
     killed_in_the_middle(fork_server, world)
     other = subprocess.Popen(

@@ -41,8 +41,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    world = World(tmp_path, INDEX)
-    world.documents(3)
+    world = World(tmp_path, INDEX, n_documents=3)
     return world
 
 
@@ -377,8 +376,7 @@ print(json.dumps([reports, [[row["item"], row["index"]] for row in rows(world)]]
 
 
 def test_a_store_on_a_full_disk_has_all_that_was_done_and_goes_on(tmp_path: Path) -> None:
-    world = World(tmp_path, INDEX.replace("do:", "max_parallel: 2\n    do:", 1))
-    world.documents(60)
+    World(tmp_path, INDEX.replace("do:", "max_parallel: 2\n    do:", 1), n_documents=60)
     (first, second, third), found = json.loads(run_with_mounts(FULL, tmp_path))
     assert first["status"] == "failed"
     assert first["message"] == (

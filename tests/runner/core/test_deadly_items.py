@@ -108,8 +108,7 @@ def outputs(world: World) -> set[str]:
 def test_a_document_that_kills_the_run_is_quarantined_and_all_others_are_done(
     tmp_path: Path,
 ) -> None:
-    world = World(tmp_path, FOUR)
-    world.documents(12)
+    world = World(tmp_path, FOUR, n_documents=12)
     assert died(world, "Document 5") == signal.SIGKILL
     suspects = {row.key for row in attempts(world)}
     assert "5.txt" in suspects and len(suspects) <= 4
@@ -146,8 +145,7 @@ def killed_with_all_in_flight(world: World, n: int) -> None:
 
 
 def test_many_suspects_run_together(tmp_path: Path) -> None:
-    world = World(tmp_path, MANY)
-    world.documents(16)
+    world = World(tmp_path, MANY, n_documents=16)
     killed_with_all_in_flight(world, 16)
 
     report = world.run(pool=FakePool(together=16))
@@ -157,8 +155,7 @@ def test_many_suspects_run_together(tmp_path: Path) -> None:
 
 
 def test_among_many_suspects_the_one_that_kills_is_quarantined_and_no_other(tmp_path: Path) -> None:
-    world = World(tmp_path, MANY)
-    world.documents(16)
+    world = World(tmp_path, MANY, n_documents=16)
     killed_with_all_in_flight(world, 16)
     for _ in range(6):  # among 16, 8, 4, 2, then twice alone
         assert died(world, "Document 9,") == signal.SIGKILL
@@ -172,8 +169,7 @@ def test_among_many_suspects_the_one_that_kills_is_quarantined_and_no_other(tmp_
 def test_what_is_released_runs_alone_and_is_quarantined_again_after_as_many_deaths(
     tmp_path: Path,
 ) -> None:
-    world = World(tmp_path, FOUR)
-    world.documents(2)
+    world = World(tmp_path, FOUR, n_documents=2)
     for _ in range(5):
         assert died(world, "Document 1") == signal.SIGKILL
     assert world.run().exit_status() == 3
@@ -186,8 +182,7 @@ def test_what_is_released_runs_alone_and_is_quarantined_again_after_as_many_deat
 
 
 def test_a_document_that_has_changed_is_no_suspect(tmp_path: Path) -> None:
-    world = World(tmp_path, FOUR)
-    world.documents(3)
+    world = World(tmp_path, FOUR, n_documents=3)
     assert died(world, "Document 1") == signal.SIGKILL
     suspects = {row.key for row in attempts(world)}
     for key in suspects:
@@ -198,8 +193,7 @@ def test_a_document_that_has_changed_is_no_suspect(tmp_path: Path) -> None:
 
 
 def test_two_that_kill_the_run_are_found_among_those_that_do_not(tmp_path: Path) -> None:
-    world = World(tmp_path, FOUR)
-    world.documents(10)
+    world = World(tmp_path, FOUR, n_documents=10)
     n_deaths = 0
     while died(world, "Document 2", "Document 7") is not None:
         n_deaths += 1
@@ -212,8 +206,7 @@ def test_two_that_kill_the_run_are_found_among_those_that_do_not(tmp_path: Path)
 def test_a_run_that_is_stopped_in_order_leaves_no_suspect(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    world = World(tmp_path, FOUR)
-    world.documents(6)
+    world = World(tmp_path, FOUR, n_documents=6)
     log = tmp_path / "asked"
     log.touch()
     child = os.fork()
@@ -232,8 +225,7 @@ def test_a_run_that_is_stopped_in_order_leaves_no_suspect(
 
 def test_a_run_that_is_killed_while_it_ends_leaves_no_suspect(tmp_path: Path) -> None:
     """A service that does not end in time is killed; that is no document's fault."""
-    world = World(tmp_path, FOUR)
-    world.documents(2)
+    world = World(tmp_path, FOUR, n_documents=2)
     stop = asyncio.Event()
 
     class Stubborn(FakePool):
@@ -263,8 +255,7 @@ def test_a_run_that_is_killed_while_it_ends_leaves_no_suspect(tmp_path: Path) ->
 
 
 def test_a_budget_that_ends_a_run_makes_no_suspect(tmp_path: Path) -> None:
-    world = World(tmp_path, FOUR)
-    world.documents(6)
+    world = World(tmp_path, FOUR, n_documents=6)
     stop_gate = StopGate()
 
     class Closing(FakePool):

@@ -16,8 +16,7 @@ REMEDY = "To have ours, delete the outputs, set `on_edited: overwrite`, or run a
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    made = World(tmp_path)
-    made.documents(3)
+    made = World(tmp_path, n_documents=3)
     return made
 
 

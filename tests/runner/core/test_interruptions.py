@@ -99,8 +99,7 @@ def outputs(world: World) -> dict[str, str]:
 def expected(tmp_path: Path) -> dict[str, str]:
     folder = tmp_path / "undisturbed"
     folder.mkdir()
-    world = World(folder)
-    world.documents(N_DOCUMENTS)
+    world = World(folder, n_documents=N_DOCUMENTS)
     world.run()
     return outputs(world)
 
@@ -112,8 +111,7 @@ def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(
     want = expected(tmp_path)
     folder = tmp_path / "killed"
     folder.mkdir()
-    world = World(folder)
-    world.documents(N_DOCUMENTS)
+    world = World(folder, n_documents=N_DOCUMENTS)
     rng = random.Random(7)
     n_kills = 0
     while n_kills < 5:
@@ -143,8 +141,7 @@ def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(
 def test_ctrl_c_ends_in_order_and_the_same_command_continues(
     tmp_path: Path, fork_server: ForkServer
 ) -> None:
-    world = World(tmp_path)
-    world.documents(N_DOCUMENTS)
+    world = World(tmp_path, n_documents=N_DOCUMENTS)
     process = start(fork_server, world, n_free=3)
     while not finished(world) and process.poll() is None:
         time.sleep(0.02)
@@ -160,8 +157,7 @@ def test_ctrl_c_ends_in_order_and_the_same_command_continues(
 
 
 def test_a_second_run_waits_and_says_for_whom(tmp_path: Path, fork_server: ForkServer) -> None:
-    world = World(tmp_path)
-    world.documents(8)
+    world = World(tmp_path, n_documents=8)
     first = start(fork_server, world, n_free=0)
     locks = world.folder / ".paddock/locks"
     while not list(locks.glob("*.json")) and first.poll() is None:
@@ -183,8 +179,7 @@ def test_a_second_run_waits_and_says_for_whom(tmp_path: Path, fork_server: ForkS
 def test_waiting_ends_at_its_deadline_and_on_ctrl_c(
     tmp_path: Path, fork_server: ForkServer
 ) -> None:
-    world = World(tmp_path)
-    world.documents(2)
+    world = World(tmp_path, n_documents=2)
     first = start(fork_server, world, n_free=0)
     while not list((world.folder / ".paddock/locks").glob("*.json")) and first.poll() is None:
         time.sleep(0.01)
@@ -204,8 +199,7 @@ def test_waiting_ends_at_its_deadline_and_on_ctrl_c(
 def test_a_full_disk_stops_the_run_and_it_goes_on_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path)
-    world.documents(3)
+    world = World(tmp_path, n_documents=3)
 
     def full(self: TemporaryFile, data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -223,8 +217,7 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_later(
 
 
 async def test_a_run_whose_task_is_cancelled_is_interrupted_and_goes_on(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.documents(2)
+    world = World(tmp_path, n_documents=2)
     pool = FakePool(delay_s=600)
     environment = RunEnvironment(pool=pool, settings=settings(tmp_path))
     task = asyncio.create_task(run_async(world.file, {}, RunOptions(local=True), environment))

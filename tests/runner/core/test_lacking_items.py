@@ -76,8 +76,7 @@ def test_an_output_over_results_stays_where_all_items_failed(tmp_path: Path, on_
 
 
 def test_an_output_over_results_says_which_items_it_lacks(tmp_path: Path) -> None:
-    world = World(tmp_path, LABELS)
-    world.documents(3)
+    world = World(tmp_path, LABELS, n_documents=3)
     for _ in range(2):
         report = world.run(pool=refusing("Document 1"))
         assert "'table' is made without 1 of 3 items of 'each', which failed: 1.txt" in report.notes
@@ -88,8 +87,7 @@ def test_an_output_over_results_says_which_items_it_lacks(tmp_path: Path) -> Non
 
 
 def test_an_empty_list_is_no_failure(tmp_path: Path) -> None:
-    world = World(tmp_path, LABELS)
-    world.documents(1)
+    world = World(tmp_path, LABELS, n_documents=1)
     world.run()
     (world.folder / "inbox/0.txt").unlink()
     report = world.run()

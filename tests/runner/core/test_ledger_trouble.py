@@ -60,8 +60,7 @@ def on_a_small_disk(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """Return what runs a pipeline with one folder on a small disk, and then on a larger one."""
 
     def run(small: str, size: str, n_chars: int = 0) -> list[dict[str, Any]]:
-        world = World(tmp_path)
-        world.documents(N_DOCUMENTS)
+        World(tmp_path, n_documents=N_DOCUMENTS)
         output = run_with_mounts(SMALL_DISK, tmp_path, tmp_path / small, size, str(n_chars))
         reports: list[dict[str, Any]] = json.loads(output)
         return reports
@@ -259,8 +258,7 @@ def test_a_ledger_that_no_one_may_even_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paddock.runner.ledger.sqlite_file.READ_WAIT_S", 0.1)
-    world = World(tmp_path)
-    world.documents(1)
+    world = World(tmp_path, n_documents=1)
     world.run()
     file = tmp_path / ".paddock/ledger.sqlite"
     with sqlite3.connect(file, isolation_level=None) as browser:
@@ -277,8 +275,7 @@ def test_a_ledger_that_no_one_may_even_read_is_named(
 
 
 def test_a_ledger_whose_file_turns_read_only_is_named(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.documents(2)
+    world = World(tmp_path, n_documents=2)
 
     def answer(request: ChatRequest) -> str:
         refused = sqlite3.OperationalError("attempt to write a readonly database")

@@ -67,8 +67,7 @@ steps:
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    world = World(tmp_path, TABLE)
-    world.documents(10)
+    world = World(tmp_path, TABLE, n_documents=10)
     return world
 
 

@@ -65,8 +65,7 @@ def tokens(report: Report) -> int:
 
 
 def test_a_budget_of_tokens_holds_for_all_machines_together(tmp_path: Path, url: str) -> None:
-    alone = World(tmp_path / "alone")
-    alone.documents(2)
+    alone = World(tmp_path / "alone", n_documents=2)
     per_item = tokens(alone.run(only=["0.txt"]))
     world = budgeted(tmp_path / "shared", f"{{tokens: {12 * per_item}}}")
     all_: list[FakePool] = []

@@ -19,8 +19,7 @@ from tests.runner.world import World, reasons, states
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    world = World(tmp_path)
-    world.documents(3)
+    world = World(tmp_path, n_documents=3)
     world.run()
     return world
 

@@ -46,8 +46,7 @@ def failing(error: EngineError, times: int, words: str = "Sum up: Document 1,") 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    world = World(tmp_path)
-    world.documents(2)
+    world = World(tmp_path, n_documents=2)
     return world
 
 
@@ -157,8 +156,7 @@ def test_a_file_that_cannot_be_read_now_is_tried_again(
 
 
 def test_what_failed_within_an_item_is_tried_again_and_given_up_as_well(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED)
-    world.documents(2)
+    world = World(tmp_path, NESTED, n_documents=2)
     late, words = DeadlineExceeded("total", 5), "red of Document 1"
     first = world.run(pool=failing(late, 1, words))
     assert [result["n"] for result in first.returns] == [2, 1]
@@ -171,8 +169,7 @@ def test_what_failed_within_an_item_is_tried_again_and_given_up_as_well(tmp_path
 
 
 def test_what_failed_within_an_item_too_often_leaves_it_alone(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED)
-    world.documents(1)
+    world = World(tmp_path, NESTED, n_documents=1)
     late, words = DeadlineExceeded("total", 5), "red of Document 0"
     for _ in range(3):
         report = world.run(pool=failing(late, 1, words))
@@ -192,8 +189,7 @@ def test_a_skipped_item_that_failed_for_a_passing_reason_is_tried_again(world: W
 
 
 def test_a_watch_hears_of_what_is_to_be_tried_again(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED)
-    world.documents(2)
+    world = World(tmp_path, NESTED, n_documents=2)
     report = world.run(pool=failing(DeadlineExceeded("total", 5), 1, "red of Document 1"))
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
         assert "1.txt" in batch_outcome(ledger, report.run).again

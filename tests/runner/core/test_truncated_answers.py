@@ -31,8 +31,7 @@ def answering() -> FakePool:
 def test_many_cut_answers_of_a_step_are_one_note_and_cached_ones_are_counted_again(
     tmp_path: Path,
 ) -> None:
-    here = World(tmp_path, PIPELINE)
-    here.documents(30)
+    here = World(tmp_path, PIPELINE, n_documents=30)
     observer = Notes()
     first = here.run(pool=answering(), observer=observer)
     [note] = first.notes
@@ -63,8 +62,11 @@ def test_each_continuation_is_a_call_of_the_plan_and_is_cached(tmp_path: Path) -
 
 
 def test_a_forbidden_cut_fails_the_item_alone(tmp_path: Path) -> None:
-    here = World(tmp_path, PIPELINE.replace("with: {prompt", "with: {on_truncated: error, prompt"))
-    here.documents(1)
+    here = World(
+        tmp_path,
+        PIPELINE.replace("with: {prompt", "with: {on_truncated: error, prompt"),
+        n_documents=1,
+    )
     report = here.run(pool=answering())
     [item] = [item for item in report.items if item.state == "quarantined"]
     assert item.error is not None

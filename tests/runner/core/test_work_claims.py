@@ -154,8 +154,7 @@ class Machines:
 @pytest.fixture
 def machines(tmp_path: Path, url: str, fork_server: ForkServer) -> Any:
     (tmp_path / "shared folder").mkdir()
-    world = World(tmp_path / "shared folder", PATIENT)
-    world.documents(N_DOCUMENTS)
+    world = World(tmp_path / "shared folder", PATIENT, n_documents=N_DOCUMENTS)
     made = Machines(world, url, fork_server)
     yield made
     for process in made.running:
@@ -166,8 +165,7 @@ def machines(tmp_path: Path, url: str, fork_server: ForkServer) -> Any:
 def undisturbed(tmp_path: Path) -> World:
     """Return what one machine makes of the same documents."""
     (tmp_path / "alone").mkdir()
-    world = World(tmp_path / "alone", PATIENT)
-    world.documents(N_DOCUMENTS)
+    world = World(tmp_path / "alone", PATIENT, n_documents=N_DOCUMENTS)
     world.run()
     return world
 

@@ -42,8 +42,7 @@ def digest_calls(pool: FakePool) -> int:
 def test_one_document_more_changed_or_gone_costs_one_path_and_the_plan_tells_it(
     tmp_path: Path,
 ) -> None:
-    here = World(tmp_path, PIPELINE)
-    here.documents(40)
+    here = World(tmp_path, PIPELINE, n_documents=40)
     first = here.plan()
     here.run()
     whole = digest_calls(here.pool)
@@ -97,8 +96,7 @@ def test_an_empty_folder_has_no_digest_and_is_no_failure(tmp_path: Path) -> None
 
 
 def test_a_run_that_died_within_the_tree_asks_for_no_part_of_it_again(tmp_path: Path) -> None:
-    here = World(tmp_path, PIPELINE)
-    here.documents(30)
+    here = World(tmp_path, PIPELINE, n_documents=30)
     n_answered = 0
 
     def dying(request: ChatRequest) -> str:
@@ -111,8 +109,7 @@ def test_a_run_that_died_within_the_tree_asks_for_no_part_of_it_again(tmp_path: 
     died = here.run(pool=FakePool(answer=dying))
     assert died.status == "failed"
     rest = here.run()
-    scratch = World(tmp_path / "scratch", PIPELINE)
-    scratch.documents(30)
+    scratch = World(tmp_path / "scratch", PIPELINE, n_documents=30)
     assert n_answered + rest.calls == scratch.run().calls
     assert rest.returns == scratch.run().returns
 
@@ -467,8 +464,7 @@ def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
 ) -> None:
     from paddock.runner.dry_run import dry_walk
 
-    world = World(tmp_path, EACH + SUM + WRITE)
-    world.documents(4)
+    world = World(tmp_path, EACH + SUM + WRITE, n_documents=4)
     monkeypatch.setattr(dry_walk, "MAX_WALK_S", 0.0)
     planned = world.plan()
     assert (planned.calls, planned.calls_are, planned.loads) == (4, "at most", 1)
@@ -488,8 +484,7 @@ def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked
     from paddock.runner.dry_run import dry_walk
 
     summarised = SUM.replace('chat, with: {prompt: "Sum up: ', 'summarise, with: {text: "')
-    world = World(tmp_path, EACH + summarised + WRITE)
-    world.documents(40)
+    world = World(tmp_path, EACH + summarised + WRITE, n_documents=40)
     walked: list[str] = []
     walk = dry_walk.DryWalk._in_time
 

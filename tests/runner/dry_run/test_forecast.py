@@ -23,8 +23,7 @@ def settings(folder: Path) -> Settings:
 
 
 def test_time_is_told_from_the_profile_then_from_the_last_run(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.documents(3)
+    world = World(tmp_path, n_documents=3)
     assert plan(world.file, settings=settings(tmp_path)).seconds is None, "nothing was measured"
     world.run()
 
@@ -47,8 +46,7 @@ def test_time_is_told_from_the_profile_then_from_the_last_run(tmp_path: Path) ->
 
 
 def test_what_a_copy_would_gain_is_told_once_it_is_known(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.documents(3)
+    world = World(tmp_path, n_documents=3)
     assert plan(world.file, settings=settings(tmp_path)).advice == ()
     pool = settings(tmp_path).pool
     ProfileStore(pool.cache_dir).keep(profile(pool))
@@ -97,8 +95,7 @@ steps:
 
 @pytest.fixture
 def alone(tmp_path: Path) -> World:
-    world = World(tmp_path, ALONE)
-    world.documents(3)
+    world = World(tmp_path, ALONE, n_documents=3)
     world.run()
     return world
 
@@ -126,8 +123,7 @@ def test_two_documents_that_swap_their_names_cost_no_call_and_neither_does_a_cop
 
 
 def test_a_document_costs_its_calls_where_its_path_is_asked_about(tmp_path: Path) -> None:
-    world = World(tmp_path, ALONE.replace("Sum up:", "Sum up {{ doc.path }}:"))
-    world.documents(2)
+    world = World(tmp_path, ALONE.replace("Sum up:", "Sum up {{ doc.path }}:"), n_documents=2)
     world.run()
     (tmp_path / "inbox/0.txt").rename(tmp_path / "inbox/z.txt")
     assert planned_and_made(world) == (1, 1)
@@ -137,8 +133,7 @@ def test_a_file_that_is_read_besides_costs_calls_also_where_an_output_is_missing
     tmp_path: Path,
 ) -> None:
     words = "{id: words, uses: files.read, with: {path: words.txt}}\n      - {id: sum"
-    world = World(tmp_path, ALONE.replace("{id: sum", words).replace("Sum", WORDS))
-    world.documents(2)
+    world = World(tmp_path, ALONE.replace("{id: sum", words).replace("Sum", WORDS), n_documents=2)
     world.write("words.txt", "Sum")
     world.run()
     world.write("words.txt", "Put")
@@ -157,8 +152,7 @@ def test_a_missing_output_costs_calls_only_where_replies_are_not_kept(alone: Wor
 
 
 def test_what_reads_a_block_is_fresh_where_only_an_output_of_it_is_missing(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.documents(3)
+    world = World(tmp_path, n_documents=3)
     world.run()
     (tmp_path / "out/0.txt").unlink()
     plan, report = world.plan(), world.run()

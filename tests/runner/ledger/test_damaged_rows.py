@@ -31,8 +31,7 @@ FLIPS = 200
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a pipeline that has run."""
-    world = World(tmp_path_factory.mktemp("done"), SUMMARIES)
-    world.documents(3)
+    world = World(tmp_path_factory.mktemp("done"), SUMMARIES, n_documents=3)
     assert world.run().status == "completed"
     return world.folder
 

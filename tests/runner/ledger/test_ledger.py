@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sqlite3
 import threading
@@ -23,14 +22,11 @@ def entry(key: str, **fields: object) -> Entry:
     return Entry(key=key, hash="h", parts="{}", state="done", **fields)  # type: ignore[arg-type]
 
 
-def test_awaited_rows_are_read_when_the_ledger_is_opened_again(tmp_path: Path) -> None:
-    async def write() -> None:
-        with Ledger(tmp_path) as ledger:
-            ledger.record("scope", entry("a", seconds=1.5), "run")
-            ledger.record_output(OutputRow("scope", "out/a", "a", None, ("x",), None, None), "run")
-            await ledger.durable()
-
-    asyncio.run(write())
+async def test_awaited_rows_are_read_when_the_ledger_is_opened_again(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.record("scope", entry("a", seconds=1.5), "run")
+        ledger.record_output(OutputRow("scope", "out/a", "a", None, ("x",), None, None), "run")
+        await ledger.durable()
     with Ledger(tmp_path) as ledger:
         assert ledger.entries("scope") == {"a": entry("a", seconds=1.5)}
         assert ledger.entries("another") == {}
@@ -76,8 +72,7 @@ async def test_a_call_comes_back_with_its_raw_reply(tmp_path: Path) -> None:
 def test_a_ledger_of_another_version_is_refused_by_every_verb_and_left_as_it_is(
     tmp_path: Path, version: int
 ) -> None:
-    world = World(tmp_path)
-    world.documents(1)
+    world = World(tmp_path, n_documents=1)
     world.run()
     file = world.folder / ".paddock/ledger.sqlite"
     with contextlib.closing(sqlite3.connect(file)) as connection, connection:
@@ -140,15 +135,12 @@ def test_a_ledger_that_is_just_being_made_can_be_read(tmp_path: Path) -> None:
         assert ledger.scopes_of("pipeline.yaml") == {"s"}
 
 
-def test_a_run_is_found_by_its_name_and_the_newest_come_first(tmp_path: Path) -> None:
-    async def write() -> None:
-        with Ledger(tmp_path) as ledger:
-            for number, status in enumerate(("completed", "failed", "running")):
-                row = {"run": status, "pipeline": "p", "file": "p.yaml", "started": number}
-                ledger.record_run({**row, "status": status, "trigger": "watch"})
-            await ledger.durable()
-
-    asyncio.run(write())
+async def test_a_run_is_found_by_its_name_and_the_newest_come_first(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        for number, status in enumerate(("completed", "failed", "running")):
+            row = {"run": status, "pipeline": "p", "file": "p.yaml", "started": number}
+            ledger.record_run({**row, "status": status, "trigger": "watch"})
+        await ledger.durable()
     with Ledger(tmp_path, is_readonly=True) as ledger:
         assert [run.run for run in ledger.runs()] == ["running", "failed", "completed"]
         assert [run.run for run in ledger.runs(1)] == ["running"]
@@ -157,16 +149,13 @@ def test_a_run_is_found_by_its_name_and_the_newest_come_first(tmp_path: Path) ->
         assert ledger.run("none") is None
 
 
-def test_files_that_a_watch_processed_are_known_until_they_are_gone(tmp_path: Path) -> None:
-    async def write() -> None:
-        with Ledger(tmp_path) as ledger:
-            ledger.record_watched("w", "run", {"a": (1, 10), "b": (2, 20)})
-            ledger.record_watched("v", "run", {"a": (9, 90)})
-            await ledger.durable()
-            ledger.record_watched("w", "run", {"a": (3, 2**62)}, gone=["b"])
-            await ledger.durable()
-
-    asyncio.run(write())
+async def test_files_that_a_watch_processed_are_known_until_they_are_gone(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.record_watched("w", "run", {"a": (1, 10), "b": (2, 20)})
+        ledger.record_watched("v", "run", {"a": (9, 90)})
+        await ledger.durable()
+        ledger.record_watched("w", "run", {"a": (3, 2**62)}, gone=["b"])
+        await ledger.durable()
     with Ledger(tmp_path, is_readonly=True) as ledger:
         assert ledger.watched("w") == {"a": (3, 2**62)}
         assert ledger.watched("v") == {"a": (9, 90)}

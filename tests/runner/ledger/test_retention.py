@@ -55,8 +55,7 @@ def state(world: World) -> Path:
 
 
 def made(folder: Path, n: int = 4) -> World:
-    world = World(folder)
-    world.documents(n)
+    world = World(folder, n_documents=n)
     world.run()
     return world
 
@@ -112,15 +111,13 @@ def test_replies_that_a_new_version_uses_again_stay(tmp_path: Path) -> None:
 
 
 def test_replies_of_nested_blocks_stay(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED)
-    world.documents(2)
+    world = World(tmp_path, NESTED, n_documents=2)
     assert world.run().calls == 4
     assert sweep_ledger(state(world), "", EVERYTHING).calls == 0
 
 
 def test_replies_of_quarantined_items_stay_for_their_next_attempt(tmp_path: Path) -> None:
-    world = World(tmp_path, FAILS_LATE)
-    world.documents(2)
+    world = World(tmp_path, FAILS_LATE, n_documents=2)
     assert (world.run().status, world.pool.chats[0].messages[-1].content) == (
         "quarantined",
         "0.txt",
@@ -260,8 +257,7 @@ def test_a_dry_sweep_reports_the_same_and_removes_nothing(tmp_path: Path) -> Non
 def test_a_sweep_next_to_a_run_disturbs_neither(tmp_path: Path) -> None:
     import threading
 
-    world = World(tmp_path)
-    world.documents(60)
+    world = World(tmp_path, n_documents=60)
     stop = threading.Event()
     faults: list[BaseException] = []
 
@@ -329,8 +325,7 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_reply_is_needed_by_every_item_that_used_it(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.documents(2)
+    world = World(tmp_path, n_documents=2)
     world.run()
     (tmp_path / "inbox/0.txt").rename(tmp_path / "inbox/z.txt")
     world.run()

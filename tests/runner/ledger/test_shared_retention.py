@@ -34,8 +34,7 @@ def ran(world: World, url: str) -> Report:
 
 
 def test_cleaning_a_shared_ledger_removes_only_what_is_not_needed(url: str, tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.documents(3)
+    world = World(tmp_path, n_documents=3)
     ran(world, url)
     world.edit("Sum up:", "Summarise:")
     assert ran(world, url).calls == 4
@@ -76,8 +75,7 @@ async def test_a_run_of_another_machine_without_heartbeats_has_died(
 def test_the_runs_of_a_shared_ledger_are_listed(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path)
-    world.documents(1)
+    world = World(tmp_path, n_documents=1)
     report = ran(world, url)
     monkeypatch.setenv("PADDOCK_LEDGER", url)
     found = recent_runs(find_ledgers([tmp_path]), limit=5)

@@ -24,8 +24,7 @@ SCHEMA = {"type": "object", "properties": {"total": {"type": "number"}}}
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: FakePool())
-    world = World(tmp_path / "letters")
-    world.documents(2)
+    world = World(tmp_path / "letters", n_documents=2)
     world.run()
     monkeypatch.chdir(world.folder)
     return world
@@ -187,8 +186,7 @@ def test_why_and_the_report_show_where_values_stand_without_any_review(
 ) -> None:
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: FakePool())
-    world = World(tmp_path / "letters", SURE)
-    world.documents(1)
+    world = World(tmp_path / "letters", SURE, n_documents=1)
     world.run(pool=FakePool(answer=lambda request: '{"topic": "the ferry", "place": "Oban"}'))
     monkeypatch.chdir(world.folder)
     assert review_part(invoke("why", "out/0.txt").stdout, "answer") == [
@@ -211,8 +209,7 @@ def test_items_that_wait_are_drawn_and_counted_as_waiting(
         "reply: {schema: {topic: str, place: str}, evidence: steps.text}\n"
         "        review: {when: evidence.missing}",
     )
-    world = World(tmp_path / "letters", asking)
-    world.documents(2)
+    world = World(tmp_path / "letters", asking, n_documents=2)
     world.run(pool=FakePool(answer=lambda request: '{"topic": "the ferry", "place": "Oban"}'))
     monkeypatch.chdir(world.folder)
     assert "2 waiting" in invoke("runs").stdout

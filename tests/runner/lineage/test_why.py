@@ -183,8 +183,7 @@ def test_a_folder_tells_of_each_of_its_files(world: World) -> None:
 def test_an_item_within_an_item_is_told_with_both_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path, NESTED)
-    world.documents(1)
+    world = World(tmp_path, NESTED, n_documents=1)
     world.run()
     monkeypatch.chdir(tmp_path)
     origin = origin_of("out/0-fr.txt")
@@ -289,8 +288,7 @@ def test_a_store_tells_whose_rows_it_has(world: World) -> None:
 
 
 def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> World:
-    world = World(tmp_path, text)
-    world.documents(2)
+    world = World(tmp_path, text, n_documents=2)
     monkeypatch.chdir(tmp_path)
     return world
 
@@ -465,8 +463,7 @@ def test_what_a_tool_looked_at_is_not_claimed_to_be_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool = "{id: style, uses: tool, with: {name: files.search, options: {root: inbox}}}"
-    world = World(tmp_path)
-    world.documents(1)
+    world = World(tmp_path, n_documents=1)
     world.edit("      - {id: sum,", f"      - {tool}\n      - {{id: sum,")
     world.run()
     monkeypatch.chdir(tmp_path)
@@ -488,8 +485,7 @@ def test_a_ledger_that_machines_share_answers_the_same(
 ) -> None:
     monkeypatch.setenv("PADDOCK_LEDGER", url)
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
-    world = World(tmp_path / "shared")
-    world.documents(2)
+    world = World(tmp_path / "shared", n_documents=2)
     shared = replace(settings(world.folder), ledger_url=url)
     asyncio.run(
         run_async(

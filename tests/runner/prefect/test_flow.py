@@ -68,8 +68,7 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     home, folder = tmp_path / "prefect", tmp_path / "pipeline"
     home.mkdir()
     folder.mkdir()
-    world = World(folder)
-    world.documents(6)
+    world = World(folder, n_documents=6)
     world.write("inbox/{odd} name.txt", "A name with braces.")
     world.write("inbox/below/deep.txt", "A document in a folder of its own.")
     world.write("inbox/empty.txt", "")
@@ -170,8 +169,7 @@ def _shown_when_complete(url: str, file: Path) -> tuple[list[Any], list[Any], li
 
 
 def test_an_api_that_cannot_be_reached_is_an_error_that_names_local(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.documents(1)
+    world = World(tmp_path, n_documents=1)
     done = subprocess.run(
         [str(Path(sys.executable).with_name("paddock")), "run", str(world.file)],
         env={**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api"},

@@ -62,8 +62,7 @@ def test_a_run_started_by_hand_stops_and_cannot_be_paused(
 ) -> None:
     folder = tmp_path / "pipeline"
     folder.mkdir()
-    world = World(folder)
-    world.documents(3)
+    world = World(folder, n_documents=3)
     environ = {"PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(tmp_path / "home"), "CI": ""}
     process = fork_server.python(SLOW, folder, environ={**os.environ, **environ})
     (run,) = until(lambda: runs_of(prefect_api, "created", world.file))

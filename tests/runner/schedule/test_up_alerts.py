@@ -31,7 +31,7 @@ def post_of(folder: Path) -> Deployment:
     return Deployment(triggered, "deployment")
 
 
-def test_a_broken_ledger_is_told_once_and_forgotten_when_it_is_mended(tmp_path: Path) -> None:
+async def test_a_broken_ledger_is_told_once_and_forgotten_when_it_is_mended(tmp_path: Path) -> None:
     sound, broken = post_of(tmp_path / "sound"), post_of(tmp_path / "broken")
     with opens(tmp_path / "sound", False):
         pass
@@ -40,27 +40,24 @@ def test_a_broken_ledger_is_told_once_and_forgotten_when_it_is_mended(tmp_path: 
     async def tell(post: Deployment, words: str) -> None:
         alerts.append((post.triggered.file.parent.name, words))
 
-    async def main() -> None:
-        health = LedgerHealth(opens, tell)
-        await health.look([sound, broken])
-        assert health.faults == {}, "one that is not there yet is not broken"
+    health = LedgerHealth(opens, tell)
+    await health.look([sound, broken])
+    assert health.faults == {}, "one that is not there yet is not broken"
 
-        file = tmp_path / "broken" / STATE_FOLDER / "ledger.sqlite"
-        file.parent.mkdir()
-        file.write_bytes(b"no database " * 400)
-        for _ in range(3):
-            await health.look([sound, broken])
-        assert list(health.faults) == [tmp_path / "broken"]
-        assert "the ledger cannot be read" in health.faults[tmp_path / "broken"]
-
-        file.unlink()
+    file = tmp_path / "broken" / STATE_FOLDER / "ledger.sqlite"
+    file.parent.mkdir()
+    file.write_bytes(b"no database " * 400)
+    for _ in range(3):
         await health.look([sound, broken])
-        assert health.faults == {}
-        file.write_bytes(b"no database " * 400)
-        await health.look([sound, broken])
-        await health.look([sound])
-        assert health.faults == {}, "its pipeline is no longer in service"
-        await asyncio.sleep(0)
+    assert list(health.faults) == [tmp_path / "broken"]
+    assert "the ledger cannot be read" in health.faults[tmp_path / "broken"]
 
-    asyncio.run(main())
+    file.unlink()
+    await health.look([sound, broken])
+    assert health.faults == {}
+    file.write_bytes(b"no database " * 400)
+    await health.look([sound, broken])
+    await health.look([sound])
+    assert health.faults == {}, "its pipeline is no longer in service"
+    await asyncio.sleep(0)
     assert [name for name, _ in alerts] == ["broken", "broken"]
