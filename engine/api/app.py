@@ -59,8 +59,7 @@ from paddock.engine.api.openai.endpoints import (
     rerank,
 )
 from paddock.engine.api.openai.rerank import RERANK_PATHS
-from paddock.engine.api.rate_limits import RateLimit
-from paddock.engine.api.request_limits import BodyLimit
+from paddock.engine.api.request_limits import BodyLimit, RateLimit
 from paddock.engine.api.request_log import ExchangeRecorder, RequestLog
 from paddock.engine.api.service import Service, service_of
 from paddock.engine.api.streaming import json_response

@@ -1,6 +1,7 @@
 """Monitoring endpoints: /metrics, /healthz, /readyz and /ui/state.json. Read only.
 
-`/ui/state.json` is what the console's page on models shows.
+`/ui/state.json` is what the console's page on models shows. `/healthz` asks every worker for one
+real token.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -17,13 +19,80 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from paddock.engine.api.api_keys import STATE_PATH, key_name_of
-from paddock.engine.api.health_probe import HealthProbe
 from paddock.engine.api.request_log import Exchange, is_monitoring_path
 from paddock.engine.api.service import Service, service_of
 from paddock.engine.api.streaming import json_response
 from paddock.engine.backends.metrics import HistogramReading, ModelMetrics
 from paddock.engine.memory.pool_stats import ModelStats
 from paddock.engine.system.hardware import read_gpus, read_memory, visible_gpus
+from paddock.engine.workers.worker_process import ProbeResult
+
+# A busy worker answers within a step or two.
+PROBE_TIMEOUT_S = 10.0
+_REPORT_FRESH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """The results of one probe of all workers."""
+
+    probes: tuple[ProbeResult, ...]
+    at: float
+    """By `time.monotonic`."""
+
+    @property
+    def is_well(self) -> bool:
+        """Whether every worker answered; true where there is none."""
+        return all(probe.is_well for probe in self.probes)
+
+    @property
+    def why(self) -> str:
+        """What is wrong; empty where all is well."""
+        ill = (f"{probe.name}: {probe.why}" for probe in self.probes if not probe.is_well)
+        return "; ".join(ill)
+
+    def value(self, *, in_full: bool) -> dict[str, Any]:
+        """Return the JSON value; models' names only `in_full`."""
+        short: dict[str, Any] = {"status": "ok" if self.is_well else "unwell"}
+        if not in_full:
+            return short if self.is_well else {**short, "error": "a worker does not answer"}
+        workers = [
+            {
+                "model": probe.name,
+                "ok": probe.is_well,
+                "seconds": round(probe.seconds, 4),
+                **({} if probe.is_well else {"error": probe.why}),
+            }
+            for probe in self.probes
+        ]
+        return {**short, "workers": workers, **({} if self.is_well else {"error": self.why})}
+
+
+class HealthProbe:
+    """Probes the pool; concurrent callers share one probe."""
+
+    def __init__(self) -> None:
+        self._report: HealthReport | None = None
+        self._asking: asyncio.Task[HealthReport] | None = None
+
+    async def ask(
+        self, probe: Callable[[float], Awaitable[tuple[ProbeResult, ...]]]
+    ) -> HealthReport:
+        """Return a report that is no older than a second."""
+        known = self._report
+        if known is not None and time.monotonic() - known.at < _REPORT_FRESH_S:
+            return known
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._run(probe))
+        # A caller that is cancelled must not cancel the probe of the others.
+        return await asyncio.shield(self._asking)
+
+    async def _run(
+        self, probe: Callable[[float], Awaitable[tuple[ProbeResult, ...]]]
+    ) -> HealthReport:
+        self._report = HealthReport(await probe(PROBE_TIMEOUT_S), time.monotonic())
+        return self._report
+
 
 # Clients share the numbers; each asks once a second.
 _STATE_FRESH_S = 0.4

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from paddock.engine.api import health_probe
-from paddock.engine.api.health_probe import HealthProbe, HealthReport
+from paddock.engine.api import monitoring
+from paddock.engine.api.monitoring import HealthProbe, HealthReport
 from paddock.engine.workers.worker_process import ProbeResult
 
 WELL = ProbeResult("smollm2:135m", True, 0.05)
@@ -39,7 +39,7 @@ def test_others_are_told_everything() -> None:
 
 
 async def test_a_question_meanwhile_shares_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health_probe, "_REPORT_FRESH_S", 60.0)
+    monkeypatch.setattr(monitoring, "_REPORT_FRESH_S", 60.0)
     n_asked = 0
 
     async def probe(within_s: float) -> tuple[ProbeResult, ...]:

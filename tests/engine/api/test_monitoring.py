@@ -81,7 +81,7 @@ def test_a_worker_that_hangs_is_told_with_the_reason(
             ThreadPoolExecutor() as threads,
             monkeypatch.context() as patched,
         ):
-            patched.setattr("paddock.engine.api.health_probe.PROBE_TIMEOUT_S", 1.0)
+            patched.setattr("paddock.engine.api.monitoring.PROBE_TIMEOUT_S", 1.0)
             many = list(threads.map(lambda _: client.get("/healthz"), range(5)))
     finally:
         os.kill(pid, signal.SIGCONT)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.api.rate_limits import TokenBuckets
+from paddock.engine.api.request_limits import TokenBuckets
 from paddock.engine.settings import ServiceSettings
 from tests.engine.api.small_service import SmallService
 
