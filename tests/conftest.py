@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,12 +176,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a test that is a coroutine in an event loop of its own."""
+    """Run a test that is a coroutine: by its fixture `run_coroutine`, if it has one.
+
+    Otherwise it gets an event loop of its own and fails if it hangs, which `--timeout` would end
+    with the whole process.
+    """
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     names = inspect.signature(pyfuncitem.obj).parameters
-    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    test = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
+    run: Callable[[Coroutine[Any, Any, None]], None]
+    run = pyfuncitem.funcargs.get("run_coroutine", run_within)  # type: ignore[assignment]
+    run(test)
     return True
+
+
+def run_within(test: Coroutine[Any, Any, None], seconds: float = 250) -> None:
+    asyncio.run(asyncio.wait_for(test, seconds))
 
 
 @pytest.hookimpl(optionalhook=True)

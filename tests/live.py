@@ -11,7 +11,7 @@ import hashlib
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,14 +83,9 @@ class Live:
 
         return self.call(count())
 
-    def run(self, work: Callable[[LocalPool], Awaitable[None]]) -> None:
-        """Do some work with the service's pool, in its event loop."""
-
-        async def main() -> None:
-            async with asyncio.timeout(200):
-                await work(self.service.pool)
-
-        self.call(main(), 240)
+    def run(self, test: Coroutine[Any, Any, None]) -> None:
+        """Run a test in the service's event loop."""
+        self.call(asyncio.wait_for(test, 200), 240)
 
     def n_deaths(self) -> int:
         """Return how many workers died since the test module began."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,12 @@ SETTINGS = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=
 LETTERS = "a b c d e f g h i j k l m n o p q r s t u v w x y z\n"
 SURE_PROMPT = LETTERS * 6 + LETTERS[:7]
 
-Work = Callable[[LocalPool], Awaitable[None]]
-Run = Callable[[Work], None]
 
-
-def go(work: Work, settings: PoolSettings = SETTINGS) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(200), LocalPool(settings) as pool:
-            await work(pool)
-
-    asyncio.run(main())
+@asynccontextmanager
+async def opened(settings: PoolSettings = SETTINGS, **options: Any) -> AsyncIterator[LocalPool]:
+    """Yield a pool of a test's own."""
+    async with LocalPool(settings, **options) as pool:
+        yield pool
 
 
 def ask(
@@ -54,20 +49,3 @@ async def digits_with_chances(
         (await pool.tokenise(model, text))[0]: 90 + math.log(chance)
         for text, chance in chances.items()
     }
-
-
-@contextmanager
-def one_pool(settings: PoolSettings = SETTINGS) -> Iterator[Run]:
-    """Run work in one pool after the other: its models are loaded once."""
-    with asyncio.Runner() as runner:
-        pool = LocalPool(settings)
-
-        def run(work: Work) -> None:
-            async def main() -> None:
-                async with asyncio.timeout(200):
-                    await work(pool)
-
-            runner.run(main())
-
-        yield run
-        runner.run(pool.__aexit__(None, None, None))

@@ -12,14 +12,6 @@ from paddock.engine.workers.worker_protocol import AnswerEnd
 REQUEST = ChatRequest(ModelSpec("x"), ())
 
 
-def go(work: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(120):
-            await work()
-
-    asyncio.run(main())
-
-
 def answered(n_chunks: int, pause: Callable[[int], Awaitable[None]]) -> Answer:
     """Return an answer that counts."""
 
@@ -44,29 +36,23 @@ async def after_each(number: int) -> None:
     await asyncio.sleep(0)
 
 
-def test_nothing_is_lost_of_an_answer_longer_than_what_is_kept_in_pieces() -> None:
-    async def work() -> None:
-        for pause in (at_once, after_each):
-            answer = answered(2000, pause)
-            chunks = [chunk async for chunk in answer]
-            reply = await answer.reply()
-            assert reply.text == "".join(chunk.text for chunk in chunks) == counted(2000)
-            assert sum(chunk.n_tokens for chunk in chunks) == 2000
-            assert (reply.reasoning, reply.tokens) == ("x" * 2000, (1, 2))
-
-    go(work)
+async def test_nothing_is_lost_of_an_answer_longer_than_what_is_kept_in_pieces() -> None:
+    for pause in (at_once, after_each):
+        answer = answered(2000, pause)
+        chunks = [chunk async for chunk in answer]
+        reply = await answer.reply()
+        assert reply.text == "".join(chunk.text for chunk in chunks) == counted(2000)
+        assert sum(chunk.n_tokens for chunk in chunks) == 2000
+        assert (reply.reasoning, reply.tokens) == ("x" * 2000, (1, 2))
 
 
-def test_a_slow_reader_gets_what_has_gathered_and_a_late_one_all_of_it() -> None:
-    async def work() -> None:
-        answer = answered(1500, after_each)
-        quick, slow = asyncio.create_task(read(answer, 0)), asyncio.create_task(read(answer, 40))
-        assert "".join(await quick) == "".join(await slow) == counted(1500)
-        late = await read(answer, 0)
-        assert "".join(late) == counted(1500)
-        assert len(late) < 600, "what nobody waits for is not kept piece by piece"
-
-    go(work)
+async def test_a_slow_reader_gets_what_has_gathered_and_a_late_one_all_of_it() -> None:
+    answer = answered(1500, after_each)
+    quick, slow = asyncio.create_task(read(answer, 0)), asyncio.create_task(read(answer, 40))
+    assert "".join(await quick) == "".join(await slow) == counted(1500)
+    late = await read(answer, 0)
+    assert "".join(late) == counted(1500)
+    assert len(late) < 600, "what nobody waits for is not kept piece by piece"
 
 
 async def read(answer: Answer, n_pauses: int) -> list[str]:
@@ -78,16 +64,13 @@ async def read(answer: Answer, n_pauses: int) -> list[str]:
     return texts
 
 
-def test_what_the_prompt_had_is_known_before_the_first_chunk() -> None:
+async def test_what_the_prompt_had_is_known_before_the_first_chunk() -> None:
     async def serve(answer: Answer) -> Reply:
         answer.shortened(900)
         answer.add(Chunk("one"))
         return answer.reply_of(AnswerEnd("stop", Usage(), False), "d")
 
-    async def work() -> None:
-        answer = Answer(REQUEST, serve)
-        async for _ in answer:
-            assert answer.prompt_tokens_original == 900
-        assert (await answer.reply()).prompt_tokens_original == 900
-
-    go(work)
+    answer = Answer(REQUEST, serve)
+    async for _ in answer:
+        assert answer.prompt_tokens_original == 900
+    assert (await answer.reply()).prompt_tokens_original == 900

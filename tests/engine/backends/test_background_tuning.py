@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,7 @@ from paddock.engine.settings import PoolSettings
 from paddock.engine.system.files import held_file
 from paddock.engine.tuning import tuner
 from paddock.engine.tuning.tuned_copies import TunedCopyStore, TuningVerdict
-from tests.engine.pools import SETTINGS, Work
+from tests.engine.pools import SETTINGS
 from tests.fakes import tiny
 
 SECRET = "the combination of the safe is 81-22-37"
@@ -99,22 +101,35 @@ async def until(is_so: Callable[[], object]) -> None:
         await asyncio.sleep(0.01)
 
 
-def serve(settings: PoolSettings, work: Work) -> None:
-    """Run some work with a pool that tunes while it is idle."""
-
-    async def serving() -> None:
-        async with asyncio.timeout(120), LocalPool(settings) as pool, BackgroundTuner(pool):
-            await work(pool)
-
-    asyncio.run(serving())
+@asynccontextmanager
+async def serving(settings: PoolSettings) -> AsyncIterator[LocalPool]:
+    """Yield a pool that tunes while it is idle."""
+    async with LocalPool(settings) as pool, BackgroundTuner(pool):
+        yield pool
 
 
-def test_an_idle_pool_makes_a_copy_that_computes_the_next_answer_under_the_same_identity(
+async def refused(machine: Machine, settings: PoolSettings) -> None:
+    """Wait until a service with these settings has refused a copy."""
+    n_before = machine.n_trials
+    async with serving(settings) as pool:
+        await ask(pool, machine.model)
+        await until(lambda: machine.n_trials > n_before and any(machine.store.verdicts()))
+        await until(lambda: not machine.left())
+
+
+async def tried_nothing(machine: Machine, settings: PoolSettings) -> bool:
+    n_before = machine.n_trials
+    async with serving(settings) as pool:
+        await ask(pool, machine.model)
+        await asyncio.sleep(0.3)
+    return machine.n_trials == n_before
+
+
+async def test_an_idle_pool_makes_a_copy_that_computes_the_next_answer_under_the_same_identity(
     machine: Machine,
 ) -> None:
     machine.process(COPIES)
-
-    async def work(pool: LocalPool) -> None:
+    async with serving(machine.settings) as pool:
         before = await ask(pool, machine.model)
         facts = await pool.facts(machine.model)
         await until(lambda: machine.store.find(machine.original))
@@ -124,24 +139,18 @@ def test_an_idle_pool_makes_a_copy_that_computes_the_next_answer_under_the_same_
         assert before.digest == facts.digest == machine.original
         assert after.digest == served.digest != machine.original
         assert served.identity == facts.identity
-
-    serve(machine.settings, work)
     assert machine.left() == []
-
-    async def exact(pool: LocalPool) -> None:
+    async with serving(replace(machine.settings, is_exact=True)) as pool:
         assert (await ask(pool, machine.model)).digest == machine.original
 
-    serve(replace(machine.settings, is_exact=True), exact)
 
-
-def test_an_embedding_model_gets_its_copy_too_judged_by_the_texts_it_was_asked(
+async def test_an_embedding_model_gets_its_copy_too_judged_by_the_texts_it_was_asked(
     machine: Machine,
 ) -> None:
     machine.process(COPIES)
     path = tiny.reranker(machine.folder / "embedder.gguf", pooling=1)
     model = ModelSpec(str(path), "embed")
-
-    async def work(pool: LocalPool) -> None:
+    async with serving(machine.settings) as pool:
         texts = tuple(f"{number} {'a word ' * 28}" for number in range(64))
         before = await pool.embed(EmbedRequest(model, texts))
         await until(
@@ -149,23 +158,18 @@ def test_an_embedding_model_gets_its_copy_too_judged_by_the_texts_it_was_asked(
         )
         after = await pool.embed(EmbedRequest(model, ("a word",)))
         assert after.digest != before.digest
-
-    serve(machine.settings, work)
     (made,) = machine.store.all()
     assert made.n_documents == 64
 
 
-def test_a_request_ends_the_trial_at_once_and_it_is_begun_again(machine: Machine) -> None:
+async def test_a_request_ends_the_trial_at_once_and_it_is_begun_again(machine: Machine) -> None:
     machine.process(SLEEPS)
-
-    async def work(pool: LocalPool) -> None:
+    async with serving(machine.settings) as pool:
         await ask(pool, machine.model)
         await until(lambda: machine.left() and machine.n_trials == 1)
         await ask(pool, machine.model)
         await until(lambda: not machine.left())
         await until(lambda: machine.n_trials == 2)
-
-    serve(machine.settings, work)
     assert machine.left() == [], "nor does the end of the service leave anything"
     known = machine.store.verdict(machine.original)
     assert known is not None
@@ -180,30 +184,21 @@ def test_a_request_ends_the_trial_at_once_and_it_is_begun_again(machine: Machine
     ],
     ids=["undone by the user", "interrupted too often"],
 )
-def test_what_the_user_undid_or_was_interrupted_too_often_is_not_tried(
+async def test_what_the_user_undid_or_was_interrupted_too_often_is_not_tried(
     machine: Machine, known: TuningVerdict
 ) -> None:
     machine.process(SLEEPS)
     machine.store.keep_verdict(machine.original, known)
-
-    async def work(pool: LocalPool) -> None:
-        await ask(pool, machine.model)
-        await asyncio.sleep(0.3)
-
-    serve(machine.settings, work)
-    assert machine.n_trials == 0
+    assert await tried_nothing(machine, machine.settings)
 
 
-def test_a_refusal_is_said_and_not_tried_again_by_the_next_service(machine: Machine) -> None:
+async def test_a_refusal_is_said_and_not_tried_again_by_the_next_service(machine: Machine) -> None:
     machine.process(REFUSES)
 
-    async def work(pool: LocalPool) -> None:
+    await refused(machine, machine.settings)
+    async with serving(machine.settings) as pool:
         await ask(pool, machine.model)
-        await until(lambda: any(machine.store.verdicts()))
         await until(lambda: not machine.left())
-
-    serve(machine.settings, work)
-    serve(machine.settings, work)
     assert machine.n_trials == 1
     assert machine.verdict().sentence == (
         f"{machine.model.ref} has no tuned copy: it would read documents 1.02 times as fast on "
@@ -211,74 +206,60 @@ def test_a_refusal_is_said_and_not_tried_again_by_the_next_service(machine: Mach
     )
 
 
-def test_with_ask_only_the_gain_is_measured_and_the_command_said_until_it_is_auto(
+async def test_with_ask_only_the_gain_is_measured_and_the_command_said_until_it_is_auto(
     machine: Machine,
 ) -> None:
     machine.process(GAINS)
-
-    async def work(pool: LocalPool) -> None:
+    async with serving(replace(machine.settings, tune="ask")) as pool:
         await ask(pool, machine.model)
         await until(lambda: any(machine.store.verdicts()))
-
-    serve(replace(machine.settings, tune="ask"), work)
     assert machine.verdict().sentence == (
         f"{machine.model.ref} has no tuned copy: it would read documents 1.92 times as fast on "
         f"this machine; `paddock tune {machine.model.ref}` makes one"
     )
     machine.process(COPIES)
-
-    async def again(pool: LocalPool) -> None:
+    async with serving(machine.settings) as pool:
         await ask(pool, machine.model)
         await until(lambda: machine.store.find(machine.original))
-
-    serve(machine.settings, again)
     assert list(machine.store.verdicts()) == []
 
 
-def test_a_copy_is_judged_by_what_was_asked_which_is_written_nowhere(machine: Machine) -> None:
+async def test_a_copy_is_judged_by_what_was_asked_which_is_written_nowhere(
+    machine: Machine,
+) -> None:
     machine.process(COPIES)
-
-    async def work(pool: LocalPool) -> None:
+    async with serving(machine.settings) as pool:
         for number in range(3):
             await ask(pool, machine.model, f"{number}: {SECRET} " * 150)
         await until(lambda: machine.store.find(machine.original))
-
-    serve(machine.settings, work)
     (made,) = machine.store.all()
     assert (made.n_documents, made.n_compared) == (3, 3)
     files = [file for file in machine.folder.rglob("*") if file.is_file()]
     assert not [file for file in files if SECRET.encode() in file.read_bytes()]
 
 
-def test_texts_for_names_without_a_model_are_not_kept_without_bound(machine: Machine) -> None:
-    async def work(pool: LocalPool, tuner: BackgroundTuner) -> None:
+async def test_texts_for_names_without_a_model_are_not_kept_without_bound(machine: Machine) -> None:
+    async with LocalPool(machine.settings) as pool, BackgroundTuner(pool) as tuner:
         for number in range(300):
             with pytest.raises(ModelNotFound):
                 await ask(pool, ModelSpec(f"unknown-{number}"), f"{number:05}" * 4_000)
         kept = [text for used in tuner._used.values() for text in used.texts]
         assert 0 < sum(map(len, kept)) < 1_000_000  # all texts: 6,000,000
 
-    async def serving() -> None:
-        async with LocalPool(machine.settings) as pool, BackgroundTuner(pool) as tuner:
-            await work(pool, tuner)
 
-    asyncio.run(serving())
-
-
-def test_a_name_that_no_path_can_have_keeps_no_other_model_from_its_turn(machine: Machine) -> None:
+async def test_a_name_that_no_path_can_have_keeps_no_other_model_from_its_turn(
+    machine: Machine,
+) -> None:
     machine.process(COPIES)
-
-    async def work(pool: LocalPool) -> None:
+    async with serving(machine.settings) as pool:
         for name in ("~no-such-user/x.gguf", "/a\0.gguf"):
             with pytest.raises(ModelNotFound):
                 await ask(pool, ModelSpec(name))
         await ask(pool, machine.model)
         await until(lambda: machine.store.find(machine.original))
 
-    serve(machine.settings, work)
 
-
-def test_what_a_killed_service_left_goes_when_the_next_one_starts(machine: Machine) -> None:
+async def test_what_a_killed_service_left_goes_when_the_next_one_starts(machine: Machine) -> None:
     machine.process(SLEEPS)
     blobs, digest = machine.settings.models_dir / "blobs", machine.original
     blobs.mkdir(parents=True)
@@ -289,48 +270,30 @@ def test_what_a_killed_service_left_goes_when_the_next_one_starts(machine: Machi
     at_work = blobs / f".{digest[:12]}-tuned.0.part"
     half = blobs / f"{at_work.name}.F16.part"
 
-    async def work(_: LocalPool) -> None:
-        await until(lambda: sorted(machine.left()) == [at_work.name, half.name])
-
     with held_file(at_work):  # by another user's service
         half.write_text("half")
-        serve(machine.settings, work)
+        async with serving(machine.settings):
+            await until(lambda: sorted(machine.left()) == [at_work.name, half.name])
 
 
-def test_near_tries_again_what_auto_refused_and_not_what_the_user_undid(machine: Machine) -> None:
+async def test_near_tries_again_what_auto_refused_and_not_what_the_user_undid(
+    machine: Machine,
+) -> None:
     near = replace(machine.settings, tune="near")
     machine.process(REFUSES)
 
-    async def work(pool: LocalPool) -> None:
-        n_before = machine.n_trials
-        await ask(pool, machine.model)
-        await until(lambda: machine.n_trials > n_before and any(machine.store.verdicts()))
-        await until(lambda: not machine.left())
-
-    async def idle(pool: LocalPool) -> None:
-        await ask(pool, machine.model)
-        await asyncio.sleep(0.3)
-
-    serve(machine.settings, work)
+    await refused(machine, machine.settings)
     assert not machine.verdict().is_near
-    serve(near, work)
+    await refused(machine, near)
     assert machine.verdict().is_near
-    serve(near, idle)
-    assert machine.n_trials == 2
+    assert await tried_nothing(machine, near)
     undone = TuningVerdict("tiny", "", "`paddock tune --undo` refused one")
     machine.store.keep_verdict(machine.original, undone)
-    serve(near, idle)
-    assert machine.n_trials == 2
+    assert await tried_nothing(machine, near)
 
 
 @pytest.mark.parametrize("settings", [{"tune": "off"}, {"is_exact": True}])
-def test_off_is_off(machine: Machine, settings: dict[str, object]) -> None:
+async def test_off_is_off(machine: Machine, settings: dict[str, Any]) -> None:
     machine.process(SLEEPS)
-
-    async def work(pool: LocalPool) -> None:
-        await ask(pool, machine.model)
-        await asyncio.sleep(0.3)
-
-    serve(replace(machine.settings, **settings), work)  # type: ignore[arg-type]
-    assert machine.n_trials == 0
+    assert await tried_nothing(machine, replace(machine.settings, **settings))
     assert list(machine.store.verdicts()) == []

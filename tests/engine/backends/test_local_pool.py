@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,199 +32,155 @@ from tests.engine.pools import (
     SETTINGS,
     SURE_PROMPT,
     VECTORS,
-    Run,
     ask,
     digits_with_chances,
-    go,
-    one_pool,
+    opened,
 )
 from tests.fakes import tiny
 from tests.fakes.gguf import split_gguf
-from tests.live import Live
 
 
 @pytest.fixture(scope="module")
-def together(live: Live) -> Run:
-    """Return what runs work in the pool that all tests share."""
-    return live.run
+def single(run_coroutine: Callable[[Coroutine[Any, Any, None]], None]) -> Iterator[LocalPool]:
+    """Yield a pool that answers one request at a time."""
+    pool = LocalPool(replace(SETTINGS, num_parallel=1))
+    yield pool
+    run_coroutine(pool.__aexit__(None, None, None))
 
 
-@pytest.fixture(scope="module")
-def alone() -> Iterator[Run]:
-    """Run work in a pool that answers one request at a time."""
-    with one_pool(replace(SETTINGS, num_parallel=1)) as run:
-        yield run
-
-
-@asynccontextmanager
-async def nothing_left(pool: LocalPool) -> AsyncIterator[None]:
-    """Check that no request is left in the pool."""
-    yield
+async def test_many_chats_at_once_are_answered_and_share_their_beginning(pool: LocalPool) -> None:
+    await pool.chat(ask("Hello")).reply()
+    workers = pool.worker_pids()
+    instructions = "Read what follows and answer in one short sentence. " * 8
+    streams = [
+        pool.chat(ask(f"{instructions}What is {n} plus {n}?", priority="batch")) for n in range(10)
+    ]
+    replies = [await stream.reply() for stream in streams]
+    assert all(reply.text for reply in replies)
+    reused = [reply.usage.prompt_reused_tokens for reply in replies]
+    assert sum(n > 80 for n in reused) == 9, "one computes the beginning, nine reuse it"
+    assert pool.worker_pids() == workers
     assert all(model.n_users == 0 for model in pool.stats().resident)
 
 
-def test_many_chats_at_once_are_answered_and_share_their_beginning(together: Run) -> None:
-    async def work(pool: LocalPool) -> None:
-        await pool.chat(ask("Hello")).reply()
-        workers = pool.worker_pids()
-        instructions = "Read what follows and answer in one short sentence. " * 8
-        streams = [
-            pool.chat(ask(f"{instructions}What is {n} plus {n}?", priority="batch"))
-            for n in range(10)
-        ]
-        replies = [await stream.reply() for stream in streams]
-        assert all(reply.text for reply in replies)
-        reused = [reply.usage.prompt_reused_tokens for reply in replies]
-        assert sum(n > 80 for n in reused) == 9, "one computes the beginning, nine reuse it"
-        assert pool.worker_pids() == workers
-        async with nothing_left(pool):
-            pass
-
-    together(work)
-
-
-def test_a_greedy_answer_is_the_same_each_time_and_a_seeded_one_too(
-    alone: Run, tmp_path: Path
+async def test_a_greedy_answer_is_the_same_each_time_and_a_seeded_one_too(
+    single: LocalPool, tmp_path: Path
 ) -> None:
     path = tiny.alphabet(tmp_path / "alphabet.gguf")
     drawing = ModelSpec(str(path), n_ctx_tokens=512)
 
-    async def work(pool: LocalPool) -> None:
-        async def twice(request: ChatRequest) -> str:
-            first, again = [await pool.chat(request).reply() for _ in range(2)]
-            assert first.text == again.text
-            return first.text
+    async def twice(request: ChatRequest) -> str:
+        first, again = [await single.chat(request).reply() for _ in range(2)]
+        assert first.text == again.text
+        return first.text
 
-        assert await twice(ChatRequest(CHAT, (), {"max_tokens": 20}, prompt=SURE_PROMPT))
-        bias = await digits_with_chances(pool, drawing, dict.fromkeys("0123456789", 0.1))
-        params = {"max_tokens": 20, "temperature": 0.9, "top_k": 0, "top_p": 1, "logit_bias": bias}
-        texts = {
-            await twice(ChatRequest(drawing, (), {**params, "seed": seed}, prompt="a"))
-            for seed in (46, 55)  # none of what they draw is near the next digit
-        }
-        assert len(texts) == 2
-        assert await pool.unload(str(path)), "others count what is loaded"
-
-    alone(work)
+    assert await twice(ChatRequest(CHAT, (), {"max_tokens": 20}, prompt=SURE_PROMPT))
+    bias = await digits_with_chances(single, drawing, dict.fromkeys("0123456789", 0.1))
+    params = {"max_tokens": 20, "temperature": 0.9, "top_k": 0, "top_p": 1, "logit_bias": bias}
+    texts = {
+        await twice(ChatRequest(drawing, (), {**params, "seed": seed}, prompt="a"))
+        for seed in (46, 55)  # none of what they draw is near the next digit
+    }
+    assert len(texts) == 2
+    assert await single.unload(str(path)), "others count what is loaded"
 
 
-def test_chunks_come_as_they_are_made_and_make_up_the_reply(together: Run) -> None:
-    async def work(pool: LocalPool) -> None:
-        stream = pool.chat(ask("Write one sentence about Peru."))
-        chunks = [chunk async for chunk in stream]
-        reply = await stream.reply()
-        assert len(chunks) > 5
-        assert "".join(chunk.text for chunk in chunks) == reply.text
-        assert sum(chunk.n_tokens for chunk in chunks) == reply.usage.completion_tokens
-
-    together(work)
+async def test_chunks_come_as_they_are_made_and_make_up_the_reply(pool: LocalPool) -> None:
+    stream = pool.chat(ask("Write one sentence about Peru."))
+    chunks = [chunk async for chunk in stream]
+    reply = await stream.reply()
+    assert len(chunks) > 5
+    assert "".join(chunk.text for chunk in chunks) == reply.text
+    assert sum(chunk.n_tokens for chunk in chunks) == reply.usage.completion_tokens
 
 
-def test_an_answer_ends_at_a_stop_string_or_at_its_limit(alone: Run) -> None:
-    async def work(pool: LocalPool) -> None:
-        limited = await pool.chat(
-            ask("Count from one to twenty.", params={"max_tokens": 5})
-        ).reply()
-        assert (limited.done_reason, limited.usage.completion_tokens) == ("length", 5)
-        sure = ChatRequest(CHAT, (), {"max_tokens": 20, "stop": "k l"}, prompt=SURE_PROMPT)
-        cut = await pool.chat(sure).reply()
-        assert (cut.done_reason, cut.text) == ("stop", " e f g h i j ")
-
-    alone(work)
+async def test_an_answer_ends_at_a_stop_string_or_at_its_limit(single: LocalPool) -> None:
+    limited = await single.chat(ask("Count from one to twenty.", params={"max_tokens": 5})).reply()
+    assert (limited.done_reason, limited.usage.completion_tokens) == ("length", 5)
+    sure = ChatRequest(CHAT, (), {"max_tokens": 20, "stop": "k l"}, prompt=SURE_PROMPT)
+    cut = await single.chat(sure).reply()
+    assert (cut.done_reason, cut.text) == ("stop", " e f g h i j ")
 
 
-def test_characters_are_whole_whatever_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_characters_are_whole_whatever_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "C")
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-
-    async def work(pool: LocalPool) -> None:
+    async with opened() as pool:
         stream = pool.chat(ask("Repeat exactly: 北京 — naïve 🦙 Москва"))
         text = "".join([chunk.text async for chunk in stream])
         assert text
         assert "\ufffd" not in text.rstrip("\ufffd")
         assert await pool.count_texts(CHAT, ["北京", "🦙", "\ud800 lone"]) > [0, 0, 0]
 
-    go(work)
+
+async def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(pool: LocalPool) -> None:
+    text = "word " * 3000
+    n_tokens = await pool.count_chat(CHAT, ask(text).messages)
+    with pytest.raises(PromptTooLong) as caught:
+        await pool.chat(ask(text)).reply()
+    assert caught.value.n_prompt_tokens == n_tokens
+    assert str(caught.value) == (
+        f"the prompt has {n_tokens} tokens and 24 are reserved for the answer, "
+        f"but the context holds 2048; nothing was cut"
+    )
 
 
-def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(together: Run) -> None:
-    async def work(pool: LocalPool) -> None:
-        text = "word " * 3000
-        n_tokens = await pool.count_chat(CHAT, ask(text).messages)
-        with pytest.raises(PromptTooLong) as caught:
-            await pool.chat(ask(text)).reply()
-        assert caught.value.n_prompt_tokens == n_tokens
-        assert str(caught.value) == (
-            f"the prompt has {n_tokens} tokens and 24 are reserved for the answer, "
-            f"but the context holds 2048; nothing was cut"
-        )
-
-    together(work)
-
-
-def test_a_cancelled_chat_frees_its_place_at_the_next_step(alone: Run) -> None:
-    async def work(pool: LocalPool) -> None:
-        stream = pool.chat(ask("Tell a long story.", params={"max_tokens": 1500}))
-        async for _ in stream:
-            break
-        for pid in pool.worker_pids():
-            os.kill(pid, signal.SIGSTOP)  # it steps on while a busy machine lets this process wait
-        stream.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await stream.reply()
-        await asyncio.sleep(0.2)  # what it has said comes first
-        n_before = pool.stats().resident[0].n_decoded_tokens
-        for pid in pool.worker_pids():
-            os.kill(pid, signal.SIGCONT)
-        short = await pool.chat(ask("Hello", params={"max_tokens": 3})).reply()
-        n_spent = pool.stats().resident[0].n_decoded_tokens - n_before
-        n_unsaid = 30  # of a step under way, and of those that a worker holds back for a moment
-        assert n_spent <= short.usage.prompt_tokens + 3 + n_unsaid
-
-    alone(work)
-
-
-def test_deadlines_end_a_request_and_waiting_in_the_queue_does_not_count(alone: Run) -> None:
-    async def work(pool: LocalPool) -> None:
-        await pool.chat(ask("Hello")).reply()
-        no_end = {0: -100, 2: -100}
-        endless = {"max_tokens": 1500, "logit_bias": no_end, "guards_repetition": False}
-        with pytest.raises(DeadlineExceeded) as caught:
-            await pool.chat(ask("Tell a long story.", params=endless, total_s=0.5)).reply()
-        assert (caught.value.kind, caught.value.seconds) == ("total", 0.5)
-        with pytest.raises(DeadlineExceeded) as caught:
-            await pool.chat(ask("Tell a long story.", idle_s=1e-6)).reply()
-        assert caught.value.kind == "idle"
-        first = pool.chat(ask("Tell a story.", params={"max_tokens": 100}, priority="batch"))
-        waiting = pool.chat(
-            ask("Say yes.", params={"max_tokens": 2}, priority="batch", total_s=10, idle_s=10)
-        )
-        async for _ in first:
-            break
-        (pid,) = pool.worker_pids()
-        os.kill(pid, signal.SIGSTOP)
-        await asyncio.sleep(12)  # longer than the one in the queue may take
+async def test_a_cancelled_chat_frees_its_place_at_the_next_step(single: LocalPool) -> None:
+    stream = single.chat(ask("Tell a long story.", params={"max_tokens": 1500}))
+    async for _ in stream:
+        break
+    for pid in single.worker_pids():
+        os.kill(pid, signal.SIGSTOP)  # it steps on while a busy machine lets this process wait
+    stream.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stream.reply()
+    await asyncio.sleep(0.2)  # what it has said comes first
+    n_before = single.stats().resident[0].n_decoded_tokens
+    for pid in single.worker_pids():
         os.kill(pid, signal.SIGCONT)
-        assert (await waiting.reply()).usage.queue_s > 0
-        await first.reply()
+    short = await single.chat(ask("Hello", params={"max_tokens": 3})).reply()
+    n_spent = single.stats().resident[0].n_decoded_tokens - n_before
+    n_unsaid = 30  # of a step under way, and of those that a worker holds back for a moment
+    assert n_spent <= short.usage.prompt_tokens + 3 + n_unsaid
 
-    alone(work)
+
+async def test_deadlines_end_a_request_and_waiting_in_the_queue_does_not_count(
+    single: LocalPool,
+) -> None:
+    await single.chat(ask("Hello")).reply()
+    no_end = {0: -100, 2: -100}
+    endless = {"max_tokens": 1500, "logit_bias": no_end, "guards_repetition": False}
+    with pytest.raises(DeadlineExceeded) as caught:
+        await single.chat(ask("Tell a long story.", params=endless, total_s=0.5)).reply()
+    assert (caught.value.kind, caught.value.seconds) == ("total", 0.5)
+    with pytest.raises(DeadlineExceeded) as caught:
+        await single.chat(ask("Tell a long story.", idle_s=1e-6)).reply()
+    assert caught.value.kind == "idle"
+    first = single.chat(ask("Tell a story.", params={"max_tokens": 100}, priority="batch"))
+    waiting = single.chat(
+        ask("Say yes.", params={"max_tokens": 2}, priority="batch", total_s=10, idle_s=10)
+    )
+    async for _ in first:
+        break
+    (pid,) = single.worker_pids()
+    os.kill(pid, signal.SIGSTOP)
+    await asyncio.sleep(12)  # longer than the one in the queue may take
+    os.kill(pid, signal.SIGCONT)
+    assert (await waiting.reply()).usage.queue_s > 0
+    await first.reply()
 
 
-def test_what_a_pool_holds_can_be_seen(alone: Run) -> None:
-    async def work(pool: LocalPool) -> None:
-        async with pool.lease([CHAT]):
-            await pool.chat(ask("Hello", params={"max_tokens": 2})).reply()
-            (held,) = pool.stats().resident
-            assert held.is_leased and not held.is_pinned
-        assert (held.name, held.state, held.n_users) == ("smollm2:135m", "ready", 0)
-        assert held.host_bytes > 90_000_000, "as measured"
-        assert held.placed == "all 31 layers on the processor"
-        assert held.ready_s is not None and held.ready_s < 60
-        assert held.expires_s is not None and 250 < held.expires_s <= 300
-        assert held.pid in pool.worker_pids()
-
-    alone(work)
+async def test_what_a_pool_holds_can_be_seen(single: LocalPool) -> None:
+    async with single.lease([CHAT]):
+        await single.chat(ask("Hello", params={"max_tokens": 2})).reply()
+        (held,) = single.stats().resident
+        assert held.is_leased and not held.is_pinned
+    assert (held.name, held.state, held.n_users) == ("smollm2:135m", "ready", 0)
+    assert held.host_bytes > 90_000_000, "as measured"
+    assert held.placed == "all 31 layers on the processor"
+    assert held.ready_s is not None and held.ready_s < 60
+    assert held.expires_s is not None and 250 < held.expires_s <= 300
+    assert held.pid in single.worker_pids()
 
 
 async def begun(answers: list[Answer]) -> None:
@@ -241,8 +197,8 @@ async def begun(answers: list[Answer]) -> None:
     await asyncio.wait(firsts)
 
 
-def test_a_caller_that_does_not_wait_is_told_when_the_queue_is_full(noise: ModelSpec) -> None:
-    async def work(pool: LocalPool) -> None:
+async def test_a_caller_that_does_not_wait_is_told_when_the_queue_is_full(noise: ModelSpec) -> None:
+    async with opened(replace(SETTINGS, num_parallel=1, max_queue=2)) as pool:
         running = [pool.chat(ask("Tell a story.", noise, {"max_tokens": 60})) for _ in range(4)]
         await begun(running)
         with pytest.raises(Busy) as caught:
@@ -251,13 +207,11 @@ def test_a_caller_that_does_not_wait_is_told_when_the_queue_is_full(noise: Model
         await asyncio.gather(*(stream.reply() for stream in running))
         assert (await pool.chat(ask("Hello", noise), waits=False).reply()).text
 
-    go(work, replace(SETTINGS, num_parallel=1, max_queue=2))
 
-
-def test_a_longer_context_does_not_load_the_weights_again_nor_loosens_a_smaller_one(
+async def test_a_longer_context_does_not_load_the_weights_again_nor_loosens_a_smaller_one(
     noise: ModelSpec,
 ) -> None:
-    async def work(pool: LocalPool) -> None:
+    async with opened() as pool:
         small, text = replace(noise, n_ctx_tokens=512), "word " * 120
         await pool.chat(ask("Hello", model=small)).reply()
         pids = pool.worker_pids()
@@ -271,11 +225,9 @@ def test_a_longer_context_does_not_load_the_weights_again_nor_loosens_a_smaller_
         with pytest.raises(PromptTooLong):
             await pool.chat(ask(text, model=small)).reply()
 
-    go(work)
 
-
-def test_an_idle_model_is_unloaded_when_its_time_is_up(noise: ModelSpec) -> None:
-    async def work(pool: LocalPool) -> None:
+async def test_an_idle_model_is_unloaded_when_its_time_is_up(noise: ModelSpec) -> None:
+    async with opened() as pool:
         await pool.chat(ask("Hello", model=replace(noise, keep_alive_s=0))).reply()
         while pool.stats().resident:  # noqa: ASYNC110 - the pool tells no one
             await asyncio.sleep(0.02)
@@ -283,11 +235,9 @@ def test_an_idle_model_is_unloaded_when_its_time_is_up(noise: ModelSpec) -> None
         await asyncio.sleep(0.2)
         assert [model.state for model in pool.stats().resident] == ["ready"]
 
-    go(work)
 
-
-def test_two_models_take_turns_where_only_one_has_room(noise: ModelSpec) -> None:
-    async def work(pool: LocalPool) -> None:
+async def test_two_models_take_turns_where_only_one_has_room(noise: ModelSpec) -> None:
+    async with opened(replace(SETTINGS, max_loaded_models=1)) as pool:
         chats = [pool.chat(ask(f"Say {n}.", noise, {"max_tokens": 3})) for n in range(3)]
         vectors = [pool.embed(EmbedRequest(VECTORS, (f"text {n}",))) for n in range(3)]
         replies = await asyncio.gather(*(chat.reply() for chat in chats), *vectors)
@@ -295,105 +245,88 @@ def test_two_models_take_turns_where_only_one_has_room(noise: ModelSpec) -> None
         loads = {name: count.loads for name, count in pool.stats().loads.items()}
         assert loads == {noise.ref: 1, "all-minilm": 1}, "no swapping on every call"
 
-    go(work, replace(SETTINGS, max_loaded_models=1))
+
+async def test_vectors_do_not_depend_on_what_else_is_in_the_batch(pool: LocalPool) -> None:
+    texts = tuple(f"Sentence number {n} is about {'llamas ' * (n % 40)}" for n in range(100))
+    together = (await pool.embed(EmbedRequest(VECTORS, texts))).vectors
+    for index in (0, 17, 39, 99):
+        (alone,) = (await pool.embed(EmbedRequest(VECTORS, (texts[index],)))).vectors
+        cosine = sum(x * y for x, y in zip(alone, together[index], strict=True))
+        assert cosine > 0.999, "kernels differ by batch size, in the last digits"
+    assert len(together) == 100 and len(together[0]) == 384
+    assert sum(x * x for x in together[3]) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_vectors_do_not_depend_on_what_else_is_in_the_batch(together: Run) -> None:
-    async def work(pool: LocalPool) -> None:
-        texts = tuple(f"Sentence number {n} is about {'llamas ' * (n % 40)}" for n in range(100))
-        together = (await pool.embed(EmbedRequest(VECTORS, texts))).vectors
-        for index in (0, 17, 39, 99):
-            (alone,) = (await pool.embed(EmbedRequest(VECTORS, (texts[index],)))).vectors
-            cosine = sum(x * y for x, y in zip(alone, together[index], strict=True))
-            assert cosine > 0.999, "kernels differ by batch size, in the last digits"
-        assert len(together) == 100 and len(together[0]) == 384
-        assert sum(x * x for x in together[3]) == pytest.approx(1.0, abs=1e-5)
-
-    together(work)
+async def test_vectors_can_be_cut_to_fewer_dimensions(pool: LocalPool) -> None:
+    (vector,) = (await pool.embed(EmbedRequest(VECTORS, ("a llama",), dimensions=64))).vectors
+    assert len(vector) == 64
+    assert sum(x * x for x in vector) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_vectors_can_be_cut_to_fewer_dimensions(together: Run) -> None:
-    async def work(pool: LocalPool) -> None:
-        (vector,) = (await pool.embed(EmbedRequest(VECTORS, ("a llama",), dimensions=64))).vectors
-        assert len(vector) == 64
-        assert sum(x * x for x in vector) == pytest.approx(1.0, abs=1e-5)
-
-    together(work)
-
-
-def test_a_text_too_long_to_embed_is_refused_by_its_index(together: Run) -> None:
-    async def work(pool: LocalPool) -> None:
-        texts = (*("short",) * 70, "word " * 600)
-        with pytest.raises(TextTooLong) as caught:
-            await pool.embed(EmbedRequest(VECTORS, texts))
-        assert (caught.value.index, caught.value.n_ctx_tokens) == (70, 512)
-        assert caught.value.n_tokens > 600
-
-    together(work)
+async def test_a_text_too_long_to_embed_is_refused_by_its_index(pool: LocalPool) -> None:
+    texts = (*("short",) * 70, "word " * 600)
+    with pytest.raises(TextTooLong) as caught:
+        await pool.embed(EmbedRequest(VECTORS, texts))
+    assert (caught.value.index, caught.value.n_ctx_tokens) == (70, 512)
+    assert caught.value.n_tokens > 600
 
 
-def test_a_model_is_asked_only_for_what_it_can(together: Run) -> None:
-    async def work(pool: LocalPool) -> None:
-        with pytest.raises(WrongRole):
-            await pool.chat(ask("Hello", model=VECTORS)).reply()
-        with pytest.raises(WrongRole):
-            await pool.embed(EmbedRequest(CHAT, ("text",)))
-        with pytest.raises(ModelNotFound):
-            await pool.chat(ask("Hello", model=ModelSpec("nobody"))).reply()
-
-    together(work)
+async def test_a_model_is_asked_only_for_what_it_can(pool: LocalPool) -> None:
+    with pytest.raises(WrongRole):
+        await pool.chat(ask("Hello", model=VECTORS)).reply()
+    with pytest.raises(WrongRole):
+        await pool.embed(EmbedRequest(CHAT, ("text",)))
+    with pytest.raises(ModelNotFound):
+        await pool.chat(ask("Hello", model=ModelSpec("nobody"))).reply()
 
 
-def test_a_tool_that_must_be_called_is_called_by_a_model_that_knows_no_tools(together: Run) -> None:
+async def test_a_tool_that_must_be_called_is_called_by_a_model_that_knows_no_tools(
+    pool: LocalPool,
+) -> None:
     parameters = {
         "properties": {"city": {"enum": ["Paris", "Rome"]}, "days": {"type": "integer"}},
         "required": ["city", "days"],
     }
     tools = (Tool("get_weather", "Tells the weather of a city", parameters),)
-
-    async def work(pool: LocalPool) -> None:
-        request = ask(
-            "How is the weather in Rome for the next 3 days?",
-            params={"max_tokens": 60},
-            tools=tools,
-            tool_choice="required",
-        )
-        stream = pool.chat(request)
-        chunks = [chunk async for chunk in stream]
-        reply = await stream.reply()
-        [call] = reply.tool_calls
-        assert call.name == "get_weather"
-        assert set(call.arguments) == {"city", "days"}
-        assert call.arguments["city"] in ("Paris", "Rome")
-        assert (reply.text, reply.done_reason) == ("", "stop")
-        assert [tool_call for chunk in chunks for tool_call in chunk.tool_calls] == [call]
-        history = (
-            *request.messages,
-            Message("assistant", "", tool_calls=(call,)),
-            Message("tool", "22 °C", tool_name=call.name, tool_call_id=call.id),
-        )
-        final = await pool.chat(replace(request, messages=history, tool_choice="none")).reply()
-        assert final.tool_calls == ()
-        with pytest.raises(BadRequest) as caught:
-            await pool.chat(replace(request, tool_choice="get_time")).reply()
-        assert str(caught.value) == (
-            "the tool 'get_time' must be called, but is not offered. Known: 'get_weather'."
-        )
-
-    together(work)
+    request = ask(
+        "How is the weather in Rome for the next 3 days?",
+        params={"max_tokens": 60},
+        tools=tools,
+        tool_choice="required",
+    )
+    stream = pool.chat(request)
+    chunks = [chunk async for chunk in stream]
+    reply = await stream.reply()
+    [call] = reply.tool_calls
+    assert call.name == "get_weather"
+    assert set(call.arguments) == {"city", "days"}
+    assert call.arguments["city"] in ("Paris", "Rome")
+    assert (reply.text, reply.done_reason) == ("", "stop")
+    assert [tool_call for chunk in chunks for tool_call in chunk.tool_calls] == [call]
+    history = (
+        *request.messages,
+        Message("assistant", "", tool_calls=(call,)),
+        Message("tool", "22 °C", tool_name=call.name, tool_call_id=call.id),
+    )
+    final = await pool.chat(replace(request, messages=history, tool_choice="none")).reply()
+    assert final.tool_calls == ()
+    with pytest.raises(BadRequest) as caught:
+        await pool.chat(replace(request, tool_choice="get_time")).reply()
+    assert str(caught.value) == (
+        "the tool 'get_time' must be called, but is not offered. Known: 'get_weather'."
+    )
 
 
-def test_a_model_without_a_projector_refuses_images_before_it_is_loaded(together: Run) -> None:
-    async def work(pool: LocalPool) -> None:
-        request = ChatRequest(CHAT, (Message("user", "What is this?", images=(b"GIF89a",)),))
-        with pytest.raises(BadRequest) as caught:
-            await pool.chat(request).reply()
-        assert str(caught.value) == ("model 'smollm2:135m' cannot see images: it has no projector")
+async def test_a_model_without_a_projector_refuses_images_before_it_is_loaded(
+    pool: LocalPool,
+) -> None:
+    request = ChatRequest(CHAT, (Message("user", "What is this?", images=(b"GIF89a",)),))
+    with pytest.raises(BadRequest) as caught:
+        await pool.chat(request).reply()
+    assert str(caught.value) == ("model 'smollm2:135m' cannot see images: it has no projector")
 
-    together(work)
 
-
-def test_a_model_in_several_files_is_made_counted_and_asked_as_the_whole_one(
+async def test_a_model_in_several_files_is_made_counted_and_asked_as_the_whole_one(
     tmp_path: Path,
 ) -> None:
     settings = replace(SETTINGS, models_dir=tmp_path / "models", cache_dir=tmp_path / "cache")
@@ -402,8 +335,7 @@ def test_a_model_in_several_files_is_made_counted_and_asked_as_the_whole_one(
     files = {part.name: part for part in parts}
     create_model(finder.store, finder, ModelRecipe("split", files=files), lambda _: None)
     params = {"temperature": 0, "max_tokens": 8}
-
-    async def work(pool: LocalPool) -> None:
+    async with opened(settings) as pool:
         whole, split = (ModelSpec(ref, n_ctx_tokens=512) for ref in ("smollm2:135m", "split"))
         answers = [
             await pool.chat(ChatRequest(spec, (), params, prompt=SURE_PROMPT)).reply()
@@ -411,5 +343,3 @@ def test_a_model_in_several_files_is_made_counted_and_asked_as_the_whole_one(
         ]
         assert answers[0].text == answers[1].text
         assert await pool.count_texts(split, ["one two three"]) == [3]
-
-    go(work, settings)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,7 +60,8 @@ class Machine:
             fallback.model: (fallback.fallback, fallback.reason) for fallback in book.all().values()
         }
 
-    def go(self, work: Callable[[LocalPool], Awaitable[None]]) -> None:
+    @asynccontextmanager
+    async def pool(self) -> AsyncIterator[LocalPool]:
         begin = WorkerStarter(self.settings, self.command)
         real = begin._started
 
@@ -69,11 +71,12 @@ class Machine:
 
         self._patch.setattr(begin, "_started", started)
 
-        async def main() -> None:
-            async with asyncio.timeout(200), LocalPool(self.settings, start=begin) as pool:
-                await work(pool)
+        async with LocalPool(self.settings, start=begin) as pool:
+            yield pool
 
-        asyncio.run(main())
+    async def answer_in_a_new_pool(self) -> None:
+        async with self.pool() as pool:
+            await self.answer(pool)
 
 
 @pytest.fixture
@@ -82,75 +85,66 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGILL, signal.SIGABRT])
-def test_a_model_whose_first_decode_crashes_runs_without_extra_buffers(
+async def test_a_model_whose_first_decode_crashes_runs_without_extra_buffers(
     machine: Machine, number: signal.Signals
 ) -> None:
     machine.crashes("extra", number)
-
-    async def work(pool: LocalPool) -> None:
+    async with machine.pool() as pool:
         await machine.answer(pool)
         (model,) = pool.stats().resident
         assert model.fallback == (
             f"runs without extra buffer types, because its worker was killed by {number.name} "
             f"while warming up. {sound_build_gain()}: {REBUILD}"
         )
-
-    machine.go(work)
     assert machine.starts == [0, 1]
     (what,) = machine.remembered().values()
     assert what == (1, f"killed by {number.name} while warming up")
 
 
-def test_what_helped_is_remembered_for_every_model_until_the_build_changes(
+async def test_what_helped_is_remembered_for_every_model_until_the_build_changes(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     machine.crashes("extra")
-    machine.go(machine.answer)
-
-    async def both(pool: LocalPool) -> None:
-        await machine.answer(pool)
-        assert (await pool.embed(EmbedRequest(VECTORS, ("text",)))).vectors
+    await machine.answer_in_a_new_pool()
 
     machine.starts.clear()
-    machine.go(both)
+    async with machine.pool() as pool:
+        await machine.answer(pool)
+        assert (await pool.embed(EmbedRequest(VECTORS, ("text",)))).vectors
     assert machine.starts == [1, 1], "nothing crashed, and nothing was tried"
     other = LlamaBuild("llama-cpp-python", tmp_path, "1.2.3")
     monkeypatch.setattr("paddock.engine.workers.fallbacks.find_build", lambda: other)
     machine.starts.clear()
-    machine.go(machine.answer)
+    await machine.answer_in_a_new_pool()
     assert machine.starts == [0, 1], "of another build nothing is known"
 
 
-def test_an_embedding_model_falls_back_alike(machine: Machine) -> None:
+async def test_an_embedding_model_falls_back_alike(machine: Machine) -> None:
     machine.crashes("extra")
-
-    async def work(pool: LocalPool) -> None:
+    async with machine.pool() as pool:
         assert (await pool.embed(EmbedRequest(VECTORS, ("text",)))).vectors
-
-    machine.go(work)
     assert machine.starts == [0, 1]
 
 
 @pytest.mark.parametrize(
     ("with_", "n_threads", "starts"), [("flash", 1, [0, 1, 2]), ("threads", 2, [0, 1, 2, 3])]
 )
-def test_where_that_does_not_help_it_goes_without_more(
+async def test_where_that_does_not_help_it_goes_without_more(
     machine: Machine, with_: With, n_threads: int, starts: list[int]
 ) -> None:
     machine.crashes(with_)
     machine.settings = replace(machine.settings, n_threads=n_threads)
-    machine.go(machine.answer)
+    await machine.answer_in_a_new_pool()
     assert machine.starts == starts
     ((fallback, _),) = machine.remembered().values()
     assert fallback == starts[-1]
 
 
-def test_a_model_that_nothing_helps_is_refused_at_once_and_nothing_is_remembered(
+async def test_a_model_that_nothing_helps_is_refused_at_once_and_nothing_is_remembered(
     machine: Machine,
 ) -> None:
     machine.crashes("always")
-
-    async def work(pool: LocalPool) -> None:
+    async with machine.pool() as pool:
         with pytest.raises(ModelUnusable) as caught:
             await machine.answer(pool)
         assert str(caught.value) == (
@@ -158,74 +152,64 @@ def test_a_model_that_nothing_helps_is_refused_at_once_and_nothing_is_remembered
             "SIGSEGV while warming up, also without extra buffer types and flash attention. "
             "`paddock doctor` tries llama.cpp's kernels; this builds llama.cpp again: " + REBUILD
         )
-
-    machine.go(work)
     assert machine.starts == [0, 1, 2], "with one thread it had been all the time"
     assert machine.remembered() == {}
 
 
-def test_a_crash_while_the_model_is_measured_is_followed_alike(machine: Machine) -> None:
+async def test_a_crash_while_the_model_is_measured_is_followed_alike(machine: Machine) -> None:
     machine.crashes("extra", after=2)  # as many decodes as warm it up
     machine.settings = replace(machine.settings, profile_s=1.0)
-    machine.go(machine.answer)
+    await machine.answer_in_a_new_pool()
     assert machine.starts == [0, 1]
     ((_, reason),) = machine.remembered().values()
     assert reason == "killed by SIGSEGV while measuring its speed"
 
 
-def test_a_crash_in_the_first_decodes_costs_no_request_an_attempt(machine: Machine) -> None:
+async def test_a_crash_in_the_first_decodes_costs_no_request_an_attempt(machine: Machine) -> None:
     machine.crashes("flash", after=4)
-
-    async def work(pool: LocalPool) -> None:
+    async with machine.pool() as pool:
         # What repeats is guessed: this takes more steps than a worker needs to prove itself.
         texts = [machine.ask(f"Tell a story about {n} llamas.", 400) for n in range(4)]
         replies = await asyncio.gather(*(pool.chat(text).reply() for text in texts))
         assert all(reply.usage.completion_tokens for reply in replies)
-
-    machine.go(work)
     assert machine.starts == [0, 1, 2]
     ((fallback, reason),) = machine.remembered().values()
     assert fallback == 2
     assert reason.startswith("killed by SIGSEGV while answering request")
 
 
-def test_a_build_that_crashes_in_every_answer_is_no_fault_of_the_request(machine: Machine) -> None:
+async def test_a_build_that_crashes_in_every_answer_is_no_fault_of_the_request(
+    machine: Machine,
+) -> None:
     machine.crashes("always", after=4)
-
-    async def work(pool: LocalPool) -> None:
+    async with machine.pool() as pool:
         with pytest.raises(ModelUnusable, match="killed by SIGSEGV while answering request 1"):
             await machine.answer(pool)
-
-    machine.go(work)
     assert machine.remembered() == {}
 
 
-def test_a_request_that_crashes_every_worker_is_given_up_and_the_model_stays_as_it_was(
+async def test_a_request_that_crashes_every_worker_is_given_up_and_the_model_stays_as_it_was(
     machine: Machine,
 ) -> None:
     script = Path(__file__).parents[2] / "fakes" / "poisoned_worker.py"
     machine.command = (sys.executable, str(script))
-
-    async def work(pool: LocalPool) -> None:
+    async with machine.pool() as pool:
         with pytest.raises(WorkerLost) as caught:
             await pool.chat(machine.ask("POISON")).reply()
         assert caught.value.reason.startswith("killed by SIGABRT while answering request 1")
         await machine.answer(pool)
         (model,) = pool.stats().resident
         assert model.fallback == ""
-
-    machine.go(work)
     assert machine.remembered() == {}
 
 
-def test_a_worker_that_others_kill_while_it_warms_up_goes_without_nothing(machine: Machine) -> None:
+async def test_a_worker_that_others_kill_while_it_warms_up_goes_without_nothing(
+    machine: Machine,
+) -> None:
     machine.crashes("always", signal.SIGKILL)
-
-    async def work(pool: LocalPool) -> None:
+    async with machine.pool() as pool:
         with pytest.raises(WorkerLost) as caught:
             await machine.answer(pool)
         words = "killed by SIGKILL while warming up; it was started 3 times"
         assert caught.value.reason == words
-
-    machine.go(work)
     assert machine.starts == [0, 0, 0]

@@ -19,7 +19,7 @@ from paddock.engine.errors import ModelBroken, ModelTooLarge, WorkerLost
 from paddock.engine.request import EmbedRequest, ModelSpec
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import WorkerOptions
-from tests.engine.pools import CHAT, SETTINGS, VECTORS, ask, go
+from tests.engine.pools import CHAT, SETTINGS, VECTORS, ask, opened
 from tests.fakes import tiny
 
 
@@ -74,8 +74,11 @@ async def test_a_stream_that_has_begun_ends_with_an_error_when_its_worker_dies(
         )
 
 
-def test_a_request_that_kills_its_worker_again_and_again_is_given_up(noise: ModelSpec) -> None:
-    async def work(pool: LocalPool) -> None:
+async def test_a_request_that_kills_its_worker_again_and_again_is_given_up(
+    noise: ModelSpec,
+) -> None:
+    async with opened() as pool:
+
         async def kill_all() -> None:
             while True:
                 for model in pool.stats().resident:
@@ -91,21 +94,17 @@ def test_a_request_that_kills_its_worker_again_and_again_is_given_up(noise: Mode
         killer.cancel()
         assert pool.stats().loads[noise.ref].loads <= 4
 
-    go(work)
 
-
-def test_a_worker_that_makes_no_step_is_killed_and_started_again(
+async def test_a_worker_that_makes_no_step_is_killed_and_started_again(
     noise: ModelSpec, tmp_path: Path
 ) -> None:
-    async def work(pool: LocalPool) -> None:
+    async with opened(replace(SETTINGS, cache_dir=tmp_path / "cache", step_timeout_s=2.0)) as pool:
         await pool.chat(ask("Hello", noise, {"max_tokens": 2})).reply()
         (pid,) = pool.worker_pids()
         os.kill(pid, signal.SIGSTOP)
         reply = await pool.chat(ask("Hello again", noise, {"max_tokens": 2})).reply()
         assert reply.text
         assert pool.worker_pids() != (pid,)
-
-    go(work, replace(SETTINGS, cache_dir=tmp_path / "cache", step_timeout_s=2.0))
 
 
 async def test_where_memory_lets_no_context_grow_fewer_requests_share_the_cells(
@@ -149,8 +148,8 @@ async def test_a_worker_that_aborts_is_started_again_and_every_request_answered(
         assert pool.stats().loads[noise.ref].loads == 2
 
 
-def test_each_worker_can_be_asked_whether_it_works() -> None:
-    async def work(pool: LocalPool) -> None:
+async def test_each_worker_can_be_asked_whether_it_works() -> None:
+    async with opened() as pool:
         assert await pool.probe() == ()
         await pool.chat(ask("Hello", params={"max_tokens": 2})).reply()
         await pool.embed(EmbedRequest(VECTORS, ("text",)))
@@ -164,10 +163,8 @@ def test_each_worker_can_be_asked_whether_it_works() -> None:
             (ill, well) = await pool.probe(within_s=1.0)
         assert (ill.is_well, ill.why) == (False, "no token within 1 s")
 
-    go(work)
 
-
-def test_a_corrupt_model_is_named_and_crashes_nothing(tmp_path: Path) -> None:
+async def test_a_corrupt_model_is_named_and_crashes_nothing(tmp_path: Path) -> None:
     source = tiny.llama(tmp_path / "sound.gguf")
     cut, odd = tmp_path / "cut.gguf", tmp_path / "odd.gguf"
     raw = bytearray(source.read_bytes())
@@ -175,8 +172,7 @@ def test_a_corrupt_model_is_named_and_crashes_nothing(tmp_path: Path) -> None:
     at = raw.index(b"llama.attention.head_count")
     raw[at : at + 5] = b"LLAMA"  # the header is whole, but a value that llama.cpp needs is missing
     odd.write_bytes(bytes(raw))
-
-    async def work(pool: LocalPool) -> None:
+    async with opened(replace(SETTINGS, cache_dir=tmp_path / "cache")) as pool:
         with pytest.raises(ModelBroken, match="truncated") as caught:
             await pool.chat(ask("Hello", model=ModelSpec(str(cut)))).reply()
         assert caught.value.path == str(cut)
@@ -185,10 +181,8 @@ def test_a_corrupt_model_is_named_and_crashes_nothing(tmp_path: Path) -> None:
         assert caught.value.path == str(odd)
         assert (await pool.chat(ask("Hello", model=ModelSpec(str(source)))).reply()).text
 
-    go(work, replace(SETTINGS, cache_dir=tmp_path / "cache"))
 
-
-def test_a_model_that_does_not_fit_is_refused_with_the_numbers(
+async def test_a_model_that_does_not_fit_is_refused_with_the_numbers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from paddock.engine.memory import machine_probe
@@ -196,27 +190,20 @@ def test_a_model_that_does_not_fit_is_refused_with_the_numbers(
 
     tiny = Device(n_threads=1, free_bytes=50 * 1024 * 1024, is_gpu=False)
     monkeypatch.setattr(machine_probe, "this_device", lambda: tiny)
-
-    async def work(pool: LocalPool) -> None:
+    async with opened(replace(SETTINGS, cache_dir=tmp_path)) as pool:
         with pytest.raises(ModelTooLarge) as caught:
             await pool.chat(ask("Hello")).reply()
         assert caught.value.free_bytes == tiny.free_bytes
         assert caught.value.needed_bytes > 300 * 1024 * 1024
 
-    go(work, replace(SETTINGS, cache_dir=tmp_path))
 
-
-def test_closing_the_pool_ends_what_runs_and_leaves_no_process(noise: ModelSpec) -> None:
-    pids: list[int] = []
-
-    async def work(pool: LocalPool) -> None:
+async def test_closing_the_pool_ends_what_runs_and_leaves_no_process(noise: ModelSpec) -> None:
+    began = time.monotonic()
+    async with opened() as pool:
         stream = pool.chat(ask("Tell a long story.", noise, {"max_tokens": 1500}))
         async for _ in stream:
             break
-        pids.extend(pool.worker_pids())
-
-    began = time.monotonic()
-    go(work)
+        pids = pool.worker_pids()
     assert time.monotonic() - began < 60
     assert pids
     for pid in pids:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from paddock.engine.profile.profile import Profile, read_profile
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
 from paddock.engine.system.retry import Backoff
-from tests.engine.pools import CHAT, SETTINGS, Work, ask
+from tests.engine.pools import CHAT, SETTINGS, ask
 from tests.fakes import measured_worker, virtual
 
 
@@ -50,21 +51,14 @@ class Machine:
         data = files.read_json_object(self.file)
         return read_profile(data) if "prefill" in data else None
 
-    def serve(self, work: Work, *, n_disturbed: int) -> None:
+    @asynccontextmanager
+    async def serving(self, *, n_disturbed: int) -> AsyncIterator[LocalPool]:
         settings = replace(SETTINGS, profile_s=self.seconds, cache_dir=self._cache, tune="off")
         script = str(Path(measured_worker.__file__))
         command = (sys.executable, script, str(n_disturbed), str(self._begun))
         start = WorkerStarter(settings, command)
-
-        async def serving() -> None:
-            async with (
-                asyncio.timeout(200),
-                LocalPool(settings, start=start) as pool,
-                BackgroundTuner(pool),
-            ):
-                await work(pool)
-
-        asyncio.run(serving())
+        async with LocalPool(settings, start=start) as pool, BackgroundTuner(pool):
+            yield pool
 
 
 @pytest.fixture
@@ -77,8 +71,10 @@ async def until(is_so: Callable[[], object]) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_a_disturbed_measurement_is_repeated_until_nothing_disturbs_it(machine: Machine) -> None:
-    async def loaded(pool: LocalPool) -> None:
+async def test_a_disturbed_measurement_is_repeated_until_nothing_disturbs_it(
+    machine: Machine,
+) -> None:
+    async with machine.serving(n_disturbed=2) as pool:
         await pool.load(CHAT)
         assert machine.profile is None
         assert "other programs used the processor" in machine.file.read_text("utf-8")
@@ -87,49 +83,38 @@ def test_a_disturbed_measurement_is_repeated_until_nothing_disturbs_it(machine: 
         assert machine.profile.prefill
         assert not machine.profile.is_disturbed
         assert (await pool.chat(ask("Hello")).reply()).usage.completion_tokens
-
-    machine.serve(loaded, n_disturbed=2)
     assert machine.n_begun == 3
-
-    async def known(pool: LocalPool) -> None:
+    async with machine.serving(n_disturbed=0) as pool:
         await pool.load(CHAT)
         assert pool.disturbed() == []
-
-    machine.serve(known, n_disturbed=0)
     assert machine.n_begun == 3, "what is known is not measured again"
 
 
-def test_a_profile_that_was_disturbed_is_replaced_by_one_that_was_not(machine: Machine) -> None:
-    async def known(pool: LocalPool) -> None:
+async def test_a_profile_that_was_disturbed_is_replaced_by_one_that_was_not(
+    machine: Machine,
+) -> None:
+    async with machine.serving(n_disturbed=0) as pool:
         await pool.load(CHAT)
-
-    machine.serve(known, n_disturbed=0)
     assert machine.profile is not None
     before = replace(machine.profile, is_disturbed=True, measured_at=1.0)
     files.write_json_atomically(machine.file, before.as_json())
-
-    async def replaced(pool: LocalPool) -> None:
+    async with machine.serving(n_disturbed=2) as pool:
         await pool.load(CHAT)
         await until(lambda: not pool.disturbed())
-
-    machine.serve(replaced, n_disturbed=2)
     assert machine.n_begun == 3
     assert machine.profile is not None
     assert not machine.profile.is_disturbed
     assert machine.profile.measured_at > before.measured_at
 
 
-def test_a_request_ends_the_measurement(machine: Machine) -> None:
+async def test_a_request_ends_the_measurement(machine: Machine) -> None:
     machine.seconds = 60.0
-
-    async def work(pool: LocalPool) -> None:
+    async with machine.serving(n_disturbed=1) as pool:
         await pool.load(CHAT)
         await until(lambda: machine.n_begun == 2)
         assert (await pool.chat(ask("Hello")).reply()).usage.completion_tokens
         assert pool.disturbed(), "it was not measured to the end"
         await until(lambda: machine.n_begun == 3)
-
-    machine.serve(work, n_disturbed=1)
 
 
 class IdlePool:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import uvicorn
@@ -20,18 +20,19 @@ from paddock.engine.errors import EngineError, ModelNotFound, WorkerLost
 from paddock.engine.memory.pool_stats import LoadCount, ModelStats, PoolStats
 from paddock.engine.request import (
     ChatRequest,
+    Chunk,
     EmbedReply,
     EmbedRequest,
     Message,
     ModelFacts,
     ModelSpec,
     Tool,
+    ToolCall,
 )
 from paddock.engine.system.server_address import PoolAddress
 from tests.fakes.pool import FakePool
 
 MODEL = ModelSpec("writer")
-T = TypeVar("T")
 
 
 class Served(FakePool):
@@ -112,32 +113,19 @@ class Door:
         return PoolAddress(socket=self.path)
 
 
-def ran(tmp_path: Path, pool: Served, work: Callable[[RemotePool, Door], Awaitable[T]]) -> T:
-    """Do something with a pool behind a door."""
-
-    async def main() -> T:
-        async with (
-            asyncio.timeout(120),
-            opened(tmp_path, pool) as way,
-            RemotePool(way.find) as remote,
-        ):
-            return await work(remote, way)
-
-    return asyncio.run(main())
-
-
 @asynccontextmanager
-async def opened(tmp_path: Path, pool: Served) -> AsyncIterator[Door]:
+async def remote_pool(tmp_path: Path, pool: Served) -> AsyncIterator[tuple[RemotePool, Door]]:
+    """Yield a remote pool, and the door that the real one stands behind."""
     way = Door(tmp_path / "s")
     await way.open(pool)
     try:
-        yield way
+        async with RemotePool(way.find) as remote:
+            yield remote, way
     finally:
         await way.slam()
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    """Wait within the deadline of `ran`."""
     while not is_so():  # noqa: ASYNC110 - what is waited for has no event
         await asyncio.sleep(0.01)
 
@@ -146,8 +134,8 @@ def chat_request(text: str = "Tell of the ferry") -> ChatRequest:
     return ChatRequest(MODEL, (Message("user", text),))
 
 
-def test_what_is_asked_is_answered_as_by_the_pool_itself(tmp_path: Path) -> None:
-    async def work(remote: RemotePool, way: Door) -> None:
+async def test_what_is_asked_is_answered_as_by_the_pool_itself(tmp_path: Path) -> None:
+    async with remote_pool(tmp_path, Served()) as (remote, _):
         beside = Served()
         assert await remote.facts(MODEL) == await beside.facts(MODEL)
         assert await remote.count_texts(MODEL, ["a b", ""]) == [2, 0]
@@ -162,73 +150,51 @@ def test_what_is_asked_is_answered_as_by_the_pool_itself(tmp_path: Path) -> None
         assert await remote.unload("writer") is True
         assert await remote.unload("other") is False
 
-    ran(tmp_path, Served(), work)
+
+async def test_an_answer_can_be_read_piece_by_piece(tmp_path: Path) -> None:
+    async with remote_pool(tmp_path, Served(answer=lambda _: "word " * 40)) as (remote, _):
+        text = "".join([chunk.text async for chunk in remote.chat(chat_request())])
+    assert text == "word " * 40
 
 
-def test_an_answer_can_be_read_piece_by_piece(tmp_path: Path) -> None:
-    async def work(remote: RemotePool, way: Door) -> str:
-        return "".join([chunk.text async for chunk in remote.chat(chat_request())])
-
-    assert ran(tmp_path, Served(answer=lambda _: "word " * 40), work) == "word " * 40
-
-
-def test_the_pools_errors_are_raised_here(tmp_path: Path) -> None:
-    async def work(remote: RemotePool, way: Door) -> tuple[str, ...]:
+async def test_the_pools_errors_are_raised_here(tmp_path: Path) -> None:
+    async with remote_pool(tmp_path, Served()) as (remote, _):
         with pytest.raises(ModelNotFound) as error:
             await remote.facts(ModelSpec("none"))
-        return error.value.known
-
-    assert ran(tmp_path, Served(), work) == ("writer",)
+    assert error.value.known == ("writer",)
 
 
-def test_who_goes_is_no_longer_worked_for(tmp_path: Path) -> None:
+async def test_who_goes_is_no_longer_worked_for(tmp_path: Path) -> None:
     pool = Served(delay_s=60)
-
-    async def work(remote: RemotePool, way: Door) -> None:
+    async with remote_pool(tmp_path, pool) as (remote, _):
         answer = remote.chat(chat_request())
         await until(lambda: bool(pool.n_running))
         answer.cancel()
         await until(lambda: not pool.n_running)
-
-    ran(tmp_path, pool, work)
     assert pool.n_cancelled == 1
 
 
-def test_many_requests_go_at_the_same_time(tmp_path: Path) -> None:
+async def test_many_requests_go_at_the_same_time(tmp_path: Path) -> None:
     pool = Served(together=101)
-
-    async def work(remote: RemotePool, way: Door) -> None:
+    async with remote_pool(tmp_path, pool) as (remote, _):
         await asyncio.gather(*(remote.chat(chat_request(str(n))).reply() for n in range(120)))
-
-    ran(tmp_path, pool, work)
     assert pool.n_running_most > 100
 
 
-def test_a_request_whose_service_is_killed_is_sent_to_the_next_one(tmp_path: Path) -> None:
+async def test_a_request_whose_service_is_killed_is_sent_to_the_next_one(tmp_path: Path) -> None:
     first, second = Served(delay_s=60), Served()
-
-    async def work(remote: RemotePool, way: Door) -> None:
+    async with remote_pool(tmp_path, first) as (remote, way):
         way.opens_again = lambda: way.open(second)
         answers = [remote.chat(chat_request(str(n))) for n in range(5)]
         await until(lambda: first.n_running == 5)
         await way.slam()
         replies = await asyncio.gather(*(answer.reply() for answer in answers))
         assert [reply.text.split()[-1] for reply in replies] == ["0", "1", "2", "3", "4"]
-
-    ran(tmp_path, first, work)
     assert len(second.chats) == 5
 
 
-def test_a_service_that_goes_away_each_time_is_given_up(tmp_path: Path) -> None:
+async def test_a_service_that_goes_away_each_time_is_given_up(tmp_path: Path) -> None:
     pool = Served(delay_s=60)
-
-    async def work(remote: RemotePool, way: Door) -> str:
-        slamming = asyncio.create_task(slam_always(way))
-        with pytest.raises(WorkerLost) as error:
-            await remote.chat(chat_request()).reply()
-        slamming.cancel()
-        await asyncio.wait({slamming})
-        return str(error.value)
 
     async def slam_always(way: Door) -> None:
         way.opens_again = lambda: way.open(pool)
@@ -236,49 +202,48 @@ def test_a_service_that_goes_away_each_time_is_given_up(tmp_path: Path) -> None:
             await until(lambda: bool(pool.n_running))
             await asyncio.shield(way.slam())
 
-    message = ran(tmp_path, pool, work)
-    assert message.startswith(
+    async with remote_pool(tmp_path, pool) as (remote, way):
+        slamming = asyncio.create_task(slam_always(way))
+        with pytest.raises(WorkerLost) as error:
+            await remote.chat(chat_request()).reply()
+        slamming.cancel()
+        await asyncio.wait({slamming})
+    assert str(error.value).startswith(
         "the worker of model 'writer' died: the service that has it went away"
     )
 
 
-def test_where_no_one_serves_again_the_reason_is_said(tmp_path: Path) -> None:
-    async def work(remote: RemotePool, way: Door) -> str:
-        async def refuse() -> None:
-            raise EngineError("The local service did not start.")
+async def test_where_no_one_serves_again_the_reason_is_said(tmp_path: Path) -> None:
+    async def refuse() -> None:
+        raise EngineError("The local service did not start.")
 
+    async with remote_pool(tmp_path, Served()) as (remote, way):
         way.opens_again = refuse
         await way.slam()
         with pytest.raises(EngineError) as error:
             await remote.facts(MODEL)
         await way.open(Served())
-        return str(error.value)
-
-    assert ran(tmp_path, Served(), work) == "The local service did not start."
+    assert str(error.value) == "The local service did not start."
 
 
-def test_a_pool_that_says_nothing_for_long_is_still_there(
+async def test_a_pool_that_says_nothing_for_long_is_still_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Signs of life come while a queue is long; without them the link would break.
     monkeypatch.setattr("paddock.engine.api.pool_server.BEAT_S", 0.1)
     monkeypatch.setattr("paddock.engine.backends.rpc.SILENCE_S", 3.0)
-
-    async def work(remote: RemotePool, way: Door) -> int:
+    async with remote_pool(tmp_path, Served(delay_s=6.0)) as (remote, way):
         await remote.chat(chat_request()).reply()
-        return way.n_finds
-
-    assert ran(tmp_path, Served(delay_s=6.0), work) == 1
+    assert way.n_finds == 1
 
 
-def test_loads_are_those_of_this_pools_time_and_models(
+async def test_loads_are_those_of_this_pools_time_and_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paddock.engine.backends.rpc.STATS_EVERY_S", 0.05)
     pool = Served()
     pool.loads = {"writer": LoadCount(3, 9.0), "other": LoadCount(1, 1.0)}
-
-    async def work(remote: RemotePool, way: Door) -> None:
+    async with remote_pool(tmp_path, pool) as (remote, _):
         assert remote.stats().loads == {}
         assert remote.stats().resident[0].name == "writer"
         await remote.chat(chat_request()).reply()
@@ -287,10 +252,8 @@ def test_loads_are_those_of_this_pools_time_and_models(
         await until(lambda: remote.stats().loads["writer"].loads == 1)
         assert remote.stats().loads == {"writer": LoadCount(1, 2.0)}
 
-    ran(tmp_path, pool, work)
 
-
-def test_what_a_load_made_of_a_model_is_known_with_the_answer_that_waited_for_it(
+async def test_what_a_load_made_of_a_model_is_known_with_the_answer_that_waited_for_it(
     tmp_path: Path,
 ) -> None:
     class Loading(Served):
@@ -305,32 +268,24 @@ def test_what_a_load_made_of_a_model_is_known_with_the_answer_that_waited_for_it
             model = ModelStats("writer", "ready", 1, 4, 9, fallback=self.note)
             return PoolStats((model,), {})
 
-    async def work(remote: RemotePool, way: Door) -> None:
+    async with remote_pool(tmp_path, Loading()) as (remote, _):
         assert remote.stats().resident[0].fallback == ""
         await remote.embed(EmbedRequest(MODEL, ("a",)))
         assert remote.stats().resident[0].fallback == "runs without extra buffer types"
 
-    ran(tmp_path, Loading(), work)
 
-
-def test_what_is_no_request_is_refused_with_a_reason(tmp_path: Path) -> None:
-    async def work(remote: RemotePool, way: Door) -> bytes:
+async def test_what_is_no_request_is_refused_with_a_reason(tmp_path: Path) -> None:
+    async with remote_pool(tmp_path, Served()) as (_, way):
         reader, writer = await asyncio.open_unix_connection(str(way.path))
         head = f"POST {PREFIX}/chat HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
         writer.write(f"{head}Content-Length: 3\r\n\r\nabc".encode())
         answer = await reader.read()
         writer.close()
-        return answer
-
-    answer = ran(tmp_path, Served(), work)
     assert b'"kind":"BadRequest"' in answer
     assert b"this request cannot be read" in answer
 
 
 def test_chunks_that_come_together_go_as_one() -> None:
-    from paddock.engine.api.pool_server import _joined_text_chunks
-    from paddock.engine.request import Chunk, ToolCall
-
     calls = (ToolCall("look", {}),)
     chunks: Sequence[Chunk] = [
         Chunk("a", 1),
@@ -338,4 +293,8 @@ def test_chunks_that_come_together_go_as_one() -> None:
         Chunk("", 1, "", calls),
         Chunk("c"),
     ]
-    assert _joined_text_chunks(chunks) == [Chunk("ab", 3, "r"), Chunk("", 1, "", calls), Chunk("c")]
+    assert pool_server._joined_text_chunks(chunks) == [
+        Chunk("ab", 3, "r"),
+        Chunk("", 1, "", calls),
+        Chunk("c"),
+    ]

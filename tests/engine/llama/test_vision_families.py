@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.memory.pool_stats import PoolEvents
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Priority, Reply
 from paddock.engine.settings import CacheLayout, PoolSettings
-from tests.engine.pools import Run, one_pool
 from tests.fakes.eyes import FAMILIES, noise, write_family
 from tests.fakes.libmtmd import Reference
 
@@ -136,24 +135,30 @@ def seeing(
 
 
 @pytest.fixture(scope="module")
-def run(seeing: Seeing) -> Iterator[Run]:
-    """Run work in one pool of a family, whose settings are no part of the claim."""
-    with one_pool(seeing.settings()) as run:
-        yield run
+def run_coroutine() -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
+    with asyncio.Runner() as runner:
+        yield runner.run
 
 
-def test_answers_are_those_of_libmtmd_alone_and_with_a_cached_prefix(
-    seeing: Seeing, run: Run
+@pytest.fixture(scope="module")
+def pool(
+    seeing: Seeing, run_coroutine: Callable[[Coroutine[Any, Any, None]], None]
+) -> Iterator[LocalPool]:
+    """Yield the one pool of a family, whose settings are no part of the claim."""
+    pool = LocalPool(seeing.settings())
+    yield pool
+    run_coroutine(pool.__aexit__(None, None, None))
+
+
+async def test_answers_are_those_of_libmtmd_alone_and_with_a_cached_prefix(
+    pool: LocalPool, seeing: Seeing
 ) -> None:
-    async def work(pool: LocalPool) -> None:
-        for conversation in ALL:
-            first = await pool.chat(seeing.request(conversation)).reply()
-            seeing.check(first, conversation)
-            again = await pool.chat(seeing.request(conversation)).reply()
-            seeing.check(again, conversation)
-            assert again.usage.prompt_reused_tokens == first.usage.prompt_tokens - 1
-
-    run(work)
+    for conversation in ALL:
+        first = await pool.chat(seeing.request(conversation)).reply()
+        seeing.check(first, conversation)
+        again = await pool.chat(seeing.request(conversation)).reply()
+        seeing.check(again, conversation)
+        assert again.usage.prompt_reused_tokens == first.usage.prompt_tokens - 1
 
 
 @pytest.mark.parametrize("seeing", KINDS, indirect=True)
@@ -196,30 +201,26 @@ async def test_answers_go_on_when_a_longer_request_makes_a_larger_context(
 
 
 @pytest.mark.parametrize("seeing", KINDS, indirect=True)
-def test_answers_stay_the_same_with_drafts(seeing: Seeing, run: Run) -> None:
-    async def work(pool: LocalPool) -> None:
-        n_accepted = 0
-        for conversation in ALL * 2:
-            request = seeing.request(conversation, 120, drafts=True)
-            reply = await pool.chat(request).reply()
-            seeing.check(reply, conversation)
-            n_accepted += reply.usage.accepted_tokens
-        assert n_accepted
-
-    run(work)
+async def test_answers_stay_the_same_with_drafts(pool: LocalPool, seeing: Seeing) -> None:
+    n_accepted = 0
+    for conversation in ALL * 2:
+        request = seeing.request(conversation, 120, drafts=True)
+        reply = await pool.chat(request).reply()
+        seeing.check(reply, conversation)
+        n_accepted += reply.usage.accepted_tokens
+    assert n_accepted
 
 
 @pytest.mark.parametrize("seeing", KINDS, indirect=True)
-def test_an_answer_about_an_image_ends_where_a_text_would_shift(seeing: Seeing, run: Run) -> None:
-    async def work(pool: LocalPool) -> None:
-        request = seeing.request(ONE, -1, shifts=True)
-        spec = replace(request.model, n_ctx_tokens=256)
-        reply = await pool.chat(replace(request, model=spec)).reply()
-        seeing.check(reply, ONE)
-        assert (reply.done_reason, reply.usage.shifted_tokens) == ("length", 0)
-        assert reply.usage.prompt_tokens + reply.usage.completion_tokens == 256
-
-    run(work)
+async def test_an_answer_about_an_image_ends_where_a_text_would_shift(
+    pool: LocalPool, seeing: Seeing
+) -> None:
+    request = seeing.request(ONE, -1, shifts=True)
+    spec = replace(request.model, n_ctx_tokens=256)
+    reply = await pool.chat(replace(request, model=spec)).reply()
+    seeing.check(reply, ONE)
+    assert (reply.done_reason, reply.usage.shifted_tokens) == ("length", 0)
+    assert reply.usage.prompt_tokens + reply.usage.completion_tokens == 256
 
 
 @pytest.mark.parametrize("seeing", ("llava", "qwen2vl", "qwen3vl"), indirect=True)

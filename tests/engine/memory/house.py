@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,6 @@ from paddock.engine.memory.manager import ModelManager
 from paddock.engine.memory.pool_stats import PoolEvents, UnloadReason
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.worker_protocol import WorkerGone
-from tests.fakes.virtual import run
 from tests.fakes.worker import FakeMachine, FakeWorker
 
 SETTINGS = PoolSettings(keep_alive_s=300, max_wait_s=5, step_timeout_s=30)
@@ -73,7 +72,7 @@ class House:
 
 
 @asynccontextmanager
-async def opened(machine: FakeMachine, chosen: PoolSettings) -> AsyncIterator[House]:
+async def opened(machine: FakeMachine, chosen: PoolSettings = SETTINGS) -> AsyncIterator[House]:
     house = House(machine, chosen)
     try:
         yield house
@@ -81,16 +80,6 @@ async def opened(machine: FakeMachine, chosen: PoolSettings) -> AsyncIterator[Ho
         await house.residents.close()
         assert machine.n_there == 0 and machine.taken == 0, "no worker is left behind"
     assert machine.taken_most <= machine.memory, "never more is taken than there is"
-
-
-def go(
-    machine: FakeMachine, work: Callable[[House], Awaitable[None]], chosen: PoolSettings = SETTINGS
-) -> None:
-    async def main() -> None:
-        async with opened(machine, chosen) as house:
-            await work(house)
-
-    run(main())
 
 
 def now() -> float:

@@ -8,27 +8,25 @@ from dataclasses import replace
 import pytest
 
 from paddock.engine.errors import Busy, NoPlace
-from tests.engine.memory.house import SETTINGS, House, go, now
+from tests.engine.memory.house import SETTINGS, House, now, opened
 from tests.fakes.worker import FakeMachine, FakeModel, TwoCards
 
+pytestmark = pytest.mark.usefixtures("run_coroutine")
 
-def test_a_model_is_loaded_once_for_many_and_stays_for_the_next() -> None:
+
+async def test_a_model_is_loaded_once_for_many_and_stays_for_the_next() -> None:
     machine = FakeMachine(10, FakeModel("a"))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         await asyncio.gather(*(house.chat("a") for _ in range(40)))
         await asyncio.sleep(100)
         await house.chat("a")
         assert machine.log == ["load a", "loaded a"]
         assert house.residents.stats().loads["a"].loads == 1
 
-    go(machine, work)
 
-
-def test_a_model_goes_when_its_time_is_up_and_comes_again() -> None:
+async def test_a_model_goes_when_its_time_is_up_and_comes_again() -> None:
     machine = FakeMachine(10, FakeModel("a"))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         await house.chat("a", keep_alive_s=60)
         await asyncio.sleep(59)
         assert house.there() == {"a": "ready"}
@@ -38,13 +36,10 @@ def test_a_model_goes_when_its_time_is_up_and_comes_again() -> None:
         await house.chat("a")
         assert machine.n_loads() == 2
 
-    go(machine, work)
 
-
-def test_the_time_starts_when_the_last_user_leaves_and_a_later_wish_wins() -> None:
+async def test_the_time_starts_when_the_last_user_leaves_and_a_later_wish_wins() -> None:
     machine = FakeMachine(10, FakeModel("a", token_s=1))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         await asyncio.gather(house.chat("a", 5, keep_alive_s=10), house.chat("a", 20))
         left_at = now()
         await asyncio.sleep(9)
@@ -57,15 +52,12 @@ def test_the_time_starts_when_the_last_user_leaves_and_a_later_wish_wins() -> No
         await asyncio.sleep(0.1)
         assert house.there() == {}
 
-    go(machine, work)
 
-
-def test_the_one_that_is_cheap_to_bring_back_makes_room() -> None:
+async def test_the_one_that_is_cheap_to_bring_back_makes_room() -> None:
     quick = FakeModel("quick", size=4, load_s=1)
     slow = FakeModel("slow", size=4, load_s=60)
     machine = FakeMachine(10, quick, slow, FakeModel("new", size=5))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         await house.chat("slow")
         await house.chat("quick")
         await asyncio.sleep(100)
@@ -73,10 +65,8 @@ def test_the_one_that_is_cheap_to_bring_back_makes_room() -> None:
         assert sorted(house.there()) == ["new", "slow"]
         assert "unloaded quick: room" in house.notes.lines
 
-    go(machine, work)
 
-
-def test_two_jobs_that_alternate_two_models_do_not_swap_on_every_call() -> None:
+async def test_two_jobs_that_alternate_two_models_do_not_swap_on_every_call() -> None:
     a, b = FakeModel("a", load_s=2, token_s=0.05), FakeModel("b", load_s=2, token_s=0.05)
     machine = FakeMachine(5, a, b)
 
@@ -85,32 +75,26 @@ def test_two_jobs_that_alternate_two_models_do_not_swap_on_every_call() -> None:
             await house.chat(name, 10, priority="batch")
             await asyncio.sleep(0.05)
 
-    async def work(house: House) -> None:
+    async with opened(machine, replace(SETTINGS, max_loaded_models=1)) as house:
         await asyncio.gather(job(house, "a"), job(house, "b"))
         # 120 calls of half a second; turns of five seconds and more.
         assert machine.n_loads() <= 16
         assert max(house.notes.waited_s) < 12, "and nobody waits for much more than a turn"
 
-    go(machine, work, replace(SETTINGS, max_loaded_models=1))
 
-
-def test_one_job_that_goes_to_and_fro_waits_no_longer_than_the_swap_itself() -> None:
+async def test_one_job_that_goes_to_and_fro_waits_no_longer_than_the_swap_itself() -> None:
     a, b = FakeModel("a", load_s=2), FakeModel("b", load_s=2)
     machine = FakeMachine(5, a, b)
-
-    async def work(house: House) -> None:
+    async with opened(machine, replace(SETTINGS, max_loaded_models=1)) as house:
         for _ in range(10):
             await house.chat("a", 1)
             await house.chat("b", 1)
         assert now() < 20 * (2 + 2.2)
 
-    go(machine, work, replace(SETTINGS, max_loaded_models=1))
 
-
-def test_a_person_who_asks_for_another_model_does_not_wait_for_the_jobs_turn() -> None:
+async def test_a_person_who_asks_for_another_model_does_not_wait_for_the_jobs_turn() -> None:
     machine = FakeMachine(5, FakeModel("job"), FakeModel("chat"))
-
-    async def work(house: House) -> None:
+    async with opened(machine, replace(SETTINGS, max_loaded_models=1)) as house:
         jobs = [asyncio.create_task(house.chat("job", priority="batch")) for _ in range(2000)]
         await asyncio.sleep(10)
         asked_at = now()
@@ -119,13 +103,10 @@ def test_a_person_who_asks_for_another_model_does_not_wait_for_the_jobs_turn() -
         await asyncio.gather(*jobs)
         assert machine.n_loads("job") == 2
 
-    go(machine, work, replace(SETTINGS, max_loaded_models=1))
 
-
-def test_a_victim_that_is_asked_for_again_stays_if_no_one_needs_its_room_any_more() -> None:
+async def test_a_victim_that_is_asked_for_again_stays_if_no_one_needs_its_room_any_more() -> None:
     machine = FakeMachine(5, FakeModel("a", token_s=1), FakeModel("b"))
-
-    async def work(house: House) -> None:
+    async with opened(machine, replace(SETTINGS, max_loaded_models=1)) as house:
         long = asyncio.create_task(house.chat("a", 30))
         await asyncio.sleep(10)
         other = asyncio.create_task(house.chat("b"))
@@ -140,13 +121,12 @@ def test_a_victim_that_is_asked_for_again_stays_if_no_one_needs_its_room_any_mor
         await long
         assert machine.n_loads() == 1
 
-    go(machine, work, replace(SETTINGS, max_loaded_models=1))
 
-
-def test_a_victim_that_is_asked_for_again_queues_behind_the_one_that_came_for_its_room() -> None:
+async def test_a_victim_that_is_asked_for_again_queues_behind_the_one_that_came_for_its_room() -> (
+    None
+):
     machine = FakeMachine(5, FakeModel("a", token_s=1), FakeModel("b"))
-
-    async def work(house: House) -> None:
+    async with opened(machine, replace(SETTINGS, max_loaded_models=1)) as house:
         done: list[str] = []
 
         async def chat(name: str, n_tokens: int) -> None:
@@ -162,17 +142,15 @@ def test_a_victim_that_is_asked_for_again_queues_behind_the_one_that_came_for_it
         assert done == ["a", "b", "a"]
         assert machine.n_loads() == 3
 
-    go(machine, work, replace(SETTINGS, max_loaded_models=1))
 
-
-def test_people_who_chat_without_a_pause_do_not_keep_a_job_out_for_ever() -> None:
+async def test_people_who_chat_without_a_pause_do_not_keep_a_job_out_for_ever() -> None:
     machine = FakeMachine(5, FakeModel("chat"), FakeModel("job"))
 
     async def person(house: House) -> None:
         while True:
             await house.chat("chat", 100, priority="interactive")
 
-    async def work(house: House) -> None:
+    async with opened(machine, replace(SETTINGS, max_loaded_models=1)) as house:
         people = [asyncio.create_task(person(house)) for _ in range(2)]
         await asyncio.sleep(20)
         asked_at = now()
@@ -182,13 +160,10 @@ def test_people_who_chat_without_a_pause_do_not_keep_a_job_out_for_ever() -> Non
             waiting_person.cancel()
         await asyncio.gather(*people, return_exceptions=True)
 
-    go(machine, work, replace(SETTINGS, max_loaded_models=1))
 
-
-def test_a_load_that_no_one_waits_for_any_more_ends_and_the_model_idles() -> None:
+async def test_a_load_that_no_one_waits_for_any_more_ends_and_the_model_idles() -> None:
     machine = FakeMachine(5, FakeModel("a", load_s=10))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         asking = asyncio.create_task(house.chat("a"))
         await asyncio.sleep(5)
         asking.cancel()
@@ -197,13 +172,10 @@ def test_a_load_that_no_one_waits_for_any_more_ends_and_the_model_idles() -> Non
         await asyncio.sleep(301)
         assert house.there() == {}, "for as long as its keep_alive"
 
-    go(machine, work)
 
-
-def test_a_load_that_no_one_waits_for_is_stopped_for_someone_who_does() -> None:
+async def test_a_load_that_no_one_waits_for_is_stopped_for_someone_who_does() -> None:
     machine = FakeMachine(5, FakeModel("a", load_s=60), FakeModel("b"))
-
-    async def work(house: House) -> None:
+    async with opened(machine, replace(SETTINGS, max_loaded_models=1)) as house:
         asking = asyncio.create_task(house.chat("a"))
         await asyncio.sleep(5)
         asking.cancel()
@@ -211,13 +183,10 @@ def test_a_load_that_no_one_waits_for_is_stopped_for_someone_who_does() -> None:
         assert machine.log == ["load a", "cancelled a", "load b", "loaded b"]
         assert now() < 8
 
-    go(machine, work, replace(SETTINGS, max_loaded_models=1))
 
-
-def test_a_longer_context_makes_the_worker_wider_and_never_loads_again() -> None:
+async def test_a_longer_context_makes_the_worker_wider_and_never_loads_again() -> None:
     machine = FakeMachine(10, FakeModel("a", token_s=1))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         running = asyncio.create_task(house.chat("a", 10))
         await asyncio.sleep(5)
         longer = asyncio.create_task(house.chat("a", 1, n_ctx_tokens=8192))
@@ -229,28 +198,21 @@ def test_a_longer_context_makes_the_worker_wider_and_never_loads_again() -> None
         await house.chat("a", 1, n_ctx_tokens=512)
         assert machine.log[-1] == "widen a"
 
-    go(machine, work)
 
-
-def test_a_leased_model_is_spared_while_another_can_go() -> None:
+async def test_a_leased_model_is_spared_while_another_can_go() -> None:
     machine = FakeMachine(9, FakeModel("a", load_s=1), FakeModel("b", load_s=90), FakeModel("c"))
-
-    async def work(house: House) -> None:
-        async with house.residents.lease([house.ask("a")]):
-            await house.chat("b")
-            await house.chat("a")
-            await asyncio.sleep(200)
-            await house.chat("c")
-            assert sorted(house.there()) == ["a", "c"], "though the other is dearer to bring back"
-
-    go(machine, work)
+    async with opened(machine) as house, house.residents.lease([house.ask("a")]):
+        await house.chat("b")
+        await house.chat("a")
+        await asyncio.sleep(200)
+        await house.chat("c")
+        assert sorted(house.there()) == ["a", "c"], "though the other is dearer to bring back"
 
 
-def test_a_model_leaves_room_for_those_that_are_needed_next_to_it() -> None:
+async def test_a_model_leaves_room_for_those_that_are_needed_next_to_it() -> None:
     machine = FakeMachine(10, FakeModel("a", 4), FakeModel("b", 3), FakeModel("c", 9))
     size = {name: machine.models[name].facts.size_bytes for name in "abc"}
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         async with house.residents.lease([house.ask("a"), house.ask("b")]):
             await house.chat("a")
             assert machine.others_bytes["a"] == size["b"]
@@ -260,25 +222,19 @@ def test_a_model_leaves_room_for_those_that_are_needed_next_to_it() -> None:
         assert house.there() == {"c": "ready"}
         assert machine.others_bytes["c"] == size["a"] + size["b"], "they had to go for it"
 
-    go(machine, work)
 
-
-def test_the_places_of_a_model_are_known_before_it_is_loaded() -> None:
+async def test_the_places_of_a_model_are_known_before_it_is_loaded() -> None:
     machine = FakeMachine(8, FakeModel("a", 4, per_sequence=1, n_parallel=8))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         assert await house.residents.n_parallel(house.ask("a")) == 4
         assert not machine.log, "nothing was loaded"
         await house.chat("a")
         assert await house.residents.n_parallel(house.ask("a")) == 4
 
-    go(machine, work)
 
-
-def test_a_model_with_more_work_than_places_is_loaded_on_an_idle_device_too() -> None:
+async def test_a_model_with_more_work_than_places_is_loaded_on_an_idle_device_too() -> None:
     machine = TwoCards(5, FakeModel("a", n_parallel=4, token_s=1))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         await asyncio.gather(*(house.chat("a") for _ in range(4)))
         assert machine.cards() == {0: ["a"], 1: []}, "its places were enough"
         answers = [asyncio.create_task(house.chat("a", 50)) for _ in range(6)]
@@ -294,13 +250,10 @@ def test_a_model_with_more_work_than_places_is_loaded_on_an_idle_device_too() ->
         await house.residents.dismiss(lambda model: model.facts.name == "a")
         assert not house.there()
 
-    go(machine, work)
 
-
-def test_nothing_goes_for_a_replica_and_a_replica_goes_for_another_model() -> None:
+async def test_nothing_goes_for_a_replica_and_a_replica_goes_for_another_model() -> None:
     machine = TwoCards(5, FakeModel("a", n_parallel=1, token_s=1), FakeModel("b"))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         await house.chat("a", 1)
         await house.chat("b")
         await asyncio.gather(*(house.chat("a", 20) for _ in range(4)))
@@ -313,24 +266,19 @@ def test_nothing_goes_for_a_replica_and_a_replica_goes_for_another_model() -> No
         assert sorted(map(len, machine.cards().values())) == [1, 1]
         assert {"a", "b"} == {*house.there()}, "one of the two made room"
 
-    go(machine, work)
 
-
-def test_a_replica_that_cannot_be_loaded_does_no_harm() -> None:
+async def test_a_replica_that_cannot_be_loaded_does_no_harm() -> None:
     machine = TwoCards(5, FakeModel("a", n_parallel=1, token_s=1))
     machine.models["a"].when_loading = ["none", "abort", "none"]
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         await asyncio.gather(*(house.chat("a", 20) for _ in range(4)))
         assert machine.n_loads() == 2 and machine.cards() == {0: ["a"], 1: []}
         await asyncio.sleep(60)
         await asyncio.gather(*(house.chat("a", 20) for _ in range(4)))
         assert machine.cards() == {0: ["a"], 1: ["a"]}, "after a minute it is tried again"
 
-    go(machine, work)
 
-
-def test_two_runs_that_lease_more_than_there_is_room_for_take_turns() -> None:
+async def test_two_runs_that_lease_more_than_there_is_room_for_take_turns() -> None:
     machine = FakeMachine(5, FakeModel("a"), FakeModel("b"))
 
     async def job(house: House, names: str) -> None:
@@ -338,17 +286,14 @@ def test_two_runs_that_lease_more_than_there_is_room_for_take_turns() -> None:
             for name in names * 3:
                 await house.chat(name)
 
-    async def work(house: House) -> None:
+    async with opened(machine, replace(SETTINGS, max_loaded_models=1)) as house:
         await asyncio.gather(job(house, "ab"), job(house, "ba"))
         assert now() < 120
 
-    go(machine, work, replace(SETTINGS, max_loaded_models=1))
 
-
-def test_a_pinned_model_never_makes_room() -> None:
+async def test_a_pinned_model_never_makes_room() -> None:
     machine = FakeMachine(20, FakeModel("a"), FakeModel("b"), FakeModel("c"))
-
-    async def work(house: House) -> None:
+    async with opened(machine, replace(SETTINGS, max_loaded_models=2)) as house:
         await house.chat("a", is_pinned=True)
         await asyncio.sleep(100)
         await house.chat("b")
@@ -362,13 +307,10 @@ def test_a_pinned_model_never_makes_room() -> None:
             "Raise it, or pin fewer."
         )
 
-    go(machine, work, replace(SETTINGS, max_loaded_models=2))
 
-
-def test_a_caller_that_does_not_wait_is_told_that_the_queue_is_full() -> None:
+async def test_a_caller_that_does_not_wait_is_told_that_the_queue_is_full() -> None:
     machine = FakeMachine(10, FakeModel("a", n_parallel=1, token_s=1))
-
-    async def work(house: House) -> None:
+    async with opened(machine, replace(SETTINGS, max_queue=8)) as house:
         waiting = [asyncio.create_task(house.chat("a", 5)) for _ in range(9)]
         await asyncio.sleep(3)
         with pytest.raises(Busy) as caught:
@@ -377,24 +319,20 @@ def test_a_caller_that_does_not_wait_is_told_that_the_queue_is_full() -> None:
         await asyncio.gather(*waiting)
         assert await house.chat("a", waits=False) == "a"
 
-    go(machine, work, replace(SETTINGS, max_queue=8))
 
-
-def test_no_one_waits_for_ever_for_a_user_that_does_nothing() -> None:
+async def test_no_one_waits_for_ever_for_a_user_that_does_nothing() -> None:
     machine = FakeMachine(5, FakeModel("a"), FakeModel("b"))
+    async with (
+        opened(machine, replace(SETTINGS, max_loaded_models=1)) as house,
+        house.residents.use(house.ask("a")),
+    ):
+        with pytest.raises(Busy, match="nothing moved for 600 s"):
+            await house.chat("b")
 
-    async def work(house: House) -> None:
-        async with house.residents.use(house.ask("a")):
-            with pytest.raises(Busy, match="nothing moved for 600 s"):
-                await house.chat("b")
 
-    go(machine, work, replace(SETTINGS, max_loaded_models=1))
-
-
-def test_each_priority_has_places_of_its_own_in_a_worker() -> None:
+async def test_each_priority_has_places_of_its_own_in_a_worker() -> None:
     machine = FakeMachine(5, FakeModel("a", n_parallel=2, token_s=1))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         jobs = [asyncio.create_task(house.chat("a", 5, priority="batch")) for _ in range(50)]
         await asyncio.sleep(4)
         assert machine.workers[0].n_requests == 4
@@ -404,27 +342,19 @@ def test_each_priority_has_places_of_its_own_in_a_worker() -> None:
         assert now() - before == pytest.approx(1)
         await asyncio.gather(*jobs)
 
-    go(machine, work)
 
-
-def test_what_a_context_will_grow_by_is_lent_to_no_other_model() -> None:
+async def test_what_a_context_will_grow_by_is_lent_to_no_other_model() -> None:
     machine = FakeMachine(16, FakeModel("a", size=4, growth=6), FakeModel("b", size=8))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         await house.chat("a", n_tokens=1)  # of 16 bytes 12 are free, but 6 of them are promised
         await house.chat("b", n_tokens=1)
         assert house.there() == {"b": "ready"}, "they do not fit together"
         await asyncio.gather(house.chat("a"), house.chat("b"))
 
-    go(machine, work)
 
-
-def test_a_context_that_has_grown_is_not_counted_twice() -> None:
+async def test_a_context_that_has_grown_is_not_counted_twice() -> None:
     machine = FakeMachine(16, FakeModel("a", size=4, growth=6), FakeModel("b", size=6))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         await house.chat("a")
         await house.chat("b")
         assert house.there() == {"a": "ready", "b": "ready"}
-
-    go(machine, work)

@@ -8,37 +8,32 @@ import pytest
 
 from paddock.engine.errors import ModelTooLarge, ModelUnusable, WorkerLost
 from paddock.engine.memory.loader import HALVED_S
-from tests.engine.memory.house import House, go, now
+from tests.engine.memory.house import now, opened
 from tests.fakes.worker import FakeMachine, FakeModel
 
+pytestmark = pytest.mark.usefixtures("run_coroutine")
 
-def test_out_of_memory_while_loading_sends_the_idle_away_and_tries_once_more() -> None:
+
+async def test_out_of_memory_while_loading_sends_the_idle_away_and_tries_once_more() -> None:
     greedy = FakeModel("greedy", size=2, when_loading=["no memory"])
     machine = FakeMachine(10, FakeModel("idle"), greedy)
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         await house.chat("idle")
         assert await house.chat("greedy") == "greedy"
         assert house.there() == {"greedy": "ready"}
         assert machine.n_loads("greedy") == 2
 
-    go(machine, work)
 
-
-def test_out_of_memory_with_no_one_to_send_away_halves_the_sequences() -> None:
+async def test_out_of_memory_with_no_one_to_send_away_halves_the_sequences() -> None:
     machine = FakeMachine(10, FakeModel("a", n_parallel=8, when_loading=["no memory"]))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         await house.chat("a")
         assert machine.workers[-1].load.n_parallel == 4
 
-    go(machine, work)
 
-
-def test_a_model_that_ran_out_of_memory_gets_all_its_cells_again_after_an_hour() -> None:
+async def test_a_model_that_ran_out_of_memory_gets_all_its_cells_again_after_an_hour() -> None:
     machine = FakeMachine(10, FakeModel("a", n_parallel=8, when_loading=["no memory"]))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         places = []
         for pause_s in (0, 1000, HALVED_S):
             await asyncio.sleep(pause_s)
@@ -47,36 +42,27 @@ def test_a_model_that_ran_out_of_memory_gets_all_its_cells_again_after_an_hour()
             places.append(machine.workers[-1].load.n_parallel)
         assert places == [4, 4, 8]
 
-    go(machine, work)
 
-
-def test_out_of_memory_again_is_refused_with_the_numbers() -> None:
+async def test_out_of_memory_again_is_refused_with_the_numbers() -> None:
     machine = FakeMachine(10 << 20, FakeModel("a", 4 << 20, when_loading=["no memory"] * 2))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         with pytest.raises(ModelTooLarge) as caught:
             await house.chat("a")
         assert (caught.value.needed_bytes, caught.value.free_bytes) == (4 << 20, 10 << 20)
         assert await house.chat("a") == "a", "the next request tries again"
 
-    go(machine, work)
 
-
-def test_a_load_that_fails_for_another_reason_is_told_to_all_who_wait() -> None:
+async def test_a_load_that_fails_for_another_reason_is_told_to_all_who_wait() -> None:
     machine = FakeMachine(10, FakeModel("a", when_loading=["abort"]))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         errors = await asyncio.gather(*(house.chat("a") for _ in range(3)), return_exceptions=True)
         assert [type(error) for error in errors] == [ModelUnusable] * 3
         assert machine.n_loads() == 1
 
-    go(machine, work)
 
-
-def test_a_load_that_someone_ends_is_begun_again_and_not_for_ever() -> None:
+async def test_a_load_that_someone_ends_is_begun_again_and_not_for_ever() -> None:
     machine = FakeMachine(10, FakeModel("a", when_loading=["killed"] * 5))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         with pytest.raises(WorkerLost) as caught:
             await house.chat("a")
         assert str(caught.value) == (
@@ -85,14 +71,13 @@ def test_a_load_that_someone_ends_is_begun_again_and_not_for_ever() -> None:
         assert machine.n_loads() == 3
         assert await house.chat("a") == "a", "the third start succeeds"
 
-    go(machine, work)
 
-
-def test_a_model_larger_than_the_machine_is_refused_with_the_numbers_and_no_one_goes() -> None:
+async def test_a_model_larger_than_the_machine_is_refused_with_the_numbers_and_no_one_goes() -> (
+    None
+):
     mib = 1 << 20
     machine = FakeMachine(100 * mib, FakeModel("a", 40 * mib), FakeModel("huge", 200 * mib))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         await house.chat("a")
         with pytest.raises(ModelTooLarge) as caught:
             await house.chat("huge")
@@ -102,48 +87,36 @@ def test_a_model_larger_than_the_machine_is_refused_with_the_numbers_and_no_one_
         )
         assert house.there() == {"a": "ready"}
 
-    go(machine, work)
 
-
-def test_out_of_memory_while_running_the_next_load_asks_for_less() -> None:
+async def test_out_of_memory_while_running_the_next_load_asks_for_less() -> None:
     machine = FakeMachine(10, FakeModel("a", when_running=["killed for memory"]))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         answers = await asyncio.gather(*(house.chat("a") for _ in range(6)))
         assert answers == ["a"] * 6
         assert [worker.load.n_parallel for worker in machine.workers] == [4, 2]
         assert "died a: killed by SIGKILL" in house.notes.lines
 
-    go(machine, work)
 
-
-def test_a_worker_that_aborts_is_started_again_as_it_was() -> None:
+async def test_a_worker_that_aborts_is_started_again_as_it_was() -> None:
     machine = FakeMachine(10, FakeModel("a", when_running=["abort"]))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         answers = await asyncio.gather(*(house.chat("a") for _ in range(6)))
         assert answers == ["a"] * 6
         assert [worker.load.n_parallel for worker in machine.workers] == [4, 4]
         assert "died a: killed by SIGABRT: GGML_ASSERT failed" in house.notes.lines
 
-    go(machine, work)
 
-
-def test_a_worker_that_hangs_is_killed_and_started_again() -> None:
+async def test_a_worker_that_hangs_is_killed_and_started_again() -> None:
     machine = FakeMachine(10, FakeModel("a", when_running=["hang"]))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         assert await house.chat("a") == "a"
         assert "died a: it made no step within 30 s" in house.notes.lines
         assert 30 < now() < 40
 
-    go(machine, work)
 
-
-def test_idle_models_make_room_for_a_context_that_could_not_grow() -> None:
+async def test_idle_models_make_room_for_a_context_that_could_not_grow() -> None:
     machine = FakeMachine(10, FakeModel("a", when_running=["lacks cells"]), FakeModel("b"))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         await house.chat("b")
         await house.chat("a", n_tokens=500)
         assert house.there() == {"a": "ready"}
@@ -152,31 +125,23 @@ def test_idle_models_make_room_for_a_context_that_could_not_grow() -> None:
         await house.chat("a", n_tokens=500)
         assert house.there() == {"a": "ready", "b": "ready"}, "it is asked of them once"
 
-    go(machine, work)
 
-
-def test_slow_steps_are_no_hang_and_a_hang_among_them_is_found_later() -> None:
+async def test_slow_steps_are_no_hang_and_a_hang_among_them_is_found_later() -> None:
     machine = FakeMachine(10, FakeModel("a", token_s=45, when_running=["none", "hang"]))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         assert await house.chat("a", n_tokens=4) == "a"
         assert not [line for line in house.notes.lines if line.startswith("died")]
         await machine.workers[0].kill("somebody ended it")
         assert await house.chat("a", n_tokens=4) == "a"
         assert "died a: it made no step within 180 s" in house.notes.lines
 
-    go(machine, work)
 
-
-def test_what_waits_for_other_programs_to_give_memory_back_gets_it() -> None:
+async def test_what_waits_for_other_programs_to_give_memory_back_gets_it() -> None:
     machine = FakeMachine(10, FakeModel("a"), FakeModel("b"))
-
-    async def work(house: House) -> None:
+    async with opened(machine) as house:
         await house.chat("a", is_pinned=True)
         machine.taken_by_others = 4
         with pytest.raises(ModelTooLarge):
             await house.chat("b")
         machine.taken_by_others = 0
         assert await house.chat("b") == "b"
-
-    go(machine, work)

@@ -13,7 +13,8 @@ from paddock.engine.errors import EngineError
 from paddock.engine.request import Priority
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.worker_protocol import WorkerGone
-from tests.engine.memory.house import SETTINGS, House, go
+from tests.engine.memory.house import SETTINGS, House, opened
+from tests.fakes import virtual
 from tests.fakes.worker import FakeMachine, FakeModel, Fault
 
 
@@ -89,7 +90,11 @@ def test_whatever_happens_no_one_waits_for_ever_and_the_limits_are_kept(
             assert machine.n_there <= (chosen.max_loaded_models or 3)
             await asyncio.sleep(0.5)
 
-    async def work(house: House) -> None:
+    async def work() -> None:
+        async with opened(machine, chosen) as house:
+            await all_chats(house)
+
+    async def all_chats(house: House) -> None:
         watching = asyncio.create_task(watch())
         async with asyncio.timeout(5_000):
             await asyncio.gather(*(chat_once(house, number) for number in range(len(coming))))
@@ -98,4 +103,4 @@ def test_whatever_happens_no_one_waits_for_ever_and_the_limits_are_kept(
             await watching
         assert all(not resident.n_users for resident in house.residents.resident())
 
-    go(machine, work, chosen)
+    virtual.run(work())

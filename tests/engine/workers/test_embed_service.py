@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 
 from paddock.engine.arrays import Vectors
-from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest, TextRefused, TextTooLong, pack_error, read_error
 from paddock.engine.gguf import read_header
 from paddock.engine.llama.library import LoadFailed, quiet_logs
@@ -21,24 +19,14 @@ from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.profile import PrefillPoint, Profile
 from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec
-from paddock.engine.settings import PoolSettings
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.workers import embed_service
 from paddock.engine.workers.embed_service import EmbedService, gpu_batch_tokens
 from paddock.engine.workers.worker_protocol import WorkerOptions
+from tests.engine.pools import VECTORS, opened
 from tests.fakes import tiny
 
-VECTORS = ModelSpec("all-minilm", role="embed")
 SENTENCE = "The boat leaves at nine and comes back in the evening. "
-
-
-def go(work: Callable[[LocalPool], Awaitable[None]]) -> None:
-    async def main() -> None:
-        settings = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=0)
-        async with asyncio.timeout(200), LocalPool(settings) as pool:
-            await work(pool)
-
-    asyncio.run(main())
 
 
 def far(vector: tuple[float, ...], other: tuple[float, ...]) -> float:
@@ -46,8 +34,8 @@ def far(vector: tuple[float, ...], other: tuple[float, ...]) -> float:
     return float(np.abs(np.array(vector) - np.array(other)).max())
 
 
-def test_many_requests_at_once_get_what_each_would_get_alone() -> None:
-    async def work(pool: LocalPool) -> None:
+async def test_many_requests_at_once_get_what_each_would_get_alone() -> None:
+    async with opened() as pool:
         texts = tuple(f"Number {n} is about {'llamas ' * (n % 40)}" for n in range(90))
         small = [pool.embed(EmbedRequest(VECTORS, (text,))) for text in texts[:6]]
         large, *replies = await asyncio.gather(pool.embed(EmbedRequest(VECTORS, texts)), *small)
@@ -56,8 +44,6 @@ def test_many_requests_at_once_get_what_each_would_get_alone() -> None:
         (last,) = (await pool.embed(EmbedRequest(VECTORS, texts[-1:]))).vectors
         assert far(last, large.vectors[-1]) < 1e-3
         assert (len(large.vectors), large.n_pieces) == (90, ())
-
-    go(work)
 
 
 def test_contexts_side_by_side_give_the_same_vectors_and_forget_what_was_cancelled() -> None:
@@ -94,8 +80,8 @@ def test_contexts_side_by_side_give_the_same_vectors_and_forget_what_was_cancell
     model.close()
 
 
-def test_a_long_text_is_split_where_that_is_asked_for_and_the_reply_says_so() -> None:
-    async def work(pool: LocalPool) -> None:
+async def test_a_long_text_is_split_where_that_is_asked_for_and_the_reply_says_so() -> None:
+    async with opened() as pool:
         long = SENTENCE * 60
         with pytest.raises(TextTooLong) as caught:
             await pool.embed(EmbedRequest(VECTORS, ("short", long)))
@@ -111,11 +97,9 @@ def test_a_long_text_is_split_where_that_is_asked_for_and_the_reply_says_so() ->
         assert reply.n_pieces == (2,), "a smaller `ctx` holds for the request"
         assert pool.stats().loads["all-minilm"].loads == 1
 
-    go(work)
 
-
-def test_impossible_wishes_are_refused_in_plain_words() -> None:
-    async def work(pool: LocalPool) -> None:
+async def test_impossible_wishes_are_refused_in_plain_words() -> None:
+    async with opened() as pool:
         for dimensions, why in (
             (385, "385 dimensions are asked for, but the model's vectors have 384"),
             (0, "0 dimensions are asked for; at least 1 is needed"),
@@ -129,11 +113,9 @@ def test_impossible_wishes_are_refused_in_plain_words() -> None:
         assert far(empty, blank) < 1e-3, "both are what the model puts around a text"
         assert np.linalg.norm(empty) == pytest.approx(1.0, abs=1e-5)
 
-    go(work)
 
-
-def test_a_large_request_does_not_hold_up_a_small_one_and_can_be_given_up() -> None:
-    async def work(pool: LocalPool) -> None:
+async def test_a_large_request_does_not_hold_up_a_small_one_and_can_be_given_up() -> None:
+    async with opened() as pool:
         await pool.embed(EmbedRequest(VECTORS, ("warm",)))
         texts = tuple(SENTENCE * 8 for _ in range(2000))  # seconds of work on any processor
         n_all = sum(await pool.count_texts(VECTORS, texts))
@@ -151,8 +133,6 @@ def test_a_large_request_does_not_hold_up_a_small_one_and_can_be_given_up() -> N
             await asyncio.sleep(0.5)
         assert n_now < n_all / 2, "texts of a call that was left are computed"
 
-    go(work)
-
 
 def write_pooling(path: Path) -> None:
     """Write the small chat model so that it gives its last token's state, as embedders do."""
@@ -166,11 +146,10 @@ def write_pooling(path: Path) -> None:
     path.write_bytes(raw[:16] + struct.pack("<Q", n_values + 2) + raw[24:at] + values + raw[at:])
 
 
-def test_a_causal_model_embeds_by_its_last_token_alike_in_any_company(tmp_path: Path) -> None:
+async def test_a_causal_model_embeds_by_its_last_token_alike_in_any_company(tmp_path: Path) -> None:
     path = tmp_path / "causal.gguf"
     write_pooling(path)
-
-    async def work(pool: LocalPool) -> None:
+    async with opened() as pool:
         model = ModelSpec(str(path))
         texts = ("one", "a llama and its wool", *(SENTENCE * n for n in (1, 2, 9)))
         together = (await pool.embed(EmbedRequest(model, texts))).vectors
@@ -181,22 +160,17 @@ def test_a_causal_model_embeds_by_its_last_token_alike_in_any_company(tmp_path: 
             await pool.embed(EmbedRequest(model, (*("one",) * 70, "")))
         assert str(caught.value) == "text 70 has no tokens, so it has no vector"
 
-    go(work)
 
-
-def test_a_bert_whose_file_names_no_pooling_gives_the_mean(tmp_path: Path) -> None:
+async def test_a_bert_whose_file_names_no_pooling_gives_the_mean(tmp_path: Path) -> None:
     files = {"mean": 1, "none": 0, "absent": None}
     for name, pooling in files.items():
         tiny.reranker(tmp_path / f"{name}.gguf", pooling=pooling)
-
-    async def work(pool: LocalPool) -> None:
+    async with opened() as pool:
         texts = ("a b c", "d e, f " * 40)
         models = [ModelSpec(str(tmp_path / f"{name}.gguf")) for name in files]
         mean, *others = [(await pool.embed(EmbedRequest(model, texts))).vectors for model in models]
         for vectors in others:
             assert max(far(*pair) for pair in zip(mean, vectors, strict=True)) < 1e-6
-
-    go(work)
 
 
 def test_a_refused_text_is_named_on_the_other_side_of_the_pipe() -> None:

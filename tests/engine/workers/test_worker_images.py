@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,11 @@ from tests.fakes import slow_eyes
 from tests.fakes.eyes import llava, square
 
 
-def go(
-    tmp_path: Path, work: Callable[[WorkerProcess, Callable[[], Awaitable[None]]], Awaitable[None]]
-) -> None:
-    """Start a worker; `work` gets it, and what waits until an image is being computed."""
+@asynccontextmanager
+async def worker_at_work(
+    tmp_path: Path,
+) -> AsyncIterator[tuple[WorkerProcess, Callable[[], Awaitable[None]]]]:
+    """Yield a worker, and what waits until an image is being computed."""
     projector = tmp_path / "mmproj.gguf"
     llava(projector, N_MODEL)
     model = ModelFinder(tmp_path, tmp_path).locate("smollm2:135m").path
@@ -41,15 +43,11 @@ def go(
         while not begun.exists():  # noqa: ASYNC110 - there is nothing else to wait for
             await asyncio.sleep(0.01)
 
-    async def main() -> None:
-        async with asyncio.timeout(120):
-            worker = await WorkerProcess.started(load, 50, command)
-            try:
-                await work(worker, until_begun)
-            finally:
-                await worker.kill("the test is over")
-
-    asyncio.run(main())
+    worker = await WorkerProcess.started(load, 50, command)
+    try:
+        yield worker, until_begun
+    finally:
+        await worker.kill("the test is over")
 
 
 ENDS = {0: -100.0, 2: -100.0, 4: -100.0}
@@ -62,8 +60,8 @@ async def ask(worker: WorkerProcess, *images: bytes) -> AnswerEnd:
     return await worker.chat(request, sampling, PendingRequest(), 512)
 
 
-def test_all_else_goes_on_while_an_image_is_computed(tmp_path: Path) -> None:
-    async def work(worker: WorkerProcess, until_begun: Callable[[], Awaitable[None]]) -> None:
+async def test_all_else_goes_on_while_an_image_is_computed(tmp_path: Path) -> None:
+    async with worker_at_work(tmp_path) as (worker, until_begun):
         first, given_up, last = (
             asyncio.create_task(ask(worker, square(shade))) for shade in (0, 100, 255)
         )
@@ -80,11 +78,9 @@ def test_all_else_goes_on_while_an_image_is_computed(tmp_path: Path) -> None:
             assert answer.usage.completion_tokens
         assert (tmp_path / "begun").read_text("utf-8") == "..", "one was never computed"
 
-    go(tmp_path, work)
 
-
-def test_the_images_of_a_request_that_is_given_up_are_not_computed(tmp_path: Path) -> None:
-    async def work(worker: WorkerProcess, until_begun: Callable[[], Awaitable[None]]) -> None:
+async def test_the_images_of_a_request_that_is_given_up_are_not_computed(tmp_path: Path) -> None:
+    async with worker_at_work(tmp_path) as (worker, until_begun):
         given_up = asyncio.create_task(ask(worker, *map(square, range(10))))
         await until_begun()
         given_up.cancel()
@@ -94,12 +90,12 @@ def test_the_images_of_a_request_that_is_given_up_are_not_computed(tmp_path: Pat
         assert (await ask(worker, square(255))).usage.completion_tokens
         assert (tmp_path / "begun").read_text("utf-8") == "..", "one of ten, and the other's"
 
-    go(tmp_path, work)
-
 
 @pytest.mark.parametrize("is_asked", [True, False])
-def test_a_worker_ends_at_once_while_it_computes_an_image(tmp_path: Path, is_asked: bool) -> None:
-    async def work(worker: WorkerProcess, until_begun: Callable[[], Awaitable[None]]) -> None:
+async def test_a_worker_ends_at_once_while_it_computes_an_image(
+    tmp_path: Path, is_asked: bool
+) -> None:
+    async with worker_at_work(tmp_path) as (worker, until_begun):
         seeing = asyncio.create_task(ask(worker, square(0)))
         await until_begun()
         if is_asked:
@@ -110,11 +106,11 @@ def test_a_worker_ends_at_once_while_it_computes_an_image(tmp_path: Path, is_ask
         assert await worker._process.wait() == 0, "and was not killed"
         await asyncio.gather(seeing, return_exceptions=True)
 
-    go(tmp_path, work)
 
-
-def test_memory_for_images_is_planned_with_a_worker_before_it_sees_any(tmp_path: Path) -> None:
-    async def work(worker: WorkerProcess, _: Callable[[], Awaitable[None]]) -> None:
+async def test_memory_for_images_is_planned_with_a_worker_before_it_sees_any(
+    tmp_path: Path,
+) -> None:
+    async with worker_at_work(tmp_path) as (worker, _):
         (tmp_path / "gate").touch()
         before = worker.measure()
         assert before.host_growth_bytes >= IMAGE_BYTES
@@ -123,5 +119,3 @@ def test_memory_for_images_is_planned_with_a_worker_before_it_sees_any(tmp_path:
         assert after.host_growth_bytes < before.host_growth_bytes
         grown = after.host_bytes - before.host_bytes
         assert grown < IMAGE_BYTES // 4, "what a small image takes was planned"
-
-    go(tmp_path, work)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -33,29 +32,17 @@ def command(*lines: str) -> tuple[str, ...]:
     return (sys.executable, "-c", SCRIPT + "\n".join(lines))
 
 
-def go(work: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(120):
-            await work()
-
-    asyncio.run(main())
-
-
-def test_a_worker_that_cannot_load_says_why() -> None:
+async def test_a_worker_that_cannot_load_says_why() -> None:
     lines = (
         "read_frame(sys.stdin.buffer)",
         "send({'event': 'broken', 'why': 'llama.cpp cannot make a context'})",
     )
-
-    async def work() -> None:
-        with pytest.raises(LoadBroken) as caught:
-            await WorkerProcess.started(LOAD, 120, command(*lines))
-        assert caught.value.why == "llama.cpp cannot make a context"
-
-    go(work)
+    with pytest.raises(LoadBroken) as caught:
+        await WorkerProcess.started(LOAD, 120, command(*lines))
+    assert caught.value.why == "llama.cpp cannot make a context"
 
 
-def test_a_worker_that_llama_cpp_aborts_is_told_by_the_message_and_not_by_a_trace() -> None:
+async def test_a_worker_that_llama_cpp_aborts_is_told_by_the_message_and_not_by_a_trace() -> None:
     lines = (
         "import ctypes",
         "from paddock.engine.llama.library import ggml_function",
@@ -63,62 +50,49 @@ def test_a_worker_that_llama_cpp_aborts_is_told_by_the_message_and_not_by_a_trac
         "forms = ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p",
         "ggml_function('ggml_abort', None, *forms)(b'a.cpp', 7, b'the device is lost')",
     )
-
-    async def work() -> None:
-        with pytest.raises(LoadBroken) as caught:
-            await WorkerProcess.started(LOAD, 120, command(*lines))
-        reason = "killed by SIGABRT while loading"
-        assert caught.value.why == f"{reason} (llama.cpp's last line: a.cpp:7: the device is lost)"
-
-    go(work)
+    with pytest.raises(LoadBroken) as caught:
+        await WorkerProcess.started(LOAD, 120, command(*lines))
+    reason = "killed by SIGABRT while loading"
+    assert caught.value.why == f"{reason} (llama.cpp's last line: a.cpp:7: the device is lost)"
 
 
-def test_a_worker_that_dies_while_loading_is_told_by_its_signal() -> None:
-    async def work() -> None:
-        with pytest.raises(LoadBroken) as caught:
-            await WorkerProcess.started(LOAD, 120, command("os.abort()"))
-        assert caught.value.why == "killed by SIGABRT while loading"
-
-    go(work)
+async def test_a_worker_that_dies_while_loading_is_told_by_its_signal() -> None:
+    with pytest.raises(LoadBroken) as caught:
+        await WorkerProcess.started(LOAD, 120, command("os.abort()"))
+    assert caught.value.why == "killed by SIGABRT while loading"
 
 
-def test_a_load_that_takes_too_long_is_given_up() -> None:
-    async def work() -> None:
-        with pytest.raises(LoadBroken) as caught:
-            await WorkerProcess.started(LOAD, 1.5, command("time.sleep(600)"))
-        assert caught.value.why == "loading took more than 1.5 s"
-
-    go(work)
+async def test_a_load_that_takes_too_long_is_given_up() -> None:
+    with pytest.raises(LoadBroken) as caught:
+        await WorkerProcess.started(LOAD, 1.5, command("time.sleep(600)"))
+    assert caught.value.why == "loading took more than 1.5 s"
 
 
-def test_what_a_ready_worker_told_and_takes_is_known() -> None:
-    async def work() -> None:
-        grown = {"device_bytes": 900, "n_cells": 1024, "cell_bytes": [0, 200]}
-        memory = f"send({{'event': 'memory', 'memory': {grown | {'n_cells_at_most': 1024}}}})"
-        code = "send({'event': 'told', 'id': 1, 'result': [1]})"
-        lines = (
-            READY,
-            "read_frame(sys.stdin.buffer)",
-            memory,
-            code,
-            "read_frame(sys.stdin.buffer)",
-        )
-        worker = await WorkerProcess.started(LOAD, 120, command(*lines))
-        taken = worker.measure()
-        # A quarter of the planned 2,048 cells is there; the rest is reserved.
-        assert taken.host_bytes > 1_000_000 and taken.device_bytes == 700 + 300
-        assert (taken.host_growth_bytes, taken.device_growth_bytes) == (0, 300)
-        await worker.count_texts(("one",))
-        taken = worker.measure()
-        assert (taken.device_bytes, taken.device_growth_bytes) == (900, 0), "no more can be had"
-        await worker.stop()
-        assert worker.measure() == taken, "the most that it took"
-        assert worker.gone.result() == "it was unloaded"
-
-    go(work)
+async def test_what_a_ready_worker_told_and_takes_is_known() -> None:
+    grown = {"device_bytes": 900, "n_cells": 1024, "cell_bytes": [0, 200]}
+    memory = f"send({{'event': 'memory', 'memory': {grown | {'n_cells_at_most': 1024}}}})"
+    code = "send({'event': 'told', 'id': 1, 'result': [1]})"
+    lines = (
+        READY,
+        "read_frame(sys.stdin.buffer)",
+        memory,
+        code,
+        "read_frame(sys.stdin.buffer)",
+    )
+    worker = await WorkerProcess.started(LOAD, 120, command(*lines))
+    taken = worker.measure()
+    # A quarter of the planned 2,048 cells is there; the rest is reserved.
+    assert taken.host_bytes > 1_000_000 and taken.device_bytes == 700 + 300
+    assert (taken.host_growth_bytes, taken.device_growth_bytes) == (0, 300)
+    await worker.count_texts(("one",))
+    taken = worker.measure()
+    assert (taken.device_bytes, taken.device_growth_bytes) == (900, 0), "no more can be had"
+    await worker.stop()
+    assert worker.measure() == taken, "the most that it took"
+    assert worker.gone.result() == "it was unloaded"
 
 
-def test_work_that_is_no_step_is_a_sign_of_life_unless_an_answer_should_make_steps() -> None:
+async def test_work_that_is_no_step_is_a_sign_of_life_unless_an_answer_should_make_steps() -> None:
     code = "send({'event': 'told', 'id': head['id'], 'result': [1]})"
     turn = "{'progressed': [2], 'chunks': [], 'done': [], 'n_tokens': 1, 'step_s': 40.0}"
     lines = (
@@ -128,48 +102,37 @@ def test_work_that_is_no_step_is_a_sign_of_life_unless_an_answer_should_make_ste
         f"send({{'event': 'turns', 'turns': [{turn}]}})",
         f"head, _ = read_frame(sys.stdin.buffer); {code}; read_frame(sys.stdin.buffer)",
     )
-
-    async def work() -> None:
-        worker = await WorkerProcess.started(LOAD, 120, command(*lines))
-        loop = asyncio.get_running_loop()
-        await worker.count_texts(("long",))
-        assert worker.last_turn_at > loop.time() + 400
-        worker.last_turn_at = loop.time()
-        moved = asyncio.Event()
-        waiting = asyncio.create_task(
-            worker.embed(EmbedOrder(("one",)), PendingRequest(on_step=moved.set))
-        )
-        await moved.wait()
-        assert worker.slowest_step_s == 40
-        before = worker.last_turn_at
-        await worker.count_texts(("short",))
-        assert worker.last_turn_at == before, "counting goes on beside a hung step"
-        waiting.cancel()
-        await worker.kill("the test is over")
-
-    go(work)
+    worker = await WorkerProcess.started(LOAD, 120, command(*lines))
+    loop = asyncio.get_running_loop()
+    await worker.count_texts(("long",))
+    assert worker.last_turn_at > loop.time() + 400
+    worker.last_turn_at = loop.time()
+    moved = asyncio.Event()
+    waiting = asyncio.create_task(
+        worker.embed(EmbedOrder(("one",)), PendingRequest(on_step=moved.set))
+    )
+    await moved.wait()
+    assert worker.slowest_step_s == 40
+    before = worker.last_turn_at
+    await worker.count_texts(("short",))
+    assert worker.last_turn_at == before, "counting goes on beside a hung step"
+    waiting.cancel()
+    await worker.kill("the test is over")
 
 
-def test_garbage_in_the_pipe_ends_the_requests_at_once() -> None:
+async def test_garbage_in_the_pipe_ends_the_requests_at_once() -> None:
     lines = (READY, "read_frame(sys.stdin.buffer); send({'event': 'turn'}); time.sleep(600)")
-
-    async def work() -> None:
-        worker = await WorkerProcess.started(LOAD, 120, command(*lines))
-        with pytest.raises(WorkerGone, match="its output cannot be read: KeyError"):
-            await worker.count_texts(("one",))
-        await worker.kill("the test is over")
-
-    go(work)
+    worker = await WorkerProcess.started(LOAD, 120, command(*lines))
+    with pytest.raises(WorkerGone, match="its output cannot be read: KeyError"):
+        await worker.count_texts(("one",))
+    await worker.kill("the test is over")
 
 
-def test_a_request_to_a_worker_that_has_gone_is_told_so() -> None:
-    async def work() -> None:
-        worker = await WorkerProcess.started(LOAD, 120, command(READY, "sys.exit(3)"))
-        reason = await worker.gone
-        assert reason == "ended with status 3 while idle"
-        with pytest.raises(WorkerGone) as caught:
-            await worker.count_texts(("one",))
-        assert caught.value.reason == reason
-        await worker.kill("the test is over")
-
-    go(work)
+async def test_a_request_to_a_worker_that_has_gone_is_told_so() -> None:
+    worker = await WorkerProcess.started(LOAD, 120, command(READY, "sys.exit(3)"))
+    reason = await worker.gone
+    assert reason == "ended with status 3 while idle"
+    with pytest.raises(WorkerGone) as caught:
+        await worker.count_texts(("one",))
+    assert caught.value.reason == reason
+    await worker.kill("the test is over")
