@@ -43,8 +43,6 @@ class BrowserError(Exception):
 
 
 class Browser:
-    """One process; make it with `browser`."""
-
     def __init__(self, to_it: int, from_it: int) -> None:
         self._to_it = to_it
         self._from_it = from_it
@@ -54,7 +52,6 @@ class Browser:
         self.events: list[dict[str, Any]] = []
 
     def send(self, method: str, session: str = "", **params: Any) -> dict[str, Any]:
-        """Carry out a command and give its result."""
         self._n_sent += 1
         message: dict[str, Any] = {"id": self._n_sent, "method": method, "params": params}
         if session:
@@ -83,7 +80,6 @@ class Browser:
         return told
 
     def page(self, url: str, *, width: int = 1200, height: int = 900) -> Page:
-        """Open a page of its own, with its own storage."""
         context = self.send("Target.createBrowserContext")["browserContextId"]
         self._contexts.append(context)
         target = self.send("Target.createTarget", url="about:blank", browserContextId=context)
@@ -103,8 +99,6 @@ class Browser:
 
 
 class Page:
-    """One page."""
-
     def __init__(self, browser: Browser, session: str) -> None:
         self._browser = browser
         self._session = session
@@ -113,7 +107,6 @@ class Page:
         return self._browser.send(method, self._session, **params)
 
     def open(self, url: str) -> None:
-        """Go there and wait until it is loaded."""
         self.send("Page.navigate", url=url)
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
 
@@ -143,11 +136,9 @@ class Page:
         raise BrowserError(f"not within {patience_s:g} s: {expression}; it reads {reads[:900]!r}")
 
     def text(self, selector: str) -> str:
-        """Return what a person reads there."""
         return str(self.ask(f"document.querySelector({json.dumps(selector)}).innerText"))
 
     def press(self, key: str, *, text: str = "") -> None:
-        """Press a key, such as `Tab`, `Enter` or a letter."""
         more: Mapping[str, Any] = {"text": text} if text else {}
         code = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39}.get(key, 0)
         told = {"key": key, "code": key, "windowsVirtualKeyCode": code}
@@ -155,7 +146,6 @@ class Page:
         self.send("Input.dispatchKeyEvent", type="keyUp", **told)
 
     def type(self, text: str) -> None:
-        """Write into what has the focus."""
         self.send("Input.insertText", text=text)
 
     def resize(self, width: int, height: int, scale: float = 1) -> None:
@@ -165,12 +155,10 @@ class Page:
         )  # fmt: skip
 
     def prefer(self, scheme: str) -> None:
-        """Have the system prefer `light` or `dark` colours."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.send("Emulation.setEmulatedMedia", features=features)
 
     def photograph(self, *, whole: bool = False) -> bytes:
-        """Return a PNG of what is seen, or of the whole page."""
         told = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         return base64.b64decode(told["data"])
 
@@ -200,7 +188,6 @@ class Page:
 
 @contextmanager
 def browser(*flags: str) -> Iterator[Browser]:
-    """Run a Chromium without a window until the block ends."""
     assert CHROMIUM is not None
     its_in, to_it = _pipe()
     from_it, its_out = _pipe()
@@ -225,7 +212,6 @@ def browser(*flags: str) -> Iterator[Browser]:
 
 
 def _pipe() -> tuple[int, int]:
-    """Return a pipe's ends above 4, or one would be written over by the other."""
     ends = os.pipe()
     above = tuple(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 5) for fd in ends)
     for fd in ends:

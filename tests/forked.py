@@ -36,8 +36,6 @@ FLOWS = ("paddock.runner.workers.queued_run", "paddock.runner.workers.pipeline_f
 
 
 class Forked:
-    """A forked process, used as a `subprocess.Popen` whose output is text."""
-
     def __init__(self, pid: int, ended: int, out: Path, err: Path) -> None:
         self.pid = pid
         self.returncode: int | None = None
@@ -127,7 +125,6 @@ class ForkServer:
         cwd: Path = ROOT,
         log: Path | None = None,
     ) -> Forked:
-        """Carry out a command of Paddock's in a new process."""
         return self.start(carry_out, words, imports=imports, environ=environ, cwd=cwd, log=log)
 
     def python(
@@ -138,7 +135,6 @@ class ForkServer:
         cwd: Path = ROOT,
         log: Path | None = None,
     ) -> Forked:
-        """Run a program that uses Prefect, as `python -c` does, in a new process."""
         own = (code, tuple(map(str, words)))
         return self.start(run_code, *own, imports=FLOWS, environ=environ, cwd=cwd, log=log)
 
@@ -158,7 +154,6 @@ def carry_out(words: tuple[str, ...]) -> None:
 
 
 def run_code(code: str, words: tuple[str, ...]) -> None:
-    """Run a program in this process."""
     sys.argv = ["-c", *words]
     exec(code, {"__name__": "__main__"})
 

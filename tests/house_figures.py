@@ -43,8 +43,6 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class Module:
-    """One module of the product."""
-
     path: Path
 
     @cached_property
@@ -101,7 +99,6 @@ class Module:
 
 
 def _dotted(node: ast.expr) -> str:
-    """Return `a.b` of an expression's end; what is neither name nor attribute is empty."""
     if isinstance(node, ast.Attribute):
         return f"{_dotted(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""
@@ -122,12 +119,10 @@ def all_modules() -> tuple[Module, ...]:
 
 @cache
 def modules() -> tuple[Module, ...]:
-    """Return the product's modules, without packages' `__init__`."""
     return tuple(module for module in all_modules() if module.path.name != "__init__.py")
 
 
 def product_lines(package: str = "") -> int:
-    """Count the lines of a package, or of all."""
     return sum(m.text.count("\n") for m in modules() if m.place.startswith(package))
 
 

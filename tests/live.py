@@ -44,8 +44,6 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Live:
-    """A running service."""
-
     url: str
     service: Service
     loop: asyncio.AbstractEventLoop

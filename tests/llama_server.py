@@ -39,8 +39,6 @@ time.sleep(600)
 
 @dataclass
 class LlamaServer:
-    """One that runs."""
-
     url: str
     process: subprocess.Popen[bytes]
 
@@ -52,7 +50,6 @@ class LlamaServer:
 
 @contextmanager
 def llama_server(port: int = 0, role: str = "chat") -> Iterator[LlamaServer]:
-    """Yield a llama-server that answers; where there is none for this machine, the test is left."""
     pytest.importorskip("xllamacpp", reason="no llama-server for this machine: xllamacpp has none")
     name = "smollm2:135m" if role == "chat" else "all-minilm"
     nowhere = Path(os.devnull)

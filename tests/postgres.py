@@ -21,8 +21,6 @@ _SETTINGS = "-c fsync=off -c max_connections=200 -c shared_buffers=64MB"
 
 @dataclass
 class Postgres:
-    """A server in a folder of its own; `stop` and `start` as often as a test likes."""
-
     folder: Path
     port: int
 
@@ -30,7 +28,6 @@ class Postgres:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     def make(self, database: str, options: str = "") -> str:
-        """Make a database and give its URL."""
         self.say(f'create database "{database}" {options}')
         return self.url(database)
 
@@ -50,7 +47,6 @@ class Postgres:
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """Make a server and stop it at the end."""
     # Not below pytest's folder, which only its owner may enter.
     folder = Path(tempfile.mkdtemp(prefix="paddock-postgres-"))
     if os.geteuid() == 0:  # the server refuses to run as root

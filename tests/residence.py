@@ -79,7 +79,6 @@ class Home:
         return {**kept, "PADDOCK_HOME": str(self.state_dir), "PADDOCK_NUM_THREAD": "1", **more}
 
     def started(self, *arguments: str, **environ: str) -> subprocess.Popen[str] | Forked:
-        """Start a command."""
         if self.forks:
             return self.forks.paddock(*arguments, environ=self.environ(**environ), cwd=self.root)
         return subprocess.Popen(
@@ -90,11 +89,9 @@ class Home:
         )  # fmt: skip
 
     def paddock(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Carry a command out."""
         return ended(self.started(*arguments, **environ))
 
     def run(self, *arguments: str, **environ: str) -> tuple[dict[str, Any], str]:
-        """Run the pipeline; gives its report and what it said to a person."""
         done = self.paddock("run", "--json", "pipeline.yaml", *arguments, **environ)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout), done.stderr
@@ -125,7 +122,6 @@ class Home:
             worker.resume()  # also where its service is gone, so that it ends
 
     def api(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Ask the service's Prefect server."""
         url = self.told()["prefect"]["url"]
         data = json.dumps(body or {}).encode()
         head = {"Content-Type": "application/json", **own_headers(self.state_dir)}
@@ -134,7 +130,6 @@ class Home:
             return json.loads(answer.read())
 
     def tasks(self) -> list[dict[str, Any]]:
-        """Return the task runs that Prefect shows."""
         return list(self.api("task_runs/filter", {"limit": 200}))
 
     def shown(self, run: str) -> str:
@@ -165,14 +160,12 @@ def at_home(root: Path, forks: ForkServer | None = None) -> Iterator[Home]:
 
 
 def ended(process: subprocess.Popen[str] | Forked) -> subprocess.CompletedProcess[str]:
-    """Wait for a command's end."""
     out, err = process.communicate(timeout=END_S)
     assert process.returncode is not None
     return subprocess.CompletedProcess("paddock", process.returncode, out, err)
 
 
 def until(is_so: Callable[[], object], within_s: float = END_S) -> None:
-    """Wait until something is so."""
     deadline = time.monotonic() + within_s
     while True:
         began = time.monotonic()

@@ -28,8 +28,6 @@ _BLOCK = re.compile(r"^```(console|diff)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True)
 class Command:
-    """A line that is typed, and the lines that it prints."""
-
     line: str
     prints: tuple[str, ...]
     is_ended_by_key: bool
@@ -37,8 +35,6 @@ class Command:
 
 @dataclass(frozen=True)
 class Edit:
-    """Lines of a file that become others."""
-
     file: str
     before: str
     after: str

@@ -76,7 +76,6 @@ class Devices:
 
 @pytest.fixture
 def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Devices]:
-    """Start two servers."""
     if not FOLDER.name:
         pytest.skip("two devices were NOT tried: PADDOCK_TEST_RPC names a build with RPC")
     # Of the workers: llama.cpp may be loaded in this process.

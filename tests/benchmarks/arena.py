@@ -32,7 +32,6 @@ TURN_S = 900.0
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """Return the options that all of them have."""
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,14 +62,12 @@ def arguments(
 
 
 def sizes(args: argparse.Namespace, wanted: Mapping[str, int]) -> None:
-    """Fill in what the command line left open."""
     for name, value in wanted.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
 
 
 def setup_of(args: argparse.Namespace) -> Setup:
-    """Find the model and the peers."""
     settings = PoolSettings()
     found = ModelFinder(settings.models_dir, settings.cache_dir).locate(args.model)
     here = peers.look()
@@ -111,7 +108,6 @@ class Contest(Generic[_T]):
     turns: Mapping[str, Sequence[_T | Failed]]
 
     def results(self, name: str) -> list[_T]:
-        """Return the turns that came to something."""
         return [turn for turn in self.turns[name] if not isinstance(turn, Failed)]
 
     def failure(self, name: str) -> str | None:
@@ -192,7 +188,6 @@ async def ask_all(one: Running, asks: Sequence[Ask], n_at_once: int) -> list[Sai
 
 
 def say(line: str) -> None:
-    """Print the progress, next to the table."""
     print(line, file=sys.stderr, flush=True)
 
 

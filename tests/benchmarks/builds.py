@@ -29,7 +29,6 @@ VARIABLES = ("LLAMA_CPP_LIB_PATH", "MTMD_CPP_LIB")
 
 
 def main() -> None:
-    """Compare, and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--rounds", type=int, default=15)

@@ -54,12 +54,10 @@ class Chat:
 
     @property
     def first_s(self) -> float:
-        """Time to the first token."""
         return self.heard_at[0] - self.sent_at
 
     @property
     def between_s(self) -> list[float]:
-        """Times between tokens."""
         return [
             later - sooner for sooner, later in zip(self.heard_at, self.heard_at[1:], strict=False)
         ]
@@ -67,8 +65,6 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one contender did in one round."""
-
     per_minute_alone: float
     per_minute: float
     chats: Sequence[Chat]
@@ -84,8 +80,6 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How much is asked."""
-
     n_documents: int
     n_in_flight: int
     n_tokens: int
@@ -95,7 +89,6 @@ class Shape:
 
 
 def main() -> None:
-    """Measure and print."""
     args = arena.arguments(arena.parser(__doc__), FULL, QUICK)
     setup = arena.setup_of(args)
     shape = Shape(

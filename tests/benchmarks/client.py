@@ -44,7 +44,6 @@ class Response:
                 yield piece
 
     async def text(self) -> str:
-        """Read the whole body."""
         return b"".join([piece async for piece in self.pieces()]).decode("utf-8", "replace")
 
 

@@ -73,7 +73,6 @@ def of_server(server: Postgres) -> psutil.Process:
 
 
 def size(url: str) -> int:
-    """Return the database's size in bytes."""
     with psycopg.connect(url) as connection:
         row = connection.execute("select pg_database_size(current_database())").fetchone()
     assert row is not None
@@ -113,7 +112,6 @@ def measure(n_documents: int, n_participants: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=2000)
     parser.add_argument("--participants", type=int, default=3)

@@ -139,7 +139,6 @@ class Labelled:
 
 
 def labelled(reply: Reply, topic: str) -> Labelled:
-    """Return what an answer says."""
     output = json.loads(reply.text)
     field = confidence(reply.text, reply.logprobs, output, SCHEMA)["topic"]
     label = output["topic"]
@@ -147,8 +146,6 @@ def labelled(reply: Reply, topic: str) -> Labelled:
 
 
 async def label_all(pool: Pool, n: int, model: ModelSpec = MODEL) -> list[Labelled]:
-    """Return the answers for generated texts, in their order."""
-
     async def one(text: str, topic: str) -> Labelled:
         return labelled(await pool.chat(label_request(text, model)).reply(), topic)
 
@@ -233,7 +230,6 @@ async def cost(pool: Pool, model: ModelSpec, n_rounds: int, n_tokens: int) -> st
 
 
 def main() -> None:
-    """Measure and print."""
     args = arena.arguments(arena.parser(__doc__), FULL, QUICK)
     model = replace(MODEL, ref=args.model)
 

@@ -47,7 +47,6 @@ class Ours:
         self._growth = growth
 
     def request(self, ask: Ask) -> ChatRequest:
-        """Return the pool's own form of a request."""
         constraint = Constraint("json_schema", json.dumps(ask.schema)) if ask.schema else None
         return ChatRequest(
             self.spec,
@@ -58,7 +57,6 @@ class Ours:
         )
 
     async def ask(self, ask: Ask, heard: Heard | None = None) -> Said:
-        """Get one answer."""
         stream = self.pool.chat(self.request(ask))
         if heard is not None:
             async for chunk in stream:

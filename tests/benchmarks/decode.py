@@ -49,8 +49,6 @@ LAYOUTS = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What one measurement computes."""
-
     n_sequences: tuple[int, ...]
     n_prompt_tokens: int
     n_answer_tokens: int
@@ -66,7 +64,6 @@ class Found:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = arena.parser(__doc__)
     parser.add_argument("--sequences", default=",".join(map(str, N_SEQUENCES)))
     args = arena.arguments(parser, FULL, QUICK)

@@ -39,7 +39,6 @@ LIMIT_S = {
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure all parts and print."""
     bench = _bench(args)
     parts: dict[str, Callable[[Bench], Awaitable[None]]] = {
         "raw": raw,
@@ -71,7 +70,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _bench(args: argparse.Namespace) -> Bench:
-    """Find model and peers."""
     here = peers.look()
     options = argparse.Namespace(
         model=args.model, threads=args.threads or n_threads(), layers=args.layers, set=args.set

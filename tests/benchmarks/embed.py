@@ -61,15 +61,12 @@ Start = Callable[[Setup], AbstractAsyncContextManager[Embedding]]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one contender did in one round."""
-
     seconds: float
     vectors: Vectors
     peak_bytes: int | None
 
 
 def main() -> None:
-    """Measure and print."""
     parser = arena.parser(__doc__)
     parser.set_defaults(model="all-minilm")
     args = arena.arguments(parser, FULL, QUICK)
@@ -212,7 +209,6 @@ def _transformer() -> Any:
 
 
 def report(found: Contest[Turn], n_texts: int) -> str:
-    """Return the table: medians over the rounds."""
     mine = next(
         (one.vectors for one in found.turns.get("paddock", ()) if isinstance(one, Turn)), None
     )

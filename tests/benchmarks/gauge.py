@@ -111,7 +111,6 @@ class _Gauge:
 
 
 def main() -> None:
-    """Be the worker."""
     # The library's own path stands first, as `python FILE` has it; the worker's does not.
     sys.path = [path for path in sys.path if Path(path) != Path(__file__).resolve().parent]
     from paddock.engine.llama.library import lib

@@ -76,7 +76,6 @@ class Found:
 
 
 def main() -> None:
-    """Measure and print."""
     args = arena.arguments(arena.parser(__doc__), FULL, QUICK)
     setup = replace(arena.setup_of(args), n_ctx_tokens=8192)
     contenders = available(args.only, _everybody(setup))
@@ -157,8 +156,6 @@ async def _until_busy(pid: int) -> None:
 
 
 class _Steps(PoolEvents):
-    """Counts our decode steps."""
-
     def __init__(self) -> None:
         self.n_steps = 0
 
@@ -240,7 +237,6 @@ def _by_http(served: Served) -> Subject:
 
 
 def report(found: dict[str, Found]) -> str:
-    """Return the table: medians over the rounds."""
     rows = []
     for name, mine in found.items():
         row = [name]

@@ -56,7 +56,6 @@ QUICK = {
 
 
 def main() -> None:
-    """Check what is here, then measure and print."""
     args = arguments()
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -68,7 +67,6 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -57,15 +57,12 @@ def measure(command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Several measurements of one thing."""
-
     median: float
     low: float
     high: float
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Return median and range."""
     return Summary(statistics.median(values), min(values), max(values))
 
 

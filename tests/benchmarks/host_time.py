@@ -143,7 +143,6 @@ class Device:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -174,7 +173,6 @@ def main() -> None:
 
 
 def report(found: dict[str, dict[int, Step]], numbers: list[int]) -> str:
-    """Return both tables, in ms a step."""
     wall = [[kind, *(1000 * steps[n].wall_s for n in numbers)] for kind, steps in found.items()]
     cpu = [[kind, *(1000 * steps[n].cpu_s for n in numbers)] for kind, steps in found.items()]
     headings = list(map(str, numbers))

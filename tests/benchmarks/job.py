@@ -37,14 +37,7 @@ from tests.benchmarks.raw import bench_speeds
 from tests.benchmarks.setup import Contender, Running, Said, Setup
 
 LIMIT = "llama-batched-bench (the limit)"
-FULL = {
-    "documents": 64,
-    "at_once": 0,
-    "rounds": 3,
-    "answer_tokens": 64,
-    "alone": 4,
-    "words": 400,
-}
+FULL = {"documents": 64, "at_once": 0, "rounds": 3, "answer_tokens": 64, "alone": 4, "words": 400}
 QUICK = {**FULL, "documents": 16, "rounds": 1, "alone": 2}
 # Drafts pay where few sequences run, as one person's extraction does.
 COPYING = {"at_once": 2, "answer_tokens": 128}
@@ -53,8 +46,6 @@ LIMIT_SEQUENCES = (1, 4, 8)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A kind of load."""
-
     title: str
     asks: Callable[[int, int, int, int], list[Ask]]
     contenders: tuple[Contender, ...]
@@ -69,8 +60,6 @@ JOBS = {
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one contender did in one round."""
-
     seconds: float
     asks: Sequence[Ask]
     answers: Sequence[Said]
@@ -81,8 +70,6 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How much is asked."""
-
     n_documents: int
     n_at_once: int
     """0: all of them."""
@@ -92,7 +79,6 @@ class Shape:
 
 
 def main() -> None:
-    """Measure and print."""
     args = _arguments()
     job = JOBS[args.load]
     setup = arena.setup_of(args)
@@ -233,7 +219,6 @@ def _copied(turn: Turn) -> float:
 
 
 def per_minute(turn: Turn) -> float:
-    """Return documents a minute."""
     return 60 * len(turn.answers) / turn.seconds
 
 

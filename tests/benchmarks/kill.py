@@ -32,8 +32,6 @@ QUICK = {**FULL, "documents": 16}
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What came of a job."""
-
     seconds: float
     answers: Sequence[Said]
     n_kills: int
@@ -41,7 +39,6 @@ class Turn:
 
 
 def main() -> None:
-    """Measure and print."""
     args = arena.arguments(arena.parser(__doc__), FULL, QUICK)
     setup = arena.setup_of(args)
     asks = loads.summaries(0, args.documents, args.answer_tokens, args.words)
@@ -93,7 +90,6 @@ async def _kill(running: Ours, answered: asyncio.Semaphore, n_before: int | None
 
 
 def report(turns: dict[str, Turn]) -> str:
-    """Return the table."""
     first = next(iter(turns.values()))
     rows = []
     for name, turn in turns.items():

@@ -81,7 +81,6 @@ def label_form(n_labels: int) -> Constraint:
 
 
 def label_request(model: str, n_labels: int, number: int) -> ChatRequest:
-    """Ask for the label of a text."""
     return ChatRequest(
         ModelSpec(model, n_ctx_tokens=2048),
         (Message("user", f"Which label fits the number {number}? Answer as JSON."),),
@@ -92,8 +91,6 @@ def label_request(model: str, n_labels: int, number: int) -> ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """What some answers took."""
-
     wall_s: float
     processor_s: float
     n_tokens: int
@@ -143,7 +140,6 @@ class ChoiceTimes:
     """Of tokens that follow from those before."""
 
     def answer(self, picker: Picker, next_row: Callable[[], Logits]) -> None:
-        """Measure each token of an answer."""
         token = None
         while token is None or token.ends is None:
             began = time.process_time_ns()
@@ -210,7 +206,6 @@ def report(waits: Mapping[int, float], turns: Mapping[int, Sequence[Took]]) -> s
 
 
 def main() -> None:
-    """Measure and print."""
     args = arena.arguments(arena.parser(__doc__), FULL, QUICK)
 
     async def measure() -> str:

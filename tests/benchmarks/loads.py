@@ -59,7 +59,6 @@ class Ask:
     priority: Priority = "batch"
 
     def messages(self) -> list[dict[str, str]]:
-        """Return the turns as the wire has them."""
         turns = [{"role": "system", "content": self.system}] if self.system else []
         return [*turns, {"role": "user", "content": self.user}]
 
@@ -103,7 +102,6 @@ def chats(n: int, n_tokens: int) -> list[Ask]:
 
 
 def story(index: int, n_tokens: int) -> Ask:
-    """Make a request whose answer is long."""
     return Ask("", f"Tell a very long story about {PEOPLE[index % len(PEOPLE)]}.", n_tokens)
 
 

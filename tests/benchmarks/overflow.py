@@ -38,15 +38,12 @@ CONTENDERS = (
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What became of the requests."""
-
     seconds: float
     n_answers: int
     errors: Sequence[str]
 
 
 def main() -> None:
-    """Measure and print."""
     args = arena.arguments(arena.parser(__doc__), FULL, FULL)  # it takes seconds
     setup = replace(arena.setup_of(args), n_cells=args.cells, n_parallel=N_AT_ONCE)
     setup = replace(setup, n_ctx_tokens=min(setup.n_ctx_tokens, args.cells))
@@ -82,8 +79,6 @@ async def play(asks: Sequence[Ask], one: Running) -> Turn:
 
 
 def report(found: Contest[Turn], n_asked: int) -> str:
-    """Return the table."""
-
     def cells(turns: list[Turn]) -> list[str]:
         (turn,) = turns
         said = collections.Counter(turn.errors).most_common(1)

@@ -41,8 +41,6 @@ CMAKE_FLAGS = (
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """Where the binaries are."""
-
     server: Path
     batched_bench: Path
 

@@ -139,6 +139,5 @@ def _status_bytes(pid: int, field: str) -> int | None:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the processor time that a process has taken."""
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)

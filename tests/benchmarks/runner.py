@@ -32,7 +32,6 @@ N_STEPS = 3
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int)
     parser.add_argument("--quick", action="store_true", help="1,000 documents instead of 10,000")
@@ -70,7 +69,6 @@ def run(folder: Path, *, expect: dict[str, int]) -> Child:
 
 
 def row(name: str, child: Child, n_documents: int) -> list[object]:
-    """Return one line of the table."""
     per_step_ms = child.seconds * 1000 / (n_documents * N_STEPS)
     return [name, child.seconds, per_step_ms, child.peak_bytes / 1e6]
 

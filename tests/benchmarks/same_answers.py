@@ -71,7 +71,6 @@ def main() -> None:
 async def compare(
     args: argparse.Namespace, contexts: Sequence[tuple[str, Switch]], asks: Sequence[Ask]
 ) -> None:
-    """Print a row for each layout."""
     setup = replace(arena.setup_of(args), n_parallel=args.at_once)
     rows, references = [], dict[Switch, list[Answer]]()
     for layout, switch in contexts:
@@ -118,7 +117,6 @@ class Answer:
 async def asked(
     running: Ours, asks: Sequence[Ask], n_at_once: int, *, drafts: bool | None = None
 ) -> list[Answer]:
-    """Return the pool's answers."""
     places = asyncio.Semaphore(n_at_once)
 
     async def in_place(ask: Ask) -> Reply:

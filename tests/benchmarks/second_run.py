@@ -36,7 +36,6 @@ END_S = 300.0
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=5)
     n_runs = parser.parse_args().runs
@@ -85,7 +84,6 @@ def _measured(
 
 
 def _is_asked(settings: Settings) -> bool:
-    """Return whether a model is working."""
     residence = daemon_files.find_daemon(settings)
     if residence is None:
         return False

@@ -25,7 +25,6 @@ class Served:
         self.server = server
 
     def body(self, ask: Ask, *, streams: bool) -> dict[str, Any]:
-        """Return the JSON of a request."""
         body: dict[str, Any] = {
             "messages": ask.messages(),
             "max_tokens": ask.n_tokens,
@@ -38,7 +37,6 @@ class Served:
         return body
 
     async def ask(self, ask: Ask, heard: Heard | None = None) -> Said:
-        """Get one answer."""
         if heard is not None:
             return await self._stream(ask, heard)
         found = await client.post(self.server.port, CHAT, self.body(ask, streams=False))
@@ -63,7 +61,6 @@ class Served:
         return Said("".join(texts), 0, len(texts))
 
     def peak_bytes(self) -> int | None:
-        """Return the server's memory."""
         return peak_bytes([self.server.pid])
 
 

@@ -67,7 +67,6 @@ class Setup:
     """Further settings of our pool, by `--set`."""
 
     def settings(self, **more: Any) -> PoolSettings:
-        """Return our pool's settings."""
         wanted: dict[str, Any] = {
             "n_threads": self.n_threads,
             "n_gpu_layers": self.n_gpu_layers,

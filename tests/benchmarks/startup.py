@@ -32,7 +32,6 @@ BARE = "import of pydantic, yaml, jinja2, typer"
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--quick", action="store_true", help="3 rounds instead of 9")

@@ -60,14 +60,11 @@ Start = Callable[[Setup, tuple[Path, Path]], AbstractAsyncContextManager[Pair]]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one contender did in one round."""
-
     seconds: float
     n_loads: int
 
 
 def main() -> None:
-    """Measure and print."""
     args = arena.arguments(arena.parser(__doc__), FULL, QUICK)
     setup = arena.setup_of(args)
     contenders = available(args.only, _everybody(setup))
@@ -209,8 +206,6 @@ class Swapping:
 
 
 def report(found: Contest[Turn]) -> str:
-    """Return the table: medians over the rounds."""
-
     def cells(turns: list[Turn]) -> list[str]:
         n_loads = statistics.median(turn.n_loads for turn in turns)
         return [f"{n_loads:.0f}", f"{statistics.median(turn.seconds for turn in turns):.1f}"]

@@ -142,11 +142,7 @@ COMMANDS = {
         "| paddock |",
     ),
     "embed": (embed, f"--only paddock --texts 12 --rounds 1 {TINY}", "| paddock |"),
-    "swap": (
-        swap,
-        f"--in-flight 1 --rounds 1 {FEW} {ANY}",
-        "| paddock | 2 |",
-    ),
+    "swap": (swap, f"--in-flight 1 --rounds 1 {FEW} {ANY}", "| paddock | 2 |"),
     "overflow": (
         overflow,
         f"--only paddock --documents 5 --cells 2048 --answer-tokens 2 --words 20 {TINY} {ANY}",
@@ -164,11 +160,7 @@ COMMANDS = {
         "| killed once | 3 of 3 |",
     ),
     "evidence": (evidence, "--pages 4 --fields 20 --rounds 1", "| 4 |"),
-    "confidence": (
-        confidence,
-        f"--texts 9 --rounds 1 --answer-tokens 8 {TINY} {ANY}",
-        "| with |",
-    ),
+    "confidence": (confidence, f"--texts 9 --rounds 1 --answer-tokens 8 {TINY} {ANY}", "| with |"),
     "labels": (labels, f"--rounds 1 --answers 1 {TINY} {ANY}", "| 10,000 |"),
     "same_answers": (
         same_answers,

@@ -104,8 +104,6 @@ PARTS = (
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """A running `paddock up`."""
-
     root: Path
     pid: int
     settings: Settings
@@ -114,7 +112,6 @@ class Up:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in FULL:
         parser.add_argument(f"--{name}", type=int)
@@ -128,7 +125,6 @@ def main() -> None:
 
 
 async def measured(rounds: int, events: int, documents: int, rest: int, calls: int) -> str:
-    """Return the five tables."""
     with tempfile.TemporaryDirectory(prefix="paddock-unattended-") as name:
         async with running(Path(name)) as up:
             await asyncio.sleep(RESTED_S)
@@ -293,7 +289,6 @@ def _busy_s(pid: int) -> float:
 
 
 def _is_asked(settings: Settings) -> bool:
-    """Return whether a model is working."""
     residence = daemon_files.find_daemon(settings)
     if residence is None:
         return False

@@ -24,7 +24,6 @@ SIZES = {"": (1180, 800), "narrow-": (390, 1300)}
 
 
 def main() -> None:
-    """Take the pictures."""
     is_for_guide = len(sys.argv) < 2
     to = Path(__file__).parent if is_for_guide else Path(sys.argv[1])
     to.mkdir(parents=True, exist_ok=True)

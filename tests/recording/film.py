@@ -40,8 +40,6 @@ WORDS = re.compile(r"\S+(?: \S+)*")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Letters of one look, from a column on."""
-
     column: int
     text: str
     look: str = ""
@@ -53,8 +51,6 @@ Picture = tuple[tuple[Run, ...], ...]  # the runs of each line, from the top
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What the screen shows for a while, and a note in its corner."""
-
     seconds: float
     picture: Picture
     note: str = ""
@@ -156,7 +152,6 @@ def keyframes(seconds: Sequence[float]) -> str:
 
 
 def _sheet(n: int, frame: Frame, names: dict[tuple[Run, ...], str]) -> Iterator[str]:
-    """Refer to a frame's lines by their names; a line that is new gets one."""
     note = Run(COLUMNS - len(frame.note), frame.note, look("brown"))
     rows = ((note,) if frame.note else (), *[()] * (BAR - 1), *frame.picture)
     for row, line in enumerate(rows):

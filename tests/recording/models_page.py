@@ -105,7 +105,6 @@ def smaller(picture: bytes) -> bytes:
 
 
 def main() -> None:
-    """Take the pictures."""
     reading = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     reading.add_argument("--all", type=Path, metavar="DIR", help="every look, into a folder")
     reading.add_argument("--seconds", type=float, default=WATCHED_S)

@@ -55,7 +55,6 @@ def photographed(chromium: Browser, page: Path, size: tuple[int, int]) -> bytes:
 
 
 def main() -> None:
-    """Take the pictures."""
     to = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
     to.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, browser() as chromium:

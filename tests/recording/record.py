@@ -39,8 +39,6 @@ KEYS, KEYS_S = 2, 0.09  # letters that appear at once, and for how long
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A command, words that it must write, how long the result stands."""
-
     command: str
     claim: str
     hold_s: float
@@ -116,7 +114,6 @@ class Terminal:
         )
 
     def _follow(self, seconds: float) -> bytes:
-        """Show what is written, for so long and until nothing comes for a moment."""
         said, until = b"", time.monotonic() + seconds
         while True:
             if select.select([self._ours], [], [], QUIET_S)[0]:
@@ -150,7 +147,6 @@ def _look(cell: Any) -> str:
 
 
 def record() -> Iterator[Frame]:
-    """Play every scene in one new terminal, beside a copy of the example."""
     with tempfile.TemporaryDirectory(prefix="paddock-") as home, Terminal(Path(home)) as terminal:
         left = shutil.ignore_patterns(".paddock", "out")
         shutil.copytree(EXAMPLE, Path(home, "examples", "first-run"), ignore=left)
@@ -163,7 +159,6 @@ def record() -> Iterator[Frame]:
 
 
 def main() -> None:
-    """Record, write the SVG, say how long and how large it is."""
     frames = tuple(record())
     about = "A recording of a terminal: " + "; ".join(scene.command for scene in SCENES)
     text = svg(frames, TITLE.format(cores=os.cpu_count()), about)

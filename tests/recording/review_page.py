@@ -44,7 +44,6 @@ def photograph(page: Page, scheme: str, size: tuple[int, int]) -> bytes:
 
 
 def main() -> None:
-    """Take the pictures."""
     to = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -43,8 +43,6 @@ ALL = frozenset(("run", "tool", "mcp", "network", "secrets"))
 
 @dataclass
 class World:
-    """A folder with a pipeline. `pool` is the pool of the latest run."""
-
     folder: Path
     text: str = SUMMARIES
     beside: Mapping[str, str] = field(default_factory=dict)
@@ -74,7 +72,6 @@ class World:
             self.write(f"inbox/{number}.txt", f"Document {number}, about the ferry.")
 
     def edit(self, old: str, new: str) -> None:
-        """Change the pipeline's text."""
         assert old in self.text
         self.text = self.text.replace(old, new)
         self.write("pipeline.yaml", self.text)
@@ -151,8 +148,6 @@ class ReviewedWorld(World):
 
 
 class Notes(Observer):
-    """Keeps the notes of a run."""
-
     def __init__(self) -> None:
         self.texts: list[str] = []
 

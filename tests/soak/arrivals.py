@@ -29,8 +29,6 @@ WORDS = ("ferry", "noon", "nobody", "pier", "knows", "whether", "it", "will", "c
 
 @dataclass
 class Folder:
-    """A folder that is watched, and what has arrived in it."""
-
     pipeline: str
     root: Path
     elsewhere: Path
@@ -66,7 +64,6 @@ class Arrivals:
         self.by_way[way.__name__] = self.by_way.get(way.__name__, 0) + 1
 
     async def one(self) -> None:
-        """Add, change or remove one file."""
         folders = [folder for folder, _ in self._folders]
         weights = [weight for _, weight in self._folders]
         (folder,) = self._random.choices(folders, weights)
@@ -81,23 +78,19 @@ class Arrivals:
         self.by_way[way.__name__] = self.by_way.get(way.__name__, 0) + 1
 
     def name(self, suffix: str = ".txt") -> str:
-        """Return a name that no file has."""
         self._n += 1
         return self._random.choice(NAMES).replace("{n}", f"{self._n:05}") + suffix
 
     def content(self, folder: Folder) -> bytes:
-        """Return a text like no other."""
         self._n += 1
         words = self._random.choices(WORDS, k=folder.words)
         return f"{self._n}: {' '.join(words)}.\n".encode()
 
     def pick(self, folder: Folder) -> str | None:
-        """Return one of the files that are whole."""
         there = [path for path, one in folder.known.items() if not one.is_broken]
         return self._random.choice(there) if there else None
 
     async def pause(self, most_s: float) -> None:
-        """Wait for a while."""
         await asyncio.sleep(self._random.uniform(0.02, most_s))
 
 
@@ -117,7 +110,6 @@ async def at_once(all_: Arrivals, folder: Folder) -> None:
 
 
 async def in_pieces(all_: Arrivals, folder: Folder) -> None:
-    """Write it slowly, with pauses that may be longer than a watch waits."""
     name, content = all_.name(), all_.content(folder)
     with _room(folder.root / name).open("wb", buffering=0) as file:
         for start in range(0, len(content), 1 + len(content) // 4):
@@ -267,7 +259,6 @@ async def touched(all_: Arrivals, folder: Folder) -> None:
 
 
 async def deleted(all_: Arrivals, folder: Folder) -> None:
-    """Take it away, at whatever moment."""
     name = all_.pick(folder)
     if name is not None and all_._random.random() < 0.3:
         del folder.known[name]

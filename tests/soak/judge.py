@@ -18,8 +18,6 @@ GRACE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """The version of a file that is the last."""
-
     pipeline: str
     path: str
     """Relative to the watched folder, with forward slashes."""
@@ -51,8 +49,6 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of all of them."""
-
     arrived: int
     done: int
     quarantined: int

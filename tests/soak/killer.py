@@ -15,8 +15,6 @@ from tests.soak.judge import Kill
 
 
 class Killer:
-    """Kills at random what belongs to one state folder."""
-
     def __init__(self, state_dir: str, seed: int) -> None:
         self._state_dir = state_dir
         self._random = random.Random(seed)
@@ -24,7 +22,6 @@ class Killer:
         self.n_killed: Counter[str] = Counter()
 
     def strike(self, wanted: Mapping[str, int]) -> str | None:
-        """Kill one of those roles, by weight, that are there now; give its role."""
         there = roles(self._state_dir)
         names = [name for name in wanted if there.get(name)]
         if not names:
@@ -34,7 +31,6 @@ class Killer:
         return role
 
     def kill(self, process: psutil.Process, role: str) -> None:
-        """Kill it; what it began may die with it, and counts as killed."""
         with contextlib.suppress(psutil.Error):
             pids = [process.pid, *(child.pid for child in process.children(recursive=True))]
             process.kill()
@@ -43,12 +39,10 @@ class Killer:
 
     @property
     def words(self) -> str:
-        """How many of each were killed."""
         return ", ".join(f"{n} {role}" for role, n in sorted(self.n_killed.items())) or "none"
 
 
 def processes(state_dir: str) -> Iterator[psutil.Process]:
-    """Yield every process that was started with this state folder, whosever child it is by now."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get("PADDOCK_HOME") == state_dir:
@@ -56,7 +50,6 @@ def processes(state_dir: str) -> Iterator[psutil.Process]:
 
 
 def roles(state_dir: str) -> dict[str, list[psutil.Process]]:
-    """Return the role of each process."""
     found: dict[str, list[psutil.Process]] = {}
     for process in processes(state_dir):
         with contextlib.suppress(psutil.Error, ProcessLookupError):

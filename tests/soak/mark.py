@@ -23,8 +23,6 @@ POISON = "-poison"
 
 
 class MarkParams(Params):
-    """Parameters of `soak.mark`."""
-
     book: str
     """The journal's file."""
     pipeline: str
@@ -35,14 +33,10 @@ class MarkParams(Params):
 
 
 class MarkOutput(Output):
-    """Outputs of `soak.mark`."""
-
     sha256: str
 
 
 class Mark:
-    """Adds a line to a journal."""
-
     params: ClassVar[type[MarkParams]] = MarkParams
     output: ClassVar[type[MarkOutput]] = MarkOutput
     version: ClassVar[int] = 1

@@ -43,8 +43,6 @@ VICTIMS = {"run": 5, "model's worker": 3, "Prefect's server": 1, "up": 1}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long, how much, how bad."""
-
     arrive_s: float
     files_per_s: float
     kill_every_s: float
@@ -84,8 +82,6 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a soak found."""
-
     verdict: Verdict
     table: str
     missing: tuple[str, ...]
@@ -93,7 +89,6 @@ class Told:
 
 
 async def soak(world: World, plan: Plan) -> Told:
-    """Do all of the plan, wait until it is quiet, judge."""
     arrivals = Arrivals([(world.folders[name], n) for name, n in plan.weights.items()], plan.seed)
     killer = Killer(world.state_dir, plan.seed)
     ended, by_hand, calls = asyncio.Event(), Counter[int](), Calls()
@@ -161,7 +156,6 @@ async def _arrive(world: World, plan: Plan, arrivals: Arrivals, end: float) -> N
 
 
 async def _kill(plan: Plan, killer: Killer, end: float) -> None:
-    """Kill now and then, each of `surely` once before chance decides, if need be after the end."""
     pace = random.Random(plan.seed)
     surely = list(plan.surely)
     while (now := time.monotonic()) < end - plan.kill_every_s / 2 or (
@@ -298,7 +292,6 @@ def _both(before: Mapping[str, float], after: Mapping[str, float], which: str) -
 
 
 def main() -> None:
-    """Read the command line, soak, print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

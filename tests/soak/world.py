@@ -103,8 +103,6 @@ CALLS = "calls"
 
 @dataclass
 class World:
-    """The folder, its watched folders, and the process over them."""
-
     home: Path
     port: int = field(default_factory=free_port)
     folders: dict[str, Folder] = field(default_factory=dict)
@@ -130,12 +128,10 @@ class World:
 
     @property
     def state_dir(self) -> str:
-        """What tells this world's processes from all others."""
         return str(self.home / "state")
 
     @property
     def book(self) -> Path:
-        """The journal of `soak.mark`."""
         return self.home / "marks.jsonl"
 
     @property
@@ -145,7 +141,6 @@ class World:
 
     @property
     def log(self) -> Path:
-        """What `paddock up` says."""
         return self.home / "up.log"
 
     def _pipeline(
@@ -173,7 +168,6 @@ class World:
         self.folders[name] = made
 
     def _plug_in(self) -> None:
-        """Install the step as a package of someone else's."""
         plugin = self.home / "plugin"
         (plugin / "soak_mark.py").write_bytes((HERE / "mark.py").read_bytes())
         facts = plugin / "soak_mark-1.0.dist-info"
@@ -202,13 +196,11 @@ class World:
         }
 
     def command(self, *words: str) -> list[str]:
-        """Return a command line of Paddock's."""
         return [str(Path(sys.executable).with_name("paddock")), *words]
 
     # `paddock up`
 
     def start(self) -> None:
-        """Start it, as a group of its own, so that one can end all that it left."""
         with self.log.open("ab") as log:
             self.up = subprocess.Popen(
                 self.command("up", str(self.pipelines)),
@@ -273,17 +265,14 @@ class World:
         return left
 
     def last_words(self, n: int = 3000) -> str:
-        """Return the end of what it said."""
         return self.log.read_text("utf-8", errors="replace")[-n:] if self.log.exists() else ""
 
     # What can be seen from outside
 
     def marks(self) -> list[Mark]:
-        """Read the journal."""
         return [Mark(**row) for row in _rows(self.book)]
 
     def died(self) -> list[Kill]:
-        """Return the processes that died of a document."""
         return [Kill(**row) for row in _rows(self.suicides)]
 
     def outputs(self) -> dict[tuple[str, str], str]:

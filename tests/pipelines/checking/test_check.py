@@ -42,11 +42,7 @@ def test_what_is_true_has_no_failures() -> None:
             {"a": "A", "b": "b c"},
             ["Say it in small letters.", "It has 2 words; write at most 1."],
         ),
-        (
-            "words(output.a, most=1)",
-            {"a": "b c d"},
-            ["`a`: It has 3 words; write at most 1."],
-        ),
+        ("words(output.a, most=1)", {"a": "b c d"}, ["`a`: It has 3 words; write at most 1."]),
     ],
 )
 def test_what_is_not_true_is_said_by_the_function_or_by_the_check(

@@ -101,7 +101,6 @@ def test_a_number_may_be_off_by_a_share_if_wished() -> None:
 
 
 def cases() -> Iterator[tuple[str, str, str, bool]]:
-    """Yield kind, answer, source and verdict of each decided case."""
     kind = ""
     for line in Path(__file__).with_name("grounded_cases.txt").read_text("utf-8").splitlines():
         if line.startswith("#"):

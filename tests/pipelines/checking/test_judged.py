@@ -23,7 +23,6 @@ MOST_FALSE_ALARMS, MOST_MISSES = 0.05, 0.08  # of those that are there
 
 
 def cases(file: str) -> Iterator[tuple[bool, str, str]]:
-    """Yield verdict, value and source of each case."""
     source = ""
     for line in Path(__file__).with_name(file).read_text("utf-8").splitlines():
         if line.startswith("= "):
@@ -44,7 +43,6 @@ def is_found(value: str, source: str) -> bool:
 
 
 def holds(file: str, value: str, source: str, is_there: bool) -> bool:
-    """Return whether a case is taken for one that is there."""
     if "grounded" not in file:
         return is_found(value, source)
     told = grounded(value, source)

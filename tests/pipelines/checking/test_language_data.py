@@ -151,7 +151,6 @@ def _in_latin(text: str) -> str:
 
 
 def months() -> dict[str, list[int]]:
-    """Return the months that a name may mean, by the name."""
     from babel import Locale
     from babel.localedata import locale_identifiers
 
@@ -179,7 +178,6 @@ def months() -> dict[str, list[int]]:
 
 
 def numbers() -> dict[str, dict[str, int]]:
-    """Return the words that are numbers, by language."""
     from num2words import num2words  # type: ignore[import-untyped]
 
     found: dict[str, dict[str, int]] = {}

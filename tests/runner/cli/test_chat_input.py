@@ -12,7 +12,6 @@ from paddock.runner.cli.chat_terminal import LineInput, without_marks
 
 
 def typing(*lines: str) -> Callable[[str], str]:
-    """Return what reads these lines and then says that there are no more."""
     left = list(lines)
 
     def read(prompt: str) -> str:

@@ -93,7 +93,6 @@ def ended(folder: Path) -> PastRun:
 
 
 def buttons(page: str) -> dict[str, bool]:
-    """Return the buttons of a page, and whether each is alive."""
     found = re.findall(r"<button( type=\"button\" disabled)?>([^<]*)", page)
     return {name: not dead for dead, name in found}
 
@@ -157,7 +156,6 @@ def test_what_needs_consent_is_refused_until_a_person_allows_what_they_have_seen
 
 
 def waiting_run(client: httpx.Client, world: World) -> str:
-    """Return the address of a run that has begun, and waits in its first item."""
     page = pipeline_address(world.write("wait.yaml", WAIT).resolve())
     (consent,) = re.findall('name="asks" value="([^"]+)"', client.get(page).text)
     client.post(f"{page}/allow", data={"asks": consent})
@@ -333,7 +331,6 @@ def button(form: str) -> str:
 
 
 def click(page: Page, form: str, label: str) -> None:
-    """Click the button of a form, as soon as the page has it."""
     is_there = f"{button(form)}?.textContent === {label!r}"
     page.wait(f"document.readyState === 'complete' && {is_there}", 240)
     page.ask(f"{button(form)}.click()")

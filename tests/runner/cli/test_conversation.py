@@ -15,8 +15,6 @@ from paddock.runner.daemon.ollama_api_client import ServiceError
 
 
 class Service:
-    """Answers with these pieces; an exception among them is raised there."""
-
     def __init__(self, *pieces: dict[str, Any] | BaseException, card: Any = None) -> None:
         self.pieces = pieces
         self.card = card or {"capabilities": ["completion"]}

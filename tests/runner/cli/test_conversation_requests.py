@@ -61,8 +61,5 @@ def test_a_conversation_becomes_a_models_recipe() -> None:
         "from": "m",
         "system": "Be brief.",
         "parameters": {"top_k": 1},
-        "messages": [
-            {"role": "user", "content": "one"},
-            {"role": "assistant", "content": "two"},
-        ],
+        "messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}],
     }

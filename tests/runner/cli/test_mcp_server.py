@@ -161,8 +161,6 @@ def has_returned(answer: Any) -> bool:
 
 
 def started(tools: AgentTools, pipeline: str) -> str:
-    """Start a run; return its name."""
-
     def answer() -> Any:
         try:
             return tools.run(pipeline)

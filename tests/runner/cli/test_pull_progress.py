@@ -11,7 +11,6 @@ from paddock.runner.cli.live_displays import TransferBars
 
 
 def lines_of(*events: tuple[float, str, int | None, int | None]) -> list[str]:
-    """Return the lines that are written for what is told at these times."""
     now, written = [0.0], list[str]()
     with TransferLines(written.append, lambda: now[0]) as lines:
         for at, status, total, completed in events:

@@ -21,8 +21,6 @@ CARD = {
 
 
 class Service:
-    """Remembers what it was asked."""
-
     def __init__(self) -> None:
         self.requests: list[tuple[str, Mapping[str, Any]]] = []
 

@@ -94,7 +94,6 @@ def record_runs(folder: Path, n: int, **fields: object) -> None:
 
 
 def opened(chromium: Browser, address: str, **size: int) -> Page:
-    """Sign in as a person does."""
     address, _, token = address.partition("?token=")
     page = chromium.page(address, **size)
     page.wait("document.getElementById('token') !== null")

@@ -85,8 +85,6 @@ def varied(
 
 @dataclass
 class Bills(World):
-    """The folder; `answer` is what its models say."""
-
     text: str = BILLS
     answer: Callable[[ChatRequest], str] = clerk
     gold: str | None = None

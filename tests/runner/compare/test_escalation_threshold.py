@@ -87,10 +87,7 @@ def test_with_too_few_items_it_says_how_many_it_takes() -> None:
 
 @pytest.mark.parametrize(
     ("n_right", "ending"),
-    [
-        (90, "Escalate to a better model, or lower the target."),
-        (96, "At that rate it takes "),
-    ],
+    [(90, "Escalate to a better model, or lower the target."), (96, "At that rate it takes ")],
 )
 def test_a_target_that_no_threshold_reaches_is_a_sentence(n_right: int, ending: str) -> None:
     larger = [float(n < n_right) for n in range(100)]

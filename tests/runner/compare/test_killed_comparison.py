@@ -18,7 +18,6 @@ Row = tuple[str, str, float]
 
 
 def calls(folder: Path) -> dict[str, Row]:
-    """Return the calls that are finished."""
     file = folder / ".paddock/ledger.sqlite"
     if not file.exists():
         return {}

@@ -27,7 +27,6 @@ class Hook:
 
 @contextmanager
 def hook(*answers: int) -> Iterator[Hook]:
-    """Run a web server."""
     kept = Hook(list(answers))
 
     class Handler(BaseHTTPRequestHandler):

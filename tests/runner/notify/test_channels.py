@@ -232,26 +232,17 @@ def test_a_service_of_apprise_gets_subject_and_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        (
-            "json://me:pa55word@127.0.0.1:PORT/t0ken-of-mine",
-            "JSON: Failed to send ",
-        ),
+        ("json://me:pa55word@127.0.0.1:PORT/t0ken-of-mine", "JSON: Failed to send "),
         (
             "slack://t0ken-of-mine",
             "the address is of none of the services in https://appriseit.com/services/.",
         ),
-        (
-            "json://me:pa55word@127.0.0.1:1/t0ken-of-mine",
-            "JSON: ",
-        ),
+        ("json://me:pa55word@127.0.0.1:1/t0ken-of-mine", "JSON: "),
         (
             "json://127.0.0.1:1/t0ken-of-mine?+X-A=€uro",  # Apprise raises
             "JSON: UnicodeEncodeError",
         ),
-        (
-            "ntfy://127.0.0.1:1/t0ken-of-mine/t0ken-of-others",
-            "the address names several receivers",
-        ),
+        ("ntfy://127.0.0.1:1/t0ken-of-mine/t0ken-of-others", "the address names several receivers"),
     ],
 )
 def test_a_service_that_takes_nothing_is_told_of_and_no_secret_is_logged(

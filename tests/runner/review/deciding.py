@@ -74,7 +74,6 @@ def decide(folder: Path) -> None:
 
 
 def run(folder: Path) -> None:
-    """Run the pipeline again and again."""
     world = World(folder, BILLS)
     while True:
         world.run(pool=FakePool(answer=answer, delay_s=0.005))

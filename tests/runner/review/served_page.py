@@ -42,7 +42,6 @@ TEXT = "Harbour Supplies\nInvoice R-1042\n\nRope, 12 m\nTotal 84.50 EUR\nPay by 
 
 
 def quote(text: str, words: str, **fields: Any) -> dict[str, Any]:
-    """Return the evidence of words in a text."""
     start = text.index(words)
     return {
         "quote": words, "source": "text", "page": None, "start": start, "end": start + len(words),
@@ -96,7 +95,6 @@ class ServedPage:
     addresses: list[str] = field(default_factory=list)
 
     def ask(self, *items: str, **subject_of: Any) -> list[Review]:
-        """Ask a question for each item."""
         with Ledger(self.folder / ".paddock") as ledger:
             store = ReviewStore(ledger)
             return [
@@ -188,7 +186,6 @@ def in_thread(
 
 @contextmanager
 def client(address: str) -> Iterator[httpx.Client]:
-    """Yield a client that has opened the address and holds its cookie."""
     base = address.partition("/review")[0]
     with httpx.Client(base_url=base, trust_env=False, verify=False, timeout=120) as session:
         assert session.get(address).status_code == 303

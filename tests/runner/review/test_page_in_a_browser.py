@@ -56,7 +56,6 @@ def opened(chromium: Browser, address: str, **size: int) -> Page:
 
 
 def enter(page: Page, *, is_ctrl: bool = False) -> None:
-    """Press Enter, with Ctrl if wanted."""
     event: dict[str, Any] = {
         "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13,
         "modifiers": 2 if is_ctrl else 0,

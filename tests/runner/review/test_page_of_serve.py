@@ -25,7 +25,6 @@ CLI = "from paddock.runner.cli.application import main; main()"
 
 @contextmanager
 def serving(folder: Path, *options: str) -> Iterator[str]:
-    """Run `paddock serve` in a folder; yield its address."""
     home = {"PADDOCK_HOME": str(folder / "home")}
     running = subprocess.Popen(
         [sys.executable, "-c", CLI, "serve", "--port", "0", *options],

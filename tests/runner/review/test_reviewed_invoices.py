@@ -94,14 +94,12 @@ class Invoices:
         return replace(settings(self.folder), allow=frozenset(["network"]))
 
     def command(self, *words: str, **options: Any) -> subprocess.Popen[str]:
-        """Start `paddock …` in the folder, as a person does."""
         return subprocess.Popen(
             [str(Path(sys.executable).with_name("paddock")), *words],
             cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
         )  # fmt: skip
 
     def output(self, *words: str, status: int = 0) -> str:
-        """Return what a command prints."""
         ended = paddock_here(*words, cwd=self.folder)
         assert ended.status == status, ended
         return ended.out + ended.err

@@ -85,7 +85,6 @@ class Bench:
         return path
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the cassette's lines."""
         return [json.loads(line) for line in self.cassette.read_text("utf-8").splitlines()]
 
     def suite(

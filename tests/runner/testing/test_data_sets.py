@@ -39,7 +39,6 @@ ROWS = "text,label\nthe ferry,boat\nthe bus,road\nthe canoe,boat\nthe tram,road\
 
 
 def labelled(request: ChatRequest) -> str:
-    """Take everything for a boat that is no bus."""
     return "road" if "bus" in str(request) else "boat"
 
 

@@ -26,10 +26,7 @@ def bench(tmp_path: Path) -> Bench:
 @pytest.mark.parametrize(
     ("claim", "problem"),
     [
-        (
-            "exists: out/c.md",
-            ("exists", "there is no 'out/c.md'.", "In 'out': a.md, b.json"),
-        ),
+        ("exists: out/c.md", ("exists", "there is no 'out/c.md'.", "In 'out': a.md, b.json")),
         ("absent: out/a.md", ("absent", "'out/a.md' exists, but should not.", "")),
         (
             "exists: ../../etc",
@@ -40,14 +37,8 @@ def bench(tmp_path: Path) -> Bench:
             ),
         ),
         (f"exists: {'x' * 300}", ("exists", f"'{'x' * 60}' cannot be used as a path.", "")),
-        (
-            '{contains: hello, file: "a\\0b"}',
-            ("contains", "'a\0b' cannot be used as a path.", ""),
-        ),
-        (
-            "{check: returns.n == 4}",
-            ("check", "`returns.n == 4` is not true.", "returns.n = 3"),
-        ),
+        ('{contains: hello, file: "a\\0b"}', ("contains", "'a\0b' cannot be used as a path.", "")),
+        ("{check: returns.n == 4}", ("check", "`returns.n == 4` is not true.", "returns.n = 3")),
         (
             '{check: "words(text, most=3)", file: out/a.md}',
             (
@@ -66,19 +57,11 @@ def bench(tmp_path: Path) -> Bench:
         ),
         (
             "{lacks: ferry, file: out/a.md}",
-            (
-                "lacks",
-                "'out/a.md' contains 'ferry', but should not.",
-                "The ferry leaves at nine.",
-            ),
+            ("lacks", "'out/a.md' contains 'ferry', but should not.", "The ferry leaves at nine."),
         ),
         (
             '{regex: "at t[ae]n", file: out/a.md}',
-            (
-                "regex",
-                "nothing in 'out/a.md' matches `at t[ae]n`.",
-                "The ferry leaves at nine.",
-            ),
+            ("regex", "nothing in 'out/a.md' matches `at t[ae]n`.", "The ferry leaves at nine."),
         ),
         (
             "{schema: {n: str}, file: out/b.json}",

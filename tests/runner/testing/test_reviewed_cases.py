@@ -139,9 +139,7 @@ def test_decisions_become_tests_that_pass_without_a_model(bills: Bills) -> None:
         "files": ["**/*", "!/inbox/**", "/inbox/a.txt"],
         "replay": "tests/cassettes",
         "review": "accept",
-        "expect": [
-            {"file": "out/a.txt.json", "equals": {"number": "a-17", "total": 84.0}},
-        ],
+        "expect": [{"file": "out/a.txt.json", "equals": {"number": "a-17", "total": 84.0}}],
     }
     assert replayed(bills) == {case_name(edited): True, case_name(accepted): True}
 

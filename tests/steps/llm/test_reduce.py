@@ -52,7 +52,6 @@ def items(*numbers: int) -> list[dict[str, Any]]:
 
 
 def gathering(request: ChatRequest) -> str:
-    """Answer with every number that was said."""
     words = request.messages[-1].content.replace("+", " ").split()
     return " ".join(sorted({word for word in words if word.isdigit()}, key=int))
 

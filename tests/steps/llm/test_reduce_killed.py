@@ -124,7 +124,6 @@ def start(folder: Path, server: Server) -> subprocess.Popen[str]:
 
 
 def done(folder: Path, server: Server) -> dict[str, Any]:
-    """Run it to its end."""
     process = start(folder, server)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err

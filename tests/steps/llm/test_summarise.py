@@ -32,7 +32,6 @@ def asked(pool: FakePool) -> list[str]:
 
 
 def note(request: ChatRequest) -> str:
-    """Answer with the first and the last word of what was to be read."""
     text = request.messages[-1].content.split("\n\nSummarise")[0]
     words = re.findall(r"\w+", text)
     return f"{words[0]} to {words[-1]}"
@@ -61,14 +60,7 @@ def test_a_text_that_fits_is_summarised_in_one_call() -> None:
         "escalated": None,
         "notes": [],
         "sources": [
-            {
-                "index": 0,
-                "start": 0,
-                "end": 12,
-                "page": None,
-                "page_end": None,
-                "headings": [],
-            }
+            {"index": 0, "start": 0, "end": 12, "page": None, "page_end": None, "headings": []}
         ],
         "sentences": [],
         "coverage": {

@@ -36,7 +36,6 @@ Placed = Callable[[str, bytes], Path]
 
 
 def page_with(*words: tuple[str, tuple[float, float]], marked: str, **page: Any) -> bytes:
-    """Make a page with words at their places (in points); one of them is red."""
     made = FPDF(unit="pt", format=(600, 400))
     made.add_page(**page)
     for word, (x, y) in words:

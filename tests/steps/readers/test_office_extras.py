@@ -40,7 +40,6 @@ def with_part(holder: Any, name: str, kind: str, blob: bytes) -> None:
 
 
 def word(markup: str) -> Document:
-    """Read a Word document whose only paragraph has this markup."""
     from docx import Document as new_document
     from docx.oxml import parse_xml
 

@@ -55,7 +55,6 @@ def opened() -> Iterator[Pool]:
 async def read(
     path: Path, readers: ReaderPool, data: bytes | None = None, *, max_bytes: int = 64 * MIB
 ) -> str:
-    """Read a document; return its text, or what a person reads of the failure."""
     if data is not None:
         path.write_bytes(data)  # noqa: ASYNC240 - nothing else happens in this loop
     try:

@@ -19,8 +19,6 @@ PADDOCK = str(Path(sys.executable).with_name("paddock"))
 
 @dataclass(frozen=True)
 class Ended:
-    """What a command said, and its status."""
-
     status: int
     out: str
     err: str

@@ -29,8 +29,6 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|[\x01\x02\x07\r]")
 
 
 class Terminal:
-    """What stands on the screen, and what is typed."""
-
     def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
         self.process = process
         self._master = master

@@ -25,7 +25,6 @@ def environ(live: Live, tmp_path: Path) -> dict[str, str]:
 
 
 def n_answered(live: Live) -> int:
-    """Return how many answers of the service came to their end."""
     return sum(model.n_answers for model in live.service.pool.metrics.snapshot().values())
 
 

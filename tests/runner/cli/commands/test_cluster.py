@@ -16,16 +16,8 @@ POOL = {"PADDOCK_WORK_POOL": "letters"}
 @pytest.mark.parametrize(
     ("arguments", "given", "words"),
     [
-        (
-            ["worker"],
-            {},
-            "Set PREFECT_API_URL to the Prefect server from which runs come.",
-        ),
-        (
-            ["worker"],
-            API,
-            "Set PADDOCK_WORK_POOL, or use `--work-pool`; `paddock cluster init`.",
-        ),
+        (["worker"], {}, "Set PREFECT_API_URL to the Prefect server from which runs come."),
+        (["worker"], API, "Set PADDOCK_WORK_POOL, or use `--work-pool`; `paddock cluster init`."),
         (
             ["worker"],
             API | POOL,

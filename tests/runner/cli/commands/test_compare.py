@@ -383,11 +383,7 @@ def test_validate_finds_a_fault_under_compare_at_its_place(bills: Bills) -> None
     [
         ("set: {bill.params.temprature: [0, 1]}", 17, "unknown key 'temprature'."),
         ("set: {bill.repli: 1}", 17, "step 'chat' has no parameter 'repli'."),
-        (
-            "set: {bill.params.top_k: [1, x]}",
-            17,
-            "'top_k' must be a whole number; 'x' is text.",
-        ),
+        ("set: {bill.params.top_k: [1, x]}", 17, "'top_k' must be a whole number; 'x' is text."),
         ("prompt: {bill: [prompts/a.md, none.md]}", 20, "there is no file 'none.md'."),
         ("model: {clerk: []}", 19, "'clerk' names no value."),
         ("step: text", 17, "there is no step 'text' that answers."),

@@ -15,7 +15,6 @@ from paddock.runner.settings import read_settings
 
 
 def shown(tmp_path: Path, **environ: str) -> dict[str, tuple[str, str]]:
-    """Return value and origin by name, as the table has them."""
     text = settings_table(setting_rows(read_settings(environ=environ, home=tmp_path)))
     lines = (line.split("   ") for line in text.splitlines()[1:])
     cells = ([cell.strip() for cell in line if cell.strip()] for line in lines)
@@ -72,9 +71,6 @@ def test_a_machine_gets_an_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     settings = json.loads(CliRunner().invoke(application("config"), ["config", "--json"]).stdout)[
         "settings"
     ]
-    assert settings["max_queue"] == {
-        "value": 7,
-        "from": f"{tmp_path / 'paddock.toml'}: max_queue",
-    }
+    assert settings["max_queue"] == {"value": 7, "from": f"{tmp_path / 'paddock.toml'}: max_queue"}
     assert settings["num_batch"]["value"] == 60
     assert settings["flash_attention"] == {"value": "auto", "from": "default"}

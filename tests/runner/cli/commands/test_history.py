@@ -39,8 +39,6 @@ def runs(*arguments: str) -> list[dict[str, Any]]:
 
 
 def noted(world: World, run: str, **row: Any) -> None:
-    """Write a run's row as another process would."""
-
     async def write() -> None:
         with Ledger(world.folder / ".paddock") as ledger:
             started = {"run": run, "pipeline": "summaries", "file": "pipeline.yaml"}

@@ -72,10 +72,7 @@ def test_a_model_is_shown_as_a_whole_and_in_parts(root: Path) -> None:
     assert info["general.architecture"] == "llama"
     assert "token_embd.weight" in invoke("show", "tiny", "--verbose").stdout
     both = invoke("show", "tiny", "--system", "--license")
-    assert (both.exit_code, both.stderr) == (
-        2,
-        "Only one part can be shown at a time.\n",
-    )
+    assert (both.exit_code, both.stderr) == (2, "Only one part can be shown at a time.\n")
     missing = invoke("show", "absent")
     assert missing.exit_code == 1
     assert "absent" in missing.stderr

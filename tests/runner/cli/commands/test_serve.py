@@ -21,7 +21,6 @@ from tests.runner.cli.commands.shell import PADDOCK, paddock, paddock_here
 
 @contextmanager
 def serving(*arguments: str, **environ: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Serve, and give the process with its address."""
     process = subprocess.Popen(
         [PADDOCK, "serve", *arguments],
         stderr=subprocess.PIPE,

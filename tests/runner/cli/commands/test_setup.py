@@ -80,7 +80,6 @@ class Person:
         self.program.with_name("systemctl.state").write_text(state)
 
     def calls(self) -> list[str]:
-        """Return what `systemctl` was asked to change."""
         calls = self.program.with_name("systemctl.calls").read_text().splitlines()
         return [call for call in calls if " is-" not in call]
 

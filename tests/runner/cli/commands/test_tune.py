@@ -99,10 +99,7 @@ def test_what_would_help_is_recommended_but_never_done(home: Path) -> None:
             "  Known: BF16, F16, F32, IQ4_NL, IQ4_XS, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, "
             "Q5_K, Q6_K, Q8_0.\n",
         ),
-        (
-            ("--undo",),
-            "Name a model: `paddock tune MODEL`. `paddock list` shows them.\n",
-        ),
+        (("--undo",), "Name a model: `paddock tune MODEL`. `paddock list` shows them.\n"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(arguments: tuple[str, ...], words: str) -> None:
