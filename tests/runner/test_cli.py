@@ -294,14 +294,6 @@ def test_a_bad_setting_ends_with_2_and_says_where_it_is(monkeypatch: pytest.Monk
     assert json.loads(result.stdout) == {"ok": False, "error": result.stderr.rstrip("\n")}
 
 
-def test_models_are_listed_as_ollama_does() -> None:
-    lines = invoke("list").stdout.splitlines()
-    assert lines[0].split() == ["NAME", "ID", "SIZE", "MODIFIED", "ROLE", "FROM"]
-    assert lines[1].startswith("all-minilm")
-    models = json.loads(invoke("list", "--json").stdout)["models"]
-    assert {"name", "digest", "size", "modified", "role", "from", "path"} == set(models[0])
-
-
 def test_steps_are_listed_with_what_they_take() -> None:
     shown = invoke("steps").stdout
     assert "files.scan" in shown
@@ -314,9 +306,9 @@ def test_steps_are_listed_with_what_they_take() -> None:
 
 def test_the_schema_knows_every_installed_step(tmp_path: Path) -> None:
     assert "files.scan" in invoke("schema").stdout
-    result = invoke("schema", "--write", str(tmp_path))
-    assert result.exit_code == 0
-    assert (tmp_path / ".paddock/pipeline.schema.json").is_file()
+    for _ in range(2):  # it can be written again
+        assert invoke("schema", "--write", str(tmp_path)).exit_code == 0
+        assert "files.scan" in (tmp_path / ".paddock/pipeline.schema.json").read_text("utf-8")
 
 
 def test_init_makes_a_pipeline_that_is_valid(tmp_path: Path) -> None:

@@ -75,20 +75,6 @@ def test_a_question_that_failed_is_forgotten() -> None:
     assert session.turns == []
 
 
-def test_a_reader_that_went_away_ends_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    service, session = fake(*[piece("word ")] * 100, LAST), ChatConversation("m")
-    pieces: list[str] = []
-
-    class Gone(PlainAnswer):
-        def add_text(self, text: str) -> bool:
-            pieces.append(text)
-            return len(pieces) < 3
-
-    conversation.add_question(session, "Go on.")
-    conversation.stream_answer(service, session, Gone())
-    assert (len(pieces), service.was_closed) == (3, True)
-
-
 def test_it_is_told_when_something_was_cut(capsys: pytest.CaptureFixture[str]) -> None:
     last = {**LAST, "truncated": True, "prompt_tokens_original": 5200, "done_reason": "length"}
     session = ChatConversation("m")
@@ -98,14 +84,6 @@ def test_it_is_told_when_something_was_cut(capsys: pytest.CaptureFixture[str]) -
         "(The conversation has 5,200 tokens, more than the context holds: its oldest turns were "
         "left out. /clear starts a new one.)\n"
         "(The answer reached its limit; /set parameter num_predict changes it.)\n"
-    )
-
-
-def test_a_model_that_makes_vectors_does_not_chat() -> None:
-    with pytest.raises(ServiceError) as caught:
-        conversation.open_conversation(fake(card={"capabilities": ["embedding"]}), "all-minilm")
-    assert str(caught.value) == (
-        "'all-minilm' is not a chat model.\n  For vectors: paddock embed all-minilm 'a text'"
     )
 
 

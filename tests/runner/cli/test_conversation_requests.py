@@ -50,16 +50,3 @@ def test_another_model_begins_again_with_what_is_set() -> None:
     session.change_model("n", frozenset({"vision"}))
     assert (session.turns, session.think, session.system) == ([], None, "Be brief.")
     assert session.accepts_images
-
-
-def test_a_conversation_becomes_a_models_recipe() -> None:
-    session = ChatConversation("m", system="Be brief.", options={"top_k": 1})
-    session.add_question("one", ["aGk="])
-    session.add_answer("two", "hm")
-    assert session.create_request("new") == {
-        "model": "new",
-        "from": "m",
-        "system": "Be brief.",
-        "parameters": {"top_k": 1},
-        "messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}],
-    }

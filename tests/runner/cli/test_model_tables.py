@@ -36,9 +36,9 @@ def test_of_a_services_models_it_is_not_told_where_they_lie() -> None:
 
 
 def test_the_embedded_models_are_listed(tmp_path: Path) -> None:
-    names = [
-        row.name
-        for row in model_tables.local_models(PoolSettings(models_dir=tmp_path, cache_dir=tmp_path))
-    ]
+    rows = model_tables.local_models(PoolSettings(models_dir=tmp_path, cache_dir=tmp_path))
+    names = [row.name for row in rows]
     assert "all-minilm:latest" in names
     assert names == sorted(names)
+    keys = {"name", "digest", "size", "modified", "role", "from", "path"}
+    assert set(rows[0].as_json()) == keys

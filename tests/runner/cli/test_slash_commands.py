@@ -107,12 +107,14 @@ def test_another_model_is_looked_for_and_begins_again() -> None:
 
 
 def test_a_conversation_is_saved_as_a_model() -> None:
-    commands = slash_commands(system="Be brief.")
+    commands = slash_commands(system="Be brief.", options={"top_k": 1})
+    commands.session.add_question("one", ["aGk="])
+    commands.session.add_answer("two", "hm")
     commands.execute("/save mine")
     service: Any = commands.service
-    assert service.requests == [
-        ("/api/create", {"model": "mine", "from": "m", "system": "Be brief."})
-    ]
+    turns = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    recipe = {"from": "m", "system": "Be brief.", "parameters": {"top_k": 1}, "messages": turns}
+    assert service.requests == [("/api/create", {"model": "mine", **recipe})]
 
 
 def test_the_model_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

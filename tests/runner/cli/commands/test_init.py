@@ -14,7 +14,6 @@ from paddock.runner.cli.commands.init_schema_steps import (
     copy_template,
     list_templates,
     write_draft,
-    write_schema,
 )
 from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.cli.pipeline_draft import (
@@ -88,11 +87,6 @@ def test_the_schema_lies_where_the_first_line_of_the_template_points(tmp_path: P
     first = (tmp_path / "new/pipeline.yaml").read_text("utf-8").splitlines()[0]
     schema = tmp_path / "new" / first.partition("$schema=")[2]
     assert json.loads(schema.read_text()) == SCHEMA
-
-
-def test_a_schema_can_be_written_again(tmp_path: Path) -> None:
-    write_schema(tmp_path, {})
-    assert json.loads(write_schema(tmp_path, SCHEMA).read_text()) == SCHEMA
 
 
 def test_an_empty_folder_is_filled(examples: Path, tmp_path: Path) -> None:
