@@ -133,12 +133,16 @@ class ReviewedWorld(World):
             (review,) = [review for review in reviews.waiting() if review.key == key]
             reviews.decide(review.id, review.question, verb, value, reason=reason, by="ann")
 
-    def decide_all(self, verb: Any, value: Callable[[Review], Any] = lambda _: None) -> int:
+    def decide_all(
+        self, verb: Any, value: Callable[[Review], Any] = lambda _: None, reason: str = ""
+    ) -> int:
         """Decide on all that waits; return how much that was."""
         with self.reviews() as reviews:
             waiting = reviews.waiting(is_whole=True)
             for review in waiting:
-                reviews.decide(review.id, review.question, verb, value(review), by="ann")
+                reviews.decide(
+                    review.id, review.question, verb, value(review), reason=reason, by="ann"
+                )
         return len(waiting)
 
     def undo(self, key: str) -> None:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.api import run_async
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.permissions import consent_digests
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from tests.fakes.pool import FakePool
-from tests.runner.world import settings
+from tests.runner.world import World, carried_out
 
 OWN = "http://127.0.0.1:11434"
 PIPELINE = """\
@@ -114,30 +109,17 @@ def test_what_an_inner_pipeline_is_given_counts(tmp_path: Path) -> None:
 
 
 def test_a_run_refuses_code_that_changed_since_it_was_agreed_to(tmp_path: Path) -> None:
-    file = tmp_path / "p.yaml"
-    file.write_text("steps: [{id: a, uses: './f.py:one', with: {}}]\nreturns: steps.a.result\n")
-    code = tmp_path / "f.py"
-    code.write_text("def one() -> int: return 1")
-    agreed = consents_of(file)
-    allowed = replace(settings(tmp_path), allow=frozenset(["tool"]))
-
-    def ran() -> object:
-        return asyncio.run(
-            run_async(
-                file,
-                options=RunOptions(local=True, agreed=frozenset(agreed)),
-                environment=RunEnvironment(settings=allowed, pool=FakePool()),
-            )
-        ).returns
-
-    assert ran() == 1
-    code.write_text("def one() -> int: return 2")
+    text = "steps: [{id: a, uses: './f.py:one', with: {}}]\nreturns: steps.a.result\n"
+    world = World(tmp_path, text, {"f.py": "def one() -> int: return 1"})
+    agreed = consents_of(world.file)
+    assert carried_out(world, agreed=agreed).returns == 1
+    world.write("f.py", "def one() -> int: return 2")
     with pytest.raises(PipelineError) as caught:
-        ran()
+        carried_out(world, agreed=agreed)
     assert str(caught.value) == (
-        f"{file}:1:23: the pipeline wants to call the Python function './f.py:one', and this "
+        f"{world.file}:1:23: the pipeline wants to call the Python function './f.py:one', and this "
         f"file has no consent for that.\n"
         f"       1 | steps: [{{id: a, uses: './f.py:one', with: {{}}}}]\n"
         f"         |                       ^^^^^^^^^^^^\n"
-        f"  If you trust it: `paddock allow '{file}'`."
+        f"  If you trust it: `paddock allow '{world.file}'`."
     )

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from paddock.pipelines.errors import Fault, PipelineError
-from paddock.runner.bind.bind import bind, check, read_plan
+from paddock.pipelines.errors import Fault
+from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.folders.file_filter import WatchSpec, watch_specs
+from tests.runner.bind.pipeline_faults import faults_of, sentences
 
 HEAD = """\
 name: news
@@ -29,51 +30,32 @@ steps:
 """
 
 
-def written(folder: Path, watch: str, path: str) -> Path:
-    file = folder / "news.yaml"
-    file.write_text(HEAD.replace("WATCH", watch).replace("PATH", path), "utf-8")
-    return file
+def pipeline(watch: str, path: str, step: str = "") -> str:
+    """Return the pipeline with a watch, the path of its pages, and a step more in its block."""
+    more = f"      - {{id: more, uses: {step}}}\n" if step else ""
+    return HEAD.replace("WATCH", watch).replace("PATH", path) + more
 
 
 def faults(
-    folder: Path, watch: str, path: str = "{{ inputs.out }}/{{ doc.relpath }}"
-) -> list[Fault]:
-    try:
-        check(read_plan(written(folder, watch, path)))
-    except PipelineError as error:
-        return list(error.faults)
-    return []
+    folder: Path, watch: str, path: str = "{{ inputs.out }}/{{ doc.relpath }}", step: str = ""
+) -> tuple[Fault, ...]:
+    return faults_of(pipeline(watch, path, step), folder / "news.yaml")
 
 
 @pytest.mark.parametrize(
-    ("watch", "message", "remedy"),
+    ("watch", "faulty"),
     [
-        (
-            "{path: ../elsewhere}",
-            "path '../elsewhere' leads outside the pipeline's folders ('BASE').",
-            "Pass that folder as a `dir` or `path` input to allow it.",
-        ),
-        (
-            '{path: inbox, include: ["a[b"]}',
-            None,
-            None,
-        ),
-        (
-            "{path: hot, claim: move}",
-            "with `claim: move` documents are worked on in 'hot/processing', and no "
-            "`files.scan` lists that folder.",
-            'Scan it: `root: "hot/processing"`.',
-        ),
+        ("{path: ../elsewhere}", "path '../elsewhere' leads outside the pipeline's folders "
+         "('BASE'). Pass that folder as a `dir` or `path` input to allow it."),
+        ('{path: inbox, include: ["a[b"]}', None),  # a bracket that does not close is a bracket
+        ("{path: hot, claim: move}", "with `claim: move` documents are worked on in "
+         "'hot/processing', and no `files.scan` lists that folder. "
+         'Scan it: `root: "hot/processing"`.'),
     ],
-)
-def test_other_faults(tmp_path: Path, watch: str, message: str | None, remedy: str | None) -> None:
-    found = faults(tmp_path, watch)
-    if message is None:
-        assert found == []  # a bracket that does not close is a bracket
-        return
-    assert [(fault.message, fault.remedy) for fault in found] == [
-        (message.replace("BASE", str(tmp_path)), remedy)
-    ]
+)  # fmt: skip
+def test_other_faults(tmp_path: Path, watch: str, faulty: str | None) -> None:
+    found = sentences(faults(tmp_path, watch))
+    assert found == ([faulty.replace("BASE", str(tmp_path))] if faulty else [])
 
 
 @pytest.mark.parametrize(
@@ -88,59 +70,38 @@ def test_other_faults(tmp_path: Path, watch: str, message: str | None, remedy: s
 def test_who_moves_documents_away_prunes_nothing(
     tmp_path: Path, move: str, is_refused: bool
 ) -> None:
-    step = f"      - {{id: away, uses: files.move, with: {move}}}\n"
-    file = written(tmp_path, "{path: inbox, deletes: prune}", "sums/{{ doc.relpath }}")
-    file.write_text(file.read_text() + step)
+    step = f"files.move, with: {move}"
+    found = faults(tmp_path, "{path: inbox, deletes: prune}", "sums/{{ doc.relpath }}", step)
     expected = (
-        "step 'away' takes documents out of their folder, so `deletes: prune` would remove all "
+        "step 'more' takes documents out of their folder, so `deletes: prune` would remove all "
         "that was made of them. Remove one of the two, or copy with `mode: copy`."
     )
-    try:
-        check(read_plan(file))
-    except PipelineError as error:
-        assert [f"{fault.message} {fault.remedy}" for fault in error.faults] == [expected]
-        assert is_refused
-    else:
-        assert not is_refused
+    assert sentences(found) == ([expected] if is_refused else [])
 
 
 @pytest.mark.parametrize(
     ("watch", "step", "exclude"),
     [
         ("{path: inbox}", 'files.move, with: {path: "{{ doc.path }}", to: inbox/done/}', "/done/"),
-        (
-            '{path: inbox, include: ["*.txt"]}',
-            'files.move, with: {path: "{{ doc.path }}", to: inbox/done/}',
-            "/done/",
-        ),
-        (
-            '{path: inbox, include: ["**/*.{txt,md}"]}',
-            'files.move, with: {path: "{{ doc.path }}", to: "inbox/done/{{ doc.name }}"}',
-            "/done/",
-        ),
-        (
-            '{path: inbox, include: ["*.txt"]}',
-            'files.move, with: {path: "{{ doc.path }}", to: inbox/there}',
-            "/there/",
-        ),
+        ('{path: inbox, include: ["*.txt"]}',
+         'files.move, with: {path: "{{ doc.path }}", to: inbox/done/}', "/done/"),
+        ('{path: inbox, include: ["**/*.{txt,md}"]}',
+         'files.move, with: {path: "{{ doc.path }}", to: "inbox/done/{{ doc.name }}"}', "/done/"),
+        ('{path: inbox, include: ["*.txt"]}',
+         'files.move, with: {path: "{{ doc.path }}", to: inbox/there}', "/there/"),
         ("{path: inbox}", "embed, with: {texts: [a], store: inbox/index.lance}", None),
     ],
-)
+)  # fmt: skip
 def test_what_other_steps_bring_into_a_watched_folder_is_refused_as_well(
     tmp_path: Path, watch: str, step: str, exclude: str | None
 ) -> None:
     (tmp_path / "inbox/there").mkdir(parents=True)
-    file = written(tmp_path, watch, "sums/{{ doc.relpath }}")
-    file.write_text(file.read_text() + f"      - {{id: more, uses: {step}}}\n")
-    with pytest.raises(PipelineError) as caught:
-        check(read_plan(file))
-    (fault,) = caught.value.faults
+    (fault,) = faults(tmp_path, watch, "sums/{{ doc.relpath }}", step)
     assert "would see what step 'more' writes" in fault.message
     if exclude is not None:
         assert fault.remedy.endswith(f'or set `exclude: ["{exclude}"]`.')
         heeded = watch.replace("path: inbox", f'path: inbox, exclude: ["{exclude}"]')
-        file.write_text(file.read_text().replace(watch, heeded))
-        check(read_plan(file))
+        assert faults(tmp_path, heeded, "sums/{{ doc.relpath }}", step) == ()
 
 
 @pytest.mark.parametrize(
@@ -152,18 +113,14 @@ def test_what_other_steps_bring_into_a_watched_folder_is_refused_as_well(
     ],
 )
 def test_what_other_steps_bring_elsewhere_is_taken(tmp_path: Path, step: str) -> None:
-    file = written(tmp_path, '{path: inbox, include: ["/new/*.txt", "*.txt"]}', "sums/a.md")
-    file.write_text(file.read_text() + f"      - {{id: more, uses: {step}}}\n")
-    check(read_plan(file))
+    watch = '{path: inbox, include: ["/new/*.txt", "*.txt"]}'
+    assert faults(tmp_path, watch, "sums/a.md", step) == ()
 
 
 def test_a_hot_folder_prunes_nothing(tmp_path: Path) -> None:
-    file = written(tmp_path, "{path: inbox, claim: move, deletes: prune}", "sums/a.md")
-    text = file.read_text("utf-8").replace('root: "{{ inputs.folder }}"', "root: inbox/processing")
-    file.write_text(text, "utf-8")
-    with pytest.raises(PipelineError) as caught:
-        check(read_plan(file))
-    assert [fault.message for fault in caught.value.faults] == [
+    text = pipeline("{path: inbox, claim: move, deletes: prune}", "sums/a.md")
+    text = text.replace('root: "{{ inputs.folder }}"', "root: inbox/processing")
+    assert [fault.message for fault in faults_of(text, tmp_path / "news.yaml")] == [
         "with `claim: move` documents leave the folder when they are done, so `deletes: prune` "
         "would remove all that was made of them."
     ]
@@ -176,13 +133,11 @@ def test_two_watches_on_one_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_watch_looks_at(tmp_path: Path) -> None:
-    file = written(
-        tmp_path,
-        '{path: inbox, include: ["*.txt"], settle: 5s, batch: 1m, reconcile: 1h, deletes: prune}',
-        "sums/DIGEST.md",
-    )
+    watch = "path: inbox, settle: 5s, batch: 1m, reconcile: 1h, deletes: prune"
+    text = pipeline(f'{{{watch}, include: ["*.txt"]}}', "sums/DIGEST.md")
+    plan = read_plan(tmp_path / "news.yaml", text)
     models = {"chat": "m", "embed": "e"}
-    bound = bind(read_plan(file), {"other": "x"}, cwd=tmp_path, default_models=models)  # type: ignore[arg-type]
+    bound = bind(plan, {"other": "x"}, cwd=tmp_path, default_models=models)  # type: ignore[arg-type]
     assert watch_specs(bound) == (
         WatchSpec(
             name="news.yaml:inbox",

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from paddock.pipelines.errors import PipelineError
-from paddock.runner.bind.bind import bind_without_inputs, check, read_plan
+from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.bound import BoundStep
 from tests.fakes.pool import FakePool
-from tests.runner.world import World, reasons, states
+from tests.runner.bind.pipeline_faults import faults_of, sentences
+from tests.runner.world import World, errors, reasons, states
 
 PIPELINE = """\
 steps:
@@ -31,24 +31,15 @@ steps:
 
 def faults(reply: str, after: str = "", uses: str = "chat, with: {prompt: x}") -> list[str]:
     text = f"steps:\n  - {{id: a, uses: {uses}, reply: {reply}}}\n{after}"
-    try:
-        check(read_plan(Path("p.yaml"), text))
-    except PipelineError as error:
-        return [f"{fault.message} {fault.remedy}".strip() for fault in error.faults]
-    return []
+    return sentences(faults_of(text))
 
 
 @pytest.mark.parametrize(
     ("reply", "fault"),
     [
-        (
-            "{check: text, evidence: inputs}",
-            "in 'reply': `evidence` needs `schema`: it is known for each field of an answer.",
-        ),
-        (
-            "{check: text, confidence: true}",
-            "in 'reply': `confidence` needs `schema`: it is known for each field of an answer.",
-        ),
+        *((f"{{check: text, {asked}}}", f"in 'reply': `{asked.partition(':')[0]}` needs `schema`: "
+           "it is known for each field of an answer.")
+          for asked in ("evidence: inputs", "confidence: true")),
         ("{schema: {a: str}, evidence: steps.gone}", "there is no step 'gone'."),
         ("{schema: {a: str}, evidence: [steps.gone]}", "there is no step 'gone'."),
         ("{schema: {a: str}, evidence: steps.a.text}", "step 'a' reads its own outputs. Remove one "
@@ -74,25 +65,20 @@ def faults(reply: str, after: str = "", uses: str = "chat, with: {prompt: x}") -
     ],
 )  # fmt: skip
 def test_what_cannot_be_evidence_is_a_fault_before_anything_runs(reply: str, fault: str) -> None:
-    found = faults(reply)
-    assert len(found) == 1
-    assert fault in found[0]
+    (found,) = faults(reply)
+    assert fault in found
 
 
 @pytest.mark.parametrize(
     ("read", "fault"),
     [
-        (
-            "steps.a.confidence.n.p",
-            "`steps.a.confidence` is null. Add `confidence` under the `reply` of step 'a'.",
-        ),
-        (
-            "steps.a.evidence.m",
-            "the answer of step 'a' has no field 'm'. Known: 'n', 'missing'.",
-        ),
+        ("steps.a.confidence.n.p",
+         "`steps.a.confidence` is null. Add `confidence` under the `reply` of step 'a'."),
+        ("steps.a.evidence.m",
+         "the answer of step 'a' has no field 'm'. Known: 'n', 'missing'."),
         ("steps.a.evidence.n.quote", ""),
     ],
-)
+)  # fmt: skip
 def test_what_is_not_asked_for_cannot_be_read(read: str, fault: str) -> None:
     after = f"  - {{id: b, uses: prompt, with: {{template: '{{{{ {read} }}}}'}}}}\n"
     found = faults("{schema: {n: int}, evidence: inputs}", after)
@@ -157,8 +143,7 @@ def answering(**fields: Any) -> FakePool:
 
 
 def test_each_field_of_an_answer_shows_where_it_stands(tmp_path: Path) -> None:
-    here = World(tmp_path, READS)
-    here.write("inbox/a.txt", "Invoice No. R-7\n\nTotal due: EUR 1.250,00\n")
+    here = World(tmp_path, READS, {"inbox/a.txt": "Invoice No. R-7\n\nTotal due: EUR 1.250,00\n"})
     report = here.run(pool=answering(number="R-7", total=1250.0, kind="bill"))
     [found] = [result["evidence"] for result in report.returns]
     assert found == {
@@ -190,13 +175,12 @@ def test_each_field_of_an_answer_shows_where_it_stands(tmp_path: Path) -> None:
     ],
 )
 def test_every_step_that_asks_a_model_has_evidence(tmp_path: Path, step: str) -> None:
-    here = World(
-        tmp_path,
+    text = (
         "steps:\n  - {id: text, uses: files.read, with: {path: a.txt}}\n"
         f"  - {{id: a, uses: {step}, reply: {{schema: {{total: float}}, evidence: steps.text}}}}\n"
-        "returns: steps.a.evidence\n",
+        "returns: steps.a.evidence\n"
     )
-    here.write("a.txt", "Total due: EUR 84.00")
+    here = World(tmp_path, text, {"a.txt": "Total due: EUR 84.00"})
     report = here.run(pool=answering(total=84.0))
     assert report.status == "completed"
     found = report.returns["x"] if "fold" in step else report.returns
@@ -204,87 +188,61 @@ def test_every_step_that_asks_a_model_has_evidence(tmp_path: Path, step: str) ->
 
 
 def test_a_value_that_stands_nowhere_is_said_and_may_be_repaired(tmp_path: Path) -> None:
-    here = World(tmp_path, READS)
-    here.write("inbox/a.txt", "Invoice No. R-7. Total due: EUR 84.00")
+    bill = {"inbox/a.txt": "Invoice No. R-7. Total due: EUR 84.00"}
+    here = World(tmp_path, READS, bill)
     wrong = answering(number="R-7", total=48.0, kind="bill")
     [found] = [result["evidence"] for result in here.run(pool=wrong).returns]
     assert (found["total"]["match"], found["total"]["quote"]) == ("none", None)
     here.edit("evidence: steps.text", "evidence: steps.text\n          check: located(output)")
-    answers = iter([84.0])  # the first one is in the call cache
-    pool = FakePool(
-        answer=lambda _: json.dumps({"number": "R-7", "total": next(answers), "kind": "bill"})
-    )
+    pool = answering(number="R-7", total=84.0, kind="bill")  # the first one is in the call cache
     report = here.run(pool=pool)
     assert report.returns[0]["evidence"]["total"]["quote"] == "84.00"
-    assert "total" in pool.chats[-1].messages[-1].content
+    (request,) = pool.chats
+    assert "total" in request.messages[-1].content
+
+
+SKIPPED = "      - {id: more, uses: prompt, if: doc.size > 9999, with: {template: x}}\n"
+SKIPS_ONE = READS.replace("      - id: bill", f"{SKIPPED}      - id: bill")
 
 
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        (
-            "steps.docs.files[0]",
-            "step 'bill': `evidence`: 'steps.docs.files[0]' is a mapping with `path`, `relpath`, "
-            "`name`, …, not a text. Name a text, the outputs of `files.read`, or the hits of "
-            "`search`.",
-        ),
-        (
-            "[1, 2]",
-            "step 'bill': `evidence`: '[1, 2][0]' is a number, not a text. Name a text, the "
-            "outputs of `files.read`, or the hits of `search`.",
-        ),
-        (
-            "doc.gone",
-            "step 'bill': `evidence`: there is no 'gone' here (in 'doc.gone'). Known: 'path', ",
-        ),
-        (
-            "steps.more",
-            "step 'bill': `evidence`: step 'more' was skipped, so there is no text to look in. "
-            "Skip this step by the same `if`, or name another text as well.",
-        ),
+        ("steps.docs.files[0]",
+         "'steps.docs.files[0]' is a mapping with `path`, `relpath`, `name`, …, not a text. Name a "
+         "text, the outputs of `files.read`, or the hits of `search`."),
+        ("[1, 2]", "'[1, 2][0]' is a number, not a text. Name a text, the outputs of `files.read`, "
+         "or the hits of `search`."),
+        ("doc.gone", "there is no 'gone' here (in 'doc.gone'). Known: 'path', "),
+        ("steps.more", "step 'more' was skipped, so there is no text to look in. Skip this step by "
+         "the same `if`, or name another text as well."),
     ],
 )  # fmt: skip
 def test_what_is_no_text_is_said_before_a_model_is_asked(
     tmp_path: Path, source: str, expected: str
 ) -> None:
-    here = World(tmp_path, READS)
-    here.edit(
-        "      - id: bill",
-        "      - {id: more, uses: prompt, if: doc.size > 9999, with: {template: x}}\n"
-        "      - id: bill",
-    )
-    here.edit("evidence: steps.text", f"evidence: {{from: '{source}'}}")
-    here.documents(1)
-    pool = FakePool()
-    report = here.run(pool=pool)
-    assert (report.status, len(pool.chats)) == ("quarantined", 0)
-    [item] = [item for item in report.items if item.error]
-    assert item.error is not None
-    assert item.error.startswith(expected)
+    text = SKIPS_ONE.replace("evidence: steps.text", f"evidence: {{from: '{source}'}}")
+    here = World(tmp_path, text, n_documents=1)
+    report = here.run()
+    assert (report.status, len(here.pool.chats)) == ("quarantined", 0)
+    (error,) = errors(report).values()
+    assert error.startswith(f"step 'bill': `evidence`: {expected}")
 
 
 def test_a_skipped_source_among_others_is_left_out(tmp_path: Path) -> None:
-    here = World(tmp_path, READS)
-    here.edit(
-        "      - id: bill",
-        "      - {id: more, uses: prompt, if: doc.size > 9999, with: {template: x}}\n"
-        "      - id: bill",
-    )
-    here.edit("evidence: steps.text", "evidence: [steps.more, steps.text.text, steps.text]")
-    here.write("inbox/a.txt", "No. R-7: 84.00")
-    [found] = [
-        result["evidence"]
-        for result in here.run(pool=answering(number="R-7", total=84.0, kind="bill")).returns
-    ]
-    assert found["number"]["source"] == "steps.text.text"
-    assert found["number"]["others"] == 1
+    sources = "evidence: [steps.more, steps.text.text, steps.text]"
+    text = SKIPS_ONE.replace("evidence: steps.text", sources)
+    here = World(tmp_path, text, {"inbox/a.txt": "No. R-7: 84.00"})
+    (result,) = here.run(pool=answering(number="R-7", total=84.0, kind="bill")).returns
+    assert result["evidence"]["number"]["source"] == "steps.text.text"
+    assert result["evidence"]["number"]["others"] == 1
 
 
 def test_evidence_that_is_asked_for_later_makes_items_stale_and_costs_no_call(
     tmp_path: Path,
 ) -> None:
     here = World(tmp_path, PIPELINE, n_documents=2)
-    pool = FakePool(answer=lambda _: json.dumps({"total": 1.5, "kind": "bill"}))
+    pool = answering(total=1.5, kind="bill")
     assert here.run(pool=pool).calls == 2
     here.edit('"enum[bill, note]"}}', '"enum[bill, note]"}, evidence: steps.text}')
     assert set(reasons(here.plan()).values()) == {"sources of its evidence changed (step 'bill')"}

@@ -69,42 +69,36 @@ def test_hits_and_lists_have_a_name_each() -> None:
     assert [source.name for source in sources(["a", None, ["b"]])] == ["doc.x[0]", "doc.x[2][0]"]
 
 
+NOT_A_TEXT = "not a text. Name a text, the outputs of `files.read`, or the hits of `search`."
+NO_TEXT = (
+    "'doc.x' has no text to look in. Skip this step by `if` where there is none, "
+    "or name another text as well."
+)
+
+
 @pytest.mark.parametrize(
-    ("value", "kind"),
+    ("value", "why"),
     [
-        (5, "'doc.x' is a number"),
-        (True, "'doc.x' is true or false"),
-        ({"skipped": False}, "'doc.x' is an empty mapping"),
-        ([["a", {"n": 1}]], "'doc.x[0][1]' is a mapping with `n`"),
-        ({"text": None}, "'doc.x' is a mapping with `text`"),
+        (5, f"'doc.x' is a number, {NOT_A_TEXT}"),
+        (True, f"'doc.x' is true or false, {NOT_A_TEXT}"),
+        ({"skipped": False}, f"'doc.x' is an empty mapping, {NOT_A_TEXT}"),
+        ([["a", {"n": 1}]], f"'doc.x[0][1]' is a mapping with `n`, {NOT_A_TEXT}"),
+        ({"text": None}, f"'doc.x' is a mapping with `text`, {NOT_A_TEXT}"),
+        (None, NO_TEXT),
+        ([], NO_TEXT),
+        ([None], NO_TEXT),
+        pytest.param(
+            [{"text": "a", "pages": []}, "b" * 8_000_000],
+            "'doc.x' has 8,000,001 characters, of which at most 8,000,000 can be searched. "
+            "Name a part of it, such as the chunk that the model reads.",
+            id="a text that would take minutes",
+        ),
     ],
 )
-def test_what_is_no_text_is_named(value: Any, kind: str) -> None:
+def test_what_is_no_text_or_too_long_a_one_is_named(value: Any, why: str) -> None:
     with pytest.raises(StepError) as caught:
         sources(value)
-    assert str(caught.value) == (
-        f"`evidence`: {kind}, not a text. Name a text, the outputs of `files.read`, or the hits "
-        "of `search`."
-    )
-
-
-@pytest.mark.parametrize("value", [None, [], [None]])
-def test_where_there_is_no_text_at_all_it_is_said(value: Any) -> None:
-    with pytest.raises(StepError) as caught:
-        sources(value)
-    assert str(caught.value) == (
-        "`evidence`: 'doc.x' has no text to look in. Skip this step by `if` where there is none, "
-        "or name another text as well."
-    )
-
-
-def test_a_text_that_would_take_minutes_is_refused() -> None:
-    with pytest.raises(StepError) as raised:
-        sources([{"text": "a", "pages": []}, "b" * 8_000_000])
-    assert str(raised.value) == (
-        "`evidence`: 'doc.x' has 8,000,001 characters, of which at most 8,000,000 can be searched. "
-        "Name a part of it, such as the chunk that the model reads."
-    )
+    assert str(caught.value) == f"`evidence`: {why}"
 
 
 def test_a_value_in_a_hit_is_on_the_page_of_the_hit(tmp_path: Path) -> None:

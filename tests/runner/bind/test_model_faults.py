@@ -13,9 +13,9 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, run, validate
 from paddock.runner.bind.pipeline_models import ModelFaults
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.progress.report import ValidateReport
+from paddock.runner.core.run_options import RunOptions
 from tests.fakes.pool import FakePool
+from tests.runner.world import run_arguments
 
 STEP = "steps: [{uses: chat, with: {model: writer, prompt: Hi}}]\n"
 
@@ -28,17 +28,12 @@ def written(folder: Path, model: str, steps: str = STEP) -> Path:
 
 def fault_of(file: Path) -> str:
     """Return the fault that validate, plan and run tell alike."""
-    report = validate(file)
-    with pytest.raises(PipelineError) as planned:
-        plan(file)
-    with pytest.raises(PipelineError) as ran:
-        run(file, options=RunOptions(local=True))
-    assert texts(report) == str(planned.value) == str(ran.value)
-    return texts(report).replace(str(file.parent), "DIR")
-
-
-def texts(report: ValidateReport) -> str:
-    return "\n".join(fault.render() for fault in report.faults)
+    told = "\n".join(fault.render() for fault in validate(file).faults)
+    for verb in (lambda: plan(file), lambda: run(file, options=RunOptions(local=True))):
+        with pytest.raises(PipelineError) as caught:
+            verb()
+        assert str(caught.value) == told
+    return told.replace(str(file.parent), "DIR")
 
 
 def test_a_file_that_is_not_there_is_told_with_its_place(tmp_path: Path) -> None:
@@ -107,9 +102,8 @@ def test_models_that_are_not_here_are_told_with_their_places_all_at_once(tmp_pat
     assert validate(file).ok, "which names there are is the machine's matter"
     with pytest.raises(ModelFaults) as caught:
         plan(file)
-    assert [
-        fault.render().splitlines()[0].rpartition("p.yaml:")[2] for fault in caught.value.faults
-    ] == [
+    places = [str(fault.render().splitlines()[0]) for fault in caught.value.faults]
+    assert [place.rpartition("p.yaml:")[2] for place in places] == [
         "2:11: model 'none-such:1b' is not on this machine.",
         "3:8: 'cut.gguf': the file is truncated: it ends at byte 100000 inside its header.",
         "4:14: invalid model name 'a b': its model cannot be 'a b'.",
@@ -138,11 +132,7 @@ def test_a_model_that_does_not_fit_is_told_with_the_step_that_asks_for_it(tmp_pa
         raise ModelTooLarge(request.model.ref, 9 << 30, 3 << 30)
 
     file = written(tmp_path, "smollm2:135m")
-    report = run(
-        file,
-        options=RunOptions(local=True),
-        environment=RunEnvironment(pool=FakePool(answer=too_large)),
-    )
+    report = run(file, None, *run_arguments(local=True, pool=FakePool(answer=too_large)))
     assert (report.status, str(report.message).replace(str(tmp_path), "DIR")) == (
         "failed",
         "DIR/p.yaml:3:16: model 'smollm2:135m' needs about 9216 MiB with its context, and 3072 MiB "

@@ -13,10 +13,10 @@ import pytest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, run, validate
 from paddock.runner.bind.permissions import NotPermitted
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.core.run_options import RunEnvironment
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
-from tests.runner.world import settings
+from tests.runner.world import run_arguments, settings
 
 WANTS_ALL = """\
 name: wants
@@ -75,11 +75,7 @@ def where(program: str) -> str:
 def refused(file: Path, *allowed: str, notify: bool | None = True) -> NotPermitted:
     own = replace(settings(file.parent), allow=frozenset(allowed))
     with pytest.raises(NotPermitted) as caught:
-        run(
-            file,
-            options=RunOptions(local=True, notify=notify),
-            environment=RunEnvironment(pool=FakePool(), settings=own),
-        )
+        run(file, None, *run_arguments(local=True, notify=notify, pool=FakePool(), settings=own))
     return caught.value
 
 
@@ -125,16 +121,14 @@ def test_a_run_by_hand_needs_no_consent_for_what_only_up_does(
     monkeypatch.delenv("HOOK_KEY", raising=False)
     needs = refused(file, notify=None).needs
     assert [need.what for need in needs] == ["read the environment variable TOP_KEY"]
-    allowed = RunOptions(local=True, allow=frozenset({"secrets"}))
-    environment = RunEnvironment(settings=settings(tmp_path))
-    assert run(file, options=allowed, environment=environment).status == "completed"
-    notified = replace(allowed, notify=True)
+    given = {"local": True, "allow": {"secrets"}, "settings": settings(tmp_path)}
+    assert run(file, None, *run_arguments(**given)).status == "completed"
     with pytest.raises(NotPermitted) as error:
-        run(file, options=notified, environment=environment)
+        run(file, None, *run_arguments(**given, notify=True))
     assert {need.name for need in error.value.needs} == {"run", "network"}
     file.write_text(ONLY_UP % "{{ secrets.hook }}")
     with pytest.raises(PipelineError, match="HOOK_KEY"):
-        run(file, options=allowed, environment=environment)
+        run(file, None, *run_arguments(**given))
 
 
 def test_validate_says_that_mail_cannot_be_sent(
@@ -254,12 +248,11 @@ def test_a_host_that_is_none_is_a_fault_for_plan_and_run_with_its_place(
     file = tmp_path / "p.yaml"
     file.write_text(REACHES.format(**{**OWN, "host": host}))
     around: dict[str, Any] = {"pool": FakePool(), "settings": settings(tmp_path)}
-    for verb in (
-        lambda: plan(file, **around),
-        lambda: run(file, environment=RunEnvironment(**around)),
-    ):
+    environment = RunEnvironment(**around)
+    for verb in (lambda: plan(file, **around), lambda: run(file, environment=environment)):
         with pytest.raises(PipelineError) as caught:
             verb()
+
         assert "p.yaml:10:" in str(caught.value) and "`hosts`: '" in str(caught.value)
 
 

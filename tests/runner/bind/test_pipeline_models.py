@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from paddock.pipelines.errors import PipelineError
-from paddock.runner.bind.bind import bind, check, read_plan
+from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.bound import BoundPlan
+from tests.runner.bind.pipeline_faults import fault_of, faults_of
 
 TEXT = """\
 inputs: {gpu: {default: "http://gpu-1:8000"}}
@@ -34,14 +32,9 @@ def bound(folder: Path, **inputs: Any) -> BoundPlan:
 def test_models_with_the_same_servers_and_key_share_a_pool(tmp_path: Path) -> None:
     made = bound(tmp_path)
     assert {name: spec.pool for name, spec in made.models.items()} == {
-        "here": "",
-        "one": "one",
-        "two": "one",
-        "other": "other",
-        "hub": "",
-        "chosen": "",
+        "here": "", "one": "one", "two": "one", "other": "other", "hub": "", "chosen": "",
         "counted": "counted",
-    }
+    }  # fmt: skip
     assert {name: pool.urls for name, pool in made.pools.items()} == {
         "one": ("http://gpu-1:8000",),
         "other": ("http://gpu-1:8000", "http://gpu-2"),
@@ -69,16 +62,13 @@ def test_an_address_may_be_an_input(tmp_path: Path) -> None:
 
 
 def test_an_input_that_no_one_knows_yet_is_no_fault_when_a_file_is_checked(tmp_path: Path) -> None:
-    file = tmp_path / "p.yaml"
-    file.write_text(TEXT.replace('{default: "http://gpu-1:8000"}', "{type: str}"))
-    check(read_plan(file))
-    file.write_text(TEXT.replace('{default: "http://gpu-1:8000"}', "{type: str, required: false}"))
-    check(read_plan(file))
-    with pytest.raises(PipelineError) as caught:
-        bind(read_plan(file), {}, cwd=tmp_path, default_models={})
-    assert [(fault.message, fault.remedy) for fault in caught.value.faults] == [
-        (
-            "input 'gpu' has no value, and it is the address of a server.",
-            "Give it: `-i gpu=http://…`.",
-        )
-    ]
+    with_input = 'inputs: {gpu: {default: "http://gpu-1:8000"}}'
+    asked = TEXT.replace(with_input, "inputs: {gpu: {type: str}}")
+    optional = TEXT.replace(with_input, "inputs: {gpu: {type: str, required: false}}")
+    assert faults_of(asked) == faults_of(optional) == ()
+    plan = read_plan(tmp_path / "p.yaml", optional)
+    fault = fault_of(lambda: bind(plan, {}, cwd=tmp_path, default_models={}))
+    assert (fault.message, fault.remedy) == (
+        "input 'gpu' has no value, and it is the address of a server.",
+        "Give it: `-i gpu=http://…`.",
+    )

@@ -6,31 +6,27 @@ import json
 from pathlib import Path
 
 from paddock.pipelines import yaml_source
-from paddock.pipelines.errors import Fault, PipelineError
-from paddock.runner.bind import bind
+from paddock.pipelines.errors import Fault
 from paddock.runner.bind import reply as replies
+from tests.runner.bind import pipeline_faults
 
 
-def faults(text: str, base: Path = Path()) -> list[Fault]:
-    document = yaml_source.parse_yaml(text, "news.yaml")
-    return list(replies.schema_faults(document, ("steps", 0), base))
+def faults(schema: str, base: Path = Path()) -> list[Fault]:
+    """Return what is wrong with the schema of a step's reply."""
+    text = f"steps: [{{uses: chat, reply: {{schema: {schema}}}}}]"
+    return list(
+        replies.schema_faults(yaml_source.parse_yaml(text, "news.yaml"), ("steps", 0), base)
+    )
 
 
 def test_a_keyword_that_cannot_be_kept_is_told_by_its_pointer_and_place() -> None:
-    text = """\
-steps:
-  - uses: chat
-    reply:
-      schema:
-        type: object
-        properties:
-          tags: {type: array, uniqueItems: true, items: {type: string}}
-"""
-    assert [fault.render() for fault in faults(text)] == [
-        "news.yaml:7:31: `reply.schema`, at /properties/tags/uniqueItems: `uniqueItems` "
+    schema = "{type: object, properties: {tags: {type: array, uniqueItems: true}}}"
+    assert [fault.render() for fault in faults(schema)] == [
+        "news.yaml:1:86: `reply.schema`, at /properties/tags/uniqueItems: `uniqueItems` "
         "cannot be enforced while the answer is generated.\n"
-        "       7 |           tags: {type: array, uniqueItems: true, items: {type: string}}\n"
-        "         |                               ^^^^^^^^^^^\n"
+        "       1 | steps: [{uses: chat, reply: {schema: {type: object, properties: {tags: "
+        "{type: array, uniqueItems: true}}}}}]\n"
+        f"         | {' ' * 85}^^^^^^^^^^^\n"
         "  Remove it, and check the answer afterwards."
     ]
 
@@ -38,7 +34,7 @@ steps:
 def test_a_fault_in_a_file_is_told_by_its_pointer_there(tmp_path: Path) -> None:
     schema = {"properties": {"a": {"type": "strnig"}}}
     (tmp_path / "form.json").write_text(json.dumps(schema), encoding="utf-8")
-    (fault,) = faults("steps: [{uses: chat, reply: {schema: {file: form.json}}}]", tmp_path)
+    (fault,) = faults("{file: form.json}", tmp_path)
     assert fault.message == (
         "`reply.schema` in the file 'form.json', at /properties/a: there is no type 'strnig'."
     )
@@ -47,16 +43,14 @@ def test_a_fault_in_a_file_is_told_by_its_pointer_there(tmp_path: Path) -> None:
 
 
 def test_a_short_form_is_checked_too() -> None:
-    (fault,) = faults('steps: [{uses: chat, reply: {schema: {title: str, x: "lst[str]"}}}]')
+    (fault,) = faults('{title: str, x: "lst[str]"}')
     assert fault.message == "`reply.schema`, at /x: 'lst[str]' is not a type."
     assert fault.mark is not None
     assert fault.mark.snippet[fault.mark.column - 1 :].startswith('"lst[str]"')
 
 
 def test_what_the_decoder_cannot_compile_is_told_before_anything_runs() -> None:
-    (fault,) = faults(
-        "steps: [{uses: chat, reply: {schema: {type: integer, multipleOf: 999983, minimum: 1}}}]"
-    )
+    (fault,) = faults("{type: integer, multipleOf: 999983, minimum: 1}")
     assert (fault.message, fault.remedy) == (
         "`reply.schema`: the JSON Schema cannot be used: it is too large or too complex.",
         "Ask for less in one answer, or look at it afterwards with `check`.",
@@ -65,14 +59,15 @@ def test_what_the_decoder_cannot_compile_is_told_before_anything_runs() -> None:
 
 def test_a_keyword_at_the_top_makes_a_json_schema_of_a_form() -> None:
     for keyword in ("not: {type: string}", "$dynamicRef: '#x'", "patternProperties: {a: 7}"):
-        (fault,) = faults(f"steps: [{{uses: chat, reply: {{schema: {{{keyword}}}}}}}]")
+        (fault,) = faults(f"{{{keyword}}}")
         assert "is not a type" not in fault.message
 
 
 def test_a_sound_form_has_no_fault_and_a_step_without_one_neither() -> None:
-    assert faults('steps: [{uses: chat, reply: {schema: {title: str, points: "list[str]"}}}]') == []
-    assert faults("steps: [{uses: chat}]") == []
-    assert faults("steps: [{uses: chat, reply: 3}]") == []
+    assert faults('{title: str, points: "list[str]"}') == []
+    for step in ("{uses: chat}", "{uses: chat, reply: 3}"):
+        document = yaml_source.parse_yaml(f"steps: [{step}]", "news.yaml")
+        assert list(replies.schema_faults(document, ("steps", 0), Path())) == []
 
 
 def faults_of(
@@ -80,11 +75,7 @@ def faults_of(
 ) -> list[str]:
     """Return what is wrong with a file whose step has this `reply`."""
     text = f"steps:\n  - {{id: a, uses: {uses}, with: {{{given}}}, reply: {reply}}}\n{after}"
-    try:
-        bind.check(bind.read_plan(Path("news.yaml"), text))
-    except PipelineError as error:
-        return [f"{fault.message} {fault.remedy}".strip() for fault in error.faults]
-    return []
+    return pipeline_faults.sentences(pipeline_faults.faults_of(text))
 
 
 FUNCTIONS = (
@@ -122,22 +113,20 @@ def test_a_field_that_an_answer_never_has_is_told_with_those_that_it_has() -> No
     ]
 
 
+NO_ANSWER = (
+    "step '{}' gives no answer of a model, so `reply` has nothing to look at. "
+    "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
+)
+
+
 def test_a_reply_of_a_step_that_asks_no_model_is_a_fault() -> None:
-    sentence = (
-        "step 'files.scan' gives no answer of a model, so `reply` has nothing to look at. "
-        "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
-    )
-    assert sentence in faults_of("{schema: {a: str}}", uses="files.scan")
+    assert NO_ANSWER.format("files.scan") in faults_of("{schema: {a: str}}", uses="files.scan")
 
 
 def test_a_reply_of_an_extract_is_a_fault() -> None:
-    sentence = (
-        "step 'summarise' gives no answer of a model, so `reply` has nothing to look at. "
-        "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
-    )
     assert faults_of("{schema: {a: str}}", uses="summarise", given="text: x") == []
     assert faults_of("{schema: {a: str}}", uses="summarise", given="text: x, how: extract") == [
-        sentence
+        NO_ANSWER.format("summarise")
     ]
 
 

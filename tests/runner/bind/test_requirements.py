@@ -16,15 +16,16 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, validate
 from paddock.steps.readers import reader
 from tests.fakes.pool import FakePool
+from tests.runner.bind.pipeline_faults import sentences
 from tests.runner.world import ALL, World, carried_out, settings
 
 MCP = (
-    "MCP servers need the package 'mcp', which is not installed.",
-    "Install it: `pip install 'paddock-llm[mcp]'`.",
+    "MCP servers need the package 'mcp', which is not installed. "
+    "Install it: `pip install 'paddock-llm[mcp]'`."
 )
 LANCEDB = (
-    "vector stores need LanceDB, which is not installed.",
-    "Install it: pip install 'paddock-llm[retrieval]'.",
+    "vector stores need LanceDB, which is not installed. "
+    "Install it: pip install 'paddock-llm[retrieval]'."
 )
 
 
@@ -43,17 +44,20 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return hide
 
 
-def refused(world: World) -> list[tuple[str, str]]:
+def refused(world: World) -> list[str]:
     """Return what all three verbs refuse with: they must agree, and nothing may be begun."""
-    found = [(fault.message, fault.remedy) for fault in validate(world.file).faults]
-    with pytest.raises(PipelineError) as caught:
-        plan(world.file, pool=FakePool(), settings=replace(settings(world.folder), allow=ALL))
-    assert [(fault.message, fault.remedy) for fault in caught.value.faults] == found
-    with pytest.raises(PipelineError) as caught:
-        carried_out(world)
-    assert [(fault.message, fault.remedy) for fault in caught.value.faults] == found
+    found = validate(world.file).faults
+    for verb in (
+        lambda: plan(
+            world.file, pool=FakePool(), settings=replace(settings(world.folder), allow=ALL)
+        ),
+        lambda: carried_out(world),
+    ):
+        with pytest.raises(PipelineError) as caught:
+            verb()
+        assert sentences(caught.value.faults) == sentences(found)
     assert not (world.folder / ".paddock/ledger.sqlite").exists()
-    return found
+    return sentences(found)
 
 
 PROGRAM = """\
@@ -68,10 +72,8 @@ steps:
 def test_a_program_that_is_not_there_is_refused_with_its_place(tmp_path: Path) -> None:
     world = World(tmp_path, PROGRAM)
     assert refused(world) == [
-        (
-            "step 'log' runs 'no-such-program', and there is no such program here.",
-            "Install it, or name its path.",
-        )
+        "step 'log' runs 'no-such-program', and there is no such program here. "
+        "Install it, or name its path."
     ]
     assert validate(world.file).faults[0].render().splitlines()[1:3] == [
         '       5 |       - {id: log, uses: run, with: {command: [no-such-program, "{{ word }}"]}}',
@@ -139,10 +141,8 @@ def test_servers_without_the_package_are_refused(
 
 def test_a_server_whose_program_is_not_there_is_refused(tmp_path: Path) -> None:
     assert refused(World(tmp_path, SERVER.replace("COMMAND", "no-such-npx"))) == [
-        (
-            "the MCP server 'notes' is started by 'no-such-npx', which is not installed here.",
-            "Install it, or correct `command`.",
-        )
+        "the MCP server 'notes' is started by 'no-such-npx', which is not installed here. "
+        "Install it, or correct `command`."
     ]
 
 
@@ -167,14 +167,10 @@ def test_a_kind_of_document_that_the_author_names_needs_its_extra(
         for kind in ("docx", "image", "pdf")
     )
     assert refused(World(tmp_path, text)) == [
-        (
-            "documents of type 'docx' need the extra 'documents', which is not installed.",
-            "Install it: `pip install 'paddock-llm[documents]'`.",
-        ),
-        (
-            "texts of pictures need the extra 'ocr', which is not installed.",
-            "Install it: `pip install 'paddock-llm[ocr]'`.",
-        ),
+        "documents of type 'docx' need the extra 'documents', which is not installed. "
+        "Install it: `pip install 'paddock-llm[documents]'`.",
+        "texts of pictures need the extra 'ocr', which is not installed. "
+        "Install it: `pip install 'paddock-llm[ocr]'`.",
     ]
 
 
@@ -190,21 +186,16 @@ AS_TOOL = 'uses: tool, with: {name: "mine.py:clean", args: {text: "{{ word }}"}}
 CLEAN = "def clean(text: str) -> str:\n    return text.upper()\n"
 
 
-@pytest.mark.parametrize("use", [AS_STEP, AS_TOOL])
+@pytest.mark.parametrize(("use", "file"), [(AS_STEP, "./mine.py"), (AS_TOOL, "mine.py")])
 def test_a_function_whose_file_imports_what_is_not_installed_is_refused(
-    tmp_path: Path, use: str
+    tmp_path: Path, use: str, file: str
 ) -> None:
     imports = "import json\nimport beside\nimport no_such_module.part\n"
     guarded = "try:\n    import another_missing_one\nexcept ImportError:\n    pass\n"
-    (tmp_path / "beside.py").touch()
-    (tmp_path / "mine.py").write_text(imports + guarded + CLEAN)
-    assert refused(World(tmp_path, FUNCTION.replace("USE", use))) == [
-        (
-            "the file 'mine.py' imports 'no_such_module', which is not installed."
-            if use == AS_TOOL
-            else "the file './mine.py' imports 'no_such_module', which is not installed.",
-            "Install it in the environment that runs Paddock.",
-        )
+    files = {"beside.py": "", "mine.py": imports + guarded + CLEAN}
+    assert refused(World(tmp_path, FUNCTION.replace("USE", use), files)) == [
+        f"the file '{file}' imports 'no_such_module', which is not installed. "
+        "Install it in the environment that runs Paddock."
     ]
 
 
@@ -213,10 +204,9 @@ def test_a_function_that_lacks_a_module_only_when_called_is_tried_again(
     tmp_path: Path, use: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = CLEAN.replace("    return", "    import late_module\n    return")
-    (tmp_path / "mine.py").write_text(late)
     (tmp_path / "site").mkdir()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    world = World(tmp_path, FUNCTION.replace("USE", use))
+    world = World(tmp_path, FUNCTION.replace("USE", use), {"mine.py": late})
     for _ in range(4):
         report = carried_out(world)
         assert report.exit_status() == 3
@@ -227,9 +217,8 @@ def test_a_function_that_lacks_a_module_only_when_called_is_tried_again(
 
 
 def test_an_inner_pipeline_is_looked_at_as_well(tmp_path: Path) -> None:
-    World(tmp_path, PROGRAM)
-    (tmp_path / "pipeline.yaml").rename(tmp_path / "inner.yaml")
-    world = World(tmp_path, "steps:\n  - {id: inner, uses: pipeline, with: {file: inner.yaml}}\n")
+    inner = "steps:\n  - {id: inner, uses: pipeline, with: {file: inner.yaml}}\n"
+    world = World(tmp_path, inner, {"inner.yaml": PROGRAM})
     found = validate(world.file).faults
     assert [Path(fault.mark.file).name for fault in found if fault.mark] == ["inner.yaml"]
     assert sys.executable not in found[0].message

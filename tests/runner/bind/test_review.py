@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from paddock.runner.api import validate
+from tests.runner.bind.pipeline_faults import faults_of, sentences
 
 PIPELINE = """\
 models: {{clerk: "smollm2:135m"}}
@@ -27,10 +25,8 @@ ALL = "{schema: {number: str, total: float}, evidence: steps.text, confidence: t
 SCHEMA = "{schema: {number: str, total: float}}"
 
 
-def faults(folder: Path, review: str, reply: str = ALL) -> list[str]:
-    file = folder / "bills.yaml"
-    file.write_text(PIPELINE.format(review=review, reply=reply))
-    return [f"{fault.message} {fault.remedy}".strip() for fault in validate(file).faults]
+def faults(review: str, reply: str = ALL) -> list[str]:
+    return sentences(faults_of(PIPELINE.format(review=review, reply=reply)))
 
 
 @pytest.mark.parametrize(
@@ -43,80 +39,56 @@ def faults(folder: Path, review: str, reply: str = ALL) -> list[str]:
         "{when: false}",
     ],
 )
-def test_a_review_reads_answer_confidence_evidence_and_all_that_the_step_sees(
-    tmp_path: Path, review: str
-) -> None:
-    assert faults(tmp_path, review) == []
+def test_a_review_reads_answer_confidence_evidence_and_all_that_the_step_sees(review: str) -> None:
+    assert faults(review) == []
 
 
 @pytest.mark.parametrize(
     ("review", "reply", "fault"),
     [
-        (
-            '{when: "output.totl > 1"}', ALL,
-            "`review.when`: `output` has no field 'totl'. "
-            "Known: 'number', 'total'. Did you mean 'total'?",
-        ),
-        (
-            '{when: "confidence.mim < 1"}', ALL,
-            "`review.when`: `confidence` has no field 'mim'. "
-            "Known: 'min', 'mean', 'fields', 'number', 'total'. Did you mean 'min'?",
-        ),
-        (
-            '{when: "confidence.min < 1"}', SCHEMA,
-            "`review.when` reads `confidence`, which this step does not have. "
-            "Add `confidence: true` under `reply`.",
-        ),
-        (
-            '{when: "evidence.missing"}', SCHEMA,
-            "`review.when` reads `evidence`, which this step does not have. "
-            "Add `evidence: …` under `reply`.",
-        ),
-        (
-            '{when: "limit > 1"}', ALL,
-            "'limit' is not known here. Known: 'confidence', 'doc', 'evidence', 'inputs', 'loop', "
-            "'output', 'steps', 'text', 'undecided'.",
-        ),
-        (
-            '{when: "steps.txt.text"}', ALL,
-            "there is no step 'txt'. Known: 'text', 'bill', 'docs', 'each'. Did you mean 'text'?",
-        ),
-        (
-            "{ttl: 14 days}", ALL,
-            "'ttl' must be a duration such as 300ms, 30s, 5m, 2h or 1d; it is '14 days'.",
-        ),
+        ('{when: "output.totl > 1"}', ALL,
+         "`review.when`: `output` has no field 'totl'. "
+         "Known: 'number', 'total'. Did you mean 'total'?"),
+        ('{when: "confidence.mim < 1"}', ALL,
+         "`review.when`: `confidence` has no field 'mim'. "
+         "Known: 'min', 'mean', 'fields', 'number', 'total'. Did you mean 'min'?"),
+        ('{when: "confidence.min < 1"}', SCHEMA,
+         "`review.when` reads `confidence`, which this step does not have. "
+         "Add `confidence: true` under `reply`."),
+        ('{when: "evidence.missing"}', SCHEMA,
+         "`review.when` reads `evidence`, which this step does not have. "
+         "Add `evidence: …` under `reply`."),
+        ('{when: "limit > 1"}', ALL,
+         "'limit' is not known here. Known: 'confidence', 'doc', 'evidence', 'inputs', 'loop', "
+         "'output', 'steps', 'text', 'undecided'."),
+        ('{when: "steps.txt.text"}', ALL,
+         "there is no step 'txt'. Known: 'text', 'bill', 'docs', 'each'. Did you mean 'text'?"),
+        ("{ttl: 14 days}", ALL,
+         "'ttl' must be a duration such as 300ms, 30s, 5m, 2h or 1d; it is '14 days'."),
         ("{ttl: 0s}", ALL, "'ttl' must be more than 0; it is '0s'."),
-        (
-            "{on_expiry: accpt}", ALL,
-            "'on_expiry' cannot be 'accpt'. "
-            "Known: 'quarantine', 'accept', 'skip'. Did you mean 'accept'?",
-        ),
+        ("{on_expiry: accpt}", ALL,
+         "'on_expiry' cannot be 'accpt'. "
+         "Known: 'quarantine', 'accept', 'skip'. Did you mean 'accept'?"),
         ("always", ALL, "'review' must be a mapping; 'always' is text."
                         " Write `key: value` below it."),
     ],
 )  # fmt: skip
-def test_a_fault_is_one_sentence_with_its_remedy(
-    tmp_path: Path, review: str, reply: str, fault: str
-) -> None:
-    assert faults(tmp_path, review, reply) == [fault]
+def test_a_fault_is_one_sentence_with_its_remedy(review: str, reply: str, fault: str) -> None:
+    assert faults(review, reply) == [fault]
 
 
-def test_only_a_step_that_asks_a_model_can_be_reviewed(tmp_path: Path) -> None:
-    file = tmp_path / "bills.yaml"
+def test_only_a_step_that_asks_a_model_can_be_reviewed() -> None:
     text = PIPELINE.format(review="{}", reply=ALL)
-    file.write_text(text.replace('doc.path }}"}}', 'doc.path }}"}, review: {}}'))
-    (fault,) = validate(file).faults
+    (fault,) = faults_of(text.replace('doc.path }}"}}', 'doc.path }}"}, review: {}}'))
     assert fault.message == (
         "step 'files.read' gives no answer of a model, so `review` has nothing to show."
     )
-    file.write_text(text.replace("    do:\n", "    review: {}\n    do:\n"))
-    (fault,) = validate(file).faults
+    (fault,) = faults_of(text.replace("    do:\n", "    review: {}\n    do:\n"))
     assert fault.message == "`review` cannot be combined with `for_each`."
     assert fault.remedy == "It belongs to the step in `do` that asks a model."
 
 
-def test_a_later_step_is_no_part_of_the_question(tmp_path: Path) -> None:
-    file = tmp_path / "bills.yaml"
+def test_a_later_step_is_no_part_of_the_question() -> None:
     text = PIPELINE.format(review='{when: "steps.late.text"}', reply=ALL)
-    file.write_text(text + "  - {id: late, uses: prompt, with: {template: x}, needs: each}\n")
-    assert any("late" in fault.message for fault in validate(file).faults)
+    text += "  - {id: late, uses: prompt, with: {template: x}, needs: each}\n"
+    assert any("late" in fault.message for fault in faults_of(text))

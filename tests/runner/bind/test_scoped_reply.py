@@ -17,11 +17,9 @@ from paddock.runner.bind import reply as replying
 from paddock.runner.bind.reply import BoundReply, ScopedReply
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
-from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.base import StepError
 from tests.fakes.pool import FakePool
-from tests.runner.world import World, reasons, states
+from tests.runner.world import World, errors, reasons, states
 
 PIPELINE = """\
 inputs:
@@ -48,10 +46,7 @@ FORM = '{"gist": "str"}'
 
 
 def world(folder: Path, n: int = 1) -> World:
-    made = World(folder, PIPELINE)
-    made.write("form.json", FORM)
-    made.documents(n)
-    return made
+    return World(folder, PIPELINE, {"form.json": FORM}, n_documents=n)
 
 
 def answering(gist: Callable[[ChatRequest], str]) -> FakePool:
@@ -81,8 +76,8 @@ def test_an_answer_that_stays_wrong_quarantines_its_document_and_its_replies_are
         pool=answering(lambda request: bad if "0" in request.messages[0].content else "ok")
     )
     assert report.status == "quarantined"
-    [item] = [item for item in report.items if item.error]
-    assert item.error == (
+    (error,) = errors(report).values()
+    assert error == (
         "step 'sum': the answer fails its checks, even after 1 repair. This must be "
         "true: words(output.gist) <= inputs.most (words is 6; inputs.most is 5). "
         'It was: {"gist":"a ferry with some old boats"} '
@@ -112,7 +107,7 @@ def test_an_answer_in_other_words_passes_is_counted_and_can_wait_for_a_person(
     here.edit("          repair: 1\n", "          repair: 1\n        review: {when: undecided}\n")
     waiting = here.run(pool=pool)
     assert waiting.counts["waiting"] == 1
-    with open_for_reading(LedgerFolder(here.folder / STATE_FOLDER)) as ledger:
+    with here.ledger() as ledger:
         [review] = ReviewStore(ledger).waiting(is_whole=True)
     assert review.subject["due"] == [undecided]
 
@@ -160,9 +155,8 @@ def test_a_check_that_fails_at_work_names_itself(tmp_path: Path) -> None:
     here = world(tmp_path)
     here.edit("words(output.gist) <= inputs.most", "output.gist / 2 > 1")
     report = here.run(pool=answering(lambda _: "ok"))
-    [item] = [item for item in report.items if item.error]
-    assert item.error is not None
-    assert item.error.startswith("step 'sum': `check`: 'output.gist / 2 > 1' failed: ")
+    (error,) = errors(report).values()
+    assert error.startswith("step 'sum': `check`: 'output.gist / 2 > 1' failed: ")
     assert report.calls == 1
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from paddock.engine.request import Role
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import bind, read_plan
-from tests.runner.bind.test_document_folders import faults, written
+from tests.runner.bind.pipeline_faults import fault_of
+from tests.runner.bind.test_document_folders import faults, pipeline
 
 
 def test_a_watch_on_its_own_output_folder_is_refused(tmp_path: Path) -> None:
@@ -54,12 +57,12 @@ def test_however_it_is_written(tmp_path: Path, watch: str, path: str) -> None:
     ],
 )
 def test_what_does_not_start_itself_is_taken(tmp_path: Path, watch: str, path: str) -> None:
-    assert faults(tmp_path, watch, path) == []
+    assert faults(tmp_path, watch, path) == ()
 
 
 def test_the_folder_that_an_input_gives_is_looked_at_when_it_is_given(tmp_path: Path) -> None:
-    file = written(tmp_path, '{path: "{{ inputs.other }}"}', "{{ inputs.out }}/a.md")
-    models = {"chat": "m", "embed": "e"}
-    with pytest.raises(PipelineError) as caught:
-        bind(read_plan(file), {"other": "sums"}, cwd=tmp_path, default_models=models)  # type: ignore[arg-type]
-    assert "start the pipeline again and again" in str(caught.value)
+    text = pipeline('{path: "{{ inputs.other }}"}', "{{ inputs.out }}/a.md")
+    models: Mapping[Role, str] = {"chat": "m", "embed": "e"}
+    plan = read_plan(tmp_path / "news.yaml", text)
+    fault = fault_of(lambda: bind(plan, {"other": "sums"}, cwd=tmp_path, default_models=models))
+    assert "start the pipeline again and again" in fault.message

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.bind.bind import check, read_plan
+from tests.runner.bind.pipeline_faults import faults_of
 
 FILLS = """\
 steps:
@@ -19,18 +17,9 @@ steps:
 SEARCH = "  - {id: found, uses: search, with: {store: %s, query: a}%s}\n"
 
 
-def faults(text: str) -> list[str]:
-    try:
-        check(read_plan(Path("p.yaml"), text))
-    except PipelineError as error:
-        assert len(error.faults) == 1
-        return [str(error)]
-    return []
-
-
 def test_a_search_that_does_not_wait_is_a_fault_at_its_store() -> None:
-    (fault,) = faults(FILLS + SEARCH % ("x.lance", ""))
-    assert fault == (
+    (fault,) = faults_of(FILLS + SEARCH % ("x.lance", ""))
+    assert str(PipelineError([fault])) == (
         "p.yaml:6:45: 'found' searches the store 'x.lance', which 'index' fills, but does not wait "
         "for it.\n"
         "       6 |   - {id: found, uses: search, with: {store: x.lance, query: a}}\n"
@@ -50,9 +39,9 @@ def test_a_search_that_does_not_wait_is_a_fault_at_its_store() -> None:
     ],
 )
 def test_one_that_waits_by_whatever_way_is_none(search: str) -> None:
-    assert faults(FILLS + search) == []
+    assert faults_of(FILLS + search) == ()
 
 
 def test_to_search_what_was_there_before_is_no_fault() -> None:
     first = FILLS.replace("for_each", "needs: [found]\n    for_each") + SEARCH % ("x.lance", "")
-    assert faults(first) == []
+    assert faults_of(first) == ()

@@ -15,6 +15,7 @@ from paddock.runner.bind.bind import bind, check, read_plan
 from paddock.runner.bind.bound import BoundPlan, BoundStep, all_plans
 from paddock.runner.bind.permissions import needs
 from paddock.runner.config.pipeline_secrets import read_secrets
+from tests.runner.bind.pipeline_faults import fault_of, faults_of
 from tests.runner.world import settings
 
 INNER = """\
@@ -34,11 +35,8 @@ def written(folder: Path, outer: str, **inner: str) -> Path:
 
 
 def faults(folder: Path, outer: str, **inner: str) -> str:
-    try:
-        check(read_plan(written(folder, outer, **inner)))
-    except PipelineError as error:
-        return str(error).replace(f"{folder}/", "")
-    return ""
+    file = written(folder, outer, **inner)
+    return str(PipelineError(list(faults_of(outer, file)))).replace(f"{folder}/", "")
 
 
 def bound(file: Path, inputs: Mapping[str, Any] | None = None) -> BoundPlan:
@@ -53,9 +51,8 @@ steps:
   - {id: c, uses: pipeline, with: {file: inner.yaml, inputs: {folder: ../..}}}
   - {uses: prompt, with: {template: "{{ steps.a.fils }}"}}
 """
-    assert (
-        faults(tmp_path, outer)
-        == """\
+    assert faults(tmp_path, outer) == (
+        """\
 pipeline.yaml:2:77: input 'n' of 'inner.yaml' must be a whole number, not 'few'.
        2 |   - {id: a, uses: pipeline, with: {file: inner.yaml, inputs: {folder: x, n: few, m: 1}}}
          |                                                                             ^^^
@@ -112,12 +109,9 @@ def test_a_file_alone_is_no_step_and_how_it_is_one_is_told(tmp_path: Path) -> No
 
 
 def test_a_circle_of_files_is_told_with_all_of_them(tmp_path: Path) -> None:
-    message = faults(
-        tmp_path,
-        "steps: [{id: a, uses: pipeline, with: {file: b.yaml}}]\n",
-        b="steps: [{id: b, uses: pipeline, with: {file: c.yaml}}]\n",
-        c="steps: [{id: c, uses: pipeline, with: {file: b.yaml}}]\n",
-    )
+    outer = "steps: [{{id: {0}, uses: pipeline, with: {{file: {1}.yaml}}}}]\n"
+    b, c = outer.format("b", "c"), outer.format("c", "b")
+    message = faults(tmp_path, outer.format("a", "b"), b=b, c=c)
     assert message.splitlines()[0] == (
         "c.yaml:1:46: these pipelines run one another without end: 'b.yaml' → 'c.yaml' → 'b.yaml'."
     )
@@ -214,9 +208,7 @@ on: {watch: [{path: "{{ inputs.inbox }}"}]}
 steps: [{id: a, uses: pipeline, with: {file: inner.yaml, inputs: {to: "{{ inputs.inbox }}/own"}}}]
 """
     file = written(tmp_path, outer, inner=WRITES)
-    with pytest.raises(PipelineError) as caught:
-        bound(file)
-    (fault,) = caught.value.faults
+    fault = fault_of(lambda: bound(file))
     assert fault.message == (
         "the watch on '{{ inputs.inbox }}' would see what step 'note' writes, "
         "'" + str(tmp_path) + "/inbox/own/note.txt', and start the pipeline again and again."

@@ -6,20 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from paddock.pipelines.errors import PipelineError
-from paddock.runner.bind.bind import bind_without_inputs, check, read_plan
+from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from tests.runner.bind.pipeline_faults import faults_of, sentences
 
 SERVERS = "mcpServers: {files: {command: npx}, web: {url: http://x/mcp}}\n"
 
 
-def faults(folder: Path, *steps: str, servers: str = SERVERS) -> list[str]:
-    listed = "".join(f"  - {{id: s{n}, uses: {step}}}\n" for n, step in enumerate(steps))
-    (folder / "p.yaml").write_text(f"{servers}steps:\n{listed}")
-    try:
-        check(read_plan(folder / "p.yaml"))
-    except PipelineError as error:
-        return [f"{fault.message} {fault.remedy}".strip() for fault in error.faults]
-    return []
+def faults(folder: Path, step: str, servers: str = SERVERS) -> list[str]:
+    text = f"{servers}steps:\n  - {{id: s0, uses: {step}}}\n"
+    return sentences(faults_of(text, folder / "p.yaml"))
 
 
 @pytest.mark.parametrize(

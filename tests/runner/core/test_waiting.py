@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,10 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.core.run_records import read_lineage
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
-from paddock.runner.ledger.reviews import DecisionRefused, Review
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.ledger.reviews import DecisionRefused
 from tests.fakes.pool import FakePool
-from tests.runner.world import World, reasons, states
+from tests.runner.world import ReviewedWorld, outputs, reasons, states
 
 BILLS = """\
 name: bills
@@ -52,8 +48,8 @@ def read_bill(request: ChatRequest) -> str:
     return json.dumps(answer)
 
 
-class Bills(World):
-    """Documents `0.txt` … whose answers are known: bills over 50 are asked about."""
+class Bills(ReviewedWorld):
+    """Documents `a.txt` … whose answers are known: bills over 50 are asked about."""
 
     def bills(self, **totals: float) -> None:
         for name, total in totals.items():
@@ -63,27 +59,9 @@ class Bills(World):
         pool = options.pop("pool", None) or FakePool(answer=read_bill)
         return self.run(inputs, pool=pool, **options)
 
-    @contextmanager
-    def reviews(self) -> Iterator[ReviewDesk]:
-        with Ledger(self.folder / ".paddock") as ledger:
-            yield ReviewDesk(ledger)
-
-    def waiting(self) -> dict[str, Review]:
-        with self.reviews() as reviews:
-            return {review.key: review for review in reviews.waiting(is_whole=True)}
-
-    def decide(self, key: str, verb: Any, value: Any = None, reason: str = "") -> None:
-        with self.reviews() as reviews:
-            (review,) = [review for review in reviews.waiting() if review.key == key]
-            reviews.decide(review.id, review.question, verb, value, reason=reason, by="ann")
-
-    def undo(self, key: str) -> None:
-        with self.reviews() as reviews:
-            (review,) = [review for review in reviews.decided() if review.key == key]
-            reviews.undo(review.id, "ann")
-
-    def everything(self) -> str:
-        return self.output("ALL")
+    def results(self) -> list[Any]:
+        """Return what `ALL` has of the items that are done."""
+        return list(json.loads(self.output("ALL").split(" ", 1)[1]))
 
 
 @pytest.fixture
@@ -98,27 +76,23 @@ def test_a_due_item_waits_while_the_others_go_on(bills: Bills) -> None:
     assert (report.status, report.exit_status()) == ("completed", 0)
     assert states(report) == {"a.txt": "new", "b.txt": "waiting", "c.txt": "waiting"}
     assert report.as_json()["counts"]["waiting"] == 2
-    assert sorted(path.name for path in (bills.folder / "out").iterdir()) == ["ALL", "a.txt"]
-    assert bills.everything().startswith('["b.txt", "c.txt"] [{"n": "a"')
-    review = bills.waiting()["b.txt"]
-    subject = review.subject
-    assert (subject["pipeline"], subject["block"], subject["item"], subject["document"]) == (
-        "pipeline.yaml", "each", "b.txt", "inbox/b.txt",
-    )  # fmt: skip
-    assert subject["answer"] == {"number": "b", "total": 60.0}
-    assert subject["checks"] == ["output.total < 1000"]
-    assert subject["when"] == "output.total > 50"
+    assert outputs(bills) == ["ALL", "a.txt"]
+    assert bills.output("ALL").startswith('["b.txt", "c.txt"] [{"n": "a"')
+    assert bills.waiting()["b.txt"].subject.items() >= {
+        "pipeline": "pipeline.yaml", "block": "each", "item": "b.txt", "document": "inbox/b.txt",
+        "answer": {"number": "b", "total": 60.0}, "checks": ["output.total < 1000"],
+        "when": "output.total > 50",
+    }.items()  # fmt: skip
 
 
 def test_the_question_shows_the_document_that_was_read(bills: Bills) -> None:
     bills.write("inbox/b.txt", "bill b\ntotal 60\n" + "and-so-on-and-so-on-and-on " * 800)
     bills.work()
+    (source,) = bills.waiting()["b.txt"].subject["sources"]
+    assert (source["name"], source["path"]) == ("inbox/b.txt", "inbox/b.txt")
+    assert "text_object" in source
     with bills.reviews() as reviews:
-        (review,) = [review for review in reviews.waiting(is_whole=True) if review.key == "b.txt"]
-        (source,) = review.subject["sources"]
-        assert (source["name"], source["path"]) == ("inbox/b.txt", "inbox/b.txt")
         assert (reviews.source_text(source) or "").startswith("bill b\ntotal 60\n")
-        assert "text_object" in source
 
 
 def test_an_edited_value_is_looked_for_again_and_held_to_the_checks(bills: Bills) -> None:
@@ -136,8 +110,7 @@ def test_an_edited_value_is_looked_for_again_and_held_to_the_checks(bills: Bills
     bills.work()
     bills.decide("b.txt", "edit", {"number": "b", "total": 61})
     bills.work()
-    results = json.loads(bills.everything().split(" ", 1)[1])
-    (result,) = [result for result in results if result["n"] == "b"]
+    (result,) = [result for result in bills.results() if result["n"] == "b"]
     assert (result["total"], result["where"]["total"]["quote"]) == (61, "61")
 
 
@@ -164,16 +137,13 @@ def test_a_decision_continues_the_item_without_a_model_call(bills: Bills) -> Non
     bills.work()
     bills.decide("b.txt", "accept")
     bills.decide("c.txt", "edit", {"number": "C-1", "total": 7})
-    assert reasons(bills.plan()) == {
-        "b.txt": "accepted by ann", "c.txt": "edited by ann",
-    }  # fmt: skip
+    assert reasons(bills.plan()) == {"b.txt": "accepted by ann", "c.txt": "edited by ann"}
     report = bills.work()
     assert states(report) == {"b.txt": "new", "c.txt": "new"}
     assert report.calls == 0
     assert json.loads(bills.output("b.txt")) == {"number": "b", "total": 60.0}
     assert json.loads(bills.output("c.txt")) == {"number": "C-1", "total": 7}
-    results = json.loads(bills.everything().split(" ", 1)[1])
-    seen = {result["n"]: result["seen"] for result in results}
+    seen = {result["n"]: result["seen"] for result in bills.results()}
     assert seen["a"] is None
     assert (seen["b"]["state"], seen["b"]["by"]) == ("accepted", "ann")
     assert seen["C-1"]["value"] == {"number": "C-1", "total": 7}
@@ -196,23 +166,19 @@ def test_what_a_person_rejected_is_in_no_table_even_where_nothing_else_is(bills:
     (bills.folder / "inbox/a.txt").unlink()
     bills.edit("output.total > 50", "output.total > 65")
     bills.work()
-    assert bills.everything().startswith('["c.txt"] [{"n": "b"')
+    assert bills.output("ALL").startswith('["c.txt"] [{"n": "b"')
     bills.edit("output.total > 65", "output.total > 50")
     bills.work()
-    for key in ("b.txt", "c.txt"):
-        bills.decide(key, "reject", reason="not ours")
+    bills.decide_all("reject", reason="not ours")
     for _ in range(2):
         report = bills.work()
-        assert bills.everything() == "[] []"
+        assert bills.output("ALL") == "[] []"
         assert not any("which failed" in note or "is left" in note for note in report.notes)
         assert report.exit_status() == 3  # no document is done
 
 
 def test_after_a_rejection_retry_failed_wants_another_answer(bills: Bills) -> None:
-    requests: list[ChatRequest] = []
-
     def other(request: ChatRequest) -> str:
-        requests.append(request)
         return '{"number": "other", "total": 80}' if request.params else read_bill(request)
 
     pool = FakePool(answer=other)
@@ -286,7 +252,7 @@ def test_a_new_answer_of_an_uncached_step_does_not_replace_the_decided_one(bills
     report = bills.work(pool=pool)
     assert (report.calls, states(report)["b.txt"]) == (0, "new")
     assert bills.waiting().keys() == waiting.keys()
-    with Ledger(bills.folder / ".paddock") as ledger:
+    with bills.ledger() as ledger:
         row = LineageStore(ledger).made(review.scope, "b.txt")
         assert row is not None
         (made,) = (step for step in read_lineage(row.made)[1] if step.id == "bill")
@@ -425,11 +391,8 @@ def test_a_fault_in_when_quarantines_the_item_with_its_place(bills: Bills) -> No
     bills.edit("output.total > 50", "output.number > 50")
     report = bills.work()
     assert states(report)["b.txt"] == "quarantined"
-    assert all(
-        (item.error or "").startswith("step 'bill': `review.when`: ")
-        for item in report.items
-        if item.step == "each"
-    )
+    errors = [str(item.error) for item in report.items if item.step == "each"]
+    assert all(error.startswith("step 'bill': `review.when`: ") for error in errors)
 
 
 NESTED = """\
@@ -456,9 +419,8 @@ steps:
 
 
 def test_the_item_around_one_that_waits_waits_too(tmp_path: Path) -> None:
-    world = Bills(tmp_path, NESTED)
-    world.write("inbox/x.csv", "n,total\n1,60\n2,10\n3,70\n")
-    world.write("inbox/y.csv", "n,total\n1,20\n")
+    files = {"inbox/x.csv": "n,total\n1,60\n2,10\n3,70\n", "inbox/y.csv": "n,total\n1,20\n"}
+    world = Bills(tmp_path, NESTED, files)
     report = world.work()
     assert states(report) == {"x.csv": "waiting", "y.csv": "new"}
     assert states(report, "lines") == {
@@ -494,18 +456,23 @@ returns: steps.after.text
 """
 
 
-def test_what_reads_a_step_that_waits_waits_and_the_rest_is_done(tmp_path: Path) -> None:
-    world = Bills(tmp_path, TOP)
+@pytest.fixture
+def top(tmp_path: Path) -> Bills:
+    return Bills(tmp_path, TOP)
+
+
+def test_what_reads_a_step_that_waits_waits_and_the_rest_is_done(top: Bills) -> None:
+    world, out = top, top.folder / "out"
     report = world.work()
     assert (report.status, report.returns) == ("completed", None)
     assert states(report, "bill") == {"bill": "waiting"}
-    assert not (tmp_path / "out/bill").exists() and (tmp_path / "out/other").exists()
+    assert not (out / "bill").exists() and (out / "other").exists()
     assert states(world.work(), "bill") == {"bill": "waiting"}
     assert [item.state for item in world.plan().items if item.step == "bill"] == ["waiting"]
     world.decide("bill", "edit", {"number": "two", "total": 1})
     report = world.work()
     assert (report.returns, report.calls) == ("two", 0)
-    assert (tmp_path / "out/bill").read_text() == "two"
+    assert world.output("bill") == "two"
     assert states(world.work(), "bill") == {}
     assert states(world.work({"name": "three"}), "bill") == {"bill": "waiting"}
 
@@ -519,31 +486,29 @@ def test_what_reads_a_step_that_waits_waits_and_the_rest_is_done(tmp_path: Path)
     ],
 )
 def test_a_step_outside_of_blocks_does_as_the_run_is_told(
-    tmp_path: Path, mode: str, status: str, state: str
+    top: Bills, mode: str, status: str, state: str
 ) -> None:
-    world = Bills(tmp_path, TOP)
-    report = world.work(review=mode)
+    report = top.work(review=mode)
     assert (report.status, states(report, "bill")) == (status, {"bill": state})
-    assert (tmp_path / "out/bill").exists() == (mode == "accept")
-    assert states(world.work(), "bill") == ({} if mode == "accept" else {"bill": "waiting"})
+    assert (top.folder / "out/bill").exists() == (mode == "accept")
+    assert states(top.work(), "bill") == ({} if mode == "accept" else {"bill": "waiting"})
 
 
-def test_a_step_outside_of_blocks_that_no_one_decides_on_in_time_is_skipped(tmp_path: Path) -> None:
-    world = Bills(tmp_path, TOP.replace("review: {}", "review: {ttl: 1ms, on_expiry: skip}"))
-    assert states(world.work(), "bill") == {"bill": "waiting"}
-    report = world.work()
+def test_a_step_outside_of_blocks_that_no_one_decides_on_in_time_is_skipped(top: Bills) -> None:
+    top.edit("review: {}", "review: {ttl: 1ms, on_expiry: skip}")
+    assert states(top.work(), "bill") == {"bill": "waiting"}
+    report = top.work()
     assert (report.status, states(report, "bill")) == ("completed", {"bill": "skipped"})
-    assert not (tmp_path / "out/bill").exists()
-    assert world.waiting() == {}
+    assert not (top.folder / "out/bill").exists()
+    assert top.waiting() == {}
 
 
-def test_a_rejected_answer_of_a_step_outside_of_blocks_fails_the_run(tmp_path: Path) -> None:
-    world = Bills(tmp_path, TOP)
-    world.work()
-    world.decide("bill", "reject", reason="not ours")
-    report = world.work()
+def test_a_rejected_answer_of_a_step_outside_of_blocks_fails_the_run(top: Bills) -> None:
+    top.work()
+    top.decide("bill", "reject", reason="not ours")
+    report = top.work()
     assert report.status == "failed"
-    assert report.message is not None and "rejected by ann: not ours" in report.message
+    assert "rejected by ann: not ours" in str(report.message)
 
 
 INNER = """\
@@ -570,17 +535,12 @@ steps:
 
 
 def test_a_pipeline_that_waits_makes_the_step_that_runs_it_wait(tmp_path: Path) -> None:
-    world = Bills(tmp_path, OUTER)
-    world.write("inner.yaml", INNER)
+    world = Bills(tmp_path, OUTER, {"inner.yaml": INNER})
     world.bills(a=1, b=2)
     report = world.work()
     assert report.status == "completed"
     assert states(report) == {"a.txt": "waiting", "b.txt": "waiting"}
-    with world.reviews() as reviews:
-        items = {review.subject["item"]: review for review in reviews.waiting()}
-        assert len(items) == 3
-        for review in items.values():
-            reviews.decide(review.id, review.question, "accept", by="ann")
+    assert world.decide_all("accept") == 3
     report = world.work()
     assert (states(report), report.calls) == ({"a.txt": "new", "b.txt": "new"}, 0)
     written = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
@@ -646,35 +606,28 @@ def test_another_when_is_told_by_the_open_question(bills: Bills) -> None:
 
 
 def test_an_undone_rejection_counts_nowhere_and_asks_nothing_again(bills: Bills) -> None:
-    requests: list[ChatRequest] = []
-
-    def noted(request: ChatRequest) -> str:
-        requests.append(request)
-        return read_bill(request)
-
-    pool = FakePool(answer=noted)
+    pool = FakePool(answer=read_bill)
     bills.work(pool=pool)
     before = bills.waiting()["b.txt"]
     bills.decide("b.txt", "reject", reason="It is a reminder.")
     bills.work(pool=pool)
     bills.undo("b.txt")
     assert bills.waiting()["b.txt"] == before
-    n_asked = len(requests)
+    n_asked = len(pool.chats)
     _review(bills, '{when: "output.total > 55"}')  # all is judged again
     report = bills.work(pool=pool)
-    assert (len(requests), report.calls) == (n_asked, 0)
+    assert (len(pool.chats), report.calls) == (n_asked, 0)
     bills.decide("b.txt", "accept")
     bills.work(pool=pool)
-    assert (len(requests), json.loads(bills.output("b.txt"))["number"]) == (n_asked, "b")
+    assert (len(pool.chats), json.loads(bills.output("b.txt"))["number"]) == (n_asked, "b")
 
 
-def test_a_table_says_how_much_of_it_waits(tmp_path: Path) -> None:
-    table = BILLS.partition("  - uses: files.write\n    with:\n      path: out/ALL")[0] + (
-        "  - {id: table, uses: files.write, "
-        'with: {path: out/all.csv, rows: "{{ steps.each.results }}"}}\n'
-    )
-    bills = Bills(tmp_path, table)
-    bills.bills(a=10, b=60, c=70)
+def test_a_table_says_how_much_of_it_waits(bills: Bills) -> None:
+    all_results = bills.text[
+        bills.text.index("  - uses: files.write\n    with:\n      path: out/ALL") :
+    ]
+    with_rows = 'with: {path: out/all.csv, rows: "{{ steps.each.results }}"}'
+    bills.edit(all_results, f"  - {{id: table, uses: files.write, {with_rows}}}\n")
     report = bills.work()
     note = "'table' wrote without what waits: 2 items of 'each' wait for review."
     assert report.notes == (note,)
@@ -684,9 +637,7 @@ def test_a_table_says_how_much_of_it_waits(tmp_path: Path) -> None:
     assert bills.work().notes == ()
     assert bills.output("all.csv").splitlines()[0].endswith(",waiting")
     assert bills.output("all.csv").splitlines()[2:] == ["b.txt,,,true", "c.txt,,,true"]
-    bills.decide("b.txt", "accept")
-    bills.decide("c.txt", "accept")
+    bills.decide_all("accept")
     bills.work()
-    assert [line.rpartition(",")[2] for line in bills.output("all.csv").splitlines()] == [
-        "waiting", "false", "false", "false",
-    ]  # fmt: skip
+    marks = [line.rpartition(",")[2] for line in bills.output("all.csv").splitlines()]
+    assert marks == ["waiting", "false", "false", "false"]
