@@ -146,11 +146,17 @@ class ForkServer:
 def carry_out(words: tuple[str, ...]) -> None:
     """Carry out a command of Paddock's in this process."""
     sys.argv = ["paddock", *words]
+    # `up` clears them itself, after it has forked what runs are forked from.
+    restore_imported_state(clears_log_handlers=words[0] != "up")
+    application.main()
+
+
+def restore_imported_state(*, clears_log_handlers: bool = True) -> None:
+    """Have environment and log as after the imports of a fresh interpreter."""
     for name, value in client_settings.SHIPPED.items():  # as it has set when it was imported
         os.environ.setdefault(name, value)
-    if words[0] != "up":  # which does it itself, after it has forked what runs are forked from
+    if clears_log_handlers:
         logging.root.handlers.clear()  # Prefect adds one where its import finds none
-    application.main()
 
 
 def run_code(code: str, words: tuple[str, ...]) -> None:

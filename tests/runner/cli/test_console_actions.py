@@ -23,6 +23,8 @@ from paddock.runner.cli.console_serving import serve_console
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
 from paddock.runner.settings import read_settings
 from tests.browser import Browser, Page, needs_browser
+from tests.forked import ForkServer
+from tests.runner.cli.forked_runs import fork_runs
 from tests.runner.cli.test_mcp_server import COPY
 from tests.runner.cli.test_web_console import HOSTILE, links, opened, record_runs, signed_in
 from tests.runner.review.served_page import in_thread
@@ -56,7 +58,8 @@ while True:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(tmp_path: Path, fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> World:
+    fork_runs(fork_server, monkeypatch)
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("paddock.runner.cli.detached_run.BEGIN_S", 240.0)
     world = World(tmp_path / "box", COPY)

@@ -28,8 +28,9 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 from typer.testing import CliRunner
 
 from paddock.engine.request import ChatRequest, ToolCall
+from paddock.engine.system.processes import spawn_detached
 from paddock.runner.api import run_async
-from paddock.runner.cli import mcp_server
+from paddock.runner.cli import detached_run, mcp_server
 from paddock.runner.cli.agent_tools import (
     DATA,
     MOST_ANSWER_BYTES,
@@ -47,7 +48,9 @@ from paddock.runner.ledger.reviews import DecisionRefused
 from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
 from tests.fakes.foreign_modules import add_foreign_modules
 from tests.fakes.pool import FakePool
+from tests.forked import ForkServer
 from tests.runner.cli.commands.test_review import ask
+from tests.runner.cli.forked_runs import fork_runs
 from tests.runner.cli.test_web_console import record_runs
 from tests.runner.world import World, settings
 from tests.waiting import until
@@ -91,7 +94,8 @@ Tools = Callable[..., AgentTools]
 
 
 @pytest.fixture
-def tools_of() -> Iterator[Tools]:
+def tools_of(fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tools]:
+    fork_runs(fork_server, monkeypatch)
     started: list[DetachedRuns] = []
 
     def make(box: Path, *, keys: Path | None = None, most: int = 2, allow: str = "") -> AgentTools:
@@ -348,7 +352,10 @@ def raw_server(box: Path) -> Iterator[subprocess.Popen[bytes]]:
             server.kill()
 
 
-def test_a_run_imports_nothing_from_the_folder(box: Path, tools_of: Tools) -> None:
+def test_a_run_imports_nothing_from_the_folder(
+    box: Path, tools_of: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detached_run, "spawn_detached", spawn_detached)  # imports all itself
     mark = add_foreign_modules(box)
     run = started(tools_of(box), "copy")
     assert ended(tools_of(box), run)["status"] == "completed"
