@@ -60,7 +60,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What takes longest begins first, so that no process is left alone with it at the end; beside the
-# three groups that mostly wait for Prefect come files that compute.
+# four groups that mostly wait for Prefect come files that compute.
 LONGEST = (
     "runner/schedule/test_up_killed.py", "runner/prefect/test_flow.py",
     "runner/schedule/test_up.py", "test_examples.py", "runner/core/test_kinds_of_change.py",
@@ -92,7 +92,7 @@ LONGEST = (
 )  # fmt: skip
 
 # Files whose tests ask one Prefect server run in one process, which starts it once: a start takes
-# 4 s of a processor, and what waits for it the rest of 12. Three groups, so that none is the end.
+# 4 s of a processor, and what waits for it the rest of 12. Four groups, so that none is the end.
 WITH_PREFECT = {
     "up": (
         "runner/schedule/test_up.py", "runner/test_no_secret_in_a_command_line.py",
@@ -102,6 +102,7 @@ WITH_PREFECT = {
         "runner/schedule/test_up_killed.py", "runner/schedule/test_up_reviews.py",
         "runner/workers/test_delegation.py", "runner/workers/test_cluster_machine.py",
     ),
+    "cluster": ("cluster/test_shares.py", "cluster/test_three_workers.py"),
     "flows": (
         "runner/prefect/test_flow.py", "runner/prefect/test_states_by_hand.py",
         "runner/prefect/test_pipeline_flow.py", "runner/schedule/test_run_manager.py",

@@ -15,7 +15,16 @@ from starlette.responses import Response
 
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.prefect_view import SHARE_TAG
-from tests.cluster.three_workers import AUTH, PIPELINE, WAIT_S, Cluster, Counting, cluster, until
+from tests.cluster.three_workers import (
+    AUTH,
+    PIPELINE,
+    WAIT_S,
+    Cluster,
+    Counting,
+    Servers,
+    cluster,
+    until,
+)
 from tests.prefect_server import prefect_client
 
 PARALLEL = 16
@@ -52,8 +61,8 @@ def models() -> Iterator[Deadly]:
 
 
 @pytest.fixture(scope="module")
-def made(models: Deadly) -> Iterator[Cluster]:
-    with cluster(0, models.url) as made:
+def made(models: Deadly, shared_servers: Servers) -> Iterator[Cluster]:
+    with cluster(0, models.url, shared_servers=shared_servers) as made:
         made.environment |= {
             "PADDOCK_DEAD_AFTER": "4s",  # before a share restarts, so that its items are free
             "PADDOCK_MAX_ATTEMPTS": "1", "PADDOCK_MAX_RESTARTS": "1",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from tests.cluster.three_workers import prove
+from tests.cluster.three_workers import Servers, prove
 
 
-def test_a_machine_that_is_killed_costs_nothing_but_what_it_had_in_flight() -> None:
-    proof = prove(60, 3, "kill", delay_s=0.5)
+def test_a_machine_that_is_killed_costs_nothing_but_what_it_had_in_flight(
+    shared_servers: Servers,
+) -> None:
+    proof = prove(60, 3, "kill", delay_s=0.5, shared_servers=shared_servers)
     assert proof.wrong == []
     assert (proof.n_done, proof.status) == (60, 0)
     assert proof.n_twice == proof.n_in_flight

@@ -185,24 +185,51 @@ def kill_all(process: subprocess.Popen[bytes]) -> int:
     return len(found)
 
 
+@dataclass
+class Servers:
+    """PostgreSQL and a Prefect server on it, which several clusters may share."""
+
+    database: Postgres
+    api_url: str
+    n_clusters: int = 0
+
+
 @contextmanager
-def cluster(n_documents: int, models: str, dead_after_s: float = 6.0) -> Iterator[Cluster]:
-    """Make servers and folder; `paddock cluster init` says that all is there."""
+def servers() -> Iterator[Servers]:
+    """Start both servers."""
+    with (
+        tempfile.TemporaryDirectory(prefix="paddock-servers-") as home,
+        postgres() as database,
+        prefect(Path(home), database) as api_url,
+    ):
+        yield Servers(database, api_url)
+
+
+@contextmanager
+def cluster(
+    n_documents: int, models: str, dead_after_s: float = 6.0, shared_servers: Servers | None = None
+) -> Iterator[Cluster]:
+    """Make a folder, and servers unless some are shared.
+
+    `paddock cluster init` says that all is there. Each cluster has a database and a work pool of
+    its own.
+    """
     home = Path(tempfile.mkdtemp(prefix="paddock-cluster-"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, home, ignore_errors=True)
-        database = stack.enter_context(postgres())
-        api_url = stack.enter_context(prefect(home, database))
+        found = shared_servers or stack.enter_context(servers())
+        found.n_clusters += 1
+        name = f"paddock{found.n_clusters}"
         shared = home / "shared"
         (shared / "inbox").mkdir(parents=True)
         (shared / "pipeline.yaml").write_text(PIPELINE.replace("URL", models))
         for number in range(n_documents):
             (shared / "inbox" / f"{number:04}.txt").write_text(f"Letter {number:04}.")
         environment = os.environ | {
-            "PREFECT_API_URL": api_url,
+            "PREFECT_API_URL": found.api_url,
             "PREFECT_API_AUTH_STRING": PASSWORD,
-            "PADDOCK_LEDGER": database.make("paddock"),
-            "PADDOCK_WORK_POOL": "paddock",
+            "PADDOCK_LEDGER": found.database.make(name),
+            "PADDOCK_WORK_POOL": name,
             "PADDOCK_ALLOW": "network",
             "PADDOCK_DEAD_AFTER": f"{dead_after_s:g}s",
         }
@@ -293,10 +320,20 @@ class Proof:
 Mishap = Literal["kill", "stop", "none"]
 
 
-def prove(n_documents: int, n_workers: int, mishap: Mishap, *, delay_s: float = 0.5) -> Proof:
+def prove(
+    n_documents: int,
+    n_workers: int,
+    mishap: Mishap,
+    *,
+    delay_s: float = 0.5,
+    shared_servers: Servers | None = None,
+) -> Proof:
     """Do the whole of it; one machine is killed or asked to end in the middle, and replaced."""
     models = Counting(delay_s)
-    with models.serving(), cluster(n_documents, models.url, DEAD_AFTER_S) as made:
+    with (
+        models.serving(),
+        cluster(n_documents, models.url, DEAD_AFTER_S, shared_servers) as made,
+    ):
         names = [f"machine{number}" for number in range(1, n_workers + 1)]
         for name in names:
             made.join(name)
@@ -347,7 +384,8 @@ def carried_out_for_strangers(made: Cluster) -> list[str]:
         flow = made_by("/flows/", {"name": "letters"})["id"]
         runs: dict[str, str] = {}
         for name, wish in wishes.items():
-            about = {"name": name, "flow_id": flow, "work_pool_name": "paddock"}
+            pool = made.environment["PADDOCK_WORK_POOL"]
+            about = {"name": name, "flow_id": flow, "work_pool_name": pool}
             deployment = made_by(
                 "/deployments/",
                 about | {"entrypoint": entrypoint(str(made.shared / "pipeline.yaml"))} | wish,
