@@ -6,6 +6,7 @@ read, not carried out.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -27,6 +28,7 @@ import httpx
 import pytest
 import yaml
 
+from paddock.engine.api.api_keys import KeyRing
 from paddock.engine.backends.metrics import Metrics
 from paddock.engine.settings import ServiceSettings
 from paddock.runner.settings import read_settings
@@ -272,8 +274,6 @@ def test_the_unit_grants_more_time_to_stop_than_the_service_takes() -> None:
 
 
 def test_the_command_that_makes_a_key_makes_one_that_is_known(tmp_path: Path) -> None:
-    from paddock.engine.api.api_keys import KeyRing
-
     text = (DEPLOY / "README.md").read_text("utf-8")
     lines = [line[2:] for line in text.splitlines() if line.startswith("$ ") and "KEY" in line][:2]
     done = subprocess.run(
@@ -460,8 +460,6 @@ def test_behind_nginx_a_client_that_leaves_frees_its_place(
 
 @needs_nginx
 def test_behind_nginx_a_model_s_file_may_be_large(outside: tuple[httpx.Client, Live]) -> None:
-    import hashlib
-
     client, _ = outside
     blob = os.urandom(1 << 20) * 80  # more than a question may have
     name = f"/api/blobs/sha256:{hashlib.sha256(blob).hexdigest()}"

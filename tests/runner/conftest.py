@@ -1,4 +1,4 @@
-"""One PostgreSQL for the tests that need one, a database for each test; folders for `up`."""
+"""One PostgreSQL for the tests that need one, a database for each test; folders of pipelines."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ import pytest
 from tests.forked import ForkServer
 from tests.postgres import Postgres, postgres
 from tests.runner.schedule.up_process import UpFolder
+from tests.runner.world import World
 
 _numbers = count()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -380,8 +380,7 @@ def test_a_moved_folder_is_fresh_where_it_lands(world: World) -> None:
     assert world.run().counts == {"fresh": 6}
 
 
-def test_another_input_folder_is_another_scope(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_another_input_folder_is_another_scope(world: World) -> None:
     world.edit("  tone:", "  folder: {type: dir, default: ./inbox}\n  tone:")
     world.edit("root: ./inbox", 'root: "{{ inputs.folder }}"')
     world.documents(2)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import typer
+import typer.main
 from typer.testing import CliRunner, Result
 
 from paddock.runner.cli import exit_status
@@ -182,8 +183,6 @@ def test_a_missing_argument_is_told_without_a_stray_dot() -> None:
 
 
 def test_help_names_every_command_once_below_its_heading() -> None:
-    import typer.main
-
     there = typer.main.get_command(application())
     assert isinstance(there, typer.core.TyperGroup)
     named = [name for names in SECTIONS.values() for name in names]
@@ -195,8 +194,6 @@ def test_help_names_every_command_once_below_its_heading() -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_help_of_all_commands_has_the_first_paragraph_of_each(group: str) -> None:
-    import typer.main
-
     summaries = {name: text for names in SECTIONS.values() for name, text in names.items()}
     here = typer.main.get_command(application(GROUPS[group][0]))
     assert isinstance(here, typer.core.TyperGroup)
@@ -216,8 +213,6 @@ def commands_below(group: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[st
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_argument_and_option_is_explained(group: str) -> None:
-    import typer.main
-
     for name, command in commands_below(typer.main.get_command(application(GROUPS[group][0]))):
         assert command.help and command.help.rstrip().endswith("."), name
         for param in command.params:
@@ -231,8 +226,6 @@ def test_the_help_of_a_group_cuts_no_sentence_short() -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_command_is_found_in_its_group(group: str) -> None:
-    import typer.main
-
     for command in GROUPS[group]:
         alone = typer.main.get_command(application(command))
         assert isinstance(alone, typer.core.TyperGroup)

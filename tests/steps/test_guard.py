@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -88,8 +89,6 @@ def test_the_program_has_the_streams_the_folder_and_the_signals_that_it_would_ha
 
 
 def test_a_program_that_is_not_there_is_told_over_the_line_or_in_words() -> None:
-    import socket
-
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert ended(theirs.fileno(), "/no/such/program") == (127, "", "")

@@ -40,8 +40,9 @@ def difference(client: httpx.Client, run: str, **query: str) -> list[list[str]]:
     return [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in rows]
 
 
-def test_the_difference_of_two_runs_has_items_states_and_words(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_the_difference_of_two_runs_has_items_states_and_words(
+    world: World, tmp_path: Path
+) -> None:
     for name in ("dog", "cat", "emu", "owl"):
         world.write(f"inbox/{name}.txt", name)
     first = world.run(pool=says(dog="A red dog.", cat="A cat.", emu="An emu.", owl="An owl.")).run
@@ -79,9 +80,8 @@ def test_the_difference_of_two_runs_has_items_states_and_words(tmp_path: Path) -
 
 
 def test_an_answer_that_an_earlier_run_took_from_the_cache_is_found_by_its_call(
-    tmp_path: Path,
+    world: World, tmp_path: Path
 ) -> None:
-    world = World(tmp_path)
     for name in ("dog", "cat"):
         world.write(f"inbox/{name}.txt", name)
     world.run(pool=says(dog="A red dog.", cat="A cat."))
@@ -183,8 +183,7 @@ def test_results_and_errors_that_are_on_record_of_both_runs_are_compared(tmp_pat
     assert counted_as(world, *runs[:2]) == {"alike": 1}
 
 
-def test_answers_that_were_removed_or_replaced_are_not_alike(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_answers_that_were_removed_or_replaced_are_not_alike(world: World, tmp_path: Path) -> None:
     world.write("inbox/dog.txt", "dog")
     runs = [world.run(pool=says(dog="A red dog."))]
     world.edit("Sum up:", "Sum it up:")

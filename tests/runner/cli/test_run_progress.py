@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -25,8 +24,14 @@ class Clock:
         return self.now
 
 
-def test_plain_lines_tell_beginning_failures_and_end(capsys: pytest.CaptureFixture[str]) -> None:
-    clock = Clock()
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_plain_lines_tell_beginning_failures_and_end(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = ProgressLines(clock)
     lines.began("swift-otter", "digest", ["docs", "each"])
     lines.item("docs", "", "running", None)
@@ -51,9 +56,8 @@ def test_plain_lines_tell_beginning_failures_and_end(capsys: pytest.CaptureFixtu
 
 
 def test_what_is_known_to_fail_or_not_asked_for_is_not_called_fresh(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world = World(tmp_path)
     world.documents(3)
     world.write("inbox/broken.pdf", "no PDF")
     world.run()
@@ -68,9 +72,8 @@ def test_what_is_known_to_fail_or_not_asked_for_is_not_called_fresh(
 
 
 def test_plain_lines_between_come_every_few_seconds_only(
-    capsys: pytest.CaptureFixture[str],
+    clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock = Clock()
     lines = ProgressLines(clock)
     lines.began("swift-otter", "digest", ["each"])
     lines.step("each", 10_000, 0)
@@ -107,8 +110,7 @@ def live(clock: Clock, width: int = 100) -> LiveTable:
     return LiveTable(Console(file=io.StringIO(), width=width), clock)
 
 
-def test_the_table_shows_done_running_left_speed_and_time_to_go() -> None:
-    clock = Clock()
+def test_the_table_shows_done_running_left_speed_and_time_to_go(clock: Clock) -> None:
     table = live(clock)
     table.began("swift-otter", "digest", ["docs", "each", "digest"])
     table.item("docs", "", "done", None)
@@ -139,8 +141,7 @@ def test_what_the_pool_holds_is_shown() -> None:
     assert "pool: smollm2:135m 3 of 8 sequences, vec loading" in picture(table)
 
 
-def test_the_table_fits_a_narrow_terminal() -> None:
-    clock = Clock()
+def test_the_table_fits_a_narrow_terminal(clock: Clock) -> None:
     table = live(clock, width=50)
     table.began("swift-otter", "digest", ["each"])
     table.step("each", 3, 0)
@@ -173,8 +174,7 @@ def test_a_folder_of_broken_files_does_not_scroll_for_ever() -> None:
     ]
 
 
-def test_the_last_picture_and_every_line_stay() -> None:
-    clock = Clock()
+def test_the_last_picture_and_every_line_stay(clock: Clock) -> None:
     with live(clock) as table:
         table.began("swift-otter", "digest", ["each"])
         table.step("each", 1, 0)
@@ -188,8 +188,7 @@ def test_the_last_picture_and_every_line_stay() -> None:
     assert [line[0] for line in shown[2:]] == ["step", "each", "under"]
 
 
-def test_tokens_of_two_steps_at_work_are_told_apart_by_their_calls() -> None:
-    clock = Clock()
+def test_tokens_of_two_steps_at_work_are_told_apart_by_their_calls(clock: Clock) -> None:
     pace = RunProgress(clock)
     pace.began("r", "p", ["one", "two"])
     for step in ("one", "two"):

@@ -110,8 +110,9 @@ def go(page: Page, path: str, heading: str) -> None:
     page.wait(f"document.querySelector('h1')?.textContent === {json.dumps(heading)}")
 
 
-def test_a_run_leads_to_each_items_document_prompt_answer_and_changes(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_a_run_leads_to_each_items_document_prompt_answer_and_changes(
+    world: World, tmp_path: Path
+) -> None:
     world.documents(2)
     world.run()
     world.write("inbox/1.txt", "Another text.")
@@ -222,8 +223,7 @@ def test_a_ledger_that_became_empty_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_pipelines_have_the_faults_that_validate_finds(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_pipelines_have_the_faults_that_validate_finds(world: World, tmp_path: Path) -> None:
     files = {
         "step.yaml": "steps: [{uses: nothing}]",
         "wants.yaml": "steps: [{uses: run, with: {command: [ls]}}]",
@@ -245,8 +245,7 @@ def test_pipelines_have_the_faults_that_validate_finds(tmp_path: Path) -> None:
     assert '"Wants">run<' in row
 
 
-def test_documents_that_are_yaml_files_are_no_pipelines(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_documents_that_are_yaml_files_are_no_pipelines(world: World, tmp_path: Path) -> None:
     world.documents(1)
     world.write("inbox/sent.yaml", "steps: [{uses: files.scan, with: {root: .}}]")
     with served(tmp_path) as address, signed_in(address) as client:
@@ -410,8 +409,9 @@ def test_settings_show_origins_and_no_secret(
 
 
 @needs_browser
-def test_names_prompts_and_answers_are_never_markup(tmp_path: Path, chromium: Browser) -> None:
-    world = World(tmp_path)
+def test_names_prompts_and_answers_are_never_markup(
+    world: World, tmp_path: Path, chromium: Browser
+) -> None:
     for item in NAMES:
         world.write(f"inbox/{item}", HOSTILE)
     world.edit("name: summaries", f"name: summaries\ndescription: {json.dumps(HOSTILE)}")
@@ -443,9 +443,8 @@ def test_names_prompts_and_answers_are_never_markup(tmp_path: Path, chromium: Br
 @needs_browser
 @pytest.mark.parametrize("width", [1600, 390])
 def test_pages_are_readable_in_every_window_and_both_colours(
-    tmp_path: Path, chromium: Browser, width: int
+    world: World, tmp_path: Path, chromium: Browser, width: int
 ) -> None:
-    world = World(tmp_path)
     world.documents(2)
     world.write(f"inbox/{'a-rather-long-name-' * 8}.txt", "text " * 500)
     world.run()

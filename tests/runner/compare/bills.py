@@ -20,7 +20,7 @@ from paddock.runner.compare.variants import compared_step
 from paddock.runner.progress.events import Observer
 from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool
-from tests.runner.world import World
+from tests.runner.world import World, settings
 
 BILLS = """\
 name: bills
@@ -101,8 +101,6 @@ class Bills(World):
         self.write("gold.csv", "\n".join(["relpath,total,kind", *rows]))
 
     def settings(self) -> Settings:
-        from tests.runner.world import settings
-
         return settings(self.folder)
 
     def runs(

@@ -14,6 +14,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Question
 from paddock.runner.review.decisions import ReviewDesk, Verb
+from paddock.runner.review.exchange import gold_jsonl
 
 CSV = "relpath,total,pay_by\na.txt,84.5,3 May 2024\nb.txt,,2024-05-04\nx.txt,1,\na.txt,2,\n"
 SCHEMA = {"properties": {"total": {"type": "number"}, "pay_by": {"type": "string"}}}
@@ -141,8 +142,6 @@ def test_decisions_are_gold_for_their_step_and_the_origin_says_of_which_items(
 
 
 def test_an_exported_file_of_decisions_is_the_same_gold(decided: list[Any]) -> None:
-    from paddock.runner.review.exchange import gold_jsonl
-
     text = gold_jsonl(decided)
     assert json.loads(text.splitlines()[0])["decision"]
     again = read_gold(text, "decided.jsonl")

@@ -18,6 +18,7 @@ from paddock.engine.system.retry import Backoff
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.notify import delivery_attempts
+from paddock.runner.notify.delivery_attempts import MailServer
 from paddock.runner.notify.run_end_notices import notify_of_end
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, UnattendedSettings
@@ -292,8 +293,6 @@ def test_a_mail_server_that_refuses_is_told_of(tmp_path: Path) -> None:
 
 
 def test_a_password_goes_over_no_open_line() -> None:
-    from paddock.runner.notify.delivery_attempts import MailServer
-
     server = MailServer.of("smtp://me:p%40ss@mail.example.org")
     assert (server.port, server.password, "p@ss" in repr(server)) == (587, "p@ss", False)
     assert MailServer.of("smtps://mail.example.org").port == 465
@@ -301,8 +300,6 @@ def test_a_password_goes_over_no_open_line() -> None:
 
 @pytest.mark.parametrize("url", ["mail.example.org", "http://x", "smtp://", "smtp://x:99999"])
 def test_an_address_of_no_mail_server_is_not_shown(url: str) -> None:
-    from paddock.runner.notify.delivery_attempts import MailServer
-
     with pytest.raises(delivery_attempts.NotDelivered) as caught:
         MailServer.of(url)
     assert str(caught.value) == (

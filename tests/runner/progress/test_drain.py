@@ -72,8 +72,9 @@ def test_after_the_border_is_closed_nothing_begins_and_the_first_words_stand(
         assert not asyncio.run(stop_gate.may_begin())
 
 
-def test_a_closed_border_finishes_what_is_in_flight_and_begins_nothing(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_a_closed_border_finishes_what_is_in_flight_and_begins_nothing(
+    world: World, tmp_path: Path
+) -> None:
     world.edit("    do:\n", "    max_parallel: 2\n    do:\n")
     world.documents(6)
     stop_gate = StopGate()
@@ -96,8 +97,7 @@ def test_a_closed_border_finishes_what_is_in_flight_and_begins_nothing(tmp_path:
     assert again.cached_calls == 0
 
 
-def test_a_border_closed_before_the_start_begins_nothing(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_a_border_closed_before_the_start_begins_nothing(world: World) -> None:
     world.documents(2)
     stop_gate = StopGate()
     stop_gate.close("Another run of its group has begun", "interrupted")
@@ -108,8 +108,7 @@ def test_a_border_closed_before_the_start_begins_nothing(tmp_path: Path) -> None
     )
 
 
-def test_a_run_that_is_done_all_the_same_is_completed(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_a_run_that_is_done_all_the_same_is_completed(world: World) -> None:
     world.documents(1)
     stop_gate = StopGate()
 
@@ -174,8 +173,7 @@ def test_closed_at_whatever_call_again_and_again_no_call_is_made_twice(
     assert report.returns == [{"n": 2, "failed": []}] * 4
 
 
-def test_a_budget_of_tokens_stops_the_run_and_each_further_run_gets_on(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_a_budget_of_tokens_stops_the_run_and_each_further_run_gets_on(world: World) -> None:
     world.edit("name: summaries\n", BUDGET)
     world.edit("    do:\n", "    max_parallel: 1\n    do:\n")
     world.documents(4)
@@ -198,8 +196,7 @@ def test_a_budget_of_tokens_stops_the_run_and_each_further_run_gets_on(tmp_path:
     assert n_runs > 2
 
 
-def test_items_in_flight_are_counted_before_another_begins(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_items_in_flight_are_counted_before_another_begins(world: World, tmp_path: Path) -> None:
     world.documents(40)
     first = World(tmp_path / "one")
     first.documents(2)
@@ -216,8 +213,7 @@ def test_items_in_flight_are_counted_before_another_begins(tmp_path: Path) -> No
     assert 15 <= report.counts["new"] <= 31
 
 
-def test_a_budget_smaller_than_anything_gets_on_item_by_item(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_a_budget_smaller_than_anything_gets_on_item_by_item(world: World) -> None:
     world.edit("name: summaries\n", "name: summaries\nbudget: {time: 1ms}\n")
     world.documents(3)
     ends = []
@@ -227,8 +223,7 @@ def test_a_budget_smaller_than_anything_gets_on_item_by_item(tmp_path: Path) -> 
     assert ends == [("budget", 1)] * 3 + [("completed", 1)]
 
 
-def test_the_words_of_a_budget_of_time(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_the_words_of_a_budget_of_time(world: World) -> None:
     world.edit("name: summaries\n", "name: summaries\nbudget: {time: 1ms}\n")
     world.documents(2)
     report = world.run(pool=FakePool(delay_s=0.01))
@@ -237,8 +232,7 @@ def test_the_words_of_a_budget_of_time(tmp_path: Path) -> None:
     )
 
 
-def test_sigusr1_closes_the_border_of_a_run(tmp_path: Path, fork_server: ForkServer) -> None:
-    world = World(tmp_path)
+def test_sigusr1_closes_the_border_of_a_run(world: World, fork_server: ForkServer) -> None:
     world.edit("    do:\n", "    max_parallel: 2\n    do:\n")
     world.documents(12)
     process = start(fork_server, world, n_free=3)
@@ -269,9 +263,8 @@ def test_prefect_shows_a_budget_by_its_own_name() -> None:
 
 
 def test_a_run_that_waits_for_another_one_waits_no_longer(
-    tmp_path: Path, fork_server: ForkServer
+    world: World, tmp_path: Path, fork_server: ForkServer
 ) -> None:
-    world = World(tmp_path)
     world.documents(1)
     stop_gate = StopGate()
     first = start(fork_server, world, n_free=0)

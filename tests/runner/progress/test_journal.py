@@ -35,8 +35,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
-def test_every_item_of_a_run_has_its_line_with_what_it_took(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_every_item_of_a_run_has_its_line_with_what_it_took(world: World, tmp_path: Path) -> None:
     world.documents(2)
     world.write("inbox/bad.pdf", "%PDF no")
     report = world.run()
@@ -65,8 +64,7 @@ def test_a_run_that_an_error_ends_says_so_in_journal_and_ledger(tmp_path: Path) 
     assert "gives two items of block 'each' the same key '1'" in last["message"]
 
 
-def test_a_plan_writes_no_journal(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_a_plan_writes_no_journal(world: World, tmp_path: Path) -> None:
     world.documents(1)
     world.plan()
     assert not (tmp_path / ".paddock" / "runs").exists()
@@ -134,8 +132,7 @@ def test_a_journal_that_cannot_be_written_does_not_disturb_the_run(tmp_path: Pat
         RunJournal(lines).began("a", "p", [])
 
 
-def test_progress_counts_the_items_that_the_end_counts(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_progress_counts_the_items_that_the_end_counts(world: World, tmp_path: Path) -> None:
     world.documents(3)
     world.edit(
         "  - {id: report,",

@@ -65,8 +65,7 @@ def test_of_a_run_that_stopped_early_it_is_told_what_is_left(tmp_path: Path) -> 
     assert last.otherwise.state == "left"
 
 
-def test_a_run_that_ended_tells_of_each_step(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_a_run_that_ended_tells_of_each_step(world: World) -> None:
     world.documents(2)
     assert read_last_run(world.file).words == "Not run yet."
     world.run()
@@ -97,9 +96,8 @@ def test_a_step_whose_items_wait_for_a_person_says_so_in_later_runs_too(tmp_path
 
 
 def test_a_step_at_which_items_failed_says_so_and_one_that_was_skipped_did_nothing(
-    tmp_path: Path,
+    world: World,
 ) -> None:
-    world = World(tmp_path)
     world.edit("{id: sum, uses: chat,", "{id: sum, uses: chat, if: doc.stem != '0',")
     world.edit('text: "{{ steps.sum.text }}"', 'text: "{{ steps.text.text }}"')
     world.edit("sum: steps.sum.text", "size: doc.size")

@@ -29,9 +29,8 @@ def addresses(page: Page) -> set[str]:
 
 @needs_browser
 def test_pages_work_by_keyboard_in_both_colours_and_ask_no_one(
-    tmp_path: Path, chromium: Browser
+    world: World, tmp_path: Path, chromium: Browser
 ) -> None:
-    world = World(tmp_path)
     world.documents(12)
     world.write("inbox/broken <1>.pdf", "no PDF")
     report = world.run()

@@ -16,6 +16,7 @@ from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
 from paddock.runner.lineage.review_records import write_named_run_report
 from paddock.runner.render.run_details import RunCall, RunDetails, RunItem, read_run_details
 from paddock.runner.render.run_report_page import MAX_FAILURES, MAX_ITEMS, run_report_page
+from paddock.runner.render.timelines import calls_chart, items_chart, look_of, occupancy_chart
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 
@@ -278,8 +279,6 @@ def test_a_step_that_failed_the_run_is_told_once_and_first(world: World) -> None
 
 
 def test_charts_are_well_formed(world: World) -> None:
-    from paddock.runner.render.timelines import calls_chart, items_chart, occupancy_chart
-
     world.run(pool=FakePool())
     (found,) = recent_runs([LedgerFolder(world.folder / ".paddock")], limit=1).runs
     story = read_run_details(found)
@@ -291,8 +290,6 @@ KINDS = ("new", "changed", "stale", "failed", "quarantined", "skipped", "held", 
 
 
 def test_every_bar_has_a_label_and_every_look_an_entry_in_the_legend(tmp_path: Path) -> None:
-    from paddock.runner.render.timelines import look_of
-
     items = tuple(
         RunItem("each", kind[:6], kind, 10.0 * n, 9.0, 1, 0, 1, 1, None, None, ())
         for n, kind in enumerate(KINDS)

@@ -16,8 +16,7 @@ from tests.fakes.pool import FakePool
 from tests.runner.testing.bench import TEST, Bench, Nobody
 
 
-def test_a_recorded_test_needs_no_pool_at_all(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_a_recorded_test_needs_no_pool_at_all(bench: Bench) -> None:
     recorded = bench.record()
     assert recorded.source == "record"
     assert recorded.notes == (f"recorded {_shown(bench)}",)
@@ -28,8 +27,7 @@ def test_a_recorded_test_needs_no_pool_at_all(tmp_path: Path) -> None:
         assert (case.word, case.source, case.problems) == ("passed", "replay", ())
 
 
-def test_it_runs_on_a_copy_and_changes_nothing(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_it_runs_on_a_copy_and_changes_nothing(bench: Bench, tmp_path: Path) -> None:
     bench.edit('out: "{{ tmp }}/out"', "tone: kind")
     bench.edit('exists: "{{ tmp }}/out/0.txt"', "exists: out/0.txt")
     before = sorted(tmp_path.rglob("*"))
@@ -56,8 +54,7 @@ def test_a_cassette_is_the_same_wherever_the_folder_lies(tmp_path: Path) -> None
     assert bench.case("replay", pool=Nobody()).word == "failed", "a file is gone"
 
 
-def test_a_changed_prompt_fails_with_the_difference(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_a_changed_prompt_fails_with_the_difference(bench: Bench) -> None:
     bench.record()
     bench.edit("Sum up:", "Please sum up:")
     case = bench.case("replay", pool=Nobody())
@@ -76,8 +73,7 @@ def test_a_changed_prompt_fails_with_the_difference(tmp_path: Path) -> None:
     )
 
 
-def test_recording_again_asks_only_what_is_new_and_drops_what_is_stale(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_recording_again_asks_only_what_is_new_and_drops_what_is_stale(bench: Bench) -> None:
     bench.record()
     before = bench.cassette.read_text("utf-8")
     bench.record()
@@ -91,8 +87,7 @@ def test_recording_again_asks_only_what_is_new_and_drops_what_is_stale(tmp_path:
     assert "Document 0" not in bench.cassette.read_text("utf-8")
 
 
-def test_recording_a_changed_prompt_tells_which_answers_are_others(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_recording_a_changed_prompt_tells_which_answers_are_others(bench: Bench) -> None:
     bench.record()
     bench.edit("Sum up:", "Please sum up:")
     case = bench.record()
@@ -116,8 +111,7 @@ def test_of_a_long_answer_the_words_that_changed_are_told(tmp_path: Path) -> Non
     )
 
 
-def test_what_a_run_costs_can_be_claimed_and_is_the_same_when_replayed(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_what_a_run_costs_can_be_claimed_and_is_the_same_when_replayed(bench: Bench) -> None:
     bench.edit(
         "check: returns.n == 2", 'check: "report.calls == 3 and 0 < report.tokens.completion <= 60"'
     )
@@ -128,8 +122,7 @@ def test_what_a_run_costs_can_be_claimed_and_is_the_same_when_replayed(tmp_path:
     assert "report.tokens.completion = " in problem.detail
 
 
-def test_replies_that_no_one_asks_for_are_told(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_replies_that_no_one_asks_for_are_told(bench: Bench, tmp_path: Path) -> None:
     bench.record()
     (tmp_path / "inbox" / "1.txt").unlink()
     bench.edit("returns.n == 2", "returns.n == 1")
@@ -140,8 +133,7 @@ def test_replies_that_no_one_asks_for_are_told(tmp_path: Path) -> None:
     )
 
 
-def test_without_a_cassette_a_replay_says_how_to_record(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_without_a_cassette_a_replay_says_how_to_record(bench: Bench) -> None:
     case = bench.case("replay", pool=Nobody())
     assert case.word == "error"
     assert [problem.message for problem in case.problems] == [
@@ -150,8 +142,7 @@ def test_without_a_cassette_a_replay_says_how_to_record(tmp_path: Path) -> None:
     ]
 
 
-def test_a_model_that_was_not_recorded_is_named(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_a_model_that_was_not_recorded_is_named(bench: Bench) -> None:
     bench.record()
     bench.edit("name: sums\n", "name: sums\nmodels: {w: qwen3}\n")
     (problem,) = bench.case("replay", pool=Nobody()).problems
@@ -163,9 +154,8 @@ def test_a_model_that_was_not_recorded_is_named(tmp_path: Path) -> None:
 
 
 def test_secrets_are_in_no_cassette_and_a_replay_reads_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(tmp_path)
     bench.edit("name: sums\n", "name: sums\nsecrets: {key: {env: SUMS_KEY}, pin: {file: .pin}}\n")
     bench.edit("({{ inputs.tone }})", "({{ secrets.key }}, {{ secrets.pin }})")
     monkeypatch.setenv("SUMS_KEY", "tr0ub4dor")
@@ -197,8 +187,7 @@ def test_a_test_whose_inputs_lead_elsewhere_is_not_run(tmp_path: Path) -> None:
     )
 
 
-def test_documents_that_fail_fail_the_test_unless_it_says_so(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_documents_that_fail_fail_the_test_unless_it_says_so(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "inbox" / "0.txt").write_bytes(b"\x00\x01\x02" * 99)
     case = bench.case("record")
     assert [problem.kind for problem in case.problems][:1] == ["status"]
@@ -230,8 +219,7 @@ def test_a_pass_rate_counts_turns_and_each_turn_samples_with_another_seed(tmp_pa
     assert bench.case(pool=FakePool(answer=answer)).word == "failed"
 
 
-def test_a_recorded_refusal_is_met_again(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_a_recorded_refusal_is_met_again(bench: Bench) -> None:
     bench.edit('{exists: "{{ tmp }}/out/0.txt"}', "{status: quarantined}")
     bench.edit("returns.n == 2", "returns.n == 0")
     small = FakePool(n_ctx_tokens=40)
@@ -243,8 +231,7 @@ def test_a_recorded_refusal_is_met_again(tmp_path: Path) -> None:
     assert [p.message for p in case.problems] == [p.message for p in replayed.problems]
 
 
-def test_lines_hold_what_a_person_reads(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_lines_hold_what_a_person_reads(bench: Bench) -> None:
     bench.record()
     head, *lines = bench.lines()
     assert head == {"cassette": 1, "test": "two documents"}
@@ -262,8 +249,7 @@ def test_lines_hold_what_a_person_reads(tmp_path: Path) -> None:
     assert "/models/" not in json.dumps(lines), "no path of this machine"
 
 
-def test_a_prompt_that_is_too_long_is_recorded_as_such(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_a_prompt_that_is_too_long_is_recorded_as_such(bench: Bench) -> None:
     bench.edit("uses: chat, with: {", "uses: chat, with: {on_overflow: truncate, ")
     bench.write("inbox/0.txt", " ".join(f"word{n}" for n in range(5000)))
     case = bench.record()
@@ -311,10 +297,9 @@ returns: steps.at.stdout
 
 
 def test_what_is_recorded_is_saved_now_and_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay, "SAVE_EVERY_S", 0.0)
-    bench = Bench(tmp_path)
     bench.edit("- id: each\n", "- id: each\n    max_parallel: 1\n")
     found = []
 
@@ -326,8 +311,7 @@ def test_what_is_recorded_is_saved_now_and_then(
     assert found[1], "the first reply is safe when the second is asked for"
 
 
-def test_vectors_that_someone_broke_are_told(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_vectors_that_someone_broke_are_told(bench: Bench) -> None:
     bench.record()
     text = bench.cassette.read_text("utf-8")
     bench.cassette.write_text(re.sub(r'("vectors": \[\d+, ")', r"\1!", text), "utf-8")
@@ -337,8 +321,7 @@ def test_vectors_that_someone_broke_are_told(tmp_path: Path) -> None:
     ) in problem.detail
 
 
-def test_what_differs_alike_in_several_calls_and_turns_is_told_once(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_what_differs_alike_in_several_calls_and_turns_is_told_once(bench: Bench) -> None:
     bench.edit("Sum up: {{", "Be brief. Sum up.\\n{{")
     bench.edit("    expect:", "    repeat: 5\n    expect:")
     bench.record()
@@ -352,8 +335,7 @@ def test_what_differs_alike_in_several_calls_and_turns_is_told_once(tmp_path: Pa
     assert case.problems[0].detail.endswith("-Be brief.\n+Be long.\n Sum up.")
 
 
-def test_inputs_that_are_no_paths_are_told(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_inputs_that_are_no_paths_are_told(bench: Bench) -> None:
     bench.edit('inputs: {out: "{{ tmp }}/out"}', 'inputs: {out: "a\\0b"}')
     (problem,) = bench.case("record").problems
     assert problem.message == "input 'out' cannot be used as a path."

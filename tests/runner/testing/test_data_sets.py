@@ -69,8 +69,12 @@ class Data:
         return case
 
 
-def test_a_data_set_passes_where_enough_rows_do_and_says_what_that_is_worth(tmp_path: Path) -> None:
-    data = Data(tmp_path)
+@pytest.fixture
+def data(tmp_path: Path) -> Data:
+    return Data(tmp_path)
+
+
+def test_a_data_set_passes_where_enough_rows_do_and_says_what_that_is_worth(data: Data) -> None:
     case = data.case()
     assert (case.name, case.word, case.turns) == ("cases", "passed", (True, True, True, False))
     assert case.rows == ("1: the ferry", "2: the bus", "3: the canoe", "4: the tram")
@@ -104,8 +108,7 @@ def test_without_a_share_every_row_must_pass(tmp_path: Path) -> None:
     assert data.case().word == "failed"
 
 
-def test_all_rows_are_recorded_in_one_cassette_and_replayed(tmp_path: Path) -> None:
-    data = Data(tmp_path)
+def test_all_rows_are_recorded_in_one_cassette_and_replayed(data: Data, tmp_path: Path) -> None:
     data.case("record")
     assert len(data.pool.chats) == 4
     (cassette,) = (tmp_path / "tests/cassettes").iterdir()
@@ -119,8 +122,7 @@ def test_all_rows_are_recorded_in_one_cassette_and_replayed(tmp_path: Path) -> N
     assert (case.word, case.needed) == ("failed", 1.0), "a row that was not recorded"
 
 
-def test_a_sample_of_the_rows_is_the_same_each_time(tmp_path: Path) -> None:
-    data = Data(tmp_path)
+def test_a_sample_of_the_rows_is_the_same_each_time(data: Data) -> None:
     case = data.case(sample=ItemSample(2))
     assert len(case.rows) == 2
     assert "2 rows of its data set left out by the sample" in case.notes
@@ -136,8 +138,7 @@ def test_a_sample_of_the_rows_is_the_same_each_time(tmp_path: Path) -> None:
         data.case(sample=ItemSample(2, by="case.colour"))
 
 
-def test_the_first_rows_say_nothing_of_all_such_rows(tmp_path: Path) -> None:
-    data = Data(tmp_path)
+def test_the_first_rows_say_nothing_of_all_such_rows(data: Data) -> None:
     first, random = (
         data.case(sample=ItemSample(2, is_first=is_first)).notes[0] for is_first in (True, False)
     )
@@ -146,8 +147,7 @@ def test_the_first_rows_say_nothing_of_all_such_rows(tmp_path: Path) -> None:
     assert "of all such rows" in data.case(sample=ItemSample(4, is_first=True)).notes[0]
 
 
-def test_a_sample_keeps_the_recorded_replies_of_rows_that_are_left_out(tmp_path: Path) -> None:
-    data = Data(tmp_path)
+def test_a_sample_keeps_the_recorded_replies_of_rows_that_are_left_out(data: Data) -> None:
     data.case("record")
     for sample in (ItemSample(1), ItemSample(1, is_first=True)):
         assert not any("removed" in note for note in data.case("record", sample=sample).notes)
@@ -158,8 +158,7 @@ def test_a_sample_keeps_the_recorded_replies_of_rows_that_are_left_out(tmp_path:
     assert "1 recorded reply removed" in data.case("record", sample=ItemSample(9)).notes[-1]
 
 
-def test_a_row_that_cannot_run_does_not_pass_and_the_others_go_on(tmp_path: Path) -> None:
-    data = Data(tmp_path)
+def test_a_row_that_cannot_run_does_not_pass_and_the_others_go_on(data: Data) -> None:
     data.edit("{text: str}", "{text: {type: int}}")
     data.rows("text,label\n7,boat\nmany,boat\n8,boat\n9,boat\n")
     case = data.case()
@@ -167,8 +166,7 @@ def test_a_row_that_cannot_run_does_not_pass_and_the_others_go_on(tmp_path: Path
     assert case.problems[0].message.startswith("row 2: ")
 
 
-def test_junit_has_the_data_set_as_a_case_with_its_rows_in_words(tmp_path: Path) -> None:
-    data = Data(tmp_path)
+def test_junit_has_the_data_set_as_a_case_with_its_rows_in_words(data: Data) -> None:
     data.edit("pass: 0.75", "pass: 0.9")
     options = suite_runner.SuiteOptions("auto", pool=FakePool(answer=labelled))
     text = junit_xml(suite_runner.run_suites(suite_runner.read_suites([data.file]), options))
@@ -209,9 +207,8 @@ tests:
     ],
 )
 def test_a_data_set_that_cannot_be_used_is_a_fault_with_its_place(
-    tmp_path: Path, old: str, new: str, words: str
+    data: Data, old: str, new: str, words: str
 ) -> None:
-    data = Data(tmp_path)
     data.edit(old, new)
     with pytest.raises(PipelineError) as caught:
         suite_runner.read_suites([data.file])
@@ -225,8 +222,7 @@ def test_an_empty_data_set_is_a_fault(tmp_path: Path) -> None:
         suite_runner.read_suites([data.file])
 
 
-def test_case_is_known_only_where_there_is_a_data_set(tmp_path: Path) -> None:
-    data = Data(tmp_path)
+def test_case_is_known_only_where_there_is_a_data_set(data: Data) -> None:
     assert validate(data.file).ok
     data.edit("  cases: {from: tests/cases.csv}\n  pass: 0.75\n", "  name: a\n")
     (first, *_) = validate(data.file).faults
@@ -246,8 +242,9 @@ def by_prompt(request: ChatRequest) -> str:
     return "road" if is_named else labelled(request)
 
 
-def test_variants_are_tested_side_by_side_each_with_its_own_replies(tmp_path: Path) -> None:
-    data = Data(tmp_path)
+def test_variants_are_tested_side_by_side_each_with_its_own_replies(
+    data: Data, tmp_path: Path
+) -> None:
     data.case("record")
     before = sorted(tmp_path.rglob("*.jsonl"))
     options = suite_runner.SuiteOptions("record", pool=FakePool(answer=by_prompt))
@@ -278,8 +275,7 @@ def test_variants_are_tested_side_by_side_each_with_its_own_replies(tmp_path: Pa
     assert results[1]["tests"][0]["bounds"] == [0.5101, 1.0]
 
 
-def test_a_variant_that_was_not_recorded_says_how_to(tmp_path: Path) -> None:
-    data = Data(tmp_path)
+def test_a_variant_that_was_not_recorded_says_how_to(data: Data) -> None:
     data.case("record")
     options = suite_runner.SuiteOptions("replay", pool=Nobody())
     suites = suite_runner.run_suites(varied(data, set=PROMPTS), options)
@@ -301,10 +297,7 @@ class WithoutModel(FakePool):
         return await super().facts(model)
 
 
-def test_a_variant_whose_model_is_missing_says_so_without_a_place_in_made_text(
-    tmp_path: Path,
-) -> None:
-    data = Data(tmp_path)
+def test_a_variant_whose_model_is_missing_says_so_without_a_place_in_made_text(data: Data) -> None:
     data.edit("name: labels\n", "name: labels\nmodels: {clerk: 'clerk:1b'}\n")
     data.edit("with: {prompt:", "with: {model: clerk, prompt:")
     files = varied(data, model={"clerk": ["clerk:1b", "absent:7b"]})
@@ -318,8 +311,9 @@ def test_a_variant_whose_model_is_missing_says_so_without_a_place_in_made_text(
     )
 
 
-def test_what_is_wrong_with_a_variant_is_a_sentence_before_anything_is_run(tmp_path: Path) -> None:
-    data = Data(tmp_path)
+def test_what_is_wrong_with_a_variant_is_a_sentence_before_anything_is_run(
+    data: Data, tmp_path: Path
+) -> None:
     with pytest.raises(PipelineError) as info:
         varied(data, set={"label.promt": ["a", "b"]})
     first, second = info.value.faults

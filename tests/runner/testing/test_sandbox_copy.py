@@ -20,8 +20,9 @@ def listed(folder: Path) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
 
 
-def test_own_outputs_hidden_folders_and_recorded_replies_stay_behind(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_own_outputs_hidden_folders_and_recorded_replies_stay_behind(
+    world: World, tmp_path: Path
+) -> None:
     world.documents(1)
     world.run()
     for name in (".git/config", "node_modules/x.js", "tests/cassettes/a.jsonl", ".hidden"):
@@ -35,8 +36,7 @@ def test_own_outputs_hidden_folders_and_recorded_replies_stay_behind(tmp_path: P
     assert (tmp_path / "out" / "0.txt").exists()
 
 
-def test_a_model_next_to_it_is_linked_and_globs_choose(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_a_model_next_to_it_is_linked_and_globs_choose(world: World) -> None:
     world.documents(3)
     world.write("m.gguf", "weights")
     with staged(world.file, patterns=["inbox/1.txt", "*.gguf"]) as made:
@@ -44,8 +44,7 @@ def test_a_model_next_to_it_is_linked_and_globs_choose(tmp_path: Path) -> None:
         assert (made.folder / "m.gguf").is_symlink()
 
 
-def test_a_store_that_items_have_rows_in_stays_behind(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_a_store_that_items_have_rows_in_stays_behind(world: World, tmp_path: Path) -> None:
     world.write("index.lance/rows.bin", "vectors")
     world.write("other.lance/rows.bin", "vectors")
     with Ledger(tmp_path / ".paddock") as ledger:
@@ -55,8 +54,7 @@ def test_a_store_that_items_have_rows_in_stays_behind(tmp_path: Path) -> None:
         assert listed(made.folder) == {"pipeline.yaml", "other.lance/rows.bin"}
 
 
-def test_empty_folders_are_part_of_it(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_empty_folders_are_part_of_it(world: World, tmp_path: Path) -> None:
     (tmp_path / "new" / "empty").mkdir(parents=True)
     world.documents(1)
     world.run()
@@ -66,9 +64,8 @@ def test_empty_folders_are_part_of_it(tmp_path: Path) -> None:
 
 
 def test_too_large_a_folder_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path)
     world.documents(3)
     monkeypatch.setattr(sandbox_copy, "MAX_COPY_FILES", 2)
     with pytest.raises(SandboxError) as caught, staged(world.file):
@@ -80,8 +77,7 @@ def test_too_large_a_folder_says_what_to_do(
     )
 
 
-def test_a_link_out_of_the_folder_is_copied_as_a_link(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_a_link_out_of_the_folder_is_copied_as_a_link(world: World, tmp_path: Path) -> None:
     (tmp_path / "secret").symlink_to("/etc/passwd")
     (tmp_path / "elsewhere").symlink_to("/etc")
     with staged(world.file) as made:

@@ -15,8 +15,7 @@ from tests.fakes.pool import FakePool
 from tests.runner.testing.bench import Bench, Nobody
 
 
-def test_a_cassette_without_a_test_is_told_and_dropped_when_recording(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_a_cassette_without_a_test_is_told_and_dropped_when_recording(bench: Bench) -> None:
     bench.record()
     bench.edit("name: two documents", "name: both documents")
     bench.write("tests/cassettes/other.two-documents.jsonl", '{"cassette": 1}\n')
@@ -43,8 +42,7 @@ def test_a_name_that_no_test_has_is_refused(tmp_path: Path) -> None:
     assert str(caught.value) == "There is no test 'three'.\n  There are: 'two documents'."
 
 
-def test_ctrl_c_ends_it_and_what_was_recorded_is_kept(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_ctrl_c_ends_it_and_what_was_recorded_is_kept(bench: Bench) -> None:
     bench.record()
     bench.edit("- id: each\n", "- id: each\n    max_parallel: 1\n")
     bench.edit("Sum up:", "Please sum up:")

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pypdfium2  # type: ignore[import-untyped]
 import pytest
 from fpdf import FPDF
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from paddock.steps.base import StepError
 from paddock.steps.readers import documents, pdf
@@ -55,8 +57,6 @@ def box_of(path: Path, quote: str, readers: ReaderPool, page: int = 1) -> PageBo
 
 
 def pixels_of(path: Path, readers: ReaderPool, page: int = 1) -> Any:
-    from PIL import Image
-
     data = asyncio.run(documents.render_page(path, page, SIDE_PX, readers=readers))
     return np.asarray(Image.open(BytesIO(data))).astype(int)
 
@@ -111,8 +111,6 @@ def rotated(data: bytes, angle: int) -> bytes:
 
 
 def changed(data: bytes, change: Callable[[Any], None]) -> bytes:
-    import pypdfium2  # type: ignore[import-untyped]
-
     document = pypdfium2.PdfDocument(data)
     change(document[0])
     out = BytesIO()
@@ -256,8 +254,6 @@ def test_scanned_pages_keep_where_their_lines_stand(placed: Placed, readers: Rea
 
 def on_its_side(*lines: str) -> bytes:
     """Make a photograph that is stored turned, with a note of it, as telephones do."""
-    from PIL import Image
-
     upright = Image.open(BytesIO(scan(*lines)))
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by 90 degrees
@@ -276,8 +272,6 @@ def test_a_page_of_any_size_is_drawn_within_limits(placed: Placed, readers: Read
 
 
 def picture(width: int, height: int, kind: str = "PNG") -> bytes:
-    from PIL import Image
-
     out = BytesIO()
     Image.new("L", (width, height), "white").save(out, kind)
     return out.getvalue()

@@ -18,6 +18,7 @@ from paddock.runner.api import validate
 from paddock.runner.cli.application import application
 from paddock.runner.core import model_pools
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.review.decisions import ReviewDesk
 from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills, clerk, right_answer
@@ -171,10 +172,6 @@ def test_a_wrong_option_leaves_an_earlier_report(bills: Bills) -> None:
 
 
 def test_what_people_decided_is_gold(bills: Bills) -> None:
-    from paddock.runner.ledger.ledger import Ledger
-    from paddock.runner.ledger.review_store import ReviewStore
-    from paddock.runner.review.decisions import ReviewDesk
-
     bills.edit("evidence.missing", "output.kind == 'food'")
     assert bills.run(pool=FakePool(answer=clerk)).counts["waiting"] == N_BILLS
     with Ledger(bills.folder / ".paddock") as ledger:

@@ -10,12 +10,15 @@ import socket
 import sqlite3
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.retention import clean_in_subprocess
+from paddock.runner.settings import read_settings
 from tests.runner.cli.commands.shell import PADDOCK, invoke
 from tests.runner.world import World
 
@@ -264,11 +267,6 @@ def test_clean_names_the_ledger_that_it_cannot_clean(world: World) -> None:
 
 
 def test_tidying_up_does_the_same_in_a_process_of_its_own(world: World) -> None:
-    from dataclasses import replace
-
-    from paddock.runner.ledger.retention import clean_in_subprocess
-    from paddock.runner.settings import read_settings
-
     world.run()
     connection = sqlite3.connect(world.folder / ".paddock/ledger.sqlite")
     connection.execute("update calls set at = 0, scope = 'gone'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,8 +142,6 @@ def test_a_corrupt_blob_is_named(root: Path) -> None:
 
 
 def test_what_no_model_needs_goes_when_it_is_old(root: Path) -> None:
-    import os
-
     blob = root / "models/blobs" / f"sha256-{'0' * 64}"
     blob.write_bytes(b"x")
     assert invoke("prune").stdout == "Removed 0 blobs.\n"

@@ -13,9 +13,10 @@ from pydantic import Field
 from typer.testing import CliRunner
 
 from paddock.engine.request import Role
+from paddock.runner.api import validate
 from paddock.runner.cli import step_catalogue
 from paddock.runner.cli.application import application
-from paddock.runner.cli.step_catalogue import StepDescription
+from paddock.runner.cli.step_catalogue import StepDescription, step_description
 from paddock.steps import registry
 from paddock.steps.base import Output, Params
 from paddock.steps.plugins import STEP_GROUP
@@ -103,9 +104,6 @@ example
 
 
 def test_every_example_of_a_step_is_valid(tmp_path: Any) -> None:
-    from paddock.runner.api import validate
-    from paddock.runner.cli.step_catalogue import step_description
-
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "clean.yaml").write_text("steps: [{uses: prompt, with: {template: x}}]")
     for name in registry.load_all_steps()[0]:
