@@ -19,7 +19,7 @@ import typer
 
 from paddock.engine.system import no_links
 from paddock.engine.system.item_samples import SEED, ItemSample
-from paddock.engine.system.text import is_utf8
+from paddock.engine.system.text import is_utf8, listed
 
 from .exit_status import CommandError
 from .pipeline_or_model import named_file
@@ -198,9 +198,7 @@ def has_steps(file: Path) -> bool:
 
 
 def _file_list(files: Sequence[Path]) -> str:
-    names = ", ".join(f"'{file.name}'" for file in files[:_N_NAMED])
-    n_unnamed = len(files) - _N_NAMED
-    return f"{names} and {n_unnamed} more" if n_unnamed > 0 else names
+    return listed([f"'{file.name}'" for file in files], _N_NAMED)
 
 
 def _similar_file(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from paddock.engine.system import units
-from paddock.engine.system.text import counted
+from paddock.engine.system.text import counted, listed
 from paddock.runner.progress import printing
 from paddock.runner.progress.report import HELD_REMEDY, PlanItem, PlanReport, State
 
@@ -60,9 +60,7 @@ def _group_lines(report: PlanReport) -> Iterator[str]:
 def _item_names(items: list[PlanItem]) -> str:
     if len(items) == 1 and items[0].key in ("", items[0].step):
         return "as a whole"
-    names = ", ".join(item.key for item in items[:MAX_NAMED_ITEMS])
-    n_unnamed = len(items) - MAX_NAMED_ITEMS
-    return f"{names} and {n_unnamed:,} more" if n_unnamed > 0 else names
+    return listed([item.key for item in items], MAX_NAMED_ITEMS)
 
 
 def _calls_text(report: PlanReport, calls: int) -> str:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import units
-from paddock.engine.system.text import counted
+from paddock.engine.system.text import counted, listed
 from paddock.pipelines.yaml_source import to_yaml
 from paddock.runner.progress import printing
-from paddock.runner.progress.report import HELD_REMEDY, STATES, Report, outdated_in_words
+from paddock.runner.progress.report import (
+    HELD_REMEDY,
+    STATES,
+    ItemReport,
+    Report,
+    outdated_in_words,
+)
 
 if TYPE_CHECKING:
     from paddock.runner.settings import Settings
@@ -48,9 +54,7 @@ def _held_lines(report: Report) -> Iterator[str]:
     held = [item for item in report.items if item.state == "held"]
     if not held:
         return
-    names = ", ".join(printing.printable_line(item.key or item.step) for item in held[:3])
-    unnamed = f" and {len(held) - 3:,} more" if len(held) > 3 else ""
-    what = f"Held {counted(len(held), 'item')}: {names}{unnamed}."
+    what = f"Held {counted(len(held), 'item')}: {_item_names(held)}."
     yield f"{what} Outputs were edited, or others wrote them, and are kept."
     yield f"  {HELD_REMEDY}"
 
@@ -81,10 +85,12 @@ def _failed_line(report: Report, hint: str) -> str:
         return printing.printable_message(report.message) + log
     if not bad:
         return "Nothing failed."
-    names = ", ".join(printing.printable_line(item.key or item.step) for item in bad[:3])
-    unnamed = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
     lead = "Still not done" if all(item.is_known for item in bad) else "Not done"
-    return f"{lead}: {names}{unnamed}. {hint}{log}"
+    return f"{lead}: {_item_names(bad)}. {hint}{log}"
+
+
+def _item_names(items: Sequence[ItemReport]) -> str:
+    return listed([printing.printable_line(item.key or item.step) for item in items], 3)
 
 
 def _cost_line(report: Report) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from paddock.engine.system import units
+from paddock.engine.system.text import listed
 from paddock.runner.progress.report import HELD_REMEDY, sums_by_outcome
 
 from .html_page import html_cell, html_page, html_table, number_cell, state_html
@@ -257,9 +258,7 @@ def _documents_html(story: RunDetails, folder: Path) -> Iterator[str]:
 
 
 def _item_row(item: RunItem, folder: Path) -> tuple[str, ...]:
-    wrote = ", ".join(_file_link(Path(output).name, output, folder) for output in item.outputs[:5])
-    if len(item.outputs) > 5:
-        wrote += f" and {len(item.outputs) - 5:,} more"
+    wrote = listed([_file_link(Path(output).name, output, folder) for output in item.outputs], 5)
     return (
         f'<td class="name">{_file_link(item.key, item.source, folder)}</td>',
         html_cell(item.step),

@@ -17,6 +17,7 @@ from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ChatRequest, Constraint, EmbedRequest, Message, ModelSpec, Pool
+from paddock.engine.system.text import listed
 from paddock.pipelines import reply_schema
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import Expression, ExpressionError, Value
@@ -206,8 +207,7 @@ def _nearby_names(path: Path, after: FinishedRun) -> str:
         folder = folder.parent
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     shown = after.stage.for_person(str(folder))
-    rest = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
-    return f"In '{shown}': {', '.join(names[:10]) or 'nothing'}{rest}"
+    return f"In '{shown}': {listed(names, 10) or 'nothing'}"
 
 
 def _check(claim: ExpectKeys, after: FinishedRun) -> None:

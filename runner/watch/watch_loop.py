@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.engine.system.tasks import call_in, end, wait_for_event
+from paddock.engine.system.text import listed
 from paddock.runner.folders.file_filter import WatchFilter, WatchSpec
 from paddock.runner.folders.file_versions import UNKNOWN_FILE, FileIdentity, FileVersion
 from paddock.runner.folders.folder_listing import list_folder, look_at_paths, root_identity
@@ -26,7 +27,7 @@ from .handled_files import WatchLedger
 from .hot_folder import claim_files, claimed_files, finish_files, make_hot_folders
 from .io_thread import SLOW_S, IoThread, WatchStopped
 from .next_batch import REFUSED_S, WatchState
-from .watch_messages import WatchMessages, away_message, other_folder_message, some_names
+from .watch_messages import WatchMessages, away_message, other_folder_message
 
 ROOT_S = 2.0
 """Interval of the checks whether the root is still there, and the same."""
@@ -278,7 +279,8 @@ class FolderWatch:
             n_absent = state.look(listing, now)
         await self._tell_foreign(state, n_absent)
         if listing.unreadable:
-            text = f"{some_names(listing.unreadable)} cannot be read: files there are not seen."
+            names = listed([f"'{name}'" for name in sorted(listing.unreadable)], 3)
+            text = f"{names} cannot be read: files there are not seen."
             self._notices.tell("unreadable", text)
         else:
             self._notices.over("unreadable")

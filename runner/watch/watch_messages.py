@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 from paddock.runner.folders.file_filter import WatchSpec
 
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EMFILE, errno.ENFILE))
-_MOST_NAMES = 3
 
 
 class WatchMessages:
@@ -66,11 +65,3 @@ def polling_message(why: OSError | str | None, every_s: float) -> str:
         )
     words = why.strerror or type(why).__name__
     return f"the system reports no changes ({words}). {every}."
-
-
-def some_names(names: Collection[str]) -> str:
-    """Return the first names in quotes, and how many more there are."""
-    listed = sorted(names)
-    shown = ", ".join(f"'{name}'" for name in listed[:_MOST_NAMES])
-    left = len(listed) - _MOST_NAMES
-    return f"{shown} and {left} more" if left > 0 else shown
