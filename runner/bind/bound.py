@@ -267,12 +267,10 @@ def only_reads(step: BoundStep) -> bool:
 
 def sub_plans(nodes: Iterable[BoundNode]) -> Iterator[BoundPlan]:
     """Yield the pipelines that steps run, and those that steps of theirs do."""
-    for node in nodes:
-        if isinstance(node, BoundBlock):
-            yield from sub_plans(node.body)
-        elif node.inner is not None:
-            yield node.inner
-            yield from sub_plans(node.inner.nodes)
+    for step in steps_of(nodes):
+        if step.inner is not None:
+            yield step.inner
+            yield from sub_plans(step.inner.nodes)
 
 
 def ignored_key_notes(bound: BoundPlan) -> Iterator[str]:
@@ -345,16 +343,21 @@ def with_inputs(inner: BoundPlan, inputs: Mapping[str, Any], roots: Roots) -> Bo
     return replace(inner, inputs=taken.values, roots=taken.roots(base))
 
 
-def node_ids(body: Iterable[BoundNode]) -> Iterator[str]:
+def nodes_of(body: Iterable[BoundNode]) -> Iterator[BoundNode]:
+    """Yield all steps and blocks of a body, those of nested blocks too."""
     for node in body:
-        yield node.id
+        yield node
         if isinstance(node, BoundBlock):
-            yield from node_ids(node.body)
+            yield from nodes_of(node.body)
+
+
+def node_ids(body: Iterable[BoundNode]) -> Iterator[str]:
+    return (node.id for node in nodes_of(body))
 
 
 def steps_of(body: Iterable[BoundNode]) -> Iterator[BoundStep]:
     """Yield all steps of a body, those of nested blocks too."""
-    return (step for _, step in steps_with_blocks(body))
+    return (node for node in nodes_of(body) if isinstance(node, BoundStep))
 
 
 def all_steps(body: Iterable[BoundNode]) -> Iterator[BoundStep]:
@@ -384,11 +387,9 @@ def steps_with_blocks(
 
 def callable_names(body: Iterable[BoundNode]) -> Iterator[str]:
     """Yield the names of all steps and blocks by which a caller may mean them: `clean.each`."""
-    for node in body:
+    for node in nodes_of(body):
         yield node.id
-        if isinstance(node, BoundBlock):
-            yield from callable_names(node.body)
-        elif node.inner is not None:
+        if isinstance(node, BoundStep) and node.inner is not None:
             yield from (f"{node.id}.{name}" for name in callable_names(node.inner.nodes))
 
 
@@ -402,16 +403,11 @@ def progress_line_names(nodes: Iterable[BoundNode]) -> Iterator[str]:
 
 def has_no_nested_items(body: Iterable[BoundNode]) -> bool:
     """Return whether a body has no items of its own: no blocks, and no pipelines."""
-    body = tuple(body)
-    has_blocks = next(blocks_of(body), None) is not None
-    return not has_blocks and all(step.inner is None for step in steps_of(body))
+    return all(isinstance(node, BoundStep) and node.inner is None for node in body)
 
 
 def blocks_of(body: Iterable[BoundNode]) -> Iterator[BoundBlock]:
-    for node in body:
-        if isinstance(node, BoundBlock):
-            yield node
-            yield from blocks_of(node.body)
+    return (node for node in nodes_of(body) if isinstance(node, BoundBlock))
 
 
 def outer_references(block: BoundBlock) -> frozenset[Reference]:

@@ -173,9 +173,7 @@ def review_faults(
         what = f"step '{step.uses}' gives no answer of a model, so `review` has nothing to show."
         yield Fault(what, _ANSWERING_REMEDY, document.key_mark(at))
         return
-    mark = document.mark((*at, "when"))
-    for what, remedy in _when_faults("review.when", step.review.when, step, base):
-        yield Fault(what, remedy, mark)
+    yield from _when_faults("review", step.review.when, document, step, base)
 
 
 ANSWERING_STEPS = ("chat", "summarise", "summarize", "reduce")
@@ -194,9 +192,7 @@ def escalate_faults(
         remedy = "It belongs to 'chat', 'summarise' (without `how: extract`) and 'reduce'."
         yield Fault(what, remedy, document.key_mark(at))
         return
-    mark = document.mark((*at, "when"))
-    for what, remedy in _when_faults("escalate.when", step.escalate.when, step, base):
-        yield Fault(what, remedy, mark)
+    yield from _when_faults("escalate", step.escalate.when, document, step, base)
 
 
 _ROOTS_OF_ANSWER = {
@@ -206,18 +202,19 @@ _ROOTS_OF_ANSWER = {
 
 
 def _when_faults(
-    key: str, when: Expression, step: WrittenStep, base: Path
-) -> Iterator[tuple[str, str]]:
+    key: str, when: Expression, document: YamlDocument, step: WrittenStep, base: Path
+) -> Iterator[Fault]:
     """Yield what a condition over an answer reads that the step does not have."""
-    answer = reply_fields(bind_reply(step, base))
+    answer, mark = reply_fields(bind_reply(step, base)), document.mark((*step.at, key, "when"))
     for root, name_of_key in _ROOTS_OF_ANSWER.items():
         paths = [path[1:] for path in when.references if path[0] == root]
         if paths and not _has_part(step.reply, root):
-            what = f"`{key}` reads `{root}`, which this step does not have."
-            yield what, f"Add `{name_of_key}` under `reply`."
+            what = f"`{key}.when` reads `{root}`, which this step does not have."
+            yield Fault(what, f"Add `{name_of_key}` under `reply`.", mark)
             continue
         for name, known in _unknown_fields(root, paths, answer):
-            yield f"`{key}`: `{root}` has no field '{name}'.", did_you_mean(name, known)
+            what = f"`{key}.when`: `{root}` has no field '{name}'."
+            yield Fault(what, did_you_mean(name, known), mark)
 
 
 def _has_part(reply: ReplySpec | None, root: str) -> bool:

@@ -94,7 +94,7 @@ class AnswerMirror(dict[str, Any]):
 
 def confidence_of_whole(confidence: Any) -> dict[str, Any]:
     """Return the least and the mean probability of an answer's fields; 0 where none is known."""
-    values = list(probabilities(confidence))
+    values = [p for _, p in probabilities(confidence)]
     return {"min": min(values, default=0.0), "mean": sum(values) / max(1, len(values))}
 
 
@@ -147,11 +147,14 @@ def _names_of(mirror: Any, of_whole: Mapping[str, Any]) -> dict[str, Any]:
     return {**fields, **of_whole, ALL_FIELDS: fields}
 
 
-def probabilities(mirror: Any) -> Iterator[float]:
-    """Yield the probability of each field of an answer, without those that a person wrote."""
+def probabilities(
+    mirror: Any, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], float]]:
+    """Yield path and probability of each field of an answer, without those that a person wrote."""
     if is_confidence(mirror):
         if mirror["raw"] is not None:
-            yield mirror["p"] or 0.0
+            yield path, float(mirror["p"] or 0.0)
     elif isinstance(mirror, Mapping | list):
-        for inner in mirror.values() if isinstance(mirror, Mapping) else mirror:
-            yield from probabilities(inner)
+        pairs = mirror.items() if isinstance(mirror, Mapping) else enumerate(mirror)
+        for name, inner in pairs:
+            yield from probabilities(inner, (*path, name))

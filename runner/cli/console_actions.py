@@ -43,7 +43,13 @@ from paddock.runner.daemon.ollama_api_client import (
 )
 from paddock.runner.ledger.run_history import PastRun
 from paddock.runner.render.console_page import CONSOLE_PAGES
-from paddock.runner.render.html_page import action_html, error_html, state_html
+from paddock.runner.render.html_page import (
+    action_html,
+    error_html,
+    facts_html,
+    hidden_field,
+    state_html,
+)
 from paddock.runner.schedule.consents import Consents
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
@@ -261,8 +267,7 @@ def pipeline_parts(actions: ConsoleActions, file: Path, last: PastRun | None) ->
         when = units.local_time(last.row.started)
         link = f'<a href="{run_address(last)}">{when}</a> {state_html(last.status)}'
         facts.append(("Last run", link))
-    shown = (f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
-    yield f'<dl class="facts">{"".join(shown)}</dl>'
+    yield facts_html(facts)
     yield from _permission_parts(state)
     yield from _pause_parts(actions, file)
     yield "<h2>Run</h2>"
@@ -283,7 +288,7 @@ def _pause_parts(actions: ConsoleActions, file: Path) -> Iterator[str]:
     if is_paused is None:
         return
     label = "Resume" if is_paused else "Pause"
-    fields = _hidden("resume", "1") if is_paused else ""
+    fields = hidden_field("resume", "1") if is_paused else ""
     words = "Its schedules, watches and webhooks wait." if is_paused else ""
     yield f"<h2>Triggers</h2><p>{words}</p>"
     yield action_html(label, f"{pipeline_address(file)}/pause", fields=fields)
@@ -305,7 +310,7 @@ def _permission_parts(state: PipelineState) -> Iterator[str]:
     yield action_html(
         "Allow",
         f"{pipeline_address(state.file)}/allow",
-        fields=f'<input type="hidden" name="asks" value="{state.needed_consents_id}">',
+        fields=hidden_field("asks", state.needed_consents_id),
         why_not="This file is allowed that, within what the settings permit." * has_consent,
     )
 
@@ -391,7 +396,7 @@ class ModelActions:
             for name in sorted(
                 {str(row.get("name", "")) for service in held for row in service.rows}
             ):
-                fields = _hidden("model", name)
+                fields = hidden_field("model", name)
                 parts.append(action_html(f"Unload {name}", f"{USE_MODELS}/unload", fields=fields))
         return PageParts("Use models", parts, _PULL_LIVE_S if is_pulling else 0)
 
@@ -492,10 +497,6 @@ def closing_services(settings: Settings) -> Iterator[ServiceClient]:
         yield clients[0]
 
 
-def _hidden(name: str, value: str) -> str:
-    return f'<input type="hidden" name="{name}" value="{escape(value)}">'
-
-
 def _ask_parts(names: Sequence[str], why_not: str) -> Iterator[str]:
     yield "<h2>Ask</h2>"
     options = "".join(f"<option>{escape(name)}</option>" for name in names)
@@ -514,7 +515,7 @@ def _pull_parts(pull: ModelPull | None, why_not: str) -> Iterator[str]:
         share = f", {pull.completed / pull.total:.0%}" if pull.total and not pull.has_ended else ""
         yield f'<p role="status">{escape(pull.name)}: {escape(pull.status)}{share}</p>'
     if pull is not None and not pull.has_ended:
-        yield action_html("Stop pulling", f"{USE_MODELS}/pull", fields=_hidden("stop", "1"))
+        yield action_html("Stop pulling", f"{USE_MODELS}/pull", fields=hidden_field("stop", "1"))
         return
     fields = (
         '<label for="source">Name</label>'

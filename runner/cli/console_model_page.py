@@ -14,7 +14,7 @@ from typing import Any
 
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
-from paddock.runner.render.html_page import html_cell, html_table
+from paddock.runner.render.html_page import facts_html, html_cell, html_table
 
 from .console_actions import USE_MODELS
 from .console_run_pages import PageParts
@@ -220,9 +220,7 @@ def _round_top(most: float) -> float:
 
 
 def _model_html(model: State, per_s: float) -> str:
-    facts = "".join(
-        f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in _model_facts(model, per_s)
-    )
+    facts = facts_html((name, escape(value)) for name, value in _model_facts(model, per_s))
     tags = (
         model["placed"],
         f"with {counted(len(model['adapters']), 'adapter')}" if model.get("adapters") else "",
@@ -235,8 +233,7 @@ def _model_html(model: State, per_s: float) -> str:
     return (
         f'<section class="card"><h2>{escape(model["name"])} '
         f'<small class="s-{kind}">{state}</small></h2><p class="soft">{escape(_life(model))}</p>'
-        f'<dl class="facts">{facts}</dl><p class="soft">{escape("; ".join(filter(None, tags)))}</p>'
-        f"{fallback}</section>"
+        f'{facts}<p class="soft">{escape("; ".join(filter(None, tags)))}</p>{fallback}</section>'
     )
 
 

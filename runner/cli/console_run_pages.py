@@ -54,6 +54,8 @@ from paddock.runner.render.console_page import CONSOLE_PAGES
 from paddock.runner.render.html_page import (
     action_html,
     error_html,
+    facts_html,
+    hidden_field,
     html_cell,
     html_table,
     number_cell,
@@ -374,7 +376,7 @@ def _choice(query: Query, name: str, values: Mapping[str, str]) -> str:
 
 
 def _search_form(query: Query) -> str:
-    kept = f'<input type="hidden" name="state" value="{escape(query.get("state", ""))}">'
+    kept = hidden_field("state", query.get("state", ""))
     named = escape(query.get("named", ""))
     return (
         f'<form method="get" role="search">{kept}<label for="named">Name</label>'
@@ -461,17 +463,16 @@ def _run_actions_html(past: PastRun) -> Iterator[str]:
         return
     why_not = stop_refusal(past)
     yield action_html("Stop after items in flight", f"{address}/stop", why_not=why_not)
-    now = '<input type="hidden" name="now" value="1">'
     if not why_not:
-        yield action_html("Stop at once", f"{address}/stop", fields=now)
+        yield action_html("Stop at once", f"{address}/stop", fields=hidden_field("now", "1"))
 
 
 def _try_again_html(trace: ItemTrace, past: PastRun) -> str:
     top = (*trace.place.outer, trace.key)[0]  # what `--only` takes
-    only = f'<input type="hidden" name="only" value="{escape(top)}">'
     is_of_block = bool(trace.place.outer) or trace.key != trace.place.step
+    only = hidden_field("only", top) * is_of_block
     address, why_not = f"{run_path(past)}/again", _again_refusal(past)
-    return action_html("Try again", address, fields=only * is_of_block, why_not=why_not)
+    return action_html("Try again", address, fields=only, why_not=why_not)
 
 
 def _again_refusal(past: PastRun) -> str:
@@ -517,8 +518,7 @@ def _item_html(ledger: Ledger, base: Path, trace: ItemTrace, past: PastRun) -> I
         ("Read", "<br>".join(_file_html(path, base) for path in trace.read_files(base))),
         ("Wrote", "<br>".join(map(escape, trace.outputs))),
     ]
-    shown = (f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts if value)
-    yield f'<dl class="facts">{"".join(shown)}</dl>'
+    yield facts_html((name, value) for name, value in facts if value)
     if entry.error:
         yield error_html(entry.error)
     for answer in reviews_of_item(ledger, trace.place.scope, trace.key).answers:

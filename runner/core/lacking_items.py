@@ -53,12 +53,16 @@ def lacking_of(
     """Return the blocks whose results are read and lack items; `failed` and `counts` tell it."""
     if not lacking:
         return []
-    read = {
+    return [lacking[block] for block in sorted(blocks_read(references) & lacking.keys())]
+
+
+def blocks_read(references: frozenset[tuple[str, ...]]) -> set[str]:
+    """Return the blocks whose `results` are among these references."""
+    return {
         path[1]
         for path in references
         if path[:1] == ("steps",) and len(path) > 1 and path[2:3] in ((), ("results",))
     }
-    return [lacking[block] for block in sorted(read & lacking.keys())]
 
 
 def refuse_empty_results(

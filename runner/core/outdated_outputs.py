@@ -22,12 +22,11 @@ from paddock.runner.bind.bound import (
     BoundNode,
     BoundPlan,
     BoundStep,
-    blocks_of,
     callable_names,
     canonical_spec,
     find_in_plans,
+    nodes_of,
     paths_depend_on_item_alone,
-    steps_of,
 )
 from paddock.runner.ledger.entries import Entry, LineageRow, OutputRow, StoredRow
 from paddock.runner.ledger.ledger import Ledger
@@ -349,7 +348,7 @@ class OutdatedFinder:
         plan, node = found
         spec: dict[str, dict[str, Any]] = {"blocks": {}, "steps": {}}
         for top in plan.nodes:
-            if any(part is node for part in (top, *steps_of([top]), *blocks_of([top]))):
+            if any(part is node for part in nodes_of([top])):
                 spec = json.loads(canonical_spec(top))
         return paths_depend_on_item_alone(spec, plan.inputs_in_paths)
 

@@ -14,8 +14,7 @@ from paddock.engine.system.item_samples import SEED, draw
 from paddock.engine.system.text import one_line, path_text
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import ReviewSpec
-from paddock.pipelines.reply_schema import is_confidence
-from paddock.runner.bind.scope import evidence_of_whole, review_names
+from paddock.runner.bind.scope import evidence_of_whole, probabilities, review_names
 
 from .review_questions import MOST_REASON_CHARS
 
@@ -55,7 +54,7 @@ def question_reasons(
 
 def least_sure(outputs: Mapping[str, Any]) -> float | None:
     """Return the least probability of an answer's fields; None where none is known."""
-    return min((p for _, p in _leaves(outputs.get("confidence"))), default=None)
+    return min((p for _, p in probabilities(outputs.get("confidence"))), default=None)
 
 
 MOST_REASONS = 6
@@ -171,25 +170,13 @@ def _unsure(
         return
     found = sorted(
         (p, path_text(path))
-        for path, p in _leaves(confidence)
+        for path, p in probabilities(confidence)
         if p < least or (is_equal_too and p == least)
     )
     for p, path in found[:_MOST_NAMED]:
         yield f"{path or 'the answer'} has {p:.0%}"
     if len(found) > _MOST_NAMED:
         yield f"{len(found) - _MOST_NAMED} more are below {least:.0%}"
-
-
-def _leaves(
-    confidence: Any, path: tuple[str | int, ...] = ()
-) -> Iterator[tuple[tuple[str | int, ...], float]]:
-    if is_confidence(confidence):
-        if confidence["raw"] is not None:
-            yield path, float(confidence["p"] or 0.0)
-    elif isinstance(confidence, Mapping | list):
-        pairs = confidence.items() if isinstance(confidence, Mapping) else enumerate(confidence)
-        for name, inner in pairs:
-            yield from _leaves(inner, (*path, name))
 
 
 def _values_read(part: str, scope: Mapping[str, Any]) -> Iterator[str]:

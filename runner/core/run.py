@@ -40,7 +40,7 @@ from .dependencies import held_paths, held_text
 from .failures import RunFailed, RunStopped, StepFailed
 from .item_run import ItemRun
 from .items import sub_pipeline_context
-from .lacking_items import lacking_of
+from .lacking_items import blocks_read, lacking_of
 from .outdated_outputs import NodeOutputs, find_outdated
 from .pruning import OrphanCleaner, RowKeeper
 from .run_context import RunContext
@@ -472,10 +472,5 @@ def _state_of(node: BoundNode, outputs: Any) -> PrefectState:
 
 def blocks_whose_results_are_read(bound: BoundPlan) -> frozenset[str]:
     """Return the blocks whose `results` are read; others' are not kept in memory."""
-    found: set[str] = set()
     reading: Sequence[Any] = [*bound.nodes, *([bound.returns] if bound.returns else ())]
-    for node in reading:
-        for path in node.references:
-            if path[0] == "steps" and len(path) > 1 and path[2:3] in ((), ("results",)):
-                found.add(path[1])
-    return frozenset(found)
+    return frozenset().union(*(blocks_read(node.references) for node in reading))

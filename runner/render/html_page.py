@@ -83,6 +83,17 @@ def action_html(label: str, address: str, *, fields: str = "", why_not: str = ""
     return f'<form method="post" action="{escape(address)}">{fields}{on}</form>'
 
 
+def hidden_field(name: str, value: str) -> str:
+    """Return a field of a form that no one sees."""
+    return f'<input type="hidden" name="{name}" value="{escape(value)}">'
+
+
+def facts_html(facts: Iterable[tuple[str, str]]) -> str:
+    """Return a list of names, each with what it is as HTML."""
+    shown = (f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
+    return f'<dl class="facts">{"".join(shown)}</dl>'
+
+
 def error_html(text: str) -> str:
     """Return a box with an error; a line of a file has the marks below it in their place."""
     if " | " in text and "^" in text:

@@ -39,7 +39,7 @@ from .prefect_queue import (
 )
 from .process_marks import is_other_machine
 from .run_endings import NoRestart, RestartRun, RunEnding, StopReason, after_ending
-from .run_processes import ProcessEnd, RunExecutor, RunProcess, RunTask
+from .run_processes import ProcessEnd, RunExecutor, RunProcess, RunTask, StopRequest
 from .triggered_pipeline import TriggeredPipeline
 
 GENTLE_S = 900.0  # an item may be a long document; after this time it is cut off and done again
@@ -105,7 +105,7 @@ _STATUS_OF_STOP: Mapping[str, Status] = {"cancelled": "interrupted", "suspended"
 
 async def drain_run(running: RunProcess, words: str, why: StopReason) -> None:
     """Drain a run; after a while stop it at once, in the end kill it."""
-    running.halt(words, is_gentle=True, status=_STATUS_OF_STOP.get(why, "budget"))
+    running.halt(StopRequest(words, is_gentle=True, status=_STATUS_OF_STOP.get(why, "budget")))
     await asyncio.sleep(GENTLE_S)
     stop_now(running)
     await asyncio.sleep(AT_ONCE_S)
@@ -114,7 +114,7 @@ async def drain_run(running: RunProcess, words: str, why: StopReason) -> None:
 
 def stop_now(running: RunProcess) -> None:
     """Stop a run at once; items in flight are given up."""
-    running.halt("", is_gentle=False)
+    running.halt(StopRequest("", is_gentle=False))
 
 
 def is_superseded_by_schedule(job: ManagedRun, now: datetime) -> bool:
@@ -601,7 +601,8 @@ class RunManager:
                 job.stopped = "shutdown"
             for task in job.tasks:
                 task.cancel()
-            job.running.halt("`paddock up` was stopped", is_gentle=True, is_handed_over=True)
+            words = "`paddock up` was stopped"
+            job.running.halt(StopRequest(words, is_gentle=True, is_handed_over=True))
         for share, act in ((0.4, stop_now), (0.3, RunProcess.kill), (0.2, None)):
             if not self._following:
                 break

@@ -69,13 +69,28 @@ class RunWaits:
 
 
 @dataclass(frozen=True, slots=True)
-class RunEnded:
-    """The run is over; without a `report`, `words` is the error that ended it."""
+class ProcessEnd:
+    """How a process ended."""
 
-    report: Report | None
+    report: Report | None = None
     words: str = ""
+    """The error that ended the run, if there is no report."""
+    has_spoken: bool = False
+    """It reported its end; a run without a report has crashed."""
     is_unreachable: bool = False
-    """Prefect could not be reached, and nothing was begun."""
+    """It could not reach Prefect, and began nothing."""
+    exitcode: int | None = None
+
+    @property
+    def crash(self) -> str | None:
+        """Return why the run must be restarted; None: it ended by itself."""
+        if self.is_unreachable:
+            return f"its process could not reach Prefect ({self.words})"
+        if self.has_spoken:
+            return None
+        if self.exitcode is None:
+            return "its process is gone"
+        return f"its process {'was ' if self.exitcode < 0 else ''}{how_it_ended(self.exitcode)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +133,8 @@ async def _run_task(task: RunTask, link: Connection) -> None:
             words, is_unreachable = str(error), True
         except Exception as error:  # whatever ends a run is reported, and ends no other
             words = str(error) or type(error).__name__
-    _send_message(link, RunEnded(control.report, "" if control.report else words, is_unreachable))
+    words = "" if control.report else words
+    _send_message(link, ProcessEnd(control.report, words, True, is_unreachable))
 
 
 @contextmanager
@@ -174,37 +190,12 @@ async def _end_without_prefect(api_url: str, control: RunControl) -> None:
     os._exit(1)
 
 
-def _send_message(link: Connection, message: RunBegan | RunWaits | RunEnded) -> None:
+def _send_message(link: Connection, message: RunBegan | RunWaits | ProcessEnd) -> None:
     with contextlib.suppress(OSError):  # the other end is closed
         link.send(message)
 
 
 _POLL_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessEnd:
-    """How a process ended."""
-
-    report: Report | None = None
-    words: str = ""
-    """The error that ended the run, if there is no report."""
-    has_spoken: bool = False
-    """It reported its end; a run without a report has crashed."""
-    is_unreachable: bool = False
-    """It could not reach Prefect, and began nothing."""
-    exitcode: int | None = None
-
-    @property
-    def crash(self) -> str | None:
-        """Return why the run must be restarted; None: it ended by itself."""
-        if self.is_unreachable:
-            return f"its process could not reach Prefect ({self.words})"
-        if self.has_spoken:
-            return None
-        if self.exitcode is None:
-            return "its process is gone"
-        return f"its process {'was ' if self.exitcode < 0 else ''}{how_it_ended(self.exitcode)}"
 
 
 class RunProcess:
@@ -221,20 +212,13 @@ class RunProcess:
         self._process = process
         self._link = link
 
-    def halt(
-        self,
-        words: str,
-        *,
-        is_gentle: bool,
-        status: Status = "budget",
-        is_handed_over: bool = False,
-    ) -> None:
+    def halt(self, request: StopRequest) -> None:
         """Ask it to stop, after the current item or at once."""
         if self._link is not None:
             with contextlib.suppress(OSError):
-                self._link.send(StopRequest(words, is_gentle, status, is_handed_over))
+                self._link.send(request)
         else:
-            self.signal(signal.SIGUSR1 if is_gentle else signal.SIGTERM)
+            self.signal(signal.SIGUSR1 if request.is_gentle else signal.SIGTERM)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, if it still exists."""
@@ -292,9 +276,10 @@ class RunExecutor:
     def _listen(self, running: RunProcess, process: Any, link: Connection) -> None:
         """Read a process's messages until it ends."""
         loop = asyncio.get_running_loop()
-        heard: list[Any] = []
+        end: ProcessEnd | None = None
 
         def hear() -> None:
+            nonlocal end
             try:
                 while link.poll():
                     message = link.recv()
@@ -304,7 +289,7 @@ class RunExecutor:
                     elif isinstance(message, RunWaits):
                         running.waits_for = message.words
                     else:
-                        heard.append(message)
+                        end = message
             except (EOFError, OSError):
                 loop.remove_reader(link.fileno())  # the process has closed its end
 
@@ -314,16 +299,7 @@ class RunExecutor:
             loop.remove_reader(link.fileno())
             link.close()
             process.join(1.0)
-            ended = ProcessEnd(exitcode=process.exitcode)
-            if heard:
-                last_message = heard[-1]
-                ended = ProcessEnd(
-                    last_message.report,
-                    last_message.words,
-                    has_spoken=True,
-                    is_unreachable=last_message.is_unreachable,
-                )
-            running.ended.set_result(ended)
+            running.ended.set_result(end or ProcessEnd(exitcode=process.exitcode))
 
         loop.add_reader(link.fileno(), hear)
         loop.add_reader(process.sentinel, gone)
