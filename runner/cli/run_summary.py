@@ -79,7 +79,7 @@ def _written_line(report: Report) -> str:
 
 
 def _failed_line(report: Report, hint: str) -> str:
-    bad = [item for item in report.items if item.state in ("quarantined", "failed")]
+    bad = report.not_done
     log = f" Details: {printing.printable_line(report.log)}" if report.log else ""
     if report.message:
         return printing.printable_message(report.message) + log

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.engine.errors import EngineError
-from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Pool
+from paddock.engine.request import Message, ModelSpec, Pool
 from paddock.engine.system.text import cell_text, counted, shorten
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.core import model_pools
@@ -22,7 +22,7 @@ from paddock.runner.core.call_cache import CallOrigin, LedgerPool, ModelDigests
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer
-from paddock.runner.testing.expectations import JUDGE_TIMEOUT_S, MAX_VERDICT_TOKENS
+from paddock.runner.testing.expectations import judge_request
 from paddock.steps.llm.ask_and_repair import CALLS_AT_ONCE
 
 from .significance import ALPHA, Estimate, estimate, holm, mcnemar_p
@@ -42,12 +42,7 @@ _SYSTEM_PROMPT = (
     "them. Judge by what the task asks for, not by length or order. Answer as JSON: `reason`, one "
     "short sentence, then `better`: 1, 2, or equal."
 )
-_SCHEMA = {
-    "type": "object",
-    "properties": {"reason": {"type": "string"}, "better": {"enum": ["1", "2", "equal"]}},
-    "required": ["reason", "better"],
-    "additionalProperties": False,
-}
+_ANSWER = {"reason": {"type": "string"}, "better": {"enum": ["1", "2", "equal"]}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +175,8 @@ class _Judge:
         text += (
             f"Answer 1:\n<answer>\n{first}\n</answer>\n\nAnswer 2:\n<answer>\n{second}\n</answer>"
         )
-        request = ChatRequest(
-            self._model,
-            (Message("system", _SYSTEM_PROMPT), Message("user", text)),
-            params={"temperature": 0, "max_tokens": MAX_VERDICT_TOKENS},
-            total_s=JUDGE_TIMEOUT_S,
-            constraint=Constraint("json_schema", json.dumps(_SCHEMA)),
-        )
+        messages = (Message("system", _SYSTEM_PROMPT), Message("user", text))
+        request = judge_request(self._model, messages, _ANSWER)
         origin = CallOrigin("", "judge", key, looks_up=True)
         stats = RunStats("", "", Observer())
         known = LedgerPool(self._pool, self._ledger, self._digests, stats, origin)

@@ -157,6 +157,11 @@ class Report:
         without_result = tuple(step for step in failed if step not in done)
         return QuarantineCounts(len(quarantined) - n_known, n_known, without_result)
 
+    @property
+    def not_done(self) -> list[ItemReport]:
+        """The items that failed or are quarantined."""
+        return [item for item in self.items if item.state in ("failed", "quarantined")]
+
     def done_in_words(self) -> str:
         """Return the effects that items do not show, in words."""
         n_changed = (len(self.written), self.n_removed, len(self.acted))

@@ -308,8 +308,7 @@ def run_markdown(report: Report) -> str:
         lines += [_table_cell(report.message), ""]
     bad = [
         (_table_cell(item.key), item.state, _table_cell(item.error or ""))
-        for item in report.items
-        if item.state in ("failed", "quarantined")
+        for item in report.not_done
     ]
     if bad:
         lines += _table_lines(("not done", "state", "why"), bad[:MAX_TABLE_ROWS], len(bad))
