@@ -246,17 +246,6 @@ def test_options_are_heeded_and_unknown_ones_ignored(client: httpx.Client) -> No
     assert (cut["message"]["content"], cut["done_reason"]) == ("1, 2, 3, ", "stop")
 
 
-def test_without_a_number_an_answer_may_go_to_the_end_of_the_context(client: httpx.Client) -> None:
-    told = whole(
-        client,
-        "/api/generate",
-        {"model": CHAT, "prompt": "Tell a very long story.",
-         "options": {"num_ctx": 128, "seed": 5, "num_predict": -1}},
-    )  # fmt: skip
-    assert told["prompt_eval_count"] + told["eval_count"] <= 128
-    assert told["done_reason"] in ("stop", "length")
-
-
 def test_a_prompt_that_was_cut_is_told(client: httpx.Client) -> None:
     body = {
         "model": CHAT, "prompt": "word " * 600, "stream": False,
@@ -410,23 +399,6 @@ def test_keep_alive_overwrites_and_its_absence_leaves(client: httpx.Client, nois
     while noise in {one["name"] for one in client.get("/api/ps").json()["models"]}:
         assert time.monotonic() < until, "it goes as soon as it is idle"
         time.sleep(0.05)
-
-
-def test_two_clients_with_different_contexts_do_not_reload_the_model(
-    live: Live, client: httpx.Client
-) -> None:
-    async def n_loads() -> int:
-        return live.service.pool.stats().loads[CHAT].loads
-
-    body = {"model": CHAT, "prompt": "Hi", "stream": False}
-    client.post("/api/generate", json={**body, "options": {"num_ctx": 1024, "num_predict": 1}})
-    before = live.call(n_loads())
-    for n_ctx in (512, 1024, 256):
-        told = client.post(
-            "/api/generate", json={**body, "options": {"num_ctx": n_ctx, "num_predict": 1}}
-        )
-        assert told.status_code == 200
-    assert live.call(n_loads()) == before
 
 
 @pytest.mark.parametrize("name", [f"{CHAT}:local", "SMOLLM2:135M", f"library/{CHAT}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -69,6 +70,21 @@ NAMES = [
     )
 ]  # fmt: skip
 
+NO_DURATIONS = {
+    **{f'"{text}"': f'time: missing unit in duration "{text}"'
+       for text in ("-1", "10", "1h30", "1.2.3s")},
+    **{f'"{text}"': f'time: invalid duration "{text}"'
+       for text in ("soon", "", "m", "-", "\u0663m")},
+    '"5 m"': 'time: unknown unit " m" in duration "5 m"',
+    '"5x"': 'time: unknown unit "x" in duration "5x"',
+    '"3d"': 'time: unknown unit "d" in duration "3d"',
+    "true": "Unsupported type: 'bool'",
+    "[5]": "Unsupported type: '[]interface {}'",
+    "{}": "Unsupported type: 'map[string]interface {}'",
+}  # fmt: skip
+"""By what stands in the body."""
+
+THOUGHTS: tuple[object, ...] = (True, "medium", "high")
 GENERATE = [
     Row("model ''", "POST /api/generate", {"model": ""}, 404, error="model '' not found"),
     Row("no model", "POST /api/generate", {}, 404, error="model '' not found"),
@@ -88,12 +104,20 @@ GENERATE = [
             error="top_logprobs must be between 0 and 20")
         for n in (-1, 21)
     ),
-    Row("think", "POST /api/generate", {"model": CHAT, "prompt": "Hi", "think": True}, 400,
-        error=f'"{CHAT}" does not support thinking'),
-    Row("think high", "POST /api/generate", {"model": CHAT, "prompt": "Hi", "think": "high"}, 400,
-        error=f'"{CHAT}" does not support thinking'),
-    Row("think as nobody does", "POST /api/generate", {"model": CHAT, "think": "hard"}, 400,
-        error='invalid think value: "hard" (must be "high", "medium", "low", "max", true, or '
+    *(
+        Row(f"think {value!r}", "POST /api/generate",
+            {"model": CHAT, "prompt": "Hi", "think": value}, 400,
+            error=f'"{CHAT}" does not support thinking')
+        for value in THOUGHTS
+    ),
+    *(
+        Row(f"think {value!r}", "POST /api/generate", {"model": CHAT, "think": value}, 400,
+            error=f'invalid think value: "{value}" '
+            '(must be "high", "medium", "low", "max", true, or false)')
+        for value in ("", "hard")
+    ),
+    Row("think 1", "POST /api/generate", {"model": CHAT, "think": 1}, 400,
+        error='think must be a boolean or string ("high", "medium", "low", "max", true, or '
         "false)"),
     Row("embedding model", "POST /api/generate", {"model": VECTORS, "prompt": "Hi"}, 400,
         error=f'"{VECTORS}" does not support generate'),
@@ -105,11 +129,17 @@ GENERATE = [
             error=f'option "{name}" must be of {wanted}')
         for name, value, wanted in (
             ("num_ctx", "4096", "type integer"),
+            ("num_ctx", True, "type integer"),
+            ("num_gpu", [1], "type integer"),
             ("num_predict", True, "type integer"),
+            ("seed", {}, "type integer"),
             ("temperature", "hot", "type float32"),
+            ("top_p", False, "type float32"),
             ("use_mmap", 1, "type boolean"),
+            ("use_mmap", "yes", "type boolean"),
+            ("numa", 0, "type boolean"),
             ("stop", "END", "type array"),
-            ("stop", [1], "an array of strings"),
+            ("stop", ["a", 1], "an array of strings"),
         )
     ),
     *(
@@ -135,19 +165,9 @@ GENERATE = [
     Row("a prompt of another type", "POST /api/generate", {"model": CHAT, "prompt": ["Hi"]}, 400,
         error="prompt: must be a string, not an array"),
     *(
-        Row(f"keep_alive {value!r}", "POST /api/generate", {"model": CHAT, "keep_alive": value},
-            400, error=error)
-        for value, error in (
-            ("-1", 'time: missing unit in duration "-1"'),
-            ("10", 'time: missing unit in duration "10"'),
-            ("soon", 'time: invalid duration "soon"'),
-            ("", 'time: invalid duration ""'),
-            ("5 m", 'time: unknown unit " m" in duration "5 m"'),
-            ("5x", 'time: unknown unit "x" in duration "5x"'),
-            (True, "Unsupported type: 'bool'"),
-            ([5], "Unsupported type: '[]interface {}'"),
-            ({}, "Unsupported type: 'map[string]interface {}'"),
-        )
+        Row(f"keep_alive {value}", "POST /api/generate",
+            {"model": CHAT, "keep_alive": json.loads(value)}, 400, error=error)
+        for value, error in NO_DURATIONS.items()
     ),
 ]  # fmt: skip
 

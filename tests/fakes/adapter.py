@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-_STRING, _FLOAT, _F32 = 8, 6, 0
-_ALIGNMENT = 32
+from tests.fakes.gguf import Value, write_gguf
+from tests.fakes.tiny import Matrices, fill
 
 
 def write_adapter(
@@ -17,40 +15,15 @@ def write_adapter(
 ) -> Path:
     """Write an adapter that adds a random matrix of rank 1 to one tensor; 0 adds nothing."""
     random = np.random.default_rng(7)
-    first = random.standard_normal((1, n_in)).astype(np.float32)
-    second = (strength * random.standard_normal((n_out, 1))).astype(np.float32)
-    keys = b"".join(
-        (
-            _text_key("general.type", "adapter"),
-            _text_key("general.architecture", architecture),
-            _text_key("adapter.type", "lora"),
-            _string("adapter.lora.alpha") + struct.pack("<If", _FLOAT, 1.0),
-        )
-    )
-    tensors = {f"{tensor}.lora_a": first, f"{tensor}.lora_b": second}
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), 4) + keys + _infos(tensors)
-    body = b"".join(_padded(matrix.tobytes()) for matrix in tensors.values())
-    path.write_bytes(_padded(head) + body)
-    return path
-
-
-def _infos(tensors: dict[str, NDArray[np.float32]]) -> bytes:
-    infos, offset = b"", 0
-    for name, matrix in tensors.items():
-        n_rows, n_columns = matrix.shape  # GGUF names the fastest dimension first
-        infos += _string(name) + struct.pack("<IQQIQ", 2, n_columns, n_rows, _F32, offset)
-        offset += len(_padded(matrix.tobytes()))
-    return infos
-
-
-def _text_key(key: str, value: str) -> bytes:
-    return _string(key) + struct.pack("<I", _STRING) + _string(value)
-
-
-def _string(text: str) -> bytes:
-    raw = text.encode()
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def _padded(raw: bytes) -> bytes:
-    return raw + bytes(-len(raw) % _ALIGNMENT)
+    matrices: Matrices = {
+        f"{tensor}.lora_a": random.standard_normal((1, n_in)),
+        f"{tensor}.lora_b": strength * random.standard_normal((n_out, 1)),
+    }
+    values: dict[str, Value] = {
+        "general.type": "adapter",
+        "general.architecture": architecture,
+        "adapter.type": "lora",
+        "adapter.lora.alpha": 1.0,
+    }
+    axes = {name: (rows.shape[1], rows.shape[0]) for name, rows in matrices.items()}
+    return fill(write_gguf(path, values, axes), matrices)

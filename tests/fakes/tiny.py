@@ -16,6 +16,9 @@ from tests.fakes.gguf import Value, write_gguf
 
 N_EMBD, N_FF = 64, 96
 Axes = dict[str, tuple[int, ...]]
+Matrices = dict[str, NDArray[np.float64]]
+
+_NORMED: Axes = {"attn_q_norm.weight": (32,), "attn_k_norm.weight": (32,)}
 
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -26,32 +29,23 @@ CHAT = (
 def mamba(path: Path) -> Path:
     """Write a recurrent model: its memory of a sequence is one state, which cannot be cut."""
     inner, state, rank, kernel = 2 * N_EMBD, 8, 4, 4
-    axes = _outer()
-    for layer in range(2):
-        axes |= _named(
-            layer,
-            {
-                "attn_norm.weight": (N_EMBD,),
-                "ssm_in.weight": (N_EMBD, 2 * inner),
-                "ssm_conv1d.weight": (kernel, inner),
-                "ssm_conv1d.bias": (inner,),
-                "ssm_x.weight": (inner, rank + 2 * state),
-                "ssm_dt.weight": (rank, inner),
-                "ssm_dt.bias": (inner,),
-                "ssm_a": (state, inner),
-                "ssm_d": (inner,),
-                "ssm_out.weight": (inner, N_EMBD),
-            },
-        )
-    values = {
-        "ssm.conv_kernel": kernel,
-        "ssm.inner_size": inner,
-        "ssm.state_size": state,
-        "ssm.time_step_rank": rank,
-        "feed_forward_length": 0,
-        "attention.head_count": 0,
+    own: Axes = {
+        "attn_norm.weight": (N_EMBD,),
+        "ssm_in.weight": (N_EMBD, 2 * inner),
+        "ssm_conv1d.weight": (kernel, inner),
+        "ssm_conv1d.bias": (inner,),
+        "ssm_x.weight": (inner, rank + 2 * state),
+        "ssm_dt.weight": (rank, inner),
+        "ssm_dt.bias": (inner,),
+        "ssm_a": (state, inner),
+        "ssm_d": (inner,),
+        "ssm_out.weight": (inner, N_EMBD),
     }
-    return _write(path, "mamba", values, axes)
+    sizes = {"conv_kernel": kernel, "inner_size": inner, "state_size": state}
+    sizes["time_step_rank"] = rank
+    values: dict[str, Value] = {f"ssm.{name}": size for name, size in sizes.items()}
+    values |= {"feed_forward_length": 0, **_heads(0)}
+    return _write(path, "mamba", values, _outer() | _layers(2, own))
 
 
 def hybrid(path: Path) -> Path:
@@ -64,48 +58,24 @@ def hybrid(path: Path) -> Path:
         "shortconv.in_proj.weight": (N_EMBD, 3 * N_EMBD),
         "shortconv.out_proj.weight": (N_EMBD, N_EMBD),
     }
-    normed: Axes = {"attn_q_norm.weight": (32,), "attn_k_norm.weight": (32,)}
-    for layer, own in enumerate((convolution, _attention() | normed)):
+    for layer, own in enumerate((convolution, _attention() | _NORMED)):
         axes |= _named(layer, {"attn_norm.weight": (N_EMBD,), **own, **_feed_forward()})
-    values: Mapping[str, Value] = {
-        "shortconv.l_cache": 3,
-        "feed_forward_length": N_FF,
-        "attention.head_count": 2,
-        "attention.head_count_kv": [0, 2],
-    }
+    values: Mapping[str, Value] = {"shortconv.l_cache": 3, "attention.head_count_kv": [0, 2]}
     return _write(path, "lfm2", values, axes)
 
 
 def sliding(path: Path, n_window: int = 32) -> Path:
     """Write a model of which one layer of two sees the last tokens alone."""
-    axes = _outer()
-    for layer in range(2):
-        norms = ("attn_norm", "post_attention_norm", "post_ffw_norm")
-        own: Axes = {f"{name}.weight": (N_EMBD,) for name in norms}
-        axes |= _named(layer, {**own, **_attention(), **_feed_forward()})
-    values = {
-        "attention.sliding_window": n_window,
-        "attention.key_length": 32,
-        "attention.value_length": 32,
-        "feed_forward_length": N_FF,
-        "attention.head_count": 2,
-        "attention.head_count_kv": 2,
-    }
+    own = _norms("attn_norm", "post_attention_norm", "post_ffw_norm")
+    axes = _outer() | _layers(2, {**own, **_attention(), **_feed_forward()})
+    values = {"attention.sliding_window": n_window, **_head_sizes(32)}
     return _write(path, "gemma2", values, axes)
 
 
 def llama(path: Path, seed: int = 1) -> Path:
     """Write an ordinary model."""
-    axes = _outer()
-    for layer in range(2):
-        own = {"attn_norm.weight": (N_EMBD,), **_attention(), **_feed_forward()}
-        axes |= _named(layer, own)
-    values = {
-        "feed_forward_length": N_FF,
-        "attention.head_count": 2,
-        "attention.head_count_kv": 2,
-    }
-    return _write(path, "llama", values, axes, seed)
+    own = {"attn_norm.weight": (N_EMBD,), **_attention(), **_feed_forward()}
+    return _write(path, "llama", {}, _outer() | _layers(2, own), seed)
 
 
 def write_llm(
@@ -126,22 +96,19 @@ def write_llm(
     n_vocab = len(_tokens()) + len(control)
     axes: Axes = {name: (n_embd, n_vocab) for name in ("token_embd.weight", "output.weight")}
     axes["output_norm.weight"] = (n_embd,)
-    for layer in range(2):
-        own = {"attn_norm.weight": (n_embd,), **_attention(n_embd), **_feed_forward(n_embd)}
-        own |= {f"{name}.weight": (32 if name.endswith(("q_norm", "k_norm")) else n_embd,)
-                for name in extra_norms}  # fmt: skip
-        if has_biases:
-            own |= {f"attn_{part}.bias": (n_embd,) for part in ("q", "k", "v")}
-        if is_gate_fused:
-            del own["ffn_gate.weight"]
-            own["ffn_up.weight"] = (n_embd, 2 * N_FF)
-        axes |= _named(layer, own)
-    heads = {"attention.head_count": 2, "attention.head_count_kv": 2, "feed_forward_length": N_FF}
-    heads["embedding_length"] = n_embd
-    _write(path, architecture, {**heads, **values}, axes, control=control)
+    own = {"attn_norm.weight": (n_embd,), **_attention(n_embd), **_feed_forward(n_embd)}
+    for name in extra_norms:
+        own[f"{name}.weight"] = (32 if name.endswith(("q_norm", "k_norm")) else n_embd,)
+    if has_biases:
+        own |= {f"attn_{part}.bias": (n_embd,) for part in ("q", "k", "v")}
+    if is_gate_fused:
+        del own["ffn_gate.weight"]
+        own["ffn_up.weight"] = (n_embd, 2 * N_FF)
+    axes |= _layers(2, own)
+    _write(path, architecture, {"embedding_length": n_embd, **values}, axes, control=control)
     output = np.random.default_rng(2).normal(0, n_embd**-0.5, (n_vocab, n_embd))
     output[_tokens().index("<|im_end|>")] = 0
-    return _fill(path, {"output.weight": output})
+    return fill(path, {"output.weight": output})
 
 
 def copying(path: Path) -> Path:
@@ -178,10 +145,7 @@ def copying(path: Path) -> Path:
     value[:, identity] = np.eye(n_id) / 9.2
     result[predicted] = np.eye(n_id)
     second = {"q": query, "k": key, "v": value, "output": result}
-    filled: dict[str, NDArray[np.float64]] = {
-        "token_embd.weight": embedding,
-        "output.weight": output,
-    }
+    filled: Matrices = {"token_embd.weight": embedding, "output.weight": output}
     axes: Axes = dict.fromkeys(filled, (n_embd, len(tokens)))
     norms, n_ff = {"output_norm.weight": (n_embd,)}, 32
     for layer, parts in enumerate((first, second)):
@@ -189,43 +153,35 @@ def copying(path: Path) -> Path:
             filled[f"blk.{layer}.attn_{name}.weight"] = rows
             axes[f"blk.{layer}.attn_{name}.weight"] = (rows.shape[1], rows.shape[0])
         norms |= {f"blk.{layer}.{name}_norm.weight": (n_embd,) for name in ("attn", "ffn")}
-        axes |= _named(layer, {"ffn_gate.weight": (n_embd, n_ff), "ffn_up.weight": (n_embd, n_ff)})
-        axes |= _named(layer, {"ffn_down.weight": (n_ff, n_embd)})
+    ahead: Axes = {f"ffn_{part}.weight": (n_embd, n_ff) for part in ("gate", "up")}
+    axes |= _layers(2, ahead | {"ffn_down.weight": (n_ff, n_embd)})
     values: Mapping[str, Value] = {
         "embedding_length": n_embd,
         "feed_forward_length": n_ff,
-        "attention.head_count": 1,
-        "attention.head_count_kv": 1,
-        "attention.key_length": n_id,
-        "attention.value_length": n_id,
         "rope.dimension_count": n_id,
         "rope.freq_base": 1e12,
+        **_heads(1),
+        **_head_sizes(n_id),
     }
     _write(path, "llama", values, {**axes, **norms}, seed=None)
-    return _fill(path, filled | {name: np.ones(n_embd) for name in norms})
+    return fill(path, filled | {name: np.ones(n_embd) for name in norms})
 
 
 def hy_v3(path: Path, seed: int | None = 1) -> Path:
     """Write a model whose last layer guesses tokens ahead (multi-token prediction)."""
-    axes = _outer()
-    normed: Axes = {"attn_q_norm.weight": (32,), "attn_k_norm.weight": (32,)}
-    for layer in range(3):
-        axes |= _named(
-            layer, {"attn_norm.weight": (N_EMBD,), **_attention(), **normed, **_feed_forward()}
-        )
-    return _write(path, "hy_v3", _mtp_values() | {"attention.head_count": 2}, axes | _mtp(), seed)
+    own = {"attn_norm.weight": (N_EMBD,), **_attention(), **_NORMED, **_feed_forward()}
+    return _write(path, "hy_v3", _MTP_VALUES, _outer() | _layers(3, own) | _mtp(), seed)
 
 
 def glm4moe(path: Path) -> Path:
     """Write a mixture of experts whose last layer guesses tokens ahead."""
     axes = _outer()
-    norms: Axes = {f"{name}.weight": (N_EMBD,) for name in ("attn_norm", "post_attention_norm")}
+    norms = _norms("attn_norm", "post_attention_norm")
     dense = _feed_forward()
     del dense["ffn_norm.weight"]
     for layer in range(3):
         axes |= _named(layer, {**norms, **_attention(), **(_experts() if layer else dense)})
-    heads = {"attention.head_count": 2, "attention.head_count_kv": 2}
-    return _write(path, "glm4moe", {**_mtp_values(), **_EXPERTS, **heads}, axes | _mtp())
+    return _write(path, "glm4moe", {**_MTP_VALUES, **_EXPERTS}, axes | _mtp())
 
 
 def deepseek2(path: Path) -> Path:
@@ -242,7 +198,7 @@ def deepseek2(path: Path) -> Path:
         "attn_q_a_norm.weight": (rank,),
         "attn_kv_a_norm.weight": (rank,),
     }
-    norms: Axes = {f"{name}.weight": (N_EMBD,) for name in ("attn_norm", "ffn_norm")}
+    norms = _norms("attn_norm", "ffn_norm")
     for layer in range(3):
         ahead = _experts() if layer else _feed_forward()
         axes |= _named(layer, {**norms, **attention, **ahead})
@@ -257,7 +213,7 @@ def deepseek2(path: Path) -> Path:
         "attention.value_length_mla": 32,
         "rope.dimension_count": rope,
     }
-    return _write(path, "deepseek2", {**_mtp_values(), **_EXPERTS, **values}, axes | _mtp())
+    return _write(path, "deepseek2", {**_MTP_VALUES, **_EXPERTS, **values}, axes | _mtp())
 
 
 def qwen35(path: Path) -> Path:
@@ -282,7 +238,7 @@ def qwen35moe(path: Path) -> Path:
 def _write_qwen35(path: Path, architecture: str, ahead: Axes, more: Mapping[str, Value]) -> Path:
     n_heads, n_id = 2, 32
     inner = n_heads * n_id
-    norms: Axes = {f"{name}.weight": (N_EMBD,) for name in ("attn_norm", "post_attention_norm")}
+    norms = _norms("attn_norm", "post_attention_norm")
     attention = _attention() | {"attn_q.weight": (N_EMBD, 2 * inner)}  # with a gate
     attention |= {"attn_q_norm.weight": (n_id,), "attn_k_norm.weight": (n_id,)}
     state: Axes = {
@@ -301,10 +257,6 @@ def _write_qwen35(path: Path, architecture: str, ahead: Axes, more: Mapping[str,
         axes |= _named(layer, norms | own | ahead)
     values: dict[str, Value] = {
         "full_attention_interval": 2,
-        "attention.head_count": n_heads,
-        "attention.head_count_kv": n_heads,
-        "attention.key_length": n_id,
-        "attention.value_length": n_id,
         "rope.dimension_sections": [4, 6, 6, 0],
         "rope.dimension_count": n_id,
         "ssm.conv_kernel": 4,
@@ -312,8 +264,10 @@ def _write_qwen35(path: Path, architecture: str, ahead: Axes, more: Mapping[str,
         "ssm.state_size": n_id,
         "ssm.time_step_rank": n_heads,
         "ssm.group_count": n_heads,
+        **_heads(n_heads),
+        **_head_sizes(n_id),
     }
-    return _write(path, architecture, {**_mtp_values(), **values, **more}, axes | _mtp())
+    return _write(path, architecture, {**_MTP_VALUES, **values, **more}, axes | _mtp())
 
 
 def alphabet(path: Path) -> Path:
@@ -332,7 +286,7 @@ def alphabet(path: Path) -> Path:
     for token, after in following.items():
         embedding[token, token] = output[after, token] = 1
         projection[token, token], projection[after, n_embd + token] = 0.5, 1
-    filled: dict[str, NDArray[np.float64]] = {
+    filled: Matrices = {
         "token_embd.weight": embedding,
         "output.weight": output,
         "blk.2.nextn.eh_proj.weight": projection,
@@ -350,13 +304,12 @@ def alphabet(path: Path) -> Path:
     values: dict[str, Value] = {
         "embedding_length": n_embd,
         "feed_forward_length": 32,
-        "attention.head_count": 1,
-        "attention.key_length": 32,
-        "attention.value_length": 32,
         "rope.dimension_count": 32,
+        **_heads(1),
+        **_head_sizes(32),
     }
-    _write(path, "hy_v3", _mtp_values() | values, axes | norms, seed=None)
-    return _fill(path, filled | {name: np.ones(shape) for name, shape in norms.items()})
+    _write(path, "hy_v3", _MTP_VALUES | values, axes | norms, seed=None)
+    return fill(path, filled | {name: np.ones(shape) for name, shape in norms.items()})
 
 
 _EXPERTS: dict[str, Value] = {
@@ -380,21 +333,20 @@ def _experts() -> Axes:
     }
 
 
-def _mtp_values() -> dict[str, Value]:
-    return {
-        "block_count": 3,
-        "nextn_predict_layers": 1,
-        "feed_forward_length": N_FF,
-        "expert_feed_forward_length": 32,
-    }
+_MTP_VALUES: dict[str, Value] = {
+    "block_count": 3,
+    "nextn_predict_layers": 1,
+    "expert_feed_forward_length": 32,
+}
 
 
 def _mtp() -> Axes:
-    norms: Axes = {f"nextn.{name}.weight": (N_EMBD,) for name in ("enorm", "hnorm")}
-    return _named(2, {**norms, "nextn.eh_proj.weight": (2 * N_EMBD, N_EMBD)})
+    return _named(
+        2, {**_norms("nextn.enorm", "nextn.hnorm"), "nextn.eh_proj.weight": (2 * N_EMBD, N_EMBD)}
+    )
 
 
-def _fill(path: Path, filled: Mapping[str, NDArray[np.float64]]) -> Path:
+def fill(path: Path, filled: Mapping[str, NDArray[np.float64]]) -> Path:
     """Overwrite tensors of a file."""
     header = read_header(path)
     with path.open("r+b") as file:
@@ -424,15 +376,10 @@ def reranker(path: Path, *, pooling: int | None = 4, n_ctx: int = 512, template:
         "cls.output.weight": (N_EMBD, 1),
         "cls.output.bias": (1,),
     }
-    for layer in range(2):
-        own = {
-            **_attention(),
-            "ffn_up.weight": (N_EMBD, N_FF),
-            "ffn_down.weight": (N_FF, N_EMBD),
-        }
-        for norm in ("attn_output_norm", "layer_output_norm"):
-            own |= {f"{norm}.weight": (N_EMBD,), f"{norm}.bias": (N_EMBD,)}
-        axes |= _named(layer, own)
+    own = {**_attention(), "ffn_up.weight": (N_EMBD, N_FF), "ffn_down.weight": (N_FF, N_EMBD)}
+    for norm in ("attn_output_norm", "layer_output_norm"):
+        own |= {f"{norm}.weight": (N_EMBD,), f"{norm}.bias": (N_EMBD,)}
+    axes |= _layers(2, own)
     header: dict[str, Value] = {
         "general.architecture": "bert",
         "bert.block_count": 2,
@@ -474,6 +421,24 @@ def _feed_forward(n_embd: int = N_EMBD) -> Axes:
     }
 
 
+def _norms(*names: str) -> Axes:
+    return {f"{name}.weight": (N_EMBD,) for name in names}
+
+
+def _layers(n_layers: int, own: Axes) -> Axes:
+    """Return the tensors of layers that are alike."""
+    named = (_named(layer, own) for layer in range(n_layers))
+    return {name: axes for tensors in named for name, axes in tensors.items()}
+
+
+def _heads(n_heads: int) -> dict[str, Value]:
+    return dict.fromkeys(("attention.head_count", "attention.head_count_kv"), n_heads)
+
+
+def _head_sizes(n_embd: int) -> dict[str, Value]:
+    return dict.fromkeys(("attention.key_length", "attention.value_length"), n_embd)
+
+
 def _named(layer: int, own: Axes) -> Axes:
     return {f"blk.{layer}.{name}": axes for name, axes in own.items()}
 
@@ -490,7 +455,9 @@ def _write(
         "block_count": 2,
         "context_length": 4096,
         "embedding_length": N_EMBD,
+        "feed_forward_length": N_FF,
         "attention.layer_norm_rms_epsilon": 1e-5,
+        **_heads(2),
         **values,
     }
     tokens = [*_tokens(), *control]

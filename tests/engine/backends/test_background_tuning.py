@@ -24,6 +24,7 @@ from paddock.engine.tuning import tuner
 from paddock.engine.tuning.tuned_copies import TunedCopyStore, TuningVerdict
 from tests.engine.pools import SETTINGS
 from tests.fakes import tiny
+from tests.optional import present
 
 SECRET = "the combination of the safe is 81-22-37"
 
@@ -171,8 +172,7 @@ async def test_a_request_ends_the_trial_at_once_and_it_is_begun_again(machine: M
         await until(lambda: not machine.left())
         await until(lambda: machine.n_trials == 2)
     assert machine.left() == [], "nor does the end of the service leave anything"
-    known = machine.store.verdict(machine.original)
-    assert known is not None
+    known = present(machine.store.verdict(machine.original))
     assert (known.text, known.n_attempts) == ("", 2)
 
 

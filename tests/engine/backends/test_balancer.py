@@ -16,7 +16,6 @@ from paddock.engine.backends.openai_client import ServerAway, ServerBusy
 from paddock.engine.errors import (
     BadRequest,
     Busy,
-    EngineError,
     ModelBroken,
     NoServer,
     NotServed,
@@ -50,6 +49,20 @@ async def opened(
     async with BalancedPool(members, notes.append, reach_s=reach_s, ping_s=0.05) as pool:
         yield pool, notes
     assert all(server.is_closed for server in servers)
+
+
+def fails(error: Exception, *texts: str) -> Callable[[ChatRequest], None]:
+    """Return what raises an error at requests with these texts; at every one, if none is named."""
+
+    def fail(request: ChatRequest) -> None:
+        if not texts or request.messages[-1].content in texts:
+            raise error
+
+    return fail
+
+
+def refuses(*texts: str) -> Callable[[ChatRequest], None]:
+    return fails(BadRequest("no"), *texts)
 
 
 async def replies_of(pool: BalancedPool, n: int) -> list[Reply]:
@@ -185,12 +198,7 @@ async def test_one_that_only_just_loads_its_model_is_waited_for() -> None:
 
 async def test_a_request_that_brings_down_every_server_is_given_up() -> None:
     first, other = FarServer("one"), FarServer("other")
-
-    def poison(request: ChatRequest) -> None:
-        if request.messages[-1].content == "hello":
-            raise ServerAway("it broke", was_sent=True)
-
-    first.on_chat = other.on_chat = poison
+    first.on_chat = other.on_chat = fails(ServerAway("it broke", was_sent=True), "hello")
     async with opened([first, other]) as (pool, _):
         with pytest.raises(ServerLost, match="no server answered for model 'm': it broke"):
             await pool.chat(ask()).reply()
@@ -199,11 +207,7 @@ async def test_a_request_that_brings_down_every_server_is_given_up() -> None:
 
 async def test_a_server_that_fails_at_every_request_stops_the_run() -> None:
     server = FarServer("only")
-
-    def fail(request: ChatRequest) -> None:
-        raise ServerAway("it failed (500: broken)", was_sent=True)
-
-    server.on_chat = fail
+    server.on_chat = fails(ServerAway("it failed (500: broken)", was_sent=True))
     async with opened([server]) as (pool, _):
         with pytest.raises(NoServer, match="it failed \\(500: broken\\), also with a request"):
             await pool.chat(ask()).reply()
@@ -239,11 +243,7 @@ async def test_an_answer_that_was_only_heard_is_begun_again() -> None:
 
 async def test_a_full_server_is_left_alone_for_as_long_as_it_says() -> None:
     full, other = FarServer("full", n_slots=None), FarServer("other", n_slots=None)
-
-    def refuse(request: ChatRequest) -> None:
-        raise ServerBusy("it is full", 60.0)
-
-    full.on_chat = refuse
+    full.on_chat = fails(ServerBusy("it is full", 60.0))
     async with opened([full, other]) as (pool, notes):
         await replies_of(pool, 10)
         n_first = len(full.asked)
@@ -270,12 +270,7 @@ async def test_a_server_that_is_busy_for_everyone_stops_the_run_and_else_the_req
 ) -> None:
     monkeypatch.setattr(balancer, "BUSY_S", 0.3)
     server = FarServer("only", n_slots=None)
-
-    def refuse(request: ChatRequest) -> None:
-        if request.messages[0].content != "small":
-            raise ServerBusy("503: loading", 0.05)
-
-    server.on_chat = refuse
+    server.on_chat = fails(ServerBusy("503: loading", 0.05), "hello", NEUTRAL_TEXT)
     async with opened([server]) as (pool, _):
         with pytest.raises(ServersFull, match=r"took no request for 0\.3 s: 503: loading"):
             await pool.chat(ask()).reply()
@@ -294,12 +289,7 @@ async def test_a_server_that_is_long_at_work_on_one_answer_is_late_for_the_other
     server = FarServer("only", n_slots=None)
     may_end = asyncio.Event()
     monkeypatch.setattr(server, "_pass", may_end.wait)
-
-    def refuse(request: ChatRequest) -> None:
-        if request.messages[0].content != "long":
-            raise ServerBusy("503: no slot available", 0.05)
-
-    server.on_chat = refuse
+    server.on_chat = fails(ServerBusy("503: no slot available", 0.05), "hello", NEUTRAL_TEXT)
     async with opened([server]) as (pool, _):
         long = asyncio.create_task(pool.chat(ask("long")).reply())
         await until(lambda: server.n_running)
@@ -347,23 +337,12 @@ async def test_a_server_that_is_slow_to_refuse_is_not_at_work(
 
 async def test_what_the_server_refuses_is_not_asked_again() -> None:
     server = FarServer("only")
-
     server.on_chat = refuses("hello")
     async with opened([server]) as (pool, _):
         with pytest.raises(BadRequest, match="no"):
             await pool.chat(ask()).reply()
         assert (await pool.chat(ask("another")).reply()).text == "from http://only:1"
     assert server.asked == ["hello", NEUTRAL_TEXT, "another"]
-
-
-def refuses(*texts: str, error: EngineError | None = None) -> Callable[[ChatRequest], None]:
-    """Refuse these texts; every one, where none is named."""
-
-    def refuse(request: ChatRequest) -> None:
-        if not texts or request.messages[-1].content in texts:
-            raise error or BadRequest("no")
-
-    return refuse
 
 
 async def test_a_server_that_refuses_every_document_stops_all_of_them() -> None:
@@ -403,7 +382,7 @@ async def test_a_server_that_was_mended_is_asked_again_by_the_next_request() -> 
 
 async def test_a_moderated_text_is_that_documents_fault_though_it_is_refused_as_a_key_is() -> None:
     server = FarServer("only")
-    server.on_chat = refuses("hello", error=ModelBroken(server.url, "403: flagged"))
+    server.on_chat = fails(ModelBroken(server.url, "403: flagged"), "hello")
     async with opened([server]) as (pool, _):
         with pytest.raises(BadRequest, match="403: flagged"):
             await pool.chat(ask()).reply()
@@ -411,18 +390,20 @@ async def test_a_moderated_text_is_that_documents_fault_though_it_is_refused_as_
 
 async def test_texts_that_a_server_refuses_to_embed_are_compared_with_a_neutral_one() -> None:
     server = FarServer("only")
-    server.on_embed = lambda request: None if request.texts == (NEUTRAL_TEXT,) else no()
-    embedder = ModelSpec("m", role="embed")
+    refused = {"a", "b"}
+
+    def refuse(request: EmbedRequest) -> None:
+        if refused & {*request.texts}:
+            raise BadRequest("no")
+
+    server.on_embed = refuse
+    request = EmbedRequest(ModelSpec("m", role="embed"), ("a", "b"))
     async with opened([server]) as (pool, _):
         with pytest.raises(BadRequest, match="no"):
-            await pool.embed(EmbedRequest(embedder, ("a", "b")))
-        server.on_embed = lambda request: no()
+            await pool.embed(request)
+        refused.add(NEUTRAL_TEXT)
         with pytest.raises(ModelBroken, match="whatever the document: no"):
-            await pool.embed(EmbedRequest(embedder, ("a", "b")))
-
-
-def no() -> None:
-    raise BadRequest("no")
+            await pool.embed(request)
 
 
 async def test_the_neutral_request_has_the_form_of_the_one_that_was_refused() -> None:
@@ -464,10 +445,14 @@ async def test_servers_with_other_models_are_asked_for_theirs_alone() -> None:
     )
 
 
-async def test_a_server_with_another_model_under_the_same_name_is_left_out_and_named() -> None:
+@pytest.mark.parametrize("answers_after_s", [0.0, 0.1], ids=["first", "slower"])
+async def test_of_two_models_under_one_name_the_first_servers_counts_however_slow_it_is(
+    answers_after_s: float,
+) -> None:
     first, other = FarServer("one"), FarServer("other", version="2")
+    first.answers_after_s = answers_after_s
     async with opened([first, other]) as (pool, notes):
-        await replies_of(pool, 10)
+        assert len(await replies_of(pool, 10)) == 10
     assert other.asked == []
     assert notes == [
         "http://other:1: it has another model under the name 'm' than http://one:1; it is left out"
@@ -524,26 +509,10 @@ async def test_counting_waits_behind_no_answer() -> None:
 
 async def test_a_key_that_is_refused_stops_at_once() -> None:
     server = FarServer("only")
-
-    def refuse(request: ChatRequest) -> None:
-        raise ModelBroken(server.url, "the server refuses the key")
-
-    server.on_chat = refuse
+    server.on_chat = fails(ModelBroken(server.url, "the server refuses the key"))
     async with opened([server]) as (pool, _):
         with pytest.raises(ModelBroken, match="refuses the key"):
             await pool.chat(ask()).reply()
-
-
-async def test_of_two_models_under_one_name_the_first_servers_counts_however_slow_it_is() -> None:
-    first, quicker = FarServer("first"), FarServer("quicker", version="2")
-    first.answers_after_s = 0.1
-    async with opened([first, quicker]) as (pool, notes):
-        replies = await replies_of(pool, 5)
-    assert quicker.asked == [] and len(replies) == 5
-    assert notes == [
-        "http://quicker:1: it has another model under the name 'm' than http://first:1; "
-        "it is left out"
-    ]
 
 
 async def test_one_that_says_nothing_at_the_start_is_not_waited_for_where_others_answer(

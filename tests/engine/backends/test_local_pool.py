@@ -20,7 +20,6 @@ from paddock.engine.errors import (
     DeadlineExceeded,
     ModelNotFound,
     PromptTooLong,
-    TextTooLong,
     WrongRole,
 )
 from paddock.engine.models.model_creation import create_model
@@ -33,10 +32,8 @@ from tests.engine.pools import (
     SURE_PROMPT,
     VECTORS,
     ask,
-    digits_with_chances,
     opened,
 )
-from tests.fakes import tiny
 from tests.fakes.gguf import split_gguf
 
 
@@ -63,28 +60,6 @@ async def test_many_chats_at_once_are_answered_and_share_their_beginning(pool: L
     assert all(model.n_users == 0 for model in pool.stats().resident)
 
 
-async def test_a_greedy_answer_is_the_same_each_time_and_a_seeded_one_too(
-    single: LocalPool, tmp_path: Path
-) -> None:
-    path = tiny.alphabet(tmp_path / "alphabet.gguf")
-    drawing = ModelSpec(str(path), n_ctx_tokens=512)
-
-    async def twice(request: ChatRequest) -> str:
-        first, again = [await single.chat(request).reply() for _ in range(2)]
-        assert first.text == again.text
-        return first.text
-
-    assert await twice(ChatRequest(CHAT, (), {"max_tokens": 20}, prompt=SURE_PROMPT))
-    bias = await digits_with_chances(single, drawing, dict.fromkeys("0123456789", 0.1))
-    params = {"max_tokens": 20, "temperature": 0.9, "top_k": 0, "top_p": 1, "logit_bias": bias}
-    texts = {
-        await twice(ChatRequest(drawing, (), {**params, "seed": seed}, prompt="a"))
-        for seed in (46, 55)  # none of what they draw is near the next digit
-    }
-    assert len(texts) == 2
-    assert await single.unload(str(path)), "others count what is loaded"
-
-
 async def test_chunks_come_as_they_are_made_and_make_up_the_reply(pool: LocalPool) -> None:
     stream = pool.chat(ask("Write one sentence about Peru."))
     chunks = [chunk async for chunk in stream]
@@ -92,14 +67,6 @@ async def test_chunks_come_as_they_are_made_and_make_up_the_reply(pool: LocalPoo
     assert len(chunks) > 5
     assert "".join(chunk.text for chunk in chunks) == reply.text
     assert sum(chunk.n_tokens for chunk in chunks) == reply.usage.completion_tokens
-
-
-async def test_an_answer_ends_at_a_stop_string_or_at_its_limit(single: LocalPool) -> None:
-    limited = await single.chat(ask("Count from one to twenty.", params={"max_tokens": 5})).reply()
-    assert (limited.done_reason, limited.usage.completion_tokens) == ("length", 5)
-    sure = ChatRequest(CHAT, (), {"max_tokens": 20, "stop": "k l"}, prompt=SURE_PROMPT)
-    cut = await single.chat(sure).reply()
-    assert (cut.done_reason, cut.text) == ("stop", " e f g h i j ")
 
 
 async def test_characters_are_whole_whatever_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,31 +213,6 @@ async def test_two_models_take_turns_where_only_one_has_room(noise: ModelSpec) -
         assert loads == {noise.ref: 1, "all-minilm": 1}, "no swapping on every call"
 
 
-async def test_vectors_do_not_depend_on_what_else_is_in_the_batch(pool: LocalPool) -> None:
-    texts = tuple(f"Sentence number {n} is about {'llamas ' * (n % 40)}" for n in range(100))
-    together = (await pool.embed(EmbedRequest(VECTORS, texts))).vectors
-    for index in (0, 17, 39, 99):
-        (alone,) = (await pool.embed(EmbedRequest(VECTORS, (texts[index],)))).vectors
-        cosine = sum(x * y for x, y in zip(alone, together[index], strict=True))
-        assert cosine > 0.999, "kernels differ by batch size, in the last digits"
-    assert len(together) == 100 and len(together[0]) == 384
-    assert sum(x * x for x in together[3]) == pytest.approx(1.0, abs=1e-5)
-
-
-async def test_vectors_can_be_cut_to_fewer_dimensions(pool: LocalPool) -> None:
-    (vector,) = (await pool.embed(EmbedRequest(VECTORS, ("a llama",), dimensions=64))).vectors
-    assert len(vector) == 64
-    assert sum(x * x for x in vector) == pytest.approx(1.0, abs=1e-5)
-
-
-async def test_a_text_too_long_to_embed_is_refused_by_its_index(pool: LocalPool) -> None:
-    texts = (*("short",) * 70, "word " * 600)
-    with pytest.raises(TextTooLong) as caught:
-        await pool.embed(EmbedRequest(VECTORS, texts))
-    assert (caught.value.index, caught.value.n_ctx_tokens) == (70, 512)
-    assert caught.value.n_tokens > 600
-
-
 async def test_a_model_is_asked_only_for_what_it_can(pool: LocalPool) -> None:
     with pytest.raises(WrongRole):
         await pool.chat(ask("Hello", model=VECTORS)).reply()
@@ -315,15 +257,6 @@ async def test_a_tool_that_must_be_called_is_called_by_a_model_that_knows_no_too
     assert str(caught.value) == (
         "the tool 'get_time' must be called, but is not offered. Known: 'get_weather'."
     )
-
-
-async def test_a_model_without_a_projector_refuses_images_before_it_is_loaded(
-    pool: LocalPool,
-) -> None:
-    request = ChatRequest(CHAT, (Message("user", "What is this?", images=(b"GIF89a",)),))
-    with pytest.raises(BadRequest) as caught:
-        await pool.chat(request).reply()
-    assert str(caught.value) == ("model 'smollm2:135m' cannot see images: it has no projector")
 
 
 async def test_a_model_in_several_files_is_made_counted_and_asked_as_the_whole_one(

@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paddock.engine.backends.answer import Answer
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest, Busy, NoInsert, PromptTooLong
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import (
     ChatRequest,
-    Constraint,
     EmbedRequest,
     Message,
     ModelSpec,
@@ -111,12 +108,6 @@ async def test_what_a_raw_prompt_has_no_place_for_is_refused(pool: LocalPool) ->
     assert str(caught.value) == "model 'smollm2:135m' cannot see images: it has no projector"
     with pytest.raises(NoInsert):
         await pool.chat(raw("def f():", suffix="return 1")).reply()
-
-
-async def test_a_raw_answer_can_be_held_to_a_constraint(pool: LocalPool) -> None:
-    digits = Constraint("regex", "[0-9]{4}")
-    reply = await pool.chat(raw("She was born in", constraint=digits)).reply()
-    assert len(reply.text) == 4 and reply.text.isdigit()
 
 
 async def test_a_request_may_bring_its_own_template(pool: LocalPool) -> None:
@@ -256,20 +247,6 @@ async def test_a_model_in_use_goes_when_its_users_have_left() -> None:
         await empty(pool)
 
 
-async def test_a_keep_alive_is_overwritten_by_a_later_one_and_left_alone_without() -> None:
-    async with opened(replace(SETTINGS, keep_alive_s=100)) as pool:
-        stays = replace(VECTORS, keep_alive_s=1000)
-        await pool.load(stays)
-        await pool.embed(EmbedRequest(VECTORS, ("one",)))
-        assert 900 < (pool.stats().resident[0].expires_s or 0) <= 1000
-        await pool.embed(EmbedRequest(replace(VECTORS, keep_alive_s=-1), ("one",)))
-        assert pool.stats().resident[0].expires_s is None
-        await pool.load(replace(VECTORS, keep_alive_s=50))
-        assert 40 < (pool.stats().resident[0].expires_s or 0) <= 50
-        await pool.load(replace(VECTORS, keep_alive_s=0))
-        await empty(pool)
-
-
 async def test_waiting_for_a_load_is_told_apart_from_waiting_for_a_turn() -> None:
     async with opened(replace(SETTINGS, num_parallel=1)) as pool:
         first, second = pool.chat(raw("One")), pool.chat(raw("Two"))
@@ -305,41 +282,6 @@ async def test_a_text_may_be_cut_and_the_reply_says_by_how_much(pool: LocalPool)
     )
     assert beginning > 0.999 > 0.99 > end > short
     assert same.n_cut_tokens == ()
-
-
-# Many at once
-
-
-async def test_many_streams_at_once_are_all_answered(pool: LocalPool) -> None:
-    async def read(number: int) -> str:
-        request = replace(raw(f"Number {number} is", {"max_tokens": 4}), priority="interactive")
-        return "".join([chunk.text async for chunk in pool.chat(request, waits=False)])
-
-    texts = await asyncio.gather(*(read(number) for number in range(60)))
-    assert len(texts) == 60 and all(texts)
-    assert pool.stats().resident[0].n_users == 0
-
-
-async def begun(stream: Answer) -> None:
-    """Wait for a stream's first piece."""
-    with suppress(asyncio.CancelledError):
-        async for _ in stream:
-            return
-
-
-async def test_streams_that_no_one_reads_any_more_leave_nothing_behind(pool: LocalPool) -> None:
-    params = {"max_tokens": 400, "logit_bias": ENDS, "guards_repetition": False}
-    streams = [pool.chat(raw(f"Story {n}:", params)) for n in range(20)]
-    await asyncio.wait([asyncio.create_task(begun(stream)) for stream in streams],
-                       return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
-    for stream in streams:
-        stream.cancel()
-    n_before = pool.stats().resident[0].n_decoded_tokens
-    reply = await pool.chat(raw("After that,", priority="interactive")).reply()
-    assert reply.text
-    n_more = pool.stats().resident[0].n_decoded_tokens - n_before
-    assert n_more < 2_000, "the answer that was left goes on"
-    assert (pool.stats().n_running, pool.stats().n_waiting) == (0, 0)
 
 
 async def test_a_model_with_a_head_that_guesses_ahead_makes_fewer_steps(

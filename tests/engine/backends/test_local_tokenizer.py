@@ -17,6 +17,7 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Message, ModelSpec
 from paddock.engine.system.server_address import ServerAddress
 from tests.fakes.openai_server import OpenAIService
+from tests.optional import present
 
 
 def path() -> Path:
@@ -54,8 +55,7 @@ async def test_many_may_ask_at_once_and_one_that_leaves_takes_no_answer_along() 
 async def test_a_process_that_is_killed_is_started_again() -> None:
     async with opened(path()) as tokenizer:
         await tokenizer.count_texts(["a"])
-        process = tokenizer._process._process
-        assert process is not None
+        process = present(tokenizer._process._process)
         process.kill()
         assert await tokenizer.count_texts(["Hi there"]) == [2]
 

@@ -12,6 +12,7 @@ from paddock.engine.llama.image_cache import ImagePiece
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Sampling, Tool
 from tests.fakes.eyes import image_piece
+from tests.optional import present
 
 TOOL = Tool("get_time", "Tells the time", {"properties": {"zone": {"type": "string"}}})
 
@@ -32,8 +33,7 @@ def test_tools_are_shown_unless_none_may_be_called(model: Model) -> None:
 def test_a_tool_that_must_be_called_becomes_a_grammar(model: Model) -> None:
     assert prompt_for(model, tools=(TOOL,))[1] is None
     for choice in ("required", "get_time"):
-        constraint = prompt_for(model, tools=(TOOL,), tool_choice=choice)[1]
-        assert constraint is not None
+        constraint = present(prompt_for(model, tools=(TOOL,), tool_choice=choice)[1])
         assert constraint.kind == "lark"
         assert '"get_time"' in constraint.source
 

@@ -24,6 +24,7 @@ from paddock.engine.settings import CacheLayout
 from paddock.engine.system.hardware import read_memory
 from tests.engine.decoding.test_loop import Bench, Later, closed, job, profile_of
 from tests.fakes import tiny
+from tests.optional import present
 
 __all__ = ["closed"]
 
@@ -216,8 +217,7 @@ def test_a_cancelled_request_and_a_larger_context_change_no_other_answer(
     assert guessing.run(first, later) == {0: plain[0]}
     assert guessing.texts[2] == plain[2]
     assert guessing.cache.limits.n_cells != n_cells
-    head = guessing.loop._mtp_head
-    assert head is not None
+    head = present(guessing.loop._mtp_head)
     assert head.context is not None
     assert head.context.options.n_ctx_tokens == guessing.cache.limits.n_cells
 

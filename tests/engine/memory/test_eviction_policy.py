@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from paddock.engine.memory.device_memory import MemoryAmount
 from paddock.engine.memory.eviction_policy import (
     EvictModels,
-    KeepModel,
     LoadedState,
     LoadModel,
     MemoryLimits,
@@ -26,10 +25,6 @@ ONE = MemoryLimits(max_loaded_models=1, max_wait_s=5)
 THREE = MemoryLimits(max_loaded_models=3, max_wait_s=5)
 A = LoadedState("a", "ready", MemoryAmount(4), load_s=2, ready_at=0, last_used_at=100)
 B = WaitingModel("b", since=100, is_interactive=False, options=(MemoryAmount(4),), n_good=1)
-
-
-def test_what_fits_is_started_at_once() -> None:
-    assert decide([A], [B], MemoryAmount(4), THREE, 100) == LoadModel("b", 0)
 
 
 def test_the_best_layout_that_fits_is_taken() -> None:
@@ -58,12 +53,6 @@ def test_on_two_devices_only_one_of_two_models_makes_room() -> None:
     two = replace(leaving, key="two", state="ready", room=MemoryAmount(0, (0, 4)))
     wish = replace(B, options=(MemoryAmount(0, (4, 0)), MemoryAmount(0, (0, 4))), n_good=2)
     assert decide([leaving, two], [wish], MemoryAmount(0, (1, 1)), THREE, 100) == WaitForChange()
-
-
-def test_a_long_idle_model_goes_at_once() -> None:
-    assert decide([replace(A, last_used_at=0)], [B], MemoryAmount(), THREE, 100) == EvictModels(
-        ("a",)
-    )
 
 
 def test_a_model_that_has_just_fallen_idle_stays_as_long_as_loading_it_takes() -> None:
@@ -122,19 +111,9 @@ def test_who_drains_already_is_waited_for() -> None:
     assert decide([leaving], [B], MemoryAmount(), ONE, 100) == WaitForChange(None)
 
 
-def test_a_draining_model_stays_when_no_one_wants_its_room_any_more() -> None:
-    leaving = replace(A, state="draining", n_users=1)
-    assert decide([leaving], [], MemoryAmount(), ONE, 100) == KeepModel("a")
-
-
 def test_a_model_that_loads_for_someone_is_not_stopped() -> None:
     loading = replace(A, state="loading", n_waiting=1)
     assert decide([loading], [B], MemoryAmount(), ONE, 100) == WaitForChange(None)
-
-
-def test_a_model_that_loads_for_no_one_is_stopped() -> None:
-    loading = replace(A, state="loading")
-    assert decide([loading], [B], MemoryAmount(), ONE, 100) == EvictModels(("a",))
 
 
 def test_who_fits_next_to_the_first_in_line_need_not_wait_for_it() -> None:

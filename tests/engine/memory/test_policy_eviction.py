@@ -78,12 +78,6 @@ def test_busy_and_leased_ones_go_only_where_it_cannot_be_avoided(
             assert not any(getattr(victim, spared) for victim in going)
 
 
-def test_the_cheapest_to_bring_back_goes_first() -> None:
-    quick = EvictionCandidate("quick", MemoryAmount(10), load_s=1, idle_s=10)
-    slow = EvictionCandidate("slow", MemoryAmount(10), load_s=30, idle_s=10)
-    assert choose_victims([slow, quick], MemoryAmount(8)) == ("quick",)
-
-
 def test_of_two_alike_the_one_used_longer_ago_goes() -> None:
     new = EvictionCandidate("new", MemoryAmount(10), load_s=5, idle_s=1)
     old = EvictionCandidate("old", MemoryAmount(10), load_s=5, idle_s=100)

@@ -15,6 +15,7 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.modelfile import ModelRecipe
 from paddock.engine.models.transfer import ProgressLine
+from tests.optional import present
 
 
 def made(finder: ModelFinder, recipe: ModelRecipe) -> list[ProgressLine]:
@@ -36,8 +37,7 @@ def refusal(finder: ModelFinder, recipe: ModelRecipe) -> str:
 
 
 def config(finder: ModelFinder, name: str) -> dict[str, Any]:
-    manifest = finder.store.manifest(parse_name(name))
-    assert manifest is not None
+    manifest = present(finder.store.manifest(parse_name(name)))
     assert manifest.config is not None
     config: dict[str, Any] = json.loads(finder.store.blobs.read(manifest.config.digest))
     return config

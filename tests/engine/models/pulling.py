@@ -11,6 +11,7 @@ from paddock.engine.models.model_store import ModelStore
 from paddock.engine.models.pull import pull
 from paddock.engine.models.transfer import ProgressLine, TransferOptions
 from tests.fakes.far_side import FarSide, gguf
+from tests.optional import present
 
 BIG = gguf(100_000)
 QUICK = TransferOptions(
@@ -56,8 +57,7 @@ def named(far: FarSide, model: str = "team/mini:v1") -> ModelName:
 
 def model_of(store: ModelStore, name: ModelName) -> bytes:
     """Return the content of a model's file."""
-    manifest = store.manifest(name)
-    assert manifest is not None
+    manifest = present(store.manifest(name))
     return store.blobs.path(manifest.layers[0].digest).read_bytes()
 
 

@@ -24,6 +24,7 @@ from paddock.engine.models.transfer_errors import (
 from tests.engine.models.pulling import QUICK, model_of, pulled, statuses
 from tests.fakes.far_side import FarSide, digest_of, far_side, gguf
 from tests.fakes.gguf import split_gguf
+from tests.optional import present
 
 Q4, Q8, EYES = gguf(50_000, seed=4), gguf(90_000, seed=8), gguf(3_000, architecture="clip")
 COMMIT = "c" * 40
@@ -88,8 +89,7 @@ def test_the_default_quantisation_comes_with_projector_template_and_parameters(
     ]
     name = parse_name("hf.co/team/Mini-GGUF:latest")
     assert model_of(store, name) == Q4
-    manifest = store.manifest(name)
-    assert manifest is not None
+    manifest = present(store.manifest(name))
     assert [layer.media_type for layer in manifest.layers] == [
         MODEL_TYPE,
         PROJECTOR_TYPE,
@@ -110,8 +110,7 @@ def test_a_quantisation_can_be_asked_for(hub: FarSide, store: ModelStore) -> Non
 def test_a_split_model_comes_with_all_its_parts(hub: FarSide, store: ModelStore) -> None:
     lines = pulled(store, "hf:team/Mini-GGUF:F16", hub=hub.url)
     assert any("-00001-of-00002.gguf and 1 more at " in status for status in statuses(lines))
-    manifest = store.manifest(parse_name("hf.co/team/Mini-GGUF:F16"))
-    assert manifest is not None
+    manifest = present(store.manifest(parse_name("hf.co/team/Mini-GGUF:F16")))
     kinds = [layer.media_type for layer in manifest.layers]
     assert kinds == [MODEL_TYPE, MODEL_TYPE, PROJECTOR_TYPE, TEMPLATE_TYPE, PARAMS_TYPE]
     parts = [
@@ -236,7 +235,6 @@ def test_a_split_model_comes_with_all_its_parts_where_there_is_no_whole_one() ->
 
 def test_a_projector_comes_along_at_half_precision() -> None:
     listed = hub_files("m-Q8_0.gguf", "mmproj-m-F32.gguf", "mmproj-m-f16.gguf")
-    found = choose_projector(listed)
-    assert found is not None
+    found = present(choose_projector(listed))
     assert found.name == "mmproj-m-f16.gguf"
     assert choose_projector(hub_files("m-Q8_0.gguf")) is None

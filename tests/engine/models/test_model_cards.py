@@ -33,6 +33,7 @@ from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.modelfile import ModelRecipe, parse_modelfile, read_recipe
 from paddock.engine.request import Message
 from tests.fakes.gguf import LLAMA, Value, write_gguf
+from tests.optional import present
 
 GO = (
     "{{- if .Suffix }}<P>{{ .Prompt }}<S>{{ .Suffix }}<M>{{ else }}{{ if .Tools }}{{ .Tools }}"
@@ -114,8 +115,7 @@ def test_a_stored_model_tells_what_its_modelfile_said(finder: ModelFinder, tmp_p
     )
     recipe = read_recipe("eva/mine", parse_modelfile(text), tmp_path)
     create_model(finder.store, finder, recipe, lambda _: None)
-    manifest = finder.store.manifest(parse_name("eva/mine"))
-    assert manifest is not None
+    manifest = present(finder.store.manifest(parse_name("eva/mine")))
     card = describe_model(finder, "Eva/Mine")
     assert (card.name, card.digest) == ("eva/mine:latest", manifest.digest)
     assert card.size_bytes == manifest.size_bytes > path.stat().st_size
@@ -204,8 +204,7 @@ def test_the_list_is_newest_first_and_of_equal_names_the_store_goes_first(
     weights = write_gguf(tmp_path / "m.gguf")
     for age, name in ((0, "new"), (3600, "old"), (7200, "SmolLM2:135m")):
         create_model(finder.store, finder, ModelRecipe(name, files={"m": weights}), lambda _: None)
-        path = finder.store.manifest_path(parse_name(name))
-        assert path is not None
+        path = present(finder.store.manifest_path(parse_name(name)))
         then = time.time() - age
         os.utime(path, (then, then))
     listed = list_cards(finder)

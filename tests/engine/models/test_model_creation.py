@@ -25,13 +25,13 @@ from paddock.engine.request import Message
 from tests.engine.models.creating import config, digest_of, made, refusal, statuses
 from tests.fakes.adapter import write_adapter
 from tests.fakes.gguf import LLAMA, split_gguf, write_gguf
+from tests.optional import present
 
 GO = "{{ .System }}|{{ .Prompt }}|{{ .Response }}"
 
 
 def layers(finder: ModelFinder, name: str) -> dict[str, bytes]:
-    manifest = finder.store.manifest(parse_name(name))
-    assert manifest is not None
+    manifest = present(finder.store.manifest(parse_name(name)))
     return {
         layer.media_type.rsplit(".", 1)[-1]: finder.store.blobs.read(layer.digest)
         for layer in manifest.layers
@@ -52,8 +52,7 @@ def test_a_file_becomes_a_model_as_ollama_would_write_it(
         ProgressLine("writing manifest"),
         ProgressLine("success"),
     ]
-    manifest = finder.store.manifest(parse_name("mine"))
-    assert manifest is not None
+    manifest = present(finder.store.manifest(parse_name("mine")))
     assert manifest.config is not None
     assert finder.store.blobs.read(manifest.config.digest).decode() == (
         '{"model_format":"gguf","model_family":"llama","model_families":["llama"],'
@@ -111,8 +110,7 @@ def test_a_model_is_made_from_another_and_says_so(finder: ModelFinder, weights: 
     assert contents["system"] == b"Be <kind>."
     assert contents["params"] == b'{"num_ctx":1024,"stop":["c"],"temperature":0.5}\n'
     assert contents["messages"] == b'[{"role":"assistant","content":"ho"}]\n'
-    manifest = finder.store.manifest(parse_name("mine"))
-    assert manifest is not None
+    manifest = present(finder.store.manifest(parse_name("mine")))
     assert len(manifest.all_of("application/vnd.ollama.image.license")) == 2
     assert manifest.layers[0].source == "base:latest"
     assert config(finder, "mine")["parser"] == "p"

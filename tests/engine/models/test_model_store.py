@@ -32,6 +32,7 @@ from paddock.engine.models.manifests import (
 )
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_store import ModelStore
+from tests.optional import present
 
 
 def put(store: ModelStore, name: str, *contents: bytes) -> list[str]:
@@ -280,10 +281,8 @@ def test_of_several_manifests_for_a_name_llama_cpps_is_taken(store: ModelStore) 
         "manifests": children,
     }
     link(store, ("ollama.com", "library", "a", "latest"), json.dumps(listed).encode())
-    manifest = store.manifest(parse_name("a"))
-    assert manifest is not None
-    model = manifest.first_of(MODEL_TYPE)
-    assert model is not None
+    manifest = present(store.manifest(parse_name("a")))
+    model = present(manifest.first_of(MODEL_TYPE))
     assert store.blobs.read(model.digest) == b"weights for llamacpp"
     assert store.prune(store.blobs.digests()) == []
     assert len(store.delete(parse_name("a"))) == 6

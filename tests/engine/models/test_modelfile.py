@@ -19,6 +19,7 @@ from paddock.engine.models.modelfile import (
     write_modelfile,
 )
 from paddock.engine.request import Message
+from tests.optional import present
 
 EVERYTHING = '''
 # a reviewer
@@ -103,8 +104,7 @@ def test_each_command_knows_its_line() -> None:
     ],
 )
 def test_values_are_read_as_ollama_reads_them(text: str, value: str) -> None:
-    command = parse_modelfile(text).last_of("SYSTEM")
-    assert command is not None
+    command = present(parse_modelfile(text).last_of("SYSTEM"))
     assert command.value == value
 
 
@@ -203,8 +203,7 @@ def test_the_last_of_several_holds() -> None:
     modelfile = parse_modelfile("FROM x\nSYSTEM a\nSYSTEM b")
     assert isinstance(modelfile, Modelfile)
     assert [command.value for command in modelfile.all_of("SYSTEM")] == ["a", "b"]
-    last = modelfile.last_of("SYSTEM")
-    assert last is not None
+    last = present(modelfile.last_of("SYSTEM"))
     assert last.value == "b"
     assert modelfile.last_of("LICENSE") is None
 

@@ -18,6 +18,7 @@ from paddock.engine.models.transfer_errors import (
 )
 from tests.engine.models.pulling import BIG, leftovers, model_of, pulled, statuses
 from tests.fakes.far_side import FarSide, digest_of, far_side, gguf
+from tests.optional import present
 
 
 def test_a_file_of_this_machine_becomes_a_model(store: ModelStore, tmp_path: Path) -> None:
@@ -33,8 +34,7 @@ def test_a_file_of_this_machine_becomes_a_model(store: ModelStore, tmp_path: Pat
     ]
     name = parse_name("mini-2b:Q8_0")
     assert model_of(store, name) == BIG
-    manifest = store.manifest(name)
-    assert manifest is not None
+    manifest = present(store.manifest(name))
     assert manifest.config is not None
     assert manifest.config.media_type == CONFIG_TYPE
     assert json.loads(store.blobs.read(manifest.config.digest)) == {
@@ -56,13 +56,11 @@ def test_the_only_projector_next_to_the_only_model_comes_along(
     (tmp_path / "mini.gguf").write_bytes(BIG)
     (tmp_path / "mmproj-mini.gguf").write_bytes(gguf(2_000, architecture="clip"))
     pulled(store, str(tmp_path / "mini.gguf"), accepts_paths=True, as_name="seeing:1")
-    manifest = store.manifest(parse_name("seeing:1"))
-    assert manifest is not None
+    manifest = present(store.manifest(parse_name("seeing:1")))
     assert [layer.media_type for layer in manifest.layers] == [MODEL_TYPE, PROJECTOR_TYPE]
     (tmp_path / "other.gguf").write_bytes(gguf(2_000, seed=2))
     pulled(store, str(tmp_path / "mini.gguf"), accepts_paths=True)
-    manifest = store.manifest(parse_name("mini"))
-    assert manifest is not None
+    manifest = present(store.manifest(parse_name("mini")))
     assert [layer.media_type for layer in manifest.layers] == [MODEL_TYPE]
 
 

@@ -13,6 +13,7 @@ from paddock.engine.models.well_known import (
     measure_speed,
     propose,
 )
+from tests.optional import present
 
 GB = 10**9
 LAPTOP = MachineSpeed(flop_per_s=2e11, read_bytes_per_s=3e10)
@@ -37,15 +38,13 @@ def test_it_fits_and_is_quick_enough(memory_gb: int, speed: MachineSpeed, name: 
 
 def test_where_all_are_slow_the_fastest_is_proposed() -> None:
     slow = MachineSpeed(flop_per_s=1e9, read_bytes_per_s=1e9)
-    found = propose(Machine(64 * GB, is_gpu=False, speed=slow))
-    assert found is not None
+    found = present(propose(Machine(64 * GB, is_gpu=False, speed=slow)))
     assert found.name == "qwen3:0.6b"
     assert slow.document_s(found) > MOST_DOCUMENT_S
 
 
 def test_on_a_graphics_device_the_strongest_that_fits_is_proposed() -> None:
-    found = propose(Machine(12 * GB, is_gpu=True, speed=None))
-    assert found is not None
+    found = present(propose(Machine(12 * GB, is_gpu=True, speed=None)))
     assert found.name == "qwen3:14b"
 
 

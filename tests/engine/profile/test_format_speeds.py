@@ -19,6 +19,7 @@ from paddock.engine.profile.format_speeds import (
     slow_tensors,
 )
 from paddock.engine.profile.profile import DecodePoint, FormatPoint, PrefillPoint, Profile, Weights
+from tests.optional import present
 
 # SmolLM2-135M in Q4_1 on 2 cores: 256 tokens take 0.5 s, most of it in the matrices.
 PROFILE = Profile(
@@ -37,8 +38,7 @@ ALONE = Workload(1, 10, 500)
 
 
 def test_a_format_without_fast_kernels_promises_a_gain_in_reading() -> None:
-    gain = predicted_prompt_gain(PROFILE)
-    assert gain is not None
+    gain = present(predicted_prompt_gain(PROFILE))
     # Of 0.5 s for 256 tokens the matrices cost 0.445 s, and would cost 0.212 s.
     assert gain == pytest.approx(0.5 / (0.5 - 0.106 * (4.2 - 2.0)))
 
@@ -64,8 +64,7 @@ def test_a_model_in_the_format_already_gains_nothing() -> None:
 
 def test_a_trial_that_errs_cannot_promise_wonders() -> None:
     absurd = replace(PROFILE, weights=(Weights("Q4_1", 106e12),))
-    changed = predicted_profile(absurd, "Q8_0")
-    assert changed is not None
+    changed = present(predicted_profile(absurd, "Q8_0"))
     assert changed.prefill[1].tokens_per_s == pytest.approx(5 * 512.0)
 
 
@@ -155,6 +154,5 @@ def test_a_promise_counts_only_what_a_copy_would_change() -> None:
     assert gain == pytest.approx(0.5 / (0.5 - 0.026 * (4.3 - 2.0)))
     all_quick = replace(mixed, weights=(Weights("Q4_K", 106e6),))
     assert predicted_gain(all_quick, READING) == pytest.approx(1.0)
-    everything = predicted_gain(all_quick, READING, "Q8_0")
-    assert everything is not None
+    everything = present(predicted_gain(all_quick, READING, "Q8_0"))
     assert everything < 1.0, "asked for by name, the quick ones would become slower"

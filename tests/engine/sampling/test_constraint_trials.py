@@ -12,6 +12,7 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
 from paddock.engine.sampling.constraint_trials import ConstraintTrials
 from paddock.engine.sampling.schema import check_schema
+from tests.optional import present
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +115,7 @@ def test_what_can_be_compiled_passes(trials: ConstraintTrials, constraint: Const
 
 def test_a_process_that_was_killed_is_replaced(trials: ConstraintTrials) -> None:
     trials.check(Constraint("json"))
-    process = trials._process._process
-    assert process is not None
+    process = present(trials._process._process)
     process.kill()
     process.wait()
     trials.check(Constraint("json"))

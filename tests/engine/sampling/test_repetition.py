@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from paddock.engine.sampling.repetition import RepetitionDetector
+from tests.optional import present
 
 
 def circle(tokens: Iterable[int]) -> tuple[int, int] | None:
@@ -32,8 +33,7 @@ def circle(tokens: Iterable[int]) -> tuple[int, int] | None:
     ],
 )
 def test_a_circle_is_noticed_soon(tokens: list[int], period: int, at_most: int) -> None:
-    found = circle(tokens)
-    assert found is not None
+    found = present(circle(tokens))
     assert found[1] == period
     assert found[0] <= at_most
 

@@ -16,6 +16,7 @@ from paddock.engine.sampling.constraint import ByteMatcher
 from paddock.engine.sampling.schema import check_schema, most_bytes
 from paddock.engine.sampling.valid_ending import EndingSearch
 from tests.engine.sampling.world import Babbler, matcher, model, picker, say, tokens
+from tests.optional import present
 
 NAMES = ("a", "title", "some_long_name", "ü", "c d")
 VALUES = ("low", "high", 'x"y', "ünï", None, 3, True, {"a": [1, 2]})
@@ -84,8 +85,7 @@ def test_an_answer_is_valid_at_every_limit_that_holds_one(
     assert check_schema(schema) == ()
     constraint = Constraint("json_schema", json.dumps(schema))
     guide = matcher(constraint)
-    shortest = EndingSearch(is_json=True).find(guide.byte_matcher)
-    assert shortest is not None
+    shortest = present(EndingSearch(is_json=True).find(guide.byte_matcher))
     limit = len(guide.vocabulary.tokens_of(shortest)) + n_extra
     row_picker = picker(constraint, limit)
     text, reason = say(row_picker, Babbler(seed), limit)
@@ -190,8 +190,7 @@ def test_a_character_is_finished_before_the_answer_is_closed() -> None:
     guide = matcher(Constraint("json_schema", '{"type": "string"}'))
     place = guide.byte_matcher.copy()
     assert place.take('"né'.encode()[:-1])
-    end = EndingSearch(is_json=True).find(place)
-    assert end is not None
+    end = present(EndingSearch(is_json=True).find(place))
     json.loads('"né'.encode()[:-1] + end)
 
 

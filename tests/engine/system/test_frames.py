@@ -25,6 +25,7 @@ from paddock.engine.system.frames import (
     read_frame_async,
 )
 from paddock.engine.system.processes import FrameProcess
+from tests.optional import present
 
 HEADS = st.dictionaries(st.text(), st.none() | st.integers() | st.text() | st.lists(st.text()))
 CHILD = """
@@ -98,12 +99,10 @@ def test_a_frame_of_nonsense_lengths_is_refused() -> None:
 def test_a_hostile_child_is_ended_and_the_next_order_answered(
     child: FrameProcess, deed: str
 ) -> None:
-    first = child.ask({"do": "work"}, 60)
-    assert first is not None
+    first = present(child.ask({"do": "work"}, 60))
     assert child.ask({"do": deed}, 2 if deed in ("half", "leave") else 60) is None
     assert not child.is_running
-    second = child.ask({"do": "work"}, 60)
-    assert second is not None
+    second = present(child.ask({"do": "work"}, 60))
     assert second["pid"] != first["pid"]
 
 
@@ -113,8 +112,7 @@ def test_what_a_child_prints_stands_in_no_answer(child: FrameProcess) -> None:
 
 
 def test_an_order_larger_than_the_pipes_is_sent_and_answered(child: FrameProcess) -> None:
-    answer = child.ask({"do": "work", "text": "x" * 5_000_000}, 60)
-    assert answer is not None
+    answer = present(child.ask({"do": "work", "text": "x" * 5_000_000}, 60))
     assert answer["n"] == 5_000_000
 
 

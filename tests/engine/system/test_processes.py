@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from paddock.engine.system.processes import OutputTooLarge, ordered_process, run, run_blocking
+from tests.optional import present
 from tests.waiting import is_alive, until
 
 
@@ -35,8 +36,7 @@ def test_too_much_output_and_a_missing_program_raise() -> None:
 def test_a_blocking_run_that_is_late_or_missing_is_none() -> None:
     assert run_blocking(["no-such-program"], timeout_s=5) is None
     assert run_blocking(["sleep", "60"], timeout_s=0.05) is None
-    ended = run_blocking(["sh", "-c", "echo out; exit 2"], timeout_s=60)
-    assert ended is not None
+    ended = present(run_blocking(["sh", "-c", "echo out; exit 2"], timeout_s=60))
     assert (ended.code, ended.stdout) == (2, b"out\n")
 
 

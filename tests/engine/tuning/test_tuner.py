@@ -31,6 +31,7 @@ from paddock.engine.tuning.tuner import (
     tune,
 )
 from paddock.engine.workers.fallbacks import FallbackStore
+from tests.optional import present
 
 TEXT = "The ferry leaves at nine in the morning and comes back before the evening tide. " * 40
 
@@ -153,8 +154,7 @@ def test_a_crash_while_a_model_is_measured_is_followed_by_a_fallback(
         "starting it again without extra buffer types",
         "measuring the copy",
     ]
-    known = FallbackStore(pool.cache_dir).find(facts.digest)
-    assert known is not None
+    known = present(FallbackStore(pool.cache_dir).find(facts.digest))
     assert (known.fallback, known.reason) == (1, "killed by SIGSEGV while measuring the copy")
 
 
@@ -262,8 +262,7 @@ def test_a_format_of_which_trials_promise_nothing_is_not_even_written(
     header = read_header(Path(facts.path))
     points = tuning_process.measured_formats(order, header)
     assert {point.format for point in points} == {"Q4_1", "Q8_0"}
-    expected = tuning_process.expected_gain(order, header, points)
-    assert expected is not None
+    expected = present(tuning_process.expected_gain(order, header, points))
     assert expected > 0
     assert tuning_process.expected_gain(order, header, ()) is None
     monkeypatch.setattr(tuning_process, "measured_formats", lambda *_: points)
@@ -479,8 +478,7 @@ def test_a_refusal_leaves_no_file_and_is_remembered_for_this_machine(
         tune(TuningRequest(facts, None, 1, (TEXT,)), pool, silent)
     assert left(pool) == []
     store = TunedCopyStore(pool.cache_dir)
-    known = store.verdict(facts.digest, tuner.tuning_place(pool, 1))
-    assert known is not None
+    known = present(store.verdict(facts.digest, tuner.tuning_place(pool, 1)))
     assert (known.text, known.is_advice) == ("it is farther", False)
     assert store.verdict(facts.digest, "another processor") is None
 

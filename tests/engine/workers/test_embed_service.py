@@ -84,8 +84,9 @@ async def test_a_long_text_is_split_where_that_is_asked_for_and_the_reply_says_s
     async with opened() as pool:
         long = SENTENCE * 60
         with pytest.raises(TextTooLong) as caught:
-            await pool.embed(EmbedRequest(VECTORS, ("short", long)))
-        assert (caught.value.index, caught.value.n_ctx_tokens) == (1, 512)
+            await pool.embed(EmbedRequest(VECTORS, (*("short",) * 70, long)))
+        assert (caught.value.index, caught.value.n_ctx_tokens) == (70, 512)
+        assert caught.value.n_tokens > 600
         reply = await pool.embed(EmbedRequest(VECTORS, ("short", long), on_overflow="split"))
         assert reply.n_pieces == (1, 2)
         (short,) = (await pool.embed(EmbedRequest(VECTORS, ("short",)))).vectors

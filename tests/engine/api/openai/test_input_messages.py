@@ -98,10 +98,6 @@ def test_reasoning_of_an_earlier_answer_is_kept() -> None:
     assert message == Message("assistant", "4", reasoning="2 and 2")
 
 
-def test_no_messages_are_too_few() -> None:
-    assert refused() == ("[] is too short - 'messages'", "messages")
-
-
 @pytest.mark.parametrize(
     ("message", "param"),
     [

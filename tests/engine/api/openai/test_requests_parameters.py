@@ -12,6 +12,7 @@ from paddock.engine.api.openai import requests
 from paddock.engine.api.openai.chat_completions import ApiCaller, read_chat, read_completion
 from paddock.engine.errors import InvalidName
 from paddock.engine.request import ChatRequest, Constraint, resolve_sampling
+from tests.optional import present
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 OTHER = {"type": "function", "function": {"name": "subtract"}}
@@ -96,8 +97,7 @@ def test_a_format_is_a_constraint() -> None:
         "type": "json_schema",
         "json_schema": {"name": "x", "strict": True, "schema": schema},
     }
-    constraint = first(response_format=response_format).constraint
-    assert constraint is not None
+    constraint = present(first(response_format=response_format).constraint)
     assert (constraint.kind, json.loads(constraint.source)) == ("json_schema", schema)
     assert first(response_format={"type": "json_object"}).constraint == Constraint("json")
     assert first(response_format={"type": "text"}).constraint is None
