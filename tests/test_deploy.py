@@ -49,16 +49,10 @@ STORY = {
 }
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-VERIFY = shutil.which("systemd-analyze")
 needs_nginx = pytest.mark.skipif(
     NGINX is None or shutil.which("openssl") is None,
     reason="nginx.conf was NOT tried: nginx or openssl is missing (Debian: apt-get install nginx)",
 )
-needs_systemd = pytest.mark.skipif(
-    VERIFY is None, reason="paddock.service was NOT verified: systemd-analyze is missing"
-)
-
-
 # The Dockerfile
 
 
@@ -233,41 +227,6 @@ def test_every_setting_that_is_named_exists(file: Path, tmp_path: Path) -> None:
     environ = {name: values.get(name, "/tmp/x") for name in named}
     known = read_settings(environ=environ, home=tmp_path).origins or {}
     assert set(known.values()) == named
-
-
-# systemd
-
-
-@needs_systemd
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    unit = tmp_path / "paddock.service"
-    text = (DEPLOY / "paddock.service").read_text("utf-8")
-    there = sys.executable  # the command must exist where it is verified
-    unit.write_text(text.replace("/opt/paddock/bin/paddock", there), "utf-8")
-    done = subprocess.run(
-        [VERIFY or "", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
-    )
-    said = [line for line in done.stderr.splitlines() if "paddock" in line]
-    assert (done.returncode, said) == (0, [])
-
-
-@needs_systemd
-def test_systemd_finds_little_to_fear_in_it(tmp_path: Path) -> None:
-    unit = str(DEPLOY / "paddock.service")
-    done = subprocess.run(
-        [VERIFY or "", "security", "--offline=true", "--threshold=25", unit],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if "Unknown" in done.stderr or "unrecognized" in done.stderr:
-        pytest.skip("paddock.service was NOT judged: this systemd cannot do so offline")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-
-
-def test_the_unit_grants_more_time_to_stop_than_the_service_takes() -> None:
-    text = (DEPLOY / "paddock.service").read_text("utf-8")
-    found = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
-    assert found
-    assert float(found.group(1)) > ServiceSettings().stop_timeout_s + 10
 
 
 # The commands of the README

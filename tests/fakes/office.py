@@ -9,11 +9,27 @@ from io import BytesIO
 from typing import Any
 
 
-def docx(*blocks: str | Sequence[Sequence[str]], title: str = "") -> bytes:
-    """Make a Word document: `# …` is a heading, `- …` a point, rows are a table."""
+def new_document() -> Any:
     from docx import Document
 
-    document = Document()
+    return Document()
+
+
+def new_workbook() -> Any:
+    from openpyxl import Workbook  # type: ignore[import-untyped]
+
+    return Workbook()
+
+
+def new_presentation(data: bytes | None = None) -> Any:
+    from pptx import Presentation
+
+    return Presentation(BytesIO(data) if data else None)
+
+
+def docx(*blocks: str | Sequence[Sequence[str]], title: str = "") -> bytes:
+    """Make a Word document: `# …` is a heading, `- …` a point, rows are a table."""
+    document = new_document()
     document.core_properties.title = title
     for block in blocks:
         if not isinstance(block, str):
@@ -25,7 +41,7 @@ def docx(*blocks: str | Sequence[Sequence[str]], title: str = "") -> bytes:
             document.add_paragraph(block[2:], style="List Bullet")
         else:
             document.add_paragraph(block)
-    return _saved(document)
+    return saved(document)
 
 
 def _table(document: Any, rows: Sequence[Sequence[str]]) -> None:
@@ -37,29 +53,25 @@ def _table(document: Any, rows: Sequence[Sequence[str]]) -> None:
 
 def xlsx(sheets: Mapping[str, Sequence[Sequence[Any]]]) -> bytes:
     """Make a workbook."""
-    from openpyxl import Workbook  # type: ignore[import-untyped]
-
-    book = Workbook()
+    book = new_workbook()
     book.remove(book.active)
     for name, rows in sheets.items():
         sheet = book.create_sheet(name)
         for row in rows:
             sheet.append(list(row))
-    return _saved(book)
+    return saved(book)
 
 
 def pptx(slides: Sequence[tuple[str, str, str]]) -> bytes:
     """Make a presentation: a title, lines of text and notes for each slide."""
-    from pptx import Presentation
-
-    presentation = Presentation()
+    presentation = new_presentation()
     for title, text, notes in slides:
         slide = presentation.slides.add_slide(presentation.slide_layouts[1])
         slide.shapes.title.text = title
         slide.placeholders[1].text = text
         if notes:
             slide.notes_slide.notes_text_frame.text = notes
-    return _saved(presentation)
+    return saved(presentation)
 
 
 def eml(
@@ -133,7 +145,7 @@ def _printed(lines: Sequence[str], size: tuple[int, int]) -> Any:
     return picture
 
 
-def _saved(document: Any) -> bytes:
+def saved(document: Any) -> bytes:
     out = BytesIO()
     document.save(out)
     return out.getvalue()

@@ -1,5 +1,3 @@
-"""A prompt file where a prompt may stand."""
-
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Faults as people and machines read them."""
-
 from __future__ import annotations
 
 from paddock.pipelines.errors import Fault, Mark, PipelineError, did_you_mean

@@ -1,5 +1,3 @@
-"""Expressions: their values, their references, and what they may not do."""
-
 from __future__ import annotations
 
 import time

@@ -1,5 +1,3 @@
-"""Filters of expressions: what they make, and what they refuse."""
-
 from __future__ import annotations
 
 import pytest

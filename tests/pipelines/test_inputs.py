@@ -1,5 +1,3 @@
-"""What a caller may give for each kind of input."""
-
 from __future__ import annotations
 
 from typing import Any

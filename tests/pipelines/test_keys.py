@@ -1,5 +1,3 @@
-"""Durations, sizes and contexts."""
-
 from __future__ import annotations
 
 from typing import Any

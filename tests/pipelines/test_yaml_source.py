@@ -1,5 +1,3 @@
-"""YAML text to values with places."""
-
 from __future__ import annotations
 
 import os

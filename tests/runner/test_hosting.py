@@ -1,5 +1,3 @@
-"""A service inside the process of one command."""
-
 from __future__ import annotations
 
 import threading

@@ -1,5 +1,3 @@
-"""Images named in a question."""
-
 from __future__ import annotations
 
 import base64

@@ -1,5 +1,3 @@
-"""How an answer looks while it comes, and after it."""
-
 from __future__ import annotations
 
 import io

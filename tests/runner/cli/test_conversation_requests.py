@@ -1,5 +1,3 @@
-"""What a request is made of while a conversation goes on."""
-
 from __future__ import annotations
 
 from paddock.runner.cli.conversation import ChatConversation

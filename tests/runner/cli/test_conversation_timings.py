@@ -1,5 +1,3 @@
-"""What an answer took."""
-
 from __future__ import annotations
 
 from paddock.runner.cli.conversation import timings_text

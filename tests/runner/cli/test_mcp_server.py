@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -51,7 +50,6 @@ from tests.fakes.pool import FakePool
 from tests.forked import ForkServer
 from tests.runner.cli.commands.test_review import ask
 from tests.runner.cli.forked_runs import fork_runs
-from tests.runner.cli.test_web_console import record_runs
 from tests.runner.world import World, settings
 from tests.waiting import until
 
@@ -651,23 +649,6 @@ def test_so_many_runs_at_once_and_one_can_be_stopped(box: Path, tools_of: Tools)
     by_hand.documents(1)
     name = by_hand.run().run
     assert "was not started by an agent on this machine." in refusal(later.stop, run=name)
-
-
-def test_a_process_that_a_signal_would_kill_is_not_stopped_by_an_agent(
-    box: Path, tools_of: Tools
-) -> None:
-    with subprocess.Popen(["sleep", "600"]) as other:
-        record_runs(
-            box, 1, run="odd", status="running", trigger="mcp", ended=None,
-            started=time.time(), pid=other.pid, host=socket.gethostname(),
-        )  # fmt: skip
-        try:
-            assert refusal(tools_of(box).stop, run="odd") == (
-                "Run 'odd' cannot be stopped here: Another program carries it out."
-            )
-            assert other.poll() is None
-        finally:
-            other.kill()
 
 
 def test_pipelines_are_listed_with_the_faults_that_validate_finds(

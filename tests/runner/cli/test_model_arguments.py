@@ -1,5 +1,3 @@
-"""What a person gives a command."""
-
 from __future__ import annotations
 
 import io

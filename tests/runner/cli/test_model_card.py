@@ -1,5 +1,3 @@
-"""A model's card as `ollama show` lays it out."""
-
 from __future__ import annotations
 
 from paddock.runner.cli import model_tables

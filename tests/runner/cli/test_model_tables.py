@@ -1,5 +1,3 @@
-"""Models as tables and objects."""
-
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""What `paddock plan` shows a person."""
-
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""The three lines that close a run."""
-
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""What begins with a slash."""
-
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping

@@ -1,5 +1,3 @@
-"""An error that no one expected is one sentence, and a file."""
-
 from __future__ import annotations
 
 from pathlib import Path

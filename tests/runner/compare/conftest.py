@@ -1,5 +1,3 @@
-"""What the tests of comparisons share."""
-
 from pathlib import Path
 
 import pytest

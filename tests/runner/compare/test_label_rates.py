@@ -1,5 +1,3 @@
-"""Rates of labels and their bounds."""
-
 from __future__ import annotations
 
 import random

@@ -1,5 +1,3 @@
-"""How much of an answer agrees with gold, field by field."""
-
 from __future__ import annotations
 
 from typing import Any

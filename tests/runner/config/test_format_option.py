@@ -1,5 +1,3 @@
-"""What an answer must match, as people say it."""
-
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Which file systems are polled."""
-
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""What is told of a run, and what is not told again."""
-
 from __future__ import annotations
 
 import json
@@ -31,10 +29,6 @@ def heard(
         sent = found[-1].after if found else sent
         assert SentState.of_json(json.loads(json.dumps(sent.as_json()))) == sent
     return events
-
-
-def test_a_pipeline_that_works_is_no_news() -> None:
-    assert heard([ended("completed"), ended("completed")]) == [[], []]
 
 
 def test_a_failure_is_told_once_until_it_is_over_or_another_one() -> None:
@@ -79,28 +73,11 @@ def test_the_new_ones_among_the_quarantined_are_known() -> None:
     assert (len(second.new_items), len(second.after.items)) == (1, 2)
 
 
-def test_what_goes_on_later_is_no_news() -> None:
-    runs = [ended("interrupted", "a"), ended("budget", "a"), ended("quarantined", "a")]
-    assert heard(runs) == [[], [], ["quarantined"]]
-
-
 def test_a_recovery_is_told_when_nothing_is_quarantined_any_more() -> None:
     a = ended("quarantined", "a")
     assert heard([a, ended("interrupted"), ended("completed"), ended("completed")]) == [
         ["quarantined"], [], ["recovered"], [],
     ]  # fmt: skip
-
-
-def test_a_run_that_works_again_next_to_what_was_quarantined_before_tells_that_alone() -> None:
-    a = ended("quarantined", "a")
-    assert heard([a, ended("failed", message="no model"), a, ended("completed")]) == [
-        ["quarantined"], ["failed"], ["recovered"], ["recovered"],
-    ]  # fmt: skip
-
-
-def test_a_run_that_works_again_with_other_items_quarantined_tells_both() -> None:
-    runs = [ended("failed", message="no model"), ended("quarantined", "a")]
-    assert heard(runs) == [["failed"], ["recovered", "quarantined"]]
 
 
 def test_a_receiver_that_was_told_nothing_yet_hears_of_the_recovery_from_what_was_before() -> None:

@@ -1,5 +1,3 @@
-"""What a message says, to people and to machines."""
-
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-"""The time that is left of a step, against simulated batches of a model."""
-
 from __future__ import annotations
 
 import random

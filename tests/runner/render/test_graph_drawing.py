@@ -1,5 +1,3 @@
-"""What a picture's text is: well formed, escaped, with all that a screen reader needs."""
-
 from __future__ import annotations
 
 import re

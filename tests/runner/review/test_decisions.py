@@ -210,17 +210,6 @@ def test_a_new_answer_with_the_decided_values_is_not_asked(ledger: Ledger) -> No
     assert (other.state, other.earlier[0]["state"]) == ("open", "edited")
 
 
-def test_a_changed_document_is_asked_again_with_the_old_decision(ledger: Ledger) -> None:
-    reviews, review = ReviewDesk(ledger), ask(ledger)
-    reviews.decide(review.id, review.question, "accept", by="ann")
-    again = ask(ledger, document="d2")
-    assert again.state == "open"
-    (was,) = again.earlier
-    assert (was["state"], was["by"], was["value"], was["document_sha256"]) == (
-        "accepted", "ann", ANSWER, "d1",
-    )  # fmt: skip
-
-
 def test_what_is_late_can_no_longer_be_decided_and_the_next_run_closes_it(ledger: Ledger) -> None:
     reviews, store = ReviewDesk(ledger), ReviewStore(ledger)
     late, early = ask(ledger, "late", ttl_s=-1.0), ask(ledger, "early", ttl_s=3600.0)

@@ -1,5 +1,3 @@
-"""What the tests of writing files share."""
-
 from __future__ import annotations
 
 import asyncio

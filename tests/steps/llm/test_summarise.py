@@ -50,34 +50,17 @@ def test_a_text_that_fits_is_summarised_in_one_call() -> None:
             "In French.",
         ),
     ]
-    assert out.model_dump() == {
+    assert out.model_dump(exclude_defaults=True) == {
         "text": "A summary.",
-        "output": None,
-        "evidence": None,
-        "confidence": None,
-        "undecided": [],
-        "review": None,
-        "escalated": None,
         "notes": [],
         "sources": [
             {"index": 0, "start": 0, "end": 12, "page": None, "page_end": None, "headings": []}
         ],
-        "sentences": [],
         "coverage": {
-            "characters_read": 12,
-            "characters": 12,
-            "share": 1.0,
-            "chunks": 1,
-            "levels": 0,
+            "characters_read": 12, "characters": 12, "share": 1.0, "chunks": 1, "levels": 0,
         },
-        "usage": {
-            "calls": 1,
-            "prompt_tokens": 36,
-            "prompt_reused_tokens": 0,
-            "completion_tokens": 2,
-            "characters_cut": 0,
-        },
-    }
+        "usage": {"calls": 1, "prompt_tokens": 36, "completion_tokens": 2},
+    }  # fmt: skip
 
 
 def test_a_long_text_is_noted_in_parts_and_the_notes_are_made_one_text() -> None:
@@ -92,13 +75,6 @@ def test_a_long_text_is_noted_in_parts_and_the_notes_are_made_one_text() -> None
     assert last == (
         "\n\n".join(out.notes) + "\n\nSummarise the notes above as one text in about 50 words."
     )
-
-
-def test_every_word_of_a_long_text_is_read_exactly_once() -> None:
-    pool = FakePool(n_ctx_tokens=800, answer=note)
-    summarise(pool, text=LONG)
-    read = re.findall(r"p\d+w\d+\.?", "\n".join(asked(pool)[:-1]))
-    assert read == LONG.split()
 
 
 def test_parts_are_about_equally_long() -> None:

@@ -1,5 +1,3 @@
-"""Documents in a test's own folder."""
-
 from __future__ import annotations
 
 from collections.abc import Callable

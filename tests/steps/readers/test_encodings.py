@@ -109,10 +109,6 @@ def test_line_ends_become_line_feeds() -> None:
     assert decode_text(b"one\r\ntwo\rthree\n\x1a").text == "one\ntwo\nthree\n"
 
 
-def test_an_empty_file_is_an_empty_text() -> None:
-    assert decode_text(b"").text == ""
-
-
 def test_codecs_that_are_no_text_encodings_are_not_known() -> None:
     assert is_known_encoding("utf-8")
     assert is_known_encoding("auto")

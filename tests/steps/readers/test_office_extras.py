@@ -12,7 +12,7 @@ from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
 from paddock.steps.readers.spreadsheets import read_xlsx
 from paddock.steps.readers.word import read_docx
-from tests.fakes.office import scan
+from tests.fakes.office import new_document, new_presentation, new_workbook, saved, scan
 
 W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 P = "http://schemas.openxmlformats.org/presentationml/2006/main"
@@ -23,11 +23,8 @@ COMMENTS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/
 AUTHORS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/commentAuthors"
 
 
-def saved(document: Any) -> BytesIO:
-    out = BytesIO()
-    document.save(out)
-    out.seek(0)
-    return out
+def opened(document: Any) -> BytesIO:
+    return BytesIO(saved(document))
 
 
 def with_part(holder: Any, name: str, kind: str, blob: bytes) -> None:
@@ -40,12 +37,11 @@ def with_part(holder: Any, name: str, kind: str, blob: bytes) -> None:
 
 
 def word(markup: str) -> Document:
-    from docx import Document as new_document
     from docx.oxml import parse_xml
 
     document = new_document()
     document.element.body.insert(0, parse_xml(f'<w:p xmlns:w="{W}">{markup}</w:p>'))
-    return read_docx(saved(document), ReadOptions())
+    return read_docx(opened(document), ReadOptions())
 
 
 def test_deleted_text_is_noted_and_not_read() -> None:
@@ -112,13 +108,11 @@ def test_a_deletion_without_text_is_not_noted() -> None:
 
 
 def test_a_document_that_is_kept_in_another_file_is_noted() -> None:
-    from docx import Document as new_document
-
     document = new_document()
     document.add_paragraph("Part one")
     kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/subDocument"
     document.part.rels.get_or_add_ext_rel(kind, "two.docx")
-    found = read_docx(saved(document), ReadOptions())
+    found = read_docx(opened(document), ReadOptions())
     assert found.notes == (": 1 embedded file, film or control is not read",)
 
 
@@ -128,27 +122,23 @@ def test_an_unknown_symbol_is_noted() -> None:
 
 
 def test_a_style_of_a_paragraph_may_hide_it() -> None:
-    from docx import Document as new_document
-
     document = new_document()
     document.styles.add_style("Silent", 1).font.hidden = True
     document.add_paragraph("shown")
     document.add_paragraph("Pay now", style="Silent")
-    found = read_docx(saved(document), ReadOptions())
+    found = read_docx(opened(document), ReadOptions())
     assert found.notes == (
         ": text that the document does not show is read as well (7 characters: 'Pay now')",
     )
 
 
 def test_pictures_charts_and_embedded_files_of_word() -> None:
-    from docx import Document as new_document
-
     document = new_document()
     picture = document.add_picture(BytesIO(scan("x")))
     picture._inline.docPr.set("descr", "Sales\nin May")
     with_part(document, "/word/charts/chart1.xml", CHART_TYPE, _chart())
     with_part(document, "/word/embeddings/oleObject1.bin", OBJECT_TYPE, b"x")
-    found = read_docx(saved(document), ReadOptions())
+    found = read_docx(opened(document), ReadOptions())
     assert found.text == (
         "![Sales in May]\n\nSales; Month\n\n|  | EUR |\n| --- | --- |\n| May | 1234567.5 |"
     )
@@ -170,11 +160,10 @@ def _chart() -> bytes:
 
 
 def test_comments_hidden_slides_and_alternative_texts_of_a_presentation() -> None:
-    from pptx import Presentation
     from pptx.opc.package import Part
     from pptx.opc.packuri import PackURI
 
-    presentation = Presentation()
+    presentation = new_presentation()
     layout = presentation.slide_layouts[5]
     first, second = (presentation.slides.add_slide(layout) for _ in range(2))
     first.shapes.title.text, second.shapes.title.text = "Plan", "Backup"
@@ -211,7 +200,7 @@ def test_comments_hidden_slides_and_alternative_texts_of_a_presentation() -> Non
     ):
         part = Part(PackURI(name), "application/xml", package, markup.encode())
         holder.relate_to(part, kind)
-    found = read_pptx(saved(presentation), ReadOptions())
+    found = read_pptx(opened(presentation), ReadOptions())
     assert found.pages == (
         "# Plan\n\n![A map]\n\nPay now\n\nComments:\n- Too late? (Ada)",
         "# Backup\n\nComments:\n- Keep? (Ada)\n- Yes (Ada)",
@@ -223,10 +212,9 @@ def test_comments_hidden_slides_and_alternative_texts_of_a_presentation() -> Non
 
 
 def test_headers_charts_and_pictures_of_a_workbook() -> None:
-    from openpyxl import Workbook  # type: ignore[import-untyped]
     from openpyxl.chart import BarChart, Reference  # type: ignore[import-untyped]
 
-    book = Workbook()
+    book = new_workbook()
     sheet = book.active
     sheet.append(["Month", "EUR"])
     sheet.append(["May", 5])
@@ -240,7 +228,7 @@ def test_headers_charts_and_pictures_of_a_workbook() -> None:
     alone = BarChart()
     alone.title = "Alone"
     book.create_chartsheet("Only a chart").add_chart(alone)
-    found = read_xlsx(saved(book), ReadOptions())
+    found = read_xlsx(opened(book), ReadOptions())
     table = "| Month | EUR |\n| --- | --- |\n| May | 5 |"
     assert found.pages == (
         f"# Sheet\n\n{table}\n\nCharts:\n- Sales\n\nHeaders and footers:\n- Smith & Co\n- Page of",

@@ -6,7 +6,7 @@ import pytest
 from paddock.steps.readers.powerpoint import read_pptx
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
-from tests.fakes.office import pptx
+from tests.fakes.office import new_presentation, pptx, saved
 
 
 def document(data: bytes) -> Document:
@@ -24,12 +24,11 @@ def test_each_slide_is_a_page_with_its_title_points_and_notes() -> None:
 
 
 def test_shapes_are_read_as_one_reads_and_tables_and_charts_are_tables() -> None:
-    from pptx import Presentation
     from pptx.chart.data import CategoryChartData
     from pptx.enum.chart import XL_CHART_TYPE
     from pptx.util import Cm
 
-    presentation = Presentation()
+    presentation = new_presentation()
     slide = presentation.slides.add_slide(presentation.slide_layouts[6])
     for text, left, top in (("below", 1, 9), ("right", 9, 1), ("left", 1, 1)):
         box = slide.shapes.add_textbox(Cm(left), Cm(top), Cm(4), Cm(2))
@@ -41,20 +40,17 @@ def test_shapes_are_read_as_one_reads_and_tables_and_charts_are_tables() -> None
     data.categories = ["2023", "2024"]
     data.add_series("Roofs", (3, 4.5))
     slide.shapes.add_chart(XL_CHART_TYPE.LINE, Cm(1), Cm(14), Cm(4), Cm(2), data)
-    out = BytesIO()
-    presentation.save(out)
-    assert document(out.getvalue()).text == (
+    assert document(saved(presentation)).text == (
         "left\n\nright\n\nbelow\n\n| Item | Price |\n| --- | --- |\n| Slates | 5 |\n\n"
         "|  | Roofs |\n| --- | --- |\n| 2023 | 3 |\n| 2024 | 4.5 |"
     )
 
 
 def test_charts_of_points_and_of_several_levels_are_read_whole() -> None:
-    from pptx import Presentation
     from pptx.chart import data
     from pptx.enum.chart import XL_CHART_TYPE
 
-    presentation = Presentation()
+    presentation = new_presentation()
     shapes = presentation.slides.add_slide(presentation.slide_layouts[6]).shapes
     kinds: Any = data
     points = kinds.XyChartData()
@@ -67,19 +63,15 @@ def test_charts_of_points_and_of_several_levels_are_read_whole() -> None:
     year.add_sub_category("Feb")
     levels.add_series("Sum", (1, 2))
     shapes.add_chart(XL_CHART_TYPE.BAR_CLUSTERED, 0, 9_000_000, 100, 100, levels)
-    out = BytesIO()
-    presentation.save(out)
     rule = "| --- | --- |\n"
-    assert read_pptx(BytesIO(out.getvalue()), ReadOptions()).text == (
+    assert document(saved(presentation)).text == (
         f"|  | Here |\n{rule}| 1 | 1000000.5 |\n\n|  | There |\n{rule}| 7 | 7000003.5 |\n\n"
         f"|  | Sum |\n{rule}| 2024 Jan | 1 |\n| Feb | 2 |"
     )
 
 
 def test_text_of_layout_and_master_is_read_once_and_boxes_of_the_notes_too() -> None:
-    from pptx import Presentation
-
-    presentation = Presentation()
+    presentation = new_presentation()
     layout = presentation.slide_layouts[6]
     for _ in range(2):
         slide = presentation.slides.add_slide(layout)
@@ -89,20 +81,15 @@ def test_text_of_layout_and_master_is_read_once_and_boxes_of_the_notes_too() -> 
         box = slide.shapes.add_textbox(0, 0, 9, 9)
         box.text_frame.text = text
         owner.shapes._spTree.append(box._element)
-    saved = BytesIO()
-    presentation.save(saved)
-    found = read_pptx(saved, ReadOptions())
+    found = document(saved(presentation))
     assert found.pages == ("Draft\n\nMill Ltd", "Notes: Speak up\nTo the board")
     layout._element.set("showMasterSp", "0")
-    presentation.save(saved)
-    assert read_pptx(saved, ReadOptions()).pages[0] == "Draft"
+    assert document(saved(presentation)).pages[0] == "Draft"
 
 
 @pytest.mark.parametrize("missing", ["slide_layout", "slide_master"])
 def test_a_slide_without_a_layout_or_a_master_is_read(missing: str) -> None:
-    from pptx import Presentation
-
-    presentation = Presentation(BytesIO(pptx([("Hello", "Buy slates", "")])))
+    presentation = new_presentation(pptx([("Hello", "Buy slates", "")]))
     (slide,) = presentation.slides
     box = slide.shapes.add_textbox(0, 0, 9, 9)
     box.text_frame.text = "Draft"
@@ -110,32 +97,25 @@ def test_a_slide_without_a_layout_or_a_master_is_read(missing: str) -> None:
     owner = (slide if missing == "slide_layout" else slide.slide_layout).part
     (found,) = [key for key, one in owner.rels.items() if one.reltype.endswith(missing[6:].title())]
     owner.rels.pop(found)
-    saved = BytesIO()
-    presentation.save(saved)
     drawn = "" if missing == "slide_layout" else "\n\nDraft"
-    assert read_pptx(saved, ReadOptions()).text == f"# Hello\n\nBuy slates{drawn}"
+    assert document(saved(presentation)).text == f"# Hello\n\nBuy slates{drawn}"
 
 
 def test_a_layout_and_a_master_without_shapes_have_no_text() -> None:
-    from pptx import Presentation
-
-    presentation = Presentation(BytesIO(pptx([("Hello", "", "")])))
+    presentation = new_presentation(pptx([("Hello", "", "")]))
     (slide,) = presentation.slides
     layout, master = slide.slide_layout, slide.slide_layout.slide_master
     slide.shapes._spTree.remove(slide.placeholders[1]._element)
     layout._element.cSld.remove(layout._element.cSld.spTree)
     master._element.remove(master._element.cSld)
-    saved = BytesIO()
-    presentation.save(saved)
-    assert read_pptx(saved, ReadOptions()).text == "# Hello"
+    assert document(saved(presentation)).text == "# Hello"
 
 
 def test_shapes_that_lack_their_properties_or_chart_do_not_hide_the_others() -> None:
-    from pptx import Presentation
     from pptx.chart.data import CategoryChartData
     from pptx.enum.chart import XL_CHART_TYPE
 
-    presentation = Presentation()
+    presentation = new_presentation()
     slide = presentation.slides.add_slide(presentation.slide_layouts[6])
     group = slide.shapes.add_group_shape()
     data: Any = CategoryChartData()  # type: ignore[no-untyped-call]
@@ -145,24 +125,18 @@ def test_shapes_that_lack_their_properties_or_chart_do_not_hide_the_others() -> 
     box._element.nvSpPr.remove(box._element.nvSpPr.cNvPr)
     place._element.spPr.xfrm.find("{*}off").set("x", "far")
     slide.slide_layout.shapes._spTree.append(chart._element)
-    saved = BytesIO()
-    presentation.save(saved)
-    found = read_pptx(saved, ReadOptions()).text
+    found = document(saved(presentation)).text
     assert [one in found for one in ("Hello", "Left")] == [True, True]
 
 
 def test_a_hidden_shape_of_a_group_is_noted() -> None:
-    from pptx import Presentation
-
-    presentation = Presentation()
+    presentation = new_presentation()
     group = presentation.slides.add_slide(presentation.slide_layouts[6]).shapes.add_group_shape()
     for text in ("Shown", "Pay twice"):
         box = group.shapes.add_textbox(0, 0, 9, 9)
         box.text_frame.text = text
     box._element.nvSpPr.cNvPr.set("hidden", "1")
-    saved = BytesIO()
-    presentation.save(saved)
-    found = read_pptx(saved, ReadOptions())
+    found = document(saved(presentation))
     assert found.pages == ("Shown\n\nPay twice",)
     assert found.notes == (
         ": text that the slide does not show is read as well (9 characters: 'Pay twice')",
@@ -170,14 +144,12 @@ def test_a_hidden_shape_of_a_group_is_noted() -> None:
 
 
 def test_text_beside_a_slide_is_noted() -> None:
-    from pptx import Presentation
     from pptx.util import Cm
 
-    presentation, out = Presentation(), BytesIO()
+    presentation = new_presentation()
     slide = presentation.slides.add_slide(presentation.slide_layouts[6])
     for text, left in (("on it", 1), ("half", -2), ("Pay twice", -9)):
         slide.shapes.add_textbox(Cm(left), Cm(1), Cm(4), Cm(2)).text_frame.text = text
-    presentation.save(out)
-    assert document(out.getvalue()).notes == (
+    assert document(saved(presentation)).notes == (
         ": text that the slide does not show is read as well (9 characters: 'Pay twice')",
     )

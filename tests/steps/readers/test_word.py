@@ -7,7 +7,7 @@ import pytest
 from paddock.steps.readers.reader import Document, Unreadable
 from paddock.steps.readers.reader_process import ReadOptions
 from paddock.steps.readers.word import read_docx
-from tests.fakes.office import docx, zipped
+from tests.fakes.office import docx, new_document, saved, zipped
 
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 
@@ -18,12 +18,9 @@ def document(data: bytes) -> Document:
 
 def written(fill: Callable[[Any], None]) -> Document:
     """Read what `fill` makes of an empty document of the library."""
-    from docx import Document as Made
-
-    made, out = Made(), BytesIO()
+    made = new_document()
     fill(made)
-    made.save(out)
-    return document(out.getvalue())
+    return document(saved(made))
 
 
 def within(made: Any, xml: str) -> None:
@@ -109,15 +106,12 @@ def test_what_is_no_word_document_is_refused(data: bytes, reason: str) -> None:
 
 
 def test_comments_are_read_and_hidden_text_is_noted() -> None:
-    from docx import Document as WordDocument
-
-    made, out = WordDocument(), BytesIO()
+    made = new_document()
     paragraph = made.add_paragraph("The price is ")
     price = paragraph.add_run("5")
     made.add_comment(price, text="Agreed by phone", author="Ada")
     paragraph.add_run(" in all").font.hidden = True
-    made.save(out)
-    found = read_docx(BytesIO(out.getvalue()), ReadOptions())
+    found = document(saved(made))
     assert found.text == "The price is 5[^c0] in all\n\n[^c0]: Ada: Agreed by phone"
     assert found.notes == (
         ": text that the document does not show is read as well (7 characters: 'in all')",

@@ -9,7 +9,7 @@ import pytest
 from paddock.steps.readers import spreadsheets
 from paddock.steps.readers.reader import Document, Unreadable
 from paddock.steps.readers.reader_process import ReadOptions
-from tests.fakes.office import xlsx
+from tests.fakes.office import new_workbook, saved, xlsx
 
 
 def document(data: bytes) -> Document:
@@ -45,13 +45,10 @@ def test_a_formula_without_a_value_stands_for_itself() -> None:
 
 
 def test_hidden_sheets_are_read_and_named() -> None:
-    from openpyxl import Workbook  # type: ignore[import-untyped]
-
-    book, out = Workbook(), BytesIO()
+    book = new_workbook()
     book.create_sheet("Margins").append(["secret"])
     book["Margins"].sheet_state = "hidden"
-    book.save(out)
-    found = document(out.getvalue())
+    found = document(saved(book))
     assert found.pages[1] == "# Margins\n\n| secret |\n| --- |"
     assert found.notes == (": hidden sheets are read as well (Margins)",)
 
@@ -76,12 +73,12 @@ def test_more_cells_than_are_read_are_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def edited(change: Callable[[Any], None]) -> Document:
-    from openpyxl import load_workbook
-
-    book, out = load_workbook(BytesIO(xlsx({"A": [["Item", "Price"], ["Slates", 5]]}))), BytesIO()
-    change(book["A"])
-    book.save(out)
-    return document(out.getvalue())
+    book = new_workbook()
+    book.active.title = "A"
+    book.active.append(["Item", "Price"])
+    book.active.append(["Slates", 5])
+    change(book.active)
+    return document(saved(book))
 
 
 def test_comments_of_cells_are_read() -> None:
@@ -116,10 +113,9 @@ def test_long_numbers_are_not_written_as_powers_of_ten() -> None:
 
 
 def test_cells_that_show_nothing_are_noted() -> None:
-    from openpyxl import Workbook
     from openpyxl.styles import Font, PatternFill  # type: ignore[import-untyped]
 
-    book = Workbook()
+    book = new_workbook()
     sheet, white = book.active, Font(color="FFFFFFFF")
     for row, (text, form, font, fill) in enumerate(
         [
@@ -135,8 +131,6 @@ def test_cells_that_show_nothing_are_noted() -> None:
         cell = sheet.cell(row, 1, text)
         cell.number_format, cell.font, cell.fill = form, font, fill
     sheet.cell(9, 1).number_format = ";;;"  # empty
-    out = BytesIO()
-    book.save(out)
-    found = document(out.getvalue())
+    found = document(saved(book))
     assert "format" in found.text
     assert found.notes == (": hidden rows, columns and cells are read as well (Sheet: 3 cells)",)

@@ -1,5 +1,3 @@
-"""One order made of several."""
-
 from __future__ import annotations
 
 from paddock.steps.base import SearchHit

@@ -1,5 +1,3 @@
-"""`paddock compare` as a person and as CI see it."""
-
 from __future__ import annotations
 
 import json

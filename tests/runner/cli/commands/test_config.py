@@ -1,5 +1,3 @@
-"""Each setting, and where it came from."""
-
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-"""What `paddock doctor` finds, and what it tells to do."""
-
 from __future__ import annotations
 
 import http.server

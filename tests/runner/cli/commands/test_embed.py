@@ -1,5 +1,3 @@
-"""Vectors of texts, as a script asks for them."""
-
 from __future__ import annotations
 
 import json

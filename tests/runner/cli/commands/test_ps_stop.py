@@ -1,5 +1,3 @@
-"""What is in memory, and letting it go."""
-
 from __future__ import annotations
 
 from datetime import UTC, datetime

@@ -1,5 +1,3 @@
-"""What a tuned copy is worth, in words."""
-
 from __future__ import annotations
 
 from dataclasses import replace
