@@ -20,7 +20,7 @@ from paddock.runner.compare.variants import compared_step
 from paddock.runner.progress.events import Observer
 from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool
-from tests.runner.world import World, settings
+from tests.runner.world import ReviewedWorld, settings
 
 BILLS = """\
 name: bills
@@ -84,7 +84,7 @@ def varied(
 
 
 @dataclass
-class Bills(World):
+class Bills(ReviewedWorld):
     text: str = BILLS
     answer: Callable[[ChatRequest], str] = clerk
     gold: str | None = None

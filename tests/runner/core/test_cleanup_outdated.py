@@ -11,11 +11,8 @@ import pytest
 
 from paddock.runner.bind.bound import paths_depend_on_item_alone
 from paddock.runner.core import outdated_outputs
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.lineage.explain import explain_path
-from paddock.runner.review.decisions import ReviewDesk
-from paddock.runner.settings import STATE_FOLDER
-from tests.runner.world import World, outputs
+from tests.runner.world import ReviewedWorld, World, outputs
 
 PAGES = """\
 steps:
@@ -37,11 +34,13 @@ steps:
 """
 
 
+def pages(folder: Path, text: str = PAGES) -> ReviewedWorld:
+    return ReviewedWorld(folder, text, {f"inbox/{name}": f"keep {name}" for name in "abc"})
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    world = World(tmp_path, PAGES)
-    for name in ("a", "b", "c"):
-        world.write(f"inbox/{name}", f"keep {name}")
+    world = pages(tmp_path)
     assert world.run().outdated == {}
     return world
 
@@ -111,9 +110,8 @@ def test_so_does_a_step_of_its_own_that_is_skipped(world: World) -> None:
 def test_and_a_block_that_is_skipped(world: World) -> None:
     world.edit("    for_each: doc in", '    if: "false"\n    for_each: doc in')
     report = world.run()
-    assert report.outdated == dict.fromkeys(
-        ["out/INDEX", "out/a", "out/b", "out/c"], outdated_outputs.SKIPPED
-    )
+    files = ["out/INDEX", "out/a", "out/b", "out/c"]
+    assert report.outdated == dict.fromkeys(files, outdated_outputs.SKIPPED)
     assert world.plan().outdated == report.outdated
     assert "it no longer applies: its step is skipped now" in why(world, "out/a")[1]
     world.edit('    if: "false"\n', "")
@@ -158,9 +156,7 @@ steps:
 
 
 def test_items_within_items_within_items_go_with_what_they_are_made_of(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED)
-    world.write("inbox/a", "keep ab")
-    world.write("inbox/b", "keep cd")
+    world = World(tmp_path, NESTED, {"inbox/a": "keep ab", "inbox/b": "keep cd"})
     world.run()
     of_b = {f"out/{path}" for path in outputs(world) if path.startswith("b")}
     world.write("inbox/a", "keep")
@@ -247,18 +243,8 @@ TOP = PARTS[PARTS.index("  - id: top") :]
         ("pipeline.yaml", CALL, "", {"a", "b"}),
         ("pipeline.yaml", TOP, "", {"top"}),
         ("pipeline.yaml", PARTS[PARTS.index("  - id: each") :], "", ALL_PARTS),
-        (
-            "pipeline.yaml",
-            "id: part\n",
-            "id: part\n        if: false\n",
-            {"a", "b"},
-        ),
-        (
-            "pipeline.yaml",
-            "id: top\n",
-            "id: top\n    if: false\n",
-            {"top"},
-        ),
+        ("pipeline.yaml", "id: part\n", "id: part\n        if: false\n", {"a", "b"}),
+        ("pipeline.yaml", "id: top\n", "id: top\n    if: false\n", {"top"}),
         (
             "part.yaml",
             "uses: files.write\n",
@@ -273,10 +259,7 @@ TOP = PARTS[PARTS.index("  - id: top") :]
 def test_what_a_pipeline_within_an_item_no_longer_writes_is_outdated(
     tmp_path: Path, file: str, old: str | None, new: str, outdated: set[str]
 ) -> None:
-    world = World(tmp_path, PARTS)
-    world.write("part.yaml", PART)
-    world.write("inbox/a.txt", "one")
-    world.write("inbox/b.txt", "two")
+    world = World(tmp_path, PARTS, {"part.yaml": PART, "inbox/a.txt": "one", "inbox/b.txt": "two"})
     assert world.run().outdated == {}
     changed = tmp_path / file
     if old is None:
@@ -293,9 +276,8 @@ def test_what_a_pipeline_within_an_item_no_longer_writes_is_outdated(
 
 def test_a_pipeline_that_is_given_more_than_its_item_writes_another_report(tmp_path: Path) -> None:
     text = "inputs: {month: str}\n" + PARTS.replace("MAY", '"{{ inputs.month }}"')
-    world = World(tmp_path, text)
-    world.write("part.yaml", PART.replace("out/", "out/{{ inputs.month }}-"))
-    world.write("inbox/a.txt", "one")
+    part = PART.replace("out/", "out/{{ inputs.month }}-")
+    world = World(tmp_path, text, {"part.yaml": part, "inbox/a.txt": "one"})
     world.run({"month": "MAY"})
     assert world.run({"month": "JUNE"}).outdated == {}
     world.edit(CALL.replace("MAY", '"{{ inputs.month }}"'), "")
@@ -306,9 +288,7 @@ def test_a_pipeline_that_is_given_more_than_its_item_writes_another_report(tmp_p
 def test_a_watch_removes_what_one_item_no_longer_makes_and_asks_before_most_of_them_go(
     tmp_path: Path,
 ) -> None:
-    world = World(tmp_path, "on: {watch: {path: inbox, deletes: prune}}\n" + PAGES)
-    for name in ("a", "b", "c"):
-        world.write(f"inbox/{name}", f"keep {name}")
+    world = pages(tmp_path, "on: {watch: {path: inbox, deletes: prune}}\n" + PAGES)
     world.run()
     world.write("inbox/a", "drop")
     assert world.run().notes == ("removed, since their items no longer make them: out/a",)
@@ -324,15 +304,10 @@ def test_a_watch_removes_what_one_item_no_longer_makes_and_asks_before_most_of_t
 def test_an_item_that_waits_for_review_decides_nothing_and_a_rejected_one_does(
     tmp_path: Path,
 ) -> None:
-    world = World(tmp_path, PAGES)
-    world.write("inbox/a", "keep a")
-    world.write("inbox/b", "keep b")
-    world.write("inbox/c", "keep c")
+    world = pages(tmp_path)
     world.run()
-    world.edit(
-        '"{{ steps.text.text }}"}}\n',
-        '"{{ steps.text.text }}"}, review: {when: "\'doubt\' in text"}}\n',
-    )
+    reviewed = 'prompt: "{{ steps.text.text }}"}, review: {when: "\'doubt\' in text"}}'
+    world.edit('prompt: "{{ steps.text.text }}"}}', reviewed)
     world.run()
     world.write("inbox/a", "keep a doubt")
     report = world.run()
@@ -344,10 +319,7 @@ def test_an_item_that_waits_for_review_decides_nothing_and_a_rejected_one_does(
     )
     assert world.run(prune=True).outdated == {}
     assert "a" in outputs(world)
-    with Ledger(tmp_path / STATE_FOLDER) as ledger:
-        reviews = ReviewDesk(ledger)
-        (review,) = reviews.pending()
-        reviews.decide(review.id, review.question, "reject", reason="no", by="ann")
+    world.decide("a", "reject", reason="no")
     report = world.run()
     assert report.counts["quarantined"] == 1
     assert report.outdated == {"out/a": outdated_outputs.NOT_MADE}

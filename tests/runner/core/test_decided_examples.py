@@ -13,14 +13,11 @@ import pytest
 from paddock.engine.request import ChatRequest, EmbedReply, EmbedRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import run
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.review.decisions import ReviewDesk
 from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import Bills as ComparedBills
 from tests.runner.compare.bills import right_answer
 from tests.runner.core.test_waiting import Bills
-from tests.runner.world import reasons, settings, states
+from tests.runner.world import reasons, run_arguments, settings, states
 
 PIPELINE = """\
 name: topics
@@ -65,11 +62,8 @@ def pool() -> WordPool:
 
 @pytest.fixture
 def topics(tmp_path: Path) -> Bills:
-    world = Bills(tmp_path, PIPELINE)
     texts = {"a1": "cat cat dog", "a2": "oak oak elm", "a3": "sun sun sun", "b1": "cat dog"}
-    for name, text in texts.items():
-        world.write(f"inbox/{name}.txt", f"{text}\n")
-    return world
+    return Bills(tmp_path, PIPELINE, {f"inbox/{name}.txt": f"{texts[name]}\n" for name in texts})
 
 
 def turns(request: ChatRequest) -> list[tuple[str, str]]:
@@ -87,6 +81,11 @@ def decide(topics: Bills, **values: str) -> None:
         topics.decide(f"{name}.txt", "edit", {"topic": topic})
 
 
+def taught_by(text: str, topic: str) -> list[tuple[str, str]]:
+    """Return the turns of an example."""
+    return [("user", text), ("assistant", json.dumps({"topic": topic}))]
+
+
 def test_the_nearest_decisions_stand_behind_the_system_message_the_nearest_last(
     topics: Bills,
 ) -> None:
@@ -95,12 +94,7 @@ def test_the_nearest_decisions_stand_behind_the_system_message_the_nearest_last(
     some = pool()
     report = topics.work(pool=some)
     examples = prompts(some)["cat dog"]
-    assert examples == [
-        ("user", "oak oak elm"),
-        ("assistant", '{"topic": "trees"}'),
-        ("user", "cat cat dog"),
-        ("assistant", '{"topic": "pets"}'),
-    ]
+    assert examples == [*taught_by("oak oak elm", "trees"), *taught_by("cat cat dog", "pets")]
     assert some.chats[0].messages[0].content == "Name the topic."
     found = {result["file"]: result["topic"] for result in report.returns}
     assert found == {"a1.txt": "pets", "a2.txt": "trees", "a3.txt": "sky", "b1.txt": "CAT DOG"}
@@ -126,37 +120,24 @@ def test_an_item_is_stale_only_if_its_own_examples_changed(topics: Bills) -> Non
     assert prompts(some).keys() == {"cat dog"}, "no nearer text was decided on for the other"
 
 
-def test_a_decision_that_was_undone_is_no_example_any_more(topics: Bills) -> None:
+@pytest.mark.parametrize("is_deleted", [False, True], ids=["undone", "its document was deleted"])
+def test_a_decision_that_counts_no_more_is_no_example_any_more(
+    topics: Bills, is_deleted: bool
+) -> None:
     topics.work(pool=pool())
     decide(topics, a1="pets", a2="trees")
     topics.work(pool=pool())
-    topics.undo("a1.txt")
+    if is_deleted:
+        (topics.folder / "inbox/a1.txt").unlink()
+        topics.work(pool=pool())
+    else:
+        topics.undo("a1.txt")
     some = pool()
     report = topics.work(pool=some)
     assert reasons(report)["b1.txt"] == (
         "examples of step 'topic' changed: a decision counts no more or is another one"
     )
-    assert prompts(some)["cat dog"] == [
-        ("user", "oak oak elm"),
-        ("assistant", '{"topic": "trees"}'),
-    ]
-
-
-def test_a_decision_on_a_document_that_was_deleted_is_no_example_any_more(topics: Bills) -> None:
-    topics.work(pool=pool())
-    decide(topics, a1="pets", a2="trees")
-    topics.work(pool=pool())
-    (topics.folder / "inbox/a1.txt").unlink()
-    topics.work(pool=pool())
-    some = pool()
-    report = topics.work(pool=some)
-    assert reasons(report)["b1.txt"] == (
-        "examples of step 'topic' changed: a decision counts no more or is another one"
-    )
-    assert prompts(some)["cat dog"] == [
-        ("user", "oak oak elm"),
-        ("assistant", '{"topic": "trees"}'),
-    ]
+    assert prompts(some)["cat dog"] == taught_by("oak oak elm", "trees")
 
 
 ROWS = """\
@@ -182,12 +163,7 @@ def test_an_item_that_changed_since_its_decision_is_not_taught_by_it_in_a_compar
     world = ComparedBills(tmp_path, ROWS, answer=answer)
     world.write("rows.csv", "id,text\n1,cat dog\n2,oak elm\n3,sun\n")
     world.run(pool=FakePool(answer=answer))
-    with Ledger(tmp_path / ".paddock") as ledger:
-        reviews = ReviewDesk(ledger)
-        for review in reviews.waiting():
-            reviews.decide(
-                review.id, review.question, "edit", {"topic": f"topic {review.key}"}, by="ann"
-            )
+    world.decide_all("edit", lambda review: {"topic": f"topic {review.key}"})
     world.write("rows.csv", "id,text\n1,cat cat dog\n2,oak elm\n3,sun\n")
     for _ in range(2):
         (run,) = world.runs(step="topic", key="row.id", settings=("topic.examples.k=2",))
@@ -211,10 +187,7 @@ def test_nothing_learns_from_itself_or_from_a_copy_of_itself(topics: Bills) -> N
         assert ("user", text) not in examples
 
 
-def test_another_pipeline_with_the_same_names_does_not_teach(tmp_path: Path) -> None:
-    world = Bills(
-        tmp_path,
-        """\
+BOTH = """\
 name: both
 steps:
   - {id: docs, uses: files.scan, with: {root: ./inbox}}
@@ -225,23 +198,23 @@ steps:
       - {id: one, uses: pipeline, with: {file: 1/ask.yaml, inputs: {t: "{{ steps.text.text }}"}}}
       - {id: two, uses: pipeline, with: {file: 2/ask.yaml, inputs: {t: "{{ steps.text.text }}"}}}
 returns: steps.each.results
-""",
-    )
-    for number in "12":
-        world.write(
-            f"{number}/ask.yaml",
-            f"""\
+"""
+ASK = """\
 name: ask
-inputs: {{t: {{type: str}}}}
+inputs: {t: {type: str}}
 steps:
   - id: topic
     uses: chat
-    with: {{system: Task {number}, prompt: "{{{{ inputs.t }}}}", examples: {{k: 2}}}}
-    reply: {{schema: {{topic: str}}}}
-    review: {{when: "'dog' in output.topic and inputs.t != 'cat' and {number} == 1"}}
-returns: {{t: steps.topic.output.topic}}
-""",
-        )
+    with: {system: Task N, prompt: "{{ inputs.t }}", examples: {k: 2}}
+    reply: {schema: {topic: str}}
+    review: {when: "'dog' in output.topic and inputs.t != 'cat' and N == 1"}
+returns: {t: steps.topic.output.topic}
+"""
+
+
+def test_another_pipeline_with_the_same_names_does_not_teach(tmp_path: Path) -> None:
+    files = {f"{number}/ask.yaml": ASK.replace("N", number) for number in "12"}
+    world = Bills(tmp_path, BOTH, files)
     world.write("inbox/a1.txt", "cat cat dog")
     world.work(pool=pool())
     (key,) = world.waiting()
@@ -338,11 +311,8 @@ def test_a_plan_takes_no_answer_without_examples_for_one_with_examples(topics: B
     plan: Any = topics.plan()
     fresh_pool = pool()
     topics.work(pool=fresh_pool)
-    assert plan.models == {
-        "smollm2:135m": len(fresh_pool.chats),
-        "all-minilm": len(fresh_pool.embeds),
-    }
-    assert plan.models["smollm2:135m"] == 4
+    assert plan.models == {"smollm2:135m": 4, "all-minilm": len(fresh_pool.embeds)}
+    assert len(fresh_pool.chats) == 4
 
 
 def test_examples_that_came_or_went_are_no_other_model(topics: Bills) -> None:
@@ -361,38 +331,27 @@ def test_a_comparison_tells_whether_examples_help(tmp_path: Path) -> None:
     bills = ComparedBills(tmp_path, answer=taught)
     bills.edit("when: evidence.missing", "when: true")
     bills.run(pool=FakePool(answer=taught))
-    with Ledger(tmp_path / ".paddock") as ledger:
-        reviews = ReviewDesk(ledger)
-        for review in reviews.waiting(is_whole=True)[:4]:
-            right = right_answer(int(review.key[:2]))
-            reviews.decide(review.id, review.question, "edit", right, by="ann")
+    for key in list(bills.waiting())[:4]:
+        bills.decide(key, "edit", right_answer(int(key[:2])))
     found = bills.compare(settings=("bill.examples.k=0,3",))
-    assert [variant.agreement.mean for variant in found.variants if variant.agreement] == [
-        0.75,
-        1.0,
-    ]
+    means = [variant.agreement.mean for variant in found.variants if variant.agreement]
+    assert means == [0.75, 1.0]
     assert found.tests[0].result.is_shown
 
 
 def test_an_item_of_a_variant_learns_from_equal_keys_within_other_items(tmp_path: Path) -> None:
     """The inner key `north` of item `a` and that of item `b` are two items."""
-    world = Bills(tmp_path, NESTED)
-    world.write("inbox/a.txt", "cat cat dog\n")
-    world.write("inbox/b.txt", "oak oak elm\n")
+    files = {"inbox/a.txt": "cat cat dog\n", "inbox/b.txt": "oak oak elm\n"}
+    world = Bills(tmp_path, NESTED, files)
     world.work(pool=pool())
-    with world.reviews() as reviews:
-        for review in reviews.waiting():
-            value = {"topic": f"decided {review.subject['item']}"}
-            reviews.decide(review.id, review.question, "edit", value, by="ann")
+    world.decide_all("edit", lambda review: {"topic": f"decided {review.subject['item']}"})
     some = pool()
     variant = world.text.replace("Name the topic.", "Name its topic.")
     stem = "pipeline.0123456789.compare"
     world.write(f"{stem}.yaml", variant)
-    run(
-        world.folder / f"{stem}.yaml",
-        options=RunOptions(local=True, review="accept", text=variant, variant_of="pipeline.yaml"),
-        environment=RunEnvironment(pool=some, settings=settings(tmp_path)),
-    )
+    options = {"local": True, "review": "accept", "text": variant, "variant_of": "pipeline.yaml"}
+    around = {"pool": some, "settings": settings(tmp_path)}
+    run(world.folder / f"{stem}.yaml", None, *run_arguments(**options, **around))
     learnt = {
         request.messages[-1].content.partition("\n")[0]: sorted(
             m.content.partition("decided ")[2].rstrip('"}')
@@ -402,9 +361,8 @@ def test_an_item_of_a_variant_learns_from_equal_keys_within_other_items(tmp_path
         for request in some.chats
     }
     assert learnt == {
-        "north: cat cat dog": ["b.txt/north"],
-        "north: oak oak elm": ["a.txt/north"],
-    }
+        "north: cat cat dog": ["b.txt/north"], "north: oak oak elm": ["a.txt/north"],
+    }  # fmt: skip
 
 
 NESTED = """\

@@ -20,12 +20,11 @@ from paddock.engine.system.item_samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.core.run_records import read_lineage
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.lineage.explain import explain_path
-from paddock.runner.review.decisions import ReviewDesk
 from tests.fakes.pool import FakePool
-from tests.runner.world import World, reasons, states
+from tests.runner.bind.pipeline_faults import sentences
+from tests.runner.world import ReviewedWorld, reasons, states
 
 BILLS = """\
 name: bills
@@ -59,12 +58,16 @@ def answer_to(request: ChatRequest) -> str:
     return json.dumps({"number": number, "total": total})
 
 
-class Bills(World):
+class Bills(ReviewedWorld):
     """Documents `a.txt` …, and what was asked of which model, in order."""
 
     def bills(self, **totals: float) -> None:
         for name, total in totals.items():
             self.write(f"inbox/{name}.txt", f"bill {name}\ntotal {total}\n")
+
+    def add_step(self, step: str, returns: str = "") -> None:
+        """Add a step behind `bill`, and what the block returns of it."""
+        self.edit("    returns: {n:", f"      {step}\n    returns: {{{returns}n:")
 
     def work(self, **options: Any) -> Any:
         return self.run(pool=options.pop("pool", None) or FakePool(answer=answer_to), **options)
@@ -81,6 +84,17 @@ class Bills(World):
     def results(self) -> dict[str, Any]:
         return {result["n"]: result for result in json.loads(self.output("ALL"))}
 
+    def totals(self) -> dict[str, float]:
+        return {name: result["total"] for name, result in self.results().items()}
+
+    def calls_of(self, item: str) -> Any:
+        """Return what the ledger has of the step `bill` of an item, and its calls."""
+        with self.ledger() as ledger:
+            ((scope,),) = ledger.rows("select scope from scopes where step = 'each'")
+            made = LineageStore(ledger).made_of(str(scope))[item]
+            (bill,) = [step for step in read_lineage(made.made)[1] if step.id == "bill"]
+            return bill, [ledger.call(call.hash) for call in bill.calls]
+
 
 @pytest.fixture
 def bills(tmp_path: Path) -> Bills:
@@ -92,19 +106,13 @@ def bills(tmp_path: Path) -> Bills:
 def test_the_larger_model_answers_where_the_condition_holds(bills: Bills) -> None:
     report = bills.work()
     assert states(report) == dict.fromkeys(("a.txt", "b.txt", "c.txt", "x.txt"), "new")
+    assert bills.totals() == {"a": 10, "b": 60, "c": 70, "x": 5}
     found = bills.results()
-    assert {name: result["total"] for name, result in found.items()} == {
-        "a": 10,
-        "b": 60,
-        "c": 70,
-        "x": 5,
-    }
     assert found["a"]["told"] is None
     assert found["b"]["told"] == {
-        "to": "boss",
-        "why": ["output.total > 50: output.total is 61"],
+        "to": "boss", "why": ["output.total > 50: output.total is 61"],
         "was": {"number": "b", "total": 61.0},
-    }
+    }  # fmt: skip
     assert (report.calls, report.cached_calls) == (7, 0)
 
 
@@ -133,10 +141,9 @@ def test_the_calls_of_the_larger_model_are_collected(bills: Bills) -> None:
 
 
 def test_what_other_models_are_asked_behind_it_waits_for_a_pass_of_its_own(bills: Bills) -> None:
-    bills.edit(
-        "    returns: {n:",
-        '      - {id: sum, uses: chat, with: {model: clerk, prompt: "Sum: {{ steps.bill.text }} '
-        'bill q total 1"}}\n    returns: {s: steps.sum.text, n:',
+    asks = 'prompt: "Sum: {{ steps.bill.text }} bill q total 1"'
+    bills.add_step(
+        f"- {{id: sum, uses: chat, with: {{model: clerk, {asks}}}}}", "s: steps.sum.text, "
     )
     bills.bills(**{f"n{number}": number for number in range(45, 60)})
     report = bills.work()
@@ -146,13 +153,12 @@ def test_what_other_models_are_asked_behind_it_waits_for_a_pass_of_its_own(bills
 
 
 def test_two_escalations_of_an_item_cost_no_load_for_each_item(bills: Bills) -> None:
-    bills.edit(
-        "    returns: {n:",
-        "      - id: again\n        uses: chat\n"
+    bills.add_step(
+        "- id: again\n        uses: chat\n"
         '        with: {model: clerk, prompt: "Again: {{ steps.bill }} {{ steps.text.text }}"}\n'
         "        reply: {schema: {number: str, total: float}}\n"
-        '        escalate: {to: boss, when: "output.total > 55"}\n'
-        "    returns: {again: steps.again.output.total, n:",
+        '        escalate: {to: boss, when: "output.total > 55"}',
+        "again: steps.again.output.total, ",
     )
     bills.bills(**{f"n{number}": number for number in range(45, 65)})
     report = bills.work()
@@ -173,11 +179,8 @@ def count(path: str) -> dict:
 
 def test_a_step_before_it_that_changes_something_is_not_done_twice(bills: Bills) -> None:
     bills.write("count.py", COUNT)
-    bills.edit(
-        "      - id: bill\n",
-        '      - {id: count, uses: "count.py:count", with: {path: "{{ doc.relpath }}"}}\n'
-        "      - id: bill\n",
-    )
+    counted = '- {id: count, uses: "count.py:count", with: {path: "{{ doc.relpath }}"}}'
+    bills.edit("      - id: bill\n", f"      {counted}\n      - id: bill\n")
     report = bills.work(allow={"tool"})
     done = (bills.folder / "DONE").read_text().split()
     assert (sorted(done), report.calls) == (["a.txt", "b.txt", "c.txt", "x.txt"], 7)
@@ -200,9 +203,7 @@ def test_another_condition_asks_nothing_that_is_known(bills: Bills) -> None:
     report = bills.work()
     assert set(reasons(report).values()) == {"`escalate` changed (step 'bill')"}
     assert (report.calls, bills.models_called) == (0, [])
-    assert {name: result["total"] for name, result in bills.results().items()} == {
-        "a": 10, "b": 61, "c": 70, "x": 5,
-    }  # fmt: skip
+    assert bills.totals() == {"a": 10, "b": 61, "c": 70, "x": 5}
     bills.edit("output.total > 65 or", "output.total > 5 or")
     report = bills.work()
     assert bills.models_called == ["big"]
@@ -228,17 +229,13 @@ def test_more_context_for_the_larger_model_makes_no_item_stale(bills: Bills) -> 
     bills.edit("ctx: 2k", "ctx: 3k")
     assert states(bills.work()) == {}
     bills.edit("ctx: 3k", "ctx: 1k")
-    assert set(reasons(bills.work()).values()) == {
-        "`ctx` of its model changed (step 'bill.escalate')"
-    }
+    why = "`ctx` of its model changed (step 'bill.escalate')"
+    assert set(reasons(bills.work()).values()) == {why}
 
 
 def test_why_names_no_change_of_a_larger_model_on_another_server(bills: Bills) -> None:
     bills.edit("ref: big,", "ref: big, ctx: 2k, pool: {url: 'http://127.0.0.1:9'},")
-    page = (
-        "      - {uses: files.write, with: {path: 'out/{{ doc.stem }}', text: x}}\n    returns: {n"
-    )
-    bills.edit("    returns: {n", page)
+    bills.add_step("- {uses: files.write, with: {path: 'out/{{ doc.stem }}', text: x}}")
     bills.work(allow=frozenset(["network"]))
     (origin,) = explain_path(bills.folder / "out/b", [bills.folder]).origins
     assert [change.what for change in origin.changes] == []
@@ -271,8 +268,7 @@ def test_a_fault_of_the_larger_model_is_one_of_the_item(bills: Bills) -> None:
     report = bills.work(pool=FakePool(answer=answer))
     (failed,) = [item for item in report.items if item.state == "quarantined"]
     assert failed.key == "b.txt"
-    assert failed.error is not None
-    assert failed.error.startswith(
+    assert str(failed.error).startswith(
         "step 'bill': it was escalated to 'boss': the answer fails its checks."
     )
 
@@ -292,30 +288,21 @@ def test_a_larger_model_that_cannot_be_used_quarantines_no_small_answer(bills: B
 
 
 def test_a_review_asks_about_the_larger_models_answer(bills: Bills) -> None:
-    bills.edit("    returns: {n:", '        review: {when: "output.total > 55"}\n    returns: {n:')
+    bills.add_step('  review: {when: "output.total > 55"}')
     report = bills.work()
-    assert {key for key, state in states(report).items() if state == "waiting"} == {
-        "b.txt", "c.txt",
-    }  # fmt: skip
-    with Ledger(bills.folder / ".paddock") as ledger:
-        reviews = ReviewDesk(ledger)
-        review = next(review for review in reviews.waiting(is_whole=True) if review.key == "b.txt")
-        assert review.subject["answer"] == {"number": "b", "total": 60.0}
-        assert review.subject["model"] == "big"
-        reviews.decide(review.id, review.question, "accept", None, reason="", by="ann")
+    waiting = {key for key, state in states(report).items() if state == "waiting"}
+    assert waiting == {"b.txt", "c.txt"}
+    subject = bills.waiting()["b.txt"].subject
+    assert subject["answer"] == {"number": "b", "total": 60.0}
+    assert subject["model"] == "big"
+    bills.decide("b.txt", "accept")
     report = bills.work()
     assert (report.calls, bills.results()["b"]["told"]["to"]) == (0, "boss")
 
 
 def test_lineage_names_the_model_that_answered_and_both_calls(bills: Bills) -> None:
     bills.work()
-    with Ledger(bills.folder / ".paddock", is_readonly=True) as ledger:
-        (scope,) = [
-            stored for (stored,) in ledger.rows("select scope from scopes where step = 'each'")
-        ]
-        _, steps = read_lineage(LineageStore(ledger).made_of(str(scope))["b.txt"].made)
-        (bill,) = [step for step in steps if step.id == "bill"]
-        rows = [ledger.call(call.hash) for call in bill.calls]
+    bill, rows = bills.calls_of("b.txt")
     assert bill.model == "big"
     assert [row.model for row in rows if row is not None] == ["small", "big"]
 
@@ -344,22 +331,19 @@ steps:
     bills = Bills(tmp_path, text)
     bills.bills(a=1, b=2, c=3)
     report = bills.work()
-    assert [result["totals"] for result in bills.results().values()] == [[40, 80]] * 3
-    assert [result["n_new"] for result in bills.results().values()] == [2, 2, 2]
+    found = bills.results().values()
+    assert [(result["totals"], result["n_new"]) for result in found] == [([40, 80], 2)] * 3
     assert (report.calls, report.counts) == (9, {"new": 9})
 
 
 def test_a_step_behind_it_without_a_cache_asks_for_each_item(bills: Bills) -> None:
-    bills.edit(
-        "    returns: {n:",
-        '      - {id: name, uses: chat, cache: "off", with: {model: boss, prompt: A name}}\n'
-        "    returns: {name: steps.name.text, n:",
-    )
+    named = '- {id: name, uses: chat, cache: "off", with: {model: boss, prompt: A name}}'
+    bills.add_step(named, "name: steps.name.text, ")
     names = (f"name {number}" for number in range(10))
-    answer = FakePool(
+    pool = FakePool(
         answer=lambda request: next(names) if request.constraint is None else answer_to(request)
     )
-    bills.work(pool=answer)
+    bills.work(pool=pool)
     assert len({result["name"] for result in bills.results().values()}) == 4
 
 
@@ -420,8 +404,7 @@ def test_what_cannot_be_escalated_is_a_sentence(
     bills.edit(old, new)
     with pytest.raises(PipelineError) as error:
         bills.work()
-    message = " ".join(f"{fault.message} {fault.remedy}" for fault in error.value.faults)
-    assert fault in message
+    assert fault in " ".join(sentences(error.value.faults))
 
 
 def test_a_plan_counts_the_calls_of_both_models(bills: Bills) -> None:
@@ -512,12 +495,8 @@ def test_what_happened_to_an_item_that_was_put_off_is_counted_once(bills: Bills)
 def test_the_totals_of_a_step_count_an_item_that_was_put_off_once(
     bills: Bills, options: dict[str, Any]
 ) -> None:
-    bills.edit(
-        "    returns: {n:",
-        "      - {id: also, uses: chat, with: {model: clerk, prompt: "
-        '"Kind of: {{ steps.text.text }}", params: {max_tokens: 9}}}\n'
-        "    returns: {n:",
-    )
+    asks = 'prompt: "Kind of: {{ steps.text.text }}", params: {max_tokens: 9}'
+    bills.add_step(f"- {{id: also, uses: chat, with: {{model: clerk, {asks}}}}}")
     if options:
         bills.work()
     report = bills.work(**options)
@@ -530,15 +509,12 @@ def test_the_totals_of_a_step_count_an_item_that_was_put_off_once(
     n_known = 4 if options else 0
     assert totals == {"text": (4, 0, 0), "bill": (4, 7, 0), "also": (4, 4 - n_known, n_known)}
     assert (report.calls, report.cached_calls) == (11 - n_known, n_known)
-    with Ledger(bills.folder / ".paddock", is_readonly=True) as ledger:
-        ((scope,),) = ledger.rows("select scope from scopes where step = 'each'")
-        made = LineageStore(ledger).made_of(scope)["b.txt"]
-    (bill,) = [step for step in read_lineage(made.made)[1] if step.id == "bill"]
+    bill, _ = bills.calls_of("b.txt")
     assert [call.is_known for call in bill.calls] == [False, False]
 
 
 def _n_recorded(folder: Path) -> int:
-    with Ledger(folder / ".paddock", is_readonly=True) as ledger:
+    with Bills(folder, BILLS).ledger() as ledger:
         ((n,),) = ledger.rows("select count(*) from calls")
     return int(n)
 
@@ -565,9 +541,8 @@ def test_a_run_that_is_killed_between_the_passes_asks_the_larger_model_alone(bil
     assert killed.exitcode == -signal.SIGKILL
     report = bills.work()
     assert (bills.models_called, report.calls) == (["big"] * 3, 3)
-    assert {name: result["total"] for name, result in bills.results().items()} == {
-        "a": 10, "b": 60, "c": 70, "x": 5,
-    }  # fmt: skip
+    assert bills.totals() == {"a": 10, "b": 60, "c": 70, "x": 5}
+
     notes = "\n".join(report.notes)
     assert "'bill': 2 answers escalated to 'boss', since output.total > 50" in notes
     assert bills.work().counts == {"fresh": 4}

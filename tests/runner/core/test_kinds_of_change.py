@@ -10,18 +10,17 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.runner.api import plan, run
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.api import plan
 from paddock.runner.progress.report import PlanReport, Report
 from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import settings
+from tests.runner.world import World, errors, settings
 
 Change = Callable[["Case"], object]
 
@@ -33,38 +32,21 @@ def answer(request: ChatRequest) -> str:
     return text if request.constraint is None else json.dumps({"said": text})
 
 
-@dataclass
-class Case:
-    """A pipeline in a folder of its own. `pool` is the pool of the latest run."""
+class Case(World):
+    """A pipeline in a folder of its own, whose files change."""
 
-    folder: Path
-    pool: FakePool
-
-    @property
-    def file(self) -> Path:
-        return self.folder / "pipeline.yaml"
-
-    def write(self, name: str, text: str) -> None:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-    def edit(self, name: str, old: str, new: str) -> None:
-        path = self.folder / name
-        text = path.read_text()
+    def change(self, name: str, old: str, new: str) -> None:
+        text = (self.folder / name).read_text()
         assert old in text, f"{name} has no {old!r}"
-        path.write_text(text.replace(old, new))
+        self.write(name, text.replace(old, new))
 
-    def plan(self) -> PlanReport:
+    def planned(self) -> PlanReport:
         return plan(self.file, pool=_pool(), settings=self._settings())
 
-    def run(self) -> Report:
-        self.pool = _pool()
-        options = RunOptions(local=True, prune=True, is_confirmed=True)
-        around = RunEnvironment(pool=self.pool, settings=self._settings())
-        report = run(self.file, None, options, around)
-        bad = [(i.key, i.error) for i in report.items if i.state in ("failed", "quarantined")]
-        assert not bad, bad
+    def done(self) -> Report:
+        options = {"prune": True, "is_confirmed": True, "settings": self._settings()}
+        report = self.run(pool=_pool(), **options)
+        assert not errors(report), errors(report)
         assert report.status == "completed", report.message
         return report
 
@@ -101,7 +83,7 @@ def _pool() -> FakePool:
 
 
 def edit(name: str, old: str, new: str) -> Change:
-    return lambda case: case.edit(name, old, new)
+    return lambda case: case.change(name, old, new)
 
 
 def yaml(old: str, new: str) -> Change:
@@ -139,7 +121,7 @@ def behind_the_time(name: str, old: str, new: str) -> Change:
     def change(case: Case) -> None:
         path = case.folder / name
         facts = path.stat()
-        case.edit(name, old, new)
+        case.change(name, old, new)
         os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
     return change
@@ -656,23 +638,21 @@ def test_a_plan_counts_what_the_run_does_and_the_outputs_are_those_from_scratch(
     tmp_path: Path, kind: str
 ) -> None:
     files, change, reasons = KINDS[kind]
-    case = Case(tmp_path, _pool())
-    for name, text in files.items():
-        case.write(name, text)
-    case.run()
+    case = Case(tmp_path, files["pipeline.yaml"], files)
+    case.done()
     before = case.requests()
-    assert case.run().calls == 0  # all documents are known in their folder
+    assert case.done().calls == 0  # all documents are known in their folder
     change(case)
 
-    planned = case.plan()
+    planned = case.planned()
     stale = [i for i in planned.items if i.step == EACH and i.state not in QUIET]
-    report = case.run()
+    report = case.done()
     done = {i.key: i.state for i in report.items if i.step == EACH and i.state not in QUIET}
     gone = {i.key: i.why for i in report.items if i.step == EACH and i.state == "deleted"}
     calls, outputs = report.calls, case.outputs()
-    assert not case.plan().has_work
+    assert not case.planned().has_work
     case.forget()
-    case.run()
+    case.done()
     assert outputs == case.outputs()
     needed = CALLS.get(kind, len(case.requests() - before))
     assert (planned.likely_calls, calls) == (needed, needed)
@@ -688,21 +668,16 @@ def test_a_plan_counts_what_the_run_does_and_the_outputs_are_those_from_scratch(
     ("change", "says"),
     [
         (yaml("ref: two", "ref: three"), "holds vectors of model 'two', and those of 'three'"),
-        (
-            yaml("texts: [", "dimensions: 4, texts: ["),
-            "holds vectors of 8 dimensions, not of 4.",
-        ),
+        (yaml("texts: [", "dimensions: 4, texts: ["), "holds vectors of 8 dimensions, not of 4."),
     ],
     ids=["model", "dimensions"],
-)  # fmt: skip
+)
 def test_a_plan_says_that_a_store_of_other_vectors_will_stop_the_run(
     tmp_path: Path, change: Change, says: str
 ) -> None:
-    case = Case(tmp_path, _pool())
-    for name, text in STORE.items():
-        case.write(name, text)
-    case.run()
+    case = Case(tmp_path, STORE["pipeline.yaml"], STORE)
+    case.done()
     change(case)
-    (remark,) = case.plan().remarks
+    (remark,) = case.planned().remarks
     assert remark.startswith("The run will stop at step 'vec': the store ")
     assert says in remark

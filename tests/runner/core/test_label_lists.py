@@ -11,13 +11,11 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.plan_text import plan_text
-from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.review.fields import subject_fields
 from tests.fakes.pool import FakePool
-from tests.runner.world import World, reasons, states
+from tests.runner.bind.pipeline_faults import fault_of
+from tests.runner.world import ReviewedWorld, World, reasons, states
 
 PIPELINE = """\
 name: labels
@@ -44,12 +42,10 @@ def written(tags: dict[str, str]) -> str:
     return "name,note\n" + "".join(f"{name},{note}\n" for name, note in tags.items())
 
 
-def world(folder: Path, tags: dict[str, str] | None = None, n: int = 3) -> World:
-    made = World(folder, PIPELINE)
-    made.write("tags.csv", written(tags or TAGS))
-    for number, word in enumerate(["ferry", "bridge", "tram"][:n]):
-        made.write(f"inbox/{number}.txt", f"About a {word}.")
-    return made
+def world(folder: Path, tags: dict[str, str] | None = None, n: int = 3) -> ReviewedWorld:
+    words = ("ferry", "bridge", "tram")[:n]
+    documents = {f"inbox/{number}.txt": f"About a {word}." for number, word in enumerate(words)}
+    return ReviewedWorld(folder, PIPELINE, {"tags.csv": written(tags or TAGS), **documents})
 
 
 def clerk(request: ChatRequest) -> str:
@@ -75,27 +71,23 @@ def test_the_decoder_can_say_the_labels_of_the_list_and_nothing_else(tmp_path: P
     pool = FakePool(answer=clerk)
     report = world(tmp_path).run(pool=pool)
     assert labelled(report) == {"0.txt": "ferry", "1.txt": "bridge", "2.txt": "tram"}
-    constraints = {request.constraint for request in pool.chats}
-    assert len(constraints) == 1, "all items share one, which is compiled once"
-    (constraint,) = constraints
+    (constraint,) = {request.constraint for request in pool.chats}  # which is compiled once
     assert constraint is not None
-    assert json.loads(constraint.source)["properties"] == {
-        "tag": {"enum": [*TAGS, "none of these"]}
-    }
+    labels = {"tag": {"enum": [*TAGS, "none of these"]}}
+    assert json.loads(constraint.source)["properties"] == labels
 
 
 def test_labels_are_told_where_the_prompts_of_all_items_are_still_the_same(tmp_path: Path) -> None:
     pool = FakePool(answer=clerk)
     world(tmp_path, n=1).run(pool=pool)
     (request,) = pool.chats
-    assert [(message.role, message.content) for message in request.messages] == [
-        (
-            "user",
-            'Labels for "tag":\n- ferry: boats that carry people\n- bridge: ways over water\n'
-            '- tram: rails in a town\nWhere none of them fits, "tag" is "none of these".\n\n'
-            'About a ferry.\n\nAnswer with JSON of this form: {"tag": label}',
-        )
-    ]
+    (message,) = request.messages
+    assert (message.role, message.content) == (
+        "user",
+        'Labels for "tag":\n- ferry: boats that carry people\n- bridge: ways over water\n'
+        '- tram: rails in a town\nWhere none of them fits, "tag" is "none of these".\n\n'
+        'About a ferry.\n\nAnswer with JSON of this form: {"tag": label}',
+    )
 
 
 def test_they_stand_behind_a_system_prompt(tmp_path: Path) -> None:
@@ -147,22 +139,23 @@ def test_a_label_that_is_gone_makes_its_own_items_stale(tmp_path: Path) -> None:
     assert here.run().counts == {"fresh": 3}
 
 
-def test_a_new_label_may_fit_any_item_and_a_new_description_those_of_its_label(
-    tmp_path: Path,
-) -> None:
+def test_a_new_label_may_fit_any_item(tmp_path: Path) -> None:
     here = world(tmp_path)
     here.run(pool=FakePool(answer=clerk))
-    here.write("tags.csv", written(TAGS | {"tram": "and on roads"}))
-    assert reasons(here.plan()) == {
-        "2.txt": "the description of its label changed: 'tram' (step 'label')"
-    }
     here.write("tags.csv", written(TAGS | {"canal": "water ways"}))
     why = "new in steps.tags.rows: 'canal' (step 'label')"
     assert reasons(here.plan()) == {f"{number}.txt": why for number in range(3)}
-    assert reasons(here.run(pool=FakePool(answer=clerk))) == reasons(here.plan()) | {
-        f"{number}.txt": why for number in range(3)
-    }
+    report = here.run(pool=FakePool(answer=clerk))
+    assert reasons(report) == {f"{number}.txt": why for number in range(3)}
     assert states(here.plan()) == {}
+
+
+def test_a_new_description_may_fit_the_items_of_its_label(tmp_path: Path) -> None:
+    here = world(tmp_path)
+    here.run(pool=FakePool(answer=clerk))
+    here.write("tags.csv", written(TAGS | {"tram": "and on roads"}))
+    why = "the description of its label changed: 'tram' (step 'label')"
+    assert reasons(here.plan()) == {"2.txt": why}
 
 
 def test_relabel_all_makes_everything_stale_when_the_list_changes(tmp_path: Path) -> None:
@@ -203,10 +196,7 @@ def test_a_document_that_failed_is_tried_again_with_another_list(tmp_path: Path)
     assert labelled(report) == {"0.txt": "tunnel"}
 
 
-def test_an_input_and_a_field_of_the_item_are_lists_too(tmp_path: Path) -> None:
-    here = World(
-        tmp_path,
-        """\
+FIELDS = """\
 inputs:
   tags: {type: list, default: [ferry, bridge]}
 steps:
@@ -220,10 +210,12 @@ steps:
         reply: {schema: {tag: {choose: inputs.tags}, own: {choose: row.may_be, most: 2}}}
     returns: steps.label.output
 returns: steps.each.results
-""",
-    )
+"""
+
+
+def test_an_input_and_a_field_of_the_item_are_lists_too(tmp_path: Path) -> None:
     rows = [{"text": "ferry", "may_be": ["x", "y"]}, {"text": "bridge", "may_be": ["z"]}]
-    here.write("rows.json", json.dumps(rows))
+    here = World(tmp_path, FIELDS, {"rows.json": json.dumps(rows)})
 
     def answer(request: ChatRequest) -> str:
         assert request.constraint is not None
@@ -232,10 +224,8 @@ returns: steps.each.results
         return json.dumps({**json.loads(clerk(request)), "own": (own["items"]["enum"] * 2)[:2]})
 
     report = here.run(pool=FakePool(answer=answer))
-    assert report.returns == [
-        {"tag": "ferry", "own": ["x", "y"]},
-        {"tag": "bridge", "own": ["z"]},
-    ]
+    both = [{"tag": "ferry", "own": ["x", "y"]}, {"tag": "bridge", "own": ["z"]}]
+    assert report.returns == both
     assert here.run().counts == {"fresh": 2}
     rows[1]["may_be"] = ["z", "w"]
     here.write("rows.json", json.dumps(rows))
@@ -251,40 +241,26 @@ returns: steps.each.results
     ("tags", "message"),
     [
         ("name,note\n", "'steps.tags.rows' is an empty list: there is no label to choose."),
-        (
-            "name,note\na,x\nb,y\na,z\n",
-            "'steps.tags.rows' has the label 'a' twice, as number 1 and 3. Remove one of them.",
-        ),
-        (
-            "name,note\nTax return,x\ntax  return,y\n",
-            "the labels 'Tax return' and 'tax  return' of 'steps.tags.rows' (numbers 1 and 2) "
-            "differ by case or space only. Keep one of them.",
-        ),
-        (
-            "nmae,note\na,x\n",
-            "`by`: row 1 of 'steps.tags.rows' has no column 'name'. "
-            "Known: 'nmae', 'note'. Did you mean 'nmae'?",
-        ),
-        (
-            "name,nota\na,x\n",
-            "`describe`: row 1 of 'steps.tags.rows' has no column 'note'. "
-            "Known: 'name', 'nota'. Did you mean 'nota'?",
-        ),
+        ("name,note\na,x\nb,y\na,z\n",
+         "'steps.tags.rows' has the label 'a' twice, as number 1 and 3. Remove one of them."),
+        ("name,note\nTax return,x\ntax  return,y\n",
+         "the labels 'Tax return' and 'tax  return' of 'steps.tags.rows' (numbers 1 and 2) "
+         "differ by case or space only. Keep one of them."),
+        ("nmae,note\na,x\n",
+         "`by`: row 1 of 'steps.tags.rows' has no column 'name'. "
+         "Known: 'nmae', 'note'. Did you mean 'nmae'?"),
+        ("name,nota\na,x\n",
+         "`describe`: row 1 of 'steps.tags.rows' has no column 'note'. "
+         "Known: 'name', 'nota'. Did you mean 'nota'?"),
         ("name,note\n,x\n", "label 1 of 'steps.tags.rows' is empty; a label is a text."),
-        (
-            "name,note\n\u200b,x\n",
-            "label 1 of 'steps.tags.rows' has only characters that cannot be seen.",
-        ),
-        (
-            'name,note\n"a\n- b",x\n',
-            "label 1 of 'steps.tags.rows' has a line break, a control character or half of a "
-            "surrogate pair: 'a<U+000A>- b'. Remove it.",
-        ),
-        (
-            "name,note\na,x\nb,y\x1bz\n",
-            "the description of label 2 of 'steps.tags.rows' has a line break, a control "
-            "character or half of a surrogate pair: 'y<U+001B>z'. Remove it.",
-        ),
+        ("name,note\n\u200b,x\n",
+         "label 1 of 'steps.tags.rows' has only characters that cannot be seen."),
+        ('name,note\n"a\n- b",x\n',
+         "label 1 of 'steps.tags.rows' has a line break, a control character or half of a "
+         "surrogate pair: 'a<U+000A>- b'. Remove it."),
+        ("name,note\na,x\nb,y\x1bz\n",
+         "the description of label 2 of 'steps.tags.rows' has a line break, a control "
+         "character or half of a surrogate pair: 'y<U+001B>z'. Remove it."),
         *(
             (
                 f"name,note\n{first},x\n{second},y\n",
@@ -297,25 +273,19 @@ returns: steps.each.results
                 ("a", "a\u200b", "a<U+200B>"),
             ]
         ),
-        (
-            "name,note\na,x\nNone of these,x\n",
-            "`unknown`: 'none of these' is a label of 'steps.tags.rows' as well. "
-            "Choose other words.",
-        ),
+        ("name,note\na,x\nNone of these,x\n",
+         "`unknown`: 'none of these' is a label of 'steps.tags.rows' as well. Choose other words."),
     ],
-)
+)  # fmt: skip
 def test_a_list_that_is_none_of_labels_stops_the_run_and_its_plan_with_one_sentence(
     tmp_path: Path, tags: str, message: str
 ) -> None:
     here = world(tmp_path)
     here.write("tags.csv", tags)
     for go in (here.plan, here.run):
-        with pytest.raises(PipelineError) as caught:
-            go()
-        (fault,) = caught.value.faults
+        fault = fault_of(go)
         assert fault.message == f"`choose`: {message}"
-        assert fault.mark is not None
-        assert fault.mark.line == 14
+        assert fault.mark is not None and fault.mark.line == 14
 
 
 @pytest.mark.parametrize("label", ["\ud800x", "a\n- b", "a\0", "a\u2028b"])
@@ -323,9 +293,7 @@ def test_a_label_of_more_than_a_line_of_characters_is_refused(tmp_path: Path, la
     here = world(tmp_path)
     here.edit("name: labels\n", "name: labels\ninputs: {tags: {type: list}}\n")
     here.edit("choose: steps.tags.rows, by: name, describe: note", "choose: inputs.tags")
-    with pytest.raises(PipelineError) as caught:
-        here.plan({"tags": [label, "b"]})
-    (fault,) = caught.value.faults
+    fault = fault_of(lambda: here.plan({"tags": [label, "b"]}))
     place = "`choose`: label 1 of 'inputs.tags' has a line break, a control character or half of"
     assert fault.message.startswith(place)
 
@@ -361,9 +329,7 @@ def fields_answered(request: ChatRequest) -> str:
 
 
 def two_lists(folder: Path, schema: str) -> World:
-    made = World(folder, TWO_LISTS.replace("SCHEMA", schema))
-    made.write("inbox/0.txt", "x")
-    return made
+    return World(folder, TWO_LISTS.replace("SCHEMA", schema), {"inbox/0.txt": "x"})
 
 
 def test_fields_whose_names_with_dots_are_equal_have_each_their_own_list(tmp_path: Path) -> None:
@@ -388,50 +354,46 @@ def test_a_label_that_is_gone_is_noticed_whatever_its_field_is_called(
     }
 
 
-BLOCK = "    for_each: doc in steps.docs.files\n"
+AT_TAG = "`reply.schema`, at /tag: "
 
 
-def test_what_is_wrong_with_a_choice_is_told_before_anything_runs(tmp_path: Path) -> None:
-    here = world(tmp_path)
-    for old, new, message in [
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
         ("choose: steps.tags.rows", "choose: steps.tag.rows", "there is no step 'tag'."),
         ("choose: steps.tags.rows", "choose: steps.tags.row", "step 'tags' has no output 'row'."),
         ("choose: steps.tags.rows", "choose: inputs.tags", "there is no input 'tags'."),
-        ("by: name, ", "", "`reply.schema`, at /tag: `describe` needs `by`: only rows have "
-                           "columns."),
-        ("by: name", "bye: name", "`reply.schema`, at /tag: `choose` has no key 'bye'."),
-        ("unknown: none of these", "most: 0", "`reply.schema`, at /tag: `most` must be a whole "
-                                              "number above 0; it is '0'."),
-        ("unknown: none of these", "unknown: ''", "`reply.schema`, at /tag: `unknown` must be a "
-                                                  "text that is not empty; it is ''."),
-        ("unknown: none of these", "unknown: '  '", "`reply.schema`, at /tag: `unknown` has only "
-                                                    "characters that cannot be seen."),
-        ("unknown: none of these", 'unknown: "a\\n- b"', "`reply.schema`, at /tag: `unknown` has a "
-                                                       "line break"),
+        ("by: name, ", "", f"{AT_TAG}`describe` needs `by`: only rows have columns."),
+        ("by: name", "bye: name", f"{AT_TAG}`choose` has no key 'bye'."),
+        ("unknown: none of these", "most: 0",
+         f"{AT_TAG}`most` must be a whole number above 0; it is '0'."),
+        ("unknown: none of these", "unknown: ''",
+         f"{AT_TAG}`unknown` must be a text that is not empty; it is ''."),
+        ("unknown: none of these", "unknown: '  '",
+         f"{AT_TAG}`unknown` has only characters that cannot be seen."),
+        ("unknown: none of these", 'unknown: "a\\n- b"', f"{AT_TAG}`unknown` has a line break"),
         ("unknown: none of these", "relabel: some",
-         "`reply.schema`, at /tag: `relabel` must be 'affected' or 'all'; it is 'some'."),
+         f"{AT_TAG}`relabel` must be 'affected' or 'all'; it is 'some'."),
         ("choose: steps.tags.rows", "choose: 'steps.tags.rows['",
-         "`reply.schema`, at /tag: cannot read the expression 'steps.tags.rows['"),
+         f"{AT_TAG}cannot read the expression 'steps.tags.rows['"),
         ("choose: steps.tags.rows", "choose: {file: tags.csv}",
-         "`reply.schema`, at /tag: `choose` must be a text; it is '{'file': 'tags.csv'}'. "
+         f"{AT_TAG}`choose` must be a text; it is '{{'file': 'tags.csv'}}'. "
          "Read a file with `files.rows`, and name its `rows`."),
-    ]:  # fmt: skip
-        here.edit(old, new)
-        with pytest.raises(PipelineError) as caught:
-            here.plan()
-        (fault,) = caught.value.faults
-        assert f"{fault.message} {fault.remedy}".startswith(message), fault.message
-        assert fault.mark is not None
-        assert fault.mark.line == 14
-        here.edit(new, old) if new else here.edit("rows, desc", "rows, by: name, desc")
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_choice_is_told_before_anything_runs(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    here = world(tmp_path)
+    here.edit(old, new)
+    fault = fault_of(here.plan)
+    assert f"{fault.message} {fault.remedy}".startswith(message), fault.message
+    assert fault.mark is not None and fault.mark.line == 14
 
 
 def test_a_list_that_only_a_run_can_read_is_unknown_in_its_plan(tmp_path: Path) -> None:
     here = world(tmp_path)
-    here.edit(
-        "{id: tags, uses: files.rows, with: {path: tags.csv}}",
-        "{id: tags, uses: 'tags.py:tags', with: {}}",
-    )
+    here.edit("uses: files.rows, with: {path: tags.csv}", "uses: 'tags.py:tags', with: {}")
     here.edit(", by: name, describe: note", "")
     here.edit("steps.tags.rows", "steps.tags.result")
     here.write("tags.py", "def tags() -> list[str]:\n    return ['ferry', 'bridge', 'tram']\n")
@@ -488,10 +450,8 @@ def test_the_nearest_labels_are_offered_where_the_list_is_too_long(tmp_path: Pat
 
 def test_a_list_that_is_narrowed_for_one_field_is_left_out_for_the_other(tmp_path: Path) -> None:
     here = narrowed_world(tmp_path)
-    tag = "narrow: 20}\n"
-    here.edit(
-        tag, f"{tag}            other: {{choose: steps.tags.rows, by: name, describe: note}}\n"
-    )
+    more = "            other: {choose: steps.tags.rows, by: name, describe: note}\n"
+    here.edit("narrow: 20}\n", f"narrow: 20}}\n{more}")
     report = here.run(pool=few(fields_answered))
     assert [note for note in report.notes if "labels of steps.tags.rows" in note] == [
         "'label': 3 prompts with the 20 of 403 labels of steps.tags.rows that are nearest to the "
@@ -598,8 +558,13 @@ def test_a_person_chooses_from_the_list_and_is_asked_again_when_that_label_is_go
     here = world(tmp_path, n=1)
     here.edit("    returns: {file", '        review: {when: "true"}\n    returns: {file')
     here.run(pool=FakePool(answer=clerk))
-    decide(here, {"tag": "tunnel"}, is_refused=True)
-    decide(here, {"tag": "tram"})
+    (review,) = here.waiting().values()
+    (field,) = subject_fields(review.subject)
+    assert (field.kind, field.choices) == ("choice", (*TAGS, "none of these"))
+    with here.reviews() as reviews:
+        (fault,) = reviews.faults(review, {"tag": "tunnel"})
+    assert "is not one of" in fault
+    here.decide("0.txt", "edit", {"tag": "tram"})
     assert labelled(here.run()) == {"0.txt": "tram"}
     assert here.run().counts == {"fresh": 1}
     here.write("tags.csv", written({name: TAGS[name] for name in ("tram", "bridge")}))
@@ -607,16 +572,3 @@ def test_a_person_chooses_from_the_list_and_is_asked_again_when_that_label_is_go
     here.write("tags.csv", written({"bridge": TAGS["bridge"]}))
     assert reasons(here.plan()) == {"0.txt": "its label is gone: 'tram' (step 'label')"}
     assert here.run(pool=FakePool(answer=clerk)).counts == {"waiting": 1}
-
-
-def decide(here: World, value: Any, *, is_refused: bool = False) -> None:
-    with Ledger(next(here.folder.rglob("ledger.sqlite")).parent) as ledger:
-        reviews = ReviewDesk(ledger)
-        (review,) = reviews.waiting()
-        (field,) = subject_fields(reviews.get(review.id).subject)
-        assert (field.kind, field.choices) == ("choice", (*TAGS, "none of these"))
-        if is_refused:
-            (fault,) = reviews.faults(reviews.get(review.id), value)
-            assert "is not one of" in fault
-        else:
-            reviews.decide(review.id, review.question, "edit", value=value, by="ann")

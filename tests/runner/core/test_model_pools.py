@@ -17,7 +17,6 @@ import pytest
 from paddock.engine.errors import NoServer
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ModelFacts, ModelSpec
-from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, prepare, run, run_async
 from paddock.runner.bind.pipeline_models import ModelFaults
 from paddock.runner.core.model_pools import used_models
@@ -29,6 +28,7 @@ from paddock.runner.testing.suite_runner import SuiteOptions, read_suite, run_su
 from tests.fakes.pool import FakePool
 from tests.live import live_service
 from tests.llama_server import KEY, MODEL, LlamaServer, llama_server
+from tests.runner.bind.pipeline_faults import fault_of
 from tests.runner.world import run_arguments, settings, states
 
 FAR = """\
@@ -80,22 +80,33 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def folder_of(tmp_path: Path, *urls: str, ref: str = MODEL, n: int = 4) -> Path:
-    (tmp_path / "inbox").mkdir(exist_ok=True)
     for i in range(n):
-        (tmp_path / f"inbox/{i}.txt").write_text(f"Ferry {i} leaves the harbour at noon.")
-    text = FAR.replace("URLS", f"[{', '.join(urls)}]").replace("NAME", ref)
-    (tmp_path / "p.yaml").write_text(text)
+        write(tmp_path, f"Ferry {i} leaves the harbour at noon.", f"inbox/{i}.txt")
+    write(tmp_path, FAR.replace("URLS", f"[{', '.join(urls)}]").replace("NAME", ref))
     return tmp_path
 
 
+def write(folder: Path, text: str, name: str = "p.yaml") -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+
+
+def here_alone(folder: Path, *edits: tuple[str, str]) -> None:
+    """Take the servers out of the pipeline."""
+    text = (folder / "p.yaml").read_text().replace("    pool:", "    x-pool:")
+    for old, new in edits:
+        text = text.replace(old, new)
+    write(folder, text)
+
+
+def permitted(folder: Path) -> Settings:
+    return replace(settings(folder), allow=frozenset(["secrets", "network"]))
+
+
 def ran(folder: Path, own: Settings | None = None, **options: Any) -> Report:
-    own = own or settings(folder)
-    own = replace(own, allow=frozenset(["secrets", "network"]))
-    return run(
-        folder / "p.yaml",
-        options.pop("inputs", None),
-        *run_arguments(local=True, settings=own, **options),
-    )
+    own = replace(own or settings(folder), allow=permitted(folder).allow)
+    arguments = run_arguments(local=True, settings=own, **options)
+    return run(folder / "p.yaml", options.pop("inputs", None), *arguments)
 
 
 def test_one_of_two_servers_is_killed_in_the_middle_and_every_document_is_done_once(
@@ -127,12 +138,12 @@ def test_when_the_only_server_is_gone_the_run_stops_and_the_same_command_goes_on
             folder, replace(settings(folder), pool_wait_s=1), observer=Killing(server, after=2)
         )
     assert report.status == "failed"
-    assert report.message is not None
+    message = str(report.message)
     # What was under way loses its connection; what had not begun finds no server.
     lost, refused = "the connection", f"{server.url} cannot be reached"
     sentence = f"no server can be reached for model '{MODEL}': "
-    assert report.message.startswith((sentence + lost, sentence + refused))
-    assert report.message.endswith(
+    assert message.startswith((sentence + lost, sentence + refused))
+    assert message.endswith(
         ", waited 1 s. Start one, or correct the address; the same command goes on."
     )
     assert (report.counts["new"], report.counts.get("quarantined", 0)) == (report.calls, 0)
@@ -146,7 +157,7 @@ def test_a_plan_asks_the_servers_what_they_have_and_calls_no_model(
     tmp_path: Path, two: tuple[LlamaServer, LlamaServer]
 ) -> None:
     folder = folder_of(tmp_path, two[1].url)
-    own = replace(settings(folder), allow=frozenset(["secrets", "network"]))
+    own = permitted(folder)
     assert states(plan(folder / "p.yaml", settings=own)) == {f"{i}.txt": "new" for i in range(4)}
     folder_of(tmp_path, two[1].url, ref="qwen3")
     with pytest.raises(ModelFaults, match=r"p\.yaml:5:10: the server at .* has no model 'qwen3'"):
@@ -172,10 +183,8 @@ def test_two_services_of_ours_share_the_work_and_are_known_as_this_machine_is(
         decoded = [service.call(_decoded(service)) for service in (first, two)]
     assert all(decoded)
     here = ModelFinder(tmp_path / "no", tmp_path / "cache").find("smollm2:135m")
-    text = (folder / "p.yaml").read_text()
-    (folder / "p.yaml").write_text(text.replace("    pool:", "    x-pool:"))
-    own = replace(settings(folder), allow=frozenset(["secrets", "network"]))
-    assert states(plan(folder / "p.yaml", settings=own)) == {}, here.name
+    here_alone(folder)
+    assert states(plan(folder / "p.yaml", settings=permitted(folder))) == {}, here.name
 
 
 async def _decoded(live: Any) -> int:
@@ -186,18 +195,14 @@ def test_the_settings_name_servers_for_every_model(
     tmp_path: Path, two: tuple[LlamaServer, LlamaServer]
 ) -> None:
     folder = folder_of(tmp_path, "http://unused:1", n=2)
-    text = (folder / "p.yaml").read_text()
-    (folder / "p.yaml").write_text(text.replace("    pool:", "    x-pool:"))
     # Without a pool of its own, a file's name is a path next to the YAML; settings need a name.
-    (folder / "p.yaml").write_text(
-        (folder / "p.yaml").read_text().replace(MODEL, MODEL.removesuffix(".gguf"))
-    )
+    here_alone(folder, (MODEL, MODEL.removesuffix(".gguf")))
     own = replace(settings(folder), pool_urls=(two[1].url,), pool_key=KEY)
     assert ran(folder, own).calls == 2
 
 
-def test_a_request_to_end_does_not_wait_for_a_server_that_loads(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "http://unused:1")
+async def test_a_request_to_end_does_not_wait_for_a_server_that_loads(tmp_path: Path) -> None:
+    folder, stop = folder_of(tmp_path, "http://unused:1"), asyncio.Event()
 
     class Loading(FakePool):
         async def facts(self, model: ModelSpec) -> ModelFacts:
@@ -205,19 +210,8 @@ def test_a_request_to_end_does_not_wait_for_a_server_that_loads(tmp_path: Path) 
             await asyncio.sleep(600)
             raise AssertionError
 
-    async def main() -> Report:
-        return await run_async(
-            folder / "p.yaml",
-            options=RunOptions(local=True),
-            environment=RunEnvironment(
-                settings=replace(settings(folder), allow=frozenset(["secrets", "network"])),
-                pool=Loading(),
-                stop=stop,
-            ),
-        )
-
-    stop = asyncio.Event()
-    report = asyncio.run(main())
+    around = {"settings": permitted(folder), "pool": Loading(), "stop": stop}
+    report = await run_async(folder / "p.yaml", None, *run_arguments(local=True, **around))
     assert (report.status, report.message) == ("interrupted", "Interrupted before it began.")
 
 
@@ -232,9 +226,8 @@ def test_a_request_to_end_does_not_wait_for_a_server_that_loads(tmp_path: Path) 
 )
 def test_an_address_that_cannot_be_one_is_a_fault(tmp_path: Path, urls: str, expected: str) -> None:
     folder = folder_of(tmp_path, urls)
-    with pytest.raises(PipelineError) as caught:
-        ran(folder, pool=FakePool())
-    assert [fault.message for fault in caught.value.faults] == [expected]
+    fault = fault_of(lambda: ran(folder, pool=FakePool()))
+    assert fault.message == expected
 
 
 class _Far(BaseHTTPRequestHandler):
@@ -259,10 +252,8 @@ class _Far(BaseHTTPRequestHandler):
             says = '{"reason": "It says noon.", "verdict": "yes"}'
         delta: dict[str, Any] = {"content": says}
         if body.get("tools") and _Far.n_turns <= 3:
-            called = {
-                "name": body["tools"][0]["function"]["name"],
-                "arguments": '{"path": "a.txt"}',
-            }
+            name = body["tools"][0]["function"]["name"]
+            called = {"name": name, "arguments": '{"path": "a.txt"}'}
             delta = {"tool_calls": [{"index": 0, "id": "a", "function": called}]}
         n_words = sum(len(str(message["content"]).split()) for message in body["messages"])
         usage = {"prompt_tokens": 3 * n_words, "completion_tokens": 5}
@@ -298,21 +289,15 @@ def far_url() -> Iterator[str]:
 def test_an_agents_memory_in_a_store_has_its_embedding_model_though_all_others_are_elsewhere(
     tmp_path: Path, far_url: str
 ) -> None:
-    (tmp_path / "a.txt").write_text("The ferry leaves the harbour at noon. " * 120)
-    (tmp_path / "p.yaml").write_text(
+    write(tmp_path, "The ferry leaves the harbour at noon. " * 120, "a.txt")
+    with_store = "{prompt: When does it leave, tools: [files.read], memory: store}"
+    write(
+        tmp_path,
         f"models: {{gpt: {{ref: m, ctx: 1k, pool: {{url: '{far_url}'}}}}}}\n"
-        "steps:\n"
-        "  - id: work\n"
-        "    uses: agent\n"
-        "    with: {prompt: When does it leave, tools: [files.read], memory: store}\n"
-        "returns: {text: steps.work.text}\n"
+        f"steps: [{{id: work, uses: agent, with: {with_store}}}]\n"
+        "returns: {text: steps.work.text}\n",
     )
-    own = replace(settings(tmp_path), allow=frozenset(["network"]))
-    report = run(
-        tmp_path / "p.yaml",
-        options=RunOptions(local=True),
-        environment=RunEnvironment(settings=own),
-    )
+    report = ran(tmp_path)
     assert (report.status, report.returns) == ("completed", {"text": "It leaves at noon."})
     assert any("were put into the store" in note for note in report.notes)
 
@@ -328,13 +313,13 @@ def test_an_agents_memory_in_a_store_has_its_embedding_model_though_all_others_a
 def test_an_agents_embedding_model_is_among_what_a_run_opens(
     tmp_path: Path, memory: str, expected: list[str]
 ) -> None:
-    (tmp_path / "p.yaml").write_text(
+    write(
+        tmp_path,
         "inputs: {kept: store}\n"
         "models: {gpt: {ref: m, pool: {url: 'http://127.0.0.1:1'}}}\n"
-        f"steps: [{{uses: agent, with: {{prompt: Hi, tools: [now], memory: {memory}}}}}]\n"
+        f"steps: [{{uses: agent, with: {{prompt: Hi, tools: [now], memory: {memory}}}}}]\n",
     )
-    own = replace(settings(tmp_path), allow=frozenset(["network"]))
-    environment = RunEnvironment(settings=own)
+    environment = RunEnvironment(settings=permitted(tmp_path))
     prepared = prepare(tmp_path / "p.yaml", {}, RunOptions(), environment)
     assert [spec.ref for spec in used_models(prepared.bound)] == expected
 
@@ -342,13 +327,13 @@ def test_an_agents_embedding_model_is_among_what_a_run_opens(
 def test_a_judge_that_a_test_does_not_name_is_asked_where_it_is_served(
     tmp_path: Path, far_url: str
 ) -> None:
-    (tmp_path / "p.yaml").write_text(
+    write(
+        tmp_path,
         f"models: {{gpt: {{ref: m, ctx: 1k, pool: {{url: '{far_url}'}}}}}}\n"
         "steps: [{id: said, uses: prompt, with: {template: It leaves at noon.}}]\n"
         "returns: {text: steps.said.text}\n"
-        "tests: [{name: time, expect: [{judge: It names a time.}]}]\n"
+        "tests: [{name: time, expect: [{judge: It names a time.}]}]\n",
     )
-    (suite,) = run_suites(
-        [read_suite(tmp_path / "p.yaml")], SuiteOptions("auto", flags={"allow": "network"})
-    )
+    options = SuiteOptions("auto", flags={"allow": "network"})
+    (suite,) = run_suites([read_suite(tmp_path / "p.yaml")], options)
     assert [case.problems for case in suite.cases] == [()]

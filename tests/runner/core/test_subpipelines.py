@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +13,12 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.api import run
 from paddock.runner.bind.permissions import NotPermitted
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import World, reasons, settings, states
+from tests.runner.world import World, errors, reasons, settings, states
+from tests.waiting import until
 
 OUTER = """\
 name: outer
@@ -80,19 +78,16 @@ returns: steps.all.results
 
 
 def composed(folder: Path, n: int = 3) -> World:
-    world = World(folder, OUTER)
-    world.write("parts/clean.yaml", CLEAN)
-    world.documents(n)
-    return world
+    return World(folder, OUTER, {"parts/clean.yaml": CLEAN}, n_documents=n)
 
 
 def areas(folder: Path) -> World:
-    world = World(folder, AREAS)
-    world.write("parts/clean.yaml", CLEAN)
-    for area in ("north", "south"):
-        for number in range(2):
-            world.write(f"areas/{area}/{number}.txt", f"Document {number} of the {area}.")
-    return world
+    documents = {
+        f"areas/{area}/{number}.txt": f"Document {number} of the {area}."
+        for area in ("north", "south")
+        for number in range(2)
+    }
+    return World(folder, AREAS, {"parts/clean.yaml": CLEAN, **documents})
 
 
 def test_a_pipeline_is_a_step_and_its_items_are_known_one_by_one(tmp_path: Path) -> None:
@@ -177,15 +172,11 @@ def test_what_lies_within_an_item_makes_it_old(tmp_path: Path) -> None:
     assert world.output("south/1.txt") and world.output("north/2.txt")
     assert world.plan().calls == 0
     world.write("parts/clean.yaml", CLEAN.replace("Sum up:", "Shorten:"))
-    assert reasons(world.plan(), "all") == dict.fromkeys(
-        ("north", "south"), "prompt changed (step 'clean.sum')"
-    )
+    why = "prompt changed (step 'clean.sum')"
+    assert reasons(world.plan(), "all") == dict.fromkeys(("north", "south"), why)
 
 
-def test_a_nested_block_is_looked_into_as_well(tmp_path: Path) -> None:
-    world = World(
-        tmp_path,
-        """\
+NESTED = """\
 steps:
   - id: all
     for_each: area in ["north", "south"]
@@ -199,10 +190,12 @@ steps:
           - uses: files.write
             with: {path: "out/{{ area }}/{{ doc.name }}", text: "{{ steps.say.text }}"}
 returns: steps.all.counts.fresh
-""",
-    )
-    for area in ("north", "south"):
-        world.write(f"areas/{area}/0.txt", area)
+"""
+
+
+def test_a_nested_block_is_looked_into_as_well(tmp_path: Path) -> None:
+    files = {f"areas/{area}/0.txt": area for area in ("north", "south")}
+    world = World(tmp_path, NESTED, files)
     assert world.run().returns == 0
     assert world.run().returns == 2
     world.write("areas/north/1.txt", "more")
@@ -245,8 +238,8 @@ def test_a_pipeline_that_fails_for_one_item_leaves_the_others(tmp_path: Path) ->
     report = world.run(pool=FakePool(answer=broken))
     assert report.status == "quarantined"
     assert states(report, "all") == {"north": "quarantined", "south": "new"}
-    error = next(item.error for item in report.items if item.key == "north")
-    assert error == "step 'clean': 'north/1.txt': step 'sum': ValueError: a bug"
+    error = "step 'clean': 'north/1.txt': step 'sum': ValueError: a bug"
+    assert errors(report)["north"] == error
 
 
 def test_a_pipeline_that_is_wrong_for_the_data_of_one_item_fails_for_that_item(
@@ -258,8 +251,7 @@ def test_a_pipeline_that_is_wrong_for_the_data_of_one_item_fails_for_that_item(
     world.write("parts/clean.yaml", text.replace("{}", names, 1))
     report = world.run()
     assert states(report, "all") == {"north": "new", "south": "quarantined"}
-    error = next(item.error for item in report.items if item.key == "south")
-    assert error == (
+    assert errors(report)["south"] == (
         f"step 'clean': {tmp_path}/parts/clean.yaml:7:9: block 'each' goes over a number, which is "
         "no list. Name a list, such as `steps.docs.files`."
     )
@@ -317,7 +309,7 @@ def test_a_budget_stops_within_and_goes_on(tmp_path: Path) -> None:
     world.write("parts/clean.yaml", CLEAN.replace("    do:\n", "    max_parallel: 1\n    do:\n"))
     report = world.run()
     assert report.status == "budget" and 1 <= report.calls < 6
-    assert report.message is not None and "left; the same command goes on." in report.message
+    assert "left; the same command goes on." in str(report.message)
     for _ in range(8):
         report = world.run()
         if report.status != "budget":
@@ -353,14 +345,19 @@ returns: steps.all.results
 
 
 def test_functions_of_ones_own_are_steps_with_consent(tmp_path: Path) -> None:
-    world = World(tmp_path, FUNCTIONS)
-    world.write("mine.py", "def shout(text: str, by: str = '!') -> dict:\n"
-                "    if text == 'no':\n        raise ValueError('not this one')\n"
-                "    return {'said': text.upper() + by}\n")  # fmt: skip
-    world.write("parts/other.yaml", "inputs: {text: {type: str, required: true}}\nsteps:\n"
-                "  - {id: f, uses: 'mine.py:shout', with: {text: '{{ inputs.text }}'}}\n"
-                "returns: steps.f.result\n")  # fmt: skip
-    world.write("parts/mine.py", "def shout(text):\n    return len(text)\n")
+    own = (
+        "def shout(text: str, by: str = '!') -> dict:\n"
+        "    if text == 'no':\n        raise ValueError('not this one')\n"
+        "    return {'said': text.upper() + by}\n"
+    )
+    other = (
+        "inputs: {text: {type: str, required: true}}\n"
+        "steps: [{id: f, uses: 'mine.py:shout', with: {text: '{{ inputs.text }}'}}]\n"
+        "returns: steps.f.result\n"
+    )
+    inner = "def shout(text):\n    return len(text)\n"
+    files = {"mine.py": own, "parts/other.yaml": other, "parts/mine.py": inner}
+    world = World(tmp_path, FUNCTIONS, files)
     with pytest.raises(NotPermitted) as caught:
         world.run()
     assert [need.what for need in caught.value.needs] == [
@@ -370,38 +367,19 @@ def test_functions_of_ones_own_are_steps_with_consent(tmp_path: Path) -> None:
     assert not (tmp_path / "__pycache__").exists()
 
     allowed = replace(settings(tmp_path), allow=frozenset({"tool"}))
-    report = run(
-        world.file,
-        options=RunOptions(local=True),
-        environment=RunEnvironment(pool=FakePool(), settings=allowed),
-    )
+    report = world.run(settings=allowed)
     assert report.returns == [["A B!", 3], ["C!", 1]]
-    error = next(item.error for item in report.items if item.state == "quarantined")
+    (error,) = errors(report).values()
     assert error == "step 'one': ValueError: not this one (./mine.py, line 3)"
-    assert (
-        run(
-            world.file,
-            options=RunOptions(local=True),
-            environment=RunEnvironment(pool=FakePool(), settings=allowed),
-        ).counts["fresh"]
-        == 2
-    )
-    world.write("parts/mine.py", "def shout(text):\n    return -len(text)\n")
-    report = run(
-        world.file,
-        options=RunOptions(local=True),
-        environment=RunEnvironment(pool=FakePool(), settings=allowed),
-    )
+    assert world.run(settings=allowed).counts["fresh"] == 2
+    world.write("parts/mine.py", inner.replace("len", "-len"))
+    report = world.run(settings=allowed)
     assert report.returns == [["A B!", -3], ["C!", -1]]
-    assert {item.why for item in report.items if item.step == "all" and item.why} == {
-        "step version changed (step 'two.f')"
-    }
+    whys = {item.why for item in report.items if item.step == "all" and item.why}
+    assert whys == {"step version changed (step 'two.f')"}
 
 
-def test_a_folder_counts_whatever_the_step_that_lists_it_returns(tmp_path: Path) -> None:
-    world = World(
-        tmp_path,
-        """\
+LISTED = """\
 steps:
   - id: all
     for_each: area in ["north"]
@@ -413,9 +391,11 @@ steps:
         returns: {n: steps.docs.files | length}
       - {id: say, uses: prompt, with: {template: "{{ steps.docs.n }} documents"}}
 returns: steps.all.results
-""",
-    )
-    world.write("areas/north/0.txt", "x")
+"""
+
+
+def test_a_folder_counts_whatever_the_step_that_lists_it_returns(tmp_path: Path) -> None:
+    world = World(tmp_path, LISTED, {"areas/north/0.txt": "x"})
     assert world.run().returns == [{"text": "1 documents"}]
     assert world.run().counts == {"fresh": 1}
     world.write("areas/north/1.txt", "x")
@@ -453,14 +433,12 @@ def test_a_kill_in_the_middle_loses_nothing_and_repeats_no_finished_call(tmp_pat
     house = Path(__file__).parents[3]
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], cwd=house)
     try:
-        deadline = time.monotonic() + 120
-        while not calls.exists() or len(calls.read_text().splitlines()) < 6:
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.02)
+        until(lambda: process.poll() or (calls.exists() and calls.read_text().count("\n") >= 6))
     finally:
         process.kill()
         process.wait()
     before = len(calls.read_text().splitlines())
+    assert before >= 6
     report = world.run()
     assert report.status == "completed" and [result["n"] for result in report.returns] == [8, 2]
     assert report.calls <= 8 + 2 + 2 - (before - 2), "at most one was in flight for each area"
@@ -500,7 +478,7 @@ def test_an_input_that_only_shows_in_the_run_is_checked_then(tmp_path: Path) -> 
     world = areas(tmp_path)
     report = world.run({"areas": ["north", "../.."]})
     assert report.status == "quarantined"
-    error = next(item.error for item in report.items if item.state == "quarantined")
+    (error,) = errors(report).values()
     assert error == (
         f"step 'clean': input 'folder' of '{tmp_path}/parts/clean.yaml' leads outside the "
         "pipeline's folders: 'areas/../..'. Pass that folder as a `dir` or `path` input to "
@@ -509,16 +487,13 @@ def test_an_input_that_only_shows_in_the_run_is_checked_then(tmp_path: Path) -> 
 
 
 def test_what_a_pipeline_returns_without_names_is_its_result(tmp_path: Path) -> None:
-    world = World(
-        tmp_path,
-        """\
+    text = """\
 steps:
   - {id: one, uses: pipeline, with: {file: one.yaml, inputs: {n: 20}}}
   - {id: none, uses: pipeline, with: {file: none.yaml}}
 returns: {one: steps.one.result, none: steps.none.skipped}
-""",
-    )
-    world.write("one.yaml", "inputs: {n: 1}\nsteps: [{id: p, uses: prompt, with: {template: x}}]\n"
-                "returns: inputs.n + 1\n")  # fmt: skip
-    world.write("none.yaml", "steps: [{uses: prompt, with: {template: x}}]\n")
+"""
+    prompt = "steps: [{id: p, uses: prompt, with: {template: x}}]\n"
+    one = f"inputs: {{n: 1}}\n{prompt}returns: inputs.n + 1\n"
+    world = World(tmp_path, text, {"one.yaml": one, "none.yaml": prompt})
     assert world.run().returns == {"one": 21, "none": False}

@@ -26,7 +26,7 @@ from paddock.runner.cli.application import application
 from paddock.runner.config.pipeline_secrets import read_secrets
 from tests.fakes.privileges import without_roots_privilege
 from tests.runner.cli.commands.shell import PADDOCK, Ended
-from tests.runner.world import World
+from tests.runner.world import World, errors
 
 PIPELINE = """\
 steps:
@@ -287,9 +287,8 @@ steps:
 """
     os.mkfifo(inbox / "pipe.txt")
     os.mkfifo(inbox / "pipe.csv")
-    report = World(inbox.parent, text).run()
-    errors = {item.key: item.error for item in report.items if item.error is not None}
-    assert sorted(errors.values()) == [
+    found = errors(World(inbox.parent, text).run())
+    assert sorted(found.values()) == [
         "step '(files.rows)': 'pipe.csv' is a device or a pipe.",
         "step 'text': 'pipe.txt' is a device or a pipe, not a document.",
     ]
@@ -330,8 +329,7 @@ def test_what_is_no_file_fails_at_once_wherever_it_is_named(
     world = World(tmp_path, NAMED[name])
     made = put_in_place(tmp_path / name, kind)
     try:
-        (item,) = [item for item in world.run().items if item.error is not None]
-        error = str(item.error)
+        (error,) = errors(world.run()).values()
     except PipelineError as fault:
         error = str(fault)
     assert "a device or a pipe" in error or f"'{tmp_path / name}' is a file" in error
