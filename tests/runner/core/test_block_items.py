@@ -8,6 +8,7 @@ import pytest
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.plan_text import plan_text
+from tests.runner.bind.pipeline_faults import fault_of
 from tests.runner.world import World, outputs, reasons, states
 
 ROWS = """\
@@ -24,9 +25,7 @@ returns: {names: "steps.each.results | map(attribute='name') | list"}
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    world = World(tmp_path, ROWS)
-    world.write("table.csv", "name,amount\nAnn,5\nBob,7\nAnn,5\n")
-    return world
+    return World(tmp_path, ROWS, {"table.csv": "name,amount\nAnn,5\nBob,7\nAnn,5\n"})
 
 
 def test_equal_rows_are_items_of_their_own_and_all_fresh_the_next_time(world: World) -> None:
@@ -50,9 +49,7 @@ def test_a_row_that_changes_makes_itself_stale_alone(world: World) -> None:
 
 def test_a_key_that_repeats_names_itself_and_the_way_out(world: World) -> None:
     world.edit("    do:", "    key: row.name\n    do:")
-    with pytest.raises(PipelineError) as caught:
-        world.run()
-    (fault,) = caught.value.faults
+    fault = fault_of(world.run)
     assert fault.message == (
         "`key: row.name` gives two items of block 'each' the same key 'Ann': number 1 and number 3."
     )
@@ -69,11 +66,9 @@ def test_a_file_that_is_listed_twice_is_left_out_by_unique(tmp_path: Path) -> No
         "  - id: each\n"
         "    for_each: doc in steps.docs.files + steps.docs.files\n"
         "    do: [{id: text, uses: files.read, with: {path: '{{ doc.path }}'}}]\n",
+        n_documents=2,
     )
-    world.documents(2)
-    with pytest.raises(PipelineError) as caught:
-        world.run()
-    (fault,) = caught.value.faults
+    fault = fault_of(world.run)
     assert fault.remedy == "They are equal: leave one out, with `| unique` behind the list."
     world.edit("steps.docs.files + steps.docs.files", "(steps.docs.files * 2) | unique")
     assert world.run().counts == {"new": 2}
@@ -187,8 +182,7 @@ returns: {told: steps.each.results}
 
 
 def test_loop_is_the_place_in_the_list_as_in_jinja(tmp_path: Path) -> None:
-    world = World(tmp_path, LOOP, n_documents=2)
-    world.write("inbox/9.txt", "Left out.")
+    world = World(tmp_path, LOOP, {"inbox/9.txt": "Left out."}, n_documents=2)
     within = ["0False", "1True"]
     assert world.run().returns == {"told": [["1 of 2", within], ["2 of 2", within]]}
 

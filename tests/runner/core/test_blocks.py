@@ -96,10 +96,9 @@ def test_what_reads_a_skipped_step_is_skipped_and_what_asks_is_not(tmp_path: Pat
 
 
 def test_an_empty_document_may_be_skipped(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, n_documents=2)
     world.edit('{path: "{{ doc.path }}"}', '{path: "{{ doc.path }}", empty: skip}')
     world.edit("    returns: {file: doc.relpath, sum: steps.sum.text}\n", "")
-    world.documents(2)
     world.write("inbox/empty.txt", "")
     report = world.run()
     assert report.counts == {"new": 3, "skipped": 1} and report.exit_status() == 0
@@ -186,10 +185,9 @@ def test_a_file_that_a_step_reads_besides_its_item_counts(tmp_path: Path) -> Non
 
 
 def test_an_input_of_type_path_counts_with_what_it_holds(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, n_documents=1)
     world.edit("  tone:", "  guide: {type: path, default: guide.txt}\n  tone:")
     world.edit("({{ inputs.tone }})", "({{ inputs.guide }})")
-    world.documents(1)
     world.write("guide.txt", "one")
     world.run()
     assert world.run().counts == {"fresh": 2}
@@ -223,9 +221,8 @@ def test_vectors_are_kept_and_come_back_the_same(tmp_path: Path) -> None:
 
 
 def test_max_parallel_bounds_what_is_in_flight(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, n_documents=12)
     world.edit("    do:", "    max_parallel: 3\n    do:")
-    world.documents(12)
     world.run(pool=FakePool(together=3))
     assert world.pool.n_running_most == 3
     world.edit("    max_parallel: 3\n", "")

@@ -199,8 +199,7 @@ def test_a_model_here_that_refuses_every_document_stops_the_run(tmp_path: Path) 
     pool = FakePool(answer=template_that_raises)
     report = refused_by(pool, tmp_path, HERE.replace("Label:", "The label:"))
     assert (report.status, states(report)) == ("failed", {})
-    assert report.message is not None
-    assert report.message.endswith(
+    assert str(report.message).endswith(
         "p.yaml:8:14: m: it refuses requests whatever the document: the template raised: roles "
         "must alternate. Correct the step, or the model's `ref`, `params` or `pool`; the same "
         "command goes on."

@@ -46,8 +46,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    world = World(tmp_path, PIPELINE, n_documents=3)
-    return world
+    return World(tmp_path, PIPELINE, n_documents=3)
 
 
 def _breaks(patch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
@@ -81,8 +80,7 @@ def test_a_model_that_cannot_work_ends_the_run_once_and_every_document_stays_as_
         world.file, options=RunOptions(local=True), environment=RunEnvironment(settings=settings)
     )
     assert (report.status, report.exit_status("new")) == ("failed", 1)
-    assert report.message is not None
-    assert report.message.startswith(
+    assert str(report.message).startswith(
         "model 'all-minilm' cannot be used on this machine: its worker was killed by SIGSEGV "
         "while warming up, also without extra buffer types and flash attention"
     )

@@ -41,8 +41,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    world = World(tmp_path, INDEX, n_documents=3)
-    return world
+    return World(tmp_path, INDEX, n_documents=3)
 
 
 def rows(world: World, store: str = "index.lance") -> list[dict[str, Any]]:

@@ -19,7 +19,6 @@ import psycopg
 import pytest
 
 from paddock.engine.request import ChatRequest, Reply
-from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import run_async
 from paddock.runner.ledger.run_locks import Locked, LockHolder
 from paddock.runner.progress.drain import StopGate
@@ -27,6 +26,7 @@ from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, UnattendedSettings
 from tests.fakes.pool import FakePool, echo
+from tests.runner.bind.pipeline_faults import fault_of
 from tests.runner.world import World, run_arguments, settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -69,10 +69,9 @@ class Machine:
         self.notes: list[str] = []
 
     def world(self, name: str, rule: str, n: int = N_DOCUMENTS) -> World:
-        world = World(self.folder / name)
+        world = World(self.folder / name, n_documents=n)
         world.edit("name: summaries\n", f"name: {name}\nconcurrency: {rule}\n")
         world.edit("    for_each: doc", "    max_parallel: 1\n    for_each: doc")
-        world.documents(n)
         return world
 
     async def run(
@@ -169,9 +168,7 @@ def test_the_group_may_be_made_of_inputs(machine: Machine) -> None:
 def test_a_group_that_cannot_be_named_is_told_with_its_place(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     world = machine.world("a", '{group: "{{ inputs.tone[99] }}"}')
-    with pytest.raises(PipelineError) as raised:
-        asyncio.run(machine.run(world, "first"))
-    (fault,) = raised.value.faults
+    fault = fault_of(lambda: asyncio.run(machine.run(world, "first")))
     assert fault.message.startswith("`concurrency.group`: ") and fault.mark is not None
     assert machine.events == []
 
@@ -182,9 +179,8 @@ def test_skip_leaves_the_new_run_out_and_says_so(machine: Machine) -> None:
     first, second = asyncio.run(machine.two(a, b))
     assert first.status == "completed"
     assert (second.status, second.exit_status(), second.run) == ("interrupted", 130, "")
-    assert second.message is not None
-    assert second.message.startswith(f"run '{first.run}' (process {os.getpid()} on ")
-    assert second.message.endswith(
+    assert str(second.message).startswith(f"run '{first.run}' (process {os.getpid()} on ")
+    assert str(second.message).endswith(
         ") of the same group was at work, and `on_conflict` is `skip`: this one is left out."
     )
     assert set(machine.events) == {"first"}
@@ -203,9 +199,8 @@ def test_cancel_running_stops_the_older_run_at_an_items_border(machine: Machine)
 
     first, second = asyncio.run(main())
     assert (first.status, second.status) == ("interrupted", "completed")
-    assert first.message is not None
-    assert first.message.startswith("A newer run of its group takes its place. ")
-    assert first.message.endswith(" items are left; the same command goes on.")
+    assert str(first.message).startswith("A newer run of its group takes its place. ")
+    assert str(first.message).endswith(" items are left; the same command goes on.")
     assert is_one_after_the_other(machine.events)
 
 

@@ -275,9 +275,7 @@ def test_a_budget_that_ends_a_run_makes_no_suspect(tmp_path: Path) -> None:
 
 
 def test_of_an_item_with_items_within_only_the_inner_one_is_quarantined(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED)
-    world.write("inbox/a.txt", "one\ntwo\nthree")
-    world.write("inbox/b.txt", "four\nfive")
+    world = World(tmp_path, NESTED, {"inbox/a.txt": "one\ntwo\nthree", "inbox/b.txt": "four\nfive"})
     for _ in range(7):  # as many lines as 16 may be in flight
         assert died(world, "two") == signal.SIGKILL
     report = world.run()

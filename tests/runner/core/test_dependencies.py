@@ -16,8 +16,7 @@ REMEDY = "To have ours, delete the outputs, set `on_edited: overwrite`, or run a
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    made = World(tmp_path, n_documents=3)
-    return made
+    return World(tmp_path, n_documents=3)
 
 
 def whys(report: Report) -> dict[str, str | None]:
@@ -177,8 +176,7 @@ steps:
 
 
 def test_an_item_is_held_for_what_items_within_it_wrote(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED)
-    world.write("out/pier1", "Never yours.")
+    world = World(tmp_path, NESTED, {"out/pier1": "Never yours."})
     world.run()
     for _ in range(2):
         assert whys(world.run()) == {"pier": "edited, or not ours, and kept: out/pier1"}
@@ -204,8 +202,7 @@ steps:
 
 def test_an_item_is_held_for_what_a_pipeline_within_it_wrote(tmp_path: Path) -> None:
     (tmp_path / "inner.yaml").write_text(INNER)
-    world = World(tmp_path, OUTER)
-    world.write("out/pier", "Never yours.")
+    world = World(tmp_path, OUTER, {"out/pier": "Never yours."})
     world.run()
     for _ in range(2):
         assert whys(world.run()) == {"pier": "edited, or not ours, and kept: out/pier"}

@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.runner.api import run
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.steps.readers import ocr, reader
 from tests.fakes import hostile
 from tests.fakes.office import scan, xlsx
 from tests.fakes.pdf import pdf
 from tests.fakes.pool import FakePool
 from tests.fakes.readers import HereReaders
-from tests.runner.world import World, reasons, settings, states
+from tests.runner.world import World, errors, reasons, settings, states
 
 CITED = """\
 steps:
@@ -77,7 +75,7 @@ def test_a_new_extra_makes_old_only_what_could_not_be_read(
     monkeypatch.setattr("paddock.runner.core.session.ReaderPool", HereReaders)
     monkeypatch.setattr(reader, "ocr_is_installed", lambda: False)
     report = world.run()
-    assert {item.key: item.error for item in report.items if item.error} == {
+    assert errors(report) == {
         "b.png": "step 'text': 'b.png' is a picture. "
         "To read it install the extra: pip install 'paddock-llm[ocr]'."
     }
@@ -92,8 +90,7 @@ def test_a_new_extra_makes_old_only_what_could_not_be_read(
 
 
 def test_rows_are_items_and_only_a_new_one_costs_a_call(tmp_path: Path) -> None:
-    world = World(tmp_path, ROWS)
-    world.write("people.csv", "name;born\nAda;1815\nGrace;1906\n")
+    world = World(tmp_path, ROWS, {"people.csv": "name;born\nAda;1815\nGrace;1906\n"})
     assert {item.key for item in world.plan().items if item.step == "each"} == {"Ada", "Grace"}
     assert world.run().calls == 2
     world.write("people.csv", "name;born\nEdsger;1930\nAda;1815\nGrace;1906\n")
@@ -113,22 +110,14 @@ def test_bad_documents_fail_alone_and_are_not_tried_again(tmp_path: Path) -> Non
         (tmp_path / "inbox" / name).write_bytes(pdf([f"Text of {name}"]))
     world.edit('path: "{{ doc.path }}"}', 'path: "{{ doc.path }}"}, retry: {times: 3, backoff: 0s}')
     bounds = replace(settings(tmp_path), read_memory_bytes=256 * 1024**2)
-    report = run(
-        world.file,
-        options=RunOptions(local=True),
-        environment=RunEnvironment(pool=FakePool(), settings=bounds),
-    )
+    report = world.run(pool=FakePool(), settings=bounds)
     too_large = "is not read: it needs more than 256 MiB of memory."
     remedy = "Raise PADDOCK_READ_MEMORY to read it."
-    assert {item.key: item.error for item in report.items if item.error} == {
+    assert errors(report) == {
         **{f"bad{n}.pdf": f"step 'text': 'bad{n}.pdf' {too_large} {remedy}" for n in range(1, 5)},
         "mail.eml": "step 'text': 'mail.eml' is nested too deeply to be read.",
     }
     assert "Text of good1.pdf" in world.output("good1.pdf")
     assert "Text of good2.pdf" in world.output("good2.pdf")
-    again = run(
-        world.file,
-        options=RunOptions(local=True),
-        environment=RunEnvironment(pool=FakePool(), settings=bounds),
-    )
+    again = world.run(pool=FakePool(), settings=bounds)
     assert not [item for item in again.items if item.state == "new"]

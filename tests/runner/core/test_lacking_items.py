@@ -50,9 +50,10 @@ def refusing(*words: str) -> FakePool:
 @pytest.mark.parametrize("on_error", ["quarantine", "skip"])
 def test_an_output_over_results_stays_where_all_items_failed(tmp_path: Path, on_error: str) -> None:
     world = World(
-        tmp_path, LABELS.replace("  - id: each\n", f"  - id: each\n    on_error: {on_error}\n")
+        tmp_path,
+        LABELS.replace("  - id: each\n", f"  - id: each\n    on_error: {on_error}\n"),
+        n_documents=3,
     )
-    world.documents(3)
     assert world.run().status == "completed"
     names = ("labels.csv", "told.txt", *(f"{n}.txt" for n in range(3)))
     before = {name: world.output(name) for name in names}
@@ -112,9 +113,7 @@ steps:
 
 
 def test_an_item_fails_where_all_items_of_its_block_did(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED)
-    world.write("inbox/a.txt", "one\ntwo")
-    world.write("inbox/b.txt", "three\nfour")
+    world = World(tmp_path, NESTED, {"inbox/a.txt": "one\ntwo", "inbox/b.txt": "three\nfour"})
     world.run()
     before = world.output("a.txt")
     world.edit("Sum up:", "Sum:")
@@ -131,8 +130,7 @@ def test_an_item_is_tried_again_where_its_block_failed_for_a_transient_reason(
     def lose(request: ChatRequest) -> str:
         raise WorkerLost("m", "killed")
 
-    world = World(tmp_path, NESTED)
-    world.write("inbox/a.txt", "one\ntwo")
+    world = World(tmp_path, NESTED, {"inbox/a.txt": "one\ntwo"})
     assert world.run(pool=FakePool(answer=lose)).exit_status() == 3
     assert world.run().status == "completed"
 
@@ -156,8 +154,7 @@ steps:
 
 
 def test_what_reads_a_sub_pipeline_is_left_as_its_own_outputs_are(tmp_path: Path) -> None:
-    world = World(tmp_path, OUTER)
-    world.write("inner.yaml", INNER)
+    world = World(tmp_path, OUTER, {"inner.yaml": INNER})
     assert world.run().message is None
     before = world.output("all.txt"), world.output("last.txt")
     world.write("inner.yaml", INNER.replace("Sum up:", "Sum:"))

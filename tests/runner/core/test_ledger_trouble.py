@@ -215,9 +215,8 @@ def test_a_ledger_that_is_held_for_a_while_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soon: None
 ) -> None:
     monkeypatch.setattr(ledger_writer, "BUSY_S", 60.0)
-    world = World(tmp_path)
+    world = World(tmp_path, n_documents=6)
     world.edit("    do:\n", "    max_parallel: 1\n    do:\n")
-    world.documents(6)
     holder = Holder(world)
     notes: list[str] = []
 
@@ -235,9 +234,8 @@ def test_a_ledger_that_is_held_for_a_while_is_waited_for(
 def test_a_ledger_that_is_held_for_ever_stops_the_run_with_nothing_lost(
     tmp_path: Path, soon: None
 ) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, n_documents=6)
     world.edit("    do:\n", "    max_parallel: 1\n    do:\n")
-    world.documents(6)
     holder = Holder(world)
     report = world.run(pool=holding_from(holder, 3))
     holder.let_go()
@@ -308,10 +306,9 @@ def test_a_clock_that_jumps_changes_nothing(
     """Ten years forth, twenty back: a battery that is empty, a network that tells the time late."""
     dice, real = random.Random(3), time.time
     monkeypatch.setattr(time, "time", lambda: real() + dice.uniform(-3e8, 3e8))
-    world = World(tmp_path)
+    world = World(tmp_path, n_documents=5)
     world.edit("name: summaries\n", "name: summaries\nbudget: {time: 10m}\n")
     world.edit("{id: sum,", "{id: sum, timeout: {total: 1h},")
-    world.documents(5)
     report = world.run(pool=FakePool(delay_s=0.01))
     assert (report.status, report.calls) == ("completed", 6)
     assert 0 < report.seconds < 60

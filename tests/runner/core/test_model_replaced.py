@@ -42,9 +42,8 @@ class Replaced(FakePool):
 
 
 def test_the_run_stops_and_the_next_one_does_all_with_the_new_model(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, n_documents=4)
     world.edit("    do:\n", "    max_parallel: 1\n    do:\n")
-    world.documents(4)
     report = world.run(pool=Replaced(at=3))
     assert (report.status, report.exit_status(), report.message) == ("failed", 1, REPLACED)
     assert states(report) == {"0.txt": "new", "1.txt": "new"}
@@ -79,8 +78,8 @@ def test_a_file_of_weights_is_replaced_while_it_serves(tmp_path: Path) -> None:
         "    do:\n"
         "      - {id: text, uses: files.read, with: {path: '{{ doc.path }}'}}\n"
         "      - {uses: embed, with: {texts: ['{{ steps.text.text }}']}}\n",
+        n_documents=3,
     )
-    world.documents(3)
     settings = Settings(pool=PoolSettings(cache_dir=tmp_path / "cache"), state_dir=tmp_path / "s")
     report = run(
         world.file,

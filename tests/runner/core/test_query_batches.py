@@ -85,16 +85,14 @@ def test_many_searches_are_a_few_embedding_calls(tmp_path: Path, query: str) -> 
 
 
 def test_what_was_expected_and_is_refused_costs_no_other_query(tmp_path: Path) -> None:
-    world = World(tmp_path, STORE)
-    world.write("rows.csv", "text\nshort\n" + "word " * 50 + "\nthird\n")
+    world = World(tmp_path, STORE, {"rows.csv": "text\nshort\n" + "word " * 50 + "\nthird\n"})
     report = world.run(pool=FakePool(n_ctx_tokens=40))
     assert report.counts["quarantined"] == 1
     assert [item.state for item in report.items if item.step == "each"].count("new") == 2
 
 
 def test_the_queries_of_items_that_were_done_are_not_asked_again(tmp_path: Path) -> None:
-    world = World(tmp_path, STORE)
-    world.write("rows.csv", "text\none\ntwo\n")
+    world = World(tmp_path, STORE, {"rows.csv": "text\none\ntwo\n"})
     world.run()
     world.write("rows.csv", "text\none\ntwo\nthree\nfour\n")
     world.edit("k: 1", "k: 2")

@@ -84,9 +84,8 @@ def test_a_plan_counts_no_call_for_a_renamed_document(world: World) -> None:
 def test_a_plan_counts_the_calls_of_a_renamed_document_whose_name_is_asked_about(
     tmp_path: Path,
 ) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, n_documents=2)
     world.edit("Sum up:", "Sum up {{ doc.name }}:")
-    world.documents(2)
     world.run()
     rename(world, "0.txt", "z.txt")
     assert world.run().calls == 2  # it, and the digest
@@ -112,9 +111,8 @@ def test_a_copy_is_no_renaming(world: World) -> None:
 
 
 def test_a_renamed_document_that_fails_keeps_its_old_output(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, n_documents=2)
     world.edit('path: "out/{{ doc.relpath }}"', 'path: "{{ doc.stem }}/{{ doc.relpath }}"')
-    world.documents(2)
     world.run()
     world.write("z", "in the way of a folder")
     rename(world, "0.txt", "z.txt")

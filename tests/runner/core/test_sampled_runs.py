@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.system.item_samples import ItemSample
-from paddock.pipelines.errors import PipelineError
 from paddock.runner.ledger.run_history import find_ledgers, recent_runs
 from tests.fakes.pool import FakePool
+from tests.runner.bind.pipeline_faults import fault_of
 from tests.runner.world import World, states
 
 TABLE = """\
@@ -67,8 +67,7 @@ steps:
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    world = World(tmp_path, TABLE, n_documents=10)
-    return world
+    return World(tmp_path, TABLE, n_documents=10)
 
 
 def _prompts(world: World) -> set[str]:
@@ -172,18 +171,14 @@ def test_strata_have_their_share(world: World) -> None:
 def test_a_stratum_that_an_item_does_not_have_is_refused_before_anything_is_done(
     world: World,
 ) -> None:
-    with pytest.raises(PipelineError) as caught:
-        world.run(sample=ItemSample(3, by="item.colour"))
-    (fault,) = caught.value.faults
+    fault = fault_of(lambda: world.run(sample=ItemSample(3, by="item.colour")))
     assert fault.message.startswith("`--stratify item.colour`, number 1 ('")
     assert "of block 'each': " in fault.message
     assert world.pool.chats == []
 
 
 def test_a_stratum_that_cannot_be_read_is_refused(world: World) -> None:
-    with pytest.raises(PipelineError) as caught:
-        world.plan(sample=ItemSample(3, by="item."))
-    (fault,) = caught.value.faults
+    fault = fault_of(lambda: world.plan(sample=ItemSample(3, by="item.")))
     assert fault.message == (
         "`--stratify item.`: cannot read the expression 'item.': expected name or number."
     )

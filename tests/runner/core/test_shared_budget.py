@@ -23,10 +23,9 @@ DEAD_S = 30.0
 
 
 def budgeted(tmp_path: Path, budget: str, n: int = 40) -> World:
-    world = World(tmp_path)
+    world = World(tmp_path, n_documents=n)
     world.edit("name: summaries\n", f"name: summaries\nbudget: {budget}\n")
     world.edit("    for_each: doc", "    max_parallel: 2\n    for_each: doc")
-    world.documents(n)
     return world
 
 

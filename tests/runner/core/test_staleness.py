@@ -103,9 +103,8 @@ def test_a_run_that_is_not_known_is_refused_with_the_nearest_name(world: World) 
 
 
 def test_a_secret_input_is_kept_nowhere_and_asked_for_again(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, n_documents=1)
     world.edit("  tone:", "  password: {type: str, secret: true}\n  tone:")
-    world.documents(1)
     report = world.run({"password": "abracadabra", "tone": "merry"})
     with pytest.raises(CommandError) as caught:
         resumed_run(report.run, world.file, {})
@@ -174,11 +173,10 @@ def test_more_that_can_be_read_tries_again_what_failed_and_nothing_that_was_read
 def test_what_a_person_edited_is_treated_as_the_step_says(
     tmp_path: Path, on_edited: str, unchanged: str, changed: str
 ) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, n_documents=1)
     world.edit(
         'text: "{{ steps.sum.text }}"', f'text: "{{{{ steps.sum.text }}}}", on_edited: {on_edited}'
     )
-    world.documents(1)
     world.run()
     world.write("out/0.txt", "Mine.")
     assert states(world.run()) == {"0.txt": unchanged}

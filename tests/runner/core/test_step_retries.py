@@ -16,9 +16,7 @@ from hypothesis import strategies as st
 from paddock.engine.errors import Busy, DeadlineExceeded, EngineError, WorkerLost
 from paddock.engine.request import ChatRequest
 from paddock.engine.system import no_links
-from paddock.runner.api import run
 from paddock.runner.core.quarantine import failure_state
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.step_retries import MAX_RETRY_PAUSE_S, retry_pause_s
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import Report
@@ -46,8 +44,7 @@ def failing(error: EngineError, times: int, words: str = "Sum up: Document 1,") 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    world = World(tmp_path, n_documents=2)
-    return world
+    return World(tmp_path, n_documents=2)
 
 
 def error_of(report: Report, key: str = "1.txt") -> str | None:
@@ -130,11 +127,7 @@ def test_a_success_or_another_content_begins_the_count_again(world: World) -> No
 def test_how_often_is_a_setting(world: World) -> None:
     once = replace(settings(world.folder), unattended=UnattendedSettings(max_attempts=1))
     pool = failing(DeadlineExceeded("total", 5), 1)
-    run(
-        world.file,
-        options=RunOptions(local=True),
-        environment=RunEnvironment(pool=pool, settings=once),
-    )
+    world.run(pool=pool, settings=once)
     assert states(world.run())["1.txt"] == "quarantined"
 
 

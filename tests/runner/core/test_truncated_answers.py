@@ -48,9 +48,10 @@ def test_many_cut_answers_of_a_step_are_one_note_and_cached_ones_are_counted_aga
 
 def test_each_continuation_is_a_call_of_the_plan_and_is_cached(tmp_path: Path) -> None:
     here = World(
-        tmp_path, PIPELINE.replace("with: {prompt", "with: {on_truncated: continue, prompt")
+        tmp_path,
+        PIPELINE.replace("with: {prompt", "with: {on_truncated: continue, prompt"),
+        n_documents=2,
     )
-    here.documents(2)
     foreseen = here.plan()
     assert (foreseen.calls, foreseen.calls_are) == (18, "at most")
     first = here.run(pool=answering())

@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -145,25 +146,28 @@ async def until(is_so: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
+Mirrored = Callable[[], AbstractAsyncContextManager[tuple[Api, PrefectMirrors]]]
+
+
 @pytest.fixture
-def show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return what runs a scene with a Prefect server and what mirrors runs there."""
-    monkeypatch.setattr(prefect_mirror, "BACKOFF", Backoff(0.01, 0.01))
+def mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mirrored:
+    """Return what yields a Prefect server, and what mirrors runs there and retries at once."""
 
-    def run(scene: Callable[[Api, PrefectMirrors, Path], Awaitable[None]]) -> None:
-        async def main() -> None:
-            async with Api() as api:
-                mirrors = PrefectMirrors(api.client, tmp_path)
-                await scene(api, mirrors, tmp_path)
-                await mirrors.close()
+    @asynccontextmanager
+    async def both() -> AsyncIterator[tuple[Api, PrefectMirrors]]:
+        monkeypatch.setattr(prefect_mirror, "BACKOFF", Backoff(0.01, 0.01))
+        async with Api() as api:
+            mirrors = PrefectMirrors(api.client, tmp_path)
+            yield api, mirrors
+            await mirrors.close()
 
-        asyncio.run(main())
-
-    return run
+    return both
 
 
-def test_a_run_is_shown_with_its_tasks_and_ends_at_100_percent(show: Callable[..., None]) -> None:
-    async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
+async def test_a_run_is_shown_with_its_tasks_and_ends_at_100_percent(
+    mirrored: Mirrored, tmp_path: Path
+) -> None:
+    async with mirrored() as (api, mirrors):
         assert mirrors.take(update())
         await until(lambda: "ferries-progress" in str(api.made))
         assert api.of("flow_runs") == {"calm-jay": ("Running", "")}
@@ -174,15 +178,13 @@ def test_a_run_is_shown_with_its_tasks_and_ends_at_100_percent(show: Callable[..
         assert api.of("task_runs")["each: a"] == ("Completed", "2 done")
         assert api.data("ferries-progress") == [100.0]
         assert api.data("ferries-results") == [json.dumps(ROWS)]
-        assert not prefect_backlog.kept_runs(state_dir)
-
-    show(scene)
+        assert not prefect_backlog.kept_runs(tmp_path)
 
 
-def test_a_task_that_was_over_before_it_is_shown_takes_one_request(
-    show: Callable[..., None],
+async def test_a_task_that_was_over_before_it_is_shown_takes_one_request(
+    mirrored: Mirrored,
 ) -> None:
-    async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
+    async with mirrored() as (api, mirrors):
         mirrors.take(ended(tasks=update()["tasks"] | ended()["tasks"]))
         await until(lambda: not mirrors.n_ended)
         assert api.of("task_runs") == {
@@ -190,11 +192,9 @@ def test_a_task_that_was_over_before_it_is_shown_takes_one_request(
         }  # fmt: skip
         assert [path for path in api.paths if path.startswith("task_runs")] == ["task_runs/"] * 2
 
-    show(scene)
 
-
-def test_a_server_that_is_away_loses_nothing(show: Callable[..., None]) -> None:
-    async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
+async def test_a_server_that_is_away_loses_nothing(mirrored: Mirrored) -> None:
+    async with mirrored() as (api, mirrors):
         mirrors.take(update())
         await until(lambda: api.of("flow_runs"))
         api.is_away = True
@@ -205,11 +205,9 @@ def test_a_server_that_is_away_loses_nothing(show: Callable[..., None]) -> None:
         assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
         assert api.of("task_runs")["each: a"] == ("Completed", "2 done")
 
-    show(scene)
 
-
-def test_a_process_that_goes_without_an_end_is_crashed(show: Callable[..., None]) -> None:
-    async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
+async def test_a_process_that_goes_without_an_end_is_crashed(mirrored: Mirrored) -> None:
+    async with mirrored() as (api, mirrors):
         mirrors.take(update())
         mirrors.take(ended(id="2f", run="other", lease="other"))
         mirrors.crashed("other", 1)
@@ -222,47 +220,47 @@ def test_a_process_that_goes_without_an_end_is_crashed(show: Callable[..., None]
         own = api.made["task_runs-calm-jay-1"]["state"]
         assert (own["name"], _words(own)) == ("Crashed", words)
 
-    show(scene)
 
-
-def test_what_a_service_could_not_show_the_next_one_does(show: Callable[..., None]) -> None:
-    async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
+async def test_what_a_service_could_not_show_the_next_one_does(
+    mirrored: Mirrored, tmp_path: Path
+) -> None:
+    async with mirrored() as (api, mirrors):
         api.is_away = True
         mirrors.take(update())
         mirrors.take(ended(began=time.time() - 60))
         await until(lambda: api.n_refused)
         await mirrors.close()
         api.is_away = False
-        later = PrefectMirrors(api.client, state_dir)
+        later = PrefectMirrors(api.client, tmp_path)
         later.take_kept()
         await until(lambda: not later.n_ended)
         (shown,) = [entry for entry in api.made.values() if entry["kind"] == "flow_runs"]
         assert shown["state"]["name"] == "Completed"
         assert shown["state"]["message"].startswith("2 new. It ran from 20")
         assert set(api.of("task_runs")) == {"docs", "each: a"}
-        assert not prefect_backlog.kept_runs(state_dir)
+        assert not prefect_backlog.kept_runs(tmp_path)
         later.take_kept()
         assert not later.n_ended
 
-    show(scene)
 
-
-def test_a_run_goes_on_with_another_service_where_it_was(show: Callable[..., None]) -> None:
-    async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
+async def test_a_run_goes_on_with_another_service_where_it_was(
+    mirrored: Mirrored, tmp_path: Path
+) -> None:
+    async with mirrored() as (api, mirrors):
         mirrors.take(update())
         await until(lambda: api.data("ferries-progress"))
         await mirrors.close()
-        other = PrefectMirrors(api.client, state_dir)
+        other = PrefectMirrors(api.client, tmp_path)
         assert other.take(ended())
         await until(lambda: not other.n_ended)
         assert api.data("ferries-progress") == [100.0]
         assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
 
-    show(scene)
 
-
-def test_a_run_that_died_together_with_its_service_is_crashed(show: Callable[..., None]) -> None:
-    async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
+async def test_a_run_that_died_together_with_its_service_is_crashed(
+    mirrored: Mirrored, tmp_path: Path
+) -> None:
+    async with mirrored() as (api, mirrors):
         began = time.time()
         run = await asyncio.create_subprocess_exec(
             sys.executable, "-c", "input()", stdin=subprocess.PIPE
@@ -271,7 +269,7 @@ def test_a_run_that_died_together_with_its_service_is_crashed(show: Callable[...
             mirrors.take(update(pid=run.pid, began=began + 60))
             await until(lambda: api.data("ferries-progress"))
             await mirrors.close()
-            later = PrefectMirrors(api.client, state_dir)
+            later = PrefectMirrors(api.client, tmp_path)
             later.take_kept()
             assert not later.n_ended  # it runs, and tells of itself
         finally:
@@ -283,8 +281,6 @@ def test_a_run_that_died_together_with_its_service_is_crashed(show: Callable[...
         assert api.of("flow_runs") == {"calm-jay": ("Crashed", words)}
         await later.close()
 
-    show(scene)
-
 
 def test_the_latest_are_kept_and_a_broken_file_is_passed_over(tmp_path: Path) -> None:
     for number in range(prefect_backlog.MOST_KEPT_RUNS + 2):
@@ -295,16 +291,14 @@ def test_the_latest_are_kept_and_a_broken_file_is_passed_over(tmp_path: Path) ->
     assert kept == [f"{number:04}" for number in range(2, prefect_backlog.MOST_KEPT_RUNS + 2)]
 
 
-def test_what_prefect_refuses_for_good_is_left(
-    show: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+async def test_what_prefect_refuses_for_good_is_left(
+    mirrored: Mirrored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
+    async with mirrored() as (api, mirrors):
         mirrors.take(ended(pipeline=None))
         monkeypatch.setattr(api, "_reply", lambda *_: [])
         await until(lambda: not mirrors.n_ended)
-        assert not prefect_backlog.kept_runs(state_dir)
-
-    show(scene)
+        assert not prefect_backlog.kept_runs(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -314,12 +308,12 @@ def test_what_prefect_refuses_for_good_is_left(
         ({"type": "FAILED", "name": "Rejected"}, "It was set to 'Rejected' in Prefect"),
     ],
 )
-def test_a_run_hears_what_a_person_does_with_it_in_prefect(
-    show: Callable[..., None], monkeypatch: pytest.MonkeyPatch, state: dict[str, Any], words: str
+async def test_a_run_hears_what_a_person_does_with_it_in_prefect(
+    mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch, state: dict[str, Any], words: str
 ) -> None:
     monkeypatch.setattr(prefect_mirror, "STATE_POLL_S", 0.0)
 
-    async def scene(api: Api, mirrors: PrefectMirrors, folder: Path) -> None:
+    async with mirrored() as (api, mirrors):
         mirrors.take(update())
         await until(lambda: "calm-jay" in api.of("flow_runs"))
         (run,) = (entry for entry in api.made.values() if entry["kind"] == "flow_runs")
@@ -339,8 +333,6 @@ def test_a_run_hears_what_a_person_does_with_it_in_prefect(
 
         await until(has_heard)
         assert mirrors.stop_of(update()) == words
-
-    show(scene)
 
 
 def many_tasks(n: int) -> dict[str, list[str]]:
@@ -365,21 +357,17 @@ async def test_the_end_is_sent_in_time_though_thousands_of_tasks_are_not() -> No
 
 @pytest.mark.parametrize(("n_tasks", "n_locked"), [(20, 0), (200, prefect_mirror.REQUESTS_AT_ONCE)])
 async def test_a_database_with_one_writer_gets_all_tasks(
-    monkeypatch: pytest.MonkeyPatch, n_tasks: int, n_locked: int
+    mirrored: Mirrored, n_tasks: int, n_locked: int
 ) -> None:
-    monkeypatch.setattr(prefect_mirror, "BACKOFF", Backoff(0.01, 0.01))
-    async with Api() as api:
+    async with mirrored() as (api, mirrors):
         api.delay_s, api.has_one_writer = 0.005, True
-        mirrors = PrefectMirrors(api.client)
         mirrors.take(ended(tasks=many_tasks(n_tasks)))
         assert await mirrors.finish(120.0) == ""
         assert len(api.of("task_runs")) == n_tasks
         assert api.n_refused <= n_locked
 
 
-async def test_a_task_that_is_refused_does_not_keep_the_end_from_being_shown(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_task_that_is_refused_does_not_keep_the_end_from_being_shown() -> None:
     async with Api() as api:
         mirrors = PrefectMirrors(api.client)
         mirrors.take(update())
@@ -419,19 +407,14 @@ async def test_the_end_does_not_wait_for_the_pause_after_a_failure(
         assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
 
 
-async def test_a_server_that_was_away_is_not_one_that_refuses(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(prefect_mirror, "BACKOFF", Backoff(0.01, 0.01))
-    async with Api() as api:
+async def test_a_server_that_was_away_is_not_one_that_refuses(mirrored: Mirrored) -> None:
+    async with mirrored() as (api, mirrors):
         api.is_away = True
-        mirrors = PrefectMirrors(api.client, tmp_path)
         mirrors.take(ended())
         await until(lambda: api.n_refused > prefect_mirror.MOST_REFUSED)
         api.refused[""], api.is_away, n_before = 404, False, api.n_refused
         await until(lambda: not mirrors.n_ended)
         assert api.n_refused - n_before > prefect_mirror.MOST_REFUSED
-        await mirrors.close()
 
 
 async def test_one_client_serves_a_whole_run() -> None:
@@ -454,8 +437,7 @@ async def test_one_client_serves_a_whole_run() -> None:
 async def test_a_run_that_is_cancelled_while_its_end_is_sent_leaves_no_task_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path)
-    world.documents(1)
+    world = World(tmp_path, n_documents=1)
     async with Api() as api:
         monkeypatch.setenv("PREFECT_API_URL", api.url)
         own = run_arguments(pool=FakePool(), settings=settings(tmp_path))

@@ -9,9 +9,9 @@ import pytest
 
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.profile import ProfileStore
-from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan
 from paddock.runner.settings import Settings
+from tests.runner.bind.pipeline_faults import fault_of
 from tests.runner.dry_run.test_speed_estimates import profile
 from tests.runner.world import World, states
 from tests.runner.world import settings as of_world
@@ -189,9 +189,7 @@ def test_a_file_that_a_step_at_the_top_needs_and_that_is_not_there_is_told(
 ) -> None:
     inputs = "inputs: {file: {type: path, default: gone.txt}}\n"
     world = World(tmp_path, f"{inputs}steps: [{steps}]\n")
-    with pytest.raises(PipelineError) as caught:
-        world.plan()
-    (fault,) = caught.value.faults
+    fault = fault_of(world.plan)
     assert words in fault.message
     assert fault.mark is not None and fault.mark.line == 2
 

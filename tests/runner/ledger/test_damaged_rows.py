@@ -202,8 +202,7 @@ def pool() -> FakePool:
 @pytest.fixture(scope="module")
 def rich(tmp_path_factory: pytest.TempPathFactory) -> Bills:
     """Return a pipeline whose ledger has rows of many kinds."""
-    world = Bills(tmp_path_factory.mktemp("rich"), RICH)
-    world.write("sub.yaml", SUB)
+    world = Bills(tmp_path_factory.mktemp("rich"), RICH, {"sub.yaml": SUB})
     world.bills(a=10, b=60, c=70)
     assert world.work(pool=pool()).status == "completed"
     world.decide("b.txt", "edit", {"number": "b", "total": 61})

@@ -159,8 +159,7 @@ def test_a_document_that_is_long_gone_leaves_the_ledger_but_its_output_is_still_
 
 
 def test_unreferenced_objects_are_removed_and_the_others_stay(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.write("inbox/long.txt", "word " * 10_000)
+    world = World(tmp_path, beside={"inbox/long.txt": "word " * 10_000})
     long = FakeAnswer()
     world.run(pool=long.pool)
     folder = state(world) / "objects"

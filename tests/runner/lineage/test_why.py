@@ -33,9 +33,8 @@ def models(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
-    world = World(tmp_path / "letters")
-    world.write("inbox/a.txt", "The ferry leaves at nine.")
-    world.write("inbox/b.txt", "The pier is closed.")
+    files = {"inbox/a.txt": "The ferry leaves at nine.", "inbox/b.txt": "The pier is closed."}
+    world = World(tmp_path / "letters", beside=files)
     world.run()
     monkeypatch.chdir(world.folder)
     return world
@@ -212,10 +211,9 @@ steps:
 def test_a_secret_that_a_model_was_told_is_in_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, n_documents=1)
     world.edit("  tone:", "  word: {type: str, secret: true, default: none}\n  tone:")
     world.edit("({{ inputs.tone }})", "({{ inputs.word }})")
-    world.documents(1)
     world.run({"word": "abracadabra"}, pool=FakePool())
     monkeypatch.chdir(tmp_path)
     text = json.dumps(explain_path(Path("out/0.txt")).as_json())
@@ -445,9 +443,8 @@ def test_what_cannot_be_looked_at_any_more_is_not_claimed_to_be_as_it_was(world:
 def test_what_is_not_looked_at_is_not_claimed_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, n_documents=1)
     world.edit("  tone:", "  word: {type: str, secret: true, default: none}\n  tone:")
-    world.documents(1)
     world.run({"word": "abracadabra"})
     monkeypatch.chdir(tmp_path)
     assert origin_of("out/0.txt").notes == ()

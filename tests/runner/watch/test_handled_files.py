@@ -46,9 +46,7 @@ def test_what_is_recorded_is_read_again_and_what_is_gone_is_forgotten(tmp_path: 
 def test_what_several_machines_did_together_is_told_by_what_each_of_them_recorded(
     tmp_path: Path,
 ) -> None:
-    world = World(tmp_path, BAD)
-    world.write("inbox/good.txt", "Good.")
-    world.write("inbox/empty.txt", "")
+    world = World(tmp_path, BAD, {"inbox/good.txt": "Good.", "inbox/empty.txt": ""})
     report = world.run()
     with Ledger(tmp_path / ".paddock") as ledger:
         of_one = batch_outcome(ledger, report.run)
@@ -65,9 +63,7 @@ def test_what_several_machines_did_together_is_told_by_what_each_of_them_recorde
 
 
 def test_what_a_run_wrote_below_the_root_and_how_it_ended(tmp_path: Path) -> None:
-    world = World(tmp_path, BAD)
-    world.write("inbox/good.txt", "Good.")
-    world.write("inbox/empty.txt", "")
+    world = World(tmp_path, BAD, {"inbox/good.txt": "Good.", "inbox/empty.txt": ""})
     report = world.run()
     assert book_of(world).owned() == frozenset((str(tmp_path / "inbox/good.md"),))
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
