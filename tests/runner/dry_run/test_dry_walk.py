@@ -14,9 +14,8 @@ import pytest
 from paddock.engine.errors import WorkerLost
 from paddock.engine.request import ChatRequest, ToolCall
 from paddock.runner.api import plan, run
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import World, settings
+from tests.runner.world import World, run_arguments, settings
 
 PIPELINE = """\
 steps:
@@ -89,8 +88,7 @@ def test_an_empty_folder_has_no_digest_and_is_no_failure(tmp_path: Path) -> None
     here = World(tmp_path, PIPELINE)
     (tmp_path / "inbox").mkdir()
     report = here.run()
-    assert report.status == "completed"
-    assert report.calls == 0
+    assert (report.status, report.calls) == ("completed", 0)
     assert not (tmp_path / "out").exists()
 
 
@@ -115,25 +113,42 @@ def test_a_run_that_died_within_the_tree_asks_for_no_part_of_it_again(tmp_path: 
 
 # --- a plan's number of calls against the run's, over many kinds of pipelines
 
-SCAN = "  - {id: docs, uses: files.scan, with: {root: ./inbox}}\n"
-READ = '      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}\n'
-EACH = f"steps:\n{SCAN}  - id: each\n    for_each: doc in steps.docs.files\n    do:\n{READ}"
-SUM = '      - {id: sum, uses: chat, with: {prompt: "Sum up: {{ steps.text.text }}"}}\n'
-WRITE = """\
-      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
+EACH = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
 """
-TITLED = """\
-      - {uses: chat, with: {prompt: "{{ steps.text.text }} {{ steps.sum.output.title }}"}}
-"""
+
+
+def step(id_: str, uses: str, given: str, more: str = "") -> str:
+    """Return a step with its parameters and other keys."""
+    return f"      - {{id: {id_}, uses: {uses}, with: {{{given}}}{more}}}\n"
+
+
+def chat(id_: str, prompt: str, more: str = "", *, given: str = "") -> str:
+    return step(id_, "chat", f'prompt: "{prompt}"{given}', more)
+
+
+def summed(more: str) -> str:
+    return chat("sum", "Sum up: {{ steps.text.text }}", more)
+
+
+SUM = summed("")
 SUM_STEP = "\n      - {id: sum"
+WRITE = step("page", "files.write", 'path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"')
+SUMMARISED = step("sum", "summarise", 'text: "{{ steps.text.text }}"')
 LONG = " ".join(f"Sentence {n} says something else about the harbour." for n in range(60))
+LONG_FILE = {"inbox/long.txt": LONG}
+EQUAL_FILES = {"inbox/x.txt": "The same.", "inbox/y.txt": "The same."}
 
 
 @dataclass(frozen=True)
 class Case:
     """A pipeline; `are` is what its first plan says of the number of calls."""
 
-    name: str
     text: str
     are: str = "exact"
     calls: int | None = None
@@ -156,57 +171,70 @@ def calls_twice(request: ChatRequest) -> str | list[ToolCall]:
     return "42" if has_result else [ToolCall("calculator", {"expression": "6 * 7"}, "1")]
 
 
-CASES = [
-    Case("one prompt", "steps: [{id: a, uses: chat, with: {prompt: Hi}}]\n", calls=1),
-    Case("a block", EACH + SUM + WRITE, calls=3),
-    Case("no documents", EACH + SUM + WRITE, calls=0, documents=0),
-    Case(
-        "two calls for each item, the second about the first",
-        EACH
-        + SUM
-        + '      - {id: t, uses: chat, with: {prompt: "In short: {{ steps.sum.text }}"}}\n',
+UNCACHED = SUM.replace("{id: sum, ", "{id: sum, cache: off, ")
+IF_ONE = ", if: \"'1' in steps.sum.text\""
+FORM = ", reply: {schema: {title: str, points: 'list[str]'}}"
+AREAS = """\
+steps:
+  - id: all
+    for_each: area in ['north', 'south']
+    key: area
+    do:
+      - {id: docs, uses: files.scan, with: {root: "areas/{{ area }}"}}
+      - id: each
+        for_each: doc in steps.docs.files
+        do:
+          - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+          - {id: sum, uses: chat, with: {prompt: "{{ steps.text.text }}"}}
+      - {id: one, uses: chat, with: {prompt: "{{ area }}: {{ steps.each.results }}"}}
+"""
+POINTS = """\
+steps:
+  - id: all
+    for_each: word in ['a', 'b']
+    do:
+      - {id: l, uses: chat, with: {prompt: "{{ word }}"}, reply: {schema: {points: 'list[str]'}}}
+      - id: each
+        for_each: point in steps.l.output.points
+        do: [{uses: chat, with: {prompt: "More of {{ point }}"}}]
+"""
+ALL_NOTES = """\
+    returns: steps.text.text
+  - {id: all, uses: reduce, with: {over: "{{ steps.each.results }}", prompt: All, fanin: 2}}
+"""
+
+CASES = {
+    "one prompt": Case("steps: [{id: a, uses: chat, with: {prompt: Hi}}]\n", calls=1),
+    "a block": Case(EACH + SUM + WRITE, calls=3),
+    "no documents": Case(EACH + SUM + WRITE, calls=0, documents=0),
+    "two calls for each item, the second about the first": Case(
+        EACH + SUM + chat("t", "In short: {{ steps.sum.text }}"),
         "at most",  # two documents may get the same answer
         6,
     ),
-    Case(
-        "two calls for each item, both about the document",
-        EACH + SUM + "      - id: t\n        uses: chat\n"
-        '        with: {prompt: "{{ steps.text.text }} {{ steps.sum.text }}"}\n',
-        calls=6,
+    "two calls for each item, both about the document": Case(
+        EACH + SUM + chat("t", "{{ steps.text.text }} {{ steps.sum.text }}"), calls=6
     ),
-    Case(
-        "a class first, which is the same for all",
-        EACH + SUM + '      - {id: t, uses: chat, with: {prompt: "About {{ steps.sum.text }}s"}}\n',
+    "a class first, which is the same for all": Case(
+        EACH + SUM + chat("t", "About {{ steps.sum.text }}s"),
         "at most",
         6,
         answer=always("invoice"),
     ),
-    Case(
-        "equal documents",
-        EACH + SUM,
+    "equal documents": Case(EACH + SUM, calls=3, documents=2, extra=EQUAL_FILES),
+    "equal documents whose replies are not taken from the ledger": Case(
+        EACH + UNCACHED, calls=4, documents=2, extra=EQUAL_FILES
+    ),
+    "equal documents in equal vectors": Case(
+        EACH + step("vec", "embed", 'texts: ["{{ steps.text.text }}"]'),
         calls=3,
         documents=2,
-        extra={"inbox/x.txt": "The same.", "inbox/y.txt": "The same."},
+        extra=EQUAL_FILES,
     ),
-    Case(
-        "equal documents whose replies are not taken from the ledger",
-        EACH + SUM.replace("{id: sum, ", "{id: sum, cache: off, "),
-        calls=4,
-        documents=2,
-        extra={"inbox/x.txt": "The same.", "inbox/y.txt": "The same."},
-    ),
-    Case(
-        "equal documents in equal vectors",
-        EACH + '      - {uses: embed, with: {texts: ["{{ steps.text.text }}"]}}\n',
-        calls=3,
-        documents=2,
-        extra={"inbox/x.txt": "The same.", "inbox/y.txt": "The same."},
-    ),
-    Case(
-        "a label first, by which equal prompts may be others",
+    "a label first, by which equal prompts may be others": Case(
         EACH
-        + SUM.replace('}"}}\n', "}\"}, reply: {schema: {kind: 'enum[bill, letter]'}}}\n")
-        + '      - {id: t, uses: chat, with: {prompt: "About {{ steps.sum.output.kind }}s"}}\n',
+        + summed(", reply: {schema: {kind: 'enum[bill, letter]'}}")
+        + chat("t", "About {{ steps.sum.output.kind }}s"),
         "at most",
         8,
         documents=4,
@@ -214,223 +242,161 @@ CASES = [
             '{"kind": "bill"}' if "1" in request.messages[-1].content else '{"kind": "letter"}'
         ),
     ),
-    Case("equal questions of two steps", EACH + SUM + SUM.replace("id: sum", "id: again"), calls=3),
-    Case(
-        "the notes of equal documents",
-        "steps:\n  - {id: docs, uses: files.scan, with: {root: ./inbox}}\n  - id: each\n"
-        "    for_each: doc in steps.docs.files\n    do:\n"
-        '      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}\n'
-        "    returns: steps.text.text\n  - id: all\n    uses: reduce\n"
-        '    with: {over: "{{ steps.each.results }}", prompt: All, fanin: 2}\n',
+    "equal questions of two steps": Case(EACH + SUM + SUM.replace("id: sum", "id: again"), calls=3),
+    "the notes of equal documents": Case(
+        EACH + ALL_NOTES,
         "at most",
         documents=0,
         extra={f"inbox/{n}.txt": "The same." for n in range(6)},
     ),
-    Case("an empty document", EACH + SUM, calls=3, extra={"inbox/empty.txt": ""}),
-    Case(
-        "a condition on the document",
-        EACH + SUM.replace("{id: sum, ", "{id: sum, if: \"'1' in steps.text.text\", "),
-        calls=1,
+    "an empty document": Case(EACH + SUM, calls=3, extra={"inbox/empty.txt": ""}),
+    "a condition on the document": Case(EACH + summed(", if: \"'1' in steps.text.text\""), calls=1),
+    "a condition on an answer": Case(
+        EACH + SUM + chat("t", "Again: {{ steps.text.text }}", IF_ONE), "at most", 6
     ),
-    Case(
-        "a condition on an answer",
-        EACH + SUM + "      - {id: t, uses: chat, if: \"'1' in steps.sum.text\", "
-        'with: {prompt: "Again: {{ steps.text.text }}"}}\n',
-        "at most",
-        6,
-    ),
-    Case(
-        "what reads a step that an answer may skip",
-        EACH + SUM + "      - {id: t, uses: chat, if: \"'1' in steps.sum.text\", "
-        'with: {prompt: "Again: {{ steps.text.text }}"}}\n'
-        '      - {uses: chat, with: {prompt: "{{ steps.text.text }} {{ steps.t.text }}"}}\n',
-        "at most",
-        9,
-    ),
-    Case(
-        "checks that may fail",
+    "what reads a step that an answer may skip": Case(
         EACH
-        + SUM.replace("}}\n", "}, reply: {check: [\"'[' in text\"], repair: 2}}\n", 1).replace(
-            '}}"}, reply', '}}"}, reply'
-        ),
+        + SUM
+        + chat("t", "Again: {{ steps.text.text }}", IF_ONE)
+        + chat("u", "{{ steps.text.text }} {{ steps.t.text }}"),
         "at most",
         9,
     ),
-    Case(
-        "checks that fail",
-        EACH + SUM.replace('}"}}\n', '}"}, reply: {check: ["\'no\' in text"], repair: 2}}\n'),
-        "at most",
-        9,
+    "checks that may fail": Case(
+        EACH + summed(", reply: {check: [\"'[' in text\"], repair: 2}"), "at most", 9
     ),
-    Case(
-        "an answer in a form",
-        EACH
-        + SUM.replace('}"}}\n', "}\"}, reply: {schema: {title: str, points: 'list[str]'}}}\n")
-        + TITLED,
+    "checks that fail": Case(
+        EACH + summed(", reply: {check: [\"'no' in text\"], repair: 2}"), "at most", 9
+    ),
+    "an answer in a form": Case(
+        EACH + summed(FORM) + chat("t", "{{ steps.text.text }} {{ steps.sum.output.title }}"),
         calls=6,
         answer=always('{"title": "A", "points": []}'),
     ),
-    Case(
-        "retries of refused answers",
-        EACH
-        + SUM.replace(
-            '}"}}\n', '}"}, reply: {check: ["\'no\' in text"]}, retry: {times: 2, on: [check]}}\n'
-        ),
+    "retries of refused answers": Case(
+        EACH + summed(", reply: {check: [\"'no' in text\"]}, retry: {times: 2, on: [check]}"),
         "at most",
         18,
     ),
-    Case(
-        "extracts, and what is asked about them",
-        EACH + '      - {id: sum, uses: summarise, with: {text: "{{ steps.text.text }} We all went '
-        'home.", how: extract, words: 8}}\n      - {id: t, uses: chat, '
-        'with: {prompt: "{{ steps.text.text }} {{ steps.sum.text }}"}}\n',
+    "extracts, and what is asked about them": Case(
+        EACH
+        + SUMMARISED.replace(' }}"', ' }} We all went home.", how: extract, words: 8')
+        + chat("t", "{{ steps.text.text }} {{ steps.sum.text }}"),
         calls=6,
     ),
-    Case(
-        "an agent",
-        "steps:\n  - {id: a, uses: agent, with: {prompt: Count, tools: [calculator], "
-        "max_turns: 4}}\n",
+    "an agent": Case(
+        "steps:\n" + step("a", "agent", "prompt: Count, tools: [calculator], max_turns: 4"),
         "at most",
         5,
         answer=calls_twice,
     ),
-    Case(
-        "an agent that uses all its turns",
-        "steps:\n  - {id: a, uses: agent, with: {prompt: Count, tools: [now], max_turns: 2, "
-        "memory: summary}}\n",
+    "an agent that uses all its turns": Case(
+        "steps:\n"
+        + step("a", "agent", "prompt: Count, tools: [now], max_turns: 2, memory: summary"),
         "at most",
         5,
         answer=lambda request: (
             "done" if request.tool_choice == "none" else [ToolCall("now", {}, "1")]
         ),
     ),
-    Case(
-        "a chat that may ask for tools",
-        EACH + '      - {id: sum, uses: chat, with: {prompt: "{{ steps.text.text }}", '
-        "tools: [calculator]}}\n",
-        "at most",
-        3,
+    "a chat that may ask for tools": Case(
+        EACH + chat("sum", "{{ steps.text.text }}", given=", tools: [calculator]"), "at most", 3
     ),
-    Case(
-        "a chat with tools whose answer has a form",
-        EACH + '      - {id: sum, uses: chat, with: {prompt: "{{ steps.text.text }}", '
-        "tools: [calculator]}, reply: {schema: {said: str}}}\n",
+    "a chat with tools whose answer has a form": Case(
+        EACH
+        + chat(
+            "sum",
+            "{{ steps.text.text }}",
+            ", reply: {schema: {said: str}}",
+            given=", tools: [calculator]",
+        ),
         "at most",
         9,
         answer=lambda request: '{"said": "x"}' if request.constraint else "x",
     ),
-    Case(
-        "tools that call no model",
-        "steps:\n  - {id: t, uses: tool, with: {name: calculator, args: {expression: '2 + 2'}}}\n"
-        '  - {id: a, uses: chat, with: {prompt: "Say {{ steps.t.result }}"}}\n',
+    "tools that call no model": Case(
+        "steps:\n"
+        + step("t", "tool", "name: calculator, args: {expression: '2 + 2'}")
+        + chat("a", "Say {{ steps.t.result }}"),
         "at most",
         1,
         again="1 at most",  # the tool may give something else
     ),
-    Case(
-        "a block within a block",
-        "steps:\n  - id: all\n    for_each: area in ['north', 'south']\n    key: area\n    do:\n"
-        '      - {id: docs, uses: files.scan, with: {root: "areas/{{ area }}"}}\n'
-        "      - id: each\n        for_each: doc in steps.docs.files\n        do:\n"
-        '          - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}\n'
-        '          - {id: sum, uses: chat, with: {prompt: "{{ steps.text.text }}"}}\n'
-        '      - {id: one, uses: chat, with: {prompt: "{{ area }}: {{ steps.each.results }}"}}\n',
+    "a block within a block": Case(
+        AREAS,
         calls=5,
         extra={f"areas/{n}.txt": f"Text {n}." for n in ("north/1", "north/2", "south/3")},
     ),
-    Case(
-        "a list that a model makes",
-        "steps:\n  - id: all\n    for_each: word in ['a', 'b']\n    do:\n"
-        '      - {id: l, uses: chat, with: {prompt: "{{ word }}"}, '
-        "reply: {schema: {points: 'list[str]'}}}\n"
-        "      - id: each\n        for_each: point in steps.l.output.points\n        do:\n"
-        '          - {uses: chat, with: {prompt: "More of {{ point }}"}}\n',
+    "a list that a model makes": Case(
+        POINTS,
         "unknown",
         answer=lambda request: '{"points": ["x", "y", "z"]}' if request.constraint else "more",
     ),
-    Case("a digest", PIPELINE, "at most", documents=20),
-    Case(
-        "a digest whose items do not fit together",
+    "a digest": Case(PIPELINE, "at most", documents=20),
+    "a digest whose items do not fit together": Case(
         PIPELINE,
         "at most",
         documents=20,
         n_ctx_tokens=64,
         answer=always(" ".join(f"w{n}" for n in range(12))),
     ),
-    Case(
-        "a long text in parts",
-        EACH + '      - {id: sum, uses: summarise, with: {text: "{{ steps.text.text }}"}}\n',
+    "a long text in parts": Case(
+        EACH + SUMMARISED,
+        "at most",
         documents=1,
-        extra={"inbox/long.txt": LONG},
+        extra=LONG_FILE,
         n_ctx_tokens=256,
         answer=always("A note of five words."),
-        are="at most",
     ),
-    Case(
-        "a long text in three parts, whose notes fit in any case",
-        EACH + "      - id: sum\n        uses: summarise\n"
-        '        with: {text: "{{ steps.text.text }}", params: {max_tokens: 10}}\n',
+    "a long text in three parts, whose notes fit in any case": Case(
+        EACH + SUMMARISED.replace("}}\n", ", params: {max_tokens: 10}}}\n"),
         "at most",  # an answer of ten tokens is asked for again
         documents=1,
-        extra={"inbox/long.txt": LONG},
+        extra=LONG_FILE,
         n_ctx_tokens=256,
         answer=always("A note of five words."),
     ),
-    Case(
-        "long notes",
-        EACH + '      - {id: sum, uses: summarise, with: {text: "{{ steps.text.text }}"}}\n',
+    "long notes": Case(
+        EACH + SUMMARISED,
         "at most",
         documents=1,
         extra={"inbox/long.txt": LONG * 3},
         n_ctx_tokens=256,
         answer=lambda request: " ".join(["note"] * 60),
     ),
-    Case(
-        "a prompt in parts",
-        EACH + SUM.replace('}}"}}', '}}", on_overflow: map-reduce}}'),
+    "a prompt in parts": Case(
+        EACH + chat("sum", "Sum up: {{ steps.text.text }}", given=", on_overflow: map-reduce"),
         "at most",
         documents=1,
-        extra={"inbox/long.txt": LONG},
+        extra=LONG_FILE,
         n_ctx_tokens=256,
     ),
-    Case(
-        "a summary that is refined",
-        EACH + '      - {id: sum, uses: summarise, with: {text: "{{ steps.text.text }}", '
-        "on_overflow: refine}}\n",
+    "a summary that is refined": Case(
+        EACH + SUMMARISED.replace("}}\n", ", on_overflow: refine}}\n"),
         documents=1,
-        extra={"inbox/long.txt": LONG},
+        extra=LONG_FILE,
         n_ctx_tokens=256,
     ),
-    Case(
-        "chunks and vectors",
+    "chunks and vectors": Case(
         EACH
-        + '      - {id: parts, uses: split, with: {text: "{{ steps.text.text }}", tokens: 40}}\n'
-        '      - {uses: embed, with: {chunks: "{{ steps.parts.chunks }}"}}\n',
+        + step("parts", "split", 'text: "{{ steps.text.text }}", tokens: 40')
+        + step("vec", "embed", 'chunks: "{{ steps.parts.chunks }}"'),
         calls=4,
-        extra={"inbox/long.txt": LONG},
+        extra=LONG_FILE,
     ),
-    Case(
-        "a file that is read first",
-        "steps:\n  - {id: text, uses: files.read, with: {path: words.txt}}\n"
-        '  - {id: a, uses: summarise, with: {text: "{{ steps.text.text }}"}}\n',
+    "a file that is read first": Case(
+        "steps:\n" + step("text", "files.read", "path: words.txt") + SUMMARISED,
         calls=1,
         extra={"words.txt": "Some words."},
     ),
-    Case(
-        "no replies are taken from the ledger",
-        EACH + SUM.replace("{id: sum, ", "{id: sum, cache: off, "),
-        calls=3,
-    ),
-]
+    "no replies are taken from the ledger": Case(EACH + UNCACHED, calls=3),
+}
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_run_makes_the_calls_that_its_plan_has_told(case: Case, tmp_path: Path) -> None:
-    world = World(tmp_path, case.text)
     (tmp_path / "inbox").mkdir()
-    world.documents(case.documents)
-    for name, text in case.extra.items():
-        world.write(name, text)
+    world = World(tmp_path, case.text, case.extra, n_documents=case.documents)
 
     def check() -> str:
         """Plan, run, and compare; returns what the plan has said of its number."""
@@ -468,8 +434,7 @@ def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
     planned = world.plan()
     assert (planned.calls, planned.calls_are, planned.loads) == (4, "at most", 1)
     assert planned.least_calls == 0, "the ledger may know the answers"
-    summarised = SUM.replace('chat, with: {prompt: "Sum up: ', 'summarise, with: {text: "')
-    world.edit(SUM, summarised)
+    world.edit(SUM, SUMMARISED)
     assert world.plan().calls is None, "nobody knows how long the texts are"
     world.run()
     world.edit("with: {text", "with: {words: 9, text")
@@ -482,8 +447,7 @@ def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked
 ) -> None:
     from paddock.runner.dry_run import dry_walk
 
-    summarised = SUM.replace('chat, with: {prompt: "Sum up: ', 'summarise, with: {text: "')
-    world = World(tmp_path, EACH + summarised + WRITE, n_documents=40)
+    world = World(tmp_path, EACH + SUMMARISED + WRITE, n_documents=40)
     walked: list[str] = []
     walk = dry_walk.DryWalk._in_time
 
@@ -533,12 +497,8 @@ def test_the_examples_make_the_calls_that_their_plans_tell(name: str, tmp_path: 
 
     def check() -> tuple[int, str, int]:
         planned = plan(file, pool=FakePool(answer=in_form), settings=settings(tmp_path))
-        pool = FakePool(answer=in_form)
-        made = run(
-            file,
-            options=RunOptions(local=True),
-            environment=RunEnvironment(pool=pool, settings=settings(tmp_path)),
-        ).calls
+        around = {"pool": FakePool(answer=in_form), "settings": settings(tmp_path)}
+        made = run(file, None, *run_arguments(local=True, **around)).calls
         if planned.calls is None:  # what reads a store, while that is filled, or a list yet to come
             assert name in ("ask", "first-run") and planned.notes
             return 0, "unknown", made
