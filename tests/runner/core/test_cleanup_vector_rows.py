@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -15,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.api import run
 from paddock.runner.ledger.ledger import Ledger
 from tests.fakes.pool import FakePool
 from tests.runner.mounting import run_with_mounts
-from tests.runner.world import World, reasons, states
+from tests.runner.world import World, reasons, run_arguments, settings, states
+from tests.waiting import until
 
 INDEX = """\
 name: index
@@ -82,14 +82,12 @@ def test_documents_that_stay_the_same_cost_nothing(world: World) -> None:
 
 def test_of_a_changed_document_only_new_parts_are_embedded(world: World) -> None:
     world.run()
-    n_versions = len(list((world.folder / "index.lance/rows.lance/_versions").iterdir()))
+    n_before = n_versions(world)
     world.write("inbox/1.txt", "Document 1, about the bell.")
     report = world.run()
     assert [request.texts for request in world.pool.embeds] == [("bell.",)]
     assert texts(world)[2:4] == ["Document 1, about the", "bell."]
-    assert (
-        len(list((world.folder / "index.lance/rows.lance/_versions").iterdir())) == n_versions + 1
-    )
+    assert n_versions(world) == n_before + 1
     assert report.written == (str(world.folder / "index.lance"),)
 
 
@@ -258,8 +256,7 @@ def test_a_store_of_another_model_stops_the_run_with_a_way_out(world: World) -> 
     world.edit("steps:\n", "models: {other: {ref: other, role: embed}}\nsteps:\n")
     report = world.run()
     assert report.status == "failed"
-    assert report.message is not None
-    assert report.message.replace(str(world.folder), "…") == (
+    assert str(report.message).replace(str(world.folder), "…") == (
         "the store '…/index.lance' holds vectors of model 'all-minilm', and those of 'other' "
         "cannot be compared with them. Use `model: all-minilm`, use another folder for the store, "
         "or delete that one to create it again."
@@ -278,22 +275,10 @@ def test_a_store_is_no_document(world: World) -> None:
 
 def test_two_pipelines_share_a_store_and_keep_to_their_own_rows(world: World) -> None:
     world.run()
-    other = world.folder / "other.yaml"
-    other.write_text(INDEX.replace("tokens: 4", "tokens: 100"), "utf-8")
-    text = world.text
-    world.write("pipeline.yaml", other.read_text("utf-8"))
-    shutil.move(world.file, other)
-    world.write("pipeline.yaml", text)
-    from paddock.runner.api import run
-    from tests.runner.world import settings
-
+    other = world.write("other.yaml", INDEX.replace("tokens: 4", "tokens: 100"))
+    around = {"pool": FakePool(), "settings": settings(world.folder)}
     for _ in range(2):
-        report = run(
-            other,
-            options=RunOptions(local=True),
-            environment=RunEnvironment(pool=FakePool(), settings=settings(world.folder)),
-        )
-        assert report.status == "completed"
+        assert run(other, None, *run_arguments(local=True, **around)).status == "completed"
     assert len(texts(world)) == 6 + 3
     assert not states(world.run())
 
@@ -327,7 +312,7 @@ def n_versions(world: World) -> int:
 def embedded(world: World) -> int:
     if not (world.folder / ".paddock/ledger.sqlite").exists():
         return 0
-    with Ledger(world.folder / ".paddock", is_readonly=True) as ledger:
+    with world.ledger() as ledger:
         return int(ledger.rows("select count(*) from calls where kind = 'embed'")[0][0])
 
 
@@ -341,9 +326,7 @@ def test_after_kills_in_the_middle_the_rows_are_those_of_an_undisturbed_run(tmp_
     for n in (8, 24):
         command = [sys.executable, "-c", KILLED, str(killed.folder), str(n + 8)]
         process = subprocess.Popen(command, cwd=ROOT)
-        last = time.monotonic() + 120
-        while n_versions(killed) < n and process.poll() is None and time.monotonic() < last:
-            time.sleep(0.001)
+        until(lambda: n_versions(killed) >= n or process.poll() is not None)  # noqa: B023 - waits
         process.send_signal(signal.SIGKILL)
         assert process.wait(120) == -signal.SIGKILL, "killed before it was done"
     n_before = embedded(killed)

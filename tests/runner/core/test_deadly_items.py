@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,15 @@ import pytest
 from paddock.engine.request import ChatRequest, Reply
 from paddock.engine.system import crash_suspects
 from paddock.engine.system.crash_suspects import SuspectRoom
-from paddock.runner.api import run_async
 from paddock.runner.core.block_work import ItemWork
 from paddock.runner.core.deadly_items import CrashHistory, CrashSuspects
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.stale_reasons import ItemVerdict
 from paddock.runner.ledger.entries import AttemptRow, Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.drain import StopGate
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import SUMMARIES, World, settings, states
+from tests.runner.world import SUMMARIES, World, errors, states
+from tests.waiting import until
 
 FOUR = SUMMARIES.replace("for_each: doc", "max_parallel: 4\n    for_each: doc")
 DIED = (
@@ -74,14 +72,24 @@ def died(world: World, *words: str, **options: Any) -> int | None:
     log = world.folder / "asked"
     log.unlink(missing_ok=True)
     log.touch()
+    pool = FakePool(answer=killing(*words, log=log), delay_s=0.05)
+    return end_of(forked(lambda: world.run(pool=pool, **options).exit_status()))
+
+
+def forked(act: Callable[[], int]) -> int:
+    """Do something in a process of its own; return which."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            pool = FakePool(answer=killing(*words, log=log), delay_s=0.05)
-            code = world.run(pool=pool, **options).exit_status()
+            code = act()
         finally:
             os._exit(code)
+    return child
+
+
+def end_of(child: int) -> int | None:
+    """Wait for a process; return the signal that ended it, or None."""
     _, status = os.waitpid(child, 0)
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
 
@@ -92,12 +100,12 @@ def prompts_of(world: World) -> list[str]:
 
 
 def attempts(world: World) -> list[AttemptRow]:
-    with Ledger(world.folder / ".paddock", is_readonly=True) as ledger:
+    with world.ledger() as ledger:
         return ledger.attempts_left(60.0)
 
 
 def latest_run(world: World) -> str:
-    with Ledger(world.folder / ".paddock", is_readonly=True) as ledger:
+    with world.ledger() as ledger:
         return ledger.runs(1)[0].run
 
 
@@ -119,7 +127,7 @@ def test_a_document_that_kills_the_run_is_quarantined_and_all_others_are_done(
     assert outputs(world) == {f"{n}.txt" for n in range(12) if n != 5}
     report = world.run()
     assert states(report) == {"5.txt": "quarantined"}
-    assert [item.error for item in report.items if item.key == "5.txt"] == [DIED.format(5)]
+    assert errors(report) == {"5.txt": DIED.format(5)}
     assert (report.status, report.exit_status()) == ("quarantined", 3)
     assert world.output("DIGEST.md")
     again = world.run()
@@ -131,23 +139,18 @@ MANY = SUMMARIES.replace("for_each: doc", "max_parallel: 16\n    for_each: doc")
 
 def killed_with_all_in_flight(world: World, n: int) -> None:
     """Kill a run from outside while it works on `n` items."""
-    child = os.fork()
-    if child == 0:
-        world.run(pool=FakePool(delay_s=600))
-        os._exit(0)
+    child = forked(lambda: world.run(pool=FakePool(delay_s=600)).exit_status())
     ledger = world.folder / ".paddock" / "ledger.sqlite"
     try:
-        while not ledger.exists() or len(attempts(world)) < n:
-            time.sleep(0.05)
+        until(lambda: ledger.exists() and len(attempts(world)) >= n)
     finally:
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        end_of(child)
 
 
 def test_many_suspects_run_together(tmp_path: Path) -> None:
     world = World(tmp_path, MANY, n_documents=16)
     killed_with_all_in_flight(world, 16)
-
     report = world.run(pool=FakePool(together=16))
     assert report.status == "completed"
     assert "died while it worked on 16 items; they are done last: " in report.notes[0]
@@ -162,7 +165,7 @@ def test_among_many_suspects_the_one_that_kills_is_quarantined_and_no_other(tmp_
     assert prompts_of(world)[-1].startswith("Sum up: Document 9,")
     report = world.run()
     assert states(report) == {"9.txt": "quarantined"}
-    assert [item.error for item in report.items if item.key == "9.txt"] == [DIED.format(7)]
+    assert errors(report) == {"9.txt": DIED.format(7)}
     assert outputs(world) == {f"{n}.txt" for n in range(16) if n != 9}
 
 
@@ -184,8 +187,7 @@ def test_what_is_released_runs_alone_and_is_quarantined_again_after_as_many_deat
 def test_a_document_that_has_changed_is_no_suspect(tmp_path: Path) -> None:
     world = World(tmp_path, FOUR, n_documents=3)
     assert died(world, "Document 1") == signal.SIGKILL
-    suspects = {row.key for row in attempts(world)}
-    for key in suspects:
+    for key in {row.key for row in attempts(world)}:
         world.write(f"inbox/{key}", f"{key}: a harmless one.")
     report = world.run()
     assert (report.status, report.notes) == ("completed", ())
@@ -209,17 +211,11 @@ def test_a_run_that_is_stopped_in_order_leaves_no_suspect(
     world = World(tmp_path, FOUR, n_documents=6)
     log = tmp_path / "asked"
     log.touch()
-    child = os.fork()
-    if child == 0:
-        try:
-            world.run(pool=FakePool(answer=killing(log=log), delay_s=600))
-        finally:
-            os._exit(0)
-    deadline = time.monotonic() + 120
-    while len(attempts(world)) < 4 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    pool = FakePool(answer=killing(log=log), delay_s=600)
+    child = forked(lambda: world.run(pool=pool).exit_status())
+    until(lambda: len(attempts(world)) >= 4)
     os.kill(child, number)
-    os.waitpid(child, 0)
+    end_of(child)
     assert attempts(world) == []
 
 
@@ -238,23 +234,13 @@ def test_a_run_that_is_killed_while_it_ends_leaves_no_suspect(tmp_path: Path) ->
                 os.kill(os.getpid(), signal.SIGKILL)
             raise AssertionError("it was killed")
 
-    child = os.fork()
-    if child == 0:
-        try:
-            coming = run_async(
-                world.file,
-                options=RunOptions(local=True),
-                environment=RunEnvironment(pool=Stubborn(), settings=settings(tmp_path), stop=stop),
-            )
-            asyncio.run(coming)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WTERMSIG(status) == signal.SIGKILL
+    coming = world.run_async(pool=Stubborn(), stop=stop)
+    assert end_of(forked(lambda: asyncio.run(coming).exit_status())) == signal.SIGKILL
+    coming.close()
     assert attempts(world) == []
 
 
-def test_a_budget_that_ends_a_run_makes_no_suspect(tmp_path: Path) -> None:
+async def test_a_budget_that_ends_a_run_makes_no_suspect(tmp_path: Path) -> None:
     world = World(tmp_path, FOUR, n_documents=6)
     stop_gate = StopGate()
 
@@ -263,14 +249,8 @@ def test_a_budget_that_ends_a_run_makes_no_suspect(tmp_path: Path) -> None:
             stop_gate.close("Enough")
             return await super().answer_to(request)
 
-    coming = run_async(
-        world.file,
-        options=RunOptions(local=True),
-        environment=RunEnvironment(
-            pool=Closing(), settings=settings(tmp_path), stop_gate=stop_gate
-        ),
-    )
-    assert asyncio.run(coming).status == "budget"
+    report = await world.run_async(pool=Closing(), stop_gate=stop_gate)
+    assert report.status == "budget"
     assert attempts(world) == []
 
 

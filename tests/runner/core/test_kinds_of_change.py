@@ -44,8 +44,8 @@ class Case(World):
         return plan(self.file, pool=_pool(), settings=self._settings())
 
     def done(self) -> Report:
-        options = {"prune": True, "is_confirmed": True, "settings": self._settings()}
-        report = self.run(pool=_pool(), **options)
+        own = self._settings()
+        report = self.run(pool=_pool(), prune=True, is_confirmed=True, settings=own)
         assert not errors(report), errors(report)
         assert report.status == "completed", report.message
         return report

@@ -112,6 +112,12 @@ class Machines:
         self.until(lambda: {process.pid for process in processes} <= set(self.asking()))
         (self.world.folder / "together").touch()
 
+    def work_together(self, n: int, **options: Any) -> list[dict[str, Any]]:
+        """Have so many do the run at once; return what each reports."""
+        processes = [self.start(until="together", **options) for _ in range(n)]
+        self.go_together(*processes)
+        return [self.report(process) for process in processes]
+
     def ready(self, *processes: Forked) -> None:
         """Wait until processes have started up."""
         for process in processes:
@@ -132,14 +138,17 @@ class Machines:
         """Return the process of each call that came to where it waits."""
         return [int(file.name.split()[1]) for file in self.world.folder.glob("asks *")]
 
+    def ledger(self) -> Ledger:
+        return Ledger(self.world.folder / ".paddock", url=self.url)
+
     def n_running(self) -> int:
         """Return how many runs have begun and not ended."""
-        with Ledger(self.world.folder / ".paddock", url=self.url) as ledger:
+        with self.ledger() as ledger:
             return sum(run.status == "running" for run in ledger.runs())
 
     def n_begun(self) -> int:
         """Return how many items are noted as in flight."""
-        with Ledger(self.world.folder / ".paddock", url=self.url) as ledger:
+        with self.ledger() as ledger:
             return int(ledger.rows("select count(*) from attempts")[0][0])
 
     def until(self, holds: Callable[[], bool]) -> None:
@@ -153,7 +162,6 @@ class Machines:
 
 @pytest.fixture
 def machines(tmp_path: Path, url: str, fork_server: ForkServer) -> Any:
-    (tmp_path / "shared folder").mkdir()
     world = World(tmp_path / "shared folder", PATIENT, n_documents=N_DOCUMENTS)
     made = Machines(world, url, fork_server)
     yield made
@@ -164,7 +172,6 @@ def machines(tmp_path: Path, url: str, fork_server: ForkServer) -> Any:
 
 def undisturbed(tmp_path: Path) -> World:
     """Return what one machine makes of the same documents."""
-    (tmp_path / "alone").mkdir()
     world = World(tmp_path / "alone", PATIENT, n_documents=N_DOCUMENTS)
     world.run()
     return world
@@ -175,9 +182,7 @@ def outputs(world: World) -> dict[str, str]:
 
 
 def test_three_machines_do_all_once_and_tell_the_same(machines: Machines, tmp_path: Path) -> None:
-    three = [machines.start(until="together") for _ in range(3)]
-    machines.go_together(*three)
-    reports = [machines.report(process) for process in three]
+    reports = machines.work_together(3)
     assert Counter(machines.calls()).most_common(1)[0][1] == 1
     assert len(machines.calls()) == N_DOCUMENTS + 1
     assert [report["status"] for report in reports] == ["completed"] * 3
@@ -186,7 +191,7 @@ def test_three_machines_do_all_once_and_tell_the_same(machines: Machines, tmp_pa
     assert [report["counts"] for report in reports] == [reports[0]["counts"]] * 3
     assert [report["returns"] for report in reports] == [reports[0]["returns"]] * 3
     assert outputs(machines.world) == outputs(undisturbed(tmp_path))
-    with Ledger(machines.world.folder / ".paddock", is_readonly=True, url=machines.url) as ledger:
+    with machines.ledger() as ledger:
         runs = ledger.runs()
         assert len(runs) == 3 and len({run.parent for run in runs if run.parent}) == 1
     again = machines.report(machines.start())
@@ -196,9 +201,7 @@ def test_three_machines_do_all_once_and_tell_the_same(machines: Machines, tmp_pa
 def test_the_items_of_a_pipeline_that_a_step_runs_are_shared_as_well(machines: Machines) -> None:
     machines.world.write("parts/clean.yaml", CLEAN)
     machines.world.write("pipeline.yaml", OUTER)
-    both = [machines.start(until="together") for _ in range(2)]
-    machines.go_together(*both)
-    reports = [machines.report(process) for process in both]
+    reports = machines.work_together(2)
     assert len(machines.calls()) == len(set(machines.calls())) == N_DOCUMENTS + 1
     assert [report["status"] for report in reports] == ["completed"] * 2
     assert min(report["calls"] for report in reports) > 0
@@ -209,12 +212,9 @@ def test_the_items_of_a_pipeline_that_a_step_runs_are_shared_as_well(machines: M
 def test_machines_ask_once_what_a_person_decides_and_continue_it_once(machines: Machines) -> None:
     text = PATIENT.replace('{{ inputs.tone }})"}}', '{{ inputs.tone }})"}, review: {}}')
     machines.world.write("pipeline.yaml", text)
-    both = [machines.start(until="together") for _ in range(2)]
-    machines.go_together(*both)
-    reports = [machines.report(process) for process in both]
+    reports = machines.work_together(2)
     assert [report["counts"]["waiting"] for report in reports] == [N_DOCUMENTS] * 2
-    folder = machines.world.folder / ".paddock"
-    with Ledger(folder, url=machines.url) as ledger:
+    with machines.ledger() as ledger:
         reviews = ReviewDesk(ledger)
         waiting = reviews.waiting()
         assert len(waiting) == N_DOCUMENTS
@@ -285,9 +285,7 @@ def test_what_a_killed_machine_had_in_flight_is_taken_over_together(machines: Ma
 
 
 def test_what_failed_on_one_machine_is_quarantined_for_all(machines: Machines) -> None:
-    processes = [machines.start(fails="Document 7,", until="together") for _ in range(2)]
-    machines.go_together(*processes)
-    reports = [machines.report(process) for process in processes]
+    reports = machines.work_together(2, fails="Document 7,")
     assert [report["status"] for report in reports] == ["quarantined"] * 2
     assert reports[0]["counts"] == reports[1]["counts"]
     errors = [[i["error"] for i in r["items"] if i["key"] == "7.txt"] for r in reports]

@@ -202,11 +202,26 @@ flow(sys.argv[1]).deploy(
 """
 
 
-def _notes(up: UpFolder, name: str = "") -> Path:
-    name = name or f"notes-{uuid4().hex[:8]}"
+def _notes(up: UpFolder) -> Path:
+    name = f"notes-{uuid4().hex[:8]}"
     for document in ("a.txt", "b.txt"):
         up.write(f"{name}/inbox/{document}", document)
     return up.write(f"{name}/pipeline.yaml", f"name: {name}\n{NOTES}")
+
+
+def _waiting_for_go(up: UpFolder, *documents: str) -> tuple[str, Path]:
+    """Return the name of a pipeline whose items wait for a file `go`, and its own file."""
+    name = f"slow-{uuid4().hex[:8]}"
+    for document in documents:
+        up.write(f"{name}/inbox/{document}", document)
+    return name, up.waits(name, INPUTS)
+
+
+def _written(folder: Path, text: str = NOTES, name: str = "notes") -> Path:
+    folder.mkdir(exist_ok=True)
+    file = folder / "pipeline.yaml"
+    file.write_text(f"name: {name}\n{text}")
+    return file
 
 
 def _environ(up: UpFolder) -> dict[str, str]:
@@ -297,9 +312,7 @@ class Prefect:
 
 
 def test_a_flow_has_the_pipelines_name_and_its_inputs_as_typed_parameters(tmp_path: Path) -> None:
-    file = tmp_path / "pipeline.yaml"
-    file.write_text(f"name: Notes & more\n{NOTES}")
-    notes = flow(file)
+    notes = flow(_written(tmp_path, name="Notes & more"))
     assert (notes.name, notes.description) == ("Notes   more", "Notes of a folder")
     schema = notes.parameters.model_dump()
     assert schema["required"] == ["title"]
@@ -317,9 +330,7 @@ def test_a_flow_has_the_pipelines_name_and_its_inputs_as_typed_parameters(tmp_pa
 def test_a_deployment_names_the_pipelines_file_and_is_loaded_from_there(tmp_path: Path) -> None:
     from prefect.flows import load_flow_from_entrypoint
 
-    file = tmp_path / "a b:c.d" / "pipeline.yaml"
-    file.parent.mkdir()
-    file.write_text(f"name: notes\n{NOTES}")
+    file = _written(tmp_path / "a b:c.d")
     deployment = flow(file).to_deployment("nightly", cron="0 6 * * *")
     assert deployment.entrypoint is not None
     again: Any = load_flow_from_entrypoint(deployment.entrypoint)
@@ -329,15 +340,13 @@ def test_a_deployment_names_the_pipelines_file_and_is_loaded_from_there(tmp_path
 def test_a_deployment_has_the_options_and_retries_of_its_flow(tmp_path: Path) -> None:
     from prefect.flows import load_flow_from_entrypoint
 
-    file = tmp_path / "v1.2" / "pipeline.yaml"
-    file.parent.mkdir()
-    file.write_text(f"name: notes\n{NOTES}")
     options = RunOptions(
         force=frozenset({"a.b", "c?"}),
         retry_failed=True,
         wait_s=1.5,
         sample=ItemSample(3, 7, "x.y"),
     )
+    file = _written(tmp_path / "v1.2")
     made = flow(file, options).with_options(retries=2, retry_delay_seconds=[1, 2.5])
     again: Any = load_flow_from_entrypoint(made.to_deployment("nightly").entrypoint or "")
     assert again.options == options
@@ -350,8 +359,7 @@ def test_a_deployment_has_the_options_and_retries_of_its_flow(tmp_path: Path) ->
 def test_hooks_that_no_worker_could_load_are_refused_by_a_deployment(
     tmp_path: Path, name: Any
 ) -> None:
-    file = tmp_path / "pipeline.yaml"
-    file.write_text(f"name: notes\n{NOTES}")
+    file = _written(tmp_path)
     made = flow(file).with_options(**{name: [print]})
     with pytest.raises(ValueError, match=f"a deployment cannot carry '{name}'"):
         made.to_deployment("nightly")
@@ -363,16 +371,14 @@ def test_hooks_that_no_worker_could_load_are_refused_by_a_deployment(
 
 
 def test_a_wrong_pipeline_is_refused_when_the_flow_is_made(tmp_path: Path) -> None:
-    file = tmp_path / "pipeline.yaml"
-    file.write_text("name: notes\nsteps:\n  - {id: docs, uses: files.scan, wiht: {}}\n")
+    file = _written(tmp_path, "steps:\n  - {id: docs, uses: files.scan, wiht: {}}\n")
     with pytest.raises(PipelineError, match="wiht"):
         flow(file)
 
 
 @pytest.mark.parametrize("name", ["class", "from", "wait_for", "return_state"])
 def test_an_input_that_no_flow_can_have_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
-    file = tmp_path / "pipeline.yaml"
-    file.write_text(f"name: notes\ninputs: {{{name}: {{type: str, default: a}}}}\n{STEPS}")
+    file = _written(tmp_path, f"inputs: {{{name}: {{type: str, default: a}}}}\n{STEPS}")
     with pytest.raises(PipelineError, match=f"the input '{name}'"):
         flow(file)
 
@@ -390,11 +396,10 @@ def test_an_input_that_no_flow_can_have_is_refused_by_its_name(tmp_path: Path, n
 async def test_a_run_has_the_parameters_that_prefect_shows(
     tmp_path: Path, declared: str, changed: str, given: Any, seen: str
 ) -> None:
-    file, step = tmp_path / "pipeline.yaml", '{uses: files.write, with: {path: out, text: "%s"}}'
-    text = f"name: notes\ninputs: {{n: %s}}\nsteps: [{step % 'n is {{ inputs.n }}'}]\n"
-    file.write_text(text % declared)
-    notes = flow(file)
-    file.write_text(text % changed)
+    step = '{uses: files.write, with: {path: out, text: "n is {{ inputs.n }}"}}'
+    text = f"inputs: {{n: %s}}\nsteps: [{step}]\n"
+    notes = flow(_written(tmp_path, text % declared))
+    _written(tmp_path, text % changed)
     state = await notes.fn(n=given)
     assert state.name == "Completed", state
     assert (tmp_path / "out").read_text() == f"n is {seen}"
@@ -403,8 +408,7 @@ async def test_a_run_has_the_parameters_that_prefect_shows(
 async def test_a_flow_tries_quarantined_items_again_and_carries_out_no_order_that_is_not_verified(
     tmp_path: Path,
 ) -> None:
-    file = tmp_path / "pipeline.yaml"
-    file.write_text(f"name: notes\n{STEPS}")
+    file = _written(tmp_path, STEPS)
     state = await flow(file).fn(Paddock={"retry_failed": True})
     assert state.name == "Completed", state
     for order in ({"path": str(file), "signature": "0"}, {"retry_failed": True, "share": 1}, "x"):
@@ -413,10 +417,8 @@ async def test_a_flow_tries_quarantined_items_again_and_carries_out_no_order_tha
 
 
 async def test_an_input_that_the_yaml_has_no_more_is_left_out(tmp_path: Path) -> None:
-    file = tmp_path / "pipeline.yaml"
-    file.write_text(f"name: notes\ninputs: {{n: {{type: int, default: 2}}}}\n{STEPS}")
-    notes = flow(file)
-    file.write_text(f"name: notes\n{STEPS}")
+    notes = flow(_written(tmp_path, f"inputs: {{n: {{type: int, default: 2}}}}\n{STEPS}"))
+    _written(tmp_path, STEPS)
     assert (await notes.fn(n=2)).name == "Completed"
     with pytest.raises(PipelineError, match="'n'"):
         await notes.fn(n=3)
@@ -428,9 +430,8 @@ def test_a_flow_is_called_and_is_a_sub_flow_with_the_ledgers_names(
     file, prefect = _notes(up), Prefect(prefect_api)
     _python(up, CALLED, file)
     called, sub, by_function, bad = prefect.runs(file)
-    assert [run["state_name"] for run in (called, sub, by_function, bad)] == [
-        "Completed", "Completed", "Completed", "Failed",
-    ]  # fmt: skip
+    states = [run["state_name"] for run in (called, sub, by_function, bad)]
+    assert states == ["Completed", "Completed", "Completed", "Failed"]
     assert called["parent_task_run_id"] is None and sub["parent_task_run_id"]
     assert by_function["parent_task_run_id"]
     assert (called["parameters"]["title"], sub["parameters"]["title"]) == ("Called", "Sub")
@@ -454,10 +455,7 @@ def test_a_flow_is_called_and_is_a_sub_flow_with_the_ledgers_names(
 def test_a_sub_flow_stops_when_a_parent_of_its_parent_is_cancelled_by_hand(
     up: UpFolder, prefect_api: str
 ) -> None:
-    name, prefect = f"nested-{uuid4().hex[:8]}", Prefect(prefect_api)
-    file = up.waits(name, INPUTS)
-    for document in ("a.txt", "b.txt"):
-        up.write(f"{name}/inbox/{document}", document)
+    prefect, (name, file) = Prefect(prefect_api), _waiting_for_go(up, "a.txt", "b.txt")
     flow_named = {"flows": {"name": {"any_": [f"around {name}"]}}}
     log = up.folder.parent / "process.log"
     with _running(up, "-c", NESTED, file):
@@ -465,11 +463,8 @@ def test_a_sub_flow_stops_when_a_parent_of_its_parent_is_cancelled_by_hand(
         (around,) = prefect.post("flow_runs/filter", flow_named)
         prefect.set_state(around["id"], "CANCELLING", "Cancelling")
         (run,) = prefect.runs(file)
-        until(
-            lambda: (
-                "A parent flow run was cancelled in Prefect; items in" in prefect.logs(run["id"])
-            )
-        )
+        stops = "A parent flow run was cancelled in Prefect; items in"
+        until(lambda: stops in prefect.logs(run["id"]))
         up.write(f"{name}/go", "")
         until(lambda: "the pipeline: " in log.read_text())
     left = "1 item is left; the same command goes on."
@@ -486,10 +481,7 @@ def test_a_sub_flow_stops_when_a_parent_of_its_parent_is_cancelled_by_hand(
 def test_a_sub_flow_stops_when_a_parent_is_suspended_and_goes_on_in_its_next_run(
     up: UpFolder, prefect_api: str
 ) -> None:
-    name, prefect = f"nested-{uuid4().hex[:8]}", Prefect(prefect_api)
-    file = up.waits(name, INPUTS)
-    for document in ("a.txt", "b.txt"):
-        up.write(f"{name}/inbox/{document}", document)
+    prefect, (name, file) = Prefect(prefect_api), _waiting_for_go(up, "a.txt", "b.txt")
     flow_named = {"flows": {"name": {"any_": [f"around {name}"]}}}
     with _running(up, "-c", NESTED, file) as process:
         until(lambda: len(up.marks(name)) == 1)
@@ -518,9 +510,7 @@ def _waiting(prefect: Prefect, file: Path, but: str) -> Any:
 def test_a_run_that_waits_for_another_is_cancelled_in_prefect(
     up: UpFolder, prefect_api: str
 ) -> None:
-    name, prefect = f"waiting-{uuid4().hex[:8]}", Prefect(prefect_api)
-    file = up.waits(name, INPUTS)
-    up.write(f"{name}/inbox/a.txt", "A")
+    prefect, (name, file) = Prefect(prefect_api), _waiting_for_go(up, "a.txt")
     log = up.folder.parent / "process.log"
     with _running(up, "-c", NESTED, file):
         until(lambda: len(up.marks(name)) == 1)
@@ -586,10 +576,7 @@ def test_the_report_of_a_finished_run_is_not_lost_with_prefects_server(up: UpFol
 def test_a_served_flow_has_a_schedule_and_is_run_cancelled_and_retried_from_prefect(
     up: UpFolder, prefect_api: str
 ) -> None:
-    name, prefect = f"slow-{uuid4().hex[:8]}", Prefect(prefect_api)
-    file = up.waits(name, INPUTS)
-    for document in ("a.txt", "b.txt", "c.txt"):
-        up.write(f"{name}/inbox/{document}", document)
+    prefect, (name, file) = Prefect(prefect_api), _waiting_for_go(up, "a.txt", "b.txt", "c.txt")
     program, log = up.write(f"{name}/serve.py", _served()), up.folder.parent / "process.log"
     with _running(up, sys.executable, program):
         id_ = until(lambda: prefect.deployment(file, "nightly"))

@@ -87,6 +87,9 @@ class WebhookServer:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.ask("POST", path, body, {"content-type": "application/json", **named})
 
+    def post_signed(self, body: bytes, *, now_s: int = NOW, **headers: str) -> tuple[int, Any]:
+        return self.post("/digest", body, **signed(body, now_s), **headers)
+
     def ask(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
@@ -102,6 +105,11 @@ class WebhookServer:
                 return await here.request(method, path, content=body, headers=headers)
 
         return asyncio.run(main())
+
+    def read_by(self, reader: StatusAccess) -> WebhookServer:
+        """Let only some read the status."""
+        self.app = make_status_app(lambda: {}, lambda: {"pid": 1}, self.webhooks.answer, reader)
+        return self
 
 
 @pytest.fixture
@@ -121,8 +129,7 @@ def body_of(**payload: Any) -> bytes:
 def test_a_call_becomes_a_run_with_inputs_from_its_payload(
     webhook_server: WebhookServer, tmp_path: Path
 ) -> None:
-    body = body_of(folder="inbox")
-    status, answer = webhook_server.post("/digest", body, **signed(body))
+    status, answer = webhook_server.post_signed(body_of(folder="inbox"))
     assert (status, answer["pipeline"], answer["is_known"]) == (202, "digest", False)
     (call,) = webhook_server.calls
     assert call.id == f"{webhook_server.triggered.key}:webhook:{answer['call']}"
@@ -131,14 +138,11 @@ def test_a_call_becomes_a_run_with_inputs_from_its_payload(
 
 
 def test_the_same_call_twice_is_one_run(webhook_server: WebhookServer) -> None:
-    body = body_of(folder="inbox")
-    assert webhook_server.post("/digest", body, **signed(body))[0] == 202
-    assert (
-        webhook_server.post("/digest", body, **signed(body))[0] == 200
-    )  # sent again by someone else
-    other = body_of(folder="inbox", tone="warm")
+    body, other = body_of(folder="inbox"), body_of(folder="inbox", tone="warm")
+    assert webhook_server.post_signed(body)[0] == 202
+    assert webhook_server.post_signed(body)[0] == 200  # sent again by someone else
     for _ in range(2):
-        webhook_server.post("/digest", other, x_idempotency_key="42", **signed(other))
+        webhook_server.post_signed(other, x_idempotency_key="42")
     assert len(webhook_server.calls) == 2
 
 
@@ -147,14 +151,13 @@ def test_a_call_that_was_recorded_starts_nothing_however_it_is_sent_again(
     webhook_server: WebhookServer, key: str
 ) -> None:
     body = body_of(folder="inbox")
-    given = {"x_idempotency_key": key} if key else {}
-    assert webhook_server.post("/digest", body, **signed(body), **given)[0] == 202
+    given: Any = {"x_idempotency_key": key} if key else {}
+    assert webhook_server.post_signed(body, **given)[0] == 202
     at, mac = signed(body)[OWN_HEADER].split(",")
     for written in (f"{at},{mac}", f"{mac}, {at}", f"{at},{mac},x=1"):
         for headers in ({}, {"x_idempotency_key": "2"}, {"idempotency_key": "3"}):
-            assert (
-                webhook_server.post("/digest", body, **{OWN_HEADER: written}, **headers)[0] == 200
-            )
+            seen, _ = webhook_server.post("/digest", body, **{OWN_HEADER: written}, **headers)
+            assert seen == 200
     assert len(webhook_server.calls) == 1
 
 
@@ -171,8 +174,7 @@ def test_a_call_that_was_recorded_starts_nothing_however_it_is_sent_again(
 def test_inputs_that_a_pipeline_does_not_take_are_refused(
     webhook_server: WebhookServer, payload: Any, status: int, words: str
 ) -> None:
-    body = body_of(**payload)
-    seen, answer = webhook_server.post("/digest", body, **signed(body))
+    seen, answer = webhook_server.post_signed(body_of(**payload))
     assert (seen, webhook_server.calls) == (status, [])
     assert answer["error"].startswith(words.split("'payload'")[0])
 
@@ -180,23 +182,18 @@ def test_inputs_that_a_pipeline_does_not_take_are_refused(
 def test_what_is_no_call_is_refused_before_anything_is_done(webhook_server: WebhookServer) -> None:
     good = body_of(folder="inbox")
     assert webhook_server.post("/digest", good)[0] == 401
-    assert webhook_server.post("/digest", good, **signed(good, NOW - 3_000))[0] == 401
-    assert webhook_server.post("/digest", b"{", **signed(b"{"))[0] == 400
-    deep = b"[" * 100_000
-    assert webhook_server.post("/digest", deep, **signed(deep))[0] == 400
+    assert webhook_server.post_signed(good, now_s=NOW - 3_000)[0] == 401
+    assert webhook_server.post_signed(b"{")[0] == 400
+    assert webhook_server.post_signed(b"[" * 100_000)[0] == 400
     for large in (b" " * (MOST_BODY_BYTES + 1), body_of(folder="inbox", tone="x" * 600_000)):
-        assert webhook_server.post("/digest", large, **signed(large))[0] == 413
-    half = b'{"folder": "inbox", "tone": "\\ud83d"}'
-    assert webhook_server.post("/digest", half, **signed(half)) == (
-        400,
-        {"error": "the body has half of a surrogate pair in a text."},
-    )
+        assert webhook_server.post_signed(large)[0] == 413
+    half = {"error": "the body has half of a surrogate pair in a text."}
+    assert webhook_server.post_signed(b'{"folder": "inbox", "tone": "\\ud83d"}') == (400, half)
     assert webhook_server.ask("GET", "/digest")[0] == 405
     assert webhook_server.ask("POST", "/digest", good)[0] == 415
     assert webhook_server.post("/elsewhere", good)[0] == 404
-    assert (
-        webhook_server.post("/open", good, host="evil.example")[0] == 403
-    )  # a page of another name
+    of_another_name = webhook_server.post("/open", good, host="evil.example")
+    assert of_another_name[0] == 403
     assert webhook_server.calls == []
     spelled = {"content-type": "Application/JSON; charset=utf-8"}
     assert webhook_server.ask("POST", "/open", good, spelled)[0] == 422  # only the input is missing
@@ -206,11 +203,8 @@ def test_when_the_queue_is_full_the_caller_is_asked_to_come_again(
     webhook_server: WebhookServer,
 ) -> None:
     webhook_server.is_full = True
-    body = body_of(folder="inbox")
-    assert webhook_server.post("/digest", body, **signed(body)) == (
-        429,
-        {"error": "too many calls of this pipeline wait already."},
-    )
+    full = {"error": "too many calls of this pipeline wait already."}
+    assert webhook_server.post_signed(body_of(folder="inbox")) == (429, full)
 
 
 @pytest.fixture
@@ -234,44 +228,39 @@ def test_health_and_status_are_told_and_no_page_of_another_name_reads_them(
     assert webhook_server.ask("GET", "/status", headers={"host": "evil.example"})[0] == 403
 
 
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    file = tmp_path / "keys"
+    file.write_text("open-sesame\n")
+    return file
+
+
 def test_the_status_is_for_its_own_user_and_for_those_with_a_key(
-    webhook_server: WebhookServer, tmp_path: Path, caller: Callable[[int | None], None]
+    webhook_server: WebhookServer, keys: Path, caller: Callable[[int | None], None]
 ) -> None:
     def status_for(reader: StatusAccess, **headers: str) -> int:
-        webhook_server.app = make_status_app(
-            lambda: {}, lambda: {"pid": 1}, webhook_server.webhooks.answer, reader
-        )
-        return webhook_server.ask("GET", "/status", headers=headers)[0]
+        return webhook_server.read_by(reader).ask("GET", "/status", headers=headers)[0]
 
-    keys = tmp_path / "keys"
-    keys.write_text("open-sesame\n")
+    everyone, key = StatusAccess(is_open=True, keys=keys), {"authorization": "Bearer open-sesame"}
     assert status_for(StatusAccess(is_open=True)) == 403
-    assert status_for(StatusAccess(is_open=True, keys=keys)) == 401
-    assert status_for(StatusAccess(is_open=True, keys=keys), **{"x-api-key": "open-says-me"}) == 401
-    assert (
-        status_for(StatusAccess(is_open=True, keys=keys), authorization="Bearer open-sesame") == 200
-    )
+    assert status_for(everyone) == 401
+    assert status_for(everyone, **{"x-api-key": "open-says-me"}) == 401
+    assert status_for(everyone, **key) == 200
     assert status_for(StatusAccess(is_open=False, keys=keys)) == 200
     for owner in (os.getuid() + 1, None):
         caller(owner)
         assert status_for(StatusAccess()) == 403
         assert status_for(StatusAccess(keys=keys)) == 401
-        assert status_for(StatusAccess(keys=keys), authorization="Bearer open-sesame") == 200
+        assert status_for(StatusAccess(keys=keys), **key) == 200
 
 
 def test_browsers_of_people_who_may_read_the_status_are_sent_to_the_console(
-    webhook_server: WebhookServer, tmp_path: Path, caller: Callable[[int | None], None]
+    webhook_server: WebhookServer, keys: Path, caller: Callable[[int | None], None]
 ) -> None:
     def seen(reader: StatusAccess, **headers: str) -> httpx.Response:
-        webhook_server.app = make_status_app(
-            lambda: {}, lambda: {"pid": 1}, webhook_server.webhooks.answer, reader
-        )
-        return webhook_server.answer(
-            "GET", "/status", headers={"accept": "text/html,*/*", **headers}
-        )
+        asks = {"accept": "text/html,*/*", **headers}
+        return webhook_server.read_by(reader).answer("GET", "/status", headers=asks)
 
-    keys = tmp_path / "keys"
-    keys.write_text("open-sesame\n")
     for reader in (StatusAccess(), StatusAccess(is_open=True, keys=keys)):
         answer = seen(reader)
         assert (answer.status_code, answer.headers["location"]) == (307, "/ui")
@@ -433,11 +422,12 @@ def test_a_call_that_cannot_be_written_down_is_not_accepted(
     body = body_of(folder="inbox")
     state = tmp_path / "state"
     state.write_text("a file where the folder should be")
-    status, answer = webhook_server.post("/digest", body, **signed(body))
+    status, answer = webhook_server.post_signed(body)
     assert (status, answer) == (503, {"error": "calls cannot be stored at the moment."})
     assert "webhook calls cannot be stored" in webhook_server.queue.fault
     state.unlink()
-    assert webhook_server.post("/digest", body, **signed(body))[0] in (200, 202)
+    assert webhook_server.post_signed(body)[0] in (200, 202)
+
     assert webhook_server.queue.fault == ""
 
 
