@@ -1,8 +1,7 @@
 """From functions to Typer commands: exit statuses, flags, and what is printed for an error.
 
 0: done, 1: failed, 2: the YAML or the command line is wrong, 4: tests failed, 130: interrupted. A
-run's report has the others. Of an error that no one expected, people get a sentence, and its
-traceback in a file.
+run's report has the others.
 """
 
 from __future__ import annotations
@@ -10,20 +9,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import os
 import sys
-import tempfile
-import time
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import typer
 
-from paddock.engine.system import private_files
 from paddock.engine.system.disk_space import is_disk_full
 from paddock.runner.progress import printing
+
+from .unexpected_errors import unexpected_error_text, wants_traceback
 
 DONE, FAILED, WRONG, TESTS_FAILED, INTERRUPTED = 0, 1, 2, 4, 130
 
@@ -99,7 +95,7 @@ def _report_error(error: BaseException, *, as_json: bool) -> int:
     """Print an error to stderr, with `as_json` also to stdout, and return the exit status."""
     if isinstance(error, typer.Exit):
         return error.exit_code
-    if _wants_traceback() and not isinstance(error, KeyboardInterrupt | typer.Abort):
+    if wants_traceback() and not isinstance(error, KeyboardInterrupt | typer.Abort):
         traceback.print_exception(error)
     status, words = explain_error(error)
     printing.print_err(words)
@@ -122,7 +118,7 @@ def explain_error(error: BaseException) -> tuple[int, str]:
         is_remedied = is_disk_full(error) and error.filename != printing.STDOUT
         remedy = " Free some space and run again; what was finished is kept." * is_remedied
         return FAILED, f"{place}{error.strerror}.{remedy}"
-    return FAILED, _unexpected_error_text(error)
+    return FAILED, unexpected_error_text(error)
 
 
 def _error_json(error: BaseException, words: str) -> dict[str, object]:
@@ -130,34 +126,3 @@ def _error_json(error: BaseException, words: str) -> dict[str, object]:
     if faults is not None and all(hasattr(fault, "as_json") for fault in faults):
         return {"ok": False, "faults": [fault.as_json() for fault in faults]}
     return {"ok": False, "error": words}
-
-
-def _wants_traceback() -> bool:
-    debug = os.environ.get("PADDOCK_DEBUG", "").strip().lower()
-    return debug not in ("", "0", "false", "no", "off")
-
-
-def _unexpected_error_text(error: BaseException) -> str:
-    """Write the traceback to a file and return a sentence that names it."""
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    file = _write_crash_file("".join(traceback.format_exception(error)))
-    where = f"The traceback is in {file}" if file else "PADDOCK_DEBUG=1 shows the traceback"
-    message = printing.printable_message(what)
-    return f"Internal error in Paddock ({message}). {where}; please report it."
-
-
-def _write_crash_file(text: str) -> Path | None:
-    """Write a traceback to the state folder, else to a temporary one."""
-    home = Path(os.environ.get("PADDOCK_HOME") or Path("~/.paddock").expanduser())
-    name = time.strftime("crash-%Y%m%d-%H%M%S") + f"-{os.getpid()}.txt"
-    for folder in (home / "crashes", None):
-        try:
-            folder = private_files.private_folder(
-                folder or Path(tempfile.mkdtemp(prefix="paddock-"))
-            )
-            with private_files.open_private(folder / name, errors="backslashreplace") as file:
-                file.write(text)
-        except OSError:
-            continue
-        return folder / name
-    return None

@@ -23,6 +23,7 @@ from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.paths import file_sha256, os_refusal, printable, resolve_path
 from paddock.steps.prompt import render_template
 
+from .edited_files import leave_as_it_is, may_replace
 from .rows import FORMAT_OF_SUFFIX, UnreadableRows, format_rows
 
 _THREAD_FROM_ROWS = 1_000  # about 5 ms
@@ -79,9 +80,9 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
             await tools.outputs.intend(path, sha256, len(data))
             await tools.outputs.wrote(path, sha256, len(data))
             return FilesWriteOutput(path=str(path), changed=False)
-        if there is not None and not await _may_replace(path, there, params.on_edited, tools):
+        if there is not None and not await may_replace(path, there, params.on_edited, tools):
             await tools.outputs.holds(path, sha256)
-            _leave_as_it_is(path, params.on_edited, tools)
+            leave_as_it_is(path, params.on_edited, tools)
             return FilesWriteOutput(path=str(path), changed=False)
         await _replace(path, data, sha256, tools, is_new=there is None)
         return FilesWriteOutput(path=str(path), changed=True)
@@ -92,30 +93,6 @@ async def _digest_of(path: Path) -> str | None:
     if not os.path.lexists(path):  # noqa: ASYNC240 - a thread takes longer
         return None
     return await in_left_thread(file_sha256, path, "written", "`path` must name a file")
-
-
-async def _may_replace(path: Path, there: str, on_edited: str, tools: Tools) -> bool:
-    """Return whether to replace a file: ours, or by `on_edited` or `--take`.
-
-    `there` is the digest of what is there.
-    """
-    if on_edited == "overwrite" or tools.outputs.takes_over:
-        return True
-    return there in await tools.outputs.known_sha256(path)
-
-
-def _leave_as_it_is(path: Path, on_edited: str, tools: Tools) -> None:
-    """Note that an edited file is kept.
-
-    Raises:
-        StepError: `on_edited` is `fail`.
-    """
-    if on_edited == "fail":
-        raise StepError(
-            f"'{printable(path)}' was edited, or is not ours, and `on_edited` is `fail`.",
-            remedy="Move it away, set `on_edited` to `keep` or `overwrite`, or run with `--take`.",
-        )
-    tools.log.note(f"'{printable(path)}' was edited, or is not ours: it is kept as it is.")
 
 
 def _target_path(text: str, tools: Tools) -> Path:
