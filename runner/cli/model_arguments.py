@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,14 +33,12 @@ def complete_model_names(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
-ModelArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="A name from `paddock list`, or a GGUF file.",
-        autocompletion=complete_model_names,
-    ),
-]
+def model_argument(help_: str, metavar: str = "MODEL") -> Any:
+    """Return the argument of a command that names models, which a shell completes."""
+    return typer.Argument(metavar=metavar, help=help_, autocompletion=complete_model_names)
+
+
+ModelArgument = Annotated[str, model_argument("A name from `paddock list`, or a GGUF file.")]
 MAX_INPUT_BYTES = 64 * 1024 * 1024
 
 

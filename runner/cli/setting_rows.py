@@ -97,14 +97,5 @@ def _number_text(name: str, value: float) -> str:
 
 # Unset, these are off; other unset settings are decided by the machine or the model.
 _NONE_IF_UNSET = frozenset(
-    [
-        "api_keys",
-        "api_key",
-        "rate",
-        "pool_key",
-        "ledger",
-        "smtp",
-        "work_pool",
-        "mail_from",
-    ]
+    ("api_keys", "api_key", "rate", "pool_key", "ledger", "smtp", "work_pool", "mail_from")
 )

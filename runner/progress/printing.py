@@ -89,6 +89,14 @@ def print_json(value: Any) -> None:
     _write(sys.stdout, json.dumps(value, ensure_ascii=not is_utf8, indent=indent) + "\n")
 
 
+def print_result(value: Any, text: str, *, as_json: bool) -> None:
+    """Print what a command found: as one object for programs, or as text for people."""
+    if as_json:
+        print_json(value)
+    else:
+        print_out(text)
+
+
 def _write(stream: TextIO | None, text: str) -> bool:
     """Write and flush; return False if the stream is closed or has no reader."""
     if stream is None:

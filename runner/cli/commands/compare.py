@@ -244,10 +244,9 @@ def _write_results(found: Comparison, path: Path, flags: CompareFlags) -> None:
         write_output(flags.junit, junit_xml(comparison_text.comparison_suites(found, str(path))))
     if flags.report is not None:
         write_output(flags.report, comparison_page.comparison_page(found))
-    if flags.as_json:
-        printing.print_json(found.as_json())
-    else:
-        printing.print_out(comparison_text.comparison_text(found))
+    printing.print_result(
+        found.as_json(), comparison_text.comparison_text(found), as_json=flags.as_json
+    )
 
 
 def _chosen(name: str, variants: Sequence[Variant]) -> Variant:

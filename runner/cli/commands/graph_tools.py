@@ -105,10 +105,11 @@ def tools(
         path = pipeline_file(file, "tools")
         settings = read_settings(path.parent, flags=given_settings(allow=allow))
         groups = tools_of_pipeline(path, parse_inputs(inputs), settings)
-    if as_json:
-        printing.print_json({"groups": [_group_json(group) for group in groups]})
-    else:
-        printing.print_out("\n".join(line for group in groups for line in _group_lines(group)))
+    printing.print_result(
+        {"groups": [_group_json(group) for group in groups]},
+        "\n".join(line for group in groups for line in _group_lines(group)),
+        as_json=as_json,
+    )
     return DONE
 
 

@@ -323,18 +323,12 @@ def steps(
     """List the installed steps, tools, check functions and readers with parameters."""
     if name is not None:
         described = step_catalogue.step_description(name)
-        if as_json:
-            printing.print_json(described.as_json())
-        else:
-            printing.print_out(described.text())
+        printing.print_result(described.as_json(), described.text(), as_json=as_json)
         return DONE
     found = step_catalogue.list_installed()
     for sentence in found.broken:
         printing.print_err(sentence)
-    if as_json:
-        printing.print_json(found.as_json())
-    else:
-        printing.print_out(step_catalogue.catalogue_text(found))
+    printing.print_result(found.as_json(), step_catalogue.catalogue_text(found), as_json=as_json)
     return DONE
 
 
@@ -343,8 +337,5 @@ def doctor(as_json: JsonOption = False) -> int:
     from paddock.runner.cli import doctor as checks
 
     found = checks.examine(read_settings(Path.cwd()))
-    if as_json:
-        printing.print_json(checks.findings_json(found))
-    else:
-        printing.print_out(checks.findings_text(found))
+    printing.print_result(checks.findings_json(found), checks.findings_text(found), as_json=as_json)
     return checks.findings_exit_status(found)

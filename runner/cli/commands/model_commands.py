@@ -23,7 +23,7 @@ from paddock.runner.cli import model_arguments, model_tables
 from paddock.runner.cli.arguments import JsonOption, PrefixArgument
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.cli.loaded_models import loaded_models, loaded_table, unload_model
-from paddock.runner.cli.model_arguments import complete_model_names
+from paddock.runner.cli.model_arguments import model_argument
 from paddock.runner.cli.model_tables import tuned_copy_summary
 from paddock.runner.daemon import ollama_api_client
 from paddock.runner.daemon.ollama_api_client import ServiceError
@@ -66,12 +66,7 @@ def list_(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
 
 
 def cp(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="A stored model.", autocompletion=complete_model_names
-        ),
-    ],
+    source: Annotated[str, model_argument("A stored model.")],
     target: Annotated[str, typer.Argument(metavar="NEW", help="The second name.")],
     as_json: JsonOption = False,
 ) -> int:
@@ -92,12 +87,7 @@ def cp(
 
 def rm(
     models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL...",
-            help="Names, as `paddock list` shows them.",
-            autocompletion=complete_model_names,
-        ),
+        list[str], model_argument("Names, as `paddock list` shows them.", "MODEL...")
     ],
     as_json: JsonOption = False,
 ) -> int:
@@ -125,14 +115,7 @@ def rm(
 
 
 def check(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="Only this one; all by default.",
-            autocompletion=complete_model_names,
-        ),
-    ] = None,
+    model: Annotated[str | None, model_argument("Only this one; all by default.")] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Verify the blobs of models, and name the faulty ones."""
@@ -165,10 +148,9 @@ def prune(as_json: JsonOption = False) -> int:
     finder = _model_finder(read_settings(Path.cwd()))
     finder.forget_copies_of_gone_models()
     gone = finder.store.prune(keep=finder.needed_digests())
-    if as_json:
-        printing.print_json({"ok": True, "removed": gone})
-    else:
-        printing.print_out(f"Removed {counted(len(gone), 'blob')}.")
+    printing.print_result(
+        {"ok": True, "removed": gone}, f"Removed {counted(len(gone), 'blob')}.", as_json=as_json
+    )
     return DONE
 
 
@@ -292,12 +274,7 @@ def ps(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
 
 def stop(
     models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL...",
-            help="Names or files, as `paddock ps` shows them.",
-            autocompletion=complete_model_names,
-        ),
+        list[str], model_argument("Names or files, as `paddock ps` shows them.", "MODEL...")
     ],
     as_json: JsonOption = False,
 ) -> int:

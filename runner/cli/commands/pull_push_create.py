@@ -36,7 +36,7 @@ from paddock.engine.system import hardware, units
 from paddock.runner.cli import model_tables
 from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
-from paddock.runner.cli.model_arguments import complete_model_names, read_stdin
+from paddock.runner.cli.model_arguments import model_argument, read_stdin
 from paddock.runner.daemon import ollama_api_client
 from paddock.runner.daemon.ollama_api_client import create_in_service, is_this_machine
 from paddock.runner.progress import printing
@@ -205,10 +205,11 @@ def models(as_json: JsonOption = False) -> int:
     """Show well-known models that fit this machine, and how fast they would be."""
     machine = _this_machine()
     proposed = propose(machine)
-    if as_json:
-        printing.print_json(model_tables.proposal_json(machine, proposed))
-    else:
-        printing.print_out(model_tables.proposal_text(machine, proposed, _largest_memory()[1]))
+    printing.print_result(
+        model_tables.proposal_json(machine, proposed),
+        model_tables.proposal_text(machine, proposed, _largest_memory()[1]),
+        as_json=as_json,
+    )
     return DONE
 
 
@@ -261,14 +262,7 @@ def pull(
 
 
 def push(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="The target: HOST/NAMESPACE/MODEL[:TAG].",
-            autocompletion=complete_model_names,
-        ),
-    ],
+    model: Annotated[str, model_argument("The target: HOST/NAMESPACE/MODEL[:TAG].")],
     insecure: _InsecureOption = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -375,10 +369,9 @@ def create(
                 ollama_api_client.create_in_service(client, recipe, progress.show)
         else:
             _create_in_process(settings, recipe, progress)
-    if as_json:
-        printing.print_json({"ok": True, "model": name})
-    else:
-        printing.print_out(f"Made '{name}'.\nNext: paddock chat {name}")
+    printing.print_result(
+        {"ok": True, "model": name}, f"Made '{name}'.\nNext: paddock chat {name}", as_json=as_json
+    )
     return DONE
 
 

@@ -16,7 +16,7 @@ from paddock.engine.tuning.tuner import TUNING_FORMATS, TuningRequest, example_t
 from paddock.engine.tuning.tuner import tune as tune_model
 from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, CommandError
-from paddock.runner.cli.model_arguments import MAX_INPUT_BYTES, complete_model_names
+from paddock.runner.cli.model_arguments import MAX_INPUT_BYTES, model_argument
 from paddock.runner.cli.model_tables import tuned_copy_json, tuned_copy_table, tuned_copy_text
 from paddock.runner.dry_run.speed_estimates import SpeedBook
 from paddock.runner.progress import printing
@@ -35,14 +35,7 @@ _MAX_DOCUMENTS, _MAX_CHARACTERS = 64, 20_000
 
 
 def tune(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="Without one: list the tuned copies.",
-            autocompletion=complete_model_names,
-        ),
-    ] = None,
+    model: Annotated[str | None, model_argument("Without one: list the tuned copies.")] = None,
     undo: Annotated[
         bool, typer.Option("--undo", help="Remove the copy; none is made unless you ask for it.")
     ] = False,
@@ -81,10 +74,7 @@ def tune(
     if undo:
         return _remove_copy(model, settings, as_json=as_json)
     made = _tune_model(model, settings, parse_format(format_name), tuple(on or ()), is_forced=force)
-    if as_json:
-        printing.print_json(tuned_copy_json(made))
-    else:
-        printing.print_out("\n".join(tuned_copy_text(made)))
+    printing.print_result(tuned_copy_json(made), "\n".join(tuned_copy_text(made)), as_json=as_json)
     return DONE
 
 
