@@ -87,23 +87,20 @@ def tally_text(tally: BatchProgress) -> str:
 def _tally_display() -> Iterator[Callable[[BatchProgress], None]]:
     """Yield a callback that shows progress: a bar on a terminal, else a line every few seconds."""
     if not (sys.stderr is not None and sys.stderr.isatty()):
-        yield _TallyLines().show
+        shown_at = -TALLY_EVERY_S
+
+        def show(tally: BatchProgress) -> None:
+            nonlocal shown_at
+            if tally.n_left and time.monotonic() - shown_at >= TALLY_EVERY_S:
+                shown_at = time.monotonic()
+                printing.print_err(tally_text(tally))
+
+        yield show
         return
     from paddock.runner.cli.live_displays import request_bar
 
     with request_bar() as draw:
         yield lambda tally: draw(tally_text(tally), tally.total, tally.completed + tally.failed)
-
-
-class _TallyLines:
-    def __init__(self) -> None:
-        self._shown_at = -TALLY_EVERY_S
-
-    def show(self, tally: BatchProgress) -> None:
-        now = time.monotonic()
-        if tally.n_left and now - self._shown_at >= TALLY_EVERY_S:
-            self._shown_at = now
-            printing.print_err(tally_text(tally))
 
 
 def answer_requests(

@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -319,16 +319,14 @@ def _transfer_by_service(
 async def _transfer_in_process(
     settings: Settings, request: _TransferRequest, show: _ProgressCallback
 ) -> None:
-    async for event in _transfer_events(settings, request):
-        show(event.status, event.total, event.completed)
-
-
-def _transfer_events(settings: Settings, request: _TransferRequest) -> AsyncIterator[ProgressLine]:
     finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
     options = transfer_options(settings, finder.needed_digests(), insecure=request.insecure)
     if request.verb == "push":
-        return push_model(finder.store, request.model, options=options)
-    return pull_model(finder.store, request.model, options=options, as_name=request.as_name)
+        events = push_model(finder.store, request.model, options=options)
+    else:
+        events = pull_model(finder.store, request.model, options=options, as_name=request.as_name)
+    async for event in events:
+        show(event.status, event.total, event.completed)
 
 
 def transfer_options(

@@ -8,9 +8,10 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -393,7 +394,8 @@ def _checked(
 ) -> tuple[list[SheetDecision], list[SheetFault]]:
     """Return the sound decisions of a sheet, and every fault by its line."""
     reviews = {decision.id: _whole(opened, decision.id) for decision in decisions}
-    sound, faults = check_decisions(decisions, reviews, _checker(opened))
+    check = partial(_enter, opened.desk.check, opened.by)
+    sound, faults = check_decisions(decisions, reviews, check)
     wrong = {fault.id for fault in unreadable}
     found = sorted((*unreadable, *faults), key=lambda fault: fault.line)
     return [decision for decision in sound if decision.id not in wrong], found
@@ -424,18 +426,10 @@ def _whole(opened: _DeskSession, id_: str) -> Review | None:
         return None
 
 
-def _checker(opened: _DeskSession) -> Any:
-    def check(decision: SheetDecision) -> None:
-        opened.desk.check(
-            decision.id,
-            decision.question,
-            decision.verb,
-            decision.value,
-            reason=decision.reason,
-            by=opened.by,
-        )
-
-    return check
+def _enter(act: Callable[..., object], by: str, decision: SheetDecision) -> None:
+    """Decide, or check, what a row of a sheet says."""
+    question, verb = decision.question, decision.verb
+    act(decision.id, question, verb, decision.value, reason=decision.reason, by=by)
 
 
 def _take(opened: _DeskSession, sound: Sequence[SheetDecision], faults: list[SheetFault]) -> int:
@@ -443,14 +437,7 @@ def _take(opened: _DeskSession, sound: Sequence[SheetDecision], faults: list[She
     n_taken = 0
     for decision in sound:
         try:
-            opened.desk.decide(
-                decision.id,
-                decision.question,
-                decision.verb,
-                decision.value,
-                reason=decision.reason,
-                by=opened.by,
-            )
+            _enter(opened.desk.decide, opened.by, decision)
             n_taken += 1
         except DecisionRefused as error:
             faults.append(SheetFault(decision.line, str(error), decision.id))
