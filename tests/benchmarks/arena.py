@@ -62,6 +62,7 @@ def arguments(
 
 
 def sizes(args: argparse.Namespace, wanted: Mapping[str, int]) -> None:
+    args.sizes = tuple(wanted)
     for name, value in wanted.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -198,8 +199,9 @@ def show(
 
     async def main() -> None:
         found = await measure()
+        sizes = {name: getattr(args, name) for name in args.sizes}
         device = {"threads": args.threads, "layers_on_the_device": args.layers}
-        print(harness.circumstances(**{"model": args.model, **circumstances, **device}))
+        print(harness.circumstances(**{"model": args.model, **sizes, **circumstances, **device}))
         print(found)
 
     start(main)

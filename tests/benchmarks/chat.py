@@ -107,16 +107,7 @@ def main() -> None:
         )
         return report(found)
 
-    arena.show(
-        args,
-        measure,
-        load="(d) a chat every second during a job",
-        documents=args.documents,
-        in_flight=args.in_flight,
-        answer_tokens=args.answer_tokens,
-        tokens_of_a_chat=args.chat_tokens,
-        rounds=args.rounds,
-    )
+    arena.show(args, measure, load="(d) a chat every second during a job")
 
 
 async def play(shape: Shape, one: Running, number: int) -> Turn:

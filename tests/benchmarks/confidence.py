@@ -242,9 +242,7 @@ def main() -> None:
             took = await cost(pool, model, args.rounds, args.answer_tokens)
         return f"{reliability_table(found)}\n\n{took}"
 
-    arena.show(
-        args, measure, texts=args.texts, rounds=args.rounds, answer_tokens=args.answer_tokens
-    )
+    arena.show(args, measure)
 
 
 if __name__ == "__main__":

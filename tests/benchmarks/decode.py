@@ -80,15 +80,7 @@ def main() -> None:
             arena.say(f"round {number + 1} of {args.rounds}")
         return report(rounds, shape.n_sequences)
 
-    arena.show(
-        args,
-        measure,
-        prompt_tokens=shape.n_prompt_tokens,
-        answer_tokens=shape.n_answer_tokens,
-        rounds=args.rounds,
-        batch=N_BATCH_TOKENS,
-        cache="f16",
-    )
+    arena.show(args, measure, batch=N_BATCH_TOKENS, cache="f16")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -85,9 +85,7 @@ def main() -> None:
         args,
         measure,
         load="(e) short texts embedded",
-        texts=len(texts),
         words=sum(len(text.split()) for text in texts),
-        rounds=args.rounds,
     )
 
 

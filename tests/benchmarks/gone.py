@@ -92,14 +92,7 @@ def main() -> None:
             arena.say(name)
         return report(found)
 
-    arena.show(
-        args,
-        measure,
-        load="(h) a client that goes away",
-        answer_tokens=args.answer_tokens,
-        words_of_the_long_prompt=args.words,
-        rounds=args.rounds,
-    )
+    arena.show(args, measure, load="(h) a client that goes away")
 
 
 def _everybody(setup: Setup) -> dict[str, tuple[str, Start, bool]]:

@@ -98,11 +98,7 @@ def main() -> None:
         args,
         measure,
         load=f"({args.load}) {job.title}",
-        documents=args.documents,
         at_once=args.at_once or "all",
-        words_of_each=args.words,
-        answer_tokens=args.answer_tokens,
-        rounds=args.rounds,
         context_of_one_request=setup.n_ctx_tokens,
         temperature=0,
     )

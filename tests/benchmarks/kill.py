@@ -50,13 +50,7 @@ def main() -> None:
             arena.say(name)
         return report(turns)
 
-    arena.show(
-        args,
-        measure,
-        load="(a) with kill -9 on the worker in its middle",
-        documents=args.documents,
-        answer_tokens=args.answer_tokens,
-    )
+    arena.show(args, measure, load="(a) with kill -9 on the worker in its middle")
 
 
 async def play(setup: Setup, asks: Sequence[Ask], n_before: int | None) -> Turn:

@@ -219,8 +219,4 @@ def main() -> None:
         choices = choices_report(Path(path), 20 * args.answers)
         return f"{report(waits, turns)}\n\n{choices}"
 
-    arena.show(args, measure, rounds=args.rounds, answers=args.answers)
-
-
-if __name__ == "__main__":
-    main()
+    arena.show(args, measure)

@@ -54,14 +54,7 @@ def main() -> None:
         found = await arena.contest(contenders, setup, 1, lambda one, _: play(asks, one))
         return report(found, len(asks))
 
-    arena.show(
-        args,
-        measure,
-        load="(g) more documents at once than the cache holds",
-        documents=args.documents,
-        cells=args.cells,
-        answer_tokens=args.answer_tokens,
-    )
+    arena.show(args, measure, load="(g) more documents at once than the cache holds")
 
 
 async def play(asks: Sequence[Ask], one: Running) -> Turn:

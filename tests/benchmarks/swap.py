@@ -81,10 +81,6 @@ def main() -> None:
         measure,
         load="(f) two jobs, two models, room for one",
         model=f"{args.model} and a copy of it",
-        documents_of_each=args.documents,
-        in_flight_of_each=args.in_flight,
-        answer_tokens=args.answer_tokens,
-        rounds=args.rounds,
     )
 
 
