@@ -1,7 +1,5 @@
 """Check functions of other packages stand next to the language's own, and a broken one is told."""
 
-from __future__ import annotations
-
 from importlib.metadata import EntryPoint
 
 import pytest

@@ -1,7 +1,5 @@
 """A guarded program ends as by itself, and with what started it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """A command: no shell, a clean environment, bounded in time and output, ended as a whole."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Files that a person edited are left alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

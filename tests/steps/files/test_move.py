@@ -1,7 +1,5 @@
 """Files that go elsewhere: whole, never over another one unasked, and known again after a kill."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import os

@@ -1,7 +1,5 @@
 """Whatever tools give, and however long it goes on: what a model is shown fits, in whole turns."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 from pathlib import Path

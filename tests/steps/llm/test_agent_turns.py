@@ -1,7 +1,5 @@
 """Agents in a run: their tools, what is in the ledger, what a killed run leaves behind."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sqlite3

@@ -1,7 +1,5 @@
 """The probability of each field of an answer, and its runner-up, from the tokens' probabilities."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any

@@ -1,7 +1,5 @@
 """Confidence with the bundled model, on what it can do: choosing one of three labels."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 from pathlib import Path

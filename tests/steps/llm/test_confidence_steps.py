@@ -1,7 +1,5 @@
 """Which call the confidence of a step belongs to: the one that gave the answer."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from dataclasses import replace

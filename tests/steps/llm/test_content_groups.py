@@ -1,7 +1,5 @@
 """Groups follow from the list alone, and one change in it moves few of them."""
 
-from __future__ import annotations
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,7 +1,5 @@
 """Many items become one by a tree that follows from them alone, and of which little is redone."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math

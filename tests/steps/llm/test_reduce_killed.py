@@ -4,8 +4,6 @@ The command line as it is, the tree's parts asked of a server that answers by wh
 the last answer is that of an undisturbed run only if every part of the tree is.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

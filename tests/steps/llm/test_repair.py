@@ -1,7 +1,5 @@
 """An answer is of its form and passes its checks, or the step fails with what was wrong."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Sequence

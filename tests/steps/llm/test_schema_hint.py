@@ -1,7 +1,5 @@
 """A form is drawn in a line that a small model understands."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

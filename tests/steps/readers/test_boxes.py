@@ -1,7 +1,5 @@
 """Boxes of quotes on a page, and pages as pictures: real PDFs, drawn and looked at."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator
 from io import BytesIO

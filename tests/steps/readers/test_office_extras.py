@@ -1,7 +1,5 @@
 """What office documents hold besides their text: it is read, or its loss is noted."""
 
-from __future__ import annotations
-
 from io import BytesIO
 from typing import Any
 

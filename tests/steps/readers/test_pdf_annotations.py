@@ -1,7 +1,5 @@
 """Fields of forms and annotations of PDFs, which are not among a page's own text."""
 
-from __future__ import annotations
-
 from io import BytesIO
 
 import pytest

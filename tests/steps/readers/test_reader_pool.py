@@ -1,7 +1,5 @@
 """Reader processes: hostile documents fail alone, in words, and nothing of them is left behind."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

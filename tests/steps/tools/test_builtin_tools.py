@@ -1,7 +1,5 @@
 """Built-in tools: what they take is described, and what does not fit is told."""
 
-from __future__ import annotations
-
 import asyncio
 from datetime import datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Arithmetic: exact, bounded, and nothing else."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 from fractions import Fraction
 

@@ -1,7 +1,5 @@
 """Documents of one folder: found and read, never those above it or hidden in it."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Only servers that are named are asked, wherever their names lead."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import threading

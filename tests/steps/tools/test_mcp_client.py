@@ -1,7 +1,5 @@
 """Real MCP servers, made with the official package, over both ways; and what is none."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import subprocess

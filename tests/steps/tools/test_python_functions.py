@@ -1,7 +1,5 @@
 """Python functions of a user's: described by their hints, called in processes of their own."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping

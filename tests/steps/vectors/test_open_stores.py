@@ -1,7 +1,5 @@
 """Stores on the disk: what is kept is found, once each, whatever else writes; what is refused."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import shutil

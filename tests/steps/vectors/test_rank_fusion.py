@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from paddock.steps.base import SearchHit
 from paddock.steps.vectors.search import rank_fusion
 

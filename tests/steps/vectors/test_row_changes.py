@@ -1,7 +1,5 @@
 """What must be written so that items keep their rows; the rows' prints, taken together."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Search in a store: the modes, the filters, and what is said where nothing can be found."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Any

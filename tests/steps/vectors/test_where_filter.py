@@ -1,7 +1,5 @@
 """What an author may write under `where`, what it comes to, and what is refused."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
