@@ -172,6 +172,10 @@ def test_references_are_read_from_the_tree(source: str, references: set[Any]) ->
         "{{ 'a'.format_map(doc) }}",
         "{{ '{0.__class__}'.format(1) }}",
         "{{ lipsum.__globals__ }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ self._TemplateReference__context }}",
+        "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+        "{{ '%s' | format(doc.path.__class__) }}",
     ],
 )
 def test_nothing_reaches_behind_the_values(source: str) -> None:
@@ -205,6 +209,7 @@ def test_templates_read_no_other_files(word: str) -> None:
         "{{ [1]|slice(10**9) }}",
         "{{ ('ab ' * 10000000).split() }}",
         "{{ 'x'|replace('x', 'y' * 30000000)|replace('y', 'z' * 100) }}",
+        "{{ doc.path|replace('', 'aaaaaaaaaa' * 1000000)|length }}",
         "{{ ''.join(['a' * 1000000] * 1000) }}",
         "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",  # noqa: E501
         "{% set n = namespace(x='abc') %}{% for i in range(60) %}{% set y %}{{ n.x }}{{ n.x }}{% endset %}"  # noqa: E501

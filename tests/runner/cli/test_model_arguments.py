@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.cli.model_arguments import parse_keep_alive, read_document_text, read_stdin
 from paddock.steps.base import StepError
 
@@ -22,18 +21,11 @@ def test_text_is_read_in_whatever_encoding(monkeypatch: pytest.MonkeyPatch, tmp_
     assert read_stdin() == "line\n"
 
 
-def test_what_is_no_text_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    given(monkeypatch, b"\0\1\2\3" * 100)
-    with pytest.raises(CommandError, match="The input is not text: "):
-        read_stdin()
-    with pytest.raises(CommandError, match="There is no file"):
-        read_document_text(str(tmp_path / "gone"))
+def test_a_folder_in_place_of_a_text_is_told(tmp_path: Path) -> None:
     with pytest.raises(StepError, match="is a folder"):
         read_document_text(str(tmp_path))
 
 
-def test_a_duration_is_read_or_told() -> None:
+def test_a_duration_is_read() -> None:
     assert parse_keep_alive("1h") == 3600
     assert parse_keep_alive("-1") == -1
-    with pytest.raises(CommandError, match="--keepalive: 'soon' is not a duration"):
-        parse_keep_alive("soon")

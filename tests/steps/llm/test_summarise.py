@@ -291,11 +291,6 @@ def test_an_answer_at_its_limit_is_an_error_unless_the_author_set_it() -> None:
     )  # asked twice
 
 
-def test_an_empty_answer_is_an_error() -> None:
-    with pytest.raises(StepError, match="the model gave an empty answer"):
-        summarise(FakePool(answer=lambda _: " \n"), text="Short.")
-
-
 @pytest.mark.parametrize(
     "wishes", [{"text": " \n"}, {"chunks": []}, {"chunks": [None, {"text": ""}]}]
 )
