@@ -40,8 +40,9 @@ def serving(folder: Path, *options: str) -> Iterator[str]:
         running.communicate(timeout=120)
 
 
-def test_without_keys_the_owners_token_opens_it(tmp_path: Path) -> None:
-    ServedPage(tmp_path).ask("a.txt")
+def test_without_keys_the_owners_token_opens_it_also_before_there_is_a_ledger(
+    tmp_path: Path,
+) -> None:
     with (
         serving(tmp_path) as address,
         httpx.Client(base_url=address, trust_env=False, verify=False, timeout=120) as session,
@@ -54,6 +55,11 @@ def test_without_keys_the_owners_token_opens_it(tmp_path: Path) -> None:
         assert file.stat().st_mode & 0o077 == 0
         entered = session.get("/review", params={"token": file.read_text().strip()})
         assert entered.status_code == 303
+        assert session.get(f"{API}/queue").json()["rows"] == []
+        assert not (tmp_path / ".paddock").exists()
+        ServedPage(tmp_path).ask("a.txt")  # a run makes the ledger later
+        unknown = session.get(f"{API}/reviews/{'0' * 12}")
+        assert unknown.json()["error"].startswith("There is no review '000000000000'")
         assert [row["item"] for row in session.get(f"{API}/queue").json()["rows"]] == ["a.txt"]
         assert session.get("/api/tags").status_code == 200  # the models' API is as open as before
         assert "No run yet." in session.get("/ui/runs").text
@@ -100,21 +106,6 @@ def test_with_keys_a_keys_name_is_the_reviewers(tmp_path: Path, chromium: Browse
             page.wait(f"document.querySelector('h1')?.textContent === '{heading}'")
     assert served_page.review(first.id).by == "ann"
     assert served_page.review(second.id).state == "open"
-
-
-def test_a_folder_without_a_ledger_shows_an_empty_queue(tmp_path: Path) -> None:
-    with (
-        serving(tmp_path) as address,
-        httpx.Client(base_url=address, trust_env=False, verify=False, timeout=120) as session,
-    ):
-        token = (tmp_path / "home/review.token").read_text().strip()
-        session.get("/review", params={"token": token})
-        assert session.get(f"{API}/queue").json()["rows"] == []
-        assert not (tmp_path / ".paddock").exists()
-        ServedPage(tmp_path).ask("a.txt")  # a run makes the ledger later
-        assert [row["item"] for row in session.get(f"{API}/queue").json()["rows"]] == ["a.txt"]
-        unknown = session.get(f"{API}/reviews/{'0' * 12}")
-        assert unknown.json()["error"].startswith("There is no review '000000000000'")
 
 
 def test_a_broken_ledger_of_one_folder_hides_no_other(tmp_path: Path) -> None:

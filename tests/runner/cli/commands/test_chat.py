@@ -87,7 +87,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(
         assert screen.ended() == 0
 
 
-def test_what_is_typed_during_an_answer_waits_for_the_next_question(
+def test_what_is_typed_during_an_answer_waits_for_the_next_question_and_sigterm_ends_the_chat(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "long.json").write_text(LONG)
@@ -99,14 +99,6 @@ def test_what_is_typed_during_an_answer_waits_for_the_next_question(
         screen.type("/clear\n")
         assert "/clear" not in screen.wait_for("(The answer reached its limit")
         screen.wait_for("The conversation starts from the beginning.")
-        screen.wait_for(">>> ")
-        screen.rest()
-        screen.type(CTRL_D)
-        assert screen.ended() == 0
-
-
-def test_sigterm_ends_the_chat(environ: dict[str, str], tmp_path: Path) -> None:
-    with terminal("chat", CHAT, environ=environ, cwd=tmp_path) as screen:
         screen.wait_for(">>> ")
         screen.rest()
         screen.process.send_signal(signal.SIGTERM)

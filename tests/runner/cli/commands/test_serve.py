@@ -59,12 +59,6 @@ def test_it_serves_logs_and_ends_in_order(tmp_path: Path) -> None:
     assert log.endswith("Stopped.\n")
 
 
-def test_ctrl_c_ends_it_in_order(tmp_path: Path) -> None:
-    with serving("--port", "0", PADDOCK_HOST="", PADDOCK_HOME=str(tmp_path)) as (process, _):
-        process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 0
-
-
 def test_a_wide_bind_without_keys_is_one_line_to_copy(tmp_path: Path) -> None:
     home = tmp_path / "home"
     refused = paddock_here("serve", "--host", "0.0.0.0:0", environ={"PADDOCK_HOME": str(home)})
@@ -91,11 +85,15 @@ def test_a_wide_bind_without_keys_is_one_line_to_copy(tmp_path: Path) -> None:
         assert paddock_here("list", environ={**environ, "PADDOCK_API_KEY": key}).status == 0
 
 
-def test_a_wide_bind_without_keys_can_be_asked_for(tmp_path: Path) -> None:
+def test_a_wide_bind_without_keys_can_be_asked_for_and_ctrl_c_ends_it_in_order(
+    tmp_path: Path,
+) -> None:
     wide = ("--host", "0.0.0.0:0", "--insecure")
     with serving(*wide, PADDOCK_HOME=str(tmp_path)) as (process, _):
         assert process.stderr is not None
         assert "ANYONE, WITHOUT A KEY, may use it." in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 0
 
 
 _OLLAMA = """

@@ -137,14 +137,6 @@ def test_a_person_who_does_not_agree_has_nothing_changed(
     assert person.written() == {}
 
 
-def test_a_person_who_agrees_has_the_unit_written(person: Person) -> None:
-    with terminal("setup", "pipelines", environ=person.environ, cwd=person.home) as screen:
-        screen.wait_for("Do this? [y/N]: ")
-        screen.type("y\n")
-        assert screen.ended(120) == 0
-    assert block_state(person.unit.read_text()) == "intact"
-
-
 def test_a_second_run_changes_nothing_and_says_so(person: Person) -> None:
     assert person.setup("pipelines", "--keys", "--yes").status == 0
     before = person.written()
@@ -402,7 +394,7 @@ def test_no_password_is_shown(person: Person) -> None:
     assert person.written() == {}
 
 
-def test_the_server_is_asked_for_and_not_shown(person: Person) -> None:
+def test_a_person_is_asked_for_the_server_which_is_not_shown_and_agrees(person: Person) -> None:
     words = ("setup", "pipelines", "--mail", "ops@example.org")
     with (
         mail_server() as (box, url),
@@ -417,6 +409,7 @@ def test_the_server_is_asked_for_and_not_shown(person: Person) -> None:
     assert len(box.mails) == 1
     assert "hush" not in screen.text
     assert "hush" in person.settings_file.read_text()
+    assert block_state(person.unit.read_text()) == "intact"
 
 
 @pytest.mark.parametrize(
