@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,96 +50,71 @@ def test_the_nearer_source_wins(tmp_path: Path) -> None:
     assert keep_alive_s({"keep_alive": 5}, PADDOCK_KEEP_ALIVE="4s") == 5
 
 
+POOL: dict[str, tuple[str, str, Any]] = {
+    "OLLAMA_MODELS": ("/srv/models", "models_dir", Path("/srv/models")),
+    "PADDOCK_NUM_PARALLEL": ("4", "num_parallel", 4),
+    "PADDOCK_MAX_LOADED_MODELS": ("2", "max_loaded_models", 2),
+    "PADDOCK_MAX_QUEUE": ("9", "max_queue", 9),
+    "PADDOCK_CONTEXT_LENGTH": ("16k", "n_ctx_tokens", 16384),
+    "PADDOCK_FLASH_ATTENTION": ("1", "flash_attention", "on"),
+    "PADDOCK_KV_CACHE_TYPE": ("q8_0", "kv_cache_type", "q8_0"),
+    "PADDOCK_NUM_GPU": ("0", "n_gpu_layers", 0),
+    "PADDOCK_NUM_THREAD": ("2", "n_threads", 2),
+    "PADDOCK_NUM_BATCH": ("256", "n_batch_tokens", 256),
+    "PADDOCK_MAIN_GPU": ("1", "main_gpu", 1),
+    "PADDOCK_SPLIT_MODE": ("tensor", "split_mode", "tensor"),
+    "PADDOCK_ALLOW_CPU": ("1", "allow_cpu", True),
+    "PADDOCK_MAX_WAIT": ("2.5", "max_wait_s", 2.5),
+    "OLLAMA_GPU_OVERHEAD": ("512MiB", "gpu_overhead_bytes", 512 * 1024**2),
+    "PADDOCK_PROFILE_S": ("1.5", "profile_s", 1.5),
+    "PADDOCK_CACHE_LAYOUT": ("split", "cache_layout", "split"),
+    "PADDOCK_CACHE_SHELF": ("64MiB", "shelf_bytes", 64 * 1024**2),
+    "PADDOCK_DRAFT_MODELS": ("a:8b=b:1b", "draft_models", {"a:8b": "b:1b"}),
+    "OLLAMA_LOAD_TIMEOUT": ("6m", "load_timeout_s", 360),
+}
+SERVICE: dict[str, tuple[str, str, Any]] = {
+    "OLLAMA_ORIGINS": ("https://a.example,app://*", "origins", ("https://a.example", "app://*")),
+    "PADDOCK_API_KEYS": ("/srv/keys", "api_keys_file", Path("/srv/keys")),
+    "PADDOCK_INSECURE": ("1", "is_insecure", True),
+    "PADDOCK_RATE": ("60/s", "rate_per_minute", 3600),
+    "PADDOCK_MAX_BODY": ("1MiB", "max_body_bytes", 1024**2),
+    "PADDOCK_HEADER_TIMEOUT": ("2", "header_timeout_s", 2),
+    "PADDOCK_IDLE_TIMEOUT": ("3", "idle_timeout_s", 3),
+    "PADDOCK_STOP_TIMEOUT": ("4", "stop_timeout_s", 4),
+    "PADDOCK_TRUSTED_HOSTS": ("hf.co, registry.lan", "trusted_hosts", ("hf.co", "registry.lan")),
+    "PADDOCK_ACCESS_LOG": ("0", "access_log", False),
+}
+
+
 def test_every_setting_of_the_pool_can_be_set(tmp_path: Path) -> None:
-    settings = read(
-        tmp_path,
-        PADDOCK_HOME="/srv/paddock",
-        OLLAMA_MODELS="~/.ollama/models",
-        PADDOCK_NUM_PARALLEL="4",
-        PADDOCK_MAX_LOADED_MODELS="2",
-        PADDOCK_MAX_QUEUE="9",
-        PADDOCK_CONTEXT_LENGTH="16k",
-        PADDOCK_FLASH_ATTENTION="1",
-        PADDOCK_KV_CACHE_TYPE="q8_0",
-        PADDOCK_NUM_GPU="0",
-        PADDOCK_NUM_THREAD="2",
-        PADDOCK_NUM_BATCH="256",
-        PADDOCK_MAIN_GPU="1",
-        PADDOCK_SPLIT_MODE="tensor",
-        PADDOCK_ALLOW_CPU="1",
-        PADDOCK_MAX_WAIT="2.5",
-        OLLAMA_GPU_OVERHEAD="512MiB",
-        PADDOCK_PROFILE_S="1.5",
-        PADDOCK_CACHE_LAYOUT="split",
-        PADDOCK_CACHE_SHELF="64MiB",
-        PADDOCK_DRAFT_MODELS="llama3.1:8b=llama3.2:1b",
-        PADDOCK_CHAT_MODEL="qwen3:4b",
-        PADDOCK_EMBED_MODEL="nomic-embed-text",
-        PADDOCK_DEBUG="1",
-    )
-    assert settings.state_dir == Path("/srv/paddock")
-    assert settings.is_debug
-    assert settings.default_models == {"chat": "qwen3:4b", "embed": "nomic-embed-text"}
-    assert settings.pool == PoolSettings(
-        models_dir=tmp_path / ".ollama/models",
-        cache_dir=Path("/srv/paddock/cache"),
-        num_parallel=4,
-        max_loaded_models=2,
-        max_queue=9,
-        n_ctx_tokens=16384,
-        flash_attention="on",
-        kv_cache_type="q8_0",
-        n_gpu_layers=0,
-        n_threads=2,
-        n_batch_tokens=256,
-        main_gpu=1,
-        split_mode="tensor",
-        allow_cpu=True,
-        max_wait_s=2.5,
-        gpu_overhead_bytes=512 * 1024**2,
-        profile_s=1.5,
-        cache_layout="split",
-        shelf_bytes=64 * 1024**2,
-        draft_models={"llama3.1:8b": "llama3.2:1b"},
-    )
+    settings = read(tmp_path, **{name: text for name, (text, _, _) in POOL.items()})
+    expected: dict[str, Any] = {field: value for _, field, value in POOL.values()}
+    assert settings.pool == PoolSettings(cache_dir=tmp_path / ".paddock/cache", **expected)
 
 
 def test_every_setting_of_the_service_can_be_set(tmp_path: Path) -> None:
-    settings = read(
-        tmp_path,
-        OLLAMA_HOST="http://0.0.0.0:8080",
-        OLLAMA_ORIGINS="https://a.example,app://*",
-        PADDOCK_API_KEYS="~/keys",
-        PADDOCK_API_KEY="secret",
-        PADDOCK_INSECURE="1",
-        PADDOCK_RATE="60/s",
-        PADDOCK_MAX_BODY="1MiB",
-        PADDOCK_HEADER_TIMEOUT="2",
-        PADDOCK_IDLE_TIMEOUT="3",
-        PADDOCK_STOP_TIMEOUT="4",
-        PADDOCK_TRUSTED_HOSTS="hf.co, registry.lan",
-        PADDOCK_ACCESS_LOG="0",
-        OLLAMA_NOHISTORY="1",
-        OLLAMA_LOAD_TIMEOUT="5m",
-    )
+    given = {name: text for name, (text, _, _) in SERVICE.items()}
+    settings = read(tmp_path, **given, OLLAMA_HOST="http://0.0.0.0:8080")
+    expected: dict[str, Any] = {field: value for _, field, value in SERVICE.values()}
+    state_dir = tmp_path / ".paddock/service"
     assert settings.service == ServiceSettings(
-        host="0.0.0.0",
-        port=8080,
-        origins=("https://a.example", "app://*"),
-        api_keys_file=tmp_path / "keys",
-        is_insecure=True,
-        rate_per_minute=3600,
-        max_body_bytes=1024**2,
-        header_timeout_s=2,
-        idle_timeout_s=3,
-        stop_timeout_s=4,
-        state_dir=tmp_path / ".paddock/service",
-        trusted_hosts=("hf.co", "registry.lan"),
-        access_log=False,
+        host="0.0.0.0", port=8080, state_dir=state_dir, **expected
     )
     assert settings.address.url == "http://127.0.0.1:8080"
-    assert settings.keeps_no_history
-    assert settings.pool.load_timeout_s == 300
+
+
+def test_a_persons_own_settings_can_be_set(tmp_path: Path) -> None:
+    settings = read(
+        tmp_path, PADDOCK_HOME="/srv/paddock", OLLAMA_MODELS="~/.ollama/models",
+        PADDOCK_CHAT_MODEL="qwen3:4b", PADDOCK_EMBED_MODEL="nomic-embed-text", PADDOCK_DEBUG="1",
+        PADDOCK_API_KEYS="~/keys", PADDOCK_API_KEY="secret", OLLAMA_NOHISTORY="1",
+    )  # fmt: skip
+    assert settings.state_dir == Path("/srv/paddock")
+    assert settings.pool.models_dir == tmp_path / ".ollama/models"
+    assert settings.pool.cache_dir == Path("/srv/paddock/cache")
+    assert settings.default_models == {"chat": "qwen3:4b", "embed": "nomic-embed-text"}
+    assert settings.service.api_keys_file == tmp_path / "keys"
+    assert settings.is_debug and settings.keeps_no_history
     assert settings.api_key == "secret"
     assert "secret" not in repr(settings)
 

@@ -49,6 +49,9 @@ steps: [{uses: files.write, with: {path: out/mark, text: done}}]
 """
 
 pytestmark = pytest.mark.timeout(280)
+as_root = pytest.mark.skipif(
+    os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
+)
 
 
 @pytest.fixture(scope="module")
@@ -209,9 +212,7 @@ def test_only_those_who_need_it_have_the_password_in_their_environment(up: UpFol
     assert "paddock.runner.daemon.prefect_process" in commands[0]
 
 
-@pytest.mark.skipif(
-    os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
-)
+@as_root
 def test_a_second_user_reads_no_state_and_opens_no_socket(up: UpFolder) -> None:
     output = as_second_user(
         """
@@ -241,9 +242,7 @@ def test_a_second_user_reads_no_state_and_opens_no_socket(up: UpFolder) -> None:
     assert output == "[]\n"
 
 
-@pytest.mark.skipif(
-    os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
-)
+@as_root
 def test_a_second_user_reads_no_page_that_names_folders_or_versions(up: UpFolder) -> None:
     output = as_second_user(
         """
@@ -275,9 +274,7 @@ def test_a_second_user_reads_no_page_that_names_folders_or_versions(up: UpFolder
         assert client.get(f"{page}/docs", headers=own_headers(home(up))).status_code == 200
 
 
-@pytest.mark.skipif(
-    os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
-)
+@as_root
 def test_a_second_user_starts_nothing_at_any_port(up: UpFolder) -> None:
     """All ports of `up` and its processes, with each request that could start a run."""
     links = of_processes(up, lambda process: process.net_connections("tcp"))
@@ -300,9 +297,7 @@ def test_a_second_user_starts_nothing_at_any_port(up: UpFolder) -> None:
     assert set(output.split()) <= {"0", "401", "403", "404", "405"}
 
 
-@pytest.mark.skipif(
-    os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
-)
+@as_root
 def test_a_second_user_cannot_listen_where_prefect_is_started_again(up: UpFolder) -> None:
     """A server of theirs would be sent the password."""
     address, pid = api(up), prefect(up).pid

@@ -6,7 +6,6 @@ test's. So the way is whole: reading, evidence, confidence, question, decision, 
 
 from __future__ import annotations
 
-import csv
 import json
 import signal
 import subprocess
@@ -341,43 +340,6 @@ def test_a_decision_that_a_full_disk_refuses_is_said_and_the_question_stays(
         True,
         "edited",
     )
-
-
-def test_a_table_goes_out_and_comes_back_with_decisions(invoices: Invoices) -> None:
-    invoices.run()
-    invoices.output("review", "--export", "open.csv")
-    with (invoices.folder / "open.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    fields = {(Path(row["document"]).name, row["field"]): row for row in rows}
-    assert fields.keys() == {(name, field) for name in WAITING for field in RIGHT[PIANO]}
-    assert fields[BOATYARD, "total"]["quote"] == "1,100.00"
-    assert fields[BOATYARD, "total"]["page"] == "1"
-    assert fields[CHANDLERY, "number"]["quote"] == ""
-
-    fields[BOATYARD, "total"]["new value"] = "a lot"
-    fields[CHANDLERY, "number"]["new value"] = RIGHT[CHANDLERY]["number"]
-    fields[SAILMAKER, "pay_by"] |= {"decision": "reject", "reason": "the day is not there"}
-    _write_table(invoices.folder / "open.csv", rows)
-    output = invoices.output("review", "--import", "open.csv", "--as", "ann", status=1)
-    assert "a lot" in output and "total" in output
-    assert invoices.waiting().keys() == WAITING, "none, or all"
-
-    fields[BOATYARD, "total"]["new value"] = "1320"
-    _write_table(invoices.folder / "open.csv", rows)
-    invoices.output("review", "--import", "open.csv", "--as", "ann")
-    n_asked = len(invoices.model.asked)
-    report = invoices.run()
-    assert (report.exit_status(), len(invoices.model.asked)) == (3, n_asked)
-    assert invoices.written() == {name: RIGHT[name] for name in (PIANO, BOATYARD, CHANDLERY)}
-    with invoices.reviews() as reviews:
-        assert {review.by for review in reviews.decided()} == {"ann"}
-
-
-def _write_table(file: Path, rows: list[dict[str, str]]) -> None:
-    with file.open("w", encoding="utf-8", newline="") as open_file:
-        table = csv.DictWriter(open_file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
 
 
 def test_what_people_decided_is_found_where_the_output_is_explained(invoices: Invoices) -> None:

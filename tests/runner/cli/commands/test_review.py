@@ -34,7 +34,7 @@ SCHEMA = {
 }
 ANSWER = {"number": "A-17", "total": 62.0, "note": None}
 EVIDENCE = {
-    "number": {"quote": "A-17", "source": "a.txt", "page": None, "start": 8, "end": 12, "line": 1,
+    "number": {"quote": "A-17", "source": "a.txt", "page": 2, "start": 8, "end": 12, "line": 1,
                "column": 9, "box": None, "match": "exact", "ratio": None, "others": 1},
     "total": {"quote": None, "match": "none", "others": 0},
     "note": None,
@@ -172,7 +172,7 @@ def test_the_csv_has_a_row_for_each_field_with_its_quote_and_confidence(folder: 
     number, total, note = exported()
     assert number == {
         "id": review.id, "question": review.question, "document": "inbox/a.txt", "field": "number",
-        "value": "A-17", "confidence": "0.98", "quote": "A-17", "page": "", "decision": "",
+        "value": "A-17", "confidence": "0.98", "quote": "A-17", "page": "2", "decision": "",
         "new value": "", "reason": "",
     }  # fmt: skip
     assert (total["value"], total["quote"], note["value"]) == ("62.0", "", "")
