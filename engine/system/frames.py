@@ -1,7 +1,8 @@
 """Frames between processes of ours: two lengths, a JSON object, and bytes beside it.
 
-Readers of documents, functions of users, processes that answer orders and workers of models send
-them through pipes. Never pickles: what takes over a process must not reach the one that started it.
+Readers of documents, functions of users, processes that answer orders, workers of models and runs
+of `paddock up` send them. Never pickles: what takes over a process must not reach the one that
+started it.
 A frame says its size first, so that one that is too large is refused before it is read.
 """
 

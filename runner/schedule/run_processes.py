@@ -2,30 +2,39 @@
 
 Adopts the processes of a killed `paddock up`. A run begins 0.4 s after it is started (a fresh
 interpreter needs 2 s), and none can take another down. Lives in the event loop that starts it. A
-run's process is forked from a server that has imported everything. A pipe brings it the task and
-stop requests, and takes the run's name and its end. When `paddock up` was killed and the other end
-is closed, the run continues: the ledger records its work, Prefect its end.
+run's process is forked from a server that has imported everything. Frames bring it stop requests,
+and take the run's name and its end; a process that sends anything else is killed. When `paddock up`
+was killed and the other end is closed, the run continues: the ledger records its work, Prefect its
+end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from typing import Any
+from dataclasses import dataclass, field, replace
+from multiprocessing.process import BaseProcess
 
 import psutil
 
+from paddock.engine.system.frames import (
+    FrameHead,
+    FrameTooLarge,
+    PipeClosed,
+    pack_frame,
+    read_frame_async,
+)
 from paddock.engine.system.processes import how_it_ended
-from paddock.engine.system.tasks import TaskSet
+from paddock.engine.system.tasks import TaskSet, end, running
+from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.api import FILE_THREADS
 from paddock.runner.progress.report import Report, Status
 from paddock.runner.workers import queued_run
@@ -33,6 +42,8 @@ from paddock.runner.workers.flow_order import FlowOrder
 from paddock.runner.workers.queued_run import RunControl
 
 from .process_marks import is_process_alive, process_mark
+
+log = logging.getLogger("paddock.up")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +63,6 @@ class RunTask:
     """Password of our own Prefect server."""
     agreed: frozenset[str] = frozenset()
     """What a person consented to for the file: code that changed since does not run."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunBegan:
-    """The run's name."""
-
-    run: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunWaits:
-    """What the run waits for on other machines; empty: it no longer waits."""
-
-    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +102,7 @@ class StopRequest:
     """`paddock up` ends; other machines continue their part of the run."""
 
 
-def run_in_process(task: RunTask, link: Connection) -> None:
+def run_in_process(task: RunTask, link: socket.socket) -> None:
     """Carry out a run, and end the process."""
     with contextlib.suppress(OSError):
         os.setsid()  # Ctrl-C at the terminal is for `paddock up`, which sends us a request
@@ -118,53 +115,58 @@ def run_in_process(task: RunTask, link: Connection) -> None:
     os._exit(0)  # do not wait for Prefect's threads, whose server may be gone
 
 
-async def _run_task(task: RunTask, link: Connection) -> None:
+async def _run_task(task: RunTask, link: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(FILE_THREADS))
     queued_run.use_server(task.api_url, task.auth_string)
+    requests, answers = await asyncio.open_connection(sock=link)
     control = RunControl(text=task.text, flags=dict(task.flags), agreed=task.agreed)
-    control.began = lambda run: _send_message(link, RunBegan(run))
-    control.waits = lambda words: _send_message(link, RunWaits(words))
-    is_unreachable = False
-    with _taking_stop_requests(link, control, task.api_url):
+
+    def send(head: FrameHead) -> None:
+        answers.write(pack_frame(head, errors="surrogatepass"))
+
+    control.began = lambda run: send({"began": run})
+    control.waits = lambda words: send({"waits": words})
+    is_unreachable, words = False, ""
+    async with running(_take_stop_requests(requests, control, task.api_url)):
         try:
             words = await queued_run.run_queued_flow(task.flow_run, task.order, control)
         except queued_run.PrefectUnreachable as error:
             words, is_unreachable = str(error), True
         except Exception as error:  # whatever ends a run is reported, and ends no other
             words = str(error) or type(error).__name__
-    words = "" if control.report else words
-    _send_message(link, ProcessEnd(control.report, words, True, is_unreachable))
+    send({"ended": to_plain(_process_end(control, words, is_unreachable))})
+    answers.close()
+    with contextlib.suppress(OSError):  # the other end is closed
+        await answers.wait_closed()
 
 
-@contextmanager
-def _taking_stop_requests(link: Connection, control: RunControl, api_url: str) -> Iterator[None]:
-    """Handle stop requests from the pipe while its other end is open."""
-    loop = asyncio.get_running_loop()
-    alone: list[asyncio.Task[None]] = []
+def _process_end(control: RunControl, words: str, is_unreachable: bool) -> ProcessEnd:
+    """Return the end of a run as `paddock up` needs it, which is small: the ledger has it all."""
+    if (report := control.report) is None:
+        return ProcessEnd(words=words, has_spoken=True, is_unreachable=is_unreachable)
+    missing = tuple(item for item in report.items if item.state == "missing")
+    counted = report.quarantine()
+    report = replace(report, items=missing, returns=None, steps={}, models={}, counted=counted)
+    return ProcessEnd(report, has_spoken=True, is_unreachable=is_unreachable)
 
-    def hear() -> None:
-        try:
-            message = link.recv()
-        except (EOFError, OSError):
-            loop.remove_reader(link.fileno())
-            control.is_continued = True  # by the next `paddock up`
-            alone.append(asyncio.create_task(_end_without_prefect(api_url, control)))
-            return
-        control.is_continued = True  # unless it was cancelled for good
-        if isinstance(message, StopRequest) and message.is_gentle:
-            control.is_handed_over = message.is_handed_over
-            control.stop_gate.close(message.words, message.status)
-        elif isinstance(message, StopRequest):
-            control.stop.set()
 
-    loop.add_reader(link.fileno(), hear)
+async def _take_stop_requests(
+    requests: asyncio.StreamReader, control: RunControl, api_url: str
+) -> None:
+    """Handle stop requests until the other end is closed; then see that the run can end."""
     try:
-        yield
-    finally:
-        loop.remove_reader(link.fileno())
-        for task in alone:
-            task.cancel()
+        while True:
+            request = from_plain(StopRequest, (await read_frame_async(requests))[0])
+            control.is_continued = True  # unless it was cancelled for good
+            if request.is_gentle:
+                control.is_handed_over = request.is_handed_over
+                control.stop_gate.close(request.words, request.status)
+            else:
+                control.stop.set()
+    except (PipeClosed, ValueError):
+        control.is_continued = True  # by the next `paddock up`
+        await _end_without_prefect(api_url, control)
 
 
 _AWAY_S = 15.0  # longer than the next `paddock up` takes to start its server
@@ -190,18 +192,19 @@ async def _end_without_prefect(api_url: str, control: RunControl) -> None:
     os._exit(1)
 
 
-def _send_message(link: Connection, message: RunBegan | RunWaits | ProcessEnd) -> None:
-    with contextlib.suppress(OSError):  # the other end is closed
-        link.send(message)
-
-
 _POLL_S = 1.0
+_LEFT_OPEN_S = 1.0  # how long what a run started may hold its pipe once the run itself has ended
 
 
 class RunProcess:
     """One running process."""
 
-    def __init__(self, pid: int, process: Any = None, link: Connection | None = None) -> None:
+    def __init__(
+        self,
+        pid: int,
+        process: BaseProcess | None = None,
+        requests: asyncio.StreamWriter | None = None,
+    ) -> None:
         self.pid = pid
         self.mark = process_mark(pid)
         self.run = ""
@@ -210,13 +213,12 @@ class RunProcess:
         """What it waits for."""
         self.ended: asyncio.Future[ProcessEnd] = asyncio.get_running_loop().create_future()
         self._process = process
-        self._link = link
+        self._requests = requests
 
     def halt(self, request: StopRequest) -> None:
         """Ask it to stop, after the current item or at once."""
-        if self._link is not None:
-            with contextlib.suppress(OSError):
-                self._link.send(request)
+        if self._requests is not None:
+            self._requests.write(pack_frame(to_plain(request)))
         else:
             self.signal(signal.SIGUSR1 if request.is_gentle else signal.SIGTERM)
 
@@ -252,60 +254,70 @@ class RunExecutor:
         Raises:
             OSError: the machine cannot start another process.
         """
-        ours, theirs = self._context.Pipe()
+        ours, theirs = socket.socketpair()
         process = self._context.Process(target=run_in_process, args=(task, theirs), daemon=False)
+        answers, requests = await asyncio.open_connection(sock=ours)
         try:
-            await asyncio.to_thread(process.start)
+            with theirs:
+                await asyncio.to_thread(process.start)
         except (OSError, EOFError) as error:
-            ours.close()
+            requests.close()
             raise OSError(f"a run's process could not be started: {error}") from error
-        finally:
-            theirs.close()
-        running = RunProcess(process.pid or 0, process, ours)
-        self._listen(running, process, ours)
-        return running
+        started = RunProcess(process.pid or 0, process, requests)
+        self._watched.start(self._follow(started, process, answers, requests))
+        return started
 
     def adopt(self, mark: str) -> RunProcess | None:
         """Adopt a process that another `paddock up` started; return None when it is gone."""
         if not is_process_alive(mark):
             return None
-        running = RunProcess(int(mark.split(":")[1]))
-        self._watched.start(self._watch(running))
-        return running
+        adopted = RunProcess(int(mark.split(":")[1]))
+        self._watched.start(self._watch(adopted))
+        return adopted
 
-    def _listen(self, running: RunProcess, process: Any, link: Connection) -> None:
-        """Read a process's messages until it ends."""
-        loop = asyncio.get_running_loop()
-        end: ProcessEnd | None = None
+    async def _follow(
+        self,
+        started: RunProcess,
+        process: BaseProcess,
+        answers: asyncio.StreamReader,
+        requests: asyncio.StreamWriter,
+    ) -> None:
+        """Read a process's frames until it ends, however it does."""
+        reading = asyncio.create_task(self._read_frames(started, answers))
+        await queued_run.wait_until_ended(process)
+        await asyncio.wait({reading}, timeout=_LEFT_OPEN_S)
+        reported = reading.result() if reading.done() else None
+        await end(reading)
+        requests.close()
+        process.join(1.0)
+        started.ended.set_result(reported or ProcessEnd(exitcode=process.exitcode))
 
-        def hear() -> None:
-            nonlocal end
-            try:
-                while link.poll():
-                    message = link.recv()
-                    if isinstance(message, RunBegan):
-                        running.run = message.run
-                        self._began(running)
-                    elif isinstance(message, RunWaits):
-                        running.waits_for = message.words
-                    else:
-                        end = message
-            except (EOFError, OSError):
-                loop.remove_reader(link.fileno())  # the process has closed its end
+    async def _read_frames(
+        self, started: RunProcess, answers: asyncio.StreamReader
+    ) -> ProcessEnd | None:
+        """Return how it says that it ended; None: it has closed its pipe before."""
+        try:
+            while True:
+                match (await read_frame_async(answers))[0]:
+                    case {"began": run}:
+                        started.run = str(run)
+                        self._began(started)
+                    case {"waits": words}:
+                        started.waits_for = str(words)
+                    case {"ended": reported}:
+                        return from_plain(ProcessEnd, reported)
+                    case _:
+                        break
+        except (FrameTooLarge, ValueError):
+            pass
+        except PipeClosed:
+            return None
+        log.warning("run %s: what its process sends is no frame: killed", started.run)
+        started.kill()
+        return None
 
-        def gone() -> None:
-            loop.remove_reader(process.sentinel)
-            hear()
-            loop.remove_reader(link.fileno())
-            link.close()
-            process.join(1.0)
-            running.ended.set_result(end or ProcessEnd(exitcode=process.exitcode))
-
-        loop.add_reader(link.fileno(), hear)
-        loop.add_reader(process.sentinel, gone)
-
-    async def _watch(self, running: RunProcess) -> None:
+    async def _watch(self, adopted: RunProcess) -> None:
         """Wait for a process that is not our child."""
-        while is_process_alive(running.mark):  # noqa: ASYNC110 - no event tells of another's child
+        while is_process_alive(adopted.mark):  # noqa: ASYNC110 - no event tells of another's child
             await asyncio.sleep(_POLL_S)
-        running.ended.set_result(ProcessEnd())
+        adopted.ended.set_result(ProcessEnd())

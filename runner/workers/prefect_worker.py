@@ -119,14 +119,8 @@ async def _run_forked(
     context = multiprocessing.get_context("forkserver")
     process = context.Process(target=_run_in_fork, args=(dict(env), str(cwd)), daemon=False)
     await asyncio.to_thread(process.start)
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(process.sentinel, ended.set)
-    try:
-        task_status.started(task_status_handler(_ForkedRun(process)))
-        await ended.wait()
-    finally:
-        loop.remove_reader(process.sentinel)
+    task_status.started(task_status_handler(_ForkedRun(process)))
+    await queued_run.wait_until_ended(process)
 
 
 def _run_in_fork(environ: dict[str, str], folder: str) -> None:

@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from multiprocessing import forkserver, resource_tracker, util
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -375,6 +376,17 @@ def _show_as(name: str) -> None:
 
 def take_interrupts() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+async def wait_until_ended(process: BaseProcess) -> None:
+    """Wait for the end of a forked process."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(process.sentinel, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(process.sentinel)
 
 
 def use_server(api_url: str = "", auth_string: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -61,14 +62,16 @@ def test_a_run_that_could_not_reach_prefect_is_started_again_and_one_that_failed
 
 ORPHAN = """
 import asyncio, socket
-from multiprocessing import Pipe
+from paddock.engine.system.tasks import running
 from paddock.runner.schedule import run_processes
 from paddock.runner.workers.queued_run import RunControl
 
 async def work(ours, theirs):
     run_processes._AWAY_S = 0.5
     control = RunControl()
-    with run_processes._taking_stop_requests(ours, control, "http://127.0.0.1:{port}/api"):
+    requests, _ = await asyncio.open_connection(sock=ours)
+    where = "http://127.0.0.1:{port}/api"
+    async with running(run_processes._take_stop_requests(requests, control, where)):
         theirs.close()
         while not control.stop_gate.is_closed:
             await asyncio.sleep(0.02)
@@ -76,7 +79,7 @@ async def work(ours, theirs):
         control.report = "done"
         await asyncio.sleep(60)
 
-asyncio.run(work(*Pipe()))
+asyncio.run(work(*socket.socketpair()))
 """
 
 
@@ -88,6 +91,78 @@ def test_a_run_whose_up_is_gone_ends_where_prefects_server_does_not_come_back() 
             stdout=subprocess.PIPE, text=True, timeout=120, check=False,
         )  # fmt: skip
     assert (ended.returncode, ended.stdout) == (1, "Prefect's server is gone\n")
+
+
+HOSTILE = """
+import asyncio, json, os, signal, subprocess, time
+from paddock.engine.system.frames import pack_frame
+from paddock.engine.wire import to_plain
+from paddock.runner.progress.report import ItemReport, Report
+from paddock.runner.schedule import run_processes
+from paddock.runner.schedule.run_processes import RunExecutor, StopRequest
+from paddock.runner.workers.queued_run import RunControl, start_fork_server
+
+MISSING = tuple(ItemReport("each", f"{n}.md", "missing", error="gone" * 20) for n in range(50_000))
+REPORT = Report("r", "p", "completed", {"new": 2}, returns={1, 2}, items=MISSING, message="\\udc80")
+
+def act(do, link):
+    half = pack_frame({"began": "x" * 1000})[:500]
+    match do:
+        case "dies within a frame":
+            link.sendall(half)
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "leaves a child with its pipe":
+            subprocess.Popen(["sleep", "60"], pass_fds=[link.fileno()])
+            os._exit(3)
+        case "reports":
+            end = run_processes._process_end(RunControl(report=REPORT), "", False)
+            link.sendall(pack_frame({"ended": to_plain(end)}, errors="surrogatepass"))
+            os._exit(0)
+    link.sendall({"stops within a frame": half, "sends garbage": b"\\xff" * 64,
+                  "sends another object": pack_frame({"odd": 1})}.get(do, b""))
+    time.sleep(600)
+
+async def follow(executor, do):
+    running = await executor.start(do)
+    if do in ("stops within a frame", "reads nothing"):
+        for _ in range(10_000):  # more than a pipe holds
+            running.halt(StopRequest("x" * 1000, True))
+        await asyncio.sleep(0.2)
+        running.kill()
+    end = await running.ended
+    if end.report is not None:
+        report = end.report
+        return [report.message, len(report.items), report.done_in_words(), report.exit_status()]
+    return end.crash
+
+async def main():
+    run_processes.run_in_process = act
+    executor = RunExecutor(lambda running: None)
+    deeds = ["dies within a frame", "stops within a frame", "sends garbage", "reports",
+             "sends another object", "leaves a child with its pipe", "reads nothing"]
+    async with asyncio.timeout(200):
+        print(json.dumps(dict(zip(deeds, await asyncio.gather(
+            *(follow(executor, do) for do in deeds))))))
+
+start_fork_server()
+asyncio.run(main())
+"""
+
+
+def test_up_knows_the_end_of_a_run_whose_process_dies_hangs_or_sends_garbage() -> None:
+    command = [sys.executable, "-c", HOSTILE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    killed = "its process was killed by SIGKILL"
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "dies within a frame": killed,
+        "stops within a frame": killed,
+        "sends garbage": killed,
+        "sends another object": killed,
+        "reads nothing": killed,
+        "leaves a child with its pipe": "its process ended with status 3",
+        "reports": ["\udc80", 50_000, "nothing to do", 0],
+    }
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells it so")
