@@ -24,7 +24,7 @@ from paddock.runner.api import plan, run, run_async, validate
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import PlanReport, Report
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.settings import Settings
 from paddock.runner.testing import suite_runner as trials
 from tests.benchmarks.first_run import HELD_BACK, LOOK_ALIKES
@@ -353,12 +353,12 @@ def test_an_invoice_waits_for_a_person_and_goes_on_with_what_they_said(tmp_path:
     assert report.counts["waiting"] == 1
     right = {"number": "T-5512", "total": 61.4, "pay_by": "as agreed"}
     with Ledger(pipeline.parent / ".paddock") as ledger:
-        desk = ReviewDesk(ledger)
-        (waiting,) = desk.waiting()
-        whole = desk.get(waiting.id)
+        reviews = LedgerReviews(ledger)
+        (waiting,) = reviews.waiting()
+        whole = reviews.get(waiting.id)
         sure = [one["p"] for one in whole.subject["confidence"].values()]
         assert len(sure) == 3 and all(0 < p <= 1 for p in sure)
-        desk.decide(whole.id, whole.question, "edit", right, by="ann")
+        reviews.decide(whole.id, whole.question, "edit", right, by="ann")
     again = run(pipeline, {"sure": 1.0}, options=RunOptions(local=True))
     assert (again.calls, again.counts.get("waiting", 0)) == (0, 0)
     written = pipeline.parent / "out" / "tides.csv.json"
@@ -382,9 +382,11 @@ def test_the_first_run_says_nothing_that_does_not_stand_in_the_documents(tmp_pat
     assert len(said) > 5
     assert all(any(sentence in text for text in texts) for sentence in said)
     with Ledger(pipeline.parent / ".paddock") as ledger:
-        desk = ReviewDesk(ledger)
-        (waiting,) = desk.waiting()
-        desk.decide(waiting.id, desk.get(waiting.id).question, "edit", {"kind": "other"}, by="ann")
+        reviews = LedgerReviews(ledger)
+        (waiting,) = reviews.waiting()
+        reviews.decide(
+            waiting.id, reviews.get(waiting.id).question, "edit", {"kind": "other"}, by="ann"
+        )
     run(pipeline, options=RunOptions(local=True))
     assert "## Other\n\n**bees.md**" in (out / "DIGEST.md").read_text("utf-8")
 

@@ -51,7 +51,7 @@ from paddock.runner.lineage.explain import explain_path
 from paddock.runner.lineage.review_records import reviewed_answer
 from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.render.run_details import RunItem, read_run_details
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.review.exchange import review_json
 from paddock.runner.review.page_server import asks_people
 from paddock.runner.schedule.discovery import walk_yaml_files
@@ -333,7 +333,7 @@ class AgentTools:
         place, by = self._place(pipeline), self._person(key, pipeline)
         self._review(place, review_id)
         with Ledger(place.state, url=read_settings(place.folder).ledger_url) as ledger:
-            done = ReviewDesk(ledger).decide(
+            done = LedgerReviews(ledger).decide(
                 review_id, question, decision.verb, decision.value, reason=decision.reason, by=by
             )
         return {"id": done.id, "state": done.state, "by": done.by}

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.routing import BaseRoute
 
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.review.page_access import PageAccess
 from paddock.runner.review.page_server import (
-    FolderDesks,
+    FolderReviews,
     ReviewPageOptions,
     serve_pages,
     serve_review,
@@ -62,23 +62,23 @@ def pages_of_up(
 async def serve_console(
     folder: Path,
     settings: Settings,
-    desk: ReviewDesk | None,
+    reviews: LedgerReviews | None,
     options: Mapping[str, Any],
     flags: Mapping[str, object] | None = None,
 ) -> int:
     """Serve console and review page until cancelled; return how many decisions were made there.
 
-    `desk`: only its reviews, and the review page first; None: of all ledgers below the folder.
+    `reviews`: only these, and the review page first; None: of all ledgers below the folder.
     `options` are those of `ReviewPageOptions`, `flags` the command line's settings for runs.
     """
     sources = ConsoleSources(lambda: [folder], settings, flags=flags or {})
     found = RunPages(sources.folders)  # it looks for ledgers every 15 s
-    every = FolderDesks(lambda: [place.folder for place in found.places()], settings.ledger_url)
+    every = FolderReviews(lambda: [place.folder for place in found.places()], settings.ledger_url)
     page_options = replace(
         ReviewPageOptions(**options), extra_routes=partial(_routes_behind, sources)
     )
-    if desk is not None:
-        return await serve_review(desk, page_options)
+    if reviews is not None:
+        return await serve_review(reviews, page_options)
     page_options = replace(page_options, start=SIGN_IN, remedy=_REMEDY)
     return await serve_pages(every, folder, page_options, every.close)
 

@@ -22,7 +22,7 @@ from paddock.runner.daemon.daemon_server import offer_pool
 from paddock.runner.daemon.embedded_service import hosted_service
 from paddock.runner.progress import printing
 from paddock.runner.progress.otel_extra import otel_module
-from paddock.runner.review.page_server import FolderDesks, mounted_page
+from paddock.runner.review.page_server import FolderReviews, mounted_page
 from paddock.runner.settings import KEYS_FILE_NAME, Settings
 
 from .console_actions import ConsoleSources
@@ -121,11 +121,11 @@ def _configure_logging(*, is_debug: bool) -> None:
 
 def _run_server(settings: Settings, listener: socket.socket) -> None:
     folder = Path.cwd()
-    desks = FolderDesks(lambda: [folder], settings.ledger_url)
+    all_reviews = FolderReviews(lambda: [folder], settings.ledger_url)
     keys, is_open = settings.service.api_keys_file, not settings.service.is_loopback
     # With keys, all of the service is behind them.
     pages = mounted_page(
-        desks, settings.state_dir, keys=keys, is_open=is_open, needs_key=keys is not None
+        all_reviews, settings.state_dir, keys=keys, is_open=is_open, needs_key=keys is not None
     )
 
     async def run(ended: Callable[[Exchange], None]) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -550,38 +550,38 @@ class BlockRunner:
             await claims.release(run.work.scope, [item.key for item in chunk])
 
     async def _item(self, run: BlockState, item: ItemWork) -> None:
-        """Run one item's steps and record how it ended."""
-        known = self._context.suspects.of(run.work.scope, item)
-        entered = self._context.room.entered(self._company(run, known))
-        async with nullcontext() if run.is_within_item else entered:  # which is in the room
-            claims = self._claims_of(run)
-            if claims is None:
-                await self._attempted(run, item, known)
-                return
-            claims.hold(run.work.scope, item.key)
-            try:
-                await claims.fence()  # a machine that slept may have lost its claim
-                await self._attempted(run, item, known)
-                if item.index not in run.ended:
-                    await claims.fence()
-            except ClaimLost:
-                run.hand_to_other_machine(item)
-                self._stats.note(
-                    f"'{run.work.shown(item.key)}': another machine took it over meanwhile"
-                )
-
-    async def _attempted(self, run: BlockState, item: ItemWork, known: CrashHistory | None) -> None:
-        """Run one item's steps; the ledger has a note of it meanwhile."""
+        """Run one item's steps and record how it ended; the ledger has a note of it meanwhile."""
         suspects, deadly = self._context.suspects, None
+        known = suspects.of(run.work.scope, item)
         if known is not None and known.is_deadly(run.parallel, self._context.max_attempts):
             deadly = RepeatedCrash(run.block.id, known.n_deaths)
-        elif run.step is None:
-            around = run.around[-1] if run.around else None
-            await suspects.begin(run.work.scope, item, around)
+        entered = self._context.room.entered(self._company(run, known))
+        room = nullcontext() if run.is_within_item else entered  # that item is in the room
         try:
-            await self._steps(run, item, deadly)
-        finally:
-            suspects.end(run.work.scope, item.key)
+            async with room, self._claimed(run, item):
+                if deadly is None and run.step is None:
+                    around = run.around[-1] if run.around else None
+                    await suspects.begin(run.work.scope, item, around)
+                try:
+                    await self._steps(run, item, deadly)
+                finally:
+                    suspects.end(run.work.scope, item.key)
+        except ClaimLost:
+            run.hand_to_other_machine(item)
+            self._stats.note(
+                f"'{run.work.shown(item.key)}': another machine took it over meanwhile"
+            )
+
+    @asynccontextmanager
+    async def _claimed(self, run: BlockState, item: ItemWork) -> AsyncIterator[None]:
+        """Hold this machine's claim on an item meanwhile; another may have taken it over."""
+        claims = self._claims_of(run)
+        if claims is not None:
+            claims.hold(run.work.scope, item.key)
+            await claims.fence()  # a machine that slept may have lost its claim
+        yield
+        if claims is not None and item.index not in run.ended:
+            await claims.fence()
 
     async def _steps(self, run: BlockState, item: ItemWork, deadly: RepeatedCrash | None) -> None:
         began = time.monotonic()

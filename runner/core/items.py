@@ -290,11 +290,11 @@ class ItemRunner:
             PutOff: that is asked in another pass over the items.
         """
         if step.escalate is None:
-            return await self._calibrated(step, params, tools, scope, record)
+            return await self._once(step, params, tools, scope, record)
         found = None
         try:  # a refused answer is asked for again of the larger model alone
             own = replace(tools, n_refused=0)
-            found = await self._calibrated(step, params, own, scope, record)
+            found = await self._once(step, params, own, scope, record)
         except StepError as error:
             if error.kind != "check":
                 raise
@@ -309,7 +309,7 @@ class ItemRunner:
         try:
             with record.turn.defer_calls(record.callers[-1], step.id):
                 params = larger.params.render(scope)
-                outputs = await self._calibrated(larger, params, tools, scope, record)
+                outputs = await self._once(larger, params, tools, scope, record)
         except StepError as error:
             what = f"it was escalated to '{why.alias}': {error.reason}"
             raise StepError(
@@ -317,13 +317,10 @@ class ItemRunner:
             ) from error
         return why.outputs(tools.log, outputs)
 
-    async def _calibrated(
+    async def _once(
         self, step: BoundStep, params: Any, tools: Tools, scope: Scope, record: ItemRun
     ) -> dict[str, Any]:
-        outputs = await self._once(step, params, tools)
-        return await self._reviewer.calibrated(step, scope, record, outputs)
-
-    async def _once(self, step: BoundStep, params: Any, tools: Tools) -> dict[str, Any]:
+        """Run a step once; give the fields of its answer what their probabilities are worth."""
         # A model's time counts from when the pool takes the request, so the pool enforces it.
         limit_s = None if step.kind.roles else step.timeout.total_s
         try:
@@ -334,7 +331,7 @@ class ItemRunner:
                 raise
             raise DeadlineExceeded("total", limit_s) from error
         outputs: dict[str, Any] = output.model_dump(mode="json")
-        return outputs
+        return await self._reviewer.calibrated(step, scope, record, outputs)
 
     def _tools(self, step: BoundStep, caller: CallOrigin, record: ItemRun, scope: Scope) -> Tools:
         tools = item_tools(self._context, step, caller, record, scope)

@@ -57,7 +57,7 @@ class AcceptedTogether:
     """Id of each review that was not accepted, and why."""
 
 
-class ReviewDesk(ReviewStore):
+class LedgerReviews(ReviewStore):
     """The reviews of one ledger, for people; one that is only read can list, but not decide."""
 
     known_evidence: tuple[EvidenceRequest | None, Any] = (None, None)

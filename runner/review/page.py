@@ -38,7 +38,7 @@ from paddock.steps.base import StepError
 from paddock.steps.readers.documents import locate_values, render_page
 from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
 
-from .decisions import SHORT_QUESTION_CHARS, ReviewDesk, Verb
+from .decisions import SHORT_QUESTION_CHARS, LedgerReviews, Verb
 from .fields import (
     AnswerField,
     WrongField,
@@ -77,12 +77,12 @@ class ReviewPage:
 
     def __init__(
         self,
-        desks: Callable[[], Sequence[ReviewDesk]],
+        all_reviews: Callable[[], Sequence[LedgerReviews]],
         access: PageAccess,
         is_shown: Callable[[Review], bool] = lambda review: True,
     ) -> None:
-        """`desks` is called in the page's thread; `is_shown` chooses the reviews to list."""
-        self._desks = desks
+        """`all_reviews` is called in the page's thread; `is_shown` chooses the reviews to list."""
+        self._all_reviews = all_reviews
         self.access = access
         self._is_shown = is_shown
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="review")
@@ -93,9 +93,9 @@ class ReviewPage:
         self.decided_here: set[str] = set()
         """Ids of the reviews whose decisions were made here and stand."""
 
-    async def ask(self, work: Callable[[Sequence[ReviewDesk]], _T]) -> _T:
-        """Call a function with the desks, in the thread that may use their ledgers."""
-        return await self._work(lambda: work(self._desks()))
+    async def ask(self, work: Callable[[Sequence[LedgerReviews]], _T]) -> _T:
+        """Call a function with the reviews of all ledgers, in the thread that may use those."""
+        return await self._work(lambda: work(self._all_reviews()))
 
     async def close(self, last: Callable[[], None] = lambda: None) -> None:
         """Call `last` in the thread, after everything else, and end it and the readers."""
@@ -114,8 +114,8 @@ class ReviewPage:
             f"{review_path}/picture": self._picture,
         }
         writes = {
-            "lease": self._changing(ReviewDesk.take_lease),
-            "release": self._changing(ReviewDesk.release),
+            "lease": self._changing(LedgerReviews.take_lease),
+            "release": self._changing(LedgerReviews.release),
             "check": self._check,
             "decide": self._decide,
             "undo": self._undo,
@@ -168,13 +168,13 @@ class ReviewPage:
         body = b'{"by":%b,"rows":%b}' % (dumps(by), rows)
         return Response(body, 200, headers, "application/json")
 
-    def _waiting(self, desks: Sequence[ReviewDesk]) -> tuple[str, bytes]:
+    def _waiting(self, all_reviews: Sequence[LedgerReviews]) -> tuple[str, bytes]:
         """Return the queue's mark, and its rows as JSON, which are kept until the mark changes."""
-        marks = dumps([[str(desk.ledger.folder), desk.mark()] for desk in desks])
+        marks = dumps([[str(reviews.ledger.folder), reviews.mark()] for reviews in all_reviews])
         mark = hashlib.sha256(marks).hexdigest()[:20]
         if self._queue_rows[0] != mark:
-            waiting = ((desk, review) for desk in desks for review in desk.waiting())
-            rows = [_row(desk, review) for desk, review in waiting if self._is_shown(review)]
+            waiting = ((reviews, review) for reviews in all_reviews for review in reviews.waiting())
+            rows = [_row(reviews, review) for reviews, review in waiting if self._is_shown(review)]
             # Of 5,000 rows, a third is names of values that are not there.
             short = [{name: value for name, value in row.items() if value} for row in rows]
             self._queue_rows = mark, dumps(short)
@@ -183,16 +183,23 @@ class ReviewPage:
     async def _decided(self, request: Request, by: str) -> Any:
         return {"rows": await self.ask(self._newest_decided)}
 
-    def _newest_decided(self, desks: Sequence[ReviewDesk]) -> list[dict[str, Any]]:
-        found = ((desk, review) for desk in desks for review in desk.decided()[:MOST_DECIDED])
-        shown = [(desk, review) for desk, review in found if self._is_shown(review)]
+    def _newest_decided(self, all_reviews: Sequence[LedgerReviews]) -> list[dict[str, Any]]:
+        found = (
+            (reviews, review)
+            for reviews in all_reviews
+            for review in reviews.decided()[:MOST_DECIDED]
+        )
+        shown = [(reviews, review) for reviews, review in found if self._is_shown(review)]
         shown.sort(key=lambda pair: -(pair[1].decided_at or 0.0))
-        return [_row(desk, review) for desk, review in shown[:MOST_DECIDED]]
+        return [_row(reviews, review) for reviews, review in shown[:MOST_DECIDED]]
 
     async def _review(self, request: Request, by: str) -> Any:
         return await self._at(
             request,
-            lambda desk, review: {**_detail(desk, review, by), "refusal": desk.refusal(review, by)},
+            lambda reviews, review: {
+                **_detail(reviews, review, by),
+                "refusal": reviews.refusal(review, by),
+            },
         )
 
     async def _text(self, request: Request, by: str) -> Any:
@@ -200,17 +207,17 @@ class ReviewPage:
         query = request.query_params
         start, n = (_count(query.get(name), otherwise) for name, otherwise in _WINDOW.items())
 
-        def window(desk: ReviewDesk, review: Review) -> dict[str, Any]:
+        def window(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
             source = _source(review, query.get("source"))
             spans = field_spans(subject_fields(review.subject), str(source.get("name", "")))
-            text = self._text_of(desk, source)
+            text = self._text_of(reviews, source)
             return text_window(text, start, min(n, MOST_WINDOW_CHARS), spans)
 
         return await self._at(request, window)
 
-    def _text_of(self, desk: ReviewDesk, source: Mapping[str, Any]) -> str:
+    def _text_of(self, reviews: LedgerReviews, source: Mapping[str, Any]) -> str:
         digest = str(source.get("text_object") or "")
-        text = self._texts.pop(digest) if digest in self._texts else desk.source_text(source)
+        text = self._texts.pop(digest) if digest in self._texts else reviews.source_text(source)
         if text is None:
             raise DecisionRefused(
                 f"The text of '{source.get('name', 'the document')}' is not in this ledger's "
@@ -227,11 +234,11 @@ class ReviewPage:
         page = _count(request.query_params.get("page"), 1)
         number = request.query_params.get("source")
 
-        def found(desk: ReviewDesk, review: Review) -> tuple[Path, Review]:
+        def found(reviews: LedgerReviews, review: Review) -> tuple[Path, Review]:
             source = _source(review, number)
             if not _has_picture(source):
                 raise DecisionRefused("This source has no pages to show.")
-            return desk.ledger.folder.parent.resolve() / str(source["path"]), review
+            return reviews.ledger.folder.parent.resolve() / str(source["path"]), review
 
         path, review = await self._at(request, found)
         await asyncio.to_thread(_refuse_changed, path, review)
@@ -240,10 +247,10 @@ class ReviewPage:
 
     # --- deciding
 
-    def _changing(self, change: Callable[[ReviewDesk, str, str], Review]) -> Act:
+    def _changing(self, change: Callable[[LedgerReviews, str, str], Review]) -> Act:
         async def act(request: Request, by: str) -> Any:
             return await self._at(
-                request, lambda desk, review: _row(desk, change(desk, review.id, by))
+                request, lambda reviews, review: _row(reviews, change(reviews, review.id, by))
             )
 
         return act
@@ -252,9 +259,9 @@ class ReviewPage:
         """Return what is wrong with an edit that was not sent yet, field by field."""
         body = await _body(request)
 
-        def faults(desk: ReviewDesk, review: Review) -> dict[str, Any]:
+        def faults(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
             try:
-                sentences = desk.faults(review, _edited(review, body))
+                sentences = reviews.faults(review, _edited(review, body))
             except WrongField as error:
                 sentences = [str(error)]
             return {"faults": [placed_fault(sentence) for sentence in sentences]}
@@ -272,27 +279,27 @@ class ReviewPage:
             StepError: it takes too much time or memory.
         """
 
-        def evidence_request(desk: ReviewDesk, review: Review) -> EvidenceRequest | None:
+        def evidence_request(reviews: LedgerReviews, review: Review) -> EvidenceRequest | None:
             try:
-                return desk.evidence_request(review, _edited(review, body))
+                return reviews.evidence_request(review, _edited(review, body))
             except WrongField:  # the check of the edit says so
                 return None
 
         new_evidence = await self._at(request, evidence_request)
         if new_evidence is not None:
             known = new_evidence, await locate_values(new_evidence, readers=self._readers)
-            await self._at(request, lambda desk, _: setattr(desk, "known_evidence", known))
+            await self._at(request, lambda reviews, _: setattr(reviews, "known_evidence", known))
 
     async def _decide(self, request: Request, by: str) -> Any:
         body = await _body(request)
         question, reason = (str(body.get(name) or "") for name in ("question", "reason"))
         verb = cast(Verb, str(body.get("verb")))  # `decide` refuses any other
 
-        def decide(desk: ReviewDesk, review: Review) -> dict[str, Any]:
+        def decide(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
             value = _edited(review, body) if verb == "edit" else None
-            made = desk.decide(review.id, question, verb, value, reason=reason, by=by)
-            self.decided_here.add(page_id(desk, made.id))
-            return _row(desk, made)
+            made = reviews.decide(review.id, question, verb, value, reason=reason, by=by)
+            self.decided_here.add(page_id(reviews, made.id))
+            return _row(reviews, made)
 
         if verb == "edit":
             try:
@@ -302,10 +309,10 @@ class ReviewPage:
         return await self._at(request, decide)
 
     async def _undo(self, request: Request, by: str) -> Any:
-        def undo(desk: ReviewDesk, review: Review) -> dict[str, Any]:
-            made = desk.undo(review.id, by)
-            self.decided_here.discard(page_id(desk, made.id))
-            return _row(desk, made)
+        def undo(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
+            made = reviews.undo(review.id, by)
+            self.decided_here.discard(page_id(reviews, made.id))
+            return _row(reviews, made)
 
         return await self._at(request, undo)
 
@@ -313,15 +320,15 @@ class ReviewPage:
         """Accept the answers of `rows`, pairs of id and question, in one decision."""
         pairs = _pairs((await _body(request)).get("rows"))
 
-        def accept(desks: Sequence[ReviewDesk]) -> dict[str, Any]:
+        def accept(all_reviews: Sequence[LedgerReviews]) -> dict[str, Any]:
             ids, accepted, left = list[str](), set[str](), list[str]()
             unknown = set(pairs)
-            for desk in desks:
-                by_id = {review.id: page_id(desk, review.id) for review in desk.waiting()}
+            for reviews in all_reviews:
+                by_id = {review.id: page_id(reviews, review.id) for review in reviews.waiting()}
                 own = [(id_, pairs[shown]) for id_, shown in by_id.items() if shown in pairs]
                 unknown -= {by_id[id_] for id_, _ in own}
                 try:
-                    done = desk.accept_together(own, by) if own else None
+                    done = reviews.accept_together(own, by) if own else None
                 except LedgerError as error:  # what other folders' ledgers took stands
                     left += [str(error)] * len(own)
                     continue
@@ -340,17 +347,21 @@ class ReviewPage:
         given = (await _body(request)).get("together")
         ids = [id_ for id_ in given if isinstance(id_, str)] if isinstance(given, list) else []
 
-        def undo(desks: Sequence[ReviewDesk]) -> dict[str, Any]:
-            found = [(desk, review) for desk in desks for review in desk.decided()
+        def undo(all_reviews: Sequence[LedgerReviews]) -> dict[str, Any]:
+            found = [(reviews, review) for reviews in all_reviews for review in reviews.decided()
                      if review.together in ids]  # fmt: skip
             if not found:
                 raise DecisionRefused("No such decision on several answers stands.")
-            for why in (desk.refusal(review, by) for desk, review in found):
+            for why in (reviews.refusal(review, by) for reviews, review in found):
                 if why is not None:  # all or none, in other folders as well
                     raise DecisionRefused(why)
             made: set[str] = set()
-            for desk, together in {(desk, str(review.together)): None for desk, review in found}:
-                made |= {page_id(desk, review.id) for review in desk.undo_together(together, by)}
+            for reviews, together in {
+                (reviews, str(review.together)): None for reviews, review in found
+            }:
+                made |= {
+                    page_id(reviews, review.id) for review in reviews.undo_together(together, by)
+                }
             self.decided_here -= made
             return {"opened": len(made)}
 
@@ -358,22 +369,22 @@ class ReviewPage:
 
     # --- the thread
 
-    async def _at(self, request: Request, act: Callable[[ReviewDesk, Review], _T]) -> _T:
-        """Call `act` with a request's review and its desk.
+    async def _at(self, request: Request, act: Callable[[LedgerReviews, Review], _T]) -> _T:
+        """Call `act` with a request's review and the reviews of its ledger.
 
         Raises:
             DecisionRefused: there is no such review.
         """
         return await self._work(partial(self._with_review, request.path_params["id"], act))
 
-    def _with_review(self, id_: str, act: Callable[[ReviewDesk, Review], _T]) -> _T:
-        desks = self._desks()
-        if not desks:
+    def _with_review(self, id_: str, act: Callable[[LedgerReviews, Review], _T]) -> _T:
+        all_reviews = self._all_reviews()
+        if not all_reviews:
             raise DecisionRefused("There is no ledger here: no pipeline with `review` has run yet.")
         folder, _, own = id_.rpartition("-")
-        for desk in desks:
-            if folder == desk.folder_id or (not folder and len(desks) == 1):
-                return act(desk, desk.get(own))
+        for reviews in all_reviews:
+            if folder == reviews.folder_id or (not folder and len(all_reviews) == 1):
+                return act(reviews, reviews.get(own))
         raise unknown_review(id_)
 
     async def _work(self, work: Callable[[], _T]) -> _T:
@@ -413,17 +424,17 @@ def _count(written: str | None, otherwise: int) -> int:
     return int(written) if written and written.isdecimal() and len(written) < 12 else otherwise
 
 
-def page_id(desk: ReviewDesk, id_: str) -> str:
+def page_id(reviews: LedgerReviews, id_: str) -> str:
     """Return a review's id on a page that shows several folders."""
-    return f"{desk.folder_id}-{id_}"
+    return f"{reviews.folder_id}-{id_}"
 
 
-def _row(desk: ReviewDesk, review: Review) -> dict[str, Any]:
+def _row(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
     """Return what lists show of a review."""
     subject = review.subject
     return {
-        "id": page_id(desk, review.id),
-        "folder": desk.shown_folder,
+        "id": page_id(reviews, review.id),
+        "folder": reviews.shown_folder,
         "question": review.question[:SHORT_QUESTION_CHARS],
         "item": subject.get("item") or review.key,
         "due": subject.get("due") or None,
@@ -444,13 +455,13 @@ def _row(desk: ReviewDesk, review: Review) -> dict[str, Any]:
     }
 
 
-def _detail(desk: ReviewDesk, review: Review, by: str) -> dict[str, Any]:
+def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
     """Return a whole review but for the texts of its sources."""
     subject = review.subject
     fields = subject_fields(review.subject)
     decided = answer_fields(review.value, subject.get("schema")) if review.is_decided else []
     return {
-        **_row(desk, review),
+        **_row(reviews, review),
         "question": review.question,
         "me": by,
         "document": subject.get("document"),

@@ -40,7 +40,7 @@ from paddock.runner.ledger.reviews import Review
 from paddock.runner.progress.drain import stop_on_signals
 from paddock.runner.settings import STATE_FOLDER
 
-from .decisions import ReviewDesk
+from .decisions import LedgerReviews
 from .page import ReviewPage
 from .page_access import PAGE_PATH, TICKET_S, PageAccess, Ticket
 
@@ -70,27 +70,27 @@ class ReviewPageOptions:
     """Called with the address and the token that it asks for, once it answers."""
 
 
-async def serve_review(desk: ReviewDesk, options: ReviewPageOptions) -> int:
-    """Serve the page of one desk until cancelled; see `serve_pages`."""
-    return await serve_pages(lambda: (desk,), desk.ledger.folder, options)
+async def serve_review(reviews: LedgerReviews, options: ReviewPageOptions) -> int:
+    """Serve the page of one ledger's reviews until cancelled; see `serve_pages`."""
+    return await serve_pages(lambda: (reviews,), reviews.ledger.folder, options)
 
 
 async def serve_pages(
-    desks: Callable[[], Sequence[ReviewDesk]],
+    all_reviews: Callable[[], Sequence[LedgerReviews]],
     folder: Path,
     options: ReviewPageOptions,
     close: Callable[[], None] = lambda: None,
 ) -> int:
     """Serve the pages until a signal; return how many decisions were made there and stand.
 
-    `folder` decides the port; `close` is called at the end, in the thread of the desks.
+    `folder` decides the port; `close` is called at the end, in the thread of the ledgers.
 
     Raises:
         PortTaken, CannotListen: nothing was served.
     """
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     access = PageAccess(token, options.by, options.remedy)
-    page = ReviewPage(desks, access, options.is_shown)
+    page = ReviewPage(all_reviews, access, options.is_shown)
     listener = _listen(folder, options.port)
     address = f"http://{HOST}:{listener.getsockname()[1]}{options.start}"
     routes = [*page.routes(), *options.extra_routes(access)]
@@ -155,7 +155,7 @@ def token_file(state_dir: Path) -> Path:
 
 @asynccontextmanager
 async def mounted_page(
-    desks: FolderDesks,
+    all_reviews: FolderReviews,
     state_dir: Path,
     *,
     keys: Path | None,
@@ -165,7 +165,7 @@ async def mounted_page(
     """Yield the page for another service's routes; close it and the ledgers at the end.
 
     Args:
-        desks: of the folders that the service shows.
+        all_reviews: of the folders that the service shows.
         state_dir: where the token's file is; it is made at the first start.
         keys: the service's file of API keys; the name of a key is the reviewer's.
         is_open: other machines reach the service.
@@ -179,11 +179,11 @@ async def mounted_page(
         access = PageAccess(None, "", "It needs an API key.", keys=keys, is_open=is_open)
     else:
         access = PageAccess(token, user_name(), remedy, keys=keys, is_open=is_open)
-    page = ReviewPage(desks, access)
+    page = ReviewPage(all_reviews, access)
     try:
         yield page
     finally:
-        await page.close(desks.close)
+        await page.close(all_reviews.close)
 
 
 def _kept_token(file: Path) -> tuple[str, str]:
@@ -232,14 +232,14 @@ def asks_people(pipeline: Pipeline) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _OpenDesk:
-    desk: ReviewDesk
+class _OpenReviews:
+    reviews: LedgerReviews
     file: tuple[int, int] | None
     """Device and inode of the ledger's file."""
 
 
-class FolderDesks:
-    """The desks of folders of pipelines. All methods block, and one thread calls them.
+class FolderReviews:
+    """The reviews of folders of pipelines. All methods block, and one thread calls them.
 
     A folder whose ledger does not exist yet has none. One whose ledger file was replaced is opened
     again: a decision must not go into a file that was deleted.
@@ -249,10 +249,10 @@ class FolderDesks:
         """`folders` returns the folders at each call; `url`: of PostgreSQL, empty for files."""
         self._folders = folders
         self._url = url
-        self._open: dict[Path, _OpenDesk] = {}
+        self._open: dict[Path, _OpenReviews] = {}
 
-    def __call__(self) -> list[ReviewDesk]:
-        """Return the desks of the folders that have a ledger.
+    def __call__(self) -> list[LedgerReviews]:
+        """Return the reviews of each folder that has a ledger.
 
         Raises:
             LedgerError: one cannot be opened, and there is no other.
@@ -260,39 +260,39 @@ class FolderDesks:
         folders = sorted({folder.resolve() for folder in self._folders()})
         for gone in self._open.keys() - set(folders):
             self._close(gone)
-        found: list[ReviewDesk | None] = []
+        found: list[LedgerReviews | None] = []
         faults: list[LedgerError] = []
         common = os.path.commonpath(folders) if len(folders) > 1 else None
         for folder in folders:
             try:
-                desk = self._desk(folder)
+                reviews = self._reviews_of(folder)
             except LedgerError as error:  # the other folders' questions can be answered
                 faults.append(error)
                 continue
-            if desk is not None:
-                desk.shown_folder = shown_folder(folder, common)
-            found.append(desk)
+            if reviews is not None:
+                reviews.shown_folder = shown_folder(folder, common)
+            found.append(reviews)
         if faults and not any(found):
             raise faults[0]
-        return [desk for desk in found if desk is not None]
+        return [reviews for reviews in found if reviews is not None]
 
     def close(self) -> None:
         for folder in list(self._open):
             self._close(folder)
 
-    def _desk(self, folder: Path) -> ReviewDesk | None:
+    def _reviews_of(self, folder: Path) -> LedgerReviews | None:
         ledger = Ledger(folder / STATE_FOLDER, url=self._url)
         file = None if self._url else files.identity(ledger.file)
         known = self._open.get(folder)
         if known is not None and known.file == file:
-            return known.desk
+            return known.reviews
         if known is not None:
             self._close(folder)
         if not (has_folder_identity(ledger.folder) if self._url else file):
             return None
-        made = _OpenDesk(ReviewDesk(ledger.__enter__()), file)
+        made = _OpenReviews(LedgerReviews(ledger.__enter__()), file)
         self._open[folder] = made
-        return made.desk
+        return made.reviews
 
     def _close(self, folder: Path) -> None:
-        self._open.pop(folder).desk.ledger.__exit__(None, None, None)
+        self._open.pop(folder).reviews.ledger.__exit__(None, None, None)

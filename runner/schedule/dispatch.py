@@ -103,13 +103,13 @@ def dispatch(
     max_runs: int,
 ) -> list[Decision]:
     """Return one decision for each due run, and one for each run that must stop."""
-    desk = _DispatchRound(active, rules, now, max_runs)
+    this_round = _DispatchRound(active, rules, now, max_runs)
     for job in active:
-        desk.look_at(job)
+        this_round.look_at(job)
     newest = _newest(due, rules)
-    for run in sorted(due, key=lambda run: (desk.rank(run), run.at, run.id)):
-        desk.decide(run, newest)
-    return desk.decisions
+    for run in sorted(due, key=lambda run: (this_round.rank(run), run.at, run.id)):
+        this_round.decide(run, newest)
+    return this_round.decisions
 
 
 class _DispatchRound:

@@ -20,7 +20,7 @@ from paddock.engine.system.retry import Backoff
 from paddock.engine.system.text import canonical_json, counted
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.progress.report import Report
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 
 from .run_manager import Deployment, ManagedRun, RunManager
 
@@ -30,8 +30,8 @@ TRIGGER = "review"
 _AGAIN = Backoff(10.0, 600.0)  # a run that was skipped or ended early
 
 _T = TypeVar("_T")
-AskDesks = Callable[[Callable[[Sequence[ReviewDesk]], _T]], Awaitable[_T]]
-"""Calls a function with the open desks, in their thread."""
+AskReviews = Callable[[Callable[[Sequence[LedgerReviews]], _T]], Awaitable[_T]]
+"""Calls a function with the reviews of all ledgers, in their thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +59,23 @@ class DecidedRun:
         return None if given.get("hidden") else dict(given.get("inputs") or {})
 
 
-def decided_runs(desks: Sequence[ReviewDesk]) -> list[DecidedRun]:
+def decided_runs(all_reviews: Sequence[LedgerReviews]) -> list[DecidedRun]:
     """Return the runs for what was decided, or has expired, and was not gone on with."""
     found: dict[tuple[Path, str], list[tuple[str, float]]] = {}
-    for desk in desks:
-        folder = desk.ledger.folder.parent
-        for file, given, review in _continuable(desk):
+    for reviews in all_reviews:
+        folder = reviews.ledger.folder.parent
+        for file, given, review in _continuable(reviews):
             at = review.decided_at or review.expires_at or 0.0
             found.setdefault((folder / file, given), []).append((review.id, at))
     return [DecidedRun(*place, tuple(sorted(some))) for place, some in sorted(found.items())]
 
 
-def _continuable(desk: ReviewDesk) -> Iterator[tuple[str, str, Review]]:
+def _continuable(reviews: LedgerReviews) -> Iterator[tuple[str, str, Review]]:
     """Yield each review that a run can go on with, and the file and inputs of the run."""
     runs: dict[str, tuple[str, str]] = {}
-    for review in desk.undone():
+    for review in reviews.undone():
         if review.run not in runs:
-            row = desk.ledger.run(review.run)  # old runs are forgotten
+            row = reviews.ledger.run(review.run)  # old runs are forgotten
             file = row.file if row else str(review.subject.get("pipeline") or "")
             runs[review.run] = (file, (row.given if row else None) or "{}")
         yield (*runs[review.run], review)
@@ -94,7 +94,7 @@ class _Submitted:
 class ReviewRuns:
     """Submits runs for decisions. `look` is called repeatedly, in one event loop."""
 
-    def __init__(self, run_manager: RunManager, ask: AskDesks[list[DecidedRun]]) -> None:
+    def __init__(self, run_manager: RunManager, ask: AskReviews[list[DecidedRun]]) -> None:
         self._run_manager = run_manager
         self._ask = ask
         self._last: dict[tuple[Path, str], _Submitted] = {}

@@ -41,7 +41,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import clean_in_subprocess
 from paddock.runner.progress.report import Report
 from paddock.runner.review.page_access import CONSOLE_PATH, PAGE_PATH, PageAccess
-from paddock.runner.review.page_server import FolderDesks, asks_people, mounted_page, token_file
+from paddock.runner.review.page_server import FolderReviews, asks_people, mounted_page, token_file
 from paddock.runner.settings import STATE_FOLDER, Settings
 from paddock.runner.workers.cluster_checks import renew_crash_automation
 from paddock.runner.workers.delegation import known_end
@@ -213,9 +213,11 @@ class Up:
         """Return the application: status, webhooks and the review page."""
         hooks, keys = self._reconciler.hooks, self._settings.service.api_keys_file
         reader = StatusAccess(is_open=is_open, keys=keys)
-        desks = FolderDesks(lambda: self._pipeline_folders(asks_people), self._settings.ledger_url)
+        all_reviews = FolderReviews(
+            lambda: self._pipeline_folders(asks_people), self._settings.ledger_url
+        )
         page = await stack.enter_async_context(
-            mounted_page(desks, self._settings.state_dir, keys=keys, is_open=is_open)
+            mounted_page(all_reviews, self._settings.state_dir, keys=keys, is_open=is_open)
         )
         self._review_runs = ReviewRuns(self._run_manager, page.ask)
         routes = [*page.routes(), *self._wishes.pages(page.access, self)]

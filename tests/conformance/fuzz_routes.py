@@ -39,7 +39,7 @@ from paddock.engine.settings import ServiceSettings
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.review.page import ReviewPage, page_id
 from paddock.runner.review.page_access import PageAccess
-from paddock.runner.review.page_server import FolderDesks
+from paddock.runner.review.page_server import FolderReviews
 from paddock.runner.schedule.up_status import make_status_app
 from tests.live import CHAT, VECTORS, Live, live_service
 from tests.runner.review.served_page import ServedPage
@@ -347,7 +347,7 @@ class ReviewDoor:
     name: str
     app: Any
     page: ReviewPage
-    desks: FolderDesks
+    all_reviews: FolderReviews
     names: dict[str, str]
     """By credential."""
 
@@ -369,7 +369,7 @@ class ReviewFuzz:
             Image.new("RGB", (8, 8), (90 * at, 0, 0)).save(one / "open.png")
             for item in REVIEWS_OF:
                 self.ask(one, item)
-        self.desks = FolderDesks(lambda: self.folders)
+        self.all_reviews = FolderReviews(lambda: self.folders)
         self.asked = self.reviews()
         """Each review as it was asked, by its id on the page."""
         self.doors = [self.door(name) for name in ("up", "serve with keys", "serve")]
@@ -399,23 +399,23 @@ class ReviewFuzz:
             **(CREDENTIALS if has_keys else {}),
             **(OWNERS if name != "serve with keys" else {}),
         }
-        desks = FolderDesks(lambda: self.folders)
+        all_reviews = FolderReviews(lambda: self.folders)
         token = next(iter(OWNERS)) if OWNERS.items() <= names.items() else None
         keys = self.keys if has_keys else None
-        page = ReviewPage(desks, PageAccess(token, "owner", "It is here.", keys=keys))
+        page = ReviewPage(all_reviews, PageAccess(token, "owner", "It is here.", keys=keys))
         if is_up:
             app: Any = make_status_app(dict, dict, _no_hook, extra_routes=page.routes())
         else:
             middleware = make_middleware(ServiceSettings(api_keys_file=keys), RequestLog())
             app = Starlette(routes=page.routes(), middleware=middleware)
-        return ReviewDoor(name, app, page, desks, names)
+        return ReviewDoor(name, app, page, all_reviews, names)
 
     def reviews(self) -> dict[str, Review]:
         """Return every review as it stands, by its id on the page."""
         return {
-            page_id(desk, one.id): one
-            for desk in self.desks()
-            for one in (*desk.waiting(is_whole=True), *desk.decided(is_whole=True))
+            page_id(reviews, one.id): one
+            for reviews in self.all_reviews()
+            for one in (*reviews.waiting(is_whole=True), *reviews.decided(is_whole=True))
         }
 
     @asynccontextmanager
@@ -432,8 +432,8 @@ class ReviewFuzz:
                     await self.crowd(number)
         finally:
             for door in self.doors:
-                await door.page.close(door.desks.close)
-            self.desks.close()
+                await door.page.close(door.all_reviews.close)
+            self.all_reviews.close()
 
     async def visit(self, number: int) -> None:
         """Send some requests of one person, or of a stranger, with a cookie or without."""
@@ -519,7 +519,9 @@ class ReviewFuzz:
         if id_ in self.asked and "/reviews/" in what:
             asked = self.asked[id_]
             folder = next(
-                one.ledger.folder.parent for one in self.desks() if id_.startswith(one.folder_id)
+                one.ledger.folder.parent
+                for one in self.all_reviews()
+                if id_.startswith(one.folder_id)
             )
             if marks - {self.place(folder, str(asked.subject["item"]))}:
                 tally.wrong.append(f"{what}: another document: {marks}")
@@ -549,10 +551,12 @@ class ReviewFuzz:
         """Decide as many people on the same reviews at once, and then undo at once."""
         some, what = self.maker.some, f"{self.what} crowd {number}"
         for id_, one in self.reviews().items():
-            desk = next(desk for desk in self.desks() if id_.startswith(desk.folder_id))
+            reviews = next(
+                reviews for reviews in self.all_reviews() if id_.startswith(reviews.folder_id)
+            )
             if one.is_decided:
-                desk.undo(one.id, some.choice(one.subject["by"] or ["ann"]))
-            desk.change(one.id, lambda review, _: _decision(review))
+                reviews.undo(one.id, some.choice(one.subject["by"] or ["ann"]))
+            reviews.change(one.id, lambda review, _: _decision(review))
         before = self.reviews()
         ids = some.sample([*before], some.randrange(1, 4))
         sent = [self.decision(before, ids) for _ in range(some.randrange(2, 9))]

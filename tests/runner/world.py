@@ -16,7 +16,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import PlanReport, Report
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.settings import STATE_FOLDER, Settings
 from tests.fakes.pool import FakePool
 
@@ -119,9 +119,9 @@ class ReviewedWorld(World):
     """A world in which `ann` decides on answers that wait."""
 
     @contextmanager
-    def reviews(self) -> Iterator[ReviewDesk]:
+    def reviews(self) -> Iterator[LedgerReviews]:
         with Ledger(self.folder / STATE_FOLDER) as ledger:
-            yield ReviewDesk(ledger)
+            yield LedgerReviews(ledger)
 
     def waiting(self) -> dict[str, Review]:
         """Return the reviews that wait, by their item."""

@@ -35,7 +35,7 @@ from paddock.runner.ledger.reviews import DecisionRefused, Review
 from paddock.runner.ledger.run_history import LedgerFolder, find_ledgers, open_for_reading
 from paddock.runner.progress import printing
 from paddock.runner.progress.command_logs import prepare_logging
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.review.exchange import (
     SheetDecision,
     SheetFault,
@@ -134,7 +134,7 @@ def review(flags: ReviewFlags) -> int:
         return _list(place, flags)
     if export is not None:
         return _export(place, export)
-    with _open_desk(place, flags.by) as opened:
+    with _open_reviews(place, flags.by) as opened:
         if flags.accept_all:
             return _accept_all(opened, flags)
         if flags.undone is not None:
@@ -158,17 +158,17 @@ def _refuse_combinations(flags: ReviewFlags) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _DeskSession:
-    """The desk of one folder's ledger, and the person who sits there."""
+class _ReviewSession:
+    """The reviews of one folder's ledger, and the person who decides on them."""
 
     place: LedgerFolder
     ledger: Ledger
-    desk: ReviewDesk
+    reviews: LedgerReviews
     by: str
 
     def waiting(self, *, is_whole: bool = False) -> list[Review]:
         """Return what waits, of the named pipeline only."""
-        return _of_file(self.place, self.desk.waiting(is_whole=is_whole))
+        return _of_file(self.place, self.reviews.waiting(is_whole=is_whole))
 
 
 def _of_file(place: LedgerFolder, reviews: Sequence[Review]) -> list[Review]:
@@ -176,10 +176,10 @@ def _of_file(place: LedgerFolder, reviews: Sequence[Review]) -> list[Review]:
 
 
 @contextmanager
-def _open_desk(place: LedgerFolder, by: str | None) -> Iterator[_DeskSession]:
+def _open_reviews(place: LedgerFolder, by: str | None) -> Iterator[_ReviewSession]:
     url = read_settings(place.folder).ledger_url
     with Ledger(place.state, url=url) as ledger:
-        yield _DeskSession(place, ledger, ReviewDesk(ledger), by or _user_name())
+        yield _ReviewSession(place, ledger, LedgerReviews(ledger), by or _user_name())
 
 
 def _user_name() -> str:
@@ -216,7 +216,7 @@ def _find_place(text: str) -> LedgerFolder:
 def _has_reviews(place: LedgerFolder) -> bool:
     try:
         with open_for_reading(place) as ledger:
-            return bool(ReviewDesk(ledger).waiting() or ReviewDesk(ledger).decided())
+            return bool(LedgerReviews(ledger).waiting() or LedgerReviews(ledger).decided())
     except LedgerError:
         return False  # reported where it is the one that is asked for
 
@@ -242,14 +242,14 @@ def _shown(flags: ReviewFlags, reviews: Sequence[Review]) -> list[Review]:
     return found
 
 
-def _accept_all(opened: _DeskSession, flags: ReviewFlags) -> int:
+def _accept_all(opened: _ReviewSession, flags: ReviewFlags) -> int:
     shown = _shown(flags, opened.waiting())
     if not shown:
         printing.print_err(
             NOTHING_WAITS if not _is_narrowed(flags) else "Nothing that waits is so."
         )
         return DONE
-    done = opened.desk.accept_together(
+    done = opened.reviews.accept_together(
         [(review.id, review.question) for review in shown], opened.by
     )
     if flags.as_json:
@@ -269,13 +269,13 @@ def _accept_all(opened: _DeskSession, flags: ReviewFlags) -> int:
     return DONE
 
 
-def _undo(opened: _DeskSession, id_: str) -> int:
+def _undo(opened: _ReviewSession, id_: str) -> int:
     """Undo the decision on one answer, or one on many."""
     try:
-        if any(review.together == id_ for review in opened.desk.decided()):
-            n = len(opened.desk.undo_together(id_, opened.by))
+        if any(review.together == id_ for review in opened.reviews.decided()):
+            n = len(opened.reviews.undo_together(id_, opened.by))
         else:
-            opened.desk.undo(id_, opened.by)
+            opened.reviews.undo(id_, opened.by)
             n = 1
     except DecisionRefused as error:
         raise CommandError(str(error)) from error
@@ -285,7 +285,7 @@ def _undo(opened: _DeskSession, id_: str) -> int:
 
 def _list(place: LedgerFolder, flags: ReviewFlags) -> int:
     with open_for_reading(place) as ledger:
-        waiting = _shown(flags, _of_file(place, ReviewDesk(ledger).waiting()))
+        waiting = _shown(flags, _of_file(place, LedgerReviews(ledger).waiting()))
     if flags.as_json:
         printing.print_json({"waiting": [review_json(review) for review in waiting]})
     elif waiting:
@@ -337,8 +337,8 @@ def _export(place: LedgerFolder, target: str) -> int:
             )
         require_writable(path, "gold.jsonl" if is_gold else "reviews.csv")
     with open_for_reading(place) as ledger:
-        desk = ReviewDesk(ledger)
-        found = desk.decided(is_whole=True) if is_gold else desk.waiting(is_whole=True)
+        reviews = LedgerReviews(ledger)
+        found = reviews.decided(is_whole=True) if is_gold else reviews.waiting(is_whole=True)
         found = _of_file(place, found)
     text = gold_jsonl(reversed(found)) if is_gold else reviews_csv(found)
     if path is None:
@@ -359,7 +359,7 @@ def _export_tests(path: Path) -> int:
         "record", on_begin=lambda name: printing.print_err(printing.printable_line(name))
     )
     with open_for_reading(place) as ledger:
-        decided = _of_file(place, ReviewDesk(ledger).decided(is_whole=True))
+        decided = _of_file(place, LedgerReviews(ledger).decided(is_whole=True))
         try:
             done = reviewed_cases.export_cases(path, ledger, decided, options)
         except reviewed_cases.CaseLeftOut as error:
@@ -370,7 +370,7 @@ def _export_tests(path: Path) -> int:
     return FAILED if done.left_out and not done.made else DONE
 
 
-def _import(opened: _DeskSession, source: str, *, skip_bad: bool, as_json: bool) -> int:
+def _import(opened: _ReviewSession, source: str, *, skip_bad: bool, as_json: bool) -> int:
     """Take the decisions of a CSV: all of them, or, if one is faulty, none."""
     shown = "standard input" if source == STANDARD_STREAM else f"'{source}'"
     try:
@@ -390,11 +390,11 @@ def _import(opened: _DeskSession, source: str, *, skip_bad: bool, as_json: bool)
 
 
 def _checked(
-    opened: _DeskSession, decisions: Sequence[SheetDecision], unreadable: Sequence[SheetFault]
+    opened: _ReviewSession, decisions: Sequence[SheetDecision], unreadable: Sequence[SheetFault]
 ) -> tuple[list[SheetDecision], list[SheetFault]]:
     """Return the sound decisions of a sheet, and every fault by its line."""
     reviews = {decision.id: _whole(opened, decision.id) for decision in decisions}
-    check = partial(_enter, opened.desk.check, opened.by)
+    check = partial(_enter, opened.reviews.check, opened.by)
     sound, faults = check_decisions(decisions, reviews, check)
     wrong = {fault.id for fault in unreadable}
     found = sorted((*unreadable, *faults), key=lambda fault: fault.line)
@@ -419,9 +419,9 @@ def _sheet_text(source: str, shown: str) -> str:
         raise CommandError(f"{shown} is not text: {error}.\n  {remedy}") from error
 
 
-def _whole(opened: _DeskSession, id_: str) -> Review | None:
+def _whole(opened: _ReviewSession, id_: str) -> Review | None:
     try:
-        return opened.desk.get(id_)
+        return opened.reviews.get(id_)
     except DecisionRefused:
         return None
 
@@ -432,12 +432,12 @@ def _enter(act: Callable[..., object], by: str, decision: SheetDecision) -> None
     act(decision.id, question, verb, decision.value, reason=decision.reason, by=by)
 
 
-def _take(opened: _DeskSession, sound: Sequence[SheetDecision], faults: list[SheetFault]) -> int:
+def _take(opened: _ReviewSession, sound: Sequence[SheetDecision], faults: list[SheetFault]) -> int:
     """Decide; what another person decided since the check becomes a fault."""
     n_taken = 0
     for decision in sound:
         try:
-            _enter(opened.desk.decide, opened.by, decision)
+            _enter(opened.reviews.decide, opened.by, decision)
             n_taken += 1
         except DecisionRefused as error:
             faults.append(SheetFault(decision.line, str(error), decision.id))
@@ -445,7 +445,7 @@ def _take(opened: _DeskSession, sound: Sequence[SheetDecision], faults: list[She
 
 
 def _import_summary(
-    opened: _DeskSession, n_taken: int, n_all: int, faults: Sequence[SheetFault]
+    opened: _ReviewSession, n_taken: int, n_all: int, faults: Sequence[SheetFault]
 ) -> str:
     if faults and not n_taken:
         pronoun, rest = ("it", "what is sound") if len(faults) == 1 else ("them", "the sound ones")
@@ -461,7 +461,7 @@ def _import_summary(
 # --- people
 
 
-def _serve(opened: _DeskSession, port: int | None, *, opens_browser: bool) -> int:
+def _serve(opened: _ReviewSession, port: int | None, *, opens_browser: bool) -> int:
     """Serve the page until Ctrl-C."""
 
     def tell(address: str, token: str) -> None:
@@ -471,7 +471,7 @@ def _serve(opened: _DeskSession, port: int | None, *, opens_browser: bool) -> in
 
     n_decided = _serve_pages(
         opened.place.folder,
-        opened.desk,
+        opened.reviews,
         by=opened.by,
         port=port,
         opens_browser=opens_browser,
@@ -488,19 +488,19 @@ def _serve(opened: _DeskSession, port: int | None, *, opens_browser: bool) -> in
 
 def _serve_pages(
     folder: Path,
-    desk: ReviewDesk | None,
+    reviews: LedgerReviews | None,
     flags: Mapping[str, object] | None = None,
     **options: Any,
 ) -> int:
     """Serve the console and the review page until Ctrl-C; return how many decisions were made.
 
-    `desk`: only its reviews; None: of all ledgers below the folder.
+    `reviews`: only these; None: of all ledgers below the folder.
     """
     from paddock.runner.cli.console_serving import serve_console
 
     settings = read_settings(folder, flags=flags)
     prepare_logging(settings)
-    return asyncio.run(serve_console(folder, settings, desk, options, flags))
+    return asyncio.run(serve_console(folder, settings, reviews, options, flags))
 
 
 def show_console(
@@ -553,7 +553,7 @@ def waiting_text(n: int) -> str:
     return f"{counted(n, 'answer')} {'waits' if n == 1 else 'wait'} for review."
 
 
-def _next_text(opened: _DeskSession) -> str:
+def _next_text(opened: _ReviewSession) -> str:
     """Return what continues the decided items."""
     where = opened.place.folder / (opened.place.file or "")
     near = shlex.quote(os.path.relpath(where))

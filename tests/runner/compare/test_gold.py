@@ -13,7 +13,7 @@ from paddock.runner.compare.metrics import field_metrics
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Question
-from paddock.runner.review.decisions import ReviewDesk, Verb
+from paddock.runner.review.decisions import LedgerReviews, Verb
 from paddock.runner.review.exchange import gold_jsonl
 
 CSV = "relpath,total,pay_by\na.txt,84.5,3 May 2024\nb.txt,,2024-05-04\nx.txt,1,\na.txt,2,\n"
@@ -109,7 +109,7 @@ def test_many_rows_of_unknown_items_are_three_sentences_and_a_number() -> None:
 def decided(tmp_path: Path) -> list[Any]:
     """An accepted, an edited and a rejected answer of one step, and one of another pipeline."""
     with Ledger(tmp_path / ".paddock") as ledger:
-        store, reviews = ReviewStore(ledger), ReviewDesk(ledger)
+        store, reviews = ReviewStore(ledger), LedgerReviews(ledger)
         decisions: list[tuple[str, Verb, Any, str, str]] = [
             ("a.txt", "accept", None, "", "bills.yaml"),
             ("b.txt", "edit", {"number": "R-9", "total": 2.0}, "", "bills.yaml"),

@@ -9,7 +9,7 @@ from typing import Any
 from paddock.runner import RunOptions, run
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import Report
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.clerk import Said, clerk, pipeline
 
 DUE = '{when: "confidence.min < 0.7"}'
@@ -38,7 +38,7 @@ def confidence_of(folder: Path, number: int) -> Any:
 def decide(folder: Path) -> None:
     """Accept what waits, but correct the total of every fourth."""
     with Ledger(folder / ".paddock") as ledger:
-        reviews = ReviewDesk(ledger)
+        reviews = LedgerReviews(ledger)
         for place, review in enumerate(reviews.waiting()):
             if place % 4:
                 reviews.decide(review.id, review.question, "accept", by="ann")

@@ -20,7 +20,7 @@ from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec, Reply
 from paddock.runner import run
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.settings import UnattendedSettings
 from tests.fakes.pool import FakePool, echo
 from tests.forked import Forked, ForkServer
@@ -215,7 +215,7 @@ def test_machines_ask_once_what_a_person_decides_and_continue_it_once(machines: 
     reports = machines.work_together(2)
     assert [report["counts"]["waiting"] for report in reports] == [N_DOCUMENTS] * 2
     with machines.ledger() as ledger:
-        reviews = ReviewDesk(ledger)
+        reviews = LedgerReviews(ledger)
         waiting = reviews.waiting()
         assert len(waiting) == N_DOCUMENTS
         for review in waiting[1:]:

@@ -32,7 +32,7 @@ from paddock.runner.ledger.calibration import (
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Question, Review
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.35, 0.6, 0.9, 1.0]), st.booleans()))
 
@@ -166,7 +166,7 @@ def mirror(**raws: float) -> dict[str, Any]:
 
 def test_what_people_decided_counts_field_by_field(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
-        store, reviews = ReviewStore(ledger), ReviewDesk(ledger)
+        store, reviews = ReviewStore(ledger), LedgerReviews(ledger)
 
         def ask(key: str, digest: str = "d1") -> Any:
             subject = {

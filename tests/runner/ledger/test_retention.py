@@ -19,7 +19,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
 from paddock.runner.ledger.sqlite_file import compact_file
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from tests.runner.compare.bills import N_BILLS, Bills
 from tests.runner.world import World, states
 
@@ -365,7 +365,7 @@ def test_what_waits_for_review_stays_whole_at_any_age_and_goes_with_its_document
     swept = sweep_ledger(state(world), "", EVERYTHING)
     assert (swept.calls, swept.objects) == (0, 0)
     with Ledger(state(world)) as ledger:
-        reviews = ReviewDesk(ledger)
+        reviews = LedgerReviews(ledger)
         for review in reviews.waiting(is_whole=True):
             assert reviews.source_text(review.subject["sources"][0]) is not None
             reviews.decide(review.id, review.question, "accept", by="ann")

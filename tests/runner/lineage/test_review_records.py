@@ -12,7 +12,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Question, Review
 from paddock.runner.lineage.explain import explain_path
-from paddock.runner.review.decisions import ReviewDesk, Verb
+from paddock.runner.review.decisions import LedgerReviews, Verb
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import World
@@ -51,7 +51,7 @@ def ask(
 
 def decide(world: World, review: Review, *decision: Any, by: str = "ann", reason: str = "") -> None:
     with Ledger(world.folder / ".paddock") as ledger:
-        reviews = ReviewDesk(ledger)
+        reviews = LedgerReviews(ledger)
         reviews.decide(review.id, review.question, *decision, by=by, reason=reason)
 
 
@@ -66,7 +66,7 @@ def decide_many(world: World, n: int) -> None:
             review = ReviewStore(ledger).ask(Question("x", f"{number}", "sum", "r", subject))
             verb: Verb = "edit" if number % 4 == 0 else "accept"
             value = {"total": -1} if verb == "edit" else None
-            ReviewDesk(ledger).decide(review.id, review.question, verb, value, by="ann")
+            LedgerReviews(ledger).decide(review.id, review.question, verb, value, by="ann")
 
 
 def review_part(text: str, label: str = "review") -> list[str]:

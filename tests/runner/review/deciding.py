@@ -12,7 +12,7 @@ from typing import Any
 from paddock.engine.request import ChatRequest
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import DecisionRefused, Review
-from paddock.runner.review.decisions import ReviewDesk, Verb
+from paddock.runner.review.decisions import LedgerReviews, Verb
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 
@@ -56,7 +56,7 @@ def decide(folder: Path) -> None:
     """Decide on whatever waits, and write down each decision once it is said to be durable."""
     with Ledger(folder / ".paddock") as ledger, (folder / "decided").open("a") as log:
         log.write("\n")  # after a line that a kill has cut short
-        reviews = ReviewDesk(ledger)
+        reviews = LedgerReviews(ledger)
         while True:
             for review in reviews.waiting():
                 verb, value, reason = choice(review)

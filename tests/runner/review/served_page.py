@@ -22,10 +22,10 @@ from paddock.engine.settings import ServiceSettings
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Question, Review, review_id
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.review.page import ReviewPage
 from paddock.runner.review.page_access import PageAccess
-from paddock.runner.review.page_server import FolderDesks, ReviewPageOptions, serve_review
+from paddock.runner.review.page_server import FolderReviews, ReviewPageOptions, serve_review
 
 SCHEMA = {
     "type": "object",
@@ -119,7 +119,7 @@ class ServedPage:
 
     def review(self, id_: str) -> Review:
         with Ledger(self.folder / ".paddock") as ledger:
-            return ReviewDesk(ledger).get(id_)
+            return LedgerReviews(ledger).get(id_)
 
     @contextmanager
     def served(self, by: str = "ann", **options: Any) -> Iterator[str]:
@@ -128,7 +128,7 @@ class ServedPage:
         async def serve(tell: Callable[[str, str], None]) -> None:
             with Ledger(self.folder / ".paddock") as ledger:
                 wish = ReviewPageOptions(by=by, opens_browser=False, tell=tell, **options)
-                await serve_review(ReviewDesk(ledger), wish)
+                await serve_review(LedgerReviews(ledger), wish)
 
         with in_thread(serve) as address:
             yield address
@@ -137,10 +137,10 @@ class ServedPage:
 @contextmanager
 def served_folders(*folders: Path, by: str = "ann") -> Iterator[str]:
     """Serve the page of several folders, as `paddock up` does; yield its address with the token."""
-    desks, listener = FolderDesks(lambda: folders), listen("127.0.0.1", 0)
+    all_reviews, listener = FolderReviews(lambda: folders), listen("127.0.0.1", 0)
 
     async def serve(tell: Callable[[str, str], None]) -> None:
-        page = ReviewPage(desks, PageAccess("a-long-token", by, "It is here."))
+        page = ReviewPage(all_reviews, PageAccess("a-long-token", by, "It is here."))
         try:
             async with serving(Starlette(routes=page.routes()), listener, ServiceSettings()):
                 tell(f"http://127.0.0.1:{listener.getsockname()[1]}/review", "a-long-token")
@@ -148,7 +148,7 @@ def served_folders(*folders: Path, by: str = "ann") -> Iterator[str]:
                     await asyncio.Event().wait()
         finally:
             listener.close()
-            await page.close(desks.close)
+            await page.close(all_reviews.close)
 
     with in_thread(serve) as address:
         yield address

@@ -13,7 +13,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import DecisionRefused, Question, Review, ReviewTerms
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 
 SCHEMA = {
     "type": "object",
@@ -57,7 +57,7 @@ def refusal(call: Any, *args: Any, **named: Any) -> str:
 
 
 def test_a_question_waits_until_it_is_decided_and_is_asked_once(ledger: Ledger) -> None:
-    reviews = ReviewDesk(ledger)
+    reviews = LedgerReviews(ledger)
     first = ask(ledger)
     assert ask(ledger) == first
     (waiting,) = reviews.waiting()
@@ -78,11 +78,11 @@ def test_questions_of_one_tick_of_the_clock_stand_by_their_items(
     keys = [f"{letter}.pdf" for letter in "dbacfe"]
     for key in keys:
         ask(ledger, key)
-    assert [review.key for review in ReviewDesk(ledger).waiting()] == sorted(keys)
+    assert [review.key for review in LedgerReviews(ledger).waiting()] == sorted(keys)
 
 
 def test_an_edit_becomes_the_value_and_a_rejection_needs_its_reason(ledger: Ledger) -> None:
-    reviews = ReviewDesk(ledger)
+    reviews = LedgerReviews(ledger)
     review, two = ask(ledger, "a.pdf"), ask(ledger, "b.pdf")
     edited = {"number": "R-1", "total": 48.5}
     assert reviews.decide(review.id, review.question, "edit", edited, by="ann").value == edited
@@ -94,7 +94,7 @@ def test_an_edit_becomes_the_value_and_a_rejection_needs_its_reason(ledger: Ledg
 
 
 def test_an_edit_that_breaks_schema_or_checks_is_refused_with_its_field(ledger: Ledger) -> None:
-    reviews = ReviewDesk(ledger)
+    reviews = LedgerReviews(ledger)
     checks = ["output.total < scope_limit", "contains(output.number, 'R-')"]
     review = ask(ledger, checks=checks, scope={"scope_limit": 100})
 
@@ -112,7 +112,7 @@ def test_an_edit_that_breaks_schema_or_checks_is_refused_with_its_field(ledger: 
 
 
 def test_a_decision_on_another_question_is_refused_and_the_new_one_waits(ledger: Ledger) -> None:
-    reviews = ReviewDesk(ledger)
+    reviews = LedgerReviews(ledger)
     review = ask(ledger)
     two = ask(ledger, document="d2")
     assert (two.id, two.state) == (review.id, "open") and two.question != review.question
@@ -124,7 +124,7 @@ def test_a_decision_on_another_question_is_refused_and_the_new_one_waits(ledger:
 
 
 def test_only_the_named_reviewers_decide(ledger: Ledger) -> None:
-    reviews, review = ReviewDesk(ledger), ask(ledger, by=["ann", "bob"])
+    reviews, review = LedgerReviews(ledger), ask(ledger, by=["ann", "bob"])
     text = "'eve' may not decide on 'a.pdf' (step 'bill'). Its reviewers are: ann, bob."
     assert refusal(reviews.decide, review.id, review.question, "accept", by="eve") == text
     assert refusal(reviews.take_lease, review.id, "eve") == text
@@ -132,7 +132,7 @@ def test_only_the_named_reviewers_decide(ledger: Ledger) -> None:
 
 
 def test_a_leased_item_is_left_to_its_holder(ledger: Ledger) -> None:
-    reviews, review = ReviewDesk(ledger), ask(ledger)
+    reviews, review = LedgerReviews(ledger), ask(ledger)
     reviews.take_lease(review.id, "ann")
     assert refusal(reviews.take_lease, review.id, "bob").startswith(
         "ann looks at 'a.pdf' (step 'bill')"
@@ -150,7 +150,7 @@ def test_a_leased_item_is_left_to_its_holder(ledger: Ledger) -> None:
 def test_an_item_is_decided_once_and_the_same_decision_again_changes_nothing(
     ledger: Ledger,
 ) -> None:
-    reviews, review = ReviewDesk(ledger), ask(ledger)
+    reviews, review = LedgerReviews(ledger), ask(ledger)
     first = reviews.decide(review.id, review.question, "accept", by="ann")
     assert reviews.decide(review.id, review.question, "accept", by="ann") == first
     text = refusal(reviews.decide, review.id, review.question, "reject", reason="no", by="bob")
@@ -159,7 +159,7 @@ def test_an_item_is_decided_once_and_the_same_decision_again_changes_nothing(
 
 
 def test_of_two_people_who_decide_at_once_one_is_refused(ledger: Ledger) -> None:
-    reviews = ReviewDesk(ledger)
+    reviews = LedgerReviews(ledger)
     for number in range(20):
         review = ask(ledger, f"{number}.pdf")
 
@@ -177,7 +177,7 @@ def test_of_two_people_who_decide_at_once_one_is_refused(ledger: Ledger) -> None
 
 
 def test_undo_leaves_everything_as_it_was_before_the_decision(ledger: Ledger) -> None:
-    reviews, review = ReviewDesk(ledger), ask(ledger)
+    reviews, review = LedgerReviews(ledger), ask(ledger)
     text = "'a.pdf' (step 'bill') is not decided, so nothing can be undone."
     assert refusal(reviews.undo, review.id, "ann") == text
     before = reviews.get(review.id)
@@ -187,7 +187,7 @@ def test_undo_leaves_everything_as_it_was_before_the_decision(ledger: Ledger) ->
 
 
 def test_a_run_goes_on_only_with_a_decision_that_still_stands(ledger: Ledger) -> None:
-    reviews, store, review = ReviewDesk(ledger), ReviewStore(ledger), ask(ledger)
+    reviews, store, review = LedgerReviews(ledger), ReviewStore(ledger), ask(ledger)
     done = reviews.decide(review.id, review.question, "accept", by="ann")
     reviews.undo(review.id, "ann")
     assert store.apply(done) is None
@@ -200,7 +200,7 @@ def test_a_run_goes_on_only_with_a_decision_that_still_stands(ledger: Ledger) ->
 
 
 def test_a_new_answer_with_the_decided_values_is_not_asked(ledger: Ledger) -> None:
-    reviews, review = ReviewDesk(ledger), ask(ledger)
+    reviews, review = LedgerReviews(ledger), ask(ledger)
     edited = {"number": "R-1", "total": 48.0}
     reviews.decide(review.id, review.question, "edit", edited, by="ann")
     again = ask(ledger, answer={"total": 48, "number": "R-1"})
@@ -211,7 +211,7 @@ def test_a_new_answer_with_the_decided_values_is_not_asked(ledger: Ledger) -> No
 
 
 def test_what_is_late_can_no_longer_be_decided_and_the_next_run_closes_it(ledger: Ledger) -> None:
-    reviews, store = ReviewDesk(ledger), ReviewStore(ledger)
+    reviews, store = LedgerReviews(ledger), ReviewStore(ledger)
     late, early = ask(ledger, "late", ttl_s=-1.0), ask(ledger, "early", ttl_s=3600.0)
     text = refusal(reviews.decide, late.id, late.question, "accept", by="ann")
     assert text.startswith("The time to decide on 'late' (step 'bill') was over at ")
@@ -227,7 +227,7 @@ def test_what_is_late_can_no_longer_be_decided_and_the_next_run_closes_it(ledger
 
 
 def test_large_subjects_and_values_are_kept_whole(ledger: Ledger) -> None:
-    reviews, review = ReviewDesk(ledger), ask(ledger, schema=None, answer="word " * 10_000)
+    reviews, review = LedgerReviews(ledger), ask(ledger, schema=None, answer="word " * 10_000)
     text = "other " * 10_000
     reviews.decide(review.id, review.question, "edit", text, by="ann")
     found = reviews.get(review.id)
@@ -241,14 +241,16 @@ def test_reviews_are_found_by_their_items_and_go_with_them(ledger: Ledger) -> No
     assert set(store.of_scope("s", ["0", "2", "9"])) == {("0", "bill"), ("2", "bill")}
     store.drop("s", ["0", "2"])
     assert set(store.of_scope("s")) == {("1", "bill")}
-    assert refusal(ReviewDesk(ledger).get, "nothing").startswith("There is no review 'nothing': ")
+    assert refusal(LedgerReviews(ledger).get, "nothing").startswith(
+        "There is no review 'nothing': "
+    )
 
 
 def test_a_ledger_that_is_only_read_lists_but_does_not_decide(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         open_review = ask(ledger)
     with Ledger(tmp_path, is_readonly=True) as ledger:
-        reviews = ReviewDesk(ledger)
+        reviews = LedgerReviews(ledger)
         assert [review.id for review in reviews.waiting()] == [open_review.id]
         with pytest.raises(LedgerError, match="opened to be read only"):
             reviews.decide(open_review.id, open_review.question, "accept", by="ann")
@@ -257,10 +259,10 @@ def test_a_ledger_that_is_only_read_lists_but_does_not_decide(tmp_path: Path) ->
 def test_reviews_move_to_postgresql_with_the_folder(url: str, tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         review = ask(ledger)
-        ReviewDesk(ledger).decide(review.id, review.question, "accept", by="ann")
+        LedgerReviews(ledger).decide(review.id, review.question, "accept", by="ann")
     with Ledger(tmp_path, url=url) as ledger:
-        assert ReviewDesk(ledger).get(review.id).by == "ann"
-        reviews = ReviewDesk(ledger)
+        assert LedgerReviews(ledger).get(review.id).by == "ann"
+        reviews = LedgerReviews(ledger)
         marks = [reviews.mark()]
         reviews.undo(review.id, "ann")
         marks.append(reviews.mark())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.pool import FakePool
 from tests.forked import Forked, ForkServer
 from tests.runner.review.deciding import BILLS, answer, choice, decide, noted, run
@@ -97,7 +97,7 @@ def test_no_decision_is_lost_or_applied_twice(
             time.sleep(0.1)
     world.run(pool=FakePool(answer=answer))
     with Ledger(tmp_path / ".paddock") as ledger:
-        decided = {review.key: review for review in ReviewDesk(ledger).decided(is_whole=True)}
+        decided = {review.key: review for review in LedgerReviews(ledger).decided(is_whole=True)}
     assert len(decided) == n_documents
     by_id = {review.id: review for review in decided.values()}
     notes = noted(tmp_path)

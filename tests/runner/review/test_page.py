@@ -20,10 +20,10 @@ from paddock.runner.cli.web_console import WebConsole
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import ReviewTerms
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.review.page import ReviewPage
 from paddock.runner.review.page_access import PageAccess
-from paddock.runner.review.page_server import FolderDesks
+from paddock.runner.review.page_server import FolderReviews
 from paddock.runner.settings import read_settings
 from paddock.steps.readers.reader_pool import EvidenceRequest
 from tests.runner.review.served_page import TEXT, ServedPage, client, quote
@@ -436,16 +436,16 @@ def shown(
     root: Path, *folders: str, keys: Path | None = None
 ) -> Iterator[tuple[TestClient, ReviewPage]]:
     """Yield a client of the owner for the page of several folders, as `paddock up` has it."""
-    desks = FolderDesks(lambda: [root / name for name in folders])
+    all_reviews = FolderReviews(lambda: [root / name for name in folders])
     page = ReviewPage(
-        desks, PageAccess("the-token-of-the-owner", "owner", "It is here.", keys=keys)
+        all_reviews, PageAccess("the-token-of-the-owner", "owner", "It is here.", keys=keys)
     )
     app = Starlette(routes=page.routes())
     with TestClient(app, "http://localhost", follow_redirects=False) as session:
         assert session.post("/review", data={"token": "the-token-of-the-owner"}).status_code == 303
         yield session, page
         assert session.portal is not None
-        session.portal.call(page.close, desks.close)
+        session.portal.call(page.close, all_reviews.close)
 
 
 def test_copies_of_a_folder_are_told_apart_and_decided_each_for_itself(tmp_path: Path) -> None:
@@ -520,7 +520,7 @@ def test_decisions_are_counted_once_and_only_those_that_were_made_here(
 ) -> None:
     first, second = served_page.ask("a.txt", "b.txt")
     with Ledger(served_page.folder / ".paddock") as ledger:
-        ReviewDesk(ledger).decide(first.id, first.question, "accept", by="ann")
+        LedgerReviews(ledger).decide(first.id, first.question, "accept", by="ann")
     with shown(served_page.folder.parent, served_page.folder.name) as (session, page):
         assert session.post(of(first.id, "/undo"), json={}).status_code == 200
         n_decided = []

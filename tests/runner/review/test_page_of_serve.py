@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.review.page_server import FolderDesks
+from paddock.runner.review.page_server import FolderReviews
 from tests.browser import Browser, needs_browser
 from tests.runner.review.served_page import ServedPage
 
@@ -113,14 +113,14 @@ def test_a_broken_ledger_of_one_folder_hides_no_other(tmp_path: Path) -> None:
     (review,) = ServedPage(sound).ask("a.txt")
     (broken / ".paddock").mkdir(parents=True)
     (broken / ".paddock/ledger.sqlite").write_bytes(b"no database " * 100)
-    desks = FolderDesks(lambda: [broken, sound])
-    (reviews,) = desks()
+    all_reviews = FolderReviews(lambda: [broken, sound])
+    (reviews,) = all_reviews()
     assert [review.id for review in reviews.waiting()] == [review.id]
     (sound / ".paddock").rename(sound / "moved")  # restored from a copy, say
     assert ServedPage(sound).ask("b.txt")
-    (again,) = desks()
+    (again,) = all_reviews()
     assert [review.subject["item"] for review in again.waiting()] == ["b.txt"]
-    desks.close()
-    only = FolderDesks(lambda: [broken])
+    all_reviews.close()
+    only = FolderReviews(lambda: [broken])
     with pytest.raises(LedgerError):
         only()

@@ -25,7 +25,7 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.progress.report import Report
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.clerk import DUE, Clerk, Said, clerk, pipeline
 from tests.fakes.papers import INVOICES, in_columns, letter, write
 from tests.runner.cli.commands.shell import paddock_here
@@ -104,9 +104,9 @@ class Invoices:
         return ended.out + ended.err
 
     @contextmanager
-    def reviews(self) -> Iterator[ReviewDesk]:
+    def reviews(self) -> Iterator[LedgerReviews]:
         with Ledger(self.folder / ".paddock") as ledger:
-            yield ReviewDesk(ledger)
+            yield LedgerReviews(ledger)
 
     def waiting(self) -> dict[str, Review]:
         """Return the open reviews, whole, by the document's name."""
@@ -295,7 +295,7 @@ import json, subprocess, sys
 from pathlib import Path
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 
 folder, small = Path(sys.argv[1]), Path(sys.argv[1]) / ".paddock"
 kept = {file.name: file.read_bytes() for file in small.iterdir() if file.is_file()}
@@ -309,7 +309,7 @@ def decide(reviews, n):
     return reviews.decide(review.id, review.question, "edit", value, by="ann")
 
 with Ledger(small) as ledger:
-    reviews = ReviewDesk(ledger)
+    reviews = LedgerReviews(ledger)
     ids = [review.id for review in reviews.waiting()]
     with (small / "filler").open("wb", buffering=0) as filler:
         try:

@@ -17,7 +17,7 @@ import pytest
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Review
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.schedule import runs_after_review
 from paddock.runner.schedule.prefect_queue import QueuedRun, QueueError
 from paddock.runner.schedule.run_manager import OnEnd, RunManager
@@ -69,8 +69,8 @@ def queue(tmp_path: Path) -> Queue:
 def looks(ledger: Ledger, queue: Queue) -> Callable[[], None]:
     """Return a function that looks once for decisions."""
 
-    async def ask(work: Callable[[Sequence[ReviewDesk]], list[DecidedRun]]) -> list[DecidedRun]:
-        return work([ReviewDesk(ledger)])
+    async def ask(work: Callable[[Sequence[LedgerReviews]], list[DecidedRun]]) -> list[DecidedRun]:
+        return work([LedgerReviews(ledger)])
 
     runs = ReviewRuns(cast(RunManager, queue), ask)
     return lambda: asyncio.run(runs.look())
@@ -93,7 +93,7 @@ def ask_about(tmp_path: Path, ledger: Ledger, *items: str, **given: Any) -> list
 
 
 def accept(ledger: Ledger, review: Review) -> None:
-    ReviewDesk(ledger).decide(review.id, review.question, "accept", by="ann")
+    LedgerReviews(ledger).decide(review.id, review.question, "accept", by="ann")
 
 
 def test_decisions_of_one_pipeline_are_one_run_with_the_inputs_of_the_run_that_asked(
@@ -110,7 +110,7 @@ def test_decisions_of_one_pipeline_are_one_run_with_the_inputs_of_the_run_that_a
     assert inputs == {"inbox": "/mail"}
     assert key.startswith("d:review:")
     for review in (a, b):
-        assert ReviewStore(ledger).apply(ReviewDesk(ledger).get(review.id)) is not None
+        assert ReviewStore(ledger).apply(LedgerReviews(ledger).get(review.id)) is not None
     queue.end("completed")
     looks()
     assert len(queue.submitted) == 1
@@ -186,10 +186,10 @@ def test_a_question_whose_time_is_over_is_due_like_a_decision(
     tmp_path: Path, ledger: Ledger
 ) -> None:
     (a,) = ask_about(tmp_path, ledger, "a.txt")
-    assert decided_runs([ReviewDesk(ledger)]) == []
+    assert decided_runs([LedgerReviews(ledger)]) == []
     ledger.in_transaction(
         lambda execute: execute("update reviews set expires_at = 5.0 where id = :id", {"id": a.id})
     )
-    (due,) = decided_runs([ReviewDesk(ledger)])
+    (due,) = decided_runs([LedgerReviews(ledger)])
     assert due.file == tmp_path / "bills.yaml"
     assert due.decisions == ((a.id, 5.0),)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.clerk import Clerk, Said, clerk, pipeline
 from tests.runner.schedule.up_process import UpFolder
 
@@ -68,8 +68,8 @@ def test_a_decision_anywhere_continues_its_item_at_once(up: UpFolder, model: Cle
         written = up.until(lambda: up.output("bills", "rope.txt.json"))
         assert json.loads(str(written))["total"] == 85.0
         with Ledger(up.folder / "bills/.paddock") as ledger:  # another process
-            sail = ReviewDesk(ledger).get(by_item["sail.txt"]["id"].rpartition("-")[2])
-            ReviewDesk(ledger).decide(sail.id, sail.question, "accept", by="ben")
+            sail = LedgerReviews(ledger).get(by_item["sail.txt"]["id"].rpartition("-")[2])
+            LedgerReviews(ledger).decide(sail.id, sail.question, "accept", by="ben")
         written = up.until(lambda: up.output("bills", "sail.txt.json"))
         assert json.loads(str(written))["total"] == 84.5
         assert [row["item"] for row in rows(page)] == ["mast.txt"]

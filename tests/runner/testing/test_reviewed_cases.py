@@ -13,7 +13,7 @@ from paddock.pipelines.yaml_source import parse_yaml
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Question, Review
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.testing import suite_runner
 from paddock.runner.testing.reviewed_cases import (
     CaseLeftOut,
@@ -86,12 +86,12 @@ class Bills(World):
 
     def decide(self, review: Review, verb: Any, value: Any = None, reason: str = "") -> None:
         with Ledger(self.folder / ".paddock") as ledger:
-            reviews = ReviewDesk(ledger)
+            reviews = LedgerReviews(ledger)
             reviews.decide(review.id, review.question, verb, value, reason=reason, by="ann")
 
     def export(self) -> ExportedCases:
         with Ledger(self.folder / ".paddock", is_readonly=True) as ledger:
-            decided = ReviewDesk(ledger).decided(is_whole=True)
+            decided = LedgerReviews(ledger).decided(is_whole=True)
             return export_cases(
                 self.file, ledger, decided, SuiteOptions("record", pool=AskedNothing())
             )
@@ -232,7 +232,7 @@ def test_answers_that_a_run_asked_about_become_tests(
     bills = Bills(tmp_path / "bills", ASKING)
     monkeypatch.chdir(bills.folder)
     with Ledger(bills.folder / ".paddock", is_readonly=True) as ledger:
-        found = ReviewDesk(ledger).waiting(is_whole=True)
+        found = LedgerReviews(ledger).waiting(is_whole=True)
     waiting = sorted(found, key=lambda review: review.key)
     assert [review.key for review in waiting] == ["a.txt", "b.txt", "c.txt"]
     for review in waiting[:2]:

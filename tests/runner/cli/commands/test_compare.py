@@ -17,7 +17,7 @@ from paddock.runner.cli.application import application
 from paddock.runner.core import model_pools
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills, clerk, right_answer
 from tests.runner.world import Notes
@@ -173,7 +173,7 @@ def test_what_people_decided_is_gold(bills: Bills) -> None:
     bills.edit("evidence.missing", "output.kind == 'food'")
     assert bills.run(pool=FakePool(answer=clerk)).counts["waiting"] == N_BILLS
     with Ledger(bills.folder / ".paddock") as ledger:
-        reviews = ReviewDesk(ledger)
+        reviews = LedgerReviews(ledger)
         for review in ReviewStore(ledger).waiting(is_whole=True)[:4]:
             answer = {**review.subject["answer"], "kind": "travel"}
             reviews.decide(review.id, review.question, "edit", by="ann", value=answer)
@@ -319,7 +319,7 @@ def test_examples_are_proposed_once_people_have_decided_on_some_answers(bills: B
     bills.edit("when: evidence.missing", "when: true")
     bills.run(pool=FakePool(answer=clerk))
     with Ledger(bills.folder / ".paddock") as ledger:
-        reviews = ReviewDesk(ledger)
+        reviews = LedgerReviews(ledger)
         first, *others = reviews.waiting(is_whole=True)[:5]
         for review in others:
             reviews.decide(

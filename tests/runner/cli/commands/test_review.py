@@ -18,7 +18,7 @@ from paddock.runner.ledger.calibration import reviewed_fields
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Question, Review
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import LedgerReviews
 from tests.runner.cli.commands.terminal import CTRL_C, terminal
 
 TEXT = "Invoice A-17\nTotal 84,00 EUR\nplease pay by 3 May 2024\n"
@@ -77,7 +77,7 @@ def ask(folder: Path, key: str = "a.txt", answer: Any = ANSWER, **subject: Any) 
 
 def decided(folder: Path) -> dict[str, Review]:
     with Ledger(folder / ".paddock", is_readonly=True) as ledger:
-        return {review.key: review for review in ReviewDesk(ledger).decided(is_whole=True)}
+        return {review.key: review for review in LedgerReviews(ledger).decided(is_whole=True)}
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
@@ -103,7 +103,7 @@ def test_what_waits_is_listed_with_what_a_person_needs(folder: Path) -> None:
     first = ask(folder, by=["ann", "bob"], due=["total stands nowhere"])
     ask(folder, "b.txt")
     with Ledger(folder / ".paddock") as ledger:
-        ReviewDesk(ledger).take_lease(first.id, "bob")
+        LedgerReviews(ledger).take_lease(first.id, "bob")
     shown = paddock("review", "--list")
     assert shown.exit_code == 0, shown.output
     head, row, other = (" ".join(line.split()) for line in shown.stdout.splitlines())
@@ -372,7 +372,7 @@ def test_all_that_are_shown_are_accepted_and_undone_as_one(folder: Path) -> None
     ask(folder, "unknown.txt")
     held = ask(folder, "sure-held.txt", least=0.99)
     with Ledger(folder / ".paddock") as ledger:
-        ReviewDesk(ledger).take_lease(held.id, "bob")
+        LedgerReviews(ledger).take_lease(held.id, "bob")
     chosen = ("--least", "0.95", "--filter", "SURE-")
     shown = json.loads(paddock("review", "--list", "--json", *chosen).stdout)["waiting"]
     assert {row["id"] for row in shown} == {*(review.id for review in sure), held.id}
@@ -431,7 +431,7 @@ def test_the_page_is_served_until_ctrl_c_and_says_what_was_decided(folder: Path)
         line = screen.wait_for("It asks for this token where it was not opened for you: ")
         assert "token=" not in line  # a terminal that opens the address puts it into `ps`
         with Ledger(folder / ".paddock") as ledger:
-            ReviewDesk(ledger).decide(review.id, review.question, "accept", by="ann")
+            LedgerReviews(ledger).decide(review.id, review.question, "accept", by="ann")
         screen.type(CTRL_C)
         screen.wait_for("0 decisions here. Nothing waits for review.")
         assert screen.ended() == 0
