@@ -95,13 +95,13 @@ class Reconciler:
         Raises:
             QueueError: Prefect is away; another call does the rest.
         """
-        posts = self._run_manager.posts
-        for key in [key for key in posts if key not in served]:
-            await self._withdraw(posts[key], served)
+        deployments = self._run_manager.deployments
+        for key in [key for key in deployments if key not in served]:
+            await self._withdraw(deployments[key], served)
         for key, triggered in served.items():
-            if is_forced or key not in posts or posts[key].triggered is not triggered:
+            if is_forced or key not in deployments or deployments[key].triggered is not triggered:
                 await self._put(key, triggered)
-        self.serve_hooks([post.triggered for post in posts.values()])
+        self.serve_hooks([deployment.triggered for deployment in deployments.values()])
 
     def serve_hooks(self, triggered: Sequence[TriggeredPipeline]) -> None:
         """Accept webhook calls of these pipelines, and no others; not all are in service yet."""
@@ -117,7 +117,7 @@ class Reconciler:
 
     async def _put(self, key: str, triggered: TriggeredPipeline) -> None:
         """Put a pipeline in service, or replace its old form."""
-        posts, pipeline = self._run_manager.posts, triggered.pipeline
+        deployments, pipeline = self._run_manager.deployments, triggered.pipeline
         schema = None
         try:
             flow = flow_of(triggered.file, RunOptions(text=triggered.text))
@@ -127,23 +127,25 @@ class Reconciler:
         made = await self._prefect_queue.deploy(
             key, pipeline.name, triggered.version, pipeline.description, schema
         )
-        old, post = posts.get(key), Deployment(triggered, made)
-        if old is not None and old.deployment != made:  # it has another name now
-            await self._prefect_queue.undeploy(old.deployment)
-        await self.planner.forget(post, await self._prefect_queue.open_runs([made]))
-        posts[key] = post
-        await self.watching.put(post)
+        old, deployment = deployments.get(key), Deployment(triggered, made)
+        if old is not None and old.id != made:  # it has another name now
+            await self._prefect_queue.undeploy(old.id)
+        await self.planner.forget(deployment, await self._prefect_queue.open_runs([made]))
+        deployments[key] = deployment
+        await self.watching.put(deployment)
 
-    async def _withdraw(self, post: Deployment, served: Mapping[str, TriggeredPipeline]) -> None:
+    async def _withdraw(
+        self, deployment: Deployment, served: Mapping[str, TriggeredPipeline]
+    ) -> None:
         """Take a pipeline out of service; a running run continues to its end."""
-        key = post.triggered.key
+        key = deployment.triggered.key
         await self.watching.drop(key)
-        for run in await self._prefect_queue.open_runs([post.deployment]):
+        for run in await self._prefect_queue.open_runs([deployment.id]):
             if run.phase == "waiting":
-                await self._run_manager.skip_run(run, post, "its pipeline no longer exists")
-        await self._prefect_queue.undeploy(post.deployment)
-        self._run_manager.posts.pop(key, None)
-        folder = post.triggered.file.parent.resolve()
+                await self._run_manager.skip_run(run, deployment, "its pipeline no longer exists")
+        await self._prefect_queue.undeploy(deployment.id)
+        self._run_manager.deployments.pop(key, None)
+        folder = deployment.triggered.file.parent.resolve()
         if not any(pipeline.file.parent.resolve() == folder for pipeline in served.values()):
             self._folder_locks.release(folder)
 
@@ -184,41 +186,41 @@ class Reconciler:
         """
         self._calls.arrived.clear()
         for key in [key for key, n in self._calls.waiting.items() if n > 0]:
-            post = self._run_manager.posts.get(key)
-            if post is None:  # its file may come back
+            deployment = self._run_manager.deployments.get(key)
+            if deployment is None:  # its file may come back
                 continue
-            n_free = MOST_HANDED_OVER - self._run_manager.n_waiting(post)
+            n_free = MOST_HANDED_OVER - self._run_manager.n_waiting(deployment)
             if n_free <= 0:
                 continue
-            if post.triggered.rule.on_conflict != "queue":
+            if deployment.triggered.rule.on_conflict != "queue":
                 for call in await self._calls.oldest(key, n_free):
-                    await self._submit_calls(post, [call])
+                    await self._submit_calls(deployment, [call])
                 continue
-            waiting = self._waiting_groups(post)
-            group_of = partial(_group_of, post)
+            waiting = self._waiting_groups(deployment)
+            group_of = partial(_group_of, deployment)
             for some in calls_together(await self._calls.oldest(key, MOST_LOOKED_AT), group_of):
                 # The others wait here, to be one run when this one has begun.
                 if (some[0].trigger, group_of(some[0])) not in waiting and n_free > 0:
                     n_free -= 1
-                    await self._submit_calls(post, some)
+                    await self._submit_calls(deployment, some)
 
-    def _waiting_groups(self, post: Deployment) -> set[tuple[str, str]]:
+    def _waiting_groups(self, deployment: Deployment) -> set[tuple[str, str]]:
         """Return triggers and groups of a pipeline's runs that have not begun."""
-        runs = (run for run in self._run_manager.queue if run.deployment == post.deployment)
+        runs = (run for run in self._run_manager.queue if run.deployment == deployment.id)
         return {
-            (str(run.order.get("trigger")), _group_or_own(post, run.order.get("inputs")))
+            (str(run.order.get("trigger")), _group_or_own(deployment, run.order.get("inputs")))
             for run in runs
         }
 
-    async def _submit_calls(self, post: Deployment, calls: Sequence[AcceptedCall]) -> None:
+    async def _submit_calls(self, deployment: Deployment, calls: Sequence[AcceptedCall]) -> None:
         first = calls[0]
         extra: dict[str, Any] = {}
         if calls[1:]:
             extra["calls"] = [{"id": call.id, "inputs": dict(call.inputs)} for call in calls]
         made = await self._run_manager.submit(
-            post,
+            deployment,
             first.trigger,
-            f"{post.deployment}:{first.id}",
+            f"{deployment.id}:{first.id}",
             inputs=dict(first.inputs),
             at=datetime.fromtimestamp(first.received_at, UTC),
             words="called by its webhook",
@@ -244,14 +246,14 @@ class Reconciler:
         return str(rendered_value(triggered.pipeline, webhook.secret, scope, at))
 
 
-def _group_of(post: Deployment, call: AcceptedCall) -> str:
-    return _group_or_own(post, call.inputs)
+def _group_of(deployment: Deployment, call: AcceptedCall) -> str:
+    return _group_or_own(deployment, call.inputs)
 
 
-def _group_or_own(post: Deployment, inputs: Mapping[str, Any] | None) -> str:
+def _group_or_own(deployment: Deployment, inputs: Mapping[str, Any] | None) -> str:
     """Return the concurrency group of a run; one whose inputs are no longer right has its own."""
     try:
-        return post.triggered.group(inputs or {})
+        return deployment.triggered.group(inputs or {})
     except PipelineError:
         return f"inputs {json.dumps(dict(inputs or {}), sort_keys=True)}"
 

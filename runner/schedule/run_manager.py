@@ -50,10 +50,10 @@ log = logging.getLogger("paddock.up")
 
 @dataclass(frozen=True)
 class Deployment:
-    """A pipeline in service, and its deployment."""
+    """A pipeline in service, deployed in Prefect."""
 
     triggered: TriggeredPipeline
-    deployment: str
+    id: str
 
 
 @dataclass
@@ -61,7 +61,7 @@ class ManagedRun:
     """A running run."""
 
     tracked: QueuedRun
-    post: Deployment
+    deployment: Deployment
     group: str
     running: RunProcess
     stopped: StopReason | None = None
@@ -85,13 +85,13 @@ class ManagedRun:
 
     def active(self, id_: str) -> ActiveRun:
         is_stopping = self.stopped is not None
-        return ActiveRun(id_, self.name, self.post.triggered.key, self.group, is_stopping)
+        return ActiveRun(id_, self.name, self.deployment.triggered.key, self.group, is_stopping)
 
     def as_json(self) -> dict[str, Any]:
         return {
             "run": self.running.run or None,
             "flow_run": self.tracked.id,
-            "pipeline": self.post.triggered.pipeline.name,
+            "pipeline": self.deployment.triggered.pipeline.name,
             "trigger": self.tracked.order.get("trigger"),
             "attempt": self.attempt,
             "pid": self.running.pid,
@@ -122,10 +122,12 @@ def is_superseded_by_schedule(job: ManagedRun, now: datetime) -> bool:
 
     Of missed runs `catch_up: latest` wants one; an interrupted run counts as missed.
     """
-    if job.post.triggered.rule.on_conflict == "skip":  # then the later one was skipped
+    if job.deployment.triggered.rule.on_conflict == "skip":  # then the later one was skipped
         return False
     trigger = job.tracked.order.get("trigger")
-    schedules = (schedule for schedule in job.post.triggered.schedules if schedule.key == trigger)
+    schedules = (
+        schedule for schedule in job.deployment.triggered.schedules if schedule.key == trigger
+    )
     return any(
         schedule.catch_up == "latest" and bool(missed(schedule, job.tracked.at, now))
         for schedule in schedules
@@ -148,7 +150,7 @@ def log_end(
     job: ManagedRun, end: ProcessEnd, ending: RunEnding, next_: NoRestart | RestartRun
 ) -> None:
     """Log how a run ended, in one line."""
-    name, run = job.post.triggered.pipeline.name, job.name
+    name, run = job.deployment.triggered.pipeline.name, job.name
     is_error = ending.crash is not None or ending.status == "failed"
     level = logging.ERROR if is_error else logging.INFO
     log.log(level, "%s: run %s %s", name, run, _end_text(end, ending))
@@ -176,9 +178,9 @@ class ManagerOptions:
     """Called when a run crashed too often."""
     flags: Mapping[str, object] = field(default_factory=dict)
     """The command line's settings, for runs."""
-    has_progressed: Callable[[Deployment, str], bool] = lambda post, run: False
+    has_progressed: Callable[[Deployment, str], bool] = lambda deployment, run: False
     """Returns whether another start of a crashed run may get further."""
-    known_end: Callable[[Deployment, str], Report | None] = lambda post, run: None
+    known_end: Callable[[Deployment, str], Report | None] = lambda deployment, run: None
     """Returns how a run ended by its ledger; None: unknown."""
     auth_string: str = field(default="", repr=False)
     """Password of our own Prefect server; empty for another server."""
@@ -192,7 +194,7 @@ class RunManager:
     def __init__(
         self, prefect_queue: PrefectQueue, signer: Signer, options: ManagerOptions
     ) -> None:
-        self.posts: dict[str, Deployment] = {}
+        self.deployments: dict[str, Deployment] = {}
         """By the pipeline's key."""
         self.jobs: dict[str, ManagedRun] = {}
         """By the flow run's id."""
@@ -220,7 +222,7 @@ class RunManager:
 
     async def submit(
         self,
-        post: Deployment,
+        deployment: Deployment,
         trigger: str,
         key: str,
         *,
@@ -236,12 +238,12 @@ class RunManager:
         Raises:
             QueueError: Prefect does not take it now.
         """
-        file = str(post.triggered.file)
+        file = str(deployment.triggered.file)
         order = {"path": file, "inputs": {}, "trigger": trigger, **extra}
         due = at or datetime.now(UTC)
         try:
             made = await self._prefect_queue.submit(
-                post.deployment, order, key=key, at=due, words=words
+                deployment.id, order, key=key, at=due, words=words
             )
             while made.phase == "ended" and (next_ := await self._prefect_queue.successor(made.id)):
                 made = next_  # it was restarted since
@@ -255,9 +257,9 @@ class RunManager:
             self.wake.set()
         return made
 
-    def n_waiting(self, post: Deployment) -> int:
+    def n_waiting(self, deployment: Deployment) -> int:
         """Return how many runs of a pipeline waited in the last round."""
-        return sum(run.deployment == post.deployment for run in self.queue)
+        return sum(run.deployment == deployment.id for run in self.queue)
 
     # --- one round
 
@@ -268,7 +270,7 @@ class RunManager:
             QueueError: Prefect is away.
         """
         await self._retry_unrecorded()
-        by_id = {post.deployment: post for post in self.posts.values()}
+        by_id = {deployment.id: deployment for deployment in self.deployments.values()}
         ours = set(self.jobs)  # a run that ends during this read was not left by a killed `up`
         found = await self._prefect_queue.open_runs(by_id)
         runs = [
@@ -285,12 +287,12 @@ class RunManager:
             return
         await self._decide(by_id)
 
-    async def _act_on(self, run: QueuedRun, post: Deployment, *, was_ours: bool) -> None:
+    async def _act_on(self, run: QueuedRun, deployment: Deployment, *, was_ours: bool) -> None:
         """Adopt a run that a killed `up` left; stop one that was cancelled or suspended."""
         job = self.jobs.get(run.id)
         if job is None:
             if run.phase in ("running", "cancelling") and not was_ours:
-                await self._found(run, post)
+                await self._found(run, deployment)
         elif run.phase == "cancelling":
             self.stop_job(job, "cancelled", "it was cancelled in Prefect")
         elif run.phase in ("suspended", "waiting") and was_ours:
@@ -300,14 +302,14 @@ class RunManager:
         """Return a run with its verified order; None when it was refused."""
         if run.id in self.jobs:
             return run
-        post = by_id[run.deployment]
+        deployment = by_id[run.deployment]
         try:
             order = admitted_order(
-                run.order, run.key, post.triggered, self._signer,
+                run.order, run.key, deployment.triggered, self._signer,
                 is_own_server=bool(self._options.auth_string),
             )  # fmt: skip
         except NotAdmitted as error:
-            name = post.triggered.pipeline.name
+            name = deployment.triggered.pipeline.name
             log.warning("%s: run '%s' of Prefect is refused: %s", name, run.name, error)
             await self._prefect_queue.show(run.id, "failed", f"Refused: {error}")
             await self._tell(run.id, None, "failed", None)
@@ -341,11 +343,11 @@ class RunManager:
                 self.stop_job(self.jobs[decision.id], reason, decision.words)
                 continue
             run = waiting[decision.id]
-            post = by_id[run.deployment]
+            deployment = by_id[run.deployment]
             if isinstance(decision, StartRun):
-                await self._start(run, post, due[run.id].group)
+                await self._start(run, deployment, due[run.id].group)
             elif isinstance(decision, SkipRun):
-                await self.skip_run(run, post, decision.words)
+                await self.skip_run(run, deployment, decision.words)
             else:
                 await self._hold(run, decision)
 
@@ -357,34 +359,34 @@ class RunManager:
         """Return whether its time has come, and the run that it continues, if any, has ended."""
         return (run.is_held or run.at <= now) and run.order.get("parent") not in self.jobs
 
-    async def _rules(self, deployments: Set[str]) -> dict[str, RunRule]:
-        """Return each pipeline's rule; of `deployments`, whether Prefect shows them as paused."""
-        paused = await self._prefect_queue.paused(deployments) if deployments else frozenset()
+    async def _rules(self, ids: Set[str]) -> dict[str, RunRule]:
+        """Return each pipeline's rule; of these deployments, whether Prefect shows a pause."""
+        paused = await self._prefect_queue.paused(ids) if ids else frozenset()
         return {
-            key: replace(post.triggered.rule, is_paused=post.deployment in paused)
-            for key, post in self.posts.items()
+            key: replace(deployment.triggered.rule, is_paused=deployment.id in paused)
+            for key, deployment in self.deployments.items()
         }
 
     async def _due(self, run: QueuedRun, by_id: Mapping[str, Deployment]) -> DueRun | None:
-        post = by_id[run.deployment]
+        deployment = by_id[run.deployment]
         try:
-            group = post.triggered.group(run.order.get("inputs") or {})
+            group = deployment.triggered.group(run.order.get("inputs") or {})
         except PipelineError as error:
-            await self.skip_run(run, post, error.faults[0].message)
+            await self.skip_run(run, deployment, error.faults[0].message)
             return None
         trigger = str(run.order.get("trigger", ""))
-        return DueRun(run.id, post.triggered.key, trigger, run.at, group, run.is_held)
+        return DueRun(run.id, deployment.triggered.key, trigger, run.at, group, run.is_held)
 
-    async def skip_run(self, run: QueuedRun, post: Deployment, words: str) -> None:
-        log.info("%s: a run is skipped: %s", post.triggered.pipeline.name, words)
+    async def skip_run(self, run: QueuedRun, deployment: Deployment, words: str) -> None:
+        log.info("%s: a run is skipped: %s", deployment.triggered.pipeline.name, words)
         await self._prefect_queue.show(run.id, "skipped", words)
         await self._tell(run.id, None, "skipped", None)
 
     # --- starting
 
-    async def _start(self, run: QueuedRun, post: Deployment, group: str) -> None:
+    async def _start(self, run: QueuedRun, deployment: Deployment, group: str) -> None:
         await self._prefect_queue.show(run.id, "starting", "starts")
-        triggered = post.triggered
+        triggered = deployment.triggered
         task = RunTask(
             run.id,
             FlowOrder(**run.order),
@@ -397,10 +399,10 @@ class RunManager:
         try:
             running = await self.executor.start(task)
         except OSError as error:
-            log.warning("%s: %s", post.triggered.pipeline.name, error)
+            log.warning("%s: %s", deployment.triggered.pipeline.name, error)
             await self._prefect_queue.hold(run.id, str(error), None)
             return
-        job = ManagedRun(run, post, group, running)
+        job = ManagedRun(run, deployment, group, running)
         self._take(job)
         await self._prefect_queue.started(run.id, running.mark)
 
@@ -410,32 +412,32 @@ class RunManager:
         self._following.add(task)
         task.add_done_callback(self._following.discard)
 
-    async def _found(self, run: QueuedRun, post: Deployment) -> None:
+    async def _found(self, run: QueuedRun, deployment: Deployment) -> None:
         """Adopt a run of another `paddock up` that was killed."""
         if is_other_machine(run.process):
             return
         running = self.executor.adopt(run.process) if run.process else None
         try:
-            group = post.triggered.group(run.order.get("inputs") or {})
+            group = deployment.triggered.group(run.order.get("inputs") or {})
         except PipelineError:
             group = run.id
         if running is not None:
-            log.info("%s: run %s continued by itself", post.triggered.pipeline.name, run.name)
+            log.info("%s: run %s continued by itself", deployment.triggered.pipeline.name, run.name)
             running.run = run.name
-            self._take(ManagedRun(run, post, group, running, is_adopted=True))
+            self._take(ManagedRun(run, deployment, group, running, is_adopted=True))
             return
         running = RunProcess(0)
         running.ended.set_result(ProcessEnd())
         stopped: StopReason | None = "shutdown" if run.id in self._options.stopped else None
         if run.phase == "cancelling":
             stopped = "cancelled"
-        self._take(ManagedRun(run, post, group, running, stopped))
+        self._take(ManagedRun(run, deployment, group, running, stopped))
 
     def _began(self, running: RunProcess) -> None:
         for job in self.jobs.values():
             if job.running is running:
                 trigger = job.tracked.order.get("trigger", "")
-                name = job.post.triggered.pipeline.name
+                name = job.deployment.triggered.pipeline.name
                 log.info("%s: run %s has begun (%s)", name, running.run, trigger)
 
     # --- ending
@@ -445,7 +447,7 @@ class RunManager:
         if job.stopped is not None:
             return
         job.stopped = why
-        log.info("%s: run %s stops: %s", job.post.triggered.pipeline.name, job.name, words)
+        log.info("%s: run %s stops: %s", job.deployment.triggered.pipeline.name, job.name, words)
         task = asyncio.create_task(drain_run(job.running, words, why))
         job.tasks.add(task)
         task.add_done_callback(job.tasks.discard)
@@ -484,11 +486,11 @@ class RunManager:
         """Return how a run ended, with what the ledger knows of a crash."""
         if end.crash is not None and job.stopped is None and not job.calls:
             # It may have ended normally while neither `up` nor Prefect was running.
-            report = await asyncio.to_thread(self._options.known_end, job.post, job.name)
+            report = await asyncio.to_thread(self._options.known_end, job.deployment, job.name)
             end = end if report is None else ProcessEnd(report, has_spoken=True)
         ending = self._ending(job, end, shown)
         if ending.crash is not None:
-            got_on = await asyncio.to_thread(self._options.has_progressed, job.post, job.name)
+            got_on = await asyncio.to_thread(self._options.has_progressed, job.deployment, job.name)
             ending = replace(ending, has_progressed=got_on)
         return end, ending
 
@@ -513,7 +515,7 @@ class RunManager:
         if job.stopped == "suspended" and is_open:
             self.jobs.pop(job.tracked.id, None)
             words = "%s: run %s is suspended; it goes on when it is resumed in Prefect"
-            log.info(words, job.post.triggered.pipeline.name, job.name)
+            log.info(words, job.deployment.triggered.pipeline.name, job.name)
             return
         next_, groups = self._next_after(job, ending)
         if isinstance(next_, RestartRun):  # before its end is shown: an open run is not forgotten
@@ -523,7 +525,7 @@ class RunManager:
         self.jobs.pop(job.tracked.id, None)
         if end.report is not None:
             missing = (item.error or "" for item in end.report.items if item.state == "missing")
-            self.missing[job.post.triggered.key] = tuple(missing)
+            self.missing[job.deployment.triggered.key] = tuple(missing)
         self.wants_rest = self.wants_rest or job.stopped == "window"
         log_end(job, end, ending, next_)
         if isinstance(next_, NoRestart):
@@ -533,7 +535,9 @@ class RunManager:
         self, job: ManagedRun, end: ProcessEnd, ending: RunEnding, *, is_given_up: bool
     ) -> None:
         if is_given_up:
-            self._telling.start(self._options.given_up(job.post, job.name, ending.crash or ""))
+            self._telling.start(
+                self._options.given_up(job.deployment, job.name, ending.crash or "")
+            )
         job.running.run = job.name
         status = "crashed" if ending.crash else ending.status
         await self._tell(job.tracked.id, job, status, end.report)
@@ -576,7 +580,7 @@ class RunManager:
         for number, calls in enumerate(groups):
             own = {"calls": [*calls], "inputs": calls[0]["inputs"]} if calls else {}
             made = await self._prefect_queue.submit(
-                job.post.deployment,
+                job.deployment.id,
                 order | own,
                 key=f"{old.id}{AGAIN_SUFFIX}{number or ''}",
                 at=next_.at,

@@ -106,18 +106,21 @@ class ReviewRuns:
             QueueError: Prefect is away; the next call submits what is missing.
             LedgerError: a ledger cannot be read.
         """
-        posts = {post.triggered.file.resolve(): post for post in self._run_manager.posts.values()}
+        deployments = {
+            deployment.triggered.file.resolve(): deployment
+            for deployment in self._run_manager.deployments.values()
+        }
         for due in await self._ask(decided_runs):
-            post = posts.get(due.file.resolve())
-            if post is not None and not self._is_busy(post):
-                await self._submit(post, due)
+            deployment = deployments.get(due.file.resolve())
+            if deployment is not None and not self._is_busy(deployment):
+                await self._submit(deployment, due)
 
-    def _is_busy(self, post: Deployment) -> bool:
+    def _is_busy(self, deployment: Deployment) -> bool:
         """Return whether a run of the pipeline goes on: `on_conflict` may skip or cancel others."""
         jobs = self._run_manager.jobs.values()
-        return any(job.post.triggered.key == post.triggered.key for job in jobs)
+        return any(job.deployment.triggered.key == deployment.triggered.key for job in jobs)
 
-    async def _submit(self, post: Deployment, due: DecidedRun) -> None:
+    async def _submit(self, deployment: Deployment, due: DecidedRun) -> None:
         last = self._last.setdefault(due.place, _Submitted())
         if last.is_running or time.monotonic() < last.not_before:
             return
@@ -125,7 +128,7 @@ class ReviewRuns:
             return
         if last.digest != due.digest:
             last.n_failures = 0
-        inputs, name = due.inputs(), post.triggered.pipeline.name
+        inputs, name = due.inputs(), deployment.triggered.pipeline.name
         if inputs is None:
             last.digest = due.digest
             log.warning(
@@ -137,9 +140,9 @@ class ReviewRuns:
             _note_end(last, status)
 
         made = await self._run_manager.submit(
-            post,
+            deployment,
             TRIGGER,
-            f"{post.deployment}:{TRIGGER}:{due.digest}:{last.n_failures}",
+            f"{deployment.id}:{TRIGGER}:{due.digest}:{last.n_failures}",
             inputs=inputs,
             words=f"goes on with {counted(len(due.decisions), 'decision')}",
             ended=ended,

@@ -45,36 +45,38 @@ class SchedulePlanner:
             QueueError: Prefect is away; the next call plans what is missing.
         """
         now = now or datetime.now(UTC)
-        posts = self._run_manager.posts
+        deployments = self._run_manager.deployments
         planned_keys = {
             (key, schedule.key)
-            for key, post in posts.items()
-            for schedule in post.triggered.schedules
+            for key, deployment in deployments.items()
+            for schedule in deployment.triggered.schedules
         }
         for gone in self._plans.keys() - planned_keys:
             del self._plans[gone]
-        for key, post in list(posts.items()):
-            for timed in post.triggered.schedules:
-                await self._plan_schedule(key, post, timed, now)
+        for key, deployment in list(deployments.items()):
+            for timed in deployment.triggered.schedules:
+                await self._plan_schedule(key, deployment, timed, now)
 
     def next_times(self, key: str, now: datetime) -> list[str]:
         """Return the next times of a pipeline's schedules, for people."""
-        post = self._run_manager.posts.get(key)
+        deployment = self._run_manager.deployments.get(key)
         times = (
-            (upcoming(schedule, now, 1) for schedule in post.triggered.schedules) if post else ()
+            (upcoming(schedule, now, 1) for schedule in deployment.triggered.schedules)
+            if deployment
+            else ()
         )
         return sorted(f"{at.isoformat()}" for some in times for at in some)
 
     async def _plan_schedule(
-        self, key: str, post: Deployment, timed: CronSchedule, now: datetime
+        self, key: str, deployment: Deployment, timed: CronSchedule, now: datetime
     ) -> None:
         plan = self._plans.get((key, timed.key))
-        if plan is None or plan.deployment != post.deployment:
-            plan = await self._begun(post, timed, now)
+        if plan is None or plan.deployment != deployment.id:
+            plan = await self._begun(deployment, timed, now)
             self._plans[key, timed.key] = plan
         await self._add_owed(plan, timed, now)
         for _ in range(min(MOST_AT_ONCE, len(plan.owed))):
-            await self._submit(post, timed, plan.owed[0])
+            await self._submit(deployment, timed, plan.owed[0])
             plan.planned = plan.owed.pop(0)
 
     async def _add_owed(self, plan: _SchedulePlan, timed: CronSchedule, now: datetime) -> None:
@@ -86,34 +88,36 @@ class SchedulePlanner:
             last = None  # the clock was set back; runs in the queue are not queued twice
         plan.owed += [moment for moment in ahead if last is None or moment > last]
 
-    async def _begun(self, post: Deployment, timed: CronSchedule, now: datetime) -> _SchedulePlan:
+    async def _begun(
+        self, deployment: Deployment, timed: CronSchedule, now: datetime
+    ) -> _SchedulePlan:
         """Return the plan of a new schedule, with the moments missed while `up` was not running."""
-        last = await self._prefect_queue.last_before(post.deployment, timed.key, now)
-        plan = _SchedulePlan(post.deployment)
+        last = await self._prefect_queue.last_before(deployment.id, timed.key, now)
+        plan = _SchedulePlan(deployment.id)
         if last is not None:
             plan.owed = await asyncio.to_thread(missed, timed, last, now)
         if plan.owed:
-            log.info("%s: %d run(s) of `%s` were missed", post.triggered.pipeline.name,
+            log.info("%s: %d run(s) of `%s` were missed", deployment.triggered.pipeline.name,
                      len(plan.owed), timed.cron)  # fmt: skip
         return plan
 
-    async def _submit(self, post: Deployment, timed: CronSchedule, moment: datetime) -> None:
-        key = f"{post.deployment}:{timed.key}:{moment.isoformat()}"
+    async def _submit(self, deployment: Deployment, timed: CronSchedule, moment: datetime) -> None:
+        key = f"{deployment.id}:{timed.key}:{moment.isoformat()}"
         await self._run_manager.submit(
-            post, timed.key, key, at=moment, words="planned by its schedule"
+            deployment, timed.key, key, at=moment, words="planned by its schedule"
         )
 
-    async def forget(self, post: Deployment, runs: Collection[QueuedRun]) -> None:
+    async def forget(self, deployment: Deployment, runs: Collection[QueuedRun]) -> None:
         """Delete planned runs of schedules that a pipeline no longer has."""
-        for run in outdated_runs(post, runs):
+        for run in outdated_runs(deployment, runs):
             await self._prefect_queue.delete(run.id)
 
 
-def outdated_runs(post: Deployment, runs: Collection[QueuedRun]) -> Iterator[QueuedRun]:
+def outdated_runs(deployment: Deployment, runs: Collection[QueuedRun]) -> Iterator[QueuedRun]:
     """Yield the waiting runs of schedules that a pipeline no longer has."""
-    keys = {timed.key for timed in post.triggered.schedules}
+    keys = {timed.key for timed in deployment.triggered.schedules}
     for run in runs:
         trigger = str(run.order.get("trigger", ""))
-        is_ours = run.deployment == post.deployment and run.phase == "waiting"
+        is_ours = run.deployment == deployment.id and run.phase == "waiting"
         if is_ours and trigger.startswith(SCHEDULE_PREFIX) and trigger not in keys:
             yield run

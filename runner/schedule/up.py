@@ -394,14 +394,14 @@ class Up:
         while True:
             await asyncio.sleep(min(every_s or 10.0, 10.0))
             if time.monotonic() - self._round_at < STUCK_S:
-                n, jobs = len(self._run_manager.posts), len(self._run_manager.jobs)
+                n, jobs = len(self._run_manager.deployments), len(self._run_manager.jobs)
                 notify_systemd(f"WATCHDOG=1\nSTATUS={n} pipelines, {jobs} runs running")
 
     async def _keep_ledgers(self) -> None:
         """Check regularly whether runs can read and write their ledgers."""
         while True:
-            await self._ledgers.look(list(self._run_manager.posts.values()))
-            await asyncio.sleep(LEDGERS_S if self._run_manager.posts else BUSY_S)
+            await self._ledgers.look(list(self._run_manager.deployments.values()))
+            await asyncio.sleep(LEDGERS_S if self._run_manager.deployments else BUSY_S)
 
     async def _keep_reviews(self) -> None:
         """Submit runs for decisions as they are made."""
@@ -455,22 +455,22 @@ class Up:
             if not is_first:
                 self._run_manager.wake.set()
 
-    def _has_progressed(self, post: Deployment, run: str) -> bool:
+    def _has_progressed(self, deployment: Deployment, run: str) -> bool:
         """Return whether a crashed run made progress, or died of one item."""
         try:
-            with self._open_ledger(post.triggered.file.parent, True) as ledger:
+            with self._open_ledger(deployment.triggered.file.parent, True) as ledger:
                 return ledger.has_progressed(run)
         except LedgerError:
             return False
 
-    def _known_end(self, post: Deployment, run: str) -> Report | None:
+    def _known_end(self, deployment: Deployment, run: str) -> Report | None:
         """Return how a run ended normally, by its ledger; None: it was killed or stopped."""
         try:
-            with self._open_ledger(post.triggered.file.parent, True) as ledger:
+            with self._open_ledger(deployment.triggered.file.parent, True) as ledger:
                 row = ledger.run(run)
         except LedgerError:
             return None
-        is_ours = row is not None and row.pipeline == post.triggered.pipeline.name
+        is_ours = row is not None and row.pipeline == deployment.triggered.pipeline.name
         return known_end(row) if row is not None and is_ours else None
 
     def _open_ledger(self, folder: Path, is_readonly: bool) -> Ledger:
@@ -495,22 +495,31 @@ class Up:
         Raises:
             QueueError: Prefect is away.
         """
-        posts = self._run_manager.posts.values()
-        post = next((post for post in posts if post.triggered.file.resolve() == file), None)
-        if post is None:
+        deployments = self._run_manager.deployments.values()
+        deployment = next(
+            (
+                deployment
+                for deployment in deployments
+                if deployment.triggered.file.resolve() == file
+            ),
+            None,
+        )
+        if deployment is None:
             return None
         if change is not None:
-            await self._prefect_queue.pause(post.deployment, is_paused=change)
+            await self._prefect_queue.pause(deployment.id, is_paused=change)
             self._run_manager.wake.set()
-        return bool(await self._prefect_queue.paused([post.deployment]))
+        return bool(await self._prefect_queue.paused([deployment.id]))
 
     async def paused_files(self) -> Collection[Path]:
         """Return the pipelines whose runs a person holds back; none if Prefect is away or slow."""
-        posts = {post.deployment: post for post in self._run_manager.posts.values()}
+        deployments = {
+            deployment.id: deployment for deployment in self._run_manager.deployments.values()
+        }
         with contextlib.suppress(QueueError, TimeoutError):
             async with asyncio.timeout(_PAUSES_S):
-                found = await self._prefect_queue.paused(posts) if posts else ()
-                return {posts[id_].triggered.file.resolve() for id_ in found}
+                found = await self._prefect_queue.paused(deployments) if deployments else ()
+                return {deployments[id_].triggered.file.resolve() for id_ in found}
         return ()
 
     def status(self) -> dict[str, Any]:

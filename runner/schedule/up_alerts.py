@@ -29,21 +29,21 @@ log = logging.getLogger("paddock.up")
 
 
 async def alert_given_up(
-    flags: Mapping[str, object], post: Deployment, run: str, words: str
+    flags: Mapping[str, object], deployment: Deployment, run: str, words: str
 ) -> None:
     """Send `on.notify` that a run crashed too often; `flags` are command-line settings."""
-    log.error("%s: run %s is given up: %s", post.triggered.pipeline.name, run, words)
-    await alert_trouble(flags, post, words, run)
+    log.error("%s: run %s is given up: %s", deployment.triggered.pipeline.name, run, words)
+    await alert_trouble(flags, deployment, words, run)
 
 
 async def alert_trouble(
-    flags: Mapping[str, object], post: Deployment, words: str, run: str = ""
+    flags: Mapping[str, object], deployment: Deployment, words: str, run: str = ""
 ) -> None:
     """Send `on.notify` that a pipeline's runs fail, and why."""
-    bound, name = post.triggered.bound, post.triggered.pipeline.name
+    bound, name = deployment.triggered.bound, deployment.triggered.pipeline.name
     if bound is None:
         return
-    settings = read_settings(post.triggered.file.parent, flags=flags)
+    settings = read_settings(deployment.triggered.file.parent, flags=flags)
     try:
         secrets = read_secrets(bound.pipeline, os.environ)
     except PipelineError as error:
@@ -66,11 +66,11 @@ class LedgerHealth:
         self._tell = tell
         self._telling = TaskSet()
 
-    async def look(self, posts: Iterable[Deployment]) -> None:
+    async def look(self, deployments: Iterable[Deployment]) -> None:
         """Check the ledger of each pipeline, and report changes."""
         by_folder: dict[Path, list[Deployment]] = {}
-        for post in posts:
-            by_folder.setdefault(post.triggered.file.parent, []).append(post)
+        for deployment in deployments:
+            by_folder.setdefault(deployment.triggered.file.parent, []).append(deployment)
         for folder in [folder for folder in self.faults if folder not in by_folder]:
             del self.faults[folder]
         for folder, own in by_folder.items():
@@ -80,8 +80,8 @@ class LedgerHealth:
                 self.faults[folder] = fault
             if fault and not was:
                 log.error("%s: %s", folder, fault)
-                for post in own:
-                    self._telling.start(self._tell(post, fault))
+                for deployment in own:
+                    self._telling.start(self._tell(deployment, fault))
             elif was and not fault:
                 log.info("%s: the ledger works again", folder)
 

@@ -48,8 +48,8 @@ def status_of(run_manager: RunManager, reconciler: Reconciler) -> dict[str, Any]
 
     A started run that waits for its folder or its group counts as waiting.
     """
-    posts, jobs = run_manager.posts.values(), run_manager.jobs.values()
-    names = {post.deployment: post.triggered.pipeline.name for post in posts}
+    deployments, jobs = run_manager.deployments.values(), run_manager.jobs.values()
+    names = {deployment.id: deployment.triggered.pipeline.name for deployment in deployments}
     not_let_in = [job for job in jobs if job.running.waits_for]
     held = (
         _queued_json(job.tracked, names) | {"state": job.running.waits_for, **job.as_json()}
@@ -57,7 +57,9 @@ def status_of(run_manager: RunManager, reconciler: Reconciler) -> dict[str, Any]
     )
     queued = (_queued_json(run, names) for run in run_manager.queue[:MOST_SHOWN])
     return {
-        "pipelines": [_pipeline_json(post, run_manager, reconciler) for post in posts],
+        "pipelines": [
+            _pipeline_json(deployment, run_manager, reconciler) for deployment in deployments
+        ],
         "running": [job.as_json() for job in jobs if job not in not_let_in],
         "waiting": len(not_let_in) + len(run_manager.queue),
         "queue": [*held, *queued],
@@ -76,9 +78,9 @@ def _queued_json(run: QueuedRun, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _pipeline_json(
-    post: Deployment, run_manager: RunManager, reconciler: Reconciler
+    deployment: Deployment, run_manager: RunManager, reconciler: Reconciler
 ) -> dict[str, Any]:
-    triggered, now = post.triggered, datetime.now(UTC)
+    triggered, now = deployment.triggered, datetime.now(UTC)
     window = triggered.window
     return {
         "name": triggered.pipeline.name,

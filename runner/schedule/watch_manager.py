@@ -44,15 +44,15 @@ class WatchManager:
         self._max_attempts = max_attempts
         self._kept: dict[str, dict[WatchSpec, _RunningWatch]] = {}
 
-    async def put(self, post: Deployment) -> None:
+    async def put(self, deployment: Deployment) -> None:
         """Start a pipeline's watches, and stop those that it no longer has."""
-        bound = post.triggered.bound
+        bound = deployment.triggered.bound
         specs = watch_specs(bound) if bound is not None else ()
-        kept = self._kept.setdefault(post.triggered.key, {})
+        kept = self._kept.setdefault(deployment.triggered.key, {})
         await _end_watches([kept.pop(spec) for spec in list(kept) if spec not in specs])
         for spec in specs:
             if spec not in kept:
-                kept[spec] = self._begun(post.triggered, spec)
+                kept[spec] = self._begun(deployment.triggered, spec)
 
     async def drop(self, key: str) -> None:
         await _end_watches(list(self._kept.pop(key, {}).values()))
@@ -87,15 +87,15 @@ class WatchManager:
         return _RunningWatch(watch, task, stop)
 
     async def _submit(self, key: str, watch: FolderWatch, batch: WatchBatch) -> None:
-        post = self._run_manager.posts[key]
+        deployment = self._run_manager.deployments[key]
 
         async def ended(job: ManagedRun | None, status: str, report: Report | None) -> None:
             run = job.running.run if job else ""
-            outcome = await asyncio.to_thread(self._outcome, post, run, status, report)
+            outcome = await asyncio.to_thread(self._outcome, deployment, run, status, report)
             await watch.done(batch, outcome)
 
         made = await self._run_manager.submit(
-            post,
+            deployment,
             f"watch {watch.spec.root.name}",
             batch.idempotency_key,
             words=_batch_text(batch),
@@ -103,18 +103,18 @@ class WatchManager:
             retry_failed=batch.retries_failed,
         )
         if made.phase == "ended":  # it ran before `paddock up` was killed
-            outcome = await asyncio.to_thread(self._outcome, post, made.name, made.end, None)
+            outcome = await asyncio.to_thread(self._outcome, deployment, made.name, made.end, None)
             await watch.done(batch, outcome)
 
     def _outcome(
-        self, post: Deployment, run: str, status: str, report: Report | None
+        self, deployment: Deployment, run: str, status: str, report: Report | None
     ) -> BatchOutcome:
         """Return how a run ended, with each item's outcome from the ledger."""
         otherwise: BatchStatus = status  # type: ignore[assignment]
         if not run:
             return BatchOutcome(run, otherwise)
         try:
-            with self._opens(post.triggered.file.parent, True) as ledger:
+            with self._opens(deployment.triggered.file.parent, True) as ledger:
                 return batch_outcome(ledger, run, otherwise, (report and report.message) or "")
         except LedgerError as error:
             return BatchOutcome(run, "crashed", message=str(error))

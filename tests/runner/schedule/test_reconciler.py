@@ -28,17 +28,17 @@ def triggered(folder: Path, schedule: str) -> TriggeredPipeline:
 
 
 async def put(queue: PrefectQueue, manager: RunManager, pipeline: TriggeredPipeline) -> Deployment:
-    post = Deployment(
+    deployment = Deployment(
         pipeline, await queue.deploy(pipeline.key, pipeline.pipeline.name, pipeline.version, "")
     )
-    manager.posts[pipeline.key] = post
-    return post
+    manager.deployments[pipeline.key] = deployment
+    return deployment
 
 
 def manager_of(
     queue: PrefectQueue, auth_string: str = "", max_runs: int = 1, **extra: Any
 ) -> RunManager:
-    async def given_up(post: Deployment, run: str, words: str) -> None:
+    async def given_up(deployment: Deployment, run: str, words: str) -> None:
         raise AssertionError(words)
 
     options = ManagerOptions(max_runs, 1, given_up, auth_string=auth_string, **extra)
@@ -63,7 +63,7 @@ async def test_a_server_that_moved_is_asked_at_its_new_address(
 async def test_a_pipeline_without_a_form_in_prefect_is_in_service_all_the_same(
     tmp_path: Path, prefect_api: str
 ) -> None:
-    async def watched(post: Deployment) -> None: ...
+    async def watched(deployment: Deployment) -> None: ...
 
     text = "inputs: {class: {type: str, default: a}}\n"
     text = f"name: {tmp_path.name}\n{text}on: {{schedule: [{{cron: '0 6 * * *'}}]}}\n{STEPS}"
@@ -76,4 +76,4 @@ async def test_a_pipeline_without_a_form_in_prefect_is_in_service_all_the_same(
         unused: Any = None
         reconciler = Reconciler(queue, manager, parts, unused, unused, is_open=False)  # type: ignore[arg-type]
         await reconciler.reconcile({pipeline.key: pipeline})
-        assert list(manager.posts) == [pipeline.key]
+        assert list(manager.deployments) == [pipeline.key]

@@ -45,12 +45,12 @@ def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
     async def taken_over(pid: int) -> None:
         async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
             manager, ends = manager_of(queue), list[str]()
-            post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+            deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
 
             async def ended(job: ManagedRun | None, status: str, report: object) -> None:
                 ends.append(status)
 
-            first = await manager.submit(post, "watch inbox", f"{tmp_path}", ended=ended)
+            first = await manager.submit(deployment, "watch inbox", f"{tmp_path}", ended=ended)
             await queue.started(first.id, process_mark(pid))
             await client.set_flow_run_state(UUID(first.id), Running(), force=True)
             await manager.round()
@@ -59,7 +59,7 @@ def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
             await client.set_flow_run_state(UUID(first.id), state, force=True)
             await manager.stop(20.0)
             assert manager.jobs == {}
-            there = await queue.open_runs([post.deployment])
+            there = await queue.open_runs([deployment.id])
             if not is_again:
                 assert (there, ends) == ([], [state.name.lower() if state.name else ""])
                 return
@@ -68,7 +68,7 @@ def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
             assert second.order["parent"] == second.order["root"] == first.id
 
             # Who submitted it and asks again, as a watch at the next start, hears of the later one.
-            again = await manager_of(queue).submit(post, "watch inbox", f"{tmp_path}")
+            again = await manager_of(queue).submit(deployment, "watch inbox", f"{tmp_path}")
             assert again.id == second.id
 
     asyncio.run(main())
@@ -102,14 +102,14 @@ async def test_wherever_up_ends_a_run_that_did_not_finish_is_continued_once(
 
     async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
         manager = manager_of(queue)
-        post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+        deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
         calls = [{"id": f"{tmp_path}:{n}", "inputs": {}} for n in range(2)]
-        first = await manager.submit(post, "webhook /x", f"{tmp_path}", calls=calls)
+        first = await manager.submit(deployment, "webhook /x", f"{tmp_path}", calls=calls)
         await client.set_flow_run_state(UUID(first.id), Running(), force=True)
         manager._prefect_queue = ended = copy(queue)
         ended.__class__ = Ended
         vars(ended)["n_writes"] = n_writes
-        job = ManagedRun(first, post, "", RunProcess(0))
+        job = ManagedRun(first, deployment, "", RunProcess(0))
         if why != "crash":
             job.stopped = why  # type: ignore[assignment]
         job.running.ended.set_result(ProcessEnd())
@@ -119,10 +119,10 @@ async def test_wherever_up_ends_a_run_that_did_not_finish_is_continued_once(
         stopped = {first.id} if why != "crash" else ()
         for _ in range(2):  # and it is killed again, and started again
             manager = manager_of(queue, max_runs=0, stopped=stopped)
-            await put(queue, manager, post.triggered)
+            await put(queue, manager, deployment.triggered)
             await manager.round()
             await asyncio.gather(*manager._following)
-        (again,) = await queue.open_runs([post.deployment])
+        (again,) = await queue.open_runs([deployment.id])
         assert (again.order["parent"], again.order["calls"]) == (first.id, calls)
         shown = await queue.read(first.id)
         assert shown is not None
@@ -134,13 +134,15 @@ async def test_a_run_of_calls_that_crashes_too_often_leaves_each_call_a_run_of_i
 ) -> None:
     async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
         manager = manager_of(queue)
-        post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+        deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
         calls = [{"id": f"{tmp_path}:{n}", "inputs": {}} for n in range(3)]
-        first = await manager.submit(post, "webhook /x", f"{tmp_path}", calls=calls, attempt=2)
+        first = await manager.submit(
+            deployment, "webhook /x", f"{tmp_path}", calls=calls, attempt=2
+        )
         await client.set_flow_run_state(UUID(first.id), Running(), force=True)
         await manager.round()
         await asyncio.gather(*manager._following)
-        there = await queue.open_runs([post.deployment])
+        there = await queue.open_runs([deployment.id])
         assert [run.order["calls"] for run in there] == [[call] for call in calls]
         assert {run.order["attempt"] for run in there} == {1}
 
@@ -150,12 +152,12 @@ async def test_a_run_that_was_cancelled_while_up_was_away_is_not_continued(
 ) -> None:
     async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
         manager = manager_of(queue)
-        post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
-        first = await manager.submit(post, "webhook /x", f"{tmp_path}")
+        deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+        first = await manager.submit(deployment, "webhook /x", f"{tmp_path}")
         await client.set_flow_run_state(UUID(first.id), Cancelling(), force=True)
         await manager.round()
         await asyncio.gather(*manager._following)
-        assert await queue.open_runs([post.deployment]) == []
+        assert await queue.open_runs([deployment.id]) == []
 
 
 def test_a_run_that_ended_while_no_one_could_be_told_is_not_run_again(
@@ -164,12 +166,12 @@ def test_a_run_that_ended_while_no_one_could_be_told_is_not_run_again(
     async def main() -> None:
         async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
             manager, ends = manager_of(queue, known_end=known), list[str]()
-            post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+            deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
 
             async def ended(job: ManagedRun | None, status: str, report: object) -> None:
                 ends.append(status)
 
-            first = await manager.submit(post, "webhook /x", f"{tmp_path}", ended=ended)
+            first = await manager.submit(deployment, "webhook /x", f"{tmp_path}", ended=ended)
             with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220
                 await queue.started(first.id, process_mark(run.pid))
                 await client.set_flow_run_state(UUID(first.id), Running(), force=True)
@@ -177,13 +179,13 @@ def test_a_run_that_ended_while_no_one_could_be_told_is_not_run_again(
             await manager.round()
             while manager.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
                 await asyncio.sleep(0.05)
-            assert (await queue.open_runs([post.deployment]), ends) == ([], ["completed"])
+            assert (await queue.open_runs([deployment.id]), ends) == ([], ["completed"])
             shown = await queue.read(first.id)
             assert shown is not None
             assert shown.end == "completed"
 
-    def known(post: Deployment, run: str) -> Report | None:
-        return Report(run, post.triggered.pipeline.name, "completed", {})
+    def known(deployment: Deployment, run: str) -> Report | None:
+        return Report(run, deployment.triggered.pipeline.name, "completed", {})
 
     asyncio.run(main())
 
@@ -198,13 +200,13 @@ async def test_of_what_was_missed_the_latest_runs_once_also_where_one_was_under_
     async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
         manager = manager_of(queue, max_runs=0)
         every = f'{{cron: "0 * * * *", timezone: UTC{extra}}}'
-        post = await put(queue, manager, triggered(tmp_path, every))
+        deployment = await put(queue, manager, triggered(tmp_path, every))
         now = datetime.now(UTC).replace(minute=30, second=0, microsecond=0)
-        (timed,) = post.triggered.schedules
+        (timed,) = deployment.triggered.schedules
         at = now.replace(minute=0) - timedelta(hours=6)
         await SchedulePlanner(queue, manager).plan(at - timedelta(minutes=30))
         first = await manager.submit(
-            post, timed.key, f"{post.deployment}:{timed.key}:{at.isoformat()}", at=at
+            deployment, timed.key, f"{deployment.id}:{timed.key}:{at.isoformat()}", at=at
         )
         with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220
             await queue.started(first.id, process_mark(run.pid))
@@ -212,13 +214,13 @@ async def test_of_what_was_missed_the_latest_runs_once_also_where_one_was_under_
             run.kill()  # with the whole machine, which comes back six hours later
         for _ in range(3):  # `paddock up` is started again and again meanwhile
             manager = manager_of(queue, max_runs=0)
-            await put(queue, manager, post.triggered)
+            await put(queue, manager, deployment.triggered)
             await SchedulePlanner(queue, manager).plan(now)
             await manager.round()
             while manager.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
                 await asyncio.sleep(0.05)
             await manager.round()
-        there = await queue.open_runs([post.deployment])
+        there = await queue.open_runs([deployment.id])
         assert sum("parent" in run.order for run in there) == n_again
         assert sum(run.at <= now and "parent" not in run.order for run in there) == n_missed
 
@@ -236,8 +238,8 @@ def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
     async def end_while_read(run: subprocess.Popen[bytes]) -> None:
         async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
             manager = manager_of(queue)
-            post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
-            first = await manager.submit(post, "watch inbox", f"{tmp_path}")
+            deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+            first = await manager.submit(deployment, "watch inbox", f"{tmp_path}")
             await queue.started(first.id, process_mark(run.pid))
             await client.set_flow_run_state(UUID(first.id), Running(), force=True)
             await manager.round()
@@ -256,7 +258,7 @@ def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
             monkeypatch.undo()
             await asyncio.sleep(0.5)
             assert manager.jobs == {}
-            assert await queue.open_runs([post.deployment]) == []
+            assert await queue.open_runs([deployment.id]) == []
 
     asyncio.run(main())
 
@@ -266,7 +268,7 @@ async def test_who_submitted_a_run_hears_that_someone_cancelled_or_deleted_it(
 ) -> None:
     async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
         manager, ends = manager_of(queue), dict[str, str]()
-        post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+        deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
         tomorrow = datetime.now(UTC) + timedelta(days=1)
         ids: dict[str, UUID] = {}
 
@@ -275,7 +277,7 @@ async def test_who_submitted_a_run_hears_that_someone_cancelled_or_deleted_it(
                 ends[name] = status
 
             made = await manager.submit(
-                post, "watch inbox", f"{tmp_path}{name}", at=tomorrow, ended=ended
+                deployment, "watch inbox", f"{tmp_path}{name}", at=tomorrow, ended=ended
             )
             ids[name] = UUID(made.id)
 
@@ -288,8 +290,8 @@ async def test_who_submitted_a_run_hears_that_someone_cancelled_or_deleted_it(
         await manager.round()
         assert ends == {"cancelled": "interrupted", "deleted": "interrupted"}
 
-        await client.delete_deployment(UUID(post.deployment))
-        await put(queue, manager, post.triggered)
+        await client.delete_deployment(UUID(deployment.id))
+        await put(queue, manager, deployment.triggered)
         await manager.round()
         assert ends.keys() == {"cancelled", "deleted", "left"}
 
@@ -317,9 +319,9 @@ async def test_a_run_of_a_strangers_making_is_refused_and_says_why(
     tmp_path: Path, prefect_api: str, caplog: pytest.LogCaptureFixture, theirs: dict[str, Any]
 ) -> None:
     async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
-        manager, post = await deployed(queue, tmp_path)
+        manager, deployment = await deployed(queue, tmp_path)
         made = await client.create_flow_run_from_deployment(
-            UUID(post.deployment), parameters=theirs, name="mine\nall well"
+            UUID(deployment.id), parameters=theirs, name="mine\nall well"
         )
         await manager.round()
         assert (manager.queue, manager.jobs) == ([], {})
@@ -334,15 +336,15 @@ async def test_a_run_that_a_stranger_changed_or_copied_is_refused(
     tmp_path: Path, prefect_api: str
 ) -> None:
     async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
-        manager, post = await deployed(queue, tmp_path)
-        first = await manager.submit(post, "watch inbox", f"{tmp_path}1", at=tomorrow())
-        second = await manager.submit(post, "watch inbox", f"{tmp_path}2", at=tomorrow())
+        manager, deployment = await deployed(queue, tmp_path)
+        first = await manager.submit(deployment, "watch inbox", f"{tmp_path}1", at=tomorrow())
+        second = await manager.submit(deployment, "watch inbox", f"{tmp_path}2", at=tomorrow())
         await manager.round()
         assert {run.id for run in manager.queue} == {first.id, second.id}
         changed = as_parameters({**first.order, "inputs": {"root": "/etc"}})
         await client._client.patch(f"/flow_runs/{first.id}", json={"parameters": changed})
         copied = await client.create_flow_run_from_deployment(
-            UUID(post.deployment), parameters=as_parameters(second.order)
+            UUID(deployment.id), parameters=as_parameters(second.order)
         )
         await manager.round()
         assert {run.id for run in manager.queue} == {second.id}
@@ -356,31 +358,31 @@ async def test_a_run_that_prefect_itself_starts_has_the_deployments_parameters_a
     tmp_path: Path, prefect_api: str
 ) -> None:
     async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
-        manager, post = await deployed(queue, tmp_path)
+        manager, deployment = await deployed(queue, tmp_path)
         made = await client.create_flow_run_from_deployment(
-            UUID(post.deployment), state=Scheduled(scheduled_time=tomorrow())
+            UUID(deployment.id), state=Scheduled(scheduled_time=tomorrow())
         )
         await manager.round()
         assert [run.id for run in manager.queue] == [str(made.id)]
-        assert dict(manager.queue[0].order) == unsigned_order(post.triggered.key)
+        assert dict(manager.queue[0].order) == unsigned_order(deployment.triggered.key)
 
 
 async def test_what_a_person_sets_at_a_deployment_refuses_no_run_and_lasts_until_it_is_made_again(
     tmp_path: Path, prefect_api: str
 ) -> None:
     async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
-        manager, post = await deployed(queue, tmp_path)
-        at = f"/deployments/{post.deployment}"
+        manager, deployment = await deployed(queue, tmp_path)
+        at = f"/deployments/{deployment.id}"
         await client._client.patch(at, json={"parameters": {"root": "/etc", "path": "p.yaml"}})
         calls = [{"id": "a", "inputs": {}}]
-        made = await manager.submit(post, "webhook /p", "a", at=tomorrow(), calls=calls)
+        made = await manager.submit(deployment, "webhook /p", "a", at=tomorrow(), calls=calls)
         assert {"root", "path"} <= (await client.read_flow_run(UUID(made.id))).parameters.keys()
         await manager.round()
         (run,) = manager.queue
-        order = unsigned_order(post.triggered.key) | {"trigger": "webhook /p", "calls": calls}
+        order = unsigned_order(deployment.triggered.key) | {"trigger": "webhook /p", "calls": calls}
         assert dict(run.order) == order
         await deployed(queue, tmp_path)
-        assert (await client.read_deployment(UUID(post.deployment))).parameters == {}
+        assert (await client.read_deployment(UUID(deployment.id))).parameters == {}
 
 
 @pytest.mark.parametrize("auth_string", ["", "paddock:ours"])
@@ -397,9 +399,9 @@ def test_no_process_is_ended_that_a_stranger_names(
 
     async def named(victim: subprocess.Popen[bytes]) -> None:
         async with open_queue(prefect_api, SIGNER) as queue, PrefectClient(prefect_api) as client:
-            manager, post = await deployed(queue, tmp_path, auth_string=auth_string)
-            ours = await manager.submit(post, "watch inbox", f"{tmp_path}{auth_string}")
-            theirs = await client.create_flow_run_from_deployment(UUID(post.deployment))
+            manager, deployment = await deployed(queue, tmp_path, auth_string=auth_string)
+            ours = await manager.submit(deployment, "watch inbox", f"{tmp_path}{auth_string}")
+            theirs = await client.create_flow_run_from_deployment(UUID(deployment.id))
             for run in (UUID(ours.id), theirs.id):
                 mark = process_mark(victim.pid)
                 await client.update_flow_run(run, infrastructure_pid=mark)

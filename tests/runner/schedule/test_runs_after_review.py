@@ -38,10 +38,10 @@ class Queue:
     def __post_init__(self) -> None:
         pipeline = SimpleNamespace(name="bills")
         triggered = SimpleNamespace(file=self.file, key=str(self.file), pipeline=pipeline)
-        self.post = SimpleNamespace(triggered=triggered, deployment="d")
-        self.posts = {triggered.key: self.post}
+        self.deployment = SimpleNamespace(triggered=triggered, id="d")
+        self.deployments = {triggered.key: self.deployment}
 
-    async def submit(self, post: Any, trigger: str, key: str, **arguments: Any) -> QueuedRun:
+    async def submit(self, deployment: Any, trigger: str, key: str, **arguments: Any) -> QueuedRun:
         assert trigger == "review"
         if self.is_away:
             raise QueueError("Prefect is away")
@@ -146,7 +146,7 @@ def test_while_a_run_of_the_pipeline_goes_on_none_is_submitted(
 ) -> None:
     (a,) = ask_about(tmp_path, ledger, "a.txt")
     accept(ledger, a)
-    queue.jobs["f"] = SimpleNamespace(post=queue.post)
+    queue.jobs["f"] = SimpleNamespace(deployment=queue.deployment)
     looks()
     assert queue.submitted == []
     queue.jobs.clear()

@@ -18,23 +18,23 @@ async def test_the_next_three_are_in_the_queue_once_and_what_was_missed_is_added
     async with open_queue(prefect_api, SIGNER) as queue:
         manager = manager_of(queue)
         every = '{cron: "0 * * * *", timezone: UTC, catch_up: all}'
-        post = await put(queue, manager, triggered(tmp_path, every))
+        deployment = await put(queue, manager, triggered(tmp_path, every))
         await SchedulePlanner(queue, manager).plan(NOW)
         await SchedulePlanner(queue, manager).plan(NOW)  # another `paddock up`, at the same moment
-        assert hours(await queue.open_runs([post.deployment])) == [13, 14, 15]
+        assert hours(await queue.open_runs([deployment.id])) == [13, 14, 15]
 
         later = NOW + timedelta(hours=6)  # no one was there from 12:30 to 18:30
         planner = SchedulePlanner(queue, manager)
         await planner.plan(later)
         await planner.plan(later)
-        runs = await queue.open_runs([post.deployment])
+        runs = await queue.open_runs([deployment.id])
         assert hours(runs) == [13, 14, 15, 16, 17, 18, 19, 20, 21]
         assert {run.order["trigger"] for run in runs} == {"schedule 0 * * * * UTC"}
 
         other = await put(queue, manager, triggered(tmp_path, '{cron: "30 6 * * *"}'))
-        assert other.deployment == post.deployment
+        assert other.id == deployment.id
         await planner.forget(other, runs)
-        assert await queue.open_runs([post.deployment]) == []
+        assert await queue.open_runs([deployment.id]) == []
 
 
 async def test_a_clock_that_jumps_loses_no_run_and_stops_none(
@@ -43,26 +43,26 @@ async def test_a_clock_that_jumps_loses_no_run_and_stops_none(
     async with open_queue(prefect_api, SIGNER) as queue:
         manager = manager_of(queue)
         every = '{cron: "0 * * * *", timezone: UTC, catch_up: all}'
-        post = await put(queue, manager, triggered(tmp_path, every))
+        deployment = await put(queue, manager, triggered(tmp_path, every))
         planner = SchedulePlanner(queue, manager)
         await planner.plan(NOW)
         await planner.plan(NOW + timedelta(hours=6))  # it slept from 12:30 to 18:30
-        runs = await queue.open_runs([post.deployment])
+        runs = await queue.open_runs([deployment.id])
         assert hours(runs) == [13, 14, 15, 16, 17, 18, 19, 20, 21]
 
         await planner.plan(NOW - timedelta(hours=4))  # it was ahead of the time
         await planner.plan(NOW - timedelta(hours=4))
-        runs = await queue.open_runs([post.deployment])
+        runs = await queue.open_runs([deployment.id])
         assert hours(runs) == [9, 10, 11, 13, 14, 15, 16, 17, 18, 19, 20, 21]
         await planner.plan(NOW - timedelta(hours=1))
-        assert hours(await queue.open_runs([post.deployment]))[:4] == [9, 10, 11, 12]
+        assert hours(await queue.open_runs([deployment.id]))[:4] == [9, 10, 11, 12]
 
 
 async def test_a_pipeline_that_is_new_has_missed_nothing(tmp_path: Path, prefect_api: str) -> None:
     async with open_queue(prefect_api, SIGNER) as queue:
         manager = manager_of(queue)
-        post = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+        deployment = await put(queue, manager, triggered(tmp_path, '{cron: "0 6 * * *"}'))
         await SchedulePlanner(queue, manager).plan(NOW)
-        runs = await queue.open_runs([post.deployment])
+        runs = await queue.open_runs([deployment.id])
         assert len(runs) == 3
         assert all(run.at > NOW for run in runs)

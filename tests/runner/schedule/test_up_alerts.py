@@ -37,8 +37,8 @@ async def test_a_broken_ledger_is_told_once_and_forgotten_when_it_is_mended(tmp_
         pass
     alerts: list[tuple[str, str]] = []
 
-    async def tell(post: Deployment, words: str) -> None:
-        alerts.append((post.triggered.file.parent.name, words))
+    async def tell(deployment: Deployment, words: str) -> None:
+        alerts.append((deployment.triggered.file.parent.name, words))
 
     health = LedgerHealth(opens, tell)
     await health.look([sound, broken])

@@ -19,9 +19,9 @@ AT = datetime(2026, 11, 21, 6, tzinfo=UTC)
 
 
 def test_what_a_person_has_to_confirm_stands_with_the_pipeline(tmp_path: Path) -> None:
-    post = Deployment(triggered(tmp_path, '{cron: "0 6 * * *"}'), "deployment")
-    missing = {post.triggered.key: ("'inbox' is not the folder …",)}
-    manager = SimpleNamespace(posts={"p": post}, jobs={}, queue=[], missing=missing)
+    deployment = Deployment(triggered(tmp_path, '{cron: "0 6 * * *"}'), "deployment")
+    missing = {deployment.triggered.key: ("'inbox' is not the folder …",)}
+    manager = SimpleNamespace(deployments={"p": deployment}, jobs={}, queue=[], missing=missing)
     others = SimpleNamespace(next_times=lambda key, now: [], status=lambda key: [])
     reconciler = SimpleNamespace(planner=others, watching=others)
     status = status_of(cast(Any, manager), cast(Any, reconciler))
@@ -30,16 +30,16 @@ def test_what_a_person_has_to_confirm_stands_with_the_pipeline(tmp_path: Path) -
 
 def test_a_run_that_has_not_been_let_in_waits_and_does_not_run(tmp_path: Path) -> None:
     async def main() -> dict[str, Any]:
-        post = Deployment(triggered(tmp_path, '{cron: "0 6 * * *"}'), "deployment")
+        deployment = Deployment(triggered(tmp_path, '{cron: "0 6 * * *"}'), "deployment")
 
         def tracked(name: str) -> QueuedRun:
             return QueuedRun(name, name, "deployment", "running", "Scheduled: at six", AT, AT)
 
-        runs = ManagedRun(tracked("runs"), post, "", RunProcess(os.getpid()))
-        held = ManagedRun(tracked("held"), post, "", RunProcess(os.getpid()))
+        runs = ManagedRun(tracked("runs"), deployment, "", RunProcess(os.getpid()))
+        held = ManagedRun(tracked("held"), deployment, "", RunProcess(os.getpid()))
         held.running.waits_for = "Waiting for another run of group 'nightly'."
         jobs = {"runs": runs, "held": held}
-        manager = SimpleNamespace(posts={}, jobs=jobs, queue=[tracked("queued")])
+        manager = SimpleNamespace(deployments={}, jobs=jobs, queue=[tracked("queued")])
         return status_of(cast(Any, manager), cast(Any, None))
 
     status = asyncio.run(main())

@@ -403,7 +403,7 @@ def test_calls_are_taken_before_prefect_has_the_pipeline(
     webhook_server: WebhookServer, tmp_path: Path
 ) -> None:
     nothing: Any = None
-    manager: Any = SimpleNamespace(posts={}, is_stopping=False)
+    manager: Any = SimpleNamespace(deployments={}, is_stopping=False)
     posting = Reconciler(nothing, manager, nothing, nothing, webhook_server.queue, is_open=False)
     webhook_server.app = make_status_app(lambda: {}, lambda: {}, posting.hooks.answer)
     body = body_of(folder="inbox")
