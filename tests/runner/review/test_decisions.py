@@ -1,4 +1,4 @@
-"""The review desk: a question is asked once and decided once, in a file and in PostgreSQL."""
+"""Reviews of a ledger: a question is asked once and decided once, in a file and in PostgreSQL."""
 
 from __future__ import annotations
 
