@@ -304,6 +304,8 @@ class PlanBinder:
         )
         if within is not None and step.returns is None:
             self._outputs[step.id] = outputs_of(within)
+        # A limit on requests that is inherited is none on a whole pipeline.
+        timeout = controls.timeout if within is None else step.timeout
         return BoundStep(
             id=step.id,
             uses=registry.own_name(step.uses),
@@ -313,8 +315,7 @@ class PlanBinder:
             if_=step.if_,
             needs=frozenset(step.needs),
             retry=controls.bound_retry(),
-            # A limit on requests that is inherited is none on a whole pipeline.
-            timeout=_bound_timeout(controls.timeout if within is None else step.timeout),
+            timeout=BoundTimeout(timeout.total, timeout.idle) if timeout else BoundTimeout(),
             cache=controls.cache,
             returns=step.returns,
             model=self._models.of(step, kind),
@@ -657,10 +658,6 @@ class _InheritedKeys:
         if self.retry is None:
             return BoundRetry()
         return BoundRetry(self.retry.times, frozenset(self.retry.on), self.retry.backoff, True)
-
-
-def _bound_timeout(keys: TimeoutKeys | None) -> BoundTimeout:
-    return BoundTimeout(keys.total, keys.idle) if keys else BoundTimeout()
 
 
 def _merged(own: TimeoutKeys | None, inherited: TimeoutKeys | None) -> TimeoutKeys | None:

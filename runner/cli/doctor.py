@@ -324,7 +324,8 @@ def examine(settings: Settings, environ: Mapping[str, str] = os.environ) -> tupl
     cpu = hardware.read_cpu()
     native = probe_native()
     return (
-        *_version_findings(),
+        Finding("python", "ok", f"{platform.python_version()} at {sys.executable}"),
+        Finding("paddock", "ok", own_version()),
         *_processor_findings(cpu),
         *bundle_findings(find_build(environ)),
         *gpu_findings(hardware.read_gpus(), native, environ),
@@ -339,11 +340,6 @@ def examine(settings: Settings, environ: Mapping[str, str] = os.environ) -> tupl
         *pool_findings(settings),
         *_settings_findings(settings),
     )
-
-
-def _version_findings() -> Iterator[Finding]:
-    yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
-    yield Finding("paddock", "ok", own_version())
 
 
 def _processor_findings(cpu: Cpu) -> Iterator[Finding]:

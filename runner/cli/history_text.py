@@ -146,7 +146,9 @@ def _journal_text(event: Mapping[str, Any]) -> str:
         if event.get("items") == 1 and not event.get("fresh"):
             return f"{event.get('step')}: started"
         fresh = f", {event['fresh']:,} fresh" if event.get("fresh") else ""
-        return f"{event.get('step')}: {_thousands(event.get('items'))}{fresh}"
+        n = event.get("items")
+        items = counted(n, "item") if isinstance(n, int) else "items"
+        return f"{event.get('step')}: {items}{fresh}"
     if kind == "item":
         return _journal_item_text(event)
     if kind == "note":
@@ -176,10 +178,6 @@ def _time_of_day(at: Any) -> str:
         return f"{datetime.fromisoformat(str(at)).astimezone():%H:%M:%S.%f}"[:-3]
     except ValueError:
         return " " * 12
-
-
-def _thousands(n: Any) -> str:
-    return counted(n, "item") if isinstance(n, int) else "items"
 
 
 def _shortened(text: str) -> str:

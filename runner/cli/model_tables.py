@@ -300,7 +300,7 @@ def model_table(rows: Sequence[ModelRow], now: datetime | None = None) -> str:
             row.name,
             row.digest[:_ID_CHARS],
             units.size(row.size_bytes),
-            _modified_text(row.modified_at, now),
+            units.ago((now - row.modified_at).total_seconds()) if row.modified_at else "",
             row.role,
             _origin_text(row),
         )
@@ -308,10 +308,6 @@ def model_table(rows: Sequence[ModelRow], now: datetime | None = None) -> str:
     ]
     n = len(head) if any(row.path for row in rows) else len(head) - 1
     return printing.table([row[:n] for row in (head, *body)])
-
-
-def _modified_text(moment: datetime | None, now: datetime) -> str:
-    return "" if moment is None else units.ago((now - moment).total_seconds())
 
 
 def _origin_text(row: ModelRow) -> str:

@@ -441,9 +441,8 @@ def _template_step_lines(row: StepRow) -> Iterator[str]:
     if row.one_of:
         yield f"#   exactly one of {', '.join(row.one_of)}"
     for param in row.params:
-        yield from _comment_lines(
-            f"#   {param.name} ({_param_facts(param)}): {_param_comment(param)}", "#       "
-        )
+        about = param.schema.get("description") or "…"
+        yield from _comment_lines(f"#   {param.name} ({_param_facts(param)}): {about}", "#       ")
     if row.outputs:
         yield from _comment_lines(f"#   gives {', '.join(row.described_outputs)}", "#       ")
 
@@ -455,10 +454,6 @@ def _param_facts(param: ParamRow) -> str:
     default = plain_default(param)
     is_plain = default is None or default in ({}, [])
     return words if is_plain else f"{words}, default {json.dumps(default, ensure_ascii=False)}"
-
-
-def _param_comment(param: ParamRow) -> str:
-    return str(param.schema.get("description", "")) or "…"
 
 
 def _function_lines(found: InstalledParts) -> Iterator[str]:

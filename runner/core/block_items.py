@@ -31,7 +31,8 @@ def block_list(block: BoundBlock, scope: Scope) -> Sequence[Any]:
         return [{"key": name, "value": value} for name, value in listed.items()]
     if isinstance(listed, (list, tuple)):
         return listed
-    what = f"block '{block.id}' goes over {_type_name(listed)}, which is no list."
+    kind = _TYPE_NAMES.get(type(listed).__name__, "something else")
+    what = f"block '{block.id}' goes over {kind}, which is no list."
     raise PipelineError([Fault(what, "Name a list, such as `steps.docs.files`.", block.mark)])
 
 
@@ -154,11 +155,8 @@ def _item_label(item: Any, index: int) -> str:
     return f"number {index + 1}" + (f" ('{place}')" if isinstance(place, str) else "")
 
 
-_TYPE_NAMES = {"str": "a text", "int": "a number", "float": "a number", "bool": "true or false"}
-
-
-def _type_name(value: Any) -> str:
-    return "nothing" if value is None else _TYPE_NAMES.get(type(value).__name__, "something else")
+_TYPE_NAMES = {"str": "a text", "int": "a number", "float": "a number", "bool": "true or false",
+               "NoneType": "nothing"}  # fmt: skip
 
 
 def nearest_keys(key: str, keys: Collection[str]) -> str:

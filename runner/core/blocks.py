@@ -611,7 +611,7 @@ class BlockRunner:
             self._stats.forget(made, record.shown_key)
         self._stats.item_state(run.block.id, record.shown_key, "running")
         if record.is_decided and item.entry is not None:
-            record.keep_marks(item.entry)
+            record.reads.update(item.entry.marks())  # its answers may not be asked for again
         try:
             if deadly is not None:
                 raise deadly

@@ -191,11 +191,8 @@ class DeletionDetector:
             before = known_folder(
                 now, map(FolderIdentity.of_text, self.ledger.roots(owner, stored))
             )
-            yield SourceFolder(root, stored, self._watch_on(root), now, before)
-
-    def _watch_on(self, root: Path) -> BoundWatch | None:
-        around = (watch for watch in self.bound.watches if root.is_relative_to(watch.root))
-        return next(around, None)
+            watches = (watch for watch in self.bound.watches if root.is_relative_to(watch.root))
+            yield SourceFolder(root, stored, next(watches, None), now, before)
 
     def _root(self, step: BoundStep, scope: Scope) -> Path | None:
         try:

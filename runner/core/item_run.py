@@ -96,10 +96,6 @@ class ItemRun:
         """The items around it, and itself."""
         return (*self.around, (self.scope, self.key))
 
-    def keep_marks(self, entry: Entry) -> None:
-        """Take over the dependencies of its last run: its answers may not be asked for again."""
-        self.reads.update(entry.marks())
-
     def marks(self) -> dict[str, list[Any]]:
         """Return its dependencies, for the item around it."""
         within = written_within(self.scope, self.key, self.outputs.written)

@@ -102,7 +102,7 @@ class ItemToolset:
         tool = await self._found(name, server, fixed)
         if timeout_s is not None:
             tool = replace(tool, timeout_s=timeout_s)
-        return self._bound_tool(tool)
+        return replace(tool, do=partial(self._called, tool))
 
     async def names(self, server: str | None = None) -> Sequence[str]:
         """List the tools without a server, or those of one.
@@ -156,9 +156,6 @@ class ItemToolset:
             remedy = did_you_mean(name, declared) if declared else "Name it under `mcpServers`."
             raise StepError(f"there is no MCP server '{name}'.", remedy=remedy)
         return server_spec(declared[name], self._bound, self._tool_runtime.stats)
-
-    def _bound_tool(self, tool: RunnableTool) -> BoundTool:
-        return replace(tool, do=partial(self._called, tool))
 
     async def _called(self, tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:
         """Call a tool and record the result; failures are recorded, but never looked up."""

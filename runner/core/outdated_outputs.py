@@ -13,6 +13,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -200,10 +201,6 @@ class _Place:
     """Keys of the items around."""
 
 
-def _when_made(row: LineageRow) -> float:
-    return row.at
-
-
 class OutdatedFinder:
     """Finds the outdated outputs of one pipeline in its folders. Blocking."""
 
@@ -339,7 +336,8 @@ class OutdatedFinder:
             return made
         scopes = [scope for scope, other in self._places.items() if other.step == place.step]
         rows = [row for scope in scopes for row in self._origins.made_of(scope).values()]
-        return max((row for row in rows if row.spec is not None), key=_when_made, default=None)
+        known = (row for row in rows if row.spec is not None)
+        return max(known, key=attrgetter("at"), default=None)
 
     def _names_item_alone(self, name: str) -> bool:
         found = find_in_plans(self._bound, name)

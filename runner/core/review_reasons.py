@@ -46,15 +46,10 @@ def question_reasons(
         why = [f"a random check: {100 * spec.also:g}% of those that are sure"]
     return {
         "due": why,
-        "least": least_sure(outputs),
+        "least": min((p for _, p in probabilities(outputs.get("confidence"))), default=None),
         "share": spec.also if due or is_drawn else None,
         "is_sampled": is_drawn and not due,
     }
-
-
-def least_sure(outputs: Mapping[str, Any]) -> float | None:
-    """Return the least probability of an answer's fields; None where none is known."""
-    return min((p for _, p in probabilities(outputs.get("confidence"))), default=None)
 
 
 MOST_REASONS = 6

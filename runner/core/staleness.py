@@ -583,7 +583,8 @@ class Judge:
         parts = spec_parts(step.id, step.spec)
         version = part_digest([step.uses, step.kind.version])
         parts[f"{step.id}.version"] = version
-        self.older[version] = _compatible_versions(step)
+        older: Iterable[int] = getattr(step.kind, "compatible_versions", ())
+        self.older[version] = frozenset(part_digest([step.uses, number]) for number in older)
         # A step that depends on installed readers lists them: removing one makes results stale.
         if (installed := getattr(step.kind, "installed", None)) is not None:
             parts[f"{step.id}{READERS}"] = "\n".join(sorted(installed()))
@@ -733,8 +734,3 @@ def _has_one_block(bound: BoundPlan) -> bool:
     n_blocks = sum(isinstance(node, BoundBlock) for node in bound.nodes)
     inner = (step.inner for step in bound.nodes if isinstance(step, BoundStep))
     return n_blocks == 1 and all(plan is None for plan in inner)
-
-
-def _compatible_versions(step: BoundStep) -> frozenset[str]:
-    versions: Iterable[int] = getattr(step.kind, "compatible_versions", ())
-    return frozenset(part_digest([step.uses, version]) for version in versions)

@@ -257,7 +257,8 @@ def _items_of_ledger(
     for place, row in rows.items():
         outer = outers.get(row.scope, "")
         if row.entry.gone == past.row.run and place not in renamed:
-            yield _deleted_item(row, outer)
+            key = f"{outer}{row.entry.key}"
+            yield RunItem(row.step, key, "deleted", None, 0.0, 0, 0, 0, 0, None, None, ())
         elif place not in renamed:
             yield _run_item(row, mades.get(place), outer, past.row.started, base)
 
@@ -339,11 +340,6 @@ def _items_of_journal(past: PastRun, latest: _LatestItems, base: Path) -> Iterat
             outputs=(),
             later=(run, state),
         )
-
-
-def _deleted_item(row: ItemRow, outer: str) -> RunItem:
-    key = f"{outer}{row.entry.key}"
-    return RunItem(row.step, key, "deleted", None, 0.0, 0, 0, 0, 0, None, None, ())
 
 
 def _shown_state(state: str, was: str | None) -> str:

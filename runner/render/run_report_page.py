@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from paddock.engine.system import units
-from paddock.engine.system.text import listed
+from paddock.engine.system.text import counted, listed
 from paddock.runner.progress.report import HELD_REMEDY, sums_by_outcome
 
 from .html_page import html_cell, html_page, html_table, number_cell, state_html
@@ -181,8 +181,9 @@ def _charts_html(story: RunDetails) -> Iterator[str]:
         yield _scrollable("items-time", items)
     if calls:
         yield '<h2 id="calls-time">Calls over time</h2>'
-        if story.n_calls_lost:
-            yield f'<p class="soft">{_lost_calls(story.n_calls_lost)}</p>'
+        if n := story.n_calls_lost:
+            what = f"{counted(n, 'call')} {'is' if n == 1 else 'are'} not drawn"
+            yield f'<p class="soft">{what}: later runs redid their items.</p>'
         yield of_calls
         yield _scrollable("calls-time", calls)
     chart, most, mean = occupancy_chart(story)
@@ -191,11 +192,6 @@ def _charts_html(story: RunDetails) -> Iterator[str]:
         yield f'<p class="soft">At most {most:,}; {mean:.1f} on average while there were any.</p>'
         yield legend([AREA])
         yield _scrollable("at-once", chart)
-
-
-def _lost_calls(n: int) -> str:
-    what = "1 call is" if n == 1 else f"{n:,} calls are"
-    return f"{what} not drawn: later runs redid their items."
 
 
 def _scrollable(name: str, inner: str) -> str:

@@ -272,13 +272,9 @@ def earlier_lines(review: Review) -> Iterator[str]:
         since = "; the document has changed since" if is_other else ""
         reason = f": {decision['reason']}" if decision.get("reason") else ""
         author = f" by {decision['by']}" if decision.get("by") else ""
-        at = date_text(decision.get("at"))
-        yield f"earlier: {decision.get('state')}{author}, {at}{reason}{since}"
-
-
-def date_text(at: float | None) -> str:
-    """Return a time of the ledger by this machine's clock."""
-    return units.local_time(at, "%Y-%m-%d %H:%M") if at else "?"
+        at = decision.get("at")
+        when = units.local_time(at, "%Y-%m-%d %H:%M") if at else "?"
+        yield f"earlier: {decision.get('state')}{author}, {when}{reason}{since}"
 
 
 def sure_text(confidence: Mapping[str, Any] | None) -> str:

@@ -148,7 +148,8 @@ class _DispatchRound:
         latest = newest.get(_replaceable_kind(run, rule), run)
         busy = self._busy.get(run.group)
         if latest.id != run.id:
-            self._add(SkipRun(run.id, f"the run of {_utc_text(latest.at)} takes its place"))
+            at = f"{latest.at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            self._add(SkipRun(run.id, f"the run of {at} takes its place"))
         elif self._was_missed(run, rule):
             self._add(SkipRun(run.id, "it was missed, and `catch_up` is `none`"))
         elif rule.is_paused:
@@ -207,7 +208,3 @@ def _replaceable_kind(run: DueRun, rule: RunRule) -> tuple[str, ...]:
     if rule.catch_up.get(run.trigger, "all") != "all":
         return ("schedule", run.pipeline, run.trigger)
     return ()
-
-
-def _utc_text(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

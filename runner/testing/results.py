@@ -272,6 +272,7 @@ def _xml_text(text: str) -> str:
 MAX_TABLE_ROWS = 200
 MAX_SHOWN_PROBLEMS = 20  # cases with full problems
 MAX_SUMMARY_CHARS = 200_000  # GitHub takes 1 MiB from a step
+_ICONS = {"passed": "✅", "failed": "❌", "error": "💥", "skipped": "⏭️"}
 
 
 def suites_markdown(suites: Iterable[SuiteResult]) -> str:
@@ -284,7 +285,7 @@ def suites_markdown(suites: Iterable[SuiteResult]) -> str:
     cases.sort(key=lambda pair: pair[1].word not in ("failed", "error"))
     rows = [
         (
-            _case_icon(case),
+            _ICONS[case.word],
             _table_cell(case.name),
             _table_cell(f"{suite.file} {suite.variant}"),
             _repetitions_text(case),
@@ -361,10 +362,6 @@ def _repetitions_text(case: CaseResult) -> str:
         what = "rows" if case.rows else "turns"
         return f"{source}, {sum(case.turns)} of {len(case.turns)} {what}"
     return source
-
-
-def _case_icon(case: CaseResult) -> str:
-    return {"passed": "✅", "failed": "❌", "error": "💥", "skipped": "⏭️"}[case.word]
 
 
 def _table_cell(text: str) -> str:

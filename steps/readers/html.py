@@ -402,12 +402,9 @@ def _input_text(field: Any) -> str:
         return _choice(field.has_attr("checked"))
     if kind in _UNSHOWN:
         return ""
-    return f" {_attribute(field, 'alt') if kind == 'image' else value or _hint(field)} "
-
-
-def _hint(field: Any) -> str:
-    """Return what an empty field shows."""
-    return _attribute(field, "placeholder")
+    if kind == "image":
+        return f" {_attribute(field, 'alt')} "
+    return f" {value or _attribute(field, 'placeholder')} "
 
 
 def _choice(is_chosen: bool) -> str:

@@ -289,15 +289,11 @@ def _list(place: LedgerFolder, flags: ReviewFlags) -> int:
     if flags.as_json:
         printing.print_json({"waiting": [review_json(review) for review in waiting]})
     elif waiting:
-        printing.print_out(review_table(waiting, time.time()))
+        now = time.time()
+        printing.print_out(printing.table([LIST_HEAD, *(_list_row(row, now) for row in waiting)]))
     else:
         printing.print_err(NOTHING_WAITS)
     return DONE
-
-
-def review_table(waiting: Sequence[Review], now: float) -> str:
-    """Return what waits as a table, the oldest first."""
-    return printing.table([LIST_HEAD, *(_list_row(review, now) for review in waiting)])
 
 
 def _list_row(review: Review, now: float) -> tuple[str, ...]:

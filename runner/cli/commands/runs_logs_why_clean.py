@@ -315,7 +315,8 @@ def clean(
     n_tracked, faults = _delete_prefect_runs(age_s, is_dry=dry_run)
     faults = (*done.faults, *faults)
     copies = () if dry_run else _remove_copies_of_gone_models()
-    n_images, n_image_bytes = _remove_kept_images(age_s, is_dry=dry_run)
+    images = kept_image_files(read_settings(Path.cwd()).pool.cache_dir)
+    n_images, n_image_bytes = images.remove(unused_s=age_s, is_dry=dry_run)
     if as_json:
         removed = {**done.swept.as_json(), "tracked_runs": n_tracked, "copies": copies}
         removed["images"] = n_images
@@ -331,12 +332,6 @@ def clean(
             printing.print_err(f"{verb} {what}, {units.size(n_image_bytes)}.")
         printing.print_out(clean_summary(done.swept, len(found), n_tracked, is_dry=dry_run))
     return FAILED if faults else DONE
-
-
-def _remove_kept_images(age_s: float | None, *, is_dry: bool) -> tuple[int, int]:
-    """Remove images of documents that were kept for a model's next look; return count and bytes."""
-    files = kept_image_files(read_settings(Path.cwd()).pool.cache_dir)
-    return files.remove(unused_s=age_s, is_dry=is_dry)
 
 
 def _remove_copies_of_gone_models() -> tuple[str, ...]:

@@ -238,8 +238,9 @@ def pipeline_text(request: SummaryRequest, base: Path) -> str:
     option = "params: {repeat_penalty: 1.1}  # small models repeat themselves"
     if request.how == "extract":
         option = "how: extract  # its own sentences, those that say most of it"
+    folder = request.folder.name if _is_text(request.folder) else ""
     return Template(_TEMPLATE.read_text("utf-8")).substitute(
-        name=_yaml_quoted(_pipeline_name(request.folder)),
+        name=_yaml_quoted(f"summaries of {folder}" if folder else "summaries"),
         folder=_input_text(request.folder, base, "The documents."),
         out=_input_text(request.out, base, "Where the summaries go."),
         model=model,
@@ -252,10 +253,6 @@ def pipeline_text(request: SummaryRequest, base: Path) -> str:
 def needs_inputs(request: SummaryRequest, base: Path) -> bool:
     """Return whether the saved file has no defaults for its folders."""
     return not all(_is_default(path, base) for path in (request.folder, request.out))
-
-
-def _pipeline_name(folder: Path) -> str:
-    return f"summaries of {folder.name}" if folder.name and _is_text(folder) else "summaries"
 
 
 def _is_default(path: Path, base: Path) -> bool:
