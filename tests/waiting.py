@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,13 @@ def until(is_so: Callable[[], Answer | Literal[False] | None], within_s: float =
             return answer
         assert began < deadline, "it did not come to that"
         rest(began)
+
+
+async def soon(is_so: Callable[[], object], within_s: float = 120.0) -> None:
+    """Wait until something is so that goes on in the same loop, or in another process."""
+    async with asyncio.timeout(within_s):
+        while not is_so():  # noqa: ASYNC110 - what is waited for is told by no one
+            await asyncio.sleep(0.02)
 
 
 def rest(began: float) -> None:

@@ -28,6 +28,7 @@ from paddock.runner.settings import Settings, UnattendedSettings
 from tests.fakes.pool import FakePool, echo
 from tests.runner.bind.pipeline_faults import fault_of
 from tests.runner.world import World, run_arguments, settings
+from tests.waiting import soon
 
 ROOT = Path(__file__).resolve().parents[3]
 N_DOCUMENTS = 6
@@ -214,8 +215,7 @@ def test_an_older_run_that_waits_does_not_send_a_newer_one_away(machine: Machine
     async def main() -> list[Report]:
         run_a = await machine.begin_until_closed(a, "first")
         two = asyncio.create_task(machine.run(b, "second"))
-        while not machine.is_there("second"):  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.01)
+        await soon(lambda: machine.is_there("second"))
         three = asyncio.create_task(machine.run(c, "third"))
         return [await run_a, await two, await three]
 
@@ -247,8 +247,7 @@ def test_a_run_that_waits_may_be_told_to_wait_no_longer(machine: Machine) -> Non
         await machine.at_work("first")
         stop_gate = StopGate()
         two = asyncio.create_task(machine.run(b, "second", stop_gate=stop_gate))
-        while not [n for n in machine.notes if "waiting" in n]:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.01)
+        await soon(lambda: [n for n in machine.notes if "waiting" in n])
         stop_gate.close("The window is closed")
         report = await two
         with pytest.raises(Locked, match=r"is of the same group and did not end within 0\.1 s"):

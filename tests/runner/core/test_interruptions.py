@@ -23,7 +23,7 @@ from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
 from tests.forked import Forked, ForkServer
 from tests.runner.world import World, settings, states
-from tests.waiting import until
+from tests.waiting import soon, until
 
 N_DOCUMENTS = 30
 
@@ -221,8 +221,7 @@ async def test_a_run_whose_task_is_cancelled_is_interrupted_and_goes_on(tmp_path
     pool = FakePool(delay_s=600)
     environment = RunEnvironment(pool=pool, settings=settings(tmp_path))
     task = asyncio.create_task(run_async(world.file, {}, RunOptions(local=True), environment))
-    while not pool.chats:  # noqa: ASYNC110 - the pool has no event
-        await asyncio.sleep(0.02)
+    await soon(lambda: pool.chats)
     task.cancel()
     await asyncio.wait({task})
     assert task.cancelled()

@@ -48,6 +48,11 @@ def world(folder: Path, tags: dict[str, str] | None = None, n: int = 3) -> Revie
     return ReviewedWorld(folder, PIPELINE, {"tags.csv": written(tags or TAGS), **documents})
 
 
+@pytest.fixture
+def here(tmp_path: Path) -> ReviewedWorld:
+    return world(tmp_path)
+
+
 def clerk(request: ChatRequest) -> str:
     """Answer with the first label that the document mentions, else with the last one."""
     labels = enum_of(request)
@@ -119,16 +124,16 @@ def test_a_list_that_takes_more_than_half_of_the_context_is_not_told(tmp_path: P
     ) in report.notes
 
 
-def test_a_second_run_does_nothing_and_the_order_of_the_list_does_not_count(tmp_path: Path) -> None:
-    here = world(tmp_path)
+def test_a_second_run_does_nothing_and_the_order_of_the_list_does_not_count(
+    here: ReviewedWorld,
+) -> None:
     here.run(pool=FakePool(answer=clerk))
     assert here.run().counts == {"fresh": 3}
     here.write("tags.csv", written(dict(reversed(TAGS.items()))))
     assert here.run().counts == {"fresh": 3}
 
 
-def test_a_label_that_is_gone_makes_its_own_items_stale(tmp_path: Path) -> None:
-    here = world(tmp_path)
+def test_a_label_that_is_gone_makes_its_own_items_stale(here: ReviewedWorld) -> None:
     here.run(pool=FakePool(answer=clerk))
     here.write("tags.csv", written({name: TAGS[name] for name in ("ferry", "tram")}))
     expected = {"1.txt": "its label is gone: 'bridge' (step 'label')"}
@@ -139,8 +144,7 @@ def test_a_label_that_is_gone_makes_its_own_items_stale(tmp_path: Path) -> None:
     assert here.run().counts == {"fresh": 3}
 
 
-def test_a_new_label_may_fit_any_item(tmp_path: Path) -> None:
-    here = world(tmp_path)
+def test_a_new_label_may_fit_any_item(here: ReviewedWorld) -> None:
     here.run(pool=FakePool(answer=clerk))
     here.write("tags.csv", written(TAGS | {"canal": "water ways"}))
     why = "new in steps.tags.rows: 'canal' (step 'label')"
@@ -150,16 +154,14 @@ def test_a_new_label_may_fit_any_item(tmp_path: Path) -> None:
     assert states(here.plan()) == {}
 
 
-def test_a_new_description_may_fit_the_items_of_its_label(tmp_path: Path) -> None:
-    here = world(tmp_path)
+def test_a_new_description_may_fit_the_items_of_its_label(here: ReviewedWorld) -> None:
     here.run(pool=FakePool(answer=clerk))
     here.write("tags.csv", written(TAGS | {"tram": "and on roads"}))
     why = "the description of its label changed: 'tram' (step 'label')"
     assert reasons(here.plan()) == {"2.txt": why}
 
 
-def test_relabel_all_makes_everything_stale_when_the_list_changes(tmp_path: Path) -> None:
-    here = world(tmp_path)
+def test_relabel_all_makes_everything_stale_when_the_list_changes(here: ReviewedWorld) -> None:
     here.edit("unknown: none of these}", "unknown: none of these, relabel: all}")
     here.run(pool=FakePool(answer=clerk))
     here.write("tags.csv", written({name: TAGS[name] for name in ("ferry", "tram")}))
@@ -169,8 +171,7 @@ def test_relabel_all_makes_everything_stale_when_the_list_changes(tmp_path: Path
     assert len(reasons(here.run(pool=FakePool(answer=clerk)))) == 3
 
 
-def test_with_relabel_all_neither_the_order_nor_another_column_counts(tmp_path: Path) -> None:
-    here = world(tmp_path)
+def test_with_relabel_all_neither_the_order_nor_another_column_counts(here: ReviewedWorld) -> None:
     here.edit("unknown: none of these}", "unknown: none of these, relabel: all}")
     here.run(pool=FakePool(answer=clerk))
     rows = "".join(f"{name},{TAGS[name]},x\n" for name in reversed(TAGS))
@@ -178,8 +179,9 @@ def test_with_relabel_all_neither_the_order_nor_another_column_counts(tmp_path: 
     assert states(here.plan()) == {}
 
 
-def test_how_a_list_is_relabelled_makes_nothing_stale_and_its_columns_do(tmp_path: Path) -> None:
-    here = world(tmp_path)
+def test_how_a_list_is_relabelled_makes_nothing_stale_and_its_columns_do(
+    here: ReviewedWorld,
+) -> None:
     here.run(pool=FakePool(answer=clerk))
     here.edit("unknown: none of these}", "unknown: nothing}")
     assert set(reasons(here.plan()).values()) == {"schema changed (step 'label')"}
@@ -278,9 +280,8 @@ def test_an_input_and_a_field_of_the_item_are_lists_too(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_list_that_is_none_of_labels_stops_the_run_and_its_plan_with_one_sentence(
-    tmp_path: Path, tags: str, message: str
+    here: ReviewedWorld, tags: str, message: str
 ) -> None:
-    here = world(tmp_path)
     here.write("tags.csv", tags)
     for go in (here.plan, here.run):
         fault = fault_of(go)
@@ -289,8 +290,9 @@ def test_a_list_that_is_none_of_labels_stops_the_run_and_its_plan_with_one_sente
 
 
 @pytest.mark.parametrize("label", ["\ud800x", "a\n- b", "a\0", "a\u2028b"])
-def test_a_label_of_more_than_a_line_of_characters_is_refused(tmp_path: Path, label: str) -> None:
-    here = world(tmp_path)
+def test_a_label_of_more_than_a_line_of_characters_is_refused(
+    here: ReviewedWorld, label: str
+) -> None:
     here.edit("name: labels\n", "name: labels\ninputs: {tags: {type: list}}\n")
     here.edit("choose: steps.tags.rows, by: name, describe: note", "choose: inputs.tags")
     fault = fault_of(lambda: here.plan({"tags": [label, "b"]}))
@@ -382,17 +384,15 @@ AT_TAG = "`reply.schema`, at /tag: "
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_choice_is_told_before_anything_runs(
-    tmp_path: Path, old: str, new: str, message: str
+    here: ReviewedWorld, old: str, new: str, message: str
 ) -> None:
-    here = world(tmp_path)
     here.edit(old, new)
     fault = fault_of(here.plan)
     assert f"{fault.message} {fault.remedy}".startswith(message), fault.message
     assert fault.mark is not None and fault.mark.line == 14
 
 
-def test_a_list_that_only_a_run_can_read_is_unknown_in_its_plan(tmp_path: Path) -> None:
-    here = world(tmp_path)
+def test_a_list_that_only_a_run_can_read_is_unknown_in_its_plan(here: ReviewedWorld) -> None:
     here.edit("uses: files.rows, with: {path: tags.csv}", "uses: 'tags.py:tags', with: {}")
     here.edit(", by: name, describe: note", "")
     here.edit("steps.tags.rows", "steps.tags.result")

@@ -81,6 +81,11 @@ def composed(folder: Path, n: int = 3) -> World:
     return World(folder, OUTER, {"parts/clean.yaml": CLEAN}, n_documents=n)
 
 
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return composed(tmp_path)
+
+
 def areas(folder: Path) -> World:
     documents = {
         f"areas/{area}/{number}.txt": f"Document {number} of the {area}."
@@ -90,8 +95,7 @@ def areas(folder: Path) -> World:
     return World(folder, AREAS, {"parts/clean.yaml": CLEAN, **documents})
 
 
-def test_a_pipeline_is_a_step_and_its_items_are_known_one_by_one(tmp_path: Path) -> None:
-    world = composed(tmp_path)
+def test_a_pipeline_is_a_step_and_its_items_are_known_one_by_one(world: World) -> None:
     foreseen = world.plan()
     assert states(foreseen, "clean.each") == dict.fromkeys(("0.txt", "1.txt", "2.txt"), "new")
     assert foreseen.calls == 4
@@ -107,8 +111,7 @@ def test_a_pipeline_is_a_step_and_its_items_are_known_one_by_one(tmp_path: Path)
     assert world.run().calls == 2, "the document's, and that of the digest"
 
 
-def test_what_a_plan_cannot_know_is_told_by_its_whole_name(tmp_path: Path) -> None:
-    world = composed(tmp_path)
+def test_what_a_plan_cannot_know_is_told_by_its_whole_name(world: World) -> None:
     listed = "  - {id: list, uses: tool, with: {name: now}}\n  - id: each"
     world.write("parts/clean.yaml", CLEAN.replace("  - id: each", listed)
                 .replace("doc in steps.docs.files", "doc in [steps.list.result]"))  # fmt: skip
@@ -117,16 +120,14 @@ def test_what_a_plan_cannot_know_is_told_by_its_whole_name(tmp_path: Path) -> No
     )
 
 
-def test_what_the_inner_file_says_makes_its_items_old(tmp_path: Path) -> None:
-    world = composed(tmp_path)
+def test_what_the_inner_file_says_makes_its_items_old(world: World) -> None:
     world.run()
     world.write("parts/clean.yaml", CLEAN.replace("Sum up:", "Shorten:"))
     assert set(reasons(world.plan(), "clean.each").values()) == {"prompt changed (step 'sum')"}
     assert world.run().calls == 4
 
 
-def test_a_change_of_the_outer_file_repeats_no_call_within(tmp_path: Path) -> None:
-    world = composed(tmp_path)
+def test_a_change_of_the_outer_file_repeats_no_call_within(world: World) -> None:
     world.run()
     world.edit("All:", "Together:")
     report = world.run()
@@ -135,8 +136,7 @@ def test_a_change_of_the_outer_file_repeats_no_call_within(tmp_path: Path) -> No
     assert world.run().calls == 4
 
 
-def test_the_same_file_run_alone_has_a_ledger_scope_of_its_own(tmp_path: Path) -> None:
-    world = composed(tmp_path)
+def test_the_same_file_run_alone_has_a_ledger_scope_of_its_own(world: World) -> None:
     world.run()
     world.edit("parts/clean.yaml", "parts/same.yaml")
     world.write("parts/same.yaml", CLEAN)
@@ -212,8 +212,7 @@ def broken(request: ChatRequest) -> str:
     return echo(request)
 
 
-def test_what_fails_within_is_quarantined_within(tmp_path: Path) -> None:
-    world = composed(tmp_path)
+def test_what_fails_within_is_quarantined_within(world: World) -> None:
     report = world.run(pool=FakePool(answer=broken))
     assert (report.status, report.returns["n"]) == ("quarantined", 3)
     assert states(report, "clean.each")["1.txt"] == "quarantined"
@@ -223,8 +222,7 @@ def test_what_fails_within_is_quarantined_within(tmp_path: Path) -> None:
 STRICT = CLEAN.replace("    do:\n", "    on_error: fail\n    do:\n")
 
 
-def test_a_pipeline_that_fails_ends_the_run_with_its_own_place(tmp_path: Path) -> None:
-    world = composed(tmp_path)
+def test_a_pipeline_that_fails_ends_the_run_with_its_own_place(world: World) -> None:
     world.write("parts/clean.yaml", STRICT)
     report = world.run(pool=FakePool(answer=broken))
     assert report.status == "failed"
@@ -260,15 +258,13 @@ def test_a_pipeline_that_is_wrong_for_the_data_of_one_item_fails_for_that_item(
     assert set(states(report, "all").values()) == {"quarantined"}
 
 
-def test_a_pipeline_that_is_wrong_for_the_data_at_hand_ends_the_run(tmp_path: Path) -> None:
-    world = composed(tmp_path)
+def test_a_pipeline_that_is_wrong_for_the_data_at_hand_ends_the_run(world: World) -> None:
     world.write("parts/clean.yaml", CLEAN.replace("doc in steps.docs.files", "doc in inputs.tone"))
     with pytest.raises(PipelineError, match="block 'each' goes over a text"):
         world.run()
 
 
-def test_no_recorded_reply_is_taken_within_where_the_step_says_so(tmp_path: Path) -> None:
-    world = composed(tmp_path)
+def test_no_recorded_reply_is_taken_within_where_the_step_says_so(world: World) -> None:
     world.run()
     world.write("parts/clean.yaml", CLEAN.replace("      - {id: text", "      - {id: read")
                 .replace("steps.text", "steps.read"))  # fmt: skip
@@ -278,8 +274,7 @@ def test_no_recorded_reply_is_taken_within_where_the_step_says_so(tmp_path: Path
     assert world.run().calls == 3
 
 
-def test_steps_within_are_forced_by_their_whole_name_or_all_at_once(tmp_path: Path) -> None:
-    world = composed(tmp_path)
+def test_steps_within_are_forced_by_their_whole_name_or_all_at_once(world: World) -> None:
     world.run()
     assert world.run(force=["clean.each"]).calls == 3
     assert world.run(force=["clean"]).calls == 3
@@ -293,8 +288,7 @@ def test_steps_within_are_forced_by_their_whole_name_or_all_at_once(tmp_path: Pa
     )
 
 
-def test_only_some_items_leave_what_reads_them_as_it_is(tmp_path: Path) -> None:
-    world = composed(tmp_path)
+def test_only_some_items_leave_what_reads_them_as_it_is(world: World, tmp_path: Path) -> None:
     report = world.run(only=["1.txt"])
     assert report.calls == 1 and states(report, "clean.each")["1.txt"] == "new"
     assert any("only some items of 'clean' were done" in note for note in report.notes)

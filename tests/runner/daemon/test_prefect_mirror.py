@@ -24,6 +24,7 @@ from paddock.runner.daemon.prefect_mirror import PrefectMirrors
 from paddock.runner.progress.prefect_view import SUSPEND_REFUSED
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, run_arguments, settings
+from tests.waiting import soon
 
 DONE = {"type": "COMPLETED", "name": "Completed", "message": "2 new"}
 ROWS = [{"step": "each", "key": "a.txt", "state": "new"}]
@@ -140,12 +141,6 @@ def ended(**fields: Any) -> dict[str, Any]:
     return update(end, **{"tasks": tasks, "percent": 100.0, **fields})
 
 
-async def until(is_so: Callable[[], object]) -> None:
-    async with asyncio.timeout(120):
-        while not is_so():  # noqa: ASYNC110 - there is nothing else to wait for
-            await asyncio.sleep(0.01)
-
-
 Mirrored = Callable[[], AbstractAsyncContextManager[tuple[Api, PrefectMirrors]]]
 
 
@@ -169,11 +164,11 @@ async def test_a_run_is_shown_with_its_tasks_and_ends_at_100_percent(
 ) -> None:
     async with mirrored() as (api, mirrors):
         assert mirrors.take(update())
-        await until(lambda: "ferries-progress" in str(api.made))
+        await soon(lambda: "ferries-progress" in str(api.made))
         assert api.of("flow_runs") == {"calm-jay": ("Running", "")}
         assert api.of("task_runs") == {"docs": ("Completed", "done"), "each: a": ("Running", "")}
         assert not mirrors.take(ended())
-        await until(lambda: not mirrors.n_ended)
+        await soon(lambda: not mirrors.n_ended)
         assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
         assert api.of("task_runs")["each: a"] == ("Completed", "2 done")
         assert api.data("ferries-progress") == [100.0]
@@ -186,7 +181,7 @@ async def test_a_task_that_was_over_before_it_is_shown_takes_one_request(
 ) -> None:
     async with mirrored() as (api, mirrors):
         mirrors.take(ended(tasks=update()["tasks"] | ended()["tasks"]))
-        await until(lambda: not mirrors.n_ended)
+        await soon(lambda: not mirrors.n_ended)
         assert api.of("task_runs") == {
             "docs": ("Completed", "done"), "each: a": ("Completed", "2 done"),
         }  # fmt: skip
@@ -196,12 +191,12 @@ async def test_a_task_that_was_over_before_it_is_shown_takes_one_request(
 async def test_a_server_that_is_away_loses_nothing(mirrored: Mirrored) -> None:
     async with mirrored() as (api, mirrors):
         mirrors.take(update())
-        await until(lambda: api.of("flow_runs"))
+        await soon(lambda: api.of("flow_runs"))
         api.is_away = True
         mirrors.take(ended())
-        await until(lambda: api.n_refused > 2)
+        await soon(lambda: api.n_refused > 2)
         api.is_away = False
-        await until(lambda: not mirrors.n_ended)
+        await soon(lambda: not mirrors.n_ended)
         assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
         assert api.of("task_runs")["each: a"] == ("Completed", "2 done")
 
@@ -212,7 +207,7 @@ async def test_a_process_that_goes_without_an_end_is_crashed(mirrored: Mirrored)
         mirrors.take(ended(id="2f", run="other", lease="other"))
         mirrors.crashed("other", 1)
         mirrors.crashed("lease", 77)
-        await until(lambda: not mirrors.n_ended)
+        await soon(lambda: not mirrors.n_ended)
         words = "Its process 77 is gone; the same command continues"
         assert api.of("flow_runs") == {
             "calm-jay": ("Crashed", words), "other": ("Completed", "2 new"),
@@ -228,12 +223,12 @@ async def test_what_a_service_could_not_show_the_next_one_does(
         api.is_away = True
         mirrors.take(update())
         mirrors.take(ended(began=time.time() - 60))
-        await until(lambda: api.n_refused)
+        await soon(lambda: api.n_refused)
         await mirrors.close()
         api.is_away = False
         later = PrefectMirrors(api.client, tmp_path)
         later.take_kept()
-        await until(lambda: not later.n_ended)
+        await soon(lambda: not later.n_ended)
         (shown,) = [entry for entry in api.made.values() if entry["kind"] == "flow_runs"]
         assert shown["state"]["name"] == "Completed"
         assert shown["state"]["message"].startswith("2 new. It ran from 20")
@@ -248,11 +243,11 @@ async def test_a_run_goes_on_with_another_service_where_it_was(
 ) -> None:
     async with mirrored() as (api, mirrors):
         mirrors.take(update())
-        await until(lambda: api.data("ferries-progress"))
+        await soon(lambda: api.data("ferries-progress"))
         await mirrors.close()
         other = PrefectMirrors(api.client, tmp_path)
         assert other.take(ended())
-        await until(lambda: not other.n_ended)
+        await soon(lambda: not other.n_ended)
         assert api.data("ferries-progress") == [100.0]
         assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
 
@@ -267,7 +262,7 @@ async def test_a_run_that_died_together_with_its_service_is_crashed(
         )
         try:
             mirrors.take(update(pid=run.pid, began=began + 60))
-            await until(lambda: api.data("ferries-progress"))
+            await soon(lambda: api.data("ferries-progress"))
             await mirrors.close()
             later = PrefectMirrors(api.client, tmp_path)
             later.take_kept()
@@ -276,7 +271,7 @@ async def test_a_run_that_died_together_with_its_service_is_crashed(
             run.kill()
             await run.wait()
         later.take_kept()
-        await until(lambda: not later.n_ended)
+        await soon(lambda: not later.n_ended)
         words = f"Its process {run.pid} is gone; the same command continues"
         assert api.of("flow_runs") == {"calm-jay": ("Crashed", words)}
         await later.close()
@@ -297,7 +292,7 @@ async def test_what_prefect_refuses_for_good_is_left(
     async with mirrored() as (api, mirrors):
         mirrors.take(ended(pipeline=None))
         monkeypatch.setattr(api, "_reply", lambda *_: [])
-        await until(lambda: not mirrors.n_ended)
+        await soon(lambda: not mirrors.n_ended)
         assert not prefect_backlog.kept_runs(tmp_path)
 
 
@@ -315,7 +310,7 @@ async def test_a_run_hears_what_a_person_does_with_it_in_prefect(
 
     async with mirrored() as (api, mirrors):
         mirrors.take(update())
-        await until(lambda: "calm-jay" in api.of("flow_runs"))
+        await soon(lambda: "calm-jay" in api.of("flow_runs"))
         (run,) = (entry for entry in api.made.values() if entry["kind"] == "flow_runs")
         run["state"] = {"type": "PAUSED", "name": "Suspended"}
 
@@ -323,7 +318,7 @@ async def test_a_run_hears_what_a_person_does_with_it_in_prefect(
             mirrors.take(update())
             return api.of("flow_runs")["calm-jay"] == ("Running", SUSPEND_REFUSED.rstrip("."))
 
-        await until(is_refused)
+        await soon(is_refused)
         assert mirrors.stop_of(update()) == ""
         run["state"] = state
 
@@ -331,7 +326,7 @@ async def test_a_run_hears_what_a_person_does_with_it_in_prefect(
             mirrors.take(update())
             return mirrors.stop_of(update())
 
-        await until(has_heard)
+        await soon(has_heard)
         assert mirrors.stop_of(update()) == words
 
 
@@ -344,7 +339,7 @@ async def test_the_end_is_sent_in_time_though_thousands_of_tasks_are_not() -> No
         api.delay_s = 0.05
         mirrors = PrefectMirrors(api.client)
         mirrors.take(update(tasks=many_tasks(3000)))
-        await until(lambda: len(api.of("task_runs")) > 16)
+        await soon(lambda: len(api.of("task_runs")) > 16)
         mirrors.take(ended(tasks={}))
         why = await mirrors.finish(8.0)
         n_shown = sum(state == "Completed" for state, _ in api.of("task_runs").values())
@@ -371,7 +366,7 @@ async def test_a_task_that_is_refused_does_not_keep_the_end_from_being_shown() -
     async with Api() as api:
         mirrors = PrefectMirrors(api.client)
         mirrors.take(update())
-        await until(lambda: api.data("ferries-progress"))
+        await soon(lambda: api.data("ferries-progress"))
         api.refused["task_runs/"] = 422
         mirrors.take(ended())
         assert await mirrors.finish(60.0) == "1 of its 2 tasks are missing"
@@ -384,7 +379,7 @@ async def test_a_server_that_only_refuses_does_not_delay_the_end(status: int) ->
         api.refused[""] = status
         mirrors = PrefectMirrors(api.client)
         mirrors.take(update())
-        await until(lambda: api.n_refused)
+        await soon(lambda: api.n_refused)
         mirrors.take(ended())
         why = await mirrors.finish(600.0)
         assert f"status {status}" in why
@@ -399,7 +394,7 @@ async def test_the_end_does_not_wait_for_the_pause_after_a_failure(
         api.is_away = True
         mirrors = PrefectMirrors(api.client)
         mirrors.take(update())
-        await until(lambda: api.n_refused)
+        await soon(lambda: api.n_refused)
         await asyncio.sleep(0.2)
         api.is_away = False
         mirrors.take(ended())
@@ -411,9 +406,9 @@ async def test_a_server_that_was_away_is_not_one_that_refuses(mirrored: Mirrored
     async with mirrored() as (api, mirrors):
         api.is_away = True
         mirrors.take(ended())
-        await until(lambda: api.n_refused > prefect_mirror.MOST_REFUSED)
+        await soon(lambda: api.n_refused > prefect_mirror.MOST_REFUSED)
         api.refused[""], api.is_away, n_before = 404, False, api.n_refused
-        await until(lambda: not mirrors.n_ended)
+        await soon(lambda: not mirrors.n_ended)
         assert api.n_refused - n_before > prefect_mirror.MOST_REFUSED
 
 
@@ -428,7 +423,7 @@ async def test_one_client_serves_a_whole_run() -> None:
         mirrors = PrefectMirrors(client)
         for percent in (10.0, 20.0, 30.0):
             mirrors.take(update(percent=percent))
-            await until(lambda: api.data("ferries-progress") == [percent])  # noqa: B023
+            await soon(lambda: api.data("ferries-progress") == [percent])  # noqa: B023
         mirrors.take(ended())
         assert await mirrors.finish(60.0) == ""
         assert len(opened) == 1
@@ -443,9 +438,9 @@ async def test_a_run_that_is_cancelled_while_its_end_is_sent_leaves_no_task_behi
         own = run_arguments(pool=FakePool(), settings=settings(tmp_path))
         run = asyncio.create_task(run_async(world.file, None, *own))
         api.refused["flow"] = 503
-        await until((tmp_path / "out" / "DIGEST.md").exists)
+        await soon((tmp_path / "out" / "DIGEST.md").exists)
         n_before = api.n_refused
-        await until(lambda: api.n_refused > n_before)
+        await soon(lambda: api.n_refused > n_before)
         assert not run.done()
         run.cancel()
         await asyncio.wait({run})

@@ -16,6 +16,7 @@ import pytest
 
 from paddock.runner.daemon import prefect_server
 from paddock.runner.daemon.prefect_server import PrefectServer
+from tests.waiting import soon
 
 # Answers every request with 200, as a server does that is well; ends with its parent.
 ANSWERS = """
@@ -98,9 +99,7 @@ async def test_the_next_holder_goes_on_at_the_same_address(tmp_path: Path) -> No
         async with PrefectServer(tmp_path, tmp_path, 3601.0) as second:
             assert (await second.ready(120.0)).pid == before.pid
             await stack.aclose()
-            async with asyncio.timeout(120):
-                while second.status.pid == before.pid:  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
+            await soon(lambda: second.status.pid != before.pid)
             after = await second.ready(120.0)
     assert (after.state, after.url) == ("ready", before.url)
 
@@ -111,8 +110,7 @@ async def test_it_is_started_again_after_it_could_not_be(tmp_path: Path) -> None
 
     async with PrefectServer(tmp_path, tmp_path, 3601.0) as server:
         server.want()
-        while server.status.state != "failing":  # noqa: ASYNC110 - its states are few
-            await asyncio.sleep(0.02)
+        await soon(lambda: server.status.state == "failing")
         in_the_way.rmdir()
         assert (await server.ready(120.0)).state == "ready"
 

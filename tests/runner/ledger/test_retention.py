@@ -60,6 +60,11 @@ def made(folder: Path, n: int = 4) -> World:
     return world
 
 
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return made(tmp_path)
+
+
 def rows(world: World, query: str) -> list[tuple[object, ...]]:
     connection = sqlite3.connect(state(world) / "ledger.sqlite")
     try:
@@ -80,16 +85,14 @@ def age(world: World, seconds: float) -> None:
             os.utime(file, (NOW - seconds, NOW - seconds))
 
 
-def test_replies_that_items_were_made_from_stay_at_any_age(tmp_path: Path) -> None:
-    world = made(tmp_path)
+def test_replies_that_items_were_made_from_stay_at_any_age(world: World) -> None:
     age(world, 1e7)
     assert sweep_ledger(state(world), "", EVERYTHING).calls == 0
     assert world.run().counts == {"fresh": 5}
     assert world.run(force=["sum"]).counts == {"stale": 4, "fresh": 1}
 
 
-def test_replies_of_earlier_versions_are_removed_once_they_are_old(tmp_path: Path) -> None:
-    world = made(tmp_path)
+def test_replies_of_earlier_versions_are_removed_once_they_are_old(world: World) -> None:
     world.edit("Sum up:", "Summarise:")
     world.run()
     before = RetentionLimits(runs_before=0, calls_before=NOW - 1)
@@ -99,8 +102,7 @@ def test_replies_of_earlier_versions_are_removed_once_they_are_old(tmp_path: Pat
     assert world.run().counts == {"fresh": 5}
 
 
-def test_replies_that_a_new_version_uses_again_stay(tmp_path: Path) -> None:
-    world = made(tmp_path)
+def test_replies_that_a_new_version_uses_again_stay(world: World) -> None:
     world.edit("Sum up:", "Summarise:")
     world.run()
     world.edit("Summarise:", "Sum up:")
@@ -128,8 +130,7 @@ def test_replies_of_quarantined_items_stay_for_their_next_attempt(tmp_path: Path
     assert (again.status, again.calls, again.cached_calls) == ("quarantined", 0, 2)
 
 
-def test_replies_of_items_that_were_never_finished_stay_for_their_time(tmp_path: Path) -> None:
-    world = made(tmp_path)
+def test_replies_of_items_that_were_never_finished_stay_for_their_time(world: World) -> None:
     connection = sqlite3.connect(state(world) / "ledger.sqlite")
     connection.execute("delete from items")  # as after a kill before any entry was written
     connection.commit()
@@ -228,9 +229,8 @@ def test_the_log_of_a_run_that_may_be_running_stays(tmp_path: Path) -> None:
 
 
 def test_a_ledger_that_is_too_large_loses_the_oldest_replies_that_nothing_needs(
-    tmp_path: Path,
+    world: World,
 ) -> None:
-    world = made(tmp_path)
     for number in range(3):
         world.edit("Sum up:" if not number else f"Version {number - 1}:", f"Version {number}:")
         world.run()
@@ -241,8 +241,7 @@ def test_a_ledger_that_is_too_large_loses_the_oldest_replies_that_nothing_needs(
     assert world.run().counts == {"fresh": 5}
 
 
-def test_a_dry_sweep_reports_the_same_and_removes_nothing(tmp_path: Path) -> None:
-    world = made(tmp_path)
+def test_a_dry_sweep_reports_the_same_and_removes_nothing(world: World) -> None:
     world.edit("Sum up:", "Summarise:")
     world.run()
     age(world, 1e6)

@@ -39,12 +39,16 @@ class Look:
         return self()
 
 
+@pytest.fixture
+def look(tmp_path: Path) -> Look:
+    return Look(tmp_path)
+
+
 def names(changes: PipelineChanges) -> list[str]:
     return sorted(pipeline.file.name for pipeline in changes.triggered)
 
 
-def test_only_pipelines_that_something_starts_are_found(tmp_path: Path) -> None:
-    look = Look(tmp_path)
+def test_only_pipelines_that_something_starts_are_found(look: Look, tmp_path: Path) -> None:
     look.write("a.yaml", HOURLY + STEPS)
     look.write("deep/er/b.yml", HOURLY + STEPS)
     look.write("by-hand.yaml", STEPS)
@@ -57,8 +61,7 @@ def test_only_pipelines_that_something_starts_are_found(tmp_path: Path) -> None:
     assert (names(found), found.messages) == (["a.yaml", "b.yml"], ())
 
 
-def test_a_changed_file_counts_once_it_has_settled(tmp_path: Path) -> None:
-    look = Look(tmp_path)
+def test_a_changed_file_counts_once_it_has_settled(look: Look) -> None:
     look.write("a.yaml", HOURLY + STEPS)
     look()
     look.write("a.yaml", HOURLY.replace("0 *", "30 *") + STEPS)
@@ -68,8 +71,7 @@ def test_a_changed_file_counts_once_it_has_settled(tmp_path: Path) -> None:
     assert look().added == ()
 
 
-def test_a_faulty_file_is_told_once_and_what_was_sound_stays(tmp_path: Path) -> None:
-    look = Look(tmp_path)
+def test_a_faulty_file_is_told_once_and_what_was_sound_stays(look: Look) -> None:
     file = look.write("a.yaml", HOURLY + STEPS)
     look()
     look.write("a.yaml", HOURLY + "steps: [{uses: files.scan, with: {ro")
@@ -84,8 +86,7 @@ def test_a_faulty_file_is_told_once_and_what_was_sound_stays(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("on", [HOURLY, "on: {webhook: [{path: /a}]}\n", "on: {}\n"])
-def test_a_fault_under_compare_keeps_no_pipeline_from_its_service(tmp_path: Path, on: str) -> None:
-    look = Look(tmp_path)
+def test_a_fault_under_compare_keeps_no_pipeline_from_its_service(look: Look, on: str) -> None:
     look.write("names.yaml", f"{on}{STEPS}compare: {{set: {{doc.root: [a]}}}}\n")
     look.write("values.yaml", f"{on}{STEPS}compare: {{set: {{docs.rot: [a]}}}}\n")
     found = look()
@@ -95,8 +96,7 @@ def test_a_fault_under_compare_keeps_no_pipeline_from_its_service(tmp_path: Path
     assert all("names.yaml:" in words and "no step 'doc'" in words for words in found.messages)
 
 
-def test_a_file_whose_steps_are_not_saved_yet_is_no_end_of_the_pipeline(tmp_path: Path) -> None:
-    look = Look(tmp_path)
+def test_a_file_whose_steps_are_not_saved_yet_is_no_end_of_the_pipeline(look: Look) -> None:
     file = look.write("a.yaml", HOURLY + STEPS)
     look()
     for half in (HOURLY, "", "# nothing\n"):
@@ -110,8 +110,7 @@ def test_a_file_whose_steps_are_not_saved_yet_is_no_end_of_the_pipeline(tmp_path
     assert [pipeline.file for pipeline in look.look_twice().removed] == [file]
 
 
-def test_what_a_faulty_file_lacked_may_come_later(tmp_path: Path) -> None:
-    look = Look(tmp_path)
+def test_what_a_faulty_file_lacked_may_come_later(look: Look) -> None:
     prompt = "steps: [{uses: prompt, with: {template: {file: p.md}}}]\n"
     look.write("a.yaml", HOURLY + prompt)
     assert names(look()) == []
@@ -120,10 +119,7 @@ def test_what_a_faulty_file_lacked_may_come_later(tmp_path: Path) -> None:
     assert found[-1] == ["a.yaml"]
 
 
-def test_a_file_that_is_gone_for_good_is_removed_and_one_written_again_is_not(
-    tmp_path: Path,
-) -> None:
-    look = Look(tmp_path)
+def test_a_file_that_is_gone_for_good_is_removed_and_one_written_again_is_not(look: Look) -> None:
     file = look.write("a.yaml", HOURLY + STEPS)
     look()
     file.unlink()
@@ -152,8 +148,7 @@ def test_a_folder_that_is_away_takes_nothing_with_it(tmp_path: Path) -> None:
     assert [names(look()) for _ in range(GONE_AFTER)][-1] == []
 
 
-def test_what_cannot_start_by_itself_is_a_fault(tmp_path: Path) -> None:
-    look = Look(tmp_path)
+def test_what_cannot_start_by_itself_is_a_fault(look: Look) -> None:
     look.write("a.yaml", HOURLY + "inputs: {folder: {type: dir, required: true}}\n" + STEPS)
     look.write("b.yaml", 'on: {schedule: [{cron: "0 0 31 2 *"}]}\n' + STEPS)
     look.write("c.yaml", 'on: {schedule: [{cron: "0 0 * * *", timezone: Mars/X}]}\n' + STEPS)
@@ -166,10 +161,7 @@ def test_what_cannot_start_by_itself_is_a_fault(tmp_path: Path) -> None:
     assert "'timezone' must be a time zone such as Europe/Paris or UTC" in text
 
 
-def test_what_only_calls_start_is_not_carried_out_either_if_it_wants_too_much(
-    tmp_path: Path,
-) -> None:
-    look = Look(tmp_path)
+def test_what_only_calls_start_is_not_carried_out_either_if_it_wants_too_much(look: Look) -> None:
     steps = "steps: [{uses: run, with: {command: [ls]}}]\n"
     file = look.write("a.yaml", f"on: {{webhook: [{{path: /x}}]}}\n{steps}")
     found = look()
@@ -182,8 +174,7 @@ def test_what_only_calls_start_is_not_carried_out_either_if_it_wants_too_much(
     assert look.finder.faults() == {}
 
 
-def test_a_file_no_one_may_read_is_told(tmp_path: Path) -> None:
-    look = Look(tmp_path)
+def test_a_file_no_one_may_read_is_told(look: Look, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"on: \xff\nsteps: \n")
     (message,) = look().messages
     assert message == f"{tmp_path / 'a.yaml'}: is not UTF-8 text.\n  It does not run."
@@ -200,9 +191,9 @@ steps:
 
 
 def test_a_file_in_a_folder_of_documents_is_never_a_pipeline_and_is_told_once(
+    look: Look,
     tmp_path: Path,
 ) -> None:
-    look = Look(tmp_path)
     look.write("notes/pipeline.yaml", inbox())
     look.write("notes/other.yaml", HOURLY + STEPS.replace("root: .", "root: docs"))
     dropped = look.write("notes/inbox/deep/evil.yaml", HOURLY + STEPS)
@@ -222,8 +213,7 @@ def test_a_file_in_a_folder_of_documents_is_never_a_pipeline_and_is_told_once(
     assert names(look.look_twice()) == ["moved.yaml", "other.yaml", "pipeline.yaml"]
 
 
-def test_links_do_not_lead_out_of_a_folder_of_documents(tmp_path: Path) -> None:
-    look = Look(tmp_path)
+def test_links_do_not_lead_out_of_a_folder_of_documents(look: Look, tmp_path: Path) -> None:
     look.write("real/evil.yaml", HOURLY + STEPS)
     look.write("a/pipeline.yaml", inbox("./sub/../inbox"))
     (tmp_path / "a/inbox").symlink_to(tmp_path / "real")
@@ -233,8 +223,7 @@ def test_links_do_not_lead_out_of_a_folder_of_documents(tmp_path: Path) -> None:
     assert "evil.yaml" not in names(look()) and "linked.yaml" not in names(look())
 
 
-def test_pipelines_go_when_a_later_one_works_on_their_folder_and_come_back(tmp_path: Path) -> None:
-    look = Look(tmp_path)
+def test_pipelines_go_when_a_later_one_works_on_their_folder_and_come_back(look: Look) -> None:
     look.write("a/deep/b.yaml", HOURLY + STEPS)
     assert names(look()) == ["b.yaml"]
     by_hand = look.write("a/by-hand.yaml", STEPS.replace("root: .", "root: deep"))
@@ -246,8 +235,7 @@ def test_pipelines_go_when_a_later_one_works_on_their_folder_and_come_back(tmp_p
     assert names(look()) == ["b.yaml"]
 
 
-def test_what_comes_into_a_pipelines_own_folder_later_is_a_document_of_it(tmp_path: Path) -> None:
-    look = Look(tmp_path)
+def test_what_comes_into_a_pipelines_own_folder_later_is_a_document_of_it(look: Look) -> None:
     look.write(
         "a/own.yaml",
         inbox(".", out="out/{{ doc.relpath }}").replace(
@@ -270,8 +258,7 @@ def test_what_comes_into_a_pipelines_own_folder_later_is_a_document_of_it(tmp_pa
     )
 
 
-def test_hot_folders_stores_and_dir_inputs_hold_no_pipelines(tmp_path: Path) -> None:
-    look = Look(tmp_path)
+def test_hot_folders_stores_and_dir_inputs_hold_no_pipelines(look: Look) -> None:
     look.write("p.yaml", """\
 inputs: {to: {type: dir, default: ./sums}}
 on: {watch: [{path: ./hot, claim: move}]}

@@ -25,6 +25,7 @@ from paddock.runner.schedule.run_processes import ProcessEnd, RunProcess
 from paddock.runner.schedule.schedule_planner import SchedulePlanner
 from paddock.runner.workers.flow_order import as_parameters
 from tests.runner.schedule.test_reconciler import SIGNER, manager_of, put, triggered
+from tests.waiting import soon
 
 BUDGET: State[Any] = Completed(name="Budget", message="A stop was requested.")
 
@@ -177,8 +178,7 @@ def test_a_run_that_ended_while_no_one_could_be_told_is_not_run_again(
                 await client.set_flow_run_state(UUID(first.id), Running(), force=True)
                 run.kill()
             await manager.round()
-            while manager.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
-                await asyncio.sleep(0.05)
+            await soon(lambda: not manager.jobs)
             assert (await queue.open_runs([deployment.id]), ends) == ([], ["completed"])
             shown = await queue.read(first.id)
             assert shown is not None
@@ -217,8 +217,7 @@ async def test_of_what_was_missed_the_latest_runs_once_also_where_one_was_under_
             await put(queue, manager, deployment.triggered)
             await SchedulePlanner(queue, manager).plan(now)
             await manager.round()
-            while manager.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
-                await asyncio.sleep(0.05)
+            await soon(lambda: not manager.jobs)  # noqa: B023 - it is waited for here
             await manager.round()
         there = await queue.open_runs([deployment.id])
         assert sum("parent" in run.order for run in there) == n_again
@@ -249,8 +248,7 @@ def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
                 runs = await read(deployments)
                 await client.set_flow_run_state(UUID(first.id), Completed(), force=True)
                 run.kill()
-                while manager.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
-                    await asyncio.sleep(0.05)
+                await soon(lambda: not manager.jobs)
                 return runs
 
             monkeypatch.setattr(queue, "open_runs", slowly)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from paddock.runner.watch.batches import BatchOutcome, BatchStatus, WatchBatch
 from paddock.runner.watch.handled_files import HandledFiles, WatchLedger
 from paddock.runner.watch.next_batch import MOST_CHANGES
 from paddock.runner.watch.watch_loop import FolderWatch
+from tests.waiting import soon
 
 DEADLINE_S = 120.0
 
@@ -105,14 +106,9 @@ class Watched:
     def gone(self) -> list[str]:
         return [relpath for batch in self.batches for relpath in batch.gone]
 
-    async def until(self, is_so: Callable[[], object]) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            while not is_so():  # noqa: ASYNC110 - what is waited for is told by no one
-                await asyncio.sleep(0.02)
-
     async def rest(self) -> None:
         """Wait until everything that is there has been seen through."""
-        await self.until(
+        await soon(
             lambda: (
                 self.watch.status().get("out") == 0
                 and self.watch.status()["settling"] == self.watch.status()["settled"] == 0
@@ -145,19 +141,19 @@ def root(tmp_path: Path) -> Path:
 async def test_files_that_are_there_and_files_that_come_in_whatever_way(root: Path) -> None:
     (root / "there.txt").write_text("x")
     async with Watched(spec(root)).running() as watched:
-        await watched.until(lambda: watched.names == ["there.txt"])
+        await soon(lambda: watched.names == ["there.txt"])
         (root / "written.txt").write_text("x")
-        await watched.until(lambda: "written.txt" in watched.names)
+        await soon(lambda: "written.txt" in watched.names)
         (root / "aside.tmp").write_text("x")
         (root / "aside.tmp").replace(root / "renamed.txt")
-        await watched.until(lambda: "renamed.txt" in watched.names)
+        await soon(lambda: "renamed.txt" in watched.names)
         (root.parent / "elsewhere.txt").write_text("x")
         (root.parent / "elsewhere.txt").replace(root / "moved-in.txt")
-        await watched.until(lambda: "moved-in.txt" in watched.names)
+        await soon(lambda: "moved-in.txt" in watched.names)
         (root.parent / "folder/deep").mkdir(parents=True)
         (root.parent / "folder/deep/a.txt").write_text("x")
         (root.parent / "folder").rename(root / "folder")
-        await watched.until(lambda: "folder/deep/a.txt" in watched.names)
+        await soon(lambda: "folder/deep/a.txt" in watched.names)
         await watched.rest()
         assert len(watched.names) == len(set(watched.names)) == 5
         assert watched.watch.status()["state"] == "watching"
@@ -172,7 +168,7 @@ async def test_a_file_that_grows_is_taken_when_it_has_come_to_rest(root: Path) -
                 file.flush()
                 await asyncio.sleep(0.1)
             assert watched.batches == []
-        await watched.until(lambda: watched.batches)
+        await soon(lambda: watched.batches)
         assert [seen.size for batch in watched.batches for seen in batch.files] == [75]
 
 
@@ -180,7 +176,7 @@ async def test_files_that_settle_together_go_into_one_run(root: Path) -> None:
     async with Watched(spec(root, batch_s=2.0)).running() as watched:
         for number in range(50):
             (root / f"{number}.txt").write_text("x")
-        await watched.until(lambda: watched.batches)
+        await soon(lambda: watched.batches)
         assert len(watched.names) == 50
         assert len(watched.batches) == 1
 
@@ -191,23 +187,23 @@ async def test_a_change_is_another_version_and_a_deletion_is_told_after_two_look
     (root / "a.txt").write_text("x")
     (root / "b.txt").write_text("x")
     async with Watched(spec(root)).running() as watched:
-        await watched.until(lambda: len(watched.names) == 2)
+        await soon(lambda: len(watched.names) == 2)
         (root / "a.txt").write_text("longer")
-        await watched.until(lambda: watched.names.count("a.txt") == 2)
+        await soon(lambda: watched.names.count("a.txt") == 2)
         (root / "a.txt").unlink()
-        await watched.until(lambda: watched.gone == ["a.txt"])
-        await watched.until(lambda: list(watched.book.done) == ["b.txt"])
+        await soon(lambda: watched.gone == ["a.txt"])
+        await soon(lambda: list(watched.book.done) == ["b.txt"])
 
 
 async def test_what_was_seen_through_is_not_taken_again_by_the_next_watch(root: Path) -> None:
     (root / "a.txt").write_text("x")
     book = MemoryBook()
     async with Watched(spec(root), book).running() as watched:
-        await watched.until(lambda: "a.txt" in book.done and book.done["a.txt"][0] == 1)
+        await soon(lambda: "a.txt" in book.done and book.done["a.txt"][0] == 1)
         await watched.rest()
     (root / "b.txt").write_text("x")
     async with Watched(spec(root), book).running() as watched:
-        await watched.until(lambda: watched.batches)
+        await soon(lambda: watched.batches)
         await watched.rest()
         assert watched.names == ["b.txt"]
 
@@ -220,7 +216,7 @@ async def test_a_run_that_no_one_heard_the_end_of_is_asked_for_again_under_the_s
     keys: list[str] = []
     for _ in range(2):
         async with Watched(spec(root), book, ends=False).running() as watched:
-            await watched.until(lambda: watched.batches)
+            await soon(lambda: watched.batches)
             keys.extend(batch.idempotency_key for batch in watched.batches)
     assert keys[0] == keys[1]
 
@@ -228,17 +224,17 @@ async def test_a_run_that_no_one_heard_the_end_of_is_asked_for_again_under_the_s
 async def test_the_root_may_come_late_go_and_come_again(tmp_path: Path) -> None:
     root = tmp_path / "inbox"
     async with Watched(spec(root)).running() as watched:
-        await watched.until(lambda: watched.notes)
+        await soon(lambda: watched.notes)
         assert watched.watch.status()["state"] == "away"
         root.mkdir()
         (root / "a.txt").write_text("x")
-        await watched.until(lambda: watched.names == ["a.txt"])
+        await soon(lambda: watched.names == ["a.txt"])
         shutil.rmtree(root)
         root.mkdir()
         (root / "b.txt").write_text("x")
-        await watched.until(lambda: "b.txt" in watched.names)
+        await soon(lambda: "b.txt" in watched.names)
         (root / "c.txt").write_text("x")
-        await watched.until(lambda: "c.txt" in watched.names)
+        await soon(lambda: "c.txt" in watched.names)
         assert watched.notes[:2] == [
             f"watch '{root}': the folder does not exist. The watch starts when it does.",
             f"watch '{root}': the folder is there again.",
@@ -249,7 +245,7 @@ async def test_a_root_that_is_a_file_is_told(tmp_path: Path) -> None:
     root = tmp_path / "inbox"
     root.write_text("x")
     async with Watched(spec(root)).running() as watched:
-        await watched.until(lambda: watched.notes)
+        await soon(lambda: watched.notes)
         assert watched.notes == [
             f"watch '{root}': this is a file, not a folder. The watch starts when it is one."
         ]
@@ -269,23 +265,23 @@ async def test_files_missing_from_another_folder_are_not_gone_however_many_other
     (root / "b.txt").write_text("x")
     book, share = MemoryBook(), root.with_name("share")
     async with Watched(spec(root, file="p.yaml"), book).running() as watched:
-        await watched.until(lambda: len(watched.names) == 2)
-        await watched.until(lambda: book.roots)
+        await soon(lambda: len(watched.names) == 2)
+        await soon(lambda: book.roots)
         unmounted(root, share)
-        await watched.until(lambda: "stray.txt" in watched.names)
+        await soon(lambda: "stray.txt" in watched.names)
         why = (
             "this is not the folder in which 2 missing files were seen: it was made again, or "
             "something is not mounted. Nothing counts as deleted. If it is the right one: "
             "`paddock run p.yaml --yes`."
         )
-        await watched.until(lambda: watched.watch.status()["why"] == why)
+        await soon(lambda: watched.watch.status()["why"] == why)
         await asyncio.sleep(0.5)
         assert watched.gone == []
         assert f"watch '{root}': {why}" in watched.notes
         shutil.rmtree(root)
         shutil.move(share, root)
-        await watched.until(lambda: watched.gone == ["stray.txt"])
-        await watched.until(lambda: watched.watch.status()["why"] is None)
+        await soon(lambda: watched.gone == ["stray.txt"])
+        await soon(lambda: watched.watch.status()["why"] is None)
         assert sorted(watched.names) == ["a.txt", "b.txt", "stray.txt"]
 
 
@@ -295,14 +291,14 @@ async def test_nothing_is_gone_from_a_foreign_folder_at_the_start_before_a_perso
     book = MemoryBook({"a.txt": (1, 1), "b.txt": (1, 1)}, roots=[FolderIdentity("7:1")])
     (root / "stray.txt").write_text("x")
     async with Watched(spec(root), book).running() as watched:
-        await watched.until(lambda: watched.names == ["stray.txt"])
+        await soon(lambda: watched.names == ["stray.txt"])
         await watched.rest()
         list_again(watched.watch)
         await asyncio.sleep(0.5)
         assert watched.gone == []
         book.roots = [folder_identity_at(root)]  # by `paddock run --yes`
         list_again(watched.watch)
-        await watched.until(lambda: watched.gone == ["a.txt", "b.txt"])
+        await soon(lambda: watched.gone == ["a.txt", "b.txt"])
 
 
 async def test_a_folder_that_has_every_file_is_the_same_one_under_another_number(
@@ -312,13 +308,13 @@ async def test_a_folder_that_has_every_file_is_the_same_one_under_another_number
     (root / "a.txt").write_text("x")
     (root / "b.txt").write_text("x")
     async with Watched(spec(root), book).running() as watched:
-        await watched.until(lambda: len(watched.names) == 2)
+        await soon(lambda: len(watched.names) == 2)
         await watched.rest()
         book.roots = [FolderIdentity("8:1")]  # mounted again
     async with Watched(spec(root), book).running() as watched:
-        await watched.until(lambda: book.roots == [folder_identity_at(root)])
+        await soon(lambda: book.roots == [folder_identity_at(root)])
         (root / "a.txt").unlink()
-        await watched.until(lambda: watched.gone == ["a.txt"])
+        await soon(lambda: watched.gone == ["a.txt"])
 
 
 async def test_a_late_writer_loses_no_end_of_a_document_in_a_hot_folder(root: Path) -> None:
@@ -328,13 +324,13 @@ async def test_a_late_writer_loses_no_end_of_a_document_in_a_hot_folder(root: Pa
     async with watched.running():
         (root / "a.txt").write_text("begin")
         for n, part in enumerate((" middle", " end", "")):
-            await watched.until(lambda n=n: len(watched.batches) == n + 1)  # type: ignore[misc]
+            await soon(lambda n=n: len(watched.batches) == n + 1)  # type: ignore[misc]
             claimed = root / "processing/a.txt"
             read.append(claimed.read_text())
             with claimed.open("a") as writer:
                 writer.write(part)
             await watched.watch.done(watched.batches[n], BatchOutcome(f"run-{n}", "completed"))
-        await watched.until((root / "done/a.txt").exists)
+        await soon((root / "done/a.txt").exists)
     assert read == ["begin", "begin middle", "begin middle end"]
     assert (root / "done/a.txt").read_text() == "begin middle end"
 
@@ -345,10 +341,10 @@ async def test_a_document_that_a_program_keeps_open_waits_for_its_end(root: Path
             writer.write("begin")
             writer.flush()
             why = f"watch '{root}': 'a.txt' cannot be moved ({hot_folder.OPEN_REASON}). Retrying."
-            await watched.until(lambda: why in watched.notes)
+            await soon(lambda: why in watched.notes)
             assert watched.batches == []
             writer.write(" end")
-        await watched.until((root / "done/a.txt").exists)
+        await soon((root / "done/a.txt").exists)
         assert (root / "done/a.txt").read_text() == "begin end"
         assert len(watched.batches) == 1
 
@@ -358,11 +354,11 @@ async def test_a_document_that_changes_in_every_run_is_given_up_and_kept(root: P
     async with watched.running():
         (root / "a.txt").write_text("0")
         for n in range(MOST_CHANGES):
-            await watched.until(lambda n=n: len(watched.batches) == n + 1)  # type: ignore[misc]
+            await soon(lambda n=n: len(watched.batches) == n + 1)  # type: ignore[misc]
             with (root / "processing/a.txt").open("a") as writer:
                 writer.write(str(n + 1))
             await watched.watch.done(watched.batches[n], BatchOutcome(f"run-{n}", "completed"))
-        await watched.until((root / "failed/a.txt").exists)
+        await soon((root / "failed/a.txt").exists)
         assert len(watched.batches) == MOST_CHANGES
     assert (root / "failed/a.txt").read_text() == "012345"
     why = (root / "failed/a.txt.reason.txt").read_text()
@@ -373,11 +369,11 @@ async def test_a_file_that_changes_while_a_run_has_it_goes_into_another_run(root
     watched = Watched(spec(root), ends=False)
     async with watched.running():
         (root / "a.txt").write_text("begin")
-        await watched.until(lambda: watched.batches)
+        await soon(lambda: watched.batches)
         with (root / "a.txt").open("a") as writer:
             writer.write(" and end")
         await watched.watch.done(watched.batches[0], BatchOutcome("run-0", "completed"))
-        await watched.until(lambda: len(watched.batches) == 2)
+        await soon(lambda: len(watched.batches) == 2)
         assert [batch.files[0].size for batch in watched.batches] == [5, 13]
 
 
@@ -385,15 +381,15 @@ async def test_at_most_two_batches_are_out_and_what_comes_later_gathers(root: Pa
     async with Watched(spec(root), ends=False).running() as watched:
         for number in range(2):
             (root / f"{number}.txt").write_text("x")
-            await watched.until(lambda n=number: len(watched.batches) == n + 1)  # type: ignore[misc]
+            await soon(lambda n=number: len(watched.batches) == n + 1)  # type: ignore[misc]
         for number in range(2, 9):
             (root / f"{number}.txt").write_text("x")
-        await watched.until(lambda: watched.watch.status()["settled"] == 7)
+        await soon(lambda: watched.watch.status()["settled"] == 7)
         await asyncio.sleep(0.3)
         assert len(watched.batches) == 2
         watched.ends = True
         await watched.watch.done(watched.batches[0], BatchOutcome("r", "completed"))
-        await watched.until(lambda: len(watched.batches) == 3)
+        await soon(lambda: len(watched.batches) == 3)
         assert len(watched.batches[2].files) == 7
 
 
@@ -404,13 +400,13 @@ async def test_where_no_one_takes_a_batch_it_is_told_once_and_tried_again(
     (root / "a.txt").write_text("x")
     watched = Watched(spec(root), refuses=ConnectionError("the server is away"))
     async with watched.running():
-        await watched.until(lambda: watched.notes)
+        await soon(lambda: watched.notes)
         await asyncio.sleep(0.5)
         assert watched.notes == [
             f"watch '{root}': no run could be submitted (the server is away). Retrying."
         ]
         watched.refuses = None
-        await watched.until(lambda: watched.names == ["a.txt"])
+        await soon(lambda: watched.names == ["a.txt"])
 
 
 async def test_a_ledger_that_cannot_be_used_for_a_while_ends_nothing(
@@ -422,10 +418,10 @@ async def test_a_ledger_that_cannot_be_used_for_a_while_ends_nothing(
     book = MemoryBook(error=LedgerError("the disk is full"))
     watched = Watched(spec(root), book)
     async with watched.running():
-        await watched.until(lambda: watched.notes)
+        await soon(lambda: watched.notes)
         book.error = None
-        await watched.until(lambda: watched.names == ["a.txt"])
-        await watched.until(lambda: book.done["a.txt"][0] == 1)
+        await soon(lambda: watched.names == ["a.txt"])
+        await soon(lambda: book.done["a.txt"][0] == 1)
         assert watched.notes == [f"watch '{root}': the disk is full"]
 
 
@@ -435,11 +431,11 @@ async def test_a_hot_folder_from_drop_to_done_and_failed(root: Path) -> None:
     watched = Watched(spec(root, is_hot=True), failed={"bad.txt": "it is empty"})
     watched.status = "quarantined"
     async with watched.running():
-        await watched.until(lambda: (root / "done/good.txt").exists())
-        await watched.until(lambda: (root / "failed/bad.txt").exists())
+        await soon(lambda: (root / "done/good.txt").exists())
+        await soon(lambda: (root / "failed/bad.txt").exists())
         assert (root / "failed/bad.txt.reason.txt").read_text() == "it is empty\n"
         (root / "good.txt").write_text("another of that name")
-        await watched.until(lambda: (root / "done/good.2.txt").exists())
+        await soon(lambda: (root / "done/good.2.txt").exists())
         assert all(batch.retries_failed for batch in watched.batches)
 
 
@@ -447,7 +443,7 @@ async def test_a_hot_folder_takes_up_what_a_killed_one_was_working_on(root: Path
     (root / "processing").mkdir()
     (root / "processing/a.txt").write_text("x")
     async with Watched(spec(root, is_hot=True)).running() as watched:
-        await watched.until(lambda: (root / "done/a.txt").exists())
+        await soon(lambda: (root / "done/a.txt").exists())
         assert watched.names == ["a.txt"]
 
 
@@ -455,12 +451,12 @@ async def test_own_outputs_below_the_root_start_nothing(root: Path) -> None:
     (root / "a.txt").write_text("x")
     book = MemoryBook()
     async with Watched(spec(root), book).running() as watched:
-        await watched.until(lambda: watched.names == ["a.txt"])
+        await soon(lambda: watched.names == ["a.txt"])
         await watched.rest()
         book.own = frozenset((str(root / "a.txt.md"),))
         (root / "a.txt.md").write_text("made of it")
         (root / "b.txt").write_text("x")
-        await watched.until(lambda: "b.txt" in watched.names)
+        await soon(lambda: "b.txt" in watched.names)
         await watched.rest()
         assert watched.names == ["a.txt", "b.txt"]
 
@@ -468,9 +464,9 @@ async def test_own_outputs_below_the_root_start_nothing(root: Path) -> None:
 async def test_a_storm_of_files_loses_none(root: Path) -> None:
     """More events than the system's queue holds: those that are lost are found by a look."""
     async with Watched(spec(root, batch_s=0.5)).running() as watched:
-        await watched.until(lambda: watched.watch.status()["state"] == "watching")
+        await soon(lambda: watched.watch.status()["state"] == "watching")
         await asyncio.to_thread(_storm, root, 3000)
-        await watched.until(lambda: len(set(watched.names)) == 3000)
+        await soon(lambda: len(set(watched.names)) == 3000)
 
 
 def _storm(root: Path, n_files: int) -> None:
@@ -487,13 +483,13 @@ async def test_where_the_system_takes_no_more_watches_the_folder_is_polled(
     monkeypatch.setattr("paddock.runner.watch.change_source.FolderEvents.start", refuse)
     monkeypatch.setattr("paddock.runner.watch.watch_loop.POLL_S", 0.2)
     async with Watched(spec(root)).running() as watched:
-        await watched.until(lambda: watched.notes)
+        await soon(lambda: watched.notes)
         assert watched.notes == [
             f"watch '{root}': the system has no watches left. Polling every 5 s; a "
             f"higher fs.inotify.max_user_watches and max_user_instances helps."
         ]
         (root / "a.txt").write_text("x")
-        await watched.until(lambda: watched.names == ["a.txt"])
+        await soon(lambda: watched.names == ["a.txt"])
         assert watched.watch.status()["state"] == "polling"
 
 
@@ -506,9 +502,9 @@ async def test_a_network_share_is_polled_and_said_so(
     )
     monkeypatch.setattr("paddock.runner.watch.watch_loop.POLL_S", 0.2)
     async with Watched(spec(root)).running() as watched:
-        await watched.until(lambda: watched.notes)
+        await soon(lambda: watched.notes)
         (root / "a.txt").write_text("x")
-        await watched.until(lambda: watched.names == ["a.txt"])
+        await soon(lambda: watched.names == ["a.txt"])
         assert watched.notes == [
             f"watch '{root}': a file system of type nfs4 reports no changes. Polling every 5 s."
         ]
@@ -526,7 +522,7 @@ async def test_a_folder_that_hangs_is_told_and_the_watch_still_ends(
     )
     try:
         async with Watched(spec(root)).running() as watched:
-            await watched.until(lambda: watched.notes)
+            await soon(lambda: watched.notes)
             assert watched.watch.status()["state"] == "not answering"
             assert watched.notes == [f"watch '{root}': the folder has not answered for 30 s."]
     finally:

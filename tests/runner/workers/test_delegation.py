@@ -22,6 +22,7 @@ from paddock.runner.progress.report import FailOn, ItemReport, Report
 from paddock.runner.settings import STATE_FOLDER
 from paddock.runner.workers.delegation import SharedJob, delegate_job
 from tests.prefect_server import prefect_client
+from tests.waiting import soon
 
 WITHIN_S = 120.0
 SUSPENDED_NOTE = "share 1 is suspended in Prefect; resume it there"
@@ -104,16 +105,12 @@ async def test_a_job_that_is_passed_on_is_taken_up_with_the_shares_that_are_ther
 ) -> None:
     stop, first = begun(workers, is_handed_over=True)
     await workers.until(["Scheduled", "Scheduled"])
-    async with asyncio.timeout(WITHIN_S):
-        while not workers.notes:  # noqa: ASYNC110 - it looks by itself
-            await asyncio.sleep(0.1)
+    await soon(lambda: workers.notes)
     await asyncio.sleep(1.5)
     no_worker = f"no worker of '{workers.pool}' is online; waiting for one"
     assert set(workers.notes) == {no_worker}
     workers.say(1, "RUNNING")
-    async with asyncio.timeout(WITHIN_S):
-        while workers.notes[-1] != "":  # noqa: ASYNC110 - it looks by itself
-            await asyncio.sleep(0.1)
+    await soon(lambda: workers.notes[-1] == "")
     stop.set()
     assert (await first).status == "interrupted"
     assert workers.states() == ["Running", "Scheduled"]
@@ -219,9 +216,7 @@ async def test_a_suspended_share_is_waited_for_and_said(workers: Workers) -> Non
     await workers.until(["Scheduled", "Scheduled"])
     workers.say(1, "RUNNING")
     workers.say(1, "PAUSED")
-    async with asyncio.timeout(WITHIN_S):
-        while SUSPENDED_NOTE not in workers.notes:  # noqa: ASYNC110 - it looks by itself
-            await asyncio.sleep(0.1)
+    await soon(lambda: SUSPENDED_NOTE in workers.notes)
     workers.say(1, "COMPLETED", "9 new")
     assert (await job).status == "completed"
 
