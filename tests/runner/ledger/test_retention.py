@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
 from paddock.runner.ledger.sqlite_file import compact_file
 from paddock.runner.review.decisions import LedgerReviews
+from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills
 from tests.runner.world import World, states
 
@@ -66,20 +68,15 @@ def world(tmp_path: Path) -> World:
 
 
 def rows(world: World, query: str) -> list[tuple[object, ...]]:
-    connection = sqlite3.connect(state(world) / "ledger.sqlite")
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.close()
+    """Execute a statement on the ledger's file; return its rows."""
+    with contextlib.closing(sqlite3.connect(state(world) / "ledger.sqlite")) as ledger, ledger:
+        return ledger.execute(query).fetchall()
 
 
 def age(world: World, seconds: float) -> None:
     """Make all that there is so much older."""
-    connection = sqlite3.connect(state(world) / "ledger.sqlite")
     for table, column in (("calls", "at"), ("items", "at"), ("runs", "started"), ("runs", "ended")):
-        connection.execute(f"update {table} set {column} = {column} - {seconds}")
-    connection.commit()
-    connection.close()
+        rows(world, f"update {table} set {column} = {column} - {seconds}")
     for file in state(world).rglob("*"):
         if file.is_file():
             os.utime(file, (NOW - seconds, NOW - seconds))
@@ -120,10 +117,8 @@ def test_replies_of_nested_blocks_stay(tmp_path: Path) -> None:
 
 def test_replies_of_quarantined_items_stay_for_their_next_attempt(tmp_path: Path) -> None:
     world = World(tmp_path, FAILS_LATE, n_documents=2)
-    assert (world.run().status, world.pool.chats[0].messages[-1].content) == (
-        "quarantined",
-        "0.txt",
-    )
+    assert world.run().status == "quarantined"
+    assert world.pool.chats[0].messages[-1].content == "0.txt"
     age(world, 1e7)
     assert sweep_ledger(state(world), "", EVERYTHING).calls == 0
     again = world.run(retry_failed=True)
@@ -131,10 +126,7 @@ def test_replies_of_quarantined_items_stay_for_their_next_attempt(tmp_path: Path
 
 
 def test_replies_of_items_that_were_never_finished_stay_for_their_time(world: World) -> None:
-    connection = sqlite3.connect(state(world) / "ledger.sqlite")
-    connection.execute("delete from items")  # as after a kill before any entry was written
-    connection.commit()
-    connection.close()
+    rows(world, "delete from items")  # as after a kill before any entry was written
     assert sweep_ledger(state(world), "", RetentionLimits(NOW, NOW - 3600)).calls == 0
     assert world.run().calls == 0
     assert sweep_ledger(state(world), "", EVERYTHING, is_dry=True).calls == 0
@@ -161,8 +153,7 @@ def test_a_document_that_is_long_gone_leaves_the_ledger_but_its_output_is_still_
 
 def test_unreferenced_objects_are_removed_and_the_others_stay(tmp_path: Path) -> None:
     world = World(tmp_path, beside={"inbox/long.txt": "word " * 10_000})
-    long = FakeAnswer()
-    world.run(pool=long.pool)
+    world.run(pool=long_answers())
     folder = state(world) / "objects"
     named = {file.name for file in folder.iterdir()}
     assert named
@@ -173,16 +164,12 @@ def test_unreferenced_objects_are_removed_and_the_others_stay(tmp_path: Path) ->
     swept = sweep_ledger(state(world), "", EVERYTHING)
     assert (swept.objects, swept.leftovers) == (1, 1)
     assert {file.name for file in folder.iterdir()} == named
-    assert world.run(pool=FakeAnswer().pool).counts == {"fresh": 2}
+    assert world.run(pool=long_answers()).counts == {"fresh": 2}
 
 
-class FakeAnswer:
-    """A pool whose answers are too long for a row."""
-
-    def __init__(self) -> None:
-        from tests.fakes.pool import FakePool
-
-        self.pool = FakePool(answer=lambda _: "long" * 5_000, n_ctx_tokens=1_000_000)
+def long_answers() -> FakePool:
+    """Return a pool whose answers are too long for a row."""
+    return FakePool(answer=lambda _: "long" * 5_000, n_ctx_tokens=1_000_000)
 
 
 def test_an_object_that_a_run_uses_again_at_that_moment_is_restored(
@@ -221,10 +208,7 @@ def test_old_runs_go_but_the_latest_of_each_file_and_those_that_items_name(
 
 def test_the_log_of_a_run_that_may_be_running_stays(tmp_path: Path) -> None:
     world = made(tmp_path, 1)
-    connection = sqlite3.connect(state(world) / "ledger.sqlite")
-    connection.execute("update runs set status = 'running'")
-    connection.commit()
-    connection.close()
+    rows(world, "update runs set status = 'running'")
     assert sweep_ledger(state(world), "", EVERYTHING).logs == 0
 
 
@@ -253,8 +237,6 @@ def test_a_dry_sweep_reports_the_same_and_removes_nothing(world: World) -> None:
 
 
 def test_a_sweep_next_to_a_run_disturbs_neither(tmp_path: Path) -> None:
-    import threading
-
     world = World(tmp_path, n_documents=60)
     stop = threading.Event()
     faults: list[BaseException] = []

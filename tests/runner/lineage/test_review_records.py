@@ -15,23 +15,27 @@ from paddock.runner.lineage.explain import explain_path
 from paddock.runner.review.decisions import LedgerReviews, Verb
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
-from tests.runner.world import World
+from tests.runner.world import ReviewedWorld, World
 
 SCHEMA = {"type": "object", "properties": {"total": {"type": "number"}}}
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReviewedWorld:
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: FakePool())
-    world = World(tmp_path / "letters", n_documents=2)
+    world = ReviewedWorld(tmp_path / "letters", n_documents=2)
     world.run()
     monkeypatch.chdir(world.folder)
     return world
 
 
 def ask(
-    world: World, answer: Any, run: str = "swift-otter", document: str = "d1", **subject: Any
+    world: ReviewedWorld,
+    answer: Any,
+    run: str = "swift-otter",
+    document: str = "d1",
+    **subject: Any,
 ) -> Review:
     """Ask about the answer of step `sum` for the first document."""
     evidence = {"total": {"quote": "62,00", "source": "0.txt", "page": 2, "match": "normalised"}}
@@ -49,9 +53,10 @@ def ask(
         return ReviewStore(ledger).ask(question)
 
 
-def decide(world: World, review: Review, *decision: Any, by: str = "ann", reason: str = "") -> None:
-    with Ledger(world.folder / ".paddock") as ledger:
-        reviews = LedgerReviews(ledger)
+def decide(
+    world: ReviewedWorld, review: Review, *decision: Any, by: str = "ann", reason: str = ""
+) -> None:
+    with world.reviews() as reviews:
         reviews.decide(review.id, review.question, *decision, by=by, reason=reason)
 
 
@@ -69,6 +74,11 @@ def decide_many(world: World, n: int) -> None:
             LedgerReviews(ledger).decide(review.id, review.question, verb, value, by="ann")
 
 
+def report_page(world: World) -> str:
+    assert invoke("logs", "--report", "run.html").exit_code == 0
+    return (world.folder / "run.html").read_text("utf-8")
+
+
 def review_part(text: str, label: str = "review") -> list[str]:
     """Return the lines from the first review to the line after them, without the date."""
     lines = text.splitlines()
@@ -77,7 +87,7 @@ def review_part(text: str, label: str = "review") -> list[str]:
     return [line.rstrip() for line in lines[first:last]]
 
 
-def test_why_shows_who_changed_what_and_where_the_answer_stood(world: World) -> None:
+def test_why_shows_who_changed_what_and_where_the_answer_stood(world: ReviewedWorld) -> None:
     decide(world, ask(world, {"total": 62.0}), "edit", {"total": 84.0})
     head, *rest = review_part(invoke("why", "out/0.txt").stdout)
     assert head.startswith("  review      'sum' edited by ann, 20")
@@ -88,7 +98,7 @@ def test_why_shows_who_changed_what_and_where_the_answer_stood(world: World) -> 
     ]
 
 
-def test_why_shows_what_waits_and_the_decision_before_it(world: World) -> None:
+def test_why_shows_what_waits_and_the_decision_before_it(world: ReviewedWorld) -> None:
     first = ask(world, {"total": 1.0}, evidence=None, confidence=None)
     decide(world, first, "reject", by="bob", reason="a scan of a cat")
     ask(world, {"total": 2.0}, document="d2", evidence=None, confidence=None)
@@ -99,7 +109,7 @@ def test_why_shows_what_waits_and_the_decision_before_it(world: World) -> None:
 
 
 def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
-    world: World,
+    world: ReviewedWorld,
 ) -> None:
     decide_many(world, 48)
     decide(world, ask(world, {"total": 62.0}), "accept")
@@ -115,19 +125,18 @@ def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
         "too few to calibrate",
         "                          0.9 to 1.0: 24 of 24 right (100%), 86% to 100%",
     ]
-    invoke("logs", "--report", "run.html")
-    page = (world.folder / "run.html").read_text("utf-8")
+    page = report_page(world)
     assert "calibrated by 50 reviewed fields of answers in doubt alone" in page
     assert '>0.3 to 0.4</td><td data-head="Fields" class="n">25</td>' in page
 
 
-def test_why_of_a_document_shows_the_decision_about_it(world: World) -> None:
+def test_why_of_a_document_shows_the_decision_about_it(world: ReviewedWorld) -> None:
     decide(world, ask(world, {"total": 1.0}), "accept")
     shown = invoke("why", "inbox/0.txt").stdout
     assert "item '0.txt' of 'each', 'sum' accepted by ann → out/0.txt" in shown
 
 
-def test_a_program_reads_decisions_of_an_output(world: World) -> None:
+def test_a_program_reads_decisions_of_an_output(world: ReviewedWorld) -> None:
     decide(world, ask(world, {"total": 62.0}), "edit", {"total": 84.0})
     (origin,) = json.loads(invoke("why", "out/0.txt", "--json").stdout)["origins"]
     (answer,) = origin["reviewed"]["answers"]
@@ -136,33 +145,30 @@ def test_a_program_reads_decisions_of_an_output(world: World) -> None:
     )  # fmt: skip
 
 
-def test_an_output_without_a_review_says_nothing_of_reviews(world: World) -> None:
+def test_an_output_without_a_review_says_nothing_of_reviews(world: ReviewedWorld) -> None:
     (origin,) = explain_path(Path("out/1.txt")).origins
     assert origin.reviewed.answers == ()
     assert "review" not in invoke("why", "out/1.txt").stdout
 
 
-def test_the_report_of_a_run_has_its_reviews_and_what_waits_first(world: World) -> None:
+def test_the_report_of_a_run_has_its_reviews_and_what_waits_first(world: ReviewedWorld) -> None:
     decide(world, ask(world, {"total": 62.0}), "edit", {"total": 84.0})
-    assert invoke("logs", "--report", "run.html").exit_code == 0
-    page = (world.folder / "run.html").read_text("utf-8")
+    page = report_page(world)
     assert "<h2>Answers (1)</h2>" in page
     assert '<span class="s-edited">edited by ann</span>' in page
     assert "<del>62.0  (62%; else 84.0 30%)</del> <ins>84.0</ins>" in page
     assert "page 2: &quot;62,00&quot;" in page
 
 
-def test_texts_of_a_hostile_answer_are_escaped_in_the_report(world: World) -> None:
+def test_texts_of_a_hostile_answer_are_escaped_in_the_report(world: ReviewedWorld) -> None:
     ask(world, {"<b>x": "<script>alert(1)</script>"}, schema={"type": "object"})
-    invoke("logs", "--report", "run.html")
-    page = (world.folder / "run.html").read_text("utf-8")
+    page = report_page(world)
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
-def test_a_report_of_a_run_without_evidence_has_no_section_of_answers(world: World) -> None:
-    invoke("logs", "--report", "run.html")
-    assert "Answers" not in (world.folder / "run.html").read_text("utf-8")
+def test_a_report_of_a_run_without_evidence_has_no_section_of_answers(world: ReviewedWorld) -> None:
+    assert "Answers" not in report_page(world)
 
 
 SURE = """\
@@ -194,8 +200,7 @@ def test_why_and_the_report_show_where_values_stand_without_any_review(
         '                field     topic: the ferry; inbox/0.txt, line 1: "the ferry"',
         "                field     place: Oban; not found in the document",
     ]
-    invoke("logs", "--report", "run.html")
-    page = (world.folder / "run.html").read_text("utf-8")
+    page = report_page(world)
     assert "<h2>Answers (1)</h2>" in page
     assert "inbox/0.txt, line 1: &quot;the ferry&quot;" in page
 
@@ -214,8 +219,7 @@ def test_items_that_wait_are_drawn_and_counted_as_waiting(
     monkeypatch.chdir(world.folder)
     assert "2 waiting" in invoke("runs").stdout
     assert "each: 0.txt waiting" in invoke("logs").stdout
-    invoke("logs", "--report", "run.html")
-    page = (world.folder / "run.html").read_text("utf-8")
+    page = report_page(world)
     assert page.count('<span class="s-open">waits for review</span>') == 2
     assert "each: 0.txt, waiting" in page
     shown = invoke("graph", "--format", "svg").stdout
