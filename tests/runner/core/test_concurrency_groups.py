@@ -189,37 +189,26 @@ def test_skip_leaves_the_new_run_out_and_says_so(machine: Machine) -> None:
     assert again.status == "completed"
 
 
-def test_cancel_running_stops_the_older_run_at_an_items_border(machine: Machine) -> None:
+async def test_cancel_running_stops_the_older_run_at_an_items_border(machine: Machine) -> None:
     a = machine.world("a", "{group: nightly}")
     b = machine.world("b", "{group: nightly, on_conflict: cancel_running}")
-
-    async def main() -> tuple[Report, Report]:
-        run_a = await machine.begin_until_closed(a, "first")
-        two = asyncio.create_task(machine.run(b, "second"))
-        return await run_a, await two
-
-    first, second = asyncio.run(main())
+    run_a = await machine.begin_until_closed(a, "first")
+    two = asyncio.create_task(machine.run(b, "second"))
+    first, second = await run_a, await two
     assert (first.status, second.status) == ("interrupted", "completed")
     assert str(first.message).startswith("A newer run of its group takes its place. ")
     assert str(first.message).endswith(" items are left; the same command goes on.")
     assert is_one_after_the_other(machine.events)
 
 
-def test_an_older_run_that_waits_does_not_send_a_newer_one_away(machine: Machine) -> None:
+async def test_an_older_run_that_waits_does_not_send_a_newer_one_away(machine: Machine) -> None:
     rule = "{group: nightly, on_conflict: cancel_running}"
-    a, b, c = (
-        machine.world("a", "{group: nightly}"),
-        *(machine.world(name, rule) for name in "bc"),
-    )
-
-    async def main() -> list[Report]:
-        run_a = await machine.begin_until_closed(a, "first")
-        two = asyncio.create_task(machine.run(b, "second"))
-        await soon(lambda: machine.is_there("second"))
-        three = asyncio.create_task(machine.run(c, "third"))
-        return [await run_a, await two, await three]
-
-    first, second, third = asyncio.run(main())
+    a, b, c = (machine.world(n, "{group: nightly}" if n == "a" else rule) for n in "abc")
+    run_a = await machine.begin_until_closed(a, "first")
+    two = asyncio.create_task(machine.run(b, "second"))
+    await soon(lambda: machine.is_there("second"))
+    three = asyncio.create_task(machine.run(c, "third"))
+    first, second, third = await run_a, await two, await three
     assert (first.status, third.status) == ("interrupted", "completed")
     # Which of those that wait comes first is chance; a newer one sends it away then.
     assert second.status in ("completed", "interrupted")
@@ -239,25 +228,20 @@ def test_without_a_name_the_rule_holds_for_the_same_folders(tmp_path: Path) -> N
     assert [report.status for report in reports] == ["completed"] * 2
 
 
-def test_a_run_that_waits_may_be_told_to_wait_no_longer(machine: Machine) -> None:
+async def test_a_run_that_waits_may_be_told_to_wait_no_longer(machine: Machine) -> None:
     a, b = machine.world("a", "{group: nightly}"), machine.world("b", "{group: nightly}")
-
-    async def main() -> Report:
-        run_a = asyncio.create_task(machine.run(a, "first", goes_on=lambda: False))
-        await machine.at_work("first")
-        stop_gate = StopGate()
-        two = asyncio.create_task(machine.run(b, "second", stop_gate=stop_gate))
-        await soon(lambda: [n for n in machine.notes if "waiting" in n])
-        stop_gate.close("The window is closed")
-        report = await two
-        with pytest.raises(Locked, match=r"is of the same group and did not end within 0\.1 s"):
-            await machine.run(b, "third", wait_s=0.1)
-        run_a.cancel()
-        with suppress(asyncio.CancelledError):
-            await run_a
-        return report
-
-    report = asyncio.run(main())
+    run_a = asyncio.create_task(machine.run(a, "first", goes_on=lambda: False))
+    await machine.at_work("first")
+    stop_gate = StopGate()
+    two = asyncio.create_task(machine.run(b, "second", stop_gate=stop_gate))
+    await soon(lambda: [n for n in machine.notes if "waiting" in n])
+    stop_gate.close("The window is closed")
+    report = await two
+    with pytest.raises(Locked, match=r"is of the same group and did not end within 0\.1 s"):
+        await machine.run(b, "third", wait_s=0.1)
+    run_a.cancel()
+    with suppress(asyncio.CancelledError):
+        await run_a
     assert report.status == "budget"
     assert report.message == (
         "The window is closed. It was still waiting for another run; nothing was begun."
@@ -309,22 +293,18 @@ def test_a_run_that_was_left_out_leaves_no_run_behind(tmp_path: Path, url: str) 
         assert connection.execute("select * from paddock_runs.turns").fetchall() == []
 
 
-def test_who_was_silent_for_too_long_has_lost_its_turn(tmp_path: Path, url: str) -> None:
+async def test_who_was_silent_for_too_long_has_lost_its_turn(tmp_path: Path, url: str) -> None:
     machine = Machine(tmp_path, url)
     a = machine.world("a", "{group: nightly}")
     b = machine.world("b", "{group: nightly}")
-
-    async def main() -> tuple[Report, Report]:
-        run_a = await machine.begin_until_closed(a, "first")
-        two = asyncio.create_task(machine.run(b, "second", goes_on=run_a.done))
-        with psycopg.connect(url, autocommit=True) as connection:
-            first = connection.execute("select holder from paddock_runs.turns").fetchone()
-            while "second" not in machine.events:  # until then the first's heartbeat takes it back
-                connection.execute("delete from paddock_runs.turns where holder = %s", first)
-                await asyncio.sleep(0.01)
-        return await run_a, await two
-
-    first, second = asyncio.run(main())
+    run_a = await machine.begin_until_closed(a, "first")
+    two = asyncio.create_task(machine.run(b, "second", goes_on=run_a.done))
+    with psycopg.connect(url, autocommit=True) as connection:
+        holder = connection.execute("select holder from paddock_runs.turns").fetchone()
+        while "second" not in machine.events:  # until then the first's heartbeat takes it back
+            connection.execute("delete from paddock_runs.turns where holder = %s", holder)
+            await asyncio.sleep(0.01)
+    first, second = await run_a, await two
     assert (first.status, second.status) == ("interrupted", "completed")
 
 

@@ -42,15 +42,12 @@ def test_a_query_that_is_too_long_fails_alone() -> None:
     assert isinstance(first, EmbedReply) and isinstance(last, EmbedReply)
 
 
-def test_who_is_cancelled_leaves_the_others_their_answers() -> None:
-    async def main() -> list[EmbedReply | BaseException]:
-        batches = QueryBatches(FakePool(delay_s=0.05))
-        tasks = [asyncio.create_task(batches.embed(request(text))) for text in "abc"]
-        await asyncio.sleep(0.01)
-        tasks[0].cancel()  # it was about to send for all
-        return await asyncio.gather(*tasks, return_exceptions=True)
-
-    first, *others = asyncio.run(main())
+async def test_who_is_cancelled_leaves_the_others_their_answers() -> None:
+    batches = QueryBatches(FakePool(delay_s=0.05))
+    tasks = [asyncio.create_task(batches.embed(request(text))) for text in "abc"]
+    await asyncio.sleep(0.01)
+    tasks[0].cancel()  # it was about to send for all
+    first, *others = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(first, asyncio.CancelledError)
     assert all(isinstance(reply, EmbedReply) for reply in others)
 

@@ -115,7 +115,7 @@ async def test_it_is_started_again_after_it_could_not_be(tmp_path: Path) -> None
         assert (await server.ready(120.0)).state == "ready"
 
 
-def test_it_starts_when_no_model_is_loading_any_more(
+async def test_it_starts_when_no_model_is_loading_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefect_server, "FIRST_LOOK_S", 0.0)
@@ -126,20 +126,14 @@ def test_it_starts_when_no_model_is_loading_any_more(
         seen.append(next(loading))
         return seen[-1]
 
-    async def do() -> str:
-        async with PrefectServer(tmp_path, tmp_path, 60.0) as server:
-            server.defer_while(is_loading)
-            return (await server.ready(120.0)).state
-
-    assert asyncio.run(do()) == "ready"
+    async with PrefectServer(tmp_path, tmp_path, 60.0) as server:
+        server.defer_while(is_loading)
+        assert (await server.ready(120.0)).state == "ready"
     assert seen == [True, True, False]
 
 
-def test_it_starts_at_once_where_it_is_wanted_urgently(tmp_path: Path) -> None:
-    async def do() -> str:
-        async with PrefectServer(tmp_path, tmp_path, 60.0) as server:
-            server.defer_while(lambda: True)
-            server.want(is_urgent=True)
-            return (await server.ready(120.0)).state
-
-    assert asyncio.run(do()) == "ready"
+async def test_it_starts_at_once_where_it_is_wanted_urgently(tmp_path: Path) -> None:
+    async with PrefectServer(tmp_path, tmp_path, 60.0) as server:
+        server.defer_while(lambda: True)
+        server.want(is_urgent=True)
+        assert (await server.ready(120.0)).state == "ready"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,21 +27,18 @@ def test_what_a_person_has_to_confirm_stands_with_the_pipeline(tmp_path: Path) -
     assert status["pipelines"][0]["missing"] == ("'inbox' is not the folder …",)
 
 
-def test_a_run_that_has_not_been_let_in_waits_and_does_not_run(tmp_path: Path) -> None:
-    async def main() -> dict[str, Any]:
-        deployment = Deployment(triggered(tmp_path, '{cron: "0 6 * * *"}'), "deployment")
+async def test_a_run_that_has_not_been_let_in_waits_and_does_not_run(tmp_path: Path) -> None:
+    deployment = Deployment(triggered(tmp_path, '{cron: "0 6 * * *"}'), "deployment")
 
-        def tracked(name: str) -> QueuedRun:
-            return QueuedRun(name, name, "deployment", "running", "Scheduled: at six", AT, AT)
+    def tracked(name: str) -> QueuedRun:
+        return QueuedRun(name, name, "deployment", "running", "Scheduled: at six", AT, AT)
 
-        runs = ManagedRun(tracked("runs"), deployment, "", RunProcess(os.getpid()))
-        held = ManagedRun(tracked("held"), deployment, "", RunProcess(os.getpid()))
-        held.running.waits_for = "Waiting for another run of group 'nightly'."
-        jobs = {"runs": runs, "held": held}
-        manager = SimpleNamespace(deployments={}, jobs=jobs, queue=[tracked("queued")])
-        return status_of(cast(Any, manager), cast(Any, None))
-
-    status = asyncio.run(main())
+    runs = ManagedRun(tracked("runs"), deployment, "", RunProcess(os.getpid()))
+    held = ManagedRun(tracked("held"), deployment, "", RunProcess(os.getpid()))
+    held.running.waits_for = "Waiting for another run of group 'nightly'."
+    jobs = {"runs": runs, "held": held}
+    manager = SimpleNamespace(deployments={}, jobs=jobs, queue=[tracked("queued")])
+    status = status_of(cast(Any, manager), cast(Any, None))
     assert [run["flow_run"] for run in status["running"]] == ["runs"]
     assert status["waiting"] == 2
     assert [(run["flow_run"], run["state"]) for run in status["queue"]] == [

@@ -192,16 +192,13 @@ def _state(api: str, run: str) -> str:
     return str(found.json()["state"]["name"])
 
 
-def test_a_server_with_prefects_own_settings_is_told_how_to_start_it() -> None:
+async def test_a_server_with_prefects_own_settings_is_told_how_to_start_it() -> None:
     def answer(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=PrefectSettings().model_dump(mode="json"))
 
-    async def main() -> list[ClusterFinding]:
-        transport = httpx.MockTransport(answer)
-        async with httpx.AsyncClient(transport=transport, base_url="http://prefect") as api:
-            return await cluster_checks._check_server_settings(api)
-
-    (found,) = asyncio.run(main())
+    transport = httpx.MockTransport(answer)
+    async with httpx.AsyncClient(transport=transport, base_url="http://prefect") as api:
+        (found,) = await cluster_checks._check_server_settings(api)
     assert found.state == "warning"
     assert found.remedy.startswith(
         "Start it with: PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE=200 "

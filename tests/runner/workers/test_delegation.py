@@ -187,26 +187,22 @@ async def test_a_job_that_is_stopped_stops_its_shares_and_begins_again_when_take
 
 
 @pytest.mark.parametrize("is_deleted", [False, True])
-def test_a_share_that_a_person_ends_in_prefect_ends_the_job(
+async def test_a_share_that_a_person_ends_in_prefect_ends_the_job(
     workers: Workers, is_deleted: bool
 ) -> None:
     words = "It was cancelled in Prefect; the same command continues."
-
-    async def main() -> Report:
-        _, job = begun(workers)
-        await workers.until(["Scheduled", "Scheduled"])
-        workers.say(1, "RUNNING")
-        workers.say(2, "RUNNING")
-        if is_deleted:
-            workers.delete(1)
-            await workers.until(["Cancelling"])
-        else:
-            workers.say(1, "CANCELLED", words)
-            await workers.until(["Cancelled", "Cancelling"])
-        workers.say(2, "CANCELLED")
-        return await job
-
-    report = asyncio.run(main())
+    _, job = begun(workers)
+    await workers.until(["Scheduled", "Scheduled"])
+    workers.say(1, "RUNNING")
+    workers.say(2, "RUNNING")
+    if is_deleted:
+        workers.delete(1)
+        await workers.until(["Cancelling"])
+    else:
+        workers.say(1, "CANCELLED", words)
+        await workers.until(["Cancelled", "Cancelling"])
+    workers.say(2, "CANCELLED")
+    report = await job
     assert report.status == "interrupted"
     assert report.message == ("Share 1 was deleted in Prefect." if is_deleted else words)
 
