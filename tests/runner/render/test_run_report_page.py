@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
@@ -51,6 +53,31 @@ class Checked(HTMLParser):
 
 def words(page: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", page.split("</style>")[1]).split())
+
+
+def page_of(world: World, run: str) -> str:
+    target = world.folder / "run.html"
+    write_named_run_report(world.file, run, target)
+    return target.read_text("utf-8")
+
+
+def item(key: str, began: float, seconds: float = 9.0, state: str = "new") -> RunItem:
+    return RunItem("each", key, state, began, seconds, 1, 0, 1, 1, None, None, ())
+
+
+def call(key: str, began: float, seconds: float, **fields: Any) -> RunCall:
+    known = RunCall("sum", key, "chat", "m", began, seconds, 0.0, 100, 0, 20, is_known=False)
+    return replace(known, **fields)
+
+
+def drawn_page(
+    items: Sequence[RunItem] = (), calls: Sequence[RunCall] = (), seconds: float = 100.0, *,
+    status: str = "quarantined", ended: float | None = 100.0, summary: str | None = "{}",
+) -> str:  # fmt: skip
+    row = RunRow("r", "p", "p.yaml", 0.0, ended, status, summary)
+    past = PastRun(LedgerFolder(Path(".paddock")), row, status)
+    story = RunDetails(past, tuple(items), tuple(calls), seconds, 0)
+    return run_report_page(story, Path("run.html"))
 
 
 @pytest.fixture
@@ -101,9 +128,7 @@ def test_an_item_that_later_runs_did_again_is_on_the_page_once_with_what_became_
     world.edit("Sum up:", "In short:")
     (world.folder / "inbox/x:1.txt").unlink()
     third = world.run()
-    target = world.folder / "run.html"
-    write_named_run_report(world.file, first.run, target)
-    text = words(target.read_text("utf-8"))
+    text = words(page_of(world, first.run))
     assert "Failed (1) broken.pdf of each, quarantined step" in text
     assert f"Run {third.run} retried it: quarantined." in text
     assert second.run not in text, "the latest run alone"
@@ -119,46 +144,29 @@ def test_what_neither_ledger_nor_journal_keeps_is_counted(world: World) -> None:
     world.edit("Sum up:", "In short:")
     world.run()
     (world.folder / ".paddock/runs" / f"{first.run}.jsonl").unlink()
-    target = world.folder / "run.html"
-    write_named_run_report(world.file, first.run, target)
     lost = "3 were redone by later runs; their details in this run are gone."
-    assert lost in words(target.read_text("utf-8"))
+    assert lost in words(page_of(world, first.run))
 
 
 def test_a_deleted_document_is_told_as_deleted_and_has_no_bar(world: World) -> None:
     world.run()
     (world.folder / "inbox/x:1.txt").unlink()
-    report = world.run()
-    target = world.folder / "run.html"
-    write_named_run_report(world.file, report.run, target)
-    page = target.read_text("utf-8")
+    page = page_of(world, world.run().run)
     assert "x:1.txt each deleted" in words(page)
     assert "each: x:1.txt" not in page
 
 
-def test_a_bar_for_several_says_how_many_and_a_long_name_is_cut_in_its_middle(
-    tmp_path: Path,
-) -> None:
-    short = [
-        RunItem("each", f"{n}.txt", "new", n / 50, 0.01, 1, 0, 1, 1, None, None, ())
-        for n in range(40)
-    ]
-    name = "a-very-long-name-" * 20 + "the-end.txt"
-    long = RunItem("each", name, "new", 20.0, 80.0, 1, 0, 1, 1, None, None, ())
-    story = RunDetails(past(tmp_path, {}), (*short, long), (), 100.0, 0)
-    page = run_report_page(story, tmp_path / "run.html")
+def test_a_bar_for_several_says_how_many_and_a_long_name_is_cut_in_its_middle() -> None:
+    short = [item(f"{n}.txt", n / 50, 0.01) for n in range(40)]
+    page = drawn_page([*short, item("a-very-long-name-" * 20 + "the-end.txt", 20.0, 80.0)])
     labels = re.findall(r'class="label \w+"[^>]*>([^<]+)<', page)
     assert labels[0].startswith("40 \N{MULTIPLICATION SIGN} ")
     (cut,) = (label for label in labels if "…" in label)
     assert cut.startswith("a-very-long-name-") and cut.endswith("the-end.txt, 1 min 20 s")
     assert "several short ones together" in words(page)
     assert "point at a bar without a label" not in words(page)
-    dense = tuple(
-        RunItem("each", f"{n}.txt", "new", float(n), 0.9, 1, 0, 1, 1, None, None, ())
-        for n in range(100)
-    )
-    story = RunDetails(past(tmp_path, {}), dense, (), 100.0, 0)
-    assert "point at a bar without a label" in words(run_report_page(story, tmp_path / "run.html"))
+    dense = drawn_page([item(f"{n}.txt", n, 0.9) for n in range(100)])
+    assert "point at a bar without a label" in words(dense)
 
 
 def test_known_replies_are_told_apart(world: World) -> None:
@@ -177,12 +185,7 @@ def test_a_run_that_is_not_there_writes_nothing(world: World) -> None:
     assert not (world.folder / "run.html").exists()
 
 
-def past(folder: Path, summary: dict[str, object]) -> PastRun:
-    row = RunRow("r", "p", "p.yaml", 0.0, 100.0, "quarantined", json.dumps(summary))
-    return PastRun(LedgerFolder(folder / ".paddock"), row, "quarantined")
-
-
-def test_ten_thousand_documents_make_a_page_of_a_bounded_size(tmp_path: Path) -> None:
+def test_ten_thousand_documents_make_a_page_of_a_bounded_size() -> None:
     items = tuple(
         RunItem("each", f"folder/document-{n}.txt", "new" if n % 20 else "quarantined", n / 100,
              1 + n % 7 / 10, 1, 0, 100, 20, "it is broken" if n % 20 == 0 else None,
@@ -193,8 +196,7 @@ def test_ten_thousand_documents_make_a_page_of_a_bounded_size(tmp_path: Path) ->
         RunCall("sum", item.key, "chat", "m", item.began or 0, 0.5, 0.1, 100, 50, 20, n % 3 == 0)
         for n, item in enumerate(items * 3)
     )
-    story = RunDetails(past(tmp_path, {}), items, calls, 100.0, 0)
-    page = run_report_page(story, tmp_path / "run.html")
+    page = drawn_page(items, calls)
     assert len(page) < 2_500_000
     Checked(page)
     assert page.count('<div class="error">') == MAX_FAILURES
@@ -207,34 +209,20 @@ def test_ten_thousand_documents_make_a_page_of_a_bounded_size(tmp_path: Path) ->
     assert "9,000 more, all done and faster than these." in words(page)
 
 
-def test_a_run_without_anything_to_do_has_a_page(tmp_path: Path) -> None:
-    page = run_report_page(
-        RunDetails(past(tmp_path, {"counts": {"fresh": 96}}), (), (), 0.1, 0), tmp_path / "run.html"
-    )
+def test_a_run_without_anything_to_do_has_a_page() -> None:
+    page = drawn_page(seconds=0.1, summary='{"counts": {"fresh": 96}}')
     assert "96 were fresh: nothing had to be done." in words(page)
     Checked(page)
 
 
-def test_a_run_that_was_ended_before_an_item_was_done_does_not_claim_that_all_was(
-    tmp_path: Path,
-) -> None:
-    row = RunRow("r", "p", "p.yaml", 0.0, 3.0, "interrupted", json.dumps({"counts": {}}))
-    story = RunDetails(
-        PastRun(LedgerFolder(tmp_path / ".paddock"), row, "interrupted"), (), (), 3.0, 0
-    )
-    text = words(run_report_page(story, tmp_path / "run.html"))
+def test_a_run_that_was_ended_before_an_item_was_done_does_not_claim_that_all_was() -> None:
+    text = words(drawn_page(seconds=3.0, status="interrupted", ended=3.0, summary='{"counts": {}}'))
     assert "No item was finished." in text and "Nothing had to be done." not in text
 
 
-def test_the_most_calls_at_once_is_whole_on_the_page(tmp_path: Path) -> None:
+def test_the_most_calls_at_once_is_whole_on_the_page() -> None:
     # Six long ones, and a seventh for too short a time to fill a part of the picture.
-    calls = tuple(
-        RunCall("sum", str(n), "chat", "m", 0.0, 50.0 if n else 0.1, 0.0, 100, 0, 20, False)
-        for n in range(7)
-    )
-    page = run_report_page(
-        RunDetails(past(tmp_path, {}), (), calls, 100.0, 0), tmp_path / "run.html"
-    )
+    page = drawn_page(calls=[call(str(n), 0.0, 50.0 if n else 0.1) for n in range(7)])
     text = words(page)
     assert "At most 7; 6.0 on average while there were any." in text
     chart = page.split("Concurrent calls: ")[1].split("</svg>")[0]
@@ -242,25 +230,20 @@ def test_the_most_calls_at_once_is_whole_on_the_page(tmp_path: Path) -> None:
     assert re.findall(r'level"[^>]*>([^<]+)<', chart) == ["0", "3", "7"]
 
 
-def test_numbers_of_a_run_without_a_summary_are_those_that_the_ledger_has(tmp_path: Path) -> None:
-    calls = (
-        RunCall("sum", "a", "chat", "m", 0.0, 1.0, 0.0, 100, 40, 20, False),
-        RunCall("sum", "b", "chat", "m", 1.0, 0.0, 0.0, 70, 0, 20, True),
-        RunCall("ask", "b", "tool", "", 1.0, 0.0, 0.0, 0, 0, 0, False),
-    )
-    row = RunRow("r", "p", "p.yaml", 0.0, None, "running", None)
-    died = PastRun(LedgerFolder(tmp_path / ".paddock"), row, "died")
-    text = words(run_report_page(RunDetails(died, (), calls, 2.0, 0), tmp_path / "run.html"))
+def test_numbers_of_a_run_without_a_summary_are_those_that_the_ledger_has() -> None:
+    calls = [
+        call("a", 0.0, 1.0, reused=40),
+        call("b", 1.0, 0.0, prompt=70, is_known=True),
+        call("b", 1.0, 0.0, step="ask", kind="tool", prompt=0, completion=0),
+    ]
+    text = words(drawn_page((), calls, 2.0, status="died", ended=None, summary=None))
     chips = "calls 1 known calls 1 tokens read 100 of them reused 40 tokens written 20"
     assert chips in text
 
 
 def test_what_was_known_to_fail_is_told_though_no_one_tried_it(world: World) -> None:
     world.run()
-    again = world.run()
-    target = world.folder / "run.html"
-    write_named_run_report(world.file, again.run, target)
-    text = words(target.read_text("utf-8"))
+    text = words(page_of(world, world.run().run))
     assert "Failed (1) 1 of them known to fail and not retried" in text
 
 
@@ -269,13 +252,10 @@ def test_a_step_that_failed_the_run_is_told_once_and_first(world: World) -> None
     report = world.run()
     (world.folder / "inbox/broken.pdf").unlink()
     world.run()
-    target = world.folder / "run.html"
-    write_named_run_report(world.file, report.run, target)
-    page = target.read_text("utf-8")
+    page = page_of(world, report.run)
     assert words(page).count("step 'report'".replace("'", "&#x27;")) == 1
     assert page.index("step &#x27;report&#x27;") < page.index('<ul class="chips"')
-    write_named_run_report(world.file, world.run().run, target)
-    assert "<h2>Failed" not in target.read_text("utf-8")
+    assert "<h2>Failed" not in page_of(world, world.run().run)
 
 
 def test_charts_are_well_formed(world: World) -> None:
@@ -289,19 +269,14 @@ def test_charts_are_well_formed(world: World) -> None:
 KINDS = ("new", "changed", "stale", "failed", "quarantined", "skipped", "held", "waiting")
 
 
-def test_every_bar_has_a_label_and_every_look_an_entry_in_the_legend(tmp_path: Path) -> None:
-    items = tuple(
-        RunItem("each", kind[:6], kind, 10.0 * n, 9.0, 1, 0, 1, 1, None, None, ())
-        for n, kind in enumerate(KINDS)
-    )
-    calls = (
-        RunCall("sum", "a", "chat", "m", 0.0, 30.0, 10.0, 1, 0, 1, False),
-        RunCall("sum", "b", "chat", "m", 40.0, 9.0, 0.0, 1, 0, 1, True),
-        RunCall("ask", "c", "tool", "", 50.0, 9.0, 0.0, 0, 0, 0, False),
-    )
-    page = run_report_page(
-        RunDetails(past(tmp_path, {}), items, calls, 80.0, 0), tmp_path / "run.html"
-    )
+def test_every_bar_has_a_label_and_every_look_an_entry_in_the_legend() -> None:
+    items = [item(kind[:6], 10.0 * n, state=kind) for n, kind in enumerate(KINDS)]
+    calls = [
+        call("a", 0.0, 30.0, queue_s=10.0),
+        call("b", 40.0, 9.0, is_known=True),
+        call("c", 50.0, 9.0, step="ask", kind="tool"),
+    ]
+    page = drawn_page(items, calls, 80.0)
     Checked(page)
     labels = re.findall(r'class="label \w+"[^>]*>([^<]+)<', page)
     assert labels[: len(KINDS)] == [f"{kind[:6]}, 9.0 s" for kind in KINDS]
