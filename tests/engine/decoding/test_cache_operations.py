@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -22,13 +22,12 @@ from paddock.engine.decoding.batch import (
 )
 from paddock.engine.decoding.kv_cache import UNMEASURED_PRICE, CacheOptions, KvCache
 from paddock.engine.decoding.running_request import DecodeRequest
-from paddock.engine.llama.library import quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import Sampling
 from paddock.engine.sampling.picker import Picker
+from tests.calls import note_calls
 from tests.engine.decoding.test_loop import Bench, closed, job
-from tests.fakes import tiny
 
 __all__ = ["closed"]
 
@@ -36,17 +35,13 @@ N_STREAMS, N_TOKENS = 4, 24
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KvCache]:
+def cache(tiny_model: Callable[[str], Model]) -> Iterator[KvCache]:
     """A split cache that copies streams as on a graphics device."""
-    quiet_logs()
-    path = tiny.llama(tmp_path_factory.mktemp("tiny") / "llama.gguf")
-    model = Model(path, ModelOptions(n_gpu_layers=0))
     options = ContextOptions(n_ctx_tokens=1024, n_batch_tokens=256, n_seq_max=8, n_threads=1)
     cache_options = CacheOptions(256, 8 * 256, N_STREAMS, options, "split", is_gpu=True)
-    cache = KvCache(model, cache_options)
+    cache = KvCache(tiny_model("llama"), cache_options)
     yield cache
     cache.close()
-    model.close()
 
 
 def test_where_the_price_of_drafts_was_not_measured_steps_tell_it(cache: KvCache) -> None:
@@ -104,17 +99,20 @@ def test_a_stream_is_copied_before_another_is_copied_into_it(cache: KvCache) -> 
     after(cache, operations, {0: known(1)[:20], 2: known(0)[:20]})
 
 
+def noted_copies(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Return what gets the source and target of each copy on the device."""
+    copies: list[tuple[int, int]] = []
+    note_calls(
+        monkeypatch, Context, "copy",
+        lambda _, __, source, target, ___: copies.append((source, target)),
+    )  # fmt: skip
+    return copies
+
+
 def test_a_copy_into_a_stream_that_was_just_saved_stays_on_the_device(
     cache: KvCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copied: list[tuple[int, int]] = []
-    copy = Context.copy
-
-    def noted(context: Context, source: int, target: int, n_tokens: int) -> None:
-        copied.append((source, target))
-        copy(context, source, target, n_tokens)
-
-    monkeypatch.setattr(Context, "copy", noted)
+    copied = noted_copies(monkeypatch)
     operations: list[CacheOperation] = [SaveToHost(2, 5), TrimCells(2, 0), CopyPrefix(0, 2, 16)]
     after(cache, operations, {0: known(0), 2: known(0)[:16]})
     assert copied == [(0, 2)]
@@ -151,15 +149,9 @@ def test_streams_hold_what_operations_in_any_order_leave_there(
     after(cache, operations, held)
 
 
-@pytest.fixture(scope="module", params=["copying", "mamba", "hybrid", "sliding"])
-def model(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Model]:
-    quiet_logs()
-    path = getattr(tiny, request.param)(tmp_path_factory.mktemp("tiny") / "model.gguf")
-    model = Model(path, ModelOptions(n_gpu_layers=0))
-    yield model
-    model.close()
+@pytest.fixture(params=["copying", "mamba", "hybrid", "sliding"])
+def model(request: pytest.FixtureRequest, tiny_model: Callable[[str], Model]) -> Model:
+    return tiny_model(request.param)
 
 
 @pytest.mark.parametrize("chooses_on_device", [False, True])
@@ -178,14 +170,7 @@ def test_answers_that_are_moved_between_streams_go_on_as_alone(
             for number, (text, n_tokens) in enumerate(zip(texts, n_answers, strict=True))
         ]
 
-    moved: list[tuple[int, int]] = []
-    copy = Context.copy
-
-    def noted(context: Context, source: int, target: int, n_tokens: int) -> None:
-        moved.append((source, target))
-        copy(context, source, target, n_tokens)
-
-    monkeypatch.setattr(Context, "copy", noted)
+    moved = noted_copies(monkeypatch)
     answers = Bench(model, "split", n_parallel=6, is_gpu=True).run(requests())
     assert len(moved) >= 2
     assert all(source > target for source, target in moved)

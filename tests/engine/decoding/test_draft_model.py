@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from paddock.engine.decoding.draft_model import DraftModel
 from paddock.engine.decoding.drafts import DraftRequest
-from paddock.engine.llama.library import CacheFull, DecodeFailed, LoadFailed, quiet_logs
+from paddock.engine.llama.library import CacheFull, DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
-from paddock.engine.llama.llama_model import Model, ModelOptions
-from tests.fakes import tiny
+from paddock.engine.llama.llama_model import Model
+from tests.calls import note_calls
 
 SHARED = [7, 8, 9] * 100
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Model, Model]]:
-    """A model of cells, and one of states."""
-    quiet_logs()
-    folder = tmp_path_factory.mktemp("models")
-    both = tuple(
-        Model(write(folder / f"{write.__name__}.gguf"), ModelOptions(n_gpu_layers=0))
-        for write in (tiny.llama, tiny.mamba)
-    )
-    yield both[0], both[1]
-    for loaded in both:
-        loaded.close()
+@pytest.fixture
+def model(tiny_model: Callable[[str], Model]) -> Model:
+    return tiny_model("llama")
 
 
 @pytest.fixture
-def small(models: tuple[Model, Model]) -> Iterator[DraftModel]:
-    model = DraftModel(models[0], models[0], options())
-    yield model
-    model.close()
+def small(model: Model) -> Iterator[DraftModel]:
+    drafting = DraftModel(model, model, options())
+    yield drafting
+    drafting.close()
 
 
 def options(n_cells: int = 2048, n_seq_max: int = 4) -> ContextOptions:
@@ -57,18 +48,14 @@ def guess_of(
 def n_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The size of each batch."""
     sizes: list[int] = []
-    decode = Context.decode
-
-    def count(self: Context, tokens, pos, seq_ids, output_mask):  # type: ignore[no-untyped-def]
-        sizes.append(len(tokens))
-        return decode(self, tokens, pos, seq_ids, output_mask)
-
-    monkeypatch.setattr(Context, "decode", count)
+    note_calls(
+        monkeypatch, Context, "decode", lambda _, __, tokens, *___: sizes.append(len(tokens))
+    )
     return sizes
 
 
 def test_wrong_guesses_are_taken_back_and_only_what_is_new_is_read(
-    small: DraftModel, models: tuple[Model, Model], n_decoded: list[int]
+    small: DraftModel, model: Model, n_decoded: list[int]
 ) -> None:
     text = SHARED.copy()
     right = guess_of(small, {0: text})[0]
@@ -77,7 +64,7 @@ def test_wrong_guesses_are_taken_back_and_only_what_is_new_is_read(
     n_decoded.clear()
     again = guess_of(small, {0: text})[0]
     assert n_decoded == [1, 1, 1, 1], "two guesses were right"
-    fresh = DraftModel(models[0], models[0], options())
+    fresh = DraftModel(model, model, options())
     assert guess_of(fresh, {0: text})[0] == again
     fresh.close()
 
@@ -113,21 +100,15 @@ def test_logits_are_reserved_for_one_token_of_each_sequence_and_no_more_are_want
     assert small.context is not None
     assert small.context.options.n_rows_max == small.context.options.n_seq_max == 4
     n_rows: list[int] = []
-    decode = Context.decode
-
-    def count(self, *args):  # type: ignore[no-untyped-def]
-        n_rows.append(decode(self, *args))
-        return n_rows[-1]
-
-    monkeypatch.setattr(Context, "decode", count)
+    note_calls(monkeypatch, Context, "decode", lambda n, *_: n_rows.append(n))
     texts = {number: [number] * 20 for number in range(10)}
     for n_more in range(3):
         guess_of(small, {number: [*tokens, *[7] * n_more] for number, tokens in texts.items()})
     assert max(n_rows) == 4
 
 
-def test_without_cells_there_are_guesses_for_those_that_fit(models: tuple[Model, Model]) -> None:
-    small = DraftModel(models[0], models[0], options(n_cells=512))
+def test_without_cells_there_are_guesses_for_those_that_fit(model: Model) -> None:
+    small = DraftModel(model, model, options(n_cells=512))
     texts = {number: [number] * 300 for number in range(3)}
     assert len(guess_of(small, texts)) == 1
     assert guess_of(small, {7: [1] * 900}) == {}
@@ -159,6 +140,8 @@ def test_a_fault_of_the_draft_model_only_ends_the_guessing(
     )
 
 
-def test_a_recurrent_model_is_no_draft_model(models: tuple[Model, Model]) -> None:
+def test_a_recurrent_model_is_no_draft_model(
+    tiny_model: Callable[[str], Model], model: Model
+) -> None:
     with pytest.raises(LoadFailed, match="cannot undo a guess"):
-        DraftModel(models[1], models[0], options())
+        DraftModel(tiny_model("mamba"), model, options())

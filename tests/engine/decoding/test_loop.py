@@ -46,11 +46,11 @@ from paddock.engine.profile import measure as profiling
 from paddock.engine.profile.measure import BenchClock, drafts_keep_answers
 from paddock.engine.profile.profile import Agreement, DecodePoint, PrefillPoint, Profile
 from paddock.engine.request import Constraint, Priority, Sampling
-from paddock.engine.sampling.constraint import GrammarCompiler
+from paddock.engine.sampling.constraint import GrammarCompiler, TokenMatcher
 from paddock.engine.sampling.picker import Picker
 from paddock.engine.settings import CacheLayout
 from paddock.engine.system.hardware import MainMemory
-from tests.fakes import tiny
+from tests.calls import note_calls
 
 NEWS = (
     "The town council of Elmbridge met on Tuesday to discuss the new bridge over the river Tarn. "
@@ -91,13 +91,8 @@ DOUBTFUL = tuple(
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    quiet_logs()
-    model = Model(
-        tiny.copying(tmp_path_factory.mktemp("tiny") / "copying.gguf"), ModelOptions(n_gpu_layers=0)
-    )
-    yield model
-    model.close()
+def model(tiny_model: Callable[[str], Model]) -> Model:
+    return tiny_model("copying")
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +192,10 @@ class Bench:
             if (number := job.request_id) in self.texts
         }
 
+    def total(self, name: str) -> float:
+        """Return the sum of a number over the usage of all answers."""
+        return sum(usage[name] for usage in self.usages.values())
+
     @property
     def usages(self) -> dict[int, dict[str, float]]:
         return {done["id"]: done["usage"] for step in self.steps for done in step.done}
@@ -221,6 +220,17 @@ def job(
     return DecodeRequest(
         number, prompt, max_tokens, priority, picker, PlainTextParser(), drafts=drafts
     )
+
+
+def held_to(
+    matcher: TokenMatcher, request: DecodeRequest, n_logprobs: int | None = None
+) -> DecodeRequest:
+    """Return the request with a constraint."""
+    picker = Picker(
+        Sampling(), request.prompt, request.picker._model, matcher=matcher.new(),
+        max_tokens=request.max_tokens, n_logprobs=n_logprobs,
+    )  # fmt: skip
+    return replace(request, picker=picker)
 
 
 def jobs(
@@ -282,13 +292,7 @@ def test_tokens_that_the_device_chooses_are_those_of_the_logits(
     monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_FROM", 4)
     monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_TO", 2)
     rows: list[int] = []
-    real = Context.chosen
-
-    def chosen(context: Context, slots: list[int]) -> list[int]:
-        rows.append(len(slots))
-        return real(context, slots)
-
-    monkeypatch.setattr(Context, "chosen", chosen)
+    note_calls(monkeypatch, Context, "chosen", lambda _, __, slots: rows.append(len(slots)))
     bench = Bench(model, is_gpu=True)
     sampled = job(model, 9, NEWS, max_tokens=4, sampling=Sampling(temperature=0.8, top_k=0))
     texts = bench.run([sampled, *jobs(model, drafts=False)])
@@ -309,18 +313,8 @@ def test_drawn_and_constrained_answers_are_the_same_by_the_few_tokens_that_a_dev
         form = grammars.matcher(Constraint("json_schema", json.dumps(FORM)))
         unlikely = grammars.matcher(Constraint("regex", "[\u0400-\u0420]{9}"))
     noted: list[str] = []
-    candidates, whole_rows = Context.candidates, DecodeLoop._whole_rows
-
-    def few(context: Context, places: list[int]) -> list[tuple[Tokens, Logits]]:
-        noted.append("few")
-        return candidates(context, places)
-
-    def whole(running: DecodeLoop, step: ScheduledStep) -> Logits:
-        noted.append("whole")
-        return whole_rows(running, step)
-
-    monkeypatch.setattr(Context, "candidates", few)
-    monkeypatch.setattr(DecodeLoop, "_whole_rows", whole)
+    note_calls(monkeypatch, Context, "candidates", lambda *_: noted.append("few"))
+    note_calls(monkeypatch, DecodeLoop, "_whole_rows", lambda *_: noted.append("whole"))
 
     def requests() -> Iterator[DecodeRequest]:
         for number, text in enumerate(REALLY_SURE):
@@ -328,8 +322,7 @@ def test_drawn_and_constrained_answers_are_the_same_by_the_few_tokens_that_a_dev
             yield job(real, number, text, drafts=False, sampling=drawn)
         for number, matcher in ((7, form), (8, unlikely)):
             plain = job(real, number, f"{NEWS}\nFill in:", max_tokens=40, drafts=False)
-            picker = Picker(Sampling(), plain.prompt, real, matcher=matcher.new(), max_tokens=40)
-            yield replace(plain, picker=picker)
+            yield held_to(matcher, plain)
         yield job(real, 9, DOUBTFUL[0], drafts=False)
 
     by_few = Bench(real, layout, n_parallel=6, is_gpu=True).run(requests())
@@ -362,7 +355,7 @@ def test_where_the_profile_promises_it_guesses_change_no_doubtful_answer_either(
     plain = Bench(real, layout, n_parallel=n_parallel)
     texts = bench.run(jobs(real, texts=DOUBTFUL, drafts=None))
     assert texts == plain.run(jobs(real, texts=DOUBTFUL, drafts=False))
-    n_drafted = sum(usage["drafted_tokens"] for usage in bench.usages.values())
+    n_drafted = bench.total("drafted_tokens")
     assert bool(n_drafted) == profile.agreement().drafts
 
 
@@ -413,9 +406,7 @@ def test_a_draft_model_guesses_ahead_and_changes_nothing(
     small = DraftModel(model, model, options())
     bench = Bench(model, draft_model=small)
     assert bench.run(jobs(model)) == alone
-    usages = bench.usages.values()
-    n_drafted = sum(usage["drafted_tokens"] for usage in usages)
-    n_accepted = sum(usage["accepted_tokens"] for usage in usages)
+    n_drafted, n_accepted = bench.total("drafted_tokens"), bench.total("accepted_tokens")
     assert n_accepted >= 0.8 * n_drafted > 10, "it is the same model"
     small.close()
 
@@ -427,8 +418,8 @@ def test_those_that_were_put_back_say_the_same_in_the_end(model: Model) -> None:
 
     bench, roomy = Bench(model, n_cells=768), Bench(model)
     answers, expected = bench.run(stories()), roomy.run(stories())
-    assert sum(usage["n_preempted"] for usage in bench.usages.values()) > 0
-    assert sum(usage["n_preempted"] for usage in roomy.usages.values()) == 0
+    assert bench.total("n_preempted") > 0
+    assert roomy.total("n_preempted") == 0
     assert answers == expected
     lengths = [usage["completion_tokens"] for usage in bench.usages.values()]
     assert lengths == [usage["completion_tokens"] for usage in roomy.usages.values()]
@@ -463,7 +454,7 @@ def test_a_longer_request_neither_disturbs_those_that_run_nor_holds_up_a_chat(
     texts = bench.run(jobs(model, texts=SURE[:2], drafts=False), later)
     assert bench.widened == [7]
     assert texts == {number: alone[number] for number in (0, 1)}
-    assert all(usage["n_preempted"] == 0 for usage in bench.usages.values())
+    assert bench.total("n_preempted") == 0
     assert next(iter(bench.usages)) == 9, "the chat waits for none of them"
 
 
@@ -493,20 +484,20 @@ def test_answers_go_on_as_they_were_when_the_context_is_changed_amid_them(
     [(8, 12 * 4096, 4096), (8, 12 * 2048, 2048), (4, 3072, 1024)],
 )
 def test_streams_on_a_graphics_device_take_all_planned_cells_at_once(
-    written: Callable[[str], Model], n_parallel: int, n_cells: int, n_each: int
+    tiny_model: Callable[[str], Model], n_parallel: int, n_cells: int, n_each: int
 ) -> None:
     wishes = CacheOptions(4096, n_cells, n_parallel, options(), "split", is_gpu=True)
-    _OPENED.append(cache := KvCache(written("sliding"), wishes))
+    _OPENED.append(cache := KvCache(tiny_model("sliding"), wishes))
     assert (cache.limits.n_cells_each, cache.limits.n_cells) == (n_each, n_cells)
     assert cache.fits(Sequence(0, np.zeros(n_each - 8, np.int32), 8))
 
 
 @pytest.mark.parametrize(("kind", "n_each"), [("sliding", 4096), ("copying", 2048)])
 def test_streams_of_a_window_on_a_processor_grow_only_once(
-    written: Callable[[str], Model], kind: str, n_each: int
+    tiny_model: Callable[[str], Model], kind: str, n_each: int
 ) -> None:
     wishes = CacheOptions(8192, 12 * 4096, 8, options(), "split")
-    _OPENED.append(cache := KvCache(written(kind), wishes))
+    _OPENED.append(cache := KvCache(tiny_model(kind), wishes))
     assert cache.limits.n_cells_each == 1024, "memory is taken when it is needed"
     for n_tokens, expected in ((1024, 1024), (1025, n_each), (4097, 8192)):
         long = Sequence(0, np.zeros(n_tokens - 8, np.int32), 8)
@@ -567,7 +558,7 @@ def test_a_request_for_which_no_context_can_be_made_is_refused_and_the_others_go
     later: Later = [(4, WidenContext(7, 4096, 8192)), (4, long)]
     texts = bench.run(jobs(model, texts=SURE[:2], drafts=False), later)
     assert texts == {number: alone[number] for number in (0, 1)}
-    assert all(usage["n_preempted"] == 0 for usage in bench.usages.values())
+    assert bench.total("n_preempted") == 0
     error = bench.refused[8]
     assert isinstance(error, PromptTooLong)
     assert error.n_ctx_tokens < error.n_prompt_tokens == len(long.prompt)
@@ -608,7 +599,7 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
     assert bench.cache.limits.n_cells < 1024
     texts = answers_of(bench)
     assert [usage["completion_tokens"] for usage in bench.usages.values()] == [280, 280]
-    assert sum(usage["n_preempted"] for usage in bench.usages.values()) == 0
+    assert bench.total("n_preempted") == 0
     assert bench.cache.limits.n_cells >= 2 * 390
     monkeypatch.undo()
     roomy = Bench(model, layout, n_parallel=2)
@@ -620,12 +611,7 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
 def made(monkeypatch: pytest.MonkeyPatch) -> list[ContextOptions]:
     """The options of all contexts that a cache makes."""
     made: list[ContextOptions] = []
-
-    def make(model: Model, options: ContextOptions) -> Context:
-        made.append(options)
-        return Context(model, options)
-
-    monkeypatch.setattr(kv_cache, "Context", make)
+    note_calls(monkeypatch, kv_cache, "Context", lambda _, __, options: made.append(options))
     return made
 
 
@@ -676,9 +662,9 @@ def lacks_cells(monkeypatch: pytest.MonkeyPatch, context: Context, *, n_times: i
 
 
 def test_one_that_finds_no_cells_alone_starts_over_once_and_is_then_refused(
-    written: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
+    tiny_model: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = written("sliding")
+    model = tiny_model("sliding")
     texts = Bench(model).run([job(model, 0, "a" * 60)])
     bench = Bench(model)
     lacks_cells(monkeypatch, bench.cache.context, n_times=1)
@@ -693,9 +679,9 @@ def test_one_that_finds_no_cells_alone_starts_over_once_and_is_then_refused(
 
 
 def test_of_many_that_find_no_cells_the_youngest_waits(
-    written: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
+    tiny_model: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = written("sliding")
+    model = tiny_model("sliding")
 
     def requests() -> list[DecodeRequest]:
         return [job(model, n, letter * 60) for n, letter in enumerate("abc")]
@@ -707,9 +693,9 @@ def test_of_many_that_find_no_cells_the_youngest_waits(
 
 
 def test_where_a_kept_conversation_finds_no_cells_it_is_computed_again(
-    written: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
+    tiny_model: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = written("sliding")
+    model = tiny_model("sliding")
     bench = Bench(model)
     operate = bench.cache.operate
     n_failed = 0
@@ -729,23 +715,13 @@ def test_where_a_kept_conversation_finds_no_cells_it_is_computed_again(
 
 @pytest.mark.parametrize("is_gpu", [False, True])
 def test_a_step_is_told_before_the_next_one_or_while_a_graphics_device_computes_it(
-    written: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch, is_gpu: bool
+    tiny_model: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch, is_gpu: bool
 ) -> None:
-    model = written("sliding")
+    model = tiny_model("sliding")
     bench = Bench(model, is_gpu=is_gpu)
     order: list[str] = []
-    decode, hear = Context.decode, bench.loop._on_step
-
-    def decoded(self: Context, *args: Any) -> int:
-        order.append("decode")
-        return decode(self, *args)
-
-    def noted(step: StepOutput) -> None:
-        order.append("tell")
-        hear(step)
-
-    monkeypatch.setattr(Context, "decode", decoded)
-    monkeypatch.setattr(bench.loop, "_on_step", noted)
+    note_calls(monkeypatch, Context, "decode", lambda *_: order.append("decode"))
+    note_calls(monkeypatch, bench.loop, "_on_step", lambda *_: order.append("tell"))
     bench.run([job(model, 0, "a" * 60, max_tokens=4, drafts=False)])
     pair = ["decode", "tell"]
     assert order == (["decode", *pair * 3, "tell"] if is_gpu else pair * 4)
@@ -756,19 +732,10 @@ def test_a_step_without_logits_is_waited_for_on_one_graphics_device(
     model: Model, monkeypatch: pytest.MonkeyPatch, is_gpu: bool, n_devices: int
 ) -> None:
     order: list[str] = []
-    decode, synchronize = Context.decode, Context.synchronize
-
-    def decoded(self: Context, *args: Any) -> int:
-        n_rows = decode(self, *args)
-        order.append("logits" if n_rows else "none")
-        return n_rows
-
-    def waited(self: Context) -> None:
-        synchronize(self)
-        order.append("wait")
-
-    monkeypatch.setattr(Context, "decode", decoded)
-    monkeypatch.setattr(Context, "synchronize", waited)
+    note_calls(
+        monkeypatch, Context, "decode", lambda n, *_: order.append("logits" if n else "none")
+    )
+    note_calls(monkeypatch, Context, "synchronize", lambda *_: order.append("wait"))
     bench = Bench(model, is_gpu=is_gpu)
     options = bench.cache._cache_options
     bench.cache._cache_options = replace(options, n_devices=n_devices)
@@ -880,35 +847,16 @@ FORM = {
 }
 
 
-@pytest.fixture
-def written(tmp_path: Path) -> Iterator[Callable[[str], Model]]:
-    """Write one of the tiny models and load it."""
-    quiet_logs()
-    loaded: list[Model] = []
-
-    def write(kind: str) -> Model:
-        loaded.append(
-            Model(getattr(tiny, kind)(tmp_path / f"{kind}.gguf"), ModelOptions(n_gpu_layers=0))
-        )
-        return loaded[-1]
-
-    yield write
-    while _OPENED:
-        _OPENED.pop().close()
-    for loaded_model in loaded:
-        loaded_model.close()
-
-
 @pytest.mark.parametrize("kind", ["mamba", "hybrid", "sliding"])
-def test_a_model_of_any_memory_fills_in_forms(written: Callable[[str], Model], kind: str) -> None:
-    model = written(kind)
+def test_a_model_of_any_memory_fills_in_forms(
+    tiny_model: Callable[[str], Model], kind: str
+) -> None:
+    model = tiny_model(kind)
     with closing(GrammarCompiler(model)) as grammars:
         form = grammars.matcher(Constraint("json_schema", json.dumps(FORM)))
 
     def filled(number: int, prompt: str) -> DecodeRequest:
-        plain = job(model, number, prompt, max_tokens=100)
-        picker = Picker(Sampling(), plain.prompt, model, matcher=form.new(), max_tokens=100)
-        return replace(plain, picker=picker)
+        return held_to(form, job(model, number, prompt, max_tokens=100))
 
     prompts = [f"{letter * 40} fill in" for letter in "abc"]
     bench = Bench(model)
@@ -924,41 +872,27 @@ def test_a_model_of_any_memory_fills_in_forms(written: Callable[[str], Model], k
 
 @pytest.mark.parametrize("layout", ["unified", "split"])
 def test_tokens_that_a_form_forces_are_said_without_logits(
-    written: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch, layout: CacheLayout
+    tiny_model: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch, layout: CacheLayout
 ) -> None:
-    model = written("sliding")
+    model = tiny_model("sliding")
     with closing(GrammarCompiler(model)) as grammars:
         form = grammars.matcher(Constraint("json_schema", json.dumps(FORM)))
-    decode = Context.decode
     n_rows: list[int] = []
-
-    def decoded(self: Context, *args: Any) -> int:
-        n_rows.append(decode(self, *args))
-        return n_rows[-1]
 
     def filled(*, n_logprobs: int | None) -> tuple[dict[int, str], int, float]:
         n_rows.clear()
-        jobs = []
-        for number, letter in enumerate("ab"):
-            plain = job(model, number, f"{letter * 40} fill in", max_tokens=100, drafts=False)
-            picker = Picker(
-                Sampling(),
-                plain.prompt,
-                model,
-                matcher=form.new(),
-                max_tokens=100,
-                n_logprobs=n_logprobs,
-            )
-            jobs.append(replace(plain, picker=picker))
         bench = Bench(model, layout)
-        texts = bench.run(jobs)
-        return (
-            texts,
-            sum(n_rows),
-            sum(usage["completion_tokens"] for usage in bench.usages.values()),
+        texts = bench.run(
+            held_to(
+                form,
+                job(model, number, f"{letter * 40} fill in", max_tokens=100, drafts=False),
+                n_logprobs,
+            )
+            for number, letter in enumerate("ab")
         )
+        return texts, sum(n_rows), bench.total("completion_tokens")
 
-    monkeypatch.setattr(Context, "decode", decoded)
+    note_calls(monkeypatch, Context, "decode", lambda n, *_: n_rows.append(n))
     texts, n_few, n_tokens = filled(n_logprobs=None)
     assert filled(n_logprobs=0) == (texts, n_few, n_tokens), "their probability is known: 1"
     monkeypatch.setattr(Picker, "follow", lambda _: None)
@@ -970,9 +904,9 @@ def test_tokens_that_a_form_forces_are_said_without_logits(
 @pytest.mark.parametrize("kind", ["mamba", "hybrid", "sliding"])
 @pytest.mark.parametrize("layout", ["unified", "split"])
 def test_a_conversation_goes_on_from_the_memory_of_its_last_turn(
-    written: Callable[[str], Model], kind: str, layout: CacheLayout
+    tiny_model: Callable[[str], Model], kind: str, layout: CacheLayout
 ) -> None:
-    model = written(kind)
+    model = tiny_model(kind)
     bench = Bench(model, layout, n_host_cache_tokens=2000)
     turn = job(model, 0, "a" * 200, max_tokens=8, priority="interactive", drafts=False)
     answer = Sampling(logit_bias={token: 100 for token in b"!"})
@@ -990,9 +924,9 @@ def test_a_conversation_goes_on_from_the_memory_of_its_last_turn(
 
 
 def test_a_model_with_a_sliding_window_shares_beginnings_in_streams_of_their_own(
-    written: Callable[[str], Model],
+    tiny_model: Callable[[str], Model],
 ) -> None:
-    model = written("sliding")
+    model = tiny_model("sliding")
 
     def requests() -> list[DecodeRequest]:
         return [job(model, n, "a" * 200 + letter * 40) for n, letter in enumerate("bcde")]
@@ -1002,7 +936,7 @@ def test_a_model_with_a_sliding_window_shares_beginnings_in_streams_of_their_own
     bench.run(requests())
     assert [usage["prompt_reused_tokens"] for usage in bench.usages.values()].count(200) == 3
     unified.run(requests())  # where llama.cpp may have given away the cells before a window
-    assert not any(usage["prompt_reused_tokens"] for usage in unified.usages.values())
+    assert not unified.total("prompt_reused_tokens")
 
 
 def test_idle_work_has_the_loop_for_itself_until_a_message_comes(model: Model) -> None:
@@ -1044,8 +978,8 @@ def test_another_profile_decides_about_the_next_work(model: Model) -> None:
     assert bench.loop._scheduler.limits.near_turn_tokens != limits.near_turn_tokens
 
 
-def test_what_is_shared_of_a_sliding_window_is_exact(written: Callable[[str], Model]) -> None:
-    model = written("sliding")
+def test_what_is_shared_of_a_sliding_window_is_exact(tiny_model: Callable[[str], Model]) -> None:
+    model = tiny_model("sliding")
     known, rest = (np.random.default_rng(n).integers(0, 255, 200).astype(np.int32) for n in (1, 2))
     donor, fresh = Bench(model, "split").cache, Bench(model, "split").cache
 
@@ -1088,4 +1022,4 @@ def test_without_flash_attention_answers_are_the_same_and_drafts_follow_what_was
     assert bench.cache.limits.least_piece_tokens < 64 < bench.cache.limits.most_drafts
     texts = bench.run(jobs(model, texts=SURE[:2], drafts=None, max_tokens=12))
     assert texts == Bench(model).run(jobs(model, texts=SURE[:2], drafts=False, max_tokens=12))
-    assert not any(usage["drafted_tokens"] for usage in bench.usages.values())
+    assert not bench.total("drafted_tokens")

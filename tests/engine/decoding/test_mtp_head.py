@@ -16,9 +16,9 @@ from paddock.engine.decoding.drafts import HiddenStates
 from paddock.engine.decoding.loop import CancelRequest, WidenContext
 from paddock.engine.decoding.mtp_head import MtpHead
 from paddock.engine.gguf import read_header
-from paddock.engine.llama.library import CacheFull, DecodeFailed, LoadFailed, quiet_logs
+from paddock.engine.llama.library import CacheFull, DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
 from paddock.engine.profile.profile import Weights
 from paddock.engine.settings import CacheLayout
 from paddock.engine.system.hardware import read_memory
@@ -44,25 +44,6 @@ TEXTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Model]]:
-    """Models by the names of their writers."""
-    quiet_logs()
-    folder = tmp_path_factory.mktemp("models")
-    models: dict[str, Model] = {}
-
-    def opened(kind: str) -> Model:
-        if kind not in models:
-            path = getattr(tiny, kind)(folder / f"{kind}.gguf")
-            options = ModelOptions(n_gpu_layers=0, loads_mtp=read_header(path).has_mtp)
-            models[kind] = Model(path, options)
-        return models[kind]
-
-    yield opened
-    for model in models.values():
-        model.close()
-
-
 @pytest.fixture(autouse=True)
 def no_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guess nothing from prompts and other answers."""
@@ -70,13 +51,13 @@ def no_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def bench(opened: Callable[[str], Model]) -> Iterator[Callable[..., Bench]]:
+def bench(tiny_model: Callable[[str], Model]) -> Iterator[Callable[..., Bench]]:
     """Make a loop with a head."""
     heads: list[MtpHead] = []
 
     def make(kind: str, **extra: Any) -> Bench:
-        heads.append(MtpHead(opened(kind)))
-        return Bench(opened(kind), draft_model=heads[-1], **extra)
+        heads.append(MtpHead(tiny_model(kind)))
+        return Bench(tiny_model(kind), draft_model=heads[-1], **extra)
 
     yield make
     for head in heads:
@@ -85,16 +66,15 @@ def bench(opened: Callable[[str], Model]) -> Iterator[Callable[..., Bench]]:
 
 def counts(bench: Bench) -> tuple[float, float]:
     """Return how many tokens were guessed, and how many of them were right."""
-    usages = bench.usages.values()
-    guessed = sum(usage["drafted_tokens"] for usage in usages)
-    return guessed, sum(usage["accepted_tokens"] for usage in usages)
+    return bench.total("drafted_tokens"), bench.total("accepted_tokens")
 
 
 @pytest.mark.parametrize("layout", ["unified", "split"])
 def test_right_guesses_save_steps_and_come_from_the_states_of_their_own_tokens(
-    bench: Callable[..., Bench], opened: Callable[[str], Model], layout: CacheLayout
+    bench: Callable[..., Bench], layout: CacheLayout
 ) -> None:
-    model, guessing = opened("alphabet"), bench("alphabet", layout=layout)
+    guessing = bench("alphabet", layout=layout)
+    model = guessing.model
     starts = ("wxyz", "some words: m", "a" * 300)
     texts = guessing.run(job(model, n, text, max_tokens=40) for n, text in enumerate(starts))
     assert texts == {
@@ -109,10 +89,11 @@ def test_right_guesses_save_steps_and_come_from_the_states_of_their_own_tokens(
 @pytest.mark.parametrize("kind", SURE_ENDS)
 @pytest.mark.parametrize("layout", ["unified", "split"])
 def test_answers_are_the_same_with_and_without_guesses(
-    bench: Callable[..., Bench], opened: Callable[[str], Model], kind: str, layout: CacheLayout
+    bench: Callable[..., Bench], kind: str, layout: CacheLayout
 ) -> None:
-    model = opened(kind)
-    guessing, plain = bench(kind, layout=layout), Bench(model, layout)
+    guessing = bench(kind, layout=layout)
+    model = guessing.model
+    plain = Bench(model, layout)
     texts = list(enumerate(TEXTS[kind]))
     answers = guessing.run(job(model, n, text, max_tokens=30) for n, text in texts)
     assert answers == plain.run(
@@ -132,12 +113,12 @@ def test_answers_are_the_same_with_and_without_guesses(
 @pytest.mark.parametrize("layout", ["unified", "split"])
 def test_a_hybrid_model_keeps_right_guesses_and_undoes_wrong_ones(
     bench: Callable[..., Bench],
-    opened: Callable[[str], Model],
+    tiny_model: Callable[[str], Model],
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
     layout: CacheLayout,
 ) -> None:
-    model, text = opened(kind), TEXTS[kind][0]
+    model, text = tiny_model(kind), TEXTS[kind][0]
     plain = Bench(model, layout).run([job(model, 0, text, max_tokens=30, drafts=False)])
     right = greedy_tokens(model, text, 40)
 
@@ -174,13 +155,13 @@ def greedy_tokens(model: Model, text: str, n: int) -> list[int]:
 
 
 def test_a_hybrid_model_guesses_on_request_alone_and_where_memory_is_free(
-    bench: Callable[..., Bench], opened: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, text = opened("qwen35"), TEXTS["qwen35"][0]
+    text = TEXTS["qwen35"][0]
 
     def guessed(*, drafts: bool | None) -> tuple[float, int]:
         guessing = bench("qwen35")
-        guessing.run([job(model, 0, text, drafts=drafts)])
+        guessing.run([job(guessing.model, 0, text, drafts=drafts)])
         return counts(guessing)[0], guessing.cache.limits.n_undo_tokens
 
     assert guessed(drafts=None) == guessed(drafts=False) == (0, 0)
@@ -190,9 +171,10 @@ def test_a_hybrid_model_guesses_on_request_alone_and_where_memory_is_free(
 
 
 def test_a_cancelled_request_and_a_larger_context_change_no_other_answer(
-    bench: Callable[..., Bench], opened: Callable[[str], Model]
+    bench: Callable[..., Bench],
 ) -> None:
-    model, guessing = opened("hy_v3"), bench("hy_v3", n_parallel=3)
+    guessing = bench("hy_v3", n_parallel=3)
+    model = guessing.model
     sure, cancelled, *_ = TEXTS["hy_v3"]
     long = f"{BEGINNING * 6}long"
     requests = [
@@ -222,21 +204,21 @@ def test_a_cancelled_request_and_a_larger_context_change_no_other_answer(
     assert head.context.options.n_ctx_tokens == guessing.cache.limits.n_cells
 
 
-def test_preempted_requests_say_the_same_in_the_end(
-    bench: Callable[..., Bench], opened: Callable[[str], Model]
-) -> None:
-    model, guessing = opened("alphabet"), bench("alphabet", n_cells=768)
+def test_preempted_requests_say_the_same_in_the_end(bench: Callable[..., Bench]) -> None:
+    guessing = bench("alphabet", n_cells=768)
+    model = guessing.model
     texts = guessing.run(job(model, n, "a" * (100 + n), max_tokens=180) for n in range(4))
     assert set(texts.values()) == {(ALPHABET * 9)[1:181]}
-    assert sum(usage["n_preempted"] for usage in guessing.usages.values()) > 0
+    assert guessing.total("n_preempted") > 0
     n_guessed, n_right = counts(guessing)
     assert n_guessed > 0.97 * n_right > 0
 
 
 def test_there_are_no_guesses_while_many_run_and_again_when_few_are_left(
-    bench: Callable[..., Bench], opened: Callable[[str], Model]
+    bench: Callable[..., Bench],
 ) -> None:
-    model, guessing = opened("alphabet"), bench("alphabet", n_parallel=8)
+    guessing = bench("alphabet", n_parallel=8)
+    model = guessing.model
     n_many = MOST_MTP_SEQUENCES + 1
     texts = guessing.run(job(model, n, "a", max_tokens=20 + 20 * (not n)) for n in range(n_many))
     assert {text[:20] for text in texts.values()} == {ALPHABET[1:21]}
@@ -250,31 +232,29 @@ def test_there_are_no_guesses_while_many_run_and_again_when_few_are_left(
 ])  # fmt: skip
 def test_tokens_are_guessed_where_answers_stay_the_same_or_guesses_are_asked_for(
     bench: Callable[..., Bench],
-    opened: Callable[[str], Model],
     keeps: bool | None,
     drafts: bool | None,
     guesses: bool,
 ) -> None:
     guessing = bench("alphabet", profile=profile_of(drafts_keep_answers=keeps))
-    guessing.run([job(opened("alphabet"), 0, "a", drafts=drafts)])
+    guessing.run([job(guessing.model, 0, "a", drafts=drafts)])
     assert bool(counts(guessing)[0]) == guesses
 
 
 def test_nothing_is_guessed_where_the_head_costs_as_much_as_the_model(
-    bench: Callable[..., Bench], opened: Callable[[str], Model]
+    bench: Callable[..., Bench],
 ) -> None:
     for n_layer_weights, guesses in ((1e9, True), (1e7, False)):
         weights = (Weights("F32", n_layer_weights, n_head=1e8),)
         profile = replace(profile_of(drafts_keep_answers=True), weights=weights)
         guessing = bench("alphabet", profile=profile)
-        guessing.run([job(opened("alphabet"), 0, "a")])
+        guessing.run([job(guessing.model, 0, "a")])
         assert bool(counts(guessing)[0]) == guesses
 
 
 @pytest.mark.parametrize("error", [CacheFull(), DecodeFailed("llama_decode answered -3")])
 def test_a_fault_of_the_head_leaves_the_answers_as_they_are(
     bench: Callable[..., Bench],
-    opened: Callable[[str], Model],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     error: Exception,
@@ -290,9 +270,7 @@ def test_a_fault_of_the_head_leaves_the_answers_as_they_are(
 
     monkeypatch.setattr(Context, "decode", fail)
     guessing = bench("alphabet")
-    assert guessing.run([job(opened("alphabet"), 0, "a", max_tokens=60)]) == {
-        0: (ALPHABET * 3)[1:61]
-    }
+    assert guessing.run([job(guessing.model, 0, "a", max_tokens=60)]) == {0: (ALPHABET * 3)[1:61]}
     goes_on = isinstance(error, CacheFull)
     assert (guessing.usages[0]["accepted_tokens"] > 20) == goes_on
     message = "the model guesses no tokens any more: llama_decode answered -3"
@@ -301,7 +279,6 @@ def test_a_fault_of_the_head_leaves_the_answers_as_they_are(
 
 def test_where_its_context_cannot_be_made_nothing_is_guessed(
     bench: Callable[..., Bench],
-    opened: Callable[[str], Model],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -314,7 +291,7 @@ def test_where_its_context_cannot_be_made_nothing_is_guessed(
 
     monkeypatch.setattr(Context, "__init__", fail)
     guessing = bench("alphabet")
-    texts = guessing.run(job(opened("alphabet"), n, "a", max_tokens=30) for n in range(2))
+    texts = guessing.run(job(guessing.model, n, "a", max_tokens=30) for n in range(2))
     assert set(texts.values()) == {(ALPHABET * 2)[1:31]}
     assert counts(guessing) == (0, 0)
     assert capfd.readouterr().err.count("guesses no tokens any more: no memory") == 1
