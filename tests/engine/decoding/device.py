@@ -139,6 +139,27 @@ class Run:
     n_forced: int = 0
     """Tokens that follow each chosen one without a choice."""
 
+    expected: dict[int, list[int]] = field(default_factory=dict)
+    """What those that were added as checked must say."""
+
+    def add(self, request: Sequence, *, is_checked: bool = False) -> Sequence:
+        """Add a request now; return it."""
+        if is_checked:
+            self.expected[request.request_id] = alone(request)
+        self.scheduler.add(request, self.now_s)
+        return request
+
+    def serve(self, request: Sequence) -> Sequence:
+        """Add a request and go on until all is done; return it."""
+        self.add(request)
+        self.all()
+        return request
+
+    def check(self) -> None:
+        """Go on until all is done, and compare what was said with what each says alone."""
+        assert sorted(self.all()) == sorted(self.expected)
+        assert self.answers == self.expected
+
     def turn(self) -> ScheduledStep:
         self.now_s += 1.0
         turn = self.scheduler.schedule(self.now_s)
@@ -212,11 +233,23 @@ def run(limits: ContextLimits) -> Run:
     return Run(Scheduler(limits), Device(limits))
 
 
-def run_all(scheduler: Scheduler, device: Device) -> list[int]:
-    return Run(scheduler, device).all()
-
-
 def sequence(
     number: int, ids: list[int], max_tokens: int = 4, priority: Priority = "batch"
 ) -> Sequence:
     return Sequence(number, np.array(ids, np.int32), max_tokens, priority)
+
+
+def chat_turn(number: int, ids: list[int], max_tokens: int = 3) -> Sequence:
+    return sequence(number, ids, max_tokens, "interactive")
+
+
+def following(number: int, first: Sequence, *ids: int) -> Sequence:
+    """Return the next turn of a conversation."""
+    return chat_turn(number, [*first.prompt.tolist(), *first.answer, *ids])
+
+
+def alone(request: Sequence) -> list[int]:
+    copy = sequence(0, request.prompt.tolist(), request.max_tokens)
+    for _ in range(copy.max_tokens):
+        copy.answer.append(next_token(copy, len(copy.prompt) + len(copy.answer)))
+    return copy.answer

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.decoding import batch as sequences
-from paddock.engine.decoding.batch import ContextLimits, CopyPrefix, SaveToHost, Sequence
+from paddock.engine.decoding.batch import ContextLimits, CopyPrefix, SaveToHost
 from paddock.engine.decoding.scheduler import Scheduler, StepSizer
 from paddock.engine.request import Priority
-from tests.engine.decoding.device import Device, Run, next_token, run, sequence
+from tests.engine.decoding.device import Device, Run, alone, chat_turn, following, run, sequence
 
 REQUESTS = st.lists(
     st.tuples(
@@ -67,15 +67,11 @@ def test_every_sequence_says_what_it_would_say_alone(
     world = run(limits)
     world.drafts, world.n_forced = drafts, n_forced
     coming = sorted(enumerate(requests), key=lambda numbered: numbered[1][5])
-    expected = {}
     for number, (kind, n_shared, ids, max_tokens, priority, at_turn) in coming:
         while world.now_s < at_turn:
             world.turn()
-        request = sequence(number, [kind] * n_shared + ids, max_tokens, priority)
-        expected[number] = alone(request)
-        world.scheduler.add(request, world.now_s)
-    assert sorted(world.all()) == list(range(len(requests)))
-    assert world.answers == expected
+        world.add(sequence(number, [kind] * n_shared + ids, max_tokens, priority), is_checked=True)
+    world.check()
 
 
 @settings(max_examples=150, deadline=None)
@@ -107,25 +103,20 @@ def test_prefixes_that_come_and_go_in_a_full_host_cache_are_what_they_were(
         prefers_free_streams=False,
         n_host_cache_tokens=n_host_cache_tokens,
     )
-    world, expected = run(limits), {}
+    world = run(limits)
     coming = sorted(enumerate(requests), key=lambda numbered: numbered[1][4])
     for number, (document, n_read, ids, priority, at_turn) in coming:
         while world.now_s < at_turn:
             world.turn()
-        request = sequence(number, [100 + document] * n_read + ids, 4, priority)
-        expected[number] = alone(request)
-        world.scheduler.add(request, world.now_s)
-    assert sorted(world.all()) == list(range(len(requests)))
-    assert world.answers == expected
+        world.add(sequence(number, [100 + document] * n_read + ids, 4, priority), is_checked=True)
+    world.check()
 
 
 def test_a_prefix_that_is_restored_stays_in_a_full_host_cache_until_then() -> None:
     limits = ContextLimits(2 * 400, 1, 256, is_unified=False, n_reserved=1, n_host_cache_tokens=400)
     world = run(limits)
     for number, kind in enumerate([1, 2, 1]):
-        chat = sequence(number, [kind] * 300 + [10 + number] * 5, 3, "interactive")
-        world.scheduler.add(chat, world.now_s)
-        world.all()
+        chat = world.serve(chat_turn(number, [kind] * 300 + [10 + number] * 5, 3))
     assert chat.n_reused == 300
     assert world.order == [0, 1, 2]
 
@@ -133,22 +124,11 @@ def test_a_prefix_that_is_restored_stays_in_a_full_host_cache_until_then() -> No
 def test_jobs_over_some_documents_share_a_full_host_cache() -> None:
     rng = np.random.default_rng(0)
     world = run(ContextLimits(3 * 400, 2, 256, is_unified=False, n_host_cache_tokens=800))
-    expected = {}
     for number, document in enumerate(rng.integers(0, 6, 60).tolist()):
-        job = sequence(number, [100 + document] * 250 + [500 + number] * 10)
-        expected[number] = alone(job)
-        world.scheduler.add(job, world.now_s)
+        world.add(sequence(number, [100 + document] * 250 + [500 + number] * 10), is_checked=True)
         for _ in range(int(rng.integers(0, 8))):
             world.turn()
-    world.all()
-    assert world.answers == expected
-
-
-def alone(request: Sequence) -> list[int]:
-    copy = sequence(0, request.prompt.tolist(), request.max_tokens)
-    for _ in range(copy.max_tokens):
-        copy.answer.append(next_token(copy, len(copy.prompt) + len(copy.answer)))
-    return copy.answer
+    world.check()
 
 
 @settings(max_examples=100, deadline=None)
@@ -182,12 +162,8 @@ def test_the_same_instructions_are_computed_once(is_unified: bool) -> None:
 
 def test_a_finished_prompt_is_reused_by_one_that_continues_it() -> None:
     world = run(ContextLimits(1000, 2, 64))
-    world.scheduler.add(first := sequence(0, [1] * 50, max_tokens=3, priority="interactive"))
-    world.all()
-    history = [*first.prompt.tolist(), *first.answer, 7, 8]
-    longer = sequence(1, history, max_tokens=3, priority="interactive")
-    world.scheduler.add(longer)
-    world.all()
+    first = world.serve(chat_turn(0, [1] * 50, 3))
+    longer = world.serve(following(1, first, 7, 8))
     assert longer.n_reused == 52
 
 
@@ -242,7 +218,7 @@ def test_a_chat_goes_before_jobs() -> None:
     world = run(ContextLimits(4000, 1, 64, n_reserved=0))
     for number in range(3):
         world.scheduler.add(sequence(number, [number] * 10))
-    world.scheduler.add(sequence(3, [9] * 10, priority="interactive"))
+    world.scheduler.add(chat_turn(3, [9] * 10))
     assert world.all() == [3, 0, 1, 2]
 
 
@@ -251,7 +227,7 @@ def test_a_chat_has_a_place_of_its_own_next_to_the_jobs() -> None:
     for number in range(6):
         world.scheduler.add(sequence(number, [number] * 10, max_tokens=30))
     world.turn()
-    world.scheduler.add(sequence(9, [9] * 10, max_tokens=2, priority="interactive"), world.now_s)
+    world.add(chat_turn(9, [9] * 10, 2))
     world.turn()
     world.turn()
     assert world.order == [9]
@@ -264,8 +240,7 @@ def test_a_second_chat_takes_the_place_of_the_youngest_job() -> None:
         world.scheduler.add(sequence(number, [number] * 10, max_tokens=30))
     world.turn()
     for number in (8, 9):
-        chat = sequence(number, [number] * 10, max_tokens=2, priority="interactive")
-        world.scheduler.add(chat, world.now_s)
+        world.add(chat_turn(number, [number] * 10, 2))
     world.turn()
     world.turn()
     assert sorted(world.order) == [8, 9]
@@ -276,7 +251,7 @@ def test_a_second_chat_takes_the_place_of_the_youngest_job() -> None:
 def test_a_job_that_has_waited_long_goes_before_a_chat_that_comes_now() -> None:
     world = run(ContextLimits(4000, 1, 64, n_reserved=0))
     world.scheduler.add(sequence(0, [1] * 10, priority="batch"), 0.0)
-    world.scheduler.add(sequence(1, [2] * 10, priority="interactive"), 61.0)
+    world.scheduler.add(chat_turn(1, [2] * 10), 61.0)
     assert world.all() == [0, 1]
 
 
@@ -291,8 +266,7 @@ def test_a_chat_takes_a_reserved_seat_next_to_an_overdue_job_that_lacks_a_seat_o
         world.turn()
     assert len(world.scheduler.waiting) == 1
     for number in (8, 9):
-        chat = sequence(number, [number] * 10, max_tokens=2, priority="interactive")
-        world.scheduler.add(chat, world.now_s)
+        world.add(chat_turn(number, [number] * 10, 2))
     world.turn()
     world.turn()
     assert sorted(world.order) == [8, 9]
@@ -326,7 +300,7 @@ def test_on_a_graphics_device_answers_are_decoded_in_passes_of_one_shape(
         world.scheduler.add(sequence(number, [number] * 10, 200, priority), 0.0)
     world.turn()
     for number in range(3, 8):
-        world.scheduler.add(sequence(number, [number] * 400, 5), world.now_s)
+        world.add(sequence(number, [number] * 400, 5))
     n_waited = 0
     for _ in range(30):
         turn = world.turn()
@@ -347,8 +321,7 @@ def test_an_overdue_job_that_lacks_room_is_not_overtaken_by_chats() -> None:
     for _ in range(125):
         world.turn()
     for number in range(5, 25):
-        chat = sequence(number, [number] * 30, max_tokens=40, priority="interactive")
-        world.scheduler.add(chat, world.now_s)
+        world.add(chat_turn(number, [number] * 30, 40))
     assert world.all()[:2] == [0, 1]
 
 
@@ -357,8 +330,7 @@ def test_turns_are_short_while_a_chat_is_near_and_long_without_one() -> None:
     world = run(limits)
     world.scheduler.add(sequence(0, [1] * 3000), 0.0)
     assert world.turn().n_tokens == 512
-    chat = sequence(1, [2] * 10, max_tokens=3, priority="interactive")
-    world.scheduler.add(chat, world.now_s)
+    chat = world.add(chat_turn(1, [2] * 10, 3))
     assert world.turn().n_tokens == 100
     assert world.turn().n_tokens == 1 + 50
     world.turn()
@@ -379,13 +351,11 @@ def test_a_large_prompt_is_not_starved_by_small_ones() -> None:
 
 def test_when_cells_run_out_the_youngest_waits_and_nothing_is_lost() -> None:
     world = run(ContextLimits(256, 4, 64))
-    requests = [sequence(number, [number + 1] * 20, max_tokens=100) for number in range(4)]
-    expected = {request.request_id: alone(request) for request in requests}
-    for request in requests:
-        world.scheduler.add(request)
+    for number in range(4):
+        world.add(sequence(number, [number + 1] * 20, max_tokens=100), is_checked=True)
     assert world.all()[0] == 0, "the oldest keeps its place"
     assert world.scheduler.n_preempted > 0
-    assert world.answers == expected
+    assert world.answers == world.expected
 
 
 def test_finished_documents_leave_no_idle_cells_next_to_running_ones() -> None:
@@ -402,15 +372,10 @@ def test_finished_documents_leave_no_idle_cells_next_to_running_ones() -> None:
 
 def test_a_finished_conversation_makes_way_for_others_and_is_brought_back() -> None:
     world = run(ContextLimits(4000, 2, 512, n_host_cache_tokens=1000))
-    world.scheduler.add(first := sequence(0, [1] * 300, max_tokens=3, priority="interactive"))
-    world.all()
-    world.scheduler.add(sequence(1, [2] * 50, max_tokens=3))
-    world.all()
+    first = world.serve(chat_turn(0, [1] * 300, 3))
+    world.serve(sequence(1, [2] * 50, max_tokens=3))
     assert world.scheduler.slots.cells.n_used <= 60, "idle cells would slow the living"
-    history = [*first.prompt.tolist(), *first.answer, 7, 8]
-    again = sequence(2, history, max_tokens=3, priority="interactive")
-    world.scheduler.add(again)
-    world.all()
+    again = world.serve(following(2, first, 7, 8))
     assert again.n_reused == 302
 
 
@@ -438,7 +403,7 @@ def test_steps_that_read_one_document_compute_it_once(limits: ContextLimits) -> 
     n_answered = 0
     while len(world.order) < n_documents * n_steps:
         while coming and len(world.scheduler.waiting) + len(world.scheduler.running) < 8:
-            world.scheduler.add(coming.pop(0), world.now_s)
+            world.add(coming.pop(0))
         world.turn()
         world.turn()  # a step's answer is recorded before the next step asks
         for number in world.order[n_answered:]:
@@ -469,9 +434,9 @@ def test_the_first_in_line_is_overtaken_as_often_as_there_are_places(limits: Con
     for number in range(4):
         world.scheduler.add(sequence(number, prompt_over(0, number)))
     world.turn()
-    world.scheduler.add(sequence(4, prompt_over(1, 0)), world.now_s)
+    world.add(sequence(4, prompt_over(1, 0)))
     for number in range(5, 30):
-        world.scheduler.add(sequence(number, prompt_over(0, number)), world.now_s)
+        world.add(sequence(number, prompt_over(0, number)))
     world.all()
     assert 4 <= world.order.index(4) <= 4 + 2 * limits.n_parallel
 
@@ -492,26 +457,18 @@ def test_a_conversation_is_kept_where_another_takes_its_seat_for_the_same_system
     world = run(
         ContextLimits(4 * 600, 2, 512, is_unified=False, n_reserved=2, n_host_cache_tokens=1000)
     )
-    world.scheduler.add(first := sequence(0, [1] * 50 + [2] * 300, 3, "interactive"))
-    world.all()
-    world.scheduler.add(sequence(1, [1] * 50 + [3] * 20, 3, "interactive"))
-    world.all()
-    history = [*first.prompt.tolist(), *first.answer, 7, 8]
-    world.scheduler.add(again := sequence(2, history, 3, "interactive"))
-    world.all()
+    first = world.serve(chat_turn(0, [1] * 50 + [2] * 300, 3))
+    world.serve(chat_turn(1, [1] * 50 + [3] * 20, 3))
+    again = world.serve(following(2, first, 7, 8))
     assert again.n_reused == 352
 
 
 def test_a_finished_conversation_stays_in_the_cells_of_a_graphics_device() -> None:
     world = run(ContextLimits(4000, 2, 512, n_host_cache_tokens=1000, is_gpu=True))
-    world.scheduler.add(first := sequence(0, [1] * 300, max_tokens=3, priority="interactive"))
-    world.all()
-    world.scheduler.add(sequence(1, [2] * 50, max_tokens=3))
-    world.all()
+    first = world.serve(chat_turn(0, [1] * 300, 3))
+    world.serve(sequence(1, [2] * 50, max_tokens=3))
     assert not world.device.kept, "nothing was copied to main memory"
-    again = sequence(2, [*first.prompt.tolist(), *first.answer, 7], 3, "interactive")
-    world.scheduler.add(again)
-    world.all()
+    again = world.serve(following(2, first, 7))
     assert again.n_reused == 302
 
 
@@ -527,13 +484,11 @@ def test_a_finished_conversation_stays_in_another_stream_of_a_graphics_device(
 ) -> None:
     world = run(SPLIT_GPU)
     system = [9] * n_shared
-    world.scheduler.add(first := sequence(0, [*system, *[1] * 300], 3, "interactive"))
-    world.all()
+    first = world.serve(chat_turn(0, [*system, *[1] * 300]))
     for number in (1, 2):
-        world.scheduler.add(sequence(number, [*system, *[number + 1] * 50], 3, priority))
-        world.all()
+        world.serve(sequence(number, [*system, *[number + 1] * 50], 3, priority))
     assert not world.device.kept, "nothing was copied to main memory"
-    again = sequence(3, [*first.prompt.tolist(), *first.answer, 7], 3, "interactive")
+    again = following(3, first, 7)
     world.scheduler.add(again)
     world.turn()
     assert again.n_reused == n_shared + 302
@@ -542,16 +497,11 @@ def test_a_finished_conversation_stays_in_another_stream_of_a_graphics_device(
 
 def test_the_oldest_conversation_leaves_a_graphics_device_whose_streams_are_all_taken() -> None:
     world = run(SPLIT_GPU)
-    chats = [sequence(number, [number + 1] * 300, 3, "interactive") for number in range(6)]
-    for chat in chats:
-        world.scheduler.add(chat)
-        world.all()
+    chats = [world.serve(chat_turn(number, [number + 1] * 300)) for number in range(6)]
     kept = [{token for _, token in cells[:300]} for cells in world.device.kept.values()]
     assert kept == [{1}, {2}]
     for number, chat in enumerate(chats, start=6):
-        history = [*chat.prompt.tolist(), *chat.answer, 7]
-        world.scheduler.add(again := sequence(number, history, 3, "interactive"))
-        world.all()
+        again = world.serve(following(number, chat, 7))
         assert again.n_reused == 302
 
 
@@ -564,8 +514,7 @@ def test_documents_leave_a_graphics_device_only_once_they_are_seen_to_be_read_ag
     for step in (1, 2):
         for document in range(n_documents):
             number = step * n_documents + document
-            world.scheduler.add(sequence(number, prompt_over(document, step)))
-            world.all()
+            world.serve(sequence(number, prompt_over(document, step)))
     n_once = SYSTEM + n_documents * (DOCUMENT + 3 * INSTRUCTION)
     n_again = world.device.n_computed - answer_tokens(world) - n_once
     assert n_again <= n_documents * DOCUMENT, "kept from the second reading on"
@@ -629,16 +578,14 @@ def test_a_graphics_device_decodes_jobs_of_various_lengths_in_one_pass(
     lengths: list[tuple[int, int]], can_share: bool, is_window: bool
 ) -> None:
     limits = replace(GPU, can_share=can_share, prefers_free_streams=is_window, n_reserved=2)
-    world, expected = run(limits), {}
+    world = run(limits)
     for number, (n_prompt, n_answer) in enumerate(lengths):
-        request = sequence(number, [number] * n_prompt, max_tokens=n_answer)
-        expected[number] = alone(request)
-        world.scheduler.add(request)
+        world.add(sequence(number, [number] * n_prompt, max_tokens=n_answer), is_checked=True)
     while (turn := world.turn()).pieces:
         if all(request.state == "decode" for request in world.scheduler.running):
             is_answers = len(turn.pieces) == turn.n_tokens == len(world.scheduler.running)
             assert not is_answers or len(Device.passes(turn)) == 1
-    assert world.answers == expected
+    assert world.answers == world.expected
 
 
 def test_the_end_of_a_large_job_on_a_graphics_device_takes_one_pass_a_step() -> None:
@@ -672,9 +619,7 @@ def test_a_conversation_between_running_streams_makes_way_only_on_the_device(n_c
     assert len(turn.pieces) == turn.n_tokens == 3
     assert len(Device.passes(turn)) == (1 if n_slots > 4 else 2)
     assert not world.device.kept
-    again = sequence(9, [1] * 200 + world.answers[1] + [7], 3, "interactive")
-    world.scheduler.add(again, world.now_s)
-    world.all()
+    again = world.serve(chat_turn(9, [1] * 200 + world.answers[1] + [7]))
     assert again.n_reused == 219
 
 
@@ -705,19 +650,16 @@ def test_nothing_is_lost_or_changed_when_all_move_to_another_context(
     data: st.DataObject,
 ) -> None:
     first, *others = [replace(context, can_share=True) for context in contexts]
-    world, expected = run(first), {}
+    world = run(first)
     for number, (kind, n_shared, ids, max_tokens, priority, _) in enumerate(requests):
-        request = sequence(number, [kind] * n_shared + ids, max_tokens, priority)
-        expected[number] = alone(request)
-        world.scheduler.add(request)
+        world.add(sequence(number, [kind] * n_shared + ids, max_tokens, priority), is_checked=True)
     for limits in others:
         for _ in range(data.draw(st.integers(0, 6))):
             world.turn()
         n_running = len(world.scheduler.running)
         lost = data.draw(st.frozensets(st.integers(0, n_running), max_size=2))
         move(world, limits, lost)
-    assert sorted(world.all()) == list(range(len(requests)))
-    assert world.answers == expected
+    world.check()
 
 
 def test_those_that_move_to_a_larger_context_compute_nothing_again() -> None:
@@ -726,9 +668,8 @@ def test_those_that_move_to_a_larger_context_compute_nothing_again() -> None:
     for request in running:
         world.scheduler.add(request)
     world.turn()
-    world.scheduler.add(sequence(7, [7] * 100, 20), world.now_s)
-    chat = sequence(9, [9] * 10, 2, "interactive")
-    world.scheduler.add(chat, world.now_s)
+    world.add(sequence(7, [7] * 100, 20))
+    chat = world.add(chat_turn(9, [9] * 10, 2))
     move(world, ContextLimits(3 * 128, 2, 64, is_unified=False))
     n_computed = world.device.n_computed
     assert {piece.sequence for piece in world.turn().pieces} == {*running, chat}
@@ -742,20 +683,19 @@ def test_answers_without_an_end_outgrow_their_room_and_lose_nothing(
     limits: ContextLimits,
     times: int,
 ) -> None:
-    world, expected = run(limits), {}
+    world = run(limits)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sequences, "LIKELY_ANSWER_TOKENS", 8)
         for number, (_, _, ids, n_tokens, priority, _) in enumerate(requests):
             request = sequence(number, ids, n_tokens * times, priority)
             request.is_open = True
-            expected[number] = alone(request)
-            world.scheduler.add(request)
+            world.add(request, is_checked=True)
         for _ in range(20_000):
             if not world.scheduler.has_work:
                 break
             grown_if_need_be(world)
             world.turn()
-    assert world.answers == expected
+    assert world.answers == world.expected
 
 
 def grown_if_need_be(world: Run) -> None:
