@@ -330,7 +330,7 @@ def test_turns_are_short_while_a_chat_is_near_and_long_without_one() -> None:
     world = run(limits)
     world.scheduler.add(sequence(0, [1] * 3000), 0.0)
     assert world.turn().n_tokens == 512
-    chat = world.add(chat_turn(1, [2] * 10, 3))
+    world.add(chat_turn(1, [2] * 10, 3))
     assert world.turn().n_tokens == 100
     assert world.turn().n_tokens == 1 + 50
     world.turn()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,10 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile import format_speeds
 from paddock.engine.profile.measure import write_trial_model
 from paddock.engine.profile.profile import FormatPoint
-from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.hardware import Disk
 from paddock.engine.tuning import tuner, tuning_process
-from paddock.engine.tuning.tuned_copies import CopySpeeds, TunedCopyStore
+from paddock.engine.tuning.tuned_copies import CopySpeeds, TunedCopy, TunedCopyStore
 from paddock.engine.tuning.tuner import (
     TUNING_FORMATS,
     TuningRefused,
@@ -40,35 +40,53 @@ def silent(_: str) -> None:
     """No one listens."""
 
 
-@pytest.fixture
-def pool(tmp_path: Path) -> PoolSettings:
-    return PoolSettings(models_dir=tmp_path / "models", cache_dir=tmp_path / "cache", n_threads=1)
+class Tuned:
+    """A pool with the small model, and a process in place of the one that computes."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.pool = PoolSettings(
+            models_dir=folder / "models", cache_dir=folder / "cache", n_threads=1
+        )
+        self.facts = ModelFinder(self.pool.models_dir, self.pool.cache_dir).find_original(
+            "smollm2:135m"
+        )
+        self._script = folder / "process.py"
+        patch.setattr(tuner, "_COMMAND", (sys.executable, str(self._script)))
+
+    def process(self, *lines: str) -> None:
+        """Have the process do this with its `order`, where `send` sends an event."""
+        head = (
+            "import os, signal, sys, time",
+            "from paddock.engine.system.processes import take_order",
+            "order, send = take_order()",
+            "def write(text, end=''):",
+            "    open(order['target'] + end, 'w').write(text)",
+        )
+        self._script.write_text("\n".join((*head, *lines)))
+
+    def tune(
+        self,
+        name: str | None = "Q8_0",
+        *,
+        pool: PoolSettings | None = None,
+        notes: Callable[[str], None] = silent,
+    ) -> TunedCopy:
+        return tune(TuningRequest(self.facts, name, 1, (TEXT,)), pool or self.pool, notes)
+
+    def left(self) -> list[str]:
+        return sorted(file.name for file in self.pool.models_dir.rglob("*") if file.is_file())
 
 
 @pytest.fixture
-def facts(pool: PoolSettings) -> ModelFacts:
-    return ModelFinder(pool.models_dir, pool.cache_dir).find_original("smollm2:135m")
-
-
-TAKE_ORDER = "from paddock.engine.system.processes import take_order\norder, send = take_order()\n"
-
-
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A process that says what the test wrote, in place of the one that computes."""
-    script = tmp_path / "process.py"
-    monkeypatch.setattr(tuner, "_COMMAND", (sys.executable, str(script)))
-    yield script
-
-
-def left(pool: PoolSettings) -> list[str]:
-    return sorted(file.name for file in pool.models_dir.rglob("*") if file.is_file())
+def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tuned:
+    return Tuned(tmp_path, monkeypatch)
 
 
 def test_a_real_model_gets_its_copy_and_serves_by_it(
-    pool: PoolSettings, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch, stand_in: Path
+    tuned: Tuned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in.write_text(  # the real one, which measures each copy once: any may be the quickest
+    pool, facts = tuned.pool, tuned.facts
+    tuned._script.write_text(  # the real one, which measures each copy once: any may be quickest
         "from paddock.engine.tuning import tuning_process\n"
         "tuning_process._N_ROUNDS = tuning_process._N_TIMES = 1\n"
         "tuning_process.ENOUGH_CPU_SHARE = 0  # nor again on a busy machine\n"
@@ -97,150 +115,119 @@ def test_a_real_model_gets_its_copy_and_serves_by_it(
     assert made.more_bytes == pytest.approx(1e6 * more_mb, abs=2e6)
     assert made.agreement > 0.85
     assert made.exact_before is not None
-    assert left(pool) == [f"sha256-{made.digest}"], "and nothing half beside it"
+    assert tuned.left() == [f"sha256-{made.digest}"], "and nothing half beside it"
     served = ModelFinder(pool.models_dir, pool.cache_dir).find("smollm2:135m")
     assert (served.digest, served.tuned_from) == (made.digest, facts.digest)
     assert read_header(Path(served.path)).values["general.file_type"] == file_type
 
 
-def test_what_a_copy_would_not_help_is_said_and_nothing_is_made(
-    pool: PoolSettings, facts: ModelFacts, stand_in: Path
-) -> None:
-    stand_in.write_text(
-        TAKE_ORDER + "send({'event': 'refused', 'gain': 1.02, 'is_measured': False})\n"
-    )
+def test_what_a_copy_would_not_help_is_said_and_nothing_is_made(tuned: Tuned) -> None:
+    tuned.process("send(dict(event='refused', gain=1.02, is_measured=False))")
     with pytest.raises(TuningRefused) as caught:
-        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+        tuned.tune()
     assert str(caught.value) == (
         "a copy of 'smollm2:135m' in Q8_0 would be 1.0 times as fast at reading documents on "
         "this machine, which is not worth it; nothing was made. `--force` makes it anyway."
     )
-    assert left(pool) == []
+    assert tuned.left() == []
 
 
-def test_a_process_that_dies_leaves_nothing_and_is_told(
-    pool: PoolSettings, facts: ModelFacts, stand_in: Path
-) -> None:
-    stand_in.write_text(
-        TAKE_ORDER + "import os, sys\n"
-        "open(order['target'], 'w').write('half')\n"
-        "print('out of memory', file=sys.stderr, flush=True)\n"
-        "os.abort()\n"
+def test_a_process_that_dies_leaves_nothing_and_is_told(tuned: Tuned) -> None:
+    tuned.process(
+        "write('half')", "print('out of memory', file=sys.stderr, flush=True)", "os.abort()"
     )
     with pytest.raises(EngineError) as caught:
-        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+        tuned.tune()
     assert str(caught.value) == (
         "'smollm2:135m' cannot be tuned: the process was killed by SIGABRT (out of memory)"
     )
-    assert left(pool) == []
+    assert tuned.left() == []
 
 
-def test_a_crash_while_a_model_is_measured_is_followed_by_a_fallback(
-    pool: PoolSettings, facts: ModelFacts, stand_in: Path
-) -> None:
-    stand_in.write_text(
-        TAKE_ORDER + "import os, signal\n"
-        "send({'event': 'note', 'text': 'measuring the copy'})\n"
-        "if not order['fallback']:\n"
-        "    os.kill(os.getpid(), signal.SIGSEGV)\n"
-        "send({'event': 'refused', 'gain': 1.02, 'is_measured': True})\n"
+def test_a_crash_while_a_model_is_measured_is_followed_by_a_fallback(tuned: Tuned) -> None:
+    tuned.process(
+        "send(dict(event='note', text='measuring the copy'))",
+        "order['fallback'] or os.kill(os.getpid(), signal.SIGSEGV)",
+        "send(dict(event='refused', gain=1.02, is_measured=True))",
     )
     notes: list[str] = []
     with pytest.raises(TuningRefused):
-        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, notes.append)
+        tuned.tune(notes=notes.append)
     assert notes == [
         "measuring the copy",
         "the process was killed by SIGSEGV while measuring the copy; "
         "starting it again without extra buffer types",
         "measuring the copy",
     ]
-    known = present(FallbackStore(pool.cache_dir).find(facts.digest))
+    known = present(FallbackStore(tuned.pool.cache_dir).find(tuned.facts.digest))
     assert (known.fallback, known.reason) == (1, "killed by SIGSEGV while measuring the copy")
 
 
-def test_a_model_that_crashes_whatever_it_goes_without_cannot_be_tuned(
-    pool: PoolSettings, facts: ModelFacts, stand_in: Path
-) -> None:
-    stand_in.write_text(TAKE_ORDER + "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
+def test_a_model_that_crashes_whatever_it_goes_without_cannot_be_tuned(tuned: Tuned) -> None:
+    tuned.process("os.kill(os.getpid(), signal.SIGILL)")
     with pytest.raises(ModelUnusable) as caught:
-        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+        tuned.tune()
     assert caught.value.reason == (
         "killed by SIGILL while loading, also without extra buffer types and flash attention"
     )
-    assert left(pool) == []
+    assert tuned.left() == []
 
 
-def test_an_interruption_leaves_nothing_and_the_next_one_sweeps(
-    pool: PoolSettings, facts: ModelFacts, stand_in: Path
-) -> None:
-    stand_in.write_text(
-        TAKE_ORDER + "import time\n"
-        "open(order['target'], 'w').write('half')\n"
-        "send({'event': 'note', 'text': 'half way'})\n"
-        "time.sleep(600)\n"
-    )
-    blobs = pool.models_dir / "blobs"
+def test_an_interruption_leaves_nothing_and_the_next_one_sweeps(tuned: Tuned) -> None:
+    tuned.process("write('half')", "send(dict(event='note', text='half way'))", "time.sleep(600)")
+    blobs = tuned.pool.models_dir / "blobs"
     blobs.mkdir(parents=True)
-    (blobs / f".{facts.digest[:12]}-tuned.9999999.part").write_text("of one that was killed")
+    (blobs / f".{tuned.facts.digest[:12]}-tuned.9999999.part").write_text("of one that was killed")
 
     def interrupt(_: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, interrupt)
-    assert left(pool) == []
+        tuned.tune(notes=interrupt)
+    assert tuned.left() == []
 
 
-def test_two_at_once_are_kept_apart(pool: PoolSettings, facts: ModelFacts) -> None:
-    folder = pool.cache_dir / "tuned"
+def test_two_at_once_are_kept_apart(tuned: Tuned) -> None:
+    folder = tuned.pool.cache_dir / "tuned"
     folder.mkdir(parents=True)
-    with FileLock(folder / f"{facts.digest}.lock"), pytest.raises(EngineError) as caught:
-        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+    with FileLock(folder / f"{tuned.facts.digest}.lock"), pytest.raises(EngineError) as caught:
+        tuned.tune()
     assert str(caught.value) == (
         "another `paddock tune` is making a copy of 'smollm2:135m'; wait for it"
     )
 
 
-def test_without_room_nothing_is_begun(
-    pool: PoolSettings, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
+def test_without_room_nothing_is_begun_but_what_a_killed_one_left_is_swept_before(
+    tuned: Tuned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    blobs = tuned.pool.models_dir / "blobs"
+    blobs.mkdir(parents=True)
+    left = blobs / f".{tuned.facts.digest[:12]}-tuned.9999999.part.F16.part"
+    left.touch()
     monkeypatch.setattr(tuner, "read_disk", lambda folder: Disk(folder, 10**9, 10**8))
     with pytest.raises(EngineError) as caught:
-        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+        tuned.tune()
     assert str(caught.value) == (
-        f"the copy of 'smollm2:135m' needs up to 496 MB, but {pool.models_dir}/blobs has "
+        f"the copy of 'smollm2:135m' needs up to 496 MB, but {blobs} has "
         f"100 MB left. Free disk space, or set PADDOCK_MODELS to another disk."
     )
-
-
-def test_what_a_killed_tune_left_makes_room_before_room_is_looked_for(
-    pool: PoolSettings, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left_by_a_killed_one = (
-        pool.models_dir / "blobs" / f".{facts.digest[:12]}-tuned.9999999.part.F16.part"
-    )
-    left_by_a_killed_one.parent.mkdir(parents=True)
-    left_by_a_killed_one.touch()
-    monkeypatch.setattr(tuner, "read_disk", lambda folder: Disk(folder, 10**9, 10**8))
-    with pytest.raises(EngineError, match="needs up to"):
-        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
-    assert not left_by_a_killed_one.exists()
+    assert not left.exists()
 
 
 def test_a_store_that_is_read_only_leaves_the_copy_in_the_cache(
-    pool: PoolSettings, facts: ModelFacts, stand_in: Path, tmp_path: Path
+    tuned: Tuned, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    stand_in.write_text(
-        TAKE_ORDER + "open(order['target'], 'w').write('copy')\n"
-        "speeds = {'prompts': 1.0, 'answer': 1.0, 'answers': 1.0}\n"
-        "send({'event': 'done', 'format': 'Q8_0', 'digest': 'b' * 64, 'size_bytes': 4,"
-        " 'n_compared': 9, 'agreement': 1.0, 'before': speeds, 'after': speeds})\n"
+    tuned.process(
+        "write('copy')",
+        "speeds = {'prompts': 1.0, 'answer': 1.0, 'answers': 1.0}",
+        "send(dict(event='done', format='Q8_0', digest='b' * 64, size_bytes=4, n_compared=9,",
+        "          agreement=1.0, before=speeds, after=speeds))",
     )
-    elsewhere = replace(pool, models_dir=tmp_path / "file" / "models")
-    made = tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), elsewhere, silent)
-    assert made.path == str(pool.cache_dir / "blobs" / f"sha256-{'b' * 64}")
-    assert [path.name for path in (pool.cache_dir / "blobs").iterdir()] == [f"sha256-{'b' * 64}"]
+    cache = tuned.pool.cache_dir / "blobs"
+    made = tuned.tune(pool=replace(tuned.pool, models_dir=tmp_path / "file" / "models"))
+    assert made.path == str(cache / f"sha256-{'b' * 64}")
+    assert [path.name for path in cache.iterdir()] == [f"sha256-{'b' * 64}"]
 
 
 def test_the_formats_are_those_that_can_be_written(tmp_path: Path) -> None:
@@ -253,13 +240,13 @@ def test_the_formats_are_those_that_can_be_written(tmp_path: Path) -> None:
 
 
 def test_a_format_of_which_trials_promise_nothing_is_not_even_written(
-    facts: ModelFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = order_for(facts.path, tmp_path / "x")
+    order = order_for(tuned.facts.path, tmp_path / "x")
     monkeypatch.setattr(tuning_process, "_N_ROUNDS", 1)
     monkeypatch.setattr(tuning_process, "_N_TIMES", 1)
     monkeypatch.setattr(format_speeds, "MOST_WEIGHTS_IN_F16", 1000)
-    header = read_header(Path(facts.path))
+    header = read_header(Path(tuned.facts.path))
     points = tuning_process.measured_formats(order, header)
     assert {point.format for point in points} == {"Q4_1", "Q8_0"}
     expected = present(tuning_process.expected_gain(order, header, points))
@@ -308,34 +295,71 @@ def test_only_tensors_that_measure_slow_are_changed_unless_there_are_none_and_it
     assert tuning_process.tensors_to_change(replace(order, format="Q8_0"), header, quick) == every
 
 
-def stand_in_speeds(monkeypatch: pytest.MonkeyPatch, **by_format: CopySpeeds) -> list[bool]:
-    """Replace speeds by these, by the matrices' format; return which clocks were used."""
-    clocks = []
+class Trial:
+    """A small model, and its copies with stand-ins for their speeds and comparison.
 
-    def speeds(path: Path, *_: object, counts_cpu: bool = False) -> CopySpeeds:
-        clocks.append(counts_cpu)
-        return by_format[matrix_format(path)]
+    `by_format` are the speeds of a file by the format of its matrices; `compared` is what is found
+    of one. `clocks` tells which clocks were used.
+    """
 
-    monkeypatch.setattr(tuning_process, "measure_speeds", speeds)
-    monkeypatch.setattr(tuning_process, "expected_gain", lambda *_: 3.0)
-    monkeypatch.setattr(tuning_process, "measured_formats", lambda *_: points(Q6_K=900.0, Q8_0=2.0))
-    monkeypatch.setattr(tuning_process, "_compared", lambda _, copies, __: ({} for _ in copies))
-    return clocks
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.source, self.target = folder / "source.gguf", folder / "x"
+        self.by_format: dict[str, CopySpeeds] = {}
+        self.compared: Callable[[str], dict[str, object]] = lambda name: {}
+        self.clocks: list[bool] = []
+        self._patch = patch
+
+    def begin(self, source: str = "Q6_K", **by_format: CopySpeeds) -> None:
+        write_trial_model(self.source, source)
+        self.by_format = {source: _SAME, **by_format}
+        stand_ins: dict[str, Callable[..., object]] = {
+            "measure_speeds": self._speeds,
+            "expected_gain": lambda *_: 3.0,
+            "measured_formats": lambda *_: points(Q6_K=900.0, Q8_0=2.0),
+            "_compared": lambda _, copies, __: map(self.compared, map(matrix_format, copies)),
+        }
+        for name, stand_in in stand_ins.items():
+            self._patch.setattr(tuning_process, name, stand_in)
+
+    def _speeds(self, path: Path, *_: object, counts_cpu: bool = False) -> CopySpeeds:
+        self.clocks.append(counts_cpu)
+        return self.by_format[matrix_format(path)]
+
+    def make(self, **changes: Any) -> dict[str, Any]:
+        """Make a copy; return the last event."""
+        events: list[dict[str, Any]] = []
+        order = replace(order_for(self.source, self.target), **changes)
+        tuning_process.make_copy(order, events.append)
+        return events[-1]
+
+    def made(self, **changes: Any) -> str:
+        """Make a copy; return its format."""
+        name: str = self.make(**changes)["format"]
+        assert name == matrix_format(self.target)
+        return name
+
+    def becomes_large(self) -> None:
+        """Have the model count as too large for copies in 16 bits."""
+        self._patch.setattr(format_speeds, "MOST_WEIGHTS_IN_F16", 1000)
+
+
+@pytest.fixture
+def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
+    return Trial(tmp_path, monkeypatch)
+
+
+_SAME = CopySpeeds(100.0, 50.0, 80.0)
 
 
 @pytest.mark.parametrize(("share", "counts_cpu"), [(0.95, False), (0.3, True)])
 def test_a_copy_that_measures_no_faster_is_refused_on_a_busy_machine_by_processor_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, counts_cpu: bool
+    trial: Trial, tmp_path: Path, share: float, counts_cpu: bool
 ) -> None:
-    source = tmp_path / "source.gguf"
-    write_trial_model(source, "Q6_K")
     same = CopySpeeds(100.0, 50.0, 80.0, share)
-    clocks = stand_in_speeds(monkeypatch, Q6_K=same, Q8_0=same, F16=same, BF16=same)
-    events: list[dict[str, object]] = []
-    tuning_process.make_copy(order_for(source, tmp_path / "x"), events.append)
-    assert events[-1] == {"event": "refused", "gain": pytest.approx(1.0), "is_measured": True}
-    assert clocks[-1] == counts_cpu
-    assert sorted(tmp_path.iterdir()) == [source, tmp_path / "x"], "the caller removes `x`"
+    trial.begin(Q6_K=same, Q8_0=same, F16=same, BF16=same)
+    assert trial.make() == {"event": "refused", "gain": pytest.approx(1.0), "is_measured": True}
+    assert trial.clocks[-1] == counts_cpu
+    assert sorted(tmp_path.iterdir()) == [trial.source, trial.target], "the caller removes `x`"
 
 
 _TWICE, _THRICE = CopySpeeds(200.0, 50.0, 80.0), CopySpeeds(300.0, 50.0, 80.0)
@@ -362,53 +386,34 @@ _NO_BETTER = CopySpeeds(190.0, 50.0, 80.0)
     ],
 )
 def test_a_small_model_is_written_in_the_16_bits_that_are_quickest(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    halves: CopySpeeds,
-    brains: CopySpeeds,
-    format_name: str,
+    trial: Trial, tmp_path: Path, halves: CopySpeeds, brains: CopySpeeds, format_name: str
 ) -> None:
-    source, target = tmp_path / "source.gguf", tmp_path / "x"
-    write_trial_model(source, "Q6_K")
-    same = CopySpeeds(100.0, 50.0, 80.0)
-    stand_in_speeds(monkeypatch, Q6_K=same, Q8_0=_TWICE, F16=halves, BF16=brains)
-    events: list[dict[str, object]] = []
-    tuning_process.make_copy(order_for(source, target), events.append)
-    assert events[-1]["format"] == matrix_format(target) == format_name
-    assert events[-1]["size_bytes"] == target.stat().st_size
-    assert sorted(tmp_path.iterdir()) == [source, target], "and nothing beside it"
-    monkeypatch.setattr(format_speeds, "MOST_WEIGHTS_IN_F16", 1000)
-    tuning_process.make_copy(order_for(source, target), events.append)
-    assert events[-1]["format"] == "Q8_0", "of a larger model it would be too large"
+    trial.begin(Q8_0=_TWICE, F16=halves, BF16=brains)
+    made = trial.make()
+    assert made["format"] == matrix_format(trial.target) == format_name
+    assert made["size_bytes"] == trial.target.stat().st_size
+    assert sorted(tmp_path.iterdir()) == [trial.source, trial.target], "and nothing beside it"
+    trial.becomes_large()
+    assert trial.made() == "Q8_0", "of a larger model it would be too large"
 
 
-def test_a_small_model_of_8_bits_is_tried_in_16_which_may_be_quicker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, target = tmp_path / "source.gguf", tmp_path / "x"
-    write_trial_model(source, "Q8_0")
-    stand_in_speeds(monkeypatch, Q8_0=CopySpeeds(100.0, 50.0, 80.0), F16=_TWICE, BF16=_THRICE)
-    sent: list[dict[str, object]] = []
-    tuning_process.make_copy(order_for(source, target), sent.append)
-    assert sent[-1]["format"] == matrix_format(target) == "BF16"
-    monkeypatch.setattr(format_speeds, "MOST_WEIGHTS_IN_F16", 1000)
-    tuning_process.make_copy(order_for(source, target), sent.append)
-    assert sent[-1]["event"] == "unfit", "of a larger model they would be too large"
+def test_a_small_model_of_8_bits_is_tried_in_16_which_may_be_quicker(trial: Trial) -> None:
+    trial.begin("Q8_0", F16=_TWICE, BF16=_THRICE)
+    assert trial.made() == "BF16"
+    trial.becomes_large()
+    assert trial.make()["event"] == "unfit", "of a larger model they would be too large"
 
 
 def test_a_copy_that_only_reads_faster_and_answers_much_slower_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = tmp_path / "source.gguf"
-    write_trial_model(source, "Q6_K")
-    same, slow = CopySpeeds(100.0, 50.0, 80.0), CopySpeeds(300.0, 20.0, 80.0)
-    stand_in_speeds(monkeypatch, Q6_K=same, F16=slow, BF16=slow)
+    slow = CopySpeeds(300.0, 20.0, 80.0)
+    trial.begin(F16=slow, BF16=slow)
     monkeypatch.setattr(tuning_process, "tensors_to_change", lambda *_: frozenset())
-    sent: list[dict[str, object]] = []
-    tuning_process.make_copy(order_for(source, tmp_path / "x"), sent.append)
-    assert sent[-1]["event"] == "unfit"
-    assert "write one answer much more slowly; nothing was made." in str(sent[-1]["why"])
-    assert sorted(tmp_path.iterdir()) == [source]
+    made = trial.make()
+    assert made["event"] == "unfit"
+    assert "write one answer much more slowly; nothing was made." in made["why"]
+    assert sorted(tmp_path.iterdir()) == [trial.source]
 
 
 def matrix_format(path: Path) -> str:
@@ -450,37 +455,28 @@ def test_a_copy_must_predict_as_often_right_and_be_no_farther_away_in_the_mean()
     assert tuning_process.is_as_near(truth, unlike, before)
 
 
-def test_a_model_of_floats_is_changed_only_by_name(tmp_path: Path) -> None:
-    source = tmp_path / "source.gguf"
-    write_trial_model(source, "F16")
-    events: list[dict[str, object]] = []
-    tuning_process.make_copy(order_for(source, tmp_path / "x"), events.append)
-    assert events == [
-        {
-            "event": "unfit",
-            "why": "it has no matrices of fewer than 8 bits; others are changed only with "
-            "`--format`",
-        }
-    ]
+def test_a_model_of_floats_is_changed_only_by_name(trial: Trial) -> None:
+    write_trial_model(trial.source, "F16")
+    assert trial.make() == {
+        "event": "unfit",
+        "why": "it has no matrices of fewer than 8 bits; others are changed only with `--format`",
+    }
 
 
-def test_a_refusal_leaves_no_file_and_is_remembered_for_this_machine(
-    pool: PoolSettings, facts: ModelFacts, stand_in: Path
-) -> None:
-    stand_in.write_text(
-        TAKE_ORDER + "import time\n"
-        "open(order['target'], 'w').write('Q8_0')\n"
-        "open(order['target'] + '.F16.part', 'w').write('F16')\n"
-        "send({'event': 'unfit', 'why': 'it is farther'})\n"
-        "time.sleep(60)\n"
+def test_a_refusal_leaves_no_file_and_is_remembered_for_this_machine(tuned: Tuned) -> None:
+    tuned.process(
+        "write('Q8_0')",
+        "write('F16', '.F16.part')",
+        "send(dict(event='unfit', why='it is farther'))",
+        "time.sleep(60)",
     )
     with pytest.raises(TuningRefused, match="'smollm2:135m' cannot be tuned: it is farther"):
-        tune(TuningRequest(facts, None, 1, (TEXT,)), pool, silent)
-    assert left(pool) == []
-    store = TunedCopyStore(pool.cache_dir)
-    known = present(store.verdict(facts.digest, tuner.tuning_place(pool, 1)))
+        tuned.tune(None)
+    assert tuned.left() == []
+    store = TunedCopyStore(tuned.pool.cache_dir)
+    known = present(store.verdict(tuned.facts.digest, tuner.tuning_place(tuned.pool, 1)))
     assert (known.text, known.is_advice) == ("it is farther", False)
-    assert store.verdict(facts.digest, "another processor") is None
+    assert store.verdict(tuned.facts.digest, "another processor") is None
 
 
 @pytest.mark.parametrize(
@@ -488,26 +484,17 @@ def test_a_refusal_leaves_no_file_and_is_remembered_for_this_machine(
     [({"F16"}, "BF16"), ({"F16", "BF16"}, "Q8_0"), ({"F16", "BF16", "Q8_0"}, "")],
 )
 def test_the_quickest_copy_that_is_as_near_to_exact_arithmetic_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, far: set[str], format_name: str
+    trial: Trial, far: set[str], format_name: str
 ) -> None:
-    source, target = tmp_path / "source.gguf", tmp_path / "x"
-    write_trial_model(source, "Q6_K")
-    same, quick = CopySpeeds(100.0, 50.0, 80.0), CopySpeeds(150.0, 50.0, 80.0)
-    stand_in_speeds(monkeypatch, Q6_K=same, Q8_0=quick, F16=_THRICE, BF16=_TWICE)
-    monkeypatch.setattr(
-        tuning_process,
-        "_compared",
-        lambda _, copies, __: ({"is_as_near": matrix_format(copy) not in far} for copy in copies),
-    )
-    sent: list[dict[str, object]] = []
-    tuning_process.make_copy(order_for(source, target), sent.append)
+    trial.begin(Q8_0=CopySpeeds(150.0, 50.0, 80.0), F16=_THRICE, BF16=_TWICE)
+    trial.compared = lambda name: {"is_as_near": name not in far}
     if format_name:
-        assert sent[-1]["format"] == matrix_format(target) == format_name
+        assert trial.made() == format_name
     else:
-        assert sent[-1]["event"] == "unfit"
-        assert "are farther from exact arithmetic; nothing was made." in str(sent[-1]["why"])
-    tuning_process.make_copy(order_for(source, target, is_forced=True), sent.append)
-    assert sent[-1]["format"] == "F16", "what is forced need not be near"
+        made = trial.make()
+        assert made["event"] == "unfit"
+        assert "are farther from exact arithmetic; nothing was made." in made["why"]
+    assert trial.make(is_forced=True)["format"] == "F16", "what is forced need not be near"
 
 
 _FASTER = CopySpeeds(220.0, 50.0, 80.0)
@@ -519,55 +506,37 @@ _FASTER = CopySpeeds(220.0, 50.0, 80.0)
     ids=["much quicker", "quicker by noise", "beyond the bound"],
 )
 def test_with_near_a_copy_within_the_bound_is_kept_if_it_is_much_quicker(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    near: dict[str, CopySpeeds],
-    format_name: str,
+    trial: Trial, near: dict[str, CopySpeeds], format_name: str
 ) -> None:
-    source, target = tmp_path / "source.gguf", tmp_path / "x"
-    write_trial_model(source, "Q6_K")
-    same = CopySpeeds(100.0, 50.0, 80.0)
-    speeds = {"F16": _THRICE, "BF16": _THRICE, **near}
-    stand_in_speeds(monkeypatch, Q6_K=same, Q8_0=_TWICE, **speeds)
+    trial.begin(Q8_0=_TWICE, F16=near.get("F16", _THRICE), BF16=_THRICE)
     found = {"divergence": 0.004, "exact_before": 0.99, "exact_after": 0.95}
-
-    def compared(_: object, copies: list[Path], __: object) -> Iterator[dict[str, object]]:
-        for name in map(matrix_format, copies):
-            yield {"is_as_near": name == "Q8_0", "is_within_bound": name in near, **found}
-
-    monkeypatch.setattr(tuning_process, "_compared", compared)
-    sent: list[dict[str, object]] = []
-    tuning_process.make_copy(replace(order_for(source, target), is_near=True), sent.append)
-    assert sent[-1]["format"] == matrix_format(target) == format_name
-    assert (sent[-1]["is_near"], sent[-1]["divergence"]) == (format_name == "F16", 0.004)
-    tuning_process.make_copy(order_for(source, target), sent.append)
-    assert (sent[-1]["format"], sent[-1]["is_near"]) == ("Q8_0", False), "which is as near"
+    trial.compared = lambda name: {
+        "is_as_near": name == "Q8_0", "is_within_bound": name in near, **found
+    }  # fmt: skip
+    made = trial.make(is_near=True)
+    assert made["format"] == matrix_format(trial.target) == format_name
+    assert (made["is_near"], made["divergence"]) == (format_name == "F16", 0.004)
+    made = trial.make()
+    assert (made["format"], made["is_near"]) == ("Q8_0", False), "which is as near"
 
 
 def test_with_near_models_of_16_bits_get_copies_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, target = tmp_path / "source.gguf", tmp_path / "x"
-    write_trial_model(source, "F16")
-    stand_in_speeds(monkeypatch, F16=CopySpeeds(100.0, 50.0, 80.0), Q8_0=_TWICE, BF16=_THRICE)
+    trial.begin("F16", Q8_0=_TWICE, BF16=_THRICE)
     compared = {"is_as_near": False, "is_within_bound": True}
-    monkeypatch.setattr(
-        tuning_process, "_compared", lambda _, copies, __: (dict(compared) for _ in copies)
-    )
-    order = replace(order_for(source, target), is_near=True)
-    sent: list[dict[str, object]] = []
-    tuning_process.make_copy(order, sent.append)
-    assert (sent[-1]["format"], sent[-1]["is_near"]) == (matrix_format(target), True)
-    assert matrix_format(target) == "BF16"
-    monkeypatch.setattr(format_speeds, "MOST_WEIGHTS_IN_F16", 1000)
-    tuning_process.make_copy(order, sent.append)
-    assert sent[-1]["format"] == matrix_format(target) == "Q8_0", "as it is small"
+    trial.compared = lambda _: dict[str, object](compared)
+    made = trial.make(is_near=True)
+    assert (made["format"], made["is_near"]) == (matrix_format(trial.target), True)
+    assert made["format"] == "BF16"
+    trial.becomes_large()
+    assert trial.made(is_near=True) == "Q8_0", "as it is small"
     compared["is_within_bound"] = False
-    tuning_process.make_copy(order, sent.append)
-    assert "are farther from exact arithmetic" in str(sent[-1]["why"]), "a chosen format, too"
+    why = trial.make(is_near=True)["why"]
+    assert "are farther from exact arithmetic" in why, "a chosen format, too"
     monkeypatch.setattr(format_speeds, "MOST_WEIGHTS_JUDGED", 1000)
-    tuning_process.make_copy(order, sent.append)
-    assert sent[-1] == {"event": "unfit", "why": tuning_process._NOTHING_LOW}
+    made = trial.make(is_near=True)
+    assert made == {"event": "unfit", "why": tuning_process._NOTHING_LOW}
 
 
 def test_the_bound_of_near_counts_from_exact_arithmetic() -> None:
