@@ -137,16 +137,13 @@ def shown_references(step: WrittenStep) -> frozenset[Reference]:
     """Return what a step reads, but for the paths of files of which it takes the content alone."""
     names = _CONTENT_PARAMETERS.get(step.uses, ())
     files = {name: step.params.data[name] for name in names if name in step.params.data}
-    texts = [text for value in files.values() for text in (value if _is_list(value) else [value])]
+    lists = [value if isinstance(value, list) else [value] for value in files.values()]
+    texts = [text for values in lists for text in values]
     if not all(isinstance(text, str) and _ONE_VALUE.match(text) for text in texts):
         return frozenset(_all_references(step))
     given = {name: value for name, value in step.params.data.items() if name not in files}
     besides = set(_all_references(step)) - step.params.references
     return Value.scan(given)[0].references.union(besides)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
 
 
 def shown_within(block: Block) -> frozenset[Reference]:

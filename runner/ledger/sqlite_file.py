@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,10 +46,19 @@ T = TypeVar("T")
 # In a damaged file, the text of SQLite's own error may be no UTF-8: sqlite3 cannot make its error.
 _DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
-_OF_DAMAGE = (
-    TypeError, ValueError, LookupError, AttributeError, ArithmeticError, ExceptionGroup,
+_OF_DAMAGE = (ValueError, LookupError, AttributeError, ArithmeticError)
+"""Besides TypeErrors, errors that a value of a damaged row causes far from where it was read."""
+
+_READ_ROWS = (
+    "paddock.runner.ledger.", "paddock.runner.lineage.", "paddock.runner.folders.",
+    *(f"paddock.runner.core.{name}" for name in (
+        "decided_answers", "decided_examples", "deleted_documents", "dependencies",
+        "outdated_outputs", "run_records", "stale_reasons", "staleness",
+    )),
 )  # fmt: skip
-"""Errors that a value of a damaged row causes far from where it was read."""
+"""Modules that take rows' values apart: what they call has such a value, too."""
+_READ_ANSWERS = tuple(f"paddock.runner.core.{name}" for name in ("call_keys", "item_toolset"))
+"""Modules that take recorded answers apart, and also ask for new ones."""
 
 _REMEDY = (
     "Use the Paddock that wrote it, or move the file away to start without it: what pipelines "
@@ -134,7 +144,7 @@ class SqliteDatabase:
 
     def damage_behind(self, error: BaseException) -> LedgerError | None:
         """Return the damage of the file that may be the reason of an error; read all of it once."""
-        if not isinstance(error, _OF_DAMAGE):
+        if not _may_be_of_damage(error):
             return None
         if not self._is_checked:
             self._is_checked = True
@@ -163,6 +173,19 @@ class SqliteDatabase:
             yield
         except _DAMAGE as error:
             raise read_error(self._file, error) from error
+
+
+def _may_be_of_damage(error: BaseException) -> bool:
+    """Return whether a damaged row may cause an error: a wrong type only where rows are read."""
+    if isinstance(error, ExceptionGroup):
+        return any(map(_may_be_of_damage, error.exceptions))
+    if isinstance(error, TypeError):
+        frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+        modules = [str(frame.f_globals.get("__name__")) for frame in frames]
+        ours = [module for module in modules if module.startswith("paddock.")]
+        is_of_rows = any(module.startswith(_READ_ROWS) for module in ours)
+        return is_of_rows or (bool(ours) and ours[-1] in _READ_ANSWERS)
+    return isinstance(error, _OF_DAMAGE)
 
 
 def compact_file(file: Path, clock: Callable[[], float] = time.monotonic) -> bool:

@@ -246,12 +246,44 @@ def test_a_flipped_letter_in_json_of_a_row_is_one_sentence(
     new: str,
 ) -> None:
     monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: pool())
-    folder = tmp_path / "damaged"
+    assert_is_told(
+        rich, tmp_path / "damaged", table, f"replace({column}, ?, ?)", (old, new), column
+    )
+
+
+WRONG_TYPES = [
+    ("roots", "folder", "1"),
+    ("items", "parts", "1"),
+    ("items", "reads", '{"inbox/a.txt": 1}'),
+    ("outputs", "intended", "1"),
+    ("provenance", "made", '{"source": 1, "steps": 1}'),
+    ("specs", "text", "1"),
+    ("calls", "reply", "1"),
+    ("reviews", "head", "1"),
+]
+
+
+@pytest.mark.parametrize(("table", "column", "value"), WRONG_TYPES)
+def test_a_value_of_a_wrong_type_in_a_row_is_one_sentence(
+    rich: Bills,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    table: str,
+    column: str,
+    value: str,
+) -> None:
+    monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: pool())
+    assert_is_told(rich, tmp_path / "damaged", table, "?", (value,), column)
+
+
+def assert_is_told(
+    rich: Bills, folder: Path, table: str, value: str, values: tuple[str, ...], column: str
+) -> None:
+    """Set values in a copy of a ledger; every command that notices says so in one sentence."""
     shutil.copytree(rich.folder, folder)
     file = folder / ".paddock" / "ledger.sqlite"
     with closing(sqlite3.connect(file)) as connection, connection:
-        flipped = f"update {table} set {column} = replace({column}, ?, ?)"
-        assert connection.execute(flipped, (old, new)).rowcount
+        assert connection.execute(f"update {table} set {column} = {value}", values).rowcount
     world = Bills(folder, RICH)
     found = [refusal_of(world.plan), refusal_of(lambda: explain_path(folder / "out" / "ALL"))]
     world.edit("Read: {{", "Read: now {{")
@@ -261,6 +293,36 @@ def test_a_flipped_letter_in_json_of_a_row_is_one_sentence(
     for sentence in sentences:
         assert "\n" not in sentence
         assert sentence.startswith(f"{file}: the ledger cannot be read (the row of '{table}' with ")
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["paddock.runner.core.blocks.has_no_nested_items", "paddock.steps.files.read.read_document"],
+)
+def test_a_wrong_type_in_the_program_is_shown_as_it_is_where_a_row_is_damaged_too(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(done, folder)
+    file = folder / ".paddock" / "ledger.sqlite"
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("update runs set summary = '{' || summary")
+
+    def faulty(*_: object) -> None:
+        raise TypeError("a fault of the program")
+
+    monkeypatch.setattr(place, faulty)
+    world = World(folder, SUMMARIES)
+    world.documents(4)
+    try:
+        report = world.run()
+    except TypeError as error:
+        assert str(error) == "a fault of the program"
+    else:
+        assert report.log is not None
+        assert "a fault of the program" in Path(report.log).read_text()
+    with pytest.raises(TypeError), Ledger(folder / ".paddock", is_readonly=True):
+        len(1)  # type: ignore[arg-type]
 
 
 def refusal_of(act: Callable[[], object]) -> str | None:
