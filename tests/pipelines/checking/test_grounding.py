@@ -21,31 +21,6 @@ def test_an_answer_of_many_line_ends_or_dots_is_checked_in_no_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "source"),
-    [
-        ("1.234,50 EUR", "€1,234.50"),
-        ("5 million", "5,000,000"),
-        ("$1.5k", "1500 dollars"),
-        ("12 345", "12345 people"),
-        ("3 boats, twelve more", "three boats, 12 more"),
-        ("14:30", "2.30 pm"),
-        ("9 am", "at 9:00"),
-        ("2024-05-03", "on May 3rd, 2024"),
-        ("3 May 2024", "03.05.2024"),
-        ("May 2024", "2024-05-03"),
-        ("3 mai", "le 3 mai 2024"),
-        ("3. März 2024", "2024/03/03"),
-        ("2024-05-03", "on 3 May; all of it in 2024"),
-        ("version 2.1.3", "2.1.3"),
-        ("1. First\n2. Second [7] [p. 9]", "no numbers"),
-        ("no numbers", ""),
-    ],
-)
-def test_what_may_mean_the_same_is_grounded(answer: str, source: str) -> None:
-    assert not is_refused(grounded(answer, source))
-
-
-@pytest.mark.parametrize(
     ("answer", "source", "missing"),
     [
         ("47 of 12", "12", "47"),
@@ -276,47 +251,6 @@ def test_the_heading_of_a_long_table_gives_its_numbers_their_unit() -> None:
 )
 def test_a_number_of_data_has_the_unit_that_its_key_says(
     answer: str, source: Any, is_grounded: bool
-) -> None:
-    assert is_refused(grounded(answer, source)) is not is_grounded
-
-
-@pytest.mark.parametrize(
-    ("answer", "source", "is_grounded"),
-    [
-        ("five instalments", "the first five days; a deposit of two instalments", False),
-        ("two instalments", "the first five days; a deposit of two instalments", True),
-        ("12 employees", "12 newly hired employees, now 340 employees", True),
-        ("The Rovers lost 3-1.", "The Rovers won 3-1.", False),
-        ("The Rovers lost 3-1.", "Harriers won 3-1, so that the Rovers lost 3-1.", True),
-        ("It costs £50, including VAT.", "It costs £50, excluding VAT.", False),
-        ("Il passe dans un an.", "Il passe dans un mois.", False),
-        ("La 3e relance.", "La troisième relance.", True),
-        ("не больше 40", "не менше 40", False),
-        ("3-я попытка", "Третья попытка", True),
-    ],
-)
-def test_the_right_number_of_something_else_is_not_in_the_source(
-    answer: str, source: str, is_grounded: bool
-) -> None:
-    assert is_refused(grounded(answer, source)) is not is_grounded
-
-
-@pytest.mark.parametrize(
-    ("answer", "source", "is_grounded"),
-    [
-        ("2 horas y 25 minutos", "2 h 25 min", True),
-        ("2 h 25", "dura 2 horas y 25 minutos", True),
-        ("2 horas y 52 minutos", "2 h 25 min", False),
-        ("à 21 h", "à 9 h", False),
-        ("w godz. 8-12", "od 8:00 do 12:00", True),
-        ("twee zetels meer dan eerst", "de partij won twee zetels", True),
-        ("水费降到3.2元", "水费由3.2元上调至3.6元", False),
-        ("apre il 18 ottobre", "chiuderà il 18 ottobre", False),
-        ("两台,位于12层", "两台,位于第12层", True),
-    ],
-)
-def test_times_and_changes_are_those_of_the_source(
-    answer: str, source: str, is_grounded: bool
 ) -> None:
     assert is_refused(grounded(answer, source)) is not is_grounded
 
