@@ -6,7 +6,7 @@ import datetime
 import json
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -349,16 +349,21 @@ def test_an_answer_that_is_one_value_or_has_fields_of_the_evidence_s_names() -> 
     assert missing_paths({"a.b": nowhere, "a": {"b": nowhere}}) == ["a\\.b", "a.b"]
 
 
+def parts_hold_what_the_whole_holds(text: str, values: Iterable[Any]) -> None:
+    whole = value_index(text)
+    for said in values:
+        there = {(one.start, one.text) for one in whole.find(said)}
+        assert {(one.start, one.text) for one in index_of(text, [said]).find(said)} == there
+
+
 def test_the_parts_of_a_long_text_hold_what_the_whole_text_holds() -> None:
     for file in ("judged_evidence.txt", "judged_evidence_2.txt", "judged_evidence_3.txt"):
         lines = Path(__file__).with_name(file).read_text("utf-8").splitlines()
         sources = [line[2:].replace("\\n", "\n") for line in lines if line.startswith("= ")]
         text = ("\n" + "Nothing is said in these lines of a letter.\n" * 6).join(sources)
-        whole = value_index(text)
         judged = [line[2:].partition(" => ")[0] for line in lines if line[:2] in ("+ ", "- ")]
-        for said in {said for value in judged for said in _possible_values(json.loads(value))}:
-            there = {(one.start, one.text) for one in whole.find(said)}
-            assert {(one.start, one.text) for one in index_of(text, [said]).find(said)} == there
+        said = {said for value in judged for said in _possible_values(json.loads(value))}
+        parts_hold_what_the_whole_holds(text, said)
 
 
 NUMBER_WORDS = (
@@ -378,13 +383,10 @@ def test_numbers_in_words_are_found_in_parts_as_in_the_whole_text(seed: int) -> 
         words += chance.choices(rest, k=chance.randint(5, 60))
         words += chance.choices(NUMBER_WORDS.split(), k=chance.randint(1, 5))
     text = " ".join(words)
-    whole = value_index(text)
     values = {reading.value for number in numbers_in(text) for reading in number.readings}
-    for said in (
-        said for value in chance.sample(sorted(values), 15) for said in _possible_values(value)
-    ):
-        there = {(one.start, one.text) for one in whole.find(said)}
-        assert {(one.start, one.text) for one in index_of(text, [said]).find(said)} == there
+    chosen = chance.sample(sorted(values), 15)
+    said = [said for value in chosen for said in _possible_values(value)]
+    parts_hold_what_the_whole_holds(text, said)
 
 
 DIGITS = (
@@ -405,11 +407,8 @@ def test_numbers_and_days_in_digits_are_found_in_parts_as_in_the_whole_text(seed
         words += chance.choices(rest, k=chance.randint(5, 60))
         words += chance.choices(DIGITS.split("|"), k=chance.randint(1, 3))
     text = " ".join(words)
-    whole = value_index(text)
     values = [said for said in values_in(text) if said.is_sure]
-    for said in chance.sample(values, 25):
-        there = {(one.start, one.text) for one in whole.find(said)}
-        assert {(one.start, one.text) for one in index_of(text, [said]).find(said)} == there
+    parts_hold_what_the_whole_holds(text, chance.sample(values, 25))
 
 
 ODD_TEXTS = {
