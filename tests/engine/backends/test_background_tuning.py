@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -29,23 +30,24 @@ from tests.optional import present
 SECRET = "the combination of the safe is 81-22-37"
 
 HALF_WAY = """
-import json, pathlib, sys, time
-order = json.loads(input())
+import pathlib, sys, time
+from paddock.engine.system.processes import take_order
+order, send = take_order()
 pathlib.Path(order["target"] + ".F16.part").write_text("half")
 (pathlib.Path(order["source"]).parent / "orders").open("a").write("x")
-def send(**line): print(json.dumps(line), flush=True)
 """
 SLEEPS = "time.sleep(60)"
-REFUSES = "send(event='refused', gain=1.02, is_measured=True); time.sleep(60)"
-GAINS = "send(event='refused', gain=1.92, is_measured=True); time.sleep(60)"
+REFUSES = "send({'event': 'refused', 'gain': 1.02, 'is_measured': True}); time.sleep(60)"
+GAINS = "send({'event': 'refused', 'gain': 1.92, 'is_measured': True}); time.sleep(60)"
 # A copy with a byte more is another file, and the same model.
 COPIES = """
 import hashlib
 data = pathlib.Path(order["source"]).read_bytes() + b"x"
 pathlib.Path(order["target"]).write_bytes(data)
 speeds = {"prompts": 1.0, "answer": 1.0, "answers": 1.0}
-send(event="done", format="Q8_0", digest=hashlib.sha256(data).hexdigest(), size_bytes=len(data),
-     n_compared=order["n_documents"], agreement=1.0, before=speeds, after=speeds)
+send({"event": "done", "format": "Q8_0", "digest": hashlib.sha256(data).hexdigest(),
+      "size_bytes": len(data), "n_compared": order["n_documents"], "agreement": 1.0,
+      "before": speeds, "after": speeds})
 """
 
 
@@ -58,7 +60,7 @@ class Machine:
         self.settings = replace(
             SETTINGS, models_dir=folder / "models", cache_dir=folder / "cache", tune="auto"
         )
-        monkeypatch.setattr(tuner, "_COMMAND", ("python3", str(self._script)))
+        monkeypatch.setattr(tuner, "_COMMAND", (sys.executable, str(self._script)))
         monkeypatch.setattr(background_tuning, "LOOK_S", 0.02)
         monkeypatch.setattr(background_tuning, "IDLE_S", 0.04)
 
