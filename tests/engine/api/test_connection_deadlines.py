@@ -14,8 +14,8 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from paddock.engine.api import server
-from paddock.engine.api.server import deadline_protocol
+from paddock.engine.api import connection_deadlines
+from paddock.engine.api.connection_deadlines import deadline_protocol
 
 HEADER_S, IDLE_S = 0.4, 0.6
 REQUEST = b"GET /quick HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -156,7 +156,7 @@ def test_a_connection_serves_one_request_after_another() -> None:
 def test_who_opens_connections_and_says_nothing_shuts_no_one_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "MOST_IDLE", 8)
+    monkeypatch.setattr(connection_deadlines, "MOST_IDLE", 8)
     with served(header_s=60.0) as (port, _), ExitStack() as stack:
         silent = [stack.enter_context(call(port)) for _ in range(12)]
         asking = stack.enter_context(call(port))

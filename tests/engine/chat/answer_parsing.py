@@ -7,8 +7,8 @@ from functools import cache
 from itertools import count, pairwise
 from pathlib import Path
 
-from paddock.engine.chat.answer_format import HarmonyParser
 from paddock.engine.chat.chat_template import ChatTemplate
+from paddock.engine.chat.harmony import HarmonyParser
 from paddock.engine.chat.stream_parser import AnswerDelta, AnswerMarkup, MarkupParser, StreamParser
 from paddock.engine.request import Tool
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.api.ollama.requests import read_keep_alive
+from paddock.engine.api.ollama.keep_alive import read_keep_alive
 
 
 @pytest.mark.parametrize(
