@@ -265,7 +265,6 @@ def judge(tally: Tally, what: str, answer: httpx.Response) -> None:
 
 
 def fuzz_serve(live: Live, tally: Tally, seed: int, ends_at: float, most: int) -> None:
-    """Send requests to the service, one after the other."""
     maker, routes = Maker(seed), routes_of(live)
     with live.client() as client:
         for number in range(most):
@@ -723,7 +722,6 @@ def fuzz(live: Live, folder: Path, seed: int, seconds: float, most: int, n_clien
 
 
 def main() -> None:
-    """Fuzz as the command line says."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--minutes", type=float, default=10)
     asked.add_argument("--seed", type=int, default=1)

@@ -34,17 +34,14 @@ class Row:
     """Sent ones."""
 
     def __str__(self) -> str:
-        """Name the row among a test's."""
         return f"{self.ask}: {self.claim}"
 
 
 def ids(rows: Sequence[Row]) -> list[str]:
-    """Name rows for pytest."""
     return [str(row) for row in rows]
 
 
 def check(client: httpx.Client, row: Row) -> httpx.Response:
-    """Send a row's request and compare what comes back."""
     method, _, path = row.ask.partition(" ")
     content = row.send if isinstance(row.send, bytes | type(None)) else json.dumps(row.send)
     answer = client.request(method, path, content=content, headers=dict(row.with_headers))

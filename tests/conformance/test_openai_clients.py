@@ -34,8 +34,6 @@ FLAT: Any = {"type": "function", "strict": True, **WEATHER["function"]}
 
 
 class City(BaseModel):
-    """What a structured answer is to be."""
-
     name: str
     people: int
 

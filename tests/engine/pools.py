@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import ChatRequest, Message, ModelSpec
 from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.worker_process import WorkerProcess
+from paddock.engine.workers.worker_protocol import WorkerOptions
 
 CHAT = ModelSpec("smollm2:135m", n_ctx_tokens=2048)
 VECTORS = ModelSpec("all-minilm", role="embed")
@@ -49,3 +51,12 @@ async def digits_with_chances(
         (await pool.tokenise(model, text))[0]: 90 + math.log(chance)
         for text, chance in chances.items()
     }
+
+
+def started_by(*command: str) -> Callable[[WorkerOptions, float], Awaitable[WorkerProcess]]:
+    """Return what starts the workers of a pool by this command."""
+
+    def start(load: WorkerOptions, timeout_s: float) -> Awaitable[WorkerProcess]:
+        return WorkerProcess.started(load, timeout_s, command)
+
+    return start

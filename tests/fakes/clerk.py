@@ -123,7 +123,6 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def clerk(answers: Mapping[str, Said]) -> Iterator[Clerk]:
-    """Serve until the block ends."""
     state = Clerk()
     state.answers = dict(answers)
     with _Server(("127.0.0.1", 0), _Handler) as server:

@@ -18,8 +18,6 @@ from tests.benchmarks.processes import free_port
 
 @dataclass(frozen=True)
 class DockerRegistry:
-    """A running registry."""
-
     port: int
     log: Path
 

@@ -25,8 +25,6 @@ N_EYE, N_FEED, N_HEADS = 32, 64, 2
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How to write a family's model and its projector."""
-
     architecture: str
     model_values: Mapping[str, Value]
     write_projector: Callable[[Path], Path]

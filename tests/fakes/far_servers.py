@@ -64,7 +64,6 @@ class FarServer:
         self.breaks.set()
 
     def come_back(self) -> None:
-        """Be there again."""
         self.is_here = True
         self.hangs = False
         self.breaks = asyncio.Event()

@@ -25,8 +25,6 @@ _OPTIONS = ContextOptions(
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """What the reference says of an answer."""
-
     n_prompt_tokens: int
     n_prompt_positions: int
     logprobs: NDArray[np.float64]

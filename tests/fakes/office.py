@@ -52,7 +52,6 @@ def _table(document: Any, rows: Sequence[Sequence[str]]) -> None:
 
 
 def xlsx(sheets: Mapping[str, Sequence[Sequence[Any]]]) -> bytes:
-    """Make a workbook."""
     book = new_workbook()
     book.remove(book.active)
     for name, rows in sheets.items():
@@ -112,7 +111,6 @@ def epub(
 
 
 def zipped(files: Mapping[str, str | bytes]) -> bytes:
-    """Make a ZIP archive."""
     out = BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():

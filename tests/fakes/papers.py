@@ -122,7 +122,6 @@ def word(heading: str, *blocks: str | Sequence[Sequence[str]]) -> bytes:
 
 
 def letter(sender: str, subject: str, text: str) -> bytes:
-    """Make a mail."""
     message = EmailMessage()
     message["From"], message["To"] = sender, "office@calder-ferry.example"
     message["Subject"], message["Date"] = subject, "Tue, 26 Mar 2024 09:12:00 +0000"
@@ -252,7 +251,6 @@ CONTRACTS: Mapping[str, Callable[[], bytes]] = {
 
 
 def write(folder: Path, documents: Mapping[str, Callable[[], bytes]]) -> None:
-    """Write documents into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in documents.items():
         (folder / name).write_bytes(make())

@@ -73,8 +73,6 @@ class FakeOutputs:
 
 @dataclass
 class FakeLog:
-    """Keeps the notes."""
-
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
@@ -108,7 +106,6 @@ def tools(
     stores: VectorStores | None = None,
     item: ItemName | None = None,
 ) -> FakeTools:
-    """Make the tools of a pipeline that lies in `base`."""
     root = base.resolve()
     return FakeTools(
         pool=pool or FakePool(),

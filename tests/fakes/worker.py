@@ -27,8 +27,6 @@ NO_MEMORY = "ended with status 1: ggml_backend_cpu_buffer_type_alloc_buffer: fai
 
 @dataclass(slots=True)
 class FakeModel:
-    """How one model behaves."""
-
     name: str
     size: int = 4
     """Bytes of its weights; each sequence takes `per_sequence` more."""

@@ -72,39 +72,41 @@ def test_an_answered_request_has_its_status_size_and_time() -> None:
     assert "secret" not in repr(exchange)
 
 
-def test_a_client_that_leaves_is_seen() -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await receive()
+async def leaving_amid_the_answer(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await receive()
 
+
+async def leaving_before_it(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await receive()
+
+
+async def leaving_after_it(scope: Scope, receive: Receive, send: Send) -> None:
+    await answering(scope, receive, send)
+    await receive()
+
+
+async def breaking(scope: Scope, receive: Receive, send: Send) -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("app", "status", "fate", "n_gone"),
+    [
+        (leaving_amid_the_answer, 200, "gone", 1.0),
+        (leaving_before_it, 499, "gone", 1.0),
+        (leaving_after_it, 201, "answered", 0.0),
+        (breaking, 500, "failed", 0.0),
+    ],
+)
+def test_how_a_request_ended_is_known_by_its_status_and_fate(
+    app: Any, status: int, fate: str, n_gone: float
+) -> None:
     exchange, request_log, _ = record(app, "http.disconnect")
-    assert (exchange.status, exchange.fate) == (200, "gone")
-    assert "paddock_http_clients_gone_total 1.0" in request_log.metrics.text().decode()
-
-
-def test_a_client_that_leaves_before_anything_was_said_is_a_499() -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
-        await receive()
-
-    assert record(app, "http.disconnect")[0].status == 499
-
-
-def test_a_disconnect_after_the_answer_is_none() -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await answering(scope, receive, send)
-        await receive()
-
-    assert record(app, "http.disconnect")[0].fate == "answered"
-
-
-def test_a_handler_that_breaks_is_a_500() -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        raise ZeroDivisionError
-
-    exchange, request_log, _ = record(app)
-    assert (exchange.status, exchange.fate, request_log.running) == (500, "failed", {})
+    assert (exchange.status, exchange.fate, request_log.running) == (status, fate, {})
+    assert f"paddock_http_clients_gone_total {n_gone}" in request_log.metrics.text().decode()
 
 
 @pytest.mark.parametrize(
@@ -127,24 +129,21 @@ def test_only_a_proxy_on_this_machine_is_believed_whose_request_it_is(
     assert client_address(request_scope) == client
 
 
-def test_a_route_is_told_by_its_pattern() -> None:
+async def test_a_route_is_told_by_its_pattern() -> None:
     async def pattern(request: Request) -> PlainTextResponse:
         return PlainTextResponse(route_pattern(request.scope))
 
     routes = [Route("/api/blobs/{digest}", pattern), Route("/v1/models/{name:path}", pattern)]
     app, seen = Starlette(routes=routes), []
 
-    async def ask(path: str) -> None:
-        async def send(message: Message) -> None:
-            seen.append(message.get("body", b"").decode())
+    async def send(message: Message) -> None:
+        seen.append(message.get("body", b"").decode())
 
-        async def receive() -> Message:
-            return {"type": "http.request"}
+    async def receive() -> Message:
+        return {"type": "http.request"}
 
+    for path in ("/api/blobs/sha256:12", "/v1/models/a/b"):
         await app(scope(path, method="GET"), receive, send)
-
-    asyncio.run(ask("/api/blobs/sha256:12"))
-    asyncio.run(ask("/v1/models/a/b"))
     assert [route for route in seen if route] == ["/api/blobs/{digest}", "/v1/models/{name}"]
     assert route_pattern(scope("/nowhere")) == ""
 

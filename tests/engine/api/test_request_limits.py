@@ -59,7 +59,7 @@ def test_a_length_that_is_none_is_no_way_around_it(length: str) -> None:
     assert refused.status_code == 413
 
 
-def run(receive: Receive, *, idle_s: float, swallows: bool = False) -> list[Message]:
+async def run(receive: Receive, *, idle_s: float, swallows: bool = False) -> list[Message]:
     """Send a body through the door to an application that reads all of it."""
     sent: list[Message] = []
 
@@ -78,17 +78,12 @@ def run(receive: Receive, *, idle_s: float, swallows: bool = False) -> list[Mess
 
     limit = BodyLimit(app, max_body_bytes=10_000_000, idle_s=idle_s, request_log=RequestLog())
     scope = {"type": "http", "method": "POST", "path": "/api/chat", "headers": []}
-
-    async def go() -> None:
-        async with asyncio.timeout(120):
-            await limit(scope, receive, send)
-
-    asyncio.run(go())
+    await limit(scope, receive, send)
     return sent
 
 
 @pytest.mark.parametrize("swallows", [False, True])
-def test_a_body_that_stands_still_is_answered_by_408(swallows: bool) -> None:
+async def test_a_body_that_stands_still_is_answered_by_408(swallows: bool) -> None:
     parts = iter([{"type": "http.request", "body": b"abc", "more_body": True}])
 
     async def receive() -> Message:
@@ -98,13 +93,13 @@ def test_a_body_that_stands_still_is_answered_by_408(swallows: bool) -> None:
             raise AssertionError
         return message
 
-    sent = run(receive, idle_s=0.05, swallows=swallows)
+    sent = await run(receive, idle_s=0.05, swallows=swallows)
     assert sent[0]["status"] == 408
     reason = "the request's body came too slowly: 3 bytes so far"
     assert json.loads(sent[1]["body"]) == {"error": reason}
 
 
-def test_a_body_that_trickles_is_too_slow_as_well() -> None:
+async def test_a_body_that_trickles_is_too_slow_as_well() -> None:
     n_sent = 0
 
     async def receive() -> Message:
@@ -113,11 +108,11 @@ def test_a_body_that_trickles_is_too_slow_as_well() -> None:
         await asyncio.sleep(0.02)  # each part within the deadline for parts
         return {"type": "http.request", "body": b"a", "more_body": True}
 
-    assert run(receive, idle_s=0.1)[0]["status"] == 408
+    assert (await run(receive, idle_s=0.1))[0]["status"] == 408
     assert n_sent < 20
 
 
-def test_a_large_body_may_take_longer_than_a_small_one() -> None:
+async def test_a_large_body_may_take_longer_than_a_small_one() -> None:
     n_sent = 0
 
     async def receive() -> Message:
@@ -126,10 +121,10 @@ def test_a_large_body_may_take_longer_than_a_small_one() -> None:
         await asyncio.sleep(0.1)  # far within the deadline, which is over before the last one comes
         return {"type": "http.request", "body": b"a" * 1000, "more_body": n_sent < 25}
 
-    assert run(receive, idle_s=2.0)[0]["status"] == 500, "the application answered"
+    assert (await run(receive, idle_s=2.0))[0]["status"] == 500, "the application answered"
 
 
-def test_after_the_body_there_is_no_deadline() -> None:
+async def test_after_the_body_there_is_no_deadline() -> None:
     """A handler that waits for the client to leave may wait as long as it likes."""
     seen: list[str] = []
 
@@ -149,5 +144,5 @@ def test_after_the_body_there_is_no_deadline() -> None:
         raise AssertionError
 
     limit = BodyLimit(app, max_body_bytes=10, idle_s=0.05, request_log=RequestLog())
-    asyncio.run(limit({"type": "http", "path": "/", "headers": []}, receive, send))
+    await limit({"type": "http", "path": "/", "headers": []}, receive, send)
     assert seen == ["http.request", "http.disconnect"]

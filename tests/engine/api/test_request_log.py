@@ -16,7 +16,7 @@ def begun(request_log: RequestLog, path: str = "/api/chat") -> Exchange:
     return exchange
 
 
-def test_tokens_are_noted_with_the_request_that_they_are_for() -> None:
+async def test_tokens_are_noted_with_the_request_that_they_are_for() -> None:
     request_log = RequestLog()
 
     async def serve(n: int) -> Exchange:
@@ -29,9 +29,6 @@ def test_tokens_are_noted_with_the_request_that_they_are_for() -> None:
         await asyncio.gather(*(asyncio.create_task(answer()) for _ in range(n)))
         return exchange
 
-    async def go() -> list[Exchange]:
-        return await asyncio.gather(*(asyncio.create_task(serve(n)) for n in (1, 2)))
-
     rows = [
         (
             exchange.model,
@@ -40,39 +37,29 @@ def test_tokens_are_noted_with_the_request_that_they_are_for() -> None:
             exchange.n_reused_tokens,
             exchange.n_completion_tokens,
         )
-        for exchange in asyncio.run(go())
+        for exchange in await asyncio.gather(*(asyncio.create_task(serve(n)) for n in (1, 2)))
     ]
     assert rows == [("smol", 1, 1, 1, 10), ("smol", 2, 4, 4, 40)]
 
 
-def test_what_comes_after_the_end_is_no_ones() -> None:
-    async def go() -> Exchange:
-        request_log = RequestLog()
-        exchange = begun(request_log)
-        request_log.end(exchange, "answered", "")
-        EARS.answered("smol", "stop", Usage(1, 1, 1), 0.1)
-        EARS.embedded("smol", 1, 1, 0.1)
-        return exchange
-
-    assert asyncio.run(go()).n_answers == 0
+async def test_what_comes_after_the_end_is_no_ones() -> None:
+    request_log = RequestLog()
+    exchange = begun(request_log)
+    request_log.end(exchange, "answered", "")
+    EARS.answered("smol", "stop", Usage(1, 1, 1), 0.1)
+    EARS.embedded("smol", 1, 1, 0.1)
+    assert exchange.n_answers == 0
 
 
-def test_a_model_that_no_one_has_is_noted_as_it_was_named() -> None:
-    async def go() -> Exchange:
-        exchange = begun(RequestLog())
-        note_model("none-such")
-        return exchange
-
-    assert asyncio.run(go()).model == "none-such"
+async def test_a_model_that_no_one_has_is_noted_as_it_was_named() -> None:
+    exchange = begun(RequestLog())
+    note_model("none-such")
+    assert exchange.model == "none-such"
 
 
-def test_a_journal_stays_small_whatever_clients_name() -> None:
-    async def go() -> Exchange:
-        exchange = begun(RequestLog(), "/" * 60_000)
-        note_model("x" * 10_000_000)
-        return exchange
-
-    recorded = asyncio.run(go())
+async def test_a_journal_stays_small_whatever_clients_name() -> None:
+    recorded = begun(RequestLog(), "/" * 60_000)
+    note_model("x" * 10_000_000)
     assert (len(recorded.path), len(recorded.model)) == (200, 200)
 
 
@@ -81,16 +68,12 @@ def test_outside_of_a_request_nothing_is_noted() -> None:
     EARS.answered("smol", "stop", Usage(1, 1, 1), 0.1)
 
 
-def test_only_so_many_are_kept_and_none_that_only_looked() -> None:
-    async def go() -> RequestLog:
-        request_log = RequestLog()
-        for n in range(300):
-            for path in ("/api/tags", "/ui/state.json", "/metrics"):
-                exchange = begun(request_log, path)
-                exchange.status = n
-                request_log.end(exchange, "answered", "")
-        return request_log
-
-    request_log = asyncio.run(go())
+async def test_only_so_many_are_kept_and_none_that_only_looked() -> None:
+    request_log = RequestLog()
+    for n in range(300):
+        for path in ("/api/tags", "/ui/state.json", "/metrics"):
+            exchange = begun(request_log, path)
+            exchange.status = n
+            request_log.end(exchange, "answered", "")
     assert [exchange.status for exchange in request_log.last] == list(range(200, 300))
     assert not request_log.running

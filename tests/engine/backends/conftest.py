@@ -18,5 +18,4 @@ def run_coroutine(live: Live) -> Callable[[Coroutine[Any, Any, None]], None]:
 
 @pytest.fixture(scope="module")
 def pool(live: Live, run_coroutine: object) -> LocalPool:
-    """Return the shared pool."""
     return live.service.pool

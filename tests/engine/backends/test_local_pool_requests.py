@@ -54,7 +54,6 @@ async def empty(pool: LocalPool) -> None:
 
 
 async def shown(pool: LocalPool, reply: Reply) -> str:
-    """Return the text of a prompt with its answer."""
     return await pool.detokenise(MODEL, reply.tokens)
 
 

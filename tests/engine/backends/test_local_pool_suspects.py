@@ -19,7 +19,7 @@ from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
 from paddock.engine.workers.fallbacks import MOST_FALLBACK
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import PendingRequest, WorkerGone, WorkerOptions
-from tests.engine.pools import SETTINGS, VECTORS, ask
+from tests.engine.pools import SETTINGS, VECTORS, ask, started_by
 from tests.fakes import tiny
 
 N_PARALLEL = 4
@@ -129,10 +129,7 @@ async def test_a_chat_that_kills_its_worker_is_given_up_and_those_with_it_are_an
     dies_at: str, noise: ModelSpec, tmp_path: Path
 ) -> None:
     settings = replace(SETTINGS, num_parallel=N_PARALLEL, cache_dir=tmp_path / "cache")
-
-    def start(load: WorkerOptions, timeout_s: float) -> Awaitable[WorkerProcess]:
-        return WorkerProcess.started(load, timeout_s, (sys.executable, str(POISONED), dies_at))
-
+    start = started_by(sys.executable, str(POISONED), dies_at)
     async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
         texts = [*(f"Story {n}" for n in range(6)), "POISON", *(f"Tale {n}" for n in range(6))]
         priorities: tuple[Priority, ...] = ("batch", "normal", "interactive")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -353,19 +352,18 @@ async def test_what_is_no_server_of_this_api_is_named() -> None:
         ),
     ],
 )
-def test_what_cannot_be_asked_of_others_is_refused(request_: ChatRequest, message: str) -> None:
-    async def refused() -> None:
-        async with opened(OpenAIService("ollama")) as (server, _):
-            with pytest.raises(EngineError, match=message):
-                await answer_of(server, request_)
-
-    asyncio.run(refused())
+async def test_what_cannot_be_asked_of_others_is_refused(
+    request_: ChatRequest, message: str
+) -> None:
+    async with opened(OpenAIService("ollama")) as (server, _):
+        with pytest.raises(EngineError, match=message):
+            await answer_of(server, request_)
 
 
 @pytest.mark.parametrize("key", ["schlüssel", "two\nlines", "ends in a space ", "\x7f"])
-def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
+async def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
     with pytest.raises(ModelBroken) as caught:
-        asyncio.run(detect_server(ServerAddress("http://gpu-1:8000", key), lambda text: None))
+        await detect_server(ServerAddress("http://gpu-1:8000", key), lambda text: None)
     assert str(caught.value) == (
         "http://gpu-1:8000: the key that it is to be shown has a character that no header carries: "
         "only letters, digits and signs of ASCII do. Correct the model's `pool.key`, "

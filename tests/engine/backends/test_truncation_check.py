@@ -55,22 +55,18 @@ async def ask(server: ModelServer, text: str, **extra: Any) -> str:
 @pytest.mark.parametrize("n_left", [None, 310], ids=["to its context", "to half of it"])
 @pytest.mark.parametrize("kind", ["other", "ollama"])
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_a_long_prompt_of_any_kind_fails_where_the_server_cuts_it(
+async def test_a_long_prompt_of_any_kind_fails_where_the_server_cuts_it(
     name: str, kind: str, n_left: int | None
 ) -> None:
     service = OpenAIService(kind)
     service.count = three_bytes
     service.n_most_tokens, service.n_cut_tokens = 600, n_left
-
-    async def cut() -> None:
-        async with opened(service) as (server, _):
-            with pytest.raises(PromptCut) as caught:
-                await ask(server, DOCUMENTS[name])
-        assert caught.value.n_read_tokens == (n_left or 600)
-        assert [body["max_tokens"] for body in service.bodies] == [16]  # nothing but a probe
-
     assert three_bytes(DOCUMENTS[name]) > 1300
-    asyncio.run(cut())
+    async with opened(service) as (server, _):
+        with pytest.raises(PromptCut) as caught:
+            await ask(server, DOCUMENTS[name])
+    assert caught.value.n_read_tokens == (n_left or 600)
+    assert [body["max_tokens"] for body in service.bodies] == [16]  # nothing but a probe
 
 
 async def test_the_failure_names_the_server_both_numbers_and_what_to_do() -> None:

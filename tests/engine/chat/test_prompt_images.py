@@ -37,13 +37,7 @@ def test_an_image_tells_its_size_in_its_first_bytes(data: bytes, size: tuple[int
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "image 2 is empty: its file has 0 bytes"),
         (b"<svg/>", "image 2 is no PNG, JPEG, GIF or BMP (it is an SVG; convert it to PNG)"),
-        (b"hello", "image 2 is no PNG, JPEG, GIF or BMP (it begins with b'hell')"),
-        (
-            b"RIFF\0\0\0\0WEBPVP8 ",
-            "image 2 is no PNG, JPEG, GIF or BMP (it is a WebP; convert it to PNG)",
-        ),
         (b"RIFF\0\0\0\0WAVEfmt ", "image 2 is no PNG, JPEG, GIF or BMP (it begins with b'RIFF')"),
         (
             b"<?xml version='1.0'?><rss>",

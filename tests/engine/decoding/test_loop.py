@@ -225,7 +225,6 @@ def job(
 def held_to(
     matcher: TokenMatcher, request: DecodeRequest, n_logprobs: int | None = None
 ) -> DecodeRequest:
-    """Return the request with a constraint."""
     picker = Picker(
         Sampling(), request.prompt, request.picker._model, matcher=matcher.new(),
         max_tokens=request.max_tokens, n_logprobs=n_logprobs,

@@ -52,7 +52,6 @@ def no_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bench(tiny_model: Callable[[str], Model]) -> Iterator[Callable[..., Bench]]:
-    """Make a loop with a head."""
     heads: list[MtpHead] = []
 
     def make(kind: str, **extra: Any) -> Bench:
@@ -125,7 +124,6 @@ def test_a_hybrid_model_keeps_right_guesses_and_undoes_wrong_ones(
     def two_right_and_one_wrong(
         _: MtpHead, read: list[HiddenStates], *__: object
     ) -> dict[int, list[int]]:
-        """Guess two right tokens, and then a wrong one."""
         known = {states.request_id: len(states.tokens) for states in read}
         return {
             number: [*right[n : n + 2], (right[n + 2] + 1) % 256] for number, n in known.items()

@@ -42,7 +42,6 @@ def test_the_copy_of_a_real_model_agrees_and_differs_only_in_its_matrices(tmp_pa
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a model of random floats."""
     file = tmp_path_factory.mktemp("plain") / "plain.gguf"
     write_trial_model(file, "F32")
     _make_random(file)

@@ -7,8 +7,10 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,6 @@ from paddock.engine.backends import local
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.chat.prompt_images import check_image
 from paddock.engine.errors import BadRequest
-from paddock.engine.gguf import read_header
 from paddock.engine.llama import vision
 from paddock.engine.llama.image_cache import ImageDisk, ImagePiece, KeptImages, PromptPiece
 from paddock.engine.llama.library import LoadFailed
@@ -29,8 +30,10 @@ from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.vision import Projector
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply
-from paddock.engine.settings import PoolSettings
 from paddock.engine.system.image_headers import decoding_bytes
+from tests.calls import note_calls
+from tests.engine.pools import SETTINGS
+from tests.fakes import tiny
 from tests.fakes.crashing import preloadable
 from tests.fakes.eyes import FAMILIES, llava, noise, png, png_of, square, write_family
 from tests.fakes.odd_images import written
@@ -46,6 +49,23 @@ def projector(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     loaded.on_part = SIGNS_OF_LIFE.append
     yield loaded
     loaded.close()
+
+
+@pytest.fixture
+def eyes(tmp_path: Path) -> Iterator[Callable[..., Projector]]:
+    """Yield what returns the projector of a family, with its model; both are closed at the end."""
+    opened: list[Projector | Model] = []
+
+    def open_eyes(family: str, mmproj: Path | None = None, **options: Any) -> Projector:
+        path, own = write_family(family, tmp_path)
+        opened.append(model := Model(path))
+        given = {"n_threads": 1, "n_pass_tokens": 64, "uses_gpu": False, **options}
+        opened.append(projector := Projector(model, mmproj or own, **given))
+        return projector
+
+    yield open_eyes
+    for loaded in reversed(opened):
+        loaded.close()
 
 
 SIGNS_OF_LIFE: list[int] = []
@@ -91,13 +111,10 @@ def test_the_thread_that_computes_an_image_ends_with_it(
 ) -> None:
     """OpenMP's threads that it started would slow those of the decode loop."""
     threads: list[threading.Thread] = []
-    encode = mtmd_cpp.mtmd_batch_encode
-
-    def noted(*arguments: object) -> int:
-        threads.append(threading.current_thread())
-        return int(encode(*arguments))
-
-    monkeypatch.setattr(mtmd_cpp, "mtmd_batch_encode", noted)
+    note_calls(
+        monkeypatch, mtmd_cpp, "mtmd_batch_encode",
+        lambda *_: threads.append(threading.current_thread()),
+    )  # fmt: skip
     projector.look(square(210))
     assert len(threads) == 1
     assert not threads[0].is_alive()
@@ -129,10 +146,7 @@ async def test_a_pool_shows_images_to_a_model_with_a_projector(tmp_path: Path) -
     (tmp_path / "seeing.gguf").symlink_to(own)
     llava(tmp_path / "mmproj-seeing.gguf", N_MODEL)
     spec = ModelSpec(str(tmp_path / "seeing.gguf"), n_ctx_tokens=1024)
-    settings = PoolSettings(
-        n_threads=1, models_dir=tmp_path, cache_dir=tmp_path / "cache", profile_s=0
-    )
-
+    settings = replace(SETTINGS, models_dir=tmp_path, cache_dir=tmp_path / "cache")
     has_words = dict.fromkeys(range(17), -100)  # no mark, which ends an answer or has no text
 
     def request_with(*images: bytes) -> ChatRequest:
@@ -338,20 +352,14 @@ def test_images_that_were_seen_are_kept_within_a_bound(model: Model, tmp_path: P
 
 @pytest.mark.parametrize("family", ["llava", "smolvlm", "qwen3vl", "gemma3"])
 def test_an_image_of_a_document_is_read_from_the_disk_by_the_next_worker(
-    tmp_path: Path, family: str
+    tmp_path: Path, eyes: Callable[..., Projector], family: str
 ) -> None:
-    path, mmproj = write_family(family, tmp_path)
-    model, image = Model(path), noise(1, 60, 90)
     computed: list[int] = []
 
     def look(computed_by: str, *, on_disk: bool) -> tuple[PromptPiece, ...]:
-        disk = ImageDisk(tmp_path, (computed_by, "build"))
-        kept = KeptImages(0, disk)
-        eye = Projector(model, mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False, kept=kept)
+        eye = eyes(family, kept=KeptImages(0, ImageDisk(tmp_path, (computed_by, "build"))))
         eye.on_part = computed.append
-        found = eye.look(image, on_disk=on_disk)
-        eye.close()
-        return found
+        return eye.look(noise(1, 60, 90), on_disk=on_disk)
 
     look("one", on_disk=False)
     assert not (tmp_path / "images").exists(), "what comes by HTTP stays in memory"
@@ -368,7 +376,6 @@ def test_an_image_of_a_document_is_read_from_the_disk_by_the_next_worker(
         file.write_bytes(file.read_bytes()[:-1] + b"x")
     look("one", on_disk=True)
     assert len(computed) == 4 * n_parts, "a damaged file counts as none"
-    model.close()
 
 
 def parts(piece: PromptPiece) -> tuple[object, np.ndarray, np.ndarray]:
@@ -379,9 +386,7 @@ def parts(piece: PromptPiece) -> tuple[object, np.ndarray, np.ndarray]:
 
 def test_a_pool_keeps_images_of_documents_alone_on_the_disk(tmp_path: Path) -> None:
     path, _ = write_family("llava", tmp_path)
-    settings = PoolSettings(
-        n_threads=1, models_dir=tmp_path, cache_dir=tmp_path / "cache", profile_s=0
-    )
+    settings = replace(SETTINGS, models_dir=tmp_path, cache_dir=tmp_path / "cache")
 
     async def answer(*, keeps_images: bool) -> Reply:
         spec = ModelSpec(str(path), n_ctx_tokens=512)
@@ -402,11 +407,9 @@ def test_a_pool_keeps_images_of_documents_alone_on_the_disk(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("family", "n_at_once"), [("internvl", 2), ("smolvlm", 1)])
 def test_parts_of_an_image_are_computed_two_at_once_where_libmtmd_can(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, n_at_once: int
+    eyes: Callable[..., Projector], monkeypatch: pytest.MonkeyPatch, family: str, n_at_once: int
 ) -> None:
-    path, mmproj = write_family(family, tmp_path)
-    model = Model(path)
-    eye = Projector(model, mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False)
+    eye = eyes(family)
     computed: list[int] = []
     eye.on_part = computed.append
     image = noise(1, 90, 60)
@@ -422,7 +425,6 @@ def test_parts_of_an_image_are_computed_two_at_once_where_libmtmd_can(
     for piece, other in zip(together, one_by_one, strict=True):
         assert piece.digest == other.digest
         assert np.array_equal(piece.rows, other.rows)
-    eye.close()
 
 
 def test_an_image_that_exceeds_the_context_is_refused_before_it_is_computed(
@@ -438,25 +440,14 @@ def test_an_image_that_exceeds_the_context_is_refused_before_it_is_computed(
 
 
 def test_an_image_that_exceeds_a_pass_is_refused_only_where_it_needs_one_pass(
-    tmp_path: Path,
+    eyes: Callable[..., Projector],
 ) -> None:
-    why = {
-        "gemma3": "this model reads an image in one pass, and its 16 rows exceed "
-        "the 8 of `n_batch_tokens`",
-        "qwen2vl": "",
-    }
-    for family, expected in why.items():
-        path, mmproj = write_family(family, tmp_path)
-        model = Model(path)
-        loaded = Projector(model, mmproj, n_threads=1, n_pass_tokens=8, uses_gpu=False)
-        found = ""
-        try:
-            loaded.look(square(0))
-        except ValueError as error:
-            found = str(error)
-        assert found == expected
-        loaded.close()
-        model.close()
+    with pytest.raises(ValueError) as caught:
+        eyes("gemma3", n_pass_tokens=8).look(square(0))
+    assert str(caught.value) == (
+        "this model reads an image in one pass, and its 16 rows exceed the 8 of `n_batch_tokens`"
+    )
+    eyes("qwen2vl", n_pass_tokens=8).look(square(0))
 
 
 def test_a_projector_of_another_size_is_refused_with_both_sizes(
@@ -514,31 +505,22 @@ def test_rows_do_not_depend_on_memory_that_was_never_written(
     assert np.array_equal(plain, filled)
 
 
-def test_an_image_for_which_a_projector_computes_no_numbers_is_refused(tmp_path: Path) -> None:
-    path, mmproj = write_family("pixtral", tmp_path)
-    (bias,) = [
-        tensor for tensor in read_header(mmproj).tensors if tensor.name == "v.blk.0.ffn_up.bias"
-    ]
-    with mmproj.open("r+b") as file:
-        file.seek(read_header(mmproj).data_at + bias.offset)
-        file.write(np.full(bias.n_weights, np.nan, np.float32).tobytes())
-    model = Model(path)
-    loaded = Projector(model, mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False)
+def test_an_image_for_which_a_projector_computes_no_numbers_is_refused(
+    eyes: Callable[..., Projector], tmp_path: Path
+) -> None:
+    (tmp_path / "broken").mkdir()
+    _, mmproj = write_family("pixtral", tmp_path / "broken")
+    tiny.fill(mmproj, {"v.blk.0.ffn_up.bias": np.full(64, np.nan)})
     with pytest.raises(ValueError, match="its projector computes what is no number for it"):
-        loaded.look(noise(1))
-    loaded.close()
-    model.close()
+        eyes("pixtral", mmproj).look(noise(1))
 
 
-def test_a_projector_whose_tags_the_model_lacks_is_refused(tmp_path: Path) -> None:
-    path, _ = write_family("llava", tmp_path)
+def test_a_projector_whose_tags_the_model_lacks_is_refused(
+    eyes: Callable[..., Projector], tmp_path: Path
+) -> None:
     _, mmproj = write_family("smolvlm", tmp_path)
-    model = Model(path)
-    loaded = Projector(model, mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False)
     with pytest.raises(ValueError, match="they do not belong together"):
-        loaded.look(square(0))
-    loaded.close()
-    model.close()
+        eyes("llava", mmproj).look(square(0))
 
 
 async def test_images_are_checked_outside_of_the_event_loop(
@@ -552,7 +534,7 @@ async def test_images_are_checked_outside_of_the_event_loop(
         check_image(data, number)
 
     monkeypatch.setattr(local, "check_image", noted)
-    settings = PoolSettings(n_threads=1, models_dir=tmp_path, cache_dir=tmp_path, profile_s=0)
+    settings = replace(SETTINGS, models_dir=tmp_path, cache_dir=tmp_path)
     message = Message("user", "What is it?", images=(square(0), b"no image"))
     async with LocalPool(settings) as pool:
         with pytest.raises(BadRequest, match="image 2 is no PNG"):
@@ -568,7 +550,7 @@ async def test_one_file_with_a_projector_and_without_is_two_models(tmp_path: Pat
         refs[name] = tmp_path / name / "llava.gguf"
     weights, _ = write_family("llava", tmp_path / "seeing")
     refs["blind"].symlink_to(weights)
-    settings = PoolSettings(n_threads=1, models_dir=tmp_path, cache_dir=tmp_path, profile_s=0)
+    settings = replace(SETTINGS, models_dir=tmp_path, cache_dir=tmp_path)
     async with LocalPool(settings) as pool:
         for name, images in (("blind", ()), ("seeing", (square(0),))):
             message = Message("user", "What is it?", images=images)

@@ -19,8 +19,6 @@ SETTINGS = PoolSettings(keep_alive_s=300, max_wait_s=5, step_timeout_s=30)
 
 
 class Notes(PoolEvents):
-    """Remembers what happened."""
-
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.waited_s: list[float] = []
@@ -43,8 +41,6 @@ class Notes(PoolEvents):
 
 
 class House:
-    """One machine and its actor."""
-
     def __init__(self, machine: FakeMachine, chosen: PoolSettings) -> None:
         self.machine = machine
         self.notes = Notes()

@@ -188,26 +188,24 @@ def hub_files(*names: str) -> list[HubFile]:
     return [HubFile(name, f"https://hub/{name}", 1, "") for name in names]
 
 
-def test_the_asked_quantisation_is_taken_whatever_its_case() -> None:
-    listed = hub_files("m-Q4_K_M.gguf", "m-Q8_0.gguf", "m-f16.gguf")
-    assert choose_model_files(listed, "q8_0", "r")[0].name == "m-Q8_0.gguf"
-    assert choose_model_files(listed, "F16", "r")[0].name == "m-f16.gguf"
-    assert choose_model_files(listed, "m-F16.GGUF", "r")[0].name == "m-f16.gguf"
+LISTED = ("m-Q4_K_M.gguf", "m-Q8_0.gguf", "m-f16.gguf")
 
 
-def test_without_a_wish_it_is_q4_k_m_or_the_first() -> None:
-    assert (
-        choose_model_files(hub_files("m-Q2_K.gguf", "m-Q4_K_M.gguf"), "", "r")[0].name
-        == "m-Q4_K_M.gguf"
-    )
-    assert (
-        choose_model_files(hub_files("README.md", "m-Q2_K.gguf", "m-Q8_0.gguf"), "", "r")[0].name
-        == "m-Q2_K.gguf"
-    )
-    assert (
-        choose_model_files(hub_files("imatrix.gguf", "mmproj-F16.gguf", "m.gguf"), "", "r")[0].name
-        == "m.gguf"
-    )
+@pytest.mark.parametrize(
+    ("wish", "names", "chosen"),
+    [
+        ("q8_0", LISTED, "m-Q8_0.gguf"),
+        ("F16", LISTED, "m-f16.gguf"),
+        ("m-F16.GGUF", LISTED, "m-f16.gguf"),
+        ("", ("m-Q2_K.gguf", "m-Q4_K_M.gguf"), "m-Q4_K_M.gguf"),
+        ("", ("README.md", "m-Q2_K.gguf", "m-Q8_0.gguf"), "m-Q2_K.gguf"),
+        ("", ("imatrix.gguf", "mmproj-F16.gguf", "m.gguf"), "m.gguf"),
+    ],
+)
+def test_the_asked_quantisation_is_taken_in_any_case_and_without_a_wish_q4_k_m_or_the_first(
+    wish: str, names: tuple[str, ...], chosen: str
+) -> None:
+    assert choose_model_files(hub_files(*names), wish, "r")[0].name == chosen
 
 
 def test_a_wish_that_is_not_there_is_answered_with_what_is() -> None:

@@ -80,11 +80,6 @@ def manifest_of(store: ModelStore, *parts: tuple[str, bytes]) -> Manifest:
     return make_manifest(config, [layer for layer in layers if layer.media_type != CONFIG_TYPE])
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
-    return ModelStore(tmp_path)
-
-
 def test_a_config_keeps_what_is_not_known_here() -> None:
     raw = b'{"model_format":"gguf","capabilities":["tools"],"renderer":"r","os":"linux","new":1}'
     config = parse_config(raw)

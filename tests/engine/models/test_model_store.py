@@ -45,11 +45,6 @@ def put(store: ModelStore, name: str, *contents: bytes) -> list[str]:
     return digests
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
-    return ModelStore(tmp_path / "models")
-
-
 def shorts(store: ModelStore) -> list[str]:
     return [name.short for name in store.names()]
 

@@ -38,8 +38,6 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistr
 
 
 def make(store: ModelStore, name: str, model: bytes = BIG, source: str = "") -> ModelName:
-    """Put a model into the store."""
-
     def layer(kind: str, content: bytes, source: str = "") -> ManifestLayer:
         return ManifestLayer(kind, store.blobs.add(content), len(content), source)
 

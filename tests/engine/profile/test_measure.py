@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from paddock.engine.profile.measure import (
     write_trial_model,
 )
 from paddock.engine.profile.profile import Measurements, PrefillPoint
+from tests.calls import note_calls
 
 ENOUGH_S = 240.0
 """All that is wanted is measured in it, on a busy machine too; on a quiet one in 10 s."""
@@ -41,6 +44,16 @@ pytestmark = pytest.mark.timeout(600)
 def patient(seconds: float = ENOUGH_S) -> BenchClock:
     """Return a clock for a busy machine."""
     return BenchClock(seconds, 1, least_share=0.0)
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Iterator[tuple[Model, Path]]:
+    """Yield a model of one layer, and its file."""
+    path = tmp_path / "one-layer.gguf"
+    write_trial_model(path, "Q8_0")
+    model = Model(path)
+    yield model, path
+    model.close()
 
 
 def path_of(ref: str, folder: Path) -> Path:
@@ -108,12 +121,11 @@ def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_re
     model.close()
 
 
-def test_a_prompt_and_decoding_are_measured_without_flash_attention_too(tmp_path: Path) -> None:
-    path = tmp_path / "one-layer.gguf"
-    write_trial_model(path, "Q8_0")
-    model = Model(path)
+def test_a_prompt_and_decoding_are_measured_without_flash_attention_too(
+    trial: tuple[Model, Path],
+) -> None:
     shape = BenchOptions(n_cells=8 * 320, n_batch_tokens=256, n_threads=1)
-    measured = measure_model(model, path, shape, patient(), depths=(128,))
+    measured = measure_model(*trial, shape, patient(), depths=(128,))
     plain = [point for point in measured.decode if not point.is_flash]
     assert {(point.n_depth_tokens, point.n_sequences) for point in plain} == {
         (64, 1), (64, 8), (128, 1), (128, 8),
@@ -122,9 +134,8 @@ def test_a_prompt_and_decoding_are_measured_without_flash_attention_too(tmp_path
     assert sorted(agreement.is_flash for agreement in measured.agreements) == [False, True]
     assert all(agreement.company is not None for agreement in measured.agreements)
     flash_shape = replace(shape, flash_attention="on")
-    measured = measure_model(model, path, flash_shape, patient(), depths=(128,))
+    measured = measure_model(*trial, flash_shape, patient(), depths=(128,))
     assert all(point.is_flash for point in measured.decode), "it was asked for"
-    model.close()
 
 
 def test_of_two_measurements_of_the_same_the_quicker_counts() -> None:
@@ -143,53 +154,31 @@ def test_two_measurements_of_the_same_that_differ_much_were_disturbed() -> None:
 
 
 def test_a_measurement_ends_before_the_next_step_if_something_else_is_to_be_computed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trial: tuple[Model, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "one-layer.gguf"
-    write_trial_model(path, "Q8_0")
-    model = Model(path)
-    n_steps = n_open = 0
-    decode, close, make = Context.decode, Context.close, Context.__init__
-
-    def counted(context: Context, *batch: Any) -> int:
-        nonlocal n_steps
-        n_steps += 1
-        return decode(context, *batch)
-
-    def made(context: Context, *options: Any) -> None:
-        nonlocal n_open
-        n_open += 1
-        make(context, *options)
-
-    def closed(context: Context) -> None:
-        nonlocal n_open
-        n_open -= 1
-        close(context)
-
-    monkeypatch.setattr(Context, "decode", counted)
-    monkeypatch.setattr(Context, "__init__", made)
-    monkeypatch.setattr(Context, "close", closed)
+    seen = Counter[str]()
+    note_calls(monkeypatch, Context, "decode", lambda *_: seen.update(["step"]))
+    note_calls(monkeypatch, Context, "__init__", lambda *_: seen.update(["made"]))
+    note_calls(monkeypatch, Context, "close", lambda *_: seen.update(["closed"]))
     shape = BenchOptions(n_cells=8 * 320, n_batch_tokens=256, n_threads=1)
     n_most = 0
 
     def should_stop() -> bool:
-        return n_steps >= n_most
+        return seen["step"] >= n_most
 
     for n_most in (0, 1, 5, 12, 60):
-        n_steps = 0
+        seen.clear()
         clock = BenchClock(ENOUGH_S, 1, least_share=0.0, should_stop=should_stop)
         with pytest.raises(MeasuringStopped):
-            measure_model(model, path, shape, clock, depths=(128,))
-        assert (n_steps, n_open) == (n_most, 0)
-    model.close()
+            measure_model(*trial, shape, clock, depths=(128,))
+        assert (seen["step"], seen["made"] - seen["closed"]) == (n_most, 0)
 
 
-def test_a_graphics_device_is_measured_with_long_prompts_and_many_sequences(tmp_path: Path) -> None:
-    path = tmp_path / "one-layer.gguf"
-    write_trial_model(path, "Q8_0")
-    model = Model(path)
+def test_a_graphics_device_is_measured_with_long_prompts_and_many_sequences(
+    trial: tuple[Model, Path],
+) -> None:
     shape = BenchOptions(n_cells=4096, n_batch_tokens=512, n_threads=1, is_gpu=True)
-    measured = measure_model(model, path, shape, patient(), depths=(128,))
+    measured = measure_model(*trial, shape, patient(), depths=(128,))
     assert [point.n_batch_tokens for point in measured.prefill] == [64, 512]
     assert {point.is_unified for point in measured.decode} == {False}
     at_depth: dict[int, list[int]] = {64: [], 128: []}
@@ -200,41 +189,31 @@ def test_a_graphics_device_is_measured_with_long_prompts_and_many_sequences(tmp_
     assert all(point.is_flash for point in measured.decode)
     (agreement,) = measured.agreements
     assert agreement.drafts is not None
-    model.close()
 
 
 @pytest.mark.parametrize(("is_gpu", "n_batch"), [(False, 256), (True, 512), (False, 32)])
 def test_logits_are_reserved_only_for_the_rows_that_a_measurement_reads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_gpu: bool, n_batch: int
+    trial: tuple[Model, Path], monkeypatch: pytest.MonkeyPatch, is_gpu: bool, n_batch: int
 ) -> None:
-    path = tmp_path / "one-layer.gguf"
-    write_trial_model(path, "Q8_0")
-    model = Model(path)
     seen: set[tuple[int, int, int, int]] = set()
-    decode = Context.decode
 
-    def counted(context: Context, *batch: Any) -> int:
-        n_rows, options = decode(context, *batch), context.options
+    def note(n_rows: int, context: Context, *_: object) -> None:
+        options = context.options
         seen.add((n_rows, options.n_seq_max, options.n_rows_max, options.n_pass_tokens))
-        return n_rows
 
-    monkeypatch.setattr(Context, "decode", counted)
+    note_calls(monkeypatch, Context, "decode", note)
     shape = BenchOptions(8 * 320, n_batch, 1, is_gpu=is_gpu, n_pass_tokens=128)
-    measured = measure_model(model, path, shape, patient(), depths=(128,))
+    measured = measure_model(*trial, shape, patient(), depths=(128,))
     assert all(agreement.company is not None for agreement in measured.agreements)
     of_model = [entry for entry in seen if entry[3] == 128]
     assert max(n_rows for n_rows, *_ in of_model) == sum(AGREED_PIECES)
     for n_rows, n_seq_max, n_rows_max, _ in of_model:
         assert n_rows <= n_rows_max == max(n_seq_max, MOST_ROWS)
-    model.close()
 
 
 def test_what_was_measured_before_memory_was_short_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trial: tuple[Model, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "one-layer.gguf"
-    write_trial_model(path, "Q8_0")
-    model = Model(path)
 
     def fail(*_: Any, **__: Any) -> None:
         raise LoadFailed("there is no memory for it")
@@ -242,12 +221,11 @@ def test_what_was_measured_before_memory_was_short_is_kept(
     shape = BenchOptions(8 * 320, 256, 1, is_gpu=True)
     with monkeypatch.context() as within:
         within.setattr(Bench, "spread", fail)
-        measured = measure_model(model, path, shape, patient(), depths=(128,))
+        measured = measure_model(*trial, shape, patient(), depths=(128,))
     assert [point.n_batch_tokens for point in measured.prefill] == [64, 256]
     monkeypatch.setattr(measure, "Context", fail)
     with pytest.raises(Unmeasured, match=r"^llama\.cpp could not do it: there is no memory"):
-        measure_model(model, path, shape, patient(), depths=(128,))
-    model.close()
+        measure_model(*trial, shape, patient(), depths=(128,))
 
 
 def test_an_embedding_model_is_measured_by_the_size_of_its_batches(tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Reply
 from paddock.engine.sampling.valid_ending import EndingSearch
-from paddock.engine.settings import PoolSettings
-from tests.engine.pools import digits_with_chances
+from tests.engine.pools import SETTINGS, digits_with_chances
 from tests.engine.sampling.world import matcher, model
 from tests.fakes import tiny
 
@@ -27,7 +26,6 @@ def record(**properties: Any) -> dict[str, Any]:
 
 
 TEXT = {"type": "string"}
-SETTINGS = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=0)
 SCHEMAS: dict[str, Any] = {
     "a summary": record(title=TEXT, summary=TEXT, points={"type": "array", "items": TEXT}),
     "a verdict": record(
@@ -124,15 +122,12 @@ def ask(pool: LocalPool, schema: Any, temperature: float) -> Coroutine[Any, Any,
     return pool.chat(request).reply()
 
 
-def test_schemas_as_people_write_them_yield_valid_answers_at_any_temperature() -> None:
-    async def work() -> list[tuple[str, float, Reply]]:
-        async with LocalPool(SETTINGS) as pool:
-            cases = [(name, heat) for name in SCHEMAS for heat in (0.0, 1.0)]
-            requests = (ask(pool, SCHEMAS[name], heat) for name, heat in cases)
-            replies = await asyncio.gather(*requests)
-            return [(*case, reply) for case, reply in zip(cases, replies, strict=True)]
-
-    for name, heat, reply in asyncio.run(work()):
+async def test_schemas_as_people_write_them_yield_valid_answers_at_any_temperature() -> None:
+    cases = [(name, heat) for name in SCHEMAS for heat in (0.0, 1.0)]
+    async with LocalPool(SETTINGS) as pool:
+        requests = (ask(pool, SCHEMAS[name], heat) for name, heat in cases)
+        replies = await asyncio.gather(*requests)
+    for (name, heat), reply in zip(cases, replies, strict=True):
         assert reply.done_reason == "stop", (name, heat, reply.text)
         jsonschema.validate(json.loads(reply.text), SCHEMAS[name])
         between_texts = re.sub(r'"(\\.|[^"\\])*"', "", reply.text)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from paddock.engine.arrays import Logits
-from paddock.engine.errors import BadRequest
 from paddock.engine.llama.samplers import SamplerChain
 from paddock.engine.request import Constraint, Sampling
 from paddock.engine.sampling.logits import in_order
@@ -135,20 +134,6 @@ def test_a_circle_that_a_grammar_cannot_leave_is_ended_whole() -> None:
     answer, ends = circling(row_picker, "la", 3000)
     assert ends == "repetition"
     assert answer.removesuffix("end").replace("la", "") == ""
-
-
-def test_a_number_of_likely_tokens_out_of_range_is_refused() -> None:
-    with pytest.raises(BadRequest) as caught:
-        Picker(Sampling(), np.zeros(0, np.int32), model(), n_logprobs=101)
-    assert str(caught.value) == "`n_logprobs` must be from 0 to 100, not 101"
-
-
-def test_log_probabilities_are_told_where_they_are_asked() -> None:
-    row_picker = Picker(Sampling(), np.zeros(0, np.int32), model(), n_logprobs=2)
-    choice = row_picker.pick(row("apple", "bread"))
-    assert choice.logprob is not None
-    assert choice.logprob.raw == model().piece(choice.token)
-    assert len(choice.logprob.top) == 2
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.9, top_k=40, seed=3)])

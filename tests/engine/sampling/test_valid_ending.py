@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.request import Constraint
-from paddock.engine.sampling.constraint import ByteMatcher
 from paddock.engine.sampling.schema import check_schema, most_bytes
 from paddock.engine.sampling.valid_ending import EndingSearch
+from tests.calls import note_calls
 from tests.engine.sampling.world import Babbler, matcher, model, picker, say, tokens
 from tests.optional import present
 
@@ -85,7 +85,8 @@ def test_an_answer_is_valid_at_every_limit_that_holds_one(
     assert check_schema(schema) == ()
     constraint = Constraint("json_schema", json.dumps(schema))
     guide = matcher(constraint)
-    shortest = present(EndingSearch(is_json=True).find(guide.byte_matcher))
+    shortest = EndingSearch(is_json=True).find(guide.byte_matcher)
+    assert shortest is not None
     limit = len(guide.vocabulary.tokens_of(shortest)) + n_extra
     row_picker = picker(constraint, limit)
     text, reason = say(row_picker, Babbler(seed), limit)
@@ -116,14 +117,8 @@ LABELS = {
 def test_endings_are_searched_only_where_an_answer_may_be_too_long(
     limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    searched = []
-    find = EndingSearch.find
-
-    def noted(search: EndingSearch, place: ByteMatcher) -> bytes | None:
-        searched.append(place)
-        return find(search, place)
-
-    monkeypatch.setattr(EndingSearch, "find", noted)
+    searched: list[object] = []
+    note_calls(monkeypatch, EndingSearch, "find", lambda _, __, place: searched.append(place))
     assert most_bytes(LABELS) == len(json.dumps({"tags": ["ä"] * 3}, separators=(",", ":"))) + 2
     row_picker = picker(Constraint("json_schema", json.dumps(LABELS)), limit)
     text, reason = say(row_picker, Babbler(3), limit)

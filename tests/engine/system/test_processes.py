@@ -17,19 +17,18 @@ from tests.optional import present
 from tests.waiting import is_alive, until
 
 
-def test_a_program_gets_its_input_and_returns_both_outputs() -> None:
+async def test_a_program_gets_its_input_and_returns_both_outputs() -> None:
     code = "import sys; print(sys.stdin.read()); print('err', file=sys.stderr); sys.exit(3)"
-    ended = asyncio.run(
-        run([sys.executable, "-c", code], environ=os.environ, stdin=b"hello", most_bytes=100)
-    )
+    command = [sys.executable, "-c", code]
+    ended = await run(command, environ=os.environ, stdin=b"hello", most_bytes=100)
     assert (ended.code, ended.stdout, ended.stderr) == (3, b"hello\n", b"err\n")
 
 
-def test_too_much_output_and_a_missing_program_raise() -> None:
+async def test_too_much_output_and_a_missing_program_raise() -> None:
     with pytest.raises(OutputTooLarge):
-        asyncio.run(run(["yes"], environ=os.environ, most_bytes=1000))
+        await run(["yes"], environ=os.environ, most_bytes=1000)
     with pytest.raises(FileNotFoundError) as failed:
-        asyncio.run(run(["no-such-program"], environ=os.environ, most_bytes=1000))
+        await run(["no-such-program"], environ=os.environ, most_bytes=1000)
     assert failed.value.filename is None
 
 

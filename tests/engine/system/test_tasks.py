@@ -25,27 +25,21 @@ async def test_the_result_or_the_error_of_work_that_ends_first_is_its_own() -> N
         await tasks.unless(soon(ValueError("own")), stop)
 
 
-def test_a_stop_ends_the_work_before_it_is_raised() -> None:
-    async def main() -> None:
-        has_ended = asyncio.Event()
-        stop = asyncio.Event()
+async def test_a_stop_ends_the_work_before_it_is_raised() -> None:
+    has_ended = asyncio.Event()
+    stop = asyncio.Event()
 
-        async def work() -> None:
-            try:
-                stop.set()
-                await asyncio.Event().wait()
-            finally:
-                await asyncio.sleep(0)
-                has_ended.set()
+    async def work() -> None:
+        try:
+            stop.set()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            has_ended.set()
 
-        with pytest.raises(tasks.StopRequested):
-            await tasks.unless(work(), soon_never(), stop)
-        assert has_ended.is_set()
-
-    async def soon_never() -> None:
-        await asyncio.Event().wait()
-
-    asyncio.run(main())
+    with pytest.raises(tasks.StopRequested):
+        await tasks.unless(work(), asyncio.Event().wait(), stop)
+    assert has_ended.is_set()
 
 
 async def test_cancelling_the_race_ends_the_work() -> None:

@@ -263,7 +263,6 @@ def test_a_format_of_which_trials_promise_nothing_is_not_even_written(
 def order_for(
     source: str | Path, target: Path, *, is_forced: bool = False
 ) -> tuning_process.TuningOrder:
-    """An order for a tuned copy."""
     return tuning_process.TuningOrder(
         str(source), str(target), None, 1, 0, 64, 64, 0, is_forced, (TEXT,)
     )
