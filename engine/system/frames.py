@@ -47,9 +47,10 @@ def read_frame(stream: BinaryIO) -> tuple[FrameHead, bytes]:
 
     Raises:
         PipeClosed: the stream has ended.
+        FrameTooLarge, ValueError: what comes is no frame.
     """
     n_head, n_body = _lengths(_exactly(stream, _LENGTHS.size), MAX_FRAME_BYTES)
-    head: FrameHead = json.loads(_exactly(stream, n_head))
+    head = _head(_exactly(stream, n_head))
     return head, _exactly(stream, n_body)
 
 
@@ -60,13 +61,24 @@ async def read_frame_async(
 
     Raises:
         PipeClosed: the stream has ended.
+        FrameTooLarge, ValueError: what comes is no frame.
     """
     try:
         n_head, n_body = _lengths(await stream.readexactly(_LENGTHS.size), max_bytes)
-        head: FrameHead = json.loads(await stream.readexactly(n_head))
+        head = _head(await stream.readexactly(n_head))
         return head, await stream.readexactly(n_body)
     except (asyncio.IncompleteReadError, ConnectionError) as error:
         raise PipeClosed from error
+
+
+def _head(raw: bytes) -> FrameHead:
+    try:
+        head = json.loads(raw)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(head, dict):
+        raise ValueError("a frame's head is an object")  # noqa: TRY004 - as other garbage
+    return head
 
 
 def _lengths(raw: bytes, max_bytes: int) -> tuple[int, int]:
@@ -122,7 +134,7 @@ class FramePipes:
         if len(self._received) < begins + n_body:
             return None
         found, self._received = memoryview(self._received), self._received[begins + n_body :]
-        return json.loads(bytes(found[_LENGTHS.size : begins])), found[begins : begins + n_body]
+        return _head(bytes(found[_LENGTHS.size : begins])), found[begins : begins + n_body]
 
     def _exchange(self, left: memoryview, poll_s: float) -> memoryview:
         """Wait a moment for bytes in either direction; return what is still to be sent."""

@@ -30,7 +30,13 @@ from paddock.engine.request import (
     Tool,
 )
 from paddock.engine.system.crash_suspects import Crash
-from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame_async
+from paddock.engine.system.frames import (
+    FrameHead,
+    FrameTooLarge,
+    PipeClosed,
+    pack_frame,
+    read_frame_async,
+)
 from paddock.engine.system.processes import python_command, start_in_session, without_keys
 from paddock.engine.wire import from_plain, to_plain
 
@@ -49,6 +55,8 @@ from .worker_protocol import (
 )
 
 _N_KEPT_LINES = 50
+_UNREADABLE = (FrameTooLarge, AttributeError, LookupError, TypeError, ValueError)
+"""What garbage in a worker's pipe raises; the worker may live on."""
 
 
 async def _stderr_lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
@@ -71,6 +79,10 @@ WORKER_COMMAND = python_command("-m", "paddock.engine.workers.worker_main")
 _STOP_S = 5.0
 # After this many steps the build of llama.cpp works; a later crash has another cause.
 FIRST_TURNS = 16
+
+
+def _unreadable_text(error: Exception) -> str:
+    return f"its output cannot be read: {error!r}"
 
 
 def _now() -> float:
@@ -317,6 +329,8 @@ class WorkerProcess:
             while head["event"] == "phase":
                 self._loading = head["phase"]
                 head, _ = await read_frame_async(self._process.stdout)
+        except _UNREADABLE as error:
+            raise LoadBroken(_unreadable_text(error)) from None
         except PipeClosed:
             raise LoadBroken(await self._exit_reason()) from None
         if head["event"] == "broken":
@@ -333,11 +347,10 @@ class WorkerProcess:
             while True:
                 head, body = await read_frame_async(self._process.stdout)
                 self._handle_frame(head, body)
+        except _UNREADABLE as error:  # else requests would wait for the watchdog
+            self._end_requests(_unreadable_text(error))
         except PipeClosed:
             await self._note_end()
-        except (LookupError, TypeError, ValueError) as error:
-            # Garbage in the pipe: without this, requests would wait for the watchdog.
-            self._end_requests(f"its output cannot be read: {error!r}")
 
     def _handle_frame(self, head: FrameHead, body: bytes) -> None:
         for pending in self._still_pending(head.get("taken", ())):

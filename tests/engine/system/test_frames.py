@@ -95,6 +95,13 @@ def test_a_frame_of_nonsense_lengths_is_refused() -> None:
         read_frame(io.BytesIO(b"\xff" * 64))
 
 
+@pytest.mark.parametrize("head", ["[]", "1", "null", "[" * 1_000_000, "{]}", "{", ""])
+def test_a_frame_whose_head_is_no_object_is_refused(head: str) -> None:
+    raw = len(head).to_bytes(8, "little") + bytes(8) + head.encode()
+    with pytest.raises(ValueError, match=r"object|nested|Expecting"):
+        read_frame(io.BytesIO(raw))
+
+
 @pytest.mark.parametrize("deed", ["die", "leave", "half", "endless", "garbage"])
 def test_a_hostile_child_is_ended_and_the_next_order_answered(
     child: FrameProcess, deed: str

@@ -120,12 +120,32 @@ async def test_work_that_is_no_step_is_a_sign_of_life_unless_an_answer_should_ma
     await worker.kill("the test is over")
 
 
-async def test_garbage_in_the_pipe_ends_the_requests_at_once() -> None:
-    lines = (READY, "read_frame(sys.stdin.buffer); send({'event': 'turn'}); time.sleep(600)")
+GARBAGE = {
+    "KeyError": "send({'event': 'turn'})",
+    "ValueError": "send(['no head'])",
+    "FrameTooLarge": "os.write(1, b'\\xff' * 64)",
+    "JSONDecodeError": "os.write(1, bytes([3, *bytes(15)]) + b'{]}')",
+}
+
+
+WRONG_TYPE = ("TypeError", "send({'event': 'memory', 'memory': []})")
+
+
+@pytest.mark.parametrize(("error", "deed"), [*GARBAGE.items(), WRONG_TYPE])
+async def test_garbage_in_the_pipe_ends_the_requests_at_once(error: str, deed: str) -> None:
+    lines = (READY, f"read_frame(sys.stdin.buffer); {deed}; time.sleep(600)")
     worker = await WorkerProcess.started(LOAD, 120, command(*lines))
-    with pytest.raises(WorkerGone, match="its output cannot be read: KeyError"):
+    with pytest.raises(WorkerGone, match=f"its output cannot be read: {error}"):
         await worker.count_texts(("one",))
     await worker.kill("the test is over")
+
+
+@pytest.mark.parametrize(("error", "deed"), GARBAGE.items())
+async def test_garbage_in_place_of_a_loaded_model_is_told_at_once(error: str, deed: str) -> None:
+    deed = deed.replace("'turn'", "'phase'")
+    lines = (f"read_frame(sys.stdin.buffer); {deed}; time.sleep(600)",)
+    with pytest.raises(LoadBroken, match=f"its output cannot be read: {error}"):
+        await WorkerProcess.started(LOAD, 120, command(*lines))
 
 
 async def test_a_request_to_a_worker_that_has_gone_is_told_so() -> None:
