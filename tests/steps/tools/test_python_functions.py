@@ -56,6 +56,12 @@ def leaves(): sys.exit("no key")
 def thing(): return object()
 def nan(): return float("nan")
 def large(): return "x" * 17_000_000
+def killed(): os.kill(os.getpid(), 9)
+def garbage(raw: str, fds=(3, 4, 5, 6)):
+    for fd in fds:  # one is where answers go
+        try: os.write(fd, bytes.fromhex(raw))
+        except OSError: pass
+    time.sleep(600)
 def any_number(*numbers): return sum(numbers)
 '''
 
@@ -173,6 +179,21 @@ def test_what_goes_wrong_in_a_function_is_told_with_its_line(folder: Path) -> No
         assert await failure(hands.described(of(folder, "f", "leaves.py"))) == (
             "'leaves.py' cannot be imported: SystemExit: leaving."
         )
+
+    work(do)
+
+
+@pytest.mark.parametrize("raw", ["ff" * 64, "03" + "00" * 15 + "7b5d7d", "02" + "00" * 15 + "5b5d"])
+def test_a_function_that_is_killed_or_writes_garbage_fails_alone(folder: Path, raw: str) -> None:
+    async def do(hands: FunctionPool) -> None:
+        function = of(folder, "garbage")
+        assert await failure(call(hands, of(folder, "killed"), {})) == (
+            "'tools.py:killed' ended its process."
+        )
+        assert await failure(call(hands, function, {"raw": raw, "fds": [3, 4, 5, 6]})) == (
+            "'tools.py:garbage' ended its process."
+        )
+        assert (await call(hands, of(folder, "wrong"), {})).is_error, "the next one gets a new one"
 
     work(do)
 
