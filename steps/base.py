@@ -71,7 +71,10 @@ class Roots:
         """
         if self.refuse is not None:
             self.refuse(text)
-        path = self._without_links(text) or no_links.resolve(str(self.base / text), self.allowed)
+        plain = self._without_links(text)
+        if plain is not None:
+            return plain
+        path = no_links.resolve(str(self.base / text), self.allowed)
         if not any(path.is_relative_to(root) for root in self.allowed):
             raise OutsideRoots(text, self.allowed)
         return path

@@ -87,19 +87,22 @@ class ProtectedFiles:
 
         `path` is absolute, with symbolic links resolved; `is_new`: something is there afterwards.
         """
-        if any(name.casefold() == STATE_FOLDER for name in self._names(path)):
+        folded = str(path).casefold()
+        if STATE_FOLDER in folded and any(
+            name.casefold() == STATE_FOLDER for name in self._names(path)
+        ):
             return WriteRefusal("lies in '.paddock', where Paddock keeps its own state")
         if path.name.casefold() == FILE_NAME:
             return WriteRefusal("is a settings file of Paddock")
-        if self._is_part(path):
+        if self._is_part(path, folded):
             return WriteRefusal("is a part of the pipeline itself")
-        if not is_new or self._is_in_named_folder(path):
+        suffix = path.suffix.casefold() if is_new else ""
+        if suffix not in (*YAML_SUFFIXES, *PYTHON_SUFFIXES) or self._is_in_named_folder(path):
             return None
-        suffix = path.suffix.casefold()
         if suffix in YAML_SUFFIXES:
             remedy = f"Write YAML into a folder that the step's path names, as in 'out/x{suffix}'."
             return WriteRefusal("could be taken for a pipeline by `paddock up`", remedy)
-        if suffix in PYTHON_SUFFIXES and any(path.is_relative_to(top) for top in self.code_folders):
+        if any(path.is_relative_to(top) for top in self.code_folders):
             remedy = f"Write it into a folder that the step's path names, as in 'out/x{suffix}'."
             return WriteRefusal("lies where the pipeline's functions import from", remedy)
         return None
@@ -108,9 +111,9 @@ class ProtectedFiles:
         base = next((folder for folder in self.bases if path.is_relative_to(folder)), None)
         return path.parts if base is None else path.relative_to(base).parts
 
-    def _is_part(self, path: Path) -> bool:
+    def _is_part(self, path: Path, folded: str) -> bool:
         """Return whether a file is one of the pipeline's, under this name or another."""
-        if path in self.parts or str(path).casefold() in self._folded:
+        if folded in self._folded:
             return True
         identity = files.identity(path)
         return identity is not None and identity in map(files.identity, self.parts)

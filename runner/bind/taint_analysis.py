@@ -172,7 +172,7 @@ def guarded_roots(
     if not step.untrusted:
         return roots
     check = partial(_check_tainted_path, roots, step, scope, own_path)
-    return replace(roots, refuse=check)
+    return Roots(roots.base, roots.allowed, check, roots.plain)  # `replace` takes twice as long
 
 
 def _check_tainted_path(

@@ -125,7 +125,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
 
 
 def application(command: str | None = None) -> typer.Typer:
-    """Return the application with this command's group; without one, only what help shows."""
+    """Return the application with this command alone; without one, only what help shows."""
     app = typer.Typer(
         name="paddock",
         cls=RootGroup,
@@ -138,8 +138,8 @@ def application(command: str | None = None) -> typer.Typer:
     )
     app.callback()(_root_options)
     group = next((group for group, names in GROUPS.items() if command in names), None)
-    if group is not None:
-        _add_commands(app, group)
+    if command is not None and group is not None:
+        _add_command(app, command, group)
     else:
         for summaries in SECTIONS.values():
             for name, summary in summaries.items():
@@ -149,17 +149,19 @@ def application(command: str | None = None) -> typer.Typer:
     return app
 
 
-def _add_commands(app: typer.Typer, group: str) -> None:
-    """Add a module's commands; its class `Command`, if there is one, parses their arguments."""
+def _add_command(app: typer.Typer, name: str, group: str) -> None:
+    """Add a module's command; its class `Command`, if there is one, parses the arguments.
+
+    The others are left out: `run` has so many options that `validate` took 3 % longer with it.
+    """
     module: Any = importlib.import_module(f"paddock.runner.cli.{group}")
-    listed = set(itertools.chain(*SECTIONS.values()))
-    for name in GROUPS[group]:
-        found = getattr(module, _FUNCTIONS.get(name, name))
-        if isinstance(found, typer.Typer):
-            app.add_typer(found)
-        else:
-            parser, is_hidden = getattr(module, "Command", None), name not in listed
-            app.command(name, cls=parser, hidden=is_hidden)(with_exit_status(found))
+    found = getattr(module, _FUNCTIONS.get(name, name))
+    if isinstance(found, typer.Typer):
+        app.add_typer(found)
+    else:
+        is_hidden = name not in itertools.chain(*SECTIONS.values())
+        parser = getattr(module, "Command", None)
+        app.command(name, cls=parser, hidden=is_hidden)(with_exit_status(found))
 
 
 def _only_listed() -> None:

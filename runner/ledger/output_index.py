@@ -150,9 +150,8 @@ class OutputIndex:
         intended = tuple(dict.fromkeys([*known, sha256]))
         if size_bytes is None:
             old = new
-        elif old.sha256 is None:
-            old = replace(old, size=size_bytes)
-        self._put(replace(old, key=key, intended=intended), run)
+        size = size_bytes if old.sha256 is None else old.size
+        self._put(replace(old, key=key, intended=intended, size=size), run)
 
     def record_written(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
         """Record the content that `path` has now."""
