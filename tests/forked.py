@@ -25,7 +25,7 @@ from paddock.runner.prefect import client_settings
 ROOT = Path(__file__).resolve().parents[1]
 # What runs import as they begin.
 PRELOAD = (
-    "paddock.engine.backends.balancer", "paddock.runner.cli.commands.validate_plan_run",
+    "paddock.engine.backends.balancer", "paddock.runner.cli.commands.run",
     "paddock.runner.ledger.postgres",
     "paddock.runner.prefect.run_tracking", "paddock.runner.render.run_report_page",
     "paddock.runner.review.decisions", "paddock.steps.files.rows", "paddock.steps.files.write",

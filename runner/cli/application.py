@@ -29,7 +29,8 @@ from .completion import completed_command, is_completion_request
 from .exit_status import INTERRUPTED, with_exit_status
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "commands.validate_plan_run": ("validate", "plan", "run"),
+    "commands.validate_plan": ("validate", "plan"),
+    "commands.run": ("run",),
     "commands.init_schema_steps": ("init", "schema", "steps", "doctor"),
     "commands.graph_tools": ("graph", "tools"),
     "commands.summarise": ("summarise", "summarize"),
@@ -138,8 +139,8 @@ def application(command: str | None = None) -> typer.Typer:
     )
     app.callback()(_root_options)
     group = next((group for group, names in GROUPS.items() if command in names), None)
-    if command is not None and group is not None:
-        _add_commands(app, group, command)
+    if group is not None:
+        _add_commands(app, group)
     else:
         for summaries in SECTIONS.values():
             for name, summary in summaries.items():
@@ -149,26 +150,21 @@ def application(command: str | None = None) -> typer.Typer:
     return app
 
 
-def _add_commands(app: typer.Typer, group: str, command: str) -> None:
-    """Add a module's commands; its class `Command`, if there is one, parses their arguments.
-
-    All but `command` are names alone: `run` has so many options that they took 1.4 % of `validate`.
-    """
+def _add_commands(app: typer.Typer, group: str) -> None:
+    """Add a module's commands; its class `Command`, if there is one, parses their arguments."""
     module: Any = importlib.import_module(f"paddock.runner.cli.{group}")
     listed = set(itertools.chain(*SECTIONS.values()))
     for name in GROUPS[group]:
         found = getattr(module, _FUNCTIONS.get(name, name))
         if isinstance(found, typer.Typer):
             app.add_typer(found)
-        elif name == command:
+        else:
             parser, is_hidden = getattr(module, "Command", None), name not in listed
             app.command(name, cls=parser, hidden=is_hidden)(with_exit_status(found))
-        else:
-            app.command(name, hidden=True)(_only_listed)
 
 
 def _only_listed() -> None:
-    """Stand for a command of which no more than name and summary are needed."""
+    """Stand for a command of which the help needs the summary alone."""
 
 
 def _version(is_requested: bool) -> None:

@@ -41,7 +41,7 @@ from paddock.runner.settings import read_settings
 from paddock.steps.paths import write_refusal
 
 from .init_schema_steps import installed_schema, write_schema
-from .validate_plan_run import run_until_confirmed
+from .run import run_until_confirmed
 
 if TYPE_CHECKING:
     from paddock.runner.progress.report import Report

@@ -8,7 +8,7 @@ import pytest
 
 from paddock.engine.system.item_samples import ItemSample
 from paddock.runner.cli.arguments import PipelineFlags
-from paddock.runner.cli.commands.validate_plan_run import RunFlags
+from paddock.runner.cli.commands.run import RunFlags
 from paddock.runner.cli.exit_status import CommandError
 from tests.runner.cli.commands.shell import paddock_here as paddock
 

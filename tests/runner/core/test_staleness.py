@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.cli.commands.validate_plan_run import resumed_run
+from paddock.runner.cli.commands.run import resumed_run
 from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.core.stale_reasons import ItemVerdict, judge_item
 from paddock.runner.ledger.entries import Entry
