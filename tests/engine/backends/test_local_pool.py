@@ -29,11 +29,11 @@ from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
 from tests.engine.pools import (
     CHAT,
     SETTINGS,
-    SURE_PROMPT,
     VECTORS,
     ask,
     opened,
 )
+from tests.fakes import tiny
 from tests.fakes.gguf import split_gguf
 
 
@@ -259,20 +259,24 @@ async def test_a_tool_that_must_be_called_is_called_by_a_model_that_knows_no_too
     )
 
 
+COPIED = "uncopyrightable " * 6 + "unco"
+
+
 async def test_a_model_in_several_files_is_made_counted_and_asked_as_the_whole_one(
     tmp_path: Path,
 ) -> None:
     settings = replace(SETTINGS, models_dir=tmp_path / "models", cache_dir=tmp_path / "cache")
     finder = ModelFinder(settings.models_dir, settings.cache_dir)
-    parts = split_gguf(Path(finder.find("smollm2:135m").path), tmp_path / "m.gguf")
+    single = tiny.copying(tmp_path / "single.gguf")
+    parts = split_gguf(single, tmp_path / "m.gguf")
     files = {part.name: part for part in parts}
     create_model(finder.store, finder, ModelRecipe("split", files=files), lambda _: None)
     params = {"temperature": 0, "max_tokens": 8}
     async with opened(settings) as pool:
-        whole, split = (ModelSpec(ref, n_ctx_tokens=512) for ref in ("smollm2:135m", "split"))
+        whole, split = (ModelSpec(ref, n_ctx_tokens=512) for ref in (str(single), "split"))
         answers = [
-            await pool.chat(ChatRequest(spec, (), params, prompt=SURE_PROMPT)).reply()
+            await pool.chat(ChatRequest(spec, (), params, prompt=COPIED)).reply()
             for spec in (whole, split)
         ]
-        assert answers[0].text == answers[1].text
-        assert await pool.count_texts(split, ["one two three"]) == [3]
+        assert answers[0].text == answers[1].text == "pyrighta"
+        assert await pool.count_texts(split, ["one two three"]) == [13]

@@ -19,6 +19,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.memory.loader import WorkerStarter
 from paddock.engine.memory.pool_stats import PoolStats
 from paddock.engine.profile.profile import Profile, read_profile
+from paddock.engine.request import ModelSpec
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
 from paddock.engine.system.retry import Backoff
@@ -72,34 +73,34 @@ async def until(is_so: Callable[[], object]) -> None:
 
 
 async def test_a_disturbed_measurement_is_repeated_until_nothing_disturbs_it(
-    machine: Machine,
+    machine: Machine, noise: ModelSpec
 ) -> None:
     async with machine.serving(n_disturbed=2) as pool:
-        await pool.load(CHAT)
+        await pool.load(noise)
         assert machine.profile is None
         assert "other programs used the processor" in machine.file.read_text("utf-8")
         await until(lambda: not pool.disturbed())
         assert machine.profile is not None
         assert machine.profile.prefill
         assert not machine.profile.is_disturbed
-        assert (await pool.chat(ask("Hello")).reply()).usage.completion_tokens
+        assert (await pool.chat(ask("Hello", noise)).reply()).usage.completion_tokens
     assert machine.n_begun == 3
     async with machine.serving(n_disturbed=0) as pool:
-        await pool.load(CHAT)
+        await pool.load(noise)
         assert pool.disturbed() == []
     assert machine.n_begun == 3, "what is known is not measured again"
 
 
 async def test_a_profile_that_was_disturbed_is_replaced_by_one_that_was_not(
-    machine: Machine,
+    machine: Machine, noise: ModelSpec
 ) -> None:
     async with machine.serving(n_disturbed=0) as pool:
-        await pool.load(CHAT)
+        await pool.load(noise)
     assert machine.profile is not None
     before = replace(machine.profile, is_disturbed=True, measured_at=1.0)
     files.write_json_atomically(machine.file, before.as_json())
     async with machine.serving(n_disturbed=2) as pool:
-        await pool.load(CHAT)
+        await pool.load(noise)
         await until(lambda: not pool.disturbed())
     assert machine.n_begun == 3
     assert machine.profile is not None
@@ -108,7 +109,7 @@ async def test_a_profile_that_was_disturbed_is_replaced_by_one_that_was_not(
 
 
 async def test_a_request_ends_the_measurement(machine: Machine) -> None:
-    machine.seconds = 60.0
+    machine.seconds = 60.0  # which the small model does not take
     async with machine.serving(n_disturbed=1) as pool:
         await pool.load(CHAT)
         await until(lambda: machine.n_begun == 2)
