@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import gc
 import importlib
 import re
 import subprocess
@@ -57,6 +58,19 @@ NOT_OURS = re.compile(
     r"|\b(pip3? install|uv add|uv tool install|pipx install|uvx)( [^&;|#`]*?)?"
     r" ['\"]?paddock(?![-\w/.])"
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _trees_are_no_garbage() -> Iterator[None]:
+    """Keep a million nodes of syntax trees out of garbage collections, and free them in the end.
+
+    Looking through them takes twice the time that it takes to parse them.
+    """
+    gc.disable()
+    yield
+    for known in (imported, figures.module_at, figures.all_modules, figures.modules):
+        known.cache_clear()
+    gc.enable()
 
 
 def modules() -> Iterator[Path]:
