@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 from paddock.engine.system import ecma_patterns
+from paddock.engine.system.text import is_shallow
 
 _MOST_CHARS = 160
 _MOST_LEVELS = 64  # as in YAML; deeper values end in a RecursionError
@@ -120,15 +121,5 @@ def _for_texts_only(is_one: Callable[[str], bool]) -> Callable[[Any], bool]:
 
 
 def is_nested_too_deep(value: Any) -> bool:
-    """Return whether lists and mappings are nested too deeply.
-
-    >>> is_nested_too_deep([[{"a": [1]}]])
-    False
-    """
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(_MOST_LEVELS + 1):
-        held = (node.values() if isinstance(node, dict) else node for node in level)
-        level = [inner for children in held for inner in children if isinstance(inner, dict | list)]
-        if not level:
-            return False
-    return True
+    """Return whether lists and mappings are nested too deeply."""
+    return not is_shallow(value, _MOST_LEVELS + 1)

@@ -28,7 +28,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from paddock.engine.api.errors import ApiError, Dialect, InvalidValue
-from paddock.engine.api.json_body import is_shallow, type_name
+from paddock.engine.api.json_body import type_name
+from paddock.engine.system.text import is_shallow
 
 MOST_SCHEMA_LEVELS = 64
 """Nesting of a JSON Schema, or of a tool call's arguments."""

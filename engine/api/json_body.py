@@ -19,6 +19,7 @@ from starlette.requests import Request
 
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.request_log import note_model
+from paddock.engine.system.text import is_shallow, map_texts
 
 PARSE_IN_THREAD_BYTES = 256 * 1024
 """A larger body is parsed in a thread: 1 MB takes about 5 ms."""
@@ -92,25 +93,10 @@ def parse_json(text: str) -> Any:
         raise ApiError(400, f"malformed JSON: {error}") from None
     if not is_shallow(value, MOST_LEVELS):
         raise _too_deep()
-    return _without_surrogates(value) if "\\u" in text else value
-
-
-def is_shallow(value: Any, n_levels: int) -> bool:
-    """Return whether lists and objects are nested so little that recursive functions can read them.
-
-    Others would overflow the stack, here or in a worker.
-    """
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(n_levels):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return True
-    return False
+    if "\\u" not in text:
+        return value
+    # No UTF-8 can hold the halves of surrogate pairs.
+    return map_texts(value, lambda text: _SURROGATE.sub("�", text))
 
 
 def _too_deep() -> ApiError:
@@ -138,19 +124,6 @@ def _number_checks(text: str) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON value")
-
-
-def _without_surrogates(value: Any) -> Any:
-    """Replace halves of surrogate pairs, which no UTF-8 can hold."""
-    if isinstance(value, str):
-        return _SURROGATE.sub("�", value)
-    if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
-    if isinstance(value, dict):
-        return {
-            _without_surrogates(key): _without_surrogates(member) for key, member in value.items()
-        }
-    return value
 
 
 def type_name(value: Any) -> str:

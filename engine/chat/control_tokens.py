@@ -9,11 +9,11 @@ which are tokenised without special tokens.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from paddock.engine.request import Message, Tool, ToolCall
+from paddock.engine.system.text import map_texts
 
 # Private-use characters that no template and hardly a document contains.
 _MARK_OPENS, _MARK_CLOSES, MARK_END = "\U000f5ade", "\U000f5adf", "\U000f5ae0"
@@ -44,15 +44,6 @@ class ControlTokenRemover:
         self._literals.append(match.group())
         return f"{_MARK_OPENS}{len(self._literals) - 1}{_MARK_CLOSES}"
 
-    def value(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, Mapping):
-            return {self.text(str(key)): self.value(member) for key, member in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.value(item) for item in value]
-        return value
-
     def message(self, message: Message) -> Message:
         return replace(
             message,
@@ -61,14 +52,20 @@ class ControlTokenRemover:
             tool_name=self.text(message.tool_name),
             tool_call_id=self.text(message.tool_call_id),
             tool_calls=tuple(
-                ToolCall(self.text(call.name), self.value(call.arguments), self.text(call.id))
+                ToolCall(
+                    self.text(call.name),
+                    map_texts(call.arguments, self.text),
+                    self.text(call.id),
+                )
                 for call in message.tool_calls
             ),
         )
 
     def tool(self, tool: Tool) -> Tool:
         return Tool(
-            self.text(tool.name), self.text(tool.description), self.value(dict(tool.parameters))
+            self.text(tool.name),
+            self.text(tool.description),
+            map_texts(tool.parameters, self.text),
         )
 
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .disk_space import free_disk_bytes
 from .files import write_atomically
-from .hardware import read_disk
 
 # Of the disk's free space: what is kept goes when others need the room.
 _MOST_OF_FREE = 0.25
@@ -40,8 +40,9 @@ class KeptFiles:
         """
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            free_bytes = read_disk(self.folder).free_bytes
-            n_most = min(self.most_bytes, int(free_bytes * _MOST_OF_FREE)) - len(data)
+            n_most = min(self.most_bytes, int(free_disk_bytes(self.folder) * _MOST_OF_FREE)) - len(
+                data
+            )
             if n_most >= 0:
                 self.remove(n_most_bytes=n_most)
                 write_atomically(file, data)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,15 +52,6 @@ class MainMemory:
     total_bytes: int
     free_bytes: int
     """What can be had without swapping."""
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """The file system that holds a folder, or would hold it."""
-
-    path: Path
-    total_bytes: int
-    free_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +186,6 @@ def read_oom_kills(root: Path = Path("/")) -> int:
     )
     lines = (line.split() for text in texts for line in text.splitlines())
     return sum(int(line[1]) for line in lines if len(line) == 2 and line[0] == "oom_kill")
-
-
-def read_disk(folder: Path) -> Disk:
-    """Read the room on the file system of `folder`, or of its nearest parent that exists."""
-    there = folder.absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    usage = shutil.disk_usage(there)
-    return Disk(folder, usage.total, usage.free)
 
 
 def read_gpus(root: Path = Path("/")) -> tuple[Gpu, ...]:

@@ -184,3 +184,22 @@ def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list | tuple):
         return [map_texts(item, change) for item in value]
     return value
+
+
+def is_shallow(value: Any, n_levels: int) -> bool:
+    """Return whether lists and objects are nested so little that recursive functions can read them.
+
+    >>> is_shallow([[{"a": 1}]], 3), is_shallow([[{"a": 1}]], 2)
+    (True, False)
+    """
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(n_levels):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return True
+    return False

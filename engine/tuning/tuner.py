@@ -25,8 +25,8 @@ from paddock.engine.profile.profile import this_device_build
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import distribution, files
+from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.file_locks import LockTaken, lock_now
-from paddock.engine.system.hardware import read_disk
 from paddock.engine.system.processes import OrderedProcess, ordered_process, python_command
 from paddock.engine.workers.death_reasons import (
     death_reason,
@@ -260,7 +260,7 @@ def _check_room(folder: Path, request: TuningRequest) -> None:
     needed = (5 if is_f16 else 3) * copy_bytes(
         header, "F16" if is_f16 else request.target
     ) + _SPARE_BYTES
-    free = read_disk(folder).free_bytes
+    free = free_disk_bytes(folder)
     if needed > free:
         mb = 10**6
         raise EngineError(

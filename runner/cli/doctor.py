@@ -24,6 +24,7 @@ from paddock.engine.llama.build import LlamaBuild, find_build, release_version
 from paddock.engine.memory.device_memory import UNLISTED_BACKENDS, ask_devices, this_device
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.system import hardware, light_http, units
+from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hardware import Cpu
 from paddock.engine.system.processes import how_it_ended, python_command, run_blocking
@@ -491,14 +492,14 @@ def _cmake_flag(gpus: Sequence[hardware.Gpu]) -> str:
 def disk_findings(settings: Settings) -> Iterator[Finding]:
     """Check the disks for models and state."""
     for about, folder in (("models disk", settings.pool.models_dir), ("state", settings.state_dir)):
-        disk = hardware.read_disk(folder)
-        text = f"{folder}: {units.size(disk.free_bytes)} free"
+        free_bytes = free_disk_bytes(folder)
+        text = f"{folder}: {units.size(free_bytes)} free"
         if not _is_writable(folder):
             remedy = "Make it writable, or set PADDOCK_HOME or PADDOCK_MODELS to another folder."
             # A model store may be read-only; the state folder may not.
             level: FindingLevel = "warning" if about == "models disk" else "fault"
             yield Finding(about, level, f"{text}, but the folder is not writable", remedy)
-        elif disk.free_bytes < _LOW_DISK_BYTES:
+        elif free_bytes < _LOW_DISK_BYTES:
             yield Finding(about, "warning", text, "Free disk space: results and models need more.")
         else:
             yield Finding(about, "ok", text)

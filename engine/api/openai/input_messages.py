@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainValidator
 
 from paddock.engine.api.body_models import MOST_SCHEMA_LEVELS, Items, Needed, TextOr, refused
-from paddock.engine.api.json_body import is_shallow
 from paddock.engine.request import Message, ToolCall
+from paddock.engine.system.text import is_shallow
 
 from .requests import OpenAIBody
 

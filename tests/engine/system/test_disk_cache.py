@@ -11,7 +11,6 @@ import pytest
 
 from paddock.engine.system import disk_cache
 from paddock.engine.system.disk_cache import KeptFiles
-from paddock.engine.system.hardware import Disk
 
 
 def kept(folder: Path, most_bytes: int = 100) -> KeptFiles:
@@ -65,7 +64,7 @@ def test_a_disk_without_room_keeps_nothing_and_is_no_error(
 ) -> None:
     (tmp_path / "file").touch()
     kept(tmp_path / "file").write(tmp_path / "file" / "a", b"1")
-    monkeypatch.setattr(disk_cache, "read_disk", lambda folder: Disk(folder, 1000, 40))
+    monkeypatch.setattr(disk_cache, "free_disk_bytes", lambda _: 40)
     kept(tmp_path).write(tmp_path / "b", bytes(11))
     kept(tmp_path).write(tmp_path / "c", bytes(10))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["c", "file"]
