@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
 from queue import SimpleQueue
 from typing import IO, Any
+from urllib.parse import quote
 
 from paddock.engine.api.request_log import Exchange, is_monitoring_path
 from paddock.engine.system.text import shorten
@@ -82,14 +83,12 @@ def _safe_word(text: str) -> str:
     ('a%20b%0Ac', '-')
     """
     shown = "".join(
-        letter if letter.isprintable() and letter != " " else _percent_encoded(letter)
+        letter
+        if letter.isprintable() and letter != " "
+        else quote(letter, safe="", errors="surrogatepass")
         for letter in shorten(text, _MAX_WORD_CHARS)
     )
     return shown or "-"
-
-
-def _percent_encoded(letter: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in letter.encode("utf-8", "surrogatepass"))
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def as_api_error(error: EngineError) -> ApiError:
         case ModelNotFound():
             return ApiError(404, f"model '{error.ref}' not found", code="model_not_found")
         case PromptTooLong():
-            return ApiError(400, PROMPT_TOO_LONG, code="context_length_exceeded")
+            return ApiError(400, PROMPT_TOO_LONG, code=CONTEXT_LENGTH_EXCEEDED)
         case TextTooLong():
             return ApiError(400, "the input length exceeds the context length")
         case WrongRole():

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.request_log import RefusingMiddleware, RequestLog
-from paddock.engine.system.hosts import Address, unmapped
+from paddock.engine.system.hosts import Address, parse_address
 
 # Names that no public name server resolves.
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
@@ -61,7 +61,7 @@ def is_own_host(host: str, own_name: str, is_of_an_interface: Callable[[Address]
     [True, False, False]
     """
     name = _without_port(host).lower()
-    address = _parse_address(name)
+    address = parse_address(name)
     if address is not None:
         return _is_local_or_private(address) or is_of_an_interface(address)
     return name in ("", "localhost", own_name) or name.endswith(_LOCAL_SUFFIXES)
@@ -76,17 +76,8 @@ def has_own_host_name(headers: Headers) -> bool:
 def _without_port(host: str) -> str:
     found = _HOST_HEADER.fullmatch(host)
     if found is None:
-        return (
-            host if _parse_address(host) is not None else "?"
-        )  # IPv6 without brackets, or no host
+        return host if parse_address(host) is not None else "?"  # IPv6 without brackets, or no host
     return found["bracketed"] or found["name"] or ""
-
-
-def _parse_address(name: str) -> Address | None:
-    try:
-        return unmapped(ipaddress.ip_address(name))
-    except ValueError:
-        return None
 
 
 def _is_local_or_private(address: Address) -> bool:

@@ -6,7 +6,6 @@ Prompts and answers are never kept.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -24,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from paddock.engine.api.errors import ApiError, error_response
 from paddock.engine.memory.pool_stats import PoolEvents, RefusalReason, UnloadReason
 from paddock.engine.request import DoneReason, Usage
+from paddock.engine.system.hosts import parse_address
 
 _DURATION_BUCKETS_S = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 600)
 
@@ -336,23 +336,12 @@ def client_address(scope: Scope) -> str:
     `X-Forwarded-For` is believed only from this machine, where the proxy runs.
     """
     peer = str(scope["client"][0]) if scope.get("client") else ""
-    if not _is_loopback(peer):
+    address = parse_address(peer)
+    if address is None or not address.is_loopback:
         return peer
     forwarded_for = Headers(scope=scope).get("x-forwarded-for", "")
     nearest = forwarded_for.rpartition(",")[2].strip()
-    return nearest if _is_address(nearest) else peer
-
-
-def _is_loopback(text: str) -> bool:
-    return _is_address(text) and ipaddress.ip_address(text).is_loopback
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+    return peer if parse_address(nearest) is None else nearest
 
 
 def route_pattern(scope: Scope) -> str:

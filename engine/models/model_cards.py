@@ -31,7 +31,7 @@ from paddock.engine.settings import PoolSettings
 from . import manifests
 from .manifests import ManifestLayer, ModelConfig, StoredModel, go_json, make_manifest
 from .model_finder import FileStamp, FoundModel, ModelFinder, file_stamp
-from .model_names import parse_name
+from .model_names import parse_name, shown_name
 from .model_store import ModelStore
 from .modelfile import ModelfileCommand, each_value, print_parameters, write_modelfile
 
@@ -133,7 +133,7 @@ def list_cards(finder: ModelFinder) -> list[ModelCard]:
     """
     listed: dict[str, ModelCard] = {}
     for found in finder.everything():
-        name = _shown_name(found).lower()
+        name = shown_name(found.name).lower()
         if name not in listed:
             listed[name] = _list_card(finder, found)
     return sorted(listed.values(), key=lambda card: card.modified_at, reverse=True)
@@ -185,7 +185,7 @@ def _short_card(finder: ModelFinder, found: FoundModel, header: GgufHeader | Non
         _capabilities_of(finder, header, _prompt_template(own, header), sees) if header else ()
     )
     return ModelCard(
-        name=_shown_name(found),
+        name=shown_name(found.name),
         digest=_model_digest(finder, found, header),
         size_bytes=_model_size_bytes(found),
         modified_at=_model_modified_at(finder.store, found),
@@ -198,14 +198,6 @@ def _short_card(finder: ModelFinder, found: FoundModel, header: GgufHeader | Non
 
 def _stored_or_bare(found: FoundModel) -> StoredModel:
     return found.contents or StoredModel(found.path)
-
-
-def _shown_name(found: FoundModel) -> str:
-    """Return a model's name with its tag, as APIs list it, or a file's path."""
-    try:
-        return parse_name(found.name).short
-    except InvalidName:
-        return found.name
 
 
 def _model_digest(finder: ModelFinder, found: FoundModel, header: GgufHeader | None) -> str:

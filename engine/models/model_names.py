@@ -109,6 +109,14 @@ def canonical_name(ref: str) -> str:
         return ref
 
 
+def shown_name(ref: str) -> str:
+    """Return a name with its tag, as APIs list it; a path unchanged."""
+    try:
+        return parse_name(ref).short
+    except InvalidName:
+        return ref
+
+
 def _split_tag(text: str) -> tuple[str, str]:
     """Split off the tag; a colon before the last slash belongs to a port."""
     if ":" not in text.rsplit("/", 1)[-1]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,9 +34,6 @@ from paddock.engine.system.ecma_patterns import END_SIGN, ByteVocabulary
 
 from . import schema
 from .constraint_trials import CONSTRAINT_NAMES, ConstraintTrials
-
-if sys.platform != "win32":
-    pass
 
 if TYPE_CHECKING:
     from paddock.engine.llama.llama_model import Model

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from .disk_space import free_disk_bytes
 from .files import write_atomically
+from .units import DAY_S
 
 # Of the disk's free space: what is kept goes when others need the room.
 _MOST_OF_FREE = 0.25
-_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class KeptFiles:
 
 # A photograph has 2 MB with SmolVLM-256M and 19 MB with Qwen2.5-VL 7B, and takes a processor
 # seconds: 100 to 1,000 documents for a second prompt about them, or a second step.
-MOST_IMAGE_BYTES, MOST_IMAGE_AGE_S = 2 * 1024**3, 7 * _DAY_S
+MOST_IMAGE_BYTES, MOST_IMAGE_AGE_S = 2 * 1024**3, 7 * DAY_S
 
 
 def kept_image_files(cache_dir: Path) -> KeptFiles:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -12,8 +11,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock  # takes 50 ms to import
-if sys.platform != "win32":
-    pass
 from .private_files import PRIVATE_FILE, private_folder
 
 

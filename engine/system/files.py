@@ -446,6 +446,3 @@ def _temporary_name(name: str) -> str:
     if len(whole) > MOST_NAME_BYTES:
         return name  # lets the system refuse it in its own words
     return "." + whole[: MOST_NAME_BYTES - 1 - len(tail)].decode("utf-8", "ignore") + tail
-
-
-# --- locks between processes, released when their process ends

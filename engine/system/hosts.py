@@ -235,6 +235,14 @@ def unmapped(address: Address) -> Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def parse_address(text: str) -> Address | None:
+    """Return an address, an IPv4 one if it stands for that; None: the text is none."""
+    try:
+        return unmapped(ipaddress.ip_address(text))
+    except ValueError:
+        return None
+
+
 def is_loopback(text: str) -> bool:
     """Return whether a host, as it is written, can only be this machine.
 

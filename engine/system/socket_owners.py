@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from .hosts import parse_address
+
 # A port of this machine is open to all its users. Who is at the other end, Linux tells.
 _SOCKET_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _LISTENS, _IS_CONNECTED = "0A", "01"
@@ -48,12 +50,9 @@ def _socket_rows() -> Iterator[tuple[str, str, str, str]]:
 
 def _table_addresses(host: str, port: int) -> Iterator[str]:
     """Yield an address as the tables write it: IPv4 may stand in both."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
+    address = parse_address(host.partition("%")[0])
+    if address is None:
         return
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
     if isinstance(address, ipaddress.IPv4Address):
         yield f"{_hex_words(address.packed)}:{port:04X}"
         address = ipaddress.IPv6Address(b"\0" * 10 + b"\xff\xff" + address.packed)

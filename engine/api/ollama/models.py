@@ -22,7 +22,7 @@ from paddock.engine.errors import EngineError, InvalidName, ModelNotFound
 from paddock.engine.memory.pool_stats import ModelStats
 from paddock.engine.models.model_cards import ModelCard, ModelDetails, describe_model, list_cards
 from paddock.engine.models.model_creation import copy_model as make_copy
-from paddock.engine.models.model_names import ModelName, parse_name
+from paddock.engine.models.model_names import ModelName, parse_name, shown_name
 
 from .requests import model_not_found
 
@@ -46,10 +46,7 @@ def _tag_value(card: ModelCard) -> dict[str, Any]:
 
 def name_fields(name: str) -> dict[str, str]:
     """Return a name with its tag, in both fields that clients read."""
-    try:
-        shown = parse_name(name).short
-    except InvalidName:  # the path of a file
-        shown = name
+    shown = shown_name(name)
     return {"name": shown, "model": shown}
 
 
