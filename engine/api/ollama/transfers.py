@@ -32,8 +32,9 @@ from paddock.engine.models.pull import pull
 from paddock.engine.models.pull_sources import FileSource, parse_source
 from paddock.engine.models.push import push
 from paddock.engine.models.transfer import ProgressLine, ReportProgress, TransferOptions
+from paddock.engine.models.transfer_client import progress_lines
 from paddock.engine.request import Message
-from paddock.engine.system.tasks import call_in
+from paddock.engine.system.tasks import call_in, in_left_thread
 
 from .models import NamedModelBody
 from .requests import MessageBody
@@ -92,31 +93,22 @@ async def progress_from_thread(
 
     In its own thread: work of minutes would block the threads that every request uses briefly.
     """
-    loop, lines = asyncio.get_running_loop(), asyncio.Queue[ProgressLine | None]()
-    has_ended = threading.Event()
-    failed: list[Exception] = []
+    loop, has_ended = asyncio.get_running_loop(), threading.Event()
 
-    def report(line: ProgressLine) -> None:
-        if has_ended.is_set():
-            raise ClientDisconnected
-        call_in(loop, lines.put_nowait, line)
+    async def work_in_thread(report: ReportProgress) -> None:
+        def report_or_end(line: ProgressLine) -> None:
+            if has_ended.is_set():
+                raise ClientDisconnected
+            call_in(loop, report, line)
 
-    def run() -> None:
-        try:
-            work(report)
-        except Exception as error:  # raised again where the lines are read
-            failed.append(error)
-        finally:
-            call_in(loop, lines.put_nowait, None)
+        await in_left_thread(work, report_or_end)
 
-    threading.Thread(target=run, name="creation", daemon=True).start()
     try:
-        while (line := await lines.get()) is not None:
-            yield line
+        async with aclosing(progress_lines(work_in_thread)) as lines:
+            async for line in lines:
+                yield line
     finally:
         has_ended.set()
-    for error in failed:
-        raise error
 
 
 class _PushBody(NamedModelBody):
