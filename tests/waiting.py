@@ -31,6 +31,13 @@ async def soon(is_so: Callable[[], object], within_s: float = 120.0) -> None:
             await asyncio.sleep(0.02)
 
 
+async def eventually(is_so: Callable[[], object], within_s: float = 200.0) -> None:
+    """Wait in an event loop until something is so that has no event to wait for."""
+    async with asyncio.timeout(within_s):
+        while not is_so():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 def rest(began: float) -> None:
     """Sleep after a look in vain that began then: looks take a tenth of the time.
 

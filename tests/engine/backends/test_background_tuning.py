@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from paddock.engine.tuning.tuned_copies import TunedCopyStore, TuningVerdict
 from tests.engine.pools import SETTINGS
 from tests.fakes import tiny
 from tests.optional import present
+from tests.waiting import eventually
 
 SECRET = "the combination of the safe is 81-22-37"
 
@@ -99,11 +100,6 @@ async def ask(pool: LocalPool, model: ModelSpec, text: str = "Hello") -> Reply:
     return await pool.chat(request).reply()
 
 
-async def until(is_so: Callable[[], object]) -> None:
-    while not is_so():  # noqa: ASYNC110 - there is nothing else to wait for
-        await asyncio.sleep(0.01)
-
-
 @asynccontextmanager
 async def serving(settings: PoolSettings) -> AsyncIterator[LocalPool]:
     """Yield a pool that tunes while it is idle."""
@@ -116,8 +112,8 @@ async def refused(machine: Machine, settings: PoolSettings) -> None:
     n_before = machine.n_trials
     async with serving(settings) as pool:
         await ask(pool, machine.model)
-        await until(lambda: machine.n_trials > n_before and any(machine.store.verdicts()))
-        await until(lambda: not machine.left())
+        await eventually(lambda: machine.n_trials > n_before and any(machine.store.verdicts()))
+        await eventually(lambda: not machine.left())
 
 
 async def tried_nothing(machine: Machine, settings: PoolSettings) -> bool:
@@ -135,8 +131,8 @@ async def test_an_idle_pool_makes_a_copy_that_computes_the_next_answer_under_the
     async with serving(machine.settings) as pool:
         before = await ask(pool, machine.model)
         facts = await pool.facts(machine.model)
-        await until(lambda: machine.store.find(machine.original))
-        await until(lambda: [model.tuned_from for model in pool.stats().resident] != [""])
+        await eventually(lambda: machine.store.find(machine.original))
+        await eventually(lambda: [model.tuned_from for model in pool.stats().resident] != [""])
         after = await ask(pool, machine.model)
         served = await pool.facts(machine.model)
         assert before.digest == facts.digest == machine.original
@@ -156,7 +152,7 @@ async def test_an_embedding_model_gets_its_copy_too_judged_by_the_texts_it_was_a
     async with serving(machine.settings) as pool:
         texts = tuple(f"{number} {'a word ' * 28}" for number in range(64))
         before = await pool.embed(EmbedRequest(model, texts))
-        await until(
+        await eventually(
             lambda: [model.tuned_from for model in pool.stats().resident] == [before.digest]
         )
         after = await pool.embed(EmbedRequest(model, ("a word",)))
@@ -169,10 +165,10 @@ async def test_a_request_ends_the_trial_at_once_and_it_is_begun_again(machine: M
     machine.process(SLEEPS)
     async with serving(machine.settings) as pool:
         await ask(pool, machine.model)
-        await until(lambda: machine.left() and machine.n_trials == 1)
+        await eventually(lambda: machine.left() and machine.n_trials == 1)
         await ask(pool, machine.model)
-        await until(lambda: not machine.left())
-        await until(lambda: machine.n_trials == 2)
+        await eventually(lambda: not machine.left())
+        await eventually(lambda: machine.n_trials == 2)
     assert machine.left() == [], "nor does the end of the service leave anything"
     known = present(machine.store.verdict(machine.original))
     assert (known.text, known.n_attempts) == ("", 2)
@@ -200,7 +196,7 @@ async def test_a_refusal_is_said_and_not_tried_again_by_the_next_service(machine
     await refused(machine, machine.settings)
     async with serving(machine.settings) as pool:
         await ask(pool, machine.model)
-        await until(lambda: not machine.left())
+        await eventually(lambda: not machine.left())
     assert machine.n_trials == 1
     assert machine.verdict().sentence == (
         f"{machine.model.ref} has no tuned copy: it would read documents 1.02 times as fast on "
@@ -214,7 +210,7 @@ async def test_with_ask_only_the_gain_is_measured_and_the_command_said_until_it_
     machine.process(GAINS)
     async with serving(replace(machine.settings, tune="ask")) as pool:
         await ask(pool, machine.model)
-        await until(lambda: any(machine.store.verdicts()))
+        await eventually(lambda: any(machine.store.verdicts()))
     assert machine.verdict().sentence == (
         f"{machine.model.ref} has no tuned copy: it would read documents 1.92 times as fast on "
         f"this machine; `paddock tune {machine.model.ref}` makes one"
@@ -222,7 +218,7 @@ async def test_with_ask_only_the_gain_is_measured_and_the_command_said_until_it_
     machine.process(COPIES)
     async with serving(machine.settings) as pool:
         await ask(pool, machine.model)
-        await until(lambda: machine.store.find(machine.original))
+        await eventually(lambda: machine.store.find(machine.original))
     assert list(machine.store.verdicts()) == []
 
 
@@ -233,7 +229,7 @@ async def test_a_copy_is_judged_by_what_was_asked_which_is_written_nowhere(
     async with serving(machine.settings) as pool:
         for number in range(3):
             await ask(pool, machine.model, f"{number}: {SECRET} " * 150)
-        await until(lambda: machine.store.find(machine.original))
+        await eventually(lambda: machine.store.find(machine.original))
     (made,) = machine.store.all()
     assert (made.n_documents, made.n_compared) == (3, 3)
     files = [file for file in machine.folder.rglob("*") if file.is_file()]
@@ -258,7 +254,7 @@ async def test_a_name_that_no_path_can_have_keeps_no_other_model_from_its_turn(
             with pytest.raises(ModelNotFound):
                 await ask(pool, ModelSpec(name))
         await ask(pool, machine.model)
-        await until(lambda: machine.store.find(machine.original))
+        await eventually(lambda: machine.store.find(machine.original))
 
 
 async def test_what_a_killed_service_left_goes_when_the_next_one_starts(machine: Machine) -> None:
@@ -275,7 +271,7 @@ async def test_what_a_killed_service_left_goes_when_the_next_one_starts(machine:
     with held_file(at_work):  # by another user's service
         half.write_text("half")
         async with serving(machine.settings):
-            await until(lambda: sorted(machine.left()) == [at_work.name, half.name])
+            await eventually(lambda: sorted(machine.left()) == [at_work.name, half.name])
 
 
 async def test_near_tries_again_what_auto_refused_and_not_what_the_user_undid(

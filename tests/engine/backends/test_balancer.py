@@ -32,6 +32,7 @@ from paddock.engine.request import (
     ToolCall,
 )
 from tests.fakes.far_servers import FarServer
+from tests.waiting import eventually
 
 M = ModelSpec("m")
 
@@ -69,12 +70,6 @@ async def replies_of(pool: BalancedPool, n: int) -> list[Reply]:
     return await asyncio.gather(*(pool.chat(ask(f"{i}")).reply() for i in range(n)))
 
 
-async def until(holds: Callable[[], object], within_s: float = 120.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not holds():  # noqa: ASYNC110 - whatever a test waits for
-            await asyncio.sleep(0.01)
-
-
 async def test_requests_are_divided_by_places_and_no_server_gets_more_than_it_has() -> None:
     large, small = FarServer("large", n_slots=4), FarServer("small", n_slots=1)
     async with opened([large, small]) as (pool, notes):
@@ -88,7 +83,7 @@ async def test_what_runs_at_a_server_that_dies_goes_to_the_others_and_each_once(
     dying, other = FarServer("dying"), FarServer("other")
     async with opened([dying, other]) as (pool, notes):
         work = asyncio.create_task(replies_of(pool, 30))
-        await until(lambda: len(dying.asked) > 3)
+        await eventually(lambda: len(dying.asked) > 3)
         dying.die()
         replies = await work
     assert len(replies) == 30
@@ -119,7 +114,7 @@ async def test_a_server_that_is_back_is_asked_again() -> None:
         await replies_of(pool, 1)
         server.die()
         work = asyncio.create_task(replies_of(pool, 2))
-        await until(lambda: notes)
+        await eventually(lambda: notes)
         server.come_back()
         assert len(await work) == 2
     assert notes == [
@@ -134,7 +129,7 @@ async def test_one_that_is_away_at_the_start_takes_part_when_it_comes() -> None:
     async with opened([late, other]) as (pool, notes):
         await replies_of(pool, 1)
         late.come_back()
-        await until(lambda: len(notes) == 2)
+        await eventually(lambda: len(notes) == 2)
         await replies_of(pool, 10)
     assert late.asked
     assert notes == [
@@ -168,7 +163,7 @@ async def test_who_is_patient_waits_for_the_first_that_comes() -> None:
         is_patient=True,
     ) as pool:
         looked = asyncio.create_task(pool.facts(M))
-        await until(lambda: notes)
+        await eventually(lambda: notes)
         other.come_back()
         await looked
         assert (await pool.chat(ask()).reply()).text == "from http://other:1"
@@ -234,7 +229,7 @@ async def test_an_answer_that_was_only_heard_is_begun_again() -> None:
         dying.hangs = True
         stream = pool.chat(ask())
         stream.on_chunk(lambda chunk: heard.append(chunk.text))
-        await until(lambda: heard)
+        await eventually(lambda: heard)
         dying.die()
         reply = await stream.reply()
     assert reply.text == "from http://other:1"
@@ -292,7 +287,7 @@ async def test_a_server_that_is_long_at_work_on_one_answer_is_late_for_the_other
     server.on_chat = fails(ServerBusy("503: no slot available", 0.05), "hello", NEUTRAL_TEXT)
     async with opened([server]) as (pool, _):
         long = asyncio.create_task(pool.chat(ask("long")).reply())
-        await until(lambda: server.n_running)
+        await eventually(lambda: server.n_running)
         with pytest.raises(Busy, match="503: no slot available"):
             await pool.chat(ask()).reply()
         may_end.set()
@@ -465,7 +460,7 @@ async def test_a_server_that_comes_back_with_another_model_is_left_out() -> None
         await replies_of(pool, 1)
         server.die()
         work = asyncio.create_task(replies_of(pool, 1))
-        await until(lambda: notes)
+        await eventually(lambda: notes)
         server.version = "2"
         server.come_back()
         with pytest.raises(NoServer, match="http://only:1 has it no more"):
@@ -480,7 +475,7 @@ async def test_a_cancelled_answer_leaves_its_place() -> None:
         await pool.facts(M)
         server.hangs = True
         stream = pool.chat(ask("first"))
-        await until(lambda: server.asked)
+        await eventually(lambda: server.asked)
         stream.cancel()
         with pytest.raises(asyncio.CancelledError):
             await stream.reply()
@@ -502,7 +497,7 @@ async def test_counting_waits_behind_no_answer() -> None:
         await pool.facts(M)
         server.hangs = True
         stream = pool.chat(ask())
-        await until(lambda: server.asked)
+        await eventually(lambda: server.asked)
         assert await pool.count_texts(M, ["two words"]) == [2]
         stream.cancel()
 
@@ -525,7 +520,7 @@ async def test_one_that_says_nothing_at_the_start_is_not_waited_for_where_others
         await asyncio.wait_for(replies_of(pool, 3), 120.0)
         assert notes == ["http://silent:1 has not answered within 0.2 s: the others go on."]
         silent.answers_after_s = 0.0
-        await until(lambda: len(notes) == 2)
+        await eventually(lambda: len(notes) == 2)
         await replies_of(pool, 10)
     assert silent.asked
     assert notes[1] == "http://silent:1 is there."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -25,6 +25,7 @@ from paddock.engine.system import files
 from paddock.engine.system.retry import Backoff
 from tests.engine.pools import CHAT, SETTINGS, ask
 from tests.fakes import measured_worker, virtual
+from tests.waiting import eventually
 
 
 class Machine:
@@ -67,11 +68,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path, monkeypatch)
 
 
-async def until(is_so: Callable[[], object]) -> None:
-    while not is_so():  # noqa: ASYNC110 - there is nothing else to wait for
-        await asyncio.sleep(0.01)
-
-
 async def test_a_disturbed_measurement_is_repeated_until_nothing_disturbs_it(
     machine: Machine, noise: ModelSpec
 ) -> None:
@@ -79,7 +75,7 @@ async def test_a_disturbed_measurement_is_repeated_until_nothing_disturbs_it(
         await pool.load(noise)
         assert machine.profile is None
         assert "other programs used the processor" in machine.file.read_text("utf-8")
-        await until(lambda: not pool.disturbed())
+        await eventually(lambda: not pool.disturbed())
         assert machine.profile is not None
         assert machine.profile.prefill
         assert not machine.profile.is_disturbed
@@ -101,7 +97,7 @@ async def test_a_profile_that_was_disturbed_is_replaced_by_one_that_was_not(
     files.write_json_atomically(machine.file, before.as_json())
     async with machine.serving(n_disturbed=2) as pool:
         await pool.load(noise)
-        await until(lambda: not pool.disturbed())
+        await eventually(lambda: not pool.disturbed())
     assert machine.n_begun == 3
     assert machine.profile is not None
     assert not machine.profile.is_disturbed
@@ -112,10 +108,10 @@ async def test_a_request_ends_the_measurement(machine: Machine) -> None:
     machine.seconds = 60.0  # which the small model does not take
     async with machine.serving(n_disturbed=1) as pool:
         await pool.load(CHAT)
-        await until(lambda: machine.n_begun == 2)
+        await eventually(lambda: machine.n_begun == 2)
         assert (await pool.chat(ask("Hello")).reply()).usage.completion_tokens
         assert pool.disturbed(), "it was not measured to the end"
-        await until(lambda: machine.n_begun == 3)
+        await eventually(lambda: machine.n_begun == 3)
 
 
 class IdlePool:

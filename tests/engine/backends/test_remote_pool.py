@@ -31,6 +31,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.system.server_address import PoolAddress
 from tests.fakes.pool import FakePool
+from tests.waiting import eventually
 
 MODEL = ModelSpec("writer")
 
@@ -89,7 +90,7 @@ class Door:
                                 timeout_graceful_shutdown=0)  # fmt: skip
         self.server = server = uvicorn.Server(config)
         self.serving = asyncio.create_task(self.server.serve(sockets=[wire]))
-        await until(lambda: bool(server.started))
+        await eventually(lambda: bool(server.started))
 
     async def slam(self) -> None:
         """Break every connection, as a killed process does."""
@@ -123,11 +124,6 @@ async def remote_pool(tmp_path: Path, pool: Served) -> AsyncIterator[tuple[Remot
             yield remote, way
     finally:
         await way.slam()
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    while not is_so():  # noqa: ASYNC110 - what is waited for has no event
-        await asyncio.sleep(0.01)
 
 
 def chat_request(text: str = "Tell of the ferry") -> ChatRequest:
@@ -168,9 +164,9 @@ async def test_who_goes_is_no_longer_worked_for(tmp_path: Path) -> None:
     pool = Served(delay_s=60)
     async with remote_pool(tmp_path, pool) as (remote, _):
         answer = remote.chat(chat_request())
-        await until(lambda: bool(pool.n_running))
+        await eventually(lambda: bool(pool.n_running))
         answer.cancel()
-        await until(lambda: not pool.n_running)
+        await eventually(lambda: not pool.n_running)
     assert pool.n_cancelled == 1
 
 
@@ -186,7 +182,7 @@ async def test_a_request_whose_service_is_killed_is_sent_to_the_next_one(tmp_pat
     async with remote_pool(tmp_path, first) as (remote, way):
         way.opens_again = lambda: way.open(second)
         answers = [remote.chat(chat_request(str(n))) for n in range(5)]
-        await until(lambda: first.n_running == 5)
+        await eventually(lambda: first.n_running == 5)
         await way.slam()
         replies = await asyncio.gather(*(answer.reply() for answer in answers))
         assert [reply.text.split()[-1] for reply in replies] == ["0", "1", "2", "3", "4"]
@@ -199,7 +195,7 @@ async def test_a_service_that_goes_away_each_time_is_given_up(tmp_path: Path) ->
     async def slam_always(way: Door) -> None:
         way.opens_again = lambda: way.open(pool)
         while True:
-            await until(lambda: bool(pool.n_running))
+            await eventually(lambda: bool(pool.n_running))
             await asyncio.shield(way.slam())
 
     async with remote_pool(tmp_path, pool) as (remote, way):
@@ -249,7 +245,7 @@ async def test_loads_are_those_of_this_pools_time_and_models(
         await remote.chat(chat_request()).reply()
         assert remote.stats().loads == {"writer": LoadCount()}
         pool.loads = {"writer": LoadCount(4, 11.0), "other": LoadCount(2, 2.0)}
-        await until(lambda: remote.stats().loads["writer"].loads == 1)
+        await eventually(lambda: remote.stats().loads["writer"].loads == 1)
         assert remote.stats().loads == {"writer": LoadCount(1, 2.0)}
 
 
