@@ -103,9 +103,9 @@ def error_html(text: str) -> str:
     return f'<div class="error">{shown}</div>'
 
 
-def number_cell(value: float | None, shown: str = "{:,.0f}") -> str:
+def number_cell(value: float | None) -> str:
     """Return a cell with a number, empty for none and 0."""
-    return f'<td class="n">{"" if not value else escape(shown.format(value))}</td>'
+    return f'<td class="n">{f"{value:,.0f}" if value else ""}</td>'
 
 
 def state_html(state: str) -> str:
