@@ -71,7 +71,7 @@ def listed(words: Sequence[str], n_most: int = 5) -> str:
 
 def is_utf8(text: str) -> bool:
     """Return whether a name is UTF-8; other bytes were decoded as surrogates."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def cell_text(value: Any) -> str:

@@ -190,10 +190,16 @@ class BlockState:
         return "/".join(self.outer) if self.step else self.work.shown(key)
 
     def report(
-        self, item: ItemWork, state: State, seconds: float, error: str | None = None
+        self,
+        item: ItemWork,
+        state: State,
+        seconds: float,
+        error: str | None = None,
+        *,
+        is_known: bool = False,
     ) -> ItemReport:
         shown = self.work.shown(item.key)
-        return ItemReport(self.block.id, shown, state, seconds, error, item.verdict.why)
+        return ItemReport(self.block.id, shown, state, seconds, error, item.verdict.why, is_known)
 
     def state_of(self, chunk: Sequence[ItemWork]) -> PrefectState:
         """Return the state of a chunk; items that the stop gate left out are not counted."""
@@ -355,8 +361,7 @@ class BlockRunner:
                 # Its source is back after a deletion; the next deletion is a new one.
                 entry = replace(entry, gone=None)
                 self._context.ledger.record(run.work.scope, entry, self._stats.run)
-        report = replace(run.report(item, state, 0.0, error), is_known=True)
-        self._count(run, item.key, report)
+        self._count(run, item.key, run.report(item, state, 0.0, error, is_known=True))
         if run.step:
             shown_state: ItemState = state if state in ("skipped", "waiting") else "fresh"
             self._stats.item_state(run.block.id, "", shown_state, item.verdict.why)

@@ -133,7 +133,8 @@ class FolderWalk:
             return None
         relpath = folder.prefix + entry.name
         path = os.path.join(folder.path, entry.name)  # noqa: PTH118 - the hot path
-        real = os.path.join(folder.real, entry.name)  # noqa: PTH118
+        is_same = folder.real == folder.path
+        real = path if is_same else os.path.join(folder.real, entry.name)  # noqa: PTH118
         if not is_utf8(entry.name):
             self.not_utf8.append(relpath)
         elif entry.is_symlink():
