@@ -14,116 +14,13 @@ from collections import defaultdict
 from pathlib import Path
 
 FILE = Path(__file__).resolve().parents[3] / "pipelines" / "checking" / "language_data.json"
-WELL_KNOWN = frozenset(
-    [
-        "af",
-        "az",
-        "be",
-        "bg",
-        "bn",
-        "bs",
-        "ca",
-        "cs",
-        "cy",
-        "da",
-        "de",
-        "el",
-        "en",
-        "es",
-        "et",
-        "eu",
-        "fi",
-        "fil",
-        "fr",
-        "ga",
-        "gl",
-        "gu",
-        "he",
-        "hi",
-        "hr",
-        "hu",
-        "hy",
-        "id",
-        "is",
-        "it",
-        "ja",
-        "ka",
-        "kk",
-        "kn",
-        "ko",
-        "ky",
-        "lo",
-        "lt",
-        "lv",
-        "mk",
-        "ml",
-        "mn",
-        "mr",
-        "ms",
-        "my",
-        "ne",
-        "nl",
-        "nb",
-        "no",
-        "nn",
-        "or",
-        "pa",
-        "pl",
-        "pt",
-        "ro",
-        "ru",
-        "si",
-        "sk",
-        "sl",
-        "sq",
-        "sr",
-        "sv",
-        "sw",
-        "ta",
-        "te",
-        "th",
-        "tk",
-        "tr",
-        "uk",
-        "ur",
-        "uz",
-        "vi",
-        "zh",
-        "zu",
-        "ar",
-        "fa",
-    ]
+_WELL_KNOWN = (
+    "af ar az be bg bn bs ca cs cy da de el en es et eu fa fi fil fr ga gl gu he hi hr hu hy id is "
+    "it ja ka kk kn ko ky lo lt lv mk ml mn mr ms my nb ne nl nn no or pa pl pt ro ru si sk sl sq "
+    "sr sv sw ta te th tk tr uk ur uz vi zh zu"
 )
 """Languages for which CLDR has modern coverage; of others, short names are left out."""
-NUMBERED = [
-    "ar",
-    "az",
-    "be",
-    "ca",
-    "cs",
-    "da",
-    "fa",
-    "fi",
-    "he",
-    "hu",
-    "id",
-    "is",
-    "kz",
-    "lt",
-    "lv",
-    "no",
-    "pl",
-    "pt",
-    "ro",
-    "ru",
-    "sk",
-    "sl",
-    "sr",
-    "sv",
-    "tr",
-    "uk",
-    "vi",
-]
+_NUMBERED = "ar az be ca cs da fa fi he hu id is kz lt lv no pl pt ro ru sk sl sr sv tr uk vi"
 _LEAST_NAME_CHARS = 5  # four letters are a word of another language: hire, here, dame
 COUNTED = (
     *range(21), *range(30, 100, 10), *range(100, 1000, 100),
@@ -155,6 +52,7 @@ def months() -> dict[str, list[int]]:
     from babel.localedata import locale_identifiers
 
     names: dict[str, set[int]] = defaultdict(set)
+    well_known = frozenset(_WELL_KNOWN.split())
     for identifier in locale_identifiers():
         language = identifier.split("_")[0]
         for kinds in Locale.parse(identifier).months.values():
@@ -165,7 +63,7 @@ def months() -> dict[str, list[int]]:
                     if (
                         re.search(r"\d", name)
                         or len(name) < 2
-                        or not (is_long or language in WELL_KNOWN)
+                        or not (is_long or language in well_known)
                     ):
                         continue
                     names[name].add(month)
@@ -181,7 +79,7 @@ def numbers() -> dict[str, dict[str, int]]:
     from num2words import num2words  # type: ignore[import-untyped]
 
     found: dict[str, dict[str, int]] = {}
-    for language in NUMBERED:
+    for language in _NUMBERED.split():
         words: dict[str, int] = {}
         for number in COUNTED:
             name = num2words(number, lang=language).casefold()
