@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.request import Constraint
@@ -72,6 +72,9 @@ SCHEMAS = st.recursive(
     max_leaves=6,
 )
 
+# Each text takes some twenty steps until a digit is tried.
+LIST_OF_DIGITS = {"type": "array", "items": {"type": "string", "pattern": "[0-9]+"}, "minItems": 20}
+
 
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
@@ -79,6 +82,7 @@ SCHEMAS = st.recursive(
 @given(
     schema=SCHEMAS, seed=st.integers(0, 10**6), n_extra=st.sampled_from([0, 0, 1, 3, 9, 30, 120])
 )
+@example(schema=LIST_OF_DIGITS, seed=1, n_extra=0)
 def test_an_answer_is_valid_at_every_limit_that_holds_one(
     schema: Any, seed: int, n_extra: int
 ) -> None:
