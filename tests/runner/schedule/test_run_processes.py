@@ -112,7 +112,8 @@ def act(do, link):
             link.sendall(half)
             os.kill(os.getpid(), signal.SIGKILL)
         case "leaves a child with its pipe":
-            subprocess.Popen(["sleep", "60"], pass_fds=[link.fileno()])
+            no = subprocess.DEVNULL  # it would hold the test's own pipes as well
+            subprocess.Popen(["sleep", "60"], pass_fds=[link.fileno()], stdout=no, stderr=no)
             os._exit(3)
         case "reports":
             end = run_processes._process_end(RunControl(report=REPORT), "", False)
