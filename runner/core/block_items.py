@@ -1,9 +1,8 @@
-"""The items of a block: its list, its strata, stable keys."""
+"""The items of a block: its list and its strata."""
 
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +12,12 @@ from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.bind.scope import Scope
 
-from .fingerprints import default_key, file_path_of
+from .item_keys import item_label
 
 N_KEYS_NAMED = 3
 """Keys that a message names: there may be thousands."""
+_TYPE_NAMES = {"str": "a text", "int": "a number", "float": "a number", "bool": "true or false",
+               "NoneType": "nothing"}  # fmt: skip
 
 
 def block_list(block: BoundBlock, scope: Scope) -> Sequence[Any]:
@@ -52,7 +53,7 @@ def split_by_where(
         try:
             holds = block.where.evaluate(scope.child(block.var, item))
         except ExpressionError as error:
-            message = f"`where` of block '{block.id}', {_item_label(item, number)}: {error.message}"
+            message = f"`where` of block '{block.id}', {item_label(item, number)}: {error.message}"
             raise ExpressionError(message, error.remedy) from error
         (chosen if holds else left).append(item)
     return chosen, left
@@ -77,7 +78,7 @@ def item_strata(block: BoundBlock, scope: Scope, listed: Sequence[Any], source: 
             inner = scope.child({block.var: item, "item": item})
             strata.append(canonical_json(stratum.evaluate(inner)))
     except ExpressionError as error:
-        label = _item_label(listed[len(strata)], len(strata))
+        label = item_label(listed[len(strata)], len(strata))
         what = f"`--stratify {source}`, {label} of block '{block.id}': {error.message}."
         raise PipelineError([Fault(what, error.remedy)]) from error
     return strata
@@ -96,67 +97,6 @@ def loop_value(number: int, length: int) -> dict[str, Any]:
         "last": number + 1 == length,
         "length": length,
     }
-
-
-def item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
-    """Return the items' keys, in the list's order.
-
-    Items without a name of their own go by their content, and equal ones are numbered: a row that
-    changes makes no other one stale.
-
-    Raises:
-        PipelineError: two items have the same one.
-        ExpressionError: the block's `key` failed.
-    """
-    keys = raw_item_keys(block, scope, listed)
-    if len(set(keys)) < len(keys):
-        raise PipelineError([_duplicate_key_fault(block, keys, listed)])
-    return keys
-
-
-def raw_item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
-    """Return the items' keys before duplicates are refused."""
-    if block.key is None:
-        return _numbered_keys([default_key(item) for item in listed], listed)
-    return [str(block.key.evaluate(scope.child(block.var, item))) for item in listed]
-
-
-def _numbered_keys(keys: list[str], listed: Sequence[Any]) -> list[str]:
-    """Append `#2`, `#3` … to the keys of items that equal an earlier one."""
-    if len(set(keys)) == len(keys):
-        return keys
-    seen: Counter[str] = Counter()
-    made = []
-    for key, item in zip(keys, listed, strict=True):
-        seen[key] += 1
-        is_again = seen[key] > 1 and file_path_of(item) is None
-        made.append(f"{key}#{seen[key]}" if is_again else key)
-    return made
-
-
-def _duplicate_key_fault(block: BoundBlock, keys: Sequence[str], listed: Sequence[Any]) -> Fault:
-    key = next(key for key, count in Counter(keys).items() if count > 1)
-    first, second = [index for index, other in enumerate(keys) if other == key][:2]
-    both = f"{_item_label(listed[first], first)} and {_item_label(listed[second], second)}."
-    if block.key is not None:
-        what = f"`key: {block.key.source}` gives two items of block '{block.id}' the same key "
-        remedy = "Write one that differs, or leave it out: items that are equal are then numbered."
-        return Fault(f"{what}'{key}': {both}", remedy, block.mark)
-    what = f"two items of block '{block.id}' have the same key '{key}': {both}"
-    if listed[first] == listed[second]:
-        remedy = "They are equal: leave one out, with `| unique` behind the list."
-    else:
-        remedy = "Give the block a `key` that differs, such as `key: doc.path`."
-    return Fault(what, remedy, block.mark)
-
-
-def _item_label(item: Any, index: int) -> str:
-    place = item.get("path") if isinstance(item, Mapping) else None
-    return f"number {index + 1}" + (f" ('{place}')" if isinstance(place, str) else "")
-
-
-_TYPE_NAMES = {"str": "a text", "int": "a number", "float": "a number", "bool": "true or false",
-               "NoneType": "nothing"}  # fmt: skip
 
 
 def nearest_keys(key: str, keys: Collection[str]) -> str:

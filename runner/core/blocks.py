@@ -43,12 +43,12 @@ from .item_run import ItemRun, attempt_name, item_path, last_examples, last_labe
 from .items import ItemRunner, SubPipelinesFor, expect_queries, item_result
 from .lacking_items import LackingItems, refuse_empty_results
 from .outdated_outputs import NodeOutputs, end_of_block
-from .output_conflicts import refuse_output_conflicts
 from .pruning import OrphanCleaner
 from .quarantine import failure_state
 from .run_context import ItemOutputs, RunContext, run_chunk_here
 from .run_records import StepRecord
 from .run_reviews import AwaitingReview, refuse_waiting
+from .same_output_file import refuse_output_conflicts
 from .skipped_steps import reads_skipped
 from .staleness import values_digest
 from .work_claims import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere

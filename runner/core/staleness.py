@@ -54,11 +54,9 @@ from paddock.steps.vectors.open_stores import OpenStores
 
 from .block_items import (
     block_list,
-    item_keys,
     item_strata,
     loop_value,
     nearest_keys,
-    raw_item_keys,
     split_by_where,
 )
 from .block_work import BlockWork, ItemWork, OuterPipelines
@@ -82,6 +80,7 @@ from .fingerprints import (
     spec_parts,
     without_time,
 )
+from .item_keys import item_keys, raw_item_keys
 from .renamed_documents import renamed_items
 from .run_options import RunOptions
 from .run_reviews import PendingReview, RunReviews

@@ -20,8 +20,8 @@ from paddock.steps.base import EmbedModel, ItemName, StepError, Vector, VectorRo
 from paddock.steps.vectors.embed import embed_texts
 
 from .ask_and_repair import Asker
+from .prompt_truncation import most_that_fits
 from .tool_protocol import ToolCallResult, as_data
-from .truncation import most_that_fits
 
 _MOST_RESULTS_SHARE = 0.6
 """Of the context without the task: with more, one turn would push out all others."""

@@ -35,8 +35,8 @@ from paddock.pipelines.schema_validation import TOO_DEEP, schema_mismatch
 from paddock.steps.base import UNKNOWN, Output, ReplyForm, StepError, Tools
 
 from .confidence import N_ALTERNATIVES, confidence
+from .prompt_truncation import most_that_fits
 from .schema_hint import with_ending, with_schema_hint
-from .truncation import most_that_fits
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,8 @@ from .ask_and_repair import (
     ask_checked,
 )
 from .map_reduce import DivisiblePrompt, MapReduce
+from .prompt_truncation import truncate_messages
 from .tool_protocol import ChatTools, refuse_duplicates, refuse_unknown_choice, request_tool_calls
-from .truncation import truncate_messages
 
 MOST_IMAGE_BYTES = 32 * 1024 * 1024  # as the engine's
 MOST_IMAGES = 32

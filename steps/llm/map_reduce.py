@@ -29,7 +29,7 @@ from paddock.steps.text.chunker import cut_text
 from paddock.steps.text.text_parts import TextPart, repeated_chars
 
 from .ask_and_repair import Asker, empty_answer
-from .truncation import first_part
+from .prompt_truncation import first_part
 
 SUMMARY_SYSTEM = "You summarise texts. You keep to what they say and add nothing."
 NOTE_SEPARATOR = "\n\n"

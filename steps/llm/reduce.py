@@ -48,7 +48,7 @@ from .ask_and_repair import (
     empty_answer,
 )
 from .map_reduce import IndexRange, LevelReducer, ReduceNote, cut_limits
-from .truncation import first_part
+from .prompt_truncation import first_part
 
 ITEM_SEPARATOR = "\n\n"
 _NAME_FIELDS = ("key", "id", "relpath", "path", "file", "name", "title")

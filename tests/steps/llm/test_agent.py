@@ -159,7 +159,7 @@ def test_what_goes_wrong_with_a_call_is_told_to_the_model() -> None:
 
 
 def test_a_tool_that_is_late_is_told_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddock.steps.llm.agent._GRACE_S", 0.0)
+    monkeypatch.setattr("paddock.steps.llm.tool_calls._GRACE_S", 0.0)
     toolset = FakeToolset({"slow": lambda args: "done"}, timeout_s=0.01, delay_s=30)
     pool = saying([call("slow")])
     work(pool, toolset)

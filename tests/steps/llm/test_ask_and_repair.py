@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from paddock.engine.backends.token_counting import LocalTokenizer
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.steps.llm.truncation import first_part, most_that_fits
+from paddock.steps.llm.prompt_truncation import first_part, most_that_fits
 
 
 @given(n=st.integers(1, 100_000), limit=st.integers(0, 120_000))
