@@ -52,7 +52,7 @@ async def test_a_slow_reader_gets_what_has_gathered_and_a_late_one_all_of_it() -
     assert "".join(await quick) == "".join(await slow) == counted(1500)
     late = await read(answer, 0)
     assert "".join(late) == counted(1500)
-    assert len(late) < 600, "what nobody waits for is not kept piece by piece"
+    assert len(late) < 600, "an answer that is not awaited is not kept piece by piece"
 
 
 async def read(answer: Answer, n_pauses: int) -> list[str]:

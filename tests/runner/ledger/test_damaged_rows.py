@@ -9,11 +9,13 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from paddock.engine.request import ChatRequest
+from paddock.runner.ledger import sqlite_file
 from paddock.runner.ledger.damaged_rows import row_faults
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
@@ -353,3 +355,8 @@ def test_a_run_whose_json_is_cut_is_one_sentence_also_where_runs_are_listed(
     )
     with Ledger(folder / ".paddock", is_readonly=True) as ledger, is_damaged:
         ledger.runs()
+
+
+def test_the_modules_that_take_rows_apart_are_known_by_their_present_names() -> None:
+    names = (*sqlite_file._READ_ROWS, *sqlite_file._READ_ANSWERS)
+    assert all(find_spec(name.removesuffix(".")) for name in names)

@@ -107,7 +107,7 @@ class WebhookServer:
         return asyncio.run(main())
 
     def read_by(self, reader: StatusAccess) -> WebhookServer:
-        """Let only some read the status."""
+        """Allow only some addresses to read the status."""
         self.app = make_status_app(lambda: {}, lambda: {"pid": 1}, self.webhooks.answer, reader)
         return self
 
