@@ -23,7 +23,6 @@ from paddock.steps.prompt import render_template
 from paddock.steps.text.text_parts import to_part
 
 from .ask_and_repair import (
-    MOST_CONTINUATIONS,
     AnswerOutput,
     Asker,
     CheckedAnswer,
@@ -31,6 +30,7 @@ from .ask_and_repair import (
     UsageOutput,
     ask_checked,
 )
+from .cut_off_answers import MOST_CONTINUATIONS
 from .map_reduce import DivisiblePrompt, MapReduce
 from .prompt_truncation import truncate_messages
 from .tool_protocol import ChatTools, refuse_duplicates, refuse_unknown_choice, request_tool_calls
