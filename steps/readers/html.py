@@ -18,7 +18,8 @@ from markdownify import MarkdownConverter
 
 from paddock.engine.system.text import counted
 
-from .reader import Unreadable, hidden_text_note, text_sample
+from .hidden_text import hidden_text_note
+from .reader import Unreadable, text_sample
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]{1,40})", re.IGNORECASE)
 _DECLARATION = re.compile(r"\A\s*<\?xml[^>]*>")  # XHTML; BeautifulSoup would take it for XML

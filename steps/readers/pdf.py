@@ -38,7 +38,8 @@ from paddock.engine.system.text import counted, listed, one_line
 
 from . import ocr, reader
 from .document_kinds import MEDIA_TYPES
-from .reader import Document, LineBox, PageBox, QuoteSpan, ReadRequest, Unreadable, hidden_text_note
+from .hidden_text import hidden_text_note
+from .reader import Document, LineBox, PageBox, QuoteSpan, ReadRequest, Unreadable
 
 _PDFIUM_LOCK = Lock()
 _ERR_PASSWORD = 4  # FPDF_ERR_PASSWORD

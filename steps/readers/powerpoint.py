@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from .document_kinds import MEDIA_TYPES
+from .hidden_text import hidden_text_note
 from .office import (
     DRAWN_TEXT,
     OFF,
@@ -25,7 +26,7 @@ from .office import (
     shape_blocks,
     text_of,
 )
-from .reader import Document, ReadRequest, hidden_text_note
+from .reader import Document, ReadRequest
 
 _PRESENTATION = "a presentation"
 

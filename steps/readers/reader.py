@@ -45,16 +45,6 @@ def after_name(note: str) -> str:
     return note if note.startswith(":") else f" {note}"
 
 
-def hidden_text_note(what: str, texts: Sequence[str]) -> tuple[str, ...]:
-    """Return the note that `what` hides these texts, which are read like all others.
-
-    >>> hidden_text_note("the page", ["Pay  twice"])
-    (": text that the page does not show is read as well (10 characters: 'Pay twice')",)
-    """
-    shown = f": text that {what} does not show is read as well ({text_sample(texts)})"
-    return (shown,) if texts else ()
-
-
 def text_sample(texts: Sequence[str]) -> str:
     """Return how long texts are, and their beginning."""
     n_chars = sum(map(len, texts))

@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 from paddock.engine.system.text import counted
 
 from .document_kinds import MEDIA_TYPES
+from .hidden_text import hidden_sheet_notes
 from .office import (
     DRAWN_TEXT,
     MOST_WHOLE,
@@ -82,7 +83,7 @@ def _workbook_text(
             pages += _sheet_comments(archive, name)
     notes = (
         *_formula_notes(cells.n_bare),
-        *_hidden_notes(hidden, unshown),
+        *hidden_sheet_notes(hidden, unshown),
         *embedded_notes(kinds),
         *_rounded_notes(cells.n_rounded),
     )
@@ -105,13 +106,6 @@ def _rounded_notes(n_rounded: int) -> Iterator[str]:
             f": {numbers} more than 15 digits, which is what a spreadsheet program keeps of a "
             f"number; store them as text to keep all digits"
         )
-
-
-def _hidden_notes(sheets: list[str], parts: list[str]) -> list[str]:
-    notes = [f": hidden sheets are read as well ({', '.join(sheets)})"] if sheets else []
-    if parts:
-        notes.append(f": hidden rows, columns and cells are read as well ({'; '.join(parts)})")
-    return notes
 
 
 @dataclass

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from paddock.engine.system.text import counted
 
 from .document_kinds import MEDIA_TYPES
+from .hidden_text import hidden_text_note
 from .office import (
     DRAWING_NS,
     DRAWN_RUN,
@@ -30,7 +31,7 @@ from .office import (
     part_tree,
     refuse_only_pictures,
 )
-from .reader import Document, ReadRequest, hidden_text_note, text_sample
+from .reader import Document, ReadRequest, text_sample
 
 _WORD_NS = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
