@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.text import canonical_json
-from paddock.runner.core.dependencies import HELD, held_mark, is_file_mark
+from paddock.runner.core.dependencies import is_file_mark
+from paddock.runner.core.edited_outputs import HELD, held_mark
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.ledger_tables import COLUMNS
 from paddock.runner.ledger.output_index import OutputIndex

@@ -36,7 +36,8 @@ from paddock.runner.progress.report import STATES, ItemReport, State
 from .block_work import BlockWork, ItemWork, expected_tokens, longest_first
 from .call_cache import PutOff
 from .deadly_items import CrashHistory, ItemPlace, RepeatedCrash, suspects_text
-from .dependencies import entry_marks, held_text
+from .dependencies import entry_marks
+from .edited_outputs import held_text
 from .escalation import EscalationPass, broken_promises
 from .failures import LeftByReview, RunFailed, RunStopped, StepFailed
 from .item_run import ItemRun, attempt_name, item_path, last_examples, last_labels

@@ -1,7 +1,7 @@
 """What an item depended on besides its parts: marks in its entry.
 
 Files read, folders listed, files and vector rows written, stores searched: each is a mark, and so
-are files that were moved away or held back (edited by hand). All is pure but `DependencyIndex`,
+are files that were moved away or kept as a person edited them. All is pure but `DependencyIndex`,
 which compares marks with the disk.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from paddock.engine.system.files import content_stamp, sha256_of
 from paddock.engine.system.tasks import in_left_thread
-from paddock.engine.system.text import canonical_json, listed
+from paddock.engine.system.text import canonical_json
 from paddock.runner.bind.label_changes import LABELS, NEAREST
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.output_index import OutputIndex
@@ -24,33 +24,14 @@ from paddock.steps.files.scan import FilesScanParams, scan_folder
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .decided_examples import EXAMPLES
+from .edited_outputs import HELD, LOST_FILE, LOST_ROWS, is_loss, why_writable
 from .fingerprints import part_digest
-
-LOST_FILE, LOST_ROWS = "output is missing: ", "its rows are missing in the store: "
-EDITED_FILE, KEPT_NO_MORE = "output was edited: ", "output is not edited any more: "
-"""Reasons for which only lost outputs are made again."""
-
-
-def is_loss(reason: str | None) -> bool:
-    """Return whether a reason is a missing output."""
-    beginnings = (LOST_FILE, LOST_ROWS, EDITED_FILE, KEPT_NO_MORE)
-    return reason is not None and reason.startswith(beginnings)
-
-
-def held_text(paths: Sequence[str]) -> str:
-    """Return why an item is held.
-
-    >>> held_text(["out/a.md"]), held_text(["a", "b", "c", "d"])
-    ('edited, or not ours, and kept: out/a.md', 'edited, or not ours, and kept: a, b, c and 1 more')
-    """
-    return f"edited, or not ours, and kept: {listed(paths, 3)}"
-
 
 SCAN = "files.scan"
 
 
 LISTED, WRITTEN, ROWS, STORE, AWAY = "listed", "written", "rows", "store", "away"
-HELD, LIMITED = "held", "limited"
+LIMITED = "limited"
 """First words of marks that are not of a file that was read."""
 
 
@@ -70,19 +51,9 @@ def is_file_mark(mark: Sequence[Any]) -> bool:
     )
 
 
-def held_mark(stored: str, sha256: str) -> dict[str, list[Any]]:
-    """Mark an edited file that is kept, and the digest that would have been written."""
-    return {f"{HELD} {stored}": [HELD, stored, sha256]}
-
-
 def limited_mark(step: str) -> dict[str, list[Any]]:
     """Mark a step for which the model's context was too small: a larger one changes its result."""
     return {f"{LIMITED} {step}": [LIMITED, step]}
-
-
-def held_paths(reads: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Return the stored paths of the files that are marked as held."""
-    return [mark[1] for mark in reads.values() if mark[0] == HELD]
 
 
 def written_within(scope: str, key: str, paths: Iterable[str]) -> dict[str, list[Any]]:
@@ -202,7 +173,10 @@ class DependencyIndex:
 
     def released(self, entry: Entry) -> str | None:
         """Return why an edited file that blocked an item can be written now."""
-        reasons = (self._of_held(path, ours, []) for _, path, ours in entry.marks(HELD).values())
+        reasons = (
+            why_writable(self._index, path, ours, [])
+            for _, path, ours in entry.marks(HELD).values()
+        )
         return next((reason for reason in reasons if reason is not None), None)
 
     def agrees(self, path: str, mark: Sequence[Any]) -> bool:
@@ -217,27 +191,13 @@ class DependencyIndex:
             edited.append(path)
         return None
 
-    def _of_held(self, path: str, ours: str, edited: list[str]) -> str | None:
-        """Return why an edited file that was kept can be written now."""
-        absolute = Path(self._index.absolute(path))
-        try:
-            there = sha256_of(absolute)  # not `digest`: this run may write it
-        except OSError:
-            return f"{LOST_FILE}{path}"
-        if there == ours:
-            return None
-        if there in self._index.known_sha256(absolute):
-            return f"{KEPT_NO_MORE}{path}"
-        edited.append(path)
-        return None
-
     def _of_mark(self, path: str, mark: Sequence[Any], edited: list[str]) -> str | None:
         if mark[0] in (LIMITED, LABELS, NEAREST, EXAMPLES):
             return None
         if mark[0] == WRITTEN:
             return self._of_output(mark[1], path, edited)
         if mark[0] == HELD:
-            return self._of_held(mark[1], mark[2], edited)
+            return why_writable(self._index, mark[1], mark[2], edited)
         if mark[0] == LISTED:
             return self._of_listings(path.removesuffix("/"), mark[1:])
         if mark[0] == ROWS:

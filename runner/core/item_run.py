@@ -18,7 +18,8 @@ from .block_work import ItemWork
 from .call_cache import CallOrigin
 from .deadly_items import ItemPlace
 from .decided_examples import EXAMPLES
-from .dependencies import held_paths, written_within
+from .dependencies import written_within
+from .edited_outputs import held_paths
 from .escalation import EscalationPass
 from .fingerprints import file_path_of, is_file_value, item_content, part_digest
 from .run_context import ItemOutputs, RunContext

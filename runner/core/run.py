@@ -36,7 +36,7 @@ from paddock.steps.base import StepError
 
 from .blocks import BlockRunner, is_block_skipped
 from .deadly_items import ItemPlace
-from .dependencies import held_paths, held_text
+from .edited_outputs import held_paths, held_text
 from .failures import RunFailed, RunStopped, StepFailed
 from .item_run import ItemRun
 from .items import sub_pipeline_context

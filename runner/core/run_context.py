@@ -50,7 +50,8 @@ from .call_cache import (
     no_fence,
 )
 from .deadly_items import CrashSuspects
-from .dependencies import AWAY, STORE, held_mark
+from .dependencies import AWAY, STORE
+from .edited_outputs import held_mark
 from .item_toolset import ItemToolset, ToolRuntime
 from .query_batches import QueryBatches
 from .run_options import CallTape, RunOptions

@@ -19,7 +19,8 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.report import State
 from paddock.steps.python_step import is_function_reference
 
-from .dependencies import LIMITED, is_loss
+from .dependencies import LIMITED
+from .edited_outputs import is_loss
 from .fingerprints import (
     CONTENT,
     CONTEXT,

@@ -63,7 +63,8 @@ from .block_work import BlockWork, ItemWork, OuterPipelines
 from .call_cache import ModelDigests
 from .decided_examples import EXAMPLES, examples_difference
 from .deleted_documents import DeletionDetector, MissingSources
-from .dependencies import EDITED_FILE, DependencyIndex, held_paths, held_text, is_loss
+from .dependencies import DependencyIndex
+from .edited_outputs import EDITED_FILE, held_paths, held_text, is_loss
 from .fingerprints import (
     CONTENT,
     CONTEXT,

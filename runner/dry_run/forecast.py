@@ -31,7 +31,7 @@ from paddock.runner.bind.inputs import BindError
 from paddock.runner.bind.scope import Scope
 from paddock.runner.core.block_work import LEFT_OUT_BY_WHERE, BlockWork
 from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
-from paddock.runner.core.dependencies import held_text
+from paddock.runner.core.edited_outputs import held_text
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_run import ItemRun
 from paddock.runner.core.items import sub_pipeline_context
