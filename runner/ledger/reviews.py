@@ -65,6 +65,10 @@ class Review:
     """What counts after the decision: the answer, or a person's. Not in lists."""
 
     @property
+    def shown_name(self) -> str:
+        return f"'{self.subject.get('item') or self.key}' (step '{self.step}')"
+
+    @property
     def together(self) -> str | None:
         """The id of the decision that accepted this answer together with others, unseen."""
         found = _TOGETHER.fullmatch(self.reason or "")
@@ -84,6 +88,14 @@ class Review:
     def is_decided(self) -> bool:
         """Whether the answer, or another one, may be used, or must not be."""
         return self.state != "open"
+
+
+def refuse_stranger(review: Review, by: str) -> None:
+    names = review.subject.get("by") or ()
+    if names and by not in names:
+        raise DecisionRefused(
+            f"'{by}' may not decide on {review.shown_name}. Its reviewers are: {', '.join(names)}."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a person does with a review: take it, accept, edit or reject the answer, undo.
+"""What a person does with a review: accept, edit or reject the answer, undo that.
 
 A decision is compared and set in one transaction and is durable when `decide` returns. It continues
 the item at the next run; nothing here calls a model or runs a step.
@@ -21,11 +21,11 @@ from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.schema_validation import schema_mismatch
 from paddock.runner.ledger.asked_before import is_same_value
-from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import (
     DecisionRefused,
     Review,
     ReviewState,
+    refuse_stranger,
     together_text,
     unknown_review,
 )
@@ -34,12 +34,12 @@ from paddock.steps.readers import documents
 from paddock.steps.readers.reader_pool import EvidenceRequest
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
 
+from .review_leases import LeasedReviews, refuse_leased
+
 Verb = Literal["accept", "edit", "reject"]
 VERBS: Mapping[str, ReviewState] = {"accept": "accepted", "edit": "edited", "reject": "rejected"}
 """Each verb with the state that it leads to."""
 
-LEASE_S = 120.0
-"""How long a person who looks at an item keeps it to themselves; a page renews it meanwhile."""
 MOST_REASON_CHARS = 2000
 
 _FOLDER_ID_CHARS = 8
@@ -57,7 +57,7 @@ class AcceptedTogether:
     """Id of each review that was not accepted, and why."""
 
 
-class LedgerReviews(ReviewStore):
+class LedgerReviews(LeasedReviews):
     """The reviews of one ledger, for people; one that is only read can list, but not decide."""
 
     known_evidence: tuple[EvidenceRequest | None, Any] = (None, None)
@@ -82,37 +82,10 @@ class LedgerReviews(ReviewStore):
             raise unknown_review(id_)
         return found
 
-    # --- leases
-
-    def take_lease(self, id_: str, by: str, seconds: float = LEASE_S) -> Review:
-        """Keep an open review to one person for some time, or for longer.
-
-        Raises:
-            DecisionRefused: another person has it, or `by` is not among its reviewers.
-        """
-
-        def take(review: Review, now: float) -> Review:
-            _refuse_stranger(review, by)
-            _refuse_leased(review, by, now)
-            return replace(review, lease_by=by, lease_until=now + seconds)
-
-        return self.change(id_, take)
-
-    def release(self, id_: str, by: str) -> Review:
-        """End a lease; one of another person is left as it is."""
-
-        def end(review: Review, now: float) -> Review:
-            is_own = review.lease_by == by
-            return replace(review, lease_by=None, lease_until=None) if is_own else review
-
-        return self.change(id_, end)
-
-    # --- decisions
-
     def refusal(self, review: Review, by: str) -> str | None:
         """Return why a person may not decide on a review, apart from leases; None: they may."""
         try:
-            _refuse_stranger(review, by)
+            refuse_stranger(review, by)
             if not review.is_decided:
                 _refuse_late(review, time.time())
         except DecisionRefused as error:
@@ -167,9 +140,9 @@ class LedgerReviews(ReviewStore):
             if _is_same_decision(review, replace(decided, question=question)):
                 return review
             _refuse_other_question(review, question)
-            _refuse_stranger(review, by)
+            refuse_stranger(review, by)
             _refuse_settled(review)
-            _refuse_leased(review, by, now)
+            refuse_leased(review, by, now)
             _refuse_late(review, now)
             return replace(
                 review,
@@ -200,7 +173,7 @@ class LedgerReviews(ReviewStore):
             for review in reviews:
                 if review.is_sampled:  # figures rest on what a person has seen of these
                     left[review.id] = (
-                        f"{_name(review)} is a random check, which a person has to look at."
+                        f"{review.shown_name} is a random check, which a person has to look at."
                     )
                     continue
                 try:
@@ -210,7 +183,7 @@ class LedgerReviews(ReviewStore):
                     left[review.id] = str(error)
                     continue
                 if decided == review:
-                    left[review.id] = f"{_name(review)} was accepted before."
+                    left[review.id] = f"{review.shown_name} was accepted before."
                 else:
                     sound.append(decided)
             reason = together_text(len(sound), together)
@@ -234,7 +207,7 @@ class LedgerReviews(ReviewStore):
         def undo(reviews: Sequence[Review], now: float) -> list[Review]:
             standing = [review for review in reviews if review.together == together]
             for review in standing:
-                _refuse_stranger(review, by)
+                refuse_stranger(review, by)
             return [_opened_again(review, now) for review in standing]
 
         return self.change_together(found, undo)
@@ -250,9 +223,11 @@ class LedgerReviews(ReviewStore):
         """
 
         def undo(review: Review, now: float) -> Review:
-            _refuse_stranger(review, by)
+            refuse_stranger(review, by)
             if not review.is_decided:
-                raise DecisionRefused(f"{_name(review)} is not decided, so nothing can be undone.")
+                raise DecisionRefused(
+                    f"{review.shown_name} is not decided, so nothing can be undone."
+                )
             return _opened_again(review, now)
 
         return self.change(id_, undo)
@@ -339,16 +314,8 @@ def _is_same_decision(review: Review, decided: Review) -> bool:
 def _refuse_other_question(review: Review, question: str) -> None:
     if review.question != question:
         raise DecisionRefused(
-            f"{_name(review)} was changed meanwhile: its document or its answer is another one. "
-            f"Look at it again; nothing was decided."
-        )
-
-
-def _refuse_stranger(review: Review, by: str) -> None:
-    names = review.subject.get("by") or ()
-    if names and by not in names:
-        raise DecisionRefused(
-            f"'{by}' may not decide on {_name(review)}. Its reviewers are: {', '.join(names)}."
+            f"{review.shown_name} was changed meanwhile: its document or its answer is another "
+            f"one. Look at it again; nothing was decided."
         )
 
 
@@ -356,16 +323,8 @@ def _refuse_settled(review: Review) -> None:
     if review.is_decided:
         author = f" by {review.by}" if review.by else ""
         raise DecisionRefused(
-            f"{_name(review)} was {review.state}{author} {_when(review.decided_at)}. "
+            f"{review.shown_name} was {review.state}{author} {_when(review.decided_at)}. "
             f"Undo that to decide again."
-        )
-
-
-def _refuse_leased(review: Review, by: str, now: float) -> None:
-    if review.lease_by not in (None, by) and (review.lease_until or 0.0) > now:
-        raise DecisionRefused(
-            f"{review.lease_by} looks at {_name(review)} until {_clock(review.lease_until)}. "
-            f"Take another one, or wait."
         )
 
 
@@ -374,18 +333,10 @@ def _refuse_late(review: Review, now: float) -> None:
         return
     what = review.subject.get("on_expiry") or "quarantine"
     raise DecisionRefused(
-        f"The time to decide on {_name(review)} was over {_when(review.expires_at)}: the next run "
-        f"does what `on_expiry` says, '{what}'."
+        f"The time to decide on {review.shown_name} was over {_when(review.expires_at)}: the next "
+        f"run does what `on_expiry` says, '{what}'."
     )
-
-
-def _name(review: Review) -> str:
-    return f"'{review.subject.get('item') or review.key}' (step '{review.step}')"
 
 
 def _when(at: float | None) -> str:
     return f"at {units.local_time(at or 0.0)}"
-
-
-def _clock(at: float | None) -> str:
-    return units.local_time(at or 0.0, "%H:%M:%S")
