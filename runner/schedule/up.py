@@ -353,7 +353,7 @@ class Up:
         while True:
             await wait_for_event(self._calls.arrived, IDLE_S)
             try:
-                await self._reconciler.hand_over()
+                await self._reconciler.webhook_runs.hand_over()
             except QueueError:  # the queue's round reports this
                 await asyncio.sleep(AWAY_S)
             except WebhookQueueBroken as error:

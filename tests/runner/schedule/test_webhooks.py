@@ -21,7 +21,7 @@ import pytest
 
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import socket_owners
-from paddock.runner.schedule.reconciler import MOST_TOGETHER, Reconciler, calls_together
+from paddock.runner.schedule.reconciler import Reconciler
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.schedule.up_status import StatusAccess, make_status_app
 from paddock.runner.schedule.webhook_queue import (
@@ -30,6 +30,7 @@ from paddock.runner.schedule.webhook_queue import (
     WebhookQueue,
     WebhookQueueBroken,
 )
+from paddock.runner.schedule.webhook_runs import MOST_TOGETHER, calls_together
 from paddock.runner.schedule.webhook_signatures import OWN_HEADER
 from paddock.runner.schedule.webhooks import (
     MOST_BODY_BYTES,
