@@ -1,4 +1,4 @@
-"""`paddock setup`: keep `paddock up` running under systemd, with mail and a key; and undo that.
+"""`paddock setup`: keep `paddock up` running under systemd, with mail and a key.
 
 All is planned from the files that there are, then shown, then done; nothing is recorded elsewhere.
 Each file is written atomically, and a fault puts back those that were written before it.
@@ -7,18 +7,14 @@ Each file is written atomically, and a fault puts back those that were written b
 from __future__ import annotations
 
 import asyncio
-import getpass
-import json
 import os
-import re
 import secrets
 import shlex
 import socket
 import sys
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,18 +24,15 @@ from paddock.engine.system import distribution, processes
 from paddock.runner.cli.arguments import existing_folder
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.cli.setup_files import FileChange, ManagedFile, require_rights, write_all
-from paddock.runner.cli.systemd_unit import SYSTEM_CONFIG, UNIT_NAME, UpUnit, key_file_of
-from paddock.runner.config.config_file import FILE_NAME, config_folder
+from paddock.runner.cli.setup_plan import COMMAND_S, MailTest, SetupPlace, SetupPlan, one_line
+from paddock.runner.cli.setup_undo import undo_plan
+from paddock.runner.cli.systemd_unit import UNIT_NAME, UpUnit
 from paddock.runner.notify.channels import send_mail
 from paddock.runner.notify.delivery_attempts import MailServer, NotDelivered
 from paddock.runner.notify.notification import Notification
 from paddock.runner.progress import printing
-from paddock.runner.settings import KEYS_FILE_NAME, Settings, read_settings
 
-_SYSTEM_UNITS = Path("/etc/systemd/system")
 _SYSTEM_USER = "paddock"
-_LINGERING = Path("/var/lib/systemd/linger")  # whose own units outlive their sessions
-_COMMAND_S = 420.0  # a stop of the old one, and TimeoutStartSec of the new one
 _UNIT_MODE = 0o644
 
 
@@ -89,7 +82,7 @@ def setup(flags: SetupFlags) -> int:
         raise CommandError("`--user` belongs to `--system`.\n  Your own unit has your rights.")
     with _explained_rights(is_system=flags.system):
         place = SetupPlace.found(is_system=flags.system)
-        plan = _undo_plan(place) if flags.undo else _setup_plan(place, flags)
+        plan = undo_plan(place) if flags.undo else _setup_plan(place, flags)
         require_rights(plan.changes)
     printing.print_out("\n".join([*plan.left, *plan.lines()]) or "There is nothing to do.")
     if flags.dry_run:
@@ -111,149 +104,7 @@ def _explained_rights(*, is_system: bool) -> Iterator[None]:
         raise CommandError(f"{error.filename}: {error.strerror}.\n  {remedy}") from None
 
 
-# --- what there is
-
-
-@dataclass(frozen=True, slots=True)
-class SetupPlace:
-    """Files and manager of a person's own unit, or of the system's."""
-
-    is_system: bool
-    unit: Path
-    settings_file: Path
-    keys: Path
-    settings: Settings
-    """Those that the unit would have."""
-    manager: str
-    """Systemd's state: 'offline' in most containers, empty if this session cannot reach it."""
-
-    @classmethod
-    def found(cls, *, is_system: bool) -> SetupPlace:
-        manager = _printed(_systemctl("is-system-running", is_system=is_system))
-        if is_system:
-            file = SYSTEM_CONFIG / "environment"
-            environ = {**_variables(ManagedFile.read(file).text or ""), **os.environ}
-            unit, keys = _SYSTEM_UNITS / UNIT_NAME, SYSTEM_CONFIG / "keys"
-            settings = read_settings(Path.cwd(), environ=environ)
-        else:
-            config = config_folder(os.environ, Path.home())
-            unit, file = config.parent / "systemd/user" / UNIT_NAME, config / FILE_NAME
-            settings = read_settings(Path.cwd())
-            keys = settings.service.api_keys_file or settings.state_dir / KEYS_FILE_NAME
-        return cls(is_system, unit, file.resolve(), keys, settings, manager)
-
-    @property
-    def is_managed(self) -> bool:
-        return self.manager not in ("", "offline", "unknown")
-
-    def link_changes(self) -> list[FileChange]:
-        """Return the change that takes back the enabling of the unit, if it is enabled."""
-        target = "multi-user" if self.is_system else "default"
-        link = self.unit.with_name(f"{target}.target.wants") / UNIT_NAME
-        if not link.is_symlink() or link.resolve() != self.unit.resolve():
-            return []
-        return [FileChange(link, None, None, "the link that enabling made")]
-
-    def systemctl(self, *words: str) -> tuple[str, ...]:
-        return _systemctl(*words, is_system=self.is_system)
-
-    def up_unit(self, flags: SetupFlags, keys: Path | None) -> UpUnit:
-        """Return the unit that serves the folders of the command line."""
-        named = ("PADDOCK_HOME", "XDG_CONFIG_HOME")
-        own = {
-            name: str(Path(value).absolute()) for name in named if (value := os.environ.get(name))
-        }
-        return UpUnit(
-            processes.python_command("-m", "paddock.runner", "up"),
-            tuple(existing_folder(text, "setup").resolve() for text in flags.folders or ["."]),
-            _existing_user(flags.user or _SYSTEM_USER) if self.is_system else "",
-            keys,
-            {} if self.is_system else own,
-            (Path(sys.executable), Path(sys.prefix), Path(sys.base_prefix)),
-            self.settings.service.stop_timeout_s,
-        )
-
-    def is_up(self) -> bool:
-        """Return whether the unit runs, and starts by itself."""
-        verbs = ("is-active", "is-enabled")
-        states = [_printed(self.systemctl(verb, UNIT_NAME)) for verb in verbs]
-        return states[0] in ("active", "activating") and states[1] == "enabled"
-
-    def advice(self) -> Iterator[str]:
-        """Yield what to know of a unit that runs."""
-        yield f"Its log: journalctl {'' if self.is_system else '--user '}-fu {UNIT_NAME}"
-        if not self.is_system and not (_LINGERING / getpass.getuser()).exists():
-            yield "It ends when you log out, unless you run: loginctl enable-linger"
-
-    def settings_in(self, text: str) -> Mapping[str, object]:
-        """Return what a text of the settings file sets."""
-        if not self.is_system:
-            return tomllib.loads(text)
-        named = _variables(text)
-        return {name[8:].lower(): named[name] for name in named if name.startswith("PADDOCK_")}
-
-    def setting_line(self, name: str, value: str) -> str:
-        written = json.dumps(value, ensure_ascii=False)  # of printable text TOML and systemd agree
-        return f"PADDOCK_{name.upper()}={written}\n" if self.is_system else f"{name} = {written}\n"
-
-
-def _systemctl(*words: str, is_system: bool) -> tuple[str, ...]:
-    return ("systemctl", *(() if is_system else ("--user",)), *words)
-
-
-def _printed(command: Sequence[str]) -> str:
-    ended = processes.run_blocking(command, timeout_s=_COMMAND_S)
-    return ended.stdout.decode("utf-8", "replace").strip() if ended else ""
-
-
-def _variables(text: str) -> dict[str, str]:
-    """Return the variables of an environment file of systemd."""
-    values = {}
-    for name, written in re.findall(r"^\s*([A-Za-z_]\w*)=(.*)$", text, re.MULTILINE):
-        with suppress(ValueError):  # a quote that is not closed
-            values[name] = " ".join(shlex.split(written))
-    return values
-
-
 # --- the plan
-
-
-@dataclass(frozen=True, slots=True)
-class MailTest:
-    """A test mail, and the server that takes it."""
-
-    url: str = field(repr=False)
-    sender: str
-    to: str
-
-    def __str__(self) -> str:
-        server = MailServer.of(self.url)
-        return f"send a test mail to {self.to} by {server.host}:{server.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class SetupPlan:
-    """What is done, in this order: if the mail is refused, nothing was changed."""
-
-    mail: MailTest | None = None
-    before: tuple[Sequence[str], ...] = ()
-    changes: tuple[FileChange, ...] = ()
-    after: tuple[Sequence[str], ...] = ()
-    left: tuple[str, ...] = ()
-    """Sentences about files that stay."""
-    closing: tuple[str, ...] = ()
-    """Sentences about what is left to do by hand."""
-    is_whole: bool = True
-    """Whether nothing that matters is left to do by hand."""
-
-    def texts(self, path: Path) -> list[str]:
-        """Return what is written to a file."""
-        return [change.new for change in self.changes if change.path == path and change.new]
-
-    def lines(self) -> list[str]:
-        before, after = ([f"run {shlex.join(w)}" for w in ws] for ws in (self.before, self.after))
-        mail = [str(self.mail)] if self.mail else []
-        return [*mail, *before, *map(str, self.changes), *after]
 
 
 def _setup_plan(place: SetupPlace, flags: SetupFlags) -> SetupPlan:
@@ -269,62 +120,29 @@ def _setup_plan(place: SetupPlace, flags: SetupFlags) -> SetupPlan:
              place.systemctl("restart", UNIT_NAME))  # fmt: skip
     if not place.is_managed:
         words = "No systemd answers here, so nothing is started. Where one does:\n  "
-        return replace(plan, closing=(words + _one_line(*start),))
+        return replace(plan, closing=(words + one_line(*start),))
     after = start if changes or not place.is_up() else ()
     return replace(plan, after=after, closing=tuple(place.advice()))
 
 
-def _undo_plan(place: SetupPlace) -> SetupPlan:
-    unit = ManagedFile.read(place.unit)
-    is_gone = unit.is_own or not os.path.lexists(place.unit)
-    own_keys = key_file_of(unit.text or "")
-    keys = (own_keys or place.keys).resolve()
-    needed = [] if is_gone else [place.settings_file, *([keys] if own_keys else [])]
-    paths = dict.fromkeys((place.unit, place.settings_file, keys, place.keys.resolve()))
-    plan = _plan_without_blocks(map(ManagedFile.read, paths), place, needed)
-    if is_gone and not (unit.is_own and place.is_managed):
-        plan = replace(plan, changes=(*plan.changes, *place.link_changes()))
-    return _with_the_end(plan, place) if unit.is_own else plan
-
-
-def _plan_without_blocks(
-    found: Iterable[ManagedFile], place: SetupPlace, needed: Sequence[Path]
-) -> SetupPlan:
-    """Return the plan to take the blocks out of files, but for those that stay."""
-    ours = [file for file in found if file.state != "absent"]
-    left = {file.path: why for file in ours if (why := _why_left(file, place, needed))}
-    changes = (file.removed() for file in ours if file.path not in left)
-    words = (f"leave {path}: {why}" for path, why in left.items())
-    return SetupPlan(changes=tuple(changes), left=tuple(words))
-
-
-def _why_left(file: ManagedFile, place: SetupPlace, needed: Sequence[Path]) -> str:
-    """Return why an undo leaves a file as it is; empty: it does not."""
-    if file.state == "edited" or (file.path == place.unit and not file.is_own):
-        return "it was edited since `paddock setup` wrote it"
-    return "the unit that stays reads it" if file.path in needed else ""
-
-
-def _with_the_end(plan: SetupPlan, place: SetupPlace) -> SetupPlan:
-    """Return the plan of an undo that ends the service, too."""
-    reload = place.systemctl("daemon-reload")
-    if place.is_managed:
-        end = place.systemctl("disable", "--now", UNIT_NAME)
-        return replace(plan, before=(end,), after=(reload,))
-    closing = (
-        "No systemd answers here, so a service that runs was not stopped. Where one does:\n  "
-        + _one_line(place.systemctl("stop", UNIT_NAME), reload)
+def _up_unit(place: SetupPlace, flags: SetupFlags, keys: Path | None) -> UpUnit:
+    """Return the unit that serves the folders of the command line."""
+    named = ("PADDOCK_HOME", "XDG_CONFIG_HOME")
+    own = {name: str(Path(value).absolute()) for name in named if (value := os.environ.get(name))}
+    return UpUnit(
+        processes.python_command("-m", "paddock.runner", "up"),
+        tuple(existing_folder(text, "setup").resolve() for text in flags.folders or ["."]),
+        _existing_user(flags.user or _SYSTEM_USER) if place.is_system else "",
+        keys,
+        {} if place.is_system else own,
+        (Path(sys.executable), Path(sys.prefix), Path(sys.base_prefix)),
+        place.settings.service.stop_timeout_s,
     )
-    return replace(plan, closing=(closing,), is_whole=place.manager == "offline")
-
-
-def _one_line(*commands: Sequence[str]) -> str:
-    return " && ".join(map(shlex.join, commands))
 
 
 def _unit_changes(place: SetupPlace, flags: SetupFlags, keys: Path | None) -> list[FileChange]:
     """Return the change of the unit file, if it differs."""
-    unit = place.up_unit(flags, keys)
+    unit = _up_unit(place, flags, keys)
     if (wrong := unit.unwritable()) is not None:
         raise CommandError(
             f"{wrong!r} cannot be written in a unit of systemd.\n"
@@ -434,7 +252,7 @@ async def _send(mail: MailTest) -> None:
 def _run(commands: Sequence[Sequence[str]]) -> bool:
     """Run commands until one fails; print what that says."""
     for command in commands:
-        ended = processes.run_blocking(command, timeout_s=_COMMAND_S)
+        ended = processes.run_blocking(command, timeout_s=COMMAND_S)
         if ended is None or ended.code != 0:
             reason = ended.stderr.decode("utf-8", "replace").strip() if ended else "it did not end"
             printing.print_err(

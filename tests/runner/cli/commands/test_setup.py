@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.api.api_keys import read_keys
-from paddock.runner.cli.commands import setup as setup_command
+from paddock.runner.cli import setup_plan
 from paddock.runner.cli.setup_files import block_state
 from paddock.runner.cli.systemd_unit import UNIT_NAME, UpUnit
 from paddock.runner.settings import read_settings
@@ -469,8 +469,8 @@ def test_undo_finds_the_keys_that_the_unit_names(person: Person, name: str) -> N
 @pytest.fixture
 def system(person: Person, monkeypatch: pytest.MonkeyPatch) -> Person:
     """A person who may write the system's files, which are elsewhere here."""
-    monkeypatch.setattr(setup_command, "SYSTEM_CONFIG", person.home / "etc/paddock")
-    monkeypatch.setattr(setup_command, "_SYSTEM_UNITS", person.home / "etc/systemd/system")
+    monkeypatch.setattr(setup_plan, "SYSTEM_CONFIG", person.home / "etc/paddock")
+    monkeypatch.setattr(setup_plan, "_SYSTEM_UNITS", person.home / "etc/systemd/system")
     return person
 
 
