@@ -137,8 +137,8 @@ class _DispatchRound:
     def look_at(self, run: ActiveRun) -> None:
         """Drain a run outside its window."""
         rule = self._rules.get(run.pipeline)
-        if rule and rule.window and not rule.window.is_open(self._now):
-            self._close(run, f"its window {rule.window} is over", is_again=True)
+        if rule and rule.window and (why := rule.window.drain_reason(self._now)):
+            self._close(run, why, is_again=True)
 
     def decide(self, run: DueRun, newest: Mapping[tuple[str, ...], DueRun]) -> None:
         rule = self._rules.get(run.pipeline)
@@ -154,9 +154,8 @@ class _DispatchRound:
             self._add(SkipRun(run.id, "it was missed, and `catch_up` is `none`"))
         elif rule.is_paused:
             self._add(HoldRun(run.id, "waits: its deployment is paused in Prefect"))
-        elif rule.window and not rule.window.is_open(self._now):
-            until = rule.window.opens(self._now)
-            self._add(HoldRun(run.id, f"waits for its window {rule.window}", until))
+        elif rule.window and (hold := rule.window.start_hold(self._now)):
+            self._add(HoldRun(run.id, *hold))
         elif busy is not None:
             self._conflict(run, rule, busy)
         elif self._left <= 0:

@@ -1,4 +1,8 @@
-"""Time windows in which a pipeline may work, read on the wall clock. Pure."""
+"""Time windows: hours outside of which a pipeline starts no run, and its running one is drained.
+
+They are read on the wall clock. `dispatch` asks for each due and each running run; a drained one
+stops between two items (`progress.drain`), and `run_endings` has it go on in the next window. Pure.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +63,14 @@ class TimeWindow:
             if moment > now:
                 return moment
         return now.astimezone(UTC) + timedelta(days=1)
+
+    def start_hold(self, now: datetime) -> tuple[str, datetime] | None:
+        """Return why a run does not start now, and until when; None: it may."""
+        return None if self.is_open(now) else (f"waits for its window {self}", self.opens(now))
+
+    def drain_reason(self, now: datetime) -> str | None:
+        """Return why a running run has to stop after its current item; None: it goes on."""
+        return None if self.is_open(now) else f"its window {self} is over"
 
     def _at(self, wall: datetime) -> datetime:
         """Return the moment of a wall-clock time."""
