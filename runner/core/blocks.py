@@ -52,6 +52,7 @@ from .run_reviews import AwaitingReview, refuse_waiting
 from .same_output_file import refuse_output_conflicts
 from .skipped_steps import reads_skipped
 from .staleness import values_digest
+from .steps_left_as_they_are import StepsLeft
 from .work_claims import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
 
 ENDED_STATES = ("done", "skipped", "quarantined")
@@ -227,12 +228,7 @@ class BlockRunner:
         self._stop_gate = context.stop_gate
         self._stats = context.stats
         self.items = ItemRunner(context, sub_pipelines)
-        self.partial: set[str] = set()
-        """Blocks that `--only` or a sample did in part; what reads them is left as it is."""
-        self.lacking: dict[str, LackingItems] = {}
-        """Blocks of which items failed."""
-        self.left: dict[str, str] = {}
-        """Steps and blocks that were left as they are, and why: so is what reads them."""
+        self.left = StepsLeft()
         self.n_left = 0
         """Items that were not begun, or not finished, since the stop gate was closed."""
         self.marks: dict[str, list[Any]] = {}
@@ -281,7 +277,7 @@ class BlockRunner:
         if outer:
             refuse_waiting(block.id, len(run.waiting), has_skipped=bool(run.skipped_reviews))
         if lacking := run.lacking(await self._rejected(run)):
-            self.lacking[block.id] = lacking
+            self.left.lacking[block.id] = lacking
         return run.offered()
 
     async def _rejected(self, run: BlockState) -> Collection[str]:
@@ -305,7 +301,7 @@ class BlockRunner:
         if not self._context.options.leaves_out_items:
             await self._clean(run)
         if run.is_partial:
-            self.partial.add(run.block.id)
+            self.left.partial.add(run.block.id)
         self.has_failures = self.has_failures or bool(run.failed)
         self.attempts = max(self.attempts, run.attempts)
 

@@ -40,12 +40,13 @@ from .edited_outputs import held_paths, held_text
 from .failures import RunFailed, RunStopped, StepFailed
 from .item_run import ItemRun
 from .items import sub_pipeline_context
-from .lacking_items import blocks_read, lacking_of
+from .lacking_items import blocks_read
 from .outdated_outputs import NodeOutputs, find_outdated
 from .pruning import OrphanCleaner, RowKeeper
 from .run_context import RunContext
 from .run_reviews import AwaitingReview
 from .skipped_steps import is_step_skipped
+from .steps_left_as_they_are import left_text
 from .work_claims import ClaimLost
 
 SHARE_INTERVAL_S = 1.0
@@ -166,8 +167,7 @@ class _PlanRun:
         self.blocks = BlockRunner(context, self._sub_pipelines, around)
         self.has_left = False
         """Whether something was not begun, or not finished, since the stop gate was closed."""
-        self.awaited: dict[str, AwaitingReview] = {}
-        """Nodes that wait for a person's decision, and those that read them."""
+        self.left = self.blocks.left
         secrets = self._stats.secrets.of(self._bound.file)
         self._scope = Scope.of(self._bound.inputs, secrets)
         self._ended = {node.id: asyncio.Event() for node in self._bound.nodes}
@@ -183,8 +183,7 @@ class _PlanRun:
             await self._sweep()
             raise
         await self._sweep()
-        is_whole = not (self.blocks.partial or self.has_left or self.awaited or self.blocks.left)
-        if self._bound.returns is None or not is_whole:
+        if self._bound.returns is None or self.has_left or self.left.has_any:
             return None
         try:
             return self._bound.returns.render(self._scope)
@@ -204,17 +203,11 @@ class _PlanRun:
             await self._ended[earlier].wait()
         if self._stop_gate.is_closed:
             self.has_left = True
-        elif partial := self.blocks.partial & before:
-            self.blocks.partial.add(node.id)
-            self._leave(node, f"only some items of '{min(partial)}' were done")
-        elif waits := self.awaited.keys() & before:
-            wait = self.awaited[node.id] = self.awaited[min(waits)]
-            verb = "waits for review" if wait.is_asked else "is left, as is its review"
-            self._leave(node, f"'{min(waits)}' {verb}")
-        elif why := self._without_results(node, before):
-            self.blocks.left[node.id] = why
-            self._leave(node, why)
-            await self._note_last(node)
+        elif why := self.left.why(node, before, self._scope, self._stats.note):
+            self._stats.note(left_text(node.id, why))
+            self._stats.item_state(node.id, "", "skipped")
+            if node.id in self.left.without_results:
+                await self._note_last(node)
         else:
             await self._run(node)
         self._ended[node.id].set()
@@ -225,7 +218,7 @@ class _PlanRun:
         except StopGateClosed:
             self.has_left = True
         except AwaitingReview as wait:
-            self.awaited[node.id] = wait
+            self.left.awaited[node.id] = wait
         except (StepFailed, ExpressionError) as error:
             text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
             self._stats.item(ItemReport(node.id, self._key(node), "failed", error=text))
@@ -235,33 +228,6 @@ class _PlanRun:
             raise RunFailed(f"{place}: {text}", cause=cause) from error
         else:
             self._scope = self._scope.with_step(node.id, outputs)
-
-    def _without_results(self, node: BoundNode, before: frozenset[str]) -> str | None:
-        """Return why a node has nothing to read; name the items that it lacks."""
-        if left := self.blocks.left.keys() & before:
-            return f"'{min(left)}' is, since {self.blocks.left[min(left)]}"
-        lacking = lacking_of(node.references, self.blocks.lacking)
-        if lacking and self._is_skipped_anyway(node):
-            return None
-        for lack in lacking:
-            if lack.has_nothing:
-                return lack.why_left()
-        for lack in lacking:
-            self._stats.note(lack.note(node.id))
-        return None
-
-    def _is_skipped_anyway(self, node: BoundNode) -> bool:
-        """Return whether `if` is false, and reads no results that lack items."""
-        if node.if_ is None or lacking_of(node.if_.references, self.blocks.lacking):
-            return False
-        try:
-            return not node.if_.evaluate(self._scope)
-        except ExpressionError:
-            return False
-
-    def _leave(self, node: BoundNode, why: str) -> None:
-        self._stats.note(f"'{node.id}' is left as it is: {why}.")
-        self._stats.item_state(node.id, "", "skipped")
 
     async def _as_task(self, node: BoundNode) -> Any:
         """Run a node as a chunk of its own; return its outputs."""
@@ -438,15 +404,15 @@ class _SubPipelineRun:
         record.attempts = max(record.attempts, inner.attempts)
         if walker.has_left:
             raise StopGateClosed
-        if walker.awaited:
-            raise next(iter(walker.awaited.values()))
-        if inner.partial:
-            self.blocks.partial.add(step.id)
-        if inner.left:
-            why = next(iter(inner.left.values()))
+        if inner.left.awaited:
+            raise next(iter(inner.left.awaited.values()))
+        if inner.left.partial:
+            self.blocks.left.partial.add(step.id)
+        if inner.left.without_results:
+            why = next(iter(inner.left.without_results.values()))
             if record.outer:
                 raise StepFailed(step.id, why, cause="io" if inner.attempts > 0 else "other")
-            self.blocks.left[step.id] = why
+            self.blocks.left.without_results[step.id] = why
 
     async def _run_chunk(
         self, block: str, keys: Sequence[str], run: Callable[[], Awaitable[PrefectState]]

@@ -41,6 +41,7 @@ from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import open_session
 from paddock.runner.core.skipped_steps import is_step_skipped
+from paddock.runner.core.steps_left_as_they_are import left_text
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
@@ -201,7 +202,7 @@ class _Forecast:
         if partial := self._partial & before:
             self._partial.add(node.id)
             why = f"only some items of '{min(partial)}' are in the sample"
-            self._context.stats.note(f"'{self._prefix}{node.id}' is left as it is: {why}.")
+            self._context.stats.note(left_text(f"{self._prefix}{node.id}", why))
             return
         cause = next(
             (self._unknown[name] for name in sorted(before) if name in self._unknown), None

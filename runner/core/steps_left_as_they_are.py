@@ -1,0 +1,83 @@
+"""Steps and blocks that are left as they are, since what they read is not whole.
+
+Only some items were done (`--only`, a sample), a person has to decide first, all items failed, or
+what they read was left itself. What they made before stays, in place of something made of a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from paddock.pipelines.expressions import ExpressionError
+from paddock.runner.bind.bound import BoundNode
+from paddock.runner.bind.scope import Scope
+
+from .lacking_items import LackingItems, lacking_of
+from .run_reviews import AwaitingReview
+
+
+def left_text(node: str, why: str) -> str:
+    return f"'{node}' is left as it is: {why}."
+
+
+@dataclass(slots=True)
+class StepsLeft:
+    """Steps and blocks of one pipeline that are left as they are, and what makes others so."""
+
+    partial: set[str] = field(default_factory=set)
+    """Blocks that `--only` or a sample did in part, and what reads them."""
+    awaited: dict[str, AwaitingReview] = field(default_factory=dict)
+    """Nodes that wait for a person's decision, and those that read them."""
+    lacking: dict[str, LackingItems] = field(default_factory=dict)
+    """Blocks of which items failed."""
+    without_results: dict[str, str] = field(default_factory=dict)
+    """Nodes that have nothing to read, and why: so has what reads them."""
+
+    @property
+    def has_any(self) -> bool:
+        return bool(self.partial or self.awaited or self.without_results)
+
+    def why(
+        self, node: BoundNode, before: frozenset[str], scope: Scope, note: Callable[[str], None]
+    ) -> str | None:
+        """Return why a node is left as those before it were; None: it runs.
+
+        `note` is called with the items that it lacks then.
+        """
+        if partial := self.partial & before:
+            self.partial.add(node.id)
+            return f"only some items of '{min(partial)}' were done"
+        if waits := self.awaited.keys() & before:
+            wait = self.awaited[node.id] = self.awaited[min(waits)]
+            verb = "waits for review" if wait.is_asked else "is left, as is its review"
+            return f"'{min(waits)}' {verb}"
+        why = self._without_results(node, before, scope, note)
+        if why is not None:
+            self.without_results[node.id] = why
+        return why
+
+    def _without_results(
+        self, node: BoundNode, before: frozenset[str], scope: Scope, note: Callable[[str], None]
+    ) -> str | None:
+        """Return why a node has nothing to read; name the items that it lacks."""
+        if left := self.without_results.keys() & before:
+            return f"'{min(left)}' is, since {self.without_results[min(left)]}"
+        lacking = lacking_of(node.references, self.lacking)
+        if lacking and self._is_skipped_anyway(node, scope):
+            return None
+        for lack in lacking:
+            if lack.has_nothing:
+                return lack.why_left()
+        for lack in lacking:
+            note(lack.note(node.id))
+        return None
+
+    def _is_skipped_anyway(self, node: BoundNode, scope: Scope) -> bool:
+        """Return whether `if` is false, and reads no results that lack items."""
+        if node.if_ is None or lacking_of(node.if_.references, self.lacking):
+            return False
+        try:
+            return not node.if_.evaluate(scope)
+        except ExpressionError:
+            return False
