@@ -2,7 +2,7 @@
 
 `steps.files.edited_files` writes over none; the item's entry keeps a mark of the file with what
 would have been written. The item is held until the file is as it was, or as it would have become,
-is gone, or a run is told to replace it (`--take`). What is only lost is made again.
+is gone, or a run replaces it (`--take`). What is only lost is made again.
 """
 
 from __future__ import annotations
