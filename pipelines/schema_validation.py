@@ -8,7 +8,9 @@ same rules. What the grammar allows is valid here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from functools import lru_cache, partial
+from math import isfinite
 from typing import Any, TypeAlias
 
 from paddock.engine.system import ecma_patterns
@@ -48,6 +50,7 @@ def _error_finder() -> Callable[[Any, Any], Any]:
         {
             "pattern": partial(_pattern_errors, jsonschema.ValidationError),
             "patternProperties": _pattern_properties_errors,
+            "multipleOf": partial(_multiple_errors, jsonschema.ValidationError),
             "additionalProperties": partial(
                 _additional_properties_errors, jsonschema.ValidationError
             ),
@@ -71,6 +74,17 @@ def _pattern_errors(
 ) -> Iterator[Any]:
     if isinstance(value, str) and not _has_match(pattern, value):
         yield error(f"{value!r} does not match {pattern!r}")
+
+
+def _multiple_errors(
+    error: MakeError, validator: Any, step: float, value: Any, _: Any
+) -> Iterator[Any]:
+    """Divide decimals, as the grammar does: in binary 0.07 is no multiple of 0.01."""
+    if not validator.is_type(value, "number"):
+        return
+    quotient = Fraction(repr(value)) / Fraction(repr(step)) if isfinite(value) else Fraction(1, 2)
+    if quotient.denominator != 1:
+        yield error(f"{value!r} is not a multiple of {step!r}")
 
 
 def _pattern_properties_errors(

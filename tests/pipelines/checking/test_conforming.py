@@ -86,3 +86,20 @@ def test_an_ipv4_address_in_one_of_ipv6_is_right_though_the_grammar_writes_none(
 @pytest.mark.parametrize("value", [None, 5, 1.5, True, [], {}])
 def test_a_format_says_nothing_of_what_is_no_text(value: Any) -> None:
     assert schema_mismatch(value, {"format": "date"}) is None
+
+
+@pytest.mark.parametrize(
+    ("step", "value", "is_right"),
+    [(0.01, 0.07, True), (0.01, 19.99, True), (0.01, 4.355, False), (0.1, 0.3, True), (0.1, 5, True)]
+    + [(5, 15, True), (5, 12, False), (1e-3, -1.5e-2, True), (0.5, float("inf"), False)],
+)
+def test_multiples_are_those_of_decimals(step: float, value: float, is_right: bool) -> None:
+    assert (schema_mismatch(value, {"multipleOf": step}) is None) == is_right
+
+
+def test_the_decoder_writes_no_number_that_its_schema_refuses() -> None:
+    schema = {"type": "number", "multipleOf": 0.01}
+    for raw in ("0.07", "1.13", "19.99", "4.35"):
+        matcher = LLMatcher(LLTokenizer("byte"), schema_grammar(schema))
+        assert matcher.try_consume_tokens([*raw.encode()]) == len(raw)
+        assert schema_mismatch(json.loads(raw), schema) is None
