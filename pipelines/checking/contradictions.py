@@ -283,7 +283,7 @@ _NAME_BEFORE = re.compile(
 )
 _NOUN_AFTER = re.compile(
     r"[^\S\n](?!(?:and|or|to|of|in|on|at|by|for|from|with|is|was|are|were|has|had|have|as|per|than|up"
-    r"|after|before|und|oder|bis|zu|von|vom|im|am|an|auf|für|mit|ist|war|sind|wird|werden|wurde|hat|nach"
+    r"|after|before|against|gegen|contre|contra|contro|tegen|i?mot|przeciw\w*|против|und|oder|bis|zu|von|vom|im|am|an|auf|für|mit|ist|war|sind|wird|werden|wurde|hat|nach"
     r"|et|ou|à|au|de|du|des|en|sur|pour|par|est|a|y|o|u|e|ao?s?|el|la|los|las|con|por|para|es|fue|no|na"
     r"|di|da|del|dal|al|il|in|per|è|op|van|tot|met|voor|het|och|til|till|på|av|i|z|ze|w|we|do|od|je"
     r"|и|в|на|до|с|по|от|ja|ve|ile|oldu\w*|на|و|من|إلى|في)(?!\w))[^\W\d_]{2}|[\u3040-\u9fff\uac00-\ud7af]"

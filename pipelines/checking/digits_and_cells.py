@@ -12,6 +12,10 @@ _PLAIN = str.maketrans(_FINANCIAL, "一二二三三四五六六七八九十百�
 _FINANCIAL_NUMBER = re.compile(f"[{_FINANCIAL}零〇万萬亿億]{{2,}}")
 _HAN_RING = re.compile("(?<=[〇一二三四五六七八九])○(?=[〇○一二三四五六七八九])")
 _MARK = re.compile(r"(?<=\d)[\u066b\u066c](?=\d)|(?<=[０-９])[，．](?=[０-９])|(?<=\d)：(?=\d)")
+_TIMES = re.compile(r"(?<=[0-9])[xX](?=[1-9][0-9.,]*(?:[xX][0-9]|(?![\w-])))")
+_MOST_SIZE_CHARS = 16
+_SIZE_BEFORE = re.compile(r"(?:(?<![\w.,-])|(?<=[0-9][xX]))[1-9][0-9.,]*\Z")
+"""Sizes such as 1920x1080; 0x1F and AB2x4 are none."""
 _ASCII_MARKS = {"\u066b": ".", "．": ".", "：": ":"}
 _QUOTED = re.compile(r'(?<![^,\n])"[^"\n]*"(?![^,\n])')
 _NO_ROW = re.compile(r", |[;|\t]|\A(?=.*[^\W\d_] )(?:[^,]|(?<=\d),(?=\d))*\Z")
@@ -26,11 +30,18 @@ def with_ascii_digits(text: str) -> str:
     >>> with_ascii_digits("\u0661\uff12"), with_ascii_digits("9\uff1a30")
     ('12', '9:30')
     """
+    text = _TIMES.sub(_with_times, text)
     if text.isascii():
         return text
     text = _with_plain_numerals(_HAN_RING.sub("〇", text))
     text = _MARK.sub(lambda found: _ASCII_MARKS.get(found[0], ","), text)
     return re.sub(r"(?![0-9])\d", lambda found: str(unicodedata.decimal(found[0])), text)
+
+
+def _with_times(found: re.Match[str]) -> str:
+    begin = max(0, found.start() - _MOST_SIZE_CHARS)
+    is_size = _SIZE_BEFORE.search(found.string, begin, found.start()) is not None
+    return "\u00d7" if is_size else found[0]
 
 
 def _with_plain_numerals(text: str) -> str:
@@ -83,11 +94,13 @@ def rounded(value: float, n_digits: int = 12) -> float:
     return float(f"{value:.{n_digits}g}")
 
 
-def number_values(text: str) -> Iterator[float]:
+def number_values(text: str, decimal_mark: str = "") -> Iterator[float]:
     """Yield what digits may be: points and commas group thousands, or begin the fraction.
 
-    >>> list(number_values("1.234")), list(number_values("1 234,5"))
-    ([1234.0, 1.234], [1234.5])
+    `decimal_mark`: the one that does so in the text that they are of, if that is known.
+
+    >>> [*number_values("1.234")], [*number_values("1.234", ",")], [*number_values("1 234,5")]
+    ([1234.0, 1.234], [1234.0], [1234.5])
     """
     mantissa, _, exponent = text.replace("E", "e").partition("e")
     power = 10.0 ** int(exponent or 0)
@@ -98,8 +111,10 @@ def number_values(text: str) -> Iterator[float]:
         return
     is_lakh = len(parts) > 2 and len(parts[-1]) == 3 and {*marks} == {","}
     if is_lakh or (len({*marks}) == 1 and _is_grouped(parts)):
-        yield rounded(float("".join(parts)) * power, MOST_DIGITS)
-        if is_lakh or parts[-1] == "000":
+        is_fraction = marks == [decimal_mark]
+        if not is_fraction or parts[-1] == "000":
+            yield rounded(float("".join(parts)) * power, MOST_DIGITS)
+        if not is_fraction and (is_lakh or decimal_mark or parts[-1] == "000"):
             return  # 42,000 is not 42
     if marks[-1] not in marks[:-1]:
         value = float(f"{''.join(parts[:-1]) or '0'}.{parts[-1]}")

@@ -53,7 +53,7 @@ _MOST_LINE_CHARS = 2000
 _WORDS = re.compile(r"[^\W\d_]+|\d+")
 _MARKS = re.compile(r"[^\w\x00\n]*\n?[^\w\x00\n]*")
 _MOST_MARKS = 40
-_LINE_CHARS = 8  # what another line counts as
+_LINE_CHARS = 40  # what another line counts as: columns of a row are farther apart than rows
 _MOST_REFERENCES = 64
 
 
@@ -401,7 +401,9 @@ class _Sources:
 
     def _find_whole_value(self, text: str, sought: TextValue) -> list[Quote]:
         found, whole = self._find_value(sought), self.index.text
-        if not text.strip()[0].isalpha():
+        bare = text.strip()
+        found = [q for q in found if _are_padded_alike(bare, whole[q.start : q.end])]
+        if not bare[0].isalpha():
             return found
         return [q for q in found if is_whole(whole, q.start, q.end)]  # no 4414 in 4414F
 
@@ -573,6 +575,15 @@ def _readings_of(value: TextValue) -> Collection[NumberReading]:
 def _number(reading: NumberReading, value: float) -> TextValue:
     sign = -1 if value < 0 else 1
     return TextValue("", number=Number("", 0, 0, frozenset((reading,)), sign))
+
+
+def _are_padded_alike(text: str, other: str) -> bool:
+    """Return whether neither of two texts of digits is the other one without zeros before it.
+
+    Each is the number of something; two digits may be those of a day or a month.
+    """
+    longest = max(text, other, key=len)
+    return not (longest[0] == "0" and longest.isdecimal() and len(longest) > 2) or text == other
 
 
 def _written(value: float) -> set[str]:

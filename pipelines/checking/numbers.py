@@ -12,6 +12,8 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
 from math import prod
 
 from .codes import (
@@ -237,7 +239,7 @@ def numbers_in(
         for number in numbers(text, rest.text, words):
             yield number
             rest.take(number.start, number.end)
-    yield from _in_digits(text, rest, words, halves, fits)
+    yield from _in_digits(text, rest, words, halves, fits, _decimal_mark(whole))
     for spelled in spelled_numbers_in(rest.text, whole):
         if _has_half_after(halves, spelled.end) or _fits_any(spelled.values, fits):
             number = _of_words(text, spelled, words)
@@ -255,10 +257,11 @@ def _in_digits(
     words: DirectionWords,
     halves: Sequence[int],
     fits: Callable[[str], bool] | None,
+    decimal_mark: str,
 ) -> Iterator[Number]:
     for found in _BODY.finditer(rest.text):
         if fits is None or _has_half_after(halves, found.end()) or fits(found[0]):
-            number = _of_digits(text, found, words)
+            number = _of_digits(text, found, words, decimal_mark)
             yield number
             rest.take(found.start(), number.end)
         else:
@@ -450,7 +453,38 @@ def _readings_of_code(text: str) -> frozenset[NumberReading]:
     return frozenset((NumberReading(rounded(float(found[1] or found[2]))),))
 
 
-def _of_digits(text: str, found: re.Match[str], words: DirectionWords) -> Number:
+_WITH_FRACTION = re.compile(
+    rf"(?<![\w.,'])([0-9]+)(?P<groups>(?:[.,{GROUPS}][0-9]{{3}})*)(?P<mark>[.,])([0-9]+)(?![\w]?[.,]?[0-9])"
+)
+_MOST_FRACTIONS = 1000
+
+
+@lru_cache(maxsize=1)
+def _decimal_mark(text: str) -> str:
+    """Return the mark before fractions, if a text has sure ones with one mark only; else "".
+
+    Sure are 1.234,5 and amounts with a unit that cannot be thousands: 12,5 km; no times of day.
+    """
+    marks = set[str]()
+    for found in islice(_WITH_FRACTION.finditer(text), _MOST_FRACTIONS):
+        if found["mark"] not in marks and _is_sure_fraction(text, found):
+            marks.add(found["mark"])
+    return marks.pop() if len(marks) == 1 else ""
+
+
+def _is_sure_fraction(text: str, found: re.Match[str]) -> bool:
+    mark, (whole, fraction) = found["mark"], found.group(1, 4)
+    if found["groups"]:
+        return mark not in found["groups"]
+    if len(fraction) == 3 and whole != "0":
+        return False
+    units, _ = units_after(text, found.end())
+    is_amount = units or units_before(text, found.start()) or (whole == "0" and mark == ".")
+    may_be_time = len(fraction) == 2 and any(unit.dimension == "second" for unit in units)
+    return bool(is_amount) and not may_be_time
+
+
+def _of_digits(text: str, found: re.Match[str], words: DirectionWords, decimal_mark: str) -> Number:
     body = found[0]
     if sum(map(str.isdecimal, body)) > MOST_DIGITS:
         return Number(body, *found.span(), frozenset(), code=re.sub(r"[^0-9]", "", body))
@@ -460,7 +494,8 @@ def _of_digits(text: str, found: re.Match[str], words: DirectionWords) -> Number
     parts: tuple[str, ...] = ()
     if found["group"] == " " and _is_in_columns(text, found.start(), found.end()):
         parts = tuple(body.split(" "))
-    return _number_at(text, found.start(), found.end(), tuple(number_values(body)), words, parts)
+    values = tuple(number_values(body, decimal_mark))
+    return _number_at(text, found.start(), found.end(), values, words, parts)
 
 
 def _short_scaled(

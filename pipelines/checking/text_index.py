@@ -32,12 +32,16 @@ from .units import is_unit
 MatchKind: TypeAlias = Literal["exact", "normalised", "fuzzy"]
 Span: TypeAlias = tuple[int, int]
 
-_HYPHENS = "-\u2010\u2011"
+_HYPHENS = "-\u2010\u2011\u05be"
 _SOFT = "\u00ad"
-_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
+_VOWEL_POINTS = "".join(
+    map(chr, (*range(0x591, 0x5BE), 0x5BF, 0x5C1, 0x5C2, 0x5C4, 0x5C5, 0x5C7, 0x640))
+) + "".join(map(chr, (*range(0x610, 0x61B), *range(0x64B, 0x653), 0x670)))
+"""Of Hebrew and Arabic, which most texts leave out, and the stroke that lengthens a word."""
+_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff" + _VOWEL_POINTS
 _TYPOGRAPHY = {
     **dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc\u2032`\u00b4\u2039\u203a", "'"),
-    **dict.fromkeys('"\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\u300c\u300d', "'"),
+    **dict.fromkeys('"\u201c\u201d\u201e\u201f\u2033\u300c\u300d', "'"),
     **dict.fromkeys("\u2012\u2013\u2014\u2015\u2212\ufe58\uff0d", "\u2013"),
     **dict.fromkeys(_HYPHENS, "-"),
     **dict.fromkeys(_INVISIBLE + _SOFT + "\n", None),
@@ -45,6 +49,8 @@ _TYPOGRAPHY = {
     **dict.fromkeys("ёЁ", "\u0435"),
 }
 """What a sign counts as; None: it is dealt with by its surroundings."""
+_PLAIN_MARKS = str.maketrans("\n\u2013\u00ab\u00bb", " -''")
+"""The same of signs whose surroundings are looked at first."""
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
     "\U00020000-\U0003ffff"
@@ -55,6 +61,8 @@ _WORD = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|{_LETTER}+(?:\p{{M}}+{_LETTER}*)*
 _JOINING = r"\u0300-\u036f\u3099\u309a\uff9e\uff9f\u1160-\u11ff"
 """Accents and parts of syllables that belong to the sign before."""
 _LINE_END = r"(?:[^\S\n]*\n\s*)"
+_FRENCH_GAP = r"[^\S\n]+(?=[;:!?]|\u00bb(?!\w))|(?<=\u00ab)(?<![^\s(\[]\u00ab)[^\S\n]+"
+"""Inside guillemets, where German has none, and before high marks."""
 _MARGIN = " .,:;'"
 _MOST_COMPARED = 4  # times the text's length; above it, one pass over the text is cheaper
 _MOST_OVERLAPPING_CHARS = 256
@@ -107,11 +115,12 @@ _ELISION = re.compile(
 )
 _GENITIVE = re.compile(r"'(?:s\b|(?!\w))")
 _JOINED_AFTER = re.compile(r"[-.@&_]\w|:(?<=\d:)\d|(?<=[^\W\d])(?:\+\+|\+(?!\w)|#(?!\w))")
-_JOINED_BEFORE = re.compile(r"(?:\w[-.@&_]|\d:(?=\d)|(?<![\w)])\+(?=\d))\Z")
+_JOINED_BEFORE = re.compile(r"\w[-.@&_]\Z")
+_MINUS = re.compile(r"(?:\A|(?<!\d)\s|[(\[{=:~<>|/'$€£])-\Z")
 _DIGITS_AROUND = re.compile(r"\d:\d")
 _SLASH_AFTER, _SLASH_BEFORE = re.compile(r"[/?=~%]\w"), re.compile(r"\w[/?=~%]\Z")
 _CODED = re.compile(r"(?=\D*\d)[^\s/-]+(?:[/-][^\s/-]+)+")
-_WEB_ADDRESS = re.compile(r"://|\bwww\.|[^\W\d_]\.[a-z]{2,}/")
+_WEB_ADDRESS = re.compile(r"://|\bwww\.|[^\W\d_]\.[a-z]{2,}/|(?<!\S)/\w")
 _LETTERS_BEFORE, _LETTERS_AFTER = re.compile(r"[^\W\d_]+\Z"), re.compile(r"[^\W\d_]+")
 _DIGIT_GROUPS = re.compile(
     r"[+(]{1,2}\d[\d()]*(?P<a>[ ./-])[\d ()/.-]*\d|0\d+(?P<b> / |[ ./-])\d[\d ()/.-]*"
@@ -172,7 +181,7 @@ def folded(text: str) -> FoldedText:
     plain = text.translate({ord(a): b for a, b in signs.items() if len(b) == 1})
     longer = "".join(re.escape(a) for a, b in signs.items() if len(b) > 1)
     pattern = re.compile(
-        rf"(?P<joined>(?<=[^\W\d_])-{_LINE_END}?(?=[^\W\d_])|{_SOFT}{_LINE_END}?)"
+        rf"(?P<gap>{_FRENCH_GAP})|(?P<joined>(?<=[^\W\d_])-{_LINE_END}?(?=[^\W\d_])|{_SOFT}{_LINE_END}?)"
         rf"|(?P<broken>(?<=\w)-{_LINE_END}(?=\w))"
         rf"|(?P<blank>[\s{_INVISIBLE}]{{2,}}|[{_INVISIBLE}])"
         rf"|[^\s{_JOINING}][{_JOINING}]+" + (f"|[{longer}]" if longer else "")
@@ -194,7 +203,7 @@ def folded(text: str) -> FoldedText:
         is_changed += True, False
         n += len(new)
     made.append(plain[at:])
-    whole = "".join(made).replace("\n", " ").replace("\u2013", "-")
+    whole = "".join(made).translate(_PLAIN_MARKS)
     return FoldedText(whole, starts, originals, is_changed)
 
 
@@ -217,7 +226,7 @@ def _folded_sign(sign: str) -> str:
 
 def _replacement(found: re.Match[str], signs: Mapping[str, str]) -> str:
     match found.lastgroup:
-        case "joined":
+        case "joined" | "gap":
             return ""
         case "broken":
             return "-"
@@ -335,8 +344,8 @@ class TextIndex:
             return []
         bare = "".join(_WORD.findall(code))
         forms = [bare]
-        if code.startswith("+"):  # +49 30 1234567 is 030 1234567
-            forms += (f"0{bare[n:]}" for n in (1, 2, 3))
+        if code.startswith("+"):  # +49 30 1234567 is 030 1234567, and 0049 30 1234567
+            forms += (f"00{bare}", *(f"0{bare[n:]}" for n in (1, 2, 3)))
         for form in forms if len(bare) >= _LEAST_CODE_CHARS else ():
             if found := self._find_groups(form):
                 found = [span for span in sorted(found) if not is_in_code(self.text, *span)]
@@ -550,19 +559,23 @@ def _begins(text: str, start: int, end: int) -> bool:
     if not _is_word_sign(text[start - 1]):
         if before[-1] == "'":
             return not _is_word_sign(before[-2:-1]) or _ELISION.search(before) is not None
-        is_joined = _is_joined_before(text, start)
+        is_joined = _is_joined_before(text, start, end)
         return not is_joined and not _is_in_address(text, start, start, end, _SLASH_BEFORE)
     if _BORDER.match(text, start):
         return before[-1] != "_"
     return _is_unit_border(text, start)
 
 
-def _is_joined_before(text: str, start: int) -> bool:
-    """Return whether the sign before joins a part to a code or to a name."""
+def _is_joined_before(text: str, start: int, end: int) -> bool:
+    """Return whether the sign before is a minus, or joins a part to a code, name or address."""
     earlier = text[max(0, start - 2) : start - 1]
     match text[start - 1]:
         case "+":
-            return text[start].isdecimal() and not _is_word_sign(earlier)
+            if _is_word_sign(earlier):
+                return "@" in text[start:end]
+            return text[start].isdecimal()
+        case "-" if text[start].isdecimal() and _MINUS.search(text, max(0, start - 3), start):
+            return True
         case ":":
             return text[start].isdecimal() and earlier.isdecimal()
     return _JOINED_BEFORE.search(text, max(0, start - 3), start) is not None

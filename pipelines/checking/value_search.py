@@ -68,6 +68,7 @@ _MARKED = re.compile(
 """Fractions, 2 h 30, and a year."""
 _ROMAN = re.compile(r"\b([XVI]+)(?:er?|i?ème|º|ª)?\b")
 _GAP = r"(?:[^\W\d_]?[.,'\u2019\s/()-]{0,2})"
+_EXPONENT = re.compile(r"(?<=[0-9])[eE][+-]?[0-9]{1,2}\Z")
 _ZEROS_AFTER = re.compile(r"[^0-9]{1,2}0+(?![0-9])|[eE]")
 _ZEROS_BEFORE = re.compile(r"(?<![0-9])(?<![0-9][.,])0+[^0-9]{1,2}\Z|\.\Z")
 _NAMED, _NAME = re.compile(r"[^\W\d_]+[0-9]+"), re.compile(rf"{LETTER}[^\w\n]{{0,2}}\Z")
@@ -184,7 +185,7 @@ class _SoughtValues:
             return True
         known = self._fitting.get(text)
         if known is None:
-            runs = _DIGITS.findall(text)
+            runs = _DIGITS.findall(_EXPONENT.sub("", text))
             bare = {*map(_bare, runs), _bare("".join(runs))}
             known = not (bare.isdisjoint(self.digits) and bare.isdisjoint(self.years))
             is_pair = len(runs) == 2 and max(map(len, runs)) < _MOST_PAIR_DIGITS

@@ -90,8 +90,16 @@ def test_a_format_says_nothing_of_what_is_no_text(value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("step", "value", "is_right"),
-    [(0.01, 0.07, True), (0.01, 19.99, True), (0.01, 4.355, False), (0.1, 0.3, True), (0.1, 5, True)]
-    + [(5, 15, True), (5, 12, False), (1e-3, -1.5e-2, True), (0.5, float("inf"), False)],
+    [
+        (0.01, 0.07, True),
+        (0.01, 19.99, True),
+        (0.01, 4.355, False),
+        (0.1, 0.3, True),
+        (0.1, 5, True),
+        (5, 12, False),
+        (1e-3, -1.5e-2, True),
+        (0.5, float("inf"), False),
+    ],
 )
 def test_multiples_are_those_of_decimals(step: float, value: float, is_right: bool) -> None:
     assert (schema_mismatch(value, {"multipleOf": step}) is None) == is_right

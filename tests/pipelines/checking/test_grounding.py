@@ -179,6 +179,8 @@ def test_every_text_is_grounded_in_itself(text: str) -> None:
         ("well-known", "well-\nknown"),
         ("and so on…", "And so on..."),
         ("“No,” he said", "'No,' he said"),
+        ('il "peut" être; et "dû"', "il «\u00a0peut\u00a0» être\u202f; et « dû »"),
+        ('"Rose" und "Haus" dort', "»Rose« und »Haus« dort"),
         ("到达岛上", "中午到达岛上。"),
         ({"n": 1200, "text": "boats"}, "1,200 boats"),
         ("1,200", "1,200 boats"),

@@ -65,7 +65,7 @@ def wrong(file: str) -> tuple[list[str], list[str], int]:
 
 FILES = [
     f"judged_{kind}{number}.txt"
-    for kind, last in (("grounded", 16), ("evidence", 13))
+    for kind, last in (("grounded", 16), ("evidence", 14))
     for number in ("", *(f"_{n}" for n in range(2, last + 1)))
 ]
 
