@@ -30,9 +30,13 @@ _NOT_PUBLIC: tuple[Network, ...] = tuple(
     for cidr in (
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
         "172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15",
-        "::1/128", "fc00::/7", "fe80::/10",
+        "::1/128", "fc00::/7", "fe80::/10", "fec0::/10", "64:ff9b:1::/48",
     )
 )  # fmt: skip
+# IPv6 addresses that gateways and the system take for the IPv4 address in their last 32 bits.
+_IPV4_AT_END = tuple(
+    ipaddress.IPv6Network(cidr) for cidr in ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")
+)
 
 
 class BadHost(ValueError):
@@ -226,8 +230,23 @@ def is_reachable(address: Address, patterns: list[Pattern], host: Host) -> bool:
 
 
 def is_public(address: Address) -> bool:
-    address = unmapped(address)
-    return address.is_global and not address.is_multicast
+    """Return whether an address is of the public internet, where a gateway translates it, too.
+
+    >>> [is_public(ipaddress.ip_address(one)) for one in ("64:ff9b::808:808", "64:ff9b::a00:7")]
+    [True, False]
+    """
+    meant = _translated(unmapped(address))
+    is_special = any(_is_in(meant, network) for network in _NOT_PUBLIC)
+    return meant.is_global and not meant.is_multicast and not is_special
+
+
+def _translated(address: Address) -> Address:
+    """Return the IPv4 address to which a gateway (NAT64, 6to4) leads, or the address itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if any(address in network for network in _IPV4_AT_END):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.sixtofour or address
 
 
 def unmapped(address: Address) -> Address:

@@ -32,7 +32,7 @@ from paddock.engine.system.hosts import (
     read_authority,
     read_pattern,
 )
-from paddock.engine.system.text import one_line
+from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.schema_validation import is_nested_too_deep
 from paddock.steps.base import StepError, ToolResult
 from paddock.steps.readers import documents
@@ -74,10 +74,17 @@ async def fetch(url: str, hosts: Sequence[str], max_bytes: int, within: ToolCont
             answer = await _request(await allowed_target(url, hosts), max_bytes, within)
             if isinstance(answer, ToolResult):
                 return answer
-            url = urljoin(url, answer)
+            url = _redirect_target(url, answer)
     except HostNotAllowed as error:
         return tool_refusal(str(error))
     return tool_refusal(f"'{url}' was redirected more than {_MOST_REDIRECTS} times.")
+
+
+def _redirect_target(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise HostNotAllowed(f"'{url}' redirects to what is no address.") from None
 
 
 async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:
@@ -107,6 +114,10 @@ async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:
     port = parts.port
     netloc = host.written if port is None else f"{host.written}:{port}"
     url = parts._replace(netloc=netloc, fragment="").geturl()
+    try:
+        httpx.URL(url)
+    except httpx.InvalidURL as error:  # it is too long
+        raise HostNotAllowed(f"'{shorten(url, _SHOWN_CHARS)}' is no address: {error}.") from None
     return FetchTarget(url, host.name, address, port, proxy)
 
 
@@ -236,8 +247,9 @@ def _response_result(url: str, answer: httpx.Response, body: bytes) -> ToolResul
     kind = _content_kind(answer)
     try:
         text = body.decode(answer.charset_encoding or "utf-8", "replace")
-    except LookupError:
+    except (LookupError, ValueError):  # unknown, or one that replaces nothing, such as `idna`
         text = body.decode("utf-8", "replace")
+    text = text.encode("utf-8", "replace").decode()  # `utf-7` makes halves of surrogate pairs
     if answer.status_code >= 500 or answer.status_code == 429:
         raise StepError(f"'{url}' answers with status {answer.status_code}.", kind="io")
     if answer.status_code >= 400:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+from ipaddress import ip_address
 
 import pytest
 
 from paddock.engine.system.hosts import (
     BadHost,
     Host,
+    is_public,
     is_reachable,
     read_authority,
     read_host,
@@ -195,3 +197,16 @@ def test_an_address_shows_no_key() -> None:
     addresses = [ServerAddress("http://gpu-1", "sesame"), PoolAddress("http://gpu-1", "sesame")]
     assert [address.key for address in addresses] == ["sesame", "sesame"]
     assert "sesame" not in repr(addresses)
+
+
+def test_an_address_that_a_gateway_translates_is_as_public_as_what_it_leads_to() -> None:
+    inside = (
+        "64:ff9b::a00:7", "64:ff9b::7f00:1", "64:ff9b:1::a00:7", "2002:a00:7::1", "2002:7f00:1::",
+        "::7f00:1", "::ffff:0:a9fe:a9fe", "fec0::1", "::1", "::ffff:10.0.0.7",
+    )  # fmt: skip
+    outside = ("64:ff9b::808:808", "2002:808:808::1", "2606:4700::1", "8.8.8.8", "::ffff:8.8.8.8")
+    assert not [one for one in inside if is_public(ip_address(one))]
+    assert all(is_public(ip_address(one)) for one in outside)
+    wide, own = read_pattern("::/0"), read_pattern("64:ff9b::a00:7")
+    host, led = read_host("example.org"), ip_address("64:ff9b::a00:7")
+    assert not is_reachable(led, [wide], host) and is_reachable(led, [own], host)

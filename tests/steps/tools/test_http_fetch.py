@@ -39,6 +39,10 @@ PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/metadata": (302, {"Location": "http://169.254.169.254/latest"}, b""),
     "/round": (302, {"Location": "/round"}, b""),
     "/file": (302, {"Location": "file:///etc/passwd"}, b""),
+    "/bracket": (302, {"Location": "http://["}, b""),
+    "/idna": (200, {"Content-Type": "text/plain; charset=idna"}, b"abc\xff"),
+    "/undefined": (200, {"Content-Type": "text/html; charset=undefined"}, b"<p>abc"),
+    "/halves": (200, {"Content-Type": "text/plain; charset=utf-7"}, b"a+2AA-"),
 }
 
 
@@ -98,6 +102,12 @@ def test_data_comes_as_data_and_a_page_as_what_a_reader_sees(base: str) -> None:
     assert fetch(f"{base}/deeper").value == "[" * 100 + "]" * 100
 
 
+def test_an_encoding_that_a_server_makes_up_is_taken_for_utf_8(base: str) -> None:
+    assert fetch(f"{base}/idna").value == "abc\ufffd"
+    assert fetch(f"{base}/undefined").value in ("abc", "<p>abc")
+    assert fetch(f"{base}/halves").value == "a?"
+
+
 def test_what_cannot_be_read_is_refused_in_a_sentence(base: str) -> None:
     assert refused(f"{base}/image") == f"'{base}/image' is not text but image/png."
     assert refused(f"{base}/large") == f"'{base}/large' has more than 4,000 bytes."
@@ -137,6 +147,8 @@ def test_a_redirect_is_followed_by_the_same_rules(base: str, server: ThreadingHT
     assert "'evil.example' is not allowed" in refused(f"{base}/away")
     assert "'169.254.169.254' is not allowed" in refused(f"{base}/metadata")
     assert "no address that begins with http" in refused(f"{base}/file")
+    assert refused(f"{base}/bracket") == f"'{base}/bracket' redirects to what is no address."
+    assert refused(f"{base}/{'a' * 70_000}").endswith("…' is no address: URL too long.")
     assert refused(f"{base}/round") == f"'{base}/round' was redirected more than 5 times."
 
 
