@@ -34,7 +34,14 @@ from paddock.engine.system.tasks import running, task_group
 from .blobs import store_write_errors
 from .model_store import ModelStore
 from .transfer import ProgressLine, ReportProgress
-from .transfer_client import HostAuth, TransferClient, TransferRequest, TransferRetries, host_of
+from .transfer_client import (
+    HostAuth,
+    TransferClient,
+    TransferRequest,
+    TransferRetries,
+    host_of,
+    with_body,
+)
 from .transfer_errors import (
     DiskRanFull,
     NotEnoughDiskSpace,
@@ -447,8 +454,7 @@ class BlobDownload:
             elif not await retries.wait_for(response):
                 if response.status_code == 416:
                     raise self._wrong_size("less")
-                await response.aread()
-                check_response(response, self.blob.url)
+                check_response(await with_body(response), self.blob.url)
 
     def _range(self, part: BlobPart) -> dict[str, str]:
         headers = {"Range": f"bytes={part.begins_at}-{part.ends_at - 1}"}
@@ -544,8 +550,7 @@ async def inspect_url(connection: TransferClient, url: str) -> RemoteBlob:
         headers = {"Range": f"bytes=0-{len(_GGUF_MAGIC) - 1}"}
         async with connection.open(TransferRequest("GET", url, headers)) as response:
             if not response.is_success:
-                await response.aread()
-                return response
+                return await with_body(response)
             begins = b""
             async for piece in response.aiter_raw():
                 begins += piece

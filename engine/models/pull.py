@@ -267,7 +267,7 @@ class _Pull:
         if file.name == "params":
             try:
                 json.loads(response.content)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise NoUsableModel(file.url, f"it is not JSON: {error}") from None
         return response.content
 

@@ -30,6 +30,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
+from paddock.engine.system import http
+
 from .transfer import RegistryCredentials
 from .transfer_client import TransferClient, TransferRequest, host_of, url_origin
 from .transfer_errors import TransferRefused, check_response
@@ -171,11 +173,11 @@ class RegistryAuth:
         request = TransferRequest("GET", str(url), headers, named_by=self._base)
         response = await self._connection.read(request)
         check_response(response, f"token of {self._host}")
-        try:
-            value = response.json()
-            return str(value.get("token") or value["access_token"])
-        except (ValueError, KeyError, AttributeError) as error:
-            raise TransferRefused(self._host, 401, "its token server gave no token") from error
+        value = http.json_object(response.content) or {}
+        token = value.get("token") or value.get("access_token")
+        if not token:
+            raise TransferRefused(self._host, 401, "its token server gave no token")
+        return str(token)
 
 
 def parse_challenge(header: str) -> AuthChallenge | None:

@@ -45,6 +45,11 @@ TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 _MAX_RETRY_AFTER_S = 60.0
 
+# Of manifests, tokens and errors; a server that sends without an end fills no memory.
+_MOST_BODY_BYTES = 16 * 1024**2
+_BODY_S = 120.0
+_OF_BODY = ("content-encoding", "content-length", "transfer-encoding")
+
 # OpenSSL's errors for a server that answers in plain text.
 _NO_TLS_REASONS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
 
@@ -271,7 +276,7 @@ class TransferClient:
             try:
                 if response.status_code == 401 and own is not None and not was_challenged:
                     was_challenged = True
-                    await response.aread()
+                    await with_body(response)
                     if await own.answer(response):
                         await response.aclose()
                         response = await self._send(request, target, sent, own)
@@ -288,8 +293,7 @@ class TransferClient:
     async def ask(self, request: TransferRequest) -> httpx.Response:
         """Send a request once; return the response with its whole (small) body."""
         async with self.open(request) as response:
-            await response.aread()
-        return response
+            return await with_body(response)
 
     async def read(self, request: TransferRequest) -> httpx.Response:
         """Send a request with retries; return the response with its whole (small) body.
@@ -356,6 +360,26 @@ class TransferClient:
         if self._report is not None and target.host not in self._reported:
             self._reported.add(target.host)
             self._report(ProgressLine(f"{host_of(before)} redirects to {host_of(target)}"))
+
+
+async def with_body(response: httpx.Response) -> httpx.Response:
+    """Return a streamed response with its whole (small) body, uncompressed.
+
+    Raises:
+        TransferError: the body is large.
+        httpx.ReadTimeout: it does not end.
+    """
+    try:
+        async with asyncio.timeout(_BODY_S):
+            body = await http.read_body(response, _MOST_BODY_BYTES)
+    except TimeoutError:
+        raise httpx.ReadTimeout("the answer did not end", request=response.request) from None
+    except http.AnswerTooLarge as error:
+        raise TransferError(str(error)) from None
+    headers = {name: value for name, value in response.headers.items() if name not in _OF_BODY}
+    return httpx.Response(
+        response.status_code, headers=headers, content=body, request=response.request
+    )
 
 
 async def _is_private_host(url: httpx.URL) -> bool:

@@ -160,7 +160,8 @@ def check_response(response: httpx.Response, what: str) -> None:
         raise NotPublished(what)
     if not response.is_success:
         host = response.url.netloc.decode("ascii")
-        raise TransferRefused(host, response.status_code, error_sentence(response.text))
+        text = response.content.decode("utf-8", "replace")  # servers name any encoding
+        raise TransferRefused(host, response.status_code, error_sentence(text))
 
 
 def error_sentence(text: str) -> str:
@@ -171,7 +172,7 @@ def error_sentence(text: str) -> str:
     """
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return (
             ""
             if "<" in text

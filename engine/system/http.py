@@ -157,6 +157,16 @@ async def read_body(answer: httpx.Response, n_most: int) -> bytes:
     return bytes(body)
 
 
+async def read_start(answer: httpx.Response, n_most: int) -> bytes:
+    """Return the first `n_most` bytes of a body; what follows is not waited for."""
+    body = bytearray()
+    async for piece in answer.aiter_bytes():
+        body += piece
+        if len(body) >= n_most:
+            break
+    return bytes(body[:n_most])
+
+
 async def event_data(answer: httpx.Response, n_most: int) -> AsyncGenerator[bytes, None]:
     """Yield the data of server-sent events; other lines are comments and names.
 

@@ -24,7 +24,6 @@ from collections.abc import Sequence
 from email.message import EmailMessage
 from email.utils import formatdate, getaddresses, make_msgid
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -37,7 +36,7 @@ from .delivery_attempts import ATTEMPT_S, DEADLINE_S, MailServer, NotDelivered, 
 from .notification import Notification
 
 _MOST_STDOUT_BYTES = 1 << 26  # more is a program that writes without an end
-_SHOWN_CHARS = 200
+_SHOWN_CHARS, _SHOWN_BYTES = 200, 4096
 _TEMPLATE = re.compile(r"\{\{.*?\}\}")
 _TEMPLATE_MARK = re.compile("\0([0-9]+)\0")
 
@@ -120,23 +119,25 @@ async def post_webhook(url: str, message: Notification) -> None:
 
         async def send() -> None:
             try:
-                answer = await client.post(url, json=dict(message.data))
-            except httpx.TransportError as error:
+                async with client.stream("POST", url, json=dict(message.data)) as answer:
+                    is_good = answer.is_success
+                    reply = b"" if is_good else await http.read_start(answer, _SHOWN_BYTES)
+            except (httpx.TransportError, httpx.DecodingError) as error:
                 why = str(error) or type(error).__name__
                 raise NotDelivered(f"{parts.hostname}: {why}", is_passing=True) from error
             except (httpx.InvalidURL, ValueError) as error:
                 raise NotDelivered(f"the address is not valid ({error})") from error
-            _check_answer(parts.hostname, answer)
+            _check_answer(parts.hostname, answer.status_code, reply)
 
         await with_retries(send)
 
 
-def _check_answer(host: str | None, answer: Any) -> None:
-    if answer.is_success:
+def _check_answer(host: str | None, status: int, body: bytes) -> None:
+    if 200 <= status < 300:
         return
-    is_passing = answer.status_code in (408, 425, 429) or answer.status_code >= 500
-    reply = one_line(answer.text, _SHOWN_CHARS)
-    words = f"{host} answered {answer.status_code}" + (f": {reply}" if reply else "")
+    is_passing = status in (408, 425, 429) or status >= 500
+    reply = one_line(body.decode("utf-8", "replace"), _SHOWN_CHARS)
+    words = f"{host} answered {status}" + (f": {reply}" if reply else "")
     raise NotDelivered(words, is_passing=is_passing)
 
 

@@ -131,3 +131,21 @@ def _pass_on(client: socket.socket, target: socket.socket, limit: int | None) ->
             n_bytes += len(piece)
             if limit is not None and n_bytes >= limit:
                 return n_bytes, True
+
+
+@contextmanager
+def raw_answers(answer: bytes, endless: bytes = b"") -> Iterator[str]:
+    """Answer each connection with these bytes, then with `endless` until the client leaves.
+
+    Gives the address.
+    """
+
+    def serve(client: socket.socket) -> None:
+        with client, suppress(OSError):
+            client.recv(65536)
+            client.sendall(answer)
+            while endless:
+                client.sendall(endless)
+
+    with _listening(serve) as port:
+        yield f"http://127.0.0.1:{port}"

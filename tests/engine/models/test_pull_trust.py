@@ -31,7 +31,7 @@ from paddock.engine.models.transfer_errors import (
 )
 from tests.engine.models.pulling import BIG, QUICK, leftovers, model_of, named, pulled, statuses
 from tests.fakes.far_side import FarSide, certificate, digest_of, far_side
-from tests.fakes.wires import http_proxy
+from tests.fakes.wires import http_proxy, raw_answers
 
 
 def test_plain_http_needs_leave(far: FarSide, store: ModelStore) -> None:
@@ -329,3 +329,44 @@ def test_an_invalid_name_is_said_before_the_first_line(store: ModelStore) -> Non
     for name in ("../x", "a/../b", "a:b:c", "", "ü", "x" * 100):
         with pytest.raises(InvalidName):
             pulled(store, name)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "401 Unauthorized", "403 Forbidden"])
+def test_an_answer_without_an_end_is_left_before_it_fills_the_memory(
+    store: ModelStore, status: str
+) -> None:
+    head = f"HTTP/1.1 {status}\r\nWWW-Authenticate: Basic\r\n\r\n".encode()
+    with raw_answers(head, endless=b" " * 65536) as url:
+        name = parse_name(f"{url.partition('://')[2]}/team/mini:v1")
+        with pytest.raises(TransferError) as caught:
+            pulled(store, name)
+    address = f"{url}/v2/team/mini/manifests/v1"
+    assert str(caught.value) == f"{address} answers with more than 16,777,216 bytes"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        ("text/plain; charset=idna", b"no \xff", "no \ufffd"),
+        ("application/json", b"[" * 100_000, "[" * 300),
+    ],
+)
+def test_an_error_in_an_odd_encoding_or_too_deep_is_a_refusal(
+    store: ModelStore, kind: str, body: bytes, words: str
+) -> None:
+    head = f"HTTP/1.1 403 Forbidden\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n"
+    with raw_answers(head.encode() + body) as url:
+        host = url.partition("://")[2]
+        with pytest.raises(TransferRefused) as caught:
+            pulled(store, parse_name(f"{host}/team/mini:v1"))
+    assert words in str(caught.value)
+
+
+def test_a_token_that_is_nested_too_deeply_is_none(far: FarSide, store: ModelStore) -> None:
+    far.token = "secret"
+    far.publish("team/mini", "v1", model=BIG)
+    deep = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"[" * 100_000
+    with raw_answers(deep) as url:
+        far.redirects["/token"] = f"{url}/token"
+        with pytest.raises(TransferRefused, match="its token server gave no token"):
+            pulled(store, named(far))

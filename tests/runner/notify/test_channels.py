@@ -22,6 +22,7 @@ from paddock.runner.notify.delivery_attempts import MailServer
 from paddock.runner.notify.run_end_notices import notify_of_end
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, UnattendedSettings
+from tests.fakes.wires import raw_answers
 from tests.runner.notify.receivers import ended, hook, mail_server
 from tests.runner.world import settings
 
@@ -113,6 +114,15 @@ def test_a_webhook_that_refuses_is_told_of_without_its_address_and_tried_next_ti
         )
         assert pipe.tell(ended("failed", message="x")) == ()
     assert len(server.got) == 2
+
+
+@pytest.mark.parametrize("kind", ["text/plain; charset=idna", "text/plain; charset=undefined"])
+def test_an_answer_without_an_end_in_an_odd_encoding_is_told_of(tmp_path: Path, kind: str) -> None:
+    head = f"HTTP/1.1 403 No\r\nContent-Type: {kind}\r\n\r\nno entry ".encode()
+    with raw_answers(head, endless=b"\xff" * 65536) as url:
+        pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{url}'}}")
+        (fault,) = pipe.tell(ended("failed", message="x"))
+    assert "127.0.0.1 answered 403: no entry" in fault
 
 
 def test_a_webhook_that_is_not_there_is_told_of(tmp_path: Path) -> None:
