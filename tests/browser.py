@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -43,7 +43,7 @@ class BrowserError(Exception):
 
 
 class Browser:
-    def __init__(self, to_it: int, from_it: int) -> None:
+    def __init__(self, to_it: BinaryIO, from_it: int) -> None:
         self._to_it = to_it
         self._from_it = from_it
         self._n_sent = 0
@@ -56,7 +56,8 @@ class Browser:
         message: dict[str, Any] = {"id": self._n_sent, "method": method, "params": params}
         if session:
             message["sessionId"] = session
-        os.write(self._to_it, json.dumps(message).encode() + b"\0")
+        self._to_it.write(json.dumps(message).encode() + b"\0")  # whole, even if a signal comes
+        self._to_it.flush()
         until = time.monotonic() + _PATIENCE_S
         while True:
             told = self._next(until)
@@ -204,9 +205,9 @@ def browser(*flags: str) -> Iterator[Browser]:
         os.close(its_in)
         os.close(its_out)
         try:
-            yield Browser(to_it, from_it)
-        finally:
-            os.close(to_it)  # it ends when no one speaks to it any more
+            with os.fdopen(to_it, "wb") as commands:
+                yield Browser(commands, from_it)
+        finally:  # it ends when no one speaks to it any more
             _wait(pid)
             os.close(from_it)
 
