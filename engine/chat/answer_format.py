@@ -16,13 +16,13 @@ from typing import Any
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Constraint, Sampling, Tool
-from paddock.engine.sampling.schema import embeddable_schema, parse_schema
+from paddock.engine.sampling.json_schema import embeddable_schema, parse_schema
 
 from .harmony import HARMONY_TOKENS, HarmonyParser
 from .reasoning_tags import ReasoningTags
 from .stream_parser import AnswerMarkup, MarkupParser, StreamParser
 from .template_probe import ChatFormat
-from .tool_calls import LiteralText, ParameterFormat, Placeholder, ToolCallFormat
+from .tool_call_syntax import LiteralText, ParameterFormat, Placeholder, ToolCallFormat
 
 Schema = Mapping[str, Any]
 

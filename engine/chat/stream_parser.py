@@ -18,7 +18,7 @@ from paddock.engine.request import Tool, ToolCall
 
 from .reasoning_tags import ReasoningTags
 from .stop_strings import StopStringFilter, partial_mark_length
-from .tool_calls import (
+from .tool_call_syntax import (
     IncompleteValue,
     MalformedValue,
     ToolCallFormat,

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from paddock.engine.request import Message, Tool, ToolCall, with_system_text
 from paddock.engine.system.template_limits import MAX_TEXT_CHARS, TemplateMeter
 
-from .tool_calls import ToolCallFormat
+from .tool_call_syntax import ToolCallFormat
 
 TemplateTurn = dict[str, Any]
 

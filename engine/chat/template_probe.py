@@ -27,7 +27,7 @@ from .template_messages import (
     TemplateTurn,
     TurnRules,
 )
-from .tool_calls import (
+from .tool_call_syntax import (
     HERMES,
     KNOWN_FORMATS,
     FormatPart,

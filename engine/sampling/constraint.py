@@ -32,7 +32,7 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
 from paddock.engine.system.ecma_patterns import END_SIGN, ByteVocabulary
 
-from . import schema
+from . import json_schema
 from .constraint_trials import CONSTRAINT_NAMES, ConstraintTrials
 
 if TYPE_CHECKING:
@@ -402,7 +402,7 @@ class GrammarCompiler:
         byte_matcher = _byte_matcher(_with_byte_ids(constraint, numbers))
         matcher = TokenMatcher(inner, byte_matcher, vocabulary, _growth_bytes(constraint))
         if constraint.kind == "json_schema":
-            matcher.most_bytes = schema.most_bytes(json.loads(constraint.source))
+            matcher.most_bytes = json_schema.most_bytes(json.loads(constraint.source))
         matcher.named = {named_token_bytes(place): number for place, number in enumerate(numbers)}
         if constraint.kind == "lark":
             matcher.marks = (*matcher.named, *_literals(constraint.source))
@@ -417,7 +417,7 @@ def compile_error(constraint: Constraint) -> str:
     """
     try:
         if constraint.kind == "json_schema":
-            schema.checked_schema(constraint)
+            json_schema.checked_schema(constraint)
         renumbered = _with_byte_ids(constraint, _named_tokens(constraint))
         inner = LLMatcher(byte_tokeniser(), _grammar(renumbered), log_level=0)
         if inner.is_error() and constraint.kind != "lark":
@@ -435,7 +435,7 @@ def schema_error(value: Mapping[str, Any]) -> str:
 
 def _refusal(constraint: Constraint, why: str) -> BadRequest:
     return BadRequest(
-        f"{CONSTRAINT_NAMES[constraint.kind]} cannot be used: {schema.plain_error(why)}"
+        f"{CONSTRAINT_NAMES[constraint.kind]} cannot be used: {json_schema.plain_error(why)}"
     )
 
 
@@ -456,7 +456,7 @@ def _growth_bytes(constraint: Constraint) -> int | None:
     if constraint.kind == "json":
         return ANY_JSON_GROWTH_BYTES
     if constraint.kind == "json_schema":
-        return ANY_JSON_GROWTH_BYTES + schema.max_growth_bytes(json.loads(constraint.source))
+        return ANY_JSON_GROWTH_BYTES + json_schema.max_growth_bytes(json.loads(constraint.source))
     return None
 
 
@@ -500,7 +500,7 @@ def _with_byte_ids(constraint: Constraint, numbers: list[int]) -> Constraint:
 def _grammar(constraint: Constraint) -> str:
     """Return a constraint as llguidance's grammar."""
     if constraint.kind in ("json", "json_schema"):
-        return schema.schema_grammar(schema.parse_schema(constraint))
+        return json_schema.schema_grammar(json_schema.parse_schema(constraint))
     if constraint.kind == "regex":
         return LLMatcher.grammar_from_regex(constraint.source)
     return LLMatcher.grammar_from_lark(constraint.source)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddock.engine.sampling.schema import json_pointer
+from paddock.engine.sampling.json_schema import json_pointer
 from paddock.engine.system.text import listed
 from paddock.pipelines.label_choices import UNDECIDED, Choice, FieldPath, LabelList, chosen_labels
 from paddock.runner.ledger.entries import Entry

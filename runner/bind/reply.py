@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.sampling import schema
-from paddock.engine.sampling.schema import json_pointer
+from paddock.engine.sampling import json_schema
+from paddock.engine.sampling.json_schema import json_pointer
 from paddock.pipelines import reply_schema
 from paddock.pipelines.checking.check import Check, CheckFunction, CheckResult
 from paddock.pipelines.errors import Fault, did_you_mean
@@ -284,14 +284,14 @@ def schema_faults(document: YamlDocument, at: Place, base: Path) -> Iterator[Fau
         yield Fault(message, problem.remedy, mark)
 
 
-def _schema_problems(form: Any) -> Sequence[schema.SchemaProblem]:
+def _schema_problems(form: Any) -> Sequence[json_schema.SchemaProblem]:
     # Slow to load, and only needed where a pipeline has schemas.
     from paddock.engine.sampling.constraint import schema_error
 
-    problems = schema.check_schema(form)
+    problems = json_schema.check_schema(form)
     if not problems and (why := schema_error(form)):
         remedy = "Ask for less in one answer, or look at it afterwards with `check`."
-        return (schema.SchemaProblem((), why, remedy),)
+        return (json_schema.SchemaProblem((), why, remedy),)
     return problems
 
 

@@ -51,8 +51,8 @@ from paddock.runner.lineage.explain import explain_path
 from paddock.runner.lineage.review_records import reviewed_answer
 from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.render.run_details import RunItem, read_run_details
+from paddock.runner.review.csv_and_gold_data import review_json
 from paddock.runner.review.decisions import LedgerReviews
-from paddock.runner.review.exchange import review_json
 from paddock.runner.review.page_server import asks_people
 from paddock.runner.schedule.discovery import walk_yaml_files
 from paddock.runner.settings import STATE_FOLDER, read_settings

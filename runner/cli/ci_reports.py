@@ -29,12 +29,12 @@ class CiReports:
         """Write them; print an error and return False if that fails."""
         if not self.are_requested:
             return True
-        from paddock.runner.testing import results
+        from paddock.runner.testing import junit_and_markdown
 
         try:
-            results.write_reports(
-                [results.run_as_suite(ended, str(self.pipeline))],
-                results.run_markdown(ended),
+            junit_and_markdown.write_reports(
+                [junit_and_markdown.run_as_suite(ended, str(self.pipeline))],
+                junit_and_markdown.run_markdown(ended),
                 junit=self.junit,
                 summary=self.summary,
             )

@@ -35,7 +35,7 @@ from paddock.runner.bind.permissions import (
     refuse_unconsented,
     refuse_unpermitted,
 )
-from paddock.runner.daemon.ollama_api_client import (
+from paddock.runner.daemon.service_client import (
     READ_TIMEOUT_S,
     ServiceClient,
     ServiceError,

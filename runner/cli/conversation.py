@@ -21,7 +21,7 @@ from paddock.engine.models.modelfile import parse_parameter
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
 from paddock.runner.config.format_option import BadAnswerFormat, answer_format
-from paddock.runner.daemon.ollama_api_client import ServiceClient, ServiceError
+from paddock.runner.daemon.service_client import ServiceClient, ServiceError
 from paddock.runner.progress import printing
 
 from . import model_tables

@@ -38,7 +38,7 @@ from paddock.engine.workers.fallbacks import (
     sound_build_gain,
 )
 from paddock.runner.config.service_address import DEFAULT_PORT, ServiceAddress
-from paddock.runner.daemon.ollama_api_client import identify_server, is_this_machine
+from paddock.runner.daemon.service_client import identify_server, is_this_machine
 from paddock.runner.dry_run.speed_estimates import SpeedBook
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings

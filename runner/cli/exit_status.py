@@ -40,7 +40,7 @@ _STATUS_OF_ERRORS = {
     ("paddock.runner.schedule.folder_locks", "FolderTaken"): FAILED,
     ("paddock.runner.config.pipeline_secrets", "RedactedError"): FAILED,
     ("paddock.runner.config.setting_specs", "SettingsError"): WRONG,
-    ("paddock.runner.daemon.ollama_api_client", "ServiceError"): FAILED,
+    ("paddock.runner.daemon.service_client", "ServiceError"): FAILED,
     ("paddock.runner.cli.exit_status", "CommandError"): WRONG,
 }
 

@@ -17,7 +17,7 @@ from paddock.engine.api import access_log, api_keys, server
 from paddock.engine.api.monitoring import ServiceState
 from paddock.engine.api.request_log import Exchange
 from paddock.engine.backends.background_tuning import BackgroundTuner
-from paddock.runner.daemon import ollama_api_client
+from paddock.runner.daemon import service_client
 from paddock.runner.daemon.daemon_server import offer_pool
 from paddock.runner.daemon.embedded_service import hosted_service
 from paddock.runner.progress import printing
@@ -88,7 +88,7 @@ def _open_port(settings: Settings) -> socket.socket:
 
 def _port_taken_text(error: server.PortTaken, settings: Settings) -> str:
     """Return which program has the port, and what to do."""
-    program = ollama_api_client.identify_server(settings.address)
+    program = service_client.identify_server(settings.address)
     pid, name = port_holder(error.port)
     holder = f" ({name}, process {pid})" if pid else ""
     if program == "paddock":

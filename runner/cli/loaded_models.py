@@ -10,8 +10,8 @@ from typing import Any
 
 from paddock.engine.models.model_names import canonical_name, is_path
 from paddock.engine.system import units
-from paddock.runner.daemon import ollama_api_client
-from paddock.runner.daemon.ollama_api_client import ServiceClient, ServiceError
+from paddock.runner.daemon import service_client
+from paddock.runner.daemon.service_client import ServiceClient, ServiceError
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings
 
@@ -64,7 +64,7 @@ def service_answers(
     settings: Settings,
     path: str,
     note: Callable[[str], None],
-    within_s: float = ollama_api_client.ANSWER_TIMEOUT_S,
+    within_s: float = service_client.ANSWER_TIMEOUT_S,
 ) -> list[tuple[str, ServiceClient, dict[str, Any]]]:
     """Return what every service answers at a path; `note` is called for one that does not.
 
@@ -74,7 +74,7 @@ def service_answers(
         ServiceError: no service runs, or none answers.
     """
     found, faults = [], []
-    for name, client in ollama_api_client.all_services(settings):
+    for name, client in service_client.all_services(settings):
         try:
             found.append((name, client, client.get(path, within_s)))
         except ServiceError as error:

@@ -22,7 +22,7 @@ from paddock.runner.progress import printing
 
 if TYPE_CHECKING:
     from paddock.engine.tuning.tuned_copies import TunedCopy
-    from paddock.runner.daemon.ollama_api_client import ServiceClient
+    from paddock.runner.daemon.service_client import ServiceClient
 
 _LICENCE_LINES = 2  # of a licence, as `ollama show` has it
 _FACTS_HERE = {

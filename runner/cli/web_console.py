@@ -46,7 +46,7 @@ from paddock.runner import api
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.permissions import needs, permission_names
 from paddock.runner.config.setting_specs import SettingsError
-from paddock.runner.daemon.ollama_api_client import ServiceError
+from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
 from paddock.runner.render.console_page import (

@@ -9,7 +9,7 @@ from paddock.engine.system.text import cell_text, counted, listed, shorten
 from paddock.engine.system.units import size
 from paddock.runner.bind.variations import letters
 from paddock.runner.progress import printing
-from paddock.runner.testing.results import CaseProblem, CaseResult, SuiteResult
+from paddock.runner.testing.junit_and_markdown import CaseProblem, CaseResult, SuiteResult
 
 from .comparison import QUALITY_WORDS, Comparison, VariantFigures, VariantTest
 from .significance import Estimate

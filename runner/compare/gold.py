@@ -15,7 +15,7 @@ from typing import Any
 from paddock.engine.system.text import cell_text, counted
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.reviews import Review
-from paddock.runner.review.exchange import gold_jsonl
+from paddock.runner.review.csv_and_gold_data import gold_jsonl
 from paddock.steps.files.rows import FORMAT_OF_SUFFIX, RowTable, UnreadableRows, parse_rows
 
 from .metrics import FieldMetric, GoldNotFitting

@@ -24,8 +24,8 @@ from paddock.pipelines.checking.functions import grounded
 from paddock.pipelines.comparison_keys import MetricName
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.asked_before import is_same_value
-from paddock.runner.ledger.calibration import aligned
-from paddock.runner.review.fields import AnswerField, answer_fields
+from paddock.runner.ledger.confidence_calibration import aligned
+from paddock.runner.review.answer_fields import AnswerField, answer_fields
 
 MOST_EXACT_CHARS = 60
 """A text field with longer gold is compared by edit distance."""

@@ -14,7 +14,7 @@ from paddock.runner.bind.evidence_sources import EvidenceSource, read_sources
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.text_vectors import inserted_text
-from paddock.runner.ledger.calibration import CalibrationKey, calibrated, start_text
+from paddock.runner.ledger.confidence_calibration import CalibrationKey, calibrated, start_text
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import Question, Review
 from paddock.steps.base import OutsideRoots, Tools

@@ -14,7 +14,11 @@ from typing import Any
 from paddock.engine.system.text import counted
 from paddock.runner.bind.bound import BoundPlan, BoundStep, all_plans, all_steps, steps_with_blocks
 from paddock.runner.ledger.asked_before import stands
-from paddock.runner.ledger.calibration import CalibrationKey, StepCalibration, calibrations_of
+from paddock.runner.ledger.confidence_calibration import (
+    CalibrationKey,
+    StepCalibration,
+    calibrations_of,
+)
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Question, Review, ReviewTerms

@@ -10,7 +10,7 @@ from typing import Any
 from paddock.engine.system.files import write_output
 from paddock.engine.system.text import cell_text, one_line
 from paddock.runner.core.run_records import read_lineage
-from paddock.runner.ledger.calibration import (
+from paddock.runner.ledger.confidence_calibration import (
     LEAST_FIELDS,
     CalibrationKey,
     calibrations_of,
@@ -30,7 +30,7 @@ from paddock.runner.render.run_details import (
     read_run_details,
 )
 from paddock.runner.render.run_report_page import run_report_page
-from paddock.runner.review.fields import (
+from paddock.runner.review.answer_fields import (
     MAX_VALUE_CHARS,
     changed_fields,
     earlier_lines,

@@ -17,7 +17,7 @@ from typing import Any
 
 from paddock.engine.system.text import counted
 from paddock.runner.core import run_records
-from paddock.runner.ledger.calibration import ReliabilityBin
+from paddock.runner.ledger.confidence_calibration import ReliabilityBin
 from paddock.runner.ledger.dead_runs import DIED
 from paddock.runner.ledger.entries import ItemRow, LineageRow
 from paddock.runner.ledger.ledger import Ledger

@@ -38,8 +38,7 @@ from paddock.steps.base import StepError
 from paddock.steps.readers.documents import locate_values, render_page
 from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
 
-from .decisions import SHORT_QUESTION_CHARS, LedgerReviews, Verb
-from .fields import (
+from .answer_fields import (
     AnswerField,
     WrongField,
     answer_fields,
@@ -50,6 +49,7 @@ from .fields import (
     subject_fields,
     text_window,
 )
+from .decisions import SHORT_QUESTION_CHARS, LedgerReviews, Verb
 from .page_access import PAGE_PATH, AccessRefused, PageAccess, request_body
 
 # Resolved, because an editable install is a tree of links that lacks the data files.

@@ -2,7 +2,7 @@
 
 Deployments, waiting and running flow runs, their states. One deployment for each pipeline file, of
 that pipeline's flow. A waiting run is a scheduled flow run, which survives a restart. Decides
-nothing: `dispatch` does.
+nothing: `start_decisions` does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run manager of `paddock up`: carry out the decisions of `dispatch`.
+"""Run manager of `paddock up`: carry out `start_decisions`.
 
 Start, hold, stop and restart runs. The queue is Prefect's. Knows no files and no schedules:
 `reconciler` deploys pipelines and submits runs. Lives in one event loop; what fails because
@@ -24,9 +24,7 @@ from paddock.runner.progress.prefect_view import SUSPENDED
 from paddock.runner.progress.report import Report, Status
 from paddock.runner.workers.flow_order import FlowOrder
 
-from .admission import NotAdmitted, admitted_order
 from .cron import missed
-from .dispatch import ActiveRun, DrainRun, DueRun, HoldRun, RunRule, SkipRun, StartRun, dispatch
 from .prefect_queue import (
     AGAIN_SUFFIX,
     HELD_STATE,
@@ -40,6 +38,17 @@ from .prefect_queue import (
 from .process_marks import is_other_machine
 from .run_endings import NoRestart, RestartRun, RunEnding, StopReason, after_ending
 from .run_processes import ProcessEnd, RunExecutor, RunProcess, RunTask, StopRequest
+from .signed_orders import NotAdmitted, admitted_order
+from .start_decisions import (
+    ActiveRun,
+    DrainRun,
+    DueRun,
+    HoldRun,
+    RunRule,
+    SkipRun,
+    StartRun,
+    dispatch,
+)
 from .triggered_pipeline import TriggeredPipeline
 
 GENTLE_S = 900.0  # an item may be a long document; after this time it is cut off and done again

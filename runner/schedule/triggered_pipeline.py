@@ -25,7 +25,7 @@ from paddock.runner.settings import Settings
 
 from .consents import Consents
 from .cron import CronSchedule
-from .dispatch import RunRule
+from .start_decisions import RunRule
 from .time_windows import TimeWindow
 
 _LOOKS_TRIGGERED = re.compile(r"^on\s*:", re.MULTILINE), re.compile(r"^steps\s*:", re.MULTILINE)

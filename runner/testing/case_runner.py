@@ -43,6 +43,7 @@ from . import expectations
 from .cassette import Cassette, CassetteError, changed_answers, read_cassette
 from .data_sets import DataRow, share_text
 from .expectations import FinishedRun
+from .junit_and_markdown import CaseProblem, CaseResult, ReplySource
 from .replay import (
     CassettePool,
     CassetteSession,
@@ -51,7 +52,6 @@ from .replay import (
     TextMasking,
     UnrecordedCall,
 )
-from .results import CaseProblem, CaseResult, ReplySource
 from .sandbox_copy import SandboxCopy, SandboxError, sandbox_copy
 
 ReplayMode = Literal["auto", "record", "replay"]

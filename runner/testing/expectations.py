@@ -28,7 +28,7 @@ from paddock.runner.progress.report import Report
 from paddock.steps.base import StepError
 from paddock.steps.registry import CHECK_FUNCTIONS
 
-from .results import CaseProblem
+from .junit_and_markdown import CaseProblem
 from .sandbox_copy import SandboxCopy
 
 MAX_FILE_BYTES = 16 * 1024 * 1024

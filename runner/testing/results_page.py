@@ -13,7 +13,7 @@ from paddock.engine.system import units
 from paddock.engine.system.text import counted
 from paddock.runner.render.html_page import html_cell, html_page, html_table
 
-from .results import CaseProblem, CaseResult, SuiteResult, count_cases, variant_rows
+from .junit_and_markdown import CaseProblem, CaseResult, SuiteResult, count_cases, variant_rows
 
 MAX_FAILURES, MAX_ROWS, MAX_DETAIL_CHARS = 200, 500, 8_000
 _TEST_HEADS = ("Test", "Outcome", "Replies", "#Passed", "#Took", "Notes")

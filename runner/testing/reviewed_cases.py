@@ -51,8 +51,8 @@ from paddock.runner.progress.events import Observer
 from .case_runner import CaseInterrupted, CaseOptions, CaseSpec, run_case
 from .cassette import cassette_file_names
 from .expectations import FinishedRun
+from .junit_and_markdown import CaseResult
 from .replay import whole_answer
-from .results import CaseResult
 from .sandbox_copy import recorded_outputs
 from .suite_runner import CASSETTE_FOLDER, SuiteOptions, open_cases, pipeline_suite
 

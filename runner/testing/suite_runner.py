@@ -49,7 +49,7 @@ from paddock.runner.settings import read_settings
 from .case_runner import CaseInterrupted, CaseOptions, CaseSpec, ReplayMode, run_case
 from .cassette import cassette_file_names, variant_cassette
 from .data_sets import DataRow, read_data_set, sampled_rows
-from .results import CaseResult, SuiteResult
+from .junit_and_markdown import CaseResult, SuiteResult
 
 CASSETTE_FOLDER = "tests/cassettes"
 """Default folder of cassettes."""

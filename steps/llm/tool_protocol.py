@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from paddock.engine.request import Message, Reply, Tool, ToolCall, with_system_text
-from paddock.engine.sampling.schema import check_schema
+from paddock.engine.sampling.json_schema import check_schema
 from paddock.pipelines.schema_validation import TOO_DEEP, is_nested_too_deep
 from paddock.steps.base import BoundTool, StepError, Toolset
 

@@ -16,7 +16,7 @@ import pytest
 from llguidance import LLMatcher
 
 from paddock.engine.sampling.constraint import byte_tokeniser
-from paddock.engine.sampling.schema import check_schema, schema_grammar
+from paddock.engine.sampling.json_schema import check_schema, schema_grammar
 from paddock.pipelines.schema_validation import schema_mismatch
 
 SUITE = json.loads((Path(__file__).parent / "json_schema_suite/draft2020-12.json").read_text())

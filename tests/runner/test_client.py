@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.daemon.ollama_api_client import ServiceClient, ServiceError
+from paddock.runner.daemon.service_client import ServiceClient, ServiceError
 from tests.fakes.answers import serving
 
 

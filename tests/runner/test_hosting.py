@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.daemon import ollama_api_client
+from paddock.runner.daemon import service_client
 from paddock.runner.settings import Settings, read_settings
 
 
@@ -17,7 +17,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def test_a_command_without_a_service_asks_one_of_its_own_and_ends_it(settings: Settings) -> None:
     before = threading.active_count()
-    with ollama_api_client.service_for_command(settings) as client:
+    with service_client.service_for_command(settings) as client:
         names = {model["name"] for model in client.get("/api/tags")["models"]}
     assert "all-minilm:latest" in names
     assert threading.active_count() <= before
@@ -28,5 +28,5 @@ def test_its_errors_come_out(settings: Settings, monkeypatch: pytest.MonkeyPatch
         raise OSError("no")
 
     monkeypatch.setattr("paddock.runner.daemon.embedded_service.make_server", broken)
-    with pytest.raises(OSError, match="no"), ollama_api_client.service_for_command(settings):
+    with pytest.raises(OSError, match="no"), service_client.service_for_command(settings):
         pass

@@ -29,8 +29,8 @@ from paddock.engine.system import http
 from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
-from paddock.runner.daemon import ollama_api_client
-from paddock.runner.daemon.ollama_api_client import READ_TIMEOUT_S, ServiceClient, ServiceError
+from paddock.runner.daemon import service_client
+from paddock.runner.daemon.service_client import READ_TIMEOUT_S, ServiceClient, ServiceError
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings, read_settings
 
@@ -135,7 +135,7 @@ async def _run(
     settings: Settings, source: Path, results: Path, at_once: int
 ) -> AsyncGenerator[BatchProgress, None]:
     """Answer with the running service, else with a pool of our own."""
-    client = ollama_api_client.find_service(settings)
+    client = service_client.find_service(settings)
     try:
         async with AsyncExitStack() as stack:
             if client is not None:

@@ -25,12 +25,12 @@ from paddock.runner.cli.model_arguments import (
     read_stdin,
 )
 from paddock.runner.config.format_option import BadAnswerFormat, answer_format
-from paddock.runner.daemon.ollama_api_client import ServiceError, service_for_command
+from paddock.runner.daemon.service_client import ServiceError, service_for_command
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
     from paddock.runner.cli.conversation import ChatConversation
-    from paddock.runner.daemon.ollama_api_client import ServiceClient
+    from paddock.runner.daemon.service_client import ServiceClient
     from paddock.runner.settings import Settings
 
 

@@ -40,12 +40,12 @@ from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.cli.run_display import run_observer
 from paddock.runner.compare import comparison_page, comparison_text
 from paddock.runner.compare.adoption import CannotAdopt, adopted_text
-from paddock.runner.compare.calibration import calibrated_comparison
 from paddock.runner.compare.comparison import Comparison, GoldSource, compare
+from paddock.runner.compare.escalation_calibration import calibrated_comparison
 from paddock.runner.compare.escalation_threshold import AgreementGoal
 from paddock.runner.compare.gold import REVIEWS, Gold, UnreadableGold, gold_of_reviews, read_gold
 from paddock.runner.compare.judge import judge_variants
-from paddock.runner.compare.result_change import (
+from paddock.runner.compare.regression_check import (
     EarlierResult,
     NothingShared,
     ResultChange,
@@ -59,7 +59,7 @@ from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.progress import printing
 from paddock.runner.progress.drain import INTERRUPTED
 from paddock.runner.settings import STATE_FOLDER, read_settings
-from paddock.runner.testing.results import junit_xml
+from paddock.runner.testing.junit_and_markdown import junit_xml
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.cli.loaded_models import loaded_models, loaded_table, unload_model
 from paddock.runner.cli.model_arguments import model_argument
 from paddock.runner.cli.model_tables import tuned_copy_summary
-from paddock.runner.daemon import ollama_api_client
-from paddock.runner.daemon.ollama_api_client import ServiceError
+from paddock.runner.daemon import service_client
+from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.dry_run.speed_estimates import SpeedBook
 from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 def list_(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
     """List the models on this machine."""
     settings = read_settings(Path.cwd())
-    client = ollama_api_client.find_service(settings)
+    client = service_client.find_service(settings)
     every = (
         model_tables.local_models(settings.pool)
         if client is None
@@ -72,7 +72,7 @@ def cp(
 ) -> int:
     """Copy a model to a second name."""
     settings = read_settings(Path.cwd())
-    client = ollama_api_client.find_service(settings)
+    client = service_client.find_service(settings)
     if client is not None:
         with client:
             client.post("/api/copy", {"source": source, "destination": target})
@@ -93,7 +93,7 @@ def rm(
 ) -> int:
     """Remove models; blobs that other models use stay."""
     settings = read_settings(Path.cwd())
-    client = ollama_api_client.find_service(settings)
+    client = service_client.find_service(settings)
     removed, faults = [], []
     with client or nullcontext():
         for model in models:
@@ -203,7 +203,7 @@ def show(flags: ShowFlags) -> int:
 
 
 def _model_facts(settings: Settings, model: str, *, is_verbose: bool) -> dict[str, Any]:
-    client = None if is_path(model) else ollama_api_client.find_service(settings)
+    client = None if is_path(model) else service_client.find_service(settings)
     if client is not None:
         with client:
             return client.post("/api/show", {"model": model, "verbose": is_verbose})

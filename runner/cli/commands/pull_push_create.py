@@ -37,15 +37,15 @@ from paddock.runner.cli import model_tables
 from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
 from paddock.runner.cli.model_arguments import model_argument, read_stdin
-from paddock.runner.daemon import ollama_api_client
-from paddock.runner.daemon.ollama_api_client import create_in_service, is_this_machine
+from paddock.runner.daemon import service_client
+from paddock.runner.daemon.service_client import create_in_service, is_this_machine
 from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
     from paddock.engine.models.transfer import ProgressLine
     from paddock.runner.cli.live_displays import TransferBars
-    from paddock.runner.daemon.ollama_api_client import ServiceClient
+    from paddock.runner.daemon.service_client import ServiceClient
     from paddock.runner.settings import Settings
 
 LINE_EVERY_S = 5.0  # keeps logs readable
@@ -277,7 +277,7 @@ def _transfer(
     request: _TransferRequest, settings: Settings, on_size: Callable[[int], None] | None
 ) -> int:
     """Transfer with progress; `on_size` receives the sizes of layers."""
-    client = ollama_api_client.find_service(settings)
+    client = service_client.find_service(settings)
     try:
         with transfer_progress() as progress:
 
@@ -360,11 +360,11 @@ def create(
     name = parse_name(model).short
     recipe = _read_recipe(name, file, quantize or "")
     settings = read_settings(Path.cwd())
-    client = ollama_api_client.find_service(settings)
+    client = service_client.find_service(settings)
     with transfer_progress() as progress:
         if client is not None:
             with client:
-                ollama_api_client.create_in_service(client, recipe, progress.show)
+                service_client.create_in_service(client, recipe, progress.show)
         else:
             _create_in_process(settings, recipe, progress)
     printing.print_result(

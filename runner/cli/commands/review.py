@@ -35,8 +35,8 @@ from paddock.runner.ledger.reviews import DecisionRefused, Review
 from paddock.runner.ledger.run_history import LedgerFolder, find_ledgers, open_for_reading
 from paddock.runner.progress import printing
 from paddock.runner.progress.command_logs import prepare_logging
-from paddock.runner.review.decisions import LedgerReviews
-from paddock.runner.review.exchange import (
+from paddock.runner.review.answer_fields import shown_item
+from paddock.runner.review.csv_and_gold_data import (
     SheetDecision,
     SheetFault,
     UnreadableSheet,
@@ -46,7 +46,7 @@ from paddock.runner.review.exchange import (
     review_json,
     reviews_csv,
 )
-from paddock.runner.review.fields import shown_item
+from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.settings import STATE_FOLDER, read_settings
 from paddock.steps.readers.text_encoding import NotText, decode_text
 

@@ -13,7 +13,7 @@ import typer
 from paddock.engine.system import units
 from paddock.runner.cli.arguments import ApiKeysOption, ExactOption, JsonOption, given_settings
 from paddock.runner.cli.exit_status import DONE, FAILED, command_group
-from paddock.runner.daemon import daemon_client, daemon_files, ollama_api_client
+from paddock.runner.daemon import daemon_client, daemon_files, service_client
 from paddock.runner.daemon.daemon_client import DaemonLease, ensure_daemon
 from paddock.runner.daemon.daemon_files import daemon_log
 from paddock.runner.daemon.prefect_auth import password_file
@@ -99,8 +99,8 @@ def _served_at(settings: Settings) -> str | None:
     """Return the address of this machine's `paddock serve`; None if it does not run."""
     address = settings.address
     is_there = (
-        ollama_api_client.is_this_machine(address)
-        and ollama_api_client.identify_server(address) == "paddock"
+        service_client.is_this_machine(address)
+        and service_client.identify_server(address) == "paddock"
     )
     return address.url if is_there else None
 

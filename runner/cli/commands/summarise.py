@@ -32,9 +32,9 @@ from paddock.runner.cli.arguments import (
 )
 from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.cli.model_arguments import complete_model_names
-from paddock.runner.cli.result_transfer import transfer_results
 from paddock.runner.cli.run_display import run_observer
 from paddock.runner.cli.run_summary import print_closing, print_speed_advice
+from paddock.runner.cli.summarise_save import transfer_results
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings

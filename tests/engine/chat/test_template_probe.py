@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from paddock.engine.chat.chat_template import ChatTemplate
-from paddock.engine.chat.tool_calls import LiteralText, ToolCallFormat
+from paddock.engine.chat.tool_call_syntax import LiteralText, ToolCallFormat
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, ToolCall
 from tests.engine.chat.answer_parsing import TEMPLATES, WEATHER, template

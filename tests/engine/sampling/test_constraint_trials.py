@@ -11,7 +11,7 @@ import pytest
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
 from paddock.engine.sampling.constraint_trials import ConstraintTrials
-from paddock.engine.sampling.schema import check_schema
+from paddock.engine.sampling.json_schema import check_schema
 from tests.optional import present
 
 

@@ -10,7 +10,7 @@ import pytest
 from llguidance import LLMatcher
 
 from paddock.engine.sampling.constraint import byte_tokeniser
-from paddock.engine.sampling.schema import check_schema, schema_grammar
+from paddock.engine.sampling.json_schema import check_schema, schema_grammar
 from paddock.engine.system.ecma_patterns import END_SIGN, FORMATS
 from paddock.pipelines.schema_validation import schema_mismatch
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.sampling.schema import endless_ref
+from paddock.engine.sampling.json_schema import endless_ref
 
 SELF = {"$ref": "#"}
 CHAIN = {"type": "object", "properties": {"next": SELF}, "required": ["next"]}

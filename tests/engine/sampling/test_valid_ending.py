@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.request import Constraint
-from paddock.engine.sampling.schema import check_schema, most_bytes
+from paddock.engine.sampling.json_schema import check_schema, most_bytes
 from paddock.engine.sampling.valid_ending import EndingSearch
 from tests.calls import note_calls
 from tests.engine.sampling.world import Babbler, matcher, model, picker, say, tokens

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.engine.sampling.schema import check_schema
+from paddock.engine.sampling.json_schema import check_schema
 from paddock.engine.system.ecma_patterns import UnknownPattern, matches
 from paddock.pipelines.schema_validation import schema_mismatch
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
-from paddock.engine.sampling.schema import schema_grammar
+from paddock.engine.sampling.json_schema import schema_grammar
 from paddock.engine.system import ecma_patterns
 from paddock.pipelines.schema_validation import schema_mismatch
 

@@ -11,7 +11,7 @@ import pytest
 from paddock.runner.cli import conversation
 from paddock.runner.cli.chat_terminal import PlainAnswer
 from paddock.runner.cli.conversation import ChatConversation
-from paddock.runner.daemon.ollama_api_client import ServiceError
+from paddock.runner.daemon.service_client import ServiceError
 
 
 class Service:

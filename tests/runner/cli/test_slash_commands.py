@@ -8,7 +8,7 @@ import pytest
 
 from paddock.runner.cli.conversation import ChatConversation, SlashCommands
 from paddock.runner.cli.exit_status import CommandError
-from paddock.runner.daemon.ollama_api_client import ServiceError
+from paddock.runner.daemon.service_client import ServiceError
 
 CARD = {
     "capabilities": ["completion", "thinking"],

@@ -33,7 +33,7 @@ from paddock.runner.cli.console_actions import USE_MODELS, ConsoleSources
 from paddock.runner.cli.console_run_pages import NotHere, pipeline_address
 from paddock.runner.cli.console_serving import serve_console
 from paddock.runner.cli.web_console import SIGN_IN, WebConsole
-from paddock.runner.daemon.ollama_api_client import ServiceError
+from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.review.page_access import AccessRefused, PageAccess
 from paddock.runner.settings import read_settings

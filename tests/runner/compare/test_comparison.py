@@ -14,8 +14,8 @@ from paddock.engine.request import ChatRequest, ModelSpec
 from paddock.engine.system.item_samples import ItemSample
 from paddock.runner.compare.comparison_page import comparison_page
 from paddock.runner.compare.comparison_text import comparison_suites, comparison_text
-from paddock.runner.compare.result_change import EarlierResult, result_change
-from paddock.runner.testing.results import junit_xml
+from paddock.runner.compare.regression_check import EarlierResult, result_change
+from paddock.runner.testing.junit_and_markdown import junit_xml
 from tests.browser import browser, needs_browser
 from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills, clerk

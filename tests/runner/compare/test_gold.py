@@ -13,8 +13,8 @@ from paddock.runner.compare.metrics import field_metrics
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Question
+from paddock.runner.review.csv_and_gold_data import gold_jsonl
 from paddock.runner.review.decisions import LedgerReviews, Verb
-from paddock.runner.review.exchange import gold_jsonl
 
 CSV = "relpath,total,pay_by\na.txt,84.5,3 May 2024\nb.txt,,2024-05-04\nx.txt,1,\na.txt,2,\n"
 SCHEMA = {"properties": {"total": {"type": "number"}, "pay_by": {"type": "string"}}}

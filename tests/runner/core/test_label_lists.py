@@ -12,7 +12,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.cli.plan_text import plan_text
-from paddock.runner.review.fields import subject_fields
+from paddock.runner.review.answer_fields import subject_fields
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import fault_of
 from tests.runner.world import ReviewedWorld, World, reasons, states

@@ -12,7 +12,7 @@ import pytest
 
 from paddock.engine.system.item_samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.ledger.calibration import (
+from paddock.runner.ledger.confidence_calibration import (
     LEAST_DECISIONS,
     LEAST_FIELDS,
     AskedShare,
@@ -23,7 +23,7 @@ from paddock.runner.ledger.calibration import (
     calibrations_of,
     reliability,
 )
-from paddock.runner.review.exchange import gold_jsonl
+from paddock.runner.review.csv_and_gold_data import gold_jsonl
 from tests.runner.core.test_waiting import BILLS, Bills
 from tests.runner.world import reasons, states
 

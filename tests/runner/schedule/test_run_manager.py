@@ -17,12 +17,12 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Cancelling, Completed, Failed, Running, Scheduled
 
 from paddock.runner.progress.report import Report
-from paddock.runner.schedule.admission import unsigned_order
 from paddock.runner.schedule.prefect_queue import PrefectQueue, QueuedRun, QueueError, open_queue
 from paddock.runner.schedule.process_marks import process_mark
 from paddock.runner.schedule.run_manager import Deployment, ManagedRun, RunManager
 from paddock.runner.schedule.run_processes import ProcessEnd, RunProcess
 from paddock.runner.schedule.schedule_planner import SchedulePlanner
+from paddock.runner.schedule.signed_orders import unsigned_order
 from paddock.runner.workers.flow_order import as_parameters
 from tests.runner.schedule.test_reconciler import SIGNER, manager_of, put, triggered
 from tests.waiting import soon

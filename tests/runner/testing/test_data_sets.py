@@ -16,7 +16,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import validate
 from paddock.runner.testing import suite_runner
 from paddock.runner.testing.case_runner import ReplayMode
-from paddock.runner.testing.results import CaseResult, junit_xml, variant_rows
+from paddock.runner.testing.junit_and_markdown import CaseResult, junit_xml, variant_rows
 from paddock.runner.testing.results_page import suites_page
 from paddock.runner.testing.suite_runner import SuiteFile
 from tests.fakes.pool import FakePool

@@ -10,7 +10,7 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.testing import suite_runner
 from paddock.runner.testing.case_runner import ReplayMode
-from paddock.runner.testing.results import CaseResult, SuiteResult
+from paddock.runner.testing.junit_and_markdown import CaseResult, SuiteResult
 from tests.fakes.pool import FakePool
 from tests.runner.testing.bench import Nobody
 

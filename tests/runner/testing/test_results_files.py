@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.progress.report import Report
-from paddock.runner.testing.results import (
+from paddock.runner.testing.junit_and_markdown import (
     CaseResult,
     SuiteResult,
     run_as_suite,

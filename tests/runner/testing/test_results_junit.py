@@ -10,7 +10,7 @@ from lxml import etree  # type: ignore[import-untyped]
 
 from paddock.pipelines.errors import Fault, Mark, PipelineError
 from paddock.runner.progress.report import ItemReport, Report
-from paddock.runner.testing.results import (
+from paddock.runner.testing.junit_and_markdown import (
     CaseProblem,
     CaseResult,
     SuiteResult,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paddock.runner.progress.report import ItemReport, Report
-from paddock.runner.testing.results import (
+from paddock.runner.testing.junit_and_markdown import (
     CaseProblem,
     CaseResult,
     SuiteResult,

@@ -6,7 +6,7 @@ import re
 
 from lxml import html  # type: ignore[import-untyped]
 
-from paddock.runner.testing.results import CaseProblem, CaseResult, SuiteResult
+from paddock.runner.testing.junit_and_markdown import CaseProblem, CaseResult, SuiteResult
 from paddock.runner.testing.results_page import MAX_ROWS, suites_page
 
 EVIL = "<script>alert(1)</script>&\"'"

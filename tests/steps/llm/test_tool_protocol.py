@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import Tool
-from paddock.engine.sampling import schema
+from paddock.engine.sampling import json_schema
 from paddock.steps.llm.tool_protocol import arguments_schema, tools_description, turn_schema
 
 NOTE = {"$defs": {"Note": {"enum": ["a.md", "b.md"], "type": "string"}}}
@@ -44,7 +44,7 @@ def test_the_definitions_of_tools_stand_together_and_are_not_mixed_up() -> None:
     assert arguments[0]["properties"]["name"] == {"$ref": "#/$defs/read_Note"}
     assert arguments[1]["properties"]["x"] == {"$ref": "#/$defs/other_Note"}
     assert arguments[2] is None, "the answer"
-    assert schema.check_schema(whole) == ()
+    assert json_schema.check_schema(whole) == ()
 
 
 @pytest.mark.parametrize(
@@ -73,4 +73,4 @@ def test_arguments_that_no_answer_can_be_held_to_may_be_any_object(
 def test_any_tool_makes_a_form_that_can_be_decoded() -> None:
     tools = [READ, OTHER, Tool("bare"), Tool("any", "", {"type": "object"})]
     sound = [Tool(tool.name, tool.description, arguments_schema(tool)) for tool in tools]
-    assert schema.check_schema(turn_schema(sound)) == ()
+    assert json_schema.check_schema(turn_schema(sound)) == ()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.sampling.schema import check_schema, max_growth_bytes, schema_grammar
+from paddock.engine.sampling.json_schema import check_schema, max_growth_bytes, schema_grammar
 
 
 @pytest.mark.parametrize(

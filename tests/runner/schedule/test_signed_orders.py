@@ -9,7 +9,7 @@ import pytest
 
 from paddock.engine.settings import PoolSettings
 from paddock.runner.daemon.run_signatures import Signer
-from paddock.runner.schedule.admission import NotAdmitted, admitted_order, unsigned_order
+from paddock.runner.schedule.signed_orders import NotAdmitted, admitted_order, unsigned_order
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.settings import Settings
 from paddock.runner.workers.flow_order import order_of

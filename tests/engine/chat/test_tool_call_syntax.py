@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.chat.tool_calls import (
+from paddock.engine.chat.tool_call_syntax import (
     IncompleteValue,
     MalformedValue,
     parse_bare_value,

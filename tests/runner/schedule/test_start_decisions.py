@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.runner.schedule.dispatch import (
+from paddock.runner.schedule.start_decisions import (
     ActiveRun,
     Decision,
     DrainRun,

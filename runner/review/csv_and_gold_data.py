@@ -16,8 +16,8 @@ from paddock.engine.system.units import iso_time
 from paddock.runner.ledger.reviews import DecisionRefused, Review
 from paddock.steps.files.rows import UnreadableRows, format_rows, parse_rows, without_formula_escape
 
+from .answer_fields import WrongField, edited_answer, shown_item, subject_fields
 from .decisions import VERBS, Verb
-from .fields import WrongField, edited_answer, shown_item, subject_fields
 
 COLUMNS = (
     "id", "question", "document", "field", "value", "confidence", "quote", "page", "decision",

@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from paddock.pipelines.reply_schema import read_reply_schema
-from paddock.runner.review.fields import WrongField, answer_fields, answer_from_json, edited_answer
+from paddock.runner.review.answer_fields import (
+    WrongField,
+    answer_fields,
+    answer_from_json,
+    edited_answer,
+)
 
 BILL = {
     "number": "str",

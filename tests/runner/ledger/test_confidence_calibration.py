@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.runner.bind.scope import review_names
-from paddock.runner.ledger.calibration import (
+from paddock.runner.ledger.confidence_calibration import (
     LEAST_DECISIONS,
     LEAST_FIELDS,
     Calibration,
