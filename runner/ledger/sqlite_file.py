@@ -53,7 +53,7 @@ _READ_ROWS = (
     "paddock.runner.ledger.", "paddock.runner.lineage.", "paddock.runner.folders.",
     *(f"paddock.runner.core.{name}" for name in (
         "decided_answers", "decided_examples", "deleted_documents", "dependencies",
-        "outdated_outputs", "run_records", "stale_reasons", "staleness",
+        "edited_outputs", "outdated_outputs", "run_records", "stale_reasons", "staleness",
     )),
 )  # fmt: skip
 """Modules that take rows' values apart: what they call has such a value, too."""
