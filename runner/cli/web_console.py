@@ -452,7 +452,10 @@ def _html(current: str, page: PageParts) -> Response:
 
 def _came_from(request: Request) -> str:
     """Return the page of the console that asked for a token; not an action, which is not redone."""
-    address = urlsplit(request.headers.get("referer", ""))
+    try:
+        address = urlsplit(request.headers.get("referer", ""))
+    except ValueError:
+        return _PIPELINES
     scope = {**request.scope, "method": "GET", "path": address.path}
     found = (route.matches(scope)[0] for route in request.app.routes)
     is_page = next((match for match in found if match is not Match.NONE), None) is Match.FULL

@@ -36,6 +36,7 @@ _ASIDE = ("same-origin", "none", "")
 _SECRET_BYTES = 24
 _MOST_SESSIONS = 1000
 _MOST_FORM_BYTES = 8192
+_BODY_S = 30.0
 
 
 class AccessRefused(Exception):
@@ -178,13 +179,14 @@ class PageAccess:
 
 
 async def request_body(request: Request, most_bytes: int) -> bytes | None:
-    """Return a request's body; None where it is larger, or the client disconnected."""
+    """Return a request's body; None where it is larger, too slow, or the client disconnected."""
     body = bytearray()
-    with suppress(ClientDisconnect):
-        async for part in request.stream():
-            body += part
-            if len(body) > most_bytes:
-                return None
+    with suppress(ClientDisconnect, TimeoutError):
+        async with asyncio.timeout(_BODY_S):
+            async for part in request.stream():
+                body += part
+                if len(body) > most_bytes:
+                    return None
         return bytes(body)
     return None
 

@@ -53,7 +53,8 @@ def list_page(
 def _limit(text: str | None, usual: int, most: int) -> int:
     if not text:
         return usual
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:10]) <= most:
+    is_number = text.isascii() and text.isdigit() and len(text) <= 10
+    if not is_number or not 1 <= int(text) <= most:
         message = f"Invalid value for 'limit': expected an integer from 1 to {most}."
         raise InvalidValue(message, "limit")
     return int(text)
@@ -70,7 +71,7 @@ def _start(values: Sequence[Mapping[str, Any]], after: str | None) -> int:
 
 _FILE_PART = "file"
 MAX_FIELD_BYTES = 64 * 1024
-"""Limit for all form fields together, without the file."""
+"""Limit for all form fields together, with their headers, without the file."""
 WRITE_CHUNK_BYTES = 256 * 1024
 """Buffered before a thread writes it."""
 
@@ -156,7 +157,7 @@ class _UploadReader:
         self._field = options.get(b"name", b"").decode("utf-8", "replace")
         self._is_file = self._field == _FILE_PART
         if not self._is_file:
-            return
+            return self._count(len(self._disposition))
         if self.filename is not None:
             raise InvalidValue("send one file at a time.", _FILE_PART)
         self.filename = options.get(b"filename", b"upload").decode("utf-8", "replace")
@@ -166,10 +167,13 @@ class _UploadReader:
             self.buffer += data[start:end]
             self.size_bytes += end - start
             return
-        self._n_field_bytes += end - start
+        self._count(end - start)
+        self._value += data[start:end]
+
+    def _count(self, n_bytes: int) -> None:
+        self._n_field_bytes += n_bytes
         if self._n_field_bytes > MAX_FIELD_BYTES:
             raise ApiError(413, f"the form's fields have more than {MAX_FIELD_BYTES} bytes")
-        self._value += data[start:end]
 
     def _end(self) -> None:
         if not self._is_file:

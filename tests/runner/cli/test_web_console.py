@@ -390,9 +390,11 @@ def test_who_signs_in_comes_back_to_the_page_that_asked_for_it(tmp_path: Path) -
             ("/review", "/ui/pipelines"),
             ("//evil.example/ui/x", "/ui/pipelines"),
             ("/ui/pipelines/0/run", "/ui/pipelines"),
+            ("[", "/ui/pipelines"),
         ):
+            before = "http://" if came_from == "[" else base
             answer = client.post(
-                base + SIGN_IN, data={"token": token}, headers={"Referer": base + came_from}
+                base + SIGN_IN, data={"token": token}, headers={"Referer": before + came_from}
             )
             assert f'data-next href="{target}"' in answer.text
 

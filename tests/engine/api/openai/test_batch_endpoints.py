@@ -119,8 +119,18 @@ def test_a_form_that_is_none_is_refused(live: Live) -> None:
             assert answer.json()["error"]["type"] == "invalid_request_error"
         many = client.post("/v1/files", files=file, data={"x": "y" * 100_000})
         assert many.status_code == 413
+        names = [(f"field-{number}", (None, b"")) for number in range(5_000)]
+        assert client.post("/v1/files", files=names).status_code == 413, "empty ones count, too"
     folder = live.service.settings.state_dir / "files"
     assert not list(folder.glob(".*")), "nothing is left of what was refused"
+
+
+@pytest.mark.parametrize("limit", ["0", "10001", "0000000001999", "1" + "0" * 5000, "-1", "x"])
+def test_a_limit_out_of_range_is_refused_however_it_is_written(live: Live, limit: str) -> None:
+    with live.client() as client:
+        answer = client.get("/v1/files", params={"limit": limit})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "limit"
 
 
 WHOLE = (

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.api.errors import ApiError
+from paddock.engine.api.openai import batch_lines
 from paddock.engine.api.openai.batch_lines import (
     BatchLine,
     InvalidBatchFile,
@@ -78,6 +79,16 @@ def test_a_file_without_requests_is_no_batch(tmp_path: Path) -> None:
 
 def test_not_more_than_a_hundred_faults_are_told(tmp_path: Path) -> None:
     assert len(faults(tmp_path / "in.jsonl", *[b"x\n"] * 500)) == 100
+
+
+def test_a_line_that_is_larger_than_a_request_may_be_is_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_lines, "MAX_LINE_BYTES", 1000)
+    path = tmp_path / "in.jsonl"
+    assert faults(path, line("a"), line("b" * 1000)) == [(2, "line_too_large", None)]
+    path.write_bytes(line("a") + b" " * 900 + line("b"))
+    assert check_lines(path, URLS) == 2
 
 
 def test_a_byte_order_mark_and_a_missing_last_newline_are_no_faults(tmp_path: Path) -> None:
