@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import regex
 from pydantic_core import SchemaError, SchemaValidator, ValidationError
 
+from paddock.engine.system import ecma_patterns
 from paddock.engine.system.text import counted, listed, one_line, path_text
 
 from .check import CheckFunction, Undecided
@@ -28,6 +31,7 @@ from .grounding import (
     without_item_numbers,
     without_list_numbers,
 )
+from .sentence_ends import sentence_spans
 from .text_index import TextIndex
 from .units import units_named
 
@@ -124,9 +128,14 @@ def _with_label(text: str, label: str, units: Sequence[str]) -> Sequence[str]:
 
 _NO_NUMBER, _HAS_DIGIT = re.compile(r"[^\d.,+ \u00a0\u202f-]"), re.compile(r"\d")
 _DEGREES = {" c": "°C", " f": "°F"}
-_COUNTED_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+(?:['\u2019.,:/@-]\w+)*")
-_SENTENCE_END = re.compile(
-    r"(?<![.!?…])[.!?…]+[\"'\u201d\u2019»)\]]*(?=\s|$)|[\u3002\uff01\uff1f]+|\n{2,}"
+_UNSEEN = "\u00ad\u200b-\u200d\u2060\ufeff"
+_LETTER = r"[^\W\p{M}]"
+_WORD = (
+    rf"{_LETTER}(?:{_LETTER}|[{_UNSEEN}]|(?<![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\p{{M}})*"
+)
+"""Thai, Lao, Burmese and Khmer have no spaces between words: their marks end about one each."""
+_COUNTED_WORD = regex.compile(
+    rf"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|{_WORD}(?:['\u2019.,:/@\u2010\u2011-]{_WORD})*"
 )
 
 
@@ -146,8 +155,9 @@ def sentences(value: Any, least: int | None = None, most: int | None = None) -> 
     >>> sentences("It is late. Is it? Yes"), sentences("One.", least=2)
     (3, 'It has 1 sentence; write at least 2.')
     """
-    parts = (part for part in _SENTENCE_END.split(text_of(value)) if part.strip())
-    return _within_bounds(sum(1 for _ in parts), "sentence", least, most)
+    paragraphs = re.split(r"\n{2,}", text_of(value))
+    n = sum(1 for paragraph in paragraphs for _ in sentence_spans(paragraph))
+    return _within_bounds(n, "sentence", least, most)
 
 
 def _short(text: str) -> str:
@@ -172,25 +182,32 @@ _WORD_CHARS = re.compile(r"\w+")
 
 
 def contains(value: Any, *texts: Any) -> str | None:
-    """Check that it contains each of these texts; case does not matter.
+    """Check that it contains each of these texts; case and soft hyphens do not matter.
 
     >>> contains("The Ferry", "ferry", "harbour")
     'It does not contain "harbour"; it must.'
     """
-    text = _casefolded(text_of(value))
-    missing = [part for part in map(str, _flat_values(texts)) if _casefolded(part) not in text]
+    found = _contained(value, texts)
+    missing = [part for part in map(str, _flat_values(texts)) if part not in found]
     return f"It does not contain {_quoted(missing)}; it must." if missing else None
 
 
 def lacks(value: Any, *texts: Any) -> str | None:
-    """Check that it contains none of these texts; case does not matter.
+    """Check that it contains none of these texts; case and soft hyphens do not matter.
 
     >>> lacks("As an AI, I cannot", "as an ai")
     'It contains "as an ai"; leave that out.'
     """
-    text = _casefolded(text_of(value))
-    found = [part for part in map(str, _flat_values(texts)) if _casefolded(part) in text]
+    found = _contained(value, texts)
     return f"It contains {_quoted(found)}; leave that out." if found else None
+
+
+def _contained(value: Any, texts: tuple[Any, ...]) -> list[str]:
+    """Return those of some texts that a value contains; white space alone as it is."""
+    text = text_of(value)
+    plain = _casefolded(text)
+    parts = ((part, _casefolded(part)) for part in map(str, _flat_values(texts)))
+    return [part for part, name in parts if (name in plain if name else part in text)]
 
 
 def one_of(value: Any, *values: Any) -> str | None:
@@ -200,7 +217,7 @@ def one_of(value: Any, *values: Any) -> str | None:
     'It is "blue"; it must be one of: red, green.'
     """
     allowed = _flat_values(values)
-    if value in allowed:
+    if any(_compared(value) == _compared(option) for option in allowed):
         return None
     names = listed([str(option) for option in allowed], 20)
     return f'It is "{_short(str(value))}"; it must be one of: {names}.'
@@ -214,15 +231,24 @@ def unique(values: Any, by: str | None = None) -> str | None:
     """
     if not isinstance(values, list | tuple):
         raise TypeError("`unique` takes a list")
-    seen: set[str] = set()
+    seen: set[Hashable] = set()
     twice: dict[str, None] = {}
     for value in values:
         compared = value.get(by) if by is not None and isinstance(value, Mapping) else value
-        name = _casefolded(compared) if isinstance(compared, str) else repr(compared)
+        name = _compared(compared, _casefolded)
         if name in seen:
             twice[_short(str(compared))] = None
         seen.add(name)
     return f"These occur more than once: {listed([*twice])}. Keep one of each." if twice else None
+
+
+def _compared(value: Any, folded: Callable[[str], str] = str) -> Hashable:
+    """Return what is equal for equal values: 1 is 1.0, and neither true nor "1"."""
+    if isinstance(value, Mapping):
+        return frozenset((name, _compared(held, folded)) for name, held in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(_compared(held, folded) for held in value)
+    return folded(value) if isinstance(value, str) else (isinstance(value, bool), value)
 
 
 def differs(value: Any, other: Any, most: float = 0.8) -> str | None:
@@ -247,7 +273,9 @@ def _flat_values(values: tuple[Any, ...]) -> list[Any]:
 
 
 def _casefolded(text: Any) -> str:
-    return " ".join(str(text).casefold().split())
+    """Return a text as it is compared: no case, single spaces, accents joined, nothing unseen."""
+    plain = re.sub(f"[{_UNSEEN}]", "", str(text)).replace("İ", "i").casefold()
+    return " ".join(unicodedata.normalize("NFC", plain).split())
 
 
 def _quoted(texts: list[str]) -> str:
@@ -255,13 +283,15 @@ def _quoted(texts: list[str]) -> str:
 
 
 MOST_MATCHED_CHARS = 1_000_000
-_EMAIL = r"^[^@\s]+@[^@\s.]+(\.[^@\s.]+)+$"
+_LABEL = r"[\p{L}\p{N}]([\p{L}\p{M}\p{N}-]*[\p{L}\p{M}\p{N}])?"
+_EMAIL = rf"^[^@\s.,:;<>()]+(\.[^@\s.,:;<>()]+)*@({_LABEL}\.)+{_LABEL}$"
 
 
 def matches(value: Any, pattern: str) -> str | None:
     r"""Check that the regular expression matches, as JSON Schema's `pattern` (`^`, `$` anchor).
 
-    Matching takes linear time, so look-around and back-references are not supported.
+    What ECMA-262 does not know, such as `(?i)` and `\b`, is as in Rust. Matching takes linear time,
+    so look-around and back-references are not supported.
 
     >>> matches("INV-2024", r"^INV-\d{5}$")
     'It is "INV-2024"; it must match the pattern ^INV-\\d{5}$'
@@ -307,7 +337,8 @@ def is_url(value: Any) -> str | None:
     text = _stripped_text(value)
     try:
         parts = urlsplit(text)
-        is_one = parts.scheme in ("http", "https") and bool(parts.hostname)
+        names = (parts.hostname or "").removesuffix(".").split(".")
+        is_one = parts.scheme in ("http", "https") and all(names) and parts.port != 0
     except ValueError:
         is_one = False
     if is_one and not any(char.isspace() for char in text):
@@ -332,7 +363,10 @@ def _stripped_text(value: Any) -> str:
 
 
 def _is_match(pattern: str, text: str) -> bool:
-    # Pydantic's regular expressions are Rust's: every pattern takes linear time.
+    try:
+        return ecma_patterns.matches(pattern)(text)
+    except ecma_patterns.UnknownPattern:
+        pass  # such as (?i): Rust's, of which every pattern takes linear time as well
     try:
         validator = SchemaValidator({"type": "str", "pattern": pattern})
     except SchemaError as error:
@@ -428,7 +462,7 @@ def _language_identifier() -> LanguageIdentifier:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
-_CITED = re.compile(r"\[(\d+(?:\s?[,;\u2013-]\s?\d+)*)\]")
+_CITED = re.compile(r"[\[\uff3b\u3010]\s?(\d+(?:\s?[,;\u2013-]\s?\d+)*)\s?[\]\uff3d\u3011]")
 _MOST_CITED = 1000
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from paddock.pipelines.checking.dates_and_values import values_in
+from paddock.pipelines.checking.sentence_ends import sentence_spans
 from paddock.pipelines.checking.text_index import TextIndex, folded_words
 
 from .headings import Headings
-from .sentences import sentence_spans
 from .text_parts import CitedSource, TextPart, repeated_chars, source_of
 
 _LEAST_WEIGHT_SHARE = 0.5  # of a sentence's words, weighted by rarity, must be in the cited passage

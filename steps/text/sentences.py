@@ -1,10 +1,8 @@
 """Sentences of a document's prose, told apart from headings, tables, quotes and boilerplate.
 
-Sentences end as UAX #29 has it, with the marks of many scripts, and not after abbreviations,
-initials and ordinals. Lines are joined where a paragraph was wrapped: a page of a PDF has no blank
-lines, so a line that had room for the next word ends its paragraph, and a heading stays apart from
-the text below it. What is prose is decided by structure, so in any language; only the list of
-disclaimers is of words.
+Lines are joined where a paragraph was wrapped: a page of a PDF has no blank lines, so a line that
+had room for the next word ends its paragraph, and a heading stays apart from the text below it.
+What is prose is decided by structure, so in any language; only the list of disclaimers is of words.
 """
 
 from __future__ import annotations
@@ -17,21 +15,10 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from paddock.pipelines.checking.functions import words
+from paddock.pipelines.checking.sentence_ends import SENTENCE_END, sentence_spans
 
 from .table_chunks import find_tables
 
-_END = re.compile(
-    # Latin, Greek and Cyrillic; Arabic, Armenian, Devanagari, Ethiopic, Burmese, Khmer
-    r"[.!?\u2026\u061f\u06d4\u0589\u0964\u0965\u1362\u104b\u17d4]+[\"')\]\u201d\u2019\u00bb*_]*(?=\s|\Z)"
-    r"|[\u3002\uff01\uff1f\uff61]+[\"')\]\u201d\u2019\u300d\u300f\uff09]*"
-    # Thai and Lao write no mark: a space ends a sentence, or a clause.
-    r"|(?<=[\u0e00-\u0eff])(?=\s+[\u0e00-\u0eff])"
-)
-_ABBREVIATED = re.compile(
-    r"(?:\b(?:[^\W\d_]|[^\W\d_]\.[^\W\d_]|Mr|Mrs|Ms|Dr|Prof|St|No|Nos|vs|etc|approx|cf|al|Fig|Figs|Inc|Ltd|Co|pp?|Nr"
-    r"|bzw|usw|ca|Str|Hr|Fr|env|Mme|Mlle|Sr|Sra|Jr)|(?<!\S)\d{1,2})\.\Z"
-)
-_LOOK_BACK_CHARS = 12  # the longest of these abbreviations, with what stands before it
 _FENCE = re.compile(r" {0,3}(?:`{3,}|~{3,})")
 _NOT_PROSE = re.compile(r" {0,3}(?:#{1,6}[ \t]|>|\|)|\s*(?:[-=_*~.\u2013\u2014] ?){3,}\s*\Z")
 _ITEM = re.compile(r"\s*(?:[-*+\u2022\u2013\u25aa\u25e6\u00b7]|\(?(?:\d{1,3}|[a-z])[.)])\s+")
@@ -73,34 +60,6 @@ class TextSpan:
         return cls(_LINE_BREAK.sub(" ", text), start, end)
 
 
-def sentence_spans(text: str, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
-    """Yield the offsets of each sentence of `text[start:end]`, without white space around it.
-
-    >>> text = "Mr. Fell came on 3. May at 7.30 a.m. He left. \u6625\u8336\u3002\u4ef7\u683c\u3002"
-    >>> [text[begin:end] for begin, end in sentence_spans(text)]
-    ['Mr. Fell came on 3. May at 7.30 a.m. He left.', '\u6625\u8336\u3002', '\u4ef7\u683c\u3002']
-    """
-    stop = len(text) if end is None else end
-    begin = start
-    for match in _END.finditer(text, start, stop):
-        at = match.end()
-        if match[0] == "." and _ABBREVIATED.search(text, max(begin, at - _LOOK_BACK_CHARS), at):
-            continue
-        if text[at : min(at + 2, stop)].strip()[:1].islower():
-            continue  # "It cost (gross!) five euros."
-        yield from _stripped(text, begin, match.end())
-        begin = match.end()
-    yield from _stripped(text, begin, stop)
-
-
-def _stripped(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    part = text[start:end]
-    bare = part.strip()
-    if bare:
-        begin = start + len(part) - len(part.lstrip())
-        yield begin, begin + len(bare)
-
-
 def prose_sentences(text: str, pages: Sequence[str] = ()) -> list[TextSpan]:
     """Return the sentences of a document's prose, in order, each text once."""
     found: dict[str, TextSpan] = {}
@@ -119,7 +78,7 @@ def text_lines(text: str) -> list[TextSpan]:
 
 
 def _is_prose(sentence: str) -> bool:
-    if not _END.search(sentence[-4:]) and not _UNMARKED_END.search(sentence):
+    if not SENTENCE_END.search(sentence[-4:]) and not _UNMARKED_END.search(sentence):
         return False
     size = len(re.sub(r"\s", "", sentence))
     n_link = sum(len(match[0]) for match in _LINK.finditer(sentence))
@@ -191,7 +150,7 @@ def _marked_lines(text: str, running_titles: Collection[str]) -> Iterator[_Line]
             or (is_signature and not bare.upper().startswith(("PS", "P.S.")))
             or _is_apart(line, running_titles)
         )
-        has_begun = has_begun or (is_prose and bool(_END.search(bare[-4:])))
+        has_begun = has_begun or (is_prose and bool(SENTENCE_END.search(bare[-4:])))
         yield _Line(line, match.start(), is_prose)
 
 

@@ -1,5 +1,7 @@
 """A check says in plain words what is wrong, and what it can never look at before it runs."""
 
+# ruff: noqa: RUF001 - words of many scripts
+
 from __future__ import annotations
 
 from typing import Any
@@ -155,3 +157,84 @@ def test_only_what_is_written_in_a_check_is_named_as_its_parameters() -> None:
     assert [*Check.of("located()").faults(BUILT_IN)] == [
         ("`located`: missing a required argument: 'value'", "It takes `value`.")
     ]
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "is_right"),
+    [
+        (r"matches(output, '^\\d+$')", "123", True),
+        (r"matches(output, '^\\d+$')", "١٢٣", False),
+        (r"matches(output, '^\\w$')", "ä", False),
+        (r"matches(output, '^.$')", "\u2028", False),
+        (r"matches(output, '(?i)^yes\\b')", "Yes, sir", True),
+        ("contains(output, 'café')", "Das Cafe\u0301", True),
+        ("contains(output, 'cafe')", "Das Cafe\u0301", False),
+        ("contains(output, 'Fähre')", "Die Fäh\u00adre", True),
+        ("contains(output, 'istanbul')", "İstanbul", True),
+        ("contains(output, 'Straße')", "STRASSE", True),
+        ("lacks(output, 'as an AI')", "As an A\u200bI", False),
+        ("lacks(output, '\\n')", "one line", True),
+        ("lacks(output, '\\n')", "two\nlines", False),
+        ("lacks(output, '\u2014')", "well-known - and so on", True),
+        ("one_of(output, [1, 2])", True, False),
+        ("one_of(output, [1, 2])", 1.0, True),
+        ("unique(output)", [1, 1.0], False),
+        ("unique(output)", [1, True, "1"], True),
+        ("unique(output)", [{"a": 1, "b": "x"}, {"b": "X", "a": 1}], False),
+        ("unique(output, by='id')", [{"id": 1}, {"id": "1"}], True),
+        ("unique(output)", ["café", "cafe\u0301"], False),
+        ("is_email(output)", "ann+x@sub.example.org", True),
+        ("is_email(output)", "müller@fähre.example", True),
+        ("is_email(output)", "a..b@example.org", False),
+        ("is_email(output)", ".ann@example.org", False),
+        ("is_email(output)", "mailto:ann@example.org", False),
+        ("is_email(output)", "ann@-example.org", False),
+        ("is_url(output)", "http://[::1]:8080/", True),
+        ("is_url(output)", "https://a.example:99999/", False),
+        ("is_url(output)", "https://a..b/", False),
+        ("is_url(output)", "https://.", False),
+        ("cites(output, ['a', 'b'])", "It floats [ 1 ].", True),
+        ("cites(output, ['a', 'b'])", "浮いている【2】", True),
+        ("cites(output, ['a', 'b'])", "It floats [1], 【4】", False),
+    ],
+)
+def test_a_check_minds_what_is_seen_and_meant(source: str, text: Any, is_right: bool) -> None:
+    assert (failures(source, text) == []) == is_right
+
+
+@pytest.mark.parametrize(
+    ("text", "n"),
+    [
+        ("नमस्ते दुनिया", 2),
+        ("தமிழ் மொழி", 2),
+        ("محمّد علي", 2),
+        ("کتاب\u200cخانه ملی", 2),
+        ("Fäh\u00adre ab", 2),
+        ("cafe\u0301 noir, co\u2011op", 3),
+        ("渡船九点", 4),
+        ("e-mail ann@example.org at 3,000.50", 4),
+    ],
+)
+def test_marks_and_unseen_signs_end_no_word(text: str, n: int) -> None:
+    assert BUILT_IN["words"](text) == n
+
+
+@pytest.mark.parametrize(
+    ("text", "n"),
+    [
+        ("Dr. Lee paid 3.5 EUR.", 1),
+        ("Das gilt z. B. am 3. Mai.", 1),
+        ("A. B. Carter wrote it. Why?", 2),
+        ("Er sagte: „Ja.“ Dann ging er.", 2),
+        ("यह है। वह है।", 2),
+        ("هل أنت هنا؟ نعم.", 2),
+        ("今日は。明日！", 2),
+        ("Բարեւ։ Ինչպես ես։", 2),
+        ("No mark\n\nNor here", 2),
+        ("", 0),
+    ],
+)
+def test_sentences_end_at_the_marks_of_their_script_and_not_at_abbreviations(
+    text: str, n: int
+) -> None:
+    assert BUILT_IN["sentences"](text) == n

@@ -1,6 +1,7 @@
 import pytest
 
-from paddock.steps.text.sentences import prose_sentences, sentence_spans, text_lines
+from paddock.pipelines.checking.sentence_ends import sentence_spans
+from paddock.steps.text.sentences import prose_sentences, text_lines
 
 LETTER = """\
 Calder Ferry, 3 May 2024
