@@ -33,13 +33,14 @@ from paddock.runner.progress.events import ItemState
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
 from paddock.runner.progress.report import STATES, ItemReport, State
 
-from .block_work import BlockWork, ItemWork, expected_tokens, longest_first
+from .block_work import BlockWork, ItemWork
 from .call_cache import PutOff
 from .deadly_items import CrashHistory, ItemPlace, RepeatedCrash, suspects_text
 from .dependencies import entry_marks
 from .edited_outputs import held_text
 from .escalation import EscalationPass, broken_promises
 from .failures import LeftByReview, RunFailed, RunStopped, StepFailed
+from .item_order import expected_tokens, longest_first
 from .item_run import ItemRun, attempt_name, item_path, last_examples, last_labels
 from .items import ItemRunner, SubPipelinesFor, expect_queries, item_result
 from .lacking_items import LackingItems, refuse_empty_results

@@ -45,7 +45,7 @@ from paddock.runner.bind.label_changes import (
 )
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.scope import Scope
-from paddock.runner.bind.taint_analysis import guarded_roots
+from paddock.runner.bind.untrusted_paths import guarded_roots
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow, is_variant
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.reviews import review_id

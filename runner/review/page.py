@@ -51,6 +51,7 @@ from .answer_fields import (
 )
 from .decisions import SHORT_QUESTION_CHARS, LedgerReviews, Verb
 from .page_access import PAGE_PATH, AccessRefused, PageAccess, request_body
+from .review_leases import LeasedReviews
 
 # Resolved, because an editable install is a tree of links that lacks the data files.
 _FOLDER = Path(__file__).resolve().parent / "web"
@@ -114,8 +115,8 @@ class ReviewPage:
             f"{review_path}/picture": self._picture,
         }
         writes = {
-            "lease": self._changing(LedgerReviews.take_lease),
-            "release": self._changing(LedgerReviews.release),
+            "lease": self._changing(LeasedReviews.take_lease),
+            "release": self._changing(LeasedReviews.release),
             "check": self._check,
             "decide": self._decide,
             "undo": self._undo,

@@ -21,7 +21,6 @@ from .run_manager import Deployment, RunManager
 from .schedule_planner import SchedulePlanner
 from .triggered_pipeline import TriggeredPipeline
 from .watch_manager import WatchManager
-from .webhook_queue import WebhookQueue
 from .webhook_runs import WebhookRuns
 from .webhooks import Webhooks, webhook_table
 
@@ -37,13 +36,12 @@ class Reconciler:
         run_manager: RunManager,
         watching: WatchManager,
         folder_locks: FolderLocks,
-        calls: WebhookQueue,
+        webhook_runs: WebhookRuns,
         *,
         is_open: bool,
     ) -> None:
         """`is_open`: other machines can reach the address for webhooks."""
-        self.webhook_runs = WebhookRuns(run_manager, calls)
-        self.hooks = Webhooks(self.webhook_runs.accept)
+        self.hooks = Webhooks(webhook_runs.accept)
         self.planner = SchedulePlanner(queue, run_manager)
         self.watching = watching
         self._prefect_queue = queue

@@ -60,6 +60,7 @@ from .up_alerts import LedgerHealth, alert_given_up, alert_trouble
 from .up_status import StatusAccess, make_status_app, named_pipelines, status_of
 from .watch_manager import WatchManager
 from .webhook_queue import WebhookQueue, WebhookQueueBroken
+from .webhook_runs import WebhookRuns
 
 
 class UpError(Exception):
@@ -195,8 +196,14 @@ class Up:
             tell = partial(alert_trouble, flags)
             self._ledgers = LedgerHealth(self._open_ledger, tell)
             is_open = not is_loopback(listener.getsockname()[0])
+            self._webhook_runs = WebhookRuns(self._run_manager, self._calls)
             self._reconciler = Reconciler(
-                queue, self._run_manager, watching, self._folder_locks, self._calls, is_open=is_open
+                queue,
+                self._run_manager,
+                watching,
+                self._folder_locks,
+                self._webhook_runs,
+                is_open=is_open,
             )
             stack.push_async_callback(self._calls.close)
             await self._calls.open()
@@ -353,7 +360,7 @@ class Up:
         while True:
             await wait_for_event(self._calls.arrived, IDLE_S)
             try:
-                await self._reconciler.webhook_runs.hand_over()
+                await self._webhook_runs.hand_over()
             except QueueError:  # the queue's round reports this
                 await asyncio.sleep(AWAY_S)
             except WebhookQueueBroken as error:

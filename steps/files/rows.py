@@ -20,13 +20,13 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from paddock.engine.system.no_links import NotRegularFile, read_file
-from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.paths import os_refusal, printable, resolve_path
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
+from .csv_formulas import formula_escaped, is_formula
 from .read import DEFAULT_MAX_FILE_BYTES
 
 FORMAT_OF_SUFFIX = {
@@ -44,8 +44,6 @@ _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE_ROWS = 50
 _HALF, _HALF_ESCAPED = re.compile("[\ud800-\udfff]"), re.compile(r"\\u[dD][89a-fA-F]")
 _EXCEL_HINT = re.compile(r"\Asep=(.)\n")
-# A spreadsheet takes such a cell for a formula, but not numbers and telephone numbers.
-_FORMULA = re.compile(r"\A(?:[=@\t\r]|[+-](?![\d\s().,/%+-]*\Z))")
 
 
 class UnreadableRows(ValueError):
@@ -292,34 +290,12 @@ def _to_csv(rows: Sequence[Mapping[str, Any]], delimiter: str) -> WrittenRows:
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
     n_guarded = 0
     if names:
-        writer.writerow([_formula_escaped(name) for name in names])
+        writer.writerow([formula_escaped(name) for name in names])
     for row in rows if names else ():
-        cells = [_formula_escaped(row.get(name)) for name in names]
-        n_guarded += sum(_is_formula(row.get(name)) for name in names)
+        cells = [formula_escaped(row.get(name)) for name in names]
+        n_guarded += sum(is_formula(row.get(name)) for name in names)
         writer.writerow(cells)
     return WrittenRows(out.getvalue(), n_guarded)
-
-
-def _is_formula(value: Any) -> bool:
-    return isinstance(value, str) and _FORMULA.match(value) is not None
-
-
-def _formula_escaped(value: Any) -> str:
-    """Return a cell's text, escaped so that no spreadsheet computes it.
-
-    >>> _formula_escaped("=HYPERLINK(A1)"), _formula_escaped("-5,5 %"), _formula_escaped(-5)
-    ("'=HYPERLINK(A1)", '-5,5 %', '-5')
-    """
-    return f"'{value}" if _is_formula(value) else cell_text(value)
-
-
-def without_formula_escape(text: str) -> str:
-    """Return a cell as it was before `format_rows` escaped it.
-
-    >>> without_formula_escape("'=A1"), without_formula_escape("'tis")
-    ('=A1', "'tis")
-    """
-    return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
 
 
 _THREAD_FROM_BYTES = 256 * 1024

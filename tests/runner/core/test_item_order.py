@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from paddock.runner.core import blocks
-from paddock.runner.core.block_work import ItemWork, expected_tokens, longest_first
+from paddock.runner.core.block_work import ItemWork
+from paddock.runner.core.item_order import expected_tokens, longest_first
 from paddock.runner.core.stale_reasons import ItemVerdict
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.events import ItemState, Observer

@@ -72,8 +72,8 @@ async def test_a_pipeline_without_a_form_in_prefect_is_in_service_all_the_same(
     )
     assert pipeline is not None
     async with open_queue(prefect_api, SIGNER) as queue:
-        manager, parts = manager_of(queue), SimpleNamespace(put=watched)
+        manager, parts = manager_of(queue), SimpleNamespace(put=watched, accept=watched)
         unused: Any = None
-        reconciler = Reconciler(queue, manager, parts, unused, unused, is_open=False)  # type: ignore[arg-type]
+        reconciler = Reconciler(queue, manager, parts, unused, parts, is_open=False)  # type: ignore[arg-type]
         await reconciler.reconcile({pipeline.key: pipeline})
         assert list(manager.deployments) == [pipeline.key]

@@ -30,7 +30,7 @@ from paddock.runner.schedule.webhook_queue import (
     WebhookQueue,
     WebhookQueueBroken,
 )
-from paddock.runner.schedule.webhook_runs import MOST_TOGETHER, calls_together
+from paddock.runner.schedule.webhook_runs import MOST_TOGETHER, WebhookRuns, calls_together
 from paddock.runner.schedule.webhook_signatures import OWN_HEADER
 from paddock.runner.schedule.webhooks import (
     MOST_BODY_BYTES,
@@ -405,7 +405,8 @@ def test_calls_are_taken_before_prefect_has_the_pipeline(
 ) -> None:
     nothing: Any = None
     manager: Any = SimpleNamespace(deployments={}, is_stopping=False)
-    posting = Reconciler(nothing, manager, nothing, nothing, webhook_server.queue, is_open=False)
+    runs = WebhookRuns(manager, webhook_server.queue)
+    posting = Reconciler(nothing, manager, nothing, nothing, runs, is_open=False)
     webhook_server.app = make_status_app(lambda: {}, lambda: {}, posting.hooks.answer)
     body = body_of(folder="inbox")
     fresh = {OWN_HEADER: sign_body("hush", body, int(time.time()))}
