@@ -7,17 +7,25 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import units
 from paddock.engine.system.text import counted, shorten
-from paddock.runner.ledger.entries import ItemRow
-from paddock.runner.ledger.run_history import PastRun
-from paddock.runner.lineage.traces import LineageCall, LineageFile, LineageStep, Origin, PathLineage
 from paddock.runner.progress import printing
 from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.progress.report import done_in_words, outdated_in_words, sums_by_outcome
-from paddock.runner.render.run_details import ReviewRecord
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.entries import ItemRow
+    from paddock.runner.ledger.run_history import PastRun
+    from paddock.runner.lineage.traces import (
+        LineageCall,
+        LineageFile,
+        LineageStep,
+        Origin,
+        PathLineage,
+    )
+    from paddock.runner.render.run_details import ReviewRecord
 
 RUNS_HEAD = ("RUN", "PIPELINE", "STATUS", "STARTED", "TOOK", "ITEMS", "BY", "")
 _MAX_DETAIL_CHARS = 60

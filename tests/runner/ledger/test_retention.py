@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from paddock.runner.cli.commands.runs_logs_why_clean import clean_summary
+from paddock.runner.cli.commands.clean import clean_summary
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger import retention, sqlite_file
 from paddock.runner.ledger.entries import LedgerError

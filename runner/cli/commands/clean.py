@@ -1,0 +1,122 @@
+"""Command `paddock clean`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.system import units
+from paddock.engine.system.disk_cache import kept_image_files
+from paddock.engine.system.text import counted
+from paddock.runner.cli.arguments import JsonOption, existing_paths
+from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
+from paddock.runner.config.setting_values import BadValue, seconds
+from paddock.runner.daemon.daemon_files import running_daemons
+from paddock.runner.daemon.prefect_retention import delete_old_runs
+from paddock.runner.ledger.retention import SweepResult, clean_ledgers
+from paddock.runner.ledger.run_history import find_ledgers
+from paddock.runner.progress import printing
+from paddock.runner.settings import read_settings
+
+
+def clean(
+    places: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FOLDER", help="Pipelines; here and below by default."),
+    ] = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="Such as 30d; by default `keep_runs` and `keep_calls`."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be removed.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Remove old runs, logs and cached replies; fresh items stay fresh."""
+    age_s = _parse_age(older_than)
+    found = find_ledgers(existing_paths(places) or [Path()])
+    done = clean_ledgers(found, older_than_s=age_s, is_dry=dry_run)
+    n_tracked, faults = _delete_prefect_runs(age_s, is_dry=dry_run)
+    faults = (*done.faults, *faults)
+    copies = () if dry_run else _remove_copies_of_gone_models()
+    images = kept_image_files(read_settings(Path.cwd()).pool.cache_dir)
+    n_images, n_image_bytes = images.remove(unused_s=age_s, is_dry=dry_run)
+    if as_json:
+        removed = {**done.swept.as_json(), "tracked_runs": n_tracked, "copies": copies}
+        removed["images"] = n_images
+        printing.print_json({"ok": not faults, **removed, "faults": list(faults)})
+    else:
+        for fault in faults:
+            printing.print_err(fault)
+        for name in copies:
+            printing.print_err(f"Removed the tuned copy of {name}, which is gone.")
+        if n_images:
+            verb = "Would remove" if dry_run else "Removed"
+            what = f"{counted(n_images, 'image')} as a projector computed them"
+            printing.print_err(f"{verb} {what}, {units.size(n_image_bytes)}.")
+        printing.print_out(clean_summary(done.swept, len(found), n_tracked, is_dry=dry_run))
+    return FAILED if faults else DONE
+
+
+def _remove_copies_of_gone_models() -> tuple[str, ...]:
+    pool = read_settings(Path.cwd()).pool
+    finder = ModelFinder(pool.models_dir, pool.cache_dir)
+    return tuple(copy.name for copy in finder.forget_copies_of_gone_models())
+
+
+def _delete_prefect_runs(age_s: float | None, *, is_dry: bool) -> tuple[int, tuple[str, ...]]:
+    """Delete old runs from this machine's own Prefect servers; return the count and errors.
+
+    A server that PREFECT_API_URL names is not ours to clean.
+    """
+    settings = read_settings(Path.cwd())
+    before = time.time() - (settings.unattended.keep_tracking_s if age_s is None else age_s)
+    n_runs = 0
+    faults: list[str] = []
+    for url in {daemon.prefect_api_url for daemon in running_daemons(settings.state_dir)} - {""}:
+        try:
+            deleting = delete_old_runs(url, before, settings.state_dir, is_dry=is_dry)
+            n_runs += asyncio.run(deleting)
+        except OSError as error:
+            faults.append(f"{error.filename}: {error.strerror}.")
+    return n_runs, tuple(faults)
+
+
+def _parse_age(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(seconds(text))
+    except BadValue as error:
+        remedy = "Write it as 30d or 12h."
+        raise CommandError(f"--older-than: '{text}' {error.problem}.\n  {remedy}") from None
+
+
+def clean_summary(swept: SweepResult, n_ledgers: int, n_tracked: int, *, is_dry: bool) -> str:
+    removed = (
+        (swept.runs, "run"), (swept.logs, "log"), (n_tracked, "run in Prefect"),
+        (swept.items, "entry of deleted documents"),
+        (swept.compared, "entry of comparisons"), (swept.objects, "object"),
+        (swept.leftovers, "leftover"),
+    )  # fmt: skip
+    parts = [_count_text(n, noun) for n, noun in removed if n]
+    if swept.calls:
+        parts.insert(0, f"{swept.calls:,} {'reply' if swept.calls == 1 else 'replies'}")
+    where = counted(n_ledgers, "ledger")
+    if not parts:
+        return f"Nothing to remove in {where}."
+    verb = "Would remove" if is_dry else "Removed"
+    return f"{verb} {', '.join(parts)} from {where} ({units.size(swept.n_bytes)})."
+
+
+def _count_text(n: int, noun: str) -> str:
+    head, space, rest = noun.partition(" ")
+    if n == 1:
+        return f"1 {noun}"
+    return f"{n:,} {'entries' if head == 'entry' else head + 's'}{space}{rest}"
