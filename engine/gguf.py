@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import mmap
-import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from .errors import ModelBroken, NoModelFile
+from .errors import ModelBroken
+from .model_file_parts import check_magic
 from .system.no_links import open_file
 
 GgufScalar = str | int | float | bool
@@ -75,7 +75,6 @@ _EMBEDDING_ARCHITECTURES = (
 # only these are used, of which `tests/fakes/tiny.py` writes one each.
 _MTP_ARCHITECTURES = ("deepseek2", "glm4moe", "hy_v3", "qwen35", "qwen35moe")
 
-_SPLIT_FILE_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<n>\d{5})\.gguf")
 _TOKENS = "tokenizer.ggml.tokens"
 _LENGTH = struct.Struct("<Q")
 
@@ -86,18 +85,9 @@ _MAX_SHORT_ITEMS = 5
 # models have some 2,000 tensors, 100 values and vocabularies of 300,000.
 MAX_TENSORS = 65_536
 MAX_VALUES = 16_384
-MAX_PARTS = 1024
 MAX_NAME_BYTES = 65_535  # the format's own limit of a key
 MAX_TEXT_BYTES = 64 * 1024 * 1024  # of all values; a tokenizer as JSON has 20 MiB
 MAX_ARRAY_ITEMS = 8_000_000  # of all arrays whose items are read one by one
-
-_FOREIGN_FORMATS = {
-    b"lmgg": "an old GGML file; llama.cpp reads only GGUF. Convert it or take a newer one",
-    b"fmgg": "an old GGMF file; llama.cpp reads only GGUF. Convert it or take a newer one",
-    b"tjgg": "an old GGJT file; llama.cpp reads only GGUF. Convert it or take a newer one",
-    b"PK\x03\x04": "a zip archive or a PyTorch checkpoint, not a GGUF file",
-    b"vers": "a Git LFS pointer, not the model itself; fetch it with `git lfs pull`",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,53 +342,6 @@ class _GgufReader:
         self.at = at
 
 
-def check_file(path: Path, ref: str) -> None:
-    """Check quickly that a file exists, begins like GGUF, and has all its parts.
-
-    Raises:
-        NoModelFile: there is no such file; both errors name it as `ref`.
-        ModelBroken: it is a folder, cannot be read, has another format, or parts are missing.
-    """
-    if path.is_dir():
-        names = sorted(file.name for file in path.glob("*.gguf"))
-        has = f"it has {', '.join(map(repr, names[:3]))}" if names else "it has no GGUF file"
-        raise ModelBroken(ref, f"this is a folder, and a model is one file; {has}")
-    try:
-        with open_file(path, follows_links=True) as file:
-            magic = file.read(4)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # a path has no null
-        raise NoModelFile(ref) from None
-    except OSError as error:
-        raise ModelBroken(ref, f"the file cannot be read: {error.strerror or error}") from None
-    _check_magic(ref, magic)
-    part = _SPLIT_FILE_NAME.fullmatch(path.name)
-    if part is None:
-        return
-    number, names = int(part["number"]), split_file_names(path.name)
-    if number != 1:
-        raise ModelBroken(
-            ref, f"this is part {number} of {len(names)}; name the first, '{names[0]}'"
-        )
-    missing = [name for name in names if not path.with_name(name).is_file()]
-    if missing:
-        raise ModelBroken(
-            ref, f"this is the first of {len(names)} parts, and '{missing[0]}' is missing"
-        )
-
-
-def split_file_names(name: str) -> list[str]:
-    """Return the names of all files of a split model, or the name of a single file.
-
-    >>> split_file_names("a-00002-of-00002.gguf"), split_file_names("a.gguf")
-    (['a-00001-of-00002.gguf', 'a-00002-of-00002.gguf'], ['a.gguf'])
-    """
-    part = _SPLIT_FILE_NAME.fullmatch(name)
-    if part is None or not 0 < int(part["n"]) <= MAX_PARTS:
-        return [name]
-    n_parts = int(part["n"])
-    return [f"{part['stem']}-{n:05}-of-{n_parts:05}.gguf" for n in range(1, n_parts + 1)]
-
-
 def join_headers(headers: Sequence[GgufHeader]) -> GgufHeader:
     """Return one header for all parts of a model: the first one's, with every tensor."""
     first, *others = headers
@@ -427,14 +370,8 @@ def read_header(path: Path, *, has_all_arrays: bool = False) -> GgufHeader:
         raise ModelBroken(str(path), f"the file cannot be read: {why}") from error
 
 
-def _check_magic(ref: str, magic: bytes) -> None:
-    if magic != b"GGUF":
-        what = _FOREIGN_FORMATS.get(magic, "not a GGUF file")
-        raise ModelBroken(ref, f"this is {what} (it begins with {magic!r})")
-
-
 def _parse_header(path: Path, data: mmap.mmap, has_all_arrays: bool) -> GgufHeader:
-    _check_magic(str(path), data[:4])
+    check_magic(str(path), data[:4])
     reader = _GgufReader(data)
     reader.at = 4
     try:

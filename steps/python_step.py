@@ -15,8 +15,9 @@ from typing import Any, ClassVar, Literal, Union
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from paddock.pipelines.errors import did_you_mean
-from paddock.steps.tools.code_digests import FunctionNotFound, code_digest, parse_python_file
+from paddock.steps.tools.code_digests import code_digest
 from paddock.steps.tools.function_signature import documented_arguments
+from paddock.steps.tools.python_files import FunctionNotFound, parse_python_file
 from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
 
 from .base import Output, Params, Step, StepError, Tools

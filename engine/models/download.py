@@ -26,7 +26,7 @@ from typing import ParamSpec, TypeVar
 import httpx
 
 from paddock.engine.errors import DigestMismatch, EngineError, StoreFull, StoreReadOnly
-from paddock.engine.gguf import split_file_names
+from paddock.engine.model_file_parts import split_file_names
 from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.files import sync_file
 from paddock.engine.system.tasks import running, task_group

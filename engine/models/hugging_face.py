@@ -15,7 +15,7 @@ from types import ModuleType
 import httpx
 from huggingface_hub import constants
 
-from paddock.engine.gguf import split_file_names
+from paddock.engine.model_file_parts import split_file_names
 from paddock.engine.system.text import listed
 
 from .model_names import quantisation_label

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound
-from paddock.engine.gguf import GgufHeader, check_file, join_headers, read_header, split_file_names
+from paddock.engine.gguf import GgufHeader, join_headers, read_header
+from paddock.engine.model_file_parts import check_file, split_file_names
 from paddock.engine.request import ModelFacts
 from paddock.engine.sampling_values import SAMPLING_NAMES, checked_sampling
 from paddock.engine.system.files import (

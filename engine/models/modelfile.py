@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.errors import EngineError
-from paddock.engine.gguf import split_file_names
+from paddock.engine.model_file_parts import split_file_names
 from paddock.engine.request import Message
 from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
 from paddock.engine.system.text import shorten

@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from paddock.engine.errors import BlobMissing, InvalidName, ManifestBroken, ModelBroken
-from paddock.engine.gguf import check_file, read_header, split_file_names
+from paddock.engine.gguf import read_header
+from paddock.engine.model_file_parts import check_file, split_file_names
 
 from .download import (
     BlobDownload,

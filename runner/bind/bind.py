@@ -28,7 +28,7 @@ from paddock.pipelines.template_sandbox import METHODS
 from paddock.runner.ledger.budget import RunBudget
 from paddock.steps import python_step, registry
 from paddock.steps.base import Roots, Step
-from paddock.steps.tools.code_digests import FunctionNotFound
+from paddock.steps.tools.python_files import FunctionNotFound
 
 from . import (
     never_due_schedules,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from paddock.engine.errors import EngineError, InvalidName, ModelBroken, ModelNotFound, NoModelFile
-from paddock.engine.gguf import check_file
+from paddock.engine.model_file_parts import check_file
 from paddock.engine.system.server_address import BadAddress, base_url
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Reference, Value

@@ -13,9 +13,9 @@ from pathlib import Path
 from paddock.engine.system import processes
 from paddock.pipelines.errors import Fault, Mark, PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError
+from paddock.steps.extras import missing_lancedb, missing_mcp_library
 from paddock.steps.readers import reader
-from paddock.steps.tools.mcp_client import missing_mcp_library
-from paddock.steps.tools.python_functions import missing_imports
+from paddock.steps.tools.python_files import missing_imports
 from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, resolve_tool, tools_used
 
 from . import pipeline_models
@@ -77,8 +77,6 @@ def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
     if step.uses == "run":
         yield from _missing_program(step, bound)
     elif step.uses == "search" or (step.uses == "embed" and step.written.get("store") is not None):
-        from paddock.steps.vectors.lance_table import missing_lancedb
-
         yield from _missing_package(missing_lancedb(), step.mark_of("with", "store"))
     elif step.uses == "files.read":
         yield from _missing_reader(step.written.get("type"), step.mark_of("with", "type"))

@@ -21,7 +21,7 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.mcp_servers import McpServer
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.tools.code_digests import code_digests, files_named
-from paddock.steps.tools.python_functions import function_fault
+from paddock.steps.tools.python_files import function_fault
 from paddock.steps.tools.tool_names import (
     TOOL_OPTIONS,
     TOOL_STEPS,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from paddock.engine.errors import ModelBroken, NoModelFile
-from paddock.engine.gguf import check_file
+from paddock.engine.model_file_parts import check_file
 from paddock.engine.models.model_names import is_path
 from paddock.engine.models.pull_sources import parse_source
 from paddock.pipelines.errors import did_you_mean

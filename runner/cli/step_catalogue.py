@@ -21,7 +21,7 @@ from paddock.steps import python_step, registry
 from paddock.steps.plugins import TOOL_GROUP, package_of, plugins
 from paddock.steps.readers import document_kinds, reader
 from paddock.steps.tools import builtin_tools
-from paddock.steps.tools.code_digests import FunctionNotFound
+from paddock.steps.tools.python_files import FunctionNotFound
 
 from .exit_status import CommandError
 

@@ -28,6 +28,7 @@ from paddock.steps.tools.mcp_client import (
     McpSessions,
     StdioServerSpec,
 )
+from paddock.steps.tools.python_files import function_fault
 from paddock.steps.tools.python_functions import FunctionPool
 from paddock.steps.tools.tool import RunnableTool, ToolContext
 from paddock.steps.tools.tool_names import (
@@ -136,7 +137,7 @@ class ItemToolset:
         file = resolve_path(self._bound.roots, str(named.file))
         function = python_functions.PythonFunction(str(named.file), named.name, file)
         fault = await asyncio.to_thread(
-            python_functions.function_fault, file, function.of, function.name
+            function_fault, file, function.of, function.name
         )  # before any of its code runs
         if fault is not None:
             raise StepError(f"{fault.rstrip('.')}.")

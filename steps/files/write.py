@@ -24,7 +24,7 @@ from paddock.steps.paths import file_sha256, os_refusal, printable, resolve_path
 from paddock.steps.prompt import render_template
 
 from .edited_files import leave_as_it_is, may_replace
-from .rows import FORMAT_OF_SUFFIX, UnreadableRows, format_rows
+from .row_formats import FORMAT_OF_SUFFIX, UnreadableRows, format_rows
 
 _THREAD_FROM_ROWS = 1_000  # about 5 ms
 

@@ -19,38 +19,6 @@ from pathlib import Path
 from paddock.engine.system.files import existing_file
 from paddock.engine.system.no_links import open_file
 
-
-class FunctionNotFound(Exception):
-    """A file lacks the function that is named: a sentence without its end, and a remedy."""
-
-    def __init__(self, what: str, remedy: str = "") -> None:
-        self.what = what
-        self.remedy = remedy
-        super().__init__(f"{what}. {remedy}".strip())
-
-
-def parse_python_file(path: Path, written: str) -> ast.Module:
-    """Return a file's syntax tree; `written` names it. Runs nothing of it.
-
-    Raises:
-        FunctionNotFound: it cannot be read, or is not Python.
-    """
-    try:
-        with open_file(path, follows_links=True) as file:
-            return ast.parse(file.read())
-    except FileNotFoundError:
-        remedy = "Paths are relative to the YAML; create or correct it."
-        raise FunctionNotFound(f"there is no file '{written}'", remedy) from None
-    except SyntaxError as error:
-        line = f", line {error.lineno}" if error.lineno else ""
-        raise FunctionNotFound(f"the file '{written}' is not Python{line}: {error.msg}") from error
-    except OSError as error:
-        what = f"the file '{written}' cannot be read: {error.strerror or error}"
-        raise FunctionNotFound(what) from error
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise FunctionNotFound(f"the file '{written}' is not Python: {error}") from error
-
-
 _MAX_MODULES = 1000  # of a folder: a tree of that size is read in a second
 
 

@@ -27,6 +27,7 @@ from paddock.engine.system import process_guard, processes
 from paddock.engine.system.tasks import first_error, running
 from paddock.engine.system.text import last_part, one_line
 from paddock.steps.base import StepError, ToolResult
+from paddock.steps.extras import missing_mcp_library
 
 from .tool import RunnableTool, tool_refusal, tool_result
 
@@ -174,14 +175,6 @@ McpServerSpec = StdioServerSpec | HttpServerSpec
 
 class SessionLost(StepError):
     """The session ended; a new one may work."""
-
-
-def missing_mcp_library() -> tuple[str, str] | None:
-    """Return sentence and remedy if the library is not installed; imports nothing."""
-    if importlib.util.find_spec("mcp") is not None:
-        return None
-    what = "MCP servers need the package 'mcp', which is not installed."
-    return what, "Install it: `pip install 'paddock-llm[mcp]'`."
 
 
 async def load_mcp_library() -> Any:

@@ -7,10 +7,8 @@ call: permissions are checked before a run begins.
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import contextlib
-import importlib.util
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -22,12 +20,11 @@ from paddock.engine.system import processes
 from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame_async
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import last_part
-from paddock.pipelines.errors import did_you_mean
 from paddock.steps.base import StepError, ToolResult
 from paddock.steps.plugins import TOOL_GROUP, plugins
 
 from . import function_worker
-from .code_digests import FunctionNotFound, code_digest, parse_python_file
+from .code_digests import code_digest
 from .tool import DEFAULT_TOOL_TIMEOUT_S, RunnableTool, tool_refusal, tool_result
 from .tool_names import tool_version
 
@@ -67,63 +64,6 @@ def installed_function(name: str) -> PythonFunction:
         what = "is brought by more than one package" if points[1:] else "names no function"
         raise StepError(f"the tool '{name}' {what}.")
     return PythonFunction(points[0].module, points[0].attr, version=tool_version(name))
-
-
-def function_fault(file: Path, written: str, name: str) -> str | None:
-    """Return why a file lacks this function, or None; runs none of it.
-
-    >>> function_fault(Path("/nowhere.py"), "nowhere.py", "clean")
-    "there is no file 'nowhere.py'"
-    """
-    try:
-        tree = parse_python_file(file, written)
-    except FunctionNotFound as error:
-        return error.what
-    if name in set(_function_names(tree)):
-        return None
-    functions = [node.name for node in tree.body if isinstance(node, _FUNCTIONS)]
-    return f"there is no function '{name}' in '{written}'. {did_you_mean(name, functions)}"
-
-
-def missing_imports(file: Path) -> list[str]:
-    """Return the modules that a file imports at its top level and that are not installed.
-
-    Runs none of it. Imports within `try`, `if` or a function may be meant to fail.
-    """
-    try:
-        tree = parse_python_file(file, str(file))
-    except FunctionNotFound:
-        return []  # reported elsewhere
-    names: list[str] = []
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
-            names.append(node.module)
-    roots = dict.fromkeys(name.partition(".")[0] for name in names)
-    return [name for name in roots if not _is_importable(name, file.parent)]
-
-
-def _is_importable(name: str, folder: Path) -> bool:
-    if (folder / f"{name}.py").exists() or (folder / name).is_dir():
-        return True
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-def _function_names(tree: ast.Module) -> list[str]:
-    """Return the names that a module may define."""
-    names = [node.name for node in ast.walk(tree) if isinstance(node, (*_FUNCTIONS, ast.ClassDef))]
-    names += [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names += [alias.asname or alias.name for alias in node.names]
-    return names
 
 
 @dataclass

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 from array import array
@@ -26,6 +25,7 @@ from typing import Any
 from paddock.engine.system.files import sync_file, sync_folder, write_json_atomically
 from paddock.engine.system.text import one_line
 from paddock.steps.base import EmbedModel, SearchHit, StepError
+from paddock.steps.extras import NEEDS_LANCEDB
 
 from .row_changes import HashedRow, KnownRow, RowChanges, RowsToDrop, RowsToKeep, RowSum
 from .where_filter import sql_literal
@@ -375,20 +375,11 @@ class LanceTable:
         return _ranked_hits(rows, k, lambda row: row["_score"])
 
 
-_NEEDS = "vector stores need LanceDB, which is not installed."
-_REMEDY = "Install it: pip install 'paddock-llm[retrieval]'."
-
-
-def missing_lancedb() -> tuple[str, str] | None:
-    """Return sentence and remedy if the library is not installed; imports nothing."""
-    return (_NEEDS, _REMEDY) if importlib.util.find_spec("lancedb") is None else None
-
-
 def _lancedb() -> Any:
     try:
         import lancedb
     except ImportError as error:
-        raise StepError(_NEEDS, remedy=_REMEDY, is_fatal=True) from error
+        raise StepError(NEEDS_LANCEDB[0], remedy=NEEDS_LANCEDB[1], is_fatal=True) from error
     return lancedb
 
 

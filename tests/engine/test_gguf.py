@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.errors import ModelBroken
-from paddock.engine.gguf import check_file, read_arrays, read_header
+from paddock.engine.gguf import read_arrays, read_header
+from paddock.engine.model_file_parts import check_file
 from paddock.engine.models.model_finder import ModelFinder
 from tests.fakes.gguf import LLAMA, Value, write_gguf
 

@@ -4,7 +4,7 @@ from typing import Any, Literal, get_args
 import pytest
 
 from paddock.steps.python_step import step_of
-from paddock.steps.tools.code_digests import FunctionNotFound
+from paddock.steps.tools.python_files import FunctionNotFound
 
 FILE = '''
 from typing import Annotated, Literal, Optional

@@ -22,7 +22,7 @@ from paddock.runner.cli.arguments import (
 from paddock.runner.cli.detached_run import DetachedRuns
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.settings import Settings, read_settings
-from paddock.steps.tools.mcp_client import missing_mcp_library
+from paddock.steps.extras import missing_mcp_library
 
 _KEYS_FILE_NAME = "agent-keys"
 

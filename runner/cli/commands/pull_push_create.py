@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from paddock.engine.errors import EngineError, ModelNotFound
-from paddock.engine.gguf import split_file_names
 from paddock.engine.memory.device_memory import this_device
 from paddock.engine.memory.model_layout import LayoutRequest, layouts
+from paddock.engine.model_file_parts import split_file_names
 from paddock.engine.models.model_creation import create_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import parse_name

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from paddock.steps.base import StepError
-from paddock.steps.files import rows
+from paddock.steps.files import row_formats
 from paddock.steps.files.rows import FilesRows, FilesRowsOutput, FilesRowsParams
 from tests.fakes.tools import tools
 
@@ -176,7 +176,7 @@ def test_half_a_character_becomes_a_mark_and_whole_ones_stay(read: Read) -> None
 def test_the_row_that_names_the_columns_is_none_of_the_most_rows(
     read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "_MOST_ROWS", 3)
+    monkeypatch.setattr(row_formats, "_MOST_ROWS", 3)
     assert read("a.csv", "n\n1\n2\n3\n").count == 3
     too_many = "'a.csv' has more than 3 rows, which is the maximum."
     assert refused(read, "a.csv", "n\n1\n2\n3\n4\n") == too_many
@@ -186,11 +186,11 @@ def test_the_row_that_names_the_columns_is_none_of_the_most_rows(
 def test_json_and_jsonl_have_as_many_rows_and_parts_at_most(
     read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "_MOST_ROWS", 3)
+    monkeypatch.setattr(row_formats, "_MOST_ROWS", 3)
     too_many = "has more than 3 rows, which is the maximum."
     assert refused(read, "a.jsonl", "{}\n" * 4) == f"'a.jsonl' {too_many}"
     assert refused(read, "a.json", "[{}, {}, {}, {}]") == f"'a.json' {too_many}"
-    monkeypatch.setattr(rows, "_MOST_PARTS", 20)
+    monkeypatch.setattr(row_formats, "_MOST_PARTS", 20)
     assert refused(read, "a.json", f"[{'[],' * 30}1]") == (
         "'a.json' is not valid JSON: it has more than 20 objects and lists."
     )
@@ -223,8 +223,11 @@ texts = st.text(alphabet="ab ,;\"'\n\t|=é", max_size=8)
 @given(st.lists(st.fixed_dictionaries({"one": texts, "two": texts}), min_size=2, max_size=6))
 def test_what_is_written_is_read_again(table: list[dict[str, str]]) -> None:
     plain = [{"id": str(n), **row} for n, row in enumerate(table)]
-    written = rows.format_rows(plain, "csv")
-    found = rows.parse_rows(written.text, "csv", None).rows
+    written = row_formats.format_rows(plain, "csv")
+    found = row_formats.parse_rows(written.text, "csv", None).rows
     guarded = [{n: f"'{v}" if v[:1] in "=\t" and v else v for n, v in row.items()} for row in plain]
     assert found == guarded
-    assert rows.parse_rows(rows.format_rows(plain, "jsonl").text, "jsonl", None).rows == plain
+    assert (
+        row_formats.parse_rows(row_formats.format_rows(plain, "jsonl").text, "jsonl", None).rows
+        == plain
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from paddock.steps.base import StepError, ToolResult
-from paddock.steps.tools import python_functions
+from paddock.steps.tools import python_files
 from paddock.steps.tools.python_functions import FunctionPool, PythonFunction
 
 TOOLS = '''
@@ -254,4 +254,4 @@ def test_a_file_is_checked_without_running_it(
     tmp_path: Path, text: str, sentence: str | None
 ) -> None:
     (tmp_path / "t.py").write_text(text)
-    assert python_functions.function_fault(tmp_path / "t.py", "t.py", "clean") == sentence
+    assert python_files.function_fault(tmp_path / "t.py", "t.py", "clean") == sentence

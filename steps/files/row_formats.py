@@ -1,0 +1,285 @@
+"""Rows of CSV, TSV, JSONL and JSON: parsed from text, and written as text."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import StringIO
+from typing import Any
+
+from paddock.pipelines.errors import did_you_mean
+
+from .csv_formulas import formula_escaped, is_formula
+
+FORMAT_OF_SUFFIX = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+}
+"""The format that is written, by suffix."""
+
+_MOST_ROWS = 1_000_000
+_MOST_PARTS = 2_000_000  # objects and lists of JSON, which take 64 to 232 bytes each
+_DELIMITERS = (",", ";", "\t", "|")
+_SAMPLE_ROWS = 50
+_HALF, _HALF_ESCAPED = re.compile("[\ud800-\udfff]"), re.compile(r"\\u[dD][89a-fA-F]")
+_EXCEL_HINT = re.compile(r"\Asep=(.)\n")
+
+
+class UnreadableRows(ValueError):
+    """A text that is not a table; the message says where and follows the file's name."""
+
+    def __init__(self, why: str, remedy: str = "") -> None:
+        super().__init__(why)
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class RowTable:
+    """Rows as mappings of column names."""
+
+    rows: list[dict[str, Any]]
+    columns: list[str]
+    lines: Sequence[int] = ()
+    """The first line of each row in the text; only of CSV and TSV."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenRows:
+    """A text, and the number of cells that were escaped against formulas."""
+
+    text: str
+    n_guarded: int = 0
+
+
+def parse_rows(
+    text: str, format_: str, columns: Sequence[str] | None, has_header: bool = True
+) -> RowTable:
+    """Parse rows; `columns` selects and orders columns, or names them without a header.
+
+    Raises:
+        UnreadableRows: with the line.
+    """
+    if format_ in ("csv", "tsv"):
+        return _from_csv(text, "\t" if format_ == "tsv" else "", columns, has_header)
+    found = list(_json_lines(text) if format_ == "jsonl" else _objects_in_list(text))
+    names = list(dict.fromkeys(name for row in found for name in row))
+    return _picked_columns(found, names, columns)
+
+
+def format_rows(rows: Sequence[Any], format_: str) -> WrittenRows:
+    """Format rows; null ones are left out.
+
+    Raises:
+        UnreadableRows: a row is not a mapping.
+    """
+    kept = [row for row in rows if row is not None]
+    for index, row in enumerate(kept):
+        if not isinstance(row, Mapping):
+            what = type(row).__name__
+            raise UnreadableRows(f"row {index + 1} is a {what}; rows must be mappings of names")
+    if format_ == "json":
+        return WrittenRows(json.dumps(kept, ensure_ascii=False, indent=2) + "\n")
+    if format_ == "jsonl":
+        return WrittenRows("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+    return _to_csv(kept, "\t" if format_ == "tsv" else ",")
+
+
+def _from_csv(
+    text: str, delimiter: str, columns: Sequence[str] | None, has_header: bool
+) -> RowTable:
+    hint = _EXCEL_HINT.match(text)
+    n_before = 0
+    if hint and not delimiter:
+        delimiter, text, n_before = hint[1], text[hint.end() :], 1
+    n_most = _MOST_ROWS + has_header
+    lines = list(_cells(text, delimiter or _delimiter(text), n_before, n_most))
+    if not lines:
+        raise UnreadableRows("is empty: it has no row")
+    if has_header:
+        names, body, picked = _header(lines[0][1]), lines[1:], columns
+    else:
+        names, body, picked = list(columns or ()), lines, None
+        names = names or [f"column_{n}" for n in range(1, len(lines[0][1]) + 1)]
+    rows = list(_named_row(names, body, max(len(text), _MOST_ROWS)))
+    return replace(_picked_columns(rows, names, picked), lines=[line for line, _ in body])
+
+
+def _cells(
+    text: str, delimiter: str, n_before: int, n_most: int
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield each non-blank row with its first line number."""
+    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    begins = 1 + n_before
+    n = 0
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            why = str(error)
+            if "field larger" in why:
+                why = "a cell has more than 131,072 characters"
+            elif "unexpected end" in why:
+                why = "a quote is opened here and never closed"
+            raise UnreadableRows(f"cannot be read as CSV: line {begins}: {why}") from error
+        if row is None:
+            return
+        if row and not (len(row) == 1 and not row[0].strip()):
+            n += 1
+            if n > n_most:
+                raise _too_many()
+            yield begins, row
+        begins = reader.line_num + 1 + n_before
+
+
+def _too_many() -> UnreadableRows:
+    return UnreadableRows(f"has more than {_MOST_ROWS:,} rows, which is the maximum")
+
+
+def _delimiter(text: str) -> str:
+    """Detect the delimiter: the one that gives the first rows equally many cells, and most."""
+    head = "\n".join(text.split("\n", _SAMPLE_ROWS)[:_SAMPLE_ROWS])
+
+    def rank(delimiter: str) -> tuple[float, int]:
+        reader = csv.reader(StringIO(head, newline=""), delimiter=delimiter)
+        try:
+            widths = [len(row) for row in reader if row]
+        except csv.Error:
+            return (0.0, 0)
+        if not widths or widths[0] < 2:
+            return (0.0, 0)
+        return (sum(width == widths[0] for width in widths) / len(widths), widths[0])
+
+    best = max(_DELIMITERS, key=rank)
+    return best if rank(best)[1] else ","
+
+
+def _header(cells: Sequence[str]) -> list[str]:
+    names = [cell.strip() or f"column_{n}" for n, cell in enumerate(cells, 1)]
+    twice = next((name for name, n in Counter(names).items() if n > 1), None)
+    if twice is not None:
+        raise UnreadableRows(
+            f"names column '{twice}' twice in its first row",
+            "Rename one, or set `header: false` and name them under `columns`.",
+        )
+    return names
+
+
+def _named_row(
+    names: Sequence[str], body: Sequence[tuple[int, list[str]]], most_cells: int
+) -> Iterator[dict[str, Any]]:
+    """Yield rows by name; short ones are filled up, within the size of the text."""
+    if len(names) * len(body) > most_cells:
+        n = len(names) * len(body)
+        what = f"has {len(body):,} rows of {len(names):,} columns, most of them empty"
+        raise UnreadableRows(f"{what}: {n:,} cells", "Name only the columns that exist.")
+    for line, cells in body:
+        if len(cells) > len(names):
+            remedy = "Quote the cells that contain the delimiter."
+            n = len(names)
+            what = f"line {line} has {len(cells)} cells, but there are {n} columns"
+            raise UnreadableRows(what, remedy)
+        yield dict(zip(names, [*cells, *[""] * (len(names) - len(cells))], strict=True))
+
+
+def _json_lines(text: str) -> Iterator[dict[str, Any]]:
+    n = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        n += 1
+        if n > _MOST_ROWS:
+            raise _too_many()
+        row = _json_value(line, "JSONL", number)
+        if not isinstance(row, dict):
+            raise UnreadableRows(f"has no row on line {number}: it must be an object `{{…}}`")
+        yield row
+
+
+def _objects_in_list(text: str) -> Iterator[dict[str, Any]]:
+    rows = _json_value(text, "JSON")
+    if not isinstance(rows, list):
+        raise UnreadableRows(
+            "holds no list of rows", "Read a JSON file of another form with `files.read`."
+        )
+    if len(rows) > _MOST_ROWS:
+        raise _too_many()
+    for index, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise UnreadableRows(f"holds a list whose element {index} is no object `{{…}}`")
+        yield row
+
+
+class _NotJson(ValueError):
+    """Not allowed in JSON, or too much of it."""
+
+
+def _json_value(text: str, form: str, line: int | None = None) -> Any:
+    """Parse JSON, of one line of a file or of all; half a character becomes U+FFFD."""
+    try:
+        return _parsed_json(text)
+    except json.JSONDecodeError as error:
+        why = f"line {line or error.lineno}, column {error.colno}: {error.msg}"
+        raise UnreadableRows(f"is not valid {form}: {why}") from error
+    except (ValueError, RecursionError) as error:
+        place = f"line {line}: " if line else ""
+        raise UnreadableRows(f"is not valid {form}: {place}{_why_not(error)}") from error
+
+
+def _parsed_json(text: str) -> Any:
+    if len(text) > _MOST_PARTS and text.count("{") + text.count("[") > _MOST_PARTS:
+        raise _NotJson(f"it has more than {_MOST_PARTS:,} objects and lists")
+    value = json.loads(text, parse_constant=_constant, parse_float=_float)
+    if not _HALF_ESCAPED.search(text):
+        return value
+    return json.loads(_HALF.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
+
+
+def _constant(word: str) -> float:
+    raise _NotJson(f"{word} is not a JSON number")
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise _NotJson(f"the number {digits[:20]} is too large")
+    return value
+
+
+def _why_not(error: ValueError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error) if isinstance(error, _NotJson) else "a number has thousands of digits"
+
+
+def _picked_columns(
+    found: list[dict[str, Any]], names: list[str], columns: Sequence[str] | None
+) -> RowTable:
+    """Return the wanted columns; missing values are null."""
+    if columns is None:
+        return RowTable(found, names)
+    for column in columns:
+        if names and column not in names:
+            raise UnreadableRows(f"has no column '{column}'", did_you_mean(column, names))
+    return RowTable([{name: row.get(name) for name in columns} for row in found], list(columns))
+
+
+def _to_csv(rows: Sequence[Mapping[str, Any]], delimiter: str) -> WrittenRows:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    out = StringIO()
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+    n_guarded = 0
+    if names:
+        writer.writerow([formula_escaped(name) for name in names])
+    for row in rows if names else ():
+        cells = [formula_escaped(row.get(name)) for name in names]
+        n_guarded += sum(is_formula(row.get(name)) for name in names)
+        writer.writerow(cells)
+    return WrittenRows(out.getvalue(), n_guarded)

@@ -1,0 +1,98 @@
+"""What users' Python files define and import, read from their syntax trees: none of it is run."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+
+from paddock.engine.system.no_links import open_file
+from paddock.pipelines.errors import did_you_mean
+
+
+class FunctionNotFound(Exception):
+    """A file lacks the function that is named: a sentence without its end, and a remedy."""
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        self.what = what
+        self.remedy = remedy
+        super().__init__(f"{what}. {remedy}".strip())
+
+
+def parse_python_file(path: Path, written: str) -> ast.Module:
+    """Return a file's syntax tree; `written` names it. Runs nothing of it.
+
+    Raises:
+        FunctionNotFound: it cannot be read, or is not Python.
+    """
+    try:
+        with open_file(path, follows_links=True) as file:
+            return ast.parse(file.read())
+    except FileNotFoundError:
+        remedy = "Paths are relative to the YAML; create or correct it."
+        raise FunctionNotFound(f"there is no file '{written}'", remedy) from None
+    except SyntaxError as error:
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise FunctionNotFound(f"the file '{written}' is not Python{line}: {error.msg}") from error
+    except OSError as error:
+        what = f"the file '{written}' cannot be read: {error.strerror or error}"
+        raise FunctionNotFound(what) from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise FunctionNotFound(f"the file '{written}' is not Python: {error}") from error
+
+
+def function_fault(file: Path, written: str, name: str) -> str | None:
+    """Return why a file lacks this function, or None; runs none of it.
+
+    >>> function_fault(Path("/nowhere.py"), "nowhere.py", "clean")
+    "there is no file 'nowhere.py'"
+    """
+    try:
+        tree = parse_python_file(file, written)
+    except FunctionNotFound as error:
+        return error.what
+    if name in set(_function_names(tree)):
+        return None
+    functions = [node.name for node in tree.body if isinstance(node, _FUNCTIONS)]
+    return f"there is no function '{name}' in '{written}'. {did_you_mean(name, functions)}"
+
+
+def missing_imports(file: Path) -> list[str]:
+    """Return the modules that a file imports at its top level and that are not installed.
+
+    Runs none of it. Imports within `try`, `if` or a function may be meant to fail.
+    """
+    try:
+        tree = parse_python_file(file, str(file))
+    except FunctionNotFound:
+        return []  # reported elsewhere
+    names: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+            names.append(node.module)
+    roots = dict.fromkeys(name.partition(".")[0] for name in names)
+    return [name for name in roots if not _is_importable(name, file.parent)]
+
+
+def _is_importable(name: str, folder: Path) -> bool:
+    if (folder / f"{name}.py").exists() or (folder / name).is_dir():
+        return True
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _function_names(tree: ast.Module) -> list[str]:
+    """Return the names that a module may define."""
+    names = [node.name for node in ast.walk(tree) if isinstance(node, (*_FUNCTIONS, ast.ClassDef))]
+    names += [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names += [alias.asname or alias.name for alias in node.names]
+    return names
