@@ -79,13 +79,24 @@ class FolderWalk:
     def notes(self) -> list[str]:
         """Return a sentence for each reason why files were left out."""
         limit = f"larger than max_bytes ({self.max_bytes:,})" if self.max_bytes else ""
+        other_case = [path for path in self.unmatched if self._differs_in_case(path)]
         kinds = (
             (self.too_large, "left out, " + limit),
+            (other_case, "left out, `include` has the suffix in another case"),
             (self.not_utf8, "left out, the name is not UTF-8"),
             (self.unreadable, "left out, the folder cannot be read"),
             (self.not_followed, "left out, symbolic links outside the allowed folders, or broken"),
         )
         return [f"{listed_names(names)} {what}." for names, what in kinds if names]
+
+    def _differs_in_case(self, relpath: str) -> bool:
+        """Return whether a file would match with its suffix in small letters, or in capitals."""
+        stem, dot, suffix = relpath.rpartition(".")
+        others = {stem + dot + suffix.lower(), stem + dot + suffix.upper()} - {relpath}
+        wants, refuses = self.include.names_file, self.exclude.names_file
+        if wants(relpath) or refuses(relpath):
+            return False  # it is left out by `exclude`
+        return any(wants(other) and not refuses(other) for other in others)
 
     def _walk(self) -> None:
         """Walk real folders first, then targets of links.

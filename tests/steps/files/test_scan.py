@@ -120,6 +120,26 @@ def test_larger_files_are_left_out_and_said(tmp_path: Path, scan: Scan, hands: F
     ]
 
 
+def test_a_suffix_in_other_letters_case_is_left_out_and_said(
+    tmp_path: Path, scan: Scan, hands: FakeTools
+) -> None:
+    lay(
+        tmp_path,
+        "a.pdf",
+        "scans/SCAN.1.PDF",
+        "b.Pdf",
+        "c.txt",
+        "PDF",
+        "old/d.PDF",
+        "e.exe",
+        "f.EXE",
+    )
+    assert listed(scan(include=["*.{pdf,exe}"], exclude=["*.EXE", "/old/"])) == ["a.pdf", "e.exe"]
+    assert hands.notes == [
+        ".: 'b.Pdf', 'scans/SCAN.1.PDF' left out, `include` has the suffix in another case."
+    ]
+
+
 def test_links_are_not_followed_unless_wished(tmp_path: Path, scan: Scan) -> None:
     lay(tmp_path, "real/a.txt")
     (tmp_path / "link.txt").symlink_to(tmp_path / "real/a.txt")
