@@ -269,7 +269,7 @@ def report_of_calls(reports: Sequence[Report], n_calls: int) -> Report:
 
     >>> done, failed = Report("a", "p", "completed", {"new": 2}), Report("b", "p", "failed", {})
     >>> report_of_calls([done, failed, done], 3).message
-    '1 of 3 calls failed: failed'
+    '1 of 3 calls failed (run b): failed'
 
     A quarantined item of one call that was known before is no news in all of them:
 
@@ -297,7 +297,9 @@ def _end_of_calls(reports: Sequence[Report], n_calls: int) -> tuple[Status, str 
         return status, f"{last.message or last.status} {n_left} calls are left."
     failed = [report for report in reports if report.status == "failed"]
     if failed:
-        words = f"{len(failed)} of {n_calls} calls failed: {failed[0].message or 'failed'}"
+        first = failed[0]
+        where = f" (run {first.run})" if first.run else ""  # the job has the last run's name
+        words = f"{len(failed)} of {n_calls} calls failed{where}: {first.message or 'failed'}"
         return "failed", words
     worst = next((report for report in reports if report.status in ("budget", "quarantined")), last)
     return worst.status, worst.message
