@@ -43,7 +43,7 @@ from .failures import LeftByReview, RunFailed, RunStopped, StepFailed
 from .item_order import expected_tokens, longest_first
 from .item_run import ItemRun, attempt_name, item_path, last_examples, last_labels
 from .items import ItemRunner, SubPipelinesFor, expect_queries, item_result
-from .lacking_items import LackingItems, refuse_empty_results
+from .lacking_items import LackingItems, no_documents_of, refuse_empty_results
 from .outdated_outputs import NodeOutputs, end_of_block
 from .pruning import OrphanCleaner
 from .quarantine import failure_state
@@ -277,7 +277,8 @@ class BlockRunner:
                 self._stats.note(text)
         if outer:
             refuse_waiting(block.id, len(run.waiting), has_skipped=bool(run.skipped_reviews))
-        if lacking := run.lacking(await self._rejected(run)):
+        missing = no_documents_of(run.work) if not (outer or self._around) else None
+        if lacking := missing or run.lacking(await self._rejected(run)):
             self.left.lacking[block.id] = lacking
         return run.offered()
 

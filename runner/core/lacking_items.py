@@ -1,8 +1,9 @@
 """Items of a block that failed, so that what reads its results lacks theirs.
 
 An output over the results of a block is not made again where all items behind it failed: the old
-one is worth more than an empty one, and the next run, with the fault mended, makes it. Where some
-failed, the run says which are missing.
+one is worth more than an empty one, and the next run, with the fault mended, makes it. So it is
+where the list is empty since its documents are missing, as on a share that is not mounted. Where
+some failed, the run says which are missing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from paddock.engine.system.text import listed
 
+from .block_work import BlockWork
 from .failures import StepFailed
 
 MAX_NAMED = 5
@@ -36,6 +38,8 @@ class LackingItems:
 
     def why_left(self) -> str:
         """Return why a step that reads the results is left as it is."""
+        if not self.keys:
+            return f"the documents of '{self.block}' are missing"
         if self.n_all == 1:
             return f"the only item of '{self.block}' failed"
         return f"all {self.n_all:,} items of '{self.block}' failed"
@@ -45,6 +49,13 @@ class LackingItems:
         n, named = len(self.keys), listed(self.keys, MAX_NAMED)
         of = f"{n:,} of {self.n_all:,} items of '{self.block}', which failed"
         return f"'{step}' is made without {of}: {named}"
+
+
+def no_documents_of(work: BlockWork) -> LackingItems | None:
+    """Return what a block lacks whose list is empty, and of which a person is asked why."""
+    if work.items or not work.doubts:
+        return None
+    return LackingItems(work.block.id, (), 0, work.doubts[0].text, is_transient=True)
 
 
 def lacking_of(

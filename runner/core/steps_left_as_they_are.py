@@ -1,7 +1,8 @@
 """Steps and blocks that are left as they are, since what they read is not whole.
 
-Only some items were done (`--only`, a sample), a person has to decide first, all items failed, or
-what they read was left itself. What they made before stays, in place of something made of a part.
+Only some items were done (`--only`, a sample), a person has to decide first, all items failed, all
+documents are missing, or what they read was left itself. What they made before stays, in place of
+something made of a part.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class StepsLeft:
     awaited: dict[str, AwaitingReview] = field(default_factory=dict)
     """Nodes that wait for a person's decision, and those that read them."""
     lacking: dict[str, LackingItems] = field(default_factory=dict)
-    """Blocks of which items failed."""
+    """Blocks of which items failed, or all documents are missing."""
     without_results: dict[str, str] = field(default_factory=dict)
     """Nodes that have nothing to read, and why: so has what reads them."""
 

@@ -35,6 +35,7 @@ from paddock.runner.core.edited_outputs import held_text
 from paddock.runner.core.failures import RunStopped, StepFailed
 from paddock.runner.core.item_run import ItemRun
 from paddock.runner.core.items import sub_pipeline_context
+from paddock.runner.core.lacking_items import LackingItems, lacking_of, no_documents_of
 from paddock.runner.core.model_pools import used_models
 from paddock.runner.core.outdated_outputs import NodeOutputs, find_outdated, kept_texts
 from paddock.runner.core.run_context import RunContext
@@ -139,6 +140,8 @@ class _Forecast:
         """By node that is unknown: its outputs, with placeholders; empty where there are none."""
         self._waiting: set[str] = set()
         """Steps that wait for a person's decision, and what reads them."""
+        self._lacking: dict[str, LackingItems] = {}
+        """Blocks whose documents are missing, so that what reads their results is left."""
         self._partial: set[str] = set()
         """Blocks of which only some items would be done, and what reads them."""
         self._ends: dict[str, NodeOutputs] = {}
@@ -203,6 +206,12 @@ class _Forecast:
             self._partial.add(node.id)
             why = f"only some items of '{min(partial)}' are in the sample"
             self._context.stats.note(left_text(f"{self._prefix}{node.id}", why))
+            return
+        if lacking := lacking_of(node.references, self._lacking):
+            self._waiting.add(node.id)
+            self._context.stats.note(left_text(node.id, lacking[0].why_left()))
+            if not isinstance(node, BoundBlock):
+                self._note_end(node, is_reached=True)
             return
         cause = next(
             (self._unknown[name] for name in sorted(before) if name in self._unknown), None
@@ -277,6 +286,8 @@ class _Forecast:
             return
         run = await self._blocks.judge(block, self._scope, keeps_results=True)
         self._items += _plan_items(run.work)
+        if not self._prefix and (missing := no_documents_of(run.work)):
+            self._lacking[block.id] = missing
         self._note_end_of(run)
         offered = repeatable_output(run, self._context.ledger)
         if run.is_partial:

@@ -118,6 +118,35 @@ def test_in_another_folder_nothing_counts_as_deleted_however_many_files_it_has(
     assert outputs(world) == sorted(ZERO + ONE + TWO)
 
 
+TABLE = """\
+    returns: {file: doc.relpath}
+  - {id: table, uses: files.write, with: {path: out/ALL.csv, rows: "{{ steps.each.results }}"}}
+"""
+
+
+@pytest.mark.parametrize("is_unmounted", [False, True])
+def test_a_table_of_documents_that_are_all_missing_stays_as_it_was(
+    tmp_path: Path, *, is_unmounted: bool
+) -> None:
+    world = World(tmp_path, COPIES + TABLE, n_documents=3)
+    world.run()
+    table = world.output("ALL.csv")
+    if is_unmounted:
+        unmounted(world)
+    for path in (tmp_path / "inbox").iterdir():
+        path.unlink()
+    left = "'table' is left as it is: the documents of 'each' are missing."
+    assert left in world.plan().remarks
+    assert left in world.run().notes
+    assert world.output("ALL.csv") == table
+    world.write("inbox/new.txt", "new")
+    world.run()
+    assert world.output("ALL.csv").split() == ["file", "new.txt"]
+    (tmp_path / "inbox/new.txt").unlink()
+    world.run(is_confirmed=True)
+    assert world.output("ALL.csv").split() == []
+
+
 def test_without_a_watch_too_and_a_copy_there_is_no_rename(tmp_path: Path) -> None:
     world = World(
         tmp_path, COPIES.replace("on:\n  watch: {path: inbox, deletes: prune}\n", ""), n_documents=3
