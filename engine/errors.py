@@ -36,6 +36,15 @@ class NoModelFile(ModelNotFound):
         EngineError.__init__(self, f"no such file: '{ref}'.")
 
 
+class NotInStore(ModelNotFound):
+    """A model comes with a package, or is bundled: the store cannot remove it."""
+
+    def __init__(self, ref: str, path: str) -> None:
+        self.ref, self.known, self.path = ref, (), path
+        why = f"model '{ref}' is not in the store, but in {path}: remove it there"
+        EngineError.__init__(self, why)
+
+
 class NotServed(ModelNotFound):
     """A server elsewhere has no model of this name."""
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound
+from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound, NotInStore
 from paddock.engine.gguf import GgufHeader, join_headers, read_header
 from paddock.engine.model_file_parts import check_file, split_file_names
 from paddock.engine.request import ModelFacts
@@ -217,9 +217,13 @@ class ModelFinder:
         Its tuned copy goes, too.
 
         Raises:
-            ModelNotFound: it is not in the store (packaged models are removed with the package).
+            ModelNotFound: there is none of this name; `NotInStore`: it is elsewhere.
         """
-        removed = self.store.delete(parse_name(ref), keep=self.needed_digests())
+        name = parse_name(ref)
+        try:
+            removed = self.store.delete(name, keep=self.needed_digests())
+        except ModelNotFound:
+            raise NotInStore(name.short, str(self.named(name, ref).path)) from None
         for digest in removed:
             self.tuned.forget(digest.removeprefix("sha256:"))
         return removed

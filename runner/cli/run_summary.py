@@ -86,7 +86,7 @@ def _failed_line(report: Report, hint: str) -> str:
     if not bad:
         return "Nothing failed."
     lead = "Still not done" if all(item.is_known for item in bad) else "Not done"
-    return f"{lead}: {_item_names(bad)}. {hint}{log}"
+    return f"{lead}: {_item_names(bad)}. {hint}{log}".rstrip()
 
 
 def _item_names(items: Sequence[ItemReport]) -> str:
@@ -109,8 +109,11 @@ def _cost_line(report: Report) -> str:
 
 
 def print_closing(report: Report, file: str, *, is_apart: bool) -> None:
-    """Print the closing lines of a run: to stderr if stdout is for its result."""
-    hint = f"`paddock plan {file}` shows why; `--retry-failed` retries."
+    """Print the closing lines of a run: to stderr if stdout is for its result.
+
+    `file`: empty if it is not kept.
+    """
+    hint = f"`paddock plan {file}` shows why; `--retry-failed` retries." if file else ""
     write = printing.print_err if is_apart else printing.print_out
     write("\n".join(closing_lines(report, fail_hint=hint, file=file)))
 

@@ -18,7 +18,7 @@ from paddock.engine.api.json_body import read_json
 from paddock.engine.api.service import Service, service_of
 from paddock.engine.api.streaming import dumps, expires_at, json_response, rfc3339
 from paddock.engine.backends.metrics import ModelMetrics
-from paddock.engine.errors import EngineError, InvalidName, ModelNotFound
+from paddock.engine.errors import EngineError, InvalidName, ModelNotFound, NotInStore
 from paddock.engine.memory.pool_stats import ModelStats
 from paddock.engine.models.model_cards import ModelCard, ModelDetails, describe_model, list_cards
 from paddock.engine.models.model_creation import copy_model as make_copy
@@ -155,19 +155,12 @@ async def delete_model(request: Request) -> Response:
     model = NamedModelBody.read(await read_json(request)).needed_name
     name = _valid_name(model, f'name "{model}" is invalid')
     try:
-        await asyncio.to_thread(_delete_files, service_of(request), name)
+        await asyncio.to_thread(service_of(request).finder.delete, name.short)
+    except NotInStore as error:
+        raise ApiError(400, str(error)) from None
     except ModelNotFound:
         raise model_not_found(model) from None
     return Response(status_code=200)
-
-
-def _delete_files(service: Service, name: ModelName) -> None:
-    try:
-        service.finder.delete(name.short)
-    except ModelNotFound:
-        found = service.finder.named(name)
-        why = f"model '{name.short}' is not in the store, but in {found.path}: remove it there"
-        raise ApiError(400, why) from None
 
 
 def _valid_name(text: str, message: str) -> ModelName:

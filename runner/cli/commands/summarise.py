@@ -161,7 +161,8 @@ def _summarise(flags: SummariseFlags, *, prints: bool = False) -> int:
     ended = run_until_confirmed(go, flags.options())
     summaries = list(request.out.glob("*.md")) if prints else []
     if not summaries:
-        print_closing(ended, str(file), is_apart=flags.as_json or prints)
+        kept = "" if prints else str(file)
+        print_closing(ended, kept, is_apart=flags.as_json or prints)
     if flags.as_json:
         printing.print_json(ended.as_json())
     else:

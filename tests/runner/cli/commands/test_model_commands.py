@@ -53,6 +53,13 @@ def test_one_that_is_not_there_keeps_no_one_from_removing_the_others(root: Path)
     assert "absent" in report["errors"][0]
 
 
+def test_a_model_that_comes_with_a_package_is_not_said_to_be_missing(root: Path) -> None:
+    result = invoke("rm", "all-minilm")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("model 'all-minilm:latest' is not in the store, but in /")
+    assert result.stderr.endswith(".gguf: remove it there\n")
+
+
 def test_a_copy_of_nothing_or_under_no_name_is_told(root: Path) -> None:
     for arguments in (("absent", "second"), ("tiny", "../x")):
         result = invoke("cp", *arguments)

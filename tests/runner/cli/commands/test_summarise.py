@@ -131,6 +131,14 @@ def test_one_document_is_summarised_alone_or_printed(folder: Path) -> None:
     assert printed.stdout == f"{(folder / 'out/a[1].txt.md').read_text()}\n"
 
 
+def test_of_one_that_cannot_be_read_no_pipeline_is_named_that_is_gone(folder: Path) -> None:
+    (folder / "in box" / "a.txt").write_text("")
+    printed = paddock("summarise", "in box/a.txt", "--local")
+    assert (printed.exit_code, printed.stdout) == (3, "")
+    assert "'a.txt' is empty." in printed.stderr
+    assert "\nNot done: a.txt.\n" in printed.stderr
+
+
 def test_an_extract_is_the_documents_own_sentences(folder: Path) -> None:
     sentences = ("The ferry leaves at nine from the old pier.", "On Sundays it does not go.")
     (folder / "in box" / "a.txt").write_text(" ".join(sentences))
