@@ -226,7 +226,7 @@ def test_a_sequence_goes_on_in_a_larger_context_on_the_device(environ: dict[str,
 _KV_CACHE = f"""
 {_ROWS}
 from paddock.engine.decoding import kv_cache
-from paddock.engine.decoding.batch import CopyPrefix, Sequence, SequenceMove
+from paddock.engine.decoding.scheduler_data import CopyPrefix, Sequence, SequenceMove
 from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
 from paddock.engine.decoding.slots import SlotMigration, Slots
 

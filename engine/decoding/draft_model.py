@@ -20,9 +20,9 @@ from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFail
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 
-from .batch import batch_arrays
 from .drafts import DraftRequest
 from .prefix_cache import PrefixCache, shared_prefix_length
+from .scheduler_data import batch_arrays
 
 
 @dataclass(slots=True)

@@ -39,7 +39,8 @@ from paddock.engine.profile.profile import Profile, prefill_s, step_s
 from paddock.engine.settings import CacheLayout
 from paddock.engine.system.hardware import read_memory
 
-from .batch import (
+from .prefix_cache import shared_prefix_length
+from .scheduler_data import (
     MOST_SEQ_IDS,
     CacheOperation,
     ContextLimits,
@@ -51,7 +52,6 @@ from .batch import (
     SequenceMove,
     TrimCells,
 )
-from .prefix_cache import shared_prefix_length
 from .slots import SlotMigration, Slots
 
 # A chat's first token should come within 0.3 s: it waits for the present step, and for its own.

@@ -20,13 +20,13 @@ from paddock.engine.profile.profile import Profile
 from paddock.engine.sampling.logits import N_PRESELECTED, in_order
 from paddock.engine.sampling.picker import Picker, RowScan, RowScanner, start_masks
 
-from .batch import MOST_MTP_SEQUENCES, ScheduledStep, Sequence, SequencePiece, batch_arrays
 from .draft_model import DraftModel
 from .drafts import MOST_MTP_TOKENS, DraftRequest, HiddenStates, LookupDrafter, PastAnswers
 from .kv_cache import KvCache
 from .mtp_head import MtpHead
 from .running_request import DecodeRequest, RunningRequest, StepOutput, decode_image_piece
 from .scheduler import Scheduler, StepSizer
+from .scheduler_data import MOST_MTP_SEQUENCES, ScheduledStep, Sequence, SequencePiece, batch_arrays
 
 # Number of answers from which the device chooses tokens, and down to which it goes on. Greedy ones
 # get theirs; of others that are drawn by `top_k`, or constrained and greedy, it returns the 64

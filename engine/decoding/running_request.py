@@ -20,8 +20,8 @@ from paddock.engine.request import DoneReason, Priority
 from paddock.engine.sampling.picker import PickedToken, Picker
 from paddock.engine.wire import to_plain
 
-from .batch import Sequence, SequencePiece
 from .drafts import LookupDrafter
+from .scheduler_data import Sequence, SequencePiece
 
 
 @dataclass(slots=True)

@@ -22,7 +22,8 @@ from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_overflow import cut_middle
 from paddock.engine.request import PRIORITY_RANK
 
-from .batch import (
+from .prefix_cache import shared_prefix_length
+from .scheduler_data import (
     LEAST_PIECE_TOKENS,
     CacheOperation,
     ContextLimits,
@@ -30,7 +31,6 @@ from .batch import (
     Sequence,
     SequencePiece,
 )
-from .prefix_cache import shared_prefix_length
 from .slots import PrefixSource, SlotMigration, Slots
 
 # A long job leaves half of a step to the others, and a long chat a quarter.

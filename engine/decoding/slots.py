@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_images import n_positions, whole_prefix
 
-from .batch import (
+from .host_cache import HostCache
+from .prefix_cache import (
+    WORTH_REPEATING_TOKENS,
+    PrefixCache,
+    PromptRepeats,
+    longest_shared_prefix,
+    shared_prefix_length,
+)
+from .scheduler_data import (
     CacheOperation,
     ContextLimits,
     CopyPrefix,
@@ -21,14 +29,6 @@ from .batch import (
     Sequence,
     SequenceMove,
     TrimCells,
-)
-from .host_cache import HostCache
-from .prefix_cache import (
-    WORTH_REPEATING_TOKENS,
-    PrefixCache,
-    PromptRepeats,
-    longest_shared_prefix,
-    shared_prefix_length,
 )
 
 # Fewer idle cells neither slow running sequences nor are worth a copy.

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from paddock.engine.decoding.batch import MOST_MTP_SEQUENCES, ContextLimits
+from paddock.engine.decoding.scheduler_data import MOST_MTP_SEQUENCES, ContextLimits
 from paddock.engine.gguf import GgufHeader
 from paddock.engine.profile.context_layout import (
     CPU_BATCH,

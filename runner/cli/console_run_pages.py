@@ -40,8 +40,8 @@ from paddock.runner.ledger.run_history import (
     recent_runs,
     runs_named,
 )
+from paddock.runner.lineage.answer_records import reviews_of_item
 from paddock.runner.lineage.explain import explain_path, item_steps
-from paddock.runner.lineage.review_records import reviews_of_item
 from paddock.runner.lineage.traces import (
     ItemTrace,
     LedgerTraces,

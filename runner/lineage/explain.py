@@ -56,7 +56,7 @@ from paddock.runner.progress.report import PlanItem, PlanReport
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 from paddock.steps.base import Roots
 
-from .review_records import review_outcome, reviews_of_item
+from .answer_records import review_outcome, reviews_of_item
 from .traces import (
     ItemTrace,
     LedgerTraces,

@@ -30,7 +30,7 @@ from paddock.runner.ledger.run_history import (
     runs_named,
     unknown_run_text,
 )
-from paddock.runner.lineage.review_records import write_run_report
+from paddock.runner.lineage.answer_records import write_run_report
 from paddock.runner.progress import printing
 from paddock.runner.progress.journal import JournalProgress, JournalTail
 

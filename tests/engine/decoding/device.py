@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from paddock.engine.decoding.batch import (
+from paddock.engine.decoding.scheduler import Scheduler
+from paddock.engine.decoding.scheduler_data import (
     CacheOperation,
     ContextLimits,
     CopyPrefix,
@@ -19,7 +20,6 @@ from paddock.engine.decoding.batch import (
     SequencePiece,
     TrimCells,
 )
-from paddock.engine.decoding.scheduler import Scheduler
 from paddock.engine.request import Priority
 
 Cells = list[tuple[int, int]]

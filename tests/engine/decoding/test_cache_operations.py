@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.decoding import loop
-from paddock.engine.decoding.batch import (
+from paddock.engine.decoding.kv_cache import UNMEASURED_PRICE, CacheOptions, KvCache
+from paddock.engine.decoding.running_request import DecodeRequest
+from paddock.engine.decoding.scheduler_data import (
     CacheOperation,
     CopyPrefix,
     RestoreFromHost,
@@ -20,8 +22,6 @@ from paddock.engine.decoding.batch import (
     TrimCells,
     batch_arrays,
 )
-from paddock.engine.decoding.kv_cache import UNMEASURED_PRICE, CacheOptions, KvCache
-from paddock.engine.decoding.running_request import DecodeRequest
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import Sampling

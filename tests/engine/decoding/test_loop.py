@@ -16,14 +16,7 @@ import pytest
 
 from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.chat.stream_parser import PlainTextParser
-from paddock.engine.decoding import batch, drafts, kv_cache, loop
-from paddock.engine.decoding.batch import (
-    CacheOperation,
-    CopyPrefix,
-    ScheduledStep,
-    Sequence,
-    TrimCells,
-)
+from paddock.engine.decoding import drafts, kv_cache, loop, scheduler_data
 from paddock.engine.decoding.draft_model import DraftModel
 from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
 from paddock.engine.decoding.loop import (
@@ -36,6 +29,13 @@ from paddock.engine.decoding.loop import (
 )
 from paddock.engine.decoding.mtp_head import MtpHead
 from paddock.engine.decoding.running_request import DecodeRequest, StepOutput
+from paddock.engine.decoding.scheduler_data import (
+    CacheOperation,
+    CopyPrefix,
+    ScheduledStep,
+    Sequence,
+    TrimCells,
+)
 from paddock.engine.errors import EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
@@ -584,7 +584,7 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
     model: Model, layout: CacheLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kv_cache, "LEAST_STREAM_TOKENS", 256)
-    monkeypatch.setattr(batch, "LIKELY_ANSWER_TOKENS", 64)
+    monkeypatch.setattr(scheduler_data, "LIKELY_ANSWER_TOKENS", 64)
     monkeypatch.setattr(loop, "RECHECK_LAYOUT_S", 0.0)  # the whole answer takes less than the usual
     forever = Sampling(logit_bias={257: -100}, guards_repetition=False)
 
@@ -619,7 +619,7 @@ def test_the_context_stays_after_the_end_of_one_that_became_too_long_for_it(
     model: Model, monkeypatch: pytest.MonkeyPatch, made: list[ContextOptions], is_cancelled: bool
 ) -> None:
     monkeypatch.setattr(kv_cache, "LEAST_STREAM_TOKENS", 256)
-    monkeypatch.setattr(batch, "LIKELY_ANSWER_TOKENS", 64)
+    monkeypatch.setattr(scheduler_data, "LIKELY_ANSWER_TOKENS", 64)
     monkeypatch.setattr(loop, "RECHECK_LAYOUT_S", 1e9)
     forever = Sampling(logit_bias={257: -100}, guards_repetition=False)
     bench = Bench(model, "split", n_parallel=1)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.engine.decoding import batch as sequences
-from paddock.engine.decoding.batch import ContextLimits, CopyPrefix, SaveToHost
+from paddock.engine.decoding import scheduler_data as sequences
 from paddock.engine.decoding.scheduler import Scheduler, StepSizer
+from paddock.engine.decoding.scheduler_data import ContextLimits, CopyPrefix, SaveToHost
 from paddock.engine.request import Priority
 from tests.engine.decoding.device import Device, Run, alone, chat_turn, following, run, sequence
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddock.engine.decoding.batch import Sequence
 from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
+from paddock.engine.decoding.scheduler_data import Sequence
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.models.model_finder import ModelFinder

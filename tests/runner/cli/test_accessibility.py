@@ -15,7 +15,7 @@ from paddock.runner.bind.bind import read_plan
 from paddock.runner.cli.console_actions import USE_MODELS
 from paddock.runner.cli.console_run_pages import pipeline_address
 from paddock.runner.compare.comparison_page import comparison_page
-from paddock.runner.lineage.review_records import write_named_run_report
+from paddock.runner.lineage.answer_records import write_named_run_report
 from paddock.runner.render.graph_drawing import draw_graph
 from tests.axe import faults, needs_axe
 from tests.browser import Browser, Page

@@ -7,7 +7,7 @@ from pathlib import Path
 from paddock.engine.system.files import write_output
 from paddock.pipelines.plan import Plan
 from paddock.runner.bind.bind import read_plan
-from paddock.runner.lineage.review_records import write_named_run_report
+from paddock.runner.lineage.answer_records import write_named_run_report
 from paddock.runner.render.graph_drawing import draw_graph
 from tests.browser import Browser, Page, needs_browser
 from tests.runner.world import World
