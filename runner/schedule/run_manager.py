@@ -1,4 +1,4 @@
-"""Run manager of `paddock up`: carry out `start_decisions`.
+"""Run manager of `paddock up`: carry out what `start_decisions` decides.
 
 Start, hold, stop and restart runs. The queue is Prefect's. Knows no files and no schedules:
 `reconciler` deploys pipelines and submits runs. Lives in one event loop; what fails because

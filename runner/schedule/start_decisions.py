@@ -1,7 +1,7 @@
-"""Decide which due runs start, wait, are skipped or stopped, and what follows a run's end. Pure.
+"""Decide which due runs start, wait, are skipped or stopped. Pure.
 
-Knows time windows, concurrency groups, limits and restarts after crashes; no Prefect, process or
-clock.
+Knows time windows, missed runs (`catch_up`), concurrency groups (`on_conflict`), priorities, paused
+deployments and the limit on runs; no Prefect, process or clock. `run_endings` restarts runs.
 """
 
 from __future__ import annotations
