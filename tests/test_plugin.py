@@ -27,7 +27,7 @@ from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 from paddock.runner import RunEnvironment, RunOptions, run, validate
 from paddock.runner.cli.step_catalogue import list_installed, llm_template
-from paddock.runner.cli.commands.init_schema_steps import installed_schema
+from paddock.runner.cli.installed_schema import installed_schema
 from paddock.runner.testing.suite_runner import SuiteOptions, read_suite, run_suites
 from dataclasses import replace
 

@@ -31,7 +31,8 @@ from .exit_status import INTERRUPTED, with_exit_status
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "commands.validate_plan": ("validate", "plan"),
     "commands.run": ("run",),
-    "commands.init_schema_steps": ("init", "schema", "steps", "doctor"),
+    "commands.init_schema_steps": ("init", "schema", "steps"),
+    "commands.doctor": ("doctor",),
     "commands.graph_tools": ("graph", "tools"),
     "commands.summarise": ("summarise", "summarize"),
     "commands.config": ("config",),

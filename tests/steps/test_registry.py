@@ -177,7 +177,7 @@ def test_a_plug_in_that_cannot_be_told_to_editors_hides_no_other(tmp_path: Path)
     plug_in(tmp_path, "shout = acme_steps:Shout", code)
     program = """
         from paddock.steps import registry
-        from paddock.runner.cli.commands.init_schema_steps import installed_schema
+        from paddock.runner.cli.installed_schema import installed_schema
         kinds, broken = registry.load_all_steps()
         print("shout" in kinds, "chat" in kinds, "with chat" in installed_schema()["definitions"])
         print(*broken)

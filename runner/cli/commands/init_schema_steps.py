@@ -1,4 +1,4 @@
-"""Commands for authors of pipelines: `paddock init`, `schema`, `steps`; and `doctor`.
+"""Commands for authors of pipelines: `paddock init`, `schema`, `steps`.
 
 `init` copies a folder of `paddock.examples`, so it works from a wheel, without a clone or network.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import shutil
 import sys
@@ -18,12 +17,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from paddock.engine.system import distribution, private_files
+from paddock.engine.system import distribution
 from paddock.engine.system.text import counted
-from paddock.pipelines.editor_schema import pipeline_schema
 from paddock.runner.cli import step_catalogue
 from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, CommandError
+from paddock.runner.cli.installed_schema import installed_schema, write_schema
 from paddock.runner.cli.pipeline_draft import (
     DOCUMENTS,
     RESULTS,
@@ -34,14 +33,11 @@ from paddock.runner.cli.pipeline_draft import (
     draft_pipeline,
 )
 from paddock.runner.progress import printing
-from paddock.runner.settings import read_settings
-from paddock.steps import registry
 from paddock.steps.paths import write_refusal
 
 _Name = TypeVar("_Name", bound=str)
 PIPELINE_FILE = "pipeline.yaml"
 PACKAGE_FILE = "pyproject.toml"
-SCHEMA_FILE = Path(".paddock") / "pipeline.schema.json"
 
 # Left behind by runs of a template in a clone.
 _NOT_COPIED = frozenset({".paddock", "__pycache__", "models", "out", "summaries", "build"})
@@ -84,14 +80,6 @@ def copy_template(
     _refuse_full(folder)
     written = [_copy_file(file, chosen.folder, folder) for file in _template_files(chosen.folder)]
     return tuple(written) if chosen.is_package else (*written, write_schema(folder, schema))
-
-
-def write_schema(folder: Path, schema: Mapping[str, Any]) -> Path:
-    """Write the JSON Schema to the place that the first line of a pipeline names for editors."""
-    file = folder / SCHEMA_FILE
-    private_files.private_folder(file.parent)
-    private_files.write_private(file, json.dumps(schema, indent=1) + "\n")
-    return file
 
 
 def examples_folder() -> Path:
@@ -306,14 +294,6 @@ def schema(
     return DONE
 
 
-def installed_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the language with the parameters of every usable step."""
-    kinds, broken = registry.load_all_steps()
-    for error in broken:
-        printing.print_err(str(error))
-    return pipeline_schema({name: kind.params for name, kind in kinds.items()})
-
-
 def steps(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="Show all of this step.")
@@ -330,12 +310,3 @@ def steps(
         printing.print_err(sentence)
     printing.print_result(found.as_json(), step_catalogue.catalogue_text(found), as_json=as_json)
     return DONE
-
-
-def doctor(as_json: JsonOption = False) -> int:
-    """Check this machine: llama.cpp, devices, models, disks, ports."""
-    from paddock.runner.cli import doctor as checks
-
-    found = checks.examine(read_settings(Path.cwd()))
-    printing.print_result(checks.findings_json(found), checks.findings_text(found), as_json=as_json)
-    return checks.findings_exit_status(found)

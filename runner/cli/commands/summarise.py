@@ -31,6 +31,7 @@ from paddock.runner.cli.arguments import (
     given_settings,
 )
 from paddock.runner.cli.exit_status import CommandError
+from paddock.runner.cli.installed_schema import installed_schema, write_schema
 from paddock.runner.cli.model_arguments import complete_model_names
 from paddock.runner.cli.run_display import run_observer
 from paddock.runner.cli.run_summary import print_closing, print_speed_advice
@@ -40,7 +41,6 @@ from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 from paddock.steps.paths import write_refusal
 
-from .init_schema_steps import installed_schema, write_schema
 from .run import run_until_confirmed
 
 if TYPE_CHECKING:

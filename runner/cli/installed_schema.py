@@ -1,0 +1,31 @@
+"""JSON Schema of pipelines with the installed steps, and the file in which editors find it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.system import private_files
+from paddock.pipelines.editor_schema import pipeline_schema
+from paddock.runner.progress import printing
+from paddock.steps import registry
+
+SCHEMA_FILE = Path(".paddock") / "pipeline.schema.json"
+
+
+def installed_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the language with the parameters of every usable step."""
+    kinds, broken = registry.load_all_steps()
+    for error in broken:
+        printing.print_err(str(error))
+    return pipeline_schema({name: kind.params for name, kind in kinds.items()})
+
+
+def write_schema(folder: Path, schema: Mapping[str, Any]) -> Path:
+    """Write the JSON Schema to the place that the first line of a pipeline names for editors."""
+    file = folder / SCHEMA_FILE
+    private_files.private_folder(file.parent)
+    private_files.write_private(file, json.dumps(schema, indent=1) + "\n")
+    return file
