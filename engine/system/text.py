@@ -139,6 +139,11 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
+def ordered_json(value: Any) -> str:
+    """Return plain data as JSON with names in their order, which a table or a prompt may show."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 def path_text(keys: Iterable[str | int]) -> str:
     r"""Return the path of a field as people read and write it; dots of a name get a backslash.
 

@@ -429,12 +429,14 @@ def outer_references(block: BoundBlock) -> frozenset[Reference]:
 
 def canonical_spec(node: BoundNode) -> str:
     """Return the canonical spec of a step, or of a block with its steps: what decides results."""
-    if not isinstance(node, BoundBlock):
-        steps = {node.id: _spec_data(node.spec)}
-        return json.dumps({"blocks": {}, "steps": steps}, sort_keys=True, ensure_ascii=False)
-    blocks = {block.id: _spec_data(block.spec) for block in (node, *blocks_of(node.body))}
-    steps = {step.id: _spec_data(step.spec) for step in steps_of(node.body)}
-    return json.dumps({"blocks": blocks, "steps": steps}, sort_keys=True, ensure_ascii=False)
+    nodes = [*nodes_of([node])]
+    blocks = {inner.id: inner.spec for inner in nodes if isinstance(inner, BoundBlock)}
+    steps = {inner.id: inner.spec for inner in nodes if isinstance(inner, BoundStep)}
+    data = {
+        "blocks": {name: _spec_data(blocks[name]) for name in sorted(blocks)},
+        "steps": {name: _spec_data(steps[name]) for name in sorted(steps)},
+    }
+    return json.dumps(data, ensure_ascii=False)
 
 
 def prompt_digest(step: BoundStep, plan: BoundPlan) -> str:

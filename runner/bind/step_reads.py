@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from paddock.engine.system.text import canonical_json
+from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference, Value
 from paddock.pipelines.model import Block
 from paddock.pipelines.model import StepNode as WrittenStep
@@ -194,12 +195,13 @@ def _blocks_within(block: Block) -> Iterator[Block]:
 def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any = None) -> str:
     """Return the canonical spec of a step: what decides its result, with template files' texts.
 
+    Names within a value keep their order where it may show: in a table, a prompt, an answer.
     `servers` is how the MCP servers are started or reached whose tools it names.
     """
     texts = {name: template.source for name, template in step.files.items()}
     written = {
         "uses": registry.own_name(step.uses),
-        "with": {**step.params.data, **texts},
+        "with": _by_name({**step.params.data, **texts}),
         "if": step.if_.source if step.if_ else None,
         "returns": step.returns.data if step.returns else None,
     }
@@ -212,10 +214,22 @@ def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any =
         if step.review.also is not None:
             written["also"] = step.review.also
     if reply is not None:  # a spec without it stays as it was
-        written["reply"] = replies.reply_spec(reply)
+        written["reply"] = _by_name(replies.reply_spec(reply))
     if servers is not None:
-        written["servers"] = servers
-    return canonical_json(written)
+        written["servers"] = json.loads(canonical_json(servers))
+    return ordered_json(_by_name(written))
+
+
+_NAMES = ("args", "env", "inputs", "params", "vars")
+"""Parameters that are mappings of names, whose order shows nowhere."""
+
+
+def _by_name(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping in the order of its names, and of those of its `_NAMES`."""
+    return {
+        name: _by_name(value) if name in _NAMES and isinstance(value, dict) else value
+        for name, value in sorted(written.items())
+    }
 
 
 def block_spec(block: Block) -> str:
@@ -227,4 +241,4 @@ def block_spec(block: Block) -> str:
     }
     if block.where is not None:  # a spec without it stays as it was
         written["where"] = block.where.source
-    return canonical_json(written)
+    return ordered_json(_by_name(written))

@@ -316,9 +316,29 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         yield found
 
     async def looked_up(self, request: ChatRequest) -> KnownCall:
-        """Return a chat call, with its row if the ledger has a reply."""
+        """Return a chat call, with its row if the ledger has a reply.
+
+        Raises:
+            PromptTooLong: it fitted when that was given, and does not now.
+        """
         digest = await self._digests.of(request.model)
-        return await self._looked_up("chat", digest, chat_key(request, digest))
+        key = chat_key(request, digest)
+        found = await self._looked_up("chat", digest, key)
+        model = request.model
+        if found.row is None or model.pool:  # servers count in their own ways
+            return found
+        reply = cached_reply(found.row)
+        room = model.n_ctx_tokens or await self._digests.default_context(model) or 0
+        max_tokens = resolve_sampling(request.params, model.params, request.defaults).max_tokens
+        reserved = reserved_tokens(max_tokens, room)
+        if reply.usage.prompt_tokens + reserved > room > 0:
+            self._caller.is_cut = True
+            raise PromptTooLong(reply.usage.prompt_tokens, reserved, room)
+        if max_tokens is None and key["ctx"] is None and room:
+            n_tokens = reply.usage.completion_tokens
+            if n_tokens > reserved or (reply.done_reason == "length" and n_tokens < reserved):
+                return await self._looked_up("chat", digest, key | {"ctx": room})
+        return found
 
     async def looked_up_vectors(self, request: EmbedRequest) -> KnownCall:
         """Return an embedding call, with its row if the ledger has the vectors."""

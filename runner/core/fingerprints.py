@@ -11,8 +11,9 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from paddock.engine.system.text import canonical_json
+from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference
+from paddock.steps.python_step import is_function_reference
 
 CONTENT = "content"
 LOOP = "loop"
@@ -20,16 +21,14 @@ LOOP = "loop"
 PATH, TIME = "path", "modified"
 """Parts of items that read a file's path or time, not only its content."""
 CONTEXT = ".ctx"
-"""A part that is no digest: the context of a step's model, where the author sets one."""
+"""A part that is no digest: the context of a step's model, and what it is by default."""
+SUFFIX = "suffix"
+"""A part of files that are read, and whose key does not end as their name does."""
 PART_CHARS = 16
 READERS = ".readers"
 """A part that is no digest: the installed readers of documents, one a line."""
 # Parameters that are text for the model or for a file: reasons call them "prompt".
 TEXTS = frozenset(("prompt", "template", "map", "reduce", "system", "instructions", "messages"))
-# Keys that cannot change a step's result.
-NOT_IN_RESULT = frozenset(
-    ("retry", "timeout", "cache", "needs", "max_parallel", "on_error", "id", "mark", "model")
-)
 _AFTER_ANSWER = ("escalate", "escalate_also", "review", "also")
 """Keys of a spec that decide what becomes of an answer."""
 # A file's attributes that change without its content; its digest stands for them.
@@ -43,6 +42,11 @@ Place = Callable[[str], str]
 def part_digest(value: Any) -> str:
     """Return the short digest of one part."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:PART_CHARS]
+
+
+def ordered_digest(value: Any) -> str:
+    """Return the short digest of what may show in a result: the order of names counts."""
+    return hashlib.sha256(ordered_json(value).encode()).hexdigest()[:PART_CHARS]
 
 
 def item_hash(parts: Mapping[str, str]) -> str:
@@ -64,11 +68,11 @@ def item_content(item: Any, attributes: frozenset[str] | None) -> Any:
     if not is_file_value(item):
         if attributes is None or not isinstance(item, Mapping):
             return item
-        return {name: item.get(name) for name in attributes}
+        return {name: item.get(name) for name in sorted(attributes)}
     if attributes is None:
-        return {name: value for name, value in item.items() if name not in _VOLATILE}
+        return {name: item[name] for name in sorted(item) if name not in _VOLATILE}
     names = (attributes - _VOLATILE) | (attributes & {"modified"}) | {"sha256"}
-    return {name: item.get(name) for name in names}
+    return {name: item.get(name) for name in sorted(names)}
 
 
 def without_time(attributes: frozenset[str] | None) -> frozenset[str] | None:
@@ -103,6 +107,14 @@ def item_place(item: Any, var: str, shown: Collection[Reference], place: Place) 
     return {name: place(item[name]) if name == PATH else item[name] for name in names}
 
 
+def kind_suffix(item: Any, key: str, attributes: frozenset[str] | None) -> str | None:
+    """Return the ending of a file's name, by which it is read; None: its key has it, if any."""
+    if not is_file_value(item) or (attributes is not None and PATH not in attributes):
+        return None
+    suffix = str(item.get("suffix") or "")
+    return None if suffix and key.endswith(suffix) else suffix
+
+
 def hashable_value(value: Any, place: Place | None = None) -> Any:
     """Return a value for hashing, with files replaced by their content's digest.
 
@@ -112,7 +124,7 @@ def hashable_value(value: Any, place: Place | None = None) -> Any:
         content = item_content(value, None)
         if place is not None and isinstance(value.get(PATH), str):
             content |= {PATH: place(value[PATH]), TIME: value.get(TIME)}
-        return content
+        return dict(sorted(content.items()))
     if isinstance(value, Mapping):
         return {name: hashable_value(inner, place) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -141,17 +153,16 @@ def spec_parts(step: str, spec: str) -> dict[str, str]:
     written = json.loads(spec)
     if not isinstance(written, dict):
         return {f"{step}.parameters": part_digest(written)}
-    given = written.get("with")
-    values = _counting(given if isinstance(given, dict) else {})
-    texts = {name: values.pop(name) for name in TEXTS if name in values}
-    control = _counting(written, besides=("with", "do", "for_each"))
+    values = given_parameters(written)
+    texts = {name: values.pop(name) for name in sorted(TEXTS) if name in values}
+    control = {name: value for name, value in written.items() if name != "with"}
     reply = control.pop("reply", None)
     later = {name: control.pop(name, None) for name in _AFTER_ANSWER}
-    parts = {f"{step}.parameters": part_digest([control, values])}
+    parts = {f"{step}.parameters": ordered_digest([control, values])}
     if texts:
-        parts[f"{step}.prompt"] = part_digest(texts)
+        parts[f"{step}.prompt"] = ordered_digest(texts)
     if isinstance(reply, dict):
-        parts[f"{step}.schema"] = part_digest(reply.get("schema"))
+        parts[f"{step}.schema"] = ordered_digest(reply.get("schema"))
         parts[f"{step}.check"] = part_digest([reply.get("check"), reply.get("repair")])
         for name in ("evidence", "confidence"):
             if name in reply:  # a step without it keeps its parts
@@ -162,20 +173,23 @@ def spec_parts(step: str, spec: str) -> dict[str, str]:
     return parts
 
 
-def _counting(written: Mapping[str, Any], besides: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the keys that a result depends on."""
-    return {
-        name: value
-        for name, value in written.items()
-        if name not in NOT_IN_RESULT and name not in besides
-    }
+def given_parameters(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what stands under `with`; a model's name does not count, its digest does."""
+    given = dict(written.get("with") or {})
+    if not is_function_reference(str(written.get("uses"))):  # which may have such an argument
+        given.pop("model", None)
+    return given
 
 
 def changed_parts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the names of parts, or of keys, that differ."""
-    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    """Return the names of parts, or of keys, that differ; the order within a value counts."""
+    return [
+        name
+        for name in {**before, **now}
+        if ordered_json(before.get(name)) != ordered_json(now.get(name))
+    ]
 
 
-def context_part(n_ctx_tokens: int, default: int | None) -> str:
-    """Return the part of a context that the author sets; `default`: what it is without."""
-    return f"{n_ctx_tokens} of {default or ''}".strip()
+def context_part(n_ctx_tokens: int | None, default: int | None) -> str:
+    """Return the part of a context that the author may set; `default`: what it is without."""
+    return f"{n_ctx_tokens or ''} of {default or ''}".rstrip()

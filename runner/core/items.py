@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from random import SystemRandom
@@ -20,7 +21,7 @@ from typing import Any
 from paddock.engine.errors import DeadlineExceeded, EngineError
 from paddock.engine.system.crash_suspects import SuspectRoom
 from paddock.engine.system.tasks import in_left_thread, time_limit
-from paddock.engine.system.text import canonical_json
+from paddock.engine.system.text import ordered_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.label_choices import LabelList
@@ -129,6 +130,13 @@ def _rendered(value: Value, scopes: Iterable[Scope]) -> Iterator[str]:
     for scope in scopes:
         with contextlib.suppress(ExpressionError):  # told where the item is done
             yield str(value.render(scope))
+
+
+def _named_path(roots: Roots, text: str) -> str:
+    """Return the path of a file that is read; that of a link, which may lead elsewhere later."""
+    path = str(resolve_path(roots, text))
+    named = os.path.normpath(os.path.join(roots.base, text))  # noqa: PTH118 - links stay
+    return path if ".." in text else named
 
 
 class ItemRunner:
@@ -353,7 +361,7 @@ class ItemRunner:
         for text in texts:
             if text == record.own_path:
                 continue
-            path = str(resolve_path(roots, text))
+            path = _named_path(roots, text)
             with contextlib.suppress(OSError):  # the step reports the error
                 record.reads[self._context.index.stored(path)] = await in_left_thread(mark, path)
 
@@ -484,7 +492,7 @@ class ItemRunner:
             text = canonical_spec(node)
             if lists:  # so that a later run knows which of the labels are new
                 labels = {name: dict(found.labels) for name, found in lists.items()}
-                text = canonical_json({**json.loads(text), LABELS: labels})
+                text = ordered_json({**json.loads(text), LABELS: labels})
             text = self._stats.secrets.redact(text)
             self._specs[key] = (hashlib.sha256(text.encode()).hexdigest(), text)
         return self._specs[key]

@@ -25,12 +25,13 @@ from .fingerprints import (
     CONTENT,
     CONTEXT,
     LOOP,
-    NOT_IN_RESULT,
     PATH,
     READERS,
+    SUFFIX,
     TEXTS,
     TIME,
     changed_parts,
+    given_parameters,
 )
 
 _NO_TEXTS: Mapping[str, Sequence[str]] = MappingProxyType({})
@@ -124,7 +125,9 @@ def _is_compatible(
     was, is_now = before.get(name), now.get(name, "")
     if name.endswith(CONTEXT):
         has_fitted = entry.state == "done" and not entry.marks(LIMITED)
-        return has_fitted and has_more_room(was, now.get(name))
+        return has_room(was, now.get(name), is_more_enough=has_fitted)
+    if name == SUFFIX:
+        return was is None  # of an entry from before there was this part
     if name.endswith(READERS):
         # Installing OCR asks for files that could not be read, not for all of them again.
         more_can_be_read = {*(was or "").split("\n")} - {""} < {*is_now.split("\n")}
@@ -132,19 +135,25 @@ def _is_compatible(
     return name.endswith(".version") and was in older.get(is_now, ())
 
 
-def has_more_room(was: str | None, now: str | None) -> bool:
-    """Return whether a context is at least as large; None: the author sets none.
+def has_room(was: str | None, now: str | None, *, is_more_enough: bool) -> bool:
+    """Return whether a context is as large as it was, or larger where that is enough.
 
-    >>> has_more_room("2048 of 4096", "3072 of 4096"), has_more_room("2048 of 4096", None)
-    (True, True)
-    >>> has_more_room(None, "2048 of 4096"), has_more_room("2048 of", None)
-    (False, False)
+    >>> has_room("2048 of 4096", "3072 of 4096", is_more_enough=True)
+    True
+    >>> has_room("2048 of 4096", "2048 of 8192", is_more_enough=False)
+    True
+    >>> has_room(" of 4096", " of 8192", is_more_enough=False)
+    False
+    >>> has_room(None, "2048 of 4096", is_more_enough=True)  # None: it was the default
+    False
     """
     size_was, _, default_was = (was or "").partition(" of ")
     size_now, _, default_now = (now or "").partition(" of ")
-    default = default_now or default_was
-    sizes = [size.removesuffix(" of") or default for size in (size_was, size_now)]
-    return all(sizes) and int(sizes[0]) <= int(sizes[1])
+    was_tokens = size_was.removesuffix(" of") or default_was or default_now
+    now_tokens = size_now.removesuffix(" of") or default_now or default_was
+    if not was_tokens or not now_tokens:
+        return False
+    return was_tokens == now_tokens or (is_more_enough and int(was_tokens) < int(now_tokens))
 
 
 def _first_difference(
@@ -203,6 +212,7 @@ _ITEM_PARTS = {
     LOOP: "its place in the list changed",
     PATH: "its path changed",
     TIME: "its time changed",
+    SUFFIX: "the ending of its name changed",
 }
 _PART_NAMES = {
     "prompt": "prompt changed",
@@ -273,7 +283,7 @@ def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
     if is_function_reference(uses := str(now.get("uses", ""))):
         file = uses.rpartition(":")[0]
         words["version"] = [f"code of {file}, or of what it imports, changed"]
-    if ("examples" in _given(then)) != ("examples" in _given(now)):
+    if ("examples" in given_parameters(then)) != ("examples" in given_parameters(now)):
         words["model"] = []  # the embedding model came or went with it
     reply_then, reply_now = then.get("reply") or {}, now.get("reply") or {}
     for part, names in (("schema", ("schema",)), ("check", ("check", "repair"))):
@@ -290,10 +300,10 @@ def _parameters_diff(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[st
             others += _tools_diff(then.get(name), now.get(name))
         elif name not in ("with", "reply"):
             others.append(f"`{name}` changed")
-    for name in changed_parts(_given(then), _given(now)):
+    for name in changed_parts(given_parameters(then), given_parameters(now)):
         if name in TEXTS:
             texts.append("template changed" if name == "template" else "prompt changed")
-        elif name not in NOT_IN_RESULT:
+        else:
             others.append(f"`{name}` changed")
     if not others and "with" in now:
         others = ["`params` of its model changed"]
@@ -303,13 +313,9 @@ def _parameters_diff(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[st
     return words
 
 
-def _given(written: Mapping[str, Any]) -> Mapping[str, Any]:
-    return written.get("with") or {}
-
-
 def _is_same_reply(then: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str]) -> bool:
     if then and now:
-        return all(then.get(name) == now.get(name) for name in names)
+        return not {*names}.intersection(changed_parts(then, now))
     return (then.get(names[0]) or None) == (now.get(names[0]) or None)
 
 

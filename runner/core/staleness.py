@@ -70,12 +70,15 @@ from .fingerprints import (
     CONTEXT,
     LOOP,
     READERS,
+    SUFFIX,
     Place,
     context_part,
     is_file_value,
     item_content,
     item_hash,
     item_place,
+    kind_suffix,
+    ordered_digest,
     outer_value,
     part_digest,
     spec_parts,
@@ -112,7 +115,7 @@ class _JudgedBlock:
     labels: CurrentLabels
     """The lists of labels that its steps choose from."""
 
-    def parts_of(self, item: Any, place: tuple[int, int]) -> str:
+    def parts_of(self, key: str, item: Any, place: tuple[int, int]) -> str:
         """Return the parts of an item's hash as JSON; for 10,000 items, so text is joined."""
         block, read, attributes = self.block, "", self.block.item_attributes
         if block.loop_attributes:
@@ -120,7 +123,9 @@ class _JudgedBlock:
             read = f'"{LOOP}":"{part_digest({key: loop[key] for key in block.loop_attributes})}",'
         for name, value in item_place(item, block.var, block.shown, self.place).items():
             read += f'"{name}":"{part_digest(value)}",'
-        content = part_digest(item_content(item, without_time(attributes)))
+        if (suffix := kind_suffix(item, key, attributes)) is not None and block.key is not None:
+            read += f'"{SUFFIX}":"{part_digest(suffix)}",'
+        content = ordered_digest(item_content(item, without_time(attributes)))
         return f'{{"{CONTENT}":"{content}",{read}{self.base[1:]}'
 
 
@@ -353,7 +358,7 @@ class Judge:
         is_forced = not self.options.force.isdisjoint(nodes)
         for number, (key, item) in enumerate(zip(keys, listed, strict=True)):
             place = (number, len(listed))
-            parts = block.parts_of(item, place)
+            parts = block.parts_of(key, item, place)
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
             entry = block.entries.get(key)
             candidate = _Candidate(block.scope, entry, hash_, parts, past, item, block.labels)
@@ -568,14 +573,12 @@ class Judge:
     async def _block_parts(self, block: BoundBlock, scope: Scope) -> dict[str, str]:
         """Return every part of the items' hash that is the same for all of them."""
         written = json.loads(block.spec)
-        parts = {f"{block.id}.parameters": part_digest(written.get("returns"))}
+        parts = {f"{block.id}.parameters": ordered_digest(written.get("returns"))}
         for step in steps_of(block.body):
             parts.update(await self._step_parts(step))
         for inner in blocks_of(block.body):
             spec = json.loads(inner.spec)
-            kept = {name: spec.get(name) for name in ("for_each", "key", "if", "returns")}
-            kept |= {"where": spec["where"]} if "where" in spec else {}
-            parts[f"{inner.id}.parameters"] = part_digest(kept)
+            parts[f"{inner.id}.parameters"] = ordered_digest(spec)
         parts.update(self._outer_parts(outer_references(block), block.shown, scope))
         return parts
 
@@ -609,10 +612,12 @@ class Judge:
     async def _options(self, step: BoundStep, model: ModelSpec) -> tuple[object, list[str]]:
         """Return what of a model's options decides results, and its context where that may not."""
         n_ctx = model.n_ctx_tokens
-        if n_ctx is None or step.uses not in _MEASURING_STEPS:
+        is_elsewhere = n_ctx is None and model.pool  # servers may differ, and a plan may not ask
+        if is_elsewhere or step.uses not in _MEASURING_STEPS:
             return _model_options(model, n_ctx), []
         default = await self._digests.default_context(model)
-        return _model_options(model, None), [context_part(n_ctx, default)]
+        known = [context_part(n_ctx, default)] if n_ctx or default else []
+        return _model_options(model, None), known
 
     async def _inner_parts(self, place: str, inner: BoundPlan) -> dict[str, str]:
         """Return the hash parts of a sub-pipeline, without its inputs."""
@@ -621,10 +626,13 @@ class Judge:
             for name, value in (await self._step_parts(step)).items():
                 parts[f"{place}.{name}"] = value
         for block in blocks_of(inner.nodes):
-            parts[f"{place}.{block.id}.parameters"] = part_digest(json.loads(block.spec))
-        defaults = {name: declared.default for name, declared in inner.pipeline.inputs.items()}
+            parts[f"{place}.{block.id}.parameters"] = ordered_digest(json.loads(block.spec))
+        inputs = sorted(inner.pipeline.inputs.items())
+        defaults = {name: declared.default for name, declared in inputs}
+        types = {name: declared.type for name, declared in inputs if declared.type != "str"}
         returns = inner.returns.data if inner.returns is not None else None
-        parts[f"{place}.{RETURNS}.parameters"] = part_digest([defaults, returns])
+        read = [defaults, returns, *([types] if types else [])]
+        parts[f"{place}.{RETURNS}.parameters"] = ordered_digest(read)
         return parts
 
     def _outer_parts(
@@ -642,7 +650,7 @@ class Judge:
             value = outer_value(path, scope, self.index.stored if path in shown else None)
             if kind == "path" and isinstance(value, str):
                 value = self._content(value)
-            parts[".".join(path)] = part_digest(value)
+            parts[".".join(path)] = ordered_digest(value)
         return parts
 
     def _content(self, path: str) -> str | None:
@@ -687,7 +695,7 @@ class _PastItems:
         if changes is None:
             return PastItem()
         read = without_time(changes.attributes)
-        content = part_digest(item_content(item, read)) if changes.has_item else None
+        content = ordered_digest(item_content(item, read)) if changes.has_item else None
         return PastItem(content, changes.words, changes.has_other_key)
 
     def lists(self, key: str) -> Mapping[str, Labels]:

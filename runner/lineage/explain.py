@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system.files import sha256_of
-from paddock.engine.system.text import canonical_json, listed
+from paddock.engine.system.text import canonical_json, listed, ordered_json
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan_async
 from paddock.runner.bind.bind import bind, read_plan
@@ -523,7 +523,7 @@ def pipeline_changes(
     entry, now = trace.entry, json.loads(canonical_spec(node))
     lines = tuple(_spec_difference(before, now)) if before else ()
     if entry is None:
-        if before and canonical_json(before) != canonical_json(now):
+        if before and ordered_json(before) != ordered_json(now):
             yield LineageChange("the step changed", lines)
         return
     recorded = json.loads(entry.parts)
@@ -562,7 +562,7 @@ def _spec_lines(spec: Mapping[str, Any]) -> list[str]:
                 texts = (
                     value.splitlines()
                     if isinstance(value, str)
-                    else [json.dumps(value, ensure_ascii=False, sort_keys=True)]
+                    else [json.dumps(value, ensure_ascii=False)]
                 )
                 lines += [f"{name}.{field}: {text}" for text in texts]
     return lines

@@ -74,6 +74,16 @@ def _imported_files(file: Path, folder: Path) -> Iterator[Path]:
                     yield from sorted(at.joinpath(*package.split(".")).glob("*.py"))
                 else:
                     yield from _modules(f"{package}.{alias.name}", at)
+        elif isinstance(node, ast.Call) and _function_name(node.func) in _IMPORTS:
+            for name in node.args[:1]:
+                yield from _modules(str(getattr(name, "value", "")), folder)
+
+
+_IMPORTS = ("import_module", "__import__")
+
+
+def _function_name(function: ast.expr) -> str:
+    return str(getattr(function, "attr", getattr(function, "id", "")))
 
 
 def _modules(name: str, folder: Path) -> Iterator[Path]:
@@ -93,16 +103,21 @@ def _code(content: bytes) -> bytes:
     >>> _code(b"# Adds.\ndef add(a):  # one\n    return a + 1\n")
     b'def add(a):\n    return a + 1\n'
     """
+    content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")  # as Python reads it
     lines = content.splitlines(keepends=True)
     try:
         for token in tokenize.tokenize(io.BytesIO(content).readline):
             row, column = token.start[0] - 1, token.start[1]
-            if token.type == tokenize.COMMENT:
+            if token.type == tokenize.COMMENT and not _NAMES_ENCODING.match(lines[row]):
                 before = token.line[:column].rstrip()
                 lines[row] = f"{before}\n".encode() if before else b""
     except (tokenize.TokenError, SyntaxError, ValueError, IndexError):
         return content
     return b"".join(lines)
+
+
+_NAMES_ENCODING = re.compile(rb"[ \t\f]*#.*?coding[:=]")
+"""A comment that says how the file's bytes are read."""
 
 
 def files_named(words: Sequence[str], cwd: Path, inside: Collection[Path]) -> Iterator[Path]:

@@ -68,6 +68,22 @@ def test_an_answer_that_is_remembered_keeps_its_reasoning_and_calls(tmp_path: Pa
     assert (again.reasoning, again.tool_calls) == ("Hm.", (CALL,))
 
 
+def test_an_answer_that_ended_at_its_limit_is_asked_again_where_the_default_context_is_another(
+    tmp_path: Path,
+) -> None:
+    def pool(n_ctx_tokens: int) -> FakePool:
+        return FakePool(answer=lambda _: "word " * 400, n_ctx_tokens=n_ctx_tokens)
+
+    (short,) = replies_to(tmp_path, pool(400), REQUEST)
+    larger = pool(4000)
+    longer, again = replies_to(tmp_path, larger, REQUEST, REQUEST)
+    assert (short.done_reason, longer.done_reason, len(larger.chats)) == ("length", "stop", 1)
+    assert longer == again
+    same = pool(400)
+    assert replies_to(tmp_path, same, REQUEST) == [short]
+    assert not same.chats
+
+
 class Doubting(FakePool):
     """Sends log probabilities: of reasoning, of a character in two tokens, of a guess."""
 

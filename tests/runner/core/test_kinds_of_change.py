@@ -29,7 +29,9 @@ def answer(request: ChatRequest) -> str:
     """Answer with what the request says, its model and its parameters: each has its own answer."""
     options = sorted({**request.model.params, **request.params}.items())
     text = f"{request.model.ref} {options} {echo(request)}"
-    return text if request.constraint is None else json.dumps({"said": text})
+    if request.constraint is None:
+        return text
+    return json.dumps(dict.fromkeys(json.loads(request.constraint.source)["properties"], text))
 
 
 class Case(World):
@@ -75,8 +77,8 @@ class Case(World):
         return replace(settings(self.folder), allow=frozenset(("run", "tool", "mcp")))
 
 
-def _pool() -> FakePool:
-    return FakePool(answer=answer)
+def _pool(n_ctx_tokens: int = 4096) -> FakePool:
+    return FakePool(answer=answer, n_ctx_tokens=n_ctx_tokens)
 
 
 # --- changes
@@ -108,6 +110,10 @@ def delete(name: str) -> Change:
 
 def add(name: str, text: str) -> Change:
     return lambda case: case.write(name, text)
+
+
+def link(name: str, target: str) -> Change:
+    return lambda case: (case.folder / name).symlink_to(target)
 
 
 def touch(name: str) -> Change:
@@ -190,6 +196,10 @@ def _with(files: dict[str, str], old: str, new: str) -> dict[str, str]:
     return files | {"pipeline.yaml": files["pipeline.yaml"].replace(old, new)}
 
 
+LINKED = {name: text for name, text in DOCUMENTS.items() if name != "note.txt"} | {
+    "b.txt": "B is open.",
+    "c.txt": "C is open.",
+}
 MOVED = both(rename("inbox", "in2"), yaml("root: ./inbox", "root: ./in2"))
 CODE = {
     "pipeline.yaml": """\
@@ -369,6 +379,60 @@ steps:
     **TWO,
 }
 
+ARGUMENTS = _with(
+    _with(CODE, "Sum up: ", "Sum up {{ doc.stem }}: "),
+    '{id: own, uses: "own.py:clean", with: {text: "{{ steps.text.text }}"}}',
+    "{id: own, uses: 'own.py:say', with: {id: one, model: one, timeout: {b: 1, a: 2}}}",
+) | {
+    "own.py": (
+        "def say(id: str, model: str, timeout: dict) -> str:\n"
+        "    return f'{id} {model} {timeout}'\n"
+    ),
+}
+LOADED = CODE | {
+    "own.py": CODE["own.py"].replace(
+        "import helper\n", 'import importlib\nhelper = importlib.import_module("helper")\n'
+    )
+}
+ORDER = {
+    "pipeline.yaml": """\
+steps:
+  - {id: table, uses: files.rows, with: {path: rows.csv}}
+  - {id: other, uses: files.rows, with: {path: other.csv}}
+  - id: each
+    for_each: row in steps.table.rows
+    key: row.id
+    do:
+      - id: text
+        uses: prompt
+        with: {template: "{{ m }}", vars: {m: {p: 1, q: 2}, n: 3}}
+      - id: sum
+        uses: chat
+        with: {prompt: "{{ row }} {{ steps.other.rows }}", params: {top_k: 5, seed: 1}}
+        reply: {schema: {said: str, more: str}}
+      - {uses: files.write, with: {path: "out/{{ row.id }}.csv", rows: [{k: "{{ row.id }}", j: 1}]}}
+      - uses: files.write
+        with: {path: "out/{{ row.id }}.txt", text: "{{ steps.sum.text }} {{ steps.text.text }}"}
+    returns: {id: row.id, sum: steps.sum.text}
+  - {uses: files.write, with: {path: out/all.csv, rows: "{{ steps.each.results }}"}}
+""",
+    "rows.csv": "id,x,y\na,1,2\nb,3,4\n",
+    "other.csv": "r,s\n5,6\n",
+}
+SUFFIXES = {
+    "pipeline.yaml": """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    key: doc.stem
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {uses: files.write, with: {path: "out/{{ doc.stem }}", text: "{{ steps.text.text }}"}}
+""",
+    "inbox/0.html": "<p>One &amp; two</p>",
+    "inbox/1.txt": "Three",
+}
 EACH, QUIET = "each", ("fresh", "skipped")
 CALLS = {"smaller ctx": 3}
 """Calls that a run from scratch would not tell: a reply may depend on its context."""
@@ -535,6 +599,13 @@ KINDS: dict[str, tuple[dict[str, str], Change, dict[str, str | None]]] = {
     "another file that is read, touched": (DOCUMENTS, touch("note.txt"), {}),
     "another file that is read, replaced by the same": (DOCUMENTS,
         both(rename("note.txt", "x"), add("note.txt", DOCUMENTS["note.txt"])), {}),
+    "link to another file that is read": (LINKED,
+        both(delete("note.txt"), link("note.txt", "c.txt")),
+        _all("file changed: note.txt")),
+    "link to another file that is read, whose target changed": (LINKED, edit("b.txt", "B", "D"),
+        _all("file changed: note.txt")),
+    "link to another file that is read, made again": (LINKED,
+        both(delete("note.txt"), link("note.txt", "b.txt")), {}),
     # --- outputs
     "missing output": (DOCUMENTS, delete("out/0.txt"), _first("output is missing: out/0.txt")),
     "missing outputs": (DOCUMENTS, lambda case: shutil.rmtree(case.folder / "out"),
@@ -562,6 +633,14 @@ KINDS: dict[str, tuple[dict[str, str], Change, dict[str, str | None]]] = {
     "comment in a function's file": (CODE, edit("own.py", "# A comment.", "# Another comment."),
         {}),
     "module that a function imports": (CODE, edit("helper.py", "lower()", "upper()"), FUNCTION),
+    "arguments of a function that are named as keys of steps": (ARGUMENTS,
+        yaml("id: one", "id: two"), _all("`id` changed (step 'own')")),
+    "argument `model` of a function": (ARGUMENTS, yaml("model: one", "model: two"),
+        _all("`model` changed (step 'own')")),
+    "order within an argument of a function": (ARGUMENTS, yaml("{b: 1, a: 2}", "{a: 2, b: 1}"),
+        _all("`timeout` changed (step 'own')")),
+    "module that is imported by its name": (LOADED, edit("helper.py", "lower()", "upper()"),
+        FUNCTION),
     "comment in a module": (CODE, edit("helper.py", "def", "# Lower.\ndef"), {}),
     "package that a function imports": (CODE, edit("pack/__init__.py", "!", "?"), FUNCTION),
     "module of a package": (CODE, edit("pack/part.py", "20", "18"), FUNCTION),
@@ -605,6 +684,30 @@ KINDS: dict[str, tuple[dict[str, str], Change, dict[str, str | None]]] = {
     "order of the rows": (ROWS,
         edit("rows.csv", "a,x,ferry,1\nb,x,pier,2\n", "b,x,pier,2\na,x,ferry,1\n"), {}),
     "row that is left out": (ROWS, edit("rows.csv", "b,x", "b,none"), {"b": "left out by `where`"}),
+    "order of columns, in a row that is read whole": (ORDER,
+        add("rows.csv", "id,y,x\na,2,1\nb,4,3\n"), dict.fromkeys("ab", "content changed")),
+    "order of columns, in a table that is read whole": (ORDER, add("other.csv", "s,r\n6,5\n"),
+        dict.fromkeys("ab", "value changed: steps.other.rows")),
+    "order of columns that are read by name": (ROWS,
+        add("rows.csv", "id,text,kind,more\na,ferry,x,1\nb,pier,x,2\nc,boat,none,3\n"), {}),
+    "order of what a block returns": (ORDER,
+        yaml("{id: row.id, sum: steps.sum.text}", "{sum: steps.sum.text, id: row.id}"),
+        dict.fromkeys("ab", "`returns` changed (step 'each')")),
+    "order of the fields of a schema": (ORDER,
+        yaml("{said: str, more: str}", "{more: str, said: str}"),
+        dict.fromkeys("ab", "schema changed (step 'sum')")),
+    "order within a variable": (ORDER, yaml("{p: 1, q: 2}", "{q: 2, p: 1}"),
+        dict.fromkeys("ab", "`vars` changed (step 'text')")),
+    "order within rows that are written": (ORDER,
+        yaml('[{k: "{{ row.id }}", j: 1}]', '[{j: 1, k: "{{ row.id }}"}]'),
+        dict.fromkeys("ab", "`rows` changed (step '(files.write)')")),
+    "order of names that shows nowhere": (ORDER,
+        both(yaml("{top_k: 5, seed: 1}", "{seed: 1, top_k: 5}"),
+            yaml("vars: {m: {p: 1, q: 2}, n: 3}", "vars: {n: 3, m: {p: 1, q: 2}}"),
+            yaml('template: "{{ m }}", vars: {n: 3, m: {p: 1, q: 2}}',
+                'vars: {n: 3, m: {p: 1, q: 2}}, template: "{{ m }}"')), {}),
+    "another kind of document under the same key": (SUFFIXES,
+        rename("inbox/0.html", "inbox/0.txt"), {"0": "the ending of its name changed"}),
     "where": (ROWS, yaml('"none"', '"nothing"'), {"c": None}),
     "key": (ROWS, yaml("key: row.id", "key: row.text"),
         {"a": "`key` changed", "b": "`key` changed", "ferry": None, "pier": None}),
@@ -615,6 +718,16 @@ KINDS: dict[str, tuple[dict[str, str], Change, dict[str, str | None]]] = {
     "prompt of a pipeline within": (INNER, edit("inner.yaml", "}}: {{", "}}; {{"),
         _all("prompt changed (step 'inner.sum')")),
     "input of a pipeline within": (INNER, edit("inner.yaml", "plain", "merry"),
+        _all("parameters changed (step 'inner.(returns)')")),
+    "type of an input of a pipeline within": (
+        INNER | {"inner.yaml": INNER["inner.yaml"].replace("{type: str, default: plain}",
+            "{type: str, default: '007'}")},
+        edit("inner.yaml", "{type: str, default: '007'}", "{type: int, default: 7}"),
+        _all("parameters changed (step 'inner.(returns)')")),
+    "type of an input that a pipeline within is given": (
+        _with(INNER, '{file: "{{ doc.path }}"}', '{file: "{{ doc.path }}", tone: "007"}')
+        | {"inner.yaml": INNER["inner.yaml"].replace(", default: plain", "")},
+        edit("inner.yaml", "tone: {type: str}", "tone: {type: int}"),
         _all("parameters changed (step 'inner.(returns)')")),
     "document of a pipeline within": (INNER, edit("inbox/0.txt", "ferry", "boat"), EDITED),
     "document of a store": (STORE, edit("inbox/0.txt", "ferry", "boat"), EDITED),
@@ -639,6 +752,8 @@ def test_a_plan_counts_what_the_run_does_and_the_outputs_are_those_from_scratch(
 ) -> None:
     files, change, reasons = KINDS[kind]
     case = Case(tmp_path, files["pipeline.yaml"], files)
+    if files is LINKED:
+        link("note.txt", "b.txt")(case)
     case.done()
     before = case.requests()
     assert case.done().calls == 0  # all documents are known in their folder
@@ -681,3 +796,40 @@ def test_a_plan_says_that_a_store_of_other_vectors_will_stop_the_run(
     (remark,) = case.planned().remarks
     assert remark.startswith("The run will stop at step 'vec': the store ")
     assert says in remark
+
+
+@pytest.mark.parametrize(("was", "now", "done"), [(200, 4096, 1), (2000, 4096, 0), (4096, 200, 3)])
+def test_another_default_context_counts_as_one_that_the_author_sets(
+    tmp_path: Path, was: int, now: int, done: int
+) -> None:
+    files = LONG | {"pipeline.yaml": NO_CONTEXT["pipeline.yaml"]}
+    case = Case(tmp_path, files["pipeline.yaml"], files)
+    for n_ctx_tokens in (was, now):
+        planned = plan(case.file, pool=_pool(n_ctx_tokens), settings=settings(case.folder))
+        report = case.run(pool=_pool(n_ctx_tokens))
+        assert not case.run(pool=_pool(n_ctx_tokens)).calls
+    stale = [item.key for item in planned.items if item.step == EACH and item.state == "stale"]
+    assert len(stale) == done
+    assert [i.key for i in report.items if i.step == EACH and i.state == "stale"] == stale
+    outputs = case.outputs()
+    case.forget()
+    case.run(pool=_pool(now))
+    assert outputs == case.outputs()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'# coding: latin-1\nW = "\xc3\xa9"\n', b'# coding: utf-8\nW = "\xc3\xa9"\n'),
+        (b'# A comment.\rW = "one"\n# End.\n', b'# A comment.\rW = "two"\n# End.\n'),
+    ],
+    ids=["the encoding that a comment names", "code after an old line ending"],
+)
+def test_code_that_looks_like_a_comment_counts(tmp_path: Path, before: bytes, after: bytes) -> None:
+    files = CODE | {"helper.py": ""}
+    case = Case(tmp_path, files["pipeline.yaml"], files)
+    case.change("own.py", "helper.lower(text)", "text + helper.W")
+    (tmp_path / "helper.py").write_bytes(before)
+    case.done()
+    (tmp_path / "helper.py").write_bytes(after)
+    assert {item.why for item in case.planned().items if item.step == EACH} == {FUNCTION["0.txt"]}
