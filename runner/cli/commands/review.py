@@ -54,6 +54,7 @@ LIST_HEAD = ("ID", "ITEM", "STEP", "PIPELINE", "ASKED", "LEFT", "FOR", "WHY")
 MAX_ITEM_CHARS = 48
 MAX_SHEET_BYTES = 64 * 1024 * 1024
 NOTHING_WAITS = "Nothing waits for review."
+NOTHING_IS_CHOSEN = "Nothing waits that `--least` or `--filter` chooses; `--list` shows all."
 STANDARD_STREAM = "-"
 _GOLD = "jsonl"
 DeciderOption = Annotated[
@@ -245,9 +246,7 @@ def _shown(flags: ReviewFlags, reviews: Sequence[Review]) -> list[Review]:
 def _accept_all(opened: _ReviewSession, flags: ReviewFlags) -> int:
     shown = _shown(flags, opened.waiting())
     if not shown:
-        printing.print_err(
-            NOTHING_WAITS if not _is_narrowed(flags) else "Nothing that waits is so."
-        )
+        printing.print_err(_nothing_text(flags))
         return DONE
     done = opened.reviews.accept_together(
         [(review.id, review.question) for review in shown], opened.by
@@ -292,8 +291,12 @@ def _list(place: LedgerFolder, flags: ReviewFlags) -> int:
         now = time.time()
         printing.print_out(printing.table([LIST_HEAD, *(_list_row(row, now) for row in waiting)]))
     else:
-        printing.print_err(NOTHING_WAITS)
+        printing.print_err(_nothing_text(flags))
     return DONE
+
+
+def _nothing_text(flags: ReviewFlags) -> str:
+    return NOTHING_IS_CHOSEN if _is_narrowed(flags) else NOTHING_WAITS
 
 
 def _list_row(review: Review, now: float) -> tuple[str, ...]:
@@ -393,7 +396,9 @@ def _checked(
     check = partial(_enter, opened.reviews.check, opened.by)
     sound, faults = check_decisions(decisions, reviews, check)
     wrong = {fault.id for fault in unreadable}
-    found = sorted((*unreadable, *faults), key=lambda fault: fault.line)
+    lines = {fault.line for fault in unreadable}
+    others = (fault for fault in faults if fault.line not in lines)
+    found = sorted((*unreadable, *others), key=lambda fault: fault.line)
     return [decision for decision in sound if decision.id not in wrong], found
 
 

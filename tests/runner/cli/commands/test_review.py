@@ -228,6 +228,17 @@ def test_nothing_of_a_faulty_csv_is_taken_and_each_fault_has_its_line(folder: Pa
     assert set(decided(folder)) == {"a.txt"}
 
 
+def test_a_rejection_without_a_reason_is_one_fault(folder: Path) -> None:
+    ask(folder, "a.txt")
+    rows = exported()
+    rows[0]["decision"] = "reject"
+    done = paddock("review", "--import", "-", given=sheet(rows))
+    assert done.exit_code == 1
+    assert done.stdout.startswith("Nothing was decided: 1 fault. ")
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(": line 2: 'reject' needs a reason. Write it under `reason`.")
+
+
 def test_a_csv_of_another_ledger_decides_nothing(folder: Path) -> None:
     ask(folder / "other")
     ask(folder, "mine.txt")
@@ -364,6 +375,16 @@ def test_decisions_are_gold_data_with_the_models_answer(folder: Path) -> None:
 
 
 # --- many in one decision
+
+
+@pytest.mark.parametrize("option", ["--list", "--accept-all"])
+def test_where_nothing_is_so_sure_it_is_not_said_that_nothing_waits(
+    folder: Path, option: str
+) -> None:
+    ask(folder, "unsure.txt", least=0.62)
+    assert paddock("review", option, "--least", "0.95").stderr == (
+        "Nothing waits that `--least` or `--filter` chooses; `--list` shows all.\n"
+    )
 
 
 def test_all_that_are_shown_are_accepted_and_undone_as_one(folder: Path) -> None:
