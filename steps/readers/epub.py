@@ -34,7 +34,7 @@ def read_epub(file: BinaryIO, request: ReadRequest) -> Document:
         notes: list[str] = []
         styles = _styles(book)
         for item, is_chapter in _reading_order(package, notes):
-            request.check()
+            request.check(len(pages[-1]) if pages else 0)
             name = unquote(item.get("href", ""))
             path = posixpath.normpath(posixpath.join(folder, name))
             try:

@@ -43,7 +43,7 @@ def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
         kinds: list[str] = []
         repeated: set[str] = set()
         for slide in presentation.slides:
-            request.check()
+            request.check(len(pages[-1]) if pages else 0)
             blocks = [*_slide_blocks(slide, hidden), _slide_comments(slide, authors)]
             repeated_here = dict.fromkeys(_layout_blocks(slide, hidden))
             blocks += [text for text in repeated_here if text not in repeated]

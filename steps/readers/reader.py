@@ -132,6 +132,13 @@ class Reader(Protocol):
         """
 
 
+class Check(Protocol):
+    """Called before each page or part, with how many characters the one before it had."""
+
+    def __call__(self, n_characters: int = 0) -> None:
+        """Raise Unreadable where the document has more text than it may have."""
+
+
 class ReadRequest(Protocol):
     """What a built-in reader may use."""
 
@@ -140,7 +147,7 @@ class ReadRequest(Protocol):
         """Whether to read pictures of text."""
 
     @property
-    def check(self) -> Callable[[], None]:
+    def check(self) -> Check:
         """Report progress: the time limit applies to each page or part."""
 
     def within(self, kind: str, file: BinaryIO) -> Document:

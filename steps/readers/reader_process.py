@@ -34,7 +34,7 @@ from paddock.engine.system.frames import PipeClosed, pack_frame, read_frame, sen
 
 from . import reader, text_files
 from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_by_name, kind_of
-from .reader import BrokenReader, Document, PageBox, QuoteSpan, ReadsFile, Unreadable
+from .reader import BrokenReader, Check, Document, PageBox, QuoteSpan, ReadsFile, Unreadable
 
 SMALL_BYTES = 256 * 1024
 """A text of this size takes at most 0.1 s and 10 MB (measured with odd encodings and deep JSON)."""
@@ -60,7 +60,7 @@ class ReadOptions:
     """None finds it out by content and name."""
     encoding: str = "auto"
     ocr: bool = True
-    check: Callable[[], None] = lambda: None
+    check: Check = lambda n_characters=0: None
     """Called before each page or part: the time that one may take begins again."""
 
     def within(self, kind: str, file: BinaryIO) -> Document:
@@ -190,11 +190,15 @@ def _checked_length(document: Document, max_bytes: int) -> Document:
     """Refuse more text than a text file may have: a small archive or PDF can hold gigabytes."""
     n_characters = sum(map(len, document.pages))
     if n_characters > max_bytes:
-        raise Unreadable(
-            f"has {n_characters:,} characters of text, and `max_bytes` allows {max_bytes:,}",
-            "Raise `max_bytes` to read it.",
-        )
+        raise _too_long(f"{n_characters:,}", max_bytes)
     return document
+
+
+def _too_long(n_characters: str, max_bytes: int) -> Unreadable:
+    return Unreadable(
+        f"has {n_characters} characters of text, and `max_bytes` allows {max_bytes:,}",
+        "Raise `max_bytes` to read it.",
+    )
 
 
 def _read_by_kind(path: Path, file: BinaryIO, options: ReadOptions) -> Document:
@@ -326,10 +330,13 @@ def _answer(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> None:
 
 def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> bytes:
     """Do what a request asks for; return the frame with its result, or with why there is none."""
-    last = monotonic()
+    last, n_read = monotonic(), 0
 
-    def check() -> None:
-        nonlocal last
+    def check(n_characters: int = 0) -> None:
+        nonlocal last, n_read
+        n_read += n_characters
+        if n_read > request["max_bytes"]:  # parts that a small archive repeats take hours
+            raise _too_long(f"{n_read:,} or more", request["max_bytes"])
         if monotonic() - last > _PROGRESS_EVERY_S:
             last = monotonic()
             send_frame(answers, _frame(PROGRESS, {}))
@@ -358,7 +365,7 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
         return _frame(FAILURE, {"errno": error.errno or 0, "why": error.strerror or str(error)})
 
 
-def _read_document(request: Mapping[str, Any], data: bytes, check: Callable[[], None]) -> Document:
+def _read_document(request: Mapping[str, Any], data: bytes, check: Check) -> Document:
     options = ReadOptions(request["kind"], request["encoding"], request["ocr"], check)
     if request["path"] is None:
         return read_document_bytes(data, options, request["max_bytes"])

@@ -26,6 +26,7 @@ _LEGACY = (*_WIDE, *_NARROW)
 _LONE_LETTER = re.compile(r"(?<![^\x00-\x7f])[^\x00-\x7f](?![^\x00-\x7f])")
 # Control characters that no text has; tab, line ends, form feed, ESC (ISO-2022) and ^Z (DOS) do.
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x19\x1c-\x1f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_ASCII = bytes({*range(256)} - {*b"\t\n\r", *range(0x20, 0x7F)})
 _MAX_CONTROL_SHARE = 0.005
 _MAX_DAMAGE_SHARE = 0.001
@@ -80,6 +81,8 @@ def _decode_strictly(data: bytes, encoding: str) -> Decoded:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise NotText(f"byte {error.start} is not {encoding}") from error
+    if _SURROGATE.search(text):  # of `utf-7` and `unicode_escape`, which mails may name
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if "\x00" in text:
         raise NotText("it has NUL characters, as binary data has")
     return Decoded(_normalised_newlines(text), encoding)

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable
 from io import BytesIO
 
-from tests.fakes.office import docx
+from tests.fakes.office import docx, epub
 
 _DOCUMENT = "word/document.xml"
 _MAIN = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
@@ -97,3 +97,18 @@ def _with_text(*text: bytes) -> bytes:
                 for piece in text if name == _DOCUMENT else (old.read(name),):
                     part.write(piece)
     return out.getvalue()
+
+
+def repeating_epub() -> bytes:
+    """Return a book of some kilobytes whose reading order has one chapter 20,000 times."""
+    parts = "".join(
+        f'<item id="c{n}" href="one.xhtml" media-type="application/xhtml+xml"/>'
+        for n in range(20_000)
+    )
+    order = "".join(f'<itemref idref="c{n}"/>' for n in range(20_000))
+    package = (
+        '<package xmlns="http://www.idpf.org/2007/opf"><manifest>'
+        f"{parts}</manifest><spine>{order}</spine></package>"
+    )
+    chapter = f"<p>{'word ' * 2_000}</p>"
+    return epub({}, more={"OEBPS/book.opf": package, "OEBPS/one.xhtml": chapter})

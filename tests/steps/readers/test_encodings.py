@@ -18,6 +18,18 @@ def test_a_marked_or_utf8_text_comes_back_whole(encoding: str, text: str) -> Non
     assert decode_text(text.encode(encoding)).text == text
 
 
+@pytest.mark.parametrize(
+    ("encoding", "data", "text"),
+    [
+        ("utf-7", b"a +2AA- b", "a \ufffd b"),
+        ("unicode_escape", b"a \\ud800 b", "a \ufffd b"),
+        ("unicode_escape", b"a \\ud83d\\ude00 b", "a \U0001f600 b"),
+    ],
+)
+def test_no_encoding_makes_half_a_character(encoding: str, data: bytes, text: str) -> None:
+    assert decode_text(data, encoding).text == text
+
+
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("text", ["Plain words.\n", CHINESE, JAPANESE, "жили были старик\n"])
 def test_utf16_is_recognised_without_a_mark(encoding: str, text: str) -> None:

@@ -134,6 +134,9 @@ def until(is_so: Callable[[], bool]) -> None:
         ("text.docx", lambda: docx("word " * 40_000),
          "'text.docx' has 199,999 characters of text, and `max_bytes` allows 100,000. "
          "Raise `max_bytes` to read it."),
+        ("again.epub", hostile.repeating_epub,
+         "'again.epub' has 109,989 or more characters of text, and `max_bytes` allows 100,000. "
+         "Raise `max_bytes` to read it."),
     ],
 )  # fmt: skip
 def test_a_hostile_document_fails_in_words_and_a_good_one_is_read_after_it(
@@ -141,7 +144,7 @@ def test_a_hostile_document_fails_in_words_and_a_good_one_is_read_after_it(
 ) -> None:
     async def both() -> tuple[str, str]:
         pool = opened()
-        most = 100_000 if name == "text.docx" else 64 * MIB
+        most = 100_000 if name in ("text.docx", "again.epub") else 64 * MIB
         bad = await read(tmp_path / name, pool, max_bytes=most)
         return bad, await read(tmp_path / "good.pdf", pool, pdf(["Good"]))
 
