@@ -13,7 +13,9 @@ from typing import Any
 
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.text import listed
+from paddock.runner.bind.bound import BoundBlock, all_steps
 from paddock.runner.ledger.output_index import OutputIndex
+from paddock.steps.files.edited_files import overwrites
 
 HELD = "held"
 """First word of the mark of an edited file that was kept."""
@@ -61,3 +63,9 @@ def why_writable(index: OutputIndex, path: str, ours: str, edited: list[str]) ->
         return f"{KEPT_NO_MORE}{path}"
     edited.append(path)
     return None
+
+
+def overwrites_edited(block: BoundBlock) -> bool:
+    """Return whether a block overwrites edited files (`on_edited`)."""
+    writes = [step for step in all_steps(block.body) if step.uses == "files.write"]
+    return bool(writes) and all(overwrites(step.params.value.data) for step in writes)

@@ -24,7 +24,6 @@ from paddock.runner.bind.bound import (
     BoundNode,
     BoundPlan,
     BoundStep,
-    all_steps,
     blocks_of,
     canonical_spec,
     node_ids,
@@ -64,7 +63,7 @@ from .call_cache import ModelDigests
 from .decided_examples import EXAMPLES, examples_difference
 from .deleted_documents import DeletionDetector, MissingSources
 from .dependencies import DependencyIndex
-from .edited_outputs import EDITED_FILE, held_paths, held_text, is_loss
+from .edited_outputs import EDITED_FILE, held_paths, held_text, is_loss, overwrites_edited
 from .fingerprints import (
     CONTENT,
     CONTEXT,
@@ -353,7 +352,7 @@ class Judge:
         """Return the judged items, and the stored paths of edited outputs that are kept."""
         items: list[ItemWork] = []
         held: list[str] = []
-        overwrites = _overwrites(block.block)
+        overwrites = overwrites_edited(block.block)
         nodes = {block.block.id, *node_ids(block.block.body)}
         is_forced = not self.options.force.isdisjoint(nodes)
         for number, (key, item) in enumerate(zip(keys, listed, strict=True)):
@@ -725,16 +724,6 @@ def _as_renamed(item: ItemWork, old: str, *, has_new_key: bool) -> ItemWork:
     why = f"`key` changed: it was '{old}'" if has_new_key else f"renamed from '{old}'"
     verdict = ItemVerdict("new", why) if is_new else item.verdict
     return replace(item, renamed_from=old, verdict=verdict)
-
-
-def _overwrites(block: BoundBlock) -> bool:
-    """Return whether a block overwrites edited files (`on_edited`)."""
-    modes = [
-        step.params.value.data.get("on_edited")
-        for step in all_steps(block.body)
-        if step.uses == "files.write"
-    ]
-    return bool(modes) and all(mode == "overwrite" for mode in modes)
 
 
 def _has_one_block(bound: BoundPlan) -> bool:

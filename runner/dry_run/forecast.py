@@ -47,6 +47,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
 from paddock.steps.base import OutsideRoots
+from paddock.steps.files.edited_files import overwrites
 
 from .call_bounds import NO_CALLS, CallBounds
 from .dry_pool import WalkPlace
@@ -253,7 +254,7 @@ class _Forecast:
     def _note_held(self, step: BoundStep) -> None:
         """Add a step whose edited output file a run will keep. Blocking."""
         data = step.params.value.data
-        if step.uses != "files.write" or data.get("on_edited") == "overwrite":
+        if step.uses != "files.write" or overwrites(data):
             return
         try:
             if is_step_skipped(step, self._scope):

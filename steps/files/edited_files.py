@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from paddock.steps.base import StepError, Tools
 from paddock.steps.paths import printable
+
+
+def overwrites(written: Mapping[str, Any]) -> bool:
+    """Return whether a `files.write`, by its written parameters, replaces any file."""
+    return written.get("on_edited") == "overwrite"
 
 
 async def may_replace(path: Path, there: str, on_edited: str, tools: Tools) -> bool:
