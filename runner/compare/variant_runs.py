@@ -37,7 +37,8 @@ from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOpti
 from paddock.runner.core.run_records import StepRecord, read_lineage
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
-from paddock.runner.prefect.run_tracking import run_prepared, shared_home_pool
+from paddock.runner.prefect.local_service import shared_home_pool
+from paddock.runner.prefect.run_tracking import run_prepared
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import WITH_RESULT, ItemReport, Report

@@ -51,7 +51,7 @@ from paddock.runner.core.session import RunSession
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
 from paddock.runner.daemon.prefect_client import client_options
 from paddock.runner.daemon.prefect_mirror import PrefectMirrors
-from paddock.runner.prefect.run_tracking import run_displayed
+from paddock.runner.prefect.mirrored_run import run_displayed
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import ItemState, MultiObserver, Observer
 from paddock.runner.progress.prefect_view import (

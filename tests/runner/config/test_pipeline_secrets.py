@@ -22,7 +22,7 @@ from paddock.runner.config.pipeline_secrets import RedactedError
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.session import open_session
 from paddock.runner.daemon.daemon_session import MirrorReply
-from paddock.runner.prefect import run_tracking
+from paddock.runner.prefect import mirrored_run
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
@@ -180,7 +180,7 @@ def shown_of(pipeline: Path, pool: FakePool) -> str:
         async with open_session(prepared, options, environment) as session:
             session.begin()
             with suppress(EngineError):
-                await run_tracking._run_with_mirror(session, send)
+                await mirrored_run.run_with_mirror(session, send)
 
     asyncio.run(work())
     assert updates[-1]["end"]["state"]["type"] == "FAILED"

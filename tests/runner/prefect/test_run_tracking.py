@@ -8,7 +8,8 @@ import pytest
 
 from paddock.runner.daemon.daemon_session import is_daemon_running
 from paddock.runner.daemon.on_demand_pool import OnDemandPool
-from paddock.runner.prefect.run_tracking import RunMode, is_ci, run_mode, shared_home_pool
+from paddock.runner.prefect.local_service import shared_home_pool
+from paddock.runner.prefect.run_mode import RunMode, is_ci, run_mode
 from tests.runner.world import settings
 
 API = {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
