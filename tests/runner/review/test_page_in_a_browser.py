@@ -232,6 +232,10 @@ def test_it_is_readable_in_every_window_and_both_colours(
             assert page.ask(f"{box} > innerWidth * 0.9")
             seen = "document.getElementById('accept').getBoundingClientRect().bottom"
             assert page.ask(f"{seen} <= innerHeight")
+        head = "document.querySelector('body > header')"
+        assert page.ask(f"{head}.offsetHeight < innerHeight / 3")
+        words = "[...document.querySelectorAll('nav.console a')]"
+        assert page.ask(f"{words}.every((word) => word.offsetHeight < 40)")  # each in one line
 
 
 def roles(page: Page) -> list[tuple[str, str]]:
