@@ -254,11 +254,19 @@ class PlanBinder:
             priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
         )
 
+    @property
+    def _has_one_folder(self) -> bool:
+        """Whether no caller can give it a folder or a file besides its own folder."""
+        kinds = {declared.type for declared in self._pipeline.inputs.values()}
+        return not (self._within.files or kinds & {"dir", "path"})
+
     def _refused_targets(self, watches: WatchBinder) -> Iterable[Fault]:
         """Yield which steps would write what no step may, as far as their paths are known."""
         own = protected_files.ProtectedFiles.of([(self._pipeline, self._base)], watches.folders())
         for place in watches.written():
             refusal = own.refusal(place.path, is_new=place.is_new)
+            if self._has_one_folder and place.leads_each_item_outside(self._base.resolve()):
+                refusal = protected_files.OUTSIDE
             if refusal is not None:
                 what = f"step '{place.step.id}' may not write '{place.text}': it {refusal.why}."
                 mark = self._pipeline.mark((*place.step.at, "with", place.param))

@@ -58,6 +58,14 @@ class WrittenPlace:
     is_new: bool = True
     """Whether something is there afterwards."""
 
+    def leads_each_item_outside(self, folder: Path) -> bool:
+        """Return whether it is another file for each item, and none of them below a folder."""
+        head, unknown, _ = str(self.path).partition(UNKNOWN)
+        known = Path(f"{head}{UNKNOWN}").parent
+        if not unknown or ".." in self.text.partition(UNKNOWN)[2]:
+            return False
+        return not (known.is_relative_to(folder) or folder.is_relative_to(known))
+
 
 class WatchBinder:
     """The watches of one pipeline; what is wrong with them stands in `faults`."""

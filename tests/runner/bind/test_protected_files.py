@@ -109,6 +109,42 @@ def test_a_path_that_is_known_is_refused_before_a_run(tmp_path: Path) -> None:
     )
 
 
+BLOCK = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: in}}
+  - for_each: doc in steps.docs.files
+    do:
+      - {uses: files.write, with: {path: "PATH", text: x}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "inputs", "is_refused"),
+    [
+        ("/srv/out/{{ doc.relpath }}.md", "", True),
+        ("../out/{{ doc.relpath }}.md", "", True),
+        ("out/../../other/{{ doc.stem }}", "", True),
+        ("../{{ doc.relpath }}", "", False),  # it may be this very folder
+        ("out/{{ doc.stem }}/../../../x", "", False),
+        ("{{ doc.path }}.md", "", False),
+        ("/srv/out/{{ doc.relpath }}.md", "inputs: {out: {type: dir, default: .}}\n", False),
+    ],
+)
+def test_where_each_item_would_lie_outside_is_told_before_a_run(
+    path: str, inputs: str, *, is_refused: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(inputs + BLOCK.replace("PATH", path))
+    if not is_refused:
+        bind_without_inputs(read_plan(file))
+        return
+    with pytest.raises(PipelineError) as caught:
+        bind_without_inputs(read_plan(file))
+    (fault,) = caught.value.faults
+    assert fault.message.endswith("': it leads outside the pipeline's folder.")
+    assert fault.mark is not None and (fault.mark.line, fault.mark.column) == (5, 42)
+
+
 def ran(folder: Path, step: str, files: Mapping[str, str]) -> Report:
     """Run a step whose paths only a document says."""
     text = f"""\
