@@ -39,7 +39,7 @@ from paddock.engine.system.text import counted, listed, one_line
 from . import ocr, reader
 from .document_kinds import MEDIA_TYPES
 from .hidden_text import hidden_text_note
-from .reader import Check, Document, LineBox, PageBox, QuoteSpan, ReadRequest, Unreadable
+from .reader import Document, LineBox, PageBox, PartCheck, QuoteSpan, ReadRequest, Unreadable
 
 _PDFIUM_LOCK = Lock()
 _ERR_PASSWORD = 4  # FPDF_ERR_PASSWORD
@@ -82,7 +82,7 @@ class PdfText:
     """Notes on what is hidden or not read."""
 
 
-def extract_pdf_text(file: BinaryIO, check: Check, see: PageOcr | None = None) -> PdfText:
+def extract_pdf_text(file: BinaryIO, check: PartCheck, see: PageOcr | None = None) -> PdfText:
     """Read all pages; `check` is called before each, `see` reads those that have no text."""
     with _open_pdf(file) as document:
         with _PDFIUM_LOCK:

@@ -132,7 +132,7 @@ class Reader(Protocol):
         """
 
 
-class Check(Protocol):
+class PartCheck(Protocol):
     """Called before each page or part, with how many characters the one before it had."""
 
     def __call__(self, n_characters: int = 0) -> None:
@@ -147,7 +147,7 @@ class ReadRequest(Protocol):
         """Whether to read pictures of text."""
 
     @property
-    def check(self) -> Check:
+    def check(self) -> PartCheck:
         """Report progress: the time limit applies to each page or part."""
 
     def within(self, kind: str, file: BinaryIO) -> Document:

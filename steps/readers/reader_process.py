@@ -34,7 +34,7 @@ from paddock.engine.system.frames import PipeClosed, pack_frame, read_frame, sen
 
 from . import reader, text_files
 from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_by_name, kind_of
-from .reader import BrokenReader, Check, Document, PageBox, QuoteSpan, ReadsFile, Unreadable
+from .reader import BrokenReader, Document, PageBox, PartCheck, QuoteSpan, ReadsFile, Unreadable
 
 SMALL_BYTES = 256 * 1024
 """A text of this size takes at most 0.1 s and 10 MB (measured with odd encodings and deep JSON)."""
@@ -60,7 +60,7 @@ class ReadOptions:
     """None finds it out by content and name."""
     encoding: str = "auto"
     ocr: bool = True
-    check: Check = lambda n_characters=0: None
+    check: PartCheck = lambda n_characters=0: None
     """Called before each page or part: the time that one may take begins again."""
 
     def within(self, kind: str, file: BinaryIO) -> Document:
@@ -365,7 +365,7 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
         return _frame(FAILURE, {"errno": error.errno or 0, "why": error.strerror or str(error)})
 
 
-def _read_document(request: Mapping[str, Any], data: bytes, check: Check) -> Document:
+def _read_document(request: Mapping[str, Any], data: bytes, check: PartCheck) -> Document:
     options = ReadOptions(request["kind"], request["encoding"], request["ocr"], check)
     if request["path"] is None:
         return read_document_bytes(data, options, request["max_bytes"])
