@@ -13,10 +13,15 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
+from itertools import chain
 from typing import Any
 
-ALSO = frozenset(("e", "y", "și", "og", "och", "и", "і", "i", "a", "va", "و", "ו", "in", "o", "ja"))
+ALSO = frozenset(
+    ("e", "y", "și", "og", "och", "и", "і", "i", "a", "va", "و", "ו", "in", "o", "ja", "lẻ")
+)
 """Between the words of one number."""
+JOINED = "וو"
+"""The same before a word, in Arabic and Hebrew."""
 _OTHER_MEANING = frozenset(
     ["fire", "atten", "lima", "elli", "firs", "nova", "pero", "sade", "otte", "tres", "dinou"]
 )
@@ -24,7 +29,7 @@ _OTHER_MEANING = frozenset(
 _LEAST_LATIN_CHARS = 4
 _SHORT_NUMBER_WORDS = "iki üç beş dwa två dez két öt dva dvě dve tři pět päť dua"
 _SHORT_NUMBERS = frozenset(_SHORT_NUMBER_WORDS.split())
-_LEAST_JOINED_CHARS, _MOST_JOINED_CHARS = 7, 50
+_LEAST_JOINED_CHARS, _MOST_JOINED_CHARS = 6, 90
 _LEAST_PART_CHARS = 2
 _TEN_ADDED = ("ar", "he")
 """Eight and ten are 18, not 80."""
@@ -87,7 +92,7 @@ def small_numbers(most: int) -> Mapping[str, int]:
 
 @lru_cache(maxsize=1)
 def _beginnings() -> frozenset[str]:
-    return frozenset(word[:3] for word in _numbers_by_word() if len(word) > 2)
+    return frozenset(word[:3] for word in _numbers_by_word())
 
 
 @lru_cache(maxsize=65536)
@@ -96,7 +101,9 @@ def numbers_of(word: str) -> Mapping[str, tuple[int, ...]]:
     known = _numbers_by_word().get(word)
     if known is not None:
         return {language: (value,) for language, value in known.items()}
-    if not _LEAST_JOINED_CHARS <= len(word) <= _MOST_JOINED_CHARS or word[:3] not in _beginnings():
+    if not _LEAST_JOINED_CHARS <= len(word) <= _MOST_JOINED_CHARS or (
+        _beginnings().isdisjoint((word[:3], word[:2]))
+    ):
         return {}
     found = {}
     for language, values in _data()["numbers"].items():
@@ -128,14 +135,16 @@ def _value_of_parts(parts: Sequence[int], language: str = "") -> int | None:
     (2024, 35, None)
     """
     total = current = 0
-    for part in parts:
-        if part in (10**3, 10**6, 10**9):
+    for part in chain.from_iterable(map(_plain_parts, parts)):
+        if part in _SCALES:
             total += (current or 1) * part
             current = 0
-        elif 0 < current < 10 and (
-            part == 100 or (part == 10 and current > 1 and language not in _TEN_ADDED)
-        ):  # mươi, puluh
+        elif part < 0 < current % 100 < 10:  # belas
+            current -= part
+        elif part == 100 and 0 < current < 10:
             current *= part
+        elif part == 10 and 1 < current % 100 < 10 and language not in _TEN_ADDED:
+            current += 9 * (current % 100)  # mươi, puluh
         elif not current or _may_follow(current, part, language):
             current += part
         else:
@@ -143,9 +152,18 @@ def _value_of_parts(parts: Sequence[int], language: str = "") -> int | None:
     return total + current
 
 
+_SCALES = (10**9, 10**6, 10**3)
+
+
+def _plain_parts(part: int) -> Sequence[int]:
+    """Return the factor and the scale of a word that has both: two thousand."""
+    scale = next((scale for scale in _SCALES if part >= scale), part)
+    return (part // scale, scale) if part > scale > 0 == part % scale else (part,)
+
+
 def _may_follow(current: int, part: int, language: str) -> bool:
     """Return whether a part is added to what is before it: units to tens, or tens to units."""
-    if 0 < current < 10 and part in range(10, 100, 10):
+    if 0 < current % 100 < 10 and part in range(10, 100, 10):
         return part > 10 or language in _TEN_ADDED
     return part < 10 <= _place(current) or part < 100 <= _place(current)
 
@@ -166,11 +184,13 @@ def number_at(words: Sequence[str], at: int) -> tuple[int, int, bool]:
         names: list[str] = []
         found = (0, 0, False)
         for here in range(at, len(words)):
-            if words[here] in ALSO and parts:
-                continue
             word = words[here]
-            is_joined = bool(parts) and word[0] == "و"  # five-and twenty, in Arabic
-            next_parts = numbers_of(word[is_joined:]).get(language)
+            if parts and (word in ALSO or (word == "de" and language == "ro")):
+                continue
+            meanings = numbers_of(word)
+            if parts and not meanings and word[0] in JOINED:  # five-and twenty
+                meanings = numbers_of(word[1:])
+            next_parts = meanings.get(language, meanings.get("inflected"))
             if next_parts is None or _value_of_parts([*parts, *next_parts], language) is None:
                 break
             parts += next_parts

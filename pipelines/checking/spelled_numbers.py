@@ -86,10 +86,12 @@ _ONLY_IN: Mapping[str, frozenset[Language]] = {
     "achtes": frozenset(("de",)), "nove": frozenset(("it",)), "cien": frozenset(("es",)),
     "sette": frozenset(("it",)), "dix": frozenset(("fr",)), "venti": frozenset(("it",)),
 }  # fmt: skip
-_LONGEST_CHARS = 60
-_MOST_WORDS = 12  # of a number
+_LONGEST_CHARS = 90
+_MOST_WORDS = 20  # of a number
 _GUESSED_CHARS = 4000
-_LETTERS = regex.compile(r"[\p{L}\p{M}]+")
+_LETTERS = regex.compile(
+    r"[\p{L}\p{M}]+(?:(?<=\p{Cyrillic})['\u2019](?=\p{Cyrillic})[\p{L}\p{M}]+)*"
+)
 _JOIN = re.compile(r"\s{1,2}|-|\u2010|\u2011")
 _PER_CENT = frozenset(("cent", "cents", "ciento", "cento"))
 _PER = frozenset(("per", "pour", "por", "pro"))
@@ -194,22 +196,30 @@ def _spelled(
     return SpelledNumber(start, end, frozenset(values), is_ordinal, is_sure)
 
 
+_POINTS = re.compile("[\u064b-\u0652]")
+
+
 def _lower(word: str) -> str:
-    return word.replace("İ", "i").casefold()
+    word = word.replace("İ", "i").casefold()
+    return word if word.isascii() else _POINTS.sub("", word).replace("\u2019", "'")
 
 
 def _more_numbers(text: str, words: _Words) -> Iterator[SpelledNumber]:
-    """Yield the numbers in words of the languages without a grammar here."""
+    """Yield the numbers in words of the languages without a grammar here.
+
+    A word that one with a grammar has as well counts where more words are one number here.
+    """
     names = [name for _, _, name in words]
     table = _word_table()
-    candidates = {
-        name for name in {*names} if name not in table and (numbers_of(name) or ordinal_of(name))
-    }
+    candidates = {name for name in {*names} if numbers_of(name) or ordinal_of(name)}
     last = 0
     for at, name in enumerate(names):
         n_words, number = (
             (0, None) if at < last or name not in candidates else _other(text, words, at)
         )
+        if number is not None and name in table:
+            other = _longest_number(text, words, at, frozenset())
+            number = number if n_words > (other[0] if other is not None else 1) else None
         if number is not None:
             last = at + n_words
             yield number
@@ -284,7 +294,7 @@ def _read_number(
     for here in range(at, len(words)):
         start, _, name = words[here]
         word = _meanings(name).get(language)
-        if word is None or (here > at and not _JOIN.fullmatch(text, words[here - 1][1], start)):
+        if word is None or (here > at and not _is_joined(text, words[here - 1], start, language)):
             break
         if word.role == "and":
             if not (number.is_open or number.total):
@@ -382,6 +392,20 @@ def _follows(current: float, value: float, language: Language) -> bool:
     return rest >= 20 and rest % 10 == 0 and 0 < value < 10
 
 
+def _is_joined(text: str, before: tuple[int, int, str], start: int, language: Language) -> bool:
+    """Return whether a word may belong to the number of the word before it."""
+    if _JOIN.fullmatch(text, before[1], start):
+        return True
+    is_after_scale = language == "en" and before[2] in _SCALES["en"]
+    return is_after_scale and _NEXT_GROUP.match(text, before[1]) is not None
+
+
+_NEXT_GROUP = re.compile(
+    r",\s{1,2}(?:[a-z]+[\s-]){1,2}(?:hundred|thousand|million)(?!\w)", re.IGNORECASE
+)
+"""One million, ninety-three thousand, six hundred; not a thousand, two of them."""
+
+
 def _is_per_cent(text: str, at: int, name: str) -> bool:
     before = _LETTERS.findall(text[max(0, at - 8) : at]) if name in _PER_CENT else []
     return bool(before) and before[-1].casefold() in _PER
@@ -455,7 +479,7 @@ def _word_table() -> Mapping[str, Mapping[Language, NumberWord]]:
     table: dict[str, dict[Language, NumberWord]] = {}
 
     def add(language: Language, word: str, role: Role, *values: float) -> None:
-        table.setdefault(word, {}).setdefault(language, NumberWord(role, values))
+        table.setdefault(word.casefold(), {}).setdefault(language, NumberWord(role, values))
 
     for language in _TEENS:
         for word, value in _below_a_thousand(language):
@@ -522,7 +546,7 @@ def _joined_below_thousand(
                 yield f"{head}{word}", 100.0 * n + value
                 if language == "de":
                     yield f"{head}und{word}", 100.0 * n + value
-                elif language == "it" and word.startswith(("otto", "uno")):
+                elif language == "it" and word.startswith(("ott", "uno")):
                     yield f"{head[:-1]}{word}", 100.0 * n + value
 
 
@@ -534,7 +558,9 @@ def _joined_below_hundred(
     if language == "de":
         yield "eins", 1.0
     if language == "it":
-        yield "uno", 1.0
+        yield from (("uno", 1.0), ("tré", 3.0))
+    if language == "nl":
+        yield "één", 1.0
     for n, ten in enumerate(tens, 2):
         yield ten, 10.0 * n
         for unit in range(1, 10):
@@ -630,7 +656,7 @@ def numbers_at_words(text: str) -> Sequence[tuple[int, float]]:
     >>> numbers_at_words("one hundred and five")
     ((0, 105.0), (4, 105.0), (16, 5.0))
     """
-    words = [(word.start(), word.end(), word[0].casefold()) for word in _LETTERS.finditer(text)]
+    words = [(word.start(), word.end(), _lower(word[0])) for word in _LETTERS.finditer(text)]
     names = [name for _, _, name in words]
     found: dict[tuple[int, float], None] = {}
     for at, (start, _, name) in enumerate(words):

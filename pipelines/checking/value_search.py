@@ -27,7 +27,7 @@ from .dates_and_values import (
     source_values,
 )
 from .digits_and_cells import rounded, table_cells, with_ascii_digits
-from .language_data import months_by_first_word, numbers_of
+from .language_data import JOINED, months_by_first_word, numbers_of
 from .number_scales import NO_SCALE, is_scaled
 from .numbers import (
     ADDED_HALF,
@@ -60,7 +60,11 @@ _SHORT_YEARS, _LONG_THAI_YEARS = range(1970, 2070), range(2400, 2600)
 _MOST_NUMBER_CHARS = 10_000
 _NO_DIGIT = re.compile(r"[^\d零〇一二两兩三四五六七八九十百千万萬亿億]")
 _HAN_WORD = re.compile("[\u2e80-\ua4cf\uf900-\ufaff\U00020000-\U0003ffff]")
-_DIGITS, _WORDS = re.compile(r"[0-9]+"), re.compile(r"[^\W\d_]+")
+_DIGITS = re.compile(r"[0-9]+")
+_WORDS = re.compile(
+    r"[^\W\d_]+(?:(?:[\u064b-\u0652]+|(?<=[\u0400-\u04ff])['\u2019](?=[\u0400-\u04ff]))[^\W\d_]*)*"
+)
+"""With the apostrophes of Ukrainian, and Arabic's vowel points."""
 _MARKED = re.compile(
     r"[½¼¾⅓⅔⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚]|[0-9][/\u2044][0-9]{1,3}(?![/0-9])|[0-9]\s?[hH]\s?[0-5][0-9]"
     r"|\b[Aa][ -](?:week|month|year)\b"
@@ -77,7 +81,7 @@ _NUMBER_END = re.compile(
 )
 _BREAK = "\n\x00\n"
 _JOIN = re.compile(
-    rf"(?:\s{{1,2}}|[-\u2010\u2011])(?:(?:{'|'.join(JOINING_WORDS)})(?:\s{{1,2}}|-))?"
+    rf"(?:,?\s{{1,2}}|[-\u2010\u2011])(?:(?:{'|'.join((*JOINING_WORDS, 'de'))})(?:\s{{1,2}}|-))?"
 )
 
 
@@ -542,7 +546,7 @@ class _CandidateWords:
                 continue
             values = {value for _, value in numbers_at_words(word)}
             values |= {2.0} if TWICE.match(word) else set()
-            if values or numbers_of(word) or numbers_of(word.removeprefix("و")):
+            if values or numbers_of(word) or numbers_of(word.lstrip(JOINED)):
                 digits[word] = sought.digits_of(values)
             if is_half_word(word):
                 halves.add(word)

@@ -100,6 +100,26 @@ def test_every_decided_case_is_held(match: str, value: str, text: str, quote: st
     assert (found["ratio"] is not None) == (match == "fuzzy")
 
 
+_NUMBERED = "en de fr es it pt nl sv da no pl ru uk cs fi ro hu ar id vi lt sk"
+
+
+@pytest.mark.parametrize("language", _NUMBERED.split())
+def test_a_number_in_words_is_found_as_a_whole_and_no_part_of_it(language: str) -> None:
+    from num2words import num2words  # type: ignore[import-untyped]
+
+    draw = random.Random(7)
+    sizes = (100, 1000, 10_000, 10**6, 5 * 10**6)
+    numbers = [draw.randrange(size // 10, size) for size in sizes for _ in range(3)]
+    for number in numbers:
+        text = f"Abc {num2words(number, lang=language)}."
+        if any(map(str.isdecimal, text)):
+            continue
+        assert one(number, text)["match"] == "normalised", text
+        parts = {number % 100, number % 1000, number // 1000, number // 1000 * 1000}
+        found = [part for part in parts if 20 < part < number and one(part, text)["quote"]]
+        assert found == [], text
+
+
 _WORD = st.text("abcdefgüßéñ東京", min_size=1, max_size=8)
 _GAP = st.sampled_from(
     [" ", "  ", "\n", "\n\n", ", ", ". ", " - ", ": ", "-\n", "\u00a0", " \u201e"]

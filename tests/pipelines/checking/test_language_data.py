@@ -85,12 +85,17 @@ def numbers() -> dict[str, dict[str, int]]:
             name = num2words(number, lang=language).casefold()
             if " " not in name.strip():
                 words[name.strip()] = number
-        for number in (*range(2000, 10_000, 1000), *(n * 10**6 for n in range(2, 10))):
-            *others, last = num2words(number, lang=language).casefold().split()
-            if others and last not in words:
-                words[last] = 1000 if number < 10**6 else 10**6
+        for scale in (10**2, 10**3, 10**6, 10**9):
+            for n in range(1, 12 if scale > 100 else 10):
+                *others, last = num2words(n * scale, lang=language).casefold().split()
+                if others and last not in words:
+                    words[last] = scale
         for word, number in _MORE.get(language, {}).items():
             words[word] = number
+        ones = [word for word, number in words.items() if number == 1]
+        for name in [word for word, number in words.items() if number in (100, 1000, 10**6)]:
+            for one in ones:  # 301,000 has one before a thousand, but is no 300 of them
+                words.pop(f"{one}{name}", None)
         found[language] = dict(sorted(words.items()))
     for language in ("hi", "sr_Cyrl"):
         found[language] = dict(sorted(_MORE[language].items()))
@@ -162,8 +167,11 @@ _MORE: dict[str, dict[str, int]] = {
            "ثلاثين": 30, "أربعين": 40, "خمسين": 50, "ستين": 60, "سبعين": 70, "ثمانين": 80,
            "تسعين": 90, "مئة": 100, "مئتان": 200, "مئتين": 200, "مائتان": 200, "مائتين": 200,
            "ألفان": 2000, "ألفين": 2000, "ألفي": 2000, "مليونان": 2 * 10**6,
-           "مليونين": 2 * 10**6, "مليوني": 2 * 10**6},
-    "he": {"עשרה": 10},
+           "مليونين": 2 * 10**6, "مليوني": 2 * 10**6, "ألفا": 1000,
+           "مليونا": 10**6},
+    "he": {"עשרה": 10, "שני": 2, "שתי": 2, "שלושת": 3, "ארבעת": 4, "חמשת": 5, "ששת": 6, "שבעת": 7,
+           "שמונת": 8, "תשעת": 9, "עשרת": 10, "שלושה": 3, "ארבעה": 4, "חמישה": 5, "שישה": 6,
+           "שבעה": 7, "שמונה": 8, "תשעה": 9},
     "pt": {"dezesseis": 16, "dezassete": 17, "dezessete": 17, "dezanove": 19, "dezenove": 19,
            "duas": 2, "duzentas": 200, "quatorze": 14, "bilhão": 10**9, "bilhões": 10**9,
            "cento": 100, "trezentas": 300},
@@ -181,18 +189,19 @@ _MORE: dict[str, dict[str, int]] = {
            "тридцати": 30, "сорока": 40, "пятидесяти": 50, "десяти": 10,
            "тысяча": 1000, "тысячи": 1000, "тысяч": 1000, "миллиард": 10**9,
            "миллиардов": 10**9},
-    "uk": {"двох": 2, "трьох": 3, "тисяча": 1000, "тисячі": 1000, "тисяч": 1000},
+    "uk": {"дві": 2, "двох": 2, "трьох": 3, "тисяча": 1000, "тисячі": 1000, "тисяч": 1000},
     "cs": {"dvě": 2, "dvou": 2, "tří": 3, "tisíce": 1000, "tisíc": 1000},
     "sv": {"tusen": 1000, "hundra": 100, "miljon": 10**6, "miljoner": 10**6, "miljard": 10**9},
     "no": {"sju": 7, "syv": 7, "tjue": 20, "hundre": 100, "tusen": 1000, "millioner": 10**6},
-    "da": {"hundrede": 100, "tusind": 1000, "tusinde": 1000, "millioner": 10**6},
+    "da": {"en": 1, "hundrede": 100, "tusind": 1000, "tusinde": 1000, "millioner": 10**6},
     "fi": {"sataa": 100, "tuhatta": 1000, "miljoonaa": 10**6, "kahden": 2, "kolmen": 3, "neljän": 4,
            "viiden": 5, "kuuden": 6, "seitsemän": 7, "kahdeksan": 8, "yhdeksän": 9,
            "kymmenen": 10},
     "hu": {"két": 2, "tizen": 10, "huszon": 20, "száz": 100, "ezer": 1000, "millió": 10**6},
     "tr": {"on": 10, "yüz": 100, "milyon": 10**6, "milyar": 10**9},
+    "sl": {"ena": 1, "dva": 2, "trije": 3, "štirje": 4},
     "ro": {"două": 2, "sute": 100, "sută": 100, "mii": 1000, "milioane": 10**6},
-    "id": {"belas": 10, "puluh": 10, "ratus": 100, "seratus": 100, "ribu": 1000, "juta": 10**6,
+    "id": {"belas": -10, "puluh": 10, "ratus": 100, "seratus": 100, "ribu": 1000, "juta": 10**6,
            "sepuluh": 10, "sebelas": 11},
     "hi": {"तीन": 3, "चार": 4, "पांच": 5, "पाँच": 5, "सात": 7, "आठ": 8, "दस": 10, "ग्यारह": 11,
            "बारह": 12, "तेरह": 13, "चौदह": 14, "पंद्रह": 15, "सोलह": 16, "सत्रह": 17, "अठारह": 18,
@@ -202,7 +211,8 @@ _MORE: dict[str, dict[str, int]] = {
                 "осам": 8, "девет": 9, "десет": 10, "једанаест": 11, "дванаест": 12,
                 "тринаест": 13, "четрнаест": 14, "петнаест": 15, "шеснаест": 16, "двадесет": 20,
                 "тридесет": 30, "четрдесет": 40, "педесет": 50, "сто": 100},
-    "vi": {"trăm": 100, "nghìn": 1000, "ngàn": 1000, "triệu": 10**6, "mươi": 10},
+    "vi": {"trăm": 100, "nghìn": 1000, "ngàn": 1000, "triệu": 10**6, "mươi": 10, "mốt": 1,
+           "lăm": 5},
 }  # fmt: skip
 
 
