@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from paddock.engine.system.files import sha256_of
+from paddock.engine.system.text import canonical_json
 from paddock.pipelines.label_choices import LabelList
 from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.label_changes import LABELS
@@ -21,7 +27,7 @@ from .decided_examples import EXAMPLES
 from .dependencies import written_within
 from .edited_outputs import held_paths
 from .escalation import EscalationPass
-from .fingerprints import file_path_of, is_file_value, item_content, part_digest
+from .fingerprints import CONTENT, file_path_of, is_file_value, item_content, part_digest
 from .run_context import ItemOutputs, RunContext
 from .run_records import CallRecord, StepRecord
 
@@ -146,6 +152,27 @@ def document_digest(scope: Scope, record: ItemRun) -> str:
         return str(file["sha256"])
     parts = [] if file is None else [file["sha256"]]
     return part_digest([*parts, item_content(record.item, None), record.values_read])
+
+
+def was_touched(item: Any, since: float) -> bool:
+    """Return whether a document may have changed since then; what is gone, the next run misses."""
+    try:
+        is_file = is_file_value(item) and item_path(item) is not None
+        return is_file and os.stat(item["path"]).st_ctime > since - _CLOCK_SLACK_S  # noqa: PTH116 - for each item
+    except (OSError, ValueError):
+        return False
+
+
+_CLOCK_SLACK_S = 2.0  # a file system's clock goes in steps of up to two seconds
+
+
+def as_of_its_content(item: ItemWork) -> ItemWork:
+    """Return an item; with the content of none, if its document changed since it was listed."""
+    with contextlib.suppress(OSError):
+        if sha256_of(item.item["path"]) != item.item["sha256"]:
+            parts = canonical_json(json.loads(item.parts) | {CONTENT: ""})
+            return replace(item, parts=parts, hash=hashlib.sha256(parts.encode()).hexdigest())
+    return item
 
 
 def item_path(item: Any) -> str | None:

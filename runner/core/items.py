@@ -69,7 +69,7 @@ from .decided_examples import EXAMPLES, StepName, TaughtItem, is_taught, step_na
 from .dependencies import SCAN, limited_mark
 from .escalation import escalated, escalation_mark
 from .failures import RunStopped, StepFailed, stop_if_fatal
-from .item_run import ItemRun, document_digest
+from .item_run import ItemRun, as_of_its_content, document_digest, was_touched
 from .pruning import RowKeeper
 from .quarantine import MISSING_PACKAGE
 from .run_context import RunContext
@@ -389,6 +389,8 @@ class ItemRunner:
         ledger = self._context.ledger
         secrets = self._stats.secrets
         await self._reconcile_rows(item, record, state)
+        if was_touched(item.item, self._stats.began_at):
+            item = await in_left_thread(as_of_its_content, item)
         text, object_ = ledger.keep(secrets.redacted(result))
         entry = Entry(
             key=item.key,

@@ -46,6 +46,7 @@ class RunStats:
         self.pipeline = pipeline
         self.observer = observer
         self.began = time.monotonic()
+        self.began_at = time.time()
         self.counts: Counter[str] = Counter()
         self._log = log
         self._sums: Counter[str] = Counter()

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.commands.run import resumed_run
 from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.core.stale_reasons import ItemVerdict, judge_item
 from paddock.runner.ledger.entries import Entry
 from paddock.steps.llm.chat import Chat
-from tests.fakes.pool import FakePool
-from tests.runner.world import World, reasons, states
+from tests.fakes.pool import FakePool, echo
+from tests.runner.world import SUMMARIES, World, reasons, states
 
 
 @pytest.fixture
@@ -183,3 +184,25 @@ def test_what_a_person_edited_is_treated_as_the_step_says(
     world.edit("Sum up:", "In short:")
     assert states(world.run()) == {"0.txt": changed}
     assert (world.output("0.txt") == "Mine.") == (on_edited != "overwrite")
+
+
+def test_a_document_that_changes_before_its_item_reads_it_is_done_again(tmp_path: Path) -> None:
+    world = World(tmp_path, SUMMARIES.replace("    do:\n", "    max_parallel: 1\n    do:\n"))
+    world.documents(2)
+    changed: dict[str, str] = {}
+
+    def answer(request: ChatRequest) -> str:
+        asked = request.messages[-1].content
+        for name, text in ("0.txt", "Document 0"), ("1.txt", "Document 1"):
+            if not changed and asked.startswith("Sum up") and text not in asked:
+                changed[name] = (tmp_path / "inbox" / name).read_text()
+                world.write(f"inbox/{name}", "In between.")
+        return echo(request)
+
+    world.run(pool=FakePool(answer=answer))
+    ((name, text),) = changed.items()
+    world.write(f"inbox/{name}", text)
+    assert reasons(world.plan()) == {name: "content changed"}
+    world.run()
+    assert text.split(",")[0] in world.output(name)
+    assert not world.plan().has_work
