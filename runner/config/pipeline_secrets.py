@@ -1,12 +1,14 @@
 """A pipeline's secrets: read once when a run begins, redacted in everything shown or stored.
 
 Secrets are found in texts in every form in which they are commonly written: as they are,
-URL-encoded, base64, JSON-escaped, line by line.
+URL-encoded, base64 (alone or within more, as in HTTP's basic authentication), hexadecimal, escaped
+for JSON or HTML, line by line; and cut off at an ellipsis, since errors are shortened before.
 """
 
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 import traceback
@@ -29,6 +31,10 @@ Redact = Callable[[str], str]
 SHORTEST_SECRET = 4
 # What stands in a line of its own of a longer secret, such as a key in PEM.
 _SHORTEST_LINE = 16
+_ESCAPE = re.compile("%[0-9A-F]{2}")
+_URL_SAFE = str.maketrans("+/", "-_")
+# The marks of `shorten`, `last_part` and `without_middle`.
+_CUT = re.compile(r"\n\[…\]\n|…")
 
 
 def unredacted(text: str) -> str:
@@ -46,7 +52,50 @@ def redactor(secrets: Mapping[str, str]) -> Redact:
         return unredacted
     # The longest first: one secret may begin another.
     any_of = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
-    return lambda text: any_of.sub("***", text)
+
+    def redact(text: str) -> str:
+        whole = any_of.sub("***", text)
+        return _without_cut_ends(whole, forms) if "…" in whole else whole
+
+    return redact
+
+
+def _without_cut_ends(text: str, forms: Collection[str]) -> str:
+    """Return a text without the beginnings of secrets before an ellipsis, and their ends after it.
+
+    >>> [_without_cut_ends(text, ["s3cr3t/17"]) for text in ("key s3cr3… or…", "…3t/17")]
+    ['key ***… or…', '…***']
+    """
+    pieces, at = list[str](), 0
+    for cut in _CUT.finditer(text):
+        begun, ended = _begun_before(text, cut.start(), forms), _ended_after(text, cut.end(), forms)
+        pieces += [text[at : max(at, cut.start() - begun)], "***" * bool(begun)]
+        pieces += [cut[0], "***" * bool(ended)]
+        at = cut.end() + ended
+    return "".join([*pieces, text[at:]])
+
+
+def _begun_before(text: str, end: int, forms: Iterable[str]) -> int:
+    """Return how many letters before `end` are the beginning of a secret."""
+    last = text[max(0, end - SHORTEST_SECRET) : end]
+    found = ((form, at + len(last)) for form in forms for at in _places(last, form))
+    return max((n for form, n in found if text.endswith(form[:n], 0, end)), default=0)
+
+
+def _ended_after(text: str, start: int, forms: Iterable[str]) -> int:
+    """Return how many letters from `start` on are the end of a secret."""
+    first = text[start : start + SHORTEST_SECRET]
+    found = (form[at:] for form in forms for at in _places(first, form))
+    return max((len(end) for end in found if text.startswith(end, start)), default=0)
+
+
+def _places(part: str, text: str) -> Iterator[int]:
+    if len(part) < SHORTEST_SECRET:
+        return
+    at = text.find(part)
+    while at >= 0:
+        yield at
+        at = text.find(part, at + 1)
 
 
 def _spellings(value: str) -> Iterator[str]:
@@ -59,10 +108,26 @@ def _spellings(value: str) -> Iterator[str]:
         yield json.dumps(part)[1:-1]
         yield json.dumps(part, ensure_ascii=False)[1:-1]
         yield repr(part)[1:-1]
-        yield quote(part, safe="")
-        yield quote(part)
-        yield quote_plus(part)
+        for quoted in (quote(part, safe=""), quote(part), quote_plus(part)):
+            yield quoted
+            yield _ESCAPE.sub(lambda found: found[0].lower(), quoted)
+        yield html.escape(part)
+        yield html.escape(part, quote=False)
+        yield part.encode().hex()
         yield base64.b64encode(part.encode()).decode()
+        yield from _within_base64(part.encode())
+
+
+def _within_base64(value: bytes) -> Iterator[str]:
+    """Yield what stands in base64 for a value, whatever is before and behind it."""
+    for n_before in range(3):
+        whole = base64.b64encode(bytes(n_before) + value).decode()
+        n_behind = (-len(value) - n_before) % 3
+        # Letters that hold bits of a neighbour are left out.
+        found = whole[n_before + bool(n_before) : len(whole) - n_behind - bool(n_behind)]
+        if len(found) >= _SHORTEST_LINE // 2:
+            yield found
+            yield found.translate(_URL_SAFE)
 
 
 MAX_SECRET_CHARS = 64 * 1024
