@@ -77,6 +77,12 @@ def read_error(file: object, cause: object) -> LedgerError:
         return write_error(cause)
     if str(cause).startswith("disk I/O error"):  # readers need some room beside the file too
         return write_error("the disk is full" if _is_full(file) else cause)
+    if str(cause).startswith(("unable to open", "attempt to write a readonly")):
+        return LedgerError(
+            f"{file}: the ledger cannot be opened ({cause}). SQLite needs the file and its folder "
+            f"to be writable, also for reading. Make them so and run again; finished items are "
+            f"kept."
+        )
     return LedgerError(
         f"{file}: the ledger cannot be read ({cause}). "
         f"Move the file away to start without it; what pipelines wrote stays, and "

@@ -290,6 +290,33 @@ def test_a_ledger_whose_file_turns_read_only_is_named(tmp_path: Path) -> None:
     assert world.run().status == "completed"
 
 
+READ_ONLY_FOLDER = """
+import subprocess, sys
+from pathlib import Path
+from paddock.runner.ledger.entries import LedgerError
+from tests.runner.world import World
+
+state = Path(sys.argv[1]) / ".paddock"
+subprocess.run(["mount", "--bind", str(state), str(state)], check=True)
+subprocess.run(["mount", "-o", "remount,ro,bind", str(state)], check=True)
+try:
+    World(Path(sys.argv[1])).plan()
+except LedgerError as error:
+    print(error)
+"""
+
+
+def test_a_ledger_in_a_folder_that_turns_read_only_is_not_called_broken(tmp_path: Path) -> None:
+    world = World(tmp_path, n_documents=1)
+    world.run()
+    assert run_with_mounts(READ_ONLY_FOLDER, tmp_path) == (
+        f"{tmp_path}/.paddock/ledger.sqlite: the ledger cannot be opened (unable to open database "
+        "file). SQLite needs the file and its folder to be writable, also for reading. Make them "
+        "so and run again; finished items are kept.\n"
+    )
+    assert world.run().counts == {"fresh": 2}
+
+
 def _raising(error: Exception) -> Callable[..., object]:
     def fail(*_: object) -> object:
         raise error
