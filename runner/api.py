@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.runner.bind import permissions, requirements
-from paddock.runner.bind.bind import bind, bind_for_comparison, read_plan
+from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.bound import BoundPlan, all_plans, callable_names, ignored_key_notes
 from paddock.runner.bind.prefix_sharing import prefix_sharing_advice
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.config.pipeline_secrets import read_secrets, trigger_secrets
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
-from paddock.runner.notify.delivery_attempts import undeliverable_channels
+from paddock.runner.dry_run.pipeline_check import validate as validate
 from paddock.runner.progress.drain import StopGate, stop_on_signals
-from paddock.runner.progress.report import PlanReport, Report, ValidateReport
+from paddock.runner.progress.report import PlanReport, Report
 from paddock.runner.settings import Settings, read_settings
 
 # Threads that read and write files. Each costs the others waiting for Python's lock (2,000
@@ -33,25 +33,6 @@ FILE_THREADS = 4
 
 if TYPE_CHECKING:
     from paddock.engine.request import Pool
-
-
-def validate(path: str | Path) -> ValidateReport:
-    """Check a pipeline and return every fault; touches no model and no document."""
-    try:
-        bound = bind_for_comparison(read_plan(Path(path)))
-        requirements.refuse_missing(bound)
-        notes = (*ignored_key_notes(bound), *prefix_sharing_advice(bound))
-        return ValidateReport(str(path), notes=(*notes, *_undeliverable(bound)))
-    except PipelineError as error:
-        return ValidateReport(str(path), error.faults)
-
-
-def _undeliverable(bound: BoundPlan) -> tuple[str, ...]:
-    """Return which notifications cannot be delivered with the settings of the file's folder."""
-    on = bound.pipeline.on
-    if on is None or not on.notify:
-        return ()
-    return undeliverable_channels(bound, read_settings(Path(bound.file).parent))
 
 
 def plan(

@@ -29,7 +29,8 @@ from .completion import completed_command, is_completion_request
 from .exit_status import INTERRUPTED, with_exit_status
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "commands.validate_plan": ("validate", "plan"),
+    "commands.validate": ("validate",),
+    "commands.plan": ("plan",),
     "commands.run": ("run",),
     "commands.init_schema_steps": ("init", "schema", "steps"),
     "commands.doctor": ("doctor",),

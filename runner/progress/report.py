@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from paddock.pipelines.label_choices import UNDECIDED
 
 if TYPE_CHECKING:
-    from paddock.pipelines.errors import Fault
+    pass
 
 Status = Literal["completed", "failed", "quarantined", "budget", "suspended", "interrupted"]
 State = Literal[
@@ -330,20 +330,3 @@ class PlanReport:
             "least_models": dict(self.least_models),
             "seconds": self.seconds,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class ValidateReport:
-    """The faults of a file."""
-
-    file: str
-    faults: tuple[Fault, ...] = ()
-    notes: tuple[str, ...] = ()
-    """Warnings, one sentence each; for people."""
-
-    @property
-    def ok(self) -> bool:
-        return not self.faults
-
-    def as_json(self) -> dict[str, Any]:
-        return {"ok": self.ok, "faults": [fault.as_json() for fault in self.faults]}

@@ -1,0 +1,51 @@
+"""Command `paddock plan`. It must be quick: import nothing slow at module level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from paddock.runner import api
+from paddock.runner.cli.arguments import (
+    HERE,
+    InputsOption,
+    PipelineFlags,
+    parse_inputs,
+    pipeline_file,
+)
+from paddock.runner.cli.exit_status import DONE
+from paddock.runner.cli.plan_text import plan_text
+from paddock.runner.core.run_options import RunOptions
+from paddock.runner.progress import printing
+from paddock.runner.settings import read_settings
+
+EXIT_WORK_TO_DO = 10
+
+_File = Annotated[str, typer.Argument(metavar="FILE", help="A pipeline, or a folder with one.")]
+
+
+@dataclass(frozen=True)
+class PlanFlags(PipelineFlags):
+    """Arguments and options of `paddock plan`."""
+
+    file: _File = HERE
+    inputs: InputsOption = None
+    detailed_exitcode: Annotated[
+        bool,
+        typer.Option("--detailed-exitcode", help="Exit with 0: nothing to do, 10: work to do."),
+    ] = False
+
+
+def plan(flags: PlanFlags) -> int:
+    """Show what a run would do, and why."""
+    path = pipeline_file(flags.file, "plan")
+    settings = read_settings(path.parent, flags=flags.given_settings())
+    options = RunOptions(sample=flags.item_sample())
+    report = api.plan(path, parse_inputs(flags.inputs), options, settings=settings)
+    if flags.as_json:
+        printing.print_json(report.as_json())
+    else:
+        printing.print_out(plan_text(report))
+    return EXIT_WORK_TO_DO if flags.detailed_exitcode and report.has_work else DONE

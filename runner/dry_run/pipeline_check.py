@@ -1,0 +1,54 @@
+"""Check a pipeline file: every fault, and what its author should know.
+
+Must be quick: it opens no ledger, loads no model, and imports nothing of a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.runner.bind import requirements
+from paddock.runner.bind.bind import bind_for_comparison, read_plan
+from paddock.runner.bind.bound import BoundPlan, ignored_key_notes
+from paddock.runner.bind.prefix_sharing import prefix_sharing_advice
+from paddock.runner.notify.delivery_attempts import undeliverable_channels
+from paddock.runner.settings import read_settings
+
+
+@dataclass(frozen=True, slots=True)
+class ValidateReport:
+    """The faults of a file."""
+
+    file: str
+    faults: tuple[Fault, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Warnings, one sentence each; for people."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.faults
+
+    def as_json(self) -> dict[str, Any]:
+        return {"ok": self.ok, "faults": [fault.as_json() for fault in self.faults]}
+
+
+def validate(path: str | Path) -> ValidateReport:
+    """Check a pipeline and return every fault; touches no model and no document."""
+    try:
+        bound = bind_for_comparison(read_plan(Path(path)))
+        requirements.refuse_missing(bound)
+        notes = (*ignored_key_notes(bound), *prefix_sharing_advice(bound))
+        return ValidateReport(str(path), notes=(*notes, *_undeliverable(bound)))
+    except PipelineError as error:
+        return ValidateReport(str(path), error.faults)
+
+
+def _undeliverable(bound: BoundPlan) -> tuple[str, ...]:
+    """Return which notifications cannot be delivered with the settings of the file's folder."""
+    on = bound.pipeline.on
+    if on is None or not on.notify:
+        return ()
+    return undeliverable_channels(bound, read_settings(Path(bound.file).parent))
