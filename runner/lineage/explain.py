@@ -34,10 +34,18 @@ from paddock.runner.bind.bound import (
     find_in_plans,
     node_ids,
 )
+from paddock.runner.bind.label_changes import LABELS
 from paddock.runner.core import model_pools, outdated_outputs, run_records
 from paddock.runner.core.call_cache import ModelDigests
-from paddock.runner.core.dependencies import LISTED, ROWS, STORE, DependencyIndex, current_paths
-from paddock.runner.core.fingerprints import CONTENT, CONTEXT
+from paddock.runner.core.dependencies import (
+    LISTED,
+    ROWS,
+    STORE,
+    DependencyIndex,
+    current_paths,
+)
+from paddock.runner.core.edited_outputs import is_loss
+from paddock.runner.core.fingerprints import CONTENT, CONTEXT, LOOP
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.core.stale_reasons import change_reasons, compare_specs, stale_parts
 from paddock.runner.core.staleness import Judge
@@ -283,7 +291,7 @@ class _PathInLedger:
                 changes += self._changes(other, recorded_spec(self._origins, other), f"'{name}'")[0]
         notes += _unwatched_notes(steps)
         behind, unknown = self._behind(trace, explained)
-        changes += behind
+        changes += behind or ([] if changes else self._own_verdict(trace, source))
         return Origin(
             path=self._index.absolute(trace.path),
             pipeline=base / trace.place.file,
@@ -366,6 +374,17 @@ class _PathInLedger:
         if not now.can_be_planned:
             return [], ["whether the steps before it are up to date is not checked"]
         return self._before.changes(now, trace.place.step, explained), []
+
+    def _own_verdict(self, trace: ItemTrace, source: LineageFile | None) -> Sequence[LineageChange]:
+        """Return why a plan would do the item again, where values of other steps may tell."""
+        entry, now = trace.entry, self._valid_now(trace)
+        if entry is None or now is None or not now.can_be_planned:
+            return ()
+        parts = json.loads(entry.parts)
+        reads_more = LOOP in parts or any(name.startswith("steps.") for name in parts)
+        if source is not None and not reads_more and not entry.marks(LABELS):
+            return ()
+        return self._before.own_changes(now, trace)
 
     def _outdated(self, trace: ItemTrace) -> str | None:
         """Return why an output is none any more by a plan, where the pipeline may say so."""
@@ -644,6 +663,21 @@ class UpstreamChanges:
             LineageChange(f"'{name}', which comes before it, is not up to date: {words}")
             for name in names
             for words in _work_text([item for item in planned.items if _is_item_of(item, name)])
+        ]
+
+    def own_changes(self, now: _PipelineNow, trace: ItemTrace) -> list[LineageChange]:
+        """Return why an item, or the one around it, would be done again."""
+        planned, place = self._planned(now), trace.place
+        if isinstance(planned, str):
+            return [LineageChange(f"the steps before it cannot be checked: {planned}")]
+        top = _top_level_name(now.bound, place.step), (*place.outer, trace.key)[0]
+        return [
+            LineageChange(item.why)
+            for item in planned.items
+            if (item.step, item.key) in (top, (place.step, trace.key))
+            and item.state in ("changed", "stale")
+            and item.why is not None
+            and not is_loss(item.why)
         ]
 
     def outdated(self, now: _PipelineNow) -> Mapping[str, str]:

@@ -522,3 +522,39 @@ def test_answers_that_are_not_whole_are_said_of_calls_that_are_not_shown(
     text = lineage_text(explain_path(Path("out/a.txt")), is_full=False)
     assert "ended at its limit of tokens" in text
     assert "and 2 more, 1 of them not whole; --full shows all" in text
+
+
+TABLES = """\
+steps:
+  - {id: table, uses: files.rows, with: {path: rows.csv}}
+  - {id: word, uses: prompt, with: {template: Hello}}
+  - id: each
+    for_each: row in steps.table.rows
+    key: row.id
+    do:
+      - {id: say, uses: prompt, with: {template: "{{ row.text }}"}}
+      - {uses: files.write, with: {path: "out/{{ row.id }}", text: "{{ steps.say.text }}"}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "old", "new", "why"),
+    [
+        ("{{ row.text }}", "rows.csv", "ferry", "pier", "content changed"),
+        ("{{ steps.word.text }}", "pipeline.yaml", "Hello", "Hi", "value changed: steps.word.text"),
+        ("{{ loop.length }}", "rows.csv", "b,", "c,boat\nb,", "its place in the list changed"),
+    ],
+    ids=["row", "step", "place"],
+)
+def test_what_other_steps_give_an_item_now_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str, name: str, old: str, new: str,
+    why: str,
+) -> None:  # fmt: skip
+    text = TABLES.replace("{{ row.text }}", template)
+    world = World(tmp_path, text, {"rows.csv": "id,text\na,ferry\nb,boat\n"})
+    world.run()
+    monkeypatch.chdir(tmp_path)
+    assert changes("out/a") == []
+    world.write(name, (tmp_path / name).read_text().replace(old, new))
+    assert changes("out/a") == [why]
+    assert {item.why for item in world.plan().items if item.key == "a"} == {why}
