@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from paddock.engine.system.text import counted
+
 from .cron import CronSchedule, missed, upcoming
 from .prefect_queue import PrefectQueue, QueuedRun
 from .run_manager import Deployment, RunManager
@@ -97,8 +99,9 @@ class SchedulePlanner:
         if last is not None:
             plan.owed = await asyncio.to_thread(missed, timed, last, now)
         if plan.owed:
-            log.info("%s: %d run(s) of `%s` were missed", deployment.triggered.pipeline.name,
-                     len(plan.owed), timed.cron)  # fmt: skip
+            owed = counted(len(plan.owed), "missed run")
+            name = deployment.triggered.pipeline.name
+            log.info("%s: %s of `%s` to catch up on", name, owed, timed.cron)
         return plan
 
     async def _submit(self, deployment: Deployment, timed: CronSchedule, moment: datetime) -> None:

@@ -140,7 +140,12 @@ def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, 
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, end)
-        loop.add_signal_handler(signal.SIGHUP, up.reload.set)
+
+        def hang_up() -> None:
+            is_closed = is_attended and not sys.stdin.isatty()  # the terminal, with its window
+            (up.stop if is_closed else up.reload).set()
+
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
         await up.run()
 
     asyncio.run(main())

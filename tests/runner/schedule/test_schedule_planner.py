@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from paddock.runner.schedule.prefect_queue import open_queue
 from paddock.runner.schedule.schedule_planner import SchedulePlanner
 from tests.runner.schedule.test_reconciler import SIGNER, hours, manager_of, put, triggered
@@ -35,6 +37,21 @@ async def test_the_next_three_are_in_the_queue_once_and_what_was_missed_is_added
         assert other.id == deployment.id
         await planner.forget(other, runs)
         assert await queue.open_runs([deployment.id]) == []
+
+
+async def test_what_is_caught_up_on_is_said_as_many_as_it_is(
+    tmp_path: Path, prefect_api: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With `catch_up: latest` there is one run for all that were missed."""
+    caplog.set_level("INFO", "paddock.up")
+    async with open_queue(prefect_api, SIGNER) as queue:
+        manager = manager_of(queue)
+        every = '{cron: "0 * * * *", timezone: UTC, catch_up: latest}'
+        await put(queue, manager, triggered(tmp_path, every))
+        await SchedulePlanner(queue, manager).plan(NOW)
+        await SchedulePlanner(queue, manager).plan(NOW + timedelta(hours=6))
+    (said,) = (line for line in caplog.messages if "missed" in line)
+    assert said.endswith(": 1 missed run of `0 * * * *` to catch up on")
 
 
 async def test_a_clock_that_jumps_loses_no_run_and_stops_none(

@@ -20,6 +20,7 @@ import pytest
 from paddock.runner.cli.console_run_pages import pipeline_address
 from tests.forked import ForkServer
 from tests.prefect_server import seed
+from tests.runner.cli.commands.terminal import terminal
 from tests.runner.schedule.up_process import CLI, HOOK, ROOT, WATCH, UpFolder, signed
 
 LEFT_BY_RUNS = shutil.ignore_patterns(".paddock", "out")
@@ -141,6 +142,24 @@ def test_a_server_that_is_not_there_is_told_once(tmp_path: Path) -> None:
     up.until(lambda: words in up.log_text(), within_s=120)
     assert up.signal(signal.SIGTERM) == 0
     assert up.log_text().count(words) == 1
+
+
+def test_it_ends_with_the_window_of_its_terminal_and_else_a_hangup_is_a_reload(
+    tmp_path: Path,
+) -> None:
+    nobody = "http://127.0.0.1:9/api"
+    environ = {"PADDOCK_HOME": str(tmp_path / "home"), "PREFECT_API_URL": nobody, "CI": ""}
+    (tmp_path / "pipes").mkdir()
+    words = ("up", "pipes", "--listen", "127.0.0.1:0")
+    with terminal(*words, environ=environ, cwd=tmp_path) as screen:
+        screen.wait_for("It needs the token in")
+        screen.process.send_signal(signal.SIGHUP)
+        faulty = "on: {watch: [{path: inbox}]}\nsteps: []\n"
+        (tmp_path / "pipes/pipeline.yaml").write_text(faulty)
+        screen.wait_for("'steps' must not be empty.", 60)
+        assert screen.process.poll() is None
+        screen.close()
+        screen.process.wait(60)
 
 
 def test_runs_reach_its_own_server_where_another_program_has_the_port_it_had(

@@ -50,6 +50,12 @@ class Terminal:
         found, self._seen = self.text[self._seen : at], at
         return found
 
+    def close(self) -> None:
+        """Close the window: who sits before it is gone."""
+        if self._master >= 0:
+            os.close(self._master)
+            self._master = -1
+
     def rest(self) -> None:
         """Wait until it sleeps, with no child at work: Python misses signals just before it reads.
 
@@ -100,12 +106,13 @@ def terminal(
         start_new_session=True,
     )
     os.close(slave)
+    screen = Terminal(process, master)
     try:
-        yield Terminal(process, master)
+        yield screen
     finally:
         _kill_session(process.pid)
         process.wait()
-        os.close(master)
+        screen.close()
 
 
 def _kill_session(session: int) -> None:
