@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.backends.token_counting import LocalTokenizer
 from paddock.engine.errors import EngineError
 from paddock.engine.models.default_context import DEFAULT_CTX_TOKENS
 from paddock.engine.request import (
@@ -42,6 +41,7 @@ from .call_cache import ModelDigests
 if TYPE_CHECKING:
     from paddock.engine.backends.balancer import BalancedPool
     from paddock.engine.backends.local import LocalPool
+    from paddock.engine.backends.token_counting import LocalTokenizer
     from paddock.engine.models.model_finder import ModelFinder
 
 OpenPool = Callable[[], AbstractAsyncContextManager[Pool]]
@@ -317,6 +317,8 @@ class LookupPool(RoutedPool):
         return await (await self._tokenizer(model)).count_texts(texts)
 
     async def _tokenizer(self, model: ModelSpec) -> LocalTokenizer:
+        from paddock.engine.backends.token_counting import LocalTokenizer  # only where tokens count
+
         facts = await self.facts(model)
         if facts.path not in self._tokenizers:
             self._tokenizers[facts.path] = LocalTokenizer(Path(facts.path), facts.parts)

@@ -12,9 +12,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +23,8 @@ from paddock.runner.core.session import run_lock_name
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
 
-from .delivery_attempts import NotDelivered, undeliverable_channels
+from . import channels
+from .delivery_attempts import NotDelivered
 from .due_notices import Event, SentState, notices_of, without_ended_items
 from .notification import Notification, notification_of
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from paddock.pipelines.triggers import NotifyKeys
     from paddock.runner.bind.bound import BoundPlan
     from paddock.runner.config.pipeline_secrets import Secrets
-    from paddock.runner.progress.events import Observer
     from paddock.runner.settings import Settings
 
 HOLD_S = 90.0  # longer than all messages of one run may take
@@ -131,8 +129,6 @@ class _Notifier:
         return state
 
     async def _send(self, way: NotifyKeys, what: Notification) -> None:
-        from . import channels
-
         if way.webhook is not None:
             await channels.post_webhook(self._rendered(way.webhook), what)
         elif way.command is not None:
@@ -175,50 +171,3 @@ _EVENT_WORDS: Mapping[Event, str] = {
 def crash_report(pipeline: str, run: str, words: str) -> Report:
     """Return the report of a run that died before it could report anything."""
     return Report(run, pipeline, "failed", {}, message=words)
-
-
-@dataclass
-class ReportedEnd:
-    """How a run ended, once it is known."""
-
-    report: Report | None = None
-
-
-@asynccontextmanager
-async def notify_at_end(
-    bound: BoundPlan,
-    settings: Settings,
-    observer: Observer,
-    secrets: Secrets,
-    stop: asyncio.Event,
-    *,
-    is_wanted: bool,
-) -> AsyncIterator[ReportedEnd]:
-    """Yield an object that takes the run's report, and send the notifications at the end.
-
-    An error that ends the run is sent as its failure, and raised again. The observer gets what was
-    not delivered.
-    """
-    outcome = ReportedEnd()
-    if not is_wanted or bound.pipeline.on is None or not bound.pipeline.on.notify:
-        yield outcome
-        return
-    for words in undeliverable_channels(bound, settings):
-        observer.note(words)
-    try:
-        yield outcome
-    except Exception as error:
-        if not stop.is_set():
-            words = str(error) or type(error).__name__
-            report = crash_report(bound.name, "", words)
-            await _note_undelivered(bound, report, settings, observer, secrets)
-        raise
-    if outcome.report is not None:
-        await _note_undelivered(bound, outcome.report, settings, observer, secrets)
-
-
-async def _note_undelivered(
-    bound: BoundPlan, report: Report, settings: Settings, observer: Observer, secrets: Secrets
-) -> None:
-    for words in await notify_of_end(bound, report, settings, secrets):
-        observer.note(words)

@@ -21,7 +21,7 @@ from paddock.runner.core import run
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import NOT_BEGUN, RunSession, open_session, report_not_begun
 from paddock.runner.daemon.prefect_client import client_options
-from paddock.runner.notify.run_end_notices import notify_at_end
+from paddock.runner.notify.notify_at_end import notify_at_end
 from paddock.runner.progress.drain import INTERRUPTED, STOP_REQUESTED
 from paddock.runner.progress.prefect_view import FLOW_MODULE
 from paddock.runner.progress.report import Report

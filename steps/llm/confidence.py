@@ -16,16 +16,16 @@ codes and dates (`_completed`). No model is asked.
 from __future__ import annotations
 
 import json
-import math
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.text import resolve_ref
 from paddock.pipelines.schema_validation import schema_mismatch
+
+from .answer_tokens import AnswerToken, answer_tokens
 
 if TYPE_CHECKING:
     from paddock.engine.request import TokenLogprob
@@ -33,56 +33,10 @@ if TYPE_CHECKING:
 N_ALTERNATIVES = 10
 """Likely tokens that are asked for with each token: a label of three can begin in nine ways that
 count (SmolLM2); servers elsewhere send up to 20."""
-LEAST_ALTERNATIVE = 1e-3
-"""Probability below which an alternative counts nothing."""
 MOST_COMPLETED_CHARS = 64
 """Length of a text to which an alternative is completed."""
 
 Path = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerToken:
-    """One token of an answer's text; alternatives with their bytes and probabilities."""
-
-    start: int
-    raw: bytes
-    p: float
-    others: tuple[tuple[bytes, float], ...]
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.raw)
-
-
-def own_tokens(text: str, logprobs: Sequence[TokenLogprob]) -> Sequence[TokenLogprob]:
-    """Return the tokens that spell a text, without those of reasoning before it and signs after it.
-
-    Empty if they do not spell it, as some servers' do not.
-    """
-    raw, spelled = b"".join(token.raw for token in logprobs), text.encode()
-    start = raw.rfind(spelled)
-    if start < 0 or not spelled:
-        return ()
-    ends = list(accumulate(len(token.raw) for token in logprobs))
-    first, last = bisect_right(ends, start), bisect_left(ends, start + len(spelled))
-    return logprobs[first : last + 1]
-
-
-def answer_tokens(text: str, logprobs: Sequence[TokenLogprob]) -> list[AnswerToken]:
-    """Return a text's tokens; the first may begin before it, with a negative `start`."""
-    own = own_tokens(text, logprobs)
-    start = -b"".join(token.raw for token in own).rfind(text.encode())
-    tokens = []
-    for token in own:
-        others = tuple(
-            (raw, math.exp(logprob))
-            for _, logprob, raw in token.top
-            if raw != token.raw and math.exp(logprob) >= LEAST_ALTERNATIVE
-        )
-        tokens.append(AnswerToken(start, token.raw, math.exp(token.logprob), others))
-        start += len(token.raw)
-    return tokens
 
 
 def confidence(text: str, logprobs: Sequence[TokenLogprob], output: Any, schema: Any) -> Any:
