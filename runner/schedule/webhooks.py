@@ -137,7 +137,7 @@ class Webhooks:
                 raise _BadCall(401, str(error)) from None
         try:
             payload = json.loads(body)
-            json.dumps(payload, ensure_ascii=False).encode()
+            json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
         except UnicodeEncodeError:
             raise _BadCall(400, "the body has half of a surrogate pair in a text.") from None
         except (ValueError, RecursionError):

@@ -7,8 +7,9 @@ from typing import Any
 
 from paddock.engine.system.text import cell_text
 
-# A spreadsheet takes such a cell for a formula, but not numbers and telephone numbers.
-_FORMULA = re.compile(r"\A(?:[=@\t\r]|[+-](?![\d\s().,/%+-]*\Z))")
+# A spreadsheet takes such a cell for a formula, but not numbers and telephone numbers. Where
+# full-width signs are usual, they count as well.
+_FORMULA = re.compile(r"\A(?:[=@\t\r\uff1d\uff20]|[+\-\uff0b\uff0d](?![\d\s().,/%+-]*\Z))")
 
 
 def is_formula(value: Any) -> bool:

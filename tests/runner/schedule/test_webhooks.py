@@ -186,6 +186,9 @@ def test_what_is_no_call_is_refused_before_anything_is_done(webhook_server: Webh
     assert webhook_server.post_signed(good, now_s=NOW - 3_000)[0] == 401
     assert webhook_server.post_signed(b"{")[0] == 400
     assert webhook_server.post_signed(b"[" * 100_000)[0] == 400
+    for number in (b"NaN", b"-Infinity", b"1e999"):
+        body = b'{"folder": "inbox", "tone": [%b]}' % number
+        assert webhook_server.post_signed(body) == (400, {"error": "the body is not JSON."})
     for large in (b" " * (MOST_BODY_BYTES + 1), body_of(folder="inbox", tone="x" * 600_000)):
         assert webhook_server.post_signed(large)[0] == 413
     half = {"error": "the body has half of a surrogate pair in a text."}

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import StepError
+from paddock.steps.files.csv_formulas import formula_escaped, without_formula_escape
 from paddock.steps.files.write import FilesWrite, FilesWriteOutput, FilesWriteParams
 from tests.fakes.tools import FakeOutputs, FakeTools
 
@@ -265,3 +266,10 @@ def test_a_null_text_is_told(write: Write) -> None:
     assert str(refused(write, "a.md", text=None)) == (
         "`text` is null, so there is nothing to write."
     )
+
+
+def test_full_width_signs_begin_a_formula_too() -> None:
+    cells = ["\uff1dcmd()", "\uff0bcmd()", "\uff0dcmd()", "\uff20SUM(A1)", "\uff0b49 30 123"]
+    escaped = [formula_escaped(cell) for cell in cells]
+    assert escaped == [*(f"'{cell}" for cell in cells[:4]), cells[4]]
+    assert [without_formula_escape(cell) for cell in escaped] == cells
