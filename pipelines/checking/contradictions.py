@@ -342,6 +342,7 @@ def _result_before(text: str, at: int) -> tuple[str, int] | None:
 
 _COUNTED = re.compile(r"[^\S\n]([^\W\d_\u2e80-\uffff]{4,})")
 _TOKEN_BEFORE, _PLAIN_NUMBER = re.compile(r"([^\s(]+)\Z"), re.compile(r"\d[\d.,]*")
+_SMALL_WORDS = re.compile(r"(?:[^\S\n][a-zäöüß]\w*){1,6}(?:[.,;:!?\n]|\Z)")
 _CLAUSE_AFTER = re.compile(r"[^.;:!?\n]{0,40}")
 
 
@@ -360,6 +361,8 @@ def _is_of_other_noun(answer: str, claimed: TextValue, source: str, found: TextV
         return False
     if any(reading.unit != NO_UNIT for reading in number.readings):
         return False
+    if noun[1][0].isupper() and _SMALL_WORDS.match(source, found.bare[1]):
+        return False  # a noun has a capital there: nine of them did something
     known = _numbers_before(source, stem)
     return bool(known) and known.isdisjoint((reading.value, False) for reading in number.readings)
 

@@ -16,7 +16,7 @@ _TIMES = re.compile(r"(?<=[0-9])[xX](?=[1-9][0-9.,]*(?:[xX][0-9]|(?![\w-])))")
 _MOST_SIZE_CHARS = 16
 _SIZE_BEFORE = re.compile(r"(?:(?<![\w.,-])|(?<=[0-9][xX]))[1-9][0-9.,]*\Z")
 """Sizes such as 1920x1080; 0x1F and AB2x4 are none."""
-_ASCII_MARKS = {"\u066b": ".", "．": ".", "：": ":"}
+_ASCII_MARKS = {"\u066b": ".", "\u066c": "'", "．": ".", "：": ":"}
 _QUOTED = re.compile(r'(?<![^,\n])"[^"\n]*"(?![^,\n])')
 _NO_ROW = re.compile(r", |[;|\t]|\A(?=.*[^\W\d_] )(?:[^,]|(?<=\d),(?=\d))*\Z")
 _DECIMAL_COMMA = re.compile(

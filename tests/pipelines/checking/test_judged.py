@@ -16,7 +16,7 @@ from paddock.pipelines.checking.check import is_refused
 from paddock.pipelines.checking.evidence import SourceText, locate
 from paddock.pipelines.checking.functions import grounded
 
-NATURAL = tuple(f"judged_grounded_{n}.txt" for n in range(12, 17))
+NATURAL = tuple(f"judged_grounded_{n}.txt" for n in range(12, 18))
 ACCEPTED = "L'imponibile è di 364,50 euro e il totale netto di 444,69 euro."
 """The only one: no word in the source says that this total is not net."""
 MOST_FALSE_ALARMS, MOST_MISSES = 0.05, 0.08  # of those that are there
@@ -65,7 +65,7 @@ def wrong(file: str) -> tuple[list[str], list[str], int]:
 
 FILES = [
     f"judged_{kind}{number}.txt"
-    for kind, last in (("grounded", 16), ("evidence", 14))
+    for kind, last in (("grounded", 17), ("evidence", 14))
     for number in ("", *(f"_{n}" for n in range(2, last + 1)))
 ]
 
