@@ -313,7 +313,8 @@ class NotConsented(PipelineError):
     """A pipeline asks for more than a person agreed to for its file."""
 
     def __init__(self, needed: Collection[PermissionNeed], file: Path) -> None:
-        remedy = f"If you trust it: `paddock allow '{file}'`."
+        within_quotes = str(file).replace("'", "'\"'\"'")  # as `shlex.quote` writes it
+        remedy = f"If you trust it: `paddock allow '{within_quotes}'`."
         words = "the pipeline wants to {}, and this file has no consent for that.".format
         super().__init__(Fault(words(need.what), remedy, need.mark) for need in needed)
 

@@ -394,12 +394,13 @@ def recorded_inputs(
     if past.row.is_of_variant:
         raise CommandError(
             f"Run '{name}' is a part of a comparison.\n"
-            f"  The same command goes on: `paddock compare {past.file} …`."
+            f"  The same command goes on: `paddock compare {shlex.quote(str(past.file))} …`."
         )
     if past.row.given is None:
         raise CommandError(
             f"The inputs of run '{name}' were not recorded.\n"
-            f"  Give them: `paddock run {path} -i …`; finished items stay finished."
+            f"  Give them: `paddock run {shlex.quote(str(path))} -i …`; "
+            f"finished items stay finished."
         )
     given = json.loads(past.row.given)
     missing = [name for name in given["hidden"] if name not in by_hand]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -417,14 +418,17 @@ def unknown_path_text(path: str, answer: PathLineage) -> str:
         what = "there is no such file, and no pipeline here has written one of this name"
     if answer.same_as:
         same = _relative_path(answer.same_as[0])
-        remedy = f"It has the content that was written as '{same}': `paddock why {same}`."
+        remedy = (
+            f"It has the content that was written as '{same}': `paddock why {shlex.quote(same)}`."
+        )
         return f"'{path}': {what}.\n  {remedy}"
     if answer.near:
         near = ", ".join(f"'{_relative_path(path)}'" for path in answer.near)
         return f"'{path}': {what}.\n  Did you mean {near}?"
     return (
         f"'{path}': {what}.\n"
-        f"  Name a pipeline that may have, or its folder: `paddock why {path} FOLDER`."
+        f"  Name a pipeline that may have, or its folder: "
+        f"`paddock why {shlex.quote(str(path))} FOLDER`."
     )
 
 

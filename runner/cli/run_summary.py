@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,9 @@ def _unsampled_lines(report: Report) -> Iterator[str]:
 def _waiting_lines(report: Report, file: str) -> Iterator[str]:
     n = report.counts.get("waiting", 0)
     if n:
-        command = printing.printable_line(f"paddock review {file}".rstrip())
+        command = printing.printable_line(
+            f"paddock review {shlex.quote(file) if file else ''}".rstrip()
+        )
         yield f"{n:,} {'waits' if n == 1 else 'wait'} for review: `{command}`."
 
 
@@ -113,7 +116,9 @@ def print_closing(report: Report, file: str, *, is_apart: bool) -> None:
 
     `file`: empty if it is not kept.
     """
-    hint = f"`paddock plan {file}` shows why; `--retry-failed` retries." if file else ""
+    hint = (
+        f"`paddock plan {shlex.quote(file)}` shows why; `--retry-failed` retries." if file else ""
+    )
     write = printing.print_err if is_apart else printing.print_out
     write("\n".join(closing_lines(report, fail_hint=hint, file=file)))
 

@@ -6,6 +6,7 @@ Rocket.Chat show.
 
 from __future__ import annotations
 
+import shlex
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -121,16 +122,16 @@ class _NotificationText:
         return ", ".join(parts)
 
     def _advice(self) -> list[str]:
-        advice = []
+        advice, file = [], shlex.quote(str(self.file))
         if self.report.run:
-            folder = self.file.parent
+            folder = shlex.quote(str(self.file.parent))
             advice.append(f"Details: paddock logs {self.report.run} {folder}")
         if self.notice.event == "waiting":
-            advice.append(f"To decide: paddock review {self.file}")
+            advice.append(f"To decide: paddock review {file}")
         if self.notice.event == "quarantined" and any(i.state == "missing" for i in self.bad):
-            advice.append(f"If they were deleted: paddock run {self.file} --yes")
+            advice.append(f"If they were deleted: paddock run {file} --yes")
         if self.notice.event == "quarantined" and any(i.state != "missing" for i in self.bad):
-            advice.append(f"To retry them: paddock run {self.file} --retry-failed")
+            advice.append(f"To retry them: paddock run {file} --retry-failed")
         return advice
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import (
@@ -240,7 +241,7 @@ def _open_cassette(subject: CaseSpec, source: ReplySource) -> Cassette | None:
 def _record_command(subject: CaseSpec) -> str:
     if subject.is_variant:
         return "the same command and `--record`"
-    return f"`paddock test {subject.file} --record`"
+    return f"`paddock test {shlex.quote(str(subject.file))} --record`"
 
 
 def _save_cassette(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def other_folder_message(spec: WatchSpec, n_absent: int) -> str:
     return (
         f"this is not the folder in which {n_absent:,} missing {what} seen: "
         f"it was made again, or something is not mounted. Nothing counts as deleted. "
-        f"If it is the right one: `paddock run {spec.file} --yes`."
+        f"If it is the right one: `paddock run {shlex.quote(str(spec.file))} --yes`."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,8 +71,9 @@ def graph(
     except PipelineError as error:
         if plan.faults or plan.pipeline.faults:
             raise
-        printing.print_err(f"It cannot run as it is: `paddock validate {file}` says why "
-                     f"({counted(len(error.faults), 'fault')}).")  # fmt: skip
+        command = f"`paddock validate {shlex.quote(str(file))}`"
+        faults = counted(len(error.faults), "fault")
+        printing.print_err(f"It cannot run as it is: {command} says why ({faults}).")
     text = draw_graph(plan, path, chosen, within.plans)
     if out is None:
         printing.print_out(text.rstrip("\n"))

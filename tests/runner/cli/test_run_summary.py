@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 
-from paddock.runner.cli.run_summary import closing_lines
+from paddock.runner.bind.permissions import NotConsented, PermissionNeed
+from paddock.runner.cli.run_summary import closing_lines, print_closing
 from paddock.runner.progress.report import ItemReport, Report
 
 
@@ -88,3 +90,16 @@ def test_what_waits_for_review_is_named_with_the_command() -> None:
     assert lines[1] == "7 wait for review: `paddock review bills.yaml`."
     lines = closing_lines(report(counts={"waiting": 1}), fail_hint="", file="bills.yaml")
     assert lines[1] == "1 waits for review: `paddock review bills.yaml`."
+
+
+def test_a_command_to_copy_quotes_the_name_of_its_file(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = (ItemReport("each", "a.pdf", "quarantined", error="damaged"),)
+    given = report(items=failed, counts={"waiting": 1})
+    print_closing(given, "a;touch b.yaml", is_apart=False)
+    shown = capsys.readouterr().out
+    assert "`paddock plan 'a;touch b.yaml'` shows why" in shown
+    assert "waits for review: `paddock review 'a;touch b.yaml'`." in shown
+    needed = [PermissionNeed("run", "run `id`", None, True, True)]
+    consent = str(NotConsented(needed, Path("a'; touch b;'.yaml")))
+    words = shlex.split(consent.partition("`paddock allow ")[2].rpartition("`")[0])
+    assert words == ["a'; touch b;'.yaml"]
