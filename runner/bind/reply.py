@@ -205,6 +205,8 @@ def _when_faults(
     key: str, when: Expression, document: YamlDocument, step: WrittenStep, base: Path
 ) -> Iterator[Fault]:
     """Yield what a condition over an answer reads that the step does not have."""
+    if step.reply is None and document.span((*step.at, "reply")) is not None:
+        return  # it has a fault of its own, so that what it asks for is not known
     answer, mark = reply_fields(bind_reply(step, base)), document.mark((*step.at, key, "when"))
     for root, name_of_key in _ROOTS_OF_ANSWER.items():
         paths = [path[1:] for path in when.references if path[0] == root]

@@ -77,6 +77,12 @@ def test_a_fault_is_one_sentence_with_its_remedy(review: str, reply: str, fault:
     assert faults(review, reply) == [fault]
 
 
+def test_of_a_faulty_reply_it_is_not_said_that_it_lacks_what_stands_there() -> None:
+    faulty = "{schema: {total: float}, evidence: steps.text, confidence: true, repair: -1}"
+    (fault,) = faults('{when: "confidence.min < 1 or evidence.missing"}', faulty)
+    assert fault.startswith("'repair' must be at least 0")
+
+
 def test_only_a_step_that_asks_a_model_can_be_reviewed() -> None:
     text = PIPELINE.format(review="{}", reply=ALL)
     (fault,) = faults_of(text.replace('doc.path }}"}}', 'doc.path }}"}, review: {}}'))
