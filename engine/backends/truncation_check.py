@@ -26,7 +26,8 @@ from paddock.engine.system.units import DAY_S
 from .model_discovery import ServedModel
 from .openai_client import ServerConnection
 from .openai_codec import StreamDecoder
-from .token_counting import MESSAGE_TOKENS, OPENING_TOKENS, TokenCount
+from .token_bounds import MESSAGE_TOKENS, OPENING_TOKENS
+from .token_counting import TokenCount
 
 CHAT_TOKENS, EMBED_TOKENS = 512, 128
 """What every server is taken to read: no chat model has a smaller context, and no text model cuts

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.backends import token_counting
+from paddock.engine.backends import token_bounds
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import (
     ChatRequest,
@@ -119,17 +119,17 @@ class DryPool(LedgerPool):
         n_reserved = await self._reserved_for_unknown(
             model, [message.content for message in messages]
         )
-        bound = token_counting.most_in_chat(messages)
+        bound = token_bounds.most_in_chat(messages)
         if self._is_exact(model) and not tools:
             reserved, room = await self._reserved(model, {})
             if 4 * reserved <= room and bound + n_reserved < _SURELY_FITS * room:
                 return bound + n_reserved
             return n_reserved + await super().count_chat(model, messages, tools)
-        return n_reserved + (bound if self.is_long else token_counting.least_in_chat(messages))
+        return n_reserved + (bound if self.is_long else token_bounds.least_in_chat(messages))
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         reserved = [await self._reserved_for_unknown(model, [text]) for text in texts]
-        count = token_counting.most_tokens if self.is_long else token_counting.least_tokens
+        count = token_bounds.most_tokens if self.is_long else token_bounds.least_tokens
         is_exact = self._is_exact(model)
         counted = await super().count_texts(model, texts) if is_exact else list(map(count, texts))
         return [n + m for n, m in zip(counted, reserved, strict=True)]

@@ -11,7 +11,7 @@ import pytest
 
 from paddock.engine.backends.balancer import BalancedPool, ServerMember
 from paddock.engine.backends.model_servers import detect_server
-from paddock.engine.backends.token_counting import least_in_chat, most_in_chat, most_tokens
+from paddock.engine.backends.token_bounds import least_in_chat, most_in_chat, most_tokens
 from paddock.engine.errors import (
     DeadlineExceeded,
     EngineError,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.backends.token_counting import (
+from paddock.engine.backends.token_bounds import (
     least_in_chat,
     least_tokens,
     most_in_chat,
