@@ -18,7 +18,7 @@ from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull
 from paddock.engine.profile.profile import Profile
 from paddock.engine.sampling.logits import N_PRESELECTED, in_order
-from paddock.engine.sampling.picker import Picker, RowScan, RowScanner, start_masks
+from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
 
 from .draft_model import DraftModel
 from .drafts import MOST_MTP_TOKENS, DraftRequest, HiddenStates, LookupDrafter, PastAnswers
@@ -28,9 +28,8 @@ from .running_request import DecodeRequest, RunningRequest, StepOutput, decode_i
 from .scheduler import Scheduler, StepSizer
 from .scheduler_data import MOST_MTP_SEQUENCES, ScheduledStep, Sequence, SequencePiece, batch_arrays
 
-# Number of answers from which the device chooses tokens, and down to which it goes on. Greedy ones
-# get theirs; of others that are drawn by `top_k`, or constrained and greedy, it returns the 64
-# likeliest.
+# Number of answers from which the device chooses tokens, and down to which it goes on: of rows that
+# are greedy, constrained or not, or drawn by `top_k`, it returns the 64 likeliest.
 # Copying and reading logits takes the host 25 µs a row at 151,936 tokens, a change a new plan of
 # the graph. A sequence can then have only one row, so there are no drafts; with 25 and more
 # answers there are none anyway.
@@ -112,10 +111,9 @@ class DecodeLoop:
         self._mtp_head = draft_model if isinstance(draft_model, MtpHead) else None
         self._past_answers = PastAnswers()
         self._scanner = RowScanner(cache.n_idle_cores)
-        self._most_candidates = N_PRESELECTED if cache.limits.is_gpu else 0
-        """As far as the device can choose."""
+        self._device_chooses = cache.limits.is_gpu
         self._n_steps_whole = 0
-        """Steps until a device may choose among few tokens again."""
+        """Steps until a device may choose again."""
         self._inbox: queue.SimpleQueue[LoopMessage] = queue.SimpleQueue()
         self._answers: dict[int, RunningRequest] = {}
         self._widen: list[WidenContext] = []
@@ -348,26 +346,21 @@ class DecodeLoop:
 
     def _set_device_choice(self, step: ScheduledStep) -> None:
         """Choose tokens on the device while many answers need no whole rows of logits."""
+        if not self._device_chooses:
+            return
         context, running = self._cache.context, self._scheduler.running
         least = CHOOSE_ON_DEVICE_TO if context.n_candidates else CHOOSE_ON_DEVICE_FROM
         self._n_steps_whole = max(0, self._n_steps_whole - 1)
-        n_candidates = 0
-        if len(running) >= least and not any(piece.n_drafts for piece in step.pieces):
-            pickers = [self._answers[sequence.request_id].request.picker for sequence in running]
-            n_candidates = self._n_candidates(pickers)
-        if n_candidates <= self._most_candidates and not context.choose_on_device(n_candidates):
-            self._most_candidates = n_candidates - 1
-        elif n_candidates > self._most_candidates:
-            context.choose_on_device(0)
-
-    def _n_candidates(self, pickers: list[Picker]) -> int:
-        """Return how many of a row's likeliest tokens are enough for all; 0: not known."""
-        if not any(picker.needs_logits for picker in pickers):
-            return 1
-        # A step whose rows are needed after all is computed again: its tokens are cut off first.
-        is_able = self._cache.limits.can_share and not self._n_steps_whole
-        are_few = all(not picker.needs_logits or picker.may_pick_of_few for picker in pickers)
-        return N_PRESELECTED if is_able and are_few else 0
+        pickers = [self._answers[sequence.request_id].request.picker for sequence in running]
+        may_choose = (
+            len(running) >= least
+            and not self._n_steps_whole
+            and not any(piece.n_drafts for piece in step.pieces)
+            and all(picker.may_pick_of_few for picker in pickers)
+            # A step whose rows are needed after all is computed again: its tokens are cut off.
+            and (self._cache.limits.can_share or not any(picker.needs_logits for picker in pickers))
+        )
+        self._device_chooses = context.choose_on_device(N_PRESELECTED if may_choose else 0)
 
     def _send_last(self) -> None:
         """Report the last step's output, if that has not been done."""
@@ -442,9 +435,7 @@ class DecodeLoop:
                 rows_of.append(_PieceRows(answer, piece, rows))
                 row += piece.n_rows
         context = self._cache.context
-        if context.n_candidates == 1:
-            scans = [RowScan(token) for token in context.chosen(ends)]
-        elif context.n_candidates:
+        if context.n_candidates:
             scans = self._scan_candidates(step, rows_of, ends)
         else:
             scans = self._scanner.scan(
@@ -462,6 +453,10 @@ class DecodeLoop:
             piece_rows.answer.request.picker.scan_few(in_order(*few))
             for piece_rows, few in zip(rows_of, candidates, strict=True)
         ]
+        if not self._cache.limits.can_share:  # all are greedy: of equal ones, any will do
+            found = [
+                scan or RowScan(int(few[0][0])) for scan, few in zip(found, candidates, strict=True)
+            ]
         if None in found:
             rows = self._whole_rows(step)
             for place, piece_rows in enumerate(rows_of):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from paddock.engine.arrays import Logits, Tokens, Vectors
 from paddock.engine.settings import CacheType, Switch
 
-from .library import LOG, CacheFull, DecodeFailed, LoadFailed, ext, lib
+from .library import BUILD, LOG, CacheFull, DecodeFailed, LoadFailed, ext, lib
 from .llama_model import Model
 from .samplers import DeviceChoice
 from .thread_governor import ThreadGovernor
@@ -314,11 +314,12 @@ class Context:
     def choose_on_device(self, n_candidates: int) -> bool:
         """Return so many of a row's likeliest tokens from now on, or whole rows; return if it can.
 
-        Of one candidate there is only the token. A change costs a new plan of the compute buffers
-        at the next decode.
+        A change costs a new plan of the compute buffers at the next decode.
         """
         if n_candidates == self.n_candidates:
             return True
+        if n_candidates and self.model.n_vocab % _VULKAN_ROW and "vulkan" in BUILD.backends:
+            return False
         if self._device_choice is not None:
             self._device_choice.close()
             self._device_choice = None
@@ -329,17 +330,6 @@ class Context:
                 return False
             self._device_choice = choice
         return True
-
-    def chosen(self, batch_places: Items[int]) -> list[int]:
-        """Return the tokens that the device chose after these positions of the last batch.
-
-        Raises:
-            DecodeFailed: it chose none.
-        """
-        tokens = self._device_choice.tokens(batch_places) if self._device_choice else []
-        if len(tokens) < len(batch_places) or min(tokens, default=0) < 0:
-            raise DecodeFailed("the device chose no token")
-        return tokens
 
     def candidates(self, batch_places: Items[int]) -> list[tuple[Tokens, Logits]]:
         """Return likely tokens and their logits after these positions, each in any order.
@@ -366,6 +356,10 @@ class Context:
             raise DecodeFailed("the model returns no pooled embedding")
         return np.ctypeslib.as_array(pointer, shape=(self.n_pooled,))
 
+
+# Logits in 256 bytes. Vulkan may ask that a buffer is read from such places only, and ggml ends the
+# process if a row of logits, which its top_k reads, begins elsewhere.
+_VULKAN_ROW = 64
 
 WARM_UP_CELLS = 256  # llama.cpp pads to it
 # Kernels for several tokens differ from those for one: AMX is used from two on, repacked weights

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence as Items
 from typing import Any
 
 import numpy as np
@@ -66,11 +65,12 @@ class SamplerChain:
 
 
 class DeviceChoice:
-    """Choice within the forward pass: each row returns the likeliest token, or a few with logits.
+    """Choice within the forward pass: each row returns its likeliest tokens with their logits.
 
-    Every sequence id has a chain of its own, and at most one row in a step. Of one token, the
-    device's kernel chooses among equal logits. Draws stay on the host: on the device the same seed
-    would draw other tokens, so an answer would depend on what else runs.
+    Every sequence id has a chain of its own, and at most one row in a step. Greedy answers get
+    theirs so too: with its greedy sampler llama.cpp copies whole rows beside the token. Draws stay
+    on the host: on the device the same seed would draw other tokens, so an answer would depend on
+    what else runs.
     """
 
     def __init__(self, context: Any, n_seq_ids: int, n_candidates: int) -> None:
@@ -81,13 +81,7 @@ class DeviceChoice:
         self.is_possible = True
         for seq_id in range(n_seq_ids):
             chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-            is_greedy = n_candidates == 1
-            sampler = (
-                lib.llama_sampler_init_greedy()
-                if is_greedy
-                else lib.llama_sampler_init_top_k(n_candidates)
-            )
-            lib.llama_sampler_chain_add(chain, sampler)
+            lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_top_k(n_candidates))
             self._chains.append(chain)
             is_set = lib.llama_set_sampler(context, seq_id, chain)
             # llama.cpp marks samplers that the device can compute by a plus.
@@ -95,11 +89,6 @@ class DeviceChoice:
             if not is_set or not name.startswith(b"+"):
                 self.is_possible = False
                 break
-
-    def tokens(self, batch_places: Items[int]) -> list[int]:
-        """Return the tokens chosen after these positions of the last batch."""
-        get = lib.llama_get_sampled_token_ith
-        return [get(self._context, place) for place in batch_places]
 
     def candidates(self, batch_place: int) -> tuple[Tokens, Logits] | None:
         """Return the likeliest tokens after a position of the last batch, in any order."""

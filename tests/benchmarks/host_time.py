@@ -44,6 +44,7 @@ from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.request import Constraint, Sampling
 from paddock.engine.sampling.constraint import GrammarCompiler
+from paddock.engine.sampling.logits import N_PRESELECTED
 from paddock.engine.sampling.picker import Picker
 from paddock.engine.system.frames import pack_frame
 from tests.benchmarks import arena
@@ -102,7 +103,13 @@ class Device:
         self.n_candidates = 0
         self._can_choose = can_choose
         self._likely = logits
-        self._likeliest = logits.argmax(axis=1).tolist() if can_choose else []
+        self._few: list[tuple[Tokens, Logits]] = []
+        if can_choose:
+            likeliest = np.argpartition(logits, -N_PRESELECTED)[:, -N_PRESELECTED:]
+            self._few = [
+                (tokens.astype(np.int32), row[tokens])
+                for tokens, row in zip(likeliest, logits, strict=True)
+            ]
         self._rows = logits.copy()
         self._ended_at = self._ended_cpu = 0.0
         self._first = 0
@@ -134,12 +141,12 @@ class Device:
         """Nothing is held."""
 
     def choose_on_device(self, n_candidates: int) -> bool:
-        self.n_candidates = n_candidates if n_candidates < 2 and self._can_choose else 0
+        self.n_candidates = n_candidates if self._can_choose else 0
         return self.n_candidates == n_candidates
 
-    def chosen(self, places: Sequence[int]) -> list[int]:
-        n = len(self._likeliest)
-        return [self._likeliest[(self._first + row) % n] for row in range(len(places))]
+    def candidates(self, places: Sequence[int]) -> list[tuple[Tokens, Logits]]:
+        n = len(self._few)
+        return [self._few[(self._first + row) % n] for row in range(len(places))]
 
 
 def main() -> None:
