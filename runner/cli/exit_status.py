@@ -7,6 +7,7 @@ run's report has the others.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import inspect
 import sys
@@ -19,7 +20,7 @@ import typer
 from paddock.engine.system.disk_space import is_disk_full
 from paddock.runner.progress import printing
 
-from .unexpected_errors import unexpected_error_text, wants_traceback
+from .unexpected_errors import is_in_state_folder, unexpected_error_text, wants_traceback
 
 DONE, FAILED, WRONG, TESTS_FAILED, INTERRUPTED = 0, 1, 2, 4, 130
 
@@ -117,6 +118,8 @@ def explain_error(error: BaseException) -> tuple[int, str]:
         place = f"{error.filename}: " if error.filename is not None else ""
         is_remedied = is_disk_full(error) and error.filename != printing.STDOUT
         remedy = " Free some space and run again; what was finished is kept." * is_remedied
+        if error.errno in (errno.EROFS, errno.EACCES) and is_in_state_folder(error.filename):
+            remedy = " Set PADDOCK_HOME to a folder that you can write to."
         return FAILED, f"{place}{error.strerror}.{remedy}"
     return FAILED, unexpected_error_text(error)
 

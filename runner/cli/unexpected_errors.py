@@ -26,9 +26,18 @@ def unexpected_error_text(error: BaseException) -> str:
     return f"Internal error in Paddock ({message}). {where}; please report it."
 
 
+def _state_folder() -> Path:
+    return Path(os.environ.get("PADDOCK_HOME") or Path("~/.paddock").expanduser())
+
+
+def is_in_state_folder(name: object) -> bool:
+    """Return whether an error's file name is of the folder where Paddock keeps its state."""
+    return isinstance(name, str) and Path(name).is_relative_to(_state_folder())
+
+
 def _write_crash_file(text: str) -> Path | None:
     """Write a traceback to the state folder, else to a temporary one."""
-    home = Path(os.environ.get("PADDOCK_HOME") or Path("~/.paddock").expanduser())
+    home = _state_folder()
     name = time.strftime("crash-%Y%m%d-%H%M%S") + f"-{os.getpid()}.txt"
     for folder in (home / "crashes", None):
         try:

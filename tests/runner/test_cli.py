@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -349,6 +350,16 @@ def test_an_interrupt_ends_with_130() -> None:
 def test_an_error_of_the_system_is_one_sentence() -> None:
     result = ended(PermissionError(13, "Permission denied", "/etc/shadow"))
     assert (result.exit_code, result.stderr) == (1, "/etc/shadow: Permission denied.\n")
+
+
+def test_a_state_folder_that_cannot_be_written_is_told_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", "/ro/paddock")
+    result = ended(OSError(errno.EROFS, "Read-only file system", "/ro/paddock"))
+    remedy = "Set PADDOCK_HOME to a folder that you can write to."
+    said = f"/ro/paddock: Read-only file system. {remedy}\n"
+    assert (result.exit_code, result.stderr) == (1, said)
 
 
 def test_a_machine_gets_its_object_whatever_happens() -> None:
