@@ -51,7 +51,7 @@ from paddock.engine.request import (
     Usage,
 )
 from paddock.engine.settings import PoolSettings
-from paddock.engine.system.crash_suspects import Crash, CrashRecord
+from paddock.engine.system.crash_isolation import Crash, CrashRecord
 from paddock.engine.workers.death_reasons import has_crashed
 from paddock.engine.workers.fallbacks import rebuild_command
 from paddock.engine.workers.worker_process import (

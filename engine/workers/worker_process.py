@@ -29,7 +29,7 @@ from paddock.engine.request import (
     Think,
     Tool,
 )
-from paddock.engine.system.crash_suspects import Crash
+from paddock.engine.system.crash_isolation import Crash
 from paddock.engine.system.frames import (
     FrameHead,
     FrameTooLarge,

@@ -25,7 +25,7 @@ from paddock.engine.request import (
     Usage,
 )
 from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch
-from paddock.engine.system.crash_suspects import Crash
+from paddock.engine.system.crash_isolation import Crash
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.image_headers import DECODING_BYTES
 

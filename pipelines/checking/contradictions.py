@@ -24,7 +24,7 @@ from typing import Literal, TypeAlias
 
 from .dates_and_values import TextValue, ValueIndex, values_in
 from .digits_and_cells import number_values
-from .language_data import ordinal_of
+from .number_and_month_words import ordinal_of
 from .number_scales import BETWEEN, DIGIT_NEXT, RANGE_AND, RANGE_TO
 from .numbers import Number
 from .spelled_numbers import numbers_at_words

@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 import regex
 
 from .digits_and_cells import rounded, table_cells, with_ascii_digits
-from .language_data import months_by_first_word
+from .number_and_month_words import months_by_first_word
 from .numbers import Number, NumberReading, Untaken, lower_case, numbers_in
 from .scores import loose_numbers_in
 from .spelled_numbers import languages_of, plain_number

@@ -4,7 +4,7 @@ Tables of words up to 999 are generated, since German, Dutch and Italian write t
 small grammar joins hundreds and scales. Words that mean something else in most texts (articles,
 `once`, `due`) are marked, so that a reader of an answer does not look for them.
 
-Numbers of other languages are those of `language_data`.
+Numbers of other languages are those of `number_and_month_words`.
 """
 
 # ruff: noqa: RUF001 - words of many scripts
@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 
 import regex
 
-from .language_data import (
+from .number_and_month_words import (
     ALSO,
     number_at,
     numbers_of,

@@ -27,7 +27,7 @@ from .dates_and_values import (
     source_values,
 )
 from .digits_and_cells import rounded, table_cells, with_ascii_digits
-from .language_data import JOINED, months_by_first_word, numbers_of
+from .number_and_month_words import JOINED, months_by_first_word, numbers_of
 from .number_scales import NO_SCALE, is_scaled
 from .numbers import (
     ADDED_HALF,

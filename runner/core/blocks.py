@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paddock.engine.errors import EngineError
-from paddock.engine.system.crash_suspects import UNLIMITED
+from paddock.engine.system.crash_isolation import UNLIMITED
 from paddock.engine.system.retry import Pauses
 from paddock.engine.system.tasks import task_group
 from paddock.pipelines.expressions import ExpressionError

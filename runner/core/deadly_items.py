@@ -3,7 +3,7 @@
 The ledger notes each item before its steps begin, and removes the note however the item ends:
 done, failed, cancelled, stopped. A note of a run that is gone therefore names an item that was in
 flight when the process was killed: a crash suspect. Suspects run after the others, those with the
-fewest crashes first, with as many others as `engine.system.crash_suspects` says. What is done is a
+fewest crashes first, with as many others as `engine.system.crash_isolation` says. What is done is a
 suspect no longer. An item is quarantined once it died alone `max_attempts` - 1 times, and once at
 least.
 
@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 
-from paddock.engine.system.crash_suspects import KILLS_COUNT_FOR_S, n_by_chance, n_together
+from paddock.engine.system.crash_isolation import KILLS_COUNT_FOR_S, n_by_chance, n_together
 from paddock.engine.system.text import listed
 from paddock.runner.ledger.dead_runs import DIED, run_status
 from paddock.runner.ledger.entries import AttemptRow, LedgerError

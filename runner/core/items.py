@@ -19,7 +19,7 @@ from random import SystemRandom
 from typing import Any
 
 from paddock.engine.errors import DeadlineExceeded, EngineError
-from paddock.engine.system.crash_suspects import SuspectRoom
+from paddock.engine.system.crash_isolation import SuspectRoom
 from paddock.engine.system.tasks import in_left_thread, time_limit
 from paddock.engine.system.text import ordered_json
 from paddock.pipelines.errors import PipelineError

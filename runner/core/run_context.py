@@ -15,7 +15,7 @@ from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool, Role
-from paddock.engine.system.crash_suspects import SuspectRoom
+from paddock.engine.system.crash_isolation import SuspectRoom
 from paddock.runner.bind.bound import BoundPlan, BoundStep
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.bind.text_vectors import embedded

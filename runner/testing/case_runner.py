@@ -41,7 +41,8 @@ from paddock.runner.settings import Settings
 from paddock.steps.base import StepError
 
 from . import expectations
-from .cassette import Cassette, CassetteError, changed_answers, read_cassette
+from .cassette import Cassette, CassetteError, read_cassette
+from .cassette_differences import changed_answers
 from .data_sets import DataRow, share_text
 from .expectations import FinishedRun
 from .junit_and_markdown import CaseProblem, CaseResult, ReplySource

@@ -45,7 +45,8 @@ from paddock.runner.core.call_keys import chat_key, embed_key, recorded_logprobs
 from paddock.steps.base import BoundTool, CallCache, StepError, ToolResult, Toolset
 from paddock.steps.tools.tool_names import BUILT_IN_TOOLS
 
-from .cassette import CallKind, Cassette, CassetteError, call_difference, nearest_call
+from .cassette import CallKind, Cassette, CassetteError
+from .cassette_differences import call_difference, nearest_call
 from .sandbox_copy import SandboxCopy
 
 _REPEATABLE_REFUSALS = (TextTooLong, BadRequest)

@@ -18,7 +18,7 @@ from markdownify import MarkdownConverter
 
 from paddock.engine.system.text import counted
 
-from .hidden_text import hidden_text_note
+from .hidden_text_notes import hidden_text_note
 from .reader import Unreadable, text_sample
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]{1,40})", re.IGNORECASE)

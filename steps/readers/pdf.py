@@ -38,7 +38,7 @@ from paddock.engine.system.text import counted, listed, one_line
 
 from . import ocr, reader
 from .document_kinds import MEDIA_TYPES
-from .hidden_text import hidden_text_note
+from .hidden_text_notes import hidden_text_note
 from .reader import Document, LineBox, PageBox, PartCheck, QuoteSpan, ReadRequest, Unreadable
 
 _PDFIUM_LOCK = Lock()

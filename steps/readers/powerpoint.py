@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from .document_kinds import MEDIA_TYPES
-from .hidden_text import hidden_text_note
+from .hidden_text_notes import hidden_text_note
 from .office import (
     DRAWN_TEXT,
     OFF,

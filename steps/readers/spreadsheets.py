@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 from paddock.engine.system.text import counted
 
 from .document_kinds import MEDIA_TYPES
-from .hidden_text import hidden_sheet_notes
+from .hidden_text_notes import hidden_sheet_notes
 from .office import (
     DRAWN_TEXT,
     MOST_WHOLE,

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from paddock.engine.system.text import counted
 
 from .document_kinds import MEDIA_TYPES
-from .hidden_text import hidden_text_note
+from .hidden_text_notes import hidden_text_note
 from .office import (
     DRAWING_NS,
     DRAWN_RUN,

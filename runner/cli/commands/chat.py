@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from paddock.engine.models.modelfile import parse_parameter
-from paddock.runner.cli import chat_images, conversation, model_arguments
+from paddock.runner.cli import chat_images, conversation, model_arguments, slash_commands
 from paddock.runner.cli.arguments import KeepAliveOption
 from paddock.runner.cli.chat_terminal import answer_view
 from paddock.runner.cli.conversation import NOT_FOUND
@@ -170,7 +170,7 @@ def _converse(
             "Ask something about the image: `paddock chat MODEL 'what is this?' ...`"
         )
     history, keeps = settings.state_dir / "chat-history", not settings.keeps_no_history
-    conversation.converse(client, session, history, keeps_history=keeps)
+    slash_commands.converse(client, session, history, keeps_history=keeps)
 
 
 def _assemble_prompt(prompt: list[str], files: list[str]) -> str | None:
@@ -205,9 +205,9 @@ def _parse_format(value: str | None) -> object:
 def _parse_think(think: bool | None, effort: str | None) -> bool | str | None:
     if effort is None:
         return think
-    if effort not in conversation.THINK_LEVELS:
+    if effort not in slash_commands.THINK_LEVELS:
         raise CommandError(
-            f"--think: '{effort}' is not a level. Known: {', '.join(conversation.THINK_LEVELS)}."
+            f"--think: '{effort}' is not a level. Known: {', '.join(slash_commands.THINK_LEVELS)}."
         )
     return effort
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.cli.conversation import ChatConversation, SlashCommands
+from paddock.runner.cli.conversation import ChatConversation
 from paddock.runner.cli.exit_status import CommandError
+from paddock.runner.cli.slash_commands import SlashCommands
 from paddock.runner.daemon.service_client import ServiceError
 
 CARD = {

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest, Reply
-from paddock.engine.system import crash_suspects
-from paddock.engine.system.crash_suspects import SuspectRoom
+from paddock.engine.system import crash_isolation
+from paddock.engine.system.crash_isolation import SuspectRoom
 from paddock.runner.core.block_work import ItemWork
 from paddock.runner.core.deadly_items import CrashHistory, CrashSuspects
 from paddock.runner.core.stale_reasons import ItemVerdict
@@ -338,7 +338,7 @@ async def test_who_is_cancelled_while_waiting_to_be_alone_lets_the_others_in() -
 async def test_a_suspect_is_not_kept_out_for_ever_by_those_that_come_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(crash_suspects, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(crash_isolation, "PATIENCE_S", 0.05)
     room, has_ended = SuspectRoom(), False
 
     async def come() -> None:

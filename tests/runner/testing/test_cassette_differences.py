@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from paddock.runner.testing.cassette import (
+from paddock.runner.testing.cassette import RecordedCall
+from paddock.runner.testing.cassette_differences import (
     MAX_DIFFERENCE_LINES,
-    RecordedCall,
     call_difference,
     nearest_call,
 )

@@ -1,7 +1,7 @@
 """Names of months and numbers in many languages are those of CLDR (Babel) and num2words.
 
-`python -m tests.pipelines.checking.test_language_data` writes the file. Reading it takes 3 ms;
-both libraries together take 34 MB and more than a second.
+`python -m tests.pipelines.checking.test_number_and_month_words` writes the file. Reading it takes
+3 ms; both libraries together take 34 MB and more than a second.
 """
 
 # ruff: noqa: RUF001 - words of many scripts
@@ -13,7 +13,9 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-FILE = Path(__file__).resolve().parents[3] / "pipelines" / "checking" / "language_data.json"
+FILE = (
+    Path(__file__).resolve().parents[3] / "pipelines" / "checking" / "number_and_month_words.json"
+)
 _WELL_KNOWN = (
     "af ar az be bg bn bs ca cs cy da de el en es et eu fa fi fil fr ga gl gu he hi hr hu hy id is "
     "it ja ka kk kn ko ky lo lt lv mk ml mn mr ms my nb ne nl nn no or pa pl pt ro ru si sk sl sq "

@@ -1,8 +1,8 @@
 """Numbers and months of many languages, by a file that is made from num2words and CLDR.
 
-It is made and checked by `tests/pipelines/checking/test_language_data.py`. The numbers are put
-together as most languages do: units after tens, hundreds before thousands. Six languages have a
-grammar of their own, in `spelled_numbers`.
+It is made and checked by `tests/pipelines/checking/test_number_and_month_words.py`. The numbers are
+put together as most languages do: units after tens, hundreds before thousands. Six languages have
+a grammar of their own, in `spelled_numbers`.
 """
 
 # ruff: noqa: RUF001 - words of many scripts
@@ -37,7 +37,7 @@ _TEN_ADDED = ("ar", "he")
 
 @lru_cache(maxsize=1)
 def _data() -> Any:
-    name = "language_data.json"
+    name = "number_and_month_words.json"
     return json.loads((files("paddock.pipelines.checking") / name).read_text("utf-8"))
 
 
