@@ -126,8 +126,6 @@ def _is_compatible(
     if name.endswith(CONTEXT):
         has_fitted = entry.state == "done" and not entry.marks(LIMITED)
         return has_room(was, now.get(name), is_more_enough=has_fitted)
-    if name == SUFFIX:
-        return was is None  # of an entry from before there was this part
     if name.endswith(READERS):
         # Installing OCR asks for files that could not be read, not for all of them again.
         more_can_be_read = {*(was or "").split("\n")} - {""} < {*is_now.split("\n")}

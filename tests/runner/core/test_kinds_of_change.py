@@ -708,6 +708,9 @@ KINDS: dict[str, tuple[dict[str, str], Change, dict[str, str | None]]] = {
                 'vars: {n: 3, m: {p: 1, q: 2}}, template: "{{ m }}"')), {}),
     "another kind of document under the same key": (SUFFIXES,
         rename("inbox/0.html", "inbox/0.txt"), {"0": "the ending of its name changed"}),
+    "a kind that its key had named": ({**SUFFIXES, "pipeline.yaml":
+        SUFFIXES["pipeline.yaml"].replace("key: doc.stem", "key: doc.stem ~ '.html'")},
+        rename("inbox/0.html", "inbox/0.txt"), {"0.html": "the ending of its name changed"}),
     "where": (ROWS, yaml('"none"', '"nothing"'), {"c": None}),
     "key": (ROWS, yaml("key: row.id", "key: row.text"),
         {"a": "`key` changed", "b": "`key` changed", "ferry": None, "pier": None}),
