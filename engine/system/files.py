@@ -349,12 +349,13 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def remove_stale_files(folder: Path) -> list[Path]:
+def remove_stale_files(folder: Path, *, waits: bool = False) -> list[Path]:
     """Remove temporary files that no process holds; return their paths.
 
-    Skips files that cannot be opened. Subfolders are not searched.
+    Skips files that cannot be opened, and young ones, unless it `waits` a second for these.
+    Subfolders are not searched.
     """
-    return [file for file in _temporary_files(folder) if _is_stale(file) and _remove(file)]
+    return [file for file in _temporary_files(folder) if _is_stale(file, waits) and _remove(file)]
 
 
 def _is_stream(path: Path) -> bool:
@@ -373,12 +374,16 @@ def _temporary_files(folder: Path) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
-def _is_stale(file: Path) -> bool:
+def _is_stale(file: Path, waits: bool) -> bool:
     try:
-        is_young = abs(time.time() - file.lstat().st_mtime) < _YOUNG_S
+        young_for_s = _YOUNG_S - abs(time.time() - file.lstat().st_mtime)
     except OSError:
         return False
-    return not is_young and not is_held(file)
+    if young_for_s > 0:
+        if not waits or is_held(file):
+            return False
+        time.sleep(young_for_s)
+    return not is_held(file)
 
 
 @contextmanager

@@ -368,11 +368,12 @@ async def _clean_up_after_dead_machines(claims: WorkClaims, index: OutputIndex) 
 def _sweep_temporary_files(index: OutputIndex) -> int:
     """Remove stale temporary files from every folder that this pipeline wrote to; return how many.
 
-    For the end of a run, which has written by then what the killed one was about to.
+    For the end of a run, which has written by then what the killed one was about to. No later run
+    looks, so a file that the killed one began in this second is waited for.
     """
     folders = {file.parent for file in index.owned()}
     return index.ledger.objects.sweep() + sum(
-        len(files.remove_stale_files(folder)) for folder in sorted(folders)
+        len(files.remove_stale_files(folder, waits=True)) for folder in sorted(folders)
     )
 
 

@@ -30,7 +30,7 @@ class ObjectStore:
 
     def sweep(self) -> int:
         """Remove temporary files of killed processes; return how many."""
-        return len(files.remove_stale_files(self._folder))
+        return len(files.remove_stale_files(self._folder, waits=True))
 
     def get(self, digest: str) -> bytes | None:
         """Return a value; None if it is missing or damaged."""

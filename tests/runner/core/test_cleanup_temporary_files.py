@@ -47,6 +47,18 @@ def test_the_run_after_a_kill_sweeps_outputs_and_objects(
     assert elsewhere.exists()
 
 
+def test_what_was_begun_in_the_last_second_is_swept_too(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
+    world = World(tmp_path, n_documents=2)
+    world.run()
+    killed_in_the_middle(fork_server, world)
+    begun = left(tmp_path / "out", "0.txt")
+    os.utime(begun, (time.time() + 0.5,) * 2)  # by the time that the run ends it is young
+    assert world.run().status == "completed"
+    assert not begun.exists()
+
+
 def test_a_run_after_one_that_ended_in_order_looks_for_nothing(tmp_path: Path) -> None:
     world = World(tmp_path, n_documents=1)
     world.run()
