@@ -184,7 +184,8 @@ def change_reasons(
         if name == CONTENT:
             found["content changed"] = None
         elif name in _ITEM_PARTS:
-            if name in before and name in now:  # else only what it says of it did
+            # What is no part of one of both was not read, but for an ending that the key has.
+            if name == SUFFIX or (name in before and name in now):
                 found[_ITEM_PARTS[name]] = None
         elif what not in _PART_NAMES or name.startswith(("inputs.", "steps.")):
             found[f"value changed: {name}"] = None
