@@ -113,7 +113,9 @@ def _spellings(value: str) -> Iterator[str]:
             yield _ESCAPE.sub(lambda found: found[0].lower(), quoted)
         yield html.escape(part)
         yield html.escape(part, quote=False)
+        yield repr(part.encode())[2:-1]
         yield part.encode().hex()
+        yield part.encode().hex().upper()
         yield base64.b64encode(part.encode()).decode()
         yield from _within_base64(part.encode())
 

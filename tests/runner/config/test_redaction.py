@@ -49,6 +49,7 @@ WITHIN = "[A-Za-z0-9+/=_-]{0,8}[*]{3}[A-Za-z0-9+/=_-]{0,8}"
         (html.escape, "[*]{3}"),
         (lambda text: html.escape(text, quote=False), "[*]{3}"),
         (lambda text: text.encode().hex(), "[*]{3}"),
+        (lambda text: text.encode().hex().upper(), "[*]{3}"),
         (lambda text: re.sub("%..", lambda found: found[0].lower(), quote(text)), "[*]{3}"),
         (lambda text: base64.b64encode(f"ann:{text}".encode()).decode(), WITHIN),
         (lambda text: base64.b64encode(f"a:{text}:b".encode()).decode(), WITHIN),
@@ -84,6 +85,11 @@ def test_without_secrets_every_text_stays_as_it_is(text: str) -> None:
 def test_of_two_secrets_of_which_one_begins_the_other_nothing_is_left() -> None:
     redact = redactor({"a": "secret", "b": "secret-of-mine"})
     assert redact("secret-of-mine and secret") == "*** and ***"
+
+
+def test_bytes_that_python_shows_are_found_too() -> None:
+    error = f"not UTF-8: {'pässwörd-17'.encode()!r}"
+    assert redactor({"key": "pässwörd-17"})(error) == "not UTF-8: b'***'"
 
 
 def test_a_line_of_a_key_in_several_lines_is_one_too() -> None:

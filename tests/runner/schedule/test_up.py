@@ -129,8 +129,8 @@ def test_what_is_not_allowed_is_told_once_and_done_when_it_is(running: UpFolder)
 
 def test_a_server_that_is_not_there_is_told_once(tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if name != "CI"}
-    nobody = "http://127.0.0.1:9/api"
-    environ |= {"PADDOCK_HOME": str(tmp_path / "home"), "PREFECT_API_URL": nobody}
+    closed_port = "http://127.0.0.1:9/api"
+    environ |= {"PADDOCK_HOME": str(tmp_path / "home"), "PREFECT_API_URL": closed_port}
     up = UpFolder(tmp_path)
     up.notes("notes", WATCH)
     with up.log.open("ab") as log:
@@ -138,7 +138,7 @@ def test_a_server_that_is_not_there_is_told_once(tmp_path: Path) -> None:
             [sys.executable, "-c", CLI, "up", str(tmp_path), "--listen", "127.0.0.1:0"],
             env=environ, stdout=log, stderr=log,
         )  # fmt: skip
-    words = f"({nobody}). Running runs continue; no run starts until it is back."
+    words = f"({closed_port}). Running runs continue; no run starts until it is back."
     up.until(lambda: words in up.log_text(), within_s=120)
     assert up.signal(signal.SIGTERM) == 0
     assert up.log_text().count(words) == 1
@@ -147,8 +147,8 @@ def test_a_server_that_is_not_there_is_told_once(tmp_path: Path) -> None:
 def test_it_ends_with_the_window_of_its_terminal_and_else_a_hangup_is_a_reload(
     tmp_path: Path,
 ) -> None:
-    nobody = "http://127.0.0.1:9/api"
-    environ = {"PADDOCK_HOME": str(tmp_path / "home"), "PREFECT_API_URL": nobody, "CI": ""}
+    closed_port = "http://127.0.0.1:9/api"
+    environ = {"PADDOCK_HOME": str(tmp_path / "home"), "PREFECT_API_URL": closed_port, "CI": ""}
     (tmp_path / "pipes").mkdir()
     words = ("up", "pipes", "--listen", "127.0.0.1:0")
     with terminal(*words, environ=environ, cwd=tmp_path) as screen:
