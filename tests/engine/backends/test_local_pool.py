@@ -166,7 +166,7 @@ async def begun(answers: list[Answer]) -> None:
 
 async def test_a_caller_that_does_not_wait_is_told_when_the_queue_is_full(noise: ModelSpec) -> None:
     async with opened(replace(SETTINGS, num_parallel=1, max_queue=2)) as pool:
-        running = [pool.chat(ask("Tell a story.", noise, {"max_tokens": 60})) for _ in range(4)]
+        running = [pool.chat(ask("Tell a story.", noise, {"max_tokens": 900})) for _ in range(4)]
         await begun(running)
         with pytest.raises(Busy) as caught:
             await pool.chat(ask("Hello", noise), waits=False).reply()
