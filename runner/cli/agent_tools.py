@@ -223,7 +223,9 @@ class AgentTools:
         if past.status != "running":
             data |= self._runs.returns(run)
         head |= {name: data.pop(name) for name in ("is_cut",) if name in data}
-        counts = {"n_done": n_ended, "n_known": n_all, "n_failed": progress.n_bad}
+        states = ("failed", "waiting", "skipped")
+        apart = {f"n_{state}": progress.not_done[state] for state in states}
+        counts = {"n_done": n_ended - progress.not_done.total(), "n_known": n_all, **apart}
         return {**head, **counts, DATA: data}
 
     def stop(

@@ -66,8 +66,7 @@ def run_progress_text(progress: JournalProgress, now: float | None) -> str:
     """Return how far a run is, how fast, and how long it takes yet; `now` is None if it died."""
     n_ended, n_all = progress.update()
     parts = [f"{n_ended:,} of {n_all:,}"] if n_all else []
-    if progress.n_bad:
-        parts.append(f"{progress.n_bad:,} failed")
+    parts += [f"{n:,} {state}" for state, n in sorted(progress.not_done.items())]
     if now is None:
         return ", ".join(parts)
     if (speed := progress.speed()) is not None:

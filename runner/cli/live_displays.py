@@ -153,10 +153,11 @@ def _progress_bar(pace: StepProgress) -> ProgressBar | Text:
 
 def _row_cells(pace: StepProgress, now: float) -> list[Text | str]:
     """Return done, running, left, tokens/s, time to go."""
+    done = Text(f"{pace.n_fresh + pace.n_done:,}" if pace.since is not None else "")
     n_bad = pace.n_quarantined + pace.n_failed
-    done = Text(f"{pace.n_fresh + pace.n_ended - n_bad:,}" if pace.since is not None else "")
-    if n_bad:
-        done.append(f" +{n_bad:,} failed", style="yellow")
+    for n, what in ((pace.n_skipped, "skipped"), (pace.n_waiting, "waiting"), (n_bad, "failed")):
+        if n:
+            done.append(f" +{n:,} {what}", style="yellow" if what == "failed" else "")
     rate, left_s = pace.meter.rate(), pace.seconds_left(now)
     if pace.is_over:
         to_go = Text(f"in {units.duration(pace.seconds(now))}", style="dim")

@@ -208,7 +208,8 @@ def to_do_text(pace: StepProgress) -> str:
 
 def progress_text(pace: StepProgress, now: float) -> str:
     """Return a step's progress: `2 of 5 done, 3 running, 45 tokens/s, about 40 s to go`."""
-    parts = [f"{pace.n_ended:,} of {pace.n_to_do:,} done" if pace.total else "running"]
+    parts = [f"{pace.n_done:,} of {pace.n_to_do:,} done" if pace.total else "running"]
+    parts += _counts_apart(pace)
     if pace.running:
         parts.append(f"{len(pace.running)} running")
     rate, left_s = pace.meter.rate(), pace.seconds_left(now)
@@ -219,16 +220,21 @@ def progress_text(pace: StepProgress, now: float) -> str:
     return ", ".join(parts)
 
 
-def end_text(pace: StepProgress, now: float) -> str:
-    """Return how a step ended: `4 done, 1 quarantined in 12 s`."""
+def _counts_apart(pace: StepProgress) -> list[str]:
+    """Return how many items ended otherwise than done, by state."""
     counts = [
-        (pace.n_done, "done"),
         (pace.n_skipped, "skipped"),
         (pace.n_waiting, "waiting"),
         (pace.n_quarantined, "quarantined"),
         (pace.n_failed, "failed"),
     ]
-    summary = ", ".join(f"{n:,} {what}" for n, what in counts if n)
+    return [f"{n:,} {what}" for n, what in counts if n]
+
+
+def end_text(pace: StepProgress, now: float) -> str:
+    """Return how a step ended: `4 done, 1 quarantined in 12 s`."""
+    done = [f"{pace.n_done:,} done"] if pace.n_done else []
+    summary = ", ".join(done + _counts_apart(pace))
     if not summary:
         return "nothing to do"
     if pace.total == 1 and pace.n_ended == 1:

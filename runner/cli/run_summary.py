@@ -28,6 +28,7 @@ def closing_lines(report: Report, *, fail_hint: str, file: str = "") -> tuple[st
     return (
         _written_line(report),
         *_unsampled_lines(report),
+        *_skipped_lines(report),
         *_waiting_lines(report, file),
         *_held_lines(report),
         *_outdated_lines(report),
@@ -42,6 +43,14 @@ def _unsampled_lines(report: Report) -> Iterator[str]:
         does = "it" if n == 1 else "them"
         what = f"{counted(n, 'item')} {'is' if n == 1 else 'are'} not in the sample"
         yield f"{what}; a run of all does {does}."
+
+
+def _skipped_lines(report: Report) -> Iterator[str]:
+    n = report.counts.get("skipped", 0)
+    if n:
+        wrong = [item for item in report.items if item.state == "skipped" and item.error]
+        names = f", {len(wrong):,} of them with an error: {_item_names(wrong)}" if wrong else ""
+        yield f"{counted(n, 'item was', 'items were')} skipped{names}."
 
 
 def _waiting_lines(report: Report, file: str) -> Iterator[str]:
@@ -87,7 +96,7 @@ def _failed_line(report: Report, hint: str) -> str:
     if report.message:
         return printing.printable_message(report.message) + log
     if not bad:
-        return "Nothing failed."
+        return "" if any(item.has_failed for item in report.items) else "Nothing failed."
     lead = "Still not done" if all(item.is_known for item in bad) else "Not done"
     return f"{lead}: {_item_names(bad)}. {hint}{log}".rstrip()
 
@@ -120,7 +129,7 @@ def print_closing(report: Report, file: str, *, is_apart: bool) -> None:
         f"`paddock plan {shlex.quote(file)}` shows why; `--retry-failed` retries." if file else ""
     )
     write = printing.print_err if is_apart else printing.print_out
-    write("\n".join(closing_lines(report, fail_hint=hint, file=file)))
+    write("\n".join(filter(None, closing_lines(report, fail_hint=hint, file=file))))
 
 
 def returned_text(value: Any) -> str:

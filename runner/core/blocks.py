@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -49,7 +49,7 @@ from .pruning import OrphanCleaner
 from .quarantine import failure_state
 from .run_context import ItemOutputs, RunContext, run_chunk_here
 from .run_records import StepRecord
-from .run_reviews import AwaitingReview, refuse_waiting
+from .run_reviews import AwaitingReview, RunReviews, refuse_waiting
 from .same_output_file import refuse_output_conflicts
 from .skipped_steps import reads_skipped
 from .staleness import values_digest
@@ -76,6 +76,8 @@ class BlockState:
     failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     waiting: list[tuple[int, str]] = field(default_factory=list)
     """Index and key of each item that waits for a person's decision."""
+    skipped: set[str] = field(default_factory=set)
+    """Keys of skipped items."""
     skipped_reviews: set[int] = field(default_factory=set)
     """Indexes of items that a person has to look at, and that the run was told to leave."""
     wait: AwaitingReview | None = None
@@ -149,15 +151,26 @@ class BlockState:
         indexes = self.ended.union(item.index for item in known)
         return indexes.difference(index for index, _ in self.failed)
 
-    def lacking(self, rejected: Collection[str]) -> LackingItems | None:
+    async def lacking(self, reviews: RunReviews) -> LackingItems | None:
         """Return the items whose results others will miss; none of what a person rejected."""
-        failed = (*(failure["key"] for _, failure in self.failed), *self.skipped_failures)
-        keys = [key for key in failed if key not in rejected]
-        if not keys:
+        if not (self.failed or self.skipped_failures or self.waiting or self.skipped_reviews):
             return None
-        error = self.failed[0][1]["error"] if self.failed else ""
-        n_all = len(keys) + len(self.with_result)
-        return LackingItems(self.block.id, tuple(keys), n_all, error, self.attempts > 0)
+        failed = [*(failure["key"] for _, failure in self.failed), *self.skipped_failures]
+        ended = await reviews.ended(self.work.scope) if failed else {}
+        rejected, expired = ended.get("rejected", ()), ended.get("expired", ())
+        found = LackingItems(
+            self.block.id,
+            len(self.work.items),
+            len(self.with_result),
+            failed=tuple(key for key in failed if key not in rejected and key not in expired),
+            waiting=tuple(key for _, key in sorted(self.waiting)),
+            unasked=tuple(i.key for i in self.work.items if i.index in self.skipped_reviews),
+            expired=tuple(key for key in failed if key in expired),
+            n_rejected=sum(key in rejected for key in failed),
+            error=self.failed[0][1]["error"] if self.failed else "",
+            is_transient=self.attempts > 0,
+        )
+        return found or None
 
     def next_pass(self) -> list[ItemWork]:
         """Return the items that were put off, to be done in the next pass."""
@@ -209,7 +222,9 @@ class BlockState:
         indexes = {item.index for item in chunk} & self.ended
         n_failed = sum(index in indexes for index, _ in self.failed)
         n_waiting = sum(index in indexes for index, _ in self.waiting)
-        done = f"{len(indexes) - n_failed - n_waiting} done"
+        n_skipped = sum(i.key in self.skipped for i in chunk if i.index in indexes)
+        done = f"{len(indexes) - n_failed - n_waiting - n_skipped} done"
+        done += f", {n_skipped} skipped" if n_skipped else ""
         done += f", {n_waiting} waiting" if n_waiting else ""
         return quarantined(f"{done}, {n_failed} quarantined") if n_failed else completed(done)
 
@@ -278,13 +293,9 @@ class BlockRunner:
         if outer:
             refuse_waiting(block.id, len(run.waiting), has_skipped=bool(run.skipped_reviews))
         missing = no_documents_of(run.work) if not (outer or self._around) else None
-        if lacking := missing or run.lacking(await self._rejected(run)):
+        if lacking := missing or await run.lacking(self._context.judge.reviews):
             self.left.lacking[block.id] = lacking
         return run.offered()
-
-    async def _rejected(self, run: BlockState) -> Collection[str]:
-        has_failures = run.failed or run.skipped_failures
-        return await self._context.judge.reviews.rejected(run.work.scope) if has_failures else ()
 
     async def _carried_out(self, run: BlockState) -> None:
         """Run the items to do, and handle those whose source is gone."""
@@ -405,6 +416,8 @@ class BlockRunner:
     ) -> None:
         """Count an item; `was`: its state before it ran, where it is held now."""
         run.counts[report.state] += 1
+        if report.state == "skipped":
+            run.skipped.add(key)
         if report.state not in ("fresh", "skipped", "waiting") and not report.is_known:
             run.changed.append({"key": key, "state": was or report.state})
         self._stats.item(report)
@@ -761,7 +774,7 @@ class BlockRunner:
         record.has_inner_failures = record.has_inner_failures or bool(run.failed)
         record.attempts = max(record.attempts, run.attempts)
         refuse_waiting(block.id, len(run.waiting), has_skipped=bool(run.skipped_reviews))
-        if lacks := run.lacking(await self._rejected(run)):
+        if lacks := await run.lacking(self._context.judge.reviews):
             lacking[block.id] = lacks
         return run.offered()
 

@@ -1,15 +1,16 @@
-"""Items of a block that failed, so that what reads its results lacks theirs.
+"""Items of a block without a result, so that what reads its results lacks theirs.
 
-An output over the results of a block is not made again where all items behind it failed: the old
-one is worth more than an empty one, and the next run, with the fault mended, makes it. So it is
-where the list is empty since its documents are missing, as on a share that is not mounted. Where
-some failed, the run says which are missing.
+An output over the results of a block is not made again where no item has one since all failed, or
+wait for a person: the old output is worth more than an empty one, and the next run makes it. So it
+is where the list is empty since its documents are missing, as on a share that is not mounted. Where
+some have a result, or a step reads which items wait, it is made of those, and the run says which
+are missing and why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from paddock.engine.system.text import listed
 
@@ -21,50 +22,89 @@ MAX_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class LackingItems:
-    """Items of a block that failed, so that what reads its results lacks theirs."""
+    """Items of a block without a result that may yet have one, by why they have none."""
 
     block: str
-    keys: tuple[str, ...]
-    n_all: int
-    """Of failed items and those with a result; skipped and waiting ones are not counted."""
-    error: str
-    """Of the first one."""
-    is_transient: bool
+    n_items: int = 0
+    """Of the block's list."""
+    n_with_result: int = 0
+    failed: tuple[str, ...] = ()
+    """Keys; none that a person rejected, which is decided, or that no one decided on in time."""
+    waiting: tuple[str, ...] = ()
+    """Keys of items that wait for a decision."""
+    unasked: tuple[str, ...] = ()
+    """Keys of items whose review is due, and that the run was told to leave."""
+    expired: tuple[str, ...] = ()
+    """Keys of items that no one decided on in time."""
+    n_rejected: int = 0
+    error: str = ""
+    """Of the first that failed."""
+    is_transient: bool = False
+
+    def __bool__(self) -> bool:
+        return any(self._kinds()) or not self.n_items
 
     @property
     def has_nothing(self) -> bool:
         """Whether no item has a result."""
-        return len(self.keys) == self.n_all
+        return not self.n_with_result
+
+    def _kinds(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield the keys that are missing, and why in words, most decisive first."""
+        for keys, single, many in (
+            (self.failed, "failed", "failed"),
+            (self.waiting, "waits for review", "wait for review"),
+            (self.unasked, "left since no one is asked", "left since no one is asked"),
+            (self.expired, "not decided in time", "not decided in time"),
+        ):
+            if keys:
+                yield keys, f"{len(keys):,} {single if len(keys) == 1 else many}"
 
     def why_left(self) -> str:
         """Return why a step that reads the results is left as it is."""
-        if not self.keys:
+        if not self.n_items:
             return f"the documents of '{self.block}' are missing"
-        if self.n_all == 1:
-            return f"the only item of '{self.block}' failed"
-        return f"all {self.n_all:,} items of '{self.block}' failed"
+        if len(self.failed) == self.n_items:
+            what = "the only item" if self.n_items == 1 else f"all {self.n_items:,} items"
+            return f"{what} of '{self.block}' failed"
+        parts = [words for _, words in self._kinds()]
+        n_skipped = self.n_items - sum(len(keys) for keys, _ in self._kinds()) - self.n_rejected
+        parts += [f"{self.n_rejected:,} rejected"] if self.n_rejected else []
+        parts += [f"{n_skipped:,} skipped"] if n_skipped else []
+        return f"no item of '{self.block}' has a result: {', '.join(parts)}"
 
     def note(self, step: str) -> str:
         """Return what a step lacks that was made of the other items."""
-        n, named = len(self.keys), listed(self.keys, MAX_NAMED)
-        of = f"{n:,} of {self.n_all:,} items of '{self.block}', which failed"
-        return f"'{step}' is made without {of}: {named}"
+        n = sum(len(keys) for keys, _ in self._kinds())
+        of = f"{n:,} of {self.n_items:,} items of '{self.block}'"
+        parts = [f"{words} ({listed(keys, MAX_NAMED)})" for keys, words in self._kinds()]
+        return f"'{step}' is made without {of}: {', '.join(parts)}."
 
 
 def no_documents_of(work: BlockWork) -> LackingItems | None:
     """Return what a block lacks whose list is empty, and of which a person is asked why."""
     if work.items or not work.doubts:
         return None
-    return LackingItems(work.block.id, (), 0, work.doubts[0].text, is_transient=True)
+    return LackingItems(work.block.id, error=work.doubts[0].text, is_transient=True)
 
 
 def lacking_of(
     references: frozenset[tuple[str, ...]], lacking: Mapping[str, LackingItems]
 ) -> list[LackingItems]:
-    """Return the blocks whose results are read and lack items; `failed` and `counts` tell it."""
-    if not lacking:
-        return []
-    return [lacking[block] for block in sorted(blocks_read(references) & lacking.keys())]
+    """Return the blocks whose results are read and lack items that the reader does not know.
+
+    Who reads `steps.<block>.waiting` knows what waits, and has it to show.
+    """
+    found: list[LackingItems] = []
+    for block in sorted(blocks_read(references) & lacking.keys()) if lacking else ():
+        lack = lacking[block]
+        if lack.waiting and not references.isdisjoint(
+            {("steps", block), ("steps", block, "waiting")}
+        ):
+            n_known = lack.n_with_result + len(lack.waiting)
+            lack = replace(lack, waiting=(), n_with_result=n_known)
+        found += [lack] if lack else []
+    return found
 
 
 def blocks_read(references: frozenset[tuple[str, ...]]) -> set[str]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.engine.system import tasks
-from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
@@ -50,10 +49,6 @@ from .steps_left_as_they_are import left_text
 from .work_claims import ClaimLost
 
 SHARE_INTERVAL_S = 1.0
-
-
-_RESULTS = ("steps", "results")
-"""First and third part of a reference to a block's results."""
 
 
 class BudgetMeter:
@@ -183,10 +178,11 @@ class _PlanRun:
             await self._sweep()
             raise
         await self._sweep()
-        if self._bound.returns is None or self.has_left or self.left.has_any:
+        returns = self._bound.returns
+        if returns is None or self.has_left or self.left.is_read_by(returns.references):
             return None
         try:
-            return self._bound.returns.render(self._scope)
+            return returns.render(self._scope)
         except ExpressionError as error:
             raise RunFailed(f"`returns`: {error}") from error
 
@@ -278,8 +274,6 @@ class _PlanRun:
             self._stats.acted(step.id)
         self._keep_marks(record.marks())
         await self.blocks.items.record_written(record)
-        if record.outputs.written:
-            self._note_what_waits(step)
         held = held_paths(record.outputs.searched)
         if held:
             why = held_text(held)
@@ -290,15 +284,6 @@ class _PlanRun:
             )
         self._stats.item_state(step.id, "", "skipped" if outputs is None else "done")
         return outputs
-
-    def _note_what_waits(self, step: BoundStep) -> None:
-        """Note how much is missing in what was written, since a person has to decide first."""
-        for name in sorted({path[1] for path in step.references if path[0::2] == _RESULTS}):
-            keys = self._scope["steps"].get(name, {}).get("waiting") or ()
-            if not keys or ("steps", name, "waiting") in step.references:
-                continue
-            items = counted(len(keys), f"item of '{name}' waits", f"items of '{name}' wait")
-            self._stats.note(f"'{step.id}' wrote without what waits: {items} for review.")
 
     async def _skip(self, node: BoundNode) -> None:
         if self._outer or self._context.options.leaves_out_items:

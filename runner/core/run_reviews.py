@@ -6,6 +6,7 @@ No question is asked twice: the ledger decides that in one transaction (`runner.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from paddock.runner.ledger.confidence_calibration import (
 )
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
-from paddock.runner.ledger.reviews import Question, Review, ReviewTerms
+from paddock.runner.ledger.reviews import Question, Review, ReviewState, ReviewTerms
 from paddock.runner.progress.report import ReviewMode
 from paddock.steps.base import Tools
 
@@ -159,10 +160,12 @@ class RunReviews:
         """Return the review of a step's answer for an item, whole."""
         return await self._ledger.ask(self._store.at, scope, key, step)
 
-    async def rejected(self, scope: str) -> set[str]:
-        """Return the keys of the items of which a person rejected an answer."""
-        found = await self._ledger.ask(self._store.of_scope, scope)
-        return {key for (key, _), review in found.items() if review.state == "rejected"}
+    async def ended(self, scope: str) -> dict[ReviewState, set[str]]:
+        """Return the keys of the items of which an answer is `rejected`, `expired` and so on."""
+        found: dict[ReviewState, set[str]] = defaultdict(set)
+        for (key, _), review in (await self._ledger.ask(self._store.of_scope, scope)).items():
+            found[review.state].add(key)
+        return found
 
     async def decision_on(
         self, light: Question, whole: Callable[[], Awaitable[Question]], *, is_due: bool

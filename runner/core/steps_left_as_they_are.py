@@ -1,8 +1,8 @@
 """Steps and blocks that are left as they are, since what they read is not whole.
 
-Only some items were done (`--only`, a sample), a person has to decide first, all items failed, all
-documents are missing, or what they read was left itself. What they made before stays, in place of
-something made of a part.
+Only some items were done (`--only`, a sample), a person has to decide first, no item has a result
+since all failed or wait, all documents are missing, or what they read was left itself. What they
+made before stays, in place of something made of a part.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ class StepsLeft:
     awaited: dict[str, AwaitingReview] = field(default_factory=dict)
     """Nodes that wait for a person's decision, and those that read them."""
     lacking: dict[str, LackingItems] = field(default_factory=dict)
-    """Blocks of which items failed, or all documents are missing."""
+    """Blocks of which items failed or wait, or all documents are missing."""
     without_results: dict[str, str] = field(default_factory=dict)
     """Nodes that have nothing to read, and why: so has what reads them."""
 
-    @property
-    def has_any(self) -> bool:
-        return bool(self.partial or self.awaited or self.without_results)
+    def is_read_by(self, references: frozenset[tuple[str, ...]]) -> bool:
+        """Return whether one of them is among these references."""
+        left = {*self.partial, *self.awaited, *self.without_results}
+        return any(
+            path[0] == "steps" and left.intersection(path[1:2] or left) for path in references
+        )
 
     def why(
         self, node: BoundNode, before: frozenset[str], scope: Scope, note: Callable[[str], None]

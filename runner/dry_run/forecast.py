@@ -142,7 +142,7 @@ class _Forecast:
         self._waiting: set[str] = set()
         """Steps that wait for a person's decision, and what reads them."""
         self._lacking: dict[str, LackingItems] = {}
-        """Blocks whose documents are missing, so that what reads their results is left."""
+        """Blocks of which documents or results are missing, so that what reads these is left."""
         self._partial: set[str] = set()
         """Blocks of which only some items would be done, and what reads them."""
         self._ends: dict[str, NodeOutputs] = {}
@@ -208,9 +208,10 @@ class _Forecast:
             why = f"only some items of '{min(partial)}' are in the sample"
             self._context.stats.note(left_text(f"{self._prefix}{node.id}", why))
             return
-        if lacking := lacking_of(node.references, self._lacking):
+        lacking = lacking_of(node.references, self._lacking)
+        if left := next((lack.why_left() for lack in lacking if lack.has_nothing), None):
             self._waiting.add(node.id)
-            self._context.stats.note(left_text(node.id, lacking[0].why_left()))
+            self._context.stats.note(left_text(node.id, left))
             if not isinstance(node, BoundBlock):
                 self._note_end(node, is_reached=True)
             return
@@ -295,6 +296,8 @@ class _Forecast:
             self._partial.add(block.id)
         elif offered is not None:
             self._known(block, offered)
+            if lacks := await run.lacking(self._judge.reviews):
+                self._lacking.setdefault(block.id, lacks)
             if run.work.deleted and _fills_a_store(block):
                 self._unknown[block.id] = block.id  # searches find less
             return

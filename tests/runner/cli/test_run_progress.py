@@ -77,6 +77,7 @@ def test_plain_lines_between_come_every_few_seconds_only(
     lines = ProgressLines(clock)
     lines.began("swift-otter", "digest", ["each"])
     lines.step("each", 10_000, 0)
+    lines.item("each", "a", "waiting", None)
     for number in range(200):
         lines.item("each", str(number), "running", "summary")
         lines.tokens(12)
@@ -85,7 +86,8 @@ def test_plain_lines_between_come_every_few_seconds_only(
         lines.item("each", str(number), "done", None)
     printed = capsys.readouterr().err.splitlines()[2:]
     assert len(printed) == 5
-    assert printed[0] == "each: 40 of 10,000 done, 96 tokens/s, about 20 min 45 s to go"
+    rest = "1 waiting, 96 tokens/s, about 20 min 45 s to go"
+    assert printed[0] == f"each: 40 of 10,000 done, {rest}"
 
 
 def test_what_files_are_called_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,15 @@ def test_what_waits_for_review_is_named_with_the_command() -> None:
     assert lines[1] == "1 waits for review: `paddock review bills.yaml`."
 
 
+def test_skipped_items_are_counted_and_those_that_failed_named() -> None:
+    items = (
+        ItemReport("each", "a.pdf", "skipped", error="damaged"),
+        ItemReport("each", "b.md", "skipped"),
+    )
+    lines = closing_lines(report(items=items, counts={"skipped": 2}), fail_hint="")
+    assert lines[1:3] == ("2 items were skipped, 1 of them with an error: a.pdf.", "")
+
+
 def test_a_command_to_copy_quotes_the_name_of_its_file(capsys: pytest.CaptureFixture[str]) -> None:
     failed = (ItemReport("each", "a.pdf", "quarantined", error="damaged"),)
     given = report(items=failed, counts={"waiting": 1})

@@ -80,7 +80,8 @@ def test_an_output_over_results_says_which_items_it_lacks(tmp_path: Path) -> Non
     world = World(tmp_path, LABELS, n_documents=3)
     for _ in range(2):
         report = world.run(pool=refusing("Document 1"))
-        assert "'table' is made without 1 of 3 items of 'each', which failed: 1.txt" in report.notes
+        note = "'table' is made without 1 of 3 items of 'each': 1 failed (1.txt)."
+        assert note in report.notes
         assert not any("'faults'" in note for note in report.notes)
         assert len(world.output("labels.csv").splitlines()) == 3
     assert report.exit_status() == 0

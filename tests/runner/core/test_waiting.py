@@ -629,7 +629,7 @@ def test_a_table_says_how_much_of_it_waits(bills: Bills) -> None:
     with_rows = 'with: {path: out/all.csv, rows: "{{ steps.each.results }}"}'
     bills.edit(all_results, f"  - {{id: table, uses: files.write, {with_rows}}}\n")
     report = bills.work()
-    note = "'table' wrote without what waits: 2 items of 'each' wait for review."
+    note = "'table' is made without 2 of 3 items of 'each': 2 wait for review (b.txt, c.txt)."
     assert report.notes == (note,)
     assert bills.output("all.csv").count("\n") == 2
     marked = 'rows: "{{ steps.each.results }}", waiting: "{{ steps.each.waiting }}"'
@@ -641,3 +641,47 @@ def test_a_table_says_how_much_of_it_waits(bills: Bills) -> None:
     bills.work()
     marks = [line.rpartition(",")[2] for line in bills.output("all.csv").splitlines()]
     assert marks == ["waiting", "false", "false", "false"]
+
+
+TABLE = """  - id: table
+    uses: files.write
+    with: {path: out/all.csv, rows: "{{ steps.each.results }}"}
+returns: {counts: steps.each.counts}
+"""
+
+
+def test_what_waits_and_what_failed_are_told_apart_and_empty_no_table(bills: Bills) -> None:
+    bills.edit(bills.text[bills.text.index("  - uses: files.write\n    with:\n") :], TABLE)
+    bills.write("inbox/c.txt", "bill c\ntotal 5000\n")  # its check fails
+    bills.work()
+    before = bills.output("all.csv")
+    (bills.folder / "inbox/a.txt").unlink()
+    report = bills.work()
+    why = "no item of 'each' has a result: 1 failed, 1 waits for review"
+    left = f"'table' is left as it is: {why}."
+    assert (left in report.notes, bills.output("all.csv")) == (True, before)
+    assert report.returns["counts"]["waiting"] == report.returns["counts"]["quarantined"] == 1
+    assert left in bills.plan().remarks
+    marked = 'rows: "{{ steps.each.results }}", waiting: "{{ steps.each.waiting }}"'
+    bills.edit('rows: "{{ steps.each.results }}"', marked)
+    bills.bills(d=70)
+    for _ in range(2):  # what waits is known to the table, also what came since it was written
+        report = bills.work()
+        assert "'table' is made without 1 of 3 items of 'each': 1 failed (c.txt)." in report.notes
+        assert bills.output("all.csv").splitlines()[1:] == ["b.txt,true", "d.txt,true"]
+
+
+def test_a_table_keeps_what_was_done_where_all_of_it_waits(bills: Bills) -> None:
+    bills.edit(bills.text[bills.text.index("  - uses: files.write\n    with:\n") :], TABLE)
+    for name in ("b.txt", "c.txt"):
+        (bills.folder / "inbox" / name).unlink()
+    bills.work()
+    before = bills.output("all.csv")
+    bills.bills(a=80)
+    report = bills.work()
+    why = "no item of 'each' has a result: 1 waits for review"
+    assert report.notes == (f"'table' is left as it is: {why}.",)
+    assert bills.output("all.csv") == before
+    bills.decide_all("accept")
+    bills.work()
+    assert "80" in bills.output("all.csv")
