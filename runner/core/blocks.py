@@ -302,7 +302,12 @@ class BlockRunner:
         await asyncio.to_thread(self._context.judge.sources.keep, run.work.scope, run.work.missing)
         sizes = expected_tokens(run.todo(), run.work.items) if run.has_models else {}
         todo = self._in_order(run, sizes)
-        self._show_todo(run, sizes)
+        if run.is_outermost:
+            n_fresh = sum(item.verdict.state in ("fresh", "held") for item in run.work.items)
+            shown = {run.work.shown(key): size for key, size in sizes.items()}
+            self._stats.step(run.block.id, n_fresh + len(run.todo()), n_fresh, shown)
+        if run.work.held:
+            self._stats.note(held_text(run.work.held))
         expect_queries(self._context, run.block, todo, run.scope)
         await self._chunks(run, todo)
         n_left = len(todo) - len(run.ended)
@@ -317,14 +322,6 @@ class BlockRunner:
             self.left.partial.add(run.block.id)
         self.has_failures = self.has_failures or bool(run.failed)
         self.attempts = max(self.attempts, run.attempts)
-
-    def _show_todo(self, run: BlockState, sizes: Mapping[str, float]) -> None:
-        if run.is_outermost:
-            n_fresh = sum(item.verdict.state in ("fresh", "held") for item in run.work.items)
-            shown = {run.work.shown(key): size for key, size in sizes.items()}
-            self._stats.step(run.block.id, n_fresh + len(run.todo()), n_fresh, shown)
-        if run.work.held:
-            self._stats.note(held_text(run.work.held))
 
     async def _clean(self, run: BlockState) -> None:
         """Handle the items whose source is gone; note what applies of the block."""
@@ -440,8 +437,11 @@ class BlockRunner:
         """Run the items in chunks; wait for those that other machines hold."""
         claims = self._claims_of(run)
         run.parallel = max(run.parallel, await self._parallel(run)) if todo else run.parallel
-        if not run.outer:
-            self._note_suspects(run, todo)
+        if not run.outer:  # those that are given up are reported themselves
+            of, limit = self._context.suspects.of, self._context.max_attempts
+            known = [(item.key, suspect) for item in todo if (suspect := of(run.work.scope, item))]
+            if tried := [pair for pair in known if not pair[1].is_deadly(run.parallel, limit)]:
+                self._stats.note(suspects_text(tried, run.parallel))
         left, pauses = list(todo), Pauses(CLAIM_BACKOFF)
         while left and not self._stop_gate.is_closed:
             n_before = len(run.ended)
@@ -475,13 +475,6 @@ class BlockRunner:
         """Return with how many others an item may run, itself included."""
         most = UNLIMITED if known is None else known.n_together(run.parallel)
         return UNLIMITED if most >= run.parallel > 1 else most
-
-    def _note_suspects(self, run: BlockState, items: Sequence[ItemWork]) -> None:
-        """Name the suspects that run once more; those that are given up are reported themselves."""
-        of, most = self._context.suspects.of, self._context.max_attempts
-        known = [(item.key, suspect) for item in items if (suspect := of(run.work.scope, item))]
-        if tried := [pair for pair in known if not pair[1].is_deadly(run.parallel, most)]:
-            self._stats.note(suspects_text(tried, run.parallel))
 
     def _claims_of(self, run: BlockState) -> WorkClaims | None:
         """Return the claims on a block's items; nested blocks go with their outer item."""
