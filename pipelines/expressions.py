@@ -444,9 +444,17 @@ class Value:
         made = self._places.get((name,))
         return Template.of(source) if made is None else Template(source, made, None, {})
 
-    def render(self, scope: Mapping[str, Any]) -> Any:
-        """Return the data with every expression's value in its place."""
-        return self._render(scope)
+    def render(
+        self, scope: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Any:
+        """Return the data with every expression's value in its place.
+
+        `others`: the scopes of some of its keys.
+        """
+        if not others:
+            return self._render(scope)
+        parts = {name: _renderer(item, (name,), self._places) for name, item in self.data.items()}
+        return {name: render(others.get(name, scope)) for name, render in parts.items()}
 
 
 def _scan(

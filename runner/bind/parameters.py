@@ -54,8 +54,12 @@ class BoundParams:
     constant: Params | None = None
     """The instance itself, where no scope is needed to make it."""
 
-    def render(self, scope: Mapping[str, Any]) -> Any:
+    def render(
+        self, scope: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Any:
         """Fill in the values of a scope, and check the types again.
+
+        `others`: the scopes of parameters that see more.
 
         Raises:
             BindError: an expression failed, or gave another type than the step takes.
@@ -64,7 +68,7 @@ class BoundParams:
             return self.constant
         at = (*self.step.at, "with")
         try:
-            given = self.value.render(scope)
+            given = self.value.render(scope, others)
         except ExpressionError as error:
             what = f"`{'.'.join(map(str, error.path))}`: {error.message}."
             fault = Fault(what, error.remedy, self.document.mark((*at, *error.path)))

@@ -81,6 +81,8 @@ class BlockWork:
     """Keys of items that `where` leaves out."""
     dropped: tuple[Entry, ...] = ()
     """Entries from before `where` left them out."""
+    filed: tuple[Entry, ...] = ()
+    """Entries of items whose documents were moved away when they were done."""
     unsettled: frozenset[str] = frozenset()
     """Keys of items that the watch passes on once they have settled."""
     step: BoundStep | None = None

@@ -40,6 +40,7 @@ from .dependencies import entry_marks
 from .edited_outputs import held_text
 from .escalation import EscalationPass, broken_promises
 from .failures import LeftByReview, RunFailed, RunStopped, StepFailed
+from .filed_items import ItemResults
 from .item_order import expected_tokens, longest_first
 from .item_run import ItemRun, attempt_name, item_path, last_examples, last_labels
 from .items import ItemRunner, SubPipelinesFor, expect_queries, item_result
@@ -73,6 +74,8 @@ class BlockState:
     scope: Scope
     keeps_results: bool
     results: list[Any]
+    filed: Mapping[str, Any] = field(default_factory=dict)
+    """By key, the results of filed items, where the block's results are read."""
     failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     waiting: list[tuple[int, str]] = field(default_factory=list)
     """Index and key of each item that waits for a person's decision."""
@@ -193,13 +196,21 @@ class BlockState:
         place = {item.key: item.index for item in self.work.items}
         last = len(place)
         return {
-            "results": [result for result in self.results if result is not None],
+            "results": self._results(),
             "counts": self.counts,
             # In the list's order, not by time: a prompt may read it.
             "changed": sorted(self.changed, key=lambda change: place.get(change["key"], last)),
             "failed": [failure for _, failure in sorted(self.failed, key=lambda pair: pair[0])],
             "waiting": [key for _, key in sorted(self.waiting)],
         }
+
+    def _results(self) -> list[Any]:
+        results = [result for result in self.results if result is not None]
+        if not self.filed:
+            return results
+        new = ((item.key, self.results[item.index]) for item in self.work.items)
+        whole = sorted((*self.filed.items(), *new), key=lambda pair: pair[0])
+        return ItemResults(results, [result for _, result in whole if result is not None])
 
     def shown(self, key: str) -> str:
         """Return an item's key as progress shows it: none of a step outside of blocks."""
@@ -295,6 +306,8 @@ class BlockRunner:
         missing = no_documents_of(run.work) if not (outer or self._around) else None
         if lacking := missing or await run.lacking(self._context.judge.reviews):
             self.left.lacking[block.id] = lacking
+        if run.work.filed:
+            self.left.filed[block.id] = bool(run.work.items)
         return run.offered()
 
     async def _carried_out(self, run: BlockState) -> None:
@@ -343,6 +356,9 @@ class BlockRunner:
         else:
             work = await self._context.judge.step(node, scope, outer)
         run = BlockState(work, scope, keeps_results, [None] * len(work.items))
+        if keeps_results:
+            value = self._context.ledger.value
+            run.filed = {e.key: value(e.returns, e.returns_object) for e in work.filed}
         if isinstance(node, BoundBlock):
             run.turn = EscalationPass.first(node.body)
         for item in work.items:

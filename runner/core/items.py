@@ -69,6 +69,7 @@ from .decided_examples import EXAMPLES, StepName, TaughtItem, is_taught, step_na
 from .dependencies import SCAN, limited_mark
 from .escalation import escalated, escalation_mark
 from .failures import RunStopped, StepFailed, stop_if_fatal
+from .filed_items import with_filed_rows
 from .item_run import ItemRun, as_of_its_content, document_digest, was_touched
 from .pruning import RowKeeper
 from .quarantine import MISSING_PACKAGE
@@ -224,7 +225,7 @@ class ItemRunner:
     async def _run_once(
         self, step: BoundStep, scope: Scope, record: ItemRun, tools: Tools, caller: CallOrigin
     ) -> Any:
-        params = step.params.render(scope)
+        params = step.params.render(scope, with_filed_rows(step, scope))
         await self._note_reads(record, step.kind().reads(params), tools.roots)
         tools = await self._with_labels(step, scope, record, tools)
         if is_taught(step):

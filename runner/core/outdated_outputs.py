@@ -117,6 +117,8 @@ class NodeOutputs:
 
     def _add_absent(self, work: BlockWork, entries: Mapping[str, Entry]) -> None:
         """Add the items that the list no longer has."""
+        for entry in work.filed:
+            self.add_item(work.scope, entry.key, entry, is_open=False)
         present = self.done | self.undecided
         deleted = {entry.key for entry in work.deleted}
         for key, entry in entries.items():

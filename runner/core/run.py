@@ -202,7 +202,7 @@ class _PlanRun:
         elif why := self.left.why(node, before, self._scope, self._stats.note):
             self._stats.note(left_text(node.id, why))
             self._stats.item_state(node.id, "", "skipped")
-            if node.id in self.left.without_results:
+            if node.id in {**self.left.without_results, **self.left.without_news}:
                 await self._note_last(node)
         else:
             await self._run(node)

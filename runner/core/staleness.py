@@ -64,6 +64,7 @@ from .decided_examples import EXAMPLES, examples_difference
 from .deleted_documents import DeletionDetector, MissingSources
 from .dependencies import DependencyIndex
 from .edited_outputs import EDITED_FILE, held_paths, held_text, is_loss, overwrites_edited
+from .filed_items import is_filed
 from .fingerprints import (
     CONTENT,
     CONTEXT,
@@ -305,9 +306,17 @@ class Judge:
         self, work: BlockWork, scope: Scope, entries: Collection[Entry], job: Collection[str]
     ) -> BlockWork:
         """Add which items were left out, deleted or renamed, and why the list lacks them."""
-        there = [entry for entry in entries if entry.gone is None or entry.gone in job]
-        work = replace(work, dropped=tuple(entry for entry in there if entry.key in work.left_out))
         present = work.left_out.union(work.unsettled, (item.key for item in work.items))
+        is_hot = any(src.is_hot for src in self.sources.of(work.block, scope, work.scope))
+        listed_no_more = (entry for entry in entries if entry.key not in present)
+        filed = {entry.key: entry for entry in listed_no_more if is_filed(entry, is_hot=is_hot)}
+        there = [
+            entry
+            for entry in entries
+            if (entry.gone is None or entry.gone in job) and entry.key not in filed
+        ]
+        dropped = tuple(entry for entry in there if entry.key in work.left_out)
+        work = replace(work, dropped=dropped, filed=tuple(filed.values()))
         absent = [entry for entry in there if entry.key not in present]
         missing = await asyncio.to_thread(
             self.sources.missing, work.block, scope, work.scope, len(there), absent

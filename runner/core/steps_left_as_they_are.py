@@ -14,7 +14,8 @@ from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.scope import Scope
 
-from .lacking_items import LackingItems, lacking_of
+from .filed_items import reads_new_items
+from .lacking_items import LackingItems, blocks_read, lacking_of
 from .run_reviews import AwaitingReview
 
 
@@ -32,12 +33,16 @@ class StepsLeft:
     """Nodes that wait for a person's decision, and those that read them."""
     lacking: dict[str, LackingItems] = field(default_factory=dict)
     """Blocks of which items failed or wait, or all documents are missing."""
+    filed: dict[str, bool] = field(default_factory=dict)
+    """Blocks with filed items, and whether they have others."""
+    without_news: dict[str, str] = field(default_factory=dict)
+    """Nodes that read nothing new, and why: so does what reads them."""
     without_results: dict[str, str] = field(default_factory=dict)
     """Nodes that have nothing to read, and why: so has what reads them."""
 
     def is_read_by(self, references: frozenset[tuple[str, ...]]) -> bool:
         """Return whether one of them is among these references."""
-        left = {*self.partial, *self.awaited, *self.without_results}
+        left = {*self.partial, *self.awaited, *self.without_results, *self.without_news}
         return any(
             path[0] == "steps" and left.intersection(path[1:2] or left) for path in references
         )
@@ -59,7 +64,23 @@ class StepsLeft:
         why = self._without_results(node, before, scope, note)
         if why is not None:
             self.without_results[node.id] = why
+        return why or self.why_idle(node, before)
+
+    def why_idle(self, node: BoundNode, before: frozenset[str]) -> str | None:
+        """Return why a node reads nothing new; None: it does."""
+        why = None
+        if left := self.without_news.keys() & before:
+            why = f"'{min(left)}' is, since {self.without_news[min(left)]}"
+        elif idle := [name for name in self._new_read_by(node) if self.filed.get(name) is False]:
+            why = f"nothing is new in '{min(idle)}'"
+        if why is not None:
+            self.without_news[node.id] = why
         return why
+
+    @staticmethod
+    def _new_read_by(node: BoundNode) -> set[str]:
+        """Return the blocks of whose results a node sees those of this run alone."""
+        return blocks_read(reads_new_items(node))
 
     def _without_results(
         self, node: BoundNode, before: frozenset[str], scope: Scope, note: Callable[[str], None]
@@ -70,8 +91,9 @@ class StepsLeft:
         lacking = lacking_of(node.references, self.lacking)
         if lacking and self._is_skipped_anyway(node, scope):
             return None
+        new = self._new_read_by(node)
         for lack in lacking:
-            if lack.has_nothing:
+            if lack.has_nothing and (lack.block in new or lack.block not in self.filed):
                 return lack.why_left()
         for lack in lacking:
             note(lack.note(node.id))

@@ -215,6 +215,11 @@ class _Forecast:
             if not isinstance(node, BoundBlock):
                 self._note_end(node, is_reached=True)
             return
+        if idle := self._blocks.left.why_idle(node, before):
+            self._context.stats.note(left_text(f"{self._prefix}{node.id}", idle))
+            if not isinstance(node, BoundBlock):
+                self._note_end(node, is_reached=True)
+            return
         cause = next(
             (self._unknown[name] for name in sorted(before) if name in self._unknown), None
         )
@@ -288,6 +293,8 @@ class _Forecast:
             return
         run = await self._blocks.judge(block, self._scope, keeps_results=True)
         self._items += _plan_items(run.work)
+        if run.work.filed:
+            self._blocks.left.filed[block.id] = bool(run.work.items)
         if not self._prefix and (missing := no_documents_of(run.work)):
             self._lacking[block.id] = missing
         self._note_end_of(run)
