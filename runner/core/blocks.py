@@ -196,21 +196,13 @@ class BlockState:
         place = {item.key: item.index for item in self.work.items}
         last = len(place)
         return {
-            "results": self._results(),
+            "results": ItemResults.of(self.results, list(place), self.filed),
             "counts": self.counts,
             # In the list's order, not by time: a prompt may read it.
             "changed": sorted(self.changed, key=lambda change: place.get(change["key"], last)),
             "failed": [failure for _, failure in sorted(self.failed, key=lambda pair: pair[0])],
             "waiting": [key for _, key in sorted(self.waiting)],
         }
-
-    def _results(self) -> list[Any]:
-        results = [result for result in self.results if result is not None]
-        if not self.filed:
-            return results
-        new = ((item.key, self.results[item.index]) for item in self.work.items)
-        whole = sorted((*self.filed.items(), *new), key=lambda pair: pair[0])
-        return ItemResults(results, [result for _, result in whole if result is not None])
 
     def shown(self, key: str) -> str:
         """Return an item's key as progress shows it: none of a step outside of blocks."""
@@ -464,7 +456,11 @@ class BlockRunner:
             run.passed.clear()
             for most, items in self._by_company(run, left):
                 size = run.chunk_items if most >= run.parallel else 1
-                fair, chunks = await _fair_chunks(claims, items, size)
+                fair = UNLIMITED if claims is None else await claims.fair_share_size(len(items))
+                size = min(size, fair)
+                chunks = [items[first : first + size] for first in range(0, len(items), size)]
+                if claims is not None and fair < len(items):
+                    chunks = claims.in_machine_order(chunks)
                 await self._window(run, chunks, min(fair, most))
             left = list(run.passed)
             if left and claims is not None:
@@ -793,18 +789,3 @@ def is_block_skipped(block: BoundBlock, scope: Scope) -> bool:
     if reads_skipped(block.references, scope):
         return True
     return block.if_ is not None and not block.if_.evaluate(scope)
-
-
-async def _fair_chunks(
-    claims: WorkClaims | None, items: Sequence[ItemWork], size: int
-) -> tuple[int, list[Sequence[ItemWork]]]:
-    """Return how many items this machine may take at once, and chunks of at most so many."""
-    if claims is None:
-        return UNLIMITED, _batches(items, size)
-    fair = await claims.fair_share_size(len(items))
-    chunks = _batches(items, min(size, fair))
-    return fair, claims.in_machine_order(chunks) if fair < len(items) else chunks
-
-
-def _batches(items: Sequence[ItemWork], size: int) -> list[Sequence[ItemWork]]:
-    return [items[first : first + size] for first in range(0, len(items), size)]

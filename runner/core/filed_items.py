@@ -27,6 +27,18 @@ class ItemResults(list[Any]):
         super().__init__(results)
         self.with_filed = with_filed
 
+    @classmethod
+    def of(
+        cls, results: Sequence[Any], keys: Sequence[str], filed: Mapping[str, Any]
+    ) -> ItemResults:
+        """Return a block's results, which its items have in the order of `keys`."""
+        pairs = (*filed.items(), *zip(keys, results, strict=True))
+        whole = sorted(pairs, key=lambda pair: pair[0]) if filed else pairs
+        return cls(
+            (result for result in results if result is not None),
+            [result for _, result in whole if result is not None],
+        )
+
 
 def is_filed(entry: Entry, *, is_hot: bool) -> bool:
     """Return whether an item that the list no longer has was done, and its document moved away."""
