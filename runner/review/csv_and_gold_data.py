@@ -14,7 +14,6 @@ from typing import Any
 
 from paddock.engine.system.units import iso_time
 from paddock.runner.ledger.reviews import DecisionRefused, Review
-from paddock.steps.files.csv_formulas import without_formula_escape
 from paddock.steps.files.row_formats import UnreadableRows, format_rows, parse_rows
 
 from .answer_fields import WrongField, edited_answer, shown_item, subject_fields
@@ -110,7 +109,7 @@ def read_sheet(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
     found: dict[str, SheetDecision] = {}
     faults: list[SheetFault] = []
     for line, row in zip(table.lines, table.rows, strict=True):
-        cells = {name: without_formula_escape(str(row[name] or "")).strip() for name in _NEEDED}
+        cells = {name: str(row[name] or "").strip() for name in _NEEDED}
         try:
             _add_row(found, line, cells)
         except WrongField as error:

@@ -1,4 +1,10 @@
-"""Rows of CSV, TSV, JSONL and JSON: parsed from text, and written as text."""
+"""Rows of CSV, TSV, JSONL and JSON: parsed from text, and written as text.
+
+An apostrophe stops cells that a spreadsheet would compute as formulas. Quotes keep a cell together
+only where a program expects our delimiter: for one that expects another list separator a cell ends
+at each of those, and at each line end, so that the apostrophe stands before the signs of formulas
+there, too. Apostrophes that are there already get one more, so that a cell is read as it was.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +13,14 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from io import StringIO
 from typing import Any
 
+from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import did_you_mean
-
-from .csv_formulas import formula_escaped, is_formula
 
 FORMAT_OF_SUFFIX = {
     ".csv": "csv",
@@ -31,6 +37,15 @@ _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE_ROWS = 50
 _HALF, _HALF_ESCAPED = re.compile("[\ud800-\udfff]"), re.compile(r"\\u[dD][89a-fA-F]")
 _EXCEL_HINT = re.compile(r"\Asep=(.)\n")
+# Inside of a character class:
+_LINE_ENDS = r"\r\n\v\f\x1c-\x1e\x85\u2028\u2029"
+_LIST_SEPARATORS = r",;|\t"
+
+# Where full-width signs are usual, they begin formulas as well. Numbers and telephone numbers stay.
+_SIGNS, _SUM_SIGNS = r"[=@\uff1d\uff20]", r"[+\-\uff0b\uff0d]"
+# Some programs drop the white space before them.
+_AT_START = re.compile(rf"\ufeff?(?=[\s']*(?:{_SIGNS}|{_SUM_SIGNS}(?![\d\s().,/%+-]*\Z)))")
+_TO_QUOTE = re.compile(rf'["{_LIST_SEPARATORS}{_LINE_ENDS}]|\Asep=', re.IGNORECASE)
 
 
 class UnreadableRows(ValueError):
@@ -95,12 +110,15 @@ def format_rows(rows: Sequence[Any], format_: str) -> WrittenRows:
 def _from_csv(
     text: str, delimiter: str, columns: Sequence[str] | None, has_header: bool
 ) -> RowTable:
-    hint = _EXCEL_HINT.match(text)
+    hint, escaped_for = _EXCEL_HINT.match(text), delimiter or ","
     n_before = 0
     if hint and not delimiter:
         delimiter, text, n_before = hint[1], text[hint.end() :], 1
     n_most = _MOST_ROWS + has_header
-    lines = list(_cells(text, delimiter or _delimiter(text), n_before, n_most))
+    lines = [
+        (line, [without_formula_escape(cell, escaped_for) for cell in row])
+        for line, row in _cells(text, delimiter or _delimiter(text), n_before, n_most)
+    ]
     if not lines:
         raise UnreadableRows("is empty: it has no row")
     if has_header:
@@ -144,21 +162,26 @@ def _too_many() -> UnreadableRows:
 
 
 def _delimiter(text: str) -> str:
-    """Detect the delimiter: the one that gives the first rows equally many cells, and most."""
+    """Detect the delimiter: the one that gives the first rows equally many cells, and most.
+
+    Where it is a wrong one, a quoted cell is cut and leaves a quote that has no other.
+    """
     head = "\n".join(text.split("\n", _SAMPLE_ROWS)[:_SAMPLE_ROWS])
 
-    def rank(delimiter: str) -> tuple[float, int]:
+    def rank(delimiter: str) -> tuple[float, bool, int]:
         reader = csv.reader(StringIO(head, newline=""), delimiter=delimiter)
         try:
-            widths = [len(row) for row in reader if row]
+            rows = [row for row in reader if row]
         except csv.Error:
-            return (0.0, 0)
-        if not widths or widths[0] < 2:
-            return (0.0, 0)
-        return (sum(width == widths[0] for width in widths) / len(widths), widths[0])
+            return (0.0, False, 0)
+        if not rows or len(rows[0]) < 2:
+            return (0.0, False, 0)
+        n_equal = sum(len(row) == len(rows[0]) for row in rows)
+        is_whole = not any(cell.count('"') % 2 for row in rows for cell in row)
+        return (n_equal / len(rows), is_whole, len(rows[0]))
 
     best = max(_DELIMITERS, key=rank)
-    return best if rank(best)[1] else ","
+    return best if rank(best)[0] else ","
 
 
 def _header(cells: Sequence[str]) -> list[str]:
@@ -272,14 +295,72 @@ def _picked_columns(
 
 
 def _to_csv(rows: Sequence[Mapping[str, Any]], delimiter: str) -> WrittenRows:
+    """Format rows so that a program with any list separator finds the same rows in them.
+
+    Written here, not by `csv`: that one leaves a carriage return and other separators unquoted.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    out = StringIO()
-    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
     n_guarded = 0
-    if names:
-        writer.writerow([formula_escaped(name) for name in names])
-    for row in rows if names else ():
-        cells = [formula_escaped(row.get(name)) for name in names]
-        n_guarded += sum(is_formula(row.get(name)) for name in names)
-        writer.writerow(cells)
-    return WrittenRows(out.getvalue(), n_guarded)
+
+    def line(values: Iterable[Any]) -> str:
+        nonlocal n_guarded
+        cells = []
+        for value in values:
+            cell = formula_escaped(value, delimiter).replace("\0", "\ufffd")  # ends a text in C
+            n_guarded += isinstance(value, str) and len(cell) > len(value)
+            is_quoted = _TO_QUOTE.search(cell) or (not cell and len(names) == 1)
+            cells.append('"' + cell.replace('"', '""') + '"' if is_quoted else cell)
+        return delimiter.join(cells) + "\n"
+
+    head = [line(names)] if names else []
+    n_guarded = 0  # only cells are counted
+    lines = [line(row.get(name) for name in names) for row in rows if names]
+    return WrittenRows("".join([*head, *lines]), n_guarded)
+
+
+@cache
+def _after_separators(delimiter: str) -> re.Pattern[str]:
+    """Match separators and line ends, with quotes behind them, that a formula follows."""
+    ends = _LIST_SEPARATORS.replace(delimiter, "") + _LINE_ENDS
+    is_number = rf"[\d ./%()+{',' * (delimiter == ',')}-]*(?:\1|[{_LINE_ENDS}]|\Z)"
+    return re.compile(rf"([{ends}])\"*(?='*(?:{_SIGNS}|{_SUM_SIGNS}(?!{is_number})))")
+
+
+def _formula_places(text: str, delimiter: str) -> Iterator[int]:
+    """Yield where a cell of a spreadsheet would begin with a formula, or with its apostrophe."""
+    if found := _AT_START.match(text):
+        yield found.end()
+    for found in _after_separators(delimiter).finditer(text):
+        yield found.end()
+
+
+def formula_escaped(value: Any, delimiter: str = ",") -> str:
+    r"""Return a cell's text, escaped so that no spreadsheet computes it.
+
+    >>> formula_escaped("=HYPERLINK(A1)"), formula_escaped("-5,5 %"), formula_escaped(-5)
+    ("'=HYPERLINK(A1)", '-5,5 %', '-5')
+    >>> formula_escaped("x;=A1\n-5\n@SUM(A1)"), formula_escaped("'=A1")
+    ("x;'=A1\n-5\n'@SUM(A1)", "''=A1")
+    """
+    text = cell_text(value)
+    if isinstance(value, bool | int | float):
+        return text
+    at, pieces = 0, []
+    for place in _formula_places(text, delimiter):
+        pieces += [text[at:place], "'"]
+        at = place
+    return "".join([*pieces, text[at:]])
+
+
+def without_formula_escape(text: str, delimiter: str = ",") -> str:
+    r"""Return a cell as it was before it was escaped.
+
+    >>> without_formula_escape("'=A1"), without_formula_escape("'tis")
+    ('=A1', "'tis")
+    """
+    at, pieces = 0, []
+    for place in _formula_places(text, delimiter) if "'" in text else ():
+        if text.startswith("'", place):
+            pieces.append(text[at:place])
+            at = place + 1
+    return "".join([*pieces, text[at:]])

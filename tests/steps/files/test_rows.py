@@ -223,11 +223,6 @@ texts = st.text(alphabet="ab ,;\"'\n\t|=é", max_size=8)
 @given(st.lists(st.fixed_dictionaries({"one": texts, "two": texts}), min_size=2, max_size=6))
 def test_what_is_written_is_read_again(table: list[dict[str, str]]) -> None:
     plain = [{"id": str(n), **row} for n, row in enumerate(table)]
-    written = row_formats.format_rows(plain, "csv")
-    found = row_formats.parse_rows(written.text, "csv", None).rows
-    guarded = [{n: f"'{v}" if v[:1] in "=\t" and v else v for n, v in row.items()} for row in plain]
-    assert found == guarded
-    assert (
-        row_formats.parse_rows(row_formats.format_rows(plain, "jsonl").text, "jsonl", None).rows
-        == plain
-    )
+    for format_ in ("csv", "tsv", "jsonl", "json"):
+        written = row_formats.format_rows(plain, format_)
+        assert row_formats.parse_rows(written.text, format_, None).rows == plain

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import StepError
-from paddock.steps.files.csv_formulas import formula_escaped, without_formula_escape
+from paddock.steps.files.row_formats import formula_escaped, without_formula_escape
 from paddock.steps.files.write import FilesWrite, FilesWriteOutput, FilesWriteParams
 from tests.fakes.tools import FakeOutputs, FakeTools
 
@@ -217,7 +217,7 @@ ROWS = [{"name": "Ada", "born": 1815}, None, {"name": "Grace, H.", "tags": ["a"]
     ("name", "text"),
     [
         ("a.csv", 'name,born,tags,ok\nAda,1815,,\n"Grace, H.",,"[""a""]",true\n'),
-        ("a.TSV", 'name\tborn\ttags\tok\nAda\t1815\t\t\nGrace, H.\t\t"[""a""]"\ttrue\n'),
+        ("a.TSV", 'name\tborn\ttags\tok\nAda\t1815\t\t\n"Grace, H."\t\t"[""a""]"\ttrue\n'),
         (
             "a.jsonl",
             '{"name": "Ada", "born": 1815}\n{"name": "Grace, H.", "tags": ["a"], "ok": true}\n',
@@ -238,7 +238,7 @@ def test_what_a_spreadsheet_would_compute_is_marked_and_told(
     cells = ["=1+1", "+49 30 123", "-5,5 %", "-2+cmd|' /C calc'!A0", "@SUM(A1)", -3, "plain"]
     write("a.csv", rows=[{"cell": cell} for cell in cells])
     assert (tmp_path / "a.csv").read_text().split("\n")[1:-1] == [
-        "'=1+1", "+49 30 123", '"-5,5 %"', "'-2+cmd|' /C calc'!A0", "'@SUM(A1)", "-3", "plain",
+        "'=1+1", "+49 30 123", '"-5,5 %"', "\"'-2+cmd|' /C calc'!A0\"", "'@SUM(A1)", "-3", "plain",
     ]  # fmt: skip
     assert hands.notes == [
         "'a.csv': 3 cells that a spreadsheet would take for formulas begin with an apostrophe; "
