@@ -43,13 +43,16 @@ class TemporaryFile:
         target: Path,
         *,
         mode: int | None = None,
+        like: os.stat_result | None = None,
         folder: Path | None = None,
         follows_links: bool = True,
     ) -> None:
         """Open it beside `target`, or in `folder`, which is on the same file system.
 
-        `mode` is that of the target; None: as the umask has it. With `follows_links=False` the
-        target's folder is made, and stays the one that was opened, even if a link replaces it.
+        `like`: of the file that it replaces, whose mode it gets, and its owner and group where the
+        system allows that. Else `mode` is that of the target; None: as the umask has it. With
+        `follows_links=False` the target's folder is made, and stays the one that was opened, even
+        if a link replaces it.
 
         Raises:
             OSError: it cannot be made.
@@ -60,23 +63,30 @@ class TemporaryFile:
         self._handle: int | None = None
         self._is_in_place = False
         with self._removed_on_error():
-            self._handle = os.open(
-                self._name, flags, 0o666 if mode is None else mode, dir_fd=self._folder
-            )
+            first = PRIVATE_FILE if like is not None else 0o666 if mode is None else mode
+            self._handle = os.open(self._name, flags, first, dir_fd=self._folder)
             _try_lock(self._handle)
-            if mode is not None:  # the umask may have narrowed it
+            if like is not None:
+                _make_alike(self._handle, like)
+            elif mode is not None:  # the umask may have narrowed it
                 os.fchmod(self._handle, mode)
 
     @classmethod
     def written(
-        cls, target: Path, data: bytes, mode: int | None = None, *, follows_links: bool = True
+        cls,
+        target: Path,
+        data: bytes,
+        mode: int | None = None,
+        *,
+        like: os.stat_result | None = None,
+        follows_links: bool = True,
     ) -> TemporaryFile:
         """Return a temporary file that holds `data`, synced to the disk.
 
         Raises:
             OSError: the system refused it; nothing is left.
         """
-        temporary = cls(target, mode=mode, follows_links=follows_links)
+        temporary = cls(target, mode=mode, like=like, follows_links=follows_links)
         with temporary._removed_on_error():
             temporary.write(data)
             temporary.sync()
@@ -166,17 +176,18 @@ def atomic_file(
     target: Path,
     *,
     mode: int | None = PRIVATE_FILE,
+    like: os.stat_result | None = None,
     is_durable: bool = False,
     folder: Path | None = None,
 ) -> Iterator[TemporaryFile]:
     """Yield a temporary file that replaces `target` when the block ends without an error.
 
-    `is_durable`: the file and its name outlast a power cut.
+    `mode`, `like`: as of `TemporaryFile`. `is_durable`: file and name outlast a power cut.
 
     Raises:
         OSError: the system refused it; `target` is untouched.
     """
-    temporary = TemporaryFile(target, mode=mode, folder=folder)
+    temporary = TemporaryFile(target, mode=mode, like=like, folder=folder)
     try:
         yield temporary
         if is_durable:
@@ -225,9 +236,10 @@ def rename_without_links(source: Path, target: Path) -> None:
 
 
 def write_output(path: Path, text: str) -> None:
-    """Write a user's file atomically with the umask's mode; a symbolic link stays one.
+    """Write a user's file atomically; a symbolic link stays one.
 
-    What is no file (`/dev/stdout`, a pipe) is written to directly.
+    A file that is there keeps mode and owner; a new one has the umask's mode. What is no file
+    (`/dev/stdout`, a pipe) is written to directly.
 
     Raises:
         OSError: it cannot be written; names the path that was asked for.
@@ -239,7 +251,9 @@ def write_output(path: Path, text: str) -> None:
             with path.open("wb") as stream:
                 stream.write(data)
         else:
-            with atomic_file(path.resolve(), mode=None, is_durable=True) as file:
+            target = path.resolve()
+            like = target.stat() if target.exists() else None
+            with atomic_file(target, mode=None, like=like, is_durable=True) as file:
                 file.write(data)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -434,6 +448,23 @@ def _try_lock(handle: int) -> bool:
     except OSError:  # another process holds it, or the file system knows no locks
         return False
     return True
+
+
+def _make_alike(handle: int, like: os.stat_result) -> None:
+    """Set owner, group and mode of an open file to those of another one.
+
+    Another group than that one has no rights.
+    """
+    mode = stat.S_IMODE(like.st_mode) & 0o777
+    own = os.fstat(handle)
+    if (own.st_uid, own.st_gid) != (like.st_uid, like.st_gid):
+        for owner in (like.st_uid, -1):  # only the system's user may give a file away
+            with suppress(OSError):
+                os.fchown(handle, owner, like.st_gid)
+                break
+        else:
+            mode &= ~0o070
+    os.fchmod(handle, mode)
 
 
 def _remove(file: Path) -> bool:

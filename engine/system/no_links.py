@@ -163,15 +163,6 @@ class HeldFolder:
         os.close(self._handle)
 
 
-def permissions(path: Path) -> int:
-    """Return the permission bits of a file.
-
-    Raises:
-        OSError: as of `facts_of`.
-    """
-    return stat.S_IMODE(facts_of(path).st_mode)
-
-
 def facts_of(path: Path) -> os.stat_result:
     """Return the facts of a file; of a link its own.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -194,15 +195,16 @@ async def _to_temporary_file(path: Path, data: bytes, *, is_new: bool) -> Tempor
 def _write_temporary_file(path: Path, data: bytes, is_new: bool) -> TemporaryFile:
     """Write and sync a temporary file next to `path`; it is removed on failure."""
     try:
-        mode = None if is_new else _mode_of(path)
-        return TemporaryFile.written(path, data, mode, follows_links=False)
+        like = None if is_new else _facts_of(path)
+        return TemporaryFile.written(path, data, like=like, follows_links=False)
     except OSError as error:
         raise os_refusal(f"'{printable(path)}' cannot be written", error) from error
 
 
-def _mode_of(path: Path) -> int | None:
-    """Return the permissions of the file that is replaced, to keep them."""
+def _facts_of(path: Path) -> os.stat_result | None:
+    """Return the facts of the file that is replaced; None: it is gone, or no regular file."""
     try:
-        return no_links.permissions(path)
+        facts = no_links.facts_of(path)
     except OSError:
         return None
+    return facts if stat.S_ISREG(facts.st_mode) else None

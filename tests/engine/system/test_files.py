@@ -109,6 +109,35 @@ def test_a_file_is_put_with_its_folder_and_a_link_stays_one(tmp_path: Path) -> N
     assert names(tmp_path / "new") == ["a.html"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_a_rewritten_file_keeps_mode_and_owner_and_no_other_group_gets_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "pipeline.yaml"
+    for mode in (0o600, 0o640, 0o664):
+        write_output(file, "old")
+        file.chmod(mode)
+        if os.geteuid() == 0:
+            os.chown(file, 12345, 23456)
+        write_output(file, "new")
+        facts = file.stat()
+        assert (file.read_text(), facts.st_mode & 0o7777) == ("new", mode)
+        if os.geteuid() == 0:
+            assert (facts.st_uid, facts.st_gid) == (12345, 23456)
+        file.unlink()
+
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    file.write_text("of another group")
+    file.chmod(0o664)
+    like = file.stat()
+    strange = os.stat_result([*like[:5], like.st_gid + 1, *like[6:]])
+    monkeypatch.setattr(os, "fchown", refused)
+    TemporaryFile.written(file, b"x", like=strange).replace(file)
+    assert file.stat().st_mode & 0o777 == 0o604
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
 def test_what_is_no_file_is_written_into_and_stays_what_it_is(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"

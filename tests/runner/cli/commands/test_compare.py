@@ -195,8 +195,10 @@ def test_the_adopted_variant_is_written_into_the_file_and_what_becomes_stale_is_
     bills: Bills,
 ) -> None:
     bills.run(pool=FakePool(answer=clerk), review="accept")
+    Path("pipeline.yaml").chmod(0o600)
     done = compare(".", "--model", "clerk=small,big", "--adopt", "B")
     assert done.exit_code == 0, done.output
+    assert Path("pipeline.yaml").stat().st_mode & 0o777 == 0o600
     assert "pipeline.yaml: adopted clerk=big." in done.stdout
     assert done.stdout.endswith(
         "(model changed (step 'bill'))\nThat would take 0 model calls, about 0 tokens, "
