@@ -8,7 +8,7 @@ when compiling or running, is an `ExpressionError`. Knows no steps and no files.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
@@ -92,12 +92,8 @@ _WITH_ATTRIBUTE = ("map", "sort", "sum", "min", "max", "unique", "join", "groupb
 _FIRST_IS_ATTRIBUTE = ("groupby", "selectattr", "rejectattr")
 
 
-def element_reads(tree: nodes.Template | nodes.Expr) -> frozenset[Reference]:
-    """Return what is read of items in lists of steps' outputs: by index, filter or loop."""
-    return frozenset(path for path in _element_reads(tree) if path[0] == "steps")
-
-
-def _element_reads(tree: nodes.Template | nodes.Expr) -> Iterator[Reference]:
+def element_reads(tree: nodes.Template | nodes.Expr) -> Iterator[Reference]:
+    """Yield what is read of items in lists: by index, filter or loop."""
     kinds = (nodes.Getattr, nodes.Getitem, nodes.Filter, nodes.For)
     for node in [tree, *tree.find_all(kinds)]:
         path, names = _list_read(node)
@@ -114,6 +110,11 @@ def _list_read(node: nodes.Node) -> tuple[Reference | None, Iterable[str]]:
         case nodes.Filter(node=nodes.Node() as filtered):
             name = _attribute_of(node)
             return chain_of(filtered), [name.split(".")[0]] if name else ()
+        case nodes.For(
+            target=nodes.Name() as item,
+            iter=nodes.Filter(name="_turns", node=nodes.Node() as over),  # compiled before
+        ):
+            return chain_of(over), _read_in(node, item.name)
         case nodes.For(target=nodes.Name() as item):
             return chain_of(node.iter), _read_in(node, item.name)
     return None, ()
@@ -325,7 +326,8 @@ def _compiled_from(
     whole = tree if lone is None else lone
     read = references(whole)
     # Only results of blocks have fields that are known before a run; most texts read none.
-    elements = element_reads(whole) if "results" in source else frozenset[Reference]()
+    reads = element_reads(whole) if "results" in source else ()
+    elements = frozenset(path for path in reads if path[0] == "steps")
     chain = chain_of(lone) if lone is not None else None
     environment().with_metered_loops(tree)
     return CompiledText(source, tree, read, lone is not None, elements, chain)
@@ -438,6 +440,10 @@ class Value:
         """Return the same, with fields of list items."""
         return {path: made.references | made.elements for path, made in self._places.items()}
 
+    def compiled(self, path: Path) -> CompiledText | None:
+        """Return the text with expressions at a path; None: there is none."""
+        return self._places.get(path)
+
     def template(self, name: str) -> Template:
         """Return the text under a key as a template, without compiling it again."""
         source = self.data[name]
@@ -541,6 +547,10 @@ class Template:
     @property
     def reads(self) -> frozenset[Reference]:
         return self._compiled.references | self._compiled.elements
+
+    def element_reads(self, names: Collection[str]) -> frozenset[Reference]:
+        """Return what it reads of items in lists that have one of these names."""
+        return frozenset(path for path in element_reads(self._compiled.tree) if path[0] in names)
 
     def bound(self, scope: Mapping[str, Any]) -> Template:
         return Template(self.source, self._compiled, self.file, scope)

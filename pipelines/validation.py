@@ -6,6 +6,7 @@ Pydantic's errors are translated into plain sentences with marks in the file.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import ValidationError
@@ -45,13 +46,21 @@ def faults_of(
     data: Any,
     document: YamlDocument,
     at: Path,
+    *,
+    is_rendered: bool = False,
 ) -> Iterator[Fault]:
-    """Yield errors of `table` on `data` as faults; `at` is its path in the document."""
+    """Yield errors of `table` on `data` as faults; `at` is its path in the document.
+
+    `is_rendered`: its values are those of expressions, so they cannot be written otherwise.
+    """
     grouped: dict[Path, list[ErrorDetails]] = {}
     for detail in details:
         grouped.setdefault(_path_in(data, detail), []).append(detail)
     for path, found in grouped.items():
-        yield _fault(path, _most_specific(found), table, document, at)
+        fault = _fault(path, _most_specific(found), table, document, at)
+        if is_rendered and found[0]["type"] in _KINDS:
+            fault = replace(fault, remedy=_remedy_for_rendered(found[0]))
+        yield fault
 
 
 def _most_specific(details: Sequence[ErrorDetails]) -> Sequence[ErrorDetails]:
@@ -145,6 +154,14 @@ def _remedy_for(name: str, given: Any, kinds: Collection[str]) -> str:
         return (
             "If it is meant as text, put it in quotes: braces and brackets have a meaning in YAML."
         )
+    return ""
+
+
+def _remedy_for_rendered(detail: ErrorDetails) -> str:
+    if detail["input"] is None:
+        return 'Write what stands in for it: `{{ … or "" }}`.'
+    if detail["type"] == "string_type" and isinstance(detail["input"], list | dict):
+        return 'Make text of it: `| tojson`, or `| join(", ")`.'
     return ""
 
 

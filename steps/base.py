@@ -40,13 +40,13 @@ class OutsideRoots(Exception):
     """A path outside every allowed folder."""
 
     def __init__(self, text: str, roots: tuple[Path, ...]) -> None:
-        self.text = text
-        self.roots = roots
         allowed = ", ".join(f"'{root}'" for root in roots)
-        super().__init__(
-            f"path '{text}' leads outside the pipeline's folders ({allowed}). "
-            f"Pass that folder as a `dir` or `path` input to allow it."
+        self.reason = f"path '{text}' leads outside the pipeline's folders ({allowed})."
+        self.remedy = (
+            "Stay within these, or read an input of type `dir` that has no default, and give it to "
+            "a run: `-i NAME=…`."
         )
+        super().__init__(f"{self.reason} {self.remedy}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,18 +355,24 @@ class Params(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, arbitrary_types_allowed=True, defer_build=True
+        extra="forbid",
+        frozen=True,
+        arbitrary_types_allowed=True,
+        defer_build=True,
+        coerce_numbers_to_str=True,  # `{{ steps.docs.files | length }}`, as within a longer text
     )
 
     one_of: ClassVar[tuple[str, ...]] = ()
     """Parameters of which exactly one must be given."""
     sees: ClassVar[Mapping[str, frozenset[str]]] = {}
     """Per parameter, the names that the step adds to its template's scope."""
+    paths: ClassVar[tuple[str, ...]] = ()
+    """Parameters that name a file or a folder, which must be in the pipeline's folders."""
     conversations: ClassVar[frozenset[str]] = frozenset()
     """Parameters that take a file with a whole conversation, as GitHub Models had them."""
 
     @classmethod
-    def faults(cls, given: Collection[str]) -> tuple[str, ...]:
+    def faults(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
         """Return a sentence for each fault of this combination of parameters."""
         chosen = [name for name in cls.one_of if name in given]
         if not cls.one_of or len(chosen) == 1:
@@ -374,6 +380,14 @@ class Params(BaseModel):
         words = ", ".join(f"`{name}`" for name in cls.one_of)
         both = " and ".join(f"`{name}`" for name in chosen)
         return (f"Give exactly one of {words}" + (f", not {both}." if chosen else "."),)
+
+    @classmethod
+    def path_fault(cls, path: str, given: Collection[str]) -> tuple[str, str] | None:
+        """Return what is wrong with the first of `paths`, and a remedy; None: nothing.
+
+        It is asked before a run, with `…` for what only the run knows.
+        """
+        return None
 
     @model_validator(mode="before")
     @classmethod

@@ -37,7 +37,7 @@ def resolve_path(roots: Roots, text: str) -> Path:
     try:
         return roots.resolve(text)
     except OutsideRoots as error:
-        raise StepError(str(error)) from error
+        raise StepError(error.reason, remedy=error.remedy) from error
     except OSError as error:
         raise os_refusal(f"path '{printable(text)}' cannot be used", error) from error
     except RuntimeError as error:

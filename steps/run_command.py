@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -40,6 +40,8 @@ CommandWord = Annotated[str, BeforeValidator(_as_word)]
 
 class RunParams(Params):
     """Parameters of `run`."""
+
+    paths: ClassVar[tuple[str, ...]] = ("cwd",)
 
     command: list[CommandWord] = Field(
         min_length=1,

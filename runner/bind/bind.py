@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.pipelines import model, yaml_source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
-from paddock.pipelines.expressions import LIST_ELEMENT, ExpressionError, Reference, Value
+from paddock.pipelines.expressions import LIST_ELEMENT, ExpressionError, Reference, Template, Value
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.input_values import WrongInput
 from paddock.pipelines.keys import RetryKeys, TimeoutKeys
@@ -61,6 +61,7 @@ from .inputs import read_inputs
 from .parameters import ParameterBinder
 from .pipeline_models import ModelBinder
 from .scope import ABOUT_FIELDS, NAMES_OF_WHOLE
+from .value_kinds import BLOCK_OUTPUTS, KIND_NAMES, ValueKinds
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
@@ -68,7 +69,6 @@ if TYPE_CHECKING:
 # A file that runs two others, each of which runs two others: more is a mistake.
 MAX_PIPELINES, MAX_LEVELS = 100, 8
 _RESULTS = re.compile(r"steps\.([a-z][a-z0-9_]*)\.results")
-BLOCK_OUTPUTS = ("results", "counts", "changed", "failed", "waiting")
 
 
 def bind(
@@ -179,6 +179,7 @@ class PlanBinder:
             cwd,
             default_models,
         )
+        self._kinds = ValueKinds()
         self._outputs: dict[str, tuple[str, ...] | None] = {}
         self._answers: dict[str, tuple[str, ...] | None] = {}
         """The fields of each step's answer, where its schema tells them."""
@@ -231,6 +232,8 @@ class PlanBinder:
             *store_order.store_order_faults(self._plan),
         ]
         self._own += self._refused_targets(watches)
+        steps = [(parameters.step, parameters.table) for parameters in self._params.values()]
+        self._own += watches.path_faults(steps, are_folders_known=self._are_folders_known)
         if pipeline.tests:  # few files have some, and their functions take time to import
             self._own += possible_claims.test_claim_faults(pipeline, self._base)
         return BoundPlan(
@@ -255,18 +258,19 @@ class PlanBinder:
         )
 
     @property
-    def _has_one_folder(self) -> bool:
-        """Whether no caller can give it a folder or a file besides its own folder."""
-        kinds = {declared.type for declared in self._pipeline.inputs.values()}
-        return not (self._within.files or kinds & {"dir", "path"})
+    def _are_folders_known(self) -> bool:
+        """Whether no caller opens another folder, or file, for this pipeline."""
+        values = self._given.values
+        return not any(
+            declared.type in ("dir", "path") and values.get(name) is None
+            for name, declared in self._pipeline.inputs.items()
+        )
 
     def _refused_targets(self, watches: WatchBinder) -> Iterable[Fault]:
         """Yield which steps would write what no step may, as far as their paths are known."""
         own = protected_files.ProtectedFiles.of([(self._pipeline, self._base)], watches.folders())
         for place in watches.written():
             refusal = own.refusal(place.path, is_new=place.is_new)
-            if self._has_one_folder and place.leads_each_item_outside(self._base.resolve()):
-                refusal = protected_files.OUTSIDE
             if refusal is not None:
                 what = f"step '{place.step.id}' may not write '{place.text}': it {refusal.why}."
                 mark = self._pipeline.mark((*place.step.at, "with", place.param))
@@ -300,6 +304,8 @@ class PlanBinder:
         self._own += parameters.faults
         self._params[step.at] = parameters
         reply = replies.bind_reply(step, self._base)
+        self._kinds.add_step(step.id, kind, reply, step.returns)
+        self._check_values(step, parameters, params.templates)
         servers = self._servers_of(step)
         # What stops at the groups has an answer for each of them, by keys that only a run shows.
         is_answer = step.returns is None and step.params.data.get("fold", "all") == "all"
@@ -339,14 +345,42 @@ class PlanBinder:
             inner=within,
         )
 
+    def _check_values(
+        self, step: WrittenStep, parameters: ParameterBinder, templates: Mapping[str, Template]
+    ) -> None:
+        """Check what the step would refuse only in a run, behind the model calls before it."""
+        at, written = (*step.at, "with"), step.params.data
+        places = (path for path in step.params.places() if len(path) == 1)
+        kinds = {str(path[0]): self._kinds.of(step.params, path) for path in places}
+        self._own += parameters.kind_faults(kinds)
+        names = {**written, **written["vars"]} if isinstance(written.get("vars"), dict) else written
+        blocks = {
+            name: found[1]
+            for name, text in names.items()
+            if isinstance(text, str) and (found := _RESULTS.fullmatch(text.strip("{ }")))
+        }
+        item = self._kinds.items.get(blocks.get("rows", ""))
+        if step.uses == "files.write" and item not in (None, dict):
+            what = f"each result of '{blocks['rows']}' is {KIND_NAMES[item]}, not a row"
+            self._fault((*at, "rows"), what, "Give the block `returns: {name: …}`.")
+        by = written.get("by")
+        if step.uses == "reduce" and isinstance(by, str) and re.fullmatch(r"[\w.]+", by):
+            self._check_item((*at, "by"), blocks.get("over", ""), by.partition(".")[0])
+        for name, template in templates.items():
+            for path in sorted(template.element_reads(blocks)):
+                self._check_item((*at, name), blocks[path[0]], path[2])
+
     def _block(self, block: Block, names: frozenset[str], controls: _InheritedKeys) -> BoundBlock:
         defaults = self._pipeline.defaults
-        self._outputs[block.id] = BLOCK_OUTPUTS
+        self._outputs[block.id] = tuple(BLOCK_OUTPUTS)
         body = tuple(self._nodes(block.body, names | {block.var} | LOOP_NAMES, controls))
+        self._kinds.add_block(block.id, block.returns)
+        if (over := self._kinds.of_expression(block.over.tree)) in (str, float, bool):
+            what = f"block '{block.id}' goes over {KIND_NAMES[over]}, which is no list"
+            self._fault((*block.at, "for_each"), what, "Name a list, such as `steps.docs.files`.")
         self._items[block.id] = self._fields_of(block)
-        over = _RESULTS.fullmatch(block.over.source.strip())
-        if over is not None:
-            self._over_results.append((block.at, block.var, over[1]))
+        if results := _RESULTS.fullmatch(block.over.source.strip()):
+            self._over_results.append((block.at, block.var, results[1]))
         inside = frozenset(step_reads.references_within(block))
         return BoundBlock(
             id=block.id,

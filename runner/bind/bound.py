@@ -309,8 +309,8 @@ def checked_input(declared: Input, value: Any, roots: Roots) -> Any:
     try:
         return str(roots.resolve(read))
     except OutsideRoots as error:
-        _, _, remedy = str(error).partition(". ")
-        raise WrongInput(f"leads outside the pipeline's folders: '{read}'", remedy) from error
+        what = f"leads outside the pipeline's folders: '{read}'"
+        raise WrongInput(what, error.remedy) from error
     except (OSError, RuntimeError, ValueError) as error:
         raise WrongInput(f"cannot be used as a path: '{str(read)[:60]}'") from error
 

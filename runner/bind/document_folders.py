@@ -16,7 +16,7 @@ from paddock.pipelines.errors import Fault
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, StepNode
-from paddock.steps.base import OutsideRoots, Roots
+from paddock.steps.base import OutsideRoots, Params, Roots
 from paddock.steps.files.globs import BadPattern, Globs
 from paddock.steps.tools.tool_names import TOOL_STEPS, tools_used
 
@@ -57,14 +57,6 @@ class WrittenPlace:
     """The parameter that says so."""
     is_new: bool = True
     """Whether something is there afterwards."""
-
-    def leads_each_item_outside(self, folder: Path) -> bool:
-        """Return whether it is another file for each item, and none of them below a folder."""
-        head, unknown, _ = str(self.path).partition(UNKNOWN)
-        known = Path(f"{head}{UNKNOWN}").parent
-        if not unknown or ".." in self.text.partition(UNKNOWN)[2]:
-            return False
-        return not (known.is_relative_to(folder) or folder.is_relative_to(known))
 
 
 class WatchBinder:
@@ -137,8 +129,7 @@ class WatchBinder:
         try:
             root = self._roots.resolve(text)
         except OutsideRoots as error:
-            what, _, remedy = str(error).partition(". ")
-            self._fault((*at, "path"), f"{what}.", remedy)
+            self._fault((*at, "path"), error.reason, error.remedy)
             return None
         except (OSError, ValueError, RuntimeError):
             self._fault((*at, "path"), f"'{text}' is not a possible path.", "Name another one.")
@@ -240,6 +231,43 @@ class WatchBinder:
                 if text is not None and UNKNOWN not in text and "\0" not in text:
                     path = _resolved(Path(os.path.normpath(base / text)))
                     yield WrittenPlace(step, text, path, "path", is_new=False)
+
+    def path_faults(
+        self, steps: Iterable[tuple[StepNode, type[Params]]], *, are_folders_known: bool
+    ) -> Iterator[Fault]:
+        """Yield which paths lead outside, or cannot be what they are for, as far as is known.
+
+        `are_folders_known`: no folder besides those of the roots will be open in a run.
+        """
+        for step, table in steps:
+            for name in table.paths:
+                written = step.params.data.get(name)
+                for part in written if isinstance(written, list) else (written,):
+                    text, found = _known_path(part, self._scope), None
+                    if text is not None and are_folders_known and self._leads_outside(text):
+                        outside = OutsideRoots(text, self._roots.allowed)
+                        found = outside.reason, outside.remedy
+                    elif text is not None and name == table.paths[0]:
+                        found = table.path_fault(text, step.params.data)
+                    if found is not None:
+                        yield Fault(*found, self._pipeline.mark((*step.at, "with", name)))
+
+    def _leads_outside(self, text: str) -> bool:
+        """Return whether a path leads outside for each item, where its beginning is known."""
+        head, unknown, tail = text.partition(UNKNOWN)
+        try:
+            if not unknown:
+                self._roots.resolve(text)
+                return False
+        except OutsideRoots:
+            return True
+        except (OSError, ValueError, RuntimeError):
+            return False  # no possible path: a run says so
+        known = _resolved(Path(os.path.normpath(self._roots.base / f"{head}{UNKNOWN}"))).parent
+        is_known = head != "" and ".." not in tail and "\0" not in text
+        return is_known and not any(
+            known.is_relative_to(root) or root.is_relative_to(known) for root in self._roots.allowed
+        )
 
     def _written(self) -> Iterator[WrittenPlace]:
         """Yield where steps write, as far as it is known at least by its beginning."""

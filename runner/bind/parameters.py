@@ -19,6 +19,7 @@ from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Params
 
 from .inputs import BindError
+from .value_kinds import Kind
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 
 # What a lenient reading would let pass: a text for a number, a number for true or false.
 _STRICT = frozenset(("int_type", "float_type", "bool_type", "string_type"))
+
+
+_OTHER_KIND = frozenset(("string_type", "list_type", "dict_type", "mapping_type", "none_required"))
+_SAMPLES: Mapping[Any, Any] = {str: "…", float: 1, bool: True, list: [], dict: {}}
 
 
 class _KnownAtRunTime:
@@ -79,7 +84,8 @@ class BoundParams:
             return self.table.model_validate(given)
         except ValidationError as error:
             details = error.errors(include_url=False)
-            fault = next(faults_of(details, self.table, given, self.document, at))
+            found = faults_of(details, self.table, given, self.document, at, is_rendered=True)
+            fault = next(found)
             raise BindError(fault) from error
 
     def with_model(self, alias: str) -> BoundParams:
@@ -92,15 +98,15 @@ class ParameterBinder:
 
     def __init__(self, table: type[Params], step: StepNode, document: YamlDocument) -> None:
         self.faults: list[Fault] = []
-        self._table = table
-        self._step = step
+        self.table = table
+        self.step = step
         self._document = document
         self._at = (*step.at, "with")
         self._fields = {field.alias or name: field for name, field in table.model_fields.items()}
 
     def bound(self) -> BoundParams:
         """Return the parameters; what is wrong with them stands in `faults`."""
-        written = self._step.params.data
+        written = self.step.params.data
         for name in written:
             if name not in self._fields:
                 self._unknown(name)
@@ -113,14 +119,26 @@ class ParameterBinder:
         reads = any(template.references for template in templates.values())
         if reads or not value.is_constant or any(map(_has_names, templates.values())):
             constant = None
-        return BoundParams(self._table, self._step, self._document, value, templates, constant)
+        return BoundParams(self.table, self.step, self._document, value, templates, constant)
+
+    def kind_faults(self, kinds: Mapping[str, Kind]) -> Iterator[Fault]:
+        """Yield which parameters take no value of the kind that their expressions give."""
+        known = {name: _SAMPLES[kind] for name, kind in kinds.items() if kind is not None}
+        given = {name: _KnownAtRunTime() for name in self.step.params.data} | known
+        _, details = _validated(self.table, given, strict=False)
+        for name in known:
+            of_name = [detail for detail in details if detail["loc"][:1] == (name,)]
+            if of_name and all(detail["type"] in _OTHER_KIND for detail in of_name):
+                yield from faults_of(
+                    of_name, self.table, given, self._document, self._at, is_rendered=True
+                )
 
     def reads_names(self, name: str) -> frozenset[str] | None:
         """Return which names the step adds for the text of a parameter; None: any."""
         if name not in self._fields or not self._takes_template(name):
             return frozenset()
-        names = self._step.params.data.get("vars", {})
-        added = self._table.sees.get(name, TEXT_OR_FILE_PARAMETERS.get(name))
+        names = self.step.params.data.get("vars", {})
+        added = self.table.sees.get(name, TEXT_OR_FILE_PARAMETERS.get(name))
         if added is None or not isinstance(names, dict):
             return None
         return added | frozenset(names)
@@ -131,24 +149,24 @@ class ParameterBinder:
     def _template(self, name: str) -> Template | None:
         if name not in self._fields or not self._takes_template(name):
             return None
-        written = self._step.params.data[name]
-        if name in self._step.files:
-            return self._step.files[name]
+        written = self.step.params.data[name]
+        if name in self.step.files:
+            return self.step.files[name]
         if not isinstance(written, str):
             return None
         try:
-            return self._step.params.template(name)
+            return self.step.params.template(name)
         except ExpressionError:
             return Template.of("")  # said before, by the model
 
     def _text(self, name: str) -> Any:
         """Return a parameter as written, or the text of the file that it names."""
-        made = self._step.files.get(name)
-        return made.source if made is not None else self._step.params.data[name]
+        made = self.step.files.get(name)
+        return made.source if made is not None else self.step.params.data[name]
 
     def _unknown(self, name: str) -> None:
         names = [*self._fields]
-        what = f"step '{self._step.uses}' has no parameter '{name}'."
+        what = f"step '{self.step.uses}' has no parameter '{name}'."
         remedy = did_you_mean(name, names) if names else "It has none."
         mark = self._document.key_mark((*self._at, name))
         self.faults.append(Fault(what, remedy, mark))
@@ -156,41 +174,41 @@ class ParameterBinder:
     def _choice(self, written: Mapping[str, Any]) -> None:
         """Check which parameters stand together, and that none is missing."""
         mark = self._document.mark(self._at)
-        for sentence in self._table.faults(written):
+        for sentence in self.table.faults(written):
             what, _, remedy = sentence.partition(". ")
-            what = f"step '{self._step.uses}': {what[:1].lower()}{what[1:].rstrip('.')}."
+            what = f"step '{self.step.uses}': {what[:1].lower()}{what[1:].rstrip('.')}."
             self.faults.append(Fault(what, remedy, mark))
         for name, parameter in self._fields.items():
             if parameter.is_required() and name not in written:
-                what = f"step '{self._step.uses}' needs the parameter '{name}'."
+                what = f"step '{self.step.uses}' needs the parameter '{name}'."
                 self.faults.append(Fault(what, f"Add `{name}: …` under `with`.", self._place()))
 
     def _conversations(self) -> None:
         """Refuse files that hold a whole conversation where a text is asked for."""
-        for name, made in self._step.files.items():
-            if isinstance(made, ConversationTemplate) and name not in self._table.conversations:
-                what = f"`{name}` of step '{self._step.uses}' takes a text, no whole conversation."
+        for name, made in self.step.files.items():
+            if isinstance(made, ConversationTemplate) and name not in self.table.conversations:
+                what = f"`{name}` of step '{self.step.uses}' takes a text, no whole conversation."
                 remedy = "`prompt` of 'chat' takes a .prompt.yml."
                 mark = self._document.mark((*self._at, name, "file"))
                 self.faults.append(Fault(what, remedy, mark))
 
     def _place(self) -> Mark:
-        return self._document.mark(self._at) if self._step.params.data else self._step.mark
+        return self._document.mark(self._at) if self.step.params.data else self.step.mark
 
     def _checked(self, value: Value, templates: Mapping[str, Template]) -> Params | None:
         """Check what is written out, with stand-ins for what comes later or is broken."""
         given = {name: item for name, item in value.data.items() if name in self._fields}
         required = {name for name, field in self._fields.items() if field.is_required()}
-        later = {str(path[0]) for path in value.places()} | self._step.broken
+        later = {str(path[0]) for path in value.places()} | self.step.broken
         later |= required - {*given, *templates}
         later &= self._fields.keys()
         given |= dict(templates) | {name: _KnownAtRunTime() for name in later}
-        has_faults = bool(self._table.faults(self._step.params.data))
-        table = _loosened(self._table, frozenset(later)) if later or has_faults else self._table
+        has_faults = bool(self.table.faults(self.step.params.data))
+        table = _loosened(self.table, frozenset(later)) if later or has_faults else self.table
         made, details = _validated(table, given, strict=False)
         details += _strict_details(table, given, {detail["loc"][:1] for detail in details})
         details = [detail for detail in details if not _is_about(detail, later)]
-        self.faults += faults_of(details, self._table, given, self._document, self._at)
+        self.faults += faults_of(details, self.table, given, self._document, self._at)
         return made
 
 

@@ -50,12 +50,6 @@ class WriteRefusal:
     remedy: str = "Write to another path."
 
 
-OUTSIDE = WriteRefusal(
-    "leads outside the pipeline's folder",
-    "Write below that folder, or declare another one as an input: `out: {type: dir}`.",
-)
-
-
 @dataclass(frozen=True)
 class ProtectedFiles:
     """The files of a pipeline and of those that it runs; all paths are resolved."""

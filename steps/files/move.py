@@ -13,9 +13,9 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,8 @@ MoveMode = Literal["move", "copy", "delete"]
 class FilesMoveParams(Params):
     """Parameters of `files.move`."""
 
+    paths: ClassVar[tuple[str, ...]] = ("to", "path")
+
     path: str = Field(min_length=1, description="The file.")
     to: str | None = Field(
         default=None,
@@ -49,9 +51,9 @@ class FilesMoveParams(Params):
     )
 
     @classmethod
-    def faults(cls, given: Collection[str]) -> tuple[str, ...]:
-        """Return the fault that `to` is missing, unless `mode` is set: it may be `delete`."""
-        lacks = "to" not in given and "mode" not in given
+    def faults(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the fault that `to` is missing, unless `mode` is `delete` or only a run knows."""
+        lacks = "to" not in given and given.get("mode", "move") in ("move", "copy")
         return (*super().faults(given), *(("Give `to`, or `mode: delete`.",) if lacks else ()))
 
 

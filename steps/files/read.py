@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Output, Params, Step, StepError, StepSkipped, Tools
@@ -27,8 +27,19 @@ def _kinds_schema(schema: dict[str, Any]) -> None:
     schema["enum"] = list(_known_kinds())
 
 
+def _known_encoding(value: str) -> str:
+    if not is_known_encoding(value):
+        raise ValueError(f"'{value}' is not a known encoding; try `utf-8`, or leave it out")
+    return value
+
+
+KnownEncoding = Annotated[str, AfterValidator(_known_encoding)]
+
+
 class FilesReadParams(Params):
     """Parameters of `files.read`."""
+
+    paths: ClassVar[tuple[str, ...]] = ("path",)
 
     path: str = Field(min_length=1, description="The document.")
     type: str = Field(
@@ -36,7 +47,7 @@ class FilesReadParams(Params):
         description="Its kind; by default detected from content and name.",
         json_schema_extra=_kinds_schema,
     )
-    encoding: str = Field(
+    encoding: KnownEncoding = Field(
         default="auto",
         description="A text's encoding, such as `utf-8` or `gbk`; by default detected.",
     )
@@ -59,13 +70,6 @@ class FilesReadParams(Params):
             raise ValueError(
                 f"'{value}' is not a kind of document; known: {', '.join(_known_kinds())}"
             )
-        return value
-
-    @field_validator("encoding")
-    @classmethod
-    def _is_known(cls, value: str) -> str:
-        if not is_known_encoding(value):
-            raise ValueError(f"'{value}' is not a known encoding; try `utf-8`, or leave it out")
         return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -15,7 +15,7 @@ from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.paths import os_refusal, printable, resolve_path
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
-from .read import DEFAULT_MAX_FILE_BYTES
+from .read import DEFAULT_MAX_FILE_BYTES, KnownEncoding
 from .row_formats import FORMAT_OF_SUFFIX, UnreadableRows, parse_rows
 
 _THREAD_FROM_BYTES = 256 * 1024
@@ -23,6 +23,8 @@ _THREAD_FROM_BYTES = 256 * 1024
 
 class FilesRowsParams(Params):
     """Parameters of `files.rows`."""
+
+    paths: ClassVar[tuple[str, ...]] = ("path",)
 
     path: str = Field(min_length=1, description="The file.")
     format: Literal["auto", "csv", "tsv", "jsonl", "json"] = Field(
@@ -35,7 +37,9 @@ class FilesRowsParams(Params):
         "header (`header: false`) their names.",
     )
     header: bool = Field(default=True, description="Whether the first row names the columns.")
-    encoding: str = Field(default="auto", description="Its encoding; by default detected.")
+    encoding: KnownEncoding = Field(
+        default="auto", description="Its encoding; by default detected."
+    )
     max_bytes: SizeBytes = Field(
         default=DEFAULT_MAX_FILE_BYTES, description="A larger file is a failure. Default: 64MiB."
     )
@@ -105,9 +109,6 @@ def _rows_output(data: bytes, path: Path, params: FilesRowsParams) -> FilesRowsO
         remedy = "Save the sheet as CSV, or read it as text with `files.read`."
         is_sheet = data.startswith(b"PK")
         raise StepError(f"{name} is not text: {error}.", remedy=remedy * is_sheet) from error
-    except LookupError as error:
-        remedy = "Try `utf-8`, or leave it out."
-        raise StepError(f"'{params.encoding}' is not a known encoding.", remedy=remedy) from error
     except UnreadableRows as error:
         raise StepError(f"{name} {error}.", remedy=error.remedy) from error
     # Not validated: these are our own values, perhaps a million.

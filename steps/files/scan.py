@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 
@@ -20,6 +21,8 @@ from .globs import BadPattern, Globs
 
 class FilesScanParams(Params):
     """Parameters of `files.scan`."""
+
+    paths: ClassVar[tuple[str, ...]] = ("root",)
 
     root: str = Field(min_length=1, description="The folder.")
     include: list[str] = Field(
@@ -47,6 +50,7 @@ class FilesScanParams(Params):
         for pattern in value:
             if not pattern.strip("!/ "):
                 raise ValueError(f"'{pattern}' is not a pattern")
+        Globs.of(value)
         return value
 
 

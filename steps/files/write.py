@@ -11,7 +11,8 @@ import asyncio
 import hashlib
 import os
 import stat
-from pathlib import Path
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePath
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -32,6 +33,8 @@ _THREAD_FROM_ROWS = 1_000  # about 5 ms
 
 class FilesWriteParams(Params):
     """Parameters of `files.write`."""
+
+    paths: ClassVar[tuple[str, ...]] = ("path",)
 
     one_of: ClassVar[tuple[str, ...]] = ("text", "template", "rows")
 
@@ -57,6 +60,25 @@ class FilesWriteParams(Params):
         description="What happens to a file that Paddock did not write, or that was edited.",
     )
 
+    @classmethod
+    def faults(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
+        """Refuse `waiting` without rows."""
+        lacks = "waiting" in given and "rows" not in given
+        stray = ("`waiting` belongs to `rows`. A template can read it by itself.",) if lacks else ()
+        return (*super().faults(given), *stray)
+
+    @classmethod
+    def path_fault(cls, path: str, given: Collection[str]) -> tuple[str, str] | None:
+        """Refuse a folder, and rows in a file whose suffix names no format."""
+        name = path.rpartition("/")[2]
+        suffix = PurePath(name).suffix.lower()
+        if not name:
+            return f"'{printable(path)}' names a folder; `path` must name a file.", ""
+        if "rows" not in given or suffix in FORMAT_OF_SUFFIX or "…" in (suffix or name):
+            return None
+        known = ", ".join(f"`{suffix}`" for suffix in FORMAT_OF_SUFFIX)
+        return f"'{printable(name)}' has no suffix of a format for rows.", f"End it in {known}."
+
 
 class FilesWriteOutput(Output):
     """Outputs of `files.write`: the absolute path, and whether its content has changed."""
@@ -73,6 +95,8 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
 
     async def run(self, params: FilesWriteParams, tools: Tools) -> FilesWriteOutput:
         """Write it, unless it has this content already or was edited."""
+        if found := params.path_fault(params.path, params.model_fields_set):
+            raise StepError(found[0], remedy=found[1])
         path = _target_path(params.path, tools)
         data = await _bytes_to_write(params, path, tools)
         sha256 = hashlib.sha256(data).hexdigest()
@@ -98,8 +122,6 @@ async def _digest_of(path: Path) -> str | None:
 
 def _target_path(text: str, tools: Tools) -> Path:
     path = resolve_path(tools.roots, text)
-    if text.endswith(("/", os.sep)):
-        raise StepError(f"'{printable(text)}' names a folder; `path` must name a file.")
     tools.outputs.check_target(path)
     return path
 
@@ -107,8 +129,6 @@ def _target_path(text: str, tools: Tools) -> Path:
 async def _bytes_to_write(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
     if params.rows is not None:
         text = await _rows_text(_with_waiting(params), path, tools)
-    elif params.waiting:
-        raise StepError("`waiting` belongs to `rows`.", remedy="A template can read it by itself.")
     elif params.template is not None:
         text = render_template(params.template, "template", params.vars)
     elif params.text is not None:
@@ -141,10 +161,7 @@ def _with_waiting(params: FilesWriteParams) -> list[Any]:
 
 async def _rows_text(rows: list[Any], path: Path, tools: Tools) -> str:
     """Format rows by the file's suffix; note null rows and escaped cells."""
-    name, format_ = f"'{printable(path.name)}'", FORMAT_OF_SUFFIX.get(path.suffix.lower())
-    if format_ is None:
-        known = ", ".join(f"`{suffix}`" for suffix in FORMAT_OF_SUFFIX)
-        raise StepError(f"{name} has no suffix of a format for rows.", remedy=f"End it in {known}.")
+    name, format_ = f"'{printable(path.name)}'", FORMAT_OF_SUFFIX[path.suffix.lower()]
     try:
         if len(rows) < _THREAD_FROM_ROWS:
             written = format_rows(rows, format_)

@@ -67,6 +67,8 @@ class ExamplesParam(BaseModel):
 class ChatParams(Params):
     """Parameters of `chat`."""
 
+    paths: ClassVar[tuple[str, ...]] = ("images",)
+
     one_of: ClassVar[tuple[str, ...]] = ("prompt", "messages")
     conversations: ClassVar[frozenset[str]] = frozenset({"prompt"})
 

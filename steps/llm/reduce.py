@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
@@ -90,7 +90,7 @@ class ReduceParams(Params):
     )
 
     @classmethod
-    def faults(cls, given: Collection[str]) -> tuple[str, ...]:
+    def faults(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
         """Refuse `fold` where there are no groups."""
         faults = super().faults(given)
         if "fold" in given and "by" not in given:

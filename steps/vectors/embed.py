@@ -20,6 +20,8 @@ from paddock.steps.text.text_parts import TextPart, to_part
 class EmbedParams(Params):
     """Parameters of `embed`."""
 
+    paths: ClassVar[tuple[str, ...]] = ("store",)
+
     one_of: ClassVar[tuple[str, ...]] = ("texts", "chunks")
 
     texts: list[str] | None = Field(default=None, description="The texts.")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema, field_validator
 
@@ -65,6 +65,8 @@ _WHERE_SCHEMA: dict[str, Any] = {
 
 class SearchParams(Params):
     """Parameters of `search`."""
+
+    paths: ClassVar[tuple[str, ...]] = ("store",)
 
     store: str = Field(min_length=1, description="The folder of the store, filled by `embed`.")
     query: str = Field(description="What to search for.")

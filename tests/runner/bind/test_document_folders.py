@@ -46,7 +46,8 @@ def faults(
     ("watch", "faulty"),
     [
         ("{path: ../elsewhere}", "path '../elsewhere' leads outside the pipeline's folders "
-         "('BASE'). Pass that folder as a `dir` or `path` input to allow it."),
+         "('BASE'). Stay within these, or read an input of type `dir` that has no default, and "
+         "give it to a run: `-i NAME=…`."),
         ('{path: inbox, include: ["a[b"]}', None),  # a bracket that does not close is a bracket
         ("{path: hot, claim: move}", "with `claim: move` documents are worked on in "
          "'hot/processing', and no `files.scan` lists that folder. "

@@ -15,6 +15,7 @@ from paddock.runner.bind.bind import bind, check, read_plan
 from paddock.runner.bind.bound import BoundPlan, BoundStep, all_plans
 from paddock.runner.bind.permissions import needs
 from paddock.runner.config.pipeline_secrets import read_secrets
+from paddock.steps.base import OutsideRoots
 from tests.runner.bind.pipeline_faults import fault_of, faults_of
 from tests.runner.world import settings
 
@@ -67,11 +68,11 @@ pipeline.yaml:3:35: 'inner.yaml' needs the input 'folder'.
 pipeline.yaml:4:71: input 'folder' of 'inner.yaml' leads outside the pipeline's folders: '../..'.
        4 |   - {id: c, uses: pipeline, with: {file: inner.yaml, inputs: {folder: ../..}}}
          |                                                                       ^^^^^
-  Pass that folder as a `dir` or `path` input to allow it.
+  REMEDY
 pipeline.yaml:5:37: step 'a' has no output 'fils'.
        5 |   - {uses: prompt, with: {template: "{{ steps.a.fils }}"}}
          |                                     ^^^^^^^^^^^^^^^^^^^^
-  Known: 'files', 'n'. Did you mean 'files'?"""
+  Known: 'files', 'n'. Did you mean 'files'?""".replace("REMEDY", OutsideRoots("", ()).remedy)
     )
 
 

@@ -475,8 +475,8 @@ def test_an_input_that_only_shows_in_the_run_is_checked_then(tmp_path: Path) -> 
     (error,) = errors(report).values()
     assert error == (
         f"step 'clean': input 'folder' of '{tmp_path}/parts/clean.yaml' leads outside the "
-        "pipeline's folders: 'areas/../..'. Pass that folder as a `dir` or `path` input to "
-        "allow it."
+        "pipeline's folders: 'areas/../..'. Stay within these, or read an input of type "
+        "`dir` that has no default, and give it to a run: `-i NAME=…`."
     )
 
 

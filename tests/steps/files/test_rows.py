@@ -125,10 +125,6 @@ def test_columns_without_a_header_get_names(read: Read) -> None:
         ("a.json", "[" * 9000, {}, "'a.json' is not valid JSON: it is nested too deeply"),
         ("a.csv", b"\x00\x01", {}, "'a.csv' is not text: it has NUL bytes, as binary data has."),
         (
-            "a.csv", "a,b", {"encoding": "klingon"},
-            "'klingon' is not a known encoding. Try `utf-8`, or leave it out.",
-        ),
-        (
             "a.csv", "a,b\n" * 100, {"max_bytes": 10},
             "'a.csv' has more than the 10 bytes that `max_bytes` allows. "
             "Raise `max_bytes` to read it.",

@@ -53,7 +53,6 @@ def test_items_that_wait_are_marked_rows(tmp_path: Path, write: Write) -> None:
     assert (tmp_path / "none.jsonl").read_text() == '{"item": "b.txt", "waiting": true}\n'
     write("all.csv", rows=rows, waiting=[])  # the columns stay when everything is decided
     assert (tmp_path / "all.csv").read_text() == "file,total,waiting\na.txt,3,false\n"
-    assert "`waiting` belongs to `rows`" in str(refused(write, "a.txt", text="a", waiting=["b"]))
 
 
 def test_a_template_sees_its_vars(tmp_path: Path, write: Write) -> None:
