@@ -19,13 +19,10 @@ from starlette.requests import Request
 
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.request_log import note_model
-from paddock.engine.system.text import is_shallow, map_texts
+from paddock.engine.system.text import NestedTooDeep, map_texts, parse_shallow_json
 
 PARSE_IN_THREAD_BYTES = 256 * 1024
 """A larger body is parsed in a thread: 1 MB takes about 5 ms."""
-
-MOST_LEVELS = 128
-"""Nesting of lists and objects; schemas and tools have a dozen levels."""
 
 _HUGE_NUMBER = re.compile(r"[0-9]{309}|[eE]\+?[0-9]{3}")
 """Occurs in every number beyond the range of a double."""
@@ -83,24 +80,18 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 def parse_json(text: str) -> Any:
     try:
-        value = json.loads(text, parse_constant=_no_constant, **_number_checks(text))
+        value = parse_shallow_json(text, parse_constant=_no_constant, **_number_checks(text))
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ApiError(400, f"malformed JSON: {error.msg} ({where})") from None
-    except RecursionError:
-        raise _too_deep() from None
+    except NestedTooDeep:
+        raise ApiError(400, "malformed JSON: it is nested too deeply") from None
     except ValueError as error:  # a number of more than 4,300 digits
         raise ApiError(400, f"malformed JSON: {error}") from None
-    if not is_shallow(value, MOST_LEVELS):
-        raise _too_deep()
     if "\\u" not in text:
         return value
     # No UTF-8 can hold the halves of surrogate pairs.
     return map_texts(value, lambda text: _SURROGATE.sub("�", text))
-
-
-def _too_deep() -> ApiError:
-    return ApiError(400, "malformed JSON: it is nested too deeply")
 
 
 def _number_checks(text: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from paddock.engine.request import (
     Usage,
     reserved_tokens,
 )
+from paddock.engine.system.text import parse_shallow_json
 
 ServerKind = Literal["llama-server", "vllm", "ollama", "paddock", "other"]
 """Which program a server is, as far as that matters for what it understands."""
@@ -286,8 +287,8 @@ def _done_reason(finish: str) -> DoneReason | None:
 
 def _tool_call(call: _PartialCall) -> ToolCall:
     try:
-        arguments = json.loads(call.arguments or "{}")
-    except (ValueError, RecursionError):
+        arguments = parse_shallow_json(call.arguments or "{}")
+    except ValueError:
         arguments = None
     if not isinstance(arguments, dict):
         raise BadRequest(f"the arguments of the call of '{call.name}' are no JSON object")

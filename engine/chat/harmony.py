@@ -6,11 +6,11 @@ to `functions.name` is a tool call, and `commentary` without a recipient is text
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 
 from paddock.engine.request import ToolCall
+from paddock.engine.system.text import parse_shallow_json
 
 from .stop_strings import partial_mark_length
 from .stream_parser import AnswerDelta, StreamParser
@@ -88,8 +88,8 @@ class HarmonyParser(StreamParser):
 
     def _call_delta(self, body: str) -> AnswerDelta:
         try:
-            arguments = json.loads(body, strict=False) if body.strip() else {}
-        except (ValueError, RecursionError):
+            arguments = parse_shallow_json(body, strict=False) if body.strip() else {}
+        except ValueError:
             return AnswerDelta(self._text.add(body))
         if not isinstance(arguments, dict):
             return AnswerDelta(self._text.add(body))

@@ -25,6 +25,7 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from paddock.engine.request import Tool, ToolCall
+from paddock.engine.system.text import parse_shallow_json
 
 Placeholder = Literal["name", "id", "index", "args", "params", "calls", "python", "gemma"]
 """`calls`: JSON of whole calls; `python`: a list of Python calls; `gemma`: Gemma's values; `args`:
@@ -298,8 +299,8 @@ def parse_json(text: str, at: int) -> tuple[Any, int]:
     """Parse a JSON object or array."""
     end = _end_of_bracket(text, at, _JSON_MARKS, "{[")
     try:
-        return json.loads(text[at:end], strict=False), end
-    except (ValueError, RecursionError):
+        return parse_shallow_json(text[at:end], strict=False), end
+    except ValueError:
         raise MalformedValue from None
 
 
@@ -473,8 +474,8 @@ def parse_bare_value(text: str, schema: JsonObject | None = None) -> Any:
         return text
     for word in (text, text.lower()):  # models write Python's True and False too
         try:
-            return json.loads(word, strict=False)
-        except (ValueError, RecursionError):
+            return parse_shallow_json(word, strict=False)
+        except ValueError:
             continue
     return None if text == "None" else text
 
@@ -687,8 +688,8 @@ def _arguments_object(value: Any) -> dict[str, Any]:
     """Return arguments as an object; some models write JSON in a string."""
     if isinstance(value, str):
         try:
-            value = json.loads(value, strict=False) if value.strip() else {}
-        except (ValueError, RecursionError):
+            value = parse_shallow_json(value, strict=False) if value.strip() else {}
+        except ValueError:
             raise MalformedValue from None
     if value is None:
         return {}

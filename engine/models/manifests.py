@@ -16,6 +16,7 @@ from typing import Any
 
 from paddock.engine.errors import BadDigest, ModelBroken
 from paddock.engine.request import Message
+from paddock.engine.system.text import parse_shallow_json
 
 from .blobs import BlobStore
 
@@ -285,8 +286,8 @@ def _read_messages(blobs: BlobStore, manifest: Manifest) -> tuple[Message, ...]:
 
 def _read_json(blobs: BlobStore, layer: ManifestLayer) -> Any:
     try:
-        return json.loads(_read_layer(blobs, layer))
-    except (ValueError, RecursionError) as error:
+        return parse_shallow_json(_read_layer(blobs, layer))
+    except ValueError as error:
         raise ModelBroken(str(blobs.path(layer.digest)), f"it is not JSON: {error}") from None
 
 

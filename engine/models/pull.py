@@ -8,7 +8,6 @@ was read. The progress lines are Ollama's. Files of Hugging Face are downloaded 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from paddock.engine.errors import BlobMissing, InvalidName, ManifestBroken, ModelBroken
 from paddock.engine.gguf import read_header
 from paddock.engine.model_file_parts import check_file, split_file_names
+from paddock.engine.system.text import parse_shallow_json
 
 from .download import (
     BlobDownload,
@@ -267,8 +267,8 @@ class _Pull:
         check_response(response, file.url)
         if file.name == "params":
             try:
-                json.loads(response.content)
-            except (ValueError, RecursionError) as error:
+                parse_shallow_json(response.content)
+            except ValueError as error:
                 raise NoUsableModel(file.url, f"it is not JSON: {error}") from None
         return response.content
 

@@ -7,14 +7,13 @@ Unix socket goes through `light_http`.
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .text import one_line, split_lines
+from .text import one_line, parse_shallow_json, split_lines
 
 if TYPE_CHECKING:
     import httpx
@@ -188,8 +187,8 @@ async def event_data(answer: httpx.Response, n_most: int) -> AsyncGenerator[byte
 def json_object(body: bytes) -> dict[str, Any] | None:
     """Return the JSON object that a body is; None: it is none."""
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+        value = parse_shallow_json(body)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 

@@ -288,7 +288,7 @@ def _by_kernel(path: str, flags: int) -> int:
     how = _HOW.pack(flags, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS)
     name = os.fsencode(path)
     if b"\0" in name:
-        raise ValueError("embedded null byte")
+        raise ValueError("embedded null character")
     while True:
         handle: int = _libc().syscall(_OPENAT2, _AT_FDCWD, name, how, _HOW.size)
         if handle >= 0:

@@ -191,6 +191,34 @@ def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
+MOST_JSON_LEVELS = 128
+"""Recursive functions take up to three frames a level, of Python's 1,000."""
+
+
+class NestedTooDeep(ValueError):
+    """JSON is nested deeper than recursive functions can read."""
+
+    def __init__(self) -> None:
+        super().__init__("it is nested too deeply")
+
+
+def parse_shallow_json(text: str | bytes, **options: Any) -> Any:
+    """Return the value of JSON that others wrote.
+
+    Python 3.11 itself refuses some 1,000 levels, 3.13 some 10,000.
+
+    Raises:
+        ValueError: it is no JSON; `NestedTooDeep`: it has more than `MOST_JSON_LEVELS` levels.
+    """
+    try:
+        value = json.loads(text, **options)
+    except RecursionError:
+        raise NestedTooDeep from None
+    if not is_shallow(value, MOST_JSON_LEVELS):
+        raise NestedTooDeep
+    return value
+
+
 def is_shallow(value: Any, n_levels: int) -> bool:
     """Return whether lists and objects are nested so little that recursive functions can read them.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,8 @@ def _read_value(given: GivenInputs, declared: Input, value: Any, cwd: Path) -> N
         # A shell leaves `~` alone behind `-i folder=`, and Python's callers have none.
         path = cwd / os.path.expanduser(value)  # noqa: PTH111 - an unknown user is no error here
         try:
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                path.resolve(strict=True)  # without `strict` a circle is no error since Python 3.13
             given.opened.append(path.resolve())
         except (OSError, RuntimeError):  # too long a name, a circle of symlinks
             what = f"input '{declared.name}' cannot be used as a path."

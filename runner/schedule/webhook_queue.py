@@ -99,7 +99,7 @@ class WebhookQueue:
 
     async def close(self) -> None:
         """Write what has arrived, and close the file."""
-        if self._writing is not None:
+        if self._writing is not None and not self._writing.done():
             await asyncio.wait({self._writing})
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
@@ -218,12 +218,16 @@ def _open_queue(file: Path) -> sqlite3.Connection:
         private_files.private_database(file), timeout=LOCK_S, check_same_thread=False
     )
     db.text_factory = partial(str, encoding="utf-8", errors="replace")
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")  # an answered call survives a power cut
-    with db:
-        db.execute(_CALLS_TABLE)
-        db.execute("CREATE INDEX IF NOT EXISTS waiting ON calls (pipeline, received_at) "
-                   "WHERE queued_at IS NULL")  # fmt: skip
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")  # an answered call survives a power cut
+        with db:
+            db.execute(_CALLS_TABLE)
+            db.execute("CREATE INDEX IF NOT EXISTS waiting ON calls (pipeline, received_at) "
+                       "WHERE queued_at IS NULL")  # fmt: skip
+    except BaseException:
+        db.close()
+        raise
     return db
 
 

@@ -19,7 +19,7 @@ from functools import cache
 from io import StringIO
 from typing import Any
 
-from paddock.engine.system.text import cell_text
+from paddock.engine.system.text import NestedTooDeep, cell_text, parse_shallow_json
 from paddock.pipelines.errors import did_you_mean
 
 FORMAT_OF_SUFFIX = {
@@ -251,15 +251,17 @@ def _json_value(text: str, form: str, line: int | None = None) -> Any:
     except json.JSONDecodeError as error:
         why = f"line {line or error.lineno}, column {error.colno}: {error.msg}"
         raise UnreadableRows(f"is not valid {form}: {why}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         place = f"line {line}: " if line else ""
-        raise UnreadableRows(f"is not valid {form}: {place}{_why_not(error)}") from error
+        is_told = isinstance(error, _NotJson | NestedTooDeep)
+        why = str(error) if is_told else "a number has thousands of digits"
+        raise UnreadableRows(f"is not valid {form}: {place}{why}") from error
 
 
 def _parsed_json(text: str) -> Any:
     if len(text) > _MOST_PARTS and text.count("{") + text.count("[") > _MOST_PARTS:
         raise _NotJson(f"it has more than {_MOST_PARTS:,} objects and lists")
-    value = json.loads(text, parse_constant=_constant, parse_float=_float)
+    value = parse_shallow_json(text, parse_constant=_constant, parse_float=_float)
     if not _HALF_ESCAPED.search(text):
         return value
     return json.loads(_HALF.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
@@ -274,12 +276,6 @@ def _float(digits: str) -> float:
     if math.isinf(value):
         raise _NotJson(f"the number {digits[:20]} is too large")
     return value
-
-
-def _why_not(error: ValueError | RecursionError) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    return str(error) if isinstance(error, _NotJson) else "a number has thousands of digits"
 
 
 def _picked_columns(

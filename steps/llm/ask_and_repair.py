@@ -27,7 +27,7 @@ from paddock.engine.request import (
     Usage,
     resolve_sampling,
 )
-from paddock.engine.system.text import counted, one_line
+from paddock.engine.system.text import NestedTooDeep, counted, one_line, parse_shallow_json
 from paddock.pipelines.checking.check import CheckResult
 from paddock.pipelines.label_choices import PromptLabels, without_choice_marks, without_repeats
 from paddock.pipelines.schema_validation import TOO_DEEP, schema_mismatch
@@ -373,8 +373,8 @@ def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
     Remote servers may not enforce the schema.
     """
     try:
-        value = json.loads(reply.text)
-    except RecursionError:
+        value = parse_shallow_json(reply.text)
+    except NestedTooDeep:
         return None, [TOO_DEEP]
     except ValueError:
         if reply.done_reason != "length":

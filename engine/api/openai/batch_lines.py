@@ -26,6 +26,7 @@ from paddock.engine.errors import EngineError
 from paddock.engine.models.blobs import store_write_errors
 from paddock.engine.system.files import append_durably
 from paddock.engine.system.tasks import end
+from paddock.engine.system.text import parse_shallow_json
 
 from .chat_completions import ApiCaller, new_id
 from .endpoints import BATCH_ENDPOINTS, answer_batch_line
@@ -217,8 +218,8 @@ def _parse_result(text: bytes) -> dict[str, Any] | None:
     if not text.strip():
         return {}
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_shallow_json(text)
+    except ValueError:
         return None
     return value if isinstance(value, dict) and "custom_id" in value else None
 

@@ -53,7 +53,7 @@ def test_a_file_is_read_and_hashed(folder: Path) -> None:
     assert files.sha256_of(path, follows_links=False) == files.sha256_of(path)
     with pytest.raises(FileNotFoundError):
         no_links.open_file(folder / "in/nothing")
-    with pytest.raises(ValueError, match="null byte"):
+    with pytest.raises(ValueError, match="embedded null"):
         no_links.open_file(folder / "in/a\0b")
     with pytest.raises(ValueError, match="not an absolute path"):
         no_links.open_file("in/a.txt")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -196,7 +197,7 @@ def test_answers_that_were_removed_or_replaced_are_not_alike(world: World, tmp_p
     runs.append(world.run(pool=says(dog="A red dog."), force=force, no_cache=True))
     assert runs[2].calls == 2
     assert counted_as(world, *runs[1:]) == {"Not known": 2}
-    with sqlite3.connect(tmp_path / ".paddock/ledger.sqlite") as ledger:
+    with closing(sqlite3.connect(tmp_path / ".paddock/ledger.sqlite")) as ledger, ledger:
         ledger.execute("delete from calls")
     for before, after in ((0, 1), (1, 2), (0, 2)):
         assert counted_as(world, runs[before], runs[after]) == {"Not known": 2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class Begun(Observer):
 def left_behind(world: World) -> dict[str, Any]:
     """Return outputs, and the ledger's rows but for times and random names."""
     out = {path.name: path.read_bytes() for path in sorted((world.folder / "out").iterdir())}
-    with sqlite3.connect(world.folder / ".paddock" / "ledger.sqlite") as ledger:
+    with closing(sqlite3.connect(world.folder / ".paddock" / "ledger.sqlite")) as ledger:
         items = ledger.execute(
             "select key, hash, state, returns, outputs, calls, tokens from items"
         )

@@ -7,6 +7,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,7 @@ def test_a_ledger_that_no_one_may_even_read_is_named(
     world = World(tmp_path, n_documents=1)
     world.run()
     file = tmp_path / ".paddock/ledger.sqlite"
-    with sqlite3.connect(file, isolation_level=None) as browser:
+    with closing(sqlite3.connect(file, isolation_level=None)) as browser:
         browser.execute("pragma locking_mode = exclusive")
         browser.execute("begin exclusive")
         browser.execute("update meta set value = value")

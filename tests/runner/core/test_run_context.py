@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def failed(world: World) -> str:
 
 
 def calls(world: World) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(world.folder / ".paddock/ledger.sqlite") as ledger:
+    with closing(sqlite3.connect(world.folder / ".paddock/ledger.sqlite")) as ledger:
         query = "select kind, model, request, reply, step, key from calls order by at"
         return ledger.execute(query).fetchall()
 

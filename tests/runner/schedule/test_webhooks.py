@@ -9,7 +9,7 @@ import random
 import re
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -114,9 +114,11 @@ class WebhookServer:
 
 
 @pytest.fixture
-def webhook_server(tmp_path: Path) -> WebhookServer:
+def webhook_server(tmp_path: Path) -> Iterator[WebhookServer]:
     (tmp_path / "inbox").mkdir()
-    return WebhookServer(tmp_path)
+    server = WebhookServer(tmp_path)
+    yield server
+    asyncio.run(server.queue.close())
 
 
 def signed(body: bytes, now_s: int = NOW) -> dict[str, str]:

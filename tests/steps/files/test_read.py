@@ -104,7 +104,7 @@ def test_json_is_kept_as_it_is_written(read: Read) -> None:
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
-        ('{"a": 1,}', "line 1, column 9: Expecting property name enclosed in double quotes"),
+        ('{"a": 1, 2}', "line 1, column 10: Expecting property name enclosed in double quotes"),
         ("[" * 100_000, "it is nested too deeply"),
         ("1" * 5000, "it has a number of thousands of digits"),
     ],

@@ -122,7 +122,12 @@ def test_columns_without_a_header_get_names(read: Read) -> None:
             "'a.json' holds no list of rows. Read a JSON file of another form with `files.read`.",
         ),
         ("a.json", "[1]", {}, "'a.json' holds a list whose element 1 is no object `{…}`."),
-        ("a.json", "[" * 9000, {}, "'a.json' is not valid JSON: it is nested too deeply"),
+        (
+            "a.json",
+            "[" * 9000 + "]" * 9000,
+            {},
+            "'a.json' is not valid JSON: it is nested too deeply",
+        ),
         ("a.csv", b"\x00\x01", {}, "'a.csv' is not text: it has NUL bytes, as binary data has."),
         (
             "a.csv", "a,b\n" * 100, {"max_bytes": 10},

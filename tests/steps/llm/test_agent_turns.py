@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def world(tmp_path: Path, tools: str) -> World:
 
 
 def calls(tmp_path: Path) -> list[tuple[str, dict[str, Any]]]:
-    with sqlite3.connect(tmp_path / ".paddock" / "ledger.sqlite") as base:
+    with closing(sqlite3.connect(tmp_path / ".paddock" / "ledger.sqlite")) as base:
         rows = base.execute("select kind, request from calls order by at, rowid").fetchall()
     return [(kind, json.loads(request)) for kind, request in rows]
 

@@ -131,7 +131,7 @@ def test_a_repair_that_does_not_fit_next_to_the_answer_leaves_the_answer_out() -
         ("Ada", "It is not JSON."),
         ('{"name": 3}', "At /name: 3 is not of type 'string'."),
         ("[]", "[] is not of type 'object'."),
-        (f'{{"name": {"[" * 5000}', "It is nested more than 64 levels deep."),
+        (f'{{"name": {"[" * 5000}{"]" * 5000}}}', "It is nested more than 64 levels deep."),
         (f'{{"name": {"[" * 400}{"]" * 400}}}', "It is nested more than 64 levels deep."),
     ],
 )
