@@ -95,13 +95,18 @@ class WatchBinder:
         """Return the folders where documents arrive or are written, resolved.
 
         These are watched folders, scanned ones, `dir` inputs, stores, and folders that files are
-        written to. The pipeline's own folder is among them where documents arrive in it.
+        written to. The pipeline's own folder is among them where documents arrive in it. What lies
+        outside the folders that it may touch is none: no step may read or write there.
         """
         found: dict[Path, None] = {}
         for text, base, is_file in self._places():
             place = _folder_of(text, is_file=is_file)
             if place is not None:
-                found[_resolved(Path(os.path.normpath(base / place)))] = None
+                named = Path(os.path.normpath(base / place))
+                folder = _resolved(named)
+                tops = (base, *self._roots.allowed)
+                if any(path.is_relative_to(top) for path in (named, folder) for top in tops):
+                    found[folder] = None
         return tuple(found)
 
     def _places(self) -> Iterator[tuple[str, Path, bool]]:

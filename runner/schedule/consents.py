@@ -1,10 +1,11 @@
-"""Consents of people to what triggered pipelines reach, as `paddock up` reads them."""
+"""What people let triggered pipelines reach, and which files counted at the last scan."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from paddock.engine.system import files
 from paddock.engine.system.file_locks import LockTaken, lock_now
@@ -55,11 +56,31 @@ class Consents:
             if known.get(name, []) != sorted(allowed):
                 self._write("folders", name, sorted(allowed))
 
-    def _read(self, kind: str) -> dict[str, list[str]]:
+    def counted(self, folders: Iterable[Path]) -> dict[Path, tuple[Path, ...]]:
+        """Return the files that counted as pipelines, each with the folders of its documents."""
+        known = self._read("counted")
+        found = [known.get(str(folder.resolve())) for folder in folders]
+        return {
+            Path(file): tuple(map(Path, names))
+            for files_there in found
+            if isinstance(files_there, dict)
+            for file, names in files_there.items()
+        }
+
+    def note_counted(self, folder: Path, counted: Mapping[Path, Iterable[Path]]) -> None:
+        """Record the pipeline files that count below a folder, for the next start.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        value = {str(file): [*map(str, names)] for file, names in counted.items()}
+        self._write("counted", str(folder.resolve()), value)
+
+    def _read(self, kind: str) -> dict[str, Any]:
         found = files.read_json_object(self._file).get(kind)
         return found if isinstance(found, dict) else {}
 
-    def _write(self, kind: str, name: str, value: list[str]) -> None:
+    def _write(self, kind: str, name: str, value: Any) -> None:
         try:
             with lock_now(self._folder / "consents.lock", wait_s=_CONSENTS_WAIT_S):
                 known = files.read_json_object(self._file)

@@ -5,8 +5,8 @@ network folders. A file counts once it has stayed the same for a moment, so that
 not read; a faulty file is reported once, and its last sound version stays. When a whole folder is
 gone its pipelines stay: it may have been unmounted. A file in a folder where documents arrive or
 are written (see `work_folders`) is never a pipeline, since others may be able to put one there. In
-a pipeline's own folder that holds for files that come after the pipeline. Runs in a thread; knows
-no Prefect.
+a pipeline's own folder that holds for files that come after the pipeline. A file that is left out
+decides nothing, whatever folders it names. Runs in a thread; knows no Prefect.
 """
 
 from __future__ import annotations
@@ -91,6 +91,11 @@ class PipelineFinder:
         self._known: dict[Path, _KnownFile] = {}
         self._reported: dict[str, str] = {}
         self._n_looks = 0
+        self._counted: dict[Path, tuple[Path, ...]] = {}
+        """The pipeline files that count, each with the folders of its documents."""
+        if self.consents is not None:
+            self._counted = self.consents.counted(self.folders)
+        self._earlier = frozenset(self._counted)
         self._begin_scan()
 
     def _begin_scan(self) -> None:
@@ -120,16 +125,29 @@ class PipelineFinder:
             elif was_left_out:
                 known.read_at = None
         self._gone(set(seen))
-        self._note_consent(allowed)
+        self._note(allowed)
         standing = tuple(known.triggered for known in self._known.values() if known.triggered)
         return PipelineChanges(
             standing, tuple(self._added), tuple(self._removed), tuple(self._messages)
         )
 
-    def _note_consent(self, allowed: frozenset[str] | None) -> None:
-        if self.consents is not None and allowed is not None:
-            with suppress(OSError):  # the next scan consents again, which changes nothing
+    def _note(self, allowed: frozenset[str] | None) -> None:
+        """Record what is allowed, and what counts, for the next start."""
+        if self.consents is None:
+            return
+        counted = {
+            path: known.folders
+            for path, known in self._known.items()
+            if not known.left_out and (known.folders or known.triggered)
+        }
+        with suppress(OSError):  # the next scan tries again, which changes nothing
+            if allowed is not None:
                 self.consents.note(self.folders, allowed)
+            if counted != self._counted:
+                for folder in filter(_is_folder_there, self.folders):
+                    below = {path: counted[path] for path in counted if path.is_relative_to(folder)}
+                    self.consents.note_counted(folder, below)
+                self._counted = counted
 
     def _texts_to_read(
         self, seen: Mapping[Path, FileStamp], now: float, *, at_once: bool
@@ -137,14 +155,17 @@ class PipelineFinder:
         """Return the files to be read now, each with its text; None: it cannot be read."""
         due: dict[Path, str | None] = {}
         for path, stamp in seen.items():
-            known = self._known.setdefault(path, _KnownFile(stamp, now, self._n_looks))
+            known = self._known.setdefault(
+                path, _KnownFile(stamp, now, self._n_looks, self._counted.get(path, ()))
+            )
             if known.stamp != stamp:
                 known.stamp, known.since, known.read_at = stamp, now, None
             known.n_missed = 0
             if self._is_to_be_read(known, now, at_once=at_once):
                 known.read_at = now
                 due[path] = _text_of(path)
-                known.folders = work_folders(path, due[path] or "")
+                named = work_folders(path, due[path] or "")
+                known.folders = known.folders if named is None else named
         return due
 
     def pipeline_files(self) -> dict[Path, FileStamp]:
@@ -183,28 +204,61 @@ class PipelineFinder:
         return not known.is_sound and (at_once or now - known.read_at >= TRY_AGAIN_S)
 
     def _left_out(self, seen: Iterable[Path]) -> dict[Path, str]:
-        """Return the files in folders of documents, each with the reason to ignore it."""
-        by_folder = self._work_folders()
-        if not by_folder:
-            return {}
-        names: dict[Path, tuple[_FolderName, ...]] = {}
+        """Return the files in folders of documents, each with the reason to ignore it.
 
-        def around(path: Path) -> Iterator[tuple[Path, Path]]:
-            for folder in path.parents:
+        What is left out names no folder. So files of outer folders decide about those of inner
+        ones, and earlier ones about later ones of a folder. A folder of documents that a link leads
+        to lies anywhere: a file there is left out unless it came before the pipeline with the link.
+        """
+        claims = self._claims(seen)
+        counting: set[Path] = set()
+        found: dict[Path, _Claim] = {}
+        for path in (
+            sorted(seen, key=lambda path: (_depth(path), self._came(path))) if claims else ()
+        ):
+            below = (claim for claim in claims.get(path, ()) if claim.is_below)
+            if claim := next((claim for claim in below if claim.owner in counting), None):
+                found[path] = claim
+            else:
+                counting.add(path)
+        for path in counting & claims.keys():
+            for claim in claims[path]:
+                if claim.owner in counting and self._came(claim.owner) <= self._came(path):
+                    found.setdefault(path, claim)
+        return {path: claim.reason(path) for path, claim in found.items()}
+
+    def _came(self, path: Path) -> int:
+        """Return when a file came: 0, before this start; else the number of its first scan."""
+        return 0 if path in self._earlier else self._known[path].look
+
+    def _claims(self, seen: Iterable[Path]) -> dict[Path, list[_Claim]]:
+        """Return whose folders of documents each file lies in, but for those of its own folder."""
+        by_folder = self._work_folders()
+        names: dict[Path, tuple[_FolderName, ...]] = {}
+        found: dict[Path, list[_Claim]] = {}
+        for path in seen if by_folder else ():
+            for folder in dict.fromkeys(
+                (*path.parents, *_resolved(path).parents)
+            ):  # it may be a link
                 if folder not in names:
                     names[folder] = _names_of(folder)
                 for name in names[folder]:
-                    yield from by_folder.get(name, ())
-
-        found: dict[Path, str] = {}
-        for path in seen:
-            for folder, owner in around(_resolved(path)):
-                is_own = files.identity(folder) == files.identity(owner.parent)
-                is_earlier = self._known[path].look <= self._known[owner].look
-                if not is_own or not (path == owner or is_earlier):
-                    found[path] = _why_left_out(path, folder, owner, is_own=is_own)
-                    break
+                    for place, owner in by_folder.get(name, ()):
+                        is_own = files.identity(place) == files.identity(owner.parent)
+                        if is_own and self._is_as_early(path, owner):
+                            continue
+                        is_below = place.is_relative_to(_resolved(owner.parent))
+                        found.setdefault(path, []).append(_Claim(owner, place, is_own, is_below))
         return found
+
+    def _is_as_early(self, path: Path, owner: Path) -> bool:
+        """Return whether a file came with a pipeline, or before it, into the pipeline's folder.
+
+        At an attended start a person takes what is there for pipelines.
+        """
+        if self.is_attended:
+            return path == owner or self._known[path].look <= self._known[owner].look
+        return path == owner or self._came(path) <= self._came(owner)
 
     def _work_folders(self) -> dict[_FolderName, list[tuple[Path, Path]]]:
         """Return the folders of documents, by path and identity, each with its pipeline's file."""
@@ -331,17 +385,34 @@ def _resolved(path: Path) -> Path:
         return path
 
 
-def _why_left_out(path: Path, folder: Path, owner: Path, *, is_own: bool) -> str:
-    if is_own:
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A folder of documents in which a file lies."""
+
+    owner: Path
+    """The pipeline file that names it."""
+    folder: Path
+    is_own: bool
+    """Whether the folder is the pipeline file's own."""
+    is_below: bool
+    """Whether it is that one, or lies below it."""
+
+    def reason(self, path: Path) -> str:
+        if self.is_own:
+            return (
+                f"{path}: is ignored: it came into the folder of {self.owner.name}, where "
+                "documents of that pipeline arrive.\n  If it is a pipeline, move it into a folder "
+                "of its own, or start `paddock up` again at a terminal."
+            )
         return (
-            f"{path}: is ignored: it came into the folder of {owner.name}, where documents of "
-            f"that pipeline arrive.\n"
-            f"  If it is a pipeline, move it into a folder of its own, or start `paddock up` again."
+            f"{path}: is ignored: it lies in '{self.folder}', where documents of {self.owner} "
+            f"arrive or are written.\n  If it is a pipeline, move it into another folder."
         )
-    return (
-        f"{path}: is ignored: it lies in '{folder}', where documents of {owner} arrive or are "
-        f"written.\n  If it is a pipeline, move it into another folder."
-    )
+
+
+def _depth(path: Path) -> int:
+    """Return how deep a file lies; of a link the deeper one of both places."""
+    return max(len(path.parts), len(_resolved(path).parts))
 
 
 _FolderName = Path | tuple[int, int]

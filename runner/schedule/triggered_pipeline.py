@@ -207,11 +207,11 @@ def _agreed(
     return agreed
 
 
-def work_folders(file: Path, text: str) -> tuple[Path, ...]:
+def work_folders(file: Path, text: str) -> tuple[Path, ...] | None:
     """Return the folders where the documents of a pipeline arrive or are written.
 
     It need not be under `paddock up`: a pipeline that is run by hand has such folders too. Empty
-    when the text is not a valid pipeline.
+    when the text is no pipeline; None: it is a faulty one.
     """
     if not _LOOKS_TRIGGERED[1].search(text):
         return ()
@@ -220,7 +220,7 @@ def work_folders(file: Path, text: str) -> tuple[Path, ...]:
             plans.plan_with_faults(model.parse_pipeline(yaml_source.parse_yaml(text, str(file))))
         )
     except Exception:  # its errors are reported where it is read as a pipeline
-        return ()
+        return None
 
 
 def looks_triggered(text: str) -> bool:

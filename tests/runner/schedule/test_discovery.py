@@ -254,8 +254,83 @@ def test_what_comes_into_a_pipelines_own_folder_later_is_a_document_of_it(look: 
     assert messages == (
         f"{late}: is ignored: it came into the folder of own.yaml, where documents of that "
         f"pipeline arrive.\n"
-        f"  If it is a pipeline, move it into a folder of its own, or start `paddock up` again.",
+        f"  If it is a pipeline, move it into a folder of its own, or start `paddock up` again at "
+        f"a terminal.",
     )
+
+
+@pytest.mark.parametrize("is_restarted", [True, False])
+@pytest.mark.parametrize("place", ["..", "../..", "../../other", "{served}", "{served}/other"])
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "{hourly}steps: [{{uses: files.write, with: {{path: '{place}/x.txt', text: a}}}}]\n",
+        "inputs: {{d: {{type: dir, default: '{place}'}}}}\n{hourly}{steps}",
+        "on: {{watch: [{{path: '{place}'}}]}}\n{steps}",
+        "steps: [{{id: docs, uses: files.scan, with: {{root: '{place}'}}}}]\n",
+    ],
+)
+def test_a_document_ends_no_pipeline_whatever_folders_it_names(
+    tmp_path: Path, claim: str, place: str, is_restarted: bool
+) -> None:
+    consents = Consents(tmp_path / "home")
+    look = Look(tmp_path / "served")
+    look.folder.mkdir()
+    look.finder = PipelineFinder([look.folder], {}, lambda: look.now, consents)
+    look.write("notes/pipeline.yaml", HOURLY + STEPS.replace("root: .", "root: inbox"))
+    look.write("other/pipeline.yaml", HOURLY + STEPS.replace("root: .", "root: docs"))
+    assert len(look().triggered) == 2
+    text = claim.format(
+        place=place.format(served=look.folder),
+        hourly=HOURLY,
+        steps=STEPS.replace("root: .", "root: d"),
+    )
+    look.write("notes/inbox/deep/evil.yaml", text)
+    if is_restarted:
+        look.finder = PipelineFinder([look.folder], {}, lambda: look.now, consents)
+    assert [path.file.parent.name for path in look.look_twice().triggered] == ["notes", "other"]
+
+
+def test_a_faulty_pipeline_still_has_its_folders_of_documents_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    consents = Consents(tmp_path / "home")
+    look = Look(tmp_path / "served")
+    look.write("notes/inbox/evil.yaml", HOURLY + STEPS)
+    file = look.write("notes/pipeline.yaml", inbox())
+    for text in (inbox(), "steps: ["):
+        file.write_text(text)
+        look.finder = PipelineFinder([look.folder], {}, lambda: look.now, consents)
+        assert "evil.yaml" not in names(look())
+
+
+def test_links_in_a_folder_of_documents_are_no_pipelines(look: Look, tmp_path: Path) -> None:
+    look.write("notes/pipeline.yaml", inbox())
+    elsewhere = tmp_path.with_name(f"{tmp_path.name}-elsewhere")
+    elsewhere.mkdir()
+    (elsewhere / "evil.yaml").write_text(HOURLY + STEPS)
+    (look.write("notes/inbox/a.txt", "a").parent / "evil.yaml").symlink_to(elsewhere / "evil.yaml")
+    assert names(look()) == ["pipeline.yaml"]
+
+
+def test_what_came_into_a_pipelines_own_folder_stays_a_document_when_up_starts_by_itself(
+    tmp_path: Path,
+) -> None:
+    consents = Consents(tmp_path / "home")
+    look = Look(tmp_path / "served")
+    look.write("own.yaml", HOURLY + STEPS)
+
+    def started(*, is_attended: bool) -> list[str]:
+        clock = lambda: look.now  # noqa: E731
+        look.finder = PipelineFinder([look.folder], {}, clock, consents, is_attended)
+        return names(look())
+
+    assert started(is_attended=False) == ["own.yaml"]
+    look.write("late.yaml", HOURLY + STEPS)
+    assert names(look.look_twice()) == ["own.yaml"]
+    assert started(is_attended=False) == ["own.yaml"]
+    assert started(is_attended=True) == ["late.yaml", "own.yaml"]
+    assert started(is_attended=False) == ["late.yaml", "own.yaml"]
 
 
 def test_hot_folders_stores_and_dir_inputs_hold_no_pipelines(look: Look) -> None:
