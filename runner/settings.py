@@ -90,6 +90,8 @@ class Settings:
     """So long a run waits for servers elsewhere that are all away, before it stops."""
     allow: frozenset[str] = frozenset()
     """What pipelines may reach besides files and models: `network`, `run`, `secrets` and so on."""
+    trust_state: tuple[Path, ...] = ()
+    """Folders of pipelines whose state counts whatever its owner; see `ledger.own_state`."""
     ledger_url: str = field(default="", repr=False)
     """A PostgreSQL database that several machines share; empty: a file beside each pipeline."""
     read_timeout_s: float = 120.0
@@ -203,6 +205,12 @@ def _parsed_value(name: str, origin: str, value: object, home: Path) -> Any:
     except setting_values.BadValue as error:
         raise SettingsError(origin, f"{value!r} {error.problem}.", error.remedy) from None
     if isinstance(answer, Path):
-        is_at_home = answer.parts[:1] == ("~",)
-        return home.joinpath(*answer.parts[1:]) if is_at_home else answer.absolute()
+        return _whole_path(answer, home)
+    if isinstance(answer, tuple):
+        return tuple(_whole_path(a, home) if isinstance(a, Path) else a for a in answer)
     return answer
+
+
+def _whole_path(path: Path, home: Path) -> Path:
+    is_at_home = path.parts[:1] == ("~",)
+    return home.joinpath(*path.parts[1:]) if is_at_home else path.absolute()

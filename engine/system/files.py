@@ -372,6 +372,15 @@ def remove_stale_files(folder: Path, *, waits: bool = False) -> list[Path]:
     return [file for file in _temporary_files(folder) if _is_stale(file, waits) and _remove(file)]
 
 
+def rename_in(folder: int, name: str, target: str) -> None:
+    """Rename an entry of an open folder.
+
+    Raises:
+        OSError: the system refused it.
+    """
+    os.rename(name, target, src_dir_fd=folder, dst_dir_fd=folder)
+
+
 def _is_stream(path: Path) -> bool:
     try:
         mode = path.stat().st_mode

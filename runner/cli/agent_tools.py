@@ -32,6 +32,7 @@ from paddock.runner import api
 from paddock.runner.bind.bind import read_plan
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.core.run_records import WROTE
+from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.entries import LedgerError, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
@@ -41,7 +42,6 @@ from paddock.runner.ledger.reviews import DecisionRefused, Review
 from paddock.runner.ledger.run_history import (
     LedgerFolder,
     PastRun,
-    find_ledgers,
     open_for_reading,
     recent_runs,
     runs_named,
@@ -203,8 +203,11 @@ class AgentTools:
 
     def runs(self, offset: Offset = 0, limit: Limit = 20) -> Answer:
         """List past and present runs, newest first."""
-        found = recent_runs(find_ledgers([self.folder]), limit=offset + limit + 1)
-        page = _page("runs", found.runs, offset, limit, self._run_head, faults=found.faults)
+        left_out: list[str] = []
+        places = find_ledgers([self.folder], left_out.append)
+        found = recent_runs(places, limit=offset + limit + 1)
+        faults = (*found.faults, *left_out)
+        page = _page("runs", found.runs, offset, limit, self._run_head, faults=faults)
         del page["n_runs"]  # there may be more of them
         return page
 

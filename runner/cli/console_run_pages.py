@@ -30,12 +30,12 @@ from paddock.runner.compare.run_difference import (
     change_rows,
     run_difference,
 )
+from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.run_history import (
     LedgerFolder,
     PastRun,
-    find_ledgers,
     open_for_reading,
     recent_runs,
     runs_named,
@@ -153,7 +153,9 @@ class RunPages:
     """The pages on the runs of some folders."""
 
     def __init__(self, folders: Callable[[], Iterable[Path]]) -> None:
-        self._places = KeptReading(lambda: tuple(find_ledgers(folders())))
+        self._folders = folders
+        self._places = KeptReading(self._find_places)
+        self._left_out: Sequence[str] = ()
         self._progress: dict[Path, JournalProgress] = {}
         self._details: dict[tuple[str, ...], RunDetails] = {}
         self._turn = threading.Lock()
@@ -166,6 +168,12 @@ class RunPages:
         """Return the ledgers, which are looked for every 15 seconds."""
         return self._places.get()
 
+    def _find_places(self) -> tuple[LedgerFolder, ...]:
+        left_out: list[str] = []
+        found = tuple(find_ledgers(self._folders(), left_out.append))
+        self._left_out = left_out
+        return found
+
     def runs(self, query: Query) -> PageParts:
         """Return the list of runs, newest first."""
         is_failed, n_least = query.get("show") == "failed", page_number(query) * PAGE_ROWS + 1
@@ -174,7 +182,7 @@ class RunPages:
         folders = [str(place.folder) for place in self.places()]
         common = os.path.commonpath(folders) if len(folders) > 1 else None
         parts = ["<h1>Runs</h1>", _choice(query, "show", {"": "All", "failed": "Failed"})]
-        parts += map(error_html, found.faults)
+        parts += map(error_html, (*found.faults, *self._left_out))
         if shown:
             rows = (self._run_row(past, shown_folder(past.place.folder, common)) for past in shown)
             parts.append(html_table("Runs", _RUN_HEADS, rows))

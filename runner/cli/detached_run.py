@@ -34,10 +34,10 @@ from paddock.runner import api
 from paddock.runner.bind.bind import read_plan
 from paddock.runner.bind.inputs import paths_outside, read_inputs
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import (
     LedgerFolder,
     PastRun,
-    find_ledgers,
     recent_runs,
     runs_named,
 )

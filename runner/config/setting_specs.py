@@ -83,6 +83,7 @@ SETTING_SPECS: Mapping[str, SettingSpec] = {
     "pool_key": SettingSpec(setting_values.text, "pool_key", is_secret=True),
     "pool_wait": SettingSpec(setting_values.seconds, "pool_wait_s"),
     "allow": SettingSpec(setting_values.permissions, "allow"),
+    "trust_state": SettingSpec(setting_values.folders, "trust_state"),
     "ledger": SettingSpec(setting_values.text, "ledger_url", is_secret=True),
     "read_timeout": SettingSpec(setting_values.seconds, "read_timeout_s"),
     "read_memory": SettingSpec(setting_values.size, "read_memory_bytes"),

@@ -65,6 +65,18 @@ def text_list(value: object) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
+def folders(value: object) -> tuple[Path, ...]:
+    """Return folders; `~` is left for the caller.
+
+    >>> folders("/srv/team, ~/share")
+    (PosixPath('/srv/team'), PosixPath('~/share'))
+    """
+    found = tuple(map(folder, text_list(value)))
+    if not all(path.is_absolute() or path.parts[0] == "~" for path in found):
+        raise BadValue("has a path that depends on the folder", "Begin each with '/' or '~'.")
+    return found
+
+
 def urls(value: object) -> tuple[str, ...]:
     """Return the addresses of servers.
 

@@ -36,6 +36,7 @@ from .ledger_identity import folder_identity, known_folder_identity
 from .ledger_tables import IS_ALIVE, Execute
 from .ledger_writer import Writer
 from .object_store import ObjectStore
+from .own_state import LEDGER_FILE, is_own_state, make_state
 from .sqlite_file import SqliteDatabase
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LEDGER_FILE = "ledger.sqlite"
 INLINE_CHARS = 16_384  # larger values go to objects/: a row stays within a few SQLite pages
 
 
@@ -95,6 +95,7 @@ class Ledger:
 
     def _open_for_writing(self) -> None:
         try:
+            make_state(self.folder)
             private_files.private_unversioned_folder(self.folder)
             if self.is_shared:
                 self._open_shared_for_writing()
@@ -519,9 +520,16 @@ def open_existing(folder: Path, url: str) -> LedgerDatabase | None:
     """Open the ledger of a folder; None if there is none, or no run has made its tables yet.
 
     Raises:
-        LedgerError: another version of Paddock wrote it; it cannot be read.
+        LedgerError: another version of Paddock wrote it; it cannot be read. `ForeignState`: it is
+            not this user's.
     """
     database: LedgerDatabase
+    try:
+        if not is_own_state(folder):
+            return None
+    except OSError as error:
+        why = error.strerror or error
+        raise LedgerError(f"{folder}: the ledger's folder cannot be read ({why}).") from error
     if url:
         postgres = postgres_module()
         identity = known_folder_identity(folder)

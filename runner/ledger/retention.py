@@ -12,21 +12,25 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from paddock.engine.system import file_locks, processes
+from paddock.engine.system import file_locks, files, processes
 from paddock.engine.system.text import last_part
 from paddock.engine.system.units import DAY_S
 from paddock.runner.settings import Settings, read_settings
 
 from .entries import LedgerError, is_variant
-from .ledger import LEDGER_FILE, open_existing
+from .ledger import open_existing
 from .ledger_tables import LedgerDatabase
 from .object_store import ObjectStore
+from .own_state import LEDGER_FILE, open_state
 from .run_history import LedgerFolder
 from .sqlite_file import SqliteDatabase, compact_file
 
@@ -42,6 +46,12 @@ PAUSE_S = 0.002
 SUBPROCESS_TIMEOUT_S = 3600.0
 MAX_OUTPUT_BYTES = 1024**2  # one JSON object
 _LOW_PRIORITY = 19
+_OBJECT = re.compile("[0-9a-f]{64}")
+_LEFTOVER = re.compile(
+    rf"\..*\.([0-9a-f]{{8}}{re.escape(files.TEMPORARY_SUFFIX)}|swept)", re.DOTALL
+)
+"""A temporary file of `files`, and an object that is set aside while it is removed."""
+_LOG_ENDINGS = ("jsonl", "log")
 _MAIN_CODE = (
     "import sys; from paddock.runner.cli.application import main; sys.argv[0] = 'paddock'; main()"
 )
@@ -73,13 +83,18 @@ class SweepResult:
     """Temporary files of killed processes."""
     n_bytes: int = 0
     """Of files, and of the texts in rows."""
+    files: list[str] = field(default_factory=list)
+    """The paths of the files."""
 
     def __add__(self, other: SweepResult) -> SweepResult:
         names = (field.name for field in fields(self))
         return SweepResult(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def as_json(self) -> dict[str, int]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return the numbers."""
+        return {
+            name.name: getattr(self, name.name) for name in fields(self) if name.name != "files"
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +178,17 @@ def sweep_ledger(
         LedgerError: the ledger cannot be used, or another process cleans it.
     """
     try:
-        with file_locks.lock_now(state / "clean.lock"):
+        with ExitStack() as stack:
+            handle = open_state(state)
+            stack.callback(os.close, handle)
+            stack.enter_context(file_locks.lock_now(state / "clean.lock"))
             database = open_existing(state, url)
             if database is None:
                 return SweepResult()
             with contextlib.closing(database):
                 try:
-                    swept = _Sweeper(state, database, limits, is_dry=is_dry).sweep()
+                    sweeper = _Sweeper(state, handle, database, limits, is_dry=is_dry)
+                    swept = stack.enter_context(sweeper).sweep()
                 except Exception as error:  # what a damaged row causes may be of any kind
                     damage = database.damage_behind(error)
                     if damage is not None:
@@ -178,39 +197,99 @@ def sweep_ledger(
             if not url and not is_dry:
                 compact_file(state / LEDGER_FILE)
             return swept
+    except FileNotFoundError:
+        return SweepResult()
     except file_locks.LockTaken:
         raise LedgerError(f"{state}: another process cleans this ledger.") from None
     except OSError as error:
         raise LedgerError(f"{state}: cannot be cleaned ({error.strerror or error}).") from error
 
 
+class _OwnFiles:
+    """Regular files of a folder within the state folder, by its descriptor: no link leads out."""
+
+    def __init__(self, state: int, name: str) -> None:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        self.name = name
+        self._handle: int | None = None
+        with suppress(FileNotFoundError, NotADirectoryError):  # none, or a link
+            self._handle = os.open(name, flags, dir_fd=state)
+
+    def facts(self) -> dict[str, os.stat_result]:
+        """Return what the system knows of each file."""
+        found: dict[str, os.stat_result] = {}
+        with os.scandir(self._handle) if self._handle is not None else nullcontext(()) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # it was removed meanwhile
+                    facts = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(facts.st_mode):
+                        found[entry.name] = facts
+        return found
+
+    def stat(self, name: str) -> os.stat_result:
+        return os.stat(name, dir_fd=self._handle, follow_symlinks=False)
+
+    def remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._handle)
+
+    def rename(self, name: str, target: str) -> None:
+        if self._handle is not None:
+            files.rename_in(self._handle, name, target)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+
+
 class _Sweeper:
-    """The cleaning of one ledger."""
+    """The cleaning of one ledger. Removes only files that have the names which it wrote."""
 
     def __init__(
-        self, state: Path, database: LedgerDatabase, limits: RetentionLimits, *, is_dry: bool
+        self,
+        state: Path,
+        handle: int,
+        database: LedgerDatabase,
+        limits: RetentionLimits,
+        *,
+        is_dry: bool,
     ) -> None:
+        """`handle`: of the state folder."""
         self._state = state
         self._database = database
         self._limits = limits
         self._is_dry = is_dry
         self._now = time.time()
         self._swept = SweepResult()
+        self._folders = ExitStack()
+        self._logs, self._objects, self._notices = (
+            self._folders.enter_context(contextlib.closing(_OwnFiles(handle, name)))
+            for name in ("runs", "objects", "told")
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folders.close()
 
     def sweep(self) -> SweepResult:
-        self._runs()
+        runs = {
+            run: status for run, status in self._database.rows("select run, status from runs", {})
+        }
+        old_runs = self._sweep_runs()
         variants = self._forgotten_variants()
-        calls = self._calls(variants)
+        calls = self._sweep_calls(variants)
         items = self._gone_items() | self._dropped(variants)
-        self._objects(calls, items)
-        self._logs()
-        self._leftovers()
+        self._sweep_objects(calls, items)
+        self._sweep_logs(runs, old_runs)
+        self._sweep_leftovers()
         return self._swept
 
     # --- rows
 
-    def _runs(self) -> None:
-        """Remove old runs that no item refers to, except each pipeline's latest."""
+    def _sweep_runs(self) -> frozenset[str]:
+        """Remove old runs that no item refers to, except each pipeline's latest; return them."""
         query = (
             "select run, file, coalesce(ended, started) from runs "
             "where run not in (select run from items) order by started desc"
@@ -223,6 +302,7 @@ class _Sweeper:
                 old.append(run)
         self._swept.runs = len(old)
         self._delete("runs", "run", old)
+        return frozenset(old)
 
     def _forgotten_variants(self) -> frozenset[str]:
         """Return the scopes of variants that were not compared for as long as calls are kept."""
@@ -249,7 +329,7 @@ class _Sweeper:
             self._do(_DROP_SPECS, {})
         return frozenset(found)
 
-    def _calls(self, forgotten: Collection[str]) -> frozenset[str]:
+    def _sweep_calls(self, forgotten: Collection[str]) -> frozenset[str]:
         """Remove calls that no item needs and are too old or too many; return their hashes."""
         limits = self._limits
         too_large = self._now - GRACE_S if limits.max_bytes else 0.0
@@ -319,22 +399,22 @@ class _Sweeper:
 
     # --- files
 
-    def _objects(self, calls: Collection[str], items: Collection[tuple[str, str]]) -> None:
+    def _sweep_objects(self, calls: Collection[str], items: Collection[tuple[str, str]]) -> None:
         """Remove objects that no row refers to, not counting these calls and items."""
-        folder = self._state / "objects"
+        before = self._now - OBJECT_GRACE_S
         old = {
-            entry.name: entry.stat().st_size
-            for entry in _entries(folder)
-            if not entry.name.startswith(".") and _entry_age_s(entry, self._now) > OBJECT_GRACE_S
+            name: facts.st_size
+            for name, facts in self._objects.facts().items()
+            if _OBJECT.fullmatch(name) and facts.st_mtime < before
         }
         if not old:
             return
         for digest in self._referenced(calls, items):
             old.pop(digest, None)
         for digest, size in old.items():
-            if self._is_dry or _removed(folder / digest, self._now - OBJECT_GRACE_S):
+            if self._is_dry or _removed(self._objects, digest, before):
                 self._swept.objects += 1
-                self._swept.n_bytes += size
+                self._note_removed(self._objects, digest, size)
 
     def _referenced(
         self, calls: Collection[str], items: Collection[tuple[str, str]]
@@ -353,39 +433,44 @@ class _Sweeper:
                 yield from json.loads(objects)
                 yield from [] if value is None else [value]
 
-    def _logs(self) -> None:
-        """Remove the logs of old runs, except of runs that may be running."""
-        rows = self._database.rows("select run from runs where status = 'running'", {})
-        running = {row[0] for row in rows}
-        for entry in _entries(self._state / "runs"):
+    def _sweep_logs(self, runs: Mapping[str, str], old: Collection[str]) -> None:
+        """Remove the logs of old runs of this ledger, except of runs that may be running."""
+        for name, facts in self._logs.facts().items():
+            run, _, ending = name.rpartition(".")
+            if ending not in _LOG_ENDINGS or run not in runs:
+                continue
             before = self._limits.runs_before
-            if entry.name.rpartition(".")[0] in running:
+            if runs[run] == "running":
                 before = min(before, self._now - OBJECT_GRACE_S)
-            if entry.stat().st_mtime < before:
+            if facts.st_mtime < before or run in old:
                 self._swept.logs += 1
-                self._remove(entry)
+                self._remove(self._logs, name, facts)
 
-    def _leftovers(self) -> None:
-        for folder in (self._state / "objects", self._state / "told"):
-            for entry in _entries(folder):
-                if entry.name.startswith(".") and _entry_age_s(entry, self._now) > OBJECT_GRACE_S:
+    def _sweep_leftovers(self) -> None:
+        for folder in (self._objects, self._notices):
+            for name, facts in folder.facts().items():
+                if _LEFTOVER.fullmatch(name) and facts.st_mtime < self._now - OBJECT_GRACE_S:
                     self._swept.leftovers += 1
-                    self._remove(entry)
+                    self._remove(folder, name, facts)
 
-    def _remove(self, entry: os.DirEntry[str]) -> None:
-        self._swept.n_bytes += entry.stat().st_size
+    def _remove(self, folder: _OwnFiles, name: str, facts: os.stat_result) -> None:
         if not self._is_dry:
-            Path(entry.path).unlink(missing_ok=True)
+            folder.remove(name)
+        self._note_removed(folder, name, facts.st_size)
+
+    def _note_removed(self, folder: _OwnFiles, name: str, size: int) -> None:
+        self._swept.n_bytes += size
+        self._swept.files.append(str(self._state / folder.name / name))
 
     def _size(self) -> int:
         """Return the bytes of ledger and objects, without unused space in the file."""
         is_file = isinstance(self._database, SqliteDatabase)
         own = int(self._database.rows(_SIZE_OF_FILE if is_file else _SIZE_OF_SCHEMA, {})[0][0])
-        return own + sum(entry.stat().st_size for entry in _entries(self._state / "objects"))
+        return own + sum(facts.st_size for facts in self._objects.facts().values())
 
     def _size_of(self, digest: str) -> int:
         try:
-            return (self._state / "objects" / digest).stat().st_size
+            return self._objects.stat(digest).st_size
         except OSError:
             return 0
 
@@ -419,31 +504,19 @@ _DROP_SPECS = "delete from specs where spec not in (select spec from provenance)
 _DROP_ITEM = "delete from items where scope = :scope and key = :key and gone is not null"
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if entry.is_file(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
-
-
-def _entry_age_s(entry: os.DirEntry[str], now: float) -> float:
-    return now - entry.stat().st_mtime
-
-
-def _removed(file: Path, before: float) -> bool:
+def _removed(objects: _OwnFiles, digest: str, before: float) -> bool:
     """Remove an object; restore it if a run used it again meanwhile.
 
     A run that stores an existing value touches it (`ObjectStore.put`): either it finds the file
     and we see the new time, or it does not and writes it again.
     """
-    aside = file.with_name(f".{file.name}.swept")
+    aside = f".{digest}.swept"
     try:
-        file.rename(aside)
+        objects.rename(digest, aside)
     except FileNotFoundError:
         return False
-    if aside.stat().st_mtime >= before:
-        aside.rename(file)
+    if objects.stat(aside).st_mtime >= before:
+        objects.rename(aside, digest)
         return False
-    aside.unlink(missing_ok=True)
+    objects.remove(aside)
     return True

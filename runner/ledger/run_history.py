@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -13,14 +12,12 @@ from typing import Any
 
 from paddock.engine.system.units import iso_time
 from paddock.runner.config.setting_specs import SettingsError
-from paddock.runner.settings import STATE_FOLDER, read_settings
+from paddock.runner.settings import read_settings
 
 from .dead_runs import DIED, run_status
 from .entries import ItemRow, LedgerError, RunRow, whole_file
-from .ledger import LEDGER_FILE, Ledger
-
-MAX_FOLDERS = 50_000
-_NOT_SEARCHED = frozenset(("node_modules", "__pycache__", "venv"))
+from .ledger import Ledger
+from .own_state import LEDGER_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,42 +33,6 @@ class LedgerFolder:
     def folder(self) -> Path:
         """The pipelines' folder."""
         return self.state.parent
-
-
-def find_ledgers(paths: Iterable[Path]) -> list[LedgerFolder]:
-    """Return the ledgers of these pipelines, or at and below these folders, each once."""
-    found: dict[LedgerFolder, None] = {}
-    for path in paths:
-        if path.is_dir():
-            # `_walk_below` skips the user's own state folder, which has the same name.
-            found.update({LedgerFolder(state): None for state in _walk_below(path.absolute())})
-        else:
-            file = path.absolute()
-            found[LedgerFolder(file.parent / STATE_FOLDER, file.name)] = None
-    return list(found)
-
-
-def _walk_below(folder: Path) -> Iterator[Path]:
-    """Yield state folders below a folder; skip hidden folders and links, which may form cycles."""
-    waiting = [folder]
-    n_seen = 0
-    while waiting and n_seen < MAX_FOLDERS:
-        at = waiting.pop()
-        n_seen += 1
-        try:
-            with os.scandir(at) as entries:
-                folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError:
-            continue  # not readable, or deleted meanwhile
-        for entry in sorted(folders, key=lambda entry: entry.name, reverse=True):
-            if entry.name == STATE_FOLDER and is_state_folder(Path(entry.path)):
-                yield Path(entry.path)
-            elif not entry.name.startswith(".") and entry.name not in _NOT_SEARCHED:
-                waiting.append(Path(entry.path))
-
-
-def is_state_folder(folder: Path) -> bool:
-    return (folder / LEDGER_FILE).exists() or (folder / "id").exists()
 
 
 def is_emptied(place: LedgerFolder) -> bool:

@@ -15,7 +15,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,7 @@ from paddock.runner.core.fingerprints import CONTENT, CONTEXT, LOOP
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.core.stale_reasons import change_reasons, compare_specs, stale_parts
 from paddock.runner.core.staleness import Judge
+from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import CallRow, LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
@@ -56,12 +57,10 @@ from paddock.runner.ledger.output_index import FileCondition, OutputIndex
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.run_history import (
     LedgerFolder,
-    find_ledgers,
-    is_state_folder,
     open_for_reading,
 )
 from paddock.runner.progress.report import PlanItem, PlanReport
-from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
+from paddock.runner.settings import Settings, read_settings
 from paddock.steps.base import Roots
 
 from .answer_records import review_outcome, reviews_of_item
@@ -180,7 +179,7 @@ def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
     faults: list[str] = []
     near: dict[str, None] = {}
     same: dict[str, None] = {}
-    for place in _ledgers_around(path, given):
+    for place in _ledgers_around(path, given, faults.append):
         try:
             with open_for_reading(place) as ledger:
                 case = _PathInLedger(ledger, place.folder.resolve(), path)
@@ -194,20 +193,15 @@ def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
     return PathLineage(str(path), near=tuple(near), same_as=tuple(same), faults=tuple(faults))
 
 
-def _ledgers_around(path: Path, given: Sequence[Path]) -> Iterator[LedgerFolder]:
+def _ledgers_around(
+    path: Path, given: Sequence[Path], note: Callable[[str], None]
+) -> Iterator[LedgerFolder]:
     if given:
-        yield from find_ledgers(given)
+        yield from find_ledgers(given, note)
         return
-    seen: set[Path] = set()
-    around = [path, *path.parents, Path.cwd(), *Path.cwd().parents]
-    for folder in around:
-        state = folder / STATE_FOLDER
-        if state not in seen and is_state_folder(state):
-            seen.add(state)
-            yield LedgerFolder(state)
-    for place in find_ledgers([Path.cwd()]):
-        if place.state not in seen:
-            yield place
+    around = ledgers_around([path, Path.cwd()], note)
+    yield from around
+    yield from (place for place in find_ledgers([Path.cwd()], note) if place not in around)
 
 
 class _PathInLedger:

@@ -18,8 +18,8 @@ from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.config.setting_values import BadValue, seconds
 from paddock.runner.daemon.daemon_files import running_daemons
 from paddock.runner.daemon.prefect_retention import delete_old_runs
+from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.retention import SweepResult, clean_ledgers
-from paddock.runner.ledger.run_history import find_ledgers
 from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
@@ -40,7 +40,8 @@ def clean(
 ) -> int:
     """Remove old runs, logs and cached replies; fresh items stay fresh."""
     age_s = _parse_age(older_than)
-    found = find_ledgers(existing_paths(places) or [Path()])
+    left_out: list[str] = []
+    found = find_ledgers(existing_paths(places) or [Path()], left_out.append)
     done = clean_ledgers(found, older_than_s=age_s, is_dry=dry_run)
     n_tracked, faults = _delete_prefect_runs(age_s, is_dry=dry_run)
     faults = (*done.faults, *faults)
@@ -49,11 +50,14 @@ def clean(
     n_images, n_image_bytes = images.remove(unused_s=age_s, is_dry=dry_run)
     if as_json:
         removed = {**done.swept.as_json(), "tracked_runs": n_tracked, "copies": copies}
-        removed["images"] = n_images
+        removed |= {"images": n_images, "left_out": left_out}
+        removed |= {"files": done.swept.files} if dry_run else {}
         printing.print_json({"ok": not faults, **removed, "faults": list(faults)})
     else:
-        for fault in faults:
-            printing.print_err(fault)
+        for text in (*left_out, *faults):
+            printing.print_err(text)
+        for name in done.swept.files if dry_run else ():
+            printing.print_err(printing.printable_line(f"Would remove {name}"))
         for name in copies:
             printing.print_err(f"Removed the tuned copy of {name}, which is gone.")
         if n_images:

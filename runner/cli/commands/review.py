@@ -29,10 +29,11 @@ from paddock.runner.cli.arguments import (
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.cli.pipeline_or_model import named_file
+from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import DecisionRefused, Review
-from paddock.runner.ledger.run_history import LedgerFolder, find_ledgers, open_for_reading
+from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
 from paddock.runner.progress import printing
 from paddock.runner.progress.command_logs import prepare_logging
 from paddock.runner.review.answer_fields import shown_item
@@ -196,7 +197,8 @@ def _find_place(text: str) -> LedgerFolder:
     path = Path(text) if Path(text).is_dir() else named_file(text)
     if path is None:
         raise CommandError(f"There is no file or folder '{text}'.")
-    found = [place for place in find_ledgers([path]) if place.state.is_dir()]
+    places = find_ledgers([path], printing.print_err)
+    found = [place for place in places if place.state.is_dir()]
     if not found:
         raise CommandError(
             f"No run has been recorded for '{text}', so nothing waits for review.\n"

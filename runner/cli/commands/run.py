@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -42,12 +42,11 @@ from paddock.runner.cli.pipeline_or_model import warn_of_model_with_same_name
 from paddock.runner.cli.run_display import run_observer
 from paddock.runner.cli.run_summary import print_closing, print_speed_advice, returned_text
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.folders.state_folders import find_ledgers
+from paddock.runner.ledger.run_history import PastRun, runs_named, unknown_run_text
 from paddock.runner.progress import printing
 from paddock.runner.progress.report import Report, ReviewMode
 from paddock.runner.settings import read_settings
-
-if TYPE_CHECKING:
-    from paddock.runner.ledger.run_history import PastRun
 
 
 def resumed_run(
@@ -62,9 +61,7 @@ def resumed_run(
 
 
 def _find_run(name: str, file: Path | None) -> PastRun:
-    from paddock.runner.ledger.run_history import find_ledgers, runs_named, unknown_run_text
-
-    where = find_ledgers([file if file is not None else Path()])
+    where = find_ledgers([file if file is not None else Path()], printing.print_err)
     found = runs_named(where, name)
     if found.runs:
         return found.runs[0]

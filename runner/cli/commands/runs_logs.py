@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,8 +23,8 @@ from paddock.runner.cli.history_text import (
     run_result_text,
     runs_table,
 )
+from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import (
-    find_ledgers,
     recent_runs,
     run_items,
     runs_named,
@@ -58,7 +58,7 @@ def runs(
     as_json: JsonOption = False,
 ) -> int:
     """List past and present runs, newest first."""
-    where, walked_at = _find_given_ledgers(places), time.monotonic()
+    where, walked_at = _find_given_ledgers(places, printing.print_err), time.monotonic()
 
     def look() -> RunHistory:
         nonlocal where, walked_at
@@ -225,7 +225,7 @@ def _find_run(run: str | None, places: list[str] | None) -> PastRun:
     # `paddock logs news.yaml` means the latest run of that pipeline.
     if run is not None and places is None and _is_path(run):
         places, run = [run], None
-    where = _find_given_ledgers(places)
+    where = _find_given_ledgers(places, printing.print_err)
     found = runs_named(where, run) if run is not None else recent_runs(where, limit=1)
     if found.faults and not found.runs:
         raise CommandError("\n".join(found.faults))
@@ -245,10 +245,12 @@ def _is_path(text: str) -> bool:
     return ("/" in text or text in (".", "..") or "." in text) and Path(text).exists()
 
 
-def _find_given_ledgers(given: list[str] | None) -> list[LedgerFolder]:
+def _find_given_ledgers(
+    given: list[str] | None, note: Callable[[str], None] = lambda text: None
+) -> list[LedgerFolder]:
     """Return the ledgers of these files and folders; by default of the current folder.
 
     Raises:
         CommandError: there is no such file or folder.
     """
-    return find_ledgers(existing_paths(given) or [Path()])
+    return find_ledgers(existing_paths(given) or [Path()], note)

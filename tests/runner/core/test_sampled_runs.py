@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.system.item_samples import ItemSample
-from paddock.runner.ledger.run_history import find_ledgers, recent_runs
+from paddock.runner.folders.state_folders import find_ledgers
+from paddock.runner.ledger.run_history import recent_runs
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import fault_of
 from tests.runner.world import World, states

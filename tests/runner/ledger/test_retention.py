@@ -158,7 +158,7 @@ def test_unreferenced_objects_are_removed_and_the_others_stay(tmp_path: Path) ->
     named = {file.name for file in folder.iterdir()}
     assert named
     (folder / ("ab" * 32)).write_bytes(b"nobody's")
-    (folder / ".half.written").write_bytes(b"x")
+    (folder / f".{'cd' * 32}.0123abcd.paddock-tmp").write_bytes(b"x")
     assert sweep_ledger(state(world), "", EVERYTHING).objects == 0  # both are young
     age(world, 1e6)
     swept = sweep_ledger(state(world), "", EVERYTHING)
@@ -379,3 +379,32 @@ def test_a_comparison_is_forgotten_when_it_was_not_made_for_long_and_asks_nothin
     assert sweep_ledger(state(bills), "", calls_before).runs > 0
     tables = ("scopes", "items", "provenance", "specs", "attempts", "calls", "runs")
     assert not any(rows(bills, f"select * from {name}") for name in tables)
+
+
+def test_only_what_the_ledger_wrote_is_removed_by_its_own_names_and_through_no_link(
+    world: World, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    world.edit("Sum up:", "Summarise:")
+    world.run()
+    private = tmp_path_factory.mktemp("private")
+    kept = {private / f"{'ab' * 32}", private / "diary.log", private / ".profile"}
+    kept |= {
+        state(world) / "runs" / name
+        for name in ("diary.log", "notes.jsonl", ".x.0123abcd.paddock-tmp")
+    }
+    (run, *_) = (str(run) for (run,) in rows(world, "select run from runs"))
+    kept.add(state(world) / f"runs/{run}.txt")
+    for file in kept:
+        file.write_text("mine")
+        os.utime(file, (NOW - 1e7, NOW - 1e7))
+    for name in ("objects", "told"):
+        (state(world) / name).symlink_to(private)
+    age(world, 1e6)
+    would = sweep_ledger(state(world), "", EVERYTHING, is_dry=True).files
+    before = set(state(world).rglob("*"))
+    assert sweep_ledger(state(world), "", EVERYTHING).files == would
+    gone = {
+        str(file) for file in before - set(state(world).rglob("*")) if "sqlite" not in file.name
+    }
+    assert gone == set(would) and len(would) == 2
+    assert all(file.read_text() == "mine" for file in kept)

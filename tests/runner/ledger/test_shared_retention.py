@@ -11,9 +11,10 @@ import pytest
 
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
-from paddock.runner.ledger.run_history import find_ledgers, recent_runs
+from paddock.runner.ledger.run_history import recent_runs
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, settings

@@ -12,7 +12,8 @@ from paddock.runner.api import run
 from paddock.runner.cli.history_text import run_result_text
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.run_records import StepRecord
-from paddock.runner.ledger.run_history import find_ledgers, recent_runs
+from paddock.runner.folders.state_folders import find_ledgers
+from paddock.runner.ledger.run_history import recent_runs
 from paddock.runner.progress.prefect_view import last_state
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool

@@ -1,0 +1,85 @@
+"""Whether a file or folder is this user's own: no other user made it, or can change it.
+
+Owner and mode are those of an open descriptor, or of an entry of an open folder. They mean nothing
+where a mount or a user namespace shows every file as another user's; a person decides then
+whether the folder counts.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import stat
+import sys
+from functools import cache
+from pathlib import Path
+
+from .files import read_text
+
+if sys.platform != "win32":
+    import grp
+    import pwd
+
+_NO_OWNERS = frozenset((
+    "9p", "cifs", "drvfs", "exfat", "fuseblk", "msdos", "ntfs", "ntfs3", "smb3", "vboxsf", "vfat",
+))  # fmt: skip
+"""File systems whose mount says whose all is; modes mean nothing there."""
+_ALL_USERS = ["0", "0", "4294967295"]
+"""The map of users outside of user namespaces."""
+
+
+class Stranger(enum.Enum):
+    """Why something is not this user's own, as the end of a sentence."""
+
+    OWNER = "it belongs to another user"
+    WRITER = "other users can write to it"
+
+
+def stranger(facts: os.stat_result, *, is_reached: bool = True) -> Stranger | None:
+    """Return who else may have made or changed a file or folder; None: it is this user's own.
+
+    `is_reached`: whether others can pass the folder in which it lies.
+    """
+    if not _is_own_number(facts.st_uid):
+        return Stranger.OWNER
+    mode = facts.st_mode if is_reached and not stat.S_ISLNK(facts.st_mode) else 0
+    # With the umask 002 a group may write that has no other member than this user.
+    is_open = mode & 0o002 or (mode & 0o020 and not _is_own_group(facts.st_gid))
+    return Stranger.WRITER if is_open and _kind_of(facts.st_dev) not in _NO_OWNERS else None
+
+
+def _is_own_number(uid: int) -> bool:
+    """Return whether a number is this user's or the system administrator's.
+
+    In a user namespace the overflow number stands for all users that it does not know.
+    """
+    if not hasattr(os, "geteuid") or uid == 0:
+        return True
+    is_anyone = str(uid) == _text_of("/proc/sys/kernel/overflowuid").strip()
+    return uid == os.geteuid() and (
+        not is_anyone or _text_of("/proc/self/uid_map").split() == _ALL_USERS
+    )
+
+
+def _is_own_group(gid: int) -> bool:
+    try:
+        group = grp.getgrgid(gid)
+        return group.gr_name == pwd.getpwuid(os.geteuid()).pw_name and len(group.gr_mem) <= 1
+    except KeyError:  # a container's user has no entry
+        return gid == os.geteuid()
+
+
+def _kind_of(device: int) -> str:
+    """Return the type of the file system with this number; empty where it is not known."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    mounts = (line.partition(" - ") for line in _text_of("/proc/self/mountinfo").splitlines())
+    found = (mount.split()[0] for place, _, mount in mounts if place.split()[2:3] == [number])
+    return next(found, "")
+
+
+@cache
+def _text_of(file: str) -> str:
+    try:
+        return read_text(Path(file))
+    except (OSError, ValueError):
+        return ""

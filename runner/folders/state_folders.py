@@ -1,0 +1,167 @@
+"""Which ledgers a search finds: those beside pipelines; what lies among documents is data.
+
+`ledger.own_state` decides whose a state folder is, this module whether it lies where one belongs:
+
+1. Beside a pipeline that was named: always.
+2. In or below a folder in which documents of another pipeline arrive or are written: never.
+3. Beside a pipeline that is there, or was: one that the ledger has runs of.
+
+What is left out is named, and not opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from paddock.engine.system.files import read_text
+from paddock.runner.config.setting_specs import SettingsError
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.own_state import LEDGER_FILE, ForeignState, is_own_file, is_own_state
+from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
+from paddock.runner.settings import STATE_FOLDER
+
+MAX_FOLDERS = 50_000
+_NOT_SEARCHED = frozenset(("node_modules", "__pycache__", "venv"))
+_HAS_STEPS = re.compile(r"^steps\s*:", re.MULTILINE)
+_MOST_YAML_BYTES = 1 << 20  # as `schedule.discovery`
+
+Note = Callable[[str], None]
+
+
+def find_ledgers(paths: Iterable[Path], note: Note = lambda text: None) -> list[LedgerFolder]:
+    """Return the ledgers of these pipelines, or at and below these folders, each once.
+
+    `note` is called with a sentence on each state folder that is left out.
+    """
+    found: dict[LedgerFolder, None] = {}
+    for path in paths:
+        if path.is_dir():
+            # `_walk_below` skips the user's own state folder, which has the same name.
+            states = sorted(_walk_below(path.absolute()), key=lambda state: len(state.parts))
+            found.update(dict.fromkeys(ledgers_that_count(states, note)))
+        else:
+            file = path.absolute()
+            found[LedgerFolder(file.parent / STATE_FOLDER, file.name)] = None
+    return list(found)
+
+
+def ledgers_around(paths: Iterable[Path], note: Note = lambda text: None) -> list[LedgerFolder]:
+    """Return the ledgers in folders around these paths, the nearest of each first."""
+    around = dict.fromkeys(
+        folder / STATE_FOLDER for path in paths for folder in (path, *path.parents)
+    )
+    states = [state for state in around if state.is_dir() and is_state_folder(state)]
+    by_depth = sorted(states, key=lambda state: len(state.parts))
+    counting = {place.state: place for place in ledgers_that_count(by_depth, note)}
+    return [counting[state] for state in states if state in counting]
+
+
+def ledgers_that_count(states: Sequence[Path], note: Note) -> Iterator[LedgerFolder]:
+    """Yield the ledgers of those state folders that count; `states` has outer ones first."""
+    pipelines = _Pipelines()
+    scanned: dict[Path, Path] = {}
+    """Folders of documents that ledgers know, each with the folder of the pipelines."""
+    for state in states:
+        place, folder = LedgerFolder(state), state.parent.resolve()
+        known = (by for at, by in scanned.items() if folder.is_relative_to(at) and folder != by)
+        owner = next(known, None) or pipelines.with_documents_at(folder)
+        if owner is not None:
+            note(
+                f"{state} is not used: documents of a pipeline in {owner} arrive or are written "
+                "there."
+            )
+            continue
+        try:
+            if not is_own_state(state):
+                continue
+            has_pipeline = bool(pipelines.beside(folder))
+            if len(states) > 1 or not has_pipeline:
+                with open_for_reading(place) as ledger:
+                    roots = ledger.rows("select path from roots")
+                    has_pipeline = has_pipeline or bool(ledger.runs(1))
+                    is_empty = not ledger.rows("select 1 from meta")
+                scanned.update({folder / path: folder for (path,) in roots})
+        except ForeignState as error:
+            note(str(error))
+            continue
+        except (LedgerError, SettingsError, OSError):  # reported where the ledger is used
+            has_pipeline = True
+        if has_pipeline:
+            yield place
+        elif not is_empty:
+            note(f"{state} is not used: no pipeline is beside it, and it knows of none that was.")
+
+
+def is_state_folder(folder: Path) -> bool:
+    """Return whether a folder has a ledger, or cannot be looked into."""
+    names = (LEDGER_FILE, "id")
+    is_closed = not os.access(folder, os.X_OK)
+    return is_closed or any(os.path.lexists(folder / name) for name in names)
+
+
+def _walk_below(folder: Path) -> Iterator[Path]:
+    """Yield state folders below a folder; skip hidden folders and links, which may form cycles."""
+    waiting = [folder]
+    n_seen = 0
+    while waiting and n_seen < MAX_FOLDERS:
+        at = waiting.pop()
+        n_seen += 1
+        try:
+            with os.scandir(at) as entries:
+                folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue  # not readable, or deleted meanwhile
+        for entry in sorted(folders, key=lambda entry: entry.name, reverse=True):
+            if entry.name == STATE_FOLDER and is_state_folder(Path(entry.path)):
+                yield Path(entry.path)
+            elif not entry.name.startswith(".") and entry.name not in _NOT_SEARCHED:
+                waiting.append(Path(entry.path))
+
+
+class _Pipelines:
+    """Files of this user that look like pipelines, as far as they were asked for."""
+
+    def __init__(self) -> None:
+        self._beside: dict[Path, tuple[Path, ...]] = {}
+        self._documents: dict[Path, tuple[Path, ...]] = {}
+
+    def beside(self, folder: Path) -> tuple[Path, ...]:
+        """Return the pipelines in a folder."""
+        if folder not in self._beside:
+            try:
+                files = [file for file in folder.iterdir() if file.suffix in (".yaml", ".yml")]
+            except OSError:
+                files = []
+            self._beside[folder] = tuple(filter(_is_own_pipeline, sorted(files)))
+        return self._beside[folder]
+
+    def with_documents_at(self, folder: Path) -> Path | None:
+        """Return the folder around this one with a pipeline whose documents lie here, if any."""
+        for around in reversed(folder.parents):
+            for file in self.beside(around):
+                if any(folder.is_relative_to(at) for at in self._documents_of(file)):
+                    return around
+        return None
+
+    def _documents_of(self, file: Path) -> tuple[Path, ...]:
+        if file not in self._documents:
+            from paddock.runner.bind.bind import document_folders, read_plan  # takes half a second
+
+            try:
+                self._documents[file] = document_folders(read_plan(file))
+            except Exception:  # its faults are reported where it is used
+                self._documents[file] = ()
+        return self._documents[file]
+
+
+def _is_own_pipeline(file: Path) -> bool:
+    try:
+        is_small = file.stat().st_size <= _MOST_YAML_BYTES
+        return (
+            is_small and is_own_file(file) and bool(_HAS_STEPS.search(read_text(file, "utf-8-sig")))
+        )
+    except (OSError, ValueError):
+        return False

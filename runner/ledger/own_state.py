@@ -1,0 +1,159 @@
+"""Whether a state folder (`.paddock`) counts: it is this user's own. Otherwise it is data.
+
+Who can write into a folder of documents can make a `.paddock` there. What stands in one is believed
+(answers, inputs of past runs, what may be cleaned), so each reader, writer and cleaner asks here
+before it opens anything in it. Which folders a search finds, `folders.state_folders` decides.
+
+1. Each part of its path is a folder, or a link that this user or the system made.
+2. It belongs to this user or to the administrator, and so does all that lies in it.
+3. No other user can write to it.
+4. In a folder that the home's settings trust (`trust_state`, as Git's `safe.directory`) 2 and 3 do
+   not count: owners mean nothing on some shares and in some containers.
+5. Files are regular ones; the ledger's own are no links.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import stat
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from paddock.engine.system import no_links, private_files
+from paddock.engine.system.owners import Stranger, stranger
+from paddock.runner.config.config_file import FILE_NAME, config_folder
+from paddock.runner.settings import read_settings
+
+from .entries import LedgerError
+
+LEDGER_FILE = "ledger.sqlite"
+_NEVER_LINKS = frozenset(("id", *(LEDGER_FILE + end for end in ("", "-wal", "-shm", "-journal"))))
+
+
+class WrongKind(enum.Enum):
+    """Why a state folder is none, whatever its owner."""
+
+    LINK = "a link leads there"
+    NO_FILE = "something else stands in place of a file or folder"
+
+
+class ForeignState(LedgerError):
+    """A state folder that does not count."""
+
+    def __init__(self, state: Path, why: Stranger | WrongKind, name: str = "") -> None:
+        self.state = state
+        self.why = why
+        place = state / name if name else state
+        super().__init__(f"{place} is not used: {why.value}.\n  {self._remedy()}")
+
+    def _remedy(self) -> str:
+        if isinstance(self.why, WrongKind):
+            return "If it is data, leave it; otherwise move it away."
+        file = config_folder(os.environ, Path.home()) / FILE_NAME
+        folder = str(self.state.parent).replace("\\", "\\\\").replace('"', '\\"')
+        return (
+            "If it is data, leave it. If those who can write there may decide what Paddock does "
+            f'here, write into {file}:\n  trust_state = ["{folder}"]'
+        )
+
+
+def open_state(state: Path) -> int:
+    """Return the descriptor of a state folder that counts; the caller closes it.
+
+    Raises:
+        ForeignState: it is data.
+        OSError: it cannot be opened; FileNotFoundError: there is none.
+    """
+    whole = Path(os.path.abspath(state))  # noqa: PTH100 - its links are judged first
+    try:
+        handle = no_links.open_folder(no_links.resolve(str(whole)))
+    except (NotADirectoryError, RuntimeError) as error:
+        raise ForeignState(whole, WrongKind.NO_FILE) from error
+    except PermissionError as error:
+        if stranger(whole.stat()) is not Stranger.OWNER:
+            raise
+        raise ForeignState(whole, Stranger.OWNER) from error
+    except OSError as error:
+        if error.errno != errno.ELOOP and not whole.is_symlink():
+            raise
+        raise ForeignState(whole, WrongKind.LINK) from error
+    with ExitStack() as stack:
+        stack.callback(os.close, handle)
+        found = _first_fault(handle)
+        if found is not None and isinstance(found[0], Stranger) and _is_trusted(whole.parent):
+            found = _first_fault(handle, is_trusted=True)
+        if found is not None:
+            raise ForeignState(whole, *found)
+        stack.pop_all()
+    return handle
+
+
+def is_own_state(state: Path) -> bool:
+    """Return whether there is a state folder that counts.
+
+    Raises:
+        ForeignState: it is data.
+        OSError: it cannot be opened.
+    """
+    try:
+        os.close(open_state(state))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def make_state(state: Path) -> None:
+    """Make a state folder where there is none, for this user alone.
+
+    Raises:
+        ForeignState: there is one that is data; or owners mean nothing here, and nothing was made.
+        OSError: it cannot be made.
+    """
+    if is_own_state(state):
+        return
+    private_files.private_folder(state)
+    try:
+        is_own_state(state)
+    except ForeignState:
+        with suppress(OSError):  # another process has put something into it
+            state.rmdir()
+        raise
+
+
+def is_own_file(file: Path) -> bool:
+    """Return whether a file is no other user's, or lies in a folder that is trusted.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    return stranger(file.lstat()) is not Stranger.OWNER or _is_trusted(file.parent)
+
+
+def _is_trusted(folder: Path) -> bool:
+    at = folder.resolve()
+    return any(at.is_relative_to(trusted.resolve()) for trusted in read_settings().trust_state)
+
+
+def _first_fault(
+    folder: int, *, is_trusted: bool = False
+) -> tuple[Stranger | WrongKind, str] | None:
+    """Return what is wrong with a state folder, and in which of its entries."""
+    facts = os.fstat(folder)
+    if not is_trusted and (why := stranger(facts)) is not None:
+        return why, ""
+    is_reached = bool(facts.st_mode & 0o011)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                facts = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # it was removed meanwhile
+            if stat.S_ISLNK(facts.st_mode) and entry.name in _NEVER_LINKS:
+                return WrongKind.LINK, entry.name
+            if stat.S_IFMT(facts.st_mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+                return WrongKind.NO_FILE, entry.name
+            if not is_trusted and (why := stranger(facts, is_reached=is_reached)) is not None:
+                return why, entry.name
+    return None
