@@ -359,6 +359,9 @@ class Reply:
     """The stop string that ended it; empty: none did."""
     n_reasoning_tokens: int = 0
     """Of the completion's tokens, those of its reasoning."""
+    fingerprint: str = ""
+    """Of all by which its numbers were rounded: equal requests with equal ones, and as many reused
+    tokens, have equal greedy answers. Empty: not known."""
 
 
 class Stream(Protocol):

@@ -176,6 +176,7 @@ class Answer:
             self.prompt_tokens_original,
             ended.stop,
             self._n_reasoning_tokens,
+            ended.fingerprint,
         )
 
     def _ended(self, task: asyncio.Future[Reply]) -> None:

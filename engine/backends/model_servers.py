@@ -372,7 +372,12 @@ class PaddockServer:
         reply = await self._with_server_errors(answer.reply())
         await self._check_not_replaced(request.model)
         return AnswerEnd(
-            reply.done_reason, reply.usage, reply.is_shortened, reply.tokens, reply.stop
+            reply.done_reason,
+            reply.usage,
+            reply.is_shortened,
+            reply.tokens,
+            reply.stop,
+            reply.fingerprint,
         )
 
     async def embed(self, request: EmbedRequest) -> Embedded:

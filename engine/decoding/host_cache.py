@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from paddock.engine.arrays import Tokens
 
 from .prefix_cache import longest_shared_prefix, shared_prefix_length
+from .scheduler_data import CellMarks
 
 
 class HostCache:
@@ -23,6 +24,7 @@ class HostCache:
         self.n_most_tokens = n_most_tokens
         self.n_tokens = 0
         self._entries: OrderedDict[int, Tokens] = OrderedDict()
+        self._marks: dict[int, CellMarks] = {}
         self._jobs: set[int] = set()
         self._n_keys = 0
 
@@ -35,7 +37,7 @@ class HostCache:
         return tuple(self._entries)
 
     def put(
-        self, tokens: Tokens, *, is_job: bool = False, spare: int = -1
+        self, tokens: Tokens, marks: CellMarks = (), *, is_job: bool = False, spare: int = -1
     ) -> tuple[int | None, tuple[int, ...]]:
         """Add an entry; return its key, or None if there is no room for it, and the evicted keys.
 
@@ -60,6 +62,7 @@ class HostCache:
             self._forget(key)
         self._n_keys += 1
         self._entries[self._n_keys] = tokens.copy()
+        self._marks[self._n_keys] = marks
         self.n_tokens += len(tokens)
         if is_job:
             self._jobs.add(self._n_keys)
@@ -80,6 +83,7 @@ class HostCache:
 
     def clear(self) -> None:
         self._entries.clear()
+        self._marks.clear()
         self._jobs.clear()
         self.n_tokens = 0
 
@@ -90,9 +94,13 @@ class HostCache:
     def tokens(self, key: int) -> Tokens:
         return self._entries[key]
 
+    def marks(self, key: int) -> CellMarks:
+        return self._marks[key]
+
     def touch(self, key: int) -> None:
         self._entries.move_to_end(key)
 
     def _forget(self, key: int) -> None:
         self.n_tokens -= len(self._entries.pop(key))
         self._jobs.discard(key)
+        del self._marks[key]

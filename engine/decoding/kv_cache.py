@@ -35,7 +35,7 @@ from paddock.engine.profile.context_layout import (
     split_streams,
     turn_tokens,
 )
-from paddock.engine.profile.profile import Profile, prefill_s, step_s
+from paddock.engine.profile.profile import Agreement, Profile, prefill_s, step_s
 from paddock.engine.settings import CacheLayout
 from paddock.engine.system.hardware import read_memory
 
@@ -251,9 +251,13 @@ class KvCache:
     @property
     def drafts_keep_answers(self) -> bool | None:
         """Whether drafts cannot change greedy answers on this device; None: not measured."""
+        return self.agreement.drafts
+
+    @property
+    def agreement(self) -> Agreement:
         if self._profile is None:
-            return None
-        return self._profile.agreement(is_flash=self.limits.is_flash).drafts
+            return Agreement(self.limits.is_flash)
+        return self._profile.agreement(is_flash=self.limits.is_flash)
 
     def draft_price(self, n_sequences: int) -> float:
         if self._profile is None or not self._profile.prefill or not self._profile.decode:

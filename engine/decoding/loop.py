@@ -24,6 +24,7 @@ from .draft_model import DraftModel
 from .drafts import MOST_MTP_TOKENS, DraftRequest, HiddenStates, LookupDrafter, PastAnswers
 from .kv_cache import KvCache
 from .mtp_head import MtpHead
+from .numerics import fingerprint
 from .running_request import DecodeRequest, RunningRequest, StepOutput, decode_image_piece
 from .scheduler import Scheduler, StepSizer
 from .scheduler_data import MOST_MTP_SEQUENCES, ScheduledStep, Sequence, SequencePiece, batch_arrays
@@ -97,7 +98,9 @@ class DecodeLoop:
         on_refused: Callable[[int, EngineError], None] = lambda _, error: None,
         draft_model: DraftModel | MtpHead | None = None,
         step_sizer: StepSizer | None = None,
+        configuration: object = None,
     ) -> None:
+        """`configuration`: all else by which this process computes, for fingerprints."""
         self._cache = cache
         self._step_sizer = step_sizer or StepSizer()
         self._model = cache.model
@@ -122,6 +125,7 @@ class DecodeLoop:
         self._unsent: StepOutput | None = None
         """The last step's output, until a graphics device has got the next step."""
         self._is_open = True
+        self._configuration = configuration
 
     def post(self, message: LoopMessage) -> None:
         """Send a message to the owner thread."""
@@ -335,7 +339,10 @@ class DecodeLoop:
             self._cache.note_answers(
                 len(step.pieces), step.n_tokens - len(step.pieces), output.step_s
             )
-        self._note_computed(text_step)
+        self._cache.n_computed += text_step.n_tokens
+        self._scheduler.computed(
+            text_step, self._cache.agreement, self._cache.context.fewer_threads
+        )
         if logits is not None:
             self._pick(text_step, logits, output)
         self._guess(text_step)
@@ -407,12 +414,10 @@ class DecodeLoop:
         for piece in seen:
             images = self._answers[piece.sequence.request_id].request.images
             decode_image_piece(self._cache.context, piece, images)
-            self._note_computed(ScheduledStep((), (piece,)))  # even if no cells are left for others
+            self._cache.n_computed += len(piece.tokens)
+            computed = ScheduledStep((), (piece,), step.prompt_budget)
+            self._scheduler.computed(computed, self._cache.agreement)  # even if no cells are left
         return replace(step, pieces=tuple(p for p in step.pieces if not p.is_image))
-
-    def _note_computed(self, step: ScheduledStep) -> None:
-        self._cache.n_computed += step.n_tokens
-        self._scheduler.computed(step)
 
     def _decode(self, pieces: tuple[SequencePiece, ...]) -> int:
         arrays = batch_arrays(
@@ -515,7 +520,8 @@ class DecodeLoop:
         )
 
     def _finish(self, answer: RunningRequest, output: StepOutput) -> None:
-        answer.finish(output)
+        marks = self._scheduler.slots.cells.marks(answer.sequence.seq_id)
+        answer.finish(output, fingerprint(self._configuration, self._cache.limits, marks))
         self._scheduler.end(answer.sequence)
         self._answers.pop(answer.request.request_id)
         answer.request.picker.close()

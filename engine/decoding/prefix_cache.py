@@ -17,6 +17,8 @@ import numpy as np
 
 from paddock.engine.arrays import Tokens
 
+from .scheduler_data import CellMarks
+
 
 @dataclass(slots=True, eq=False)
 class _CellRun:
@@ -33,6 +35,7 @@ class _CachedSequence:
     tokens: Tokens
     n_tokens: int = 0
     runs: list[_CellRun] = field(default_factory=list)
+    marks: CellMarks = ()
 
     @property
     def computed(self) -> Tokens:
@@ -64,6 +67,17 @@ def longest_shared_prefix(prompt: Tokens, others: Mapping[int, Tokens]) -> tuple
             if n > n_most:
                 key, n_most = other_key, n
     return key, n_most
+
+
+def marks_before(marks: CellMarks, n_tokens: int) -> CellMarks:
+    return tuple(mark for mark in marks if mark[0] < n_tokens)
+
+
+def marks_from(marks: CellMarks, n_tokens: int) -> CellMarks:
+    """Return the marks of the cells from a place on."""
+    values = [value for place, value in marks if place <= n_tokens][-1:]
+    later = tuple(mark for mark in marks if mark[0] > n_tokens)
+    return (*((n_tokens, value) for value in values), *later)
 
 
 class PrefixCache:
@@ -107,6 +121,11 @@ class PrefixCache:
         """Return a sequence's tokens that have cells."""
         return self._residents[seq_id].computed
 
+    def marks(self, seq_id: int) -> CellMarks:
+        """Return the circumstances in which a sequence's cells were computed."""
+        resident = self._residents.get(seq_id)
+        return resident.marks if resident else ()
+
     def best(self, prompt: Tokens) -> tuple[int, int]:
         """Find the sequence with the longest shared prefix: `(seq_id, n_tokens)`, or (-1, 0).
 
@@ -131,7 +150,7 @@ class PrefixCache:
         if not 0 < n_tokens <= donor.n_tokens:
             raise ValueError(f"sequence {source} has no {n_tokens} tokens to share")
         if not self.is_unified:
-            self.extend(target, donor.computed[:n_tokens])
+            self.extend(target, donor.computed[:n_tokens], marks_before(donor.marks, n_tokens))
             return
         self._cut(donor, n_tokens)
         taken, n_seen = [], 0
@@ -142,11 +161,11 @@ class PrefixCache:
             taken.append(run)
             n_seen += run.n_cells
         self._residents[target] = _CachedSequence(
-            donor.tokens[:n_tokens].copy(), n_tokens=n_tokens, runs=taken
+            donor.tokens[:n_tokens].copy(), n_tokens, taken, marks_before(donor.marks, n_tokens)
         )
 
-    def extend(self, seq_id: int, tokens: Tokens) -> None:
-        """Append computed tokens to a sequence, which may be new.
+    def extend(self, seq_id: int, tokens: Tokens, marks: CellMarks = ()) -> None:
+        """Append computed tokens to a sequence, which may be new; `marks` have its own places.
 
         Raises:
             ValueError: too few cells are free.
@@ -162,6 +181,9 @@ class PrefixCache:
             grown[: resident.n_tokens] = resident.computed
             resident.tokens = grown
         resident.tokens[resident.n_tokens : resident.n_tokens + n] = tokens
+        for mark in marks:
+            if not resident.marks or resident.marks[-1][1] != mark[1]:
+                resident.marks += (mark,)
         resident.n_tokens += n
         self.n_used += n
         if resident.runs and len(resident.runs[-1].holders) == 1:  # its own
@@ -182,6 +204,7 @@ class PrefixCache:
                 else:
                     self._release(run, seq_id)
             resident.runs, resident.n_tokens = kept, n_keep
+            resident.marks = marks_before(resident.marks, n_keep)
         if n_keep == 0:
             del self._residents[seq_id]
 

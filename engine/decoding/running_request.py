@@ -218,7 +218,7 @@ class RunningRequest:
         if self.drafter is not None:
             self.drafter.learn(n_drafted, n_accepted)
 
-    def finish(self, output: StepOutput) -> None:
+    def finish(self, output: StepOutput, fingerprint: str) -> None:
         """Report the rest of the text, and how the answer ended."""
         rest = self.request.parser.close()
         if rest:
@@ -228,6 +228,7 @@ class RunningRequest:
             "reason": self.ended,
             "usage": self._usage(),
             "is_shortened": self.request.picker.is_shortened,
+            "fingerprint": fingerprint,
         }
         if self.request.wants_tokens:
             # A preempted sequence's prompt includes its answer until then.

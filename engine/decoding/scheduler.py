@@ -20,8 +20,10 @@ import numpy as np
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_overflow import cut_middle
+from paddock.engine.profile.profile import Agreement
 from paddock.engine.request import PRIORITY_RANK
 
+from .numerics import circumstances
 from .prefix_cache import shared_prefix_length
 from .scheduler_data import (
     LEAST_PIECE_TOKENS,
@@ -158,6 +160,7 @@ class Scheduler:
         self._is_turn_of_shortest = False
         self._n_prompt_turns = 0
         self._lacks_cells = False
+        self._prompt_budget = (0, 0)
 
     @property
     def has_work(self) -> bool:
@@ -277,7 +280,7 @@ class Scheduler:
             self.slots.close_gaps()
         if not self.limits.is_unified or not self.limits.can_share:
             pieces.sort(key=lambda piece: piece.sequence.seq_id)
-        return ScheduledStep(self.slots.take_operations(), tuple(pieces))
+        return ScheduledStep(self.slots.take_operations(), tuple(pieces), self._prompt_budget)
 
     def _can_answer(self, sequence: Sequence) -> bool:
         n_free = self.slots.cells.n_free_for(sequence.seq_id)
@@ -286,12 +289,14 @@ class Scheduler:
     def n_free_for(self, sequence: Sequence) -> int:
         return self.slots.cells.n_free_for(sequence.seq_id)
 
-    def computed(self, turn: ScheduledStep) -> None:
-        """Note that the step's tokens have their cells."""
+    def computed(self, turn: ScheduledStep, agreement: Agreement, fewer_threads: int = 0) -> None:
+        """Note that the step's tokens have their cells, each piece with its circumstances."""
         self._lacks_cells = False
-        for piece in turn.pieces:
+        n_used = self.slots.cells.n_used
+        found = circumstances(turn, self.limits, agreement, n_used, fewer_threads)
+        for piece, values in zip(turn.pieces, found, strict=True):
             sequence = piece.sequence
-            self.slots.cells.extend(sequence.seq_id, piece.tokens)
+            self.slots.cells.extend(sequence.seq_id, piece.tokens, ((piece.start, values),))
             sequence.n_computed += len(piece.tokens)
             sequence.drafts.clear()
             if sequence.state == "prefill" and sequence.n_missing == 0:
@@ -492,6 +497,7 @@ class Scheduler:
             budget = min(budget, self.limits.chat_turn_tokens)
         elif self._now_s - self._chat_seen_s < CHAT_EXPECTED_S:
             budget = min(budget, self.limits.near_turn_tokens)
+        self._prompt_budget = budget, most
         prompts = [sequence for sequence in self.running if sequence.state == "prefill"]
         budget = max(budget, self._n_for_chats(prompts, most))
         if self.limits.is_unified:

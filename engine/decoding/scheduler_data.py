@@ -18,6 +18,11 @@ from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_images import n_positions, next_piece_length
 from paddock.engine.request import PRIORITY_RANK, Priority
 
+Circumstances = tuple[object, ...]
+"""By what a cell's numbers may have been rounded otherwise (`numerics`)."""
+CellMarks = tuple[tuple[int, Circumstances], ...]
+"""The circumstances of a sequence's cells, each with the place from which they hold."""
+
 SequenceStatus = Literal["waiting", "prefill", "decode", "finished"]
 
 # Ageing: this many seconds of waiting make up for the priority. A batch job that has waited a
@@ -289,6 +294,8 @@ class ScheduledStep:
 
     operations: tuple[CacheOperation, ...]
     pieces: tuple[SequencePiece, ...]
+    prompt_budget: tuple[int, int] = (0, 0)
+    """By which prompts were last divided: tokens of a step, and the most for a chat."""
 
     @property
     def n_tokens(self) -> int:

@@ -17,10 +17,12 @@ from .prefix_cache import (
     PrefixCache,
     PromptRepeats,
     longest_shared_prefix,
+    marks_from,
     shared_prefix_length,
 )
 from .scheduler_data import (
     CacheOperation,
+    CellMarks,
     ContextLimits,
     CopyPrefix,
     DropFromHost,
@@ -238,7 +240,9 @@ class Slots:
 
     def _save_to_host(self, seq_id: int, *, is_job: bool = False, spare_key: int = -1) -> None:
         computed = self.cells.computed(seq_id)
-        key, gone = self.host_cache.put(computed, is_job=is_job, spare=spare_key)
+        key, gone = self.host_cache.put(
+            computed, self.cells.marks(seq_id), is_job=is_job, spare=spare_key
+        )
         self._operations += [DropFromHost(key) for key in gone]
         if key is not None:
             self._operations.append(SaveToHost(seq_id, key))
@@ -327,7 +331,8 @@ class Slots:
     def _fill_from(self, source: PrefixSource, seq_id: int) -> None:
         if source.key >= 0:
             self._operations.append(RestoreFromHost(source.key, seq_id))
-            self.cells.extend(seq_id, self.host_cache.tokens(source.key))
+            key = source.key
+            self.cells.extend(seq_id, self.host_cache.tokens(key), self.host_cache.marks(key))
             self.host_cache.touch(source.key)
             self.cut(seq_id, source.n_tokens)
         elif source.n_tokens:
@@ -444,14 +449,15 @@ class Slots:
             if n_tokens >= slots.cells.n_free_for(target):
                 continue
             move = SequenceMove(source, target, n_tokens)
-            moves.append(
-                slots._enter_cells(move, self.cells.computed(source)) if n_tokens else move
-            )
+            if n_tokens:
+                tokens, marks = self.cells.computed(source), self.cells.marks(source)
+                move = slots._enter_cells(move, tokens, marks)
+            moves.append(move)
             seq_ids[sequence] = target
             slots._running[target] = sequence
         return SlotMigration(slots, tuple(moves), seq_ids)
 
-    def _enter_cells(self, move: SequenceMove, tokens: Tokens) -> SequenceMove:
+    def _enter_cells(self, move: SequenceMove, tokens: Tokens, marks: CellMarks) -> SequenceMove:
         """Note the cells of a moved sequence; it may share the prefix of one moved before."""
         donor, n_shared = -1, 0
         if self.limits.is_unified and self.limits.can_share:
@@ -460,7 +466,7 @@ class Slots:
         if n_shared:
             self.cells.share(donor, move.target, n_shared)
         if n_shared < len(tokens):
-            self.cells.extend(move.target, tokens[n_shared:])
+            self.cells.extend(move.target, tokens[n_shared:], marks_from(marks, n_shared))
         return replace(move, donor=donor, n_shared=n_positions(tokens[:n_shared]))
 
 

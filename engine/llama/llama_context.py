@@ -262,6 +262,11 @@ class Context:
             raise DecodeFailed(f"llama_decode answered {status}{to_what}")
         return int(np.count_nonzero(output_mask))
 
+    @property
+    def fewer_threads(self) -> int:
+        """The number of threads while it is not the configured one, else 0."""
+        return self._n_governed if self._n_governed != self.options.n_threads else 0
+
     def _set_threads(self, governor: ThreadGovernor) -> None:
         n_threads, few = governor.n_threads, self._governors[False]
         if governor is not few:

@@ -117,6 +117,20 @@ class ChatService:
             self._send_refusal,
             self._draft_model,
             step_sizer,
+            (
+                load.digest,
+                load.adapters,
+                load.build,
+                load.device,
+                load.fallback,
+                load.n_threads,
+                load.n_gpu_layers,
+                load.n_cpu_experts,
+                load.split_mode,
+                load.tensor_split,
+                load.n_pass_tokens,
+                load.kv_cache_type,
+            ),
         )
         self._loop.on_started = self._send_started
         self.measure_again: MeasureAgain = lambda _seconds, _should_stop: ProfileResult()

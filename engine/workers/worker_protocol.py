@@ -216,6 +216,7 @@ class AnswerEnd:
     """Ids of prompt and answer, if wanted."""
     stop: str = ""
     """The stop string that ended it, if any."""
+    fingerprint: str = ""
 
 
 class PendingRequest:

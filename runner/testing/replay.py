@@ -355,7 +355,7 @@ def _facts_from_json(tape: CassetteSession, name: str, model: ModelSpec) -> Mode
 def _given_json(reply: Reply | EmbedReply) -> dict[str, Any]:
     """Return a reply as it is recorded: no times, no cache hits, no digest."""
     usage = Usage(reply.usage.prompt_tokens, completion_tokens=reply.usage.completion_tokens)
-    given: dict[str, Any] = to_plain(replace(reply, usage=usage, digest=""))
+    given: dict[str, Any] = to_plain(replace(reply, usage=usage, digest="", fingerprint=""))
     del given["digest"]
     return given
 

@@ -108,7 +108,8 @@ def _stop_fields(reply: Reply, calls: Sequence[ToolCall], format_: MessageFormat
     else:
         reason = "stop_sequence" if reply.stop else "end_turn"
     stop = reply.stop if reason == "stop_sequence" else None
-    return {"stop_reason": reason, "stop_sequence": stop}
+    value = {"stop_reason": reason, "stop_sequence": stop}
+    return {**value, "stopped_by": "repetition"} if reply.done_reason == "repetition" else value
 
 
 def usage_value(usage: Usage) -> dict[str, Any]:

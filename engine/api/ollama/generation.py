@@ -128,7 +128,11 @@ def response_head(model: str) -> dict[str, Any]:
 
 def _final_fields(model_request: ModelRequest, reply: Reply, found_s: float) -> dict[str, Any]:
     value: dict[str, Any] = {"done": True, "done_reason": _DONE_REASONS[reply.done_reason]}
+    if reply.done_reason == "repetition":
+        value["stopped_by"] = "repetition"
     value |= _metrics(reply.usage, model_request.began, found_s)
+    if reply.fingerprint:
+        value["system_fingerprint"] = reply.fingerprint
     if reply.prompt_tokens_original is not None:
         value |= {"truncated": True, "prompt_tokens_original": reply.prompt_tokens_original}
     return value

@@ -10,6 +10,7 @@ chat template; each prompt has `n` choices, one after the other.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import secrets
@@ -141,11 +142,24 @@ def error_event(error: Exception) -> bytes:
     return sse_event(openai_error_body(error))
 
 
-FINGERPRINT = "fp_ollama"
-"""As Ollama; clients do not use it."""
-
 # An answer that was stopped because it repeats itself is as incomplete as one at the limit.
 _FINISH_REASONS = {"stop": "stop", "length": "length", "repetition": "length"}
+
+
+def fingerprint_fields(replies: Sequence[Reply]) -> dict[str, Any]:
+    """Return `system_fingerprint`: that of all answers, or a digest of their own ones."""
+    found = [reply.fingerprint for reply in replies]
+    if not all(found):
+        return {}
+    if len(set(found)) == 1:
+        return {"system_fingerprint": found[0]}
+    digest = hashlib.sha256(" ".join(found).encode()).hexdigest()
+    return {"system_fingerprint": f"fp_{digest[:10]}"}
+
+
+def stop_fields(reply: Reply) -> dict[str, Any]:
+    """Return the mark of an answer that was stopped because it repeats itself."""
+    return {"stopped_by": "repetition"} if reply.done_reason == "repetition" else {}
 
 
 def finish_reason(reply: Reply) -> str:
@@ -236,7 +250,6 @@ class _ChoicesCall(GenerationCall):
             "object": kind,
             "created": stamp.created,
             "model": self.model,
-            "system_fingerprint": FINGERPRINT,
         }
 
     def whole_body(
@@ -244,6 +257,7 @@ class _ChoicesCall(GenerationCall):
     ) -> Body:
         return {
             **self.head(kind, stamp),
+            **fingerprint_fields(replies),
             "choices": choices,
             "usage": usage_value(replies, self.n_choices),
             **truncation_fields(replies),
@@ -263,14 +277,26 @@ class _ChoicesStreamWriter(CallStreamWriter):
         if self._call.includes_usage:
             usage = usage_value(replies, self._call.n_choices)
             yield sse_event(
-                {**self._head, "choices": [], "usage": usage, **truncation_fields(replies)}
+                {
+                    **self._head,
+                    **fingerprint_fields(replies),
+                    "choices": [],
+                    "usage": usage,
+                    **truncation_fields(replies),
+                }
             )
         yield sse_event("[DONE]")
 
-    def _event(self, index: int, content: Body, logprobs: Body | None, finish: str | None) -> bytes:
+    def _event(
+        self, index: int, content: Body, logprobs: Body | None = None, reply: Reply | None = None
+    ) -> bytes:
+        """Return one choice's piece; `reply` at its end, when its fingerprint is known."""
+        finish = finish_reason(reply) if reply else None
         choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": finish}
+        choice |= stop_fields(reply) if reply else {}
+        known = fingerprint_fields([reply]) if reply else {}
         usage = {"usage": None} if self._call.includes_usage else {}
-        return sse_event({**self._head, "choices": [choice], **usage})
+        return sse_event({**self._head, **known, "choices": [choice], **usage})
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +328,7 @@ class ChatCall(_ChoicesCall):
             "message": message,
             "logprobs": chat_logprobs_value(reply.logprobs) if self.wants_logprobs else None,
             "finish_reason": finish_reason(reply),
+            **stop_fields(reply),
         }
 
     def stream_writer(self, stamp: Stamp) -> CallStreamWriter:
@@ -386,17 +413,16 @@ class _ChatStreamWriter(_ChoicesStreamWriter):
 
     def reply(self, index: int, reply: Reply) -> Iterator[bytes]:
         self._replies[index] = reply
-        yield self._delta(index, {}, finish=finish_reason(reply))
+        yield self._event(index, {"delta": {}}, reply=reply)
 
     def _delta(
         self,
         index: int,
         delta: Body,
         logprobs: Sequence[TokenLogprob] = (),
-        finish: str | None = None,
     ) -> bytes:
         value = chat_logprobs_value(logprobs) if logprobs else None
-        return self._event(index, {"delta": delta}, value, finish)
+        return self._event(index, {"delta": delta}, value)
 
 
 Prompt = str | tuple[int, ...]
@@ -427,6 +453,7 @@ class CompletionCall(_ChoicesCall):
             "text": self.echo_of(index) + reply.text,
             "logprobs": logprobs,
             "finish_reason": finish_reason(reply),
+            **stop_fields(reply),
         }
 
     def stream_writer(self, stamp: Stamp) -> CallStreamWriter:
@@ -539,15 +566,14 @@ class _CompletionStreamWriter(_ChoicesStreamWriter):
 
     def reply(self, index: int, reply: Reply) -> Iterator[bytes]:
         self._replies[index] = reply
-        yield self._text(index, "", finish=finish_reason(reply))
+        yield self._event(index, {"text": ""}, reply=reply)
 
     def _text(
         self,
         index: int,
         text: str,
         logprobs: Sequence[TokenLogprob] = (),
-        finish: str | None = None,
     ) -> bytes:
         value = _completion_logprobs_value(logprobs, self._n_chars[index]) if logprobs else None
         self._n_chars[index] += sum(len(logprob.token) for logprob in logprobs)
-        return self._event(index, {"text": text}, value, finish)
+        return self._event(index, {"text": text}, value)

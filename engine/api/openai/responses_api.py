@@ -31,6 +31,7 @@ from .chat_completions import (
     logprob_values,
     new_id,
     requests_for_choices,
+    stop_fields,
     truncation_fields,
 )
 from .input_messages import InputItem, input_messages
@@ -104,7 +105,7 @@ def is_incomplete(reply: Reply) -> bool:
 def _incomplete_details(reply: Reply | None) -> Body | None:
     if reply is None or not is_incomplete(reply):
         return None
-    return {"reason": "max_output_tokens"}
+    return {"reason": "max_output_tokens", **stop_fields(reply)}
 
 
 def _usage_value(reply: Reply) -> Body:

@@ -20,6 +20,7 @@ from paddock.engine.decoding.scheduler_data import (
     SequencePiece,
     TrimCells,
 )
+from paddock.engine.profile.profile import Agreement
 from paddock.engine.request import Priority
 
 Cells = list[tuple[int, int]]
@@ -169,7 +170,7 @@ class Run:
             seq_ids = [piece.sequence.seq_id for piece in turn.pieces]
             assert seq_ids == sorted(seq_ids), "others would be computed in passes of their own"
         assert turn.n_tokens <= self.scheduler.limits.n_batch_tokens + len(turn.pieces) * 8
-        self.scheduler.computed(turn)
+        self.scheduler.computed(turn, Agreement())
         for piece in turn.pieces:
             self._check(piece)
             if piece.n_rows:

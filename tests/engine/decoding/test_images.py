@@ -17,6 +17,7 @@ from paddock.engine.decoding.scheduler import Scheduler
 from paddock.engine.decoding.scheduler_data import ContextLimits, CopyPrefix, Sequence, TrimCells
 from paddock.engine.decoding.slots import PrefixSource, Slots
 from paddock.engine.llama.image_cache import ImagePiece
+from paddock.engine.profile.profile import Agreement
 from tests.fakes.eyes import image_piece
 
 N_ROWS = 6
@@ -73,7 +74,7 @@ def test_an_image_whose_rows_see_one_another_is_never_divided() -> None:
         for _ in lengths:
             step = scheduler.schedule()
             seen += [len(piece.tokens) for piece in step.pieces]
-            scheduler.computed(step)
+            scheduler.computed(step, Agreement())
         assert seen == lengths
 
 
@@ -81,7 +82,7 @@ def test_an_image_waits_for_as_many_cells_as_it_has_rows() -> None:
     scheduler = Scheduler(ContextLimits(n_cells=6, n_parallel=1, n_batch_tokens=4))
     scheduler.add(Sequence(1, prompt(AT_ONCE), 0, has_images=True))
     scheduler._place(scheduler.waiting[0], PrefixSource())
-    scheduler.computed(scheduler.schedule())
+    scheduler.computed(scheduler.schedule(), Agreement())
     assert not scheduler.is_outgrown
     assert not scheduler.schedule().pieces
     assert scheduler.is_outgrown, "a larger context is needed"

@@ -41,6 +41,7 @@ from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.llama.saved_cells import SavedCells, save_cells
+from paddock.engine.llama.thread_governor import ThreadGovernor
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile import measure as profiling
 from paddock.engine.profile.measure import BenchClock, drafts_keep_answers
@@ -132,6 +133,7 @@ class Bench:
     draft_model: DraftModel | MtpHead | None = None
     profile: Profile | None = None
     n_batch_tokens: int = 256
+    n_threads: int = 1
     texts: dict[int, str] = field(default_factory=dict)
     steps: list[StepOutput] = field(default_factory=list)
 
@@ -140,7 +142,9 @@ class Bench:
             n_ctx_tokens=min(self.n_cells, 1024),
             n_cells=self.n_cells,
             n_parallel=self.n_parallel,
-            options=replace(options(), n_batch_tokens=self.n_batch_tokens),
+            options=replace(
+                options(), n_batch_tokens=self.n_batch_tokens, n_threads=self.n_threads
+            ),
             layout=self.layout,
             n_host_cache_tokens=self.n_host_cache_tokens,
             is_gpu=self.is_gpu,
@@ -823,9 +827,9 @@ def test_a_last_answer_is_sent_though_the_other_request_is_given_up(
     n_sent = 0
     computed = bench.loop._scheduler.computed
 
-    def cancel_at_the_end(step: Any) -> None:
+    def cancel_at_the_end(step: Any, *others: Any) -> None:
         nonlocal n_sent
-        computed(step)
+        computed(step, *others)
         n_sent += sum(piece.sequence.request_id == 0 and piece.n_rows for piece in step.pieces)
         if n_sent == 4:
             bench.loop.post(CancelRequest(1))
@@ -834,6 +838,31 @@ def test_a_last_answer_is_sent_though_the_other_request_is_given_up(
     ended: list[int] = []
     run_until_idle(bench, [given_up, short], lambda: ended.extend(bench.usages))
     assert ended == [0]
+
+
+def test_equal_requests_of_one_model_have_equal_answers_or_other_fingerprints(real: Model) -> None:
+    """With flash attention fewer threads change greedy answers, as beside a busy program."""
+    bench = Bench(real, "split", n_threads=2)
+    context, texts = bench.cache.context, dict[tuple[str, int], set[str]]()
+    long = f"{NEWS} {NEWS} {NEWS} {NEWS}\n{DOUBTFUL[2]}"
+    n_threads = [2, 2, 1, 2, 1, 2]
+    for number, n in enumerate(n_threads):
+        context._governors = {many: Governed(n) for many in (False, True)}
+        bench.run([job(real, number, long, drafts=False, max_tokens=40)])
+    ends = {done["id"]: done for step in bench.steps for done in step.done}
+    for number, end in ends.items():
+        key = end["fingerprint"], end["usage"]["prompt_reused_tokens"]
+        texts.setdefault(key, set()).add(bench.texts[number])
+    assert all(len(alike) == 1 for alike in texts.values()), texts
+    found = [ends[number]["fingerprint"] for number in range(6)]
+    assert found[1] == found[3] == found[5] != found[2] == found[4]
+
+
+class Governed(ThreadGovernor):
+    """Has a number of threads, as if measured."""
+
+    def observe(self, wall_s: float, cpu_s: float, n_tokens: int = 1) -> int:
+        return self.n_threads
 
 
 # Models whose memory cannot be cut at any place

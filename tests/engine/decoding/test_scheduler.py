@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from paddock.engine.decoding import scheduler_data as sequences
 from paddock.engine.decoding.scheduler import Scheduler, StepSizer
 from paddock.engine.decoding.scheduler_data import ContextLimits, CopyPrefix, SaveToHost
+from paddock.engine.profile.profile import Agreement
 from paddock.engine.request import Priority
 from tests.engine.decoding.device import Device, Run, alone, chat_turn, following, run, sequence
 
@@ -187,7 +188,7 @@ def test_a_slow_machine_reads_a_prompt_in_steps_that_end_in_time() -> None:
     sizes = []
     for s_per_token in (0.4, 1.2, 5.0, 0.001):
         turn = scheduler.schedule(n_most_tokens=pace.n_most_tokens)
-        scheduler.computed(turn)
+        scheduler.computed(turn, Agreement())
         pace.note(turn.n_tokens, turn.n_tokens * s_per_token)
         sizes.append(turn.n_tokens)
     assert sizes == [75, 75, 25, 16], "a little is read however slow it is"

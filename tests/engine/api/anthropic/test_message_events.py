@@ -126,4 +126,5 @@ def test_why_it_ended_is_told(
     body = message_value(reply, MessageFormat("smol", max_tokens))
     assert (body["stop_reason"], body["stop_sequence"]) == (reason, sequence)
     *_, delta, _ = events([], reply, MessageFormat("smol", max_tokens))
-    assert delta["delta"] == {"stop_reason": reason, "stop_sequence": sequence}
+    mark = {"stopped_by": "repetition"} if done == "repetition" else {}
+    assert delta["delta"] == {"stop_reason": reason, "stop_sequence": sequence, **mark}

@@ -71,13 +71,14 @@ def deltas(events: list[Any]) -> list[Any]:
 
 
 def test_a_whole_answer_has_every_member() -> None:
-    body = chat().body([reply("Hello", reasoning="Hm.", n_reasoning_tokens=2)], STAMP)
+    said = reply("Hello", reasoning="Hm.", n_reasoning_tokens=2, fingerprint="fp_1")
+    body = chat().body([said], STAMP)
     assert body == {
         "id": "id-1",
         "object": "chat.completion",
         "created": 1_700_000_000,
         "model": "m",
-        "system_fingerprint": "fp_ollama",
+        "system_fingerprint": "fp_1",
         "choices": [
             {
                 "index": 0,
@@ -138,8 +139,25 @@ def test_a_prompt_counts_once_for_all_its_choices() -> None:
 
 
 def test_an_answer_that_went_in_circles_was_not_finished() -> None:
-    (choice,) = chat().body([reply("la la", done_reason="repetition")], STAMP)["choices"]
-    assert choice["finish_reason"] == "length"
+    circles = reply("la la", done_reason="repetition", fingerprint="fp_1")
+    (whole,) = chat().body([circles], STAMP)["choices"]
+    *_, streamed, _ = spoken(chat(stream=True), (0, circles))
+    assert streamed["system_fingerprint"] == "fp_1"
+    for choice in (whole, *streamed["choices"]):
+        assert (choice["finish_reason"], choice["stopped_by"]) == ("length", "repetition")
+    assert response().body([circles], STAMP)["incomplete_details"] == {
+        "reason": "max_output_tokens", "stopped_by": "repetition"
+    }  # fmt: skip
+
+
+def test_choices_of_several_fingerprints_have_a_digest_of_them() -> None:
+    def of(*found: str) -> str | None:
+        replies = [reply("a", fingerprint=each) for each in found]
+        return chat(n=len(found)).body(replies, STAMP).get("system_fingerprint")
+
+    assert of("fp_1", "fp_1") == "fp_1"
+    assert of("fp_1", "fp_2") not in ("fp_1", "fp_2", of("fp_2", "fp_1"), None)
+    assert of("fp_1", "") is None
 
 
 def test_a_shortened_prompt_is_told() -> None:

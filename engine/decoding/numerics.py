@@ -1,0 +1,72 @@
+"""Numerics of an answer: all by which its logits may have been rounded otherwise. Pure.
+
+Kernels add in another order when rows share a step, when a prompt is read in other pieces, and in
+flash attention on a processor also by the number of threads, which falls while other programs use
+the processor (`ThreadGovernor`). Then a greedy answer may take another token. Where a profile found
+the same logits bit for bit (`Agreement`), none of this counts.
+
+Cells keep the circumstances in which they were computed, since a later prompt may reuse them. An
+answer's fingerprint is a digest of the configuration and of the circumstances of all its cells:
+equal requests with equal fingerprints that found as much of their prompts in the cache get equal
+greedy answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from paddock.engine.profile.profile import Agreement
+
+from .scheduler_data import CellMarks, Circumstances, ContextLimits, ScheduledStep
+
+# llama.cpp pads the cells that a step reads to 256. From 512 on, flash attention on a processor
+# divides a single token's cells among the threads.
+LEAST_DIVIDED_CELLS = 257
+_CELLS_EACH = 256
+
+
+def circumstances(
+    step: ScheduledStep,
+    limits: ContextLimits,
+    agreement: Agreement,
+    n_cells_used: int,
+    fewer_threads: int = 0,
+) -> tuple[Circumstances, ...]:
+    """Return the circumstances of each piece of a step; empty ones change nothing.
+
+    `n_cells_used`: of all sequences, before the step. `fewer_threads`: the number of threads where
+    it is not the configured one, else 0.
+    """
+    found: list[Circumstances] = []
+    n_before = 0
+    for piece in step.pieces:
+        values = list[object]()
+        n_cells = n_cells_used if limits.is_unified else piece.start
+        # A profile may have been made with shorter prompts.
+        is_divided = limits.is_flash and not limits.is_gpu and n_cells + 1 >= LEAST_DIVIDED_CELLS
+        if not agreement.company:
+            values.append(("pieces", *step.prompt_budget))
+            if n_cells > piece.start:
+                values.append(("cells", n_cells // _CELLS_EACH))
+            if len(step.pieces) > 1:
+                values.append(("beside", step.n_tokens, n_before))
+        if piece.n_drafts and (is_divided or not agreement.drafts):
+            values.append(("drafts", piece.n_drafts))
+        if fewer_threads and step.n_tokens == 1 and is_divided:
+            values.append(("threads", fewer_threads))
+        found.append(tuple(values))
+        n_before += len(piece.tokens)
+    return tuple(found)
+
+
+def fingerprint(configuration: object, limits: ContextLimits, marks: CellMarks) -> str:
+    """Return the fingerprint of an answer whose cells have these marks.
+
+    >>> fingerprint("a model", ContextLimits(512, 4), ((0, ()),))
+    'fp_94e12cd07e'
+    """
+    layout = (limits.is_flash, limits.is_unified if limits.is_gpu else None)
+    # In the same circumstances throughout, an answer's length says nothing.
+    places = marks if len(marks) > 1 else tuple(value for _, value in marks)
+    digest = hashlib.sha256(repr((configuration, layout, places)).encode())
+    return f"fp_{digest.hexdigest()[:10]}"
