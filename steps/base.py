@@ -444,8 +444,11 @@ class OutputFiles(Protocol):
     def owned(self) -> frozenset[Path]:
         """Return the absolute paths that this pipeline has written; they are never scanned."""
 
-    async def known_sha256(self, path: Path) -> frozenset[str]:
-        """Return the digests that were written, or about to be, at this path."""
+    async def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:
+        """Return the digests that this pipeline wrote at a path, or was about to.
+
+        `moved`: also of a user's file that was moved there.
+        """
 
     def check_target(self, path: Path, *, is_new: bool = True) -> None:
         """Check that a step may write, move or remove a file; `is_new`: it will exist then.

@@ -64,7 +64,8 @@ YesOption = Annotated[
     bool, typer.Option("--yes", help="Do not ask whether missing documents were deleted.")
 ]
 TakeOption = Annotated[
-    bool, typer.Option("--take", help="Replace outputs that were edited, or that others wrote.")
+    bool,
+    typer.Option("--take", help="Replace outputs that were edited, or that other pipelines wrote."),
 ]
 JunitOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML for CI.")]
 SummaryOption = Annotated[

@@ -44,6 +44,7 @@ from .outdated_outputs import NodeOutputs, find_outdated
 from .pruning import OrphanCleaner, RowKeeper
 from .run_context import RunContext
 from .run_reviews import AwaitingReview
+from .same_output_file import refuse_written_by_others
 from .skipped_steps import is_step_skipped
 from .steps_left_as_they_are import left_text
 from .work_claims import ClaimLost
@@ -170,6 +171,7 @@ class _PlanRun:
 
     async def walk(self) -> Any:
         """Run every node as soon as those before it have ended; return the pipeline's `returns`."""
+        refuse_written_by_others(self._context, self._scope)
         try:
             async with tasks.task_group() as group:
                 for node in self._bound.nodes:

@@ -22,7 +22,7 @@ from paddock.runner.bind.text_vectors import embedded
 from paddock.runner.ledger.entries import StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
-from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.ledger.output_index import OutputIndex, other_pipelines_output
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.prefect_view import PrefectState
 from paddock.steps.base import (
@@ -183,8 +183,8 @@ class ItemOutputs:
     def owned(self) -> frozenset[Path]:
         return self._index.owned()
 
-    async def known_sha256(self, path: Path) -> frozenset[str]:
-        return self._index.known_sha256(path)
+    async def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:
+        return self._index.known_sha256(path, moved=moved)
 
     def check_target(self, path: Path, *, is_new: bool = True) -> None:
         """Check that a step may write, move or remove a file.
@@ -201,13 +201,21 @@ class ItemOutputs:
         """Record durably what is about to be renamed to `path`."""
         self.check_target(path)
         await self._context.fence()
-        self._index.claim(self._scope, self._key, path)
-        if self._index.is_recorded(self._scope, self._key, path, sha256):
+        index, stored, place = self._index, self._index.stored(path), (self._scope, self._key, path)
+        self._refuse_other_pipelines(path, sha256)
+        index.claim(*place)
+        index.release(stored)
+        if index.is_recorded(*place, sha256):
             return
-        place = (self._scope, self._key, path)
-        self._index.record_intended(*place, sha256, size_bytes, self._stats.run)
+        is_first = not index.has_row(self._scope, path)
+        index.record_intended(*place, sha256, size_bytes, self._stats.run)
         self._intended.add(path)
-        await self._index.ledger.durable()
+        await index.ledger.durable()
+        if is_first and not self.takes_over:
+            other = await index.ledger.ask(index.written_meanwhile, stored)
+            if other is not None:
+                index.release(stored, of=self._scope)
+                raise other_pipelines_output(stored, other)
         # Again: the commit took time, and the rename comes next.
         await self._context.fence()
 
@@ -219,8 +227,20 @@ class ItemOutputs:
             self._stats.wrote(str(path))
 
     async def holds(self, path: Path, sha256: str) -> None:
-        """Mark an edited `path` that is kept, with the digest that would have been written."""
+        """Mark an edited `path` that is kept, with the digest that would have been written.
+
+        Raises:
+            StepError: it is another pipeline's output.
+        """
         self.searched |= held_mark(self._index.stored(path), sha256)
+        self._refuse_other_pipelines(path, sha256)
+
+    def _refuse_other_pipelines(self, path: Path, sha256: str) -> None:
+        stored = self._index.stored(path)
+        other = None if self.takes_over else self._index.other_owner(stored)
+        if other is not None:
+            self.searched |= held_mark(stored, sha256)  # so that a run that may write it does
+            raise other_pipelines_output(stored, other)
 
     async def note_removed(self, path: Path) -> None:
         self.searched[self._index.stored(path)] = [AWAY]

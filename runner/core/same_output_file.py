@@ -1,16 +1,20 @@
-"""Refuse a block whose items would write the same file, or where they may not write."""
+"""Refuse what would write the same file as another item or pipeline, or where it may not write."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep, node_ids
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep, node_ids
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.output_index import SAME_FILE_REMEDY, OutputIndex
+from paddock.runner.ledger.output_index import (
+    SAME_FILE_REMEDY,
+    OutputIndex,
+    other_pipelines_output,
+)
 from paddock.steps.paths import nearest_existing, write_refusal
 
 from .block_work import BlockWork
@@ -26,18 +30,20 @@ def refuse_output_conflicts(
     """Refuse items that would write the same file, or into folders that are not writable.
 
     Raises:
-        PipelineError: two files are the same, or none of the folders can be written.
+        PipelineError: two files are the same, one is another pipeline's, or none of the folders can
+            be written.
     """
     todo = [item for item in items.items if item.verdict.is_work]
     if not todo:
         return
-    index = context.index
-    for step, path in _output_paths(block):
-        rendered = {item.key: _rendered_path(path, item.seen(block, scope), index) for item in todo}
+    index, base = context.index, str(context.bound.roots.base)
+    for step, path in _output_paths(block.body):
+        rendered = {item.key: _rendered_path(path, item.seen(block, scope), base) for item in todo}
         paths = {key: text for key, text in rendered.items() if text is not None}
         folders: Iterable[str] = paths.values()
         if step.uses != "embed":
             _refuse_same_file(step, items.scope, paths, index)
+            refuse_other_pipelines(context, step, paths.values())
             folders = map(os.path.dirname, folders)
         refusal = _common_refusal(dict.fromkeys(folders))
         if refusal and (len(todo) > 1 or nearest_existing(Path(refusal[0])).is_dir()):
@@ -55,6 +61,28 @@ def _refuse_same_file(
             other = index.owner(scope, key, path) or key
         if other != key:
             raise PipelineError([_same_file_fault(step, key, other, index.stored(path))])
+
+
+def refuse_written_by_others(context: RunContext, scope: Scope) -> None:
+    """Refuse top-level steps that would write what another pipeline does, before the first runs.
+
+    Raises:
+        PipelineError: an output belongs to another pipeline.
+    """
+    base = str(context.bound.roots.base)
+    for step, path in _output_paths(context.bound.nodes):
+        if step.uses != "embed" and (text := _rendered_path(path, scope, base)):
+            refuse_other_pipelines(context, step, [text])
+
+
+def refuse_other_pipelines(context: RunContext, step: BoundStep, paths: Iterable[str]) -> None:
+    """Raise `PipelineError` where a step would write what another pipeline does."""
+    if context.options.takes_over:
+        return
+    for stored in map(context.index.stored, paths):
+        if (other := context.index.other_owner(stored)) is not None:
+            error = other_pipelines_output(stored, other)
+            raise PipelineError([Fault(error.reason, error.remedy, step.mark)])
 
 
 def _common_refusal(folders: Iterable[str]) -> tuple[str, str] | None:
@@ -80,10 +108,10 @@ def _not_writable_fault(
     return Fault(what, f"No item was begun. Make it writable, or {other}.", step.mark)
 
 
-def _output_paths(block: BoundBlock) -> Iterator[tuple[BoundStep, Value]]:
-    """Yield the output paths that depend on no step of the block."""
-    inner = set(node_ids(block.body))
-    for step in block.body:
+def _output_paths(body: Sequence[BoundNode]) -> Iterator[tuple[BoundStep, Value]]:
+    """Yield the output paths that depend on none of these steps."""
+    inner = set(node_ids(body))
+    for step in body:
         if not isinstance(step, BoundStep) or step.uses not in _PATH_KEYS or step.if_ is not None:
             continue
         written = step.params.value.data.get(_PATH_KEYS[step.uses])
@@ -96,13 +124,14 @@ def _output_paths(block: BoundBlock) -> Iterator[tuple[BoundStep, Value]]:
             yield step, path
 
 
-def _rendered_path(path: Value, scope: Scope, index: OutputIndex) -> str | None:
+def _rendered_path(path: Value, scope: Scope, base: str) -> str | None:
     """Return the absolute path; None: unknown, so that the step itself reports the error."""
     try:
         text = path.render(scope)
     except ExpressionError:
         return None
-    return os.path.normpath(index.absolute(text)) if isinstance(text, str) else None
+    # Of a sub-pipeline the base is another folder than the ledger's.
+    return os.path.normpath(os.path.join(base, text)) if isinstance(text, str) else None  # noqa: PTH118
 
 
 def _same_file_fault(step: BoundStep, key: str, other: str, path: str) -> Fault:

@@ -314,7 +314,7 @@ class _Opening:
         scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
         if self.options.variant_of:
             scopes |= await ledger.ask(ledger.scopes_of, self.options.variant_of)
-        index = await ledger.ask(OutputIndex, ledger, bound.roots.base, scopes)
+        index = await ledger.ask(OutputIndex, ledger, bound.roots.base, scopes, bound.file.name)
         if claims is not None:
             self.stack.push_async_callback(_clean_up_after_dead_machines, claims, index)
         if has_crashed:

@@ -40,6 +40,10 @@ from paddock.runner.core.model_pools import used_models
 from paddock.runner.core.outdated_outputs import NodeOutputs, find_outdated, kept_texts
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
+from paddock.runner.core.same_output_file import (
+    refuse_other_pipelines,
+    refuse_written_by_others,
+)
 from paddock.runner.core.session import open_session
 from paddock.runner.core.skipped_steps import is_step_skipped
 from paddock.runner.core.steps_left_as_they_are import left_text
@@ -158,6 +162,7 @@ class _Forecast:
         )
 
     async def report(self) -> PlanReport:
+        refuse_written_by_others(self._context, self._scope)
         for node in self._bound.nodes:
             await self._guarded(node)
         await self._note_outdated()
@@ -258,7 +263,11 @@ class _Forecast:
         return counts and (step.kind.is_pure or step.uses == "files.read")
 
     def _note_held(self, step: BoundStep) -> None:
-        """Add a step whose edited output file a run will keep. Blocking."""
+        """Add a step whose edited output file a run will keep. Blocking.
+
+        Raises:
+            PipelineError: it is another pipeline's output.
+        """
         data = step.params.value.data
         if step.uses != "files.write" or overwrites(data):
             return
@@ -267,6 +276,7 @@ class _Forecast:
                 return
             text = str(Value.of(data["path"]).render(self._scope))
             path = self._bound.roots.resolve(text)
+            refuse_other_pipelines(self._context, step, [str(path)])
             there = sha256_of(path) if path.is_file() else None
         except (StepFailed, ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
             return  # not known yet, or the run tells what is wrong
@@ -341,6 +351,7 @@ class _Forecast:
         prefix = f"{self._prefix}{step.id}."
         within = _Forecast(context, self._speeds, self._counts_exactly, prefix)
         within._cost, within._dry = self._cost, self._dry
+        refuse_written_by_others(context, within._scope)
         for node in bound.nodes:
             await within._guarded(node)
         await within._note_outdated()

@@ -1,4 +1,8 @@
-"""Index of the files that pipelines of a folder wrote: owner, digest, edited or missing."""
+"""Index of the files that pipelines of a folder wrote: owner, digest, edited or missing.
+
+A path belongs to the pipeline that wrote it while both its file and that pipeline's are there. No
+other one writes it, unless a run takes it over (`--take`): the former's row goes then.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +16,39 @@ from typing import Literal
 from paddock.engine.system.files import sha256_of
 from paddock.steps.base import StepError
 
-from .entries import OutputRow
+from .entries import OutputRow, whole_file
 from .ledger import Ledger
 
 FileCondition = Literal["same", "edited", "missing", "interrupted"]
 """`interrupted`: it has what a run was about to record when it was killed."""
+CLOCKS_DIFFER_S = 60.0  # of machines that share a ledger
 SAME_FILE_REMEDY = "Make the path differ, with `relpath` for example."
+OTHER_PIPELINE_REMEDY = (
+    "Write another file; or run with `--take`, and this pipeline is the one that writes it from "
+    "then on."
+)
+
+
+def other_pipelines_output(stored: str, other: str) -> StepError:
+    """Return the error of writing an output that belongs to another pipeline."""
+    what = f"'{stored}' is an output of another pipeline, '{other}'."
+    return StepError(what, remedy=OTHER_PIPELINE_REMEDY)
 
 
 class OutputIndex:
     """Every output row of the ledger, kept up to date while the run writes."""
 
-    def __init__(self, ledger: Ledger, base: Path, own_scopes: set[str]) -> None:
+    def __init__(
+        self, ledger: Ledger, base: Path, own_scopes: set[str], file: str | None = None
+    ) -> None:
+        """`file`: name of this pipeline's file; None: it writes nothing."""
         self.ledger = ledger
         self.own_scopes = own_scopes
         """The scopes of this pipeline's file, in all folders it worked on."""
+        self._file = file and whole_file(file)
+        self._files: dict[str, str] = {}
+        """Scope → its pipeline's file, of those that were looked up."""
+        self._since = time.time() - CLOCKS_DIFFER_S
         self._prefix = f"{base}{os.sep}"
         self._rows: dict[tuple[str, str], OutputRow] = {}
         self._by_path: dict[str, list[str]] = {}
@@ -56,12 +78,69 @@ class OutputIndex:
             if not self.own_scopes.isdisjoint(scopes)
         )
 
-    def known_sha256(self, path: Path) -> frozenset[str]:
-        """Return the digests of what was written, or was about to be, to this path."""
+    def other_owner(self, stored: str) -> str | None:
+        """Return the file of the other pipeline that an output belongs to; None: it is free."""
+        scopes = [scope for scope in self._by_path.get(stored, ()) if scope not in self.own_scopes]
+        if self._file is None or not scopes or not os.path.lexists(self.absolute(stored)):
+            return None
+        # Without a size it is a user's file that was moved there.
+        outputs = [scope for scope in scopes if self._rows[scope, stored].size is not None]
+        return next(filter(None, map(self._living_other, outputs)), None)
+
+    def written_meanwhile(self, stored: str) -> str | None:
+        """Return the file of another pipeline that began to write a path in a run beside this one.
+
+        Call it when the own intent is durable: of two, one at least sees the other then.
+        """
+        others = (
+            "select 1 from runs where file <> :file and (ended is null or ended > :since) limit 1"
+        )
+        if self._file is None or not self.ledger.rows(others, file=self._file, since=self._since):
+            return None
+        query = "select scope from outputs where path = :path and size is not null"
+        found = (row[0] for row in self.ledger.rows(query, path=stored))
+        new = (scope for scope in found if (scope, stored) not in self._rows)
+        return next(filter(None, map(self._living_other, new)), None)
+
+    def _other_file(self, scope: str) -> str | None:
+        """Return the file of a scope's pipeline, if it is another one than this."""
+        if scope not in self.own_scopes and scope not in self._files:
+            rows = self.ledger.rows("select scope, file from scopes")
+            self._files.update({row[0]: whole_file(row[1]) for row in rows})
+        file = self._files.get(scope, self._file)
+        return None if file == self._file else file
+
+    def _living_other(self, scope: str) -> str | None:
+        file = self._other_file(scope)
+        return file if file is not None and os.path.lexists(self._prefix + file) else None
+
+    def release(self, stored: str, *, of: str | None = None) -> None:
+        """Forget the output of other pipelines at a path that this one writes; or that of a scope.
+
+        Their runs do not take it for theirs then.
+        """
+        for scope in tuple(self._by_path.get(stored, ())):
+            row = self._rows[scope, stored]
+            is_other = of is None and row.size is not None and self._other_file(scope) is not None
+            if scope == of or is_other:
+                del self._rows[scope, stored]
+                self._by_path[stored].remove(scope)
+                self.ledger.drop("outputs", {"scope": scope, "path": stored})
+
+    def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:
+        """Return the digests of what was written, or was about to be, to this path.
+
+        `moved`: also of a user's file that was moved there. None are known of what belongs to
+        another pipeline.
+        """
         stored = self.stored(path)
         known: set[str] = set()
+        if self.other_owner(stored) is not None:
+            return frozenset()
         for scope in self._by_path.get(stored, ()):
             row = self._rows[scope, stored]
+            if row.size is None and not moved:
+                continue
             known.update(row.intended)
             if row.sha256 is not None:
                 known.add(row.sha256)
@@ -130,6 +209,10 @@ class OutputIndex:
     def rows_at(self, stored: str) -> Sequence[OutputRow]:
         """Return what is known of a path, one row for each scope that wrote it."""
         return [self._rows[scope, stored] for scope in self._by_path.get(stored, ())]
+
+    def has_row(self, scope: str, path: Path) -> bool:
+        """Return whether a scope wrote a path, or was about to."""
+        return (scope, self.stored(path)) in self._rows
 
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:
         """Return whether this item alone wrote a file, as far as is known."""

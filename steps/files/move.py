@@ -115,7 +115,7 @@ async def _moved_before(source: Path, target: Path, params: FilesMoveParams, too
     """Return where a killed or earlier run has moved the file."""
     if params.mode == "move":
         for path in _numbered_names(target):
-            known = await tools.outputs.known_sha256(path)
+            known = await tools.outputs.known_sha256(path, moved=True)
             if not known and path != target:
                 break
             if known and await _digest_of(path) in known:
@@ -157,7 +157,7 @@ async def _may_take_name(path: Path, digest: str, params: FilesMoveParams, tools
     there = await _digest_of(path)
     if there is None or params.on_exists == "replace":
         return True
-    known = await tools.outputs.known_sha256(path)
+    known = await tools.outputs.known_sha256(path, moved=True)
     is_ours = there in known or (bool(known) and tools.outputs.takes_over)
     # What was copied there before is an older state of the same file; what was moved is not.
     return is_ours and (there == digest or params.mode == "copy")

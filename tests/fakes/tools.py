@@ -32,7 +32,7 @@ class FakeOutputs:
     def owned(self) -> frozenset[Path]:
         return frozenset(self.known)
 
-    async def known_sha256(self, path: Path) -> frozenset[str]:
+    async def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:
         return frozenset(self.known.get(path, ()))
 
     def check_target(self, path: Path, *, is_new: bool = True) -> None:

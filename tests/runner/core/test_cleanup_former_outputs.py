@@ -112,7 +112,7 @@ def _run_other(world: World) -> None:
 
     run(
         world.folder / "other.yaml",
-        options=RunOptions(local=True),
+        options=RunOptions(local=True, takes_over=True),
         environment=RunEnvironment(pool=FakePool(), settings=settings(world.folder)),
     )
 
