@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOpti
 from paddock.runner.dry_run.pipeline_check import validate as validate
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.report import PlanReport, Report
+from paddock.runner.progress.run_display import script_observer
 from paddock.runner.settings import Settings, read_settings
 
 # Threads that read and write files. Each costs the others waiting for Python's lock (2,000
@@ -95,24 +97,61 @@ def run(
     options: RunOptions | None = None,
     environment: RunEnvironment | None = None,
 ) -> Report:
-    """Run a pipeline; the same call again continues. Ctrl-C ends it in order.
+    """Run a pipeline; the same call again continues.
 
-    Signals stop it, not `stop` and `stop_gate` of the environment, which can serve several runs.
+    Without an environment progress is shown on a terminal. Signals stop it, not `stop` and
+    `stop_gate` of the environment, which can serve several runs.
 
     Raises:
         PipelineError: the YAML or an input is wrong.
         LedgerError, EngineError: the ledger or a model cannot be used.
         TrackingError: Prefect's API cannot be reached.
         RuntimeError: an event loop is running, as in a notebook.
+        KeyboardInterrupt: Ctrl-C or SIGTERM ended it in order; the ledger has what was done.
     """
     _refuse_running_loop("run")
+    with _progress_for_people(environment) as lent:
+        report, is_stopped = _run_until_end(path, inputs, options, lent)
+    if is_stopped:
+        raise KeyboardInterrupt(report.message)
+    return report
 
-    async def main() -> Report:
+
+@contextmanager
+def _progress_for_people(environment: RunEnvironment | None) -> Iterator[RunEnvironment]:
+    """Yield the environment of the caller; without one, one that shows progress to people."""
+    if environment is not None:
+        yield environment
+        return
+    with script_observer() as observer:
+        yield RunEnvironment(observer=observer)
+
+
+def run_until_end(
+    path: str | Path,
+    inputs: Mapping[str, Any] | None = None,
+    options: RunOptions | None = None,
+    environment: RunEnvironment | None = None,
+) -> Report:
+    """Run a pipeline as `run` does, and return the report of an interrupted run, too."""
+    return _run_until_end(path, inputs, options, environment or RunEnvironment())[0]
+
+
+def _run_until_end(
+    path: str | Path,
+    inputs: Mapping[str, Any] | None,
+    options: RunOptions | None,
+    environment: RunEnvironment,
+) -> tuple[Report, bool]:
+    """Run a pipeline; return its report, and whether a signal ended it."""
+
+    async def main() -> tuple[Report, bool]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS))
         # An event belongs to the loop in which it was first awaited.
-        own = replace(environment or RunEnvironment(), stop=asyncio.Event(), stop_gate=StopGate())
+        own = replace(environment, stop=asyncio.Event(), stop_gate=StopGate())
         with stop_on_signals(own.stop, own.stop_gate):
-            return await run_async(path, inputs, options, own)
+            report = await run_async(path, inputs, options, own)
+        return report, own.stop.is_set() and report.status == "interrupted"
 
     return asyncio.run(main())
 
@@ -123,10 +162,22 @@ async def run_async(
     options: RunOptions | None = None,
     environment: RunEnvironment | None = None,
 ) -> Report:
-    """Run a pipeline in a running loop; inside a Prefect flow run it is a sub-flow of that."""
+    """Run a pipeline in a running loop; inside a Prefect flow run it is a sub-flow of that.
+
+    Without an environment progress is shown on a terminal and in a notebook.
+    """
+    with _progress_for_people(environment) as lent:
+        return await _run_async(path, inputs, options or RunOptions(), lent)
+
+
+async def _run_async(
+    path: str | Path,
+    inputs: Mapping[str, Any] | None,
+    options: RunOptions,
+    environment: RunEnvironment,
+) -> Report:
     from paddock.runner.prefect.run_tracking import is_within_flow_run, pipeline_flow, run_prepared
 
-    options, environment = options or RunOptions(), environment or RunEnvironment()
     if options.local is not True and is_within_flow_run():
         flows = pipeline_flow()
         if not flows.is_pipeline_run():

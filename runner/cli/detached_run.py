@@ -312,7 +312,7 @@ def _carried_out(order: Mapping[str, Any], observer: Observer) -> Report:
         trigger=order["trigger"],
     )
     environment = RunEnvironment(settings=settings, observer=observer)
-    return api.run(file, order["inputs"], options, environment)
+    return api.run_until_end(file, order["inputs"], options, environment)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@ The JSON keys are the contract of the language's page, "What machines read".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from html import escape
+from typing import Any, Literal, get_args
 
+from paddock.engine.system.text import one_line
 from paddock.pipelines.label_choices import UNDECIDED
-
-if TYPE_CHECKING:
-    pass
 
 Status = Literal["completed", "failed", "quarantined", "budget", "suspended", "interrupted"]
 State = Literal[
@@ -43,6 +43,8 @@ ReviewMode = Literal["ask", "fail", "skip", "accept"]
 ask."""
 
 STATES: tuple[State, ...] = get_args(State)
+MOST_SHOWN_FAILURES = 3
+"""In what a notebook shows of a report."""
 MADE_STATES: tuple[State, ...] = ("new", "changed", "stale")
 """What an item was before a run did it."""
 WITH_RESULT: frozenset[State] = frozenset((*MADE_STATES, "fresh", "held"))
@@ -133,6 +135,30 @@ class Report:
     counted: QuarantineCounts | None = None
     """Where the items are those of other processes and not here."""
 
+    def __repr__(self) -> str:
+        """Return the run in at most ten lines; `items` and `notes` have the rest."""
+        return _shown_lines(
+            f"Report: {self.pipeline}, run {self.run}, {self.status}", self._facts()
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the same for notebooks."""
+        return _shown_html(f"{self.pipeline}: {self.status}", self._facts())
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        sums = sums_by_outcome(self.counts)
+        yield "items", ", ".join(f"{n:,} {outcome}" for outcome, n in sums.items()) or "none"
+        yield "model calls", f"{self.calls:,}, and {self.cached_calls:,} from the ledger"
+        yield "seconds", f"{self.seconds:,.1f}"
+        if done := self.done_in_words():
+            yield "effects", done
+        if self.message:
+            yield "message", self.message
+        if self.returns is not None:
+            yield "returns", repr(self.returns)
+        for item in self.not_done[:MOST_SHOWN_FAILURES]:
+            yield f"{item.state} {item.key}", item.error or ""
+
     def exit_status(self, fail_on: FailOn = "new") -> int:
         """Return the process's exit status.
 
@@ -213,6 +239,18 @@ class Report:
             message=summary.get("message"),
             counted=QuarantineCounts(**found | {"without_result": without_result}),
         )
+
+
+def _shown_lines(head: str, facts: Iterable[tuple[str, str]]) -> str:
+    return "\n  ".join([head, *(one_line(f"{name}: {value}", 200) for name, value in facts)])
+
+
+def _shown_html(head: str, facts: Iterable[tuple[str, str]]) -> str:
+    rows = (
+        f"<tr><th>{escape(name)}</th><td>{escape(one_line(value, 2_000))}</td></tr>"
+        for name, value in facts
+    )
+    return f"<table><caption>{escape(head)}</caption>{''.join(rows)}</table>"
 
 
 def outdated_in_words(n_outdated: int) -> str:
@@ -308,6 +346,24 @@ class PlanReport:
     """Notes of steps during planning, such as a folder without files; for people."""
     outdated: Mapping[str, str] = field(default_factory=dict)
     """Outputs that no longer apply (paths, and rows in stores), and why."""
+
+    def __repr__(self) -> str:
+        """Return the plan in at most ten lines; `items` and `notes` have the rest."""
+        return _shown_lines(f"PlanReport: {self.pipeline}", self._facts())
+
+    def _repr_html_(self) -> str:
+        """Return the same for notebooks."""
+        return _shown_html(f"Plan of {self.pipeline}", self._facts())
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        counts = Counter(item.state for item in self.items)
+        yield "items", ", ".join(f"{n:,} {state}" for state, n in counts.items()) or "none"
+        n_calls = "not known" if self.calls is None else f"{self.calls_are} {self.calls:,}"
+        yield "model calls", n_calls
+        if self.seconds is not None:
+            yield "seconds", f"about {self.seconds:,.0f}"
+        for note in self.notes[:MOST_SHOWN_FAILURES]:
+            yield "not known yet", note
 
     @property
     def has_work(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,37 @@ def test_a_second_run_of_an_unchanged_folder_makes_no_call(world: World) -> None
     assert second.calls == second.cached_calls == len(world.pool.chats) == 0
     assert second.written == ()
     assert second.returns["report"] == first.returns["report"]
+
+
+def test_ctrl_c_ends_a_script_once_the_ledger_has_what_was_done(world: World) -> None:
+    answers = []
+
+    def interrupted(request: ChatRequest) -> str:
+        answers.append(echo(request))
+        if len(answers) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return answers[-1]
+
+    with pytest.raises(KeyboardInterrupt):
+        world.run(pool=FakePool(answer=interrupted, delay_s=0.05))
+    report = world.run()
+    assert report.status == "completed"
+    assert len(world.pool.chats) + len(answers) == 6
+
+
+def test_a_report_is_shown_in_ten_lines_and_as_html(world: World) -> None:
+    world.documents(300)
+    pool = FakePool(answer=lambda request: "<b>" + echo(request), n_ctx_tokens=100_000)
+    many = world.run(pool=pool)
+    shown = repr(many)
+    assert len(shown.splitlines()) <= 10
+    assert len(shown) < 1_500
+    assert "items: 301 done" in shown
+    assert "<b>" not in many._repr_html_()
+    assert "<td>301 done</td>" in many._repr_html_()
+    plan = world.plan(pool=pool)
+    assert len(repr(plan).splitlines()) <= 10
+    assert "301 fresh" in plan._repr_html_()
 
 
 def test_where_an_event_loop_runs_the_async_twins_are_named(

@@ -97,7 +97,7 @@ def _tally_display() -> Iterator[Callable[[BatchProgress], None]]:
 
         yield show
         return
-    from paddock.runner.cli.live_displays import request_bar
+    from paddock.runner.progress.live_displays import request_bar
 
     with request_bar() as draw:
         yield lambda tally: draw(tally_text(tally), tally.total, tally.completed + tally.failed)

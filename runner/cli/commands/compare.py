@@ -37,7 +37,6 @@ from paddock.runner.cli.arguments import (
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, TESTS_FAILED, CommandError
 from paddock.runner.cli.plan_text import plan_text
-from paddock.runner.cli.run_display import run_observer
 from paddock.runner.compare import comparison_page, comparison_text
 from paddock.runner.compare.adoption import CannotAdopt, adopted_text
 from paddock.runner.compare.comparison import Comparison, GoldSource, compare
@@ -58,6 +57,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.progress import printing
 from paddock.runner.progress.drain import INTERRUPTED
+from paddock.runner.progress.run_display import run_observer
 from paddock.runner.settings import STATE_FOLDER, read_settings
 from paddock.runner.testing.junit_and_markdown import junit_xml
 from paddock.steps.readers.text_encoding import NotText, decode_text

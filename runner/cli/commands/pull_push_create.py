@@ -44,8 +44,8 @@ from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
     from paddock.engine.models.transfer import ProgressLine
-    from paddock.runner.cli.live_displays import TransferBars
     from paddock.runner.daemon.service_client import ServiceClient
+    from paddock.runner.progress.live_displays import TransferBars
     from paddock.runner.settings import Settings
 
 LINE_EVERY_S = 5.0  # keeps logs readable
@@ -56,7 +56,7 @@ def transfer_progress(environ: Mapping[str, str] = os.environ) -> TransferBars |
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     if not is_terminal or environ.get("TERM") == "dumb":
         return TransferLines()
-    from paddock.runner.cli.live_displays import TransferBars
+    from paddock.runner.progress.live_displays import TransferBars
 
     return TransferBars()
 

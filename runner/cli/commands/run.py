@@ -39,13 +39,13 @@ from paddock.runner.cli.arguments import (
 from paddock.runner.cli.ci_reports import CiReports
 from paddock.runner.cli.exit_status import FAILED, CommandError
 from paddock.runner.cli.pipeline_or_model import warn_of_model_with_same_name
-from paddock.runner.cli.run_display import run_observer
 from paddock.runner.cli.run_summary import print_closing, print_speed_advice, returned_text
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import PastRun, runs_named, unknown_run_text
 from paddock.runner.progress import printing
 from paddock.runner.progress.report import Report, ReviewMode
+from paddock.runner.progress.run_display import run_observer
 from paddock.runner.settings import read_settings
 
 
@@ -191,7 +191,7 @@ def _run(flags: RunFlags) -> int:
         display = run_observer(is_quiet_stdout=flags.as_json, is_log=is_log)
         with display as observer:
             environment = RunEnvironment(settings=settings, observer=observer)
-            return api.run(path, given, options, environment)
+            return api.run_until_end(path, given, options, environment)
 
     ended = run_until_confirmed(go, flags.options())
     if flags.report is not None and ended.run:

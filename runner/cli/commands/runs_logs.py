@@ -99,7 +99,7 @@ def _watch(look: Any, *, as_json: bool) -> int:
 
 
 def _watch_table(look: Any) -> None:
-    from paddock.runner.cli.live_displays import redraw_until_interrupted
+    from paddock.runner.progress.live_displays import redraw_until_interrupted
 
     known: dict[Path, JournalProgress] = {}
 

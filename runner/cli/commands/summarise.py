@@ -33,11 +33,11 @@ from paddock.runner.cli.arguments import (
 from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.cli.installed_schema import installed_schema, write_schema
 from paddock.runner.cli.model_arguments import complete_model_names
-from paddock.runner.cli.run_display import run_observer
 from paddock.runner.cli.run_summary import print_closing, print_speed_advice
 from paddock.runner.cli.summarise_save import transfer_results
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress import printing
+from paddock.runner.progress.run_display import run_observer
 from paddock.runner.settings import read_settings
 from paddock.steps.paths import write_refusal
 
@@ -156,7 +156,7 @@ def _summarise(flags: SummariseFlags, *, prints: bool = False) -> int:
     def go(options: RunOptions) -> Report:
         with run_observer(is_quiet_stdout=flags.as_json) as observer:
             environment = RunEnvironment(settings=settings, observer=observer)
-            return api.run(file, request.inputs(), options, environment)
+            return api.run_until_end(file, request.inputs(), options, environment)
 
     ended = run_until_confirmed(go, flags.options())
     summaries = list(request.out.glob("*.md")) if prints else []

@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from paddock.runner.cli.commands.pull_push_create import TransferLines, transfer_progress
-from paddock.runner.cli.live_displays import TransferBars
+from paddock.runner.progress.live_displays import TransferBars
 
 
 def lines_of(*events: tuple[float, str, int | None, int | None]) -> list[str]:

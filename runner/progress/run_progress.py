@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
-from paddock.runner.progress import printing
-from paddock.runner.progress.events import ItemState, ModelCall, Observer
+
+from . import printing
+from .events import ItemState, ModelCall, Observer
 
 if TYPE_CHECKING:
     from paddock.engine.memory.pool_stats import PoolStats

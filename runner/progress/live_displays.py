@@ -21,9 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 from paddock.engine.system import units
-from paddock.runner.progress import printing
-from paddock.runner.progress.events import ItemState
 
+from . import printing
+from .events import ItemState
 from .run_progress import Clock, RunProgress, StepProgress, failure_line
 
 if TYPE_CHECKING:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from paddock.engine.memory.pool_stats import ModelStats, PoolStats
 from paddock.engine.request import Usage
-from paddock.runner.cli.live_displays import LiveTable
-from paddock.runner.cli.run_display import ProgressLines, run_observer
-from paddock.runner.cli.run_progress import RunProgress
 from paddock.runner.progress.events import ModelCall
+from paddock.runner.progress.live_displays import LiveTable
+from paddock.runner.progress.run_display import ProgressLines, run_observer, script_observer
+from paddock.runner.progress.run_progress import RunProgress
 from tests.runner.world import World
 
 
@@ -53,6 +56,39 @@ def test_plain_lines_tell_beginning_failures_and_end(
         "each: quarantined b.pdf: the PDF is damaged\n"
         "each: 1 done, 1 quarantined in 3.5 s\n",
     )
+
+
+def test_a_notebook_rewrites_one_output(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs: list[list[str]] = []
+
+    class Display:
+        """As `IPython.display`."""
+
+        Pretty = str
+
+        @staticmethod
+        def display(shown: str, *, display_id: bool) -> Any:
+            assert display_id
+            outputs.append([shown])
+            return SimpleNamespace(update=outputs[-1].append)
+
+    world.documents(3)
+    shell = SimpleNamespace(kernel=object())
+    kernel = SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", kernel)
+    monkeypatch.setitem(sys.modules, "IPython.display", Display)
+    with script_observer() as observer:
+        world.run(observer=observer)
+    (output,) = outputs
+    assert "each: 3 done in" in output[-1]
+
+
+def test_a_script_without_a_terminal_shows_nothing(
+    world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with script_observer() as observer:
+        world.run(observer=observer)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_is_known_to_fail_or_not_asked_for_is_not_called_fresh(

@@ -9,11 +9,10 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from paddock.runner.progress import journal, printing
-from paddock.runner.progress.events import ItemState, Observer
-
+from . import journal, printing
+from .events import ItemState, Observer
 from .run_progress import (
     RunProgress,
     StepProgress,
@@ -23,7 +22,11 @@ from .run_progress import (
     to_do_text,
 )
 
+if TYPE_CHECKING:
+    from .report import Report
+
 LINE_EVERY_S = 5.0  # keeps logs of long runs readable
+NOTEBOOK_EVERY_S = 0.5  # each is a message to the browser
 
 
 def run_observer(
@@ -38,6 +41,24 @@ def run_observer(
     """
     shown = json_lines_observer() if is_log else _display(environ, is_quiet_stdout=is_quiet_stdout)
     return _with_stdout_on_stderr(shown) if is_quiet_stdout else shown
+
+
+@contextmanager
+def script_observer() -> Iterator[Observer]:
+    """Yield an observer for a Python script or notebook: it shows nothing where no one looks."""
+    if (kernel := _notebook()) is not None:
+        yield NotebookLines(kernel)
+    elif _is_terminal(sys.stderr):
+        with _display(os.environ, is_quiet_stdout=True) as observer:
+            yield observer
+    else:
+        yield Observer()
+
+
+def _notebook() -> Any:
+    """Return IPython's display module where a notebook's kernel runs; it is imported then."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return sys.modules.get("IPython.display") if getattr(shell, "kernel", None) else None
 
 
 def _display(
@@ -66,6 +87,38 @@ def json_lines_observer() -> Iterator[Observer]:
 
 def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
+
+
+class NotebookLines(RunProgress):
+    """One line for each step in the output of a notebook's cell, which is rewritten."""
+
+    _shown_at = 0.0
+
+    def __init__(self, display: Any) -> None:
+        super().__init__()
+        self._pretty = display.Pretty
+        self._cell = display.display(self._pretty(""), display_id=True)
+        self._notes: list[str] = []
+
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+        super().item(step, key, state, detail)
+        if self.clock() - self._shown_at >= NOTEBOOK_EVERY_S:
+            self._show()
+
+    def note(self, text: str) -> None:
+        self._notes.append(printing.printable_message(text))
+
+    def ended(self, report: Report) -> None:
+        self._show()
+
+    def _show(self) -> None:
+        self._shown_at = now = self.clock()
+        lines = [
+            f"{name}: {end_text(pace, now) if pace.is_over else progress_text(pace, now)}"
+            for name, pace in self.steps.items()
+            if pace.since is not None
+        ]
+        self._cell.update(self._pretty("\n".join([*lines, *self._notes])))
 
 
 class ProgressLines(RunProgress):
