@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +20,7 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.run_locks import FileGroupTurn, Locked, SkippedByGroup
+from paddock.runner.ledger.run_locks import FileGroupTurn, SkippedByGroup, TurnWait
 from paddock.runner.progress.drain import StopGate
 
 from .work_claims import WorkClaims
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 
 GROUP_FOLDER = "groups"
-TURN_POLL_S = 0.5
 TURN_HEARTBEAT_S = 2.0
 
 GIVES_WAY_REASON = "A newer run of its group takes its place"
@@ -56,15 +54,6 @@ class GroupTurn(Protocol):
 
     def leave(self) -> None:
         """Release the turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnWait:
-    """How long to wait for a turn, and how to report that."""
-
-    longest_s: float | None
-    is_over: Callable[[], bool]
-    note: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,26 +148,19 @@ class _OwnTurn:
 
     async def take(self, group: ConcurrencyGroup, wait: TurnWait) -> None:
         """Wait until the turn is ours."""
-        began, noted = time.monotonic(), ""
-        while (busy := await self.do(self._part.take)) is not None:
-            if group.on_conflict == "skip":
+
+        async def look() -> tuple[LockHolder, str] | None:
+            busy: LockHolder | None = await self.do(self._part.take)
+            if busy is not None and group.on_conflict == "skip":
                 raise SkippedByGroup(
                     f"{busy} of the same group was at work, and `on_conflict` is `skip`: "
                     f"this one is left out."
                 )
-            if group.on_conflict == "cancel_running":
+            if busy is not None and group.on_conflict == "cancel_running":
                 await self.do(self._part.request_release)
-            if noted != str(busy):
-                noted = str(busy)
-                wait.note(f"waiting for {noted}, which is of the same group")
-            if wait.is_over():
-                raise Locked("Interrupted while waiting for another run.")
-            if wait.longest_s is not None and time.monotonic() - began > wait.longest_s:
-                raise Locked(
-                    f"{busy} is of the same group and did not end within {wait.longest_s:g} s. "
-                    f"Wait for it, or end it."
-                )
-            await asyncio.sleep(TURN_POLL_S)
+            return None if busy is None else (busy, "is of the same group")
+
+        await wait.until_free(look)
 
     async def keep(self, stop_gate: StopGate) -> None:
         """Keep the turn; close the gate once it is another run's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import Observer
@@ -64,6 +64,8 @@ class RunOptions:
     """What started the run: `hand`, `schedule`, `watch`, `webhook`, `compare` with the variant."""
     job: str = ""
     """Names work that machines do together, or a run continued after crashes; empty: alone."""
+    view: Mapping[str, Any] | None = None
+    """Of a share of a job: what the machine that ordered it sees (`machine_view`)."""
 
     @property
     def leaves_out_items(self) -> bool:

@@ -41,9 +41,10 @@ from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .call_cache import no_fence
-from .concurrency_groups import TurnWait, group_turn
+from .concurrency_groups import group_turn
 from .deadly_items import CrashSuspects
 from .item_toolset import open_tool_runtime
+from .machine_view import MachineView
 from .model_pools import LookupInterrupted, OpenPool, PoolOptions, open_pools
 from .query_batches import QueryBatches
 from .run_context import RunContext, label_embedding
@@ -51,7 +52,7 @@ from .run_names import new_run_name
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_stats import RunStats
 from .staleness import Judge
-from .work_claims import WorkClaims, open_claims
+from .work_claims import SharedPlace, WorkClaims, open_claims
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,13 +262,18 @@ class _Opening:
 
         A ledger in a file also says that it is not the one that other machines know.
         """
-        settings = self.prepared.settings
+        bound, options = self.prepared.bound, self.options
         if not ledger.is_shared:
             return None
         self.stack.callback(_release_run_name, ledger, stats.run)
-        job = _job_id(self.prepared.bound, self.options)
+        view = await asyncio.to_thread(MachineView.of, bound)
+        if options.view is not None:
+            await asyncio.to_thread(view.refuse_other, options.view, "the machine that ordered it")
+        place = SharedPlace(run_lock_name(bound), _job_id(bound, options), options.job, view)
         claims = await self.stack.enter_async_context(
-            open_claims(ledger, job, stats.run, self.options.job, settings.unattended)
+            open_claims(
+                ledger, place, stats.run, self.prepared.settings.unattended, self._wait(stats)
+            )
         )
         n_others = claims.joined.n_others
         if n_others:
@@ -281,9 +287,8 @@ class _Opening:
         Return whether the run that held the lock before has crashed.
         """
         bound, settings = self.prepared.bound, self.prepared.settings
-        environment, wait_s = self.environment, self.options.wait_s
+        environment, wait = self.environment, self._wait(stats)
         if environment.has_group_turn:
-            wait = TurnWait(wait_s, lambda: environment.is_stopping, stats.note)
             turn = group_turn(bound, settings, claims, stats.run, environment.stop_gate, wait)
             await self.stack.enter_async_context(turn)
         if claims is not None:
@@ -300,11 +305,15 @@ class _Opening:
             state / "locks",
             run_lock_name(bound),
             run=stats.run,
-            deadline_s=wait_s,
-            note=stats.note,
-            is_over=lambda: environment.is_stopping,
+            deadline_s=wait.longest_s,
+            note=wait.note,
+            is_over=wait.is_over,
         )
         return await self.stack.enter_async_context(lock)
+
+    def _wait(self, stats: RunStats) -> run_locks.TurnWait:
+        environment = self.environment
+        return run_locks.TurnWait(self.options.wait_s, lambda: environment.is_stopping, stats.note)
 
     async def open_outputs(
         self, ledger: Ledger, claims: WorkClaims | None, *, has_crashed: bool

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
@@ -26,7 +27,8 @@ from paddock.runner.progress.report import State
 from paddock.runner.settings import UnattendedSettings
 
 from .block_work import ItemWork
-from .fingerprints import changed_parts
+from .fingerprints import CONTEXT, READERS, changed_parts
+from .machine_view import MachineView, as_json
 from .stale_reasons import change_reasons
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
         PostgresGroupTurn,
         SharedSpending,
     )
+    from paddock.runner.ledger.run_locks import TurnWait
 
 CLAIM_BACKOFF = Backoff(first_s=0.1, longest_s=1.0)
 
@@ -52,8 +55,11 @@ class ClaimLost(asyncio.CancelledError):
 class WorkClaims:
     """The claims of one machine in a shared run."""
 
-    def __init__(self, claims: Claims, ledger: Ledger, place: str, joined: JoinedJob) -> None:
+    def __init__(
+        self, claims: Claims, ledger: Ledger, place: str, joined: JoinedJob, view: MachineView
+    ) -> None:
         self._claims = claims
+        self._view = view
         self._place = place
         self._ledger = ledger
         self.joined = joined
@@ -171,7 +177,10 @@ class WorkClaims:
 
     async def drop_dead(self) -> bool:
         """Forget dead machines; return whether there were any."""
-        return await self._do(self._claims.drop_dead, self._place)
+        dead = await self._do(self._claims.drop_dead, self._place)
+        for holder in dead:
+            await self._do(self._view.remove_nonces, holder)
+        return bool(dead)
 
     async def waits_for(self, scope: str, items: Sequence[ItemWork]) -> str:
         """Return a note on who holds the first of these items."""
@@ -192,22 +201,63 @@ class WorkClaims:
         self._claims.leave()
 
 
+@dataclass(frozen=True, slots=True)
+class SharedPlace:
+    """Where machines work together."""
+
+    folders: str
+    """Names the pipeline's file with its folders: of those who work there all see the same."""
+    name: str
+    """The same with the options of the run: those who work there do one job."""
+    job: str
+    """The job's name; empty: the one that is under way, or a new one."""
+    view: MachineView
+
+
 @asynccontextmanager
 async def open_claims(
-    ledger: Ledger, place: str, run: str, job: str, settings: UnattendedSettings
+    ledger: Ledger, place: SharedPlace, run: str, settings: UnattendedSettings, wait: TurnWait
 ) -> AsyncIterator[WorkClaims]:
-    """Join the shared run of a job id.
+    """Join the shared run at a place; wait for another job there that sees something else.
 
     Raises:
+        OtherView: another machine of this job sees something else.
         LedgerError: PostgreSQL cannot be used.
+        Locked: the wait is over.
     """
+    from paddock.runner.ledger.coordination import ViewAtWork  # brings psycopg
+
     claims = ledger.claims(f"{run}-{uuid4().hex[:12]}", settings.dead_after_s)
-    joined = await asyncio.to_thread(claims.join, place, run, job)
-    work_claims = WorkClaims(claims, ledger, place, joined)
+    view, work_claims = place.view, None
     try:
+        seen = await asyncio.to_thread(view.write_nonces, claims.holder)
+        own = json.dumps(as_json(view, seen))
+
+        def differences(theirs: str) -> str:
+            return view.differences(json.loads(theirs).get("digests", {}))
+
+        async def join() -> tuple[object, str] | None:
+            nonlocal work_claims
+            joined = await asyncio.to_thread(
+                claims.join, place.name, run, place.job,
+                folders=place.folders, view=own, differs=differences,
+            )  # fmt: skip
+            if isinstance(joined, ViewAtWork):
+                if joined.job == place.job:
+                    view.refuse_other(json.loads(joined.view), str(joined))
+                return joined, f"sees another version ({differences(joined.view)})"
+            work_claims = WorkClaims(claims, ledger, place.name, joined, view)
+            return None
+
+        await wait.until_free(join)
+        assert work_claims is not None
+        for other in work_claims.joined.views:
+            await asyncio.to_thread(view.refuse_other, json.loads(other.view), str(other))
         yield work_claims
     finally:
-        await asyncio.to_thread(work_claims.close)
+        if work_claims is not None:
+            await asyncio.to_thread(work_claims.close)
+        await asyncio.to_thread(view.remove_nonces, claims.holder)
 
 
 def state_done_elsewhere(entry: Entry) -> State:
@@ -233,11 +283,15 @@ def is_newly_done(item: ItemWork, entry: Entry) -> bool:
 
 
 def differs_by_machine(item: ItemWork, entry: Entry) -> bool:
-    """Return whether an entry is stale only by what differs between machines: models, Paddock."""
+    """Return whether an entry is stale only by what differs between machines.
+
+    These are models and their contexts, versions of Paddock, and installed readers.
+    """
     if entry.hash == item.hash:
         return False
     names = changed_parts(json.loads(entry.parts), json.loads(item.parts))
     return bool(names) and all(
-        name.endswith((".model", ".version")) and not name.startswith(("inputs.", "steps."))
+        name.endswith((".model", ".version", CONTEXT, READERS))
+        and not name.startswith(("inputs.", "steps."))
         for name in names
     )

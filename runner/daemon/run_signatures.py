@@ -43,6 +43,10 @@ class Signer:
         expected = self.signed(parameters, run_key)[SIGNATURE]
         return hmac.compare_digest(found.encode(), expected.encode())
 
+    def nonce(self, job: str) -> str:
+        """Return what only those who know the key can write into the folders of a job."""
+        return self._mac("nonce", job, "")
+
     def signed_process(self, flow_run: str, mark: str) -> str:
         """Return the mark of the process that carries out a flow run, with its signature."""
         return f"{mark}:{self._mac('process', flow_run, mark)}"

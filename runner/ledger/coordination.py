@@ -39,6 +39,8 @@ _STATEMENTS = (
     "tokens bigint not null default 0, n_ended bigint not null default 0, "
     "n_in_flight bigint not null default 0, primary key (job, run))",
     "create table if not exists paddock_runs.keys (name text primary key, value text not null)",
+    "create table if not exists paddock_runs.views ("
+    "holder text primary key, folders text not null, view text not null, at float8 not null)",
 )
 
 HEARTBEATS_A_LEASE = 4  # within the time after which a participant counts as dead
@@ -56,7 +58,7 @@ def prepare_runs_schema(connection: PostgresConnection) -> None:
     Raises:
         LedgerError: the server cannot be reached, or gives no rights.
     """
-    if connection.rows("select to_regclass('paddock_runs.keys') is not null", {})[0][0]:
+    if connection.rows("select to_regclass('paddock_runs.views') is not null", {})[0][0]:
         return
 
     def make(execute: Execute) -> None:
@@ -91,8 +93,17 @@ _HEARTBEAT = (
     f"on conflict (holder) do update set seen = excluded.seen"
 )
 _DROP_FORGOTTEN = f"delete from holders where seen < {SERVER_NOW} - {CLAIM_FORGOTTEN_S}"
-_JOBS_AT_PLACE = (
-    f"select job from holders where place = :place and {IS_ALIVE} and holder <> :me order by seen"
+_WRITE_VIEW = (
+    f"insert into paddock_runs.views (holder, folders, view, at) "
+    f"values (:me, :folders, :view, {SERVER_NOW}) on conflict (holder) do nothing"
+)
+_DROP_FORGOTTEN_VIEWS = (
+    f"delete from paddock_runs.views where at < {SERVER_NOW} - {SPENDING_FORGOTTEN_S}"
+)
+_AT_WORK = (  # in the same folders; an older Paddock wrote no view
+    f"select place, job, holders.run, host, coalesce(view, '{{}}') from holders "
+    f"left join paddock_runs.views using (holder) "
+    f"where (place = :place or folders = :folders) and {IS_ALIVE} and holder <> :me order by seen"
 )
 _COUNT_OTHERS = (
     f"select count(*) from holders where place = :place and holder <> :me and {IS_ALIVE}"
@@ -138,6 +149,19 @@ class _Participant:
 
 
 @dataclass(frozen=True, slots=True)
+class ViewAtWork:
+    """What another living participant sees, which works in the same folders."""
+
+    job: str
+    run: str
+    host: str
+    view: str
+
+    def __str__(self) -> str:
+        return f"run '{self.run}' on {self.host}"
+
+
+@dataclass(frozen=True, slots=True)
 class JoinedJob:
     """What a participant finds when it joins."""
 
@@ -147,6 +171,8 @@ class JoinedJob:
     """Living ones at the same place."""
     run: str
     """The participant's own run."""
+    views: tuple[ViewAtWork, ...] = ()
+    """What the others see, as they wrote it; all of them where ours differs from one's."""
 
     def is_before(self, other: str) -> bool:
         """Return whether our run goes on where it and the run `other` cannot both.
@@ -189,24 +215,45 @@ class Claims(_Participant):
     def spending(self, job: str, run: str) -> SharedSpending:
         return SharedSpending(self.server, job, run, self._dead_after_s)
 
-    def join(self, place: str, run: str, job: str = "") -> JoinedJob:
+    def join(
+        self,
+        place: str,
+        run: str,
+        job: str = "",
+        *,
+        folders: str = "",
+        view: str = "{}",
+        differs: Callable[[str], object] = lambda _: False,
+    ) -> JoinedJob | ViewAtWork:
         """Become a participant, and start to send heartbeats.
 
         The participants at a place do one job together: `job`, or the one that is under way, or
-        a new one that is named after the run.
+        a new one that is named after the run. If one that works in the same `folders` has a view
+        that `differs` from ours, that one is returned, and nothing is joined.
         """
 
-        def enter(execute: Execute) -> JoinedJob:
-            execute(_LOCK, {"lock": place})  # those who join at the same moment, one by one
-            execute(_DROP_FORGOTTEN, {})
-            jobs = [row[0] for row in execute(_JOBS_AT_PLACE, {**self._values, "place": place})]
-            joined = JoinedJob(job or (jobs[0] if jobs else run), len(jobs), run)
+        def enter(execute: Execute) -> JoinedJob | ViewAtWork:
+            values = {**self._values, "place": place, "folders": folders, "view": view}
+            # Those who join at the same moment, one by one.
+            execute(_LOCK, {"lock": folders or place})
+            for statement in (_DROP_FORGOTTEN, _DROP_FORGOTTEN_VIEWS):
+                execute(statement, {})
+            rows = execute(_AT_WORK, values)
+            at_work = tuple(ViewAtWork(*row[1:]) for row in rows)
+            if other := next((one for one in at_work if differs(one.view)), None):
+                return other
+            jobs = [row[1] for row in rows if row[0] == place]
+            joined = JoinedJob(job or (jobs[0] if jobs else run), len(jobs), run, at_work)
             self._values |= {"run": run, "place": place, "job": joined.job}
             execute(_HEARTBEAT, self._values)
+            execute(_WRITE_VIEW, values)
             return joined
 
+        prepare_runs_schema(self._connection)
         sent_at = _monotonic_s()
         joined = self._connection.in_transaction(enter)
+        if isinstance(joined, ViewAtWork):
+            return joined
         self._last_heartbeat_at = sent_at
         self._thread = threading.Thread(target=self._send_heartbeats, name="claims", daemon=True)
         self._thread.start()
@@ -235,7 +282,7 @@ class Claims(_Participant):
             closing(self._connection),
             suppress(LedgerError),  # then missing heartbeats release it
         ):
-            for table in ("claims", "holders"):
+            for table in ("claims", "holders", "paddock_runs.views"):
                 self._rows(f"delete from {table} where holder = :me")
 
     def n_others(self, place: str) -> int:
@@ -246,9 +293,9 @@ class Claims(_Participant):
         """Return the names of the runs of the others that live and do a job."""
         return frozenset(row[0] for row in self._rows(_RUNS_OF_OTHERS, job=job))
 
-    def drop_dead(self, place: str) -> bool:
-        """Forget the dead participants at a place; return whether there were any."""
-        return bool(self._rows(_DROP_DEAD, place=place))
+    def drop_dead(self, place: str) -> list[str]:
+        """Forget the dead participants at a place; return their names."""
+        return [row[0] for row in self._rows(_DROP_DEAD, place=place)]
 
     def claim(self, scope: str, keys: Collection[str]) -> frozenset[str]:
         """Claim items; return the keys that are ours now. Living participants hold the others."""

@@ -6,11 +6,12 @@ for the run that waits.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -106,6 +107,39 @@ async def hold_lock(
 
 def _holder_text(holder_file: Path) -> str:
     return str(LockHolder.read(holder_file) or "another run")
+
+
+TURN_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class TurnWait:
+    """How long to wait for other runs, and how to report that."""
+
+    longest_s: float | None
+    is_over: Callable[[], bool]
+    note: Callable[[str], None]
+
+    async def until_free(self, look: Callable[[], Awaitable[tuple[object, str] | None]]) -> None:
+        """Wait until `look` returns None; else it returns who is at work, and what that one does.
+
+        Raises:
+            Locked: the deadline passed, or the run is stopped.
+        """
+        began, noted = time.monotonic(), ""
+        while (busy := await look()) is not None:
+            who, does = busy
+            if noted != str(who):
+                noted = str(who)
+                self.note(f"waiting for {who}, which {does}")
+            if self.is_over():
+                raise Locked("Interrupted while waiting for another run.")
+            if self.longest_s is not None and time.monotonic() - began > self.longest_s:
+                raise Locked(
+                    f"{who} {does} and did not end within {self.longest_s:g} s. "
+                    f"Wait for it, or end it."
+                )
+            await asyncio.sleep(TURN_POLL_S)
 
 
 class FileGroupTurn:

@@ -32,6 +32,10 @@ SHARE_TAG = "paddock-share"
 """Tag of the flow runs that do one job on several machines."""
 
 
+REFUSED = "Refused"
+"""Name of the state of a share whose machine takes no part in the job."""
+
+
 @dataclass(frozen=True, slots=True)
 class PrefectState:
     """The state of a run or a task; on Prefect's page `type` is the colour, `name` the text."""
@@ -215,7 +219,8 @@ def last_state(report: Report) -> PrefectState:
     # Where other machines did the work, the message has their counts.
     words = counts_text(report.counts) or report.message or report.done_in_words() or report.status
     if report.status == "failed":
-        return PrefectState("FAILED", "Failed", report.message or words)
+        name = REFUSED if report.is_refused else "Failed"
+        return PrefectState("FAILED", name, report.message or words)
     if report.status == "interrupted":
         return PrefectState("CANCELLED", "Cancelled", report.message or words)
     if report.status in ("budget", "suspended"):

@@ -134,6 +134,8 @@ class Report:
     """By id of a step or block: how often, how long, its calls, its items by state."""
     counted: QuarantineCounts | None = None
     """Where the items are those of other processes and not here."""
+    is_refused: bool = False
+    """Whether it is of a machine that has taken no part in a job, which others may do."""
 
     def __repr__(self) -> str:
         """Return the run in at most ten lines; `items` and `notes` have the rest."""

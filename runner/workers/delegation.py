@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from paddock.engine.system.tasks import StopRequested, running, unless
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.permissions import NotPermitted
+from paddock.runner.core.machine_view import MachineView, as_json
 from paddock.runner.core.run_names import new_run_name
 from paddock.runner.daemon.prefect_client import (
     NOT_FOUND,
@@ -63,25 +64,28 @@ def failure_message(error: Exception, machine: str) -> str:
     )
 
 
-def name_and_inputs(
-    file: Path, inputs: Mapping[str, str], settings: Settings
-) -> tuple[str, dict[str, str]]:
-    """Check the inputs of a pipeline; return its name, and them with absolute paths.
+def name_inputs_and_view(
+    file: Path, inputs: Mapping[str, Any], settings: Settings, text: str | None = None
+) -> tuple[str, dict[str, Any], MachineView]:
+    """Check the inputs of a pipeline; return its name, them with absolute paths, and our view.
 
     Raises:
         PipelineError: the YAML or an input is wrong.
     """
-    bound = bind(read_plan(file), inputs, cwd=Path.cwd(), default_models=settings.default_models)
+    models = settings.default_models
+    bound = bind(read_plan(file, text), inputs, cwd=Path.cwd(), default_models=models)
     places = {name for name, kind in bound.input_types.items() if kind in ("dir", "path")}
-    return bound.name, {
+    given = {
         name: str(bound.inputs[name]) if name in places else value for name, value in inputs.items()
     }
+    return bound.name, given, MachineView.of(bound)
 
 
 LOOK_S = 0.25  # a look costs Prefect's server some 5 ms, however many shares there are
 AWAY_S = 300.0  # Prefect's server may restart; the shares continue meanwhile
 LEAVE_S = 60.0
 MOST_FOUND = 200
+WORKER_LABEL = "prefect.worker.name"
 ENDED_TYPES = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
 
@@ -106,6 +110,8 @@ class SharedJob:
     n_shares: int | None = None
     max_restarts: int = 3
     ledger_url: str = ""
+    view: MachineView = field(default_factory=MachineView)
+    """What this machine sees; each share must see the same."""
 
 
 async def delegate_job(
@@ -126,14 +132,20 @@ async def delegate_job(
         TrackingError: Prefect's API cannot be used.
         LedgerError: the job is done, and the ledger cannot be read.
     """
-    delegation = _Delegation(api, job, note)
-    async with running(_wait_for_stop(stop, stop_gate)) as ending:
-        over = await delegation.carry_out(ending)
-        if over is None and is_handed_over():
-            over = JobEnd("interrupted", "The machines continue it by themselves.")
-        elif over is None:
-            await delegation.leave()
-            over = JobEnd("interrupted", INTERRUPTED)
+    nonce = job.signer.nonce(job.name)
+    seen = await asyncio.to_thread(job.view.write_nonces, nonce)
+    delegation = _Delegation(api, job, as_json(job.view, seen), note)
+    try:
+        async with running(_wait_for_stop(stop, stop_gate)) as ending:
+            over = await delegation.carry_out(ending)
+            if over is None and not is_handed_over():
+                await delegation.leave()
+                over = JobEnd("interrupted", INTERRUPTED)
+    finally:
+        if not is_handed_over():
+            await asyncio.to_thread(job.view.remove_nonces, nonce)
+    if over is None:
+        over = JobEnd("interrupted", "The machines continue it by themselves.")
     if over.status == "completed":
         ended = await asyncio.to_thread(_ended_share, job)
         if ended is not None:
@@ -171,9 +183,16 @@ async def _wait_for_stop(stop: asyncio.Event, stop_gate: StopGate | None) -> Non
 class _Delegation:
     """Starts shares in Prefect and follows them."""
 
-    def __init__(self, api: httpx.AsyncClient, job: SharedJob, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        api: httpx.AsyncClient,
+        job: SharedJob,
+        view: Mapping[str, Any],
+        note: Callable[[str], None],
+    ) -> None:
         self._ask = partial(ask_again, api)
         self._job = job
+        self._view = view
         self._note = note
         self._shares: list[JobShare] = []
         self._due: dict[str, float] = {}
@@ -238,7 +257,8 @@ class _Delegation:
                     await self.leave()
                     return over
                 if over is not None:
-                    await self._take_back("The job was done before this one began.")
+                    how = "done" if over.status == "completed" else "over"
+                    await self._take_back(f"The job was {how} before this one began.")
                     return over
             await asyncio.wait({ending}, timeout=LOOK_S)
         return None
@@ -251,7 +271,7 @@ class _Delegation:
         decided = decide_shares(
             self._shares,
             n_requested=self._job.n_shares,
-            n_online=await self._n_online(elapsed_s),
+            online=await self._online(elapsed_s),
             elapsed_s=elapsed_s,
             max_restarts=self._job.max_restarts,
         )
@@ -284,6 +304,7 @@ class _Delegation:
             "share": begin.number,
             "parent": begin.instead_of,
             "job": job.name,
+            "view": self._view,
         }
         with self._refusals():
             made = await self._ask(
@@ -322,21 +343,25 @@ class _Delegation:
             self._shares[index] = now
             if now.state == "Failed":
                 self._note(f"share {share.number} failed: {now.message}")
+            if now.outcome == "refused":
+                self._note(f"{now.machine or 'a machine'} takes no part: {now.message}")
             if now.is_suspended and not share.is_suspended:
                 self._note(f"share {share.number} is suspended in Prefect; resume it there")
 
-    async def _n_online(self, elapsed_s: float) -> int:
-        """Return the number of workers that are online; 0 while it decides nothing."""
+    async def _online(self, elapsed_s: float) -> frozenset[str]:
+        """Return the workers that are online; none while that decides nothing."""
         if any(share.phase == "running" and not share.is_suspended for share in self._shares):
             self._note("")
         is_waiting = bool(self._shares) and all(share.phase == "waiting" for share in self._shares)
-        if not is_waiting and (self._job.n_shares or elapsed_s < HELP_AFTER_S):
-            return 0
+        has_refused = any(share.outcome == "refused" for share in self._shares)
+        is_early = self._job.n_shares or elapsed_s < HELP_AFTER_S
+        if is_early and not (is_waiting or has_refused):
+            return frozenset()
         workers = await self._ask("POST", f"/work_pools/{self._job.work_pool}/workers/filter", {})
-        n_online = [worker["status"] for worker in workers].count("ONLINE")
-        if not n_online and is_waiting:
+        online = frozenset(worker["name"] for worker in workers if worker["status"] == "ONLINE")
+        if not online and is_waiting:
             self._note(f"no worker of '{self._job.work_pool}' is online; waiting for one")
-        return n_online
+        return online
 
     async def leave(self) -> None:
         """Stop the shares, and wait for them in bounded time."""
@@ -391,7 +416,7 @@ def _share_found(run: Mapping[str, Any]) -> JobShare | None:
     number, attempt = int(facts.get("share") or 0), int(facts.get("attempt") or 1)
     share = _share_of_run(JobShare(run["id"], number, attempt, "waiting"), run)
     is_ending = run["state_type"] == "CANCELLING"
-    is_of_use = number > 0 and not is_ending and share.outcome in ("open", "done")
+    is_of_use = number > 0 and not is_ending and share.outcome in ("open", "done", "refused")
     return share if is_of_use else None
 
 
@@ -414,5 +439,5 @@ def _share_of_run(share: JobShare, run: Mapping[str, Any]) -> JobShare:
     message = (run["state"] or {}).get("message") or ""
     return replace(
         share, phase=phase, state=run["state_name"] or "", message=message,
-        is_suspended=kind == "PAUSED",
+        machine=str((run.get("labels") or {}).get(WORKER_LABEL, "")), is_suspended=kind == "PAUSED",
     )  # fmt: skip

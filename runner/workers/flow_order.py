@@ -36,6 +36,8 @@ class FlowOrder:
     parent: str = ""
     """The flow run that this one continues."""
     job: str = ""
+    view: Mapping[str, Any] = field(default_factory=dict)
+    """Of a share: what the machine that ordered it sees (`core.machine_view`)."""
     root: str = ""
     """The first of all flow runs that continued one another."""
     calls: Sequence[Mapping[str, Any]] = ()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal
 
 from paddock.runner.core.run_restarts import next_restart
 from paddock.runner.progress.drain import STOP_REQUESTED
+from paddock.runner.progress.prefect_view import REFUSED
 
 HELP_AFTER_S = 4.0
 """For this long a job stays on one machine: a share costs 1 s of processor time to begin, 0.4 s of
@@ -17,9 +18,11 @@ it in Prefect's server."""
 MOST_SHARES = 32
 
 SharePhase = Literal["waiting", "running", "ended"]
-ShareOutcome = Literal["open", "done", "sent away", "spent", "cancelled", "crashed", "failed"]
+ShareOutcome = Literal[
+    "open", "done", "sent away", "refused", "spent", "cancelled", "crashed", "failed"
+]
 _OUTCOMES: Mapping[str, ShareOutcome] = {
-    "Budget": "spent", "Cancelled": "cancelled", "Crashed": "crashed",
+    "Budget": "spent", "Cancelled": "cancelled", "Crashed": "crashed", REFUSED: "refused",
 }  # fmt: skip
 
 
@@ -34,7 +37,8 @@ class JobShare:
     state: str = ""
     """The name of its state."""
     message: str = ""
-
+    machine: str = ""
+    """The worker that has taken it."""
     is_suspended: bool = False
     has_progressed: bool = False
     """For a crash: it made progress before, or is known to have died of one item."""
@@ -44,7 +48,8 @@ class JobShare:
         """How it ended, if it has.
 
         "done" has finished the whole plan, "spent" has used up the budget, a person has "cancelled"
-        it. "sent away": its worker was stopped, which says nothing about the job.
+        it. "sent away": its worker was stopped, which says nothing about the job. "refused": its
+        machine has taken no item, since it lacks something or sees something else than the others.
         """
         if self.phase != "ended":
             return "open"
@@ -79,14 +84,14 @@ def decide_shares(
     shares: Sequence[JobShare],
     *,
     n_requested: int | None,
-    n_online: int,
+    online: Collection[str],
     elapsed_s: float,
     max_restarts: int,
 ) -> JobEnd | list[StartShare]:
     """Return what to do about a job: it is over, or these shares must start.
 
     `n_requested` is the number of machines, None for all that are online once the job has run for a
-    while.
+    while. A machine that has refused the job does not get it again, and it is over once all have.
     """
     last_attempts = {share.number: share for share in sorted(shares, key=attrgetter("number"))}
     latest = [*last_attempts.values()]
@@ -95,7 +100,11 @@ def decide_shares(
         return JobEnd("completed", first["done"].message)
     if {"cancelled", "open"} <= first.keys():
         return JobEnd("interrupted", first["cancelled"].message)
-    n = n_requested or (1 if elapsed_s < HELP_AFTER_S else max(1, min(n_online, MOST_SHARES)))
+    refused = {share.machine: share.message for share in shares if share.outcome == "refused"}
+    able = set(online) - refused.keys()
+    if refused and online and not able and all(share.phase != "running" for share in latest):
+        return JobEnd("failed", "\n".join(refused.values()))
+    n = n_requested or (1 if elapsed_s < HELP_AFTER_S else max(1, min(len(able), MOST_SHARES)))
     # All shares have one budget.
     starts = [] if "spent" in first else _starts(last_attempts, n, max_restarts)
     has_failed = any(share.state == "Failed" for share in latest)
@@ -111,7 +120,7 @@ def _starts(latest: Mapping[int, JobShare], n: int, max_restarts: int) -> list[S
 
 
 def _next_attempt(share: JobShare, max_restarts: int) -> StartShare | None:
-    if share.outcome == "sent away":
+    if share.outcome in ("sent away", "refused"):
         return StartShare(share.number, share.attempt, share.id)
     if share.outcome != "crashed":
         return None

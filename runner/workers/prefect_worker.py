@@ -27,6 +27,8 @@ from . import queued_run  # sets what Prefect reads when it is imported, so it c
 
 import anyio.abc
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import refresh_global_settings_context
 from prefect.engine import handle_engine_signals
 from prefect.flow_engine import load_flow_run
@@ -39,17 +41,19 @@ from prefect.workers import process
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.daemon.run_signatures import SIGNATURE, signer_for
+from paddock.runner.progress.prefect_view import REFUSED, SHARE_TAG
 from paddock.runner.settings import read_settings
 
-from .delegation import failure_message
+from .delegation import WORKER_LABEL, failure_message
 from .flow_order import FlowOrder, order_of, without_defaults
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.responses import WorkerFlowRunResponse
 
 MODULE = "paddock.runner.workers.prefect_worker"
-REFUSED = (
-    "Refused: it was not put into the queue by `paddock up` or `paddock cluster run`, or its "
+NOT_SIGNED = (
+    "It was not put into the queue by `paddock up` or `paddock cluster run`, or its "
     "parameters were changed since. Machines whose runs are refused use another ledger."
 )
 
@@ -68,9 +72,44 @@ class FixedCommandConfiguration(process.ProcessJobConfiguration):
 
 
 class SignedRunWorker(process.ProcessWorker):
-    """Takes runs from a work pool of type `process`."""
+    """Takes runs from a work pool of type `process`.
+
+    It takes one share of a job at a time, and none of a job that this machine has refused.
+    """
 
     job_configuration = FixedCommandConfiguration
+    _jobs: Mapping[UUID, str] = {}
+    """The jobs of the shares that it was offered last, by the ids of their flow runs."""
+
+    async def _submit_scheduled_flow_runs(
+        self, flow_run_response: list[WorkerFlowRunResponse]
+    ) -> list[FlowRun]:
+        busy, taken = self.limiter.statistics().borrowers, set[str]()
+        if any(SHARE_TAG in entry.flow_run.tags for entry in flow_run_response):
+            shares = FlowRunFilter.model_validate(
+                {"tags": {"all_": [SHARE_TAG]}, "state": {"name": {"any_": [REFUSED]}}}
+            )
+            newest = FlowRunSort.EXPECTED_START_TIME_DESC
+            for run in await self.client.read_flow_runs(flow_run_filter=shares, sort=newest):
+                if run.labels.get(WORKER_LABEL) == self.name:
+                    taken.add(_job_of(run))
+        offered = {run: job for run, job in self._jobs.items() if run in busy}
+        taken.update(offered.values())
+        entries = []
+        for entry in flow_run_response:
+            run, is_share = entry.flow_run, SHARE_TAG in entry.flow_run.tags
+            if is_share and _job_of(run) in taken:
+                continue
+            entries.append(entry)
+            if is_share:
+                offered[run.id] = _job_of(run)
+                taken.add(_job_of(run))
+        self._jobs = offered
+        return await super()._submit_scheduled_flow_runs(entries)
+
+
+def _job_of(share: FlowRun) -> str:
+    return str(order_of(share.parameters).get("job"))
 
 
 async def serve(pool: str, name: str, max_runs: int) -> None:
@@ -146,18 +185,18 @@ def run_in_this_process(flow_run: UUID) -> None:
         order = without_defaults(order_of(found.parameters))
         if not signer.has_signed(order, found.idempotency_key or ""):
             log.warning("run %s of Prefect is refused: Paddock has not signed it", flow_run)
-            _show_failed(flow_run, REFUSED)
+            _show_refused(flow_run, NOT_SIGNED)
             return
         order.pop(SIGNATURE)
         try:
             asyncio.run(queued_run.run_ordered(found, FlowOrder(**order), queued_run.RunControl()))
         except PipelineError as error:
-            _show_failed(flow_run, failure_message(error, socket.gethostname()))
+            _show_refused(flow_run, failure_message(error, socket.gethostname()))
 
 
-def _show_failed(flow_run: UUID, words: str) -> None:
+def _show_refused(flow_run: UUID, words: str) -> None:
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(flow_run, Failed(message=words), force=True)
+        client.set_flow_run_state(flow_run, Failed(name=REFUSED, message=words), force=True)
 
 
 def main() -> None:

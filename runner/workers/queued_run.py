@@ -45,7 +45,6 @@ from prefect.settings import PREFECT_API_URL
 from paddock.engine.system import http
 from paddock.engine.system.tasks import running
 from paddock.runner import api
-from paddock.runner.bind.bind import read_plan
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
 from paddock.runner.daemon.run_signatures import signer_for
@@ -57,7 +56,14 @@ from paddock.runner.progress.events import MultiObserver, Observer
 from paddock.runner.progress.report import QuarantineCounts, Report, Status
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
-from .delegation import REPORTED_ERRORS, SharedJob, delegate_job, failure_message, known_end
+from .delegation import (
+    REPORTED_ERRORS,
+    SharedJob,
+    delegate_job,
+    failure_message,
+    known_end,
+    name_inputs_and_view,
+)
 from .flow_order import FlowOrder
 from .pipeline_flow import RESERVED, api_options, flow_of, name_flow_run
 
@@ -139,9 +145,12 @@ class _OrderedRun:
     ) -> Report:
         order, control = self._order, self._control
         control.has_begun = True
+        if order.share:
+            options = replace(options, view=order.view)
         settings = read_settings(path.parent, flags=control.flags)
         with run_log(settings, order.trigger) as lines:
-            observer = MultiObserver(_ControlObserver(control), lines)
+            progress = _ControlObserver(control)
+            observer = MultiObserver(progress, lines)
             around = replace(environment, settings=settings, observer=observer)
 
             async def run_once(
@@ -164,11 +173,15 @@ class _OrderedRun:
                     control.report = await run_once(
                         {**inputs, **kept}, control.stop_gate, order.job
                     )
-            except REPORTED_ERRORS as error:
-                if not order.share:
+            except Exception as error:
+                # Whatever keeps a machine from beginning is its own matter: others do the job.
+                is_told = not progress.has_begun or isinstance(error, REPORTED_ERRORS)
+                if not (order.share and is_told):
                     raise
                 words = failure_message(error, socket.gethostname())
-                control.report = Report("", path.stem, "failed", {}, message=words)
+                control.report = Report(
+                    "", path.stem, "failed", {}, message=words, is_refused=not progress.has_begun
+                )
         return control.report
 
     async def _delegated(
@@ -194,11 +207,14 @@ class _OrderedRun:
                 control.waits(words)
 
         signer = await asyncio.to_thread(signer_for, settings.state_dir, settings.ledger_url)
+        pipeline, inputs, view = await asyncio.to_thread(
+            name_inputs_and_view, path, inputs, settings, options.text
+        )
         job = SharedJob(
-            name, read_plan(path, options.text).pipeline.name, path, inputs,
-            settings.unattended.work_pool, signer,
+            name, pipeline, path, inputs, settings.unattended.work_pool, signer,
             trigger=options.trigger, retry_failed=options.retry_failed,
             max_restarts=settings.unattended.max_restarts, ledger_url=settings.ledger_url,
+            view=view,
         )  # fmt: skip
         observer.began(job.name, path.parent.name, ())
         await name_flow_run(job.name)
@@ -457,16 +473,17 @@ class _ControlObserver(Observer):
 
     def __init__(self, control: RunControl) -> None:
         self._began, self._waits = control.began, control.waits
-        self._has_begun = False
+        self.has_begun = False
+        """Whether the run has taken part in its job."""
 
     def note(self, text: str) -> None:
         """Report what it waits for before it begins: a run of its group, or in its folders."""
-        if self._waits is not None and not self._has_begun and text.startswith("waiting for "):
+        if self._waits is not None and not self.has_begun and text.startswith("waiting for "):
             self._waits(text)
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
         if self._waits is not None:
             self._waits("")
-        self._has_begun = True
+        self.has_begun = True
         if self._began is not None:
             self._began(run)

@@ -21,10 +21,11 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import httpx
@@ -46,10 +47,12 @@ ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 240.0
 DEAD_AFTER_S = 15.0  # a busy machine's heartbeat may be late, and all that it does done twice
 RECORDED_S = 2.0
+NAMESPACE = ("unshare", *(() if os.geteuid() == 0 else ("-r",)), "-m")
+"""Runs a command with mounts of its own."""
 AUTH = ("team", "of Prefect's API")
 PASSWORD = ":".join(AUTH)
 
-REFUSED = "Failed: Refused: it was not put into the queue by"
+REFUSED = "Refused: It was not put into the queue by"
 
 PIPELINE = """\
 name: letters
@@ -145,18 +148,37 @@ class Cluster:
     environment: dict[str, str]
     machines: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def paddock(self, *arguments: str, state: str = "laptop") -> subprocess.Popen[bytes]:
-        """Start a command as on a machine of this name."""
+    def paddock(
+        self,
+        *arguments: str,
+        state: str = "laptop",
+        mounts: Mapping[Path, Path] = MappingProxyType({}),
+        **environ: str,
+    ) -> subprocess.Popen[bytes]:
+        """Start a command as on a machine of this name; `mounts`: folder → what lies there."""
+        command = [str(Path(sys.executable).with_name("paddock")), *arguments]
+        if mounts:
+            binds = [f"mount --bind '{what}' '{at}'" for at, what in mounts.items()]
+            here = f"cd '{self.shared}'"  # not the folder below the mount
+            script = " && ".join([*binds, here, 'exec "$@"'])
+            command = [*NAMESPACE, "sh", "-c", script, "sh", *command]
+        own = {"PADDOCK_HOME": str(self.home / state), **environ}
         with (self.home / f"{state}.log").open("ab") as log:
             return subprocess.Popen(
-                [str(Path(sys.executable).with_name("paddock")), *arguments],
-                cwd=self.shared, env=self.environment | {"PADDOCK_HOME": str(self.home / state)},
+                command, cwd=self.shared, env=self.environment | own,
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
-    def join(self, name: str) -> None:
+    def join(
+        self,
+        name: str,
+        *more: str,
+        mounts: Mapping[Path, Path] = MappingProxyType({}),
+        **environ: str,
+    ) -> None:
         """Start a machine's worker."""
-        self.machines[name] = self.paddock("worker", "--name", name, "--max-runs", "1", state=name)
+        arguments = ("worker", "--name", name, *(more or ("--max-runs", "1")))
+        self.machines[name] = self.paddock(*arguments, state=name, mounts=mounts, **environ)
 
     def kill(self, name: str) -> int:
         """Kill a machine: all of its processes at once; tells how many."""

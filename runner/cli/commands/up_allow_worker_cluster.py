@@ -254,7 +254,7 @@ def cluster_run(
             "Several machines need PREFECT_API_URL, PADDOCK_WORK_POOL and PADDOCK_LEDGER.\n"
             "  `paddock cluster init` shows what is missing."
         )
-    name, values = delegation.name_and_inputs(path, parse_inputs(inputs), settings)
+    name, values, view = delegation.name_inputs_and_view(path, parse_inputs(inputs), settings)
     job = delegation.SharedJob(
         delegation.new_job_name(),
         name,
@@ -266,6 +266,7 @@ def cluster_run(
         n_shares=shares,
         max_restarts=settings.unattended.max_restarts,
         ledger_url=settings.ledger_url,
+        view=view,
     )
 
     async def main() -> Report:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -352,6 +353,45 @@ def test_machines_with_other_wishes_don_t_disturb_each_other(machines: Machines)
     reports = [machines.report(process) for process in processes]
     assert [report["status"] for report in reports] == ["completed"] * 2
     assert len(set(machines.calls())) <= len(machines.calls()) <= 2 * (N_DOCUMENTS + 1) + 2
+
+
+def test_a_pipeline_that_is_saved_while_a_machine_works_is_run_after_it(machines: Machines) -> None:
+    first = machines.start(alone=6, until="late")
+    machines.go(first)
+    machines.until(lambda: len(machines.calls()) == 6)
+    machines.world.edit("Sum up:", "Shorten:")
+    second = machines.start(delay_s=0.0, until="late")
+    machines.until(lambda: "note: waiting for run" in second.said())
+    assert "which sees another version ('pipeline.yaml' is " in second.said()
+    (machines.world.folder / "late").touch()
+    reports = [machines.report(first), machines.report(second)]
+    assert [report["status"] for report in reports] == ["completed"] * 2
+    assert [report["counts"]["new"] for report in reports] == [N_DOCUMENTS + 1, 0]
+    texts = outputs(machines.world)
+    texts.pop("DIGEST.md")
+    assert len(texts) == N_DOCUMENTS
+    assert all("Shorten:" in text for text in texts.values()), texts
+
+
+def test_a_machine_with_a_copy_of_the_shared_folder_writes_nothing(
+    machines: Machines, fork_server: ForkServer, tmp_path: Path
+) -> None:
+    first = machines.start(alone=6, until="late")
+    machines.go(first)
+    machines.until(lambda: len(machines.calls()) == 6)
+    shutil.copytree(machines.world.folder, tmp_path / "copy", symlinks=True)
+    (tmp_path / "copy" / "out").rename(tmp_path / "copy" / "old")
+    machines.world.folder, shared = tmp_path / "copy", machines.world.folder
+    other = machines.start(until="late")
+    machines.world.folder = shared
+    out, err = other.communicate(timeout=WAIT_S)
+    machines.running.remove(other)
+    assert other.returncode == 1, out + err
+    assert "the folder '.' is another one on this machine than for run '" in err
+    assert not (tmp_path / "copy" / "out").exists()
+    (machines.world.folder / "late").touch()
+    assert machines.report(first)["status"] == "completed"
+    assert len(machines.calls()) == N_DOCUMENTS + 1
 
 
 def test_a_machine_with_another_model_under_the_same_name_undoes_nothing_and_says_so(

@@ -20,7 +20,12 @@ def share(number: int = 1, state: str = "", message: str = "", attempt: int = 1)
 
 
 def decided(*shares: JobShare, **fields: Any) -> JobEnd | list[StartShare]:
-    given = {"n_requested": None, "n_online": 3, "elapsed_s": 0.0, "max_restarts": 3} | fields
+    given = {
+        "n_requested": None,
+        "online": ("a", "b", "c"),
+        "elapsed_s": 0.0,
+        "max_restarts": 3,
+    } | fields
     return decide_shares(shares, **given)
 
 
@@ -28,7 +33,7 @@ def test_a_job_begins_on_one_machine_and_calls_the_others_when_it_takes_long() -
     assert decided() == [StartShare(1, 1, "")]
     assert decided(share()) == []
     assert decided(share(), elapsed_s=11.0) == [StartShare(2, 1, ""), StartShare(3, 1, "")]
-    assert decided(share(), elapsed_s=11.0, n_online=0) == []
+    assert decided(share(), elapsed_s=11.0, online=()) == []
     assert decided(n_requested=2) == [StartShare(1, 1, ""), StartShare(2, 1, "")]
 
 
@@ -81,25 +86,54 @@ def test_a_share_that_a_person_cancels_ends_the_whole_job() -> None:
     assert decided(share(1, "Cancelled", words), restarted, share(2)) == []
 
 
+def test_a_machine_that_refuses_ends_only_its_own_share() -> None:
+    refused = replace(share(1, "Refused", "on a: no such model"), machine="a")
+    assert decided(refused) == [StartShare(1, 1, "run1.1")]
+    assert decided(refused, share(2)) == [StartShare(1, 1, "run1.1")]
+    waiting = replace(share(1), id="again", phase="waiting")
+    assert decided(refused, waiting) == []
+    assert decided(refused, share(2, "Completed", "9 new")) == JobEnd("completed", "9 new")
+
+
+def test_a_job_that_all_machines_refuse_has_failed_with_all_their_reasons() -> None:
+    refused = [
+        replace(share(number, "Refused", f"on {name}: no"), machine=name)
+        for number, name in enumerate("ab", 1)
+    ]
+    waiting = replace(share(1), id="again", phase="waiting")
+    end = JobEnd("failed", "on a: no\non b: no")
+    assert decided(*refused, waiting, online=("a", "b")) == end
+    assert decided(*refused, waiting, online=("a", "b", "c")) == [StartShare(2, 1, "run2.1")]
+    assert decided(*refused, waiting, online=()) == [StartShare(2, 1, "run2.1")]  # one may come
+    assert decided(*refused, share(3), online=("a", "b")) != end  # another one is at work
+
+
 @given(
     st.lists(
         st.tuples(
             st.integers(1, 4),
-            st.sampled_from(["", "Completed", "Failed", "Cancelled", "Crashed", "Budget"]),
+            st.sampled_from(
+                ["", "Completed", "Failed", "Cancelled", "Crashed", "Budget", "Refused"]
+            ),
             st.integers(1, 6),
+            st.sampled_from("abc"),
         ),
         max_size=8,
     ),
-    st.integers(0, 5),
+    st.sets(st.sampled_from("abc")),
     st.floats(0, 100),
 )
 def test_a_job_is_over_is_going_on_or_something_is_begun(
-    made: list[tuple[int, str, int]], n_online: int, elapsed_s: float
+    made: list[tuple[int, str, int, str]], online: set[str], elapsed_s: float
 ) -> None:
-    shares = [share(number, state, attempt=attempt) for number, state, attempt in made]
-    found = decided(*shares, n_online=n_online, elapsed_s=elapsed_s)
+    shares = [
+        replace(share(number, state, attempt=attempt), machine=machine)
+        for number, state, attempt, machine in made
+    ]
+    found = decided(*shares, online=online, elapsed_s=elapsed_s)
     if found == []:
         assert any(share.phase != "ended" for share in shares)
     if isinstance(found, list):
         assert len({begin.number for begin in found}) == len(found)
-        assert all(begin.attempt <= 4 for begin in found)
+        again = max((one.attempt for one in shares if one.state == "Refused"), default=0)
+        assert all(begin.attempt <= max(4, again) for begin in found)

@@ -1,0 +1,149 @@
+"""Machines of which one sees or has something else than the others: nothing is mixed or lost."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.three_workers import (
+    AUTH,
+    NAMESPACE,
+    PIPELINE,
+    WAIT_S,
+    Cluster,
+    Counting,
+    Servers,
+    cluster,
+    until,
+)
+from tests.prefect_server import prefect_client
+
+N = 12
+TEXTS = {f"{number:04}.txt": f"About: Letter {number:04}." for number in range(N)}
+
+Mounts = Callable[[Cluster], dict[Path, Path]]
+
+
+def _other(made: Cluster, name: str) -> Path:
+    """Make a folder on the odd machine's own disk."""
+    folder = made.home / name
+    folder.mkdir()
+    return folder
+
+
+def _empty_inbox(made: Cluster) -> dict[Path, Path]:
+    return {made.shared / "inbox": _other(made, "empty")}
+
+
+def _other_inbox(made: Cluster) -> dict[Path, Path]:
+    shutil.copytree(made.shared / "inbox", made.home / "old")
+    (made.home / "old" / "0003.txt").write_text("Another letter.")
+    return {made.shared / "inbox": made.home / "old"}
+
+
+def _copy_of_the_share(made: Cluster) -> dict[Path, Path]:
+    shutil.copytree(made.shared, made.home / "copy")
+    return {made.shared: made.home / "copy"}
+
+
+def _local_outputs(made: Cluster) -> dict[Path, Path]:
+    (made.shared / "out").mkdir()
+    return {made.shared / "out": _other(made, "local")}
+
+
+@contextmanager
+def machines(shared_servers: Servers, delay_s: float = 0.05) -> Iterator[tuple[Cluster, Counting]]:
+    models = Counting(delay_s)
+    with models.serving(), cluster(N, models.url, shared_servers=shared_servers) as made:
+        yield made, models
+
+
+def outputs(made: Cluster) -> dict[str, str]:
+    return {path.name: path.read_text() for path in (made.shared / "out").glob("0*.txt")}
+
+
+def until_online(made: Cluster, *names: str) -> None:
+    pool = made.environment["PADDOCK_WORK_POOL"]
+    with prefect_client(made.environment["PREFECT_API_URL"], AUTH) as api:
+
+        def are_online() -> bool:
+            found = api.post(f"/work_pools/{pool}/workers/filter", json={}).raise_for_status()
+            return set(names) <= {one["name"] for one in found.json() if one["status"] == "ONLINE"}
+
+        until(are_online, "workers")
+
+
+def has_namespaces() -> bool:
+    return subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("mounts", "folder"),
+    [
+        (_empty_inbox, "inbox"), (_other_inbox, "inbox"), (_copy_of_the_share, "."),
+        (_local_outputs, "out"),
+    ],
+)  # fmt: skip
+def test_a_machine_that_sees_another_folder_ends_only_itself(
+    shared_servers: Servers, mounts: Mounts, folder: str
+) -> None:
+    if not has_namespaces():
+        pytest.skip("NOT TRIED: no mount namespaces here")
+    with machines(shared_servers) as (made, _):
+        odd = mounts(made)
+        made.join("odd", mounts=odd)
+        alone = made.paddock("cluster", "run", "pipeline.yaml")
+        assert alone.wait(WAIT_S) == 1
+        assert "odd takes no part: on " in made.log("laptop")
+        assert f"the folder '{folder}' is another one on this machine" in made.log("laptop")
+        assert outputs(made) == {}
+        assert [name for what in odd.values() for name in TEXTS if (what / name).exists()] == (
+            list(TEXTS) if mounts is _other_inbox else []
+        )
+
+        made.join("good")
+        until_online(made, "odd", "good")
+        assert made.paddock("cluster", "run", "pipeline.yaml", "--shares", "2").wait(WAIT_S) == 0
+        assert outputs(made) == TEXTS
+        left = [path.name for path in made.home.rglob(".paddock-share-*")]
+        assert left == []
+
+
+def test_a_machine_without_the_model_takes_no_item_and_does_not_end_the_job(
+    shared_servers: Servers,
+) -> None:
+    with machines(shared_servers, delay_s=1.0) as (made, models):
+        text = PIPELINE.replace('{ref: m, pool: {url: "URL"}}', "{ref: m}")
+        (made.shared / "pipeline.yaml").write_text(text)
+        made.join("odd")
+        made.join("good", PADDOCK_POOL=models.url)
+        until_online(made, "odd", "good")
+        job = made.paddock("cluster", "run", "pipeline.yaml", "--shares", "2")
+        assert job.wait(WAIT_S) == 0
+        assert "odd takes no part: on " in made.log("laptop")
+        assert "'m'" in made.log("laptop")
+        assert outputs(made) == TEXTS
+
+
+def test_a_pipeline_that_is_saved_while_machines_work_is_not_mixed_with_what_it_was(
+    shared_servers: Servers,
+) -> None:
+    with machines(shared_servers, delay_s=1.5) as (made, _):
+        file = made.shared / "pipeline.yaml"
+        file.write_text(file.read_text().replace("max_parallel: 4", "max_parallel: 1"))
+        made.join("first")
+        job = made.paddock("cluster", "run", "pipeline.yaml")
+        until(lambda: len(outputs(made)) > 0, "the first document", made.home / "laptop.log")
+        file.write_text(file.read_text().replace('prompt: "{{', 'prompt: "Briefly: {{'))
+        made.join("second")
+        assert job.wait(WAIT_S) == 0
+        assert "'pipeline.yaml' is " in made.log("laptop")
+        assert outputs(made) == TEXTS
+        assert made.paddock("cluster", "run", "pipeline.yaml").wait(WAIT_S) == 0
+        new = {name: text.replace("About:", "About: Briefly:") for name, text in TEXTS.items()}
+        assert outputs(made) == new
