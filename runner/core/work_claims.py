@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.runner.ledger.budget import Spent
-from paddock.runner.ledger.entries import Entry, LedgerError
+from paddock.runner.ledger.entries import Entry, LedgerError, ViewAtWork
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.drain import StopGate, StopGateClosed
@@ -225,8 +225,6 @@ async def open_claims(
         LedgerError: PostgreSQL cannot be used.
         Locked: the wait is over.
     """
-    from paddock.runner.ledger.coordination import ViewAtWork  # brings psycopg
-
     claims = ledger.claims(f"{run}-{uuid4().hex[:12]}", settings.dead_after_s)
     view, work_claims = place.view, None
     try:

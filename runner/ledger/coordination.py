@@ -22,7 +22,7 @@ from typing import Any
 from paddock.engine.system.units import DAY_S
 
 from .budget import Spent
-from .entries import LedgerError
+from .entries import LedgerError, ViewAtWork
 from .ledger_tables import IS_ALIVE, SERVER_NOW, Execute
 from .postgres import OPEN_S, PostgresConnection, PostgresServer, postgres_server
 from .run_locks import LockHolder
@@ -149,19 +149,6 @@ class _Participant:
 
 
 @dataclass(frozen=True, slots=True)
-class ViewAtWork:
-    """What another living participant sees, which works in the same folders."""
-
-    job: str
-    run: str
-    host: str
-    view: str
-
-    def __str__(self) -> str:
-        return f"run '{self.run}' on {self.host}"
-
-
-@dataclass(frozen=True, slots=True)
 class JoinedJob:
     """What a participant finds when it joins."""
 
@@ -240,7 +227,7 @@ class Claims(_Participant):
                 execute(statement, {})
             rows = execute(_AT_WORK, values)
             at_work = tuple(ViewAtWork(*row[1:]) for row in rows)
-            if other := next((one for one in at_work if differs(one.view)), None):
+            if other := next((found for found in at_work if differs(found.view)), None):
                 return other
             jobs = [row[1] for row in rows if row[0] == place]
             joined = JoinedJob(job or (jobs[0] if jobs else run), len(jobs), run, at_work)

@@ -279,3 +279,16 @@ class AttemptRow:
     around_scope: str | None = None
     """Of the enclosing item, for a nested block."""
     around_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ViewAtWork:
+    """What another living participant sees, which works in the same folders."""
+
+    job: str
+    run: str
+    host: str
+    view: str
+
+    def __str__(self) -> str:
+        return f"run '{self.run}' on {self.host}"
