@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,11 +110,18 @@ class Settings:
     """Which setting came from where, for `paddock doctor`; defaults are left out."""
     without_effect: tuple[str, ...] = ()
     """Variables of Ollama's that are set and change nothing here."""
+    left_out: tuple[str, ...] = ()
+    """Sentences on a settings file beside the pipeline that does not count."""
 
     def value(self, name: str) -> Any:
         """Return the value of the setting of this name; see `SETTING_SPECS`."""
         value = attrgetter(SETTING_SPECS[name].field)(self)
         return value.written if isinstance(value, ServiceAddress) else value
+
+    def trusts(self, folder: Path) -> bool:
+        """Return whether state in this folder counts whatever its owner."""
+        at = folder.resolve()
+        return any(at.is_relative_to(trusted.resolve()) for trusted in self.trust_state)
 
     @property
     def default_models(self) -> Mapping[Role, str]:
@@ -136,12 +144,22 @@ def read_settings(
     home = _home_folder() if home is None else home
     chosen: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for name, origin, value in _all_values(folder, flags or {}, environ, home):
+    left_out: list[str] = []
+
+    def is_trusted(beside: Path) -> bool:
+        return read_settings(environ=environ, home=home).trusts(beside)
+
+    written = file_values(folder, config_folder(environ, home), is_trusted, left_out.append)
+    for name, origin, value in chain(_given_values(flags or {}, environ), written):
         field = SETTING_SPECS[name].field
         if field not in chosen:
             chosen[field] = _parsed_value(name, origin, value, home)
             origins[name] = origin
-    return replace(_settings(chosen, origins, home), without_effect=_without_effect(environ))
+    return replace(
+        _settings(chosen, origins, home),
+        without_effect=_without_effect(environ),
+        left_out=tuple(left_out),
+    )
 
 
 def _without_effect(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -184,10 +202,10 @@ def _settings(chosen: dict[str, Any], origins: dict[str, str], home: Path) -> Se
     )
 
 
-def _all_values(
-    folder: Path | None, flags: Mapping[str, object], environ: Mapping[str, str], home: Path
+def _given_values(
+    flags: Mapping[str, object], environ: Mapping[str, str]
 ) -> Iterator[tuple[str, str, object]]:
-    """Yield name, origin and value of all that is set, the strongest first."""
+    """Yield name, origin and value of all that flags and variables say, the strongest first."""
     for name, value in flags.items():
         yield name, f"--{SETTING_SPECS[name].flag or name.replace('_', '-')}", value
     for prefix in ("PADDOCK_", "OLLAMA_"):
@@ -196,7 +214,6 @@ def _all_values(
             # An empty variable counts as none, as Ollama has it.
             if value and (known.in_ollama or prefix == "PADDOCK_"):
                 yield name, prefix + name.upper(), value
-    yield from file_values(folder, config_folder(environ, home))
 
 
 def _parsed_value(name: str, origin: str, value: object, home: Path) -> Any:

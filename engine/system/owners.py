@@ -35,16 +35,20 @@ class Stranger(enum.Enum):
     WRITER = "other users can write to it"
 
 
-def stranger(facts: os.stat_result, *, is_reached: bool = True) -> Stranger | None:
+def stranger(
+    facts: os.stat_result, *, is_reached: bool = True, is_for_groups: bool = False
+) -> Stranger | None:
     """Return who else may have made or changed a file or folder; None: it is this user's own.
 
-    `is_reached`: whether others can pass the folder in which it lies.
+    `is_reached`: whether others can pass the folder in which it lies; `is_for_groups`: its group
+    may write.
     """
     if not _is_own_number(facts.st_uid):
         return Stranger.OWNER
     mode = facts.st_mode if is_reached and not stat.S_ISLNK(facts.st_mode) else 0
     # With the umask 002 a group may write that has no other member than this user.
-    is_open = mode & 0o002 or (mode & 0o020 and not _is_own_group(facts.st_gid))
+    is_for_groups = is_for_groups or not mode & 0o020 or _is_own_group(facts.st_gid)
+    is_open = mode & 0o002 or not is_for_groups
     return Stranger.WRITER if is_open and _kind_of(facts.st_dev) not in _NO_OWNERS else None
 
 

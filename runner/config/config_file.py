@@ -7,12 +7,15 @@ It is read beside the pipeline, where only the names in `BESIDE_A_PIPELINE` coun
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from paddock.engine.system.files import read_text
+from paddock.engine.system import no_links
+from paddock.engine.system.owners import Stranger, stranger
 
 from . import setting_values
 from .setting_specs import SETTING_SPECS, SettingsError
@@ -32,19 +35,41 @@ let in, what is written elsewhere or what a person agreed to, and a pipeline tha
 elsewhere may bring such a file along. A new setting is refused there until it is listed here."""
 
 
-def file_values(folder: Path | None, config: Path) -> Iterator[tuple[str, str, object]]:
+def file_values(
+    folder: Path | None,
+    config: Path,
+    is_trusted: Callable[[Path], bool] = lambda folder: False,
+    note: Callable[[str], None] = lambda text: None,
+) -> Iterator[tuple[str, str, object]]:
     """Yield name, origin and value of all that the settings files say, the nearest file first.
 
-    `config` is the folder of the person's own file, `folder` that of a pipeline.
+    `config` is the folder of the person's own file, `folder` that of a pipeline: its file is data
+    if it is another user's, unless `is_trusted` returns that owners do not matter there.
 
     Raises:
         SettingsError: an unknown name, one that a file beside a pipeline must not have, no TOML.
     """
     for file in _settings_files(folder, config):
-        parsed = _parsed_toml(file)
-        if not _is_same(file.parent, config):
+        is_beside = not _is_same(file.parent, config)
+        with _opened(file) as opened:
+            why = stranger(os.fstat(opened.fileno()), is_for_groups=True) if is_beside else None
+            if why is not None and not is_trusted(file.parent):
+                note(foreign_text(file, why, file.parent, config))
+                continue
+            parsed = _parsed_toml(file, opened)
+        if is_beside:
             _refuse_far_reaching(file, parsed, config)
         yield from _values_of(file, parsed)
+
+
+def foreign_text(what: Path, why: Stranger, folder: Path, config: Path) -> str:
+    """Return that a settings file or a state folder is data, and how its folder is trusted."""
+    quoted = str(folder).replace("\\", "\\\\").replace('"', '\\"')
+    return (
+        f"{what} is not used: {why.value}.\n  If it is data, leave it. If those who can write "
+        f"there may decide what Paddock does here, write into {config / FILE_NAME}:\n"
+        f'  trust_state = ["{quoted}"]'
+    )
 
 
 def _refuse_far_reaching(file: Path, names: Iterable[str], config: Path) -> None:
@@ -101,11 +126,18 @@ def _values_of(file: Path, parsed: Mapping[str, Any]) -> Iterator[tuple[str, str
         yield name, f"{file}: {name}", value
 
 
-def _parsed_toml(file: Path) -> dict[str, Any]:
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
     try:
-        return tomllib.loads(read_text(file))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(str(file), f"this is not TOML: {error}.", "Correct the file.") from None
+        with no_links.open_named(file) as opened:
+            yield opened
     except OSError as error:
         problem = f"the settings file cannot be read: {error.strerror}."
         raise SettingsError(str(file), problem, "Make it readable, or move it away.") from None
+
+
+def _parsed_toml(file: Path, opened: BinaryIO) -> dict[str, Any]:
+    try:
+        return tomllib.loads(opened.read().decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(str(file), f"this is not TOML: {error}.", "Correct the file.") from None

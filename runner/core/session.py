@@ -254,6 +254,8 @@ class _Opening:
             spans = self.stack.enter_context(_otel_spans(self.prepared, observer))
             observer = MultiObserver(observer, journal, spans)
         stats = RunStats(run, bound.name, observer, state / "runs" / f"{run}.log", secrets)
+        for text in self.prepared.settings.left_out:
+            stats.note(text)
         ledger.on_wait = partial(tasks.call_in, asyncio.get_running_loop(), stats.note)
         return stats, ledger
 

@@ -24,7 +24,13 @@ from paddock.engine.system.units import DAY_S
 from .budget import Spent
 from .entries import LedgerError, ViewAtWork
 from .ledger_tables import IS_ALIVE, SERVER_NOW, Execute
-from .postgres import OPEN_S, PostgresConnection, PostgresServer, postgres_server
+from .postgres import (
+    OPEN_S,
+    PostgresConnection,
+    PostgresServer,
+    postgres_server,
+    refuse_foreign_tables,
+)
 from .run_locks import LockHolder
 
 _STATEMENTS = (
@@ -58,6 +64,7 @@ def prepare_runs_schema(connection: PostgresConnection) -> None:
     Raises:
         LedgerError: the server cannot be reached, or gives no rights.
     """
+    refuse_foreign_tables(connection.rows, "paddock_runs", connection.server.url)
     if connection.rows("select to_regclass('paddock_runs.views') is not null", {})[0][0]:
         return
 

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -37,7 +38,7 @@ from .ledger_tables import IS_ALIVE, Execute
 from .ledger_writer import Writer
 from .object_store import ObjectStore
 from .own_state import LEDGER_FILE, is_own_state, make_state
-from .sqlite_file import SqliteDatabase
+from .sqlite_file import READ_S, SqliteDatabase
 
 if TYPE_CHECKING:
     from .coordination import Claims
@@ -85,7 +86,7 @@ class Ledger:
         """
         try:
             if self.is_readonly:
-                self._database = open_existing(self.folder, self.url)
+                self._database = open_existing(self.folder, self.url, is_readonly=True)
             else:
                 self._open_for_writing()
         except BaseException:
@@ -516,7 +517,7 @@ class Ledger:
             self._writer.queue(table, key, None)
 
 
-def open_existing(folder: Path, url: str) -> LedgerDatabase | None:
+def open_existing(folder: Path, url: str, *, is_readonly: bool = False) -> LedgerDatabase | None:
     """Open the ledger of a folder; None if there is none, or no run has made its tables yet.
 
     Raises:
@@ -536,13 +537,15 @@ def open_existing(folder: Path, url: str) -> LedgerDatabase | None:
         if identity is None:
             return None
         server = postgres.postgres_server(url, identity)
+        if is_readonly:
+            server = replace(server, limit_s=READ_S)
         database = postgres.PostgresDatabase(server, retry_s=postgres.OPEN_S)
     else:
         file = folder / LEDGER_FILE
         if not file.exists():
             return None
         private_files.make_private(folder)
-        database = SqliteDatabase(private_files.private_database(file))
+        database = SqliteDatabase(private_files.private_database(file), is_readonly=is_readonly)
     with ExitStack() as stack:
         stack.callback(database.close)
         if not database.find_tables():

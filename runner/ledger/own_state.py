@@ -23,7 +23,7 @@ from pathlib import Path
 
 from paddock.engine.system import no_links, private_files
 from paddock.engine.system.owners import Stranger, stranger
-from paddock.runner.config.config_file import FILE_NAME, config_folder
+from paddock.runner.config.config_file import config_folder, foreign_text
 from paddock.runner.settings import read_settings
 
 from .entries import LedgerError
@@ -45,17 +45,11 @@ class ForeignState(LedgerError):
     def __init__(self, state: Path, why: Stranger | WrongKind, name: str = "") -> None:
         self.state = state
         self.why = why
-        place = state / name if name else state
-        super().__init__(f"{place} is not used: {why.value}.\n  {self._remedy()}")
-
-    def _remedy(self) -> str:
-        if isinstance(self.why, WrongKind):
-            return "If it is data, leave it; otherwise move it away."
-        file = config_folder(os.environ, Path.home()) / FILE_NAME
-        folder = str(self.state.parent).replace("\\", "\\\\").replace('"', '\\"')
-        return (
-            "If it is data, leave it. If those who can write there may decide what Paddock does "
-            f'here, write into {file}:\n  trust_state = ["{folder}"]'
+        what = state / name if name else state
+        super().__init__(
+            f"{what} is not used: {why.value}.\n  If it is data, leave it; otherwise move it away."
+            if isinstance(why, WrongKind)
+            else foreign_text(what, why, state.parent, config_folder(os.environ, Path.home()))
         )
 
 
@@ -82,7 +76,11 @@ def open_state(state: Path) -> int:
     with ExitStack() as stack:
         stack.callback(os.close, handle)
         found = _first_fault(handle)
-        if found is not None and isinstance(found[0], Stranger) and _is_trusted(whole.parent):
+        if (
+            found is not None
+            and isinstance(found[0], Stranger)
+            and read_settings().trusts(whole.parent)
+        ):
             found = _first_fault(handle, is_trusted=True)
         if found is not None:
             raise ForeignState(whole, *found)
@@ -128,12 +126,7 @@ def is_own_file(file: Path) -> bool:
     Raises:
         OSError: it cannot be looked at.
     """
-    return stranger(file.lstat()) is not Stranger.OWNER or _is_trusted(file.parent)
-
-
-def _is_trusted(folder: Path) -> bool:
-    at = folder.resolve()
-    return any(at.is_relative_to(trusted.resolve()) for trusted in read_settings().trust_state)
+    return stranger(file.lstat()) is not Stranger.OWNER or read_settings().trusts(file.parent)
 
 
 def _first_fault(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +32,7 @@ from .ledger_tables import (
     create_statements,
     write_statements,
 )
-from .sqlite_file import SqliteDatabase
+from .sqlite_file import WORK_S, SqliteDatabase
 
 OLDEST = 13  # PostgreSQL's oldest supported release when this was written, less one
 
@@ -80,6 +81,8 @@ class PostgresServer:
 
     url: str
     schema: str
+    limit_s: float = WORK_S
+    """So long a statement may take."""
 
     def connect(self) -> psycopg.Connection[Any]:
         """Connect; each statement is a transaction of its own.
@@ -91,9 +94,11 @@ class PostgresServer:
         defaults = {name: value for name, value in _KEEP_ALIVE.items() if name not in parameters}
         connection = psycopg.connect(self.url, autocommit=True, **defaults)
         try:
-            path = sql.SQL("set search_path to {}").format(sql.Identifier(self.schema))
+            # Tables of a session are else found before those of the schema.
+            path = sql.SQL("set search_path to {}, pg_temp").format(sql.Identifier(self.schema))
             connection.execute(path)
             connection.execute(_SESSION_SETTINGS)
+            connection.execute(f"set statement_timeout = '{self.limit_s:g}s'".encode())
         except BaseException:
             connection.close()
             raise
@@ -351,7 +356,29 @@ def _execute(
     return cursor.fetchall() if cursor.description else ()
 
 
+_FOREIGN_TABLES = """
+select c.relname from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where n.nspname = :schema and c.relkind not in ('i', 't') and (c.relkind <> 'r'
+or c.relowner <> n.nspowner or c.relhasrules or c.relhastriggers or c.relrowsecurity)
+"""
+
+
+def refuse_foreign_tables(execute: Execute, schema: str, url: str) -> None:
+    """Refuse a schema that has more than plain tables of its owner.
+
+    Raises:
+        LedgerError: a view, a rule, a trigger, or a table of another user is in it.
+    """
+    for (name,) in execute(_FOREIGN_TABLES, {"schema": schema}):
+        raise LedgerError(
+            f"{database_name(url)}: '{name}' in the schema '{schema}' is no plain table of the "
+            f"schema's owner, so the ledger is not used. Remove it, or drop the schema."
+        )
+
+
 def _has_tables(connection: psycopg.Connection[Any], server: PostgresServer) -> bool:
+    refuse_foreign_tables(partial(_execute, connection), server.schema, server.url)
     values = {"name": f"{server.schema}.meta"}
     if not _execute(connection, "select 1 where to_regclass(:name) is not null", values):
         return False

@@ -24,6 +24,7 @@ from typing import Any, Self
 from paddock.engine.system import file_locks, files, processes
 from paddock.engine.system.text import last_part
 from paddock.engine.system.units import DAY_S
+from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.settings import Settings, read_settings
 
 from .entries import LedgerError, is_variant
@@ -99,10 +100,12 @@ class SweepResult:
 
 @dataclass(frozen=True, slots=True)
 class CleanResult:
-    """What was removed, and in `faults` errors of ledgers."""
+    """What was removed, and in `faults` errors of ledgers and settings."""
 
     swept: SweepResult
     faults: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """Sentences on settings files that do not count."""
 
 
 def clean_ledgers(
@@ -111,14 +114,16 @@ def clean_ledgers(
     """Clean ledgers, each by the settings of its folder."""
     swept = SweepResult()
     faults: list[str] = []
+    left_out: list[str] = []
     for place in places:
-        settings = read_settings(place.folder)
-        limits = retention_limits(settings, time.time(), older_than_s)
         try:
+            settings = read_settings(place.folder)
+            left_out += settings.left_out
+            limits = retention_limits(settings, time.time(), older_than_s)
             swept += sweep_ledger(place.state, settings.ledger_url, limits, is_dry=is_dry)
-        except LedgerError as error:
+        except (LedgerError, SettingsError) as error:  # the others are cleaned all the same
             faults.append(str(error))
-    return CleanResult(swept, tuple(faults))
+    return CleanResult(swept, tuple(faults), tuple(left_out))
 
 
 def retention_limits(

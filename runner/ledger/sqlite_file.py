@@ -1,5 +1,8 @@
 """A ledger in an SQLite file: read it, make its tables, commit rows, compact it.
 
+The file may have been changed by others: it has plain tables, or it is refused; nothing of its
+schema is executed, and each statement has a deadline. Readers cannot write.
+
 Write-ahead log, one writing connection; runs and other readers use connections of their own. Where
 a page may be damaged, `damaged_rows` looks at all rows.
 """
@@ -7,6 +10,7 @@ a page may be damaged, `damaged_rows` looks at all rows.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import sqlite3
 import threading
@@ -30,6 +34,9 @@ from .ledger_tables import (
     write_statements,
 )
 
+READ_S, WORK_S = 20.0, 600.0
+"""Deadlines of a reader's statement, and of one of a run or of `paddock clean`."""
+STEPS_BETWEEN_LOOKS = 20_000  # of SQLite's virtual machine, about a millisecond
 READ_WAIT_S = 30.0
 """Readers wait this long for a program that holds the file."""
 ROWS_AT_A_TIME = 1000
@@ -66,14 +73,28 @@ _REMEDY = (
 )
 
 
+# Actions that make what is executed later, or reach another file.
+_REFUSED_ACTIONS = frozenset((
+    sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_CREATE_VIEW,
+    sqlite3.SQLITE_CREATE_TEMP_VIEW, sqlite3.SQLITE_CREATE_TRIGGER,
+    sqlite3.SQLITE_CREATE_TEMP_TRIGGER, sqlite3.SQLITE_CREATE_VTABLE, sqlite3.SQLITE_RECURSIVE,
+))  # fmt: skip
+# Of a table that computes columns or checks values; of an index with conditions or expressions.
+_NO_PLAIN_TABLE = re.compile(r"\b(as|check|generated)\b", re.IGNORECASE)
+_NO_PLAIN_INDEX = re.compile(r"\bwhere\b|\(.*\(", re.IGNORECASE | re.DOTALL)
+
+
 class SqliteDatabase:
     """Implements `LedgerDatabase` over a file; each statement is a transaction."""
 
     listed_keys = "json_each(:keys)"
     now = "(julianday('now') - 2440587.5) * 86400.0"
 
-    def __init__(self, file: Path, *, is_writer: bool = False) -> None:
+    def __init__(self, file: Path, *, is_writer: bool = False, is_readonly: bool = False) -> None:
         self._file = file
+        self._limit_s = READ_S if is_readonly else WORK_S
+        self._ends_at = float("inf")
+        """When what is executed now is ended."""
         self._lock = threading.Lock()
         """Held by the thread that is in a transaction, reads rows, or closes the connection."""
         self._is_checked = False
@@ -82,9 +103,24 @@ class SqliteDatabase:
         wait_s = NOTED_AFTER_S if is_writer else READ_WAIT_S
         with self._explained():
             self._connection = _connect(file, wait_s)
+            self._connection.execute(f"PRAGMA query_only={is_readonly:d}")
+            self._connection.set_authorizer(_authorized)
+            self._connection.set_progress_handler(
+                lambda: time.monotonic() > self._ends_at, STEPS_BETWEEN_LOOKS
+            )
 
     def find_tables(self) -> bool:
         """Return whether the file has its tables; refuse those of another version."""
+        for kind, name, page, text in self.rows(
+            "select type, name, rootpage, coalesce(sql, '') from sqlite_master", {}
+        ):
+            # Views and virtual tables have no page of their own.
+            what = {"table": _NO_PLAIN_TABLE, "index": _NO_PLAIN_INDEX}.get(kind)
+            if not page or what is None or what.search(text):
+                raise LedgerError(
+                    f"{self._file}: this is no ledger of Paddock's: '{name}' in it is no plain "
+                    f"table. Move the file away to start without it."
+                )
         if not self.rows("select 1 from sqlite_master where name = 'meta'", {}):
             return False
         versions = self.rows("select value from meta where name = 'version'", {})
@@ -105,14 +141,14 @@ class SqliteDatabase:
 
     def in_transaction(self, work: Callable[[Execute], T]) -> T:
         """Call `work` in one transaction, which waits for other writers."""
-        with self._lock, self._explained(), _transaction(self._connection):
+        with self._lock, self._explained(), self._timed(), _transaction(self._connection):
             return work(
                 lambda query, values: self._connection.execute(query, dict(values)).fetchall()
             )
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Execute a statement; return its rows."""
-        with self._lock, self._explained():
+        with self._lock, self._explained(), self._timed():
             return self._connection.execute(query, dict(values)).fetchall()
 
     def write_rows(self, pending: Pending) -> None:
@@ -122,7 +158,7 @@ class SqliteDatabase:
             LedgerError: the file cannot be written; `LedgerBusy`: another program holds it.
         """
         try:
-            with _transaction(self._connection):
+            with self._timed(), _transaction(self._connection):
                 for statement, values in write_statements(pending, "?"):
                     self._connection.execute(statement, values)
         except (*_DAMAGE, sqlite3.Error, OSError) as error:
@@ -168,10 +204,23 @@ class SqliteDatabase:
             self._connection.close()
 
     @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        self._ends_at = time.monotonic() + self._limit_s
+        try:
+            yield
+        finally:
+            self._ends_at = float("inf")
+
+    @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
         except _DAMAGE as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                raise LedgerError(
+                    f"{self._file}: the ledger did not answer within {self._limit_s:g} s. "
+                    f"Look whether the disk is slow, or move the file away."
+                ) from error
             raise read_error(self._file, error) from error
 
 
@@ -229,10 +278,20 @@ def _connect(file: Path, wait_s: float) -> sqlite3.Connection:
     try:
         # An entry outlasts a power cut, not only a kill. Commits are grouped, so it is cheap.
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA trusted_schema=OFF")
+        connection.execute("PRAGMA cell_size_check=ON")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _authorized(
+    action: int, first: str | None, second: str | None, database: str | None, origin: str | None
+) -> int:
+    """Refuse what a view or a trigger asks for (`origin`), and what would make one."""
+    is_refused = origin is not None or action in _REFUSED_ACTIONS
+    return sqlite3.SQLITE_DENY if is_refused else sqlite3.SQLITE_OK
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from paddock.engine.system import private_files
+from paddock.engine.system import no_links, private_files
 from paddock.engine.system.text import shorten, split_lines
 from paddock.runner.config.pipeline_secrets import Redact, unredacted
 
@@ -242,7 +242,7 @@ class JournalTail:
     def new_lines(self) -> list[dict[str, Any]]:
         """Return the lines written since the last call; none if there is no file."""
         try:
-            with self._file.open("rb") as stream:
+            with no_links.open_named(self._file) as stream:  # a pipe would be waited for
                 stream.seek(self._at)
                 found = stream.read(MAX_JOURNAL_BYTES)
         except OSError:

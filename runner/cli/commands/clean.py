@@ -43,6 +43,7 @@ def clean(
     left_out: list[str] = []
     found = find_ledgers(existing_paths(places) or [Path()], left_out.append)
     done = clean_ledgers(found, older_than_s=age_s, is_dry=dry_run)
+    left_out += done.left_out
     n_tracked, faults = _delete_prefect_runs(age_s, is_dry=dry_run)
     faults = (*done.faults, *faults)
     copies = () if dry_run else _remove_copies_of_gone_models()

@@ -13,6 +13,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import ForeignState, WrongKind
 from paddock.runner.ledger.retention import RetentionLimits, sweep_ledger
+from paddock.runner.settings import UnattendedSettings, read_settings
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import World
 
@@ -191,3 +192,21 @@ def test_links_of_ones_own_on_the_way_are_followed(world: World, tmp_path: Path)
         assert len(ledger.runs()) == 1
     assert sweep_ledger(world.folder / ".paddock", "", ALL).logs == 0
     assert len(list(big.iterdir())) == 1
+
+
+@as_root
+def test_settings_of_another_user_beside_a_pipeline_are_named_and_not_used(world: World) -> None:
+    file = world.write("paddock.toml", 'keep_runs = "1m"\n')
+    os.utime(next((world.folder / ".paddock/runs").iterdir()), (1e9, 1e9))
+    os.lchown(file, SECOND_USER, SECOND_USER)
+    text = f"{file} is not used: it belongs to another user."
+    cleaned = invoke("clean")
+    assert (cleaned.exit_code, cleaned.stderr.count(text)) == (0, 1)
+    settings = read_settings(world.folder)
+    assert settings.left_out[0].startswith(text)
+    assert settings.unattended.keep_runs_s == UnattendedSettings().keep_runs_s
+    file.chmod(0o664)
+    os.lchown(file, os.getuid(), SECOND_USER)  # a group's, as the pipeline's own file
+    assert read_settings(world.folder).unattended.keep_runs_s == 60
+    file.chmod(0o666)
+    assert "other users can write to it" in read_settings(world.folder).left_out[0]

@@ -289,3 +289,45 @@ def test_a_users_name_may_hold_an_at_sign() -> None:
     url = "postgresql://me%40server:s%40fe@db.example:5433/work"
     assert database_name(url) == "PostgreSQL's database 'work' at db.example:5433"
     assert postgres_server(url, "x").url == url
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "alter table {0}.runs rename to old; create view {0}.runs as select * from {0}.old",
+        "create function pg_temp.f() returns trigger language plpgsql as 'begin return new; end';"
+        "create trigger t before insert on {0}.runs for each row "
+        "execute function suppress_redundant_updates_trigger()",
+        "create rule r as on delete to {0}.calls do instead nothing",
+        "alter table {0}.calls enable row level security",
+        "alter table {0}.calls owner to stranger",
+        "create materialized view {0}.more as select 1",
+    ],
+)
+def test_a_schema_with_more_than_plain_tables_of_its_owner_is_refused(
+    server: Postgres, tmp_path: Path, statement: str
+) -> None:
+    server.say("do 'begin create role stranger; exception when others then end'")
+    url = server.make(f"hostile{abs(hash(statement))}")
+    with Ledger(tmp_path, url=url):
+        pass
+    schema = f"paddock_{folder_identity(tmp_path)}"
+    server.say(statement.format(schema), url.rpartition("/")[2])
+    for is_readonly in (True, False):
+        with pytest.raises(LedgerError, match="is no plain table of the schema's owner"):
+            Ledger(tmp_path, url=url, is_readonly=is_readonly).__enter__()
+
+
+def test_a_reader_waits_for_no_statement_for_ever_and_finds_no_other_tables(
+    url: str, tmp_path: Path
+) -> None:
+    with Ledger(tmp_path, url=url):
+        pass
+    server = PostgresServer(url, f"paddock_{folder_identity(tmp_path)}", limit_s=0.2)
+    connection = PostgresConnection(server)
+    connection.rows("create temp table runs (run text)", {})
+    connection.rows("insert into pg_temp.runs values ('planted')", {})
+    assert connection.rows("select run from runs", {}) == []
+    with pytest.raises(LedgerError, match="statement timeout"):
+        connection.rows("select pg_sleep(60)", {})
+    connection.close()
