@@ -1,7 +1,9 @@
 """Responses: JSON, NDJSON, server-sent events; cancellation when a client disconnects.
 
-The first piece of a stream is awaited before the headers are sent, so an error before it still has
-its status. A disconnect closes the iterator at once, which must cancel the answer.
+The first piece of a stream is awaited for a second before the headers are sent, so that an error
+which comes at once has its status. From then on a ping is sent whenever nothing was for a while:
+proxies give up on a silent server. A disconnect closes the iterator at once, which must cancel the
+answer.
 """
 
 from __future__ import annotations
@@ -24,6 +26,10 @@ _T = TypeVar("_T")
 
 ResponseHeaders = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
 """A stream's headers, or a function that returns them once its first piece is there."""
+
+HEADERS_S = 1.0
+PING_S = 15.0  # proxies wait for 30 to 60 s
+PING_COMMENT = b": ping\n\n"
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
@@ -104,8 +110,12 @@ async def ndjson_response(
     request: Request,
     items: AsyncGenerator[Mapping[str, Any], None],
     headers: ResponseHeaders = None,
+    ping: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Response:
-    """Return a stream of JSON lines; an error after the first line ends it as `{"error": …}`."""
+    """Return a stream of JSON lines; an error after the first line ends it as `{"error": …}`.
+
+    `ping` returns a line that says nothing: clients parse every line, so none may be empty.
+    """
 
     async def lines() -> AsyncGenerator[bytes, None]:
         async with aclosing(items):
@@ -115,7 +125,10 @@ async def ndjson_response(
     def last(error: ApiError) -> bytes:
         return dumps({"error": error.message}) + b"\n"
 
-    return await stream_response(request, lines(), NDJSON, last, headers)
+    def ping_line() -> bytes:
+        return dumps(ping()) + b"\n" if ping is not None else b""
+
+    return await stream_response(request, lines(), NDJSON, last, headers, ping_line)
 
 
 async def sse_response(
@@ -123,6 +136,7 @@ async def sse_response(
     events: AsyncGenerator[bytes, None],
     on_error: Callable[[ApiError], bytes],
     headers: ResponseHeaders = None,
+    ping: bytes = PING_COMMENT,
 ) -> Response:
     """Return a stream of server-sent events; `on_error` returns the last event of a failure."""
 
@@ -133,7 +147,7 @@ async def sse_response(
             **_resolved_headers(headers),
         }
 
-    return await stream_response(request, events, SSE, on_error, stream_headers)
+    return await stream_response(request, events, SSE, on_error, stream_headers, lambda: ping)
 
 
 async def stream_response(
@@ -142,14 +156,23 @@ async def stream_response(
     media_type: str,
     on_error: Callable[[ApiError], bytes],
     headers: ResponseHeaders = None,
+    ping: Callable[[], bytes] = bytes,
 ) -> Response:
-    """Return a stream of pieces, the first of which is awaited here, so that it may raise."""
+    """Return a stream of pieces; what the first one raises within `HEADERS_S` is raised here."""
+    first = asyncio.ensure_future(_first_piece(pieces))
+
+    async def begun() -> None:
+        await asyncio.wait({first}, timeout=HEADERS_S)
+        if first.done():
+            first.result()
+
     try:
-        first = await while_connected(request, _first_piece(pieces))
+        await while_connected(request, begun())
     except BaseException:
+        await end(first)
         await pieces.aclose()
         raise
-    return _StreamedResponse(first, pieces, media_type, on_error, _resolved_headers(headers))
+    return _StreamedResponse(first, pieces, media_type, on_error, _resolved_headers(headers), ping)
 
 
 def _resolved_headers(headers: ResponseHeaders) -> dict[str, str]:
@@ -179,11 +202,12 @@ class _StreamedResponse(Response):
 
     def __init__(
         self,
-        first: bytes,
+        first: asyncio.Future[bytes],
         rest: AsyncGenerator[bytes, None],
         media_type: str,
         on_error: Callable[[ApiError], bytes],
         headers: Mapping[str, str],
+        ping: Callable[[], bytes],
     ) -> None:
         self.status_code = 200
         self.media_type = media_type
@@ -192,44 +216,58 @@ class _StreamedResponse(Response):
         self._first = first
         self._rest = rest
         self._on_error = on_error
+        self._ping = ping
+        self._sent_at = 0.0
+        """When the last piece was sent, by the event loop's clock."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         pump = asyncio.ensure_future(self._pump(send, start))
+        pings = asyncio.ensure_future(self._send_pings(send))
         gone = asyncio.ensure_future(_wait_for_disconnect(receive))
         try:
             await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await end(pings)
             if pump.done():
-                pump.result()
+                error = pump.result()
+                await self._finish(send, error)
         except asyncio.CancelledError:  # by the server, when the time to stop is up
-            await end(pump)
+            await end(pump, pings)
             await self._finish(send, shutting_down())
             raise
         finally:
-            await end(gone, pump)
+            await end(gone, pump, pings, self._first)
             await self._rest.aclose()
 
-    async def _pump(self, send: Send, start: Message) -> None:
+    async def _pump(self, send: Send, start: Message) -> ApiError | None:
+        """Send everything but the end; return the error that the stream must carry."""
         await send(start)
-        await _send_piece(send, self._first)
         try:
+            await self._send_piece(send, await self._first)
             async for piece in self._rest:
-                await _send_piece(send, piece)
+                await self._send_piece(send, piece)
         except asyncio.CancelledError:
             if is_being_cancelled():
                 raise
-            await self._finish(send, shutting_down())  # the answer was cancelled, not this task
-        except Exception as error:  # the status is sent already, so the stream carries the error
-            await self._finish(send, api_error(error))
-        else:
-            await self._finish(send)
+            return shutting_down()  # the answer was cancelled, not this task
+        except Exception as error:  # the status is sent already
+            return api_error(error)
+        return None
 
-    async def _finish(self, send: Send, error: ApiError | None = None) -> None:
+    async def _send_pings(self, send: Send) -> None:
+        clock = asyncio.get_running_loop()
+        self._sent_at = clock.time()
+        while True:
+            await asyncio.sleep(self._sent_at + PING_S - clock.time())
+            if clock.time() >= self._sent_at + PING_S:
+                await self._send_piece(send, self._ping())
+
+    async def _finish(self, send: Send, error: ApiError | None) -> None:
         if error is not None:
-            await _send_piece(send, self._on_error(error))
+            await self._send_piece(send, self._on_error(error))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-
-async def _send_piece(send: Send, piece: bytes) -> None:
-    if piece:  # a client that reads nothing is ended by `DeadlineProtocol`
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    async def _send_piece(self, send: Send, piece: bytes) -> None:
+        self._sent_at = asyncio.get_running_loop().time()
+        if piece:  # a client that reads nothing is ended by `DeadlineProtocol`
+            await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -516,6 +516,8 @@ class MessagesBody(PromptBody):
 # A prompt is counted while its prefill runs; the answer waits no longer for the number.
 COUNT_TIMEOUT_S = 0.25
 
+PING_EVENT = _named_event("ping")
+
 
 async def create_message(request: Request) -> Response:
     service = service_of(request)
@@ -524,7 +526,8 @@ async def create_message(request: Request) -> Response:
     await _check_model(service, messages.prompt)
     headers = {"request-id": f"req_{secrets.token_hex(12)}"}
     if messages.streams:
-        return await sse_response(request, _stream_events(service, messages), _error_event, headers)
+        events = _stream_events(service, messages)
+        return await sse_response(request, events, _error_event, headers, PING_EVENT)
     reply = await while_connected(request, _reply(service, messages))
     return json_response(message_value(reply, messages.format), headers=headers)
 

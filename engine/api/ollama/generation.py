@@ -86,7 +86,10 @@ async def respond(
     if model_request.streams:
         pieces = _stream_chunks(model_request, answer, put, end, found_s)
         return await ndjson_response(
-            request, pieces, lambda: _answer_warning(model_request, answer)
+            request,
+            pieces,
+            lambda: _answer_warning(model_request, answer),
+            lambda: {**response_head(model_request.model), **put(Chunk("", 0)), "done": False},
         )
     try:
         reply = await while_connected(request, answer.reply())

@@ -35,7 +35,6 @@ from .chat_completions import (
     CompletionCall,
     GenerationCall,
     Stamp,
-    error_event,
     read_chat,
     read_completion,
 )
@@ -89,9 +88,8 @@ class GenerationStream:
                     yield event
 
     def fail(self, error: ApiError) -> bytes:
-        return (
-            error_event(error) if self._stream_writer is None else self._stream_writer.fail(error)
-        )
+        writer = self._stream_writer or self._call.stream_writer(Stamp.new(self._call.prefix))
+        return writer.fail(error)
 
     def _write(
         self, call: GenerationCall, answers: list[Answer], index: int, piece: Chunk | Reply

@@ -16,6 +16,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
+from paddock.engine.api import streaming
 from paddock.engine.api.errors import ApiError, ClientGone
 from paddock.engine.api.streaming import (
     dumps,
@@ -78,6 +79,50 @@ async def test_an_error_before_the_first_piece_keeps_its_status() -> None:
     with pytest.raises(Busy):
         await respond(client, items())
     assert client.sent == []
+
+
+async def test_headers_come_before_a_slow_first_piece_and_pings_while_nothing_else_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streaming, "HEADERS_S", 0.01)
+    monkeypatch.setattr(streaming, "PING_S", 0.02)
+    client, pings = Client(), asyncio.Queue[bytes]()
+
+    async def send(message: Message) -> None:
+        await client.send(message)
+        if b"ping" in message.get("body", b""):
+            pings.put_nowait(message["body"])
+
+    async def items() -> AsyncGenerator[bytes, None]:
+        assert [await pings.get(), await pings.get()] == 2 * [b": ping\n\n"]
+        yield b"data: 1\n\n"
+        await pings.get()
+        raise Busy("full")
+
+    response = await sse_response(client.request, items(), lambda error: sse_event(error.message))
+    assert (response.status_code, client.sent) == (200, [])
+    await response(client.request.scope, client.receive, send)
+    before, after = client.body.split(b"data: 1\n\n")
+    assert before.startswith(2 * b": ping\n\n")
+    assert after.startswith(b": ping\n\n")
+    assert b"data: server busy" in after
+    assert client.sent[-1]["more_body"] is False
+
+
+async def test_a_late_first_piece_that_fails_is_the_stream_s_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streaming, "HEADERS_S", 0.0)
+
+    async def items() -> AsyncGenerator[dict[str, Any], None]:
+        await asyncio.sleep(0.01)
+        raise Busy("full")
+        yield {}
+
+    client = Client()
+    await respond(client, items())
+    assert client.sent[0]["status"] == 200
+    assert json.loads(client.body)["error"].startswith("server busy")
 
 
 async def test_an_error_after_the_first_piece_is_the_last_line() -> None:
