@@ -33,6 +33,13 @@ class Tool:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
+def forced_call(tools: tuple[Tool, ...], name: str) -> tuple[tuple[Tool, ...], str]:
+    """Return the tools and the `tool_choice` by which the tool of a name must be called."""
+    if name not in ("auto", "none", "required"):  # a choice's own words
+        return tools, name
+    return tuple(tool for tool in tools if tool.name == name), "required"
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """A model's wish that a tool be called."""
@@ -207,6 +214,12 @@ class Sampling:
     """None: the smaller of 1,024 and a quarter of the context; -1 and -2: up to its end."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     """Added to the logits of these token ids; -100 and less forbids one."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end the answer, as the model's own do."""
+    min_tokens: int = 0
+    """No token ends the answer before it has so many."""
+    ignore_eos: bool = False
+    """Whether the model's own tokens end no answer."""
     guards_repetition: bool = True
     """Whether an answer that goes in circles is ended (`done_reason: repetition`)."""
 
@@ -263,6 +276,8 @@ class ChatRequest:
     """With `prompt`: what comes after the answer, for models that fill in the middle."""
     template: str | None = None
     """A chat template (Jinja's or Go's) in place of the model's."""
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
+    """What else its Jinja template reads, such as `documents`."""
     reserves_answer: bool = True
     """Whether room for the whole answer is demanded at once; else one token's is enough, and an
     answer that reaches the end of the context is done by `length`."""

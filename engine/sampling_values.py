@@ -27,8 +27,10 @@ INTEGER_RANGES: Mapping[str, tuple[int, int]] = {
     "repeat_last_n": (-1, 2**31 - 1),  # -1: the whole context
     "seed": (-(2**63), 2**64 - 1),
 }
+_SWITCHES = ("guards_repetition", "ignore_eos")
 SAMPLING_NAMES = (
-    *NUMBER_RANGES, *INTEGER_RANGES, "max_tokens", "stop", "logit_bias", "guards_repetition"
+    *NUMBER_RANGES, *INTEGER_RANGES, *_SWITCHES, "max_tokens", "min_tokens", "stop",
+    "stop_token_ids", "logit_bias",
 )  # fmt: skip
 
 
@@ -52,7 +54,11 @@ def _checked(name: str, value: Any) -> Any:
         return _stop(value)
     if name == "logit_bias":
         return _bias(value)
-    if name == "guards_repetition":
+    if name == "min_tokens":
+        return _integer(name, value, 0, 2**31 - 1)
+    if name == "stop_token_ids" and isinstance(value, list | tuple):
+        return tuple(_integer(name, token, 0, 2**31 - 1) for token in value)
+    if name in _SWITCHES:
         if isinstance(value, bool):
             return value
         raise BadRequest(f"`{name}` must be true or false, not {value!r}")

@@ -1,10 +1,11 @@
 """Base of the Pydantic models of request bodies; their faults in the words of each API.
 
 Types are strict, as in the APIs. `null` counts as absent, because clients write it for what they
-leave out; unknown fields are ignored; names are matched in any case, as in Go's decoder. An array
-is read up to its first fault: a million of them would fill the memory. What only one model knows
-to be wrong is `refused(why)` in a validator of its own; an ApiError that is raised there is sent
-as it is.
+leave out; names are matched in any case, as in Go's decoder. Fields that a class does not declare
+are as `request_fields` says: refused, harmless, or named in the header `Warning`. An array is read
+up to its first fault: a million of them would fill the memory. What only one model knows to be
+wrong is `refused(why)` in a validator of its own; an ApiError that is raised there is sent as it
+is.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import (
@@ -23,12 +25,14 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from paddock.engine.api.errors import ApiError, Dialect, InvalidValue
 from paddock.engine.api.json_body import type_name
+from paddock.engine.api.request_fields import name_unknown, refusal
 from paddock.engine.system.text import is_shallow
 
 MOST_SCHEMA_LEVELS = 64
@@ -45,16 +49,29 @@ class Body(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _given(cls, value: Any) -> Any:
+    def _given(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, dict):
             return value
-        return {name.lower(): field for name, field in value.items() if field is not None}
+        fields = {name.lower(): field for name, field in value.items() if field is not None}
+        is_inner = info.context is not cls
+        found = None if is_inner else refusal(cls.declared(), fields)
+        if found is not None:
+            name, why = found
+            raise PydanticCustomError("unsupported", "{why}", {"field": name, "why": why})
+        name_unknown(cls.declared(), fields, is_inner=is_inner)
+        return fields
+
+    @classmethod
+    @cache
+    def declared(cls) -> frozenset[str]:
+        """Return the names of the fields that have an effect."""
+        return frozenset(field.alias or name for name, field in cls.model_fields.items())
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Self:
         """Return the fields by their types; raise ApiError (400), which names the first fault."""
         try:
-            return cls.model_validate(fields)
+            return cls.model_validate(fields, context=cls)
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             raise _api_error(cls.dialect, _path_in(fields, fault), fault) from None
@@ -135,9 +152,9 @@ def _path_in(value: Any, fault: ErrorDetails) -> list[str | int]:
         elif fault["type"] != "missing" or name != fault["loc"][-1]:
             continue
         path.append(name)
-    if "discriminator" in fault.get("ctx", {}):
-        path.append(fault["ctx"]["discriminator"].strip("'"))
-    return path
+    context = fault.get("ctx", {})
+    below = context.get("field") or context.get("discriminator", "").strip("'")
+    return [*path, below] if below else path
 
 
 def _inner(value: Any, name: str | int) -> Any:
@@ -154,6 +171,8 @@ def _api_error(dialect: Dialect, path: list[str | int], fault: ErrorDetails) -> 
         place = ".".join(map(str, path))
         if kind in _TYPES:
             message = f"{place}: must be {_TYPES[kind]}, not {found}"
+        elif kind == "unsupported":
+            message = f"{place} is not supported here: {_reason(fault)}"
         else:
             message = f"{place} is required" if kind in _MISSING else f"{place}: {_reason(fault)}"
         return ApiError(400, message, param=place)
@@ -163,6 +182,9 @@ def _api_error(dialect: Dialect, path: list[str | int], fault: ErrorDetails) -> 
         return InvalidValue(message, place, code="invalid_type")
     if kind in _MISSING:
         return missing_parameter(place)
+    if kind == "unsupported":
+        message = f"Unsupported parameter: '{place}'. {_reason(fault)}"
+        return InvalidValue(message, place, code="unsupported_parameter")
     return invalid_value(place, _reason(fault))
 
 
@@ -179,7 +201,7 @@ def _reason(fault: ErrorDetails) -> str:
     """Return why a value of the right type cannot be used."""
     context, given = fault.get("ctx", {}), fault["input"]
     match fault["type"]:
-        case "refused":
+        case "refused" | "unsupported":
             return str(context["why"])
         case "literal_error":
             return f"'{shown(str(given))}'. Supported values are: {context['expected']}."

@@ -9,17 +9,26 @@ The middleware `BodyLimit` limits the size.
 from __future__ import annotations
 
 import asyncio
+import gzip
+import io
 import json
 import math
 import re
+import zlib
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from starlette.requests import Request
 
 from paddock.engine.api.errors import ApiError
+from paddock.engine.api.request_limits import body_too_large
 from paddock.engine.api.request_log import note_model
+from paddock.engine.api.service import service_of
 from paddock.engine.system.text import NestedTooDeep, map_texts, parse_shallow_json
+
+_ZSTANDARD = import_module("zstandard") if find_spec("zstandard") else None  # optional
 
 PARSE_IN_THREAD_BYTES = 256 * 1024
 """A larger body is parsed in a thread: 1 MB takes about 5 ms."""
@@ -40,8 +49,45 @@ _TYPE_NAMES: Mapping[type, str] = {
 
 
 async def read_body(request: Request) -> bytes:
-    """Return a request's body, of which the request itself keeps no copy."""
-    return b"".join([part async for part in request.stream()])
+    """Return a request's body, of which the request itself keeps no copy.
+
+    Codex and others compress bodies; the decompressed size counts against the same limit.
+
+    Raises:
+        ApiError: 400, it is not compressed so; 413, it is too large decompressed; 415, it has an
+            encoding that cannot be read here.
+    """
+    body = b"".join([part async for part in request.stream()])
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    max_bytes = service_of(request).settings.max_body_bytes
+    return await asyncio.to_thread(_decompressed, body, encoding, max_bytes)
+
+
+def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    try:
+        if encoding in ("gzip", "x-gzip"):
+            whole = gzip.GzipFile(fileobj=io.BytesIO(body)).read(max_bytes + 1)
+        elif encoding == "zstd" and _ZSTANDARD is not None:
+            reader = _ZSTANDARD.ZstdDecompressor().stream_reader(body, read_across_frames=True)
+            try:
+                whole = reader.read(max_bytes + 1)
+            except _ZSTANDARD.ZstdError as error:
+                raise OSError(error) from None
+        else:
+            readable = "gzip, zstd" if _ZSTANDARD is not None else "gzip"
+            raise ApiError(
+                415,
+                f"bodies with `Content-Encoding: {encoding[:40]}` are not read here; send plain "
+                f"JSON or {readable}",
+                {"Accept-Encoding": readable},
+            )
+    except (OSError, EOFError, zlib.error) as error:
+        raise ApiError(400, f"the body is not {encoding}: {error}") from None
+    if len(whole) > max_bytes:
+        raise ApiError(413, body_too_large(max_bytes).message)
+    return whole
 
 
 async def read_json(request: Request) -> dict[str, Any]:

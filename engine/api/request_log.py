@@ -7,10 +7,11 @@ Prompts and answers are never kept.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -93,6 +94,8 @@ _N_RECENT = 100
 # Names come from clients and are kept, so their length is limited.
 _MAX_NAME_CHARS = 200
 
+_MOST_WITHOUT_EFFECT = 20
+
 _IN_SCOPE = "paddock.exchange"
 
 # Set in the task that serves a request and in those that it starts. A pool's answer is such a task,
@@ -130,6 +133,8 @@ class Exchange:
     n_reused_tokens: int = 0
     """Prompt tokens found in the cache."""
     n_completion_tokens: int = 0
+    without_effect: dict[str, set[str]] = field(default_factory=dict)
+    """Names of `fields` and `options` of the request that change nothing."""
     _began: float = field(default_factory=time.monotonic)
     _seconds: float = 0.0
 
@@ -155,6 +160,20 @@ def exchange_of(scope: MutableMapping[str, Any]) -> Exchange | None:
     """Return a request's exchange; None where `ExchangeRecorder` is not in use."""
     found = scope.get(_IN_SCOPE)
     return found if isinstance(found, Exchange) else None
+
+
+def note_without_effect(what: str, names: Iterable[str]) -> None:
+    """Note fields or options that this task's request has in vain, for the header `Warning`.
+
+    Clients choose the names: only plain words are kept.
+    """
+    exchange = _CURRENT.get()
+    if exchange is None:
+        return
+    kept = exchange.without_effect.setdefault(what, set())
+    for name in names:
+        if len(kept) < _MOST_WITHOUT_EFFECT and re.fullmatch(r"\w{1,40}", name, re.A):
+            kept.add(name)
 
 
 def note_model(name: str) -> None:
@@ -324,6 +343,10 @@ class _ExchangeWatch:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._exchange.status = message["status"]
+            for what, names in self._exchange.without_effect.items():
+                warning = f'299 paddock "{what} without effect: {", ".join(sorted(names))}"'
+                if names:
+                    message["headers"] = [*message["headers"], (b"warning", warning.encode())]
         elif message["type"] == "http.response.body":
             self._exchange.sent(len(message.get("body", b"")))
             self._is_whole = not message.get("more_body", False)

@@ -47,6 +47,9 @@ def chat_body(
     raw = [name for name in _RAW_PROMPT_FIELDS if getattr(request, name) is not None]
     if raw or request.prompt_tokens or request.truncates:
         raise BadRequest("a raw prompt cannot be sent to another server; use messages")
+    ends = (sampling.stop_token_ids, sampling.min_tokens, sampling.ignore_eos)
+    if request.template_variables or any(ends):
+        raise BadRequest("template variables and token ids cannot be sent to another server")
     body: Json = {
         "model": model,
         "messages": messages_body(request.messages),

@@ -16,7 +16,7 @@ from typing import Any
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Constraint, Sampling, Tool
-from paddock.engine.sampling.json_schema import embeddable_schema, parse_schema
+from paddock.engine.sampling.json_schema import embeddable_schema, json_rule, parse_schema
 
 from .harmony import HARMONY_TOKENS, HarmonyParser
 from .reasoning_tags import ReasoningTags
@@ -67,8 +67,7 @@ class LarkGrammar:
 
     def json(self, schema: Schema) -> str:
         """Add a rule for values of a JSON Schema; return its name."""
-        text = json.dumps({**schema, "x-guidance": _AS_TEMPLATES_WRITE}, ensure_ascii=False)
-        return self.rule(f"%json {text}")
+        return self.rule(json_rule({**schema, "x-guidance": _AS_TEMPLATES_WRITE}))
 
     def until(self, text: str) -> str:
         """Return the rule of any text up to and including the first `text`."""
@@ -154,8 +153,7 @@ def analysis_then(constraint: Constraint, special_ids: Mapping[str, int]) -> Con
 def _constraint_rule(grammar: LarkGrammar, constraint: Constraint) -> str:
     if constraint.kind in ("json", "json_schema"):
         # As strict as an answer without reasoning: compact, no unknown keywords.
-        schema = json.dumps(embeddable_schema(parse_schema(constraint)), ensure_ascii=False)
-        return grammar.rule(f"%json {schema}")
+        return grammar.rule(json_rule(embeddable_schema(parse_schema(constraint))))
     if constraint.kind == "regex":
         return "/" + re.sub(r"(?<!\\)/", r"\\/", constraint.source) + "/"
     return grammar.rule(f"%lark {{\n{constraint.source}\n}}")

@@ -36,6 +36,7 @@ from paddock.engine.system.template_limits import (
     check_bits,
     check_values,
 )
+from paddock.engine.system.text import map_texts
 
 from .control_tokens import MARK_END, ControlTokenRemover, TextPiece, any_of_pattern, with_literals
 from .ollama_template import OllamaTemplate
@@ -426,22 +427,25 @@ class ChatTemplate:
         *,
         tools: Sequence[Tool] = (),
         think: Think | None = None,
+        variables: Mapping[str, Any] | None = None,
         n_ctx_tokens: int = 0,
     ) -> tuple[TextPiece, ...]:
         """Render a conversation, ready for the assistant's answer.
 
         A conversation that ends with text of the assistant is left open there: the answer
         continues it. `think=False` closes reasoning at once where the template opens it anyway.
-        `n_ctx_tokens` limits the output (`prompt_meter`).
+        `n_ctx_tokens` limits the output (`prompt_meter`); `variables`: others than those here.
 
         Raises:
-            BadRequest: the template refuses it, in its own words.
+            BadRequest: the template refuses it, in its own words, or reads no `documents`.
         """
         literals: list[str] = []
         safe = ControlTokenRemover(self._forged, literals)
         tags = self.chat_format.tags
         turns = [safe.message(_with_split_reasoning(message, tags)) for message in messages]
-        text = self._rendered(turns, [safe.tool(tool) for tool in tools], think, n_ctx_tokens)
+        given = map_texts(variables or {}, safe.text)
+        shown = [safe.tool(tool) for tool in tools]
+        text = self._rendered(turns, shown, think, given, n_ctx_tokens)
         if think is False and self.opens_reasoning(text):
             text = f"{text.rstrip()}\n\n{self.chat_format.tags.closes}\n\n"
         return with_literals(text, literals)
@@ -482,6 +486,7 @@ class ChatTemplate:
         messages: Sequence[Message],
         tools: Sequence[Tool],
         think: Think | None,
+        given: Mapping[str, Any],
         n_ctx_tokens: int,
     ) -> str:
         calls = any(message.tool_calls or message.role == "tool" for message in messages)
@@ -489,7 +494,11 @@ class ChatTemplate:
         template = self._tools if has_tools else self._plain
         chat_format = self.chat_format if has_tools else self._plain_format
         shown = tool_definitions(tools) if chat_format.rules.shows_tools else []
-        variables = thinking_variables(think, is_harmony=chat_format.is_harmony)
+        variables = thinking_variables(think, is_harmony=chat_format.is_harmony) | dict(given)
+        if "documents" in given and "documents" not in template.source:
+            raise BadRequest(
+                "the model's chat template reads no `documents`; put the texts into a message"
+            )
 
         def run(messages: Sequence[Message], *, is_open: bool) -> str:
             turns = template_turns(messages, tools, chat_format.rules, chat_format.formats[0])

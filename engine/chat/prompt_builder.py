@@ -175,7 +175,7 @@ class PromptBuilder:
             eos=model.special_text("eos"),
             control_tokens=model.special_tokens(),
             ends=[model.piece(token, shows_control=True).decode(errors="replace")
-                  for token in model.ending_tokens()],
+                  for token in model.ending_tokens],
             tool_source=None if source else model.chat_template("tool_use"),
         )  # fmt: skip
 
@@ -212,7 +212,11 @@ class PromptBuilder:
 
         def render(messages: Sequence[Message]) -> tuple[TextPiece, ...]:
             return template.render(
-                messages, tools=tools, think=request.think, n_ctx_tokens=n_ctx_tokens
+                messages,
+                tools=tools,
+                think=request.think,
+                variables=request.template_variables,
+                n_ctx_tokens=n_ctx_tokens,
             )
 
         pieces = render(request.messages)

@@ -193,10 +193,12 @@ class RunningRequest:
         """Add a token; set `ended` if the answer ends."""
         if not self.first_token_at:
             self.first_token_at = time.monotonic()
-        if choice.ends == "stop" and model.ends_generation(choice.token):
+        request, token = self.request, choice.token
+        if choice.ends == "stop" and (
+            model.ends_generation(token) or token in request.picker.stop_tokens
+        ):
             self.ended = "stop"
             return
-        request = self.request
         self.n_answered += 1
         self.sequence.answer.append(choice.token)
         if self.drafter is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -242,6 +243,7 @@ class Model:
         """llama.cpp's own vocabulary, for llguidance."""
         return self._vocab
 
+    @cached_property
     def ending_tokens(self) -> tuple[int, ...]:
         """Return all tokens that end an answer, EOS first."""
         own = lib.llama_vocab_eos(self._vocab)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance.gbnf_to_lark import gbnf_to_lark
 from numpy.typing import NDArray
 
 from paddock.engine.errors import BadRequest
@@ -173,7 +174,7 @@ class GuidanceVocabulary:
 
     def __init__(self, model: Model) -> None:
         raw = model.raw_vocabulary()
-        self.ends = model.ending_tokens()
+        self.ends = model.ending_tokens
         """The tokens that end an answer."""
         # Not in llguidance's stub file; its own `llamacpp` module calls it.
         self.tokeniser: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
@@ -422,10 +423,33 @@ def compile_error(constraint: Constraint) -> str:
         inner = LLMatcher(byte_tokeniser(), _grammar(renumbered), log_level=0)
         if inner.is_error() and constraint.kind != "lark":
             raise _refusal(constraint, inner.get_error())
-        inner.compute_bitmask()
+        if not any(inner.compute_bitmask()) and not inner.is_error():
+            raise _refusal(constraint, "no answer matches it")
     except BadRequest as error:
         return str(error)
     return ""
+
+
+MOST_GRAMMAR_CHARACTERS = 100_000
+"""Of a client's grammar: to convert them takes 0.2 s."""
+
+
+def lark_of(grammar: str) -> str:
+    """Return a grammar in GBNF, as llama.cpp has it, or in Lark as Lark.
+
+    Raises:
+        BadRequest: it is too long, or not in either.
+    """
+    if len(grammar) > MOST_GRAMMAR_CHARACTERS:
+        raise BadRequest(f"the grammar has more than {MOST_GRAMMAR_CHARACTERS:,} characters")
+    if "::=" not in grammar:
+        return re.sub(r"(?m)^\?(?=\w+\s*:)", "", grammar)  # inlining is Lark's own matter
+    try:
+        return gbnf_to_lark(grammar)
+    except Exception as error:  # its parser raises plain ones
+        raise BadRequest(
+            f"the grammar cannot be read: {json_schema.plain_error(str(error))}"
+        ) from None
 
 
 def schema_error(value: Mapping[str, Any]) -> str:

@@ -19,6 +19,8 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.system import ecma_patterns
 from paddock.engine.system.text import resolve_ref, shorten
 
+from .large_integers import SchemaGrammar, holds_large
+
 if TYPE_CHECKING:  # `validate` does without requests
     from paddock.engine.request import Constraint
 
@@ -251,7 +253,10 @@ def check_schema(schema: Any) -> tuple[SchemaProblem, ...]:
         what = "no answer can end: each one must contain another"
         remedy = "Leave it out of `required`, or allow `null`."
         return (SchemaProblem((*endless, "$ref"), what, remedy),)
-    found = _grammar_error(schema)
+    try:
+        found = _grammar_error(schema)
+    except BadRequest as error:  # of a large integer
+        return (SchemaProblem((), str(error)),)
     return () if found is None else (_locate_problem(schema, found),)
 
 
@@ -291,7 +296,73 @@ def schema_grammar(schema: Any) -> str:
     A schema with `properties` becomes an object without additional ones, unless it mentions them:
     every answer is still valid, and a model does not invent endless properties.
     """
-    return json.dumps({"grammars": [{"json_schema": embeddable_schema(schema)}]})
+    ready = _with_exact_bounds(embeddable_schema(schema))
+    large = _large_nodes(ready)
+    return (
+        SchemaGrammar(ready, large).text()
+        if large
+        else json.dumps({"grammars": [{"json_schema": ready}]})
+    )
+
+
+def json_rule(schema: Mapping[str, Any]) -> str:
+    """Return the body of a Lark rule for a schema that has its `x-guidance`."""
+    ready = _with_exact_bounds(schema)
+    large = _large_nodes(ready)
+    if large:
+        return f"%lark {{\n{SchemaGrammar(ready, large).text()}\n}}"
+    return f"%json {json.dumps(ready, ensure_ascii=False)}"
+
+
+def _large_nodes(schema: Any) -> frozenset[int]:
+    """Return the ids of subschemas that hold numbers beyond 2^53, or refer to one that does."""
+    nodes = [node for _, node in _all_subschemas(schema, ())]
+    found = {id(node) for node in nodes if holds_large(node)}
+    n_before = 0
+    while n_before < len(found):  # until no subschema above them is left
+        n_before = len(found)
+        for node in nodes:
+            below = [child for _, child in subschemas(node)]
+            below += [resolve_ref(schema, str(node["$ref"]))] if "$ref" in node else []
+            if any(id(child) in found for child in below):
+                found.add(id(node))
+    return frozenset(found)
+
+
+_LEAST_STEP = 1e-9
+
+
+def _with_exact_bounds(value: Any) -> Any:
+    """Write exclusive bounds of numbers otherwise where llguidance lets a whole one itself through.
+
+    With `exclusiveMinimum: 0, maximum: 0.5` it allows 0 (but not 0.0), as any whole bound with no
+    other whole number beyond it. The nearest number that is allowed then lies a little inside.
+    """
+    if isinstance(value, list):
+        return [_with_exact_bounds(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ready = {
+        name: inner
+        if name in ("enum", "const", "default", "examples")
+        else _with_exact_bounds(inner)
+        for name, inner in value.items()
+    }
+    if ready.get("type") == "integer":
+        return ready
+    for kind, other, sign in (("Minimum", "maximum", 1), ("Maximum", "minimum", -1)):
+        bound = ready.get(f"exclusive{kind}")
+        if not isinstance(bound, int | float) or bound != int(bound) or abs(bound) > 1e6:
+            continue
+        ends = (ready.get(other), ready.get(f"exclusive{other.capitalize()}"))
+        width = min((abs(end - bound) for end in ends if isinstance(end, int | float)), default=1)
+        if not width:  # nothing is left between them, which llguidance says
+            continue
+        inside = bound + sign * min(_LEAST_STEP, width / 1000)
+        del ready[f"exclusive{kind}"]
+        given = ready.get(kind.lower(), inside)
+        ready[kind.lower()] = max(given, inside) if sign > 0 else min(given, inside)
+    return ready
 
 
 def embeddable_schema(schema: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ and may run in any thread, `pick` takes the token into the answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from paddock.engine.llama.samplers import SamplerChain
 from paddock.engine.request import DoneReason, Sampling, TokenLogprob
 
 from .constrained_decoding import ConstrainedAnswer
-from .logits import N_PRESELECTED, Candidates, LogitBias, top_candidates
+from .logits import FORBIDDING_BIAS, N_PRESELECTED, Candidates, LogitBias, top_candidates
 from .logprobs import RowLogprobs, forced_logprob
 from .penalties import Penalties
 from .repetition import RepetitionDetector
@@ -85,13 +86,25 @@ class Picker:
         self._sampling = sampling
         self._model = model
         self._bias = LogitBias(sampling.logit_bias, model.n_vocab) if sampling.logit_bias else None
+        self.stop_tokens = frozenset(sampling.stop_token_ids)
+        ends = model.ending_tokens if sampling.min_tokens or sampling.ignore_eos else ()
+        self._bans = [
+            (n_tokens, LogitBias(dict.fromkeys(tokens, FORBIDDING_BIAS), model.n_vocab))
+            for n_tokens, tokens in (
+                (sampling.min_tokens, {*ends, *self.stop_tokens}),
+                (math.inf if sampling.ignore_eos else 0, ends),
+            )
+            if n_tokens
+        ]
+        """Tokens that cannot be chosen before the answer has so many."""
+        self._n_picked = 0
         self._penalties = Penalties(sampling, prompt) if sampling.has_penalties else None
         self.constrained = ConstrainedAnswer(matcher, max_tokens) if matcher is not None else None
         self._repetition = RepetitionDetector() if sampling.guards_repetition else None
         self._n_logprobs = n_logprobs
         self._chain = None if sampling.is_greedy else SamplerChain(sampling)
         parts = (self._bias, self._penalties, self.constrained, self._n_logprobs, self._chain)
-        self.needs_logits = any(part is not None for part in parts)
+        self.needs_logits = bool(self._bans) or any(part is not None for part in parts)
         """Whether the likeliest token of a row is not enough."""
 
     @property
@@ -112,6 +125,9 @@ class Picker:
         """
         if self._bias is not None:
             self._bias.apply(row)
+        for n_tokens, ban in self._bans:
+            if self._n_picked < n_tokens:
+                ban.apply(row)
         if self._penalties is not None:
             self._penalties.apply(row)
         scan = RowScan(logprobs=self._logprobs(row))
@@ -135,7 +151,7 @@ class Picker:
         `top_k` must leave fewer, and one more is needed to know that none is as likely. What a
         constraint allows of them is mostly too few to draw from.
         """
-        if self._bias or self._penalties or self._n_logprobs is not None:
+        if self._bias or self._bans or self._penalties or self._n_logprobs is not None:
             return False
         is_drawn_of_few = self.constrained is None and 0 < self._sampling.top_k < N_PRESELECTED
         return self._chain is None or is_drawn_of_few
@@ -206,6 +222,7 @@ class Picker:
     def _take(self, token: int) -> DoneReason | None:
         """Note a token of the answer; return why the answer ends with it, if it does."""
         ends = self._ends(token)
+        self._n_picked += 1
         if self._penalties is not None and ends != "stop":
             self._penalties.add(token)
         return ends
@@ -243,6 +260,8 @@ class Picker:
 
     def _ends(self, token: int) -> DoneReason | None:
         """Return why the answer ends with this token, if it does."""
+        if token in self.stop_tokens:
+            return "stop"
         if self._model.ends_generation(token):
             return "stop" if self.constrained is None else self.constrained.reason
         if self.constrained is not None and self.constrained.is_over:

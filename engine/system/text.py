@@ -158,8 +158,20 @@ def resolve_ref(schema: Any, ref: str) -> Any:
 
     >>> resolve_ref({"$defs": {"a/b": {"type": "string"}}}, "#/$defs/a~1b")
     {'type': 'string'}
+    >>> resolve_ref({"$defs": {"a": {"$anchor": "b", "const": 1}}}, "#b")
+    {'$anchor': 'b', 'const': 1}
     """
-    for part in ref.lstrip("#").split("/")[1:]:
+    path = ref.lstrip("#")
+    if path and not path.startswith("/"):
+        waiting = [schema]
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, dict) and node.get("$anchor") == path:
+                return node
+            inner = node.values() if isinstance(node, dict) else node
+            waiting += inner if isinstance(node, dict | list) else ()
+        return None
+    for part in path.split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
         if isinstance(schema, list) and name.isdigit() and int(name) < len(schema):
             schema = schema[int(name)]

@@ -3,8 +3,7 @@
 Parsing is pure but for the random seed. A user message may hold tool results and text: each result
 becomes a `tool` message of its own before the text. Blocks that only Anthropic's servers can handle
 (files, searches) are refused. What is wrong raises ApiError (400) with its path, the model's name
-InvalidName. Unknown fields are ignored, as are `metadata`, `service_tier` and `cache_control`
-(every prompt is cached).
+InvalidName.
 
 Order of events: message_start; for each block content_block_start, its deltas, content_block_stop;
 message_delta with the stop reason and the usage; message_stop. Anthropic's clients list models at
@@ -22,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -54,6 +53,7 @@ from paddock.engine.request import (
     Tool,
     ToolCall,
     Usage,
+    forced_call,
     with_tool_names,
 )
 
@@ -274,19 +274,32 @@ class _DocumentSource(_Fields):
         return self.data if self.type == "text" else _joined(self.content)
 
 
+def _not_enabled(enabled: bool) -> bool:
+    if enabled:
+        raise refused("answers have no citations here; leave them out")
+    return enabled
+
+
+class _Citations(_Fields):
+    enabled: Annotated[bool, AfterValidator(_not_enabled)] = False
+
+
 class _DocumentBlock(_Fields):
     type: Literal["document"]
     title: str = ""
+    context: str = ""
+    citations: _Citations | None = None
     source: _DocumentSource
 
     @property
     def text(self) -> str:
-        return _paragraphs((self.title, self.source.text))
+        return _paragraphs((self.title, self.context, self.source.text))
 
 
 class _SearchResultBlock(_Fields):
     type: Literal["search_result"]
     title: str = ""
+    citations: _Citations | None = None
     content: _Texts = ()
 
     @property
@@ -401,6 +414,21 @@ _EFFORT_LEVELS: Mapping[str | None, Think] = {
 }
 
 
+_TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+
+
+class _MessagesToolChoice(_Fields):
+    type: Literal["auto", "any", "none", "tool"] = "auto"
+    name: str = ""
+    disable_parallel_tool_use: bool = False
+
+    def choice(self) -> str:
+        """Return the choice in the engine's words."""
+        if self.type == "tool" and not self.name:
+            raise ApiError(400, "tool_choice.name is required", param="tool_choice.name")
+        return _TOOL_CHOICES.get(self.type, self.name)
+
+
 @dataclass(frozen=True, slots=True)
 class MessagesPrompt:
     """The prompt of a request for a message or for its number of tokens."""
@@ -420,6 +448,7 @@ class PromptBody(_Fields):
     system: _Texts = ()
     messages: Annotated[Items[_Turn], Field(min_length=1)]
     tools: Items[_ToolFields] = ()
+    tool_choice: _MessagesToolChoice = _MessagesToolChoice()
     thinking: _Thinking = _Thinking()
     output_config: _OutputConfig = _OutputConfig()
 
@@ -438,21 +467,6 @@ class PromptBody(_Fields):
         if self.thinking.type == "disabled":
             return False
         return _EFFORT_LEVELS.get(self.output_config.effort) or self.thinking.type is not None
-
-
-_TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-
-
-class _MessagesToolChoice(_Fields):
-    type: Literal["auto", "any", "none", "tool"] = "auto"
-    name: str = ""
-    disable_parallel_tool_use: bool = False
-
-    def choice(self) -> str:
-        """Return the choice in the engine's words."""
-        if self.type == "tool" and not self.name:
-            raise ApiError(400, "tool_choice.name is required", param="tool_choice.name")
-        return _TOOL_CHOICES.get(self.type, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -474,7 +488,6 @@ class MessagesBody(PromptBody):
     top_k: Whole | None = None
     stop_sequences: Items[str] = ()
     stream: bool = False
-    tool_choice: _MessagesToolChoice = _MessagesToolChoice()
     output_format: _Format | None = None
     """The older name of `output_config.format`."""
 
@@ -483,6 +496,9 @@ class MessagesBody(PromptBody):
             message = "max_tokens is required and must be positive"
             raise ApiError(400, message, param="max_tokens")
         prompt, format_ = self.prompt(), self.output_config.format or self.output_format
+        tools, choice = prompt.tools, self.tool_choice.choice()
+        if self.tool_choice.type == "tool":
+            tools, choice = forced_call(tools, choice)
         params = {
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
@@ -495,8 +511,8 @@ class MessagesBody(PromptBody):
             prompt.messages,
             {name: value for name, value in params.items() if value is not None},
             priority,
-            tools=prompt.tools,
-            tool_choice=self.tool_choice.choice(),
+            tools=tools,
+            tool_choice=choice,
             constraint=Constraint("json_schema", json.dumps(format_.schema_, ensure_ascii=False))
             if format_
             else None,

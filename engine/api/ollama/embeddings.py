@@ -66,7 +66,7 @@ async def embed(request: Request) -> Response:
         vectors,
         dumps(value)[1:],
     )
-    return json_response(raw, headers=warning_header(model_request, n_original if n_cut else None))
+    return json_response(raw, headers=warning_header(n_original if n_cut else None))
 
 
 class _EmbedLegacyBody(_EmbedBody):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
@@ -58,8 +57,6 @@ from .requests import (
     require_capability,
 )
 
-_MAX_WARNED_OPTIONS = 20
-
 ChunkFields = Callable[[Chunk], dict[str, Any]]
 """Returns the fields with a chunk's content."""
 FinalFields = Callable[[Reply], dict[str, Any]]
@@ -88,7 +85,7 @@ async def respond(
         return await ndjson_response(
             request,
             pieces,
-            lambda: _answer_warning(model_request, answer),
+            lambda: warning_header(answer.prompt_tokens_original),
             lambda: {**response_head(model_request.model), **put(Chunk("", 0)), "done": False},
         )
     try:
@@ -102,7 +99,7 @@ async def respond(
         **_final_fields(model_request, reply, found_s),
         **end(reply),
     }
-    return json_response(body, headers=_answer_warning(model_request, answer))
+    return json_response(body, headers=warning_header(answer.prompt_tokens_original))
 
 
 async def _stream_chunks(
@@ -187,27 +184,11 @@ def _logprob_value(token_logprob: TokenLogprob) -> dict[str, Any]:
     return value
 
 
-def _answer_warning(model_request: ModelRequest, answer: Answer) -> dict[str, str]:
-    return warning_header(model_request, answer.prompt_tokens_original)
-
-
-def warning_header(model_request: ModelRequest, n_tokens: int | None) -> dict[str, str]:
-    """Return the header that names options without effect and a prompt of `n_tokens` that was cut.
-
-    Of unknown options, only plain words are named.
-    """
-    warnings = []
-    if n_tokens is not None:
-        warnings.append(f"the prompt of {n_tokens} tokens was cut to fit the context")
-    names = [
-        name
-        for name in model_request.options.without_effect
-        if re.fullmatch(r"\w{1,40}", name, re.A)
-    ]
-    if names:
-        warnings.append(f"options without effect: {', '.join(sorted(names)[:_MAX_WARNED_OPTIONS])}")
-    text = ", ".join(f'299 paddock "{warning}"' for warning in warnings)
-    return {"Warning": text} if text else {}
+def warning_header(n_tokens: int | None) -> dict[str, str]:
+    """Return the header for a prompt of `n_tokens` that was cut; none for None."""
+    if n_tokens is None:
+        return {}
+    return {"Warning": f'299 paddock "the prompt of {n_tokens} tokens was cut to fit the context"'}
 
 
 async def render_prompt(

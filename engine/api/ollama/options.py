@@ -1,8 +1,8 @@
 """`options` in Ollama's API: names, types, defaults and ranges.
 
-Unknown `options`, and those that llama.cpp no longer has, have no effect and are listed. Values out
-of range are clamped, as in Ollama (github.com/ollama/ollama, api/types.go, `Options.FromMap` and
-`DefaultOptions`).
+Unknown `options`, and those that llama.cpp no longer has, have no effect, and the header `Warning`
+names them; constraints among them are refused. Values out of range are clamped, as in Ollama
+(github.com/ollama/ollama, api/types.go, `Options.FromMap` and `DefaultOptions`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.engine.api.errors import ApiError
+from paddock.engine.api.request_fields import CONSTRAINT, REFUSED
+from paddock.engine.api.request_log import note_without_effect
 from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
 
 INTEGER_OPTIONS = frozenset(
@@ -55,13 +57,17 @@ class OllamaOptions:
     """Negative: all."""
     drafts: bool | None = None
     """As `paddock.engine.request.ChatRequest.drafts`."""
-    without_effect: tuple[str, ...] = ()
-    """Given options that have no effect: unknown, obsolete, or a setting here."""
 
 
 def read_options(options: Mapping[str, Any]) -> OllamaOptions:
     """Return a request's options, checked; a wrong type is ApiError (500), as in Ollama."""
     known: dict[str, Any] = {}
+    in_vain = options.keys() - _SAMPLING_OPTIONS.keys() - _MODEL_OPTIONS
+    for name in in_vain:
+        if options[name] and REFUSED.get(name) == CONSTRAINT:
+            why = f"options.{name} is not supported here: {CONSTRAINT}"
+            raise ApiError(400, why, param=f"options.{name}")
+    note_without_effect("options", in_vain)
     for name, value in options.items():
         if value is not None and (typed := _typed(name, value)) is not None:
             known[name] = typed
@@ -77,7 +83,6 @@ def read_options(options: Mapping[str, Any]) -> OllamaOptions:
         max(n_ctx, MIN_CTX_TOKENS) if n_ctx > 0 else None,
         min(known.get("num_keep", 4), _INT32),
         known["draft_num_predict"] != 0 if "draft_num_predict" in known else None,
-        tuple(name for name in options if name not in {*_SAMPLING_OPTIONS, *_MODEL_OPTIONS}),
     )
 
 

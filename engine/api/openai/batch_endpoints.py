@@ -21,6 +21,7 @@ from starlette.responses import FileResponse, Response
 
 from paddock.engine.api.body_models import Needed, Texts, Whole, invalid_value, refused, shown
 from paddock.engine.api.errors import ApiError, InvalidValue, NoSuchObject
+from paddock.engine.api.json_body import read_json
 from paddock.engine.api.service import service_of
 from paddock.engine.api.streaming import json_response
 from paddock.engine.models.blobs import store_write_errors
@@ -28,7 +29,7 @@ from paddock.engine.models.blobs import store_write_errors
 from .batches import BatchRecord, BatchRunner, FileRecord, FileStore
 from .chat_completions import new_id
 from .endpoints import BATCH_ENDPOINTS
-from .requests import OpenAIBody, read_fields
+from .requests import OpenAIBody
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -334,7 +335,7 @@ class _BatchBody(OpenAIBody):
 
 async def create_batch(request: Request) -> Response:
     """Handle POST /v1/batches: start a batch of an uploaded file."""
-    body = _BatchBody.read(await read_fields(request))
+    body = _BatchBody.read(await read_json(request))
     batches = batch_runner_of(request)
     record = body.record()
     file = await asyncio.to_thread(batches.files.find, record.input_file_id)

@@ -28,8 +28,9 @@ from paddock.engine.system.files import append_durably
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import parse_shallow_json
 
-from .chat_completions import ApiCaller, new_id
+from .chat_completions import new_id
 from .endpoints import BATCH_ENDPOINTS, answer_batch_line
+from .requests import ApiCaller
 
 MAX_FAULTS = 100
 """Reported for one file: a mistake in all its lines need not be reported for each."""

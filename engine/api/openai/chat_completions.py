@@ -28,7 +28,6 @@ from paddock.engine.api.streaming import nanoseconds, sse_event
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
-    Priority,
     Reply,
     TokenLogprob,
     ToolCall,
@@ -41,22 +40,17 @@ from .requests import (
     MAX_CHOICES,
     MAX_LOGPROBS,
     OPENAI_DEFAULTS,
-    Limit,
+    ApiCaller,
+    NamedToolChoice,
+    OfferedFunction,
     OpenAIBody,
     ResponseFormat,
     SamplingBody,
+    ToolChoice,
     ToolsBody,
 )
 
 Body = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class ApiCaller:
-    """The caller's priority, and whether it waits where the queue is full."""
-
-    priority: Priority = "interactive"
-    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +237,9 @@ class _ChoicesCall(GenerationCall):
     includes_usage: bool
     wants_logprobs: bool
 
+    def finish_reason(self, reply: Reply) -> str:
+        return finish_reason(reply)
+
     def head(self, kind: str, stamp: Stamp) -> Body:
         """Return the first fields of an answer or an event."""
         return {
@@ -291,7 +288,7 @@ class _ChoicesStreamWriter(CallStreamWriter):
         self, index: int, content: Body, logprobs: Body | None = None, reply: Reply | None = None
     ) -> bytes:
         """Return one choice's piece; `reply` at its end, when its fingerprint is known."""
-        finish = finish_reason(reply) if reply else None
+        finish = self._call.finish_reason(reply) if reply else None
         choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": finish}
         choice |= stop_fields(reply) if reply else {}
         known = fingerprint_fields([reply]) if reply else {}
@@ -304,6 +301,8 @@ class ChatCall(_ChoicesCall):
     """A chat completion."""
 
     calls_in_parallel: bool
+    answers_by_function: bool = False
+    """Whether a call is written as `function_call`, for a request with `functions`."""
     prefix = "chatcmpl-"
 
     def body(self, replies: Sequence[Reply], stamp: Stamp) -> Body:
@@ -320,16 +319,25 @@ class ChatCall(_ChoicesCall):
         if reply.reasoning:
             message["reasoning"] = reply.reasoning
         if calls:
-            message["tool_calls"] = [
-                tool_call_value(call, number) for number, call in enumerate(calls)
-            ]
+            message |= self.calls_value(calls, 0)
         return {
             "index": index,
             "message": message,
             "logprobs": chat_logprobs_value(reply.logprobs) if self.wants_logprobs else None,
-            "finish_reason": finish_reason(reply),
+            "finish_reason": self.finish_reason(reply),
             **stop_fields(reply),
         }
+
+    def calls_value(self, calls: Sequence[ToolCall], first: int) -> Body:
+        """Return the field with calls, of which the first has a number."""
+        values = [tool_call_value(call, number) for number, call in enumerate(calls, first)]
+        if self.answers_by_function:
+            return {"function_call": values[0]["function"]}
+        return {"tool_calls": values}
+
+    def finish_reason(self, reply: Reply) -> str:
+        reason = finish_reason(reply)
+        return "function_call" if self.answers_by_function and reason == "tool_calls" else reason
 
     def stream_writer(self, stamp: Stamp) -> CallStreamWriter:
         return _ChatStreamWriter(self, stamp)
@@ -341,12 +349,19 @@ class _StreamOptions(OpenAIBody):
 
 class _ChatBody(ToolsBody):
     messages: Items[ChatMessage] = ()
-    max_completion_tokens: Limit | None = None
-    max_tokens: Limit | None = None
+    functions: Items[OfferedFunction] = ()
+    function_call: ToolChoice | None = None
     n: Whole = Field(1, ge=1, le=MAX_CHOICES)
     logprobs: bool = False
     response_format: ResponseFormat | None = None
     stream_options: _StreamOptions = _StreamOptions()
+
+    def _choice(self) -> NamedToolChoice | None:
+        return self.tool_choice or self.function_call
+
+    def _functions(self) -> Iterator[tuple[str, OfferedFunction]]:
+        yield from super()._functions()
+        yield from (("", function) for function in self.functions)
 
 
 def read_chat(fields: Mapping[str, Any], caller: ApiCaller) -> ChatCall:
@@ -355,20 +370,11 @@ def read_chat(fields: Mapping[str, Any], caller: ApiCaller) -> ChatCall:
         raise InvalidValue("[] is too short - 'messages'", "messages")
     if body.top_logprobs and not body.logprobs:
         raise invalid_value("top_logprobs", "it needs `logprobs` to be true.")
-    choice, tools = body.offered_tools()
-    request = ChatRequest(
-        body.spec("chat"),
-        with_tool_names(message.message() for message in body.messages),
-        body.sampling(body.max_completion_tokens or body.max_tokens),
-        priority=caller.priority,
-        tools=tools,
-        tool_choice=choice,
-        constraint=body.response_format.constraint() if body.response_format else None,
-        think=body.think,
+    request = replace(
+        body.request(caller, with_tool_names(message.message() for message in body.messages)),
+        constraint=body.constraint(body.response_format),
         n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        reserves_answer=False,
-        truncates=body.truncate,
-        defaults=OPENAI_DEFAULTS,
+        truncates=body.truncates,
     )
     return ChatCall(
         body.model,
@@ -376,8 +382,9 @@ def read_chat(fields: Mapping[str, Any], caller: ApiCaller) -> ChatCall:
         body.n,
         streams=body.stream,
         includes_usage=body.stream_options.include_usage,
-        calls_in_parallel=body.parallel_tool_calls,
+        calls_in_parallel=body.parallel_tool_calls and not body.functions,
         wants_logprobs=body.logprobs,
+        answers_by_function=bool(body.functions),
     )
 
 
@@ -390,7 +397,7 @@ class _ChatStreamWriter(_ChoicesStreamWriter):
 
     def __init__(self, call: ChatCall, stamp: Stamp) -> None:
         super().__init__(call, "chat.completion.chunk", stamp)
-        self._in_parallel = call.calls_in_parallel
+        self._chat = call
         self._n_calls = [0] * len(call.requests)
 
     def begin(self) -> Iterator[bytes]:
@@ -408,8 +415,8 @@ class _ChatStreamWriter(_ChoicesStreamWriter):
         for call in chunk.tool_calls:
             number = self._n_calls[index]
             self._n_calls[index] += 1
-            if number == 0 or self._in_parallel:
-                yield self._delta(index, {"tool_calls": [tool_call_value(call, number)]})
+            if number == 0 or self._chat.calls_in_parallel:
+                yield self._delta(index, self._chat.calls_value([call], number))
 
     def reply(self, index: int, reply: Reply) -> Iterator[bytes]:
         self._replies[index] = reply
@@ -486,7 +493,7 @@ Prompts = Annotated[tuple[Prompt, ...], PlainValidator(_prompts)]
 class _CompletionBody(SamplingBody):
     prompt: Prompts = ()
     suffix: str = ""
-    max_tokens: Limit | None = None
+    response_format: ResponseFormat | None = None
     n: Whole = Field(1, ge=1, le=MAX_CHOICES)
     best_of: Whole | None = Field(None, ge=1, le=MAX_CHOICES)
     logprobs: Whole | None = Field(None, ge=0, le=MAX_LOGPROBS)
@@ -507,12 +514,13 @@ def read_completion(fields: Mapping[str, Any], caller: ApiCaller) -> CompletionC
     request = ChatRequest(
         body.spec("chat"),
         (),
-        body.sampling(body.max_tokens),
+        body.sampling(),
         priority=caller.priority,
+        constraint=body.constraint(body.response_format),
         n_logprobs=body.logprobs,
         suffix=body.suffix or None,
         reserves_answer=False,
-        truncates=body.truncate,
+        truncates=body.truncates,
         defaults=OPENAI_DEFAULTS,
     )
     requests = (

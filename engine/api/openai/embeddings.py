@@ -19,8 +19,8 @@ from paddock.engine.api.streaming import dumps, nanoseconds
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import EmbedReply, EmbedRequest
 
-from .chat_completions import ApiCaller, Prompt, Prompts
-from .requests import Limit, ModelBody
+from .chat_completions import Prompt, Prompts
+from .requests import ApiCaller, Limit, ModelBody
 
 Encoding = Literal["float", "base64"]
 _ENCODINGS = ("float", "base64")
@@ -57,7 +57,7 @@ def read_embedding(fields: Mapping[str, Any], caller: ApiCaller) -> EmbeddingCal
         (),
         dimensions=body.dimensions,
         priority=caller.priority,
-        on_overflow="cut" if body.truncate else "error",
+        on_overflow="cut" if body.truncates else "error",
     )
     return EmbeddingCall(body.model, body.input, request, cast(Encoding, body.encoding_format))
 

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from paddock.engine.api.anthropic.messages import is_anthropic_client, model_list_value, model_value
 from paddock.engine.api.errors import ApiError, openai_errors
-from paddock.engine.api.request_log import note_model
+from paddock.engine.api.json_body import read_json
 from paddock.engine.api.service import Service, priority_of, service_of
 from paddock.engine.api.streaming import json_response, sse_response, while_connected
 from paddock.engine.backends.answer import Answer
@@ -29,7 +29,6 @@ from paddock.engine.request import ChatRequest, Chunk, Reply
 from paddock.engine.system.tasks import end
 
 from .chat_completions import (
-    ApiCaller,
     Body,
     CallStreamWriter,
     CompletionCall,
@@ -39,7 +38,7 @@ from .chat_completions import (
     read_completion,
 )
 from .embeddings import EMBEDDINGS_PATH, embedding_body, read_embedding, run_embedding
-from .requests import model_ref, read_fields
+from .requests import ApiCaller, model_ref
 from .rerank import read_rerank, rerank_body, run_rerank
 from .responses_api import read_response
 
@@ -232,10 +231,7 @@ async def answer_batch_line(
 async def _read_request(request: Request) -> tuple[Service, ApiCaller, dict[str, Any]]:
     service = service_of(request)
     caller = ApiCaller(priority_of(request))
-    fields = await read_fields(request)
-    model = fields.get("model")
-    note_model(model if isinstance(model, str) else "")
-    return service, caller, fields
+    return service, caller, await read_json(request)
 
 
 def _read_call(
@@ -256,8 +252,10 @@ async def list_models(request: Request) -> Response:
 
 
 async def get_model(request: Request) -> Response:
-    """Handle GET /v1/models/NAME; the answer repeats that name."""
+    """Handle GET /v1/models/NAME; the answer repeats that name. Without one, it is the list."""
     name: str = request.path_params["name"]
+    if not name:
+        return await list_models(request)
     with openai_errors():
         card = await asyncio.to_thread(describe_model, service_of(request).finder, model_ref(name))
     if is_anthropic_client(request):

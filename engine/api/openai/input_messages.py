@@ -20,7 +20,7 @@ from paddock.engine.api.body_models import MOST_SCHEMA_LEVELS, Items, Needed, Te
 from paddock.engine.request import Message, ToolCall
 from paddock.engine.system.text import is_shallow
 
-from .requests import OpenAIBody
+from .requests import OpenAIBody, qualified_name
 
 
 def _image_bytes(address: Any) -> Any:
@@ -94,11 +94,11 @@ def text_and_images(content: Content) -> tuple[str, tuple[bytes, ...]]:
 
 
 def _arguments(text: Any) -> Any:
-    """Return a call's arguments, the text of a JSON object or empty."""
+    """Return a call's arguments: a JSON object, its text, or empty."""
     if isinstance(text, str) and not text.strip():
         return {}
     try:
-        value = json.loads(text)
+        value = text if isinstance(text, dict) else json.loads(text)
     except (ValueError, RecursionError, TypeError):
         raise refused("invalid tool call arguments: not valid JSON.") from None
     if not isinstance(value, dict) or not is_shallow(value, MOST_SCHEMA_LEVELS):
@@ -132,16 +132,19 @@ class ChatMessage(OpenAIBody):
     reasoning: str = ""
     reasoning_content: str = ""
     tool_calls: Items[_ToolCall] = ()
+    function_call: _CalledFunction | None = None
     name: str = ""
     tool_call_id: str = ""
 
     def message(self) -> Message:
         text, images = text_and_images(self.content)
         role = _ROLES.get(self.role, self.role)
-        calls = (
+        calls = [
             ToolCall(call.function.name, call.function.arguments, call.id)
             for call in self.tool_calls
-        )
+        ]
+        if self.function_call is not None:
+            calls.append(ToolCall(self.function_call.name, self.function_call.arguments))
         return Message(
             role,
             text or (self.refusal if role == "assistant" else ""),
@@ -166,11 +169,13 @@ class _MessageItem(OpenAIBody):
 class _CallItem(OpenAIBody):
     type: Literal["function_call"]
     name: Needed
+    namespace: str = ""
     arguments: _Arguments = Field(default_factory=dict)
     call_id: str = ""
 
     def message(self) -> Message:
-        call = ToolCall(self.name, self.arguments, self.call_id)
+        name = qualified_name(self.namespace, self.name)
+        call = ToolCall(name, self.arguments, self.call_id)
         return Message("assistant", "", tool_calls=(call,))
 
 

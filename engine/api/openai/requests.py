@@ -1,7 +1,6 @@
 """OpenAI requests: body, model, sampling, format, tools.
 
 What is wrong raises InvalidValue, which names the field by its path and the type that was found.
-Codex and others compress bodies with zstd; the decompressed size counts against the same limit.
 
 Chat, completions and Responses have the same names but for a few. A value that the request lacks
 comes from the model's own defaults, then from OpenAI's.
@@ -9,22 +8,47 @@ comes from the model's own defaults, then from OpenAI's.
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
 import json
+import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
-from starlette.requests import Request
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
-from paddock.engine.api.body_models import Body, Items, Needed, Tree, Whole, refused, shown
-from paddock.engine.api.errors import ApiError, InvalidValue
-from paddock.engine.api.json_body import parse_object, read_body, read_json
-from paddock.engine.api.request_limits import body_too_large
-from paddock.engine.api.service import service_of
+from paddock.engine.api.body_models import (
+    Body,
+    Items,
+    Needed,
+    Tree,
+    Whole,
+    invalid_value,
+    refused,
+    shown,
+)
+from paddock.engine.api.errors import InvalidValue
+from paddock.engine.api.request_log import note_without_effect
+from paddock.engine.errors import BadRequest
 from paddock.engine.models.model_names import parse_name
-from paddock.engine.request import Constraint, ModelSpec, Role, Think, Tool
+from paddock.engine.request import (
+    ChatRequest,
+    Constraint,
+    Message,
+    ModelSpec,
+    Priority,
+    Role,
+    Think,
+    Tool,
+    forced_call,
+)
 from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
 
 
@@ -32,51 +56,6 @@ class OpenAIBody(Body):
     """One object of a request."""
 
     dialect = "openai"
-
-
-async def read_fields(request: Request) -> dict[str, Any]:
-    """Return the fields of a request's body.
-
-    Raises:
-        ApiError: 400, it is no JSON object; 413, it is too large decompressed; 415, it has an
-            encoding that cannot be read here.
-    """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding in ("", "identity"):
-        return await read_json(request)
-    if encoding != "zstd":
-        raise _unsupported_encoding(encoding)
-    body, max_bytes = await read_body(request), service_of(request).settings.max_body_bytes
-    return await asyncio.to_thread(lambda: parse_object(_decompress(body, max_bytes)))
-
-
-def _unsupported_encoding(encoding: str) -> ApiError:
-    return ApiError(
-        415,
-        f"bodies with `Content-Encoding: {encoding[:40]}` are not read here; send plain JSON",
-        {"Accept-Encoding": "zstd" if _has_zstd() else "identity"},
-    )
-
-
-def _has_zstd() -> bool:
-    return importlib.util.find_spec("zstandard") is not None
-
-
-def _decompress(body: bytes, max_bytes: int) -> bytes:
-    if not _has_zstd():
-        raise _unsupported_encoding("zstd")
-    import zstandard  # an optional dependency
-
-    parts, size = [], 0
-    try:
-        for part in zstandard.ZstdDecompressor().read_to_iter(body):
-            size += len(part)
-            if size > max_bytes:
-                raise ApiError(413, body_too_large(max_bytes).message)
-            parts.append(part)
-    except zstandard.ZstdError as error:
-        raise ApiError(400, f"the body is not zstd: {error}") from None
-    return b"".join(parts)
 
 
 OPENAI_DEFAULTS: Mapping[str, Any] = {"temperature": 1.0, "top_p": 1.0, "max_tokens": -1}
@@ -98,11 +77,22 @@ _REASONING_EFFORTS: Mapping[Effort, Think] = {
 }
 
 
+def _whole_context(n_tokens: int) -> int:
+    if n_tokens != -1:
+        raise refused("a prompt is cut to what fits the context (-1), not to a length of its own.")
+    return n_tokens
+
+
 class ModelBody(OpenAIBody):
     """The fields of every request that uses a model."""
 
     model: Needed
     truncate: bool = False
+    truncate_prompt_tokens: Annotated[Whole, AfterValidator(_whole_context)] | None = None
+
+    @property
+    def truncates(self) -> bool:
+        return self.truncate or self.truncate_prompt_tokens is not None
 
     def spec(self, role: Role) -> ModelSpec:
         return ModelSpec(model_ref(self.model), role)
@@ -142,12 +132,106 @@ Limit = Annotated[Whole, Field(ge=1, le=2**31 - 1)]
 """A number of tokens."""
 
 
+def _or_open(value: Any, limit: ValidatorFunctionWrapHandler) -> int:
+    return -1 if value == -1 else limit(value)
+
+
+OpenLimit = Annotated[Limit, WrapValidator(_or_open)]
+"""A number of tokens; -1, as in other servers: to the end of the context."""
+
+
 def _ranged(ends: tuple[float, float]) -> Any:
     return Field(None, ge=ends[0], le=ends[1])
 
 
 class _Reasoning(OpenAIBody):
     effort: Effort | None = None
+
+
+_ConstraintKind = Literal["json", "json_object", "regex", "choice", "grammar"]
+_CONSTRAINT_KINDS: Mapping[str, _ConstraintKind] = {
+    "grammar": "grammar",
+    "json_schema": "json",
+    "guided_json": "json",
+    "guided_regex": "regex",
+    "guided_choice": "choice",
+    "guided_grammar": "grammar",
+}
+
+
+def constraint_of(kind: _ConstraintKind, value: Any, place: str) -> Constraint:
+    """Return a constraint that a client wrote as a schema, a text or a list of texts."""
+    if kind == "json_object":
+        return Constraint("json")
+    if kind == "json":
+        return Constraint(
+            "json_schema",
+            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
+        )
+    if kind == "grammar":
+        from paddock.engine.sampling.constraint import lark_of  # llguidance takes 50 ms
+
+        try:
+            return Constraint("lark", lark_of(value))
+        except BadRequest as error:
+            raise invalid_value(place, str(error)) from None
+    return Constraint("regex", value if kind == "regex" else "|".join(map(re.escape, value)))
+
+
+class _StructuredOutputs(OpenAIBody):
+    json_: Tree | str | None = Field(None, alias="json")
+    regex: str = ""
+    choice: Items[str] = ()
+    grammar: str = ""
+    json_object: bool = False
+    structural_tag: Literal[""] = ""
+    whitespace_pattern: Literal[""] = ""
+    disable_any_whitespace: bool = True
+
+    def given(self) -> dict[str, tuple[_ConstraintKind, Any]]:
+        names = {"json": "json_"}
+        return {
+            f"structured_outputs.{kind}": (kind, getattr(self, names.get(kind, kind)))
+            for kind in get_args(_ConstraintKind)
+        }
+
+
+class _NamedSchema(OpenAIBody):
+    schema_: Tree = Field(alias="schema")
+
+
+class ResponseFormat(OpenAIBody):
+    """The form of an answer: of chat (nested `json_schema`), Responses (flat), other servers."""
+
+    type: Literal["text", "json_object", "json_schema", "json", "regex", "grammar"]
+    json_schema: _NamedSchema | None = None
+    schema_: Tree | None = Field(None, alias="schema")
+    regex: str = ""
+    grammar: str = ""
+    value: Tree | str | None = None
+
+    @model_validator(mode="after")
+    def _has_schema(self) -> Self:
+        if self.type in ("json_schema", "json") and not isinstance(self._given_value, dict):
+            raise refused("expected a JSON Schema as an object, as its `schema`.")
+        if self.type in ("regex", "grammar") and not isinstance(self._given_value, str):
+            raise refused(f"expected a text, as its `{self.type}`.")
+        return self
+
+    @property
+    def _given_value(self) -> Any:
+        if self.type in ("regex", "grammar"):
+            return getattr(self, self.type) or self.value
+        nested = self.json_schema.schema_ if self.json_schema else self.schema_
+        return self.value if nested is None else nested
+
+    def constraint(self) -> Constraint | None:
+        if self.type == "text":
+            return None
+        if self.type in ("regex", "grammar"):
+            return constraint_of(self.type, self._given_value, f"response_format.{self.type}")
+        has_schema = self._given_value is not None
+        return constraint_of("json" if has_schema else "json_object", self._given_value, "")
 
 
 class SamplingBody(ModelBody):
@@ -166,13 +250,52 @@ class SamplingBody(ModelBody):
     min_p: float | None = _ranged(NUMBER_RANGES["min_p"])
     typical_p: float | None = _ranged(NUMBER_RANGES["typical_p"])
     repeat_penalty: float | None = _ranged(NUMBER_RANGES["repeat_penalty"])
+    repetition_penalty: float | None = _ranged(NUMBER_RANGES["repeat_penalty"])
+    """vLLM's: of the whole prompt and answer."""
+    min_tokens: Whole | None = _ranged((0, 2**31 - 1))
+    stop_token_ids: Items[Annotated[Whole, Field(ge=0, le=2**31 - 1)]] | None = None
+    ignore_eos: bool | None = None
+    max_completion_tokens: OpenLimit | None = None
+    max_output_tokens: OpenLimit | None = None
+    max_tokens: OpenLimit | None = None
+    n_predict: OpenLimit | None = None
+    # Constraints, by llama-server's names and vLLM's, old and new.
+    grammar: str = ""
+    json_schema: Tree | None = None
+    guided_json: Tree | str | None = None
+    guided_regex: str = ""
+    guided_choice: Items[str] = ()
+    guided_grammar: str = ""
+    structured_outputs: _StructuredOutputs | None = None
     stream: bool = False
     reasoning_effort: Effort | None = None
     reasoning: _Reasoning = _Reasoning()
 
-    def sampling(self, max_tokens: int | None) -> dict[str, Any]:
-        given = {name: getattr(self, name) for name in _SAMPLING_NAMES} | {"max_tokens": max_tokens}
+    def sampling(self) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in _SAMPLING_NAMES}
+        limits = (self.max_completion_tokens, self.max_output_tokens, self.max_tokens)
+        given["max_tokens"] = next((n for n in limits if n is not None), self.n_predict)
+        if self.repetition_penalty is not None:
+            given["repeat_penalty"] = self.repetition_penalty
+            given["repeat_last_n"] = -1 if self.repeat_last_n is None else self.repeat_last_n
         return {name: value for name, value in given.items() if value is not None}
+
+    def constraint(self, format_: ResponseFormat | None = None) -> Constraint | None:
+        """Return what the answer must match, in any of the spellings."""
+        found: dict[str, Constraint] = {}
+        if format_ is not None and (own := format_.constraint()) is not None:
+            found["response_format"] = own
+        inner = self.structured_outputs.given() if self.structured_outputs else {}
+        outer = {name: (kind, getattr(self, name)) for name, kind in _CONSTRAINT_KINDS.items()}
+        for name, (kind, value) in (outer | inner).items():
+            if value is not None and (value or kind == "json"):
+                found[name] = constraint_of(kind, value, name)
+        name, *others = [*found, ""]
+        if others[:-1]:
+            raise invalid_value(others[0], f"`{name}` says what the answer must match already.")
+        if name and (self.ignore_eos or self.min_tokens):
+            raise invalid_value(name, "it decides where the answer ends, and so does `ignore_eos`.")
+        return found.get(name)
 
     @property
     def think(self) -> Think | None:
@@ -182,34 +305,22 @@ class SamplingBody(ModelBody):
 
 _SAMPLING_NAMES = (
     "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop", "logit_bias",
-    "top_k", "repeat_last_n", "min_p", "typical_p", "repeat_penalty",
+    "top_k", "repeat_last_n", "min_p", "typical_p", "repeat_penalty", "stop_token_ids",
+    "min_tokens", "ignore_eos",
 )  # fmt: skip
 
 
-class _NamedSchema(OpenAIBody):
-    schema_: Tree = Field(alias="schema")
+_FIXED_VARIABLES = frozenset(
+    ("messages", "tools", "xml_tools", "functions", "datetime", "bos_token", "eos_token", "self",
+     "add_generation_prompt", "turns", "is_open", "n_ctx_tokens")
+)  # fmt: skip
 
 
-class ResponseFormat(OpenAIBody):
-    """The form of an answer, of chat (nested `json_schema`) or Responses (flat)."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: _NamedSchema | None = None
-    schema_: Tree | None = Field(None, alias="schema")
-
-    @model_validator(mode="after")
-    def _has_schema(self) -> Self:
-        if self.type == "json_schema" and self.schema_ is None and self.json_schema is None:
-            raise refused("expected a JSON Schema as an object, as its `schema`.")
-        return self
-
-    def constraint(self) -> Constraint | None:
-        if self.type == "text":
-            return None
-        if self.type == "json_object":
-            return Constraint("json")
-        schema = self.json_schema.schema_ if self.json_schema else self.schema_
-        return Constraint("json_schema", json.dumps(schema, ensure_ascii=False))
+def _own_variables(variables: dict[str, Any]) -> dict[str, Any]:
+    fixed = sorted(_FIXED_VARIABLES & variables.keys())
+    if fixed:
+        raise refused(f"'{fixed[0]}' follows from the other fields; leave it out.")
+    return variables
 
 
 class _Nested(OpenAIBody):
@@ -226,26 +337,33 @@ class _Nested(OpenAIBody):
 
 class _NamedFunction(OpenAIBody):
     name: Needed
+    namespace: str = ""
 
 
-class _OfferedFunction(_NamedFunction):
+class OfferedFunction(_NamedFunction):
+    """A function that may be called."""
+
     description: str = ""
     parameters: Tree = Field(default_factory=dict)
+    strict: bool = False
 
 
 def _supported(kind: str) -> str:
     """Refuse tools that only OpenAI's servers have, but web searches: some clients send them."""
-    if kind not in ("function", "namespace") and not kind.startswith("web_search"):
+    if kind.startswith("web_search"):
+        note_without_effect("tools", (kind,))
+    elif kind not in ("function", "namespace"):
         raise refused(f"tools of type '{shown(kind)}' are not supported here.")
     return kind
 
 
 class _OfferedTool(_Nested):
     type: Annotated[Needed, AfterValidator(_supported)]
-    function: _OfferedFunction | None = None
+    function: OfferedFunction | None = None
 
 
 class _ToolOrNamespace(_OfferedTool):
+    name: str = ""
     tools: Items[_OfferedTool] = ()
 
 
@@ -258,7 +376,9 @@ class _AllowedTools(OpenAIBody):
     tools: Items[_NamedTool] = ()
 
 
-class _ToolChoice(_Nested):
+class NamedToolChoice(_Nested):
+    """Which tool must be called, or whether one may be."""
+
     type: Literal["none", "auto", "required", "function", "allowed_tools"]
     function: _NamedFunction | None = None
     allowed_tools: _AllowedTools | None = None
@@ -268,43 +388,132 @@ def _as_choice(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
 
+ToolChoice = Annotated[NamedToolChoice, BeforeValidator(_as_choice)]
+
+
+def qualified_name(namespace: str, name: str) -> str:
+    """Return the name that a model sees of a tool in a namespace.
+
+    >>> qualified_name("crm", "find"), qualified_name("mcp__crm__", "find"), qualified_name("", "a")
+    ('crm__find', 'mcp__crm__find', 'a')
+    """
+    prefix = namespace if not namespace or namespace.endswith("__") else f"{namespace}__"
+    return name if name.startswith(prefix) else prefix + name
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedTools:
+    """The tools that may be called, and `tool_choice` as the engine has it."""
+
+    tools: tuple[Tool, ...]
+    choice: str = "auto"
+    namespaces: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Namespace and own name of those that have one."""
+
+    def find(self, named: _NamedFunction) -> Tool:
+        """Return the tool of a name; without a namespace, that of the only one that has it."""
+        found = []
+        for tool in self.tools:
+            namespace, name = self.namespaces.get(tool.name, ("", tool.name))
+            if named.name in (tool.name, name) and named.namespace in ("", namespace):
+                found.append(tool)
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(f"'{tool.name}'" for tool in self.tools) or "none"
+        what = "is not offered" if not found else "is offered by several namespaces"
+        message = f"the tool '{shown(named.name)}' must be called, but {what}. Known: {known}."
+        raise InvalidValue(message, "tool_choice.name")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiCaller:
+    """The caller's priority, and whether it waits where the queue is full."""
+
+    priority: Priority = "interactive"
+    waits: bool = False
+
+
 class ToolsBody(SamplingBody):
     """The fields of requests whose answers may call tools."""
 
     tools: Items[_ToolOrNamespace] = ()
-    tool_choice: Annotated[_ToolChoice, BeforeValidator(_as_choice)] | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool = True
     top_logprobs: Whole | None = _ranged((0, MAX_LOGPROBS))
+    chat_template: str | None = None
+    chat_template_kwargs: Annotated[Tree, AfterValidator(_own_variables)] = Field(
+        default_factory=dict
+    )
+    documents: Items[Tree] = ()
 
-    def offered_tools(self) -> tuple[str, tuple[Tool, ...]]:
-        """Return `tool_choice` as the engine has it, and the tools that may be called."""
-        tools, found = tuple(self._tools()), self.tool_choice
+    @property
+    def template_variables(self) -> dict[str, Any]:
+        documents = {"documents": list(self.documents)} if self.documents else {}
+        return {**self.chat_template_kwargs, **documents}
+
+    @property
+    def think(self) -> Think | None:
+        """The reasoning effort: what templates have for it counts before `reasoning_effort`."""
+        given = self.chat_template_kwargs
+        for name in ("enable_thinking", "thinking"):
+            if isinstance(given.get(name), bool):
+                return bool(given[name]) and (super().think or True)
+        return _REASONING_EFFORTS.get(given.get("reasoning_effort", ""), super().think)
+
+    def request(self, caller: ApiCaller, messages: tuple[Message, ...]) -> ChatRequest:
+        """Return the request, but for what each endpoint has in its own fields."""
+        offered = self.offered_tools()
+        return ChatRequest(
+            self.spec("chat"),
+            messages,
+            self.sampling(),
+            priority=caller.priority,
+            tools=offered.tools,
+            tool_choice=offered.choice,
+            think=self.think,
+            template=self.chat_template,
+            template_variables=self.template_variables,
+            reserves_answer=False,
+            defaults=OPENAI_DEFAULTS,
+        )
+
+    def offered_tools(self) -> OfferedTools:
+        offered, found = self._offered(), self._choice()
         if found is None:
-            return "auto", tools
+            return offered
         if found.function is not None:
-            _check_offered(found.function.name, tools)
-            return found.function.name, tools
-        choice: str = found.type
+            tools, choice = forced_call(offered.tools, offered.find(found.function).name)
+            return replace(offered, tools=tools, choice=choice)
+        tools, choice = offered.tools, str(found.type)
         if found.allowed_tools is not None:
-            choice, names = found.allowed_tools.mode, set[str]()
-            for allowed in found.allowed_tools.tools:
-                _check_offered(allowed.function.name, tools)
-                names.add(allowed.function.name)
-            tools = tuple(tool for tool in tools if tool.name in names)
+            choice = found.allowed_tools.mode
+            allowed = [offered.find(tool.function) for tool in found.allowed_tools.tools]
+            tools = tuple(tool for tool in tools if tool in allowed)
         if choice == "required" and not tools:
             message = "a tool must be called ('required'), but none is offered."
             raise InvalidValue(message, "tool_choice")
-        return choice, tools
+        return replace(offered, tools=tools, choice=choice)
 
-    def _tools(self) -> Iterator[Tool]:
+    def _choice(self) -> NamedToolChoice | None:
+        return self.tool_choice
+
+    def _functions(self) -> Iterator[tuple[str, OfferedFunction]]:
+        """Yield the functions that are offered, each with its namespace."""
         for outer in self.tools:
-            for tool in (outer, *outer.tools):
-                if (function := tool.function) is not None:
-                    yield Tool(function.name, function.description, function.parameters)
+            if outer.function is not None:
+                yield outer.function.namespace, outer.function
+            for inner in outer.tools:
+                if inner.function is not None:
+                    yield outer.name, inner.function
 
-
-def _check_offered(name: str, tools: tuple[Tool, ...]) -> None:
-    if all(tool.name != name for tool in tools):
-        known = ", ".join(f"'{tool.name}'" for tool in tools) or "none"
-        message = f"the tool '{shown(name)}' must be called, but is not offered. Known: {known}."
-        raise InvalidValue(message, "tool_choice.name")
+    def _offered(self) -> OfferedTools:
+        tools: dict[str, Tool] = {}
+        namespaces: dict[str, tuple[str, str]] = {}
+        for namespace, function in self._functions():
+            name = qualified_name(namespace, function.name)
+            if name in tools and (namespace or name in namespaces):
+                raise invalid_value("tools", f"two tools are called '{shown(name)}'.")
+            tools[name] = Tool(name, function.description, function.parameters)
+            if namespace:
+                namespaces[name] = (namespace, function.name)
+        return OfferedTools(tuple(tools.values()), namespaces=namespaces)

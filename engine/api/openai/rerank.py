@@ -18,8 +18,7 @@ from paddock.engine.api.streaming import nanoseconds
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import RerankReply, RerankRequest
 
-from .chat_completions import ApiCaller
-from .requests import Limit, ModelBody
+from .requests import ApiCaller, Limit, ModelBody
 
 RERANK_PATHS = ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking")
 
@@ -58,7 +57,7 @@ def read_rerank(fields: Mapping[str, Any], caller: ApiCaller) -> RerankCall:
         body.query,
         body.documents,
         priority=caller.priority,
-        on_overflow="cut" if body.truncate else "error",
+        on_overflow="cut" if body.truncates else "error",
     )
     top_n = body.top_n or len(body.documents)
     return RerankCall(body.model, request, top_n, body.return_documents)

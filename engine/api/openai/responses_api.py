@@ -9,18 +9,18 @@ ends.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from paddock.engine.api.body_models import Items, TextOr, Tree, invalid_value, missing_parameter
+from paddock.engine.api.body_models import Items, TextOr, Tree, missing_parameter, refused
 from paddock.engine.api.errors import as_openai_error, openai_error_body
+from paddock.engine.api.request_fields import REFUSED
 from paddock.engine.api.streaming import nanoseconds, sse_event
-from paddock.engine.request import ChatRequest, Chunk, Message, Reply, ToolCall, with_tool_names
+from paddock.engine.request import Chunk, Message, Reply, ToolCall, with_tool_names
 
 from .chat_completions import (
-    ApiCaller,
     Body,
     CallStreamWriter,
     GenerationCall,
@@ -35,7 +35,7 @@ from .chat_completions import (
     truncation_fields,
 )
 from .input_messages import InputItem, input_messages
-from .requests import OPENAI_DEFAULTS, Limit, OpenAIBody, ResponseFormat, ToolsBody
+from .requests import ApiCaller, OpenAIBody, ResponseFormat, ToolsBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,20 @@ class ResponseContext:
     calls_in_parallel: bool
     wants_logprobs: bool
     truncates: bool
+    namespaces: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """As in `OfferedTools`."""
+
+    def call_item(self, item_id: str, call: ToolCall, arguments: str) -> Body:
+        namespace, name = self.namespaces.get(call.name, ("", call.name))
+        return {
+            "id": item_id,
+            "type": "function_call",
+            "status": "completed",
+            "call_id": call.id,
+            **({"namespace": namespace} if namespace else {}),
+            "name": name,
+            "arguments": arguments,
+        }
 
 
 def response_value(
@@ -132,7 +146,7 @@ def output_items(context: ResponseContext, reply: Reply) -> list[Body]:
         logprobs = logprob_values(reply.logprobs) if context.wants_logprobs else []
         items.append(message_item(new_id("msg_"), [text_part(reply.text, logprobs)], status))
     for call in calls:
-        items.append(call_item(new_id("fc_"), call.id, call.name, arguments_text(call)))
+        items.append(context.call_item(new_id("fc_"), call, arguments_text(call)))
     return items
 
 
@@ -158,19 +172,6 @@ def message_item(item_id: str, parts: Sequence[Body], status: str) -> Body:
 
 def text_part(text: str, logprobs: Sequence[Body]) -> Body:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
-
-
-def call_item(
-    item_id: str, call_id: str, name: str, arguments: str, status: str = "completed"
-) -> Body:
-    return {
-        "id": item_id,
-        "type": "function_call",
-        "status": status,
-        "call_id": call_id,
-        "name": name,
-        "arguments": arguments,
-    }
 
 
 ItemKind = Literal["reasoning", "message"]
@@ -285,13 +286,14 @@ class _ResponseStreamWriter(CallStreamWriter):
     def _add_call(self, call: ToolCall) -> Iterator[bytes]:
         yield from self._close("completed")
         item_id, arguments = new_id("fc_"), arguments_text(call)
-        yield self._added(call_item(item_id, call.id, call.name, "", "in_progress"))
+        item = self._context.call_item(item_id, call, arguments)
+        yield self._added({**item, "arguments": "", "status": "in_progress"})
         of = {"item_id": item_id, "output_index": len(self._items)}
         yield self._event("response.function_call_arguments.delta", **of, delta=arguments)
         yield self._event(
-            "response.function_call_arguments.done", **of, name=call.name, arguments=arguments
+            "response.function_call_arguments.done", **of, name=item["name"], arguments=arguments
         )
-        yield self._done(call_item(item_id, call.id, call.name, arguments))
+        yield self._done(item)
 
     def _added(self, item: Body) -> bytes:
         return self._event("response.output_item.added", output_index=len(self._items), item=item)
@@ -316,7 +318,6 @@ class _ResponseStreamWriter(CallStreamWriter):
         return sse_event(value, name)
 
 
-_STATEFUL_FIELDS = ("previous_response_id", "conversation", "prompt")
 _REPEATED_FIELDS = ("instructions", "metadata", "reasoning", "text", "tools", "tool_choice", "user",
            "temperature", "top_p", "max_output_tokens", "top_logprobs")  # fmt: skip
 
@@ -341,15 +342,18 @@ class _TextOptions(OpenAIBody):
     format: ResponseFormat | None = None
 
 
+def _not_stored(_: Any) -> Any:
+    raise refused(REFUSED["conversation"])
+
+
 class _ResponseBody(ToolsBody):
     input: TextOr[InputItem]
     instructions: str = ""
-    max_output_tokens: Limit | None = None
     metadata: Tree = Field(default_factory=dict)
     text: _TextOptions = _TextOptions()
     truncation: Literal["auto", "disabled"] = "disabled"
     include: Items[str] = ()
-    background: bool = False
+    prompt: Annotated[Any, AfterValidator(_not_stored)] = None
 
     def messages(self) -> tuple[Message, ...]:
         """Return `instructions` and `input` as messages."""
@@ -370,28 +374,12 @@ class _ResponseBody(ToolsBody):
 
 
 def read_response(fields: Mapping[str, Any], caller: ApiCaller) -> ResponseCall:
-    for name in _STATEFUL_FIELDS:
-        if fields.get(name) is not None:
-            raise invalid_value(
-                name, "nothing is stored here; send the whole conversation as `input`."
-            )
     body = _ResponseBody.read(fields)
-    if body.background:
-        raise invalid_value("background", "answers are not stored here; ask for a stream.")
-    choice, tools = body.offered_tools()
-    request = ChatRequest(
-        body.spec("chat"),
-        body.messages(),
-        body.sampling(body.max_output_tokens),
-        priority=caller.priority,
-        tools=tools,
-        tool_choice=choice,
-        constraint=body.text.format.constraint() if body.text.format else None,
-        think=body.think,
+    request = replace(
+        body.request(caller, body.messages()),
+        constraint=body.constraint(body.text.format),
         n_logprobs=body.n_logprobs,
-        reserves_answer=False,
-        truncates=body.truncation == "auto" or body.truncate,
-        defaults=OPENAI_DEFAULTS,
+        truncates=body.truncation == "auto" or body.truncates,
     )
     context = ResponseContext(
         body.model,
@@ -399,6 +387,7 @@ def read_response(fields: Mapping[str, Any], caller: ApiCaller) -> ResponseCall:
         calls_in_parallel=body.parallel_tool_calls,
         wants_logprobs=body.n_logprobs is not None,
         truncates=request.truncates,
+        namespaces=body.offered_tools().namespaces,
     )
     requests = requests_for_choices(request, 1)
     return ResponseCall(body.model, requests, 1, streams=body.stream, context=context)

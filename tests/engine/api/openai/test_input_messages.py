@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from paddock.engine.api.errors import InvalidValue
-from paddock.engine.api.openai.chat_completions import ApiCaller, read_chat
+from paddock.engine.api.openai.chat_completions import read_chat
+from paddock.engine.api.openai.requests import ApiCaller
 from paddock.engine.api.openai.responses_api import read_response
 from paddock.engine.request import Message, ToolCall
 

@@ -9,7 +9,8 @@ import pytest
 
 from paddock.engine.api.errors import InvalidValue
 from paddock.engine.api.openai import requests
-from paddock.engine.api.openai.chat_completions import ApiCaller, read_chat, read_completion
+from paddock.engine.api.openai.chat_completions import read_chat, read_completion
+from paddock.engine.api.openai.requests import ApiCaller
 from paddock.engine.errors import InvalidName
 from paddock.engine.request import ChatRequest, Constraint, resolve_sampling
 from tests.optional import present
@@ -162,7 +163,7 @@ def test_probabilities_are_wanted_by_two_fields() -> None:
         ({"tools": {}}, "Invalid type for 'tools': expected an array, but got an object instead."),
         ({"response_format": {"type": "xml"}},
          "Invalid value for 'response_format.type': 'xml'. Supported values are: 'text', "
-         "'json_object' or 'json_schema'."),
+         "'json_object', 'json_schema', 'json', 'regex' or 'grammar'."),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
          "Missing required parameter: 'response_format.json_schema.schema'."),
         ({"model": ""}, "Missing required parameter: 'model'."),

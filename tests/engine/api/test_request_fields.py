@@ -1,0 +1,239 @@
+"""Every field of every client's requests: honoured, refused, harmless, or named in `Warning`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, get_type_hints
+
+import anthropic.types.beta.message_create_params as beta_messages
+import anthropic.types.message_count_tokens_params as counted_messages
+import anthropic.types.message_create_params as messages
+import httpx
+import ollama
+import openai.types.chat.completion_create_params as chat
+import openai.types.completion_create_params as completions
+import openai.types.responses.response_create_params as responses
+import pytest
+from openai.types import batch_create_params as batches
+from openai.types import embedding_create_params as embeddings
+
+from paddock.engine.api.anthropic.messages import MessagesBody
+from paddock.engine.api.body_models import Body
+from paddock.engine.api.ollama import embeddings as ollama_embeddings
+from paddock.engine.api.ollama import generation
+from paddock.engine.api.ollama.transfers import CreateBody
+from paddock.engine.api.openai import batch_endpoints, chat_completions, responses_api
+from paddock.engine.api.openai import embeddings as openai_embeddings
+from paddock.engine.api.openai.chat_completions import read_chat, read_completion
+from paddock.engine.api.openai.requests import ApiCaller
+from paddock.engine.api.openai.responses_api import read_response
+from paddock.engine.api.request_fields import HARMLESS, NAMED, NEUTRAL, REFUSED
+from tests.live import CHAT, VECTORS
+
+
+def _words(text: str) -> set[str]:
+    return set(text.split())
+
+
+# Fields of vLLM's and llama-server's requests for an answer (November 2026) that OpenAI has not.
+VLLM = _words("""top_k min_p repetition_penalty length_penalty stop_token_ids
+    include_stop_str_in_output
+    ignore_eos min_tokens skip_special_tokens spaces_between_special_tokens truncate_prompt_tokens
+    truncation_side prompt_logprobs logprob_token_ids allowed_token_ids bad_words echo
+    add_generation_prompt continue_final_message add_special_tokens documents chat_template
+    chat_template_kwargs media_io_kwargs mm_processor_kwargs structured_outputs priority request_id
+    session_id return_tokens_as_token_ids return_token_ids routed_experts_prompt_start
+    return_token_offsets return_prompt_text return_mm_kwargs cache_salt kv_transfer_params
+    ec_transfer_params vllm_xargs repetition_detection stream_interval use_beam_search watermarking
+    thinking_token_budget include_reasoning guided_json guided_regex guided_choice guided_grammar
+    guided_decoding_backend guided_whitespace_pattern""")
+LLAMA_SERVER = _words("""verbose timings_per_token cache_prompt return_tokens return_progress
+    sse_ping_interval n_predict n_indent n_keep n_discard n_cmpl n_cache_reuse t_max_predict_ms
+    response_fields top_n_sigma xtc_probability xtc_threshold typical_p dynatemp_range
+    dynatemp_exponent repeat_last_n repeat_penalty dry_multiplier dry_base dry_allowed_length
+    dry_penalty_last_n mirostat mirostat_tau mirostat_eta adaptive_target adaptive_decay n_probs
+    min_keep backend_sampling post_sampling_probs lora dry_sequence_breakers json_schema grammar
+    grammar_lazy chat_format reasoning_format generation_prompt parse_tool_calls chat_parser
+    preserved_tokens grammar_triggers reasoning_control reasoning_budget_tokens
+    reasoning_budget_start_tag reasoning_budget_end_tags reasoning_budget_end_tag
+    reasoning_budget_message ignore_eos samplers id_slot""")
+
+
+def params(module: Any) -> set[str]:
+    """Return the fields of a request that an official client for Python knows."""
+    found = [getattr(module, name) for name in dir(module) if "Params" in name]
+    return {field for kind in found if hasattr(kind, "__total__") for field in get_type_hints(kind)}
+
+
+def ollama_fields(name: str) -> set[str]:
+    fields = getattr(ollama._types, name).model_fields
+    return {field.alias or own for own, field in fields.items()} - {"from_"}
+
+
+ENDPOINTS: Mapping[str, tuple[type[Body], set[str]]] = {
+    "chat": (chat_completions._ChatBody, params(chat) | {*VLLM, *LLAMA_SERVER}),
+    "completions": (chat_completions._CompletionBody, params(completions) | {*LLAMA_SERVER}),
+    "responses": (responses_api._ResponseBody, params(responses)),
+    "openai embeddings": (openai_embeddings._EmbeddingBody, params(embeddings)),
+    "batches": (batch_endpoints._BatchBody, params(batches)),
+    "messages": (MessagesBody, params(messages) | params(beta_messages)),
+    "count tokens": (MessagesBody, params(counted_messages)),
+    "ollama chat": (generation._OllamaChatBody, ollama_fields("ChatRequest")),
+    "generate": (generation._GenerateBody, ollama_fields("GenerateRequest")),
+    "embed": (ollama_embeddings._EmbedBody, ollama_fields("EmbedRequest")),
+    "create": (CreateBody, ollama_fields("CreateRequest")),
+}
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_every_field_of_the_clients_is_declared_or_in_the_table(endpoint: str) -> None:
+    body, fields = ENDPOINTS[endpoint]
+    assert len(fields) > 3
+    assert fields - body.declared() - HARMLESS - NAMED - REFUSED.keys() == set()
+
+
+def test_a_field_has_one_meaning_in_the_table() -> None:
+    assert not HARMLESS & NAMED and not (HARMLESS | NAMED) & REFUSED.keys()
+    assert NEUTRAL.keys() <= REFUSED.keys()
+
+
+TOOL = {"type": "function", "function": {"name": "f", "strict": True}}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+# Of each field that requests for an answer declare: a value, with what it needs besides.
+ANSWERS: dict[str, Any] = {
+    "model": "n", "truncate": True, "truncate_prompt_tokens": -1, "temperature": 0.5, "top_p": 0.5,
+    "frequency_penalty": 1.0, "presence_penalty": 1.0, "seed": 9, "stop": ["x"],
+    "logit_bias": {"1": 2}, "top_k": 3, "repeat_last_n": 3, "min_p": 0.5, "typical_p": 0.5,
+    "repeat_penalty": 1.5, "repetition_penalty": 1.5, "min_tokens": 3, "stop_token_ids": [3],
+    "ignore_eos": True, "max_completion_tokens": 3, "max_output_tokens": 3, "max_tokens": -1,
+    "n_predict": 3, "grammar": 'root ::= "x"', "json_schema": SCHEMA, "guided_json": SCHEMA,
+    "guided_regex": "a+", "guided_choice": ["a"], "guided_grammar": 'start: "x"',
+    "structured_outputs": {"regex": "a"}, "stream": True, "stop_sequences": ["x"],
+}  # fmt: skip
+CHATS: dict[str, Any] = ANSWERS | {
+    "reasoning_effort": "low", "reasoning": {"effort": "low"}, "tools": [TOOL],
+    "tool_choice": ("none", {"tools": [TOOL]}), "parallel_tool_calls": False,
+    "top_logprobs": (3, {"logprobs": True}), "chat_template": "{{ x }}",
+    "chat_template_kwargs": {"x": 1}, "documents": [{"text": "a"}],
+}  # fmt: skip
+OPENAI_HONOURED: Mapping[str, Any] = {
+    "chat": (read_chat, chat_completions._ChatBody, {"messages": [{"role": "user", "content": ""}]},
+             CHATS | {"messages": [{"role": "user", "content": "b"}], "functions": [{"name": "f"}],
+                      "function_call": ("none", {"functions": [{"name": "f"}]}), "n": 2,
+                      "logprobs": True, "response_format": {"type": "json_object"},
+                      "stream_options": {"include_usage": True}}),
+    "completions": (read_completion, chat_completions._CompletionBody, {"prompt": "a"},
+                    ANSWERS | {"prompt": "b", "suffix": "x", "n": 2, "logprobs": 1, "echo": True,
+                               "response_format": {"type": "json_object"},
+                               "stream_options": {"include_usage": True}}),
+    "responses": (read_response, responses_api._ResponseBody, {"input": "a"},
+                  CHATS | {"input": "b", "instructions": "x", "metadata": {"a": "b"},
+                           "text": {"format": {"type": "json_object"}}, "truncation": "auto",
+                           "include": ["message.output_text.logprobs"], "top_logprobs": 3}),
+}  # fmt: skip
+# `best_of` must be `n`; `prompt` of Responses is refused; a raw prompt has no reasoning.
+NO_EFFECT = {"completions": {"best_of", "reasoning_effort", "reasoning"}, "responses": {"prompt"}}
+
+
+HONOURED = [
+    (endpoint, name)
+    for endpoint, (_, body, _, _) in OPENAI_HONOURED.items()
+    for name in sorted(body.declared() - NO_EFFECT.get(endpoint, set()))
+]
+
+
+@pytest.mark.parametrize(("endpoint", "name"), HONOURED)
+def test_every_declared_field_changes_the_request(endpoint: str, name: str) -> None:
+    read, _, base, values = OPENAI_HONOURED[endpoint]
+    value, needed = values[name] if isinstance(values[name], tuple) else (values[name], {})
+    plain = {"model": "m", "seed": 1, **base, **needed}
+    assert read(plain, ApiCaller()) != read({**plain, name: value}, ApiCaller())
+
+
+def test_every_declared_field_of_messages_changes_the_request() -> None:
+    values: dict[str, Any] = {
+        "model": "n", "max_tokens": 4, "messages": [{"role": "user", "content": "b"}],
+        "system": "x", "thinking": {"type": "enabled"}, "temperature": 0.5, "top_p": 0.5,
+        "top_k": 3, "stop_sequences": ["x"], "stream": True, "tools": [{"name": "f"}],
+        "tool_choice": {"type": "any"}, "output_config": {"effort": "low"},
+        "output_format": {"type": "json_schema", "schema": SCHEMA},
+    }  # fmt: skip
+    plain = {"model": "m", "max_tokens": 3, "messages": [{"role": "user", "content": "a"}]}
+
+    def read(fields: Mapping[str, Any]) -> Any:
+        found = MessagesBody.read(fields).messages_request("normal")
+        return replace(found, request=replace(found.request, defaults={}))
+
+    assert values.keys() == MessagesBody.declared()
+    for name, value in values.items():
+        assert read(plain) != read({**plain, name: value}), name
+
+
+HI = [{"role": "user", "content": "Hi"}]
+LIVE: Mapping[str, tuple[dict[str, Any], type[Body]]] = {
+    "/v1/chat/completions": ({"messages": HI, "max_tokens": 1}, chat_completions._ChatBody),
+    "/v1/completions": ({"prompt": "Hi", "max_tokens": 1}, chat_completions._CompletionBody),
+    "/v1/responses": ({"input": "Hi", "max_output_tokens": 1}, responses_api._ResponseBody),
+    "/v1/embeddings": ({"model": VECTORS, "input": "Hi"}, openai_embeddings._EmbeddingBody),
+    "/v1/messages": ({"messages": HI, "max_tokens": 1}, MessagesBody),
+    "/api/chat": ({"messages": HI, "options": {"num_predict": 1}, "stream": False},
+                  generation._OllamaChatBody),
+    "/api/generate": ({"prompt": "Hi", "options": {"num_predict": 1}, "stream": False},
+                      generation._GenerateBody),
+    "/api/embed": ({"model": VECTORS, "input": "Hi"}, ollama_embeddings._EmbedBody),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def client(live: Any) -> Iterator[httpx.Client]:
+    with live.client() as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", LIVE)
+def test_every_other_field_is_refused_harmless_or_named(client: httpx.Client, path: str) -> None:
+    base, body = LIVE[path]
+    plain = {"model": CHAT, **base}
+    for name in sorted(REFUSED.keys() - body.declared()):
+        answer = client.post(path, json={**plain, name: "something"})
+        assert answer.status_code == 400, (name, answer.text)
+        error = answer.json()["error"]
+        if path.startswith("/api/"):
+            assert error == f"{name} is not supported here: {REFUSED[name]}"
+        elif path == "/v1/messages":
+            assert error["type"] == "invalid_request_error" and error["message"].startswith(name)
+        else:
+            message = f"Unsupported parameter: '{name}'. {REFUSED[name]}"
+            assert (error["message"], error["param"]) == (message, name)
+            assert error["code"] == "unsupported_parameter"
+    asks_nothing = {name: values[0] for name, values in NEUTRAL.items()} | {"grammar": ""}
+    quiet = {name: 1 for name in HARMLESS} | {"mirostat": 0} | asks_nothing
+    answer = client.post(path, json={**plain, **{n: quiet[n] for n in quiet if n not in
+                                                 body.declared()}})  # fmt: skip
+    assert answer.status_code == 200, answer.text
+    assert "warning" not in answer.headers
+    for streams in (False, True) if "stream" in body.declared() else (False,):
+        more = {"frobnicate": 1, "no word": 1, "Glow": None, **{name: 1 for name in NAMED}}
+        more = {name: value for name, value in more.items() if name not in body.declared()}
+        answer = client.post(path, json={**plain, **more, **({"stream": True} if streams else {})})
+        assert answer.status_code == 200, answer.text
+        named = sorted(more.keys() - {"no word", "Glow"})
+        assert (
+            answer.headers["warning"] == f'299 paddock "fields without effect: {", ".join(named)}"'
+        )
+
+
+def test_a_field_within_a_field_is_named(client: httpx.Client) -> None:
+    turn = {"role": "user", "content": [{"type": "text", "text": "Hi", "glow": 1, "id": "x"}]}
+    answer = client.post(
+        "/v1/chat/completions", json={"model": CHAT, "messages": [turn], "max_tokens": 1}
+    )
+    assert answer.headers["warning"] == '299 paddock "fields without effect: glow"'
+
+
+def test_a_constraint_among_ollamas_options_is_refused(client: httpx.Client) -> None:
+    body = {"model": CHAT, "prompt": "Hi", "options": {"grammar": 'root ::= "x"'}}
+    answer = client.post("/api/generate", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("options.grammar is not supported here: Say what")
