@@ -458,7 +458,8 @@ class BlockRunner:
                 size = run.chunk_items if most >= run.parallel else 1
                 fair = UNLIMITED if claims is None else await claims.fair_share_size(len(items))
                 size = min(size, fair)
-                chunks = [items[first : first + size] for first in range(0, len(items), size)]
+                firsts = range(0, len(items), size)
+                chunks: list[Sequence[ItemWork]] = [items[at : at + size] for at in firsts]
                 if claims is not None and fair < len(items):
                     chunks = claims.in_machine_order(chunks)
                 await self._window(run, chunks, min(fair, most))
