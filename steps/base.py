@@ -476,8 +476,17 @@ class OutputFiles(Protocol):
     async def holds(self, path: Path, sha256: str) -> None:
         """Record that `path`, edited by a person, is kept; `sha256` is of our content."""
 
+    def filed_at(self, path: Path) -> Path | None:
+        """Return where a document lies that was moved away before; None: it was not."""
+
+    def will_move(self, path: Path, target: Path, sha256: str) -> None:
+        """Record that a file is about to be moved; durable with the `intend` that follows."""
+
     async def note_removed(self, path: Path) -> None:
         """Record that a file was removed: while one is there, the item is not done."""
+
+    def delete_when_done(self, path: Path) -> bool:
+        """Return whether a file is deleted once its item is recorded; False: at once."""
 
     async def note_rows_kept(self, store: Path) -> None:
         """Record that rows are written to a store: without them the item is not done."""

@@ -30,6 +30,7 @@ def plan_text(report: PlanReport) -> str:
         head = f"{report.pipeline}: what there is to do is only known during the run"
     lines = [printing.printable_line(head), *_group_lines(report)]
     lines += [printing.printable_message(note) for note in (*report.notes, *report.remarks)]
+    lines += filter(None, [report.filed.in_words()])
     if any(item.state == "held" for item in report.items):
         lines.append(HELD_REMEDY)
     if report.has_work:

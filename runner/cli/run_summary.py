@@ -13,7 +13,7 @@ from paddock.pipelines.yaml_source import to_yaml
 from paddock.runner.progress import printing
 from paddock.runner.progress.report import (
     HELD_REMEDY,
-    STATES,
+    LISTED_STATES,
     ItemReport,
     Report,
     outdated_in_words,
@@ -31,6 +31,7 @@ def closing_lines(report: Report, *, fail_hint: str, file: str = "") -> tuple[st
         *_skipped_lines(report),
         *_waiting_lines(report, file),
         *_held_lines(report),
+        *filter(None, [report.filed.in_words()]),
         *_outdated_lines(report),
         _failed_line(report, fail_hint),
         _cost_line(report),
@@ -141,14 +142,14 @@ def returned_text(value: Any) -> str:
 def _without_counts_of_0(value: Any) -> Any:
     """Return a value in which a block's `counts` are only those that say something.
 
-    >>> _without_counts_of_0({"counts": {**dict.fromkeys(STATES, 0), "new": 2}, "n": 0})
+    >>> _without_counts_of_0({"counts": {**dict.fromkeys(LISTED_STATES, 0), "new": 2}, "n": 0})
     {'counts': {'new': 2}, 'n': 0}
     """
     if isinstance(value, list):
         return [_without_counts_of_0(inner) for inner in value]
     if not isinstance(value, dict):
         return value
-    if value.keys() == set(STATES):
+    if value.keys() == set(LISTED_STATES):
         return {state: n for state, n in value.items() if n}
     return {name: _without_counts_of_0(inner) for name, inner in value.items()}
 

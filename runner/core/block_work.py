@@ -9,10 +9,12 @@ from typing import Any
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.progress.report import ItemReport
+from paddock.runner.ledger.filed_rows import FiledRow
+from paddock.runner.progress.report import FiledCounts, ItemReport
 
 from .block_items import loop_value
 from .deleted_documents import DeletionDoubt, MissingSources
+from .filed_items import NO_LONGER_THERE, FiledItems
 from .stale_reasons import ItemVerdict
 
 
@@ -31,6 +33,8 @@ class ItemWork:
     """Its index in the block's list, and the list's length."""
     is_shared: bool = False
     """Whether another machine has done it in this job: it counts as done now."""
+    filed: FiledRow | None = None
+    """Of a document that a step moved away before: the item is done where that lies."""
     renamed_from: str | None = None
     """The key of a deleted item with the same content."""
 
@@ -81,12 +85,24 @@ class BlockWork:
     """Keys of items that `where` leaves out."""
     dropped: tuple[Entry, ...] = ()
     """Entries from before `where` left them out."""
-    filed: tuple[Entry, ...] = ()
-    """Entries of items whose documents were moved away when they were done."""
+    filed: FiledItems = field(default_factory=FiledItems)
+    made_by: str = ""
+    """Digest of what the items have in common, by which filed ones are compared."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """By the key of an item, its document's name, where others of that name are filed."""
+    again: tuple[str, ...] = ()
+    """Names of documents that came again with the content of a filed one."""
     unsettled: frozenset[str] = frozenset()
     """Keys of items that the watch passes on once they have settled."""
     step: BoundStep | None = None
     """The step outside of blocks that is its one item."""
+
+    @property
+    def filed_counts(self) -> FiledCounts:
+        left = {row.key for row in self.filed.rows} - self.filed.pruned
+        left -= {item.key for item in self.items}
+        n_earlier = len(self.filed.earlier - self.filed.pruned)
+        return FiledCounts(len(left), len(self.filed.away - self.filed.pruned), n_earlier)
 
     def shown(self, key: str) -> str:
         """Return an item's key with those of the items around it."""
@@ -95,6 +111,7 @@ class BlockWork:
     def deletion(self, key: str) -> ItemReport:
         """Return what is reported of a deleted item."""
         why = LEFT_OUT_BY_WHERE if key in self.left_out else self.absences.get(key)
+        why = NO_LONGER_THERE if key in self.filed.pruned else why
         return ItemReport(self.block.id, self.shown(key), "deleted", why=why)
 
     @property

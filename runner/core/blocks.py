@@ -11,13 +11,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system.crash_isolation import UNLIMITED
 from paddock.engine.system.retry import Pauses
 from paddock.engine.system.tasks import task_group
+from paddock.engine.system.text import listed
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import (
     BoundBlock,
@@ -28,11 +29,14 @@ from paddock.runner.bind.bound import (
 )
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.filed_rows import FiledRows
+from paddock.runner.ledger.ledger_tables import FILED
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.events import ItemState
-from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
-from paddock.runner.progress.report import STATES, ItemReport, State
+from paddock.runner.progress.prefect_view import PrefectState
+from paddock.runner.progress.report import ItemReport, State
 
+from .block_state import BlockState
 from .block_work import BlockWork, ItemWork
 from .call_cache import PutOff
 from .deadly_items import CrashHistory, ItemPlace, RepeatedCrash, suspects_text
@@ -40,17 +44,17 @@ from .dependencies import entry_marks
 from .edited_outputs import held_text
 from .escalation import EscalationPass, broken_promises
 from .failures import LeftByReview, RunFailed, RunStopped, StepFailed
-from .filed_items import ItemResults
+from .filed_items import filed_results
+from .fingerprints import item_path
 from .item_order import expected_tokens, longest_first
-from .item_run import ItemRun, attempt_name, item_path, last_examples, last_labels
+from .item_run import ItemRun, attempt_name, last_examples, last_labels
 from .items import ItemRunner, SubPipelinesFor, expect_queries, item_result
-from .lacking_items import LackingItems, no_documents_of, refuse_empty_results
+from .lacking_items import MAX_NAMED, LackingItems, no_documents_of, refuse_empty_results
 from .outdated_outputs import NodeOutputs, end_of_block
 from .pruning import OrphanCleaner
 from .quarantine import failure_state
 from .run_context import ItemOutputs, RunContext, run_chunk_here
-from .run_records import StepRecord
-from .run_reviews import AwaitingReview, RunReviews, refuse_waiting
+from .run_reviews import AwaitingReview, refuse_waiting
 from .same_output_file import refuse_output_conflicts
 from .skipped_steps import reads_skipped
 from .staleness import values_digest
@@ -60,176 +64,6 @@ from .work_claims import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewh
 ENDED_STATES = ("done", "skipped", "quarantined")
 """States in which an item waits for no decision."""
 MODEL_PARALLEL, PLAIN_PARALLEL, SEARCH_PARALLEL = 16, 32, 64
-
-
-# Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
-MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
-
-
-@dataclass(slots=True)
-class BlockState:
-    """A block's items, while they run."""
-
-    work: BlockWork
-    scope: Scope
-    keeps_results: bool
-    results: list[Any]
-    filed: Mapping[str, Any] = field(default_factory=dict)
-    """By key, the results of filed items, where the block's results are read."""
-    failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    waiting: list[tuple[int, str]] = field(default_factory=list)
-    """Index and key of each item that waits for a person's decision."""
-    skipped: set[str] = field(default_factory=set)
-    """Keys of skipped items."""
-    skipped_reviews: set[int] = field(default_factory=set)
-    """Indexes of items that a person has to look at, and that the run was told to leave."""
-    wait: AwaitingReview | None = None
-    """Why the last one waits, or was left."""
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
-    changed: list[dict[str, str]] = field(default_factory=list)
-    passed: list[ItemWork] = field(default_factory=list)
-    """Items that other machines hold at the moment."""
-    ended: set[int] = field(default_factory=set)
-    """Indexes of the items that ended in this run, done or failed."""
-    with_result: set[int] = field(default_factory=set)
-    """Indexes of the items that have a result, of this run or an earlier one."""
-    skipped_failures: list[str] = field(default_factory=list)
-    """Keys of the items that failed and count as skipped, by `on_error: skip`."""
-    around: tuple[tuple[str, str], ...] = ()
-    """Scope and key of each item that a nested block is within, outermost first."""
-    is_within_item: bool = False
-    """Its items are parts of an item that this walk has begun."""
-    parallel: int = 1
-    """How many items may be in flight, of this block or of one around it."""
-    marks: dict[str, list[Any]] = field(default_factory=dict)
-    """Recorded dependencies of its items, for the item around it."""
-    attempts: int = 0
-    """Above zero where items failed for a transient reason: the next run retries them."""
-    turn: EscalationPass = field(default_factory=EscalationPass)
-    """The pass over the items of the outermost block."""
-    put_off: list[ItemWork] = field(default_factory=list)
-    """Items that are done in the next pass."""
-    begun: dict[int, list[StepRecord]] = field(default_factory=dict)
-    """By index, the steps that were done of items that were put off."""
-
-    @property
-    def block(self) -> BoundBlock:
-        return self.work.block
-
-    @property
-    def step(self) -> BoundStep | None:
-        """The step outside of blocks that is its one item."""
-        return self.work.step
-
-    @property
-    def outer(self) -> tuple[str, ...]:
-        return self.work.outer
-
-    @property
-    def is_outermost(self) -> bool:
-        """Whether it is a block that is in no item of another one."""
-        return not self.outer and self.step is None
-
-    @property
-    def has_models(self) -> bool:
-        """Whether any step calls a model, in sub-pipelines too."""
-        return any(step.kind.roles for step in all_steps(self.block.body))
-
-    @property
-    def chunk_items(self) -> int:
-        return MODEL_CHUNK_ITEMS if self.has_models else PLAIN_CHUNK_ITEMS
-
-    def hand_to_other_machine(self, item: ItemWork) -> None:
-        """Forget what was done of an item that another machine has taken over."""
-        self.passed.append(item)
-        self.put_off = [other for other in self.put_off if other is not item]
-        self.results[item.index] = None
-        self.with_result.discard(item.index)
-        self.failed = [failure for failure in self.failed if failure[0] != item.index]
-        self.waiting = [pair for pair in self.waiting if pair[0] != item.index]
-
-    def done(self) -> set[int]:
-        """Return the indexes of the items whose result stands."""
-        known = (item for item in self.work.items if item.verdict.state in ("fresh", "held"))
-        indexes = self.ended.union(item.index for item in known)
-        return indexes.difference(index for index, _ in self.failed)
-
-    async def lacking(self, reviews: RunReviews) -> LackingItems | None:
-        """Return the items whose results others will miss; none of what a person rejected."""
-        if not (self.failed or self.skipped_failures or self.waiting or self.skipped_reviews):
-            return None
-        failed = [*(failure["key"] for _, failure in self.failed), *self.skipped_failures]
-        ended = await reviews.ended(self.work.scope) if failed else {}
-        rejected, expired = ended.get("rejected", ()), ended.get("expired", ())
-        found = LackingItems(
-            self.block.id,
-            len(self.work.items),
-            len(self.with_result),
-            failed=tuple(key for key in failed if key not in rejected and key not in expired),
-            waiting=tuple(key for _, key in sorted(self.waiting)),
-            unasked=tuple(i.key for i in self.work.items if i.index in self.skipped_reviews),
-            expired=tuple(key for key in failed if key in expired),
-            n_rejected=sum(key in rejected for key in failed),
-            error=self.failed[0][1]["error"] if self.failed else "",
-            is_transient=self.attempts > 0,
-        )
-        return found or None
-
-    def next_pass(self) -> list[ItemWork]:
-        """Return the items that were put off, to be done in the next pass."""
-        if self.is_within_item or not self.put_off:
-            return []
-        left, self.put_off = self.put_off, []
-        self.turn = self.turn.next()
-        return left
-
-    def todo(self) -> list[ItemWork]:
-        return [item for item in self.work.items if item.verdict.is_work]
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether `--only` or a sample left out items that have work to do."""
-        return any(item.verdict.is_left_out for item in self.work.items)
-
-    def offered(self) -> dict[str, Any]:
-        """Return the value of `steps.<block>`; items without a result are not in `results`."""
-        place = {item.key: item.index for item in self.work.items}
-        last = len(place)
-        return {
-            "results": ItemResults.of(self.results, list(place), self.filed),
-            "counts": self.counts,
-            # In the list's order, not by time: a prompt may read it.
-            "changed": sorted(self.changed, key=lambda change: place.get(change["key"], last)),
-            "failed": [failure for _, failure in sorted(self.failed, key=lambda pair: pair[0])],
-            "waiting": [key for _, key in sorted(self.waiting)],
-        }
-
-    def shown(self, key: str) -> str:
-        """Return an item's key as progress shows it: none of a step outside of blocks."""
-        return "/".join(self.outer) if self.step else self.work.shown(key)
-
-    def report(
-        self,
-        item: ItemWork,
-        state: State,
-        seconds: float,
-        error: str | None = None,
-        *,
-        is_known: bool = False,
-    ) -> ItemReport:
-        shown = self.work.shown(item.key)
-        return ItemReport(self.block.id, shown, state, seconds, error, item.verdict.why, is_known)
-
-    def state_of(self, chunk: Sequence[ItemWork]) -> PrefectState:
-        """Return the state of a chunk; items that the stop gate left out are not counted."""
-        indexes = {item.index for item in chunk} & self.ended
-        n_failed = sum(index in indexes for index, _ in self.failed)
-        n_waiting = sum(index in indexes for index, _ in self.waiting)
-        n_skipped = sum(i.key in self.skipped for i in chunk if i.index in indexes)
-        done = f"{len(indexes) - n_failed - n_waiting - n_skipped} done"
-        done += f", {n_skipped} skipped" if n_skipped else ""
-        done += f", {n_waiting} waiting" if n_waiting else ""
-        return quarantined(f"{done}, {n_failed} quarantined") if n_failed else completed(done)
 
 
 class BlockRunner:
@@ -298,13 +132,14 @@ class BlockRunner:
         missing = no_documents_of(run.work) if not (outer or self._around) else None
         if lacking := missing or await run.lacking(self._context.judge.reviews):
             self.left.lacking[block.id] = lacking
-        if run.work.filed:
+        if run.work.filed.rows:
             self.left.filed[block.id] = bool(run.work.items)
         return run.offered()
 
     async def _carried_out(self, run: BlockState) -> None:
         """Run the items to do, and handle those whose source is gone."""
         await asyncio.to_thread(self._context.judge.sources.keep, run.work.scope, run.work.missing)
+        self._keep_filed(run.work)
         sizes = expected_tokens(run.todo(), run.work.items) if run.has_models else {}
         todo = self._in_order(run, sizes)
         if run.is_outermost:
@@ -328,10 +163,25 @@ class BlockRunner:
         self.has_failures = self.has_failures or bool(run.failed)
         self.attempts = max(self.attempts, run.attempts)
 
+    def _keep_filed(self, work: BlockWork) -> None:
+        """Record which items are filed since the last run, and note what is said of them."""
+        ledger, run, store = self._context.ledger, self._stats.run, FiledRows(self._context.ledger)
+        keys = [row.key for row in work.filed.new]
+        for entry in ledger.entries(work.scope, keys).values() if keys else ():
+            if entry.gone is None:
+                ledger.record(work.scope, replace(entry, gone=FILED), entry.run)
+        for row in work.filed.new:
+            store.record(work.scope, row, run)
+        self._stats.filed(work.filed_counts)
+        if work.again:
+            names = listed(work.again, MAX_NAMED)
+            self._stats.note(f"as filed before, so the same item: {names}")
+
     async def _clean(self, run: BlockState) -> None:
         """Handle the items whose source is gone; note what applies of the block."""
         renamed = {item.renamed_from for item in run.work.items}
         for entry in await OrphanCleaner(self._context).handle_gone(run.work, run.done()):
+            run.filed.pop(entry.key, None)
             if entry.key not in renamed:  # which is counted under its new name
                 self._count(run, entry.key, run.work.deletion(entry.key))
         if not run.outer:
@@ -349,8 +199,7 @@ class BlockRunner:
             work = await self._context.judge.step(node, scope, outer)
         run = BlockState(work, scope, keeps_results, [None] * len(work.items))
         if keeps_results:
-            value = self._context.ledger.value
-            run.filed = {e.key: value(e.returns, e.returns_object) for e in work.filed}
+            run.filed = filed_results(self._context.ledger, work.filed.rows)
         if isinstance(node, BoundBlock):
             run.turn = EscalationPass.first(node.body)
         for item in work.items:
@@ -616,6 +465,8 @@ class BlockRunner:
             own_path=item_path(item.item),
             outer=run.outer if run.step else (*run.outer, item.key),
             outputs=ItemOutputs(self._context, run.work.scope, item.key),
+            made_by=run.work.made_by,
+            file_key=run.work.names.get(item.key, item.key),
             attempt=attempt_name(item),
             node=run.step or run.block,
             item=item.item,
@@ -638,7 +489,8 @@ class BlockRunner:
         try:
             if deadly is not None:
                 raise deadly
-            scope = await self.body(run.block.body, item.seen(run.block, run.scope), record)
+            with self._context.documents.open(record, item):
+                scope = await self.body(run.block.body, item.seen(run.block, run.scope), record)
             # As a later run reads it from the ledger: both must see the same.
             result = self._stats.secrets.redacted(item_result(run.block, scope, record.last))
         except StopGateClosed:  # in a nested block; its finished items are in the ledger
@@ -659,6 +511,7 @@ class BlockRunner:
         self, run: BlockState, item: ItemWork, record: ItemRun, result: Any, seconds: float
     ) -> None:
         """Record an item that went well, or of which all steps were skipped."""
+        run.filed.pop(item.key, None)  # what it came out as before
         if run.keeps_results:
             run.results[item.index] = result
         if result is None and not record.has_run:

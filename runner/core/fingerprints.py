@@ -94,6 +94,12 @@ def file_path_of(item: Any) -> str | None:
     return None
 
 
+def item_path(item: Any) -> str | None:
+    """Return the path of an item that is a file."""
+    path = item.get("path") if isinstance(item, Mapping) else None
+    return path if isinstance(path, str) else None
+
+
 def item_place(item: Any, var: str, shown: Collection[Reference], place: Place) -> dict[str, Any]:
     """Return the path and the time of an item that is a file, where they show in the result.
 

@@ -25,9 +25,17 @@ from .call_cache import CallOrigin
 from .deadly_items import ItemPlace
 from .decided_examples import EXAMPLES
 from .dependencies import written_within
+from .documents_in_use import DocumentInUse
 from .edited_outputs import held_paths
 from .escalation import EscalationPass
-from .fingerprints import CONTENT, file_path_of, is_file_value, item_content, part_digest
+from .fingerprints import (
+    CONTENT,
+    file_path_of,
+    is_file_value,
+    item_content,
+    item_path,
+    part_digest,
+)
 from .run_context import ItemOutputs, RunContext
 from .run_records import CallRecord, StepRecord
 
@@ -43,6 +51,11 @@ class ItemRun:
     own_path: str | None
     outer: tuple[str, ...]
     outputs: ItemOutputs
+    made_by: str = ""
+    """Digest of what it has in common with the other items of its block."""
+    file_key: str = ""
+    """Its document's key, where its own has a number."""
+    document: DocumentInUse | None = None
     attempt: str = ""
     """Id of this attempt: see `ItemName`."""
     node: BoundNode | None = None
@@ -173,9 +186,3 @@ def as_of_its_content(item: ItemWork) -> ItemWork:
             parts = canonical_json(json.loads(item.parts) | {CONTENT: ""})
             return replace(item, parts=parts, hash=hashlib.sha256(parts.encode()).hexdigest())
     return item
-
-
-def item_path(item: Any) -> str | None:
-    """Return the path of an item that is a file."""
-    path = item.get("path") if isinstance(item, Mapping) else None
-    return path if isinstance(path, str) else None

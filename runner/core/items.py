@@ -19,6 +19,7 @@ from random import SystemRandom
 from typing import Any
 
 from paddock.engine.errors import DeadlineExceeded, EngineError
+from paddock.engine.system import no_links
 from paddock.engine.system.crash_isolation import SuspectRoom
 from paddock.engine.system.tasks import in_left_thread, time_limit
 from paddock.engine.system.text import ordered_json
@@ -48,6 +49,7 @@ from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.untrusted_paths import guarded_roots
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow, is_variant
+from paddock.runner.ledger.ledger_tables import FILED
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.reviews import review_id
 from paddock.runner.progress.drain import StopGateClosed
@@ -60,7 +62,7 @@ from paddock.steps.base import (
     SubPipelines,
     Tools,
 )
-from paddock.steps.paths import resolve_path
+from paddock.steps.paths import printable, resolve_path
 
 from .answer_reviewer import AnswerReviewer
 from .block_work import ItemWork
@@ -69,7 +71,7 @@ from .decided_examples import EXAMPLES, StepName, TaughtItem, is_taught, step_na
 from .dependencies import SCAN, limited_mark
 from .escalation import escalated, escalation_mark
 from .failures import RunStopped, StepFailed, stop_if_fatal
-from .filed_items import with_filed_rows
+from .filed_items import FILED_STATES, with_filed_rows
 from .item_run import ItemRun, as_of_its_content, document_digest, was_touched
 from .pruning import RowKeeper
 from .quarantine import MISSING_PACKAGE
@@ -410,6 +412,10 @@ class ItemRunner:
             attempts=record.attempts,
             was="held" if record.held() else item.verdict.state,
         )
+        document = record.document if state in FILED_STATES else None
+        if document is not None and document.is_filed:
+            entry = replace(entry, gone=FILED)
+            self._context.documents.file(document, entry)
         try:
             ledger.record(record.scope, entry, self._stats.run)
             self._context.suspects.end(  # in one commit with the entry
@@ -424,6 +430,12 @@ class ItemRunner:
             await ledger.durable()
         except LedgerError as failure:
             raise RunStopped(str(failure)) from failure
+        if document is not None and document.leaves is not None:
+            try:
+                await asyncio.to_thread(no_links.remove, document.leaves)
+            except OSError as failure:
+                why = f"cannot be removed ({failure.strerror or failure})"
+                self._stats.note(f"'{printable(document.leaves)}' {why}")
 
     async def stands(self, record: ItemRun) -> bool:
         """Return whether the entry of an item that was cancelled meanwhile is recorded."""

@@ -86,6 +86,8 @@ class NodeOutputs:
     done: set[str] = field(default_factory=set)
     """Keys of present items that ended; of a step its id."""
     undecided: set[str] = field(default_factory=set)
+    filed: set[str] = field(default_factory=set)
+    """Keys of items whose documents were moved away, so that what they made stays."""
     gone: dict[str, str] = field(default_factory=dict)
     """Key → why, of items that are no longer there."""
     failing: set[str] = field(default_factory=set)
@@ -117,9 +119,8 @@ class NodeOutputs:
 
     def _add_absent(self, work: BlockWork, entries: Mapping[str, Entry]) -> None:
         """Add the items that the list no longer has."""
-        for entry in work.filed:
-            self.add_item(work.scope, entry.key, entry, is_open=False)
-        present = self.done | self.undecided
+        self.filed = {row.key for row in work.filed.rows} - self.done - self.undecided
+        present = self.done | self.undecided | self.filed
         deleted = {entry.key for entry in work.deleted}
         for key, entry in entries.items():
             if key in present:
@@ -281,7 +282,7 @@ class OutdatedFinder:
             return SKIPPED
         if not isinstance(end.node, BoundBlock) and place.step != end.node.id:
             return None  # the pipeline that the step runs decides
-        if top in end.undecided:
+        if top in end.undecided or top in end.filed:
             return None
         if top in end.gone:
             return end.gone[top]
@@ -387,7 +388,9 @@ async def end_of_block(
     """Return what applies of a block that has ended; `is_open`: indexes of items left undone."""
     ledger = context.ledger
     await ledger.durable()
-    return NodeOutputs.of_block(work, await ledger.ask(ledger.entries, work.scope), is_open)
+    keys = [item.key for item in work.items]
+    entries = await ledger.ask(ledger.listed_entries, work.scope, keys)
+    return NodeOutputs.of_block(work, entries, is_open)
 
 
 async def find_outdated(

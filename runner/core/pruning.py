@@ -18,6 +18,7 @@ from paddock.engine.system import no_links, text
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, callable_names
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, StoredRow
+from paddock.runner.ledger.filed_rows import FiledRows
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import FileCondition
 from paddock.runner.progress.report import ItemReport
@@ -209,6 +210,8 @@ class OrphanCleaner:
             entries += await self._finished(work, done)
         if work.dropped:
             entries += await self._left_out(work)
+        if work.filed.pruned:
+            entries += await self._filed(work)
         for doubt in work.doubts:
             self.doubt(work, doubt)
         reviews = self._context.judge.reviews
@@ -243,6 +246,17 @@ class OrphanCleaner:
         removal = await self._removed(work, entries)
         self._note_removal(removal, {}, LEFT_OUT)
         return [entry for entry in entries if not self._keeps(entry, removal)]
+
+    async def _filed(self, work: BlockWork) -> Sequence[Entry]:
+        """Remove what was made of filed documents that are no longer there."""
+        ledger, keys = self._context.ledger, sorted(work.filed.pruned)
+        entries = (await ledger.ask(ledger.entries, work.scope, keys)).values()
+        removal = await self._removed(work, [*entries])
+        self._note_removal(removal, {})
+        done = [entry for entry in entries if not self._keeps(entry, removal)]
+        for entry in done:
+            FiledRows(ledger).drop(work.scope, entry.key)
+        return done
 
     async def sweep(
         self, outdated: Sequence[OutdatedOutput], ends: Mapping[str, NodeOutputs]

@@ -51,6 +51,7 @@ from .call_cache import (
 )
 from .deadly_items import CrashSuspects
 from .dependencies import AWAY, STORE
+from .documents_in_use import DocumentsInUse
 from .edited_outputs import held_mark
 from .item_toolset import ItemToolset, ToolRuntime
 from .query_batches import QueryBatches
@@ -85,6 +86,7 @@ class RunContext:
     stores: OpenStores
     readers: ReaderPool
     """The processes in which documents are read."""
+    documents: DocumentsInUse
     protected: ProtectedFiles
     """What no step may write."""
     suspects: CrashSuspects
@@ -242,8 +244,17 @@ class ItemOutputs:
             self.searched |= held_mark(stored, sha256)  # so that a run that may write it does
             raise other_pipelines_output(stored, other)
 
+    def filed_at(self, path: Path) -> Path | None:
+        return self._context.documents.filed_at(path)
+
+    def will_move(self, path: Path, target: Path, sha256: str) -> None:
+        self._context.documents.will_move(path, target, sha256)
+
     async def note_removed(self, path: Path) -> None:
-        self.searched[self._index.stored(path)] = [AWAY]
+        self.searched[self._context.documents.moved(path)] = [AWAY]
+
+    def delete_when_done(self, path: Path) -> bool:
+        return self._context.documents.leave_for_deletion(path)
 
     async def note_rows_kept(self, store: Path) -> None:
         """Record that rows are about to be written to a store."""

@@ -19,7 +19,7 @@ from paddock.engine.system import private_files
 from paddock.engine.system.text import counted, listed
 from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.progress.events import ItemState, ModelCall, Observer
-from paddock.runner.progress.report import ItemReport, Report, Status
+from paddock.runner.progress.report import FiledCounts, ItemReport, Report, Status
 from paddock.runner.progress.time_left import OpenCall, TimeLeft
 
 from .run_records import StepRecord, StepTotals
@@ -59,6 +59,8 @@ class RunStats:
         self._written: dict[str, None] = {}
         self._acted: dict[str, None] = {}
         self._outdated: dict[str, str] = {}
+        self._filed = [FiledCounts()]
+        """Of all blocks; in a list, which views share."""
         self._times_left: dict[str, TimeLeft] = {}
         self._reported_at: dict[str, float] = {}
         self._prefix = ""
@@ -94,6 +96,10 @@ class RunStats:
     def outdated(self) -> Mapping[str, str]:
         """Outputs that no longer apply and are not removed, each with the reason."""
         return dict(self._outdated)
+
+    @property
+    def filed_counts(self) -> FiledCounts:
+        return self._filed[0]
 
     def note(self, text: str) -> None:
         """Report a line to the observer and keep it for the report; each line once."""
@@ -208,6 +214,11 @@ class RunStats:
         """Count outputs that no longer apply and are not removed, each with the reason."""
         self._outdated.update((self.secrets.redact(path), outdated[path]) for path in outdated)
 
+    def filed(self, counts: FiledCounts) -> None:
+        if counts.n:
+            self._filed[0] += counts
+            self.counts["filed"] += counts.n
+
     def acted(self, step: str) -> None:
         """Keep that a step outside of blocks may have changed something."""
         if self._item is None:
@@ -253,6 +264,7 @@ class RunStats:
             written=tuple(self._written),
             n_removed=self._sums["removed"],
             acted=tuple(self._acted),
+            filed=self.filed_counts,
             outdated=self.outdated,
             message=message and self.secrets.redact(message),
             log=str(self._log) if self._sums["tracebacks"] else None,

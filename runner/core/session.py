@@ -43,6 +43,7 @@ from paddock.steps.vectors.open_stores import OpenStores
 from .call_cache import no_fence
 from .concurrency_groups import group_turn
 from .deadly_items import CrashSuspects
+from .documents_in_use import DocumentsInUse
 from .item_toolset import open_tool_runtime
 from .machine_view import MachineView
 from .model_pools import LookupInterrupted, OpenPool, PoolOptions, open_pools
@@ -191,6 +192,7 @@ async def open_session(
         if not is_plan:
             await suspects.look()
         context = RunContext(
+            documents=DocumentsInUse(index, stats.run),
             bound=bound,
             options=options,
             ledger=ledger,

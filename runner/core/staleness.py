@@ -19,13 +19,13 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.label_choices import FieldPath, LabelList
+from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
     BoundPlan,
     BoundStep,
     blocks_of,
-    canonical_spec,
     node_ids,
     outer_references,
     steps_of,
@@ -34,7 +34,6 @@ from paddock.runner.bind.label_changes import (
     LABELS,
     NEAREST,
     CurrentLabels,
-    Labels,
     LabelVectors,
     label_texts,
     list_name,
@@ -42,9 +41,10 @@ from paddock.runner.bind.label_changes import (
 from paddock.runner.bind.offered_labels import LabelLists
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.text_vectors import unit_matrix
+from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.filed_rows import place_of
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.report import State
@@ -61,10 +61,10 @@ from .block_items import (
 from .block_work import BlockWork, ItemWork, OuterPipelines
 from .call_cache import ModelDigests
 from .decided_examples import EXAMPLES, examples_difference
-from .deleted_documents import DeletionDetector, MissingSources
+from .deleted_documents import DeletionDetector, DeletionDoubt, MissingSources
 from .dependencies import DependencyIndex
 from .edited_outputs import EDITED_FILE, held_paths, held_text, is_loss, overwrites_edited
-from .filed_items import is_filed
+from .filed_items import BlockFiling, FiledItems, filed_doubt
 from .fingerprints import (
     CONTENT,
     CONTEXT,
@@ -85,10 +85,11 @@ from .fingerprints import (
     without_time,
 )
 from .item_keys import item_keys, raw_item_keys
+from .past_items import PastItems
 from .renamed_documents import renamed_items
 from .run_options import RunOptions
 from .run_reviews import PendingReview, RunReviews
-from .stale_reasons import ItemVerdict, PastItem, SpecChanges, compare_specs, judge_item
+from .stale_reasons import ItemVerdict, judge_item
 
 RETURNS = "(returns)"
 """A sub-pipeline's `returns`, among the parts of its step's hash; not a valid id."""
@@ -137,7 +138,7 @@ class _Candidate:
     entry: Entry | None
     hash: str
     parts: str
-    past: _PastItems
+    past: PastItems
     item: Any
     labels: CurrentLabels
 
@@ -230,7 +231,7 @@ class Judge:
         return list_name(self._outer.steps, step.id, field)
 
     async def _current_labels(
-        self, body: Iterable[BoundNode], scope: Scope, entries: Iterable[Entry], past: _PastItems
+        self, body: Iterable[BoundNode], scope: Scope, entries: Iterable[Entry], past: PastItems
     ) -> CurrentLabels:
         """Return the lists of labels that are known before any item.
 
@@ -269,10 +270,18 @@ class Judge:
         """
         scope_id = self.scope_id(block.id, outer)
         listed, left = split_by_where(block, scope, block_list(block, scope))
-        keys = item_keys(block, scope, listed)
+        names = item_keys(block, scope, listed)
+        kept = raw_item_keys(block, scope, left)
+        entries = await self.ledger.ask(self.ledger.listed_entries, scope_id, names)
+        sources = tuple(self.sources.of(block, scope, scope_id))
+        filing = await self.ledger.ask(BlockFiling, self.index, scope_id, sources, block, scope)
+        keys = await self.ledger.ask(filing.keys, names, listed, kept, entries)
+        listed = [*listed, *(value for _, value in filing.left.values())]
+        keys += filing.left
+        if more := set(keys).difference(names):
+            entries |= await self.ledger.ask(self.ledger.entries, scope_id, more)
         named = None if outer else self._requested_keys(block, scope, keys, listed)
         base = canonical_json(await self._block_parts(block, scope))
-        entries = await self.ledger.ask(self.ledger.entries, scope_id)
         await self.dependencies.look(
             map(entries.__getitem__, entries.keys() & keys), self.bound.roots
         )
@@ -282,13 +291,15 @@ class Judge:
             if self._settled_files is not None:
                 await self._settled_files.read()
         await self.reviews.load()
-        past = _PastItems(self.ledger, scope_id, block)
+        past = PastItems(self.ledger, scope_id, block)
         there = map(entries.__getitem__, entries.keys() & keys)
         labels = await self._current_labels(block.body, scope, there, past)
         judged = _JudgedBlock(block, scope_id, base, entries, job, named, self.index.stored, labels)
-        items, held = self._judge_items(judged, keys, listed, past)
+        items, held = self._judge_items(judged, keys, listed, past, filing)
+        made_by = self._made_by(block, base)
+        filed = await self._judge_filed(judged, items, past, filing, made_by)
         self.index.set_fresh(scope_id, (w.key for w in items if not w.verdict.is_work))
-        left_out = frozenset(raw_item_keys(block, scope, left)).difference(keys)
+        left_out = frozenset(kept).difference(keys)
         work = BlockWork(
             block,
             tuple(outer),
@@ -297,6 +308,10 @@ class Judge:
             held=tuple(held),
             left_out=left_out,
             unsettled=frozenset(keys).difference(item.key for item in items),
+            filed=filed,
+            made_by=made_by,
+            again=tuple(filing.again),
+            names=filing.names,
         )
         if self.options.leaves_out_items:
             return work
@@ -307,29 +322,37 @@ class Judge:
     ) -> BlockWork:
         """Add which items were left out, deleted or renamed, and why the list lacks them."""
         present = work.left_out.union(work.unsettled, (item.key for item in work.items))
-        is_hot = any(src.is_hot for src in self.sources.of(work.block, scope, work.scope))
-        listed_no_more = (entry for entry in entries if entry.key not in present)
-        filed = {entry.key: entry for entry in listed_no_more if is_filed(entry, is_hot=is_hot)}
-        there = [
-            entry
-            for entry in entries
-            if (entry.gone is None or entry.gone in job) and entry.key not in filed
-        ]
-        dropped = tuple(entry for entry in there if entry.key in work.left_out)
-        work = replace(work, dropped=dropped, filed=tuple(filed.values()))
+        filed = {row.key for row in work.filed.rows}
+        entries = [entry for entry in entries if entry.key not in filed]
+        there = [entry for entry in entries if entry.gone is None or entry.gone in job]
+        work = replace(work, dropped=tuple(entry for entry in there if entry.key in work.left_out))
         absent = [entry for entry in there if entry.key not in present]
         missing = await asyncio.to_thread(
             self.sources.missing, work.block, scope, work.scope, len(there), absent
         )
+        work, missing = self._prune_filed(work, missing)
         if not missing.deleted:
             return replace(work, missing=missing)
-        past = _PastItems(self.ledger, work.scope, work.block)
+        past = PastItems(self.ledger, work.scope, work.block)
         items = await self.ledger.ask(
             self._with_renames, work.scope, work.items, missing.deleted, past
         )
         missing = self._keep_undecided(missing, items, entries)
         absences = await self.ledger.ask(self._absences, work.scope, items, missing.deleted, past)
         return replace(work, items=tuple(items), missing=missing, absences=absences)
+
+    def _prune_filed(
+        self, work: BlockWork, missing: MissingSources
+    ) -> tuple[BlockWork, MissingSources]:
+        """Drop filed items whose documents are away, where that is asked; of most, ask first."""
+        n_away, n_known = len(work.filed.away), len(work.filed.rows) + len(work.items)
+        prunes = self.options.prune or any(source.prunes for source in missing.sources)
+        if not (prunes and n_away):
+            return work, missing
+        if not self.options.is_confirmed and is_mass_deletion(n_away, n_known, MOST_DELETED):
+            doubt = DeletionDoubt(work.block.id, filed_doubt(work.block.id, n_away, n_known))
+            return work, replace(missing, doubts=(*missing.doubts, doubt))
+        return replace(work, filed=replace(work.filed, pruned=work.filed.away)), missing
 
     def _requested_keys(
         self, block: BoundBlock, scope: Scope, keys: Sequence[str], listed: Sequence[Any]
@@ -356,7 +379,12 @@ class Judge:
         return ItemVerdict("unsampled", sample.why_left_out, is_left_out=True)
 
     def _judge_items(
-        self, block: _JudgedBlock, keys: Sequence[str], listed: Sequence[Any], past: _PastItems
+        self,
+        block: _JudgedBlock,
+        keys: Sequence[str],
+        listed: Sequence[Any],
+        past: PastItems,
+        filing: BlockFiling,
     ) -> tuple[list[ItemWork], list[str]]:
         """Return the judged items, and the stored paths of edited outputs that are kept."""
         items: list[ItemWork] = []
@@ -366,7 +394,8 @@ class Judge:
         is_forced = not self.options.force.isdisjoint(nodes)
         for number, (key, item) in enumerate(zip(keys, listed, strict=True)):
             place = (number, len(listed))
-            parts = block.parts_of(key, item, place)
+            row = filing.left[key][0] if key in filing.left else None
+            parts = block.parts_of(key, item if row is None else filing.described(row), place)
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
             entry = block.entries.get(key)
             candidate = _Candidate(block.scope, entry, hash_, parts, past, item, block.labels)
@@ -385,9 +414,82 @@ class Judge:
             if not is_requested and (verdict.is_work or self.options.variant_of):
                 verdict = self._left_out()
             items.append(
-                ItemWork(len(items), key, item, verdict, hash_, parts, entry, place, is_shared)
+                ItemWork(len(items), key, item, verdict, hash_, parts, entry, place, is_shared, row)
             )
         return items, held
+
+    def _made_by(self, block: BoundBlock, base: str) -> str:
+        """Return the digest of what a block's items have in common, with files that all read."""
+        constants = (step for step in steps_of(block.body) if step.params.constant is not None)
+        read = [path for step in constants for path in step.kind().reads(step.params.constant)]
+        return part_digest([base, *(self._content(self.index.absolute(path)) for path in read)])
+
+    async def _judge_filed(
+        self,
+        block: _JudgedBlock,
+        items: list[ItemWork],
+        past: PastItems,
+        filing: BlockFiling,
+        made_by: str,
+    ) -> FiledItems:
+        """Return what is filed and not listed; add to `items` what is read again where it lies."""
+        present = {item.key for item in items}
+        rows = {key: row for key, row in filing.rows.items() if key not in present}
+        new = {key: row for key, row in filing.new.items() if key not in present}
+        nodes = {block.block.id, *node_ids(block.block.body)}
+        is_forced = not self.options.force.isdisjoint(nodes)
+        doubtful = [row for row in rows.values() if is_forced or row.made_by != made_by]
+        if block.requested is not None:
+            self.seen_keys.update(rows)
+            doubtful = [row for row in doubtful if row.key in block.requested]
+        keys = [row.key for row in doubtful]
+        entries = await self.ledger.ask(self.ledger.entries, block.scope, keys) if keys else {}
+        await self.dependencies.look(entries.values(), self.bound.roots)
+        earlier: set[str] = set()
+        latest = {
+            row.name: row.key
+            for row in sorted(rows.values(), key=lambda row: place_of(row.name, row.key))
+        }
+        for row in doubtful:
+            entry = entries.get(row.key)
+            if entry is None:
+                continue
+            parts = block.parts_of(row.key, filing.described(row), (0, 1))
+            if block.block.loop_attributes:  # it has no place in a list any more
+                then = json.loads(entry.parts)
+                parts = canonical_json(
+                    json.loads(parts) | {n: then[n] for n in (LOOP,) if n in then}
+                )
+            hash_ = hashlib.sha256(parts.encode()).hexdigest()
+            value = None
+            if is_forced or row.outdated_by != made_by:
+                candidate = _Candidate(block.scope, entry, hash_, parts, past, None, block.labels)
+                verdict = self._verdict(candidate, [], is_forced=is_forced)
+                if not verdict.is_work:
+                    rows[row.key] = new[row.key] = row._replace(made_by=made_by, outdated_by="")
+                    continue
+            else:
+                verdict = ItemVerdict("stale", "it was made by an earlier version")
+            # Others of that name write the same outputs, as far as these go by the name.
+            if latest[row.name] == row.key and row.name not in present:
+                value = filing.value(row)
+            if value is None:
+                earlier.add(row.key)
+                if row.outdated_by != made_by:
+                    rows[row.key] = new[row.key] = row._replace(outdated_by=made_by)
+                continue
+            index, place = len(items), (0, 1)
+            items.append(
+                ItemWork(index, row.key, value, verdict, hash_, parts, entry, place, filed=row)
+            )
+        read_again = {item.key for item in items}
+        away = await asyncio.to_thread(filing.away)
+        return FiledItems(
+            rows=tuple(row for key, row in rows.items()),
+            new=tuple(new.values()),
+            earlier=frozenset(earlier),
+            away=away - read_again - present,
+        )
 
     def _is_unsettled(self, item: Any) -> bool:
         return self._settled_files is not None and self._settled_files.is_left(item)
@@ -406,7 +508,7 @@ class Judge:
         return replace(missing, deleted=deleted, doubts=(*missing.doubts, doubt))
 
     def _with_renames(
-        self, scope: str, items: Sequence[ItemWork], deleted: Sequence[Entry], past: _PastItems
+        self, scope: str, items: Sequence[ItemWork], deleted: Sequence[Entry], past: PastItems
     ) -> list[ItemWork]:
         """Set which deleted item a new one was renamed from."""
         new = {i.key: i.item for i in items if i.verdict.state == "new" and is_file_value(i.item)}
@@ -419,7 +521,7 @@ class Judge:
         ]
 
     def _absences(
-        self, scope: str, items: Sequence[ItemWork], deleted: Sequence[Entry], past: _PastItems
+        self, scope: str, items: Sequence[ItemWork], deleted: Sequence[Entry], past: PastItems
     ) -> dict[str, str]:
         """Return why the list no longer has each of the deleted items. Blocking."""
         renamed = {item.renamed_from: item.key for item in items if item.renamed_from is not None}
@@ -450,7 +552,7 @@ class Judge:
         await self.reviews.load()
         text = canonical_json(parts)
         hash_ = item_hash(parts)
-        past = _PastItems(self.ledger, scope_id, step)
+        past = PastItems(self.ledger, scope_id, step)
         held = () if entry is None else (entry,)
         labels = await self._current_labels([step], scope, held, past)
         candidate = _Candidate(scope_id, entry, hash_, text, past, None, labels)
@@ -679,53 +781,6 @@ def _model_options(model: ModelSpec, n_ctx_tokens: int | None) -> list[Any]:
     """Return what of a model decides its answers, besides its file."""
     drops = [] if model.keeps_reasoning else ["drop"]
     return [model.role, n_ctx_tokens, dict(model.params), *drops]
-
-
-class _PastItems:
-    """How the items of a scope were last done, read from the ledger at first use."""
-
-    def __init__(self, ledger: Ledger, scope: str, node: BoundNode) -> None:
-        self._ledger, self._scope, self._node = ledger, scope, node
-        self._specs: Mapping[str, str] | None = None
-        """Key → digest of the spec with which an item was done."""
-        self._changes: dict[str, SpecChanges | None] = {}
-        self._lists: dict[str, Mapping[str, Labels]] = {}
-        """By the same digest, the lists of labels that the items were chosen from."""
-
-    def had_other_key(self, key: str) -> bool:
-        """Return whether the block's `key` has changed since an item was done."""
-        changes = self._changes_since(key)
-        return changes is not None and changes.has_other_key
-
-    def of(self, key: str, item: Any) -> PastItem:
-        """Return how an item was last done; `item` is its value now."""
-        changes = self._changes_since(key)
-        if changes is None:
-            return PastItem()
-        read = without_time(changes.attributes)
-        content = ordered_digest(item_content(item, read)) if changes.has_item else None
-        return PastItem(content, changes.words, changes.has_other_key)
-
-    def lists(self, key: str) -> Mapping[str, Labels]:
-        """Return the lists that an item was chosen from, by name."""
-        self._changes_since(key)
-        return self._lists.get((self._specs or {}).get(key, ""), {})
-
-    def _changes_since(self, key: str) -> SpecChanges | None:
-        origins = LineageStore(self._ledger)
-        if self._specs is None:
-            self._specs = origins.specs_of(self._scope)
-        digest = self._specs.get(key)
-        if digest is None:
-            return None
-        if digest not in self._changes:
-            text = origins.spec(digest)
-            then = None if text is None else json.loads(text)
-            now = json.loads(canonical_spec(self._node))
-            found = None if then is None else compare_specs(then, now, self._node.id)
-            self._changes[digest] = found
-            self._lists[digest] = (then or {}).get(LABELS, {})
-        return self._changes[digest]
 
 
 def _as_renamed(item: ItemWork, old: str, *, has_new_key: bool) -> ItemWork:

@@ -32,8 +32,8 @@ from paddock.engine.request import (
 from paddock.pipelines.checking.check import CheckResult
 from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.reply import ScopedReply
+from paddock.runner.core.block_state import BlockState
 from paddock.runner.core.block_work import ItemWork
-from paddock.runner.core.blocks import BlockState
 from paddock.runner.core.call_cache import ChunkListener, LedgerPool
 from paddock.runner.core.call_keys import cached_reply, cached_vectors
 from paddock.runner.core.item_run import ItemRun, last_examples
@@ -243,6 +243,12 @@ class DryOutputs(ItemOutputs):
     async def _ignore(self, *_: Any, **__: Any) -> None: ...
 
     intend = wrote = holds = note_removed = _ignore
+
+    def will_move(self, path: Path, target: Path, sha256: str) -> None: ...
+
+    def delete_when_done(self, path: Path) -> bool:
+        return True
+
     note_rows_kept = note_file_read = note_rows_read = _ignore
 
 

@@ -30,7 +30,8 @@ from paddock.runner.bind.bound import (
 from paddock.runner.bind.evidence_finder import EvidenceFinder
 from paddock.runner.bind.inputs import BindError
 from paddock.runner.bind.scope import Scope
-from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
+from paddock.runner.core.block_state import BlockState
+from paddock.runner.core.blocks import BlockRunner, is_block_skipped
 from paddock.runner.core.call_cache import LedgerPool
 from paddock.runner.core.decided_examples import is_taught
 from paddock.runner.core.escalation import escalated

@@ -29,10 +29,12 @@ from paddock.runner.bind.bound import (
 )
 from paddock.runner.bind.inputs import BindError
 from paddock.runner.bind.scope import Scope
+from paddock.runner.core.block_state import BlockState
 from paddock.runner.core.block_work import LEFT_OUT_BY_WHERE, BlockWork
-from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
+from paddock.runner.core.blocks import BlockRunner, is_block_skipped
 from paddock.runner.core.edited_outputs import held_text
 from paddock.runner.core.failures import RunStopped, StepFailed
+from paddock.runner.core.filed_items import NO_LONGER_THERE
 from paddock.runner.core.item_run import ItemRun
 from paddock.runner.core.items import sub_pipeline_context
 from paddock.runner.core.lacking_items import LackingItems, lacking_of, no_documents_of
@@ -184,6 +186,7 @@ class _Forecast:
             notes=tuple(self._notes),
             advice=tuple(self._advice()),
             outdated=stats.outdated,
+            filed=stats.filed_counts,
         )
 
     async def _note_outdated(self) -> None:
@@ -303,7 +306,8 @@ class _Forecast:
             return
         run = await self._blocks.judge(block, self._scope, keeps_results=True)
         self._items += _plan_items(run.work)
-        if run.work.filed:
+        self._context.stats.filed(run.work.filed_counts)
+        if run.work.filed.rows:
             self._blocks.left.filed[block.id] = bool(run.work.items)
         if not self._prefix and (missing := no_documents_of(run.work)):
             self._lacking[block.id] = missing
@@ -329,7 +333,8 @@ class _Forecast:
         self._cost.add(walked.refs, calls, recorded, len(run.todo()))
 
     def _note_end_of(self, run: BlockState) -> None:
-        entries = self._context.ledger.entries(run.work.scope)
+        keys = [item.key for item in run.work.items]
+        entries = self._context.ledger.listed_entries(run.work.scope, keys)
         todo = {item.index for item in run.todo()}
         self._ends[run.block.id] = NodeOutputs.of_block(run.work, entries, todo)
 
@@ -506,6 +511,8 @@ def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
     for entry in work.deleted:
         if entry.key not in renamed:
             yield PlanItem(block, entry.key, "deleted", work.absences[entry.key])
+    for key in sorted(work.filed.pruned):
+        yield PlanItem(block, key, "deleted", NO_LONGER_THERE)
     for doubt in work.doubts:
         yield PlanItem(block, doubt.folder, "missing", doubt.text)
     dropped = {entry.key for entry in work.dropped}

@@ -34,7 +34,7 @@ from .entries import (
     write_error,
 )
 from .ledger_identity import folder_identity, known_folder_identity
-from .ledger_tables import IS_ALIVE, Execute
+from .ledger_tables import BUT_FILED, IS_ALIVE, KNOWS_FILING, Execute
 from .ledger_writer import Writer
 from .object_store import ObjectStore
 from .own_state import LEDGER_FILE, is_own_state, make_state
@@ -61,6 +61,8 @@ class Ledger:
         """Called with a note when the ledger waits for something; from any thread."""
         self.is_readonly = is_readonly
         self.objects = ObjectStore(folder / "objects")
+        self.knows_filing = False
+        """Whether it has the tables of filed documents: one of an older Paddock, read, has none."""
         self._database: LedgerDatabase | None = None
         self._transactions: LedgerDatabase | None = None
         """A connection of its own: other threads may read while a transaction waits."""
@@ -89,6 +91,7 @@ class Ledger:
                 self._database = open_existing(self.folder, self.url, is_readonly=True)
             else:
                 self._open_for_writing()
+            self.knows_filing = bool(self.rows(KNOWS_FILING))
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -104,7 +107,7 @@ class Ledger:
             with file_locks.lock_now(self.folder / "ledger.lock", wait_s=-1):
                 database = SqliteDatabase(private_files.private_database(self.file))
                 self._database = database
-                if not database.find_tables():
+                if not (database.find_tables() and database.rows(KNOWS_FILING, {})):
                     database.make_tables()
             self._transactions = SqliteDatabase(self.file)
             writing = SqliteDatabase(self.file, is_writer=True)
@@ -179,6 +182,15 @@ class Ledger:
         query = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
         rows = self.rows_of_keys(query, keys, scope=scope)
         return {row[0]: Entry(*row) for row in rows}
+
+    def listed_entries(self, scope: str, keys: Collection[str]) -> dict[str, Entry]:
+        """Return the entries of a scope by their keys: those of filed items only for `keys`."""
+        if not self.knows_filing:
+            return self.entries(scope)
+        query = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
+        rows = self.rows(f"{query} and {BUT_FILED}", scope=scope)
+        found = {row[0]: Entry(*row) for row in rows}
+        return found | self.entries(scope, [key for key in keys if key not in found])
 
     def record(self, scope: str, entry: Entry, run: str) -> None:
         """Write an item's entry; lasting after `durable`."""
@@ -498,12 +510,12 @@ class Ledger:
         return self._transactions.in_transaction(work)
 
     def rows_of_keys(
-        self, query: str, keys: Collection[str] | None, **values: Any
+        self, query: str, keys: Collection[str] | None, column: str = "key", **values: Any
     ) -> Sequence[Sequence[Any]]:
         """Execute a query that ends in a condition; only for some keys if they are given."""
         if keys is None or self._database is None:
             return self.rows(query, **values)
-        query += f" and key in (select value from {self._database.listed_keys})"
+        query += f" and {column} in (select value from {self._database.listed_keys})"
         return self.rows(query, **values, keys=json.dumps([*keys]))
 
     def put(self, table: str, row: Mapping[str, Any]) -> None:

@@ -66,6 +66,17 @@ _TABLES = {
         "size bigint not null, mtime_ns bigint not null, run text not null, at float8 not null",
     ),
     "roots": ("owner path host", "folder text not null, at float8 not null"),
+    "moves": (
+        "path sha256",
+        "target text, scope text not null, key text not null, is_done integer not null, "
+        "run text not null, at float8 not null",
+    ),
+    "filed": (
+        "scope key",
+        "name text not null, path text not null, sha256 text not null, target text, "
+        "is_deleted integer not null, made_by text not null, outdated_by text not null, "
+        "returns text, returns_object text, run text not null, at float8 not null",
+    ),
     "claims": ("scope key", "holder text not null, at float8 not null"),
     "holders": (
         "holder",
@@ -85,7 +96,16 @@ _TABLES = {
         "value_object text, subject text, subject_object text",
     ),
 }
-_INDEXES = ("create index if not exists reviews_id on reviews (id)",)
+FILED = ""
+"""In `items.gone` of an item that is filed, which is not deleted."""
+BUT_FILED = f"(gone is null or gone <> '{FILED}')"
+"""SQL: an item is not filed. A scope may have 100,000 that are."""
+_INDEXES = (
+    "create index if not exists reviews_id on reviews (id)",
+    f"create index if not exists items_but_filed on items (scope, key) where {BUT_FILED}",
+    "create index if not exists outputs_path on outputs (path)",
+    "create index if not exists moves_left on moves (scope) where is_done = 0",
+)
 KEYS: Mapping[str, tuple[str, ...]] = {
     name: tuple(key.split()) for name, (key, _) in _TABLES.items()
 }
@@ -98,6 +118,14 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 LASTING_TABLES = tuple(name for name in KEYS if name not in ("meta", "claims", "holders"))
 """Tables whose rows outlast the runs that are at work."""
+
+KNOWS_FILING = "select 1 from meta where name = 'filing'"
+# Until then an item was marked as gone, and as deleted, when a step had moved its document away.
+WITH_FILING = (
+    "update items set gone = null where gone is not null and reads like '%[\"away\"]%'",
+    "insert into meta (name, value) values ('filing', '1') on conflict (name) do nothing",
+)
+"""Statements that make a ledger of an older Paddock one that knows filed items."""
 
 SERVER_NOW = "extract(epoch from clock_timestamp())::float8"
 """SQL of PostgreSQL: seconds since 1970."""

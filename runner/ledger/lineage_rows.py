@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from typing import Any
 
 from .entries import LineageRow, StoredRow
@@ -47,9 +47,9 @@ class LineageStore:
         """Return what was made from a file, by its stored path."""
         return tuple(self._rows("source = :source order by scope, key", source=source))
 
-    def made_of(self, scope: str) -> dict[str, LineageRow]:
-        """Return how all items of a scope were made, by key."""
-        return {row.key: row for row in self._rows("scope = :scope", scope=scope)}
+    def made_of(self, scope: str, keys: Collection[str] | None = None) -> dict[str, LineageRow]:
+        """Return how the items of a scope were made, by key: all, or those of `keys`."""
+        return {row.key: row for row in self._rows("scope = :scope", keys, scope=scope)}
 
     def specs_of(self, scope: str) -> dict[str, str]:
         """Return the digests of the specs that the items of a scope were made by, by key."""
@@ -60,9 +60,11 @@ class LineageStore:
         found = self.ledger.rows("select text from specs where spec = :spec", spec=digest)
         return str(found[0][0]) if found else None
 
-    def _rows(self, where: str, **values: Any) -> Iterator[LineageRow]:
+    def _rows(
+        self, where: str, keys: Collection[str] | None = None, **values: Any
+    ) -> Iterator[LineageRow]:
         query = f"select {_LINEAGE_COLUMNS} from provenance where {where}"
-        for *head, text, object_ in self.ledger.rows(query, **values):
+        for *head, text, object_ in self.ledger.rows_of_keys(query, keys, **values):
             columns = [*head, self.ledger.value(text, object_)]
             yield LineageRow(*columns)
 

@@ -24,8 +24,10 @@ from paddock.engine.system.text import one_line
 
 from .entries import LedgerError
 from .ledger_tables import (
+    KNOWS_FILING,
     SERVER_NOW,
     VERSION,
+    WITH_FILING,
     Execute,
     Pending,
     check_version,
@@ -283,6 +285,9 @@ class PostgresConnection:
                 )
                 if not _has_tables(connection, self.server):
                     _make_tables(connection, self.server.schema, file)
+                if not _execute(connection, KNOWS_FILING, {}):
+                    for statement in (*create_statements(), *WITH_FILING):
+                        connection.execute(statement.encode())
 
         self._retried(prepare)
 

@@ -29,7 +29,7 @@ from paddock.runner.settings import Settings, read_settings
 
 from .entries import LedgerError, is_variant
 from .ledger import open_existing
-from .ledger_tables import LedgerDatabase
+from .ledger_tables import FILED, KNOWS_FILING, LedgerDatabase
 from .object_store import ObjectStore
 from .own_state import LEDGER_FILE, open_state
 from .run_history import LedgerFolder
@@ -370,7 +370,7 @@ class _Sweeper:
 
     def _gone_items(self) -> frozenset[tuple[str, str]]:
         """Remove the entries of documents deleted long ago, and of outputs that are gone too."""
-        query = "select scope, key from items where gone is not null and at < :before"
+        query = f"select scope, key from items where {_IS_GONE} and at < :before"
         rows = self._database.rows(query, {"before": self._limits.calls_before})
         self._swept.items = len(rows)
         for scope, key in rows if not self._is_dry else ():
@@ -428,7 +428,10 @@ class _Sweeper:
         for hash_, request, reply in self._database.rows(f"{query} {_HAS_OBJECT}", {}):
             if hash_ not in calls:
                 yield from (digest for digest in (request, reply) if digest is not None)
-        for table, column in (("items", "returns_object"), ("provenance", "made_object")):
+        columns = [("items", "returns_object"), ("provenance", "made_object")]
+        if self._database.rows(KNOWS_FILING, {}):
+            columns.append(("filed", "returns_object"))
+        for table, column in columns:
             query = f"select scope, key, {column} from {table} where {column} is not null"
             for scope, key, digest in self._database.rows(query, {}):
                 if (scope, key) not in items:
@@ -506,7 +509,8 @@ _DROP_REVIEWS = "delete from reviews where scope = :scope and key = :key"
 _REVIEW_OBJECTS = "select scope, key, objects, value_object from reviews"
 _DROP_MADE = "delete from provenance where scope = :scope and key = :key"
 _DROP_SPECS = "delete from specs where spec not in (select spec from provenance)"
-_DROP_ITEM = "delete from items where scope = :scope and key = :key and gone is not null"
+_IS_GONE = f"gone is not null and gone <> '{FILED}'"
+_DROP_ITEM = f"delete from items where scope = :scope and key = :key and {_IS_GONE}"
 
 
 def _removed(objects: _OwnFiles, digest: str, before: float) -> bool:

@@ -27,6 +27,7 @@ from .ledger_tables import (
     KEYS,
     LASTING_TABLES,
     VERSION,
+    WITH_FILING,
     Execute,
     Pending,
     check_version,
@@ -133,7 +134,7 @@ class SqliteDatabase:
         with self._explained():
             self._connection.execute("PRAGMA journal_mode=WAL")  # lasting
             with _transaction(self._connection):
-                for statement in create_statements("without rowid"):
+                for statement in (*create_statements("without rowid"), *WITH_FILING):
                     self._connection.execute(statement)
                 self._connection.execute(
                     "insert or ignore into meta values ('version', ?)", [str(VERSION)]
@@ -168,8 +169,11 @@ class SqliteDatabase:
     def lasting_rows(self) -> Iterator[Pending]:
         """Yield the rows that outlast a run, some at a time; none without tables."""
         cursor = self._connection.cursor()
+        there = {name for (name,) in self.rows("select name from sqlite_master", {})}
         for table in LASTING_TABLES if self.find_tables() else ():
             with self._explained():
+                if table not in there:  # of an older Paddock
+                    continue
                 cursor.execute(f"select * from {table}")
                 names = [column[0] for column in cursor.description]
                 while rows := cursor.fetchmany(ROWS_AT_A_TIME):

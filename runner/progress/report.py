@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from html import escape
+from operator import add
 from typing import Any, Literal, get_args
 
 from paddock.engine.system.text import one_line
@@ -26,13 +27,15 @@ State = Literal[
     "failed",
     "quarantined",
     "waiting",
+    "filed",
     "deleted",
     "missing",
 ]
 """`skipped`: none of its steps ran, or it failed under `on_error: skip`, or was not asked for.
 `waiting`: a person has to decide on an answer. `held`: done, but edited outputs, or files that
-are not ours, are kept. `unsampled`: it has work to do and is not in the sample. `missing`: a folder
-whose documents count as deleted only after a person confirms it."""
+are not ours, are kept. `filed`: done, and its document was moved away.
+`unsampled`: it has work to do and is not in the sample. `missing`: a folder whose documents count
+as deleted only after a person confirms it."""
 CallsAre = Literal["exact", "at most", "about"]
 HELD_REMEDY = (
     "To have ours, delete the outputs, set `on_edited: overwrite`, or run again with `--take`."
@@ -45,6 +48,8 @@ ask."""
 STATES: tuple[State, ...] = get_args(State)
 MOST_SHOWN_FAILURES = 3
 """In what a notebook shows of a report."""
+LISTED_STATES: tuple[State, ...] = tuple(state for state in STATES if state != "filed")
+"""States of items in a block's list, which its `counts` have."""
 MADE_STATES: tuple[State, ...] = ("new", "changed", "stale")
 """What an item was before a run did it."""
 WITH_RESULT: frozenset[State] = frozenset((*MADE_STATES, "fresh", "held"))
@@ -77,6 +82,34 @@ class ItemReport:
             "seconds": round(self.seconds, 3),
             "error": self.error,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class FiledCounts:
+    """Filed items, and how many of them are no longer what a run from scratch would make."""
+
+    n: int = 0
+    no_longer_there: int = 0
+    """The documents are not where they went."""
+    of_earlier_version: int = 0
+    """The pipeline would make them otherwise now, and the documents cannot be read again."""
+
+    def __add__(self, other: FiledCounts) -> FiledCounts:
+        return FiledCounts(*(map(add, astuple(self), astuple(other))))
+
+    def in_words(self) -> str:
+        """Return a line; empty for none.
+
+        >>> FiledCounts(1234, 2, 0).in_words()
+        'Filed: 1,234, of which 2 are no longer there.'
+        """
+        parts = []
+        if n := self.no_longer_there:
+            parts.append(f"{n:,} {'is' if n == 1 else 'are'} no longer there")
+        if n := self.of_earlier_version:
+            parts.append(f"{n:,} {'was' if n == 1 else 'were'} made by an earlier version")
+        more = f", of which {' and '.join(parts)}" if parts else ""
+        return f"Filed: {self.n:,}{more}." if self.n else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +157,7 @@ class Report:
     """Number of files and rows that were removed, since their source is gone."""
     acted: tuple[str, ...] = ()
     """Steps outside of blocks that may have changed something else: commands, functions, moves."""
+    filed: FiledCounts = FiledCounts()
     outdated: Mapping[str, str] = field(default_factory=dict)
     """Outputs that no longer apply and are kept (paths, and rows in stores), and why."""
     message: str | None = None
@@ -210,6 +244,7 @@ class Report:
             "models": {name: dict(facts) for name, facts in self.models.items()},
             "seconds": round(self.seconds, 3),
             "items": [item.as_json() for item in self.items],
+            "filed": asdict(self.filed),
             "outdated": dict(self.outdated),
             "returns": self.returns,
         }
@@ -348,6 +383,7 @@ class PlanReport:
     """Notes of steps during planning, such as a folder without files; for people."""
     outdated: Mapping[str, str] = field(default_factory=dict)
     """Outputs that no longer apply (paths, and rows in stores), and why."""
+    filed: FiledCounts = FiledCounts()
 
     def __repr__(self) -> str:
         """Return the plan in at most ten lines; `items` and `notes` have the rest."""
@@ -377,6 +413,7 @@ class PlanReport:
     def as_json(self) -> dict[str, Any]:
         return {
             "items": [item.as_json() for item in self.items],
+            "filed": asdict(self.filed),
             "outdated": dict(self.outdated),
             "calls": self.calls,
             "calls_are": None if self.calls is None else self.calls_are,

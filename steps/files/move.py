@@ -4,7 +4,8 @@ Never replaces another file unless the author asks for it.
 
 The ledger notes a move before it is made, so that after a kill the run recognises its own file. A
 moved file belongs to the user and is never pruned; a copy is an output. A new file under the name
-of a moved one is moved too, whatever its content.
+of a moved one is moved too, whatever its content. A document that was moved before is left where it
+lies; one that is to be deleted goes when its item is recorded.
 """
 
 from __future__ import annotations
@@ -78,8 +79,13 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
         source = resolve_path(tools.roots, params.path)
         if params.mode != "copy":
             tools.outputs.check_target(source, is_new=False)
+        filed = None if params.mode == "copy" else tools.outputs.filed_at(source)
+        if filed is not None:
+            await tools.outputs.note_removed(source)
+            return FilesMoveOutput(path=str(filed))
         if params.mode == "delete":
-            await asyncio.to_thread(_delete, source)
+            is_later = tools.outputs.delete_when_done(source)
+            await asyncio.to_thread(_check_deletion if is_later else _delete, source)
             await tools.outputs.note_removed(source)
             return FilesMoveOutput(path=str(source))
         if params.to is None:
@@ -130,6 +136,8 @@ async def _free_target(
     size_bytes = await asyncio.to_thread(_size_bytes, source) if params.mode == "copy" else None
     for path in _numbered_names(target):
         if await _may_take_name(path, digest, params, tools):
+            if params.mode == "move":
+                tools.outputs.will_move(source, path, digest)
             try:
                 await tools.outputs.intend(path, digest, size_bytes)
             except StepError:  # another item of this run is about to take it
@@ -223,10 +231,22 @@ def _is_being_changed(source: Path) -> StepError:
     return StepError(f"'{printable(source)}' is being changed by another program.", kind="io")
 
 
-def _delete(path: Path) -> None:
+def _check_deletion(path: Path) -> None:
+    """Raise StepError where a file cannot be deleted: later no item would fail."""
     try:
         if stat.S_ISDIR(no_links.facts_of(path).st_mode):
             raise StepError(f"'{printable(path)}' is a folder; `files.move` deletes files.")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise os_refusal(f"'{printable(path)}' cannot be removed", error) from error
+
+
+def _delete(path: Path) -> None:
+    _check_deletion(path)
+    try:
         no_links.remove(path)
     except FileNotFoundError:
         return

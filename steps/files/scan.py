@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.quantities import SizeBytes
@@ -151,6 +153,18 @@ def _hashed_file(found: FoundFile) -> ScannedFile | None:
         modified=_iso_time(found.facts.st_mtime),
         sha256=sha256,
     )
+
+
+def file_at(path: Path, relpath: str) -> dict[str, Any] | None:
+    """Return a file as it was listed before it was moved here; None: it cannot be read."""
+    try:
+        facts = no_links.facts_of(path)
+        found = _hashed_file(FoundFile(relpath, str(path), str(path), facts))
+    except OSError:
+        return None
+    if found is None or found.sha256 is None or not stat.S_ISREG(facts.st_mode):
+        return None
+    return found.model_dump(mode="json")
 
 
 def _iso_time(seconds: float) -> str:

@@ -53,6 +53,15 @@ class FakeOutputs:
     async def holds(self, path: Path, sha256: str) -> None:
         self.events.append(("holds", path))
 
+    def filed_at(self, path: Path) -> Path | None:
+        return None
+
+    def will_move(self, path: Path, target: Path, sha256: str) -> None:
+        return
+
+    def delete_when_done(self, path: Path) -> bool:
+        return False
+
     async def note_removed(self, path: Path) -> None:
         self.events.append(("brings_away", path))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from paddock.engine.backends.neutral_request import NEUTRAL_TEXT
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest
 from tests.fakes.pool import FakePool
-from tests.runner.world import World, states
+from tests.runner.core.random_histories import in_a_process
+from tests.runner.world import World, reasons, states
 
 FILING = """\
 name: letters
@@ -104,16 +107,148 @@ def test_an_expression_over_the_rows_sees_those_of_filed_documents(world: World)
     assert rows(world) == ["b.txt", "c.txt"]
 
 
-@pytest.mark.parametrize("prune", [False, True])
-def test_a_filed_document_that_is_moved_on_or_removed_keeps_its_row(
-    world: World, *, prune: bool
-) -> None:
+def test_a_filed_document_that_is_moved_on_keeps_its_row(world: World) -> None:
     arrive(world, "a.txt", "b.txt", "c.txt")
     world.run()
     (world.folder / "filed").rename(world.folder / "2026")
     arrive(world, "d.txt")
-    world.run(prune=prune)
+    report = world.run()
     assert rows(world) == ["a.txt", "b.txt", "c.txt", "d.txt"]
+    assert (report.counts["filed"], report.filed.no_longer_there) == (3, 3)
+    assert report.filed.in_words() == "Filed: 3, of which 3 are no longer there."
+    assert (report.as_json()["counts"]["filed"], world.plan().filed.n) == (3, 4)
+
+
+def test_pruning_removes_what_is_no_longer_there_and_asks_of_most(world: World) -> None:
+    arrive(world, "a.txt", "b.txt", "c.txt", "d.txt")
+    world.run()
+    (world.folder / "filed/a.txt").unlink()
+    report = world.run(prune=True)
+    assert states(report) == states(world.plan(prune=True)) | {"a.txt": "deleted"}
+    assert rows(world) == ["b.txt", "c.txt", "d.txt"]
+    (world.folder / "filed/b.txt").unlink()
+    (world.folder / "filed/c.txt").unlink()
+    asked = (
+        "2 of 3 documents of 'each' were filed and are no longer there, so what was made of them "
+        "is kept. If that is right, run it with `--prune --yes`."
+    )
+    assert asked in world.run(prune=True).notes
+    assert rows(world) == ["b.txt", "c.txt", "d.txt"]
+    plan = world.plan(prune=True, is_confirmed=True)
+    assert states(plan) == {"b.txt": "deleted", "c.txt": "deleted"}
+    world.run(prune=True, is_confirmed=True)
+    assert rows(world) == ["d.txt"]
+
+
+def test_other_content_under_a_name_is_a_second_row_and_the_same_is_the_same(world: World) -> None:
+    for text in ("one", "two", "one", "three", "two"):
+        world.write("inbox/a.txt", text)
+        report = world.run()
+        assert report.status == "completed"
+    assert rows(world) == ["a.txt"] * 3
+    lines = world.output("t.csv").splitlines()[1:]
+    assert [line.split()[-1] for line in lines] == ["one", "two", "three"]
+    assert "as filed before, so the same item: a.txt" in report.notes
+    assert sorted(path.name for path in (world.folder / "filed").iterdir()) == [
+        "a-1.txt", "a-2.txt", "a.txt"
+    ]  # fmt: skip
+
+
+def test_a_changed_prompt_is_asked_of_filed_documents_where_they_lie(world: World) -> None:
+    arrive(world, "a.txt", "b.txt", "c.txt", "d.txt")
+    world.run()
+    (world.folder / "filed/b.txt").unlink()
+    (world.folder / "filed/c.txt").write_text("edited")
+    assert not world.plan().has_work
+    world.edit("Kind of", "Which kind:")
+    arrive(world, "e.txt")
+    assert states(world.plan()) == {"a.txt": "stale", "d.txt": "stale", "e.txt": "new"}
+    report = world.run()
+    assert reasons(report)["a.txt"] == "prompt changed (step 'kind')"
+    assert rows(world) == ["a.txt", "b.txt", "c.txt", "d.txt", "e.txt"]
+    kinds = [line.split(",")[1].split("] ")[1] for line in world.output("t.csv").splitlines()[1:]]
+    assert ["Which" in kind for kind in kinds] == [True, False, False, True, True]
+    assert report.filed.of_earlier_version == 2
+    assert sorted(path.name for path in (world.folder / "filed").iterdir()) == [
+        "a.txt", "c.txt", "d.txt", "e.txt"
+    ]  # fmt: skip
+    again = world.run()
+    assert (again.calls, again.filed.n, again.filed.of_earlier_version) == (0, 5, 2)
+    world.edit("Which kind:", "Kind of")
+    assert world.run().filed.of_earlier_version == 0
+
+
+def test_a_filed_document_that_fails_when_it_is_read_again_keeps_its_row(world: World) -> None:
+    arrive(world, "a.txt", "b.txt")
+    world.run()
+    before = world.output("t.csv")
+    world.edit("Kind of", "Which kind:")
+    assert world.run(pool=FakePool(answer=refuse)).counts["quarantined"] == 2
+    assert world.output("t.csv") == before
+    world.run(retry_failed=True)
+    assert world.output("t.csv") != before
+    assert rows(world) == ["a.txt", "b.txt"]
+
+
+@pytest.mark.parametrize("step", ["files.move", "second"])
+def test_a_document_that_another_block_moves_or_a_step_deletes_is_filed(
+    world: World, step: str
+) -> None:
+    if step == "second":
+        body = world.text.index("      - {id: move")
+        end = world.text.index("    returns:")
+        move = world.text[body:end]
+        block = "  - id: away\n    needs: [each]\n    for_each: doc in steps.docs.files\n    do:\n"
+        world.text = world.text.replace(move, "") + block + move
+        world.write("pipeline.yaml", world.text)
+    else:
+        world.edit(', to: "filed/{{ doc.relpath }}"', ", mode: delete")
+    for text in ("one", "two"):
+        world.write("inbox/a.txt", text)
+        world.run()
+    arrive(world, "b.txt")
+    assert world.run().status == "completed"
+    assert not [*(world.folder / "inbox").iterdir()]
+    assert rows(world) == ["a.txt", "a.txt", "b.txt"]
+    assert not states(world.run())
+
+
+def test_a_ledger_of_an_older_paddock_keeps_its_rows_and_makes_nothing_again(world: World) -> None:
+    arrive(world, "a.txt", "b.txt")
+    world.run()
+    with closing(sqlite3.connect(world.folder / ".paddock/ledger.sqlite")) as ledger, ledger:
+        ledger.execute("drop table moves")
+        ledger.execute("drop table filed")
+        ledger.execute("delete from meta where name = 'filing'")
+        ledger.execute("update items set gone = 'some-run' where key = 'a.txt'")
+        ledger.execute("update items set gone = null where key = 'b.txt'")
+    assert not world.plan().has_work
+    (world.folder / "filed/b.txt").unlink()
+    arrive(world, "c.txt")
+    report = world.run()
+    assert (report.calls, report.counts.get("deleted", 0)) == (1, 0)
+    assert (report.filed.n, report.filed.no_longer_there) == (2, 1)
+    assert rows(world) == ["a.txt", "b.txt", "c.txt"]
+    world.edit("Kind of", "Which kind:")
+    assert sorted(states(world.run())) == ["a.txt", "c.txt"]
+
+
+@pytest.mark.parametrize("at", range(1, 14))
+def test_a_run_that_is_killed_loses_no_document(tmp_path: Path, at: int) -> None:
+    world = World(tmp_path, FILING)
+    for name, text in (("a.txt", "one"), ("b.txt", "two")):
+        world.write(f"inbox/{name}", text)
+    in_a_process(tmp_path, lambda: {"n": len(world.run().items)}, kill=at)
+    world.write("inbox/a.txt", "three")
+    world.run()
+    world.run()
+    assert rows(world) == ["a.txt", "a.txt", "b.txt"] or not_yet_moved(world)
+    assert not [*(world.folder / "inbox").iterdir()]
+
+
+def not_yet_moved(world: World) -> bool:
+    """Return whether the first `a.txt` was written over before it was moved away."""
+    return rows(world) == ["a.txt", "b.txt"] and not (world.folder / "filed/a-1.txt").exists()
 
 
 def test_a_document_that_a_person_deleted_is_not_filed(world: World) -> None:

@@ -1,0 +1,112 @@
+"""Documents of the items that are being done: who has which, and which of them a step moved away.
+
+A step that moves a document may be of an item within, or of a pipeline that a step runs: the
+document belongs to the item that it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.filed_rows import FiledRow, FiledRows, MoveRow
+from paddock.runner.ledger.output_index import OutputIndex
+
+from .fingerprints import is_file_value, item_path
+
+if TYPE_CHECKING:
+    from .block_work import ItemWork
+    from .item_run import ItemRun
+
+
+@dataclass(slots=True)
+class DocumentInUse:
+    """The document of an item that is being done."""
+
+    scope: str
+    row: FiledRow
+    """How it is filed, or will be."""
+    is_away: bool = False
+    """Whether a step moved it away, in this run or an earlier one."""
+    leaves: Path | None = None
+    """What is deleted once its item is recorded: before, a kill would lose it."""
+
+    @property
+    def is_filed(self) -> bool:
+        """Whether it was moved away as it was listed."""
+        return self.is_away and (self.row.target is not None or self.row.is_deleted)
+
+
+class DocumentsInUse:
+    """The documents of a run's items, by their absolute paths."""
+
+    def __init__(self, index: OutputIndex, run: str) -> None:
+        self._index = index
+        self._store = FiledRows(index.ledger)
+        self._run = run
+        self._by_path: dict[str, DocumentInUse] = {}
+
+    @contextmanager
+    def open(self, record: ItemRun, item: ItemWork) -> Iterator[None]:
+        """Know an item's document while its steps run."""
+        value, path = item.item, item_path(item.item)
+        if not is_file_value(value) or path is None:
+            yield
+            return
+        row = item.filed or FiledRow(
+            item.key, record.file_key, self._index.stored(path), value["sha256"]
+        )
+        row = row._replace(sha256=value["sha256"], made_by=record.made_by, outdated_by="")
+        record.document = document = DocumentInUse(record.scope, row, item.filed is not None)
+        paths = {path, self._index.absolute(row.path)}
+        self._by_path.update(dict.fromkeys(paths, document))
+        try:
+            yield
+        finally:
+            for used in paths:
+                self._by_path.pop(used, None)
+
+    def filed_at(self, path: Path) -> Path | None:
+        """Return where a document lies that was moved away before; None: it was not."""
+        document = self._by_path.get(str(path))
+        if document is None or not document.is_away or document.row.target is None:
+            return None
+        return Path(self._index.absolute(document.row.target))
+
+    def will_move(self, path: Path, target: Path | None, sha256: str) -> None:
+        """Write that a file is about to be moved, or deleted; lasting after `durable`."""
+        stored = self._index.stored(path)
+        to = None if target is None else self._index.stored(target)
+        document = self._by_path.get(str(path))
+        owner = ("", "") if document is None else (document.scope, document.row.key)
+        is_done = document is None  # no item is to be found again where it lies
+        self._store.record_move(MoveRow(stored, sha256, to, *owner, is_done), self._run)
+        if document is not None and document.row.sha256 == sha256:
+            document.row = document.row._replace(target=to, is_deleted=to is None)
+
+    def leave_for_deletion(self, path: Path) -> bool:
+        """Return whether a file is deleted with its item's record; False: it is no document."""
+        document = self._by_path.get(str(path))
+        if document is None:
+            return False
+        document.row, document.leaves = document.row._replace(is_deleted=True), path
+        return True
+
+    def moved(self, path: Path) -> str:
+        """Note that a file was moved away; return its stored path, as it was listed."""
+        document = self._by_path.get(str(path))
+        if document is None:
+            return self._index.stored(path)
+        document.is_away = True
+        return document.row.path
+
+    def file(self, document: DocumentInUse, entry: Entry) -> None:
+        """Write that an item is filed, in one commit with its entry."""
+        row = document.row._replace(returns=entry.returns, returns_object=entry.returns_object)
+        self._store.record(document.scope, row, self._run)
+        owner = (row.path, row.sha256, row.target, document.scope, row.key)
+        self._store.record_move(MoveRow(*owner, is_done=True), self._run)

@@ -1,0 +1,114 @@
+"""Rows of filed documents: which file was moved where, and the results of the items that had it.
+
+A move is written before it is made, so that after a kill the document is found where it lies; it is
+finished with the entry of the item that had the document. A ledger without these tables is of an
+older Paddock: opened for writing it gets them, and what a step had moved away until then is no
+longer marked as gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .ledger import Ledger
+
+MOVED_BY_WATCH = ""
+"""In place of a move's digest: whatever was in the file that a hot folder's watch moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRow:
+    """A file that was moved away, or is about to be."""
+
+    path: str
+    """Where it lay, as the ledger stores paths."""
+    sha256: str
+    target: str | None
+    """Where it went; None: it was deleted."""
+    scope: str
+    """Scope and key of the item that had the file."""
+    key: str
+    is_done: bool = False
+    """Whether that item was done with it."""
+    at: float = 0.0
+
+
+class FiledRow(NamedTuple):
+    """A filed item of a block."""
+
+    key: str
+    name: str
+    """The key of its file; other content under that name has `key` `name#2`."""
+    path: str
+    """Where its document lay when it was listed."""
+    sha256: str
+    target: str | None = None
+    """Where it went; None: it was deleted, or no one knows."""
+    is_deleted: bool = False
+    """Whether a step deleted it."""
+    made_by: str = ""
+    """Digest of what the block's items have in common, as it was done last."""
+    outdated_by: str = ""
+    """That of a later version of the block, by which it would come out otherwise."""
+    returns: str | None = None
+    returns_object: str | None = None
+
+
+Place = tuple[str, int, str]
+
+
+def place_of(name: str, key: str) -> Place:
+    """Return the place of an item in a table: by name, then in the order in which they came.
+
+    >>> sorted(("a#10", "b", "a", "a#2"), key=lambda key: place_of(key[0], key))
+    ['a', 'a#2', 'a#10', 'b']
+    """
+    return name, len(key), key
+
+
+class FiledRows:
+    """The moves and the filed items that a ledger knows."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._has_tables = ledger.knows_filing
+
+    def record_move(self, move: MoveRow, run: str) -> None:
+        row = {name: getattr(move, name) for name in MoveRow.__slots__}
+        self._ledger.put(
+            "moves", row | {"is_done": int(move.is_done), "run": run, "at": time.time()}
+        )
+
+    def moves_from(self, paths: Collection[str]) -> Mapping[tuple[str, str], MoveRow]:
+        """Return the moves of files that lay at these paths, by path and digest."""
+        if not paths or not self._has_tables:
+            return {}
+        rows = self._ledger.rows_of_keys(f"{_MOVES} where 1 = 1", paths, "path")
+        return {(row[0], row[1]): MoveRow(*row) for row in rows}
+
+    def unfinished(self, scope: str) -> list[MoveRow]:
+        """Return the moves of items that were not done with their document afterwards."""
+        if not self._has_tables:
+            return []
+        rows = self._ledger.rows(f"{_MOVES} where is_done = 0 and scope = :scope", scope=scope)
+        return [MoveRow(*row) for row in rows]
+
+    def of(self, scope: str) -> list[FiledRow]:
+        """Return the filed items of a scope."""
+        if not self._has_tables:
+            return []
+        query = f"select {', '.join(FiledRow._fields)} from filed where scope = :scope"
+        return [FiledRow(*row) for row in self._ledger.rows(query, scope=scope)]
+
+    def record(self, scope: str, filed: FiledRow, run: str) -> None:
+        row = {**filed._asdict(), "is_deleted": int(filed.is_deleted)}
+        self._ledger.put("filed", {**row, "scope": scope, "run": run, "at": time.time()})
+
+    def drop(self, scope: str, key: str) -> None:
+        self._ledger.drop("filed", {"scope": scope, "key": key})
+
+
+_MOVES = f"select {', '.join(MoveRow.__slots__)} from moves"
