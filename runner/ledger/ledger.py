@@ -185,7 +185,8 @@ class Ledger:
 
     def listed_entries(self, scope: str, keys: Collection[str]) -> dict[str, Entry]:
         """Return the entries of a scope by their keys: those of filed items only for `keys`."""
-        if not self.knows_filing:
+        has_filed = "select 1 from filed where scope = :scope limit 1"
+        if not (self.knows_filing and self.rows(has_filed, scope=scope)):
             return self.entries(scope)
         query = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
         rows = self.rows(f"{query} and {BUT_FILED}", scope=scope)

@@ -98,13 +98,13 @@ _TABLES = {
 }
 FILED = ""
 """In `items.gone` of an item that is filed, which is not deleted."""
-BUT_FILED = f"(gone is null or gone <> '{FILED}')"
+BUT_FILED = f"(gone is null or gone > '{FILED}')"
 """SQL: an item is not filed. A scope may have 100,000 that are."""
 _INDEXES = (
     "create index if not exists reviews_id on reviews (id)",
-    f"create index if not exists items_but_filed on items (scope, key) where {BUT_FILED}",
+    "create index if not exists items_gone on items (scope, gone)",
     "create index if not exists outputs_path on outputs (path)",
-    "create index if not exists moves_left on moves (scope) where is_done = 0",
+    "create index if not exists moves_done on moves (scope, is_done)",
 )
 KEYS: Mapping[str, tuple[str, ...]] = {
     name: tuple(key.split()) for name, (key, _) in _TABLES.items()
