@@ -1,0 +1,28 @@
+"""How items were last done is known from the spec that each was made by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paddock.runner.bind.bind import bind, read_plan
+from paddock.runner.bind.bound import BoundBlock
+from paddock.runner.core.past_items import PastItems
+from tests.runner.world import World
+
+
+def test_another_key_is_told_from_the_same(tmp_path: Path) -> None:
+    world = World(tmp_path, n_documents=1)
+    world.run()
+    with world.ledger() as ledger:
+        scope = ledger.rows("select scope from items where key = '0.txt'")[0][0]
+        assert not PastItems(ledger, scope, each(world)).had_other_key("0.txt")
+        world.edit("    do:\n", "    key: doc.stem\n    do:\n")
+        past = PastItems(ledger, scope, each(world))
+        assert past.had_other_key("0.txt")
+        assert not past.had_other_key("never.txt")
+        assert past.of("0.txt", {"relpath": "0.txt", "sha256": "0"}).has_other_key
+
+
+def each(world: World) -> BoundBlock:
+    bound = bind(read_plan(world.file), {}, cwd=world.folder)
+    return next(node for node in bound.nodes if isinstance(node, BoundBlock))
