@@ -24,5 +24,5 @@ def test_another_key_is_told_from_the_same(tmp_path: Path) -> None:
 
 
 def each(world: World) -> BoundBlock:
-    bound = bind(read_plan(world.file), {}, cwd=world.folder)
+    bound = bind(read_plan(world.file), {}, cwd=world.folder, default_models={})
     return next(node for node in bound.nodes if isinstance(node, BoundBlock))
