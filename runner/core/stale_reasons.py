@@ -1,6 +1,6 @@
-"""Whether an item is stale, and the text of the reason. Pure.
+"""Whether an item is stale, and the text of the reason.
 
-The recorded spec tells which parameters differ.
+The recorded spec tells which parameters differ. All is pure but `PastItems`, which reads the ledger.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from typing import Any
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value
 from paddock.pipelines.label_choices import CHOOSE
+from paddock.runner.bind.bound import BoundNode, canonical_spec
+from paddock.runner.bind.label_changes import LABELS, Labels
 from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.progress.report import State
 from paddock.steps.python_step import is_function_reference
 
@@ -32,6 +36,9 @@ from .fingerprints import (
     TIME,
     changed_parts,
     given_parameters,
+    item_content,
+    ordered_digest,
+    without_time,
 )
 
 _NO_TEXTS: Mapping[str, Sequence[str]] = MappingProxyType({})
@@ -383,3 +390,50 @@ def _expression_references(source: Any) -> frozenset[Reference]:
 
 def _value_references(data: Any, *, bare: bool = False) -> frozenset[Reference]:
     return Value.scan(data, bare=bare)[0].references
+
+
+class PastItems:
+    """How the items of a scope were last done, read from the ledger at first use."""
+
+    def __init__(self, ledger: Ledger, scope: str, node: BoundNode) -> None:
+        self._ledger, self._scope, self._node = ledger, scope, node
+        self._specs: Mapping[str, str] | None = None
+        """Key → digest of the spec with which an item was done."""
+        self._changes: dict[str, SpecChanges | None] = {}
+        self._lists: dict[str, Mapping[str, Labels]] = {}
+        """By the same digest, the lists of labels that the items were chosen from."""
+
+    def had_other_key(self, key: str) -> bool:
+        """Return whether the block's `key` has changed since an item was done."""
+        changes = self._changes_since(key)
+        return changes is not None and changes.has_other_key
+
+    def of(self, key: str, item: Any) -> PastItem:
+        """Return how an item was last done; `item` is its value now."""
+        changes = self._changes_since(key)
+        if changes is None:
+            return PastItem()
+        read = without_time(changes.attributes)
+        content = ordered_digest(item_content(item, read)) if changes.has_item else None
+        return PastItem(content, changes.words, changes.has_other_key)
+
+    def lists(self, key: str) -> Mapping[str, Labels]:
+        """Return the lists that an item was chosen from, by name."""
+        self._changes_since(key)
+        return self._lists.get((self._specs or {}).get(key, ""), {})
+
+    def _changes_since(self, key: str) -> SpecChanges | None:
+        origins = LineageStore(self._ledger)
+        if self._specs is None:
+            self._specs = origins.specs_of(self._scope)
+        digest = self._specs.get(key)
+        if digest is None:
+            return None
+        if digest not in self._changes:
+            text = origins.spec(digest)
+            then = None if text is None else json.loads(text)
+            now = json.loads(canonical_spec(self._node))
+            found = None if then is None else compare_specs(then, now, self._node.id)
+            self._changes[digest] = found
+            self._lists[digest] = (then or {}).get(LABELS, {})
+        return self._changes[digest]

@@ -85,7 +85,6 @@ from .fingerprints import (
     without_time,
 )
 from .item_keys import item_keys, raw_item_keys
-from .past_items import PastItems
 from .renamed_documents import renamed_items
 from .run_options import RunOptions
 from .run_reviews import PendingReview, RunReviews
