@@ -1,6 +1,6 @@
 """Whether an item is stale, and the text of the reason.
 
-The recorded spec tells which parameters differ. All is pure but `PastItems`, which reads the ledger.
+The recorded spec tells which parameters differ. All is pure but `PastItems`, which reads ledgers.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ from .item_keys import item_keys, raw_item_keys
 from .renamed_documents import renamed_items
 from .run_options import RunOptions
 from .run_reviews import PendingReview, RunReviews
-from .stale_reasons import ItemVerdict, judge_item
+from .stale_reasons import ItemVerdict, PastItems, judge_item
 
 RETURNS = "(returns)"
 """A sub-pipeline's `returns`, among the parts of its step's hash; not a valid id."""
