@@ -277,8 +277,8 @@ class Judge:
         keys = await self.ledger.ask(filing.keys, names, listed, kept, entries)
         listed = [*listed, *(value for _, value in filing.left.values())]
         keys += filing.left
-        if more := set(keys).difference(names):
-            entries |= await self.ledger.ask(self.ledger.entries, scope_id, more)
+        if numbered := set(keys).difference(names):
+            entries |= await self.ledger.ask(self.ledger.entries, scope_id, numbered)
         named = None if outer else self._requested_keys(block, scope, keys, listed)
         base = canonical_json(await self._block_parts(block, scope))
         await self.dependencies.look(

@@ -108,8 +108,8 @@ class FiledCounts:
             parts.append(f"{n:,} {'is' if n == 1 else 'are'} no longer there")
         if n := self.of_earlier_version:
             parts.append(f"{n:,} {'was' if n == 1 else 'were'} made by an earlier version")
-        more = f", of which {' and '.join(parts)}" if parts else ""
-        return f"Filed: {self.n:,}{more}." if self.n else ""
+        noted = f", of which {' and '.join(parts)}" if parts else ""
+        return f"Filed: {self.n:,}{noted}." if self.n else ""
 
 
 @dataclass(frozen=True, slots=True)
