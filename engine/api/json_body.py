@@ -15,7 +15,8 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NoReturn
@@ -32,6 +33,11 @@ _ZSTANDARD = import_module("zstandard") if find_spec("zstandard") else None  # o
 
 PARSE_IN_THREAD_BYTES = 256 * 1024
 """A larger body is parsed in a thread: 1 MB takes about 5 ms."""
+
+PATIENT_CHARACTERS = 2 * 1024 * 1024
+"""A longer text is parsed by `_PatientDecoder`."""
+MOST_VALUES, MOST_FIELDS = 1_000_000, 1000
+"""Of a long text, and of a body's object: no request needs as many."""
 
 _HUGE_NUMBER = re.compile(r"[0-9]{309}|[eE]\+?[0-9]{3}")
 """Occurs in every number beyond the range of a double."""
@@ -121,12 +127,47 @@ def parse_object(body: bytes) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise ApiError(400, f"the body must be a JSON object, not {type_name(value)}")
+    if len(value) > MOST_FIELDS:
+        raise ApiError(400, f"the body has {len(value):,} fields; at most {MOST_FIELDS:,} are read")
     return lower_case_keys(value)
 
 
+class _PatientDecoder(json.JSONDecoder):
+    """Parses in Python, so that other threads run meanwhile, and counts the values.
+
+    The scanner in C holds the interpreter to its end, for 6 s with 60 MB of short members. Strings
+    are scanned in C here, too.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        decoder: Any = json.decoder
+        self._n_values = 0
+        self.parse_object = partial(self._parse, decoder.JSONObject, 1)
+        self.parse_array = partial(self._parse, decoder.JSONArray, 0)
+        self.scan_once = decoder.scanner.py_make_scanner(self)
+
+    def _parse(self, parse: Callable[..., Any], place: int, start: Any, *options: Any) -> Any:
+        scan_once = options[place]
+
+        def counting(text: str, at: int) -> Any:
+            self._n_values += 1
+            if self._n_values > MOST_VALUES:
+                raise ApiError(400, f"the body has more than {MOST_VALUES:,} values")
+            return scan_once(text, at)
+
+        return parse(start, *options[:place], counting, *options[place + 1 :])
+
+
 def parse_json(text: str) -> Any:
+    is_long = len(text) > PATIENT_CHARACTERS
+    hooks: dict[str, Any] = {"parse_constant": _no_constant}
+    if is_long or _HUGE_NUMBER.search(text):  # they cost a call for each number
+        hooks |= {"parse_float": partial(_finite, float), "parse_int": partial(_finite, int)}
+    if is_long:
+        hooks["cls"] = _PatientDecoder
     try:
-        value = parse_shallow_json(text, parse_constant=_no_constant, **_number_checks(text))
+        value = parse_shallow_json(text, **hooks)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ApiError(400, f"malformed JSON: {error.msg} ({where})") from None
@@ -140,23 +181,11 @@ def parse_json(text: str) -> Any:
     return map_texts(value, lambda text: _SURROGATE.sub("�", text))
 
 
-def _number_checks(text: str) -> dict[str, Any]:
-    """Return hooks that refuse numbers beyond a double's range, as Go's decoder does.
-
-    They cost a call for each number, so only a text that may hold such a number gets them.
-    """
-    if _HUGE_NUMBER.search(text) is None:
-        return {}
-
-    def finite(digits: str, kind: type[int | float]) -> int | float:
-        if not math.isfinite(float(digits)):
-            raise ValueError(f"{digits[:20]}… is too large a number")
-        return kind(digits)
-
-    return {
-        "parse_float": lambda digits: finite(digits, float),
-        "parse_int": lambda digits: finite(digits, int),
-    }
+def _finite(kind: type[int | float], digits: str) -> int | float:
+    """Refuse numbers beyond a double's range, as Go's decoder does."""
+    if not math.isfinite(float(digits)):
+        raise ValueError(f"{digits[:20]}… is too large a number")
+    return kind(digits)
 
 
 def _no_constant(name: str) -> NoReturn:

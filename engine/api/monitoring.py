@@ -272,7 +272,8 @@ def monitoring_routes() -> list[BaseRoute]:
 
 async def get_metrics(request: Request) -> Response:
     service = service_of(request)
-    text = service.pool.metrics.text() + service.request_log.metrics.text()
+    resident = service.pool.stats().resident
+    text = service.pool.metrics.text(resident) + service.request_log.metrics.text()
     return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST, **_NO_STORE})
 
 

@@ -20,12 +20,15 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from paddock.engine.api.errors import ApiError, ClientGone, api_error, shutting_down
+from paddock.engine.system.hardware import give_back_memory
 from paddock.engine.system.tasks import StopRequested, end, unless
 
 _T = TypeVar("_T")
 
 ResponseHeaders = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
 """A stream's headers, or a function that returns them once its first piece is there."""
+
+LARGE_BYTES, GIVE_BACK_S = 1024 * 1024, 5.0
 
 HEADERS_S = 1.0
 PING_S = 15.0  # proxies wait for 30 to 60 s
@@ -49,6 +52,8 @@ def json_response(
 ) -> Response:
     """Return a value, or bytes that are JSON already."""
     raw = value if isinstance(value, bytes) else dumps(value)
+    if len(raw) >= LARGE_BYTES:  # when it is sent, and what it was made of is freed
+        asyncio.get_running_loop().call_later(GIVE_BACK_S, give_back_memory)
     return Response(raw, status, headers, "application/json; charset=utf-8")
 
 

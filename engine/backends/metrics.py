@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
-from paddock.engine.memory.pool_stats import PoolEvents, RefusalReason, UnloadReason
+from paddock.engine.memory.pool_stats import ModelStats, PoolEvents, RefusalReason, UnloadReason
 from paddock.engine.request import DoneReason, Usage
 
 
@@ -143,7 +143,7 @@ class Metrics(PoolEvents):
         self._text_tokens = self._counter("embedded_tokens", "Tokens of embedded texts")
 
     def _make_others(self) -> None:
-        self._running = self._gauge("running_sequences", "Sequences in the last step")
+        self._running = self._gauge("running_sequences", "Requests that are being computed")
         self._waiting = self._gauge("waiting_sequences", "Requests that wait inside the worker")
         self._cells = self._gauge("cells_used", "Cells of the KV cache in use")
         self._shared = self._gauge("cells_shared", "Cells that sharing saves")
@@ -169,7 +169,13 @@ class Metrics(PoolEvents):
 
     # Reading
 
-    def text(self) -> bytes:
+    def text(self, resident: Sequence[ModelStats] = ()) -> bytes:
+        """Return the numbers for Prometheus, with the requests that models have now."""
+        for name in {model.name for model in resident}:
+            replicas = [model for model in resident if model.name == name]
+            n_running = sum(model.n_running for model in replicas)
+            self._running.labels(name).set(n_running)
+            self._waiting.labels(name).set(sum(model.n_users for model in replicas) - n_running)
         return generate_latest(self._registry)
 
     def snapshot(self) -> dict[str, ModelMetrics]:
@@ -233,8 +239,6 @@ class Metrics(PoolEvents):
             self._batch.labels(model).observe(report["n_tokens"])
             self._batch_rows.labels(model).observe(report.get("n_sequences", 0))
             self._step_s.labels(model).observe(report.get("step_s", 0.0))
-        self._running.labels(model).set(report.get("n_sequences", 0) - len(report["done"]))
-        self._waiting.labels(model).set(report.get("n_waiting", 0))
         self._cells.labels(model).set(report.get("n_cells_used", 0))
         self._shared.labels(model).set(report.get("n_cells_shared", 0))
         self._preemptions.labels(model).inc(report.get("n_preempted", 0))

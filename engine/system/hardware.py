@@ -210,6 +210,12 @@ def _nvidia(root: Path) -> tuple[Gpu, ...]:
     return listed or _nvidia_by_driver(root / "proc/driver/nvidia/gpus")
 
 
+def give_back_memory() -> None:
+    """Return freed memory to the system: glibc keeps what lies below a block in use."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 class _NvmlMemory(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_ulonglong) for name in ("total", "free", "used"))
 

@@ -26,12 +26,18 @@ from paddock.engine.request import EmbedReply, EmbedRequest
 from .generation import warning_header
 from .requests import ModelRequest, OllamaBody, read_model_request
 
+MOST_TEXTS = 8192  # LangChain's client sends all documents at once
+
 
 def _texts(value: Any) -> tuple[str, ...]:
     """Return the texts of `input`; a single empty one counts as none."""
     texts = ([value] if value else []) if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ApiError(400, "invalid input type")
+    if len(texts) > MOST_TEXTS:
+        raise ApiError(
+            400, f"at most {MOST_TEXTS:,} texts are embedded at once, not {len(texts):,}"
+        )
     return tuple(texts)
 
 

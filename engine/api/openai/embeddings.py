@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from paddock.engine.api.body_models import shown
+from paddock.engine.api.body_models import invalid_value, shown
 from paddock.engine.api.errors import InvalidValue, openai_errors
 from paddock.engine.api.streaming import dumps, nanoseconds
 from paddock.engine.backends.local import LocalPool
@@ -24,6 +24,9 @@ from .requests import ApiCaller, Limit, ModelBody
 
 Encoding = Literal["float", "base64"]
 _ENCODINGS = ("float", "base64")
+
+MAX_INPUTS = 2048
+"""As OpenAI. A vector of 384 numbers takes 12 kB until it is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,9 @@ def read_embedding(fields: Mapping[str, Any], caller: ApiCaller) -> EmbeddingCal
         )
     if not body.input:
         raise InvalidValue("invalid input", "input")
+    if len(body.input) > MAX_INPUTS:
+        why = f"at most {MAX_INPUTS:,} inputs are embedded at once, not {len(body.input):,}."
+        raise invalid_value("input", why)
     request = EmbedRequest(
         body.spec("embed"),
         (),

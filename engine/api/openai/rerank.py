@@ -18,6 +18,7 @@ from paddock.engine.api.streaming import nanoseconds
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import RerankReply, RerankRequest
 
+from .embeddings import MAX_INPUTS
 from .requests import ApiCaller, Limit, ModelBody
 
 RERANK_PATHS = ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking")
@@ -52,6 +53,8 @@ def read_rerank(fields: Mapping[str, Any], caller: ApiCaller) -> RerankCall:
     body = _RerankBody.read(fields)
     if not body.documents:
         raise invalid_value("documents", "at least one document is needed")
+    if len(body.documents) > MAX_INPUTS:
+        raise invalid_value("documents", f"at most {MAX_INPUTS:,} are scored at once.")
     request = RerankRequest(
         body.spec("rerank"),
         body.query,

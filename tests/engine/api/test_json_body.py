@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from paddock.engine.api import json_body
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.json_body import parse_json, parse_object
 
@@ -37,6 +39,46 @@ def test_what_is_nested_too_deeply_is_refused(n: int) -> None:
             parse_object(body)
         assert caught.value.message == "malformed JSON: it is nested too deeply"
     assert parse_object(b'{"a":' + b"[" * 100 + b'"\\u0062"' + b"]" * 100 + b"}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {
+            "model": "a",
+            "e": [1e5, -2, True, None, "\u00e4\\n", {}, [], {"B": [0.5]}],
+            "x": "y" * 99,
+        },
+        {"a": [[[{"b": i, "c": [str(i)]}] for i in range(20)]]},
+    ],
+)
+def test_a_long_body_is_read_as_a_short_one(
+    body: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = json.dumps(body).encode()
+    monkeypatch.setattr(json_body, "PATIENT_CHARACTERS", 10)
+    assert parse_object(raw) == body
+    for broken in (raw[:-1], raw[:-5] + b"}", raw.replace(b"[", b"[,", 1)):
+        with pytest.raises(ApiError) as caught:
+            parse_object(broken)
+        assert caught.value.message.startswith("malformed JSON: ")
+
+
+def test_a_long_body_of_many_values_lets_others_run_and_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(json_body, "PATIENT_CHARACTERS", 10)
+    monkeypatch.setattr(json_body, "MOST_VALUES", 20)
+    many: dict[str, Any] = {str(number): {} for number in range(30)}
+    for body in ({"a": [0] * 30}, {"a": many}, {"a": [[[0]]] * 7}):
+        with pytest.raises(ApiError) as caught:
+            parse_object(json.dumps(body).encode())
+        assert caught.value.message == "the body has more than 20 values"
+    assert parse_object(json.dumps({"a": [0] * 18}).encode())
+    monkeypatch.setattr(json_body, "MOST_VALUES", 2000)
+    with pytest.raises(ApiError) as caught:
+        parse_object(json.dumps(dict.fromkeys(map(str, range(1001)))).encode())
+    assert caught.value.message == "the body has 1,001 fields; at most 1,000 are read"
 
 
 @given(some.binary(max_size=200))

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.backends.metrics import Metrics
-from paddock.engine.memory.pool_stats import fan_out
+from paddock.engine.memory.pool_stats import ModelStats, fan_out
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
 from paddock.engine.settings import PoolSettings
 
@@ -63,6 +63,17 @@ async def test_a_real_pool_counts_what_it_did() -> None:
     names = {family.name for family in text_string_to_metric_families(text)}
     assert {"paddock_loads", "paddock_first_token_seconds", "paddock_cells_used"} <= names
     assert 'paddock_answers_total{model="smollm2:135m",reason="length"} ' in text
+
+
+def test_gauges_of_requests_are_those_of_now_not_of_the_last_step() -> None:
+    metrics, last = Metrics(), {"n_tokens": 3, "n_sequences": 3, "done": [], "chunks": []}
+    metrics.turn("m", last)
+    two = [ModelStats("m", "ready", n, 4, 0, n_running=1) for n in (3, 1)]
+    text = metrics.text(two).decode()
+    assert 'paddock_running_sequences{model="m"} 2.0' in text
+    assert 'paddock_waiting_sequences{model="m"} 2.0' in text
+    idle = metrics.text([ModelStats("m", "ready", 0, 4, 0)]).decode()
+    assert 'paddock_running_sequences{model="m"} 0.0' in idle
 
 
 def test_time_between_tokens_is_shared_by_those_that_come_together() -> None:

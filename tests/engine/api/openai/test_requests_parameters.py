@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.api.errors import InvalidValue
+from paddock.engine.api.errors import ApiError, InvalidValue
 from paddock.engine.api.openai import requests
 from paddock.engine.api.openai.chat_completions import read_chat, read_completion
+from paddock.engine.api.openai.embeddings import read_embedding
 from paddock.engine.api.openai.requests import ApiCaller
+from paddock.engine.api.openai.rerank import read_rerank
 from paddock.engine.errors import InvalidName
 from paddock.engine.request import ChatRequest, Constraint, resolve_sampling
 from tests.optional import present
@@ -214,3 +216,27 @@ def test_what_cannot_be_told_of_a_prompt_is_refused() -> None:
     for fields in ({"echo": True, "logprobs": 1}, {"best_of": 3}):
         with pytest.raises(InvalidValue):
             read_completion({"model": "m", "prompt": "a", **fields}, ApiCaller())
+
+
+@pytest.mark.parametrize(
+    ("read", "fields", "why"),
+    [
+        (
+            read_embedding,
+            {"input": ["a"] * 2049},
+            "at most 2,048 inputs are embedded at once, not 2,049.",
+        ),
+        (
+            read_rerank,
+            {"query": "q", "documents": ["a"] * 2049},
+            "at most 2,048 are scored at once.",
+        ),
+    ],
+)
+def test_the_number_of_inputs_is_bounded(read: Any, fields: dict[str, Any], why: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        read({"model": "m", **fields}, ApiCaller())
+    assert why in caught.value.message
+    for name, value in fields.items():
+        if isinstance(value, list):
+            assert read({"model": "m", **fields, name: value[:2048]}, ApiCaller())
