@@ -110,6 +110,12 @@ async def get_account(request: Request) -> Response:
     raise ApiError(401, "unauthorized")
 
 
+async def refuse_audio(request: Request) -> Response:
+    """Raise ApiError (404): llama.cpp's readers of sound are not used."""
+    why = "models here read texts and images, and answer with text"
+    raise ApiError(404, f"there is no {request.url.path}: {why}")
+
+
 _OLLAMA_ROUTES = (
     ("GET", "/", get_root),
     ("GET", "/api/version", get_version),
@@ -145,6 +151,7 @@ _OPENAI_ROUTES = (
     ("GET", "/v1/batches", list_batches),
     ("GET", "/v1/batches/{batch_id}", get_batch),
     ("POST", "/v1/batches/{batch_id}/cancel", cancel_batch),
+    ("POST", "/v1/audio/{what}", refuse_audio),
 )
 _ANTHROPIC_ROUTES = (
     ("POST", "/v1/messages", create_message),

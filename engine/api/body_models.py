@@ -206,7 +206,8 @@ def _reason(fault: ErrorDetails) -> str:
         case "literal_error":
             return f"'{shown(str(given))}'. Supported values are: {context['expected']}."
         case "union_tag_invalid":
-            return f"'{shown(context['tag'])}' is not supported here."
+            known = context["expected_tags"]
+            return f"'{shown(context['tag'])}' is not supported here. Supported are: {known}."
         case bound if bound in _BOUNDS:
             words, name = _BOUNDS[bound]
             return f"expected {words} {context[name]:.15g}, not {given}."

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import Headers
@@ -305,6 +306,8 @@ class ExchangeRecorder:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        if "://" in scope["path"].partition("?")[0]:
+            scope = _with_relative_target(scope)
         exchange = Exchange(scope["method"], scope["path"], client_address(scope))
         watch = _ExchangeWatch(exchange, receive, send)
         self._request_log.begin(exchange, scope)
@@ -317,6 +320,20 @@ class ExchangeRecorder:
             self._request_log.end(exchange, fate, route_pattern(scope))
             if self._on_end is not None:
                 self._on_end(exchange)
+
+
+def _with_relative_target(scope: Scope) -> Scope:
+    """Return the scope of a request whose target is a whole address, as proxies send it."""
+    try:
+        target = urlsplit(scope["path"])
+    except ValueError:
+        return scope
+    if target.scheme not in ("http", "https"):
+        return scope
+    host = (b"host", target.netloc.rpartition("@")[2].encode())  # it counts, not the header
+    headers = [host, *(pair for pair in scope["headers"] if pair[0] != b"host")]
+    path = target.path or "/"
+    return {**scope, "path": path, "raw_path": path.encode(), "headers": headers}
 
 
 class _ExchangeWatch:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.errors import BadRequest, NoInsert
+from paddock.engine.errors import BadRequest, NoInsert, PromptTooLong
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import ChatRequest, Constraint, Message, Sampling, Think, Tool
 
@@ -58,6 +58,10 @@ class PromptTokeniser:
         if not self._model.adds_bos:
             return _NO_TOKENS
         return self._model.tokenise("", with_special=True, parse_special=False)[:1]
+
+    @cached_property
+    def longest_token_bytes(self) -> int:
+        return max(len(self._model.piece(token)) for token in range(self._model.n_vocab))
 
     def n_bos(self, tokens: Tokens) -> int:
         """Return 1 if the tokens begin with the model's BOS token, else 0."""
@@ -206,6 +210,9 @@ class PromptBuilder:
             limit = limit if limit.n_goal > 0 else None
         if request.prompt is not None:
             return self._raw(request, request.prompt, sampling, limit, n_ctx_tokens)
+        n_characters = sum(len(message.content) for message in request.messages)
+        if limit is None and 0 < 16 * n_ctx_tokens < n_characters:
+            self._check_length(request.messages, n_characters, n_ctx_tokens)
         required = required_tools(request)
         tools = offered_tools(request)
         template = self._template(request.template)
@@ -232,6 +239,19 @@ class PromptBuilder:
             request, sampling, template.chat_format, required, special_ids, is_inside=is_inside
         )
         return BuiltPrompt(tokens, parser, visible_tokens, constraint, images, n_original)
+
+    def _check_length(
+        self, messages: Sequence[Message], n_characters: int, n_ctx_tokens: int
+    ) -> None:
+        """Raise PromptTooLong for a conversation that cannot fit, however its texts are tokenised.
+
+        To render and tokenise 20 MB takes 14 s, and the limits of templates end it with a reason
+        of their own. The number of tokens is estimated from the beginning of the longest text.
+        """
+        if n_characters > n_ctx_tokens * self._tokeniser.longest_token_bytes:
+            text = max((message.content for message in messages), key=len)[:65_536]
+            n_tokens = len(self._tokeniser.tokenise_text(text)) * n_characters // len(text)
+            raise PromptTooLong(n_tokens, 1, n_ctx_tokens)
 
     # Truncation
 

@@ -423,7 +423,9 @@ def compile_error(constraint: Constraint) -> str:
         inner = LLMatcher(byte_tokeniser(), _grammar(renumbered), log_level=0)
         if inner.is_error() and constraint.kind != "lark":
             raise _refusal(constraint, inner.get_error())
-        if not any(inner.compute_bitmask()) and not inner.is_error():
+        is_readable = not inner.is_error()
+        inner.compute_bitmask()
+        if is_readable and inner.is_stopped() and not inner.is_accepting():
             raise _refusal(constraint, "no answer matches it")
     except BadRequest as error:
         return str(error)

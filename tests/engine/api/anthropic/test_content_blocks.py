@@ -93,7 +93,9 @@ def test_an_answer_that_is_begun_stays_the_last_turn() -> None:
         ({"messages": [{"role": "user"}]}, "messages.0.content is required"),
         ({"messages": [user(3)]}, "messages.0.content.0: must be an object, not an integer"),
         ({"messages": [user({"type": "video"})]},
-         "messages.0.content.0.type: 'video' is not supported here."),
+         "messages.0.content.0.type: 'video' is not supported here. Supported are: 'text', "
+         "'image', 'document', 'search_result', 'tool_use', 'tool_result', 'thinking', "
+         "'redacted_thinking'."),
         ({"messages": [user({"type": "image", "source": {"type": "url", "url": "http://x"}})]},
          "messages.0.content.0.source.type: image URLs are not fetched; "
          "send the image itself as base64"),
@@ -105,7 +107,8 @@ def test_an_answer_that_is_begun_stays_the_last_turn() -> None:
         ({"messages": [user({"type": "tool_use", "name": "f"})]},
          "messages.0.content.0.id is required"),
         ({"messages": [user({"type": "tool_result", "content": [{"type": "thinking"}]})]},
-         "messages.0.content.0.content.0.type: 'thinking' is not supported here."),
+         "messages.0.content.0.content.0.type: 'thinking' is not supported here. "
+         "Supported are: 'text', 'image', 'document', 'search_result'."),
         ({"messages": [user(text("x"))], "system": [{"type": "image"}]},
          "system.0.type: 'image'. Supported values are: 'text'."),
     ],

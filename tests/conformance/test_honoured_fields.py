@@ -1,0 +1,278 @@
+"""Fields of other servers that the service honours, asked of a real model."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.live import CHAT, Live
+
+HI = [{"role": "user", "content": "Say hi."}]
+ENDPOINTS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": HI},
+    "/v1/completions": {"prompt": "1, 2, 3,"},
+    "/v1/responses": {"input": "Say hi."},
+}
+
+
+def ask(client: httpx.Client, path: str, **fields: Any) -> httpx.Response:
+    body = {"model": CHAT, **ENDPOINTS.get(path, {}), "temperature": 0, **fields}
+    limit = "max_output_tokens" if path == "/v1/responses" else "max_tokens"
+    return client.post(path, json={limit: 60, **body})
+
+
+def said(answer: httpx.Response) -> str:
+    assert answer.status_code == 200, answer.text
+    assert "warning" not in answer.headers
+    body = answer.json()
+    if "output" in body:
+        return str(body["output"][0]["content"][0]["text"])
+    choice = body["choices"][0]
+    return str(choice["text"] if "text" in choice else choice["message"]["content"])
+
+
+SCHEMA = {"type": "object", "properties": {"wet": {"const": True}}, "required": ["wet"]}
+WET = '{"wet":true}'
+SPELLINGS: list[tuple[dict[str, Any], str]] = [
+    ({"grammar": 'root ::= "ab" | "cd" "!"?'}, "ab|cd!?"),
+    ({"grammar": 'start: "ab" | "cd"'}, "ab|cd"),
+    ({"guided_grammar": '?start: "ab" NAME\nNAME: /[0-9]{3}/'}, "ab[0-9]{3}"),
+    ({"json_schema": SCHEMA}, WET),
+    ({"guided_json": SCHEMA}, WET),
+    ({"guided_json": json.dumps(SCHEMA)}, WET),
+    ({"guided_regex": "^[0-9]{4}-[xy]$"}, "[0-9]{4}-[xy]"),
+    ({"guided_choice": ["never (so)", "é/<[5]>"]}, r"never \(so\)|é/<\[5\]>"),
+    ({"structured_outputs": {"json": SCHEMA}}, WET),
+    ({"structured_outputs": {"regex": "[ab]{3}"}}, "[ab]{3}"),
+    ({"structured_outputs": {"choice": ["x y"]}}, "x y"),
+    ({"structured_outputs": {"grammar": 'root ::= "q"'}}, "q"),
+    ({"guided_json": {"const": 1234567890123456789}}, "1234567890123456789"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_a_constraint_is_honoured_in_each_spelling(client: httpx.Client, path: str) -> None:
+    for fields, pattern in SPELLINGS:
+        answer = said(ask(client, path, **fields))
+        assert re.fullmatch(pattern, answer), (fields, answer)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_response_format_is_honoured(client: httpx.Client, path: str) -> None:
+    with_schema = {"type": "json_object", "schema": SCHEMA}
+    assert said(ask(client, path, response_format=with_schema)) == WET
+    named = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [7]}}}
+    assert said(ask(client, path, response_format=named)) == "7"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"grammar": 'root ::= "a"', "guided_choice": ["b"]},
+         "Invalid value for 'guided_choice': `grammar` says what the answer must match already."),
+        ({"response_format": {"type": "json_object"}, "guided_regex": "a"},
+         "Invalid value for 'guided_regex': `response_format` says what the answer must match "
+         "already."),
+        ({"grammar": "root ::= missing"},
+         "Invalid value for 'grammar': the grammar cannot be read: Rule 'missing' not found"),
+        ({"grammar": "root ::= root"}, "the Lark grammar cannot be used: no answer matches it"),
+        ({"guided_regex": "("}, "the regular expression cannot be used: unclosed group"),
+        ({"guided_choice": ["a"], "ignore_eos": True},
+         "Invalid value for 'guided_choice': it decides where the answer ends, and so does "
+         "`ignore_eos`."),
+    ],
+)  # fmt: skip
+def test_a_constraint_that_cannot_be_kept_is_refused(
+    client: httpx.Client, fields: dict[str, Any], reason: str
+) -> None:
+    answer = ask(client, "/v1/chat/completions", **fields)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, reason)
+
+
+COUNT = {"path": "/v1/completions", "prompt": "1, 2, 3, 4, 5, 6, 7, 8,"}
+
+
+def test_token_ids_and_lengths_decide_where_an_answer_ends(client: httpx.Client) -> None:
+    whole = ask(client, "/v1/chat/completions").json()
+    assert whole["choices"][0]["finish_reason"] == "stop"
+    n_usual = whole["usage"]["completion_tokens"]
+    longer = ask(client, "/v1/chat/completions", min_tokens=n_usual + 5, max_tokens=200).json()
+    assert longer["usage"]["completion_tokens"] >= n_usual + 5
+    endless = ask(client, "/v1/chat/completions", ignore_eos=True, max_tokens=n_usual + 20).json()
+    assert endless["choices"][0]["finish_reason"] == "length"
+    plain = said(ask(client, **COUNT, max_tokens=8))
+    comma = client.post("/tokenize", json={"model": CHAT, "content": ","})
+    ids = comma.json().get("tokens") if comma.status_code == 200 else [28]  # SmolLM2's
+    cut = ask(client, **COUNT, max_tokens=8, stop_token_ids=ids)
+    assert plain.startswith(said(cut)) and "," not in said(cut) and len(said(cut)) > 0
+    assert cut.json()["choices"][0]["finish_reason"] == "stop"
+    assert said(ask(client, **COUNT, max_tokens=8, stop_token_ids=ids, min_tokens=4)) != said(cut)
+    open_end = ask(client, **COUNT, max_tokens=-1, stop=["12"])
+    assert said(open_end) == said(ask(client, **COUNT, n_predict=-1, max_tokens=None, stop=["12"]))
+
+
+def test_variables_and_a_template_of_the_request_are_rendered(client: httpx.Client) -> None:
+    template = "{% for d in documents %}{{ d.text }} {% endfor %}{{ messages[0].content }}{{ end }}"
+    fields = {"chat_template": template, "documents": [{"text": "1, 2, 3, 4,"}]}
+    turn = [{"role": "user", "content": "5, 6,"}]
+    chat = ask(client, "/v1/chat/completions", messages=turn, **fields, max_tokens=6,
+               chat_template_kwargs={"end": " 7, 8,"})  # fmt: skip
+    raw = ask(client, "/v1/completions", prompt="1, 2, 3, 4, 5, 6, 7, 8,", max_tokens=6)
+    assert said(chat) == said(raw)
+    unread = ask(client, "/v1/chat/completions", documents=[{"text": "a"}])
+    assert unread.status_code == 400
+    assert unread.json()["error"]["message"] == (
+        "the model's chat template reads no `documents`; put the texts into a message"
+    )
+    fixed = ask(client, "/v1/chat/completions", chat_template_kwargs={"messages": []})
+    assert fixed.json()["error"]["param"] == "chat_template_kwargs"
+
+
+ARGUMENTS = {"type": "object", "properties": {"q": {"enum": ["u"]}}, "required": ["q"]}
+
+
+def events(client: httpx.Client, path: str, **fields: Any) -> Iterator[dict[str, Any]]:
+    for line in ask(client, path, stream=True, **fields).text.splitlines():
+        if line.startswith("data: {"):
+            yield json.loads(line.removeprefix("data: "))
+
+
+def test_functions_are_answered_by_a_function_call(client: httpx.Client) -> None:
+    fields = {"functions": [{"name": "find", "parameters": ARGUMENTS}],
+              "function_call": {"name": "find"}}  # fmt: skip
+    (choice,) = ask(client, "/v1/chat/completions", **fields).json()["choices"]
+    assert choice["finish_reason"] == "function_call"
+    assert choice["message"]["function_call"] == {"name": "find", "arguments": '{"q": "u"}'}
+    deltas = [event["choices"][0] for event in events(client, "/v1/chat/completions", **fields)]
+    assert deltas[-1]["finish_reason"] == "function_call"
+    calls = [
+        found["delta"]["function_call"] for found in deltas if "function_call" in found["delta"]
+    ]
+    assert calls == [choice["message"]["function_call"]]
+    history = [*HI, {"role": "assistant", "content": None, **choice["message"]},
+               {"role": "function", "name": "find", "content": "42"}]  # fmt: skip
+    assert said(ask(client, "/v1/chat/completions", messages=history, functions=fields["functions"],
+                    function_call="none"))  # fmt: skip
+
+
+def space(name: str, value: str) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {"q": {"enum": [value]}}, "required": ["q"]}
+    tool = {"type": "function", "name": "find", "parameters": schema}
+    return {"type": "namespace", "name": name, "tools": [tool]}
+
+
+def test_a_call_has_the_namespace_of_its_tool(client: httpx.Client) -> None:
+    tools = [space("crm", "u"), space("mcp__shop__", "v")]
+    for namespace, value in (("crm", "u"), ("mcp__shop__", "v")):
+        choice = {"type": "function", "namespace": namespace, "name": "find"}
+        fields: dict[str, Any] = {"tools": tools, "tool_choice": choice}
+        (item,) = ask(client, "/v1/responses", **fields).json()["output"]
+        found = (item["namespace"], item["name"], json.loads(item["arguments"]))
+        assert found == (namespace, "find", {"q": value})
+        done = [event["item"] for event in events(client, "/v1/responses", **fields)
+                if event["type"] == "response.output_item.done"]  # fmt: skip
+        assert [(item["namespace"], item["name"]) for item in done] == [(namespace, "find")]
+        result = {"type": "function_call_output", "call_id": item["call_id"], "output": "4"}
+        history = [{"role": "user", "content": "Hi"}, item, result]
+        assert ask(client, "/v1/responses", tools=tools, input=history).status_code == 200
+    unclear = ask(
+        client, "/v1/responses", tools=tools, tool_choice={"type": "function", "name": "find"}
+    )
+    assert unclear.json()["error"]["message"] == (
+        "the tool 'find' must be called, but is offered by several namespaces. Known: "
+        "'crm__find', 'mcp__shop__find'."
+    )
+    alone = ask(client, "/v1/responses", tools=tools[:1],
+                tool_choice={"type": "function", "name": "find"})  # fmt: skip
+    assert alone.json()["output"][0]["namespace"] == "crm"
+
+
+@pytest.mark.parametrize("name", ["none", "auto", "required"])
+def test_a_tool_with_the_name_of_a_choice_can_be_forced(client: httpx.Client, name: str) -> None:
+    tool = {"type": "function", "function": {"name": name, "parameters": ARGUMENTS}}
+    choice = {"type": "function", "function": {"name": name}}
+    answer = ask(client, "/v1/chat/completions", tools=[tool], tool_choice=choice)
+    (call,) = answer.json()["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["name"] == name
+    tools = [{"name": name, "input_schema": ARGUMENTS}]
+    forced = {"type": "tool", "name": name}
+    answer = ask(client, "/v1/messages", messages=HI, tools=tools, tool_choice=forced)
+    assert [block["name"] for block in answer.json()["content"]] == [name]
+
+
+def test_arguments_of_a_call_may_be_an_object(client: httpx.Client) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": {"a": 2**60}}}
+    turns = [*HI, {"role": "assistant", "tool_calls": [call]},
+             {"role": "tool", "tool_call_id": "c1", "content": "x"}]  # fmt: skip
+    assert said(ask(client, "/v1/chat/completions", messages=turns))
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/messages", "/v1/chat/completions"])
+def test_packed_bodies_are_read_by_every_api(client: httpx.Client, path: str) -> None:
+    plain = {"model": CHAT, "messages": HI, "max_tokens": 1, "stream": False,
+             "options": {"num_predict": 1}}  # fmt: skip
+    packed = gzip.compress(json.dumps(plain).encode())
+    answer = client.post(path, content=packed, headers={"content-encoding": "gzip"})
+    assert answer.status_code == 200, answer.text
+    for encoding, body, status in (("gzip", b"no", 400), ("br", b"no", 415), ("zstd", b"no", 400)):
+        answer = client.post(path, content=body, headers={"content-encoding": encoding})
+        assert answer.status_code == status, answer.text
+    bomb = gzip.compress(b" " * (client_limit(client) + 10))
+    answer = client.post(path, content=bomb, headers={"content-encoding": "gzip"})
+    assert answer.status_code == 413
+
+
+def client_limit(client: httpx.Client) -> int:
+    from paddock.engine.settings import ServiceSettings
+
+    return ServiceSettings().max_body_bytes
+
+
+def test_a_prompt_beyond_all_bounds_is_too_long_and_nothing_else(client: httpx.Client) -> None:
+    text = "hi there. " * 500_000
+    answer = ask(client, "/v1/chat/completions", messages=[{"role": "user", "content": text}])
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+    answer = ask(client, "/v1/messages", messages=[{"role": "user", "content": text}])
+    assert answer.json()["error"]["message"].startswith("prompt is too long: ")
+
+
+def test_the_list_of_models_may_end_with_a_slash(client: httpx.Client) -> None:
+    assert client.get("/v1/models/").json() == client.get("/v1/models").json()
+
+
+def test_a_target_may_be_a_whole_address_of_this_machine(live: Live) -> None:
+    port = int(live.url.rpartition(":")[2])
+    for host, status in ((f"localhost:{port}", b"200"), ("evil.example", b"403"), ("[::1", b"404")):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            head = f"GET http://{host}/v1/models?a=b HTTP/1.1\r\nHost: localhost\r\n"
+            connection.sendall(f"{head}Connection: close\r\n\r\n".encode())
+            assert connection.recv(12) == b"HTTP/1.1 " + status
+
+
+def test_sound_is_refused_with_what_there_is(client: httpx.Client) -> None:
+    answer = client.post("/v1/audio/transcriptions", files={"file": b"RIFF"}, data={"model": CHAT})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"] == (
+        "there is no /v1/audio/transcriptions: models here read texts and images, and answer with "
+        "text"
+    )
+    part = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
+    answer = ask(client, "/v1/chat/completions", messages=[{"role": "user", "content": [part]}])
+    message = answer.json()["error"]["message"]
+    assert answer.status_code == 400 and "'input_audio' is not supported here. Supported" in message
+
+
+def test_citations_are_refused_where_they_are_asked_for(client: httpx.Client) -> None:
+    for enabled, status in ((True, 400), (False, 200)):
+        block = {"type": "document", "source": {"type": "text", "data": "Water is wet."},
+                 "citations": {"enabled": enabled}}  # fmt: skip
+        answer = ask(client, "/v1/messages", messages=[{"role": "user", "content": [block]}])
+        assert answer.status_code == status
+        assert "warning" not in answer.headers
