@@ -473,6 +473,9 @@ class OutputFiles(Protocol):
     def takes_over(self) -> bool:
         """Whether this run replaces files that were edited, or are not ours (`--take`)."""
 
+    def may_lose_rows(self, path: Path, n_before: int, n_now: int) -> bool:
+        """Return whether a table may have fewer rows than it has; else it is left as it is."""
+
     async def holds(self, path: Path, sha256: str) -> None:
         """Record that `path`, edited by a person, is kept; `sha256` is of our content."""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.engine.system import tasks
+from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
@@ -30,7 +31,7 @@ from paddock.runner.ledger.budget import Spent, budget_reached
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.prefect_view import PrefectState, completed, counts_text, quarantined
-from paddock.runner.progress.report import ItemReport, Report
+from paddock.runner.progress.report import WITHOUT_RESULT, ItemReport, Report
 from paddock.steps.base import StepError
 
 from .blocks import BlockRunner, is_block_skipped
@@ -276,6 +277,11 @@ class _PlanRun:
             self._stats.acted(step.id)
         self._keep_marks(record.marks())
         await self.blocks.items.record_written(record)
+        for lost in record.outputs.lost_rows:
+            words = lost.text(self._why_fewer(step))
+            self._stats.note(words)
+            if lost.is_left:
+                self._stats.item(ItemReport(step.id, self._key(step), "missing", error=words))
         held = held_paths(record.outputs.searched)
         if held:
             why = held_text(held)
@@ -286,6 +292,16 @@ class _PlanRun:
             )
         self._stats.item_state(step.id, "", "skipped" if outputs is None else "done")
         return outputs
+
+    def _why_fewer(self, step: BoundStep) -> str:
+        """Return what became of the items whose rows a table no longer has, as far as is known."""
+        found = [
+            f"{counted(n, f'item of {name!r} is', f'items of {name!r} are')} {state}"
+            for name in sorted(blocks_read(step.references))
+            for state, n in self._scope["steps"].get(name, {}).get("counts", {}).items()
+            if n and state in WITHOUT_RESULT
+        ]
+        return ", ".join(found) or "what its rows are made of is otherwise now"
 
     async def _skip(self, node: BoundNode) -> None:
         if self._outer or self._context.options.leaves_out_items:

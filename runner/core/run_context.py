@@ -15,10 +15,13 @@ from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool, Role
+from paddock.engine.system import text
 from paddock.engine.system.crash_isolation import SuspectRoom
+from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import BoundPlan, BoundStep
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.bind.text_vectors import embedded
+from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
@@ -157,15 +160,47 @@ class RunContext:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class LostRows:
+    """A table that has, or would have, fewer rows than before."""
+
+    path: str
+    n_before: int
+    n_now: int
+    is_left: bool
+    """Whether it is left as it is until a person confirms it."""
+
+    def text(self, why: str) -> str:
+        """Return what became of the table.
+
+        >>> LostRows("t.csv", 10, 8, False).text("2 items of 'each' are deleted")
+        "'t.csv' has 8 rows, 2 fewer than before: 2 items of 'each' are deleted."
+        """
+        n_lost = self.n_before - self.n_now
+        if not self.is_left:
+            rows = text.counted(self.n_now, "row")
+            return f"'{self.path}' has {rows}, {n_lost:,} fewer than before: {why}."
+        rows = f"{n_lost:,} of its {text.counted(self.n_before, 'row')}"
+        return (
+            f"'{self.path}' is left as it is: {rows} would go, since {why}. "
+            f"If that is right, run it with `--yes`."
+        )
+
+
 class ItemOutputs:
     """Implements `paddock.steps.base.OutputFiles` for one item."""
 
-    def __init__(self, context: RunContext, scope: str, key: str) -> None:
+    def __init__(
+        self, context: RunContext, scope: str, key: str, *, is_of_item: bool = False
+    ) -> None:
+        """`is_of_item`: of an item of a block, not of a step outside of blocks."""
         self._context = context
         self._index = context.index
         self._stats = context.stats
         self._scope = scope
         self._key = key
+        self._is_of_item = is_of_item
+        self.lost_rows: list[LostRows] = []
         self._intended: set[Path] = set()
         self.written: dict[str, None] = {}
         """Stored paths of what the item wrote, in order; part of its entry."""
@@ -227,6 +262,18 @@ class ItemOutputs:
         self.written[self._index.stored(path)] = None
         if path in self._intended:
             self._stats.wrote(str(path))
+
+    def may_lose_rows(self, path: Path, n_before: int, n_now: int) -> bool:
+        """Note that a table loses rows; refuse where most go at once, unless that is confirmed.
+
+        The table of an item is made of that item alone, and loses what that no longer has.
+        """
+        is_most = n_now == 0 or is_mass_deletion(n_before - n_now, n_before, MOST_DELETED)
+        is_left = is_most and not (self._is_of_item or self._context.options.is_confirmed)
+        self.lost_rows.append(LostRows(self._index.stored(path), n_before, n_now, is_left))
+        if is_left:
+            self.written[self._index.stored(path)] = None  # as the last run wrote it
+        return not is_left
 
     async def holds(self, path: Path, sha256: str) -> None:
         """Mark an edited `path` that is kept, with the digest that would have been written.

@@ -52,6 +52,9 @@ LISTED_STATES: tuple[State, ...] = tuple(state for state in STATES if state != "
 """States of items in a block's list, which its `counts` have."""
 MADE_STATES: tuple[State, ...] = ("new", "changed", "stale")
 """What an item was before a run did it."""
+WITHOUT_RESULT: frozenset[State] = frozenset(
+    ("skipped", "failed", "quarantined", "waiting", "deleted")
+)
 WITH_RESULT: frozenset[State] = frozenset((*MADE_STATES, "fresh", "held"))
 
 

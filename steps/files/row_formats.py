@@ -89,6 +89,25 @@ def parse_rows(
     return _picked_columns(found, names, columns)
 
 
+def count_rows(text: str, format_: str) -> int:
+    """Return how many rows a text has; 0 where it is none of that format.
+
+    >>> count_rows("[{}, {}]", "json"), count_rows("a,b", "csv"), count_rows("[", "json")
+    (2, 0, 0)
+    """
+    try:
+        if format_ == "json":
+            found = json.loads(text)
+            return len(found) if isinstance(found, list) else 0
+        if format_ == "jsonl":
+            return sum(1 for line in text.split("\n") if line.strip())
+        delimiter = "\t" if format_ == "tsv" else ","
+        lines = csv.reader(StringIO(text, newline=""), delimiter=delimiter)
+        return max(0, sum(1 for line in lines if line) - 1)
+    except (ValueError, csv.Error, RecursionError):
+        return 0
+
+
 def format_rows(rows: Sequence[Any], format_: str) -> WrittenRows:
     """Format rows; null ones are left out.
 

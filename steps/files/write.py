@@ -26,7 +26,7 @@ from paddock.steps.paths import file_sha256, os_refusal, printable, resolve_path
 from paddock.steps.prompt import render_template
 
 from .edited_files import leave_as_it_is, may_replace
-from .row_formats import FORMAT_OF_SUFFIX, UnreadableRows, format_rows
+from .row_formats import FORMAT_OF_SUFFIX, UnreadableRows, count_rows, format_rows
 
 _THREAD_FROM_ROWS = 1_000  # about 5 ms
 
@@ -109,6 +109,8 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
             await tools.outputs.holds(path, sha256)
             leave_as_it_is(path, params.on_edited, tools)
             return FilesWriteOutput(path=str(path), changed=False)
+        if there is not None and params.rows is not None and not await _may_lose(path, data, tools):
+            return FilesWriteOutput(path=str(path), changed=False)
         await _replace(path, data, sha256, tools, is_new=there is None)
         return FilesWriteOutput(path=str(path), changed=True)
 
@@ -118,6 +120,22 @@ async def _digest_of(path: Path) -> str | None:
     if not os.path.lexists(path):  # noqa: ASYNC240 - a thread takes longer
         return None
     return await in_left_thread(file_sha256, path, "written", "`path` must name a file")
+
+
+async def _may_lose(path: Path, data: bytes, tools: Tools) -> bool:
+    """Return whether a table may be replaced: a person is asked first if it loses most rows."""
+    format_ = FORMAT_OF_SUFFIX[path.suffix.lower()]
+
+    def counts() -> tuple[int, int]:
+        before = path.read_bytes().decode("utf-8-sig", "replace")
+        n_before = count_rows(before, format_)
+        return n_before, count_rows(data.decode("utf-8-sig"), format_)
+
+    try:
+        n_before, n_now = await asyncio.to_thread(counts)
+    except OSError as error:
+        raise os_refusal(f"'{printable(path)}' cannot be read", error) from error
+    return n_now >= n_before or tools.outputs.may_lose_rows(path, n_before, n_now)
 
 
 def _target_path(text: str, tools: Tools) -> Path:

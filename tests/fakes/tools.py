@@ -53,6 +53,9 @@ class FakeOutputs:
     async def holds(self, path: Path, sha256: str) -> None:
         self.events.append(("holds", path))
 
+    def may_lose_rows(self, path: Path, n_before: int, n_now: int) -> bool:
+        return True
+
     def filed_at(self, path: Path) -> Path | None:
         return None
 
