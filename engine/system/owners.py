@@ -45,7 +45,9 @@ def stranger(
     """
     if not _is_own_number(facts.st_uid):
         return Stranger.OWNER
-    mode = facts.st_mode if is_reached and not stat.S_ISLNK(facts.st_mode) else 0
+    # In a sticky folder, as the root of a tmpfs, others cannot replace what is this user's.
+    is_sticky = stat.S_ISDIR(facts.st_mode) and facts.st_mode & stat.S_ISVTX
+    mode = facts.st_mode if is_reached and not stat.S_ISLNK(facts.st_mode) and not is_sticky else 0
     # With the umask 002 a group may write that has no other member than this user.
     is_for_groups = is_for_groups or not mode & 0o020 or _is_own_group(facts.st_gid)
     is_open = mode & 0o002 or not is_for_groups

@@ -9,6 +9,7 @@ from typing import Any
 
 from paddock.engine.system import private_files
 from paddock.pipelines.editor_schema import pipeline_schema
+from paddock.runner.ledger.own_state import make_state
 from paddock.runner.progress import printing
 from paddock.steps import registry
 
@@ -26,6 +27,6 @@ def installed_schema() -> dict[str, Any]:
 def write_schema(folder: Path, schema: Mapping[str, Any]) -> Path:
     """Write the JSON Schema to the place that the first line of a pipeline names for editors."""
     file = folder / SCHEMA_FILE
-    private_files.private_folder(file.parent)
+    make_state(file.parent)
     private_files.write_private(file, json.dumps(schema, indent=1) + "\n")
     return file

@@ -26,6 +26,9 @@ from paddock.runner.settings import STATE_FOLDER
 MAX_FOLDERS = 50_000
 _NOT_SEARCHED = frozenset(("node_modules", "__pycache__", "venv"))
 _HAS_STEPS = re.compile(r"^steps\s*:", re.MULTILINE)
+_KNOWS_PIPELINES = """
+select 1 from runs union all select 1 from scopes union all select 1 from reviews limit 1
+"""
 _MOST_YAML_BYTES = 1 << 20  # as `schedule.discovery`
 
 Note = Callable[[str], None]
@@ -81,7 +84,7 @@ def ledgers_that_count(states: Sequence[Path], note: Note) -> Iterator[LedgerFol
             if len(states) > 1 or not has_pipeline:
                 with open_for_reading(place) as ledger:
                     roots = ledger.rows("select path from roots")
-                    has_pipeline = has_pipeline or bool(ledger.runs(1))
+                    has_pipeline = has_pipeline or bool(ledger.rows(_KNOWS_PIPELINES))
                     is_empty = not ledger.rows("select 1 from meta")
                 scanned.update({folder / path: folder for (path,) in roots})
         except ForeignState as error:

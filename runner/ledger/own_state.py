@@ -103,15 +103,16 @@ def is_own_state(state: Path) -> bool:
 
 
 def make_state(state: Path) -> None:
-    """Make a state folder where there is none, for this user alone.
+    """Make a state folder for this user alone, or narrow the mode of the one that there is.
 
     Raises:
         ForeignState: there is one that is data; or owners mean nothing here, and nothing was made.
         OSError: it cannot be made.
     """
-    if is_own_state(state):
-        return
+    is_new = not is_own_state(state)
     private_files.private_folder(state)
+    if not is_new:
+        return
     try:
         is_own_state(state)
     except ForeignState:

@@ -190,7 +190,9 @@ def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
                 same.update(dict.fromkeys(answer.same_as))
         except LedgerError as error:
             faults.append(str(error))
-    return PathLineage(str(path), near=tuple(near), same_as=tuple(same), faults=tuple(faults))
+    return PathLineage(
+        str(path), near=tuple(near), same_as=tuple(same), faults=tuple(dict.fromkeys(faults))
+    )
 
 
 def _ledgers_around(

@@ -20,6 +20,7 @@ from paddock.engine.system import files
 from paddock.engine.system.file_locks import LockTaken, lock_soon
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.core.session import run_lock_name
+from paddock.runner.ledger.own_state import ForeignState, make_state
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
 
@@ -63,10 +64,11 @@ async def notify_of_end(
     bell = _Notifier(bound, report, settings, secrets)
     folder, name = bound.roots.base / STATE_FOLDER / SENT_FOLDER, run_lock_name(bound)
     try:
+        make_state(folder.parent)
         # When several machines carry out one run, each reaches its end: the first one sends.
         async with lock_soon(folder / f"{name}.lock", wait_s=HOLD_S, poll_s=_POLL_S):
             await bell.tell_all(on.notify, folder / f"{name}.json")
-    except (OSError, LockTaken) as error:
+    except (OSError, LockTaken, ForeignState) as error:
         if not bell.has_told:  # better twice than never: a full disk is itself worth a message
             await asyncio.gather(*(bell.tell(way, SentState()) for way in on.notify))
         why = getattr(error, "strerror", None) or str(error) or "another process holds it"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from paddock.engine.system import files, private_files
 from paddock.engine.system.file_locks import LockTaken, lock_now
+from paddock.runner.ledger.own_state import ForeignState, make_state
 from paddock.runner.settings import STATE_FOLDER
 
 _NAME = "up"
@@ -61,14 +62,13 @@ class FolderLocks:
 
 
 def _lock_folder(folder: Path, state_dir: Path) -> Path:
-    """Return the lock's path: near the pipelines, or in the state folder if that is read-only."""
+    """Return the lock's path: near the pipelines, or at home if that is read-only or not ours."""
     beside = folder / STATE_FOLDER
-    try:
+    with suppress(OSError, ForeignState):
+        make_state(beside)
         private_files.private_unversioned_folder(beside)
         if os.access(beside, os.W_OK):
             return beside
-    except OSError:
-        pass
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     at_home = state_dir / "up" / name
     return private_files.private_folder(at_home)

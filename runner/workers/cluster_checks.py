@@ -20,11 +20,12 @@ from uuid import uuid4
 
 import httpx
 
-from paddock.engine.system import files, http, private_files
+from paddock.engine.system import files, http
 from paddock.runner.daemon.prefect_client import PREFECT_ERRORS, ask_again, client_options
 from paddock.runner.folders.folder_identity import file_system_of
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger, postgres_module
+from paddock.runner.ledger.own_state import ForeignState, make_state
 from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.settings import STATE_FOLDER
 
@@ -123,8 +124,10 @@ def check_folder(folder: Path) -> list[ClusterFinding]:
     name = f"shared folder {folder}"
     try:
         state = folder / STATE_FOLDER
-        private_files.private_folder(state)
+        make_state(state)
         _try_rename(state)
+    except ForeignState as error:
+        return [ClusterFinding(name, "wrong", str(error))]
     except OSError as error:
         words = f"it cannot be used ({error.strerror or error})."
         remedy = "Mount it for writing, by the same user on every machine."
