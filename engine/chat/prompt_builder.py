@@ -210,9 +210,6 @@ class PromptBuilder:
             limit = limit if limit.n_goal > 0 else None
         if request.prompt is not None:
             return self._raw(request, request.prompt, sampling, limit, n_ctx_tokens)
-        n_characters = sum(len(message.content) for message in request.messages)
-        if limit is None and 0 < 16 * n_ctx_tokens < n_characters:
-            self._check_length(request.messages, n_characters, n_ctx_tokens)
         required = required_tools(request)
         tools = offered_tools(request)
         template = self._template(request.template)
@@ -240,16 +237,18 @@ class PromptBuilder:
         )
         return BuiltPrompt(tokens, parser, visible_tokens, constraint, images, n_original)
 
-    def _check_length(
-        self, messages: Sequence[Message], n_characters: int, n_ctx_tokens: int
-    ) -> None:
-        """Raise PromptTooLong for a conversation that cannot fit, however its texts are tokenised.
+    def check_length(self, request: ChatRequest, n_ctx_tokens: int) -> None:
+        """Raise PromptTooLong for texts that cannot fit, however they are tokenised.
 
         To render and tokenise 20 MB takes 14 s, and the limits of templates end it with a reason
         of their own. The number of tokens is estimated from the beginning of the longest text.
         """
+        texts = [message.content for message in request.messages]
+        n_characters = sum(map(len, texts))
+        if request.truncates or n_characters < 16 * n_ctx_tokens:
+            return
         if n_characters > n_ctx_tokens * self._tokeniser.longest_token_bytes:
-            text = max((message.content for message in messages), key=len)[:65_536]
+            text = max(texts, key=len)[:65_536]
             n_tokens = len(self._tokeniser.tokenise_text(text)) * n_characters // len(text)
             raise PromptTooLong(n_tokens, 1, n_ctx_tokens)
 

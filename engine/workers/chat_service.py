@@ -185,6 +185,7 @@ class ChatService:
     def _take_chat(self, request_id: int, order: ChatOrder) -> None:
         """Render and tokenise a request; post it, or queue it for its constraint."""
         n_ctx_tokens = min(order.n_ctx_tokens, self._load.n_ctx_tokens)
+        self._prompter.check_length(order.request, n_ctx_tokens)
         prompt = self._prompter.chat(order.request, _without_stop_strings(order), n_ctx_tokens)
         _answer_budget(prompt, order, n_ctx_tokens)  # too long is said before anything is compiled
         if prompt.constraint is None:
