@@ -24,6 +24,7 @@ from paddock.engine.api.errors import ApiError
 from paddock.engine.api.request_log import RefusingMiddleware, RequestLog, exchange_of
 from paddock.engine.errors import EngineError
 from paddock.engine.system.files import read_text
+from paddock.engine.system.key_proof import PROOF_PATH
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ _IN_SCOPE = "paddock.key"
 
 # Monitors, load balancers and clients that look for a server have no key. The console's pages take
 # a session in place of one, and refuse what has neither.
-_PATHS_WITHOUT_KEY = frozenset(["/", "/healthz", "/readyz", "/ui", "/review"])
+_PATHS_WITHOUT_KEY = frozenset(["/", "/healthz", "/readyz", "/ui", "/review", PROOF_PATH])
 _PATHS_WITH_SESSIONS = ("/ui/", "/review/")
 STATE_PATH = "/ui/state.json"
 
@@ -122,6 +123,11 @@ class KeyRing:
             if hmac.compare_digest(known.digest, digest):
                 found = known
         return found
+
+    def digests(self) -> tuple[bytes, ...]:
+        """Return the hashes of all keys."""
+        self._refresh()
+        return tuple(key.digest for key in self._keys)
 
     def _refresh(self) -> None:
         now = time.monotonic()

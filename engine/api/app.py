@@ -7,6 +7,8 @@ answer back, so streams stay streams. Handlers live in the package of their API.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -16,7 +18,7 @@ from starlette.routing import Route
 
 from paddock.engine.api.access_log import access_log_writer
 from paddock.engine.api.anthropic.messages import count_tokens, create_message
-from paddock.engine.api.api_keys import KeyCheck, KeyRing, read_keys
+from paddock.engine.api.api_keys import KeyCheck, KeyRing, digest_of, read_keys
 from paddock.engine.api.cors import AllowedOrigins, OriginCheck
 from paddock.engine.api.errors import ApiError, api_error, error_response, with_error_responses
 from paddock.engine.api.host_check import HostCheck
@@ -65,6 +67,8 @@ from paddock.engine.api.service import Service, service_of
 from paddock.engine.api.streaming import json_response
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system.distribution import OLLAMA_API
+from paddock.engine.system.files import read_text
+from paddock.engine.system.key_proof import HOME_SECRET, PROOF_PATH, key_proof
 
 
 def make_middleware(settings: ServiceSettings, request_log: RequestLog) -> list[Middleware]:
@@ -98,6 +102,20 @@ async def get_root(request: Request) -> Response:
 async def get_version(request: Request) -> Response:
     """Return the version of Ollama's API that is implemented, and Paddock's own."""
     return json_response({"version": OLLAMA_API, "paddock": service_of(request).version})
+
+
+async def get_key_proof(request: Request) -> Response:
+    """Prove to a client that proves to know a key that this service knows it, too."""
+    settings, server = service_of(request).settings, request.scope.get("server")
+    digests: list[bytes] = []
+    if settings.api_keys_file is not None:
+        digests += KeyRing(settings.api_keys_file).digests()
+    with suppress(OSError, ValueError):  # nothing of this user has asked yet
+        digests.append(digest_of(read_text(settings.state_dir / HOME_SECRET).strip().encode()))
+    place = (server[0], server[1]) if server and server[1] else None  # else a socket of the disk
+    if place is not None and (proof := key_proof(digests, place, request.url.query)):
+        return json_response(proof)
+    raise ApiError(403, "that is no proof of a key that is known here")
 
 
 async def get_cloud_status(request: Request) -> Response:
@@ -170,7 +188,12 @@ def make_app(service: Service) -> Starlette:
         for verbs, path, handler in (*_OLLAMA_ROUTES, *_OPENAI_ROUTES, *_ANTHROPIC_ROUTES)
     ]
     app = Starlette(
-        routes=[*own, *monitoring_routes(), *service.extra_routes],
+        routes=[
+            *own,
+            Route(PROOF_PATH, with_error_responses(get_key_proof)),
+            *monitoring_routes(),
+            *service.extra_routes,
+        ],
         middleware=make_middleware(service.settings, service.request_log),
         exception_handlers={
             404: _not_found,

@@ -9,7 +9,7 @@ import asyncio
 import http.client
 import socket
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,14 +164,25 @@ def ask_unix(
         return answer.status, answer.read()
 
 
-def get(url: str, *, timeout_s: float, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Return status and first 10,000 bytes of an answer; status 0 and the reason if none comes."""
+def get(
+    url: str,
+    *,
+    timeout_s: float,
+    headers: Mapping[str, str] | None = None,
+    query: Callable[[str, int], str] | None = None,
+) -> tuple[int, str]:
+    """Return status and first 10,000 bytes of an answer; status 0 and the reason if none comes.
+
+    `query` makes the query of the IP address and port that were reached.
+    """
     parts = urlsplit(url)
     is_https = parts.scheme == "https"
     kind = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
     try:
         with _one_request(kind(parts.hostname or "", parts.port, timeout=timeout_s)) as connection:
-            connection.request("GET", parts.path or "/", headers=dict(headers or {}))
+            connection.connect()
+            end = f"?{query(*connection.sock.getpeername()[:2])}" if query is not None else ""
+            connection.request("GET", (parts.path or "/") + end, headers=dict(headers or {}))
             answer = connection.getresponse()
             return answer.status, answer.read(10_000).decode("utf-8", "replace")
     except (ConnectionBroken, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +16,26 @@ _LISTENS, _IS_CONNECTED = "0A", "01"
 
 
 def listener_owner(host: str, port: int) -> int | None:
-    """Return the user that listens at an address; None: unknown, or no one does.
+    """Return the user that listens at an address; None: unknown, no one does, or several do.
+
+    Who listens at this address comes before who listens at all of them.
 
     >>> listener_owner("127.0.0.1", 0) is None
     True
     """
-    places = set(_table_addresses(host, port))
-    rows = (row for row in _socket_rows() if row[0] in places and row[2] == _LISTENS)
-    return next((int(row[3]) for row in rows), None)
+    rows = [row for row in _socket_rows() if row[2] == _LISTENS]
+    for listened in (host, "0.0.0.0", "::"):
+        places = set(_table_addresses(listened, port))
+        owners = {int(row[3]) for row in rows if row[0] in places}
+        if owners:
+            return owners.pop() if len(owners) == 1 else None
+    return None
+
+
+def is_own_listener(host: str, port: int) -> bool | None:
+    """Return whether this user listens at an address; None where the system does not tell."""
+    owner = listener_owner(host, port)
+    return None if owner is None else owner == os.getuid()
 
 
 def client_owner(client: tuple[str, int], server: tuple[str, int]) -> int | None:
@@ -35,6 +48,18 @@ def client_owner(client: tuple[str, int], server: tuple[str, int]) -> int | None
         if local in ends and remote in others and state == _IS_CONNECTED:
             return int(user)
     return None
+
+
+def is_own_process(client: tuple[str, int] | None, server: tuple[str, int | None] | None) -> bool:
+    """Return whether a connection comes from a process of this user.
+
+    True also where the system does not tell.
+    """
+    if client is None or server is None or server[1] is None:
+        return False
+    if not knows_socket_owners():
+        return True
+    return client_owner(client, (server[0], server[1])) == os.getuid()
 
 
 def _socket_rows() -> Iterator[tuple[str, str, str, str]]:

@@ -88,7 +88,7 @@ def _open_port(settings: Settings) -> socket.socket:
 
 def _port_taken_text(error: server.PortTaken, settings: Settings) -> str:
     """Return which program has the port, and what to do."""
-    program = service_client.identify_server(settings.address)
+    program = service_client.identify_service(settings)
     pid, name = port_holder(error.port)
     holder = f" ({name}, process {pid})" if pid else ""
     if program == "paddock":

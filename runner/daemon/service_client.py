@@ -3,6 +3,11 @@
 No service is needed on this machine: where none listens, `find_service` returns None, and the
 command runs one over a private socket, so that `paddock chat` is the same program in both cases.
 `create_in_service` sends the files that the service lacks, never a path.
+
+Any user of this machine may listen at the port first. So an address that no one wrote is asked only
+where a process of this user listens, and a key that is not meant for the written address goes only
+to a service that has proved to know it (`engine.system.key_proof`); both are looked at before each
+request, since services end.
 """
 
 from __future__ import annotations
@@ -14,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.models.model_names import is_path
-from paddock.engine.system import http, light_http
+from paddock.engine.system import http, light_http, socket_owners
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.hosts import is_loopback
+from paddock.engine.system.key_proof import home_secret, knows_key
 from paddock.engine.system.text import split_lines
 from paddock.runner.config.service_address import ServiceAddress
 from paddock.runner.settings import Settings
@@ -52,14 +58,18 @@ class ServiceClient:
         *,
         socket: Path | None = None,
         trusts_proxies: bool = False,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        """`check` raises `ServiceError` before a request that must not be sent."""
         self.url, self.api_key, self.trusts_proxies = url, api_key, trusts_proxies
+        self.check = check
         self._http = http.blocking_client(
             url,
             headers=http.bearer_headers(api_key),
             timeout_s=ANSWER_TIMEOUT_S,
             socket=socket,
             trust_env=trusts_proxies,
+            event_hooks={"request": [lambda request: check()]},
         )
 
     def __enter__(self) -> ServiceClient:
@@ -219,17 +229,26 @@ _NEAR_S, _FAR_S = 0.5, http.CONNECT_S
 
 
 def find_service(settings: Settings) -> ServiceClient | None:
-    """Return the service at the configured address; None when none runs on this machine.
+    """Return the service at the configured address; None when none of ours runs on this machine.
 
     Raises:
         ServiceError: the address is another machine's, and Paddock does not answer there.
     """
     address = settings.address
-    server_kind = identify_server(address)
+    server_kind = identify_service(settings)
     if server_kind == "paddock":
-        return ServiceClient(
-            address.url, _api_key(settings), trusts_proxies=not is_this_machine(address)
-        )
+        key, must_prove = _api_key(settings)
+        if must_prove and not knows_key(address.url, key, timeout_s=http.CONNECT_S):
+            key, must_prove = "", False
+
+        def check() -> None:
+            if not _is_ours(settings) or (
+                must_prove and not knows_key(address.url, key, timeout_s=http.CONNECT_S)
+            ):
+                raise ServiceError(f"Another program listens at {address.url} now.")
+
+        trusts_proxies = not is_this_machine(address)
+        return ServiceClient(address.url, key, trusts_proxies=trusts_proxies, check=check)
     if is_this_machine(address):
         return None
     where = (settings.origins or {}).get("host", "")
@@ -237,6 +256,20 @@ def find_service(settings: Settings) -> ServiceClient | None:
     if server_kind is None:
         raise ServiceError(f"No service answers at {place}.\n  Start one there: paddock serve")
     raise ServiceError(f"At {place} {server_kind} answers, not Paddock.")
+
+
+def _is_ours(settings: Settings) -> bool:
+    """Return whether the configured address was written, or a process of this user listens there.
+
+    Where the system does not tell (not Linux), it has to know the secret of this user's processes.
+    """
+    if "host" in (settings.origins or {}):
+        return True
+    is_own = socket_owners.is_own_listener(settings.address.host, settings.address.port)
+    if is_own is not None:
+        return is_own
+    secret = home_secret(settings.service.state_dir)
+    return knows_key(settings.address.url, secret, timeout_s=http.CONNECT_S)
 
 
 def background_service(settings: Settings) -> ServiceClient | None:
@@ -272,7 +305,7 @@ def all_services(settings: Settings) -> list[tuple[str, ServiceClient]]:
         return [("serve", configured), *near]
     if near:
         return list(near)
-    server_kind = identify_server(settings.address)
+    server_kind = identify_service(settings)
     raise ServiceError(
         "No model is in memory: no Paddock service runs"
         + (f" (at {settings.address.url} {server_kind} answers)" if server_kind else "")
@@ -285,6 +318,16 @@ def is_this_machine(address: ServiceAddress) -> bool:
     if host in ("0.0.0.0", "::") or is_loopback(host):
         return True
     return host == socket.gethostname().lower()
+
+
+def identify_service(settings: Settings) -> str | None:
+    """Return what answers at the configured address, as `identify_server` does.
+
+    A Paddock that another user may have put there is `another user's program`.
+    """
+    program = identify_server(settings.address)
+    is_ours = program != "paddock" or _is_ours(settings)
+    return program if is_ours else "another user's program"
 
 
 def identify_server(address: ServiceAddress) -> str | None:
@@ -303,17 +346,24 @@ def identify_server(address: ServiceAddress) -> str | None:
     return "Ollama" if "Ollama is running" in body else "another program"
 
 
-def _api_key(settings: Settings) -> str:
-    """Return the configured API key; on this machine, otherwise one from the service's key file."""
+def _api_key(settings: Settings) -> tuple[str, bool]:
+    """Return the key to send, and whether the service must prove first that it knows it.
+
+    It is the configured one, which is meant for a written address; on this machine also one from
+    the service's own file of keys.
+    """
+    if settings.api_key:
+        return settings.api_key, "host" not in (settings.origins or {})
     keys = settings.service.api_keys_file
-    if settings.api_key or not keys or not is_this_machine(settings.address):
-        return settings.api_key
+    if not keys or not is_this_machine(settings.address):
+        return "", False
     try:
         lines = [line.partition("#")[0].split() for line in keys.read_text("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError):
-        return ""
+        return "", False
     plain = (words[0] for words in lines if words and not words[0].startswith("sha256:"))
-    return next(plain, "")
+    key = next(plain, "")
+    return key, bool(key)
 
 
 @contextmanager

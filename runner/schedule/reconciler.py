@@ -6,8 +6,10 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.triggers import WebhookKeys
 from paddock.runner.config import pipeline_secrets
@@ -16,11 +18,12 @@ from paddock.runner.core.run_options import RunOptions
 from paddock.runner.workers.pipeline_flow import flow_of
 
 from .folder_locks import FolderLocks
-from .prefect_queue import PrefectQueue
+from .prefect_queue import PrefectQueue, QueueError
 from .run_manager import Deployment, RunManager
 from .schedule_planner import SchedulePlanner
 from .triggered_pipeline import TriggeredPipeline
 from .watch_manager import WatchManager
+from .webhook_queue import WebhookQueueBroken
 from .webhook_runs import WebhookRuns
 from .webhooks import Webhooks, webhook_table
 
@@ -46,6 +49,7 @@ class Reconciler:
         self.watching = watching
         self._prefect_queue = queue
         self._run_manager = run_manager
+        self._webhook_runs = webhook_runs
         self._folder_locks = folder_locks
         self._is_open = is_open
         self._warned: set[str] = set()
@@ -65,6 +69,8 @@ class Reconciler:
             if is_forced or key not in deployments or deployments[key].triggered is not triggered:
                 await self._put(key, triggered)
         self.serve_hooks([deployment.triggered for deployment in deployments.values()])
+        with suppress(WebhookQueueBroken):  # the status says so; the next change looks again
+            await self._webhook_runs.pipelines_changed()
 
     def serve_hooks(self, triggered: Sequence[TriggeredPipeline]) -> None:
         """Accept webhook calls of these pipelines, and no others; not all are in service yet."""
@@ -91,8 +97,9 @@ class Reconciler:
             key, pipeline.name, triggered.version, pipeline.description, schema
         )
         old, deployment = deployments.get(key), Deployment(triggered, made)
-        if old is not None and old.id != made:  # it has another name now
-            await self._prefect_queue.undeploy(old.id)
+        if old is not None:  # with another name it is another deployment
+            what = "its pipeline has changed"
+            await self._end_runs(old.id, old, what, is_gone=old.id != made)
         await self.planner.forget(deployment, await self._prefect_queue.open_runs([made]))
         deployments[key] = deployment
         await self.watching.put(deployment)
@@ -103,24 +110,52 @@ class Reconciler:
         """Take a pipeline out of service; a running run continues to its end."""
         key = deployment.triggered.key
         await self.watching.drop(key)
-        for run in await self._prefect_queue.open_runs([deployment.id]):
-            if run.phase == "waiting":
-                await self._run_manager.skip_run(run, deployment, "its pipeline no longer exists")
-        await self._prefect_queue.undeploy(deployment.id)
+        await self._end_runs(deployment.id, deployment, "its pipeline no longer exists")
         self._run_manager.deployments.pop(key, None)
         folder = deployment.triggered.file.parent.resolve()
         if not any(pipeline.file.parent.resolve() == folder for pipeline in served.values()):
             self._folder_locks.release(folder)
 
-    async def forget_gone(self, folders: Sequence[Path]) -> None:
+    async def _end_runs(
+        self, id_: str, deployment: Deployment | None, words: str, *, is_gone: bool = True
+    ) -> None:
+        """Delete a deployment with the runs that wait; accepted webhook calls of these are kept.
+
+        If it is not gone, only the runs of such calls end: the next ones are as its file is then.
+        """
+        for run in await self._prefect_queue.open_runs([id_]):
+            if not self._run_manager.is_left(run):
+                continue
+            try:
+                n = await self._webhook_runs.take_back(run)
+            except WebhookQueueBroken as error:
+                raise QueueError(str(error)) from error  # as Prefect's absence: tried again
+            why = f"{words}; its {counted(n, 'webhook call')} are kept" if n else words
+            if not (is_gone or n):
+                continue
+            if deployment is not None:
+                await self._run_manager.skip_run(run, deployment, why)
+            else:
+                await self._prefect_queue.show(run.id, "skipped", why)
+        if is_gone:
+            await self._prefect_queue.undeploy(id_)
+
+    async def forget_gone(
+        self, folders: Sequence[Path], served: Mapping[str, TriggeredPipeline]
+    ) -> None:
         """Delete deployments of files below our folders that no longer exist.
+
+        Accepted webhook calls of those, and of files that are not in service, are kept.
 
         Raises:
             QueueError: Prefect is away.
         """
         for id_, file in (await self._prefect_queue.deployments()).items():
-            if await asyncio.to_thread(_is_file_gone, Path(file), folders):
-                await self._prefect_queue.undeploy(id_)
+            is_ours = any(Path(file).is_relative_to(folder.absolute()) for folder in folders)
+            if not is_ours or file in served:
+                continue
+            is_gone = await asyncio.to_thread(_is_file_gone, Path(file))
+            await self._end_runs(id_, None, "its pipeline is not in service", is_gone=is_gone)
 
     def _secret(self, triggered: TriggeredPipeline, webhook: WebhookKeys) -> str | None:
         at = ("on", "webhook", triggered.webhooks.index(webhook), "secret")
@@ -135,7 +170,6 @@ class Reconciler:
         return str(rendered_value(triggered.pipeline, webhook.secret, scope, at))
 
 
-def _is_file_gone(file: Path, folders: Sequence[Path]) -> bool:
+def _is_file_gone(file: Path) -> bool:
     """Return whether a file is gone rather than its whole folder."""
-    is_ours = any(file.is_relative_to(folder.absolute()) for folder in folders)
-    return is_ours and not file.exists() and file.parent.exists()
+    return not file.exists() and file.parent.exists()

@@ -35,7 +35,7 @@ from .prefect_queue import (
     QueueError,
     ShownState,
 )
-from .process_marks import is_other_machine
+from .process_marks import is_other_machine, is_process_alive
 from .run_endings import NoRestart, RestartRun, RunEnding, StopReason, after_ending
 from .run_processes import ProcessEnd, RunExecutor, RunProcess, RunTask, StopRequest
 from .signed_orders import NotAdmitted, admitted_order
@@ -177,6 +177,10 @@ OnEnd = Callable[[ManagedRun | None, str, Report | None], Awaitable[None]]
 """Called when a submitted run is over for good: its job, a status, its report if there is one."""
 
 
+OnOver = Callable[[QueuedRun, str], Awaitable[None]]
+"""Called when a run is over for good, restarts included: the last start of it, and a status."""
+
+
 @dataclass(frozen=True)
 class ManagerOptions:
     """Options of `RunManager`."""
@@ -218,6 +222,8 @@ class RunManager:
         """By pipeline: why its last run did not count missing documents as deleted."""
         self.lacks_deployments = False
         """A deployment of ours was deleted: deployments must be made again."""
+        self.over: OnOver | None = None
+        """Called when any run is over for good."""
         self.executor = RunExecutor(self._began)
         self._prefect_queue = prefect_queue
         self._signer = signer
@@ -265,6 +271,14 @@ class RunManager:
         if at is None:
             self.wake.set()
         return made
+
+    def is_left(self, run: QueuedRun) -> bool:
+        """Return whether a run waits, or was at work in a process that is gone."""
+        if run.phase == "waiting":
+            return True
+        process = self._signer.process(run.id, run.process)
+        is_here = not (is_other_machine(process) or is_process_alive(process))
+        return run.phase == "running" and run.id not in self.jobs and is_here
 
     def n_waiting(self, deployment: Deployment) -> int:
         """Return how many runs of a pipeline waited in the last round."""
@@ -321,7 +335,7 @@ class RunManager:
             name = deployment.triggered.pipeline.name
             log.warning("%s: run '%s' of Prefect is refused: %s", name, run.name, error)
             await self._prefect_queue.show(run.id, "failed", f"Refused: {error}")
-            await self._tell(run.id, None, "failed", None)
+            await self._tell(run.id, None, "failed", None, run)
             return None
         process = self._signer.process(run.id, run.process)
         return replace(run, order=order, process=process)
@@ -333,10 +347,10 @@ class RunManager:
         for id_ in [id_ for id_ in self._waiting if id_ not in open_ and id_ not in self.jobs]:
             run = await self._prefect_queue.read(id_)
             if run is None or run.phase == "ended":
-                await self._tell(id_, None, run.end if run else "interrupted", None)
+                await self._tell(id_, None, run.end if run else "interrupted", None, run)
             elif run.deployment not in by_id:  # its deployment was deleted
                 await self._prefect_queue.show(id_, "skipped", "its deployment no longer exists")
-                await self._tell(id_, None, "skipped", None)
+                await self._tell(id_, None, "skipped", None, run)
 
     async def _decide(self, by_id: Mapping[str, Deployment]) -> None:
         now = datetime.now(UTC)
@@ -389,7 +403,8 @@ class RunManager:
     async def skip_run(self, run: QueuedRun, deployment: Deployment, words: str) -> None:
         log.info("%s: a run is skipped: %s", deployment.triggered.pipeline.name, words)
         await self._prefect_queue.show(run.id, "skipped", words)
-        await self._tell(run.id, None, "skipped", None)
+        self.queue = [other for other in self.queue if other.id != run.id]
+        await self._tell(run.id, None, "skipped", None, run)
 
     # --- starting
 
@@ -527,6 +542,8 @@ class RunManager:
             log.info(words, job.deployment.triggered.pipeline.name, job.name)
             return
         next_, groups = self._next_after(job, ending)
+        if job.deployment.triggered.key not in self.deployments:
+            next_ = NoRestart()  # its file is gone
         if isinstance(next_, RestartRun):  # before its end is shown: an open run is not forgotten
             await self._again(job, next_, groups)
         if is_open:
@@ -549,7 +566,7 @@ class RunManager:
             )
         job.running.run = job.name
         status = "crashed" if ending.crash else ending.status
-        await self._tell(job.tracked.id, job, status, end.report)
+        await self._tell(job.tracked.id, job, status, end.report, job.tracked)
 
     def _ending(self, job: ManagedRun, end: ProcessEnd, shown: QueuedRun | None) -> RunEnding:
         """Return how a run ended: by its own report, else by Prefect's state."""
@@ -589,7 +606,7 @@ class RunManager:
         for number, calls in enumerate(groups):
             own = {"calls": [*calls], "inputs": calls[0]["inputs"]} if calls else {}
             made = await self._prefect_queue.submit(
-                job.deployment.id,
+                self.deployments.get(job.deployment.triggered.key, job.deployment).id,
                 order | own,
                 key=f"{old.id}{AGAIN_SUFFIX}{number or ''}",
                 at=next_.at,
@@ -599,12 +616,19 @@ class RunManager:
                 self._waiting[made.id] = self._waiting.pop(old.id)
 
     async def _tell(
-        self, id_: str, job: ManagedRun | None, status: str, report: Report | None
+        self,
+        id_: str,
+        job: ManagedRun | None,
+        status: str,
+        report: Report | None,
+        run: QueuedRun | None,
     ) -> None:
         """Report to the submitter that a run is over."""
         ended = self._waiting.pop(id_, None)
         if ended is not None:
             await ended(job, status, report)
+        if self.over is not None and run is not None:
+            await self.over(run, status)
 
     async def stop(self, within_s: float) -> None:
         """Stop all runs in bounded time; the next start continues them."""

@@ -209,7 +209,7 @@ class Up:
             await self._calls.open()
             app = await self._app(stack, is_open=is_open)
             with contextlib.suppress(QueueError):
-                await self._reconciler.forget_gone(self._wishes.folders)
+                await self._reconciler.forget_gone(self._wishes.folders, self._served)
             stack.push_async_callback(self._closed)
             # Before Prefect answers: a caller that gets 404 would not call again.
             self._reconciler.serve_hooks(list(self._served.values()))
@@ -540,6 +540,7 @@ class Up:
                 **self._finder.faults(),
                 **{str(folder): words for folder, words in self._ledgers.faults.items()},
                 **({"webhooks": self._calls.fault} if self._calls.fault else {}),
+                **{f"webhook calls of {key}": why for key, why in self._webhook_runs.kept.items()},
             },
             "calls_waiting": self._calls.waiting.total(),
             **facts,

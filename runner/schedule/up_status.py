@@ -6,7 +6,6 @@ everything to permitted clients, and sends browsers to the console.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,7 +159,9 @@ class StatusAccess:
         """Return the refusal of a request; None when it may read."""
         if not has_own_host_name(request.headers):
             return JSONResponse({"error": "use 'localhost' or this machine's address."}, 403)
-        if not self._needs_key and _is_own_user(request):
+        # A page in a browser of this user must have our own name as its host, as checked above.
+        own = socket_owners.is_own_process(request.client, request.scope.get("server"))
+        if not self._needs_key and own:
             return None
         if self._ring is None:
             words = (
@@ -173,17 +174,3 @@ class StatusAccess:
             return None
         words = "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
         return JSONResponse({"error": words}, 401, {"WWW-Authenticate": 'Bearer realm="paddock"'})
-
-
-def _is_own_user(request: Request) -> bool:
-    """Return whether a request came from a process of this user, or of a system that cannot tell.
-
-    A page in a browser of this user must have our own name as its host, which is checked before.
-    """
-    server = request.scope.get("server")
-    if request.client is None or server is None or server[1] is None:
-        return False
-    if not socket_owners.knows_socket_owners():
-        return True
-    client = (request.client.host, request.client.port)
-    return socket_owners.client_owner(client, (server[0], server[1])) == os.getuid()

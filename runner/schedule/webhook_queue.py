@@ -2,8 +2,9 @@
 
 A call is answered when its row is on the disk (SQLite). Calls that arrive together share one
 transaction, because a commit waits for the disk: 100 at once took 30 s as flow runs of Prefect's
-SQLite. The call's key is the table's key, so a repeated call is one row and one run. Rows are kept
-for a week after Prefect took them, for callers that repeat a call.
+SQLite. The call's key is the table's key, so a repeated call is one row and one run, and so is one
+with the same signature under another key. Rows are kept for a week after Prefect took them, for
+callers that repeat a call; their inputs until the run is over, so that it can be taken back.
 """
 
 from __future__ import annotations
@@ -39,9 +40,13 @@ LOCK_S = 10.0
 _CALLS_TABLE = """
 CREATE TABLE IF NOT EXISTS calls (
     id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, trigger TEXT NOT NULL, inputs TEXT NOT NULL,
-    received_at REAL NOT NULL, queued_at REAL, run TEXT
+    received_at REAL NOT NULL, queued_at REAL, run TEXT, signature TEXT, set_aside TEXT,
+    n_taken_back INTEGER DEFAULT 0
 )
 """
+_LATER_COLUMNS = ("signature TEXT", "set_aside TEXT", "n_taken_back INTEGER DEFAULT 0")
+"""What tables of earlier versions lack."""
+_WAITS = "queued_at IS NULL AND set_aside IS NULL"
 
 
 class WebhookQueueBroken(Exception):
@@ -58,6 +63,10 @@ class AcceptedCall:
     inputs: Mapping[str, Any]
     received_at: float = 0.0
     """Seconds since 1970."""
+    signature: str | None = None
+    """What no other call of the pipeline has."""
+    n_taken_back: int = 0
+    """How often a run of it was taken back before its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,8 @@ class CallReceipt:
     is_known: bool
     run: str | None
     """The flow run, once Prefect has taken it."""
+    id: str = ""
+    """Of the first call with its signature."""
 
 
 class WebhookQueue:
@@ -144,11 +155,94 @@ class WebhookQueue:
         Raises:
             WebhookQueueBroken: it cannot be recorded; submitted again, it is the same flow run.
         """
-        changed = "UPDATE calls SET queued_at = ?, run = ?, inputs = '' WHERE id = ?"
+        changed = "UPDATE calls SET queued_at = ?, run = ? WHERE id = ?"
         rows = [(time.time(), run, call.id) for call in calls]
         await self._do(lambda db: db.executemany(changed, rows))
         for call in calls:
             self.waiting[call.pipeline] -= 1
+
+    async def ended(self, run: str) -> None:
+        """Forget the inputs of a flow run's calls: it is over.
+
+        Raises:
+            WebhookQueueBroken: it cannot be recorded; they are forgotten in a week.
+        """
+        await self._do(lambda db: db.execute("UPDATE calls SET inputs = '' WHERE run = ?", (run,)))
+
+    async def take_back(self, run: str) -> int:
+        """Put the calls of a flow run that is not over back; return how many there are.
+
+        Raises:
+            WebhookQueueBroken: it cannot be recorded.
+        """
+        changed = (
+            "UPDATE calls SET queued_at = NULL, run = NULL, n_taken_back = n_taken_back + 1 "
+            "WHERE run = ? AND inputs != ''"
+        )
+        return await self._change(changed, run)
+
+    async def set_aside(self, calls: Sequence[tuple[AcceptedCall, str]]) -> None:
+        """Keep calls that their pipeline does not take as it is now, each with the reason.
+
+        Raises:
+            WebhookQueueBroken: it cannot be recorded.
+        """
+        rows = [(why, call.id) for call, why in calls]
+        changed = "UPDATE calls SET set_aside = ? WHERE id = ?"
+        await self._do(lambda db: db.executemany(changed, rows))
+        for call, _ in calls:
+            self.waiting[call.pipeline] -= 1
+
+    async def take_up(self) -> None:
+        """Put back the calls that were set aside: pipelines have changed.
+
+        Raises:
+            WebhookQueueBroken: it cannot be recorded.
+        """
+        await self._change("UPDATE calls SET set_aside = NULL WHERE set_aside IS NOT NULL")
+
+    async def hand_to(self, heir: str, pipeline: str, trigger: str) -> int:
+        """Move the waiting calls of a trigger to another pipeline; return how many there are.
+
+        Raises:
+            WebhookQueueBroken: it cannot be recorded.
+        """
+        changed = f"UPDATE calls SET pipeline = ? WHERE pipeline = ? AND trigger = ? AND {_WAITS}"
+        return await self._change(changed, heir, pipeline, trigger)
+
+    async def triggers(self, pipeline: str) -> list[str]:
+        """Return the triggers of a pipeline's waiting calls.
+
+        Raises:
+            WebhookQueueBroken: the table cannot be read.
+        """
+        query = f"SELECT DISTINCT trigger FROM calls WHERE pipeline = ? AND {_WAITS}"
+        rows = await self._do(lambda db: db.execute(query, (pipeline,)).fetchall())
+        return [trigger for (trigger,) in rows if isinstance(trigger, str)]
+
+    async def aside(self) -> dict[str, tuple[int, str]]:
+        """Return how many calls of each pipeline are set aside, and why one of them is.
+
+        Raises:
+            WebhookQueueBroken: the table cannot be read.
+        """
+        query = (
+            "SELECT pipeline, count(*), max(set_aside) FROM calls WHERE set_aside IS NOT NULL "
+            "GROUP BY pipeline"
+        )
+        rows = await self._do(lambda db: db.execute(query).fetchall())
+        return {str(pipeline): (n, str(why)) for pipeline, n, why in rows}
+
+    async def _change(self, statement: str, *values: str) -> int:
+        """Change rows and count again what waits; return how many rows there were."""
+
+        def change(db: sqlite3.Connection) -> tuple[int, Counter[str]]:
+            return db.execute(statement, values).rowcount, self._counted(db)
+
+        n, self.waiting = await self._do(change)
+        if n:
+            self.arrived.set()
+        return int(n)
 
     async def _write(self) -> None:
         while self._arriving:
@@ -200,7 +294,7 @@ class WebhookQueue:
     @staticmethod
     def _counted(db: sqlite3.Connection) -> Counter[str]:
         db.execute("DELETE FROM calls WHERE queued_at < ?", (time.time() - KEPT_S,))
-        waiting = "SELECT pipeline, count(*) FROM calls WHERE queued_at IS NULL GROUP BY pipeline"
+        waiting = f"SELECT pipeline, count(*) FROM calls WHERE {_WAITS} GROUP BY pipeline"
         rows = db.execute(waiting).fetchall()
         # A damaged row's key may have become a number.
         return Counter(
@@ -223,6 +317,11 @@ def _open_queue(file: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = FULL")  # an answered call survives a power cut
         with db:
             db.execute(_CALLS_TABLE)
+            known = {row[1] for row in db.execute("PRAGMA table_info(calls)")}
+            for column in _LATER_COLUMNS:
+                if column.partition(" ")[0] not in known:
+                    db.execute(f"ALTER TABLE calls ADD COLUMN {column}")
+            db.execute("CREATE INDEX IF NOT EXISTS signed ON calls (signature)")
             db.execute("CREATE INDEX IF NOT EXISTS waiting ON calls (pipeline, received_at) "
                        "WHERE queued_at IS NULL")  # fmt: skip
     except BaseException:
@@ -234,15 +333,17 @@ def _open_queue(file: Path) -> sqlite3.Connection:
 def _insert_calls(db: sqlite3.Connection, calls: Sequence[AcceptedCall]) -> list[CallReceipt]:
     answers = []
     for call in calls:
-        row = (call.id, call.pipeline, call.trigger, json.dumps(dict(call.inputs)), time.time())
-        added = db.execute(
-            "INSERT INTO calls (id, pipeline, trigger, inputs, received_at) "
-            "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row
-        )  # fmt: skip
-        run = None
-        if not added.rowcount:
-            (run,) = db.execute("SELECT run FROM calls WHERE id = ?", (call.id,)).fetchone()
-        answers.append(CallReceipt(not added.rowcount, run))
+        same = "SELECT id, run FROM calls WHERE id = ? OR (signature = ? AND pipeline = ?) LIMIT 1"
+        found = db.execute(same, (call.id, call.signature, call.pipeline)).fetchone()
+        if found is None:
+            inputs = json.dumps(dict(call.inputs))
+            row = (call.id, call.pipeline, call.trigger, inputs, time.time(), call.signature)
+            db.execute(
+                "INSERT INTO calls (id, pipeline, trigger, inputs, received_at, signature) "
+                "VALUES (?, ?, ?, ?, ?, ?)", row
+            )  # fmt: skip
+        id_, run = found or (call.id, None)
+        answers.append(CallReceipt(found is not None, run, id_))
     return answers
 
 
@@ -251,8 +352,8 @@ def _oldest_calls(
 ) -> tuple[list[AcceptedCall], list[str]]:
     """Return calls, and the ids of damaged ones, which are set aside."""
     rows = db.execute(
-        "SELECT rowid, id, pipeline, trigger, inputs, received_at FROM calls "
-        "WHERE pipeline = ? AND queued_at IS NULL ORDER BY received_at, rowid LIMIT ?",
+        "SELECT rowid, id, pipeline, trigger, inputs, received_at, n_taken_back FROM calls "
+        f"WHERE pipeline = ? AND {_WAITS} ORDER BY received_at, rowid LIMIT ?",
         (pipeline, n),
     ).fetchall()
     calls, damaged = [], []
@@ -266,10 +367,12 @@ def _oldest_calls(
     return calls, damaged
 
 
-def _read_call(id_: object, key: str, trigger: object, inputs: str, at: float) -> AcceptedCall:
+def _read_call(
+    id_: object, key: str, trigger: object, inputs: str, at: float, n_taken_back: object
+) -> AcceptedCall:
     datetime.fromtimestamp(at, UTC)
     read = json.loads(inputs)
     are_inputs = isinstance(read, dict) and inputs.isascii()  # written with escapes
     if not (isinstance(id_, str) and isinstance(trigger, str) and are_inputs):
         raise TypeError("this is no call")
-    return AcceptedCall(id_, key, trigger, read, at)
+    return AcceptedCall(id_, key, trigger, read, at, n_taken_back=int(str(n_taken_back or 0)))

@@ -1,6 +1,7 @@
 """Webhooks: verify the signature, map the payload to inputs, take the call.
 
-A webhook without a secret is served on this machine's own address alone.
+A webhook without a secret is served on this machine's own address alone, to the user that runs
+`paddock up` (elsewhere than on Linux to every user of the machine).
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from paddock.engine.api.host_check import has_own_host_name
+from paddock.engine.system import socket_owners
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.triggers import WebhookKeys
 from paddock.runner.core.concurrency_groups import rendered_value
 
 from .triggered_pipeline import TriggeredPipeline
 from .webhook_queue import AcceptedCall, CallReceipt, WebhookQueueBroken
-from .webhook_signatures import MOST_APART_S, BadSignature, check_signature
+from .webhook_signatures import BadSignature, check_signature
 
 MOST_BODY_BYTES = 1 << 19
 """Of a body, and of the inputs made from it: Prefect takes no larger parameters."""
@@ -86,8 +88,6 @@ class Webhooks:
         self.hooks: Mapping[str, ServedWebhook] = {}
         self._accept = accept
         self._clock = clock
-        self._signed: dict[str, tuple[float, str]] = {}
-        """Signature → until when it is valid, and the key of its call."""
 
     async def answer(self, request: Request) -> Response:
         """Answer one call: 202 when it is stored, or why not.
@@ -115,7 +115,7 @@ class Webhooks:
         except ClientDisconnect:
             return Response(status_code=499)
         facts = {
-            "call": call.id.rpartition(":")[2],
+            "call": (answer.id or call.id).rpartition(":")[2],
             "pipeline": hook.triggered.pipeline.name,
             "is_known": answer.is_known,
             "run": answer.run,
@@ -145,23 +145,17 @@ class Webhooks:
         inputs = mapped_inputs(hook, payload)
         if len(json.dumps(inputs)) > MOST_INPUT_BYTES:
             raise _BadCall(413, "the inputs that it is mapped to are larger than 508 KiB.")
-        key = next((headers[name] for name in _KEYS if headers.get(name)), None)
-        if signed is not None:
-            key = self._first_key(signed, key)
+        # The key itself is not signed: under another one the same signature is the same call.
+        key = next((headers[name] for name in _KEYS if headers.get(name)), signed)
         digest = hashlib.sha256((key or uuid.uuid4().hex).encode()).hexdigest()[:32]
-        pipeline = hook.triggered.key
-        trigger = f"webhook {hook.webhook.path}"
-        return AcceptedCall(f"{pipeline}:webhook:{digest}", pipeline, trigger, inputs)
+        pipeline, trigger = hook.triggered.key, trigger_of(hook.webhook)
+        id_ = f"{pipeline}:webhook:{digest}"
+        return AcceptedCall(id_, pipeline, trigger, inputs, signature=signed)
 
-    def _first_key(self, signed: str, key: str | None) -> str:
-        """Return the key that came first with this signature: the key itself is not signed."""
-        now_s = self._clock()
-        for old in [
-            signature for signature, (until_s, _) in self._signed.items() if until_s < now_s
-        ]:
-            del self._signed[old]
-        until_s = now_s + 2 * MOST_APART_S
-        return self._signed.setdefault(signed, (until_s, key or signed))[1]
+
+def trigger_of(webhook: WebhookKeys) -> str:
+    """Return the trigger of the runs that a webhook starts."""
+    return f"webhook {webhook.path}"
 
 
 def mapped_inputs(hook: ServedWebhook, payload: Any) -> dict[str, Any]:
@@ -188,6 +182,11 @@ def _refuse_request(request: Request, hook: ServedWebhook) -> None:
         raise _BadCall(405, "a webhook is called by POST.")
     if hook.secret is None and not has_own_host_name(request.headers):
         raise _BadCall(403, "there is no secret: use 'localhost' or this machine's address.")
+    if hook.secret is None and not socket_owners.is_own_process(
+        request.client, request.scope.get("server")
+    ):
+        what = "there is no secret, so only the user that runs `paddock up` may call this webhook."
+        raise _BadCall(403, f"{what} Others may, once it has a `secret`.")
     media_type = request.headers.get("content-type", "").partition(";")[0]
     if media_type.strip().lower() != "application/json":
         raise _BadCall(415, "the body must be JSON: Content-Type: application/json.")

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
+from paddock.engine.api.app import get_key_proof, make_middleware
+from paddock.engine.api.errors import with_error_responses
+from paddock.engine.api.request_log import RequestLog
+from paddock.engine.settings import ServiceSettings
+from paddock.engine.system import light_http, socket_owners
+from paddock.engine.system.key_proof import PROOF_PATH, home_secret, knows_key
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.settings import Settings, read_settings
@@ -90,17 +110,137 @@ def test_the_key_is_shown_to_the_host_that_the_person_names(tmp_path: Path) -> N
         environ={"PADDOCK_API_KEY": "secret", "PADDOCK_HOST": "gpu.example"},
         home=tmp_path,
     )
-    assert service_client._api_key(own) == "secret"
+    assert service_client._api_key(own) == ("secret", False)
 
 
 def test_a_reader_of_the_services_keys_needs_no_other(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     environ = {"PADDOCK_API_KEYS": str(keys)}
-    assert service_client._api_key(read_settings(environ=environ, home=tmp_path)) == ""
+
+    def key() -> tuple[str, bool]:
+        return service_client._api_key(read_settings(environ=environ, home=tmp_path))
+
+    assert key() == ("", False)
     keys.write_text(f"# ours\nsha256:{'0' * 64} ops\nplain me # mine\n")
-    assert service_client._api_key(read_settings(environ=environ, home=tmp_path)) == "plain"
+    assert key() == ("plain", True)
     environ["PADDOCK_API_KEY"] = "own"
-    assert service_client._api_key(read_settings(environ=environ, home=tmp_path)) == "own"
+    assert key() == ("own", True)  # no one wrote the address
     del environ["PADDOCK_API_KEY"]
     environ["PADDOCK_HOST"] = "gpu.example"
-    assert service_client._api_key(read_settings(environ=environ, home=tmp_path)) == ""
+    assert key() == ("", False)
+
+
+def unwritten(tmp_path: Path, host: str, **variables: str) -> Settings:
+    """Return settings in which an address is the default."""
+    found = settings(tmp_path, host, **variables)
+    return replace(found, origins={})
+
+
+def test_an_address_that_no_one_wrote_is_asked_where_ones_own_process_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(readyz=READY, api__tags=(200, b"{}")) as server:
+        found = unwritten(tmp_path, server.host, PADDOCK_API_KEY="secret")
+        client = service_client.find_service(found)
+        assert client is not None
+        with client:
+            assert client.get("/api/tags") == {}
+            n_own = len(server.seen)
+            monkeypatch.setattr(socket_owners, "is_own_listener", lambda host, port: False)
+            with pytest.raises(ServiceError, match="Another program listens at"):
+                client.get("/api/tags")  # it has ended, and another user took its port
+        assert service_client.find_service(found) is None
+        assert service_client.identify_service(found) == "another user's program"
+        assert {path for _, path, _, _ in server.seen[n_own:]} == {"/readyz"}
+        monkeypatch.setattr(socket_owners, "is_own_listener", lambda host, port: None)
+        assert service_client.find_service(found) is None  # nor does it know this user's secret
+        assert not any("secret" in str(headers) for _, _, headers, _ in server.seen)
+        named = service_client.find_service(settings(tmp_path, server.host))
+        assert named is not None  # what a person writes is meant
+        with named:
+            assert named.get("/api/tags") == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TRIED: only root has processes of other users")
+def test_another_users_listener_gets_nothing(tmp_path: Path) -> None:
+    code = (
+        "import os, socket; os.setuid(12345); s = socket.create_server(('127.0.0.1', 0))\n"
+        "print(s.getsockname()[1], flush=True)\ns.accept()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        host = f"127.0.0.1:{int(other.stdout.readline())}"
+        try:
+            port = int(host.rpartition(":")[2])
+            assert socket_owners.listener_owner("127.0.0.1", port) == 12345
+            assert service_client._is_ours(unwritten(tmp_path, host)) is False
+        finally:
+            other.kill()
+
+
+@contextmanager
+def proving(settings: ServiceSettings) -> Iterator[str]:
+    """Yield the address of a service of which only readiness and proof answer."""
+    app = Starlette(
+        routes=[
+            Route("/readyz", lambda request: JSONResponse({})),
+            Route(PROOF_PATH, with_error_responses(get_key_proof)),
+        ],
+        middleware=make_middleware(settings, RequestLog()),
+    )
+    app.state.service = SimpleNamespace(settings=settings)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield "{}:{}".format(*listener.getsockname())
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextmanager
+def relaying(host: str) -> Iterator[tuple[str, list[bytes]]]:
+    """Yield the address of a program that passes all on to another one, and what it saw."""
+    seen: list[bytes] = []
+
+    class Relay(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            seen.append(self.request.recv(65536))
+            with socket.create_connection(host.split(":")) as real:  # type: ignore[arg-type]
+                real.sendall(seen[-1])
+                with suppress(OSError):
+                    while data := real.recv(65536):
+                        self.request.sendall(data)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield "{}:{}".format(*server.server_address), seen
+        finally:
+            server.shutdown()
+
+
+def test_a_key_goes_only_to_who_proves_to_know_it(tmp_path: Path) -> None:
+    keys, state = tmp_path / "keys", tmp_path / "state"
+    keys.write_text("hush me\n")
+    own = {"PADDOCK_API_KEYS": str(keys)}
+    with proving(ServiceSettings(api_keys_file=keys, state_dir=state)) as host:
+        url = f"http://{host}"
+        assert not knows_key(url, home_secret(tmp_path / "other"), timeout_s=5)
+        assert knows_key(url, home_secret(state), timeout_s=5)
+        assert knows_key(url, "hush", timeout_s=5) and not knows_key(url, "hush2", timeout_s=5)
+        for query in ("", "?nonce=&proof=", "?nonce=a&proof=b", "?nonce=a", f"?{'a=b&' * 500}"):
+            assert light_http.get(f"{url}{PROOF_PATH}{query}", timeout_s=5)[0] == 403
+        client = service_client.find_service(unwritten(tmp_path, host, **own))
+        assert client is not None and client.api_key == "hush"
+        client.close()
+        # Who passes the question on to the real server has another address.
+        with relaying(host) as (elsewhere, seen):
+            for variables in (own, {"PADDOCK_API_KEY": "hush"}):
+                fooled = service_client.find_service(unwritten(tmp_path, elsewhere, **variables))
+                assert fooled is not None and fooled.api_key == ""
+                fooled.close()
+            assert b"key-proof" in b"".join(seen) and b"hush" not in b"".join(seen)

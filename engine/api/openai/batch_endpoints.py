@@ -7,11 +7,12 @@ copy in the system's temporary folder, which is often main memory.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from pydantic import AfterValidator, Field
 from python_multipart.exceptions import FormParserError
@@ -19,12 +20,14 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, Response
 
+from paddock.engine.api.api_keys import key_name_of
 from paddock.engine.api.body_models import Needed, Texts, Whole, invalid_value, refused, shown
 from paddock.engine.api.errors import ApiError, InvalidValue, NoSuchObject
 from paddock.engine.api.json_body import read_json
 from paddock.engine.api.service import service_of
 from paddock.engine.api.streaming import json_response
 from paddock.engine.models.blobs import store_write_errors
+from paddock.engine.system import socket_owners
 
 from .batches import BatchRecord, BatchRunner, FileRecord, FileStore
 from .chat_completions import new_id
@@ -190,13 +193,37 @@ def file_store_of(request: Request) -> FileStore:
     return FileStore(service_of(request).settings.state_dir)
 
 
+def owner_of(request: Request) -> str:
+    """Return whose files and batches a request makes; empty: everyone's.
+
+    That is the name of its key, else the user of this machine that asks, where the system tells.
+    """
+    if name := key_name_of(request.scope):
+        return f"key {name}"
+    client, server = request.client, request.scope.get("server")
+    if server is not None and server[1] is None:  # a socket of this user in the file system
+        return f"user {os.getuid()}"
+    if client is None or server is None:
+        return ""
+    user = socket_owners.client_owner((client.host, client.port), (server[0], server[1]))
+    return "" if user is None else f"user {user}"
+
+
+_Owned = TypeVar("_Owned", FileRecord, BatchRecord)
+
+
+def _of_caller(records: Iterable[_Owned], request: Request) -> list[_Owned]:
+    owner = owner_of(request)
+    return [record for record in records if record.owner in ("", owner)]
+
+
 async def upload_file(request: Request) -> Response:
     store, file_id = file_store_of(request), new_id("file-")
     data = await asyncio.to_thread(store.new_data, file_id)
     try:
         with store_write_errors(store.folder):
             form = await read_upload(request, data.write)
-        record = _new_file_record(file_id, form)
+        record = replace(_new_file_record(file_id, form), owner=owner_of(request))
         await asyncio.to_thread(store.add, record, data)
     finally:
         await asyncio.to_thread(data.close)
@@ -240,7 +267,7 @@ def read_expiry(text: str | int | None) -> int | None:
 
 async def list_files(request: Request) -> Response:
     """Handle GET /v1/files: the newest first."""
-    files = await asyncio.to_thread(file_store_of(request).list)
+    files = _of_caller(await asyncio.to_thread(file_store_of(request).list), request)
     purpose = request.query_params.get("purpose")
     values = [file.value() for file in files if purpose in (None, "", file.purpose)]
     if request.query_params.get("order") == "asc":
@@ -270,7 +297,7 @@ async def delete_file(request: Request) -> Response:
 async def _find_file(request: Request) -> FileRecord:
     file_id: str = request.path_params["file_id"]
     record = await asyncio.to_thread(file_store_of(request).find, file_id)
-    if record is None:
+    if record is None or not _of_caller([record], request):
         raise NoSuchObject("File object", file_id)
     return record
 
@@ -337,9 +364,9 @@ async def create_batch(request: Request) -> Response:
     """Handle POST /v1/batches: start a batch of an uploaded file."""
     body = _BatchBody.read(await read_json(request))
     batches = batch_runner_of(request)
-    record = body.record()
+    record = replace(body.record(), owner=owner_of(request))
     file = await asyncio.to_thread(batches.files.find, record.input_file_id)
-    if file is None:
+    if file is None or not _of_caller([file], request):
         why = f"there is no file '{record.input_file_id[:80]}'."
         raise invalid_value("input_file_id", why, "invalid_file")
     if file.purpose != "batch":
@@ -351,7 +378,8 @@ async def create_batch(request: Request) -> Response:
 
 async def list_batches(request: Request) -> Response:
     """Handle GET /v1/batches: the newest first."""
-    values = [batch.value() for batch in await batch_runner_of(request).list()]
+    found = _of_caller(await batch_runner_of(request).list(), request)
+    values = [batch.value() for batch in found]
     return json_response(
         list_page(values, request.query_params, BATCHES_PER_PAGE, MAX_BATCHES_LISTED)
     )
@@ -372,6 +400,6 @@ async def cancel_batch(request: Request) -> Response:
 async def _find_batch(request: Request) -> BatchRecord:
     batch_id: str = request.path_params["batch_id"]
     record = await batch_runner_of(request).find(batch_id)
-    if record is None:
+    if record is None or not _of_caller([record], request):
         raise NoSuchObject("Batch object", batch_id)
     return record

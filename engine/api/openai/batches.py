@@ -64,6 +64,8 @@ class FileRecord:
     """Nanoseconds since the epoch: several a second keep their order."""
     expires_at: int | None = None
     """Seconds since the epoch."""
+    owner: str = ""
+    """Who stored it (see `batch_endpoints`); empty: it is everyone's."""
 
     def value(self) -> dict[str, Any]:
         """Return OpenAI's `file` object."""
@@ -112,6 +114,8 @@ class BatchRecord:
     output_file_id: str | None = None
     error_file_id: str | None = None
     usage: Mapping[str, Any] | None = None
+    owner: str = ""
+    """As of a file."""
 
     @property
     def is_over(self) -> bool:
@@ -364,6 +368,7 @@ def _result_file_record(
         size_bytes,
         now_ns,
         None if lasts_s is None else now_ns // 1_000_000_000 + lasts_s,
+        record.owner,
     )
 
 

@@ -164,6 +164,7 @@ async def _open_pool(service: ServiceClient) -> AsyncIterator[LineAnswerer]:
 
         async def answer(line: BatchLine) -> dict[str, Any]:
             while True:
+                await asyncio.to_thread(service.check)
                 response = await client.post(line.url, json={**line.body, "stream": False})
                 if response.status_code not in (429, 503):
                     break

@@ -100,7 +100,7 @@ def _served_at(settings: Settings) -> str | None:
     address = settings.address
     is_there = (
         service_client.is_this_machine(address)
-        and service_client.identify_server(address) == "paddock"
+        and service_client.identify_service(settings) == "paddock"
     )
     return address.url if is_there else None
 

@@ -151,7 +151,7 @@ def test_the_same_call_twice_is_one_run(webhook_server: WebhookServer) -> None:
 
 @pytest.mark.parametrize("key", ["", "1"])
 def test_a_call_that_was_recorded_starts_nothing_however_it_is_sent_again(
-    webhook_server: WebhookServer, key: str
+    webhook_server: WebhookServer, key: str, tmp_path: Path
 ) -> None:
     body = body_of(folder="inbox")
     given: Any = {"x_idempotency_key": key} if key else {}
@@ -162,6 +162,10 @@ def test_a_call_that_was_recorded_starts_nothing_however_it_is_sent_again(
             seen, _ = webhook_server.post("/digest", body, **{OWN_HEADER: written}, **headers)
             assert seen == 200
     assert len(webhook_server.calls) == 1
+    again = WebhookServer(tmp_path)  # `up` starts anew
+    assert again.post_signed(body, x_idempotency_key="4")[0] == 200
+    assert len(again.calls) == 1
+    asyncio.run(again.queue.close())
 
 
 @pytest.mark.parametrize(
@@ -182,7 +186,9 @@ def test_inputs_that_a_pipeline_does_not_take_are_refused(
     assert answer["error"].startswith(words.split("'payload'")[0])
 
 
-def test_what_is_no_call_is_refused_before_anything_is_done(webhook_server: WebhookServer) -> None:
+def test_what_is_no_call_is_refused_before_anything_is_done(
+    webhook_server: WebhookServer, caller: Callable[[int | None], None]
+) -> None:
     good = body_of(folder="inbox")
     assert webhook_server.post("/digest", good)[0] == 401
     assert webhook_server.post_signed(good, now_s=NOW - 3_000)[0] == 401
@@ -203,6 +209,12 @@ def test_what_is_no_call_is_refused_before_anything_is_done(webhook_server: Webh
     assert webhook_server.calls == []
     spelled = {"content-type": "Application/JSON; charset=utf-8"}
     assert webhook_server.ask("POST", "/open", good, spelled)[0] == 422  # only the input is missing
+    for owner in (os.getuid() + 1, None):
+        caller(owner)
+        assert webhook_server.post("/open", good) == (403, {"error": (
+            "there is no secret, so only the user that runs `paddock up` may call this webhook. "
+            "Others may, once it has a `secret`."
+        )})  # fmt: skip
 
 
 def test_when_the_queue_is_full_the_caller_is_asked_to_come_again(

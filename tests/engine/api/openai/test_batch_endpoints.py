@@ -26,6 +26,7 @@ from paddock.engine.api.openai.batch_lines import (
 )
 from paddock.engine.api.openai.batches import FINAL_STATUSES, BatchRecord, BatchRunner
 from paddock.engine.api.openai.chat_completions import new_id
+from paddock.engine.system import socket_owners
 from tests.live import CHAT, VECTORS, Live
 
 CHATS, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
@@ -99,6 +100,39 @@ def test_files_come_and_go(client: OpenAI) -> None:
     for gone in (client.files.retrieve, client.files.content, client.files.delete):
         with pytest.raises(openai.NotFoundError):
             gone(file.id)
+
+
+def test_files_and_batches_are_theirs_who_stored_them(
+    client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask_as(user: int | None) -> None:
+        monkeypatch.setattr(socket_owners, "client_owner", lambda client, server: user)
+
+    ask_as(1000)
+    batch = begun(client, [chat_line(1)])
+    file_id = batch.input_file_id
+    output = over(client, batch.id).output_file_id
+    for other in (1001, None):
+        ask_as(other)
+        assert {file_id, output}.isdisjoint(file.id for file in client.files.list())
+        assert batch.id not in [found.id for found in client.batches.list()]
+        for ask in (client.files.content, client.files.delete, client.files.retrieve):
+            for name in (file_id, output):
+                with pytest.raises(openai.NotFoundError):
+                    ask(name)
+        for act in (client.batches.retrieve, client.batches.cancel):
+            with pytest.raises(openai.NotFoundError):
+                act(batch.id)
+        with pytest.raises(openai.BadRequestError, match="there is no file"):
+            client.batches.create(
+                input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+    ask_as(1000)
+    assert client.files.content(output).text and client.files.delete(file_id).deleted
+    ask_as(None)
+    everyones = client.files.create(file=("a.jsonl", b"x"), purpose="batch")
+    ask_as(1001)
+    assert client.files.delete(everyones.id).deleted
 
 
 def test_a_form_that_is_none_is_refused(live: Live) -> None:
