@@ -510,6 +510,9 @@ class StepLog(Protocol):
     def tally(self, noun: str, what: str) -> None:
         """Count what may happen to many items; one line for each step says how often it did."""
 
+    def scanned(self, taken: Collection[str], not_taken: Collection[str]) -> None:
+        """Count the files of a folder that no pattern is about, unless another step takes them."""
+
 
 class NoToolset:
     """No tools, such as during planning."""

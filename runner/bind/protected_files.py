@@ -113,13 +113,14 @@ class ProtectedFiles:
 
     def _is_part(self, path: Path, folded: str) -> bool:
         """Return whether a file is one of the pipeline's, under this name or another."""
-        if folded in self._folded:
+        if folded in self.folded:
             return True
         identity = files.identity(path)
         return identity is not None and identity in map(files.identity, self.parts)
 
     @cached_property
-    def _folded(self) -> frozenset[str]:
+    def folded(self) -> frozenset[str]:
+        """The paths of the parts, to be compared with case-folded ones."""
         return frozenset(str(part).casefold() for part in self.parts)
 
     def _is_in_named_folder(self, path: Path) -> bool:

@@ -6,18 +6,24 @@ a document, a label from a list, short fields with evidence. Comments say what t
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 from jinja2 import Environment, StrictUndefined
+
+from paddock.steps.files.folder_walk import FolderWalk, is_temporary_path
+from paddock.steps.files.globs import Globs
+from paddock.steps.readers.document_kinds import is_readable_suffix
 
 Documents = Literal["letters", "invoices", "mail", "table"]
 Result = Literal["summaries", "labels", "fields"]
 
 DOCUMENTS: dict[Documents, str] = {
-    "letters": "letters, notes, reports: text, Markdown, HTML, PDF, Word",
-    "invoices": "invoices and receipts: PDF, Word, mail, text",
+    "letters": "letters, notes, reports: text, Markdown, HTML, PDF, Word, scans",
+    "invoices": "invoices and receipts: PDF, Word, Excel, mail, text, scans",
     "mail": "mail: files that end in .eml",
     "table": "a table with a text in each row: CSV, TSV, JSON lines",
 }
@@ -34,10 +40,12 @@ SAMPLES: dict[Documents, str] = {
 }
 """A document of each kind from the examples, copied so that a draft runs at once."""
 
-_INCLUDE: dict[Documents, str] = {
-    "letters": "**/*.{txt,md,html,pdf,docx}",
-    "invoices": "**/*.{pdf,docx,eml,txt}",
-    "mail": "**/*.eml",
+_SCANS = ("png", "jpg", "jpeg", "tif", "tiff")
+_SUFFIXES: dict[Documents, tuple[str, ...]] = {
+    "letters": ("txt", "md", "html", "pdf", "docx", *_SCANS),
+    "invoices": ("pdf", "docx", "xlsx", "eml", "txt", *_SCANS),
+    "mail": ("eml",),
+    "table": ("csv", "tsv", "jsonl"),
 }
 _LABELS: dict[Documents, str] = {
     "letters": "letter, report, minutes, advertisement, other",
@@ -65,8 +73,41 @@ class DraftAnswers:
     result: Result = get_args(Result)[0]
 
 
-def draft_pipeline(answers: DraftAnswers) -> str:
-    """Return the YAML of a pipeline that runs as it is.
+@dataclass(frozen=True, slots=True)
+class DocumentsThere:
+    """Documents that are in a folder before its pipeline is drafted."""
+
+    root: str
+    """As the pipeline writes the folder."""
+    first: str
+    """Relative path of the first of their kind."""
+    suffixes: tuple[str, ...]
+    """Those that can be read, as they are spelled; `include` of the draft has all of them."""
+    n_taken: int
+    not_taken: Mapping[str, int]
+    """The other files by suffix."""
+
+    @classmethod
+    def of(cls, folder: Path, documents: Documents) -> DocumentsThere | None:
+        """Return the documents of a folder, or of its `inbox`; None: it has none of this kind."""
+        root = folder / "inbox" if (folder / "inbox").is_dir() else folder
+        if not root.is_dir():
+            return None
+        walk = FolderWalk(root.resolve(), Globs.of(["**/*"]), Globs.of([]), frozenset(), None, ())
+        names = [f.relpath for f in walk.files(None) if not is_temporary_path(f.relpath)]
+        sums = Counter(PurePosixPath(name).suffix.removeprefix(".") for name in names)
+        known = _SUFFIXES[documents]
+        of_kind = [n for n in names if n.lower().endswith(tuple(f".{suffix}" for suffix in known))]
+        if not of_kind:
+            return None
+        taken = sorted(suffix for suffix in sums if suffix and is_readable_suffix(f".{suffix}"))
+        others = {suffix: n for suffix, n in sorted(sums.items()) if suffix not in taken}
+        place = "./inbox" if root != folder else "."
+        return cls(place, of_kind[0], tuple(taken), sum(sums[s] for s in taken), others)
+
+
+def draft_pipeline(answers: DraftAnswers, there: DocumentsThere | None = None) -> str:
+    """Return the YAML of a pipeline that runs as it is, over the documents that are there.
 
     >>> draft_pipeline(DraftAnswers("mail", "labels")).splitlines()[1]
     'name: mail-labels'
@@ -86,14 +127,17 @@ def draft_pipeline(answers: DraftAnswers) -> str:
     documents, result = answers.documents, answers.result
     names = [field.partition(":")[0].strip() for field in _FIELDS[documents].split(",")]
     is_table = documents == "table"
+    suffixes = there.suffixes if there is not None else _SUFFIXES[documents]
+    pattern = f"{{{','.join(suffixes)}}}" if len(suffixes) > 1 else suffixes[0]
     return environment.from_string(_TEMPLATE.read_text("utf-8")).render(
         name=f"{documents}-{result}",
         description=f"{RESULTS[result][0].upper()}{RESULTS[result][1:]}.",
         result=result,
         is_table=is_table,
         item="row: doc.values() | first" if is_table else "file: doc.relpath",
-        include=_INCLUDE.get(documents),
-        sample=SAMPLES[documents].rpartition("/")[2],
+        include=f"**/*.{pattern}",
+        root="./inbox" if there is None else there.root,
+        sample=SAMPLES[documents].rpartition("/")[2] if there is None else there.first,
         labels=_LABELS[documents],
         fields=_FIELDS[documents],
         names=", ".join(names),

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from paddock.engine.system import units
 from paddock.engine.system.text import counted, listed
 from paddock.runner.progress import printing
-from paddock.runner.progress.report import HELD_REMEDY, PlanItem, PlanReport, State
+from paddock.runner.progress.report import (
+    HELD_REMEDY,
+    PlanItem,
+    PlanReport,
+    State,
+    not_taken_in_words,
+)
 
 MAX_NAMED_ITEMS = 5  # in each group; `--json` has them all
 
@@ -31,6 +37,7 @@ def plan_text(report: PlanReport) -> str:
     lines = [printing.printable_line(head), *_group_lines(report)]
     lines += [printing.printable_message(note) for note in (*report.notes, *report.remarks)]
     lines += filter(None, [report.filed.in_words()])
+    lines += filter(None, [not_taken_in_words(report.not_taken)])
     if any(item.state == "held" for item in report.items):
         lines.append(HELD_REMEDY)
     if report.has_work:

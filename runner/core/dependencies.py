@@ -261,7 +261,7 @@ def _listing_digest(folder: str, given: str, roots: Roots, owned: frozenset[Path
     """Return the digest of a folder's listing; empty where it cannot be listed. Blocking."""
     try:
         params = FilesScanParams.model_validate({**json.loads(given), "root": folder})
-        files, _ = scan_folder(params, Path(folder), roots.allowed, owned)
+        files, _, _ = scan_folder(params, Path(folder), roots.allowed, owned)
     except (OSError, ValueError, StepError):
         return ""
     return _digest_of((file.relpath, file.sha256) for file in files)

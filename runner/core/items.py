@@ -365,6 +365,7 @@ class ItemRunner:
             if text == record.own_path:
                 continue
             path = _named_path(roots, text)
+            self._stats.taken.add(str(path))
             with contextlib.suppress(OSError):  # the step reports the error
                 record.reads[self._context.index.stored(path)] = await in_left_thread(mark, path)
 

@@ -4,7 +4,7 @@ An output over the results of a block is not made again where no item has one si
 wait for a person: the old output is worth more than an empty one, and the next run makes it. So it
 is where the list is empty since its documents are missing, as on a share that is not mounted. Where
 some have a result, or a step reads which items wait, it is made of those, and the run says which
-are missing and why.
+are missing and why; so are tables where some wait.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from paddock.engine.system.text import listed
+from paddock.runner.bind.bound import BoundNode, BoundStep
 
 from .block_work import BlockWork
 from .failures import StepFailed
@@ -48,6 +49,14 @@ class LackingItems:
     def has_nothing(self) -> bool:
         """Whether no item has a result."""
         return not self.n_with_result
+
+    def leaves(self, node: BoundNode) -> bool:
+        """Return whether a node that reads the results is left as it is.
+
+        A table is written where items wait: `files.write` keeps the rows that it has.
+        """
+        is_table = isinstance(node, BoundStep) and "rows" in node.written
+        return self.has_nothing and not (is_table and (self.waiting or self.unasked))
 
     def _kinds(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Yield the keys that are missing, and why in words, most decisive first."""

@@ -8,7 +8,7 @@ cache, files, model names, a log, tools. `ItemOutputs` is what one item writes a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ class RunContext:
         roots: Roots,
     ) -> Tools:
         memo: CallCache = ToolCallCache(self.ledger, self.stats, caller)
-        log = ItemLog(self.stats, caller.step, caller.key, step.id)
+        log = ItemLog(self, caller.step, caller.key, step.id)
         toolset: Toolset = NoToolset()
         if self.tool_runtime is not None:
             within = ToolContext(roots, log, self.readers)
@@ -365,8 +365,9 @@ class BoundModels:
 class ItemLog:
     """Implements `paddock.steps.base.StepLog`: prefixes notes with the item."""
 
-    def __init__(self, stats: RunStats, block: str, key: str, step: str) -> None:
-        self._stats = stats
+    def __init__(self, context: RunContext, block: str, key: str, step: str) -> None:
+        self._context = context
+        self._stats = context.stats
         self._step, self._key = step, key
         self._place = f"{key}: " if key else f"{block}: "
 
@@ -375,3 +376,13 @@ class ItemLog:
 
     def tally(self, noun: str, what: str) -> None:
         self._stats.tally(self._step, self._key, noun, what)
+
+    def scanned(self, taken: Collection[str], not_taken: Collection[str]) -> None:
+        """Count the files that no pattern takes, but for what Paddock wrote or the pipeline is."""
+        index, parts = self._context.index, self._context.protected.folded
+        self._stats.taken.update(taken, self._context.bound.folder_inputs.values())
+        self._stats.not_taken.update(
+            path
+            for path in not_taken
+            if path.casefold() not in parts and not index.rows_at(index.stored(path))
+        )

@@ -7,6 +7,7 @@ run's event loop.
 from __future__ import annotations
 
 import copy
+import os
 import time
 import traceback
 from collections import Counter
@@ -19,7 +20,13 @@ from paddock.engine.system import private_files
 from paddock.engine.system.text import counted, listed
 from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.progress.events import ItemState, ModelCall, Observer
-from paddock.runner.progress.report import FiledCounts, ItemReport, Report, Status
+from paddock.runner.progress.report import (
+    FiledCounts,
+    ItemReport,
+    Report,
+    Status,
+    not_taken_in_words,
+)
 from paddock.runner.progress.time_left import OpenCall, TimeLeft
 
 from .run_records import StepRecord, StepTotals
@@ -56,6 +63,10 @@ class RunStats:
         self._notes: dict[str, None] = {}
         self._tallies: dict[tuple[str, str, str], Counter[str]] = {}
         """How often each item had what is noted once for a step."""
+        self.taken: set[str] = set()
+        """Files that a step listed or read."""
+        self.not_taken: set[str] = set()
+        """Files of scanned folders that no pattern of a scan takes."""
         self._written: dict[str, None] = {}
         self._acted: dict[str, None] = {}
         self._outdated: dict[str, str] = {}
@@ -135,6 +146,15 @@ class RunStats:
             made.append(self.secrets.redact(text))
             self.observer.note(made[-1])
         return tuple(made)
+
+    def not_taken_by_suffix(self) -> Mapping[str, int]:
+        """Return how many files of scanned folders no step takes, by suffix; note it once."""
+        names = [os.path.basename(path) for path in self.not_taken - self.taken]  # noqa: PTH119
+        sums = Counter(os.path.splitext(name)[1].lower().removeprefix(".") for name in names)  # noqa: PTH122
+        found = dict(sorted(sums.items()))
+        if found:
+            self.observer.note(not_taken_in_words(found))
+        return found
 
     def step(
         self, step: str, total: int | None, fresh: int, sizes: Mapping[str, float] | None = None
@@ -261,6 +281,7 @@ class RunStats:
             items=self._in_order(),
             returns=self.secrets.redacted(returns),
             notes=(*self._tally_notes(), *self._notes),
+            not_taken=self.not_taken_by_suffix(),
             written=tuple(self._written),
             n_removed=self._sums["removed"],
             acted=tuple(self._acted),

@@ -93,7 +93,7 @@ class StepsLeft:
             return None
         new = self._new_read_by(node)
         for lack in lacking:
-            if lack.has_nothing and (lack.block in new or lack.block not in self.filed):
+            if lack.leaves(node) and (lack.block in new or lack.block not in self.filed):
                 return lack.why_left()
         for lack in lacking:
             note(lack.note(node.id))

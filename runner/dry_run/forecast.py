@@ -187,6 +187,7 @@ class _Forecast:
             advice=tuple(self._advice()),
             outdated=stats.outdated,
             filed=stats.filed_counts,
+            not_taken=stats.not_taken_by_suffix(),
         )
 
     async def _note_outdated(self) -> None:
@@ -217,7 +218,7 @@ class _Forecast:
             self._context.stats.note(left_text(f"{self._prefix}{node.id}", why))
             return
         lacking = lacking_of(node.references, self._lacking)
-        if left := next((lack.why_left() for lack in lacking if lack.has_nothing), None):
+        if left := next((lack.why_left() for lack in lacking if lack.leaves(node)), None):
             self._waiting.add(node.id)
             self._context.stats.note(left_text(node.id, left))
             if not isinstance(node, BoundBlock):

@@ -13,42 +13,8 @@ from pathlib import Path
 
 from paddock.engine.system.text import is_utf8
 from paddock.runner.bind.bound import BoundPlan
-from paddock.steps.files.folder_walk import VECTOR_TABLE_SUFFIX
+from paddock.steps.files.folder_walk import VECTOR_TABLE_SUFFIX, is_temporary
 from paddock.steps.files.globs import Globs
-
-_TEMPORARY_PREFIXES = (".", "~$", "#recycle", "#snapshot")
-_TEMPORARY_SUFFIXES = (
-    "~", ".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".download",
-)  # fmt: skip
-_TEMPORARY_NAMES = frozenset(
-    (
-        "4913",  # Vim, to test whether it may write here
-        "@eadir", "@tmp", "@recycle", "@recently-snapshot",  # Synology, QNAP
-        "__macosx", "icon\r",  # macOS; its other names begin with a dot
-        "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
-        "lost+found",
-    )
-)  # fmt: skip
-
-
-def is_temporary(name: str) -> bool:
-    """Return whether a file or folder of this name must be ignored.
-
-    >>> [is_temporary(name) for name in ("a.pdf", ".~lock.a.odt#", "~$a.docx", "a.part", "4913")]
-    [False, True, True, True, True]
-    """
-    lower = name if name.islower() else name.lower()
-    return (
-        lower.startswith(_TEMPORARY_PREFIXES)
-        or lower.endswith(_TEMPORARY_SUFFIXES)
-        or lower in _TEMPORARY_NAMES
-    )
-
-
-def is_temporary_path(relpath: str) -> bool:
-    """Return whether any part of a path below the root is temporary."""
-    return any(is_temporary(name) for name in relpath.split("/"))
-
 
 ALL_FILES = ("**/*",)
 

@@ -19,8 +19,9 @@ from typing import Any
 from paddock.engine.system import no_links
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.ledger.ledger import Ledger
+from paddock.steps.files.folder_walk import is_temporary_path
 
-from .file_filter import WatchFilter, WatchSpec, is_temporary_path, watch_specs
+from .file_filter import WatchFilter, WatchSpec, watch_specs
 from .file_versions import UNKNOWN_FILE, FileIdentity, FileVersion, file_identity_at
 
 if sys.platform == "linux":

@@ -12,7 +12,7 @@ from html import escape
 from operator import add
 from typing import Any, Literal, get_args
 
-from paddock.engine.system.text import one_line
+from paddock.engine.system.text import counted, listed, one_line
 from paddock.pipelines.label_choices import UNDECIDED
 
 Status = Literal["completed", "failed", "quarantined", "budget", "suspended", "interrupted"]
@@ -45,6 +45,7 @@ ReviewMode = Literal["ask", "fail", "skip", "accept"]
 """What a run does with an answer whose review is due: all but `ask` are for runs with no one to
 ask."""
 
+MAX_SUFFIXES = 6  # named in a line
 STATES: tuple[State, ...] = get_args(State)
 MOST_SHOWN_FAILURES = 3
 """In what a notebook shows of a report."""
@@ -163,6 +164,8 @@ class Report:
     filed: FiledCounts = FiledCounts()
     outdated: Mapping[str, str] = field(default_factory=dict)
     """Outputs that no longer apply and are kept (paths, and rows in stores), and why."""
+    not_taken: Mapping[str, int] = field(default_factory=dict)
+    """Files of scanned folders that no pattern takes, by suffix."""
     message: str | None = None
     """Why the run failed or stopped, one sentence."""
     log: str | None = None
@@ -249,6 +252,7 @@ class Report:
             "items": [item.as_json() for item in self.items],
             "filed": asdict(self.filed),
             "outdated": dict(self.outdated),
+            "not_taken": dict(self.not_taken),
             "returns": self.returns,
         }
         return answer if self.message is None else {**answer, "message": self.message}
@@ -291,6 +295,19 @@ def _shown_html(head: str, facts: Iterable[tuple[str, str]]) -> str:
         for name, value in facts
     )
     return f"<table><caption>{escape(head)}</caption>{''.join(rows)}</table>"
+
+
+def not_taken_in_words(by_suffix: Mapping[str, int]) -> str:
+    """Return how many files of scanned folders no pattern takes; empty for none.
+
+    >>> not_taken_in_words({"png": 2, "xlsx": 3})
+    '5 files are not taken: 2 png, 3 xlsx.'
+    """
+    if not by_suffix:
+        return ""
+    kinds = [f"{n:,} {suffix or 'without a suffix'}" for suffix, n in by_suffix.items()]
+    what = counted(sum(by_suffix.values()), "file is", "files are")
+    return f"{what} not taken: {listed(kinds, MAX_SUFFIXES)}."
 
 
 def outdated_in_words(n_outdated: int) -> str:
@@ -387,6 +404,8 @@ class PlanReport:
     outdated: Mapping[str, str] = field(default_factory=dict)
     """Outputs that no longer apply (paths, and rows in stores), and why."""
     filed: FiledCounts = FiledCounts()
+    not_taken: Mapping[str, int] = field(default_factory=dict)
+    """Files of scanned folders that no pattern takes, by suffix."""
 
     def __repr__(self) -> str:
         """Return the plan in at most ten lines; `items` and `notes` have the rest."""
@@ -418,6 +437,7 @@ class PlanReport:
             "items": [item.as_json() for item in self.items],
             "filed": asdict(self.filed),
             "outdated": dict(self.outdated),
+            "not_taken": dict(self.not_taken),
             "calls": self.calls,
             "calls_are": None if self.calls is None else self.calls_are,
             "likely_calls": self.likely_calls,

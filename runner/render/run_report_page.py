@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from paddock.engine.system import units
 from paddock.engine.system.text import counted, listed
-from paddock.runner.progress.report import HELD_REMEDY, sums_by_outcome
+from paddock.runner.progress.report import HELD_REMEDY, not_taken_in_words, sums_by_outcome
 
 from .html_page import html_cell, html_page, html_table, number_cell, state_html
 from .run_details import ReviewedAnswer, ReviewRecord, RunCall, RunDetails, RunItem
@@ -66,6 +66,8 @@ def run_summary_html(story: RunDetails, progress: str | None = None) -> Iterator
         if n
     )
     yield f'<ul class="chips">{chips}</ul>'
+    if words := not_taken_in_words(past.summary.get("not_taken") or {}):
+        yield f'<p class="soft">{escape(words)}</p>'
     for name, loads in (past.summary.get("models") or {}).items():
         n = loads.get("loads", 0)
         if not n:  # it was in memory already

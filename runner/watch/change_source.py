@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from watchdog import events
 from watchdog.observers import Observer
 
-from paddock.runner.folders.file_filter import HOT_FOLDERS, WatchSpec, is_temporary
+from paddock.runner.folders.file_filter import HOT_FOLDERS, WatchSpec
 from paddock.runner.folders.folder_identity import needs_polling
+from paddock.steps.files.folder_walk import is_temporary
 
 from .io_thread import IoThread
 from .watch_messages import WatchMessages, polling_message

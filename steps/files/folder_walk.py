@@ -19,6 +19,39 @@ from .globs import Globs
 VECTOR_TABLE_SUFFIX = ".lance"
 """Suffix of folders with a table of vectors, which hold no documents."""
 
+_TEMPORARY_PREFIXES = (".", "~$", "#recycle", "#snapshot")
+_TEMPORARY_SUFFIXES = (
+    "~", ".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".download",
+)  # fmt: skip
+_TEMPORARY_NAMES = frozenset(
+    (
+        "4913",  # Vim, to test whether it may write here
+        "@eadir", "@tmp", "@recycle", "@recently-snapshot",  # Synology, QNAP
+        "__macosx", "icon\r",  # macOS; its other names begin with a dot
+        "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
+        "lost+found",
+    )
+)  # fmt: skip
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a file or folder of this name must be ignored.
+
+    >>> [is_temporary(name) for name in ("a.pdf", ".~lock.a.odt#", "~$a.docx", "a.part", "4913")]
+    [False, True, True, True, True]
+    """
+    lower = name if name.islower() else name.lower()
+    return (
+        lower.startswith(_TEMPORARY_PREFIXES)
+        or lower.endswith(_TEMPORARY_SUFFIXES)
+        or lower in _TEMPORARY_NAMES
+    )
+
+
+def is_temporary_path(relpath: str) -> bool:
+    """Return whether any part of a path below the root is temporary."""
+    return any(is_temporary(name) for name in relpath.split("/"))
+
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
@@ -88,6 +121,15 @@ class FolderWalk:
             (self.not_followed, "left out, symbolic links outside the allowed folders, or broken"),
         )
         return [f"{listed_names(names)} {what}." for names, what in kinds if names]
+
+    def unmatched_by_cause(self) -> tuple[list[str], list[str]]:
+        """Return the paths of files that a pattern leaves out, and of those that none is about."""
+        named, not_taken = list[str](), list[str]()
+        for relpath in self.unmatched:
+            is_named = self.include.names(relpath) or self.exclude.names(relpath)
+            if is_named or not is_temporary_path(relpath):
+                (named if is_named else not_taken).append(f"{self.root}{os.sep}{relpath}")
+        return named, not_taken
 
     def _differs_in_case(self, relpath: str) -> bool:
         """Return whether a file would match with its suffix in small letters, or in capitals."""

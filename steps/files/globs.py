@@ -51,6 +51,10 @@ class Globs:
         """Return whether this file or its folder matches."""
         return self._decide(path, is_folder=False, otherwise=in_named_folder)
 
+    def names(self, path: str) -> bool:
+        """Return whether any pattern is about this file, with `!` or without."""
+        return any(not rule.is_of_folders and rule.itself.match(path) for rule in self.rules)
+
     def _decide(self, path: str, *, is_folder: bool, otherwise: bool = False) -> bool:
         for rule in reversed(self.rules):
             if (is_folder or not rule.is_of_folders) and rule.itself.match(path):

@@ -85,16 +85,18 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
 
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
         root, owned = resolve_path(tools.roots, params.root), tools.outputs.owned()
-        files, notes = await in_left_thread(scan_folder, params, root, tools.roots.allowed, owned)
+        found = await in_left_thread(scan_folder, params, root, tools.roots.allowed, owned)
+        files, notes, (left_out, not_taken) = found
         for note in notes:
             tools.log.note(f"{printable(params.root)}: {note}")
+        tools.log.scanned([*left_out, *(file.path for file in files)], not_taken)
         return FilesScanOutput(files=files)
 
 
 def scan_folder(
     params: FilesScanParams, root: Path, allowed: tuple[Path, ...], owned: Collection[Path]
-) -> tuple[list[ScannedFile], Sequence[str]]:
-    """Walk and hash, in a thread; return the files and notes.
+) -> tuple[list[ScannedFile], Sequence[str], tuple[list[str], list[str]]]:
+    """Walk and hash, in a thread; return the files, notes, and `FolderWalk.unmatched_by_cause`.
 
     Raises:
         StepError: the root is missing or not a folder, or a pattern is invalid.
@@ -109,7 +111,7 @@ def scan_folder(
     )
     files = [file for f in walk.files(params.newest) if (file := _hashed_file(f)) is not None]
     hint = () if walk.found or walk.too_large else (_no_files_note(params, walk.unmatched),)
-    return files, (*hint, *walk.notes())
+    return files, (*hint, *walk.notes()), walk.unmatched_by_cause()
 
 
 def _no_files_note(params: FilesScanParams, unmatched: list[str]) -> str:

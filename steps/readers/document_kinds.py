@@ -76,6 +76,11 @@ _EPUB = b"mimetypeapplication/epub+zip"  # the first entry of the archive, by th
 HEAD_BYTES = 1024  # of a PDF, what may stand before its signature
 
 
+def is_readable_suffix(suffix: str) -> bool:
+    """Return whether a built-in reader is for files of this suffix, such as `.pdf`."""
+    return suffix.lower() in _BY_SUFFIX or suffix.lower() in _IMAGE_SUFFIXES
+
+
 class UnknownKind(ValueError):
     """A file of an unsupported kind; the message names it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,6 +93,9 @@ class FakeLog:
 
     def tally(self, noun: str, what: str) -> None:
         self.notes.append(f"{noun} {what}")
+
+    def scanned(self, taken: Collection[str], not_taken: Collection[str]) -> None:
+        return
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,13 @@ from paddock.runner.cli.pipeline_draft import (
     RESULTS,
     SAMPLES,
     Documents,
+    DocumentsThere,
     DraftAnswers,
     Result,
     draft_pipeline,
 )
 from paddock.runner.progress import printing
+from paddock.runner.progress.report import not_taken_in_words
 from paddock.steps.paths import write_refusal
 
 _Name = TypeVar("_Name", bound=str)
@@ -189,7 +191,15 @@ def _draft(
     if not (have or want or folder or takes_first or may_ask):
         raise CommandError(_template_list(list_templates()))
     answers, place = _ask(have, want, folder, may_ask=may_ask)
-    return place, write_draft(answers, place, installed_schema())
+    there = DocumentsThere.of(place, answers.documents)
+    written = write_draft(answers, place, installed_schema(), there)
+    if there is not None and answers.documents != "table":
+        n_all = there.n_taken + sum(there.not_taken.values())
+        takes = f"It takes {there.n_taken:,} of {counted(n_all, 'file')} that are there: "
+        printing.print_out(f"{takes}{', '.join(there.suffixes)}.")
+        if words := not_taken_in_words(there.not_taken):
+            printing.print_out(f"{words} Change `include` of `docs` to take others.")
+    return place, written
 
 
 def _next_command(place: Path) -> str:
@@ -239,18 +249,24 @@ def _choice(question: str, choices: Mapping[_Name, str]) -> _Name:
         printing.print_err(f"'{answer}' is not in the list.")
 
 
-def write_draft(answers: DraftAnswers, folder: Path, schema: Mapping[str, Any]) -> tuple[Path, ...]:
-    """Write a drafted pipeline with a document to try it on; return the files.
+def write_draft(
+    answers: DraftAnswers,
+    folder: Path,
+    schema: Mapping[str, Any],
+    there: DocumentsThere | None = None,
+) -> tuple[Path, ...]:
+    """Write a drafted pipeline for the documents there, or with one to try it on; return the files.
 
     Raises:
-        CommandError: the folder is not empty.
+        CommandError: the folder has a pipeline, or something else than documents.
     """
-    _refuse_full(folder)
-    sample = examples_folder() / SAMPLES[answers.documents]
-    document = _copy_file(sample, sample.parent, folder / "inbox")
-    pipeline = folder / PIPELINE_FILE
-    pipeline.write_text(draft_pipeline(answers), "utf-8")
-    return pipeline, document, write_schema(folder, schema)
+    pipeline, documents = folder / PIPELINE_FILE, list[Path]()
+    if there is None or pipeline.exists():
+        _refuse_full(folder)
+        sample = examples_folder() / SAMPLES[answers.documents]
+        documents.append(_copy_file(sample, sample.parent, folder / "inbox"))
+    pipeline.write_text(draft_pipeline(answers, there), "utf-8")
+    return pipeline, *documents, write_schema(folder, schema)
 
 
 def _template_list(known: tuple[Any, ...]) -> str:

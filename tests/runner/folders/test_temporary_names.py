@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.runner.folders.file_filter import is_temporary, is_temporary_path
+from paddock.steps.files.folder_walk import is_temporary, is_temporary_path
 
 
 @pytest.mark.parametrize(

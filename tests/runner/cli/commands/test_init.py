@@ -231,3 +231,28 @@ def test_flags_answer_the_questions_for_scripts(tmp_path: Path) -> None:
     assert "Made 'letters-summaries' with 3 files." in again.out
     refused = paddock("init", "minimal", "mine", "--have", "mail", cwd=tmp_path)
     assert (refused.status, "Leave the template out." in refused.err) == (2, True)
+
+
+def test_a_draft_takes_the_documents_that_are_there(tmp_path: Path) -> None:
+    inbox = tmp_path / "bills/inbox"
+    inbox.mkdir(parents=True)
+    for name in ("a.pdf", "b.PDF", "c.xlsx", "scan.png", "song.mp3", "notes", ".hidden", "d.part"):
+        (inbox / name).write_text("x")
+    made = paddock("init", "bills", "--have", "invoices", "--want", "fields", cwd=tmp_path)
+    assert made.out.splitlines()[:2] == [
+        "It takes 4 of 6 files that are there: PDF, pdf, png, xlsx.",
+        "2 files are not taken: 1 without a suffix, 1 mp3. "
+        "Change `include` of `docs` to take others.",
+    ]
+    pipeline = tmp_path / "bills/pipeline.yaml"
+    assert 'include: ["**/*.{PDF,pdf,png,xlsx}"]' in pipeline.read_text()
+    found = plan(pipeline)
+    assert sum(item.step == "each" for item in found.items) == 4
+    assert found.not_taken == {"": 1, "mp3": 1}
+    again = paddock("init", "bills", "--have", "invoices", cwd=tmp_path)
+    assert "'bills' is not empty, so nothing was written." in again.err
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/letter.eml").write_text("x")
+    paddock("init", "here", "--have", "mail", cwd=tmp_path)
+    assert "default: .}" in (tmp_path / "here/pipeline.yaml").read_text()
+    assert plan(tmp_path / "here/pipeline.yaml").not_taken == {}
