@@ -165,10 +165,21 @@ def test_every_examples_tests_pass_without_a_model_and_without_consent(file: Pat
     assert suite.notes == (), "every cassette has its test"
 
 
-def test_a_prompt_of_its_own_form_is_tested_without_a_model() -> None:
+def test_a_prompt_of_its_own_form_is_tested_without_a_model(tmp_path: Path) -> None:
     file = EXAMPLES / "ci-batch" / "prompts" / "triage.prompt.yml"
     (suite,) = trials.run_suites([trials.read_suite(file)], trials.SuiteOptions("replay"))
     assert [case.word for case in suite.cases] == ["passed"]
+    (cassette,) = (file.parent / "cassettes").iterdir()
+    text = cassette.read_text("utf-8")
+    wrong = text.replace('\\"kind\\":\\"thanks\\"}"', '\\"kind\\":\\"complaint\\"}"')
+    assert wrong != text, "another kind"
+    copy = tmp_path / "prompts"
+    shutil.copytree(file.parent, copy)
+    (copy / "cassettes" / cassette.name).write_text(wrong, "utf-8")
+    (suite,) = trials.run_suites(
+        [trials.read_suite(copy / file.name)], trials.SuiteOptions("replay")
+    )
+    assert [case.word for case in suite.cases] == ["failed"]
 
 
 def test_a_batch_in_ci_sorts_messages_and_leaves_what_ci_reads(tmp_path: Path) -> None:
@@ -176,7 +187,7 @@ def test_a_batch_in_ci_sorts_messages_and_leaves_what_ci_reads(tmp_path: Path) -
     report = run(pipeline, options=RunOptions(local=True))
     assert (report.status, report.exit_status()) == ("completed", 0)
     (mail,) = report.returns["mails"]
-    assert mail["kind"] in ("complaint", "thanks", "question")
+    assert mail["kind"] == "thanks"
     text = (pipeline.parent / "out" / "MESSAGES.md").read_text(encoding="utf-8")
     assert f"- kind-crew.txt: {mail['kind']}, " in text
 
@@ -239,7 +250,7 @@ def cases_of(junit: Path) -> list[tuple[str, str, list[str]]]:
 def test_what_the_ci_files_tell_a_shell_is_carried_out(tmp_path: Path) -> None:
     tested: list[tuple[str, str, list[str]]] = [
         ("ci-batch", "three messages, no model", []),
-        ("Triage of a message", "1: The crew was so kind to my daughter. Thank you!", []),
+        ("Triage of a message", "1: From: E. Hale Subject: Thanks The crew was so k…", []),
     ]
     folder = copied("ci-batch", tmp_path).parent
     summary = tmp_path / "step.md"

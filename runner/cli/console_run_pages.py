@@ -87,6 +87,7 @@ _LIVE_S, _LIST_LIVE_S = 2, 5
 FIND_EVERY_S = 15.0
 _KEPT_DETAILS = 4
 _DIFFERENCE_ROWS = 20
+MOST_NOT_DONE = 10
 _CHANGES: Mapping[ChangeKind, str] = {
     "changed": "Changed", "added": "Added", "left": "Not done", "unknown": "Not known",
     "made_again": "Made again",
@@ -205,7 +206,7 @@ class RunPages:
             f'<th scope="row"><a href="{run_address(past)}">{escape(row.run)}</a></th>',
             html_cell(row.pipeline, "name"),
             html_cell(folder, "name"),
-            f"<td>{state_html(past.status)}</td>",
+            f"<td>{state_html(past.outcome)}</td>",
             html_cell(units.local_time(row.started)),
             html_cell(run_time_text(past, now)),
             html_cell(self._result_text(past)),
@@ -229,7 +230,7 @@ class RunPages:
         if past.status == "running":
             story = replace(story, seconds=time.time() - past.row.started)
             progress = self._result_text(past)
-        parts = list(run_summary_html(story, progress))
+        parts = [*run_summary_html(story, progress), *_not_done_html(story, past)]
         links = {pipeline_address(past.file.resolve()): "The pipeline"}
         if any(item.state == "waiting" for item in story.items):
             links[CONSOLE_PAGES["Review"]] = "What waits for review"
@@ -429,13 +430,14 @@ def _page_of(found: Sequence[_T], query: Query, n_rows: int) -> tuple[Sequence[_
 
 def _items_html(story: RunDetails, address: str, query: Query) -> Iterator[str]:
     """Yield a page of a run's items, the failed ones first, with what chooses them."""
-    states = sorted({item.state for item in story.items})
+    states = sorted({item.state for item in (*story.known, *story.items)})
     yield _choice(query, "state", {"": "All", **{state: state for state in states}})
     yield _search_form(query)
-    found = [item for item in story.items if _is_shown(item, query)]
+    items = (*story.known, *story.items)
+    found = [item for item in items if _is_shown(item, query)]
     found.sort(key=lambda item: not item.is_bad)
     shown, pager = _page_of(found, query, PAGE_ROWS)
-    note = f"{counted(len(found), 'item')} of {len(story.items):,}."
+    note = f"{counted(len(found), 'item')} of {len(items):,}."
     if story.n_taken_over:
         note += f" {story.n_taken_over:,} were redone by later runs; their details are gone."
     if found:
@@ -494,15 +496,32 @@ def _again_refusal(past: PastRun) -> str:
     return str(PipelineError(faults)) if faults else ""
 
 
+def _not_done_html(story: RunDetails, past: PastRun) -> Iterator[str]:
+    """Yield what failed, each with the link to its page: what is new, then what was so before."""
+    new, run = [item for item in story.items if item.is_bad], run_address(past)
+    for items, words in ((new, "not done"), (story.known, "not done before, and not tried again")):
+        if items:
+            yield f"<h2>{counted(len(items), 'item')} {words}</h2><ul>"
+            for item in items[:MOST_NOT_DONE]:
+                why = escape((item.error or item.state)[:300])
+                yield f"<li>{_item_link(item, run)}: {why}</li>"
+            yield "</ul>"
+        if len(items) > MOST_NOT_DONE:
+            yield f'<p><a href="?state={items[0].state}">All of them</a></p>'
+
+
+def _item_link(item: RunItem, run: str) -> str:
+    if item.place is None:
+        return escape(item.key)
+    scope, key = item.place
+    words = urlencode({"scope": scope, "key": key}, errors="replace")
+    return f'<a href="{run}/item?{escape(words)}">{escape(item.key)}</a>'
+
+
 def _item_row(item: RunItem, run: str) -> tuple[str, ...]:
-    name = escape(item.key)
-    if item.place is not None:
-        scope, key = item.place
-        words = urlencode({"scope": scope, "key": key}, errors="replace")
-        name = f'<a href="{run}/item?{escape(words)}">{name}</a>'
     error = f"<br>{escape(item.error[:300])}" if item.error else ""
     return (
-        f'<td class="name">{name}</td>',
+        f'<td class="name">{_item_link(item, run)}</td>',
         html_cell(item.step),
         f"<td>{state_html(item.state)}{error}{later_run_html(item)}</td>",
         html_cell(units.duration(item.seconds) if item.seconds >= 0.05 else "", "n"),

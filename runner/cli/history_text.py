@@ -14,7 +14,7 @@ from paddock.engine.system import units
 from paddock.engine.system.text import counted, shorten
 from paddock.runner.progress import printing
 from paddock.runner.progress.journal import JournalProgress
-from paddock.runner.progress.report import done_in_words, outdated_in_words, sums_by_outcome
+from paddock.runner.progress.report import counts_text, done_in_words, outdated_in_words
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.entries import ItemRow
@@ -46,7 +46,7 @@ def _run_row(past: PastRun, progress: str, now: float, host: str) -> tuple[str, 
     return (
         row.run,
         _shortened(row.pipeline),
-        past.status,
+        past.outcome,
         units.ago(now - row.started),
         run_time_text(past, now),
         progress or run_result_text(past),
@@ -95,20 +95,11 @@ def run_result_text(past: PastRun) -> str:
     if not summary:
         return ""
     n_done: Sequence[int] = summary.get("done") or (0, 0, 0)
-    counts = item_counts_text(summary.get("counts") or {})
+    counts = counts_text(summary.get("counts") or {})
     words = outdated_in_words(n_done[3] if len(n_done) > 3 else 0)
     return (
         ", ".join(filter(None, (counts, words))) if counts else done_in_words(past.status, *n_done)
     )
-
-
-def item_counts_text(counts: Mapping[str, Any]) -> str:
-    """Return the number of items by state.
-
-    >>> item_counts_text({"new": 3, "changed": 1, "fresh": 96, "quarantined": 1, "deleted": 0})
-    '4 done, 96 fresh, 1 quarantined'
-    """
-    return ", ".join(f"{n:,} {outcome}" for outcome, n in sums_by_outcome(counts).items())
 
 
 def run_heading(past: PastRun, now: float) -> str:
@@ -118,7 +109,7 @@ def run_heading(past: PastRun, now: float) -> str:
     where = f" on {row.host}" if row.host else ""
     lines = [
         f"run {row.run} of {row.pipeline} ({past.file})",
-        f"  {past.status}, by {row.trigger}{where}, {started:%Y-%m-%d %H:%M:%S}"
+        f"  {past.outcome}, by {row.trigger}{where}, {started:%Y-%m-%d %H:%M:%S}"
         + (f", {run_time_text(past, now)}" if run_time_text(past, now) else "")
         + (f", start {row.attempt}" if row.attempt > 1 else ""),
     ]

@@ -17,6 +17,7 @@ from paddock.runner.progress.report import (
     ItemReport,
     Report,
     outdated_in_words,
+    sums_by_outcome,
 )
 
 if TYPE_CHECKING:
@@ -135,23 +136,23 @@ def print_closing(report: Report, file: str, *, is_apart: bool) -> None:
 
 def returned_text(value: Any) -> str:
     """Return the printed value of `returns`: text as it is, data as YAML; `--json` has it whole."""
-    text = value if isinstance(value, str) else to_yaml(_without_counts_of_0(value))
+    text = value if isinstance(value, str) else to_yaml(_with_outcomes(value))
     return text.removesuffix("\n")
 
 
-def _without_counts_of_0(value: Any) -> Any:
-    """Return a value in which a block's `counts` are only those that say something.
+def _with_outcomes(value: Any) -> Any:
+    """Return a value in which a block's `counts` are by what became of its items.
 
-    >>> _without_counts_of_0({"counts": {**dict.fromkeys(LISTED_STATES, 0), "new": 2}, "n": 0})
-    {'counts': {'new': 2}, 'n': 0}
+    >>> _with_outcomes({"counts": dict.fromkeys(LISTED_STATES, 0) | {"new": 2, "stale": 1}})
+    {'counts': {'done': 3}}
     """
     if isinstance(value, list):
-        return [_without_counts_of_0(inner) for inner in value]
+        return [_with_outcomes(inner) for inner in value]
     if not isinstance(value, dict):
         return value
     if value.keys() == set(LISTED_STATES):
-        return {state: n for state, n in value.items() if n}
-    return {name: _without_counts_of_0(inner) for name, inner in value.items()}
+        return sums_by_outcome(value)
+    return {name: _with_outcomes(inner) for name, inner in value.items()}
 
 
 def print_speed_advice(report: Report, settings: Settings) -> None:

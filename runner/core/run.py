@@ -30,8 +30,8 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.budget import Spent, budget_reached
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.drain import StopGateClosed
-from paddock.runner.progress.prefect_view import PrefectState, completed, counts_text, quarantined
-from paddock.runner.progress.report import WITHOUT_RESULT, ItemReport, Report
+from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
+from paddock.runner.progress.report import WITHOUT_RESULT, ItemReport, Report, counts_text
 from paddock.steps.base import StepError
 
 from .blocks import BlockRunner, is_block_skipped

@@ -411,15 +411,25 @@ class Ledger:
         query = "select 1 from holders where run = :run and seen > :since"
         return bool(self.rows(query, run=run, since=since))
 
-    def items_of(self, run: str) -> list[ItemRow]:
-        """Return the items whose latest record is of this run, by step and key."""
+    def items_of(self, run: str, *, quarantined_before: str | None = None) -> list[ItemRow]:
+        """Return the items whose latest record is of this run, by step and key.
+
+        `quarantined_before`, a pipeline's file: its items that were quarantined before this run,
+        which therefore did not try them.
+        """
         columns = ", ".join(f"items.{name}" for name in Entry.__slots__)
         query = (
             f"select items.scope, scopes.step, {columns} from items "
             f"left join scopes on scopes.scope = items.scope "
-            f"where items.run = :run order by scopes.step, items.key"
+            + (
+                "where items.run = :run"
+                if quarantined_before is None
+                else "where scopes.file = :file and items.state = 'quarantined' and items.gone is "
+                "null and items.at < (select started from runs where run = :run)"
+            )
+            + " order by scopes.step, items.key"
         )
-        rows = self.rows(query, run=run)
+        rows = self.rows(query, run=run, file=quarantined_before)
         return [ItemRow(row[0], row[1] or "", Entry(*row[2:])) for row in rows]
 
     # --- attempts

@@ -78,6 +78,13 @@ class PastRun:
         return dict(json.loads(self.row.summary or "{}"))
 
     @property
+    def outcome(self) -> str:
+        """Its status for people: `completed`, too, where all that is quarantined was so before."""
+        if self.status != "quarantined" or not (counted := self.summary.get("quarantine")):
+            return self.status
+        return "quarantined" if counted["new"] or counted["without_result"] else "completed"
+
+    @property
     def message(self) -> str | None:
         """Why it stopped early."""
         if self.status == DIED:
@@ -193,10 +200,10 @@ def _runs_of_ledger(
     n_found = 0
     n_searched = MAX_RUNS_SEARCHED if failed_only else limit
     for row in ledger.runs(n_searched, file=place.file, before=before):
-        status = run_status(row, ledger)
-        if failed_only and status not in BAD_STATUSES:
+        past = PastRun(place, row, run_status(row, ledger))
+        if failed_only and past.outcome not in BAD_STATUSES:
             continue
-        yield PastRun(place, row, status)
+        yield past
         n_found += 1
         if n_found == limit:
             return

@@ -19,7 +19,7 @@ from paddock.runner.config.pipeline_secrets import Redact
 
 from .drain import StopGateClosed
 from .events import ItemState, Observer
-from .report import STATES, Report
+from .report import Report, counts_text
 
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundPlan
@@ -53,15 +53,6 @@ def completed(message: str) -> PrefectState:
 def quarantined(message: str) -> PrefectState:
     """Return the state with newly quarantined items: red, with its own name."""
     return PrefectState("FAILED", "Quarantined", message)
-
-
-def counts_text(counts: Mapping[str, int]) -> str:
-    """Return the numbers of items in words.
-
-    >>> counts_text({"quarantined": 1, "new": 8, "fresh": 0})
-    '8 new, 1 quarantined'
-    """
-    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts.get(state))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -353,6 +353,15 @@ def sums_by_outcome(counts: Mapping[str, Any]) -> dict[str, int]:
     return {outcome: n for outcome, n in sums.items() if n}
 
 
+def counts_text(counts: Mapping[str, Any]) -> str:
+    """Return the numbers of items by what became of them, in words.
+
+    >>> counts_text({"new": 3, "changed": 1, "fresh": 96, "quarantined": 1, "deleted": 0})
+    '4 done, 96 fresh, 1 quarantined'
+    """
+    return ", ".join(f"{n:,} {outcome}" for outcome, n in sums_by_outcome(counts).items())
+
+
 _OUTCOMES = {"unsampled": "not in the sample"}
 _STATUS_CODES = {"failed": 1, "budget": 5, "suspended": 5, "interrupted": 130}
 

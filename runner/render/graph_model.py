@@ -233,7 +233,7 @@ def read_last_run(file: Path) -> LastRunSteps:
         return LastRunSteps({}, found.faults[0] if found.faults else "Not run yet.")
     past = found.runs[0]
     began = units.local_time(past.row.started, "%Y-%m-%d %H:%M")
-    words = f"Run '{past.row.run}', {began}: {past.status}"
+    words = f"Run '{past.row.run}', {began}: {past.outcome}"
     steps = past.summary.get("steps")
     otherwise = LastStepRun()
     if not isinstance(steps, dict):  # running, or killed

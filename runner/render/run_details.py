@@ -174,6 +174,8 @@ class RunDetails:
     n_calls_lost: int = 0
     """Calls without times, of items that later runs redid."""
     reviewed: ReviewRecord = ReviewRecord()
+    known: tuple[RunItem, ...] = ()
+    """Items that earlier runs quarantined and this one did not try."""
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -214,6 +216,7 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
         mades = {(row.scope, row.key): row for row in made}
         outers = outer_keys(ledger)
         latest = _latest_items(ledger, past, outers)
+        known = ledger.items_of(past.row.run, quarantined_before=past.row.file)
     began = past.row.started
     base = past.place.folder.resolve()
     items = list(_items_of_ledger(past, rows, mades, outers))
@@ -231,6 +234,11 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
         max(_seconds_of(past, items, calls), 0.001),
         _n_taken_over(past, items),
         sum(item.calls for item in lost),
+        known=tuple(
+            _run_item(row, None, outers.get(row.scope, ""), began, base)
+            for row in known
+            if past.summary.get("quarantine", {}).get("known")
+        ),
     )
 
 

@@ -50,7 +50,7 @@ def run_summary_html(story: RunDetails, progress: str | None = None) -> Iterator
     yield f"<h1>{escape(row.pipeline)}</h1>"
     yield (
         f"<p>Run <b>{escape(row.run)}</b> of {escape(str(past.place.folder / row.file))}, {began}, "
-        f"{units.duration(story.seconds)}: {state_html(past.status)}"
+        f"{units.duration(story.seconds)}: {state_html(past.outcome)}"
         f"</p>"
     )
     if past.message:

@@ -162,6 +162,8 @@ def counts_text(suites: Iterable[SuiteResult]) -> str:
 
 
 def _skip_reason(item: ItemReport) -> str | None:
+    if item.is_known:
+        return f"Not tried again: {item.error}"
     if item.state not in ("skipped", "unsampled", "held", "missing", "waiting"):
         return None
     return item.why or item.error or item.state
@@ -176,7 +178,7 @@ def run_as_suite(report: Report, file: str) -> SuiteResult:
             seconds=item.seconds,
             problems=(
                 (CaseProblem(item.state, item.error or item.state),)
-                if item.state in ("quarantined", "failed")
+                if item.state in ("quarantined", "failed") and not item.is_known
                 else ()
             ),
             is_error=item.state == "failed",
@@ -233,14 +235,15 @@ def _add_suite(root: ET.Element, suite: SuiteResult) -> None:
     skipped = {"skipped": str(suite.n("skipped"))}
     name = {"name": _xml_text(suite.title), "file": _xml_text(suite.file)}
     made = ET.SubElement(root, "testsuite", name | numbers | skipped)
-    for case in suite.cases:
-        _add_case(made, case)
+    for case in suite.cases:  # GitLab takes only the first of two with one class and name
+        group = f"{case.group} [{suite.variant}]" if suite.variant else case.group
+        _add_case(made, case, group)
     if suite.notes:
         ET.SubElement(made, "system-out").text = _xml_text("\n".join(suite.notes))
 
 
-def _add_case(suite: ET.Element, case: CaseResult) -> None:
-    named = {"name": _xml_text(case.name), "classname": _xml_text(case.group)}
+def _add_case(suite: ET.Element, case: CaseResult, group: str) -> None:
+    named = {"name": _xml_text(case.name), "classname": _xml_text(group)}
     made = ET.SubElement(suite, "testcase", named | {"time": f"{case.seconds:.3f}"})
     if case.skipped is not None:
         ET.SubElement(made, "skipped", {"message": _xml_text(case.skipped)})

@@ -67,6 +67,8 @@ class SuiteFile:
     """Prefix of its cassettes' names."""
     subjects: tuple[CaseSpec, ...]
     notes: tuple[str, ...] = ()
+    notes_if_asked: tuple[str, ...] = ()
+    """Of its models: shown where not all replies are replayed."""
     variant: str = ""
     """Name of the variant that is tested; empty: the file as it is."""
 
@@ -217,9 +219,14 @@ def prompt_file_suite(file: Path) -> SuiteFile:
     check(plan)
     stem = file.name.rpartition(".")[0]
     made = case_specs(file, plan.pipeline, stem, cassettes=PROMPT_CASSETTE_FOLDER, text=text)
+    read = " ".join(evaluator.model_dump_json() for evaluator in found.evaluators)
+    is_compared = "github/similarity" in read or "expected" in _PLACEHOLDER.findall(read)
+    if not is_compared and any("expected" in row for row in found.test_data):
+        note = f"{file.name}: no evaluator reads `expected`, so an answer that differs passes, too"
+        made = replace(made, notes=(note,))
     if found.model and not _is_stored_model(found.model):
         note = f"{file.name}: its model '{found.model}' is not available; the default one is used"
-        return replace(made, notes=(note,))
+        made = replace(made, notes_if_asked=(note,))
     return made
 
 
@@ -515,7 +522,9 @@ async def _run_suite(file: SuiteFile, options: SuiteOptions) -> SuiteResult:
             cases.append(case)
     is_whole = not options.only and not file.variant
     notes = await asyncio.to_thread(_orphan_notes, file, options.mode) if is_whole else ()
-    return SuiteResult(file.name, str(file.file), tuple(cases), (*file.notes, *notes), file.variant)
+    if_asked = file.notes_if_asked if any(case.source != "replay" for case in cases) else ()
+    whole = (*file.notes, *if_asked, *notes)
+    return SuiteResult(file.name, str(file.file), tuple(cases), whole, file.variant)
 
 
 def _orphan_notes(file: SuiteFile, mode: ReplayMode) -> tuple[str, ...]:

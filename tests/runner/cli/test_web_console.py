@@ -156,6 +156,26 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
         assert "The disk &lt;is&gt; full." in client.get(run).text
 
 
+def test_a_run_begins_with_what_failed_and_is_red_for_what_is_new(
+    world: World, tmp_path: Path
+) -> None:
+    world.documents(2)
+    world.write("inbox/1.txt", "\0\1")
+    world.run()
+    world.write("inbox/2.txt", "One more.")
+    world.run()
+    with served(tmp_path) as address, signed_in(address) as client:
+        later, first = dict.fromkeys(links(client, "/ui/runs", "/ui/runs/"))
+        assert links(client, "/ui/runs?show=failed", "/ui/runs/") == [first]
+        page = client.get(later).text
+        assert page.index("1 item not done before, and not tried again") < page.index("<table")
+        assert '<span class="s-completed">completed</span>' in page
+        assert "1 item not done</h2>" in client.get(first).text
+        items = [link for link in links(client, later, "/item") if "key=1.txt" in link]
+        assert len(items) == 2, "on top, and in its row"
+        assert "is not text" in client.get(items[0]).text
+
+
 def test_a_file_of_the_ledger_that_goes_while_a_run_is_shown_is_no_fault(tmp_path: Path) -> None:
     record_runs(tmp_path, 1)
     # Like SQLite's own, which it removes with the last connection: listed, then not there.

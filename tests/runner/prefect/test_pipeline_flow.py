@@ -444,7 +444,7 @@ def test_a_flow_is_called_and_is_a_sub_flow_with_the_ledgers_names(
     assert sub["parameters"]["token"] == "***"
     assert by_function["parameters"]["title"] == "By function"
     assert called["tags"] == ["paddock"]
-    assert called["state"]["message"] == "2 new"
+    assert called["state"]["message"] == "2 done"
     with Ledger(file.parent / STATE_FOLDER, is_readonly=True) as ledger:
         names = {run.run for run in ledger.runs()}
     assert {called["name"], sub["name"], by_function["name"]} == names
@@ -552,7 +552,7 @@ def test_a_failed_run_is_tried_again_and_the_last_try_shows_why(
         until(lambda: "the report: completed" in log.read_text())
     retried = prefect.read(f"flow_runs/{run}")
     assert (retried["state_name"], retried["run_count"]) == ("Completed", 2)
-    assert retried["state"]["message"] == "2 new"
+    assert retried["state"]["message"] == "2 done"
 
 
 def test_a_limit_that_ended_a_try_does_not_make_the_next_one_green(

@@ -65,9 +65,14 @@ def test_each_row_is_a_test_and_is_recorded(tmp_path: Path) -> None:
         "2: the bees",
     ]
     assert [case.word for case in suite.cases] == ["passed", "passed"]
-    assert suite.notes[0] == (
+    unread, model = suite.notes[:2]
+    assert unread == (
+        "s.prompt.yml: no evaluator reads `expected`, so an answer that differs passes, too"
+    )
+    assert model == (
         "s.prompt.yml: its model 'openai/gpt-4o-mini' is not available; the default one is used"
     )
+    assert tried(file, "replay").notes == (unread,), "a replay asks no model"
     first, judge = pool.chats[:2]
     assert [(message.role, message.content) for message in first.messages] == [
         ("system", "Be brief."),
