@@ -9,14 +9,17 @@ there, too. Apostrophes that are there already get one more, so that a cell is r
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import math
 import re
+import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cache
-from io import StringIO
+from io import BytesIO, StringIO
 from typing import Any
 
 from paddock.engine.system.text import NestedTooDeep, cell_text, parse_shallow_json
@@ -29,7 +32,10 @@ FORMAT_OF_SUFFIX = {
     ".ndjson": "jsonl",
     ".json": "json",
 }
-"""The format that is written, by suffix."""
+"""The format that is read and written, by suffix."""
+WRITTEN_SUFFIXES = (*FORMAT_OF_SUFFIX, ".xlsx")
+_SHEET_ROWS, _EXACT_INTEGER = 1_048_576, 10**15  # the bounds of Excel
+_MOST_SHEET_BYTES = 2**30  # 1,000 for each row that a sheet may have
 
 _MOST_ROWS = 1_000_000
 _MOST_PARTS = 2_000_000  # objects and lists of JSON, which take 64 to 232 bytes each
@@ -89,27 +95,34 @@ def parse_rows(
     return _picked_columns(found, names, columns)
 
 
-def count_rows(text: str, format_: str) -> int:
-    """Return how many rows a text has; 0 where it is none of that format.
+def count_rows(data: bytes, suffix: str, delimiter: str = ",") -> int:
+    """Return how many rows a written file has; 0 where it is none of that format.
 
-    >>> count_rows("[{}, {}]", "json"), count_rows("a,b", "csv"), count_rows("[", "json")
+    >>> count_rows(b"[{}, {}]", ".json"), count_rows(b"a,b", ".csv"), count_rows(b"[", ".json")
     (2, 0, 0)
     """
     try:
+        if suffix == ".xlsx":
+            with zipfile.ZipFile(BytesIO(data)) as book:
+                sheet = book.getinfo("xl/worksheets/sheet1.xml")
+                if sheet.file_size > _MOST_SHEET_BYTES:
+                    return 0
+                return max(0, book.read(sheet).count(b"<row ") - 1)
+        format_, text = FORMAT_OF_SUFFIX[suffix], data.decode("utf-8-sig", "replace")
         if format_ == "json":
             found = json.loads(text)
             return len(found) if isinstance(found, list) else 0
         if format_ == "jsonl":
             return sum(1 for line in text.split("\n") if line.strip())
-        delimiter = "\t" if format_ == "tsv" else ","
+        delimiter = "\t" if format_ == "tsv" else delimiter
         lines = csv.reader(StringIO(text, newline=""), delimiter=delimiter)
         return max(0, sum(1 for line in lines if line) - 1)
-    except (ValueError, csv.Error, RecursionError):
+    except (ValueError, KeyError, csv.Error, RecursionError, zipfile.BadZipFile):
         return 0
 
 
-def format_rows(rows: Sequence[Any], format_: str) -> WrittenRows:
-    """Format rows; null ones are left out.
+def kept_rows(rows: Sequence[Any]) -> list[Mapping[str, Any]]:
+    """Return the rows that are not null.
 
     Raises:
         UnreadableRows: a row is not a mapping.
@@ -119,11 +132,80 @@ def format_rows(rows: Sequence[Any], format_: str) -> WrittenRows:
         if not isinstance(row, Mapping):
             what = type(row).__name__
             raise UnreadableRows(f"row {index + 1} is a {what}; rows must be mappings of names")
+    return kept
+
+
+def format_rows(rows: Sequence[Any], format_: str, delimiter: str = ",") -> WrittenRows:
+    """Format rows as text; null ones are left out. `delimiter` is that of CSV.
+
+    Raises:
+        UnreadableRows: a row is not a mapping.
+    """
+    kept = kept_rows(rows)
     if format_ == "json":
         return WrittenRows(json.dumps(kept, ensure_ascii=False, indent=2) + "\n")
     if format_ == "jsonl":
         return WrittenRows("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
-    return _to_csv(kept, "\t" if format_ == "tsv" else ",")
+    return _to_csv(kept, "\t" if format_ == "tsv" else delimiter)
+
+
+def excel_sheet(rows: Sequence[Any]) -> bytes:
+    """Return a workbook with the rows: numbers are numbers, texts are never formulas.
+
+    The same rows give the same bytes.
+
+    Raises:
+        UnreadableRows: a row is not a mapping, or a sheet of Excel cannot hold them.
+        ImportError: the extra `documents` is not installed.
+    """
+    library: Any = importlib.import_module("xlsxwriter")
+    kept = kept_rows(rows)
+    names = list(dict.fromkeys(name for row in kept for name in row))
+    if len(kept) >= _SHEET_ROWS:
+        raise UnreadableRows(f"a sheet of Excel has no room for {len(kept):,} rows")
+    data = BytesIO()
+    with library.Workbook(data, {"in_memory": True}) as book:
+        book.set_properties({"created": datetime(2000, 1, 1, tzinfo=UTC)})
+        sheet = book.add_worksheet()
+        for n, row in enumerate([dict(zip(names, names, strict=True)), *kept]):
+            for column, name in enumerate(names):
+                value = row.get(name)
+                if value is None:
+                    continue
+                if isinstance(value, bool):
+                    sheet.write_boolean(n, column, value)
+                elif isinstance(value, int | float) and abs(value) < _EXACT_INTEGER:
+                    sheet.write_number(n, column, value)
+                elif sheet.write_string(n, column, cell_text(value)) != 0:
+                    what = f"row {n}, column '{name}' has more than 32,767 characters"
+                    raise UnreadableRows(f"{what}, or is beyond the last column of Excel")
+    return data.getvalue()
+
+
+def typed_rows(table: RowTable, kinds: Mapping[str, str]) -> None:
+    """Make numbers and booleans of the texts in some columns; an empty cell becomes null.
+
+    Raises:
+        UnreadableRows: with the line.
+    """
+    for name, kind in kinds.items():
+        for n, row in enumerate(table.rows):
+            if kind == "str" or not isinstance(row[name], str):
+                continue
+            text = row[name].strip()
+            try:
+                row[name] = _OF_KIND[kind](text) if text else None
+            except (ValueError, KeyError):
+                place = f"line {table.lines[n]}" if table.lines else f"row {n + 1}"
+                what = f"has '{text[:40]}' in column '{name}', which is no {kind}"
+                raise UnreadableRows(f"{what} ({place})") from None
+
+
+_OF_KIND: Mapping[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": lambda text: _float(text),
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+}
 
 
 def _from_csv(
@@ -292,7 +374,7 @@ def _constant(word: str) -> float:
 
 def _float(digits: str) -> float:
     value = float(digits)
-    if math.isinf(value):
+    if not math.isfinite(value):
         raise _NotJson(f"the number {digits[:20]} is too large")
     return value
 

@@ -16,9 +16,11 @@ from paddock.steps.paths import os_refusal, printable, resolve_path
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
 from .read import DEFAULT_MAX_FILE_BYTES, KnownEncoding
-from .row_formats import FORMAT_OF_SUFFIX, UnreadableRows, parse_rows
+from .row_formats import FORMAT_OF_SUFFIX, UnreadableRows, parse_rows, typed_rows
 
 _THREAD_FROM_BYTES = 256 * 1024
+
+ColumnKind = Literal["str", "int", "float", "bool"]
 
 
 class FilesRowsParams(Params):
@@ -30,11 +32,12 @@ class FilesRowsParams(Params):
     format: Literal["auto", "csv", "tsv", "jsonl", "json"] = Field(
         default="auto", description="Its format; by default from its name."
     )
-    columns: list[str] | None = Field(
+    columns: list[str] | dict[str, ColumnKind] | None = Field(
         default=None,
         min_length=1,
         description="The columns to read, in this order; by default all. In a file without a "
-        "header (`header: false`) their names.",
+        "header (`header: false`) their names. `{customer: int, total: float}` makes numbers of "
+        "the texts of CSV.",
     )
     header: bool = Field(default=True, description="Whether the first row names the columns.")
     encoding: KnownEncoding = Field(
@@ -46,9 +49,11 @@ class FilesRowsParams(Params):
 
     @field_validator("columns")
     @classmethod
-    def _are_different(cls, value: list[str] | None) -> list[str] | None:
+    def _are_different(
+        cls, value: list[str] | dict[str, ColumnKind] | None
+    ) -> list[str] | dict[str, ColumnKind] | None:
         for name in value or ():
-            if (value or []).count(name) > 1:
+            if list(value or ()).count(name) > 1:
                 raise ValueError(f"column '{name}' is named twice")
         return value
 
@@ -56,7 +61,8 @@ class FilesRowsParams(Params):
 class FilesRowsOutput(Output):
     """Outputs of `files.rows`: each row by the names of its columns.
 
-    Values of CSV are text, an empty cell is an empty text; JSON keeps its types.
+    Values of CSV are text unless `columns` says otherwise, an empty cell is an empty text; JSON
+    keeps its types.
     """
 
     rows: list[dict[str, Any]]
@@ -102,9 +108,11 @@ def _rows_output(data: bytes, path: Path, params: FilesRowsParams) -> FilesRowsO
     name = f"'{printable(path.name)}'"
     try:
         text = decode_text(data, params.encoding).text
-        table = parse_rows(
-            text, _chosen_format(path, params.format, text), params.columns, params.header
-        )
+        names = None if params.columns is None else list(params.columns)
+        format_ = _chosen_format(path, params.format, text)
+        table = parse_rows(text, format_, names, params.header)
+        if isinstance(params.columns, dict):
+            typed_rows(table, params.columns)
     except NotText as error:
         remedy = "Save the sheet as CSV, or read it as text with `files.read`."
         is_sheet = data.startswith(b"PK")

@@ -26,7 +26,14 @@ from paddock.steps.paths import file_sha256, os_refusal, printable, resolve_path
 from paddock.steps.prompt import render_template
 
 from .edited_files import leave_as_it_is, may_replace
-from .row_formats import FORMAT_OF_SUFFIX, UnreadableRows, count_rows, format_rows
+from .row_formats import (
+    FORMAT_OF_SUFFIX,
+    WRITTEN_SUFFIXES,
+    UnreadableRows,
+    count_rows,
+    excel_sheet,
+    format_rows,
+)
 
 _THREAD_FROM_ROWS = 1_000  # about 5 ms
 
@@ -43,7 +50,12 @@ class FilesWriteParams(Params):
     template: Template | None = Field(default=None, description="A template of what to write.")
     rows: list[Any] | None = Field(
         default=None,
-        description="Rows to write, mappings of names: as CSV, TSV, JSONL or JSON by the suffix.",
+        description="Rows to write, mappings of names: as CSV, TSV, JSONL, JSON or XLSX by the "
+        "suffix.",
+    )
+    delimiter: Literal[",", ";", "|"] = Field(
+        default=",",
+        description="What separates the cells of CSV; `;` where Excel has a comma in its numbers.",
     )
     bom: bool = Field(
         default=False,
@@ -74,9 +86,9 @@ class FilesWriteParams(Params):
         suffix = PurePath(name).suffix.lower()
         if not name:
             return f"'{printable(path)}' names a folder; `path` must name a file.", ""
-        if "rows" not in given or suffix in FORMAT_OF_SUFFIX or "…" in (suffix or name):
+        if "rows" not in given or suffix in WRITTEN_SUFFIXES or "…" in (suffix or name):
             return None
-        known = ", ".join(f"`{suffix}`" for suffix in FORMAT_OF_SUFFIX)
+        known = ", ".join(f"`{suffix}`" for suffix in WRITTEN_SUFFIXES)
         return f"'{printable(name)}' has no suffix of a format for rows.", f"End it in {known}."
 
 
@@ -88,7 +100,7 @@ class FilesWriteOutput(Output):
 
 
 class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
-    """Text, a template or rows (CSV, TSV, JSONL, JSON) to a file, atomically."""
+    """Text, a template or rows (CSV, TSV, JSONL, JSON, XLSX) to a file, atomically."""
 
     params = FilesWriteParams
     output = FilesWriteOutput
@@ -109,7 +121,8 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
             await tools.outputs.holds(path, sha256)
             leave_as_it_is(path, params.on_edited, tools)
             return FilesWriteOutput(path=str(path), changed=False)
-        if there is not None and params.rows is not None and not await _may_lose(path, data, tools):
+        is_table = there is not None and params.rows is not None
+        if is_table and not await _may_lose(path, data, params.delimiter, tools):
             return FilesWriteOutput(path=str(path), changed=False)
         await _replace(path, data, sha256, tools, is_new=there is None)
         return FilesWriteOutput(path=str(path), changed=True)
@@ -122,14 +135,12 @@ async def _digest_of(path: Path) -> str | None:
     return await in_left_thread(file_sha256, path, "written", "`path` must name a file")
 
 
-async def _may_lose(path: Path, data: bytes, tools: Tools) -> bool:
+async def _may_lose(path: Path, data: bytes, delimiter: str, tools: Tools) -> bool:
     """Return whether a table may be replaced: a person is asked first if it loses most rows."""
-    format_ = FORMAT_OF_SUFFIX[path.suffix.lower()]
 
     def counts() -> tuple[int, int]:
-        before = path.read_bytes().decode("utf-8-sig", "replace")
-        n_before = count_rows(before, format_)
-        return n_before, count_rows(data.decode("utf-8-sig"), format_)
+        before, suffix = path.read_bytes(), path.suffix.lower()
+        return count_rows(before, suffix, delimiter), count_rows(data, suffix, delimiter)
 
     try:
         n_before, n_now = await asyncio.to_thread(counts)
@@ -146,7 +157,10 @@ def _target_path(text: str, tools: Tools) -> Path:
 
 async def _bytes_to_write(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
     if params.rows is not None:
-        text = await _rows_text(_with_waiting(params), path, tools)
+        rows = _with_waiting(params)
+        if path.suffix.lower() == ".xlsx":
+            return await _excel_bytes(rows, path, tools)
+        text = await _rows_text(rows, path, params.delimiter, tools)
     elif params.template is not None:
         text = render_template(params.template, "template", params.vars)
     elif params.text is not None:
@@ -177,18 +191,37 @@ def _with_waiting(params: FilesWriteParams) -> list[Any]:
     ]
 
 
-async def _rows_text(rows: list[Any], path: Path, tools: Tools) -> str:
+async def _excel_bytes(rows: list[Any], path: Path, tools: Tools) -> bytes:
+    try:
+        data = await asyncio.to_thread(excel_sheet, rows)
+    except UnreadableRows as error:
+        raise StepError(f"'{printable(path.name)}' cannot be written: {error}.") from error
+    except ImportError as error:
+        remedy = "Install the extra: pip install 'paddock-llm[documents]'."
+        raise StepError("XlsxWriter is not installed.", remedy=remedy) from error
+    _note_nulls(rows, path, tools)
+    return data
+
+
+def _note_nulls(rows: list[Any], path: Path, tools: Tools) -> None:
+    if n_null := sum(row is None for row in rows):
+        n_rows = len(rows)
+        tools.log.note(
+            f"'{printable(path.name)}': {n_null} of {n_rows} rows are null and left out."
+        )
+
+
+async def _rows_text(rows: list[Any], path: Path, delimiter: str, tools: Tools) -> str:
     """Format rows by the file's suffix; note null rows and escaped cells."""
     name, format_ = f"'{printable(path.name)}'", FORMAT_OF_SUFFIX[path.suffix.lower()]
     try:
         if len(rows) < _THREAD_FROM_ROWS:
-            written = format_rows(rows, format_)
+            written = format_rows(rows, format_, delimiter)
         else:
-            written = await asyncio.to_thread(format_rows, rows, format_)
+            written = await asyncio.to_thread(format_rows, rows, format_, delimiter)
     except UnreadableRows as error:
         raise StepError(f"{name} cannot be written: {error}.") from error
-    if n_null := sum(row is None for row in rows):
-        tools.log.note(f"{name}: {n_null} of {len(rows)} rows are null and left out.")
+    _note_nulls(rows, path, tools)
     if written.n_guarded:
         tools.log.note(
             f"{name}: {written.n_guarded} cells that a spreadsheet would take for formulas begin "

@@ -33,6 +33,19 @@ def refused(read: Read, name: str, data: str | bytes | None = None, **wishes: An
     return str(caught.value)
 
 
+def test_columns_of_csv_become_numbers_where_their_kinds_are_named(read: Read) -> None:
+    text = "customer;total;paid;note\n7; 1.5 ;TRUE;3\n;;;\n"
+    kinds = {"customer": "int", "total": "float", "paid": "bool", "note": "str"}
+    assert read("a.csv", text, columns=kinds).rows == [
+        {"customer": 7, "total": 1.5, "paid": True, "note": "3"},
+        {"customer": None, "total": None, "paid": None, "note": ""},
+    ]
+    assert refused(read, "b.csv", "a,b\n1,2\n3,1.000\n", columns={"b": "int"}) == (
+        "'b.csv' has '1.000' in column 'b', which is no int (line 3)."
+    )
+    assert "which is no float" in refused(read, "c.csv", "a\nnan\n", columns={"a": "float"})
+
+
 def test_rows_of_csv_are_texts_by_the_names_of_the_first_row(read: Read) -> None:
     out = read("a.csv", 'id,said\n007,"he said ""no"",\nand left"\n\n8\n')
     assert out.model_dump() == {

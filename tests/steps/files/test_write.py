@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openpyxl  # type: ignore[import-untyped]
 import pytest
 from pydantic import ValidationError
 
@@ -41,6 +42,31 @@ def test_a_table_for_excel_begins_with_the_mark_of_its_encoding(
 ) -> None:
     write("a.csv", rows=[{"name": "é"}], bom=True)
     assert (tmp_path / "a.csv").read_bytes() == b"\xef\xbb\xbfname\n\xc3\xa9\n"
+
+
+def test_a_table_for_excel_has_its_list_separator(tmp_path: Path, write: Write) -> None:
+    write("a.csv", rows=[{"a": "x;y", "b": 1.5}], delimiter=";")
+    assert (tmp_path / "a.csv").read_text() == 'a;b\n"x;y";1.5\n'
+
+
+def test_a_sheet_has_numbers_and_texts_and_no_formula(tmp_path: Path, write: Write) -> None:
+    rows = [
+        {"name": "=1+1", "total": 1234.5, "paid": True, "code": "007"},
+        None,
+        {"name": "https://a.example", "total": None, "id": 12345678901234567890},
+    ]
+    assert write("a.xlsx", rows=rows).changed
+    sheet: Any = openpyxl.load_workbook(tmp_path / "a.xlsx").active
+    assert [[cell.value for cell in row] for row in sheet.rows] == [
+        ["name", "total", "paid", "code", "id"],
+        ["=1+1", 1234.5, True, "007", None],
+        ["https://a.example", None, None, None, "12345678901234567890"],
+    ]
+    assert sheet["A2"].data_type == "s"
+    assert not write("a.xlsx", rows=rows).changed
+    with pytest.raises(StepError, match="column 'a' has more than 32,767 characters"):
+        write("b.xlsx", rows=[{"a": "x" * 40_000}])
+    assert not (tmp_path / "b.xlsx").exists()
 
 
 def test_items_that_wait_are_marked_rows(tmp_path: Path, write: Write) -> None:
@@ -251,9 +277,9 @@ def test_rows_that_cannot_be_written_are_told(write: Write) -> None:
             write(name, rows=rows)
         return str(caught.value)
 
-    assert said("a.xlsx", []) == (
-        "'a.xlsx' has no suffix of a format for rows. "
-        "End it in `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json`."
+    assert said("a.ods", []) == (
+        "'a.ods' has no suffix of a format for rows. "
+        "End it in `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json`, `.xlsx`."
     )
     assert said("a.csv", [{"a": 1}, [2]]) == (
         "'a.csv' cannot be written: row 2 is a list; rows must be mappings of names."
