@@ -33,7 +33,9 @@ _REMEDIES = {
     "Send tools to a chat endpoint, under `tools`.": "tools functions function_call",
     "No call can be demanded here; /v1/chat/completions can.": "tool_choice",
     _SAMPLER: """mirostat samplers xtc_probability dry_multiplier top_n_sigma dynatemp_range
-        adaptive_target min_keep n_indent repetition_detection""",
+        adaptive_target min_keep n_indent""",
+    "Answers in circles are ended; `guards_repetition: false` lets them go on.": """
+        repetition_detection""",
     "Forbid tokens by a `logit_bias` of -100.": "bad_words",
     "Say what is allowed by `guided_choice` or `guided_regex`.": "allowed_token_ids",
     "Answers are sampled one by one; ask for several with `n`.": "use_beam_search",

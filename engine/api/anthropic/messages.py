@@ -486,6 +486,7 @@ class MessagesBody(PromptBody):
     temperature: float | None = None
     top_p: float | None = None
     top_k: Whole | None = None
+    guards_repetition: bool | None = None
     stop_sequences: Items[str] = ()
     stream: bool = False
     output_format: _Format | None = None
@@ -504,6 +505,7 @@ class MessagesBody(PromptBody):
             "temperature": self.temperature,
             "top_p": self.top_p,
             "top_k": self.top_k,
+            "guards_repetition": self.guards_repetition,
             "stop": tuple(filter(None, self.stop_sequences)),
         }
         request = ChatRequest(

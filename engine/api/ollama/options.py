@@ -25,7 +25,7 @@ INTEGER_OPTIONS = frozenset(
 FLOAT_OPTIONS = frozenset((*NUMBER_RANGES, "tfs_z", "mirostat_tau", "mirostat_eta"))
 BOOLEAN_OPTIONS = frozenset(
     ("use_mmap", "use_mlock", "numa", "low_vram", "f16_kv", "logits_all", "vocab_only",
-     "penalize_newline")
+     "penalize_newline", "guards_repetition")
 )  # fmt: skip
 
 MIN_CTX_TOKENS = 4
@@ -148,5 +148,6 @@ _SAMPLING_OPTIONS: Mapping[str, Callable[[Any], Any]] = {
     "top_k": _clamp(0, _INT32),
     "num_predict": _num_predict,
     "stop": lambda marks: marks,
+    "guards_repetition": lambda is_guarded: is_guarded,
 }
 _MODEL_OPTIONS = frozenset({"num_ctx", "num_keep", "draft_num_predict"})

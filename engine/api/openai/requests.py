@@ -255,6 +255,7 @@ class SamplingBody(ModelBody):
     min_tokens: Whole | None = _ranged((0, 2**31 - 1))
     stop_token_ids: Items[Annotated[Whole, Field(ge=0, le=2**31 - 1)]] | None = None
     ignore_eos: bool | None = None
+    guards_repetition: bool | None = None
     max_completion_tokens: OpenLimit | None = None
     max_output_tokens: OpenLimit | None = None
     max_tokens: OpenLimit | None = None
@@ -306,7 +307,7 @@ class SamplingBody(ModelBody):
 _SAMPLING_NAMES = (
     "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop", "logit_bias",
     "top_k", "repeat_last_n", "min_p", "typical_p", "repeat_penalty", "stop_token_ids",
-    "min_tokens", "ignore_eos",
+    "min_tokens", "ignore_eos", "guards_repetition",
 )  # fmt: skip
 
 

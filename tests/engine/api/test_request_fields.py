@@ -110,6 +110,7 @@ ANSWERS: dict[str, Any] = {
     "n_predict": 3, "grammar": 'root ::= "x"', "json_schema": SCHEMA, "guided_json": SCHEMA,
     "guided_regex": "a+", "guided_choice": ["a"], "guided_grammar": 'start: "x"',
     "structured_outputs": {"regex": "a"}, "stream": True, "stop_sequences": ["x"],
+    "guards_repetition": False,
 }  # fmt: skip
 CHATS: dict[str, Any] = ANSWERS | {
     "reasoning_effort": "low", "reasoning": {"effort": "low"}, "tools": [TOOL],

@@ -23,6 +23,7 @@ def test_a_wish_becomes_a_request() -> None:
         "temperature": 0.5, "top_k": 5, "top_p": 0.5, "stop_sequences": ["END", ""],
         "tools": [tool], "tool_choice": {"type": "tool", "name": "f"},
         "metadata": {"user_id": "u"}, "service_tier": "auto",
+        "guards_repetition": False,
     }  # fmt: skip
     wish = read_messages_request({**HI, **extra}, "interactive")
     request = wish.request
@@ -30,6 +31,7 @@ def test_a_wish_becomes_a_request() -> None:
     assert request.messages == (Message("user", "Hi"),)
     assert request.params == {
         "max_tokens": 9, "temperature": 0.5, "top_k": 5, "top_p": 0.5, "stop": ("END",),
+        "guards_repetition": False,
     }  # fmt: skip
     assert request.tools == (Tool("f", "d", SCHEMA),)
     assert request.tool_choice == "f"

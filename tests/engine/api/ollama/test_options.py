@@ -30,6 +30,7 @@ from paddock.engine.request import resolve_sampling
         ({"mirostat": 2, "mirostat_tau": 5, "tfs_z": 1, "penalize_newline": True}, {}),
         ({"numa": False, "low_vram": True, "f16_kv": True, "use_mlock": False}, {}),
         ({"num_gpu": 99, "main_gpu": 0, "num_thread": 4, "num_batch": 512}, {}),
+        ({"guards_repetition": False}, {"guards_repetition": False}),
         ({"what": "ever", "Temperature": 1}, {}),
     ],
 )
