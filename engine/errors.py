@@ -217,14 +217,18 @@ class ServerLost(WorkerLost):
 
 
 class NoServer(EngineError):
-    """None of a model's servers can be reached, and none came back in time."""
+    """None of a model's servers can be reached, or all fail, and none came back in time."""
 
-    def __init__(self, ref: str, reason: str, waited_s: float) -> None:
+    def __init__(self, ref: str, reason: str, waited_s: float, *, is_failing: bool = False) -> None:
+        """`is_failing`: the servers answer, but by errors of their own."""
         self.ref, self.reason, self.waited_s = ref, reason, waited_s
+        self.is_failing = is_failing
         waited = f", waited {waited_s:g} s" if waited_s else ""
+        what, remedy = "no server can be reached", "Start one, or correct the address"
+        if is_failing:
+            what, remedy = "no server works", "Its log says why"
         super().__init__(
-            f"no server can be reached for model '{ref}': {reason}{waited}. "
-            f"Start one, or correct the address; the same command goes on."
+            f"{what} for model '{ref}': {reason}{waited}. {remedy}; the same command goes on."
         )
 
 

@@ -120,6 +120,8 @@ class ServerMember:
         self.url = url
         self.reason = ""
         """Why it was down last."""
+        self.is_failing = False
+        """Whether it answered then, but by an error of its own."""
         self.n_running = 0
         self.down_since: float | None = None
         """By the loop's clock; None: it is up."""
@@ -173,11 +175,11 @@ class ServerMember:
         """Return how many requests of a model it computes at once; 0: unknown."""
         return self._n_slots.get(key) or self.facts[key].n_parallel
 
-    def mark_down(self, reason: str) -> bool:
+    def mark_down(self, reason: str, *, is_failing: bool = False) -> bool:
         """Note that it is down, and end the requests there; return whether that is new."""
         if not self.is_up:
             return False
-        self.reason = reason
+        self.reason, self.is_failing = reason, is_failing
         self.down_since = asyncio.get_running_loop().time()
         self._is_down.set()
         return True
@@ -298,7 +300,7 @@ class ServerRoster:
             raise NoServer(model.ref, f"{self._urls()} has it no more", 0.0)
         left_s = max(since) + self._reach_s - asyncio.get_running_loop().time()
         if left_s <= 0:
-            raise NoServer(model.ref, self._reasons(), self._reach_s)
+            raise NoServer(model.ref, self._reasons(), self._reach_s, is_failing=self._fail)
         return left_s
 
     def n_parallel(self, key: ModelKey) -> int:
@@ -342,6 +344,7 @@ class ServerRoster:
         if self._is_patient and not self._members_with(key):
             await self._wait_for_model(key)
         if not self._members_with(key):
+            self._specs.pop(key, None)  # nobody who comes back had it
             raise self._no_server_error(model, errors)
         away = [
             f"{member.reason}: the others go on." for member in self._members if not member.is_up
@@ -397,7 +400,9 @@ class ServerRoster:
             return None
         try:
             self._record_facts(member, model, look.result())
-        except (ServerAway, ServerBusy) as error:
+        except ServerAway as error:
+            self.mark_down(member, error.reason, is_failing=error.is_failing)
+        except ServerBusy as error:
             self.mark_down(member, error.reason)
         except EngineError as error:
             return error
@@ -433,7 +438,8 @@ class ServerRoster:
     def _no_server_error(self, model: ModelSpec, errors: Sequence[EngineError]) -> EngineError:
         away = [member for member in self._members if not member.is_up]
         if not errors or away:
-            return NoServer(model.ref, self._reasons() or str(errors[0]), 0.0)
+            reasons = self._reasons() or str(errors[0])
+            return NoServer(model.ref, reasons, 0.0, is_failing=self._fail)
         known = dict.fromkeys(
             name for error in errors if isinstance(error, NotServed) for name in error.known
         )
@@ -441,15 +447,21 @@ class ServerRoster:
             return NotServed(model.ref, tuple(known), self._urls())
         return errors[0]
 
+    @property
+    def _fail(self) -> bool:
+        """Whether all servers that are down answer, but by errors of their own."""
+        away = [member for member in self._members if not member.is_up]
+        return bool(away) and all(member.is_failing for member in away)
+
     def _reasons(self) -> str:
         return "; ".join(member.reason for member in self._members if not member.is_up)
 
     def _urls(self) -> str:
         return ", ".join(member.url for member in self._members)
 
-    def mark_down(self, member: ServerMember, reason: str) -> None:
+    def mark_down(self, member: ServerMember, reason: str, *, is_failing: bool = False) -> None:
         """Record that a server is down, and try it again from now on."""
-        if member.mark_down(reason):
+        if member.mark_down(reason, is_failing=is_failing):
             others = any(other.is_up for other in self._members)
             what = "the others go on" if others else "it is tried again"
             self._note(f"{reason}: {what}.") if self._has_begun else None
@@ -469,7 +481,8 @@ class ServerRoster:
                         member.facts.pop(model_key_of(spec), None)
                         self._note(str(error))
                 member.mark_up()
-                self._note(f"{member.url} is there.")
+                if not member.is_failing:  # it only says again what it has
+                    self._note(f"{member.url} is there.")
         self.wake()
 
     async def _pings(self) -> None:
@@ -641,7 +654,7 @@ class BalancedPool:
                     raise Busy(f"{error.reason}, for {BUSY_S:g} s. Try again later.") from None
                 self._roster.pause(member, error)
             except ServerAway as error:
-                self._roster.mark_down(member, error.reason)
+                self._roster.mark_down(member, error.reason, is_failing=error.is_failing)
                 if answer is not None and answer.was_read:
                     raise ServerLost(model.ref, error.reason) from None
                 n_lost += error.was_sent
@@ -703,19 +716,22 @@ class BalancedPool:
         Raises:
             NoServer: none came back.
         """
+        is_failing = False
         for _ in range(MAX_ATTEMPTS):  # others' requests may bring a server down meanwhile
             member = await self._roster.take(model, set(), is_brief=True)
             try:
                 await member.while_up(neutral(member))
             except ServerAway as error:
-                self._roster.mark_down(member, error.reason)
+                self._roster.mark_down(member, error.reason, is_failing=error.is_failing)
+                is_failing = error.is_failing
             except (ServerBusy, EngineError):
                 return ServerLost(model.ref, reason)  # it answers
             else:
                 return ServerLost(model.ref, reason)
             finally:
                 self._roster.give_back(member, is_brief=True)
-        return NoServer(model.ref, f"{reason}, also with a request without a document", 0.0)
+        why = f"{reason}, also with a request without a document"
+        return NoServer(model.ref, why, 0.0, is_failing=is_failing)
 
     def _leave_out(self, member: ServerMember, model: ModelSpec, fault: EngineError) -> None:
         key = model_key_of(model)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from paddock.engine.errors import BadRequest, ModelBroken, NotServed
+from paddock.engine.errors import BadRequest, EngineError, ModelBroken, NotServed
 from paddock.engine.request import ModelFacts, ModelSpec
 
 from .openai_client import Json, ServerAway, ServerBusy, ServerConnection
@@ -32,6 +33,8 @@ class ServedModel:
     facts: ModelFacts
     n_slots: int | None = None
     """Requests that it answers at a time; None: it does not say."""
+    has_tokenizer: bool = False
+    """Whether it can be asked how many tokens a text has."""
     says_only_its_name: bool = False
     """A replaced model under the same name cannot be detected."""
 
@@ -51,7 +54,16 @@ async def look_up_model(
     found = matching_model(spec.ref, listed)
     if found is None:
         raise NotServed(spec.ref, [_model_id(entry) for entry in listed], line.url)
-    return _served_model(line.url, spec, await _report(line, found), usual_ctx_tokens)
+    report = await _report(line, found)
+    served = _served_model(line.url, spec, report, usual_ctx_tokens)
+    if report.kind not in ("llama-server", "vllm"):
+        return served
+    # A gateway may pass nothing but /v1.
+    text = "content" if report.kind == "llama-server" else "prompt"
+    with suppress(EngineError, ServerAway):
+        await line.post("/tokenize", {"model": report.name, text: "a"})
+        return replace(served, has_tokenizer=True)
+    return served
 
 
 async def _report(line: ServerConnection, found: Json) -> _ModelReport:
@@ -191,7 +203,9 @@ def _served_model(
         n_ctx_tokens=fits,
     )
     says_only_its_name = report.kind == "other"
-    return ServedModel(report.kind, report.name, facts, report.n_slots, says_only_its_name)
+    return ServedModel(
+        report.kind, report.name, facts, report.n_slots, says_only_its_name=says_only_its_name
+    )
 
 
 def model_identity(marks: Mapping[str, Any]) -> str:

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 
 class ServerAway(Exception):
-    """No whole answer came; `was_sent`: the server may have begun with the request."""
+    """No whole answer came; `was_sent`: the server may have begun with the request.
 
-    def __init__(self, reason: str, *, was_sent: bool = False) -> None:
+    `is_failing`: it answered by an error of its own.
+    """
+
+    def __init__(self, reason: str, *, was_sent: bool = False, is_failing: bool = False) -> None:
         self.reason = reason
         self.was_sent = was_sent
+        self.is_failing = is_failing
         super().__init__(reason)
 
 
@@ -118,18 +122,17 @@ class ServerConnection:
         """Send an object; yield the server-sent events of the answer, until `[DONE]`."""
         with self._server_away():
             async with self._sent("POST", path, body) as answer:
-                yield self._events(answer)
+                yield self._events(path, answer)
 
-    async def _events(self, answer: httpx.Response) -> AsyncGenerator[Json, None]:
+    async def _events(self, path: str, answer: httpx.Response) -> AsyncGenerator[Json, None]:
         async for data in http.event_data(answer, MOST_EVENT_BYTES):
             if data == b"[DONE]":
                 return
             event = self._object(data)
             error = event.get("error")
             if error is not None:
-                raise self._refusal(
-                    _error_status(error), self._clean(http.error_text(event)), error
-                )
+                reason = self._clean(http.error_text(event))
+                raise self._refusal(path, _error_status(error), reason, error)
             yield event
         raise ServerAway(f"the answer of {self.url} broke off", was_sent=True)
 
@@ -153,15 +156,15 @@ class ServerConnection:
     ) -> AsyncIterator[httpx.Response]:
         async with self._http.stream(method, path, json=body) as answer:
             if answer.status_code != 200:
-                raise await self._refused(answer)
+                raise await self._refused(path.partition("?")[0], answer)
             yield answer
 
-    async def _refused(self, answer: httpx.Response) -> Exception:
+    async def _refused(self, path: str, answer: httpx.Response) -> Exception:
         body = http.json_object(await http.read_body(answer, MOST_ERROR_BYTES))
         reason = self._clean(http.error_text(body)) or answer.reason_phrase
         after_s = http.retry_after_s(answer.headers.get("retry-after"), LONGEST_RETRY_AFTER_S)
         error = body.get("error", body) if body else None
-        return self._refusal(answer.status_code, reason, error, after_s)
+        return self._refusal(path, answer.status_code, reason, error, after_s)
 
     def _object(self, data: bytes) -> Json:
         value = http.json_object(data)
@@ -174,14 +177,15 @@ class ServerConnection:
         return text.replace(self._key, "***") if self._key else text
 
     def _refusal(
-        self, status: int, reason: str, error: Any, after_s: float | None = None
+        self, path: str, status: int, reason: str, error: Any, after_s: float | None = None
     ) -> Exception:
         if status in (429, 503) and not _is_account_fault(error):
             return ServerBusy(f"{self.url} is busy: {reason}", after_s)
         if status in (401, 403):
             return ModelBroken(self.url, self.key_advice(f"{status}: {reason}"))
         if (status >= 500 and status != 501) or status == 408:
-            return ServerAway(f"{self.url} failed ({status}: {reason})", was_sent=True)
+            why = f"{self.url}{path} failed ({status}: {reason})"
+            return ServerAway(why, was_sent=True, is_failing=True)
         too_long = _too_long(error)
         if too_long is not None:
             return too_long

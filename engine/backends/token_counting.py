@@ -104,14 +104,14 @@ async def count_chat(
         body["tools"] = tools_as_json(tools)
     if any(message.images for message in messages):
         return _estimated_count(messages, tools)  # what a picture takes only the server knows
-    if looked.kind == "llama-server":
+    if looked.has_tokenizer and looked.kind == "llama-server":
         prompt = (await line.post("/apply-template", body)).get("prompt")
         if not isinstance(prompt, str):
             raise _no_count(line, "/apply-template")
         return TokenCount.exactly(
             await _count_at_llama_server(line, looked, prompt, is_prompt=True)
         )
-    if looked.kind == "vllm":
+    if looked.has_tokenizer:
         return TokenCount.exactly(await _count_at_vllm(line, body))
     if tokenizer is not None:
         n_content = sum(await tokenizer.count_texts([message.content for message in messages]))
@@ -141,7 +141,7 @@ async def count_texts(
         body = {"model": looked.name, "prompt": text, "add_special_tokens": False}
         return TokenCount.exactly(await _count_at_vllm(line, body))
 
-    if looked.kind in ("llama-server", "vllm"):
+    if looked.has_tokenizer:
         return await run_concurrently(count_text, texts, _COUNTS_AT_ONCE)
     if tokenizer is not None:
         return [TokenCount.exactly(n_tokens) for n_tokens in await tokenizer.count_texts(texts)]

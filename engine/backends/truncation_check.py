@@ -227,7 +227,7 @@ class TruncationCheck:
         return True
 
     def _is_estimate(self, sent: SentPrompt) -> bool:
-        return not self._can_count and sent.looked.kind not in ("llama-server", "vllm")
+        return not self._can_count and not sent.looked.has_tokenizer
 
     def _limit(self, sent: SentPrompt) -> ReadLimit:
         facts = sent.looked.facts

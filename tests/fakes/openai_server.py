@@ -31,6 +31,7 @@ class OpenAIService:
         self.n_cut_tokens: int | None = None
         """What is left of a prompt that is cut; None: as much as it may have."""
         self.tells_usage = True
+        self.has_tokenizer = True
         self.is_liar = False
         """It reports what it was sent, not what it read."""
         self.leaves_out_cached = False
@@ -55,7 +56,7 @@ class OpenAIService:
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/embeddings", self._embed, methods=["POST"]),
         ]
-        if self.kind == "vllm":
+        if self.kind == "vllm" and self.has_tokenizer:
             routes.append(Route("/tokenize", self._tokenize, methods=["POST"]))
         if self.kind == "ollama":
             routes += [Route("/api/tags", self._tags), Route("/api/ps", self._tags)]

@@ -156,7 +156,8 @@ def test_every_declared_field_of_messages_changes_the_request() -> None:
     values: dict[str, Any] = {
         "model": "n", "max_tokens": 4, "messages": [{"role": "user", "content": "b"}],
         "system": "x", "thinking": {"type": "enabled"}, "temperature": 0.5, "top_p": 0.5,
-        "top_k": 3, "guards_repetition": False, "stop_sequences": ["x"], "stream": True, "tools": [{"name": "f"}],
+        "top_k": 3, "guards_repetition": False, "stop_sequences": ["x"], "stream": True,
+        "tools": [{"name": "f"}],
         "tool_choice": {"type": "any"}, "output_config": {"effort": "low"},
         "output_format": {"type": "json_schema", "schema": SCHEMA},
     }  # fmt: skip

@@ -183,6 +183,37 @@ async def test_where_none_comes_back_in_time_the_run_stops() -> None:
     )
 
 
+async def test_a_server_that_answers_by_errors_of_its_own_is_named_once_with_path_and_status() -> (
+    None
+):
+    server = FarServer("only")
+    reason = "http://only:1/v1/chat/completions failed (500: CUDA error)"
+    server.on_chat = fails(ServerAway(reason, was_sent=True, is_failing=True))
+    async with opened([server]) as (pool, notes):
+        with pytest.raises(NoServer) as caught:
+            await pool.chat(ask()).reply()
+    assert set(notes) == {f"{reason}: it is tried again."}
+    assert caught.value.is_failing
+    assert str(caught.value) == (
+        f"no server works for model 'm': {reason}, also with a request without a document. "
+        "Its log says why; the same command goes on."
+    )
+
+
+async def test_a_model_that_no_server_had_is_not_asked_for_when_one_comes_back() -> None:
+    server = FarServer("only")
+    async with opened([server]) as (pool, notes):
+        with pytest.raises(NotServed):
+            await pool.facts(ModelSpec("another"))
+        await pool.facts(M)
+        server.die()
+        work = asyncio.create_task(replies_of(pool, 1))
+        await eventually(lambda: notes)
+        server.come_back()
+        await work
+    assert notes[1:] == ["http://only:1 is there."]
+
+
 async def test_one_that_only_just_loads_its_model_is_waited_for() -> None:
     server = FarServer("only")
     server.loads = 2

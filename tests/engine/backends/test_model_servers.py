@@ -11,6 +11,12 @@ import pytest
 
 from paddock.engine.backends.model_servers import ModelServer, detect_server
 from paddock.engine.backends.openai_client import ServerAway, ServerBusy
+from paddock.engine.backends.token_bounds import (
+    least_in_chat,
+    least_tokens,
+    most_in_chat,
+    most_tokens,
+)
 from paddock.engine.errors import (
     BadRequest,
     EngineError,
@@ -77,6 +83,20 @@ async def test_each_program_is_known_by_what_it_tells(
         facts = await server.facts(M)
     assert (facts.architecture, facts.n_ctx_tokens) == (kind, n_ctx_tokens)
     assert notes == description
+
+
+async def test_a_gateway_that_passes_only_v1_is_estimated() -> None:
+    service = OpenAIService("vllm")
+    service.has_tokenizer = False
+    async with opened(service) as (server, _):
+        facts = await server.facts(ModelSpec("m"))
+        assert (facts.architecture, facts.n_ctx_tokens) == ("vllm", 500)
+        count = await server.count_chat(M, TWO_WORDS)
+        assert (count.n_least, count.n_most) == (least_in_chat(TWO_WORDS), most_in_chat(TWO_WORDS))
+        (text,) = await server.count_texts(M, ["Say noon"])
+        assert (text.n_least, text.n_most) == (least_tokens("Say noon"), most_tokens("Say noon"))
+        ended, _ = await answer_of(server, ChatRequest(M, TWO_WORDS))
+    assert ended.reason == "stop"
 
 
 async def test_where_no_one_says_how_long_a_prompt_may_be_the_author_must() -> None:
@@ -261,9 +281,13 @@ LATER = {"error": {"message": "slow down"}}
         (
             (500, {"error": "out of memory"}, {}),
             ServerAway,
-            "http://far:1 failed (500: out of memory)",
+            "http://far:1/v1/chat/completions failed (500: out of memory)",
         ),
-        ((502, "<html>", {}), ServerAway, "http://far:1 failed (502: Bad Gateway)"),
+        (
+            (502, "<html>", {}),
+            ServerAway,
+            "http://far:1/v1/chat/completions failed (502: Bad Gateway)",
+        ),
         (
             (401, {"error": {"message": f"Incorrect key: {KEY}"}}, {}),
             ModelBroken,
