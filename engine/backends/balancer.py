@@ -344,7 +344,7 @@ class ServerRoster:
         if self._is_patient and not self._members_with(key):
             await self._wait_for_model(key)
         if not self._members_with(key):
-            self._specs.pop(key, None)  # nobody who comes back had it
+            self._specs.pop(key, None)  # none that comes back had it
             raise self._no_server_error(model, errors)
         away = [
             f"{member.reason}: the others go on." for member in self._members if not member.is_up
