@@ -55,7 +55,9 @@ def to_plain(value: Any, body: bytearray | None = None) -> Any:
     if isinstance(value, list | tuple):
         return [to_plain(inner, body) for inner in value]
     if isinstance(value, TokenLogprob):
-        return _logprob_plain(value)
+        # Write a token by its bytes, one character for each, with the alternatives after it
+        top = [[raw.decode("latin-1"), logprob] for _, logprob, raw in value.top]
+        return [value.raw.decode("latin-1"), value.logprob, *top]
     kind: Any = type(value)
     return {
         name: write(getattr(value, name), body)
@@ -199,12 +201,6 @@ def _read_vectors(plain: Any, body: bytes) -> tuple[tuple[float, ...], ...]:
         raise ValueError(f"{len(values)} values are not {n_rows} vectors")
     width = len(values) // n_rows if n_rows else 0
     return tuple(tuple(values[row * width : (row + 1) * width]) for row in range(n_rows))
-
-
-def _logprob_plain(token: TokenLogprob) -> list[Any]:
-    """Write a token by its bytes, one character for each, with the alternatives after it."""
-    top = [[raw.decode("latin-1"), logprob] for _, logprob, raw in token.top]
-    return [token.raw.decode("latin-1"), token.logprob, *top]
 
 
 def _read_logprob(text: str, logprob: float = 0.0, *top: Sequence[Any]) -> TokenLogprob:

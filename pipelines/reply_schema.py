@@ -131,7 +131,13 @@ def _is_short_type(value: Any) -> bool:
 def _expand_short_form(data: Any, path: Path, found: list[ReplySchemaFault | Choice]) -> Any:
     """Return the JSON Schema of a short form; add what is wrong, and the fields to choose."""
     if isinstance(data, dict) and _is_choice(data):
-        return _schema_of_choice(data, path, found)
+        try:
+            schema, choice = read_choice(data, path)
+        except WrongLabels as error:
+            found.append(ReplySchemaFault(path, error.message, error.remedy))
+            return True
+        found.append(choice)
+        return schema
     if isinstance(data, dict):
         return {
             "type": "object",
@@ -161,21 +167,14 @@ def _is_choice(data: Mapping[str, Any]) -> bool:
     return isinstance(source, str) and not _is_short_type(source)
 
 
-def _schema_of_choice(
-    data: Mapping[str, Any], path: Path, found: list[ReplySchemaFault | Choice]
-) -> Any:
-    try:
-        schema, choice = read_choice(data, path)
-    except WrongLabels as error:
-        found.append(ReplySchemaFault(path, error.message, error.remedy))
-        return True
-    found.append(choice)
-    return schema
-
-
 def _schema_of_word(word: str, path: Path, found: list[ReplySchemaFault | Choice]) -> Any:
     if word.endswith("?"):
-        return _or_null(_schema_of_word(word[:-1].rstrip(), path, found))
+        schema = _schema_of_word(word[:-1].rstrip(), path, found)
+        if isinstance(schema, dict) and "enum" in schema:
+            return {"enum": [*schema["enum"], None]}
+        if isinstance(schema, dict) and isinstance(schema.get("type"), str):
+            return {**schema, "type": [schema["type"], "null"]}
+        return schema
     if word in SCALAR_TYPES:
         return dict(SCALAR_TYPES[word])
     held = _CONTAINER_TYPE.match(word)
@@ -221,14 +220,6 @@ def _enum_values(text: str) -> list[str] | str:
         if found.end() == len(text):
             return values
         at = found.end() + 1
-
-
-def _or_null(schema: Any) -> Any:
-    if isinstance(schema, dict) and "enum" in schema:
-        return {"enum": [*schema["enum"], None]}
-    if isinstance(schema, dict) and isinstance(schema.get("type"), str):
-        return {**schema, "type": [schema["type"], "null"]}
-    return schema
 
 
 def is_confidence(mirror: Any) -> bool:

@@ -167,7 +167,18 @@ class TemplateSandbox(MeteredEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Check the size of the result, then compute it."""
-        _check_binop(operator, left, right)
+        if operator == "%" and isinstance(left, str):
+            _check_format(left, right)
+        elif isinstance(left, bool | int) and isinstance(right, bool | int):
+            bits, right_bits = int(left).bit_length(), int(right).bit_length()
+            n_bits = bits * max(right, 0) if operator == "**" else bits + right_bits
+            check_bits(n_bits)
+        elif operator == "*":
+            _check_repeat(left, right)
+        elif operator == "+" and isinstance(left, str) and isinstance(right, str):
+            environment().meter.add_text(len(left) + len(right))
+        elif operator == "**" and not isinstance(left, int | float):
+            raise TemplateLimitExceeded("only numbers have powers")
         return self.made(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
@@ -247,21 +258,6 @@ def _text_of(value: Any) -> str:
     if isinstance(value, list | tuple | dict):
         check_values(value, JINJA_INTERNALS)
     return value if isinstance(value, str) else str(value)
-
-
-def _check_binop(operator: str, left: Any, right: Any) -> None:
-    if operator == "%" and isinstance(left, str):
-        _check_format(left, right)
-    elif isinstance(left, bool | int) and isinstance(right, bool | int):
-        bits, right_bits = int(left).bit_length(), int(right).bit_length()
-        n_bits = bits * max(right, 0) if operator == "**" else bits + right_bits
-        check_bits(n_bits)
-    elif operator == "*":
-        _check_repeat(left, right)
-    elif operator == "+" and isinstance(left, str) and isinstance(right, str):
-        environment().meter.add_text(len(left) + len(right))
-    elif operator == "**" and not isinstance(left, int | float):
-        raise TemplateLimitExceeded("only numbers have powers")
 
 
 def _check_repeat(left: Any, right: Any) -> None:

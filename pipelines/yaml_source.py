@@ -181,7 +181,17 @@ def parse_yaml(text: str, file: str) -> YamlDocument:
         raise _refusal_of_file(file, *_TOO_LARGE)
     lines = tuple(_BREAK.split(text))
     try:
-        root = _compose(text)
+        loader = _CoreLoader(text)
+        try:
+            root = loader.get_single_node()
+        finally:
+            loader.dispose()
+        if "\\u" in text and root is not None:
+            # Join surrogate pairs, as JSON writes characters beyond U+FFFF
+            for node in _once(root, set()):
+                if isinstance(node, ScalarNode) and _SURROGATE.search(node.value):
+                    raw = node.value.encode("utf-16-le", "surrogatepass")
+                    node.value = raw.decode("utf-16-le", "surrogatepass")
     except yaml.YAMLError as error:
         raise PipelineError([_syntax(error, file, lines)]) from error
     except (RecursionError, ValueError) as error:
@@ -224,25 +234,6 @@ class _CoreLoader(yaml.SafeLoader):
 
 def _refusal(problem: str, event: Any) -> _YamlRefused:
     return _YamlRefused(problem=problem, problem_mark=event.start_mark)
-
-
-def _compose(text: str) -> Node | None:
-    loader = _CoreLoader(text)
-    try:
-        root = loader.get_single_node()
-    finally:
-        loader.dispose()
-    if "\\u" in text and root is not None:
-        _join_surrogates(root)
-    return root
-
-
-def _join_surrogates(root: Node) -> None:
-    """Join surrogate pairs, as JSON writes characters beyond U+FFFF."""
-    for node in _once(root, set()):
-        if isinstance(node, ScalarNode) and _SURROGATE.search(node.value):
-            raw = node.value.encode("utf-16-le", "surrogatepass")
-            node.value = raw.decode("utf-16-le", "surrogatepass")
 
 
 _REMEDIES = (

@@ -32,7 +32,15 @@ async def embed_in_portions(texts: tuple[str, ...], send: SendPortion) -> Embedd
         return await _send_portion(texts, start, send)
 
     starts = range(0, len(texts), PORTION_TEXTS)
-    return _joined_portions(await run_concurrently(portion, starts, PORTIONS_AHEAD))
+    parts = await run_concurrently(portion, starts, PORTIONS_AHEAD)
+    n_pieces = tuple(n for part in parts for n in part.n_pieces)
+    n_cut = tuple(n for part in parts for n in part.n_cut_tokens)
+    return Embedded(
+        tuple(vector for part in parts for vector in part.vectors),
+        sum(part.n_tokens for part in parts),
+        n_pieces if any(n > 1 for n in n_pieces) else (),
+        n_cut if any(n_cut) else (),
+    )
 
 
 async def _send_portion(texts: tuple[str, ...], start: int, send: SendPortion) -> Embedded:
@@ -43,14 +51,3 @@ async def _send_portion(texts: tuple[str, ...], start: int, send: SendPortion) -
         raise TextTooLong(index, error.n_tokens, error.n_ctx_tokens) from None
     except TextRefused as error:
         raise TextRefused(start + error.index, error.why) from None
-
-
-def _joined_portions(parts: list[Embedded]) -> Embedded:
-    n_pieces = tuple(n for part in parts for n in part.n_pieces)
-    n_cut = tuple(n for part in parts for n in part.n_cut_tokens)
-    return Embedded(
-        tuple(vector for part in parts for vector in part.vectors),
-        sum(part.n_tokens for part in parts),
-        n_pieces if any(n > 1 for n in n_pieces) else (),
-        n_cut if any(n_cut) else (),
-    )

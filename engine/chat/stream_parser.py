@@ -291,7 +291,13 @@ class MarkupParser(StreamParser):
         marks = (*self._triggers, *self._hard, *self._markup.wrappers)
         at, mark = _earliest_mark(self._buffer, marks, is_end=is_end)
         if not mark:
-            self._release_text(marks, delta, is_end)
+            text = self._buffer
+            sure = text if is_end else text[: len(text) - partial_mark_length(text, marks)]
+            # White space before a call belongs to neither; without calls nothing needs to wait.
+            if marks and not is_end and not self._keeps_space:
+                sure = sure.rstrip()
+            self._add_text(sure, delta)
+            self._buffer = text[len(sure) :]
             return False
         if mark not in self._triggers:
             self._add_text(self._buffer[:at], delta)
@@ -314,15 +320,6 @@ class MarkupParser(StreamParser):
         self._add_text(self._buffer[: at + len(mark)], delta)
         self._buffer = self._buffer[at + len(mark) :]
         return True
-
-    def _release_text(self, marks: tuple[str, ...], delta: _DeltaBuilder, is_end: bool) -> None:
-        text = self._buffer
-        sure = text if is_end else text[: len(text) - partial_mark_length(text, marks)]
-        # White space before a call belongs to neither; without calls nothing needs to wait.
-        if marks and not is_end and not self._keeps_space:
-            sure = sure.rstrip()
-        self._add_text(sure, delta)
-        self._buffer = text[len(sure) :]
 
     def _parse_after_call(self, delta: _DeltaBuilder, is_end: bool) -> bool:
         """Parse what follows a call: its closing words, another call, reasoning, or text."""

@@ -129,7 +129,10 @@ def _format_of(
         between = two_calls[end:start]
         n_opens = _shared_end(before, between)
         section_opens, opens = before[: len(before) - n_opens], before[len(before) - n_opens :]
-        n_closes = _shared_start(after, between[: len(between) - n_opens])
+        other = between[: len(between) - n_opens]
+        n = _n_common(after, other)
+        cut = re.search(r"[<\[][^<>\[\]]*$", after[:n])
+        n_closes = cut.start() if cut and n < len(after) else n
         closes, section_closes = after[:n_closes], after[n_closes:]
         parts = _with_index_placeholder(parts, _format_parts(two_calls, second))
     writes = _merged_literals([LiteralText(opens), *parts, LiteralText(closes)])
@@ -210,12 +213,6 @@ def _shared_end(text: str, other: str) -> int:
     # A shared end of two different tags belongs to neither.
     cut = re.match(r"[^<\[]*?[>\]]", shared)
     return n - cut.end() if cut else n
-
-
-def _shared_start(text: str, other: str) -> int:
-    n = _n_common(text, other)
-    cut = re.search(r"[<\[][^<>\[\]]*$", text[:n])
-    return cut.start() if cut and n < len(text) else n
 
 
 def _json_values(text: str, at: int) -> list[tuple[int, int, Any]]:

@@ -66,23 +66,19 @@ class ImageDisk:
         return tuple(_unpacked(data[_DIGEST_BYTES:], digest))
 
     def write(self, digest: str, pieces: Iterable[PromptPiece]) -> None:
-        data = _packed(pieces)
+        # Pieces as bytes: for each its tokens, or its rows, positions and two numbers
+        arrays: list[NDArray[np.float32] | NDArray[np.int32]] = []
+        for piece in pieces:
+            if isinstance(piece, ImagePiece):
+                facts = np.array([piece.n_positions, piece.is_causal], np.int32)
+                arrays += [piece.rows, piece.positions, facts]
+            else:
+                arrays.append(piece)
+        buffer = io.BytesIO()
+        for array in arrays:
+            np.save(buffer, array, allow_pickle=False)
+        data = buffer.getvalue()
         self._files.write(self._folder / digest, hashlib.sha256(data).digest() + data)
-
-
-def _packed(pieces: Iterable[PromptPiece]) -> bytes:
-    """Return pieces as bytes: for each its tokens, or its rows, positions and two numbers."""
-    arrays: list[NDArray[np.float32] | NDArray[np.int32]] = []
-    for piece in pieces:
-        if isinstance(piece, ImagePiece):
-            facts = np.array([piece.n_positions, piece.is_causal], np.int32)
-            arrays += [piece.rows, piece.positions, facts]
-        else:
-            arrays.append(piece)
-    buffer = io.BytesIO()
-    for array in arrays:
-        np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
 
 
 def _unpacked(data: bytes, digest: str) -> Iterable[PromptPiece]:

@@ -315,7 +315,11 @@ def write_widened(
     ):
         head = bytearray(data[: header.tensors_at])
         if not any(map(is_low_bit, tensors)):
-            _set_file_type(head, format_name)
+            # Set the file's type for other tools, if the file has that value
+            key = b"general.file_type" + struct.pack("<I", 4)
+            at = head.find(key)
+            if at >= 0:
+                struct.pack_into("<I", head, at + len(key), _FILE_TYPES[format_name])
         head += tensor_table(tensors, header.alignment)
         out.write(bytes(head).ljust(padded(len(head), header.alignment), b"\0"))
         for tensor in header.tensors:
@@ -327,14 +331,6 @@ def write_widened(
             else:
                 _copy(data, start, tensor.n_bytes, out)
             out.write(b"\0" * (padded(out.tell(), header.alignment) - out.tell()))
-
-
-def _set_file_type(head: bytearray, format_name: str) -> None:
-    """Set the file's type for other tools, if the file has that value."""
-    key = b"general.file_type" + struct.pack("<I", 4)
-    at = head.find(key)
-    if at >= 0:
-        struct.pack_into("<I", head, at + len(key), _FILE_TYPES[format_name])
 
 
 def _copy(data: mmap.mmap, start: int, n_bytes: int, out: BinaryIO) -> None:

@@ -165,23 +165,21 @@ class Projector:
         check_png_size(image)
         bitmap = self._decoded(with_white_for_transparent(without_padding(image)))
         try:
-            self._draw_on_white(_pixels(bitmap), image)
+            # Draw a picture on white where it is transparent, as Ollama does
+            pixels = _pixels(bitmap)
+            for rows, columns, opacity in alpha_strips(image, self._grey):
+                part = pixels[rows, columns]
+                part[:] = 255 - (255 - part.astype(np.uint16)) * opacity[:, :, None] // 255
+            colour = transparent_colour(image)
+            n_strip = max(1, _STRIP_BYTES // (3 * pixels.shape[1]))
+            for at in range(0, len(pixels), n_strip) if colour is not None else ():
+                part = pixels[at : at + n_strip]
+                part[(part == colour).all(axis=2)] = 255
         except ValueError:
             mtmd.mtmd_bitmap_free(bitmap)
             raise
         turn = _TURNS.get(exif_orientation(image))
         return _turned(bitmap, turn) if turn is not None else bitmap
-
-    def _draw_on_white(self, pixels: Pixels, image: bytes) -> None:
-        """Draw a picture on white where it is transparent, as Ollama does."""
-        for rows, columns, opacity in alpha_strips(image, self._grey):
-            part = pixels[rows, columns]
-            part[:] = 255 - (255 - part.astype(np.uint16)) * opacity[:, :, None] // 255
-        colour = transparent_colour(image)
-        n_strip = max(1, _STRIP_BYTES // (3 * pixels.shape[1]))
-        for at in range(0, len(pixels), n_strip) if colour is not None else ():
-            part = pixels[at : at + n_strip]
-            part[(part == colour).all(axis=2)] = 255
 
     def _grey(self, image: bytes) -> Pixels:
         """Return the pixels of a grey picture, of shape (height, width)."""

@@ -576,13 +576,11 @@ class ModelLoader(Generic[W]):
             if worker.n_requests and clock.time() - worker.last_turn_at > limit_s:
                 await worker.kill(f"it made no step within {limit_s:g} s")
         if resident.state in ("ready", "draining"):
-            await self._after_death(resident, worker.gone.result())
-
-    async def _after_death(self, resident: LoadedModel[W], reason: str) -> None:
-        self._events.died(resident.facts.name, reason)
-        if await self._was_memory(resident, reason):
-            self.memory.halve(resident)
-        self.unload(resident, "died")
+            reason = worker.gone.result()
+            self._events.died(resident.facts.name, reason)
+            if await self._was_memory(resident, reason):
+                self.memory.halve(resident)
+            self.unload(resident, "died")
 
     def widen(self, resident: LoadedModel[W], n_ctx_tokens: int) -> None:
         """Extend a model's context, without loading its weights again."""

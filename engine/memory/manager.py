@@ -259,7 +259,33 @@ class ModelManager(Generic[W]):
             Busy: the queue is full and the caller does not wait, or nothing moves any more.
             EngineError: it cannot be loaded.
         """
-        resident = await self._acquire(model_use)
+        self._start_managing()
+        self._dismiss_replaced(model_use)
+        queue = self._queues.setdefault(model_use.key, WaitQueue())
+        if not model_use.waits and self._is_full(model_use, queue):
+            self._events.refused(model_use.facts.name, "busy")
+            raise Busy.of(model_use.facts.name, len(queue))
+        place: asyncio.Future[LoadedModel[W]] = asyncio.get_running_loop().create_future()
+        request = WaitingRequest(model_use, self.now(), place)
+        queue.add(request)
+        self._changed(model_use.key)
+        try:
+            resident = await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled() and place.exception() is None:
+                self._release(place.result(), model_use)  # it was admitted and cancelled at once
+            raise
+        finally:
+            queue.remove(request)
+            # Drop an empty queue; a cancelled request may have been the reason for a load.
+            key = model_use.key
+            if not self._queues.get(key):
+                self._queues.pop(key, None)
+                for replica in self._replicas(key):
+                    if replica.state == "loading":
+                        replica.last_used_at = self.now()
+                self._wake.set()
+        self._events.waited(model_use.facts.name, self.now() - request.since)
         try:
             assert resident.worker is not None
             yield resident.worker
@@ -316,44 +342,12 @@ class ModelManager(Generic[W]):
             queue.fail(Busy("the pool is closed"))
         await self._loader.close()
 
-    async def _acquire(self, model_use: ModelUse) -> LoadedModel[W]:
-        self._start_managing()
-        self._dismiss_replaced(model_use)
-        queue = self._queues.setdefault(model_use.key, WaitQueue())
-        if not model_use.waits and self._is_full(model_use, queue):
-            self._events.refused(model_use.facts.name, "busy")
-            raise Busy.of(model_use.facts.name, len(queue))
-        place: asyncio.Future[LoadedModel[W]] = asyncio.get_running_loop().create_future()
-        request = WaitingRequest(model_use, self.now(), place)
-        queue.add(request)
-        self._changed(model_use.key)
-        try:
-            resident = await place
-        except asyncio.CancelledError:
-            if place.done() and not place.cancelled() and place.exception() is None:
-                self._release(place.result(), model_use)  # it was admitted and cancelled at once
-            raise
-        finally:
-            queue.remove(request)
-            self._drop_empty_queue(model_use.key)
-        self._events.waited(model_use.facts.name, self.now() - request.since)
-        return resident
-
     def _is_full(self, model_use: ModelUse, queue: WaitQueue) -> bool:
         n_inside = sum(
             max(0, replica.n_users - replica.layout.load.n_parallel)
             for replica in self._replicas(model_use.key)
         )
         return len(queue) + n_inside >= self._settings.max_queue
-
-    def _drop_empty_queue(self, key: str) -> None:
-        """Drop an empty queue; a cancelled request may have been the reason for a load."""
-        if not self._queues.get(key):
-            self._queues.pop(key, None)
-            for replica in self._replicas(key):
-                if replica.state == "loading":
-                    replica.last_used_at = self.now()
-            self._wake.set()
 
     def _release(self, resident: LoadedModel[W], model_use: ModelUse) -> None:
         resident.leave(model_use, self.now())

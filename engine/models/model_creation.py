@@ -30,7 +30,7 @@ from .model_cards import weights_format
 from .model_finder import ModelFinder
 from .model_names import ModelName, parse_name
 from .model_store import ModelStore
-from .modelfile import KIND_WORDS, PARAMETER_KINDS, POOL_SETTINGS, ModelRecipe, RecipeFile
+from .modelfile import KIND_WORDS, PARAMETER_KINDS, POOL_SETTINGS, ModelRecipe
 from .transfer import ProgressLine, ReportProgress
 
 QUANTISATION_FORMATS = (
@@ -134,11 +134,36 @@ def create_model(
         ModelBroken, StoreFull, StoreReadOnly, EngineError: nothing was created.
     """
     name = parse_name(recipe.name)
-    _check_recipe(recipe)
+    # Raise the errors of a recipe that are known before anything is written
+    if not recipe.base and not recipe.files:
+        raise RecipeRefused("neither 'from' or 'files' was specified")
+    for file, source in {**recipe.files, **recipe.adapters}.items():
+        if not file or _ABSOLUTE_PATH.match(file) or ".." in re.split(r"[/\\]", file):
+            raise RecipeRefused("file path must be relative")
+        if isinstance(source, str) and re.fullmatch(r"sha256[:-][0-9a-fA-F]{64}", source) is None:
+            raise RecipeRefused("invalid digest format")
+    if len(recipe.adapters) > 1:
+        raise RecipeRefused("only one adapter is currently supported")
+    if recipe.quantize:
+        parse_format(recipe.quantize)
+    if recipe.requires and _SEMVER.fullmatch(recipe.requires) is None:
+        raise RecipeRefused("requires must be a valid semver (e.g. 0.14.0)")
+    for key, value in recipe.parameters.items():
+        kind = PARAMETER_KINDS.get(key)
+        if kind is not None and not _IS_OF_KIND[kind](value):
+            what = "a text or a list of texts" if kind == "texts" else KIND_WORDS[kind]
+            raise RecipeRefused(f"parameter '{key}' must be {what}, not {value!r}")
+    if recipe.template:
+        _check_template(recipe.template)
     before = store.digests(name)
     draft = ModelDraft(store)
     try:
-        _fill_draft(finder, recipe, draft, report)
+        _add_base(finder, recipe, draft, report)
+        if recipe.adapters:
+            add_gguf_files(draft, recipe.adapters, report, expected_type=manifests.ADAPTER_TYPE)
+        if recipe.quantize:
+            _quantise_draft(draft, parse_format(recipe.quantize), report)
+        _apply_recipe(draft, recipe)
         config = draft.written(manifests.CONFIG_TYPE, draft.config.dump(draft.layers))
         for status in (*draft.statuses, *_ignored_parameters(recipe)):
             report(ProgressLine(status))
@@ -164,42 +189,6 @@ def copy_model(
         create_model(store, finder, ModelRecipe(destination.full, base=source.full), lambda _: None)
 
 
-def _fill_draft(
-    finder: ModelFinder, recipe: ModelRecipe, draft: ModelDraft, report: ReportProgress
-) -> None:
-    _add_base(finder, recipe, draft, report)
-    if recipe.adapters:
-        add_gguf_files(draft, recipe.adapters, report, expected_type=manifests.ADAPTER_TYPE)
-    if recipe.quantize:
-        _quantise_draft(draft, parse_format(recipe.quantize), report)
-    _apply_recipe(draft, recipe)
-
-
-def _check_recipe(recipe: ModelRecipe) -> None:
-    """Raise the errors of a recipe that are known before anything is written."""
-    if not recipe.base and not recipe.files:
-        raise RecipeRefused("neither 'from' or 'files' was specified")
-    for file, source in {**recipe.files, **recipe.adapters}.items():
-        _check_file(file, source)
-    if len(recipe.adapters) > 1:
-        raise RecipeRefused("only one adapter is currently supported")
-    if recipe.quantize:
-        parse_format(recipe.quantize)
-    if recipe.requires and _SEMVER.fullmatch(recipe.requires) is None:
-        raise RecipeRefused("requires must be a valid semver (e.g. 0.14.0)")
-    for key, value in recipe.parameters.items():
-        _check_parameter(key, value)
-    if recipe.template:
-        _check_template(recipe.template)
-
-
-def _check_file(name: str, source: RecipeFile) -> None:
-    if not name or _ABSOLUTE_PATH.match(name) or ".." in re.split(r"[/\\]", name):
-        raise RecipeRefused("file path must be relative")
-    if isinstance(source, str) and re.fullmatch(r"sha256[:-][0-9a-fA-F]{64}", source) is None:
-        raise RecipeRefused("invalid digest format")
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -213,13 +202,6 @@ _IS_OF_KIND: Mapping[str, Callable[[Any], bool]] = {
     "integer": lambda value: _is_number(value) and value % 1 == 0,
     "number": lambda value: _is_number(value) and abs(value) < math.inf,
 }
-
-
-def _check_parameter(key: str, value: Any) -> None:
-    kind = PARAMETER_KINDS.get(key)
-    if kind is not None and not _IS_OF_KIND[kind](value):
-        what = "a text or a list of texts" if kind == "texts" else KIND_WORDS[kind]
-        raise RecipeRefused(f"parameter '{key}' must be {what}, not {value!r}")
 
 
 def _check_template(source: str) -> None:
@@ -296,7 +278,12 @@ def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:
     for text in dict.fromkeys(recipe.licenses):
         if text not in _draft_contents(draft).licenses:
             draft.add_text(manifests.LICENSE_TYPE, text)
-    _apply_parameters(draft, recipe.parameters)
+    given = recipe.parameters.items()
+    known = {key: _stored_parameter(key, value) for key, value in given if key in PARAMETER_KINDS}
+    if known:
+        params = {**_draft_contents(draft).params, **known}
+        draft.drop(manifests.PARAMS_TYPE)
+        draft.add_json(manifests.PARAMS_TYPE, dict(sorted(params.items())))
     if recipe.messages:
         draft.drop(manifests.MESSAGES_TYPE)
         draft.add_json(
@@ -310,15 +297,6 @@ def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:
         parser=recipe.parser or draft.config.parser,
         requires=recipe.requires.removeprefix("v") or draft.config.requires,
     )
-
-
-def _apply_parameters(draft: ModelDraft, parameters: Mapping[str, Any]) -> None:
-    given = parameters.items()
-    known = {key: _stored_parameter(key, value) for key, value in given if key in PARAMETER_KINDS}
-    if known:
-        params = {**_draft_contents(draft).params, **known}
-        draft.drop(manifests.PARAMS_TYPE)
-        draft.add_json(manifests.PARAMS_TYPE, dict(sorted(params.items())))
 
 
 def _ignored_parameters(recipe: ModelRecipe) -> Iterator[str]:

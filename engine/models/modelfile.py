@@ -245,23 +245,19 @@ def _command_fault(name: str, key: str, value: str) -> str:
     if name == "MESSAGE" and key not in MESSAGE_ROLES:
         return f"the role of a MESSAGE must be system, user or assistant, not '{key}'"
     if name == "PARAMETER":
-        return _parameter_fault(key, value)
+        if not key:
+            return "PARAMETER needs a name and a value"
+        if not _NAME.fullmatch(key):
+            return f"'{key}' cannot be the name of a parameter"
+        if key in OBSOLETE_PARAMETERS:
+            return ""
+        try:
+            parse_parameter(key, value)
+        except ValueError as error:
+            return str(error)
+        return ""
     if not value and name in ("FROM", "ADAPTER"):
         return f"{name} needs the name of a model or the path of a GGUF file"
-    return ""
-
-
-def _parameter_fault(key: str, value: str) -> str:
-    if not key:
-        return "PARAMETER needs a name and a value"
-    if not _NAME.fullmatch(key):
-        return f"'{key}' cannot be the name of a parameter"
-    if key in OBSOLETE_PARAMETERS:
-        return ""
-    try:
-        parse_parameter(key, value)
-    except ValueError as error:
-        return str(error)
     return ""
 
 
@@ -410,28 +406,20 @@ def _files_of_value(value: str, folder: Path) -> list[Path]:
     except (OSError, RuntimeError, ValueError):  # an unknown home, or too long for a path
         return []
     if is_file:
-        return _parts_of_file(place, value)
+        parts = [place.with_name(name) for name in split_file_names(place.name)]
+        if missing := [part.name for part in parts if not part.is_file()]:
+            raise ValueError(f"'{missing[0]}', a part of '{value}', is missing")
+        return parts
     if is_folder and (is_path or any(place.glob("*.gguf"))):
-        return _files_in_folder(place, value)
+        for pattern in _WEIGHT_FILES:
+            if files := sorted(place.glob(pattern)):
+                return files
+        if any(file for pattern in _FOREIGN_WEIGHT_FILES for file in place.glob(pattern)):
+            raise ValueError(
+                f"'{value}' holds weights in another format than GGUF; convert them with "
+                f"llama.cpp's convert_hf_to_gguf.py first"
+            )
+        raise ValueError(f"'{value}' is a folder without a GGUF file")
     if is_path:
         raise ValueError(f"there is no file '{value}'")
     return []
-
-
-def _parts_of_file(place: Path, value: str) -> list[Path]:
-    parts = [place.with_name(name) for name in split_file_names(place.name)]
-    if missing := [part.name for part in parts if not part.is_file()]:
-        raise ValueError(f"'{missing[0]}', a part of '{value}', is missing")
-    return parts
-
-
-def _files_in_folder(place: Path, value: str) -> list[Path]:
-    for pattern in _WEIGHT_FILES:
-        if files := sorted(place.glob(pattern)):
-            return files
-    if any(file for pattern in _FOREIGN_WEIGHT_FILES for file in place.glob(pattern)):
-        raise ValueError(
-            f"'{value}' holds weights in another format than GGUF; convert them with "
-            f"llama.cpp's convert_hf_to_gguf.py first"
-        )
-    raise ValueError(f"'{value}' is a folder without a GGUF file")

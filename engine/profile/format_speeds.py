@@ -114,7 +114,9 @@ def count_weights(header: GgufHeader) -> tuple[Weights, ...]:
     layers: dict[str, float] = {}
     head: dict[str, float] = {}
     head_name = _head_name(header)
-    active = _active_share(header)
+    # The share of a mixture's experts that a token uses
+    n_experts = header.number("expert_count")
+    active = header.number("expert_used_count", n_experts) / n_experts if n_experts else 1.0
     for tensor in header.tensors:
         name, place = _format_name(tensor), _tensor_place(tensor, head_name)
         if place == "head":
@@ -141,12 +143,6 @@ def _tensor_place(tensor: GgufTensor, head_name: str) -> Literal["layers", "head
 
 def _format_name(tensor: GgufTensor) -> str:
     return TYPE_NAMES.get(tensor.kind, f"type {tensor.kind}")
-
-
-def _active_share(header: GgufHeader) -> float:
-    """Return the share of a mixture's experts that a token uses."""
-    n_experts = header.number("expert_count")
-    return header.number("expert_used_count", n_experts) / n_experts if n_experts else 1.0
 
 
 def formats_to_measure(weights: tuple[Weights, ...]) -> tuple[str, ...]:

@@ -410,7 +410,9 @@ class _Measurement:
                 reserve_s += shallow_s / 2 + AGREED_DEPTH * clock.token_s
             n_room = shape.n_cells // bench.n_seq
             fitting = [depth for depth in depths if _longest_at(depth) <= n_room]
-            deep = self._depth_that_fits(reserve_s, fitting)
+            # The first depth for which there is time in every layout; 0 if there is none.
+            left_s, token_s = self.clock.left_s - reserve_s, self.clock.token_s
+            deep = next((n for n in fitting if _PER_DEPTH * n * token_s <= left_s), 0)
             if deep:
                 self._deep(bench, counts, deep, first=deep)
         with self._bench() as bench:
@@ -526,11 +528,6 @@ class _Measurement:
         return (
             tuple(n for n in counts if n * _longest_at(depth) <= self.shape.n_cells) or counts[:1]
         )
-
-    def _depth_that_fits(self, needed_s: float, depths: Sequence[int]) -> int:
-        """Return the first depth for which there is time in every layout; 0 if there is none."""
-        left_s, token_s = self.clock.left_s - needed_s, self.clock.token_s
-        return next((n for n in depths if _PER_DEPTH * n * token_s <= left_s), 0)
 
     def _warm_up(self, bench: Bench) -> None:
         """Read the file's pages, and measure a token; in a batch it takes half as long."""

@@ -35,16 +35,6 @@ class RepetitionDetector:
         if len(self._tokens) < self._next_check:
             return 0
         self._next_check += CHECK_EVERY_TOKENS
-        return self._find_loop()
-
-    def forget(self) -> None:
-        self._tokens = array("i")
-        self._next_check = LEAST_LOOP_SPAN
-
-    def last(self, n_tokens: int) -> list[int]:
-        return self._tokens[-n_tokens:].tolist()
-
-    def _find_loop(self) -> int:
         # Backwards: the newest token first.
         tokens = np.frombuffer(self._tokens, np.intc)[
             : -LEAST_LOOP_TURNS * LONGEST_LOOP_TOKENS - 1 : -1
@@ -62,3 +52,10 @@ class RepetitionDetector:
                 is_long = period > SHORT_LOOP_TOKENS or span >= LEAST_SHORT_LOOP_SPAN
                 return int(period) if is_long else 0
         return 0
+
+    def forget(self) -> None:
+        self._tokens = array("i")
+        self._next_check = LEAST_LOOP_SPAN
+
+    def last(self, n_tokens: int) -> list[int]:
+        return self._tokens[-n_tokens:].tolist()

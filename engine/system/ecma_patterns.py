@@ -181,7 +181,14 @@ class _Translation:
             return None
         if found := _HEX.match(rest):
             self._at += found.end()
-            return self._with_surrogate(int(next(filter(None, found.groups())), 16))
+            code = int(next(filter(None, found.groups())), 16)
+            low = _LOW_SURROGATE.match(self._pattern, self._at)
+            if 0xD800 <= code < 0xDC00 and low is not None:
+                self._at = low.end()
+                return 0x10000 + (code - 0xD800) * 0x400 + int(low[1], 16) - 0xDC00
+            if code > _LAST_CODE or 0xD800 <= code < 0xE000:
+                raise UnknownPattern(f"there is no character {code:x}")
+            return code
         if found := _CONTROL_LETTER.match(rest):
             self._at += found.end()
             return ord(found[1]) % 32
@@ -195,15 +202,6 @@ class _Translation:
         if not sign or sign.isalnum():
             raise UnknownPattern(_unsupported_escape(sign))
         return ord(sign)
-
-    def _with_surrogate(self, code: int) -> int:
-        low = _LOW_SURROGATE.match(self._pattern, self._at)
-        if 0xD800 <= code < 0xDC00 and low is not None:
-            self._at = low.end()
-            return 0x10000 + (code - 0xD800) * 0x400 + int(low[1], 16) - 0xDC00
-        if code > _LAST_CODE or 0xD800 <= code < 0xE000:
-            raise UnknownPattern(f"there is no character {code:x}")
-        return code
 
     def _taken(self, sign: str) -> bool:
         is_there = self._pattern.startswith(sign, self._at)

@@ -41,32 +41,33 @@ def main(arguments: list[str]) -> None:
             command[0], command, os.environ, setsigdef=(signal.SIGPIPE, signal.SIGXFSZ)
         )
     except (OSError, ValueError) as error:
-        _report_failure(fd, command[0], error)
+        # Report why the program did not start: over the socket, or to standard error
+        program = command[0]
+        why = getattr(error, "strerror", None) or error
+        if fd == 0:
+            print(f"'{program}' cannot be started: {why}", file=sys.stderr)
+        else:
+            os.write(fd, f"{getattr(error, 'errno', 0)} {why}".encode())
         sys.exit(CANNOT_START)
-    _detach_streams(fd)
-    status = _wait_status(pid, ended, fd)
-    if fd == 0:
-        os.killpg(0, signal.SIGKILL)  # with what the server may have left behind
-    _end_as(status, fd)
-
-
-def _report_failure(fd: int, program: str, error: OSError | ValueError) -> None:
-    """Report why the program did not start: over the socket, or to standard error."""
-    why = getattr(error, "strerror", None) or error
-    if fd == 0:
-        print(f"'{program}' cannot be started: {why}", file=sys.stderr)
-    else:
-        os.write(fd, f"{getattr(error, 'errno', 0)} {why}".encode())
-
-
-def _detach_streams(fd: int) -> None:
-    """Hold nothing of the program's, and leave alone what is meant for it."""
+    # Hold nothing of the program's, and leave alone what is meant for it
     for stream in (0, 1, 2):
         if stream != fd:
             os.close(stream)
     os.chdir("/")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
+    status = _wait_status(pid, ended, fd)
+    if fd == 0:
+        os.killpg(0, signal.SIGKILL)  # with what the server may have left behind
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        if fd != 0:
+            _report_bytes(fd)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program has left its own
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
 
 
 def _wait_status(pid: int, ended: int, fd: int) -> int:
@@ -103,19 +104,6 @@ def _report_bytes(fd: int) -> None:
         os.write(fd, str(used if sys.platform == "darwin" else used * 1024).encode())
     except OSError:
         return  # nothing waits for it
-
-
-def _end_as(status: int, fd: int) -> None:
-    """End with the program's code, or by the signal that ended it."""
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        if fd != 0:
-            _report_bytes(fd)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program has left its own
-        if -code != signal.SIGKILL:
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    os._exit(code)
 
 
 if __name__ == "__main__":

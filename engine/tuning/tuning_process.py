@@ -351,18 +351,14 @@ def main() -> None:
     order = TuningOrder(**values)
     library.quiet_logs()
     if order.is_background:
-        _yield_to_others()
+        # Take the least priority, and be the first to go when the machine has no memory left
+        lower_priority(19)
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
     try:
         make_copy(order, send)
     except (LoadFailed, QuantiseFailed, OSError) as error:
         send({"event": "broken", "why": str(error)})
-
-
-def _yield_to_others() -> None:
-    """Take the least priority, and be the first to go when the machine has no memory left."""
-    lower_priority(19)
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
 
 
 def make_copy(order: TuningOrder, send: SendLine) -> None:
@@ -433,14 +429,7 @@ def _choose(
     if not found:
         send({"event": "unfit", "why": _FARTHER})
         return None
-    return _quicker_than_by_noise(found)
-
-
-def _quicker_than_by_noise(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the quickest copy, the first; or the last if only that is as near as the original.
-
-    Unless the first is quicker by more than the noise.
-    """
+    # The quickest copy, the first; or the last if only that is as near as the original.
     first, last = found[0], found[-1]
     is_much_quicker = first["gain"] >= last["gain"] * format_speeds.USEFUL_GAIN
     return first if is_much_quicker or last["is_near"] else last

@@ -52,7 +52,13 @@ class TextReader:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._before, self._after = self._surroundings()
+        bare = self._model.tokenise("a", with_special=False, parse_special=False)
+        whole = self._model.tokenise("a", with_special=True, parse_special=False)
+        n_around = len(whole) - len(bare)
+        n_before = next(
+            n for n in range(n_around + 1) if np.array_equal(whole[n : n + len(bare)], bare)
+        )
+        (self._before, self._after) = whole[:n_before], whole[n_before + len(bare) :]
 
     def read(
         self, texts: Sequence[str], n_ctx_tokens: int, on_overflow: OnOverflow = "error"
@@ -133,16 +139,6 @@ class TextReader:
 
     def _with_surroundings(self, plain: Tokens) -> Tokens:
         return np.concatenate([self._before, plain, self._after]).astype(np.int32)
-
-    def _surroundings(self) -> tuple[Tokens, Tokens]:
-        """Return the model's special tokens before and after a text."""
-        bare = self._model.tokenise("a", with_special=False, parse_special=False)
-        whole = self._model.tokenise("a", with_special=True, parse_special=False)
-        n_around = len(whole) - len(bare)
-        n_before = next(
-            n for n in range(n_around + 1) if np.array_equal(whole[n : n + len(bare)], bare)
-        )
-        return whole[:n_before], whole[n_before + len(bare) :]
 
 
 def split_tokens(words: Sequence[str], room: int) -> list[tuple[int, int]]:

@@ -180,7 +180,8 @@ def is_in_other_range(answer: str, claimed: TextValue, source: str, found: TextV
     if ends is None or others is None:
         return False
     if any(v.number is not None and v.number.direction.change for v in (claimed, found)):
-        return _are_turned(ends, others)
+        # Whether two ranges have the same ends the other way round: it rose, not fell
+        return {ends[0], others[0]} == {"first", "last"} and _holds_any(ends[1], others[1])
     return not _are_equal(ends, others)
 
 
@@ -228,11 +229,6 @@ def _with_year(end: TextValue, other: TextValue, *, is_first: bool) -> TextValue
 def _value_at(text: str, *, start: int = -1, end: int = -1) -> tuple[TextValue, ...]:
     """Return the value that begins or ends at an offset of a text, if any."""
     return tuple(value for value in values_in(text) if value.start == start or value.end == end)[:1]
-
-
-def _are_turned(ends: _Ends, others: _Ends) -> bool:
-    """Return whether two ranges have the same ends the other way round: it rose, not fell."""
-    return {ends[0], others[0]} == {"first", "last"} and _holds_any(ends[1], others[1])
 
 
 def _are_equal(ends: _Ends, others: _Ends) -> bool:

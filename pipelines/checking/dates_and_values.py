@@ -456,7 +456,13 @@ def values_in(text: str, whole: str = "", fits: Fits | None = None) -> Iterator[
     lower, rest = lower_case(text), Untaken(text)
     has_digits = "月" in text or _DIGIT.search(text) is not None
     if has_digits:
-        yield from _dates_in_digits(rest, lower, _orders_in(whole or text), fits)
+        orders = _orders_in(whole or text)
+        for sign, pattern in _DATES:
+            for found in pattern.finditer(rest.text) if sign in lower else ():
+                days = frozenset(_possible_days(found, orders))
+                if days:
+                    yield from _dates_of(found, days, lower, fits)
+                    rest.take(*found.span())
     for date, end in [*_named_dates(rest.text)]:
         if _is_sought(date.days, fits):
             bound = 0 if date.is_range else time_bound(lower, date.start, end)
@@ -470,17 +476,6 @@ def values_in(text: str, whole: str = "", fits: Fits | None = None) -> Iterator[
     for number in numbers_in(rest.text, whole, fits):
         clocks = frozenset(_maybe_clocks(text, number))
         yield _with_surroundings(TextValue(number.text, number.start, number, clocks=clocks), lower)
-
-
-def _dates_in_digits(
-    rest: Untaken, lower: str, orders: Collection[Order], fits: Fits | None
-) -> Iterator[TextValue]:
-    for sign, pattern in _DATES:
-        for found in pattern.finditer(rest.text) if sign in lower else ():
-            days = frozenset(_possible_days(found, orders))
-            if days:
-                yield from _dates_of(found, days, lower, fits)
-                rest.take(*found.span())
 
 
 def _clocks_in_digits(rest: Untaken, lower: str, fits: Fits | None) -> Iterator[TextValue]:
@@ -608,10 +603,6 @@ def _possible_days(found: re.Match[str], orders: Collection[Order]) -> Iterator[
             yield year, month, of_month
 
 
-def _long_year(text: str) -> int:
-    return int(text) + (2000 if int(text) < 70 else 1900)
-
-
 def _named_dates(text: str) -> Iterator[tuple[TextValue, int]]:
     """Yield dates whose month is a name, and where each ends; of a range, both ends."""
     last = 0
@@ -698,7 +689,8 @@ def _year_of(found: re.Match[str] | None) -> int | None:
     if parts.get("era"):
         return _ERAS[parts["era"]] + (1 if parts["n"] == "元" else plain_number(parts["n"]))
     if parts.get("yy"):
-        return _long_year(parts["yy"])
+        text = parts["yy"]
+        return int(text) + (2000 if int(text) < 70 else 1900)
     return plain_number(parts["y"]) if parts.get("y") else None
 
 

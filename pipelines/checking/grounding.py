@@ -259,7 +259,11 @@ class _Token:
     def is_same(self, other: _Token) -> bool:
         if self.value is None or other.value is None:
             return self.value is other.value and _are_forms_of_one(self.word, other.word)
-        return _may_be_same(self.value, other.value)
+        if self.value.text == other.value.text:
+            return True
+        index = ValueIndex()
+        index.add(other.value)
+        return index.holds(self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,14 +468,6 @@ def _are_forms_of_one(word: str, other: str) -> bool:
     endings = {word[n_same:], other[n_same:]}
     is_short = max(map(len, endings)) <= _MOST_ENDING_CHARS
     return n_same >= _LEAST_STEM_CHARS and is_short and endings not in _OPPOSED_ENDINGS
-
-
-def _may_be_same(value: TextValue, other: TextValue) -> bool:
-    if value.text == other.text:
-        return True
-    index = ValueIndex()
-    index.add(other)
-    return index.holds(value)
 
 
 @lru_cache(maxsize=1)

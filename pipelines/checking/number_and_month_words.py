@@ -107,25 +107,21 @@ def numbers_of(word: str) -> Mapping[str, tuple[int, ...]]:
         return {}
     found = {}
     for language, values in _data()["numbers"].items():
-        parts = _parts_of(word, values)
+        # The numbers of which a word consists, with `og` and the like between; [] if none.
+        best: dict[int, list[int]] = {0: []}
+        for start in range(len(word)):
+            if start not in best:
+                continue
+            for end in range(start + _LEAST_PART_CHARS, len(word) + 1):
+                part = word[start:end]
+                if part in values:
+                    best.setdefault(end, [*best[start], values[part]])
+                elif best[start] and part in ("og", "in"):
+                    best.setdefault(end, best[start])
+        parts = best.get(len(word), [])
         if len(parts) > 1 and _value_of_parts(parts, language) is not None:
             found[language] = tuple(parts)
     return found
-
-
-def _parts_of(word: str, values: Mapping[str, int]) -> list[int]:
-    """Return the numbers of which a word consists, with `og` and the like between; [] if none."""
-    best: dict[int, list[int]] = {0: []}
-    for start in range(len(word)):
-        if start not in best:
-            continue
-        for end in range(start + _LEAST_PART_CHARS, len(word) + 1):
-            part = word[start:end]
-            if part in values:
-                best.setdefault(end, [*best[start], values[part]])
-            elif best[start] and part in ("og", "in"):
-                best.setdefault(end, best[start])
-    return best.get(len(word), [])
 
 
 def _value_of_parts(parts: Sequence[int], language: str = "") -> int | None:

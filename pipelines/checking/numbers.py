@@ -232,9 +232,33 @@ def numbers_in(
     [('1,200', [1.2, 1200.0]), ('3 m', [3.0, 3000000.0])]
     """
     rest = Untaken(text)
-    yield from _codes_in(text, rest, fits)
+    # Codes of several groups of digits, Roman numerals, and codes with letters
+    for start, end, code in grouped_codes_in(text):
+        if fits is None or fits(text[start:end]):
+            yield Number(text[start:end], start, end, frozenset(), code=code)
+        rest.take(start, end)
+    for start, end, value in roman_numerals_in(text):
+        name = f"roman{value}"
+        yield Number(text[start:end], start, end, frozenset(), 0, code=name, roman=value)
+        rest.take(start, end)
+    for found in LETTER_CODE.finditer(rest.text):
+        letters = letter_code(found[0])
+        if letters is not None:
+            if fits is None or fits(found[0]):
+                readings = _readings_of_code(found[0])
+                yield Number(found[0], *found.span(), readings, code=letters)
+            rest.take(*found.span())
+        elif prefix := PREFIX.match(found[0]):
+            rest.take(found.start(), found.start() + prefix.end())
     words = DirectionWords(lower_case(text))
-    halves = _blank_added_halves(text, rest)
+    # Blank `and a half` where it belongs to the number before; return where it is.
+    starts = []
+    for half in halves_in(text):
+        starts.append(half.start())
+        begin = max(0, half.start() - _MOST_BEFORE_CHARS)
+        if _is_after_number(rest.part(begin, half.start())):
+            rest.take(*half.span())
+    halves = starts
     for numbers in (_digit_fractions_in, _of_han_scales, _of_halves, _lasting_in, _shares_in):
         for number in numbers(text, rest.text, words):
             yield number
@@ -416,27 +440,6 @@ def _shares_in(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
         )  # fmt: skip
 
 
-def _codes_in(text: str, rest: Untaken, fits: Callable[[str], bool] | None) -> Iterator[Number]:
-    """Yield codes of several groups of digits, Roman numerals, and codes with letters."""
-    for start, end, code in grouped_codes_in(text):
-        if fits is None or fits(text[start:end]):
-            yield Number(text[start:end], start, end, frozenset(), code=code)
-        rest.take(start, end)
-    for start, end, value in roman_numerals_in(text):
-        name = f"roman{value}"
-        yield Number(text[start:end], start, end, frozenset(), 0, code=name, roman=value)
-        rest.take(start, end)
-    for found in LETTER_CODE.finditer(rest.text):
-        letters = letter_code(found[0])
-        if letters is not None:
-            if fits is None or fits(found[0]):
-                readings = _readings_of_code(found[0])
-                yield Number(found[0], *found.span(), readings, code=letters)
-            rest.take(*found.span())
-        elif prefix := PREFIX.match(found[0]):
-            rest.take(found.start(), found.start() + prefix.end())
-
-
 def lower_case(text: str) -> str:
     """Return a text in lower case and of the same length; searching that is five times faster."""
     return text.replace("İ", "i").lower()
@@ -525,12 +528,15 @@ def _number_at(
     prefix = units_before(text, start)
     end, found = _with_half(text, end, found)
     after_scale, scales = scale_after(text, end)
-    units, last = _units_behind(text, end, after_scale)
+    # The units behind a number and its scale, and where they end: 5 millions de tonnes
+    of = _OF.match(text, after_scale) if after_scale > end else None
+    (units, last) = units_after(text, of.end() if of else after_scale)
     if units and units[0].dimension not in _NOT_HALVED:
         last, found = _with_half(text, last, found)
     is_bare = not prefix and end == last
     units = prefix or _units_of(text, start, units)
-    found = _as_money(text, start, end, found, units)
+    is_whole = any(map(is_money, units)) and _THOUSANDS_OF_MONEY.fullmatch(text, start, end)
+    found = (max(found),) if is_whole else found
     short = SHORT_SCALE.match(text, end) if after_scale == end else None
     if last == end:
         units += units_of_side(text, start, end)
@@ -549,25 +555,12 @@ def _number_at(
     )  # fmt: skip
 
 
-def _units_behind(text: str, end: int, scale_end: int) -> tuple[tuple[Unit, ...], int]:
-    """Return the units behind a number and its scale, and where they end: 5 millions de tonnes."""
-    of = _OF.match(text, scale_end) if scale_end > end else None
-    return units_after(text, of.end() if of else scale_end)
-
-
 def _version(text: str, start: int, end: int) -> str:
     return text[start:end] if _DECIMAL.fullmatch(text, start, end) else ""
 
 
 def _units_of(text: str, at: int, behind: tuple[Unit, ...]) -> tuple[Unit, ...]:
     return (PERCENT,) if _PERCENT_BEFORE.search(text, max(0, at - 3), at) else behind or (NO_UNIT,)
-
-
-def _as_money(
-    text: str, start: int, end: int, values: tuple[float, ...], units: Iterable[Unit]
-) -> tuple[float, ...]:
-    is_whole = any(map(is_money, units)) and _THOUSANDS_OF_MONEY.fullmatch(text, start, end)
-    return (max(values),) if is_whole else values
 
 
 def _scaled(
@@ -589,17 +582,6 @@ def _with_half(text: str, at: int, values: tuple[float, ...]) -> tuple[int, tupl
         return at, values
     share = {"quarter": 0.25, "most": 0.75}.get(str(found.lastgroup), 0.5)
     return found.end(), tuple(value + share for value in values)
-
-
-def _blank_added_halves(text: str, rest: Untaken) -> list[int]:
-    """Blank `and a half` where it belongs to the number before; return where it is."""
-    starts = []
-    for half in halves_in(text):
-        starts.append(half.start())
-        begin = max(0, half.start() - _MOST_BEFORE_CHARS)
-        if _is_after_number(rest.part(begin, half.start())):
-            rest.take(*half.span())
-    return starts
 
 
 def _direction_at(text: str, start: int, end: int, words: DirectionWords) -> Direction:

@@ -100,10 +100,6 @@ def has_unit_of(source: str, found: TextValue, claimed: TextValue, scale: float 
         return not units.isdisjoint(linked[1]) and not _is_scaled_by(
             linked[0], claimed, found.number
         )
-    return _is_near_unit_of(source, found, units)
-
-
-def _is_near_unit_of(source: str, found: TextValue, units: set[Unit]) -> bool:
     return (
         (_YEAR_UNIT in units and _is_age(source, *found.bare))
         or not units.isdisjoint(_units_around(source, *found.bare))

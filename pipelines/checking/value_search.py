@@ -133,7 +133,18 @@ class _SoughtValues:
         self.plain |= {*map(_bare, self.codes | self.named)}
         self.digits |= self.plain
         for number in _numbers_of(value) if score is None else ():
-            self._add_number(number)
+            self._add_values((float(number.roman),) if number.roman else (), self.plain)
+            for reading in number.readings:
+                values = [reading.value]
+                if reading.value in _YEARS:
+                    values += map(float, _years_like(int(reading.value)))
+                if reading.unit == NO_UNIT:
+                    self._add_values(values, self.plain)
+                    continue
+                is_part = number.is_share and reading.unit == PERCENT
+                self._add_values(values, set() if is_part else self.united)
+                factors = factors_of(reading.unit.dimension)
+                self._add_values([rounded(reading.base / factor, 11) for factor in factors], set())
 
     def _add_clock(self, hour: int, minute: int) -> None:
         self.has_clocks = True
@@ -161,20 +172,6 @@ class _SoughtValues:
         """Return whether one of these days of a month is looked for, or all of that month."""
         known = self.days.get(month, set())
         return max(known, default=0) > _MOST_DAYS or not known.isdisjoint(days)
-
-    def _add_number(self, number: Number) -> None:
-        self._add_values((float(number.roman),) if number.roman else (), self.plain)
-        for reading in number.readings:
-            values = [reading.value]
-            if reading.value in _YEARS:
-                values += map(float, _years_like(int(reading.value)))
-            if reading.unit == NO_UNIT:
-                self._add_values(values, self.plain)
-                continue
-            is_part = number.is_share and reading.unit == PERCENT
-            self._add_values(values, set() if is_part else self.united)
-            factors = factors_of(reading.unit.dimension)
-            self._add_values([rounded(reading.base / factor, 11) for factor in factors], set())
 
     def _add_values(self, values: Iterable[float], kind: set[str]) -> None:
         written = {*map(_written, values)}

@@ -240,7 +240,9 @@ def time_bound(text: str, start: int, end: int) -> int:
     before = _TIME_BEFORE.search(text, max(0, start - _TIME_CHARS), start)
     after = _TIME_AFTER.match(text, end)
     if before is None and after is None:
-        return _bound_of_range(text, start, end)
+        if _RANGE_AFTER.match(text, end) and _RANGE_BEFORE.search(text, max(0, start - 8), start):
+            return 1
+        return -1 if _RANGE_END.search(text, max(0, start - _TIME_CHARS), start) else 0
     bound = 0
     if before is not None:
         bound = (-1 if before["less"] else 1) * (-1 if before["neg"] else 1)
@@ -248,13 +250,6 @@ def time_bound(text: str, start: int, end: int) -> int:
         other = -1 if after["less"] or after["l"] else 1
         bound = other if bound in (0, other) else 0
     return bound
-
-
-def _bound_of_range(text: str, start: int, end: int) -> int:
-    """Return which end of a range it is: 1 the first one, -1 the last one."""
-    if _RANGE_AFTER.match(text, end) and _RANGE_BEFORE.search(text, max(0, start - 8), start):
-        return 1
-    return -1 if _RANGE_END.search(text, max(0, start - _TIME_CHARS), start) else 0
 
 
 _ARABIC_AND = re.compile(r"(?<!\w)(?:و(?=\w{3})|ف(?=\w{4}))")

@@ -374,21 +374,15 @@ def _step_consent_items(step: BoundStep, plan: BoundPlan) -> Iterator[list[Any]]
     elif is_function_reference(step.uses):
         yield ["function", step.uses, _code_digests(step.uses, plan.roots.base)]
     elif has_tools(step.params.step):
-        yield from _tool_consent_items(step.uses, written, plan)
-
-
-def _tool_consent_items(
-    uses: str, written: Mapping[str, Any], plan: BoundPlan
-) -> Iterator[list[Any]]:
-    for use in tools_used(uses, written):
-        named = resolve_tool(use.name, use.server, plan.pipeline.servers)
-        code: Any = None
-        if named is not None and named.kind == "function":
-            code = _code_digests(use.name, plan.roots.base)
-        elif named is not None and named.kind == "installed":
-            code = named.name
-        options = dict(use.options)
-        yield ["tool", use.name, use.server, options, _input_defaults(options, plan), code]
+        for use in tools_used(step.uses, written):
+            named = resolve_tool(use.name, use.server, plan.pipeline.servers)
+            code: Any = None
+            if named is not None and named.kind == "function":
+                code = _code_digests(use.name, plan.roots.base)
+            elif named is not None and named.kind == "installed":
+                code = named.name
+            options = dict(use.options)
+            yield ["tool", use.name, use.server, options, _input_defaults(options, plan), code]
 
 
 def _input_defaults(written: Any, plan: BoundPlan) -> dict[str, Any]:

@@ -75,7 +75,12 @@ def _holds(condition: Expression, bound: BoundPlan) -> bool:
 
 def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
     if step.uses == "run":
-        yield from _missing_program(step, bound)
+        command = step.written.get("command")
+        first = command[0] if isinstance(command, list) and command else None
+        if _is_missing(first, step.written.get("env"), bound.roots.base):
+            what = f"step '{step.id}' runs '{first}', and there is no such program here."
+            mark = step.mark_of("with", "command", 0)
+            yield Fault(what, "Install it, or name its path.", mark)
     elif step.uses == "search" or (step.uses == "embed" and step.written.get("store") is not None):
         yield from _missing_package(missing_lancedb(), step.mark_of("with", "store"))
     elif step.uses == "files.read":
@@ -84,15 +89,6 @@ def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
         yield from _missing_function(named["file"], bound, step.mark_of("uses"))
     elif has_tools(step.params.step):
         yield from _missing_tools(step, bound)
-
-
-def _missing_program(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
-    command = step.written.get("command")
-    first = command[0] if isinstance(command, list) and command else None
-    if _is_missing(first, step.written.get("env"), bound.roots.base):
-        what = f"step '{step.id}' runs '{first}', and there is no such program here."
-        mark = step.mark_of("with", "command", 0)
-        yield Fault(what, "Install it, or name its path.", mark)
 
 
 def _is_missing(program: object, environ: object, folder: Path) -> bool:

@@ -215,7 +215,16 @@ def stream_answer(
             session.add_answer("".join(texts), "".join(thinking))
         else:
             session.drop_question()
-    _print_answer_notes(last, session)
+    # Print warnings about an answer that was cut, and timings if they are on
+    if last.get("truncated"):
+        printing.print_err(
+            f"(The conversation has {last.get('prompt_tokens_original', 0):,} tokens, more than "
+            f"the context holds: its oldest turns were left out. /clear starts a new one.)"
+        )
+    if last.get("done_reason") == "length":
+        printing.print_err("(The answer reached its limit; /set parameter num_predict changes it.)")
+    if session.is_verbose:
+        printing.print_err(timings_text(last))
 
 
 def _show_chunks(
@@ -240,16 +249,3 @@ def _show_chunks(
             if chunk.get("done") or not is_read:
                 return chunk
     return {}
-
-
-def _print_answer_notes(last: Mapping[str, Any], session: ChatConversation) -> None:
-    """Print warnings about an answer that was cut, and timings if they are on."""
-    if last.get("truncated"):
-        printing.print_err(
-            f"(The conversation has {last.get('prompt_tokens_original', 0):,} tokens, more than "
-            f"the context holds: its oldest turns were left out. /clear starts a new one.)"
-        )
-    if last.get("done_reason") == "length":
-        printing.print_err("(The answer reached its limit; /set parameter num_predict changes it.)")
-    if session.is_verbose:
-        printing.print_err(timings_text(last))

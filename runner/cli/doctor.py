@@ -442,7 +442,16 @@ def _purpose_text(native: NativeBuild) -> str:
 def _gpu_finding(
     gpu: hardware.Gpu, native: NativeBuild, build: LlamaBuild, *, is_hidden: bool
 ) -> Finding:
-    what = _gpu_text(gpu)
+    parts = [gpu.name]
+    if gpu.memory_bytes:
+        parts.append(units.size(gpu.memory_bytes))
+    if gpu.free_bytes is not None:
+        parts.append(f"{units.size(gpu.free_bytes)} free")
+    if gpu.architecture:
+        parts.append(f"compute capability {gpu.architecture}")
+    if gpu.driver:
+        parts.append(f"driver {gpu.driver}")
+    what = ", ".join(parts)
     product = "paddock-llama" if build.origin == "paddock-llama" else "llama-cpp-python"
     if native.supports_gpu or (native.backends and is_hidden):
         return Finding("graphics", "ok", what)
@@ -469,20 +478,6 @@ def _gpu_remedy(kind: hardware.GpuKind, build: LlamaBuild) -> str:
     return "Build it for the device, which needs the vendor's toolkit:\n" + BUILD_COMMAND.format(
         flag=_GPU_CMAKE_FLAGS[kind]
     )
-
-
-def _gpu_text(gpu: hardware.Gpu) -> str:
-    """Return name, memory and driver, as far as known."""
-    parts = [gpu.name]
-    if gpu.memory_bytes:
-        parts.append(units.size(gpu.memory_bytes))
-    if gpu.free_bytes is not None:
-        parts.append(f"{units.size(gpu.free_bytes)} free")
-    if gpu.architecture:
-        parts.append(f"compute capability {gpu.architecture}")
-    if gpu.driver:
-        parts.append(f"driver {gpu.driver}")
-    return ", ".join(parts)
 
 
 def _cmake_flag(gpus: Sequence[hardware.Gpu]) -> str:

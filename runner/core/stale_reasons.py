@@ -285,20 +285,6 @@ def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
     """Return, by part of the hash, which keys of a step or block differ."""
     if not isinstance(then, Mapping) or not isinstance(now, Mapping):
         return {}
-    words = _parameters_diff(then, now)
-    if is_function_reference(uses := str(now.get("uses", ""))):
-        file = uses.rpartition(":")[0]
-        words["version"] = [f"code of {file}, or of what it imports, changed"]
-    if ("examples" in given_parameters(then)) != ("examples" in given_parameters(now)):
-        words["model"] = []  # the embedding model came or went with it
-    reply_then, reply_now = then.get("reply") or {}, now.get("reply") or {}
-    for part, names in (("schema", ("schema",)), ("check", ("check", "repair"))):
-        if _is_same_reply(reply_then, reply_now, names):
-            words[part] = []  # only the other half of `reply` came or went
-    return words
-
-
-def _parameters_diff(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[str]]:
     texts: list[str] = []
     others: list[str] = []
     for name in changed_parts(then, now):
@@ -316,6 +302,15 @@ def _parameters_diff(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[st
     words = {"parameters": others}
     if texts:
         words["prompt"] = list(dict.fromkeys(texts))
+    if is_function_reference(uses := str(now.get("uses", ""))):
+        file = uses.rpartition(":")[0]
+        words["version"] = [f"code of {file}, or of what it imports, changed"]
+    if ("examples" in given_parameters(then)) != ("examples" in given_parameters(now)):
+        words["model"] = []  # the embedding model came or went with it
+    reply_then, reply_now = then.get("reply") or {}, now.get("reply") or {}
+    for part, names in (("schema", ("schema",)), ("check", ("check", "repair"))):
+        if _is_same_reply(reply_then, reply_now, names):
+            words[part] = []  # only the other half of `reply` came or went
     return words
 
 

@@ -173,7 +173,11 @@ async def ensure_daemon(
     daemon = await asyncio.to_thread(daemon_files.daemon_at, paths)
     if daemon is None:
         daemon = await _start_once(settings, paths, wants_prefect, tell)
-        await _retire_others(daemon)
+        # Ask daemons of other versions or with other settings to end once they are idle
+        for other in await asyncio.to_thread(daemon_files.running_daemons, daemon.state_dir):
+            if other.socket != daemon.socket and other.kind == "background":
+                with suppress(DaemonError):
+                    await request_daemon(other, "/retire", {})
     if wants_prefect:
         answer = await request_daemon(daemon, "/prefect", {})
         daemon = daemon.with_prefect(str(answer.get("url", "")))
@@ -225,14 +229,6 @@ def _exit_code(pid: int) -> int | None:
     """Return how our child ended; None while it runs."""
     ended, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if ended else None
-
-
-async def _retire_others(daemon: DaemonInfo) -> None:
-    """Ask daemons of other versions or with other settings to end once they are idle."""
-    for other in await asyncio.to_thread(daemon_files.running_daemons, daemon.state_dir):
-        if other.socket != daemon.socket and other.kind == "background":
-            with suppress(DaemonError):
-                await request_daemon(other, "/retire", {})
 
 
 def _started_message(daemon: DaemonInfo, settings: Settings) -> str:

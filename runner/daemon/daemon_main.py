@@ -37,7 +37,13 @@ def main() -> None:
     settings = order.settings
     paths = make_daemon_folders(paths_of(settings))
     os.chdir(paths.folder)
-    _log_to(daemon_log(settings.state_dir))
+    file = daemon_log(settings.state_dir)
+    handler = _PrivateLog(file, maxBytes=LOG_BYTES, backupCount=N_LOGS, encoding="utf-8")
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("paddock").setLevel(logging.INFO)
     try:
         asyncio.run(_serve(settings, wants_prefect=order.wants_prefect))
     except LockTaken:
@@ -81,15 +87,6 @@ class _PrivateLog(logging.handlers.RotatingFileHandler):
 
     def _open(self) -> Any:
         return private_files.open_private(Path(self.baseFilename), self.mode)
-
-
-def _log_to(file: Path) -> None:
-    handler = _PrivateLog(file, maxBytes=LOG_BYTES, backupCount=N_LOGS, encoding="utf-8")
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
-    )
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("paddock").setLevel(logging.INFO)
 
 
 if __name__ == "__main__":

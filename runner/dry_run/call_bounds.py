@@ -77,7 +77,13 @@ def bound_step(step: BoundStep) -> CallBounds:
 def _max_calls(step: BoundStep) -> int | None:
     written = step.params.value.data
     if step.uses == "agent":
-        return _max_agent_calls(step, written)
+        # Bound an agent: its turns, the answer without tools, and what it does to remember
+        n_turns = written.get("max_turns", step.kind.params.model_fields["max_turns"].default)
+        if not isinstance(n_turns, int):
+            return None  # an expression
+        memory = written.get("memory", "window")
+        kept = {"window": 0, "summary": n_turns, "store": 3 * n_turns + 3}.get(memory)
+        return None if kept is None else n_turns + 1 + kept
     if any(choice.keys.narrow for choice in choices_of(step)):
         return None  # the labels are embedded, which may be many
     if step.uses == "search":
@@ -91,16 +97,6 @@ def _max_calls(step: BoundStep) -> int | None:
     if step.uses == "embed" and "store" not in written:
         return 1
     return None
-
-
-def _max_agent_calls(step: BoundStep, written: Mapping[str, Any]) -> int | None:
-    """Bound an agent: its turns, the answer without tools, and what it does to remember."""
-    n_turns = written.get("max_turns", step.kind.params.model_fields["max_turns"].default)
-    if not isinstance(n_turns, int):
-        return None  # an expression
-    memory = written.get("memory", "window")
-    kept = {"window": 0, "summary": n_turns, "store": 3 * n_turns + 3}.get(memory)
-    return None if kept is None else n_turns + 1 + kept
 
 
 def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = False) -> CallBounds:

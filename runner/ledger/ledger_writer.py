@@ -109,7 +109,13 @@ class Writer:
                     self._pending = {}
                     waiters += self._waiters
                     self._waiters = []
-            _wake_waiters(waiters, error)
+            # Wake each waiter in its own loop; one call for each loop, since calls are what costs.
+            by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+            for loop, future in waiters:
+                by_loop.setdefault(loop, []).append(future)
+            for loop, futures in by_loop.items():
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(_set_results, futures, error)
 
     def _try(self, pending: Pending) -> LedgerError | None:
         began = time.monotonic()
@@ -125,16 +131,6 @@ class Writer:
                 return error
             else:
                 return None
-
-
-def _wake_waiters(waiters: Iterable[_Waiter], error: LedgerError | None) -> None:
-    """Wake each waiter in its own loop; one call for each loop, since calls are what costs."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
-    for loop, future in waiters:
-        by_loop.setdefault(loop, []).append(future)
-    for loop, futures in by_loop.items():
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_set_results, futures, error)
 
 
 def _set_results(futures: Iterable[asyncio.Future[None]], error: LedgerError | None) -> None:

@@ -99,7 +99,17 @@ class PageAccess:
         Raises:
             AccessRefused: it names no one who may review, or is from a page of another origin.
         """
-        self._refuse_strangers(request)
+        if not has_own_host_name(request.headers):
+            raise AccessRefused(403, "Use 'localhost' or this machine's address.")
+        origin, host = request.headers.get("origin", ""), request.headers.get("host", "")
+        is_own = origin in ("", f"http://{host}", f"https://{host}")
+        # Ports do not count for `SameSite`: another local page's requests have the cookie.
+        if not is_own or request.headers.get("sec-fetch-site", "") not in _ASIDE:
+            raise AccessRefused(403, "Pages of other origins may not use the review page.")
+        if self._is_closed:
+            raise AccessRefused(
+                403, "Other machines reach this address: set `api_keys` to a file of keys."
+            )
         if name := key_name_of(request.scope):  # checked by the service's middleware
             return name
         cookie = request.cookies.get(_cookie_name(request), "").encode("utf-8", "replace")
@@ -163,19 +173,6 @@ class PageAccess:
             return self._owner
         found = self._ring.find(secret) if self._ring else None
         return None if found is None else found.name
-
-    def _refuse_strangers(self, request: Request) -> None:
-        if not has_own_host_name(request.headers):
-            raise AccessRefused(403, "Use 'localhost' or this machine's address.")
-        origin, host = request.headers.get("origin", ""), request.headers.get("host", "")
-        is_own = origin in ("", f"http://{host}", f"https://{host}")
-        # Ports do not count for `SameSite`: another local page's requests have the cookie.
-        if not is_own or request.headers.get("sec-fetch-site", "") not in _ASIDE:
-            raise AccessRefused(403, "Pages of other origins may not use the review page.")
-        if self._is_closed:
-            raise AccessRefused(
-                403, "Other machines reach this address: set `api_keys` to a file of keys."
-            )
 
 
 async def request_body(request: Request, most_bytes: int) -> bytes | None:

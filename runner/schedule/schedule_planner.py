@@ -76,12 +76,6 @@ class SchedulePlanner:
         if plan is None or plan.deployment != deployment.id:
             plan = await self._begun(deployment, timed, now)
             self._plans[key, timed.key] = plan
-        await self._add_owed(plan, timed, now)
-        for _ in range(min(MOST_AT_ONCE, len(plan.owed))):
-            await self._submit(deployment, timed, plan.owed[0])
-            plan.planned = plan.owed.pop(0)
-
-    async def _add_owed(self, plan: _SchedulePlan, timed: CronSchedule, now: datetime) -> None:
         last = plan.owed[-1] if plan.owed else plan.planned
         ahead = upcoming(timed, now)
         if last is not None and last < now:  # the machine slept, or its clock was set forward
@@ -89,6 +83,9 @@ class SchedulePlanner:
         elif last is not None and ahead and last > ahead[-1]:
             last = None  # the clock was set back; runs in the queue are not queued twice
         plan.owed += [moment for moment in ahead if last is None or moment > last]
+        for _ in range(min(MOST_AT_ONCE, len(plan.owed))):
+            await self._submit(deployment, timed, plan.owed[0])
+            plan.planned = plan.owed.pop(0)
 
     async def _begun(
         self, deployment: Deployment, timed: CronSchedule, now: datetime

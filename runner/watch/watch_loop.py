@@ -115,7 +115,10 @@ class FolderWatch:
         finally:
             await end(stopped)
             self._change_source.drop()
-            await self._flush()
+            # Write what is left at the end, in bounded time; the rest is done again.
+            self._io.stop = None
+            with contextlib.suppress(TimeoutError, Exception):
+                await asyncio.wait_for(self._settle_ended(), FLUSH_S)
             self._io.close()
 
     async def done(self, batch: WatchBatch, outcome: BatchOutcome) -> None:
@@ -203,7 +206,11 @@ class FolderWatch:
             state.release(self._clock())
             await self._check(state)
         except OSError as error:
-            await self._away(error)
+            self._notices.tell("away", away_message(error))
+            self._why_away = error.strerror or type(error).__name__
+            self._root = None
+            self._root_at = self._clock() + ROOT_S
+            await self._change_source.stop()
             return
         if state.is_due(self._clock()):
             await self._hand_on(state)
@@ -237,13 +244,6 @@ class FolderWatch:
         if is_back:
             self._notices.over("away", "the folder is there again.")
         return True
-
-    async def _away(self, error: OSError) -> None:
-        self._notices.tell("away", away_message(error))
-        self._why_away = error.strerror or type(error).__name__
-        self._root = None
-        self._root_at = self._clock() + ROOT_S
-        await self._change_source.stop()
 
     async def _take_up(self) -> None:
         """Take files left in a hot folder's `processing/` that no batch knows."""
@@ -406,9 +406,3 @@ class FolderWatch:
     def _tell_stuck(self, refused: Mapping[str, str]) -> None:
         for relpath, why in refused.items():
             self._notices.tell(relpath, f"'{relpath}' cannot be moved ({why}). Retrying.")
-
-    async def _flush(self) -> None:
-        """Write what is left at the end, in bounded time; the rest is done again."""
-        self._io.stop = None
-        with contextlib.suppress(TimeoutError, Exception):
-            await asyncio.wait_for(self._settle_ended(), FLUSH_S)

@@ -92,7 +92,15 @@ class WatchRetries:
         if outcome.status in ("budget", "suspended", "interrupted", "skipped"):
             wait = self._reconcile_s if outcome.status in ("budget", "suspended") else self._first_s
             return self._wait(batch.files, now + wait)
-        return self._after_failure(batch, outcome, now)
+        self._n_failed_runs += 1
+        again, given_up = [], {}
+        for seen in batch.files:
+            if self._is_tried_again(outcome, seen):
+                again.append(seen)
+            else:
+                given_up[seen.relpath] = self._why(outcome, seen)
+        held = self._wait(again, now + self._backoff.pause_s(self._n_failed_runs))
+        return RetryVerdict(False, held.held, given_up, held.not_before)
 
     def _after_success(self, batch: WatchBatch, outcome: BatchOutcome, now: float) -> RetryVerdict:
         self._n_failed_runs = 0
@@ -111,17 +119,6 @@ class WatchRetries:
         reviewed = [file for file in waiting if file.relpath in self.claimed]
         held |= self._wait(reviewed, now + self._reconcile_s).held
         return RetryVerdict(True, held, given_up)
-
-    def _after_failure(self, batch: WatchBatch, outcome: BatchOutcome, now: float) -> RetryVerdict:
-        self._n_failed_runs += 1
-        again, given_up = [], {}
-        for seen in batch.files:
-            if self._is_tried_again(outcome, seen):
-                again.append(seen)
-            else:
-                given_up[seen.relpath] = self._why(outcome, seen)
-        held = self._wait(again, now + self._backoff.pause_s(self._n_failed_runs))
-        return RetryVerdict(False, held.held, given_up, held.not_before)
 
     def _is_tried_again(self, outcome: BatchOutcome, seen: FileVersion) -> bool:
         """Return whether to retry a file of an ended batch; count its failure.

@@ -117,7 +117,12 @@ class ToolCaller:
             return _failed_call(call, output, why)
         before = self._known.get(_call_key(call))
         if before is not None:
-            return _repeated_call(call, output, before)
+            text = (
+                f"You have made this call before. Do not repeat it: use its result, or answer.\n"
+                f"{before.text}"
+            )
+            made = output.model_copy(update={"result": before.output.result})
+            return CallResult(call, text, made, is_repeated=True)
         if tool.has_effects and self.foreign and not offer.may_be_tainted:
             self._note_refusal(tool)
             refused = _failed_call(call, output, _not_allowed_text(call.name))
@@ -211,15 +216,6 @@ async def _call_within_time(tool: BoundTool, arguments: Mapping[str, Any]) -> To
 
 def _failed_call(call: ToolCall, output: CallOutput, why: str) -> CallResult:
     return CallResult(call, f"Error: {why}", output.model_copy(update={"error": why}))
-
-
-def _repeated_call(call: ToolCall, output: CallOutput, before: CallResult) -> CallResult:
-    text = (
-        f"You have made this call before. Do not repeat it: use its result, or answer.\n"
-        f"{before.text}"
-    )
-    made = output.model_copy(update={"result": before.output.result})
-    return CallResult(call, text, made, is_repeated=True)
 
 
 def _not_allowed_text(tool: str) -> str:

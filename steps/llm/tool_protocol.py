@@ -459,7 +459,17 @@ class JsonToolProtocol:
         constraint = schema_constraint(turn_schema(self.offered, choice))
         reply = await self.asker.ask(messages, constraint=constraint)
         message = Message("assistant", reply.text, reasoning=reply.reasoning)
-        turn = _parsed_object(reply.text)
+        try:
+            data = json.loads(reply.text)
+        except (ValueError, RecursionError) as error:
+            raise StepError(
+                f"the model's answer is not JSON: {error}.",
+                remedy="Raise `max_tokens` under `params`: it may have been cut off.",
+                kind="check",
+            ) from error
+        if is_nested_too_deep(data):
+            raise StepError(f"the model's answer cannot be used. {TOO_DEEP}", kind="check")
+        turn = data if isinstance(data, dict) else {}
         if isinstance(turn.get("tool"), str) and choice != "none":
             arguments = turn.get("arguments")
             call = ToolCall(turn["tool"], arguments if isinstance(arguments, dict) else {})
@@ -482,20 +492,6 @@ def as_data(text: str) -> str:
     '<result>\na< /result>b\n</result>'
     """
     return f"<result>\n{text.replace('</result', '< /result')}\n</result>"
-
-
-def _parsed_object(text: str) -> Mapping[str, Any]:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise StepError(
-            f"the model's answer is not JSON: {error}.",
-            remedy="Raise `max_tokens` under `params`: it may have been cut off.",
-            kind="check",
-        ) from error
-    if is_nested_too_deep(data):
-        raise StepError(f"the model's answer cannot be used. {TOO_DEEP}", kind="check")
-    return data if isinstance(data, dict) else {}
 
 
 def tool_protocol_for(

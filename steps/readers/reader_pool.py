@@ -110,7 +110,14 @@ class DocumentRequest:
         return _MOST_BYTES_A_CHARACTER * self.max_bytes
 
     def answer(self, meta: Mapping[str, Any], data: memoryview) -> Document:
-        return _unpacked_document(meta, data)
+        return Document(
+            tuple(_unpacked_texts(meta["sizes"], data)),
+            str(meta["title"]),
+            str(meta["media_type"]),
+            tuple(map(str, meta["notes"])),
+            str(meta["why_empty"]),
+            tuple(tuple(map(_line_box, lines)) for lines in meta["line_boxes"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,17 +448,6 @@ class _ReaderProcess:
             if self._watched is not None:
                 self._watched.kill()  # so that the guard sees its end, and leaves no zombie
         self._pipes.end()
-
-
-def _unpacked_document(meta: Mapping[str, Any], data: memoryview) -> Document:
-    return Document(
-        tuple(_unpacked_texts(meta["sizes"], data)),
-        str(meta["title"]),
-        str(meta["media_type"]),
-        tuple(map(str, meta["notes"])),
-        str(meta["why_empty"]),
-        tuple(tuple(map(_line_box, lines)) for lines in meta["line_boxes"]),
-    )
 
 
 def _line_box(sent: list[float]) -> LineBox:

@@ -299,13 +299,6 @@ def _limit_memory(memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
-def _limit_cpu(seconds: float | None) -> None:
-    """Limit the CPU time of one document: a last resort if the run is stopped."""
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    most = hard if seconds is None else int(process_time() + seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (most, hard))
-
-
 def _next_request(requests: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
     """Read one request; None: input ended, or the process was idle."""
     if not select.select([requests], [], [], IDLE_S)[0]:
@@ -318,7 +311,11 @@ def _next_request(requests: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
 
 def _answer(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> None:
     reserve: bytearray | None = bytearray(_RESERVE_BYTES)  # to report that memory ran out
-    _limit_cpu(request["cpu_s"])
+    # Limit the CPU time of one document: a last resort if the run is stopped
+    seconds = request["cpu_s"]
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    most = hard if seconds is None else int(process_time() + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (most, hard))
     try:
         answer = _carried_out(answers, request, data)
     except MemoryError:

@@ -56,7 +56,11 @@ def decode_text(data: bytes, encoding: str = "auto") -> Decoded:
     wide = _utf16_without_mark(data)
     if wide:
         return _decode_strictly(data, wide)
-    _refuse_controls(data)
+    if b"\x00" in data:
+        raise NotText("it has NUL bytes, as binary data has")
+    n_controls = len(_CONTROLS.findall(data))
+    if n_controls > _MAX_CONTROL_SHARE * len(data):
+        raise NotText(f"{n_controls} of its {len(data)} bytes are control characters")
     return _as_utf8(data) or _as_old(data)
 
 
@@ -116,14 +120,6 @@ def _share_of_text(sample: bytes, encoding: str) -> float:
     # Latin read from the wrong side gives assigned but rare characters, never a space.
     has_spacing = bool(re.search("[ \n\t\u3000-\u3002\uff0c]", text))
     return (1 - odd / len(text)) * (1.0 if has_spacing else 0.9)
-
-
-def _refuse_controls(data: bytes) -> None:
-    if b"\x00" in data:
-        raise NotText("it has NUL bytes, as binary data has")
-    n_controls = len(_CONTROLS.findall(data))
-    if n_controls > _MAX_CONTROL_SHARE * len(data):
-        raise NotText(f"{n_controls} of its {len(data)} bytes are control characters")
 
 
 def _as_utf8(data: bytes) -> Decoded | None:

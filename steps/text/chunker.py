@@ -63,7 +63,13 @@ async def cut_text(
     if sum(sizes) <= n_tokens:
         return _single_piece(text, sum(sizes))
     ruler = await _WordRuler.of(text, count)
-    scale = _scale(ruler, slices, sizes)
+    # The largest error of an estimate: tokens may merge across words
+    ratios = [
+        size / estimate
+        for part, size in zip(slices, sizes, strict=True)
+        if (estimate := ruler(part)) and len(part) > _SLICE_CHARACTERS // 4
+    ]
+    scale = min(4.0, max(0.25, max(ratios, default=1.0)))
     cutter = _TextCutter(text, ruler, by, await _in_thread(text, TableMask.of, text, ruler))
     spans = await cutter.cut((0, len(text)), max(1, int((n_tokens - overlap) / scale)))
     if overlap:
@@ -100,16 +106,6 @@ class _WordRuler:
             # A part of a word is not among the words of the whole text.
             total += max(1, len(bare.encode()) // 3) if size is None else size
         return total
-
-
-def _scale(ruler: _WordRuler, slices: Sequence[str], sizes: Sequence[int]) -> float:
-    """Return the largest error of an estimate: tokens may merge across words."""
-    ratios = [
-        size / estimate
-        for part, size in zip(slices, sizes, strict=True)
-        if (estimate := ruler(part)) and len(part) > _SLICE_CHARACTERS // 4
-    ]
-    return min(4.0, max(0.25, max(ratios, default=1.0)))
 
 
 @dataclass(frozen=True, slots=True)

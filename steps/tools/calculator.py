@@ -40,7 +40,19 @@ def evaluate(expression: str) -> Number:
     Raises:
         CalculationError: it is not arithmetic, or has no result.
     """
-    tree = _parsed_expression(expression)
+    text = expression.strip().removesuffix("=").strip().translate(_SIGNS).replace("^", "**")
+    if not text:
+        raise CalculationError("the expression is empty.")
+    if len(text) > _MOST_CHARACTERS:
+        raise CalculationError(f"it has more than {_MOST_CHARACTERS:,} characters.")
+    if not re.search(r"[A-Za-z]", text):  # in `max(1,200)` the comma separates numbers
+        text = _THOUSANDS.sub("", text)
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise CalculationError(f"'{expression[:80]}' is not arithmetic.") from None
+    if sum(1 for _ in ast.walk(tree)) > _MOST_NODES:
+        raise CalculationError("it has too many parts.")
     try:
         with decimal.localcontext(_CONTEXT) as context:
             return _normalised(_value(tree, context))
@@ -63,23 +75,6 @@ def format_number(value: Number) -> str:
     value = value.normalize(_CONTEXT)
     is_short = -_DIGITS < value.adjusted() < _DIGITS
     return f"{value:f}" if is_short else str(value)
-
-
-def _parsed_expression(expression: str) -> ast.expr:
-    text = expression.strip().removesuffix("=").strip().translate(_SIGNS).replace("^", "**")
-    if not text:
-        raise CalculationError("the expression is empty.")
-    if len(text) > _MOST_CHARACTERS:
-        raise CalculationError(f"it has more than {_MOST_CHARACTERS:,} characters.")
-    if not re.search(r"[A-Za-z]", text):  # in `max(1,200)` the comma separates numbers
-        text = _THOUSANDS.sub("", text)
-    try:
-        tree = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise CalculationError(f"'{expression[:80]}' is not arithmetic.") from None
-    if sum(1 for _ in ast.walk(tree)) > _MOST_NODES:
-        raise CalculationError("it has too many parts.")
-    return tree
 
 
 def _value(node: ast.AST, context: decimal.Context) -> Number:
@@ -184,16 +179,13 @@ def _function_value(node: ast.Call, name: str, context: decimal.Context) -> Numb
     if name == "round" and len(given) in (1, 2):
         return _rounded(given[0], int(given[1]) if given[1:] else 0)
     if name == "factorial" and len(given) == 1 and isinstance(given[0], int):
-        return _factorial(given[0])
+        value = given[0]
+        if not 0 <= value <= _MOST_FACTORIAL:
+            raise CalculationError(f"factorial takes 0 to {_MOST_FACTORIAL}.")
+        return math.factorial(value)
     raise CalculationError(
         f"'{ast.unparse(node)[:80]}' is not a known function; known: {', '.join(FUNCTION_NAMES)}."
     )
-
-
-def _factorial(value: int) -> int:
-    if not 0 <= value <= _MOST_FACTORIAL:
-        raise CalculationError(f"factorial takes 0 to {_MOST_FACTORIAL}.")
-    return math.factorial(value)
 
 
 def _rounded(value: Number, places: int) -> Number:

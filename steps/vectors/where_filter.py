@@ -53,7 +53,17 @@ def sql_condition(where: Where) -> str:
     if where is None:
         return ""
     if isinstance(where, str):
-        return _expression(where)
+        if len(where) > _MOST_CHARACTERS:
+            raise InvalidFilter(f"it is longer than {_MOST_CHARACTERS:,} characters")
+        try:
+            tree = ast.parse(where.strip(), mode="eval")
+            return _condition_of(tree.body)
+        except InvalidFilter:
+            raise
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise InvalidFilter(
+                f"'{where}' is not a condition: compare a column by ==, !=, <, <=, >, >= or `in`"
+            ) from error
     parts = [_column_condition(name, condition) for name, condition in where.items()]
     return _all_of(parts)
 
@@ -118,20 +128,6 @@ _SIGNS: Mapping[type[ast.cmpop], str] = {
 }
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
 _WORDS = {"none": None, "null": None}
-
-
-def _expression(text: str) -> str:
-    if len(text) > _MOST_CHARACTERS:
-        raise InvalidFilter(f"it is longer than {_MOST_CHARACTERS:,} characters")
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-        return _condition_of(tree.body)
-    except InvalidFilter:
-        raise
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise InvalidFilter(
-            f"'{text}' is not a condition: compare a column by ==, !=, <, <=, >, >= or `in`"
-        ) from error
 
 
 def _condition_of(node: ast.expr) -> str:

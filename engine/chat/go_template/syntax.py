@@ -341,7 +341,28 @@ class _ActionLexer:
             self._source, self._at
         ):
             raise self._bad()
-        return _make_token(kind, text, line)
+        match kind:
+            case "field":
+                return Token("field", text, line, text[1:])
+            case "variable":
+                return Token("variable", text, line, text)
+            case "number":
+                return Token("constant", text, line, _parse_number(text, line))
+            case "char":
+                return Token("constant", text, line, _parse_character(text, line))
+            case "string":
+                return Token("string", text, line, _parse_quoted(text, line))
+            case "raw":
+                return Token("string", text, line, text[1:-1].replace("\r", ""))
+            case "word" if text in ("true", "false"):
+                return Token("constant", text, line, text == "true")
+            case "word" if text == "nil":
+                return Token("nil", text, line)
+            case "dot":
+                return Token("dot", text, line)
+            case "mark":
+                return Token("mark", text, line)
+        return Token("word", text, line)
 
     def _bad(self) -> GoTemplateSyntaxError:
         rest = self._source[self._at : self._at + 1]
@@ -350,31 +371,6 @@ class _ActionLexer:
         if rest in "\"'`":
             return GoTemplateSyntaxError(self._line, f"unterminated or malformed quote {rest}")
         return GoTemplateSyntaxError(self._line, f"unexpected {rest!r} in an action")
-
-
-def _make_token(kind: str, text: str, line: int) -> Token:
-    match kind:
-        case "field":
-            return Token("field", text, line, text[1:])
-        case "variable":
-            return Token("variable", text, line, text)
-        case "number":
-            return Token("constant", text, line, _parse_number(text, line))
-        case "char":
-            return Token("constant", text, line, _parse_character(text, line))
-        case "string":
-            return Token("string", text, line, _parse_quoted(text, line))
-        case "raw":
-            return Token("string", text, line, text[1:-1].replace("\r", ""))
-        case "word" if text in ("true", "false"):
-            return Token("constant", text, line, text == "true")
-        case "word" if text == "nil":
-            return Token("nil", text, line)
-        case "dot":
-            return Token("dot", text, line)
-        case "mark":
-            return Token("mark", text, line)
-    return Token("word", text, line)
 
 
 def _parse_number(text: str, line: int) -> int | float:
@@ -546,12 +542,19 @@ class _Parser:
             case "range":
                 return self._range()
             case "break" | "continue":
-                return self._jump(token)
+                if not self._n_ranges:
+                    self._fail(token, f"{{{{{token.source}}}}} outside {{{{range}}}}")
+                self._take("close", token.source)
+                return Jump("break" if token.source == "break" else "continue")
             case "template":
                 return self._call(token)
             case "block":
                 return self._inline(token)
-        self._define(token)
+        if self._depth:
+            self._fail(token, "unexpected {{define}}")
+        name = self._take("string", "define clause").value
+        self._take("close", "define clause")
+        self._add(token, name)
         return None
 
     def _inner(self, opened: Token) -> tuple[Block, Token]:
@@ -611,12 +614,6 @@ class _Parser:
         del self._variables[n_known:]
         return Range(pipe, body, otherwise)
 
-    def _jump(self, token: Token) -> Jump:
-        if not self._n_ranges:
-            self._fail(token, f"{{{{{token.source}}}}} outside {{{{range}}}}")
-        self._take("close", token.source)
-        return Jump("break" if token.source == "break" else "continue")
-
     def _call(self, token: Token) -> TemplateCall:
         name = self._take("string", "template clause").value
         pipe = None
@@ -632,13 +629,6 @@ class _Parser:
         self._take("close", "block")
         self._add(token, name)
         return TemplateCall(token.line, name, pipe)
-
-    def _define(self, token: Token) -> None:
-        if self._depth:
-            self._fail(token, "unexpected {{define}}")
-        name = self._take("string", "define clause").value
-        self._take("close", "define clause")
-        self._add(token, name)
 
     def _add(self, opened: Token, name: str) -> None:
         outer, self._variables = self._variables, ["$"]

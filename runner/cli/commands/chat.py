@@ -127,7 +127,15 @@ def chat(flags: ChatFlags) -> int:
         if text is None:
             _converse(client, session, settings, flags.images or [])
             return DONE
-        return _answer_once(client, session, text, flags.images or [])
+        images = flags.images or []
+        try:
+            conversation.add_question(session, text, [Path(image) for image in images])
+            conversation.stream_answer(client, session, answer_view())
+        except conversation.AnswerInterrupted:
+            return INTERRUPTED
+        except chat_images.NotAnImage as error:
+            raise CommandError(str(error)) from None
+        return DONE
 
 
 def _require_model(client: ServiceClient, model: str, pulls: bool, is_insecure: bool) -> None:
@@ -147,19 +155,6 @@ def _require_model(client: ServiceClient, model: str, pulls: bool, is_insecure: 
             f"There is no pipeline '{model}' and no model of that name here.\n"
             f"  Name a file or a folder with a pipeline, or pull the model: `paddock pull {model}`"
         ) from None
-
-
-def _answer_once(
-    client: ServiceClient, session: ChatConversation, text: str, images: list[str]
-) -> int:
-    try:
-        conversation.add_question(session, text, [Path(image) for image in images])
-        conversation.stream_answer(client, session, answer_view())
-    except conversation.AnswerInterrupted:
-        return INTERRUPTED
-    except chat_images.NotAnImage as error:
-        raise CommandError(str(error)) from None
-    return DONE
 
 
 def _converse(

@@ -26,7 +26,6 @@ from paddock.steps.readers.documents import wait_for_document
 from paddock.steps.readers.reader_pool import DocumentRequest, ReaderPool
 
 if TYPE_CHECKING:
-    from paddock.engine.request import ModelFacts
     from paddock.engine.settings import PoolSettings
     from paddock.engine.tuning.tuned_copies import TunedCopy
 
@@ -103,7 +102,10 @@ def _tune_model(
     is_forced: bool,
 ) -> TunedCopy:
     facts = ModelFinder(settings.models_dir, settings.cache_dir).find_original(ref)
-    _refuse_reranker(facts)
+    if facts.role == "rerank":
+        raise CommandError(
+            f"'{facts.name}' is a reranker; only chat and embedding models are tuned."
+        )
     own = document_texts(documents) if documents else ()
     n_threads = settings.n_threads or this_device().n_threads
     request = TuningRequest(
@@ -118,13 +120,6 @@ def _tune_model(
     return tune_model(
         request, settings, lambda what: printing.print_err(f"{facts.name}: {what} ...")
     )
-
-
-def _refuse_reranker(facts: ModelFacts) -> None:
-    if facts.role == "rerank":
-        raise CommandError(
-            f"'{facts.name}' is a reranker; only chat and embedding models are tuned."
-        )
 
 
 def document_texts(paths: Sequence[Path]) -> tuple[str, ...]:
