@@ -160,7 +160,11 @@ class BlockFiling:
             target = places.get((key, sha256)) if move is None else move.target
             is_deleted = move is not None and target is None
             filed = FiledRow(key, key, path, sha256, target, is_deleted)
-            filed = filed._replace(returns=entry.returns, returns_object=entry.returns_object)
+            filed = filed._replace(
+                name=raw_item_keys(self._block, self._seen, [self.described(filed)])[0],
+                returns=entry.returns,
+                returns_object=entry.returns_object,
+            )
             self.rows[key] = self.new[key] = filed
 
     def _intended_places(self) -> dict[tuple[str, str], str]:
@@ -211,20 +215,25 @@ class BlockFiling:
 
     def away(self) -> frozenset[str]:
         """Return the keys of filed documents that are not where they went."""
-        folders: dict[str, frozenset[str]] = {}
-        found = []
+        found = {row.key for row in self.rows.values() if row.is_deleted}
+        latest: dict[str, FiledRow] = {}
         for row in self.rows.values():
-            if row.target is None:
-                found += [row.key] if row.is_deleted else []
-                continue
-            folder, _, name = row.target.rpartition("/")
+            other = latest.setdefault(row.target, row) if row.target is not None else row
+            if other is not row:  # it has the other's place, or the other way round
+                first, last = sorted((row, other), key=lambda row: (len(row.key), row.key))
+                latest[last.target or ""] = last
+                found.add(first.key)
+        folders: dict[str, frozenset[str]] = {}
+        for target, row in latest.items():
+            folder, _, name = target.rpartition("/")
             if folder not in folders:
                 try:
-                    folders[folder] = frozenset(os.listdir(self._index.absolute(folder)))  # noqa: PTH208 - 100,000 names
+                    names = os.listdir(self._index.absolute(folder))  # noqa: PTH208 - 100,000
                 except OSError:
-                    folders[folder] = frozenset()
+                    names = []
+                folders[folder] = frozenset(names)
             if name not in folders[folder]:
-                found.append(row.key)
+                found.add(row.key)
         return frozenset(found)
 
 

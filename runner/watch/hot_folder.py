@@ -9,7 +9,7 @@ finished, and one that changed after its claim is processed again.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,11 +86,14 @@ def finish_files(
     relpaths: Iterable[str],
     failed: Mapping[str, str],
     claimed: Mapping[str, FileVersion] | None = None,
+    will_file: Callable[[Mapping[Path, Path]], None] = lambda places: None,
 ) -> HotFolderMoves:
     """Move processed files into `done/`, or into `failed/` with the reason next to it.
 
-    A file that differs from `claimed`, or is open for writing, stays where it is.
+    A file that differs from `claimed`, or is open for writing, stays where it is. `will_file` is
+    called with where each file lies, and where in `done/` it is about to go.
     """
+    planned: dict[str, Path] = {}
     moved: dict[str, FileVersion] = {}
     refused: dict[str, str] = {}
     changed: dict[str, FileVersion] = {}
@@ -106,11 +109,20 @@ def finish_files(
                 changed[relpath] = now
                 continue
             if _exists(source):
-                target = _free_name(folder / relpath)
-                if relpath in failed:
-                    # The reason first: after a kill between the two, the document is tried again.
-                    _write_reason(target, failed[relpath])
-                files.rename_without_links(source, target)
+                planned[relpath] = _free_name(folder / relpath, {*planned.values()})
+            else:
+                moved[relpath] = FileVersion(relpath, 0, 0)
+        except OSError as error:
+            refused[relpath] = error.strerror or type(error).__name__
+    filed = {spec.processing / name: to for name, to in planned.items() if name not in failed}
+    if filed:
+        will_file(filed)
+    for relpath, target in planned.items():
+        try:
+            if relpath in failed:
+                # The reason first: after a kill between the two, the document is tried again.
+                _write_reason(target, failed[relpath])
+            files.rename_without_links(spec.processing / relpath, target)
             moved[relpath] = FileVersion(relpath, 0, 0)
         except OSError as error:
             refused[relpath] = error.strerror or type(error).__name__
@@ -144,14 +156,14 @@ def _is_same_version(path: Path, seen: FileVersion) -> bool:
     return (facts.st_size, facts.st_mtime_ns, facts.st_ino) == (*seen.identity, seen.inode)
 
 
-def _free_name(path: Path) -> Path:
+def _free_name(path: Path, taken: Collection[Path]) -> Path:
     """Make the folder, and return a free name in it: `a.txt`, `a.2.txt`, `a.3.txt`."""
     os.close(no_links.made_folder(path.parent))
-    if not _exists(path):
+    if path not in taken and not _exists(path):
         return path
     for number in range(2, _MOST_NUMBERS):
         other = path.with_name(numbered_name(path.name, f".{number}"))
-        if not _exists(other):
+        if other not in taken and not _exists(other):
             return other
     raise FileExistsError(0, f"{_MOST_NUMBERS:,} files have that name")
 

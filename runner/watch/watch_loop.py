@@ -388,9 +388,14 @@ class FolderWatch:
         if not self._stuck or self._state is None:
             return
         failed = {relpath: why for relpath, why in self._stuck.items() if why is not None}
-        moved = await self._io.ask(
-            finish_files, self.spec, list(self._stuck), failed, self._state.claimed()
-        )
+        claimed, note = self._state.claimed(), self._ledger.record_filed
+        try:
+            moved = await self._io.ask(
+                finish_files, self.spec, list(self._stuck), failed, claimed, note
+            )
+        except LedgerError as error:
+            self._notices.tell("ledger", str(error))
+            return
         self._state.left(moved.files)
         given_up = self._state.changed_in_run(moved.changed, self._clock())
         for relpath in moved.changed:

@@ -11,6 +11,11 @@ import pytest
 from paddock.engine.backends.neutral_request import NEUTRAL_TEXT
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest
+from paddock.runner.folders.file_filter import WatchSpec
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.progress.report import Report
+from paddock.runner.watch.handled_files import WatchLedger
+from paddock.runner.watch.hot_folder import finish_files, make_hot_folders
 from tests.fakes.pool import FakePool
 from tests.runner.core.random_histories import in_a_process
 from tests.runner.world import World, reasons, states
@@ -211,6 +216,61 @@ def test_a_document_that_another_block_moves_or_a_step_deletes_is_filed(
     assert not [*(world.folder / "inbox").iterdir()]
     assert rows(world) == ["a.txt", "a.txt", "b.txt"]
     assert not states(world.run())
+
+
+class HotFolder:
+    """A hot folder, whose watch files what a run has done."""
+
+    def __init__(self, folder: Path) -> None:
+        text = FILING.replace("root: inbox}", "root: inbox/processing}").replace(
+            "steps:\n", "on: {watch: {path: inbox, claim: move}}\nsteps:\n", 1
+        )
+        at = text.index("      - {id: move")
+        self.world = World(folder, text[:at] + text[text.index("    returns:") :])
+        self.spec = WatchSpec("pipeline.yaml:inbox", folder / "inbox", is_hot=True)
+        self.spec.root.mkdir()
+        make_hot_folders(self.spec)
+        self.ledger = WatchLedger(
+            self.spec.name, self.spec.root, self.world.file,
+            lambda is_readonly: Ledger(folder / ".paddock", is_readonly=is_readonly),
+        )  # fmt: skip
+
+    def run(self, **texts: str) -> Report:
+        """Claim these documents and run; file them."""
+        for name, text in texts.items():
+            self.world.write(f"inbox/processing/{name}.txt", text)
+        report = self.world.run()
+        failed = {item.key: "why" for item in report.items if item.state == "quarantined"}
+        names = [path.name for path in self.spec.processing.iterdir()]
+        finish_files(self.spec, names, failed, None, self.ledger.record_filed)
+        return report
+
+
+def test_a_hot_folders_documents_are_filed_but_not_those_that_failed(tmp_path: Path) -> None:
+    hot = HotFolder(tmp_path)
+    hot.run(a="one", b="two")
+    hot.run(a="three")
+    (tmp_path / "inbox/done").rename(tmp_path / "2026")
+    (tmp_path / "inbox/done").mkdir()
+    report = hot.run(a="four", b="two")
+    assert rows(hot.world) == ["a.txt"] * 3 + ["b.txt"]
+    assert "as filed before, so the same item: b.txt" in report.notes
+    report = hot.run(c="five")
+    assert rows(hot.world) == ["a.txt"] * 3 + ["b.txt", "c.txt"]
+    assert (report.filed.n, report.filed.no_longer_there) == (4, 2)
+    hot.world.edit("Kind of", "Which kind:")
+    hot.world.run(pool=FakePool(answer=refuse))
+    hot.run(a="six")
+    assert rows(hot.world) == ["a.txt"] * 4 + ["b.txt", "c.txt"]
+
+
+def test_a_claimed_document_that_changes_is_the_same_one(tmp_path: Path) -> None:
+    hot = HotFolder(tmp_path)
+    hot.world.write("inbox/processing/a.txt", "half")
+    hot.world.run()
+    hot.run(a="half and half")
+    hot.run(b="b")
+    assert rows(hot.world) == ["a.txt", "b.txt"]
 
 
 def test_a_ledger_of_an_older_paddock_keeps_its_rows_and_makes_nothing_again(world: World) -> None:

@@ -57,6 +57,9 @@ class MemoryBook:
             self.done.pop(relpath, None)
         self.epoch = epoch
 
+    def record_filed(self, places: Any) -> None:
+        self._fail()
+
     def record_root(self, folder: FolderIdentity) -> None:
         self._fail()
         self.roots = [folder]
