@@ -50,6 +50,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "commands.serve_service": ("serve", "service"),
     "commands.up_allow_worker_cluster": ("up", "allow", "worker", "cluster"),
     "commands.setup": ("setup",),
+    "commands.status": ("status",),
     "commands.runs_logs": ("runs", "logs"),
     "commands.why": ("why",),
     "commands.clean": ("clean",),
@@ -87,6 +88,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "Unattended, on one machine or several": {
         "up": "Run the schedules, watches and webhooks of the pipelines below DIR.",
+        "status": "Show what runs unattended, what waits, the services and the last runs.",
         "allow": "Allow pipeline files what they ask for, for `paddock up`.",
         "setup": "Keep `paddock up` running under systemd, with mail and a key.",
         "mcp": "Serve the pipelines of FOLDER to agents as tools (Model Context Protocol).",

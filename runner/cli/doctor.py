@@ -37,6 +37,7 @@ from paddock.engine.workers.fallbacks import (
     rebuild_command,
     sound_build_gain,
 )
+from paddock.runner.cli.commands.status import ask_up
 from paddock.runner.config.service_address import DEFAULT_PORT, ServiceAddress
 from paddock.runner.daemon.service_client import identify_server, is_this_machine
 from paddock.runner.dry_run.speed_estimates import SpeedBook
@@ -163,6 +164,17 @@ def _port_finding(address: ServiceAddress) -> Finding:
         return Finding("port", "ok", text)
     remedy = f"paddock serve --port {address.port + 1}, or stop the other program."
     return Finding("port", "ok", text, remedy)
+
+
+def _up_findings(settings: Settings) -> Iterator[Finding]:
+    """Report whether `paddock up` runs, and where."""
+    up, why = ask_up(settings)
+    if up is not None:
+        text = f"{settings.unattended.address.url}: process {up['pid']}; see `paddock status`"
+        faults = "; ".join(f"{place}: {words}" for place, words in up["faults"].items())
+        yield Finding("up", "warning" if faults else "ok", "; ".join(filter(None, (text, faults))))
+    else:
+        yield Finding("up", "ok", why)
 
 
 def port_holder(number: int) -> tuple[int, str]:
@@ -335,6 +347,7 @@ def examine(settings: Settings, environ: Mapping[str, str] = os.environ) -> tupl
         *model_findings(settings),
         *tuned_copy_findings(settings),
         *port_findings(settings.address),
+        *_up_findings(settings),
         *service_findings(settings),
         *proxy_findings(settings, environ),
         *prefect_findings(environ),

@@ -298,6 +298,11 @@ class Ledger:
         query = "select scope from scopes where file = :file"
         return {row[0] for row in self.rows(query, file=file)}
 
+    def n_runs(self, file: str | None) -> int:
+        """Return the number of runs, of one pipeline's file or of all."""
+        of_file = "" if file is None else " where file = :file"
+        return int(self.rows(f"select count(*) from runs{of_file}", file=file)[0][0])
+
     def run_names(self) -> frozenset[str]:
         return frozenset(row[0] for row in self.rows("select run from runs"))
 

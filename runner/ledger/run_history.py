@@ -121,6 +121,8 @@ class RunHistory:
     faults: tuple[str, ...] = ()
     has_wrong_settings: bool = False
     """Whether one of the faults is of a folder's settings."""
+    n_all: int = 0
+    """How many runs the ledgers have."""
 
 
 def recent_runs(
@@ -131,12 +133,15 @@ def recent_runs(
     before: float | None = None,
 ) -> RunHistory:
     """Return the latest runs of all ledgers, newest first; only those begun before a time."""
+    n_all = 0
 
     def read(place: LedgerFolder, ledger: Ledger) -> Iterator[PastRun]:
+        nonlocal n_all
+        n_all += 0 if failed_only else ledger.n_runs(place.file)
         return _runs_of_ledger(place, ledger, limit, failed_only=failed_only, before=before)
 
     found = _history(places, read)
-    return replace(found, runs=found.runs[:limit])
+    return replace(found, runs=found.runs[:limit], n_all=n_all)
 
 
 def runs_named(places: Iterable[LedgerFolder], name: str) -> RunHistory:

@@ -542,7 +542,7 @@ class Up:
                 **({"webhooks": self._calls.fault} if self._calls.fault else {}),
                 **{f"webhook calls of {key}": why for key, why in self._webhook_runs.kept.items()},
             },
-            "calls_waiting": self._calls.waiting.total(),
+            **self._webhook_runs.call_counts(),
             **facts,
         }
 

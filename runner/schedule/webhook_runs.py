@@ -85,6 +85,20 @@ class WebhookRuns:
             raise WebhookQueueFull("too many calls of this pipeline wait already.")
         return await self._calls.put(call)
 
+    def call_counts(self) -> dict[str, int]:
+        """Return how many accepted calls wait, also in runs that wait, and are in runs at work."""
+        served, jobs = self._run_manager.deployments.values(), self._run_manager.jobs.values()
+        triggers = {trigger_of(hook) for made in served for hook in made.triggered.webhooks}
+        waiting = [*self._run_manager.queue, *(j.tracked for j in jobs if j.running.waits_for)]
+        at_work = [job.tracked for job in jobs if not job.running.waits_for]
+        n_waiting, n_running = (
+            sum(len(run.order.get("calls") or (run,)) for run in runs
+                if run.order.get("trigger") in triggers)
+            for runs in (waiting, at_work)
+        )  # fmt: skip
+        total = self._calls.waiting.total() + n_waiting
+        return {"calls_waiting": total, "calls_running": n_running}
+
     async def hand_over(self) -> None:
         """Submit stored calls to Prefect, the oldest first.
 

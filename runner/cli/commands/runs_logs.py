@@ -75,6 +75,9 @@ def runs(
         printing.print_json({"runs": [past.as_json() for past in found.runs]})
     elif found.runs:
         printing.print_out(_current_table(found.runs, {}))
+        if found.n_all > len(found.runs):
+            shown = f"{len(found.runs):,} of {found.n_all:,} runs"
+            printing.print_err(f"{shown}; `--limit {found.n_all}` shows all.")
     elif not found.faults:
         printing.print_err("No run failed." if failed else "No run yet.")
     if found.runs or not found.faults:

@@ -431,6 +431,13 @@ def test_calls_are_taken_before_prefect_has_the_pipeline(
     posting.serve_hooks([webhook_server.triggered])
     assert webhook_server.post("/digest", body, **fresh)[0] == 202
     assert webhook_server.queue.waiting == {webhook_server.triggered.key: 1}
+    together: Any = SimpleNamespace(order={"trigger": "webhook /digest", "calls": [{}] * 200})
+    alone: Any = SimpleNamespace(order={"trigger": "webhook /digest"})
+    other: Any = SimpleNamespace(order={"trigger": "schedule"})
+    job: Any = SimpleNamespace(tracked=alone, running=SimpleNamespace(waits_for=None))
+    manager.queue, manager.jobs = [together, other], {"a": job}
+    manager.deployments = {"d": SimpleNamespace(triggered=webhook_server.triggered)}
+    assert runs.call_counts() == {"calls_waiting": 201, "calls_running": 1}, "taken or not"
     manager.is_stopping = True
     assert webhook_server.post("/digest", body, **fresh)[0] == 429
 

@@ -113,6 +113,13 @@ def test_a_running_run_says_how_far_it_is(world: World) -> None:
     assert "12 of 40, 1 failed" in invoke("runs").stdout
 
 
+def test_runs_that_are_not_shown_are_counted(world: World) -> None:
+    for name in ("one", "two", "three"):
+        noted(world, name)
+    assert invoke("runs").stderr == ""
+    assert invoke("runs", "-n", "2").stderr == "2 of 3 runs; `--limit 3` shows all.\n"
+
+
 def test_no_run_yet_is_no_fault(world: World) -> None:
     assert (invoke("runs").exit_code, invoke("runs").stderr) == (0, "No run yet.\n")
     assert runs() == []

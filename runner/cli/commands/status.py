@@ -1,0 +1,88 @@
+"""Command `paddock status`: what runs here unattended, what waits, where services listen."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.system import light_http, socket_owners
+from paddock.engine.system.text import counted
+from paddock.runner.cli import history_text
+from paddock.runner.cli.arguments import JsonOption
+from paddock.runner.cli.exit_status import DONE, FAILED
+from paddock.runner.daemon import daemon_client, daemon_files, service_client
+from paddock.runner.folders.state_folders import find_ledgers
+from paddock.runner.ledger.run_history import recent_runs
+from paddock.runner.progress import printing
+from paddock.runner.settings import Settings, read_settings
+
+_N_RUNS = 5
+_WITHIN_S = 3.0
+
+
+def status(as_json: JsonOption = False) -> int:
+    """Show `paddock up` with its queue and accepted calls, the services, and the last runs.
+
+    Exit with 1 if no `paddock up` answers.
+    """
+    settings = read_settings(Path.cwd())
+    up, why = ask_up(settings)
+    daemons = daemon_files.running_daemons(settings.state_dir)
+    services = [daemon_client.ask_daemon(daemon) for daemon in daemons]
+    where, serve = settings.address.url, service_client.identify_service(settings)
+    found = recent_runs(find_ledgers([Path()]), limit=_N_RUNS)
+    if as_json:
+        runs = [past.as_json() for past in found.runs]
+        answer = {"up": up, "why": why or None, "services": services, "runs": runs}
+        printing.print_json({**answer, "serve": {"address": where, "program": serve}})
+        return DONE if up is not None else FAILED
+    lines = [*_up_lines(up, settings.unattended.address.url)] if up is not None else [why]
+    for service in services:
+        n = counted(len(service["models"]), "model")
+        lines.append(f"Service ({service['kind']}), process {service['pid']}: {n} in memory.")
+    answering = {"paddock": "`paddock serve` answers", None: "nothing answers"}
+    lines.append(f"{where}: {answering.get(serve, serve)}.")
+    printing.print_out("\n".join(map(printing.printable_message, (*lines, *found.faults))))
+    if found.runs:
+        rows = [(past, history_text.open_progress_text(past, {})) for past in found.runs]
+        printing.print_out(history_text.runs_table(rows, time.time(), socket.gethostname()))
+    return DONE if up is not None else FAILED
+
+
+def ask_up(settings: Settings) -> tuple[Mapping[str, Any] | None, str]:
+    """Return the `/status` of `paddock up` at the configured address; None: why there is none."""
+    address = settings.unattended.address
+    if socket_owners.is_own_listener(address.host, address.port) is False:
+        return None, f"{address.url}: the program of another user listens there."
+    code, body = light_http.get(f"{address.url}/status", timeout_s=_WITHIN_S)
+    try:
+        facts = json.loads(body) if code else {}
+    except (ValueError, RecursionError):
+        facts = {}
+    if code == 200 and isinstance(facts, dict) and "calls_waiting" in facts:
+        return facts, ""
+    refusal = facts.get("error") if isinstance(facts, dict) else None
+    if code in (401, 403) and refusal:
+        return None, f"{address.url}: {refusal}"
+    return None, f"{address.url}: no `paddock up` answers."
+
+
+def _up_lines(up: Mapping[str, Any], where: str) -> Iterator[str]:
+    calls, running = up["calls_waiting"], len(up["running"])
+    yield (
+        f"`paddock up` at {where}, process {up['pid']}: {counted(running, 'run')} at work, "
+        f"{up['waiting']:,} in the queue, {counted(calls, 'accepted call')} waiting"
+        f" and {up.get('calls_running', 0):,} in runs at work."
+    )
+    for made in up["pipelines"]:
+        watches = [f"{watch['state']} '{watch['path']}'" for watch in made["watches"]]
+        hooks = [f"webhook {path}" for path in made["webhooks"]]
+        parts = ", ".join([*(f"next {at}" for at in made["next"][:1]), *watches, *hooks])
+        yield f"{made['name']}: {parts}"
+    if not up["is_prefect_there"]:
+        yield "Prefect's server is away: no run starts until it is back."
+    yield from (f"{place}: {words}" for place, words in up["faults"].items())

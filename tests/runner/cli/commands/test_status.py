@@ -1,0 +1,88 @@
+"""`paddock status`: what `up` says of itself, or why none answers; services and last runs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner.cli import doctor
+from paddock.runner.settings import read_settings
+from tests.runner.cli.commands.shell import invoke
+
+UP: dict[str, Any] = {
+    "pid": 77, "running": [{}], "waiting": 4, "calls_waiting": 150, "calls_running": 50,
+    "is_prefect_there": True, "faults": {"bills.yaml": "no step"},
+    "pipelines": [{
+        "name": "bills", "next": ["2026-11-27T06:00:00+01:00"], "webhooks": ["/bill"],
+        "watches": [{"state": "watching", "path": "/srv/in"}],
+    }],
+}  # fmt: skip
+
+
+@contextmanager
+def up_answers(code: int, answer: object) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(answer).encode()
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PADDOCK_HOST", "127.0.0.1:1")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_up_is_shown_with_its_queue_and_its_accepted_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with up_answers(200, UP) as address:
+        monkeypatch.setenv("PADDOCK_UP_HOST", address)
+        shown = invoke("status")
+        assert json.loads(invoke("status", "--json").stdout)["up"] == UP
+        findings = doctor.examine(read_settings(tmp_path))
+    assert shown.exit_code == 0
+    assert shown.stdout.splitlines() == [
+        f"`paddock up` at http://{address}, process 77: 1 run at work, 4 in the queue, 150 "
+        "accepted calls waiting and 50 in runs at work.",
+        "bills: next 2026-11-27T06:00:00+01:00, watching '/srv/in', webhook /bill",
+        "bills.yaml: no step",
+        "http://127.0.0.1:1: nothing answers.",
+    ]
+    (finding,) = (finding for finding in findings if finding.about == "up")
+    assert finding.level == "warning"
+    assert f"http://{address}: process 77" in finding.text and "no step" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("code", "answer", "why"),
+    [
+        (401, {"error": "an API key is needed."}, "an API key is needed."),
+        (200, {"another": "program"}, "no `paddock up` answers."),
+    ],
+)
+def test_what_is_no_up_is_said_and_ends_with_1(
+    code: int, answer: object, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with up_answers(code, answer) as address:
+        monkeypatch.setenv("PADDOCK_UP_HOST", address)
+        shown = invoke("status")
+    assert (shown.exit_code, shown.stdout.splitlines()[0]) == (1, f"http://{address}: {why}")
