@@ -77,6 +77,7 @@ def check_magic(ref: str, magic: bytes) -> None:
     Raises:
         ModelBroken: they are not those of GGUF; the error names the file as `ref`.
     """
-    if magic != b"GGUF":
-        what = _FOREIGN_FORMATS.get(magic, "not a GGUF file")
-        raise ModelBroken(ref, f"this is {what} (it begins with {magic!r})")
+    if magic in _FOREIGN_FORMATS:
+        raise ModelBroken(ref, f"this is {_FOREIGN_FORMATS[magic]} (it begins with {magic!r})")
+    if magic != b"GGUF":  # what it is instead may be a secret: a pipeline can name any file
+        raise ModelBroken(ref, "this is not a GGUF file")

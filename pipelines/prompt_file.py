@@ -313,6 +313,11 @@ def _path_under(base: FilePath, name: Any) -> FilePath:
         raise ExpressionError(
             f"the file '{name}' lies outside the pipeline's folder", "Move or copy it there."
         )
+    if any(part.casefold() == ".paddock" for part in path.relative_to(root).parts):
+        raise ExpressionError(
+            f"the file '{name}' lies in '.paddock', where Paddock keeps its own state",
+            "Move or copy it elsewhere.",
+        )
     return path
 
 

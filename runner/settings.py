@@ -8,7 +8,7 @@ is passed down as an argument; nothing else reads the environment.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from operator import attrgetter
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from paddock.runner.config import setting_values
 from paddock.runner.config.config_file import (
+    FILE_NAME,
     config_folder,
     file_values,
 )
@@ -65,6 +66,8 @@ class UnattendedSettings:
     """Above it the oldest replies that no item needs go first; 0: no limit."""
 
 
+_SECRET_NAMES = ("review.token", "api-keys", "residence", "up", "service", "prefect",
+                 "chat-history", "webhooks.sqlite", FILE_NAME)  # fmt: skip
 KEYS_FILE_NAME = "api-keys"
 """In the state folder, where commands propose to make a file of keys."""
 
@@ -112,6 +115,19 @@ class Settings:
     """Variables of Ollama's that are set and change nothing here."""
     left_out: tuple[str, ...] = ()
     """Sentences on a settings file beside the pipeline that does not count."""
+
+    def kept_from(self, roots: Sequence[Path]) -> tuple[Path, ...]:
+        """Return tokens, keys, consents and settings, which no pipeline reads or writes.
+
+        `roots` are the folders that it may touch: the state folder may lie below one of them. Where
+        one lies in the state folder, only what is named here is kept from it.
+        """
+        home = self.state_dir.resolve()
+        is_within = any(root.is_relative_to(home) for root in roots)
+        own = [home / name for name in _SECRET_NAMES] if is_within else [home]
+        keys = self.service.api_keys_file
+        config = config_folder(os.environ, _home_folder()) / FILE_NAME
+        return tuple(path.resolve() for path in (*own, config, *([keys] if keys else ())))
 
     def value(self, name: str) -> Any:
         """Return the value of the setting of this name; see `SETTING_SPECS`."""

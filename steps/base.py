@@ -60,6 +60,8 @@ class Roots:
     """Raises `StepError` for a path that untrusted text may not name; None: there is none."""
     plain: dict[str, float] = field(default_factory=dict, compare=False, repr=False)
     """Folders without a link in their path, and until when that holds, by `time.monotonic`."""
+    outside: tuple[Path, ...] = field(default=(), compare=False)
+    """Files and folders that lie outside even below one of `allowed`: Paddock's own secrets."""
 
     def resolve(self, text: str) -> Path:
         """Return the absolute path, symlinks resolved, also of a file that does not exist yet.
@@ -71,11 +73,13 @@ class Roots:
         """
         if self.refuse is not None:
             self.refuse(text)
-        plain = self._without_links(text)
-        if plain is not None:
-            return plain
-        path = no_links.resolve(str(self.base / text), self.allowed)
-        if not any(path.is_relative_to(root) for root in self.allowed):
+        path = self._without_links(text)
+        if path is None:
+            path = no_links.resolve(str(self.base / text), self.allowed)
+            if not any(path.is_relative_to(root) for root in self.allowed):
+                raise OutsideRoots(text, self.allowed)
+        folded = f"{path}{os.sep}".casefold()  # some systems know a file under either case
+        if any(folded.startswith(f"{kept}{os.sep}".casefold()) for kept in self.outside):
             raise OutsideRoots(text, self.allowed)
         return path
 

@@ -340,7 +340,8 @@ def with_inputs(inner: BoundPlan, inputs: Mapping[str, Any], roots: Roots) -> Bo
     if taken.faults:
         fault = taken.faults[0]
         raise WrongInput(fault.message.rstrip("."), fault.remedy)
-    return replace(inner, inputs=taken.values, roots=taken.roots(base))
+    own = replace(taken.roots(base), outside=roots.outside)
+    return replace(inner, inputs=taken.values, roots=own)
 
 
 def nodes_of(body: Iterable[BoundNode]) -> Iterator[BoundNode]:

@@ -17,7 +17,7 @@ from contextlib import (
     nullcontext,
     suppress,
 )
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -159,6 +159,8 @@ async def open_session(
         EngineError: a model that the pipeline names cannot be used.
     """
     bound, settings = prepared.bound, prepared.settings
+    kept = settings.kept_from(bound.roots.allowed)
+    bound = replace(bound, roots=replace(bound.roots, outside=kept))
     async with AsyncExitStack() as stack:
         opening = _Opening(stack, prepared, options, environment, is_plan)
         stats, ledger = await opening.open_ledger()

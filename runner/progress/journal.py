@@ -185,20 +185,19 @@ class LineWriter:
             self._wake.set()
 
     def _work(self) -> None:
-        with contextlib.ExitStack() as stack:
+        # A full disk (also at the end, for what is not written yet), a reader that left, a stream
+        # that is closed.
+        with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as stack:
             stream = None if isinstance(self._out, Path) else self._out
             while True:
                 self._wake.wait(FLUSH_INTERVAL_S)
                 is_last = self._is_closed
                 self._wake.clear()
                 text = self._taken(is_last)
-                try:
-                    if text:
-                        stream = stream or stack.enter_context(_opened(self._out))
-                        stream.write(text)
-                        stream.flush()
-                except (OSError, ValueError):  # a full disk, a reader that left, a closed stream
-                    return
+                if text:
+                    stream = stream or stack.enter_context(_opened(self._out))
+                    stream.write(text)
+                    stream.flush()
                 if is_last:
                     return
 

@@ -101,10 +101,9 @@ class PageAccess:
         """
         if not has_own_host_name(request.headers):
             raise AccessRefused(403, "Use 'localhost' or this machine's address.")
-        origin, host = request.headers.get("origin", ""), request.headers.get("host", "")
-        is_own = origin in ("", f"http://{host}", f"https://{host}")
         # Ports do not count for `SameSite`: another local page's requests have the cookie.
-        if not is_own or request.headers.get("sec-fetch-site", "") not in _ASIDE:
+        site = request.headers.get("sec-fetch-site", "")
+        if not _is_own_origin(request) or site not in _ASIDE:
             raise AccessRefused(403, "Pages of other origins may not use the review page.")
         if self._is_closed:
             raise AccessRefused(
@@ -134,7 +133,11 @@ class PageAccess:
         if request.method == "POST":
             form = await read_form(request, _MOST_FORM_BYTES) or {}
             if "ticket" in form:
-                return self._with_ticket(request, form["ticket"])
+                return self._with_ticket(request, form["ticket"])  # of a file: it has no origin
+            site, origin = (request.headers.get(name, "") for name in ("sec-fetch-site", "origin"))
+            is_aside = site in _ASIDE if site else origin == "null" or _is_own_origin(request)
+            if not is_aside:  # it would sign a person in as someone else
+                return PlainTextResponse("Pages of other origins may not sign in.\n", 403)
             given = form.get("token", "")
         elif "token" in request.query_params:
             given = request.query_params["token"]
@@ -173,6 +176,11 @@ class PageAccess:
             return self._owner
         found = self._ring.find(secret) if self._ring else None
         return None if found is None else found.name
+
+
+def _is_own_origin(request: Request) -> bool:
+    origin, host = request.headers.get("origin", ""), request.headers.get("host", "")
+    return origin in ("", f"http://{host}", f"https://{host}")
 
 
 async def request_body(request: Request, most_bytes: int) -> bytes | None:

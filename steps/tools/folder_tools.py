@@ -37,7 +37,7 @@ async def read_file(
     """
     folder, path = resolve_path(within.roots, options.root), given.path
     try:
-        file = _path_within(folder, path)
+        file = _path_within(folder, path, within.roots.outside)
         document = await documents.load_document(
             file,
             _WITHOUT_OCR,
@@ -105,8 +105,8 @@ async def _search_texts(
     return hits
 
 
-def _path_within(folder: Path, path: str) -> Path:
-    roots = Roots(folder, (folder,))
+def _path_within(folder: Path, path: str, outside: tuple[Path, ...]) -> Path:
+    roots = Roots(folder, (folder,), outside=outside)
     file = roots.resolve(path)
     if any(name.startswith(".") for name in file.relative_to(folder).parts):
         raise OutsideRoots(path, roots.allowed)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +14,7 @@ import pytest
 
 from paddock.engine.request import Role
 from paddock.pipelines.errors import PipelineError
+from paddock.runner.api import run
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.bound import all_plans
 from paddock.runner.bind.protected_files import ProtectedFiles
@@ -20,7 +23,8 @@ from paddock.steps import registry
 from paddock.steps.base import Output, Params, Tools
 from paddock.steps.paths import resolve_path
 from paddock.steps.plugins import STEP_GROUP
-from tests.runner.world import World, carried_out, errors
+from tests.fakes.pool import FakePool
+from tests.runner.world import ALL, World, carried_out, errors, run_arguments, settings
 
 PARTS = {
     "prompts/say.md": "Say x",
@@ -334,3 +338,51 @@ def joins(monkeypatch: pytest.MonkeyPatch) -> None:
         return (point,) if group == "joins.paths" else known(group)
 
     monkeypatch.setattr(registry, "_points_of", points)
+
+
+@pytest.mark.parametrize("home", [".paddock", "state", "state/of/paddock"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "{uses: files.read, with: {path: PATH}}",
+        "{uses: files.read, with: {path: 'link'}}",
+        "{uses: files.read, with: {path: 'sub/../PATH'}}",
+        "{uses: files.rows, with: {path: PATH, format: csv}}",
+        "{uses: files.scan, with: {root: HOME}}",
+        "{uses: files.move, with: {path: PATH, to: out/token, mode: copy}}",
+        "{uses: files.move, with: {path: a.txt, to: PATH}}",
+        "{uses: files.write, with: {path: PATH, text: mine, on_edited: overwrite}}",
+        "{uses: pipeline, with: {file: inner.yaml}}",
+        "{uses: tool, with: {name: files.read, args: {path: NAME}, options: {root: HOME}}}",
+    ],
+)
+def test_no_pipeline_touches_the_tokens_of_a_home_that_its_folder_holds(
+    tmp_path: Path, step: str, home: str
+) -> None:
+    for name in ("review.token", "api-keys", "up/consents.json"):
+        path = f"{home}/{name}"
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("hush\nhush\n")
+        (tmp_path / "a.txt").write_text("a")
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(path)
+        (tmp_path / "inner.yaml").write_text(
+            f"name: inner\nsteps: [{{id: a, uses: files.read, with: {{path: {path}}}}}]\n"
+            "returns: {a: steps.a.text}\n"
+        )
+        filled = step.replace("PATH", path).replace("HOME", home).replace("NAME", name)
+        text = f"name: thief\nsteps:\n  - {{id: a, {filled[1:]}\nreturns: {{all: steps.a}}\n"
+        world = World(tmp_path, text)
+        own = replace(settings(tmp_path), state_dir=tmp_path / home, allow=ALL)
+        try:
+            report = run(
+                world.file, None, *run_arguments(local=True, settings=own, pool=FakePool())
+            )
+        except PipelineError as error:
+            assert "hush" not in str(error)
+        else:
+            assert "hush" not in json.dumps(report.as_json(), default=str)
+        assert file.read_text() == "hush\nhush\n"
+        assert not (tmp_path / "out").exists()
+    (tmp_path / "pipeline.yaml").unlink()

@@ -132,6 +132,16 @@ def test_a_journal_that_cannot_be_written_does_not_disturb_the_run(tmp_path: Pat
         RunJournal(lines).began("a", "p", [])
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT TRIED: there is no /dev/full")
+def test_a_journal_on_a_full_disk_ends_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left is written once more when the file is closed, and fails again."""
+    monkeypatch.setattr(journal, "_opened", lambda out: Path("/dev/full").open("w"))  # noqa: SIM115 - the journal closes it
+    with LineWriter(tmp_path / "a.jsonl") as lines:
+        RunJournal(lines).began("a", "p", [])
+
+
 def test_progress_counts_the_items_that_the_end_counts(world: World, tmp_path: Path) -> None:
     world.documents(3)
     world.edit(

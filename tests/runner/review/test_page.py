@@ -136,6 +136,22 @@ def test_pages_of_other_origins_are_refused_even_with_the_cookie(
     assert served_page.review(review.id).state == "open"
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"},
+     {"Sec-Fetch-Site": "same-site", "Origin": "null"}],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/review", "/ui/sign-in"])
+def test_a_page_of_another_origin_signs_no_one_in(
+    address: str, headers: dict[str, str], path: str
+) -> None:
+    page, _, token = address.partition("?token=")
+    with httpx.Client(base_url=page.removesuffix("/review"), trust_env=False) as stranger:
+        assert stranger.post(path, data={"token": token}, headers=headers).status_code == 403
+        own = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}  # pages send no referrer
+        assert stranger.post(path, data={"token": token}, headers=own).status_code in (200, 303)
+
+
 def test_the_page_loads_nothing_but_its_own(ann: httpx.Client) -> None:
     pages = ("/review", "/ui/pipelines", "/ui/runs", "/ui/models")
     for path in (
