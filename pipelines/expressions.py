@@ -7,6 +7,7 @@ when compiling or running, is an `ExpressionError`. Knows no steps and no files.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -185,6 +186,7 @@ Path: TypeAlias = tuple[str | int, ...]
 """The path of a value within another: keys and indexes."""
 
 MAX_SOURCE_CHARS = 1024 * 1024
+MAX_TAGS = 10_000  # Jinja takes 0.1 ms for each
 _RESULT = "result"
 
 
@@ -292,6 +294,8 @@ def compile_text(source: str, *, bare: bool) -> CompiledText:
     """Compile a template, or with `bare` an expression without braces."""
     if len(source) > MAX_SOURCE_CHARS:
         raise ExpressionError(f"the text has more than {MAX_SOURCE_CHARS:,} characters")
+    if not bare and source.count("{{") + source.count("{%") > MAX_TAGS:
+        raise ExpressionError(f"the text has more than {MAX_TAGS:,} `{{{{ }}}}` and `{{% %}}`")
     try:
         if bare:
             return _compiled_from(source, _parse_bare(source), is_bare=True)
@@ -344,11 +348,17 @@ def _single_expression(source: str, found: nodes.Node) -> nodes.Expr | None:
 
 
 def _syntax_error(source: str, error: TemplateSyntaxError, *, bare: bool) -> ExpressionError:
-    if bare and source.lstrip().startswith("{{"):
-        inner = source.strip().removeprefix("{{").removesuffix("}}").strip()
+    if bare and "{{" in source:
+        # Texts and expressions, by turns: `~` joins them.
+        pieces = re.split(r"\{\{(.*?)\}\}", source.strip(), flags=re.DOTALL)
+        parts = [
+            piece.strip() if n % 2 else json.dumps(piece, ensure_ascii=False)
+            for n, piece in enumerate(pieces)
+            if piece
+        ]
         return ExpressionError(
             f"'{_excerpt(source)}' stands in braces where a bare expression is expected",
-            f"Write `{_excerpt(inner)}`.",
+            f"Write `{_excerpt(' ~ '.join(parts))}`.",
         )
     what = str(error.message or "it ends too early")
     for theirs, ours in (

@@ -69,6 +69,20 @@ def test_bare_expressions_stand_without_braces() -> None:
     }
     with pytest.raises(ExpressionError, match=r"stands in braces where a bare .* Write `x`\."):
         Expression.of("{{ x }}")
+    for text, remedy in (
+        ("{{ a }} {{ b }}", 'a ~ " " ~ b'),
+        ("Dear {{ name }},", '"Dear " ~ name ~ ","'),
+    ):
+        with pytest.raises(ExpressionError) as caught:
+            Expression.of(text)
+        assert caught.value.remedy == f"Write `{remedy}`."
+        Expression.of(remedy)
+
+
+def test_a_template_of_very_many_tags_is_refused_at_once() -> None:
+    Template.of("{% set a = 1 %}" * 3_000)
+    with pytest.raises(ExpressionError, match="has more than 10,000"):
+        Template.of("{% set a = 1 %}" * 20_000)
 
 
 def test_a_bare_step_in_a_value_is_a_fault() -> None:

@@ -188,7 +188,7 @@ def test_a_report_replaces_an_earlier_one_and_an_empty_file(file: Path, flag: st
 def test_a_hook_of_pre_commit_passes_a_sound_pipeline_and_stops_a_faulty_one(
     file: Path, hook: dict[str, Any]
 ) -> None:
-    program, *arguments = hook["entry"].split()
+    program, *arguments = hook["entry"].split() + hook.get("args", [])
     assert program == "paddock"
     assert re.search(hook.get("files", ""), "bills/pipeline.yaml")
     file.write_text(
@@ -198,6 +198,11 @@ def test_a_hook_of_pre_commit_passes_a_sound_pipeline_and_stops_a_faulty_one(
     assert paddock(*arguments, str(file), cwd=file.parent).status == 0
     file.write_text(PIPELINE.replace("uses: prompt", "uses: promt"))
     assert paddock(*arguments, str(file), cwd=file.parent).status == 2
+    if hook.get("pass_filenames", True):
+        odd = file.parent / "-x" / file.name
+        odd.parent.mkdir()
+        odd.write_text(PIPELINE)
+        assert paddock(*arguments, f"-x/{file.name}", cwd=file.parent).status == 0
 
 
 def test_of_several_files_the_report_names_the_one_with_a_fault(file: Path) -> None:
