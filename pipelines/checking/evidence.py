@@ -16,16 +16,15 @@ from functools import cached_property
 from itertools import accumulate, islice
 from typing import Any, TypeAlias
 
-from paddock.engine.system.text import path_text, resolve_ref
+from paddock.engine.system.text import path_text
 
 from .dates_and_values import TextValue, ValueIndex, values_in
 from .digits_and_cells import MOST_DIGITS, rounded, table_cells
 from .numbers import Number, NumberReading
+from .schema_parts import Path, SchemaParts, empty_fields, is_empty
 from .text_index import Quote, Span, TextIndex, folded_words, is_whole
 from .units import NO_UNIT, PERCENT, currency_names
 from .value_search import index_of
-
-Path: TypeAlias = tuple[str | int, ...]
 
 _BETWEEN_SOURCES = "\n\x00\n"
 """No value has it, so none is found across two sources."""
@@ -54,7 +53,6 @@ _WORDS = re.compile(r"[^\W\d_]+|\d+")
 _MARKS = re.compile(r"[^\w\x00\n]*\n?[^\w\x00\n]*")
 _MOST_MARKS = 40
 _LINE_CHARS = 40  # what another line counts as: columns of a row are farther apart than rows
-_MOST_REFERENCES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +72,26 @@ def locate(
 
     A value is null where no evidence is asked for: null, true and false, empty texts, values of
     `enum` and `const`, parts with `x-evidence: false`, and what is not in `only` (names of fields,
-    or paths such as `items.price`). Else it is a mapping with `quote`, `source`, `page`, `start`
-    and `end` in the source's text, `line` and `column` if there are no pages, `box` (null here),
-    `match`, `ratio` and the number of `others` that may be meant as well. Of a `fuzzy` match the
-    place is a hint for people: the value itself is not in the source.
+    or paths such as `items.price`). An empty field that the schema requires is nowhere. Else it is
+    a mapping with `quote`, `source`, `page`, `start` and `end` in the source's text, `line` and
+    `column` if there are no pages, `box` (null here), `match`, `ratio` and the number of `others`
+    that may be meant as well. Of a `fuzzy` match the place is a hint for people: the value itself
+    is not in the source.
 
     >>> found = locate({"total": 84.0}, {}, [SourceText("bill", "Total: EUR 84,00")])
     >>> found["total"]["quote"], found["total"]["match"], found["total"]["column"]
     ('84,00', 'normalised', 12)
     """
+    parts, empty = SchemaParts.of(schema), empty_fields(answer, schema)
     leaves = [
-        _Leaf(path, value, labels)
-        for path, value, labels in _leaves(answer, _SchemaParts.of(schema), tuple(only))
+        _Leaf(path, value, labels, is_empty=path in empty)
+        for path, value, labels in _leaves(answer, parts, tuple(only), frozenset(empty))
     ]
-    searched = _Sources(tuple(sources), tuple(leaf.value for leaf in leaves))
-    for leaf in leaves:
+    sought = [leaf for leaf in leaves if not leaf.is_empty]
+    searched = _Sources(tuple(sources), tuple(leaf.value for leaf in sought))
+    for leaf in sought:
         leaf.found = searched.find(leaf.value)
-    _Choice(searched, leaves).choose()
+    _Choice(searched, sought).choose()
     return _mirror(answer, (), {leaf.path: searched.evidence(leaf) for leaf in leaves})
 
 
@@ -127,80 +128,9 @@ def located_values(evidence: Any, path: Path = ()) -> Iterator[tuple[Path, str]]
 def _mirror(answer: Any, path: Path, found: Mapping[Path, Any]) -> Any:
     if isinstance(answer, Mapping):
         return {name: _mirror(held, (*path, name), found) for name, held in answer.items()}
-    if isinstance(answer, list | tuple):
+    if isinstance(answer, list | tuple) and path not in found:
         return [_mirror(held, (*path, at), found) for at, held in enumerate(answer)]
     return found.get(path)
-
-
-@dataclass(frozen=True, slots=True)
-class _SchemaParts:
-    """All schemas that may apply to a value: those behind `$ref`, `anyOf` and the like as well."""
-
-    root: Any
-    parts: tuple[Mapping[str, Any], ...] = ()
-
-    @classmethod
-    def of(cls, schema: Any) -> _SchemaParts:
-        return cls(schema)._with((schema,))
-
-    def _with(self, schemas: Sequence[Any]) -> _SchemaParts:
-        parts: list[Mapping[str, Any]] = []
-        left, n_references = [*schemas], 0
-        while left:
-            schema = left.pop()
-            if not isinstance(schema, Mapping):
-                continue
-            parts.append(schema)
-            for name in ("anyOf", "oneOf", "allOf"):
-                left += schema.get(name) or ()
-            if "$ref" in schema and n_references < _MOST_REFERENCES:
-                n_references += 1
-                left.append(resolve_ref(self.root, str(schema["$ref"])))
-        return _SchemaParts(self.root, tuple(parts))
-
-    def field(self, name: str) -> _SchemaParts:
-        return self._with([*self._field_schemas(name)])
-
-    def _field_schemas(self, name: str) -> Iterator[Any]:
-        for part in self.parts:
-            named = part.get("properties") or {}
-            if name in named:
-                yield named[name]
-                continue
-            for pattern, schema in (part.get("patternProperties") or {}).items():
-                if _matches(pattern, name):
-                    yield schema
-            yield part.get("additionalProperties")
-
-    def item(self, at: int) -> _SchemaParts:
-        schemas = []
-        for part in self.parts:
-            first = part.get("prefixItems") or ()
-            schemas.append(first[at] if at < len(first) else part.get("items"))
-        return self._with(schemas)
-
-    @property
-    def titles(self) -> tuple[str, ...]:
-        return tuple(part["title"] for part in self.parts if isinstance(part.get("title"), str))
-
-    def marked(self) -> bool | None:
-        """Return what `x-evidence` says, if anything."""
-        marks = {part.get("x-evidence") for part in self.parts}
-        return False if False in marks else True if True in marks else None
-
-    def lists(self, value: Any) -> bool:
-        """Return whether a value is one of `enum`, or the `const`."""
-        return any(
-            value in (part.get("enum") or ()) or ("const" in part and part["const"] == value)
-            for part in self.parts
-        )
-
-
-def _matches(pattern: str, name: str) -> bool:
-    try:
-        return re.search(pattern, name) is not None
-    except re.error:
-        return False
 
 
 Labels: TypeAlias = tuple[tuple[str, ...], ...]
@@ -208,7 +138,12 @@ Labels: TypeAlias = tuple[tuple[str, ...], ...]
 
 
 def _leaves(
-    value: Any, schema: _SchemaParts, only: tuple[str, ...], path: Path = (), labels: Labels = ()
+    value: Any,
+    schema: SchemaParts,
+    only: tuple[str, ...],
+    empty: frozenset[Path],
+    path: Path = (),
+    labels: Labels = (),
 ) -> Iterator[tuple[Path, Any, Labels]]:
     """Yield path, value and labels of each value that needs evidence."""
     if schema.marked() is False:
@@ -217,16 +152,16 @@ def _leaves(
         for name, held in value.items():
             inner = schema.field(str(name))
             names = (_label_of(str(name)), *inner.titles)
-            yield from _leaves(held, inner, only, (*path, str(name)), (names, *labels))
-    elif isinstance(value, list | tuple):
+            yield from _leaves(held, inner, only, empty, (*path, str(name)), (names, *labels))
+    elif isinstance(value, list | tuple) and path not in empty:
         for at, held in enumerate(value):
-            yield from _leaves(held, schema.item(at), only, (*path, at), labels)
-    elif _needs_evidence(value, schema) and _is_among(path, only):
+            yield from _leaves(held, schema.item(at), only, empty, (*path, at), labels)
+    elif (path in empty or _needs_evidence(value, schema)) and _is_among(path, only):
         yield path, value, labels
 
 
-def _needs_evidence(value: Any, schema: _SchemaParts) -> bool:
-    if value is None or isinstance(value, bool) or (isinstance(value, str) and not value.strip()):
+def _needs_evidence(value: Any, schema: SchemaParts) -> bool:
+    if isinstance(value, bool) or is_empty(value):
         return False
     return schema.marked() is True or not schema.lists(value)
 
@@ -270,6 +205,8 @@ class _Leaf:
     labels: Labels
     found: _Found = field(default_factory=lambda: _Found(()))
     chosen: Quote | None = None
+    is_empty: bool = False
+    """It is missing in the answer."""
 
 
 @dataclass

@@ -23,7 +23,7 @@ from paddock.engine.system.text import counted, listed, one_line, path_text
 
 from .check import CheckFunction, Undecided
 from .dates_and_values import TextValue
-from .evidence import Path, missing_keys
+from .evidence import missing_keys
 from .grounding import (
     Support,
     is_item,
@@ -31,6 +31,7 @@ from .grounding import (
     without_item_numbers,
     without_list_numbers,
 )
+from .schema_parts import Path, is_empty
 from .sentence_ends import sentence_spans
 from .text_index import TextIndex
 from .units import units_named
@@ -565,7 +566,12 @@ def located(value: Any, *, output: Any = None, evidence: Any = None) -> str | No
     lacking = missing if value is output or value == output else _held_in(value, missing)
     if not lacking:
         return None
-    places = listed([f"{path} ({_short(str(held))})" for path, held in lacking.items()])
+    places = listed(
+        [
+            f"{path} ({'empty' if held == [] or is_empty(held) else _short(str(held))})"
+            for path, held in lacking.items()
+        ]
+    )
     return f"This is not in the source: {places}. Use only what is in it."
 
 
@@ -582,7 +588,11 @@ def _held(output: Any, path: Path) -> Any:
 def _held_in(value: Any, missing: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the missing values that are in a part: equal values have equal places."""
     held = {*texts_in(value)}
-    return {path: data for path, data in missing.items() if not held.isdisjoint(texts_in(data))}
+    return {
+        path: data
+        for path, data in missing.items()
+        if data == value or not held.isdisjoint(texts_in(data))
+    }
 
 
 def cites(value: Any, sources: Any, least: int = 1) -> str | None:

@@ -12,9 +12,10 @@ from typing import Any
 
 from paddock.engine.system.item_samples import SEED, draw
 from paddock.engine.system.text import one_line, path_text
+from paddock.pipelines.checking.schema_parts import Path, is_empty
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import ReviewSpec
-from paddock.runner.bind.scope import evidence_of_whole, probabilities, review_names
+from paddock.runner.bind.scope import probabilities, review_names
 
 from .review_questions import MOST_REASON_CHARS
 
@@ -84,9 +85,7 @@ def parts_that_hold(when: Expression, scope: Mapping[str, Any]) -> list[str]:
 
 def doubts(outputs: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is in doubt about an answer: values that stand nowhere, and unsure ones."""
-    missing = evidence_of_whole(outputs.get("evidence"))["missing"]
-    if missing:
-        yield _missing_text(missing)
+    yield from _missing(outputs)
     yield from outputs.get("undecided") or ()
     yield from _unsure(outputs, _IN_DOUBT)
 
@@ -144,14 +143,30 @@ def _of_part(part: str, scope: Mapping[str, Any], outputs: Mapping[str, Any]) ->
         elif re.fullmatch(r"undecided(?:\s*\|\s*(?:length|count))?(?:\s*>\s*0)?", condition):
             yield from scope["undecided"]
         elif _MISSING.fullmatch(condition):
-            yield _missing_text(evidence_of_whole(outputs.get("evidence"))["missing"])
+            yield from _missing(outputs)
         else:
             yield from _values_read(condition, scope)
 
 
-def _missing_text(paths: Sequence[str]) -> str:
-    verb = "stands" if len(paths) == 1 else "stand"
-    return f"{_listed([path or 'the answer' for path in paths])} {verb} nowhere"
+def _missing(outputs: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which fields are empty, and which values stand nowhere."""
+    from paddock.pipelines.checking.evidence import missing_keys  # slow, as in `bind.scope`
+
+    empty, nowhere = list[str](), list[str]()
+    for path in missing_keys(outputs.get("evidence")):
+        (empty if _is_empty(outputs, path) else nowhere).append(path_text(path) or "the answer")
+    if empty:
+        yield f"{_listed(empty)} {'is' if len(empty) == 1 else 'are'} empty"
+    if nowhere:
+        yield f"{_listed(nowhere)} {'stands' if len(nowhere) == 1 else 'stand'} nowhere"
+
+
+def _is_empty(outputs: Mapping[str, Any], path: Path) -> bool:
+    """Return whether a field of the answer says nothing."""
+    value = outputs.get("output")
+    for name in path:
+        value = value[name]  # type: ignore[index]  # a path of this answer
+    return value == [] or is_empty(value)
 
 
 def _unsure(
@@ -164,12 +179,12 @@ def _unsure(
             yield "no confidence is known"
         return
     found = sorted(
-        (p, path_text(path))
+        (p, path_text(path), p == 0 and _is_empty(outputs, path))
         for path, p in probabilities(confidence)
         if p < least or (is_equal_too and p == least)
     )
-    for p, path in found[:_MOST_NAMED]:
-        yield f"{path or 'the answer'} has {p:.0%}"
+    for p, name, is_nothing in found[:_MOST_NAMED]:
+        yield f"{name or 'the answer'} {'is empty' if is_nothing else f'has {p:.0%}'}"
     if len(found) > _MOST_NAMED:
         yield f"{len(found) - _MOST_NAMED} more are below {least:.0%}"
 

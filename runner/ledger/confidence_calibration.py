@@ -758,7 +758,7 @@ def calibrated(confidence: Any, calibration: Calibration, name: FieldName = ()) 
         raw = confidence["raw"]
         is_known = raw is not None and calibration.covers(name)
         p = calibration.of(raw) if is_known else None
-        if p is None:
+        if p is None or confidence.get("is_empty"):
             return confidence
         second_p, rest = confidence.get("second_p"), 1.0 - confidence["p"]
         if second_p is not None and rest > 0:

@@ -281,6 +281,8 @@ def sure_text(confidence: Mapping[str, Any] | None) -> str:
     """Return how sure a value is, and its runner-up, in brackets; empty if it is not known."""
     if confidence is None or confidence.get("p") is None:
         return ""
+    if confidence.get("is_empty"):
+        return "  (empty)"
     words = f"  ({confidence['p']:.0%}"
     second_p = confidence.get("second_p")
     if confidence.get("second") is not None and (second_p or 0.0) >= RIVAL * confidence["p"]:

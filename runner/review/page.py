@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from paddock.engine.api.json_body import parse_json
 from paddock.engine.api.streaming import dumps, json_response
 from paddock.engine.system import files, no_links
 from paddock.engine.system.text import cell_text
+from paddock.pipelines.checking.schema_parts import empty_fields
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import DecisionRefused, Review, unknown_review
 from paddock.runner.render.console_page import (
@@ -40,6 +41,7 @@ from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
 
 from .answer_fields import (
     AnswerField,
+    FieldKeys,
     WrongField,
     answer_fields,
     answer_from_json,
@@ -460,6 +462,7 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
     """Return a whole review but for the texts of its sources."""
     subject = review.subject
     fields = subject_fields(review.subject)
+    empty = empty_fields(subject.get("answer"), subject.get("schema"))
     decided = answer_fields(review.value, subject.get("schema")) if review.is_decided else []
     return {
         **_row(reviews, review),
@@ -473,7 +476,7 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
         "reason": review.reason,
         "is_text": not isinstance(subject.get("answer"), dict | list),
         "json": json.dumps(subject.get("answer"), ensure_ascii=False, indent=2),
-        "fields": [_field(field) for field in fields],
+        "fields": [_field(field, empty) for field in fields],
         "decided": {field.path: field.text for field in decided},
         "has_confidence": subject.get("confidence") is not None,
         "has_evidence": subject.get("evidence") is not None,
@@ -482,12 +485,13 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
     }
 
 
-def _field(field: AnswerField) -> dict[str, Any]:
+def _field(field: AnswerField, empty: Collection[FieldKeys]) -> dict[str, Any]:
     return {
         "path": field.path,
         "kind": field.kind,
         "text": field.text,
         "is_null": field.value is None,
+        "is_empty": field.keys in empty,
         "choices": [cell_text(choice) for choice in field.choices],
         "is_nullable": field.is_nullable,
         "description": field.description,

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.text import resolve_ref
+from paddock.pipelines.checking.schema_parts import Path, empty_fields
 from paddock.pipelines.schema_validation import schema_mismatch
 
 from .answer_tokens import AnswerToken, answer_tokens
@@ -36,20 +37,20 @@ count (SmolLM2); servers elsewhere send up to 20."""
 MOST_COMPLETED_CHARS = 64
 """Length of a text to which an alternative is completed."""
 
-Path = tuple[str | int, ...]
+_NO_SECOND = {"second": None, "second_p": None, "is_calibrated": False}
 
 
 def confidence(text: str, logprobs: Sequence[TokenLogprob], output: Any, schema: Any) -> Any:
     """Return the probability of each field, in the shape of `output`, the value of `text`.
 
-    A field is `{p, raw, second, second_p, is_calibrated}`. None if the tokens' probabilities are
-    not known.
+    A field is `{p, raw, second, second_p, is_calibrated}`; one that is empty, though the schema
+    requires it, has a `p` of 0 and `is_empty`. None if the tokens' probabilities are not known.
     """
     tokens = answer_tokens(text, logprobs)
     if not tokens:
         return None
     answer = _Answer(text.encode(), tokens, [token.start for token in tokens])
-    spans = leaf_spans(answer.text)
+    spans, empty = leaf_spans(answer.text), empty_fields(output, schema)
 
     def mirrored(value: Any, path: Path, schemas: Sequence[Any]) -> Any:
         if isinstance(value, dict):
@@ -57,12 +58,15 @@ def confidence(text: str, logprobs: Sequence[TokenLogprob], output: Any, schema:
                 name: mirrored(child, (*path, name), _below(schemas, name, schema))
                 for name, child in value.items()
             }
+        if isinstance(value, list) and path in empty:
+            return {"p": 0.0, "raw": 0.0, **_NO_SECOND, "is_empty": True}
         if isinstance(value, list):
             return [
                 mirrored(child, (*path, place), _below(schemas, place, schema))
                 for place, child in enumerate(value)
             ]
-        return _of_leaf(answer, spans[path], value, LeafForm.of(schemas, schema))
+        leaf = _of_leaf(answer, spans[path], value, LeafForm.of(schemas, schema))
+        return {**leaf, "p": 0.0, "is_empty": True} if path in empty else leaf
 
     return mirrored(output, (), _resolved(schema, schema))
 

@@ -454,12 +454,13 @@ function drawnValue(field) {
   const words = (text, isNull) => (isNull ? make("span", "no value", "null") : make("span", text === "" ? "“”" : text));
   if (now !== undefined && now !== field.text) {
     value.append(make("span", field.text, "was"), " ", words(now, now === ""));
-  } else value.append(words(field.text, field.is_null));
+  } else value.append(field.is_empty ? make("span", "empty", "null") : words(field.text, field.is_null));
   return value;
 }
 
 function drawnDoubt(field) {
   const made = [], sure = field.confidence, found = field.evidence;
+  if (field.is_empty) return made; // neither a bar nor a place says more
   if (sure) {
     const line = make("div", "", "sure"), bar = make("i"), part = make("span");
     bar.className = sure.p < LOW ? "low" : sure.p < MIDDLE ? "middle" : "";

@@ -690,3 +690,23 @@ def test_a_page_keeps_what_was_done_where_all_of_it_waits(bills: Bills) -> None:
     bills.work()
     assert "80" in bills.output("all.csv")
     assert "80" in bills.output("page.txt")
+
+
+def test_an_empty_value_that_the_schema_requires_is_asked_about_as_empty(bills: Bills) -> None:
+    bills.edit(
+        'reply: {schema: {number: str, total: float}, check: ["output.total < 1000"]}',
+        'reply: {schema: {number: str, total: float, note: "str?"}, evidence: steps.text}',
+    )
+    bills.edit("output.total > 50", "evidence.missing")
+
+    def with_holes(request: ChatRequest) -> str:
+        answer = json.loads(read_bill(request))
+        is_first = answer["number"] == "a"
+        return json.dumps(answer | {"note": ""} | ({"number": " "} if is_first else {}))
+
+    report = bills.work(pool=FakePool(answer=with_holes))
+    assert states(report) == {"a.txt": "waiting", "b.txt": "new", "c.txt": "new"}
+    assert bills.waiting()["a.txt"].subject["due"] == ["number is empty"]
+    bills.decide("a.txt", "edit", {"number": "a", "total": 10, "note": None})
+    bills.work()
+    assert {result["n"] for result in bills.results()} == {"a", "b", "c"}

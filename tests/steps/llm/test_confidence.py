@@ -174,3 +174,14 @@ def test_of_fields_with_the_same_name_the_last_one_counts() -> None:
 
 def test_a_value_alone_is_a_field() -> None:
     assert brief(of({"enum": ["a", "b"]}, '"', ("a", 0.75, {"b": 0.25}), '"')) == (0.75, "b", 0.25)
+
+
+def test_an_empty_field_that_the_schema_requires_is_sure_of_nothing() -> None:
+    written = '{"name":"', ('"', 0.9, {"A": 0.1}), "}"
+    found = of(TEXT, *written)["name"]
+    assert (found["p"], found["raw"], found["is_empty"]) == (0.0, 0.9, True)
+    optional = record(name={"type": ["string", "null"]})
+    assert of(optional, *written)["name"]["p"] == 0.9
+    listed = record(tags={"type": "array", "minItems": 1})
+    assert of(listed, '{"tags":', "[]", "}")["tags"]["p"] == 0.0
+    assert of(record(tags={"type": "array"}), '{"tags":', "[]", "}")["tags"] == []
