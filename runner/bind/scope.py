@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from paddock.engine.system.text import path_text
+from paddock.pipelines.checking.schema_parts import Path
 from paddock.pipelines.reply_schema import is_confidence
 
 
@@ -98,12 +100,17 @@ def confidence_of_whole(confidence: Any) -> dict[str, Any]:
     return {"min": min(values, default=0.0), "mean": sum(values) / max(1, len(values))}
 
 
+def missing_values(evidence: Any) -> list[Path]:
+    """Return where the values are that stand nowhere."""
+    # The finder's tables of words and units take 30 ms: only what asks about it imports them.
+    from paddock.pipelines.checking.evidence import missing_keys
+
+    return missing_keys(evidence)
+
+
 def evidence_of_whole(evidence: Any) -> dict[str, Any]:
     """Return the paths of the values that stand nowhere."""
-    # The finder's tables of words and units take 30 ms: only what asks about it imports them.
-    from paddock.pipelines.checking.evidence import missing_paths
-
-    return {"missing": missing_paths(evidence)}
+    return {"missing": [path_text(path) for path in missing_values(evidence)]}
 
 
 _OF_WHOLE: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {

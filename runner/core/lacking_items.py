@@ -1,10 +1,10 @@
 """Items of a block without a result, so that what reads its results lacks theirs.
 
-An output over the results of a block is not made again where no item has one since all failed, or
-wait for a person: the old output is worth more than an empty one, and the next run makes it. So it
-is where the list is empty since its documents are missing, as on a share that is not mounted. Where
-some have a result, or a step reads which items wait, it is made of those, and the run says which
-are missing and why; so are tables where some wait.
+An output over the results of a block is not made again where items failed and none has a result:
+the old one is worth more than an empty one, and the next run, with the fault mended, makes it. So
+it is where the list is empty since its documents are missing, as on a share that is not mounted.
+Where some have a result, or wait for a person, tables are made of what there is, and the run says
+which items are missing and why.
 """
 
 from __future__ import annotations
@@ -53,10 +53,12 @@ class LackingItems:
     def leaves(self, node: BoundNode) -> bool:
         """Return whether a node that reads the results is left as it is.
 
-        A table is written where items wait: `files.write` keeps the rows that it has.
+        Not where no item failed; nor a table where some wait: `files.write` keeps what it has.
         """
         is_table = isinstance(node, BoundStep) and "rows" in node.written
-        return self.has_nothing and not (is_table and (self.waiting or self.unasked))
+        is_only_waiting = self.n_items and not (self.failed or self.expired)
+        waits = self.waiting or self.unasked
+        return self.has_nothing and not (is_only_waiting or (is_table and waits))
 
     def _kinds(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Yield the keys that are missing, and why in words, most decisive first."""

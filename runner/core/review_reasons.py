@@ -15,7 +15,7 @@ from paddock.engine.system.text import one_line, path_text
 from paddock.pipelines.checking.schema_parts import Path, is_empty
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import ReviewSpec
-from paddock.runner.bind.scope import probabilities, review_names
+from paddock.runner.bind.scope import missing_values, probabilities, review_names
 
 from .review_questions import MOST_REASON_CHARS
 
@@ -150,10 +150,8 @@ def _of_part(part: str, scope: Mapping[str, Any], outputs: Mapping[str, Any]) ->
 
 def _missing(outputs: Mapping[str, Any]) -> Iterator[str]:
     """Yield which fields are empty, and which values stand nowhere."""
-    from paddock.pipelines.checking.evidence import missing_keys  # slow, as in `bind.scope`
-
     empty, nowhere = list[str](), list[str]()
-    for path in missing_keys(outputs.get("evidence")):
+    for path in missing_values(outputs.get("evidence")):
         (empty if _is_empty(outputs, path) else nowhere).append(path_text(path) or "the answer")
     if empty:
         yield f"{_listed(empty)} {'is' if len(empty) == 1 else 'are'} empty"

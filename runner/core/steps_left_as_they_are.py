@@ -1,8 +1,8 @@
 """Steps and blocks that are left as they are, since what they read is not whole.
 
-Only some items were done (`--only`, a sample), a person has to decide first, no item has a result
-since all failed or wait, all documents are missing, or what they read was left itself. What they
-made before stays, in place of something made of a part.
+Only some items were done (`--only`, a sample), a person has to decide first, items failed and none
+has a result, all documents are missing, or what they read was left itself. What they made before
+stays, in place of something made of a part.
 """
 
 from __future__ import annotations

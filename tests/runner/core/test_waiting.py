@@ -675,23 +675,6 @@ def test_what_waits_and_what_failed_are_told_apart_and_empty_no_page(bills: Bill
         assert [(row[0], row[-1]) for row in rows] == [("b.txt", "true"), ("d.txt", "true")]
 
 
-def test_a_page_keeps_what_was_done_where_all_of_it_waits(bills: Bills) -> None:
-    bills.edit(bills.text[bills.text.index("  - uses: files.write\n    with:\n") :], TABLES)
-    for name in ("b.txt", "c.txt"):
-        (bills.folder / "inbox" / name).unlink()
-    bills.work()
-    before = bills.output("page.txt")
-    bills.bills(a=80)
-    report = bills.work()
-    why = "no item of 'each' has a result: 1 waits for review"
-    assert f"'page' is left as it is: {why}." in report.notes
-    assert bills.output("page.txt") == before
-    bills.decide_all("accept")
-    bills.work()
-    assert "80" in bills.output("all.csv")
-    assert "80" in bills.output("page.txt")
-
-
 def test_an_empty_value_that_the_schema_requires_is_asked_about_as_empty(bills: Bills) -> None:
     bills.edit(
         'reply: {schema: {number: str, total: float}, check: ["output.total < 1000"]}',
