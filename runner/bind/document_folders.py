@@ -44,6 +44,8 @@ class BoundWatch:
     keys: WatchKeys
     own: tuple[Path, ...] = ()
     """Files of the pipeline's own that are known beforehand."""
+    path: Path = Path()
+    """The root as it is written, absolute: a link in it may be changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class WatchBinder:
             self._fault((*at, "path"), f"'{text}' is not a possible path.", "Name another one.")
             return None
         own = tuple(place.path for place in self._written() if UNKNOWN not in place.text)
-        return BoundWatch(self._name(root), root, keys, own)
+        return BoundWatch(self._name(root), root, keys, own, self._roots.base / text)
 
     def _name(self, root: Path) -> str:
         base = self._roots.base  # a folder that is moved as a whole stays the same watch

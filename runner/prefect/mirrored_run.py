@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
+import anyio
+
 from paddock.engine.system import http
 from paddock.engine.system.tasks import running
 from paddock.runner.bind.bound import progress_line_names
@@ -77,7 +79,8 @@ class TrackedRun:
             return await asyncio.shield(self.work)
         except asyncio.CancelledError:
             self.work.cancel()
-            await asyncio.wait({self.work})
+            with anyio.CancelScope(shield=True):  # a time limit of the flow cancels each wait
+                await asyncio.wait({self.work})
             raise
 
 
@@ -108,12 +111,13 @@ async def run_displayed(
         return await run_with_mirror(session, send, is_within=bool(place))
     finally:
         is_short = bool(place) or session.context.stop.is_set()  # the flow run has an end to set
-        try:
-            why = await display.finish(RECORD_END_STOPPED_S if is_short else RECORD_END_S)
-            if why:
-                session.stats.note(f"Prefect does not show all of this run: {why}")
-        finally:
-            await display.close()
+        with anyio.CancelScope(shield=True):
+            try:
+                why = await display.finish(RECORD_END_STOPPED_S if is_short else RECORD_END_S)
+                if why:
+                    session.stats.note(f"Prefect does not show all of this run: {why}")
+            finally:
+                await display.close()
 
 
 UPDATE_INTERVAL_S = 1.0  # what is shown costs Prefect's server some milliseconds each time
@@ -134,7 +138,8 @@ async def run_with_mirror(
         async with running(feed.follow()):
             return await tracked_run.ended()
     finally:
-        await feed.end()
+        with anyio.CancelScope(shield=True):
+            await feed.end()
 
 
 class _MirrorFeed:

@@ -242,7 +242,7 @@ def flow_parameters(bound: BoundPlan) -> dict[str, Any]:
     """Return a flow run's parameters: the file and its inputs, those that are secret as `***`."""
     secret = bound.secret_inputs
     inputs = {name: "***" if name in secret else v for name, v in bound.inputs.items()}
-    return {"path": str(bound.file), "inputs": inputs}
+    return {"path": str(bound.file.absolute()), "inputs": inputs}
 
 
 def item_table(report: Report) -> tuple[list[dict[str, Any]], str]:

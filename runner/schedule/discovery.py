@@ -66,6 +66,8 @@ class _KnownFile:
     left_out: str = ""
     """Why it is not a valid pipeline."""
     triggered: TriggeredPipeline | None = None
+    links: tuple[str, ...] = ()
+    """Where the links in the paths of its watches led when it was read."""
     read_at: float | None = None
     is_sound: bool = True
     n_missed: int = 0
@@ -160,6 +162,8 @@ class PipelineFinder:
             )
             if known.stamp != stamp:
                 known.stamp, known.since, known.read_at = stamp, now, None
+            elif known.triggered is not None and known.links != _watched_links(known.triggered):
+                known.read_at = None  # a watch goes to where its link leads now
             known.n_missed = 0
             if self._is_to_be_read(known, now, at_once=at_once):
                 known.read_at = now
@@ -298,7 +302,8 @@ class PipelineFinder:
         known.is_sound = True
         self._reported.pop(str(path), None)
         old, known.triggered = known.triggered, made
-        if made is not None and (old is None or old.text != made.text):
+        was_linked, known.links = known.links, () if made is None else _watched_links(made)
+        if made is not None and (old is None or old.text != made.text or was_linked != known.links):
             self._added.append(made)
             self._messages += comparison_notes(made.pipeline)
         elif made is None and old is not None:
@@ -340,6 +345,17 @@ class PipelineFinder:
         if self._reported.get(about) != words:
             self._reported[about] = words
             self._messages.append(words)
+
+
+def _watched_links(triggered: TriggeredPipeline) -> tuple[str, ...]:
+    """Return the first link in each watch's path and its target, which may not answer."""
+    found: list[str] = []
+    for watch in triggered.bound.watches if triggered.bound else ():
+        for part in (*reversed(watch.path.parents), watch.path):
+            with suppress(OSError):  # it is no link
+                found.append(f"{part} {part.readlink()}")
+                break
+    return tuple(found)
 
 
 def _is_folder_there(folder: Path) -> bool:

@@ -53,6 +53,7 @@ from .triggered_pipeline import TriggeredPipeline
 
 GENTLE_S = 900.0  # an item may be a long document; after this time it is cut off and done again
 AT_ONCE_S = 20.0
+POLL_S = 20.0  # what Prefect has not been asked for within 60 s counts as not ready
 
 log = logging.getLogger("paddock.up")
 
@@ -232,6 +233,7 @@ class RunManager:
         self._following: set[asyncio.Task[None]] = set()
         self._telling = TaskSet()
         self._unrecorded: list[Callable[[], Awaitable[None]]] = []
+        self._polled_at = float("-inf")
 
     # --- called by others
 
@@ -294,6 +296,9 @@ class RunManager:
         """
         await self._retry_unrecorded()
         by_id = {deployment.id: deployment for deployment in self.deployments.values()}
+        if by_id and time.monotonic() - self._polled_at > POLL_S:
+            await self._prefect_queue.poll(by_id)
+            self._polled_at = time.monotonic()
         ours = set(self.jobs)  # a run that ends during this read was not left by a killed `up`
         found = await self._prefect_queue.open_runs(by_id)
         runs = [

@@ -111,6 +111,7 @@ def run_in_process(task: RunTask, link: socket.socket) -> None:
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a descriptor is wanted
         os.dup2(nothing.fileno(), 0)
     asyncio.run(_run_task(task, link))
+    queued_run.send_logs()
     sys.stdout.flush()
     os._exit(0)  # do not wait for Prefect's threads, whose server may be gone
 

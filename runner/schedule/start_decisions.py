@@ -129,6 +129,8 @@ class _DispatchRound:
         self._max_runs = max_runs
         self._busy = {run.group: run for run in active}
         self._closed = {run.id for run in active if run.is_ending}
+        self._has_next: set[str] = set()
+        """Groups of which a run waits already: the others' reason does not change with each run."""
 
     def rank(self, run: DueRun) -> int:
         rule = self._rules.get(run.pipeline)
@@ -173,6 +175,9 @@ class _DispatchRound:
             return
         if rule.on_conflict == "cancel_running" and busy.name:
             self._close(busy, "a newer run of its group takes its place", is_again=False)
+        is_next = run.group not in self._has_next
+        self._has_next.add(run.group)
+        holder = holder if is_next else "the runs of its group before it"
         self._add(HoldRun(run.id, f"waits for {holder}"))
 
     def _was_missed(self, run: DueRun, rule: RunRule) -> bool:

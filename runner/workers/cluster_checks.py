@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,7 +27,7 @@ from paddock.runner.folders.folder_identity import file_system_of
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger, postgres_module
 from paddock.runner.ledger.own_state import ForeignState, make_state
-from paddock.runner.progress.prefect_view import SHARE_TAG
+from paddock.runner.progress.prefect_view import REFUSED, SHARE_TAG
 from paddock.runner.settings import STATE_FOLDER
 
 if TYPE_CHECKING:
@@ -171,7 +172,8 @@ PAGE = 200
 CRASH_AUTOMATION = "Paddock: a run whose machine is silent has crashed"
 AUTOMATION_ORIGIN = "Made by `paddock cluster init`."
 SILENT_STATES = (
-    "Completed", "Failed", "Cancelled", "Crashed", "Quarantined", "Budget", "Skipped", "TimedOut",
+    "Completed", "Failed", "Cancelled", "Crashed", "Quarantined", "Budget", "Skipped", REFUSED,
+    "TimedOut",
     "Paused", "Suspended", "Scheduled", "Late", "Resuming", "AwaitingRetry",
     "AwaitingConcurrencySlot",
 )  # fmt: skip
@@ -206,6 +208,7 @@ async def check_prefect(api_url: str, work_pool: str) -> list[ClusterFinding]:
                 ClusterFinding("Prefect", "ok", f"version {version.json()} at {url}"),
                 *await _check_prefect_clock(api),
                 *await _check_server_settings(api),
+                *await _check_prefect_database(api),
                 await _check_work_pool(api, work_pool),
                 await _make_crash_automation(api),
             ]
@@ -223,6 +226,38 @@ async def _check_prefect_clock(api: httpx.AsyncClient) -> list[ClusterFinding]:
     words = f"{min(off_s):.0f} s from this machine's; {CLOCK_S:g} s are allowed"
     remedy = "Set both clocks by NTP (systemd-timesyncd)."
     return [ClusterFinding("Prefect's clock", "wrong", words, remedy)]
+
+
+SQLITE_WORDS = (
+    "Prefect keeps its runs in SQLite, which several machines wait for: jobs may end minutes late"
+)
+LONGEST_SQLITE_PATTERN = 50_000
+
+
+async def is_on_sqlite(api: httpx.AsyncClient) -> bool:
+    """Return whether Prefect's database is known to be SQLite.
+
+    Its API does not tell, but a pattern of this length is too long for SQLite alone.
+    """
+    statuses = []
+    with suppress(*_API_ERRORS):
+        for n_letters in (1, LONGEST_SQLITE_PATTERN + 1):
+            body = {"block_types": {"name": {"like_": "e" * n_letters}}, "limit": 1}
+            # After an error the server may close the connection, which is not to be used again.
+            once = {"Connection": "close"}
+            answer = await api.post("/block_types/filter", json=body, headers=once)
+            statuses.append(answer.status_code)
+    return statuses == [httpx.codes.OK, httpx.codes.INTERNAL_SERVER_ERROR]
+
+
+async def _check_prefect_database(api: httpx.AsyncClient) -> list[ClusterFinding]:
+    if not await is_on_sqlite(api):
+        return []
+    remedy = (
+        "Start Prefect's server with PREFECT_SERVER_DATABASE_CONNECTION_URL="
+        "postgresql+asyncpg://user:password@host/prefect."
+    )
+    return [ClusterFinding("Prefect's database", "warning", SQLITE_WORDS, remedy)]
 
 
 async def _clock_offset_s(api: httpx.AsyncClient) -> float:

@@ -18,10 +18,12 @@ from pathlib import Path
 
 import psutil
 
+from paddock.engine.system import http
 from paddock.engine.system.processes import python_command, start_in_session
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import end, wait_for_event
 from paddock.runner.daemon.daemon_server import serve_or_join
+from paddock.runner.daemon.prefect_client import PREFECT_ERRORS, ask, client_options
 from paddock.runner.progress.drain import stop_on_signals
 from paddock.runner.settings import STATE_FOLDER, Settings
 
@@ -69,6 +71,9 @@ async def serve_work_pool(settings: Settings, name: str, api_url: str) -> int:
                 ", ".join(["files", "models", *sorted(settings.allow)]),
             )
             await _keep_worker(settings, name, api_url, stop)
+    with suppress(*PREFECT_ERRORS):  # else it counts as online for a minute and a half
+        async with http.client(**client_options(api_url, os.environ)) as api:
+            await ask(api, "DELETE", f"/work_pools/{settings.unattended.work_pool}/workers/{name}")
     return 0
 
 
@@ -108,7 +113,6 @@ def worker_command(settings: Settings, name: str) -> tuple[str, ...]:
 
 def worker_environment(environ: Mapping[str, str], state_dir: Path, api_url: str) -> dict[str, str]:
     return {
-        "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_WORKER_QUERY_SECONDS": "1",  # a job waits for it; costs the server some 10 ms
         "PREFECT_TASKS_DEFAULT_NO_CACHE": "true",
         "DO_NOT_TRACK": "1",

@@ -38,6 +38,7 @@ from paddock.runner.daemon.prefect_client import (
 from paddock.runner.daemon.run_signatures import Signer
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.ledger_tables import SERVER_NOW
 from paddock.runner.prefect.run_tracking import TrackingError
 from paddock.runner.progress.drain import INTERRUPTED, StopGate
 from paddock.runner.progress.prefect_view import SHARE_TAG, prefect_name
@@ -84,6 +85,7 @@ def name_inputs_and_view(
 LOOK_S = 0.25  # a look costs Prefect's server some 5 ms, however many shares there are
 AWAY_S = 300.0  # Prefect's server may restart; the shares continue meanwhile
 LEAVE_S = 60.0
+MACHINES_S = 5.0
 MOST_FOUND = 200
 WORKER_LABEL = "prefect.worker.name"
 ENDED_TYPES = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
@@ -110,6 +112,7 @@ class SharedJob:
     n_shares: int | None = None
     max_restarts: int = 3
     ledger_url: str = ""
+    dead_after_s: float = 60.0
     view: MachineView = field(default_factory=MachineView)
     """What this machine sees; each share must see the same."""
 
@@ -136,7 +139,10 @@ async def delegate_job(
     seen = await asyncio.to_thread(job.view.write_nonces, nonce)
     delegation = _Delegation(api, job, as_json(job.view, seen), note)
     try:
-        async with running(_wait_for_stop(stop, stop_gate)) as ending:
+        async with (
+            running(delegation.tell_of_machines()),
+            running(_wait_for_stop(stop, stop_gate)) as ending,
+        ):
             over = await delegation.carry_out(ending)
             if over is None and not is_handed_over():
                 await delegation.leave()
@@ -262,6 +268,20 @@ class _Delegation:
                     return over
             await asyncio.wait({ending}, timeout=LOOK_S)
         return None
+
+    async def tell_of_machines(self) -> None:
+        """Note machines that are silent, and a database that is away, until cancelled."""
+        noted: set[str] = set()
+        while self._job.ledger_url:
+            await asyncio.sleep(MACHINES_S)
+            try:
+                found = await asyncio.to_thread(_silent_machines, self._job)
+            except LedgerError as error:
+                found = [str(error)]
+            for words in found:
+                if words not in noted:
+                    self._note(words)
+            noted = set(found)
 
     async def _once(self) -> JobEnd | None:
         if not self._deployment:
@@ -418,6 +438,18 @@ def _share_found(run: Mapping[str, Any]) -> JobShare | None:
     is_ending = run["state_type"] == "CANCELLING"
     is_of_use = number > 0 and not is_ending and share.outcome in ("open", "done", "refused")
     return share if is_of_use else None
+
+
+def _silent_machines(job: SharedJob) -> list[str]:
+    """Return which machines have missed two heartbeats, in words. Blocks."""
+    query = f"select run, host from holders where job = :job and seen < {SERVER_NOW} - :silent_s"
+    silent_s = job.dead_after_s / 2
+    with Ledger(job.path.parent / STATE_FOLDER, is_readonly=True, url=job.ledger_url) as ledger:
+        rows = ledger.rows(query, job=job.name, silent_s=silent_s)
+    return [
+        f"run '{run}' on {host} is silent; after {job.dead_after_s:g} s others take over its items"
+        for run, host in rows
+    ]
 
 
 def _has_progressed(job: SharedJob, run: Mapping[str, Any]) -> bool:

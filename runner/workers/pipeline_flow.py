@@ -18,11 +18,12 @@ from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from urllib.parse import quote, unquote
 from uuid import UUID
 
 import httpx
+from coolname.data import config as prefects_words
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
@@ -33,13 +34,13 @@ from prefect.logging import get_run_logger
 from prefect.settings import get_current_settings
 from prefect.states import Failed, Running
 from prefect.types.entrypoint import EntrypointType
-from prefect.utilities.callables import generate_parameter_schema
 from prefect.utilities.engine import propose_state
 from pydantic import Field, SecretStr, WithJsonSchema
 
 from paddock.engine.system import http
 from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.tasks import running
+from paddock.engine.system.text import one_line
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.input_values import Input
 from paddock.runner import api
@@ -68,7 +69,7 @@ from paddock.runner.progress.report import Report
 from .flow_order import ORDER, quoted_path
 
 BY_PATH = {"entrypoint_type": EntrypointType.MODULE_PATH}
-KEPT = ("retries", "retry_delay_seconds", "timeout_seconds")
+KEPT = ("retries", "retry_delay_seconds", "timeout_seconds", "flow_run_name")
 HOOKS = ("on_running", "on_completion", "on_failure", "on_cancellation", "on_crashed")
 PREFECT_OPTIONS = RunOptions(trigger="Prefect")
 RESERVED = (*keyword.kwlist, "return_state", "wait_for")  # no flow can have such a parameter
@@ -115,7 +116,6 @@ class PipelineFlow(Flow[..., Any]):
         """Return a copy with other options."""
         made: Any = super().with_options(*args, **options)
         made.__class__ = PipelineFlow  # Prefect's own makes a plain flow
-        made.parameters = self.parameters
         return made  # type: ignore[no-any-return]
 
     def to_deployment(self, *args: Any, **options: Any) -> Any:
@@ -130,7 +130,14 @@ class PipelineFlow(Flow[..., Any]):
     async def ato_deployment(self, *args: Any, **options: Any) -> Any:
         """Make a deployment, in a running loop."""
         self._refuse_unloadable(options)
-        return self._loaded_by_path(await super().ato_deployment(*args, **options | BY_PATH))
+        made = self._loaded_by_path(await super().ato_deployment(*args, **options | BY_PATH))
+        with contextlib.suppress(PrefectException, httpx.HTTPError):  # the first one, or no server
+            async with get_client() as client:
+                known = await client.read_deployment_by_name(f"{made.flow_name}/{made.name}")
+            paused = [timed.schedule for timed in known.schedules if not timed.active]
+            for timed in made.schedules or ():  # a person's pause outlasts a restart of `serve`
+                timed.active = timed.active and timed.schedule not in paused
+        return made
 
     def _loaded_by_path(self, deployment: Any) -> Any:
         """Have a worker load the flow with the options that it has here, see `__getattr__`."""
@@ -150,6 +157,7 @@ class PipelineFlow(Flow[..., Any]):
             return  # `serve` of this flow, which runs the object itself
         hooks = [kind for kind in HOOKS if getattr(self, f"{kind}_hooks")]
         what = hooks or [name for name in ("text",) if self.options.text is not None]
+        what += ["flow_run_name"] if callable(self.flow_run_name) else []
         if what:
             raise ValueError(
                 f"a deployment cannot carry {' and '.join(map(repr, what))}: its runs load the "
@@ -272,7 +280,9 @@ def flow_of(
         "left_out": tuple(name for name in pipeline.inputs if name not in shown),
         "secret_inputs": frozenset(name for name, spec in shown.items() if spec.is_secret),
     }
-    made = PipelineFlow(
+    abouts = (f"    {spec.name}: {one_line(spec.description or '')}" for spec in shown.values())
+    run.__doc__ = "\n".join(("Run the pipeline.", "", "Args:", *abouts))  # Prefect's forms show it
+    return PipelineFlow(
         run,
         name=prefect_name(pipeline.name),
         description=pipeline.description or f"The pipeline {path.name} in {path.parent}",
@@ -280,9 +290,6 @@ def flow_of(
         validate_parameters=False,  # the run does, with the messages of `-i`
         persist_result=False,
     )
-    about = {name: declared.description for name, declared in shown.items()}
-    made.parameters = generate_parameter_schema(signature, about)
-    return made
 
 
 async def _run_with_retries(try_once: Callable[[bool], Awaitable[Report]]) -> State[Any]:
@@ -515,7 +522,7 @@ _named: ContextVar[UUID | None] = ContextVar("named", default=None)
 
 
 def name_flow_run(name: str) -> asyncio.Task[None]:
-    """Start to rename the flow run after its first run in the ledger, and to add our tag."""
+    """Start to name the flow run after its first run in the ledger, and to add our tag."""
     flow_run, named = current_flow_run(), _named.get()
     _named.set(flow_run.id if flow_run is not None else None)
     is_first = flow_run is not None and named != flow_run.id
@@ -524,9 +531,14 @@ def name_flow_run(name: str) -> asyncio.Task[None]:
 
 async def _rename(context: FlowRunContext | None, name: str) -> None:
     if context is not None and context.flow_run is not None:
-        tags = sorted({*context.flow_run.tags, RUN_TAG})
+        found, lists = context.flow_run, cast("dict[str, dict[str, Any]]", prefects_words)
+        known = {word for words in lists.values() for word in words.get("words", ())}
+        # A name of other words is a person's own.
+        is_made_up = known.issuperset(words := found.name.split("-")) and len(words) == 2
+        changes: dict[str, Any] = {"name": name} if is_made_up else {}
+        tags = sorted({*found.tags, RUN_TAG})
         with contextlib.suppress(PrefectException, httpx.HTTPError):
-            changed: Any = context.client.update_flow_run(context.flow_run.id, name=name, tags=tags)
+            changed: Any = context.client.update_flow_run(found.id, tags=tags, **changes)
             await changed
 
 

@@ -168,7 +168,10 @@ def _run_in_fork(environ: dict[str, str], folder: str) -> None:
     os.environ.update(environ)
     os.chdir(folder)
     refresh_global_settings_context()
-    run_in_this_process(UUID(environ["PREFECT__FLOW_RUN_ID"]))
+    try:
+        run_in_this_process(UUID(environ["PREFECT__FLOW_RUN_ID"]))
+    finally:
+        queued_run.send_logs()
 
 
 def run_in_this_process(flow_run: UUID) -> None:

@@ -40,6 +40,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, refresh_global_settings_context
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL
 
 from paddock.engine.system import http
@@ -72,6 +73,7 @@ log = logging.getLogger("paddock.up")
 REACH_S = 60.0  # our own server restarts within some seconds, 12 on a busy machine
 REACH_PAUSE_S = 1.0
 ANSWER_S = 5.0
+LOGS_S = 3.0  # its server may be gone
 
 _PREFIX = re.compile(r"^Flow run encountered an exception:(?: \w+:)? ?")
 """Prefect's prefix of an error's message."""
@@ -214,7 +216,7 @@ class _OrderedRun:
             name, pipeline, path, inputs, settings.unattended.work_pool, signer,
             trigger=options.trigger, retry_failed=options.retry_failed,
             max_restarts=settings.unattended.max_restarts, ledger_url=settings.ledger_url,
-            view=view,
+            dead_after_s=settings.unattended.dead_after_s, view=view,
         )  # fmt: skip
         observer.began(job.name, path.parent.name, ())
         await name_flow_run(job.name)
@@ -395,6 +397,11 @@ def _show_as(name: str) -> None:
 
 def take_interrupts() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def send_logs() -> None:
+    """Send what is logged to Prefect, in bounded time, before a forked process ends."""
+    APILogWorker.drain_all(timeout=LOGS_S)
 
 
 async def wait_until_ended(process: BaseProcess) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.runner.progress.prefect_view import SHARE_TAG
 from tests.cluster.three_workers import (
     AUTH,
     NAMESPACE,
@@ -67,15 +68,15 @@ def outputs(made: Cluster) -> dict[str, str]:
     return {path.name: path.read_text() for path in (made.shared / "out").glob("0*.txt")}
 
 
-def until_online(made: Cluster, *names: str) -> None:
+def online(made: Cluster) -> set[str]:
     pool = made.environment["PADDOCK_WORK_POOL"]
     with prefect_client(made.environment["PREFECT_API_URL"], AUTH) as api:
+        found = api.post(f"/work_pools/{pool}/workers/filter", json={}).raise_for_status().json()
+    return {one["name"] for one in found if one["status"] == "ONLINE"}
 
-        def are_online() -> bool:
-            found = api.post(f"/work_pools/{pool}/workers/filter", json={}).raise_for_status()
-            return set(names) <= {one["name"] for one in found.json() if one["status"] == "ONLINE"}
 
-        until(are_online, "workers")
+def until_online(made: Cluster, *names: str) -> None:
+    until(lambda: set(names) <= online(made), "workers")
 
 
 def has_namespaces() -> bool:
@@ -147,3 +148,38 @@ def test_a_pipeline_that_is_saved_while_machines_work_is_not_mixed_with_what_it_
         assert made.paddock("cluster", "run", "pipeline.yaml").wait(WAIT_S) == 0
         new = {name: text.replace("About:", "About: Briefly:") for name, text in TEXTS.items()}
         assert outputs(made) == new
+
+
+def test_each_machine_takes_one_share_is_told_when_lost_and_is_offline_when_stopped(
+    shared_servers: Servers,
+) -> None:
+    with machines(shared_servers, delay_s=6.0) as (made, models):
+        made.join("lost", "--max-runs", "2")
+        made.join("other", "--max-runs", "2")
+        until_online(made, "lost", "other")
+        job = made.paddock("cluster", "run", "pipeline.yaml", "--shares", "2")
+        until(lambda: len(models.asked) == 8, "both machines")  # with room for both shares in one
+        made.kill("lost")
+        until(lambda: "is silent; after 6 s others take over its items" in made.log("laptop"), "it")
+        assert job.wait(WAIT_S) == 0
+        assert outputs(made) == TEXTS
+        assert made.stop("other") == 0
+        assert "other" not in online(made)
+        until(
+            lambda: any("each: 12 items to do" in logs(made, run) for run in shares(made)), "logs"
+        )
+
+
+def shares(made: Cluster) -> list[str]:
+    with prefect_client(made.environment["PREFECT_API_URL"], AUTH) as api:
+        body = {"flow_runs": {"tags": {"all_": [SHARE_TAG]}}, "sort": "START_TIME_DESC"}
+        found = api.post("/flow_runs/filter", json=body).raise_for_status().json()
+    pool = made.environment["PADDOCK_WORK_POOL"]
+    return [run["id"] for run in found if run["work_pool_name"] == pool]
+
+
+def logs(made: Cluster, run: str) -> str:
+    with prefect_client(made.environment["PREFECT_API_URL"], AUTH) as api:
+        body = {"logs": {"flow_run_id": {"any_": [run]}}}
+        found = api.post("/logs/filter", json=body).raise_for_status().json()
+    return "\n".join(line["message"] for line in found)

@@ -244,7 +244,7 @@ def cluster_run(
     as_json: JsonOption = False,
 ) -> int:
     """Run a pipeline on the workers, and wait for the end; Ctrl-C stops them."""
-    from paddock.runner.workers import delegation
+    from paddock.runner.workers import cluster_checks, delegation
 
     path = pipeline_file(file, "cluster run").resolve()
     settings = read_settings(path.parent)
@@ -266,6 +266,7 @@ def cluster_run(
         n_shares=shares,
         max_restarts=settings.unattended.max_restarts,
         ledger_url=settings.ledger_url,
+        dead_after_s=settings.unattended.dead_after_s,
         view=view,
     )
 
@@ -274,6 +275,8 @@ def cluster_run(
         with stop_on_signals(stop):
             note = _without_repeats(printing.print_err)
             async with http.client(**client_options(api_url, os.environ)) as api:
+                if shares != 1 and await cluster_checks.is_on_sqlite(api):
+                    note(f"{cluster_checks.SQLITE_WORDS}.")
                 return await delegation.delegate_job(api, job, stop=stop, note=note)
 
     report = asyncio.run(main())

@@ -297,8 +297,14 @@ class Prefect:
         with prefect_client(self._url) as api:
             return api.get(path).raise_for_status().json()
 
-    def start(self, deployment: str, parameters: Mapping[str, Any] | None = None) -> str:
-        body = {"parameters": dict(parameters or {}), "state": {"type": "SCHEDULED"}}
+    def patch(self, path: str, body: Any) -> None:
+        with prefect_client(self._url) as api:
+            api.patch(path, json=body).raise_for_status()
+
+    def start(
+        self, deployment: str, parameters: Mapping[str, Any] | None = None, **about: str
+    ) -> str:
+        body = {"parameters": dict(parameters or {}), "state": {"type": "SCHEDULED"}, **about}
         return str(self.post(f"deployments/{deployment}/create_flow_run", body)["id"])
 
     def state(self, run: str) -> Any:
@@ -372,6 +378,9 @@ def test_hooks_that_no_worker_could_load_are_refused_by_a_deployment(
     as_deployed = {"entrypoint_type": EntrypointType.FILE_PATH, "job_variables": None}
     with pytest.raises(ValueError, match="cannot carry 'text'"):
         flow(file, RunOptions(text=file.read_text())).to_deployment("nightly", **as_deployed)
+    named: Any = flow(tmp_path / "pipeline.yaml").with_options(flow_run_name=lambda: "of tonight")
+    with pytest.raises(ValueError, match="a deployment cannot carry 'flow_run_name'"):
+        named.to_deployment("nightly")
     as_served = {"entrypoint_type": EntrypointType.FILE_PATH}
     assert made.to_deployment("nightly", **as_served).entrypoint
 
@@ -588,11 +597,12 @@ def test_a_served_flow_has_a_schedule_and_is_run_cancelled_and_retried_from_pref
         id_ = until(lambda: prefect.deployment(file, "nightly"))
         made = prefect.read(f"deployments/{id_}")
         assert made["schedules"][0]["schedule"]["cron"] == "0 6 * * 1-5"
-        assert made["parameter_openapi_schema"]["properties"]["n"]["maximum"] == 9
+        shown = made["parameter_openapi_schema"]["properties"]["n"]
+        assert (shown["maximum"], shown["description"]) == (9, "How many")
         with pytest.raises(AssertionError, match="maximum"):
             prefect.start(id_, {"n": 40})
 
-        run = prefect.start(id_, {"n": 3})
+        run = prefect.start(id_, {"n": 3}, name="For the board")
         until(lambda: len(up.marks(name)) == 1)
         assert prefect.read(f"flow_runs/{run}")["parameters"] == {"title": "Nightly", "n": 3}
         prefect.set_state(run, "PAUSED", "Suspended", pause_reschedule=True)
@@ -604,6 +614,8 @@ def test_a_served_flow_has_a_schedule_and_is_run_cancelled_and_retried_from_pref
         prefect.post(f"flow_runs/{run}/resume", {})
         until(lambda: prefect.state(run)["name"] == "Completed")
         assert up.output(name, "c.txt") == "done"
+        assert prefect.read(f"flow_runs/{run}")["name"] == "For the board"
+        assert "paddock" in prefect.read(f"flow_runs/{run}")["tags"]
 
         (file.parent / "go").unlink()
         up.write(f"{name}/inbox/d.txt", "d")
@@ -631,6 +643,41 @@ def test_a_served_flow_has_a_schedule_and_is_run_cancelled_and_retried_from_pref
 
         (run,) = until(started_by_mail)
         until(lambda: prefect.state(run)["name"] == "Completed")
+        timed = prefect.read(f"deployments/{id_}")["schedules"][0]
+        prefect.patch(f"deployments/{id_}/schedules/{timed['id']}", {"active": False})
+    with _running(up, sys.executable, program):  # it makes the schedule anew
+        until(lambda: prefect.read(f"deployments/{id_}")["schedules"][0]["id"] != timed["id"])
+        assert not prefect.read(f"deployments/{id_}")["schedules"][0]["active"]
+
+
+TIMED_OUT = """
+import asyncio, sys
+from paddock.runner import flow
+
+async def main():
+    limited = flow(sys.argv[1]).with_options(timeout_seconds=3, flow_run_name="Of the night")
+    print("ended:", (await limited(title="Late", return_state=True)).name)
+
+asyncio.run(main())
+"""
+
+
+def test_a_run_that_its_time_limit_ended_has_no_task_that_goes_on(
+    up: UpFolder, prefect_api: str
+) -> None:
+    prefect, (_, file) = Prefect(prefect_api), _waiting_for_go(up, "a.txt")
+    assert "ended: TimedOut" in _python(up, TIMED_OUT, file)
+    (run,) = prefect.runs(file)
+    assert run["name"] == "Of the night"
+    own = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    tasks = until(lambda: prefect.post("task_runs/filter", own))
+    assert "each" in {task["name"] for task in tasks}
+
+    def goes_on() -> list[str]:
+        found = prefect.post("task_runs/filter", own)
+        return [task["name"] for task in found if task["state_type"] == "RUNNING"]
+
+    until(lambda: not goes_on())
 
 
 def _automation(deployment: str) -> dict[str, Any]:

@@ -71,6 +71,23 @@ def test_a_changed_file_counts_once_it_has_settled(look: Look) -> None:
     assert look().added == ()
 
 
+def test_a_watch_goes_where_its_link_leads_now(look: Look) -> None:
+    (look.folder / "2026").mkdir()
+    (look.folder / "2027").mkdir()
+    (look.folder / "inbox").symlink_to("2026")
+    look.write("a.yaml", "on: {watch: [{path: inbox}]}\n" + STEPS.replace("root: .", "root: inbox"))
+    (seen,) = look().triggered
+    assert seen.bound is not None
+    assert [watch.root for watch in seen.bound.watches] == [look.folder / "2026"]
+    assert look().added == ()
+    (look.folder / "inbox").unlink()
+    (look.folder / "inbox").symlink_to("2027")
+    (moved,) = look().added
+    assert moved.bound is not None
+    assert [watch.root for watch in moved.bound.watches] == [look.folder / "2027"]
+    assert [look().added for _ in range(3)] == [()] * 3
+
+
 def test_a_faulty_file_is_told_once_and_what_was_sound_stays(look: Look) -> None:
     file = look.write("a.yaml", HOURLY + STEPS)
     look()

@@ -49,6 +49,16 @@ def test_the_oldest_of_a_group_starts_and_the_others_wait_for_it() -> None:
     ]
 
 
+def test_only_the_next_of_a_group_names_the_run_that_it_waits_for() -> None:
+    running = [ActiveRun("x", "calm-owl", "p", "g")]
+    waiting = [due("a", minutes=9), due("b", minutes=8), due("c", minutes=7), due("d", group="h")]
+    rest = "waits for the runs of its group before it"
+    assert decide(waiting, running) == [
+        HoldRun("a", "waits for run 'calm-owl'"), HoldRun("b", rest), HoldRun("c", rest),
+        StartRun("d"),
+    ]  # fmt: skip
+
+
 def test_a_group_is_shared_between_pipelines() -> None:
     running = [ActiveRun("x", "calm-owl", "q", "g")]
     assert decide([due("a")], running) == [HoldRun("a", "waits for run 'calm-owl'")]

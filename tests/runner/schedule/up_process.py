@@ -285,6 +285,11 @@ class UpFolder:
             answer = api.post("/flow_runs/filter", json=body).raise_for_status()
         return sorted(answer.json(), key=lambda run: run["created"])
 
+    def deployments(self, *names: str) -> list[dict[str, Any]]:
+        body = {"flows": {"name": {"any_": [*names]}}}
+        with prefect_client(self.api) as api:
+            return list(api.post("/deployments/filter", json=body).raise_for_status().json())
+
     def output(self, name: str, document: str) -> str | None:
         file = self.folder / name / "out" / document
         return file.read_text() if file.exists() else None

@@ -67,6 +67,11 @@ def test_a_real_cluster_is_made_and_found_ready_the_next_time(
     assert found["lost machines"].words == words
     assert found["Prefect's settings"].words == "tuned for many tasks"
     assert found["clock"].state == "ok"
+    assert found["Prefect's database"].as_text() == (
+        "warning Prefect's database: Prefect keeps its runs in SQLite, which several machines wait "
+        "for: jobs may end minutes late\n        Start Prefect's server with "
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL=postgresql+asyncpg://user:password@host/prefect."
+    )
     assert found["ledger's address"].state == "warning"
 
 

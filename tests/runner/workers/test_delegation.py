@@ -16,6 +16,7 @@ import pytest
 from paddock.engine.system import http
 from paddock.runner.daemon.run_signatures import Signer
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.ledger_identity import folder_identity
 from paddock.runner.prefect.run_tracking import TrackingError
 from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.progress.report import FailOn, ItemReport, Report
@@ -205,6 +206,17 @@ async def test_a_share_that_a_person_ends_in_prefect_ends_the_job(
     report = await job
     assert report.status == "interrupted"
     assert report.message == ("Share 1 was deleted in Prefect." if is_deleted else words)
+
+
+async def test_a_ledger_that_is_away_is_told(workers: Workers, tmp_path: Path) -> None:
+    away = "postgresql://nobody@127.0.0.1:1/letters"
+    folder_identity(tmp_path / STATE_FOLDER)
+    workers.job = replace(workers.job, ledger_url=away, path=tmp_path / "p.yaml")
+    stop, job = begun(workers)
+    await soon(lambda: any("cannot be reached" in note for note in workers.notes))
+    assert len([note for note in workers.notes if "cannot be reached" in note]) == 1
+    stop.set()
+    await job
 
 
 async def test_a_suspended_share_is_waited_for_and_said(workers: Workers) -> None:
