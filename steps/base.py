@@ -445,8 +445,8 @@ class ModelResolver(Protocol):
 class OutputFiles(Protocol):
     """The files that a pipeline wrote, as its ledger knows them."""
 
-    def owned(self) -> frozenset[Path]:
-        """Return the absolute paths that this pipeline has written; they are never scanned."""
+    def owned(self, root: Path) -> frozenset[Path]:
+        """Return the absolute paths below a root that the pipeline wrote; they are not scanned."""
 
     async def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:
         """Return the digests that this pipeline wrote at a path, or was about to.

@@ -139,7 +139,7 @@ class DependencyIndex:
         unread = {key: listing for entry in entries for key, listing in _listings_of(entry)}
         unread = {key: listing for key, listing in unread.items() if key not in self._listings}
         if unread:
-            owned = self._index.owned()  # here, since the loop's tasks add to it
+            owned = self._index.owned(roots.base)  # here, since the loop's tasks add to it
             await in_left_thread(self._list_all, unread, roots, owned)
 
     def _hash_changed(self, entries: Iterable[Entry]) -> None:

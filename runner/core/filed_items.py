@@ -107,9 +107,10 @@ class BlockFiling:
         self._file_those_that_left(there, {*names, *kept}, entries)
         self._find_unfinished()
         filed: dict[str, dict[str, str]] = {}
-        for row in (*self.rows.values(), *(row for row, _ in self.left.values())):
-            filed.setdefault(row.name, {})[row.sha256] = row.key
         keys, taken = [], set(names)
+        for row in (*self.rows.values(), *(row for row, _ in self.left.values())):
+            if row.name in taken:
+                filed.setdefault(row.name, {})[row.sha256] = row.key
         for name in names:
             known = filed.get(name, {}) if name in there else {}
             key = known.get(there[name][1]) if known else name

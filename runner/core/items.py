@@ -376,7 +376,8 @@ class ItemRunner:
         if record.outer and step.uses == SCAN and outputs is not None:
             files = None if step.returns is not None else outputs["files"]
             params, roots = step.params.render(scope), self._context.bound.roots
-            owned = self._context.index.owned() if files is None else frozenset()
+            base = self._context.bound.roots.base
+            owned = self._context.index.owned(base) if files is None else frozenset()
             note = self._context.judge.dependencies.note_listing
             await asyncio.to_thread(note, record.reads, params, files, roots, owned)
 

@@ -217,8 +217,8 @@ class ItemOutputs:
         """Whether this run replaces files that were edited, or are not ours."""
         return self._context.options.takes_over
 
-    def owned(self) -> frozenset[Path]:
-        return self._index.owned()
+    def owned(self, root: Path) -> frozenset[Path]:
+        return self._index.owned(root)
 
     async def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:
         return self._index.known_sha256(path, moved=moved)

@@ -44,7 +44,6 @@ from paddock.runner.bind.text_vectors import unit_matrix
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_rows import place_of
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.report import State
@@ -445,10 +444,8 @@ class Judge:
         entries = await self.ledger.ask(self.ledger.entries, block.scope, keys) if keys else {}
         await self.dependencies.look(entries.values(), self.bound.roots)
         earlier: set[str] = set()
-        latest = {
-            row.name: row.key
-            for row in sorted(rows.values(), key=lambda row: place_of(row.name, row.key))
-        }
+        by_age = sorted(rows.values(), key=lambda row: (len(row.key), row.key)) if doubtful else ()
+        latest = {row.name: row.key for row in by_age}
         for row in doubtful:
             entry = entries.get(row.key)
             if entry is None:

@@ -223,13 +223,18 @@ class Ledger:
 
     # --- outputs
 
-    def outputs(self, scope: str = "", keys: Collection[str] = ()) -> Iterator[OutputRow]:
-        """Yield the outputs of every scope, or those of some keys of one."""
+    def outputs(
+        self, scope: str = "", keys: Collection[str] = (), *, with_moved: bool = True
+    ) -> Iterator[OutputRow]:
+        """Yield the outputs of every scope, or those of some keys of one.
+
+        Without `with_moved` not the files of the user's that were moved: there may be 100,000.
+        """
         query = f"select {', '.join(OutputRow.__slots__)} from outputs"
         if scope:
             rows = self.rows_of_keys(f"{query} where scope = :scope", keys, scope=scope)
         else:
-            rows = self.rows(query)
+            rows = self.rows(query if with_moved else f"{query} where size is not null")
         for of_scope, path, key, sha256, intended, size, mtime_ns, at in rows:
             sums = tuple(json.loads(intended))
             yield OutputRow(of_scope, path, key, sha256, sums, size, mtime_ns, at)

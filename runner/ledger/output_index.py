@@ -6,6 +6,7 @@ other one writes it, unless a run takes it over (`--take`): the former's row goe
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,8 @@ from paddock.steps.base import StepError
 from .entries import OutputRow, whole_file
 from .ledger import Ledger
 
+_MOVED = "size is null"
+"""SQL: a file of the user's that was moved there, of which the index has those of this run."""
 FileCondition = Literal["same", "edited", "missing", "interrupted"]
 """`interrupted`: it has what a run was about to record when it was killed."""
 CLOCKS_DIFFER_S = 60.0  # of machines that share a ledger
@@ -49,12 +52,13 @@ class OutputIndex:
         self._files: dict[str, str] = {}
         """Scope → its pipeline's file, of those that were looked up."""
         self._since = time.time() - CLOCKS_DIFFER_S
+        self.base = base
         self._prefix = f"{base}{os.sep}"
         self._rows: dict[tuple[str, str], OutputRow] = {}
         self._by_path: dict[str, list[str]] = {}
         self._claims: dict[str, tuple[str, str]] = {}
         self._fresh: dict[str, frozenset[str]] = {}
-        for row in ledger.outputs():
+        for row in ledger.outputs(with_moved=False):
             self._keep(row)
 
     def add_rows(self, rows: Iterable[OutputRow]) -> None:
@@ -70,13 +74,16 @@ class OutputIndex:
     def absolute(self, stored: str) -> str:
         return stored if os.path.isabs(stored) else self._prefix + stored  # noqa: PTH117 - hot
 
-    def owned(self) -> frozenset[Path]:
-        """Return the paths that this pipeline's file ever wrote, or was about to."""
-        return frozenset(
-            Path(self.absolute(path))
-            for path, scopes in self._by_path.items()
-            if not self.own_scopes.isdisjoint(scopes)
+    def owned(self, root: Path) -> frozenset[Path]:
+        """Return the paths that this pipeline's file wrote, was about to, or moved below a root."""
+        written = (
+            path for path, scopes in self._by_path.items() if not self.own_scopes.isdisjoint(scopes)
         )
+        at = "" if root == self.base else f"{self.stored(root)}/"
+        query = f"select scope, path from outputs where {_MOVED} and substr(path, 1, :n) = :at"
+        rows = self.ledger.rows(query, n=len(at), at=at)
+        moved = (path for scope, path in rows if scope in self.own_scopes)
+        return frozenset(Path(self.absolute(path)) for path in (*written, *moved))
 
     def other_owner(self, stored: str) -> str | None:
         """Return the file of the other pipeline that an output belongs to; None: it is free."""
@@ -144,6 +151,9 @@ class OutputIndex:
             known.update(row.intended)
             if row.sha256 is not None:
                 known.add(row.sha256)
+        query = f"select intended from outputs where path = :path and {_MOVED}"
+        for (intended,) in self.ledger.rows(query, path=stored) if moved else ():
+            known.update(json.loads(intended))
         return frozenset(known)
 
     def condition(self, scope: str, stored: str) -> FileCondition:

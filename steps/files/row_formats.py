@@ -51,6 +51,7 @@ _LIST_SEPARATORS = r",;|\t"
 _SIGNS, _SUM_SIGNS = r"[=@\uff1d\uff20]", r"[+\-\uff0b\uff0d]"
 # Some programs drop the white space before them.
 _AT_START = re.compile(rf"\ufeff?(?=[\s']*(?:{_SIGNS}|{_SUM_SIGNS}(?![\d\s().,/%+-]*\Z)))")
+_PLAIN = re.compile(rf'(?!sep=)\w[^"\0{_LIST_SEPARATORS}{_LINE_ENDS}]*\Z', re.IGNORECASE)
 _TO_QUOTE = re.compile(rf'["{_LIST_SEPARATORS}{_LINE_ENDS}]|\Asep=', re.IGNORECASE)
 
 
@@ -403,6 +404,9 @@ def _to_csv(rows: Sequence[Mapping[str, Any]], delimiter: str) -> WrittenRows:
         nonlocal n_guarded
         cells = []
         for value in values:
+            if isinstance(value, str) and _PLAIN.match(value):  # most, in a fifth of the time
+                cells.append(value)
+                continue
             cell = formula_escaped(value, delimiter).replace("\0", "\ufffd")  # ends a text in C
             n_guarded += isinstance(value, str) and len(cell) > len(value)
             is_quoted = _TO_QUOTE.search(cell) or (not cell and len(names) == 1)

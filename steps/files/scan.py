@@ -84,7 +84,8 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
     is_pure = True
 
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
-        root, owned = resolve_path(tools.roots, params.root), tools.outputs.owned()
+        root = resolve_path(tools.roots, params.root)
+        owned = tools.outputs.owned(root)
         found = await in_left_thread(scan_folder, params, root, tools.roots.allowed, owned)
         files, notes, (left_out, not_taken) = found
         for note in notes:

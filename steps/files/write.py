@@ -122,7 +122,7 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
             leave_as_it_is(path, params.on_edited, tools)
             return FilesWriteOutput(path=str(path), changed=False)
         is_table = there is not None and params.rows is not None
-        if is_table and not await _may_lose(path, data, params.delimiter, tools):
+        if is_table and not await _may_lose(path, params, tools):
             return FilesWriteOutput(path=str(path), changed=False)
         await _replace(path, data, sha256, tools, is_new=there is None)
         return FilesWriteOutput(path=str(path), changed=True)
@@ -135,15 +135,13 @@ async def _digest_of(path: Path) -> str | None:
     return await in_left_thread(file_sha256, path, "written", "`path` must name a file")
 
 
-async def _may_lose(path: Path, data: bytes, delimiter: str, tools: Tools) -> bool:
+async def _may_lose(path: Path, params: FilesWriteParams, tools: Tools) -> bool:
     """Return whether a table may be replaced: a person is asked first if it loses most rows."""
-
-    def counts() -> tuple[int, int]:
-        before, suffix = path.read_bytes(), path.suffix.lower()
-        return count_rows(before, suffix, delimiter), count_rows(data, suffix, delimiter)
-
+    n_now = sum(row is not None for row in _with_waiting(params))
     try:
-        n_before, n_now = await asyncio.to_thread(counts)
+        before = await asyncio.to_thread(path.read_bytes)
+        suffix, delimiter = path.suffix.lower(), params.delimiter
+        n_before = await asyncio.to_thread(count_rows, before, suffix, delimiter)
     except OSError as error:
         raise os_refusal(f"'{printable(path)}' cannot be read", error) from error
     return n_now >= n_before or tools.outputs.may_lose_rows(path, n_before, n_now)

@@ -30,7 +30,7 @@ class FakeOutputs:
     events: list[tuple[str, Path]] = field(default_factory=list)
     intended: set[Path] = field(default_factory=set)
 
-    def owned(self) -> frozenset[Path]:
+    def owned(self, root: Path) -> frozenset[Path]:
         return frozenset(self.known)
 
     async def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:
