@@ -99,10 +99,6 @@ def _of_texts(value: Any) -> Any:
     return value
 
 
-def _base64_bytes(value: Any) -> Any:
-    return decode_base64(value) if isinstance(value, str) else value
-
-
 def decode_base64(text: str) -> bytes:
     """Return the bytes of a base64 text, padded or not; raise `refused` for another."""
     bare = "".join(text.split())
@@ -126,7 +122,9 @@ Tree = Annotated[dict[str, Any], AfterValidator(_shallow)]
 """An object that is passed on as it is, such as a schema; recursive functions can read it."""
 Texts = Annotated[dict[str, str], BeforeValidator(_of_texts)]
 """An object of strings."""
-Base64 = Annotated[bytes, BeforeValidator(_base64_bytes)]
+Base64 = Annotated[
+    bytes, BeforeValidator(lambda value: decode_base64(value) if isinstance(value, str) else value)
+]
 
 # By Pydantic's types of errors.
 _TYPES = {
@@ -139,30 +137,23 @@ _BOUNDS = {"greater_than_equal": ("at least", "ge"), "less_than_equal": ("at mos
 _MISSING = frozenset(("missing", "string_too_short", "too_short", "union_tag_not_found"))
 
 
-_ABSENT = object()
-
-
 def _path_in(value: Any, fault: ErrorDetails) -> list[str | int]:
     """Return an error's path in the request, without the names of a union's alternatives."""
     path: list[str | int] = []
     for name in fault["loc"]:
-        inner = _inner(value, name)
-        if inner is not _ABSENT:
-            value = inner
+        inner: list[Any] = []  # the member of that name, if there is one
+        if isinstance(value, list) and isinstance(name, int):
+            inner = value[name : name + 1]
+        elif isinstance(value, dict):
+            inner = [member for key, member in value.items() if key.lower() == name]
+        if inner:
+            value = inner[0]
         elif fault["type"] != "missing" or name != fault["loc"][-1]:
             continue
         path.append(name)
     context = fault.get("ctx", {})
     below = context.get("field") or context.get("discriminator", "").strip("'")
     return [*path, below] if below else path
-
-
-def _inner(value: Any, name: str | int) -> Any:
-    if isinstance(value, list):
-        return value[name] if isinstance(name, int) and name < len(value) else _ABSENT
-    if not isinstance(value, dict):
-        return _ABSENT
-    return next((member for key, member in value.items() if key.lower() == name), _ABSENT)
 
 
 def _api_error(dialect: Dialect, path: list[str | int], fault: ErrorDetails) -> ApiError:

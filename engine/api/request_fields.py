@@ -109,7 +109,7 @@ NAMED = _names(
 )
 """Known, and without effect here: named as unknown ones are."""
 INNER_HARMLESS = _names(
-    """type id object status index name description title detail strict cache_control annotations
+    """type id object status index name description title detail cache_control annotations
     logprobs phase summary encrypted_content signature data media_type filename caller namespace
     citations refusal audio context include_obfuscation generate_summary verbosity
     prompt_cache_breakpoint defer_loading eager_input_streaming allowed_callers input_examples

@@ -306,7 +306,7 @@ class ExchangeRecorder:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        if "://" in scope["path"].partition("?")[0]:
+        if scope["path"].startswith(("http://", "https://")):
             scope = _with_relative_target(scope)
         exchange = Exchange(scope["method"], scope["path"], client_address(scope))
         watch = _ExchangeWatch(exchange, receive, send)
@@ -327,8 +327,6 @@ def _with_relative_target(scope: Scope) -> Scope:
     try:
         target = urlsplit(scope["path"])
     except ValueError:
-        return scope
-    if target.scheme not in ("http", "https"):
         return scope
     host = (b"host", target.netloc.rpartition("@")[2].encode())  # it counts, not the header
     headers = [host, *(pair for pair in scope["headers"] if pair[0] != b"host")]

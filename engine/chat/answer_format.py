@@ -334,13 +334,14 @@ def answer_format(
     `required`: the tools of which one must be called; `is_inside`: the answer begins within its
     reasoning.
     """
-    tools = offered_tools(request)
+    tools, constraint = offered_tools(request), request.constraint
     if chat_format.is_harmony:
-        return (
-            HarmonyParser(sampling.stop, new_call_id),
-            frozenset(special_ids[text] for text in HARMONY_TOKENS if text in special_ids),
-            _harmony_constraint(request, required, special_ids),
-        )
+        if required:
+            constraint = harmony_call_grammar(required, special_ids)
+        elif constraint is not None:
+            constraint = analysis_then(constraint, special_ids)
+        visible = frozenset(special_ids[text] for text in HARMONY_TOKENS if text in special_ids)
+        return HarmonyParser(sampling.stop, new_call_id), visible, constraint
     markup = AnswerMarkup(
         chat_format.tags,
         chat_format.formats if tools else (),
@@ -350,31 +351,17 @@ def answer_format(
     )
     may_reason = chat_format.may_reason and request.think is not False
     beginning = ReasoningPrefix(chat_format.tags, is_inside, may_reason)
-    constraint = request.constraint
     if required:
         constraint = tool_call_grammar(chat_format.formats[0], required, beginning, special_ids)
     elif constraint is not None:
         constraint = reasoning_then(constraint, beginning, special_ids)
-    parser = MarkupParser(markup, sampling.stop, new_call_id)
-    return parser, _visible_tokens(markup, special_ids), constraint
-
-
-def _harmony_constraint(
-    request: ChatRequest, required: tuple[Tool, ...], special_ids: Mapping[str, int]
-) -> Constraint | None:
-    if required:
-        return harmony_call_grammar(required, special_ids)
-    return analysis_then(request.constraint, special_ids) if request.constraint else None
-
-
-def _visible_tokens(markup: AnswerMarkup, special_ids: Mapping[str, int]) -> frozenset[int]:
-    """Return the control tokens that occur in tags or calls."""
     texts = [markup.tags.opens, markup.tags.closes]
     texts += [text for call_format in markup.formats for text in call_format.literals]
     if any("gemma" in call_format.reads for call_format in markup.formats):
         texts += ['<|"|>', "<escape>"]
     whole = "\n".join(texts)
-    return frozenset(token for text, token in special_ids.items() if text in whole)
+    visible_tokens = frozenset(token for text, token in special_ids.items() if text in whole)
+    return MarkupParser(markup, sampling.stop, new_call_id), visible_tokens, constraint
 
 
 def new_call_id() -> str:

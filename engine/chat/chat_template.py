@@ -345,30 +345,21 @@ def template_capabilities(source: str | None) -> frozenset[TemplateCapability]:
     except BadRequest:
         return frozenset()
     found: set[TemplateCapability] = set()
-    if _supports_tools(template):
-        found.add("tools")
-    if isinstance(template, OllamaTemplate) and "Suffix" in template.names:
-        found.add("insert")
+    if isinstance(template, OllamaTemplate):
+        found |= {"tools"} if "Tools" in template.names else set()
+        found |= {"insert"} if "Suffix" in template.names else set()
+    else:
+        environment = Environment(extensions=["jinja2.ext.loopcontrols"])
+        try:
+            expected = meta.find_undeclared_variables(environment.parse(source))
+        except TemplateSyntaxError:  # tags of Hugging Face's own, such as `generation`
+            expected = set(re.findall(r"\b(?:xml_)?tools\b", source))
+        # Some (DeepSeek's) render calls alone; tools are then described in a system turn.
+        if "tool_calls" in source or expected & {"tools", "xml_tools", "functions"}:
+            found.add("tools")
     if _supports_reasoning(template):
         found.add("thinking")
     return frozenset(found)
-
-
-def _supports_tools(template: CompiledTemplate) -> bool:
-    if isinstance(template, OllamaTemplate):
-        return "Tools" in template.names
-    # Some (DeepSeek's) render calls alone; tools are then described in a system turn.
-    names = {"tools", "xml_tools", "functions"}
-    return "tool_calls" in template.source or bool(_undeclared_variables(template.source) & names)
-
-
-def _undeclared_variables(source: str) -> set[str]:
-    """Return the variables that a Jinja template expects."""
-    environment = Environment(extensions=["jinja2.ext.loopcontrols"])
-    try:
-        return meta.find_undeclared_variables(environment.parse(source))
-    except TemplateSyntaxError:  # tags of Hugging Face's own, such as `generation`
-        return set(re.findall(r"\b(?:xml_)?tools\b", source))
 
 
 def _supports_reasoning(template: CompiledTemplate) -> bool:
@@ -507,22 +498,16 @@ class ChatTemplate:
             )
 
         try:
-            begun = _with_begun_answer_mark(messages)
-            if begun:
+            last = messages[-1] if messages else None
+            if last and last.role == "assistant" and last.content and not last.tool_calls:
+                marked = replace(last, content=f"{last.content}{MARK_END}")
+                begun = [*messages[:-1], marked]
                 text, found, _ = run(begun, is_open=False).rpartition(MARK_END)
                 if found:
                     return text
             return run(messages, is_open=True)
         except TemplateRefused as error:
             raise BadRequest(f"the model's chat template refuses this: {error}") from error
-
-
-def _with_begun_answer_mark(messages: Sequence[Message]) -> list[Message]:
-    """Return messages with the end of a begun answer marked; empty: the last is no answer."""
-    last = messages[-1] if messages else None
-    if last is None or last.role != "assistant" or last.tool_calls or not last.content:
-        return []
-    return [*messages[:-1], replace(last, content=f"{last.content}{MARK_END}")]
 
 
 def _with_split_reasoning(message: Message, tags: ReasoningTags) -> Message:

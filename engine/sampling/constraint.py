@@ -401,9 +401,14 @@ class GrammarCompiler:
             raise _refusal(constraint, inner.get_error())
         numbers = _named_tokens(constraint)
         byte_matcher = _byte_matcher(_with_byte_ids(constraint, numbers))
-        matcher = TokenMatcher(inner, byte_matcher, vocabulary, _growth_bytes(constraint))
+        growth_bytes = ANY_JSON_GROWTH_BYTES if constraint.kind == "json" else None
+        most_bytes = None
         if constraint.kind == "json_schema":
-            matcher.most_bytes = json_schema.most_bytes(json.loads(constraint.source))
+            schema = json.loads(constraint.source)
+            most_bytes = json_schema.most_bytes(schema)
+            growth_bytes = ANY_JSON_GROWTH_BYTES + json_schema.max_growth_bytes(schema)
+        matcher = TokenMatcher(inner, byte_matcher, vocabulary, growth_bytes)
+        matcher.most_bytes = most_bytes
         matcher.named = {named_token_bytes(place): number for place, number in enumerate(numbers)}
         if constraint.kind == "lark":
             matcher.marks = (*matcher.named, *_literals(constraint.source))
@@ -476,14 +481,6 @@ def _byte_matcher(constraint: Constraint) -> ByteMatcher:
         anything = LLMatcher.grammar_from_regex("(?s:.*)")
         inner = LLMatcher(byte_tokeniser(), anything, log_level=0)
     return ByteMatcher(inner)
-
-
-def _growth_bytes(constraint: Constraint) -> int | None:
-    if constraint.kind == "json":
-        return ANY_JSON_GROWTH_BYTES
-    if constraint.kind == "json_schema":
-        return ANY_JSON_GROWTH_BYTES + json_schema.max_growth_bytes(json.loads(constraint.source))
-    return None
 
 
 def _literals(source: str) -> Iterable[bytes]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -172,21 +172,16 @@ def _ends(node: Mapping[str, Any], root: Any, ending: set[int]) -> bool:
         if options and not any(map(is_known, options)):
             return False
     kinds = _types_of(node)
-    return not kinds or any(_type_ends(kind, node, is_known) for kind in kinds)
-
-
-def _type_ends(kind: str, node: Mapping[str, Any], is_known: Any) -> bool:
-    if kind == "object":
+    if not kinds or any(kind not in ("object", "array") for kind in kinds):
+        return True
+    if "object" in kinds:
         names = node.get("properties")
         held = names if isinstance(names, dict) else {}
-        return all(is_known(held.get(name)) for name in _list_under(node, "required"))
-    if kind == "array":
-        least = node.get("minItems", 0)
-        least = least if isinstance(least, int) else 0
-        first = _list_under(node, "prefixItems")
-        rest = [node.get("items")] if least > len(first) else []
-        return all(map(is_known, [*first[:least], *rest]))
-    return True
+        if all(is_known(held.get(name)) for name in _list_under(node, "required")):
+            return True
+    least, first = _number(node, "minItems"), _list_under(node, "prefixItems")
+    rest = [node.get("items")] if least > len(first) else []
+    return "array" in kinds and all(map(is_known, [*first[:least], *rest]))
 
 
 def _types_of(node: Mapping[str, Any]) -> list[str]:
@@ -298,11 +293,9 @@ def schema_grammar(schema: Any) -> str:
     """
     ready = _with_exact_bounds(embeddable_schema(schema))
     large = _large_nodes(ready)
-    return (
-        SchemaGrammar(ready, large).text()
-        if large
-        else json.dumps({"grammars": [{"json_schema": ready}]})
-    )
+    if large:
+        return SchemaGrammar(ready, large).text()
+    return json.dumps({"grammars": [{"json_schema": ready}]})
 
 
 def json_rule(schema: Mapping[str, Any]) -> str:
@@ -329,39 +322,31 @@ def _large_nodes(schema: Any) -> frozenset[int]:
     return frozenset(found)
 
 
-_LEAST_STEP = 1e-9
-
-
 def _with_exact_bounds(value: Any) -> Any:
-    """Write exclusive bounds of numbers otherwise where llguidance lets a whole one itself through.
+    """Write exclusive bounds otherwise where llguidance lets a whole one itself through.
 
     With `exclusiveMinimum: 0, maximum: 0.5` it allows 0 (but not 0.0), as any whole bound with no
-    other whole number beyond it. The nearest number that is allowed then lies a little inside.
+    other whole number beyond it. The bound is put a little inside, then.
     """
     if isinstance(value, list):
         return [_with_exact_bounds(item) for item in value]
     if not isinstance(value, dict):
         return value
-    ready = {
-        name: inner
-        if name in ("enum", "const", "default", "examples")
-        else _with_exact_bounds(inner)
-        for name, inner in value.items()
-    }
-    if ready.get("type") == "integer":
-        return ready
-    for kind, other, sign in (("Minimum", "maximum", 1), ("Maximum", "minimum", -1)):
-        bound = ready.get(f"exclusive{kind}")
-        if not isinstance(bound, int | float) or bound != int(bound) or abs(bound) > 1e6:
+    values = ("enum", "const", "default", "examples")
+    ready = {name: v if name in values else _with_exact_bounds(v) for name, v in value.items()}
+    for low, high, sign in (("Minimum", "Maximum", 1), ("Maximum", "Minimum", -1)):
+        bound = ready.get(f"exclusive{low}")
+        if not isinstance(bound, int | float) or isinstance(bound, bool):
             continue
-        ends = (ready.get(other), ready.get(f"exclusive{other.capitalize()}"))
+        if abs(bound) > 1e6 or bound % 1:
+            continue
+        ends = (ready.get(high.lower()), ready.get(f"exclusive{high}"))
         width = min((abs(end - bound) for end in ends if isinstance(end, int | float)), default=1)
-        if not width:  # nothing is left between them, which llguidance says
-            continue
-        inside = bound + sign * min(_LEAST_STEP, width / 1000)
-        del ready[f"exclusive{kind}"]
-        given = ready.get(kind.lower(), inside)
-        ready[kind.lower()] = max(given, inside) if sign > 0 else min(given, inside)
+        if width and ready.get("type") != "integer":  # of 0: llguidance says that nothing is left
+            inside = bound + sign * min(1e-9, width / 1000)
+            given = ready.get(low.lower(), inside)
+            ready[low.lower()] = max(given, inside) if sign > 0 else min(given, inside)
+            del ready[f"exclusive{low}"]
     return ready
 
 
@@ -492,49 +477,46 @@ def _node_problems(schema: Any, path: SchemaPath, root: Any) -> Iterator[SchemaP
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
-        yield SchemaProblem(path, f"a schema is a mapping, not {_kind_of_value(schema)}")
+        names = {str: "text", list: "a list", type(None): "nothing"}
+        kind = names.get(type(schema), f"'{schema}'")
+        yield SchemaProblem(path, f"a schema is a mapping, not {kind}")
         return
     if len(path) > 2 * MAX_SCHEMA_DEPTH:
         yield SchemaProblem(path, f"the schema is nested more than {MAX_SCHEMA_DEPTH} deep")
         return
-    for keyword in schema:
-        yield from _keyword_problems(schema, str(keyword), path)
-    yield from _count_problems(schema, path)
+    for key, value in schema.items():
+        yield from _keyword_problems(schema, str(key), value, (*path, str(key)))
+    # Properties of free names might repeat, and JSON keeps one of each.
+    least, named = schema.get("minProperties", 0), schema.get("required", [])
+    if isinstance(least, int) and isinstance(named, list) and least - len(set(map(str, named))) > 1:
+        what = f"`minProperties: {least}` asks for more properties than `required` names"
+        yield SchemaProblem((*path, "minProperties"), what, "Name them under `required`.")
     for below, child in subschemas(schema):
         yield from _node_problems(child, (*path, *below), root)
 
 
 def _keyword_problems(
-    schema: Mapping[str, Any], keyword: str, path: SchemaPath
+    schema: Mapping[str, Any], keyword: str, value: Any, at: SchemaPath
 ) -> Iterator[SchemaProblem]:
-    at, value = (*path, keyword), schema[keyword]
     if keyword in KEYWORD_REMEDIES:
         if is_binding(schema, keyword):
             what = f"`{keyword}` cannot be enforced while the answer is generated"
             yield SchemaProblem(at, what, KEYWORD_REMEDIES[keyword])
-    elif keyword in _VALUE_PROBLEMS:
-        yield from _VALUE_PROBLEMS[keyword](value, at)
+    elif keyword == "format" and value not in ecma_patterns.FORMATS:
+        names = ", ".join(f"'{name}'" for name in sorted(ecma_patterns.FORMATS))
+        what = f"the format '{value}' is not known"
+        yield SchemaProblem(at, what, f"Known: {names}. Or use `pattern`.")
+    elif keyword == "$ref" and not (isinstance(value, str) and value.startswith("#")):
+        yield SchemaProblem(at, f"'{value}' lies outside the schema", "Copy it under `$defs`.")
+    elif keyword == "pattern":
+        yield from _pattern_problems(value, at)
+    elif keyword == "patternProperties" and isinstance(value, dict):
+        for pattern in value:
+            yield from _pattern_problems(str(pattern), (*at, pattern))
     elif keyword not in SUPPORTED_KEYWORDS | ANNOTATION_KEYWORDS and not keyword.startswith("x-"):
         near = get_close_matches(keyword, SUPPORTED_KEYWORDS, n=1, cutoff=0.7)
         hint = f"Did you mean `{near[0]}`?" if near else "Remove it, or begin its name with `x-`."
         yield SchemaProblem(at, f"`{keyword}` is not a keyword that is known", hint)
-
-
-def _format_problems(value: Any, at: SchemaPath) -> Iterator[SchemaProblem]:
-    if value not in ecma_patterns.FORMATS:
-        names = ", ".join(f"'{name}'" for name in sorted(ecma_patterns.FORMATS))
-        what = f"the format '{value}' is not known"
-        yield SchemaProblem(at, what, f"Known: {names}. Or use `pattern`.")
-
-
-def _ref_problems(value: Any, at: SchemaPath) -> Iterator[SchemaProblem]:
-    if not (isinstance(value, str) and value.startswith("#")):
-        yield SchemaProblem(at, f"'{value}' lies outside the schema", "Copy it under `$defs`.")
-
-
-def _property_pattern_problems(value: Any, at: SchemaPath) -> Iterator[SchemaProblem]:
-    for pattern in value if isinstance(value, dict) else ():
-        yield from _pattern_problems(str(pattern), (*at, pattern))
 
 
 def _pattern_problems(pattern: Any, at: SchemaPath) -> Iterator[SchemaProblem]:
@@ -548,27 +530,6 @@ def _pattern_problems(pattern: Any, at: SchemaPath) -> Iterator[SchemaProblem]:
     if error is not None:
         what = f"the pattern cannot be used: {ecma_patterns.refusal(error) or plain_error(error)}"
         yield SchemaProblem(at, what, "Write it otherwise.")
-
-
-_VALUE_PROBLEMS: Mapping[str, Callable[[Any, SchemaPath], Iterator[SchemaProblem]]] = {
-    "format": _format_problems,
-    "$ref": _ref_problems,
-    "pattern": _pattern_problems,
-    "patternProperties": _property_pattern_problems,
-}
-
-
-def _count_problems(schema: Mapping[str, Any], path: SchemaPath) -> Iterator[SchemaProblem]:
-    """Refuse `minProperties` over free names: they might repeat, and JSON keeps one of each."""
-    least, named = schema.get("minProperties", 0), schema.get("required", [])
-    if isinstance(least, int) and isinstance(named, list) and least - len(set(map(str, named))) > 1:
-        what = f"`minProperties: {least}` asks for more properties than `required` names"
-        yield SchemaProblem((*path, "minProperties"), what, "Name them under `required`.")
-
-
-def _kind_of_value(value: Any) -> str:
-    names = {str: "text", list: "a list", type(None): "nothing"}
-    return names.get(type(value), f"'{value}'")
 
 
 # Errors found by compiling
@@ -591,16 +552,11 @@ def _locate_problem(schema: Any, why: str) -> SchemaProblem:
             break
         below, part, why = same[0]
         path = (*path, *below)
-    return _type_problem(why, path) or SchemaProblem(path, *_plain_problem(why))
-
-
-def _type_problem(why: str, path: SchemaPath) -> SchemaProblem | None:
     found = _WRONG_TYPE.match(why)
     if found is None:
-        return None
-    what = "a number" if found[1] == "f64" else f"a {found[1]}"
-    message = f"`{found[2]}` must be {what}, not {found[3]}"
-    return SchemaProblem((*path, found[2]), message.replace("a array", "a list"))
+        return SchemaProblem(path, *_plain_problem(why))
+    what = "a number" if found[1] == "f64" else f"a {found[1]}".replace("a array", "a list")
+    return SchemaProblem((*path, found[2]), f"`{found[2]}` must be {what}, not {found[3]}")
 
 
 _WRONG_TYPE = re.compile(r"Expected ([\w ]+) for '(\w+)'(?: item)?, got (.+)", re.DOTALL)
@@ -650,19 +606,14 @@ def plain_error(why: str) -> str:
     """Return llguidance's message for clients: short, without its internals."""
     if _INTERNAL_ERROR.search(why):
         return "it is too large or too complex"
-    return shorten(_error_line(why).rstrip("."), MOST_ERROR_CHARACTERS)
+    lines = [line for line in why.strip().splitlines() if line.strip()] or [why]
+    line = next((line for line in lines if line.startswith("error: ")), lines[0])
+    return shorten(line.removeprefix("error: ").strip().rstrip("."), MOST_ERROR_CHARACTERS)
 
 
 _INTERNAL_ERROR = re.compile(
     r"panic|backtrace|RUST_|fuel|too (?:big|large|many|complex)|limit|unable to det", re.IGNORECASE
 )
-
-
-def _error_line(why: str) -> str:
-    lines = [line for line in why.strip().splitlines() if line.strip()]
-    first = lines[0] if lines else why
-    error = next((line for line in lines if line.startswith("error: ")), first)
-    return error.removeprefix("error: ").strip()
 
 
 # Preparing a schema for llguidance
@@ -675,26 +626,22 @@ def _prepared(schema: Any, opened: Collection[int]) -> Any:
     """
     if not isinstance(schema, dict):
         return schema
-    ready = _with_patterns(
-        {
-            name: _prepared_value(name, value, opened)
-            for name, value in schema.items()
-            if not _is_left_out(name)
-        }
-    )
+    ready: dict[str, Any] = {}
+    for name, value in schema.items():
+        if name in KEYWORD_REMEDIES or name in _DROPPED_KEYWORDS or name.startswith("x-"):
+            continue
+        if name in SCHEMA_MAPS and isinstance(value, dict):
+            ready[name] = {key: _prepared(child, opened) for key, child in value.items()}
+        elif name in (*SCHEMA_LISTS, *SINGLE_SCHEMAS) and isinstance(value, list):
+            ready[name] = [_prepared(child, opened) for child in value]
+        else:
+            ready[name] = _prepared(value, opened) if name in SINGLE_SCHEMAS else value
+    ready = _with_patterns(ready)
     closes = id(schema) not in opened
     if closes and "properties" in ready and not {"patternProperties", "enum", "const"} & set(ready):
         ready = {"type": "object", **ready}
         ready.setdefault("additionalProperties", False)
     return ready
-
-
-def _prepared_value(keyword: str, value: Any, opened: Collection[int]) -> Any:
-    if keyword in SCHEMA_MAPS and isinstance(value, dict):
-        return {name: _prepared(child, opened) for name, child in value.items()}
-    if keyword in (*SCHEMA_LISTS, *SINGLE_SCHEMAS) and isinstance(value, list):
-        return [_prepared(child, opened) for child in value]
-    return _prepared(value, opened) if keyword in SINGLE_SCHEMAS else value
 
 
 def _with_patterns(schema: dict[str, Any]) -> dict[str, Any]:
@@ -722,10 +669,6 @@ def _with_patterns(schema: dict[str, Any]) -> dict[str, Any]:
     return ready
 
 
-def _is_left_out(keyword: str) -> bool:
-    return keyword in KEYWORD_REMEDIES or keyword.startswith("x-") or keyword in _DROPPED_KEYWORDS
-
-
 # The other four decide what a `$ref` means.
 _DROPPED_KEYWORDS = ANNOTATION_KEYWORDS - {"$schema", "$id", "id", "$anchor"}
 
@@ -738,7 +681,9 @@ def _open_intersecting(schema: Any, root: Any, opened: set[int]) -> None:
     """
     if not isinstance(schema, dict):
         return
-    if _intersects(schema):
+    applied = [name for name in ("allOf", "anyOf", "oneOf", "$ref") if name in schema]
+    has_own = not {"properties", "required", "additionalProperties"}.isdisjoint(schema)
+    if applied and (len(applied) + has_own > 1 or len(schema.get("allOf") or ()) > 1):
         _open_all(schema, root, opened)
     for _, child in subschemas(schema):
         _open_intersecting(child, root, opened)
@@ -752,11 +697,3 @@ def _open_all(schema: Any, root: Any, opened: set[int]) -> None:
         _open_all(child, root, opened)
     if "$ref" in schema:
         _open_all(resolve_ref(root, str(schema["$ref"])), root, opened)
-
-
-def _intersects(schema: Mapping[str, Any]) -> bool:
-    """Return whether several subschemas describe the same object."""
-    applied = [name for name in ("allOf", "anyOf", "oneOf", "$ref") if name in schema]
-    own = [name for name in ("properties", "required", "additionalProperties") if name in schema]
-    n_described = len(applied) + bool(own)
-    return bool(applied) and (n_described > 1 or len(schema.get("allOf") or ()) > 1)

@@ -352,12 +352,11 @@ _Block = Annotated[
 ]
 
 
-def _lower(text: Any) -> Any:
-    return text.strip().lower() if isinstance(text, str) else text
+_LOWER = BeforeValidator(lambda text: text.strip().lower() if isinstance(text, str) else text)
 
 
 class _Turn(_Fields):
-    role: Annotated[Literal["user", "assistant", "system"], BeforeValidator(_lower)]
+    role: Annotated[Literal["user", "assistant", "system"], _LOWER]
     content: TextOr[_Block]
 
     def messages(self) -> list[Message]:
@@ -369,16 +368,11 @@ class _Turn(_Fields):
         blocks = [block for block in self.content if block.type not in unread]
         if not blocks and results:
             return results
-        return [*results, _spoken(self.role, blocks)]
-
-
-def _spoken(role: str, blocks: Sequence[Body]) -> Message:
-    """Return all but tool results as one message."""
-    text, images = _text_and_images(blocks)
-    reasoning = _paragraphs(block.thinking for block in blocks if isinstance(block, _ThinkingBlock))
-    uses = (block for block in blocks if isinstance(block, _ToolUseBlock))
-    calls = tuple(ToolCall(use.name, use.input, use.id) for use in uses)
-    return Message(role, text, reasoning, images, calls)
+        text, images = _text_and_images(blocks)
+        thoughts = (block.thinking for block in blocks if isinstance(block, _ThinkingBlock))
+        uses = (block for block in blocks if isinstance(block, _ToolUseBlock))
+        calls = tuple(ToolCall(use.name, use.input, use.id) for use in uses)
+        return [*results, Message(self.role, text, _paragraphs(thoughts), images, calls)]
 
 
 class _ToolFields(_Fields):
@@ -399,9 +393,7 @@ class _Format(_Fields):
 
 
 class _OutputConfig(_Fields):
-    effort: Annotated[
-        Literal["low", "medium", "high", "xhigh", "max"] | None, BeforeValidator(_lower)
-    ] = None
+    effort: Annotated[Literal["low", "medium", "high", "xhigh", "max"] | None, _LOWER] = None
     format: _Format | None = None
 
 
@@ -592,7 +584,8 @@ async def _stream_events(
         has_begun = False
         async for chunk in answer:
             if not has_begun:
-                for event in stream_writer.begin(await _count_in_time(counting)):
+                await asyncio.wait({counting}, timeout=COUNT_TIMEOUT_S)
+                for event in stream_writer.begin(counting.result() if counting.done() else 0):
                     yield event
             has_begun = True
             for event in stream_writer.chunk(chunk):
@@ -614,11 +607,6 @@ async def _count_or_zero(service: Service, prompt: MessagesPrompt) -> int:
     with suppress(EngineError):
         return await _count_prompt(service, prompt)
     return 0
-
-
-async def _count_in_time(counting: asyncio.Future[int]) -> int:
-    await asyncio.wait({counting}, timeout=COUNT_TIMEOUT_S)
-    return counting.result() if counting.done() else 0
 
 
 def _prompt_too_long(error: PromptTooLong) -> ApiError:

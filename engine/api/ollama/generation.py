@@ -39,7 +39,6 @@ from paddock.engine.request import (
     Message,
     Reply,
     Think,
-    TokenLogprob,
     Usage,
 )
 
@@ -107,18 +106,14 @@ async def _stream_chunks(
 ) -> AsyncGenerator[dict[str, Any], None]:
     try:
         async for chunk in answer:
-            if not _has_content(chunk):  # an incomplete tool call or character
-                continue
+            if not (chunk.text or chunk.reasoning or chunk.tool_calls or chunk.logprobs):
+                continue  # an incomplete tool call or character
             yield {**response_head(model_request.model), **put(chunk), "done": False}
         reply = await answer.reply()
         last = _final_fields(model_request, reply, found_s)
         yield {**response_head(model_request.model), **put(Chunk("", 0)), **last, **end(reply)}
     finally:
         answer.cancel()
-
-
-def _has_content(chunk: Chunk) -> bool:
-    return bool(chunk.text or chunk.reasoning or chunk.tool_calls or chunk.logprobs)
 
 
 def response_head(model: str) -> dict[str, Any]:
@@ -163,25 +158,15 @@ def _metrics(usage: Usage, began: float, found_s: float) -> dict[str, int]:
 
 def logprobs_value(chunk: Chunk) -> dict[str, Any]:
     """Return a chunk's log probabilities; no field where there are none."""
-    return (
-        {"logprobs": [_logprob_value(logprob) for logprob in chunk.logprobs]}
-        if chunk.logprobs
-        else {}
-    )
 
+    def value(token: str, logprob: float, raw: bytes) -> dict[str, Any]:
+        return {"token": token, "logprob": logprob, "bytes": list(raw)}
 
-def _logprob_value(token_logprob: TokenLogprob) -> dict[str, Any]:
-    value: dict[str, Any] = {
-        "token": token_logprob.token,
-        "logprob": token_logprob.logprob,
-        "bytes": list(token_logprob.raw),
-    }
-    if token_logprob.top:
-        value["top_logprobs"] = [
-            {"token": token, "logprob": logprob, "bytes": list(raw)}
-            for token, logprob, raw in token_logprob.top
-        ]
-    return value
+    values = []
+    for found in chunk.logprobs:
+        top = {"top_logprobs": [value(*other) for other in found.top]} if found.top else {}
+        values.append({**value(found.token, found.logprob, found.raw), **top})
+    return {"logprobs": values} if values else {}
 
 
 def warning_header(n_tokens: int | None) -> dict[str, str]:
@@ -263,40 +248,28 @@ async def generate(request: Request) -> Response:
     if not body.prompt:
         return json_response({**await load_or_unload(request, model_request), "response": ""})
     if body.template:
-        await asyncio.to_thread(_check_template, body.template)
+        try:
+            await asyncio.to_thread(read_template, body.template)
+        except BadRequest as error:
+            raise ApiError(500, f"template error: {error}") from None
     pool_request = body.request(model_request, think)
     if body.only_renders:
         return json_response(
             {**await render_prompt(request, model_request, pool_request), "response": ""}
         )
-    return await _respond_generate(request, model_request, pool_request, is_raw=body.raw)
 
+    def chunk_fields(chunk: Chunk) -> dict[str, Any]:
+        thinking = {"thinking": chunk.reasoning} if chunk.reasoning else {}
+        return {"response": chunk.text, **thinking, **logprobs_value(chunk)}
 
-def _check_template(source: str) -> None:
-    """Raise ApiError (500, as Ollama does) for an invalid template."""
-    try:
-        read_template(source)
-    except BadRequest as error:
-        raise ApiError(500, f"template error: {error}") from None
-
-
-async def _respond_generate(
-    request: Request, model_request: ModelRequest, pool_request: ChatRequest, *, is_raw: bool
-) -> Response:
     def end(reply: Reply) -> dict[str, Any]:
-        return {} if is_raw else {"context": list(reply.tokens)}
+        return {} if body.raw else {"context": list(reply.tokens)}
 
     try:
-        return await respond(request, model_request, pool_request, _generate_chunk, end)
+        return await respond(request, model_request, pool_request, chunk_fields, end)
     except NoInsert:
-        raise ApiError(
-            400, f"{full_name(model_request.spec.ref)} does not support insert"
-        ) from None
-
-
-def _generate_chunk(chunk: Chunk) -> dict[str, Any]:
-    thinking = {"thinking": chunk.reasoning} if chunk.reasoning else {}
-    return {"response": chunk.text, **thinking, **logprobs_value(chunk)}
+        name = full_name(model_request.spec.ref)
+        raise ApiError(400, f"{name} does not support insert") from None
 
 
 class _OllamaChatBody(AnswerBody):

@@ -30,18 +30,18 @@ from .requests import model_not_found
 async def list_tags(request: Request) -> Response:
     """Handle GET /api/tags: every model, the newest first."""
     listed = await asyncio.to_thread(list_cards, service_of(request).finder)
-    return json_response({"models": [_tag_value(card) for card in listed]})
-
-
-def _tag_value(card: ModelCard) -> dict[str, Any]:
-    return {
-        **name_fields(card.name),
-        "modified_at": rfc3339(card.modified_at),
-        "size": card.size_bytes,
-        "digest": card.digest,
-        "details": details_value(card.details),
-        "capabilities": list(card.capabilities),
-    }
+    models = [
+        {
+            **name_fields(card.name),
+            "modified_at": rfc3339(card.modified_at),
+            "size": card.size_bytes,
+            "digest": card.digest,
+            "details": details_value(card.details),
+            "capabilities": list(card.capabilities),
+        }
+        for card in listed
+    ]
+    return json_response({"models": models})
 
 
 def name_fields(name: str) -> dict[str, str]:
@@ -224,7 +224,8 @@ def _loaded_value(
     if model.fallback:
         value["fallback"] = model.fallback
     if metrics is not None:
-        value["tokens_per_second"] = round(_tokens_per_s(model, metrics), 1)
+        mean_s = metrics.between_tokens_s.mean  # of all running answers
+        value["tokens_per_second"] = round(model.n_running / mean_s if mean_s else 0.0, 1)
         value["cache"] = {
             "used_tokens": metrics.cells_used,
             "shared_tokens": metrics.cells_shared,
@@ -232,9 +233,3 @@ def _loaded_value(
             "cached_tokens": metrics.prompt_reused_tokens,
         }
     return value
-
-
-def _tokens_per_s(model: ModelStats, metrics: ModelMetrics) -> float:
-    """Return the tokens per second of all running answers, from the mean interval."""
-    mean_s = metrics.between_tokens_s.mean
-    return model.n_running / mean_s if mean_s else 0.0

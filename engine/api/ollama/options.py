@@ -107,7 +107,11 @@ def _typed(name: str, value: Any) -> Any:
             raise _wrong_type(name, "type boolean")
         return value
     if name == "stop":
-        return _stop_texts(value)
+        if not isinstance(value, list):
+            raise _wrong_type("stop", "type array")
+        if not all(isinstance(text, str) for text in value):
+            raise _wrong_type("stop", "an array of strings")
+        return tuple(text for text in value if text)
     return None
 
 
@@ -118,14 +122,6 @@ def _float(value: float) -> float:
         return math.copysign(math.inf, value)
 
 
-def _stop_texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise _wrong_type("stop", "type array")
-    if not all(isinstance(text, str) for text in value):
-        raise _wrong_type("stop", "an array of strings")
-    return tuple(text for text in value if text)
-
-
 def _wrong_type(name: str, expected: str) -> ApiError:
     return ApiError(500, f'option "{name}" must be of {expected}')
 
@@ -134,19 +130,11 @@ def _clamp(least: float, most: float) -> Callable[[Any], Any]:
     return lambda value: min(max(value, least), most)
 
 
-def _num_predict(value: int) -> int:
-    return min(value, _INT32) if value > 0 else -1
-
-
-def _repeat_penalty(value: float) -> float:
-    return min(value, 100.0) if value >= 0.01 else 1.0  # logits are divided by it
-
-
 _SAMPLING_OPTIONS: Mapping[str, Callable[[Any], Any]] = {
     **{name: _clamp(*ends) for name, ends in {**NUMBER_RANGES, **INTEGER_RANGES}.items()},
-    "repeat_penalty": _repeat_penalty,
+    "repeat_penalty": lambda value: min(value, 100.0) if value >= 0.01 else 1.0,  # a divisor
     "top_k": _clamp(0, _INT32),
-    "num_predict": _num_predict,
+    "num_predict": lambda value: min(value, _INT32) if value > 0 else -1,
     "stop": lambda marks: marks,
     "guards_repetition": lambda is_guarded: is_guarded,
 }

@@ -44,26 +44,21 @@ async def respond_with_progress(
     request: Request, lines: AsyncGenerator[ProgressLine, None], *, streams: bool
 ) -> Response:
     """Return every progress line, or only the last one."""
-    values = _progress_values(lines)
+
+    async def values() -> AsyncGenerator[dict[str, Any], None]:
+        async with aclosing(lines):
+            async for line in lines:
+                yield progress_value(line)
+
+    async def last_value() -> dict[str, Any]:
+        last: dict[str, Any] = {}
+        async for value in values():
+            last = value
+        return last
+
     if streams:
-        return await ndjson_response(request, values)
-    return json_response(await while_connected(request, _last_value(values)))
-
-
-async def _progress_values(
-    lines: AsyncGenerator[ProgressLine, None],
-) -> AsyncGenerator[dict[str, Any], None]:
-    async with aclosing(lines):
-        async for line in lines:
-            yield progress_value(line)
-
-
-async def _last_value(lines: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any]:
-    last: dict[str, Any] = {}
-    async with aclosing(lines):
-        async for line in lines:
-            last = line
-    return last
+        return await ndjson_response(request, values())
+    return json_response(await while_connected(request, last_value()))
 
 
 def progress_value(line: ProgressLine) -> dict[str, Any]:
@@ -147,10 +142,6 @@ async def transfer_options(service: Service, *, insecure: bool = False) -> Trans
     )
 
 
-def _texts(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 class CreateBody(NamedModelBody):
     """How a model is made."""
 
@@ -160,7 +151,9 @@ class CreateBody(NamedModelBody):
     adapters: Texts = Field(default_factory=dict)
     template: str = ""
     system: str = ""
-    license: Annotated[Items[str], BeforeValidator(_texts)] = ()
+    license: Annotated[
+        Items[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+    ] = ()
     parameters: dict[str, Any] = Field(default_factory=dict)
     messages: Items[MessageBody] = ()
     quantize: str = ""

@@ -42,8 +42,17 @@ def list_page(
     values: Sequence[Mapping[str, Any]], query: Mapping[str, str], usual: int, most: int
 ) -> dict[str, Any]:
     """Return the page of a list that a query selects; each value has an `id`."""
-    limit = _limit(query.get("limit"), usual, most)
-    start = _start(values, query.get("after"))
+    text, after, start = query.get("limit") or str(usual), query.get("after"), 0
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else 0
+    if not 1 <= limit <= most:
+        message = f"Invalid value for 'limit': expected an integer from 1 to {most}."
+        raise InvalidValue(message, "limit")
+    if after:
+        ids = [value["id"] for value in values]
+        if after not in ids:
+            why = "Invalid value for 'after': there is no such id in this list."
+            raise InvalidValue(why, "after")
+        start = ids.index(after) + 1
     shown = list(values[start : start + limit])
     return {
         "object": "list",
@@ -52,25 +61,6 @@ def list_page(
         "last_id": shown[-1]["id"] if shown else None,
         "has_more": start + limit < len(values),
     }
-
-
-def _limit(text: str | None, usual: int, most: int) -> int:
-    if not text:
-        return usual
-    is_number = text.isascii() and text.isdigit() and len(text) <= 10
-    if not is_number or not 1 <= int(text) <= most:
-        message = f"Invalid value for 'limit': expected an integer from 1 to {most}."
-        raise InvalidValue(message, "limit")
-    return int(text)
-
-
-def _start(values: Sequence[Mapping[str, Any]], after: str | None) -> int:
-    if not after:
-        return 0
-    for number, value in enumerate(values):
-        if value["id"] == after:
-            return number + 1
-    raise InvalidValue("Invalid value for 'after': there is no such id in this list.", "after")
 
 
 _FILE_PART = "file"

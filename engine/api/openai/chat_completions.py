@@ -11,7 +11,6 @@ chat template; each prompt has `n` choices, one after the other.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import secrets
 import time
@@ -31,7 +30,6 @@ from paddock.engine.request import (
     Reply,
     TokenLogprob,
     ToolCall,
-    Usage,
     with_tool_names,
 )
 
@@ -123,13 +121,11 @@ def requests_for_choices(request: ChatRequest, n: int) -> tuple[ChatRequest, ...
         return (request,)
     given = request.params.get("seed")
     first = secrets.randbits(31) if given is None else int(given)
-    return tuple(_seeded(request, first + number, is_first=number == 0) for number in range(n))
-
-
-def _seeded(request: ChatRequest, seed: int, *, is_first: bool) -> ChatRequest:
-    if is_first:  # as a default, so that a model's own seed has precedence
-        return replace(request, defaults={**request.defaults, "seed": seed})
-    return replace(request, params={**request.params, "seed": seed})
+    # The first one's is a default, so that a model's own seed has precedence.
+    return (
+        replace(request, defaults={**request.defaults, "seed": first}),
+        *(replace(request, params={**request.params, "seed": first + k}) for k in range(1, n)),
+    )
 
 
 def error_event(error: Exception) -> bytes:
@@ -179,32 +175,23 @@ def arguments_text(call: ToolCall) -> str:
 
 def usage_value(replies: Sequence[Reply], n_choices: int) -> dict[str, Any]:
     """Return `usage` of chat completions and completions."""
-    usage = _total_usage(replies, n_choices)
+    every = [reply.usage for reply in replies]
+    n_prompt = sum(usage.prompt_tokens for usage in every[::n_choices])
+    n_completion = sum(usage.completion_tokens for usage in every)
+    n_cached = sum(usage.prompt_reused_tokens for usage in every[::n_choices])
+    n_accepted = sum(usage.accepted_tokens for usage in every)
     return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.prompt_reused_tokens},
+        "prompt_tokens": n_prompt,
+        "completion_tokens": n_completion,
+        "total_tokens": n_prompt + n_completion,
+        "prompt_tokens_details": {"cached_tokens": n_cached},
         "completion_tokens_details": {
             "reasoning_tokens": sum(reply.n_reasoning_tokens for reply in replies),
-            "accepted_prediction_tokens": usage.accepted_tokens,
-            "rejected_prediction_tokens": usage.drafted_tokens - usage.accepted_tokens,
+            "accepted_prediction_tokens": n_accepted,
+            "rejected_prediction_tokens": sum(usage.drafted_tokens for usage in every) - n_accepted,
         },
-        "queue_duration": nanoseconds(usage.queue_s),
+        "queue_duration": nanoseconds(max((usage.queue_s for usage in every), default=0.0)),
     }
-
-
-def _total_usage(replies: Sequence[Reply], n_choices: int) -> Usage:
-    prompts = [reply.usage for reply in replies[::n_choices]]
-    every = [reply.usage for reply in replies]
-    return Usage(
-        prompt_tokens=sum(usage.prompt_tokens for usage in prompts),
-        prompt_reused_tokens=sum(usage.prompt_reused_tokens for usage in prompts),
-        completion_tokens=sum(usage.completion_tokens for usage in every),
-        accepted_tokens=sum(usage.accepted_tokens for usage in every),
-        drafted_tokens=sum(usage.drafted_tokens for usage in every),
-        queue_s=max((usage.queue_s for usage in every), default=0.0),
-    )
 
 
 def truncation_fields(replies: Iterable[Reply]) -> dict[str, Any]:
@@ -469,22 +456,23 @@ class CompletionCall(_ChoicesCall):
 
 def _prompts(value: Any) -> tuple[Prompt, ...]:
     """Return prompts: a text, a list of texts, token ids, or a list of those."""
+
+    def are_tokens(row: Any) -> bool:
+        is_row = isinstance(row, list) and bool(row)
+        return is_row and all(type(token) is int and 0 <= token < 2**31 for token in row)
+
     if isinstance(value, str):
         return (value,)
     if isinstance(value, list):
         if all(isinstance(item, str) for item in value):
             return tuple(value)
         rows = value if isinstance(value[0], list) else [value]
-        if all(isinstance(row, list) and row and _are_tokens(row) for row in rows):
+        if all(map(are_tokens, rows)):
             return tuple(map(tuple, rows))
     raise refused(
         "expected a string, an array of strings, an array of token ids (whole numbers from 0 on), "
         "or an array of those."
     )
-
-
-def _are_tokens(values: list[Any]) -> bool:
-    return all(type(value) is int and 0 <= value < 2**31 for value in values)
 
 
 Prompts = Annotated[tuple[Prompt, ...], PlainValidator(_prompts)]
@@ -523,24 +511,21 @@ def read_completion(fields: Mapping[str, Any], caller: ApiCaller) -> CompletionC
         truncates=body.truncates,
         defaults=OPENAI_DEFAULTS,
     )
-    requests = (
-        requests_for_choices(_with_prompt(request, prompt), body.n) for prompt in body.prompt
+    whole = (
+        replace(request, prompt=prompt)
+        if isinstance(prompt, str)
+        else replace(request, prompt="", prompt_tokens=prompt)
+        for prompt in body.prompt
     )
     return CompletionCall(
         body.model,
-        tuple(itertools.chain.from_iterable(requests)),
+        tuple(choice for drawn in whole for choice in requests_for_choices(drawn, body.n)),
         body.n,
         streams=body.stream,
         includes_usage=body.stream_options.include_usage,
         wants_logprobs=body.logprobs is not None,
         echoes=body.echo,
     )
-
-
-def _with_prompt(request: ChatRequest, prompt: Prompt) -> ChatRequest:
-    if isinstance(prompt, str):
-        return replace(request, prompt=prompt)
-    return replace(request, prompt="", prompt_tokens=prompt)
 
 
 def _completion_logprobs_value(logprobs: Sequence[TokenLogprob], start: int) -> Body:

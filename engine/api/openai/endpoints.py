@@ -25,7 +25,7 @@ from paddock.engine.backends.answer import Answer
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.models.model_cards import ModelCard, describe_model, list_cards
 from paddock.engine.models.model_names import parse_name
-from paddock.engine.request import ChatRequest, Chunk, Reply
+from paddock.engine.request import Chunk, Reply
 from paddock.engine.system.tasks import end
 
 from .chat_completions import (
@@ -157,15 +157,13 @@ async def _with_echoed_texts(pool: LocalPool, call: GenerationCall) -> Generatio
     """Return a call with the texts to echo, where it wants them."""
     if not isinstance(call, CompletionCall) or not call.echoes:
         return call
-    prompts = call.requests[:: call.n_choices]
-    texts = [await _prompt_text(pool, prompt) for prompt in prompts]
+    texts = [
+        await pool.detokenise(request.model, request.prompt_tokens)
+        if request.prompt_tokens
+        else request.prompt or ""
+        for request in call.requests[:: call.n_choices]
+    ]
     return replace(call, echoed=tuple(texts))
-
-
-async def _prompt_text(pool: LocalPool, request: ChatRequest) -> str:
-    if not request.prompt_tokens:
-        return request.prompt or ""
-    return await pool.detokenise(request.model, request.prompt_tokens)
 
 
 _T = TypeVar("_T")

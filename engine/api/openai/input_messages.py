@@ -199,15 +199,11 @@ class _ReasoningItem(OpenAIBody):
         return Message("assistant", "", reasoning=text) if text else None
 
 
-def _with_type(item: Any) -> Any:
-    return {"type": "message", **item} if isinstance(item, dict) else item
-
-
 InputItem = Annotated[
     Annotated[
         _MessageItem | _CallItem | _CallOutputItem | _ReasoningItem, Field(discriminator="type")
     ],
-    BeforeValidator(_with_type),
+    BeforeValidator(lambda item: {"type": "message", **item} if isinstance(item, dict) else item),
 ]
 
 
@@ -216,21 +212,16 @@ def input_messages(items: Sequence[InputItem]) -> Iterator[Message]:
     last: Message | None = None
     for message in filter(None, (item.message() for item in items)):
         if last is not None and last.role == message.role == "assistant":
-            last = _merged(last, message)
+            last = replace(
+                last,
+                content="\n".join(filter(None, (last.content, message.content))),
+                reasoning="\n".join(filter(None, (last.reasoning, message.reasoning))),
+                images=last.images + message.images,
+                tool_calls=last.tool_calls + message.tool_calls,
+            )
             continue
         if last is not None:
             yield last
         last = message
     if last is not None:
         yield last
-
-
-def _merged(before: Message, after: Message) -> Message:
-    """Return two parts of one answer as one message."""
-    return replace(
-        before,
-        content="\n".join(filter(None, (before.content, after.content))),
-        reasoning="\n".join(filter(None, (before.reasoning, after.reasoning))),
-        images=before.images + after.images,
-        tool_calls=before.tool_calls + after.tool_calls,
-    )

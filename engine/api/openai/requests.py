@@ -19,7 +19,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainValidator,
-    ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
 )
@@ -65,7 +64,7 @@ MAX_CHOICES = 128
 MAX_LOGPROBS = 20
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra"]
-_REASONING_EFFORTS: Mapping[Effort, Think] = {
+_REASONING_EFFORTS: Mapping[str, Think] = {
     "none": False,
     "minimal": "low",
     "low": "low",
@@ -132,11 +131,9 @@ Limit = Annotated[Whole, Field(ge=1, le=2**31 - 1)]
 """A number of tokens."""
 
 
-def _or_open(value: Any, limit: ValidatorFunctionWrapHandler) -> int:
-    return -1 if value == -1 else limit(value)
-
-
-OpenLimit = Annotated[Limit, WrapValidator(_or_open)]
+OpenLimit = Annotated[
+    Limit, WrapValidator(lambda value, limit: -1 if value == -1 else limit(value))
+]
 """A number of tokens; -1, as in other servers: to the end of the context."""
 
 
@@ -188,50 +185,32 @@ class _StructuredOutputs(OpenAIBody):
     whitespace_pattern: Literal[""] = ""
     disable_any_whitespace: bool = True
 
-    def given(self) -> dict[str, tuple[_ConstraintKind, Any]]:
-        names = {"json": "json_"}
-        return {
-            f"structured_outputs.{kind}": (kind, getattr(self, names.get(kind, kind)))
-            for kind in get_args(_ConstraintKind)
-        }
-
 
 class _NamedSchema(OpenAIBody):
+    strict: bool = True
     schema_: Tree = Field(alias="schema")
 
 
 class ResponseFormat(OpenAIBody):
-    """The form of an answer: of chat (nested `json_schema`), Responses (flat), other servers."""
+    """The form of an answer, of chat (nested `json_schema`) or Responses (flat)."""
 
-    type: Literal["text", "json_object", "json_schema", "json", "regex", "grammar"]
+    type: Literal["text", "json_object", "json_schema"]
+    strict: bool = True
+    """It always is."""
     json_schema: _NamedSchema | None = None
     schema_: Tree | None = Field(None, alias="schema")
-    regex: str = ""
-    grammar: str = ""
-    value: Tree | str | None = None
 
     @model_validator(mode="after")
     def _has_schema(self) -> Self:
-        if self.type in ("json_schema", "json") and not isinstance(self._given_value, dict):
+        if self.type == "json_schema" and self.schema_ is None and self.json_schema is None:
             raise refused("expected a JSON Schema as an object, as its `schema`.")
-        if self.type in ("regex", "grammar") and not isinstance(self._given_value, str):
-            raise refused(f"expected a text, as its `{self.type}`.")
         return self
-
-    @property
-    def _given_value(self) -> Any:
-        if self.type in ("regex", "grammar"):
-            return getattr(self, self.type) or self.value
-        nested = self.json_schema.schema_ if self.json_schema else self.schema_
-        return self.value if nested is None else nested
 
     def constraint(self) -> Constraint | None:
         if self.type == "text":
             return None
-        if self.type in ("regex", "grammar"):
-            return constraint_of(self.type, self._given_value, f"response_format.{self.type}")
-        has_schema = self._given_value is not None
-        return constraint_of("json" if has_schema else "json_object", self._given_value, "")
+        schema = self.json_schema.schema_ if self.json_schema else self.schema_
+        return constraint_of("json_object" if schema is None else "json", schema, "")
 
 
 class SamplingBody(ModelBody):
@@ -286,9 +265,14 @@ class SamplingBody(ModelBody):
         found: dict[str, Constraint] = {}
         if format_ is not None and (own := format_.constraint()) is not None:
             found["response_format"] = own
-        inner = self.structured_outputs.given() if self.structured_outputs else {}
-        outer = {name: (kind, getattr(self, name)) for name, kind in _CONSTRAINT_KINDS.items()}
-        for name, (kind, value) in (outer | inner).items():
+        given: dict[str, tuple[_ConstraintKind, Any]] = {
+            name: (kind, getattr(self, name)) for name, kind in _CONSTRAINT_KINDS.items()
+        }
+        if self.structured_outputs is not None:
+            for kind in get_args(_ConstraintKind):
+                value = getattr(self.structured_outputs, "json_" if kind == "json" else kind)
+                given[f"structured_outputs.{kind}"] = (kind, value)
+        for name, (kind, value) in given.items():
             if value is not None and (value or kind == "json"):
                 found[name] = constraint_of(kind, value, name)
         name, *others = [*found, ""]
@@ -318,9 +302,8 @@ _FIXED_VARIABLES = frozenset(
 
 
 def _own_variables(variables: dict[str, Any]) -> dict[str, Any]:
-    fixed = sorted(_FIXED_VARIABLES & variables.keys())
-    if fixed:
-        raise refused(f"'{fixed[0]}' follows from the other fields; leave it out.")
+    for name in _FIXED_VARIABLES & variables.keys():
+        raise refused(f"'{name}' follows from the other fields; leave it out.")
     return variables
 
 
@@ -346,7 +329,6 @@ class OfferedFunction(_NamedFunction):
 
     description: str = ""
     parameters: Tree = Field(default_factory=dict)
-    strict: bool = False
 
 
 def _supported(kind: str) -> str:
@@ -385,11 +367,10 @@ class NamedToolChoice(_Nested):
     allowed_tools: _AllowedTools | None = None
 
 
-def _as_choice(value: Any) -> Any:
-    return {"type": value} if isinstance(value, str) else value
-
-
-ToolChoice = Annotated[NamedToolChoice, BeforeValidator(_as_choice)]
+ToolChoice = Annotated[
+    NamedToolChoice,
+    BeforeValidator(lambda value: {"type": value} if isinstance(value, str) else value),
+]
 
 
 def qualified_name(namespace: str, name: str) -> str:
@@ -459,7 +440,7 @@ class ToolsBody(SamplingBody):
         for name in ("enable_thinking", "thinking"):
             if isinstance(given.get(name), bool):
                 return bool(given[name]) and (super().think or True)
-        return _REASONING_EFFORTS.get(given.get("reasoning_effort", ""), super().think)
+        return _REASONING_EFFORTS.get(str(given.get("reasoning_effort")), super().think)
 
     def request(self, caller: ApiCaller, messages: tuple[Message, ...]) -> ChatRequest:
         """Return the request, but for what each endpoint has in its own fields."""
@@ -486,10 +467,9 @@ class ToolsBody(SamplingBody):
             tools, choice = forced_call(offered.tools, offered.find(found.function).name)
             return replace(offered, tools=tools, choice=choice)
         tools, choice = offered.tools, str(found.type)
-        if found.allowed_tools is not None:
-            choice = found.allowed_tools.mode
-            allowed = [offered.find(tool.function) for tool in found.allowed_tools.tools]
-            tools = tuple(tool for tool in tools if tool in allowed)
+        if (allowed := found.allowed_tools) is not None:
+            choice, names = allowed.mode, [offered.find(tool.function) for tool in allowed.tools]
+            tools = tuple(tool for tool in tools if tool in names)
         if choice == "required" and not tools:
             message = "a tool must be called ('required'), but none is offered."
             raise InvalidValue(message, "tool_choice")

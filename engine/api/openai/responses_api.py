@@ -69,15 +69,20 @@ def response_value(
     context: ResponseContext, stamp: Stamp, items: Sequence[Body], reply: Reply | None
 ) -> Body:
     """Return a `response` with the given items; no reply: it is in progress."""
-    given = context.given
+    given, usage = context.given, None
+    details = status = None
+    if reply is not None:
+        status, usage = "completed", _usage_value(reply)
+        if is_incomplete(reply):
+            status, details = "incomplete", {"reason": "max_output_tokens", **stop_fields(reply)}
     return {
         "id": stamp.id,
         "object": "response",
         "created_at": stamp.created,
-        "status": _status(reply),
+        "status": status or "in_progress",
         "background": False,
         "error": None,
-        "incomplete_details": _incomplete_details(reply),
+        "incomplete_details": details,
         "instructions": given["instructions"],
         "max_output_tokens": given["max_output_tokens"],
         "max_tool_calls": None,
@@ -96,7 +101,7 @@ def response_value(
         "top_logprobs": given["top_logprobs"] or 0,
         "top_p": _or_default(given["top_p"], 1.0),
         "truncation": "auto" if context.truncates else "disabled",
-        "usage": _usage_value(reply) if reply is not None else None,
+        "usage": usage,
         "user": given["user"],
         **(truncation_fields([reply]) if reply is not None else {}),
     }
@@ -106,20 +111,8 @@ def _or_default(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
-def _status(reply: Reply | None) -> str:
-    if reply is None:
-        return "in_progress"
-    return "incomplete" if is_incomplete(reply) else "completed"
-
-
 def is_incomplete(reply: Reply) -> bool:
     return finish_reason(reply) == "length"
-
-
-def _incomplete_details(reply: Reply | None) -> Body | None:
-    if reply is None or not is_incomplete(reply):
-        return None
-    return {"reason": "max_output_tokens", **stop_fields(reply)}
 
 
 def _usage_value(reply: Reply) -> Body:

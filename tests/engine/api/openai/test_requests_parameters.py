@@ -165,7 +165,7 @@ def test_probabilities_are_wanted_by_two_fields() -> None:
         ({"tools": {}}, "Invalid type for 'tools': expected an array, but got an object instead."),
         ({"response_format": {"type": "xml"}},
          "Invalid value for 'response_format.type': 'xml'. Supported values are: 'text', "
-         "'json_object', 'json_schema', 'json', 'regex' or 'grammar'."),
+         "'json_object' or 'json_schema'."),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
          "Missing required parameter: 'response_format.json_schema.schema'."),
         ({"model": ""}, "Missing required parameter: 'model'."),
