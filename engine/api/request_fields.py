@@ -94,7 +94,8 @@ HARMLESS = _names(
     diagnostics access_programs fallback_credit_token betas prediction cache_prompt id_slot
     n_cache_reuse priority request_id session_id speed stream_interval sse_ping_interval
     backend_sampling timings_per_token return_progress verbose background_options media_io_kwargs
-    return_mm_kwargs routed_experts_prompt_start dry_base dry_allowed_length dry_penalty_last_n
+    return_mm_kwargs client_metadata routed_experts_prompt_start dry_base dry_allowed_length
+    dry_penalty_last_n
     dry_sequence_breakers length_penalty xtc_threshold mirostat_tau mirostat_eta dynatemp_exponent
     adaptive_decay stream_options guided_decoding_backend continue_final_message truncation_side
     parse_tool_calls

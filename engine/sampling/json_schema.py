@@ -336,9 +336,11 @@ def _with_exact_bounds(value: Any) -> Any:
     ready = {name: v if name in values else _with_exact_bounds(v) for name, v in value.items()}
     for low, high, sign in (("Minimum", "Maximum", 1), ("Maximum", "Minimum", -1)):
         bound = ready.get(f"exclusive{low}")
-        if not isinstance(bound, int | float) or isinstance(bound, bool):
-            continue
-        if abs(bound) > 1e6 or bound % 1:
+        if isinstance(bound, bool):  # as in draft 4: whether the other bound is exclusive
+            ready[f"exclusive{low}"] = bound = ready.pop(low.lower(), None) if bound else None
+            if bound is None:
+                del ready[f"exclusive{low}"]
+        if not isinstance(bound, int | float) or abs(bound) > 1e6 or bound % 1:
             continue
         ends = (ready.get(high.lower()), ready.get(f"exclusive{high}"))
         width = min((abs(end - bound) for end in ends if isinstance(end, int | float)), default=1)

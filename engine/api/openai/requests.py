@@ -329,6 +329,7 @@ class OfferedFunction(_NamedFunction):
 
     description: str = ""
     parameters: Tree = Field(default_factory=dict)
+    strict: bool = False
 
 
 def _supported(kind: str) -> str:
@@ -445,6 +446,8 @@ class ToolsBody(SamplingBody):
     def request(self, caller: ApiCaller, messages: tuple[Message, ...]) -> ChatRequest:
         """Return the request, but for what each endpoint has in its own fields."""
         offered = self.offered_tools()
+        if offered.choice == "auto" and any(function.strict for _, function in self._functions()):
+            note_without_effect("fields", ("strict",))  # only a demanded call is held to its schema
         return ChatRequest(
             self.spec("chat"),
             messages,

@@ -115,6 +115,14 @@ def test_a_range_of_integers_is_exact(least: int | None, most: int | None, value
         assert allows(schema, number) == is_inside, number
 
 
+@pytest.mark.parametrize("kind", ["number", "integer"])
+def test_an_exclusive_bound_may_be_written_as_in_draft_4(kind: str) -> None:
+    schema = {"type": kind, "minimum": 0, "exclusiveMinimum": True, "maximum": 2}
+    assert [value for value in (0, 1, 2, 3) if allows(schema, value)] == [1, 2]
+    open_ended = {"type": kind, "minimum": 0, "exclusiveMinimum": False}
+    assert allows(open_ended, 0) and not allows(open_ended, -1)
+
+
 decimals = st.decimals(-120, 120, places=2) | st.integers(-3, 3).map(Decimal)
 
 
