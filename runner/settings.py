@@ -171,22 +171,17 @@ def read_settings(
         if field not in chosen:
             chosen[field] = _parsed_value(name, origin, value, home)
             origins[name] = origin
+    read = {f"OLLAMA_{name.upper()}" for name, known in SETTING_SPECS.items() if known.in_ollama}
     return replace(
         _settings(chosen, origins, home),
-        without_effect=_without_effect(environ),
+        without_effect=tuple(
+            sorted(
+                name
+                for name, value in environ.items()
+                if name.startswith("OLLAMA_") and name not in read and value.strip()
+            )
+        ),
         left_out=tuple(left_out),
-    )
-
-
-def _without_effect(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the variables of Ollama's that are set and that no setting reads."""
-    read = {f"OLLAMA_{name.upper()}" for name, known in SETTING_SPECS.items() if known.in_ollama}
-    return tuple(
-        sorted(
-            name
-            for name, value in environ.items()
-            if name.startswith("OLLAMA_") and name not in read and value.strip()
-        )
     )
 
 

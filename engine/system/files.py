@@ -110,7 +110,9 @@ class TemporaryFile:
                 n_bytes += len(piece)
                 temporary.write(piece)
             temporary.sync()
-            temporary._set_times(facts)
+            with suppress(OSError):  # a file system without times is no reason to refuse
+                times = facts.st_atime_ns, facts.st_mtime_ns
+                os.utime(temporary._name, ns=times, dir_fd=temporary._folder)
         return temporary, digest.hexdigest(), n_bytes
 
     def write(self, data: bytes) -> None:
@@ -152,10 +154,6 @@ class TemporaryFile:
     @property
     def _name(self) -> str:
         return str(self.file) if self._folder is None else self.file.name
-
-    def _set_times(self, facts: os.stat_result) -> None:
-        with suppress(OSError):  # a file system without times is no reason to refuse
-            os.utime(self._name, ns=(facts.st_atime_ns, facts.st_mtime_ns), dir_fd=self._folder)
 
     def _release(self) -> None:
         if self._handle is not None:

@@ -193,7 +193,8 @@ def read_gpus(root: Path = Path("/")) -> tuple[Gpu, ...]:
 
     `CUDA_VISIBLE_DEVICES` does not count here: it hides devices, it does not remove them.
     """
-    return (*_nvidia(root), *_amd(root), *_apple())
+    is_apples = sys.platform == "darwin" and platform.machine() == "arm64"
+    return (*_nvidia(root), *_amd(root), *((Gpu("metal", "Apple"),) if is_apples else ()))
 
 
 def _nvidia(root: Path) -> tuple[Gpu, ...]:
@@ -207,7 +208,11 @@ def _nvidia(root: Path) -> tuple[Gpu, ...]:
         listed = nvidia_gpus(nvml) if nvml.nvmlInit_v2() == 0 else ()
     except (OSError, AttributeError):  # no driver, or one from before 2020
         listed = ()
-    return listed or _nvidia_by_driver(root / "proc/driver/nvidia/gpus")
+    if listed:
+        return listed
+    # Containers that lack the vendor's library have the kernel driver's records.
+    texts = map(_text_or_empty, sorted((root / "proc/driver/nvidia/gpus").glob("*/information")))
+    return tuple(Gpu("cuda", _proc_field(text, "Model") or "NVIDIA") for text in texts)
 
 
 def give_back_memory() -> None:
@@ -279,14 +284,6 @@ def _nvml_handle(call: Any, *arguments: Any) -> ctypes.c_void_p | None:
     return handle if call(*arguments, ctypes.byref(handle)) == 0 else None
 
 
-def _nvidia_by_driver(folder: Path) -> tuple[Gpu, ...]:
-    """Ask the kernel driver's records, for containers that lack the vendor's library."""
-    files = sorted(folder.glob("*/information"))
-    return tuple(
-        Gpu("cuda", _proc_field(_text_or_empty(file), "Model") or "NVIDIA") for file in files
-    )
-
-
 def _amd(root: Path) -> tuple[Gpu, ...]:
     """Ask the ROCm kernel driver; a node without SIMD units is a processor."""
     if not (root / "dev/kfd").exists():
@@ -310,12 +307,6 @@ def _amd(root: Path) -> tuple[Gpu, ...]:
             else:
                 gpus.append(Gpu("rocm", name))
     return tuple(gpus)
-
-
-def _apple() -> tuple[Gpu, ...]:
-    if sys.platform == "darwin" and platform.machine() == "arm64":
-        return (Gpu("metal", "Apple"),)
-    return ()
 
 
 def hidden_gpus(environ: Mapping[str, str]) -> str | None:

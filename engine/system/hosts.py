@@ -148,7 +148,10 @@ def read_host(text: str) -> Host:
     name = _ascii(text.lower()).removesuffix(".")
     labels = name.split(".")
     if _NUMBER.fullmatch(labels[-1]):
-        return _of_address(_of_numbers(name, text))
+        try:  # decimal, octal or hex numbers, as the resolver takes them
+            return _of_address(ipaddress.IPv4Address(socket.inet_aton(name)))
+        except (OSError, ValueError):
+            raise BadHost(f"'{shorten(text, 200)}' is no IPv4 address") from None
     if len(name) > _NAME_CHARS or not all(map(_LABEL.fullmatch, labels)):
         raise BadHost(f"'{shorten(text, 200)}' is no name of a host")
     return Host(name)
@@ -287,14 +290,6 @@ def _address(text: str, written: str) -> ipaddress.IPv6Address:
     if "%" in text:  # a scope: of one interface only
         raise BadHost(f"'{shorten(written, 200)}' is no IPv6 address")
     return found
-
-
-def _of_numbers(name: str, written: str) -> Address:
-    """Read what the resolver takes for an IPv4 address: decimal, octal or hex numbers."""
-    try:
-        return ipaddress.IPv4Address(socket.inet_aton(name))
-    except (OSError, ValueError):
-        raise BadHost(f"'{shorten(written, 200)}' is no IPv4 address") from None
 
 
 def _network(text: str) -> Network:

@@ -60,20 +60,14 @@ def decoding_bytes(data: bytes) -> int:
     width, height = image_size(data) or (0, 0)
     n_copied = 6 * width * height
     if data[:8] == _PNG_MARK:
-        return max(n_copied, _png_bytes(data))
+        header = _png_header(data)
+        n_keyed = (header.n_channels + 1) * header.n_bytes  # a transparent colour adds a channel
+        n_made = max(n_keyed * (3 if header.is_interlaced else 2) / 2, 3 * header.n_bytes)
+        return max(n_copied, header.n_raw + int(n_made * header.width * header.height))
     if data[:3] == b"GIF":  # two canvases of four bytes, which pixels were drawn, and the result
         return 12 * width * height
     frame = _jpeg_frame(data)
     return max(n_copied, frame.decoding_bytes) if frame is not None else n_copied
-
-
-def _png_bytes(data: bytes) -> int:
-    """Return what the unpacked rows of a PNG take, with the pixels that are made of them."""
-    header = _png_header(data)
-    n_pixel = header.n_channels * header.n_bytes
-    n_keyed = n_pixel + header.n_bytes  # a transparent colour adds a channel
-    n_made = max(n_keyed * (3 if header.is_interlaced else 2) / 2, 3 * header.n_bytes)
-    return header.n_raw + int(n_made * header.width * header.height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +111,9 @@ def why_unfinished(data: bytes) -> str:
     if data[:3] == b"\xff\xd8\xff":
         return _jpeg_fault(data)
     if data[:3] == b"GIF":
-        return _CUT_OFF if _is_gif_cut_off(data) else ""
+        # What follows the first picture is not looked at.
+        pictures = (end for at, end in _gif_parts(data) if data[at] == _GIF_PICTURE)
+        return _CUT_OFF if next(pictures, len(data)) >= len(data) else ""
     if data[:2] == b"BM" and len(data) >= 30:
         width, height, n_bits = _bmp_shape(data)
         (start,) = struct.unpack_from("<I", data, 10)
@@ -164,12 +160,6 @@ def without_padding(data: bytes) -> bytes:
         parts.append(data[start - 4 : end])
         at = end
     return b"".join((*parts, data[at:])) if sum(map(len, parts)) < at else data
-
-
-def _is_gif_cut_off(data: bytes) -> bool:
-    """Return whether the first picture of a GIF has no end; what follows is not looked at."""
-    pictures = (end for at, end in _gif_parts(data) if data[at] == _GIF_PICTURE)
-    return next(pictures, len(data)) >= len(data)
 
 
 def _gif_parts(data: bytes) -> Iterator[tuple[int, int]]:

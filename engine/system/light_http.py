@@ -93,7 +93,11 @@ class UnixClient:
                 connection.writer.write(request)
                 async with asyncio.timeout(self._silence_s):
                     await connection.writer.drain()
-                    status, headers = await _read_head(connection.reader)
+                    head = await connection.reader.readuntil(b"\r\n\r\n")
+                status_line, *lines = head.split(b"\r\n")
+                pairs = (line.partition(b":") for line in lines if line)
+                headers = {name.strip().lower(): value.strip().lower() for name, _, value in pairs}
+                status = int(status_line.split(b" ", 2)[1])
             except (OSError, EOFError):
                 connection.writer.close()
                 if connection.idle_since is None:
@@ -129,14 +133,6 @@ class UnixClient:
             if not n_bytes:
                 return
             yield piece[:-2]
-
-
-async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[bytes, bytes]]:
-    """Return status and headers; raise `EOFError` where nothing comes any more."""
-    status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
-    pairs = (line.partition(b":") for line in lines if line)
-    headers = {name.strip().lower(): value.strip().lower() for name, _, value in pairs}
-    return int(status_line.split(b" ", 2)[1]), headers
 
 
 class _BlockingConnection(http.client.HTTPConnection):

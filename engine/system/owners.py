@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import stat
 import sys
 from functools import cache
@@ -43,7 +44,8 @@ def stranger(
     `is_reached`: whether others can pass the folder in which it lies; `is_for_groups`: its group
     may write.
     """
-    if not _is_own_number(facts.st_uid):
+    kind, mounted_by = _mount_of(facts.st_dev)
+    if not (_is_own_number(facts.st_uid) and _is_own_number(mounted_by)):
         return Stranger.OWNER
     # In a sticky folder, as the root of a tmpfs, others cannot replace what is this user's.
     is_sticky = stat.S_ISDIR(facts.st_mode) and facts.st_mode & stat.S_ISVTX
@@ -51,7 +53,7 @@ def stranger(
     # With the umask 002 a group may write that has no other member than this user.
     is_for_groups = is_for_groups or not mode & 0o020 or _is_own_group(facts.st_gid)
     is_open = mode & 0o002 or not is_for_groups
-    return Stranger.WRITER if is_open and _kind_of(facts.st_dev) not in _NO_OWNERS else None
+    return Stranger.WRITER if is_open and kind not in _NO_OWNERS else None
 
 
 def _is_own_number(uid: int) -> bool:
@@ -75,15 +77,21 @@ def _is_own_group(gid: int) -> bool:
         return gid == os.geteuid()
 
 
-def _kind_of(device: int) -> str:
-    """Return the type of the file system with this number; empty where it is not known."""
-    number = f"{os.major(device)}:{os.minor(device)}"
-    mounts = (line.partition(" - ") for line in _text_of("/proc/self/mountinfo").splitlines())
-    found = (mount.split()[0] for place, _, mount in mounts if place.split()[2:3] == [number])
-    return next(found, "")
-
-
 @cache
+def _mount_of(device: int) -> tuple[str, int]:
+    """Return a file system's type, empty where it is not known, and the user who mounted it.
+
+    Users may mount file systems of FUSE, which name any owner for a file.
+    """
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in _text_of("/proc/self/mountinfo").splitlines():
+        place, _, mount = line.partition(" - ")
+        if place.split()[2:3] == [number]:
+            by = re.search(r"\buser_id=(\d+)", mount) if mount.startswith("fuse") else None
+            return mount.split()[0], 0 if by is None else int(by[1])
+    return "", 0
+
+
 def _text_of(file: str) -> str:
     try:
         return read_text(Path(file))

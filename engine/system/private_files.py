@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,7 +63,8 @@ def open_private(path: Path, mode: str = "w", **options: Any) -> IO[Any]:
     """
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
-    file = open(path, mode, opener=_private_opener, **options)  # noqa: SIM115 - `Path` has no opener
+    opener = partial(os.open, mode=PRIVATE_FILE)
+    file = open(path, mode, opener=opener, **options)  # noqa: SIM115 - `Path` has no opener
     make_private(path)
     return file
 
@@ -96,10 +98,6 @@ def private_database(path: Path) -> Path:
     for name in ("", "-wal", "-shm", "-journal"):
         make_private(path.with_name(path.name + name))
     return path
-
-
-def _private_opener(path: str, flags: int) -> int:
-    return os.open(path, flags, PRIVATE_FILE)
 
 
 def _is_own(facts: os.stat_result) -> bool:

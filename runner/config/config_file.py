@@ -7,6 +7,7 @@ It is read beside the pipeline, where only the names in `BESIDE_A_PIPELINE` coun
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from paddock.engine.system import no_links
+from paddock.engine.system.files import identity
 from paddock.engine.system.owners import Stranger, stranger
+from paddock.engine.system.text import one_line
 
 from . import setting_values
 from .setting_specs import SETTING_SPECS, SettingsError
@@ -49,8 +52,9 @@ def file_values(
     Raises:
         SettingsError: an unknown name, one that a file beside a pipeline must not have, no TOML.
     """
-    for file in _settings_files(folder, config):
-        is_beside = not _is_same(file.parent, config)
+    places = [place / FILE_NAME for place in (folder, config) if place is not None]
+    for file in filter(Path.is_file, places):
+        is_beside = identity(file.parent) != identity(config)
         with _opened(file) as opened:
             why = stranger(os.fstat(opened.fileno()), is_for_groups=True) if is_beside else None
             if why is not None and not is_trusted(file.parent):
@@ -64,11 +68,10 @@ def file_values(
 
 def foreign_text(what: Path, why: Stranger, folder: Path, config: Path) -> str:
     """Return that a settings file or a state folder is data, and how its folder is trusted."""
-    quoted = str(folder).replace("\\", "\\\\").replace('"', '\\"')
     return (
-        f"{what} is not used: {why.value}.\n  If it is data, leave it. If those who can write "
-        f"there may decide what Paddock does here, write into {config / FILE_NAME}:\n"
-        f'  trust_state = ["{quoted}"]'
+        f"{one_line(str(what))} is not used: {why.value}.\n  If it is data, leave it. If those who "
+        f"can write there may decide what Paddock does here, write into {config / FILE_NAME}:\n"
+        f"  trust_state = [{json.dumps(str(folder), ensure_ascii=False)}]"
     )
 
 
@@ -88,23 +91,9 @@ def _refuse_far_reaching(file: Path, names: Iterable[str], config: Path) -> None
     )
 
 
-def _settings_files(folder: Path | None, config: Path) -> Iterator[Path]:
-    """Yield the settings files that there are, the nearest first."""
-    for place in (folder, config):
-        if place is not None and (place / FILE_NAME).is_file():
-            yield place / FILE_NAME
-
-
 def config_folder(environ: Mapping[str, str], home: Path) -> Path:
     """Return the folder of the person's settings file."""
     return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "paddock"
-
-
-def _is_same(left: Path, other: Path) -> bool:
-    try:
-        return left.samefile(other)
-    except OSError:
-        return False
 
 
 def _values_of(file: Path, parsed: Mapping[str, Any]) -> Iterator[tuple[str, str, object]]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from paddock.engine.system.files import read_text
+from paddock.engine.system.text import one_line
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.own_state import LEDGER_FILE, ForeignState, is_own_file, is_own_state
@@ -69,13 +70,12 @@ def ledgers_that_count(states: Sequence[Path], note: Note) -> Iterator[LedgerFol
     """Folders of documents that ledgers know, each with the folder of the pipelines."""
     for state in states:
         place, folder = LedgerFolder(state), state.parent.resolve()
-        known = (by for at, by in scanned.items() if folder.is_relative_to(at) and folder != by)
-        owner = next(known, None) or pipelines.with_documents_at(folder)
+        what = f"{one_line(str(state))} is not used:"
+        known = (scanned.get(around) for around in (folder, *folder.parents))
+        owner = next((by for by in known if by not in (None, folder)), None)
+        owner = owner or pipelines.with_documents_at(folder)
         if owner is not None:
-            note(
-                f"{state} is not used: documents of a pipeline in {owner} arrive or are written "
-                "there."
-            )
+            note(f"{what} documents of a pipeline in {owner} arrive or are written there.")
             continue
         try:
             if not is_own_state(state):
@@ -95,7 +95,7 @@ def ledgers_that_count(states: Sequence[Path], note: Note) -> Iterator[LedgerFol
         if has_pipeline:
             yield place
         elif not is_empty:
-            note(f"{state} is not used: no pipeline is beside it, and it knows of none that was.")
+            note(f"{what} no pipeline is beside it, and it knows of none that was.")
 
 
 def is_state_folder(folder: Path) -> bool:

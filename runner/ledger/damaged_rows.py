@@ -34,6 +34,10 @@ _MARK_LENGTHS = {
 """By its first word, how many values a dependency has; `listed` has any number of lists."""
 _FILE_MARK_KINDS = (int, int, str, int, int)
 """Of a file that was read: size, time, digest, time of its inode, inode."""
+_CHECKED = (
+    "runs", "scopes", "items", "calls", "outputs", "provenance", "specs", "stored", "roots",
+    "reviews",
+)  # fmt: skip
 _STATES = ("done", "skipped", "quarantined", "failed", "waiting")
 _TOOL_RESULTS = (frozenset({"text", "value"}), frozenset({"error"}))
 
@@ -93,7 +97,7 @@ class _Head:
 
 def row_faults(select: Callable[[str], Iterable[Sequence[Any]]]) -> Iterator[str]:
     """Yield what is wrong with rows, each as the end of a sentence."""
-    for table, check in _CHECKS.items():
+    for table in _CHECKED:
         columns = COLUMNS[table]
         for values in select(f"select {', '.join(columns)} from {table}"):
             row = dict(zip(columns, values, strict=True))
@@ -103,7 +107,7 @@ def row_faults(select: Callable[[str], Iterable[Sequence[Any]]]) -> Iterator[str
                     for name in _JSON_COLUMNS.get(table, ())
                     if row[name]
                 }
-                check(row, parsed)
+                _check(table, row, parsed)
             except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
                 at = ", ".join(f"{name} '{str(row[name])[:60]}'" for name in KEYS[table])
                 yield f"the row of '{table}' with {at} is damaged: {error}"
@@ -124,24 +128,49 @@ def _need_digest(digest: str, text: str, what: str) -> None:
     _need(found == digest, f"{what} is not the text of its digest")
 
 
-def _check_run(row: Row, parsed: Row) -> None:
-    if "summary" in parsed:
-        _need_form(_Summary, parsed["summary"])
-        _need({"prompt", "completion"} <= parsed["summary"]["tokens"].keys(), "`tokens` lacks one")
-    if "given" in parsed:
-        _need_form(_Given, parsed["given"])
+def _need_rows(whole: str) -> None:
+    _need(not whole or whole.partition(":")[0].isdigit(), "the number of rows is none")
 
 
-def _check_scope(row: Row, parsed: Row) -> None:
-    _need_digest(row["scope"], f"{row['file']}\n{row['step']}\n{row['inputs']}", "`inputs`")
-
-
-def _check_item(row: Row, parsed: Row) -> None:
-    _need_form(dict[str, str], parsed["parts"])
-    _need(row["state"] in _STATES, f"'{row['state']}' is no state")
-    _need_form(tuple[str, ...], parsed.get("outputs", []))
-    for name, mark in parsed.get("reads", {}).items():
-        _check_mark(name, mark)
+def _check(table: str, row: Row, parsed: Row) -> None:
+    """Raise an error of any kind where a row does not have the form that its table asks for."""
+    match table:
+        case "runs":
+            if "summary" in parsed:
+                _need_form(_Summary, parsed["summary"])
+                tokens = parsed["summary"]["tokens"].keys()
+                _need({"prompt", "completion"} <= tokens, "`tokens` lacks one")
+            if "given" in parsed:
+                _need_form(_Given, parsed["given"])
+        case "scopes":
+            text = f"{row['file']}\n{row['step']}\n{row['inputs']}"
+            _need_digest(row["scope"], text, "`inputs`")
+        case "items":
+            _need_form(dict[str, str], parsed["parts"])
+            _need(row["state"] in _STATES, f"'{row['state']}' is no state")
+            _need_form(tuple[str, ...], parsed.get("outputs", []))
+            for name, mark in parsed.get("reads", {}).items():
+                _check_mark(name, mark)
+        case "calls":
+            _check_call(row, parsed)
+        case "outputs":
+            _need_form(tuple[str, ...], parsed["intended"])
+        case "provenance" if "made" in parsed:
+            _need_form(_Made, parsed["made"])
+        case "specs":
+            _need_digest(row["spec"], row["text"], "`text`")
+        case "stored":
+            _need_rows(row["sha256"])
+        case "roots":
+            _need_form(_Folder, parsed["folder"])
+            _need("is" in parsed["folder"], "`folder` has no identity")
+        case "reviews":
+            _need_form(_Head, parsed["head"])
+            _need_form(tuple[str, ...], parsed["objects"])
+            for decision in parsed["earlier"]:
+                _need({"state", "value", "by", "at"} <= decision.keys(), "`earlier` lacks a name")
+            subject = parsed.get("subject", {"answer": None, "outputs": None})
+            _need({"answer", "outputs"} <= subject.keys(), "`subject` lacks a name")
 
 
 def _check_mark(name: str, mark: Any) -> None:
@@ -149,15 +178,7 @@ def _check_mark(name: str, mark: Any) -> None:
     is_file = len(mark) == len(_FILE_MARK_KINDS) and all(map(isinstance, mark, _FILE_MARK_KINDS))
     _need(known or is_file, f"`reads` has an unknown entry for '{name[:60]}'")
     if mark[0] == "rows":
-        _check_rows(mark[3])
-
-
-def _check_rows(whole: str) -> None:
-    _need(not whole or whole.partition(":")[0].isdigit(), "the number of rows is none")
-
-
-def _check_stored(row: Row, parsed: Row) -> None:
-    _check_rows(row["sha256"])
+        _need_rows(mark[3])
 
 
 def _check_call(row: Row, parsed: Row) -> None:
@@ -175,44 +196,3 @@ def _check_call(row: Row, parsed: Row) -> None:
         _need(
             is_command or json.loads(row["reply"]).keys() in _TOOL_RESULTS, "`reply` is no result"
         )
-
-
-def _check_output(row: Row, parsed: Row) -> None:
-    _need_form(tuple[str, ...], parsed["intended"])
-
-
-def _check_provenance(row: Row, parsed: Row) -> None:
-    if "made" in parsed:
-        _need_form(_Made, parsed["made"])
-
-
-def _check_spec(row: Row, parsed: Row) -> None:
-    _need_digest(row["spec"], row["text"], "`text`")
-
-
-def _check_root(row: Row, parsed: Row) -> None:
-    _need_form(_Folder, parsed["folder"])
-    _need("is" in parsed["folder"], "`folder` has no identity")
-
-
-def _check_review(row: Row, parsed: Row) -> None:
-    _need_form(_Head, parsed["head"])
-    _need_form(tuple[str, ...], parsed["objects"])
-    for decision in parsed["earlier"]:
-        _need({"state", "value", "by", "at"} <= decision.keys(), "`earlier` lacks a name")
-    subject = parsed.get("subject", {"answer": None, "outputs": None})
-    _need({"answer", "outputs"} <= subject.keys(), "`subject` lacks a name")
-
-
-_CHECKS: Mapping[str, Callable[[Row, Row], None]] = {
-    "runs": _check_run,
-    "scopes": _check_scope,
-    "items": _check_item,
-    "calls": _check_call,
-    "outputs": _check_output,
-    "provenance": _check_provenance,
-    "specs": _check_spec,
-    "stored": _check_stored,
-    "roots": _check_root,
-    "reviews": _check_review,
-}

@@ -100,9 +100,16 @@ class Ledger:
     def _open_for_writing(self) -> None:
         try:
             make_state(self.folder)
-            private_files.private_unversioned_folder(self.folder)
             if self.is_shared:
-                self._open_shared_for_writing()
+                postgres = postgres_module()
+                server = postgres.postgres_server(self.url, folder_identity(self.folder))
+                shared = postgres.PostgresDatabase(server, self._note, retry_s=postgres.OPEN_S)
+                self._database = shared
+                shared.prepare_schema(self.file)
+                shared.retry_s = postgres.RETRY_S
+                self._transactions = postgres.PostgresDatabase(server, self._note)
+                connection = postgres.PostgresConnection(server, self._note)
+                self._writer = Writer(connection.write_rows, connection.close, self._note)
                 return
             with file_locks.lock_now(self.folder / "ledger.lock", wait_s=-1):
                 database = SqliteDatabase(private_files.private_database(self.file))
@@ -118,17 +125,6 @@ class Ledger:
                 f"{self.folder}: the ledger's folder cannot be written ({why}).\n"
                 "  Make it writable, or copy the pipeline to a folder of your own."
             ) from error
-
-    def _open_shared_for_writing(self) -> None:
-        postgres = postgres_module()
-        server = postgres.postgres_server(self.url, folder_identity(self.folder))
-        database = postgres.PostgresDatabase(server, self._note, retry_s=postgres.OPEN_S)
-        self._database = database
-        database.prepare_schema(self.file)
-        database.retry_s = postgres.RETRY_S
-        self._transactions = postgres.PostgresDatabase(server, self._note)
-        connection = postgres.PostgresConnection(server, self._note)
-        self._writer = Writer(connection.write_rows, connection.close, self._note)
 
     def _note(self, text: str) -> None:
         self.on_wait(text)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from paddock.engine.system import no_links, private_files
 from paddock.engine.system.owners import Stranger, stranger
+from paddock.engine.system.text import one_line
 from paddock.runner.config.config_file import config_folder, foreign_text
 from paddock.runner.settings import read_settings
 
@@ -47,7 +48,8 @@ class ForeignState(LedgerError):
         self.why = why
         what = state / name if name else state
         super().__init__(
-            f"{what} is not used: {why.value}.\n  If it is data, leave it; otherwise move it away."
+            f"{one_line(str(what))} is not used: {why.value}.\n"
+            "  If it is data, leave it; otherwise move it away."
             if isinstance(why, WrongKind)
             else foreign_text(what, why, state.parent, config_folder(os.environ, Path.home()))
         )
@@ -109,16 +111,15 @@ def make_state(state: Path) -> None:
         ForeignState: there is one that is data; or owners mean nothing here, and nothing was made.
         OSError: it cannot be made.
     """
-    is_new = not is_own_state(state)
-    private_files.private_folder(state)
-    if not is_new:
-        return
-    try:
-        is_own_state(state)
-    except ForeignState:
-        with suppress(OSError):  # another process has put something into it
-            state.rmdir()
-        raise
+    if not is_own_state(state):
+        private_files.private_folder(state)
+        try:
+            is_own_state(state)
+        except ForeignState:
+            with suppress(OSError):  # another process has put something into it
+                state.rmdir()
+            raise
+    private_files.private_unversioned_folder(state)
 
 
 def is_own_file(file: Path) -> bool:

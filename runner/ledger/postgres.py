@@ -412,12 +412,9 @@ def _write(connection: psycopg.Connection[Any], pending: Pending) -> None:
     # from a machine that has stopped, it does not end the idle transaction.
     with connection.transaction():
         for statement, values in write_statements(pending, "%s"):
-            connection.execute(statement.encode(), [_without_nul(value) for value in values])
-
-
-def _without_nul(value: Any) -> Any:
-    """Return a value that PostgreSQL takes: its texts cannot hold the character NUL."""
-    return value.replace("\0", "\ufffd") if isinstance(value, str) and "\0" in value else value
+            # Its texts cannot hold the character NUL.
+            cleaned = [v.replace("\0", "\ufffd") if isinstance(v, str) else v for v in values]
+            connection.execute(statement.encode(), cleaned)
 
 
 def psycopg_query(query: str) -> str:

@@ -16,10 +16,10 @@ import re
 import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from paddock.engine.system import file_locks, files, processes
 from paddock.engine.system.text import last_part
@@ -161,16 +161,10 @@ async def clean_in_subprocess(settings: Settings, folders: Sequence[Path]) -> tu
         )
     except OSError as error:
         return (f"the ledgers could not be cleaned ({error.strerror or error}).",)
-    return _reported_faults(ended.stdout, ended.stderr)
-
-
-def _reported_faults(out: bytes, err: bytes) -> tuple[str, ...]:
-    """Return the faults in the output of `paddock clean --json`."""
     try:
-        found: Any = json.loads(out)
-        return tuple(str(fault) for fault in found["faults"])
-    except (ValueError, KeyError, TypeError):
-        last = last_part(err.decode("utf-8", "replace"), 500)
+        return tuple(map(str, json.loads(ended.stdout)["faults"]))
+    except (ValueError, KeyError, TypeError):  # it died, or was cut off
+        last = last_part(ended.stderr.decode("utf-8", "replace"), 500)
         return (f"the ledgers could not be cleaned: {last or 'no message'}.",)
 
 
@@ -186,14 +180,17 @@ def sweep_ledger(
         with ExitStack() as stack:
             handle = open_state(state)
             stack.callback(os.close, handle)
+            folders = [
+                stack.enter_context(contextlib.closing(_OwnFolder(handle, name)))
+                for name in ("runs", "objects", "told")
+            ]
             stack.enter_context(file_locks.lock_now(state / "clean.lock"))
             database = open_existing(state, url)
             if database is None:
                 return SweepResult()
             with contextlib.closing(database):
                 try:
-                    sweeper = _Sweeper(state, handle, database, limits, is_dry=is_dry)
-                    swept = stack.enter_context(sweeper).sweep()
+                    swept = _Sweeper(state, folders, database, limits, is_dry=is_dry).sweep()
                 except Exception as error:  # what a damaged row causes may be of any kind
                     damage = database.damage_behind(error)
                     if damage is not None:
@@ -210,41 +207,51 @@ def sweep_ledger(
         raise LedgerError(f"{state}: cannot be cleaned ({error.strerror or error}).") from error
 
 
-class _OwnFiles:
-    """Regular files of a folder within the state folder, by its descriptor: no link leads out."""
+class _OwnFolder:
+    """A folder within the state folder, by its descriptor: no link leads out of it."""
 
     def __init__(self, state: int, name: str) -> None:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         self.name = name
-        self._handle: int | None = None
+        self.handle: int | None = None
         with suppress(FileNotFoundError, NotADirectoryError):  # none, or a link
-            self._handle = os.open(name, flags, dir_fd=state)
+            self.handle = os.open(name, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=state)
 
-    def facts(self) -> dict[str, os.stat_result]:
-        """Return what the system knows of each file."""
+    def files(self) -> dict[str, os.stat_result]:
+        """Return what the system knows of each regular file."""
         found: dict[str, os.stat_result] = {}
-        with os.scandir(self._handle) if self._handle is not None else nullcontext(()) as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError):  # it was removed meanwhile
-                    facts = entry.stat(follow_symlinks=False)
-                    if stat.S_ISREG(facts.st_mode):
-                        found[entry.name] = facts
+        handle = self.handle
+        for name in os.listdir(handle) if handle is not None else ():  # noqa: PTH208 - no path
+            with suppress(FileNotFoundError):  # it was removed meanwhile
+                facts = os.stat(name, dir_fd=self.handle, follow_symlinks=False)
+                if stat.S_ISREG(facts.st_mode):
+                    found[name] = facts
         return found
-
-    def stat(self, name: str) -> os.stat_result:
-        return os.stat(name, dir_fd=self._handle, follow_symlinks=False)
 
     def remove(self, name: str) -> None:
         with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self._handle)
+            os.unlink(name, dir_fd=self.handle)
 
-    def rename(self, name: str, target: str) -> None:
-        if self._handle is not None:
-            files.rename_in(self._handle, name, target)
+    def remove_object(self, digest: str, before: float) -> bool:
+        """Remove an object; restore it if a run used it again meanwhile.
+
+        A run that stores an existing value touches it (`ObjectStore.put`): either it finds the file
+        and we see the new time, or it does not and writes it again.
+        """
+        assert self.handle is not None
+        aside = f".{digest}.swept"
+        try:
+            files.rename_in(self.handle, digest, aside)
+        except FileNotFoundError:
+            return False
+        if os.stat(aside, dir_fd=self.handle, follow_symlinks=False).st_mtime >= before:
+            files.rename_in(self.handle, aside, digest)
+            return False
+        self.remove(aside)
+        return True
 
     def close(self) -> None:
-        if self._handle is not None:
-            os.close(self._handle)
+        if self.handle is not None:
+            os.close(self.handle)
 
 
 class _Sweeper:
@@ -253,30 +260,20 @@ class _Sweeper:
     def __init__(
         self,
         state: Path,
-        handle: int,
+        folders: Sequence[_OwnFolder],
         database: LedgerDatabase,
         limits: RetentionLimits,
         *,
         is_dry: bool,
     ) -> None:
-        """`handle`: of the state folder."""
+        """`folders`: those of logs, objects and records of notifications."""
         self._state = state
+        self._logs, self._objects, self._notices = folders
         self._database = database
         self._limits = limits
         self._is_dry = is_dry
         self._now = time.time()
         self._swept = SweepResult()
-        self._folders = ExitStack()
-        self._logs, self._objects, self._notices = (
-            self._folders.enter_context(contextlib.closing(_OwnFiles(handle, name)))
-            for name in ("runs", "objects", "told")
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._folders.close()
 
     def sweep(self) -> SweepResult:
         runs = {
@@ -288,7 +285,11 @@ class _Sweeper:
         items = self._gone_items() | self._dropped(variants)
         self._sweep_objects(calls, items)
         self._sweep_logs(runs, old_runs)
-        self._sweep_leftovers()
+        for folder in (self._objects, self._notices):
+            for name, facts in folder.files().items():
+                if _LEFTOVER.fullmatch(name) and facts.st_mtime < self._now - OBJECT_GRACE_S:
+                    self._swept.leftovers += 1
+                    self._remove(folder, name, facts)
         return self._swept
 
     # --- rows
@@ -344,13 +345,17 @@ class _Sweeper:
         found = [row for row in rows if row[0] not in needed]
         removed = {hash_: size for hash_, at, size, *_ in found if at < limits.calls_before}
         if limits.max_bytes:
-            too_much = self._size() - sum(removed.values()) - limits.max_bytes
+            # Of ledger and objects, without unused space in the file.
+            query = _SIZE_OF_FILE if isinstance(self._database, SqliteDatabase) else _SIZE_OF_SCHEMA
+            sizes = {name: facts.st_size for name, facts in self._objects.files().items()}
+            size_bytes = int(self._database.rows(query, {})[0][0]) + sum(sizes.values())
+            too_much = size_bytes - sum(removed.values()) - limits.max_bytes
             for hash_, at, size, *objects in found:
                 if too_much <= 0 or at >= too_large:
                     break
                 if hash_ not in removed:
                     removed[hash_] = size
-                    too_much -= size + sum(map(self._size_of, filter(None, objects)))
+                    too_much -= size + sum(sizes.get(digest, 0) for digest in objects)
         self._swept.calls = len(removed)
         self._swept.n_bytes += sum(removed.values())
         self._delete("calls", "hash", sorted(removed))
@@ -409,7 +414,7 @@ class _Sweeper:
         before = self._now - OBJECT_GRACE_S
         old = {
             name: facts.st_size
-            for name, facts in self._objects.facts().items()
+            for name, facts in self._objects.files().items()
             if _OBJECT.fullmatch(name) and facts.st_mtime < before
         }
         if not old:
@@ -417,7 +422,7 @@ class _Sweeper:
         for digest in self._referenced(calls, items):
             old.pop(digest, None)
         for digest, size in old.items():
-            if self._is_dry or _removed(self._objects, digest, before):
+            if self._is_dry or self._objects.remove_object(digest, before):
                 self._swept.objects += 1
                 self._note_removed(self._objects, digest, size)
 
@@ -443,7 +448,7 @@ class _Sweeper:
 
     def _sweep_logs(self, runs: Mapping[str, str], old: Collection[str]) -> None:
         """Remove the logs of old runs of this ledger, except of runs that may be running."""
-        for name, facts in self._logs.facts().items():
+        for name, facts in self._logs.files().items():
             run, _, ending = name.rpartition(".")
             if ending not in _LOG_ENDINGS or run not in runs:
                 continue
@@ -454,33 +459,14 @@ class _Sweeper:
                 self._swept.logs += 1
                 self._remove(self._logs, name, facts)
 
-    def _sweep_leftovers(self) -> None:
-        for folder in (self._objects, self._notices):
-            for name, facts in folder.facts().items():
-                if _LEFTOVER.fullmatch(name) and facts.st_mtime < self._now - OBJECT_GRACE_S:
-                    self._swept.leftovers += 1
-                    self._remove(folder, name, facts)
-
-    def _remove(self, folder: _OwnFiles, name: str, facts: os.stat_result) -> None:
+    def _remove(self, folder: _OwnFolder, name: str, facts: os.stat_result) -> None:
         if not self._is_dry:
             folder.remove(name)
         self._note_removed(folder, name, facts.st_size)
 
-    def _note_removed(self, folder: _OwnFiles, name: str, size: int) -> None:
+    def _note_removed(self, folder: _OwnFolder, name: str, size: int) -> None:
         self._swept.n_bytes += size
         self._swept.files.append(str(self._state / folder.name / name))
-
-    def _size(self) -> int:
-        """Return the bytes of ledger and objects, without unused space in the file."""
-        is_file = isinstance(self._database, SqliteDatabase)
-        own = int(self._database.rows(_SIZE_OF_FILE if is_file else _SIZE_OF_SCHEMA, {})[0][0])
-        return own + sum(facts.st_size for facts in self._objects.facts().values())
-
-    def _size_of(self, digest: str) -> int:
-        try:
-            return self._objects.stat(digest).st_size
-        except OSError:
-            return 0
 
 
 _LINEAGE = """
@@ -511,21 +497,3 @@ _DROP_MADE = "delete from provenance where scope = :scope and key = :key"
 _DROP_SPECS = "delete from specs where spec not in (select spec from provenance)"
 _IS_GONE = f"gone is not null and gone <> '{FILED}'"
 _DROP_ITEM = f"delete from items where scope = :scope and key = :key and {_IS_GONE}"
-
-
-def _removed(objects: _OwnFiles, digest: str, before: float) -> bool:
-    """Remove an object; restore it if a run used it again meanwhile.
-
-    A run that stores an existing value touches it (`ObjectStore.put`): either it finds the file
-    and we see the new time, or it does not and writes it again.
-    """
-    aside = f".{digest}.swept"
-    try:
-        objects.rename(digest, aside)
-    except FileNotFoundError:
-        return False
-    if objects.stat(aside).st_mtime >= before:
-        objects.rename(aside, digest)
-        return False
-    objects.remove(aside)
-    return True

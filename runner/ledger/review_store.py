@@ -91,7 +91,7 @@ class ReviewStore:
         reviews = ((_under(terms, self._review(row[:-1])), float(row[-1])) for row in found)
         return [
             replace(review, state="expired")
-            if review.state == "open" and _is_late(review, now)
+            if review.state == "open" and (review.expires_at or now + 1) <= now
             else review
             for review, now in reviews
         ]
@@ -308,7 +308,3 @@ class ReviewStore:
             "value": value,
             "value_object": value_object,
         }
-
-
-def _is_late(review: Review, now: float) -> bool:
-    return review.expires_at is not None and review.expires_at <= now

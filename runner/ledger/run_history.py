@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,11 @@ def recent_runs(
     def read(place: LedgerFolder, ledger: Ledger) -> Iterator[PastRun]:
         nonlocal n_all
         n_all += 0 if failed_only else ledger.n_runs(place.file)
-        return _runs_of_ledger(place, ledger, limit, failed_only=failed_only, before=before)
+        rows = ledger.runs(
+            MAX_RUNS_SEARCHED if failed_only else limit, file=place.file, before=before
+        )
+        found = (PastRun(place, row, run_status(row, ledger)) for row in rows)
+        return islice((p for p in found if not failed_only or p.outcome in BAD_STATUSES), limit)
 
     found = _history(places, read)
     return replace(found, runs=found.runs[:limit], n_all=n_all)
@@ -196,22 +201,6 @@ def run_items(past: PastRun) -> list[ItemRow]:
     """
     with open_for_reading(past.place) as ledger:
         return ledger.items_of(past.row.run)
-
-
-def _runs_of_ledger(
-    place: LedgerFolder, ledger: Ledger, limit: int, *, failed_only: bool, before: float | None
-) -> Iterator[PastRun]:
-    """Yield the latest runs of one ledger that match the file and, if asked, have failed."""
-    n_found = 0
-    n_searched = MAX_RUNS_SEARCHED if failed_only else limit
-    for row in ledger.runs(n_searched, file=place.file, before=before):
-        past = PastRun(place, row, run_status(row, ledger))
-        if failed_only and past.outcome not in BAD_STATUSES:
-            continue
-        yield past
-        n_found += 1
-        if n_found == limit:
-            return
 
 
 @contextmanager

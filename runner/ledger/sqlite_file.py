@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,6 +86,12 @@ _NO_PLAIN_TABLE = re.compile(r"\b(as|check|generated)\b", re.IGNORECASE)
 _NO_PLAIN_INDEX = re.compile(r"\bwhere\b|\(.*\(", re.IGNORECASE | re.DOTALL)
 
 
+@lru_cache
+def _is_plain(kind: str, text: str) -> bool:
+    what = {"table": _NO_PLAIN_TABLE, "index": _NO_PLAIN_INDEX}.get(kind)
+    return what is not None and not what.search(text)
+
+
 class SqliteDatabase:
     """Implements `LedgerDatabase` over a file; each statement is a transaction."""
 
@@ -105,7 +112,14 @@ class SqliteDatabase:
         with self._explained():
             self._connection = _connect(file, wait_s)
             self._connection.execute(f"PRAGMA query_only={is_readonly:d}")
-            self._connection.set_authorizer(_authorized)
+            # What a view or a trigger asks for has its name as the last value.
+            self._connection.set_authorizer(
+                lambda action, *names: (
+                    sqlite3.SQLITE_DENY
+                    if action in _REFUSED_ACTIONS or names[-1] is not None
+                    else sqlite3.SQLITE_OK
+                )
+            )
             self._connection.set_progress_handler(
                 lambda: time.monotonic() > self._ends_at, STEPS_BETWEEN_LOOKS
             )
@@ -115,9 +129,7 @@ class SqliteDatabase:
         for kind, name, page, text in self.rows(
             "select type, name, rootpage, coalesce(sql, '') from sqlite_master", {}
         ):
-            # Views and virtual tables have no page of their own.
-            what = {"table": _NO_PLAIN_TABLE, "index": _NO_PLAIN_INDEX}.get(kind)
-            if not page or what is None or what.search(text):
+            if not page or not _is_plain(kind, text):  # views and virtual tables have no page
                 raise LedgerError(
                     f"{self._file}: this is no ledger of Paddock's: '{name}' in it is no plain "
                     f"table. Move the file away to start without it."
@@ -288,14 +300,6 @@ def _connect(file: Path, wait_s: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _authorized(
-    action: int, first: str | None, second: str | None, database: str | None, origin: str | None
-) -> int:
-    """Refuse what a view or a trigger asks for (`origin`), and what would make one."""
-    is_refused = origin is not None or action in _REFUSED_ACTIONS
-    return sqlite3.SQLITE_DENY if is_refused else sqlite3.SQLITE_OK
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import CallRow, LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
-from paddock.runner.ledger.output_index import FileCondition, OutputIndex
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.run_history import (
     LedgerFolder,
@@ -88,7 +88,11 @@ def item_steps(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ..
     if trace.made is None or not trace.is_current:
         return _steps_of_unfinished_item(origins, trace)
     _, steps = run_records.read_lineage(trace.made.made)
-    checks = _recorded_checks(origins, trace)
+    checks: dict[str, tuple[str, ...]] = {}
+    for name, step in recorded_spec(origins, trace).get("steps", {}).items():
+        reply = step.get("reply")
+        given = reply.get("check") if isinstance(reply, dict) else None
+        checks[name] = (given,) if isinstance(given, str) else tuple(map(str, given or ()))
     return tuple(
         LineageStep(
             step.id,
@@ -157,18 +161,6 @@ def recorded_spec(origins: LineageStore, trace: ItemTrace) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _recorded_checks(origins: LineageStore, trace: ItemTrace) -> dict[str, tuple[str, ...]]:
-    steps = recorded_spec(origins, trace).get("steps", {})
-    return {name: tuple(_written_checks(step)) for name, step in steps.items()}
-
-
-def _written_checks(step: Mapping[str, Any]) -> Iterable[str]:
-    """Return a step's checks as its author wrote them."""
-    reply = step.get("reply")
-    given = reply.get("check") if isinstance(reply, dict) else None
-    return [given] if isinstance(given, str) else [str(check) for check in given or ()]
-
-
 def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
     """Return where a file, a folder's files or a vector store's rows came from.
 
@@ -235,14 +227,12 @@ class _PathInLedger:
         readers = tuple(map(self._reader, read))
         if readers:
             return PathLineage(str(self._path), read_by=readers, n_more=n_more)
-        near = tuple(map(self._index.absolute, self._traces.near(stored)))
-        return PathLineage(str(self._path), near=near, same_as=tuple(self._same()))
-
-    def _same(self) -> Iterator[str]:
-        """Yield outputs that had the file's content, as before a rename."""
-        with contextlib.suppress(OSError):
-            if self._path.is_file():
-                yield from map(self._index.absolute, self._traces.same_as(sha256_of(self._path)))
+        near = map(self._index.absolute, self._traces.near(stored))
+        same: Sequence[str] = ()
+        with contextlib.suppress(OSError):  # outputs that had its content, as before a rename
+            same = self._traces.same_as(sha256_of(self._path)) if self._path.is_file() else ()
+        same_as = tuple(map(self._index.absolute, same))
+        return PathLineage(str(self._path), near=tuple(near), same_as=same_as)
 
     def _reader(self, trace: ItemTrace) -> str:
         """Return which item read a document, and what that item wrote."""
@@ -285,9 +275,22 @@ class _PathInLedger:
                 explained.add(name)
                 steps += item_steps(self._origins, other)
                 changes += self._changes(other, recorded_spec(self._origins, other), f"'{name}'")[0]
-        notes += _unwatched_notes(steps)
-        behind, unknown = self._behind(trace, explained)
+        calls = [call for step in steps for call in step.calls if call.kind == "tool"]
+        if tools := {call.model or "run" for call in calls} - _WATCHED_TOOLS:
+            names = ", ".join(f"'{name}'" for name in sorted(tools))
+            notes.append(f"what {names} read then is not checked")
+        behind: Sequence[LineageChange] = ()
+        now = self._valid_now(trace)
+        if now is not None and upstream_names(now.bound, trace.place.step):
+            if now.can_be_planned:
+                behind = self._before.changes(now, trace.place.step, explained)
+            else:  # other servers or secrets are involved
+                notes.append("whether the steps before it are up to date is not checked")
         changes += behind or ([] if changes else self._own_verdict(trace, source))
+        if trace.n_rows is None:
+            condition = self._index.condition(trace.place.scope, trace.path)
+        else:
+            condition = "same" if self._path.exists() else "missing"
         return Origin(
             path=self._index.absolute(trace.path),
             pipeline=base / trace.place.file,
@@ -297,7 +300,7 @@ class _PathInLedger:
             at=trace.at,
             state="done" if entry is None else entry.state,
             error=None if entry is None else entry.error,
-            condition=self._condition(trace),
+            condition=condition,
             source=source,
             reads=trace.read_files(base),
             looked_in=trace.searched_paths(base),
@@ -306,7 +309,7 @@ class _PathInLedger:
             made_of=made_of,
             outputs=tuple(map(self._index.absolute, trace.outputs)),
             changes=tuple(dict.fromkeys(changes)),
-            notes=(*notes, *unknown),
+            notes=tuple(notes),
             n_rows=trace.n_rows,
             reviewed=reviews_of_item(self._ledger, trace.place.scope, trace.key),
         )
@@ -316,11 +319,6 @@ class _PathInLedger:
             yield LineageChange(
                 f"{what} {_FILE_STATE_TEXT[file.state]}: {self._index.stored(file.path)}"
             )
-
-    def _condition(self, trace: ItemTrace) -> FileCondition:
-        if trace.n_rows is not None:
-            return "same" if self._path.exists() else "missing"
-        return self._index.condition(trace.place.scope, trace.path)
 
     def _changes(
         self, trace: ItemTrace, spec: Mapping[str, Any], subject: str = "it"
@@ -356,20 +354,6 @@ class _PathInLedger:
                 results = "a newer result" if n_newer == 1 else f"{n_newer:,} newer results"
                 changes.append(LineageChange(f"'{step}', which it reads, has {results}"))
         return changes, notes
-
-    def _behind(
-        self, trace: ItemTrace, explained: Collection[str]
-    ) -> tuple[list[LineageChange], list[str]]:
-        """Return upstream steps with work to do, except `explained` ones.
-
-        A plan decides that, so it is unknown if other servers or secrets are involved.
-        """
-        now = self._valid_now(trace)
-        if now is None or not upstream_names(now.bound, trace.place.step):
-            return [], []
-        if not now.can_be_planned:
-            return [], ["whether the steps before it are up to date is not checked"]
-        return self._before.changes(now, trace.place.step, explained), []
 
     def _own_verdict(self, trace: ItemTrace, source: LineageFile | None) -> Sequence[LineageChange]:
         """Return why a plan would do the item again, where values of other steps may tell."""
@@ -503,15 +487,6 @@ async def _hash_parts(
     return known, judge.older
 
 
-def _unwatched_notes(steps: Sequence[LineageStep]) -> Iterator[str]:
-    """Yield a note about tools and commands, whose inputs are not recorded."""
-    calls = [call for step in steps for call in step.calls if call.kind == "tool"]
-    names = {call.model or "run" for call in calls} - _WATCHED_TOOLS
-    if names:
-        listed = ", ".join(f"'{name}'" for name in sorted(names))
-        yield f"what {listed} read then is not checked"
-
-
 _WATCHED_TOOLS = {"calculator", "files.read"}
 """Tools that read nothing, or only files that are recorded."""
 _FILE_STATE_TEXT = {"changed": "has changed", "gone": "was deleted"}
@@ -542,18 +517,18 @@ def pipeline_changes(
             yield LineageChange("the step changed", lines)
         return
     recorded = json.loads(entry.parts)
-    was = {name: recorded[name] for name in recorded if _is_comparable(name, parts)}
+    # Other parts are known only where other steps run.
+    was = {
+        name: recorded[name]
+        for name in recorded
+        if name != CONTENT
+        and not name.startswith("steps.")
+        and (name in parts or name.endswith((".prompt", ".parameters", ".version", CONTEXT)))
+    }
     names = stale_parts(was, parts, older, entry)
     words = compare_specs(before, now, node.id).words if before else {}
     for number, reason in enumerate(change_reasons(names, was, parts, words)):
         yield LineageChange(reason, lines if number == 0 else ())
-
-
-def _is_comparable(name: str, parts: Mapping[str, str]) -> bool:
-    """Return whether a part is known without running other steps."""
-    if name == CONTENT or name.startswith("steps."):
-        return False
-    return name in parts or name.endswith((".prompt", ".parameters", ".version", CONTEXT))
 
 
 def _spec_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -658,7 +633,14 @@ class UpstreamChanges:
         return [
             LineageChange(f"'{name}', which comes before it, is not up to date: {words}")
             for name in names
-            for words in _work_text([item for item in planned.items if _is_item_of(item, name)])
+            for words in _work_text(
+                [
+                    item
+                    for item in planned.items
+                    if item.state in _WORK_STATES
+                    and (item.step == name or item.step.startswith(f"{name}."))
+                ]
+            )
         ]
 
     def own_changes(self, now: _PipelineNow, trace: ItemTrace) -> list[LineageChange]:
@@ -684,19 +666,15 @@ class UpstreamChanges:
     def _planned(self, now: _PipelineNow) -> PlanReport | str:
         name = canonical_json([str(now.bound.file), dict(now.given)])
         if name not in self._plans:
-            self._plans[name] = _plan_of(now)
+            pool = model_pools.LookupPool(now.settings)
+            plan = plan_async(now.bound.file, now.given, settings=now.settings, pool=pool)
+            try:
+                self._plans[name] = asyncio.run(plan)
+            except PipelineError as error:
+                self._plans[name] = error.faults[0].message
+            except (EngineError, LedgerError, OSError) as error:
+                self._plans[name] = str(error)
         return self._plans[name]
-
-
-def _plan_of(now: _PipelineNow) -> PlanReport | str:
-    try:
-        pool = model_pools.LookupPool(now.settings)
-        plan = plan_async(now.bound.file, now.given, settings=now.settings, pool=pool)
-        return asyncio.run(plan)
-    except PipelineError as error:
-        return error.faults[0].message
-    except (EngineError, LedgerError, OSError) as error:
-        return str(error)
 
 
 def upstream_names(bound: BoundPlan, step: str) -> tuple[str, ...]:
@@ -707,11 +685,12 @@ def upstream_names(bound: BoundPlan, step: str) -> tuple[str, ...]:
         new = bound.edges.get(waiting.pop(), frozenset()) - found
         found |= new
         waiting += new
-    return tuple(node.id for node in bound.nodes if node.id in found and _keeps_entries(node))
-
-
-def _keeps_entries(node: BoundNode) -> bool:
-    return isinstance(node, BoundBlock) or bool(node.kind.roles) or node.inner is not None
+    return tuple(
+        node.id
+        for node in bound.nodes
+        if node.id in found
+        and (isinstance(node, BoundBlock) or node.kind.roles or node.inner is not None)
+    )
 
 
 def _top_level_name(bound: BoundPlan, step: str) -> str:
@@ -720,10 +699,6 @@ def _top_level_name(bound: BoundPlan, step: str) -> str:
         if any(step == node_id or step.startswith(f"{node_id}.") for node_id in within):
             return node.id
     return step
-
-
-def _is_item_of(item: PlanItem, name: str) -> bool:
-    return item.state in _WORK_STATES and (item.step == name or item.step.startswith(f"{name}."))
 
 
 def _work_text(items: Sequence[PlanItem]) -> Iterator[str]:

@@ -123,7 +123,10 @@ def _fields(
     keys: FieldKeys, value: Any, schemas: tuple[Any, Any], mirrors: tuple[Any, Any]
 ) -> Iterator[AnswerField]:
     whole, own = schemas
-    own = _resolved(own, whole)
+    for _ in range(_MOST_REFERENCES):
+        if not isinstance(own, Mapping) or not isinstance(own.get("$ref"), str):
+            break
+        own = resolve_ref(whole, own["$ref"])
     if isinstance(value, Mapping | list) and value:
         pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, inner in pairs:
@@ -143,15 +146,6 @@ def _inner(mirror: Any, key: str | int) -> Any:
         return mirror.get(key)
     is_there = isinstance(mirror, list) and isinstance(key, int) and key < len(mirror)
     return mirror[key] if is_there else None
-
-
-def _resolved(schema: Any, whole: Any) -> Any:
-    """Follow references within the schema."""
-    for _ in range(_MOST_REFERENCES):
-        if not isinstance(schema, Mapping) or not isinstance(schema.get("$ref"), str):
-            return schema
-        schema = resolve_ref(whole, schema["$ref"])
-    return schema
 
 
 def _alternatives(schema: Any) -> list[Mapping[str, Any]]:

@@ -8,7 +8,7 @@ the caller asks for its sound decisions alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,18 +114,13 @@ def read_sheet(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
             _add_row(found, line, cells)
         except WrongField as error:
             faults.append(SheetFault(line, str(error), cells["id"]))
-    faults += _rejected_without_reason(found.values(), {fault.id for fault in faults})
+    wrong = {fault.id for fault in faults}
+    faults += [
+        SheetFault(row.line, "'reject' needs a reason. Write it under `reason`.", row.id)
+        for row in found.values()
+        if row.verb == "reject" and not row.reason and row.id not in wrong
+    ]
     return list(found.values()), sorted(faults, key=lambda fault: fault.line)
-
-
-def _rejected_without_reason(
-    decisions: Iterable[SheetDecision], wrong: Collection[str]
-) -> Iterator[SheetFault]:
-    """Yield a fault for each, but for reviews with another fault."""
-    for decision in decisions:
-        if decision.verb == "reject" and not decision.reason and decision.id not in wrong:
-            what = "'reject' needs a reason. Write it under `reason`."
-            yield SheetFault(decision.line, what, decision.id)
 
 
 def _add_row(found: dict[str, SheetDecision], line: int, cells: Mapping[str, str]) -> None:
@@ -199,16 +194,12 @@ def _is_to_take(decision: SheetDecision, review: Review | None, check: Check) ->
     if decision.verb == "edit":
         answer = review.subject.get("answer")
         decision.value = edited_answer(answer, subject_fields(review.subject), decision.changes)
-    if _is_taken(decision, review):
+    # As by an earlier import of the file.
+    is_so = review.state == VERBS[decision.verb] and review.question == decision.question
+    if is_so and (decision.verb != "edit" or review.value == decision.value):
         return False
     check(decision)
     return True
-
-
-def _is_taken(decision: SheetDecision, review: Review) -> bool:
-    """Return whether a review was decided so before, as by an earlier import of the file."""
-    is_so = review.state == VERBS[decision.verb] and review.question == decision.question
-    return is_so and (decision.verb != "edit" or review.value == decision.value)
 
 
 def gold_jsonl(reviews: Iterable[Review]) -> str:

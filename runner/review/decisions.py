@@ -137,11 +137,22 @@ class LedgerReviews(LeasedReviews):
         decided = self._decided(seen, verb, value, reason, by)
 
         def decide(review: Review, now: float) -> Review:
-            if _is_same_decision(review, replace(decided, question=question)):
+            names, same = ("state", "question", "reason", "by"), replace(decided, question=question)
+            is_same = all(getattr(review, name) == getattr(same, name) for name in names)
+            if is_same and is_same_value(review.value, same.value):
                 return review
-            _refuse_other_question(review, question)
+            if review.question != question:
+                raise DecisionRefused(
+                    f"{review.shown_name} was changed meanwhile: its document or its answer is "
+                    f"another one. Look at it again; nothing was decided."
+                )
             refuse_stranger(review, by)
-            _refuse_settled(review)
+            if review.is_decided:
+                author = f" by {review.by}" if review.by else ""
+                raise DecisionRefused(
+                    f"{review.shown_name} was {review.state}{author} {_when(review.decided_at)}. "
+                    f"Undo that to decide again."
+                )
             refuse_leased(review, by, now)
             _refuse_late(review, now)
             return replace(
@@ -177,7 +188,10 @@ class LedgerReviews(LeasedReviews):
                     )
                     continue
                 try:
-                    question = _whole_question(review, questions[review.id])
+                    question = questions[review.id]  # or how it begins
+                    if len(question) >= SHORT_QUESTION_CHARS:
+                        is_it = review.question.startswith(question)
+                        question = review.question if is_it else question
                     decided = self._deciding(review, question, "accept", None, "", by)(review, now)
                 except DecisionRefused as error:
                     left[review.id] = str(error)
@@ -297,35 +311,6 @@ def _opened_again(review: Review, now: float) -> Review:
         lease_until=None,
         expires_at=None if is_late else review.expires_at,
     )
-
-
-def _whole_question(review: Review, begun: str) -> str:
-    """Return a review's question if it begins so, else what was given."""
-    is_it = len(begun) >= SHORT_QUESTION_CHARS and review.question.startswith(begun)
-    return review.question if is_it else begun
-
-
-def _is_same_decision(review: Review, decided: Review) -> bool:
-    names = ("state", "question", "reason", "by")
-    is_same = all(getattr(review, name) == getattr(decided, name) for name in names)
-    return is_same and is_same_value(review.value, decided.value)
-
-
-def _refuse_other_question(review: Review, question: str) -> None:
-    if review.question != question:
-        raise DecisionRefused(
-            f"{review.shown_name} was changed meanwhile: its document or its answer is another "
-            f"one. Look at it again; nothing was decided."
-        )
-
-
-def _refuse_settled(review: Review) -> None:
-    if review.is_decided:
-        author = f" by {review.by}" if review.by else ""
-        raise DecisionRefused(
-            f"{review.shown_name} was {review.state}{author} {_when(review.decided_at)}. "
-            f"Undo that to decide again."
-        )
 
 
 def _refuse_late(review: Review, now: float) -> None:

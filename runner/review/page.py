@@ -481,7 +481,15 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
         "has_confidence": subject.get("confidence") is not None,
         "has_evidence": subject.get("evidence") is not None,
         "earlier": [_earlier(decision, subject) for decision in review.earlier],
-        "sources": [_source_facts(source) for source in subject.get("sources") or ()],
+        "sources": [
+            {
+                "name": source.get("name"),
+                "media_type": source.get("media_type"),
+                "n_pages": max(1, len(source.get("page_starts") or ())),
+                "has_picture": _has_picture(source),
+            }
+            for source in subject.get("sources") or ()
+        ],
     }
 
 
@@ -511,15 +519,6 @@ def _earlier(decision: Mapping[str, Any], subject: Mapping[str, Any]) -> dict[st
         "reason": decision.get("reason"),
         "fields": {field.path: field.text for field in fields} if has_value else {},
         "is_other_document": decision.get("document_sha256") != subject.get("document_sha256"),
-    }
-
-
-def _source_facts(source: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "name": source.get("name"),
-        "media_type": source.get("media_type"),
-        "n_pages": max(1, len(source.get("page_starts") or ())),
-        "has_picture": _has_picture(source),
     }
 
 

@@ -66,7 +66,6 @@ def _lock_folder(folder: Path, state_dir: Path) -> Path:
     beside = folder / STATE_FOLDER
     with suppress(OSError, ForeignState):
         make_state(beside)
-        private_files.private_unversioned_folder(beside)
         if os.access(beside, os.W_OK):
             return beside
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]

@@ -82,7 +82,8 @@ class WatchState:
         """Take a full listing; return how many files are missing if the folder is another one."""
         self.release(now)
         # Nearly all of 100,000 files are unchanged: they must cost next to nothing.
-        done, busy = self.done, self._busy()
+        done, busy = self.done, {*self._latest, *self._ready, *self._gone, *self.settling,
+                                 *self._retries}  # fmt: skip
         for relpath, seen in listing.files.items():
             if relpath in busy or done.get(relpath) != (seen.size, seen.mtime_ns):
                 self._see(seen, now)
@@ -118,10 +119,6 @@ class WatchState:
         seen = FolderIdentity(root.identity, {**root.mounts, **hiding})
         if seen != before:
             self.roots, self.is_root_new = [seen], True
-
-    def _busy(self) -> set[str]:
-        """Return the files whose state is more than unchanged."""
-        return {*self._latest, *self._ready, *self._gone, *self.settling, *self._retries}
 
     def _missed(self, listing: FolderListing, before: FolderIdentity | None) -> list[str]:
         """Return the known files that the listing lacks."""

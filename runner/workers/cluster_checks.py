@@ -126,40 +126,28 @@ def check_folder(folder: Path) -> list[ClusterFinding]:
     try:
         state = folder / STATE_FOLDER
         make_state(state)
-        _try_rename(state)
+        there = state / f".tried-{uuid4().hex}"
+        try:
+            files.write_atomically(there, b"x", is_durable=True)  # it is renamed
+            there.read_bytes()
+        finally:
+            there.unlink(missing_ok=True)
     except ForeignState as error:
         return [ClusterFinding(name, "wrong", str(error))]
     except OSError as error:
         words = f"it cannot be used ({error.strerror or error})."
         remedy = "Mount it for writing, by the same user on every machine."
         return [ClusterFinding(name, "wrong", words, remedy)]
-    return [ClusterFinding(name, "ok", "writable"), *_check_file_system(folder)]
-
-
-def _try_rename(folder: Path) -> None:
-    """Write a file, rename it and delete it.
-
-    Raises:
-        OSError: one of these does not work.
-    """
-    there = folder / f".tried-{uuid4().hex}"
-    try:
-        files.write_atomically(there, b"x", is_durable=True)
-        there.read_bytes()
-    finally:
-        there.unlink(missing_ok=True)
-
-
-def _check_file_system(folder: Path) -> list[ClusterFinding]:
     kind = file_system_of(folder)
+    found = ClusterFinding("file system", "ok", kind or "unknown")
     if kind.startswith("nfs"):
         words = f"by {kind}; mount it with lookupcache=positive, so that new files are seen at once"
-        return [ClusterFinding("file system", "ok", words)]
-    if kind in ("ext4", "xfs", "btrfs", "tmpfs", "overlay", "apfs", "ntfs", "zfs"):
+        found = ClusterFinding("file system", "ok", words)
+    elif kind in ("ext4", "xfs", "btrfs", "tmpfs", "overlay", "apfs", "ntfs", "zfs"):
         words = f"'{kind}' is a local disk of this machine"
         remedy = "Other machines must have it mounted under the same path, by NFS or SMB."
-        return [ClusterFinding("file system", "warning", words, remedy)]
-    return [ClusterFinding("file system", "ok", kind or "unknown")]
+        found = ClusterFinding("file system", "warning", words, remedy)
+    return [ClusterFinding(name, "ok", "writable"), found]
 
 
 ANSWER_S = 15.0
@@ -356,19 +344,16 @@ async def _replace_outdated(api: httpx.AsyncClient, found: Sequence[Mapping[str,
 
     One that a person has paused stays paused.
     """
-    outdated = [old for old in found if not _is_crash_automation(old)]
+    expected = _crash_automation()
+    outdated = [  # Prefect returns sets in any order
+        old
+        for old in found
+        if not all(_comparable(old.get(part), expected[part]) for part in ("actions", "trigger"))
+    ]
     for old in outdated:
         changed = {**_crash_automation(), "name": old["name"], "enabled": old.get("enabled", True)}
         await ask_again(api, "PUT", f"/automations/{old['id']}", changed)
     return bool(outdated)
-
-
-def _is_crash_automation(found: Mapping[str, Any]) -> bool:
-    """Return whether an automation does what ours does; Prefect returns sets in any order."""
-    expected = _crash_automation()
-    return _comparable(found.get("actions"), expected["actions"]) and _comparable(
-        found.get("trigger"), expected["trigger"]
-    )
 
 
 def _comparable(found: Any, expected: Any) -> bool:

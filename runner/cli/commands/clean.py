@@ -46,8 +46,10 @@ def clean(
     left_out += done.left_out
     n_tracked, faults = _delete_prefect_runs(age_s, is_dry=dry_run)
     faults = (*done.faults, *faults)
-    copies = () if dry_run else _remove_copies_of_gone_models()
-    images = kept_image_files(read_settings(Path.cwd()).pool.cache_dir)
+    pool = read_settings(Path.cwd()).pool
+    finder = ModelFinder(pool.models_dir, pool.cache_dir)
+    copies = () if dry_run else tuple(copy.name for copy in finder.forget_copies_of_gone_models())
+    images = kept_image_files(pool.cache_dir)
     n_images, n_image_bytes = images.remove(unused_s=age_s, is_dry=dry_run)
     if as_json:
         removed = {**done.swept.as_json(), "tracked_runs": n_tracked, "copies": copies}
@@ -67,12 +69,6 @@ def clean(
             printing.print_err(f"{verb} {what}, {units.size(n_image_bytes)}.")
         printing.print_out(clean_summary(done.swept, len(found), n_tracked, is_dry=dry_run))
     return FAILED if faults else DONE
-
-
-def _remove_copies_of_gone_models() -> tuple[str, ...]:
-    pool = read_settings(Path.cwd()).pool
-    finder = ModelFinder(pool.models_dir, pool.cache_dir)
-    return tuple(copy.name for copy in finder.forget_copies_of_gone_models())
 
 
 def _delete_prefect_runs(age_s: float | None, *, is_dry: bool) -> tuple[int, tuple[str, ...]]:

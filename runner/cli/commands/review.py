@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -205,7 +205,12 @@ def _find_place(text: str) -> LedgerFolder:
             f"  Run a pipeline with `review` first: `paddock run {shlex.quote(text)}`."
         )
     if len(found) > 1:
-        asking = [place for place in found if _has_reviews(place)]
+        asking: list[LedgerFolder] = []
+        for place in found:
+            # An error is reported where it is the one that is asked for.
+            with suppress(LedgerError), open_for_reading(place) as ledger:
+                if LedgerReviews(ledger).waiting() or LedgerReviews(ledger).decided():
+                    asking.append(place)
         found = asking or found[:1]
     if len(found) > 1:
         names = ", ".join(f"'{os.path.relpath(place.folder)}'" for place in found[:5])
@@ -214,14 +219,6 @@ def _find_place(text: str) -> LedgerFolder:
             f"{shlex.quote(os.path.relpath(found[0].folder))}`."
         )
     return found[0]
-
-
-def _has_reviews(place: LedgerFolder) -> bool:
-    try:
-        with open_for_reading(place) as ledger:
-            return bool(LedgerReviews(ledger).waiting() or LedgerReviews(ledger).decided())
-    except LedgerError:
-        return False  # reported where it is the one that is asked for
 
 
 def _is_narrowed(flags: ReviewFlags) -> bool:
@@ -394,7 +391,10 @@ def _checked(
     opened: _ReviewSession, decisions: Sequence[SheetDecision], unreadable: Sequence[SheetFault]
 ) -> tuple[list[SheetDecision], list[SheetFault]]:
     """Return the sound decisions of a sheet, and every fault by its line."""
-    reviews = {decision.id: _whole(opened, decision.id) for decision in decisions}
+    reviews: dict[str, Review | None] = {decision.id: None for decision in decisions}
+    for id_ in reviews:
+        with suppress(DecisionRefused):
+            reviews[id_] = opened.reviews.get(id_)
     check = partial(_enter, opened.reviews.check, opened.by)
     sound, faults = check_decisions(decisions, reviews, check)
     wrong = {fault.id for fault in unreadable}
@@ -420,13 +420,6 @@ def _sheet_text(source: str, shown: str) -> str:
     except NotText as error:
         remedy = "Save the sheet as CSV." if data.startswith(b"PK") else "Name a CSV."
         raise CommandError(f"{shown} is not text: {error}.\n  {remedy}") from error
-
-
-def _whole(opened: _ReviewSession, id_: str) -> Review | None:
-    try:
-        return opened.reviews.get(id_)
-    except DecisionRefused:
-        return None
 
 
 def _enter(act: Callable[..., object], by: str, decision: SheetDecision) -> None:

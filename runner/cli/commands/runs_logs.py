@@ -67,7 +67,12 @@ def runs(
         return recent_runs(where, limit=limit, failed_only=failed)
 
     if watch:
-        return _watch(look, as_json=as_json)
+        with suppress(KeyboardInterrupt):
+            if sys.stdout.isatty() and not as_json:
+                _watch_table(look)
+            else:
+                _watch_lines(look, as_json=as_json)
+        return DONE
     found = look()
     for fault in found.faults:
         printing.print_err(fault)
@@ -89,16 +94,6 @@ def _current_table(found: Sequence[PastRun], known: dict[Path, JournalProgress])
     """Return the table of runs; `known` keeps the progress of unfinished runs between calls."""
     rows = [(past, open_progress_text(past, known)) for past in found]
     return runs_table(rows, time.time(), socket.gethostname())
-
-
-def _watch(look: Any, *, as_json: bool) -> int:
-    """Show runs until Ctrl-C: a live table, or a line for each change."""
-    with suppress(KeyboardInterrupt):
-        if sys.stdout.isatty() and not as_json:
-            _watch_table(look)
-        else:
-            _watch_lines(look, as_json=as_json)
-    return DONE
 
 
 def _watch_table(look: Any) -> None:
@@ -166,14 +161,16 @@ def logs(
     ]
     if as_json:
         if not past.journal.exists():
-            lines = [_item_json(row) for row in _recorded_items(past, failed)]
+            lines = [
+                {
+                    "event": "item", "step": row.step, "key": row.entry.key,
+                    "state": row.entry.state, "seconds": row.entry.seconds,
+                    "calls": row.entry.calls, "error": row.entry.error,
+                }
+                for row in _recorded_items(past, failed)
+            ]  # fmt: skip
         printing.print_json({"run": past.as_json(), "lines": lines})
         return DONE
-    _print_log(past, lines, failed=failed)
-    return DONE
-
-
-def _print_log(past: PastRun, lines: list[dict[str, Any]], *, failed: bool) -> None:
     printing.print_out(run_heading(past, time.time()))
     if past.journal.exists():
         for event in lines:
@@ -184,6 +181,7 @@ def _print_log(past: PastRun, lines: list[dict[str, Any]], *, failed: bool) -> N
             printing.print_out(ledger_item_line(row))
     if past.traces.exists():
         printing.print_out(f"Details of unexpected errors: {past.traces}")
+    return DONE
 
 
 def _follow(past: PastRun, *, failed: bool, as_json: bool) -> int:
@@ -217,16 +215,11 @@ def _recorded_items(past: PastRun, failed: bool) -> list[Any]:
     return [row for row in run_items(past) if not failed or row.entry.state in bad]
 
 
-def _item_json(row: Any) -> dict[str, Any]:
-    entry = row.entry
-    fields = {"event": "item", "step": row.step, "key": entry.key, "state": entry.state}
-    return {**fields, "seconds": entry.seconds, "calls": entry.calls, "error": entry.error}
-
-
 def _find_run(run: str | None, places: list[str] | None) -> PastRun:
     """Return the run of this name, or the latest one."""
     # `paddock logs news.yaml` means the latest run of that pipeline.
-    if run is not None and places is None and _is_path(run):
+    looks_like_path = "/" in (run or "") or "." in (run or "")
+    if run is not None and places is None and looks_like_path and Path(run).exists():
         places, run = [run], None
     where = _find_given_ledgers(places, printing.print_err)
     found = runs_named(where, run) if run is not None else recent_runs(where, limit=1)
@@ -242,10 +235,6 @@ def _find_run(run: str | None, places: list[str] | None) -> PastRun:
     if run is None:
         raise CommandError("There is no run yet.")
     raise CommandError(unknown_run_text(where, run))
-
-
-def _is_path(text: str) -> bool:
-    return ("/" in text or text in (".", "..") or "." in text) and Path(text).exists()
 
 
 def _find_given_ledgers(

@@ -267,9 +267,13 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / ".paddock").write_text("")
     found = cluster_checks.check_folder(tmp_path)
-    assert [(check.state, check.words) for check in found] == [
-        ("wrong", "it cannot be used (File exists).")
-    ]
+    (check,) = found
+    assert (check.state, check.words) == (
+        "wrong",
+        f"{tmp_path / '.paddock'} is not used: something else stands in place of a file or "
+        "folder.\n"
+        "  If it is data, leave it; otherwise move it away.",
+    )
 
 
 def test_a_clock_that_is_off_is_told(monkeypatch: Any, url: str, tmp_path: Path) -> None:
