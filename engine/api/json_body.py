@@ -83,12 +83,9 @@ def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
                 raise OSError(error) from None
         else:
             readable = "gzip, zstd" if _ZSTANDARD is not None else "gzip"
-            raise ApiError(
-                415,
-                f"bodies with `Content-Encoding: {encoding[:40]}` are not read here; send plain "
-                f"JSON or {readable}",
-                {"Accept-Encoding": readable},
-            )
+            why = f"bodies with `Content-Encoding: {encoding[:40]}` are not read here"
+            why += f"; send plain JSON or {readable}"
+            raise ApiError(415, why, {"Accept-Encoding": readable})
     except (OSError, EOFError, zlib.error) as error:
         raise ApiError(400, f"the body is not {encoding}: {error}") from None
     if len(whole) > max_bytes:

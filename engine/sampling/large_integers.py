@@ -79,7 +79,12 @@ class SchemaGrammar:
         if keys == {"anyOf"} or (keys == {"allOf"} and len(own["allOf"]) == 1):
             return self._add(" | ".join(map(self._rule_of, *own.values())))
         if isinstance(kinds, list):
-            return self._add(" | ".join(self._of_kind(own, kind) for kind in kinds))
+            rules = []
+            for kind in kinds:  # bounds are the numbers' alone
+                of_others = () if kind in ("integer", "number") else _BOUNDS
+                node = {**{n: own[n] for n in own if n not in of_others}, "type": kind}
+                rules.append(self._rule_of(node, is_large=holds_large(node)))
+            return self._add(" | ".join(rules))
         if keys <= {"enum", "const", "type"}:
             separators = json.loads(self._comma), self._colon
             values = [value for value in own.get("enum", [own.get("const")]) if _fits(value, kinds)]
@@ -104,12 +109,6 @@ class SchemaGrammar:
             "the JSON Schema has a number beyond 2^53, which is kept exact only as a value of "
             "`enum` or `const` or as a bound of an `integer`, in plain objects, arrays and `anyOf`"
         )
-
-    def _of_kind(self, own: Mapping[str, Any], kind: str) -> str:
-        """Return the rule for one of several types; bounds are the numbers' alone."""
-        of_others = () if kind in ("integer", "number") else _BOUNDS
-        node = {**{name: own[name] for name in own if name not in of_others}, "type": kind}
-        return self._rule_of(node, is_large=holds_large(node))
 
     def _object(self, own: Mapping[str, Any]) -> str:
         """Return the rule of a closed object, its properties in their order."""
@@ -154,9 +153,13 @@ def _naturals(least: int, most: int | None) -> str:
     '/7|[1-9][0-9]{1,}|[8-9]/ & /42|0|[1-9][0-9]{0,0}|[1-3][0-9]{1}|4[0-1]/'
     """
     low, high = str(least), str(most)
+
+    def rest(digits: str, n: int) -> str:
+        return f"[0-9]{{{len(digits) - n - 1}}}" if n + 1 < len(digits) else ""
+
     above = [low, f"[1-9][0-9]{{{len(low)},}}"]
     above += [
-        f"{low[:n]}[{int(digit) + 1}-9]{_any(low, n)}" for n, digit in enumerate(low) if digit < "9"
+        f"{low[:n]}[{int(digit) + 1}-9]{rest(low, n)}" for n, digit in enumerate(low) if digit < "9"
     ]
     if most is None:
         return f"/{'|'.join(above)}/"
@@ -164,13 +167,8 @@ def _naturals(least: int, most: int | None) -> str:
     for n, digit in enumerate(high):
         first = int(n == 0 and len(high) > 1)
         if int(digit) > first:
-            below.append(f"{high[:n]}[{first}-{int(digit) - 1}]{_any(high, n)}")
+            below.append(f"{high[:n]}[{first}-{int(digit) - 1}]{rest(high, n)}")
     return f"/{'|'.join(above)}/ & /{'|'.join(below)}/"
-
-
-def _any(digits: str, n: int) -> str:
-    """Return the pattern of what follows the digit at `n`."""
-    return f"[0-9]{{{len(digits) - n - 1}}}" if n + 1 < len(digits) else ""
 
 
 def _fits(value: Any, kind: str | None) -> bool:

@@ -579,7 +579,13 @@ async def _stream_events(
 ) -> AsyncGenerator[bytes, None]:
     answer = service.pool.chat(messages.request, waits=False)
     stream_writer = MessageStreamWriter(messages.format)
-    counting = asyncio.ensure_future(_count_or_zero(service, messages.prompt))
+
+    async def count() -> int:
+        with suppress(EngineError):  # which the answer reports
+            return await _count_prompt(service, messages.prompt)
+        return 0
+
+    counting = asyncio.ensure_future(count())
     try:
         has_begun = False
         async for chunk in answer:
@@ -600,13 +606,6 @@ async def _stream_events(
     finally:
         answer.cancel()
         counting.cancel()
-
-
-async def _count_or_zero(service: Service, prompt: MessagesPrompt) -> int:
-    """Return a prompt's tokens; 0 after an error, which the answer reports."""
-    with suppress(EngineError):
-        return await _count_prompt(service, prompt)
-    return 0
 
 
 def _prompt_too_long(error: PromptTooLong) -> ApiError:
