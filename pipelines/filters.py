@@ -19,6 +19,8 @@ from jinja2 import pass_environment
 from jinja2.filters import FILTERS as JINJA_FILTERS
 from jinja2.tests import TESTS as JINJA_TESTS
 
+from .times import local_date, local_time, moved
+
 MAX_FILTER_CHARS = 32 * 1024 * 1024
 MAX_PARSED_CHARS = 4_000_000  # each part of a text costs some 50 bytes
 MAX_WRAP_CHARS = 1_000_000  # textwrap reads about a million characters a second
@@ -319,6 +321,7 @@ OWN_FILTERS: dict[str, Callable[..., Any]] = {
     **{"indent": indent, "join": join, "replace": replace, "unique": unique},
     **{"flatten": flatten, "zip": zip_, "enumerate": enumerate_},
     **{"split": split, "fromjson": fromjson},
+    **{"local": local_time, "date": local_date, "plus": moved},
 }
 FILTERS: Mapping[str, Callable[..., Any]] = {
     name: JINJA_FILTERS[name] for name in _PLAIN

@@ -9,8 +9,9 @@ from itertools import pairwise
 from .errors import did_you_mean
 from .expressions import Path, Reference, Value
 from .model import Block, Node, Pipeline, ReplySpec, StepNode
+from .times import TIME_NAMES
 
-BASE_NAMES = frozenset(("inputs", "steps"))
+BASE_NAMES = frozenset(("inputs", "steps")) | TIME_NAMES
 """Names that every expression sees."""
 STEP_NAMES = frozenset(("secrets",))
 """Names that only a step's parameters and its `if` see: their values are not stored."""

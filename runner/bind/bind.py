@@ -254,6 +254,7 @@ class PlanBinder:
             watches=found,
             folders=watches.folders(),
             budget=_budget(pipeline),
+            moment=self._within.found.moment,
             priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -216,6 +217,8 @@ class BoundPlan:
     """The names of the inputs that the caller gave."""
     priority: Priority = "batch"
     """Whose requests the pool takes first."""
+    moment: float = 0.0
+    """When it was bound, in seconds since 1970: `now` and `today` of a whole run are of then."""
     inputs_by_item: frozenset[str] = frozenset()
     """Inputs of a sub-pipeline whose values follow from the item that it is run for."""
 
@@ -238,6 +241,7 @@ class SharedPlans:
 
     plans: dict[Path, Plan] = field(default_factory=dict)
     n_bound: int = 0
+    moment: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True)

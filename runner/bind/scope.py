@@ -12,6 +12,7 @@ from typing import Any
 from paddock.engine.system.text import path_text
 from paddock.pipelines.checking.schema_parts import Path
 from paddock.pipelines.reply_schema import is_confidence
+from paddock.pipelines.times import moments
 
 
 class Scope(dict[str, Any]):
@@ -23,10 +24,19 @@ class Scope(dict[str, Any]):
     """
 
     @classmethod
-    def of(cls, inputs: Mapping[str, Any], secrets: Mapping[str, str] | None = None) -> Scope:
-        """Return the outermost scope; only the places that may read secrets name them."""
+    def of(
+        cls,
+        inputs: Mapping[str, Any],
+        secrets: Mapping[str, str] | None = None,
+        moment: float | None = None,
+    ) -> Scope:
+        """Return the outermost scope; only the places that may read secrets name them.
+
+        `moment`: when the run began, for `now` and `today`; None: what is asked reads neither.
+        """
         named = {"secrets": dict(secrets)} if secrets else {}
-        return cls(inputs=dict(inputs), steps={}, **named)
+        times = {} if moment is None else moments(moment)
+        return cls(inputs=dict(inputs), steps={}, **named, **times)
 
     def child(self, names: str | Mapping[str, Any], item: Any = None) -> Scope:
         """Return the scope of one item of a `for_each`: one name and its value, or several."""

@@ -12,6 +12,7 @@ from paddock.pipelines.expressions import Reference, Value
 from paddock.pipelines.model import Block
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.references import ANSWER_NAMES
+from paddock.pipelines.times import TIME_NAMES
 from paddock.steps import registry
 
 from . import reply as replies
@@ -19,10 +20,11 @@ from .reply import BoundReply
 
 
 def _step_references(step: WrittenStep) -> Iterator[Reference]:
-    yield from step.params.references
+    names = step.params.data.get("vars")
+    own = TIME_NAMES & names.keys() if isinstance(names, dict) else ()
+    read = step.params.references.union(*(text.references for text in step.files.values()))
+    yield from (path for path in read if path[0] not in own)
     yield from step.if_.references if step.if_ else ()
-    for template in step.files.values():
-        yield from template.references
     for reference in step.returns.references if step.returns else ():
         if reference[:2] != ("steps", step.id):
             yield reference

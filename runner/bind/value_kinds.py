@@ -28,7 +28,7 @@ _FILTER_KINDS: Mapping[str, Kind] = {
     name: kind
     for kind, names in (
         (float, "length count wordcount int float"),
-        (str, "tojson join trim upper lower title capitalize string slug basename indent wordwrap"),
+        (str, "tojson join trim upper lower title capitalize string slug basename date local plus"),
         (list, "list sort map select selectattr reject rejectattr flatten unique split groupby"),
     )
     for name in names.split()

@@ -166,7 +166,7 @@ class _PlanRun:
         """Whether something was not begun, or not finished, since the stop gate was closed."""
         self.left = self.blocks.left
         secrets = self._stats.secrets.of(self._bound.file)
-        self._scope = Scope.of(self._bound.inputs, secrets)
+        self._scope = Scope.of(self._bound.inputs, secrets, self._bound.moment)
         self._ended = {node.id: asyncio.Event() for node in self._bound.nodes}
         self._read_blocks = blocks_whose_results_are_read(self._bound)
 

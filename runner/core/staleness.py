@@ -19,6 +19,7 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.label_choices import FieldPath, LabelList
+from paddock.pipelines.times import TIME_NAMES
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import (
     BoundBlock,
@@ -27,6 +28,7 @@ from paddock.runner.bind.bound import (
     BoundStep,
     blocks_of,
     node_ids,
+    nodes_of,
     outer_references,
     steps_of,
 )
@@ -668,7 +670,7 @@ class Judge:
 
     async def parts_of(self, node: BoundNode) -> dict[str, str]:
         """Return the parts of an item's hash, without its content and other steps' outputs."""
-        scope = Scope.of(self.bound.inputs)
+        scope = Scope.of(self.bound.inputs, moment=self.bound.moment)
         if isinstance(node, BoundBlock):
             parts = await self._block_parts(node, scope)
         else:
@@ -739,6 +741,11 @@ class Judge:
         returns = inner.returns.data if inner.returns is not None else None
         read = [defaults, returns, *([types] if types else [])]
         parts[f"{place}.{RETURNS}.parameters"] = ordered_digest(read)
+        times = Scope.of({}, moment=self.bound.moment)
+        read_names = {path[0] for node in nodes_of(inner.nodes) for path in node.references}
+        read_names |= {path[0] for path in inner.returns.references} if inner.returns else set()
+        for name in TIME_NAMES & read_names:
+            parts[f"{place}.{name}"] = part_digest(times[name])
         return parts
 
     def _outer_parts(

@@ -340,7 +340,9 @@ class DryWalk:
         context = sub_pipeline_context(place.context, step, place.record, bound)
         secrets = context.stats.secrets.of(bound.file)
         at = WalkPlace(context, place.record)
-        body = _BodyWalk(self, Scope.of(bound.inputs, secrets), at, set(), is_whole_pipeline=True)
+        body = _BodyWalk(
+            self, Scope.of(bound.inputs, secrets, bound.moment), at, set(), is_whole_pipeline=True
+        )
         if is_partly_unknown:
             body.is_unsure = True
         outputs: dict[str, Any] = {}

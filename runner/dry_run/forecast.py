@@ -140,7 +140,7 @@ class _Forecast:
         self._judge = context.judge
         self._blocks = BlockRunner(context)
         secrets = context.stats.secrets.of(context.bound.file)
-        self._scope = Scope.of(context.bound.inputs, secrets)
+        self._scope = Scope.of(context.bound.inputs, secrets, context.bound.moment)
         self._unknown: dict[str, str] = {}
         """Node → the one that must run before its outputs are known."""
         self._guesses: dict[str, dict[str, Any] | None] = {}

@@ -1,0 +1,112 @@
+"""`now` and `today` in expressions: what they choose, and what a new day makes stale."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from paddock.pipelines.times import moments
+from tests.runner.world import World, reasons, states
+
+DAY_S = 86_400.0
+LETTERS = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    where: doc.modified | date == today("-1d")
+    do:
+      - {id: sum, uses: chat, with: {prompt: "Sum up: {{ doc.relpath }}"}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
+    returns: {name: doc.relpath}
+  - id: dated
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: chat, with: {prompt: "PROMPT {{ doc.relpath }}"}}
+      - {uses: files.write, with: {path: "dated/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}
+returns: steps.each.results
+"""
+
+
+@pytest.fixture
+def days(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Days that have gone by."""
+    gone = [0.0]
+    monkeypatch.setattr(
+        "paddock.runner.bind.scope.moments", lambda at: moments(at + gone[0] * DAY_S)
+    )
+    return gone
+
+
+def letters(folder: Path, prompt: str) -> World:
+    world = World(folder, LETTERS.replace("PROMPT", prompt), n_documents=2)
+    for number in range(2):
+        at = time.time() - number * DAY_S
+        os.utime(folder / f"inbox/{number}.txt", (at, at))
+    return world
+
+
+def test_yesterdays_letters_are_one_where(tmp_path: Path, days: list[float]) -> None:
+    world = letters(tmp_path, "Keep:")
+    assert world.run().returns == [{"name": "1.txt"}]
+    days[0] = 1
+    report = world.run()
+    assert report.returns == [{"name": "0.txt"}]
+    assert report.calls == 1, "of the letter that is yesterday's now"
+    assert world.output("1.txt"), "what was made of the earlier one stays"
+
+
+def test_a_new_day_makes_stale_what_reads_today_and_nothing_else(
+    tmp_path: Path, days: list[float]
+) -> None:
+    world = letters(tmp_path, "On {{ today() }}:")
+    world.run()
+    assert world.run().calls == 0
+    days[0] = 0.00001
+    assert world.run().calls == 0, "the same day"
+    days[0] = 1
+    planned = world.plan()
+    assert {item.key: item.state for item in planned.items if item.step == "dated"} == {
+        "0.txt": "stale", "1.txt": "stale"
+    }  # fmt: skip
+    report = world.run()
+    dated = [item for item in report.items if item.step == "dated"]
+    assert {item.why for item in dated} == {"value changed: today"}
+
+
+def test_an_inner_pipelines_day_makes_its_items_stale(tmp_path: Path, days: list[float]) -> None:
+    inner = """\
+steps:
+  - {id: day, uses: prompt, with: {template: "{{ today() }}"}}
+returns: {day: steps.day.text}
+"""
+    text = """\
+steps:
+  - id: each
+    for_each: n in [1, 2]
+    do: [{id: in, uses: pipeline, with: {file: inner.yaml}}]
+returns: steps.each.results
+"""
+    world = World(tmp_path, text, beside={"inner.yaml": inner})
+    first = world.run().returns
+    assert set(states(world.run()).values()) <= {"fresh"}
+    days[0] = 1
+    assert world.run().returns != first
+
+
+def test_vars_of_a_template_may_have_these_names(tmp_path: Path, days: list[float]) -> None:
+    text = """\
+steps:
+  - id: each
+    for_each: today in ["Monday"]
+    do:
+      - {id: ask, uses: chat, with: {prompt: "{{ today }} {{ now }}", vars: {now: noon}}}
+returns: steps.each.results
+"""
+    world = World(tmp_path, text)
+    assert "Monday noon" in str(world.run().returns)
+    days[0] = 1
+    assert reasons(world.run()) == {}
