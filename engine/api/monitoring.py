@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
@@ -141,7 +142,7 @@ async def service_state(service: Service, devices: Sequence[Mapping[str, Any]]) 
     return {
         "version": service.version,
         "now": time.time(),
-        "up_s": round(time.time() - request_log.began_at, 1),
+        "up_s": round(time.time() - psutil.Process().create_time(), 1),
         "memory": {"total": memory.total_bytes, "free": memory.free_bytes},
         "devices": devices,
         "models": models,

@@ -230,7 +230,6 @@ class RequestLog:
     """Running and recent requests, and metrics of all; used in the event loop."""
 
     def __init__(self) -> None:
-        self.began_at = time.time()
         self.metrics = HttpMetrics()
         self._n_begun = 0
         self.running: dict[Exchange, None] = {}

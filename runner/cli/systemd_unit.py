@@ -104,13 +104,23 @@ def key_file_of(text: str) -> Path | None:
     """
     if found := re.search(r"^LoadCredential=keys:(.+)$", text, re.MULTILINE):
         return Path(found[1])
-    for line in re.findall(r"^Environment=(.*PADDOCK_API_KEYS=.*)$", text, re.MULTILINE):
+    value = unit_variables(text).get("PADDOCK_API_KEYS")
+    return Path(value) if value is not None else None
+
+
+def unit_variables(text: str) -> dict[str, str]:
+    r"""Return the variables that a unit's text sets.
+
+    >>> unit_variables("Environment=A=1\nEnvironment=PADDOCK_ALLOW=run,tool\n")
+    {'A': '1', 'PADDOCK_ALLOW': 'run,tool'}
+    """
+    found = {}
+    for line in re.findall(r"^Environment=(.*)$", text, re.MULTILINE):
         with suppress(ValueError):  # a quote that is not closed
             for word in shlex.split(line):
                 name, _, value = word.partition("=")
-                if name == "PADDOCK_API_KEYS":
-                    return Path(value.replace("%%", "%"))
-    return None
+                found.setdefault(name, value.replace("%%", "%"))
+    return found
 
 
 def _is_any_below(paths: Sequence[Path], places: Sequence[str]) -> bool:

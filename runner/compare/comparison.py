@@ -75,6 +75,13 @@ class VariantFigures:
         return self.run.variant.name
 
     @property
+    def is_chance(self) -> bool:
+        """Whether its labels agree with gold no more often than by chance: kappa is 0 or less."""
+        labels = [field.labels for field in self.fields.values() if field.labels is not None]
+        kappas = [figures.kappa.mean for figures in labels if figures.kappa is not None]
+        return bool(kappas) and max(kappas) < 0.005  # what is written as 0.00
+
+    @property
     def memory_bytes(self) -> int | None:
         return self.run.memory_bytes
 

@@ -63,8 +63,9 @@ def _parts(found: Comparison) -> Iterator[str]:
 
 def _figure_cells(variant: VariantFigures, heads: Iterable[str]) -> Iterator[str]:
     yield html_cell(variant.name, "name")
-    is_worth = "not run" if variant.run.fault else "yes" if variant.is_on_front else "no"
-    yield html_cell(is_worth, "s-done" if variant.is_on_front else "")
+    is_worth = variant.is_on_front and not variant.is_chance
+    why_not = "not run" if variant.run.fault else "no better than chance" * variant.is_chance
+    yield html_cell("yes" if is_worth else why_not or "no", "s-done" if is_worth else "")
     yield from (html_cell(cell) for cell in figure_row(variant, heads))
 
 

@@ -79,7 +79,8 @@ def comparison_text(found: Comparison) -> str:
     heads = figure_heads(found)
     rows = [("", "", "variant", *heads)]
     for letter, variant in zip(_letters_of(found).values(), found.variants, strict=True):
-        mark = "✗" if variant.run.fault else "*" if variant.is_on_front else ""
+        is_worth = variant.is_on_front and not variant.is_chance
+        mark = "✗" if variant.run.fault else "*" if is_worth else ""
         rows.append((mark, letter, variant.name, *figure_row(variant, heads)))
     cost = "quicker" if found.is_timed else "shorter"
     lines += [printing.table(rows), "", f"* No other is better and {cost}. {BOUNDS_WORDS}"]

@@ -21,16 +21,20 @@ from typing import Annotated
 import typer
 
 from paddock.engine.system import distribution, processes
+from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.arguments import existing_folder
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.cli.setup_files import FileChange, ManagedFile, require_rights, write_all
 from paddock.runner.cli.setup_plan import COMMAND_S, MailTest, SetupPlace, SetupPlan, one_line
 from paddock.runner.cli.setup_undo import undo_plan
-from paddock.runner.cli.systemd_unit import UNIT_NAME, UpUnit
+from paddock.runner.cli.systemd_unit import UNIT_NAME, UpUnit, unit_variables
 from paddock.runner.notify.channels import send_mail
 from paddock.runner.notify.delivery_attempts import MailServer, NotDelivered
 from paddock.runner.notify.notification import Notification
 from paddock.runner.progress import printing
+from paddock.runner.schedule.consents import Consents
+from paddock.runner.schedule.discovery import PipelineFinder
+from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
 
 _SYSTEM_USER = "paddock"
 _UNIT_MODE = 0o644
@@ -115,26 +119,46 @@ def _setup_plan(place: SetupPlace, flags: SetupFlags) -> SetupPlan:
     ]
     has_keys = flags.keys or ManagedFile.read(place.keys).text is not None
     changes += _unit_changes(place, flags, place.keys if has_keys else None)
-    plan = SetupPlan(mail, changes=tuple(changes))
+    refused = tuple(_refused_pipelines(place, flags))
+    plan = SetupPlan(mail, changes=tuple(changes), closing=refused)
     start = (place.systemctl("daemon-reload"), place.systemctl("enable", UNIT_NAME),
              place.systemctl("restart", UNIT_NAME))  # fmt: skip
     if not place.is_managed:
         words = "No systemd answers here, so nothing is started. Where one does:\n  "
-        return replace(plan, closing=(words + one_line(*start),))
+        return replace(plan, closing=(*refused, words + one_line(*start)))
     after = start if changes or not place.is_up() else ()
-    return replace(plan, after=after, closing=tuple(place.advice()))
+    return replace(plan, after=after, closing=(*refused, *place.advice()))
+
+
+def _refused_pipelines(place: SetupPlace, flags: SetupFlags) -> Iterator[str]:
+    """Yield why `paddock up` will not serve pipelines of the folders: faults, no consent."""
+    folders = [existing_folder(text, "setup").resolve() for text in flags.folders or ["."]]
+    consents = Consents(place.settings.state_dir)
+    # What is newly allowed, `up` takes for a consent of all files that are there.
+    is_new = consents.is_wider(folders, place.settings.allow)
+    for file in PipelineFinder(folders).pipeline_files():
+        try:
+            text = file.read_text("utf-8")
+            read_triggered_pipeline(
+                file, text, place.settings, consents=None if is_new else consents
+            )
+        except (OSError, UnicodeError, PipelineError) as error:
+            yield printing.printable_message(str(error))
 
 
 def _up_unit(place: SetupPlace, flags: SetupFlags, keys: Path | None) -> UpUnit:
     """Return the unit that serves the folders of the command line."""
     named = ("PADDOCK_HOME", "XDG_CONFIG_HOME")
     own = {name: str(Path(value).absolute()) for name in named if (value := os.environ.get(name))}
+    before = unit_variables(ManagedFile.read(place.unit).text or "")
+    kept = ("PADDOCK_ALLOW", "PADDOCK_UP_HOST")
+    words = {n: value for n in kept if (value := os.environ.get(n) or before.get(n))}
     return UpUnit(
         processes.python_command("-m", "paddock.runner", "up"),
         tuple(existing_folder(text, "setup").resolve() for text in flags.folders or ["."]),
         _existing_user(flags.user or _SYSTEM_USER) if place.is_system else "",
         keys,
-        {} if place.is_system else own,
+        words if place.is_system else {**own, **words},
         (Path(sys.executable), Path(sys.prefix), Path(sys.base_prefix)),
         place.settings.service.stop_timeout_s,
     )

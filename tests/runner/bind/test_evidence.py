@@ -45,7 +45,7 @@ def faults(reply: str, after: str = "", uses: str = "chat, with: {prompt: x}") -
         ("{schema: {a: str}, evidence: steps.a.text}", "step 'a' reads its own outputs. Remove one "
          "of the references or `needs`."),
         ("{schema: {a: str}, evidence: texts}", "'texts' is not known here. Known: 'inputs', "
-         "'steps'."),
+         "'now', 'steps', 'today'."),
         ("{schema: {a: str}, evidence: 'steps.'}", "cannot read the expression 'steps.'"),
         ("{schema: {a: str}, evidence: []}", "'evidence' must not be empty."),
         ("{schema: {a: str}, evidence: 3}", "'evidence' must be a list; '3' is a whole number."),

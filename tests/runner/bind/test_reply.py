@@ -93,7 +93,8 @@ def test_a_check_that_cannot_work_is_told_before_anything_runs() -> None:
         "It takes `value`, `least`, `most`."
     ]
     assert faults_of("{check: text == tone}") == [
-        "'tone' is not known here. Known: 'evidence', 'inputs', 'output', 'steps', 'text'."
+        "'tone' is not known here. Known: 'evidence', 'inputs', 'now', "
+        "'output', 'steps', 'text', 'today'."
     ]
     assert faults_of('{check: "grounded(text, source=steps.b.text)"}') == [
         "there is no step 'b'. Known: 'a'."

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.steps.files.row_formats import WRITTEN_SUFFIXES
 from tests.runner.bind.pipeline_faults import faults_of, sentences
 
 BLOCK = """\
@@ -23,7 +24,7 @@ steps:
   - {step}
 """
 KIND = "{kind: steps.found.output.kind}"
-FORMATS = "End it in `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json`."
+FORMATS = f"End it in {', '.join(f'`{suffix}`' for suffix in WRITTEN_SUFFIXES)}."
 NO_KINDS = "the results of 'each' have no field 'kinds'. Known: 'kind'. Did you mean 'kind'?"
 TO_TEXT = 'Make text of it: `| tojson`, or `| join(", ")`.'
 
@@ -40,12 +41,12 @@ def writes(parameters: str) -> str:
     ("step", "sentence"),
     [
         (
-            writes('path: out/x.parquet, rows: "{{ steps.each.results }}"'),
-            f"'x.parquet' has no suffix of a format for rows. {FORMATS}",
+            writes('path: out/x.ods, rows: "{{ steps.each.results }}"'),
+            f"'x.ods' has no suffix of a format for rows. {FORMATS}",
         ),
         (
-            writes('path: "{{ steps.docs.files }}.xlsx", rows: "{{ steps.each.results }}"'),
-            f"'….xlsx' has no suffix of a format for rows. {FORMATS}",
+            writes('path: "{{ steps.docs.files }}.ods", rows: "{{ steps.each.results }}"'),
+            f"'….ods' has no suffix of a format for rows. {FORMATS}",
         ),
         (writes("path: out/, text: x"), "'out/' names a folder; `path` must name a file."),
         (

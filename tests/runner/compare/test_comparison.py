@@ -33,6 +33,7 @@ def test_the_better_variant_is_better_by_a_paired_test_and_in_each_field(bills: 
     labels = small.fields["kind"].labels
     assert labels is not None
     assert (labels.accuracy, labels.kappa and labels.kappa.mean) == (0.5, 0.0)
+    assert small.is_chance, "so it is worth no time"
     assert labels.confusion == {("food", "food"): 10, ("travel", "food"): 10}
     assert small.located is not None and small.located.mean == 1.0
     (test,) = found.tests

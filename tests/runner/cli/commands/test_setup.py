@@ -145,6 +145,24 @@ def test_a_second_run_changes_nothing_and_says_so(person: Person) -> None:
     assert person.written() == before
 
 
+def test_permissions_and_the_address_stay_and_what_they_do_not_cover_is_said(
+    person: Person,
+) -> None:
+    file = person.pipelines / "build.yaml"
+    file.write_text(
+        "on: {schedule: {cron: '0 6 * * *'}}\nsteps: [{uses: run, with: {command: [date]}}]\n"
+    )
+    first = person.setup("pipelines", "--yes", PADDOCK_UP_HOST="127.0.0.1:4711")
+    assert "the pipeline wants to run `date" in first.out and "needs 'run'" in first.out
+    again = person.setup("pipelines", "--yes", PADDOCK_ALLOW="run")
+    assert "wants to" not in again.out
+    before = person.unit.read_text()
+    lines = ("Environment=PADDOCK_ALLOW=run\n", "Environment=PADDOCK_UP_HOST=127.0.0.1:4711\n")
+    assert all(line in before for line in lines)
+    assert person.setup("pipelines", "--yes").status == 0
+    assert person.unit.read_text() == before, "without the variables, too"
+
+
 def test_without_systemd_it_says_what_to_run_where_it_is(person: Person) -> None:
     ended = person.setup("pipelines", "--yes")
     assert ended.out.endswith(
