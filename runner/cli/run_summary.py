@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import units
@@ -26,56 +26,42 @@ if TYPE_CHECKING:
 
 def closing_lines(report: Report, *, fail_hint: str, file: str = "") -> tuple[str, ...]:
     """Return the lines that close a run: what was written, waits, is held, failed, and the cost."""
-    return (
-        _written_line(report),
-        *_unsampled_lines(report),
-        *_skipped_lines(report),
-        *_waiting_lines(report, file),
-        *_held_lines(report),
-        *filter(None, [report.filed.in_words()]),
-        *_outdated_lines(report),
-        _failed_line(report, fail_hint),
-        _cost_line(report),
-    )
-
-
-def _unsampled_lines(report: Report) -> Iterator[str]:
-    n = report.counts.get("unsampled", 0)
-    if n:
-        does = "it" if n == 1 else "them"
-        what = f"{counted(n, 'item')} {'is' if n == 1 else 'are'} not in the sample"
-        yield f"{what}; a run of all does {does}."
-
-
-def _skipped_lines(report: Report) -> Iterator[str]:
-    n = report.counts.get("skipped", 0)
-    if n:
+    lines, counts = [_written_line(report)], report.counts
+    if n := counts.get("unsampled", 0):
+        what = counted(n, "item is", "items are")
+        lines.append(f"{what} not in the sample; a run of all does {'it' if n == 1 else 'them'}.")
+    if n := counts.get("skipped", 0):
         wrong = [item for item in report.items if item.state == "skipped" and item.error]
         names = f", {len(wrong):,} of them with an error: {_item_names(wrong)}" if wrong else ""
-        yield f"{counted(n, 'item was', 'items were')} skipped{names}."
-
-
-def _waiting_lines(report: Report, file: str) -> Iterator[str]:
-    n = report.counts.get("waiting", 0)
-    if n:
-        command = printing.printable_line(
-            f"paddock review {shlex.quote(file) if file else ''}".rstrip()
-        )
-        yield f"{n:,} {'waits' if n == 1 else 'wait'} for review: `{command}`."
-
-
-def _held_lines(report: Report) -> Iterator[str]:
-    held = [item for item in report.items if item.state == "held"]
-    if not held:
-        return
-    what = f"Held {counted(len(held), 'item')}: {_item_names(held)}."
-    yield f"{what} Outputs were edited, or others wrote them, and are kept."
-    yield f"  {HELD_REMEDY}"
-
-
-def _outdated_lines(report: Report) -> Iterator[str]:
+        lines.append(f"{counted(n, 'item was', 'items were')} skipped{names}.")
+    if n := counts.get("waiting", 0):
+        command = f"paddock review {shlex.quote(file) if file else ''}".rstrip()
+        verb = "waits" if n == 1 else "wait"
+        lines.append(f"{n:,} {verb} for review: `{printing.printable_line(command)}`.")
+    if held := [item for item in report.items if item.state == "held"]:
+        what = f"Held {counted(len(held), 'item')}: {_item_names(held)}."
+        lines.append(f"{what} Outputs were edited, or others wrote them, and are kept.")
+        lines.append(f"  {HELD_REMEDY}")
+    lines += filter(None, [report.filed.in_words()])
     if words := outdated_in_words(len(report.outdated)):
-        yield f"{words}; `--prune` removes what was not edited."
+        lines.append(f"{words}; `--prune` removes what was not edited.")
+    bad = report.not_done
+    log = f" Details: {printing.printable_line(report.log)}" if report.log else ""
+    if report.message:
+        lines.append(printing.printable_message(report.message) + log)
+    elif bad:
+        lead = "Still not done" if all(item.is_known for item in bad) else "Not done"
+        lines.append(f"{lead}: {_item_names(bad)}. {fail_hint}{log}".rstrip())
+    elif not any(item.has_failed for item in report.items):
+        lines.append("Nothing failed.")
+    calls = counted(report.calls, "model call")
+    if report.cached_calls:
+        calls += f" and {report.cached_calls:,} from the ledger"
+    saved = f"saved: {counted(counts.get('fresh', 0), 'item')} fresh"
+    if n_prompt := report.tokens.get("prompt", 0):
+        n_reused = report.tokens.get("prompt_reused", 0)
+        saved += f", {n_reused:,} of {n_prompt:,} prompt tokens reused"
+    return *lines, f"Took {units.duration(report.seconds)}, {calls}; {saved}."
 
 
 def _written_line(report: Report) -> str:
@@ -92,34 +78,8 @@ def _written_line(report: Report) -> str:
     return f"Wrote {counted(len(report.written), 'file')} {shown}."
 
 
-def _failed_line(report: Report, hint: str) -> str:
-    bad = report.not_done
-    log = f" Details: {printing.printable_line(report.log)}" if report.log else ""
-    if report.message:
-        return printing.printable_message(report.message) + log
-    if not bad:
-        return "" if any(item.has_failed for item in report.items) else "Nothing failed."
-    lead = "Still not done" if all(item.is_known for item in bad) else "Not done"
-    return f"{lead}: {_item_names(bad)}. {hint}{log}".rstrip()
-
-
 def _item_names(items: Sequence[ItemReport]) -> str:
     return listed([printing.printable_line(item.key or item.step) for item in items], 3)
-
-
-def _cost_line(report: Report) -> str:
-    parts = [f"Took {units.duration(report.seconds)}"]
-    calls = counted(report.calls, "model call")
-    if report.cached_calls:
-        calls += f" and {report.cached_calls:,} from the ledger"
-    parts.append(calls)
-    n_fresh = report.counts.get("fresh", 0)
-    n_reused = report.tokens.get("prompt_reused", 0)
-    n_prompt = report.tokens.get("prompt", 0)
-    saved = f"saved: {counted(n_fresh, 'item')} fresh"
-    if n_prompt:
-        saved += f", {n_reused:,} of {n_prompt:,} prompt tokens reused"
-    return ", ".join(parts) + f"; {saved}."
 
 
 def print_closing(report: Report, file: str, *, is_apart: bool) -> None:
@@ -131,7 +91,7 @@ def print_closing(report: Report, file: str, *, is_apart: bool) -> None:
         f"`paddock plan {shlex.quote(file)}` shows why; `--retry-failed` retries." if file else ""
     )
     write = printing.print_err if is_apart else printing.print_out
-    write("\n".join(filter(None, closing_lines(report, fail_hint=hint, file=file))))
+    write("\n".join(closing_lines(report, fail_hint=hint, file=file)))
 
 
 def returned_text(value: Any) -> str:
