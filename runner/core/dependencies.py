@@ -133,21 +133,21 @@ class DependencyIndex:
         `difference` then need not.
         """
         entries = list(entries)
-        await in_left_thread(self._hash_changed, entries)
-        stores = {path for entry in entries for path in _stores_of(entry)}
+
+        def hash_changed() -> None:  # `digest` keeps what they are
+            for path, mark in (pair for entry in entries for pair in entry.marks().items()):
+                if is_file_mark(mark):
+                    self._is_as_read(path, mark)
+
+        await in_left_thread(hash_changed)
+        marks = [mark for entry in entries for mark in entry.marks(ROWS, STORE).items()]
+        stores = {mark[1] if mark[0] == ROWS else path for path, mark in marks}
         await self._stores.look(Path(self._index.absolute(path)) for path in sorted(stores))
         unread = {key: listing for entry in entries for key, listing in _listings_of(entry)}
         unread = {key: listing for key, listing in unread.items() if key not in self._listings}
         if unread:
             owned = self._index.owned(roots.base)  # here, since the loop's tasks add to it
             await in_left_thread(self._list_all, unread, roots, owned)
-
-    def _hash_changed(self, entries: Iterable[Entry]) -> None:
-        """Hash the files that look changed; `digest` keeps what they are."""
-        for entry in entries:
-            for path, mark in entry.marks().items():
-                if is_file_mark(mark):
-                    self._is_as_read(path, mark)
 
     def _list_all(
         self, unread: Mapping[str, tuple[str, str]], roots: Roots, owned: frozenset[Path]
@@ -199,7 +199,11 @@ class DependencyIndex:
         if mark[0] == HELD:
             return why_writable(self._index, mark[1], mark[2], edited)
         if mark[0] == LISTED:
-            return self._of_listings(path.removesuffix("/"), mark[1:])
+            folder = path.removesuffix("/")
+            known = (
+                self._listings.get(_listing_key(folder, given)) == was for given, was in mark[1:]
+            )
+            return None if all(known) else f"folder changed: {folder}"
         if mark[0] == ROWS:
             held = self._stores.holds(Path(self._index.absolute(mark[1])), mark[2])
             return None if held == mark[3] else f"{LOST_ROWS}{mark[1]}"
@@ -217,12 +221,6 @@ class DependencyIndex:
             return None
         is_there = os.path.lexists(self._index.absolute(path))
         return f"file changed: {path}" if is_there else f"file is gone: {path}"
-
-    def _of_listings(self, folder: str, listings: Sequence[Sequence[str]]) -> str | None:
-        for given, was in listings:
-            if self._listings.get(_listing_key(folder, given)) != was:
-                return f"folder changed: {folder}"
-        return None
 
     def _is_as_read(self, stored: str, mark: Sequence[Any]) -> bool:
         path = self._index.absolute(stored)
@@ -245,12 +243,6 @@ def _listings_of(entry: Entry) -> Iterator[tuple[str, tuple[str, str]]]:
     for path, mark in entry.marks(LISTED).items():
         folder = path.removesuffix("/")
         yield from ((_listing_key(folder, given), (folder, given)) for given, _ in mark[1:])
-
-
-def _stores_of(entry: Entry) -> Iterator[str]:
-    """Yield the stores that an item searched, or has rows in."""
-    for path, mark in entry.marks(ROWS, STORE).items():
-        yield mark[1] if mark[0] == ROWS else path
 
 
 def _listing_key(folder: str, given: str) -> str:

@@ -233,14 +233,11 @@ class OutdatedFinder:
     def find(self) -> list[OutdatedOutput]:
         """Return what is outdated and still there; `stores_to_look_at` have been looked at."""
         found = list(self._rows())
-        paths = dict.fromkeys(
-            row.path
-            for row in self._index.rows()
-            if row.scope in self._places and not self._is_live(row.path)
-        )
+        live = {path for end in self._ends.values() for path in end.live.paths}
+        rows = (row for row in self._index.rows() if row.scope in self._places)
+        paths = dict.fromkeys(row.path for row in rows if row.path not in live)
         candidates = [out for path in paths if (out := self._file(path)) is not None]
         if candidates:  # compared as files, for case-insensitive disks
-            live = (path for end in self._ends.values() for path in end.live.paths)
             absolute = self._index.absolute
             now = set(filter(None, (files.identity(absolute(path)) for path in live)))
             found += [out for out in candidates if files.identity(absolute(out.stored)) not in now]
@@ -288,18 +285,13 @@ class OutdatedFinder:
             return end.gone[top]
         if top not in end.done:
             return GONE if end.is_list_sure else None
-        if top in end.failing and self._is_tried_again(scope, key):
-            return None
+        if top in end.failing:
+            entry = self._ledger.entries(scope, [key]).get(key)
+            if entry is not None and entry.state in UNDECIDED_STATES:
+                return None  # it is tried again
         return ELSEWHERE if (scope, key) in end.live.writers else NOT_MADE
 
-    def _is_tried_again(self, scope: str, key: str) -> bool:
-        entry = self._ledger.entries(scope, [key]).get(key)
-        return entry is not None and entry.state in UNDECIDED_STATES
-
     # --- files
-
-    def _is_live(self, path: str) -> bool:
-        return any(path in end.live.paths for end in self._ends.values())
 
     def _file(self, path: str) -> OutdatedOutput | None:
         """Return a file that is outdated for all that ever wrote it; None: it is not, or gone."""

@@ -160,13 +160,10 @@ class RowKeeper:
             if is_alone:
                 await self._drop([_held_row(row) for step, is_done, row in here if not is_done])
 
-    def _path(self, held: HeldRows) -> Path:
-        return Path(self._index.absolute(held.path))
-
     async def _drop(self, several: Sequence[HeldRows]) -> int:
         if not several:
             return 0
-        path = self._path(several[0])
+        path = Path(self._index.absolute(several[0].path))
         names = [ItemName(owner=f"{held.scope}\n{held.key}") for held in several]
         n_rows = await self._stores.forget(path, names)
         for held in several:
@@ -334,18 +331,16 @@ class OrphanCleaner:
         return removal
 
     async def _removed(self, work: BlockWork, entries: Sequence[Entry]) -> _Removal:
-        removal = await asyncio.to_thread(self._remove_all, self._made_of(work, entries))
-        held = [row for entry in entries for row in rows_held_by(entry)]
-        removal.rows, refused = await self._row_keeper.forget_rows(held)
-        removal.refused |= refused
-        return removal
-
-    def _made_of(self, work: BlockWork, entries: Iterable[Entry]) -> list[_OutputFile]:
-        return [
+        made = [
             file
             for entry in entries
             for file in self._made(work.block, work.scope, entry, (*work.outer, entry.key))
         ]
+        removal = await asyncio.to_thread(self._remove_all, made)
+        held = [row for entry in entries for row in rows_held_by(entry)]
+        removal.rows, refused = await self._row_keeper.forget_rows(held)
+        removal.refused |= refused
+        return removal
 
     def _keeps(self, entry: Entry, removal: _Removal) -> bool:
         """Return whether an output of an item could not be removed, so that it is tried again."""

@@ -275,7 +275,8 @@ class _PlanRun:
         record, outputs = await self._in_turn(step, scope_id)
         if outputs is not None and step.inner is None and not changes_nothing(step):
             self._stats.acted(step.id)
-        self._keep_marks(record.marks())
+        if self._outer:  # for the item around it
+            self.blocks.marks.update(record.marks())
         await self.blocks.items.record_written(record)
         for lost in record.outputs.lost_rows:
             words = lost.text(self._why_fewer(step))
@@ -341,11 +342,6 @@ class _PlanRun:
 
     def _record(self, step: BoundStep) -> ItemRun:
         return replace(ItemRun.of(self._context, step, self._outer), around=self._around)
-
-    def _keep_marks(self, marks: dict[str, list[Any]]) -> None:
-        """Pass a step's dependencies to the item around it, if there is one."""
-        if self._outer:
-            self.blocks.marks.update(marks)
 
     def _key(self, node: BoundNode) -> str:
         return "/".join((*self._outer, node.id))

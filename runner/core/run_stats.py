@@ -259,16 +259,16 @@ class RunStats:
             return
         self._sums["tracebacks"] += 1
 
-    def _in_order(self) -> tuple[ItemReport, ...]:
-        steps = {
-            step: place for place, step in enumerate(dict.fromkeys(i.step for i in self._items))
-        }
-        return tuple(sorted(self._items, key=lambda item: (steps[item.step], item.key)))
-
     def report(self, status: Status, *, returns: Any = None, message: str | None = None) -> Report:
         """Return the report; a completed run with quarantined items is `quarantined`."""
         if status == "completed" and self.counts["quarantined"]:
             status = "quarantined"
+        steps = {name: asdict(done) for name, done in self._steps.items()}
+        order: dict[str, int] = {}
+        for item in self._items:
+            order.setdefault(item.step, len(order))
+            counts = steps.setdefault(item.step, {}).setdefault("counts", {})
+            counts[item.state] = counts.get(item.state, 0) + 1
         return Report(
             run=self.run,
             pipeline=self.pipeline,
@@ -278,7 +278,7 @@ class RunStats:
             cached_calls=self._sums["cached_calls"],
             tokens=dict(self._tokens),
             seconds=time.monotonic() - self.began,
-            items=self._in_order(),
+            items=tuple(sorted(self._items, key=lambda item: (order[item.step], item.key))),
             returns=self.secrets.redacted(returns),
             notes=(*self._tally_notes(), *self._notes),
             not_taken=self.not_taken_by_suffix(),
@@ -289,12 +289,5 @@ class RunStats:
             outdated=self.outdated,
             message=message and self.secrets.redact(message),
             log=str(self._log) if self._sums["tracebacks"] else None,
-            steps=self._by_step(),
+            steps=steps,
         )
-
-    def _by_step(self) -> dict[str, dict[str, Any]]:
-        found = {name: asdict(done) for name, done in self._steps.items()}
-        for item in self._items:
-            counts = found.setdefault(item.step, {}).setdefault("counts", {})
-            counts[item.state] = counts.get(item.state, 0) + 1
-        return found

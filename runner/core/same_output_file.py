@@ -60,7 +60,9 @@ def _refuse_same_file(
         if other == key:
             other = index.owner(scope, key, path) or key
         if other != key:
-            raise PipelineError([_same_file_fault(step, key, other, index.stored(path))])
+            first, second = sorted((key, other))
+            what = f"'{first}' and '{second}' would write the same file '{index.stored(path)}'."
+            raise PipelineError([Fault(what, SAME_FILE_REMEDY, step.mark)])
 
 
 def refuse_written_by_others(context: RunContext, scope: Scope) -> None:
@@ -132,9 +134,3 @@ def _rendered_path(path: Value, scope: Scope, base: str) -> str | None:
         return None
     # Of a sub-pipeline the base is another folder than the ledger's.
     return os.path.normpath(os.path.join(base, text)) if isinstance(text, str) else None  # noqa: PTH118
-
-
-def _same_file_fault(step: BoundStep, key: str, other: str, path: str) -> Fault:
-    first, second = sorted((key, other))
-    what = f"'{first}' and '{second}' would write the same file '{path}'."
-    return Fault(what, SAME_FILE_REMEDY, step.mark)

@@ -171,11 +171,14 @@ async def open_session(
             for words in comparison_notes(bound.pipeline):
                 stats.note(words)
         index = await opening.open_outputs(ledger, claims, has_crashed=has_crashed)
+        allowed = settings.allow.union(options.allow)
         pools = PoolOptions(
             given=environment.pool,
             here=service,
             is_plan=is_plan,
-            forbidden_pools=_forbidden_pools(prepared, options) if is_plan else frozenset(),
+            forbidden_pools=forbidden_pools(bound, allowed, settings.address.url)
+            if is_plan
+            else frozenset(),
             ledger=ledger,
             is_patient=options.is_unattended,
             secrets=prepared.secrets,
@@ -335,12 +338,6 @@ class _Opening:
         if has_crashed:
             self.stack.push_async_callback(asyncio.to_thread, _sweep_temporary_files, index)
         return index
-
-
-def _forbidden_pools(prepared: PreparedRun, options: RunOptions) -> frozenset[str]:
-    settings = prepared.settings
-    allowed = settings.allow.union(options.allow)
-    return forbidden_pools(prepared.bound, allowed, settings.address.url)
 
 
 def _job_runs(

@@ -169,13 +169,15 @@ class _Forecast:
             await self._guarded(node)
         await self._note_outdated()
         cost, stats = self._cost, self._context.stats
+        is_exact = cost.calls.least == _with_repairs(cost.calls)
+        calls_are: CallsAre = "about" if cost.is_estimate else "exact" if is_exact else "at most"
         is_vague = bool(self._notes)
         tokens = None if cost.tokens is None or is_vague else math.ceil(cost.tokens)
         return PlanReport(
             pipeline=stats.pipeline,
             items=tuple(self._items),
             calls=None if is_vague else _with_repairs(cost.calls),
-            calls_are=_count_kind(cost),
+            calls_are=calls_are,
             likely_calls=None if is_vague else cost.calls.most,
             least_calls=None if is_vague else cost.calls.least,
             tokens=tokens,
@@ -238,7 +240,11 @@ class _Forecast:
             await self._model_step(node, cause)
         elif (inner := called_plan(self._bound, node)) is not None:
             await self._inner(node, inner, cause)
-        elif cause is not None or not self._can_be_read(node):
+        elif (
+            cause is not None  # else whether it gives now what it will give in the run
+            or (node.model is not None and (not self._counts_exactly or node.model.pool))
+            or not (node.kind.is_pure or node.uses == "files.read")
+        ):
             self._unknown[node.id] = cause or node.id
             self._note_end(node, is_reached=cause is None)
             await asyncio.to_thread(self._note_held, node)
@@ -260,11 +266,6 @@ class _Forecast:
         end = NodeOutputs.of_last_run(step, scope, self._context.index)
         if end is not None:
             self._ends[step.id] = end
-
-    def _can_be_read(self, step: BoundStep) -> bool:
-        """Return whether a step gives now what it will give in the run."""
-        counts = step.model is None or (self._counts_exactly and not step.model.pool)
-        return counts and (step.kind.is_pure or step.uses == "files.read")
 
     def _note_held(self, step: BoundStep) -> None:
         """Add a step whose edited output file a run will keep. Blocking.
@@ -320,7 +321,8 @@ class _Forecast:
             self._known(block, offered)
             if lacks := await run.lacking(self._judge.reviews):
                 self._lacking.setdefault(block.id, lacks)
-            if run.work.deleted and _fills_a_store(block):
+            fills = (s.uses == "embed" and "store" in s.written for s in all_steps(block.body))
+            if run.work.deleted and any(fills):
                 self._unknown[block.id] = block.id  # searches find less
             return
         self._unknown[block.id] = block.id
@@ -525,13 +527,6 @@ def _with_repairs(calls: CallBounds) -> int | None:
     return None if calls.most is None else calls.most + calls.repairs
 
 
-def _count_kind(cost: _CostForecast) -> CallsAre:
-    """Return how well the number of calls is known."""
-    if cost.is_estimate:
-        return "about"
-    return "exact" if cost.calls.least == _with_repairs(cost.calls) else "at most"
-
-
 _REPEATABLE = frozenset(
     ("files.read", "files.rows", "files.write", "split", "prompt", "chat", "summarise", "embed",
      "reduce")
@@ -553,10 +548,6 @@ def repeatable_output(run: BlockState, ledger: Ledger) -> dict[str, Any] | None:
         run.counts[item.verdict.state] += 1
         run.changed.append({"key": item.key, "state": item.verdict.state})
     return run.offered()
-
-
-def _fills_a_store(block: BoundBlock) -> bool:
-    return any(step.uses == "embed" and "store" in step.written for step in all_steps(block.body))
 
 
 def _is_repeatable(block: BoundBlock) -> bool:

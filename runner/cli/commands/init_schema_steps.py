@@ -179,7 +179,9 @@ def init(
     else:
         place, written = _draft(have, want, template, takes_first=yes)
     printing.print_out(f"Made '{place}' with {counted(len(written), 'file')}.")
-    printing.print_out(f"Next: {_next_command(place)}")
+    here = place / PIPELINE_FILE
+    command = "paddock run" if here.exists() else "pip install -e"
+    printing.print_out(f"Next: {command} {quote(str(here if here.exists() else place))}")
     return DONE
 
 
@@ -200,13 +202,6 @@ def _draft(
         if words := not_taken_in_words(there.not_taken):
             printing.print_out(f"{words} Change `include` of `docs` to take others.")
     return place, written
-
-
-def _next_command(place: Path) -> str:
-    here = place / PIPELINE_FILE
-    if here.exists():
-        return f"paddock run {quote(str(here))}"
-    return f"pip install -e {quote(str(place))}"
 
 
 def _ask(
