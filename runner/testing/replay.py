@@ -355,9 +355,8 @@ def _facts_from_json(tape: CassetteSession, name: str, model: ModelSpec) -> Mode
 def _given_json(reply: Reply | EmbedReply) -> dict[str, Any]:
     """Return a reply as it is recorded: no times, no cache hits, no digest."""
     usage = Usage(reply.usage.prompt_tokens, completion_tokens=reply.usage.completion_tokens)
-    given: dict[str, Any] = to_plain(replace(reply, usage=usage, digest="", fingerprint=""))
-    del given["digest"]
-    return given
+    given: dict[str, Any] = to_plain(replace(reply, usage=usage, digest=""))
+    return {name: value for name, value in given.items() if name not in ("digest", "fingerprint")}
 
 
 T = TypeVar("T")

@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 from paddock.engine.api.openai.chat_completions import (
-    ApiCaller,
     GenerationCall,
     Stamp,
     read_chat,
     read_completion,
 )
+from paddock.engine.api.openai.requests import ApiCaller
 from paddock.engine.api.openai.responses_api import read_response
 from paddock.engine.errors import WorkerLost
 from paddock.engine.request import Chunk, Reply, TokenLogprob, ToolCall, Usage
