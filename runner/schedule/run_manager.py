@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -54,6 +54,7 @@ from .triggered_pipeline import TriggeredPipeline
 GENTLE_S = 900.0  # an item may be a long document; after this time it is cut off and done again
 AT_ONCE_S = 20.0
 POLL_S = 20.0  # what Prefect has not been asked for within 60 s counts as not ready
+CLOCK_WAS_WRONG = timedelta(hours=1)  # a restart waits for minutes at most
 
 log = logging.getLogger("paddock.up")
 
@@ -111,6 +112,19 @@ class ManagedRun:
 
 
 _STATUS_OF_STOP: Mapping[str, Status] = {"cancelled": "interrupted", "suspended": "suspended"}
+
+
+def is_due(run: QueuedRun, triggered: TriggeredPipeline, now: datetime) -> bool:
+    """Return whether a waiting run's time has come.
+
+    Only schedules and people plan ahead: other runs that are due much later were queued while the
+    machine's clock was wrong, and would wait for years.
+    """
+    if run.is_held or run.at <= now:
+        return True
+    ahead = (*(schedule.key for schedule in triggered.schedules), FlowOrder(path="").trigger)
+    is_planned = run.order.get("trigger", ahead[-1]) in ahead and not run.order.get("parent")
+    return not is_planned and run.at - now > CLOCK_WAS_WRONG
 
 
 async def drain_run(running: RunProcess, words: str, why: StopReason) -> None:
@@ -359,7 +373,12 @@ class RunManager:
 
     async def _decide(self, by_id: Mapping[str, Deployment]) -> None:
         now = datetime.now(UTC)
-        waiting = {run.id: run for run in self.queue if self._may_begin(run, now)}
+        waiting = {
+            run.id: run
+            for run in self.queue
+            if is_due(run, by_id[run.deployment].triggered, now)
+            and run.order.get("parent") not in self.jobs  # what it continues has ended
+        }
         due = {
             id_: due_run for id_, run in waiting.items() if (due_run := await self._due(run, by_id))
         }
@@ -382,10 +401,6 @@ class RunManager:
     async def _hold(self, run: QueuedRun, decision: HoldRun) -> None:
         if run.shown != f"{HELD_STATE}: {decision.words}":
             await self._prefect_queue.hold(run.id, decision.words, decision.until)
-
-    def _may_begin(self, run: QueuedRun, now: datetime) -> bool:
-        """Return whether its time has come, and the run that it continues, if any, has ended."""
-        return (run.is_held or run.at <= now) and run.order.get("parent") not in self.jobs
 
     async def _rules(self, ids: Set[str]) -> dict[str, RunRule]:
         """Return each pipeline's rule; of these deployments, whether Prefect shows a pause."""

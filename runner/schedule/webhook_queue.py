@@ -293,7 +293,9 @@ class WebhookQueue:
 
     @staticmethod
     def _counted(db: sqlite3.Connection) -> Counter[str]:
-        db.execute("DELETE FROM calls WHERE queued_at < ?", (time.time() - KEPT_S,))
+        # Much longer those of which no end was told: the clock may have been wrong.
+        old = time.time() - KEPT_S, time.time() - 10 * KEPT_S
+        db.execute("DELETE FROM calls WHERE queued_at < ? AND (inputs = '' OR queued_at < ?)", old)
         waiting = f"SELECT pipeline, count(*) FROM calls WHERE {_WAITS} GROUP BY pipeline"
         rows = db.execute(waiting).fetchall()
         # A damaged row's key may have become a number.
@@ -353,7 +355,7 @@ def _oldest_calls(
     """Return calls, and the ids of damaged ones, which are set aside."""
     rows = db.execute(
         "SELECT rowid, id, pipeline, trigger, inputs, received_at, n_taken_back FROM calls "
-        f"WHERE pipeline = ? AND {_WAITS} ORDER BY received_at, rowid LIMIT ?",
+        f"WHERE pipeline = ? AND {_WAITS} ORDER BY rowid LIMIT ?",
         (pipeline, n),
     ).fetchall()
     calls, damaged = [], []

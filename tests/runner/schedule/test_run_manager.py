@@ -19,7 +19,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Failed, Running, Sc
 from paddock.runner.progress.report import Report
 from paddock.runner.schedule.prefect_queue import PrefectQueue, QueuedRun, QueueError, open_queue
 from paddock.runner.schedule.process_marks import process_mark
-from paddock.runner.schedule.run_manager import Deployment, ManagedRun, RunManager
+from paddock.runner.schedule.run_manager import Deployment, ManagedRun, RunManager, is_due
 from paddock.runner.schedule.run_processes import ProcessEnd, RunProcess
 from paddock.runner.schedule.schedule_planner import SchedulePlanner
 from paddock.runner.schedule.signed_orders import unsigned_order
@@ -410,3 +410,22 @@ def test_no_process_is_ended_that_a_stranger_names(
             manager.abandon()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("trigger", "extra", "is_in_a_year"),
+    [("webhook /x", {}, True), ("watch inbox", {}, True), ("schedule 0 6 * * *", {}, False),
+     ("schedule 0 6 * * *", {"parent": "first"}, True), ("Prefect", {}, False)],
+)  # fmt: skip
+def test_what_was_queued_while_the_clock_was_wrong_does_not_wait_for_years(
+    tmp_path: Path, trigger: str, extra: dict[str, str], is_in_a_year: bool
+) -> None:
+    pipeline, now = triggered(tmp_path, '{cron: "0 6 * * *"}'), datetime.now(UTC)
+
+    def is_due_in(wait: timedelta) -> bool:
+        run = QueuedRun("r", "r", "d", "waiting", "", now + wait, now + wait,
+                        order={"trigger": trigger, **extra})  # fmt: skip
+        return is_due(run, pipeline, now)
+
+    assert is_due_in(timedelta()) and not is_due_in(timedelta(minutes=5))
+    assert is_due_in(timedelta(days=365)) == is_in_a_year
