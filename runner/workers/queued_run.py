@@ -445,11 +445,18 @@ async def run_queued_flow(flow_run: str, order: FlowOrder, control: RunControl) 
         state = await run_ordered(found, order, control)
     except Pause as pause:
         return f"{pause}."
-    except httpx.TransportError as error:
-        if control.has_begun:
+    except httpx.HTTPError as error:
+        if control.has_begun or not _is_passing(error):
             raise
         raise PrefectUnreachable(str(error)) from error
     return _PREFIX.sub("", str(state.message or ""))
+
+
+def _is_passing(error: httpx.HTTPError) -> bool:
+    """Return whether a server is away, or answers with errors of its own, as on a full disk."""
+    answer = error.response if isinstance(error, httpx.HTTPStatusError) else None
+    is_broken = answer is not None and answer.status_code >= 500
+    return is_broken or isinstance(error, httpx.TransportError)
 
 
 async def is_reachable(api_url: str) -> bool:
@@ -469,7 +476,9 @@ async def _read(flow_run: UUID) -> FlowRun:
         try:
             async with get_client() as client:
                 return await client.read_flow_run(flow_run)
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
+            if not _is_passing(error):
+                raise
             if time.monotonic() > deadline:
                 raise PrefectUnreachable(str(error)) from error
         await asyncio.sleep(REACH_PAUSE_S)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -63,6 +64,28 @@ def test_a_run_that_reaches_no_server_has_begun_nothing(monkeypatch: pytest.Monk
         pytest.raises(PrefectUnreachable, match="All connection attempts failed"),
     ):
         asyncio.run(queued_run.run_queued_flow(str(uuid4()), ORDER, RunControl()))
+
+
+@pytest.mark.parametrize(
+    ("status", "has_begun", "is_tried_again"),
+    [(500, False, True), (500, True, False), (422, False, False)],
+)
+def test_a_server_that_fails_itself_as_on_a_full_disk_ends_no_run_that_has_not_begun(
+    monkeypatch: pytest.MonkeyPatch, status: int, has_begun: bool, is_tried_again: bool
+) -> None:
+    async def read(flow_run: object) -> None: ...
+
+    async def refused(*_: object) -> None:
+        request = httpx.Request("POST", "http://localhost/set_state")
+        httpx.Response(status, request=request).raise_for_status()
+
+    monkeypatch.setattr(queued_run, "_read", read)
+    monkeypatch.setattr(queued_run, "run_ordered", refused)
+    kind = PrefectUnreachable if is_tried_again else httpx.HTTPStatusError
+    with pytest.raises(kind):
+        asyncio.run(
+            queued_run.run_queued_flow(str(uuid4()), ORDER, RunControl(has_begun=has_begun))
+        )
 
 
 @pytest.mark.parametrize(
