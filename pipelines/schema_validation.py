@@ -18,14 +18,22 @@ from paddock.engine.system.text import is_shallow
 
 _MOST_CHARS = 160
 _MOST_LEVELS = 64  # as in YAML; deeper values end in a RecursionError
+_FORMS: Mapping[str, str] = {
+    "date": " Write it as 2026-10-28.",
+    "time": " Write it as 14:30:00Z.",
+    "date-time": " Write it as 2026-10-28T14:30:00Z.",
+    "duration": " Write it as P1DT2H.",
+}
 TOO_DEEP = f"It is nested more than {_MOST_LEVELS} levels deep."
 
 
-def schema_mismatch(value: Any, schema: Any) -> str | None:
-    """Return the most relevant fault of a value as a sentence, or None.
+def schema_mismatch(value: Any, schema: Any, *, is_for_person: bool = False) -> str | None:
+    """Return the most relevant fault of a value as a sentence, or None; a person reads the form.
 
     >>> schema_mismatch({"n": "x"}, {"properties": {"n": {"type": "integer"}}})
     "At /n: 'x' is not of type 'integer'."
+    >>> schema_mismatch("28. Oktober 2026", {"format": "date"}, is_for_person=True)
+    "'28. Oktober 2026' is not a 'date'. Write it as 2026-10-28."
     """
     if is_nested_too_deep(value):
         return TOO_DEEP
@@ -33,7 +41,9 @@ def schema_mismatch(value: Any, schema: Any) -> str | None:
     if error is None:
         return None
     place = "".join(f"/{part}" for part in error.absolute_path)
-    return f"{f'At {place}: ' if place else ''}{error.message[:_MOST_CHARS]}."
+    is_form = is_for_person and error.validator == "format"
+    form = _FORMS.get(error.validator_value, "") if is_form else ""
+    return f"{f'At {place}: ' if place else ''}{error.message[:_MOST_CHARS]}.{form}"
 
 
 @lru_cache(maxsize=1)

@@ -207,8 +207,8 @@ class RunPages:
             html_cell(row.pipeline, "name"),
             html_cell(folder, "name"),
             f"<td>{state_html(past.outcome)}</td>",
-            html_cell(units.local_time(row.started)),
-            html_cell(run_time_text(past, now)),
+            html_cell(units.local_time(row.started), "t"),
+            html_cell(run_time_text(past, now), "t"),
             html_cell(self._result_text(past)),
             html_cell(by),
         )

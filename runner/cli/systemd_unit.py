@@ -114,7 +114,7 @@ def unit_variables(text: str) -> dict[str, str]:
     >>> unit_variables("Environment=A=1\nEnvironment=PADDOCK_ALLOW=run,tool\n")
     {'A': '1', 'PADDOCK_ALLOW': 'run,tool'}
     """
-    found = {}
+    found: dict[str, str] = {}
     for line in re.findall(r"^Environment=(.*)$", text, re.MULTILINE):
         with suppress(ValueError):  # a quote that is not closed
             for word in shlex.split(line):

@@ -101,7 +101,7 @@ class LedgerReviews(LeasedReviews):
         schema = review.subject.get("schema")
         if schema is None and not isinstance(value, str):
             return ["The answer is a text, and the edited value is none."]
-        wrong = None if schema is None else schema_mismatch(value, schema)
+        wrong = None if schema is None else schema_mismatch(value, schema, is_for_person=True)
         return [wrong] if wrong is not None else self._failed_checks(review, value)
 
     def decide(

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import difflib
 import re
+import select
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, Literal, TypeVar
@@ -189,7 +191,7 @@ def _draft(
     have: Documents | None, want: Result | None, folder: str | None, *, takes_first: bool
 ) -> tuple[Path, tuple[Path, ...]]:
     """Draft a pipeline of what is given and asked; return its folder, and the files."""
-    may_ask = not takes_first and sys.stdin.isatty()
+    may_ask = not takes_first and _has_answers()
     if not (have or want or folder or takes_first or may_ask):
         raise CommandError(_template_list(list_templates()))
     answers, place = _ask(have, want, folder, may_ask=may_ask)
@@ -202,6 +204,17 @@ def _draft(
         if words := not_taken_in_words(there.not_taken):
             printing.print_out(f"{words} Change `include` of `docs` to take others.")
     return place, written
+
+
+def _has_answers() -> bool:
+    """Return whether someone types at a terminal, or answers have been piped in."""
+    if sys.stdin.isatty():
+        return True
+    try:  # a pipe that stays empty is not waited for
+        is_there, buffer = bool(select.select([sys.stdin], [], [], 0)[0]), sys.stdin.buffer
+        return is_there and isinstance(buffer, BufferedReader) and bool(buffer.peek(1))
+    except (OSError, ValueError):  # closed, or no file
+        return False
 
 
 def _ask(

@@ -310,7 +310,7 @@ def test_an_edit_is_typed_by_the_schema_and_checked_before_it_is_sent(
         {"path": "total", "message": "'84,00' is not of type 'number'."}
     ]
     assert faults(changes={"pay_by": "tomorrow"}) == [
-        {"path": "pay_by", "message": "'tomorrow' is not a 'date'."}
+        {"path": "pay_by", "message": "'tomorrow' is not a 'date'. Write it as 2026-10-28."}
     ]
     assert faults(changes={"total": "5000"}) == [
         {"path": "", "message": "This must be true: output.total < 1000."}

@@ -102,7 +102,7 @@ def test_a_person_decides_everything_by_the_keyboard(
         page.wait("document.activeElement.id === 'input-3'")
         page.type("soon")
         page.wait("document.getElementById('wrong-3').textContent")
-        assert page.text("#wrong-3") == "'soon' is not a 'date'."
+        assert page.text("#wrong-3") == "'soon' is not a 'date'. Write it as 2026-10-28."
         assert page.ask("document.activeElement.getAttribute('aria-invalid')") == "true"
         enter(page)  # refused, and the text stays
         page.wait("document.activeElement.id === 'input-3'")

@@ -24,6 +24,7 @@ from paddock.runner.cli.pipeline_draft import (
     DraftAnswers,
     Result,
 )
+from tests.runner.cli.commands.shell import PADDOCK
 from tests.runner.cli.commands.shell import paddock_here as paddock
 from tests.runner.cli.commands.terminal import CTRL_C, CTRL_D, terminal
 
@@ -256,3 +257,15 @@ def test_a_draft_takes_the_documents_that_are_there(tmp_path: Path) -> None:
     paddock("init", "here", "--have", "mail", cwd=tmp_path)
     assert "default: .}" in (tmp_path / "here/pipeline.yaml").read_text()
     assert plan(tmp_path / "here/pipeline.yaml").not_taken == {}
+
+
+def test_answers_may_be_piped(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [PADDOCK, "init"], cwd=tmp_path, input="2\n3\nmine\n", capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout.splitlines()[0].strip()) == (
+        0,
+        "Made 'mine' with 3 files.",
+    )
+    assert "uses: chat" in (tmp_path / "mine/pipeline.yaml").read_text("utf-8")
