@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from paddock.engine.system.text import listed
+from paddock.engine.system.text import counted, listed
 from paddock.runner.bind.bound import BoundNode, BoundStep
 
 from .block_work import BlockWork
@@ -87,7 +87,7 @@ class LackingItems:
     def note(self, step: str) -> str:
         """Return what a step lacks that was made of the other items."""
         n = sum(len(keys) for keys, _ in self._kinds())
-        of = f"{n:,} of {self.n_items:,} items of '{self.block}'"
+        of = f"{n:,} of {counted(self.n_items, 'item')} of '{self.block}'"
         parts = [f"{words} ({listed(keys, MAX_NAMED)})" for keys, words in self._kinds()]
         return f"'{step}' is made without {of}: {', '.join(parts)}."
 

@@ -675,6 +675,23 @@ def test_what_waits_and_what_failed_are_told_apart_and_empty_no_page(bills: Bill
         assert [(row[0], row[-1]) for row in rows] == [("b.txt", "true"), ("d.txt", "true")]
 
 
+def test_a_table_keeps_what_was_done_where_all_of_it_waits(bills: Bills) -> None:
+    bills.edit(bills.text[bills.text.index("  - uses: files.write\n    with:\n") :], TABLES)
+    for name in ("b.txt", "c.txt"):
+        (bills.folder / "inbox" / name).unlink()
+    bills.work()
+    before = bills.output("all.csv")
+    bills.bills(a=80)
+    report = bills.work()
+    lacks = "'table' is made without 1 of 1 item of 'each': 1 waits for review (a.txt)."
+    assert lacks in report.notes
+    assert bills.output("all.csv") == before
+    assert report.returns["counts"]["waiting"] == 1
+    bills.decide_all("accept")
+    bills.work()
+    assert "80" in bills.output("all.csv")
+
+
 def test_an_empty_value_that_the_schema_requires_is_asked_about_as_empty(bills: Bills) -> None:
     bills.edit(
         'reply: {schema: {number: str, total: float}, check: ["output.total < 1000"]}',

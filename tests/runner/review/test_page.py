@@ -228,6 +228,15 @@ def test_of_a_text_of_ten_million_characters_a_window_is_sent(
     assert middle["end"] == 5_040_000
 
 
+def test_a_field_without_a_value_that_the_schema_requires_is_empty(
+    served_page: ServedPage, ann: httpx.Client
+) -> None:
+    answer = {"number": " ", "total": 84.5, "kind": "invoice", "pay_by": None}
+    (review,) = served_page.ask("hole.txt", answer=answer)
+    fields = ann.get(of(review.id)).json()["fields"]
+    assert [field["path"] for field in fields if field["is_empty"]] == ["number"]
+
+
 def test_each_source_has_its_own_text(served_page: ServedPage, ann: httpx.Client) -> None:
     long = "word " * 5000
     with Ledger(served_page.folder / ".paddock") as ledger:
