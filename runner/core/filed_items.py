@@ -143,24 +143,33 @@ class BlockFiling:
             if key not in present or (key in there and there[key][0] in came_back)
         ]
         made = LineageStore(self._ledger).made_of(self._scope, gone) if gone else {}
-        sources = {key: row.made["source"] for key, row in made.items() if row.source is not None}
-        moves = self._store.moves_from([source["path"] for source in sources.values()])
+        sources = {
+            key: (row.made["source"]["path"], row.made["source"]["sha256"])
+            for key, row in made.items()
+            if row.source is not None
+        }
+        known = {key: self.rows[key] for key in sources if key in self.rows}  # it came again
+        sources |= {key: (row.path, row.sha256) for key, row in known.items()}
+        moves = self._store.moves_from([path for path, _ in sources.values()])
         places: dict[tuple[str, str], str] = {}
-        for key, source in sources.items():
-            path, sha256, entry = source["path"], source["sha256"], entries[key]
+        for key, (path, sha256) in sources.items():
+            entry = entries[key]
             if there.get(key) == (path, sha256):
                 continue
             move = moves.get((path, sha256))
             if move is None and (by_watch := moves.get((path, MOVED_BY_WATCH))) is not None:
                 move = by_watch if by_watch.at >= entry.at else None
             is_away = path in entry.marks(AWAY)
-            if move is None and not is_away and (key in present or not self._is_hot):
+            is_out = is_away or key in known or (self._is_hot and key not in present)
+            if move is None and not is_out:
                 continue
             if move is None and is_away and not places:  # an older Paddock noted where to
                 places = self._intended_places()
             target = places.get((key, sha256)) if move is None else move.target
             is_deleted = move is not None and target is None
             filed = FiledRow(key, key, path, sha256, target, is_deleted)
+            if key in known and move is None:
+                filed = known[key]
             filed = filed._replace(
                 name=raw_item_keys(self._block, self._seen, [self.described(filed)])[0],
                 returns=entry.returns,
@@ -186,6 +195,7 @@ class BlockFiling:
             if value is not None and move.key not in self.rows:
                 name = raw_item_keys(self._block, self._seen, [value])[0]
                 self.left[move.key] = row._replace(name=name, sha256=value["sha256"]), value
+                self.names[move.key] = name
 
     def value(self, row: FiledRow) -> Any:
         """Return a filed document as an item, where it lies; None: it is not as it was filed."""

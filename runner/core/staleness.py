@@ -476,6 +476,7 @@ class Judge:
                 if row.outdated_by != made_by:
                     rows[row.key] = new[row.key] = row._replace(outdated_by=made_by)
                 continue
+            filing.names[row.key] = row.name
             index, place = len(items), (0, 1)
             items.append(
                 ItemWork(index, row.key, value, verdict, hash_, parts, entry, place, filed=row)

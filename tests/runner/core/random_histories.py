@@ -7,6 +7,9 @@ sometimes killed at a random write. Then, without `--prune`, the run has to name
 that a run from scratch does not make; with it, files and rows have to be those of that run. A
 run that is killed has a process of its own, so that it loses what a real one does.
 
+With `--filing` documents are moved away when they are done: then the table has the rows that all
+arrivals give when they are replayed one by one, whatever became of the files.
+
 With `--plain` no larger model is asked, nothing is labelled and no run takes a sample: a seed makes
 what it made before there was that.
 """
@@ -14,6 +17,7 @@ what it made before there was that.
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import json
 import os
@@ -24,6 +28,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -296,6 +301,124 @@ class History:
         return found
 
 
+FILING = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: kind, uses: chat, with: {prompt: "PROMPT {{ steps.text.text }}"}}
+      - {uses: files.move, with: {path: "{{ doc.path }}", to: "filed/{{ doc.relpath }}"}}
+    returns: {file: doc.relpath, text: steps.text.text, kind: steps.kind.text}
+  - {id: table, uses: files.write, with: {path: out/t.csv, rows: "{{ steps.each.results }}"}}
+"""
+
+
+class FilingHistory(History):
+    """A folder whose documents are filed: its table has all that ever were, as if replayed."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.n_prompts = 0
+        self.arrived: dict[str, str] = {}
+        """Name → text of what was put into the folder and was not seen to leave it."""
+        self.filed: list[tuple[str, str]] = []
+        self.may_be_unfinished = False
+        super().__init__(seed, folder, is_plain=True)
+        self.shape.may_store = False
+
+    def save(self) -> None:
+        text = FILING.replace("PROMPT", f"Kind {self.n_prompts} of")
+        (self.folder / "pipeline.yaml").write_text(text, "utf-8")
+
+    def note_filed(self) -> None:
+        """Note what a run has taken out of the folder."""
+        for name, text in [*self.arrived.items()]:
+            if not (self.folder / "inbox" / name).exists():
+                del self.arrived[name]
+                if (name, text) not in self.filed:
+                    self.filed.append((name, text))
+
+    def write(self, name: str) -> None:
+        self.note_filed()
+        super().write(name)
+        self.arrived[name] = (self.folder / "inbox" / name).read_text("utf-8")
+
+    def change(self) -> None:
+        self.note_filed()
+        kinds = ("write", "write", "write", "rename", "delete", "prompt", "year", "edit", "remove")
+        kind = self.chance.choice(kinds)
+        filed = sorted(path for path in (self.folder / "filed").rglob("*") if path.is_file())
+        if kind in ("rename", "delete") and self.arrived:
+            old, new = self.chance.choice(sorted(self.arrived)), self.chance.choice(NAMES)
+            path, target = self.folder / "inbox" / old, self.folder / "inbox" / new
+            text = self.arrived.pop(old)
+            if kind == "delete":
+                path.unlink()
+            else:
+                target.parent.mkdir(exist_ok=True)
+                path.rename(target)
+                self.arrived[new] = text
+        elif kind == "prompt":
+            self.n_prompts = self.chance.randint(0, 2)
+            self.save()
+        elif kind == "year" and filed and not self.may_be_unfinished:
+            (self.folder / "filed").rename(self.folder / f"year{len(self.events)}")
+        elif kind == "edit" and filed and not self.may_be_unfinished:
+            self.chance.choice(filed).write_text("edited", "utf-8")
+        elif kind == "remove" and filed and not self.may_be_unfinished:
+            self.chance.choice(filed).unlink()
+        else:
+            self.write(self.chance.choice(NAMES))
+            return
+        self.events.append(kind)
+
+    def run_somehow(self) -> None:
+        kill = self.chance.randint(1, 40) if self.chance.random() < 0.4 else 0
+        prune = self.chance.random() < 0.1 and not any(
+            event in ("year", "edit", "remove") for event in self.events
+        )
+        self.events.append(f"run{f' killed at {kill}' * bool(kill)}{' --prune' * prune}")
+        act = partial(run_here, self.folder, prune=prune)
+        if not kill or in_a_process(self.folder, act, kill) is not None:
+            if not kill:
+                act()
+            self.may_be_unfinished = False
+        else:
+            self.may_be_unfinished = True
+
+    def faults(self) -> list[str]:
+        for _ in range(2):  # what several kills met is tried again
+            self.last_run(self.folder)
+        before = (self.folder / "out/t.csv").stat().st_mtime_ns if self.filed else 0
+        self.note_filed()
+        found = []
+        with tempfile.TemporaryDirectory() as name:
+            scratch = Path(name)
+            shutil.copy(self.folder / "pipeline.yaml", scratch)
+            for arrival, text in self.filed:
+                path = scratch / "inbox" / arrival
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, "utf-8")
+                self.last_run(scratch)
+            ours, replayed = table_of(self.folder), table_of(scratch)
+        if [row[:2] for row in ours] != [row[:2] for row in replayed]:
+            found.append(f"table: {ours}, of all arrivals {replayed}")
+        is_whole = not any(event in ("year", "edit", "remove") for event in self.events)
+        if is_whole and ours != replayed and len({name for name, _ in self.filed}) == len(ours):
+            found.append(f"answers: {ours}, of all arrivals {replayed}")
+        again = self.last_run(self.folder)
+        after = (self.folder / "out/t.csv").stat().st_mtime_ns if self.filed else 0
+        if again["status"] != "completed" or (before and before != after):
+            found.append(f"a run with nothing new: {again['status']}, wrote {before != after}")
+        return found
+
+
+def table_of(folder: Path) -> list[list[str]]:
+    path = folder / "out/t.csv"
+    return [*csv.reader(path.read_text("utf-8").splitlines())][1:] if path.exists() else []
+
+
 def answer(request: ChatRequest) -> str:
     """Answer with the model's name, or with a label that does not change when others go."""
     if request.constraint is None:
@@ -420,12 +543,17 @@ def main() -> int:
     parser.add_argument("--histories", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--filing", action="store_true", help="documents are moved away when done")
     given = parser.parse_args()
     import_all()
     n_bad = 0
     for seed in range(given.seed, given.seed + given.histories):
         with tempfile.TemporaryDirectory() as name:
-            history = History(seed, Path(name), is_plain=given.plain)
+            folder = Path(name)
+            if given.filing:
+                history: History = FilingHistory(seed, folder)
+            else:
+                history = History(seed, folder, is_plain=given.plain)
             faults = history.go()
         if faults:
             n_bad += 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from paddock.runner.progress.report import Report
 from paddock.runner.watch.handled_files import WatchLedger
 from paddock.runner.watch.hot_folder import finish_files, make_hot_folders
 from tests.fakes.pool import FakePool
+from tests.runner.core import filing_days
 from tests.runner.core.random_histories import in_a_process
 from tests.runner.world import World, reasons, states
 
@@ -181,6 +184,21 @@ def test_a_changed_prompt_is_asked_of_filed_documents_where_they_lie(world: Worl
     assert (again.calls, again.filed.n, again.filed.of_earlier_version) == (0, 5, 2)
     world.edit("Which kind:", "Kind of")
     assert world.run().filed.of_earlier_version == 0
+
+
+@pytest.mark.parametrize("seed", [1, 31])
+def test_any_history_of_filing_ends_as_all_arrivals_replayed(seed: int) -> None:
+    command = [sys.executable, "-m", "tests.runner.core.random_histories", "--filing"]
+    command += ["--histories", "3", "--seed", str(seed)]
+    folder = Path(__file__).parents[3]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    expected = "3 histories, 0 of them wrong\n"
+    assert (ended.returncode, ended.stdout) == (0, expected), ended.stderr
+
+
+@pytest.mark.parametrize("way", ["hand", "hot"])
+def test_after_each_of_many_days_the_table_is_what_was_filed(tmp_path: Path, way: str) -> None:
+    filing_days.live(tmp_path, way, 23)
 
 
 def test_a_filed_document_that_fails_when_it_is_read_again_keeps_its_row(world: World) -> None:
