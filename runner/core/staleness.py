@@ -65,7 +65,7 @@ from .decided_examples import EXAMPLES, examples_difference
 from .deleted_documents import DeletionDetector, DeletionDoubt, MissingSources
 from .dependencies import DependencyIndex
 from .edited_outputs import EDITED_FILE, held_paths, held_text, is_loss, overwrites_edited
-from .filed_items import BlockFiling, FiledItems, filed_doubt
+from .filed_items import FILED_STATES, BlockFiling, FiledItems, filed_doubt
 from .fingerprints import (
     CONTENT,
     CONTEXT,
@@ -452,22 +452,19 @@ class Judge:
             entry = entries.get(row.key)
             if entry is None:
                 continue
-            parts = block.parts_of(row.key, filing.described(row), (0, 1))
+            value, parts = None, block.parts_of(row.key, filing.described(row), (0, 1))
             if block.block.loop_attributes:  # it has no place in a list any more
-                then = json.loads(entry.parts)
                 parts = canonical_json(
-                    json.loads(parts) | {n: then[n] for n in (LOOP,) if n in then}
+                    json.loads(parts) | {LOOP: json.loads(entry.parts).get(LOOP, "")}
                 )
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
-            value = None
-            if is_forced or row.outdated_by != made_by:
+            verdict = ItemVerdict("stale", "it was made by an earlier version")
+            if is_forced or row.outdated_by != made_by or entry.state not in FILED_STATES:
                 candidate = _Candidate(block.scope, entry, hash_, parts, past, None, block.labels)
                 verdict = self._verdict(candidate, [], is_forced=is_forced)
-                if not verdict.is_work:
-                    rows[row.key] = new[row.key] = row._replace(made_by=made_by, outdated_by="")
-                    continue
-            else:
-                verdict = ItemVerdict("stale", "it was made by an earlier version")
+            if verdict.state in ("fresh", "held"):
+                rows[row.key] = new[row.key] = row._replace(made_by=made_by, outdated_by="")
+                continue
             # Others of that name write the same outputs, as far as these go by the name.
             if latest[row.name] == row.key and row.name not in present:
                 value = filing.value(row)
@@ -484,10 +481,10 @@ class Judge:
         read_again = {item.key for item in items}
         away = await asyncio.to_thread(filing.away)
         return FiledItems(
-            rows=tuple(row for key, row in rows.items()),
-            new=tuple(new.values()),
-            earlier=frozenset(earlier),
-            away=away - read_again - present,
+            tuple(rows.values()),
+            tuple(new.values()),
+            frozenset(earlier),
+            away - read_again - present,
         )
 
     def _is_unsettled(self, item: Any) -> bool:

@@ -208,6 +208,9 @@ def test_a_filed_document_that_fails_when_it_is_read_again_keeps_its_row(world: 
     world.edit("Kind of", "Which kind:")
     assert world.run(pool=FakePool(answer=refuse)).counts["quarantined"] == 2
     assert world.output("t.csv") == before
+    report = world.run()
+    assert (report.counts["quarantined"], report.calls) == (2, 0)
+    assert world.output("t.csv") == before
     world.run(retry_failed=True)
     assert world.output("t.csv") != before
     assert rows(world) == ["a.txt", "b.txt"]
