@@ -98,7 +98,9 @@ class OriginCheck(RefusingMiddleware):
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         origin = headers.get("origin", "")
-        if not origin or origin in _same_origins(headers.get("host", "")):
+        # The service's own page, with or without a TLS proxy before it, or no page.
+        host = headers.get("host", "")
+        if not origin or origin in (f"http://{host}", f"https://{host}"):
             return await self._app(scope, receive, send)
         if not self._origins.allows(origin):
             message = (
@@ -108,8 +110,3 @@ class OriginCheck(RefusingMiddleware):
             error = ApiError(403, message, {"Vary": "Origin"})
             return await self._refuse("origin", error, scope, receive, send)
         await self._cors(scope, receive, send)
-
-
-def _same_origins(host: str) -> tuple[str, str]:
-    """Return the origins of the service's own page, with or without a TLS proxy before it."""
-    return f"http://{host}", f"https://{host}"

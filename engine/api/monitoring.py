@@ -255,7 +255,9 @@ def monitoring_routes() -> list[BaseRoute]:
     async def get_health(request: Request) -> Response:
         service = service_of(request)
         report = await health.ask(service.pool.probe)
-        value = report.value(in_full=_may_see_models(service, request))
+        # Where keys are required, only a client with one may see models' names.
+        is_open = service.settings.api_keys_file is None
+        value = report.value(in_full=is_open or bool(key_name_of(request.scope)))
         if report.is_well:
             return json_response(value, headers=_NO_STORE)
         return json_response(value, 503, {**_NO_STORE, "Retry-After": "5"})
@@ -283,8 +285,3 @@ async def get_readiness(request: Request) -> Response:
     if service_of(request).is_stopping:
         return json_response({"status": "stopping"}, 503, {**_NO_STORE, "Retry-After": "5"})
     return json_response({"status": "ready"}, headers=_NO_STORE)
-
-
-def _may_see_models(service: Service, request: Request) -> bool:
-    """Return whether the client may see models' names: where keys are required, it needs one."""
-    return service.settings.api_keys_file is None or bool(key_name_of(request.scope))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -164,7 +164,7 @@ async def stream_response(
     ping: Callable[[], bytes] = bytes,
 ) -> Response:
     """Return a stream of pieces; what the first one raises within `HEADERS_S` is raised here."""
-    first = asyncio.ensure_future(_first_piece(pieces))
+    first = asyncio.ensure_future(anext(pieces, b""))
 
     async def begun() -> None:
         await asyncio.wait({first}, timeout=HEADERS_S)
@@ -182,12 +182,6 @@ async def stream_response(
 
 def _resolved_headers(headers: ResponseHeaders) -> dict[str, str]:
     return dict((headers() if callable(headers) else headers) or {})
-
-
-async def _first_piece(pieces: AsyncIterator[bytes]) -> bytes:
-    async for piece in pieces:
-        return piece
-    return b""
 
 
 async def _wait_for_disconnect(receive: Callable[[], Awaitable[Message]]) -> None:

@@ -88,17 +88,19 @@ def choose_server(servers: Sequence[ServerState]) -> int | None:
     able = [at for at, server in enumerate(servers) if server.is_up and _has_room(server)]
     if not able:
         return None
-    return min(able, key=lambda at: (servers[at].failed_before, _rounds_ahead(servers[at]), at))
+
+    def rank(at: int) -> tuple[bool, float, int]:
+        """Return one that prefers few rounds of requests before the next one."""
+        server = servers[at]
+        rounds = server.n_running / (server.n_slots or USUAL_SLOTS)
+        loading = LOADING_ROUNDS if server.is_resident is False else 0.0
+        return server.failed_before, rounds + loading, at
+
+    return min(able, key=rank)
 
 
 def _has_room(server: ServerState) -> bool:
     return server.n_slots is None or server.n_running < server.n_slots
-
-
-def _rounds_ahead(server: ServerState) -> float:
-    """Return how many rounds of requests are before the next one."""
-    rounds = server.n_running / (server.n_slots or USUAL_SLOTS)
-    return rounds + (LOADING_ROUNDS if server.is_resident is False else 0.0)
 
 
 RETRY_BACKOFF = Backoff(first_s=0.5, longest_s=30.0)
@@ -664,7 +666,9 @@ class BalancedPool:
                 if answer is not None:
                     answer.forget()
             except _RefusesAll as error:
-                self._leave_out(member, model, error.fault)
+                self._roster.leave_out(member, key, error.fault)
+                if not self._roster.has_server(key):
+                    self._facts.pop(key, None)  # the next request asks the servers again
             else:
                 member.succeeded()
                 if not is_brief:
@@ -732,12 +736,6 @@ class BalancedPool:
                 self._roster.give_back(member, is_brief=True)
         why = f"{reason}, also with a request without a document"
         return NoServer(model.ref, why, 0.0, is_failing=is_failing)
-
-    def _leave_out(self, member: ServerMember, model: ModelSpec, fault: EngineError) -> None:
-        key = model_key_of(model)
-        self._roster.leave_out(member, key, fault)
-        if not self._roster.has_server(key):
-            self._facts.pop(key, None)  # the next request asks the servers again
 
 
 class _RefusesAll(Exception):

@@ -132,7 +132,9 @@ class ServerConnection:
             error = event.get("error")
             if error is not None:
                 reason = self._clean(http.error_text(event))
-                raise self._refusal(path, _error_status(error), reason, error)
+                code = error.get("code") if isinstance(error, dict) else None
+                status = code if isinstance(code, int) and not isinstance(code, bool) else 500
+                raise self._refusal(path, status, reason, error)
             yield event
         raise ServerAway(f"the answer of {self.url} broke off", was_sent=True)
 
@@ -221,8 +223,3 @@ def _is_account_fault(error: Any) -> bool:
     known = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
     names = (error.get("type"), error.get("code")) if isinstance(error, dict) else ()
     return any(isinstance(name, str) and name in known for name in names)
-
-
-def _error_status(error: Any) -> int:
-    code = error.get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, int) and not isinstance(code, bool) else 500

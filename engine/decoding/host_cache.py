@@ -9,7 +9,6 @@ tokens and order are here; `kv_cache` holds the bytes.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 
 from paddock.engine.arrays import Tokens
 
@@ -51,7 +50,8 @@ class HostCache:
         ]
         others = [key for key in self._entries if key not in gone]
         n_kept = sum(len(self._entries[key]) for key in others)
-        for key in self._eviction_order(others, spare, is_job=is_job):
+        may_go = (key for key in others if key != spare and (key in self._jobs or not is_job))
+        for key in sorted(may_go, key=lambda key: key not in self._jobs):
             if n_kept + len(tokens) <= self.n_most_tokens:
                 break
             n_kept -= len(self._entries[key])
@@ -67,11 +67,6 @@ class HostCache:
         if is_job:
             self._jobs.add(self._n_keys)
         return self._n_keys, tuple(gone)
-
-    def _eviction_order(self, keys: Iterable[int], spare: int, *, is_job: bool) -> list[int]:
-        """Return the keys that an entry may evict, jobs' first and each kind's oldest first."""
-        may_go = (key for key in keys if key != spare and (key in self._jobs or not is_job))
-        return sorted(may_go, key=lambda key: key not in self._jobs)
 
     def limit(self, n_most_tokens: int) -> tuple[int, ...]:
         """Set the limit; return the evicted keys."""

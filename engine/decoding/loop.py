@@ -506,18 +506,17 @@ class DecodeLoop:
             n_most = min(self._n_ahead(), self._scheduler.n_free_for(piece.sequence) - 1)
             answer.follow(n_most, self._model, output)
         if answer.must_shift:  # nothing of it stays in the cache
-            self._shift(answer)
+            request = answer.request
+            answer.n_shifted += self._scheduler.shift(
+                answer.sequence,
+                request.n_keep_tokens,
+                request.shift_at,
+                request.max_tokens - answer.n_answered,
+            )
             return
         self._scheduler.reject(piece.sequence, n_drafts - n_accepted)
         if answer.ended:
             self._finish(answer, output)
-
-    def _shift(self, answer: RunningRequest) -> None:
-        request = answer.request
-        n_left = request.max_tokens - answer.n_answered
-        answer.n_shifted += self._scheduler.shift(
-            answer.sequence, request.n_keep_tokens, request.shift_at, n_left
-        )
 
     def _finish(self, answer: RunningRequest, output: StepOutput) -> None:
         marks = self._scheduler.slots.cells.marks(answer.sequence.seq_id)

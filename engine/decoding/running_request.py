@@ -228,7 +228,18 @@ class RunningRequest:
         done: dict[str, Any] = {
             "id": self.request.request_id,
             "reason": self.ended,
-            "usage": self._usage(),
+            "usage": {
+                "prompt_tokens": len(self.request.prompt),
+                "prompt_reused_tokens": self.n_reused,
+                "completion_tokens": self.n_answered,
+                "drafted_tokens": self.n_drafted,
+                "accepted_tokens": self.n_accepted,
+                "n_preempted": self.sequence.n_preempted,
+                "shifted_tokens": self.n_shifted,
+                "queue_s": self.started_at - self.queued_at,
+                "prefill_s": self.first_token_at - self.started_at,
+                "decode_s": time.monotonic() - self.first_token_at,
+            },
             "is_shortened": self.request.picker.is_shortened,
             "fingerprint": fingerprint,
         }
@@ -240,17 +251,3 @@ class RunningRequest:
         output.done.append(done)
         if self.drafter is not None:
             self.drafter.keep()
-
-    def _usage(self) -> dict[str, Any]:
-        return {
-            "prompt_tokens": len(self.request.prompt),
-            "prompt_reused_tokens": self.n_reused,
-            "completion_tokens": self.n_answered,
-            "drafted_tokens": self.n_drafted,
-            "accepted_tokens": self.n_accepted,
-            "n_preempted": self.sequence.n_preempted,
-            "shifted_tokens": self.n_shifted,
-            "queue_s": self.started_at - self.queued_at,
-            "prefill_s": self.first_token_at - self.started_at,
-            "decode_s": time.monotonic() - self.first_token_at,
-        }

@@ -18,7 +18,6 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
-from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_overflow import cut_middle
 from paddock.engine.profile.profile import Agreement
 from paddock.engine.request import PRIORITY_RANK
@@ -282,10 +281,6 @@ class Scheduler:
             pieces.sort(key=lambda piece: piece.sequence.seq_id)
         return ScheduledStep(self.slots.take_operations(), tuple(pieces), self._prompt_budget)
 
-    def _can_answer(self, sequence: Sequence) -> bool:
-        n_free = self.slots.cells.n_free_for(sequence.seq_id)
-        return sequence.state == "decode" and n_free >= sequence.n_pending
-
     def n_free_for(self, sequence: Sequence) -> int:
         return self.slots.cells.n_free_for(sequence.seq_id)
 
@@ -348,7 +343,11 @@ class Scheduler:
             jobs = [order[place] for place in places]
             is_patient = bool(jobs) and jobs[0].n_overtaken < self.limits.n_parallel
             first = 0 if is_patient else 1
-            jobs[first:] = sorted(jobs[first:], key=_prefix_order)
+            # By the longest cached prefix, then by the time it entered the cache.
+            jobs[first:] = sorted(
+                jobs[first:],
+                key=lambda job: (-(job.n_resident // SAME_PREFIX_TOKENS), job.resident_since),
+            )
             for place, job in zip(places, jobs, strict=True):
                 order[place] = job
         return order
@@ -384,7 +383,10 @@ class Scheduler:
         first.n_overtaken += first.due < sequence.due
         for other in self.waiting:
             n_least = other.n_resident + SAME_PREFIX_TOKENS
-            if _same_token_at(n_least - 1, other.prompt, sequence.prompt):
+            if min(len(other.prompt), len(sequence.prompt)) < n_least:
+                continue
+            # Most differ there, and comparing whole prompts takes longer.
+            if other.prompt[n_least - 1] == sequence.prompt[n_least - 1]:
                 n_shared = shared_prefix_length(other.prompt, sequence.prompt)
                 if n_shared >= n_least:
                     other.n_resident, other.resident_since = n_shared, self._n_placed
@@ -466,9 +468,14 @@ class Scheduler:
 
     def _pieces(self) -> list[SequencePiece]:
         """Return the next tokens of answers, and pieces of prompts within the budget."""
-        answers = [
-            _decode_piece(sequence) for sequence in self.running if self._can_answer(sequence)
-        ]
+        answers = []
+        for sequence in self.running:
+            n_free = self.n_free_for(sequence)
+            if sequence.state == "decode" and n_free >= sequence.n_pending:
+                answered = sequence.answer[-sequence.n_pending :]
+                tokens = np.array([*answered, *sequence.drafts], np.int32)
+                n_rows = 1 + len(sequence.drafts)
+                answers.append(SequencePiece(sequence, tokens, sequence.n_computed, n_rows))
         if not any(sequence.state == "prefill" for sequence in self.running):
             return answers
         if self.limits.has_separate_passes and answers:
@@ -499,7 +506,9 @@ class Scheduler:
             budget = min(budget, self.limits.near_turn_tokens)
         self._prompt_budget = budget, most
         prompts = [sequence for sequence in self.running if sequence.state == "prefill"]
-        budget = max(budget, self._n_for_chats(prompts, most))
+        # Short chats are read in one step, since their first tokens wait.
+        n_chats = sum(prompt.n_missing for prompt in prompts if prompt.priority == "interactive")
+        budget = max(budget, min(n_chats, 2 * self.limits.near_turn_tokens, most))
         if self.limits.is_unified:
             budget = min(budget, self.slots.cells.n_free - n_decoded)
         self._is_turn_of_shortest = not self._is_turn_of_shortest
@@ -514,14 +523,11 @@ class Scheduler:
         for sequence, n_share in shares:
             n_tokens = sequence.next_piece_length(n_share) if n_share else 0
             if 0 < n_tokens <= n_free:
-                pieces.append(_prefill_piece(sequence, n_tokens))
+                start, end = sequence.n_computed, sequence.n_computed + n_tokens
+                is_last, tokens = end == len(sequence.prompt), sequence.prompt[start:end]
+                pieces.append(SequencePiece(sequence, tokens, start, int(is_last)))
                 n_free -= n_tokens
         return pieces
-
-    def _n_for_chats(self, prompts: list[Sequence], most: int) -> int:
-        """Return the budget that reads short chats in one step, since their first tokens wait."""
-        n_missing = sum(prompt.n_missing for prompt in prompts if prompt.priority == "interactive")
-        return min(n_missing, 2 * self.limits.near_turn_tokens, most)
 
 
 def _promised_cells(sequence: Sequence) -> int:
@@ -531,28 +537,6 @@ def _promised_cells(sequence: Sequence) -> int:
     return max(n_soon, sequence.n_owed_cells) if sequence.n_preempted else n_soon
 
 
-def _same_token_at(place: int, first: Tokens, other: Tokens) -> bool:
-    """Compare one token: most prompts differ there, and comparing whole prompts takes longer."""
-    return place < min(len(first), len(other)) and bool(first[place] == other[place])
-
-
-def _prefix_order(sequence: Sequence) -> tuple[int, int]:
-    """Sort by the longest cached prefix, then by the time it entered the cache."""
-    return -(sequence.n_resident // SAME_PREFIX_TOKENS), sequence.resident_since
-
-
 def _n_least_cells(sequence: Sequence) -> int:
     """Return the least cells for a sequence's next step; a prompt's text is read in any pieces."""
     return sequence.n_pending if sequence.state == "decode" else sequence.next_piece_length(1)
-
-
-def _decode_piece(sequence: Sequence) -> SequencePiece:
-    answered = sequence.answer[-sequence.n_pending :]
-    tokens = np.array([*answered, *sequence.drafts], np.int32)
-    return SequencePiece(sequence, tokens, sequence.n_computed, 1 + len(sequence.drafts))
-
-
-def _prefill_piece(sequence: Sequence, n_tokens: int) -> SequencePiece:
-    start = sequence.n_computed
-    tokens = sequence.prompt[start : start + n_tokens]
-    return SequencePiece(sequence, tokens, start, int(start + n_tokens == len(sequence.prompt)))

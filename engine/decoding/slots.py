@@ -125,16 +125,16 @@ class Slots:
             source
             for source in idle + kept
             if source.n_tokens <= most
-            and shared_prefix_length(sequence.prompt, self._tokens_of(source)) == source.n_tokens
+            and source.n_tokens
+            == shared_prefix_length(
+                sequence.prompt,
+                self.cells.computed(source.seq_id)
+                if source.seq_id >= 0
+                else self.host_cache.tokens(source.key),
+            )
         ]
         best = max(continued, key=lambda source: source.n_tokens, default=PrefixSource())
         return PrefixSource() if best.key >= 0 and best.n_tokens > self._n_free_at_best() else best
-
-    def _tokens_of(self, source: PrefixSource) -> Tokens:
-        in_cache = source.seq_id >= 0
-        return (
-            self.cells.computed(source.seq_id) if in_cache else self.host_cache.tokens(source.key)
-        )
 
     def _n_free_at_best(self) -> int:
         return self.limits.n_cells_each or self.cells.n_free
@@ -264,25 +264,31 @@ class Slots:
     def place(self, sequence: Sequence, source: PrefixSource) -> None:
         """Assign a slot to a sequence, with its computed prefix."""
         if sequence.priority == "batch":
-            self._note_prompt(sequence)
+            running = {seq_id: other.prompt for seq_id, other in self._running.items()}
+            _, n_running = longest_shared_prefix(sequence.prompt, running)
+            self._repeats.begin(sequence.prompt, n_running)
         if self._takes_over(source):
             seq_id = source.seq_id
             self._save_rest(source)
             self.cut(seq_id, source.n_tokens)
             self._idle.pop(seq_id, None)
         else:
-            seq_id = self._free_seq_id(source)
-            self._fill_from(source, seq_id)
+            seq_id = self._open_seq_ids(spare=source.seq_id)[0]
+            if seq_id in self._idle:
+                self._vacate(seq_id, source)
+            if source.key >= 0:
+                key = source.key
+                self._operations.append(RestoreFromHost(key, seq_id))
+                self.cells.extend(seq_id, self.host_cache.tokens(key), self.host_cache.marks(key))
+                self.host_cache.touch(key)
+                self.cut(seq_id, source.n_tokens)
+            elif source.n_tokens:
+                self._copy(source.seq_id, seq_id, source.n_tokens)
         self._running[seq_id] = sequence
         sequence.seq_id = seq_id
         sequence.n_computed = sequence.n_reused = source.n_tokens
         sequence.state = "prefill"
         self._evict_idle()
-
-    def _note_prompt(self, sequence: Sequence) -> None:
-        running = {seq_id: other.prompt for seq_id, other in self._running.items()}
-        _, n_running = longest_shared_prefix(sequence.prompt, running)
-        self._repeats.begin(sequence.prompt, n_running)
 
     def _takes_over(self, source: PrefixSource) -> bool:
         """Return whether to reuse the donor's own slot, since nothing else needs its cells."""
@@ -306,12 +312,6 @@ class Slots:
         if not self._set_aside(seq_id, source) and self._is_worth_saving(seq_id, is_job=is_job):
             self._save_to_host(seq_id, is_job=is_job)
 
-    def _free_seq_id(self, source: PrefixSource) -> int:
-        seq_id = self._open_seq_ids(spare=source.seq_id)[0]
-        if seq_id in self._idle:
-            self._vacate(seq_id, source)
-        return seq_id
-
     def _open_seq_ids(self, spare: int) -> list[int]:
         """Return the sequence ids of free and idle slots, the best first.
 
@@ -327,16 +327,6 @@ class Slots:
         if self.limits.is_unified or prefers_free:
             return sorted(others, key=lambda seq_id: (oldest.get(seq_id, 0), seq_id))
         return others
-
-    def _fill_from(self, source: PrefixSource, seq_id: int) -> None:
-        if source.key >= 0:
-            self._operations.append(RestoreFromHost(source.key, seq_id))
-            key = source.key
-            self.cells.extend(seq_id, self.host_cache.tokens(key), self.host_cache.marks(key))
-            self.host_cache.touch(source.key)
-            self.cut(seq_id, source.n_tokens)
-        elif source.n_tokens:
-            self._copy(source.seq_id, seq_id, source.n_tokens)
 
     def _copy(self, source: int, target: int, n_tokens: int) -> None:
         n_copied = n_positions(self.cells.computed(source)[:n_tokens])

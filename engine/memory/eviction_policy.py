@@ -211,7 +211,12 @@ def decide(
     if isinstance(head, WaitForChange):
         # A model that fits beside what the first one will take need not wait for it. Models that
         # came later than the first are not counted on, or newcomers could put it off for ever.
-        leaving = [model for model in loaded if model.is_leaving or _may_give_way(model, queue[0])]
+        leaving = [
+            model
+            for model in loaded
+            if model.is_leaving
+            or (model.state == "ready" and not model.is_pinned and model.ready_at <= queue[0].since)
+        ]
         left = free - _total_memory(leaving).missing(claim)
         n_left = limits.max_loaded_models - len(loaded) - (not leaving)
         for waiting_model in queue[1:]:
@@ -229,10 +234,6 @@ def in_order(waiting: Sequence[WaitingModel]) -> list[WaitingModel]:
         return waiting_model.after in keys, waiting_model.since - head_start_s, waiting_model.key
 
     return sorted(waiting, key=rank)
-
-
-def _may_give_way(model: LoadedState, waiting_model: WaitingModel) -> bool:
-    return model.state == "ready" and not model.is_pinned and model.ready_at <= waiting_model.since
 
 
 def may_evict_at(model: LoadedState, waiting_model: WaitingModel, limits: MemoryLimits) -> float:

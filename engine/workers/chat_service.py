@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,12 @@ HOLD_S, READ_HOLD_S = 0.2, 0.02
 N_COMPILERS = 2
 COMPILER_STACK_BYTES = 16 * 1024 * 1024
 """More than in the trial subprocess: what passes there cannot end a worker."""
+
+_CONFIGURATION = attrgetter(
+    "digest", "adapters", "build", "device", "fallback", "n_threads", "n_gpu_layers",
+    "n_cpu_experts", "split_mode", "tensor_split", "n_pass_tokens", "kv_cache_type",
+)  # fmt: skip
+"""By what a worker computes, whatever the request (`numerics`)."""
 
 _CompileKey = tuple[Constraint, Constraint | None]
 """The constraint of an answer, and the request's own one that it was derived from."""
@@ -117,20 +124,7 @@ class ChatService:
             self._send_refusal,
             self._draft_model,
             step_sizer,
-            (
-                load.digest,
-                load.adapters,
-                load.build,
-                load.device,
-                load.fallback,
-                load.n_threads,
-                load.n_gpu_layers,
-                load.n_cpu_experts,
-                load.split_mode,
-                load.tensor_split,
-                load.n_pass_tokens,
-                load.kv_cache_type,
-            ),
+            _CONFIGURATION(load),
         )
         self._loop.on_started = self._send_started
         self.measure_again: MeasureAgain = lambda _seconds, _should_stop: ProfileResult()

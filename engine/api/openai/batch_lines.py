@@ -192,8 +192,9 @@ def recover_results(path: Path) -> dict[str, bool]:
     whole = 0
     with path.open("rb") as file:
         for number, text in enumerate(file, start=1):
-            if _is_torn(text):
-                break
+            n_begun = len(_RESULT_PREFIX)
+            if not text.endswith(b"\n") and text[:n_begun] == _RESULT_PREFIX[: len(text)]:
+                break  # incomplete
             result = _parse_result(text)
             if result is None:
                 message = "this line is no result of a batch; write the results to another file"
@@ -207,11 +208,6 @@ def recover_results(path: Path) -> dict[str, bool]:
 
 
 _RESULT_PREFIX = b'{"id":"batch_req_'
-
-
-def _is_torn(text: bytes) -> bool:
-    """Return whether this is an incomplete result."""
-    return not text.endswith(b"\n") and text[: len(_RESULT_PREFIX)] == _RESULT_PREFIX[: len(text)]
 
 
 def _parse_result(text: bytes) -> dict[str, Any] | None:
