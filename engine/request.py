@@ -375,8 +375,8 @@ class Reply:
     n_reasoning_tokens: int = 0
     """Of the completion's tokens, those of its reasoning."""
     fingerprint: str = ""
-    """Of all by which its numbers were rounded: equal requests with equal ones, and as many reused
-    tokens, have equal greedy answers. Empty: not known."""
+    """Of all by which its numbers were rounded: equal requests with equal ones have equal greedy
+    answers. Empty: not known."""
 
 
 class Stream(Protocol):

@@ -520,7 +520,11 @@ class DecodeLoop:
 
     def _finish(self, answer: RunningRequest, output: StepOutput) -> None:
         marks = self._scheduler.slots.cells.marks(answer.sequence.seq_id)
-        answer.finish(output, fingerprint(self._configuration, self._cache.limits, marks))
+        n_after = 0
+        if answer.n_reused and not self._cache.agreement.company:
+            n_after = len(answer.request.prompt) - answer.n_reused
+        found = fingerprint(self._configuration, self._cache.limits, marks, n_after)
+        answer.finish(output, found)
         self._scheduler.end(answer.sequence)
         self._answers.pop(answer.request.request_id)
         answer.request.picker.close()

@@ -6,9 +6,9 @@ the processor (`ThreadGovernor`). Then a greedy answer may take another token. W
 the same logits bit for bit (`Agreement`), none of this counts.
 
 Cells keep the circumstances in which they were computed, since a later prompt may reuse them. An
-answer's fingerprint is a digest of the configuration and of the circumstances of all its cells:
-equal requests with equal fingerprints that found as much of their prompts in the cache get equal
-greedy answers.
+answer's fingerprint is a digest of the configuration, of the circumstances of all its cells and,
+where pieces count, of how much of its prompt was computed after a part from the cache. Equal
+requests with equal fingerprints get equal greedy answers.
 """
 
 from __future__ import annotations
@@ -59,14 +59,16 @@ def circumstances(
     return tuple(found)
 
 
-def fingerprint(configuration: object, limits: ContextLimits, marks: CellMarks) -> str:
+def fingerprint(
+    configuration: object, limits: ContextLimits, marks: CellMarks, n_after_reused: int = 0
+) -> str:
     """Return the fingerprint of an answer whose cells have these marks.
 
-    >>> fingerprint("a model", ContextLimits(512, 4), ((0, ()),))
-    'fp_94e12cd07e'
+    `n_after_reused`: tokens of its prompt that were computed; 0 where all were, or pieces do not
+    count.
     """
     layout = (limits.is_flash, limits.is_unified if limits.is_gpu else None)
     # In the same circumstances throughout, an answer's length says nothing.
     places = marks if len(marks) > 1 else tuple(value for _, value in marks)
-    digest = hashlib.sha256(repr((configuration, layout, places)).encode())
+    digest = hashlib.sha256(repr((configuration, layout, places, n_after_reused)).encode())
     return f"fp_{digest.hexdigest()[:10]}"

@@ -74,8 +74,9 @@ def test_a_fingerprint_names_configuration_and_circumstances_but_no_lengths() ->
         fingerprint("model", SPLIT, ((0, other),)),
         fingerprint("model", SPLIT, ((0, usual), (7, other))),
         fingerprint("model", SPLIT, ((0, usual), (8, other))),
+        fingerprint("model", SPLIT, ((0, usual),), 1),
     ]
-    assert len({first, *different}) == 6
+    assert len({first, *different}) == 7
 
 
 @pytest.mark.parametrize("n_each", [None, 100])
