@@ -23,6 +23,7 @@ from paddock.pipelines.input_values import Input, WrongInput
 from paddock.pipelines.keys import OnError
 from paddock.pipelines.model import EscalationSpec, Pipeline, ReviewSpec
 from paddock.pipelines.plan import Plan
+from paddock.pipelines.times import TIME_NAMES
 from paddock.runner.ledger.budget import RunBudget
 from paddock.steps import registry
 from paddock.steps.base import OutsideRoots, Roots, Step
@@ -413,6 +414,19 @@ def has_no_nested_items(body: Iterable[BoundNode]) -> bool:
 
 def blocks_of(body: Iterable[BoundNode]) -> Iterator[BoundBlock]:
     return (node for node in nodes_of(body) if isinstance(node, BoundBlock))
+
+
+def follows_time(nodes: Iterable[BoundNode], node: BoundNode) -> bool:
+    """Return whether a node reads `now` or `today`, or blocks that do, as to choose their items."""
+    reads = {other.id: other.references for other in nodes}
+    found, left = set[str](), {node.id}
+    while left:
+        found |= left
+        paths = [path for name in left for path in reads.get(name, ())]
+        if any(path[0] in TIME_NAMES for path in paths):
+            return True
+        left = {path[1] for path in paths if path[0] == "steps" and path[1:]} - found
+    return False
 
 
 def outer_references(block: BoundBlock) -> frozenset[Reference]:

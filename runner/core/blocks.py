@@ -465,7 +465,7 @@ class BlockRunner:
             own_path=item_path(item.item),
             outer=run.outer if run.step else (*run.outer, item.key),
             outputs=ItemOutputs(
-                self._context, run.work.scope, item.key, is_of_item=run.step is None
+                self._context, run.work.scope, item.key, may_shrink=run.step is None
             ),
             made_by=run.work.made_by,
             file_key=run.work.names.get(item.key, item.key),

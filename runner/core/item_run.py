@@ -13,7 +13,7 @@ from typing import Any
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.label_choices import LabelList
-from paddock.runner.bind.bound import BoundNode
+from paddock.runner.bind.bound import BoundNode, follows_time
 from paddock.runner.bind.label_changes import LABELS
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
@@ -108,7 +108,9 @@ class ItemRun:
     def of(cls, context: RunContext, node: BoundNode, outer: tuple[str, ...] = ()) -> ItemRun:
         """Return the records of a top-level step or block as an item of its own."""
         scope, key = context.judge.scope_id(node.id, outer), node.id
-        outputs = ItemOutputs(context, scope, key)
+        outputs = ItemOutputs(
+            context, scope, key, may_shrink=follows_time(context.bound.nodes, node)
+        )
         return cls(scope, key, "/".join(outer), key, None, outer, outputs, node=node)
 
     @property

@@ -191,15 +191,15 @@ class ItemOutputs:
     """Implements `paddock.steps.base.OutputFiles` for one item."""
 
     def __init__(
-        self, context: RunContext, scope: str, key: str, *, is_of_item: bool = False
+        self, context: RunContext, scope: str, key: str, *, may_shrink: bool = False
     ) -> None:
-        """`is_of_item`: of an item of a block, not of a step outside of blocks."""
+        """`may_shrink`: it is made of one item, or of what the time has chosen."""
         self._context = context
         self._index = context.index
         self._stats = context.stats
         self._scope = scope
         self._key = key
-        self._is_of_item = is_of_item
+        self._may_shrink = may_shrink
         self.lost_rows: list[LostRows] = []
         self._intended: set[Path] = set()
         self.written: dict[str, None] = {}
@@ -266,10 +266,11 @@ class ItemOutputs:
     def may_lose_rows(self, path: Path, n_before: int, n_now: int) -> bool:
         """Note that a table loses rows; refuse where most go at once, unless that is confirmed.
 
-        The table of an item is made of that item alone, and loses what that no longer has.
+        The table of an item is made of that item alone, and loses what that no longer has; that
+        of yesterday's letters has those of another day today.
         """
         is_most = n_now == 0 or is_mass_deletion(n_before - n_now, n_before, MOST_DELETED)
-        is_left = is_most and not (self._is_of_item or self._context.options.is_confirmed)
+        is_left = is_most and not (self._may_shrink or self._context.options.is_confirmed)
         self.lost_rows.append(LostRows(self._index.stored(path), n_before, n_now, is_left))
         if is_left:
             self.written[self._index.stored(path)] = None  # as the last run wrote it

@@ -27,6 +27,7 @@ steps:
     do:
       - {id: text, uses: chat, with: {prompt: "PROMPT {{ doc.relpath }}"}}
       - {uses: files.write, with: {path: "dated/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}
+  - {uses: files.write, with: {path: out/letters.csv, rows: "{{ steps.each.results }}"}}
 returns: steps.each.results
 """
 
@@ -42,21 +43,22 @@ def days(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def letters(folder: Path, prompt: str) -> World:
-    world = World(folder, LETTERS.replace("PROMPT", prompt), n_documents=2)
-    for number in range(2):
-        at = time.time() - number * DAY_S
+    world = World(folder, LETTERS.replace("PROMPT", prompt), n_documents=4)
+    for number, days_ago in enumerate((0, 1, 1, 1)):
+        at = time.time() - days_ago * DAY_S
         os.utime(folder / f"inbox/{number}.txt", (at, at))
     return world
 
 
 def test_yesterdays_letters_are_one_where(tmp_path: Path, days: list[float]) -> None:
     world = letters(tmp_path, "Keep:")
-    assert world.run().returns == [{"name": "1.txt"}]
+    assert world.run().returns == [{"name": f"{number}.txt"} for number in (1, 2, 3)]
     days[0] = 1
     report = world.run()
     assert report.returns == [{"name": "0.txt"}]
     assert report.calls == 1, "of the letter that is yesterday's now"
     assert world.output("1.txt"), "what was made of the earlier one stays"
+    assert world.output("letters.csv") == "name\n0.txt\n", "no one has to confirm a new day"
 
 
 def test_a_new_day_makes_stale_what_reads_today_and_nothing_else(
@@ -70,8 +72,8 @@ def test_a_new_day_makes_stale_what_reads_today_and_nothing_else(
     days[0] = 1
     planned = world.plan()
     assert {item.key: item.state for item in planned.items if item.step == "dated"} == {
-        "0.txt": "stale", "1.txt": "stale"
-    }  # fmt: skip
+        f"{number}.txt": "stale" for number in range(4)
+    }
     report = world.run()
     dated = [item for item in report.items if item.step == "dated"]
     assert {item.why for item in dated} == {"value changed: today"}
