@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from paddock.engine.system.files import read_text
@@ -32,24 +32,24 @@ select 1 from runs union all select 1 from scopes union all select 1 from review
 """
 _MOST_YAML_BYTES = 1 << 20  # as `schedule.discovery`
 
+_MOST_NOTES = 5  # who can write among documents can make thousands
 Note = Callable[[str], None]
 
 
 def find_ledgers(paths: Iterable[Path], note: Note = lambda text: None) -> list[LedgerFolder]:
     """Return the ledgers of these pipelines, or at and below these folders, each once.
 
-    `note` is called with a sentence on each state folder that is left out.
+    `note` is called with a sentence on each state folder that is left out, up to some.
     """
     found: dict[LedgerFolder, None] = {}
-    for path in paths:
+    states: set[Path] = set()
+    for path in map(Path.absolute, paths):
         if path.is_dir():
             # `_walk_below` skips the user's own state folder, which has the same name.
-            states = sorted(_walk_below(path.absolute()), key=lambda state: len(state.parts))
-            found.update(dict.fromkeys(ledgers_that_count(states, note)))
+            states.update(_walk_below(path))
         else:
-            file = path.absolute()
-            found[LedgerFolder(file.parent / STATE_FOLDER, file.name)] = None
-    return list(found)
+            found[LedgerFolder(path.parent / STATE_FOLDER, path.name)] = None
+    return [*found, *_counting(states, note)]
 
 
 def ledgers_around(paths: Iterable[Path], note: Note = lambda text: None) -> list[LedgerFolder]:
@@ -58,44 +58,53 @@ def ledgers_around(paths: Iterable[Path], note: Note = lambda text: None) -> lis
         folder / STATE_FOLDER for path in paths for folder in (path, *path.parents)
     )
     states = [state for state in around if state.is_dir() and is_state_folder(state)]
-    by_depth = sorted(states, key=lambda state: len(state.parts))
-    counting = {place.state: place for place in ledgers_that_count(by_depth, note)}
+    counting = {place.state: place for place in _counting(states, note)}
     return [counting[state] for state in states if state in counting]
 
 
-def ledgers_that_count(states: Sequence[Path], note: Note) -> Iterator[LedgerFolder]:
-    """Yield the ledgers of those state folders that count; `states` has outer ones first."""
+def _counting(states: Iterable[Path], note: Note) -> list[LedgerFolder]:
+    """Return the ledgers of those state folders that count, outer ones first."""
+    found: list[LedgerFolder] = []
+    left_out: list[str] = []
     pipelines = _Pipelines()
     scanned: dict[Path, Path] = {}
     """Folders of documents that ledgers know, each with the folder of the pipelines."""
-    for state in states:
+    ordered = sorted(states, key=lambda state: (len(state.parts), state))
+    for state in ordered:
         place, folder = LedgerFolder(state), state.parent.resolve()
         what = f"{one_line(str(state))} is not used:"
         known = (scanned.get(around) for around in (folder, *folder.parents))
         owner = next((by for by in known if by not in (None, folder)), None)
         owner = owner or pipelines.with_documents_at(folder)
         if owner is not None:
-            note(f"{what} documents of a pipeline in {owner} arrive or are written there.")
+            left_out.append(
+                f"{what} documents of a pipeline in {owner} arrive or are written there."
+            )
             continue
         try:
             if not is_own_state(state):
                 continue
             has_pipeline = bool(pipelines.beside(folder))
-            if len(states) > 1 or not has_pipeline:
+            if len(ordered) > 1 or not has_pipeline:
                 with open_for_reading(place) as ledger:
                     roots = ledger.rows("select path from roots")
                     has_pipeline = has_pipeline or bool(ledger.rows(_KNOWS_PIPELINES))
                     is_empty = not ledger.rows("select 1 from meta")
                 scanned.update({folder / path: folder for (path,) in roots})
         except ForeignState as error:
-            note(str(error))
+            left_out.append(str(error))
             continue
         except (LedgerError, SettingsError, OSError):  # reported where the ledger is used
             has_pipeline = True
         if has_pipeline:
-            yield place
+            found.append(place)
         elif not is_empty:
-            note(f"{what} no pipeline is beside it, and it knows of none that was.")
+            left_out.append(f"{what} no pipeline is beside it, and it knows of none that was.")
+    for text in left_out[:_MOST_NOTES]:
+        note(text)
+    if n_more := len(left_out) - len(left_out[:_MOST_NOTES]):
+        note(f"{n_more:,} more state folders are not used.")
+    return found
 
 
 def is_state_folder(folder: Path) -> bool:

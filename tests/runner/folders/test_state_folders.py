@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from paddock.engine.system import owners
+from paddock.engine.system.owners import Stranger, stranger
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
@@ -210,3 +212,36 @@ def test_settings_of_another_user_beside_a_pipeline_are_named_and_not_used(world
     assert read_settings(world.folder).unattended.keep_runs_s == 60
     file.chmod(0o666)
     assert "other users can write to it" in read_settings(world.folder).left_out[0]
+
+
+def test_of_many_planted_folders_some_are_named(world: World) -> None:
+    for number in range(8):
+        plant(world, f"inbox/{number}")
+    places, notes = found(world.folder)
+    assert places == [world.folder / ".paddock"]
+    assert (len(notes), notes[-1]) == (6, "3 more state folders are not used.")
+
+
+def test_a_file_system_that_another_user_mounted_names_no_owners(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """FUSE shows any number as the owner of a file."""
+    facts = tmp_path.stat()
+    number = f"{os.major(facts.st_dev)}:{os.minor(facts.st_dev)}"
+    options = f"rw,user_id={SECOND_USER},group_id=0,allow_other"
+    mounts = f"40 27 {number} / /x rw - fuse.sshfs evil {options}\n"
+    assert stranger(facts) is None
+    monkeypatch.setattr(owners, "_text_of", lambda file: mounts)
+    owners._mount_of.cache_clear()
+    assert stranger(facts) is Stranger.OWNER
+    owners._mount_of.cache_clear()
+
+
+def test_a_line_break_in_a_name_says_nothing(world: World) -> None:
+    planted = plant(world, "inbox/x\nRemoved 9 runs")
+    assert "\nRemoved" not in invoke("runs").stderr
+    planted.chmod(0o777)
+    with pytest.raises(ForeignState) as caught, Ledger(planted):
+        pass
+    assert "\nRemoved" not in str(caught.value)
+    assert 'trust_state = ["' in str(caught.value)
