@@ -302,7 +302,8 @@ class Ledger:
     def n_runs(self, file: str | None) -> int:
         """Return the number of runs, of one pipeline's file or of all."""
         of_file = "" if file is None else " where file = :file"
-        return int(self.rows(f"select count(*) from runs{of_file}", file=file)[0][0])
+        found = self.rows(f"select count(*) from runs{of_file}", file=file)
+        return sum(int(n_runs) for (n_runs,) in found)  # none, where there is no ledger
 
     def run_names(self) -> frozenset[str]:
         return frozenset(row[0] for row in self.rows("select run from runs"))

@@ -121,7 +121,9 @@ def test_runs_that_are_not_shown_are_counted(world: World) -> None:
 
 
 def test_no_run_yet_is_no_fault(world: World) -> None:
-    assert (invoke("runs").exit_code, invoke("runs").stderr) == (0, "No run yet.\n")
+    for place in (".", "pipeline.yaml"):
+        done = invoke("runs", place)
+        assert (done.exit_code, done.stderr) == (0, "No run yet.\n")
     assert runs() == []
     world.run()
     (world.folder / "inbox/bad.pdf").unlink()
