@@ -104,8 +104,9 @@ class OutputIndex:
         )
         if self._file is None or not self.ledger.rows(others, file=self._file, since=self._since):
             return None
-        query = "select scope from outputs where path = :path and size is not null"
-        found = (row[0] for row in self.ledger.rows(query, path=stored))
+        of_others = "scope in (select scope from scopes where file <> :file)"  # by the primary key
+        query = f"select scope from outputs where path = :path and size is not null and {of_others}"
+        found = (row[0] for row in self.ledger.rows(query, path=stored, file=self._file))
         new = (scope for scope in found if (scope, stored) not in self._rows)
         return next(filter(None, map(self._living_other, new)), None)
 
