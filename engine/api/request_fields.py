@@ -112,10 +112,10 @@ NAMED = _names(
 INNER_HARMLESS = _names(
     """type id object status index name description title detail cache_control annotations
     logprobs phase summary encrypted_content signature data media_type filename caller namespace
-    citations refusal audio context include_obfuscation generate_summary verbosity
+    citations refusal audio context include_obfuscation generate_summary
     prompt_cache_breakpoint defer_loading eager_input_streaming allowed_callers input_examples
     external_web_access search_context_size user_location search_content_types filters
-    output_schema parsed budget_tokens source"""
+    output_schema parsed source"""
 )
 """Fields of objects within a request that change no answer."""
 _KNOWN = HARMLESS | REFUSED.keys()

@@ -18,6 +18,7 @@ import datetime
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, lru_cache, wraps
 from typing import Any, Literal
@@ -357,21 +358,14 @@ def template_capabilities(source: str | None) -> frozenset[TemplateCapability]:
         # Some (DeepSeek's) render calls alone; tools are then described in a system turn.
         if "tool_calls" in source or expected & {"tools", "xml_tools", "functions"}:
             found.add("tools")
-    if _supports_reasoning(template):
-        found.add("thinking")
-    return frozenset(found)
-
-
-def _supports_reasoning(template: CompiledTemplate) -> bool:
-    if not _REASONING_WORDS.search(template.source):
-        return False
     if isinstance(template, OllamaTemplate) and not template.names & {"Thinking", "Think"}:
-        return False
-    try:
-        chat_format = probe_template(template)
-    except TemplateRefused:
-        return False
-    return chat_format.may_reason or chat_format.is_harmony
+        return frozenset(found)
+    if _REASONING_WORDS.search(template.source):
+        with suppress(TemplateRefused):
+            chat_format = probe_template(template)
+            if chat_format.may_reason or chat_format.is_harmony:
+                found.add("thinking")
+    return frozenset(found)
 
 
 class ChatTemplate:

@@ -190,24 +190,22 @@ _THINK_LEVELS: Mapping[str, Think] = {
 
 def read_think(value: Any, model: str, abilities: frozenset[str]) -> Think | None:
     """Return the reasoning effort; the default is to reason where the model can."""
-    think = _parse_think(value)
+    levels = '"high", "medium", "low", "max", true, or false'
+    think: Think | None
+    if value is None or isinstance(value, bool):
+        think = value
+    elif not isinstance(value, str):
+        raise ApiError(400, f"think must be a boolean or string ({levels})")
+    elif (level := _THINK_LEVELS.get(value)) is not None:
+        think = level
+    else:
+        shown = json.dumps(value, ensure_ascii=False)
+        raise ApiError(400, f"invalid think value: {shown} (must be {levels})")
     if "thinking" in abilities:
         return True if think is None else think
     if think:
         raise ApiError(400, f'"{model}" does not support thinking')
     return think
-
-
-def _parse_think(value: Any) -> Think | None:
-    if value is None or isinstance(value, bool):
-        return value
-    levels = '"high", "medium", "low", "max", true, or false'
-    if not isinstance(value, str):
-        raise ApiError(400, f"think must be a boolean or string ({levels})")
-    if value not in _THINK_LEVELS:
-        shown = json.dumps(value, ensure_ascii=False)
-        raise ApiError(400, f"invalid think value: {shown} (must be {levels})")
-    return _THINK_LEVELS[value]
 
 
 async def capabilities_of(model_request: ModelRequest) -> frozenset[str]:
@@ -300,15 +298,9 @@ def message_value(chunk: Chunk, call_numbers: Iterator[int]) -> dict[str, Any]:
     value: dict[str, Any] = {"role": "assistant", "content": chunk.text}
     if chunk.reasoning:
         value["thinking"] = chunk.reasoning
-    if chunk.tool_calls:
-        value["tool_calls"] = [
-            _tool_call_value(call, next(call_numbers)) for call in chunk.tool_calls
-        ]
+    for call in chunk.tool_calls:
+        # With an id in Ollama's form.
+        call_id = call.id if call.id.startswith("call_") else f"call_{call.id.removeprefix('c')}"
+        function = {"index": next(call_numbers), "name": call.name, "arguments": {**call.arguments}}
+        value.setdefault("tool_calls", []).append({"id": call_id, "function": function})
     return value
-
-
-def _tool_call_value(call: ToolCall, index: int) -> dict[str, Any]:
-    """Return a call with an id in Ollama's form."""
-    call_id = call.id if call.id.startswith("call_") else f"call_{call.id.removeprefix('c')}"
-    function = {"index": index, "name": call.name, "arguments": dict(call.arguments)}
-    return {"id": call_id, "function": function}

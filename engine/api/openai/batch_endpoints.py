@@ -24,6 +24,7 @@ from paddock.engine.api.api_keys import key_name_of
 from paddock.engine.api.body_models import Needed, Texts, Whole, invalid_value, refused, shown
 from paddock.engine.api.errors import ApiError, InvalidValue, NoSuchObject
 from paddock.engine.api.json_body import read_json
+from paddock.engine.api.request_log import note_without_effect
 from paddock.engine.api.service import service_of
 from paddock.engine.api.streaming import json_response
 from paddock.engine.models.blobs import store_write_errors
@@ -119,8 +120,8 @@ class _UploadReader:
     def callbacks(self) -> MultipartCallbacks:
         return {
             "on_part_begin": self._begin,
-            "on_header_field": self._header_name,
-            "on_header_value": self._header_value,
+            "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
             "on_header_end": self._header_end,
             "on_headers_finished": self._headers_finished,
             "on_part_data": self._data,
@@ -134,12 +135,6 @@ class _UploadReader:
 
     def _begin(self) -> None:
         self._disposition, self._value = b"", bytearray()
-
-    def _header_name(self, data: bytes, start: int, end: int) -> None:
-        self._header[0] += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header[1] += data[start:end]
 
     def _header_end(self) -> None:
         if self._header[0].lower() == b"content-disposition":
@@ -222,6 +217,7 @@ async def upload_file(request: Request) -> Response:
 
 def _new_file_record(file_id: str, form: UploadForm) -> FileRecord:
     purpose = form.fields.get("purpose", "")
+    note_without_effect("fields", form.fields.keys() - {"purpose"})
     if purpose not in PURPOSES:
         known = ", ".join(f"'{supported}'" for supported in PURPOSES)
         raise InvalidValue(

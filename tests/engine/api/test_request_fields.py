@@ -239,3 +239,10 @@ def test_a_constraint_among_ollamas_options_is_refused(client: httpx.Client) -> 
     answer = client.post("/api/generate", json=body)
     assert answer.status_code == 400
     assert answer.json()["error"].startswith("options.grammar is not supported here: Say what")
+
+
+def test_a_field_of_a_form_is_named(client: httpx.Client) -> None:
+    form = {"purpose": "user_data", "expires_after[anchor]": "created_at", "glow": "1"}
+    answer = client.post("/v1/files", files={"file": b"a"}, data=form)
+    assert answer.headers["warning"] == '299 paddock "fields without effect: glow"'
+    client.delete(f"/v1/files/{answer.json()['id']}")

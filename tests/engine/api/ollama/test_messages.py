@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from paddock.engine.api.ollama.requests import MessageBody, ToolBody, _tool_call_value
-from paddock.engine.request import ToolCall
+from paddock.engine.api.ollama.requests import MessageBody, ToolBody, message_value
+from paddock.engine.request import Chunk, ToolCall
 
 
 def test_a_turn_is_read_with_its_calls_and_images() -> None:
@@ -29,7 +29,7 @@ def test_a_tool_needs_nothing_but_a_name() -> None:
 
 
 def test_a_call_is_written_with_its_place_among_the_others() -> None:
-    assert _tool_call_value(ToolCall("f", {"a": 1}, "cab12cd34"), 1) == {
-        "id": "call_ab12cd34",
-        "function": {"index": 1, "name": "f", "arguments": {"a": 1}},
-    }
+    chunk = Chunk("", tool_calls=(ToolCall("f", {"a": 1}, "cab12cd34"),))
+    assert message_value(chunk, iter([1]))["tool_calls"] == [
+        {"id": "call_ab12cd34", "function": {"index": 1, "name": "f", "arguments": {"a": 1}}}
+    ]
