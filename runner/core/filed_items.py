@@ -20,7 +20,7 @@ from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import (
@@ -272,7 +272,9 @@ class ItemResults(list[Any]):
     ) -> ItemResults:
         """Return a block's results; those of this run come in place of filed ones."""
         new = [result for result in results if result is not None]
-        if not filed:
+        moves = (s for s in all_steps(work.block.body) if s.uses == "files.move")
+        is_filing = any(step.written.get("mode") != "copy" for step in moves)
+        if not (filed or is_filing or any(source.is_hot for source in work.missing.sources)):
             return cls(new, new)
         whole = dict(filed)
         for item in work.items:

@@ -103,6 +103,18 @@ class FiledRows:
         query = f"select {', '.join(FiledRow._fields)} from filed where scope = :scope"
         return [FiledRow(*row) for row in self._ledger.rows(query, scope=scope)]
 
+    def targets(self, scope: str, key: str) -> list[str]:
+        """Return where the document of a filed item went, if it is filed and that is known."""
+        query = "select target from filed where scope = :scope and key = :key"
+        rows = self._ledger.rows(query, scope=scope, key=key) if self._has_tables else ()
+        return [target for (target,) in rows if target is not None]
+
+    def came_from(self, target: str) -> list[str]:
+        """Return where the files lay that were moved to a path."""
+        query = "select distinct path from moves where target = :target"
+        rows = self._ledger.rows(query, target=target) if self._has_tables else ()
+        return [path for (path,) in rows]
+
     def record(self, scope: str, filed: FiledRow, run: str) -> None:
         row = {**filed._asdict(), "is_deleted": int(filed.is_deleted)}
         self._ledger.put("filed", {**row, "scope": scope, "run": run, "at": time.time()})

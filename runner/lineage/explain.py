@@ -51,7 +51,9 @@ from paddock.runner.core.stale_reasons import change_reasons, compare_specs, sta
 from paddock.runner.core.staleness import Judge
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import CallRow, LedgerError
+from paddock.runner.ledger.filed_rows import FiledRows
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.ledger_tables import FILED
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.review_store import ReviewStore
@@ -205,6 +207,7 @@ class _PathInLedger:
         self._path = path
         self._traces = LedgerTraces(ledger, base)
         self._origins = LineageStore(ledger)
+        self._filed = FiledRows(ledger)
         self._index = OutputIndex(ledger, base, set())
         self._around = SurroundingChanges(ledger, base)
         self._before = UpstreamChanges()
@@ -212,8 +215,9 @@ class _PathInLedger:
 
     def answer(self) -> PathLineage:
         stored = self._stored()
+        came_from = self._filed.came_from(stored)
         trace = self._traces.written(stored)
-        if trace is not None:
+        if trace is not None and not came_from:
             return PathLineage(str(self._path), (self._origin(trace),))
         traces, n_more = self._traces.in_store(self._traces.store_around(stored) or stored)
         if not traces and self._path.is_dir():
@@ -221,9 +225,10 @@ class _PathInLedger:
         if traces:
             origins = tuple(self._origin(trace) for trace in traces)
             return PathLineage(str(self._path), origins, n_more=n_more)
-        read = self._traces.made_of(stored)
+        read = [trace for path in (stored, *came_from) for trace in self._traces.made_of(path)]
         if not read and self._path.is_dir():
-            read, n_more = self._traces.made_below(stored)
+            below, n_more = self._traces.made_below(stored)
+            read = [*below]
         readers = tuple(map(self._reader, read))
         if readers:
             return PathLineage(str(self._path), read_by=readers, n_more=n_more)
@@ -241,6 +246,8 @@ class _PathInLedger:
         wrote = ", ".join([*trace.outputs, *(f"rows in {store}" for store in stores)])
         entry = trace.entry
         notes = [f"{entry.state}: {entry.error}"] if entry is not None and entry.error else []
+        if entry is not None and entry.gone == FILED:
+            notes.append(" at ".join(["filed", *self._filed.targets(trace.place.scope, trace.key)]))
         reviews = ReviewStore(self._ledger).of_scope(trace.place.scope, [trace.key])
         notes += [f"'{step}' {review_outcome(head)}" for (_, step), head in sorted(reviews.items())]
         state = "".join(f", {note}" for note in notes)

@@ -15,6 +15,7 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest
 from paddock.runner.folders.file_filter import WatchSpec
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.report import Report
 from paddock.runner.watch.handled_files import WatchLedger
 from paddock.runner.watch.hot_folder import finish_files, make_hot_folders
@@ -88,6 +89,16 @@ def test_a_run_with_nothing_new_writes_nothing(world: World) -> None:
     assert left in plan.remarks
     assert not plan.has_work
     assert report.returns == {"counts": dict.fromkeys(report.returns["counts"], 0)}
+
+
+def test_a_table_has_one_order_before_and_after_its_documents_are_filed(world: World) -> None:
+    world.edit("steps.docs.files\n", "steps.docs.files | sort(attribute='name', reverse=true)\n")
+    arrive(world, "a.txt", "b.txt")
+    world.run()
+    before = (world.folder / "out/t.csv").stat().st_mtime_ns
+    world.run()
+    assert rows(world) == ["a.txt", "b.txt"]
+    assert (world.folder / "out/t.csv").stat().st_mtime_ns == before
 
 
 def test_what_is_no_table_sees_what_is_new(world: World) -> None:
@@ -214,6 +225,15 @@ def test_a_filed_document_that_fails_when_it_is_read_again_keeps_its_row(world: 
     world.run(retry_failed=True)
     assert world.output("t.csv") != before
     assert rows(world) == ["a.txt", "b.txt"]
+
+
+def test_why_says_where_a_document_is_filed(world: World) -> None:
+    arrive(world, "a.txt")
+    world.run()
+    world.run()
+    for path in ("inbox/a.txt", "filed/a.txt"):
+        answer = explain_path(world.folder / path, [world.folder])
+        assert answer.read_by == ("item 'a.txt' of 'each', filed at filed/a.txt",)
 
 
 @pytest.mark.parametrize("step", ["files.move", "second"])
