@@ -17,7 +17,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from paddock.engine.api.errors import ApiError
 from paddock.engine.api.openai.requests import model_ref
 from paddock.engine.api.streaming import stream_response
 from paddock.engine.backends.rpc import BEAT, MEDIA_TYPE, PREFIX, CountRequest, WireLine, write_line
@@ -69,11 +68,6 @@ def pool_routes(pool: ServedPool, *, names_only: bool = False) -> list[Route]:
         Route(f"{PREFIX}/{name}", routes.handler(verb), methods=["POST"])
         for name, verb in verbs.items()
     ]
-
-
-def _end_of_broken_stream(error: ApiError) -> bytes:
-    """End a stream without its last line, so that the client retries elsewhere."""
-    return b""
 
 
 class _PoolRoutes:
@@ -144,7 +138,8 @@ class _PoolRoutes:
     def handler(self, verb: Verb) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             lines = self._lines(verb, await request.body())
-            return await stream_response(request, lines, MEDIA_TYPE, _end_of_broken_stream)
+            # A broken stream ends without its last line, so that the client retries elsewhere.
+            return await stream_response(request, lines, MEDIA_TYPE, lambda _: b"")
 
         return handle
 

@@ -29,7 +29,13 @@ async def embed_in_portions(texts: tuple[str, ...], send: SendPortion) -> Embedd
     """
 
     async def portion(start: int) -> Embedded:
-        return await _send_portion(texts, start, send)
+        try:
+            return await send(texts[start : start + PORTION_TEXTS], start)
+        except TextTooLong as error:
+            index = start + error.index
+            raise TextTooLong(index, error.n_tokens, error.n_ctx_tokens) from None
+        except TextRefused as error:
+            raise TextRefused(start + error.index, error.why) from None
 
     starts = range(0, len(texts), PORTION_TEXTS)
     parts = await run_concurrently(portion, starts, PORTIONS_AHEAD)
@@ -41,13 +47,3 @@ async def embed_in_portions(texts: tuple[str, ...], send: SendPortion) -> Embedd
         n_pieces if any(n > 1 for n in n_pieces) else (),
         n_cut if any(n_cut) else (),
     )
-
-
-async def _send_portion(texts: tuple[str, ...], start: int, send: SendPortion) -> Embedded:
-    try:
-        return await send(texts[start : start + PORTION_TEXTS], start)
-    except TextTooLong as error:
-        index = start + error.index
-        raise TextTooLong(index, error.n_tokens, error.n_ctx_tokens) from None
-    except TextRefused as error:
-        raise TextRefused(start + error.index, error.why) from None

@@ -61,7 +61,10 @@ def chat_body(
     }
     if request.tools:
         body["tools"] = tools_body(request.tools)
-        body["tool_choice"] = _tool_choice(request.tool_choice)
+        choice = request.tool_choice
+        is_name = choice not in ("auto", "none", "required")
+        named = {"type": "function", "function": {"name": choice}}
+        body["tool_choice"] = named if is_name else choice
     if request.n_logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": request.n_logprobs}
     if kind == "llama-server":
@@ -91,33 +94,25 @@ def _message_body(turn: Message) -> Json:
     body: Json = {"role": turn.role, "content": turn.content}
     if turn.images:
         text = [{"type": "text", "text": turn.content}] if turn.content else []
-        body["content"] = [*text, *map(_image_part, turn.images)]
+        images = []
+        for image in turn.images:
+            kind = next((name for magic, name in _IMAGE_KINDS if image.startswith(magic)), "jpeg")
+            url = f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+            images.append({"type": "image_url", "image_url": {"url": url}})
+        body["content"] = [*text, *images]
     if turn.reasoning:
         body["reasoning_content"] = turn.reasoning
     if turn.tool_calls:
-        body["tool_calls"] = [_tool_call_body(call, at) for at, call in enumerate(turn.tool_calls)]
+        body["tool_calls"] = []
+        for at, call in enumerate(turn.tool_calls):
+            arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
+            function = {"name": call.name, "arguments": arguments}
+            own = {"id": call.id or f"call_{at}", "type": "function", "function": function}
+            body["tool_calls"].append(own)
     if turn.role == "tool":
         body["tool_call_id"] = turn.tool_call_id
         body |= {"name": turn.tool_name} if turn.tool_name else {}
     return body
-
-
-def _image_part(image: bytes) -> Json:
-    kind = next((name for magic, name in _IMAGE_KINDS if image.startswith(magic)), "jpeg")
-    data = base64.b64encode(image).decode()
-    return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{data}"}}
-
-
-def _tool_call_body(call: ToolCall, at: int) -> Json:
-    arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
-    function = {"name": call.name, "arguments": arguments}
-    return {"id": call.id or f"call_{at}", "type": "function", "function": function}
-
-
-def _tool_choice(choice: str) -> Any:
-    if choice in ("auto", "none", "required"):
-        return choice
-    return {"type": "function", "function": {"name": choice}}
 
 
 def sampling_body(sampling: Sampling, kind: ServerKind, n_ctx_tokens: int) -> Json:
@@ -243,7 +238,11 @@ class StreamDecoder:
     def _finish(self, finish: str) -> Iterator[Chunk]:
         if finish == "content_filter":
             raise BadRequest("the server withheld the answer (content_filter)")
-        self.reason = _done_reason(finish.lower())
+        word = finish.lower()
+        if any(part in word for part in _AT_LIMIT):
+            self.reason = "length"
+        else:
+            self.reason = None if word in _BROKEN_OFF else "stop"
         if self._calls:
             yield Chunk("", 0, tool_calls=tuple(map(_tool_call, self._calls.values())))
 
@@ -281,13 +280,6 @@ class StreamDecoder:
         call.arguments += str(function.get("arguments") or "")
 
 
-def _done_reason(finish: str) -> DoneReason | None:
-    """Return how an answer ended by a server's word for it; None: it broke off."""
-    if any(part in finish for part in _AT_LIMIT):
-        return "length"
-    return None if finish in _BROKEN_OFF else "stop"
-
-
 def _tool_call(call: _PartialCall) -> ToolCall:
     try:
         arguments = parse_shallow_json(call.arguments or "{}")
@@ -313,23 +305,20 @@ def _logprobs(logprobs: Any) -> Iterator[TokenLogprob]:
     """Yield the log probabilities of an event's tokens; none where they are not as documented."""
     listed = logprobs.get("content") if isinstance(logprobs, Mapping) else None
     try:
-        yield from [_token_logprob(entry) for entry in listed or ()]
+        yield from [
+            TokenLogprob(
+                *_one_logprob(entry), tuple(map(_one_logprob, entry.get("top_logprobs") or ()))
+            )
+            for entry in listed or ()
+        ]
     except (KeyError, TypeError, ValueError):
         return
-
-
-def _token_logprob(entry: EventJson) -> TokenLogprob:
-    top = tuple(_one_logprob(other) for other in entry.get("top_logprobs") or ())
-    return TokenLogprob(*_one_logprob(entry), top)
 
 
 def _one_logprob(entry: EventJson) -> tuple[str, float, bytes]:
     logprob = float(entry["logprob"])
     if math.isnan(logprob):
         raise ValueError("no number")
-    return str(entry["token"]), max(LOWEST_LOGPROB, min(0.0, logprob)), _token_bytes(entry)
-
-
-def _token_bytes(entry: EventJson) -> bytes:
-    raw = entry.get("bytes")
-    return bytes(raw) if isinstance(raw, list) else str(entry.get("token", "")).encode()
+    token, raw = str(entry["token"]), entry.get("bytes")
+    spelled = bytes(raw) if isinstance(raw, list) else token.encode()
+    return token, max(LOWEST_LOGPROB, min(0.0, logprob)), spelled

@@ -494,15 +494,12 @@ class ModelLoader(Generic[W]):
                     raise
             if is_last or not (await self._unload_idle(resident) or await self._shrink(resident)):
                 break
-        raise await self._too_large(resident)
+        free = (await self._memory_probe.look()).free
+        raise too_large(resident.facts.name, resident.room, free)
 
     async def _was_memory(self, resident: LoadedModel[W], reason: str) -> bool:
         device = await self._memory_probe.look()
         return ran_out_of_memory(reason, resident.n_oom_kills, device.n_oom_kills)
-
-    async def _too_large(self, resident: LoadedModel[W]) -> ModelTooLarge:
-        free = (await self._memory_probe.look()).free
-        return too_large(resident.facts.name, resident.room, free)
 
     async def _unload_idle(self, resident: LoadedModel[W]) -> bool:
         """Unload the idle models for one that found no memory; return whether there were any."""

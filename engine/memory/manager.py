@@ -262,7 +262,11 @@ class ModelManager(Generic[W]):
         self._start_managing()
         self._dismiss_replaced(model_use)
         queue = self._queues.setdefault(model_use.key, WaitQueue())
-        if not model_use.waits and self._is_full(model_use, queue):
+        n_inside = sum(
+            max(0, replica.n_users - replica.layout.load.n_parallel)
+            for replica in self._replicas(model_use.key)
+        )
+        if not model_use.waits and len(queue) + n_inside >= self._settings.max_queue:
             self._events.refused(model_use.facts.name, "busy")
             raise Busy.of(model_use.facts.name, len(queue))
         place: asyncio.Future[LoadedModel[W]] = asyncio.get_running_loop().create_future()
@@ -342,13 +346,6 @@ class ModelManager(Generic[W]):
             queue.fail(Busy("the pool is closed"))
         await self._loader.close()
 
-    def _is_full(self, model_use: ModelUse, queue: WaitQueue) -> bool:
-        n_inside = sum(
-            max(0, replica.n_users - replica.layout.load.n_parallel)
-            for replica in self._replicas(model_use.key)
-        )
-        return len(queue) + n_inside >= self._settings.max_queue
-
     def _release(self, resident: LoadedModel[W], model_use: ModelUse) -> None:
         resident.leave(model_use, self.now())
         if self._memory.by_key.get(resident.key) is not resident:
@@ -426,16 +423,14 @@ class ModelManager(Generic[W]):
                 async with asyncio.timeout_at(wake_at):
                     await self._wake.wait()
             self._wake.clear()
-            wake_at = await self._decide_and_act() if self._has_work() else None
+            is_leaving = any(model.state == "draining" for model in self.resident())
+            has_work = is_leaving or self._missing_models() or self._overloaded()
+            wake_at = await self._decide_and_act() if has_work else None
             wake_at = self._fail_if_stuck(wake_at)
 
     def _missing_models(self) -> list[str]:
         there = {model.model_key for model in self.resident()}
         return [key for key, queue in self._queues.items() if queue and key not in there]
-
-    def _has_work(self) -> bool:
-        is_leaving = any(model.state == "draining" for model in self.resident())
-        return is_leaving or bool(self._missing_models()) or bool(self._overloaded())
 
     def _overloaded(self) -> list[LoadedModel[W]]:
         """Return one replica of each model that has more requests than sequences.

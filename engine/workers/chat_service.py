@@ -31,7 +31,7 @@ from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.profile.context_layout import n_chat_slots
 from paddock.engine.profile.profile import Profile
-from paddock.engine.request import ChatRequest, Constraint, Sampling
+from paddock.engine.request import Constraint, Sampling
 from paddock.engine.sampling.picker import Picker
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.wire import from_plain
@@ -120,13 +120,13 @@ class ChatService:
         self._loop = DecodeLoop(
             self._cache,
             self._send_step,
-            self._send_widened,
-            self._send_refusal,
+            lambda request_id: send({"event": "widened", "id": request_id}),
+            lambda request_id, error: send(pack_refusal(request_id, error)),
             self._draft_model,
             step_sizer,
             _CONFIGURATION(load),
         )
-        self._loop.on_started = self._send_started
+        self._loop.on_started = lambda ids: send({"event": "started", "ids": ids})
         self.measure_again: MeasureAgain = lambda _seconds, _should_stop: ProfileResult()
 
     def run(self) -> None:
@@ -289,6 +289,8 @@ class ChatService:
         if prompt.n_original is not None:  # sent before the first token
             n_tokens = prompt.n_original
             self._send({"event": "shortened", "id": request_id, "n_tokens": n_tokens})
+        n_keep = request.n_keep_tokens + 1  # one for BOS
+        n_keep = n_keep if n_keep > 0 else len(prompt.tokens)
         return DecodeRequest(
             request_id,
             prompt.tokens,
@@ -300,16 +302,10 @@ class ChatService:
             False if shifts else request.drafts,
             images=prompt.images,
             shift_at=n_ctx_tokens if shifts else 0,
-            n_keep_tokens=self._n_keep(request, prompt) if shifts else 0,
+            n_keep_tokens=n_keep if shifts else 0,
             is_open=not request.reserves_answer,
             wants_tokens=request.wants_tokens,
         )
-
-    @staticmethod
-    def _n_keep(request: ChatRequest, prompt: BuiltPrompt) -> int:
-        """Return how many tokens a shift keeps at the beginning."""
-        n = request.n_keep_tokens
-        return len(prompt.tokens) if n < 0 else n + 1  # one for BOS
 
     def _measure(self, head: FrameHead, should_stop: Callable[[], bool]) -> None:
         self._send({"event": "alive", "for_s": 2 * head["seconds"]})
@@ -325,15 +321,6 @@ class ChatService:
         turns = self._outputs.add(output, time.monotonic())
         if turns:
             self._send({"event": "turns", "turns": turns})
-
-    def _send_started(self, request_ids: list[int]) -> None:
-        self._send({"event": "started", "ids": request_ids})
-
-    def _send_widened(self, request_id: int) -> None:
-        self._send({"event": "widened", "id": request_id})
-
-    def _send_refusal(self, request_id: int, error: EngineError) -> None:
-        self._send(pack_refusal(request_id, error))
 
 
 def _answer_budget(prompt: BuiltPrompt, order: ChatOrder, n_ctx_tokens: int) -> int:

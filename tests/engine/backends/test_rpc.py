@@ -160,7 +160,7 @@ FIELDS_OF_ERRORS = {
     "WorkerLost": "reason ref",
     "ModelUnusable": "reason ref remedy",
     "ServerLost": "reason ref",
-    "NoServer": "reason ref waited_s",
+    "NoServer": "is_failing reason ref waited_s",
     "PromptCut": "is_servers_fault n_read_tokens n_sent_tokens url",
     "InvalidName": "text why",
     "BadDigest": "text",
