@@ -91,6 +91,9 @@ class ScheduleKeys(Keys):
     catch_up: Literal["none", "latest", "all"] = Field(
         "latest", description="Which missed runs are made up for."
     )
+    inputs: dict[str, Any] = Field(
+        {}, description="Inputs of its runs, as `-i` gives them; folders below the pipeline's own."
+    )
 
 
 class DeletesKeys(Keys):

@@ -120,6 +120,8 @@ def _read_default(given: GivenInputs, declared: Input, pipeline: Pipeline, base:
         if not _lies_under(path, base):
             what = f"the default of input '{declared.name}' leads outside the pipeline's folder."
             remedy = f"Remove it, and give the folder to a run: `-i {declared.name}=…`."
+            if pipeline.on is not None:
+                remedy += " What starts by itself has only folders below its own; mount it there."
             mark = pipeline.mark((*declared.at, "default"))
             given.faults.append(Fault(what, remedy, mark))
         value = os.path.normpath(path)

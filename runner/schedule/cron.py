@@ -9,12 +9,13 @@ rules, those of Debian's cron).
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
@@ -42,6 +43,7 @@ class CronSchedule:
     timezone: str | None = None
     """Time zone of `cron`; None: this machine's."""
     catch_up: CatchUp = "latest"
+    inputs: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def key(self) -> str:
@@ -50,7 +52,8 @@ class CronSchedule:
         >>> CronSchedule("0 6 * * *", "Europe/Paris").key
         'schedule 0 6 * * * Europe/Paris'
         """
-        return " ".join(filter(None, ("schedule", self.cron, self.timezone)))
+        inputs = json.dumps(dict(self.inputs), sort_keys=True) if self.inputs else None
+        return " ".join(filter(None, ("schedule", self.cron, self.timezone, inputs)))
 
 
 def upcoming(timed: CronSchedule, after: datetime, n: int = AHEAD) -> list[datetime]:

@@ -104,7 +104,12 @@ class SchedulePlanner:
     async def _submit(self, deployment: Deployment, timed: CronSchedule, moment: datetime) -> None:
         key = f"{deployment.id}:{timed.key}:{moment.isoformat()}"
         await self._run_manager.submit(
-            deployment, timed.key, key, at=moment, words="planned by its schedule"
+            deployment,
+            timed.key,
+            key,
+            inputs=dict(timed.inputs),
+            at=moment,
+            words="planned by its schedule",
         )
 
     async def forget(self, deployment: Deployment, runs: Collection[QueuedRun]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,8 @@ def read_triggered_pipeline(
         bound = whole = _bound(plan, file, settings)
     agreed = _agreed(whole, file, settings, consents, agrees=agrees)
     schedules = tuple(
-        CronSchedule(timing.cron, timing.timezone, timing.catch_up) for timing in on.schedule
+        CronSchedule(timing.cron, timing.timezone, timing.catch_up, timing.inputs)
+        for timing in on.schedule
     )
     return TriggeredPipeline(file, text, plan.pipeline, schedules, bound, agreed)
 
@@ -230,21 +231,24 @@ def looks_triggered(text: str) -> bool:
 
 def _bound(plan: Plan, file: Path, settings: Settings) -> BoundPlan:
     """Collect every fault and missing permission; a triggered pipeline must need no inputs."""
-    missing = list(_missing_inputs(plan.pipeline))
+    on = plan.pipeline.on
+    given = [timing.inputs for timing in on.schedule] if on is not None and not on.watch else []
+    always = {n: v for n, v in (given or [{}])[0].items() if all(n in inputs for inputs in given)}
+    missing = [*_missing_inputs(plan.pipeline, always)]
     if missing:
         raise PipelineError([*plan.pipeline.faults, *plan.faults, *missing])
-    bound = bind(plan, {}, cwd=file.parent, default_models=settings.default_models)
+    bound = bind(plan, always, cwd=file.parent, default_models=settings.default_models)
     permissions.refuse_unpermitted(bound, settings.allow, settings.address.url)
     return bound
 
 
-def _missing_inputs(pipeline: Pipeline) -> Iterator[Fault]:
+def _missing_inputs(pipeline: Pipeline, given: Collection[str] = ()) -> Iterator[Fault]:
     """Yield faults for inputs that no trigger provides."""
     for name, spec in pipeline.inputs.items():
-        if spec.is_required and not spec.has_default:
+        if spec.is_required and not spec.has_default and name not in given:
             what = f"input '{name}' has no value, and the pipeline starts by itself."
             mark = pipeline.document.key_mark(spec.at)
-            yield Fault(what, "Add a default.", mark)
+            yield Fault(what, "Add a default, or `inputs` under `on.schedule`.", mark)
 
 
 def _secrets_in_queue(pipeline: Pipeline) -> Iterator[Fault]:

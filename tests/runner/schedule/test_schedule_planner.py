@@ -9,6 +9,9 @@ import pytest
 
 from paddock.runner.schedule.prefect_queue import open_queue
 from paddock.runner.schedule.schedule_planner import SchedulePlanner
+from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
+from paddock.runner.settings import read_settings
+from tests.runner.bind.pipeline_faults import faults_of, sentences
 from tests.runner.schedule.test_reconciler import SIGNER, hours, manager_of, put, triggered
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
@@ -37,6 +40,41 @@ async def test_the_next_three_are_in_the_queue_once_and_what_was_missed_is_added
         assert other.id == deployment.id
         await planner.forget(other, runs)
         assert await queue.open_runs([deployment.id]) == []
+
+
+async def test_a_schedule_gives_its_runs_inputs(tmp_path: Path, prefect_api: str) -> None:
+    text = """\
+on:
+  schedule:
+    - {cron: "0 6 * * *", inputs: {tone: calm}}
+    - {cron: "0 6 * * *", inputs: {tone: loud}}
+inputs: {tone: {type: str, required: true}}
+steps: [{uses: files.write, with: {path: out.txt, text: "{{ inputs.tone }}"}}]
+"""
+    file = tmp_path / "p.yaml"
+    file.write_text(text)
+    made = read_triggered_pipeline(file, text, read_settings(tmp_path))
+    assert made is not None
+    async with open_queue(prefect_api, SIGNER) as queue:
+        manager = manager_of(queue)
+        deployment = await put(queue, manager, made)
+        await SchedulePlanner(queue, manager).plan(NOW)
+        runs = await queue.open_runs([deployment.id])
+    tones = [run.order["inputs"] for run in sorted(runs, key=lambda run: run.at)[:2]]
+    assert sorted(tone["tone"] for tone in tones) == ["calm", "loud"], "both at six"
+
+
+def test_inputs_of_a_schedule_that_cannot_be_are_faults(tmp_path: Path) -> None:
+    text = """\
+on: {schedule: {cron: "0 6 * * *", inputs: {tone: 5, folder: ../other, nope: 1}}}
+inputs: {tone: {type: str, default: x}, folder: {type: dir, default: .}}
+steps: [{uses: files.scan, with: {root: "{{ inputs.folder }}"}}]
+"""
+    assert sentences(faults_of(text, tmp_path / "p.yaml")) == [
+        "the pipeline has no input 'nope'. Known: 'tone', 'folder'.",
+        "input 'tone' must be text, not '5'.",
+        "input 'folder' leads outside the pipeline's folder.",
+    ]
 
 
 async def test_what_is_caught_up_on_is_said_as_many_as_it_is(
