@@ -121,7 +121,7 @@ def test_runs_that_are_not_shown_are_counted(world: World) -> None:
 
 
 def test_no_run_yet_is_no_fault(world: World) -> None:
-    for place in (".", "pipeline.yaml"):
+    for place in (".", str(world.file)):
         done = invoke("runs", place)
         assert (done.exit_code, done.stderr) == (0, "No run yet.\n")
     assert runs() == []
