@@ -43,7 +43,6 @@ from .start_decisions import (
     ActiveRun,
     DrainRun,
     DueRun,
-    HoldRun,
     RunRule,
     SkipRun,
     StartRun,
@@ -395,12 +394,8 @@ class RunManager:
                 await self._start(run, deployment, due[run.id].group)
             elif isinstance(decision, SkipRun):
                 await self.skip_run(run, deployment, decision.words)
-            else:
-                await self._hold(run, decision)
-
-    async def _hold(self, run: QueuedRun, decision: HoldRun) -> None:
-        if run.shown != f"{HELD_STATE}: {decision.words}":
-            await self._prefect_queue.hold(run.id, decision.words, decision.until)
+            elif run.shown != f"{HELD_STATE}: {decision.words}":
+                await self._prefect_queue.hold(run.id, decision.words, decision.until)
 
     async def _rules(self, ids: Set[str]) -> dict[str, RunRule]:
         """Return each pipeline's rule; of these deployments, whether Prefect shows a pause."""

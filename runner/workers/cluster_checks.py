@@ -196,7 +196,7 @@ async def check_prefect(api_url: str, work_pool: str) -> list[ClusterFinding]:
                 ClusterFinding("Prefect", "ok", f"version {version.json()} at {url}"),
                 *await _check_prefect_clock(api),
                 *await _check_server_settings(api),
-                *await _check_prefect_database(api),
+                *([SQLITE_FINDING] if await is_on_sqlite(api) else []),
                 await _check_work_pool(api, work_pool),
                 await _make_crash_automation(api),
             ]
@@ -219,6 +219,11 @@ async def _check_prefect_clock(api: httpx.AsyncClient) -> list[ClusterFinding]:
 SQLITE_WORDS = (
     "Prefect keeps its runs in SQLite, which several machines wait for: jobs may end minutes late"
 )
+SQLITE_FINDING = ClusterFinding(
+    "Prefect's database", "warning", SQLITE_WORDS,
+    "Start Prefect's server with PREFECT_SERVER_DATABASE_CONNECTION_URL="
+    "postgresql+asyncpg://user:password@host/prefect.",
+)  # fmt: skip
 LONGEST_SQLITE_PATTERN = 50_000
 
 
@@ -236,16 +241,6 @@ async def is_on_sqlite(api: httpx.AsyncClient) -> bool:
             answer = await api.post("/block_types/filter", json=body, headers=once)
             statuses.append(answer.status_code)
     return statuses == [httpx.codes.OK, httpx.codes.INTERNAL_SERVER_ERROR]
-
-
-async def _check_prefect_database(api: httpx.AsyncClient) -> list[ClusterFinding]:
-    if not await is_on_sqlite(api):
-        return []
-    remedy = (
-        "Start Prefect's server with PREFECT_SERVER_DATABASE_CONNECTION_URL="
-        "postgresql+asyncpg://user:password@host/prefect."
-    )
-    return [ClusterFinding("Prefect's database", "warning", SQLITE_WORDS, remedy)]
 
 
 async def _clock_offset_s(api: httpx.AsyncClient) -> float:

@@ -275,7 +275,10 @@ class _Delegation:
         while self._job.ledger_url:
             await asyncio.sleep(MACHINES_S)
             try:
-                found = await asyncio.to_thread(_silent_machines, self._job)
+                silent = await asyncio.to_thread(_machines, self._job, "seen < ", share=0.5)
+                after_s = self._job.dead_after_s
+                words = f"is silent; after {after_s:g} s others take over its items"
+                found = [f"{machine} {words}" for machine in silent]
             except LedgerError as error:
                 found = [str(error)]
             for words in found:
@@ -294,6 +297,7 @@ class _Delegation:
             online=await self._online(elapsed_s),
             elapsed_s=elapsed_s,
             max_restarts=self._job.max_restarts,
+            n_at_work=await self._n_at_work(),
         )
         if isinstance(decided, JobEnd):
             return decided
@@ -383,6 +387,17 @@ class _Delegation:
             self._note(f"no worker of '{self._job.work_pool}' is online; waiting for one")
         return online
 
+    async def _n_at_work(self) -> int:
+        """Return how many machines have not left the job, once one is through; else 0."""
+        is_through = any(share.outcome == "done" for share in self._shares)
+        is_alone = not any(share.phase == "running" for share in self._shares)
+        if is_alone or not (is_through and self._job.ledger_url):
+            return 0
+        try:
+            return len(await asyncio.to_thread(_machines, self._job, "seen >= "))
+        except LedgerError:
+            return 1  # not known; `tell_of_machines` says why
+
     async def leave(self) -> None:
         """Stop the shares, and wait for them in bounded time."""
         deadline = time.monotonic() + LEAVE_S
@@ -440,16 +455,18 @@ def _share_found(run: Mapping[str, Any]) -> JobShare | None:
     return share if is_of_use else None
 
 
-def _silent_machines(job: SharedJob) -> list[str]:
-    """Return which machines have missed two heartbeats, in words. Blocks."""
-    query = f"select run, host from holders where job = :job and seen < {SERVER_NOW} - :silent_s"
-    silent_s = job.dead_after_s / 2
+def _machines(job: SharedJob, compared: str, share: float = 1.0) -> list[str]:
+    """Return the runs that take part in a job, by their last heartbeat. Blocks.
+
+    `compared` to the time that lies this share of the time back after which one counts as dead.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    query = f"select run, host from holders where job = :job and {compared} {SERVER_NOW} - :ago_s"
     with Ledger(job.path.parent / STATE_FOLDER, is_readonly=True, url=job.ledger_url) as ledger:
-        rows = ledger.rows(query, job=job.name, silent_s=silent_s)
-    return [
-        f"run '{run}' on {host} is silent; after {job.dead_after_s:g} s others take over its items"
-        for run, host in rows
-    ]
+        rows = ledger.rows(query, job=job.name, ago_s=share * job.dead_after_s)
+    return [f"run '{run}' on {host}" for run, host in rows]
 
 
 def _has_progressed(job: SharedJob, run: Mapping[str, Any]) -> bool:

@@ -87,16 +87,19 @@ def decide_shares(
     online: Collection[str],
     elapsed_s: float,
     max_restarts: int,
+    n_at_work: int = 0,
 ) -> JobEnd | list[StartShare]:
     """Return what to do about a job: it is over, or these shares must start.
 
     `n_requested` is the number of machines, None for all that are online once the job has run for a
-    while. A machine that has refused the job does not get it again, and it is over once all have.
+    while. `n_at_work` are machines that still have items, such as documents that came while others
+    were at the end: a share that is done ends the job only when there are none. A machine that has
+    refused the job does not get it again, and it is over once all have.
     """
     last_attempts = {share.number: share for share in sorted(shares, key=attrgetter("number"))}
     latest = [*last_attempts.values()]
     first = {share.outcome: share for share in reversed(latest)}
-    if "done" in first:
+    if "done" in first and not n_at_work:
         return JobEnd("completed", first["done"].message)
     if {"cancelled", "open"} <= first.keys():
         return JobEnd("interrupted", first["cancelled"].message)
@@ -106,7 +109,7 @@ def decide_shares(
         return JobEnd("failed", "\n".join(refused.values()))
     n = n_requested or (1 if elapsed_s < HELP_AFTER_S else max(1, min(len(able), MOST_SHARES)))
     # All shares have one budget.
-    starts = [] if "spent" in first else _starts(last_attempts, n, max_restarts)
+    starts = [] if {"spent", "done"} & first.keys() else _starts(last_attempts, n, max_restarts)
     has_failed = any(share.state == "Failed" for share in latest)
     if "open" in first or (starts and not has_failed):
         return starts

@@ -42,6 +42,12 @@ def test_the_first_that_is_through_the_whole_plan_ends_the_job() -> None:
     assert decided(share(1, "Failed", "no"), share(2, "Completed", "")) == JobEnd("completed", "")
 
 
+def test_a_share_that_is_through_does_not_end_the_job_while_another_has_items() -> None:
+    shares = [share(1), share(2, "Completed", "9 new")]
+    assert decided(*shares, n_at_work=1, elapsed_s=60.0) == []
+    assert decided(*shares, n_at_work=0) == JobEnd("completed", "9 new")
+
+
 def test_a_crashed_share_is_asked_for_again_until_that_is_enough() -> None:
     assert decided(share(1, "Crashed", "killed")) == [StartShare(1, 2, "run1.1", 5.0)]
     last = share(1, "Crashed", "killed", attempt=4)
