@@ -192,7 +192,8 @@ def prove(n: int, *, delay_s: float = 0.5, say: Any = print) -> list[str]:
 def _joined(desk: Desk, say: Any) -> None:
     """Something is to be done before there is a machine: it waits, and says for what."""
     desk.drop(LETTERS, 2)
-    nobody = "no worker of 'paddock' is online; waiting for one"
+    pool = desk.made.environment["PADDOCK_WORK_POOL"]
+    nobody = f"no worker of '{pool}' is online; waiting for one"
     desk.until(lambda: [one["waits_for"] for one in desk.get()["running"]] == [nobody], "waits")
     for name in ("machine1", "machine2"):
         desk.made.join(name)
