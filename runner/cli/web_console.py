@@ -61,6 +61,7 @@ from paddock.runner.render.html_page import (
     html_cell,
     html_table,
     state_html,
+    visible_marks,
 )
 from paddock.runner.review.page_access import CONSOLE_PATH, AccessRefused, PageAccess, read_form
 from paddock.runner.schedule.discovery import FileStamp, PipelineFinder
@@ -441,10 +442,10 @@ def _title(page: PageParts) -> str:
 
 def _html(current: str, page: PageParts) -> Response:
     text = _PAGE.substitute(
-        title=escape(_title(page)),
+        title=visible_marks(escape(_title(page))),
         navigation=navigation(current),
         live=page.live_s or "",
-        body="\n".join(page.parts),
+        body=visible_marks("\n".join(page.parts)),
     )
     content = text.encode("utf-8", "replace")  # names of files may be no text
     return Response(content, page.status, _HEADERS, "text/html")

@@ -6,6 +6,7 @@ Contrast is at least 4.5 for text and 3 for lines.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -30,11 +31,23 @@ def html_page(title: str, parts: Iterable[str]) -> str:
     """Return a page with these parts, which must be escaped already."""
     return PAGE_START + _PAGE.substitute(
         policy=_CONTENT_POLICY,
-        title=escape(title),
+        title=visible_marks(escape(title)),
         colours=COLOUR_CSS,
         css=PAGE_CSS,
-        body="\n".join(parts),
+        body=visible_marks("\n".join(parts)),
     )
+
+
+_DIRECTION_MARK = re.compile("(<[^>]*>)|[\u202a-\u202e\u2066-\u2069]")
+
+
+def visible_marks(html: str) -> str:
+    r"""Return HTML in which marks that turn the writing's direction are seen, but for attributes.
+
+    >>> visible_marks("<b>a\u202etxt.exe</b>")
+    '<b>a\\u202etxt.exe</b>'
+    """
+    return _DIRECTION_MARK.sub(lambda found: found[1] or f"\\u{ord(found[0]):04x}", html)
 
 
 def html_table(
