@@ -212,14 +212,15 @@ _OF_KIND: Mapping[str, Callable[[str], Any]] = {
 def _from_csv(
     text: str, delimiter: str, columns: Sequence[str] | None, has_header: bool
 ) -> RowTable:
-    hint, escaped_for = _EXCEL_HINT.match(text), delimiter or ","
+    hint = _EXCEL_HINT.match(text)
     n_before = 0
     if hint and not delimiter:
         delimiter, text, n_before = hint[1], text[hint.end() :], 1
+    delimiter = delimiter or _delimiter(text)
     n_most = _MOST_ROWS + has_header
     lines = [
-        (line, [without_formula_escape(cell, escaped_for) for cell in row])
-        for line, row in _cells(text, delimiter or _delimiter(text), n_before, n_most)
+        (line, [without_formula_escape(cell, delimiter) for cell in row])
+        for line, row in _cells(text, delimiter, n_before, n_most)
     ]
     if not lines:
         raise UnreadableRows("is empty: it has no row")
@@ -423,7 +424,7 @@ def _to_csv(rows: Sequence[Mapping[str, Any]], delimiter: str) -> WrittenRows:
 def _after_separators(delimiter: str) -> re.Pattern[str]:
     """Match separators and line ends, with quotes behind them, that a formula follows."""
     ends = _LIST_SEPARATORS.replace(delimiter, "") + _LINE_ENDS
-    is_number = rf"[\d ./%()+{',' * (delimiter == ',')}-]*(?:\1|[{_LINE_ENDS}]|\Z)"
+    is_number = rf"[\d ./%()+{',' * (delimiter == ',')}-]*(?:\1|[\r\n]|\Z)"
     return re.compile(rf"([{ends}])\"*(?='*(?:{_SIGNS}|{_SUM_SIGNS}(?!{is_number})))")
 
 

@@ -21,7 +21,7 @@ from paddock.steps.files.row_formats import (
     without_formula_escape,
 )
 
-DELIMITERS = {"csv": ",", "tsv": "\t"}
+DELIMITERS = {"csv": ",", "tsv": "\t", "csv;": ";"}
 SEPARATORS = (",", ";", "\t", "|")
 SIGNS = ("=", "@", "\uff1d", "\uff20")
 SUM_SIGNS = ("+", "-", "\uff0b", "\uff0d")
@@ -44,6 +44,10 @@ def is_computed(cell: str, delimiter: str) -> bool:
     return cell.startswith(SIGNS)
 
 
+def table_text(rows: list[dict[str, str]], format_: str) -> str:
+    return format_rows(rows, format_[:3], DELIMITERS[format_]).text
+
+
 def unified(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
 
@@ -55,7 +59,7 @@ def test_no_separator_line_end_or_sign_breaks_a_table(
     format_: str, table: list[tuple[str, ...]]
 ) -> None:
     delimiter = DELIMITERS[format_]
-    written = format_rows([dict(zip("abc", row, strict=True)) for row in table], format_).text
+    written = table_text([dict(zip("abc", row, strict=True)) for row in table], format_)
     head, *body = csv.reader(io.StringIO(written, newline=""), delimiter=delimiter, strict=True)
     assert head == ["a", "b", "c"]
     assert [[without_formula_escape(cell, delimiter) for cell in row] for row in body] == [
@@ -77,13 +81,13 @@ def test_what_is_written_is_read_back_with_its_line_ends_unified(
 ) -> None:
     columns = ["n", *(f"x{name}x" for name in names)]
     rows = [dict(zip(columns, [str(n), *row], strict=True)) for n, row in enumerate(table)]
-    assert parse_rows(unified(format_rows(rows, format_).text), format_, None).rows == [
+    assert parse_rows(unified(table_text(rows, format_)), format_[:3], None).rows == [
         {unified(name): unified(cell) for name, cell in row.items()} for row in rows
     ]
 
 
 @settings(max_examples=500, deadline=None)
-@given(text=texts, delimiter=st.sampled_from([",", "\t"]))
+@given(text=texts, delimiter=st.sampled_from([",", "\t", ";"]))
 def test_an_escaped_cell_comes_back_as_it_was(text: str, delimiter: str) -> None:
     assert without_formula_escape(formula_escaped(text, delimiter), delimiter) == text
 
@@ -99,7 +103,7 @@ HOSTILE = [
 @pytest.mark.parametrize("format_", DELIMITERS)
 def test_pandas_finds_the_same_rows_and_no_formula(format_: str) -> None:
     pandas = pytest.importorskip("pandas", reason="NOT TRIED: pandas is not installed")
-    delimiter, text = DELIMITERS[format_], format_rows(HOSTILE, format_).text
+    delimiter, text = DELIMITERS[format_], table_text(HOSTILE, format_)
 
     def read(separator: str, **options: Any) -> list[list[str]]:
         table = pandas.read_csv(
@@ -127,8 +131,8 @@ def test_libreoffice_computes_nothing(tmp_path: Path) -> None:
         pytest.skip("NOT TRIED: LibreOffice is not installed (apt-get install libreoffice-calc)")
 
     def imported(format_: str, separator: str) -> list[dict[str, Any]]:
-        source = tmp_path / f"{format_}-{ord(separator)}.csv"
-        source.write_text(format_rows(HOSTILE, format_).text, newline="")
+        source = tmp_path / f"{format_[:3]}-{len(format_)}-{ord(separator)}.csv"
+        source.write_text(table_text(HOSTILE, format_), newline="")
         # Separator, quote, UTF-8, first line, …; the last but one has it compute formulas.
         filter_ = f"CSV:{ord(separator)},34,76,1,,0,false,true,false,false,false,1,true"
         subprocess.run(
