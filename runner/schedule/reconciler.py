@@ -24,7 +24,7 @@ from .schedule_planner import SchedulePlanner
 from .triggered_pipeline import TriggeredPipeline
 from .watch_manager import WatchManager
 from .webhook_queue import WebhookQueueBroken
-from .webhook_runs import WebhookRuns
+from .webhook_runs import WebhookRuns, takes_call
 from .webhooks import Webhooks, webhook_table
 
 log = logging.getLogger("paddock.up")
@@ -99,7 +99,9 @@ class Reconciler:
         old, deployment = deployments.get(key), Deployment(triggered, made)
         if old is not None:  # with another name it is another deployment
             what = "its pipeline has changed"
-            await self._end_runs(old.id, old, what, is_gone=old.id != made)
+            is_gone = old.id != made
+            new = None if is_gone else triggered
+            await self._end_runs(old.id, old, what, is_gone=is_gone, triggered=new)
         await self.planner.forget(deployment, await self._prefect_queue.open_runs([made]))
         deployments[key] = deployment
         await self.watching.put(deployment)
@@ -117,20 +119,28 @@ class Reconciler:
             self._folder_locks.release(folder)
 
     async def _end_runs(
-        self, id_: str, deployment: Deployment | None, words: str, *, is_gone: bool = True
+        self,
+        id_: str,
+        deployment: Deployment | None,
+        words: str,
+        *,
+        is_gone: bool = True,
+        triggered: TriggeredPipeline | None = None,
     ) -> None:
         """Delete a deployment with the runs that wait; accepted webhook calls of these are kept.
 
-        If it is not gone, only the runs of such calls end: the next ones are as its file is then.
+        If it is not gone, only the runs of such calls end that `triggered`, the pipeline as its
+        file is now, does not take.
         """
         for run in await self._prefect_queue.open_runs([id_]):
-            if not self._run_manager.is_left(run):
+            is_taken = triggered is not None and takes_call(triggered, run.order)
+            if is_taken or not self._run_manager.is_left(run):
                 continue
             try:
                 n = await self._webhook_runs.take_back(run)
             except WebhookQueueBroken as error:
                 raise QueueError(str(error)) from error  # as Prefect's absence: tried again
-            why = f"{words}; its {counted(n, 'webhook call')} are kept" if n else words
+            why = f"{words}; {counted(n, 'webhook call')} kept" if n else words
             if not (is_gone or n):
                 continue
             if deployment is not None:

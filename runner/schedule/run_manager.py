@@ -53,7 +53,7 @@ from .triggered_pipeline import TriggeredPipeline
 GENTLE_S = 900.0  # an item may be a long document; after this time it is cut off and done again
 AT_ONCE_S = 20.0
 POLL_S = 20.0  # what Prefect has not been asked for within 60 s counts as not ready
-CLOCK_WAS_WRONG = timedelta(hours=1)  # a restart waits for minutes at most
+CLOCK_WAS_WRONG = timedelta(days=2)  # a restart waits for minutes at most
 
 log = logging.getLogger("paddock.up")
 

@@ -22,6 +22,7 @@ from paddock.pipelines.errors import PipelineError
 
 from .prefect_queue import QueuedRun
 from .run_manager import Deployment, RunManager
+from .triggered_pipeline import TriggeredPipeline
 from .webhook_queue import AcceptedCall, CallReceipt, WebhookQueue, WebhookQueueBroken
 from .webhooks import MOST_INPUT_BYTES, WebhookQueueFull, trigger_of
 
@@ -154,7 +155,11 @@ class WebhookRuns:
     async def _oldest(self, deployment: Deployment, n: int) -> list[AcceptedCall]:
         """Return the oldest calls that a pipeline takes; set the others among them aside."""
         calls = await self._calls.oldest(deployment.triggered.key, n)
-        refused = [(call, why) for call in calls if (why := _refusal(deployment, call)) is not None]
+        refused = [
+            (call, why)
+            for call in calls
+            if (why := _refusal(deployment.triggered, call.trigger, call.inputs)) is not None
+        ]
         if refused:
             await self._calls.set_aside(refused)
             self._calls.arrived.set()  # there may be others behind them
@@ -230,13 +235,18 @@ def _root(run: QueuedRun) -> str:
     return str(run.order.get("root") or run.id)
 
 
-def _refusal(deployment: Deployment, call: AcceptedCall) -> str | None:
+def takes_call(triggered: TriggeredPipeline, order: Mapping[str, Any]) -> bool:
+    """Return whether a pipeline, as its file is now, takes the calls of a run's order."""
+    trigger, calls = str(order.get("trigger")), order.get("calls") or [order]
+    return all(_refusal(triggered, trigger, call.get("inputs") or {}) is None for call in calls)
+
+
+def _refusal(triggered: TriggeredPipeline, trigger: str, inputs: Mapping[str, Any]) -> str | None:
     """Return why a pipeline, as its file is now, does not take a call; None: it does."""
-    triggered = deployment.triggered
-    if call.trigger not in map(trigger_of, triggered.webhooks):
-        return f"its {call.trigger} is no more."
+    if trigger not in map(trigger_of, triggered.webhooks):
+        return f"its {trigger} is no more."
     try:
-        triggered.inputs_from_elsewhere(call.inputs)
+        triggered.inputs_from_elsewhere(inputs)
     except PipelineError as error:
         return error.faults[0].message
     return None
