@@ -15,7 +15,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from paddock.runner.ledger import coordination as claims_module
 from paddock.runner.ledger.coordination import Claims, JoinedJob
-from paddock.runner.ledger.entries import ViewAtWork
 from paddock.runner.ledger.ledger import Ledger
 from tests.postgres import Postgres
 
@@ -26,9 +25,10 @@ DEAD_S = 2.0
 @contextmanager
 def participant(
     ledger: Ledger, name: str, dead_after_s: float = LONG_S, job: str = ""
-) -> Iterator[tuple[Claims, JoinedJob | ViewAtWork]]:
+) -> Iterator[tuple[Claims, JoinedJob]]:
     claims = ledger.claims(name, dead_after_s)
     joined = claims.join("place", f"run-{name}", job)
+    assert isinstance(joined, JoinedJob)
     try:
         yield claims, joined
     finally:
