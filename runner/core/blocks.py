@@ -172,6 +172,8 @@ class BlockRunner:
                 ledger.record(work.scope, replace(entry, gone=FILED), entry.run)
         for row in work.filed.new:
             store.record(work.scope, row, run)
+        for place in work.filed.taken_over:
+            store.drop(*place)
         self._stats.filed(work.filed_counts)
         if work.again:
             names = listed(work.again, MAX_NAMED)

@@ -58,6 +58,8 @@ class FiledItems:
     """Keys of those that would come out otherwise now, and cannot be read again."""
     away: frozenset[str] = frozenset()
     """Keys of those that are no longer where they went."""
+    taken_over: tuple[tuple[str, str], ...] = ()
+    """Scope and key of what blocks had filed that the pipeline no longer has."""
     pruned: frozenset[str] = frozenset()
     """Keys of those of which nothing is to be kept, since they are away."""
 
@@ -72,8 +74,13 @@ class BlockFiling:
         roots: Sequence[SourceFolder],
         block: BoundBlock,
         seen: Scope,
+        former: Collection[str] = (),
     ) -> None:
-        """`roots`: the folders that the block's list is of; `seen`: what its `key` sees."""
+        """`roots`: the folders that the block's list is of; `seen`: what its `key` sees.
+
+        `former`: scopes of blocks that the pipeline no longer has. What they filed of these folders
+        is this block's.
+        """
         self._index, self._ledger, self._scope = index, index.ledger, scope
         self._roots, self._block, self._seen = [source.root for source in roots], block, seen
         self._is_hot = any(source.is_hot for source in roots)
@@ -81,12 +88,29 @@ class BlockFiling:
         self.rows = {row.key: row for row in self._store.of(scope)}
         self.new: dict[str, FiledRow] = {}
         """Those of `rows` that the ledger does not have as they are."""
+        self.taken_over: list[tuple[str, str]] = []
+        """Scope and key of what a former block had filed."""
+        for scope in former:
+            self._take_over(scope)
         self.left: dict[str, tuple[FiledRow, Any]] = {}
         """Items that a run had not done when it moved their document, as they are now."""
         self.names: dict[str, str] = {}
         """By key, the name of each listed document that goes by another key."""
         self.again: list[str] = []
         """Names of documents that came again with the content of a filed one."""
+
+    def _take_over(self, scope: str) -> None:
+        for row in self._store.of(scope):
+            if self._relpath(row) is None:
+                continue
+            self.taken_over.append((scope, row.key))
+            filed = {other.sha256 for other in self.rows.values() if other.name == row.name}
+            if row.sha256 not in filed:
+                numbered = (f"{row.name}#{n}" for n in itertools.count(2))
+                keys = itertools.chain([row.name], numbered)
+                key = next(key for key in keys if key not in self.rows)
+                row = row._replace(key=key, made_by="", outdated_by="")
+                self.rows[key] = self.new[key] = row
 
     def keys(
         self,

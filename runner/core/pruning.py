@@ -251,8 +251,9 @@ class OrphanCleaner:
         removal = await self._removed(work, [*entries])
         self._note_removal(removal, {})
         done = [entry for entry in entries if not self._keeps(entry, removal)]
-        for entry in done:
-            FiledRows(ledger).drop(work.scope, entry.key)
+        kept = {entry.key for entry in entries} - {entry.key for entry in done}
+        for key in work.filed.pruned - kept:
+            FiledRows(ledger).drop(work.scope, key)
         return done
 
     async def sweep(

@@ -27,6 +27,7 @@ from paddock.runner.bind.bound import (
     BoundPlan,
     BoundStep,
     blocks_of,
+    callable_names,
     node_ids,
     nodes_of,
     outer_references,
@@ -183,7 +184,9 @@ class Judge:
         self._job_runs = job_runs
         watches = is_watch_trigger(options.trigger)
         self._settled_files = SettledFiles(bound, self.ledger) if watches else None
-        self._is_only_block = _has_one_block(bound)
+        n_blocks = sum(isinstance(node, BoundBlock) for node in bound.nodes)
+        inner = (step.inner for step in bound.nodes if isinstance(step, BoundStep))
+        self._is_only_block = n_blocks == 1 and all(plan is None for plan in inner)
         self.reviews = RunReviews(index.ledger, bound, options.review)
         self.labels = LabelLists()
         self.embed_labels: EmbedLabels = _unknown_vectors
@@ -219,6 +222,14 @@ class Judge:
         made.reviews, made.labels = self.reviews, self.labels
         made.embed_labels = self.embed_labels
         return made
+
+    def _former_scopes(self) -> list[str]:
+        """Return the scopes of blocks that the pipeline no longer has, in the same folders."""
+        prefix, names = self._outer.steps, callable_names(self.bound.nodes)
+        inputs = canonical_json([*self._outer.places, self.place()])
+        query = "select scope, step from scopes where file = :file and inputs = :inputs"
+        rows = self.ledger.rows(query, file=self._outer.file, inputs=inputs)
+        return [s for s, n in rows if n.startswith(prefix) and n.removeprefix(prefix) not in names]
 
     @property
     def scopes_within(self) -> OuterPipelines:
@@ -274,7 +285,10 @@ class Judge:
         kept = raw_item_keys(block, scope, left)
         entries = await self.ledger.ask(self.ledger.listed_entries, scope_id, names)
         sources = tuple(self.sources.of(block, scope, scope_id))
-        filing = await self.ledger.ask(BlockFiling, self.index, scope_id, sources, block, scope)
+        former = () if outer else await self.ledger.ask(self._former_scopes)
+        filing = await self.ledger.ask(
+            BlockFiling, self.index, scope_id, sources, block, scope, former
+        )
         keys = await self.ledger.ask(filing.keys, names, listed, kept, entries)
         listed = [*listed, *(value for _, value in filing.left.values())]
         keys += filing.left
@@ -346,8 +360,7 @@ class Judge:
     ) -> tuple[BlockWork, MissingSources]:
         """Drop filed items whose documents are away, where that is asked; of most, ask first."""
         n_away, n_known = len(work.filed.away), len(work.filed.rows) + len(work.items)
-        prunes = self.options.prune or any(source.prunes for source in missing.sources)
-        if not (prunes and n_away):
+        if not (n_away and (self.options.prune or any(src.prunes for src in missing.sources))):
             return work, missing
         if not self.options.is_confirmed and is_mass_deletion(n_away, n_known, MOST_DELETED):
             doubt = DeletionDoubt(work.block.id, filed_doubt(work.block.id, n_away, n_known))
@@ -370,13 +383,6 @@ class Judge:
         if self._is_only_block:
             self.refuse_unknown_keys()
         return only
-
-    def _left_out(self) -> ItemVerdict:
-        """Return the verdict of an item that has work to do, and that is not asked for."""
-        sample = self.options.sample
-        if sample is None:
-            return NOT_REQUESTED
-        return ItemVerdict("unsampled", sample.why_left_out, is_left_out=True)
 
     def _judge_items(
         self,
@@ -408,11 +414,15 @@ class Judge:
                 verdict = self._verdict(
                     candidate, None if is_taken else held, is_forced=is_forced and is_requested
                 )
-            if verdict.is_work and self._is_unsettled(item):
+            settled = self._settled_files
+            if verdict.is_work and settled is not None and settled.is_left(item):
                 continue  # the watch passes it on once it has settled
             # A variant's figures are of its sample alone, also where more is known.
             if not is_requested and (verdict.is_work or self.options.variant_of):
-                verdict = self._left_out()
+                sample = self.options.sample
+                verdict = NOT_REQUESTED
+                if sample is not None:
+                    verdict = ItemVerdict("unsampled", sample.why_left_out, is_left_out=True)
             items.append(
                 ItemWork(len(items), key, item, verdict, hash_, parts, entry, place, is_shared, row)
             )
@@ -450,16 +460,17 @@ class Judge:
         latest = {row.name: row.key for row in by_age}
         for row in doubtful:
             entry = entries.get(row.key)
-            if entry is None:
-                continue
             value, parts = None, block.parts_of(row.key, filing.described(row), (0, 1))
-            if block.block.loop_attributes:  # it has no place in a list any more
+            if (
+                block.block.loop_attributes and entry is not None
+            ):  # it has no place in a list any more
                 parts = canonical_json(
                     json.loads(parts) | {LOOP: json.loads(entry.parts).get(LOOP, "")}
                 )
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
             verdict = ItemVerdict("stale", "it was made by an earlier version")
-            if is_forced or row.outdated_by != made_by or entry.state not in FILED_STATES:
+            is_done = entry is None or entry.state in FILED_STATES
+            if is_forced or row.outdated_by != made_by or not is_done:
                 candidate = _Candidate(block.scope, entry, hash_, parts, past, None, block.labels)
                 verdict = self._verdict(candidate, [], is_forced=is_forced)
             if verdict.state in ("fresh", "held"):
@@ -480,15 +491,9 @@ class Judge:
             )
         read_again = {item.key for item in items}
         away = await asyncio.to_thread(filing.away)
-        return FiledItems(
-            tuple(rows.values()),
-            tuple(new.values()),
-            frozenset(earlier),
-            away - read_again - present,
-        )
-
-    def _is_unsettled(self, item: Any) -> bool:
-        return self._settled_files is not None and self._settled_files.is_left(item)
+        away -= read_again | present
+        found = (tuple(rows.values()), tuple(new.values()), frozenset(earlier), away)
+        return FiledItems(*found, tuple(filing.taken_over))
 
     def _keep_undecided(
         self, missing: MissingSources, items: Iterable[ItemWork], entries: Iterable[Entry]
@@ -789,10 +794,3 @@ def _as_renamed(item: ItemWork, old: str, *, has_new_key: bool) -> ItemWork:
     why = f"`key` changed: it was '{old}'" if has_new_key else f"renamed from '{old}'"
     verdict = ItemVerdict("new", why) if is_new else item.verdict
     return replace(item, renamed_from=old, verdict=verdict)
-
-
-def _has_one_block(bound: BoundPlan) -> bool:
-    """Return whether one top-level block has all items of the pipeline."""
-    n_blocks = sum(isinstance(node, BoundBlock) for node in bound.nodes)
-    inner = (step.inner for step in bound.nodes if isinstance(step, BoundStep))
-    return n_blocks == 1 and all(plan is None for plan in inner)

@@ -227,6 +227,23 @@ def test_a_filed_document_that_fails_when_it_is_read_again_keeps_its_row(world: 
     assert rows(world) == ["a.txt", "b.txt"]
 
 
+def test_a_renamed_block_has_what_its_former_name_filed(world: World) -> None:
+    world.write("inbox/a.txt", "one")
+    world.run()
+    world.write("inbox/a.txt", "two")
+    arrive(world, "b.txt")
+    world.run()
+    (world.folder / "filed/b.txt").unlink()
+    for old, new in (("each", "every"), ("every", "each")):
+        world.edit(f"id: {old}", f"id: {new}")
+        world.edit(f"steps.{old}.results", f"steps.{new}.results")
+        arrive(world, f"{new}.txt")
+        report = world.run()
+        assert (report.calls, report.status) == (1, "completed")
+    assert rows(world) == ["a.txt", "a.txt", "b.txt", "each.txt", "every.txt"]
+    assert world.run().written == ()
+
+
 def test_why_says_where_a_document_is_filed(world: World) -> None:
     arrive(world, "a.txt")
     world.run()
