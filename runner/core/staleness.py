@@ -414,9 +414,9 @@ class Judge:
                 verdict = self._verdict(
                     candidate, None if is_taken else held, is_forced=is_forced and is_requested
                 )
-            settled = self._settled_files
-            if verdict.is_work and settled is not None and settled.is_left(item):
-                continue  # the watch passes it on once it has settled
+            unfinished = self._settled_files
+            if verdict.is_work and unfinished is not None and unfinished.is_left(item):
+                continue  # the watch passes it on once it has unfinished
             # A variant's figures are of its sample alone, also where more is known.
             if not is_requested and (verdict.is_work or self.options.variant_of):
                 sample = self.options.sample
