@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pydantic import ValidationError
 
-from paddock.pipelines.errors import Fault, Mark, did_you_mean
+from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Template, Value
 from paddock.pipelines.model import StepNode
 from paddock.pipelines.prompt_file import TEXT_OR_FILE_PARAMETERS, ConversationTemplate
@@ -117,7 +117,11 @@ class ParameterBinder:
         self._conversations()
         constant = self._checked(value, templates)
         reads = any(template.references for template in templates.values())
-        if reads or not value.is_constant or any(map(_has_names, templates.values())):
+        if (
+            reads
+            or not value.is_constant
+            or any("{{" in made.source or "{%" in made.source for made in templates.values())
+        ):
             constant = None
         return BoundParams(self.table, self.step, self._document, value, templates, constant)
 
@@ -181,7 +185,8 @@ class ParameterBinder:
         for name, parameter in self._fields.items():
             if parameter.is_required() and name not in written:
                 what = f"step '{self.step.uses}' needs the parameter '{name}'."
-                self.faults.append(Fault(what, f"Add `{name}: …` under `with`.", self._place()))
+                place = self._document.mark(self._at) if written else self.step.mark
+                self.faults.append(Fault(what, f"Add `{name}: …` under `with`.", place))
 
     def _conversations(self) -> None:
         """Refuse files that hold a whole conversation where a text is asked for."""
@@ -191,9 +196,6 @@ class ParameterBinder:
                 remedy = "`prompt` of 'chat' takes a .prompt.yml."
                 mark = self._document.mark((*self._at, name, "file"))
                 self.faults.append(Fault(what, remedy, mark))
-
-    def _place(self) -> Mark:
-        return self._document.mark(self._at) if self.step.params.data else self.step.mark
 
     def _checked(self, value: Value, templates: Mapping[str, Template]) -> Params | None:
         """Check what is written out, with stand-ins for what comes later or is broken."""
@@ -253,10 +255,6 @@ def _loosened(table: type[Params], later: frozenset[str]) -> type[Params]:
     members["faults"] = classmethod(lambda cls, given: ())
     made = new_class(table.__name__, (table,), exec_body=lambda names: names.update(members))
     return cast("type[Params]", made)
-
-
-def _has_names(template: Template) -> bool:
-    return "{{" in template.source or "{%" in template.source
 
 
 def _types(annotation: Any) -> Iterator[Any]:

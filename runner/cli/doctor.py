@@ -417,7 +417,8 @@ def gpu_findings(
     build = find_build(environ)
     name = build.name
     if isinstance(native, str):
-        remedy = "Install it again:\n" + BUILD_COMMAND.format(flag=_cmake_flag(gpus))
+        flag = _GPU_CMAKE_FLAGS[gpus[0].kind] if gpus else "-DGGML_NATIVE=on"
+        remedy = "Install it again:\n" + BUILD_COMMAND.format(flag=flag)
         if not build.has_libraries:
             remedy = f"pip install paddock-llama=={release_version(build.bindings)}"
         yield Finding("llama.cpp", "fault", f"{name} cannot be used: {native}", remedy)
@@ -491,10 +492,6 @@ def _gpu_remedy(kind: hardware.GpuKind, build: LlamaBuild) -> str:
     return "Build it for the device, which needs the vendor's toolkit:\n" + BUILD_COMMAND.format(
         flag=_GPU_CMAKE_FLAGS[kind]
     )
-
-
-def _cmake_flag(gpus: Sequence[hardware.Gpu]) -> str:
-    return _GPU_CMAKE_FLAGS[gpus[0].kind] if gpus else "-DGGML_NATIVE=on"
 
 
 def disk_findings(settings: Settings) -> Iterator[Finding]:

@@ -354,11 +354,8 @@ def request_lines(call: LineageCall) -> Iterator[str]:
     if isinstance(texts, list):
         yield f"{counted(len(texts), 'text')}: {texts[0] if texts else ''}"
         return
-    yield ", ".join(f"{name}={_value_text(value)}" for name, value in call.request.items())
-
-
-def _value_text(value: Any) -> str:
-    return value if isinstance(value, str) else repr(value)
+    values = ((n, v if isinstance(v, str) else repr(v)) for n, v in call.request.items())
+    yield ", ".join(f"{name}={value}" for name, value in values)
 
 
 def _excerpt_lines(name: str, text: str, *, is_full: bool) -> Iterator[str]:

@@ -257,7 +257,7 @@ def _rights(
     if given is None:
         return {}, {}, None
     is_part = any(run.n_unsampled for run in runs)  # gold of the other items is no fault
-    schema = _schema_of(runs)
+    schema = next((run.schema for run in runs if run.schema is not None), None)
     kept = given.of_step(step, [*(by_name or keys)], _properties(schema), is_part=is_part)
     metrics = {
         metric.name: metric for metric in field_metrics(schema, kept.values(), source.chosen)
@@ -267,10 +267,6 @@ def _rights(
     by_item = _by_item({name: rights[name] for name in rights.keys() - doubled}, by_name, keys)
     remarks = (*_unknown_remarks(source, metrics), *_doubled_remarks(doubled, kept.origin))
     return by_item, metrics, replace(kept, notes=(*kept.notes, *remarks))
-
-
-def _schema_of(runs: Iterable[VariantRun]) -> Any:
-    return next((run.schema for run in runs if run.schema is not None), None)
 
 
 def _by_item(rights: _Rights, by_name: Mapping[str, Sequence[str]], keys: Sequence[str]) -> _Rights:

@@ -69,7 +69,9 @@ class Gold:
         absent: list[GoldRow] = []
         notes: list[str] = []
         known = frozenset(keys)
-        unknown = self._columns_besides(fields) if fields else {}
+        unknown = dict.fromkeys(
+            name for row in self.rows for name in row.fields if fields and name not in fields
+        )
         for row in self.rows:
             if row.step not in ("", step):
                 continue
@@ -89,9 +91,6 @@ class Gold:
         return Gold(
             rows, self.origin, (*self.notes, *columns, *_absent(absent, keys), *_bounded(notes))
         )
-
-    def _columns_besides(self, fields: Collection[str]) -> dict[str, None]:
-        return dict.fromkeys(name for row in self.rows for name in row.fields if name not in fields)
 
     def fitting(self, metrics: Iterable[FieldMetric]) -> tuple[dict[str, dict[str, Any]], Gold]:
         """Return item → field → value as the metrics compare it, and the gold with its faults."""
