@@ -194,7 +194,7 @@ def _joined(desk: Desk, say: Any) -> None:
     desk.drop(LETTERS, 2)
     pool = desk.made.environment["PADDOCK_WORK_POOL"]
     nobody = f"no worker of '{pool}' is online; waiting for one"
-    desk.until(lambda: [one["waits_for"] for one in desk.get()["queue"]] == [nobody], "waits")
+    desk.until(lambda: [one.get("waits_for") for one in desk.get()["queue"]] == [nobody], "waits")
     for name in ("machine1", "machine2"):
         desk.made.join(name)
     desk.settled("machines came")
