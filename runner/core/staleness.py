@@ -416,7 +416,7 @@ class Judge:
                 )
             unfinished = self._settled_files
             if verdict.is_work and unfinished is not None and unfinished.is_left(item):
-                continue  # the watch passes it on once it has unfinished
+                continue  # the watch passes it on once it has settled
             # A variant's figures are of its sample alone, also where more is known.
             if not is_requested and (verdict.is_work or self.options.variant_of):
                 sample = self.options.sample
