@@ -114,7 +114,7 @@ tests:
 
 
 def test_a_run_that_stops_is_told_with_its_reason(bench: Bench) -> None:
-    bench.edit("path: out/a.md", "path: ../out/a.md")
+    bench.edit("path: out/a.md", "path: \"{{ steps.one.text and '..' }}/out/a.md\"")
     kind, message, detail = bench.problem("check: true")
     assert (kind, message) == ("status", "the run ended as 'failed', not as 'completed'.")
     assert "path '../out/a.md' leads outside the pipeline's folders" in detail
