@@ -37,9 +37,8 @@ from paddock.engine.workers.fallbacks import (
     rebuild_command,
     sound_build_gain,
 )
-from paddock.runner.cli.commands.status import ask_up
 from paddock.runner.config.service_address import DEFAULT_PORT, ServiceAddress
-from paddock.runner.daemon.service_client import identify_server, is_this_machine
+from paddock.runner.daemon.service_client import ask_up, identify_server, is_this_machine
 from paddock.runner.dry_run.speed_estimates import SpeedBook
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from paddock.runner.bind.bound import BoundBlock, BoundStep, all_steps
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.filed_rows import Place
+from paddock.runner.ledger.filed_rows import Place, place_of
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
 from paddock.runner.progress.report import LISTED_STATES, ItemReport, State
 
@@ -153,13 +154,26 @@ class BlockState:
         place = {item.key: item.index for item in self.work.items}
         last = len(place)
         return {
-            "results": ItemResults.of(self.results, self.work, self.filed),
+            "results": self._item_results(),
             "counts": self.counts,
             # In the list's order, not by time: a prompt may read it.
             "changed": sorted(self.changed, key=lambda change: place.get(change["key"], last)),
             "failed": [failure for _, failure in sorted(self.failed, key=lambda pair: pair[0])],
             "waiting": [key for _, key in sorted(self.waiting)],
         }
+
+    def _item_results(self) -> ItemResults:
+        """Return the results; those of this run come in place of filed ones."""
+        work, new = self.work, [result for result in self.results if result is not None]
+        moves = (step for step in all_steps(self.block.body) if step.uses == "files.move")
+        is_filing = any(step.written.get("mode") != "copy" for step in moves)
+        if not (self.filed or is_filing or any(source.is_hot for source in work.missing.sources)):
+            return ItemResults(new, new)
+        whole = dict(self.filed)
+        for item in work.items:
+            if (result := self.results[item.index]) is not None:
+                whole[item.key] = place_of(work.names.get(item.key, item.key), item.key), result
+        return ItemResults(new, [result for _, result in sorted(whole.values(), key=itemgetter(0))])
 
     def shown(self, key: str) -> str:
         """Return an item's key as progress shows it: none of a step outside of blocks."""

@@ -493,7 +493,9 @@ class BlockRunner:
         try:
             if deadly is not None:
                 raise deadly
-            with self._context.documents.open(record, item):
+            documents = self._context.documents
+            with documents.open(record.scope, item, record.file_key, record.made_by) as document:
+                record.document = document
                 scope = await self.body(run.block.body, item.seen(run.block, run.scope), record)
             # As a later run reads it from the ledger: both must see the same.
             result = self._stats.secrets.redacted(item_result(run.block, scope, record.last))

@@ -20,7 +20,6 @@ from .fingerprints import is_file_value, item_path
 
 if TYPE_CHECKING:
     from .block_work import ItemWork
-    from .item_run import ItemRun
 
 
 @dataclass(slots=True)
@@ -51,21 +50,21 @@ class DocumentsInUse:
         self._by_path: dict[str, DocumentInUse] = {}
 
     @contextmanager
-    def open(self, record: ItemRun, item: ItemWork) -> Iterator[None]:
-        """Know an item's document while its steps run."""
+    def open(
+        self, scope: str, item: ItemWork, file_key: str, made_by: str
+    ) -> Iterator[DocumentInUse | None]:
+        """Know an item's document while its steps run; None: it is none."""
         value, path = item.item, item_path(item.item)
         if not is_file_value(value) or path is None:
-            yield
+            yield None
             return
-        row = item.filed or FiledRow(
-            item.key, record.file_key, self._index.stored(path), value["sha256"]
-        )
-        row = row._replace(sha256=value["sha256"], made_by=record.made_by, outdated_by="")
-        record.document = document = DocumentInUse(record.scope, row, item.filed is not None)
+        row = item.filed or FiledRow(item.key, file_key, self._index.stored(path), value["sha256"])
+        row = row._replace(sha256=value["sha256"], made_by=made_by, outdated_by="")
+        document = DocumentInUse(scope, row, item.filed is not None)
         paths = {path, self._index.absolute(row.path)}
         self._by_path.update(dict.fromkeys(paths, document))
         try:
-            yield
+            yield document
         finally:
             for used in paths:
                 self._by_path.pop(used, None)

@@ -16,11 +16,10 @@ import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import (
@@ -39,9 +38,6 @@ from .deleted_documents import SourceFolder
 from .dependencies import AWAY
 from .fingerprints import is_file_value
 from .item_keys import raw_item_keys
-
-if TYPE_CHECKING:
-    from .block_work import BlockWork
 
 FILED_STATES = frozenset(("done", "skipped"))
 """States of an item that was done with its document."""
@@ -289,22 +285,6 @@ class ItemResults(list[Any]):
     def __init__(self, results: Iterable[Any], with_filed: Sequence[Any]) -> None:
         super().__init__(results)
         self.with_filed = with_filed
-
-    @classmethod
-    def of(
-        cls, results: Sequence[Any], work: BlockWork, filed: Mapping[str, tuple[Place, Any]]
-    ) -> ItemResults:
-        """Return a block's results; those of this run come in place of filed ones."""
-        new = [result for result in results if result is not None]
-        moves = (s for s in all_steps(work.block.body) if s.uses == "files.move")
-        is_filing = any(step.written.get("mode") != "copy" for step in moves)
-        if not (filed or is_filing or any(source.is_hot for source in work.missing.sources)):
-            return cls(new, new)
-        whole = dict(filed)
-        for item in work.items:
-            if (result := results[item.index]) is not None:
-                whole[item.key] = place_of(work.names.get(item.key, item.key), item.key), result
-        return cls(new, [result for _, result in sorted(whole.values(), key=itemgetter(0))])
 
 
 def filed_results(ledger: Ledger, rows: Sequence[FiledRow]) -> dict[str, tuple[Place, Any]]:

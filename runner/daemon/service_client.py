@@ -35,9 +35,24 @@ if TYPE_CHECKING:
     from paddock.engine.models.modelfile import ModelRecipe
 
 ANSWER_TIMEOUT_S = 60.0
+UP_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 900.0
 """Between two lines of a stream: a large model may load, or a long queue be ahead."""
 _CHUNK_BYTES = 1 << 20
+
+
+def ask_up(settings: Settings) -> tuple[Mapping[str, Any] | None, str]:
+    """Return the `/status` of `paddock up` at the configured address; None: why there is none."""
+    address = settings.unattended.address
+    if socket_owners.is_own_listener(address.host, address.port) is False:
+        return None, f"{address.url}: the program of another user listens there."
+    code, body = light_http.get(f"{address.url}/status", timeout_s=UP_TIMEOUT_S)
+    facts = (http.json_object(body.encode()) if code else None) or {}
+    if code == 200 and "calls_waiting" in facts:
+        return facts, ""
+    if code in (401, 403) and facts.get("error"):
+        return None, f"{address.url}: {facts['error']}"
+    return None, f"{address.url}: no `paddock up` answers."
 
 
 class ServiceError(Exception):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system import light_http, socket_owners
 from paddock.engine.system.text import counted
 from paddock.runner.cli import history_text
 from paddock.runner.cli.arguments import JsonOption
@@ -18,10 +16,9 @@ from paddock.runner.daemon import daemon_client, daemon_files, service_client
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import recent_runs
 from paddock.runner.progress import printing
-from paddock.runner.settings import Settings, read_settings
+from paddock.runner.settings import read_settings
 
 _N_RUNS = 5
-_WITHIN_S = 3.0
 
 
 def status(as_json: JsonOption = False) -> int:
@@ -30,7 +27,7 @@ def status(as_json: JsonOption = False) -> int:
     Exit with 1 if no `paddock up` answers.
     """
     settings = read_settings(Path.cwd())
-    up, why = ask_up(settings)
+    up, why = service_client.ask_up(settings)
     daemons = daemon_files.running_daemons(settings.state_dir)
     services = [daemon_client.ask_daemon(daemon) for daemon in daemons]
     where, serve = settings.address.url, service_client.identify_service(settings)
@@ -51,24 +48,6 @@ def status(as_json: JsonOption = False) -> int:
         rows = [(past, history_text.open_progress_text(past, {})) for past in found.runs]
         printing.print_out(history_text.runs_table(rows, time.time(), socket.gethostname()))
     return DONE if up is not None else FAILED
-
-
-def ask_up(settings: Settings) -> tuple[Mapping[str, Any] | None, str]:
-    """Return the `/status` of `paddock up` at the configured address; None: why there is none."""
-    address = settings.unattended.address
-    if socket_owners.is_own_listener(address.host, address.port) is False:
-        return None, f"{address.url}: the program of another user listens there."
-    code, body = light_http.get(f"{address.url}/status", timeout_s=_WITHIN_S)
-    try:
-        facts = json.loads(body) if code else {}
-    except (ValueError, RecursionError):
-        facts = {}
-    if code == 200 and isinstance(facts, dict) and "calls_waiting" in facts:
-        return facts, ""
-    refusal = facts.get("error") if isinstance(facts, dict) else None
-    if code in (401, 403) and refusal:
-        return None, f"{address.url}: {refusal}"
-    return None, f"{address.url}: no `paddock up` answers."
 
 
 def _up_lines(up: Mapping[str, Any], where: str) -> Iterator[str]:
