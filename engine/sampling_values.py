@@ -51,7 +51,10 @@ def _checked(name: str, value: Any) -> Any:
     if name in INTEGER_RANGES:
         return _integer(name, value, *INTEGER_RANGES[name])
     if name == "stop":
-        return _stop(value)
+        marks = (value,) if isinstance(value, str) else value
+        if not isinstance(marks, list | tuple) or not all(isinstance(mark, str) for mark in marks):
+            raise BadRequest(f"`stop` must be a text or a list of texts, not {value!r}")
+        return tuple(marks)
     if name == "logit_bias":
         return _bias(value)
     if name == "min_tokens":
@@ -79,13 +82,6 @@ def _integer(name: str, value: Any, least: int, most: int) -> int:
     if not is_whole or isinstance(value, bool) or not least <= value <= most:
         raise BadRequest(f"`{name}` must be a whole number from {least} on, not {value!r}")
     return int(value)
-
-
-def _stop(value: Any) -> tuple[str, ...]:
-    marks = (value,) if isinstance(value, str) else value
-    if not isinstance(marks, list | tuple) or not all(isinstance(mark, str) for mark in marks):
-        raise BadRequest(f"`stop` must be a text or a list of texts, not {value!r}")
-    return tuple(marks)
 
 
 def _bias(value: Any) -> dict[int, float]:

@@ -106,10 +106,13 @@ def _list_read(node: nodes.Node) -> tuple[Reference | None, Iterable[str]]:
     """Return the path of a list, and the names that a node reads of its items."""
     match node:
         case nodes.Getattr() | nodes.Getitem():
-            name = _name_read(node)
+            name = node.attr if isinstance(node, nodes.Getattr) else _constant_text(node.arg)
             return _list_of(node.node), {name} - _METHODS if name is not None else ()
         case nodes.Filter(node=nodes.Node() as filtered):
-            name = _attribute_of(node)
+            given = [keyword.value for keyword in node.kwargs if keyword.key == "attribute"]
+            given += node.args[:1] if node.name in _FIRST_IS_ATTRIBUTE else []
+            takes_one = node.name in (*_WITH_ATTRIBUTE, *_FIRST_IS_ATTRIBUTE)
+            name = _constant_text(given[0]) if takes_one and given else None
             return chain_of(filtered), [name.split(".")[0]] if name else ()
         case nodes.For(
             target=nodes.Name() as item,
@@ -128,17 +131,6 @@ def _list_of(node: nodes.Node) -> Reference | None:
     if isinstance(node, nodes.Filter) and node.name in ("first", "last") and node.node is not None:
         return chain_of(node.node)
     return None
-
-
-def _name_read(node: nodes.Getattr | nodes.Getitem) -> str | None:
-    return node.attr if isinstance(node, nodes.Getattr) else _constant_text(node.arg)
-
-
-def _attribute_of(node: nodes.Filter) -> str | None:
-    given = [keyword.value for keyword in node.kwargs if keyword.key == "attribute"]
-    given += node.args[:1] if node.name in _FIRST_IS_ATTRIBUTE else []
-    takes_one = node.name in (*_WITH_ATTRIBUTE, *_FIRST_IS_ATTRIBUTE)
-    return _constant_text(given[0]) if takes_one and given else None
 
 
 def _read_in(loop: nodes.For, var: str) -> Iterator[str]:

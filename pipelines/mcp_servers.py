@@ -107,21 +107,17 @@ def _inline(
         if not _NAME.fullmatch(name):
             what = f"'{name}' cannot be the name of a server"
             checks.add(place, what, "Use letters, digits, '_' and '-'.", is_key=True)
-        if _is_sse(item, checks, place):
+        is_old = isinstance(item, dict) and item.get("type") == "sse"
+        if is_old:
+            remedy = "Most servers also have streamable HTTP: remove `type` and use that URL."
+            checks.add((*place, "type"), "the older transport `sse` is not supported", remedy)
+        is_sse = is_old
+        if is_sse:
             continue
         keys = checks.table(McpServerKeys, item, place)
         if keys is not None and not keys.disabled:
             written = {part: item[part] for part in _EXPRESSION_KEYS if part in item}
             yield name, McpServer(name, keys, place, checks.value(written, place))
-
-
-def _is_sse(item: Any, checks: FaultCollector, at: Path) -> bool:
-    """Report the old transport `sse`, which is not supported."""
-    is_old = isinstance(item, dict) and item.get("type") == "sse"
-    if is_old:
-        remedy = "Most servers also have streamable HTTP: remove `type` and use that URL."
-        checks.add((*at, "type"), "the older transport `sse` is not supported", remedy)
-    return is_old
 
 
 def _of_file(name: str, checks: FaultCollector, at: Path) -> Iterator[tuple[str, McpServer]]:

@@ -65,18 +65,15 @@ class ReplySchema:
 def read_reply_schema(value: Any, base: FilePath) -> ReplySchema:
     """Parse `reply.schema`; `base` is the pipeline's folder."""
     if prompt_file.is_file_reference(value) and str(value["file"]) not in SCALAR_TYPES:
-        return _of_file(value["file"], base)
+        name = value["file"]
+        try:
+            text = prompt_file.read_template_file(base, name).source
+        except ExpressionError as error:
+            return ReplySchema(None, (ReplySchemaFault(("file",), error.message, error.remedy),))
+        return _of_text(text, f"the file '{name}'", str(name))
     if isinstance(value, str):
         return _of_text(value, "", "")
     return _of_data(value)
-
-
-def _of_file(name: Any, base: FilePath) -> ReplySchema:
-    try:
-        text = prompt_file.read_template_file(base, name).source
-    except ExpressionError as error:
-        return ReplySchema(None, (ReplySchemaFault(("file",), error.message, error.remedy),))
-    return _of_text(text, f"the file '{name}'", str(name))
 
 
 def _of_text(text: str, what: str, file: str) -> ReplySchema:

@@ -72,18 +72,16 @@ def _path_in(data: Any, detail: ErrorDetails) -> Path:
     """Return an error's path in the data, without the names of a union's alternatives."""
     path: list[str | int] = []
     for name in detail["loc"]:
-        if _is_in(data, name):
+        if isinstance(data, list):
+            is_in = isinstance(name, int) and name < len(data)
+        else:
+            is_in = isinstance(data, Mapping) and name in data
+        if is_in:
             data = data[name]
         elif detail["type"] != "missing" or name != detail["loc"][-1]:
             continue
         path.append(name)
     return tuple(path)
-
-
-def _is_in(data: Any, name: str | int) -> bool:
-    if isinstance(data, list):
-        return isinstance(name, int) and name < len(data)
-    return isinstance(data, Mapping) and name in data
 
 
 def _fault(

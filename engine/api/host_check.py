@@ -63,7 +63,14 @@ def is_own_host(host: str, own_name: str, is_of_an_interface: Callable[[Address]
     name = _without_port(host).lower()
     address = parse_address(name)
     if address is not None:
-        return _is_local_or_private(address) or is_of_an_interface(address)
+        # Whether an address is no target of DNS rebinding, by the rules of Go's `net/netip`
+        if address.is_loopback or address.is_unspecified:
+            is_local_or_private = True
+        elif isinstance(address, ipaddress.IPv6Address):
+            is_local_or_private = address in _PRIVATE_NETWORK_V6
+        else:
+            is_local_or_private = any(address in net for net in _PRIVATE_NETWORKS)
+        return is_local_or_private or is_of_an_interface(address)
     return name in ("", "localhost", own_name) or name.endswith(_LOCAL_SUFFIXES)
 
 
@@ -78,15 +85,6 @@ def _without_port(host: str) -> str:
     if found is None:
         return host if parse_address(host) is not None else "?"  # IPv6 without brackets, or no host
     return found["bracketed"] or found["name"] or ""
-
-
-def _is_local_or_private(address: Address) -> bool:
-    """Return whether an address is no target of DNS rebinding, by the rules of Go's `net/netip`."""
-    if address.is_loopback or address.is_unspecified:
-        return True
-    if isinstance(address, ipaddress.IPv6Address):
-        return address in _PRIVATE_NETWORK_V6
-    return any(address in net for net in _PRIVATE_NETWORKS)
 
 
 def _is_interface_address(address: Address) -> bool:

@@ -120,10 +120,6 @@ class Metrics(PoolEvents):
         self._registry = CollectorRegistry()
         self._models: dict[str, None] = {}
         self._last_chunk_at: OrderedDict[tuple[str, int], float] = OrderedDict()
-        self._make_counters()
-        self._make_others()
-
-    def _make_counters(self) -> None:
         self._loads = self._counter("loads", "Times a model was loaded")
         self._load_s = self._counter("load_seconds", "Time spent on loading")
         self._unloads = self._counter("unloads", "Times a model went", "reason")
@@ -141,8 +137,6 @@ class Metrics(PoolEvents):
         self._preemptions = self._counter("preemptions", "Sequences put back to make room")
         self._texts = self._counter("embedded_texts", "Texts embedded")
         self._text_tokens = self._counter("embedded_tokens", "Tokens of embedded texts")
-
-    def _make_others(self) -> None:
         self._running = self._gauge("running_sequences", "Requests that are being computed")
         self._waiting = self._gauge("waiting_sequences", "Requests that wait inside the worker")
         self._cells = self._gauge("cells_used", "Cells of the KV cache in use")
@@ -244,10 +238,7 @@ class Metrics(PoolEvents):
         self._preemptions.labels(model).inc(report.get("n_preempted", 0))
         self._drafted.labels(model).inc(report.get("n_drafted", 0))
         self._accepted.labels(model).inc(report.get("n_accepted", 0))
-        self._observe_chunks(model, report)
-
-    def _observe_chunks(self, model: str, report: Mapping[str, Any]) -> None:
-        """Note the time since each answer's last tokens; several at once share it."""
+        # Note the time since each answer's last tokens; several at once share it.
         n_new: dict[int, int] = {}
         for chunk in report["chunks"]:
             n_new[chunk["id"]] = n_new.get(chunk["id"], 0) + chunk["n_tokens"]

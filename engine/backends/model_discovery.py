@@ -55,7 +55,29 @@ async def look_up_model(
     if found is None:
         raise NotServed(spec.ref, [_model_id(entry) for entry in listed], line.url)
     report = await _report(line, found)
-    served = _served_model(line.url, spec, report, usual_ctx_tokens)
+    lengths = [n for n in (report.n_ctx, spec.n_ctx_tokens) if n is not None]
+    lengths = lengths or [n for n in (usual_ctx_tokens,) if n is not None]
+    if not lengths:
+        why = (
+            f"the server does not say how many tokens a request to '{report.name}' may fill. "
+            "Write it as the model's `ctx`, such as `ctx: 8k`, or set PADDOCK_CONTEXT_LENGTH"
+        )
+        raise ModelBroken(line.url, why)
+    fits = min(lengths)
+    facts = ModelFacts(
+        name=spec.ref,
+        path=line.url,
+        digest=model_identity(report.marks),
+        size_bytes=report.size,
+        architecture=report.kind,
+        role=spec.role,
+        n_ctx_train_tokens=max(report.n_train or 0, fits),
+        n_ctx_tokens=fits,
+    )
+    says_only_its_name = report.kind == "other"
+    served = ServedModel(
+        report.kind, report.name, facts, report.n_slots, says_only_its_name=says_only_its_name
+    )
     if report.kind not in ("llama-server", "vllm"):
         return served
     # A gateway may pass nothing but /v1.
@@ -178,34 +200,6 @@ async def _ollama_digest(line: ServerConnection, name: str) -> str | None:
         if isinstance(entry, dict) and name in (entry.get("name"), entry.get("model")):
             return _typed_value(entry, "digest", str)
     return None
-
-
-def _served_model(
-    url: str, spec: ModelSpec, report: _ModelReport, usual_ctx_tokens: int | None
-) -> ServedModel:
-    lengths = [n for n in (report.n_ctx, spec.n_ctx_tokens) if n is not None]
-    lengths = lengths or [n for n in (usual_ctx_tokens,) if n is not None]
-    if not lengths:
-        why = (
-            f"the server does not say how many tokens a request to '{report.name}' may fill. "
-            "Write it as the model's `ctx`, such as `ctx: 8k`, or set PADDOCK_CONTEXT_LENGTH"
-        )
-        raise ModelBroken(url, why)
-    fits = min(lengths)
-    facts = ModelFacts(
-        name=spec.ref,
-        path=url,
-        digest=model_identity(report.marks),
-        size_bytes=report.size,
-        architecture=report.kind,
-        role=spec.role,
-        n_ctx_train_tokens=max(report.n_train or 0, fits),
-        n_ctx_tokens=fits,
-    )
-    says_only_its_name = report.kind == "other"
-    return ServedModel(
-        report.kind, report.name, facts, report.n_slots, says_only_its_name=says_only_its_name
-    )
 
 
 def model_identity(marks: Mapping[str, Any]) -> str:

@@ -92,10 +92,6 @@ class JinjaSandbox(MeteredEnvironment):
         self.filters[name] = self._bounded(name, act)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        self._before_binop(operator, left, right)
-        return self.made(super().call_binop(context, operator, left, right))
-
-    def _before_binop(self, operator: str, left: Any, right: Any) -> None:
         match left, operator, right:
             case str() | list() | tuple(), "*", int():
                 self._meter.add_text(len(left) * max(right, 0))
@@ -107,9 +103,12 @@ class JinjaSandbox(MeteredEnvironment):
                 _check_format(left)
             case str(), "+", str():
                 self._meter.add_text(len(left) + len(right))
+        return self.made(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **named: Any) -> Any:
-        owner, name = _method_owner(__obj), getattr(__obj, "__name__", "")
+        # The object of a bound method; Jinja2's sandbox wraps methods that format texts.
+        method_owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
+        owner, name = method_owner, getattr(__obj, "__name__", "")
         if isinstance(owner, str):
             __self._before_text(name, owner, [*args, *named.values()])
         elif isinstance(owner, list | dict):
@@ -152,11 +151,6 @@ class JinjaSandbox(MeteredEnvironment):
             words = [other for other in others if isinstance(other, str)]
             if len(words) > 1:
                 self._meter.add_text(len(text) + text.count(words[0]) * len(words[1]))
-
-
-def _method_owner(method: Any) -> Any:
-    """Return the object of a bound method; Jinja2's sandbox wraps methods that format texts."""
-    return getattr(getattr(method, "__wrapped__", method), "__self__", None)
 
 
 def _check_widths(values: Iterable[Any]) -> None:

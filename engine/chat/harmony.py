@@ -81,18 +81,15 @@ class HarmonyParser(StreamParser):
 
     def _body_delta(self, body: str) -> AnswerDelta:
         if self._recipient:
-            return self._call_delta(body)
+            try:
+                arguments = parse_shallow_json(body, strict=False) if body.strip() else {}
+            except ValueError:
+                return AnswerDelta(self._text.add(body))
+            if not isinstance(arguments, dict):
+                return AnswerDelta(self._text.add(body))
+            before = self._text.add("", is_end=True)
+            name = self._recipient.removeprefix("functions.")
+            return AnswerDelta(before, "", (ToolCall(name, arguments, self._new_id()),))
         if _HARMONY_CHANNEL.findall(self._header or "")[-1:] == ["analysis"]:
             return AnswerDelta(reasoning=body)
         return AnswerDelta(self._text.add(body))
-
-    def _call_delta(self, body: str) -> AnswerDelta:
-        try:
-            arguments = parse_shallow_json(body, strict=False) if body.strip() else {}
-        except ValueError:
-            return AnswerDelta(self._text.add(body))
-        if not isinstance(arguments, dict):
-            return AnswerDelta(self._text.add(body))
-        before = self._text.add("", is_end=True)
-        name = self._recipient.removeprefix("functions.")
-        return AnswerDelta(before, "", (ToolCall(name, arguments, self._new_id()),))

@@ -209,7 +209,18 @@ class PromptBuilder:
             limit = prompt_limit(request, sampling.max_tokens, n_ctx_tokens)
             limit = limit if limit.n_goal > 0 else None
         if request.prompt is not None:
-            return self._raw(request, request.prompt, sampling, limit, n_ctx_tokens)
+            # Build a prompt without a template; its answer is plain text.
+            if request.tools:
+                raise BadRequest("a prompt without a conversation has no place for tools")
+            if request.images and request.suffix is not None:
+                raise BadRequest("a prompt with a suffix has no place for images")
+            built = BuiltPrompt(
+                _NO_TOKENS, PlainTextParser(sampling.stop), constraint=request.constraint
+            )
+            if request.suffix is None:
+                return self._continuation(request, request.prompt, limit, built, n_ctx_tokens)
+            texts = (request.prompt, request.suffix)
+            return self._fill_in_middle(request, texts, limit, built, n_ctx_tokens)
         required = required_tools(request)
         tools = offered_tools(request)
         template = self._template(request.template)
@@ -338,31 +349,6 @@ class PromptBuilder:
         ]
 
     # Raw prompts
-
-    def _raw(
-        self,
-        request: ChatRequest,
-        prompt: str,
-        sampling: Sampling,
-        limit: PromptLimit | None,
-        n_ctx_tokens: int,
-    ) -> BuiltPrompt:
-        """Build a prompt without a template; its answer is plain text.
-
-        Raises:
-            NoInsert: neither the template nor the file shows how a gap is filled.
-        """
-        if request.tools:
-            raise BadRequest("a prompt without a conversation has no place for tools")
-        if request.images and request.suffix is not None:
-            raise BadRequest("a prompt with a suffix has no place for images")
-        built = BuiltPrompt(
-            _NO_TOKENS, PlainTextParser(sampling.stop), constraint=request.constraint
-        )
-        if request.suffix is None:
-            return self._continuation(request, prompt, limit, built, n_ctx_tokens)
-        texts = (prompt, request.suffix)
-        return self._fill_in_middle(request, texts, limit, built, n_ctx_tokens)
 
     def _continuation(
         self,

@@ -503,7 +503,22 @@ def parse_calls(
             at = _skip_literal(text, at, part.text)
         else:
             found[part], at = _parse_placeholder(call_format, part, text, at, tools, found)
-    return _calls_of_value(found, tools, needs_known=call_format.is_bare), at
+    if "calls" in found:
+        calls = calls_in_json(found["calls"], tools)
+    elif "python" in found:
+        calls = [ToolCall(name, arguments) for name, arguments in found["python"]]
+    else:
+        arguments = _first_of(found, ("args", "params", "gemma"))
+        call_id = str(found.get("id", ""))
+        # Kimi's ids are `functions.get_weather:0`.
+        name = found.get("name") or _CALL_NUMBER.sub("", call_id).removeprefix("functions.")
+        calls = [ToolCall(str(name), _arguments_object(arguments), call_id)]
+    if not calls or any(not call.name for call in calls):
+        raise MalformedValue
+    if call_format.is_bare and any(call.name not in tools for call in calls):
+        raise MalformedValue
+    calls_of_value = calls
+    return calls_of_value, at
 
 
 _BARE_KEYS = tuple(
@@ -613,26 +628,6 @@ def _parse_parameter(call_format: ParameterFormat, text: str, at: int) -> tuple[
 def _literal_pattern(literal: str) -> re.Pattern[str]:
     """Return the pattern of a literal text with any white space between its words."""
     return re.compile(r"\s*".join(map(re.escape, literal.split())))
-
-
-def _calls_of_value(
-    found: Mapping[str, Any], tools: Mapping[str, Tool], *, needs_known: bool
-) -> list[ToolCall]:
-    if "calls" in found:
-        calls = calls_in_json(found["calls"], tools)
-    elif "python" in found:
-        calls = [ToolCall(name, arguments) for name, arguments in found["python"]]
-    else:
-        arguments = _first_of(found, ("args", "params", "gemma"))
-        call_id = str(found.get("id", ""))
-        # Kimi's ids are `functions.get_weather:0`.
-        name = found.get("name") or _CALL_NUMBER.sub("", call_id).removeprefix("functions.")
-        calls = [ToolCall(str(name), _arguments_object(arguments), call_id)]
-    if not calls or any(not call.name for call in calls):
-        raise MalformedValue
-    if needs_known and any(call.name not in tools for call in calls):
-        raise MalformedValue
-    return calls
 
 
 _NAME_KEYS = ("name", "tool_name", "function_name", "function", "recipient_name")

@@ -131,15 +131,13 @@ class KvCache:
         self._most_cells, self._failed_at = 0, float("-inf")
         """Cells of the context when llama.cpp last failed to make a larger one, and the time."""
         self._n_undo_tokens = 0
-        self._plan = self._first_plan()
-        self.context = Context(model, self._options(self._plan))
-
-    def _first_plan(self) -> ContextPlan:
         n_stream_tokens = self._n_stream_for(())
         n_usual = min(512, n_stream_tokens // 2)
         usual = Workload(self._cache_options.n_parallel, n_usual, n_usual // 8)
         layout = self._choose_layout(usual, n_stream_tokens)
-        return ContextPlan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, 0))
+        first_plan = ContextPlan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, 0))
+        self._plan = first_plan
+        self.context = Context(model, self._options(self._plan))
 
     @property
     def limits(self) -> ContextLimits:
@@ -371,7 +369,25 @@ class KvCache:
         if not keeps and failure is None:
             migration.slots.host_cache.clear()
             self._saved.clear()
-        return migration, self._restore_moves(migration.moves, states), failure
+        # Restore cells in the new context; return the ids of those that are lost.
+        lost: set[int] = set()
+        for move in migration.moves:
+            if not move.n_tokens:
+                continue
+            state = states.pop(move.source, None)
+            if state is None or move.donor in lost:
+                lost.add(move.target)
+                continue
+            try:
+                restore_cells(self.context, move.target, state)
+            except CacheFull:
+                lost.add(move.target)
+                continue
+            if move.n_shared:
+                self.context.drop_beginning(move.target, move.n_shared)
+                self.context.copy(move.donor, move.target, move.n_shared)
+        restore_moves = frozenset(lost)
+        return migration, restore_moves, failure
 
     def can_be_made(self, plan: ContextPlan) -> bool:
         """Return whether no context of this size has failed recently."""
@@ -402,28 +418,6 @@ class KvCache:
                 break
             states[move.source] = save_cells(self.context, move.source)
         return states
-
-    def _restore_moves(
-        self, moves: Items[SequenceMove], states: dict[int, SavedCells]
-    ) -> frozenset[int]:
-        """Restore cells in the new context; return the ids of those that are lost."""
-        lost: set[int] = set()
-        for move in moves:
-            if not move.n_tokens:
-                continue
-            state = states.pop(move.source, None)
-            if state is None or move.donor in lost:
-                lost.add(move.target)
-                continue
-            try:
-                restore_cells(self.context, move.target, state)
-            except CacheFull:
-                lost.add(move.target)
-                continue
-            if move.n_shared:
-                self.context.drop_beginning(move.target, move.n_shared)
-                self.context.copy(move.donor, move.target, move.n_shared)
-        return frozenset(lost)
 
     def _move_s(self, sequences: Items[Sequence], plan: ContextPlan) -> float:
         """Return the seconds to move the computed cells, or to compute them again."""

@@ -279,10 +279,7 @@ class DecodeLoop:
             if failure is None:
                 return
             print(f"no memory for a larger context: {failure}", file=sys.stderr, flush=True)
-        self._end_too_long()
-
-    def _end_too_long(self) -> None:
-        """End requests that do not fit, since a larger context cannot be made."""
+        # End requests that do not fit, since a larger context cannot be made
         self._send_last()
         output = StepOutput()
         for answer in tuple(self._answers.values()):
@@ -317,7 +314,12 @@ class DecodeLoop:
         ]
         start_masks(pickers, has_idle_cores=self._cache.n_idle_cores > 1)
         self._set_device_choice(step)
-        self._keep_states()
+        # Keep hidden states for the MTP head while few sequences run and some have drafts
+        if self._mtp_head is not None:
+            running = [self._answers[sequence.request_id] for sequence in self._scheduler.running]
+            has_drafts = any(answer.has_model_guesses for answer in running)
+            can_guess = self._mtp_head.is_open and len(running) <= MOST_MTP_SEQUENCES
+            self._cache.context.keep_states(can_guess and has_drafts)
         began = time.perf_counter()
         try:
             text_step = self._decode_images(step)
@@ -346,7 +348,15 @@ class DecodeLoop:
         if logits is not None:
             self._pick(text_step, logits, output)
         self._guess(text_step)
-        self._fill_totals(step, output)
+        output.progressed = [piece.sequence.request_id for piece in step.pieces]
+        output.n_waiting = len(self._scheduler.waiting)
+        output.n_cells_used = self._scheduler.slots.cells.n_used
+        output.n_cells_shared = self._scheduler.slots.cells.n_shared
+        output.n_preempted = self._scheduler.n_preempted - self._n_preempted_sent
+        self._n_preempted_sent = self._scheduler.n_preempted
+        is_job = all(piece.sequence.priority == "batch" for piece in step.pieces)
+        output.is_urgent |= bool(output.done)
+        output.is_read = not is_job
         self._unsent = output
         if not self._scheduler.limits.is_gpu or not self._scheduler.has_work:
             self._send_last()
@@ -569,14 +579,6 @@ class DecodeLoop:
         present = {sequence.request_id for sequence in self._scheduler.running}
         return head.guess(self._hidden_states(step), ahead, present, context.options)
 
-    def _keep_states(self) -> None:
-        """Keep hidden states for the MTP head while few sequences run and some have drafts."""
-        if self._mtp_head is not None:
-            running = [self._answers[sequence.request_id] for sequence in self._scheduler.running]
-            has_drafts = any(answer.has_model_guesses for answer in running)
-            can_guess = self._mtp_head.is_open and len(running) <= MOST_MTP_SEQUENCES
-            self._cache.context.keep_states(can_guess and has_drafts)
-
     def _hidden_states(self, step: ScheduledStep) -> list[HiddenStates]:
         """Return the last decode's hidden states, without those of rejected drafts."""
         if not step.pieces:
@@ -592,17 +594,6 @@ class DecodeLoop:
                 rows = states[start : start + n_right]
                 found.append(HiddenStates(request_id, tokens, piece.start, rows))
         return found
-
-    def _fill_totals(self, step: ScheduledStep, output: StepOutput) -> None:
-        output.progressed = [piece.sequence.request_id for piece in step.pieces]
-        output.n_waiting = len(self._scheduler.waiting)
-        output.n_cells_used = self._scheduler.slots.cells.n_used
-        output.n_cells_shared = self._scheduler.slots.cells.n_shared
-        output.n_preempted = self._scheduler.n_preempted - self._n_preempted_sent
-        self._n_preempted_sent = self._scheduler.n_preempted
-        is_job = all(piece.sequence.priority == "batch" for piece in step.pieces)
-        output.is_urgent |= bool(output.done)
-        output.is_read = not is_job
 
 
 def _worth_guessing(

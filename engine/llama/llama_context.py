@@ -249,7 +249,12 @@ class Context:
         batch = self._batch.fill(tokens, pos, seq_ids, output_mask, rows)
         governor = self._governors.get(len(seq_ids) >= MANY_TOKENS)
         if governor is not None:
-            self._set_threads(governor)
+            n_threads, few = governor.n_threads, self._governors[False]
+            if governor is not few:
+                n_threads = min(n_threads, few.n_left)
+            if n_threads != self._n_governed:
+                self._n_governed = n_threads
+                self.use_threads(n_threads)
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         status = lib.llama_decode(self.pointer, batch)
         cpu_s = time.process_time() - began_cpu_s
@@ -266,14 +271,6 @@ class Context:
     def fewer_threads(self) -> int:
         """The number of threads while it is not the configured one, else 0."""
         return self._n_governed if self._n_governed != self.options.n_threads else 0
-
-    def _set_threads(self, governor: ThreadGovernor) -> None:
-        n_threads, few = governor.n_threads, self._governors[False]
-        if governor is not few:
-            n_threads = min(n_threads, few.n_left)
-        if n_threads != self._n_governed:
-            self._n_governed = n_threads
-            self.use_threads(n_threads)
 
     def decode_image(
         self, rows: Vectors, pos: NDArray[np.int32], seq_id: int, *, is_causal: bool = True

@@ -138,20 +138,7 @@ class Lattice:
 
 def lattice_to_q8_0(lattice: Lattice) -> BlockBytes:
     """Write blocks as Q8_0: a half for the scale and 32 signed bytes each, flat."""
-    scale = _scales(lattice)
-    divisor = np.where(scale == 0, 1, scale).astype(np.float32)[:, None]
-    values = lattice.numbers * lattice.step[:, None]
-    values += lattice.offset[:, None]
-    values /= divisor
-    blocks = np.empty((len(scale), _Q8_0_BYTES), np.uint8)
-    blocks[:, :2] = scale.astype(np.float16).view(np.uint8).reshape(-1, 2)
-    whole = np.clip(np.rint(values), -_LARGEST_STEP, _LARGEST_STEP).astype(np.int8)
-    blocks[:, 2:] = whole.view(np.uint8)
-    return blocks.reshape(-1)
-
-
-def _scales(lattice: Lattice) -> Float32Array:
-    """Return each block's best scale: a half, as single precision."""
+    # Each block's best scale: a half, as single precision
     step, low = lattice.step, lattice.offset
     high = low + lattice.most * step
     largest = np.maximum(np.abs(low), np.abs(high))
@@ -171,7 +158,16 @@ def _scales(lattice: Lattice) -> Float32Array:
         is_better = error < best_error
         best = np.where(is_better, scale, best)
         best_error = np.where(is_better, error, best_error)
-    return best.astype(np.float32)
+    scale = best.astype(np.float32)
+    divisor = np.where(scale == 0, 1, scale).astype(np.float32)[:, None]
+    values = lattice.numbers * lattice.step[:, None]
+    values += lattice.offset[:, None]
+    values /= divisor
+    blocks = np.empty((len(scale), _Q8_0_BYTES), np.uint8)
+    blocks[:, :2] = scale.astype(np.float16).view(np.uint8).reshape(-1, 2)
+    whole = np.clip(np.rint(values), -_LARGEST_STEP, _LARGEST_STEP).astype(np.int8)
+    blocks[:, 2:] = whole.view(np.uint8)
+    return blocks.reshape(-1)
 
 
 def _lattice_error(low: Float32Array, high: Float32Array, scale: Float32Array) -> Float32Array:
@@ -358,15 +354,13 @@ def _widened(data: mmap.mmap, kind: int, target: int, start: int, end: int) -> B
     if target == _F16:
         return _values(raw, kind).astype(np.float16).view(np.uint8)
     if target == _BF16:
-        return _to_bf16(_values(raw, kind)).view(np.uint8)
+        # The upper halves of the numbers, rounded to the nearest, a half to even
+        values = _values(raw, kind)
+        bits = values.view(np.uint32)
+        bf16 = ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
+        return bf16.view(np.uint8)
     reader = BLOCK_READERS.get(TYPE_NAMES.get(kind, ""))
     return lattice_to_q8_0(reader(raw)) if reader is not None else tensor_to_q8_0(raw, kind)
-
-
-def _to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Return the upper halves of the numbers, rounded to the nearest, a half to even."""
-    bits = values.view(np.uint32)
-    return ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
 
 
 def main() -> None:

@@ -276,7 +276,14 @@ def _decide_first(
             # Of options that are worth waiting for, the one for which the least is evicted.
             move, i = min(possible, key=lambda pair: _eviction_rank(pair[0], loaded))
             return move, waiting_model.options[i]
-    return _refusal(waiting_model, loaded, free, limits), MemoryAmount()
+    could_be = free + _total_memory(
+        model for model in loaded if model.is_leaving or not model.is_pinned
+    )
+    needed = waiting_model.options[-1]
+    n_pinned = sum(model.is_pinned and not model.is_leaving for model in loaded)
+    is_crowded = could_be.holds(needed) and n_pinned >= limits.max_loaded_models
+    refusal = RefuseModel(waiting_model.key, needed, could_be, is_crowded)
+    return refusal, MemoryAmount()
 
 
 def _eviction_rank(
@@ -344,21 +351,6 @@ def _candidate(model: LoadedState, now: float) -> EvictionCandidate:
     return EvictionCandidate(
         model.key, model.room, model.load_s, idle_s, model.is_busy, model.is_leased, model.is_pinned
     )
-
-
-def _refusal(
-    waiting_model: WaitingModel,
-    loaded: Sequence[LoadedState],
-    free: MemoryAmount,
-    limits: MemoryLimits,
-) -> RefuseModel:
-    could_be = free + _total_memory(
-        model for model in loaded if model.is_leaving or not model.is_pinned
-    )
-    needed = waiting_model.options[-1]
-    n_pinned = sum(model.is_pinned and not model.is_leaving for model in loaded)
-    is_crowded = could_be.holds(needed) and n_pinned >= limits.max_loaded_models
-    return RefuseModel(waiting_model.key, needed, could_be, is_crowded)
 
 
 def _total_memory(loaded: Iterable[LoadedState]) -> MemoryAmount:

@@ -63,7 +63,11 @@ def compute_bytes(header: GgufHeader, load: WorkerOptions) -> int:
     if load.role != "chat":  # llama.cpp computes logits of every token, where a model has any
         n_rows = 0 if header.is_encoder else n_tokens
     logits = n_rows * n_vocab(header) + 2 * n_tokens * n_embd
-    wide = max(2 * _n_feed_forward(header), _n_scores(header, load))
+    # The feed-forward values of one token, over the experts that it goes through
+    n_used = header.number("expert_used_count")
+    each = header.number("expert_feed_forward_length", header.number("feed_forward_length"))
+    n_feed_forward = max(header.number("feed_forward_length"), n_used * each)
+    wide = max(2 * n_feed_forward, _n_scores(header, load))
     layer = _n_mask(load) + n_tokens * (wide + _HIDDEN_VECTORS * n_embd)
     n_values = max(logits, layer)
     if load.uses_mtp:  # a context of its own, and the hidden states that it reads
@@ -121,13 +125,6 @@ def expert_bytes(header: GgufHeader) -> tuple[int, ...]:
         if found and int(found[1]) < len(by_layer):
             by_layer[int(found[1])] += tensor.n_bytes
     return tuple(by_layer) if any(by_layer) else ()
-
-
-def _n_feed_forward(header: GgufHeader) -> int:
-    """Return the feed-forward values of one token, over the experts that it goes through."""
-    n_used = header.number("expert_used_count")
-    each = header.number("expert_feed_forward_length", header.number("feed_forward_length"))
-    return max(header.number("feed_forward_length"), n_used * each)
 
 
 def _n_scores(header: GgufHeader, load: WorkerOptions) -> int:
@@ -296,9 +293,10 @@ def wider(
     for cells in _halvings(most, max(load.n_cells, _padded(n_ctx_tokens))):
         extra_bytes = int((cells - load.n_cells) * per_cell)
         grown = replace(load, n_ctx_tokens=n_ctx_tokens, n_cells=cells)
-        ways.append(
-            replace(layout, load=grown, room=layout.room + _spread_like(layout.room, extra_bytes))
-        )
+        # Spread bytes as a room is spread: on the devices where there are any, else in main memory
+        gpus = _shares(layout.room, extra_bytes)
+        spread_like = MemoryAmount(0, gpus) if gpus else MemoryAmount(extra_bytes)
+        ways.append(replace(layout, load=grown, room=layout.room + spread_like))
     return tuple(ways)
 
 
@@ -620,12 +618,6 @@ def as_placed(taken: WorkerMemory, planned: MemoryAmount) -> tuple[MemoryAmount,
     gpus = _shares(planned, taken.device_bytes) if taken.device_bytes else planned.gpus
     growth = MemoryAmount(taken.host_growth_bytes, _shares(planned, taken.device_growth_bytes))
     return MemoryAmount(taken.host_bytes or planned.host, gpus), growth
-
-
-def _spread_like(room: MemoryAmount, n_bytes: int) -> MemoryAmount:
-    """Spread bytes as a room is spread: on the devices where there are any, else in main memory."""
-    gpus = _shares(room, n_bytes)
-    return MemoryAmount(0, gpus) if gpus else MemoryAmount(n_bytes)
 
 
 def _shares(room: MemoryAmount, n_bytes: int) -> tuple[int, ...]:

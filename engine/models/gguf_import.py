@@ -102,7 +102,13 @@ def add_gguf_files(
     _check_split(headers)
     for name in sorted(headers, key=lambda key: headers[key].part):
         given, header = files[name], headers[name]
-        kind = _layer_type(header)
+        general = header.values.get("general.type")
+        if general == "adapter" or "adapter.type" in header.values:
+            kind = manifests.ADAPTER_TYPE
+        elif general in ("mmproj", "projector") or header.architecture == "clip":
+            kind = manifests.PROJECTOR_TYPE
+        else:
+            kind = manifests.MODEL_TYPE
         _check_layer_type(name, header, kind, expected_type, draft)
         if isinstance(given, Path):
             digest, is_new = _copy_to_blob(draft.store, given, report)
@@ -149,16 +155,6 @@ def _read_header(name: str, path: Path) -> GgufHeader:
                 "supplied file was not in GGUF format" if is_named else "unknown type"
             ) from None
         raise RecipeRefused(f"supplied file was not in GGUF format: {name}: {error.why}") from None
-
-
-def _layer_type(header: GgufHeader) -> str:
-    """Return the layer type of a file: model, projector or adapter."""
-    general = header.values.get("general.type")
-    if general == "adapter" or "adapter.type" in header.values:
-        return manifests.ADAPTER_TYPE
-    if general in ("mmproj", "projector") or header.architecture == "clip":
-        return manifests.PROJECTOR_TYPE
-    return manifests.MODEL_TYPE
 
 
 def _check_layer_type(

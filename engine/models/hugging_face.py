@@ -113,7 +113,11 @@ def _hub_errors(
     try:
         yield
     except errors.GatedRepoError as error:
-        raise TransferRefused(host, 403, "", _accept_terms_advice(where)) from error
+        accept_terms_advice = (
+            f"Accept the terms of {where} at https://{where}, then set HF_TOKEN to a token of your "
+            f"account."
+        )
+        raise TransferRefused(host, 403, "", accept_terms_advice) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         missing = f"{where} at {revision}" if revision else where
         raise NotPublished(missing, _PRIVATE_ADVICE) from error
@@ -126,13 +130,6 @@ def _hub_errors(
         raise TransferRefused(host, status, message) from error
     except unreached as error:
         raise HostUnreachable(host, str(error).partition("] ")[2] or str(error)) from error
-
-
-def _accept_terms_advice(where: str) -> str:
-    return (
-        f"Accept the terms of {where} at https://{where}, then set HF_TOKEN to a token of your "
-        f"account."
-    )
 
 
 def is_projector_file(name: str) -> bool:

@@ -154,7 +154,10 @@ def create_model(
             what = "a text or a list of texts" if kind == "texts" else KIND_WORDS[kind]
             raise RecipeRefused(f"parameter '{key}' must be {what}, not {value!r}")
     if recipe.template:
-        _check_template(recipe.template)
+        try:
+            read_template(recipe.template)
+        except BadRequest as error:
+            raise RecipeRefused(f"template error: {error}") from error
     before = store.digests(name)
     draft = ModelDraft(store)
     try:
@@ -202,13 +205,6 @@ _IS_OF_KIND: Mapping[str, Callable[[Any], bool]] = {
     "integer": lambda value: _is_number(value) and value % 1 == 0,
     "number": lambda value: _is_number(value) and abs(value) < math.inf,
 }
-
-
-def _check_template(source: str) -> None:
-    try:
-        read_template(source)
-    except BadRequest as error:
-        raise RecipeRefused(f"template error: {error}") from error
 
 
 def _add_base(

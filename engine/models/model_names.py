@@ -89,7 +89,12 @@ def parse_name(text: str) -> ModelName:
     steps = path.rsplit("/", 2)
     if found and len(steps) < 3:
         raise InvalidName(text, "an address needs host/namespace/model")
-    host, namespace, model = _with_defaults(steps)
+    if len(steps) == 1:
+        (host, namespace, model) = DEFAULT_HOST, DEFAULT_NAMESPACE, steps[0]
+    elif len(steps) == 2:
+        (host, namespace, model) = DEFAULT_HOST, steps[0], steps[1]
+    else:
+        (host, namespace, model) = steps[0], steps[1], steps[2]
     for what, part, form in (
         ("host", host, _HOST),
         ("namespace", namespace, _NAMESPACE),
@@ -123,14 +128,6 @@ def _split_tag(text: str) -> tuple[str, str]:
         return text, DEFAULT_TAG
     path, _, tag = text.rpartition(":")
     return path, tag
-
-
-def _with_defaults(steps: list[str]) -> tuple[str, str, str]:
-    if len(steps) == 1:
-        return DEFAULT_HOST, DEFAULT_NAMESPACE, steps[0]
-    if len(steps) == 2:
-        return DEFAULT_HOST, steps[0], steps[1]
-    return steps[0], steps[1], steps[2]
 
 
 _QUANTISATION = re.compile(

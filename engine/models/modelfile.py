@@ -206,7 +206,10 @@ class _ModelfileParser:
         rest = line[len(word) :].lstrip(" \t")
         if name not in INSTRUCTIONS:
             self._at += 1
-            self.faults.append((number, _unknown_instruction(word)))
+            near = get_close_matches(word.upper(), INSTRUCTIONS, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(INSTRUCTIONS)}."
+            unknown_instruction = f"there is no instruction '{shorten(word, 41)}'. {hint}"
+            self.faults.append((number, unknown_instruction))
             return None
         key = ""
         if name in ("PARAMETER", "MESSAGE"):
@@ -232,12 +235,6 @@ class _ModelfileParser:
             pieces.append(self._lines[self._at])
             self._at += 1
         return value
-
-
-def _unknown_instruction(word: str) -> str:
-    near = get_close_matches(word.upper(), INSTRUCTIONS, n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(INSTRUCTIONS)}."
-    return f"there is no instruction '{shorten(word, 41)}'. {hint}"
 
 
 def _command_fault(name: str, key: str, value: str) -> str:

@@ -168,7 +168,10 @@ class _Pull:
             case UrlSource():
                 await self._from_url(source, report)
             case FileSource():
-                await self._from_file(source, report)
+                # Import a file of this machine, and the projector in its folder
+                imported = await import_file(self.store, source.path, report)
+                report(ProgressLine("verifying sha256 digest"))
+                await self._import(source.name, imported, report)
 
     async def _from_registry(self, name: ModelName, report: ReportProgress) -> None:
         async with TransferClient(self.options, report) as connection:
@@ -229,12 +232,6 @@ class _Pull:
             ]
             digests = await self._download(connection, remote_blobs, report)
         await self._import(source.name, ImportedFiles(digests[0], parts=tuple(digests[1:])), report)
-
-    async def _from_file(self, source: FileSource, report: ReportProgress) -> None:
-        """Import a file of this machine, and the projector in its folder."""
-        imported = await import_file(self.store, source.path, report)
-        report(ProgressLine("verifying sha256 digest"))
-        await self._import(source.name, imported, report)
 
     async def _download(
         self, connection: TransferClient, remote_blobs: Sequence[RemoteBlob], report: ReportProgress

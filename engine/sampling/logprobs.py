@@ -44,7 +44,12 @@ class RowLogprobs:
         if len(forbidding) > FEW_FORBIDDEN_BYTES:
             self._use_allowed(allowed_tokens(row, mask), n_top)
             return
-        self._norm = log_sum_exp(row, _forbidden_tokens(row, mask, forbidding))
+        # The ids of the tokens that some bytes of a mask forbid
+        bits = np.unpackbits(~mask[forbidding], bitorder="little")
+        found = np.flatnonzero(bits.view(np.bool_))
+        tokens: NDArray[np.intp] = 8 * forbidding[found >> 3] + (found & 7)
+        forbidden_tokens = tokens[tokens < len(row)]
+        self._norm = log_sum_exp(row, forbidden_tokens)
         likely = top_candidates(row, n_top + N_PRESELECTED).allowed_by(mask) if n_top else None
         self._top = likely.tokens[:n_top].tolist() if likely is not None else []
         if len(self._top) < n_top or self._norm == -math.inf:
@@ -81,13 +86,3 @@ def forced_logprob(raw: bytes, n_top: int) -> TokenLogprob:
     """Return the log probability of the only allowed token: 0, without alternatives."""
     text = raw.decode(errors="replace")
     return TokenLogprob(text, 0.0, raw, ((text, 0.0, raw),) if n_top else ())
-
-
-def _forbidden_tokens(
-    row: Logits, mask: NDArray[np.uint8], forbidding: NDArray[np.intp]
-) -> NDArray[np.intp]:
-    """Return the ids of the tokens that some bytes of a mask forbid."""
-    bits = np.unpackbits(~mask[forbidding], bitorder="little")
-    found = np.flatnonzero(bits.view(np.bool_))
-    tokens: NDArray[np.intp] = 8 * forbidding[found >> 3] + (found & 7)
-    return tokens[tokens < len(row)]

@@ -200,21 +200,19 @@ class _Translation:
         if is_in_class and sign == "b":
             return 8
         if not sign or sign.isalnum():
-            raise UnknownPattern(_unsupported_escape(sign))
+            if sign and sign in "bB":
+                unsupported_escape = "'\\b' looks around, which is not supported"
+            elif sign.isdigit() or sign == "k":
+                unsupported_escape = f"'\\{sign}' refers back, which is not supported"
+            else:
+                unsupported_escape = f"'\\{sign}' is not known in ECMA-262"
+            raise UnknownPattern(unsupported_escape)
         return ord(sign)
 
     def _taken(self, sign: str) -> bool:
         is_there = self._pattern.startswith(sign, self._at)
         self._at += is_there
         return is_there
-
-
-def _unsupported_escape(sign: str) -> str:
-    if sign and sign in "bB":
-        return "'\\b' looks around, which is not supported"
-    if sign.isdigit() or sign == "k":
-        return f"'\\{sign}' refers back, which is not supported"
-    return f"'\\{sign}' is not known in ECMA-262"
 
 
 def _without_nul(written: str) -> str:

@@ -48,7 +48,9 @@ def make_private(path: Path) -> None:
     """Remove the permissions of others from a file or folder of ours, if it exists."""
     with suppress(OSError):
         facts = path.lstat()
-        if not _is_own(facts) or not facts.st_mode & _OF_OTHERS:
+        is_plain = stat.S_ISDIR(facts.st_mode) or stat.S_ISREG(facts.st_mode)
+        is_own = is_plain and hasattr(os, "getuid") and facts.st_uid == os.getuid()
+        if not is_own or not facts.st_mode & _OF_OTHERS:
             return
         if stat.S_ISDIR(facts.st_mode) and _is_shared_folder(path, facts):
             return
@@ -98,11 +100,6 @@ def private_database(path: Path) -> Path:
     for name in ("", "-wal", "-shm", "-journal"):
         make_private(path.with_name(path.name + name))
     return path
-
-
-def _is_own(facts: os.stat_result) -> bool:
-    is_plain = stat.S_ISDIR(facts.st_mode) or stat.S_ISREG(facts.st_mode)
-    return is_plain and hasattr(os, "getuid") and facts.st_uid == os.getuid()
 
 
 def _is_shared_folder(path: Path, facts: os.stat_result) -> bool:

@@ -392,7 +392,10 @@ def make_copy(order: TuningOrder, send: SendLine) -> None:
             names = wide_tensors(header)
     changes = _changed_matrices(order, header, names)
     changes["is_embedder"] = header.role == "embed"
-    send({"event": "done", **chosen, **changes, **_synced_file_facts(target)})
+    # Sync a file to the disk; return its digest and its size.
+    sync_file(target)
+    synced_file_facts = {"digest": sha256_of(target), "size_bytes": target.stat().st_size}
+    send({"event": "done", **chosen, **changes, **synced_file_facts})
 
 
 def _choose(
@@ -697,12 +700,6 @@ def is_within_bound(truth: Results, after: Results) -> bool:
 
 def _results(order: TuningOrder, path: Path, truth: Results | None = None) -> Results:
     return computed_results(path, order.texts, order.n_compared, order.shape, truth)
-
-
-def _synced_file_facts(path: Path) -> dict[str, Any]:
-    """Sync a file to the disk; return its digest and its size."""
-    sync_file(path)
-    return {"digest": sha256_of(path), "size_bytes": path.stat().st_size}
 
 
 if __name__ == "__main__":

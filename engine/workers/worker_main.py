@@ -119,7 +119,11 @@ class Remeasurement:
         """
         load = self._load
         load_s = self._known.load_s if self._known is not None else 0.0
-        if not self._has_memory():
+        # Whether half of the free memory holds the cells that are measured
+        memory = self._service.memory()
+        each_bytes: float = memory["cell_bytes"][0] / memory["n_cells"]
+        has_memory = 2 * each_bytes * _bench_options(self._load).n_cells <= read_memory().free_bytes
+        if not has_memory:
             return ProfileResult(is_disturbed=True)
         clock = BenchClock(seconds, load.n_threads, should_stop=should_stop)
         try:
@@ -130,12 +134,6 @@ class Remeasurement:
             return replace(result, profile=None)
         self._known = result.profile or self._known
         return result
-
-    def _has_memory(self) -> bool:
-        """Return whether half of the free memory holds the cells that are measured."""
-        memory = self._service.memory()
-        each_bytes: float = memory["cell_bytes"][0] / memory["n_cells"]
-        return 2 * each_bytes * _bench_options(self._load).n_cells <= read_memory().free_bytes
 
 
 def _profile(load: WorkerOptions, measured: Measurements, load_s: float) -> Profile:
@@ -282,7 +280,12 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's to handle
     sys.setswitchinterval(SWITCH_S)
     requests = sys.stdin.buffer
-    sender = _Sender(_take_stdout())
+    # Standard output for frames; from here on, `print` goes to standard error.
+    mine = os.dup(1)
+    os.dup2(2, 1)
+    widen_pipe(mine)
+    stdout = os.fdopen(mine, "wb")
+    sender = _Sender(stdout)
     library.quiet_logs()
     head, _ = read_frame(requests)
     load = from_plain(WorkerOptions, head)
@@ -305,7 +308,17 @@ def main() -> None:
         prompter = PromptBuilder(model, projector)
         sender.send({"event": "phase", "phase": "warming up"})
         began = time.monotonic()
-        n_warm = warm_up(model, _warm_options(load))
+        # The options of a small context with the same kernels as the real one
+        warm_options = ContextOptions(
+            n_ctx_tokens=WARM_UP_CELLS,
+            n_batch_tokens=WARM_UP_CELLS,
+            n_seq_max=1,
+            n_threads=load.n_threads,
+            embeds=load.role != "chat",
+            flash_attention=load.flash_attention,
+            kv_cache_type=load.kv_cache_type,
+        )
+        n_warm = warm_up(model, warm_options)
         warm_s = time.monotonic() - began
         sender.send({"event": "phase", "phase": "measuring its speed"})
         profiled = known_or_measured_profile(load, model)  # while nothing else computes
@@ -327,19 +340,6 @@ def main() -> None:
     reader = _RequestReader(prompter, projector, sender, service.take)
     reader.start(requests, at_end=service.close)
     service.run()
-
-
-def _warm_options(load: WorkerOptions) -> ContextOptions:
-    """Return the options of a small context with the same kernels as the real one."""
-    return ContextOptions(
-        n_ctx_tokens=WARM_UP_CELLS,
-        n_batch_tokens=WARM_UP_CELLS,
-        n_seq_max=1,
-        n_threads=load.n_threads,
-        embeds=load.role != "chat",
-        flash_attention=load.flash_attention,
-        kv_cache_type=load.kv_cache_type,
-    )
 
 
 def _load_projector(load: WorkerOptions, model: Model) -> Projector | None:
@@ -365,14 +365,6 @@ def _load_projector(load: WorkerOptions, model: Model) -> Projector | None:
         uses_gpu=uses_gpu,
         kept=KeptImages(KEPT_IMAGE_BYTES, disk),
     )
-
-
-def _take_stdout() -> BinaryIO:
-    """Return standard output for frames; from here on, `print` goes to standard error."""
-    mine = os.dup(1)
-    os.dup2(2, 1)
-    widen_pipe(mine)
-    return os.fdopen(mine, "wb")
 
 
 def widen_pipe(pipe: int) -> None:

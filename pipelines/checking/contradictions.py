@@ -182,7 +182,13 @@ def is_in_other_range(answer: str, claimed: TextValue, source: str, found: TextV
     if any(v.number is not None and v.number.direction.change for v in (claimed, found)):
         # Whether two ranges have the same ends the other way round: it rose, not fell
         return {ends[0], others[0]} == {"first", "last"} and _holds_any(ends[1], others[1])
-    return not _are_equal(ends, others)
+    # Whether two ranges may be the same; a time may be written as its hour alone.
+    is_same_end = ends[0] == others[0] or "any" in (ends[0], others[0])
+    is_comparable = bool(ends[1] and others[1])
+    is_comparable = is_comparable and bool(ends[1][0].clocks) == bool(others[1][0].clocks)
+    is_held = _holds_any(others[1], ends[1]) or _holds_any(ends[1], others[1])
+    are_equal = is_same_end and (not is_comparable or is_held)
+    return not are_equal
 
 
 def _ends_at(text: str, value: TextValue) -> _Ends | None:
@@ -229,15 +235,6 @@ def _with_year(end: TextValue, other: TextValue, *, is_first: bool) -> TextValue
 def _value_at(text: str, *, start: int = -1, end: int = -1) -> tuple[TextValue, ...]:
     """Return the value that begins or ends at an offset of a text, if any."""
     return tuple(value for value in values_in(text) if value.start == start or value.end == end)[:1]
-
-
-def _are_equal(ends: _Ends, others: _Ends) -> bool:
-    """Return whether two ranges may be the same; a time may be written as its hour alone."""
-    is_same_end = ends[0] == others[0] or "any" in (ends[0], others[0])
-    is_comparable = bool(ends[1] and others[1])
-    is_comparable = is_comparable and bool(ends[1][0].clocks) == bool(others[1][0].clocks)
-    is_held = _holds_any(others[1], ends[1]) or _holds_any(ends[1], others[1])
-    return is_same_end and (not is_comparable or is_held)
 
 
 def _holds_any(known: Sequence[TextValue], values: Sequence[TextValue]) -> bool:

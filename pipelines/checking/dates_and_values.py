@@ -272,7 +272,9 @@ class ValueIndex:
                 self._take(NumberReading(float(year)), None, value)
         for clock in _written_clocks(value):
             self._clocks.setdefault(clock, []).append(value)
-            if _is_halved(value.text, clock):
+            hour = _FIRST_HOUR.search(value.text)
+            is_halved = hour is not None and int(hour[0]) % 24 != clock[0]
+            if is_halved:
                 self._halved.setdefault(clock, []).append(value)
         number = value.number
         if number is None:
@@ -735,11 +737,6 @@ def _written_clocks(value: TextValue) -> frozenset[Clock]:
     """Return the times that digits say: 9:30 alone is not 21:30."""
     is_in_digits = _HOUR_AND_MINUTE.match(value.text) is not None
     return frozenset((min(value.clocks),)) if is_in_digits and value.clocks else value.clocks
-
-
-def _is_halved(text: str, clock: Clock) -> bool:
-    hour = _FIRST_HOUR.search(text)
-    return hour is not None and int(hour[0]) % 24 != clock[0]
 
 
 _FIRST_HOUR = re.compile(r"\d\d?", re.ASCII)

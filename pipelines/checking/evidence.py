@@ -406,7 +406,11 @@ class _Sources:
         return [Quote(*span, "normalised") for span in spans]
 
     def _is_of(self, sought: TextValue, found: TextValue) -> bool:
-        return not _is_in_code(sought, found) and not self._is_of_two_cells(found)
+        # Whether a number is a part of a code there: 2041 in A-2041, but 2024 in mid-2024
+        is_code = found.number is not None and bool(found.number.code)
+        is_sought = sought.number is not None and bool(sought.number.code or sought.number.written)
+        is_in_code = is_code and not is_sought and any(map(str.isupper, found.text))
+        return not is_in_code and not self._is_of_two_cells(found)
 
     def _is_of_two_cells(self, found: TextValue) -> bool:
         """Return whether the comma of a number is between two of at least three cells of a row."""
@@ -484,13 +488,6 @@ def _possible_values(value: Any) -> list[TextValue]:
     if isinstance(value, float) and value:  # 0.19 may be written as 19 %
         readings.append(NumberReading(rounded(abs(value) * 100), PERCENT))
     return [_number(reading, value) for reading in readings]
-
-
-def _is_in_code(sought: TextValue, found: TextValue) -> bool:
-    """Return whether a number is a part of a code there: 2041 in A-2041, but 2024 in mid-2024."""
-    is_code = found.number is not None and bool(found.number.code)
-    is_sought = sought.number is not None and bool(sought.number.code or sought.number.written)
-    return is_code and not is_sought and any(map(str.isupper, found.text))
 
 
 def _is_in_percent(number: Number) -> bool:

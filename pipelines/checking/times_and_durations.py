@@ -177,18 +177,15 @@ def _han_clocks_in(
         if text[found.end() : found.end() + 1].isdecimal():
             continue
         hour = int(found["h"]) if is_digits else int(han_value(found["h"]))
-        minute = _han_minute(found)
+        if found["quarters"]:
+            minute = 15 if found["quarters"] == "一" else 45
+        elif found["min"]:
+            minute = int(found["min"] if found["min"].isdecimal() else han_value(found["min"]))
+        else:
+            minute = 30 if found["half"] else 0
         if hour <= 24 and minute < 60:
             start = found.start("h")
             yield start, found.end(), _both(hour * 60 + minute)
-
-
-def _han_minute(found: re.Match[str]) -> int:
-    if found["quarters"]:
-        return 15 if found["quarters"] == "一" else 45
-    if found["min"]:
-        return int(found["min"] if found["min"].isdecimal() else han_value(found["min"]))
-    return 30 if found["half"] else 0
 
 
 def _minute_of(word: str, hours: Mapping[str, int]) -> int | None:

@@ -342,7 +342,18 @@ class _PartReader:
         self.index = ValueIndex()
         self.sought = _SoughtValues.of(values)
         self._text, self._cells = text, with_ascii_digits(table_cells(text))
-        self._borders, self._whole = _borders_of(text), with_ascii_digits(text)
+        # Where the parts of a text begin and end: whole lines or words where there are some
+        borders, at = [0], 0
+        while len(text) - at > _MOST_PART_CHARS:
+            least = at + _LEAST_PART_CHARS
+            at = (
+                text.find("\n", least, at + _MOST_PART_CHARS) + 1
+                or text.rfind(" ", least, least + _LEAST_PART_CHARS) + 1
+                or min(_end_of_digits(text, least), least + _MOST_NUMBER_CHARS)
+            )
+            borders.append(at)
+        borders_of = [*borders, len(text)]
+        self._borders, self._whole = borders_of, with_ascii_digits(text)
         self.n_parts = len(self._borders) - 1
         self._in_words = set[tuple[str, int]]()
         self.held = _parts_by_reason(self._whole, self._borders, self.sought, self._in_words)
@@ -430,20 +441,6 @@ def _around(text: str, borders: Sequence[int], first: int, last: int) -> tuple[i
         gap = _SPACE.search(text, end, most)
         most = gap.start() if gap is not None else most
     return least, most
-
-
-def _borders_of(text: str) -> list[int]:
-    """Return where the parts of a text begin and end: whole lines or words where there are some."""
-    borders, at = [0], 0
-    while len(text) - at > _MOST_PART_CHARS:
-        least = at + _LEAST_PART_CHARS
-        at = (
-            text.find("\n", least, at + _MOST_PART_CHARS) + 1
-            or text.rfind(" ", least, least + _LEAST_PART_CHARS) + 1
-            or min(_end_of_digits(text, least), least + _MOST_NUMBER_CHARS)
-        )
-        borders.append(at)
-    return [*borders, len(text)]
 
 
 def _end_of_digits(text: str, start: int) -> int:

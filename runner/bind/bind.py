@@ -220,7 +220,17 @@ class PlanBinder:
         controls = _InheritedKeys(defaults.retry, defaults.timeout, cache)
         nodes = tuple(self._nodes(self._plan.nodes, BASE_NAMES, controls))
         nodes = taint_analysis.mark_tainted(nodes, taint_analysis.tainted_inputs(pipeline))
-        self._check_uses()
+        # Check what is read of each step, and the names in texts that steps render
+        for use in self._plan.uses:
+            reference = use.reference
+            if reference[0] == "steps":
+                self._check_output(use.at, reference)
+            elif reference[0] == "loop" and "loop" in use.names:
+                self._check_loop(use.at, reference)
+            elif len(reference) > 1 and (over := self._goes_over(use.at, reference[0])) is not None:
+                self._check_item(use.at, over, reference[1])
+            elif use.is_open and reference[0] not in use.names and "with" in use.at:
+                self._check_name(use.at, reference[0], use.names)
         roots = self._given.roots(self._base)
         within = ((plan.pipeline, plan.inputs, plan.roots.base) for plan in sub_plans(nodes))
         watches = WatchBinder(pipeline, self._given.values, roots, within)
@@ -441,19 +451,6 @@ class PlanBinder:
         except FunctionNotFound as error:
             self._fault(at, error.what, error.remedy)
         return None
-
-    def _check_uses(self) -> None:
-        """Check what is read of each step, and the names in texts that steps render."""
-        for use in self._plan.uses:
-            reference = use.reference
-            if reference[0] == "steps":
-                self._check_output(use.at, reference)
-            elif reference[0] == "loop" and "loop" in use.names:
-                self._check_loop(use.at, reference)
-            elif len(reference) > 1 and (over := self._goes_over(use.at, reference[0])) is not None:
-                self._check_item(use.at, over, reference[1])
-            elif use.is_open and reference[0] not in use.names and "with" in use.at:
-                self._check_name(use.at, reference[0], use.names)
 
     def _check_output(self, at: Place, reference: Reference) -> None:
         if at[-2:] == ("reply", "evidence") and len(reference) == 2:

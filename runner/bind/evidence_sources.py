@@ -56,7 +56,12 @@ def read_sources(
     """
     found: list[EvidenceSource] = []
     for source in spec.sources:
-        value = _value_of(source, scope)
+        try:
+            value = source.evaluate(scope)
+        except ExpressionError as error:
+            raise StepError(f"`evidence`: {error}") from error
+        is_skipped = isinstance(value, Mapping) and value.get("skipped") is True
+        value = None if is_skipped else value
         if value is not None:
             found += _sources_in(value, source.source)
     if not found:
@@ -70,15 +75,6 @@ def read_sources(
             remedy="Name a part of it, such as the chunk that the model reads.",
         )
     return tuple(_with_own_names(_with_short_name(source, base) for source in found))
-
-
-def _value_of(source: Expression, scope: Scope) -> Any:
-    try:
-        value = source.evaluate(scope)
-    except ExpressionError as error:
-        raise StepError(f"`evidence`: {error}") from error
-    is_skipped = isinstance(value, Mapping) and value.get("skipped") is True
-    return None if is_skipped else value
 
 
 def _no_text(sources: Sequence[Expression], scope: Scope) -> StepError:

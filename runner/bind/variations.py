@@ -194,7 +194,12 @@ def varied_place(option: VariedOption, target: str, pipeline: Pipeline) -> Place
         PipelineError: there is no such model, or step.
     """
     if option == "model":
-        return _model_place(target, pipeline)
+        if target not in pipeline.models:
+            known = pipeline.models
+            remedy = did_you_mean(target, known) if known else "Declare it under `models`."
+            raise _fault(f"there is no model '{target}' under `models`.", remedy)
+        written = pipeline.document.data["models"][target]
+        return ("models", target) if isinstance(written, str) else ("models", target, "ref")
     name, *path = target.split(".")
     node = next((node for node in pipeline.nodes() if node.id == name), None)
     if not isinstance(node, StepNode):
@@ -209,15 +214,6 @@ def varied_place(option: VariedOption, target: str, pipeline: Pipeline) -> Place
         raise _fault(f"'{target}' names no key of the step.", "Write `STEP.KEY`.")
     inner = path if path[0] in _ABOUT_STEP else ["with", *path]
     return (*node.at, *inner)
-
-
-def _model_place(target: str, pipeline: Pipeline) -> Place:
-    if target not in pipeline.models:
-        known = pipeline.models
-        remedy = did_you_mean(target, known) if known else "Declare it under `models`."
-        raise _fault(f"there is no model '{target}' under `models`.", remedy)
-    written = pipeline.document.data["models"][target]
-    return ("models", target) if isinstance(written, str) else ("models", target, "ref")
 
 
 def letters(names: Iterable[str]) -> dict[str, str]:

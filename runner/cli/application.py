@@ -203,14 +203,6 @@ def _help(
     app.main([*words, "--help"], prog_name="paddock")
 
 
-def _requested_command() -> str | None:
-    """Return the command that is run, or whose arguments a shell completes."""
-    if is_completion_request(os.environ):
-        disable_rich_markup()
-        return completed_command(os.environ)
-    return sys.argv[1] if len(sys.argv) > 1 else None
-
-
 def main(begun: Callable[[], None] = lambda: None) -> None:
     """Run the command of `sys.argv` and exit with its status.
 
@@ -225,7 +217,13 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     sys.argv[1:] = pipeline_or_model.translate_ollama_run(sys.argv[0], sys.argv[1:])
     try:
-        app = application(_requested_command())
+        # The command that is run, or whose arguments a shell completes
+        if is_completion_request(os.environ):
+            disable_rich_markup()
+            requested_command = completed_command(os.environ)
+        else:
+            requested_command = sys.argv[1] if len(sys.argv) > 1 else None
+        app = application(requested_command)
         begun()
         app()
     except KeyboardInterrupt:  # before a command began: `with_exit_status` handles later ones

@@ -133,7 +133,19 @@ def pipeline_file(text: str, command: str, *, with_prompts: bool = False) -> Pat
 def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
     if (folder / STANDARD_NAME).is_file():
         return folder / STANDARD_NAME
-    files = _yaml_files(folder)
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise CommandError(f"The folder '{folder}' cannot be listed: {error.strerror}.") from None
+    endings = (".yaml", ".yml")
+    files = [
+        entry
+        for entry in entries
+        if entry.suffix.lower() in endings
+        and not entry.name.startswith(".")
+        and is_utf8(entry.name)
+        and entry.is_file()
+    ]
     found = [file for file in files if has_steps(file)]
     what = "pipelines"
     if not found and with_prompts:
@@ -169,23 +181,6 @@ def existing_folder(text: str, command: str) -> Path:
         raise CommandError(f"'{text}' is a file; `paddock {command}` takes folders.\n"
                            f"  paddock {command} {path.parent}")  # fmt: skip
     raise CommandError(f"There is no folder '{text}'.")
-
-
-def _yaml_files(folder: Path) -> list[Path]:
-    """Return a folder's YAML files, sorted by name, without hidden ones."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise CommandError(f"The folder '{folder}' cannot be listed: {error.strerror}.") from None
-    endings = (".yaml", ".yml")
-    return [
-        entry
-        for entry in entries
-        if entry.suffix.lower() in endings
-        and not entry.name.startswith(".")
-        and is_utf8(entry.name)
-        and entry.is_file()
-    ]
 
 
 def has_steps(file: Path) -> bool:

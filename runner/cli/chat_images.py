@@ -59,11 +59,8 @@ def encode_image(path: Path) -> str:
         raise NotAnImage(f"'{path}' cannot be read: {error.strerror}.") from None
     if size > MAX_IMAGE_BYTES:
         raise NotAnImage(f"'{path}' has more than {MAX_IMAGE_BYTES // 1024**2} MiB.")
-    if not _is_image(raw):
+    marks = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM")
+    is_image = raw.startswith(marks) or (raw[:4] == b"RIFF" and raw[8:12] == b"WEBP")
+    if not is_image:
         raise NotAnImage(f"'{path}' is not an image. Known formats: PNG, JPEG, WebP, GIF, BMP.")
     return base64.b64encode(raw).decode("ascii")
-
-
-def _is_image(raw: bytes) -> bool:
-    marks = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM")
-    return raw.startswith(marks) or (raw[:4] == b"RIFF" and raw[8:12] == b"WEBP")

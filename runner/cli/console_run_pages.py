@@ -536,8 +536,11 @@ def _item_html(ledger: Ledger, base: Path, trace: ItemTrace, past: PastRun) -> I
     yield f"<h1>{escape(key)}</h1>"
     source = trace.source(base)
     run = f"{RUNS}/{path_id(past.place.state)}/{trace.run}"
+    # An item's state, with the way to decide where a person has to
+    review = f', <a href="{CONSOLE_PAGES["Review"]}">review it</a>'
+    state_link = state_html(entry.state) + review * (entry.state == "waiting")
     facts = [
-        ("State", _state_link(entry.state)),
+        ("State", state_link),
         ("Of", escape(f"'{trace.place.step}' of {trace.place.file}")),
         ("Run", f'<a href="{escape(run)}">{escape(trace.run)}</a>, {units.local_time(trace.at)}'),
         ("Took", escape(units.duration(entry.seconds)) if entry.seconds >= 0.05 else ""),
@@ -553,12 +556,6 @@ def _item_html(ledger: Ledger, base: Path, trace: ItemTrace, past: PastRun) -> I
     for step in item_steps(LineageStore(ledger), trace):
         if step.calls or step.checks:
             yield from _step_html(step)
-
-
-def _state_link(state: str) -> str:
-    """Return an item's state, with the way to decide where a person has to."""
-    review = f', <a href="{CONSOLE_PAGES["Review"]}">review it</a>'
-    return state_html(state) + review * (state == "waiting")
 
 
 def _file_html(file: LineageFile, base: Path) -> str:

@@ -142,7 +142,13 @@ class DetachedRuns:
             n_running = self._n_running()
             if n_running >= self._most:
                 raise ToolRefusal(f"{counted(n_running, 'run')} {_TOO_MANY[self._trigger]}")
-            process = self._spawn(order)
+            exchange = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the run is known
+            request = {**asdict(order), "flags": self._flags, "folder": str(self._folder)}
+            exchange.write(json.dumps(request).encode())
+            exchange.seek(0)
+            command = python_command("-m", "paddock.runner.cli.detached_run")
+            pid = spawn_detached(command, Path(os.devnull), exchange.fileno(), self._environ)
+            process = _RunProcess(pid, exchange)
             self._starting.add(process.pid)
         file = Path(order.file)
         try:
@@ -190,15 +196,6 @@ class DetachedRuns:
             if past.status == "running" and past.row.trigger.split(" ")[0] == self._trigger
         ]  # fmt: skip
         return n_starting + sum(row.host != own or row.pid not in self._starting for row in rows)
-
-    def _spawn(self, order: RunOrder) -> _RunProcess:
-        exchange = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the run is known
-        request = {**asdict(order), "flags": self._flags, "folder": str(self._folder)}
-        exchange.write(json.dumps(request).encode())
-        exchange.seek(0)
-        command = python_command("-m", "paddock.runner.cli.detached_run")
-        pid = spawn_detached(command, Path(os.devnull), exchange.fileno(), self._environ)
-        return _RunProcess(pid, exchange)
 
 
 def _wait_for_name(process: _RunProcess, place: LedgerFolder) -> str:

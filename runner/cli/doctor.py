@@ -498,7 +498,10 @@ def disk_findings(settings: Settings) -> Iterator[Finding]:
     for about, folder in (("models disk", settings.pool.models_dir), ("state", settings.state_dir)):
         free_bytes = free_disk_bytes(folder)
         text = f"{folder}: {units.size(free_bytes)} free"
-        if not _is_writable(folder):
+        whole = folder.absolute()
+        existing = next(path for path in (whole, *whole.parents) if path.exists())
+        is_writable = existing.is_dir() and os.access(existing, os.W_OK)
+        if not is_writable:
             remedy = "Make it writable, or set PADDOCK_HOME or PADDOCK_MODELS to another folder."
             # A model store may be read-only; the state folder may not.
             level: FindingLevel = "warning" if about == "models disk" else "fault"
@@ -507,12 +510,6 @@ def disk_findings(settings: Settings) -> Iterator[Finding]:
             yield Finding(about, "warning", text, "Free disk space: results and models need more.")
         else:
             yield Finding(about, "ok", text)
-
-
-def _is_writable(folder: Path) -> bool:
-    whole = folder.absolute()
-    existing = next(path for path in (whole, *whole.parents) if path.exists())
-    return existing.is_dir() and os.access(existing, os.W_OK)
 
 
 def model_findings(settings: Settings) -> Iterator[Finding]:

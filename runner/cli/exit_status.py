@@ -102,7 +102,12 @@ def _report_error(error: BaseException, *, as_json: bool) -> int:
     printing.print_err(words)
     if as_json:
         with contextlib.suppress(OSError):  # a full disk: stderr has the message
-            printing.print_json(_error_json(error, words))
+            faults = getattr(error, "faults", None)
+            if faults is not None and all(hasattr(fault, "as_json") for fault in faults):
+                error_json = {"ok": False, "faults": [fault.as_json() for fault in faults]}
+            else:
+                error_json = {"ok": False, "error": words}
+            printing.print_json(error_json)
     return status
 
 
@@ -122,10 +127,3 @@ def explain_error(error: BaseException) -> tuple[int, str]:
             remedy = " Set PADDOCK_HOME to a folder that you can write to."
         return FAILED, f"{place}{error.strerror}.{remedy}"
     return FAILED, unexpected_error_text(error)
-
-
-def _error_json(error: BaseException, words: str) -> dict[str, object]:
-    faults = getattr(error, "faults", None)
-    if faults is not None and all(hasattr(fault, "as_json") for fault in faults):
-        return {"ok": False, "faults": [fault.as_json() for fault in faults]}
-    return {"ok": False, "error": words}

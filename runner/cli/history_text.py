@@ -240,7 +240,13 @@ def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
     yield _labelled("now", _CONDITION_TEXT[origin.condition])
     for note in origin.notes:
         yield _labelled("note", note)
-    yield from _change_lines(origin)
+    if not origin.changes:
+        seen = "was compared" if origin.notes else "it was made of"
+        yield _labelled("since", f"nothing that {seen} has changed")
+    for change in origin.changes:
+        yield _labelled("since", printing.printable_line(change.what))
+        for line in change.detail:
+            yield " " * (_LABEL_WIDTH + 4) + printing.printable_line(line)
 
 
 def _input_lines(origin: Origin) -> Iterator[str]:
@@ -256,16 +262,6 @@ def _input_lines(origin: Origin) -> Iterator[str]:
 def _labelled_list(label: str, texts: Iterable[str]) -> Iterator[str]:
     if shown := ", ".join(texts):
         yield _labelled(label, shown)
-
-
-def _change_lines(origin: Origin) -> Iterator[str]:
-    if not origin.changes:
-        seen = "was compared" if origin.notes else "it was made of"
-        yield _labelled("since", f"nothing that {seen} has changed")
-    for change in origin.changes:
-        yield _labelled("since", printing.printable_line(change.what))
-        for line in change.detail:
-            yield " " * (_LABEL_WIDTH + 4) + printing.printable_line(line)
 
 
 def _changed_since(origin: Origin) -> Iterator[str]:

@@ -42,7 +42,10 @@ def serve_models(settings: Settings, port: int | None) -> None:
         settings = with_port(settings, port)
     refuse_open_service(settings)
     with _open_port(settings) as listener:
-        _configure_logging(is_debug=settings.is_debug)
+        logging.basicConfig(
+            level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
+        logging.getLogger("paddock").setLevel(logging.DEBUG if settings.is_debug else logging.INFO)
         if settings.is_debug:
             settings = replace(settings, service=replace(settings.service, access_log=True))
         _run_server(settings, listener)
@@ -110,13 +113,6 @@ def _free_port(near: int) -> int:
                 continue
             return port
     return 0
-
-
-def _configure_logging(*, is_debug: bool) -> None:
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("paddock").setLevel(logging.DEBUG if is_debug else logging.INFO)
 
 
 def _run_server(settings: Settings, listener: socket.socket) -> None:

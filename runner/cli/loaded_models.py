@@ -105,8 +105,11 @@ def loaded_table(models: list[dict[str, Any]], now: datetime) -> str:
 def loaded_row(model: dict[str, Any], now: datetime) -> tuple[str, ...]:
     size, on_device = int(model.get("size") or 0), int(model.get("size_vram") or 0)
     rate = model.get("tokens_per_second")
+    name = str(model.get("name", ""))
+    home = f"{Path.home()}/"
+    short_name = f"~/{name.removeprefix(home)}" if name.startswith(home) else name
     return (
-        _short_name(str(model.get("name", ""))),
+        short_name,
         str(model.get("digest", ""))[:_ID_CHARS],
         units.size(size),
         processor_text(size, on_device),
@@ -117,12 +120,6 @@ def loaded_row(model: dict[str, Any], now: datetime) -> tuple[str, ...]:
         until_text(str(model.get("expires_at") or ""), now),
         str(model.get("service", "")),
     )
-
-
-def _short_name(name: str) -> str:
-    """Return a name with the home folder as `~`."""
-    home = f"{Path.home()}/"
-    return f"~/{name.removeprefix(home)}" if name.startswith(home) else name
 
 
 def processor_text(size: int, on_device: int) -> str:

@@ -82,17 +82,13 @@ def value_text(row: SettingRow) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value)) or "none"
     if isinstance(value, int | float):
-        return _number_text(row.name, value)
+        # A duration in days, a size in MiB, where it is a whole number of them
+        if isinstance(value, float):
+            days = value / 86_400
+            return f"{days:g}d" if days >= 1 and days.is_integer() else f"{value:.10g}"
+        is_size = SETTING_SPECS[row.name].read in (setting_values.size, setting_values.size_or_auto)
+        return f"{value // _MIB}MiB" if is_size and value and value % _MIB == 0 else str(value)
     return str(value) or "none"
-
-
-def _number_text(name: str, value: float) -> str:
-    """Return a duration in days, a size in MiB, where it is a whole number of them."""
-    if isinstance(value, float):
-        days = value / 86_400
-        return f"{days:g}d" if days >= 1 and days.is_integer() else f"{value:.10g}"
-    is_size = SETTING_SPECS[name].read in (setting_values.size, setting_values.size_or_auto)
-    return f"{value // _MIB}MiB" if is_size and value and value % _MIB == 0 else str(value)
 
 
 # Unset, these are off; other unset settings are decided by the machine or the model.

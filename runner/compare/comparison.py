@@ -258,7 +258,10 @@ def _rights(
         return {}, {}, None
     is_part = any(run.n_unsampled for run in runs)  # gold of the other items is no fault
     schema = next((run.schema for run in runs if run.schema is not None), None)
-    kept = given.of_step(step, [*(by_name or keys)], _properties(schema), is_part=is_part)
+    # The fields that an answer may have; empty where any may be.
+    named = schema.get("properties") if isinstance(schema, Mapping) else None
+    properties = tuple(named) if isinstance(named, Mapping) else ()
+    kept = given.of_step(step, [*(by_name or keys)], properties, is_part=is_part)
     metrics = {
         metric.name: metric for metric in field_metrics(schema, kept.values(), source.chosen)
     }
@@ -302,12 +305,6 @@ def _doubled_remarks(doubled: Mapping[str, Sequence[str]], origin: str) -> Itera
             f"{origin}: {n} that may be about several items do not count, such as '{name}': "
             f"'{first}' or '{second}'. Write a `gold.key` that differs for each, as `doc.relpath`."
         )
-
-
-def _properties(schema: Any) -> tuple[str, ...]:
-    """Return the fields that an answer may have; empty where any may be."""
-    named = schema.get("properties") if isinstance(schema, Mapping) else None
-    return tuple(named) if isinstance(named, Mapping) else ()
 
 
 def _output_at(answer: ItemAnswer, name: str) -> Any:

@@ -41,7 +41,15 @@ def calibrated_comparison(
         outputs = {item.key: item.output for item in runs[1].items.values() if item.is_done}
         origin = f"what '{runs[1].variant.name}' says"
         source = replace(source, given=gold_of_answers(outputs, origin))
-        lost = _lost(runs)
+        # The items that a model was asked about, and to which the larger one has no answer
+        own, larger = runs
+        lost = [
+            key
+            for key in own.items
+            if key in larger.items
+            and not larger.items[key].is_done
+            and (own.items[key].first_call_hash or larger.items[key].first_call_hash)
+        ]
     found = compare(name, step, runs, source)
     if any(run.fault is not None for run in runs):
         return found
@@ -54,18 +62,6 @@ def calibrated_comparison(
     runs = [*runs, *run_variants(compared, [pair], watch)]
     found = compare(name, step, runs, source)
     return replace(found, threshold=threshold, notes=(*notes, *found.notes))
-
-
-def _lost(runs: Sequence[VariantRun]) -> list[str]:
-    """Return the items that a model was asked about, and to which the larger one has no answer."""
-    own, larger = runs
-    return [
-        key
-        for key in own.items
-        if key in larger.items
-        and not larger.items[key].is_done
-        and (own.items[key].first_call_hash or larger.items[key].first_call_hash)
-    ]
 
 
 def _lost_note(lost: Sequence[str], larger: VariantRun) -> str:

@@ -65,7 +65,11 @@ class AgreementGoal:
         if np.isin(losses, (0.0, 1.0)).all():
             return binomial_cdf(round(total), n, most)
         mean = total / n
-        hoeffding = math.exp(-n * _divergence(min(mean, most), most))
+        # The Kullback-Leibler divergence of two coins
+        a = min(mean, most)
+        first = a * math.log(a / most) if a else 0.0
+        divergence = first + (1 - a) * math.log((1 - a) / (1 - most))
+        hoeffding = math.exp(-n * divergence)
         return min(1.0, hoeffding, math.e * binomial_cdf(math.ceil(total - 1e-9), n, most))
 
     def n_needed(self, loss: float) -> int | None:
@@ -78,12 +82,6 @@ class AgreementGoal:
 
         n = 1 + bisect_left(range(1, _MOST_NEEDED), True, key=is_enough)
         return n if n < _MOST_NEEDED else None
-
-
-def _divergence(a: float, b: float) -> float:
-    """Return the Kullback-Leibler divergence of two coins."""
-    first = a * math.log(a / b) if a else 0.0
-    return first + (1 - a) * math.log((1 - a) / (1 - b))
 
 
 @dataclass(frozen=True, slots=True)

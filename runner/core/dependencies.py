@@ -207,10 +207,7 @@ class DependencyIndex:
         if mark[0] == ROWS:
             held = self._stores.holds(Path(self._index.absolute(mark[1])), mark[2])
             return None if held == mark[3] else f"{LOST_ROWS}{mark[1]}"
-        return self._of_read(path, mark)
-
-    def _of_read(self, path: str, mark: Sequence[Any]) -> str | None:
-        """Return what became of a store or file that was read, or was looked for."""
+        # What became of a store or file that was read, or was looked for
         if mark[0] == STORE:
             content = self._stores.content(Path(self._index.absolute(path)))
             return None if content == mark[1] else f"store changed: {path}"

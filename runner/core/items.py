@@ -173,7 +173,14 @@ class ItemRunner:
         record.steps.append(made)
         try:
             outputs = await self._with_retries(step, scope, record, caller)
-            await self._note_listing(record, step, scope, outputs)
+            # Mark a folder that was listed for this item alone
+            if record.outer and step.uses == SCAN and outputs is not None:
+                files = None if step.returns is not None else outputs["files"]
+                params, roots = step.params.render(scope), self._context.bound.roots
+                base = self._context.bound.roots.base
+                owned = self._context.index.owned(base) if files is None else frozenset()
+                note = self._context.judge.dependencies.note_listing
+                await asyncio.to_thread(note, record.reads, params, files, roots, owned)
         except (StepFailed, RunStopped, PipelineError):
             made.state = "failed"
             raise
@@ -368,18 +375,6 @@ class ItemRunner:
             self._stats.taken.add(str(path))
             with contextlib.suppress(OSError):  # the step reports the error
                 record.reads[self._context.index.stored(path)] = await in_left_thread(mark, path)
-
-    async def _note_listing(
-        self, record: ItemRun, step: BoundStep, scope: Scope, outputs: Any
-    ) -> None:
-        """Mark a folder that was listed for this item alone."""
-        if record.outer and step.uses == SCAN and outputs is not None:
-            files = None if step.returns is not None else outputs["files"]
-            params, roots = step.params.render(scope), self._context.bound.roots
-            base = self._context.bound.roots.base
-            owned = self._context.index.owned(base) if files is None else frozenset()
-            note = self._context.judge.dependencies.note_listing
-            await asyncio.to_thread(note, record.reads, params, files, roots, owned)
 
     async def record(
         self,

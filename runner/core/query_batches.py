@@ -99,7 +99,27 @@ class QueryBatches(ForwardingPool):
                 await self._send_alone(batch, waiting)
             return
         sizes = [len(query.request.texts) for query in batch] + [1] * len(expected)
-        replies = iter(_divided(whole, request.texts, sizes))
+        # A reply for each so many texts; tokens by the length of the texts.
+        left, rest, begin = whole.usage.prompt_tokens, sum(map(len, request.texts)), 0
+        made = []
+        for size in sizes:
+            end = begin + size
+            n_chars = sum(map(len, request.texts[begin:end]))
+            n_tokens = round(left * n_chars / rest) if rest else left
+            left, rest = left - n_tokens, rest - n_chars
+            usage = whole.usage if len(sizes) == 1 else Usage(prompt_tokens=n_tokens)
+            made.append(
+                replace(
+                    whole,
+                    vectors=whole.vectors[begin:end],
+                    usage=usage,
+                    n_pieces=whole.n_pieces[begin:end],
+                    n_cut_tokens=whole.n_cut_tokens[begin:end],
+                )
+            )
+            begin = end
+        divided = made
+        replies = iter(divided)
         for query, reply in zip(batch, replies, strict=False):
             if query in waiting:  # else it was cancelled meanwhile
                 query.reply.set_result(reply)
@@ -128,26 +148,3 @@ def _first_queries(waiting: Sequence[_WaitingQuery]) -> list[_WaitingQuery]:
             break
         batch.append(query)
     return batch
-
-
-def _divided(whole: EmbedReply, texts: Sequence[str], sizes: Sequence[int]) -> list[EmbedReply]:
-    """Return a reply for each so many texts; tokens by the length of the texts."""
-    left, rest, begin = whole.usage.prompt_tokens, sum(map(len, texts)), 0
-    made = []
-    for size in sizes:
-        end = begin + size
-        n_chars = sum(map(len, texts[begin:end]))
-        n_tokens = round(left * n_chars / rest) if rest else left
-        left, rest = left - n_tokens, rest - n_chars
-        usage = whole.usage if len(sizes) == 1 else Usage(prompt_tokens=n_tokens)
-        made.append(
-            replace(
-                whole,
-                vectors=whole.vectors[begin:end],
-                usage=usage,
-                n_pieces=whole.n_pieces[begin:end],
-                n_cut_tokens=whole.n_cut_tokens[begin:end],
-            )
-        )
-        begin = end
-    return made

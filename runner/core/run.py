@@ -279,7 +279,15 @@ class _PlanRun:
             self.blocks.marks.update(record.marks())
         await self.blocks.items.record_written(record)
         for lost in record.outputs.lost_rows:
-            words = lost.text(self._why_fewer(step))
+            # What became of the items whose rows a table no longer has, as far as is known
+            found = [
+                f"{counted(n, f'item of {name!r} is', f'items of {name!r} are')} {state}"
+                for name in sorted(blocks_read(step.references))
+                for state, n in self._scope["steps"].get(name, {}).get("counts", {}).items()
+                if n and state in WITHOUT_RESULT
+            ]
+            why_fewer = ", ".join(found) or "what its rows are made of is otherwise now"
+            words = lost.text(why_fewer)
             self._stats.note(words)
             if lost.is_left:
                 self._stats.item(ItemReport(step.id, self._key(step), "missing", error=words))
@@ -293,16 +301,6 @@ class _PlanRun:
             )
         self._stats.item_state(step.id, "", "skipped" if outputs is None else "done")
         return outputs
-
-    def _why_fewer(self, step: BoundStep) -> str:
-        """Return what became of the items whose rows a table no longer has, as far as is known."""
-        found = [
-            f"{counted(n, f'item of {name!r} is', f'items of {name!r} are')} {state}"
-            for name in sorted(blocks_read(step.references))
-            for state, n in self._scope["steps"].get(name, {}).get("counts", {}).items()
-            if n and state in WITHOUT_RESULT
-        ]
-        return ", ".join(found) or "what its rows are made of is otherwise now"
 
     async def _skip(self, node: BoundNode) -> None:
         if self._outer or self._context.options.leaves_out_items:

@@ -185,20 +185,17 @@ class RunReviews:
                 await self._withdraw(old)
             return None
         if not is_decided and self.mode != "ask":
-            await self._without_asking(old)
+            if self.mode == "skip":
+                raise AwaitingReview("a review is due (`--review skip`)", is_asked=False)
+            if self.mode == "fail":
+                raise ReviewDue("a review is due (`--review fail`)")
+            if old is not None and not old.is_decided:
+                await self._withdraw(old)
             return None
         review = await asyncio.to_thread(self._store.ask, await whole())
         if not review.is_decided:
             raise AwaitingReview(f"waits for review since {iso_time(review.asked_at)}")
         return review
-
-    async def _without_asking(self, old: Review | None) -> None:
-        if self.mode == "skip":
-            raise AwaitingReview("a review is due (`--review skip`)", is_asked=False)
-        if self.mode == "fail":
-            raise ReviewDue("a review is due (`--review fail`)")
-        if old is not None and not old.is_decided:
-            await self._withdraw(old)
 
     async def apply(self, review: Review) -> bool:
         """Mark that the run goes on with a decision; return False if it was undone meanwhile."""

@@ -309,15 +309,13 @@ def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
         words["model"] = []  # the embedding model came or went with it
     reply_then, reply_now = then.get("reply") or {}, now.get("reply") or {}
     for part, names in (("schema", ("schema",)), ("check", ("check", "repair"))):
-        if _is_same_reply(reply_then, reply_now, names):
+        if reply_then and reply_now:
+            is_same_reply = not {*names}.intersection(changed_parts(reply_then, reply_now))
+        else:
+            is_same_reply = (reply_then.get(names[0]) or None) == (reply_now.get(names[0]) or None)
+        if is_same_reply:
             words[part] = []  # only the other half of `reply` came or went
     return words
-
-
-def _is_same_reply(then: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str]) -> bool:
-    if then and now:
-        return not {*names}.intersection(changed_parts(then, now))
-    return (then.get(names[0]) or None) == (now.get(names[0]) or None)
 
 
 def _tools_diff(then: Any, now: Any) -> list[str]:

@@ -89,7 +89,7 @@ from .fingerprints import (
 from .item_keys import item_keys, raw_item_keys
 from .renamed_documents import renamed_items
 from .run_options import RunOptions
-from .run_reviews import PendingReview, RunReviews
+from .run_reviews import RunReviews
 from .stale_reasons import ItemVerdict, PastItems, judge_item
 
 RETURNS = "(returns)"
@@ -605,9 +605,23 @@ class Judge:
             return ItemVerdict("stale", "what failed is tried again")
         pending = self.reviews.of_item(candidate.scope, entry.key)
         if pending is not None or verdict.state == "waiting":
-            return self._of_review(candidate, entry, pending)
+            # Judge an item that waits for a decision, or has got one since its last run
+            difference = self._difference(candidate, entry, [])
+            if difference is not None:
+                return ItemVerdict("stale", difference)
+            if pending is not None and pending.is_open and self.reviews.mode == "ask":
+                return ItemVerdict("waiting", pending.why)
+            why = None if pending is None else pending.why
+            was: State = next((state for state in WORK_STATES if state == entry.was), "stale")
+            return ItemVerdict(was, why, is_decided=True)
         if verdict.state == "quarantined":
-            return self._of_failed(candidate, entry, verdict, is_taken=held is None)
+            # Judge a failed item: its labels may be others, an edited output may be gone
+            is_taken = held is None
+            reason = self._of_lists(candidate, entry) or self.dependencies.released(entry)
+            if reason is None and is_taken:
+                paths = held_paths(entry.marks())
+                reason = f"{EDITED_FILE}{paths[0]}" if paths else None
+            return verdict if reason is None else ItemVerdict("stale", reason)
         return self._of_done(candidate, entry, held) if verdict.state == "fresh" else verdict
 
     def _verdict_by_hash(self, candidate: _Candidate) -> ItemVerdict:
@@ -633,19 +647,6 @@ class Judge:
             return None
         return candidate.labels.difference(entry, candidate.past.lists(entry.key))
 
-    def _of_review(
-        self, candidate: _Candidate, entry: Entry, pending: PendingReview | None
-    ) -> ItemVerdict:
-        """Judge an item that waits for a decision, or has got one since its last run."""
-        difference = self._difference(candidate, entry, [])
-        if difference is not None:
-            return ItemVerdict("stale", difference)
-        if pending is not None and pending.is_open and self.reviews.mode == "ask":
-            return ItemVerdict("waiting", pending.why)
-        why = None if pending is None else pending.why
-        was: State = next((state for state in WORK_STATES if state == entry.was), "stale")
-        return ItemVerdict(was, why, is_decided=True)
-
     def _of_done(self, candidate: _Candidate, entry: Entry, held: list[str] | None) -> ItemVerdict:
         """Judge an item that is as it was, by its dependencies and outputs."""
         edited: list[str] = []
@@ -658,16 +659,6 @@ class Judge:
             held += edited
             return ItemVerdict("held", held_text(edited))
         return ItemVerdict("fresh")
-
-    def _of_failed(
-        self, candidate: _Candidate, entry: Entry, verdict: ItemVerdict, *, is_taken: bool
-    ) -> ItemVerdict:
-        """Judge a failed item: its labels may be others, an edited output may be gone."""
-        reason = self._of_lists(candidate, entry) or self.dependencies.released(entry)
-        if reason is None and is_taken:
-            paths = held_paths(entry.marks())
-            reason = f"{EDITED_FILE}{paths[0]}" if paths else None
-        return verdict if reason is None else ItemVerdict("stale", reason)
 
     # --- parts
 

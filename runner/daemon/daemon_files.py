@@ -42,7 +42,9 @@ class DaemonPaths:
         if len(os.fsencode(path)) <= MOST_SOCKET_LETTERS:
             return path
         own = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:12]
-        return _short_folder() / f"{own}-{self.name}.sock"
+        folder = Path(tempfile.gettempdir()) / f"paddock-{os.getuid()}"
+        short_folder = folder if len(os.fsencode(folder)) < 60 else Path("/tmp") / folder.name
+        return short_folder / f"{own}-{self.name}.sock"
 
     @property
     def lock(self) -> Path:
@@ -98,11 +100,6 @@ def make_daemon_folders(paths: DaemonPaths) -> DaemonPaths:
                 "`paddock run --local` needs no service."
             )
     return paths
-
-
-def _short_folder() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"paddock-{os.getuid()}"
-    return folder if len(os.fsencode(folder)) < 60 else Path("/tmp") / folder.name
 
 
 DaemonKind = Literal["background", "up", "serve", "worker"]

@@ -174,7 +174,11 @@ class PrefectMirrors:
                         log.warning("Prefect does not show run %s: %s", mirror.head["run"], error)
                     break
                 mirror.changed.set()
-                await _pause(pauses, mirror)
+                # Wait before the next attempt; the run's end cuts it short.
+                if mirror.ended.is_set():
+                    await pauses.wait()
+                elif await wait_for_event(mirror.ended, pauses.failed()):
+                    pauses.succeeded()
         if mirror.missing_words and self._state_dir is not None:
             log.warning("Prefect, run %s: %s", mirror.head["run"], mirror.missing_words)
         self._runs.pop(mirror.id, None)
@@ -191,14 +195,6 @@ class PrefectMirrors:
         is_refused = mirror.n_refused > most_refused and not is_passing(error)
         mirror.is_over |= is_refused
         return is_refused or mirror.n_away == MOST_AWAY or mirror.is_given_up
-
-
-async def _pause(pauses: Pauses, mirror: _RunMirror) -> None:
-    """Wait before the next attempt; the run's end cuts it short."""
-    if mirror.ended.is_set():
-        await pauses.wait()
-    elif await wait_for_event(mirror.ended, pauses.failed()):
-        pauses.succeeded()
 
 
 class _PrefectRest:

@@ -216,7 +216,12 @@ class PrefectServer:
         port = known.get("port")
         if isinstance(port, int):
             self._status = PrefectServerStatus(self._status.state, _url(port), known.get("pid"))
-            is_there = _is_own_listener(port) and await _is_healthy(port)
+            # Whether this user listens at a port; True where that cannot be known (not Linux).
+            is_own_listener = (
+                not socket_owners.knows_socket_owners()
+                or socket_owners.listener_owner(HOST, port) == os.getuid()
+            )
+            is_there = is_own_listener and await _is_healthy(port)
             await self._say("ready" if is_there else "starting", known.get("pid"))
         await asyncio.sleep(LOOK_S / 4 if self._status.state != "ready" else LOOK_S)
 
@@ -377,17 +382,6 @@ def _listen_at(port: int) -> socket.socket | None:
         listener.close()
         return None
     return listener
-
-
-def _is_own_listener(port: int) -> bool:
-    """Return whether this user listens at a port; True where that cannot be known (not Linux).
-
-    When a server has ended, another user may listen at its port and would get the password.
-    """
-    return (
-        not socket_owners.knows_socket_owners()
-        or socket_owners.listener_owner(HOST, port) == os.getuid()
-    )
 
 
 async def _is_healthy(port: int) -> bool:

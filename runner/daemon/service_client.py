@@ -175,20 +175,16 @@ def _json_object(line: bytes) -> dict[str, Any]:
 def _raise_refusal(answer: httpx.Response) -> None:
     if answer.status_code < 400:
         return
-    words = _error_text(answer)
-    if answer.status_code in (401, 403) and "key" in words.lower():
-        words += "\n  Set PADDOCK_API_KEY to one of the service's keys."
-    raise ServiceError(words, answer.status_code)
-
-
-def _error_text(answer: httpx.Response) -> str:
     try:
         error = answer.json()["error"]
     except (ValueError, KeyError, TypeError):
         error = answer.text.strip()[:500]
     if isinstance(error, dict):
         error = error.get("message")
-    return str(error or f"the service answered with status {answer.status_code}")
+    words = str(error or f"the service answered with status {answer.status_code}")
+    if answer.status_code in (401, 403) and "key" in words.lower():
+        words += "\n  Set PADDOCK_API_KEY to one of the service's keys."
+    raise ServiceError(words, answer.status_code)
 
 
 Tell = Callable[[str, int | None, int | None], None]

@@ -221,7 +221,12 @@ class DryWalk:
         n_before = self._prompts.counts
         walked = await self._tried(step, scope, place, is_partly_unknown, self._prompts)
         n_new = walked.seen.n_calls - walked.seen.n_known if walked.seen is not None else 0
-        if _is_sized(step) and (is_partly_unknown or n_new > 1 or not self._counts_exactly):
+        # Whether how often a step asks depends on how long texts are
+        if step.uses in ("summarise", "summarize") or hasattr(step.kind, "foresee"):
+            is_sized = True
+        else:
+            is_sized = step.params.value.data.get("on_overflow") in ("map-reduce", "refine")
+        if is_sized and (is_partly_unknown or n_new > 1 or not self._counts_exactly):
             before = self._prompts.first(*n_before)
             longest = await self._tried(step, scope, place, is_partly_unknown, before, is_long=True)
             walked = replace(walked, calls=between_lengths(walked.calls, longest.calls))
@@ -480,16 +485,13 @@ class _BodyWalk:
         if walked.may_be_skipped:
             self._perhaps_skipped.add(node.id)
         if isinstance(node, BoundStep):
-            self._note_effects(node, walked)
+            may_fail = walked.is_unknown and node.reply is not None and bool(node.reply.checks)
+            if may_fail or node.review is not None:  # or the item may wait for a person
+                self.is_unsure = True
+            if not (_reads_only(node) or node.inner is not None):
+                self._has_changed = True
         self.last = walked.outputs
         self.scope = self.scope.with_step(node.id, walked.outputs)
-
-    def _note_effects(self, step: BoundStep, walked: WalkResult) -> None:
-        may_fail = walked.is_unknown and step.reply is not None and bool(step.reply.checks)
-        if may_fail or step.review is not None:  # or the item may wait for a person
-            self.is_unsure = True
-        if not (_reads_only(step) or step.inner is not None):
-            self._has_changed = True
 
     async def _step(self, step: BoundStep) -> WalkResult:
         place = self._place
@@ -573,13 +575,6 @@ def _reads_only(step: BoundStep) -> bool:
     """Return whether a dry run may carry out a step."""
     is_pure = step.kind.is_pure and not step.kind.roles
     return step.uses in _READING_STEPS or is_pure or hasattr(step.kind, "foresee")
-
-
-def _is_sized(step: BoundStep) -> bool:
-    """Return whether how often a step asks depends on how long texts are."""
-    if step.uses in ("summarise", "summarize") or hasattr(step.kind, "foresee"):
-        return True
-    return step.params.value.data.get("on_overflow") in ("map-reduce", "refine")
 
 
 def _steps_read(references: Iterable[Reference]) -> frozenset[str]:

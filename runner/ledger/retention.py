@@ -282,7 +282,27 @@ class _Sweeper:
         old_runs = self._sweep_runs()
         variants = self._forgotten_variants()
         calls = self._sweep_calls(variants)
-        items = self._gone_items() | self._dropped(variants)
+        # Remove the entries of documents deleted long ago, and of outputs that are gone too
+        query = f"select scope, key from items where {_IS_GONE} and at < :before"
+        rows = self._database.rows(query, {"before": self._limits.calls_before})
+        self._swept.items = len(rows)
+        for scope, key in rows if not self._is_dry else ():
+            at = {"scope": scope, "key": key}
+            query = "select path from outputs where scope = :scope and key = :key"
+            paths = [path for (path,) in self._database.rows(query, at)]
+            # An output that exists stays known, with the step that made it: otherwise a scan takes
+            # it for a document.
+            gone = [path for path in paths if not os.path.lexists(self._state.parent / path)]
+            for path in gone:
+                self._do(_DROP_OUTPUT, {**at, "path": path})
+            self._do(_DROP_ITEM, at)
+            self._do(_DROP_REVIEWS, at)
+            if gone == paths:
+                self._do(_DROP_MADE, at)
+        if rows and not self._is_dry:
+            self._do(_DROP_SPECS, {})
+        gone_items = frozenset((scope, key) for scope, key in rows)
+        items = gone_items | self._dropped(variants)
         self._sweep_objects(calls, items)
         self._sweep_logs(runs, old_runs)
         for folder in (self._objects, self._notices):
@@ -372,28 +392,6 @@ class _Sweeper:
             for step in json.loads(made)["steps"] if made else ():
                 found.update(call[0] for call in step["calls"])
         return frozenset(found)
-
-    def _gone_items(self) -> frozenset[tuple[str, str]]:
-        """Remove the entries of documents deleted long ago, and of outputs that are gone too."""
-        query = f"select scope, key from items where {_IS_GONE} and at < :before"
-        rows = self._database.rows(query, {"before": self._limits.calls_before})
-        self._swept.items = len(rows)
-        for scope, key in rows if not self._is_dry else ():
-            at = {"scope": scope, "key": key}
-            query = "select path from outputs where scope = :scope and key = :key"
-            paths = [path for (path,) in self._database.rows(query, at)]
-            # An output that exists stays known, with the step that made it: otherwise a scan takes
-            # it for a document.
-            gone = [path for path in paths if not os.path.lexists(self._state.parent / path)]
-            for path in gone:
-                self._do(_DROP_OUTPUT, {**at, "path": path})
-            self._do(_DROP_ITEM, at)
-            self._do(_DROP_REVIEWS, at)
-            if gone == paths:
-                self._do(_DROP_MADE, at)
-        if rows and not self._is_dry:
-            self._do(_DROP_SPECS, {})
-        return frozenset((scope, key) for scope, key in rows)
 
     def _delete(self, table: str, column: str, keys: Sequence[str]) -> None:
         if self._is_dry:

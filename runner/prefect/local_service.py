@@ -23,9 +23,10 @@ async def local_service(
     mode: RunMode, bound: BoundPlan, settings: Settings, note: Callable[[str], None]
 ) -> AsyncIterator[DaemonSession | None]:
     """Yield this machine's service, started if needed; None: not used."""
-    if not _needs_service(mode, bound, settings) or (
-        mode.service == "found" and not is_daemon_running(settings)
-    ):
+    needs_service = mode.prefect == "service" or (
+        not settings.pool_urls and any(not spec.pool for spec in used_models(bound))
+    )
+    if not needs_service or (mode.service == "found" and not is_daemon_running(settings)):
         yield None
         return
     wants_prefect = mode.prefect == "service"
@@ -47,12 +48,6 @@ async def shared_home_pool(settings: Settings, name: str) -> AsyncIterator[Pool]
         session = daemon_session(settings, pipeline=name, wants_prefect=False, tell=note)
         async with session as daemon, OnDemandPool(settings, daemon) as pool:
             yield pool
-
-
-def _needs_service(mode: RunMode, bound: BoundPlan, settings: Settings) -> bool:
-    return mode.prefect == "service" or (
-        not settings.pool_urls and any(not spec.pool for spec in used_models(bound))
-    )
 
 
 def pool_on_demand(settings: Settings, daemon: DaemonSession) -> OpenPool | None:

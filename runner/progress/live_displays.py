@@ -103,7 +103,12 @@ class LiveTable(RunProgress):
             running = [pair for pace in paces for pair in pace.running.items() if pair[0]]
             lines: list[Table | Text] = [self._step_table(paces, now)] if paces else []
             lines += [_one_line(text, self._console.width) for text in self._lines_below(running)]
-            return Group(*lines, self._footer(now))
+            parts = [units.duration(now - self.since)]
+            rate = self.meter.rate()
+            if rate is not None:
+                parts.append(f"{units.speed(rate)} tokens/s")
+            footer = Text(", ".join(parts), style="dim")
+            return Group(*lines, footer)
 
     def _lines_below(self, running: Sequence[tuple[str, str | None]]) -> Iterator[str]:
         """Yield the running documents and the loaded models."""
@@ -131,13 +136,6 @@ class LiveTable(RunProgress):
                 *cells,
             )
         return table
-
-    def _footer(self, now: float) -> Text:
-        parts = [units.duration(now - self.since)]
-        rate = self.meter.rate()
-        if rate is not None:
-            parts.append(f"{units.speed(rate)} tokens/s")
-        return Text(", ".join(parts), style="dim")
 
 
 def _progress_bar(pace: StepProgress) -> ProgressBar | Text:
@@ -253,7 +251,9 @@ class TransferBars:
         table.add_column(width=_TRANSFER_BAR_WIDTH)
         table.add_column(no_wrap=True)
         for status, step in tuple(self._steps.items()):
-            table.add_row(_step_heading(status, step), *self._how_far(step))
+            mark, style = ("✓", "green") if step.is_over else ("·", "cyan")
+            step_heading = Text.assemble((f"{mark} ", style), status)
+            table.add_row(step_heading, *self._how_far(step))
         return table
 
     def _how_far(self, step: _TransferStep) -> tuple[RenderableType, str]:
@@ -266,11 +266,6 @@ class TransferBars:
             to_go = units.duration((step.total - step.completed) / per_s)
             words += f", {units.size(round(per_s))}/s, {to_go} to go"
         return ProgressBar(step.total, step.completed, width=_TRANSFER_BAR_WIDTH), words
-
-
-def _step_heading(status: str, step: _TransferStep) -> RenderableType:
-    mark, style = ("✓", "green") if step.is_over else ("·", "cyan")
-    return Text.assemble((f"{mark} ", style), status)
 
 
 @contextmanager

@@ -36,9 +36,46 @@ def run_report_page(story: RunDetails, target: Path) -> str:
 
 def _page_parts(story: RunDetails, folder: Path) -> Iterator[str]:
     yield from run_summary_html(story)
-    yield from _failures_html(story, folder)
+    bad = [item for item in story.items if item.is_bad]
+    n_told = sum(item.state == "quarantined" for item in bad)
+    n_known = max(0, story.counts.get("quarantined", 0) - n_told)
+    if bad or n_known:
+        yield f"<h2>Failed ({len(bad) + n_known:,})</h2>"
+    for item in bad[:MAX_FAILURES]:
+        name = _file_link(item.key, item.source, folder)
+        error = (item.error or "").strip()[:MAX_ERROR_CHARS]
+        yield (
+            f'<div class="error"><p><b>{name}</b> of {escape(item.step)}, '
+            f"{state_html(item.state)}</p>"
+            f"<p>{escape(error)}</p>{later_run_html(item)}</div>"
+        )
+    if len(bad) > MAX_FAILURES:
+        n_left = len(bad) - MAX_FAILURES
+        yield f"<p>{n_left:,} more; <code>paddock logs {escape(story.past.row.run)} --failed</code>"
+        yield " lists them.</p>"
+    if n_known:
+        yield f"<p>{n_known:,} of them known to fail and not retried.</p>"
     yield from _reviews_html(story.reviewed)
-    yield from _charts_html(story)
+    (items, of_items), (calls, of_calls) = items_chart(story), calls_chart(story)
+    if items or calls:
+        yield DEFINITIONS
+    if items:
+        yield '<h2 id="items-time">Items over time</h2>'
+        yield of_items
+        yield _scrollable("items-time", items)
+    if calls:
+        yield '<h2 id="calls-time">Calls over time</h2>'
+        if n := story.n_calls_lost:
+            what = f"{counted(n, 'call')} {'is' if n == 1 else 'are'} not drawn"
+            yield f'<p class="soft">{what}: later runs redid their items.</p>'
+        yield of_calls
+        yield _scrollable("calls-time", calls)
+    chart, most, mean = occupancy_chart(story)
+    if chart:
+        yield '<h2 id="at-once">Concurrent calls</h2>'
+        yield f'<p class="soft">At most {most:,}; {mean:.1f} on average while there were any.</p>'
+        yield legend([AREA])
+        yield _scrollable("at-once", chart)
     yield from _tokens_html(story.calls)
     yield from _documents_html(story, folder)
 
@@ -75,28 +112,6 @@ def run_summary_html(story: RunDetails, progress: str | None = None) -> Iterator
         times = "once" if n == 1 else f"{n:,} times"
         seconds = units.duration(loads.get("load_s", 0.0))
         yield f'<p class="soft">{escape(name)} was loaded {times}, {seconds}.</p>'
-
-
-def _failures_html(story: RunDetails, folder: Path) -> Iterator[str]:
-    bad = [item for item in story.items if item.is_bad]
-    n_told = sum(item.state == "quarantined" for item in bad)
-    n_known = max(0, story.counts.get("quarantined", 0) - n_told)
-    if bad or n_known:
-        yield f"<h2>Failed ({len(bad) + n_known:,})</h2>"
-    for item in bad[:MAX_FAILURES]:
-        name = _file_link(item.key, item.source, folder)
-        error = (item.error or "").strip()[:MAX_ERROR_CHARS]
-        yield (
-            f'<div class="error"><p><b>{name}</b> of {escape(item.step)}, '
-            f"{state_html(item.state)}</p>"
-            f"<p>{escape(error)}</p>{later_run_html(item)}</div>"
-        )
-    if len(bad) > MAX_FAILURES:
-        n_left = len(bad) - MAX_FAILURES
-        yield f"<p>{n_left:,} more; <code>paddock logs {escape(story.past.row.run)} --failed</code>"
-        yield " lists them.</p>"
-    if n_known:
-        yield f"<p>{n_known:,} of them known to fail and not retried.</p>"
 
 
 def _reviews_html(reviewed: ReviewRecord) -> Iterator[str]:
@@ -171,29 +186,6 @@ def later_run_html(item: RunItem) -> str:
     if state in ("failed", "quarantined"):
         return f'<p class="soft">Run {escape(run)} retried it: {escape(state)}.</p>'
     return f'<p class="soft">Redone by run {escape(run)}.</p>'
-
-
-def _charts_html(story: RunDetails) -> Iterator[str]:
-    (items, of_items), (calls, of_calls) = items_chart(story), calls_chart(story)
-    if items or calls:
-        yield DEFINITIONS
-    if items:
-        yield '<h2 id="items-time">Items over time</h2>'
-        yield of_items
-        yield _scrollable("items-time", items)
-    if calls:
-        yield '<h2 id="calls-time">Calls over time</h2>'
-        if n := story.n_calls_lost:
-            what = f"{counted(n, 'call')} {'is' if n == 1 else 'are'} not drawn"
-            yield f'<p class="soft">{what}: later runs redid their items.</p>'
-        yield of_calls
-        yield _scrollable("calls-time", calls)
-    chart, most, mean = occupancy_chart(story)
-    if chart:
-        yield '<h2 id="at-once">Concurrent calls</h2>'
-        yield f'<p class="soft">At most {most:,}; {mean:.1f} on average while there were any.</p>'
-        yield legend([AREA])
-        yield _scrollable("at-once", chart)
 
 
 def _scrollable(name: str, inner: str) -> str:

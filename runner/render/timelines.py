@@ -244,7 +244,24 @@ def occupancy_chart(story: RunDetails) -> tuple[str, int, float]:
         return "", 0, 0.0
     most, mean = concurrency_stats(spans)
     most = max(most, 1)
-    return _area_svg(mean_concurrency(spans, story.seconds, BINS), story.seconds, most), most, mean
+    found = mean_concurrency(spans, story.seconds, BINS)
+    height = HEIGHT + AXIS + GAP
+    lines = [_svg_start("Concurrent calls", f"at most {most:,}", height)]
+    lines += _grid_svg(story.seconds, height)
+    for n in sorted({0, most // 2, most}):
+        y = GAP + HEIGHT * (1 - n / most)
+        lines.append(_line_svg(LEFT, y, 100 - RIGHT, y))
+        lines.append(f'<text class="axis level" x="0" dx="4" y="{y + 4:.1f}">{n:,}</text>')
+    path = f"M0 {HEIGHT:g}"
+    for number, level in enumerate(found):
+        path += f"V{HEIGHT * (1 - min(level / most, 1)):.1f}H{number + 1}"
+    lines.append(
+        f'<svg x="{LEFT:g}%" y="{GAP:g}" width="{100 - LEFT - RIGHT:g}%" height="{HEIGHT:g}" '
+        f'viewBox="0 0 {len(found)} {HEIGHT:g}" preserveAspectRatio="none">'
+        f'<path class="area" vector-effect="non-scaling-stroke" d="{path}V{HEIGHT:g}z"/></svg>'
+    )
+    area_svg = "\n".join([*lines, "</svg>"])
+    return area_svg, most, mean
 
 
 def _timeline(name: str, spans: Sequence[TimeSpan], seconds: float) -> tuple[str, str]:
@@ -334,25 +351,6 @@ def _rect_svg(kind: str, x: float, y: float, width: float) -> str:
 
 def _rect_with_look(look: str, x: float, y: float, width: float) -> str:
     return f'<rect {look} x="{x:.2f}%" y="{y:g}" width="{width:.2f}%" height="{LANE:g}" rx="2"/>'
-
-
-def _area_svg(found: Sequence[float], seconds: float, most: int) -> str:
-    height = HEIGHT + AXIS + GAP
-    lines = [_svg_start("Concurrent calls", f"at most {most:,}", height)]
-    lines += _grid_svg(seconds, height)
-    for n in sorted({0, most // 2, most}):
-        y = GAP + HEIGHT * (1 - n / most)
-        lines.append(_line_svg(LEFT, y, 100 - RIGHT, y))
-        lines.append(f'<text class="axis level" x="0" dx="4" y="{y + 4:.1f}">{n:,}</text>')
-    path = f"M0 {HEIGHT:g}"
-    for number, level in enumerate(found):
-        path += f"V{HEIGHT * (1 - min(level / most, 1)):.1f}H{number + 1}"
-    lines.append(
-        f'<svg x="{LEFT:g}%" y="{GAP:g}" width="{100 - LEFT - RIGHT:g}%" height="{HEIGHT:g}" '
-        f'viewBox="0 0 {len(found)} {HEIGHT:g}" preserveAspectRatio="none">'
-        f'<path class="area" vector-effect="non-scaling-stroke" d="{path}V{HEIGHT:g}z"/></svg>'
-    )
-    return "\n".join([*lines, "</svg>"])
 
 
 def _svg_start(name: str, words: str, height: float) -> str:

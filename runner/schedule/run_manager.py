@@ -307,7 +307,15 @@ class RunManager:
         Raises:
             QueueError: Prefect is away.
         """
-        await self._retry_unrecorded()
+        # Record the ends that failed while Prefect was away
+        while self._unrecorded:
+            try:
+                await self._unrecorded[0]()
+            except QueueError:
+                raise
+            except Exception:
+                log.exception("the end of a run could not be handled")
+            self._unrecorded.pop(0)
         by_id = {deployment.id: deployment for deployment in self.deployments.values()}
         if by_id and time.monotonic() - self._polled_at > POLL_S:
             await self._prefect_queue.poll(by_id)
@@ -508,17 +516,6 @@ class RunManager:
         finally:
             self.wake.set()
 
-    async def _retry_unrecorded(self) -> None:
-        """Record the ends that failed while Prefect was away."""
-        while self._unrecorded:
-            try:
-                await self._unrecorded[0]()
-            except QueueError:
-                raise
-            except Exception:
-                log.exception("the end of a run could not be handled")
-            self._unrecorded.pop(0)
-
     async def _end_by_ledger(
         self, job: ManagedRun, end: ProcessEnd, shown: QueuedRun | None
     ) -> tuple[ProcessEnd, RunEnding]:
@@ -570,18 +567,13 @@ class RunManager:
         self.wants_rest = self.wants_rest or job.stopped == "window"
         log_end(job, end, ending, next_)
         if isinstance(next_, NoRestart):
-            await self._tell_end(job, end, ending, is_given_up=next_.is_given_up)
-
-    async def _tell_end(
-        self, job: ManagedRun, end: ProcessEnd, ending: RunEnding, *, is_given_up: bool
-    ) -> None:
-        if is_given_up:
-            self._telling.start(
-                self._options.given_up(job.deployment, job.name, ending.crash or "")
-            )
-        job.running.run = job.name
-        status = "crashed" if ending.crash else ending.status
-        await self._tell(job.tracked.id, job, status, end.report, job.tracked)
+            if next_.is_given_up:
+                self._telling.start(
+                    self._options.given_up(job.deployment, job.name, ending.crash or "")
+                )
+            job.running.run = job.name
+            status = "crashed" if ending.crash else ending.status
+            await self._tell(job.tracked.id, job, status, end.report, job.tracked)
 
     def _ending(self, job: ManagedRun, end: ProcessEnd, shown: QueuedRun | None) -> RunEnding:
         """Return how a run ended: by its own report, else by Prefect's state."""

@@ -167,30 +167,22 @@ async def _take_stop_requests(
                 control.stop.set()
     except (PipeClosed, ValueError):
         control.is_continued = True  # by the next `paddock up`
-        await _end_without_prefect(api_url, control)
+        # End this process if Prefect's server stays away, now that its `paddock up` is gone
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _AWAY_S
+        while loop.time() < until:
+            await asyncio.sleep(1)
+            if await queued_run.is_reachable(api_url):
+                until = loop.time() + _AWAY_S
+        control.stop_gate.close("Prefect's server is gone", "budget")
+        until = loop.time() + _DRAIN_S
+        while control.report is None and loop.time() < until:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.5)
+        os._exit(1)
 
 
 _AWAY_S = 15.0  # longer than the next `paddock up` takes to start its server
 _DRAIN_S = 30.0
-
-
-async def _end_without_prefect(api_url: str, control: RunControl) -> None:
-    """End this process if Prefect's server stays away, now that its `paddock up` is gone.
-
-    The next one may have its server at another port, since a program took the one it had; Prefect's
-    client would ask there for minutes. It takes the run for one that was killed, and continues it.
-    """
-    loop = asyncio.get_running_loop()
-    until = loop.time() + _AWAY_S
-    while loop.time() < until:
-        await asyncio.sleep(1)
-        if await queued_run.is_reachable(api_url):
-            until = loop.time() + _AWAY_S
-    control.stop_gate.close("Prefect's server is gone", "budget")
-    until = loop.time() + _DRAIN_S
-    while control.report is None and loop.time() < until:  # noqa: ASYNC110 - no event tells of it
-        await asyncio.sleep(0.5)
-    os._exit(1)
 
 
 _POLL_S = 1.0

@@ -341,7 +341,11 @@ class Up:
             try:
                 await self._once()
                 self._prefect_is_there(None)
-                self._tell_ready()
+                # Report once that everything has started
+                in_place, self._in_place = self._in_place, None
+                if in_place is not None:
+                    in_place()
+                    notify_systemd("READY=1")
                 if self._calls.waiting.total():  # runs have begun, so more calls can be submitted
                     self._calls.arrived.set()
             except QueueError as error:
@@ -564,13 +568,6 @@ class Up:
         file = token_file(self._settings.state_dir)
         needs = f"{'They need' if has_questions else 'It needs'} the token in {file}."
         return f"\n  {address}{CONSOLE_PATH} shows pipelines and runs.{review} {needs}"
-
-    def _tell_ready(self) -> None:
-        """Report once that everything has started."""
-        in_place, self._in_place = self._in_place, None
-        if in_place is not None:
-            in_place()
-            notify_systemd("READY=1")
 
     def _prefect_is_there(self, error: Exception | None) -> None:
         """Report once that Prefect is away, and once that it is back."""

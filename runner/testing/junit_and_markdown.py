@@ -348,15 +348,11 @@ def _problem_lines(case: CaseResult) -> Iterator[str]:
     for problem in case.problems:
         yield f"- **{_table_cell(problem.kind)}**: {_table_cell(problem.message)}"
         if problem.detail:
-            fence = _safe_fence(problem.detail)
+            # A code fence longer than any in the text
+            longest = max((len(run) for run in re.findall("`+", problem.detail)), default=0)
+            fence = "`" * max(3, longest + 1)
             yield f"\n{fence}diff\n{problem.detail}\n{fence}"
     yield ""
-
-
-def _safe_fence(text: str) -> str:
-    """Return a code fence longer than any in the text."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    return "`" * max(3, longest + 1)
 
 
 def _repetitions_text(case: CaseResult) -> str:

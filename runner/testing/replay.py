@@ -165,7 +165,17 @@ class CassettePool:
         if self._real is None:
             return _facts_from_json(self._tape, name, model)
         facts = await self._real.facts(model)
-        self._tape.cassette.keep_model(name, _facts_json(model, facts))
+        # The facts that a test needs; no path, which differs between machines.
+        facts_json = {
+            "ref": model.ref,
+            "digest": facts.identity,
+            "architecture": facts.architecture,
+            "ctx": facts.n_ctx_tokens,
+            "ctx_train": facts.n_ctx_train_tokens,
+            "takes_tools": facts.takes_tools,
+            "sees_images": facts.projector is not None,
+        }
+        self._tape.cassette.keep_model(name, facts_json)
         return facts
 
     async def count_chat(
@@ -315,19 +325,6 @@ def _asked_json(model: ModelSpec, request: Mapping[str, Any]) -> dict[str, Any]:
     if "sampling" in plain:
         plain |= {"sampling": map_texts(plain.pop("sampling"), str)}
     return {name: value for name, value in plain.items() if value not in (None, {})}
-
-
-def _facts_json(model: ModelSpec, facts: ModelFacts) -> dict[str, Any]:
-    """Return the facts that a test needs; no path, which differs between machines."""
-    return {
-        "ref": model.ref,
-        "digest": facts.identity,
-        "architecture": facts.architecture,
-        "ctx": facts.n_ctx_tokens,
-        "ctx_train": facts.n_ctx_train_tokens,
-        "takes_tools": facts.takes_tools,
-        "sees_images": facts.projector is not None,
-    }
 
 
 def _facts_from_json(tape: CassetteSession, name: str, model: ModelSpec) -> ModelFacts:

@@ -353,8 +353,15 @@ def _evaluator_claims(
             end = _quoted_literal(filled.ends_with.lower())
             yield {"check": f"{lowered}.endswith({end})"}
     elif evaluator.llm is not None:
+        # A judge's prompt with the row's values, and `{{ text }}` for the answer
+        parts = _PLACEHOLDER.split(evaluator.llm.prompt)
+        made = [_literal_value(parts[0])]
+        for name, text in zip(parts[1::2], parts[2::2], strict=True):
+            value = _literal_value(_row_text(row.get(name, "")))
+            made += ["{{ text }}" if name == "completion" else value, _literal_value(text)]
+        filled_prompt = "".join(made)
         judge = {
-            "prompt": _filled_prompt(evaluator.llm.prompt, row),
+            "prompt": filled_prompt,
             "choices": {choice.choice: float(choice.score) for choice in evaluator.llm.choices},
         }
         if evaluator.llm.system_prompt:
@@ -382,16 +389,6 @@ def _quality_prompt(uses: str, row: Mapping[str, Any]) -> str:
     words = JUDGED_QUALITIES[uses.removeprefix("github/")]
     given = {"input": row.get("input", ""), "context": row.get("context", row.get("input", ""))}
     return words.format_map({name: _row_text(value) for name, value in given.items()})
-
-
-def _filled_prompt(prompt: str, row: Mapping[str, Any]) -> str:
-    """Return a judge's prompt with the row's values, and `{{ text }}` for the answer."""
-    parts = _PLACEHOLDER.split(prompt)
-    made = [_literal_value(parts[0])]
-    for name, text in zip(parts[1::2], parts[2::2], strict=True):
-        value = _literal_value(_row_text(row.get(name, "")))
-        made += ["{{ text }}" if name == "completion" else value, _literal_value(text)]
-    return "".join(made)
 
 
 def _row_text(value: Any) -> str:

@@ -135,19 +135,16 @@ class FolderEvents:
         with self._lock:
             return frozenset(self._written)
 
-    def _note_writer(self, event: events.FileSystemEvent) -> None:
-        """Track open writers: the system reports each write, and each close by a writer."""
-        relpath = os.fsdecode(event.src_path).removeprefix(self._prefix).replace(os.sep, "/")
-        if event.event_type == "modified" and not event.is_directory:
-            if len(self._written) < MOST_PATHS and self._hears_closes:
-                self._written.add(relpath)
-        elif event.event_type in ("closed", "moved", "deleted"):
-            self._written.discard(relpath)
-
     def _on_event(self, event: events.FileSystemEvent) -> None:
         paths = (os.fsdecode(event.src_path), os.fsdecode(event.dest_path or ""))
         with self._lock:
-            self._note_writer(event)
+            # Track open writers: the system reports each write, and each close by a writer
+            relpath = os.fsdecode(event.src_path).removeprefix(self._prefix).replace(os.sep, "/")
+            if event.event_type == "modified" and not event.is_directory:
+                if len(self._written) < MOST_PATHS and self._hears_closes:
+                    self._written.add(relpath)
+            elif event.event_type in ("closed", "moved", "deleted"):
+                self._written.discard(relpath)
             self._n_events += 1
             if self._n_events >= self._most_events:
                 # The kernel drops events when its queue is full, and then at least this many are

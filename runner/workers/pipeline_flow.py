@@ -326,11 +326,6 @@ _TYPES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _is_missing(declared: Input) -> bool:
-    """Return whether a caller must give the input."""
-    return declared.is_required and not declared.has_default
-
-
 def _shown_default(declared: Input, base: Path) -> Any:
     """Return an input's default as a form shows it: a path as a whole, no secret."""
     if declared.is_secret:
@@ -352,7 +347,8 @@ def _parameter(declared: Input, default: Any) -> inspect.Parameter:
     if declared.type == "enum":
         kind = Annotated[Any, WithJsonSchema({"enum": list(declared.values)})]
     kind = Annotated[kind, Field(ge=declared.min, le=declared.max)]
-    is_missing = _is_missing(declared)
+    # Whether a caller must give the input
+    is_missing = declared.is_required and not declared.has_default
     return inspect.Parameter(
         declared.name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -90,7 +90,12 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
             return FilesMoveOutput(path=str(source))
         if params.to is None:
             raise StepError("`to` is missing.", remedy=f"`mode: {params.mode}` needs it.")
-        target = _target_of_move(source, params.to, tools)
+        # The new path; a folder gets the file under its own name.
+        path = resolve_path(tools.roots, params.to)
+        if params.to.endswith(("/", os.sep)) or path.is_dir():
+            target = resolve_path(tools.roots, str(path / source.name))
+        else:
+            target = path
         tools.outputs.check_target(target)
         digest = await _digest_of(source)
         if source == target and digest is not None:
@@ -103,14 +108,6 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
         if params.mode == "move":
             await tools.outputs.note_removed(source)
         return FilesMoveOutput(path=str(target))
-
-
-def _target_of_move(source: Path, text: str, tools: Tools) -> Path:
-    """Return the new path; a folder gets the file under its own name."""
-    path = resolve_path(tools.roots, text)
-    if text.endswith(("/", os.sep)) or path.is_dir():
-        return resolve_path(tools.roots, str(path / source.name))
-    return path
 
 
 async def _digest_of(path: Path) -> str | None:

@@ -350,7 +350,12 @@ class _NotJson(ValueError):
 def _json_value(text: str, form: str, line: int | None = None) -> Any:
     """Parse JSON, of one line of a file or of all; half a character becomes U+FFFD."""
     try:
-        return _parsed_json(text)
+        if len(text) > _MOST_PARTS and text.count("{") + text.count("[") > _MOST_PARTS:
+            raise _NotJson(f"it has more than {_MOST_PARTS:,} objects and lists")
+        value = parse_shallow_json(text, parse_constant=_constant, parse_float=_float)
+        if not _HALF_ESCAPED.search(text):
+            return value
+        return json.loads(_HALF.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
     except json.JSONDecodeError as error:
         why = f"line {line or error.lineno}, column {error.colno}: {error.msg}"
         raise UnreadableRows(f"is not valid {form}: {why}") from error
@@ -359,15 +364,6 @@ def _json_value(text: str, form: str, line: int | None = None) -> Any:
         is_told = isinstance(error, _NotJson | NestedTooDeep)
         why = str(error) if is_told else "a number has thousands of digits"
         raise UnreadableRows(f"is not valid {form}: {place}{why}") from error
-
-
-def _parsed_json(text: str) -> Any:
-    if len(text) > _MOST_PARTS and text.count("{") + text.count("[") > _MOST_PARTS:
-        raise _NotJson(f"it has more than {_MOST_PARTS:,} objects and lists")
-    value = parse_shallow_json(text, parse_constant=_constant, parse_float=_float)
-    if not _HALF_ESCAPED.search(text):
-        return value
-    return json.loads(_HALF.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
 
 
 def _constant(word: str) -> float:

@@ -146,6 +146,11 @@ def _hashed_file(found: FoundFile) -> ScannedFile | None:
         sha256 = None
     name = PurePosixPath(found.relpath)
     # Not validated: these are our own values, perhaps ten thousand.
+    try:
+        moment = datetime.fromtimestamp(found.facts.st_mtime, UTC)
+    except (OverflowError, ValueError, OSError):  # a clock that was never set
+        moment = datetime.fromtimestamp(0, UTC)
+    iso_time = moment.isoformat(timespec="seconds").replace("+00:00", "Z")
     return ScannedFile.model_construct(
         path=found.path,
         relpath=found.relpath,
@@ -153,7 +158,7 @@ def _hashed_file(found: FoundFile) -> ScannedFile | None:
         stem=name.stem,
         suffix=name.suffix,
         size=found.facts.st_size,
-        modified=_iso_time(found.facts.st_mtime),
+        modified=iso_time,
         sha256=sha256,
     )
 
@@ -168,11 +173,3 @@ def file_at(path: Path, relpath: str) -> dict[str, Any] | None:
     if found is None or found.sha256 is None or not stat.S_ISREG(facts.st_mode):
         return None
     return found.model_dump(mode="json")
-
-
-def _iso_time(seconds: float) -> str:
-    try:
-        moment = datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):  # a clock that was never set
-        moment = datetime.fromtimestamp(0, UTC)
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -109,10 +109,15 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
         """Write it, unless it has this content already or was edited."""
         if found := params.path_fault(params.path, params.model_fields_set):
             raise StepError(found[0], remedy=found[1])
-        path = _target_path(params.path, tools)
+        path = resolve_path(tools.roots, params.path)
+        tools.outputs.check_target(path)
         data = await _bytes_to_write(params, path, tools)
         sha256 = hashlib.sha256(data).hexdigest()
-        there = await _digest_of(path)
+        # The digest of the file that is there, made in a thread: it may be of any size
+        if not os.path.lexists(path):  # noqa: ASYNC240 - a thread takes longer
+            there = None
+        else:
+            there = await in_left_thread(file_sha256, path, "written", "`path` must name a file")
         if there == sha256:
             await tools.outputs.intend(path, sha256, len(data))
             await tools.outputs.wrote(path, sha256, len(data))
@@ -128,13 +133,6 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
         return FilesWriteOutput(path=str(path), changed=True)
 
 
-async def _digest_of(path: Path) -> str | None:
-    """Return the digest of the file that is there, made in a thread: it may be of any size."""
-    if not os.path.lexists(path):  # noqa: ASYNC240 - a thread takes longer
-        return None
-    return await in_left_thread(file_sha256, path, "written", "`path` must name a file")
-
-
 async def _may_lose(path: Path, params: FilesWriteParams, tools: Tools) -> bool:
     """Return whether a table may be replaced: a person is asked first if it loses most rows."""
     n_now = sum(row is not None for row in _with_waiting(params))
@@ -145,12 +143,6 @@ async def _may_lose(path: Path, params: FilesWriteParams, tools: Tools) -> bool:
     except OSError as error:
         raise os_refusal(f"'{printable(path)}' cannot be read", error) from error
     return n_now >= n_before or tools.outputs.may_lose_rows(path, n_before, n_now)
-
-
-def _target_path(text: str, tools: Tools) -> Path:
-    path = resolve_path(tools.roots, text)
-    tools.outputs.check_target(path)
-    return path
 
 
 async def _bytes_to_write(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:

@@ -328,7 +328,14 @@ async def ask_checked(
                 break  # the same prompt would get the same answer
             is_parrot = True  # small models repeat what they see: leave it out
     if wrong:
-        raise _repair_failed(answer, wrong, n_repairs)
+        after = f", even after {counted(n_repairs, 'repair')}" if n_repairs else ""
+        remedy = "Loosen `check`, raise `repair`, or ask a larger model."
+        if wrong[0].startswith(_CUT_OFF):
+            remedy = "Raise `max_tokens` under `params`, or ask for less."
+        shown = one_line(answer.text, _SHOWN_CHARS)
+        what = f"the answer fails its checks{after}. {' '.join(wrong)} It was: {shown}"
+        repair_failed = StepError(what, remedy=remedy, kind="check")
+        raise repair_failed
     if answer.undecided:
         asker.tools.log.tally(asker.noun, "passed with something that checks cannot decide")
     if form.schema is None:
@@ -400,13 +407,3 @@ async def _repair_messages(
             return [*prompt, *repair]
     short = with_ending(prompt, f"Mind this:\n{reasons}")
     return short if await asker.overflow(short) is None else None
-
-
-def _repair_failed(answer: CheckedAnswer, wrong: Sequence[str], n_repairs: int) -> StepError:
-    after = f", even after {counted(n_repairs, 'repair')}" if n_repairs else ""
-    remedy = "Loosen `check`, raise `repair`, or ask a larger model."
-    if wrong[0].startswith(_CUT_OFF):
-        remedy = "Raise `max_tokens` under `params`, or ask for less."
-    shown = one_line(answer.text, _SHOWN_CHARS)
-    what = f"the answer fails its checks{after}. {' '.join(wrong)} It was: {shown}"
-    return StepError(what, remedy=remedy, kind="check")

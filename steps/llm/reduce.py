@@ -159,7 +159,17 @@ async def _reduce(
     else:
         folded, groups, n_levels = await work.fold_groups(notes, params.by)
     if folded is None:
-        return _grouped_output(groups, n_levels, asker.usage())
+        usage = asker.usage()
+        has_schema = any(group.output is not None for group in groups)
+        return ReduceOutput(
+            text=ITEM_SEPARATOR.join(f"{group.key}:\n{group.text}" for group in groups),
+            output={group.key: group.output if has_schema else group.text for group in groups},
+            evidence=_by_group(groups, "evidence"),
+            confidence=_by_group(groups, "confidence"),
+            groups=groups,
+            levels=n_levels,
+            usage=usage,
+        )
     return ReduceOutput(
         **folded.answer.outputs(), groups=groups, levels=folded.n_levels, usage=asker.usage()
     )
@@ -230,19 +240,6 @@ class _ReduceWork:
                 f"`group`, `text` and `output` of each.",
                 remedy="Set `fold: groups` to stop before that.",
             ) from error
-
-
-def _grouped_output(groups: list[ReducedGroup], n_levels: int, usage: UsageOutput) -> ReduceOutput:
-    has_schema = any(group.output is not None for group in groups)
-    return ReduceOutput(
-        text=ITEM_SEPARATOR.join(f"{group.key}:\n{group.text}" for group in groups),
-        output={group.key: group.output if has_schema else group.text for group in groups},
-        evidence=_by_group(groups, "evidence"),
-        confidence=_by_group(groups, "confidence"),
-        groups=groups,
-        levels=n_levels,
-        usage=usage,
-    )
 
 
 def _by_group(groups: Sequence[ReducedGroup], name: str) -> dict[str, Any] | None:

@@ -191,7 +191,17 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
             return await _extracted(params, material, tools)
         model = tools.models.resolve(params.model, "chat")
         asker = Asker(tools, model, params.params.given(), on_truncated="more")
-        reader, whole = _reader(params, asker), material.at_once(params)
+        instructions = params.instructions
+        prompts = SummaryPrompts(
+            words=params.words,
+            style=params.style,
+            instructions=render_template(instructions, "instructions", {}) if instructions else "",
+            map=params.map,
+            reduce=params.reduce,
+        )
+        is_strict = params.on_overflow == "error"
+        er = MapReduce(asker, prompts, params.context.previous, is_strict=is_strict)
+        reader, whole = er, material.at_once(params)
         if whole is None:
             read = await _in_parts(params, material, reader)
         else:
@@ -320,19 +330,6 @@ async def _read_input(params: SummariseParams, tools: Tools) -> _SummaryInput:
         text, pages = document.text, document.pages
     whole = TextPart(text, {"text": text, "start": 0, "end": len(text)})
     return _SummaryInput([whole], text, is_cut=False, pages=pages)
-
-
-def _reader(params: SummariseParams, asker: Asker) -> MapReduce:
-    instructions = params.instructions
-    prompts = SummaryPrompts(
-        words=params.words,
-        style=params.style,
-        instructions=render_template(instructions, "instructions", {}) if instructions else "",
-        map=params.map,
-        reduce=params.reduce,
-    )
-    is_strict = params.on_overflow == "error"
-    return MapReduce(asker, prompts, params.context.previous, is_strict=is_strict)
 
 
 async def _in_parts(

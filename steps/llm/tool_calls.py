@@ -153,7 +153,12 @@ class ToolCaller:
 
     async def _called(self, tool: BoundTool, call: ToolCall) -> ToolResult:
         """Call a tool; a call with side effects is not repeated for this item after a kill."""
-        if not _is_called_once(tool):
+        # Whether a call is made once for an item, however often the item is restarted
+        if tool.server is None and tool.name in ("now", "http.get"):
+            is_called_once = tool.name == "now"
+        else:
+            is_called_once = tool.has_effects
+        if not is_called_once:
             return await _call_within_time(tool, call.arguments)
         item = self.tools.item
         request = {
@@ -173,17 +178,6 @@ class ToolCaller:
             return ToolResult(**await self.tools.memo.once("turn", request, do))
         except _CallRefused as refusal:
             return refusal.result
-
-
-def _is_called_once(tool: BoundTool) -> bool:
-    """Return whether a call is made once for an item, however often the item is restarted.
-
-    True for side effects; and for the time, or no later call could be found in the cache. Fetching
-    a page again has no side effects.
-    """
-    if tool.server is None and tool.name in ("now", "http.get"):
-        return tool.name == "now"
-    return tool.has_effects
 
 
 def _documents_read_by(tool: BoundTool, root: str, value: Any) -> list[str]:

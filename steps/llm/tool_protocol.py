@@ -258,7 +258,12 @@ def arguments_schema(tool: Tool) -> Schema:
     The tool itself checks its arguments.
     """
     schema = {"properties": {}, **tool.parameters, "type": "object"}
-    return _ANY_OBJECT if not _is_local(schema) or check_schema(schema) else schema
+    # Whether every reference is to a definition of the schema itself
+    is_local = all(
+        reference.startswith(("#/$defs/", "#/definitions/")) and reference.count("/") == 2
+        for reference in _references(schema)
+    )
+    return _ANY_OBJECT if not is_local or check_schema(schema) else schema
 
 
 def _call_schema(tool: Tool) -> Schema:
@@ -279,14 +284,6 @@ _SHARED_KEYS = ("$defs", "definitions", "$schema", "$id")
 
 def _shared_definitions(schema: Mapping[str, Any]) -> Schema:
     return {**schema.get("definitions", {}), **schema.get("$defs", {})}
-
-
-def _is_local(schema: Any) -> bool:
-    """Return whether every reference is to a definition of the schema itself."""
-    return all(
-        reference.startswith(("#/$defs/", "#/definitions/")) and reference.count("/") == 2
-        for reference in _references(schema)
-    )
 
 
 def _references(value: Any) -> Iterator[str]:

@@ -107,12 +107,7 @@ def kind_of(path: PurePath, head: bytes) -> str:
         return "epub"
     if _is_image(head, suffix):
         return "image"
-    _refuse_unread(suffix, head)
-    return named or "txt"
-
-
-def _refuse_unread(suffix: str, head: bytes) -> None:
-    """Raise for what no reader reads, by its name or its first bytes."""
+    # Raise for what no reader reads, by its name or its first bytes
     if suffix in _OLD_OFFICE or head.startswith(b"{\\rtf"):
         what, as_what = _OLD_OFFICE.get(suffix, _OLD_OFFICE[".rtf"])
         raise UnknownKind(f"{what}, which is not read", f"Save it as `{as_what}`.")
@@ -128,6 +123,7 @@ def _refuse_unread(suffix: str, head: bytes) -> None:
         raise UnknownKind("damaged: a picture by its name, but not by its content")
     if suffix in _MEDIA_SUFFIXES:
         raise UnknownKind(f"{_MEDIA_SUFFIXES[suffix]} by its name, not text")
+    return named or "txt"
 
 
 def kind_within(name: str, media_type: str, head: bytes) -> str:

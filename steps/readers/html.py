@@ -443,7 +443,12 @@ def _mark_raised(soup: Any) -> None:
         if not text or not before or _is_joined(element.name, text, before):
             continue
         mark = "^" if element.name == "sup" else "_"
-        is_open = _runs_on(text, _text_after(element))
+        node = element.next_sibling
+        if node is None:
+            text_after = ""
+        else:
+            text_after = str(node)[:2] if node.name is None else node.get_text()[:2]
+        is_open = _runs_on(text, text_after)
         opening, closing = (f"{mark}(", ")") if is_open else (mark, "")
         if element.find(True) is None:
             element.string = f"{opening}{text}{closing}"
@@ -474,13 +479,6 @@ def _character_before(element: Any) -> str:
         if node.name is None and type(node).__name__ == "NavigableString" and node:
             return str(node)[-1]
     return ""
-
-
-def _text_after(element: Any) -> str:
-    node = element.next_sibling
-    if node is None:
-        return ""
-    return str(node)[:2] if node.name is None else node.get_text()[:2]
 
 
 def _markdown(soup: Any) -> str:

@@ -283,20 +283,16 @@ def _frame(event: str, meta: Mapping[str, Any], data: bytes = b"") -> bytes:
 
 def main(memory_bytes: int) -> None:
     requests, answers = take_pipes()  # libraries and plug-ins print to nowhere
-    _limit_memory(memory_bytes)
-    send_frame(answers, _frame(READY, {"pid": os.getpid()}))
-    while (request := _next_request(requests)) is not None:
-        _answer(answers, *request)
-
-
-def _limit_memory(memory_bytes: int) -> None:
-    """Limit memory; the system ends this process first when memory runs out."""
+    # Limit memory; the system ends this process first when memory runs out.
     with contextlib.suppress(OSError):  # Linux only
         Path("/proc/self/oom_score_adj").write_text("1000")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError, ValueError):  # macOS ignores it
         most = memory_bytes + _SLACK_BYTES
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    send_frame(answers, _frame(READY, {"pid": os.getpid()}))
+    while (request := _next_request(requests)) is not None:
+        _answer(answers, *request)
 
 
 def _next_request(requests: BinaryIO) -> tuple[dict[str, Any], bytes] | None:

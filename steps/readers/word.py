@@ -218,7 +218,9 @@ class _DocxLines:
             text = " ".join(text.split())
             self.title = self.title or text
             return f"{'#' * level} {text}"
-        if _is_listed(paragraph, style):
+        numbered = paragraph.find(f"{_WORD_NS}pPr/{_WORD_NS}numPr")
+        is_listed = numbered is not None or style.lower().startswith("list ")
+        if is_listed:
             return f"{'  ' * _list_depth(paragraph)}- {text}"
         return text
 
@@ -335,11 +337,6 @@ def _heading_level(style: str) -> int:
     if found:
         return min(6, max(1, int(found[1])))
     return 1 if style.lower() == "title" else 0
-
-
-def _is_listed(paragraph: Any, style: str) -> bool:
-    numbered = paragraph.find(f"{_WORD_NS}pPr/{_WORD_NS}numPr")
-    return numbered is not None or style.lower().startswith("list ")
 
 
 def _list_depth(paragraph: Any) -> int:

@@ -122,16 +122,13 @@ class _WatchedStream:
 
     def _looked_at(self, item: Any) -> Any:
         if isinstance(item, Exception) and not self._output.garbage:
-            self._output.garbage = _invalid_line(item)
+            errors: Sequence[Any] = ()
+            with contextlib.suppress(Exception):
+                errors = item.errors()  # type: ignore[attr-defined]  # Pydantic's have it
+            line = str(errors[0].get("input", "")) if errors else str(item)
+            invalid_line = one_line(line, _INVALID_LINE_CHARS)
+            self._output.garbage = invalid_line
         return item
-
-
-def _invalid_line(error: Exception) -> str:
-    errors: Sequence[Any] = ()
-    with contextlib.suppress(Exception):
-        errors = error.errors()  # type: ignore[attr-defined]  # Pydantic's have it
-    line = str(errors[0].get("input", "")) if errors else str(error)
-    return one_line(line, _INVALID_LINE_CHARS)
 
 
 _MOST_PAGES = 100
@@ -340,7 +337,13 @@ class McpSession:
             return tool_refusal(f"the result of '{name}' cannot be used: {error}")
         except Exception as error:  # connection errors of several libraries
             raise self._failure(error) from error
-        return _read_result(found, name, wraps=wraps)
+        text = "\n".join(map(_block_text, found.content))
+        if found.is_error:
+            return tool_refusal(text or f"'{name}' failed without a message.")
+        value = found.structured_content
+        if wraps and isinstance(value, Mapping) and set(value) == {"result"}:
+            value = value["result"]
+        return tool_result(text if value is None else value, text or json.dumps(value))
 
     def _failure(self, error: BaseException) -> StepError:
         first = first_error(error)
@@ -360,16 +363,6 @@ class McpSession:
         self._output.is_over = True
         why = one_line(str(first)) or type(first).__name__
         return SessionLost(f"{self.spec} cannot be asked: {why.rstrip('.')}.", kind="io")
-
-
-def _read_result(found: Any, name: str, *, wraps: bool) -> ToolResult:
-    text = "\n".join(map(_block_text, found.content))
-    if found.is_error:
-        return tool_refusal(text or f"'{name}' failed without a message.")
-    value = found.structured_content
-    if wraps and isinstance(value, Mapping) and set(value) == {"result"}:
-        value = value["result"]
-    return tool_result(text if value is None else value, text or json.dumps(value))
 
 
 def _block_text(block: Any) -> str:

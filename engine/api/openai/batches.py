@@ -266,7 +266,16 @@ class BatchStore(_RecordFolder[BatchRecord]):
         """Add a batch with its own copy of its lines: their file may be deleted."""
         with store_write_errors(self.folder):
             private_folder(self.folder)
-            _link_or_copy(lines, self.source(record.id))
+            target = self.source(record.id)
+            try:
+                target.hardlink_to(lines)
+            except OSError:  # a file system without hard links
+                with lines.open("rb") as file:
+                    copy, _, _ = TemporaryFile.copied(target, file)
+                try:
+                    copy.replace(target)
+                finally:
+                    copy.close()
         self.write(record)
 
     def close(self, batch_id: str) -> None:
@@ -278,18 +287,6 @@ class BatchStore(_RecordFolder[BatchRecord]):
 def with_status(record: BatchRecord, status: BatchStatus) -> BatchRecord:
     """Return a batch with a new status, reached now."""
     return replace(record, status=status, reached={**record.reached, status: int(time.time())})
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(source)
-    except OSError:  # a file system without hard links
-        with source.open("rb") as file:
-            copy, _, _ = TemporaryFile.copied(target, file)
-        try:
-            copy.replace(target)
-        finally:
-            copy.close()
 
 
 def finish_batch(

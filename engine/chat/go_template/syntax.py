@@ -349,7 +349,11 @@ class _ActionLexer:
             case "number":
                 return Token("constant", text, line, _parse_number(text, line))
             case "char":
-                return Token("constant", text, line, _parse_character(text, line))
+                value = _parse_quoted(text, line)
+                if len(value) != 1:
+                    raise GoTemplateSyntaxError(line, f"malformed character constant: {text}")
+                character = ord(value)
+                return Token("constant", text, line, character)
             case "string":
                 return Token("string", text, line, _parse_quoted(text, line))
             case "raw":
@@ -387,13 +391,6 @@ def _parse_number(text: str, line: int) -> int | float:
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise GoTemplateSyntaxError(line, f"integer overflow: {text!r}")
     return value
-
-
-def _parse_character(text: str, line: int) -> int:
-    value = _parse_quoted(text, line)
-    if len(value) != 1:
-        raise GoTemplateSyntaxError(line, f"malformed character constant: {text}")
-    return ord(value)
 
 
 _ESCAPES = {

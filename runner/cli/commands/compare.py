@@ -160,7 +160,13 @@ def compare_variants(flags: CompareFlags) -> int:
             found = _compared(flags, keys, path, plan, variants)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(INTERRUPTED) from None
-    _write_results(found, path, flags)
+    if flags.junit is not None:
+        write_output(flags.junit, junit_xml(comparison_text.comparison_suites(found, str(path))))
+    if flags.report is not None:
+        write_output(flags.report, comparison_page.comparison_page(found))
+    printing.print_result(
+        found.as_json(), comparison_text.comparison_text(found), as_json=flags.as_json
+    )
     change = None if earlier is None else _changes(found, *earlier, keys.allow_loss)
     if flags.adopt is not None:
         chosen = _chosen(flags.adopt, [variant.run.variant for variant in found.variants])
@@ -237,16 +243,6 @@ def _exit_status(found: Comparison, change: ResultChange | None, *, is_calibrate
     if is_open or any(variant.run.fault for variant in found.variants):
         return FAILED
     return TESTS_FAILED if change is not None and change.losses else DONE
-
-
-def _write_results(found: Comparison, path: Path, flags: CompareFlags) -> None:
-    if flags.junit is not None:
-        write_output(flags.junit, junit_xml(comparison_text.comparison_suites(found, str(path))))
-    if flags.report is not None:
-        write_output(flags.report, comparison_page.comparison_page(found))
-    printing.print_result(
-        found.as_json(), comparison_text.comparison_text(found), as_json=flags.as_json
-    )
 
 
 def _chosen(name: str, variants: Sequence[Variant]) -> Variant:

@@ -115,7 +115,10 @@ def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, 
     own = {name: value for name, value in flags.items() if name in _RUN_FLAGS}
     console_module = importlib.import_module("paddock.runner.cli.console_serving")  # half a second
     pages = console_module.pages_of_up(places, settings, own)
-    _prepare_environment(settings)
+    # Set what runs and Prefect read when they are imported
+    if not os.environ.get("PREFECT_HOME"):
+        os.environ["PREFECT_HOME"] = str(private_folder(settings.state_dir / "prefect"))
+    os.environ.pop("CI", None)  # our runs use our pool, also in CI
     from paddock.runner.schedule.up import Up, UpOptions, start_run_processes
 
     start_run_processes()
@@ -151,13 +154,6 @@ def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, 
     asyncio.run(main())
     tell("Stopped.")
     return DONE
-
-
-def _prepare_environment(settings: Settings) -> None:
-    """Set what runs and Prefect read when they are imported."""
-    if not os.environ.get("PREFECT_HOME"):
-        os.environ["PREFECT_HOME"] = str(private_folder(settings.state_dir / "prefect"))
-    os.environ.pop("CI", None)  # our runs use our pool, also in CI
 
 
 def worker(
