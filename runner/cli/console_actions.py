@@ -265,7 +265,7 @@ def pipeline_parts(actions: ConsoleActions, file: Path, last: PastRun | None) ->
     facts = [("File", escape(str(file)))]
     if last is not None:
         when = units.local_time(last.row.started)
-        link = f'<a href="{run_address(last)}">{when}</a> {state_html(last.status)}'
+        link = f'<a href="{run_address(last)}">{when}</a> {state_html(last.outcome)}'
         facts.append(("Last run", link))
     yield facts_html(facts)
     yield from _permission_parts(state)

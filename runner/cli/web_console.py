@@ -516,7 +516,7 @@ def _pipeline_row(
 ) -> tuple[str, ...]:
     started = "" if last is None else units.local_time(last.row.started)
     ran = "" if last is None else (
-        f'<a href="{run_address(last)}">{started}</a> {state_html(last.status)}'
+        f'<a href="{run_address(last)}">{started}</a> {state_html(last.outcome)}'
     )  # fmt: skip
     described = f"<p>{escape(head.words)}</p>" if head.words else ""
     link = f'<a href="{pipeline_address(file)}">{escape(head.name)}</a>'

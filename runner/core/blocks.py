@@ -174,7 +174,7 @@ class BlockRunner:
             store.record(work.scope, row, run)
         for place in work.filed.taken_over:
             store.drop(*place)
-        self._stats.filed(work.filed_counts)
+        self._stats.filed(work.block.id, work.filed_counts)
         if work.again:
             names = listed(work.again, MAX_NAMED)
             self._stats.note(f"as filed before, so the same item: {names}")

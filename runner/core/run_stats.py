@@ -70,8 +70,8 @@ class RunStats:
         self._written: dict[str, None] = {}
         self._acted: dict[str, None] = {}
         self._outdated: dict[str, str] = {}
-        self._filed = [FiledCounts()]
-        """Of all blocks; in a list, which views share."""
+        self._filed: dict[str, FiledCounts] = {}
+        """By block."""
         self._times_left: dict[str, TimeLeft] = {}
         self._reported_at: dict[str, float] = {}
         self._prefix = ""
@@ -110,7 +110,7 @@ class RunStats:
 
     @property
     def filed_counts(self) -> FiledCounts:
-        return self._filed[0]
+        return sum(self._filed.values(), FiledCounts())
 
     def note(self, text: str) -> None:
         """Report a line to the observer and keep it for the report; each line once."""
@@ -234,9 +234,10 @@ class RunStats:
         """Count outputs that no longer apply and are not removed, each with the reason."""
         self._outdated.update((self.secrets.redact(path), outdated[path]) for path in outdated)
 
-    def filed(self, counts: FiledCounts) -> None:
+    def filed(self, block: str, counts: FiledCounts) -> None:
         if counts.n:
-            self._filed[0] += counts
+            name = f"{self._prefix}{block}"
+            self._filed[name] = self._filed.get(name, FiledCounts()) + counts
             self.counts["filed"] += counts.n
 
     def acted(self, step: str) -> None:
@@ -269,6 +270,8 @@ class RunStats:
             order.setdefault(item.step, len(order))
             counts = steps.setdefault(item.step, {}).setdefault("counts", {})
             counts[item.state] = counts.get(item.state, 0) + 1
+        for name, filed in self._filed.items():
+            steps.setdefault(name, {}).setdefault("counts", {})["filed"] = filed.n
         return Report(
             run=self.run,
             pipeline=self.pipeline,

@@ -308,7 +308,7 @@ class _Forecast:
             return
         run = await self._blocks.judge(block, self._scope, keeps_results=True)
         self._items += _plan_items(run.work)
-        self._context.stats.filed(run.work.filed_counts)
+        self._context.stats.filed(block.id, run.work.filed_counts)
         if run.work.filed.rows:
             self._blocks.left.filed[block.id] = bool(run.work.items)
         if not self._prefix and (missing := no_documents_of(run.work)):

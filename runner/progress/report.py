@@ -124,7 +124,7 @@ class QuarantineCounts:
     known: int = 0
     """Quarantined before and unchanged since."""
     without_result: tuple[str, ...] = ()
-    """Blocks of which items failed, also by `on_error: skip`, and none is done."""
+    """Blocks of which items failed, also by `on_error: skip`, and none is done, filed or waits."""
 
     def plus(self, other: QuarantineCounts) -> QuarantineCounts:
         names = dict.fromkeys((*self.without_result, *other.without_result))
@@ -221,7 +221,10 @@ class Report:
         quarantined = [item for item in self.items if item.state == "quarantined"]
         n_known = sum(item.is_known for item in quarantined)
         failed = dict.fromkeys(item.step for item in self.items if item.has_failed)
-        done = {item.step for item in self.items if item.state in WITH_RESULT}
+        done = {item.step for item in self.items if item.state in (*WITH_RESULT, "waiting")}
+        done |= {
+            step for step, totals in self.steps.items() if totals.get("counts", {}).get("filed")
+        }
         without_result = tuple(step for step in failed if step not in done)
         return QuarantineCounts(len(quarantined) - n_known, n_known, without_result)
 

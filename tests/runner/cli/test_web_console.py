@@ -169,7 +169,10 @@ def test_a_run_begins_with_what_failed_and_is_red_for_what_is_new(
         assert links(client, "/ui/runs?show=failed", "/ui/runs/") == [first]
         page = client.get(later).text
         assert page.index("1 item not done before, and not tried again") < page.index("<table")
-        assert '<span class="s-completed">completed</span>' in page
+        file = pipeline_address(tmp_path / "pipeline.yaml")
+        for path in (later, "/ui/pipelines", file):
+            shown = client.get(path).text
+            assert '<span class="s-completed">completed</span>' in shown, path
         assert "1 item not done</h2>" in client.get(first).text
         items = [link for link in links(client, later, "/item") if "key=1.txt" in link]
         assert len(items) == 2, "on top, and in its row"

@@ -395,3 +395,17 @@ def refuse(request: ChatRequest) -> str:
     if request.messages[-1].content == NEUTRAL_TEXT:
         return "yes"
     raise BadRequest("no")
+
+
+@pytest.mark.parametrize("ending", ["move", "review"])
+def test_a_known_failure_is_not_red_again_where_the_others_are_filed_or_wait(
+    world: World, ending: str
+) -> None:
+    if ending == "review":
+        asks = FILING.replace('text }}"}}', 'text }}"}, review: {when: "true"}}')
+        world.write("pipeline.yaml", asks)
+    arrive(world, "a.txt", "b.txt")
+    world.write("inbox/damaged.pdf", "%PDF-1.4 and no more")
+    reports = [world.run() for _ in range(2)]
+    assert [report.exit_status() for report in reports] == [3, 0]
+    assert reports[1].counts["filed" if ending == "move" else "waiting"] == 2
