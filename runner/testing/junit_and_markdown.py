@@ -162,7 +162,7 @@ def counts_text(suites: Iterable[SuiteResult]) -> str:
 
 
 def _skip_reason(item: ItemReport) -> str | None:
-    if item.is_known:
+    if item.is_known and item.state == "quarantined":
         return f"Not tried again: {item.error}"
     if item.state not in ("skipped", "unsampled", "held", "missing", "waiting"):
         return None

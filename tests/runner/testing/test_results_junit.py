@@ -120,7 +120,7 @@ def test_the_documents_of_a_run_are_cases() -> None:
     items = (
         ItemReport("each", "a.md", "new", 1.0),
         ItemReport("each", "b.pdf", "quarantined", 0.1, error="it is encrypted."),
-        ItemReport("each", "c.md", "fresh"),
+        ItemReport("each", "c.md", "fresh", is_known=True),
         ItemReport("each", "d.md", "skipped"),
         ItemReport("each", "e.md", "deleted"),
     )
