@@ -56,7 +56,10 @@ def faults_of(
     grouped: dict[Path, list[ErrorDetails]] = {}
     for detail in details:
         grouped.setdefault(_path_in(data, detail), []).append(detail)
+    deeper = {path[:n] for path in grouped for n in range(len(path))}
     for path, found in grouped.items():
+        if path in deeper and all(detail["type"] in _KINDS for detail in found):
+            continue  # another alternative of the union takes this kind, and is at fault below
         fault = _fault(path, _most_specific(found), table, document, at)
         if is_rendered and found[0]["type"] in _KINDS:
             fault = replace(fault, remedy=_remedy_for_rendered(found[0]))

@@ -78,7 +78,8 @@ def _counting(states: Iterable[Path], note: Note) -> list[LedgerFolder]:
         owner = owner or pipelines.with_documents_at(folder)
         if owner is not None:
             left_out.append(
-                f"{what} documents of a pipeline in {owner} arrive or are written there."
+                f"{what} documents of a pipeline in {owner} arrive or are written there. "
+                "Where a pipeline of yours lies there, name its file."
             )
             continue
         try:

@@ -79,6 +79,10 @@ def writes(parameters: str) -> str:
             "step 'files.move': give `to`, or `mode: delete`.",
         ),
         (
+            "{uses: files.rows, with: {path: a.csv, columns: {when: date}}}",
+            "'when' cannot be 'date'. Known: 'str', 'int', 'float', 'bool'.",
+        ),
+        (
             "{uses: files.rows, with: {path: a.csv, encoding: klingon}}",
             "in 'encoding': 'klingon' is not a known encoding; try `utf-8`, or leave it out.",
         ),
