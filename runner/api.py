@@ -149,9 +149,9 @@ def _run_until_end(
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS))
         # An event belongs to the loop in which it was first awaited.
         own = replace(environment, stop=asyncio.Event(), stop_gate=StopGate())
-        with stop_on_signals(own.stop, own.stop_gate):
+        with stop_on_signals(own.stop, own.stop_gate) as signals:
             report = await run_async(path, inputs, options, own)
-        return report, own.stop.is_set() and report.status == "interrupted"
+        return report, bool(signals) and report.status == "interrupted"
 
     return asyncio.run(main())
 

@@ -90,33 +90,37 @@ INTERRUPTED_STATUS = 130
 
 
 @contextmanager
-def stop_on_signals(stop: asyncio.Event, stop_gate: StopGate | None = None) -> Iterator[None]:
+def stop_on_signals(
+    stop: asyncio.Event, stop_gate: StopGate | None = None
+) -> Iterator[list[signal.Signals]]:
     """Set `stop` on the first signal, end the process on the second; inside a running loop.
 
-    SIGUSR1 closes `stop_gate`.
+    SIGUSR1 closes `stop_gate`. Yield the list of the signals that came.
     """
+    came: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread handles signals
+        yield came  # only the main thread handles signals
         return
     loop = asyncio.get_running_loop()
 
-    def handle() -> None:
+    def handle(number: signal.Signals) -> None:
         if stop.is_set():
             # Python's own exit would wait for threads; the second Ctrl-C means now.
             os._exit(INTERRUPTED_STATUS)
+        came.append(number)
         stop.set()
 
     handled: list[signal.Signals] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # Windows: the loop takes no handlers
-            loop.add_signal_handler(number, handle)
+            loop.add_signal_handler(number, handle, number)
             handled.append(number)
     gentle = getattr(signal, "SIGUSR1", None)  # Windows has none
     if stop_gate is not None and gentle is not None:
         loop.add_signal_handler(gentle, stop_gate.close, STOP_REQUESTED)
         handled.append(gentle)
     try:
-        yield
+        yield came
     finally:
         for number in handled:
             loop.remove_signal_handler(number)

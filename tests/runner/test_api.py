@@ -58,8 +58,10 @@ def test_ctrl_c_ends_a_script_once_the_ledger_has_what_was_done(world: World) ->
             signal.raise_signal(signal.SIGINT)
         return answers[-1]
 
+    pool = FakePool(answer=interrupted, delay_s=0.05)
+    environment = RunEnvironment(pool=pool, settings=settings(world.folder))
     with pytest.raises(KeyboardInterrupt):
-        world.run(pool=FakePool(answer=interrupted, delay_s=0.05))
+        run(world.file, None, RunOptions(local=True), environment)
     report = world.run()
     assert report.status == "completed"
     assert len(world.pool.chats) + len(answers) == 6

@@ -10,7 +10,7 @@ from typing import Any
 
 from paddock.engine.request import Pool
 from paddock.engine.settings import PoolSettings
-from paddock.runner.api import plan, run, run_async
+from paddock.runner.api import plan, run_async, run_until_end
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Review
@@ -85,7 +85,7 @@ class World:
         **options: Any,
     ) -> Report:
         self.pool = pool or FakePool()
-        return run(self.file, inputs, *self._arguments(observer, options))
+        return run_until_end(self.file, inputs, *self._arguments(observer, options))
 
     async def run_async(
         self, *, pool: FakePool, observer: Observer | None = None, **options: Any
@@ -162,7 +162,7 @@ class Notes(Observer):
 def carried_out(world: World, **wishes: Any) -> Report:
     """Run a world whose pipeline may reach everything."""
     own = replace(settings(world.folder), allow=ALL)
-    return run(
+    return run_until_end(
         world.file,
         wishes.pop("inputs", None),
         *run_arguments(local=True, pool=FakePool(), settings=own, **wishes),

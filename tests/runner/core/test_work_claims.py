@@ -18,7 +18,7 @@ import pytest
 
 from paddock.engine.errors import WorkerLost
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec, Reply
-from paddock.runner import run
+from paddock.runner.api import run_until_end
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer
 from paddock.runner.review.decisions import LedgerReviews
@@ -81,7 +81,9 @@ def participate(folder: Path, url: str, options: dict[str, Any]) -> int:
         time.sleep(0.02)
     pool = Pool(folder, options)
     around = {"pool": pool, "observer": Notes(), "settings": own, "local": True}
-    report = run(folder / "pipeline.yaml", options.get("inputs"), *run_arguments(**around))
+    report = run_until_end(
+        folder / "pipeline.yaml", options.get("inputs"), *run_arguments(**around)
+    )
     outcome = report.as_json() | {"n_running_most": pool.n_running_most}
     print(json.dumps(outcome), flush=True)
     return report.exit_status()
