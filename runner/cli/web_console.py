@@ -570,7 +570,7 @@ def _up_state_html(status: Mapping[str, Any]) -> Iterator[str]:
         words = f"Prefect does not answer at {status['prefect']}: no run starts until it is back."
         yield error_html(words)
     rows = [*map(_running_row, status["running"]), *map(_queued_row, status["queue"])]
-    n_left = status["waiting"] - len(status["queue"])
+    n_left = status["waiting"] + status["planned"] - len(status["queue"])
     note = f"{n_left:,} more wait." if n_left > 0 else ""
     yield "<h2>At work and waiting</h2>"
     yield html_table("Runs", _UP_HEADS, rows, note=note) if rows else "<p>No run.</p>"

@@ -55,12 +55,14 @@ def status_of(run_manager: RunManager, reconciler: Reconciler) -> dict[str, Any]
         for job in not_let_in
     )
     queued = (_queued_json(run, names) for run in run_manager.queue[:MOST_SHOWN])
+    n_due = sum(run.at <= datetime.now(UTC) for run in run_manager.queue)
     return {
         "pipelines": [
             _pipeline_json(deployment, run_manager, reconciler) for deployment in deployments
         ],
         "running": [job.as_json() for job in jobs if job not in not_let_in],
-        "waiting": len(not_let_in) + len(run_manager.queue),
+        "waiting": len(not_let_in) + n_due,
+        "planned": len(run_manager.queue) - n_due,
         "queue": [*held, *queued],
     }
 

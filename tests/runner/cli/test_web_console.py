@@ -307,7 +307,7 @@ def test_pipelines_of_up_show_what_is_at_work_what_waits_and_why(tmp_path: Path)
         "pid": 7, "prefect": "http://127.0.0.1:4200/api", "is_prefect_there": False,
         "pipelines": [{"file": file, "watches": [watch], "webhooks": ["/a"], "missing": ["Allow"],
                        "next": ["2026-11-24T06:00:00+00:00"], "is_open": False, "window": "22-6"}],
-        "running": [{**job, "is_stopping": False}], "waiting": 4, "calls_waiting": 2,
+        "running": [{**job, "is_stopping": False}], "waiting": 3, "planned": 1, "calls_waiting": 2,
         "queue": [{**queued, "not_before": "2026-11-24T06:00:00+00:00"}],
         "faults": {"/in/x.yaml": "odd"},
     }  # fmt: skip

@@ -62,7 +62,7 @@ def test_what_lies_among_documents_is_named_once_and_never_opened(world: World) 
     assert places == [world.folder / ".paddock"]
     assert notes == [
         f"{planted} is not used: documents of a pipeline in {world.folder} arrive or are written "
-        "there."
+        "there. Where a pipeline of yours lies there, name its file."
     ]
     assert found(planted.parent) == ([], notes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,11 +38,13 @@ async def test_a_run_that_has_not_been_let_in_waits_and_does_not_run(tmp_path: P
     held = ManagedRun(tracked("held"), deployment, "", RunProcess(os.getpid()))
     held.running.waits_for = "Waiting for another run of group 'nightly'."
     jobs = {"runs": runs, "held": held}
-    manager = SimpleNamespace(deployments={}, jobs=jobs, queue=[tracked("queued")])
+    later = replace(tracked("planned"), at=datetime(9999, 1, 1, tzinfo=UTC))
+    manager = SimpleNamespace(deployments={}, jobs=jobs, queue=[tracked("queued"), later])
     status = status_of(cast(Any, manager), cast(Any, None))
     assert [run["flow_run"] for run in status["running"]] == ["runs"]
-    assert status["waiting"] == 2
+    assert (status["waiting"], status["planned"]) == (2, 1), "its schedule is not due yet"
     assert [(run["flow_run"], run["state"]) for run in status["queue"]] == [
         ("held", "Waiting for another run of group 'nightly'."),
         ("queued", "Scheduled: at six"),
+        ("planned", "Scheduled: at six"),
     ]
