@@ -27,7 +27,13 @@ from paddock.engine.request import (
     Usage,
     resolve_sampling,
 )
-from paddock.engine.system.text import NestedTooDeep, counted, one_line, parse_shallow_json
+from paddock.engine.system.text import (
+    NestedTooDeep,
+    counted,
+    one_line,
+    parse_shallow_json,
+    shorten,
+)
 from paddock.pipelines.checking.check import CheckResult
 from paddock.pipelines.label_choices import PromptLabels, without_choice_marks, without_repeats
 from paddock.pipelines.schema_validation import TOO_DEEP, schema_mismatch
@@ -374,15 +380,27 @@ async def _ask_once(
     return CheckedAnswer(text, output, reply, undecided=found.undecided), found.failures
 
 
+class _NumberTooLarge(ValueError):
+    """A number of an answer, as written, which would be infinite or none."""
+
+
+def _finite(written: str) -> float:
+    if not math.isfinite(number := float(written)):
+        raise _NumberTooLarge(written)
+    return number
+
+
 def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
     """Return an answer's value, with each label of a list once.
 
     Remote servers may not enforce the schema.
     """
     try:
-        value = parse_shallow_json(reply.text)
+        value = parse_shallow_json(reply.text, parse_float=_finite, parse_constant=_finite)
     except NestedTooDeep:
         return None, [TOO_DEEP]
+    except _NumberTooLarge as error:
+        return None, [f"Its number {shorten(str(error), 40)} is none that can be stored."]
     except ValueError:
         if reply.done_reason != "length":
             return None, ["It is not JSON."]

@@ -131,6 +131,8 @@ def test_a_repair_that_does_not_fit_next_to_the_answer_leaves_the_answer_out() -
         ("Ada", "It is not JSON."),
         ('{"name": 3}', "At /name: 3 is not of type 'string'."),
         ("[]", "[] is not of type 'object'."),
+        ('{"name": 1.5e400}', "Its number 1.5e400 is none that can be stored."),
+        ('{"name": -Infinity}', "Its number -Infinity is none that can be stored."),
         (f'{{"name": {"[" * 5000}{"]" * 5000}}}', "It is nested more than 64 levels deep."),
         (f'{{"name": {"[" * 400}{"]" * 400}}}', "It is nested more than 64 levels deep."),
     ],
