@@ -27,7 +27,7 @@ from paddock.engine.settings import PoolSettings
 from paddock.engine.system import distribution, files
 from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.file_locks import LockTaken, lock_now
-from paddock.engine.system.processes import OrderedProcess, ordered_process, python_command
+from paddock.engine.system.processes import ordered_process, python_command
 from paddock.engine.workers.death_reasons import (
     death_reason,
     has_crashed,
@@ -357,29 +357,23 @@ def _run_once(
     }
     with ordered_process(_COMMAND, order) as process:
         request.stop.watch(process.process)
-        return _read_result(process, request, report)
-
-
-def _read_result(
-    process: OrderedProcess, request: TuningRequest, report: ReportPhase
-) -> dict[str, Any]:
-    phase = "loading"
-    while (result := process.next_answer()) is not None:
-        if result["event"] == "note":
-            phase = result["text"]
-            report(phase)
-        elif result["event"] in ("done", "refused", "unfit"):
-            return result
-        else:
-            raise EngineError(f"'{request.facts.name}' cannot be tuned: {result['why']}")
-    if request.stop.is_set:
-        raise TuningInterrupted(f"the trial of '{request.facts.name}' was interrupted")
-    reason = death_reason(process.exit_status(), phase, process.log_lines())
-    if has_crashed(reason) and not phase.startswith(
-        _WRITING_PHASE
-    ):  # the quantiser has no fallbacks
-        raise _ProcessCrashed(reason)
-    raise EngineError(f"'{request.facts.name}' cannot be tuned: {process.why_it_ended()}")
+        phase = "loading"
+        while (result := process.next_answer()) is not None:
+            if result["event"] == "note":
+                phase = result["text"]
+                report(phase)
+            elif result["event"] in ("done", "refused", "unfit"):
+                return result
+            else:
+                raise EngineError(f"'{request.facts.name}' cannot be tuned: {result['why']}")
+        if request.stop.is_set:
+            raise TuningInterrupted(f"the trial of '{request.facts.name}' was interrupted")
+        reason = death_reason(process.exit_status(), phase, process.log_lines())
+        if has_crashed(reason) and not phase.startswith(
+            _WRITING_PHASE
+        ):  # the quantiser has no fallbacks
+            raise _ProcessCrashed(reason)
+        raise EngineError(f"'{request.facts.name}' cannot be tuned: {process.why_it_ended()}")
 
 
 def _store_copy(

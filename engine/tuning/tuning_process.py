@@ -408,7 +408,16 @@ def _choose(
     source = Path(order.source)
     speeds = measured_speeds(order, (source, *candidates.values()))
     before = speeds[source]
-    ranked = _quickest_first(speeds, source, candidates)
+    # A wide format is as large as two of the near-lossless one, and memory counts most for one
+    # answer alone. So a document alone must not take longer than with the original, and an answer
+    # not twice as long. BF16 is farther from exact arithmetic than F16, so it must be quicker by
+    # more than the noise.
+    took_s = {
+        name: _documents_s(speeds[path]) * (format_speeds.USEFUL_GAIN if name == "BF16" else 1)
+        for name, path in candidates.items()
+        if name not in WIDE_FORMATS or _is_no_slower_alone(before, speeds[path])
+    }
+    ranked = sorted(took_s, key=lambda name: took_s[name])
     gains = {name: _documents_s(before) / _documents_s(speeds[candidates[name]]) for name in ranked}
     worth = [name for name in ranked if _is_worth(order, gains[name])]
     if not ranked:
@@ -472,25 +481,6 @@ def wide_tensors(header: GgufHeader) -> frozenset[str]:
     """Return the names of the matrices that a copy in F16 or BF16 changes: 8 bits or fewer."""
     eights = (tensor.name for tensor in header.tensors if TYPE_NAMES.get(tensor.kind) == "Q8_0")
     return low_bit_tensors(header).union(eights)
-
-
-def _quickest_first(
-    speeds: Mapping[Path, CopySpeeds], source: Path, candidates: Mapping[str, Path]
-) -> list[str]:
-    """Return the formats that will do, the one that reads documents fastest first.
-
-    A wide one is as large as two of the near-lossless one, and memory counts most for one answer
-    alone. So a document alone must not take longer than with the original, and an answer not twice
-    as long. BF16 is farther from exact arithmetic than F16, so it must be quicker by more than the
-    noise.
-    """
-    before = speeds[source]
-    took_s = {
-        name: _documents_s(speeds[path]) * (format_speeds.USEFUL_GAIN if name == "BF16" else 1)
-        for name, path in candidates.items()
-        if name not in WIDE_FORMATS or _is_no_slower_alone(before, speeds[path])
-    }
-    return sorted(took_s, key=lambda name: took_s[name])
 
 
 def _is_no_slower_alone(before: CopySpeeds, after: CopySpeeds) -> bool:
