@@ -115,7 +115,17 @@ def choose_layout(
     prompts), then the larger batch.
     """
     if profile is None or not profile.prefill or not profile.decode:
-        return _unmeasured_layout(workload, limits)
+        n_parallel = max(1, limits.n_parallel_max)
+        fits = _n_streams(workload, limits) == n_parallel
+        is_unified = _shares_much(workload) or not fits
+        return ContextLayout(
+            is_unified,
+            n_parallel,
+            limits.n_batch_max,
+            pass_tokens(None, limits, limits.n_batch_max, is_unified=is_unified),
+            limits.flash_attention,
+            limits.kv_cache_type,
+        )
     layouts = [*_layouts(profile, workload, limits)]
     rated = [(layout_s(profile, workload, layout, limits), layout) for layout in layouts]
     best_s = min(seconds for seconds, _ in rated)
@@ -235,20 +245,6 @@ def _n_streams(workload: Workload, limits: LayoutBounds) -> int:
     return max(1, min(limits.n_parallel_max, int(limits.n_cells / each)))
 
 
-def _unmeasured_layout(workload: Workload, limits: LayoutBounds) -> ContextLayout:
-    n_parallel = max(1, limits.n_parallel_max)
-    fits = _n_streams(workload, limits) == n_parallel
-    is_unified = _shares_much(workload) or not fits
-    return ContextLayout(
-        is_unified,
-        n_parallel,
-        limits.n_batch_max,
-        pass_tokens(None, limits, limits.n_batch_max, is_unified=is_unified),
-        limits.flash_attention,
-        limits.kv_cache_type,
-    )
-
-
 def _shares_much(workload: Workload) -> bool:
     return workload.n_sequences > 1 and workload.n_shared_tokens >= workload.n_prompt_tokens / 2
 
@@ -260,9 +256,12 @@ def layout_s(
     n_at_once = _n_at_once(workload, layout, limits)
     if n_at_once < 1:
         return float("inf")
-    return _reading_s(profile, workload, layout, n_at_once) + _writing_s(
-        profile, workload, layout, n_at_once
-    )
+    own = workload.n_prompt_tokens - workload.n_shared_tokens + workload.n_answer_tokens / 2
+    depth = own + workload.n_shared_tokens / (n_at_once if layout.is_unified else 1.0)
+    n_steps = workload.n_sequences / n_at_once * workload.n_answer_tokens
+    each_s = step_s(profile, n_at_once, depth, layout.is_unified, is_flash=layout.is_flash)
+    writing_s = n_steps * each_s
+    return _reading_s(profile, workload, layout, n_at_once) + writing_s
 
 
 def _n_at_once(workload: Workload, layout: ContextLayout, limits: LayoutBounds) -> float:
@@ -297,16 +296,6 @@ def _reading_s(
     if layout.is_unified or profile.copy_s is None:
         return seconds
     return seconds + max(0, workload.n_sequences - 1) * workload.n_shared_tokens * profile.copy_s
-
-
-def _writing_s(
-    profile: Profile, workload: Workload, layout: ContextLayout, n_at_once: float
-) -> float:
-    own = workload.n_prompt_tokens - workload.n_shared_tokens + workload.n_answer_tokens / 2
-    depth = own + workload.n_shared_tokens / (n_at_once if layout.is_unified else 1.0)
-    n_steps = workload.n_sequences / n_at_once * workload.n_answer_tokens
-    each_s = step_s(profile, n_at_once, depth, layout.is_unified, is_flash=layout.is_flash)
-    return n_steps * each_s
 
 
 def turn_tokens(

@@ -224,7 +224,6 @@ def _seconds_by_format(points: Iterable[FormatPoint]) -> dict[str, dict[int, flo
 
 
 def _seconds_at(costs: Mapping[int, float], n_rows: int) -> float:
-    """Return the seconds for `n_rows`, interpolated."""
     points = sorted(costs.items())
     low, low_s = points[0]
     for high, high_s in points[1:]:

@@ -703,17 +703,9 @@ def can_write_trial_model(format_name: str) -> bool:
 
 
 def write_trial_model(path: Path, format_name: str) -> None:
-    tensors = _tensors(_KINDS[format_name])
-    with path.open("wb") as file:
-        file.write(header_bytes(_METADATA, tensors))
-        for tensor in tensors:
-            filler = _FILLERS.get(TYPE_NAMES[tensor.kind], _FILLER)
-            file.write(filler * padded(tensor.n_bytes))
-
-
-def _tensors(kind: int) -> list[GgufTensor]:
+    kind = _KINDS[format_name]
     norms = ("output_norm.weight", "blk.0.attn_norm.weight", "blk.0.ffn_norm.weight")
-    return [
+    tensors = [
         GgufTensor("token_embd.weight", kind, (TRIAL_EMBEDDING, TRIAL_VOCAB)),
         *(GgufTensor(name, _F32, (TRIAL_EMBEDDING,)) for name in norms),
         *(
@@ -721,6 +713,11 @@ def _tensors(kind: int) -> list[GgufTensor]:
             for name, n_in, n_out in _MATRICES
         ),
     ]
+    with path.open("wb") as file:
+        file.write(header_bytes(_METADATA, tensors))
+        for tensor in tensors:
+            filler = _FILLERS.get(TYPE_NAMES[tensor.kind], _FILLER)
+            file.write(filler * padded(tensor.n_bytes))
 
 
 def measure_format(
