@@ -43,7 +43,6 @@ class MemoryAmount:
 
     @property
     def used_gpus(self) -> frozenset[int]:
-        """The devices of which it has any bytes."""
         return frozenset(gpu for gpu, n_bytes in enumerate(self.gpus) if n_bytes)
 
     def __add__(self, other: MemoryAmount) -> MemoryAmount:

@@ -265,7 +265,8 @@ def _decide_first(
         if option is not None and option in options:
             return LoadModel(waiting_model.key, option), MemoryAmount()
         for i in options:
-            if _fits_after_leaving(waiting_model.options[i], loaded, free, limits):
+            missing, n_missing = _missing(waiting_model.options[i], loaded, free, limits)
+            if not n_missing and not missing.total_bytes:
                 return WaitForChange(), waiting_model.options[i]  # no more evictions are needed
         moves = [
             (_evict_for(waiting_model, waiting_model.options[i], loaded, free, limits, now), i)
@@ -306,13 +307,6 @@ def _missing(
     leaving = [model for model in loaded if model.is_leaving]
     n_missing = max(0, len(loaded) - len(leaving) + 1 - limits.max_loaded_models)
     return (free + _total_memory(leaving)).missing(room), n_missing
-
-
-def _fits_after_leaving(
-    room: MemoryAmount, loaded: Sequence[LoadedState], free: MemoryAmount, limits: MemoryLimits
-) -> bool:
-    missing, n_missing = _missing(room, loaded, free, limits)
-    return not n_missing and not missing.total_bytes
 
 
 def _evict_for(

@@ -709,7 +709,11 @@ class WorkerStarter:
         if is_news:
             book.keep(load.digest, needed)
             self._tried.pop(load.digest, None)
-        self._follow(worker, load, book, needed)
+        is_blameless = load.digest in self._blameless
+        worker.has_fallback = not is_blameless and next_fallback(load, needed.fallback) is not None
+        worker.gone.add_done_callback(partial(self._ended, worker, load, needed))
+        if load.digest in self._tried:
+            worker.on_proven = partial(self._proven, load, book, needed)
         return worker
 
     async def _started(
@@ -735,15 +739,6 @@ class WorkerStarter:
         # The next load does not measure again.
         worker.load_s = max(0.0, worker.load_s - worker.ready.get("profiling_s", 0.0))
         return worker
-
-    def _follow(
-        self, worker: WorkerProcess, load: WorkerOptions, book: FallbackStore, needed: Fallback
-    ) -> None:
-        is_blameless = load.digest in self._blameless
-        worker.has_fallback = not is_blameless and next_fallback(load, needed.fallback) is not None
-        worker.gone.add_done_callback(partial(self._ended, worker, load, needed))
-        if load.digest in self._tried:
-            worker.on_proven = partial(self._proven, load, book, needed)
 
     def _proven(self, load: WorkerOptions, book: FallbackStore, needed: Fallback) -> None:
         book.keep(load.digest, needed)

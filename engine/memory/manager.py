@@ -479,7 +479,21 @@ class ModelManager(Generic[W]):
 
     async def _decide_and_act(self) -> float | None:
         """Act until the policy waits; return when to wake again."""
-        layouts = await self._candidate_layouts()
+        if self.now() - self._device_read_at >= _LOOK_AGAIN_S or self._memory.device is None:
+            self._layouts.clear()
+            await self._memory.look()
+            self._device_read_at = self.now()
+        layouts = {}
+        for key in self._missing_models():
+            try:
+                request = self._layout_request(key)
+                name = (key, request.n_ctx_tokens, request.n_cells_at_most, request.others_bytes)
+                if name not in self._layouts:
+                    device = await self._memory.look()
+                    self._layouts[name] = await self._memory_probe.layouts(request, device)
+                layouts[key] = self._layouts[name]
+            except EngineError as error:
+                self._failed(key, error, 0)
         while True:
             waiting = [
                 self._waiting_model(key, layouts[key])
@@ -496,28 +510,6 @@ class ModelManager(Generic[W]):
                     await self._replicate()
                 return self._next_look(move)
             self._act(move, layouts, in_order(waiting))
-
-    async def _candidate_layouts(self) -> dict[str, tuple[ModelLayout, ...]]:
-        """Return the layouts of the missing models, on the machine as it is now."""
-        if self.now() - self._device_read_at >= _LOOK_AGAIN_S or self._memory.device is None:
-            self._layouts.clear()
-            await self._memory.look()
-            self._device_read_at = self.now()
-        found = {}
-        for key in self._missing_models():
-            try:
-                found[key] = await self._ways(key)
-            except EngineError as error:
-                self._failed(key, error, 0)
-        return found
-
-    async def _ways(self, key: str) -> tuple[ModelLayout, ...]:
-        request = self._layout_request(key)
-        name = (key, request.n_ctx_tokens, request.n_cells_at_most, request.others_bytes)
-        if name not in self._layouts:
-            device = await self._memory.look()
-            self._layouts[name] = await self._memory_probe.layouts(request, device)
-        return self._layouts[name]
 
     def _layout_request(self, key: str) -> LayoutRequest:
         queue = self._queues[key]

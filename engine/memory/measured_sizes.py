@@ -57,20 +57,17 @@ class MeasuredSizes:
         before, seen = self.find(key), MeasuredSize(taken, load_s)
         self._known = {**self._all(), key: seen}
         if before is None or taken != before.taken:
-            self._write()
+            rows = {
+                key: [size.taken.host_bytes, size.taken.device_bytes, round(size.load_s, 3)]
+                for key, size in {**_read_sizes(self._file), **self._all()}.items()
+            }
+            with suppress(OSError):  # only a cache
+                write_json_atomically(self._file, rows)
 
     def _all(self) -> dict[str, MeasuredSize]:
         if self._known is None:
             self._known = _read_sizes(self._file)
         return self._known
-
-    def _write(self) -> None:
-        rows = {
-            key: [size.taken.host_bytes, size.taken.device_bytes, round(size.load_s, 3)]
-            for key, size in {**_read_sizes(self._file), **self._all()}.items()
-        }
-        with suppress(OSError):  # only a cache
-            write_json_atomically(self._file, rows)
 
 
 def _read_sizes(file: Path) -> dict[str, MeasuredSize]:
