@@ -408,20 +408,17 @@ class BlobDownload:
     async def _fetch_parts(self) -> None:
         while not self._partial.is_done:
             try:
-                await self._fetch_in_parallel()
+                # Download the missing parts in parallel; the first failure cancels the others.
+                todo = deque(part for part in self._partial.parts if not part.is_done)
+                n_workers = min(self._connection.options.n_parts, len(todo))
+                async with task_group() as group:
+                    for _ in range(n_workers):
+                        group.create_task(self._work(todo))
             except _RangesUnsupported:
                 if self._in_one_piece:
                     raise SourceChanged(self.blob.url) from None
                 self._in_one_piece = True
                 await run_to_end_in_thread(lambda: self._partial.restart(in_one_piece=True))
-
-    async def _fetch_in_parallel(self) -> None:
-        """Download the missing parts in parallel; the first failure cancels the others."""
-        todo = deque(part for part in self._partial.parts if not part.is_done)
-        n_workers = min(self._connection.options.n_parts, len(todo))
-        async with task_group() as group:
-            for _ in range(n_workers):
-                group.create_task(self._work(todo))
 
     async def _work(self, todo: deque[BlobPart]) -> None:
         host = host_of(httpx.URL(self.blob.url))
@@ -566,7 +563,11 @@ async def inspect_url(connection: TransferClient, url: str) -> RemoteBlob:
     length = found[1] if found else response.headers.get("content-length", "")
     if not length.isdecimal():
         raise NoUsableModel(url, "the server does not send the file's size")
-    return RemoteBlob(url, int(length), validator=_content_validator(response))
+    # A value for `If-Range`, which allows no weak ETag (RFC 9110, 13.1.5).
+    validator: str = response.headers.get("etag", "")
+    if not validator or validator.startswith("W/"):
+        validator = response.headers.get("last-modified", "")
+    return RemoteBlob(url, int(length), validator=validator)
 
 
 def split_file_urls(url: str) -> list[str]:
@@ -578,11 +579,3 @@ def split_file_urls(url: str) -> list[str]:
     path, mark, query = url.partition("?")
     folder, slash, name = path.rpartition("/")
     return [f"{folder}{slash}{part}{mark}{query}" for part in split_file_names(name)]
-
-
-def _content_validator(response: httpx.Response) -> str:
-    """Return a value for `If-Range`, which allows no weak ETag (RFC 9110, 13.1.5)."""
-    etag: str = response.headers.get("etag", "")
-    if etag and not etag.startswith("W/"):
-        return etag
-    return str(response.headers.get("last-modified", ""))

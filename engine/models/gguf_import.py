@@ -60,7 +60,6 @@ class ModelDraft:
         self.add_text(media_type, go_json(value).decode())
 
     def written(self, media_type: str, raw: bytes) -> ManifestLayer:
-        """Write a small blob and return its layer."""
         with self.store.blobs.writer() as writer:
             writer.write(raw)
             digest = writer.commit()
@@ -99,7 +98,9 @@ def add_gguf_files(
     for name in sorted(files):
         report(ProgressLine("parsing GGUF"))
         headers[name] = _read_header(name, _path_of(files[name], draft.store))
-    _check_split(headers)
+    split = {name: header for name, header in headers.items() if header.n_parts > 1}
+    if why := split_model_fault([*split.values()]):
+        raise RecipeRefused(f"{min(split)}: {why}")
     for name in sorted(headers, key=lambda key: headers[key].part):
         given, header = files[name], headers[name]
         general = header.values.get("general.type")
@@ -118,10 +119,8 @@ def add_gguf_files(
         size_bytes = draft.store.blobs.size_bytes(digest)
         draft.add(ManifestLayer(kind, digest, size_bytes, source), is_new=is_new)
         if kind == manifests.MODEL_TYPE:
-            parts = [
-                part_header for part_header in headers.values() if part_header.n_parts > 1
-            ] or [header]
-            whole = join_headers(sorted(parts, key=lambda part: part.part))
+            parts = sorted(split.values() or [header], key=lambda part: part.part)
+            whole = join_headers(parts)
             draft.config = config_of_header(draft.config, whole)
         elif kind == manifests.PROJECTOR_TYPE:
             draft.config = _with_family(draft.config, header.architecture)
@@ -176,13 +175,6 @@ def _check_layer_type(
         raise RecipeRefused(f"{name} is a second model file; a model has one")
 
 
-def _check_split(headers: Mapping[str, GgufHeader]) -> None:
-    """Raise RecipeRefused where a split model is incomplete, or a part occurs twice."""
-    parts = {name: header for name, header in headers.items() if header.n_parts > 1}
-    if why := split_model_fault([*parts.values()]):
-        raise RecipeRefused(f"{min(parts)}: {why}")
-
-
 def split_model_fault(headers: Sequence[GgufHeader]) -> str:
     """Return what is wrong with the parts of a split model; empty: it is complete."""
     if not headers:
@@ -198,7 +190,6 @@ def split_model_fault(headers: Sequence[GgufHeader]) -> str:
 
 
 def _copy_to_blob(store: ModelStore, path: Path, report: ReportProgress) -> tuple[str, bool]:
-    """Copy a file to a blob; return its digest and whether it is new."""
     total = path.stat().st_size
     with path.open("rb") as file, store.blobs.writer() as writer:
         while piece := file.read(_COPY_BYTES):

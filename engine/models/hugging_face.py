@@ -154,26 +154,25 @@ def choose_model_files(files: Sequence[HubFile], requested: str, where: str) -> 
         )
     fitting = [file for file in models if _fits_request(file.name, requested)]
     if not fitting:
-        raise NoUsableModel(where, f"it has no {requested}; it has {_listed_labels(models)}")
+        words = list(dict.fromkeys(quantisation_label(file.name) or file.name for file in models))
+        labels = listed(words, _MAX_SHOWN_FILES)
+        raise NoUsableModel(where, f"it has no {requested}; it has {labels}")
     whole = [file for file in fitting if not _SPLIT_SUFFIX.search(file.name)]
     among = whole or fitting
     preferred = (file for file in among if quantisation_label(file.name) == PREFERRED_QUANTISATION)
-    return _all_parts(next(preferred, among[0]), models, where)
-
-
-def _is_model_file(name: str) -> bool:
-    small = name.lower()
-    return small.endswith(".gguf") and not is_projector_file(name) and "imatrix" not in small
-
-
-def _all_parts(chosen: HubFile, models: Sequence[HubFile], where: str) -> list[HubFile]:
-    """Return the parts of a split model; of another, its one file."""
+    # The parts of a split model; of another, its one file.
+    chosen = next(preferred, among[0])
     by_name = {file.name: file for file in models}
     folder, slash, base = chosen.name.rpartition("/")
     names = [f"{folder}{slash}{name}" for name in split_file_names(base)]
     if missing := [name for name in names if name not in by_name]:
         raise NoUsableModel(f"{where}: {chosen.name}", f"'{missing[0]}', a part of it, is missing")
     return [by_name[name] for name in names]
+
+
+def _is_model_file(name: str) -> bool:
+    small = name.lower()
+    return small.endswith(".gguf") and not is_projector_file(name) and "imatrix" not in small
 
 
 def choose_projector(files: Sequence[HubFile]) -> HubFile | None:
@@ -194,8 +193,3 @@ def _fits_request(name: str, requested: str) -> bool:
         base,
         base.removesuffix(".gguf"),
     )
-
-
-def _listed_labels(files: Sequence[HubFile]) -> str:
-    words = list(dict.fromkeys(quantisation_label(file.name) or file.name for file in files))
-    return listed(words, _MAX_SHOWN_FILES)

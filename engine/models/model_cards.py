@@ -184,10 +184,14 @@ def _short_card(finder: ModelFinder, found: FoundModel, header: GgufHeader | Non
     abilities = (
         _capabilities_of(finder, header, _prompt_template(own, header), sees) if header else ()
     )
+    if found.manifest:
+        n_bytes = found.manifest.size_bytes
+    else:
+        n_bytes = sum(path.stat().st_size for path in (*found.weights, found.projector) if path)
     return ModelCard(
         name=shown_name(found.name),
         digest=_model_digest(finder, found, header),
-        size_bytes=_model_size_bytes(found),
+        size_bytes=n_bytes,
         modified_at=_model_modified_at(finder.store, found),
         details=_model_details(own, header),
         capabilities=abilities,
@@ -229,12 +233,6 @@ def _model_digest(finder: ModelFinder, found: FoundModel, header: GgufHeader | N
 
 def _layer_of_bytes(media_type: str, raw: bytes) -> ManifestLayer:
     return ManifestLayer(media_type, f"sha256:{hashlib.sha256(raw).hexdigest()}", len(raw))
-
-
-def _model_size_bytes(found: FoundModel) -> int:
-    if found.manifest:
-        return found.manifest.size_bytes
-    return sum(path.stat().st_size for path in (*found.weights, found.projector) if path)
 
 
 def _model_modified_at(store: ModelStore, found: FoundModel) -> datetime.datetime:

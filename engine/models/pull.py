@@ -220,9 +220,15 @@ class _Pull:
                 RemoteBlob(file.url, file.size_bytes, file.digest, listing.auth) for file in files
             ]
             digests = await self._download(connection, remote_blobs, report)
-            texts = await self._texts(connection, listing)
+            # Download a repository's files for Ollama: `template`, `system`, `params`
+            texts = []
+            for file in listing.files:
+                if file.name in _TEXT_FILE_TYPES and file.size_bytes <= _MAX_TEXT_BYTES:
+                    content = await self._text(connection, listing, file)
+                    digest = await run_to_end_in_thread(self.store.blobs.add, content)
+                    texts.append((_TEXT_FILE_TYPES[file.name], digest))
         n = len(model)
-        imported = ImportedFiles(digests[0], tuple(digests[n:]), tuple(digests[1:n]), texts)
+        imported = ImportedFiles(digests[0], tuple(digests[n:]), tuple(digests[1:n]), tuple(texts))
         await self._import(source.name, imported, report)
 
     async def _from_url(self, source: UrlSource, report: ReportProgress) -> None:
@@ -246,18 +252,6 @@ class _Pull:
             await download.fetch()
         report(ProgressLine("verifying sha256 digest"))
         return [await download.finish() for download in downloads]
-
-    async def _texts(
-        self, connection: TransferClient, listing: HubListing
-    ) -> tuple[tuple[str, str], ...]:
-        """Download a repository's files for Ollama: `template`, `system`, `params`."""
-        found = []
-        for file in listing.files:
-            if file.name in _TEXT_FILE_TYPES and file.size_bytes <= _MAX_TEXT_BYTES:
-                content = await self._text(connection, listing, file)
-                digest = await run_to_end_in_thread(self.store.blobs.add, content)
-                found.append((_TEXT_FILE_TYPES[file.name], digest))
-        return tuple(found)
 
     async def _text(self, connection: TransferClient, listing: HubListing, file: HubFile) -> bytes:
         response = await connection.read(TransferRequest("GET", file.url, auth=listing.auth))

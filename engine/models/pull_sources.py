@@ -85,26 +85,22 @@ def parse_source(text: str, as_name: str | None = None) -> ModelSource:
     """
     own = parse_name(as_name) if as_name else None
     try:
-        return _parse_any_source(text, own)
+        if text.startswith("hf:"):
+            return _parse_hub_source("hf.co", text.removeprefix("hf:").lstrip("/"), own)
+        if text.startswith("file://"):
+            return _parse_file_source(unquote(urlsplit(text).path), own)
+        if text.startswith(("http://", "https://")):
+            return _parse_url_source(text, own)
+        host, _, rest = text.partition("/")
+        if host.lower() in _HUB_HOSTS:
+            return _parse_hub_source(host, rest, own)
+        if text.endswith(".gguf") or text.startswith((".", "/", "~")) or "\\" in text:
+            return _parse_file_source(text, own)
+        if own is not None:
+            raise InvalidName(text, "a model of a registry keeps its name; copy it afterwards")
+        return RegistrySource(parse_name(text))
     except (ValueError, RuntimeError) as error:  # from urlsplit, and for an unknown home
         raise InvalidName(text, str(error)) from error
-
-
-def _parse_any_source(text: str, own: ModelName | None) -> ModelSource:
-    if text.startswith("hf:"):
-        return _parse_hub_source("hf.co", text.removeprefix("hf:").lstrip("/"), own)
-    if text.startswith("file://"):
-        return _parse_file_source(unquote(urlsplit(text).path), own)
-    if text.startswith(("http://", "https://")):
-        return _parse_url_source(text, own)
-    host, _, rest = text.partition("/")
-    if host.lower() in _HUB_HOSTS:
-        return _parse_hub_source(host, rest, own)
-    if text.endswith(".gguf") or text.startswith((".", "/", "~")) or "\\" in text:
-        return _parse_file_source(text, own)
-    if own is not None:
-        raise InvalidName(text, "a model of a registry keeps its name; copy it afterwards")
-    return RegistrySource(parse_name(text))
 
 
 def model_name_of_file(file: str) -> ModelName:

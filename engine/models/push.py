@@ -106,7 +106,11 @@ class BlobUpload:
                     if self._sent > furthest:  # bytes that are sent again are no progress
                         furthest = self._sent
                         retries.forgive()
-                await self._end(url)
+                # Complete the upload; the registry verifies the digest.
+                target = httpx.URL(url).copy_merge_params({"digest": self._layer.digest})
+                headers = {"Content-Type": "application/octet-stream", "Content-Length": "0"}
+                response = await self._send("PUT", str(target), headers)
+                self._accept(response, frozenset({404}))
             except httpx.HTTPError as error:
                 await retries.wait(error)
             except _UploadLost as lost:
@@ -156,13 +160,6 @@ class BlobUpload:
                 self._report_sent(at)
 
         return pieces
-
-    async def _end(self, url: str) -> None:
-        """Complete the upload; the registry verifies the digest."""
-        target = httpx.URL(url).copy_merge_params({"digest": self._layer.digest})
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": "0"}
-        response = await self._send("PUT", str(target), headers)
-        self._accept(response, frozenset({404}))
 
     async def _send(
         self, method: str, url: str, headers: Mapping[str, str], body: RequestBody | None = None

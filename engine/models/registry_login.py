@@ -81,10 +81,6 @@ def _decode_credentials(entry: object) -> RegistryCredentials | None:
     return RegistryCredentials(user, password.rstrip("\0")) if colon else None
 
 
-def ollama_key_file() -> Path:
-    return Path.home() / ".ollama" / "id_ed25519"
-
-
 def sign_token_request(url: httpx.URL, file: Path) -> tuple[httpx.URL, str] | None:
     """Return a token server's URL with time and nonce, and its signature; None: no key."""
     try:
@@ -167,7 +163,7 @@ class RegistryAuth:
         headers = {"Authorization": _basic_auth(credentials)} if credentials is not None else {}
         options = self._connection.options
         if credentials is None and self._host in options.ollama_hosts:
-            file = options.ollama_key or ollama_key_file()
+            file = options.ollama_key or Path.home() / ".ollama" / "id_ed25519"
             url, signature = await asyncio.to_thread(sign_token_request, url, file) or (url, None)
             headers = {"Authorization": signature} if signature else {}
         request = TransferRequest("GET", str(url), headers, named_by=self._base)

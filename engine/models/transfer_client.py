@@ -130,7 +130,6 @@ def _refusal_reason(error: httpx.ConnectError, text: str) -> str:
 
 
 def _errno(error: BaseException) -> int | None:
-    """Return the errno of an error's cause."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno is not None:
