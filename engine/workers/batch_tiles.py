@@ -69,16 +69,7 @@ class _Tile:
             n_whole = n - n % BLOCK
             places[item] = list(range(at, at + n_whole))
             at += n_whole
-        for item, n in self._tails():
-            units = _tail_units(n, self.n_least_units)
-            step = UNIT * (units if units < 3 else _FULL)
-            at = -(-at // step) * step
-            places[item] += range(at, at + n)
-            at += UNIT * units
-        return places
-
-    def _tails(self) -> list[tuple[int, int]]:
-        """Return the tails in an order that wastes no space: threes next to ones."""
+        # The tails in an order that wastes no space: threes next to ones
         tails = [(item, n % BLOCK) for item, n in self.rests if n % BLOCK]
         by_units = {
             units: [tail for tail in tails if _tail_units(tail[1], self.n_least_units) == units]
@@ -89,7 +80,13 @@ class _Tile:
             ordered.append(three)
             if by_units[1]:
                 ordered.append(by_units[1].pop())
-        return ordered + by_units[2] + by_units[1]
+        for item, n in ordered + by_units[2] + by_units[1]:
+            units = _tail_units(n, self.n_least_units)
+            step = UNIT * (units if units < 3 else _FULL)
+            at = -(-at // step) * step
+            places[item] += range(at, at + n)
+            at += UNIT * units
+        return places
 
 
 class BatchTiles:

@@ -31,7 +31,7 @@ from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.profile.context_layout import n_chat_slots
 from paddock.engine.profile.profile import Profile
-from paddock.engine.request import Constraint, Sampling
+from paddock.engine.request import Constraint
 from paddock.engine.sampling.picker import Picker
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.wire import from_plain
@@ -180,7 +180,12 @@ class ChatService:
         """Render and tokenise a request; post it, or queue it for its constraint."""
         n_ctx_tokens = min(order.n_ctx_tokens, self._load.n_ctx_tokens)
         self._prompter.check_length(order.request, n_ctx_tokens)
-        prompt = self._prompter.chat(order.request, _without_stop_strings(order), n_ctx_tokens)
+        # Drop stop strings if the answer is JSON: one within a text would break it
+        constraint = order.request.constraint
+        sampling = order.sampling
+        if constraint is not None and constraint.kind in ("json", "json_schema"):
+            sampling = replace(sampling, stop=())
+        prompt = self._prompter.chat(order.request, sampling, n_ctx_tokens)
         _answer_budget(prompt, order, n_ctx_tokens)  # too long is said before anything is compiled
         if prompt.constraint is None:
             self._loop.post(self._decode_request(request_id, order, prompt, None))
@@ -324,7 +329,6 @@ class ChatService:
 
 
 def _answer_budget(prompt: BuiltPrompt, order: ChatOrder, n_ctx_tokens: int) -> int:
-    """Return the token limit of an answer."""
     reserves = order.request.reserves_answer
     max_tokens = order.sampling.max_tokens
     try:
@@ -352,14 +356,6 @@ def _draft_model(load: WorkerOptions, model: Model) -> DraftModel | MtpHead | No
     )
     n_seats = min(load.n_parallel + n_chat_slots(load.n_parallel), MOST_SEQ_IDS)
     return DraftModel(small, model, replace(_cache_options(load).options, n_seq_max=n_seats))
-
-
-def _without_stop_strings(order: ChatOrder) -> Sampling:
-    """Drop stop strings if the answer is JSON: one within a text would break it."""
-    constraint = order.request.constraint
-    if constraint is None or constraint.kind not in ("json", "json_schema"):
-        return order.sampling
-    return replace(order.sampling, stop=())
 
 
 def _cache_options(load: WorkerOptions) -> CacheOptions:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from paddock.engine.system.processes import how_it_ended
-
-if TYPE_CHECKING:  # it imports NumPy, which `plan` and `list` do without
-    pass
 
 # Messages of llama.cpp, its backends and the C++ library (ggml-backend.cpp, ggml-cuda.cu,
 # llama-kv-cache.cpp, llama-model.cpp).

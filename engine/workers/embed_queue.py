@@ -96,7 +96,20 @@ class EmbedQueue:
                 break
             if tiles.place(len(piece.tokens)):
                 chosen.append(piece)
-        self._take_out(chosen)
+        served = {piece.request_id for piece in chosen}
+        taken = {(piece.request_id, piece.number) for piece in chosen}
+        for request_id, texts in tuple(self._waiting.items()):
+            if request_id not in served:
+                texts.n_passes += 1
+                continue
+            texts.n_passes = 0
+            self._n_arrived += 1
+            texts.arrival = self._n_arrived  # now the last of its rank
+            texts.pieces = deque(
+                piece for piece in texts.pieces if (request_id, piece.number) not in taken
+            )
+            if not texts.pieces:
+                del self._waiting[request_id]
         return EmbedBatch(tuple(chosen), tuple(tiles.places()))
 
     def _in_turn(self) -> Iterator[EmbedPiece]:
@@ -112,19 +125,3 @@ class EmbedQueue:
                         yield piece
                         left.append(pieces)
                 iterators = left
-
-    def _take_out(self, chosen: Sequence[EmbedPiece]) -> None:
-        served = {piece.request_id for piece in chosen}
-        taken = {(piece.request_id, piece.number) for piece in chosen}
-        for request_id, texts in tuple(self._waiting.items()):
-            if request_id not in served:
-                texts.n_passes += 1
-                continue
-            texts.n_passes = 0
-            self._n_arrived += 1
-            texts.arrival = self._n_arrived  # now the last of its rank
-            texts.pieces = deque(
-                piece for piece in texts.pieces if (request_id, piece.number) not in taken
-            )
-            if not texts.pieces:
-                del self._waiting[request_id]

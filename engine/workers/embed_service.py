@@ -476,7 +476,15 @@ class EmbedService:
             progressed.append(request)
             if not request.n_missing:
                 complete.append(request)
-        self._send_step(computed.batch, progressed, computed.took_s)
+        ids = dict.fromkeys(request.request_id for request in progressed)
+        output = StepOutput(
+            progressed=list(ids),
+            n_tokens=sum(len(piece.tokens) for piece in computed.batch.pieces),
+            n_sequences=len(computed.batch.pieces),
+            n_waiting=len(self._queue),
+            step_s=computed.took_s,
+        )
+        self._send({"event": "turns", "turns": [output.as_head()]}, b"")
         for request in complete:
             self._requests.pop(request.request_id)
             self._answer(request)
@@ -517,7 +525,6 @@ class EmbedService:
         return [options] * n_sides
 
     def _options(self, n_tokens: int) -> ContextOptions:
-        """Return the options of a context whose largest batch has `n_tokens`."""
         load, n_tokens = self._load, min(n_tokens, self._n_most_tokens)
         return ContextOptions(
             n_ctx_tokens=n_tokens,
@@ -528,17 +535,6 @@ class EmbedService:
             flash_attention=load.flash_attention,
             kv_cache_type=load.kv_cache_type,
         )
-
-    def _send_step(self, batch: EmbedBatch, progressed: list[_EmbedRequest], took_s: float) -> None:
-        ids = dict.fromkeys(request.request_id for request in progressed)
-        output = StepOutput(
-            progressed=list(ids),
-            n_tokens=sum(len(piece.tokens) for piece in batch.pieces),
-            n_sequences=len(batch.pieces),
-            n_waiting=len(self._queue),
-            step_s=took_s,
-        )
-        self._send({"event": "turns", "turns": [output.as_head()]}, b"")
 
     def _answer(self, request: _EmbedRequest) -> None:
         sizes = [len(tokens) for text in request.texts for tokens in text.pieces]

@@ -76,7 +76,6 @@ _MOST_MEASURED_CELLS, _MOST_MEASURED_GPU_CELLS = 16 * 576, 128 * 1280
 
 
 def known_or_measured_profile(load: WorkerOptions, model: Model) -> ProfileResult:
-    """Return the known profile, or measure the model if the options ask for it."""
     if load.profile is not None:
         try:
             known = read_profile(load.profile)

@@ -350,7 +350,8 @@ class WorkerProcess:
         except _UNREADABLE as error:  # else requests would wait for the watchdog
             self._end_requests(_unreadable_text(error))
         except PipeClosed:
-            await self._note_end()
+            words = "it was unloaded" if self._is_stopping else await self._exit_reason()
+            self._end_requests(words)
 
     def _handle_frame(self, head: FrameHead, body: bytes) -> None:
         for pending in self._still_pending(head.get("taken", ())):
@@ -440,10 +441,6 @@ class WorkerProcess:
         stdin = self._process.stdin
         if stdin is not None:
             stdin.close()
-
-    async def _note_end(self) -> None:
-        words = "it was unloaded" if self._is_stopping else await self._exit_reason()
-        self._end_requests(words)
 
     def _end_requests(self, reason: str) -> None:
         if not self.gone.done():
