@@ -140,18 +140,14 @@ class Answer:
         if chunk.reasoning and not chunk.text:
             self._n_reasoning_tokens += chunk.n_tokens
         if len(self._chunks) > _MOST_CHUNKS:
-            self._fold()
+            places = {0, len(self._chunks), *(reader.n_seen for reader in self._readers)}
+            borders = sorted(places)
+            self._chunks[:] = [
+                _joined_chunks(self._chunks[start:end]) for start, end in pairwise(borders)
+            ]
+            for reader in self._readers:
+                reader.n_seen = borders.index(reader.n_seen)
         self._moved.set()
-
-    def _fold(self) -> None:
-        """Merge the chunks between the positions of readers."""
-        places = {0, len(self._chunks), *(reader.n_seen for reader in self._readers)}
-        borders = sorted(places)
-        self._chunks[:] = [
-            _joined_chunks(self._chunks[start:end]) for start, end in pairwise(borders)
-        ]
-        for reader in self._readers:
-            reader.n_seen = borders.index(reader.n_seen)
 
     def shortened(self, n_tokens: int) -> None:
         """Record the prompt's tokens before it was shortened."""

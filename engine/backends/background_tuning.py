@@ -130,7 +130,14 @@ class BackgroundTuner:
         idle_s = 0.0
         while True:
             await asyncio.sleep(LOOK_S)
-            idle_s = idle_s + LOOK_S if self._is_idle() else 0.0
+            # Whether nothing runs, waits or loads; count the time of what computes.
+            stats = self._pool.stats()
+            for model in stats.resident:
+                if model.n_running:
+                    self._use(model.name).computed_s += LOOK_S
+            is_still = all(model.state == "ready" and not model.n_users for model in stats.resident)
+            is_idle = is_still and not stats.n_waiting
+            idle_s = idle_s + LOOK_S if is_idle else 0.0
             self._stop = TuningStop()  # set by requests that come from now on
             self._has_request.clear()
             if idle_s >= IDLE_S and await self._measure_again():
@@ -146,15 +153,6 @@ class BackgroundTuner:
                     log.exception("%s is not tuned", name)
                     is_tried = used.is_done = True
                 idle_s = 0.0 if is_tried else idle_s
-
-    def _is_idle(self) -> bool:
-        """Return whether nothing runs, waits or loads; count the time of what computes."""
-        stats = self._pool.stats()
-        for model in stats.resident:
-            if model.n_running:
-                self._use(model.name).computed_s += LOOK_S
-        is_still = all(model.state == "ready" and not model.n_users for model in stats.resident)
-        return is_still and not stats.n_waiting
 
     async def _measure_again(self) -> bool:
         """Measure a loaded model again if its time has come; return whether that began."""

@@ -340,37 +340,7 @@ class ServerRoster:
         """Ask every server for a model; those that cannot be reached now may come later."""
         key = model_key_of(model)
         self._specs[key] = model
-        looked = await self._look_at_all(model)
-        met = [self._take_facts(member, model, look) for member, look in looked.items()]
-        errors = [error for error in met if error is not None]
-        if self._is_patient and not self._members_with(key):
-            await self._wait_for_model(key)
-        if not self._members_with(key):
-            self._specs.pop(key, None)  # none that comes back had it
-            raise self._no_server_error(model, errors)
-        away = [
-            f"{member.reason}: the others go on." for member in self._members if not member.is_up
-        ]
-        for note in (*map(str, errors), *away):
-            self._note(note)
-        self._has_begun = True
-        facts = [member.facts[key] for member in self._members_with(key)]
-        return replace(
-            facts[0], n_ctx_tokens=min(model_facts.n_ctx_tokens for model_facts in facts)
-        )
-
-    async def _wait_for_model(self, key: ModelKey) -> None:
-        """Wait for the first server that has a model, as long as one may come yet."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._reach_s):
-                while not self._members_with(key) and not all(
-                    member.is_up for member in self._members
-                ):
-                    self._note(f"{self._reasons()}: waiting.")
-                    await self._moved.wait()
-
-    async def _look_at_all(self, model: ModelSpec) -> dict[ServerMember, asyncio.Task[ModelFacts]]:
-        """Ask all servers that are up at once; return their answers in order."""
+        # Ask all servers that are up at once; return their answers in order.
         looks = {
             member: asyncio.create_task(self._look_patiently(member, model))
             for member in self._members
@@ -391,7 +361,30 @@ class ServerRoster:
             for task in left:
                 task.cancel()
         await asyncio.gather(*looks.values(), return_exceptions=True)
-        return looks
+        met = [self._take_facts(member, model, look) for member, look in looks.items()]
+        errors = [error for error in met if error is not None]
+        if self._is_patient and not self._members_with(key):
+            # Wait for the first server that has a model, as long as one may come yet
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._reach_s):
+                    while not self._members_with(key) and not all(
+                        member.is_up for member in self._members
+                    ):
+                        self._note(f"{self._reasons()}: waiting.")
+                        await self._moved.wait()
+        if not self._members_with(key):
+            self._specs.pop(key, None)  # none that comes back had it
+            raise self._no_server_error(model, errors)
+        away = [
+            f"{member.reason}: the others go on." for member in self._members if not member.is_up
+        ]
+        for note in (*map(str, errors), *away):
+            self._note(note)
+        self._has_begun = True
+        facts = [member.facts[key] for member in self._members_with(key)]
+        return replace(
+            facts[0], n_ctx_tokens=min(model_facts.n_ctx_tokens for model_facts in facts)
+        )
 
     def _take_facts(
         self, member: ServerMember, model: ModelSpec, look: asyncio.Task[ModelFacts]
@@ -651,7 +644,12 @@ class BalancedPool:
             except ServerBusy as error:
                 if loop.time() >= began + BUSY_S:
                     self._attempts.pop(attempt, None)
-                    if self._served_at(key) < began:
+                    # When a model last answered, or was at work on an answer: a refusal comes soon
+                    now = asyncio.get_running_loop().time()
+                    begins = [began for other, began in self._attempts.values() if other == key]
+                    is_at_work = any(now - began > BUSY_S / 20 for began in begins)
+                    served_at = now if is_at_work else self._answered_at.get(key, -math.inf)
+                    if served_at < began:
                         raise ServersFull(model.ref, error.reason, BUSY_S) from None
                     raise Busy(f"{error.reason}, for {BUSY_S:g} s. Try again later.") from None
                 self._roster.pause(member, error)
@@ -677,13 +675,6 @@ class BalancedPool:
             finally:
                 self._attempts.pop(attempt, None)
                 self._roster.give_back(member, is_brief=is_brief)
-
-    def _served_at(self, key: ModelKey) -> float:
-        """Return when a model last answered, or was at work on an answer: a refusal comes soon."""
-        now = asyncio.get_running_loop().time()
-        begins = [began for other, began in self._attempts.values() if other == key]
-        is_at_work = any(now - began > BUSY_S / 20 for began in begins)
-        return now if is_at_work else self._answered_at.get(key, -math.inf)
 
     async def _attempt(
         self,

@@ -415,7 +415,6 @@ class LocalPool:
         return ModelUse(facts, paths, digests, model.keep_alive_s, model.is_pinned)
 
     def _adapters(self, refs: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the adapters' paths and their digests."""
         paths = resolve_adapters(refs)
         return paths, tuple(self.models.files.digest(Path(path)) for path in paths)
 

@@ -50,7 +50,13 @@ async def look_up_model(
             prompt may be.
         ServerAway, ServerBusy: it cannot be asked now.
     """
-    listed = await _listed_models(line)
+    try:
+        listed = (await line.get("/v1/models")).get("data")
+    except BadRequest:
+        listed = None
+    if not isinstance(listed, list):
+        raise ModelBroken(line.url, "no server of OpenAI's API answers here (GET /v1/models)")
+    listed = [entry for entry in listed if isinstance(entry, dict) and entry.get("id")]
     found = matching_model(spec.ref, listed)
     if found is None:
         raise NotServed(spec.ref, [_model_id(entry) for entry in listed], line.url)
@@ -95,21 +101,14 @@ async def _report(line: ServerConnection, found: Json) -> _ModelReport:
         if props is not None:
             return _of_llama_server(found, props)
     if isinstance(found.get("max_model_len"), int):
-        return _of_vllm(found)
+        # What vLLM reports: where the model was taken from
+        root = _model_id(found)
+        marks = {"name": root, "root": _typed_value(found, "root", str) or root}
+        return _ModelReport("vllm", root, marks, _typed_value(found, "max_model_len", int))
     digest = await _ollama_digest(line, name)
     if digest:
         return _ModelReport("ollama", name, {"digest": digest})
     return _ModelReport("other", name, {"name": name})
-
-
-async def _listed_models(line: ServerConnection) -> list[Json]:
-    try:
-        listed = (await line.get("/v1/models")).get("data")
-    except BadRequest:
-        listed = None
-    if not isinstance(listed, list):
-        raise ModelBroken(line.url, "no server of OpenAI's API answers here (GET /v1/models)")
-    return [entry for entry in listed if isinstance(entry, dict) and entry.get("id")]
 
 
 def matching_model(ref: str, listed: Sequence[Json]) -> Json | None:
@@ -180,13 +179,6 @@ def _of_llama_server(entry: Json, props: Json) -> _ModelReport:
         n_train=_typed_value(meta, "n_ctx_train", int),
         size=_typed_value(meta, "size", int) or 0,
     )
-
-
-def _of_vllm(entry: Json) -> _ModelReport:
-    """Return what vLLM reports: where the model was taken from."""
-    name = _model_id(entry)
-    marks = {"name": name, "root": _typed_value(entry, "root", str) or name}
-    return _ModelReport("vllm", name, marks, _typed_value(entry, "max_model_len", int))
 
 
 async def _ollama_digest(line: ServerConnection, name: str) -> str | None:

@@ -108,7 +108,6 @@ class OpenAIServer:
         return (await self._look(spec)).n_slots
 
     async def facts(self, spec: ModelSpec, *, is_refresh: bool = False) -> ModelFacts:
-        """Return what is known of a model; `is_refresh`: ask again."""
         if is_refresh:
             self._looked.pop(model_key_of(spec), None)
         return (await self._look(spec)).facts
@@ -146,18 +145,7 @@ class OpenAIServer:
         )
         sent = SentPrompt(looked, count, count.n_most, request.total_s)
         await self._truncation.before(sent)
-        decoder = await self._fetch_answer(request, body, on_chunk)
-        if looked.kind == "llama-server" and decoder.model not in ("", looked.name):
-            raise ModelReplaced(request.model.ref)  # it was restarted with another one in between
-        usage = decoder.ended()
-        await self._truncation.after(sent, usage)
-        assert decoder.reason is not None
-        return AnswerEnd(decoder.reason, usage, is_shortened=False)
-
-    async def _fetch_answer(
-        self, request: ChatRequest, body: dict[str, Any], on_chunk: Callable[[Chunk], None]
-    ) -> StreamDecoder:
-        """Get an answer, without log probabilities from a server that refuses these."""
+        # Get an answer, without log probabilities from a server that refuses these
         decoder = StreamDecoder()
         try:
             await self._read_stream(request, body, decoder, on_chunk)
@@ -169,7 +157,12 @@ class OpenAIServer:
             await self._read_stream(request, plain, decoder, on_chunk)
         if request.n_logprobs is not None and not decoder.has_logprobs:
             self._note(f"{self.url} sends no log probabilities: how sure it was is not known.")
-        return decoder
+        if looked.kind == "llama-server" and decoder.model not in ("", looked.name):
+            raise ModelReplaced(request.model.ref)  # it was restarted with another one in between
+        usage = decoder.ended()
+        await self._truncation.after(sent, usage)
+        assert decoder.reason is not None
+        return AnswerEnd(decoder.reason, usage, is_shortened=False)
 
     async def _read_stream(
         self,
@@ -347,7 +340,7 @@ class PaddockServer:
         return None
 
     async def facts(self, spec: ModelSpec, *, is_refresh: bool = False) -> ModelFacts:
-        """Return what is known of a model; asked each time, since its file may be replaced."""
+        # asked each time: its file may be replaced
         facts = await self._with_server_errors(self._pool.facts(_without_pool(spec)))
         if is_refresh:
             self._identities.pop((spec.ref, spec.role), None)

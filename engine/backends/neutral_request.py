@@ -98,7 +98,6 @@ def neutral_messages(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def neutral_embed(request: EmbedRequest) -> EmbedRequest:
-    """Return the request for one neutral text."""
     total_s = min(request.total_s or _DEADLINE_S, _DEADLINE_S)
     return replace(request, texts=(NEUTRAL_TEXT,), total_s=total_s)
 

@@ -227,7 +227,16 @@ class StreamDecoder:
         logprobs = tuple(_logprobs(choice.get("logprobs")))
         self.has_logprobs |= bool(logprobs)
         for part in delta.get("tool_calls") or ():
-            self._add(part)
+            # Take a piece of a tool call; its arguments come in parts.
+            at = part.get("index")
+            index = at if isinstance(at, int) else len(self._calls)
+            if index not in self._calls and len(self._calls) >= _MOST_CALLS:
+                raise BadRequest(f"the answer has more than {_MOST_CALLS} tool calls")
+            call = self._calls.setdefault(index, _PartialCall())
+            function = part.get("function") or {}
+            call.id = call.id or str(part.get("id") or "")
+            call.name += str(function.get("name") or "")
+            call.arguments += str(function.get("arguments") or "")
         if text or reasoning or logprobs:
             self._n_chunks += 1
             yield Chunk(text, 1, reasoning, logprobs=logprobs)
@@ -266,18 +275,6 @@ class StreamDecoder:
             prefill_s=_int_field(timings, "prompt_ms") / 1000,
             decode_s=_int_field(timings, "predicted_ms") / 1000,
         )
-
-    def _add(self, part: EventJson) -> None:
-        """Take a piece of a tool call; its arguments come in parts."""
-        at = part.get("index")
-        index = at if isinstance(at, int) else len(self._calls)
-        if index not in self._calls and len(self._calls) >= _MOST_CALLS:
-            raise BadRequest(f"the answer has more than {_MOST_CALLS} tool calls")
-        call = self._calls.setdefault(index, _PartialCall())
-        function = part.get("function") or {}
-        call.id = call.id or str(part.get("id") or "")
-        call.name += str(function.get("name") or "")
-        call.arguments += str(function.get("arguments") or "")
 
 
 def _tool_call(call: _PartialCall) -> ToolCall:

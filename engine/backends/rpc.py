@@ -76,7 +76,6 @@ class WireLine:
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing follows."""
         return self.chunk is None and self != _BEAT_LINE
 
 

@@ -74,19 +74,16 @@ def least_tokens(text: str) -> int:
 def most_in_chat(messages: Sequence[Message]) -> int:
     """Return an upper bound for a conversation, a template's additions included."""
     return OPENING_TOKENS + sum(
-        most_tokens(text) + MESSAGE_TOKENS for text in _message_texts(messages)
+        most_tokens(text) + MESSAGE_TOKENS
+        for text in [
+            message.content
+            + message.reasoning
+            + "".join(f"{call.name} {dict(call.arguments)}" for call in message.tool_calls)
+            for message in messages
+        ]
     )
 
 
 def least_in_chat(messages: Sequence[Message]) -> int:
     """Return a lower bound for a conversation, whatever its template leaves out of reasoning."""
     return sum(least_tokens(message.content) for message in messages)
-
-
-def _message_texts(messages: Sequence[Message]) -> list[str]:
-    return [
-        message.content
-        + message.reasoning
-        + "".join(f"{call.name} {dict(call.arguments)}" for call in message.tool_calls)
-        for message in messages
-    ]
