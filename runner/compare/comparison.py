@@ -323,6 +323,8 @@ def _figures(
     items = [run.items.get(key) or ItemAnswer(key, error="it was not done") for key in keys]
     done = [item for item in items if item.is_done]
     answered = [item for item in items if item.n_asked]
+    timed = [item.busy for item in items if item.busy]
+    seconds_per_item = _busy_s([*chain.from_iterable(timed)]) / len(timed) if timed else None
     return VariantFigures(
         run,
         len(items),
@@ -332,16 +334,11 @@ def _figures(
         else None,
         located=estimate(_located_shares(done)),
         fields=dict(_field_figures(items, rights, metrics)),
-        seconds=_seconds_per_item(items),
+        seconds=seconds_per_item,
         prompt_tokens=sum(map(attrgetter("prompt_tokens"), answered)) / max(1, len(answered)),
         completion_tokens=sum(map(attrgetter("completion_tokens"), answered))
         / max(1, len(answered)),
     )
-
-
-def _seconds_per_item(items: Iterable[ItemAnswer]) -> float | None:
-    timed = [item.busy for item in items if item.busy]
-    return _busy_s([*chain.from_iterable(timed)]) / len(timed) if timed else None
 
 
 def _busy_s(spans: Sequence[tuple[float, float]]) -> float:

@@ -128,7 +128,6 @@ def _fields_html(found: Comparison) -> Iterator[str]:
 
 
 def _confusions_html(variant: VariantFigures) -> Iterator[str]:
-    """Yield a table of gold and answers for each field of labels."""
     for name, figures in variant.fields.items():
         labels = figures.labels
         if labels is None or len(labels.labels) > MOST_CONFUSED:

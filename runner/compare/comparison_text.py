@@ -108,7 +108,6 @@ def head_text(found: Comparison) -> str:
 
 
 def _field_lines(found: Comparison) -> Iterator[str]:
-    """Yield the agreement of each field, and the figures of labels."""
     names = dict.fromkeys(name for variant in found.variants for name in variant.fields)
     short = _letters_of(found)
     for name in names:

@@ -13,7 +13,6 @@ from paddock.engine.system.text import counted
 from .comparison import Comparison, GoldSource, compare
 from .escalation_threshold import (
     AgreementGoal,
-    CalibratedThreshold,
     CannotCalibrate,
     ThresholdCondition,
     calibrated_threshold,
@@ -55,7 +54,17 @@ def calibrated_comparison(
         return found
     notes = [_lost_note(lost, runs[1])] if lost else []
     try:
-        threshold = _threshold(goal, compared, found, lost)
+        # The threshold by the items with gold; what is `lost` agrees with nothing.
+        condition = ThresholdCondition.of(escalation_condition(compared.plan, compared.step))
+        one, other = found.variants
+        keys = [key for key in one.scores if key in other.scores] if found.n_gold else []
+        threshold = calibrated_threshold(
+            goal,
+            condition,
+            [condition.sureness(one.run.items[key]) for key in (*keys, *lost)],
+            [*(one.scores[key] for key in keys), *(0.0 for _ in lost)],
+            [*(other.scores[key] for key in keys), *(0.0 for _ in lost)],
+        )
     except CannotCalibrate as error:
         return replace(found, notes=(str(error), *notes, *found.notes))
     pair = escalation_variant(compared.plan, step, threshold.when)
@@ -68,19 +77,3 @@ def _lost_note(lost: Sequence[str], larger: VariantRun) -> str:
     verb, pronoun = ("has", "it counts") if len(lost) == 1 else ("have", "they count")
     what = f"{counted(len(lost), 'item')} {verb} no answer of '{larger.variant.name}'"
     return f"{what}: {pronoun} against the promise."
-
-
-def _threshold(
-    goal: AgreementGoal, compared: ComparedPipeline, found: Comparison, lost: Sequence[str]
-) -> CalibratedThreshold:
-    """Return the threshold by the items with gold; what is `lost` agrees with nothing."""
-    condition = ThresholdCondition.of(escalation_condition(compared.plan, compared.step))
-    own, larger = found.variants
-    keys = [key for key in own.scores if key in larger.scores] if found.n_gold else []
-    return calibrated_threshold(
-        goal,
-        condition,
-        [condition.sureness(own.run.items[key]) for key in (*keys, *lost)],
-        [*(own.scores[key] for key in keys), *(0.0 for _ in lost)],
-        [*(larger.scores[key] for key in keys), *(0.0 for _ in lost)],
-    )

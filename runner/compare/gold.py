@@ -144,7 +144,19 @@ def read_gold(text: str, name: str, key_column: str = "") -> Gold:
     lines = table.lines or range(1, len(table.rows) + 1)
     places = [f"{name}:{line}" for line in lines]
     if set(table.columns) >= _DECISION_COLUMNS:
-        return _decisions(table.rows, places, name)
+        found: list[GoldRow] = []
+        n_rejected = 0
+        for row, place in zip(table.rows, places, strict=True):
+            value = row.get("value")
+            if value is None:
+                n_rejected += 1
+                continue
+            fields = value if isinstance(value, dict) else {"": value}
+            step = str(row.get("step") or "")
+            found.append(GoldRow(cell_text(row.get("item")), fields, place, step))
+        rejected = counted(n_rejected, "rejected answer")
+        notes = (f"{name}: {rejected} without a right one do not count.",) if n_rejected else ()
+        return Gold(tuple(found), f"{name} ({REVIEWS_WORDS})", notes)
     if not table.columns:
         raise UnreadableGold(f"{name} is empty: it has no row.")
     key_names = (key_column, *_KEY_COLUMNS)
@@ -182,22 +194,6 @@ def _fields_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None and value != ""}
 
 
-def _decisions(rows: Sequence[Mapping[str, Any]], places: Sequence[str], name: str) -> Gold:
-    found: list[GoldRow] = []
-    n_rejected = 0
-    for row, place in zip(rows, places, strict=True):
-        value = row.get("value")
-        if value is None:
-            n_rejected += 1
-            continue
-        fields = value if isinstance(value, dict) else {"": value}
-        step = str(row.get("step") or "")
-        found.append(GoldRow(cell_text(row.get("item")), fields, place, step))
-    rejected = counted(n_rejected, "rejected answer")
-    notes = (f"{name}: {rejected} without a right one do not count.",) if n_rejected else ()
-    return Gold(tuple(found), f"{name} ({REVIEWS_WORDS})", notes)
-
-
 def gold_of_reviews(reviews: Iterable[Review], file: str) -> Gold:
     """Return what people decided on the answers of a pipeline's file, from whole reviews."""
     own = [review for review in reviews if review.subject.get("pipeline") == file]
@@ -208,7 +204,6 @@ def gold_of_reviews(reviews: Iterable[Review], file: str) -> Gold:
 
 
 def gold_of_answers(answers: Mapping[str, Any], origin: str) -> Gold:
-    """Return gold data that answers are, by their items."""
     rows = (
         GoldRow(key, value if isinstance(value, Mapping) else {"": value}, f"item '{key}'")
         for key, value in answers.items()

@@ -114,30 +114,23 @@ def _default_metric(schema: Any, field: AnswerField | None, golds: Sequence[Any]
         return "label"
     if kind == "number" or (golds and all(map(_is_number, golds))):
         return "number"
-    if _format_of(schema, field) == "date":
+    known = schema.get("properties", {}) if isinstance(schema, Mapping) else {}
+    inner = None if field is None else known.get(field.path)
+    if isinstance(inner, Mapping) and inner.get("format") == "date":
         return "date"
     if _have(golds, list):
         return "list"
     if _have(golds, dict) or (kind == "json" and field is not None):
         return "exact"
-    return _metric_of_texts([cell_text(gold) for gold in golds], may_be_label=field is None)
+    texts = [cell_text(gold) for gold in golds]
+    if any(len(text) > MOST_EXACT_CHARS or "\n" in text for text in texts):
+        return "text"
+    repeats = len({text.strip().casefold() for text in texts}) <= len(texts) / 2
+    return "label" if field is None and repeats else "exact"
 
 
 def _have(values: Sequence[Any], kind: type) -> bool:
     return any(isinstance(value, kind) for value in values)
-
-
-def _metric_of_texts(texts: Sequence[str], *, may_be_label: bool) -> MetricName:
-    if any(len(text) > MOST_EXACT_CHARS or "\n" in text for text in texts):
-        return "text"
-    repeats = len({text.strip().casefold() for text in texts}) <= len(texts) / 2
-    return "label" if may_be_label and repeats else "exact"
-
-
-def _format_of(schema: Any, field: AnswerField | None) -> Any:
-    known = schema.get("properties", {}) if isinstance(schema, Mapping) else {}
-    inner = None if field is None else known.get(field.path)
-    return inner.get("format") if isinstance(inner, Mapping) else None
 
 
 def _is_number(value: Any) -> bool:

@@ -63,7 +63,11 @@ def result_change(found: Comparison, earlier: EarlierResult, allowed: float) -> 
     if earlier.quality != found.quality:
         words = QUALITY_WORDS[found.quality]
         raise NothingShared(f"it has no '{found.quality}' ({words}) to compare with.")
-    before = _earlier_scores(earlier, found)
+    # The scores of the earlier variants; a single one has the name of the single one.
+    before: dict[str, Mapping[str, float]]
+    before = {variant.name: variant.scores for variant in earlier.variants if variant.scores}
+    if len(before) == len(found.variants) == 1:
+        before = {found.variants[0].name: before.popitem()[1]}
     pairs = [(variant, before[variant.name]) for variant in sound if variant.name in before]
     if not any(variant.scores.keys() & old.keys() for variant, old in pairs):
         raise NothingShared("no variant and item of it is in this comparison.")
@@ -78,15 +82,6 @@ def result_change(found: Comparison, earlier: EarlierResult, allowed: float) -> 
         shared.append(f"{kept.name}: compared on {n:,} of {counted(len(old), 'earlier item')}.")
         losses += _losses(kept, old, found, allowed)
     return ResultChange(tuple(shared), tuple(losses))
-
-
-def _earlier_scores(earlier: EarlierResult, found: Comparison) -> dict[str, Mapping[str, float]]:
-    """Return the scores of the earlier variants; a single one has the name of the single one."""
-    scores: dict[str, Mapping[str, float]]
-    scores = {variant.name: variant.scores for variant in earlier.variants if variant.scores}
-    if len(scores) == len(found.variants) == 1:
-        return {found.variants[0].name: scores.popitem()[1]}
-    return scores
 
 
 def _losses(

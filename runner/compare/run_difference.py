@@ -159,7 +159,9 @@ def _change(
     states = _state(before), _state(after)
     n_calls = sum(item.calls for item in (before, after) if item is not None)
     if old or new or (old is new is None and n_calls):
-        return RunItemChange(*name, *states, *_answer_texts(runs, old, new))
+        if old == new and all(run.are_on_record(old) for run in runs):
+            return RunItemChange(*name, *states, "", "")
+        return RunItemChange(*name, *states, runs[0].answer(old), runs[1].answer(new))
     texts: tuple[str | None, str | None]
     if states[0] != states[1]:
         texts = getattr(before, "error", None), getattr(after, "error", None)
@@ -167,15 +169,6 @@ def _change(
         content = runs[0].content(before)
         texts = content, None if content is None else runs[1].content(after)
     return RunItemChange(*name, *states, *texts, has_answers=False)
-
-
-def _answer_texts(
-    runs: tuple[_RunAnswers, _RunAnswers], old: Sequence[str] | None, new: Sequence[str] | None
-) -> tuple[str | None, str | None]:
-    """Return what both runs said; nothing where that is the same."""
-    if old == new and all(run.are_on_record(old) for run in runs):
-        return "", ""
-    return runs[0].answer(old), runs[1].answer(new)
 
 
 def _answers(ledger: Ledger, past: PastRun) -> Mapping[ItemName, Sequence[str]]:

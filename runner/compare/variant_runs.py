@@ -120,7 +120,6 @@ class ComparedPipeline:
 
     @property
     def left_s(self) -> float | None:
-        """What is left of its budget."""
         return None if self.until is None else self.until - time.monotonic()
 
     def ledger(self, *, is_readonly: bool = True) -> Ledger:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,6 @@ def model_variants(plan: Plan, step: str) -> list[Variant]:
 
 
 def escalation_condition(plan: Plan, step: str) -> Expression:
-    """Return the present `escalate.when` of a step that has one."""
     escalate = _step_of(plan, step).escalate
     assert escalate is not None
     return escalate.when
@@ -91,21 +90,16 @@ def compared_step(plan: Plan, variants: Sequence[Variant], named: str | None) ->
         if named not in steps:
             raise PipelineError([not_answering(named, plan.pipeline)])
         return named
-    for found in (*_steps_meant(steps, variants), steps.keys()):
-        if len(found) == 1:
-            return next(iter(found))
-    raise _not_one_step(steps)
-
-
-def _steps_meant(
-    steps: Mapping[str, StepNode], variants: Sequence[Variant]
-) -> tuple[Set[str], Set[str]]:
-    """Return the steps that are changed, and those whose models are."""
+    # The steps that are changed, and those whose models are
     changes = [*itertools.chain.from_iterable(variant.changes for variant in variants)]
     changed = {change.target.partition(".")[0] for change in changes if change.option != "model"}
     models = {change.target for change in changes if change.option == "model"}
     using = {name for name, step in steps.items() if step.params.data.get("model") in models}
-    return changed & steps.keys(), using
+    steps_meant = changed & steps.keys(), using
+    for found in (*steps_meant, steps.keys()):
+        if len(found) == 1:
+            return next(iter(found))
+    raise _not_one_step(steps)
 
 
 def _not_one_step(steps: Collection[str]) -> PipelineError:
@@ -152,11 +146,28 @@ def compared_part(plan: Plan, step: str, key: str | None, gold: str | None) -> C
     roots = [step, *_steps_named(gold)]
     if unknown := [name for name in roots if name not in homes]:
         raise _fault(f"`gold.from` names step '{unknown[0]}'.", did_you_mean(unknown[0], homes))
-    kept = _read_by(plan, roots, homes)
+    # The ids of steps, of what they read, and of the blocks around them
+    nodes = {node.id: node for node in plan.pipeline.nodes()}
+    kept: set[str] = set()
+    waiting = [(name, True) for name in roots]
+    while waiting:
+        name, is_read = waiting.pop()
+        if name in kept and not (is_read and isinstance(nodes[name], Block)):
+            continue
+        kept.add(name)
+        node = nodes[name]
+        waiting += [(read, True) for read in _reads_of(plan, node, with_results=is_read)]
+        waiting += [(block.id, False) for block in homes[name] if block.id not in kept]
     data = copy.deepcopy(plan.pipeline.document.data)
     results = {"answer": f"steps.{step}", "key": key, "gold": gold}
     results = {name: text for name, text in results.items() if text is not None}
-    skipped = _without_reviews(data, plan, kept)
+    skipped: list[str] = []  # in `needs`, and not run
+    for node in plan.pipeline.nodes():
+        written = _at(data, node.at)
+        written.pop("review", None)  # answers are compared as the model gave them
+        if "needs" in written:
+            written["needs"] = [name for name in node.needs if name in kept]
+            skipped += [name for name in node.needs if name not in kept and node.id in kept]
     written = _at(data, _step_of(plan, step).at)
     written.pop("returns", None)
     if block is None:
@@ -167,18 +178,6 @@ def compared_part(plan: Plan, step: str, key: str | None, gold: str | None) -> C
     for name in _NOT_RUN:
         data.pop(name, None)
     return ComparedPart(data, block.id if block else "", step, tuple(dict.fromkeys(skipped)))
-
-
-def _without_reviews(data: Any, plan: Plan, kept: Collection[str]) -> list[str]:
-    """Compare answers as the model gave them; return the steps in `needs` that are not run."""
-    skipped: list[str] = []
-    for node in plan.pipeline.nodes():
-        written = _at(data, node.at)
-        written.pop("review", None)
-        if "needs" in written:
-            written["needs"] = [name for name in node.needs if name in kept]
-            skipped += [name for name in node.needs if name not in kept and node.id in kept]
-    return skipped
 
 
 def _steps_named(expression: str | None) -> list[str]:
@@ -196,24 +195,6 @@ def _with_blocks(
         yield node, around
         if isinstance(node, Block):
             yield from _with_blocks(node.body, (*around, node))
-
-
-def _read_by(
-    plan: Plan, roots: Iterable[str], homes: Mapping[str, tuple[Block, ...]]
-) -> frozenset[str]:
-    """Return the ids of steps, of what they read, and of the blocks around them."""
-    nodes = {node.id: node for node in plan.pipeline.nodes()}
-    kept: set[str] = set()
-    waiting = [(name, True) for name in roots]
-    while waiting:
-        name, is_read = waiting.pop()
-        if name in kept and not (is_read and isinstance(nodes[name], Block)):
-            continue
-        kept.add(name)
-        node = nodes[name]
-        waiting += [(read, True) for read in _reads_of(plan, node, with_results=is_read)]
-        waiting += [(block.id, False) for block in homes[name] if block.id not in kept]
-    return frozenset(kept)
 
 
 def _reads_of(plan: Plan, node: Node, *, with_results: bool) -> Iterator[str]:
@@ -236,8 +217,7 @@ def _at(data: Any, place: Place) -> Any:
     return data
 
 
-def _kept_steps(written: Sequence[Any], nodes: Iterable[Node], kept: frozenset[str]) -> list[Any]:
-    """Return the written steps that are kept, with what is kept of their bodies."""
+def _kept_steps(written: Sequence[Any], nodes: Iterable[Node], kept: set[str]) -> list[Any]:
     found = []
     for node in nodes:
         if node.id not in kept:
