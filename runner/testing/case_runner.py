@@ -161,7 +161,31 @@ async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
     if subject.n_left_out:
         note = f"{counted(subject.n_left_out, 'row')} of its data set left out by the sample"
         case = replace(case, notes=(note, *notes))
-    return replace(_combined_result(case, subject, turns), seconds=time.monotonic() - began)
+    # The result of all repetitions; a problem of several of them appears once.
+    test, are_random = subject.test, not (subject.has_first_rows and subject.n_left_out)
+    passed = tuple(not turn.problems for turn in turns)
+    problems = tuple(_problems_of(turns))
+    all_notes = list(chain.from_iterable(turn.notes for turn in turns))
+    rows = tuple(turn.row for turn in turns if turn.row)
+    needed = test.pass_ if rows else test.pass_rate
+    bounds = share_interval(sum(passed) / len(turns), len(turns)) if rows and are_random else None
+    if rows:
+        all_notes.insert(0, share_text(sum(passed), len(turns), needed, bounds))
+    elif len(turns) > 1:
+        words = f"{sum(passed)} of {len(turns)} turns passed, {needed:.0%} must pass"
+        all_notes.insert(0, words)
+    return replace(
+        case,
+        problems=problems,
+        is_error=all(turn.is_error for turn in turns),
+        turns=passed,
+        # An unrecorded call is not a model's randomness: every repetition must pass.
+        needed=1.0 if any(problem.kind == "unseen" for problem in problems) else needed,
+        rows=rows,
+        bounds=bounds,
+        notes=tuple(dict.fromkeys((*all_notes, *case.notes))),
+        seconds=time.monotonic() - began,
+    )
 
 
 def _problems_of(turns: list[_Repetition]) -> Iterator[CaseProblem]:
@@ -179,33 +203,6 @@ def _problems_of(turns: list[_Repetition]) -> Iterator[CaseProblem]:
             found.setdefault(shown, []).append(number)
     for problem, numbers in found.items():
         yield replace(problem, message=_turns_text(numbers, turns) + problem.message)
-
-
-def _combined_result(case: CaseResult, subject: CaseSpec, turns: list[_Repetition]) -> CaseResult:
-    """Return the result of all repetitions; a problem of several of them appears once."""
-    test, are_random = subject.test, not (subject.has_first_rows and subject.n_left_out)
-    passed = tuple(not turn.problems for turn in turns)
-    problems = tuple(_problems_of(turns))
-    notes = list(chain.from_iterable(turn.notes for turn in turns))
-    rows = tuple(turn.row for turn in turns if turn.row)
-    needed = test.pass_ if rows else test.pass_rate
-    bounds = share_interval(sum(passed) / len(turns), len(turns)) if rows and are_random else None
-    if rows:
-        notes.insert(0, share_text(sum(passed), len(turns), needed, bounds))
-    elif len(turns) > 1:
-        words = f"{sum(passed)} of {len(turns)} turns passed, {needed:.0%} must pass"
-        notes.insert(0, words)
-    return replace(
-        case,
-        problems=problems,
-        is_error=all(turn.is_error for turn in turns),
-        turns=passed,
-        # An unrecorded call is not a model's randomness: every repetition must pass.
-        needed=1.0 if any(problem.kind == "unseen" for problem in problems) else needed,
-        rows=rows,
-        bounds=bounds,
-        notes=tuple(dict.fromkeys((*notes, *case.notes))),
-    )
 
 
 def _turns_text(numbers: list[int], turns: Sequence[_Repetition]) -> str:
@@ -232,17 +229,14 @@ def _open_cassette(subject: CaseSpec, source: ReplySource) -> Cassette | None:
         return None
     cassette = read_cassette(subject.cassette)
     if source == "replay" and not cassette.is_there:
+        command = f"`paddock test {shlex.quote(str(subject.file))} --record`"
+        if subject.is_variant:
+            command = "the same command and `--record`"
         raise CassetteError(
             f"this test has no recorded replies: there is no {subject.shown_cassette}. "
-            f"Record it with {_record_command(subject)}."
+            f"Record it with {command}."
         )
     return cassette
-
-
-def _record_command(subject: CaseSpec) -> str:
-    if subject.is_variant:
-        return "the same command and `--record`"
-    return f"`paddock test {shlex.quote(str(subject.file))} --record`"
 
 
 def _save_cassette(
@@ -299,7 +293,35 @@ class _CaseRun:
         copied = sandbox_copy(self.subject.file, patterns=self.subject.test.files, without=without)
         stage = await asyncio.to_thread(copied.__enter__)
         try:
-            return await self._in_sandbox(stage, number, row)
+            subject, how = self.subject, self.how
+            inputs = case_inputs(subject, stage, row)
+            options, environment = self._options()
+            made = api.prepare(stage.file, inputs, options, environment)
+            bound, secrets = made.bound, made.secrets
+            tape = self._open_tape(TextMasking(stage, secrets.redact))
+            tools = None if tape is None else CassetteTools(tape, number)
+            with secrets.guarded():
+                async with self._open_pool(tape, bound, secrets, number) as pool:
+                    environment = replace(environment, pool=pool, tape=tools)
+                    api.refuse_unready(made, options, environment)
+                    report = await run_prepared(made, options, environment)
+                    if how.stop.is_set() or report.status == "interrupted":
+                        raise CaseInterrupted
+                    if tape is not None and tape.unseen:
+                        return _Repetition(_unrecorded_problems(tape.unseen))
+                    after = FinishedRun(
+                        stage, report, bound.inputs, None if row is None else row.values
+                    )
+                    how.on_finished(after)
+                    models = BoundModels(bound.models, bound.defaults, None)
+                    claims = subject.test.expect
+                    problems = await expectations.claim_problems(claims, after, pool, models)
+                    if tape is not None and tape.unseen:  # a judge's prompt, say
+                        problems += _unrecorded_problems(tape.unseen)
+            if how.stop.is_set():
+                raise CaseInterrupted
+            found = map_texts([[p.kind, p.message, p.detail] for p in problems], secrets.redact)
+            return _Repetition(tuple(CaseProblem(*problem) for problem in found))
         except _REPORTED_ERRORS as error:
             if self.how.stop.is_set():
                 raise CaseInterrupted from error
@@ -315,39 +337,6 @@ class _CaseRun:
             return str(error)
         sentences = (f"{fault.message} {fault.remedy}".strip() for fault in faults)
         return f"{self.subject.file.name}: {' '.join(dict.fromkeys(sentences))}"
-
-    async def _in_sandbox(
-        self, stage: SandboxCopy, number: int, row: DataRow | None
-    ) -> _Repetition:
-        subject, how = self.subject, self.how
-        inputs = case_inputs(subject, stage, row)
-        options, environment = self._options()
-        made = api.prepare(stage.file, inputs, options, environment)
-        bound, secrets = made.bound, made.secrets
-        tape = self._open_tape(TextMasking(stage, secrets.redact))
-        tools = None if tape is None else CassetteTools(tape, number)
-        with secrets.guarded():
-            async with self._open_pool(tape, bound, secrets, number) as pool:
-                environment = replace(environment, pool=pool, tape=tools)
-                api.refuse_unready(made, options, environment)
-                report = await run_prepared(made, options, environment)
-                if how.stop.is_set() or report.status == "interrupted":
-                    raise CaseInterrupted
-                if tape is not None and tape.unseen:
-                    return _Repetition(_unrecorded_problems(tape.unseen))
-                after = FinishedRun(
-                    stage, report, bound.inputs, None if row is None else row.values
-                )
-                how.on_finished(after)
-                models = BoundModels(bound.models, bound.defaults, None)
-                claims = subject.test.expect
-                problems = await expectations.claim_problems(claims, after, pool, models)
-                if tape is not None and tape.unseen:  # a judge's prompt, say
-                    problems += _unrecorded_problems(tape.unseen)
-        if how.stop.is_set():
-            raise CaseInterrupted
-        found = map_texts([[p.kind, p.message, p.detail] for p in problems], secrets.redact)
-        return _Repetition(tuple(CaseProblem(*problem) for problem in found))
 
     def _options(self) -> tuple[RunOptions, RunEnvironment]:
         """Return how the case is run; while replaying, secrets and permissions are not needed."""

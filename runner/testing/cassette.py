@@ -120,7 +120,6 @@ class Cassette:
 
     @property
     def unused(self) -> tuple[RecordedCall, ...]:
-        """Recorded calls that were not used."""
         return tuple(call for key, call in self.calls.items() if key not in self._used)
 
     def of_kind(self, kind: CallKind) -> Iterator[RecordedCall]:

@@ -125,7 +125,23 @@ def claim_subject(claim: ExpectKeys, after: FinishedRun) -> ClaimSubject:
     """
     if claim.file is not None:
         path, shown = _sandbox_path(claim.file, after)
-        return _file_subject(path, shown)
+        try:
+            with path.open("rb") as file:
+                raw = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise ClaimNotMet(f"'{shown}' cannot be read: {error.strerror}.") from None
+        if len(raw) > MAX_FILE_BYTES:
+            raise ClaimNotMet(f"'{shown}' is larger than {MAX_FILE_BYTES // 2**20} MiB.")
+        text = raw.decode("utf-8", "replace")
+        try:
+            if path.suffix == ".jsonl":
+                lines = [json.loads(line) for line in text.split("\n") if line.strip()]
+                return ClaimSubject(f"'{shown}'", lines, text)
+            if path.suffix == ".json":
+                return ClaimSubject(f"'{shown}'", json.loads(text), text)
+        except ValueError:
+            raise ClaimNotMet(f"'{shown}' is not JSON.", excerpt_lines(text)) from None
+        return ClaimSubject(f"'{shown}'", text, text)
     if claim.of is not None:
         value = Expression.of(claim.of).evaluate(after.scope)
         return ClaimSubject(f"`{claim.of}`", value, value_text(value))
@@ -165,26 +181,6 @@ def _sandbox_path(written: str, after: FinishedRun) -> tuple[Path, str]:
             f"'{text}' is outside the test's folders. A test sees only its own files."
         )
     return path, stage.for_person(str(path))
-
-
-def _file_subject(path: Path, shown: str) -> ClaimSubject:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ClaimNotMet(f"'{shown}' cannot be read: {error.strerror}.") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise ClaimNotMet(f"'{shown}' is larger than {MAX_FILE_BYTES // 2**20} MiB.")
-    text = raw.decode("utf-8", "replace")
-    try:
-        if path.suffix == ".jsonl":
-            lines = [json.loads(line) for line in text.split("\n") if line.strip()]
-            return ClaimSubject(f"'{shown}'", lines, text)
-        if path.suffix == ".json":
-            return ClaimSubject(f"'{shown}'", json.loads(text), text)
-    except ValueError:
-        raise ClaimNotMet(f"'{shown}' is not JSON.", excerpt_lines(text)) from None
-    return ClaimSubject(f"'{shown}'", text, text)
 
 
 def _exists(claim: ExpectKeys, after: FinishedRun) -> None:
@@ -334,28 +330,22 @@ async def _check_by_model(
 ) -> None:
     subject = claim_subject(claim, after)
     if claim.claim == "similar":
-        await _check_similarity(claim, after, subject, pool, models)
+        expected = value_text(render_claim(claim.similar, after))
+        model = models.resolve(claim.model, "embed")
+        texts = (subject.text, expected)
+        if not all(text.strip() for text in texts):
+            raise ClaimNotMet(f"{subject.name} or the expected text is empty.")
+        request = EmbedRequest(model, texts, total_s=JUDGE_TIMEOUT_S, on_overflow="split")
+        reply = await pool.embed(request)
+        found = cosine_similarity(*reply.vectors)
+        if found < claim.at_least:
+            raise ClaimNotMet(
+                f"{subject.name} is not similar enough to the expected text: {found:.3f}, below "
+                f"{claim.at_least:g} (by {model.ref}).",
+                f"-{excerpt_lines(expected)}\n+{excerpt_lines(subject.text)}",
+            )
     else:
         await _check_judgement(claim, after, subject, pool, models)
-
-
-async def _check_similarity(
-    claim: ExpectKeys, after: FinishedRun, subject: ClaimSubject, pool: Pool, models: BoundModels
-) -> None:
-    expected = value_text(render_claim(claim.similar, after))
-    model = models.resolve(claim.model, "embed")
-    texts = (subject.text, expected)
-    if not all(text.strip() for text in texts):
-        raise ClaimNotMet(f"{subject.name} or the expected text is empty.")
-    request = EmbedRequest(model, texts, total_s=JUDGE_TIMEOUT_S, on_overflow="split")
-    reply = await pool.embed(request)
-    found = cosine_similarity(*reply.vectors)
-    if found < claim.at_least:
-        raise ClaimNotMet(
-            f"{subject.name} is not similar enough to the expected text: {found:.3f}, below "
-            f"{claim.at_least:g} (by {model.ref}).",
-            f"-{excerpt_lines(expected)}\n+{excerpt_lines(subject.text)}",
-        )
 
 
 async def _check_judgement(
@@ -363,7 +353,17 @@ async def _check_judgement(
 ) -> None:
     model = models.resolve(claim.model, "chat")
     if isinstance(claim.judge, JudgeKeys):
-        await _choose_verdict(claim.judge, after, subject, pool, model)
+        judge = claim.judge
+        scope = after.scope | {"text": subject.text, "output": subject.value}
+        question = value_text(Value.of(judge.prompt).render(scope))
+        system = [Message("system", judge.system)] if judge.system else []
+        messages = (*system, Message("user", question))
+        request = judge_request(model, messages, {"choice": {"enum": [*judge.choices]}})
+        choice = _parse_verdict((await pool.chat(request).reply()).text, model.ref)["choice"]
+        if judge.choices[choice] <= 0:
+            counts = ", ".join(f"'{name}' {score:g}" for name, score in judge.choices.items())
+            what = f"{model.ref} chooses '{choice}' for {subject.name} (scores: {counts})."
+            raise ClaimNotMet(what, excerpt_lines(subject.text))
         return
     requirement = value_text(render_claim(claim.judge, after))
     question = f"Requirement: {requirement}\n\nText:\n<text>\n{subject.text}\n</text>"
@@ -375,21 +375,6 @@ async def _check_judgement(
             f"{model.ref} judges that {subject.name} does not fulfil: {requirement}",
             f"It says: {verdict['reason']}\n\n{excerpt_lines(subject.text)}",
         )
-
-
-async def _choose_verdict(
-    judge: JudgeKeys, after: FinishedRun, subject: ClaimSubject, pool: Pool, model: ModelSpec
-) -> None:
-    scope = after.scope | {"text": subject.text, "output": subject.value}
-    question = value_text(Value.of(judge.prompt).render(scope))
-    system = [Message("system", judge.system)] if judge.system else []
-    messages = (*system, Message("user", question))
-    request = judge_request(model, messages, {"choice": {"enum": [*judge.choices]}})
-    choice = _parse_verdict((await pool.chat(request).reply()).text, model.ref)["choice"]
-    if judge.choices[choice] <= 0:
-        counts = ", ".join(f"'{name}' {score:g}" for name, score in judge.choices.items())
-        what = f"{model.ref} chooses '{choice}' for {subject.name} (scores: {counts})."
-        raise ClaimNotMet(what, excerpt_lines(subject.text))
 
 
 def _parse_verdict(text: str, ref: str) -> dict[str, Any]:

@@ -147,7 +147,6 @@ def variant_rows(suites: Iterable[SuiteResult]) -> list[tuple[str, ...]]:
 
 
 def count_cases(suites: Iterable[SuiteResult]) -> dict[str, int]:
-    """Count the cases of all suites by outcome."""
     words = ("passed", "failed", "error", "skipped")
     found = list(suites)
     return {word: sum(suite.n(word) for suite in found) for word in words}
@@ -224,37 +223,33 @@ def junit_xml(suites: Iterable[SuiteResult]) -> str:
     numbers = _total_attributes(total, sum(suite.seconds for suite in found))
     root = ET.Element("testsuites", {"name": "paddock"} | numbers)
     for suite in found:
-        _add_suite(root, suite)
+        totals = _total_attributes(count_cases([suite]), suite.seconds)
+        skipped = {"skipped": str(suite.n("skipped"))}
+        name = {"name": _xml_text(suite.title), "file": _xml_text(suite.file)}
+        made = ET.SubElement(root, "testsuite", name | totals | skipped)
+        for case in suite.cases:  # GitLab takes only the first of two with one class and name
+            group = f"{case.group} [{suite.variant}]" if suite.variant else case.group
+            _add_case(made, case, group)
+        if suite.notes:
+            ET.SubElement(made, "system-out").text = _xml_text("\n".join(suite.notes))
     ET.indent(root)
     head = JUNIT_START.partition("<testsuites")[0]
     return head + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _add_suite(root: ET.Element, suite: SuiteResult) -> None:
-    numbers = _total_attributes(count_cases([suite]), suite.seconds)
-    skipped = {"skipped": str(suite.n("skipped"))}
-    name = {"name": _xml_text(suite.title), "file": _xml_text(suite.file)}
-    made = ET.SubElement(root, "testsuite", name | numbers | skipped)
-    for case in suite.cases:  # GitLab takes only the first of two with one class and name
-        group = f"{case.group} [{suite.variant}]" if suite.variant else case.group
-        _add_case(made, case, group)
-    if suite.notes:
-        ET.SubElement(made, "system-out").text = _xml_text("\n".join(suite.notes))
-
-
 def _add_case(suite: ET.Element, case: CaseResult, group: str) -> None:
     named = {"name": _xml_text(case.name), "classname": _xml_text(group)}
-    made = ET.SubElement(suite, "testcase", named | {"time": f"{case.seconds:.3f}"})
+    element = ET.SubElement(suite, "testcase", named | {"time": f"{case.seconds:.3f}"})
     if case.skipped is not None:
-        ET.SubElement(made, "skipped", {"message": _xml_text(case.skipped)})
+        ET.SubElement(element, "skipped", {"message": _xml_text(case.skipped)})
     elif not case.passed:
         for problem in case.problems:
             kind = "error" if case.is_error else "failure"
             attributes = {"message": _xml_text(problem.message), "type": _xml_text(problem.kind)}
             whole = f"{problem.message}\n{problem.detail}".rstrip()
-            ET.SubElement(made, kind, attributes).text = _xml_text(whole)
+            ET.SubElement(element, kind, attributes).text = _xml_text(whole)
     if case.notes:
-        ET.SubElement(made, "system-out").text = _xml_text("\n".join(case.notes))
+        ET.SubElement(element, "system-out").text = _xml_text("\n".join(case.notes))
 
 
 def _total_attributes(total: dict[str, int], seconds: float) -> dict[str, str]:

@@ -6,7 +6,7 @@ others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from paddock.engine.system import units
@@ -35,7 +35,21 @@ def _page_parts(suites: Sequence[SuiteResult]) -> Iterator[str]:
     yield f"<h1>Paddock tests</h1>\n<p>{n_files}{of}, {took}</p>"
     yield f'<ul class="chips">{chips}</ul>'
     yield from _variants_html(suites)
-    yield from _failures_html(suites)
+    bad = [
+        (suite, case)
+        for suite in suites
+        for case in suite.cases
+        if case.skipped is None and not case.passed
+    ]
+    if bad:
+        yield f"<h2>Failed ({len(bad):,})</h2>"
+    for suite, case in bad[:MAX_FAILURES]:
+        problems = "".join(map(_problem_html, case.problems))
+        of = f"{suite.file}, {suite.variant}" if suite.variant else suite.file
+        what = f"<b>{escape(case.name)}</b> of {escape(of)}, {_word_html(case)}"
+        yield f'<div class="error"><p>{what}</p>{problems}</div>'
+    if len(bad) > MAX_FAILURES:
+        yield f"<p>{len(bad) - MAX_FAILURES:,} more; <code>--json</code> has all of them.</p>"
     for suite in suites:
         yield from _suite_html(suite)
 
@@ -79,24 +93,6 @@ def _rows_of_variants_html(
     heads = ("Row", *letters)
     yield f"<h3>Rows of {escape(name)}</h3>"
     yield html_table(f"Rows of {name}", heads, shown, note=f"{n_left:,} more rows" * (n_left > 0))
-
-
-def _failures_html(suites: Iterable[SuiteResult]) -> Iterator[str]:
-    bad = [
-        (suite, case)
-        for suite in suites
-        for case in suite.cases
-        if case.skipped is None and not case.passed
-    ]
-    if bad:
-        yield f"<h2>Failed ({len(bad):,})</h2>"
-    for suite, case in bad[:MAX_FAILURES]:
-        problems = "".join(map(_problem_html, case.problems))
-        of = f"{suite.file}, {suite.variant}" if suite.variant else suite.file
-        what = f"<b>{escape(case.name)}</b> of {escape(of)}, {_word_html(case)}"
-        yield f'<div class="error"><p>{what}</p>{problems}</div>'
-    if len(bad) > MAX_FAILURES:
-        yield f"<p>{len(bad) - MAX_FAILURES:,} more; <code>--json</code> has all of them.</p>"
 
 
 def _problem_html(problem: CaseProblem) -> str:

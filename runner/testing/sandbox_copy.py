@@ -100,7 +100,6 @@ def sandbox_copy(
 
 
 def recorded_outputs(folder: Path) -> frozenset[Path]:
-    """Return the files and vector stores that the ledger of this folder records as outputs."""
     state = folder / ".paddock"
     if not (state / "ledger.sqlite").is_file():
         return frozenset()

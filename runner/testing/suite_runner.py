@@ -35,7 +35,6 @@ from paddock.pipelines.model import Pipeline
 from paddock.pipelines.prompt_file import (
     PromptEvaluator,
     PromptFile,
-    StringEvaluator,
     escape_template,
     is_prompt_file,
 )
@@ -214,7 +213,32 @@ def prompt_file_suite(file: Path) -> SuiteFile:
     lacking = [*_prompt_file_faults(found, document)]
     if lacking:
         raise PipelineError(lacking)
-    text = json.dumps(_prompt_pipeline(found, file), ensure_ascii=False)
+    vars_ = {name: f"{{{{ inputs.{_input_name(name)} }}}}" for name in found.variables}
+    with_ = {"prompt": {"file": file.name}, "vars": vars_}
+    pipeline: dict[str, Any] = {
+        "name": found.name or file.name,
+        "inputs": {_input_name(name): {"type": "json"} for name in found.variables},
+        "steps": [{"id": "answer", "uses": "chat", "with": with_}],
+        "returns": "steps.answer.text",
+        "tests": [
+            {
+                "name": _case_name(number, row, found),
+                "inputs": {
+                    _input_name(name): _literal_value(row[name]) for name in found.variables
+                },
+                "files": [file.name],
+                "expect": [
+                    claim
+                    for evaluator in found.evaluators
+                    for claim in _evaluator_claims(evaluator, row)
+                ],
+            }
+            for number, row in enumerate(found.test_data, 1)
+        ],
+    }
+    if found.model and _is_stored_model(found.model):
+        pipeline["models"] = {"own": found.model}
+    text = json.dumps(pipeline, ensure_ascii=False)
     plan = read_plan(file, text)
     check(plan)
     stem = file.name.rpartition(".")[0]
@@ -231,8 +255,19 @@ def prompt_file_suite(file: Path) -> SuiteFile:
 
 
 def _prompt_file_faults(found: PromptFile, document: yaml_source.YamlDocument) -> Iterator[Fault]:
-    """Yield faults of the data and the evaluators."""
-    yield from _test_data_faults(found, document)
+    for index, row in enumerate(found.test_data):
+        for name in found.variables:
+            if name not in row:
+                what = f"the messages read '{name}', which this row of `testData` does not have."
+                mark = document.mark(("testData", index))
+                yield Fault(what, f"Add `{name}: …` to it.", mark)
+        for name in row:
+            if name not in found.variables and any(
+                f"{{{{{name}}}}}" in turn.content for turn in found.messages
+            ):
+                what = f"'{name}' cannot be the name of a variable."
+                remedy = "Use only letters, digits and `_`, also in the messages."
+                yield Fault(what, remedy, document.key_mark(("testData", index, name)))
     for index, evaluator in enumerate(found.evaluators):
         yield from _string_evaluator_faults(found, index, evaluator, document)
         if (
@@ -247,22 +282,6 @@ def _prompt_file_faults(found: PromptFile, document: yaml_source.YamlDocument) -
             names = ", ".join(f"'github/{known}'" for known in ("similarity", *JUDGED_QUALITIES))
             mark = document.mark(("evaluators", index, "uses"))
             yield Fault(f"there is no evaluator '{evaluator.uses}'.", f"Known: {names}.", mark)
-
-
-def _test_data_faults(found: PromptFile, document: yaml_source.YamlDocument) -> Iterator[Fault]:
-    for index, row in enumerate(found.test_data):
-        for name in found.variables:
-            if name not in row:
-                what = f"the messages read '{name}', which this row of `testData` does not have."
-                mark = document.mark(("testData", index))
-                yield Fault(what, f"Add `{name}: …` to it.", mark)
-        for name in row:
-            if name not in found.variables and any(
-                f"{{{{{name}}}}}" in turn.content for turn in found.messages
-            ):
-                what = f"'{name}' cannot be the name of a variable."
-                remedy = "Use only letters, digits and `_`, also in the messages."
-                yield Fault(what, remedy, document.key_mark(("testData", index, name)))
 
 
 def _string_evaluator_faults(
@@ -282,40 +301,6 @@ def _string_evaluator_faults(
                 remedy = f"Add `{name}: …` to each row, or write the text itself."
                 mark = document.mark(("evaluators", index, "string", key))
                 yield Fault(what, remedy, mark)
-
-
-def _prompt_pipeline(found: PromptFile, file: Path) -> dict[str, Any]:
-    """Return a pipeline with one chat step, and a test for each row."""
-    vars_ = {name: f"{{{{ inputs.{_input_name(name)} }}}}" for name in found.variables}
-    step = {
-        "id": "answer",
-        "uses": "chat",
-        "with": {"prompt": {"file": file.name}, "vars": vars_},
-    }
-    made: dict[str, Any] = {
-        "name": found.name or file.name,
-        "inputs": {_input_name(name): {"type": "json"} for name in found.variables},
-        "steps": [step],
-        "returns": "steps.answer.text",
-        "tests": [
-            {
-                "name": _case_name(number, row, found),
-                "inputs": {
-                    _input_name(name): _literal_value(row[name]) for name in found.variables
-                },
-                "files": [file.name],
-                "expect": [
-                    claim
-                    for evaluator in found.evaluators
-                    for claim in _evaluator_claims(evaluator, row)
-                ],
-            }
-            for number, row in enumerate(found.test_data, 1)
-        ],
-    }
-    if found.model and _is_stored_model(found.model):
-        made["models"] = {"own": found.model}
-    return made
 
 
 def _is_stored_model(model: str) -> bool:
@@ -340,7 +325,13 @@ def _evaluator_claims(
     evaluator: PromptEvaluator, row: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     if evaluator.string is not None:
-        filled = evaluator.string.model_copy(update=_filled_evaluator(evaluator.string, row))
+        filled = evaluator.string.model_copy(
+            update={
+                name: _PLACEHOLDER.sub(lambda found: _row_text(row.get(found[1], "")), text)
+                for name, text in evaluator.string.model_dump().items()
+                if isinstance(text, str)
+            }
+        )
         lowered = "text.strip().lower()"
         if filled.equals:
             yield {"equals": _literal_value(filled.equals)}
@@ -376,15 +367,6 @@ def _evaluator_claims(
         yield {"judge": _literal_value(_quality_prompt(evaluator.uses, row))}
 
 
-def _filled_evaluator(evaluator: StringEvaluator, row: Mapping[str, Any]) -> dict[str, str]:
-    """Return an evaluator's texts with the row's values."""
-    return {
-        name: _PLACEHOLDER.sub(lambda found: _row_text(row.get(found[1], "")), text)
-        for name, text in evaluator.model_dump().items()
-        if isinstance(text, str)
-    }
-
-
 def _quality_prompt(uses: str, row: Mapping[str, Any]) -> str:
     words = JUDGED_QUALITIES[uses.removeprefix("github/")]
     given = {"input": row.get("input", ""), "context": row.get("context", row.get("input", ""))}
@@ -396,7 +378,6 @@ def _row_text(value: Any) -> str:
 
 
 def _quoted_literal(text: str) -> str:
-    """Return a text as a literal of an expression."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -460,7 +441,10 @@ def run_suites(files: Sequence[SuiteFile], options: SuiteOptions) -> tuple[Suite
         PipelineError: a settings file next to a pipeline needs more permissions than allowed.
         EngineError: this machine's pool cannot be opened.
     """
-    _refuse_unknown_names(files, options.only)
+    names = [*dict.fromkeys(subject.test.name for file in files for subject in file.subjects)]
+    for name in sorted(set(options.only) - set(names)):
+        listed = ", ".join(f"'{name}'" for name in names) or "none"
+        raise UnknownCase(f"There is no test '{name}'.\n  There are: {listed}.")
     if options.sample is not None:
         files = [_sampled(file, options.sample) for file in files]
 
@@ -535,10 +519,3 @@ def _orphan_notes(file: SuiteFile, mode: ReplayMode) -> tuple[str, ...]:
         else:
             notes.append(f"{shown} belongs to no test; `--record` removes it")
     return tuple(notes)
-
-
-def _refuse_unknown_names(files: Sequence[SuiteFile], only: Collection[str]) -> None:
-    names = [*dict.fromkeys(subject.test.name for file in files for subject in file.subjects)]
-    for name in sorted(set(only) - set(names)):
-        listed = ", ".join(f"'{name}'" for name in names) or "none"
-        raise UnknownCase(f"There is no test '{name}'.\n  There are: {listed}.")
