@@ -154,7 +154,17 @@ async def send_mail(url: str, sender: str, to: str, message: Notification) -> No
     receivers = addresses(to)
     # Asks the name server, which may be slow.
     sender = sender or f"paddock@{await asyncio.to_thread(socket.getfqdn)}"
-    mail = mail_message(sender, receivers, message)
+    mail = EmailMessage()
+    try:
+        mail["From"] = sender
+        mail["To"] = ", ".join(receivers)
+        mail["Subject"] = message.subject.encode("utf-8", "replace").decode()
+    except ValueError as error:
+        raise NotDelivered(f"the mail is not valid ({error})") from error
+    mail["Date"] = formatdate(localtime=True)
+    mail["Message-ID"] = make_msgid(domain="paddock.invalid")
+    mail["Auto-Submitted"] = "auto-generated"  # no automatic replies, such as holiday notices
+    mail.set_content(message.text.encode("utf-8", "replace").decode())
 
     async def give() -> None:
         post = _SmtpDelivery(server)
@@ -176,21 +186,6 @@ def addresses(to: str) -> Sequence[str]:
     if not found or "\n" in to or "\r" in to:
         raise NotDelivered("this is not a mail address")
     return found
-
-
-def mail_message(sender: str, receivers: Sequence[str], message: Notification) -> EmailMessage:
-    mail = EmailMessage()
-    try:
-        mail["From"] = sender
-        mail["To"] = ", ".join(receivers)
-        mail["Subject"] = message.subject.encode("utf-8", "replace").decode()
-    except ValueError as error:
-        raise NotDelivered(f"the mail is not valid ({error})") from error
-    mail["Date"] = formatdate(localtime=True)
-    mail["Message-ID"] = make_msgid(domain="paddock.invalid")
-    mail["Auto-Submitted"] = "auto-generated"  # no automatic replies, such as holiday notices
-    mail.set_content(message.text.encode("utf-8", "replace").decode())
-    return mail
 
 
 class _SmtpDelivery:

@@ -92,7 +92,11 @@ def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, .
     if report.status in _STATUSES_WITHOUT_NOTICE:
         return ()
     if report.status == "failed":
-        return _failure_notice(report, before, now)
+        mark = _digest(report.message or "", *(f"{i.key}\n{i.error}" for i in failed_items(report)))
+        is_same = before.bad == "failed" and before.failure == mark
+        if is_same and 0 <= now - before.failed_at < AGAIN_S:
+            return ()
+        return (Notice("failed", replace(before, bad="failed", failure=mark, failed_at=now)),)
     found: list[Notice] = []
     marks = item_digests(quarantined_items(report))
     if before.bad == "failed" or (before.bad and not marks):
@@ -120,14 +124,6 @@ def _waiting_notice(report: Report, before: SentState, now: float) -> Notice | N
     if not fresh or is_known:
         return None
     return Notice("waiting", replace(before, waiting=marks, waiting_at=now), fresh)
-
-
-def _failure_notice(report: Report, before: SentState, now: float) -> tuple[Notice, ...]:
-    mark = _digest(report.message or "", *(f"{i.key}\n{i.error}" for i in failed_items(report)))
-    is_same = before.bad == "failed" and before.failure == mark
-    if is_same and 0 <= now - before.failed_at < AGAIN_S:
-        return ()
-    return (Notice("failed", replace(before, bad="failed", failure=mark, failed_at=now)),)
 
 
 def quarantined_items(report: Report) -> list[ItemReport]:

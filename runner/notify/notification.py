@@ -92,7 +92,16 @@ class _NotificationText:
             lines += [""] if self.bad else []
         run = f"run {report.run}" if report.run else "no run"
         lines.append(f"{self.file}, {run} on {self.host}, {at:%Y-%m-%d %H:%M} UTC.")
-        lines += self._advice()
+        file = shlex.quote(str(self.file))
+        if self.report.run:
+            folder = shlex.quote(str(self.file.parent))
+            lines.append(f"Details: paddock logs {self.report.run} {folder}")
+        if self.notice.event == "waiting":
+            lines.append(f"To decide: paddock review {file}")
+        if self.notice.event == "quarantined" and any(i.state == "missing" for i in self.bad):
+            lines.append(f"If they were deleted: paddock run {file} --yes")
+        if self.notice.event == "quarantined" and any(i.state != "missing" for i in self.bad):
+            lines.append(f"To retry them: paddock run {file} --retry-failed")
         return "\n".join(lines)
 
     def _lead(self) -> str:
@@ -120,19 +129,6 @@ class _NotificationText:
             what = "a folder are" if n_missing == 1 else f"{n_missing:,} folders are"
             parts.append(f"documents of {what} {still}missing")
         return ", ".join(parts)
-
-    def _advice(self) -> list[str]:
-        advice, file = [], shlex.quote(str(self.file))
-        if self.report.run:
-            folder = shlex.quote(str(self.file.parent))
-            advice.append(f"Details: paddock logs {self.report.run} {folder}")
-        if self.notice.event == "waiting":
-            advice.append(f"To decide: paddock review {file}")
-        if self.notice.event == "quarantined" and any(i.state == "missing" for i in self.bad):
-            advice.append(f"If they were deleted: paddock run {file} --yes")
-        if self.notice.event == "quarantined" and any(i.state != "missing" for i in self.bad):
-            advice.append(f"To retry them: paddock run {file} --retry-failed")
-        return advice
 
 
 def _item_line(item: ItemReport, notice: Notice) -> str:

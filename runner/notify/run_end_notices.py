@@ -39,14 +39,6 @@ HOLD_S = 90.0  # longer than all messages of one run may take
 _POLL_S = 0.05
 
 
-def _sent_states(file: Path) -> dict[str, SentState]:
-    """Return what was sent to each receiver; nothing for a broken file."""
-    data = files.read_json(file)
-    if not isinstance(data, Mapping):
-        return {}
-    return {str(name): SentState.of_json(state) for name, state in data.items()}
-
-
 SENT_FOLDER = "told"
 _ID_CHARS = 16
 
@@ -107,7 +99,11 @@ class _Notifier:
         Raises:
             OSError: the file cannot be read or written.
         """
-        sent, receivers = _sent_states(file), [receiver_key(way) for way in ways]
+        # What was sent to each receiver; nothing for a broken file.
+        data = files.read_json(file)
+        known = data if isinstance(data, Mapping) else {}
+        sent = {str(name): SentState.of_json(state) for name, state in known.items()}
+        receivers = [receiver_key(way) for way in ways]
         states = [sent.get(receiver, SentState()) for receiver in receivers]
         self.has_told = True
         ends = await asyncio.gather(*map(self.tell, ways, states))
