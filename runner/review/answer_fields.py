@@ -325,7 +325,6 @@ Span = tuple[int, int, str]
 
 
 def field_spans(fields: Iterable[AnswerField], source: str) -> list[Span]:
-    """Return where fields stand in a source, by their evidence."""
     found = ((field.path, field.evidence or {}) for field in fields)
     return [
         (evidence["start"], evidence["end"], path)

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -40,8 +40,6 @@ from paddock.steps.readers.documents import locate_values, render_page
 from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
 
 from .answer_fields import (
-    AnswerField,
-    FieldKeys,
     WrongField,
     answer_fields,
     answer_from_json,
@@ -410,7 +408,6 @@ async def _body(request: Request) -> dict[str, Any]:
 
 
 def _pairs(rows: Any) -> dict[str, str]:
-    """Return id and question of each row."""
     is_list = isinstance(rows, list) and 0 < len(rows) <= MOST_TOGETHER
     if not is_list or not all(
         isinstance(row, list) and len(row) == 2 and all(isinstance(part, str) for part in row)
@@ -476,7 +473,21 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
         "reason": review.reason,
         "is_text": not isinstance(subject.get("answer"), dict | list),
         "json": json.dumps(subject.get("answer"), ensure_ascii=False, indent=2),
-        "fields": [_field(field, empty) for field in fields],
+        "fields": [
+            {
+                "path": field.path,
+                "kind": field.kind,
+                "text": field.text,
+                "is_null": field.value is None,
+                "is_empty": field.keys in empty,
+                "choices": [cell_text(choice) for choice in field.choices],
+                "is_nullable": field.is_nullable,
+                "description": field.description,
+                "confidence": field.confidence,
+                "evidence": field.evidence,
+            }
+            for field in fields
+        ],
         "decided": {field.path: field.text for field in decided},
         "has_confidence": subject.get("confidence") is not None,
         "has_evidence": subject.get("evidence") is not None,
@@ -493,23 +504,7 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
     }
 
 
-def _field(field: AnswerField, empty: Collection[FieldKeys]) -> dict[str, Any]:
-    return {
-        "path": field.path,
-        "kind": field.kind,
-        "text": field.text,
-        "is_null": field.value is None,
-        "is_empty": field.keys in empty,
-        "choices": [cell_text(choice) for choice in field.choices],
-        "is_nullable": field.is_nullable,
-        "description": field.description,
-        "confidence": field.confidence,
-        "evidence": field.evidence,
-    }
-
-
 def _earlier(decision: Mapping[str, Any], subject: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an earlier decision, as texts by field."""
     fields = answer_fields(decision.get("value"), subject.get("schema"))
     has_value = decision.get("value") is not None
     return {
