@@ -56,28 +56,6 @@ def reviews_of_item(ledger: Ledger, scope: str, key: str) -> ReviewRecord:
     return _record(reviews, answers, known)
 
 
-def reviews_of_run(past: PastRun) -> ReviewRecord:
-    """Return the answers of a run: the reviews that it asked for or went on with, and others.
-
-    Raises:
-        LedgerError: the ledger cannot be read.
-    """
-    with open_for_reading(past.place) as ledger:
-        store = ReviewStore(ledger)
-        known = (*store.waiting(is_whole=True), *store.decided(is_whole=True))
-        places = {(row.scope, row.entry.key) for row in ledger.items_of(past.row.run)}
-        reviews = [r for r in known if r.run == past.row.run or (r.scope, r.key) in places]
-        reviewed_steps: dict[tuple[str, str], set[str]] = {}
-        for review in reviews:
-            reviewed_steps.setdefault((review.scope, review.key), set()).add(review.step)
-        answers = [
-            answer
-            for row in LineageStore(ledger).made_in(past.row.run)
-            for answer in _unreviewed(row, row.key, reviewed_steps.get((row.scope, row.key), set()))
-        ]
-    return _record(reviews, answers, known)
-
-
 def write_named_run_report(file: Path, run: str, target: Path) -> None:
     """Write a run of a pipeline as one page, with its answers and decisions.
 
@@ -94,7 +72,22 @@ def write_named_run_report(file: Path, run: str, target: Path) -> None:
 
 def write_run_report(past: PastRun, target: Path) -> None:
     """Write a run as one page, with its answers and decisions."""
-    details = replace(read_run_details(past), reviewed=reviews_of_run(past))
+    details = read_run_details(past)
+    # The answers of a run: the reviews that it asked for or went on with, and others
+    with open_for_reading(past.place) as ledger:
+        store = ReviewStore(ledger)
+        known = (*store.waiting(is_whole=True), *store.decided(is_whole=True))
+        places = {(row.scope, row.entry.key) for row in ledger.items_of(past.row.run)}
+        reviews = [r for r in known if r.run == past.row.run or (r.scope, r.key) in places]
+        reviewed_steps: dict[tuple[str, str], set[str]] = {}
+        for review in reviews:
+            reviewed_steps.setdefault((review.scope, review.key), set()).add(review.step)
+        answers = [
+            answer
+            for row in LineageStore(ledger).made_in(past.row.run)
+            for answer in _unreviewed(row, row.key, reviewed_steps.get((row.scope, row.key), set()))
+        ]
+    details = replace(details, reviewed=_record(reviews, answers, known))
     write_output(target, run_report_page(details, target))
 
 

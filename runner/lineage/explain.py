@@ -88,7 +88,18 @@ MAX_DIFFERENCE_LINES = 40
 def item_steps(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ...]:
     """Return the steps of an item that made calls, in the order of running."""
     if trace.made is None or not trace.is_current:
-        return _steps_of_unfinished_item(origins, trace)
+        # The recorded calls of an item whose lineage is not known, as one step: it was interrupted
+        # before its entry, or done again since
+        is_of_block = trace.entry is not None and trace.key != trace.place.step
+        shown = "/".join((*trace.place.outer, trace.key)) if is_of_block else ""
+        hashes = origins.calls_of(trace.place.scope, shown)
+        kept = [origins.ledger.call(hash_, is_whole=True) for hash_ in hashes]
+        calls = tuple(
+            _kept_call(call, call.run, None)
+            for call in kept
+            if call is not None and (trace.is_current or call.run == trace.run)
+        )
+        return (LineageStep(trace.place.step, "", None, None, (), calls),) if calls else ()
     _, steps = run_records.read_lineage(trace.made.made)
     checks: dict[str, tuple[str, ...]] = {}
     for name, step in recorded_spec(origins, trace).get("steps", {}).items():
@@ -106,23 +117,6 @@ def item_steps(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ..
         )
         for step in steps
     )
-
-
-def _steps_of_unfinished_item(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ...]:
-    """Return the recorded calls of an item whose lineage is not known, as one step.
-
-    It was interrupted before its entry, or done again since.
-    """
-    is_of_block = trace.entry is not None and trace.key != trace.place.step
-    shown = "/".join((*trace.place.outer, trace.key)) if is_of_block else ""
-    hashes = origins.calls_of(trace.place.scope, shown)
-    kept = [origins.ledger.call(hash_, is_whole=True) for hash_ in hashes]
-    calls = tuple(
-        _kept_call(call, call.run, None)
-        for call in kept
-        if call is not None and (trace.is_current or call.run == trace.run)
-    )
-    return (LineageStep(trace.place.step, "", None, None, (), calls),) if calls else ()
 
 
 def _lineage_call(origins: LineageStore, call: run_records.CallRecord, run: str) -> LineageCall:
@@ -214,7 +208,12 @@ class _PathInLedger:
         self._pipelines: dict[str, _PipelineNow] = {}
 
     def answer(self) -> PathLineage:
-        stored = self._stored()
+        # The path as the ledger stores it: with its real folder
+        try:
+            real = self._path.parent.resolve() / self._path.name
+        except (OSError, RuntimeError):
+            real = self._path
+        stored = self._index.stored(real)
         came_from = self._filed.came_from(stored)
         trace = self._traces.written(stored)
         if trace is not None and not came_from:
@@ -252,14 +251,6 @@ class _PathInLedger:
         notes += [f"'{step}' {review_outcome(head)}" for (_, step), head in sorted(reviews.items())]
         state = "".join(f", {note}" for note in notes)
         return f"item '{key}' of '{trace.place.step}'{state}" + (f" → {wrote}" if wrote else "")
-
-    def _stored(self) -> str:
-        """Return the path as the ledger stores it: with its real folder."""
-        try:
-            real = self._path.parent.resolve() / self._path.name
-        except (OSError, RuntimeError):
-            real = self._path
-        return self._index.stored(real)
 
     def _origin(self, trace: ItemTrace) -> Origin:
         entry, base = trace.entry, self._base
@@ -588,20 +579,18 @@ class SurroundingChanges:
         marks = [(path, mark) for path, mark in trace.marks.items() if mark[0] in _MARK_TEXT]
         if trace.entry is None or not marks:
             return []
-        dependencies = self._of(trace.place.file)
+        # The index for items of one pipeline: its own outputs are ignored in listings
+        file = trace.place.file
+        if file not in self._evidence:
+            scopes = self._ledger.scopes_of(file)
+            self._evidence[file] = DependencyIndex(OutputIndex(self._ledger, self._base, scopes))
+        dependencies = self._evidence[file]
         await dependencies.look([trace.entry], roots)
         return [
             LineageChange(self._words(path, mark, subject))
             for path, mark in marks
             if not dependencies.agrees(path, mark)
         ]
-
-    def _of(self, file: str) -> DependencyIndex:
-        """Return the index for items of one pipeline: its own outputs are ignored in listings."""
-        if file not in self._evidence:
-            scopes = self._ledger.scopes_of(file)
-            self._evidence[file] = DependencyIndex(OutputIndex(self._ledger, self._base, scopes))
-        return self._evidence[file]
 
     def _words(self, path: str, mark: Sequence[Any], subject: str) -> str:
         what, now = _MARK_TEXT[mark[0]]

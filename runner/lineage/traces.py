@@ -235,12 +235,10 @@ class ItemTrace:
         return tuple(_as_read(str(base / path), mark) for path, mark in marks if is_file_mark(mark))
 
     def searched_paths(self, base: Path) -> tuple[str, ...]:
-        """Return the folders that it listed and the stores that it searched."""
         marks = self.marks.items()
         return tuple(str(base / path) for path, mark in marks if mark[0] in (LISTED, STORE))
 
     def containing_stores(self, base: Path) -> tuple[str, ...]:
-        """Return the stores in which it has rows."""
         return tuple(str(base / mark[1]) for mark in self.marks.values() if mark[0] == ROWS)
 
 
