@@ -131,15 +131,13 @@ class _TextCutter:
         spans: list[tuple[int, int]] = []
         for zone in self.mask.zones(span, capacity):
             size, hidden = self.mask.hidden(zone, capacity)
-            splitter = self._kind().from_callback(size, capacity)
+            import semantic_text_splitter as library
+
+            kind = library.MarkdownSplitter if "heading" in self.by else library.TextSplitter
+            splitter = kind.from_callback(size, capacity)
             found = splitter.chunk_indices(self._masked(hidden))
             spans += [(zone[0] + at, zone[0] + at + len(part)) for at, part in found]
         return [(start, end) for start, end in spans if self.text[start:end].strip()]
-
-    def _kind(self) -> Any:
-        import semantic_text_splitter as library
-
-        return library.MarkdownSplitter if "heading" in self.by else library.TextSplitter
 
     def _masked(self, text: str) -> str:
         """Mask line ends unless paragraphs are borders; offsets stay."""

@@ -63,7 +63,13 @@ class TextSpan:
 def prose_sentences(text: str, pages: Sequence[str] = ()) -> list[TextSpan]:
     """Return the sentences of a document's prose, in order, each text once."""
     found: dict[str, TextSpan] = {}
-    for start, end in _paragraphs(text, _running_titles(pages)):
+    # Lines at the top or the foot of several pages, without their numbers
+    seen: Counter[str] = Counter()
+    for page in pages:
+        lines = [line.strip() for line in page.splitlines() if line.strip()]
+        seen.update({_without_numbers(line) for line in (*lines[:2], *lines[-2:])})
+    titles = frozenset(line for line, n in seen.items() if n >= _REPEATED_PAGES)
+    for start, end in _paragraphs(text, titles):
         for begin, stop in sentence_spans(text, start, end):
             sentence = TextSpan.of(text, begin, stop)
             if _is_prose(sentence.text):
@@ -165,15 +171,6 @@ def _is_closing(line: str, n_left: int) -> bool:
     """Return whether a line closes a letter, so that names and addresses follow below it."""
     is_greeting = line.strip().endswith(",") and len(line.split()) <= _CLOSING_WORDS
     return n_left <= _CLOSING_CHARS and (is_greeting or _SIGNATURE.match(line) is not None)
-
-
-def _running_titles(pages: Sequence[str]) -> frozenset[str]:
-    """Return lines at the top or the foot of several pages, without their numbers."""
-    seen: Counter[str] = Counter()
-    for page in pages:
-        lines = [line.strip() for line in page.splitlines() if line.strip()]
-        seen.update({_without_numbers(line) for line in (*lines[:2], *lines[-2:])})
-    return frozenset(line for line, n in seen.items() if n >= _REPEATED_PAGES)
 
 
 def _without_numbers(line: str) -> str:

@@ -165,7 +165,10 @@ class TableMask:
             sizes = [ruler(text[start:stop]) for start, stop in table.rows]
             (_, stop), *others = table.rows
             first = ruler(text[begin:stop]) if header else sizes[0]
-            heading = _heading_over(text, begin)
+            # The start of the heading directly above a table, else of the table
+            above = text[max(0, begin - _MOST_HEADING_CHARACTERS) : begin]
+            matches = _HEADING.search(above)
+            heading = begin - len(matches[1]) if matches else begin
             rows.append(_MaskedRow(begin, stop, first, "", 0, heading, sum(sizes[1:])))
             rows += [
                 _MaskedRow(start, stop, size, header, header_size, start)
@@ -269,10 +272,3 @@ class TableMask:
         if index == len(self._rows) or self._starts[index] != span[0]:
             return None
         return self._rows[index] if self._rows[index].end <= span[1] else None
-
-
-def _heading_over(text: str, begin: int) -> int:
-    """Return the start of the heading directly above a table, else of the table."""
-    above = text[max(0, begin - _MOST_HEADING_CHARACTERS) : begin]
-    found = _HEADING.search(above)
-    return begin - len(found[1]) if found else begin

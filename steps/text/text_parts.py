@@ -25,7 +25,6 @@ class TextPart:
 
     @property
     def pages(self) -> tuple[int | None, int | None]:
-        """The pages on which it begins and ends."""
         first, last = self.number("page"), self.number("page_end")
         return first, first if last is None else last
 
