@@ -59,7 +59,11 @@ class Embed(Step[EmbedParams, EmbedOutput]):
     roles = frozenset({"embed"})
 
     async def run(self, params: EmbedParams, tools: Tools) -> EmbedOutput:
-        parts = _input_parts(params)
+        given: Sequence[Any] = params.texts if params.texts is not None else params.chunks or ()
+        parts = [to_part(chunk) for chunk in given]
+        for index, part in enumerate(parts):
+            if not part.text.strip():
+                raise StepError(f"text {index} is empty, so it has no vector.")
         if params.store is not None:
             return await _embed_into_store(params, params.store, parts, tools)
         if not parts:
@@ -129,12 +133,3 @@ def _vector_row(index: int, part: TextPart, vector: Vector, made: str) -> Vector
         source=source if isinstance(source, str) else "",
         made=made,
     )
-
-
-def _input_parts(params: EmbedParams) -> list[TextPart]:
-    given: Sequence[Any] = params.texts if params.texts is not None else params.chunks or ()
-    parts = [to_part(chunk) for chunk in given]
-    for index, part in enumerate(parts):
-        if not part.text.strip():
-            raise StepError(f"text {index} is empty, so it has no vector.")
-    return parts

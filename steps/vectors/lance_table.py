@@ -216,7 +216,15 @@ class LanceTable:
                 f"'{path}' holds a table that Paddock did not make.",
                 remedy="Use another folder for the store.",
             )
-        return cls(path, table, _format_from(path, metadata))
+        about = json.loads(metadata)
+        if about["version"] > _TABLE_VERSION:
+            raise StepError(
+                f"the store '{path}' was written by a newer Paddock.",
+                remedy="Update Paddock, or use another folder for the store.",
+                is_fatal=True,
+            )
+        model = EmbedModel(about["model"]["ref"], about["model"]["digest"])
+        return cls(path, table, StoreFormat(model, about["dimensions"]))
 
     @classmethod
     def make(cls, place: Path, path: Path, label: StoreFormat) -> LanceTable:
@@ -322,7 +330,6 @@ class LanceTable:
         self._to_disk()
 
     def are_words_indexed(self) -> bool:
-        """Return whether the full-text index has all rows."""
         with store_errors(self.path, "read"):
             names = [index.name for index in self._table.list_indices() if "text" in index.columns]
             if not names:
@@ -407,18 +414,6 @@ def _arrow_schema(label: StoreFormat) -> Any:
         ("vector", arrow.list_(arrow.float32(), label.dimensions)),
     ]
     return arrow.schema(columns, metadata={_METADATA_KEY: json.dumps(about).encode()})
-
-
-def _format_from(path: Path, metadata: bytes) -> StoreFormat:
-    about = json.loads(metadata)
-    if about["version"] > _TABLE_VERSION:
-        raise StepError(
-            f"the store '{path}' was written by a newer Paddock.",
-            remedy="Update Paddock, or use another folder for the store.",
-            is_fatal=True,
-        )
-    model = EmbedModel(about["model"]["ref"], about["model"]["digest"])
-    return StoreFormat(model, about["dimensions"])
 
 
 def _row_values(target: RowsToKeep, kept: HashedRow) -> dict[str, Any]:

@@ -193,7 +193,6 @@ class StoreWriter:
             self._folder = None
 
     async def _write_some(self) -> None:
-        """Write the queue as one commit."""
         try:
             async with self._held():
                 batch = self._queue.batch()
@@ -293,7 +292,23 @@ class StoreWriter:
     def _try(self, batch: Sequence[PendingWrite]) -> None:
         """Write a batch; one by one if it fails as a whole."""
         try:
-            self._write(batch)
+            table = self._renewed() or self._made(batch[0].label)
+            for pending in batch:
+                refuse_other_model(self.path, table.label, pending.label)
+            targets = [pending.target for pending in batch]
+            owners = {target.owner for target in targets} & self._sums.keys()
+            made = row_changes(targets, table.known(owners) if owners else ())
+            self._commit(table, made)
+            n_written: dict[tuple[str, str], int] = {}
+            for target, _ in made.put:
+                name = (target.owner, target.step)
+                n_written[name] = n_written.get(name, 0) + 1
+            for pending in batch:
+                target = pending.target
+                self._kept.setdefault(target.owner, {})[target.step] = RowSum.of(
+                    kept.print for kept in target.rows
+                )
+                resolve_future(pending.written, n_written.get((target.owner, target.step), 0))
         except StepError as error:
             if len(batch) == 1 or error.is_fatal:
                 for pending in batch:
@@ -305,25 +320,6 @@ class StoreWriter:
             for pending in batch:
                 resolve_future(pending.written, error)
             raise
-
-    def _write(self, batch: Sequence[PendingWrite]) -> None:
-        table = self._renewed() or self._made(batch[0].label)
-        for pending in batch:
-            refuse_other_model(self.path, table.label, pending.label)
-        targets = [pending.target for pending in batch]
-        owners = {target.owner for target in targets} & self._sums.keys()
-        made = row_changes(targets, table.known(owners) if owners else ())
-        self._commit(table, made)
-        n_written: dict[tuple[str, str], int] = {}
-        for target, _ in made.put:
-            name = (target.owner, target.step)
-            n_written[name] = n_written.get(name, 0) + 1
-        for pending in batch:
-            target = pending.target
-            self._kept.setdefault(target.owner, {})[target.step] = RowSum.of(
-                kept.print for kept in target.rows
-            )
-            resolve_future(pending.written, n_written.get((target.owner, target.step), 0))
 
     def _made(self, label: StoreFormat) -> LanceTable:
         self._table = LanceTable.make(self._place(is_made=True), self.path, label)
@@ -450,7 +446,8 @@ class StoreHandle:
         rows_that = checked_condition(where)
         if not self.writer.sums:
             return []
-        refuse_other_model(self.path, _format_of(self.writer), StoreFormat(self.model, len(vector)))
+        assert self.writer.label is not None  # there are rows
+        refuse_other_model(self.path, self.writer.label, StoreFormat(self.model, len(vector)))
         return await self.writer.read(lambda table: table.nearest(vector, k, rows_that))
 
     async def matching(self, text: str, k: int, where: Where = None) -> list[SearchHit]:
@@ -570,11 +567,6 @@ def checked_condition(where: Where) -> str:
         return sql_condition(where)
     except InvalidFilter as error:
         raise StepError(f"`where`: {error}.") from error
-
-
-def _format_of(writer: StoreWriter) -> StoreFormat:
-    assert writer.label is not None  # there are rows
-    return writer.label
 
 
 def _refuse_non_store(path: Path) -> None:

@@ -49,7 +49,6 @@ class RowSum:
 
     @classmethod
     def of(cls, prints: Iterable[str]) -> RowSum:
-        """Return the sum of these digests."""
         whole, n_rows = 0, 0
         for digest in prints:
             whole ^= int(digest, 16)
