@@ -117,9 +117,25 @@ def layout_graph(boxes: Sequence[GraphBox]) -> GraphLayout:
     for layer, name in chain.from_iterable(chains.values()):
         slots[name] = _LayerSlot(name, BEND)
         rows[layer].append(name)
-    links = _slot_neighbours(chains)
+    links: dict[str, tuple[list[str], list[str]]] = {}
+    for (source, target), points in chains.items():
+        names = [source, *(name for _, name in points), target]
+        for above, below in pairwise(names):
+            links.setdefault(above, ([], []))[1].append(below)
+            links.setdefault(below, ([], []))[0].append(above)
     ordered = _order_layers([rows[layer] for layer in sorted(rows)], links)
-    _assign_positions(ordered, slots, links)
+    # Assign x positions: side by side first, then moved towards the neighbours
+    _place_side_by_side([[slots[name] for name in row] for row in ordered])
+    for sweep in range(2 * SWEEPS):
+        for row in ordered if sweep % 2 == 0 else reversed(ordered):
+            targets = [
+                _median([slots[o].x for side in links.get(n, ([], [])) for o in side], slots[n].x)
+                for n in row
+            ]
+            _separate([slots[name] for name in row], targets)
+    left = min((s.x - s.width / 2 for s in slots.values()), default=0.0)
+    for slot in slots.values():
+        slot.x -= left
     placed = tuple(
         box.moved(slots[name].x - box.width / 2, slots[name].top) for name, box in sized.items()
     )
@@ -186,17 +202,6 @@ def _edge_chains(boxes: Sequence[GraphBox], layers: Mapping[str, int]) -> _Chain
     return chains
 
 
-def _slot_neighbours(chains: _Chains) -> dict[str, tuple[list[str], list[str]]]:
-    """Return the neighbours above and below each slot."""
-    links: dict[str, tuple[list[str], list[str]]] = {}
-    for (source, target), points in chains.items():
-        names = [source, *(name for _, name in points), target]
-        for above, below in pairwise(names):
-            links.setdefault(above, ([], []))[1].append(below)
-            links.setdefault(below, ([], []))[0].append(above)
-    return links
-
-
 def _order_layers(
     rows: list[list[str]], links: Mapping[str, tuple[list[str], list[str]]]
 ) -> list[list[str]]:
@@ -220,25 +225,6 @@ def _order_layers(
 
 def _median(values: Sequence[float], otherwise: float) -> float:
     return sum(values) / len(values) if values else otherwise
-
-
-def _assign_positions(
-    rows: Sequence[Sequence[str]],
-    slots: Mapping[str, _LayerSlot],
-    links: Mapping[str, tuple[list[str], list[str]]],
-) -> None:
-    """Assign x positions: side by side first, then moved towards the neighbours."""
-    _place_side_by_side([[slots[name] for name in row] for row in rows])
-    for sweep in range(2 * SWEEPS):
-        for row in rows if sweep % 2 == 0 else reversed(rows):
-            targets = [
-                _median([slots[o].x for side in links.get(n, ([], [])) for o in side], slots[n].x)
-                for n in row
-            ]
-            _separate([slots[name] for name in row], targets)
-    left = min((s.x - s.width / 2 for s in slots.values()), default=0.0)
-    for slot in slots.values():
-        slot.x -= left
 
 
 def _place_side_by_side(rows: Sequence[Sequence[_LayerSlot]]) -> None:
@@ -308,11 +294,16 @@ def graph_svg(scene: PipelineGraph, *, is_inline: bool = False) -> str:
     width = max(picture.width + 2 * MARGIN, 0.0 if is_inline else _min_width(scene))
     height = picture.height + top + MARGIN
     size = f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
+    sentences = [
+        _box_title(box) + (f", after {', '.join(box.reads)}" if box.reads else "")
+        for box in all_boxes(scene.boxes)
+    ]
+    graph_text = ". ".join([*([scene.caption.rstrip(".")] if scene.caption else []), *sentences])
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="graph" {size} role="group" '
         f'aria-labelledby="graph-title graph-words">',
         f'<title id="graph-title">{escape(scene.name)}</title>',
-        f'<desc id="graph-words">{escape(_graph_text(scene))}</desc>',
+        f'<desc id="graph-words">{escape(graph_text)}</desc>',
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" '
         'markerHeight="8" orient="auto"><path class="tip" d="M0 0 8 4 0 8z"/></marker></defs>',
     ]
@@ -334,14 +325,6 @@ def graph_svg(scene: PipelineGraph, *, is_inline: bool = False) -> str:
 
 def _min_width(scene: PipelineGraph) -> float:
     return max(text_width(scene.name) * 10, text_width(scene.caption) * CHAR, 320.0) + 2 * MARGIN
-
-
-def _graph_text(scene: PipelineGraph) -> str:
-    sentences = [
-        _box_title(box) + (f", after {', '.join(box.reads)}" if box.reads else "")
-        for box in all_boxes(scene.boxes)
-    ]
-    return ". ".join([*([scene.caption.rstrip(".")] if scene.caption else []), *sentences])
 
 
 def _box_title(box: GraphBox) -> str:
@@ -366,18 +349,6 @@ def _svg_box(placed: PlacedBox, *, is_inline: bool) -> Iterator[str]:
         f'<rect x="{placed.x:.1f}" y="{placed.y:.1f}" width="{placed.width:.1f}" '
         f'height="{placed.height:.1f}" rx="8"/>'
     )
-    yield from _svg_texts(placed)
-    if is_inline:
-        yield "</a>"
-    for arrow in placed.arrows:
-        yield _svg_edge(arrow)
-    for inner in placed.body:
-        yield from _svg_box(inner, is_inline=is_inline)
-    if not is_inline:
-        yield "</g>"
-
-
-def _svg_texts(placed: PlacedBox) -> Iterator[str]:
     box = placed.box
     room = placed.width - 2 * PAD
     mark = _STATE_MARKS[box.last.state]
@@ -397,6 +368,14 @@ def _svg_texts(placed: PlacedBox) -> Iterator[str]:
         if text:
             y += LINE
             yield _svg_text(name, x, y, text, room)
+    if is_inline:
+        yield "</a>"
+    for arrow in placed.arrows:
+        yield _svg_edge(arrow)
+    for inner in placed.body:
+        yield from _svg_box(inner, is_inline=is_inline)
+    if not is_inline:
+        yield "</g>"
 
 
 def _svg_text(name: str, x: float, y: float, text: str, room: float) -> str:
@@ -416,12 +395,8 @@ def _fitted_text(text: str, room: float, char: float = CHAR) -> str:
 
 
 def _svg_edge(arrow: PlacedEdge) -> str:
-    return f'<path class="arrow" marker-end="url(#tip)" d="{_svg_path(arrow.points)}"/>'
-
-
-def _svg_path(points: Sequence[tuple[float, float]]) -> str:
-    """Return a path downwards: straight next to boxes, curved between layers."""
-    (x, y), *rest = points
+    # A path downwards: straight next to boxes, curved between layers
+    (x, y), *rest = arrow.points
     path = f"M{x:.1f} {y:.1f}"
     for number, (to_x, to_y) in enumerate(rest):
         if number % 2 == 0:
@@ -430,7 +405,7 @@ def _svg_path(points: Sequence[tuple[float, float]]) -> str:
             middle = (y + to_y) / 2
             path += f"C{x:.1f} {middle:.1f} {to_x:.1f} {middle:.1f} {to_x:.1f} {to_y:.1f}"
         x, y = to_x, to_y
-    return path
+    return f'<path class="arrow" marker-end="url(#tip)" d="{path}"/>'
 
 
 _MERMAID_CLASSES = {

@@ -244,23 +244,20 @@ def read_last_run(file: Path) -> LastRunSteps:
         otherwise = LastStepRun("left")
         left = {name: counts["left"] for name, counts in _journal_counts(past.journal).items()}
         steps = {name: {**counts, "left": left.get(name, 0)} for name, counts in steps.items()}
-    for name, n in _waiting_counts(place).items():
-        made = steps.get(name, {})
-        steps = {**steps, name: {**made, "counts": {**made.get("counts", {}), "waiting": n}}}
-    return LastRunSteps(
-        {n: _last_step_run(counts) for n, counts in steps.items()}, words, otherwise
-    )
-
-
-def _waiting_counts(place: LedgerFolder) -> Mapping[str, int]:
-    """Return how many items of each step and block wait for a person, of all runs."""
+    # How many items of each step and block wait for a person, of all runs
     with open_for_reading(place) as ledger:
         subjects = [(review.step, review.subject) for review in ReviewStore(ledger).waiting()]
-    return Counter(
+    waiting_counts = Counter(
         name
         for step, subject in subjects
         if subject.get("pipeline") == place.file
         for name in {step, str(subject.get("block"))}
+    )
+    for name, n in waiting_counts.items():
+        made = steps.get(name, {})
+        steps = {**steps, name: {**made, "counts": {**made.get("counts", {}), "waiting": n}}}
+    return LastRunSteps(
+        {n: _last_step_run(counts) for n, counts in steps.items()}, words, otherwise
     )
 
 

@@ -135,7 +135,6 @@ class ReliabilityTable:
 
     @property
     def summary(self) -> str:
-        """One line on it."""
         of = f"confidence of '{self.step}' ({self.model})" if self.model else f"'{self.step}'"
         if self.former:
             of += f" with the earlier {self.former}"
@@ -227,12 +226,15 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
     items.sort(key=lambda item: (item.began is None, item.began or 0.0, item.step, item.key))
     made_rows = mades.values() if with_calls else ()
     calls = sorted(_run_calls(made_rows, outers, began), key=lambda call: call.began)
+    counts = past.summary.get("counts") or {}
+    n_done: int = sum(counts.get(state, 0) for state in MADE_STATES)
+    n_taken = max(0, n_done - sum(item.state in (*MADE_STATES, "done") for item in items))
     return RunDetails(
         past,
         tuple(items),
         tuple(calls),
         max(_seconds_of(past, items, calls), 0.001),
-        _n_taken_over(past, items),
+        n_taken,
         sum(item.calls for item in lost),
         known=tuple(
             _run_item(row, None, outers.get(row.scope, ""), began, base)
@@ -245,12 +247,6 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
 def _is_lineage_needed(past: PastRun, rows: Iterable[ItemRow]) -> bool:
     """Return whether how long it took is only known from its items, or some may be renamed."""
     return past.status == DIED or any(row.entry.gone == past.row.run for row in rows)
-
-
-def _n_taken_over(past: PastRun, items: Iterable[RunItem]) -> int:
-    counts = past.summary.get("counts") or {}
-    n_done: int = sum(counts.get(state, 0) for state in MADE_STATES)
-    return max(0, n_done - sum(item.state in (*MADE_STATES, "done") for item in items))
 
 
 def _items_of_ledger(
@@ -386,22 +382,16 @@ def _run_calls(
     for row in rows:
         for step in run_records.read_lineage(row.made)[1]:
             for call in step.calls:
-                yield _run_call(call, step, f"{outers.get(row.scope, '')}{row.key}", began)
-
-
-def _run_call(
-    call: run_records.CallRecord, step: run_records.StepRecord, key: str, began: float
-) -> RunCall:
-    return RunCall(
-        step=step.id,
-        key=key,
-        kind=call.kind,
-        model=step.model or "",
-        began=max(0.0, call.began - began),
-        seconds=call.seconds,
-        queue_s=min(call.queue_s, call.seconds),
-        prompt=call.prompt,
-        reused=call.reused,
-        completion=call.completion,
-        is_known=call.is_known,
-    )
+                yield RunCall(
+                    step=step.id,
+                    key=(f"{outers.get(row.scope, '')}{row.key}"),
+                    kind=call.kind,
+                    model=step.model or "",
+                    began=max(0.0, call.began - began),
+                    seconds=call.seconds,
+                    queue_s=min(call.queue_s, call.seconds),
+                    prompt=call.prompt,
+                    reused=call.reused,
+                    completion=call.completion,
+                    is_known=call.is_known,
+                )

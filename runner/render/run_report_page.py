@@ -177,7 +177,6 @@ def _changed_html(value: str, after: str | None) -> str:
 
 
 def later_run_html(item: RunItem) -> str:
-    """Return the result of an item in a later run."""
     if item.later is None:
         return ""
     run, state = item.later

@@ -199,7 +199,6 @@ _TICK_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30,
 
 
 def items_chart(story: RunDetails) -> tuple[str, str]:
-    """Return the timeline of items, and its legend."""
     spans = [
         TimeSpan(
             item.began,
