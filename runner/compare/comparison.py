@@ -6,7 +6,7 @@ Pure. Every figure is over the same items. An answer that is missing or invalid 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from operator import attrgetter
@@ -227,7 +227,9 @@ def compare(
         variant.name: [*variant.scores.values()] for variant in figures if variant.run.fault is None
     }
     tests = [VariantTest(*pair, result) for pair, result in pairwise_tests(scores).items()]
-    notes = [*_run_notes(runs), *(() if gold is None else gold.notes)]
+    notes = [*chain.from_iterable(run.notes for run in runs)]
+    notes += (f"{run.variant.name}: {run.fault}" for run in runs if run.fault is not None)
+    notes += () if gold is None else gold.notes
     notes += judgement.notes if judgement is not None else ()
     differences = tuple(_differences(sound, keys, rights))
     n_unsampled = max(map(attrgetter("n_unsampled"), sound), default=0)
@@ -236,11 +238,6 @@ def compare(
         pipeline, step, quality, tuple(figures), tuple(tests), differences, len(keys), n_unsampled,
         gold, len(rights), tuple(dict.fromkeys(notes)), judgement,
     )  # fmt: skip
-
-
-def _run_notes(runs: Sequence[VariantRun]) -> Iterator[str]:
-    yield from chain.from_iterable(run.notes for run in runs)
-    yield from (f"{run.variant.name}: {run.fault}" for run in runs if run.fault is not None)
 
 
 _Rights = Mapping[str, Mapping[str, Any]]
@@ -267,15 +264,15 @@ def _rights(
     }
     rights, kept = kept.fitting(metrics.values())
     doubled = {name: by_name[name] for name in rights if len(by_name.get(name, ())) > 1}
-    by_item = _by_item({name: rights[name] for name in rights.keys() - doubled}, by_name, keys)
-    remarks = (*_unknown_remarks(source, metrics), *_doubled_remarks(doubled, kept.origin))
+    by_key = {by_name.get(name, [name])[0]: rights[name] for name in rights.keys() - doubled.keys()}
+    by_item = {key: by_key[key] for key in keys if key in by_key}
+    unknown = [
+        f"`gold.metrics`: no gold has the field '{name}'."
+        for name in source.chosen
+        if name not in metrics
+    ]
+    remarks = (*unknown, *_doubled_remarks(doubled, kept.origin))
     return by_item, metrics, replace(kept, notes=(*kept.notes, *remarks))
-
-
-def _by_item(rights: _Rights, by_name: Mapping[str, Sequence[str]], keys: Sequence[str]) -> _Rights:
-    """Return what is right by the items' keys in their order; `by_name`: gold key → its items."""
-    found = {by_name.get(name, [name])[0]: fields for name, fields in rights.items()}
-    return {key: found[key] for key in keys if key in found}
 
 
 def _gold_of(
@@ -290,12 +287,6 @@ def _gold_of(
         if item.gold_key:
             by_name.setdefault(item.gold_key, {})[item.key] = None
     return source.given, {name: [*keys] for name, keys in by_name.items()}
-
-
-def _unknown_remarks(source: GoldSource, metrics: Collection[str]) -> Iterator[str]:
-    for name in source.chosen:
-        if name not in metrics:
-            yield f"`gold.metrics`: no gold has the field '{name}'."
 
 
 def _doubled_remarks(doubled: Mapping[str, Sequence[str]], origin: str) -> Iterator[str]:

@@ -128,12 +128,12 @@ class _TextCutter:
         return CutPiece(self.shown(span), *span, n_tokens, len(self.mask.header(span)))
 
     def _spans(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
+        import semantic_text_splitter as library
+
+        kind = library.MarkdownSplitter if "heading" in self.by else library.TextSplitter
         spans: list[tuple[int, int]] = []
         for zone in self.mask.zones(span, capacity):
             size, hidden = self.mask.hidden(zone, capacity)
-            import semantic_text_splitter as library
-
-            kind = library.MarkdownSplitter if "heading" in self.by else library.TextSplitter
             splitter = kind.from_callback(size, capacity)
             found = splitter.chunk_indices(self._masked(hidden))
             spans += [(zone[0] + at, zone[0] + at + len(part)) for at, part in found]
