@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 
 from paddock.engine.system.text import cell_text, counted, listed, shorten
@@ -125,7 +125,11 @@ def _field_lines(found: Comparison) -> Iterator[str]:
 
 def _test_lines(found: Comparison) -> Iterator[str]:
     short = _letters_of(found)
-    shown = found.tests if len(found.tests) <= MOST_TESTS else _tests_of_best(found)
+    shown: Sequence[VariantTest] = found.tests
+    if len(shown) > MOST_TESTS:  # those of the variant with the highest mean
+        scored = [variant for variant in found.variants if variant.scores]
+        best = max(scored, key=lambda variant: fmean(variant.scores.values())).name
+        shown = [test for test in shown if best in (test.first, test.second)]
     for test in shown:
         line = f"{short[test.second]} against {short[test.first]}: {test.result.words()}"
         yield printing.printable_line(line)
@@ -146,13 +150,6 @@ def method_words(found: Comparison) -> str:
     """Return by which tests pairs were tested."""
     used = {test.result.method for test in found.tests}
     return " and ".join(words for method, words in _METHOD_WORDS.items() if method in used)
-
-
-def _tests_of_best(found: Comparison) -> list[VariantTest]:
-    """Return the tests of the variant with the highest mean."""
-    scored = [variant for variant in found.variants if variant.scores]
-    best = max(scored, key=lambda variant: fmean(variant.scores.values())).name
-    return [test for test in found.tests if best in (test.first, test.second)]
 
 
 def _difference_lines(found: Comparison) -> Iterator[str]:

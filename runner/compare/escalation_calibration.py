@@ -52,7 +52,11 @@ def calibrated_comparison(
     found = compare(name, step, runs, source)
     if any(run.fault is not None for run in runs):
         return found
-    notes = [_lost_note(lost, runs[1])] if lost else []
+    notes = []
+    if lost:
+        verb, pronoun = ("has", "it counts") if len(lost) == 1 else ("have", "they count")
+        what = f"{counted(len(lost), 'item')} {verb} no answer of '{runs[1].variant.name}'"
+        notes = [f"{what}: {pronoun} against the promise."]
     try:
         # The threshold by the items with gold; what is `lost` agrees with nothing.
         condition = ThresholdCondition.of(escalation_condition(compared.plan, compared.step))
@@ -71,9 +75,3 @@ def calibrated_comparison(
     runs = [*runs, *run_variants(compared, [pair], watch)]
     found = compare(name, step, runs, source)
     return replace(found, threshold=threshold, notes=(*notes, *found.notes))
-
-
-def _lost_note(lost: Sequence[str], larger: VariantRun) -> str:
-    verb, pronoun = ("has", "it counts") if len(lost) == 1 else ("have", "they count")
-    what = f"{counted(len(lost), 'item')} {verb} no answer of '{larger.variant.name}'"
-    return f"{what}: {pronoun} against the promise."
