@@ -60,14 +60,14 @@ def calibrated_comparison(
     try:
         # The threshold by the items with gold; what is `lost` agrees with nothing.
         condition = ThresholdCondition.of(escalation_condition(compared.plan, compared.step))
-        one, other = found.variants
-        keys = [key for key in one.scores if key in other.scores] if found.n_gold else []
+        small, large = found.variants
+        keys = [key for key in small.scores if key in large.scores] if found.n_gold else []
         threshold = calibrated_threshold(
             goal,
             condition,
-            [condition.sureness(one.run.items[key]) for key in (*keys, *lost)],
-            [*(one.scores[key] for key in keys), *(0.0 for _ in lost)],
-            [*(other.scores[key] for key in keys), *(0.0 for _ in lost)],
+            [condition.sureness(small.run.items[key]) for key in (*keys, *lost)],
+            [*(small.scores[key] for key in keys), *(0.0 for _ in lost)],
+            [*(large.scores[key] for key in keys), *(0.0 for _ in lost)],
         )
     except CannotCalibrate as error:
         return replace(found, notes=(str(error), *notes, *found.notes))
