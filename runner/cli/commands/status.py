@@ -64,4 +64,5 @@ def _up_lines(up: Mapping[str, Any], where: str) -> Iterator[str]:
         yield f"{made['name']}: {parts}"
     if not up["is_prefect_there"]:
         yield "Prefect's server is away: no run starts until it is back."
-    yield from (f"{place}: {words}" for place, words in up["faults"].items())
+    for place, words in up["faults"].items():
+        yield words if place in words else f"{place}: {words}"

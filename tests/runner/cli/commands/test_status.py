@@ -18,7 +18,7 @@ from tests.runner.cli.commands.shell import invoke
 
 UP: dict[str, Any] = {
     "pid": 77, "running": [{}], "waiting": 4, "calls_waiting": 150, "calls_running": 50,
-    "is_prefect_there": True, "faults": {"bills.yaml": "no step"},
+    "is_prefect_there": True, "faults": {"bills.yaml": "no step", "tea.yaml": "tea.yaml:3:1: odd"},
     "pipelines": [{
         "name": "bills", "next": ["2026-11-27T06:00:00+01:00"], "webhooks": ["/bill"],
         "watches": [{"state": "watching", "path": "/srv/in"}],
@@ -65,6 +65,7 @@ def test_up_is_shown_with_its_queue_and_its_accepted_calls(
         "accepted calls waiting and 50 in runs at work.",
         "bills: next 2026-11-27T06:00:00+01:00, watching '/srv/in', webhook /bill",
         "bills.yaml: no step",
+        "tea.yaml:3:1: odd",
         "http://127.0.0.1:1: nothing answers.",
     ]
     (finding,) = (finding for finding in findings if finding.about == "up")
