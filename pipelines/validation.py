@@ -58,17 +58,13 @@ def faults_of(
         grouped.setdefault(_path_in(data, detail), []).append(detail)
     deeper = {path[:n] for path in grouped for n in range(len(path))}
     for path, found in grouped.items():
-        if path in deeper and all(detail["type"] in _KINDS for detail in found):
+        specific = [detail for detail in found if detail["type"] not in _KINDS]
+        if path in deeper and not specific:
             continue  # another alternative of the union takes this kind, and is at fault below
-        fault = _fault(path, _most_specific(found), table, document, at)
+        fault = _fault(path, specific or found, table, document, at)
         if is_rendered and found[0]["type"] in _KINDS:
             fault = replace(fault, remedy=_remedy_for_rendered(found[0]))
         yield fault
-
-
-def _most_specific(details: Sequence[ErrorDetails]) -> Sequence[ErrorDetails]:
-    """Return the most specific errors among those of a union's alternatives."""
-    return [detail for detail in details if detail["type"] not in _KINDS] or details
 
 
 def _path_in(data: Any, detail: ErrorDetails) -> Path:
@@ -94,7 +90,8 @@ def _fault(
     document: YamlDocument,
     at: Path,
 ) -> Fault:
-    first, name = details[0], str(_author_key(path, at))
+    first = details[0]
+    name = next((name for name in (*path[::-1], *at[::-1]) if isinstance(name, str)), "this")
     where = (*at, *path)
     if first["type"] == "missing":
         mark = document.mark(where[:-1])
@@ -106,11 +103,6 @@ def _fault(
         )
     sentence, remedy = _sentence(name, details)
     return Fault(sentence, remedy, document.mark(where))
-
-
-def _author_key(path: Path, at: Path) -> str | int:
-    names = [name for name in (*at, *path) if isinstance(name, str)]
-    return names[-1] if names else "this"
 
 
 def _sentence(name: str, details: Sequence[ErrorDetails]) -> tuple[str, str]:
