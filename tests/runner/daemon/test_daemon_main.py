@@ -343,7 +343,8 @@ def test_two_first_runs_start_one_service_which_ends_by_itself(
     with at_home(tmp_path, fork_server) as home:
         seed(home.state_dir / "prefect")
         home.more(1)
-        (tmp_path / "other.yaml").write_text((tmp_path / "pipeline.yaml").read_text())
+        text = (tmp_path / "pipeline.yaml").read_text()
+        (tmp_path / "other.yaml").write_text(text.replace("out/", "other/"))
         idle = {"PADDOCK_SERVICE_IDLE": "2"}
         runs = [home.started("run", name, **idle) for name in ("pipeline.yaml", "other.yaml")]
         until(home.services)
