@@ -100,7 +100,7 @@ class Device:
     ) -> None:
         self.model = model
         self.options = options
-        self.n_candidates = 0
+        self.n_candidates = self.fewer_threads = 0
         self._can_choose = can_choose
         self._likely = logits
         self._few: list[tuple[Tokens, Logits]] = []

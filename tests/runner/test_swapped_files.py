@@ -98,7 +98,7 @@ steps:
     do:
       - {id: put, uses: embed, with: {texts: ["own {{ n }}"], store: inbox/drop/index.lance}}
       - {id: got, uses: search, with: {store: inbox/drop/index.lance, query: own, k: 99}}
-      - {uses: files.write, with: {path: "out/{{ n }}.md", text: "{{ steps.got.hits }}"}}
+      - {uses: files.write, with: {path: "out/{{ n }}.md", text: "{{ steps.got.hits | tojson }}"}}
 """
 SWAPPER = """
 import os, random, signal, sys
