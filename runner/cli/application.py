@@ -88,7 +88,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "Unattended, on one machine or several": {
         "up": "Run the schedules, watches and webhooks of the pipelines below DIR.",
-        "status": "Show what runs unattended, what waits, the services and the last runs.",
+        "status": "Show `paddock up` with its queue and calls, the services, and the last runs.",
         "allow": "Allow pipeline files what they ask for, for `paddock up`.",
         "setup": "Keep `paddock up` running under systemd, with mail and a key.",
         "mcp": "Serve the pipelines of FOLDER to agents as tools (Model Context Protocol).",

@@ -148,7 +148,7 @@ def test_an_empty_inbox_gives_a_hint(no_model: Path) -> None:
     ran, planned = invoke("run", "--local", str(no_model)), invoke("plan", str(no_model))
     assert (ran.exit_code, planned.exit_code) == (0, 0)
     assert hint in ran.stderr
-    assert planned.stdout.endswith(f": nothing to do\n{hint}")
+    assert f": nothing to do\n{hint}" in planned.stdout
     assert invoke("plan", "--detailed-exitcode", str(no_model)).exit_code == 0
 
 

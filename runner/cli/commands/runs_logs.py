@@ -131,7 +131,7 @@ def _watch_lines(look: Any, *, as_json: bool) -> None:
             else:
                 words = run_result_text(past)
                 after = f": {words}" if words else ""
-                printing.print_out(f"{past.row.run} of {past.row.pipeline} {past.status}{after}")
+                printing.print_out(f"{past.row.run} of {past.row.pipeline} {past.outcome}{after}")
         is_first = False
         time.sleep(REFRESH_EVERY_S)
 

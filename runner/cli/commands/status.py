@@ -22,7 +22,7 @@ _N_RUNS = 5
 
 
 def status(as_json: JsonOption = False) -> int:
-    """Show `paddock up` with its queue and accepted calls, the services, and the last runs.
+    """Show `paddock up` with its queue and calls, the services, and the last runs.
 
     Exit with 1 if no `paddock up` answers.
     """
