@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from paddock.runner import api
-from paddock.runner.api import run as _run
+from paddock.runner.api import run_until_end
 from paddock.runner.cli.application import application
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.lineage.explain import explain_path
@@ -21,7 +21,7 @@ def with_fake_pool(
     environment: RunEnvironment | None = None,
 ) -> Report:
     environment = replace(environment or RunEnvironment(), pool=FakePool())
-    return _run(file, inputs, options, environment)
+    return run_until_end(file, inputs, options, environment)
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two documents, and no model: what is asked is echoed."""
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(api, "run", with_fake_pool)
+    monkeypatch.setattr(api, "run_until_end", with_fake_pool)
     monkeypatch.chdir(tmp_path)
     for name in ("a.txt", "b/c.md"):
         path = tmp_path / "in box" / name
