@@ -645,7 +645,7 @@ def test_a_served_flow_has_a_schedule_and_is_run_cancelled_and_retried_from_pref
         until(lambda: prefect.state(run)["name"] == "Completed")
         timed = prefect.read(f"deployments/{id_}")["schedules"][0]
         prefect.patch(f"deployments/{id_}/schedules/{timed['id']}", {"active": False})
-    with _running(up, sys.executable, program):  # it makes the schedule anew
+    with _running(up, sys.executable, program):  # it makes the schedule again
         until(lambda: prefect.read(f"deployments/{id_}")["schedules"][0]["id"] != timed["id"])
         assert not prefect.read(f"deployments/{id_}")["schedules"][0]["active"]
 

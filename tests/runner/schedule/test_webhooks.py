@@ -162,7 +162,7 @@ def test_a_call_that_was_recorded_starts_nothing_however_it_is_sent_again(
             seen, _ = webhook_server.post("/digest", body, **{OWN_HEADER: written}, **headers)
             assert seen == 200
     assert len(webhook_server.calls) == 1
-    again = WebhookServer(tmp_path)  # `up` starts anew
+    again = WebhookServer(tmp_path)  # `up` starts again
     assert again.post_signed(body, x_idempotency_key="4")[0] == 200
     assert len(again.calls) == 1
     asyncio.run(again.queue.close())
