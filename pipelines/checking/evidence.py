@@ -17,6 +17,7 @@ from itertools import accumulate, islice
 from typing import Any, TypeAlias
 
 from paddock.engine.system.text import path_text
+from paddock.pipelines.text_marks import searchable
 
 from .dates_and_values import TextValue, ValueIndex, values_in
 from .digits_and_cells import MOST_DIGITS, rounded, table_cells
@@ -221,7 +222,8 @@ class _Sources:
 
     @cached_property
     def index(self) -> TextIndex:
-        return TextIndex(_BETWEEN_SOURCES.join(source.text for source in self.sources))
+        texts = (searchable(source.text) for source in self.sources)
+        return TextIndex(_BETWEEN_SOURCES.join(texts))
 
     @cached_property
     def _index_of_values(self) -> ValueIndex:

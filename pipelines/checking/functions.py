@@ -20,6 +20,7 @@ from pydantic_core import SchemaError, SchemaValidator, ValidationError
 
 from paddock.engine.system import ecma_patterns
 from paddock.engine.system.text import counted, listed, one_line, path_text
+from paddock.pipelines.text_marks import shown_text
 
 from .check import CheckFunction, Undecided
 from .dates_and_values import TextValue
@@ -490,7 +491,8 @@ def grounded(value: Any, source: Any, within: float = 0.0, undecided: str = "acc
     fault = _grounded_in_advance(value, source, within, undecided)
     if fault is not None:
         raise ValueError(fault)
-    answer, text = without_list_numbers("\n\n".join(texts_in(value))), source_text(source)
+    answer = without_list_numbers("\n\n".join(texts_in(value)))
+    text = shown_text(source_text(source))
     plain = without_item_numbers(text)
     support = Support(answer, plain, within)
     missing, doubtful = support.missing, support.doubtful
@@ -540,11 +542,11 @@ def quotes(value: Any, source: Any) -> str | None:
     >>> quotes(["ferry at nine", "ten boats"], source="The Ferry  at nine.")
     'This is not in the source word by word: "ten boats".'
     """
-    index = TextIndex(text_of(source))
+    index = TextIndex(shown_text(text_of(source)))
     texts = texts_in(value, with_numbers=False)
     missing = [f'"{_short(text)}"' for text in texts if not index.find(text)]
     numbers = "\n\n".join(texts_in(value, with_texts=False))
-    lacking = Support(numbers, source_text(source), 0.0).missing if numbers else []
+    lacking = Support(numbers, shown_text(source_text(source)), 0.0).missing if numbers else []
     missing += dict.fromkeys(claimed.text for claimed in lacking)
     if not missing:
         return None

@@ -1,0 +1,141 @@
+r"""Marks in a document's text for what only its layout says: raised, struck, hidden, notes.
+
+Every reader writes the same ones, those of Markdown where it has them:
+
+    10^6, x^(n+1), H_2O     raised and lowered characters
+    40[^1]                  the mark of a note, whose text begins with `[^1]:`
+    ~~40~~                  struck text, also text that an editor marks as deleted and still shows
+    <!-- 40 -->             text that the document holds and does not show
+
+Where the text itself has such a mark, a backslash stands before it. Evidence looks for no value in
+struck or hidden text, and a note's mark is no part of a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+
+_OWN_MARK = re.compile(r"~~|\^|<!--|-->")
+_ORDINALS = frozenset(
+    ("st", "nd", "rd", "th", "er", "ère", "re", "e", "ème", "eme", "nde", "o", "os", "a", "as")
+)
+_TRADE_MARKS = frozenset(("tm", "sm", "®", "™", "℠", "©"))
+_NOTE_SIGNS = frozenset(("*", "**", "***", "†", "‡", "§", "¶"))
+_NOTE_LABEL = re.compile(r"[\[(]?([^\W_]{1,4}|[*†‡§¶]{1,3})[\])]?,?")
+_SIGNED_DIGITS = re.compile(r"[+\-−–]?\d+[+\-−–]?|[+\-−–]")  # noqa: RUF001 - minus signs of texts
+_MORE_DIGITS = re.compile(r"[.,]?\d")
+_UNSHOWN = re.compile(
+    r"(?<!\\)~~(?=\S)(?:(?!~~|\n\n).)+(?<!\\)~~|(?<!\\)<!--.*?(?:-->|\Z)", re.DOTALL
+)
+_BESIDE_TEXT = re.compile(r"(?<!\\)\[\^[^\]\s]{1,40}\]:?|\\(?=~~|\^|<!--|-->)")
+_NO_TEXT, _NO_WIDTH = "\x00", "\u200b"
+
+
+def escaped(text: str) -> str:
+    r"""Return a document's own text so that none of it is read as a mark.
+
+    >>> print(escaped("2^3 ~~ [^1] <!-- x -->"))
+    2\^3 \~~ [\^1] \<!-- x \-->
+    """
+    return _OWN_MARK.sub(r"\\\g<0>", text)
+
+
+def raised(text: str, before: str = "", after: str = "", notes: Container[str] = ()) -> str:
+    """Return raised characters between the texts before and after them.
+
+    `notes` are the labels of the document's notes, as `note_label` returns them: raised text that
+    is one of them is a note's mark; what else it may be is not guessed.
+
+    >>> [raised("6", "10"), raised("2", "x", "3"), raised("n+1", "a"), raised("st", "1")]
+    ['^6', '^(2)', '^(n+1)', 'st']
+    >>> [raised("1", "40", notes={"1"}), raised("*", "40"), raised("[7]", "fee")]
+    ['[^1]', '[^*]', '[^7]']
+    """
+    label = note_label(text)
+    if label in notes or label in _NOTE_SIGNS or (label and text.strip().startswith("[")):
+        return f"[^{label}]"
+    word, last = text.strip().rstrip(".").casefold(), before[-1:]
+    is_ordinal = word in _ORDINALS and (last.isdigit() or last in "IVXLCDMn" or len(word) > 1)
+    if not word or not before.strip() or is_ordinal or word in _TRADE_MARKS:
+        return text
+    return _mark("^", text, after)
+
+
+def lowered(text: str, before: str = "", after: str = "") -> str:
+    """Return lowered characters between the texts before and after them.
+
+    >>> lowered("2", "H", "O"), lowered("max", "v", "al"), lowered("1")
+    ('_2', '_(max)', '1')
+    """
+    return _mark("_", text, after) if text.strip() and before.strip() else text
+
+
+def note_label(text: str) -> str:
+    """Return the label of a note where raised text may be its mark; else an empty text.
+
+    >>> note_label("[12]"), note_label("1)"), note_label("†"), note_label("n+1")
+    ('12', '1', '†', '')
+    """
+    found = _NOTE_LABEL.fullmatch(text.strip())
+    return found[1] if found else ""
+
+
+def struck(text: str) -> str:
+    """Return struck text, each line by itself, since the mark ends with its paragraph.
+
+    >>> struck("40 EUR ")
+    '~~40 EUR~~ '
+    """
+    return "\n".join(_around("~~", line, "~~") for line in text.split("\n"))
+
+
+def hidden(text: str) -> str:
+    """Return text that the document does not show.
+
+    >>> hidden(" Pay twice ")
+    ' <!-- Pay twice --> '
+    """
+    return _around("<!-- ", text, " -->")
+
+
+def searchable(text: str) -> str:
+    r"""Return a text of the same length without what no value may be found in.
+
+    Struck and hidden text becomes U+0000, which no value has; marks of notes and backslashes before
+    marks become U+200B, which has no width.
+
+    >>> found = searchable("~~40~~ 45[^1] EUR <!-- 50 -->")
+    >>> found.replace("\x00", "-").replace("\u200b", ".")
+    '------ 45.... EUR -----------'
+    """
+    text = _UNSHOWN.sub(lambda found: _NO_TEXT * len(found[0]), text)
+    return _BESIDE_TEXT.sub(lambda found: _NO_WIDTH * len(found[0]), text)
+
+
+def shown_text(text: str) -> str:
+    """Return a text without what `searchable` leaves out of it; its offsets change.
+
+    >>> shown_text("~~40~~ 45[^1] EUR")
+    ' 45 EUR'
+    """
+    return searchable(text).replace(_NO_TEXT, "").replace(_NO_WIDTH, "")
+
+
+def _mark(mark: str, text: str, after: str) -> str:
+    """Put brackets around what would run on into the text after it."""
+    word = text.strip()
+    if _SIGNED_DIGITS.fullmatch(word):
+        is_open = _MORE_DIGITS.match(after) is not None
+    else:
+        is_open = not word.isalnum() or after[:1].isalnum()
+    return _around(f"{mark}(" if is_open else mark, text, ")" if is_open else "")
+
+
+def _around(opening: str, text: str, closing: str) -> str:
+    """Put marks around the words; white space at the ends stays outside."""
+    words = text.strip()
+    if not words:
+        return text
+    start = text.index(words)
+    return f"{text[:start]}{opening}{words}{closing}{text[start + len(words) :]}"
