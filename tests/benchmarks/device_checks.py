@@ -7,8 +7,10 @@ that greedy answers of a small model part somewhere; the table says how many do,
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import EngineError
@@ -16,9 +18,9 @@ from paddock.engine.memory.machine_probe import MachineProbe
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import EmbedRequest, ModelSpec
 from tests.benchmarks import arena
-from tests.benchmarks.contenders import PADDOCK, ours
+from tests.benchmarks.contenders import PADDOCK, Ours, ours
 from tests.benchmarks.device_rows import Bench, Row
-from tests.benchmarks.loads import documents, extractions, is_valid, summaries
+from tests.benchmarks.loads import Ask, documents, extractions, is_valid, summaries
 
 OURS = PADDOCK.name
 EMBEDDER = "all-minilm"
@@ -49,6 +51,48 @@ async def answers(bench: Bench) -> None:
         for what, found in (("in company", together), ("with their prompts in the cache", again)):
             row = f"greedy answers {what} as alone, {layout}"
             bench.rows.append(Row(row, {OURS: alike(alone, found)}))
+
+
+async def fingerprints(bench: Bench) -> None:
+    """Ask the same alone, in company, and during cancelled bursts; compare by fingerprint."""
+    args, n = bench.args, bench.args.at_once
+    asks = [ask for i in range(n) for ask in summaries(7 + i, 1, args.job_tokens, 60 + 20 * i)]
+    for layout in ("unified", "split"):
+        texts = defaultdict[tuple[int, str], list[str]](list)
+        setup = replace(
+            bench.setup, n_parallel=n, more={**bench.setup.more, "cache_layout": layout}
+        )
+        async with ours(setup) as running:
+            answer = partial(_collect, running, asks, texts)
+
+            for _ in range(2):
+                for number in range(n):
+                    await answer(number)
+            for _ in range(3):
+                burst = [asyncio.create_task(answer(number % n)) for number in range(3 * n)]
+                await asyncio.sleep(0.3)
+                for task in burst[::2]:
+                    task.cancel()
+                await asyncio.gather(*burst, return_exceptions=True)
+                await asyncio.gather(*map(answer, range(n)))
+            for number in range(n):
+                await answer(number)
+        n_answers = sum(map(len, texts.values()))
+        n_pairs = sum(len(same) - 1 for same in texts.values())
+        n_wrong = sum(len(set(same)) - 1 for same in texts.values())
+        bench.rows.append(
+            Row(
+                f"equal requests with equal fingerprints that differ, {layout}",
+                {OURS: f"{n_wrong} of {n_pairs}; {len(texts)} fingerprints of {n_answers}"},
+            )
+        )
+
+
+async def _collect(
+    running: Ours, asks: Sequence[Ask], texts: dict[tuple[int, str], list[str]], number: int
+) -> None:
+    reply = await running.pool.chat(running.request(asks[number])).reply()
+    texts[number, reply.fingerprint].append(reply.text)
 
 
 def alike(

@@ -79,7 +79,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="None: the cores that this process may use")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     parser.add_argument(
-        "--parts", default="raw,job,chat,overflow,answers,rooms", help="some of them"
+        "--parts", default="raw,job,chat,overflow,answers,fingerprints,rooms", help="some of them"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of our pool"
