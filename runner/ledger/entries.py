@@ -85,8 +85,8 @@ def read_error(file: object, cause: object) -> LedgerError:
         )
     return LedgerError(
         f"{file}: the ledger cannot be read ({cause}). "
-        f"Move the file away to start without it; what pipelines wrote stays, and "
-        f"people's decisions are lost."
+        f"Restore a backup, or move the file away to start without it: what pipelines wrote "
+        f"stays, and people's decisions are lost."
     )
 
 

@@ -3,8 +3,7 @@
 The file may have been changed by others: it has plain tables, or it is refused; nothing of its
 schema is executed, and each statement has a deadline. Readers cannot write.
 
-Write-ahead log, one writing connection; runs and other readers use connections of their own. Where
-a page may be damaged, `damaged_rows` looks at all rows.
+Write-ahead log, one writing connection; runs and other readers use connections of their own.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ import shutil
 import sqlite3
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,20 +53,6 @@ T = TypeVar("T")
 # In a damaged file, the text of SQLite's own error may be no UTF-8: sqlite3 cannot make its error.
 _DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
-_OF_DAMAGE = (ValueError, LookupError, AttributeError, ArithmeticError)
-"""Besides TypeErrors, errors that a value of a damaged row causes far from where it was read."""
-
-_READ_ROWS = (
-    "paddock.runner.ledger.", "paddock.runner.lineage.", "paddock.runner.folders.",
-    *(f"paddock.runner.core.{name}" for name in (
-        "decided_answers", "decided_examples", "deleted_documents", "dependencies",
-        "edited_outputs", "outdated_outputs", "run_records", "stale_reasons", "staleness",
-    )),
-)  # fmt: skip
-"""Modules that take rows' values apart: what they call has such a value, too."""
-_READ_ANSWERS = tuple(f"paddock.runner.core.{name}" for name in ("call_keys", "item_toolset"))
-"""Modules that take recorded answers apart, and also ask for new ones."""
-
 _REMEDY = (
     "Use the Paddock that wrote it, or move the file away to start without it: what pipelines "
     "wrote stays (`run --take` replaces it), and people's decisions are lost."
@@ -105,9 +89,6 @@ class SqliteDatabase:
         """When what is executed now is ended."""
         self._lock = threading.Lock()
         """Held by the thread that is in a transaction, reads rows, or closes the connection."""
-        self._is_checked = False
-        self._damage: LedgerError | None = None
-        """What was found in the file when it was checked."""
         wait_s = NOTED_AFTER_S if is_writer else READ_WAIT_S
         with self._explained():
             self._connection = _connect(file, wait_s)
@@ -195,25 +176,16 @@ class SqliteDatabase:
                     yield {table: {tuple(row[key] for key in KEYS[table]): row for row in found}}
 
     def damage_behind(self, error: BaseException) -> LedgerError | None:
-        """Return the damage of the file that may be the reason of an error; read all of it once."""
-        if not _may_be_of_damage(error):
-            return None
-        if not self._is_checked:
-            self._is_checked = True
-            damage = self._first_fault()
-            self._damage = None if damage is None else read_error(self._file, damage)
-        return self._damage
+        """Return what SQLite finds in a damaged file, where an error was not expected."""
+        return self._damage if isinstance(error, Exception) else None
 
-    def _first_fault(self) -> str | None:
-        from .damaged_rows import row_faults
-
+    @cached_property
+    def _damage(self) -> LedgerError | None:
         try:
-            for (what,) in self._connection.execute("PRAGMA quick_check(1)"):
-                if what != "ok":
-                    return one_line(str(what))
-            return next(map(one_line, row_faults(self._connection.execute)), None)
-        except _DAMAGE as error:
-            return one_line(str(error))
+            (found,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        except _DAMAGE as fault:
+            found = fault
+        return None if found == "ok" else read_error(self._file, one_line(str(found)))
 
     def close(self) -> None:
         with self._lock:  # closed under a thread that uses it, SQLite crashes the process
@@ -238,19 +210,6 @@ class SqliteDatabase:
                     f"Look whether the disk is slow, or move the file away."
                 ) from error
             raise read_error(self._file, error) from error
-
-
-def _may_be_of_damage(error: BaseException) -> bool:
-    """Return whether a damaged row may cause an error: a wrong type only where rows are read."""
-    if isinstance(error, ExceptionGroup):
-        return any(map(_may_be_of_damage, error.exceptions))
-    if isinstance(error, TypeError):
-        frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-        modules = [str(frame.f_globals.get("__name__")) for frame in frames]
-        ours = [module for module in modules if module.startswith("paddock.")]
-        is_of_rows = any(module.startswith(_READ_ROWS) for module in ours)
-        return is_of_rows or (bool(ours) and ours[-1] in _READ_ANSWERS)
-    return isinstance(error, _OF_DAMAGE)
 
 
 def compact_file(file: Path, clock: Callable[[], float] = time.monotonic) -> bool:

@@ -177,8 +177,8 @@ def test_a_file_that_is_broken_further_on_raises_when_it_is_read(tmp_path: Path)
             ledger.scopes_of("pipeline.yaml")
         assert str(caught.value) == (
             f"{file}: the ledger cannot be read (database disk image is malformed). "
-            f"Move the file away to start without it; what pipelines wrote stays, "
-            f"and people's decisions are lost."
+            f"Restore a backup, or move the file away to start without it: what pipelines wrote "
+            f"stays, and people's decisions are lost."
         )
 
 
