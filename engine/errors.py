@@ -176,7 +176,6 @@ class Busy(EngineError):
 
     @classmethod
     def of(cls, ref: str, n_waiting: int) -> Busy:
-        """Return the error for a model and the requests that wait for it."""
         return cls(f"model '{ref}' is busy: {n_waiting} requests wait already. Try again later.")
 
 

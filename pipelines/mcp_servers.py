@@ -153,7 +153,6 @@ def _servers(text: str, name: str) -> Mapping[str, Any]:
 
 
 def _server(name: str, item: Any, at: Path) -> McpServer | None:
-    """Return one server of a JSON file."""
     if not isinstance(item, dict) or not _NAME.fullmatch(name):
         raise ValueError("this is not a server")
     if item.get("disabled") is True:

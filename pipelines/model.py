@@ -367,7 +367,6 @@ class StepParser:
         return EvidenceSpec(known, tuple(keys.only))
 
     def _files(self, given: dict[str, Any], errors: list[ExpressionError]) -> dict[str, Template]:
-        """Read the template files that parameters name."""
         base, made = FilePath(self._checks.document.file).parent, {}
         for name, value in given.items():
             if name in TEXT_OR_FILE_PARAMETERS and is_file_reference(value):
@@ -409,7 +408,6 @@ class StepParser:
         return self._checks.document.mark(at if name is None else (*at, name))
 
     def _controls(self, data: dict[str, Any], keys: StepKeys | None, at: Path) -> dict[str, Any]:
-        """Parse the keys that steps and blocks share."""
         controls: dict[str, Any] = {
             "if_": self._checks.expression(data.get("if"), (*at, "if")),
             "returns": self._checks.returns(data.get("returns"), at),

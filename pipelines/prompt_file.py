@@ -199,7 +199,6 @@ def to_template(text: str) -> str:
 
 
 def escape_template(text: str) -> str:
-    """Return a template that renders to a text."""
     return TEMPLATE_START.sub(lambda found: "{{ '" + found[0] + "' }}", text)
 
 

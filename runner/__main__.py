@@ -14,7 +14,6 @@ _INTERRUPTED_STATUS = 130
 
 
 def main() -> None:
-    """Run the command line."""
     # A script that starts this in the background ignores Ctrl-C; keep that.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, exit_at_once)

@@ -377,7 +377,6 @@ class Params(BaseModel):
 
     @classmethod
     def faults(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return a sentence for each fault of this combination of parameters."""
         chosen = [name for name in cls.one_of if name in given]
         if not cls.one_of or len(chosen) == 1:
             return ()

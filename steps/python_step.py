@@ -115,7 +115,6 @@ def _params_model(function: ast.FunctionDef | ast.AsyncFunctionDef, doc: str) ->
 def _arguments(
     function: ast.FunctionDef | ast.AsyncFunctionDef,
 ) -> Iterator[tuple[ast.arg, ast.expr | None]]:
-    """Yield the arguments with their defaults."""
     args = function.args
     star = args.vararg or args.kwarg
     if args.posonlyargs or star is not None:

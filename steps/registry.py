@@ -118,7 +118,6 @@ def load_all_steps() -> tuple[dict[str, type[Step[Any, Any]]], tuple[BrokenStep,
 
 
 def _with_json_schema(name: str, kind: type[Step[Any, Any]]) -> type[Step[Any, Any]]:
-    """Return a step whose parameters and outputs have a JSON Schema."""
     try:
         kind.params.model_json_schema()
         kind.output.model_json_schema()

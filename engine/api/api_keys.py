@@ -125,7 +125,6 @@ class KeyRing:
         return found
 
     def digests(self) -> tuple[bytes, ...]:
-        """Return the hashes of all keys."""
         self._refresh()
         return tuple(key.digest for key in self._keys)
 

@@ -185,7 +185,6 @@ def _resolved_headers(headers: ResponseHeaders) -> dict[str, str]:
 
 
 async def _wait_for_disconnect(receive: Callable[[], Awaitable[Message]]) -> None:
-    """Return when the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

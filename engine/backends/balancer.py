@@ -481,7 +481,6 @@ class ServerRoster:
         self.wake()
 
     async def _pings(self) -> None:
-        """Ping the servers that have requests."""
         while True:
             await asyncio.sleep(self._ping_s)
             specs = list(self._specs.values())

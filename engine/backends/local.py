@@ -404,7 +404,6 @@ class LocalPool:
         is_brief: bool = False,
         waits: bool = True,
     ) -> ModelUse:
-        """Return what the model manager needs to know of a request."""
         self.on_request(model.ref, ())
         model_use = await self._model_use(model, await self._facts(model))
         return replace(model_use, priority=priority, is_brief=is_brief, waits=waits)

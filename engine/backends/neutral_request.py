@@ -84,7 +84,6 @@ def neutral_chat(request: ChatRequest) -> ChatRequest:
 
 
 def neutral_messages(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Return the same turns with neutral texts."""
     return tuple(
         replace(
             message,

@@ -194,7 +194,6 @@ class ServerConnection:
         return BadRequest(f"the server at {self.url} refuses the request ({status}: {reason})")
 
     def key_advice(self, reason: str) -> str:
-        """Return what to do about a key that is refused or missing."""
         if self._key:
             what = f"the server refuses the key that it is shown ({reason}). Correct"
         else:

@@ -113,7 +113,6 @@ class ReadLimits:
         self._known: dict[str, ReadLimit] = {}
 
     def of(self, url: str, digest: str, role: str) -> ReadLimit:
-        """Return what is known of a model on a server."""
         key = _limit_key(url, digest, role)
         if key not in self._known:
             least = EMBED_TOKENS if role == "embed" else CHAT_TOKENS

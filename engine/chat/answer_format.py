@@ -116,7 +116,6 @@ def tool_call_grammar(
 
 
 def harmony_call_grammar(tools: Iterable[Tool], special_ids: Mapping[str, int]) -> Constraint:
-    """Return the grammar of one call by gpt-oss."""
     grammar = LarkGrammar(special_ids)
     calls = []
     for tool in tools:

@@ -36,7 +36,6 @@ class ControlTokenRemover:
         self._literals = literals
 
     def text(self, text: str) -> str:
-        """Replace each text of a control token by a numbered mark."""
         text = _ALL_MARKS.sub("", text)
         return text if self._forged is None else self._forged.sub(self._mark, text)
 

@@ -150,7 +150,6 @@ def _between_two_calls(two_calls: str, first: _SeenCall, second: _SeenCall) -> t
 
 
 def _format_parts(text: str, seen: _SeenCall) -> list[FormatPart]:
-    """Return the placeholders and the literal texts around them."""
     parts: list[FormatPart] = []
     at = seen.start
     for start, end, placeholder in seen.placeholders:

@@ -67,7 +67,6 @@ class ParameterFormat:
         return common[max(common.find('"'), 0) :].strip()
 
     def between(self, *, is_text: bool) -> str:
-        """Return the text between a key and its value."""
         return self.names if is_text or not self.names_other else self.names_other
 
 
@@ -109,7 +108,6 @@ class ToolCallFormat:
 
     @property
     def literals(self) -> tuple[str, ...]:
-        """Every literal text of the format."""
         parts = [part.text for part in (*self.reads, *self.writes) if isinstance(part, LiteralText)]
         tags = (self.param.opens, self.param.names, self.param.closes) if self.param else ()
         return (*parts, self.section_opens, self.section_closes, *tags)
@@ -164,7 +162,6 @@ def json_format(
     arguments: str = "arguments",
     is_list: bool = False,
 ) -> ToolCallFormat:
-    """Return a format whose calls are JSON objects with a name and arguments."""
     first, last = ("[", "]") if is_list else ("", "")
     reads: tuple[FormatPart, ...] = ("calls",)
     if opens:
@@ -296,7 +293,6 @@ def _next_at(text: str, at: int) -> int:
 
 
 def parse_json(text: str, at: int) -> tuple[Any, int]:
-    """Parse a JSON object or array."""
     end = _end_of_bracket(text, at, _JSON_MARKS, "{[")
     try:
         return parse_shallow_json(text[at:end], strict=False), end

@@ -352,7 +352,6 @@ class Slots:
             self._move(last, first)
 
     def _move(self, source: int, target: int) -> None:
-        """Move a running sequence to a free slot."""
         sequence = self._running.pop(source)
         if source in self.cells:
             self._copy(source, target, self.cells.n_tokens(source))

@@ -382,7 +382,6 @@ def is_idle(resident: LoadedModel[Any], *, spares_pinned: bool = True) -> bool:
 
 
 def too_large(name: str, needed: MemoryAmount, free: MemoryAmount) -> ModelTooLarge:
-    """Return the error with the numbers of the memory that is too small."""
     lacks_main = needed.host > free.host or not sum(needed.gpus)
     if lacks_main:
         return ModelTooLarge(name, needed.host, max(0, free.host))

@@ -90,7 +90,6 @@ class PoolStats:
 
     @property
     def n_waiting(self) -> int:
-        """Requests of all models that wait."""
         return sum(self.waiting.values())
 
 
@@ -129,7 +128,6 @@ class PoolEvents:
 
 
 def fan_out(*listeners: PoolEvents) -> PoolEvents:
-    """Return a listener that passes every event on to all of these."""
     return cast(PoolEvents, _EventFanOut(listeners))
 
 

@@ -160,7 +160,6 @@ class BlobStore:
         return self.folder / f".{os.getpid()}-{secrets.token_hex(6)}.part"
 
     def true_digest(self, digest: str) -> str:
-        """Read a blob and return the digest of its content."""
         return f"sha256:{sha256_of(self.path(digest))}"
 
     def remove(self, digest: str) -> int:

@@ -432,7 +432,6 @@ class BlobDownload:
                     await retries.wait(error)
 
     async def _request(self, part: BlobPart, retries: TransferRetries) -> None:
-        """Send one request for the missing bytes of a part."""
         wants_all = self._in_one_piece or part.size_bytes == self.blob.size_bytes
         if self._in_one_piece:
             part.completed_bytes = 0  # the server always sends the whole file

@@ -46,7 +46,6 @@ class ModelName:
 
     @property
     def key(self) -> str:
-        """A key that is equal for names of the same model."""
         return self.full.lower()
 
     @property

@@ -345,7 +345,6 @@ class ModelStore:
         return name
 
     def _users(self) -> dict[str, tuple[str, ...]]:
-        """Return the models that need each blob."""
         users: dict[str, tuple[str, ...]] = {}
         for name, path in sorted(self._manifests.all(), key=lambda pair: pair[0].full):
             with suppress(FileNotFoundError, ManifestBroken, BadDigest):

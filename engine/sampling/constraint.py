@@ -82,7 +82,6 @@ def named_token_bytes(place: int) -> bytes:
 
 
 def named_token_id(place: int) -> int:
-    """Return the id of a named token in the vocabulary of bytes."""
     return END_SIGN + 1 + place
 
 
@@ -509,7 +508,6 @@ def _named_tokens(constraint: Constraint) -> list[int]:
 
 
 def _with_byte_ids(constraint: Constraint, numbers: list[int]) -> Constraint:
-    """Replace these token ids by their ids in the vocabulary of bytes."""
     if not numbers:
         return constraint
     places = {number: named_token_id(place) for place, number in enumerate(numbers)}

@@ -57,5 +57,4 @@ class ConstraintTrials:
             raise BadRequest(answer["why"])
 
     def close(self) -> None:
-        """End the process."""
         self._process.close()

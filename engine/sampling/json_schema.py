@@ -87,7 +87,6 @@ KEYWORD_REMEDIES: Mapping[str, str] = {
 
 
 def subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[SchemaPath, Any]]:
-    """Yield the direct subschemas of a schema with their relative paths."""
     for name in SCHEMA_MAPS:
         held = schema.get(name)
         if isinstance(held, dict):

@@ -87,7 +87,6 @@ class EndingSearch:
     def _steps(
         self, node: _SearchNode, signs: frozenset[int], number: int, seen: set[bytes]
     ) -> Iterator[_SearchNode]:
-        """Yield the nodes that follow a node."""
         short_cut = self._short_cut(node.place, signs) if node.is_quick else None
         if short_cut is not None:
             ways = [short_cut, *self._marks_at(node.place, signs)]

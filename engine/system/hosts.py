@@ -95,7 +95,6 @@ class Pattern:
         return self.network.is_loopback and self.network.prefixlen >= 8
 
     def names(self, host: Host, port: int) -> bool:
-        """Return whether it stands for a host and a port."""
         if self.port not in (None, port):
             return False
         if host.address is not None:

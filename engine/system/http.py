@@ -110,7 +110,6 @@ def bearer_headers(key: str) -> dict[str, str]:
 
 
 def is_header_value(text: str) -> bool:
-    """Return whether a text can be sent in a header."""
     return text.isascii() and text.isprintable() and text == text.strip()
 
 

@@ -197,7 +197,6 @@ def with_white_for_transparent(data: bytes) -> bytes:
 
 
 def _gif_colours(flags: bytes) -> int:
-    """Return the bytes of a table of colours that these flags announce."""
     return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
 
 

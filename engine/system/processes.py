@@ -484,7 +484,6 @@ class OrderedProcess:
         return "".join(f" ({line})" for line in self.log_lines()[-1:])
 
     def log_lines(self) -> list[str]:
-        """Return the lines of standard error."""
         self._log.seek(0)
         return [line.strip() for line in self._log if line.strip()]
 

@@ -122,7 +122,6 @@ class TemplateMeter:
             raise TemplateLimitExceeded(f"it prints more than {self.max_output_chars:,} characters")
 
     def made(self, value: _T) -> _T:
-        """Count a new value and return it."""
         self.step()
         if isinstance(value, str):
             self.add_text(len(value))
@@ -219,7 +218,6 @@ class MeteredEnvironment(SandboxedEnvironment):
 
     @property
     def meter(self) -> TemplateMeter:
-        """The meter of the current rendering."""
         raise NotImplementedError
 
     def with_metered_loops(self, tree: nodes.Template) -> nodes.Template:
@@ -229,7 +227,6 @@ class MeteredEnvironment(SandboxedEnvironment):
         return tree.set_environment(self)  # type: ignore[return-value]
 
     def made(self, value: Any) -> Any:
-        """Count a new value and return it."""
         return self.meter.made(value)
 
     def text(self, value: Any) -> str:

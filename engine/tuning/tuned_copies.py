@@ -237,7 +237,6 @@ class TunedCopyStore:
 
 
 def _is_named_by_manifest(blob: Path) -> bool:
-    """Return whether a manifest of the model store names this blob."""
     manifests = blob.parent.parent / "manifests"
     digest = blob.name.replace("-", ":", 1)
     for manifest in manifests.glob("*/*/*/*"):

@@ -599,7 +599,6 @@ def _changed_matrices(
 def _rough_profile(
     measured: CopySpeeds, weights: tuple[Weights, ...] = (), points: tuple[FormatPoint, ...] = ()
 ) -> Profile:
-    """Return a rough profile made of a few speeds."""
     decode = (
         DecodePoint(1, measured.n_prompt_tokens, True, measured.answer),
         DecodePoint(8, measured.n_prompt_tokens, True, measured.answers),

@@ -125,7 +125,6 @@ def fallback_sentence(fallback: int, reason: str) -> str:
 
 
 def sound_build_gain() -> str:
-    """Describe what a sound build would gain on this processor."""
     return _AMX_GAIN if has_amx() else _GAIN
 
 

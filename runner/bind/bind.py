@@ -687,7 +687,6 @@ class _InheritedKeys:
     cache: bool = True
 
     def of(self, node: Node) -> _InheritedKeys:
-        """Return what holds for this node and within it."""
         return _InheritedKeys(
             node.retry or self.retry,
             _merged(node.timeout, self.timeout),

@@ -93,7 +93,6 @@ def _no_text(sources: Sequence[Expression], scope: Scope) -> StepError:
 
 
 def _sources_in(value: Any, name: str) -> Iterator[EvidenceSource]:
-    """Yield the texts in a value of the scope."""
     if isinstance(value, str):
         yield EvidenceSource(name, value)
     elif isinstance(value, list):

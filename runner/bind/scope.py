@@ -94,7 +94,6 @@ class AnswerMirror(dict[str, Any]):
         return super().__contains__(name) or name in self._of_whole()
 
     def __missing__(self, name: str) -> Any:
-        """Return a value of the whole."""
         return self._of_whole()[name]
 
     def get(self, name: str, default: Any = None) -> Any:

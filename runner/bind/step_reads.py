@@ -101,7 +101,6 @@ def loop_attributes(block: Block) -> frozenset[str]:
 def references_outside(
     block: Block, inside: frozenset[Reference], names: frozenset[str]
 ) -> frozenset[Reference]:
-    """Return what a block reads of the names around it."""
     own = {("steps", node_id) for node_id in _ids_within(block)}
     read = {path for path in inside if path[0] in names and path[:2] not in own}
     read |= block.over.references | (block.if_.references if block.if_ else frozenset())

@@ -178,5 +178,4 @@ def _option_faults(
 
 
 def _has_run_time_values(given: Mapping[str, Any]) -> bool:
-    """Return whether something in it is an expression."""
     return bool(re.search(r"\{[{%#]", json.dumps(dict(given), default=str, ensure_ascii=False)))

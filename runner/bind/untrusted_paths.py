@@ -37,7 +37,6 @@ def guarded_roots(
 def _check_tainted_path(
     roots: Roots, step: BoundStep, scope: Mapping[str, Any], own_path: str | None, text: str
 ) -> None:
-    """Check a path that a step is about to use."""
     if text == own_path or not _HIDDEN.search(text):
         return
     name, pieces, made_of = _pieces_of(text, step, scope)

@@ -63,7 +63,6 @@ class ValueKinds:
         self.items[block] = dict if returns is None else self.of(returns, ())
 
     def of(self, value: Value, path: Path) -> Kind:
-        """Return the kind of what stands at a path of a value with expressions."""
         compiled = value.compiled(path)
         if compiled is not None:
             return self.of_expression(compiled.tree) if compiled.is_expression else str

@@ -235,7 +235,6 @@ def answering_steps(pipeline: Pipeline) -> dict[str, StepNode]:
 
 
 def not_answering(named: str, pipeline: Pipeline) -> Fault:
-    """Return what is wrong with the name of a step whose answers are compared."""
     remedy = did_you_mean(named, answering_steps(pipeline))
     return Fault(f"there is no step '{named}' that answers.", remedy)
 

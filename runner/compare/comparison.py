@@ -216,7 +216,6 @@ def compare(
     source: GoldSource,
     judgement: Judgement | None = None,
 ) -> Comparison:
-    """Return what the runs of variants say."""
     sound = [run for run in runs if run.fault is None]
     keys = [*dict.fromkeys(key for run in sound for key in run.items)]
     rights, metrics, gold = _rights(step, sound, keys, source)

@@ -59,7 +59,6 @@ def figure_heads(found: Comparison) -> tuple[str, ...]:
 
 
 def figure_row(variant: VariantFigures, heads: Iterable[str]) -> tuple[str, ...]:
-    """Return the figures of a variant under these headings."""
     speed = "" if variant.per_minute is None else f"{variant.per_minute:,.1f}"
     cells = {
         "agreement": estimate_text(variant.agreement),

@@ -73,7 +73,6 @@ def escalation_condition(plan: Plan, step: str) -> Expression:
 
 
 def escalation_variant(plan: Plan, step: str, when: str | bool) -> Variant:
-    """Return the pipeline with another condition to escalate a step."""
     at = (*_step_of(plan, step).at, "escalate", "when")
     change = Change("set", f"{step}.escalate.when", at, when)
     return Variant(change.name, (change,))

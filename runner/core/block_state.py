@@ -76,7 +76,6 @@ class BlockState:
 
     @property
     def step(self) -> BoundStep | None:
-        """The step outside of blocks that is its one item."""
         return self.work.step
 
     @property

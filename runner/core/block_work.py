@@ -109,7 +109,6 @@ class BlockWork:
         return "/".join((*self.outer, key))
 
     def deletion(self, key: str) -> ItemReport:
-        """Return what is reported of a deleted item."""
         why = LEFT_OUT_BY_WHERE if key in self.left_out else self.absences.get(key)
         why = NO_LONGER_THERE if key in self.filed.pruned else why
         return ItemReport(self.block.id, self.shown(key), "deleted", why=why)

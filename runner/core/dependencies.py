@@ -36,7 +36,6 @@ LIMITED = "limited"
 
 
 def is_file_mark(mark: Sequence[Any]) -> bool:
-    """Return whether a mark is of a file that was read."""
     return bool(mark) and mark[0] not in (
         LISTED,
         WRITTEN,

@@ -40,7 +40,6 @@ Place = Callable[[str], str]
 
 
 def part_digest(value: Any) -> str:
-    """Return the short digest of one part."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:PART_CHARS]
 
 
@@ -50,7 +49,6 @@ def ordered_digest(value: Any) -> str:
 
 
 def item_hash(parts: Mapping[str, str]) -> str:
-    """Return the hash of all parts together."""
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
@@ -95,7 +93,6 @@ def file_path_of(item: Any) -> str | None:
 
 
 def item_path(item: Any) -> str | None:
-    """Return the path of an item that is a file."""
     path = item.get("path") if isinstance(item, Mapping) else None
     return path if isinstance(path, str) else None
 

@@ -151,7 +151,6 @@ class ItemToolset:
         return found[name]
 
     def _spec(self, name: str) -> McpServerSpec:
-        """Return a server with its texts rendered."""
         declared = self._bound.pipeline.servers
         if name not in declared:
             remedy = did_you_mean(name, declared) if declared else "Name it under `mcpServers`."

@@ -271,7 +271,6 @@ class ItemRunner:
     async def _with_labels(
         self, step: BoundStep, scope: Scope, record: ItemRun, tools: Tools
     ) -> Tools:
-        """Return tools whose reply knows the labels of this run."""
         if not choices_of(step) or not isinstance(tools.reply, ScopedReply):
             return tools
         judge = self._context.judge

@@ -95,7 +95,6 @@ class StepTotals:
     """Of `n`."""
 
     def plus(self, made: StepRecord) -> StepTotals:
-        """Return the totals with one more execution."""
         new = [call for call in made.calls if not call.is_known]
         return StepTotals(
             self.n + 1,

@@ -185,7 +185,6 @@ class RunStats:
 
     @property
     def has_model_calls(self) -> bool:
-        """Whether a model has answered in this run."""
         return self._sums["calls"] > 0
 
     def call(self, step: str, key: str, call: ModelCall, open_call: OpenCall | None) -> None:

@@ -114,7 +114,6 @@ def stale_parts(
     older: Mapping[str, Collection[str]] | None,
     entry: Entry,
 ) -> list[str]:
-    """Return the names of parts that make a result stale."""
     names = changed_parts(before, now)
     return [n for n in names if not _is_compatible(before, now, n, older, entry)]
 

@@ -41,7 +41,6 @@ class StepsLeft:
     """Nodes that have nothing to read, and why: so has what reads them."""
 
     def is_read_by(self, references: frozenset[tuple[str, ...]]) -> bool:
-        """Return whether one of them is among these references."""
         left = {*self.partial, *self.awaited, *self.without_results, *self.without_news}
         return any(
             path[0] == "steps" and left.intersection(path[1:2] or left) for path in references

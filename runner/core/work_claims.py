@@ -68,7 +68,6 @@ class WorkClaims:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shares")
 
     async def runs(self) -> frozenset[str]:
-        """Return the names of the runs that belong to this job."""
         return await self._do(self._ledger.runs_of, self.joined.job)
 
     async def fair_share_size(self, n_items: int) -> int:

@@ -62,7 +62,6 @@ class DaemonPaths:
 
 
 def paths_of(settings: Settings) -> DaemonPaths:
-    """Return the paths of the daemon that fits these settings."""
     whole = "\n".join((own_version(), sys.prefix, repr(settings.pool)))
     name = hashlib.sha256(whole.encode()).hexdigest()[:12]
     return DaemonPaths(daemon_folder(settings.state_dir), name)
@@ -171,7 +170,6 @@ def running_daemons(state_dir: Path) -> list[DaemonInfo]:
 
 
 def is_listening(path: Path) -> bool:
-    """Return whether a process of this user listens there."""
     try:
         if path.lstat().st_uid != os.getuid():  # it may lie in the system's temporary folder
             return False

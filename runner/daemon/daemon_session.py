@@ -61,7 +61,6 @@ class DaemonSession:
 
     @property
     def is_there(self) -> bool:
-        """Whether the run uses a daemon."""
         return self._daemon_lease is not None
 
     async def start(self) -> bool:

@@ -35,7 +35,6 @@ def own_auth_string(state_dir: Path) -> str:
 
 
 def basic_auth_headers(auth_string: str) -> dict[str, str]:
-    """Return the header of HTTP basic authentication."""
     return {"Authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"}
 
 

@@ -39,7 +39,6 @@ def kept_runs(state_dir: Path) -> list[dict[str, Any]]:
 
 
 def forget_run(state_dir: Path, id_: str) -> None:
-    """Remove a run that is shown from the backlog."""
     (_backlog_folder(state_dir) / f"{id_}.json").unlink(missing_ok=True)
 
 

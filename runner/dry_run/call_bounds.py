@@ -53,7 +53,6 @@ NO_CALLS = CallBounds()
 
 
 def bound_steps(body: Iterable[BoundNode]) -> CallBounds:
-    """Bound the calls of steps by their kinds alone."""
     total = NO_CALLS
     for node in body:
         total += unbounded_steps(node.body) if isinstance(node, BoundBlock) else bound_step(node)

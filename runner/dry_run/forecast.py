@@ -388,7 +388,6 @@ class _Forecast:
             return {}
 
     def _guessed_scope(self) -> Scope:
-        """Return the scope with placeholders for what is unknown."""
         scope = self._scope
         for name, outputs in self._guesses.items():
             scope = scope.with_step(name, outputs)

@@ -71,7 +71,6 @@ class WatchFilter:
         self._last = ("", False)
 
     def wants_folder(self, relpath: str) -> bool:
-        """Return whether to list a folder."""
         if self._is_hot and relpath in HOT_FOLDERS:
             return False
         if is_temporary(relpath.rpartition("/")[2]) or self._is_ignored(relpath):
@@ -81,7 +80,6 @@ class WatchFilter:
         return not self._exclude.names_folder(relpath) and not self._include.refuses_folder(relpath)
 
     def wants_file(self, relpath: str) -> bool:
-        """Return whether a file in a wanted folder counts."""
         folder, _, name = relpath.rpartition("/")
         # The step that lists files leaves names out that are not UTF-8: nothing would run
         if is_temporary(name) or not is_utf8(relpath):
@@ -95,7 +93,6 @@ class WatchFilter:
         return self._include.names_file(relpath, in_named_folder=self._names(folder))
 
     def wants(self, relpath: str) -> bool:
-        """Return whether a file and all folders above it are wanted."""
         parts = relpath.split("/")
         folders = ("/".join(parts[:end]) for end in range(1, len(parts)))
         return all(map(self.wants_folder, folders)) and self.wants_file(relpath)

@@ -142,7 +142,6 @@ class _Pipelines:
         self._documents: dict[Path, tuple[Path, ...]] = {}
 
     def beside(self, folder: Path) -> tuple[Path, ...]:
-        """Return the pipelines in a folder."""
         if folder not in self._beside:
             try:
                 files = [file for file in folder.iterdir() if file.suffix in (".yaml", ".yml")]

@@ -20,7 +20,6 @@ class RunBudget:
 
     @property
     def is_set(self) -> bool:
-        """Whether there is a limit."""
         return self.time_s is not None or self.tokens is not None
 
 

@@ -308,7 +308,6 @@ class DecidedAnswer:
     """How many answers it stands for."""
 
     def weighed(self) -> Iterator[tuple[FieldName, WeighedField]]:
-        """Yield its fields with their names."""
         for decided in self.fields:
             yield decided.name, WeighedField(decided.raw, decided.is_right, self.weight)
 
@@ -610,7 +609,6 @@ class StepCalibration:
 
     @cached_property
     def _decided(self) -> frozenset[Any]:
-        """The items and documents that were decided on."""
         both = ((answer.item, answer.document_sha256) for answer in self.answers)
         return frozenset(part for pair in both for part in pair)
 

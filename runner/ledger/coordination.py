@@ -284,7 +284,6 @@ class Claims(_Participant):
         return int(self._rows(_COUNT_OTHERS, place=place)[0][0])
 
     def runs_of_others(self, job: str) -> frozenset[str]:
-        """Return the names of the runs of the others that live and do a job."""
         return frozenset(row[0] for row in self._rows(_RUNS_OF_OTHERS, job=job))
 
     def drop_dead(self, place: str) -> list[str]:

@@ -26,7 +26,6 @@ def variant_file(file: Path, digest: str) -> Path:
 
 
 def is_variant(file: str) -> bool:
-    """Return whether a file name is that of a variant."""
     return bool(_VARIANT.search(file))
 
 

@@ -467,7 +467,6 @@ class Ledger:
         self.put("attempts", {name: getattr(row, name) for name in AttemptRow.__slots__})
 
     def drop_attempt(self, row: AttemptRow) -> None:
-        """Remove an attempt whose item has ended."""
         self.drop("attempts", {"scope": row.scope, "key": row.key, "run": row.run})
 
     # --- watches
@@ -542,7 +541,6 @@ class Ledger:
             self._writer.queue(table, row, row)
 
     def drop(self, table: str, key: Mapping[str, Any]) -> None:
-        """Remove the row with this primary key."""
         if self._writer is not None:
             self._writer.queue(table, key, None)
 

@@ -40,7 +40,6 @@ class LineageStore:
         return next(self._rows("scope = :scope and key = :key", scope=scope, key=key), None)
 
     def made_in(self, run: str) -> Iterator[LineageRow]:
-        """Yield how the items were made whose latest record is of a run."""
         return self._rows("run = :run", run=run)
 
     def made_from(self, source: str) -> tuple[LineageRow, ...]:
@@ -106,11 +105,9 @@ class LineageStore:
                 yield step, bool(has_entry), StoredRow(*row)
 
     def stores(self) -> tuple[str, ...]:
-        """Return the stored paths of the stores that items have rows in."""
         return tuple(path for (path,) in self.ledger.rows("select distinct path from stored"))
 
     def record_stored(self, row: StoredRow, run: str) -> None:
-        """Write what an item has in a store now."""
         values = {name: getattr(row, name) for name in StoredRow.__slots__[:5]}
         self.ledger.put("stored", {**values, "run": run, "at": time.time()})
 

@@ -33,7 +33,6 @@ OTHER_PIPELINE_REMEDY = (
 
 
 def other_pipelines_output(stored: str, other: str) -> StepError:
-    """Return the error of writing an output that belongs to another pipeline."""
     what = f"'{stored}' is an output of another pipeline, '{other}'."
     return StepError(what, remedy=OTHER_PIPELINE_REMEDY)
 

@@ -92,7 +92,6 @@ class SweepResult:
         return SweepResult(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def as_json(self) -> dict[str, int]:
-        """Return the numbers."""
         return {
             name.name: getattr(self, name.name) for name in fields(self) if name.name != "files"
         }
@@ -217,7 +216,6 @@ class _OwnFolder:
             self.handle = os.open(name, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=state)
 
     def files(self) -> dict[str, os.stat_result]:
-        """Return what the system knows of each regular file."""
         found: dict[str, os.stat_result] = {}
         handle = self.handle
         for name in os.listdir(handle) if handle is not None else ():  # noqa: PTH208 - no path

@@ -106,7 +106,6 @@ class ReviewStore:
         return json.dumps([list(row) for row in self._rows(_MARK)])
 
     def get(self, id_: str) -> Review | None:
-        """Return a review with its whole subject and value."""
         return next(map(self._review, self._rows(_WHOLE + _OF_ID, id=id_)), None)
 
     def at(self, scope: str, key: str, step: str) -> Review | None:
@@ -211,7 +210,6 @@ class ReviewStore:
         self.ledger.in_transaction(lambda execute: execute(_WITHDRAW, values))
 
     def drop(self, scope: str, keys: Collection[str]) -> None:
-        """Remove the reviews of items that are gone."""
         self._rows("delete from reviews where scope = :scope", keys, scope=scope)
 
     # --- what people do
@@ -294,7 +292,6 @@ class ReviewStore:
         execute(f"update reviews set {changed} where id = :id", {**row, "id": review.id})
 
     def _changing(self, review: Review) -> dict[str, Any]:
-        """Return the columns that a decision changes."""
         value, value_object = self.ledger.keep(review.value)
         return {
             "state": review.state,

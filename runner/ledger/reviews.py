@@ -107,7 +107,6 @@ class ReviewTerms:
     on_expiry: str
 
     def of(self, review: Review) -> Review:
-        """Return an open review under these terms."""
         subject = {**review.subject, "by": list(self.by), "on_expiry": self.on_expiry}
         until = None if self.ttl_s is None else review.asked_at + self.ttl_s
         return replace(review, subject=subject, expires_at=until)

@@ -42,7 +42,6 @@ class LockHolder:
 
     @classmethod
     def here(cls, run: str) -> LockHolder:
-        """Return a holder in this process."""
         return cls(run, socket.gethostname(), os.getpid(), time.time())
 
     @classmethod
@@ -59,7 +58,6 @@ class LockHolder:
         return f"run '{self.run}' (process {self.pid} on {self.host}, since {since:%H:%M:%S})"
 
     def write(self, file: Path) -> None:
-        """Write it to a file beside the lock."""
         private_files.write_private(file, json.dumps(asdict(self)))
 
 

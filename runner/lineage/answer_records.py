@@ -130,7 +130,6 @@ def review_outcome(review: Review) -> str:
 
 
 def reviewed_answer(review: Review) -> ReviewedAnswer:
-    """Return a whole review in texts for people."""
     subject = review.subject
     changes = (
         changed_fields(subject.get("answer"), review.value) if review.state == "edited" else ()

@@ -530,7 +530,6 @@ def pipeline_changes(
 
 
 def _spec_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Yield removed and added lines of a spec."""
     lines = [
         line
         for line in difflib.unified_diff(_spec_lines(before), _spec_lines(now), lineterm="", n=0)

@@ -329,7 +329,6 @@ class LedgerTraces:
         return [row[0] for row in self._ledger.rows(query, digest=sha256, most=MAX_SIMILAR)]
 
     def near(self, stored: str) -> Sequence[str]:
-        """Return outputs with a similar name."""
         query = "select distinct path from outputs limit :most"
         names = [row[0] for row in self._ledger.rows(query, most=MAX_COMPARED_NAMES)]
         by_name: dict[str, list[str]] = {}
@@ -357,7 +356,6 @@ class LedgerTraces:
         return int(self._ledger.rows(query, file=file, step=step, at=at)[0][0])
 
     def _prefix(self, stored: str) -> str:
-        """Return the prefix of stored paths below a folder."""
         return "" if stored == str(self._base) else f"{stored}/"
 
     def _trace(

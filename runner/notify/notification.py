@@ -117,7 +117,6 @@ class _NotificationText:
         return f"{self._waiting()}{added}"
 
     def _waiting(self, still: str = "") -> str:
-        """Return how much needs a person."""
         n_missing = sum(item.state == "missing" for item in self.bad)
         n_quarantined = len(self.bad) - n_missing
         parts = (

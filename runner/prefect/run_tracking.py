@@ -151,7 +151,6 @@ async def _run_tracked(session: RunSession, mode: RunMode, daemon: DaemonSession
 
 
 async def _note_stop(session: RunSession) -> None:
-    """Note it for those who watch the run when its stop is requested."""
     gate = session.context.stop_gate
     await gate.wait()
     if gate.words == STOP_REQUESTED:

@@ -96,7 +96,6 @@ class LiveTable(RunProgress):
         self._messages.append(Text(printing.printable_message(text), style=style))
 
     def table(self) -> Group:
-        """Return the table with the lines around it."""
         with self.lock:
             now = self.clock()
             paces = list(self.steps.values())

@@ -72,7 +72,6 @@ class TaskChunk:
         return f"{self.block}: {self.label}" if self.label else self.block
 
     def state(self) -> PrefectState:
-        """Return the state that Prefect shows now."""
         if not self.work.done():
             return PrefectState("RUNNING", "Running")
         if self.work.cancelled():

@@ -111,7 +111,6 @@ class TimeLeft:
         return call
 
     def answered(self, call: OpenCall, usage: Usage) -> None:
-        """Note how a call ended."""
         call.usage = usage
         self._load_s = max(self._load_s, usage.load_s)
         self._sums.add(call, usage)

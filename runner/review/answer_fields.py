@@ -98,7 +98,6 @@ def answer_fields(
 
 
 def subject_fields(subject: Mapping[str, Any]) -> list[AnswerField]:
-    """Return the fields of the answer that a whole review is about."""
     mirrors = subject.get("evidence"), subject.get("confidence")
     return answer_fields(subject.get("answer"), subject.get("schema"), *mirrors)
 

@@ -430,7 +430,6 @@ def page_id(reviews: LedgerReviews, id_: str) -> str:
 
 
 def _row(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
-    """Return what lists show of a review."""
     subject = review.subject
     return {
         "id": page_id(reviews, review.id),

@@ -185,7 +185,6 @@ class PipelineFinder:
         return {path: stamp for path, stamp in seen.items() if path not in left_out}
 
     def faults(self) -> dict[str, str]:
-        """Return the current faults by file or folder."""
         return dict(self._reported)
 
     def _allowed(self) -> frozenset[str] | None:
@@ -286,7 +285,6 @@ class PipelineFinder:
             self._reported.pop(str(path), None)
 
     def _read(self, path: Path, text: str | None, known: _KnownFile, *, agrees: bool) -> None:
-        """Read a file that has settled."""
         known.is_sound = False
         try:
             text = files.read_text(path, "utf-8-sig") if text is None else text
@@ -324,7 +322,6 @@ class PipelineFinder:
                     self._removed.append(known.triggered)
 
     def _files(self) -> Iterator[tuple[Path, FileStamp]]:
-        """Yield every YAML file and its stamp."""
         n_files = 0
         for folder in self.folders:
             if not _is_folder_there(folder):

@@ -213,7 +213,6 @@ class PrefectQueue:
         return _time(found[0]["expected_start_time"]) if found else None
 
     async def successor(self, run: str) -> QueuedRun | None:
-        """Return the run that was queued to continue another one."""
         key = {"idempotency_key": {"any_": [f"{run}{AGAIN_SUFFIX}"]}}
         found = await self._found("flow_runs", key, 1)
         return _queued_run(found[0]) if found else None

@@ -630,7 +630,6 @@ class RunManager:
         report: Report | None,
         run: QueuedRun | None,
     ) -> None:
-        """Report to the submitter that a run is over."""
         ended = self._waiting.pop(id_, None)
         if ended is not None:
             await ended(job, status, report)

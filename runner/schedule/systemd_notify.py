@@ -26,7 +26,6 @@ def notify_systemd(state: str, environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def notify_reloaded() -> None:
-    """Report to systemd that a reload is done."""
     usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
     notify_systemd(f"RELOADING=1\nMONOTONIC_USEC={usec}")
     notify_systemd("READY=1")

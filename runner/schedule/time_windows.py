@@ -73,6 +73,5 @@ class TimeWindow:
         return None if self.is_open(now) else f"its window {self} is over"
 
     def _at(self, wall: datetime) -> datetime:
-        """Return the moment of a wall-clock time."""
         local = wall.astimezone() if self.zone is None else wall.replace(tzinfo=self.zone)
         return local.astimezone(UTC)

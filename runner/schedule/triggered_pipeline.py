@@ -54,7 +54,6 @@ class TriggeredPipeline:
 
     @property
     def version(self) -> str:
-        """Return a hash of its text."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
     @property

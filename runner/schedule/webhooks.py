@@ -154,7 +154,6 @@ class Webhooks:
 
 
 def trigger_of(webhook: WebhookKeys) -> str:
-    """Return the trigger of the runs that a webhook starts."""
     return f"webhook {webhook.path}"
 
 

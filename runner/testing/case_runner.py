@@ -418,7 +418,6 @@ def case_inputs(
 
 
 def _unrecorded_problems(unseen: list[UnrecordedCall]) -> tuple[CaseProblem, ...]:
-    """Return a problem for each distinct difference of unrecorded calls."""
     shown = dict.fromkeys((call.kind, call.difference) for call in unseen[:MAX_SHOWN_UNRECORDED])
     problems = [
         CaseProblem(

@@ -48,7 +48,6 @@ class FinishedRun:
 
     @property
     def scope(self) -> dict[str, Any]:
-        """Variables of expressions in claims."""
         return {
             "inputs": dict(self.inputs),
             "tmp": str(self.stage.tmp),
@@ -196,7 +195,6 @@ def _absent(claim: ExpectKeys, after: FinishedRun) -> None:
 
 
 def _nearby_names(path: Path, after: FinishedRun) -> str:
-    """Return the names in the folder of a missing file."""
     folder = path.parent
     while not folder.is_dir():
         folder = folder.parent

@@ -52,7 +52,6 @@ class SandboxCopy:
         return self.file.parent
 
     def marked(self, text: str) -> str:
-        """Return a text with the folders replaced by marks."""
         return text.replace(str(self.folder), FOLDER_MARK).replace(str(self.tmp), TMP_MARK)
 
     def unmarked(self, text: str) -> str:

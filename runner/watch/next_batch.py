@@ -200,7 +200,6 @@ class WatchState:
     # --- outgoing batches
 
     def is_due(self, now: float) -> bool:
-        """Return whether to take a batch."""
         if not self._ready and not self._gone:
             self._due_at = None
         return (

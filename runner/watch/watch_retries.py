@@ -53,7 +53,6 @@ class WatchRetries:
         """Files in a hot folder's `processing/`."""
 
     def __len__(self) -> int:
-        """Return how many files wait for a retry."""
         return len(self._held)
 
     def __iter__(self) -> Iterator[str]:

@@ -405,7 +405,6 @@ def send_logs() -> None:
 
 
 async def wait_until_ended(process: BaseProcess) -> None:
-    """Wait for the end of a forked process."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_reader(process.sentinel, ended.set)

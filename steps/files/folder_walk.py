@@ -155,7 +155,6 @@ class FolderWalk:
                 self._link(path, relpath, is_named)
 
     def _folder(self, top: _Below) -> None:
-        """Collect what is below a folder."""
         waiting = [top]
         while waiting:
             folder = waiting.pop()
@@ -248,7 +247,6 @@ class FolderWalk:
 
 
 def listed_names(names: list[str]) -> str:
-    """List a few names and count the rest."""
     return listed([f"'{printable(name)}'" for name in sorted(names)], 3)
 
 

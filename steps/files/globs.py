@@ -48,7 +48,6 @@ class Globs:
         return not self._decide(path, is_folder=True, otherwise=True)
 
     def names_file(self, path: str, *, in_named_folder: bool = False) -> bool:
-        """Return whether this file or its folder matches."""
         return self._decide(path, is_folder=False, otherwise=in_named_folder)
 
     def names(self, path: str) -> bool:

@@ -221,7 +221,6 @@ class _ReduceWork:
         return replace(whole, n_levels=whole.n_levels + deepest), made, deepest
 
     async def _fold_all(self, groups: Sequence[ReducedGroup]) -> ReducedTree:
-        """Combine the answers to the groups by the same prompt."""
         texts = [
             ReduceNote(
                 name=group.key,

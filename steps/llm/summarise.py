@@ -133,7 +133,6 @@ class ExtractedSentence(Output):
 
     @property
     def mark(self) -> str:
-        """Its citation mark."""
         if self.page is None:
             return "" if self.line is None else f" [line {self.line}]"
         return f" [p. {self.page}]"
@@ -274,7 +273,6 @@ class _SummaryInput:
         return ExtractedSentence(text=span.text, start=start, end=end, page=page, line=line)
 
     def sources(self, read: Sequence[TextPart]) -> list[CitedSource]:
-        """Return where each part that was read comes from."""
         offsets = page_offsets(self.pages)
         known = (lambda at: bisect_right(offsets, at)) if len(self.pages) > 1 else None
         if self.is_cut and len(read) == 1 and len(self.parts) > 1:

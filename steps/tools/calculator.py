@@ -120,8 +120,6 @@ def _normalised(value: Number) -> Number:
 
 
 def _exact(whole: Callable[[int, int], int], name: str) -> Callable[..., Number]:
-    """Return an operator that keeps integers exact."""
-
     def of(left: Number, right: Number, context: decimal.Context) -> Number:
         if isinstance(left, int) and isinstance(right, int):
             return whole(left, right)

@@ -157,7 +157,6 @@ def row_changes(targets: Iterable[RowsToKeep], known: Iterable[KnownRow]) -> Row
 def _rows_to_drop(
     target: RowsToKeep, gone: Sequence[int], kept_rows: Mapping[int, HashedRow]
 ) -> Iterable[RowsToDrop]:
-    """Return the rows to drop in the fewest conditions."""
     if not gone:
         return
     if not kept_rows:

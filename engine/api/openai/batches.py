@@ -443,7 +443,6 @@ class BatchRunner:
         self._begin(record)
 
     async def find(self, batch_id: str) -> BatchRecord | None:
-        """Return a batch in its current state."""
         run = self._running.get(batch_id)
         return run.record if run else await asyncio.to_thread(self.batches.find, batch_id)
 

@@ -457,7 +457,6 @@ class GoTemplate:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The fields that it uses."""
         return syntax.field_names(tuple(self._templates.values()))
 
     def execute(self, data: Any, meter: TemplateMeter | None = None) -> str:
@@ -479,5 +478,4 @@ class GoTemplate:
         return execute(templates, data, self._functions, meter or TemplateMeter())
 
     def with_field(self, name: str) -> GoTemplate:
-        """Return this template with a field printed at its end."""
         return GoTemplate(f"{self.source}{{{{ .{name} }}}}", self._functions)
