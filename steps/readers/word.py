@@ -8,13 +8,14 @@ not read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from paddock.engine.system.text import counted
 
 from .document_kinds import MEDIA_TYPES
+from .formulas import MATH_NS, omml_text
 from .hidden_text_notes import hidden_text_note
 from .office import (
     DRAWING_NS,
@@ -35,7 +36,6 @@ from .reader import Document, ReadRequest, text_sample
 
 _WORD_NS = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
-_MATH_NS = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _TEXT_BOX = f"{_WORD_NS}txbxContent"
 # Not text: what was moved away, formatting.
 _SKIPPED_TAGS = frozenset((f"{_WORD_NS}moveFrom", f"{_WORD_NS}pPr", f"{_WORD_NS}rPr"))
@@ -224,8 +224,8 @@ class _DocxLines:
             return f"{'  ' * _list_depth(paragraph)}- {text}"
         return text
 
-    def _text(self, element: Any) -> Iterator[str]:
-        for child in element:
+    def _text(self, parts: Iterable[Any]) -> Iterator[str]:
+        for child in parts:
             if child.tag in _SHOWN_TAGS:
                 yield _SHOWN_TAGS[child.tag](child)
             elif child.tag == _TEXT_BOX:
@@ -233,6 +233,8 @@ class _DocxLines:
             elif child.tag == f"{_WORD_NS}del":
                 texts = map(_own_text, child.iter(f"{_WORD_NS}delText", f"{_WORD_NS}t"))
                 self.deleted += filter(None, texts)
+            elif child.tag == f"{MATH_NS}oMath":
+                yield omml_text(child, lambda part: "".join(self._text([part])))
             elif child.tag == f"{_WORD_NS}sym":
                 yield self._symbol(child)
             elif child.tag == f"{_WORD_NS}r" and self._is_hidden(child):
@@ -317,7 +319,7 @@ def _chosen_entry(choice: Any) -> str:
 
 
 _SHOWN_TAGS: dict[str, Callable[[Any], str]] = {
-    **dict.fromkeys((f"{_WORD_NS}t", f"{_MATH_NS}t", DRAWN_RUN), _own_text),
+    **dict.fromkeys((f"{_WORD_NS}t", f"{MATH_NS}t", DRAWN_RUN), _own_text),
     f"{_WORD_NS}tab": lambda _: "\t",
     **dict.fromkeys((f"{_WORD_NS}br", f"{_WORD_NS}cr"), lambda _: "\n"),
     f"{_WORD_NS}noBreakHyphen": lambda _: "-",
