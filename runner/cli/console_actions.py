@@ -15,14 +15,12 @@ import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.models.model_names import is_path
 from paddock.engine.models.pull_sources import FileSource, parse_source
 from paddock.engine.system import units
-from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.input_values import Input
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
@@ -43,18 +41,12 @@ from paddock.runner.daemon.service_client import (
 )
 from paddock.runner.ledger.run_history import PastRun
 from paddock.runner.render.console_page import CONSOLE_PAGES
-from paddock.runner.render.html_page import (
-    action_html,
-    error_html,
-    facts_html,
-    hidden_field,
-    state_html,
-)
+from paddock.runner.render.html_page import render
 from paddock.runner.schedule.consents import Consents
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
 from .arguments import recorded_inputs
-from .console_run_pages import NotHere, PageParts, RunPages, pipeline_address, run_address, run_path
+from .console_run_pages import NotHere, PageParts, RunPages, pipeline_address, run_path
 from .detached_run import CONSOLE_TRIGGER, DetachedRuns, RunOrder, stop_refusal, stop_run
 from .exit_status import CommandError, explain_error
 from .loaded_models import LoadedModels, loaded_models, unload_model
@@ -249,94 +241,52 @@ class ConsoleActions:
         raise NotHere(f"'{file}' is outside of the folders that are shown.")
 
 
-def pipeline_parts(actions: ConsoleActions, file: Path, last: PastRun | None) -> Iterator[str]:
-    """Yield the page of a pipeline: what it wants, its inputs, and what can be done with it."""
+def pipeline_page(actions: ConsoleActions, file: Path, last: PastRun | None) -> PageParts:
+    """Return the page of a pipeline: what it wants, its inputs, and what can be done with it."""
     try:
         state = actions.state_of(file)
     except PipelineError as error:
-        yield f"<h1>{escape(file.stem)}</h1>"
-        yield f'<p class="name">{escape(str(file))}</p>'
-        yield error_html(str(error))
-        yield action_html("Run", "", why_not="It has faults: mend the file first.")
-        return
-    pipeline = state.bound.pipeline
-    yield f"<h1>{escape(pipeline.name)}</h1>"
-    yield f"<p>{escape(pipeline.description or '')}</p>"
-    facts = [("File", escape(str(file)))]
-    if last is not None:
-        when = units.local_time(last.row.started)
-        link = f'<a href="{run_address(last)}">{when}</a> {state_html(last.outcome)}'
-        facts.append(("Last run", link))
-    yield facts_html(facts)
-    yield from _permission_parts(state)
-    yield from _pause_parts(actions, file)
-    yield "<h2>Run</h2>"
-    folder = actions.shown_folder(file)
-    fields = "".join(_input_html(declared, folder) for declared in pipeline.inputs.values())
-    refusal = state.refusal()
-    why_not = "" if refusal is None else "It is not allowed what it wants: see above."
-    yield action_html("Run", f"{pipeline_address(file)}/run", fields=fields, why_not=why_not)
-
-
-def _pause_parts(actions: ConsoleActions, file: Path) -> Iterator[str]:
-    """Yield the way to hold back what `paddock up` would start, and to end that."""
+        return PageParts(file.name, render("console_faults.html", file=file, error=str(error)))
+    own, refusal = state.settings.address.url, state.refusal()
+    is_paused, paused_error = None, ""
     try:
         is_paused = actions.paused(file)
     except CommandError as error:
-        yield action_html("Pause", "", why_not=str(error))
-        return
-    if is_paused is None:
-        return
-    label = "Resume" if is_paused else "Pause"
-    fields = hidden_field("resume", "1") if is_paused else ""
-    words = "Its schedules, watches and webhooks wait." if is_paused else ""
-    yield f"<h2>Triggers</h2><p>{words}</p>"
-    yield action_html(label, f"{pipeline_address(file)}/pause", fields=fields)
-
-
-def _permission_parts(state: PipelineState) -> Iterator[str]:
-    """Yield what a pipeline wants, and the way to allow it."""
-    own = state.settings.address.url
+        paused_error = str(error)
     required = needs(state.bound, own)
-    if not required:
-        return
-    yield f"<h2>Wants <code>{escape(permission_names(required))}</code></h2>"
-    whats = dict.fromkeys(need.what for need in required)
-    yield f"<ul>{''.join(f'<li>{escape(what)}</li>' for what in whats)}</ul>"
-    refusal = state.refusal()
-    if isinstance(refusal, NotPermitted):
-        yield f'<div class="note"><p>{escape(str(refusal))}</p></div>'
-    has_consent = state.needed_consents <= Consents(state.state_dir).agreed(state.file)
-    yield action_html(
-        "Allow",
-        f"{pipeline_address(state.file)}/allow",
-        fields=hidden_field("asks", state.needed_consents_id),
-        why_not="This file is allowed that, within what the settings permit." * has_consent,
+    agreed = Consents(state.state_dir).agreed(file)
+    body = render(
+        "console_pipeline.html",
+        file=file,
+        pipeline=state.bound.pipeline,
+        address=pipeline_address(file),
+        last=last,
+        run=run_path,
+        permissions=permission_names(required) if required else "",
+        whats=dict.fromkeys(need.what for need in required),
+        not_permitted=refusal if isinstance(refusal, NotPermitted) else None,
+        consents_id=state.needed_consents_id,
+        has_consent=state.needed_consents <= agreed,
+        paused_error=paused_error,
+        is_paused=is_paused,
+        why_not="" if refusal is None else "It is not allowed what it wants: see above.",
+        fields=[
+            (f"{_INPUT}{declared.name}", declared, *_input_words(declared, actions, file))
+            for declared in state.bound.pipeline.inputs.values()
+        ],
     )
+    return PageParts(file.name, body)
 
 
-def _input_html(declared: Input, folder: Path) -> str:
-    """Return the field of an input; left empty, it has its default. Paths begin at `folder`."""
-    name = escape(f"{_INPUT}{declared.name}")
+def _input_words(declared: Input, actions: ConsoleActions, file: Path) -> tuple[str, Sequence[str]]:
+    """Return the note of an input, and its possible values; left empty, it has its default."""
     notes: list[str] = [declared.type]
     if declared.has_default and not declared.is_secret:
         notes.append(f"by default {json.dumps(declared.default, ensure_ascii=False, default=str)}")
     if declared.type in ("dir", "path"):
-        notes.append(f"what is entered here begins at {folder}")
-    label = f'<label for="{name}"><b>{escape(declared.name)}</b></label>'
+        notes.append(f"what is entered here begins at {actions.shown_folder(file)}")
     words = " ".join(filter(None, (declared.description, "; ".join(notes))))
-    note = f'<span class="soft">{escape(words)}</span>'
-    required = " required" if declared.is_required and not declared.has_default else ""
-    values: tuple[Any, ...] = (True, False) if declared.type == "bool" else declared.values
-    if values:
-        texts = ("", *(str(value).lower() if declared.type == "bool" else str(value)
-                       for value in values))  # fmt: skip
-        options = "".join(f"<option>{escape(text)}</option>" for text in texts)
-        control = f'<select id="{name}" name="{name}"{required}>{options}</select>'
-    else:
-        kind = "password" if declared.is_secret else "text"
-        control = f'<input id="{name}" name="{name}" type="{kind}" autocomplete="off"{required}>'
-    return f"<p>{label} {control} {note}</p>"
+    return words, ("true", "false") if declared.type == "bool" else [*map(str, declared.values)]
 
 
 # --- models
@@ -378,8 +328,7 @@ class ModelActions:
 
     def page(self, query: Mapping[str, str]) -> PageParts:
         """Return the page with the forms; it is live only while a model is pulled."""
-        parts, held, names = ["<h1>Use models</h1>"], list[LoadedModels](), list[str]()
-        why_not = ""
+        held, names, why_not = list[LoadedModels](), list[str](), ""
         try:
             held = loaded_models(self._settings, lambda note: None)
             with held[0].client as client:
@@ -390,15 +339,16 @@ class ModelActions:
             for service in held:
                 service.client.close()
         is_pulling = self._pull is not None and not self._pull.has_ended
-        parts += _pull_parts(self._pull, why_not)
-        if not is_pulling:
-            parts += _ask_parts(names, why_not)
-            for name in sorted(
-                {str(row.get("name", "")) for service in held for row in service.rows}
-            ):
-                fields = hidden_field("model", name)
-                parts.append(action_html(f"Unload {name}", f"{USE_MODELS}/unload", fields=fields))
-        return PageParts("Use models", parts, _PULL_LIVE_S if is_pulling else 0)
+        body = render(
+            "console_use_models.html",
+            use=USE_MODELS,
+            pull=self._pull,
+            is_pulling=is_pulling,
+            why_not=why_not,
+            names=names,
+            loaded=sorted({str(row.get("name", "")) for service in held for row in service.rows}),
+        )
+        return PageParts("Use models", body, _PULL_LIVE_S if is_pulling else 0)
 
     def unload(self, by: str, form: Form, found: None) -> str:
         """Unload a model after its current answers, as `paddock stop` does."""
@@ -436,17 +386,17 @@ class ModelActions:
                 answer = client.post("/api/chat", body, READ_TIMEOUT_S)
         finally:
             self._asking.release()
-        message = answer.get("message") or {}
         n, ns = answer.get("eval_count") or 0, answer.get("eval_duration") or 0
-        speed = f", {units.speed(n * 1e9 / ns)} tokens/s" if ns else ""
-        parts = [f"<h1>{escape(name)}</h1>", f"<pre>{escape(prompt)}</pre><h2>Answer</h2>"]
-        if message.get("thinking"):
-            thinking = escape(str(message["thinking"]))
-            parts.append(f"<details><summary>Thinking</summary><pre>{thinking}</pre></details>")
-        parts.append(f"<pre>{escape(str(message.get('content', '')))}</pre>")
-        parts.append(f'<p class="soft">{counted(n, "token")}{speed}.</p>')
-        parts.append(f'<p><a href="{USE_MODELS}">Ask again</a></p>')
-        return PageParts(name, parts)
+        page = render(
+            "console_answer.html",
+            name=name,
+            prompt=prompt,
+            message=answer.get("message") or {},
+            n=n,
+            speed=f", {units.speed(n * 1e9 / ns)} tokens/s" if ns else "",
+            use=USE_MODELS,
+        )
+        return PageParts(name, page)
 
     def pull(self, by: str, form: Form, found: None) -> str:
         """Begin to pull a model, as `paddock pull` does; or stop what is being pulled.
@@ -495,30 +445,3 @@ def closing_services(settings: Settings) -> Iterator[ServiceClient]:
     with ExitStack() as stack:
         clients = [stack.enter_context(client) for _, client in all_services(settings)]
         yield clients[0]
-
-
-def _ask_parts(names: Sequence[str], why_not: str) -> Iterator[str]:
-    yield "<h2>Ask</h2>"
-    options = "".join(f"<option>{escape(name)}</option>" for name in names)
-    fields = (
-        f'<label for="model">Model</label><select id="model" name="model">{options}</select>'
-        f'<label for="prompt">Prompt</label>'
-        f'<textarea id="prompt" name="prompt" rows="4" cols="60" required></textarea>'
-    )
-    why_not = why_not or ("" if names else "There is no model on this machine.")
-    yield action_html("Ask", f"{USE_MODELS}/ask", fields=fields, why_not=why_not)
-
-
-def _pull_parts(pull: ModelPull | None, why_not: str) -> Iterator[str]:
-    yield "<h2>Pull</h2>"
-    if pull is not None:
-        share = f", {pull.completed / pull.total:.0%}" if pull.total and not pull.has_ended else ""
-        yield f'<p role="status">{escape(pull.name)}: {escape(pull.status)}{share}</p>'
-    if pull is not None and not pull.has_ended:
-        yield action_html("Stop pulling", f"{USE_MODELS}/pull", fields=hidden_field("stop", "1"))
-        return
-    fields = (
-        '<label for="source">Name</label>'
-        '<input id="source" name="model" type="text" autocomplete="off" required>'
-    )
-    yield action_html("Pull", f"{USE_MODELS}/pull", fields=fields, why_not=why_not)

@@ -24,12 +24,11 @@ from collections.abc import (
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route
@@ -53,16 +52,8 @@ from paddock.runner.render.console_page import (
     CONSOLE_PAGES,
     PAGE_HEADERS,
     console_files,
-    navigation,
 )
-from paddock.runner.render.html_page import (
-    WEB_FOLDER,
-    error_html,
-    html_cell,
-    html_table,
-    state_html,
-    visible_marks,
-)
+from paddock.runner.render.html_page import render
 from paddock.runner.review.page_access import CONSOLE_PATH, AccessRefused, PageAccess, read_form
 from paddock.runner.schedule.discovery import FileStamp, PipelineFinder
 from paddock.runner.settings import STATE_FOLDER
@@ -74,7 +65,7 @@ from .console_actions import (
     ConsoleSources,
     Form,
     ModelActions,
-    pipeline_parts,
+    pipeline_page,
 )
 from .console_model_page import SpeedHistory, model_page, request_page
 from .console_run_pages import (
@@ -85,11 +76,11 @@ from .console_run_pages import (
     RunPages,
     path_id,
     pipeline_address,
-    run_address,
+    run_path,
 )
 from .exit_status import explain_error
 from .loaded_models import service_answers
-from .setting_rows import SettingRow, setting_rows, value_text
+from .setting_rows import setting_rows, value_text
 
 _Found = TypeVar("_Found")
 _T = TypeVar("_T")
@@ -112,15 +103,6 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_PAGE = Template((WEB_FOLDER / "console.html").read_text("utf-8"))
-_SIGN_IN_FORM = f"""\
-<h1>Sign in</h1>
-<p>{{why}}</p>
-<form method="post" action="{SIGN_IN}">
-<label for="token">Token or API key</label>
-<input id="token" name="token" type="password" autocomplete="off" required>
-<button>Sign in</button>
-</form>"""
 
 
 class _Busy(Exception):
@@ -221,8 +203,8 @@ class WebConsole:
             try:
                 page = build(*request.path_params.values(), dict(request.query_params))
             except (NotHere, LedgerError, SettingsError) as error:
-                parts = [f'<h1>{name}</h1><div class="note"><p>{escape(str(error))}</p></div>']
-                return PageParts(name, parts, status=404)
+                body = render("console_message.html", title=name, kind="note", words=str(error))
+                return PageParts(name, body, status=404)
             least_s = round(_LIVE_SHARE * (time.thread_time() - began))
             return replace(page, live_s=max(page.live_s, least_s)) if page.live_s else page
 
@@ -294,8 +276,8 @@ class WebConsole:
         if entered.status_code != 303:
             return _refused(AccessRefused(entered.status_code, bytes(entered.body).decode()))
         # No redirect: the session's cookie does not go with one that another origin began.
-        parts = [f'<p><a data-next href="{escape(_came_from(request))}">Go on</a></p>']
-        answer = _html("", PageParts("Signed in", parts))
+        body = Markup('<p><a data-next href="{}">Go on</a></p>').format(_came_from(request))
+        answer = _html("", PageParts("Signed in", body))
         answer.raw_headers += [
             header for header in entered.raw_headers if header[0] == b"set-cookie"
         ]
@@ -321,27 +303,33 @@ class WebConsole:
         heads, own_faults = self._pipelines_found.get()
         faults = {**own_faults, **status.get("faults", {})}
         texts = (text if at in text else f"{at}: {text}" for at, text in faults.items())
-        boxes = map(error_html, dict.fromkeys((*found.faults, *texts)))
-        parts = ["<h1>Pipelines</h1>", *boxes]
         folders = [folder.resolve() for folder in self._sources.folders()]
         root = Path(os.path.commonpath(folders)) if folders else Path()
         rows = [
-            _pipeline_row(
-                file,
-                root,
-                head,
-                last.get(file),
-                triggered.get(file),
+            _PipelineRow(
+                head=head,
+                address=pipeline_address(file),
+                place=os.path.relpath(file, root),
+                last=last.get(file),
                 is_paused=file in self._paused,
+                next="; ".join(_next_texts(triggered.get(file, {}))),
             )
             for file, (_, head) in sorted(heads.items())
         ]
-        names = ("Pipeline", "State", "Wants", "Last run", "Next run")
-        none = "<p>No pipeline here. <code>paddock init</code> makes one.</p>"
-        parts.append(html_table("Pipelines", names, rows) if rows else none)
-        if status:
-            parts += _up_state_html(status)
-        return PageParts("Pipelines", parts, _LIVE_S)
+        body = render(
+            "console_pipelines.html",
+            faults=dict.fromkeys((*found.faults, *texts)),
+            rows=rows,
+            address=run_path,
+            status=status,
+            runs=[
+                (run, name == "running")
+                for name in ("running", "queue")
+                for run in status.get(name, ())
+            ],
+            moment=_moment,
+        )
+        return PageParts("Pipelines", body, _LIVE_S)
 
     def _find_pipelines(self) -> tuple[_Heads, Mapping[str, str]]:
         """Return what is known of each pipeline, and what is wrong with files and folders.
@@ -374,8 +362,7 @@ class WebConsole:
     def _pipeline(self, id_: str, query: Query) -> PageParts:
         file = self._file(id_)
         past = recent_runs([LedgerFolder(file.parent / STATE_FOLDER, file.name)], limit=1).runs
-        parts = list(pipeline_parts(self._actions, file, past[0] if past else None))
-        return PageParts(file.name, parts)
+        return pipeline_page(self._actions, file, past[0] if past else None)
 
     def _models(self, query: Query) -> PageParts:
         states, notes = self._service_states()
@@ -402,13 +389,10 @@ class WebConsole:
         return states, notes
 
     def _settings(self, query: Query) -> PageParts:
-        def cells(row: SettingRow) -> tuple[str, ...]:
-            head = f'<th scope="row">{escape(row.name)}</th>'
-            return head, html_cell(value_text(row), "name"), html_cell(row.origin, "name")
-
-        rows = map(cells, setting_rows(self._sources.settings))
-        table = html_table("Settings", ("Setting", "Value", "From"), rows)
-        return PageParts("Settings", ["<h1>Settings</h1>", table])
+        rows = [
+            (row.name, value_text(row), row.origin) for row in setting_rows(self._sources.settings)
+        ]
+        return PageParts("Settings", render("console_settings.html", rows=rows))
 
 
 async def _changes(
@@ -421,7 +405,7 @@ async def _changes(
     stopping = getattr(request.state, STOPPING, None) or asyncio.Event()
     last, page = b"", await shown()
     while True:
-        event = sse_event({"title": _title(page), "main": "\n".join(page.parts)})
+        event = sse_event({"title": _title(page), "main": str(page.body)})
         yield b":\n\n" if event == last else event
         last = event
         if not page.live_s:
@@ -441,11 +425,13 @@ def _title(page: PageParts) -> str:
 
 
 def _html(current: str, page: PageParts) -> Response:
-    text = _PAGE.substitute(
-        title=visible_marks(escape(_title(page))),
-        navigation=navigation(current),
+    text = render(
+        "console.html",
+        title=_title(page),
+        pages=CONSOLE_PAGES,
+        current=current,
         live=page.live_s or "",
-        body=visible_marks("\n".join(page.parts)),
+        body=page.body,
     )
     content = text.encode("utf-8", "replace")  # names of files may be no text
     return Response(content, page.status, _HEADERS, "text/html")
@@ -467,18 +453,17 @@ def _came_from(request: Request) -> str:
 
 def _not_done(name: str, words: str, status: int) -> Response:
     """Return a page that says why an action was refused or failed."""
-    return _html(
-        name, PageParts("Not done", ["<h1>Not done</h1>", error_html(words)], status=status)
-    )
+    body = render("console_message.html", title="Not done", kind="error", words=words)
+    return _html(name, PageParts("Not done", body, status=status))
 
 
 def _refused(error: AccessRefused) -> Response:
     """Return a page that says why; with a form where a token helps."""
-    words = escape(str(error))
     is_unknown = error.status in (200, 401) or "token" in str(error)
-    body = _SIGN_IN_FORM.format(why=words) if is_unknown else f"<h1>Refused</h1><p>{words}</p>"
     title = "Sign in" if is_unknown else "Refused"
-    return _html("", PageParts(title, [body], status=error.status))
+    sign_in = SIGN_IN if is_unknown else ""
+    body = render("console_refused.html", title=title, words=str(error), sign_in=sign_in)
+    return _html("", PageParts(title, body, status=error.status))
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,40 +490,17 @@ def _pipeline_head(file: Path, own: str) -> _PipelineHead:
     return _PipelineHead(pipeline.name, pipeline.description or "", n_faults, wants)
 
 
-def _pipeline_row(
-    file: Path,
-    root: Path,
-    head: _PipelineHead,
-    last: PastRun | None,
-    triggered: Mapping[str, Any] | None,
-    *,
-    is_paused: bool,
-) -> tuple[str, ...]:
-    started = "" if last is None else units.local_time(last.row.started)
-    ran = "" if last is None else (
-        f'<a href="{run_address(last)}">{started}</a> {state_html(last.outcome)}'
-    )  # fmt: skip
-    described = f"<p>{escape(head.words)}</p>" if head.words else ""
-    link = f'<a href="{pipeline_address(file)}">{escape(head.name)}</a>'
-    place = escape(os.path.relpath(file, root))
-    return (
-        f'<th scope="row">{link}{described}<p class="soft">{place}</p></th>',
-        f"<td>{_pipeline_state_html(head, last, is_paused=is_paused)}</td>",
-        html_cell(head.wants),
-        f"<td>{ran}</td>",
-        html_cell("; ".join(_next_texts(triggered or {}))),
-    )
+@dataclass(frozen=True, slots=True)
+class _PipelineRow:
+    head: _PipelineHead
+    address: str
+    place: str
+    last: PastRun | None
+    is_paused: bool
+    next: str
+    """When it runs next, what starts it, and what holds it back."""
 
 
-def _pipeline_state_html(head: _PipelineHead, last: PastRun | None, *, is_paused: bool) -> str:
-    if head.n_faults:
-        return f'<span class="s-failed">{counted(head.n_faults, "fault")}</span>'
-    if last is not None and last.status == "running":
-        return state_html("running")
-    return '<span class="s-held">paused</span>' if is_paused else "ready"
-
-
-_UP_HEADS = ("Pipeline", "By", "State", "Not before")
 _WATCHED = {"settling": "being written", "out": "in a run", "held_back": "held back"}
 
 
@@ -562,42 +524,6 @@ def _watch_text(watch: Mapping[str, Any]) -> str:
     parts += [f"{watch[name]:,} {words}" for name, words in _WATCHED.items() if watch.get(name)]
     why = f" ({watch['why']})" if watch.get("why") else ""
     return f"folder {watch['path']}: {', '.join(parts)}{why}"
-
-
-def _up_state_html(status: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is at work and what waits."""
-    if not status.get("is_prefect_there", True):
-        words = f"Prefect does not answer at {status['prefect']}: no run starts until it is back."
-        yield error_html(words)
-    rows = [*map(_running_row, status["running"]), *map(_queued_row, status["queue"])]
-    n_left = status["waiting"] + status["planned"] - len(status["queue"])
-    note = f"{n_left:,} more wait." if n_left > 0 else ""
-    yield "<h2>At work and waiting</h2>"
-    yield html_table("Runs", _UP_HEADS, rows, note=note) if rows else "<p>No run.</p>"
-    if n_calls := status["calls_waiting"]:
-        yield f"<p>{counted(n_calls, 'webhook call')} not yet handed to a run.</p>"
-    yield f'<p class="soft">Process {status["pid"]}; Prefect at {escape(status["prefect"])}.</p>'
-
-
-def _running_row(run: Mapping[str, Any]) -> tuple[str, ...]:
-    state = "stopping" if run["is_stopping"] else "running"
-    attempt = f", attempt {run['attempt']}" if run["attempt"] > 1 else ""
-    return (
-        f'<th scope="row">{escape(run["pipeline"])}</th>',
-        html_cell(run["trigger"] or ""),
-        f'<td><span class="s-running">{state}</span>{attempt}; '
-        f"{escape(run['run'] or 'being started')}</td>",
-        html_cell(""),
-    )
-
-
-def _queued_row(run: Mapping[str, Any]) -> tuple[str, ...]:
-    return (
-        f'<th scope="row">{escape(run["pipeline"] or "")}</th>',
-        html_cell(run["trigger"] or ""),
-        html_cell(run["state"]),
-        html_cell(_moment(run["not_before"])),
-    )
 
 
 def _moment(written: str) -> str:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Literal, get_args
+
+from markupsafe import Markup, escape
 
 from paddock.engine.system.text import shorten
 from paddock.runner.core.run_records import read_lineage
@@ -22,7 +23,6 @@ from paddock.runner.ledger.run_history import PastRun, open_for_reading
 from paddock.runner.progress.events import LONGEST_TEXT
 from paddock.runner.progress.journal import JournalTail
 from paddock.runner.progress.report import MADE_STATES
-from paddock.runner.render.html_page import state_html
 from paddock.runner.render.run_details import RunItem, outer_keys, read_run_details
 
 from .comparison_page import MOST_EQUAL_PAIRS, n_equal_pairs, word_differences
@@ -34,7 +34,9 @@ ChangeKind = Literal["changed", "added", "left", "unknown", "made_again", "alike
 (fresh since, or gone); of both with the same state: an answer is not on record, or, without model
 calls, what they held; or nothing else."""
 _MOST_ANSWER_CHARS = 20_000
-_NOT_COMPARED = '<p class="soft">Too much to compare word by word here.</p>'
+_NOT_COMPARED = Markup(
+    '<p class="soft">Too much to compare word by word here.</p><del>{}</del><br><ins>{}</ins>'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,29 +217,20 @@ def _hashes_of_journal(past: PastRun) -> tuple[dict[ItemName, list[str]], Counte
     return found, n_made
 
 
-def change_rows(changes: Sequence[RunItemChange]) -> Iterator[tuple[str, ...]]:
-    """Yield a row for each: item, step, states, answer with the words that differ.
+def change_rows(changes: Sequence[RunItemChange]) -> Iterator[tuple[RunItemChange, Markup]]:
+    """Yield each change with its answer, in which the words that differ are marked.
 
     Answers of more words than a page may compare, or that repeat too many, are not compared.
     """
     n_left = MOST_EQUAL_PAIRS
     for change in changes:
-        n_pairs = n_equal_pairs(change.answer_before or "", change.answer_after or "")
-        is_compared = n_pairs <= n_left
-        n_left -= n_pairs if is_compared else 0
-        yield (
-            f'<td class="name">{escape(change.key)}</td>',
-            f"<td>{escape(change.step)}</td>",
-            f"<td>{' → '.join(map(state_html, change.states))}</td>",
-            f'<td class="name answer">{_answer_html(change, is_compared=is_compared)}</td>',
-        )
-
-
-def _answer_html(change: RunItemChange, *, is_compared: bool) -> str:
-    old, new = change.answer_before, change.answer_after
-    if not old or not new:
-        return escape(shorten(new or old or "", _MOST_ANSWER_CHARS))
-    if is_compared:
-        return word_differences(old, new)
-    was, now = (escape(shorten(text, _MOST_ANSWER_CHARS)) for text in (old, new))
-    return f"{_NOT_COMPARED}<del>{was}</del><br><ins>{now}</ins>"
+        old, new = change.answer_before or "", change.answer_after or ""
+        n_pairs = n_equal_pairs(old, new)
+        if not old or not new:
+            yield change, escape(shorten(new or old, _MOST_ANSWER_CHARS))
+        elif n_pairs <= n_left:
+            n_left -= n_pairs
+            yield change, word_differences(old, new)
+        else:
+            was, now = (shorten(text, _MOST_ANSWER_CHARS) for text in (old, new))
+            yield change, _NOT_COMPARED.format(was, now)

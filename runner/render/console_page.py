@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from .html_page import COLOUR_CSS, PAGE_CSS, WEB_FOLDER
+from .html_page import COLOUR_CSS, PAGE_CSS, WEB_FOLDER, render
 
 PAGE_HEADERS: Mapping[str, str] = {
     # Only the page's own files and what it asks for; no frames. `blob:`: a picture that it loaded.
@@ -53,16 +53,6 @@ COLOURS_JS = (WEB_FOLDER / "colours.js").read_text("utf-8")
 _NAVIGATION_MARK = "<!-- navigation -->"
 
 
-def navigation(current: str) -> str:
-    """Return the links between the console's pages as HTML; `current` is the page's own name."""
-    links = (
-        f'<a href="{path}"{" aria-current=page" if name == current else ""}>{name}</a>'
-        for name, path in CONSOLE_PAGES.items()
-    )
-    colours = '<button id="colours" type="button" hidden>Colours</button>'
-    return f'<nav class="console" aria-label="Console">{"".join(links)}</nav>{colours}'
-
-
 def console_files() -> list[BaseRoute]:
     """Return the routes of the style and the script of pages that the server writes."""
     return [
@@ -78,7 +68,8 @@ def page_route(path: str, file: Path, *, before: str = "", current: str = "") ->
     """
 
     def text() -> str:
-        return before + file.read_text("utf-8").replace(_NAVIGATION_MARK, navigation(current))
+        links = render("navigation.html", pages=CONSOLE_PAGES, current=current)
+        return before + file.read_text("utf-8").replace(_NAVIGATION_MARK, links)
 
     return text_route(path, text, file.suffix)
 

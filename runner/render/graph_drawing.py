@@ -15,7 +15,6 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Literal
 
-from paddock.engine.system import units
 from paddock.pipelines.plan import Plan
 
 from .graph_model import (
@@ -28,7 +27,7 @@ from .graph_model import (
     pipeline_graph,
     read_last_run,
 )
-from .html_page import COLOUR_CSS, html_cell, html_page, html_table, number_cell
+from .html_page import COLOUR_CSS, html_page
 
 # --- layout: layers from top to bottom, order within a layer, coordinates of boxes and edges. Pure.
 
@@ -463,51 +462,23 @@ def _mermaid_text(text: str) -> str:
     )
 
 
-_TABLE_HEADS = (
-    "Step", "Does", "Model", "After", "Last run", "#Times", "#Took", "#Calls", "#Tokens",
-)  # fmt: skip
-
-
 def graph_page(scene: PipelineGraph) -> str:
     """Return the graph and a table of its steps as an HTML page."""
-    return html_page(scene.name, _page_parts(scene))
-
-
-def _page_parts(scene: PipelineGraph) -> Iterator[str]:
-    yield f"<h1>{escape(scene.name)}</h1>"
-    if scene.description:
-        yield f"<p>{escape(scene.description)}</p>"
-    yield f'<p class="soft">{escape(scene.caption)}</p>'
-    yield '<h2 id="picture">The plan</h2>'
-    yield (
-        '<div class="scroll" tabindex="0" role="region" aria-labelledby="picture">'
-        f"{graph_svg(scene, is_inline=True)}</div>"
+    return html_page(
+        scene.name,
+        "pipeline_graph.html",
+        scene=scene,
+        picture=graph_svg(scene, is_inline=True),
+        steps=list(_with_depths(scene.boxes, 0)),
+        element_id=element_id,
+        outcome=outcome_text,
     )
-    yield "<h2>Its steps</h2>"
-    note = "Times of concurrent items are added up."
-    yield html_table("Steps", _TABLE_HEADS, _table_rows(scene.boxes, 0), note=note)
 
 
-def _table_rows(boxes: Iterable[GraphBox], depth: int) -> Iterator[tuple[str, ...]]:
+def _with_depths(boxes: Iterable[GraphBox], depth: int) -> Iterator[tuple[GraphBox, int]]:
     for box in boxes:
-        yield _table_row(box, depth)
-        yield from _table_rows(box.body, depth + 1)
-
-
-def _table_row(box: GraphBox, depth: int) -> tuple[str, ...]:
-    last = box.last
-    indent = f"padding-left:{0.6 + 1.2 * depth:.1f}rem"
-    return (
-        f'<th scope="row" id="row-{element_id(box.id)}" style="{indent}">{escape(box.label)}</th>',
-        html_cell(box.kind),
-        html_cell(box.model),
-        html_cell(", ".join(box.reads)),
-        html_cell(outcome_text(last), f"s-{last.state}"),
-        number_cell(last.n),
-        html_cell(units.duration(last.seconds) if last.seconds >= 0.05 else "", "n"),
-        number_cell(last.calls),
-        number_cell(last.tokens),
-    )
+        yield box, depth
+        yield from _with_depths(box.body, depth + 1)
 
 
 GraphFormat = Literal["svg", "html", "mermaid"]

@@ -107,6 +107,11 @@ class ReviewedAnswer:
     undecided: tuple[str, ...] = ()
     """What its checks could not decide, a sentence each, where no one was asked."""
 
+    @property
+    def after(self) -> Mapping[str, str]:
+        """The person's values by field."""
+        return {path: value for path, _, value in self.changes}
+
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityTable:

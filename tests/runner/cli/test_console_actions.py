@@ -137,7 +137,7 @@ def test_what_needs_consent_is_refused_until_a_person_allows_what_they_have_seen
         page = pipeline_address(file.resolve())
         shown = client.get(page).text
         assert "run `sleep 0`" in unescape(shown)
-        assert "which needs &#x27;run&#x27;." in shown
+        assert "which needs &#39;run&#39;." in shown
         assert buttons(shown) == {"Allow": True, "Run": False}
         words = error_of(client.post(f"{page}/run"))
         assert "the pipeline wants to run `sleep 0`" in words

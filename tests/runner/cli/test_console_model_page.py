@@ -79,7 +79,7 @@ def test_speeds_are_what_was_counted_between_two_looks() -> None:
 
 def test_a_service_that_does_not_answer_is_a_sentence() -> None:
     page = model_page([], {}, ["No model is <in> memory."])
-    assert page.parts[1] == '<p class="note">No model is &lt;in&gt; memory.</p>'
+    assert '<p class="note">No model is &lt;in&gt; memory.</p>' in page.body
 
 
 def test_it_shows_models_memory_and_requests_and_no_words_of_them(busy: Live) -> None:
@@ -171,8 +171,8 @@ def test_consoles_of_other_processes_show_the_same_page(
     console = WebConsole(
         PageAccess(TOKEN, "ann", ""), ConsoleSources(lambda: [tmp_path], read_settings(tmp_path))
     )
-    assert CHAT in "\n".join(console._models({}).parts)
-    page = "\n".join(console._requests({}).parts)
+    assert CHAT in console._models({}).body
+    page = console._requests({}).body
     assert "/api/embed" in page
     assert json.dumps(HOSTILE)[1:-1] not in page
     with httpx.Client(trust_env=False, verify=False, timeout=120) as client:
@@ -186,6 +186,6 @@ async def test_a_console_shows_the_models_of_a_service_that_runs_started(
     settings = read_settings(tmp_path)
     console = WebConsole(PageAccess(TOKEN, "ann", ""), ConsoleSources(lambda: [tmp_path], settings))
     async with serve_or_join(settings, wants_prefect=False):
-        page = "\n".join((await asyncio.to_thread(console._models, {})).parts)
+        page = (await asyncio.to_thread(console._models, {})).body
     assert "No model is loaded. The first request loads the one that it names." in page
     assert "Not Found" not in page

@@ -144,7 +144,7 @@ def test_a_pull_says_how_it_ended(
         actions = ModelActions(read_settings(tmp_path))
         actions.pull("ann", {"model": "x"}, None)
         page = until(lambda: (page := actions.page({})).live_s == 0 and page)
-    assert f'status">x: {why}' in unescape("".join(page.parts))
+    assert f'status">x: {why}' in unescape(page.body)
 
 
 def test_without_a_service_the_buttons_are_dead_and_say_why(

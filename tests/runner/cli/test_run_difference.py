@@ -112,9 +112,7 @@ def test_an_answer_that_an_earlier_run_took_from_the_cache_is_found_by_its_call(
 def test_answers_that_repeat_too_many_words_are_not_compared() -> None:
     words = " ".join(["so"] * (int(MOST_EQUAL_PAIRS**0.5) + 1))
     change = RunItemChange("each", "<b>", "done", "failed", words, f"{words} <i>")
-    ((item, _, state, answer),) = change_rows([change])
-    assert item == '<td class="name">&lt;b&gt;</td>'
-    assert 's-done">done</span> → <span class="s-failed">' in state
+    ((_, answer),) = change_rows([change])
     assert "Too much to compare word by word here." in answer
     assert answer.count("<del>") == answer.count("<ins>") == 1
     assert "<i>" not in answer

@@ -194,7 +194,7 @@ def test_what_is_not_there_is_a_sentence(tmp_path: Path) -> None:
         assert "No pipeline here." in client.get("/ui/pipelines").text
         answer = client.get("/ui/runs/000000000000/<b>nothing")
         assert answer.status_code == 404
-        assert "There is no run &#x27;&lt;b&gt;nothing&#x27; here." in answer.text
+        assert "There is no run &#39;&lt;b&gt;nothing&#39; here." in answer.text
     record_runs(tmp_path, 1)
     (tmp_path / "other/.paddock").mkdir(parents=True)
     (tmp_path / "other/.paddock/ledger.sqlite").write_bytes(b"no database " * 100)

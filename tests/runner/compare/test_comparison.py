@@ -218,7 +218,7 @@ def test_a_variant_of_which_one_model_was_not_loaded_has_no_memory(bills: Bills)
 
 def test_the_page_names_the_pipeline_once_and_all_headings_begin_alike(bills: Bills) -> None:
     page = comparison_page(bills.compare(models=MODELS))
-    assert "<h1>bills</h1><p>2 variants of &#x27;bill&#x27; on 20 items;" in page
+    assert "<h1>bills</h1><p>2 variants of &#39;bill&#39; on 20 items;" in page
     heads = re.findall(r"<th[^>]*>([^<]+)", page)
     assert {"Agreement", "Valid", "Tokens", "Macro F1"} <= {*heads}
     assert not {"agreement", "valid", "located", "tokens"} & {*heads}

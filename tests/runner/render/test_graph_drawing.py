@@ -80,7 +80,7 @@ def test_every_box_of_a_page_leads_to_its_row() -> None:
     rows = re.findall(r'<th scope="row" id="([^"]+)"', page)
     assert links == rows
     assert "<script" not in page
-    assert "default-src &#x27;none&#x27;" in page or "default-src 'none'" in page
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
 
 
 def test_mermaid_is_made_of_harmless_words() -> None:

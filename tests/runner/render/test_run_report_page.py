@@ -97,7 +97,7 @@ def test_a_page_tells_failures_first_and_leads_to_documents_and_outputs(world: W
     checked = Checked(page)
     text = words(page)
     assert text.index("Failed (1)") < text.index("Items over time") < text.index("Items Item")
-    assert "step 'text': 'broken.pdf' is damaged or not a PDF." in text.replace("&#x27;", "'")
+    assert "step 'text': 'broken.pdf' is damaged or not a PDF." in text.replace("&#39;", "'")
     for link in checked.links:
         assert (target.parent / unquote(link)).exists(), link
     assert len(checked.links) == 6
@@ -253,8 +253,8 @@ def test_a_step_that_failed_the_run_is_told_once_and_first(world: World) -> None
     (world.folder / "inbox/broken.pdf").unlink()
     world.run()
     page = page_of(world, report.run)
-    assert words(page).count("step 'report'".replace("'", "&#x27;")) == 1
-    assert page.index("step &#x27;report&#x27;") < page.index('<ul class="chips"')
+    assert words(page).count("step 'report'".replace("'", "&#39;")) == 1
+    assert page.index("step &#39;report&#39;") < page.index('<ul class="chips"')
     assert "<h2>Failed" not in page_of(world, world.run().run)
 
 
