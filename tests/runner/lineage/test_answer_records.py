@@ -157,7 +157,7 @@ def test_the_report_of_a_run_has_its_reviews_and_what_waits_first(world: Reviewe
     assert "<h2>Answers (1)</h2>" in page
     assert '<span class="s-edited">edited by ann</span>' in page
     assert "<del>62.0  (62%; else 84.0 30%)</del> <ins>84.0</ins>" in page
-    assert "page 2: &quot;62,00&quot;" in page
+    assert "page 2: &#34;62,00&#34;" in page
 
 
 def test_texts_of_a_hostile_answer_are_escaped_in_the_report(world: ReviewedWorld) -> None:
@@ -202,7 +202,7 @@ def test_why_and_the_report_show_where_values_stand_without_any_review(
     ]
     page = report_page(world)
     assert "<h2>Answers (1)</h2>" in page
-    assert "inbox/0.txt, line 1: &quot;the ferry&quot;" in page
+    assert "inbox/0.txt, line 1: &#34;the ferry&#34;" in page
 
 
 def test_items_that_wait_are_drawn_and_counted_as_waiting(

@@ -217,11 +217,11 @@ def test_a_report_is_one_page_also_of_a_file_that_cannot_be_read(file: Path) -> 
     assert command([str(file)], report=target) == 4
     text = target.read_text("utf-8")
     assert "says goodbye" in text
-    assert "does not contain &#x27;Goodbye&#x27;" in text
+    assert "does not contain &#39;Goodbye&#39;" in text
     file.write_text(PIPELINE.replace("uses: prompt", "uses: promt"))
     with pytest.raises(PipelineError):
         command([str(file)], report=target)
-    assert "there is no step called &#x27;promt&#x27;" in target.read_text("utf-8")
+    assert "there is no step called &#39;promt&#39;" in target.read_text("utf-8")
 
 
 def test_a_sample_without_a_data_set_is_refused(file: Path) -> None:
