@@ -39,7 +39,7 @@ ONLY_IN = {
     "pyarrow": {"steps/vectors/"},
     "bs4": {"steps/readers/html.py"},
     "markdownify": {"steps/readers/html.py"},
-    "pypdfium2": {"steps/readers/pdf.py"},
+    "pypdfium2": {"steps/readers/pdf"},
     "rapidocr": {"steps/readers/ocr.py"},
     "PIL": {"steps/readers/ocr.py"},
     "mcp": {"steps/tools/mcp_client.py", "runner/cli/mcp_server.py"},

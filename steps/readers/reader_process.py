@@ -123,7 +123,7 @@ def draw_page(path: Path, number: int, most_side_px: int, max_bytes: int) -> byt
     """Return a page of a PDF, or a picture of an image file, as a PNG within limits."""
     with _opened_kind(path, max_bytes) as (kind, file):
         if kind == "pdf":
-            return png_bytes(_reader_module(kind).draw_pdf_page(file, number, most_side_px))
+            return png_bytes(_page_module().draw_pdf_page(file, number, most_side_px))
         if kind == "image":
             return png_bytes(_reader_module(kind).draw_picture(file, number, most_side_px))
     raise Unreadable("has no pages that can be shown: it is not a PDF or a picture")
@@ -136,7 +136,7 @@ def find_boxes(
     with _opened_kind(path, max_bytes) as (kind, file):
         if kind != "pdf":
             return [None] * len(quotes)
-        found: list[PageBox | None] = _reader_module(kind).find_pdf_boxes(file, quotes, check)
+        found: list[PageBox | None] = _page_module().find_pdf_boxes(file, quotes, check)
         return found
 
 
@@ -260,6 +260,11 @@ def _read_by_plugin(path: Path, name: str) -> Document:
 def _reader_module(kind: str) -> Any:
     """Import the module that reads a kind: a process pays only for what its documents need."""
     return importlib.import_module(f".{_READERS[kind][0]}", __package__)
+
+
+def _page_module() -> Any:
+    """Import the module for pictures of a PDF's pages and places on them."""
+    return importlib.import_module(".pdf_boxes", __package__)
 
 
 _READERS: Mapping[str, tuple[str, str]] = {

@@ -26,6 +26,25 @@ def pdf(pages: Sequence[str | None], *, title: str = "") -> bytes:
     return _file(objects, len(objects))
 
 
+def pdf_of_objects(
+    content: str, *objects: str, page: str = "", media_box: str = "0 0 612 792"
+) -> bytes:
+    """Make a PDF of one page with this content; `F1` is object 6, the first of `objects`.
+
+    Without objects it is Helvetica, and `F2` Helvetica-Bold.
+    """
+    bodies = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        f"<< /Type /Page /Parent 2 0 R /MediaBox [{media_box}] /Contents 4 0 R {page} "
+        "/Resources << /Font << /F1 6 0 R /F2 5 0 R >> >> >>",
+        f"<< /Length {len(content)} >>\nstream\n{content}\nendstream",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica-Bold >>",
+        *(objects or ("<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",)),
+    ]
+    return _file(bodies, 1)
+
+
 def _shown(text: str) -> str:
     lines = [line.replace("(", r"\(").replace(")", r"\)") for line in text.split("\n")]
     return "BT /F1 12 Tf 72 720 Td 14 TL " + " ".join(f"({line}) Tj T*" for line in lines) + " ET"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from paddock.steps.base import StepError
-from paddock.steps.readers import documents, pdf
+from paddock.steps.readers import documents, pdf_page, pdfium
 from paddock.steps.readers.reader import PageBox, QuoteSpan
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from tests.fakes.office import scan, scanned_pdf
@@ -216,12 +216,12 @@ def mapped_pdf(line: str, texts: dict[str, str]) -> bytes:
 
 @given(st.text(st.sampled_from("ab \t\r\n\x02\x00\x0c\ufffe\u00a0\u2028"), max_size=60))
 def test_offsets_lead_to_the_characters_that_are_kept(raw: str) -> None:
-    kept = pdf._clean_text(raw)
-    at = pdf._kept_offsets(raw)
+    kept = pdfium.clean_text(raw)
+    at = pdf_page.kept_offsets(raw)
     assert "".join(raw[offset] for offset in at).replace("\r", "\n") == kept
     # Cleaned as it was before offsets were known.
     lines = raw.replace("\r\n", "\n").replace("\r", "\n")
-    lines = pdf._NO_TEXT.sub("", pdf._HYPHEN.sub("", lines))
+    lines = pdfium._NO_TEXT.sub("", pdfium._HYPHEN.sub("", lines))
     assert kept == "\n".join(line.rstrip() for line in lines.split("\n")).strip()
 
 

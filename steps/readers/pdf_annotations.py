@@ -1,0 +1,219 @@
+"""What a PDF's page has besides its text: fields, typed texts, comments, files, hidden values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from pypdfium2 import raw  # type: ignore[import-untyped]
+
+from paddock.engine.system.text import counted, listed, one_line
+
+from .hidden_text_notes import hidden_text_note
+from .pdfium import PDFIUM_LOCK, clean_text, shown_box, utf16
+from .reader import LineBox, PageBox
+
+
+@dataclass
+class Losses:
+    """What a document hides, or has besides what is read."""
+
+    hidden: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    """Names of files that are attached to a page."""
+    n_unshown: int = 0
+    """Fields whose values are hidden or passwords."""
+    n_unread: int = 0
+    """Typed texts that are kept only as drawings; films and sounds."""
+
+    def notes(self, document: Any) -> Iterator[str]:
+        with PDFIUM_LOCK:
+            n_files = raw.FPDFDoc_GetAttachmentCount(document)
+            attached = (raw.FPDFDoc_GetAttachment(document, i) for i in range(max(n_files, 0)))
+            names = dict.fromkeys(map(_attachment_name, attached)) | dict.fromkeys(self.files)
+            is_dynamic = document.get_formtype() == raw.FORMTYPE_XFA_FULL
+        if is_dynamic:
+            yield ": its dynamic form (XFA) is not read; save it as a plain PDF to have its values"
+        yield from hidden_text_note("the page", self.hidden)
+        if self.n_unshown:
+            fields = counted(self.n_unshown, "hidden or password field")
+            yield f": values of {fields} are not read"
+        if self.n_unread:
+            what = counted(self.n_unread, "text, film or sound", "texts, films or sounds")
+            yield f": {what} laid over its pages cannot be read"
+        if names:
+            yield f": attached files are not read ({listed(list(names))})"
+
+
+_Piece: TypeAlias = tuple[str, PageBox | None]
+"""A piece of a line, and where it stands on the page."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaidOver:
+    """The text of what is laid over a page, and where its pieces stand."""
+
+    text: str
+    boxes: tuple[LineBox, ...]
+
+    def line_boxes(self, offset: int) -> tuple[LineBox, ...]:
+        """Return the boxes in a text in which this one begins at an offset."""
+        return tuple(
+            (start + offset, end + offset, left, top, right, bottom)
+            for start, end, left, top, right, bottom in self.boxes
+        )
+
+
+class Annotations:
+    """What is laid over an open page: fields of forms, typed texts and comments."""
+
+    def __init__(self, page: Any, textpage: Any, losses: Losses) -> None:
+        self._page, self._textpage, self._losses = page, textpage, losses
+        self._form = page.formenv.raw if page.formenv else None
+        self._fields: dict[tuple[str, str], list[_Piece]] = {}
+        """By name and label: the label, then the value or the choices."""
+        self._typed: list[list[_Piece]] = []
+        self._comments: list[list[_Piece]] = []
+        for index in range(raw.FPDFPage_GetAnnotCount(page)):
+            annotation = raw.FPDFPage_GetAnnot(page, index)
+            if annotation:
+                self._add(annotation)
+                raw.FPDFPage_CloseAnnot(annotation)
+
+    def joined(self) -> LaidOver:
+        fields = list(self._fields.values())
+        parts = {"Form fields": fields, "Text boxes": self._typed, "Comments": self._comments}
+        text, boxes = "", list[LineBox]()
+        for name, lines in parts.items():
+            gap = "\n\n" if text else ""
+            text += f"{gap}{name}:" if lines else ""
+            for line in lines:
+                text += "\n-"
+                for piece, box in line:
+                    text += f" {piece}"
+                    boxes += [(len(text) - len(piece), len(text), *box)] if box else []
+        return LaidOver(text, tuple(boxes))
+
+    def _add(self, annotation: Any) -> None:
+        kind = raw.FPDFAnnot_GetSubtype(annotation)
+        is_hidden = bool(raw.FPDFAnnot_GetFlags(annotation) & _HIDDEN_FLAGS)
+        if kind == raw.FPDF_ANNOT_WIDGET:
+            self._add_field(annotation, is_hidden=is_hidden)
+            return
+        if kind in _SKIPPED_ANNOTATIONS:
+            return
+        if kind == raw.FPDF_ANNOT_FILEATTACHMENT:
+            file = raw.FPDFAnnot_GetFileAttachment(annotation)
+            self._losses.files += [_attachment_name(file)] if file else []
+        text = _annotation_text(annotation, "Contents")
+        box = self._box(annotation)
+        if kind == raw.FPDF_ANNOT_FREETEXT:
+            self._typed += [[(text, box)]] if text else []
+            self._losses.n_unread += not text
+        else:
+            self._losses.n_unread += kind in _MEDIA_ANNOTATIONS
+            comment = self._comment(annotation, kind, text)
+            self._comments += [[(comment, box)]] if comment else []
+        if is_hidden and text:
+            self._losses.hidden.append(text)
+
+    def _comment(self, annotation: Any, kind: int, text: str) -> str:
+        """Return what a mark says, with its author and the words that it marks."""
+        author = _annotation_text(annotation, "T")
+        comment = f"{text} ({author})" if text and author else text
+        is_struck = kind == raw.FPDF_ANNOT_STRIKEOUT
+        what = ""
+        if kind == raw.FPDF_ANNOT_STAMP:
+            what, comment = "stamp", comment or _annotation_text(annotation, "Name")
+        elif kind in _MARKING_ANNOTATIONS and (comment or is_struck):
+            marked = one_line(self._marked(annotation), _SHOWN_CHARS)
+            what = f"{'struck out' if is_struck else 'on'} '{marked}'" if marked else ""
+        return ": ".join(filter(None, (what, comment)))
+
+    def _marked(self, annotation: Any) -> str:
+        """Return the words of the page that an annotation marks."""
+        words, quad = list[str](), raw.FS_QUADPOINTSF()
+        for index in range(raw.FPDFAnnot_CountAttachmentPoints(annotation)):
+            if raw.FPDFAnnot_GetAttachmentPoints(annotation, index, quad):
+                across, up = (
+                    (quad.x1, quad.x2, quad.x3, quad.x4),
+                    (quad.y1, quad.y2, quad.y3, quad.y4),
+                )
+                words.append(
+                    self._textpage.get_text_bounded(min(across), min(up), max(across), max(up))
+                )
+        return " ".join(clean_text(" ".join(words)).split())
+
+    def _add_field(self, annotation: Any, *, is_hidden: bool) -> None:
+        kind = raw.FPDFAnnot_GetFormFieldType(self._form, annotation) if self._form else -1
+        if kind < 0:  # it belongs to no form, as after pages of several files were joined
+            name, label, value = (_annotation_text(annotation, key) for key in ("T", "TU", "V"))
+        else:
+            name = self._field_text(raw.FPDFAnnot_GetFormFieldName, annotation)
+            label = self._field_text(raw.FPDFAnnot_GetFormFieldAlternateName, annotation)
+            value = self._value(annotation, kind)
+        if value and (is_hidden or self._is_password(annotation, kind)):
+            self._losses.n_unshown += 1
+        elif value:
+            shown = one_line(label or name, _SHOWN_CHARS) or "field"
+            pieces = self._fields.setdefault((name, shown), [(f"{shown}:", None)])
+            is_new = all(value != known for known, _ in pieces[1:])
+            pieces += [(value, self._box(annotation))] if is_new else []
+
+    def _is_password(self, annotation: Any, kind: int) -> bool:
+        if kind != raw.FPDF_FORMFIELD_TEXTFIELD:
+            return False
+        flags = raw.FPDFAnnot_GetFormFieldFlags(self._form, annotation)
+        return bool(flags & raw.FPDF_FORMFLAG_TEXT_PASSWORD)
+
+    def _value(self, annotation: Any, kind: int) -> str:
+        """Return a field's value; of a choice that is one of several, which one it is."""
+        form = self._form
+        if kind in (raw.FPDF_FORMFIELD_CHECKBOX, raw.FPDF_FORMFIELD_RADIOBUTTON):
+            mark = "[x]" if raw.FPDFAnnot_IsChecked(form, annotation) else "[ ]"
+            if raw.FPDFAnnot_GetFormControlCount(form, annotation) < 2:
+                return mark
+            return f"{mark} {self._field_text(raw.FPDFAnnot_GetFormFieldExportValue, annotation)}"
+        if kind == raw.FPDF_FORMFIELD_SIGNATURE:
+            return "signed" if raw.FPDFAnnot_HasKey(annotation, b"V") else ""
+        chosen = [
+            utf16(raw.FPDFAnnot_GetOptionLabel, form, annotation, index)
+            for index in range(raw.FPDFAnnot_GetOptionCount(form, annotation))
+            if raw.FPDFAnnot_IsOptionSelected(form, annotation, index)
+        ]
+        return ", ".join(chosen) or self._field_text(raw.FPDFAnnot_GetFormFieldValue, annotation)
+
+    def _box(self, annotation: Any) -> PageBox | None:
+        rect = raw.FS_RECTF()
+        is_placed = raw.FPDFAnnot_GetRect(annotation, rect)
+        return shown_box(self._page, rect) if is_placed else None
+
+    def _field_text(self, function: Any, annotation: Any) -> str:
+        return utf16(function, self._form, annotation)
+
+
+_HIDDEN_FLAGS = raw.FPDF_ANNOT_FLAG_HIDDEN | raw.FPDF_ANNOT_FLAG_NOVIEW
+_SKIPPED_ANNOTATIONS = (raw.FPDF_ANNOT_POPUP, raw.FPDF_ANNOT_LINK)
+_MARKING_ANNOTATIONS = (
+    raw.FPDF_ANNOT_HIGHLIGHT,
+    raw.FPDF_ANNOT_UNDERLINE,
+    raw.FPDF_ANNOT_SQUIGGLY,
+    raw.FPDF_ANNOT_STRIKEOUT,
+)
+_MEDIA_ANNOTATIONS = (
+    raw.FPDF_ANNOT_SOUND,
+    raw.FPDF_ANNOT_MOVIE,
+    raw.FPDF_ANNOT_SCREEN,
+    raw.FPDF_ANNOT_THREED,
+    raw.FPDF_ANNOT_RICHMEDIA,
+)
+_SHOWN_CHARS = 200
+
+
+def _annotation_text(annotation: Any, key: str) -> str:
+    return utf16(raw.FPDFAnnot_GetStringValue, annotation, key.encode())
+
+
+def _attachment_name(attachment: Any) -> str:
+    return " ".join(utf16(raw.FPDFAttachment_GetName, attachment).split()) or "unnamed"

@@ -1,0 +1,205 @@
+"""PDFium: documents and pages under one lock, places on a page, pictures of it, its texts, fonts.
+
+PDFium keeps global state and is not thread-safe, so every call into it happens under one lock, a
+page at a time: a long document does not hold up the short ones.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from base64 import b85decode
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from ctypes import POINTER, byref, c_float, c_int, c_ushort, cast, create_string_buffer, memmove
+from functools import cache
+from threading import Lock
+from typing import Any, BinaryIO
+
+import pypdfium2  # type: ignore[import-untyped]
+from pypdfium2 import raw
+
+from .reader import PageBox, Unreadable
+
+PDFIUM_LOCK = Lock()
+_ERR_PASSWORD = 4  # FPDF_ERR_PASSWORD
+_HYPHEN = re.compile("[\x02\ufffe]\n?")  # PDFium's hyphen at the end of a line
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1f\ufffe\uffff]")
+# Runs of white space are matched whole, so that a long one is looked at once.
+_LINE_END_SPACE = re.compile(r"(?<![^\S\n])[^\S\n]++(?=\n|\Z)")
+_OUTER_SPACE = re.compile(r"\A\s++|(?<!\s)\s++\Z")
+LEFT_OUT = (re.compile(r"\r(?=\n)"), _HYPHEN, _NO_TEXT, _LINE_END_SPACE, _OUTER_SPACE)
+"""What a page's text loses, one after the other."""
+_POINTS_AN_INCH = 72
+_DOTS_AN_INCH = 200  # enough for small print; an A4 page has 1,654 x 2,339 pixels
+MOST_SIDE_PX = 2400
+_BOX_UNITS = 1_000_000  # of a side, in which PDFium returns points as whole numbers
+# TrueType, 436 bytes: one glyph, a box of 1,000 units, for U+0020 to U+2FFFF (cmap of format 13).
+_BOX_FONT = (
+    b"c-muNWME+6WN2VuW)MiuO)Ov#W(Z+mU{nB#YNY2>rcGEEwH3$@0P>|WQWH}QqdZ;!*>ix{ECVRO9>u&4$i4!^DjB&Y"
+    b"6)Y-176YRMkYLNnPfldu1@k>X{M^Kf0tOZaHX!>45G&**=B7SZWoQS==K%TY1^LA#KzD%DPXWm@fZPVe-R=$N;`wd9"
+    b"GB7iP>}Ghb+tdrEZT`<;Uc(#&<T5ibF+c!N4|Bo)4j}o0!G^(xc@5YkWWWd(VFJ1aBEy6x&j7Z`2C9~sfeT3UK>WfW"
+    b"gRlkYMyCJ&p=<`QJR{siK%a;UDhk>#7o;$6`{M<*M-Hl%5$scD21XW6Ae)VW*(tw*!HFTCp@IPt2DkwLHLEzF"
+)
+_CHARSETS = (
+    raw.FXFONT_SHIFTJIS_CHARSET,
+    raw.FXFONT_HANGEUL_CHARSET,
+    raw.FXFONT_GB2312_CHARSET,
+    raw.FXFONT_CHINESEBIG5_CHARSET,
+)
+_BOX_HANDLE = 1  # no address of a font
+
+
+def shown_box(page: Any, rect: Any) -> PageBox | None:
+    """Return a rectangle of a page as it is shown; None if it is not on it."""
+    corners = [_shown(page, rect.left, rect.top), _shown(page, rect.right, rect.bottom)]
+    (left, right), (top, bottom) = map(sorted, zip(*corners, strict=True))
+    return (left, top, right, bottom) if left < right and top < bottom else None
+
+
+def _shown(page: Any, x: float, y: float) -> tuple[float, float]:
+    """Return a point of a page as fractions: rotated and cropped as PDFium draws it."""
+    across, down = c_int(), c_int()
+    size = (0, 0, _BOX_UNITS, _BOX_UNITS)
+    raw.FPDF_PageToDevice(page, *size, 0, x, y, byref(across), byref(down))
+    shares = (across.value / _BOX_UNITS, down.value / _BOX_UNITS)
+    left, top = (round(min(max(share, 0.0), 1.0), 4) for share in shares)
+    return left, top
+
+
+class DamagedPage(Unreadable):
+    """A page that PDFium cannot open."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"is damaged: page {number} cannot be read")
+        self.number = number
+
+
+@contextmanager
+def open_pdf(file: BinaryIO) -> Iterator[Any]:
+    """Open through Python, so that system errors keep their reasons."""
+    try:
+        with PDFIUM_LOCK:
+            _use_box_font()
+            document = pypdfium2.PdfDocument(file)
+    except pypdfium2.PdfiumError as error:
+        # PDFium sometimes keeps the error code of the previous document.
+        file.seek(0)
+        if error.err_code == _ERR_PASSWORD and b"/Encrypt" in file.read():
+            remedy = "Save it without a password."
+            raise Unreadable("is protected by a password", remedy) from error
+        raise Unreadable("is damaged or not a PDF") from error
+    try:
+        with PDFIUM_LOCK, suppress(pypdfium2.PdfiumError):  # then fields have no inherited values
+            document.init_forms()
+        yield document
+    finally:
+        with PDFIUM_LOCK:
+            document.close()
+
+
+@contextmanager
+def open_page(document: Any, index: int) -> Iterator[Any]:
+    """Open a page, and hold the lock; errors within name the page."""
+    with PDFIUM_LOCK:
+        try:
+            page = document[index]
+            try:
+                yield page
+            finally:
+                page.close()
+        except pypdfium2.PdfiumError as error:
+            raise DamagedPage(index + 1) from error
+
+
+def bounds_of(piece: Any) -> tuple[float, ...]:
+    """Return left, bottom, right and top of an object of a page."""
+    sides = tuple(c_float() for _ in range(4))
+    raw.FPDFPageObj_GetBounds(piece, *sides)
+    return tuple(side.value for side in sides)
+
+
+def low_pixels(page: Any) -> Any:
+    scale = min(1.0, MOST_SIDE_PX / max(*page.get_size(), 1.0))
+    bitmap = page.render(scale=scale, may_draw_forms=False)
+    pixels = bitmap.to_numpy()[:, :, :3].copy()
+    bitmap.close()
+    return pixels
+
+
+def page_pixels(document: Any, index: int, most_side_px: int, *, shows_forms: bool = True) -> Any:
+    """Render a page of any size within limits; `shows_forms`: with the values of fields."""
+    with open_page(document, index) as page:
+        longest = max(*page.get_size(), 1.0)
+        scale = min(_DOTS_AN_INCH / _POINTS_AN_INCH, most_side_px / longest)
+        bitmap = page.render(scale=scale, may_draw_forms=shows_forms)
+        pixels = bitmap.to_numpy()[:, :, :3].copy()
+        bitmap.close()
+        return pixels
+
+
+def utf16(function: Any, *arguments: Any) -> str:
+    """Return a text that PDFium writes as UTF-16; its further lines are indented."""
+    n_bytes = function(*arguments, None, 0)
+    if n_bytes <= 2:  # the zero at its end
+        return ""
+    buffer = create_string_buffer(n_bytes)
+    function(*arguments, cast(buffer, POINTER(c_ushort)), n_bytes)
+    text = buffer.raw[: n_bytes - 2].decode("utf-16-le", "replace")
+    return clean_text(text).replace("\n", "\n  ")
+
+
+def clean_text(text: str) -> str:
+    """Join hyphenated words, drop control characters."""
+    for left_out in LEFT_OUT:
+        text = left_out.sub("", text).replace("\r", "\n")
+    return text
+
+
+@cache
+def _use_box_font() -> Any:
+    """Have PDFium ask for fonts here; return what must live as long as it does. Call it once."""
+    system = raw.FPDF_GetDefaultSystemFontInfo()
+    font = zlib.decompress(b85decode(_BOX_FONT))
+
+    def map_font(_: Any, weight: int, italic: int, charset: int, *names: Any) -> Any:
+        found = system.contents.MapFont(system, weight, italic, charset, *names)
+        return found or (_BOX_HANDLE if charset in _CHARSETS else None)
+
+    def font_data(_: Any, handle: Any, table: int, buffer: Any, size: int) -> Any:
+        if handle != _BOX_HANDLE:
+            return system.contents.GetFontData(system, handle, table, buffer, size)
+        if table == 0 and buffer and size >= len(font):
+            memmove(buffer, font, len(font))
+        return 0 if table else len(font)
+
+    def face_name(_: Any, handle: Any, buffer: Any, size: int) -> Any:
+        return (
+            0
+            if handle == _BOX_HANDLE
+            else system.contents.GetFaceName(system, handle, buffer, size)
+        )
+
+    def font_charset(_: Any, handle: Any) -> Any:
+        if handle == _BOX_HANDLE:
+            return raw.FXFONT_DEFAULT_CHARSET
+        return system.contents.GetFontCharset(system, handle)
+
+    def delete_font(_: Any, handle: Any) -> None:
+        if handle != _BOX_HANDLE:
+            system.contents.DeleteFont(system, handle)
+
+    calls = {
+        "EnumFonts": lambda _, mapper: system.contents.EnumFonts(system, mapper),
+        "MapFont": map_font,
+        "GetFont": lambda _, name: system.contents.GetFont(system, name),
+        "GetFontData": font_data,
+        "GetFaceName": face_name,
+        "GetFontCharset": font_charset,
+        "DeleteFont": delete_font,
+    }
+    info = raw.FPDF_SYSFONTINFO(version=1)
+    for name, kind in info._fields_[2:]:
+        setattr(info, name, kind(calls[name]))
+    raw.FPDF_SetSystemFontInfo(byref(info))
+    return info

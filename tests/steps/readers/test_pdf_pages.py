@@ -1,0 +1,87 @@
+"""Pages of PDFs with something wrong: damaged, letters without meaning, fonts that are missing."""
+
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from paddock.steps.readers import pdf
+from paddock.steps.readers.pdf_page import unreadable_share
+from paddock.steps.readers.reader import Document, Unreadable
+from paddock.steps.readers.reader_process import ReadOptions
+from tests.fakes.pdf import pdf as pdf_of
+from tests.fakes.pdf import pdf_of_objects
+
+WITHOUT_FONTS = """
+import ctypes, sys
+from pypdfium2 import raw
+from paddock.steps.readers import pdf, reader_process
+
+raw.FPDF_DestroyLibrary()
+name = ctypes.create_string_buffer(b"/nowhere")
+paths = (ctypes.POINTER(ctypes.c_char) * 2)(ctypes.cast(name, ctypes.POINTER(ctypes.c_char)), None)
+kind = dict(raw.FPDF_LIBRARY_CONFIG._fields_)["m_pUserFontPaths"]
+raw.FPDF_InitLibraryWithConfig(raw.FPDF_LIBRARY_CONFIG(2, ctypes.cast(paths, kind)))
+found = pdf.read_pdf(sys.stdin.buffer.raw, reader_process.ReadOptions(ocr=False))
+sys.stdout.buffer.write(found.text.encode())
+"""
+
+
+def read(data: bytes) -> Document:
+    return pdf.read_pdf(BytesIO(data), ReadOptions(ocr=False))
+
+
+def test_one_damaged_page_is_named_and_the_others_are_read() -> None:
+    data = pdf_of(["first", "second", "third"]).replace(b"6 0 R", b"99 0 R", 1)
+    found = read(data)
+    assert found.pages == ("first", "", "third")
+    assert found.notes == (": page 2 cannot be read: it is damaged",)
+
+
+def test_a_document_all_of_whose_pages_are_damaged_is_refused() -> None:
+    with pytest.raises(Unreadable, match="is damaged: page 1 cannot be read"):
+        read(pdf_of(["first"]).replace(b"[4 0 R]", b"[99 0 R]"))
+
+
+def test_chinese_without_a_font_is_read_where_none_is_installed(tmp_path: Path) -> None:
+    """One glyph an object, of a font that is neither in the document nor on the machine."""
+    glyphs = " ".join(
+        f"BT /F1 11 Tf {72 + 11 * at} 600 Td <{code}> Tj ET"
+        for at, code in enumerate(("b7a2", "c6b1", "d7dc", "b6ee"))
+    )
+    data = pdf_of_objects(
+        glyphs,
+        "<< /Type /Font /Subtype /Type0 /BaseFont /SimSun /Encoding /GBK-EUC-H /DescendantFonts "
+        "[<< /Type /Font /Subtype /CIDFontType2 /BaseFont /SimSun /DW 1000 /CIDSystemInfo "
+        "<< /Registry (Adobe) /Ordering (GB1) /Supplement 2 >> >>] >>",
+    )
+    path = tmp_path / "a.pdf"
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_FONTS], stdin=file, capture_output=True, check=True
+        )
+    assert done.stdout.decode() == "发票总额"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_readable"),
+    [
+        ("The agreement begins on the first of May and ends with the year.", True),
+        ("Strč prst skrz krk. Vlk zmrzl, zhltl hrst zrn.", True),
+        ("Договор начинается первого мая и кончается с годом.", True),  # noqa: RUF001
+        ("合同自五月一日起生效，至年底终止。", True),  # noqa: RUF001
+        ("12,50 14,00 26.50 -3.10 2024-05-01 | 17 | 18 | 19,00 EUR", True),
+        ("Name: ______________________ Date: ______________________", True),
+        ("1. Introduction . . . . . . . . . . . . . . . . . . . . 4", True),
+        ("7KH DJUHHPHQW EHJLQV RQ WKH ILUVW RI 0D\\ DQG HQGV ZLWK WKH \\HDU " * 3, False),
+        ("\ue001\ue002\ue003 \ue004\ue005 \ue001\ue006\ue007", False),
+        ("\x01\x02\x03\x04 \x05\x06\x07\x08", False),
+        ("!\"# $%&' ()* +,-. /:; <=> ?@[ ]^_ {|} ~!# $&( )*+ ,-. :;< =>? @[] ^_{", False),
+        ("\ufffd\ufffdf\ufffdi\ufffde", False),
+    ],
+)
+def test_text_that_means_nothing_is_told_from_text(text: str, is_readable: bool) -> None:
+    assert (unreadable_share(text) < 0.3) is is_readable
