@@ -27,8 +27,8 @@ OURS = PADDOCK.name
 ONE_SLOT = "llama-server -np 1"
 UNIFIED, SPLIT = "bench, unified", "bench, split"
 
-# A request of 400 words with instructions and answer has some 800 tokens.
-N_CTX_TOKENS = 2048
+# A request of 400 words with instructions and answer has some 800 tokens, one of 1,600 words 2,800.
+N_CTX_TOKENS = 4096
 N_CHAT_TOKENS = 24
 
 # Together under 8 minutes, whatever happens.

@@ -8,8 +8,9 @@ llama-server; whether answers in company are those given alone, and memory is as
 part has a time limit; together they end within 8 minutes. `--quick --layers 0` is for a processor:
 it shows that the command works.
 
-It runs from a clone too, with nothing of Paddock installed. Python needs numpy, psutil, jinja2 and
-llama-cpp-python (with typing-extensions and diskcache); nothing is fetched from anywhere.
+It runs from a clone too, with nothing of Paddock installed. Python needs numpy, psutil, jinja2,
+prometheus-client, llguidance and llama-cpp-python (with typing-extensions and diskcache);
+nothing is fetched from anywhere.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 
 HOUSE = Path(__file__).resolve().parents[2]
 ROOMS = ("pipelines", "runner", "steps", "engine", "examples")
-NEEDED = ("numpy", "psutil", "jinja2", "llama_cpp")
+NEEDED = ("numpy", "psutil", "jinja2", "prometheus_client", "llguidance", "llama_cpp")
 
 FULL = {
     "sequences": "1,16,64,128",
