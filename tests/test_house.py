@@ -43,7 +43,7 @@ ONLY_IN = {
     "rapidocr": {"steps/readers/ocr.py"},
     "PIL": {"steps/readers/ocr.py"},
     "mcp": {"steps/tools/mcp_client.py", "runner/cli/mcp_server.py"},
-    "py3langid": {"pipelines/checking/functions.py"},
+    "py3langid": {"pipelines/checking/language_model.py"},
     "regex": {"pipelines/checking/"},
     "jsonschema": {"pipelines/schema_validation.py"},
     "mcp_types": {"runner/cli/mcp_server.py"},

@@ -2,7 +2,7 @@
 
 Length, contents, form and language of an answer, and whether it keeps to its source: numbers and
 dates, quotations, citations, evidence. Functions of other packages come from entry points; the
-caller passes the mapping of all of them. The only importer of `py3langid`.
+caller passes the mapping of all of them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import datetime
 import re
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import regex
@@ -32,13 +31,11 @@ from .grounding import (
     without_item_numbers,
     without_list_numbers,
 )
+from .language_model import language_identifier
 from .schema_parts import Path, is_empty
 from .sentence_ends import sentence_spans
 from .text_index import TextIndex
 from .units import units_named
-
-if TYPE_CHECKING:
-    from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
 
 MOST_CHECKED_CHARS = 8_000_000
 """A longer value is refused: a check must not delay a run."""
@@ -415,7 +412,7 @@ def language(value: Any, *wanted: str) -> str | None:
     >>> language("The ferry leaves at nine and comes back at night.", "de")
     'It is written in English; write it in German.'
     """
-    identifier = _language_identifier()
+    identifier = language_identifier(is_normalised=True)
     codes = [_language_code(name, identifier.labels) for name in wanted]
     if not codes:
         raise ValueError("`language` needs the language, such as 'de'")
@@ -454,14 +451,6 @@ def _language_code(requested: str, known: Any) -> str:
     if code not in set(known):
         raise ValueError(f"there is no language '{requested}'; write a code such as 'de'")
     return code
-
-
-@lru_cache(maxsize=1)
-def _language_identifier() -> LanguageIdentifier:
-    """Load the library's model, once: it takes half a second."""
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 _CITED = re.compile(r"[\[\uff3b\u3010]\s?(\d+(?:\s?[,;\u2013-]\s?\d+)*)\s?[\]\uff3d\u3011]")

@@ -11,9 +11,10 @@ from pydantic import Field, field_validator
 
 from paddock.engine.system.no_links import NotRegularFile, read_file
 from paddock.pipelines.quantities import SizeBytes
-from paddock.steps.base import Output, Params, Step, StepError, Tools
+from paddock.steps.base import Output, Params, Step, StepError, StepLog, Tools
 from paddock.steps.paths import os_refusal, printable, resolve_path
-from paddock.steps.readers.text_encoding import NotText, decode_text
+from paddock.steps.readers.reader import after_name
+from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
 
 from .read import DEFAULT_MAX_FILE_BYTES, KnownEncoding
 from .row_formats import FORMAT_OF_SUFFIX, UnreadableRows, parse_rows, typed_rows
@@ -83,9 +84,9 @@ class FilesRows(Step[FilesRowsParams, FilesRowsOutput]):
     async def run(self, params: FilesRowsParams, tools: Tools) -> FilesRowsOutput:
         path = resolve_path(tools.roots, params.path)
         data = await asyncio.to_thread(_read_bytes, path, params.max_bytes)
-        if len(data) < _THREAD_FROM_BYTES:
-            return _rows_output(data, path, params)
-        return await asyncio.to_thread(_rows_output, data, path, params)
+        if len(data) < _THREAD_FROM_BYTES and data.isascii():  # an encoding may take a second
+            return _rows_output(data, path, params, tools.log)
+        return await asyncio.to_thread(_rows_output, data, path, params, tools.log)
 
 
 def _read_bytes(path: Path, max_bytes: int) -> bytes:
@@ -104,15 +105,20 @@ def _read_bytes(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def _rows_output(data: bytes, path: Path, params: FilesRowsParams) -> FilesRowsOutput:
+def _rows_output(data: bytes, path: Path, params: FilesRowsParams, log: StepLog) -> FilesRowsOutput:
     name = f"'{printable(path.name)}'"
     try:
-        text = decode_text(data, params.encoding).text
+        decoded = decode_text(data, params.encoding)
+        for note in decoded.notes:
+            log.note(f"{name}{after_name(note)}.")
+        text = decoded.text
         names = None if params.columns is None else list(params.columns)
         format_ = _chosen_format(path, params.format, text)
         table = parse_rows(text, format_, names, params.header)
         if isinstance(params.columns, dict):
             typed_rows(table, params.columns)
+    except UnclearEncoding as error:
+        raise StepError(f"{name} cannot be read: {error}.", remedy=error.remedy) from error
     except NotText as error:
         remedy = "Save the sheet as CSV, or read it as text with `files.read`."
         is_sheet = data.startswith(b"PK")

@@ -21,19 +21,9 @@ from paddock.engine.system.text import counted
 from .hidden_text_notes import hidden_text_note
 from .reader import Unreadable, text_sample
 
-_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]{1,40})", re.IGNORECASE)
 _DECLARATION = re.compile(r"\A\s*<\?xml[^>]*>")  # XHTML; BeautifulSoup would take it for XML
 _UNREAD_TAGS = ("noscript", "template")
 _SKIPPED_TAGS = ("script", "style", "title", "iframe", *_UNREAD_TAGS)
-_HEAD_BYTES = 4096
-# What pages call by the name of a subset (source: the WHATWG Encoding Standard).
-_CHARSET_ALIASES = {
-    **dict.fromkeys(("gb2312", "gbk", "x-gbk"), "gb18030"),
-    **dict.fromkeys(("iso-8859-1", "latin1", "ascii", "us-ascii"), "cp1252"),
-    **{"shift_jis": "cp932", "shift-jis": "cp932", "big5": "big5hkscs", "euc-kr": "cp949"},
-    # A page whose ASCII can be read to find this is not UTF-16.
-    **dict.fromkeys(("utf-16", "utf-16le", "utf-16be"), "utf-8"),
-}
 _MAX_TAGS = 1_000_000  # opening and closing ones; each takes 600 bytes and 0.1 ms
 _MOST_BLANKS = 200
 _LONG_BLANK = re.compile(rf"[^\S\n]{{{_MOST_BLANKS},}}")  # markdownify's time is their square
@@ -86,13 +76,6 @@ class HtmlText:
     title: str
     notes: tuple[str, ...] = ()
     """As those of a `Document`."""
-
-
-def html_charset(data: bytes) -> str:
-    """Return the declared encoding of a page, or an empty text."""
-    found = _CHARSET.search(data[:_HEAD_BYTES])
-    name = found[1].decode("ascii").lower() if found else ""
-    return _CHARSET_ALIASES.get(name, name)
 
 
 def html_to_markdown(html: str, styles: str = "") -> HtmlText:

@@ -133,9 +133,8 @@ def _document_of(part: MIMEPart) -> Document | None:
     data = part.get_payload(decode=True)
     if not isinstance(data, bytes):
         return Document(("",), "", MEDIA_TYPES[kind])
-    for encoding in (part.get_content_charset() or "auto", "auto"):  # the declared one may be wrong
-        with suppress(Unreadable, LookupError, ValueError):
-            return text_files.read_text_file(data, kind, encoding)
+    with suppress(Unreadable, LookupError, ValueError):
+        return text_files.read_text_file(data, kind, declared=part.get_content_charset() or "")
     return None
 
 

@@ -114,6 +114,11 @@ def read_small(path: Path, options: ReadOptions, max_bytes: int) -> Document | N
         kind = options.kind or kind_of(path, data[:HEAD_BYTES])
     if kind not in _SMALL_KINDS:
         return None
+    if options.encoding == "auto":
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            return None  # an encoding is found out by a model of languages
     return text_files.read_text_file(
         data, kind, options.encoding, is_named=options.kind is not None
     )

@@ -15,20 +15,36 @@ _MAX_TITLE_CHARACTERS = 200
 
 
 def read_text_file(
-    data: bytes, kind: str, encoding: str = "auto", *, is_named: bool = False, styles: str = ""
+    data: bytes,
+    kind: str,
+    encoding: str = "auto",
+    *,
+    declared: str = "",
+    is_named: bool = False,
+    styles: str = "",
 ) -> Document:
     """Read it; `is_named`: the author has set its kind; `styles`: style sheets besides a page's.
+
+    `encoding` is the author's, `declared` what comes with the text, such as a mail's charset.
 
     Raises:
         Unreadable: it is not text, or not of that kind.
     """
-    if kind == "html":
-        from .html import html_charset, html_to_markdown
-    named = html_charset(data) if kind == "html" and encoding == "auto" else ""
-    decoded = _decoded(data, encoding, named)
-    notes = list(_damage_notes(decoded))
+    declared = declared or text_encoding.declared_encoding(data, is_html=kind == "html")
+    try:
+        decoded = text_encoding.decode_text(data, encoding, declared)
+    except text_encoding.UnclearEncoding as error:
+        raise Unreadable(f"cannot be read: {error}", error.remedy) from error
+    except text_encoding.NotText as error:
+        if encoding == "auto":
+            raise Unreadable(f"is not text: {error}") from error
+        remedy = "Correct `encoding`, or leave it out."
+        raise Unreadable(f"cannot be read as {encoding}: {error}", remedy) from error
+    notes = list(decoded.notes)
     text, title = decoded.text, ""
     if kind == "html":
+        from .html import html_to_markdown
+
         page = html_to_markdown(text, styles)
         text, title = page.text, page.title
         notes += page.notes
@@ -41,28 +57,6 @@ def read_text_file(
         notes.append(f"is not valid JSON ({fault}); it is read as plain text")
         kind = "txt"
     return Document((text,), title, MEDIA_TYPES[kind], tuple(notes))
-
-
-def _decoded(data: bytes, encoding: str, named: str) -> text_encoding.Decoded:
-    """Decode by the author's encoding, else the declared one, else a detected one."""
-    if named and text_encoding.is_known_encoding(named):
-        try:
-            return text_encoding.decode_text(data, named)
-        except text_encoding.NotText:
-            pass  # the declaration is often wrong: detect it
-    try:
-        return text_encoding.decode_text(data, encoding)
-    except text_encoding.NotText as error:
-        if encoding == "auto":
-            raise Unreadable(f"is not text: {error}") from error
-        remedy = "Correct `encoding`, or leave it out."
-        raise Unreadable(f"cannot be read as {encoding}: {error}", remedy) from error
-
-
-def _damage_notes(decoded: text_encoding.Decoded) -> tuple[str, ...]:
-    if not decoded.n_damaged:
-        return ()
-    return (f": {decoded.n_damaged} damaged bytes of its UTF-8 are read as U+FFFD",)
 
 
 def _json_fault(text: str) -> str:

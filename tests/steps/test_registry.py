@@ -42,7 +42,7 @@ def test_listing_names_imports_no_step() -> None:
         print("paddock.steps.files.scan" in sys.modules, "paddock.steps.llm.chat" in sys.modules)
         for name in registry.step_names():
             registry.load_step(name)
-        heavy = {"pypdfium2", "bs4", "wcmatch", "charset_normalizer", "semantic_text_splitter"}
+        heavy = {"pypdfium2", "bs4", "wcmatch", "py3langid", "semantic_text_splitter"}
         print(sorted(heavy & set(sys.modules)))
     """
     assert in_a_new_python(code) == "[]\nTrue False\n[]\n"

@@ -1,15 +1,187 @@
 # ruff: noqa: RUF001 - texts in many languages
 import random
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.steps.readers.text_encoding import NotText, decode_text, is_known_encoding
+from paddock.steps.readers.text_encoding import (
+    NotText,
+    UnclearEncoding,
+    decode_text,
+    is_known_encoding,
+)
+from paddock.steps.readers.text_files import read_text_file
 
 CHINESE = "会议记录如下。今天天气很好，我们去公园散步。\n"
 TRADITIONAL = "會議記錄如下。今天天氣很好，我們去公園散步。\n"
 JAPANESE = "今日は天気がよいので、公園を散歩しました。\n"
+
+OFFICE = {
+    "cp1252": (
+        "Rechnung Nr. 2024-117\n"
+        "Sehr geehrte Frau Müller,\n"
+        "für die Reparatur der Küche berechnen wir 84,00 € zuzüglich 19 % Umsatzsteuer.\n"
+        "Bitte überweisen Sie den Betrag bis zum 30. März.\n"
+        "Mit freundlichen Grüßen\n"
+    ),
+    "iso-8859-1": (
+        "Objet : résiliation du contrat\n"
+        "Madame, Monsieur,\n"
+        "Je vous informe que je souhaite résilier mon abonnement à compter du 1er "
+        "février. Le dernier règlement a été effectué.\n"
+        "Veuillez agréer mes salutations distinguées.\n"
+        "Hélène Bérard\n"
+    ),
+    "iso-8859-15": (
+        "Facture n° 118\n"
+        "Désignation;Quantité;Prix\n"
+        "Peinture façade;2;40,00 €\n"
+        "Œuvre encadrée;1;115,50 €\n"
+        "Total à payer : 195,50 €\n"
+        "Échéance : 15 août\n"
+    ),
+    "cp1250": (
+        "Faktura VAT nr 12/2024\n"
+        "Sprzedawca: Zakład Usługowy Łódź\n"
+        "Nabywca: Grażyna Wiśniewska\n"
+        "Naprawa dachu – 1 250,00 zł\n"
+        "Termin płatności: 14 dni\n"
+    ),
+    "iso-8859-2": (
+        "Szanowni Państwo,\n"
+        "w załączeniu przesyłam umowę najmu lokalu przy ulicy Świętojańskiej. Proszę o "
+        "podpisanie i odesłanie jej do końca miesiąca.\n"
+        "Z poważaniem\n"
+        "Stanisław Żak\n"
+    ),
+    "cp1251": (
+        "Счёт № 45 от 12 марта\n"
+        "Поставщик: ООО «Ромашка»\n"
+        "За ремонт крыши: 12 500 руб.\n"
+        "Итого к оплате: 12 500 руб. Срок оплаты — 10 дней.\n"
+    ),
+    "koi8_r": (
+        "Уважаемая Анна Сергеевна!\n"
+        "Направляем Вам договор аренды помещения. Просим подписать его и вернуть один "
+        "экземпляр до конца месяца.\n"
+        "С уважением, директор Петров\n"
+    ),
+    "cp866": (
+        "Наименование;Количество;Цена\n"
+        "Стол письменный;2;4500\n"
+        "Стул деревянный;6;1200\n"
+        "Лампа настольная;3;890\n"
+    ),
+    "iso-8859-5": (
+        "Протокол собрания жильцов\n"
+        "Присутствовали: семнадцать человек. Решили: заменить входную дверь в подъезде и "
+        "установить новый почтовый ящик.\n"
+    ),
+    "mac_cyrillic": (
+        "Заявление\n"
+        "Прошу предоставить мне ежегодный оплачиваемый отпуск с третьего июня на двадцать"
+        " восемь дней.\n"
+        "Иванов Пётр, бухгалтер\n"
+    ),
+    "koi8_u": (
+        "Шановний пане директоре!\n"
+        "Просимо надіслати рахунок за ремонт їдальні та її обладнання. Оплату здійснимо "
+        "протягом п'яти днів.\n"
+        "З повагою, Євген Ґалаґан\n"
+    ),
+    "cp1253": (
+        "Τιμολόγιο αριθ. 118\n"
+        "Αγαπητέ κύριε Παπαδόπουλε,\n"
+        "σας στέλνουμε το τιμολόγιο για την επισκευή της στέγης. Ποσό πληρωμής: 420 ευρώ.\n"
+        "Με εκτίμηση, Άννα\n"
+    ),
+    "iso-8859-7": (
+        "Περιγραφή;Ποσότητα;Τιμή\nΓραφείο ξύλινο;1;180\nΚαρέκλα;4;45\nΆσπρη λάμπα;2;30\n"
+    ),
+    "cp1254": (
+        "Sayın Ayşe Yıldız,\n"
+        "İstanbul şubemizin mart ayı kirası için düzenlenen fatura ektedir. Ödemenizi "
+        "ayın on beşine kadar yapmanızı rica ederiz.\n"
+        "Saygılarımızla, Çağrı Şahin\n"
+    ),
+    "iso-8859-9": (
+        "Ürün;Miktar;Fiyat\n"
+        "Çalışma masası;2;1500\n"
+        "Ahşap sandalye;6;400\n"
+        "Işık kaynağı;3;250\n"
+        "Yağlı boya;1;120\n"
+    ),
+    "cp1255": (
+        "חשבונית מספר 118\n"
+        "לכבוד גברת כהן,\n"
+        "מצורפת חשבונית עבור תיקון הגג. נא לשלם עד סוף החודש.\n"
+        "בברכה, דוד לוי\n"
+    ),
+    "cp1256": (
+        "السيد المحترم محمد علي،\n"
+        "نرسل إليكم فاتورة إصلاح السقف. المبلغ المطلوب خمسمئة دينار، ويرجى الدفع قبل "
+        "نهاية الشهر.\n"
+        "مع التحية\n"
+    ),
+    "cp1257": (
+        "Gerbiamas pone Žukauskai,\n"
+        "siunčiame sąskaitą už stogo remontą. Prašome apmokėti iki mėnesio pabaigos.\n"
+        "Pagarbiai, Živilė Jankauskienė\n"
+    ),
+    "cp1258": (
+        "Hóa đơn số 118\n"
+        "Kính gửi ông Nguyễn Văn Hải,\n"
+        "chúng tôi gửi kèm hóa đơn sửa chữa mái nhà. Xin thanh toán trước cuối tháng.\n"
+    ),
+    "cp874": (
+        "ใบแจ้งหนี้เลขที่ 118\n"
+        "เรียนคุณสมชาย\n"
+        "ขอแจ้งค่าซ่อมหลังคาจำนวนสองพันบาท กรุณาชำระเงินก่อนสิ้นเดือน\n"
+        "ขอแสดงความนับถือ\n"
+    ),
+    "gb18030": (
+        "发票号码：118\n"
+        "尊敬的王女士：\n"
+        "随函附上屋顶维修的发票，金额为二千四百元。请于月底前付款。\n"
+        "此致敬礼\n"
+    ),
+    "big5": (
+        "發票號碼：118\n"
+        "敬愛的陳先生：\n"
+        "隨函附上屋頂維修的發票，金額為二千四百元。請於月底前付款。\n"
+    ),
+    "cp932": (
+        "請求書番号：118\n"
+        "田中様\n"
+        "屋根の修理代金として二万四千円をご請求申し上げます。月末までにお支払いください。\n"
+    ),
+    "euc_jp": ("品名;数量;単価\n机;2;15000\n椅子;6;4800\nランプ;3;2500\n合計金額は税込みです。\n"),
+    "iso2022_jp": (
+        "山田様\nいつもお世話になっております。契約書を添付いたしますので、ご確認ください。\n"
+    ),
+    "cp949": (
+        "청구서 번호: 118\n"
+        "김철수 고객님께\n"
+        "지붕 수리 비용 이십사만 원을 청구합니다. 월말까지 납부해 주시기 바랍니다.\n"
+    ),
+    "euc_kr": ("품목;수량;단가\n책상;2;150000\n의자;6;48000\n전등;3;25000\n"),
+    "utf-16-le": ("Mietvertrag über die Wohnung Größe 80 m²\nDie Miete beträgt 640 € monatlich.\n"),
+    "utf-16-be": ("請求書\n月末までにお支払いください。\n"),
+    "mac_roman": (
+        "Sehr geehrte Damen und Herren,\n"
+        "anbei erhalten Sie die gewünschten Unterlagen für die Prüfung. Über eine baldige"
+        " Rückmeldung würden wir uns freuen.\n"
+    ),
+    "cp850": (
+        "Lieferschein\n"
+        "Tür, weiß, 2 Stück\n"
+        "Große Schränke, 1 Stück\n"
+        "Ölfarbe für die Küche, 3 Dosen\n"
+    ),
+}
+"""An invoice, a letter or a table of an office, by the encoding that it is written in."""
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-8"])
@@ -139,3 +311,86 @@ def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=80))
 def test_every_utf8_text_comes_back(text: str) -> None:
     assert decode_text(text.encode()).text == text.removeprefix("\ufeff")
+
+
+@pytest.mark.parametrize("encoding", OFFICE)
+def test_a_short_text_of_an_office_is_read_in_its_encoding(encoding: str) -> None:
+    data = encoded(OFFICE[encoding], encoding)
+    found = decode_text(data)
+    assert found.text == OFFICE[encoding]
+    is_marked = encoding.startswith(("utf", "iso2022"))
+    assert found.is_guess != is_marked
+    assert [
+        note.startswith(": it declares no encoding and is read as ") for note in found.notes
+    ] == ([] if is_marked else [True])
+
+
+def encoded(text: str, encoding: str) -> bytes:
+    """Encode, for `cp1258` with the tones of Vietnamese apart from its letters."""
+    if encoding != "cp1258":
+        return text.encode(encoding)
+    tones = "\u0300\u0301\u0303\u0309\u0323"
+    parts = [unicodedata.normalize("NFD", char) for char in text]
+    letters = [
+        unicodedata.normalize("NFC", "".join(c for c in part if c not in tones)) for part in parts
+    ]
+    marks = ["".join(c for c in part if c in tones) for part in parts]
+    return "".join(a + b for a, b in zip(letters, marks, strict=True)).encode("cp1258")
+
+
+@pytest.mark.parametrize(
+    ("data", "encodings"),
+    [
+        ("Dolarý".encode("cp1252"), ("windows-1252", "windows-1250")),
+        ("Frangı".encode("cp1254"), ("windows-1255", "windows-1256")),
+        (b"\xe9", ("windows-1252", "windows-1250")),
+    ],
+)
+def test_a_text_that_is_as_likely_in_two_encodings_is_refused_with_both(
+    data: bytes, encodings: tuple[str, str]
+) -> None:
+    with pytest.raises(UnclearEncoding) as caught:
+        decode_text(data)
+    assert all(is_known_encoding(name) for name in caught.value.encodings)
+    assert "`encoding: " in caught.value.remedy
+
+
+def test_what_a_text_declares_outweighs_what_it_looks_like() -> None:
+    xml = '<?xml version="1.0" encoding="ISO-8859-9"?><p>Frangı</p>'.encode("cp1254")
+    page = '<meta charset="windows-874"><p>ฅ</p>'.encode("cp874")
+    assert (read_text_file(xml, "txt").text[-10:], read_text_file(xml, "txt").notes) == (
+        "Frangı</p>",
+        (),
+    )
+    assert (read_text_file(page, "html").text, read_text_file(page, "html").notes) == ("ฅ", ())
+    assert read_text_file("Frangı".encode("cp1254"), "txt", declared="latin5").text == "Frangı"
+
+
+@pytest.mark.parametrize("label", ["iso-8859-1", "windows-1252", "us-ascii"])
+def test_utf8_that_declares_the_default_of_old_programs_is_read_as_utf8(label: str) -> None:
+    page = f"<meta charset={label}><p>Größe 40 €</p>".encode()
+    found = read_text_file(page, "html")
+    assert found.text == "Größe 40 €"
+    assert found.notes == (f": it is not in {label}, which it declares, but in utf-8",)
+
+
+def test_a_declaration_that_the_bytes_refute_is_noted() -> None:
+    page = '<meta charset="utf-8"><p>Die Größe der Küche beträgt vierzig Fuß</p>'.encode("cp1252")
+    found = read_text_file(page, "html")
+    assert found.text.startswith("Die Größe der Küche")
+    assert found.notes == (": it is not in utf-8, which it declares, but in windows-1252",)
+
+
+@pytest.mark.parametrize("encoding", ["utf-32-le", "utf-32-be", "iso2022_kr"])
+def test_wide_encodings_without_a_mark_are_recognised(encoding: str) -> None:
+    text = "청구서: 40 EUR\n" if encoding == "iso2022_kr" else "Rechnung über 40 €\n"
+    assert decode_text(text.encode(encoding)).text == text
+
+
+def test_labels_of_the_standard_are_known_that_python_does_not_know() -> None:
+    assert all(map(is_known_encoding, ("windows-874", "x-mac-cyrillic", "x-sjis", "iso-8859-8-i")))
+
+
+@pytest.mark.parametrize("sample", ["Köln;1,50", "£ 12 per item", "20 °C", "§ 5 Abs. 2", "40 €"])
+def test_a_few_signs_in_plain_text_are_read_as_windows_has_them(sample: str) -> None:
+    assert decode_text(f"Position 1: {sample}\n".encode("cp1252")).text[12:-1] == sample
