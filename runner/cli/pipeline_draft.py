@@ -6,6 +6,7 @@ a document, a label from a list, short fields with evidence. Comments say what t
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -93,7 +94,9 @@ class DocumentsThere:
         root = folder / "inbox" if (folder / "inbox").is_dir() else folder
         if not root.is_dir():
             return None
-        walk = FolderWalk(root.resolve(), Globs.of(["**/*"]), Globs.of([]), frozenset(), None, ())
+        walk = FolderWalk(
+            root.resolve(), Globs.of(["**/*"]), Globs.of([]), frozenset(), sys.maxsize, ()
+        )
         names = [f.relpath for f in walk.files(None) if not is_temporary_path(f.relpath)]
         sums = Counter(PurePosixPath(name).suffix.removeprefix(".") for name in names)
         known = _SUFFIXES[documents]

@@ -76,6 +76,12 @@ class _Below:
     is_named: bool
 
 
+_BLOCK_BYTES = 512  # of `st_blocks`, whatever a block of the disk has
+# Anyone who may write into the folder makes a file of holes in no time; to hash it takes minutes.
+# File systems that compress make text up to 30 times smaller.
+_LEAST_HOLLOW_BYTES, _MOST_PACKING = 64 * 1024**2, 100
+
+
 @dataclass
 class FolderWalk:
     """One walk through a folder. Used by one thread."""
@@ -84,13 +90,14 @@ class FolderWalk:
     include: Globs
     exclude: Globs
     left_out: frozenset[str]
-    max_bytes: int | None
+    max_bytes: int
     allowed: tuple[Path, ...]
     """Folders that symbolic links may lead to; empty if they are not followed."""
     found: list[FoundFile] = field(default_factory=list)
     links: list[tuple[str, str, bool]] = field(default_factory=list)
     seen: set[tuple[int, int]] = field(default_factory=set)
     too_large: list[str] = field(default_factory=list)
+    hollow: list[str] = field(default_factory=list)
     not_utf8: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     not_followed: list[str] = field(default_factory=list)
@@ -111,10 +118,10 @@ class FolderWalk:
 
     def notes(self) -> list[str]:
         """Return a sentence for each reason why files were left out."""
-        limit = f"larger than max_bytes ({self.max_bytes:,})" if self.max_bytes else ""
         other_case = [path for path in self.unmatched if self._differs_in_case(path)]
         kinds = (
-            (self.too_large, "left out, " + limit),
+            (self.too_large, f"left out, larger than max_bytes ({self.max_bytes:,})"),
+            (self.hollow, "left out, nearly nothing of the size is on the disk"),
             (other_case, "left out, `include` has the suffix in another case"),
             (self.not_utf8, "left out, the name is not UTF-8"),
             (self.unreadable, "left out, the folder cannot be read"),
@@ -222,8 +229,12 @@ class FolderWalk:
             found = FoundFile(relpath, path, real, facts())
         except OSError:
             return  # gone since it was listed
-        if self.max_bytes is not None and found.facts.st_size > self.max_bytes:
+        size = found.facts.st_size
+        on_disk = getattr(found.facts, "st_blocks", size) * _BLOCK_BYTES
+        if size > self.max_bytes:
             self.too_large.append(relpath)
+        elif size > _LEAST_HOLLOW_BYTES and on_disk * _MOST_PACKING < size:
+            self.hollow.append(relpath)
         else:
             self.found.append(found)
 

@@ -38,8 +38,10 @@ class FilesScanParams(Params):
     newest: int | None = Field(
         default=None, ge=1, description="List only this many, the latest changed."
     )
-    max_bytes: SizeBytes | None = Field(
-        default=None, description="Leave out larger files, with a note."
+    max_bytes: SizeBytes = Field(
+        default=4 * 1024**3,
+        description="Leave out larger files, with a note: each file is hashed before the first is "
+        "taken.",
     )
     follow_links: bool = Field(
         default=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -115,7 +116,7 @@ def _path_within(folder: Path, path: str, outside: tuple[Path, ...]) -> Path:
 
 def _visible_files(folder: Path, globs: Globs) -> list[tuple[str, int]]:
     """Return relpath and size of each file, without hidden files and links. In a thread."""
-    walk = FolderWalk(folder, globs, Globs.of([]), frozenset(), None, ())
+    walk = FolderWalk(folder, globs, Globs.of([]), frozenset(), sys.maxsize, ())
     return [(file.relpath, file.facts.st_size) for file in walk.files(None)]
 
 

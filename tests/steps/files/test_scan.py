@@ -120,6 +120,14 @@ def test_larger_files_are_left_out_and_said(tmp_path: Path, scan: Scan, hands: F
     ]
 
 
+def test_a_file_of_holes_is_left_out_and_said(tmp_path: Path, scan: Scan, hands: FakeTools) -> None:
+    lay(tmp_path, "a")
+    with (tmp_path / "holes").open("wb") as file:
+        file.truncate(2**31)
+    assert listed(scan()) == ["a"]
+    assert hands.notes == [".: 'holes' left out, nearly nothing of the size is on the disk."]
+
+
 def test_a_suffix_in_other_letters_case_is_left_out_and_said(
     tmp_path: Path, scan: Scan, hands: FakeTools
 ) -> None:
