@@ -8,14 +8,13 @@ from operator import itemgetter
 from typing import Any
 
 from paddock.runner.bind.bound import BoundBlock, BoundStep, all_steps
-from paddock.runner.bind.scope import Scope
+from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.ledger.filed_rows import Place, place_of
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
 from paddock.runner.progress.report import LISTED_STATES, ItemReport, State
 
 from .block_work import BlockWork, ItemWork
 from .escalation import EscalationPass
-from .filed_items import ItemResults
 from .lacking_items import LackingItems
 from .run_records import StepRecord
 from .run_reviews import AwaitingReview, RunReviews
@@ -34,6 +33,10 @@ class BlockState:
     results: list[Any]
     filed: dict[str, tuple[Place, Any]] = field(default_factory=dict)
     """By key, the places and results of filed items, where the block's results are read."""
+    wholes: dict[str, Any] = field(default_factory=dict)
+    """By key, the results of this run with what pipelines of the items had filed."""
+    idle: set[str] = field(default_factory=set)
+    """Keys of items that were done, and whose pipelines had filed items alone."""
     failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     waiting: list[tuple[int, str]] = field(default_factory=list)
     """Index and key of each item that waits for a person's decision."""
@@ -144,6 +147,15 @@ class BlockState:
         return [item for item in self.work.items if item.verdict.is_work]
 
     @property
+    def has_news(self) -> bool | None:
+        """Whether any item is new, or has something new; None: nothing is filed."""
+        filed = self.work.filed
+        if not (filed.rows or filed.parts or self.idle):
+            return None
+        known = self.idle.union(key for key in filed.parts if key in self.filed)
+        return any(item.key not in known for item in self.work.items)
+
+    @property
     def is_partial(self) -> bool:
         """Whether `--only` or a sample left out items that have work to do."""
         return any(item.verdict.is_left_out for item in self.work.items)
@@ -152,27 +164,27 @@ class BlockState:
         """Return the value of `steps.<block>`; items without a result are not in `results`."""
         place = {item.key: item.index for item in self.work.items}
         last = len(place)
-        return {
-            "results": self._item_results(),
+        new = [result for result in self.results if result is not None]
+        outputs = {
+            "results": new,
             "counts": self.counts,
             # In the list's order, not by time: a prompt may read it.
             "changed": sorted(self.changed, key=lambda change: place.get(change["key"], last)),
             "failed": [failure for _, failure in sorted(self.failed, key=lambda pair: pair[0])],
             "waiting": [key for _, key in sorted(self.waiting)],
         }
-
-    def _item_results(self) -> ItemResults:
-        """Return the results; those of this run come in place of filed ones."""
-        work, new = self.work, [result for result in self.results if result is not None]
+        work, places = self.work, self.work.filed.places
         moves = (step for step in all_steps(self.block.body) if step.uses == "files.move")
-        is_filing = any(step.written.get("mode") != "copy" for step in moves)
+        is_filing = places or any(step.written.get("mode") != "copy" for step in moves)
         if not (self.filed or is_filing or any(source.is_hot for source in work.missing.sources)):
-            return ItemResults(new, new)
+            return outputs
         whole = dict(self.filed)
-        for item in work.items:
-            if (result := self.results[item.index]) is not None:
-                whole[item.key] = place_of(work.names.get(item.key, item.key), item.key), result
-        return ItemResults(new, [result for _, result in sorted(whole.values(), key=itemgetter(0))])
+        for item in work.items:  # those of this run come in place of filed ones
+            key, result = item.key, self.wholes.get(item.key, self.results[item.index])
+            if result is not None and not (key in work.filed.parts and key in self.filed):
+                whole[key] = places.get(key) or place_of(work.names.get(key, key), key), result
+        results = [result for _, result in sorted(whole.values(), key=itemgetter(0))]
+        return WithFiled(outputs, {**outputs, "results": results})
 
     def shown(self, key: str) -> str:
         """Return an item's key as progress shows it: none of a step outside of blocks."""

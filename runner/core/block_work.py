@@ -99,7 +99,7 @@ class BlockWork:
 
     @property
     def filed_counts(self) -> FiledCounts:
-        left = {row.key for row in self.filed.rows} - self.filed.pruned
+        left = {row.key for row in self.filed.rows if row.path} - self.filed.pruned
         left -= {item.key for item in self.items}
         n_earlier = len(self.filed.earlier - self.filed.pruned)
         return FiledCounts(len(left), len(self.filed.away - self.filed.pruned), n_earlier)

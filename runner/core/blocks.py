@@ -48,7 +48,13 @@ from .filed_items import filed_results
 from .fingerprints import item_path
 from .item_order import expected_tokens, longest_first
 from .item_run import ItemRun, attempt_name, last_examples, last_labels
-from .items import ItemRunner, SubPipelinesFor, expect_queries, item_result
+from .items import (
+    ItemRunner,
+    SubPipelinesFor,
+    expect_queries,
+    item_result,
+    result_with_filed,
+)
 from .lacking_items import MAX_NAMED, LackingItems, no_documents_of, refuse_empty_results
 from .outdated_outputs import NodeOutputs, end_of_block
 from .pruning import OrphanCleaner
@@ -132,8 +138,7 @@ class BlockRunner:
         missing = no_documents_of(run.work) if not (outer or self._around) else None
         if lacking := missing or await run.lacking(self._context.judge.reviews):
             self.left.lacking[block.id] = lacking
-        if run.work.filed.rows:
-            self.left.filed[block.id] = bool(run.work.items)
+        self.left.note_filed(run)
         return run.offered()
 
     async def _carried_out(self, run: BlockState) -> None:
@@ -201,7 +206,7 @@ class BlockRunner:
             work = await self._context.judge.step(node, scope, outer)
         run = BlockState(work, scope, keeps_results, [None] * len(work.items))
         if keeps_results:
-            run.filed = filed_results(self._context.ledger, work.filed.rows)
+            run.filed = filed_results(self._context.ledger, work.filed)
         if isinstance(node, BoundBlock):
             run.turn = EscalationPass.first(node.body)
         for item in work.items:
@@ -499,6 +504,7 @@ class BlockRunner:
                 scope = await self.body(run.block.body, item.seen(run.block, run.scope), record)
             # As a later run reads it from the ledger: both must see the same.
             result = self._stats.secrets.redacted(item_result(run.block, scope, record.last))
+            record.with_filed = result_with_filed(run.block, scope, record.last)
         except StopGateClosed:  # in a nested block; its finished items are in the ledger
             return
         except PutOff:
@@ -518,6 +524,12 @@ class BlockRunner:
     ) -> None:
         """Record an item that went well, or of which all steps were skipped."""
         run.filed.pop(item.key, None)  # what it came out as before
+        if record.with_filed is not None:
+            run.wholes[item.key] = record.with_filed
+        elif item.key in run.work.filed.parts:
+            FiledRows(self._context.ledger).drop(record.scope, item.key)
+        if not record.has_news:
+            run.idle.add(item.key)
         if run.keeps_results:
             run.results[item.index] = result
         if result is None and not record.has_run:

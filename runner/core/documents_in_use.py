@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import FiledRow, FiledRows, MoveRow
 from paddock.runner.ledger.output_index import OutputIndex
 
@@ -103,9 +102,9 @@ class DocumentsInUse:
         document.is_away = True
         return document.row.path
 
-    def file(self, document: DocumentInUse, entry: Entry) -> None:
+    def file(self, document: DocumentInUse, result: tuple[str | None, str | None]) -> None:
         """Write that an item is filed, in one commit with its entry."""
-        row = document.row._replace(returns=entry.returns, returns_object=entry.returns_object)
+        row = document.row._replace(returns=result[0], returns_object=result[1])
         self._store.record(document.scope, row, self._run)
         owner = (row.path, row.sha256, row.target, document.scope, row.key)
         self._store.record_move(MoveRow(*owner, is_done=True), self._run)

@@ -14,12 +14,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, outer_references
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import (
@@ -34,10 +34,11 @@ from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.steps.files.scan import file_at
 
+from .block_items import block_list, split_by_where
 from .deleted_documents import SourceFolder
 from .dependencies import AWAY
-from .fingerprints import is_file_value
-from .item_keys import raw_item_keys
+from .fingerprints import CONTENT, is_file_value, item_content, ordered_digest, without_time
+from .item_keys import item_names, raw_item_keys
 
 FILED_STATES = frozenset(("done", "skipped"))
 """States of an item that was done with its document."""
@@ -58,6 +59,10 @@ class FiledItems:
     """Scope and key of what blocks had filed that the pipeline no longer has."""
     pruned: frozenset[str] = frozenset()
     """Keys of those of which nothing is to be kept, since they are away."""
+    parts: Mapping[str, FiledRow] = field(default_factory=dict)
+    """By key, the rows of listed items whose pipelines filed documents."""
+    places: Mapping[str, Place] = field(default_factory=dict)
+    """By key, the places of all items in a list that has filed ones, too."""
 
 
 class BlockFiling:
@@ -102,11 +107,8 @@ class BlockFiling:
             self.taken_over.append((scope, row.key))
             filed = {other.sha256 for other in self.rows.values() if other.name == row.name}
             if row.sha256 not in filed:
-                numbered = (f"{row.name}#{n}" for n in itertools.count(2))
-                keys = itertools.chain([row.name], numbered)
-                key = next(key for key in keys if key not in self.rows)
-                row = row._replace(key=key, made_by="", outdated_by="")
-                self.rows[key] = self.new[key] = row
+                key = _free_key(row.name, self.rows)
+                self.rows[key] = self.new[key] = row._replace(key=key, made_by="", outdated_by="")
 
     def keys(
         self,
@@ -129,7 +131,7 @@ class BlockFiling:
         filed: dict[str, dict[str, str]] = {}
         keys, taken = [], set(names)
         for row in (*self.rows.values(), *(row for row, _ in self.left.values())):
-            if row.name in taken:
+            if row.name in taken and row.path:
                 filed.setdefault(row.name, {})[row.sha256] = row.key
         for name in names:
             known = filed.get(name, {}) if name in there else {}
@@ -137,8 +139,7 @@ class BlockFiling:
             if key is None and name not in known.values():
                 key = name
             elif key is None:
-                numbered = (f"{name}#{n}" for n in itertools.count(2))
-                key = next(k for k in numbered if k not in known.values() and k not in taken)
+                key = _free_key(name, {*known.values(), *taken})
             elif known:
                 self.again.append(name)
                 self.left.pop(key, None)
@@ -168,7 +169,8 @@ class BlockFiling:
             for key, row in made.items()
             if row.source is not None
         }
-        known = {key: self.rows[key] for key in sources if key in self.rows}  # it came again
+        rows = {key: self.rows[key] for key in sources if key in self.rows}
+        known = {key: row for key, row in rows.items() if row.path}  # it came again
         sources |= {key: (row.path, row.sha256) for key, row in known.items()}
         moves = self._store.moves_from([path for path, _ in sources.values()])
         places: dict[tuple[str, str], str] = {}
@@ -190,10 +192,11 @@ class BlockFiling:
             filed = FiledRow(key, key, path, sha256, target, is_deleted)
             if key in known and move is None:
                 filed = known[key]
+            of_parts = rows[key] if key in rows.keys() - known.keys() else None
             filed = filed._replace(
                 name=raw_item_keys(self._block, self._seen, [self.described(filed)])[0],
-                returns=entry.returns,
-                returns_object=entry.returns_object,
+                returns=(of_parts or entry).returns,
+                returns_object=(of_parts or entry).returns_object,
             )
             self.rows[key] = self.new[key] = filed
 
@@ -268,6 +271,11 @@ class BlockFiling:
         return frozenset(found)
 
 
+def _free_key(name: str, taken: Collection[str]) -> str:
+    numbered = (f"{name}#{n}" for n in itertools.count(2))
+    return next(key for key in itertools.chain([name], numbered) if key not in taken)
+
+
 NO_LONGER_THERE = "it was filed, and is no longer there"
 
 
@@ -279,16 +287,71 @@ def filed_doubt(block: str, n_away: int, n_known: int) -> str:
     )
 
 
-class ItemResults(list[Any]):
-    """A block's results of this run; `with_filed`: with those of filed items, by name."""
+@dataclass(frozen=True, slots=True)
+class ListWithFiled:
+    """A block's list over results, where some of those are of filed items.
 
-    def __init__(self, results: Iterable[Any], with_filed: Sequence[Any]) -> None:
-        super().__init__(results)
-        self.with_filed = with_filed
+    What was made of the filed ones is kept: they are the block's items only as long as they are not
+    done. Items of one name keep their numbers by their content.
+    """
+
+    keys: Sequence[str]
+    """Of the run's own items, in their order."""
+    filed: Mapping[str, Any]
+    """The others by their keys."""
+    left_out: Sequence[Any]
+    """What `where` leaves out."""
+    places: Mapping[str, Place]
+
+    @classmethod
+    def of(
+        cls, block: BoundBlock, scope: Scope, listed: Sequence[Any], ledger: Ledger, scope_id: str
+    ) -> ListWithFiled | None:
+        """Return the list; `listed` are the run's own items. None: it is of nothing filed."""
+        references = block.over.references | (block.where.references if block.where else set())
+        whole = scope.with_filed({name for path in references for name in path[1:2]})
+        if whole is None:
+            return None
+        every, left_out = split_by_where(block, whole, block_list(block, whole))
+        names = item_names(block, whole, every)
+        groups: dict[str, list[int]] = {}
+        for index, name in enumerate(names):
+            groups.setdefault(name, []).append(index)
+        numbered = {
+            name: [name, *(f"{name}#{n}" for n in range(2, len(group) + 1))]
+            for name, group in groups.items()
+            if len(group) > 1
+        }
+        known = ledger.entries(scope_id, set().union(*numbered.values())) if numbered else {}
+        keys = list(names)
+        for name, free in numbered.items():
+            left: dict[str, list[int]] = {}
+            for index in groups[name]:
+                content = item_content(every[index], without_time(block.item_attributes))
+                left.setdefault(ordered_digest(content), []).append(index)
+            for key in [key for key in free if key in known]:
+                if same := left.get(json.loads(known[key].parts).get(CONTENT)):
+                    keys[same.pop(0)] = key
+                    free.remove(key)
+            for index, key in zip(sorted(itertools.chain(*left.values())), free, strict=True):
+                keys[index] = key
+            groups[name].sort(key=lambda index: place_of(name, keys[index]))
+        own: list[str] = []
+        for name, item in reversed([*zip(item_names(block, scope, listed), listed, strict=True)]):
+            group = groups.get(name, [])
+            equal = next((index for index in reversed(group) if every[index] == item), None)
+            if equal is not None:  # of several, the last came last
+                group.remove(equal)
+            own.append(_free_key(name, groups) if equal is None else keys[equal])
+        rest = sorted(itertools.chain(*groups.values()))
+        places = {key: ("", index, "") for index, key in enumerate(keys)}
+        filed = {keys[index]: every[index] for index in rest}
+        return cls(own[::-1], filed, left_out, places)
 
 
-def filed_results(ledger: Ledger, rows: Sequence[FiledRow]) -> dict[str, tuple[Place, Any]]:
+def filed_results(ledger: Ledger, filed: FiledItems) -> dict[str, tuple[Place, Any]]:
     """Return by key the place and the result of filed items that have one."""
+    rows = (*filed.rows, *filed.parts.values())
     text = ",".join(row.returns or "null" for row in rows)
     values = json.loads(f"[{text}]")  # at once: for 100,000 half the time
     found = {}
@@ -296,25 +359,22 @@ def filed_results(ledger: Ledger, rows: Sequence[FiledRow]) -> dict[str, tuple[P
         if row.returns_object is not None:
             value = ledger.value(None, row.returns_object)
         if value is not None:
-            found[row.key] = place_of(row.name, row.key), value
+            found[row.key] = filed.places.get(row.key) or place_of(row.name, row.key), value
     return found
 
 
 def with_filed_rows(step: BoundStep, scope: Scope) -> Mapping[str, Scope]:
     """Return the scope of each parameter of a step that sees the rows of filed items, too."""
-    if step.uses != "files.write" or "rows" not in step.written:
-        return {}
-    steps = {
-        name: {**outputs, "results": outputs["results"].with_filed}
-        for name, outputs in scope["steps"].items()
-        if isinstance(outputs.get("results"), ItemResults)
-    }
-    return {"rows": Scope({**scope, "steps": {**scope["steps"], **steps}})} if steps else {}
+    is_table = step.uses == "files.write" and "rows" in step.written
+    whole = scope.with_filed() if is_table else None
+    return {} if whole is None else {"rows": whole}
 
 
 def reads_new_items(node: BoundNode) -> frozenset[tuple[str, ...]]:
     """Return what a node reads, but for what sees filed items, too."""
-    if not isinstance(node, BoundStep) or node.uses != "files.write":
+    if isinstance(node, BoundBlock):  # its list has the filed ones that it has not done
+        return outer_references(node) | (node.if_.references if node.if_ else frozenset())
+    if node.uses != "files.write":
         return node.references
     places = node.params.value.places().items()
     others = (read for path, read in places if path[0] != "rows")

@@ -31,8 +31,14 @@ def item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[st
 
 def raw_item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
     """Return the items' keys before duplicates are refused."""
+    names = item_names(block, scope, listed)
+    return _numbered_keys(names, listed) if block.key is None else names
+
+
+def item_names(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
+    """Return what the items' keys are, but for the numbers of those that have the same one."""
     if block.key is None:
-        return _numbered_keys([default_key(item) for item in listed], listed)
+        return [default_key(item) for item in listed]
     return [str(block.key.evaluate(scope.child(block.var, item))) for item in listed]
 
 

@@ -56,6 +56,8 @@ class ItemRun:
     file_key: str = ""
     """Its document's key, where its own has a number."""
     document: DocumentInUse | None = None
+    with_filed: Any = None
+    """Of its last step that runs a pipeline, then of itself: the result with what that filed."""
     attempt: str = ""
     """Id of this attempt: see `ItemName`."""
     node: BoundNode | None = None
@@ -73,6 +75,8 @@ class ItemRun:
     """By step, the vector of the text for which examples were chosen."""
     last_examples: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """The marks of the examples of its last answers."""
+    has_news: bool = True
+    """Whether a pipeline of it had anything but filed items, if it has any of those."""
     has_inner_failures: bool = False
     entry: Entry | None = None
     """The entry sent to the ledger; it may not be durable yet."""

@@ -46,9 +46,10 @@ from paddock.runner.bind.label_changes import (
     nearest_mark,
 )
 from paddock.runner.bind.reply import ScopedReply
-from paddock.runner.bind.scope import Scope
+from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.bind.untrusted_paths import guarded_roots
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow, is_variant
+from paddock.runner.ledger.filed_rows import FiledRow, FiledRows
 from paddock.runner.ledger.ledger_tables import FILED
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.reviews import review_id
@@ -110,6 +111,23 @@ def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
         return block.returns.render(scope)
     except ExpressionError as error:
         raise StepFailed(block.id, f"`returns`: {error}") from error
+
+
+def result_with_filed(block: BoundBlock, scope: Scope, last: Any) -> Any:
+    """Return what an item's result is with what its pipelines filed; None: they filed nothing."""
+    whole = scope.with_filed({node.id for node in block.body})
+    if whole is None:
+        return None
+    return item_result(block, whole, last.with_filed if isinstance(last, WithFiled) else last)
+
+
+def step_outputs(step: BoundStep, scope: Scope, outputs: Mapping[str, Any]) -> Any:
+    """Return a step's outputs as its `returns` has them."""
+    if step.returns is None:
+        return outputs
+    seen = scope.with_step(step.id, outputs)
+    made, whole = step.returns.render(seen), seen.with_filed({step.id})
+    return made if whole is None else WithFiled(made, step.returns.render(whole))
 
 
 def expect_queries(
@@ -253,9 +271,10 @@ class ItemRunner:
             for _ in range(n_at_border(tools.reply.labels, outputs.get("output"))):
                 tools.log.tally("answer", BORDER)
         record.steps[-1].note_answer(outputs)
-        if step.returns is None:
-            return outputs
-        return step.returns.render(scope.with_step(step.id, outputs))
+        if step.inner is not None and record.with_filed is not None:
+            outputs = WithFiled(outputs, record.with_filed)
+        record.with_filed = None
+        return step_outputs(step, scope, outputs)
 
     async def _decided(
         self, step: BoundStep, record: ItemRun, caller: CallOrigin
@@ -409,9 +428,15 @@ class ItemRunner:
             was="held" if record.held() else item.verdict.state,
         )
         document = record.document if state in FILED_STATES else None
+        kept = (text, object_)
+        if record.with_filed is not None:
+            kept = ledger.keep(secrets.redacted(record.with_filed))
         if document is not None and document.is_filed:
             entry = replace(entry, gone=FILED)
-            self._context.documents.file(document, entry)
+            self._context.documents.file(document, kept)
+        elif record.with_filed is not None:
+            row = FiledRow(item.key, record.file_key, "", "", None, False, "", "", *kept)
+            FiledRows(ledger).record(record.scope, row, self._stats.run)
         try:
             ledger.record(record.scope, entry, self._stats.run)
             self._context.suspects.end(  # in one commit with the entry

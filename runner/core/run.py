@@ -16,7 +16,7 @@ from typing import Any
 from paddock.engine.system import tasks
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.expressions import ExpressionError, Reference
 from paddock.pipelines.input_values import WrongInput
 from paddock.runner.bind.bound import (
     BoundBlock,
@@ -33,6 +33,7 @@ from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
 from paddock.runner.progress.report import WITHOUT_RESULT, ItemReport, Report, counts_text
 from paddock.steps.base import StepError
+from paddock.steps.run_pipeline import named_outputs
 
 from .blocks import BlockRunner, is_block_skipped
 from .deadly_items import ItemPlace
@@ -47,7 +48,7 @@ from .run_context import RunContext
 from .run_reviews import AwaitingReview
 from .same_output_file import refuse_written_by_others
 from .skipped_steps import is_step_skipped
-from .steps_left_as_they_are import left_text
+from .steps_left_as_they_are import StepsLeft, left_text
 from .work_claims import ClaimLost
 
 SHARE_INTERVAL_S = 1.0
@@ -169,6 +170,11 @@ class _PlanRun:
         self._scope = Scope.of(self._bound.inputs, secrets, self._bound.moment)
         self._ended = {node.id: asyncio.Event() for node in self._bound.nodes}
         self._read_blocks = blocks_whose_results_are_read(self._bound)
+        returns = self._bound.returns
+        self.returns = frozenset[Reference]() if returns is None else returns.references
+        """What the pipeline's `returns` read."""
+        self.returns_with_filed: Any = None
+        """What the pipeline returns with what is filed; None: nothing is, or it is not known."""
 
     async def walk(self) -> Any:
         """Run every node as soon as those before it have ended; return the pipeline's `returns`."""
@@ -182,9 +188,11 @@ class _PlanRun:
             raise
         await self._sweep()
         returns = self._bound.returns
-        if returns is None or self.has_left or self.left.is_read_by(returns.references):
+        if returns is None or self.has_left or self.left.is_read_by(self.returns):
             return None
         try:
+            if (whole := self._scope.with_filed()) is not None:
+                self.returns_with_filed = returns.render(whole)
             return returns.render(self._scope)
         except ExpressionError as error:
             raise RunFailed(f"`returns`: {error}") from error
@@ -207,6 +215,8 @@ class _PlanRun:
             self._stats.item_state(node.id, "", "skipped")
             if node.id in {**self.left.without_results, **self.left.without_news}:
                 await self._note_last(node)
+            if node.id in self.left.without_news:
+                self._scope = self._scope.with_step(node.id, None)
         else:
             await self._run(node)
         self._ended[node.id].set()
@@ -391,6 +401,8 @@ class _SubPipelineRun:
         finally:
             self.blocks.n_left += walker.blocks.n_left
         self._note_end(walker)
+        if walker.returns_with_filed is not None:
+            record.with_filed = named_outputs(walker.returns_with_filed)
         return returns
 
     def _note_end(self, walker: _PlanRun) -> None:
@@ -403,6 +415,8 @@ class _SubPipelineRun:
             raise StopGateClosed
         if inner.left.awaited:
             raise next(iter(inner.left.awaited.values()))
+        left = StepsLeft() if record.outer else self.blocks.left
+        record.has_news &= left.note_pipeline(step.id, inner.left, walker.returns)
         if inner.left.partial:
             self.blocks.left.partial.add(step.id)
         if inner.left.without_results:

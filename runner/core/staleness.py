@@ -47,6 +47,7 @@ from paddock.runner.bind.text_vectors import unit_matrix
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
 from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.filed_rows import FiledRow
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.report import State
@@ -64,9 +65,9 @@ from .block_work import BlockWork, ItemWork, OuterPipelines
 from .call_cache import ModelDigests
 from .decided_examples import EXAMPLES, examples_difference
 from .deleted_documents import DeletionDetector, DeletionDoubt, MissingSources
-from .dependencies import DependencyIndex
+from .dependencies import AWAY, DependencyIndex, is_file_mark
 from .edited_outputs import EDITED_FILE, held_paths, held_text, is_loss, overwrites_edited
-from .filed_items import FILED_STATES, BlockFiling, FiledItems, filed_doubt
+from .filed_items import FILED_STATES, BlockFiling, FiledItems, ListWithFiled, filed_doubt
 from .fingerprints import (
     CONTENT,
     CONTEXT,
@@ -281,9 +282,14 @@ class Judge:
         """
         scope_id = self.scope_id(block.id, outer)
         listed, left = split_by_where(block, scope, block_list(block, scope))
-        names = item_keys(block, scope, listed)
-        kept = raw_item_keys(block, scope, left)
-        entries = await self.ledger.ask(self.ledger.listed_entries, scope_id, names)
+        whole = await self.ledger.ask(ListWithFiled.of, block, scope, listed, self.ledger, scope_id)
+        filed: Mapping[str, Any] = {}
+        if whole is None:
+            names = item_keys(block, scope, listed)
+        else:
+            names, left, filed = [*whole.keys], whole.left_out, whole.filed
+        kept = [*raw_item_keys(block, scope, left), *filed]
+        entries = await self.ledger.ask(self.ledger.listed_entries, scope_id, [*names, *filed])
         sources = tuple(self.sources.of(block, scope, scope_id))
         former = () if outer else await self.ledger.ask(self._former_scopes)
         filing = await self.ledger.ask(
@@ -295,6 +301,10 @@ class Judge:
         if numbered := set(keys).difference(names):
             entries |= await self.ledger.ask(self.ledger.entries, scope_id, numbered)
         named = None if outer else self._requested_keys(block, scope, keys, listed)
+        others = {key: filed[key] for key in filed.keys() - filing.rows.keys() - {*keys}}
+        if named is not None:
+            self.seen_keys.update(others)
+        keys, listed = [*keys, *others], [*listed, *others.values()]
         base = canonical_json(await self._block_parts(block, scope))
         await self.dependencies.look(
             map(entries.__getitem__, entries.keys() & keys), self.bound.roots
@@ -309,10 +319,20 @@ class Judge:
         there = map(entries.__getitem__, entries.keys() & keys)
         labels = await self._current_labels(block.body, scope, there, past)
         judged = _JudgedBlock(block, scope_id, base, entries, job, named, self.index.stored, labels)
-        items, held = self._judge_items(judged, keys, listed, past, filing)
+        items, held = self._judge_items(judged, keys, listed, past, filing, others)
         made_by = self._made_by(block, base)
-        filed = await self._judge_filed(judged, items, past, filing, made_by)
-        self.index.set_fresh(scope_id, (w.key for w in items if not w.verdict.is_work))
+        done, earlier = self._keep_done(judged, items, others)
+        known = {item.key for item in items}
+        found = await self._judge_filed(judged, items, past, filing, made_by)
+        found = replace(
+            found,
+            rows=(*found.rows, *done),
+            earlier=found.earlier | earlier,
+            parts={k: row for k, row in filing.rows.items() if not row.path and k in known},
+            places={} if whole is None else whole.places,
+        )
+        fresh = [w.key for w in items if not w.verdict.is_work]
+        self.index.set_fresh(scope_id, [*fresh, *(row.key for row in done)])
         left_out = frozenset(kept).difference(keys)
         work = BlockWork(
             block,
@@ -322,7 +342,7 @@ class Judge:
             held=tuple(held),
             left_out=left_out,
             unsettled=frozenset(keys).difference(item.key for item in items),
-            filed=filed,
+            filed=found,
             made_by=made_by,
             again=tuple(filing.again),
             names=filing.names,
@@ -391,8 +411,12 @@ class Judge:
         listed: Sequence[Any],
         past: PastItems,
         filing: BlockFiling,
+        others: Collection[str],
     ) -> tuple[list[ItemWork], list[str]]:
-        """Return the judged items, and the stored paths of edited outputs that are kept."""
+        """Return the judged items, and the stored paths of edited outputs that are kept.
+
+        `others`: keys of items that the run's own list does not have.
+        """
         items: list[ItemWork] = []
         held: list[str] = []
         overwrites = overwrites_edited(block.block)
@@ -402,6 +426,8 @@ class Judge:
             place = (number, len(listed))
             row = filing.left[key][0] if key in filing.left else None
             parts = block.parts_of(key, item if row is None else filing.described(row), place)
+            if key in others and block.block.loop_attributes:
+                parts = _without_place(parts, block.entries.get(key))
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
             entry = block.entries.get(key)
             candidate = _Candidate(block.scope, entry, hash_, parts, past, item, block.labels)
@@ -430,9 +456,38 @@ class Judge:
 
     def _made_by(self, block: BoundBlock, base: str) -> str:
         """Return the digest of what a block's items have in common, with files that all read."""
-        constants = (step for step in steps_of(block.body) if step.params.constant is not None)
-        read = [path for step in constants for path in step.kind().reads(step.params.constant)]
-        return part_digest([base, *(self._content(self.index.absolute(path)) for path in read)])
+        read = map(self.index.absolute, _read_by_all(block))
+        return part_digest([base, *map(self._content, read)])
+
+    def _keep_done(
+        self, block: _JudgedBlock, items: list[ItemWork], others: Collection[str]
+    ) -> tuple[list[FiledRow], frozenset[str]]:
+        """Take from `items` those of `others` that are done; return them, and the earlier ones.
+
+        As long as nothing changed for all items they stand, whatever became of their files. What
+        read or moved a file that is no longer as it was cannot be done again.
+        """
+        done: list[FiledRow] = []
+        earlier, left = set[str](), list[ItemWork]()
+        by_all = {self.index.stored(self.index.absolute(p)) for p in _read_by_all(block.block)}
+        for item in items:
+            entry, verdict = item.entry, item.verdict
+            if item.key not in others or entry is None or entry.state not in FILED_STATES:
+                left.append(replace(item, index=len(left)) if done else item)
+                continue
+            is_stale = verdict.is_work or verdict.is_left_out
+            own = entry.marks().items() if is_stale else ()
+            read = [(p, mark) for p, mark in own if is_file_mark(mark) and p not in by_all]
+            is_lost = any(not self.dependencies.agrees(*pair) for pair in read)
+            if verdict.is_work and not (is_lost or entry.marks(AWAY)):
+                left.append(replace(item, index=len(left)) if done else item)
+                continue
+            result = (entry.returns, entry.returns_object)
+            done.append(FiledRow(item.key, item.key, "", "", None, False, "", "", *result))
+            if entry.hash != item.hash:
+                earlier.add(item.key)
+        items[:] = left
+        return done, frozenset(earlier)
 
     async def _judge_filed(
         self,
@@ -448,7 +503,7 @@ class Judge:
         new = {key: row for key, row in filing.new.items() if key not in present}
         nodes = {block.block.id, *node_ids(block.block.body)}
         is_forced = not self.options.force.isdisjoint(nodes)
-        doubtful = [row for row in rows.values() if is_forced or row.made_by != made_by]
+        doubtful = [r for r in rows.values() if r.path and (is_forced or r.made_by != made_by)]
         if block.requested is not None:
             self.seen_keys.update(rows)
             doubtful = [row for row in doubtful if row.key in block.requested]
@@ -461,12 +516,8 @@ class Judge:
         for row in doubtful:
             entry = entries.get(row.key)
             value, parts = None, block.parts_of(row.key, filing.described(row), (0, 1))
-            if (
-                block.block.loop_attributes and entry is not None
-            ):  # it has no place in a list any more
-                parts = canonical_json(
-                    json.loads(parts) | {LOOP: json.loads(entry.parts).get(LOOP, "")}
-                )
+            if block.block.loop_attributes:
+                parts = _without_place(parts, entry)
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
             verdict = ItemVerdict("stale", "it was made by an earlier version")
             is_done = entry is None or entry.state in FILED_STATES
@@ -765,6 +816,19 @@ class Judge:
             return self.dependencies.digest(path)
         except OSError:
             return None
+
+
+def _read_by_all(block: BoundBlock) -> list[str]:
+    """Return the paths of files that all items read."""
+    constants = (step for step in steps_of(block.body) if step.params.constant is not None)
+    return [path for step in constants for path in step.kind().reads(step.params.constant)]
+
+
+def _without_place(parts: str, entry: Entry | None) -> str:
+    """Return the parts of an item that has no place in a list any more: its entry's counts."""
+    if entry is None:
+        return parts
+    return canonical_json(json.loads(parts) | {LOOP: json.loads(entry.parts).get(LOOP, "")})
 
 
 def values_digest(item: ItemWork) -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.expressions import ExpressionError, Reference
 from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.scope import Scope
 
+from .block_state import BlockState
 from .filed_items import reads_new_items
 from .lacking_items import LackingItems, blocks_read, lacking_of
 from .run_reviews import AwaitingReview
@@ -34,14 +35,16 @@ class StepsLeft:
     lacking: dict[str, LackingItems] = field(default_factory=dict)
     """Blocks of which items failed or wait, or all documents are missing."""
     filed: dict[str, bool] = field(default_factory=dict)
-    """Blocks with filed items, and whether they have others."""
+    """Blocks, and steps that run pipelines, with filed items, and whether they have others."""
+    pipelines: set[str] = field(default_factory=set)
+    """Steps that ran pipelines."""
     without_news: dict[str, str] = field(default_factory=dict)
     """Nodes that read nothing new, and why: so does what reads them."""
     without_results: dict[str, str] = field(default_factory=dict)
     """Nodes that have nothing to read, and why: so has what reads them."""
 
     def is_read_by(self, references: frozenset[tuple[str, ...]]) -> bool:
-        left = {*self.partial, *self.awaited, *self.without_results, *self.without_news}
+        left = {*self.partial, *self.awaited, *self.without_results}
         return any(
             path[0] == "steps" and left.intersection(path[1:2] or left) for path in references
         )
@@ -70,16 +73,30 @@ class StepsLeft:
         why = None
         if left := self.without_news.keys() & before:
             why = f"'{min(left)}' is, since {self.without_news[min(left)]}"
-        elif idle := [name for name in self._new_read_by(node) if self.filed.get(name) is False]:
+        elif idle := [n for n in self._read(reads_new_items(node)) if self.filed.get(n) is False]:
             why = f"nothing is new in '{min(idle)}'"
         if why is not None:
             self.without_news[node.id] = why
         return why
 
-    @staticmethod
-    def _new_read_by(node: BoundNode) -> set[str]:
-        """Return the blocks of whose results a node sees those of this run alone."""
-        return blocks_read(reads_new_items(node))
+    def note_filed(self, run: BlockState) -> None:
+        """Note whether a block with filed items has others."""
+        if (has_news := run.has_news) is not None:
+            self.filed[run.block.id] = has_news
+
+    def note_pipeline(self, step: str, inner: StepsLeft, returns: frozenset[Reference]) -> bool:
+        """Note what a pipeline had that a step ran; return whether it was not only filed."""
+        self.pipelines.add(step)
+        read = inner._read(returns)
+        is_idle = bool(read) and all(inner.filed.get(name) is False for name in read)
+        if is_idle:
+            self.filed[step] = False
+        return not is_idle
+
+    def _read(self, references: frozenset[Reference]) -> set[str]:
+        """Return the blocks whose results are read, and the pipelines that are."""
+        whole = {path[1] for path in references if path[:1] == ("steps",) and len(path) > 1}
+        return blocks_read(references) | (whole & self.pipelines)
 
     def _without_results(
         self, node: BoundNode, before: frozenset[str], scope: Scope, note: Callable[[str], None]
@@ -90,7 +107,7 @@ class StepsLeft:
         lacking = lacking_of(node.references, self.lacking)
         if lacking and self._is_skipped_anyway(node, scope):
             return None
-        new = self._new_read_by(node)
+        new = self._read(reads_new_items(node))
         for lack in lacking:
             if lack.leaves(node) and (lack.block in new or lack.block not in self.filed):
                 return lack.why_left()

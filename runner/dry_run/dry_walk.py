@@ -29,7 +29,7 @@ from paddock.runner.bind.bound import (
 )
 from paddock.runner.bind.evidence_finder import EvidenceFinder
 from paddock.runner.bind.inputs import BindError
-from paddock.runner.bind.scope import Scope
+from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.core.block_state import BlockState
 from paddock.runner.core.blocks import BlockRunner, is_block_skipped
 from paddock.runner.core.call_cache import LedgerPool
@@ -39,6 +39,7 @@ from paddock.runner.core.failures import StepFailed
 from paddock.runner.core.items import (
     item_result,
     item_tools,
+    step_outputs,
     sub_pipeline_context,
     taught_as,
     taught_tools,
@@ -541,10 +542,11 @@ def pipeline_outputs(step: BoundStep, bound: BoundPlan, inner: Scope, scope: Sco
     Raises:
         ExpressionError: a `returns` failed.
     """
-    outputs = named_outputs(bound.returns.render(inner) if bound.returns is not None else None)
-    if step.returns is None:
-        return outputs
-    return step.returns.render(scope.with_step(step.id, outputs))
+    returns, whole = bound.returns, inner.with_filed()
+    outputs = named_outputs(None if returns is None else returns.render(inner))
+    if returns is not None and whole is not None:
+        outputs = WithFiled(outputs, named_outputs(returns.render(whole)))
+    return step_outputs(step, scope, outputs)
 
 
 def bound_of_step(step: BoundStep) -> WalkResult:

@@ -228,6 +228,7 @@ class _Forecast:
             return
         if idle := self._blocks.left.why_idle(node, before):
             self._context.stats.note(left_text(f"{self._prefix}{node.id}", idle))
+            self._known(node, None)
             if not isinstance(node, BoundBlock):
                 self._note_end(node, is_reached=True)
             return
@@ -309,8 +310,7 @@ class _Forecast:
         run = await self._blocks.judge(block, self._scope, keeps_results=True)
         self._items += _plan_items(run.work)
         self._context.stats.filed(block.id, run.work.filed_counts)
-        if run.work.filed.rows:
-            self._blocks.left.filed[block.id] = bool(run.work.items)
+        self._blocks.left.note_filed(run)
         if not self._prefix and (missing := no_documents_of(run.work)):
             self._lacking[block.id] = missing
         self._note_end_of(run)
@@ -373,6 +373,7 @@ class _Forecast:
     def _read_returns(self, step: BoundStep, bound: BoundPlan, within: _Forecast) -> None:
         """Set a sub-pipeline's `returns`, unless it reads unknown outputs."""
         read = bound.returns.references if bound.returns is not None else frozenset()
+        self._blocks.left.note_pipeline(step.id, within._blocks.left, read)
         for path in sorted(read):
             if path[0] == "steps" and path[1:2] and path[1] in within._unknown:
                 self._unknown[step.id] = f"{step.id}.{within._unknown[path[1]]}"

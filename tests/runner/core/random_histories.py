@@ -8,7 +8,8 @@ that a run from scratch does not make; with it, files and rows have to be those 
 run that is killed has a process of its own, so that it loses what a real one does.
 
 With `--filing` documents are moved away when they are done: then the table has the rows that all
-arrivals give when they are replayed one by one, whatever became of the files.
+arrivals give when they are replayed one by one, whatever became of the files; the table is over a
+block, a second or third one, or what a sub-pipeline returns.
 
 With `--plain` no larger model is asked, nothing is labelled and no run takes a sample: a seed makes
 what it made before there was that.
@@ -38,6 +39,7 @@ from paddock.engine.system.item_samples import ItemSample
 from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.vectors.open_stores import OpenStores
 from tests.fakes.pool import FakePool, echo
+from tests.runner.core.filing_shapes import SHAPES, pipeline_files
 from tests.runner.core.test_label_lists import enum_of
 from tests.runner.world import World
 
@@ -301,20 +303,6 @@ class History:
         return found
 
 
-FILING = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
-      - {id: kind, uses: chat, with: {prompt: "PROMPT {{ steps.text.text }}"}}
-      - {uses: files.move, with: {path: "{{ doc.path }}", to: "filed/{{ doc.relpath }}"}}
-    returns: {file: doc.relpath, text: steps.text.text, kind: steps.kind.text}
-  - {id: table, uses: files.write, with: {path: out/t.csv, rows: "{{ steps.each.results }}"}}
-"""
-
-
 class FilingHistory(History):
     """A folder whose documents are filed: its table has all that ever were, as if replayed."""
 
@@ -324,12 +312,13 @@ class FilingHistory(History):
         """Name → text of what was put into the folder and was not seen to leave it."""
         self.filed: list[tuple[str, str]] = []
         self.may_be_unfinished = False
+        self.form = [*SHAPES][seed % len(SHAPES)]
         super().__init__(seed, folder, is_plain=True)
         self.shape.may_store = False
 
     def save(self) -> None:
-        text = FILING.replace("PROMPT", f"Kind {self.n_prompts} of")
-        (self.folder / "pipeline.yaml").write_text(text, "utf-8")
+        for name, text in pipeline_files(self.form, f"Kind {self.n_prompts} of").items():
+            (self.folder / name).write_text(text, "utf-8")
 
     def note_filed(self) -> None:
         """Note what a run has taken out of the folder."""
@@ -395,7 +384,8 @@ class FilingHistory(History):
         found = []
         with tempfile.TemporaryDirectory() as name:
             scratch = Path(name)
-            shutil.copy(self.folder / "pipeline.yaml", scratch)
+            for path in self.folder.glob("*.yaml"):
+                shutil.copy(path, scratch)
             for arrival, text in self.filed:
                 path = scratch / "inbox" / arrival
                 path.parent.mkdir(parents=True, exist_ok=True)

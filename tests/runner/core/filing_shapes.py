@@ -1,0 +1,68 @@
+"""Pipelines that file documents and write one table of them, at once or farther away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+EACH = """\
+  - {id: docs, uses: files.scan, with: {root: "ROOT"}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: kind, uses: chat, with: {prompt: "PROMPT {{ steps.text.text }}"}}
+      - {uses: files.move, with: {path: "{{ doc.path }}", to: "FILED{{ doc.relpath }}"}}
+    returns: {file: doc.relpath, text: steps.text.text, kind: steps.kind.text}
+"""
+HERE = EACH.replace("ROOT", "inbox").replace("FILED", "filed/")
+THERE = EACH.replace("ROOT", "{{ inputs.from }}").replace("FILED", "{{ inputs.to }}/")
+SUB = (
+    "inputs: {from: {type: dir, default: inbox}, to: {type: str, default: filed}}\n"
+    f"steps:\n{THERE}returns: {{rows: steps.each.results, n: steps.each.results | length}}\n"
+)
+TABLE = '  - {id: table, uses: files.write, with: {path: out/t.csv, rows: "{{ ROWS }}"}}\n'
+SECOND = """\
+  - id: ID
+    for_each: r in LIST
+    do: [{id: of_ID, uses: chat, with: {prompt: "ID {{ r.text }}"}}]
+    returns: {file: r.file, text: r.text, more: steps.of_ID.text}
+"""
+
+
+def second(name: str, over: str) -> str:
+    return SECOND.replace("ID", name).replace("LIST", over)
+
+
+IN_A_BLOCK = """\
+  - id: folders
+    for_each: f in ['inbox']
+    do: [{id: sub, uses: pipeline, with: {file: sub.yaml, inputs: {from: "{{ f }}"}}}]
+    returns: {folder: f, rows: steps.sub.rows}
+"""
+IN_FOLDERS = "steps.folders.results | map(attribute='rows') | flatten | list"
+SHAPES: Mapping[str, str] = {
+    "plain": HERE + TABLE.replace("ROWS", "steps.each.results"),
+    "second": HERE + second("second", "steps.each.results")
+    + TABLE.replace("ROWS", "steps.second.results"),
+    "keyed": HERE
+    + second("second", "steps.each.results").replace("    do", "    key: r.file\n    do")
+    + TABLE.replace("ROWS", "steps.second.results"),
+    "third": HERE + second("second", "steps.each.results") + second("third", "steps.second.results")
+    + TABLE.replace("ROWS", "steps.third.results"),
+    "sub": "  - {id: sub, uses: pipeline, with: {file: sub.yaml}}\n"
+    + TABLE.replace("ROWS", "steps.sub.rows"),
+    "sub_second": "  - {id: sub, uses: pipeline, with: {file: sub.yaml}}\n"
+    + second("second", "steps.sub.rows") + TABLE.replace("ROWS", "steps.second.results"),
+    "sub_in_block": IN_A_BLOCK + TABLE.replace("ROWS", IN_FOLDERS),
+    "sub_in_block_second": IN_A_BLOCK + second("second", IN_FOLDERS)
+    + TABLE.replace("ROWS", "steps.second.results"),
+}  # fmt: skip
+"""By name, the steps of a pipeline; those with `sub` in their name run `sub.yaml`."""
+
+
+def pipeline_files(shape: str, prompt: str = "Kind of") -> dict[str, str]:
+    """Return the files of a pipeline by their names."""
+    main = f"name: letters\nsteps:\n{SHAPES[shape]}".replace("PROMPT", prompt)
+    return {"pipeline.yaml": main} | (
+        {"sub.yaml": SUB.replace("PROMPT", prompt)} if "sub" in shape else {}
+    )
