@@ -14,23 +14,17 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass, replace
 from typing import Any
 
-from paddock.engine.request import ModelSpec
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.expressions import Reference
 from paddock.pipelines.label_choices import FieldPath, LabelList
-from paddock.pipelines.times import TIME_NAMES
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
     BoundPlan,
     BoundStep,
-    blocks_of,
     callable_names,
     node_ids,
-    nodes_of,
-    outer_references,
     steps_of,
 )
 from paddock.runner.bind.label_changes import (
@@ -70,33 +64,25 @@ from .edited_outputs import EDITED_FILE, held_paths, held_text, is_loss, overwri
 from .filed_items import FILED_STATES, BlockFiling, FiledItems, ListWithFiled, filed_doubt
 from .fingerprints import (
     CONTENT,
-    CONTEXT,
     LOOP,
-    READERS,
     SUFFIX,
     Place,
-    context_part,
     is_file_value,
     item_content,
     item_hash,
     item_place,
     kind_suffix,
     ordered_digest,
-    outer_value,
     part_digest,
-    spec_parts,
     without_time,
 )
 from .item_keys import item_keys, raw_item_keys
+from .node_parts import NodeParts, read_by_all
 from .renamed_documents import renamed_items
 from .run_options import RunOptions
 from .run_reviews import RunReviews
 from .stale_reasons import ItemVerdict, PastItems, judge_item
 
-RETURNS = "(returns)"
-"""A sub-pipeline's `returns`, among the parts of its step's hash; not a valid id."""
-_MEASURING_STEPS = frozenset(("chat", "reduce", "split", "summarise", "summarize"))
-"""Steps that ask whether a prompt fits and take no other notice of the context."""
 WORK_STATES: tuple[State, ...] = ("new", "changed", "stale")
 SOURCE_GONE = "its source is gone"
 NOT_REQUESTED = ItemVerdict("skipped", "not asked for", is_left_out=True)
@@ -175,12 +161,11 @@ class Judge:
         self.index = index
         self.ledger = index.ledger
         self.dependencies = DependencyIndex(index, stores)
-        self.older: dict[str, frozenset[str]] = {}
-        """Step version → compatible earlier versions, as parts of a hash."""
         self.seen_keys: set[str] = set()
         """Keys of all items, where only some are asked for."""
         self.sources = DeletionDetector(bound, self.ledger, index, options.is_confirmed)
         self._digests = digests
+        self.parts = NodeParts(bound, index, digests, self.dependencies)
         self._outer = OuterPipelines(bound.file.name, "", ())
         self._job_runs = job_runs
         watches = is_watch_trigger(options.trigger)
@@ -218,6 +203,7 @@ class Judge:
         steps, places = f"{outer.steps}{step}.", (*outer.places, self.place())
         made._outer = OuterPipelines(outer.file, steps, places)
         made.seen_keys, made.dependencies = self.seen_keys, self.dependencies
+        made.parts = NodeParts(bound, self.index, self._digests, self.dependencies)
         made._is_only_block = False
         made._settled_files = self._settled_files
         made.reviews, made.labels = self.reviews, self.labels
@@ -305,7 +291,7 @@ class Judge:
         if named is not None:
             self.seen_keys.update(others)
         keys, listed = [*keys, *others], [*listed, *others.values()]
-        base = canonical_json(await self._block_parts(block, scope))
+        base = canonical_json(await self.parts.of_block(block, scope))
         await self.dependencies.look(
             map(entries.__getitem__, entries.keys() & keys), self.bound.roots
         )
@@ -320,7 +306,7 @@ class Judge:
         labels = await self._current_labels(block.body, scope, there, past)
         judged = _JudgedBlock(block, scope_id, base, entries, job, named, self.index.stored, labels)
         items, held = self._judge_items(judged, keys, listed, past, filing, others)
-        made_by = self._made_by(block, base)
+        made_by = self.parts.made_by(block, base)
         done, earlier = self._keep_done(judged, items, others)
         known = {item.key for item in items}
         found = await self._judge_filed(judged, items, past, filing, made_by)
@@ -454,11 +440,6 @@ class Judge:
             )
         return items, held
 
-    def _made_by(self, block: BoundBlock, base: str) -> str:
-        """Return the digest of what a block's items have in common, with files that all read."""
-        read = map(self.index.absolute, _read_by_all(block))
-        return part_digest([base, *map(self._content, read)])
-
     def _keep_done(
         self, block: _JudgedBlock, items: list[ItemWork], others: Collection[str]
     ) -> tuple[list[FiledRow], frozenset[str]]:
@@ -469,7 +450,7 @@ class Judge:
         """
         done: list[FiledRow] = []
         earlier, left = set[str](), list[ItemWork]()
-        by_all = {self.index.stored(self.index.absolute(p)) for p in _read_by_all(block.block)}
+        by_all = {self.index.stored(self.index.absolute(p)) for p in read_by_all(block.block)}
         for item in items:
             entry, verdict = item.entry, item.verdict
             if item.key not in others or entry is None or entry.state not in FILED_STATES:
@@ -595,8 +576,8 @@ class Judge:
     async def step(self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()) -> BlockWork:
         """Judge a step outside of blocks that calls a model: a block of one item."""
         scope_id = self.scope_id(step.id, outer)
-        parts = await self._step_parts(step)
-        parts.update(self._outer_parts(step.references - step.of_lists, step.shown, scope))
+        parts = await self.parts.of_step(step)
+        parts.update(self.parts.outer(step.references - step.of_lists, step.shown, scope))
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
         entry = entries.get(step.id)
         await self.dependencies.look([entry] if entry is not None else (), self.bound.roots)
@@ -680,7 +661,7 @@ class Judge:
         entry, hash_ = candidate.entry, candidate.hash
         if entry is not None and entry.hash == hash_:
             return judge_item(entry, hash_, {})
-        older = None if self.options.refresh else self.older
+        older = None if self.options.refresh else self.parts.older
         past = None if entry is None else candidate.past.of(entry.key, candidate.item)
         return judge_item(entry, hash_, json.loads(candidate.parts), older, past)
 
@@ -711,118 +692,6 @@ class Judge:
             return ItemVerdict("held", held_text(edited))
         return ItemVerdict("fresh")
 
-    # --- parts
-
-    async def parts_of(self, node: BoundNode) -> dict[str, str]:
-        """Return the parts of an item's hash, without its content and other steps' outputs."""
-        scope = Scope.of(self.bound.inputs, moment=self.bound.moment)
-        if isinstance(node, BoundBlock):
-            parts = await self._block_parts(node, scope)
-        else:
-            parts = await self._step_parts(node)
-            parts.update(self._outer_parts(node.references - node.of_lists, node.shown, scope))
-        return {name: parts[name] for name in parts if not name.startswith("steps.")}
-
-    async def _block_parts(self, block: BoundBlock, scope: Scope) -> dict[str, str]:
-        """Return every part of the items' hash that is the same for all of them."""
-        written = json.loads(block.spec)
-        parts = {f"{block.id}.parameters": ordered_digest(written.get("returns"))}
-        for step in steps_of(block.body):
-            parts.update(await self._step_parts(step))
-        for inner in blocks_of(block.body):
-            spec = json.loads(inner.spec)
-            parts[f"{inner.id}.parameters"] = ordered_digest(spec)
-        parts.update(self._outer_parts(outer_references(block), block.shown, scope))
-        return parts
-
-    async def _step_parts(self, step: BoundStep) -> dict[str, str]:
-        parts = spec_parts(step.id, step.spec)
-        version = part_digest([step.uses, step.kind.version])
-        parts[f"{step.id}.version"] = version
-        older: Iterable[int] = getattr(step.kind, "compatible_versions", ())
-        self.older[version] = frozenset(part_digest([step.uses, number]) for number in older)
-        # A step that depends on installed readers lists them: removing one makes results stale.
-        if (installed := getattr(step.kind, "installed", None)) is not None:
-            parts[f"{step.id}{READERS}"] = "\n".join(sorted(installed()))
-        if step.inner is not None:
-            parts.update(await self._inner_parts(step.id, step.inner))
-        if step.model is not None:
-            digest = await self._digests.of(step.model)
-            besides = [await self._digests.of(spec) for spec in step.besides]
-            parts[f"{step.id}.model"] = part_digest([digest, *besides] if besides else digest)
-            written = parts[f"{step.id}.parameters"]
-            options, context = await self._options(step, step.model)
-            parts[f"{step.id}.parameters"] = part_digest([written, options])
-            parts |= {f"{step.id}{CONTEXT}": text for text in context}
-        if step.escalate is not None:
-            place, to = f"{step.id}.escalate", step.escalate.to
-            options, context = await self._options(step, to)
-            parts[f"{place}.model"] = await self._digests.of(to)
-            parts[f"{place}.parameters"] = part_digest(options)
-            parts |= {f"{place}{CONTEXT}": text for text in context}
-        return parts
-
-    async def _options(self, step: BoundStep, model: ModelSpec) -> tuple[object, list[str]]:
-        """Return what of a model's options decides results, and its context where that may not."""
-        n_ctx = model.n_ctx_tokens
-        is_elsewhere = n_ctx is None and model.pool  # servers may differ, and a plan may not ask
-        if is_elsewhere or step.uses not in _MEASURING_STEPS:
-            return _model_options(model, n_ctx), []
-        default = await self._digests.default_context(model)
-        known = [context_part(n_ctx, default)] if n_ctx or default else []
-        return _model_options(model, None), known
-
-    async def _inner_parts(self, place: str, inner: BoundPlan) -> dict[str, str]:
-        """Return the hash parts of a sub-pipeline, without its inputs."""
-        parts: dict[str, str] = {}
-        for step in steps_of(inner.nodes):
-            for name, value in (await self._step_parts(step)).items():
-                parts[f"{place}.{name}"] = value
-        for block in blocks_of(inner.nodes):
-            parts[f"{place}.{block.id}.parameters"] = ordered_digest(json.loads(block.spec))
-        inputs = sorted(inner.pipeline.inputs.items())
-        defaults = {name: declared.default for name, declared in inputs}
-        types = {name: declared.type for name, declared in inputs if declared.type != "str"}
-        returns = inner.returns.data if inner.returns is not None else None
-        read = [defaults, returns, *([types] if types else [])]
-        parts[f"{place}.{RETURNS}.parameters"] = ordered_digest(read)
-        times = Scope.of({}, moment=self.bound.moment)
-        read_names = {path[0] for node in nodes_of(inner.nodes) for path in node.references}
-        read_names |= {path[0] for path in inner.returns.references} if inner.returns else set()
-        for name in TIME_NAMES & read_names:
-            parts[f"{place}.{name}"] = part_digest(times[name])
-        return parts
-
-    def _outer_parts(
-        self, references: Iterable[Reference], shown: Collection[Reference], scope: Scope
-    ) -> dict[str, str]:
-        parts = {}
-        for path in sorted(references):
-            if path[0] == "secrets":
-                continue  # a new password makes nothing stale, and leaves no trace
-            if path[0] not in scope:
-                continue  # a name that the step adds for its template, such as `chunk`
-            kind = self.bound.input_types.get(path[1]) if path[:1] == ("inputs",) else None
-            if kind == "dir":
-                continue  # its path is part of the scope, its files are listed by steps
-            value = outer_value(path, scope, self.index.stored if path in shown else None)
-            if kind == "path" and isinstance(value, str):
-                value = self._content(value)
-            parts[".".join(path)] = ordered_digest(value)
-        return parts
-
-    def _content(self, path: str) -> str | None:
-        try:
-            return self.dependencies.digest(path)
-        except OSError:
-            return None
-
-
-def _read_by_all(block: BoundBlock) -> list[str]:
-    """Return the paths of files that all items read."""
-    constants = (step for step in steps_of(block.body) if step.params.constant is not None)
-    return [path for step in constants for path in step.kind().reads(step.params.constant)]
-
 
 def _without_place(parts: str, entry: Entry | None) -> str:
     """Return the parts of an item that has no place in a list any more: its entry's counts."""
@@ -836,12 +705,6 @@ def values_digest(item: ItemWork) -> str:
     parts: Mapping[str, str] = json.loads(item.parts)
     read = {name: parts[name] for name in parts if name.startswith(("steps.", "inputs."))}
     return part_digest(read)
-
-
-def _model_options(model: ModelSpec, n_ctx_tokens: int | None) -> list[Any]:
-    """Return what of a model decides its answers, besides its file."""
-    drops = [] if model.keeps_reasoning else ["drop"]
-    return [model.role, n_ctx_tokens, dict(model.params), *drops]
 
 
 def _as_renamed(item: ItemWork, old: str, *, has_new_key: bool) -> ItemWork:

@@ -46,9 +46,8 @@ from paddock.runner.core.dependencies import (
 )
 from paddock.runner.core.edited_outputs import is_loss
 from paddock.runner.core.fingerprints import CONTENT, CONTEXT, LOOP
-from paddock.runner.core.run_options import RunOptions
+from paddock.runner.core.node_parts import NodeParts
 from paddock.runner.core.stale_reasons import change_reasons, compare_specs, stale_parts
-from paddock.runner.core.staleness import Judge
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import CallRow, LedgerError
 from paddock.runner.ledger.filed_rows import FiledRows
@@ -473,8 +472,8 @@ async def _hash_parts(
     digests: ModelDigests = _NoRemoteDigests()
     if not now.is_elsewhere:
         digests = ModelDigests(model_pools.LookupPool(now.settings).facts)
-    judge = Judge(owner, RunOptions(), index, digests)
-    parts = await judge.parts_of(node)
+    maker = NodeParts(owner, index, digests, DependencyIndex(index))
+    parts = await maker.of(node)
     # Inputs of a sub-pipeline may be known only during a run.
     unknown = {f"inputs.{name}" for name, value in owner.inputs.items() if value is None}
     known = {
@@ -482,7 +481,7 @@ async def _hash_parts(
         for name in parts.keys() - unknown
         if not (now.is_elsewhere and name.endswith(".model"))
     }
-    return known, judge.older
+    return known, maker.older
 
 
 _WATCHED_TOOLS = {"calculator", "files.read"}
