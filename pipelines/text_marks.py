@@ -29,6 +29,10 @@ _UNSHOWN = re.compile(
     r"(?<!\\)~~(?=\S)(?:(?!~~|\n\n).)+(?<!\\)~~|(?<!\\)<!--.*?(?:-->|\Z)", re.DOTALL
 )
 _BESIDE_TEXT = re.compile(r"(?<!\\)\[\^[^\]\s]{1,40}\]:?|\\(?=~~|\^|<!--|-->)")
+_ROMAN = (
+    *((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l")),
+    *((40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i")),
+)
 _NO_TEXT, _NO_WIDTH = "\x00", "\u200b"
 
 
@@ -97,6 +101,28 @@ def hidden(text: str) -> str:
     ' <!-- Pay twice --> '
     """
     return _around("<!-- ", text, " -->")
+
+
+def list_number(n: int, style: str, *, is_doubled: bool = False) -> str:
+    """Return an automatic number as it is shown: by letters or Roman numerals, else in digits.
+
+    `style` is `a`, `A`, `i`, `I` or `1`. After z come aa, ab; `is_doubled`: aa, bb, as in Word.
+
+    >>> [list_number(n, style) for n, style in ((4, "1"), (28, "a"), (1994, "I"), (0, "i"))]
+    ['4', 'ab', 'MCMXCIV', '0']
+    """
+    shown = ""
+    if style.lower() == "a" and 0 < n < 1_000:
+        if is_doubled:
+            shown = chr(97 + (n - 1) % 26) * ((n - 1) // 26 + 1)
+        while n and not is_doubled:
+            n, letter = divmod(n - 1, 26)
+            shown = chr(97 + letter) + shown
+    elif style.lower() == "i" and 0 < n < 4_000:
+        for value, letters in _ROMAN:
+            shown += letters * (n // value)
+            n %= value
+    return (shown if style.islower() else shown.upper()) or str(n)
 
 
 def searchable(text: str) -> str:
