@@ -48,7 +48,7 @@ ONLY_IN = {
     "jsonschema": {"pipelines/schema_validation.py"},
     "mcp_types": {"runner/cli/mcp_server.py"},
     "apprise": {"runner/notify/channels.py"},
-    "lxml": {"steps/readers/office.py"},
+    "lxml": {"steps/readers/office.py", "steps/readers/office_archives.py"},
 }
 
 

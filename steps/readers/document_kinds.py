@@ -24,8 +24,10 @@ _BY_SUFFIX: dict[str, str] = {
     **{".txt": "txt", ".text": "txt", ".md": "md", ".markdown": "md", ".mdown": "md"},
     **{".html": "html", ".htm": "html", ".xhtml": "html", ".pdf": "pdf"},
     **{".csv": "csv", ".tsv": "csv", ".json": "json"},
-    **{".docx": "docx", ".docm": "docx", ".pptx": "pptx", ".pptm": "pptx", ".ppsx": "pptx"},
-    **{".xlsx": "xlsx", ".xlsm": "xlsx", ".eml": "eml", ".epub": "epub"},
+    **dict.fromkeys((".docx", ".docm", ".dotx", ".dotm"), "docx"),
+    **dict.fromkeys((".pptx", ".pptm", ".ppsx", ".ppsm", ".potx", ".potm"), "pptx"),
+    **dict.fromkeys((".xlsx", ".xlsm", ".xltx", ".xltm"), "xlsx"),
+    **{".eml": "eml", ".epub": "epub"},
 }
 _ZIPPED = frozenset(("docx", "pptx", "xlsx", "epub"))
 _BY_MEDIA_TYPE = {media_type: kind for kind, media_type in MEDIA_TYPES.items()} | {

@@ -7,6 +7,7 @@ libraries are imported when a document needs them.
 from __future__ import annotations
 
 import importlib
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,6 +30,7 @@ _XML_BOMBS = {
     "amplification factor": "has entities that unfold to far more than the file holds",
     "Excessive depth": "is nested too deeply",
 }
+_FILE_OBJECT = re.compile(r"file '<_io\.[^>]*>' ")
 _MOST_ENTRIES = 20_000
 _INFLATE_BYTES = 1024 * 1024
 _ENCRYPTED = 0x1
@@ -93,12 +95,16 @@ def damage_errors(what: str) -> Iterator[None]:
     except (Unreadable, MemoryError, RecursionError):
         raise
     except Exception as error:  # archives and broken XML fail in many ways
-        for word, meant in _XML_BOMBS.items():
-            if word in str(error):
-                raise Unreadable(f"is not read: its XML {meant}") from error
-        words = " ".join(str(error).split()).replace(" ,", ",")[:120]
+        if meant := bomb_of(error):
+            raise Unreadable(f"is not read: its XML {meant}") from error
+        words = " ".join(_FILE_OBJECT.sub("", str(error)).split()).replace(" ,", ",")[:120]
         why = f"is damaged or not {what} ({type(error).__name__}: {words})"
         raise Unreadable(why) from error
+
+
+def bomb_of(error: Exception) -> str:
+    """Return what a parser's error says of XML that would fill the memory, else an empty text."""
+    return next((meant for word, meant in _XML_BOMBS.items() if word in str(error)), "")
 
 
 _EMBEDDED = frozenset(

@@ -26,6 +26,7 @@ from .office import (
     shape_blocks,
     text_of,
 )
+from .office_archives import load_archive
 from .reader import Document, ReadRequest
 
 _PRESENTATION = "a presentation"
@@ -33,10 +34,17 @@ _PRESENTATION = "a presentation"
 
 def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
     pptx = import_library("pptx", _PRESENTATION)
-    open_archive(file, _PRESENTATION)
-    file.seek(0)
-    with damage_errors(_PRESENTATION):
+    archive = open_archive(file, _PRESENTATION)
+
+    def load(file: BinaryIO) -> Any:
         presentation = pptx.Presentation(file)
+        list(presentation.slides)  # raises for one that is missing
+        return presentation
+
+    with (
+        damage_errors(_PRESENTATION),
+        load_archive(load, file, archive) as (presentation, _, damage),
+    ):
         authors = _comment_authors(presentation)
         pages: list[str] = []
         hidden: list[str] = []
@@ -57,7 +65,7 @@ def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
     if title.lower() == "powerpoint presentation":
         title = ""  # the program's default title
     notes = [f": hidden slides are read as well ({', '.join(slides)})"] if slides else []
-    notes += [*hidden_text_note("the slide", hidden), *embedded_notes(kinds)]
+    notes += [*damage, *hidden_text_note("the slide", hidden), *embedded_notes(kinds)]
     return Document(tuple(pages), title, MEDIA_TYPES["pptx"], tuple(notes))
 
 

@@ -34,10 +34,12 @@ from .office import (
     open_archive,
     text_of,
 )
+from .office_archives import load_archive
 from .reader import Document, ReadRequest, Unreadable
 
 _SPREADSHEET = "a spreadsheet"
 _MOST_CELLS = 2_000_000
+_MOST_ROWS = 1_048_576  # of a sheet, by the program
 _CHECK_EACH_ROWS = 500
 _MOST_DIGITS = 1e15  # spreadsheet programs keep 15 digits of a number
 _STREAMED = ("xl/worksheets/", "xl/sharedStrings")
@@ -46,20 +48,28 @@ _STREAMED = ("xl/worksheets/", "xl/sharedStrings")
 def read_xlsx(file: BinaryIO, request: ReadRequest) -> Document:
     openpyxl = import_library("openpyxl", _SPREADSHEET)
     archive = open_archive(file, _SPREADSHEET, _STREAMED)
-    with damage_errors(_SPREADSHEET), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about drawings and rules
-        values = _open_workbook(openpyxl, file, wants_values=True)
-        formulas = _open_workbook(openpyxl, file, wants_values=False)
-        return _workbook_text(values, formulas, archive, request)
 
+    def load(file: BinaryIO) -> list[Any]:
+        return [
+            openpyxl.load_workbook(file, read_only=True, data_only=is_value, keep_links=False)
+            for is_value in (True, False)
+        ]
 
-def _open_workbook(openpyxl: Any, file: BinaryIO, *, wants_values: bool) -> Any:
-    file.seek(0)
-    return openpyxl.load_workbook(file, read_only=True, data_only=wants_values, keep_links=False)
+    with (
+        damage_errors(_SPREADSHEET),
+        warnings.catch_warnings(action="ignore"),  # about drawings and rules
+        load_archive(load, file, archive, _STREAMED) as ((values, formulas), read, damage),
+        archive if read is file else zipfile.ZipFile(read) as parts,
+    ):
+        return _workbook_text(values, formulas, parts, damage, request)
 
 
 def _workbook_text(
-    values: Any, formulas: Any, archive: zipfile.ZipFile, request: ReadRequest
+    values: Any,
+    formulas: Any,
+    archive: zipfile.ZipFile,
+    damage: tuple[str, ...],
+    request: ReadRequest,
 ) -> Document:
     pages: list[str] = []
     unshown: list[str] = []
@@ -82,6 +92,7 @@ def _workbook_text(
         if name.startswith("xl/chartsheets/sheet"):
             pages += _sheet_comments(archive, name)
     notes = (
+        *damage,
         *_formula_notes(cells.n_bare),
         *hidden_sheet_notes(hidden, unshown),
         *embedded_notes(kinds),
@@ -124,6 +135,8 @@ class _CellReader:
         for index, (values, formulas) in enumerate(_row_pairs(sheet, behind)):
             if index % _CHECK_EACH_ROWS == 0:
                 self.check()
+            if index == _MOST_ROWS:  # a damaged number of a row
+                break
             self.n_rounded += sum(map(_is_rounded, values))
             cells = list(map(self._text, values, formulas))
             while cells and not cells[-1]:

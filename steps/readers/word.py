@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -32,6 +33,7 @@ from .office import (
     part_tree,
     refuse_only_pictures,
 )
+from .office_archives import load_archive
 from .reader import Document, ReadRequest, text_sample
 
 _WORD_NS = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
@@ -59,10 +61,11 @@ _NOTES = (("footnotes", "footnote", ""), ("endnotes", "endnote", ""), ("comments
 def read_docx(file: BinaryIO, request: ReadRequest) -> Document:
     """Read it as one page: the file has no page breaks of the layout."""
     docx = import_library("docx", WORD_DOCUMENT)
-    open_archive(file, WORD_DOCUMENT)
-    file.seek(0)
-    with damage_errors(WORD_DOCUMENT):
-        document = docx.Document(file)
+    archive = open_archive(file, WORD_DOCUMENT)
+    with (
+        damage_errors(WORD_DOCUMENT),
+        load_archive(docx.Document, file, archive) as (document, _, damage),
+    ):
         lines = _DocxLines.of_document(document, request)
         blocks = [block for block in lines.of(document.element.body) if block]
         notes = _docx_notes(document, lines)
@@ -74,7 +77,7 @@ def read_docx(file: BinaryIO, request: ReadRequest) -> Document:
     kinds = [relation.reltype for relation in document.part.rels.values()]
     refuse_only_pictures(text, kinds)
     hidden = hidden_text_note("the document", lines.hidden)
-    losses = (*hidden, *embedded_notes(kinds), *lines.unread_notes())
+    losses = (*damage, *hidden, *embedded_notes(kinds), *lines.unread_notes())
     return Document((text,), title or lines.title, MEDIA_TYPES["docx"], losses)
 
 
@@ -399,6 +402,7 @@ def _headers_and_footers(document: Any, lines: _DocxLines) -> tuple[list[str], l
         if document.settings.odd_and_even_pages_header_footer:
             margins += [(section.even_page_header, top), (section.even_page_footer, bottom)]
         for margin, texts in margins:
-            if not margin.is_linked_to_previous:
-                texts.update(dict.fromkeys(block for block in lines.of(margin._element) if block))
+            with suppress(KeyError):  # a part that is missing, or a reference that names none
+                if not margin.is_linked_to_previous:
+                    texts.update(dict.fromkeys(filter(None, lines.of(margin._element))))
     return list(top), list(bottom)

@@ -1,0 +1,120 @@
+"""Kinds of Office besides the plain ones, and archives with parts that are missing or broken."""
+
+import re
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import PurePath
+
+import pytest
+
+from paddock.steps.readers.document_kinds import kind_of
+from paddock.steps.readers.powerpoint import read_pptx
+from paddock.steps.readers.reader import Document, Unreadable
+from paddock.steps.readers.reader_process import ReadOptions
+from paddock.steps.readers.spreadsheets import read_xlsx
+from paddock.steps.readers.word import read_docx
+from tests.fakes.office import docx, pptx, xlsx, zipped
+
+WORD = docx("# Offer", "Thirty days.")
+SLIDES = pptx([("The plan", "Buy slates", "")])
+SHEETS = xlsx({"Prices": [["Item", "Price"], ["Slates", 5]]})
+READERS: dict[str, Callable[[bytes], Document]] = {
+    "docx": lambda data: read_docx(BytesIO(data), ReadOptions()),
+    "pptx": lambda data: read_pptx(BytesIO(data), ReadOptions()),
+    "xlsx": lambda data: read_xlsx(BytesIO(data), ReadOptions()),
+}
+
+
+def changed(data: bytes, change: Callable[[str, bytes], bytes | None]) -> bytes:
+    """Return an archive with changed parts; None leaves one out."""
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        parts = {name: change(name, archive.read(name)) for name in archive.namelist()}
+    return zipped({name: part for name, part in parts.items() if part is not None})
+
+
+def strict(name: str, part: bytes) -> bytes:
+    return re.sub(
+        rb"http://schemas\.openxmlformats\.org/(officeDocument|\w+ml)/2006/(\w+)",
+        rb"http://purl.oclc.org/ooxml/\1/\2",
+        part,
+    )
+
+
+@pytest.mark.parametrize(("kind", "data"), [("docx", WORD), ("pptx", SLIDES), ("xlsx", SHEETS)])
+def test_a_strict_document_is_read_like_a_transitional_one(kind: str, data: bytes) -> None:
+    found = READERS[kind](changed(data, strict))
+    assert found.text.strip() and found == READERS[kind](data)
+
+
+WORD_TYPE = b"openxmlformats-officedocument.wordprocessingml.document.main"
+SLIDES_TYPE = b"openxmlformats-officedocument.presentationml.presentation.main"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content_type"),
+    [
+        (".docm", b"ms-word.document.macroEnabled.main"),
+        (".dotx", b"openxmlformats-officedocument.wordprocessingml.template.main"),
+        (".dotm", b"ms-word.template.macroEnabledTemplate.main"),
+        (".pptm", b"ms-powerpoint.presentation.macroEnabled.main"),
+        (".ppsx", b"openxmlformats-officedocument.presentationml.slideshow.main"),
+        (".ppsm", b"ms-powerpoint.slideshow.macroEnabled.main"),
+        (".potx", b"openxmlformats-officedocument.presentationml.template.main"),
+        (".potm", b"ms-powerpoint.template.macroEnabled.main"),
+        (".xlsm", b""),
+        (".xltx", b""),
+        (".xltm", b""),
+    ],
+)
+def test_macros_templates_and_slide_shows_are_read(suffix: str, content_type: bytes) -> None:
+    kind = kind_of(PurePath(f"a{suffix}"), b"PK\x03\x04")
+    plain = {"docx": WORD, "pptx": SLIDES, "xlsx": SHEETS}[kind]
+    types = (WORD_TYPE, SLIDES_TYPE)
+
+    def change(name: str, part: bytes) -> bytes:
+        for known in types if content_type else ():
+            part = part.replace(known, content_type) if name.startswith("[Content") else part
+        return part
+
+    assert READERS[kind](changed(plain, change)) == READERS[kind](plain)
+
+
+def test_an_odd_style_does_not_damage_a_workbook() -> None:
+    def change(name: str, part: bytes) -> bytes:
+        return part.replace(b"<fonts", b"<fonts odd='1'") if name == "xl/styles.xml" else part
+
+    assert READERS["xlsx"](changed(SHEETS, change)) == READERS["xlsx"](SHEETS)
+
+
+def test_what_is_left_of_a_broken_part_is_read_and_noted() -> None:
+    def change(name: str, part: bytes) -> bytes | None:
+        if name == "word/document.xml":
+            return part[: part.index(b"Thirty days.") + 6]
+        return None if name == "word/theme/theme1.xml" else part
+
+    found = READERS["docx"](changed(WORD, change))
+    assert found.text == "# Offer\n\nThirty"
+    assert found.notes == (
+        ": 2 parts are missing or damaged (word/document.xml, word/theme/theme1.xml); what is "
+        "there is read",
+    )
+
+
+def test_a_slide_that_is_missing_does_not_take_the_others_with_it() -> None:
+    two = pptx([("One", "", ""), ("Two", "", "")])
+    found = READERS["pptx"](
+        changed(two, lambda name, part: None if name == "ppt/slides/slide1.xml" else part)
+    )
+    assert found.pages == ("# Two",)
+    assert found.notes == (
+        ": 1 part is missing or damaged (ppt/slides/slide1.xml); what is there is read",
+    )
+
+
+def test_a_document_of_another_kind_is_refused_without_our_file_object() -> None:
+    with pytest.raises(Unreadable) as caught:
+        READERS["docx"](SLIDES)
+    assert str(caught.value).startswith(
+        "is damaged or not a Word document (ValueError: is not a Word file, content type is '"
+    )
