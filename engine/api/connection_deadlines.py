@@ -11,6 +11,7 @@ import asyncio
 import functools
 from typing import Any
 
+import h11
 from uvicorn.config import HTTPProtocolType
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -64,17 +65,27 @@ class DeadlineProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came; start the deadline of a request that is not complete."""
         super().data_received(data)
+        if self._timer is None:  # it is a websocket's now
+            return
         self._note_idle()
         if self._is_serving:
             self._quiet_since = None
         elif self._quiet_since is None:
             self._quiet_since = self.loop.time()
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._end_deadlines()
+        super().handle_websocket_upgrade(event)
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._end_deadlines()
+        super().connection_lost(exc)
+
+    def _end_deadlines(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self._idle.pop(self, None)
-        super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

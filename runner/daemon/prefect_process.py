@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from starlette.datastructures import Headers
 
+from paddock.engine.api.connection_deadlines import deadline_protocol
 from paddock.engine.api.host_check import is_own_host
 from paddock.engine.system.http import QuietServer
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 
 UNAUTHORIZED = 401
+HEADER_S = 20.0
+"""How long a request's headers may take; silent connections do not shut out others."""
 _DOCUMENTATION = frozenset({"docs", "redoc", "openapi.json"})
 
 
@@ -47,6 +50,7 @@ def main() -> None:
     auth_string = os.environ.get(SERVER_VARIABLE, "")
     config = uvicorn.Config(
         SameOriginOnly(server.create_app(final=True), listener.getsockname()[1], auth_string),
+        http=deadline_protocol(header_s=HEADER_S, idle_s=0),
         proxy_headers=False,
         log_level="warning",
         access_log=False,

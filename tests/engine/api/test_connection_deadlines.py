@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from websockets.sync.client import connect
 
 from paddock.engine.api import connection_deadlines
 from paddock.engine.api.connection_deadlines import deadline_protocol
@@ -29,6 +30,11 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            await asyncio.sleep(3 * HEADER_S)
+            await send({"type": "websocket.send", "text": "still here"})
+            return
         await send({"type": "http.response.start", "status": 200, "headers": []})
         if path == "/slow":
             await asyncio.sleep(2 * IDLE_S)
@@ -50,7 +56,7 @@ def served(
         http=deadline_protocol(header_s=header_s, idle_s=idle_s),
         lifespan="off",
         log_config=None,
-        ws="none",
+        ws="websockets-sansio",
         timeout_keep_alive=kept_s,
     )
     server = uvicorn.Server(config)
@@ -165,3 +171,14 @@ def test_who_opens_connections_and_says_nothing_shuts_no_one_out(
         assert until_closed(silent[0]) == b""
         silent[-1].sendall(REQUEST)
         assert b"200 OK" in silent[-1].recv(4096)
+
+
+def test_a_websocket_has_no_deadline_of_requests(
+    service: tuple[int, Application], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, _ = service
+    monkeypatch.setattr(connection_deadlines, "MOST_IDLE", 3)
+    with connect(f"ws://127.0.0.1:{port}/", proxy=None) as websocket, ExitStack() as silent:
+        for _ in range(6):
+            silent.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert websocket.recv(timeout=20) == "still here"
