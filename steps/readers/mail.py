@@ -36,10 +36,12 @@ _RECIPIENTS = {1: "To", 2: "Cc", 3: "Bcc"}
 _SPECIAL = re.compile(r"[,;<>@()\"\\:]")
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 _WORD = re.compile(r"\w+")
-_UNSAID = re.compile(r"!\[[^\]]*\]|\]\([^)\s]*(?:[ ]\"[^\"\n]*\")?\)|(?<!\S)\[[ x]\](?!\S)")
-"""Signs of Markdown that are no words: pictures, addresses, check boxes."""
+_UNSAID = re.compile(
+    r"!\[[^\]]*\]|\]\([^)\s]*(?:[ ]\"[^\"\n]*\")?\)|(?<!\S)\[[ x]\](?!\S)|\[\^[^\]]*\]:?|<!--|-->"
+)
+"""Signs of Markdown that are no words: pictures, addresses, check boxes, marks of notes."""
 _NUMBERS = re.compile(r"^[ >-]*\d+\.(?=\s)", re.MULTILINE)  # of items in Markdown
-_WITHIN_WORDS = re.compile(r"[*_^~`]")  # signs of Markdown for formats
+_WITHIN_WORDS = re.compile(r"[*_^~`\\]")  # signs of Markdown for formats
 
 
 def read_mail(file: BinaryIO, request: ReadRequest) -> Document:
