@@ -192,8 +192,9 @@ def test_documents_values_and_names_are_never_markup(
         page.wait("document.querySelector('mark.on') !== null")
         assert page.ask("document.getElementById('text-parts').textContent") == HOSTILE
         assert page.text("mark.on") == "<mark>marked</mark>"
+        plain = HOSTILE.replace("\u202e", "\\u202e")
         assert name(page) == item.replace("\u202e", "\\u202e")
-        assert page.ask("document.querySelector('.field .value').textContent") == HOSTILE
+        assert page.ask("document.querySelector('.field .value').textContent") == plain
         page.press("e", text="e")
         page.wait("document.getElementById('input-0')?.value")
         assert page.ask("document.getElementById('input-0').value") == HOSTILE
