@@ -290,19 +290,13 @@ class _PlanRun:
         await self.blocks.items.record_written(record)
         for lost in record.outputs.lost_rows:
             # What became of the items whose rows a table no longer has, as far as is known
-            lacking = [
-                (name, state, n)
+            found = [
+                f"{counted(n, f'item of {name!r} is', f'items of {name!r} are')} {state}"
                 for name in sorted(blocks_read(step.references))
                 for state, n in self._scope["steps"].get(name, {}).get("counts", {}).items()
                 if n and state in WITHOUT_RESULT
             ]
-            found = [
-                f"{counted(n, f'item of {name!r} is', f'items of {name!r} are')} {state}"
-                for name, state, n in lacking
-            ]
-            if sum(n for _, _, n in lacking) < lost.n_before - lost.n_now:  # some went before
-                found.append("what its rows are made of has changed")
-            why_fewer = " and ".join(found)
+            why_fewer = ", ".join(found) or "what its rows are made of is otherwise now"
             words = lost.text(why_fewer)
             self._stats.note(words)
             if lost.is_left:

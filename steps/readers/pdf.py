@@ -1,124 +1,98 @@
 """PDF documents: the text of each page, and scanned pages by OCR where it is installed.
 
 After a page's own text stand the fields of forms with their values, the texts that were typed over
-it, and comments. What is not read is noted: attached files, dynamic (XFA) forms, passwords. Text
-that the page does not show (white, covered, beyond the borders, of a layer that is off) is read and
-noted. PDFium is known by the modules `pdf…` of this folder alone.
+it, and comments. What is not read is noted: attached files, dynamic (XFA) forms, passwords, damaged
+pages, letters that a font maps to nothing. Text that the page does not show is marked and noted.
+PDFium is known by the modules `pdf…` of this folder alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from paddock.engine.system.text import counted
 
 from . import ocr, reader
 from .document_kinds import MEDIA_TYPES
 from .pdf_annotations import Losses
-from .pdf_page import page_text
-from .pdfium import (
-    MOST_SIDE_PX,
-    PDFIUM_LOCK,
-    DamagedPage,
-    open_pdf,
-    page_pixels,
-)
-from .reader import Document, LineBox, PartCheck, ReadRequest, Unreadable
-
-PageOcr = Callable[[Any], ocr.SeenText]
-"""Reads a picture of a page: an array of height x width x 3 bytes, blue first."""
-
-
-@dataclass(frozen=True, slots=True)
-class PdfText:
-    """The pages' texts in order, and the file's title."""
-
-    pages: tuple[str, ...]
-    title: str
-    pictures: tuple[int, ...]
-    """Numbers of the pages with pictures and without text."""
-    seen: tuple[int, ...] = ()
-    """Numbers of the pages that were read by OCR."""
-    line_boxes: tuple[tuple[LineBox, ...], ...] = ()
-    """By page, of what OCR has read and of what is laid over it."""
-    losses: tuple[str, ...] = ()
-    """Notes on what is hidden or not read."""
-
-
-def extract_pdf_text(file: BinaryIO, check: PartCheck, see: PageOcr | None = None) -> PdfText:
-    """Read all pages; `check` is called before each, `see` reads those that have no text."""
-    with open_pdf(file) as document:
-        with PDFIUM_LOCK:
-            n_pages = len(document)
-            title = document.get_metadata_value("Title")
-        if not n_pages:
-            raise Unreadable("is damaged: it has no pages")
-        pages: list[str] = []
-        pictures: list[int] = []
-        seen: list[int] = []
-        lines: list[tuple[LineBox, ...]] = []
-        losses, damaged = Losses(), list[DamagedPage]()
-        for index in range(n_pages):
-            check(len(pages[-1]) if pages else 0)
-            lines.append(())
-            try:
-                text, is_picture, laid_over = page_text(document, index, losses)
-            except DamagedPage as error:
-                damaged.append(error)
-                pages.append("")
-                continue
-            if is_picture and see is not None:
-                pixels = page_pixels(document, index, MOST_SIDE_PX, shows_forms=False)
-                found = see(pixels)
-                text, lines[-1] = found.text, found.lines
-                (seen if text else pictures).append(index + 1)
-            elif is_picture:
-                pictures.append(index + 1)
-            pages.append("\n\n".join(filter(None, (text, laid_over.text))))
-            lines[-1] += laid_over.line_boxes(len(pages[-1]) - len(laid_over.text))
-        if damaged and not any((*pages, *pictures)):
-            raise damaged[0]
-        notes = tuple(losses.notes(document))
-        if damaged:
-            which = page_ranges([error.number for error in damaged])
-            it_is = "it is" if len(damaged) == 1 else "they are"
-            notes += (f": {which} cannot be read: {it_is} damaged",)
-    boxes = tuple(lines) if any(lines) else ()
-    return PdfText(tuple(pages), title.strip(), tuple(pictures), tuple(seen), boxes, notes)
+from .pdf_page import PdfPages
+from .pdfium import MOST_SIDE_PX, PDFIUM_LOCK, DamagedPage, open_pdf, page_pixels
+from .reader import Document, LineBox, ReadRequest, Unreadable
 
 
 def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
     sees = request.ocr and reader.ocr_is_installed()
-    found = extract_pdf_text(file, request.check, ocr.recognise if sees else None)
-    nothing = _why_empty(found) if found.pictures and not any(found.pages) else ""
-    if nothing and not sees:
-        raise Unreadable(nothing, ocr.INSTALL_OCR if request.ocr else "Set `ocr: auto` to read it.")
-    if nothing:
-        why = f"{nothing}, and OCR found nothing to read on them"
-        return Document(found.pages, found.title, MEDIA_TYPES["pdf"], found.losses, why)
-    notes = (*_picture_notes(found, "" if sees else _remedy(request.ocr)), *found.losses)
-    title = "" if found.title.lower() == "untitled" else found.title
-    return Document(found.pages, title, MEDIA_TYPES["pdf"], notes, line_boxes=found.line_boxes)
+    pages: list[str] = []
+    boxes: list[tuple[LineBox, ...]] = []
+    pictures, seen, damaged = list[int](), list[int](), list[int]()
+    unknown: dict[int, int] = {}
+    losses = Losses()
+    with open_pdf(file) as document:
+        with PDFIUM_LOCK:
+            title = document.get_metadata_value("Title").strip()
+        found = PdfPages(document, request.check, losses)
+        for number, page in enumerate(found, 1):
+            pages.append("")
+            boxes.append(())
+            if page is None:
+                damaged.append(number)
+                continue
+            text = found.text(page).text
+            if page.is_picture and sees:
+                pixels = page_pixels(document, number - 1, MOST_SIDE_PX, shows_forms=False)
+                by_ocr = ocr.recognise(pixels)
+                text, boxes[-1] = by_ocr.text, by_ocr.lines
+            if page.is_picture:
+                (seen if text else pictures).append(number)
+            if "\ufffd" in text:
+                unknown[number] = text.count("\ufffd")
+            over = page.laid_over
+            pages[-1] = "\n\n".join(filter(None, (text, over.text)))
+            boxes[-1] += over.line_boxes(len(pages[-1]) - len(over.text))
+        if not pages:
+            raise Unreadable("is damaged: it has no pages")
+        if len(damaged) == len(pages):
+            raise DamagedPage(1)
+        lost = list(losses.notes(document))
+    if damaged:
+        it_is = "it is" if len(damaged) == 1 else "they are"
+        lost.append(f": {page_ranges(damaged)} cannot be read: {it_is} damaged")
+    if unknown:
+        which = f"{counted(sum(unknown.values()), 'letter')} on {page_ranges(list(unknown))}"
+        lost.append(f": {which} cannot be read: their font does not say which they are")
+    why_empty = "is empty"
+    if pictures and not any(pages):
+        n = len(pages)
+        shows = "its 1 page only shows" if n == 1 else f"its {n} pages only show"
+        why_empty = f"has no text layer: {shows} pictures"
+        if not sees:
+            remedy = ocr.INSTALL_OCR if request.ocr else "Set `ocr: auto` to read it."
+            raise Unreadable(why_empty, remedy)
+        why_empty += ", and OCR found nothing to read on them"
+    else:
+        lost = [*_picture_notes(seen, pictures, request.ocr, sees), *lost]
+    return Document(
+        tuple(pages),
+        "" if title.lower() == "untitled" else title,
+        MEDIA_TYPES["pdf"],
+        tuple(lost),
+        why_empty,
+        tuple(boxes) if any(boxes) else (),
+    )
 
 
-def _picture_notes(found: PdfText, remedy: str) -> Iterator[str]:
-    """Yield which pages OCR has read and which have no text; `remedy`: how it could read them."""
-    if found.seen:
-        yield f": {page_ranges(found.seen)} read from a picture by OCR"
-    if found.pictures and remedy:
-        yield f": no text layer on {page_ranges(found.pictures)}{remedy}"
-    elif found.pictures:
-        yield f": nothing to read was found on {page_ranges(found.pictures)}, which show pictures"
-
-
-def _why_empty(found: PdfText) -> str:
-    n = len(found.pages)
-    shows = "its 1 page only shows pictures" if n == 1 else f"its {n} pages only show pictures"
-    return f"has no text layer: {shows}"
-
-
-def _remedy(uses_ocr: bool) -> str:
-    return ", which the extra 'paddock-llm[ocr]' reads" if uses_ocr else ", and `ocr` is off"
+def _picture_notes(
+    seen: Sequence[int], pictures: Sequence[int], uses_ocr: bool, sees: bool
+) -> Iterator[str]:
+    """Yield which pages OCR has read, and which have no text."""
+    if seen:
+        yield f": {page_ranges(seen)} read from a picture by OCR"
+    if pictures and sees:
+        yield f": nothing to read was found on {page_ranges(pictures)}, which show pictures"
+    elif pictures:
+        how = ", which the extra 'paddock-llm[ocr]' reads" if uses_ocr else ", and `ocr` is off"
+        yield f": no text layer on {page_ranges(pictures)}{how}"
 
 
 def page_ranges(numbers: Sequence[int]) -> str:

@@ -73,6 +73,8 @@ class Annotations:
         self._form = page.formenv.raw if page.formenv else None
         self._fields: dict[tuple[str, str], list[_Piece]] = {}
         """By name and label: the label, then the value or the choices."""
+        self.struck: list[tuple[float, float, float, float]] = []
+        """Lines through the words that people have struck out, in points."""
         self._typed: list[list[_Piece]] = []
         self._comments: list[list[_Piece]] = []
         for index in range(raw.FPDFPage_GetAnnotCount(page)):
@@ -140,9 +142,11 @@ class Annotations:
                     (quad.x1, quad.x2, quad.x3, quad.x4),
                     (quad.y1, quad.y2, quad.y3, quad.y4),
                 )
-                words.append(
-                    self._textpage.get_text_bounded(min(across), min(up), max(across), max(up))
-                )
+                left, bottom, right, top = min(across), min(up), max(across), max(up)
+                words.append(self._textpage.get_text_bounded(left, bottom, right, top))
+                if raw.FPDFAnnot_GetSubtype(annotation) == raw.FPDF_ANNOT_STRIKEOUT:
+                    middle = bottom + 0.4 * (top - bottom)
+                    self.struck.append((left, middle, right, middle))
         return " ".join(clean_text(" ".join(words)).split())
 
     def _add_field(self, annotation: Any, *, is_hidden: bool) -> None:

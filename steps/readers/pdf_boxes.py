@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from typing import Any, BinaryIO
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
-from .pdf_page import kept_offsets
-from .pdfium import PDFIUM_LOCK, clean_text, open_page, open_pdf, page_pixels, shown_box
+from .pdf_annotations import Losses
+from .pdf_page import PdfPages
+from .pdfium import PDFIUM_LOCK, open_page, open_pdf, page_pixels, shown_box
 from .reader import PageBox, QuoteSpan, Unreadable
-
-_LAST_OF_PLANE = 0xFFFF  # of the characters that are one unit of UTF-16
 
 
 def draw_pdf_page(file: BinaryIO, number: int, most_side_px: int) -> Any:
@@ -36,43 +34,31 @@ def find_pdf_boxes(
     with open_pdf(file) as document:
         with PDFIUM_LOCK:
             n_pages = len(document)
+        pages = PdfPages(document, lambda _: check(), Losses())
         for number in sorted(page for page in by_page if 1 <= page <= n_pages):
-            check()
+            read = pages[number - 1]
+            if read is None:
+                continue
+            text = pages.text(read)
             with open_page(document, number - 1) as page:
-                of_page = _QuotedPage(page)
+                textpage = page.get_textpage()
                 for index in by_page[number]:
-                    found[index] = of_page.box(quotes[index])
+                    quote = quotes[index]
+                    if text.text[quote.start : quote.end] == quote.text:
+                        origins = text.origins[quote.start : quote.end]
+                        places = [read.places[at] for at in origins if at >= 0]
+                        found[index] = _box_around(page, textpage, places)
     return found
 
 
-class _QuotedPage:
-    """An open page, on which quotes of its cleaned text are found."""
-
-    def __init__(self, page: Any) -> None:
-        self._page = page
-        self._characters = page.get_textpage()
-        text = self._characters.get_text_range()
-        self._text = clean_text(text)
-        self._offsets = kept_offsets(text)
-        # PDFium counts in units of UTF-16.
-        wide = (1 + (ord(char) > _LAST_OF_PLANE) for char in text)
-        self._units = list(accumulate(wide, initial=0))
-
-    def box(self, quote: QuoteSpan) -> PageBox | None:
-        if self._text[quote.start : quote.end] != quote.text:
-            return None
-        offsets = self._offsets[quote.start : quote.end]
-        shown = (at for at, char in zip(offsets, quote.text, strict=True) if not char.isspace())
-        boxes = [box for at in shown if (box := self._character_box(self._units[at])) is not None]
-        if not boxes:
-            return None
-        lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-        return min(lefts), min(tops), max(rights), max(bottoms)
-
-    def _character_box(self, unit: int) -> PageBox | None:
-        """Return a character's box on the page as it is shown; None if it is not on it."""
-        index = raw.FPDFText_GetCharIndexFromTextIndex(self._characters, unit)
-        rect = raw.FS_RECTF()
-        if index < 0 or not raw.FPDFText_GetLooseCharBox(self._characters, index, rect):
-            return None
-        return shown_box(self._page, rect)
+def _box_around(page: Any, textpage: Any, places: Sequence[int]) -> PageBox | None:
+    """Return the box around characters of a page, as it is shown; None if they are not on it."""
+    boxes: list[PageBox] = []
+    rect = raw.FS_RECTF()
+    for place in places:
+        if raw.FPDFText_GetLooseCharBox(textpage, place, rect):
+            boxes += filter(None, [shown_box(page, rect)])
+    if not boxes:
+        return None
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)

@@ -8,14 +8,51 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect
-from collections.abc import Iterator, Sequence
-from ctypes import POINTER, c_uint, c_ulong, c_ushort, cast, create_string_buffer
-from typing import Any
+from collections.abc import Callable, Container, Iterator, Sequence
+from ctypes import (
+    POINTER,
+    addressof,
+    byref,
+    c_double,
+    c_float,
+    c_int,
+    c_uint,
+    c_ulong,
+    c_ushort,
+    cast,
+    create_string_buffer,
+)
+from dataclasses import dataclass
+from itertools import accumulate
+from math import hypot
+from typing import Any, TypeAlias
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
+from .page_layout import (
+    FACT_PAGES,
+    HYPHEN,
+    PageLine,
+    Rule,
+    Traced,
+    Word,
+    document_facts,
+    page_lines,
+    page_text,
+)
 from .pdf_annotations import Annotations, LaidOver, Losses
-from .pdfium import LEFT_OUT, bounds_of, clean_text, low_pixels, open_page, shown_box, utf16
+from .pdfium import PDFIUM_LOCK, DamagedPage, bounds_of, low_pixels, open_page, shown_box, utf16
+
+_LAST_OF_PLANE = "\uffff"  # of the characters that are one unit of UTF-16
+_PRINTED = r"[^\s\x00-\x1f\ufffe\uffff]"
+_TOKEN = re.compile(rf"[.…·]{{4,}}|(?:(?![.…·]{{4}}){_PRINTED})*\x02|(?:(?![.…·]{{4}}){_PRINTED})+")
+_BOLD_NAME = re.compile(rb"bold|black|heavy|demi|medi\b|(?:cm|sf|cmss|lm)bx", re.IGNORECASE)
+_SYMBOL_NAME = re.compile(rb"dingbats|wingding|webding|symbol", re.IGNORECASE)
+_FORCE_BOLD = 1 << 18  # a flag of a font's descriptor
+_WORD_GAP = 0.5  # of a size, between characters of a word: such are two words
+_WIDE = 1.1  # of a size, a character: there are gaps in the word
+_THIN_RULE = 4.0  # points
+_MOST_RULES = 10_000  # that are looked at on a page: more is a drawing
 
 _PAPER, _FAINT = 0xF0, 16  # of 255: as light as paper; a difference that no one sees
 _NEAR = 1.0  # points by which a text may be larger than what covers it
@@ -50,20 +87,209 @@ def unreadable_share(text: str) -> float:
     return n_lost / len(printed)
 
 
-def page_text(document: Any, index: int, losses: Losses) -> tuple[str, bool, LaidOver]:
-    """Return a page's own text, whether it only has pictures, and what is laid over it."""
-    with open_page(document, index) as page:
-        textpage = page.get_textpage()
-        text = clean_text(textpage.get_text_range())
-        laid_over = Annotations(page, textpage, losses).joined()
-        losses.hidden += _undrawn_texts(page, textpage)
-        textpage.close()
-        is_picture = not text and next(page.get_objects(max_depth=1), None) is not None
-        return text, is_picture, laid_over
+@dataclass(frozen=True, slots=True)
+class ReadPage:
+    """What a page says."""
+
+    raw_text: str
+    """As PDFium has it: with U+0002 for a hyphen at a line's end, U+FFFD for unknown letters."""
+    places: Sequence[int]
+    """PDFium's index of each of its characters."""
+    lines: Sequence[PageLine]
+    laid_over: LaidOver
+    is_picture: bool
+    """Whether it shows something, but no text of its own."""
 
 
-def _undrawn_texts(page: Any, textpage: Any) -> Iterator[str]:
-    """Yield an open page's texts that it does not show.
+class PdfPages:
+    """The pages of an open document, and what its first pages tell about the others."""
+
+    def __init__(self, document: Any, check: Callable[[int], None], losses: Losses) -> None:
+        self._document, self._check, self._losses = document, check, losses
+        self._n_chars = 0
+        with PDFIUM_LOCK:
+            self._n_pages = len(document)
+        self._first = {index: self._read(index) for index in range(min(self._n_pages, FACT_PAGES))}
+        known = [page for page in self._first.values() if page is not None]
+        self._facts = document_facts((page.raw_text, page.lines) for page in known)
+
+    def __iter__(self) -> Iterator[ReadPage | None]:
+        """Yield each page; None: it is damaged."""
+        for index in range(self._n_pages):
+            yield self._first.pop(index) if index in self._first else self._read(index)
+
+    def __getitem__(self, index: int) -> ReadPage | None:
+        return self._first[index] if index in self._first else self._read(index)
+
+    def text(self, page: ReadPage) -> Traced:
+        return page_text(page.raw_text, page.lines, self._facts)
+
+    def _read(self, index: int) -> ReadPage | None:
+        self._check(self._n_chars)
+        try:
+            with open_page(self._document, index) as page:
+                found = _read_page(page, self._losses)
+        except DamagedPage:
+            return None
+        self._n_chars = len(found.raw_text)
+        return found
+
+
+def _read_page(page: Any, losses: Losses) -> ReadPage:
+    textpage = page.get_textpage()
+    annotations = Annotations(page, textpage, losses)
+    undrawn = dict(_undrawn_texts(page, textpage))
+    losses.hidden += undrawn.values()
+    text = textpage.get_text_range()
+    n_chars = textpage.count_chars()
+    places: Sequence[int] = range(n_chars)
+    if n_chars != len(text) or max(text, default="") > _LAST_OF_PLANE:  # it counts in UTF-16
+        units = accumulate((1 + (char > _LAST_OF_PLANE) for char in text), initial=0)
+        index_of = raw.FPDFText_GetCharIndexFromTextIndex
+        places = [max(index_of(textpage, unit), 0) for unit in units][: len(text)]
+    if "\ufffe" in text:  # a hyphen, or a letter that is mapped to nothing
+        kinds = {
+            at: raw.FPDFText_GetUnicode(textpage, place)
+            for at, place in enumerate(places)
+            if text[at] == "\ufffe"
+        }
+        text = "".join(
+            char if char != "\ufffe" else HYPHEN if kinds[at] == ord(HYPHEN) else "\ufffd"
+            for at, char in enumerate(text)
+        )
+    rotation = page.get_rotation()
+    words = list(_words(textpage.raw, text, places, rotation, undrawn))
+    rules = [_turned(rule, rotation) for rule in (*_rules(page), *annotations.struck)]
+    lines = page_lines(words, rules)
+    is_picture = not lines and next(page.get_objects(max_depth=1), None) is not None
+    textpage.close()
+    return ReadPage(text, places, lines, annotations.joined(), is_picture)
+
+
+_Style: TypeAlias = tuple[float, float, bool, bool, bool, bool]
+"""Of a text object: base, size, is_bold, is_upright, is_hidden, is_symbol, as `Word` has them."""
+
+
+def _words(
+    textpage: Any, text: str, places: Sequence[int], rotation: int, undrawn: Container[int]
+) -> Iterator[Word]:
+    """Yield a page's words; parts of one in several styles are words without a space between."""
+    styles: dict[int, _Style] = {}
+    rect = raw.FS_RECTF()
+    to_rect = byref(rect)
+
+    def style_at(at: int) -> _Style:
+        piece = raw.FPDFText_GetTextObject(textpage, places[at])
+        address = addressof(piece.contents) if piece else 0
+        if address not in styles:
+            styles[address] = _style(textpage, places[at], piece, rotation, address in undrawn)
+        return styles[address]
+
+    def box(at: int) -> Rule:
+        raw.FPDFText_GetLooseCharBox(textpage, places[at], to_rect)
+        return _turned((rect.left, rect.bottom, rect.right, rect.top), rotation)
+
+    line = last = 0
+    for token in _TOKEN.finditer(text):
+        start, end = token.span()
+        space = text[last:start]
+        if "\n" in space or "\r" in space or text[last - 1 : last] == HYPHEN:
+            line, space = line + 1, ""
+        last = end
+        style, first, final = style_at(start), box(start), box(end - 1)
+        width = max(final[2], first[2]) - min(first[0], final[0])
+        parts = [(start, end, style, first, final)]
+        if style is not style_at(end - 1) or width > _WIDE * style[1] * (end - start):
+            parts, before = [], first
+            for at in range(start + 1, end):
+                own, here = style_at(at), box(at)
+                if own != style or _gap(before, here) > _WORD_GAP * own[1]:
+                    parts.append((start, at, style, first, before))
+                    start, style, first = at, own, here
+                before = here
+            parts.append((start, end, style, first, final))
+        for begin, stop, style, first, final in parts:
+            left, right = min(first[0], final[0]), max(first[2], final[2])
+            yield Word(text[begin:stop], begin, line, space, left, right, *style)
+            space = ""
+
+
+def _gap(first: Rule, second: Rule) -> float:
+    return max(second[0] - first[2], first[0] - second[2])
+
+
+def _style(textpage: Any, place: int, piece: Any, rotation: int, is_hidden: bool) -> _Style:
+    matrix, x, y = raw.FS_MATRIX(), c_double(), c_double()
+    raw.FPDFText_GetMatrix(textpage, place, matrix)
+    raw.FPDFText_GetCharOrigin(textpage, place, x, y)
+    base = _turned((x.value, y.value, x.value, y.value), rotation)[1]
+    along = complex(matrix.a, matrix.b) * (1, -1j, -1, 1j)[rotation // 90 % 4]
+    size = raw.FPDFText_GetFontSize(textpage, place) * hypot(matrix.c, matrix.d)
+    name, is_bold = create_string_buffer(100), False
+    font = raw.FPDFTextObj_GetFont(piece) if piece else None
+    if font:
+        raw.FPDFFont_GetBaseFontName(font, name, len(name))
+        is_bold = (
+            bool(_BOLD_NAME.search(name.value))
+            or bool(raw.FPDFFont_GetFlags(font) & _FORCE_BOLD)
+            or raw.FPDFTextObj_GetTextRenderMode(piece) == raw.FPDF_TEXTRENDERMODE_FILL_STROKE
+        )
+    is_upright = along.real > 0 and abs(along.imag) < 0.05 * along.real
+    is_symbol = bool(_SYMBOL_NAME.search(name.value))
+    return base, round(size, 1) or 1.0, is_bold, is_upright, is_hidden, is_symbol
+
+
+def _turned(box: Rule, rotation: int) -> Rule:
+    """Return a box of a page as the page is shown, which is turned clockwise."""
+    left, bottom, right, top = box
+    if rotation == 90:
+        return bottom, -right, top, -left
+    if rotation == 180:
+        return -right, -top, -left, -bottom
+    return (-top, left, -bottom, right) if rotation == 270 else box
+
+
+def _rules(page: Any) -> Iterator[Rule]:
+    """Yield the thin bars of a page, and the upright and level lines of its drawings."""
+    n_left = _MOST_RULES
+    for index in range(raw.FPDFPage_CountObjects(page)):
+        piece = raw.FPDFPage_GetObject(page, index)
+        if raw.FPDFPageObj_GetType(piece) != raw.FPDF_PAGEOBJ_PATH:
+            continue
+        left, bottom, right, top = bounds_of(piece)
+        is_thin = min(right - left, top - bottom) < _THIN_RULE
+        n_left -= 1 if is_thin else raw.FPDFPath_CountSegments(piece)
+        if n_left < 0:
+            return
+        yield from [(left, bottom, right, top)] if is_thin else _stroked(piece)
+
+
+def _stroked(piece: Any) -> Iterator[Rule]:
+    fill, is_stroked, matrix = c_int(), c_int(), raw.FS_MATRIX()
+    raw.FPDFPath_GetDrawMode(piece, fill, is_stroked)
+    raw.FPDFPageObj_GetMatrix(piece, matrix)
+    x, y = c_float(), c_float()
+    start = last = (0.0, 0.0)
+    for index in range(raw.FPDFPath_CountSegments(piece) if is_stroked.value else 0):
+        segment = raw.FPDFPath_GetPathSegment(piece, index)
+        raw.FPDFPathSegment_GetPoint(segment, x, y)
+        point = (
+            matrix.a * x.value + matrix.c * y.value + matrix.e,
+            matrix.b * x.value + matrix.d * y.value + matrix.f,
+        )
+        kind = raw.FPDFPathSegment_GetType(segment)
+        start = point if kind == raw.FPDF_SEGMENT_MOVETO else start
+        ends = [(last, point)] if kind == raw.FPDF_SEGMENT_LINETO else []
+        ends += [(point, start)] if raw.FPDFPathSegment_GetClose(segment) else []
+        for pair in ends:
+            (left, right), (bottom, top) = map(sorted, zip(*pair, strict=True))
+            if min(right - left, top - bottom) < _THIN_RULE:
+                yield left, bottom, right, top
+        last = point
+
+
+def _undrawn_texts(page: Any, textpage: Any) -> Iterator[tuple[int, str]]:
+    """Yield an open page's texts that it does not show, with the addresses of their objects.
 
     They are beyond its borders, in layers that are switched off, white or covered. The page is
     drawn only where a text may be: white text may stand on a dark field.
@@ -92,7 +318,7 @@ def _undrawn_texts(page: Any, textpage: Any) -> Iterator[str]:
         if is_hidden:
             text = utf16(raw.FPDFTextObj_GetText, piece, textpage)
             if any(map(str.isalnum, text)):  # points and lines are too fine for few pixels
-                yield text
+                yield addressof(piece.contents), text
 
 
 class _Covers:
@@ -164,16 +390,3 @@ def _is_drawn(page: Any, rect: Any, pixels: Any) -> bool:
         return False
     lightest, darkest = part.max(axis=(0, 1)).astype(int), part.min(axis=(0, 1))
     return bool((lightest - darkest >= _FAINT).any())
-
-
-def kept_offsets(text: str) -> list[int]:
-    """Return the offset in `text` of each character of `clean_text(text)`."""
-    offsets = list(range(len(text)))
-    for left_out in LEFT_OUT:
-        kept, at = list[int](), 0
-        for gap in left_out.finditer(text):
-            kept += offsets[at : gap.start()]
-            at = gap.end()
-        offsets = kept + offsets[at:]
-        text = left_out.sub("", text).replace("\r", "\n")
-    return offsets

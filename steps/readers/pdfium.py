@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from base64 import b85decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from ctypes import POINTER, byref, c_float, c_int, c_ushort, cast, create_string_buffer, memmove
 from functools import cache
@@ -23,13 +23,7 @@ from .reader import PageBox, Unreadable
 
 PDFIUM_LOCK = Lock()
 _ERR_PASSWORD = 4  # FPDF_ERR_PASSWORD
-_HYPHEN = re.compile("[\x02\ufffe]\n?")  # PDFium's hyphen at the end of a line
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1f\ufffe\uffff]")
-# Runs of white space are matched whole, so that a long one is looked at once.
-_LINE_END_SPACE = re.compile(r"(?<![^\S\n])[^\S\n]++(?=\n|\Z)")
-_OUTER_SPACE = re.compile(r"\A\s++|(?<!\s)\s++\Z")
-LEFT_OUT = (re.compile(r"\r(?=\n)"), _HYPHEN, _NO_TEXT, _LINE_END_SPACE, _OUTER_SPACE)
-"""What a page's text loses, one after the other."""
 _POINTS_AN_INCH = 72
 _DOTS_AN_INCH = 200  # enough for small print; an A4 page has 1,654 x 2,339 pixels
 MOST_SIDE_PX = 2400
@@ -150,56 +144,41 @@ def utf16(function: Any, *arguments: Any) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Join hyphenated words, drop control characters."""
-    for left_out in LEFT_OUT:
-        text = left_out.sub("", text).replace("\r", "\n")
-    return text
+    """Return a text without control characters, PDFium's marks of hyphens and outer space."""
+    lines = _NO_TEXT.sub("", text.replace("\r\n", "\n").replace("\r", "\n")).split("\n")
+    return "\n".join(map(str.rstrip, lines)).strip()
 
 
 @cache
 def _use_box_font() -> Any:
-    """Have PDFium ask for fonts here; return what must live as long as it does. Call it once."""
-    system = raw.FPDF_GetDefaultSystemFontInfo()
+    """Put the box into PDFium's search for fonts; return what must live as long as it does."""
+    info = raw.FPDF_GetDefaultSystemFontInfo().contents
     font = zlib.decompress(b85decode(_BOX_FONT))
 
-    def map_font(_: Any, weight: int, italic: int, charset: int, *names: Any) -> Any:
-        found = system.contents.MapFont(system, weight, italic, charset, *names)
+    def map_font(this: Any, weight: int, is_italic: int, charset: int, *names: Any) -> Any:
+        found = known["MapFont"](this, weight, is_italic, charset, *names)
         return found or (_BOX_HANDLE if charset in _CHARSETS else None)
 
-    def font_data(_: Any, handle: Any, table: int, buffer: Any, size: int) -> Any:
-        if handle != _BOX_HANDLE:
-            return system.contents.GetFontData(system, handle, table, buffer, size)
+    def font_data(table: int, buffer: Any, size: int) -> int:
         if table == 0 and buffer and size >= len(font):
             memmove(buffer, font, len(font))
         return 0 if table else len(font)
 
-    def face_name(_: Any, handle: Any, buffer: Any, size: int) -> Any:
-        return (
-            0
-            if handle == _BOX_HANDLE
-            else system.contents.GetFaceName(system, handle, buffer, size)
+    def of_box(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda this, handle, *rest: (
+            answer(*rest) if handle == _BOX_HANDLE else known[name](this, handle, *rest)
         )
 
-    def font_charset(_: Any, handle: Any) -> Any:
-        if handle == _BOX_HANDLE:
-            return raw.FXFONT_DEFAULT_CHARSET
-        return system.contents.GetFontCharset(system, handle)
-
-    def delete_font(_: Any, handle: Any) -> None:
-        if handle != _BOX_HANDLE:
-            system.contents.DeleteFont(system, handle)
-
     calls = {
-        "EnumFonts": lambda _, mapper: system.contents.EnumFonts(system, mapper),
         "MapFont": map_font,
-        "GetFont": lambda _, name: system.contents.GetFont(system, name),
-        "GetFontData": font_data,
-        "GetFaceName": face_name,
-        "GetFontCharset": font_charset,
-        "DeleteFont": delete_font,
+        "GetFontData": of_box("GetFontData", font_data),
+        "GetFaceName": of_box("GetFaceName", lambda *_: 0),
+        "GetFontCharset": of_box("GetFontCharset", lambda *_: raw.FXFONT_DEFAULT_CHARSET),
+        "DeleteFont": of_box("DeleteFont", lambda *_: None),
     }
-    info = raw.FPDF_SYSFONTINFO(version=1)
-    for name, kind in info._fields_[2:]:
-        setattr(info, name, kind(calls[name]))
-    raw.FPDF_SetSystemFontInfo(byref(info))
-    return info
+    kinds = dict(info._fields_)
+    known = {name: kinds[name].from_buffer_copy(getattr(info, name)) for name in calls}
+    for name, call in calls.items():
+        setattr(info, name, kinds[name](call))
+    raw.FPDF_SetSystemFontInfo(info)
+    return info, known

@@ -10,12 +10,10 @@ import numpy as np
 import pypdfium2  # type: ignore[import-untyped]
 import pytest
 from fpdf import FPDF
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from paddock.steps.base import StepError
-from paddock.steps.readers import documents, pdf_page, pdfium
+from paddock.steps.readers import documents
 from paddock.steps.readers.reader import PageBox, QuoteSpan
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from tests.fakes.office import scan, scanned_pdf
@@ -212,17 +210,6 @@ def mapped_pdf(line: str, texts: dict[str, str]) -> bytes:
     table = "".join(f"{at:010d} 00000 n \n" for at in places)
     end = f"trailer << /Size 7 /Root 1 0 R >>\nstartxref\n{len(body)}\n%%EOF"
     return f"{body}xref\n0 7\n0000000000 65535 f \n{table}{end}".encode()
-
-
-@given(st.text(st.sampled_from("ab \t\r\n\x02\x00\x0c\ufffe\u00a0\u2028"), max_size=60))
-def test_offsets_lead_to_the_characters_that_are_kept(raw: str) -> None:
-    kept = pdfium.clean_text(raw)
-    at = pdf_page.kept_offsets(raw)
-    assert "".join(raw[offset] for offset in at).replace("\r", "\n") == kept
-    # Cleaned as it was before offsets were known.
-    lines = raw.replace("\r\n", "\n").replace("\r", "\n")
-    lines = pdfium._NO_TEXT.sub("", pdfium._HYPHEN.sub("", lines))
-    assert kept == "\n".join(line.rstrip() for line in lines.split("\n")).strip()
 
 
 def test_scanned_pages_keep_where_their_lines_stand(placed: Placed, readers: ReaderPool) -> None:

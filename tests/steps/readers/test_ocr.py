@@ -58,7 +58,7 @@ def test_a_picture_is_not_read_where_that_is_off_or_not_installed(
     )
 
 
-def test_a_huge_page_is_drawn_within_bounds() -> None:
+def test_a_huge_page_is_drawn_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, ...]] = []
 
     def see(pixels: object) -> ocr.SeenText:
@@ -66,7 +66,8 @@ def test_a_huge_page_is_drawn_within_bounds() -> None:
         return ocr.SeenText("x")
 
     data = scanned_pdf(["one"], size=(9000, 300))
-    pdf.extract_pdf_text(BytesIO(data), ReadOptions().check, see)
+    monkeypatch.setattr(ocr, "recognise", see)
+    pdf.read_pdf(BytesIO(data), ReadOptions())
     assert sizes == [(80, 2400, 3)]
 
 

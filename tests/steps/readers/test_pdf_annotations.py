@@ -79,7 +79,7 @@ def test_typed_texts_and_comments_are_read() -> None:
         )
     )
     assert document.text == (
-        "Form\n\nText boxes:\n- Paid 12.50\n\nComments:\n- Check\n  this (Rev)\n"
+        "~~Form~~\n\nText boxes:\n- Paid 12.50\n\nComments:\n- Check\n  this (Rev)\n"
         "- on 'Form': which one?\n- struck out 'Form'\n- stamp: Approved\n- not shown"
     )
     assert document.notes == (

@@ -1,0 +1,236 @@
+"""What places and sizes on a PDF's page mean: tables, headings, lists, marks, hyphens."""
+
+import random
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import pytest
+
+from paddock.steps.readers import page_layout, pdf, pdf_boxes
+from paddock.steps.readers.page_layout import Word
+from paddock.steps.readers.reader import Document, QuoteSpan
+from paddock.steps.readers.reader_process import ReadOptions
+from paddock.steps.text.headings import Headings
+from tests.fakes.pdf import pdf_of_objects
+
+Piece = tuple[Any, ...]
+PROSE = "The tenant pays the rent on the third day of each month, and heats the rooms."
+
+
+def drawn(*pieces: Piece, extra: str = "", turn: str = "", **page: str) -> bytes:
+    """Make a page with texts at places: x, y, text, size (10), font (F1; F2 is bold)."""
+    content = [turn]
+    for x, y, text, *style in pieces:
+        size = style[0] if style else 10
+        font = style[1] if len(style) > 1 else "F1"
+        content.append(f"BT /{font} {size} Tf {x} {y} Td ({text}) Tj ET")
+    return pdf_of_objects("\n".join([*content, extra]), **page)
+
+
+def read(data: bytes) -> Document:
+    return pdf.read_pdf(BytesIO(data), ReadOptions(ocr=False))
+
+
+def lines(*texts: str, top: float = 700, left: float = 72) -> list[Piece]:
+    return [(left, top - 13 * at, text) for at, text in enumerate(texts)]
+
+
+def table(rows: list[list[str]], top: float = 700, pitch: float = 18) -> list[Piece]:
+    return [
+        (72 + 120 * column, top - pitch * row, text)
+        for row, cells in enumerate(rows)
+        for column, text in enumerate(cells)
+        if text
+    ]
+
+
+def grid(heights: Sequence[float], sides: Sequence[tuple[float, float, float]]) -> str:
+    """Draw level lines from x = 72 to 372, and upright ones: x, from, to."""
+    level = [f"72 {y} m 372 {y} l S" for y in heights]
+    return " ".join([*level, *(f"{x} {low} m {x} {high} l S" for x, low, high in sides)])
+
+
+def test_rows_and_columns_are_a_table_with_its_empty_cells() -> None:
+    rows = [["Code", "Place", "Count"], ["A-1", "", "40"], ["", "B-07", ""], ["A-3", "C-15", "7"]]
+    found = read(drawn((72, 740, "Stock of the year"), *table(rows)))
+    assert found.text == (
+        "Stock of the year\n\n| Code | Place | Count |\n| --- | --- | --- |\n| A-1 | | 40 |\n"
+        "| | B-07 | |\n| A-3 | C-15 | 7 |"
+    )
+
+
+def test_lines_around_cells_keep_what_is_wrapped_in_one_cell() -> None:
+    around = grid([710, 690, 650], [(x, 650, 710) for x in (72, 172, 372)])
+    texts = [(76, 696, "Term"), (176, 696, "Meaning"), (76, 676, "fee")]
+    wrapped = lines("what is paid each month", "in ad-", "vance | net", top=680, left=176)
+    assert read(drawn(*texts, *wrapped, extra=around)).text == (
+        "| Term | Meaning |\n| --- | --- |\n| fee | what is paid each month in advance \\| net |"
+    )
+
+
+def test_a_cell_over_several_columns_has_its_text_in_the_first() -> None:
+    sides = [(72, 650, 710), (172, 650, 690), (272, 650, 690), (372, 650, 710)]
+    texts = [(200, 696, "Fees"), (76, 676, "A"), (176, 676, "B"), (276, 676, "C")]
+    texts += [(76, 656, "1"), (276, 656, "3")]
+    assert read(drawn(*texts, extra=grid([710, 690, 670, 650], sides))).text == (
+        "| Fees | | |\n| --- | --- | --- |\n| A | B | C |\n| 1 | | 3 |"
+    )
+
+
+def test_two_columns_of_text_are_no_table() -> None:
+    left = lines(*(f"{PROSE[:44]} l{at}" for at in range(8)))
+    right = lines(*(f"{PROSE[:44]} r{at}" for at in range(8)), left=330)
+    across = [piece for pair in zip(left, right, strict=True) for piece in pair]
+    for order in (left + right, across):
+        assert "|" not in read(drawn(*order)).text
+
+
+def test_contents_are_a_table_of_titles_and_pages() -> None:
+    entries = (f"{at}. Chapter of rent {'. ' * 30}{at * 7}" for at in range(1, 5))
+    found = read(drawn(*lines(*entries))).text.split("\n")
+    assert found[0] == "| 1. Chapter of rent | 7 |"
+    assert found[2:4] == ["| 2. Chapter of rent | 14 |", "| 3. Chapter of rent | 21 |"]
+
+
+def test_headings_are_found_by_size_and_weight_and_have_levels() -> None:
+    found = read(
+        drawn(
+            (72, 720, "Lease of the house", 20),
+            (72, 686, "1 Rent", 14),
+            (72, 644, "Heating", 10, "F2"),
+            (72, 602, "2 Term", 14),
+            *((72, 700 - 14 * at, PROSE) for at in (2, 3, 5, 6, 8, 9)),
+        )
+    ).text
+    shown = [line for line in found.split("\n") if line.startswith("#")]
+    assert shown == ["# Lease of the house", "## 1 Rent", "### Heating", "## 2 Term"]
+    at = found.index("heats", found.index("Heating"))
+    assert Headings.of(found).at(at) == ("Lease of the house", "1 Rent", "Heating")
+
+
+def test_lists_raised_lowered_struck_and_hidden_text_are_marked() -> None:
+    pieces = [
+        (72, 700, "Area 10"), (109, 704, "6", 6), (113, 700, "m of H"), (144, 698, "2", 6),
+        (148, 700, "O cost 40"), (192, 704, "1", 6), (200, 700, "EUR"),
+        (72, 680, "The fee is 40 EUR"),
+        (72, 660, "Water 2^3"),
+        (72, 640, r"\267"), (90, 640, "first of the list"),
+        (72, 100, "1", 6), (78, 96, "without tax", 8),
+    ]  # fmt: skip
+    white = "1 g BT /F1 10 Tf 72 620 Td (pay twice) Tj ET 0 g"
+    found = read(drawn(*pieces, extra=f"{white} 120 683 m 133 683 l S"))
+    assert found.text.split("\n") == [
+        "Area 10^6m of H_2O cost 40[^1] EUR",
+        "The fee is ~~40~~ EUR",
+        r"Water 2\^3",
+        "- first of the list",
+        "<!-- pay twice -->",
+        "[^1]: without tax",
+    ]
+    assert "does not show" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "elsewhere", "wanted"),
+    [
+        ("part number HC-", "0457 is out", "", "HC-0457"),
+        ("from May-", "June on", "", "May-June"),
+        ("a new T-", "shirt was sold", "", "T-shirt"),
+        ("more infor-", "mation is here", "", "information"),
+        ("a well-", "known name", "It is well and it is known.", "well-known"),
+        ("a self-", "locking nut", "This is self-locking too.", "self-locking"),
+        ("in the data-", "base of names", "The database, the data, the base.", "database"),
+        ("mother-in-", "law came", "", "mother-in-law"),
+        ("PDF-", "file names", "", "PDF-file"),
+    ],
+)
+def test_a_hyphen_at_a_lines_end_goes_only_where_it_cuts_a_word(
+    first: str, second: str, elsewhere: str, wanted: str
+) -> None:
+    assert wanted in read(drawn(*lines(first, second, *filter(None, [elsewhere])))).text
+
+
+def test_letters_that_are_mapped_to_nothing_are_told() -> None:
+    cmap = (
+        "/CIDInit /ProcSet findresource begin 12 dict begin begincmap /CMapName /X def\n"
+        "1 begincodespacerange <00> <ff> endcodespacerange\n"
+        "1 beginbfchar <66> <0000> endbfchar endcmap end end"
+    )
+    found = read(
+        pdf_of_objects(
+            "BT /F1 10 Tf 72 700 Td (office, and 12 of them) Tj ET",
+            "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /ToUnicode 7 0 R >>",
+            f"<< /Length {len(cmap)} >>\nstream\n{cmap}\nendstream",
+        )
+    )
+    assert found.text == "o\ufffd\ufffdice, and 12 o\ufffd them"
+    assert found.notes == (
+        ": 3 letters on page 1 cannot be read: their font does not say which they are",
+    )
+
+
+@pytest.mark.parametrize(
+    ("rotation", "turn", "media_box"),
+    [
+        (0, "", "0 0 612 792"),
+        (90, "0 1 -1 0 792 0 cm", "0 0 792 612"),
+        (180, "-1 0 0 -1 612 792 cm", "0 0 612 792"),
+        (270, "0 -1 1 0 0 612 cm", "0 0 792 612"),
+    ],
+)
+def test_quotes_lead_to_their_places_whatever_became_of_the_text_around_them(
+    rotation: int, turn: str, media_box: str
+) -> None:
+    """A word of a heading, of a cell, behind a raised mark, and one that the end of a line cuts."""
+    data = drawn(
+        *table([["Code", "", "Count"], ["A-1", "north", "40"], ["A-2", "", "41"]]),
+        (72, 560, "Heating costs", 16),
+        *lines(PROSE, "and pays for infor-", "mation of 12", top=540),
+        (128, 518, "6", 6),
+        (134, 514, "Euros"),
+        turn=turn,
+        page=f"/Rotate {rotation}",
+        media_box=media_box,
+    )
+    found = read(data).pages[0]
+    assert "# Heating costs" in found
+    assert "| A-2 | | 41 |" in found
+    quotes = {"Heating": (72, 560), "41": (312, 664), "Euros": (134, 514), "information": (72, 514)}
+    starts = [found.index(word) for word in quotes]
+    spans = [
+        QuoteSpan(1, at, at + len(word), word) for at, word in zip(starts, quotes, strict=True)
+    ]
+    boxes = pdf_boxes.find_pdf_boxes(BytesIO(data), spans, lambda: None)
+    for (x, y), box in zip(quotes.values(), boxes, strict=True):
+        assert box is not None
+        left, top, right, bottom = box
+        assert left <= (x + 2) / 612 <= right
+        assert top <= 1 - (y + 2) / 792 <= bottom
+        assert (right - left) * (bottom - top) < 0.01
+
+
+def test_every_character_keeps_its_offset_whatever_the_page_is_like() -> None:
+    chance = random.Random(7)
+    for _ in range(300):
+        words, raw = list[Word](), ""
+        for line in range(chance.randint(1, 25)):
+            for _ in range(chance.randint(1, 6)):
+                text = "".join(chance.choices("ab^|~.-\x02\u0663\u4e00A1•", k=chance.randint(1, 5)))
+                left, shift = chance.choice((72, 72, 180, 300, 310)), chance.choice((0, 0, 4))
+                end, base = left + 5 * len(text), 700 - 12 * line + shift
+                size = chance.choice((6.0, 10.0, 10.0, 14.0))
+                styles = [chance.random() < share for share in (0.2, 0.95, 0.1, 0)]
+                words.append(Word(text, len(raw), line, " ", left, end, base, size, *styles))
+                raw += text + " "
+        rules = [(60, 700 - 12 * at, 400, 700 - 12 * at) for at in range(chance.randint(0, 9))]
+        places = chance.sample((60, 170, 290, 400), chance.randint(0, 4))
+        page = page_layout.page_lines(words, [*rules, *((x, 500, x, 710) for x in places)])
+        traced = page_layout.page_text(raw, page, page_layout.document_facts([(raw, page)]))
+        assert len(traced.text) == len(traced.origins)
+        for char, at in zip(traced.text, traced.origins, strict=True):
+            assert at < 0 or raw[at] == char or (char == "-" and raw[at] in "\x02•")
+        found = [at for at in traced.origins if at >= 0]
+        assert len(set(found)) == len(found)
+        left_out = {raw[at] for at in set(range(len(raw))) - set(found)}
+        assert left_out <= set(" \x02-.")
