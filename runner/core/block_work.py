@@ -99,10 +99,10 @@ class BlockWork:
 
     @property
     def filed_counts(self) -> FiledCounts:
-        left = {row.key for row in self.filed.rows if row.path} - self.filed.pruned
-        left -= {item.key for item in self.items}
-        n_earlier = len(self.filed.earlier - self.filed.pruned)
-        return FiledCounts(len(left), len(self.filed.away - self.filed.pruned), n_earlier)
+        filed, rows = self.filed, self.filed.rows
+        done_again = {item.key for item in self.items} & rows.keys()
+        n = len(rows) - filed.n_of_results - len(done_again | filed.pruned)
+        return FiledCounts(n, len(filed.away - filed.pruned), len(filed.earlier - filed.pruned))
 
     def shown(self, key: str) -> str:
         """Return an item's key with those of the items around it."""

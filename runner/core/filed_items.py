@@ -11,10 +11,11 @@ where it lies; so is a filed one that would come out otherwise, if it is as it w
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -48,7 +49,8 @@ FILED_STATES = frozenset(("done", "skipped"))
 class FiledItems:
     """The filed items of a block that are not in its list, as a run found them."""
 
-    rows: tuple[FiledRow, ...] = ()
+    rows: Mapping[str, FiledRow] = field(default_factory=dict)
+    """By their keys."""
     new: tuple[FiledRow, ...] = ()
     """Those of `rows` that the ledger does not have as they are now."""
     earlier: frozenset[str] = frozenset()
@@ -59,6 +61,8 @@ class FiledItems:
     """Scope and key of what blocks had filed that the pipeline no longer has."""
     pruned: frozenset[str] = frozenset()
     """Keys of those of which nothing is to be kept, since they are away."""
+    n_of_results: int = 0
+    """How many of `rows` were made of results of filed items, and have no document."""
     parts: Mapping[str, FiledRow] = field(default_factory=dict)
     """By key, the rows of listed items whose pipelines filed documents."""
     places: Mapping[str, Place] = field(default_factory=dict)
@@ -249,26 +253,20 @@ class BlockFiling:
 
     def away(self) -> frozenset[str]:
         """Return the keys of filed documents that are not where they went."""
-        found = {row.key for row in self.rows.values() if row.is_deleted}
-        latest: dict[str, FiledRow] = {}
-        for row in self.rows.values():
-            other = latest.setdefault(row.target, row) if row.target is not None else row
-            if other is not row:  # it has the other's place, or the other way round
-                first, last = sorted((row, other), key=lambda row: (len(row.key), row.key))
-                latest[last.target or ""] = last
-                found.add(first.key)
-        folders: dict[str, frozenset[str]] = {}
-        for target, row in latest.items():
-            folder, _, name = target.rpartition("/")
-            if folder not in folders:
-                try:
-                    names = os.listdir(self._index.absolute(folder))  # noqa: PTH208 - 100,000
-                except OSError:
-                    names = []
-                folders[folder] = frozenset(names)
-            if name not in folders[folder]:
-                found.add(row.key)
-        return frozenset(found)
+        rows: Iterable[FiledRow] = self.rows.values()
+        found = {row.key for row in rows if row.is_deleted}
+        places = {row.target: row.key for row in rows}
+        if len(places) < len(self.rows):  # of several in one place, the last has it
+            rows = sorted(rows, key=lambda row: (len(row.key), row.key))
+            places = {row.target: row.key for row in rows}
+            found |= {r.key for r in rows if r.target is not None and places[r.target] != r.key}
+        places.pop(None, None)
+        there = set[str | None]()
+        for folder in {target.rpartition("/")[0] for target in places if target is not None}:
+            with contextlib.suppress(OSError):
+                names = os.listdir(self._index.absolute(folder))  # noqa: PTH208 - 100,000
+                there.update([f"{folder}/{name}" for name in names] if folder else names)
+        return frozenset(found.union([places[target] for target in places.keys() - there]))
 
 
 def _free_key(name: str, taken: Collection[str]) -> str:
@@ -351,15 +349,18 @@ class ListWithFiled:
 
 def filed_results(ledger: Ledger, filed: FiledItems) -> dict[str, tuple[Place, Any]]:
     """Return by key the place and the result of filed items that have one."""
-    rows = (*filed.rows, *filed.parts.values())
-    text = ",".join(row.returns or "null" for row in rows)
+    rows = [*filed.rows.values(), *filed.parts.values()]
+    text = ",".join([row.returns or "null" for row in rows])
     values = json.loads(f"[{text}]")  # at once: for 100,000 half the time
-    found = {}
-    for row, value in zip(rows, values, strict=True):
-        if row.returns_object is not None:
-            value = ledger.value(None, row.returns_object)
-        if value is not None:
-            found[row.key] = filed.places.get(row.key) or place_of(row.name, row.key), value
+    places = filed.places
+    found = {
+        row.key: (places[row.key] if places else (row.name, len(row.key), row.key), value)
+        for row, value in zip(rows, values, strict=True)
+        if value is not None
+    }
+    for row in [row for row in rows if row.returns_object is not None]:
+        place = places.get(row.key) or place_of(row.name, row.key)
+        found[row.key] = place, ledger.value(None, row.returns_object)
     return found
 
 

@@ -86,7 +86,7 @@ class NodeOutputs:
     done: set[str] = field(default_factory=set)
     """Keys of present items that ended; of a step its id."""
     undecided: set[str] = field(default_factory=set)
-    filed: set[str] = field(default_factory=set)
+    filed: Collection[str] = ()
     """Keys of items whose documents were moved away, so that what they made stays."""
     gone: dict[str, str] = field(default_factory=dict)
     """Key → why, of items that are no longer there."""
@@ -119,11 +119,10 @@ class NodeOutputs:
 
     def _add_absent(self, work: BlockWork, entries: Mapping[str, Entry]) -> None:
         """Add the items that the list no longer has."""
-        self.filed = {row.key for row in work.filed.rows} - self.done - self.undecided
-        present = self.done | self.undecided | self.filed
+        self.filed = work.filed.rows.keys()
         deleted = {entry.key for entry in work.deleted}
         for key, entry in entries.items():
-            if key in present:
+            if key in self.done or key in self.undecided or key in self.filed:
                 continue
             if key in work.left_out:
                 self.gone[key] = LEFT_OUT
@@ -279,7 +278,7 @@ class OutdatedFinder:
             return SKIPPED
         if not isinstance(end.node, BoundBlock) and place.step != end.node.id:
             return None  # the pipeline that the step runs decides
-        if top in end.undecided or top in end.filed:
+        if top in end.undecided or (top in end.filed and top not in end.done):
             return None
         if top in end.gone:
             return end.gone[top]

@@ -308,18 +308,18 @@ class Judge:
         items, held = self._judge_items(judged, keys, listed, past, filing, others)
         made_by = self.parts.made_by(block, base)
         done, earlier = self._keep_done(judged, items, others)
-        known = {item.key for item in items}
         found = await self._judge_filed(judged, items, past, filing, made_by)
         found = replace(
             found,
-            rows=(*found.rows, *done),
+            rows={**found.rows, **done} if done else found.rows,
+            n_of_results=len(done),
             earlier=found.earlier | earlier,
-            parts={k: row for k, row in filing.rows.items() if not row.path and k in known},
+            parts={k: row for k in keys if (row := filing.rows.get(k)) and not row.path},
             places={} if whole is None else whole.places,
         )
         fresh = [w.key for w in items if not w.verdict.is_work]
-        self.index.set_fresh(scope_id, [*fresh, *(row.key for row in done)])
-        left_out = frozenset(kept).difference(keys)
+        self.index.set_fresh(scope_id, [*fresh, *done])
+        left_out = frozenset(kept).difference(keys, filed)
         work = BlockWork(
             block,
             tuple(outer),
@@ -327,7 +327,7 @@ class Judge:
             tuple(items),
             held=tuple(held),
             left_out=left_out,
-            unsettled=frozenset(keys).difference(item.key for item in items),
+            unsettled=frozenset(keys).difference(done, (item.key for item in items)),
             filed=found,
             made_by=made_by,
             again=tuple(filing.again),
@@ -342,8 +342,7 @@ class Judge:
     ) -> BlockWork:
         """Add which items were left out, deleted or renamed, and why the list lacks them."""
         present = work.left_out.union(work.unsettled, (item.key for item in work.items))
-        filed = {row.key for row in work.filed.rows}
-        entries = [entry for entry in entries if entry.key not in filed]
+        entries = [entry for entry in entries if entry.key not in work.filed.rows]
         there = [entry for entry in entries if entry.gone is None or entry.gone in job]
         work = replace(work, dropped=tuple(entry for entry in there if entry.key in work.left_out))
         absent = [entry for entry in there if entry.key not in present]
@@ -442,13 +441,13 @@ class Judge:
 
     def _keep_done(
         self, block: _JudgedBlock, items: list[ItemWork], others: Collection[str]
-    ) -> tuple[list[FiledRow], frozenset[str]]:
+    ) -> tuple[dict[str, FiledRow], frozenset[str]]:
         """Take from `items` those of `others` that are done; return them, and the earlier ones.
 
         As long as nothing changed for all items they stand, whatever became of their files. What
         read or moved a file that is no longer as it was cannot be done again.
         """
-        done: list[FiledRow] = []
+        done: dict[str, FiledRow] = {}
         earlier, left = set[str](), list[ItemWork]()
         by_all = {self.index.stored(self.index.absolute(p)) for p in read_by_all(block.block)}
         for item in items:
@@ -464,7 +463,7 @@ class Judge:
                 left.append(replace(item, index=len(left)) if done else item)
                 continue
             result = (entry.returns, entry.returns_object)
-            done.append(FiledRow(item.key, item.key, "", "", None, False, "", "", *result))
+            done[item.key] = FiledRow(item.key, item.key, "", "", None, False, "", "", *result)
             if entry.hash != item.hash:
                 earlier.add(item.key)
         items[:] = left
@@ -480,7 +479,9 @@ class Judge:
     ) -> FiledItems:
         """Return what is filed and not listed; add to `items` what is read again where it lies."""
         present = {item.key for item in items}
-        rows = {key: row for key, row in filing.rows.items() if key not in present}
+        rows = {**filing.rows}
+        for key in present & rows.keys():
+            del rows[key]
         new = {key: row for key, row in filing.new.items() if key not in present}
         nodes = {block.block.id, *node_ids(block.block.body)}
         is_forced = not self.options.force.isdisjoint(nodes)
@@ -524,7 +525,7 @@ class Judge:
         read_again = {item.key for item in items}
         away = await asyncio.to_thread(filing.away)
         away -= read_again | present
-        found = (tuple(rows.values()), tuple(new.values()), frozenset(earlier), away)
+        found = (rows, tuple(new.values()), frozenset(earlier), away)
         return FiledItems(*found, tuple(filing.taken_over))
 
     def _keep_undecided(

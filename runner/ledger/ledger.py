@@ -34,7 +34,7 @@ from .entries import (
     write_error,
 )
 from .ledger_identity import folder_identity, known_folder_identity
-from .ledger_tables import BUT_FILED, IS_ALIVE, KNOWS_FILING, Execute
+from .ledger_tables import FILED, IS_ALIVE, KNOWS_FILING, Execute
 from .ledger_writer import Writer
 from .object_store import ObjectStore
 from .own_state import LEDGER_FILE, is_own_state, make_state
@@ -185,7 +185,9 @@ class Ledger:
         if not (self.knows_filing and self.rows(has_filed, scope=scope)):
             return self.entries(scope)
         query = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
-        rows = self.rows(f"{query} and {BUT_FILED}", scope=scope)
+        of_scope = "select key from items where scope = :scope and gone"
+        others = f"{of_scope} is null union all {of_scope} > '{FILED}'"  # `or` would read them all
+        rows = self.rows(f"{query} and key in ({others})", scope=scope)
         found = {row[0]: Entry(*row) for row in rows}
         return found | self.entries(scope, [key for key in keys if key not in found])
 

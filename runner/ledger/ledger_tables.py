@@ -97,9 +97,7 @@ _TABLES = {
     ),
 }
 FILED = ""
-"""In `items.gone` of an item that is filed, which is not deleted."""
-BUT_FILED = f"(gone is null or gone > '{FILED}')"
-"""SQL: an item is not filed. A scope may have 100,000 that are."""
+"""In `items.gone` of an item that is filed, which is not deleted. A scope may have 100,000."""
 _INDEXES = (
     "create index if not exists reviews_id on reviews (id)",
     "create index if not exists items_gone on items (scope, gone)",
