@@ -42,6 +42,8 @@ ONLY_IN = {
     "pypdfium2": {"steps/readers/pdf"},
     "rapidocr": {"steps/readers/ocr.py"},
     "PIL": {"steps/readers/ocr.py"},
+    "kreuzberg": {"steps/readers/kreuzberg_reader.py"},
+    "olefile": {"steps/readers/mail.py"},
     "mcp": {"steps/tools/mcp_client.py", "runner/cli/mcp_server.py"},
     "py3langid": {"pipelines/checking/language_model.py"},
     "regex": {"pipelines/checking/"},

@@ -15,6 +15,7 @@ from paddock.pipelines.errors import Fault, Mark, PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.steps.extras import missing_lancedb, missing_mcp_library
 from paddock.steps.readers import reader
+from paddock.steps.readers.document_kinds import NEEDS_FORMATS
 from paddock.steps.tools.python_files import missing_imports
 from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, resolve_tool, tools_used
 
@@ -84,7 +85,14 @@ def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
     elif step.uses == "search" or (step.uses == "embed" and step.written.get("store") is not None):
         yield from _missing_package(missing_lancedb(), step.mark_of("with", "store"))
     elif step.uses == "files.read":
-        yield from _missing_reader(step.written.get("type"), step.mark_of("with", "type"))
+        # What reading a kind of document needs, where the step names the kind
+        kind, mark = step.written.get("type"), step.mark_of("with", "type")
+        if kind in ("docx", "pptx", "xlsx") and not reader.office_is_installed():
+            yield _extra(f"documents of type '{kind}'", "documents", mark)
+        elif kind in NEEDS_FORMATS and not reader.formats_is_installed():
+            yield _extra(f"documents of type '{kind}'", "formats", mark)
+        elif kind == "image" and not reader.ocr_is_installed():
+            yield _extra("texts of pictures", "ocr", mark)
     elif named := FUNCTION_REFERENCE.match(step.uses):
         yield from _missing_function(named["file"], bound, step.mark_of("uses"))
     elif has_tools(step.params.step):
@@ -113,30 +121,19 @@ def _missing_tools(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
             yield from _missing_function(str(named.file), bound, mark)
         elif named is not None and named.server is not None:
             yield from _missing_package(missing_mcp_library(), mark)
-            yield from _missing_server(named.server, bound)
-
-
-def _missing_server(name: str, bound: BoundPlan) -> Iterator[Fault]:
-    server = bound.pipeline.servers[name]
-    texts = server.texts.data
-    if server.is_command and _is_missing(texts["command"], texts.get("env"), bound.roots.base):
-        program = texts["command"]
-        what = f"the MCP server '{name}' is started by '{program}', which is not installed here."
-        yield Fault(what, "Install it, or correct `command`.", bound.pipeline.mark(server.at))
+            server = bound.pipeline.servers[named.server]
+            program, environ = (server.texts.data.get(key) for key in ("command", "env"))
+            if server.is_command and _is_missing(program, environ, bound.roots.base):
+                by = f"is started by '{program}', which is not installed here."
+                at = bound.pipeline.mark(server.at)
+                what = f"the MCP server '{named.server}' {by}"
+                yield Fault(what, "Install it, or correct `command`.", at)
 
 
 def _missing_function(file: str, bound: BoundPlan, mark: Mark) -> Iterator[Fault]:
     for module in missing_imports(bound.roots.base / file):
         what = f"the file '{file}' imports '{module}', which is not installed."
         yield Fault(what, "Install it in the environment that runs Paddock.", mark)
-
-
-def _missing_reader(kind: object, mark: Mark) -> Iterator[Fault]:
-    """Yield what reading a kind of document needs, where the step names the kind."""
-    if kind in ("docx", "pptx", "xlsx") and not reader.office_is_installed():
-        yield _extra(f"documents of type '{kind}'", "documents", mark)
-    elif kind == "image" and not reader.ocr_is_installed():
-        yield _extra("texts of pictures", "ocr", mark)
 
 
 def _extra(what: str, extra: str, mark: Mark) -> Fault:

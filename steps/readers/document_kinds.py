@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePath
 
+_OPEN_DOCUMENTS = {"t": "text", "s": "spreadsheet", "p": "presentation"}
+OF_KREUZBERG = {
+    **{"doc": "application/msword", "xls": "application/vnd.ms-excel", "rtf": "application/rtf"},
+    **{"ppt": "application/vnd.ms-powerpoint", "ipynb": "application/x-ipynb+json"},
+    **{"org": "text/x-org", "rst": "text/x-rst", "tex": "application/x-latex"},
+    "xlsb": "application/vnd.ms-excel.sheet.binary.macroEnabled.12",
+}
 MEDIA_TYPES: dict[str, str] = {
     "txt": "text/plain",
     "md": "text/markdown",
@@ -17,8 +25,16 @@ MEDIA_TYPES: dict[str, str] = {
     "eml": "message/rfc822",
     "epub": "application/epub+zip",
     "image": "image/*",
+    **{f"od{x}": f"application/vnd.oasis.opendocument.{y}" for x, y in _OPEN_DOCUMENTS.items()},
+    **{"fb2": "application/x-fictionbook+xml", "mhtml": "multipart/related"},
+    **{"mbox": "application/mbox", "msg": "application/vnd.ms-outlook"},
+    **OF_KREUZBERG,
 }
 """The built-in kinds. A picture's media type is known once it is read."""
+NEEDS_FORMATS = frozenset(("msg", "doc", "xls", "ppt", "xlsb", "rtf"))
+"""Kinds that only the extra `formats` reads; without it the others of kreuzberg are plain text."""
+AFTER_PLUGINS = frozenset(("odt", "ods", "odp", "fb2", "mhtml", "mbox", "msg", *OF_KREUZBERG))
+"""Kinds for which an installed plug-in goes first: it read them before these readers were there."""
 
 _BY_SUFFIX: dict[str, str] = {
     **{".txt": "txt", ".text": "txt", ".md": "md", ".markdown": "md", ".mdown": "md"},
@@ -28,31 +44,39 @@ _BY_SUFFIX: dict[str, str] = {
     **dict.fromkeys((".pptx", ".pptm", ".ppsx", ".ppsm", ".potx", ".potm"), "pptx"),
     **dict.fromkeys((".xlsx", ".xlsm", ".xltx", ".xltm"), "xlsx"),
     **{".eml": "eml", ".epub": "epub"},
+    **{f".{kind}": kind for kind in AFTER_PLUGINS},
+    **{f".{flat}{kind}": f"od{kind}" for flat in ("fod", "ot") for kind in "tsp"},
+    **{".mht": "mhtml", ".mbx": "mbox", ".dot": "doc", ".xlt": "xls", ".pps": "ppt", ".pot": "ppt"},
 }
 _ZIPPED = frozenset(("docx", "pptx", "xlsx", "epub"))
+_ALSO_ZIPPED = frozenset(("odt", "ods", "odp", "xlsb"))
+_OLD_OFFICE = frozenset(("doc", "xls", "ppt", "msg"))
+"""Kinds in an OLE container; some programs write text, pages or mails under their names."""
 _BY_MEDIA_TYPE = {media_type: kind for kind, media_type in MEDIA_TYPES.items()} | {
     "application/xhtml+xml": "html",
     "text/tab-separated-values": "csv",
 }
-_OLD_OFFICE = {
-    ".doc": ("a Word document of the old kind", ".docx"),
-    ".dot": ("a Word document of the old kind", ".docx"),
-    ".odt": ("an OpenDocument text", ".docx"),
-    ".rtf": ("a Rich Text document", ".docx"),
-    ".ppt": ("a presentation of the old kind", ".pptx"),
-    ".odp": ("an OpenDocument presentation", ".pptx"),
-    ".xls": ("a spreadsheet of the old kind", ".xlsx"),
-    ".xlsb": ("a binary spreadsheet", ".xlsx"),
-    ".ods": ("an OpenDocument spreadsheet", ".xlsx"),
-    ".msg": ("a message of Outlook", ".eml"),
-    ".mobi": ("an electronic book of the old kind", ".epub"),
+_AS_PDF = "Export it as PDF in the program that wrote it."
+_NOT_READ = {
+    **dict.fromkeys((".pages", ".numbers", ".key"), ("a document of Apple's iWork", _AS_PDF)),
+    **dict.fromkeys((".vsd", ".vsdx", ".vsdm"), ("a drawing of Visio", _AS_PDF)),
+    **dict.fromkeys((".one", ".onepkg"), ("a notebook of OneNote", _AS_PDF)),
+    **dict.fromkeys((".pub", ".mpp"), ("a document of Publisher or Project", _AS_PDF)),
+    **dict.fromkeys((".xps", ".oxps", ".djvu", ".chm"), ("a document of fixed pages", _AS_PDF)),
+    **dict.fromkeys((".wpd", ".wps", ".hwp"), ("of another word processor", _AS_PDF)),
+    ".pst": ("a mailbox of Outlook", "Drag its messages into a folder: `.msg` is read."),
+    ".mobi": ("an electronic book of the old kind", "Convert it to `.epub`."),
 }
+"""By suffix, where the content is no text: what it is, and a way out that its program has."""
 _IMAGE_SIGNATURES = (
     b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"II*\x00", b"MM\x00*", b"BM",
 )  # fmt: skip
-_IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".bmp", ".webp"))
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_IMAGE_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".bmp", ".webp", ".heic", ".heif")
+)
 _MEDIA_SUFFIXES = {
-    **dict.fromkeys((".heic", ".avif", ".ico", ".emf", ".wmf", ".psd"), "a picture"),
+    **dict.fromkeys((".avif", ".ico", ".emf", ".wmf", ".psd"), "a picture"),
     **dict.fromkeys((".mp3", ".wav", ".m4a", ".ogg", ".flac"), "a recording"),
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), "a film"),
     **dict.fromkeys((".zip", ".gz", ".7z", ".rar", ".tar", ".tgz", ".xz", ".bz2"), "an archive"),
@@ -71,6 +95,9 @@ _SIGNATURES = (
     (b"-----BEGIN PGP MESSAGE", "an encrypted message"),
     (b"%!PS", "a PostScript document"),
 )
+_RTF = b"{\\rtf"
+_PAGE = re.compile(rb"<(?:!doctype\s+html|html|head|meta|body|table)\b", re.IGNORECASE)
+_NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]|progid=")
 _OFFICE = b"[Content_Types].xml"  # the first entry of what Office writes
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _PDF = b"%PDF-"
@@ -80,7 +107,7 @@ HEAD_BYTES = 1024  # of a PDF, what may stand before its signature
 
 def is_readable_suffix(suffix: str) -> bool:
     """Return whether a built-in reader is for files of this suffix, such as `.pdf`."""
-    return suffix.lower() in _BY_SUFFIX or suffix.lower() in _IMAGE_SUFFIXES
+    return bool(kind_by_name(PurePath(f"a{suffix}")))
 
 
 class UnknownKind(ValueError):
@@ -102,18 +129,37 @@ def kind_of(path: PurePath, head: bytes) -> str:
     if head.lstrip().startswith(_PDF):
         return "pdf"
     if head.startswith(_OLE):
-        _refuse_ole(suffix, named)
-    if named in _ZIPPED:
+        if named in _OLD_OFFICE:
+            return named
+        if named in _ZIPPED:
+            raise UnknownKind(
+                "protected by a password, or an old office document with a new name",
+                "Save it without a password.",
+            )
+        unnamed = "an old office document under another name"
+        kinds = "Give it the suffix of its kind: `.doc`, `.xls`, `.ppt` or `.msg`."
+        what, remedy = _NOT_READ.get(suffix, (unnamed, kinds))
+        raise UnknownKind(f"{what}, which is not read", remedy)
+    if head.startswith(_RTF):
+        return "rtf"
+    is_zipped = head.startswith(b"PK\x03\x04")
+    if named in _ZIPPED or (named in _ALSO_ZIPPED and (is_zipped or suffix.startswith(".fod"))):
         return named
-    if head.startswith(b"PK\x03\x04") and _EPUB in head[:200]:
+    if is_zipped and _EPUB in head[:200]:
         return "epub"
-    if _is_image(head, suffix):
+    for letter in _OPEN_DOCUMENTS if is_zipped else ():
+        if b"mimetype" + MEDIA_TYPES[f"od{letter}"].encode() in head[:200]:
+            return f"od{letter}"
+    is_heif = head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+    is_image = is_heif or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    is_text = head.startswith(b"BM") and suffix != ".bmp"  # it may begin so
+    if is_image or (head.startswith(_IMAGE_SIGNATURES) and not is_text):
         return "image"
     # Raise for what no reader reads, by its name or its first bytes
-    if suffix in _OLD_OFFICE or head.startswith(b"{\\rtf"):
-        what, as_what = _OLD_OFFICE.get(suffix, _OLD_OFFICE[".rtf"])
-        raise UnknownKind(f"{what}, which is not read", f"Save it as `{as_what}`.")
-    if head.startswith(b"PK\x03\x04") and _OFFICE in head[:200]:
+    if suffix in _NOT_READ and _NO_TEXT.search(head):
+        what, remedy = _NOT_READ[suffix]
+        raise UnknownKind(f"{what}, which is not read", remedy)
+    if is_zipped and _OFFICE in head[:200]:
         raise UnknownKind(
             "an office document under another name",
             "Give it the suffix of its kind: `.docx`, `.pptx` or `.xlsx`.",
@@ -125,7 +171,19 @@ def kind_of(path: PurePath, head: bytes) -> str:
         raise UnknownKind("damaged: a picture by its name, but not by its content")
     if suffix in _MEDIA_SUFFIXES:
         raise UnknownKind(f"{_MEDIA_SUFFIXES[suffix]} by its name, not text")
-    return named or "txt"
+    return _written_as(named, head) if named in {*_OLD_OFFICE, *_ALSO_ZIPPED} else named or "txt"
+
+
+def _written_as(named: str, head: bytes) -> str:
+    """Return the kind of a file that a program wrote under the name of an old office document."""
+    if _PAGE.search(head):
+        return "html"
+    if b"mime-version:" in head.lower():
+        return "eml" if named == "msg" else "mhtml"
+    if _NO_TEXT.search(head) and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        what = f"damaged: `.{named}` by its name, but not by its content"
+        raise UnknownKind(what, "Open it in the program that wrote it, and save it as PDF.")
+    return {"xls": "csv", "msg": "eml"}.get(named, "txt")
 
 
 def kind_within(name: str, media_type: str, head: bytes) -> str:
@@ -147,21 +205,3 @@ def kind_by_name(path: PurePath) -> str:
     """Return the built-in kind of a file name; empty for an unknown suffix."""
     suffix = path.suffix.lower()
     return "image" if suffix in _IMAGE_SUFFIXES else _BY_SUFFIX.get(suffix, "")
-
-
-def _refuse_ole(suffix: str, named: str) -> None:
-    """Raise for an old Office container; protected new files are such, too."""
-    if named in _ZIPPED:
-        raise UnknownKind(
-            "protected by a password, or an old office document with a new name",
-            "Save it without a password.",
-        )
-    what, as_what = _OLD_OFFICE.get(suffix, ("an old office document", ""))
-    remedy = f"Save it as `{as_what}`." if as_what else "Save it in a newer format."
-    raise UnknownKind(f"{what}, which is not read", remedy)
-
-
-def _is_image(head: bytes, suffix: str) -> bool:
-    if head.startswith(b"BM") and suffix != ".bmp":
-        return False  # a text may begin so
-    return head.startswith(_IMAGE_SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from paddock.engine.system.text import listed
 
-from . import html, text_files
+from . import html_styles, text_files
 from .document_kinds import MEDIA_TYPES
 from .office import damage_errors, open_archive
 from .reader import Document, ReadRequest, Unreadable, after_name
@@ -120,7 +120,7 @@ def _is_contents(item: ElementTree.Element) -> bool:
 def _styles(book: zipfile.ZipFile) -> str:
     """Return its style sheets together, which say what is not shown."""
     sheets = (entry for entry in book.infolist() if entry.filename.lower().endswith(".css"))
-    read = (book.read(sheet) for sheet in sheets if sheet.file_size <= html.MOST_STYLE_CHARS)
+    read = (book.read(sheet) for sheet in sheets if sheet.file_size <= html_styles.MOST_STYLE_CHARS)
     return "\n".join(sheet.decode("utf-8", "replace") for sheet in read)
 
 

@@ -1,24 +1,35 @@
 """HTML to Markdown: headings, lists, tables and links stay, scripts and styles go.
 
 What a page shows without being text becomes text: `alt` of pictures, values of forms, words of
-drawings, and what is raised or lowered (`10^6`, `H_2O`). What it hides, or shows from elsewhere, is
-noted. The only module that knows BeautifulSoup and markdownify.
+drawings, formulas, numbers of lists, and marks for what is raised, struck, hidden or a note
+(`paddock.pipelines.text_marks`). What it hides, or shows from elsewhere, is noted. Cells that span
+columns or rows are followed by empty ones. The only importer of BeautifulSoup and markdownify.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import bs4
 from markdownify import MarkdownConverter
 
 from paddock.engine.system.text import counted
+from paddock.pipelines.text_marks import (
+    escaped,
+    hidden,
+    list_number,
+    lowered,
+    note_label,
+    raised,
+    struck,
+)
 
+from .formulas import mathml_text
 from .hidden_text_notes import hidden_text_note
+from .html_styles import BLOCKS, CELLS, OUTER, ROWS, StyleSheets, attribute
 from .reader import Unreadable, text_sample
 
 _DECLARATION = re.compile(r"\A\s*<\?xml[^>]*>")  # XHTML; BeautifulSoup would take it for XML
@@ -29,43 +40,23 @@ _MOST_BLANKS = 200
 _LONG_BLANK = re.compile(rf"[^\S\n]{{{_MOST_BLANKS},}}")  # markdownify's time is their square
 _MAX_DEPTH = 200  # markdownify goes down by recursion; Python's stack ends near 1,000 calls
 
-_BLOCKS = (
-    *("address", "aside", "details", "dialog", "fieldset", "figure", "footer", "form", "head"),
-    *("header", "legend", "main", "nav", "summary"),
-)
-"""Blocks that markdownify takes for inline text: two in a row would be one word.
-
-Where the end of `head` is left out, which is allowed, the whole page is in it.
-"""
-_HIDING = re.compile(
-    r"(?:^|[;\s])(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)"
-    r"|(?:font-size|opacity)\s*:\s*0*\.?0+(?:px|pt|r?em|%)?\s*(?:[;!]|$)"
-    r"|(?:text-indent|left|top)\s*:\s*-\d{3,}|mso-hide\s*:\s*all|font-size\s*:\s*1p[xt]\b"
-    r"|(?:max-)?height\s*:\s*0(?:px)?\s*(?:[;!]|$)|clip\s*:\s*rect\(\s*[01](?:px)?\b"
-    r"|color\s*:\s*transparent\b|clip-path\s*:\s*inset\(\s*(?:50|100)%"
-    r"|transform\s*:\s*scale\(\s*0\s*\)|content-visibility\s*:\s*hidden)",
-    re.IGNORECASE,
-)
-_RAISED = re.compile(r"(?:^|[;\s])vertical-align\s*:\s*(super|sub)\b", re.IGNORECASE)
-_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
-_SIMPLE_SELECTOR = re.compile(r"[\w-]*[.#]?[\w-]+")
-MOST_STYLE_CHARS = 200_000
-_ORDINALS = frozenset(
-    ("st", "nd", "rd", "th", "er", "ère", "re", "e", "ème", "eme", "nde", "o", "os", "a", "as")
-)
-_MARKS = frozenset(("tm", "sm", "®", "™", "℠", "©"))
 _CHOICES = ("checkbox", "radio")
-_ROWS = ("thead", "tbody", "tfoot", "tr")
 _ENDED_BY = {
     **dict.fromkeys(("dt", "dd"), ("dt", "dd")),
     **dict.fromkeys(("td", "th"), ("td", "th")),
-    **dict.fromkeys(_ROWS[:3], _ROWS),
+    **dict.fromkeys(ROWS[:3], ROWS),
     **{name: (name,) for name in ("li", "tr", "option", "select")},
     "optgroup": ("option", "optgroup"),
 }
 """By the name of a tag, the open elements that it ends: their end tags may be left out."""
 _END_TAG_CONTAINERS = ("table", "ul", "ol", "menu", "dl", "select")
 _UNSHOWN = ("hidden", "password")
+_NOTE_TYPES = frozenset(
+    ("footnote", "endnote", "rearnote", "doc-footnote", "doc-endnote", "note", "sidenote")
+)
+_NOTE_ID = re.compile(
+    r"(?:foot|end|cite_)?note|^_?(?:fn|ftn|edn|sdfootnote|en)[\W_]?\w", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +83,40 @@ def html_to_markdown(html: str, styles: str = "") -> HtmlText:
     plain = tags + end + rest.replace("<", "&lt;")
     soup = _parsed_html(_LONG_BLANK.sub(lambda found: found[0][:_MOST_BLANKS], plain))
     notes = tuple(_unread_notes(soup))
-    hidden = _HidingStyles(soup, styles).hidden_texts(soup)
-    _replace_drawings(soup)
+    sheets = StyleSheets(soup, styles)
+    unseen = sheets.mark(soup, _own_words, _SKIPPED_TAGS)
+    notes += sheets.notes
+    for drawing in soup.find_all("svg"):
+        _replace_drawing(drawing)
     title = _html_title(soup)
-    notes += (*_skipped_notes(soup), *hidden_text_note("the page", hidden))
+    notes += (*_skipped_notes(soup), *hidden_text_note("the page", unseen))
     _replace_pictures(soup)
     _replace_forms(soup)
-    _mark_formulas(soup)
-    _mark_raised(soup)
-    for element in soup.find_all(_BLOCKS):
+    for menu in soup.find_all(("menu", "dir")):
+        menu.name = "ul"
+    _fit_tables(soup)
+    _number_items(soup)
+    notes += _insertion_notes(soup)
+    labels = _mark_notes(soup)
+    for element in soup.find_all(BLOCKS):
         element.name = "div"
-    lines = (line.rstrip() for line in _markdown(soup).split("\n"))
+    lines = (line.rstrip() for line in _markdown(soup, labels).split("\n"))
     return HtmlText(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip(), title, notes)
 
 
 def _parsed_html(html: str) -> Any:
     class Element(bs4.Tag):
         _last = 0
+        looks: frozenset[str] = frozenset()
+        """Of `raised`, `lowered`, `struck`, `hidden`, `block`, `apart`."""
+        list_style = ""
+        marker = ""
+        """An item's number."""
+        cites = ""
+        """The label of the note that it is the mark of."""
+        explains = ""
+        """The label of the note that begins with it."""
+        is_dropped = False
 
         def index(self, element: Any) -> int:
             """Look near the child that was found before: one after the other takes linear time."""
@@ -151,154 +159,11 @@ def _html_title(soup: Any) -> str:
     return " ".join(element.get_text().split()) if element else ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """How an element is shown. A colour is `#rrggbb`, or a word where it is not known."""
-
-    is_hidden: bool = False
-    ink: str = "#000000"
-    paper: str = "#ffffff"
-
-    @property
-    def is_unseen(self) -> bool:
-        return self.is_hidden or self.ink == self.paper
-
-    def of(self, name: str, declarations: str) -> _Look:
-        """Return the look of an element within."""
-        ink, paper = _INK_OF.get(name, self.ink), _PAPER_OF.get(name, self.paper)
-        for place, value in _COLOURS.findall(declarations):
-            colour = _colour(value)
-            if place.lower() == "color":
-                ink = colour or ink
-            else:
-                paper = colour or paper
-        if _PLACED.search(declarations):  # over something else
-            paper = "unknown paper"
-        return _Look(self.is_hidden or bool(_HIDING.search(declarations)), ink, paper)
-
-
-def _colour(written: str) -> str:
-    """Return the colour of a declaration; empty: that of what is behind it or around it.
-
-    >>> _colour("#FFF"), _colour("rgb(255, 0,10)"), _colour("White url(x.png)"), _colour("none")
-    ('#ffffff', '#ff000a', 'url(x.png)', '')
-    """
-    value = written.strip().lower()
-    if found := re.fullmatch(r"rgba?\(\s*(\d+)[\s,]+(\d+)[\s,]+(\d+)\s*\)", value):
-        return "#" + "".join(f"{min(int(part), 255):02x}" for part in found.groups())
-    if short := re.fullmatch(r"#([0-9a-f])([0-9a-f])([0-9a-f])", value):
-        return "#" + "".join(part * 2 for part in short.groups())
-    words = value.split()
-    if any("(" in word for word in words):
-        return next((word for word in words if "(" in word), "")
-    first = words[0] if words else ""
-    return {"white": "#ffffff", "black": "#000000", **dict.fromkeys(_NO_COLOURS, "")}.get(
-        first, first
-    )
-
-
-_COLOURS = re.compile(
-    r"(?:^|[;\s])(background(?:-color|-image)?|color)\s*:\s*([^;!]+)", re.IGNORECASE
-)
-_NO_COLOURS = ("transparent", "none", "inherit", "initial", "unset", "currentcolor")
-_PLACED = re.compile(r"(?:^|[;\s])position\s*:\s*(?:absolute|fixed|sticky)", re.IGNORECASE)
-_FIELDS = ("button", "input", "select", "textarea", "option")
-_INK_OF = {"a": "link", "svg": "drawn", **dict.fromkeys(_FIELDS, "field's ink")}
-_PAPER_OF = {"mark": "marker", **dict.fromkeys(_FIELDS, "field")}
-"""Colours that programs give to elements."""
-_STYLING = {"bgcolor": "background: {}", "background": "background: url({})", "color": "color: {}"}
-"""Attributes that colour an element, as declarations."""
-
-
-class _HidingStyles:
-    """The simple selectors (`.x`, `#x`, `p`, `p.x`) of a page's rules that hide or colour text.
-
-    Colours by other selectors (`.x p`) are not known, so that no text is hidden by them.
-    """
-
-    def __init__(self, soup: Any, styles: str) -> None:
-        styles = "\n".join([*(style.get_text() for style in soup.find_all("style")), styles])
-        self._rules: dict[str, str] = {}
-        for selectors, declarations in _rules_of(_COMMENT.sub("", styles[:MOST_STYLE_CHARS])):
-            for selector in selectors.split(","):
-                self._add(selector.strip(), declarations)
-
-    def _add(self, selector: str, declarations: str) -> None:
-        places = {name.lower() for name, _ in _COLOURS.findall(declarations)}
-        if not _SIMPLE_SELECTOR.fullmatch(selector):
-            selector = re.split(r"[\s>+~:\[]+", selector.partition(":")[0].strip())[-1]
-            declarations = "".join(f"; {name}: some-{name}" for name in sorted(places))
-        elif not places and not _HIDING.search(declarations) and not _PLACED.search(declarations):
-            return
-        if declarations:
-            self._rules[selector] = f"{self._rules.get(selector, '')}; {declarations}"
-
-    def hidden_texts(self, soup: Any) -> list[str]:
-        """Return the texts within elements that are not shown, in order."""
-        plain, texts = _Look(), list[str]()
-        looks = dict[int, _Look]()
-        """By the id of an element that looks other than the page does."""
-        for node in soup.descendants:
-            around = looks.get(id(node.parent), plain)
-            if node.name is None:
-                if around.is_unseen and type(node).__name__ == "NavigableString" and node.strip():
-                    texts.append(node)
-            elif node.name not in _SKIPPED_TAGS:
-                look = self._look(node, around)
-                if look != plain:
-                    looks[id(node)] = look
-                texts += filter(None, [_own_words(node)]) if look.is_hidden else ()
-        return texts
-
-    def _look(self, element: Any, around: _Look) -> _Look:
-        name, attributes = element.name, element.attrs
-        if "hidden" in attributes or (name == "dialog" and "open" not in attributes):
-            return replace(around, is_hidden=True)
-        declared = [self._rules[name] for name in _selectors_of(element) if name in self._rules]
-        for attribute in attributes.keys() & _STYLING.keys():
-            declared.append(_STYLING[attribute].format(_attribute(element, attribute)))
-        declared += [_attribute(element, "style")] if "style" in attributes else []
-        if declared or name in _INK_OF or name in _PAPER_OF:
-            return around.of(name, "; ".join(declared))
-        return around
-
-
-def _selectors_of(element: Any) -> Iterator[str]:
-    """Yield the simple selectors that an element matches."""
-    name = element.name
-    yield name
-    if element.attrs:
-        marks = [f".{name}" for name in _attribute(element, "class").split()]
-        marks += [f"#{name}" for name in _attribute(element, "id").split()]
-        yield from marks
-        yield from (f"{name}{mark}" for mark in marks)
-
-
 def _own_words(element: Any) -> str:
     """Return what a picture or a field of a form shows without having text in it."""
-    if element.name == "input" and _attribute(element, "type").lower() not in _CHOICES:
+    if element.name == "input" and attribute(element, "type").lower() not in _CHOICES:
         return _input_text(element).strip()
-    return _attribute(element, "alt") if element.name in ("img", "area") else ""
-
-
-def _rules_of(styles: str) -> Iterator[tuple[str, str]]:
-    """Yield selectors and declarations of the rules that are in no other one, such as `@media`."""
-    open_rules: list[str] = []
-    at = 0
-    for brace in re.finditer("[{}]", styles):
-        text, at = styles[at : brace.start()], brace.end()
-        if brace[0] == "{":
-            open_rules.append(text)
-        elif open_rules:
-            selectors = open_rules.pop()
-            if not open_rules:
-                yield selectors, text
-
-
-def _attribute(element: Any, name: str) -> str:
-    """Return an attribute as one line; empty if it is missing."""
-    value = element.get(name) or ""
-    return " ".join((" ".join(value) if isinstance(value, list) else str(value)).split())
+    return attribute(element, "alt") if element.name in ("img", "area") else ""
 
 
 def _unread_notes(soup: Any) -> Iterator[str]:
@@ -311,7 +176,7 @@ def _unread_notes(soup: Any) -> Iterator[str]:
         what = counted(n_frames, "embedded page or file is", "embedded pages or files are")
         yield f": {what} not read"
     inputs = soup.find_all("input", type=re.compile("^(?:hidden|password)$", re.IGNORECASE))
-    n_unshown = sum(1 for field in inputs if _attribute(field, "value"))
+    n_unshown = sum(1 for field in inputs if attribute(field, "value"))
     if n_unshown:
         yield f": values of {counted(n_unshown, 'hidden or password field')} are not read"
 
@@ -329,41 +194,48 @@ def _skipped_notes(soup: Any) -> Iterator[str]:
         yield f": text of `noscript` and `template` is not read ({text_sample(unread)})"
 
 
-def _replace_drawings(soup: Any) -> None:
-    """Replace each drawing by its words: they are pieces that lie somewhere on it."""
-    for drawing in soup.find_all("svg"):
-        if drawing.find_parent("svg") is None:
-            for element in drawing.find_all(("script", "style", "metadata")):
-                element.decompose()
-            words = [_attribute(drawing, "aria-label"), *drawing.stripped_strings]
-            drawing.replace_with(f" {' '.join(' '.join(words).split())} ")
+def _replace_drawing(drawing: Any) -> None:
+    """Replace a drawing by its words: they are pieces that lie somewhere on it."""
+    if drawing.find_parent("svg") is None:
+        for element in drawing.find_all(("script", "style", "metadata")):
+            element.decompose()
+        words = [attribute(drawing, "aria-label"), *drawing.stripped_strings]
+        _become_text(drawing, f" {' '.join(' '.join(words).split())} ")
+
+
+def _become_text(element: Any, text: str) -> None:
+    """Replace an element by a text that looks as it does."""
+    if element.looks:
+        element.name, element.attrs, element.string = "span", {}, text
+    else:
+        element.replace_with(text)
 
 
 def _replace_pictures(soup: Any) -> None:
     for picture in soup.find_all(("img", "area")):
-        text = _attribute(picture, "alt") or _attribute(picture, "aria-label")
-        picture.replace_with(f" ![{text}] " if text else "")
+        text = attribute(picture, "alt") or attribute(picture, "aria-label")
+        _become_text(picture, f" ![{text}] " if text else "")
     for picture in soup.find_all(role="img"):
-        if not picture.get_text(strip=True) and (text := _attribute(picture, "aria-label")):
+        if not picture.get_text(strip=True) and (text := attribute(picture, "aria-label")):
             picture.string = f" ![{text}] "
 
 
 def _replace_forms(soup: Any) -> None:
     """Replace the fields of forms by their values; `[x]` is a chosen one."""
     for field in soup.find_all("input"):
-        field.replace_with(_input_text(field))
+        _become_text(field, _input_text(field))
     _replace_options(soup)
     for element in soup.find_all(("select", "textarea", "button", "label")):
         element.insert_before(" ")
         element.insert_after(" ")
     for element in soup.find_all(("meter", "progress", "data")):
         if not element.get_text(strip=True):
-            element.string = f" {_attribute(element, 'value')} "
+            element.string = f" {attribute(element, 'value')} "
 
 
 def _replace_options(soup: Any) -> None:
     for group in soup.find_all("optgroup"):
-        group.insert(0, f" {_attribute(group, 'label')}: ")
+        group.insert(0, f" {attribute(group, 'label')}: ")
     for choice in soup.find_all("select"):
         _mark_chosen(choice)
     for option in soup.find_all("option"):
@@ -381,14 +253,14 @@ def _mark_chosen(choice: Any) -> None:
 
 
 def _input_text(field: Any) -> str:
-    kind, value = _attribute(field, "type").lower(), _attribute(field, "value")
+    kind, value = attribute(field, "type").lower(), attribute(field, "value")
     if kind in _CHOICES:
         return _choice(field.has_attr("checked"))
     if kind in _UNSHOWN:
         return ""
     if kind == "image":
-        return f" {_attribute(field, 'alt')} "
-    return f" {value or _attribute(field, 'placeholder')} "
+        return f" {attribute(field, 'alt')} "
+    return f" {value or attribute(field, 'placeholder')} "
 
 
 def _choice(is_chosen: bool) -> str:
@@ -397,87 +269,295 @@ def _choice(is_chosen: bool) -> str:
 
 def _option_text(option: Any) -> str:
     text = " ".join(option.get_text().split())
-    return text or _attribute(option, "label") or _attribute(option, "value")
+    return text or attribute(option, "label") or attribute(option, "value")
 
 
-def _mark_formulas(soup: Any) -> None:
-    """Write powers, indices and fractions of MathML as HTML has them."""
-    names = {"msup": ("", "sup"), "msub": ("", "sub"), "msubsup": ("", "sub", "sup")}
-    for formula in soup.find_all(tuple(names)):
-        parts = formula.find_all(recursive=False)
-        for part, name in zip(parts, names[formula.name], strict=False):
-            if name:
-                part.wrap(soup.new_tag(name))
-    for fraction in soup.find_all("mfrac"):
-        for part in islice(fraction.find_all(recursive=False), 1, 2):
-            part.insert_before("/")
+def _fit_tables(soup: Any) -> None:
+    """Put empty cells where others span columns and rows, and let no table be within a table.
 
-
-def _mark_raised(soup: Any) -> None:
-    """Write `10^6` and `H_2O`; ordinals (1st) and marks of notes ([1]) stay as they are.
-
-    Not the raised digits of Unicode: where texts are compared they count as plain ones.
+    A table around others that has no heads, borders or caption lays out a page: its cells are
+    blocks. In others the inner ones are written in a line, `a, b; c, d`.
     """
-    for element in soup.find_all(style=_RAISED):
-        if found := _RAISED.search(_attribute(element, "style")):
-            element.name = {"super": "sup", "sub": "sub"}[found[1].lower()]
-    for element in reversed(soup.find_all(("sup", "sub"))):  # from the inner to the outer ones
-        text, before = " ".join(element.get_text().split()), _character_before(element)
-        if not text or not before or _is_joined(element.name, text, before):
+    tables = soup.find_all("table")
+    outer = {id(table.find_parent("table")) for table in tables}
+    for part in soup.find_all(("colgroup", "col")):
+        part.decompose()
+    n_left = 10_000 + 10 * len(soup.find_all(CELLS))
+    for table in tables:
+        rows = [
+            row
+            for part in (table, *table.find_all(ROWS[:3], recursive=False))
+            for row in part.find_all("tr", recursive=False)
+        ]
+        cells = [(row, row.find_all(CELLS, recursive=False)) for row in rows]
+        has_border = attribute(table, "border") not in ("", "0")
+        is_data = has_border or bool(table.find(("thead", "caption"), recursive=False))
+        is_data = is_data or any(cell.name == "th" for _, found in cells for cell in found)
+        for caption in table.find_all("caption", recursive=False):  # no row has one before it
+            caption.name = "p"
+            table.insert_before(caption)
+        if table.find_parent(CELLS) is not None:
+            _flatten(table, cells, "span")
+        elif id(table) in outer and not is_data:
+            _flatten(table, cells, "div")
+        else:
+            n_left = _fill_spans(soup, cells, n_left)
+
+
+def _flatten(table: Any, rows: Sequence[tuple[Any, list[Any]]], name: str) -> None:
+    for row, cells in rows:
+        for cell in cells:
+            cell.name = name
+            if name == "span" and cell is not cells[-1]:
+                cell.insert_after(", ")
+        row.name = name
+        if name == "span" and row is not rows[-1][0]:
+            row.insert_after("; ")
+    for part in table.find_all(ROWS[:3], recursive=False):
+        part.name = name
+    table.name = name
+
+
+def _fill_spans(soup: Any, rows: Sequence[tuple[Any, list[Any]]], n_left: int) -> int:
+    """Return how many more empty cells the page may get."""
+    spans = [[_span(cell, "colspan") for cell in cells] for _, cells in rows]
+    for _, cells in rows:
+        for cell in cells:
+            del cell["colspan"]
+    width = max((sum(row) if len(row) > 1 else 1 for row in spans), default=0)
+    section, open_rows = None, dict[int, int]()
+    """By the column, in how many more rows a cell of a row above stands."""
+    for (row, cells), row_spans in zip(rows, spans, strict=True):
+        if row.parent is not section:  # no cell goes on in another part of the table
+            section, open_rows = row.parent, {}
+        column = 0
+        for cell, n_columns in zip((*cells, None), (*row_spans, 1), strict=True):
+            while open_rows.get(column, 0) or (cell is None and column < max(open_rows, default=0)):
+                open_rows[column] = open_rows.get(column, 0) - 1
+                n_left -= 1
+                empty = soup.new_tag(cells[0].name if cells else "td")
+                cell.insert_before(empty) if cell is not None else row.append(empty)
+                column += 1
+            if cell is None:
+                break
+            n_rows = _span(cell, "rowspan")
+            n_columns = max(1, min(n_columns, width - column))
+            for n in range(n_columns):
+                if n_rows > 1:
+                    open_rows[column + n] = n_rows - 1
+                if n:
+                    cell.insert_after(soup.new_tag(cell.name))
+            n_left -= n_columns - 1
+            column += n_columns
+            if n_left < 0:
+                return n_left
+    return n_left
+
+
+def _span(cell: Any, name: str) -> int:
+    """Return how many columns or rows a cell takes; a `rowspan` of 0 takes all that follow."""
+    written = attribute(cell, name)
+    n = int(written) if written.isdecimal() and len(written) < 6 else 1
+    return n or (65_534 if name == "rowspan" else 1)
+
+
+def _number_items(soup: Any) -> None:
+    for items in soup.find_all(("ol", "ul")):
+        found = items.find_all("li", recursive=False)
+        kind = attribute(items, "type")
+        style = items.list_style or (kind if kind in ("a", "A", "i", "I") else "1")
+        if items.name == "ul" and not (items.list_style and style != "-"):
+            style = "-"
+        is_reversed = items.has_attr("reversed")
+        n = _number(items, "start", len(found) if is_reversed else 1)
+        for item in found:
+            n = _number(item, "value", n)
+            shown = item.list_style or style
+            item.marker = "-" if shown == "-" else f"{list_number(n, shown)}."
+            n += -1 if is_reversed else 1
+
+
+def _number(element: Any, name: str, default: int) -> int:
+    found = re.fullmatch(r"\s*([+-]?\d{1,9})\s*", str(element.get(name, "")))
+    return int(found[1]) if found else default
+
+
+def _insertion_notes(soup: Any) -> tuple[str, ...]:
+    n_inserted = sum(1 for element in soup.find_all("ins") if element.get_text(strip=True))
+    what = counted(n_inserted, "inserted text is", "inserted texts are")
+    return (f": {what} read as text",) if n_inserted else ()
+
+
+def _mark_notes(soup: Any) -> frozenset[str]:
+    """Mark notes and their marks; return the labels of the notes.
+
+    A note's mark is a link that says so, a raised link to a place, or one to what is a note by its
+    type or name, or links back. Raised text that begins a paragraph is a note's label where the
+    page has it elsewhere too.
+    """
+    places = {attribute(element, "id"): element for element in soup.find_all(id=True)}
+    labels = set[str]()
+    for link in soup.find_all("a", href=True):
+        kinds = f"{attribute(link, 'epub:type')} {attribute(link, 'role')}".split()
+        is_said = "noteref" in kinds or "doc-noteref" in kinds
+        label = note_label(link.get_text()) or (
+            note_label(link.get_text().strip()[:4]) if is_said else ""
+        )
+        path, _, place = attribute(link, "href").partition("#")
+        if not (label and (place or is_said)) or _text_beside(link, "previous_sibling") == "":
             continue
-        mark = "^" if element.name == "sup" else "_"
-        node = element.next_sibling
-        if node is None:
-            text_after = ""
-        else:
-            text_after = str(node)[:2] if node.name is None else node.get_text()[:2]
-        is_open = _runs_on(text, text_after)
-        opening, closing = (f"{mark}(", ")") if is_open else (mark, "")
-        if element.find(True) is None:
-            element.string = f"{opening}{text}{closing}"
-        else:
-            element.insert(0, opening)
-            element.append(closing)
+        target = places.get(place) if not path else None
+        around = link.parent if link.parent.get_text().strip() == link.get_text().strip() else link
+        names = {attribute(link, "id"), attribute(around, "id"), attribute(link, "name")} - {""}
+        is_raised = "sup" in (link.name, around.name) or link.find("sup") is not None
+        is_note = target is not None and (
+            _is_note(target)
+            or bool(_NOTE_ID.search(place))
+            or any(attribute(back, "href")[1:] in names for back in target.find_all("a", href=True))
+        )
+        is_raised = is_raised or "raised" in around.looks | link.looks
+        if is_said or is_note or (is_raised and place):
+            (around if around.name == "sup" else link).cites = label
+            if target is not None:
+                labels.add(label)
+                _mark_note(target, label, names)
+    for note in soup.find_all(_is_note):
+        first = note.find(("a", "sup"))
+        label = note_label(first.get_text()) if first is not None and not note.explains else ""
+        if label and not _text_beside(first, "previous_sibling"):
+            labels.add(label)
+            _mark_note(note, label, set())
+    first_ones = dict[str, list[Any]]()
+    inner = set[str]()
+    for element in soup.find_all(lambda tag: tag.name == "sup" or "raised" in tag.looks):
+        label = note_label(element.get_text())
+        if element.cites or element.is_dropped or not label:
+            continue
+        if _text_beside(element, "previous_sibling"):
+            inner.add(label)
+        elif len(_text_beside(element, "next_sibling").split()) > 1:
+            first_ones.setdefault(label, []).append(element)
+    for label, elements in first_ones.items():
+        if label in inner or (label not in labels and not label.isalnum()):
+            labels.add(label)
+            for element in elements:
+                element.explains, element.is_dropped = label, True
+    return frozenset(labels)
 
 
-def _is_joined(name: str, text: str, before: str) -> bool:
-    if text.startswith(("[", "^", "(")) and not before.isdigit():
-        return True
-    word = text.rstrip(".").casefold()
-    is_ordinal = word in _ORDINALS and (before.isdigit() or before in "IVXLCDMn" or len(word) > 1)
-    return name == "sup" and (is_ordinal or word in _MARKS)
+def _is_note(tag: Any) -> bool:
+    kinds = f"{attribute(tag, 'epub:type')} {attribute(tag, 'role')}".split()
+    return not _NOTE_TYPES.isdisjoint(kinds) and tag.name != "a"
 
 
-def _runs_on(text: str, after: str) -> bool:
-    """Return whether it needs brackets to be told from what follows."""
-    if text.isdigit():
-        return re.match(r"[.,]?\d", after) is not None
-    if re.fullmatch(r"[+\-−–]?\d+[+\-−–]?|[+\-−–]", text):  # noqa: RUF001 - the minus signs of pages
-        return re.match(r"[.,]?\d", after) is not None
-    return not text.isalnum() or after[:1].isalnum()
+def _mark_note(note: Any, label: str, names: Container[str]) -> None:
+    """Mark what begins with a note's label, and drop that label and the links back."""
+    if note.name not in OUTER:  # an anchor at the beginning of the note
+        if note.name in ("a", "sup", "span") and note_label(note.get_text()) in (label, ""):
+            note.is_dropped = True
+        note.explains = label
+        return
+    note.explains = label
+    for back in note.find_all(("a", "sup")):
+        back_label = note_label(back.get_text())
+        is_back = attribute(back, "href")[1:] in names or not re.search(r"\w", back.get_text())
+        is_first = not _text_beside(back, "previous_sibling")
+        if (is_first and back_label == label) or (
+            back.name == "a" and back.has_attr("href") and is_back
+        ):
+            back.is_dropped = True
+    first = next((node for node in note.find_all(string=True) if node.strip()), None)
+    if first is not None and (
+        found := re.match(rf"\s*[\[(]?{re.escape(label)}[\])]?[.:)]?\s+", first)
+    ):
+        first.replace_with(str(first)[found.end() :])
 
 
-def _character_before(element: Any) -> str:
-    for node in islice(element.previous_elements, 20):
-        if node.name is None and type(node).__name__ == "NavigableString" and node:
-            return str(node)[-1]
-    return ""
+def _text_beside(element: Any, direction: str) -> str:
+    """Return what stands next to it in its line, at least a word of it where there is one."""
+    text, node = "", element
+    while True:
+        beside = getattr(node, direction)
+        if beside is None:
+            node = node.parent
+            if node is None or node.name in OUTER:
+                return text
+            continue
+        node = beside
+        if node.name in OUTER:
+            return text
+        piece = node.get_text() if node.name is not None else str(node)
+        text = f"{piece}{text}" if direction == "previous_sibling" else f"{text}{piece}"
+        if text.strip() and len(text) > 20:
+            return text
 
 
-def _markdown(soup: Any) -> str:
-    # What it counts for each item and row again is known here.
-    for items in soup.find_all("ol"):
-        for n, item in enumerate(items.find_all("li", recursive=False)):
-            item.find_previous_siblings = lambda _, n=n: range(n)
-    for head in soup.find_all("thead"):
+class _Converter(MarkdownConverter):
+    def __init__(self, labels: Container[str]) -> None:
+        super().__init__(
+            heading_style="ATX", bullets="-", escape_asterisks=False, escape_underscores=False
+        )
+        self._labels = labels
+
+    def process_text(self, el: Any, parent_tags: Any = None) -> str:
+        return escaped(super().process_text(el, parent_tags))  # type: ignore[misc]  # untyped
+
+    def get_conv_fn(self, tag_name: str) -> Callable[..., str]:
+        convert = super().get_conv_fn(tag_name)  # type: ignore[misc]  # untyped
+
+        def marked(element: Any, text: str, parent_tags: set[str]) -> str:
+            return self._marked(element, text, parent_tags, convert)
+
+        return marked
+
+    def _marked(self, element: Any, text: str, parent_tags: set[str], convert: Any) -> str:
+        looks = element.looks
+        if element.is_dropped:
+            text = ""
+        elif element.cites:
+            return f"[^{element.cites}]"
+        elif element.name in ("sup", "sub") or looks & {"raised", "lowered"}:
+            before = _text_beside(element, "previous_sibling")
+            after = _text_beside(element, "next_sibling")
+            if element.find(("sup", "sub", "a")) is None:  # without signs of formats
+                text = escaped(element.get_text())
+            if element.name == "sup" or "raised" in looks:
+                text = raised(text, before, after, self._labels)
+            else:
+                text = lowered(text, before, after)
+        text = struck(text) if "struck" in looks else text
+        text = hidden(text) if "hidden" in looks else text
+        if element.explains:
+            is_apart = not text and _text_beside(element, "next_sibling")[:1].isspace()
+            text = f"[^{element.explains}]:{'' if is_apart else ' '}{text.lstrip()}"
+            convert = None if element.is_dropped else convert
+        if convert is not None:
+            text = convert(element, text, parent_tags)
+        if "block" in looks and "_inline" not in parent_tags:
+            return f"\n{text.strip()}\n"
+        return f" {text} " if looks & {"block", "apart"} else text
+
+    def convert_del(self, el: Any, text: str, parent_tags: Any) -> str:
+        return text
+
+    convert_s = convert_sup = convert_sub = convert_del
+
+    def convert_math(self, el: Any, text: str, parent_tags: Any) -> str:
+        return mathml_text(el)
+
+    def convert_rt(self, el: Any, text: str, parent_tags: Any) -> str:
+        return text if el.parent.find("rp") else f"({text})"
+
+    def convert_li(self, el: Any, text: str, parent_tags: Any) -> str:
+        if not (text := (text or "").strip()):
+            return "\n"
+        bullet = "" if el.explains else f"{el.marker or '-'} "
+        return bullet + text.replace("\n", "\n" + " " * len(bullet)) + "\n"
+
+
+def _markdown(soup: Any, labels: Container[str]) -> str:
+    for head in soup.find_all("thead"):  # what markdownify counts for each row again
         rows = head.find_all("tr")
         head.find_all = lambda _, rows=rows: rows
     soup.smooth()
-    converter = MarkdownConverter(
-        heading_style="ATX",
-        bullets="-",
-        escape_misc=False,
-        escape_asterisks=False,
-        escape_underscores=False,
-    )
-    return str(converter.convert_soup(soup))
+    return str(_Converter(labels).convert_soup(soup))

@@ -8,9 +8,10 @@ picture of an image file is a page.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -217,6 +218,8 @@ _MOST_FRAMES = 500
 def _pillow() -> tuple[Any, Any]:
     from PIL import Image, ImageOps
 
+    with suppress(ImportError):  # pictures of telephones; the extra `ocr` of earlier versions
+        importlib.import_module("pi_heif").register_heif_opener()
     return Image, ImageOps
 
 
@@ -241,6 +244,9 @@ def _opened_picture(file: BinaryIO) -> Iterator[Any]:
         except (OSError, SyntaxError, ValueError) as error:
             if isinstance(error, Unreadable):
                 raise
+            file.seek(4)
+            if file.read(4) == b"ftyp" and find_spec("pi_heif") is None:
+                raise Unreadable("is a picture of the kind HEIC", INSTALL_OCR) from error
             raise Unreadable("is damaged or not a picture") from error
 
 

@@ -73,8 +73,8 @@ def _refuse_large(entries: Iterable[zipfile.ZipInfo], of_what: str, most: int) -
         )
 
 
-def import_library(name: str, what: str) -> Any:
-    """Import a library of the extra `documents`.
+def import_library(name: str, what: str, extra: str = "documents") -> Any:
+    """Import a library of an extra.
 
     Raises:
         Unreadable: it is not installed.
@@ -82,9 +82,8 @@ def import_library(name: str, what: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise Unreadable(
-            f"is {what}", "To read it install the extra: pip install 'paddock-llm[documents]'."
-        ) from error
+        remedy = f"To read it install the extra: pip install 'paddock-llm[{extra}]'."
+        raise Unreadable(f"is {what}", remedy) from error
 
 
 @contextmanager

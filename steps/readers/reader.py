@@ -219,10 +219,20 @@ def ocr_is_installed() -> bool:
     return find_spec("rapidocr") is not None and find_spec("onnxruntime") is not None
 
 
+def formats_is_installed() -> bool:
+    """Return whether the extra `formats` is installed; imports nothing."""
+    return find_spec("kreuzberg") is not None and find_spec("olefile") is not None
+
+
+def reader_extras() -> dict[str, bool]:
+    """Return whether each extra that reads documents is installed."""
+    is_there = office_is_installed(), formats_is_installed(), ocr_is_installed()
+    return dict(zip(("documents", "formats", "ocr"), is_there, strict=True))
+
+
 def reader_versions() -> tuple[str, ...]:
     """Return the extras and plug-ins, with versions, that decide a document's text."""
-    extras = {"documents": office_is_installed(), "ocr": ocr_is_installed()}
-    found = [name for name, is_there in extras.items() if is_there]
+    found = [name for name, is_there in reader_extras().items() if is_there]
     for name in plugin_kinds():
         try:
             found.append(f"{name} {load_reader(name).version}")

@@ -13,10 +13,11 @@ import json
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from threading import Event, Lock
 from time import monotonic
@@ -111,7 +112,10 @@ class DocumentRequest:
 
     def answer(self, meta: Mapping[str, Any], data: memoryview) -> Document:
         return Document(
-            tuple(_unpacked_texts(meta["sizes"], data)),
+            tuple(
+                str(data[end - size : end], "utf-8", "surrogatepass")
+                for size, end in zip(meta["sizes"], accumulate(meta["sizes"]), strict=True)
+            ),
             str(meta["title"]),
             str(meta["media_type"]),
             tuple(map(str, meta["notes"])),
@@ -302,20 +306,15 @@ class ReaderPool:
             found = reader.read(request, bounds)
             is_well = True
         finally:
-            if is_well:
-                self._idle_again(reader)
-            else:
+            with self._lock:
+                is_kept = is_well and not self._is_closed.is_set()
+                if is_kept:
+                    self._idle.append(reader)
+            if not is_kept:
                 reader.end()
         if isinstance(found, OSError | Unreadable):
             raise found
         return found
-
-    def _idle_again(self, reader: _ReaderProcess) -> None:
-        with self._lock:
-            if not self._is_closed.is_set():
-                self._idle.append(reader)
-                return
-        reader.end()
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,10 +457,3 @@ def _line_box(sent: list[float]) -> LineBox:
 def _page_box(sent: list[float]) -> PageBox:
     left, top, right, bottom = map(float, sent)
     return left, top, right, bottom
-
-
-def _unpacked_texts(sizes: list[int], data: memoryview) -> Iterator[str]:
-    at = 0
-    for size in sizes:
-        yield str(data[at : at + size], "utf-8", "surrogatepass")
-        at += size

@@ -33,7 +33,15 @@ from paddock.engine.system import no_links
 from paddock.engine.system.frames import PipeClosed, pack_frame, read_frame, send_frame, take_pipes
 
 from . import reader, text_files
-from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_by_name, kind_of
+from .document_kinds import (
+    AFTER_PLUGINS,
+    HEAD_BYTES,
+    MEDIA_TYPES,
+    OF_KREUZBERG,
+    UnknownKind,
+    kind_by_name,
+    kind_of,
+)
 from .reader import BrokenReader, Document, PageBox, PartCheck, QuoteSpan, ReadsFile, Unreadable
 
 SMALL_BYTES = 256 * 1024
@@ -208,8 +216,11 @@ def _too_long(n_characters: str, max_bytes: int) -> Unreadable:
 
 def _read_by_kind(path: Path, file: BinaryIO, options: ReadOptions) -> Document:
     plugin = options.kind or _plugin_for(path)
-    if plugin and plugin not in MEDIA_TYPES:
-        with _path_of_open_file(file, path.name) as own_path:
+    own = MEDIA_TYPES.keys() - AFTER_PLUGINS.intersection(reader.plugin_kinds())
+    if plugin and plugin not in own:
+        with tempfile.TemporaryDirectory(prefix="paddock-read-") as folder:
+            own_path = Path(folder, path.name)  # plug-ins open paths, and get that of an open file
+            own_path.symlink_to(f"/dev/fd/{file.fileno()}")
             return _read_by_plugin(own_path, plugin)
     head = file.read(HEAD_BYTES)
     if not head:  # which is no PDF, nor anything else
@@ -224,15 +235,6 @@ def _read_by_kind(path: Path, file: BinaryIO, options: ReadOptions) -> Document:
     return options.within(kind, file)
 
 
-@contextmanager
-def _path_of_open_file(file: BinaryIO, name: str) -> Iterator[Path]:
-    """Yield a path of this name that leads to an open file, for plug-ins, which open paths."""
-    with tempfile.TemporaryDirectory(prefix="paddock-read-") as folder:
-        path = Path(folder, name)
-        path.symlink_to(f"/dev/fd/{file.fileno()}")
-        yield path
-
-
 def _empty_document(path: Path, kind: str | None) -> Document:
     named = kind_by_name(path)
     by_name = MEDIA_TYPES["txt" if named in ("", "image") else named]
@@ -240,8 +242,8 @@ def _empty_document(path: Path, kind: str | None) -> Document:
 
 
 def _plugin_for(path: Path) -> str:
-    """Return the plug-in for a file; built-in readers go first."""
-    if kind_by_name(path) or not reader.plugin_kinds():
+    """Return the plug-in for a file; most built-in readers go first."""
+    if kind_by_name(path) not in {"", *AFTER_PLUGINS} or not reader.plugin_kinds():
         return ""
     return reader.plugin_for_suffix(path.suffix.lower())
 
@@ -280,6 +282,9 @@ _READERS: Mapping[str, tuple[str, str]] = {
     "eml": ("mail", "read_mail"),
     "epub": ("epub", "read_epub"),
     "image": ("ocr", "read_image"),
+    **{kind: ("xml_documents", f"read_{kind}") for kind in ("odt", "ods", "odp", "fb2")},
+    **{kind: ("mail", f"read_{kind}") for kind in ("mhtml", "mbox", "msg")},
+    **{kind: ("kreuzberg_reader", f"read_{kind}") for kind in OF_KREUZBERG},
 }
 """Module and function for each kind other than plain text."""
 
@@ -301,18 +306,9 @@ def main(memory_bytes: int) -> None:
         most = memory_bytes + _SLACK_BYTES
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     send_frame(answers, _frame(READY, {"pid": os.getpid()}))
-    while (request := _next_request(requests)) is not None:
-        _answer(answers, *request)
-
-
-def _next_request(requests: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
-    """Read one request; None: input ended, or the process was idle."""
-    if not select.select([requests], [], [], IDLE_S)[0]:
-        return None
-    try:
-        return read_frame(requests)
-    except PipeClosed:
-        return None
+    with contextlib.suppress(PipeClosed):
+        while select.select([requests], [], [], IDLE_S)[0]:
+            _answer(answers, *read_frame(requests))
 
 
 def _answer(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> None:
@@ -347,7 +343,11 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
     try:
         match request["do"]:
             case "read":
-                return _document_frame(_read_document(request, data, check))
+                wishes = request["kind"], request["encoding"], request["ocr"], check
+                options, most_bytes = ReadOptions(*wishes), request["max_bytes"]
+                if request["path"] is None:
+                    return _document_frame(read_document_bytes(data, options, most_bytes))
+                return _document_frame(read_document(Path(request["path"]), options, most_bytes))
             case "draw":
                 path, most_px = Path(request["path"]), request["most_side_px"]
                 page = draw_page(path, request["page"], most_px, request["max_bytes"])
@@ -357,7 +357,13 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
                 boxes = find_boxes(Path(request["path"]), quotes, check, request["max_bytes"])
                 return _frame(RESULT, {"boxes": boxes})
             case "locate":
-                return _located_frame(request, data)
+                sources, at = list[SourceParts](), 0
+                for name, n_bytes, page_starts in request["sources"]:
+                    text = data[at : at + n_bytes].decode("utf-8", "surrogatepass")
+                    sources.append((name, text, page_starts))
+                    at += n_bytes
+                sought = request["answer"], request["schema"], request["only"], sources
+                return _frame(RESULT, {}, json.dumps(locate_values(*sought)).encode())
             case other:
                 return _frame(FAILURE, {"errno": 0, "why": f"nothing is called {other}"})
     except Unreadable as error:
@@ -366,13 +372,6 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
         return _frame(FAILURE, head)
     except OSError as error:
         return _frame(FAILURE, {"errno": error.errno or 0, "why": error.strerror or str(error)})
-
-
-def _read_document(request: Mapping[str, Any], data: bytes, check: PartCheck) -> Document:
-    options = ReadOptions(request["kind"], request["encoding"], request["ocr"], check)
-    if request["path"] is None:
-        return read_document_bytes(data, options, request["max_bytes"])
-    return read_document(Path(request["path"]), options, request["max_bytes"])
 
 
 SourceParts: TypeAlias = tuple[str, str, Sequence[int]]
@@ -387,16 +386,6 @@ def locate_values(
 
     texts = [SourceText(name, text, tuple(starts)) for name, text, starts in sources]
     return locate(answer, schema, texts, only)
-
-
-def _located_frame(request: Mapping[str, Any], data: bytes) -> bytes:
-    sources, at = list[SourceParts](), 0
-    for name, n_bytes, page_starts in request["sources"]:
-        text = data[at : at + n_bytes].decode("utf-8", "surrogatepass")
-        sources.append((name, text, page_starts))
-        at += n_bytes
-    found = locate_values(request["answer"], request["schema"], request["only"], sources)
-    return _frame(RESULT, {}, json.dumps(found).encode())
 
 
 def _document_frame(document: Document) -> bytes:

@@ -11,9 +11,12 @@ const RIVAL = 0.1; // a second value is shown from this part of the first one's 
 
 const $ = (id) => document.getElementById(id);
 
+// A name with marks of direction would read otherwise than it is.
+const plainName = (words) => words.replace(/[\u202a-\u202e\u2066-\u2069]/g, (mark) => `\\u${mark.charCodeAt(0).toString(16)}`);
+
 function make(tag, words = "", kind = "") {
   const made = document.createElement(tag);
-  if (words) made.textContent = words;
+  if (words) made.textContent = plainName(words);
   if (kind) made.className = kind;
   return made;
 }
@@ -278,7 +281,7 @@ function emptyReview(item) { // nothing of one item stands under the title of an
   leaseWords = "";
   for (const id of ["fields", "notices", "earlier"]) $(id).replaceChildren();
   show($("calibration"), "");
-  $("document-name").textContent = item;
+  $("document-name").textContent = plainName(item);
   $("asked").textContent = "";
   $("document-tools").hidden = true;
   show($("document-note"), "");
@@ -299,8 +302,8 @@ function take(review) {
   page.field = Math.min(page.field, Math.max(0, review.fields.length - 1));
   page.changes = draft.changes || {};
   page.asJson = draft.json !== undefined;
-  $("document-name").textContent = review.item;
-  $("asked").textContent = [review.folder, review.step, review.pipeline].filter(Boolean).join(", ");
+  $("document-name").textContent = plainName(review.item);
+  $("asked").textContent = plainName([review.folder, review.step, review.pipeline].filter(Boolean).join(", "));
   drawSources();
   drawFields();
   drawEarlier();
@@ -701,7 +704,8 @@ async function textWindow(start, n = 0) {
 
 const drawnParts = (parts) => parts.map(([words, paths]) => {
   if (!paths.length) return document.createTextNode(words);
-  const made = make("mark", words);
+  const made = make("mark");
+  made.textContent = words; // a document's own
   made.dataset.paths = JSON.stringify(paths);
   made.addEventListener("click", () => pickPath(paths[0]));
   return made;
@@ -908,7 +912,7 @@ function decided(id, item, state) {
   leased = leased === id ? "" : leased;
   page.waiting = page.waiting.filter((row) => row.id !== id);
   changed();
-  $("said").textContent = `${item}: ${state}. ${page.waiting.length} left.`;
+  $("said").textContent = `${plainName(item)}: ${state}. ${page.waiting.length} left.`;
   pace();
   if (page.view !== "waiting") return reload();
   const at = page.at;

@@ -71,7 +71,7 @@ def test_a_table_is_left_where_no_row_is_left_for_it(world: World, name: str) ->
     assert world.output(name) == before
     assert (
         f"'out/{name}' is left as it is: 4 of its 4 rows would go, since what its rows are made of "
-        f"is otherwise now. If that is right, run it with `--yes`."
+        f"has changed. If that is right, run it with `--yes`."
     ) in report.notes
     world.run(is_confirmed=True)
     assert world.output(name) != before

@@ -174,7 +174,7 @@ def test_a_key_that_is_held_decides_once(served_page: ServedPage, chromium: Brow
 def test_documents_values_and_names_are_never_markup(
     served_page: ServedPage, chromium: Browser
 ) -> None:
-    item = "<img src=x onerror='window.hacked=4'>.txt"
+    item = "<img src=x onerror='window.hacked=4'>\u202egnp.txt"
     schema = {"type": "object", "properties": {HOSTILE[:30]: {"type": "string"}}}
     confidence = {HOSTILE[:30]: {"p": 0.5, "second": HOSTILE, "is_calibrated": False}}
     served_page.ask(
@@ -192,8 +192,9 @@ def test_documents_values_and_names_are_never_markup(
         page.wait("document.querySelector('mark.on') !== null")
         assert page.ask("document.getElementById('text-parts').textContent") == HOSTILE
         assert page.text("mark.on") == "<mark>marked</mark>"
-        assert name(page) == item
-        assert page.ask("document.querySelector('.field .value').textContent") == HOSTILE
+        plain = HOSTILE.replace("\u202e", "\\u202e")
+        assert name(page) == item.replace("\u202e", "\\u202e")
+        assert page.ask("document.querySelector('.field .value').textContent") == plain
         page.press("e", text="e")
         page.wait("document.getElementById('input-0')?.value")
         assert page.ask("document.getElementById('input-0').value") == HOSTILE

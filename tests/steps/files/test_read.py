@@ -285,16 +285,12 @@ def test_an_empty_document_is_skipped_if_that_is_wished(read: Read) -> None:
             "Save it without a password.",
         ),
         (
-            "a.doc",
+            "a.vsd",
             b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
-            "'a.doc' is a Word document of the old kind, which is not read. Save it as `.docx`.",
+            "'a.vsd' is a drawing of Visio, which is not read. Export it as PDF in the program "
+            "that wrote it.",
         ),
-        (
-            "a.odt",
-            b"PK\x03\x04",
-            "'a.odt' is an OpenDocument text, which is not read. Save it as `.docx`.",
-        ),
-        ("a", b"{\\rtf1}", "'a' is a Rich Text document, which is not read. Save it as `.docx`."),
+        ("a.odt", b"PK\x03\x04", "'a.odt' is damaged or not an OpenDocument file."),
     ],
 )
 def test_what_is_no_text_is_refused_by_its_content(

@@ -151,7 +151,7 @@ def test_entities_that_grow_without_end_are_refused() -> None:
 def test_text_that_a_style_sheet_hides_is_noted() -> None:
     page = "<link rel=stylesheet href=s.css><p>One</p><p class=x>Pay twice</p>"
     found = document(epub({"a.xhtml": page}, more={"OEBPS/s.css": ".x { display: none }"}))
-    assert found.text == "One\n\nPay twice"
+    assert found.text == "One\n\n<!-- Pay twice -->"
     assert found.notes == (
         ": part 'a.xhtml': text that the page does not show is read as well "
         "(9 characters: 'Pay twice')",

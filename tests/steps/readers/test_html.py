@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from paddock.steps.readers.html import HtmlText, html_to_markdown
@@ -11,7 +13,7 @@ from paddock.steps.readers.html import HtmlText, html_to_markdown
         ("<p>10<sup>6</sup>5 and 10<sup>-6</sup> m</p>", "10^(6)5 and 10^-6 m"),
         ("<p>x<sup>n+1</sup> Ca<sup>2+</sup></p>", "x^(n+1) Ca^2+"),
         ("<p>x<sup>2<sup>3</sup></sup></p>", "x^(2^3)"),
-        ("<p>Rain<sup><a href='#n'>[1]</a></sup></p>", "Rain[[1]](#n)"),
+        ("<p>Rain<sup><a href='#n'>[1]</a></sup></p>", "Rain[^1]"),
         ("<p>10<span style='vertical-align: super'>6</span></p>", "10^6"),
         ("<math><msup><mn>10</mn><mn>6</mn></msup></math>", "10^6"),
         ("<math><mfrac><mn>1</mn><mn>2</mn></mfrac></math>", "1/2"),
@@ -90,9 +92,9 @@ def test_blocks_are_not_run_together() -> None:
         "<style>.x {color: white}</style><p class=x>Pay <b>twice</b></p>",
     ],
 )
-def test_text_that_a_page_hides_is_read_and_noted(hiding: str) -> None:
+def test_text_that_a_page_hides_is_marked_and_noted(hiding: str) -> None:
     page = html_to_markdown(f"<p>Invoice</p>{hiding}")
-    assert page.text == "Invoice\n\nPay **twice**"
+    assert page.text == "Invoice\n\n<!-- Pay **twice** -->"
     assert page.notes == (
         ": text that the page does not show is read as well (9 characters: 'Pay twice')",
     )
@@ -232,3 +234,200 @@ def test_numbers_of_items_heads_of_several_rows_and_cut_tags_are_kept(
 def test_an_empty_field_shows_its_hint() -> None:
     page = html_to_markdown("<input placeholder='Your name'><input value=Ada placeholder=Name>")
     assert page.text.split() == ["Your", "name", "Ada"]
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        (
+            "<p>Fee 40<sup>1</sup></p><p><sup>1</sup> without tax</p>",
+            "Fee 40[^1]\n\n[^1]: without tax",
+        ),
+        ("<p>Fee 40<sup>2</sup></p><p><sup>1</sup> without tax</p>", "Fee 40^2\n\n1 without tax"),
+        ("<p>Fee 40<sup>*</sup></p><p><sup>*</sup> net of tax", "Fee 40[^*]\n\n[^*]: net of tax"),
+        (
+            "<p>Fee 40<a epub:type=noteref href='#n'>1</a></p>"
+            "<aside id=n epub:type=footnote><p>1. Net</p></aside>",
+            "Fee 40[^1]\n\n[^1]: Net",
+        ),
+        (
+            "<p>Fee 40<a role=doc-noteref href='notes.xhtml#n'>1</a></p>"
+            "<div role=doc-endnote><p><a href='a.xhtml#r'>2</a> Gross</p></div>",
+            "Fee 40[^1]\n\n[^2]: Gross",
+        ),
+        (
+            "<p>Fee 40<sup id=cite_ref-1><a href='#cite_note-1'>[1]</a></sup></p>"
+            "<ol><li id=cite_note-1><a href='#cite_ref-1'>^</a> <i>Net</i></ol>",
+            "Fee 40[^1]\n\n[^1]: *Net*",
+        ),
+        (
+            "<p>Fee 40<a id=_ftnref1 href='#_ftn1'><span>[1]</span></a></p>"
+            "<p><a id=_ftn1 href='#_ftnref1'>[1]</a> Net</p>",
+            "Fee 40[^1]\n\n[^1]: Net",
+        ),
+        ("<p>See <a href='#2'>2</a> and <a href='#fees'>Fees</a>", "See [2](#2) and [Fees](#fees)"),
+    ],
+)
+def test_a_mark_of_a_note_is_told_from_a_power(markup: str, text: str) -> None:
+    assert html_to_markdown(markup).text == text
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [
+        "x<span style='vertical-align:super;font-size:8pt'>2</span>",
+        "x<span style='position:relative;top:-3pt;mso-text-raise:3.0pt'>2</span>",
+        "<style>.up {vertical-align: 5px}</style>x<b class=up><i>2</i></b>",
+        "<style>p .up {vertical-align: super}</style><p>x<span class=up>2</span>",
+    ],
+)
+def test_text_is_raised_by_styles(markup: str) -> None:
+    assert html_to_markdown(markup).text.replace("*", "") == "x^2"
+
+
+def test_what_styles_align_is_not_raised() -> None:
+    assert html_to_markdown("a <i style='vertical-align:-0.125em'>b</i>").text == "a *b*"
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("<s>40</s> <strike>41</strike> <del>42</del> 43", "~~40~~ ~~41~~ ~~42~~ 43"),
+        ("<p style='text-decoration: underline line-through'>40 <s>EUR</s></p>", "~~40 EUR~~"),
+        ("<style>.old {text-decoration-line:line-through}</style><p class=old>40</p>", "~~40~~"),
+        ("<style>td > .old {text-decoration: line-through}</style><p class=old>40</p>", "40"),
+        (
+            "<style>.old td {text-decoration: line-through}</style>"
+            "<table><tr><th>a<th>b<tr class=old><td>40<td>EUR</table>",
+            "| a | b |\n| --- | --- |\n| ~~40~~ | ~~EUR~~ |",
+        ),
+        ("<ul style='text-decoration: line-through'><li>40<li>45</ul>", "- ~~40~~\n- ~~45~~"),
+        ("<del><p>40</p><p>45</p></del>", "~~40~~\n\n~~45~~"),
+        ("<p style='text-decoration: line-through'>40</p><p>45</p>", "~~40~~\n\n45"),
+    ],
+)
+def test_struck_text_is_marked(markup: str, text: str) -> None:
+    assert html_to_markdown(markup).text == text
+
+
+def test_inserted_text_is_read_and_counted() -> None:
+    page = html_to_markdown("<p><del>40</del> <ins>45</ins> EUR <ins class=ad></ins></p>")
+    assert page == HtmlText("~~40~~ 45 EUR", "", (": 1 inserted text is read as text",))
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("<p>2^3 ~~ [^1] &lt;!-- x --&gt;</p>", r"2\^3 \~~ [\^1] \<!-- x \-->"),
+        ("<img alt='a^b'><input value='~~c~~'>", r"![a\^b] \~~c\~~"),
+        ("<p>x<code>a^b</code></p>", r"x`a\^b`"),
+        ("<math><mtext>a^b</mtext></math>", r"a\^b"),
+    ],
+)
+def test_marks_that_the_page_itself_has_are_escaped(markup: str, text: str) -> None:
+    assert html_to_markdown(markup).text == text
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        (
+            "<div hidden><table><tr><td>a<td>b</table></div><p>c",
+            "<!-- |  |  |\n| --- | --- |\n| a | b | -->\n\nc",
+        ),
+        ("<ul><li>a<li hidden>b</ul>", "- a\n- <!-- b -->"),
+        (
+            "<table><tr hidden><th>a<th>b<tr><td>c<td>d</table>",
+            "| <!-- a --> | <!-- b --> |\n| --- | --- |\n| c | d |",
+        ),
+        (
+            "<p style='color:white'>a <b style='color:red'>b</b> c</p>",
+            "<!-- a --> **b** <!-- c -->",
+        ),
+    ],
+)
+def test_hidden_text_is_marked_where_nothing_else_stands(markup: str, text: str) -> None:
+    assert html_to_markdown(markup).text == text
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("<ol type=a start=3><li>x<li value=7>y<li>z</ol>", "c. x\ng. y\nh. z"),
+        ("<ol reversed><li>x<li>y</ol>", "2. x\n1. y"),
+        ("<ol type=I><li>x<ol type=i><li>y<li>z</ol><li>w</ol>", "I. x\n   i. y\n   ii. z\nII. w"),
+        ("<ol style='list-style-type: upper-alpha'><li>x</ol>", "A. x"),
+        ("<style>.n {list-style: none}</style><ol class=n><li>x</ol>", "- x"),
+        ("<ol start=0><li>x<li value=-2>y<li value=oops>z</ol>", "0. x\n-2. y\n-1. z"),
+    ],
+)
+def test_items_have_the_numbers_that_a_browser_shows(markup: str, text: str) -> None:
+    assert html_to_markdown(markup).text == text
+
+
+def test_numbers_by_style_sheets_are_noted() -> None:
+    page = html_to_markdown("<style>h2::before {content: counter(h) '. '}</style><h2>Fees</h2>")
+    assert page == HtmlText("## Fees", "", (": numbers by 1 rule of its styles are not read",))
+
+
+@pytest.mark.parametrize(
+    ("rows", "cells"),
+    [
+        (
+            "<tr><th rowspan=2>a<th colspan=2>b<tr><th>c<th>d<tr><td>1<td>2<td>3",
+            ["a,b,", ",c,d", "1,2,3"],
+        ),
+        ("<tr><td rowspan=3>a<td>b<tr><td>c<tr><td>d", ["a,b", ",c", ",d"]),
+        ("<tr><td>a<td rowspan=2>b<tr><td>c<tr><td>d<td>e", ["a,b", "c,", "d,e"]),
+        ("<tr><td rowspan=2 colspan=2>a<td>b<tr><td>c", ["a,,b", ",,c"]),
+        ("<tr><td rowspan=0>a<td>b<tr><td>c<tr><td>d", ["a,b", ",c", ",d"]),
+        ("<tr><td colspan=99>a<tr><td>b<td>c", ["a,", "b,c"]),
+        ("<tbody><tr><td rowspan=9>a<td>b<tbody><tr><td>c<td>d", ["a,b", "c,d"]),
+        ("<tr><td rowspan=oops>a<td colspan=-1>b", ["a,b"]),
+    ],
+)
+def test_cells_keep_their_columns_beside_and_below_spans(rows: str, cells: list[str]) -> None:
+    lines = html_to_markdown(f"<table>{rows}</table>").text.split("\n")
+    found = [",".join(cell.strip() for cell in line[1:-1].split("|")) for line in lines]
+    assert [line for line in found if line.strip(",-") or len(found) < 2] == cells
+
+
+def test_spans_beyond_reason_fill_no_memory() -> None:
+    markup = "<table>" + "<tr><td rowspan=60000 colspan=1000>x<td colspan=1000>y" * 1_000
+    assert len(html_to_markdown(markup).text) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        (
+            "<table><tr><td><table><tr><th>Tea<th>3</table><td><p>right</table>",
+            "| Tea | 3 |\n| --- | --- |\n\nright",
+        ),
+        (
+            "<table border=1><tr><th>7<th><table><tr><td>Tea<td>3<tr><td>Nut<td>4</table></table>",
+            "| 7 | Tea, 3; Nut, 4 |\n| --- | --- |",
+        ),
+        (
+            "<table><caption>Fees</caption><col><tr><th>a<th>b</table>",
+            "Fees\n\n| a | b |\n| --- | --- |",
+        ),
+    ],
+)
+def test_a_table_within_a_table_is_readable(markup: str, text: str) -> None:
+    assert html_to_markdown(markup).text == text
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [
+        "<span style='display:block'>Tea</span><span style='display:block'>Nut</span>",
+        "<style>.t {display: inline-block}</style><a class=t>Tea</a><a class=t>Nut</a>",
+        "<center>Tea</center><search>Nut</search>",
+        "<ruby>Tea<rt>Nut</rt></ruby>",
+        "<b>Tea<br>Nut</b>",
+        "<menu><li>Tea<li>Nut</menu>",
+    ],
+)
+def test_words_that_stand_apart_are_not_glued(markup: str) -> None:
+    assert re.findall(r"\w+", html_to_markdown(markup).text) == ["Tea", "Nut"]

@@ -1,0 +1,384 @@
+"""Kinds beyond those of the extra `documents`: OpenDocument, mails in files, and kreuzberg's.
+
+Files in `data`: msg_with_attachment.msg of docling (MIT); chinese-provinces.xls and page-break.doc
+of Apache POI (Apache-2.0).
+"""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from email.message import EmailMessage
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from paddock.steps.readers import reader
+from paddock.steps.readers.reader import Document, Unreadable
+from paddock.steps.readers.reader_pool import DocumentRequest, ReaderLimits, ReaderPool
+from paddock.steps.readers.reader_process import ReadOptions, read_document
+from tests.fakes.office import docx, eml
+
+Placed = Callable[[str, bytes], Path]
+DATA = Path(__file__).resolve().parent / "data"
+MIB = 1024**2
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+NAMES = ["office", "text", "table", "style", "draw", "presentation", "fo", "xlink", "svg"]
+SPACES = " ".join(f'xmlns:{name}="urn:{name}"' for name in NAMES)
+STYLES = """<office:automatic-styles>
+<style:style style:name="up"><style:text-properties style:text-position="super 58%"/></style:style>
+<style:style style:name="down"><style:text-properties style:text-position="-33% 58%"/></style:style>
+<style:style style:name="out"><style:text-properties style:text-line-through-style="solid"/>
+</style:style>
+<style:style style:name="gone"><style:text-properties text:display="none"/></style:style>
+<text:list-style style:name="L"><text:list-level-style-number text:level="1"
+ style:num-format="1"/></text:list-style></office:automatic-styles>"""
+
+
+def read(path: Path, *, ocr: bool = False) -> Document:
+    return read_document(path, ReadOptions(ocr=ocr), 64 * MIB)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(Unreadable) as caught:
+        read(path)
+    return f"{caught.value}. {caught.value.remedy}".strip()
+
+
+def open_document(kind: str, body: str, more: Mapping[str, str] | None = None) -> bytes:
+    content = (
+        f"<office:document-content {SPACES}>{STYLES}<office:body><office:{kind}>{body}"
+        f"</office:{kind}></office:body></office:document-content>"
+    )
+    made = BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("mimetype", f"application/vnd.oasis.opendocument.{kind}")  # as it is
+        for name, text in {"content.xml": content, **(more or {})}.items():
+            archive.writestr(name, text, zipfile.ZIP_DEFLATED)
+    return made.getvalue()
+
+
+def test_an_opendocument_text_keeps_headings_numbers_and_what_its_layout_means(
+    placed: Placed,
+) -> None:
+    item = "<text:list-item><text:p>{}</text:p></text:list-item>"
+    body = (
+        '<text:h text:outline-level="2">Fees</text:h>'
+        '<text:p>10<text:span text:style-name="up">6</text:span> H'
+        '<text:span text:style-name="down">2</text:span>O<text:s text:c="2"/>now '
+        '<text:span text:style-name="out">40</text:span> '
+        '<text:span text:style-name="gone">secret</text:span></text:p>'
+        f'<text:list text:style-name="L">{item.format("rent")}{item.format("heating")}</text:list>'
+        "<text:p>between</text:p>"
+        f'<text:list text:style-name="L" text:continue-numbering="true">{item.format("water")}'
+        "</text:list>"
+    )
+    found = read(placed("a.odt", open_document("text", body)))
+    assert "## Fees" in found.text
+    assert "10^6 H_2O" in found.text
+    assert "~~40~~" in found.text
+    assert "1. rent\n2. heating" in found.text
+    assert "3. water" in found.text
+    [note] = found.notes
+    assert "does not show" in note
+    assert "secret" in note
+
+
+def test_notes_and_deletions_of_an_opendocument_text(placed: Placed) -> None:
+    body = (
+        "<text:tracked-changes><text:changed-region><text:deletion><text:p>old</text:p>"
+        "</text:deletion></text:changed-region></text:tracked-changes>"
+        "<text:p>fee<text:note><text:note-citation>1</text:note-citation><text:note-body>"
+        "<text:p>without tax</text:p></text:note-body></text:note> now</text:p>"
+    )
+    found = read(placed("a.odt", open_document("text", body)))
+    assert "old" not in found.text
+    assert found.text.splitlines()[0].startswith("fee[")
+    assert found.text.endswith(": without tax")
+    assert found.notes == (": 1 deletion not read",)
+
+
+def test_sheets_of_an_opendocument_file_are_pages_and_cells_keep_their_columns(
+    placed: Placed,
+) -> None:
+    def cell(text: str, more: str = "") -> str:
+        return f"<table:table-cell {more}><text:p>{text}</text:p></table:table-cell>"
+
+    rows = (
+        f"<table:table-row>{cell('Item')}{cell('Note')}{cell('Fee')}</table:table-row>"
+        f'<table:table-row>{cell("Rent")}<table:table-cell table:number-columns-repeated="1"/>'
+        f'{cell("40")}<table:table-cell table:number-columns-repeated="16000"/></table:table-row>'
+        '<table:table-row table:number-rows-repeated="1048000"><table:table-cell/>'
+        "</table:table-row>"
+    )
+    body = f'<table:table table:name="One">{rows}</table:table><table:table table:name="Two"/>'
+    found = read(placed("a.ods", open_document("spreadsheet", body)))
+    assert found.pages[0] == (
+        "# One\n\n| Item | Note | Fee |\n| --- | --- | --- |\n| Rent |  | 40 |"
+    )
+    assert found.pages[1] == "# Two"
+
+
+def test_slides_of_an_opendocument_file_are_pages_with_words_in_tables(placed: Placed) -> None:
+    listed = "<text:list><text:list-item><text:p>in a cell</text:p></text:list-item></text:list>"
+    body = (
+        '<draw:page draw:name="p1"><draw:frame presentation:class="title"><draw:text-box>'
+        "<text:p>Plan</text:p></draw:text-box></draw:frame><draw:frame><table:table><table:table-row>"
+        f"<table:table-cell>{listed}</table:table-cell></table:table-row></table:table></draw:frame>"
+        "</draw:page><draw:page><draw:frame><draw:text-box><text:p>Second</text:p></draw:text-box>"
+        "</draw:frame></draw:page>"
+    )
+    found = read(placed("a.odp", open_document("presentation", body)))
+    assert found.pages[0].startswith("## Plan")
+    assert "| in a cell |" in found.pages[0]
+    assert found.pages[1] == "Second"
+
+
+def test_an_opendocument_file_is_known_by_its_content_and_a_protected_one_says_so(
+    placed: Placed,
+) -> None:
+    data = open_document("spreadsheet", '<table:table table:name="S"/>')
+    assert read(placed("upload", data)).media_type.endswith("opendocument.spreadsheet")
+    locked = {"META-INF/manifest.xml": "<manifest><encryption-data/></manifest>"}
+    assert refusal(placed("a.odt", open_document("text", "", locked))) == (
+        "is protected by a password. Save it without a password."
+    )
+    body = "<office:body><office:text><text:p>Flat</text:p></office:text></office:body>"
+    flat = f"<office:document {SPACES}>{body}</office:document>"
+    assert read(placed("a.fodt", flat.encode())).text == "Flat"
+
+
+def test_a_fictionbook_is_read_in_its_declared_encoding(placed: Placed) -> None:
+    book = (
+        '<?xml version="1.0" encoding="windows-1251"?><FictionBook xmlns="urn:fb"><description>'
+        "<title-info><book-title>Книга</book-title></title-info></description><body><section>"
+        "<title><p>Глава 1</p></title><p>Рубли 10<sup>6</sup></p></section></body></FictionBook>"
+    )
+    found = read(placed("a.fb2", book.encode("cp1251")))
+    assert (found.title, found.text.split("\n\n")) == ("Книга", ["## Глава 1", "Рубли 10^6"])
+
+
+def test_each_mail_of_a_mailbox_is_read_with_its_attachments(placed: Placed) -> None:
+    first = eml("One\nFrom here on\n", subject="First", attachments={"n.txt": b"note"})
+    second = eml("Two", subject="Second")
+    box = b"".join(
+        b"From a@b.c Mon Jun 01 04:28:28 2009\n"
+        + data.replace(b"\nFrom here", b"\n>From here")
+        + b"\n\n"
+        for data in (first, second)
+    )
+    found = read(placed("a.mbox", box))
+    assert [page.partition("\n")[0] for page in found.pages] == [
+        "From: Ada <ada@example.org>", "# n.txt", "From: Ada <ada@example.org>",
+    ]  # fmt: skip
+    assert "\nFrom here on" in found.pages[0]
+    assert refusal(placed("b.mbox", b"Hello")).startswith("is damaged or not a mailbox")
+
+
+def test_a_saved_web_page_is_read_as_its_page(placed: Placed) -> None:
+    page = EmailMessage()
+    page["Subject"] = "Saved"
+    page.set_content("<title>Fees</title><h1>Fees</h1><p>Grüße", subtype="html", charset="cp1252")
+    page.add_related(b"\x89PNG\r\n\x1a\n", "image", "png")
+    found = read(placed("a.mhtml", page.as_bytes()))
+    assert (found.title, found.text, found.notes) == ("Fees", "# Fees\n\nGrüße", ())
+    assert read(placed("wiki.doc", page.as_bytes())).text == found.text  # as some programs name it
+
+
+def test_a_message_of_outlook_is_a_mail_and_its_attachment_a_page() -> None:
+    found = read(DATA / "msg_with_attachment.msg")
+    heads = dict(line.split(": ", 1) for line in found.pages[0].split("\n\n")[0].splitlines())
+    assert heads.keys() == {"From", "To", "Date", "Subject"}
+    assert found.title == heads["Subject"]
+    assert "Attachments:\n- " in found.pages[0]
+    assert found.pages[1].startswith("# test.txt\n\nThis is a")
+    assert found.notes == (": attachment 'report.pdf' is not read: it is damaged or not a PDF",)
+
+
+def test_a_message_of_outlook_without_olefile_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "olefile", None)
+    assert refusal(DATA / "msg_with_attachment.msg") == (
+        "is a message of Outlook. To read it install the extra: pip install 'paddock-llm[formats]'."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("chinese-provinces.xls", "# provinces\n\n| Provinces in China | Chinese Name |"),
+        ("page-break.doc", "Line 1\nLine 2"),
+    ],
+)
+def test_old_office_files_are_read_by_kreuzberg_with_a_note(name: str, words: str) -> None:
+    found = read(DATA / name)
+    assert words in found.text
+    assert found.notes == (": read by kreuzberg, without places",)
+
+
+def test_rich_text_keeps_raised_struck_and_own_marks(placed: Placed) -> None:
+    rtf = (
+        rb"{\rtf1\ansi 10{\super 6} H\sub 2\nosupersub O {\strike\f0 40} C:\\dir a_b*\par "
+        rb"2^3 ~~x~~ <!-- y --> #1\par}"
+    )
+    assert read(placed("a.rtf", rtf)).text == (
+        "10^6 H_2O ~~40~~ C:\\dir a_b*\n\n2\\^3 \\~~x\\~~ \\<!-- y \\--> #1"
+    )
+    assert read(placed("a.doc", rtf)).media_type == "application/rtf"
+
+
+def test_a_notebook_is_read_by_its_cells(placed: Placed) -> None:
+    cells = [
+        {"cell_type": "markdown", "metadata": {}, "source": ["# Fees\n", "in *euros*"]},
+        {"cell_type": "code", "metadata": {}, "source": ["print('a\\.b')"], "outputs": [],
+         "execution_count": 1},
+    ]  # fmt: skip
+    book = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    text = read(placed("a.ipynb", json.dumps(book).encode())).text
+    assert "# Fees" in text
+    assert "```\nprint('a\\.b')\n```" in text
+
+
+def test_markup_in_which_kreuzberg_finds_nothing_is_read_as_it_is_written(placed: Placed) -> None:
+    found = read(placed("chapter.tex", b"\\section{A} without a document"))
+    assert (found.text, found.media_type) == ("\\section{A} without a document", "text/plain")
+
+
+def test_without_the_extra_markup_is_plain_text_and_old_office_files_are_refused(
+    placed: Placed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "formats_is_installed", lambda: False)
+    monkeypatch.setitem(sys.modules, "kreuzberg", None)
+    assert read(placed("a.org", b"* Fees\n")).text == "* Fees\n"
+    assert refusal(placed("a.rtf", b"{\\rtf1 x}")) == (
+        "is of the kind `rtf`. To read it install the extra: pip install 'paddock-llm[formats]'."
+    )
+    assert "formats" not in reader.reader_versions()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("a.pages", b"PK\x03\x04\x00", "is a document of Apple's iWork, which is not read."),
+        (
+            "a.vsdx",
+            b"PK\x03\x04\x00[Content_Types].xml",
+            "is a drawing of Visio, which is not read.",
+        ),
+        ("a.vsd", OLE, "is a drawing of Visio, which is not read."),
+        ("a.one", b"\xe4\x52\x5c\x7b\x00", "is a notebook of OneNote, which is not read."),
+        ("a.wpd", b"\xffWPC\x00", "is of another word processor, which is not read."),
+    ],
+)
+def test_what_no_reader_reads_has_a_way_out_that_its_program_has(
+    placed: Placed, name: str, data: bytes, reason: str
+) -> None:
+    assert refusal(placed(name, data)) == (
+        f"{reason} Export it as PDF in the program that wrote it."
+    ).replace("read.. ", "read. ")
+
+
+def test_old_names_on_other_contents_are_read_by_content(placed: Placed) -> None:
+    table = b"<html><table><tr><th>Item</th></tr><tr><td>Rent</td></tr></table>"
+    assert read(placed("export.xls", table)).media_type == "text/html"
+    assert read(placed("export.xls", b"item\tfee\nrent\t40\n")).media_type == "text/csv"
+    assert read(placed("a.key", b"-----BEGIN PUBLIC KEY-----\n")).media_type == "text/plain"
+    assert refusal(placed("b.xls", b"\x01\x02\x00\x00")).startswith(
+        "is damaged: `.xls` by its name"
+    )
+    assert refusal(placed("a.doc", docx("An offer"))).startswith("is an office document under")
+
+
+def test_heic_is_a_picture_and_names_the_extra(
+    placed: Placed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("PIL")
+    monkeypatch.setattr("paddock.steps.readers.ocr.find_spec", lambda name: None)
+    monkeypatch.setattr(reader, "ocr_is_installed", lambda: True)
+    photo = placed("a.heic", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic")
+    with pytest.raises(Unreadable) as caught:
+        read(photo, ocr=True)
+    assert str(caught.value) == "is a picture of the kind HEIC"
+    assert "paddock-llm[ocr]" in caught.value.remedy
+
+
+def hostile() -> dict[str, bytes]:
+    many = 'table:number-columns-repeated="9999"'
+    cell = f"<table:table-cell {many}><text:p>x</text:p></table:table-cell>"
+    row = f'<table:table-row table:number-rows-repeated="9999">{cell * 2000}</table:table-row>'
+    bomb = (
+        '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">'
+        + "".join(
+            f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+        )
+        + "]><FictionBook><body><p>&i;</p></body></FictionBook>"
+    )
+    return {
+        "wide.ods": open_document("spreadsheet", f"<table:table>{row * 50}</table:table>"),
+        "deep.odt": open_document("text", "<text:section>" * 50_000 + "</text:section>" * 50_000),
+        "bomb.fb2": bomb.encode(),
+        "cut.odt": open_document("text", "<text:p>Hi</text:p>")[:200],
+        "noise.doc": OLE + os.urandom(100_000),
+        "noise.ppt": OLE + os.urandom(100_000),
+        "noise.msg": OLE + os.urandom(100_000),
+        "cut.msg": (DATA / "msg_with_attachment.msg").read_bytes()[:3000],
+        "loop.xls": OLE
+        + b"\x00" * 16
+        + b"\x3e\x00\x03\x00\xfe\xff\x09\x00\x06\x00"
+        + b"\x01" * 4000,
+        "deep.rtf": b"{\\rtf1" + b"{" * 2_000_000,
+        "many.mbox": b"From a 00:00\n\n\n" * 300_000,
+        "deep.ipynb": b"[" * 500_000,
+    }
+
+
+@pytest.mark.parametrize("name", hostile())
+def test_a_hostile_document_ends_within_the_limits_with_a_sentence(
+    placed: Placed, name: str
+) -> None:
+    path = placed(name, hostile()[name])
+    pool = ReaderPool(ReaderLimits(20, 512 * MIB))
+    try:
+        found = pool.submit(DocumentRequest(path, None, "auto", False, 8 * MIB)).result(120)
+        assert len(found.text) <= 8 * MIB
+    except Unreadable as error:
+        assert str(error)
+    finally:
+        pool.close()
+
+
+LOOK = """
+import os, sys
+from pathlib import Path
+import psutil
+from paddock.steps.readers.reader_process import ReadOptions, read_document
+for name in sys.argv[1:]:
+    read_document(Path(name), ReadOptions(), 1 << 26)
+me = psutil.Process()
+print(len(me.net_connections("inet")), len(me.children()), os.listdir(os.environ["HOME"]))
+"""
+
+
+def test_kreuzberg_opens_no_connection_starts_no_program_and_keeps_no_file(
+    placed: Placed, tmp_path: Path
+) -> None:
+    picture = b"{\\rtf1 x{\\pict\\pngblip " + b"\x89PNG\r\n\x1a\n".hex().encode() + b"}}"
+    include = b".. include:: /etc/hostname\n\nHi\n\n.. image:: http://127.0.0.1:9/a.png\n"
+    files = [placed("a.rtf", picture), placed("a.rst", include), DATA / "page-break.doc"]
+    home, programs = tmp_path / "home", tmp_path / "bin"
+    home.mkdir()
+    programs.mkdir()
+    for program in ("tesseract", "soffice", "pandoc"):
+        (programs / program).write_text(f"#!/bin/sh\ntouch '{home}/{program}'\n")
+        (programs / program).chmod(0o755)
+    environ = os.environ | {"HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, *map(str, files)],
+        env=environ, capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.split("\n")[0] == "0 0 []"
+    assert Path("/etc/hostname").read_text().strip() not in read(files[1]).text
