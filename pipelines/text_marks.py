@@ -29,6 +29,7 @@ _UNSHOWN = re.compile(
     r"(?<!\\)~~(?=\S)(?:(?!~~|\n\n).)+(?<!\\)~~|(?<!\\)<!--.*?(?:-->|\Z)", re.DOTALL
 )
 _BESIDE_TEXT = re.compile(r"(?<!\\)\[\^[^\]\s]{1,40}\]:?|\\(?=~~|\^|<!--|-->)")
+_HIDING = re.compile(r"(?<!\\)<!-- | -->")
 _ROMAN = (
     *((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l")),
     *((40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i")),
@@ -95,12 +96,12 @@ def struck(text: str) -> str:
 
 
 def hidden(text: str) -> str:
-    """Return text that the document does not show.
+    """Return text that the document does not show; what is in it already is not marked twice.
 
-    >>> hidden(" Pay twice ")
+    >>> hidden(" Pay <!-- twice --> ")
     ' <!-- Pay twice --> '
     """
-    return _around("<!-- ", text, " -->")
+    return _around("<!-- ", _HIDING.sub("", text), " -->")
 
 
 def list_number(n: int, style: str, *, is_doubled: bool = False) -> str:

@@ -47,13 +47,20 @@ class _Part:
         return self.text if self.tightness >= tightness else f"({self.text})"
 
 
+_NOTHING = _Part("")
+
+
 def omml_text(formula: Any, text_of: Callable[[Any], str] | None = None) -> str:
     """Return a formula of Office, an element of lxml, in linear form.
 
     `text_of` returns the text of a run and of what is no part of a formula, such as tracked
     changes; without it the text of its `t` elements is taken.
     """
-    return _omml(formula, text_of or _run_text).text.strip()
+
+    def own_text(run: Any) -> str:
+        return escaped("".join(part.text or "" for part in run.iter("{*}t")))
+
+    return _omml(formula, text_of or own_text).text.strip()
 
 
 def mathml_text(formula: Any) -> str:
@@ -61,18 +68,12 @@ def mathml_text(formula: Any) -> str:
     return _mathml(formula).text.strip()
 
 
-def _run_text(run: Any) -> str:
-    return escaped("".join(part.text or "" for part in run.iter("{*}t")))
-
-
 def _omml(element: Any, text_of: Callable[[Any], str]) -> _Part:
-    if not isinstance(element.tag, str):  # a comment
-        return _Part("")
     name = element.tag.removeprefix(MATH_NS)
 
     def part(child: str) -> _Part:
         found = element.find(f"{MATH_NS}{child}")
-        return _Part("") if found is None else _omml(found, text_of)
+        return _NOTHING if found is None else _omml(found, text_of)
 
     def value(setting: str, default: str = "") -> str:
         found = element.find(f"{MATH_NS}{name}Pr/{MATH_NS}{setting}")
@@ -89,12 +90,12 @@ def _omml(element: Any, text_of: Callable[[Any], str]) -> _Part:
             base = part("e") if name != "nary" else _Part(value("chr", "∫") or "∫")
             scripted = _scripted(base, part("sub"), part("sup"))
             return scripted if name != "nary" else _joined([scripted, part("e")])
-        case "limLow" | "limUpp":
-            limit = part("lim")
-            is_low = name == "limLow"
-            return _scripted(part("e"), *((limit, _Part("")) if is_low else (_Part(""), limit)))
+        case "limLow":
+            return _scripted(part("e"), part("lim"), _NOTHING)
+        case "limUpp":
+            return _scripted(part("e"), _NOTHING, part("lim"))
         case "sPre":
-            return _joined([_scripted(_Part(""), part("sub"), part("sup")), part("e")])
+            return _joined([_scripted(_NOTHING, part("sub"), part("sup")), part("e")])
         case "d":
             parts = [_omml(child, text_of) for child in element.findall(f"{MATH_NS}e")]
             ends = value("begChr", "("), value("endChr", ")")
@@ -106,21 +107,21 @@ def _omml(element: Any, text_of: Callable[[Any], str]) -> _Part:
             return _accented(part("e"), value("chr", "\u0302"))
         case "bar":
             return _accented(part("e"), "¯")
-        case "m" | "eqArr":
-            rows = element.findall(f"{MATH_NS}mr") if name == "m" else [element]
-            cells = [[_omml(e, text_of) for e in row.findall(f"{MATH_NS}e")] for row in rows]
-            if name == "eqArr":  # `&` is where its lines are aligned
-                cells = [[_Part(cell.text.replace("&", ""))] for cell in cells[0]]
-            return _rows(cells)
+        case "m":
+            rows = element.findall(f"{MATH_NS}mr")
+            return _rows([[_omml(e, text_of) for e in row.findall(f"{MATH_NS}e")] for row in rows])
+        case "eqArr":  # `&` is where its lines are aligned
+            lines = (_omml(e, text_of).text for e in element.findall(f"{MATH_NS}e"))
+            return _rows([[_Part(line.replace("&", ""))] for line in lines])
         case "phant" if value("show", "1") in ("0", "off", "false"):
-            return _Part("")
+            return _NOTHING
         case "r" | "t":
             return _plain(text_of(element))
     if name.endswith("Pr"):
-        return _Part("")
+        return _NOTHING
     if not element.tag.startswith(MATH_NS):
         return _plain(text_of(element))
-    return _joined(_omml(child, text_of) for child in element)
+    return _joined(_omml(child, text_of) for child in element.iterchildren("*"))
 
 
 def _mathml(tag: Any) -> _Part:
@@ -130,48 +131,39 @@ def _mathml(tag: Any) -> _Part:
         text = " ".join(tag.get_text().split()) if name != "mtext" else tag.get_text()
         is_word = name in ("mi", "mo") and len(text) > 1 and text.isalpha()
         return replace(_plain(escaped(text)), starts_apart=is_word, ends_apart=is_word)
-    if name in ("mphantom", "annotation", "annotation-xml", "none", "mprescripts"):
-        return _Part("")
-    if name == "mspace":
-        return _Part(" ")
+    if name in ("mphantom", "annotation", "annotation-xml", "none", "mprescripts", "mspace"):
+        return _Part(" ") if name == "mspace" else _NOTHING
     if name in ("semantics", "maction"):
-        return _mathml(children[0]) if children else _Part("")
+        return _mathml(children[0]) if children else _NOTHING
     if name == "mtable":
-        rows = [row for row in children if row.name.endswith(("mtr", "mlabeledtr"))]
-        return _rows([[_mathml(c) for c in row.children if c.name is not None] for row in rows])
+        return _rows([[_mathml(c) for c in row.children if c.name is not None] for row in children])
+    parts = list(map(_mathml, children))
     if name == "mmultiscripts":
         names = [child.name.rpartition(":")[2].lower() for child in children]
-        n_post = names.index("mprescripts") if "mprescripts" in names else len(names)
-        parts = list(map(_mathml, children))
-        after = _scripted(
-            _joined(parts[:1]), _joined(parts[1:n_post:2]), _joined(parts[2:n_post:2])
-        )
-        before = _joined(parts[n_post + 1 :: 2]), _joined(parts[n_post + 2 :: 2])
-        return _joined([_scripted(_Part(""), *before), after])
-    parts = list(map(_mathml, children))
+        n = names.index("mprescripts") if "mprescripts" in names else len(names)
+        places = (parts[:1], parts[1:n:2], parts[2:n:2], parts[n + 1 :: 2], parts[n + 2 :: 2])
+        base, lower, upper, low_before, up_before = map(_joined, places)
+        before = _scripted(_NOTHING, low_before, up_before)
+        return _joined([before, _scripted(base, lower, upper)])
     if name == "mfenced":
         separator = (tag.get("separators", ",").strip() or " ")[0]
         ends = tag.get("open", "("), tag.get("close", ")")
         return _fenced(parts, *ends, f"{separator} " if separator.strip() else "")
-    first, second, third = (*parts, _Part(""), _Part(""), _Part(""))[:3]
+    first, second, third = (*parts, *[_NOTHING] * 3)[:3]
     match name:
         case "mfrac":
             is_stacked = re.fullmatch(r"0(?:\.0*)?\D*", tag.get("linethickness", "1").strip())
             return _rows([[first], [second]]) if is_stacked else _fraction(first, second)
         case "msqrt":
-            return _root(_joined(parts), _Part(""))
+            return _root(_joined(parts), _NOTHING)
         case "mroot":
             return _root(first, second)
-        case "msup":
-            return _scripted(first, _Part(""), second)
-        case "msub":
-            return _scripted(first, second, _Part(""))
         case "mover" | "munder" if second.text.replace("\\", "") in _ACCENTS:
             return _accented(first, second.text.replace("\\", ""))
-        case "mover":
-            return _scripted(first, _Part(""), second)
-        case "munder":
-            return _scripted(first, second, _Part(""))
+        case "mover" | "msup":
+            return _scripted(first, _NOTHING, second)
+        case "munder" | "msub":
+            return _scripted(first, second, _NOTHING)
         case "msubsup" | "munderover":
             return _scripted(first, second, third)
     return _joined(
@@ -190,7 +182,7 @@ def _joined(parts: Iterable[_Part]) -> _Part:
     """Put parts behind one another, with a space where two would run together."""
     shown = [part for part in parts if part.text]
     if len(shown) < 2:
-        return shown[0] if shown else _Part("")
+        return shown[0] if shown else _NOTHING
     text = shown[0].text
     for before, part in pairwise(shown):
         is_beside = (text[-1].isalnum() or text[-1] in ")]}") and (

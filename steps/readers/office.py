@@ -9,15 +9,25 @@ from __future__ import annotations
 import importlib
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from decimal import Decimal
-from itertools import zip_longest
-from typing import Any, BinaryIO
+from itertools import groupby, zip_longest
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 from xml.etree import ElementTree
 
 from paddock.engine.system.text import counted
+from paddock.pipelines.text_marks import (
+    escaped,
+    hidden,
+    list_number,
+    lowered,
+    note_label,
+    raised,
+    struck,
+)
 
+from .formulas import MATH_NS, omml_text
 from .reader import Unreadable
 
 # Of a whole document, unpacked; a bomb of 40 KB has gigabytes.
@@ -124,7 +134,7 @@ def embedded_notes(kinds: Iterable[str]) -> tuple[str, ...]:
 
 def described(element: Any, name: str = "descr") -> str:
     """Return the alternative text of a picture, as it is written in Markdown."""
-    text = " ".join((element.get(name) or element.get("title", "")).split())
+    text = escaped(" ".join((element.get(name) or element.get("title", "")).split()))
     return f"![{text}]" if text else ""
 
 
@@ -142,7 +152,78 @@ def number_text(value: float) -> str:
 
 
 def text_of(element: ElementTree.Element) -> str:
-    return " ".join("".join(element.itertext()).split())
+    return escaped(" ".join("".join(element.itertext()).split()))
+
+
+class Look(NamedTuple):
+    """How a piece of text is shown."""
+
+    rise: int = 0
+    """1: raised; -1: lowered."""
+    is_struck: bool = False
+    is_hidden: bool = False
+
+
+PLAIN = Look()
+Piece: TypeAlias = tuple[str, Look]
+
+
+def marked(pieces: Iterable[Piece]) -> tuple[str, list[str]]:
+    """Return pieces of a paragraph with the marks of their looks, and what is not shown of them.
+
+    >>> marked([("10", PLAIN), ("6", Look(1)), (" EUR ", PLAIN), ("4", Look(0, True, True))])
+    ('10^6 EUR <!-- ~~4~~ -->', ['~~4~~'])
+    """
+    joined = [("".join(t for t, _ in group), look) for look, group in groupby(pieces, _look)]
+    shown: list[Piece] = []
+    for at, (text, look) in enumerate(joined):
+        before = next((t for t, _ in reversed(joined[max(0, at - 3) : at]) if t.strip()), "")
+        after = joined[at + 1][0] if at + 1 < len(joined) else ""
+        if look.rise > 0 and not before and note_label(text):
+            # Where it is none, `with_note_marks` takes it back.
+            text = f"[^{note_label(text)}]:{'' if after.startswith(' ') else ' '}"
+        elif look.rise and text.strip(" ()[],.;:"):  # brackets around a mark are no power
+            text = raised(text, before, after) if look.rise > 0 else lowered(text, before, after)
+        shown.append((text, look))
+    parts, unshown = [], []
+    for is_hidden, group in groupby(shown, lambda piece: piece[1].is_hidden):
+        text = ""
+        for is_struck, inner in groupby(group, lambda piece: piece[1].is_struck):
+            words = "".join(t for t, _ in inner)
+            text += struck(words) if is_struck else words
+        unshown += [text.strip()] if is_hidden and text.strip() else []
+        parts.append(hidden(text) if is_hidden else text)
+    return "".join(parts), unshown
+
+
+def with_note_marks(text: str, labels: Container[str] = ()) -> str:
+    r"""Return a text in which raised labels of its notes are their marks.
+
+    `labels` are those of notes that are no paragraphs of the text.
+
+    >>> with_note_marks("40^1 of 10^6\n[^1]: net\n[^7]: other")
+    '40[^1] of 10^6\n[^1]: net\n7 other'
+    """
+    typed = {found[2] for found in _TYPED_NOTE.finditer(text)}
+
+    def mark(found: re.Match[str]) -> str:
+        label = found[1] or found[2]
+        return f"[^{label}]" if label in typed or label in labels else found[0]
+
+    text = _RAISED.sub(mark, text)
+    used = set(_NOTE_MARK.findall(text))
+    return _TYPED_NOTE.sub(
+        lambda found: found[0] if found[2] in used else f"{found[1]}{found[2]} ", text
+    )
+
+
+_TYPED_NOTE = re.compile(r"(^(?:- |#+ |\| )?|\| )\[\^([^\]\s]{1,4})\]: ", re.MULTILINE)
+_NOTE_MARK = re.compile(r"\[\^([^\]\s]{1,4})\](?!: )")
+_RAISED = re.compile(r"(?<=[^\\\s\[])\^(?:\((\w{1,4})\)|(\w{1,4}))(?![\w(])")
+
+
+def _look(piece: Piece) -> Look:
+    return piece[1]
 
 
 def part_tree(relation: Any) -> Any:
@@ -177,6 +258,7 @@ def _markdown_cell(text: str) -> str:
 WORD_DOCUMENT = "a Word document"
 DRAWING_NS = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 DRAWN_RUN = f"{DRAWING_NS}t"
+RELATION_ID = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 OFF = ("0", "false", "off")
 
 
@@ -207,45 +289,116 @@ def _place(shape: Any) -> tuple[int, int]:
     return 0, 0
 
 
-def shape_blocks(shape: Any, depth: int, hidden: list[str]) -> Iterator[str]:
-    """Yield a shape's texts; those that the slide does not show go to `hidden` as well."""
+def shape_blocks(shape: Any, depth: int, unshown: list[str]) -> Iterator[str]:
+    """Yield a shape's texts; those that the slide does not show go to `unshown` as well."""
     if _properties(shape).get("hidden") in ("1", "true"):
-        blocks = list(_shown_blocks(shape, depth, []))
-        hidden += filter(None, blocks)
-        yield from blocks
+        blocks = list(filter(None, _shown_blocks(shape, depth, [])))
+        unshown += blocks
+        yield from map(hidden, blocks)
     else:
-        yield from _shown_blocks(shape, depth, hidden)
+        yield from _shown_blocks(shape, depth, unshown)
 
 
-def _shown_blocks(shape: Any, depth: int, hidden: list[str]) -> Iterator[str]:
+def _shown_blocks(shape: Any, depth: int, unshown: list[str]) -> Iterator[str]:
     if depth < _MOST_GROUP_DEPTH and hasattr(shape, "shapes"):
         for inner in in_reading_order(shape.shapes):
-            yield from shape_blocks(inner, depth + 1, hidden)
+            yield from shape_blocks(inner, depth + 1, unshown)
     elif getattr(shape, "has_table", False) and shape.has_table:
-        yield markdown_table([cell.text for cell in row.cells] for row in shape.table.rows)
+        yield markdown_table(_drawn_row(row, unshown) for row in shape.table._tbl.tr_lst)
     elif getattr(shape, "has_chart", False) and shape.has_chart:
         with suppress(KeyError):  # the chart itself is missing
             yield from _chart_blocks(shape.chart._chartSpace)
     elif shape.has_text_frame:
-        yield _frame_text(shape.text_frame)
+        yield drawn_list(shape.text_frame._txBody, _list_styles(shape))
     if not hasattr(shape, "shapes"):
         yield described(_properties(shape))
 
 
-def _frame_text(frame: Any) -> str:
-    """Return a box's paragraphs, indented ones as list items."""
-    lines = []
-    has_several = sum(1 for paragraph in frame.paragraphs if paragraph_text(paragraph)) > 1
-    for paragraph in frame.paragraphs:
-        text = paragraph_text(paragraph)
-        if text:
-            mark = f"{'  ' * paragraph.level}- " if has_several else ""
-            lines.append(f"{mark}{text}")
-    return "\n".join(lines)
+def _drawn_row(row: Any, unshown: list[str]) -> list[str]:
+    texts = []
+    for cell in row.tc_lst:
+        text = " ".join(filter(None, map(paragraph_text, cell.iter(DRAWN_TEXT))))
+        is_merged = "1" in (cell.get("hMerge"), cell.get("vMerge")) and text
+        unshown += [text] if is_merged else []
+        texts.append(hidden(text) if is_merged else text)
+    return texts
+
+
+def _list_styles(shape: Any) -> list[Any]:
+    """Return the styles of lists that hold for a shape, the nearest first."""
+    styles, owner = [], shape
+    with suppress(Exception):  # damaged in many ways, or a layout is missing
+        for _ in ("slide", "layout", "master"):
+            styles += owner._element.iterfind("{*}txBody/{*}lstStyle")
+            owner = getattr(owner, "_base_placeholder", None)
+            if owner is None:
+                break
+        kind = "body" if shape.is_placeholder else "other"
+        master = shape.part.slide_layout.slide_master._element
+        styles += master.iterfind(f"{{*}}txStyles/{{*}}{kind}Style")
+    return styles
+
+
+def drawn_list(body: Any, styles: Sequence[Any]) -> str:
+    """Return a box's paragraphs; several are a list, with their numbers where they have some."""
+    lines = [(p, text) for p in body.iterfind(DRAWN_TEXT) if (text := paragraph_text(p))]
+    counts: dict[int, tuple[str, int]] = {}
+    shown = []
+    for paragraph, text in lines:
+        form = paragraph.find(f"{DRAWING_NS}pPr")
+        written = "" if form is None else form.get("lvl", "0")
+        level = min(int(written), 8) if written.isdecimal() else 0
+        forms = (style.find(f"{DRAWING_NS}lvl{level + 1}pPr") for style in styles)
+        bullets = (b for f in (form, *forms) if f is not None for b in f if b.tag in _BULLETS)
+        bullet = next(bullets, None)
+        kind = "" if bullet is None or bullet.tag != _AUTO_NUMBER else bullet.get("type", "")
+        before, n = counts.get(level, ("", 0))
+        start = bullet.get("startAt", "1") if bullet is not None else "1"
+        n = n + 1 if kind == before else int(start) if start.isdecimal() else 1
+        counts = {at: count for at, count in counts.items() if at < level} | {level: (kind, n)}
+        mark = _auto_number(kind, n) if kind else "-" if len(lines) > 1 else ""
+        shown.append(f"{'  ' * level}{mark} {text}" if mark else text)
+    return "\n".join(shown)
+
+
+_AUTO_NUMBER = f"{DRAWING_NS}buAutoNum"
+_BULLETS = (_AUTO_NUMBER, *(f"{DRAWING_NS}bu{kind}" for kind in ("None", "Char", "Blip")))
+_NUMBER_STYLES = {"alphaLc": "a", "alphaUc": "A", "romanLc": "i", "romanUc": "I"}
+
+
+def _auto_number(kind: str, n: int) -> str:
+    """Return an automatic number of a slide; of scripts that are not known in digits.
+
+    >>> [_auto_number(kind, 4) for kind in ("alphaLcParenBoth", "romanUcPeriod", "arabicPlain")]
+    ['(d)', 'IV.', '4']
+    """
+    style = next((s for name, s in _NUMBER_STYLES.items() if kind.startswith(name)), "1")
+    number = list_number(n, style, is_doubled=True)
+    if kind.endswith("ParenBoth"):
+        return f"({number})"
+    ends = {"Period": ".", "ParenR": ")", "Minus": " -"}
+    return number + next((end for name, end in ends.items() if kind.endswith(name)), "")
 
 
 def paragraph_text(paragraph: Any) -> str:
-    return " ".join(paragraph.text.replace("\v", " ").split())
+    """Return a drawn paragraph in one line, with the marks of its runs."""
+    return " ".join(marked(_drawn_pieces(paragraph))[0].split())
+
+
+def _drawn_pieces(parts: Iterable[Any]) -> Iterator[Piece]:
+    for child in parts:
+        if child.tag in (f"{DRAWING_NS}r", f"{DRAWING_NS}fld"):
+            form = child.find(f"{DRAWING_NS}rPr")
+            shift = "0" if form is None else form.get("baseline", "0").rstrip("%")
+            rise = 0 if shift.strip("-0.") == "" else -1 if shift.startswith("-") else 1
+            is_struck = form is not None and form.get("strike", "noStrike") != "noStrike"
+            yield escaped(child.findtext(DRAWN_RUN) or ""), Look(rise, is_struck)
+        elif child.tag == f"{DRAWING_NS}br":
+            yield " ", PLAIN
+        elif child.tag == f"{MATH_NS}oMath":
+            yield omml_text(child), PLAIN
+        elif isinstance(child.tag, str) and not child.tag.endswith(("Pr", "}Fallback")):
+            yield from _drawn_pieces(child)
 
 
 CHART_NS = "{http://schemas.openxmlformats.org/drawingml/2006/chart}"
@@ -258,7 +411,7 @@ def drawn_texts(relation: Any) -> Iterator[str]:
     if relation.reltype.endswith("/chart"):
         yield from _chart_blocks(part_tree(relation))
     elif relation.reltype.endswith("/diagramData"):
-        texts = map(text_of, part_tree(relation).iter(DRAWN_TEXT))
+        texts = map(paragraph_text, part_tree(relation).iter(DRAWN_TEXT))
         yield "\n".join(f"- {text}" for text in texts if text)
 
 

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from paddock.engine.system.text import counted
 
-from .office import WORD_DOCUMENT, bomb_of, import_library
+from .office import RELATION_ID, WORD_DOCUMENT, bomb_of, import_library
 
 L = TypeVar("L")
 
@@ -27,10 +27,14 @@ _MAIN_TYPE = re.compile(
     rb"application/vnd\.(?:ms-|openxmlformats-officedocument\.)(word|powerpoint|presentation)"
     rb"[\w.]*\.main\+xml"
 )
-_LIBRARY_TYPES = {b"word": b"wordprocessingml.document", b"other": b"presentationml.presentation"}
+_OFFICE_TYPE = b"application/vnd.openxmlformats-officedocument."
+_SLIDES_TYPE = _OFFICE_TYPE + b"presentationml.presentation.main+xml"
+_LIBRARY_TYPES = {
+    b"word": _OFFICE_TYPE + b"wordprocessingml.document.main+xml",
+    **dict.fromkeys((b"powerpoint", b"presentation"), _SLIDES_TYPE),
+}
 _REFERENCES = ("sldId", "sldMasterId", "headerReference", "footerReference")
 """Elements without which a document is read, when the part that they name is not there."""
-_RELATION_ID = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 _CORE_PROPERTIES = "/metadata/core-properties"
 _WORKBOOK_STYLES = "xl/styles.xml"
 _PIECE_BYTES = 1024 * 1024
@@ -48,146 +52,113 @@ def load_archive(
 
     `streamed` are name prefixes of parts that are never read whole.
     """
-    loaded: L | None = None
-    if not _is_strict(archive):
-        try:
-            file.seek(0)
-            loaded = load(file)
-        except (MemoryError, RecursionError):
+    try:
+        is_strict = _STRICT.search(archive.read("_rels/.rels")) is not None
+        file.seek(0)
+        loaded = None if is_strict else load(file)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:  # many ways; what the copy fails of is damage
+        if bomb_of(error):
             raise
-        except Exception as error:  # many ways; what the copy fails of is damage
-            if bomb_of(error):
-                raise
+        loaded = None
     if loaded is not None:
         yield loaded, file, ()
         return
     with tempfile.TemporaryFile() as written:
-        copy = _Copy(archive, streamed, written)
+        notes = _write_copy(archive, streamed, written)
         written.seek(0)
-        yield load(written), written, copy.notes()
+        yield load(written), written, notes
 
 
-def _is_strict(archive: zipfile.ZipFile) -> bool:
-    with suppress(KeyError, zipfile.BadZipFile, zlib.error):
-        return bool(_STRICT.search(archive.read("_rels/.rels")))
-    return False
+def _write_copy(
+    archive: zipfile.ZipFile, streamed: tuple[str, ...], file: BinaryIO
+) -> tuple[str, ...]:
+    """Write an archive as the libraries can read it, and return the note on what was lost."""
+    etree = import_library("lxml.etree", WORD_DOCUMENT)
+    lost = dict[str, None]()
 
-
-class _Copy:
-    def __init__(self, archive: zipfile.ZipFile, streamed: tuple[str, ...], file: BinaryIO) -> None:
-        self._etree = import_library("lxml.etree", WORD_DOCUMENT)
-        self._lost = dict[str, None]()
-        self._archive = archive
-        mended: dict[str, bytes] = {}
-        for name in archive.namelist():
-            if name.endswith((".xml", ".rels")) and not name.startswith(streamed):
-                mended.update(self._mended(name))
-        gone = {name for name, data in mended.items() if not data}
-        self._present = {name for name in archive.namelist() if name not in gone}
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
-            dropped = dict[str, set[str]]()
-            """By the name of a part, the relations whose parts are not there."""
-            for name in sorted(self._present, key=lambda name: not name.endswith(".rels")):
-                with out.open(name, "w", force_zip64=True) as part:
-                    if name.endswith(".rels"):
-                        part.write(self._relations(name, mended.get(name), dropped))
-                    elif dropped.get(name):
-                        part.write(self._without(name, mended.get(name), dropped[name]))
-                    elif name == _WORKBOOK_STYLES:
-                        part.write(self._number_formats(mended.get(name)))
-                    else:
-                        pieces = [mended[name]] if name in mended else self._pieces(name)
-                        for piece in _transitional(pieces):
-                            part.write(piece)
-
-    def notes(self) -> tuple[str, ...]:
-        if not self._lost:
-            return ()
-        names = list(self._lost)
-        what = counted(len(names), "part is", "parts are")
-        ellipsis = ", …" if len(names) > _MOST_NAMED else ""
-        return (
-            f": {what} missing or damaged ({', '.join(names[:_MOST_NAMED])}{ellipsis}); "
-            f"what is there is read",
-        )
-
-    def _pieces(self, name: str) -> Iterator[bytes]:
+    def pieces(name: str) -> Iterator[bytes]:
         """Yield a part as far as it can be unpacked."""
         try:
-            with self._archive.open(name) as part:
+            with archive.open(name) as part:
                 part._expected_crc = None  # type: ignore[attr-defined]  # a wrong sum loses nothing
                 while piece := part.read(_PIECE_BYTES):
                     yield piece
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError):
-            self._lost[name] = None
+            lost[name] = None
 
-    def _mended(self, name: str) -> dict[str, bytes]:
-        """Return a broken part of XML as far as it can be read; nothing for one that is whole."""
-        data = b"".join(self._pieces(name))
+    def tree_of(data: bytes, *, is_broken: bool = False) -> Any:
+        options = {"resolve_entities": False, "no_network": True, "recover": is_broken}
+        return etree.fromstring(data, etree.XMLParser(**options))
+
+    def markup(name: str) -> bytes:
+        """Return a part of XML, a broken one as far as it can be read."""
+        data = _renamed(b"".join(pieces(name)))
         try:
-            self._etree.fromstring(data, self._parser())
-        except self._etree.XMLSyntaxError as error:
+            tree_of(data)
+        except etree.XMLSyntaxError as error:
             if bomb_of(error):
                 raise
-            self._lost[name] = None
-            with suppress(self._etree.XMLSyntaxError):
-                tree = self._etree.fromstring(data, self._parser(recover=True))
-                return {name: self._etree.tostring(tree) if tree is not None else b""}
-            return {name: b""}
-        return {}
+            lost[name] = None
+            with suppress(etree.XMLSyntaxError):
+                tree = tree_of(data, is_broken=True)
+                return b"" if tree is None else bytes(etree.tostring(tree))
+            return b""
+        return data
 
-    def _parser(self, **options: Any) -> Any:
-        return self._etree.XMLParser(resolve_entities=False, no_network=True, **options)
+    def is_markup(name: str) -> bool:
+        return name.endswith((".xml", ".rels")) and not name.startswith(streamed)
 
-    def _tree(self, name: str, data: bytes | None) -> Any:
-        pieces = self._pieces(name) if data is None else [data]
-        return self._etree.fromstring(b"".join(_transitional(pieces)), self._parser())
-
-    def _relations(self, name: str, data: bytes | None, dropped: dict[str, set[str]]) -> bytes:
-        """Return a part of relations without those to parts that are not there."""
-        tree = self._tree(name, data)
+    parts = {name: markup(name) for name in archive.namelist() if is_markup(name)}
+    present = {name for name in archive.namelist() if parts.get(name, b"-")}
+    for name in [name for name in parts if name.endswith(".rels") and name in present]:
+        relations = tree_of(parts[name])
         folder = posixpath.dirname(posixpath.dirname(name))
+        dropped, kinds = set[str](), set[str]()
+        for relation in list(relations):
+            kind, target = relation.get("Type", ""), relation.get("Target", "").partition("#")[0]
+            path = posixpath.normpath(posixpath.join("/", folder, target))[1:]
+            is_missing = relation.get("TargetMode") != "External" and path not in present
+            if is_missing or (kind.endswith(_CORE_PROPERTIES) and kind in kinds):
+                lost.update({path: None} if is_missing else {})
+                dropped.add(relation.get("Id", ""))
+                relations.remove(relation)
+            kinds.add(kind)
+        parts[name] = etree.tostring(relations)
         source = posixpath.join(folder, posixpath.basename(name).removesuffix(".rels"))
-        seen = set[str]()
-        for relation in list(tree):
-            kind = relation.get("Type", "")
-            path = posixpath.join("/", folder, relation.get("Target", "").partition("#")[0])
-            target = posixpath.normpath(path)[1:]
-            is_double = kind.endswith(_CORE_PROPERTIES) and kind in seen
-            seen.add(kind)
-            if relation.get("TargetMode") != "External" and (
-                target not in self._present or is_double
-            ):
-                self._lost.update({} if is_double else {target: None})
-                dropped.setdefault(source, set()).add(relation.get("Id", ""))
-                tree.remove(relation)
-        return bytes(self._etree.tostring(tree))
-
-    def _without(self, name: str, data: bytes | None, dropped: set[str]) -> bytes:
-        tree = self._tree(name, data)
-        for element in tree.xpath("//*[@*]"):
-            if element.get(_RELATION_ID) in dropped and element.tag.endswith(_REFERENCES):
-                element.getparent().remove(element)
-        return bytes(self._etree.tostring(tree))
-
-    def _number_formats(self, data: bytes | None) -> bytes:
-        """Return a workbook's styles with nothing in them but what tells a number from a date.
-
-        One odd font, fill or style stops the library; this package reads them by itself.
-        """
-        tree = self._tree(_WORKBOOK_STYLES, data)
-        kept = ("numFmts", "cellXfs")
-        for element in list(tree):
-            if not str(element.tag).endswith(kept):
-                tree.remove(element)
-        for style in tree.iterfind("{*}cellXfs/*"):
+        if dropped and parts.get(source):
+            tree = tree_of(parts[source])
+            for element in tree.xpath("//*[@*]"):
+                if element.get(RELATION_ID) in dropped and element.tag.endswith(_REFERENCES):
+                    element.getparent().remove(element)
+            parts[source] = etree.tostring(tree)
+    if parts.get(_WORKBOOK_STYLES):
+        # One odd font, fill or style stops the library, which needs to tell numbers from dates;
+        # the others are read by `spreadsheets`.
+        styles = tree_of(parts[_WORKBOOK_STYLES])
+        for element in list(styles):
+            if not str(element.tag).endswith(("numFmts", "cellXfs")):
+                styles.remove(element)
+        for style in styles.iterfind("{*}cellXfs/*"):
             number = style.get("numFmtId", "0")
             style.clear()
             style.set("numFmtId", number)
-        return bytes(self._etree.tostring(tree))
+        parts[_WORKBOOK_STYLES] = etree.tostring(styles)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
+        for name in present:
+            read = _transitional(pieces(name)) if name.startswith(streamed) else pieces(name)
+            with out.open(name, "w", force_zip64=True) as part:
+                for piece in [parts[name]] if name in parts else read:
+                    part.write(piece)
+    if not lost:
+        return ()
+    names = ", ".join(list(lost)[:_MOST_NAMED]) + (", …" if len(lost) > _MOST_NAMED else "")
+    what = counted(len(lost), "part is", "parts are")
+    return (f": {what} missing or damaged ({names}); what is there is read",)
 
 
-def _transitional(pieces: Iterator[bytes] | list[bytes]) -> Iterator[bytes]:
+def _transitional(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Yield pieces of XML with transitional names; a name lies within one tag."""
     rest = b""
     for piece in pieces:
@@ -198,11 +169,4 @@ def _transitional(pieces: Iterator[bytes] | list[bytes]) -> Iterator[bytes]:
 
 def _renamed(data: bytes) -> bytes:
     data = _STRICT.sub(rb"http://schemas.openxmlformats.org/\1/2006/\2", data)
-    return _MAIN_TYPE.sub(
-        lambda found: (
-            b"application/vnd.openxmlformats-officedocument."
-            + _LIBRARY_TYPES[found[1] if found[1] == b"word" else b"other"]
-            + b".main+xml"
-        ),
-        data,
-    )
+    return _MAIN_TYPE.sub(lambda found: _LIBRARY_TYPES[found[1]], data)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
 
+from paddock.pipelines.text_marks import hidden
+
 from .document_kinds import MEDIA_TYPES
 from .hidden_text_notes import hidden_text_note
 from .office import (
@@ -25,6 +27,7 @@ from .office import (
     refuse_only_pictures,
     shape_blocks,
     text_of,
+    with_note_marks,
 )
 from .office_archives import load_archive
 from .reader import Document, ReadRequest
@@ -47,16 +50,17 @@ def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
     ):
         authors = _comment_authors(presentation)
         pages: list[str] = []
-        hidden: list[str] = []
+        unshown: list[str] = []
         kinds: list[str] = []
         repeated: set[str] = set()
         for slide in presentation.slides:
             request.check(len(pages[-1]) if pages else 0)
-            blocks = [*_slide_blocks(slide, hidden), _slide_comments(slide, authors)]
-            repeated_here = dict.fromkeys(_layout_blocks(slide, hidden))
+            blocks = [*_slide_blocks(slide, unshown), _slide_comments(slide, authors)]
+            repeated_here = dict.fromkeys(_layout_blocks(slide, unshown))
             blocks += [text for text in repeated_here if text not in repeated]
             repeated.update(repeated_here)
-            pages.append("\n\n".join(filter(None, blocks)))
+            page = with_note_marks("\n\n".join(filter(None, blocks)))
+            pages.append(hidden(page) if slide._element.get("show") in OFF else page)
             kinds += [relation.reltype for relation in slide.part.rels.values()]
         numbered = enumerate(presentation.slides, 1)
         slides = [str(n) for n, slide in numbered if slide._element.get("show") in OFF]
@@ -65,31 +69,32 @@ def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
     if title.lower() == "powerpoint presentation":
         title = ""  # the program's default title
     notes = [f": hidden slides are read as well ({', '.join(slides)})"] if slides else []
-    notes += [*damage, *hidden_text_note("the slide", hidden), *embedded_notes(kinds)]
+    notes += [*damage, *hidden_text_note("the slide", unshown), *embedded_notes(kinds)]
     return Document(tuple(pages), title, MEDIA_TYPES["pptx"], tuple(notes))
 
 
-def _slide_blocks(slide: Any, hidden: list[str]) -> Iterator[str]:
-    """Yield a slide's texts; those of shapes that it does not show go to `hidden` as well."""
+def _slide_blocks(slide: Any, unshown: list[str]) -> Iterator[str]:
+    """Yield a slide's texts; those of shapes that it does not show go to `unshown` as well."""
     title = slide.shapes.title
     if title is not None and title.has_text_frame:
-        text = paragraph_text(title.text_frame)
+        text = " ".join(filter(None, map(paragraph_text, title._element.iter(DRAWN_TEXT))))
         yield f"# {text}" if text else ""
     title_id = getattr(title, "shape_id", None)
     size = slide.part.package.presentation_part.presentation
     for shape in in_reading_order(s for s in slide.shapes if s.shape_id != title_id):
-        blocks = list(filter(None, shape_blocks(shape, 0, hidden)))
-        hidden += blocks if _is_beside(shape, size) else ()
-        yield from blocks
+        blocks = list(filter(None, shape_blocks(shape, 0, unshown)))
+        is_beside = _is_beside(shape, size)
+        unshown += blocks if is_beside else ()
+        yield from map(hidden, blocks) if is_beside else blocks
     for chosen in slide._element.iter(_CHOICE):  # newer shapes, such as formulas
-        yield "\n".join(filter(None, map(text_of, chosen.iter(DRAWN_TEXT))))
+        yield "\n".join(filter(None, map(paragraph_text, chosen.iter(DRAWN_TEXT))))
     for relation in slide.part.rels.values():
         if not relation.is_external and relation.reltype.endswith("/diagramData"):
             yield from drawn_texts(relation)
     yield _speaker_notes(slide)
 
 
-def _layout_blocks(slide: Any, hidden: list[str]) -> Iterator[str]:
+def _layout_blocks(slide: Any, unshown: list[str]) -> Iterator[str]:
     """Yield what a slide shows of its layout and master: all but the places for its own text."""
     owner = slide
     for kind, name in (("/slideLayout", "slide_layout"), ("/slideMaster", "slide_master")):
@@ -103,7 +108,7 @@ def _layout_blocks(slide: Any, hidden: list[str]) -> Iterator[str]:
         if owner._element.find("{*}cSld/{*}spTree") is None:
             continue
         for shape in in_reading_order(s for s in owner.shapes if not s.is_placeholder):
-            yield from filter(None, shape_blocks(shape, 0, hidden))
+            yield from filter(None, shape_blocks(shape, 0, unshown))
 
 
 def _speaker_notes(slide: Any) -> str:
@@ -112,7 +117,8 @@ def _speaker_notes(slide: Any) -> str:
     page = slide.notes_slide
     boxes = [s.text_frame for s in page.shapes if s.has_text_frame and not s.is_placeholder]
     frames = filter(None, (page.notes_text_frame, *boxes))
-    notes = "\n".join(filter(None, (frame.text.strip() for frame in frames)))
+    paragraphs = (p for frame in frames for p in frame._txBody.iter(DRAWN_TEXT))
+    notes = "\n".join(filter(None, map(paragraph_text, paragraphs)))
     return f"Notes: {notes}" if notes else ""
 
 

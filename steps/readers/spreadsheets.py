@@ -10,29 +10,36 @@ import posixpath
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from functools import partial
 from html import unescape
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 from paddock.engine.system.text import counted
+from paddock.pipelines.text_marks import escaped, hidden, struck
 
 from .document_kinds import MEDIA_TYPES
 from .hidden_text_notes import hidden_sheet_notes
 from .office import (
     DRAWN_TEXT,
     MOST_WHOLE,
+    OFF,
+    PLAIN,
+    Look,
     chart_titles,
     damage_errors,
     described,
     embedded_notes,
     import_library,
     markdown_table,
+    marked,
     number_text,
     open_archive,
     text_of,
+    with_note_marks,
 )
 from .office_archives import load_archive
 from .reader import Document, ReadRequest, Unreadable
@@ -41,6 +48,7 @@ _SPREADSHEET = "a spreadsheet"
 _MOST_CELLS = 2_000_000
 _MOST_ROWS = 1_048_576  # of a sheet, by the program
 _CHECK_EACH_ROWS = 500
+_RISES = {"superscript": 1, "subscript": -1}
 _MOST_DIGITS = 1e15  # spreadsheet programs keep 15 digits of a number
 _STREAMED = ("xl/worksheets/", "xl/sharedStrings")
 
@@ -50,42 +58,54 @@ def read_xlsx(file: BinaryIO, request: ReadRequest) -> Document:
     archive = open_archive(file, _SPREADSHEET, _STREAMED)
 
     def load(file: BinaryIO) -> list[Any]:
-        return [
-            openpyxl.load_workbook(file, read_only=True, data_only=is_value, keep_links=False)
-            for is_value in (True, False)
-        ]
+        # The library passes `rich_text` on to the strings that cells share, not to those within.
+        reading = import_library("openpyxl.worksheet._read_only", _SPREADSHEET)
+        parser = import_library("openpyxl.worksheet._reader", _SPREADSHEET).WorkSheetParser
+        reading.WorkSheetParser = partial(parser, rich_text=True)
+        options = {"read_only": True, "keep_links": False}
+        with_runs = openpyxl.load_workbook(file, data_only=True, rich_text=True, **options)
+        return [with_runs, openpyxl.load_workbook(file, **options)]
 
     with (
         damage_errors(_SPREADSHEET),
         warnings.catch_warnings(action="ignore"),  # about drawings and rules
         load_archive(load, file, archive, _STREAMED) as ((values, formulas), read, damage),
-        archive if read is file else zipfile.ZipFile(read) as parts,
+        zipfile.ZipFile(read) as parts,
     ):
-        return _workbook_text(values, formulas, parts, damage, request)
+        looks = _CellLooks.of(archive)  # the copy has none
+        return _workbook_text((values, formulas), parts, looks, damage, request)
 
 
 def _workbook_text(
-    values: Any,
-    formulas: Any,
+    books: tuple[Any, Any],
     archive: zipfile.ZipFile,
+    looks: _CellLooks,
     damage: tuple[str, ...],
     request: ReadRequest,
 ) -> Document:
+    values, formulas = books
     pages: list[str] = []
     unshown: list[str] = []
     kinds: list[str] = []
     cells = _CellReader(request.check)
-    hidden = [sheet.title for sheet in values.worksheets if sheet.sheet_state != "visible"]
-    styles = _UnseenStyles.of(archive)
+    hidden_sheets = [sheet.title for sheet in values.worksheets if sheet.sheet_state != "visible"]
     for sheet, behind in zip(values.worksheets, formulas.worksheets, strict=True):
-        rows = cells.rows(sheet, behind)
         path = sheet._worksheet_path
         related = list(_related_parts(archive, path))
-        unseen = styles.pattern(has_tables=any(kind == "table" for kind, _ in related))
-        parts, margins = _sheet_markup(archive, path, unseen, request.check)
+        gone_rows, gone_columns, margins = _sheet_markup(archive, path, request.check)
+        white = () if any(kind == "table" for kind, _ in related) else looks.white
+        own = _Unseen(looks.unseen.union(white), gone_rows, set().union(*gone_columns))
+        rows = cells.rows(sheet, behind, looks.struck, own)
         blocks = [markdown_table(rows), *_sheet_comments(archive, path), margins]
-        content = "\n\n".join(filter(None, blocks))
-        pages.append(f"# {sheet.title}\n\n{content}" if content else "")
+        content = with_note_marks("\n\n".join(filter(None, blocks)))
+        shown = hidden(content) if sheet.sheet_state != "visible" else content
+        pages.append(f"# {escaped(sheet.title)}\n\n{shown}" if content else "")
+        words = [
+            (len(gone_rows), "row", "rows"),
+            (len(gone_columns), "group of columns", "groups of columns"),
+            (own.n_cells, "cell", "cells"),
+        ]
+        parts = ", ".join(counted(*count) for count in words if count[0])
         unshown += [f"{sheet.title}: {parts}"] if parts else []
         kinds += [kind for kind, _ in related]
     for name in archive.namelist():
@@ -94,7 +114,7 @@ def _workbook_text(
     notes = (
         *damage,
         *_formula_notes(cells.n_bare),
-        *hidden_sheet_notes(hidden, unshown),
+        *hidden_sheet_notes(hidden_sheets, unshown),
         *embedded_notes(kinds),
         *_rounded_notes(cells.n_rounded),
     )
@@ -120,6 +140,17 @@ def _rounded_notes(n_rounded: int) -> Iterator[str]:
 
 
 @dataclass
+class _Unseen:
+    """What a sheet does not show: cells of these styles, rows and columns, from 1."""
+
+    styles: frozenset[int]
+    rows: set[int]
+    columns: set[int]
+    n_cells: int = 0
+    """Cells with something in them that their style hides."""
+
+
+@dataclass
 class _CellReader:
     """Reads the cells of a workbook's sheets as texts, and counts them."""
 
@@ -129,16 +160,35 @@ class _CellReader:
     """Formulas without a stored value."""
     n_rounded: int = 0
 
-    def rows(self, sheet: Any, behind: Any) -> list[list[str]]:
-        """Return a sheet's rows without empty ones; `behind` is the same sheet with formulas."""
+    def rows(
+        self, sheet: Any, behind: Any, struck_styles: Container[int], unseen: _Unseen
+    ) -> list[list[str]]:
+        """Return a sheet's rows without empty ones.
+
+        `behind` is the same sheet with formulas. The declared size of a sheet is not trusted: some
+        say A1, some a million rows.
+        """
         rows: list[list[str]] = []
-        for index, (values, formulas) in enumerate(_row_pairs(sheet, behind)):
+        sheet.reset_dimensions()
+        behind.reset_dimensions()
+        pairs = zip(sheet.iter_rows(), behind.iter_rows(values_only=True), strict=False)
+        for index, (found, formulas) in enumerate(pairs):
             if index % _CHECK_EACH_ROWS == 0:
                 self.check()
             if index == _MOST_ROWS:  # a damaged number of a row
                 break
-            self.n_rounded += sum(map(_is_rounded, values))
-            cells = list(map(self._text, values, formulas))
+            cells: list[str] = []
+            for at, (cell, formula) in enumerate(zip(found, formulas, strict=False)):
+                value = cell.value
+                self.n_rounded += _is_rounded(value)
+                text = self._text(value, formula)
+                if text:
+                    style = getattr(cell, "_style_id", 0)
+                    text = struck(text) if style in struck_styles else text
+                    unseen.n_cells += style in unseen.styles
+                    is_gone = index + 1 in unseen.rows or at + 1 in unseen.columns
+                    text = hidden(text) if is_gone or style in unseen.styles else text
+                cells.append(text)
             while cells and not cells[-1]:
                 cells.pop()
             self.n_cells += len(cells)
@@ -153,16 +203,6 @@ class _CellReader:
             return _cell_text(value)
         self.n_bare += 1
         return _cell_text(formula)
-
-
-def _row_pairs(sheet: Any, behind: Any) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
-    """Yield each row's values and formulas.
-
-    The declared size of a sheet is not trusted: some say A1, some a million rows.
-    """
-    sheet.reset_dimensions()
-    behind.reset_dimensions()
-    return zip(sheet.iter_rows(values_only=True), behind.iter_rows(values_only=True), strict=False)
 
 
 def _is_rounded(value: Any) -> bool:
@@ -189,15 +229,26 @@ def _cell_text(value: Any) -> str:
             return value.isoformat()
         case timedelta():
             return str(value)
-    return str(getattr(value, "text", value))
+        case list():  # pieces, some with fonts of their own
+            fonts = [getattr(piece, "font", None) for piece in value]
+            looks = [
+                Look(_RISES.get(f.vertAlign, 0), bool(f.strike)) if f is not None else PLAIN
+                for f in fonts
+            ]
+            texts = (escaped(str(getattr(piece, "text", piece))) for piece in value)
+            return marked(zip(texts, looks, strict=True))[0]
+    return escaped(str(getattr(value, "text", value)))
 
 
 _READ_BYTES = 1024 * 1024
 _TAG_BYTES = 4096  # a tag that lies across two pieces is at most this long
 _SHEET_TAG = re.compile(
-    rb"<(?:\w+:)?(row|col)\b[^<>]*?\s(?:hidden=[\"'](?:1|true)[\"']|(?:ht|width)=[\"']0(?:\.0*)?[\"'])"
+    rb"<(?:\w+:)?(row|col)\b[^<>]*?\s"
+    rb"(?:hidden=[\"'](?:1|true)[\"']|(?:ht|width)=[\"']0(?:\.0*)?[\"'])[^<>]*"
     rb"|<(?:\w+:)?(?:odd|even|first)(?:Header|Footer)>([^<]+)<"
 )
+_PLACE = re.compile(rb"""\s(r|min|max)=["'](\d{1,9})["']""")
+_MOST_COLUMNS = 16_384
 _MARGIN_CODE = re.compile(r'&(?:"[^"]*"|K[0-9A-Fa-f]{2}[0-9A-Fa-f+-]{4}|\d+|[A-Za-z])')
 """Fonts, sizes, places, page numbers and dates in headers and footers."""
 
@@ -212,9 +263,12 @@ def _sheet_comments(archive: zipfile.ZipFile, sheet: str) -> Iterator[str]:
             comments += _comment_lines(_part_tree(archive, path))
         elif kind == "drawing":
             texts += _drawn_lines(_part_tree(archive, path))
-            parts = [part for what, part in _related_parts(archive, path) if what == "chart"]
-            titles = (chart_titles(_part_tree(archive, part)) for part in parts)
-            charts += [f"- {title or 'without a title'}" for title in titles]
+            for what, part in _related_parts(archive, path):
+                if what == "chart":
+                    title = chart_titles(_part_tree(archive, part))
+                    charts.append(f"- {title or 'without a title'}")
+                elif what == "diagramData":
+                    texts += _drawn_lines(_part_tree(archive, part))
     for name, lines in (("Comments", comments), ("Text boxes", texts), ("Charts", charts)):
         if lines:
             yield "\n".join([f"{name}:", *lines])
@@ -225,39 +279,40 @@ def _part_tree(archive: zipfile.ZipFile, path: str) -> ElementTree.Element:
 
 
 @dataclass(frozen=True, slots=True)
-class _UnseenStyles:
-    """The numbers of a workbook's cell styles that show nothing."""
+class _CellLooks:
+    """The numbers of a workbook's cell styles that show nothing, or text that is struck."""
 
-    formats: tuple[int, ...] = ()
+    unseen: frozenset[int] = frozenset()
     """By their number format, such as `;;;`."""
-    white: tuple[int, ...] = ()
+    white: frozenset[int] = frozenset()
     """With a white font on no fill, which a table's style may give."""
+    struck: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, archive: zipfile.ZipFile) -> _UnseenStyles:
-        if "xl/styles.xml" not in archive.namelist():
-            return cls()
-        tree = _part_tree(archive, "xl/styles.xml")
+    def of(cls, archive: zipfile.ZipFile) -> _CellLooks:
+        try:
+            tree = _part_tree(archive, "xl/styles.xml")
+        except (KeyError, ElementTree.ParseError, zipfile.BadZipFile):
+            return cls()  # missing or damaged, which is noted
         empty = {
             entry.get("numFmtId")
             for entry in tree.iterfind("{*}numFmts/{*}numFmt")
             if _EMPTY_FORMAT.fullmatch(entry.get("formatCode", ""))
         }
-        fonts = [_is_white(font.find("{*}color")) for font in tree.iterfind("{*}fonts/{*}font")]
+        fonts = tree.findall("{*}fonts/{*}font")
+        whites = [_is_white(font.find("{*}color")) for font in fonts]
+        strikes = [font.find("{*}strike") for font in fonts]
+        lines = [line is not None and line.get("val", "1") not in OFF for line in strikes]
         bare = [_is_bare(fill) for fill in tree.iterfind("{*}fills/{*}fill")]
-        formats, white = list[int](), list[int]()
+        unseen, white, struck = set[int](), set[int](), set[int]()
         for number, style in enumerate(tree.iterfind("{*}cellXfs/{*}xf")):
             if style.get("numFmtId") in empty:
-                formats.append(number)
-            elif _of(fonts, style.get("fontId")) and _of(bare, style.get("fillId")):
-                white.append(number)
-        return cls(tuple(formats), tuple(white))
-
-    def pattern(self, *, has_tables: bool) -> re.Pattern[bytes] | None:
-        """Return what finds the cells of a sheet that show nothing of what they hold."""
-        numbers = "|".join(map(str, (*self.formats, *(() if has_tables else self.white))))
-        tag = rf"""<(?:\w+:)?c\b(?=[^<>]*\ss=["'](?:{numbers})["'])[^<>]*[^/<>]>"""
-        return re.compile(rf"{tag}\s*<(?:\w+:)?(?:v|is|f)\b".encode()) if numbers else None
+                unseen.add(number)
+            elif _of(whites, style.get("fontId")) and _of(bare, style.get("fillId")):
+                white.add(number)
+            if _of(lines, style.get("fontId")):
+                struck.add(number)
+        return cls(frozenset(unseen), frozenset(white), frozenset(struck))
 
 
 _EMPTY_FORMAT = re.compile(r"\s*;[\s;]*")
@@ -287,38 +342,30 @@ def _of(facts: Sequence[bool], number: str | None) -> bool:
 
 
 def _sheet_markup(
-    archive: zipfile.ZipFile,
-    sheet: str,
-    unseen: re.Pattern[bytes] | None,
-    check: Callable[[], None],
-) -> tuple[str, str]:
-    """Return how many rows, groups of columns and cells are hidden; and headers and footers."""
-    counts = {b"row": 0, b"col": 0}
-    n_unseen = 0
+    archive: zipfile.ZipFile, sheet: str, check: Callable[[], None]
+) -> tuple[set[int], list[range], str]:
+    """Return the hidden rows and groups of columns of a sheet; and headers and footers."""
+    rows, columns = set[int](), list[range]()
     margins: dict[str, None] = {}
     rest = b""
     with archive.open(sheet.lstrip("/")) as part:
         while data := part.read(_READ_BYTES):
             check()
             piece, end = rest + data, 0
-            for cell in unseen.finditer(piece) if unseen else ():
-                n_unseen += 1
-                end = cell.end()
             for found in _SHEET_TAG.finditer(piece):
-                if found[1]:
-                    counts[found[1]] += 1
+                places = {name: int(n) for name, n in _PLACE.findall(found[0])}
+                if found[1] == b"row":
+                    rows.add(places.get(b"r", -len(rows)))
+                elif found[1]:
+                    last = min(places.get(b"max", 0), _MOST_COLUMNS)
+                    columns.append(range(places.get(b"min", 1), last + 1))
                 else:
                     margins[_margin_text(found[2].decode("utf-8", "replace"))] = None
-                end = max(end, found.end())
+                end = found.end()
             rest = piece[max(end, len(piece) - _TAG_BYTES) :]
-    words = [
-        (counts[b"row"], "row", "rows"),
-        (counts[b"col"], "group of columns", "groups of columns"),
-        (n_unseen, "cell", "cells"),
-    ]
-    lines = [f"- {text}" for text in margins if text]
+    lines = [f"- {escaped(text)}" for text in margins if text]
     shown = "\n".join(["Headers and footers:", *lines]) if lines else ""
-    return ", ".join(counted(*count) for count in words if count[0]), shown
+    return rows, columns, shown
 
 
 def _margin_text(written: str) -> str:

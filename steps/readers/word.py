@@ -11,36 +11,46 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, BinaryIO
 
 from paddock.engine.system.text import counted
+from paddock.pipelines.text_marks import escaped, hidden, note_label
 
-from .document_kinds import MEDIA_TYPES
+from . import text_files
+from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_within
 from .formulas import MATH_NS, omml_text
 from .hidden_text_notes import hidden_text_note
 from .office import (
     DRAWING_NS,
     DRAWN_RUN,
     OFF,
+    PLAIN,
+    RELATION_ID,
     WORD_DOCUMENT,
+    Look,
+    Piece,
     damage_errors,
     described,
     drawn_texts,
     embedded_notes,
     import_library,
     markdown_table,
+    marked,
     open_archive,
     part_tree,
     refuse_only_pictures,
+    with_note_marks,
 )
 from .office_archives import load_archive
-from .reader import Document, ReadRequest, text_sample
+from .reader import Document, ReadRequest, Unreadable, text_sample
+from .word_styles import WORD_NS, ListNumbers, StyleSheet, is_on, number_format, value_of
 
-_WORD_NS = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
-_TEXT_BOX = f"{_WORD_NS}txbxContent"
+_TEXT_BOX = f"{WORD_NS}txbxContent"
 # Not text: what was moved away, formatting.
-_SKIPPED_TAGS = frozenset((f"{_WORD_NS}moveFrom", f"{_WORD_NS}pPr", f"{_WORD_NS}rPr"))
+_GONE_TAGS = (f"{WORD_NS}del", f"{WORD_NS}moveFrom")
+_SKIPPED_TAGS = frozenset((f"{WORD_NS}moveFrom", f"{WORD_NS}pPr", f"{WORD_NS}rPr"))
 _PICTURE = "{http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing}docPr"
 
 _VML_NS = "{urn:schemas-microsoft-com:vml}"
@@ -53,18 +63,27 @@ _SYMBOLS = {
     | {0xB7: "•", 0xB9: "≠", 0xBB: "≈", 0xA5: "∞"},
 }
 """What fonts of symbols show in place of their characters."""
-_NUMBERED = re.compile(r"heading (\d)", re.IGNORECASE)
-_NOTES = (("footnotes", "footnote", ""), ("endnotes", "endnote", ""), ("comments", "comment", "c"))
-"""Kind of part, its elements, and what stands before their numbers."""
+_NOTES = (("footnotes", "footnote"), ("endnotes", "endnote"), ("comments", "comment"))
+"""Kind of part, and its elements."""
+_TEXT = f"{WORD_NS}t"
+_CHUNK = "/aFChunk"
+_LEAST_RAISED_HALF_POINTS = 4  # less is for looks: two points
+_MOST_COLUMNS = 64
 
 
 def read_docx(file: BinaryIO, request: ReadRequest) -> Document:
     """Read it as one page: the file has no page breaks of the layout."""
     docx = import_library("docx", WORD_DOCUMENT)
     archive = open_archive(file, WORD_DOCUMENT)
+
+    def load(file: BinaryIO) -> Any:
+        document = docx.Document(file)
+        _ = document.core_properties  # raises for two of them
+        return document
+
     with (
         damage_errors(WORD_DOCUMENT),
-        load_archive(docx.Document, file, archive) as (document, _, damage),
+        load_archive(load, file, archive) as (document, _, damage),
     ):
         lines = _DocxLines.of_document(document, request)
         blocks = [block for block in lines.of(document.element.body) if block]
@@ -73,216 +92,322 @@ def read_docx(file: BinaryIO, request: ReadRequest) -> Document:
         title = (document.core_properties.title or "").strip()
         relations = [r for r in document.part.rels.values() if not r.is_external]
         drawn = [text for relation in relations for text in drawn_texts(relation) if text]
-    text = "\n\n".join([*top, *_joined_blocks(blocks), *drawn, *notes, *bottom])
+    body = with_note_marks(_joined_blocks([*top, *blocks, *drawn]), set(lines.labels.values()))
+    text = _joined_blocks([body, *notes, *bottom])
     kinds = [relation.reltype for relation in document.part.rels.values()]
     refuse_only_pictures(text, kinds)
-    hidden = hidden_text_note("the document", lines.hidden)
-    losses = (*damage, *hidden, *embedded_notes(kinds), *lines.unread_notes())
+    unread = [kind for kind in kinds if not kind.endswith(_CHUNK)] + lines.unread_chunks
+    unshown = hidden_text_note("the document", lines.hidden)
+    losses = (*damage, *unshown, *embedded_notes(unread), *lines.unread_notes(), *lines.chunk_notes)
     return Document((text,), title or lines.title, MEDIA_TYPES["docx"], losses)
 
 
 _LIGHT = re.compile("(?:[Ff][0-9A-Fa-f]){3}")
 _WHITE_THEMES = ("background1", "bg1", "light1", "lt1")
 _TINY_HALF_POINTS = 4  # two points
-_FILLED = (f"{_WORD_NS}shd", f"{_WORD_NS}highlight", f"{DRAWING_NS}solidFill")
+_FILLED = (f"{WORD_NS}shd", f"{WORD_NS}highlight", f"{DRAWING_NS}solidFill")
 
 
 def _is_white(element: Any) -> bool:
     """Return whether an element's colour is that of paper."""
-    theme = element.get(f"{_WORD_NS}themeColor")
+    theme = element.get(f"{WORD_NS}themeColor")
     if theme is not None:
-        dark = (element.get(f"{_WORD_NS}themeShade"), element.get(f"{_WORD_NS}themeTint"))
+        dark = (element.get(f"{WORD_NS}themeShade"), element.get(f"{WORD_NS}themeTint"))
         return theme in _WHITE_THEMES and dark == (None, None)
-    written = element.get(f"{_WORD_NS}val") or element.get(f"{_WORD_NS}color") or ""
+    written = element.get(f"{WORD_NS}val") or element.get(f"{WORD_NS}color") or ""
     return bool(_LIGHT.fullmatch(written))
 
 
 def _fills(element: Any) -> bool:
     """Return whether an element, or one within its format, has a colour behind its text."""
     fields = (inner for name in _FILLED for inner in element.iter(name))
-    fills = (f.get(f"{_WORD_NS}fill", "" if f.tag == _FILLED[0] else "dark") for f in fields)
+    fills = (f.get(f"{WORD_NS}fill", "" if f.tag == _FILLED[0] else "dark") for f in fields)
     return any(fill not in ("", "auto") and not _LIGHT.fullmatch(fill) for fill in fills)
 
 
-@dataclass(frozen=True, slots=True)
 class _Paper:
-    """Which white or tiny text of a document's white pages no one sees."""
+    """Where a document's white pages have a colour, so that white text is seen."""
 
-    white_styles: frozenset[str]
-    filled_styles: frozenset[str]
+    def __init__(self, styles: StyleSheet) -> None:
+        self.styles = styles
+        self.filled_styles = {name for name, style in styles.by_id.items() if _fills(style)}
 
-    @classmethod
-    def of(cls, document: Any) -> _Paper:
-        white, filled = set[str](), set[str]()
-        for style in document.styles:
-            colour = style.element.find(f"{_WORD_NS}rPr/{_WORD_NS}color")
-            if colour is not None and _is_white(colour):
-                white.add(style.style_id)
-            if _fills(style.element):
-                filled.add(style.style_id)
-        return cls(frozenset(white), frozenset(filled))
-
-    def hides(self, run: Any) -> bool:
-        """Return whether a run is white on white, or tiny."""
-        form = run.find(f"{_WORD_NS}rPr")
-        if (size := _value_of(form, "sz")).isdecimal() and int(size) <= _TINY_HALF_POINTS:
-            return True
-        colour = None if form is None else form.find(f"{_WORD_NS}color")
-        if colour is None and not self.white_styles:
-            return False
-        paragraph = next(run.iterancestors(f"{_WORD_NS}p"), run)
-        styles = {_value_of(form, "rStyle"), _value_of(paragraph.find(f"{_WORD_NS}pPr"), "pStyle")}
-        is_white = bool(styles & self.white_styles) if colour is None else _is_white(colour)
-        return is_white and not self._is_on_field(run, form, styles)
-
-    def _is_on_field(self, run: Any, form: Any, styles: set[str]) -> bool:
+    def is_filled(self, run: Any) -> bool:
+        form = run.find(f"{WORD_NS}rPr")
+        paragraph = next(run.iterancestors(f"{WORD_NS}p"), run)
+        styles = {value_of(form, "rStyle"), self.styles.paragraph_style(paragraph)}
         if styles & self.filled_styles or (form is not None and _fills(form)):
             return True
         for around in run.iterancestors():
             if around.tag.endswith(("}wsp", "}shape", "}rect")):  # a text box: its fill is unknown
                 return _fills(around) or around.get("fillcolor") is not None
             for name in ("pPr", "tcPr", "tblPr"):
-                found = around.find(f"{_WORD_NS}{name}")
+                found = around.find(f"{WORD_NS}{name}")
                 if found is not None and (
-                    _fills(found) or _value_of(found, "tblStyle") in self.filled_styles
+                    _fills(found) or value_of(found, "tblStyle") in self.filled_styles
                 ):
                     return True
         return False
 
 
-def _value_of(form: Any, name: str) -> str:
-    """Return a value within an element's format; empty where there is none."""
-    found = None if form is None else form.find(f"{_WORD_NS}{name}")
-    return "" if found is None else found.get(f"{_WORD_NS}val", "")
+class _Item(str):
+    """A paragraph of a list: another one follows in the next line."""
+
+
+def _joined_blocks(blocks: Iterable[str]) -> str:
+    parts: list[str] = []
+    is_after_item = False
+    for block in filter(None, blocks):
+        is_item = isinstance(block, _Item)
+        parts += ["\n" if is_after_item and is_item else "\n\n", block]
+        is_after_item = is_item
+    return "".join(parts[1:])
 
 
 @dataclass
 class _DocxLines:
     """Converts a body to lines; remembers the first heading."""
 
-    styles: dict[str, str]
-    """The English name of each paragraph style."""
+    document: Any
     request: ReadRequest
-    hiding_styles: frozenset[str] = frozenset()
-    """The identifiers of styles whose text is not shown."""
+    styles: StyleSheet
+    numbers: ListNumbers
     paper: _Paper | None = None
     """Where white text is seen; None: everywhere, since the pages have a colour."""
+    labels: dict[tuple[str, str], str] = field(default_factory=dict)
+    """By the kind of a reference and the identifier of its note: the label that is shown."""
     title: str = ""
     hidden: list[str] = field(default_factory=list)
     """Texts that the document does not show."""
     deleted: list[str] = field(default_factory=list)
     """Texts that tracked changes have deleted."""
+    n_inserted: int = 0
     n_symbols: int = 0
     """Unknown characters of symbol fonts."""
+    chunk_notes: list[str] = field(default_factory=list)
+    unread_chunks: list[str] = field(default_factory=list)
+    """Of documents that this one shows as part of itself: the kinds of relations."""
+    _looks: dict[tuple[Any, ...], tuple[Look, bool]] = field(default_factory=dict)
+    """By what decides it, the look of a run, and whether it is white."""
     _boxes: list[Any] = field(default_factory=list)
 
     @classmethod
     def of_document(cls, document: Any, request: ReadRequest) -> _DocxLines:
-        styles = {style.style_id: style.name or "" for style in document.styles}
-        vanish = f"{_WORD_NS}rPr/{_WORD_NS}vanish"
-        hiding = (s.style_id for s in document.styles if s.element.find(vanish) is not None)
-        page = document.element.find(f"{_WORD_NS}background")
-        paper = _Paper.of(document) if page is None or _is_white(page) else None
-        return cls(styles, request, frozenset(hiding), paper)
+        styles = StyleSheet(document.styles.element)
+        kinds = {r.reltype.rpartition("/")[2]: r for r in document.part.rels.values()}
+        numbering = part_tree(kinds["numbering"]) if "numbering" in kinds else None
+        page = document.element.find(f"{WORD_NS}background")
+        paper = _Paper(styles) if page is None or _is_white(page) else None
+        lines = cls(document, request, styles, ListNumbers(styles, numbering), paper)
+        lines._find_labels()
+        return lines
+
+    def _find_labels(self) -> None:
+        """Find the labels of all notes, before the first mark of one is written."""
+        body, settings = self.document.element, self.document.settings.element
+        for kind, default in (("footnote", "decimal"), ("endnote", "lowerRoman")):
+            forms = [e for tree in (settings, body) for e in tree.iter(f"{WORD_NS}{kind}Pr")]
+            formats = [value_of(form, "numFmt") for form in forms]
+            shown = number_format(next(filter(None, formats), default))
+            n = 0
+            for mark in body.iter(f"{WORD_NS}{kind}Reference"):
+                if any(around.tag in _GONE_TAGS for around in mark.iterancestors()):
+                    continue
+                own = mark.get(f"{WORD_NS}customMarkFollows", "0") not in OFF
+                n += not own
+                label = (
+                    note_label("".join(map(_own_text, mark.itersiblings()))) if own else shown(n)
+                )
+                is_taken = not label or label in self.labels.values()
+                identifier = mark.get(f"{WORD_NS}id", "")
+                self.labels[kind, identifier] = f"{kind[0]}{n or identifier}" if is_taken else label
 
     def unread_notes(self) -> Iterator[str]:
         if self.deleted:
-            yield f": text that was deleted is not read ({text_sample(self.deleted)})"
+            what = counted(len(self.deleted), "deletion is", "deletions are")
+            yield f": {what} tracked and not read ({text_sample(self.deleted)})"
+        if self.n_inserted:
+            what = counted(self.n_inserted, "insertion is", "insertions are")
+            yield f": {what} tracked and read as text"
         if self.n_symbols:
             yield f": {counted(self.n_symbols, 'symbol')} of special fonts cannot be read"
+        if self.numbers.n_unknown:
+            what = counted(self.numbers.n_unknown, "automatic number has", "automatic numbers have")
+            yield f": {what} a format that is not known and written in digits"
 
-    def of(self, parent: Any) -> Iterator[str]:
-        """Yield each paragraph and table in order, also in containers."""
+    def of(self, parent: Any, *, is_cell: bool = False) -> Iterator[str]:
+        """Yield each paragraph and table in order, also in containers; of a cell in a line."""
         for child in parent:
-            if child.tag == f"{_WORD_NS}p":
+            if child.tag == f"{WORD_NS}p":
                 yield self._paragraph(child)
                 boxes, self._boxes = self._boxes, []
                 for box in boxes:
                     yield from self.of(box)
-            elif child.tag == f"{_WORD_NS}tbl":
+            elif child.tag == f"{WORD_NS}tbl":
                 self.request.check()
-                form = child.find(f"{_WORD_NS}tblPr")
-                yield " ".join(filter(None, (_value_of(form, name) for name in _TABLE_TEXTS)))
-                yield markdown_table(
-                    self._row(row) for row in child.iter(f"{_WORD_NS}tr") if _is_inside(row, child)
-                )
+                yield from self._table(child, is_within=is_cell)
+            elif child.tag == f"{WORD_NS}altChunk":
+                yield self._chunk(child)
             elif _has_text(child):
-                yield from self.of(child)
+                yield from self.of(child, is_cell=is_cell)
+
+    def _table(self, table: Any, *, is_within: bool) -> Iterator[str]:
+        form = table.find(f"{WORD_NS}tblPr")
+        yield " ".join(filter(None, (value_of(form, name) for name in _TABLE_TEXTS)))
+        rows = [row for row in table.iter(f"{WORD_NS}tr") if _is_inside(row, table)]
+        cells = [[c for c in row.iter(f"{WORD_NS}tc") if _is_inside(c, row)] for row in rows]
+        is_around = next(table.iterdescendants(f"{WORD_NS}tbl"), None) is not None
+        if is_around and all(len(row) == 1 for row in cells):  # a frame around other tables
+            for (cell,) in cells:
+                yield from self.of(cell)
+            return
+        shown = [self._row(row, found) for row, found in zip(rows, cells, strict=True)]
+        within = "; ".join(", ".join(filter(None, row)) for row in shown if any(row))
+        yield within if is_within else markdown_table(shown)
+
+    def _row(self, row: Any, cells: list[Any]) -> list[str]:
+        """Return a row's cells in their columns; no text is shown of one merged with that above."""
+        form = row.find(f"{WORD_NS}trPr")
+        if form is not None and form.find(f"{WORD_NS}del") is not None:
+            self.deleted += filter(None, map(_own_text, row.iter(_TEXT, f"{WORD_NS}delText")))
+            return []
+        shown = [""] * _columns(form, "gridBefore", 0)
+        for cell in cells:
+            form = cell.find(f"{WORD_NS}tcPr")
+            merged = None if form is None else form.find(f"{WORD_NS}vMerge")
+            text = " ".join(filter(None, self.of(cell, is_cell=True))).strip()
+            if merged is not None and merged.get(f"{WORD_NS}val") != "restart" and text:
+                self.hidden.append(text)
+                text = hidden(text)
+            shown += [text, *[""] * (_columns(form, "gridSpan", 1) - 1)]
+        return shown
+
+    def _chunk(self, chunk: Any) -> str:
+        """Return the text of a document that is embedded as a part of this one."""
+        relation = self.document.part.rels.get(chunk.get(RELATION_ID))
+        if relation is None or relation.is_external:
+            return ""
+        part = relation.target_part
+        with suppress(UnknownKind, Unreadable):
+            kind = kind_within(part.partname, part.content_type, part.blob[:HEAD_BYTES])
+            if kind in text_files.TEXT_KINDS:
+                found = text_files.read_text_file(part.blob, kind)
+            else:
+                found = self.request.within(kind, BytesIO(part.blob))
+            self.chunk_notes += found.notes
+            return found.text
+        self.unread_chunks.append(_CHUNK)
+        return ""
 
     def _paragraph(self, paragraph: Any) -> str:
-        text = "".join(self._text(paragraph)).strip()
+        text = self._marked(self._pieces(paragraph, PLAIN)).strip()
+        form = paragraph.find(f"{WORD_NS}pPr")
+        mark = None if form is None else form.find(f"{WORD_NS}rPr")
+        if not text and mark is not None and mark.find(f"{WORD_NS}del") is not None:
+            return ""
+        number = self.numbers.next(paragraph)
         if not text:
             return ""
-        named = _value_of(paragraph.find(f"{_WORD_NS}pPr"), "pStyle")
-        style = self.styles.get(named, "")
-        self.hidden += [text] if named in self.hiding_styles else []
-        level = _heading_level(style)
+        level = self.styles.heading_level(paragraph)
         if level:
             text = " ".join(text.split())
+            text = f"{number.text} {text}" if number and number.text else text
             self.title = self.title or text
             return f"{'#' * level} {text}"
-        numbered = paragraph.find(f"{_WORD_NS}pPr/{_WORD_NS}numPr")
-        is_listed = numbered is not None or style.lower().startswith("list ")
-        if is_listed:
-            return f"{'  ' * _list_depth(paragraph)}- {text}"
+        if number:
+            return _Item(f"{'  ' * number.level}{number.text or '-'} {text}")
+        named = next(self.styles.chain(self.styles.paragraph_style(paragraph)), None)
+        if value_of(named, "name").lower().startswith("list bullet"):
+            return _Item(f"- {text}")
         return text
 
-    def _text(self, parts: Iterable[Any]) -> Iterator[str]:
+    def _marked(self, pieces: Iterable[Piece]) -> str:
+        text, unshown = marked(pieces)
+        self.hidden += unshown
+        return text
+
+    def _pieces(self, parts: Iterable[Any], look: Look) -> Iterator[Piece]:
         for child in parts:
             if child.tag in _SHOWN_TAGS:
-                yield _SHOWN_TAGS[child.tag](child)
+                yield escaped(_SHOWN_TAGS[child.tag](child)), look
+            elif child.tag in _REFERENCES:
+                kind, identifier = _REFERENCES[child.tag], child.get(f"{WORD_NS}id", "")
+                yield (
+                    f"[^{self.labels.get((kind, identifier), f'c{identifier}')}]",
+                    look._replace(rise=0),
+                )
+                if child.get(f"{WORD_NS}customMarkFollows", "0") not in OFF:
+                    return
             elif child.tag == _TEXT_BOX:
                 self._boxes.append(child)
-            elif child.tag == f"{_WORD_NS}del":
-                texts = map(_own_text, child.iter(f"{_WORD_NS}delText", f"{_WORD_NS}t"))
-                self.deleted += filter(None, texts)
+            elif child.tag == f"{WORD_NS}del":
+                texts = "".join(map(_own_text, child.iter(f"{WORD_NS}delText", _TEXT)))
+                self.deleted += [texts] if texts else []
             elif child.tag == f"{MATH_NS}oMath":
-                yield omml_text(child, lambda part: "".join(self._text([part])))
-            elif child.tag == f"{_WORD_NS}sym":
-                yield self._symbol(child)
-            elif child.tag == f"{_WORD_NS}r" and self._is_hidden(child):
-                shown = list(self._text(child))
-                self.hidden += [text for text in shown if text.strip()]
-                yield from shown
+                text = omml_text(child, lambda part: self._marked(self._pieces([part], look)))
+                yield text, look
+            elif child.tag == f"{WORD_NS}sym":
+                yield self._symbol(child), look
+            elif child.tag == f"{WORD_NS}r":
+                yield from self._pieces(child, self._look(child))
             elif _has_text(child):
-                yield from self._text(child)
+                if child.tag == f"{WORD_NS}ins" and next(child.iter(_TEXT), None) is not None:
+                    self.n_inserted += 1
+                yield from self._pieces(child, look)
 
     def _symbol(self, element: Any) -> str:
-        code = int(element.get(f"{_WORD_NS}char", "0"), 16)
+        code = int(element.get(f"{WORD_NS}char", "0"), 16)
         if not 0xE000 <= code < 0xF900:  # in the area of private characters the font decides
             return chr(code)
-        font = element.get(f"{_WORD_NS}font", "").lower()
+        font = element.get(f"{WORD_NS}font", "").lower()
         shown = _SYMBOLS.get(font, {}).get(code & 0xFF, "")
         self.n_symbols += not shown
         return shown
 
-    def _is_hidden(self, run: Any) -> bool:
-        """Return whether a run's own format or the style that it names hides it."""
-        vanish = run.find(f"{_WORD_NS}rPr/{_WORD_NS}vanish")
-        if vanish is not None and _is_on(vanish):
-            return True
-        if self.paper is not None and self.paper.hides(run):
-            return True
-        named = run.find(f"{_WORD_NS}rPr/{_WORD_NS}rStyle")
-        return (
-            vanish is None
-            and named is not None
-            and named.get(f"{_WORD_NS}val") in self.hiding_styles
-        )
+    def _rise(self, run: Any) -> int:
+        aligned = self.styles.of_run(run, f"{WORD_NS}vertAlign")
+        if aligned is not None and aligned.get(f"{WORD_NS}val") in _RISES:
+            return _RISES[aligned.get(f"{WORD_NS}val")]
+        position = self.styles.of_run(run, f"{WORD_NS}position")
+        moved = "" if position is None else position.get(f"{WORD_NS}val", "")
+        half_points = int(moved) if moved.lstrip("-").isdecimal() else 0
+        if abs(half_points) < _LEAST_RAISED_HALF_POINTS:
+            return 0
+        return 1 if half_points > 0 else -1
 
-    def _row(self, row: Any) -> list[str]:
-        """Return a row's cells; of one that is merged with the row above no text is shown."""
-        cells: list[str] = []
-        for cell in (inner for inner in row.iter(f"{_WORD_NS}tc") if _is_inside(inner, row)):
-            merged = cell.find(f"{_WORD_NS}tcPr/{_WORD_NS}vMerge")
-            goes_on = merged is not None and merged.get(f"{_WORD_NS}val") != "restart"
-            text = " ".join(self.of(cell)).strip()
-            self.hidden += [text] if goes_on and text else []
-            cells.append(text)
-            span = cell.find(f"{_WORD_NS}tcPr/{_WORD_NS}gridSpan")
-            width = span.get(f"{_WORD_NS}val", "1") if span is not None else "1"
-            cells += [""] * (min(int(width), 64) - 1 if width.isdigit() else 0)
-        return cells
+    def _look(self, run: Any) -> Look:
+        form = run.find(f"{WORD_NS}rPr")
+        paragraph = next(run.iterancestors(f"{WORD_NS}p"), run)
+        named = value_of(paragraph.find(f"{WORD_NS}pPr"), "pStyle")
+        own = () if form is None else [(e.tag, *e.values()) for e in form if e.tag in _LOOK_TAGS]
+        key = (named, *own)
+        if key not in self._looks:  # documents have few looks, and many runs
+            size = self.styles.of_run(run, f"{WORD_NS}sz")
+            points = "" if size is None else size.get(f"{WORD_NS}val", "")
+            is_hidden = self.styles.is_on(run, f"{WORD_NS}vanish") or (
+                points.isdecimal() and int(points) <= _TINY_HALF_POINTS
+            )
+            is_struck = any(self.styles.is_on(run, name) for name in _STRIKES)
+            colour = self.styles.of_run(run, f"{WORD_NS}color")
+            is_white = self.paper is not None and colour is not None and _is_white(colour)
+            self._looks[key] = Look(self._rise(run), is_struck, is_hidden), is_white
+        look, is_white = self._looks[key]
+        if is_white and self.paper and not self.paper.is_filled(run):
+            return look._replace(is_hidden=True)
+        return look
+
+
+_LOOK_TAGS = frozenset(
+    f"{WORD_NS}{name}"
+    for name in ("rStyle", "vertAlign", "position", "sz", "vanish", "strike", "dstrike", "color")
+)
+_STRIKES = (f"{WORD_NS}strike", f"{WORD_NS}dstrike")
+_RISES = {"superscript": 1, "subscript": -1}
+
+
+def _columns(form: Any, name: str, default: int) -> int:
+    written = value_of(form, name)
+    return min(int(written), _MOST_COLUMNS) if written.isdecimal() else default
 
 
 _TABLE_TEXTS = ("tblCaption", "tblDescription")
@@ -300,36 +425,26 @@ def _own_text(element: Any) -> str:
     return element.text or ""
 
 
-def _note_mark(reference: Any) -> str:
-    return f"[^{reference.get(f'{_WORD_NS}id')}]"
-
-
-def _is_on(switch: Any) -> bool:
-    return switch.get(f"{_WORD_NS}val", "1") not in OFF
-
-
 def _check_box(box: Any) -> str:
-    switch = box.find(f"{_WORD_NS}checked")
-    switch = box.find(f"{_WORD_NS}default") if switch is None else switch
-    return "[x] " if switch is not None and _is_on(switch) else "[ ] "
+    switch = box.find(f"{WORD_NS}checked")
+    switch = box.find(f"{WORD_NS}default") if switch is None else switch
+    return "[x] " if switch is not None and is_on(switch) else "[ ] "
 
 
 def _chosen_entry(choice: Any) -> str:
-    entries = choice.findall(f"{_WORD_NS}listEntry")
-    result = choice.find(f"{_WORD_NS}result")
-    index = int(result.get(f"{_WORD_NS}val", "0")) if result is not None else 0
-    return entries[index].get(f"{_WORD_NS}val", "") if index < len(entries) else ""
+    entries = choice.findall(f"{WORD_NS}listEntry")
+    result = choice.find(f"{WORD_NS}result")
+    index = int(result.get(f"{WORD_NS}val", "0")) if result is not None else 0
+    return entries[index].get(f"{WORD_NS}val", "") if index < len(entries) else ""
 
 
 _SHOWN_TAGS: dict[str, Callable[[Any], str]] = {
-    **dict.fromkeys((f"{_WORD_NS}t", f"{MATH_NS}t", DRAWN_RUN), _own_text),
-    f"{_WORD_NS}tab": lambda _: "\t",
-    **dict.fromkeys((f"{_WORD_NS}br", f"{_WORD_NS}cr"), lambda _: "\n"),
-    f"{_WORD_NS}noBreakHyphen": lambda _: "-",
-    **dict.fromkeys((f"{_WORD_NS}footnoteReference", f"{_WORD_NS}endnoteReference"), _note_mark),
-    f"{_WORD_NS}commentReference": lambda comment: f"[^c{comment.get(f'{_WORD_NS}id')}]",
-    f"{_WORD_NS}checkBox": _check_box,
-    f"{_WORD_NS}ddList": _chosen_entry,
+    **dict.fromkeys((f"{WORD_NS}t", f"{MATH_NS}t", DRAWN_RUN), _own_text),
+    f"{WORD_NS}tab": lambda _: "\t",
+    **dict.fromkeys((f"{WORD_NS}br", f"{WORD_NS}cr"), lambda _: "\n"),
+    f"{WORD_NS}noBreakHyphen": lambda _: "-",
+    f"{WORD_NS}checkBox": _check_box,
+    f"{WORD_NS}ddList": _chosen_entry,
     _PICTURE: described,
     f"{_VML_NS}imagedata": lambda picture: described(picture.getparent(), "alt"),
     f"{_VML_NS}textpath": lambda watermark: watermark.get("string", ""),
@@ -337,57 +452,37 @@ _SHOWN_TAGS: dict[str, Callable[[Any], str]] = {
 """Elements that are shown as text: by their own, or by their attributes."""
 
 
-def _heading_level(style: str) -> int:
-    found = _NUMBERED.match(style)
-    if found:
-        return min(6, max(1, int(found[1])))
-    return 1 if style.lower() == "title" else 0
-
-
-def _list_depth(paragraph: Any) -> int:
-    level = paragraph.find(f"{_WORD_NS}pPr/{_WORD_NS}numPr/{_WORD_NS}ilvl")
-    value = level.get(f"{_WORD_NS}val", "0") if level is not None else "0"
-    return min(int(value), 8) if value.isdigit() else 0
+_REFERENCES = {f"{WORD_NS}{kind}Reference": kind for kind in ("footnote", "endnote", "comment")}
 
 
 def _is_inside(inner: Any, outer: Any) -> bool:
     """Return whether `inner` is directly in `outer`, not in a nested table."""
     above = inner.getparent()
     while above is not outer:
-        if above.tag in (f"{_WORD_NS}tbl", f"{_WORD_NS}tc"):
+        if above.tag in (f"{WORD_NS}tbl", f"{WORD_NS}tc"):
             return False
         above = above.getparent()
     return True
 
 
-def _joined_blocks(blocks: list[str]) -> Iterator[str]:
-    """Join list items to one paragraph of Markdown."""
-    points: list[str] = []
-    for block in blocks:
-        if block.lstrip().startswith("- "):
-            points.append(block)
-            continue
-        if points:
-            yield "\n".join(points)
-            points = []
-        yield block
-    if points:
-        yield "\n".join(points)
-
-
 def _docx_notes(document: Any, lines: _DocxLines) -> list[str]:
     """Return footnotes, end notes and comments with their marks."""
     found: list[str] = []
-    for kind, name, mark in _NOTES:
+    for kind, name in _NOTES:
         for relation in document.part.rels.values():
             if relation.is_external or not relation.reltype.endswith(f"/{kind}"):
                 continue
-            for note in part_tree(relation).iter(f"{_WORD_NS}{name}"):
+            for note in part_tree(relation).iter(f"{WORD_NS}{name}"):
                 text = " ".join(block for block in lines.of(note) if block)
-                author = note.get(f"{_WORD_NS}author", "")
-                if text:
-                    note_text = f"{author}: {text}" if author else text
-                    found.append(f"[^{mark}{note.get(f'{_WORD_NS}id')}]: {note_text}")
+                author, identifier = note.get(f"{WORD_NS}author", ""), note.get(f"{WORD_NS}id", "")
+                label = (
+                    f"c{identifier}" if name == "comment" else lines.labels.get((name, identifier))
+                )
+                if text and label is None:  # its mark was deleted
+                    lines.hidden.append(text)
+                    found.append(hidden(text))
+                elif text:
+                    found.append(f"[^{label}]: {f'{author}: {text}' if author else text}")
     return found
 
 

@@ -14,7 +14,7 @@ from paddock.steps.readers.reader import Document, Unreadable
 from paddock.steps.readers.reader_process import ReadOptions
 from paddock.steps.readers.spreadsheets import read_xlsx
 from paddock.steps.readers.word import read_docx
-from tests.fakes.office import docx, pptx, xlsx, zipped
+from tests.fakes.office import docx, new_workbook, pptx, saved, xlsx, zipped
 
 WORD = docx("# Offer", "Thirty days.")
 SLIDES = pptx([("The plan", "Buy slates", "")])
@@ -80,11 +80,17 @@ def test_macros_templates_and_slide_shows_are_read(suffix: str, content_type: by
     assert READERS[kind](changed(plain, change)) == READERS[kind](plain)
 
 
-def test_an_odd_style_does_not_damage_a_workbook() -> None:
+def test_an_odd_style_does_not_damage_a_workbook_and_struck_cells_stay_struck() -> None:
+    from openpyxl.styles import Font  # type: ignore[import-untyped]
+
     def change(name: str, part: bytes) -> bytes:
         return part.replace(b"<fonts", b"<fonts odd='1'") if name == "xl/styles.xml" else part
 
-    assert READERS["xlsx"](changed(SHEETS, change)) == READERS["xlsx"](SHEETS)
+    book = new_workbook()
+    book.active.append(["Price", 40])
+    book.active["B1"].font = Font(strike=True)
+    found = READERS["xlsx"](changed(saved(book), change))
+    assert (found.text, found.notes) == ("# Sheet\n\n| Price | ~~40~~ |\n| --- | --- |", ())
 
 
 def test_what_is_left_of_a_broken_part_is_read_and_noted() -> None:

@@ -48,7 +48,10 @@ def test_deleted_text_is_noted_and_not_read() -> None:
         "<w:ins><w:r><w:t>12</w:t></w:r></w:ins>"
     )
     assert found.text == "Price 12"
-    assert found.notes == (": text that was deleted is not read (2 characters: '10')",)
+    assert found.notes == (
+        ": 1 deletion is tracked and not read (2 characters: '10')",
+        ": 1 insertion is tracked and read as text",
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def test_a_text_box_that_was_deleted_is_noted_and_text_within_a_drawing_is_read(
         f"<w:r><w:drawing xmlns:a='{A}'><a:p><a:r><a:t>Plan</a:t></a:r></a:p></w:drawing></w:r>"
     )
     assert found.text == "Plan"
-    assert found.notes == (": text that was deleted is not read (10 characters: 'No refunds')",)
+    assert found.notes == (": 1 deletion is tracked and not read (10 characters: 'No refunds')",)
 
 
 def test_a_deletion_without_text_is_not_noted() -> None:
@@ -200,8 +203,8 @@ def test_comments_hidden_slides_and_alternative_texts_of_a_presentation() -> Non
         holder.relate_to(part, kind)
     found = read_pptx(opened(presentation), ReadOptions())
     assert found.pages == (
-        "# Plan\n\n![A map]\n\nPay now\n\nComments:\n- Too late? (Ada)",
-        "# Backup\n\nComments:\n- Keep? (Ada)\n- Yes (Ada)",
+        "# Plan\n\n![A map]\n\n<!-- Pay now -->\n\nComments:\n- Too late? (Ada)",
+        "<!-- # Backup\n\nComments:\n- Keep? (Ada)\n- Yes (Ada) -->",
     )
     assert found.notes == (
         ": hidden slides are read as well (2)",

@@ -62,7 +62,7 @@ def test_charts_of_points_and_of_several_levels_are_read_whole() -> None:
     year.add_sub_category("Jan")
     year.add_sub_category("Feb")
     levels.add_series("Sum", (1, 2))
-    shapes.add_chart(XL_CHART_TYPE.BAR_CLUSTERED, 0, 9_000_000, 100, 100, levels)
+    shapes.add_chart(XL_CHART_TYPE.BAR_CLUSTERED, 0, 6_000_000, 100, 100, levels)
     rule = "| --- | --- |\n"
     assert document(saved(presentation)).text == (
         f"|  | Here |\n{rule}| 1 | 1000000.5 |\n\n|  | There |\n{rule}| 7 | 7000003.5 |\n\n"
@@ -137,7 +137,7 @@ def test_a_hidden_shape_of_a_group_is_noted() -> None:
         box.text_frame.text = text
     box._element.nvSpPr.cNvPr.set("hidden", "1")
     found = document(saved(presentation))
-    assert found.pages == ("Shown\n\nPay twice",)
+    assert found.pages == ("Shown\n\n<!-- Pay twice -->",)
     assert found.notes == (
         ": text that the slide does not show is read as well (9 characters: 'Pay twice')",
     )
@@ -153,3 +153,98 @@ def test_text_beside_a_slide_is_noted() -> None:
     assert document(saved(presentation)).notes == (
         ": text that the slide does not show is read as well (9 characters: 'Pay twice')",
     )
+
+
+A = 'xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main"'
+
+
+def with_paragraphs(*paragraphs: str, layout: int = 6) -> Any:
+    """Make a presentation of one slide with these paragraphs of raw XML, and return it."""
+    from pptx.oxml import parse_xml
+
+    presentation = new_presentation()
+    slide = presentation.slides.add_slide(presentation.slide_layouts[layout])
+    box = slide.shapes.add_textbox(0, 0, 9, 9) if layout == 6 else slide.placeholders[1]
+    body = box.text_frame._txBody
+    body.remove(body.p_lst[0])
+    for paragraph in paragraphs:
+        body.append(parse_xml(f"<a:p {A}>{paragraph}</a:p>"))
+    return presentation
+
+
+@pytest.mark.parametrize(
+    ("runs", "text"),
+    [
+        ("<a:r><a:t>10</a:t></a:r><a:r><a:rPr baseline='30000'/><a:t>6</a:t></a:r>", "10^6"),
+        (
+            "<a:r><a:t>H</a:t></a:r><a:r><a:rPr baseline='-25%'/><a:t>2</a:t></a:r>"
+            "<a:r><a:t>O</a:t></a:r>",
+            "H_2O",
+        ),
+        (
+            "<a:r><a:rPr strike='dblStrike'/><a:t>40</a:t></a:r><a:r><a:t> 45</a:t></a:r>",
+            "~~40~~ 45",
+        ),
+        ("<a:r><a:rPr strike='noStrike'/><a:t>2^3</a:t></a:r>", r"2\^3"),
+        (
+            "<a14:m xmlns:a14='http://schemas.microsoft.com/office/drawing/2010/main'><m:oMath "
+            "xmlns:m='http://schemas.openxmlformats.org/officeDocument/2006/math'><m:f><m:num>"
+            "<m:r><m:t>1</m:t></m:r></m:num><m:den><m:r><m:t>2</m:t></m:r></m:den></m:f>"
+            "</m:oMath></a14:m>",
+            "1/2",
+        ),
+    ],
+)
+def test_what_the_look_of_a_run_means_is_marked(runs: str, text: str) -> None:
+    assert document(saved(with_paragraphs(runs))).text == text
+
+
+def test_a_raised_number_is_a_notes_mark_where_a_paragraph_begins_with_it() -> None:
+    one = "<a:r><a:rPr baseline='30000'/><a:t>1</a:t></a:r>"
+    paragraphs = (f"<a:r><a:t>Fee 40</a:t></a:r>{one}", f"{one}<a:r><a:t> net</a:t></a:r>")
+    found = document(saved(with_paragraphs(*paragraphs)))
+    assert found.text == "- Fee 40[^1]\n- [^1]: net"
+
+
+def test_automatic_numbers_of_a_slide_are_those_that_it_shows() -> None:
+    def item(text: str, form: str, level: int = 0) -> str:
+        return f"<a:pPr lvl='{level}'>{form}</a:pPr><a:r><a:t>{text}</a:t></a:r>"
+
+    number = "<a:buAutoNum type='arabicPeriod' startAt='3'/>"
+    letter = "<a:buAutoNum type='alphaLcParenBoth'/>"
+    presentation = with_paragraphs(
+        item("fee", number), item("a", letter, 1), item("b", letter, 1), item("term", number),
+        item("a again", letter, 1), item("point", "<a:buChar char='-'/>"), item("anew", number),
+    )  # fmt: skip
+    assert document(saved(presentation)).text == (
+        "3. fee\n  (a) a\n  (b) b\n4. term\n  (a) a again\n- point\n3. anew"
+    )
+
+
+def test_automatic_numbers_of_a_layout_and_of_a_master_hold_for_their_slides() -> None:
+    from pptx.oxml import parse_xml
+
+    presentation = with_paragraphs(
+        "<a:r><a:t>one</a:t></a:r>", "<a:r><a:t>two</a:t></a:r>", layout=1
+    )
+    layout = presentation.slide_layouts[1]
+    level = f"<a:lvl1pPr {A}><a:buAutoNum type='romanUcPeriod'/></a:lvl1pPr>"
+    styles = layout.placeholders[1].text_frame._txBody.find("{*}lstStyle")
+    styles.append(parse_xml(level))
+    assert document(saved(presentation)).text == "I. one\nII. two"
+    styles.remove(styles[0])
+    body = presentation.slide_master._element.find("{*}txStyles/{*}bodyStyle")
+    body.replace(body[0], parse_xml(level))
+    assert document(saved(presentation)).text == "I. one\nII. two"
+
+
+def test_a_merged_cell_of_a_slide_is_said_once_and_the_columns_stay() -> None:
+    presentation = new_presentation()
+    shapes = presentation.slides.add_slide(presentation.slide_layouts[6]).shapes
+    table = shapes.add_table(3, 3, 0, 0, 9, 9).table
+    for index, text in enumerate("abcdefghi"):
+        table.cell(index // 3, index % 3).text = text
+    table.cell(0, 0).merge(table.cell(0, 1))
+    table.cell(1, 0).merge(table.cell(2, 0))
+    found = document(saved(presentation))
+    assert found.text == "| a b |  | c |\n| --- | --- | --- |\n| d g | e | f |\n|  | h | i |"

@@ -49,7 +49,7 @@ def test_hidden_sheets_are_read_and_named() -> None:
     book.create_sheet("Margins").append(["secret"])
     book["Margins"].sheet_state = "hidden"
     found = document(saved(book))
-    assert found.pages[1] == "# Margins\n\n| secret |\n| --- |"
+    assert found.pages[1] == "# Margins\n\n<!-- | secret |\n| --- | -->"
     assert found.notes == (": hidden sheets are read as well (Margins)",)
 
 
@@ -96,7 +96,9 @@ def test_hidden_rows_and_columns_are_read_and_named() -> None:
         sheet.column_dimensions["B"].hidden = True
 
     found = edited(hide)
-    assert "| Slates | 5 |" in found.text
+    assert found.text == (
+        "# A\n\n| Item | <!-- Price --> |\n| --- | --- |\n| <!-- Slates --> | <!-- 5 --> |"
+    )
     assert found.notes == (
         ": hidden rows, columns and cells are read as well (A: 1 row, 1 group of columns)",
     )
@@ -134,3 +136,61 @@ def test_cells_that_show_nothing_are_noted() -> None:
     found = document(saved(book))
     assert "format" in found.text
     assert found.notes == (": hidden rows, columns and cells are read as well (Sheet: 3 cells)",)
+
+
+def test_struck_and_raised_text_of_cells_is_marked_and_their_own_marks_escaped() -> None:
+    from openpyxl.cell.rich_text import (  # type: ignore[import-untyped]
+        CellRichText,
+        InlineFont,
+        TextBlock,
+    )
+    from openpyxl.styles import Font
+
+    def fill(sheet: Any) -> None:
+        raised = TextBlock(InlineFont(vertAlign="superscript"), "6")
+        gone = TextBlock(InlineFont(strike=True), "40 EUR")
+        sheet["A3"] = CellRichText("10", raised, " or ", gone)
+        sheet["B3"], sheet["A4"], sheet["B4"] = 45, "2^3", "x"
+        sheet["B3"].font = Font(strike=True)
+
+    assert edited(fill).text.endswith("| 10^6 or ~~40 EUR~~ | ~~45~~ |\n| 2\\^3 | x |")
+
+
+def test_runs_of_a_shared_text_are_marked() -> None:
+    runs = b"<r><t>10</t></r><r><rPr><vertAlign val='superscript'/></rPr><t>6</t></r>"
+    data = rewritten(xlsx({"A": [["Item"]]}), b"<t>Item</t>", runs)
+    assert document(data).text == "# A\n\n| 10^6 |\n| --- |"
+
+
+def test_a_merged_cell_keeps_the_columns_and_rows_beside_it_in_place() -> None:
+    def fill(sheet: Any) -> None:
+        sheet["C1"], sheet["A3"], sheet["C2"], sheet["B3"] = "Note", "Nails", "net", 6
+        sheet.merge_cells("A2:A3")
+        sheet.merge_cells("A1:B1")
+
+    assert edited(fill).text == (
+        "# A\n\n| Item |  | Note |\n| --- | --- | --- |\n| Slates | 5 | net |\n|  | 6 |  |"
+    )
+
+
+def test_text_of_a_diagram_on_a_sheet_is_read() -> None:
+    from openpyxl.chart import BarChart  # type: ignore[import-untyped]
+
+    book = new_workbook()
+    book.active.append(["a"])
+    book.active.add_chart(BarChart())
+    kind = b"http://schemas.openxmlformats.org/officeDocument/2006/relationships/diagramData"
+    diagram = (
+        b'<d xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main"><a:p><a:r><a:t>'
+        b"Buy slates</a:t></a:r></a:p></d>"
+    )
+    relation = b'<Relationship Id="d" Type="%s" Target="../diagrams/data1.xml"/></Relationships>'
+    changed = BytesIO()
+    with zipfile.ZipFile(BytesIO(saved(book))) as old, zipfile.ZipFile(changed, "w") as new:
+        for name in old.namelist():
+            part = old.read(name)
+            if name == "xl/drawings/_rels/drawing1.xml.rels":
+                part = part.replace(b"</Relationships>", relation % kind)
+            new.writestr(name, part)
+        new.writestr("xl/diagrams/data1.xml", diagram)
+    assert "Text boxes:\n- Buy slates" in document(changed.getvalue()).text
