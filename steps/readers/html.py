@@ -418,7 +418,7 @@ def _mark_notes(soup: Any) -> frozenset[str]:
         is_raised = is_raised or "raised" in around.looks | link.looks
         if is_said or is_note or (is_raised and place):
             (around if around.name == "sup" else link).cites = label
-            if target is not None:
+            if target is not None and not target.explains:
                 labels.add(label)
                 _mark_note(target, label, names)
     for note in soup.find_all(_is_note):

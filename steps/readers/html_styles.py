@@ -7,8 +7,7 @@ attributes, so that `html` is the only importer of BeautifulSoup.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,9 +59,7 @@ _COUNTED = re.compile(r"content\s*:[^;}]{0,200}?\bcounters?\(", re.IGNORECASE)
 _COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
 _SIMPLE_SELECTOR = re.compile(r"[\w-]*[.#]?[\w-]+")
 MOST_STYLE_CHARS = 200_000
-_MOST_SELECTED = 50
-"""Rules with selectors of several parts that are looked up in a page, each in 0.1 s at most."""
-_MOST_SELECTED_TAGS = 20_000
+_MOST_STEPS = 3_000_000  # from elements to those around them, some seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,38 +136,47 @@ class StyleSheets:
         styles = "\n".join([*(style.get_text() for style in soup.find_all("style")), styles])
         styles = _COMMENT.sub("", styles[:MOST_STYLE_CHARS])
         self._rules: dict[str, str] = {}
-        self._selected: dict[int, str] = {}
-        """Declarations of rules with selectors of several parts, by the id of an element."""
-        n_tags = 0
+        self._rules_within: dict[str, list[tuple[list[str], str]]] = {}
+        """By its last part, a selector's other parts (`>` among them) and its declarations."""
+        self._n_steps_left = _MOST_STEPS
         for selectors, declarations in _rules_of(styles):
             for selector in selectors.split(","):
-                rest = self._add(selector.strip(), declarations)
-                if rest and n_tags < _MOST_SELECTED * _MOST_SELECTED_TAGS:
-                    n_tags += self._select(soup, selector, rest)
+                self._add(selector.strip(), declarations)
         n_counted = len(_COUNTED.findall(styles))
         what = counted(n_counted, "rule of its styles are", "rules of its styles are")
         self.notes = (f": numbers by {what} not read",) if n_counted else ()
 
-    def _add(self, selector: str, declarations: str) -> str:
-        """Add a rule; return the declarations that are still to be looked up by the selector."""
+    def _add(self, selector: str, declarations: str) -> None:
         places = {name.lower() for name, _ in _COLOURS.findall(declarations)}
         styling = "".join(f"; {name}: {value}" for name, value in _STYLE.findall(declarations))
         if not _SIMPLE_SELECTOR.fullmatch(selector):
-            last = re.split(r"[\s>+~:\[]+", selector.partition(":")[0].strip())[-1]
-            colours = "".join(f"; {name}: some-{name}" for name in sorted(places))
-            if colours:
-                self._rules[last] = f"{self._rules.get(last, '')}{colours}"
-            return styling if ":" not in selector else ""
-        if styling or places or _HIDING.search(declarations) or _PLACED.search(declarations):
+            parts = re.findall(r">|[^\s>]+", selector)
+            if styling and parts and all(p == ">" or _SIMPLE_SELECTOR.fullmatch(p) for p in parts):
+                self._rules_within.setdefault(parts[-1], []).append((parts[:-1], styling))
+            selector = re.split(r"[\s>+~:\[]+", selector.partition(":")[0].strip())[-1]
+            declarations = "".join(f"; {name}: some-{name}" for name in sorted(places))
+        elif not (
+            styling or places or _HIDING.search(declarations) or _PLACED.search(declarations)
+        ):
+            return
+        if declarations:
             self._rules[selector] = f"{self._rules.get(selector, '')}; {declarations}"
-        return ""
 
-    def _select(self, soup: Any, selector: str, declarations: str) -> int:
-        with suppress(Exception):  # of soupsieve, whose selectors are not all that pages have
-            for element in soup.select(selector, limit=_MOST_SELECTED_TAGS):
-                before = self._selected.get(id(element), "")
-                self._selected[id(element)] = f"{before}{declarations}"
-        return _MOST_SELECTED_TAGS
+    def _is_within(self, element: Any, parts: Sequence[str]) -> bool:
+        """Return whether these parts of a selector match the elements around it."""
+        is_parent = False
+        for part in reversed(parts):
+            if part == ">":
+                is_parent = True
+                continue
+            element = element.parent
+            while element is not None and part not in _selectors_of(element):
+                self._n_steps_left -= 1
+                element = None if is_parent or self._n_steps_left < 0 else element.parent
+            if element is None:
+                return False
+            is_parent = False
+        return True
 
     def mark(
         self, soup: Any, own_words: Callable[[Any], str], skipped: Container[str]
@@ -209,8 +215,11 @@ class StyleSheets:
 
     def _look(self, element: Any, around: _Look) -> _Look:
         name, attributes = element.name, element.attrs
-        declared = [self._rules[name] for name in _selectors_of(element) if name in self._rules]
-        declared += [self._selected[id(element)]] if id(element) in self._selected else []
+        declared = list[str]()
+        for selector in _selectors_of(element):
+            declared += [self._rules[selector]] if selector in self._rules else []
+            for parts, declarations in self._rules_within.get(selector, ()):
+                declared += [declarations] if self._is_within(element, parts) else []
         for key in attributes.keys() & _STYLING.keys():
             declared.append(_STYLING[key].format(attribute(element, key)))
         declared += [attribute(element, "style")] if "style" in attributes else []

@@ -81,7 +81,7 @@ def fetch(url: str, hosts: list[str] | None = None, max_bytes: int = 4000) -> To
 
 
 def test_a_page_is_read_as_a_file_is_with_its_own_encoding_and_notes(base: str) -> None:
-    assert fetch(f"{base}/hiding").value == "Grüße\n\nPay now"
+    assert fetch(f"{base}/hiding").value == "Grüße\n\n<!-- Pay now -->"
     assert LOG.notes == [
         f"'{base}/hiding': text that the page does not show is read as well "
         "(7 characters: 'Pay now')."
