@@ -51,9 +51,7 @@ _ENDED_BY = {
 """By the name of a tag, the open elements that it ends: their end tags may be left out."""
 _END_TAG_CONTAINERS = ("table", "ul", "ol", "menu", "dl", "select")
 _UNSHOWN = ("hidden", "password")
-_NOTE_TYPES = frozenset(
-    ("footnote", "endnote", "rearnote", "doc-footnote", "doc-endnote", "note", "sidenote")
-)
+_NOTE_TYPES = frozenset(("footnote", "endnote", "rearnote", "doc-footnote", "doc-endnote"))
 _NOTE_ID = re.compile(
     r"(?:foot|end|cite_)?note|^_?(?:fn|ftn|edn|sdfootnote|en)[\W_]?\w", re.IGNORECASE
 )
@@ -275,11 +273,11 @@ def _option_text(option: Any) -> str:
 def _fit_tables(soup: Any) -> None:
     """Put empty cells where others span columns and rows, and let no table be within a table.
 
-    A table around others that has no heads, borders or caption lays out a page: its cells are
-    blocks. In others the inner ones are written in a line, `a, b; c, d`.
+    A table around others that has no heads, borders or caption lays out a page: cells of the rows
+    with the inner tables are blocks. In others the inner ones are written in a line, `a, b; c, d`.
     """
     tables = soup.find_all("table")
-    outer = {id(table.find_parent("table")) for table in tables}
+    outer = {id(table.find_parent("tr")) for table in tables}
     for part in soup.find_all(("colgroup", "col")):
         part.decompose()
     n_left = 10_000 + 10 * len(soup.find_all(CELLS))
@@ -297,25 +295,39 @@ def _fit_tables(soup: Any) -> None:
             caption.name = "p"
             table.insert_before(caption)
         if table.find_parent(CELLS) is not None:
-            _flatten(table, cells, "span")
-        elif id(table) in outer and not is_data:
-            _flatten(table, cells, "div")
+            _write_in_line(table, cells)
+        elif not is_data and any(id(row) in outer for row in rows):
+            parts = list[Any]()
+            for row, found in cells:
+                if id(row) in outer or len(found) < 2:
+                    for part in (row, *found):
+                        part.name = "div"
+                    parts.append(row)
+                else:
+                    if not parts or parts[-1].name != "table":
+                        parts.append(soup.new_tag("table"))
+                    parts[-1].append(row)
+            table.name = "div"
+            table.extend(parts)
+            for part in parts:
+                found_rows = part.find_all("tr", recursive=False)
+                inner = [(row, row.find_all(CELLS, recursive=False)) for row in found_rows]
+                n_left = _fill_spans(soup, inner, n_left)
         else:
             n_left = _fill_spans(soup, cells, n_left)
 
 
-def _flatten(table: Any, rows: Sequence[tuple[Any, list[Any]]], name: str) -> None:
+def _write_in_line(table: Any, rows: Sequence[tuple[Any, list[Any]]]) -> None:
     for row, cells in rows:
         for cell in cells:
-            cell.name = name
-            if name == "span" and cell is not cells[-1]:
+            cell.name = "span"
+            if cell is not cells[-1]:
                 cell.insert_after(", ")
-        row.name = name
-        if name == "span" and row is not rows[-1][0]:
+        row.name = "span"
+        if row is not rows[-1][0]:
             row.insert_after("; ")
-    for part in table.find_all(ROWS[:3], recursive=False):
-        part.name = name
-    table.name = name
+    for part in (table, *table.find_all(ROWS[:3], recursive=False)):
+        part.name = "span"
 
 
 def _fill_spans(soup: Any, rows: Sequence[tuple[Any, list[Any]]], n_left: int) -> int:
@@ -420,18 +432,18 @@ def _mark_notes(soup: Any) -> frozenset[str]:
             (around if around.name == "sup" else link).cites = label
             if target is not None and not target.explains:
                 labels.add(label)
-                _mark_note(target, label, names)
+                _mark_note(target, label)
     for note in soup.find_all(_is_note):
         first = note.find(("a", "sup"))
         label = note_label(first.get_text()) if first is not None and not note.explains else ""
         if label and not _text_beside(first, "previous_sibling"):
             labels.add(label)
-            _mark_note(note, label, set())
+            _mark_note(note, label)
     first_ones = dict[str, list[Any]]()
     inner = set[str]()
     for element in soup.find_all(lambda tag: tag.name == "sup" or "raised" in tag.looks):
         label = note_label(element.get_text())
-        if element.cites or element.is_dropped or not label:
+        if element.cites or element.is_dropped or not label or _is_dropped(element):
             continue
         if _text_beside(element, "previous_sibling"):
             inner.add(label)
@@ -450,27 +462,28 @@ def _is_note(tag: Any) -> bool:
     return not _NOTE_TYPES.isdisjoint(kinds) and tag.name != "a"
 
 
-def _mark_note(note: Any, label: str, names: Container[str]) -> None:
+def _mark_note(note: Any, label: str) -> None:
     """Mark what begins with a note's label, and drop that label and the links back."""
-    if note.name not in OUTER:  # an anchor at the beginning of the note
-        if note.name in ("a", "sup", "span") and note_label(note.get_text()) in (label, ""):
-            note.is_dropped = True
-        note.explains = label
-        return
     note.explains = label
-    for back in note.find_all(("a", "sup")):
-        back_label = note_label(back.get_text())
-        is_back = attribute(back, "href")[1:] in names or not re.search(r"\w", back.get_text())
-        is_first = not _text_beside(back, "previous_sibling")
-        if (is_first and back_label == label) or (
-            back.name == "a" and back.has_attr("href") and is_back
-        ):
-            back.is_dropped = True
-    first = next((node for node in note.find_all(string=True) if node.strip()), None)
-    if first is not None and (
-        found := re.match(rf"\s*[\[(]?{re.escape(label)}[\])]?[.:)]?\s+", first)
-    ):
-        first.replace_with(str(first)[found.end() :])
+    if note.name not in OUTER:  # an anchor at the beginning of the note
+        note.is_dropped = note_label(note.get_text()) in (label, "")
+        return
+    for node in list(note.descendants):
+        words = node.get_text()
+        if node.name in ("a", "sup") and (note_label(words) or not re.search(r"\w", words)):
+            node.is_dropped = node.name == "sup" or "#" in attribute(node, "href")
+        elif node.name is None and re.search(r"\w", node) and not _is_dropped(node):
+            rest = re.sub(rf"^\s*[\[(]?{re.escape(label)}[\])]?[.:)]?\s+", "", node)
+            node.replace_with(rest)
+            break
+        elif node.name is None and node.strip() in ("^", "↑"):
+            node.replace_with("")
+    for back in note.find_all("a", href=re.compile("#")):
+        back.is_dropped = back.is_dropped or not re.search(r"\w", back.get_text())
+
+
+def _is_dropped(node: Any) -> bool:
+    return any(around.is_dropped for around in node.parents)
 
 
 def _text_beside(element: Any, direction: str) -> str:

@@ -154,7 +154,7 @@ def declared_encoding(data: bytes, *, is_html: bool = False) -> str:
     found = _XML.match(head) or (_META.search(head) if is_html else None)
     name = found[1].decode("ascii").lower() if found else ""
     # A declaration that can be read as ASCII is not in UTF-16.
-    return "utf-8" if name.startswith(("utf-16", "utf-32", "ucs-")) else name
+    return "utf-8" if name.startswith(("utf-16", "utf-32", "ucs-", "unicode")) else name
 
 
 def is_known_encoding(encoding: str) -> bool:
