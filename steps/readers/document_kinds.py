@@ -159,6 +159,8 @@ def kind_of(path: PurePath, head: bytes) -> str:
     if suffix in _NOT_READ and _NO_TEXT.search(head):
         what, remedy = _NOT_READ[suffix]
         raise UnknownKind(f"{what}, which is not read", remedy)
+    if is_zipped and named in ("doc", "xls", "ppt"):
+        return f"{named}x"
     if is_zipped and _OFFICE in head[:200]:
         raise UnknownKind(
             "an office document under another name",

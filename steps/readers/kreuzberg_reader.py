@@ -22,6 +22,7 @@ _CODE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _ESCAPED = re.compile(r"(?:\\[!-/:-@\[-{}~]|--|&#\d+;)+|(?<!\[)\^")
 _RTF_RAISED = re.compile(rb"\\su(per|b)(?:\s?\\(?!nosupersub|chftn)[a-z]+-?\d*)*\s([^\\{}]+)")
 _RAISED = re.compile("([\ue0f0\ue0f1])([^\ue0f2]*)\ue0f2")  # our own signs; the library has none
+_RULE = re.compile(r"(?:\| --- ?)+")
 _PAGE_STARTS = {"ppt": r"(?m)^-----$", "xls": r"(?m)^#(?=# )", "xlsb": r"(?m)^#(?=# )"}
 
 
@@ -63,6 +64,7 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
             _ESCAPED.sub(lambda found: _own_text(found[0]), text) for text in pieces[::2]
         )
         text = _RAISED.sub(_raised, "".join(pieces))
+        text = _without_empty_cells(text) if kind in ("xls", "xlsb") else text
         pages = re.split(_PAGE_STARTS.get(kind, r"\Z"), text)
     why_empty = "has no text that kreuzberg reads: pictures alone, or it is protected by a password"
     texts = tuple(filter(None, map(str.strip, pages)))
@@ -77,6 +79,18 @@ def _own_text(written: str) -> str:
     \~~ \<!-- \| +
     """
     return escaped(unescape(re.sub(r"\\([^|])", r"\1", written)))
+
+
+def _without_empty_cells(text: str) -> str:
+    """Return sheets without empty rows, and rows without empty cells at their end."""
+    lines = [""]
+    for line in text.split("\n"):
+        cells = line.rstrip("| ") if line.startswith("|") else line
+        if _RULE.fullmatch(cells):
+            lines += [f"|{' --- |' * (lines[-1].count('|') - 1)}"] if lines[-1] else []
+        elif cells or not line:  # a bar that is a cell's own has a backslash before it
+            lines.append(cells if cells == line else f"{cells}{'|' * cells.endswith(chr(92))} |")
+    return "\n".join(lines)
 
 
 def _raised(found: re.Match[str]) -> str:

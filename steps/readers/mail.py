@@ -160,7 +160,11 @@ class _MailText:
         if self.n_attachments > _MOST_ATTACHMENTS:
             return self._unread(line, name, f"only the first {_MOST_ATTACHMENTS} are read")
         try:
-            document = self._document(data, name, media_type)
+            kind = kind_within(name, media_type, data[:HEAD_BYTES])
+            if kind in text_files.TEXT_KINDS:
+                document = text_files.read_text_file(data, kind)
+            else:
+                document = self.request.within(kind, BytesIO(data))
         except UnknownKind as error:
             return self._unread(line, name, str(error))
         except Unreadable as error:
@@ -171,12 +175,6 @@ class _MailText:
             pages[0] = f"# {name}\n\n{pages[0]}"
         self.pages += pages
         return line
-
-    def _document(self, data: bytes, name: str, media_type: str) -> Document:
-        kind = kind_within(name, media_type, data[:HEAD_BYTES])
-        if kind in text_files.TEXT_KINDS:
-            return text_files.read_text_file(data, kind)
-        return self.request.within(kind, BytesIO(data))
 
     def _nested(self, part: MIMEPart, name: str, depth: int) -> str:
         inner = part.get_content()

@@ -1,212 +1,260 @@
-"""How much of documents readers find: words, order, headings, rows, places of cells, and how fast.
+"""What readers of documents find in public corpora: words, order, headings, rows of tables, time.
 
-uv run python tests/benchmarks/readers.py FOLDER… [--only NAME…] [--peers FOLDER] [--missed]
+uv run python tests/benchmarks/readers.py FOLDER… --peers …/bin/python
 
-Each folder is a corpus: documents with their ground truth as Markdown beside them under the same
-name (`paper.pdf`, `paper.md`). Those of two projects under permissive licences fit: docling's
-`tests/data/pdf/sources` with the `.md` files of `tests/data/pdf/groundtruth` copied into it, and
-markitdown's `packages/markitdown/tests/test_files` with those of `expected_outputs`.
+Folders: docling `tests/data`, markitdown `packages/markitdown/tests`, unstructured `example-docs`,
+pdfplumber `tests/pdfs`, py-pdf `sample-files`, pdf.js `test/pdfs`, Apache Tika and POI
+`test-documents` and `test-data`, flanker and mail-parser `tests`. The peers (markitdown, pypdf,
+kreuzberg, pymupdf4llm) are in an environment of their own, whose Python `--peers` names. Each
+document is read by all in turns, without OCR.
 
-Every reader that can be imported takes part; `--peers` is a folder with more of them, such as
-`lib/python3.11/site-packages` of an environment with `markitdown[pdf] kreuzberg pymupdf4llm`.
-A heading is found if a line that is a heading has its words; a row if a line of a table, or one
-with tabs, has the same cells, of which empty ones only count for "rows, places": there each value
-must stand in its column. Order: of the words that both have once, how many stay in order (longest
-increasing run).
+The truth is the Markdown beside a document (`groundtruth/`, `expected_outputs/`); without it, the
+words that at least two of the readers find. Recall and precision are of words, with their numbers;
+order is the share of the words that are unique in both texts which stand in the truth's order.
+Headings and rows are counted against the truth's Markdown alone: a row counts where a line of a
+table, or one with tabs, has the same cells; for "rows, places" each also in its column, between the
+same empty ones. A document that a reader refuses counts as empty.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
+import select
+import statistics
+import subprocess
 import sys
-import time
 import unicodedata
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks.harness import table
+from tests.benchmarks.harness import NOTHING, circumstances, table
+from tests.benchmarks.readers_worker import PDF_ALONE, READERS
 
-SUFFIXES = (".pdf", ".docx", ".pptx", ".xlsx", ".html", ".epub")
-HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
-RULE = re.compile(r"[|\s:-]+")
-
-
-def read_by_paddock(path: Path) -> str:
-    from tests.fakes.readers import read_here
-
-    return read_here(path, max_bytes=10**9).text
-
-
-def read_by_markitdown(path: Path) -> str:
-    from markitdown import MarkItDown  # type: ignore[import-not-found]
-
-    return str(MarkItDown().convert(str(path)).text_content)
-
-
-def read_by_pypdf(path: Path) -> str:
-    from pypdf import PdfReader  # type: ignore[import-not-found]
-
-    return "\n\n".join(page.extract_text() for page in PdfReader(path).pages)
-
-
-def read_by_kreuzberg(path: Path) -> str:
-    from kreuzberg import ExtractionConfig, extract_file_sync  # type: ignore[import-not-found]
-
-    config = ExtractionConfig(output_format="markdown")
-    return str(extract_file_sync(str(path), config=config).content)
-
-
-def read_by_pymupdf4llm(path: Path) -> str:
-    import pymupdf4llm  # type: ignore[import-not-found]
-
-    return str(pymupdf4llm.to_markdown(str(path)))
-
-
-READERS: dict[str, Callable[[Path], str]] = {
-    "paddock": read_by_paddock,
-    "markitdown": read_by_markitdown,
-    "pypdf": read_by_pypdf,
-    "kreuzberg": read_by_kreuzberg,
-    "pymupdf4llm": read_by_pymupdf4llm,
+WORKER = Path(__file__).with_name("readers_worker.py")
+KINDS = {
+    **{f".{kind}": kind for kind in ("pdf", "docx", "pptx", "xlsx", "html", "epub", "eml", "msg")},
+    **{f".{kind}": kind for kind in ("odt", "ods", "odp", "rtf", "doc", "xls", "ppt")},
 }
+_WORD = re.compile(r"[぀-ヿ㐀-䶿一-鿿]|(?:(?![぀-ヿ㐀-䶿一-鿿])[^\W_])+")
+_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
+_RULE = re.compile(r"[\s|:-]+")
 
 
-def folded(text: str) -> str:
-    """Return letters and digits alone, so that marks and escapes do not count."""
-    text = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(filter(str.isalnum, text))
+@dataclass(frozen=True)
+class Found:
+    """What one reader made of one document."""
+
+    recall: float
+    precision: float | None
+    order: float | None
+    seconds: float
+    is_read: bool
+    counts: tuple[tuple[int, int], ...]
+    """Of headings, rows, and rows with their values in their columns: found, and of how many."""
+
+
+class Worker:
+    """A reader's process, started again where it dies or takes too long."""
+
+    def __init__(self, python: str, name: str, timeout_s: float) -> None:
+        self._command = [python, str(WORKER), name]
+        self._timeout_s = timeout_s
+        self._start()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command, stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True
+        )
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != "ready\n":
+            raise SystemExit(f"{' '.join(self._command)} does not start")
+
+    def read(self, path: Path) -> tuple[str, float]:
+        """Return text and seconds; no text where it fails."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{path}\n")
+        self._process.stdin.flush()
+        if select.select([self._process.stdout], [], [], self._timeout_s)[0] and (
+            line := self._process.stdout.readline()
+        ):
+            answer = json.loads(line)
+            return answer["text"], float(answer["seconds"])
+        self.end()
+        self._start()
+        return "", self._timeout_s
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
 
 def words(text: str) -> list[str]:
-    return re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
+    """Return the words in their order; of Chinese and Japanese each sign.
+
+    >>> words("**Zwei** Preise: 3,50 日本")
+    ['zwei', 'preise', '3', '50', '日', '本']
+    """
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def headings(markdown: str) -> list[str]:
-    return [folded(found) for found in HEADING.findall(markdown)]
+def order(truth: Sequence[str], found: Sequence[str]) -> float | None:
+    """Return the longest run in the truth's order, as a share of the words that both have once.
+
+    >>> order("a b c d".split(), "a c b d".split()), order(["a"], ["b"])
+    (0.75, None)
+    """
+    once = {word for word, n in Counter(truth).items() if n == 1}
+    places = {word: place for place, word in enumerate(found)}
+    n_found = Counter(found)
+    line = [places[word] for word in truth if word in once and n_found[word] == 1]
+    tails: list[int] = []
+    for place in line:
+        at = bisect_left(tails, place)
+        tails[at : at + 1] = [place]
+    return len(tails) / len(line) if len(line) > 1 else None
 
 
-def rows(text: str, *, keeps_places: bool) -> list[tuple[str, ...]]:
-    """Return the cells of each row of a table."""
-    found = []
+def headings(text: str) -> Counter[str]:
+    return Counter(map(_folded, _HEADING.findall(text)))
+
+
+def rows(text: str, *, keeps_places: bool) -> Counter[tuple[str, ...]]:
+    r"""Return the cells of each row of a table, with its empty ones or without.
+
+    >>> list(rows("| A | | 3 b |\n|---|---|---|\nx\ty", keeps_places=True))
+    [('a', '', '3b'), ('x', 'y')]
+    """
+    found = Counter[tuple[str, ...]]()
     for line in text.splitlines():
         is_row = line.strip().startswith("|")
-        if not (is_row or "\t" in line.strip()) or (is_row and RULE.fullmatch(line)):
+        if not (is_row or "\t" in line.strip()) or (is_row and _RULE.fullmatch(line)):
             continue
         inner = line.strip().removeprefix("|").removesuffix("|") if is_row else line
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|" if is_row else "\t", inner)]
-        shown = [folded(cell) or cell for cell in cells]
-        if not keeps_places:
-            shown = [cell for cell in shown if cell]
-        found.append(tuple(shown))
+        shown = [_folded(cell) or cell for cell in cells]
+        found[tuple(cell for cell in shown if cell or keeps_places)] += 1
     return found
 
 
-def overlap(wanted: Sequence[object], found: Sequence[object]) -> int:
-    return sum((Counter(wanted) & Counter(found)).values())
+def _folded(text: str) -> str:
+    """Return letters and digits alone, so that marks and escapes do not count."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
 
 
-def share_in_order(wanted: Sequence[str], found: Sequence[str]) -> float:
-    n_wanted, n_found = Counter(wanted), Counter(found)
-    places = {word: at for at, word in enumerate(found) if n_found[word] == 1}
-    run = [places[word] for word in wanted if n_wanted[word] == 1 and word in places]
-    ends: list[int] = []
-    for at in run:
-        place = bisect_left(ends, at)
-        ends[place : place + 1] = [at]
-    return len(ends) / len(run) if run else 1.0
+def truth_of(path: Path) -> str | None:
+    """Return the Markdown that a corpus has for a document; markitdown has it for PDFs alone."""
+    beside, outputs = path.parent.parent / "groundtruth", path.parent / "expected_outputs"
+    files = [beside / f"{path.name}.md", beside / f"{path.stem}.md"]
+    files += [outputs / f"{path.stem}.md"] if path.suffix == ".pdf" else []
+    return next((file.read_text("utf-8") for file in files if file.is_file()), None)
 
 
-@dataclass
-class Score:
-    """What one reader has found in all documents of a kind."""
+def compared(texts: Mapping[str, tuple[str, float]], truth: str | None) -> dict[str, Found]:
+    """Measure what each reader made of a document; empty where there is nothing to compare."""
+    lists = {name: words(text) for name, (text, _) in texts.items()}
+    counts = {name: Counter(found) for name, found in lists.items()}
+    if truth is None:
+        every = set[str]().union(*counts.values())
+        seconds = {w: sorted((c[w] for c in counts.values()), reverse=True)[1:2] for w in every}
+        wanted = Counter({word: n[0] for word, n in seconds.items() if n and n[0]})
+        longest = max(lists, key=lambda name: sum((counts[name] & wanted).values()))
+        line = [word for word in lists[longest] if word in wanted]
+    else:
+        line = words(truth)
+        wanted = Counter(line)
+    n = sum(wanted.values())
+    if not n:
+        return {}
+    measures: list[Callable[[str], Counter[Any]]] = [headings]
+    measures += [partial(rows, keeps_places=keeps) for keeps in (False, True)]
+    found: dict[str, Found] = {}
+    for name, (text, took) in texts.items():
+        n_same, n_own = sum((counts[name] & wanted).values()), len(lists[name])
+        parts = tuple(
+            (
+                sum((measure(text) & measure(truth or "")).values()),
+                sum(measure(truth or "").values()),
+            )
+            for measure in measures
+        )
+        precision = n_same / n_own if n_own else None
+        right_order = order(line, lists[name])
+        found[name] = Found(n_same / n, precision, right_order, took, bool(n_own), parts)
+    return found
 
-    recall: list[float] = field(default_factory=list)
-    precision: list[float] = field(default_factory=list)
-    order: list[float] = field(default_factory=list)
-    n: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    n_failed: int = 0
 
-    def add(self, truth: str, text: str) -> None:
-        wanted, found = words(truth), words(text)
-        shared = overlap(wanted, found)
-        self.recall.append(shared / len(wanted) if wanted else 1.0)
-        self.precision.append(shared / len(found) if found else 0.0)
-        self.order.append(share_in_order(wanted, found))
-        for name, of in (
-            ("headings", headings),
-            ("rows", lambda text: rows(text, keeps_places=False)),
-            ("placed", lambda text: rows(text, keeps_places=True)),
-        ):
-            self.n[name] += overlap(of(truth), of(text))
-            self.n[f"all {name}"] += len(of(truth))
-            self.n[f"said {name}"] += len(of(text))
+def documents(folders: Sequence[Path], most: int) -> Iterator[tuple[str, list[Path]]]:
+    """Yield the documents of each kind: those with a truth, and others up to `most`, evenly."""
+    by_kind: dict[str, list[Path]] = defaultdict(list)
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and (kind := KINDS.get(path.suffix.lower())):
+                by_kind[kind].append(path.resolve())
+    for kind, paths in by_kind.items():
+        known = [path for path in paths if truth_of(path) is not None]
+        others = [path for path in paths if path not in set(known)]
+        n = max(0, most - len(known))
+        yield kind, known + others[:: max(1, -(-len(others) // n))] if n else known
 
-    def row(self) -> list[object]:
-        means = [
-            sum(part) / max(len(part), 1) for part in (self.recall, self.precision, self.order)
+
+def kind_rows(kind: str, measured: Sequence[Mapping[str, Found]]) -> Iterator[list[object]]:
+    for name in dict.fromkeys(name for document in measured for name in document):
+        found = [document[name] for document in measured if name in document]
+        precise = [one.precision for one in found if one.precision is not None]
+        ordered = [one.order for one in found if one.order is not None]
+        counted = []
+        for parts in zip(*(one.counts for one in found), strict=True):
+            n_found, n = map(sum, zip(*parts, strict=True))
+            counted.append(f"{n_found} of {n}" if n else NOTHING)
+        yield [
+            kind,
+            name,
+            f"{sum(one.is_read for one in found)} of {len(found)}",
+            f"{statistics.fmean(one.recall for one in found):.3f}",
+            f"{statistics.fmean(precise):.3f}" if precise else NOTHING,
+            f"{statistics.fmean(ordered):.3f}" if ordered else NOTHING,
+            *counted,
+            statistics.median(one.seconds for one in found),
         ]
-        counts = [
-            f"{self.n[name]} of {self.n[f'all {name}']} ({self.n[f'said {name}']} said)"
-            for name in ("headings", "rows", "placed")
-        ]
-        return [*(f"{mean:.3f}" for mean in means), *counts, f"{self.seconds:.2f}", self.n_failed]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--only", nargs="+", default=list(READERS), choices=list(READERS))
-    parser.add_argument("--peers", type=Path, help="a folder of installed packages")
-    parser.add_argument("--missed", action="store_true", help="print what the first one misses")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    parser.add_argument("--peers", help="the Python of the environment that has the peers")
+    parser.add_argument("--paddock", default=sys.executable, help="the Python that has Paddock")
+    parser.add_argument("--only", default="", help="kinds, separated by commas")
+    parser.add_argument("--most", type=int, default=60, help="documents of each kind")
+    parser.add_argument("--seconds", type=float, default=30.0, help="for a document")
     args = parser.parse_args()
-    if args.peers:
-        sys.path.append(str(args.peers))
-    scores: dict[tuple[str, str], Score] = {}
-    paths = [path for folder in args.folders for path in sorted(folder.iterdir())]
-    for path in paths:
-        truth_path = path.with_suffix(".md")
-        if path.suffix not in SUFFIXES or not truth_path.is_file():
+    pythons = {name: args.paddock if name == "paddock" else args.peers for name in READERS}
+    workers = {name: Worker(p, name, args.seconds) for name, p in pythons.items() if p}
+    lines: list[list[object]] = []
+    for kind, paths in sorted(documents(args.folders, args.most)):
+        if args.only and kind not in args.only.split(","):
             continue
-        truth = truth_path.read_text(encoding="utf-8")
-        for name in args.only:
-            score = scores.setdefault((path.suffix, name), Score())
-            start = time.perf_counter()
-            try:
-                text = READERS[name](path)
-            except ImportError as error:
-                print(f"{name} is not installed: {error}", file=sys.stderr)
-                args.only = [other for other in args.only if other != name]
-                continue
-            except Exception as error:  # of any library: it counts as failed
-                print(f"{name}: {path.name}: {error}", file=sys.stderr)
-                score.n_failed += 1
-                text = ""
-            score.seconds += time.perf_counter() - start
-            score.add(truth, text)
-            if args.missed and name == args.only[0]:
-                print_missed(path.name, truth, text)
-    columns = ["recall", "precision", "order", "headings", "rows", "rows, places", "s", "failed"]
-    shown = [[suffix, name, *score.row()] for (suffix, name), score in scores.items()]
-    print(table(["kind", "reader", *columns], shown))
-
-
-def print_missed(name: str, truth: str, text: str) -> None:
-    for what, of in (
-        ("heading", headings),
-        ("row", lambda text: rows(text, keeps_places=False)),
-    ):
-        missed = Counter(of(truth)) - Counter(of(text))
-        said = Counter(of(text)) - Counter(of(truth))
-        for sign, part in (("-", missed), ("+", said)):
-            for entry in part.elements():
-                print(f"{name}: {what} {sign} {entry}")
+        names = [name for name in workers if kind == "pdf" or name not in PDF_ALONE]
+        measured = []
+        for path in paths:
+            texts = {name: workers[name].read(path) for name in names}
+            measured.append(compared(texts, truth_of(path)))
+        print(f"{kind}: {len(paths)} documents", file=sys.stderr, flush=True)
+        lines += kind_rows(kind, measured)
+    for worker in workers.values():
+        worker.end()
+    print(circumstances(documents_of_a_kind=args.most))
+    columns = ["kind", "reader", "read", "recall", "precision", "order", "headings", "rows"]
+    print(table([*columns, "rows, places", "s, median"], lines))
 
 
 if __name__ == "__main__":

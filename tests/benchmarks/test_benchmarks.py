@@ -40,6 +40,7 @@ from tests.benchmarks import (
     overflow,
     peers,
     raw,
+    readers,
     runner,
     same_answers,
     swap,
@@ -120,6 +121,25 @@ def test_the_runners_own_cost_is_told_for_a_document_and_step(tmp_path: Path) ->
     assert runner.row("first run", Child(6.0, 10**8, ""), 1000) == [
         "first run", 6.0, 2.0, 100.0
     ]  # fmt: skip
+
+
+def test_readers_are_compared_with_the_truth_beside_a_document(tmp_path: Path) -> None:
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "groundtruth").mkdir()
+    page = "<h1>Fees</h1><table><tr><th>Item<th>Fee<tr><td>Rent<td>40</table>"
+    (tmp_path / "sources/a.html").write_text(page)
+    truth = "# Fees\n\n# Taxes\n\n| Item | Fee |\n|---|---|\n| Rent | 40 |\n"
+    (tmp_path / "groundtruth/a.html.md").write_text(truth)
+    child = measure([sys.executable, readers.__file__, str(tmp_path)], cwd=tmp_path)
+    row = child.stdout.splitlines()[-1].split(" | ")[2:9]
+    assert row == ["1 of 1", "0.833", "1.000", "1.000", "1 of 2", "2 of 2", "2 of 2"]
+
+
+def test_without_a_truth_words_count_that_two_readers_find() -> None:
+    texts = {"a": ("rent 40 EUR", 0.1), "b": ("rent 40", 0.1), "c": ("", 0.1)}
+    found = readers.compared(texts, None)
+    assert [one.recall for one in found.values()] == [1.0, 1.0, 0.0]
+    assert found["a"].precision == 2 / 3
 
 
 # Every command, from end to end
@@ -353,7 +373,19 @@ def test_the_device_table_puts_ours_first_and_compares_in_the_right_direction() 
 
 @pytest.mark.parametrize(
     "module",
-    [arena, device_checks, device_rows, embed, gauge, harness, job, loads, raw, same_answers],
+    [
+        arena,
+        device_checks,
+        device_rows,
+        embed,
+        gauge,
+        harness,
+        job,
+        loads,
+        raw,
+        readers,
+        same_answers,
+    ],
     ids=lambda one: one.__name__,
 )
 def test_examples_in_docstrings_hold(module: ModuleType) -> None:

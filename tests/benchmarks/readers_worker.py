@@ -1,0 +1,72 @@
+"""One reader of documents in a process of its own, for `readers.py`; needs the standard library.
+
+Started by the Python that has the reader, with its name. Each line of its input is a path, each
+line of its output one JSON object: the text, or the error, and the seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PDF_ALONE = ("pypdf", "pymupdf4llm")
+"""Those that read no other kind."""
+
+
+def paddock() -> Callable[[Path], str]:
+    from paddock.steps.readers.reader_process import ReadOptions, read_document
+
+    return lambda path: read_document(path, ReadOptions(ocr=False), 2**28).text
+
+
+def markitdown() -> Callable[[Path], str]:
+    from markitdown import MarkItDown  # type: ignore[import-not-found]
+
+    reader: Any = MarkItDown()
+    return lambda path: str(reader.convert(str(path)).text_content)
+
+
+def pypdf() -> Callable[[Path], str]:
+    from pypdf import PdfReader  # type: ignore[import-not-found]
+
+    return lambda path: "\n\n".join(page.extract_text() for page in PdfReader(path).pages)
+
+
+def kreuzberg() -> Callable[[Path], str]:
+    import kreuzberg as library
+
+    config = library.ExtractionConfig(use_cache=False, output_format="markdown")
+    return lambda path: str(library.extract_file_sync(path, config=config).content)
+
+
+def pymupdf4llm() -> Callable[[Path], str]:
+    import pymupdf4llm as library  # type: ignore[import-not-found]
+
+    return lambda path: str(library.to_markdown(str(path), use_ocr=False))
+
+
+READERS = {
+    reader.__name__: reader for reader in (paddock, markitdown, pypdf, kreuzberg, pymupdf4llm)
+}
+
+
+def main() -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print
+    read = READERS[sys.argv[1]]()
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        began = time.perf_counter()
+        try:
+            answer = {"text": read(Path(line.rstrip("\n"))), "error": ""}
+        except BaseException as error:  # of any library, panics included
+            answer = {"text": "", "error": f"{type(error).__name__}: {error}"[:200]}
+        answer["seconds"] = str(time.perf_counter() - began)
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
