@@ -473,7 +473,7 @@ def _mark_note(note: Any, label: str) -> None:
         if node.name in ("a", "sup") and (note_label(words) or not re.search(r"\w", words)):
             node.is_dropped = node.name == "sup" or "#" in attribute(node, "href")
         elif node.name is None and re.search(r"\w", node) and not _is_dropped(node):
-            rest = re.sub(rf"^\s*[\[(]?{re.escape(label)}[\])]?[.:)]?\s+", "", node)
+            rest = re.sub(rf"^\s*(?:[\[(]?{re.escape(label)}[\])]?)?[.:)]?\s+", "", node)
             node.replace_with(rest)
             break
         elif node.name is None and node.strip() in ("^", "↑"):

@@ -13,7 +13,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage, MIMEPart
 from email.utils import format_datetime, quote
@@ -29,6 +29,7 @@ _SHOWN_HEADERS = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
 _MOST_DEPTH = 4  # of mails within mails; each may hold hundreds
 _MOST_ATTACHMENTS = 100
 _MOST_MAILS = 10_000
+_MOST_FORMS = 50  # some hundredths of a second each
 _MAIL_START = re.compile(rb"(?:\A|\n\r?\n)From [^\n]*\d\d:\d\d[^\n]*\n")
 _MESSAGE = "a message of Outlook"
 _PROPERTIES = "__properties_version1.0"
@@ -45,7 +46,8 @@ _WITHIN_WORDS = re.compile(r"[*_^~`\\]")  # signs of Markdown for formats
 
 
 def read_mail(file: BinaryIO, request: ReadRequest) -> Document:
-    message = email.message_from_binary_file(file, policy=email.policy.default)
+    data = text_encoding.narrow(file.read())
+    message = email.message_from_bytes(data, policy=email.policy.default)
     if not isinstance(message, EmailMessage) or not any(
         _header(message, n) for n in _SHOWN_HEADERS
     ):
@@ -140,7 +142,13 @@ class _MailText:
     def _note_other_words(self, forms: list[MIMEPart], text: str) -> None:
         """Note the words of forms that are not read which the text does not have."""
         known = _words(text)
-        written = (piece for form in forms for piece in _written(form))
+        compared = {
+            str(form.get_payload()): form for form in forms
+        }  # a loop repeats them endlessly
+        if (n_left := len(compared) - _MOST_FORMS) > 0:
+            self.notes.append(f": {n_left:,} other forms of its text are not compared with it")
+        some = list(compared.values())[:_MOST_FORMS]
+        written = (piece for form in some for piece in _written(form))
         others = [piece for piece in written if not known.issuperset(_words(piece))]
         if others:
             what = text_sample([" ".join(others)])
@@ -195,9 +203,34 @@ def _document_of(part: MIMEPart) -> Document | None:
     data = part.get_payload(decode=True)
     if not isinstance(data, bytes):
         return Document(("",), "", MEDIA_TYPES[kind])
+    declared = part.get_content_charset() or ""
+    if declared.startswith("utf-16") and b"\0" not in data:
+        declared = ""  # of a mail that is itself in UTF-16
     with suppress(Unreadable, LookupError, ValueError):
-        return text_files.read_text_file(data, kind, declared=part.get_content_charset() or "")
+        document = text_files.read_text_file(data, kind, declared=declared)
+        if kind == "txt" and str(part.get_param("format", "")).lower() == "flowed":
+            is_joined = str(part.get_param("delsp", "")).lower() == "yes"
+            document = replace(document, pages=(_paragraphs(document.text, is_joined=is_joined),))
+        return document
     return None
+
+
+def _paragraphs(text: str, *, is_joined: bool) -> str:
+    """Return flowed text (RFC 3676) with each paragraph in a line.
+
+    A line that ends with a blank goes on in the next one of as many `>`; `is_joined`: without it.
+    """
+    paragraphs, goes_on = list[list[str]](), -1
+    for line in text.split("\n"):
+        content = line.lstrip(">")
+        depth = len(line) - len(content)
+        content = content.removeprefix(" ")  # before what would look like a mark
+        if depth != goes_on or content == "-- ":
+            paragraphs.append([">" * depth + " " * bool(depth and content)])
+        is_open = content.endswith(" ") and content != "-- "
+        paragraphs[-1].append(content[:-1] if is_open and is_joined else content)
+        goes_on = depth if is_open else -1
+    return "\n".join(map("".join, paragraphs))
 
 
 def _written(form: MIMEPart) -> list[str]:

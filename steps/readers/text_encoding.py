@@ -157,6 +157,13 @@ def declared_encoding(data: bytes, *, is_html: bool = False) -> str:
     return "utf-8" if name.startswith(("utf-16", "utf-32", "ucs-", "unicode")) else name
 
 
+def narrow(data: bytes) -> bytes:
+    """Return what is in UTF-16 or UTF-32 as UTF-8, without a byte-order mark; other data as is."""
+    name, skipped = _by_byte_order_mark(data)
+    name = name or _wide_without_mark(data)
+    return data[skipped:].decode(name, "replace").encode() if name else data
+
+
 def is_known_encoding(encoding: str) -> bool:
     try:
         return encoding == "auto" or codecs.lookup(_codec(encoding))._is_text_encoding

@@ -228,3 +228,53 @@ def test_an_encrypted_message_is_named_and_not_read() -> None:
     message = b"-----BEGIN PGP MESSAGE-----\n\nhQEMA"
     found = document(eml("Hi", attachments={"a.asc": message}))
     assert found.notes == (": attachment 'a.asc' is not read: an encrypted message, not text",)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "body", "text"),
+    [
+        ("format=flowed", "The fee \nis 40.\nPay.\n", "The fee is 40.\nPay."),
+        ("format=flowed; delsp=yes", "Gebäude \nreinigung\n", "Gebäudereinigung"),
+        ("format=flowed", "> A \n> fee.\n>> Which \n> fee?", "> A fee.\n>> Which \n> fee?"),
+        ("format=flowed", " >40 is more\n From Ada\n", ">40 is more\nFrom Ada"),
+        ("format=flowed", "Regards \n-- \nAda\n", "Regards \n-- \nAda"),
+        ("format=fixed", "The fee \nis 40.\n", "The fee \nis 40."),
+    ],
+)  # fmt: skip
+def test_flowed_text_is_read_in_paragraphs(parameters: str, body: str, text: str) -> None:
+    head = f"From: a@b.c\nSubject: x\nContent-Type: text/plain; charset=utf-8; {parameters}\n\n"
+    assert document(f"{head}{body}".encode()).pages[0].split("\n\n", 1)[1] == text
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+def test_a_mail_that_a_program_saved_in_a_wide_encoding_is_read(encoding: str) -> None:
+    mail = (
+        "From: a@b.c\r\nSubject: Miete\r\nContent-Type: text/plain; charset=utf-16\r\n\r\nGröße\r\n"
+    )
+    found = document(mail.encode(encoding))
+    assert (found.title, found.pages[0].split("\n\n")[1], found.notes) == ("Miete", "Größe", ())
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("n_texts", "n_noted"), [(1, 0), (60, 10)])
+def test_a_mail_whose_forms_repeat_endlessly_is_read_once(n_texts: int, n_noted: int) -> None:
+    forms = "".join(f"--x\nContent-Type: text/html\n\n<p>Fee {n % n_texts}\n" for n in range(3_000))
+    head = "From: a@b.c\nSubject: x\nContent-Type: multipart/alternative; boundary=x\n\n"
+    fees = " ".join(map(str, range(60)))
+    plain = f"--x\nContent-Type: text/plain\n\nFee {fees}\n"
+    found = document(f"{head}{plain}{forms}--x--\n".encode())
+    noted = (f": {n_noted} other forms of its text are not compared with it",) if n_noted else ()
+    assert (found.pages[0].count("Fee"), found.notes) == (1, noted)
+
+
+def test_a_page_of_a_mail_has_the_marks_of_its_layout() -> None:
+    mail = EmailMessage()
+    mail["Subject"] = "x"
+    mail.set_content(
+        "<p>10<sup>6</sup> <s>40</s> 45</p><ol type=a><li>x</ol>"
+        "<table><tr><th rowspan=2>a<th>b<tr><th>c</table>",
+        subtype="html",
+    )
+    assert document(mail.as_bytes()).pages[0].split("\n\n", 1)[1] == (
+        "10^6 ~~40~~ 45\n\na. x\n\n| a | b |\n| --- | --- |\n|  | c |"
+    )

@@ -156,3 +156,14 @@ def test_text_that_a_style_sheet_hides_is_noted() -> None:
         ": part 'a.xhtml': text that the page does not show is read as well "
         "(9 characters: 'Pay twice')",
     )
+
+
+def test_a_chapter_has_the_marks_of_its_layout_and_notes_of_other_files() -> None:
+    page = (
+        "<p>10<sup>6</sup> <span class='x'>40</span>"
+        "<a epub:type='noteref' href='n.xhtml#n1'>1</a></p>"
+    )
+    notes = "<aside id='n1' epub:type='footnote'><p><a href='a.xhtml#r1'>1</a>. Net</p></aside>"
+    styles = {"OEBPS/s.css": ".x { text-decoration: line-through }"}
+    found = document(epub({"a.xhtml": page, "n.xhtml": notes}, more=styles))
+    assert found.pages == ("10^6 ~~40~~[^1]", "[^1]: Net")
