@@ -153,7 +153,7 @@ def _journal_text(event: Mapping[str, Any]) -> str:
     if kind == "note":
         return printing.printable_message(str(event.get("text")))
     if kind == "ended":
-        return f"ended: {event.get('status')}"
+        return f"ended: {event.get('outcome') or event.get('status')}"
     if kind == "left_out":
         return f"{event.get('lines'):,} more lines were left out"
     return str(kind)

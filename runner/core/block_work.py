@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from paddock.runner.progress.report import FiledCounts, ItemReport
 from .block_items import loop_value
 from .deleted_documents import DeletionDoubt, MissingSources
 from .filed_items import NO_LONGER_THERE, FiledItems
+from .fingerprints import CONTENT
 from .stale_reasons import ItemVerdict
 
 
@@ -53,6 +55,14 @@ class ItemWork:
     def attempts(self) -> int:
         """Failures in a row of this unchanged item, for transient reasons."""
         return 0 if self.unchanged_entry is None else self.unchanged_entry.attempts
+
+    @property
+    def has_failed_before(self) -> bool:
+        """Whether it was given up with the content that it has now, by whatever version."""
+        if self.entry is None or self.entry.state != "quarantined":
+            return False
+        was, now = json.loads(self.entry.parts), json.loads(self.parts)
+        return bool(was.get(CONTENT) == now.get(CONTENT))
 
     def cause(self, cause: str) -> str:
         """Return the cause under which its failure is recorded.

@@ -583,7 +583,8 @@ class BlockRunner:
             raise RunFailed(words, cause=error.cause) from error
         else:
             run.failed.append((item.index, {"key": item.key, "error": text}))
-            report = run.report(item, "quarantined", seconds, text)
+            is_known = item.has_failed_before
+            report = run.report(item, "quarantined", seconds, text, is_known=is_known)
             await self._end(run, item, record, report, kept, None)
 
     async def _end(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from paddock.pipelines.errors import Fault, PipelineError
@@ -77,6 +78,24 @@ def refuse_written_by_others(context: RunContext, scope: Scope) -> None:
             refuse_other_pipelines(context, step, [text])
 
 
+def note_possible_refusal(
+    context: RunContext, body: Sequence[BoundNode], scopes: Iterable[Scope]
+) -> None:
+    """Note a step that would write what another pipeline does, unless its `if` is false."""
+    base = str(context.bound.roots.base)
+    for scope in scopes if not context.options.takes_over else ():
+        for step, path in _output_paths(body, conditional=True):
+            with suppress(ExpressionError):
+                if step.if_ is not None and not step.if_.evaluate(scope):
+                    continue
+            text = _rendered_path(path, scope, base)
+            stored = "" if text is None else context.index.stored(text)
+            if stored and (other := context.index.other_owner(stored)) is not None:
+                error = other_pipelines_output(stored, other)
+                context.stats.note(f"'{step.id}' may fail: {error.reason} {error.remedy}")
+                return
+
+
 def refuse_other_pipelines(context: RunContext, step: BoundStep, paths: Iterable[str]) -> None:
     """Raise `PipelineError` where a step would write what another pipeline does."""
     if context.options.takes_over:
@@ -110,11 +129,15 @@ def _not_writable_fault(
     return Fault(what, f"No item was begun. Make it writable, or {other}.", step.mark)
 
 
-def _output_paths(body: Sequence[BoundNode]) -> Iterator[tuple[BoundStep, Value]]:
-    """Yield the output paths that depend on none of these steps."""
+def _output_paths(
+    body: Sequence[BoundNode], *, conditional: bool = False
+) -> Iterator[tuple[BoundStep, Value]]:
+    """Yield the output paths that depend on none of these steps, of those with or without `if`."""
     inner = set(node_ids(body))
     for step in body:
-        if not isinstance(step, BoundStep) or step.uses not in _PATH_KEYS or step.if_ is not None:
+        if not isinstance(step, BoundStep) or step.uses not in _PATH_KEYS:
+            continue
+        if (step.if_ is not None) != conditional:
             continue
         written = step.params.value.data.get(_PATH_KEYS[step.uses])
         if written is None:

@@ -43,6 +43,7 @@ from paddock.runner.core.outdated_outputs import NodeOutputs, find_outdated, kep
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.same_output_file import (
+    note_possible_refusal,
     refuse_other_pipelines,
     refuse_written_by_others,
 )
@@ -168,6 +169,7 @@ class _Forecast:
         for node in self._bound.nodes:
             await self._guarded(node)
         await self._note_outdated()
+        note_possible_refusal(self._context, self._bound.nodes, [self._scope])
         cost, stats = self._cost, self._context.stats
         is_exact = cost.calls.least == _with_repairs(cost.calls)
         calls_are: CallsAre = "about" if cost.is_estimate else "exact" if is_exact else "at most"
@@ -309,6 +311,8 @@ class _Forecast:
             return
         run = await self._blocks.judge(block, self._scope, keeps_results=True)
         self._items += _plan_items(run.work)
+        todo = (item.seen(block, self._scope) for item in run.todo())
+        note_possible_refusal(self._context, block.body, todo)
         self._context.stats.filed(block.id, run.work.filed_counts)
         self._blocks.left.note_filed(run)
         if not self._prefix and (missing := no_documents_of(run.work)):
@@ -363,6 +367,7 @@ class _Forecast:
         for node in bound.nodes:
             await within._guarded(node)
         await within._note_outdated()
+        note_possible_refusal(context, bound.nodes, [within._scope])
         self._items += [replace(item, step=f"{step.id}.{item.step}") for item in within._items]
         self._notes += within._notes
         if within._partial:

@@ -115,6 +115,12 @@ class FiledRows:
         rows = self._ledger.rows(query, target=target) if self._has_tables else ()
         return [path for (path,) in rows]
 
+    def of_content(self, sha256: str) -> list[tuple[str, str, str]]:
+        """Return scope, key and path of the filed documents that had this content."""
+        query = "select scope, key, path from filed where sha256 = :content"
+        rows = self._ledger.rows(query, content=sha256) if self._has_tables else ()
+        return [(scope, key, path) for scope, key, path in rows]
+
     def record(self, scope: str, filed: FiledRow, run: str) -> None:
         row = {**filed._asdict(), "is_deleted": int(filed.is_deleted)}
         self._ledger.put("filed", {**row, "scope": scope, "run": run, "at": time.time()})

@@ -80,10 +80,7 @@ class PastRun:
 
     @property
     def outcome(self) -> str:
-        """Its status for people: `completed`, too, where all that is quarantined was so before."""
-        if self.status != "quarantined" or not (counted := self.summary.get("quarantine")):
-            return self.status
-        return "quarantined" if counted["new"] or counted["without_result"] else "completed"
+        return outcome_of(self.status, self.summary.get("quarantine"))
 
     @property
     def message(self) -> str | None:
@@ -112,6 +109,13 @@ class PastRun:
             "tokens": summary.get("tokens"),
             "message": self.message,
         }
+
+
+def outcome_of(status: str, counted: Mapping[str, Any] | None) -> str:
+    """Return a status for people: `completed`, too, where all that is quarantined was so before."""
+    if status != "quarantined" or not counted:
+        return status
+    return "quarantined" if counted["new"] or counted["without_result"] else "completed"
 
 
 @dataclass(frozen=True, slots=True)

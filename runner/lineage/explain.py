@@ -227,13 +227,20 @@ class _PathInLedger:
         if not read and self._path.is_dir():
             below, n_more = self._traces.made_below(stored)
             read = [*below]
+        same: Sequence[str] = ()
+        with contextlib.suppress(OSError):
+            if not read and self._path.is_file():
+                content = sha256_of(self._path)
+                filed = self._filed.of_content(content)  # and were moved on since
+                found = {path: self._traces.made_of(path) for _, _, path in filed}
+                places = {(scope, key) for scope, key, _ in filed}
+                read = [t for traces in found.values() for t in traces
+                        if (t.place.scope, t.key) in places]  # fmt: skip
+                same = self._traces.same_as(content)  # outputs, as before a rename
         readers = tuple(map(self._reader, read))
         if readers:
             return PathLineage(str(self._path), read_by=readers, n_more=n_more)
         near = map(self._index.absolute, self._traces.near(stored))
-        same: Sequence[str] = ()
-        with contextlib.suppress(OSError):  # outputs that had its content, as before a rename
-            same = self._traces.same_as(sha256_of(self._path)) if self._path.is_file() else ()
         same_as = tuple(map(self._index.absolute, same))
         return PathLineage(str(self._path), near=tuple(near), same_as=same_as)
 

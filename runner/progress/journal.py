@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from paddock.engine.system import no_links, private_files
 from paddock.engine.system.text import shorten, split_lines
 from paddock.runner.config.pipeline_secrets import Redact, unredacted
+from paddock.runner.ledger.run_history import outcome_of
 
 from .drain import STOP_REQUESTED
 
@@ -127,6 +128,7 @@ class RunJournal(Observer):
             "once",
             level=_LEVELS.get(report.status, "info"),
             status=report.status,
+            outcome=outcome_of(report.status, asdict(report.quarantine())),
             seconds=round(report.seconds, 3),
             counts={state: n for state, n in report.counts.items() if n},
             calls=report.calls,

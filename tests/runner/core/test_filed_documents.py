@@ -253,6 +253,17 @@ def test_why_says_where_a_document_is_filed(world: World) -> None:
         assert answer.read_by == ("item 'a.txt' of 'each', filed at filed/a.txt",)
 
 
+def test_why_knows_a_filed_document_by_its_content_where_a_clerk_moved_it(world: World) -> None:
+    arrive(world, "a.txt", "b.txt")
+    world.run()
+    world.write("inbox/a.txt", "other content")
+    world.run()
+    (world.folder / "2026").mkdir()
+    (world.folder / "filed/a.txt").rename(world.folder / "2026/first letter.txt")
+    answer = explain_path(world.folder / "2026/first letter.txt", [world.folder])
+    assert answer.read_by == ("item 'a.txt' of 'each', filed at filed/a.txt",)
+
+
 @pytest.mark.parametrize("step", ["files.move", "second"])
 def test_a_document_that_another_block_moves_or_a_step_deletes_is_filed(
     world: World, step: str
@@ -409,3 +420,14 @@ def test_a_known_failure_is_not_red_again_where_the_others_are_filed_or_wait(
     reports = [world.run() for _ in range(2)]
     assert [report.exit_status() for report in reports] == [3, 0]
     assert reports[1].counts["filed" if ending == "move" else "waiting"] == 2
+
+
+def test_a_failure_is_known_until_its_document_changes_whatever_is_tried(world: World) -> None:
+    arrive(world, "a.txt")
+    world.write("inbox/damaged.pdf", "%PDF-1.4 and no more")
+    assert world.run().exit_status() == 3
+    world.edit("Kind of", "What kind is")
+    tried = world.run()
+    assert (states(tried)["damaged.pdf"], tried.exit_status()) == ("quarantined", 0)
+    world.write("inbox/damaged.pdf", "%PDF-1.4 and still no more")
+    assert world.run().exit_status() == 3

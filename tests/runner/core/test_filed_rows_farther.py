@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest
 from tests.fakes.pool import FakePool
 from tests.runner.core.filing_shapes import SHAPES, pipeline_files
-from tests.runner.world import World
+from tests.runner.world import World, settings
 
 FARTHER = sorted(set(SHAPES) - {"plain"})
 DIGEST = """\
@@ -55,6 +56,16 @@ def test_a_table_farther_from_its_documents_keeps_their_rows(tmp_path: Path, sha
         assert (report.status, report.calls, report.written) == ("completed", 0, ()), report.notes
     assert (world.folder / "out/t.csv").stat().st_mtime_ns == made
     assert report.filed.n == (0 if "in_block" in shape else 4)  # a fresh item is not looked into
+
+
+def test_a_shared_ledger_keeps_the_rows_as_well(tmp_path: Path, url: str) -> None:
+    world = world_of(tmp_path, "second")
+    shared = replace(settings(tmp_path), ledger_url=url)
+    for names in (["b.txt"], ["a.txt"], []):
+        arrive(world, *names)
+        report = world.run(settings=shared)
+        assert report.status == "completed", report.message
+    assert rows(world) == ["a.txt", "b.txt"]
 
 
 RESULTS = {"second": "steps.second.results", "sub": "steps.sub.rows"} | {

@@ -107,6 +107,30 @@ def test_a_path_that_is_only_known_late_is_refused_as_its_item(folder: Folder) -
     assert folder.there == "late text"
 
 
+@pytest.mark.parametrize(
+    ("kind", "condition", "says"),
+    [
+        ("table", "inputs.yes", False),
+        ("table", "steps.said.text == 'x'", True),
+        ("items", "steps.text.text == 'x'", True),
+        ("items", "doc.stem == 'x'", False),
+    ],
+)
+def test_a_plan_says_what_may_be_refused_under_a_condition(
+    folder: Folder, kind: str, condition: str, says: bool
+) -> None:
+    folder.write("first", kind)
+    assert folder.run("first").status == "completed"
+    said = '{id: said, uses: chat, with: {prompt: "?"}}, '
+    text = KINDS[kind].replace("NAME", "second").replace("[{id: table", f"[{said}{{id: table")
+    text = text.replace("uses: files.write,", f'uses: files.write, if: "{condition}",')
+    declared = "inputs: {yes: {type: bool, default: false}}\n"
+    (folder.path / "second.yaml").write_text(declared + text)
+    step = "table" if kind == "table" else "page"
+    may = f"'{step}' may fail: 'out/t.csv' is an output of another pipeline, 'first.yaml'."
+    assert any(remark.startswith(may) for remark in folder.plan("second").remarks) == says
+
+
 def test_who_takes_over_owns_it_and_the_former_is_refused(folder: Folder) -> None:
     folder.write("a", "items")
     folder.write("b", "table")

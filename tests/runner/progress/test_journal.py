@@ -14,7 +14,8 @@ import pytest
 
 from paddock.engine.request import Usage
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.cli.history_text import run_progress_text
+from paddock.runner.cli.history_text import journal_line, run_progress_text
+from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
 from paddock.runner.progress import journal
 from paddock.runner.progress.events import ModelCall
 from paddock.runner.progress.journal import JournalProgress, LineWriter, RunJournal
@@ -53,6 +54,19 @@ def test_every_item_of_a_run_has_its_line_with_what_it_took(world: World, tmp_pa
         "quarantined",
         {"new": 3, "quarantined": 1},
     )
+
+
+def test_a_log_ends_with_the_word_that_lists_have(tmp_path: Path) -> None:
+    world = World(tmp_path, n_documents=1)
+    world.write("inbox/bad.pdf", "%PDF no")
+    ended = []
+    for _ in range(2):
+        world.run()
+        (past,) = recent_runs([LedgerFolder(tmp_path / ".paddock")], limit=1).runs
+        last = json.loads(past.journal.read_text("utf-8").splitlines()[-1])
+        ended.append(journal_line(last).split("  ")[1])
+        assert ended[-1] == f"ended: {past.outcome}"
+    assert ended == ["ended: quarantined", "ended: completed"]
 
 
 def test_a_run_that_an_error_ends_says_so_in_journal_and_ledger(tmp_path: Path) -> None:
