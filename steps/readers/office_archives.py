@@ -36,6 +36,7 @@ _LIBRARY_TYPES = {
 _REFERENCES = ("sldId", "sldMasterId", "headerReference", "footerReference")
 """Elements without which a document is read, when the part that they name is not there."""
 _CORE_PROPERTIES = "/metadata/core-properties"
+_TYPES = "[Content_Types].xml"
 _WORKBOOK_STYLES = "xl/styles.xml"
 _PIECE_BYTES = 1024 * 1024
 _MOST_NAMED = 3
@@ -133,6 +134,11 @@ def _write_copy(
                 if element.get(RELATION_ID) in dropped and element.tag.endswith(_REFERENCES):
                     element.getparent().remove(element)
             parts[source] = etree.tostring(tree)
+    types = tree_of(parts.get(_TYPES, b"<Types/>"))
+    for entry in types:  # documents within have the type of a main part, which is read as XML
+        if not (entry.get("PartName") or entry.get("Extension", "xml")).endswith(("xml", "rels")):
+            entry.set("ContentType", "application/octet-stream")
+    parts[_TYPES] = etree.tostring(types)
     if parts.get(_WORKBOOK_STYLES):
         # One odd font, fill or style stops the library, which needs to tell numbers from dates;
         # the others are read by `spreadsheets`.

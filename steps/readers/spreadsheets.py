@@ -111,32 +111,21 @@ def _workbook_text(
     for name in archive.namelist():
         if name.startswith("xl/chartsheets/sheet"):
             pages += _sheet_comments(archive, name)
-    notes = (
-        *damage,
-        *_formula_notes(cells.n_bare),
-        *hidden_sheet_notes(hidden_sheets, unshown),
-        *embedded_notes(kinds),
-        *_rounded_notes(cells.n_rounded),
-    )
-    title = (values.properties.title or "").strip()
-    return Document(tuple(pages), title, MEDIA_TYPES["xlsx"], notes)
-
-
-def _formula_notes(n_bare: int) -> Iterator[str]:
-    if n_bare:
-        yield (
-            f": {n_bare:,} of its formulas have no stored value and are shown as they are written; "
-            f"open and save it in a spreadsheet program to have their values"
+    notes = [*damage]
+    if cells.n_bare:
+        notes.append(
+            f": {cells.n_bare:,} of its formulas have no stored value and are shown as they are "
+            f"written; open and save it in a spreadsheet program to have their values"
         )
-
-
-def _rounded_notes(n_rounded: int) -> Iterator[str]:
-    if n_rounded:
-        numbers = counted(n_rounded, "number has", "numbers have")
-        yield (
+    notes += (*hidden_sheet_notes(hidden_sheets, unshown), *embedded_notes(kinds))
+    if cells.n_rounded:
+        numbers = counted(cells.n_rounded, "number has", "numbers have")
+        notes.append(
             f": {numbers} more than 15 digits, which is what a spreadsheet program keeps of a "
             f"number; store them as text to keep all digits"
         )
+    title = (values.properties.title or "").strip()
+    return Document(tuple(pages), title, MEDIA_TYPES["xlsx"], tuple(notes))
 
 
 @dataclass
@@ -354,13 +343,14 @@ def _sheet_markup(
             piece, end = rest + data, 0
             for found in _SHEET_TAG.finditer(piece):
                 places = {name: int(n) for name, n in _PLACE.findall(found[0])}
-                if found[1] == b"row":
-                    rows.add(places.get(b"r", -len(rows)))
-                elif found[1]:
-                    last = min(places.get(b"max", 0), _MOST_COLUMNS)
-                    columns.append(range(places.get(b"min", 1), last + 1))
-                else:
+                if found[2]:
                     margins[_margin_text(found[2].decode("utf-8", "replace"))] = None
+                elif found[1] == b"row":
+                    rows.add(places.get(b"r", -len(rows)))
+                elif len(columns) < _MOST_COLUMNS:
+                    last = min(places.get(b"max", 0), _MOST_COLUMNS)
+                    first = max(places.get(b"min", 1), columns[-1].stop if columns else 1)
+                    columns.append(range(first, last + 1))
                 end = found.end()
             rest = piece[max(end, len(piece) - _TAG_BYTES) :]
     lines = [f"- {escaped(text)}" for text in margins if text]
@@ -398,14 +388,10 @@ def _drawn_lines(drawing: ElementTree.Element) -> list[str]:
     return [f"- {text}" for text in texts if text]
 
 
-def _comment_lines(comments: ElementTree.Element) -> list[str]:
-    authors = [text_of(author) for author in comments.iterfind("{*}authors/{*}author")]
-    return [_comment(comment, authors) for comment in comments.iterfind(".//{*}comment")]
-
-
-def _comment(element: ElementTree.Element, authors: list[str]) -> str:
-    number = element.get("authorId", "")
-    author = authors[int(number)] if number.isdigit() and int(number) < len(authors) else ""
-    text = text_of(element)
-    is_named = not author or text.startswith(f"{author}:")  # spreadsheet programs write it there
-    return f"- {element.get('ref', '')}: {text}" + ("" if is_named else f" ({author})")
+def _comment_lines(comments: ElementTree.Element) -> Iterator[str]:
+    authors = dict(enumerate(map(text_of, comments.iterfind("{*}authors/{*}author"))))
+    for element in comments.iterfind(".//{*}comment"):
+        number, text = element.get("authorId", ""), text_of(element)
+        author = authors.get(int(number), "") if number.isdecimal() else ""
+        is_named = not author or text.startswith(f"{author}:")  # programs write it there
+        yield f"- {element.get('ref', '')}: {text}" + ("" if is_named else f" ({author})")

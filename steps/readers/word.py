@@ -44,7 +44,7 @@ from .office import (
 )
 from .office_archives import load_archive
 from .reader import Document, ReadRequest, Unreadable, text_sample
-from .word_styles import WORD_NS, ListNumbers, StyleSheet, is_on, number_format, value_of
+from .word_styles import WORD_NS, ListNumbers, StyleSheet, form_of, is_on, number_format, value_of
 
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _TEXT_BOX = f"{WORD_NS}txbxContent"
@@ -66,6 +66,7 @@ _SYMBOLS = {
 _NOTES = (("footnotes", "footnote"), ("endnotes", "endnote"), ("comments", "comment"))
 """Kind of part, and its elements."""
 _TEXT = f"{WORD_NS}t"
+_DELETED_MARK = f"{WORD_NS}rPr/{WORD_NS}del"
 _CHUNK = "/aFChunk"
 _LEAST_RAISED_HALF_POINTS = 4  # less is for looks: two points
 _MOST_COLUMNS = 64
@@ -184,6 +185,7 @@ class _DocxLines:
     n_inserted: int = 0
     n_symbols: int = 0
     """Unknown characters of symbol fonts."""
+    chunks: set[str] = field(default_factory=set)
     chunk_notes: list[str] = field(default_factory=list)
     unread_chunks: list[str] = field(default_factory=list)
     """Of documents that this one shows as part of itself: the kinds of relations."""
@@ -215,9 +217,8 @@ class _DocxLines:
                     continue
                 own = mark.get(f"{WORD_NS}customMarkFollows", "0") not in OFF
                 n += not own
-                label = (
-                    note_label("".join(map(_own_text, mark.itersiblings()))) if own else shown(n)
-                )
+                texts = "".join(map(_own_text, mark.itersiblings())) if own else shown(n)
+                label = note_label(texts)
                 is_taken = not label or label in self.labels.values()
                 identifier = mark.get(f"{WORD_NS}id", "")
                 self.labels[kind, identifier] = f"{kind[0]}{n or identifier}" if is_taken else label
@@ -269,7 +270,8 @@ class _DocxLines:
         """Return a row's cells in their columns; no text is shown of one merged with that above."""
         form = row.find(f"{WORD_NS}trPr")
         if form is not None and form.find(f"{WORD_NS}del") is not None:
-            self.deleted += filter(None, map(_own_text, row.iter(_TEXT, f"{WORD_NS}delText")))
+            texts = "".join(map(_own_text, row.iter(_TEXT, f"{WORD_NS}delText")))
+            self.deleted += [texts] if texts else []
             return []
         shown = [""] * _columns(form, "gridBefore", 0)
         for cell in cells:
@@ -288,6 +290,9 @@ class _DocxLines:
         if relation is None or relation.is_external:
             return ""
         part = relation.target_part
+        if part.partname in self.chunks:
+            return ""  # each once: two of two of two are many
+        self.chunks.add(part.partname)
         with suppress(UnknownKind, Unreadable):
             kind = kind_within(part.partname, part.content_type, part.blob[:HEAD_BYTES])
             if kind in text_files.TEXT_KINDS:
@@ -301,9 +306,8 @@ class _DocxLines:
 
     def _paragraph(self, paragraph: Any) -> str:
         text = self._marked(self._pieces(paragraph, PLAIN)).strip()
-        form = paragraph.find(f"{WORD_NS}pPr")
-        mark = None if form is None else form.find(f"{WORD_NS}rPr")
-        if not text and mark is not None and mark.find(f"{WORD_NS}del") is not None:
+        form = form_of(paragraph)
+        if not text and form is not None and form.find(_DELETED_MARK) is not None:
             return ""
         number = self.numbers.next(paragraph)
         if not text:
@@ -332,10 +336,8 @@ class _DocxLines:
                 yield escaped(_SHOWN_TAGS[child.tag](child)), look
             elif child.tag in _REFERENCES:
                 kind, identifier = _REFERENCES[child.tag], child.get(f"{WORD_NS}id", "")
-                yield (
-                    f"[^{self.labels.get((kind, identifier), f'c{identifier}')}]",
-                    look._replace(rise=0),
-                )
+                label = self.labels.get((kind, identifier), f"c{identifier}")
+                yield f"[^{label}]", look._replace(rise=0)
                 if child.get(f"{WORD_NS}customMarkFollows", "0") not in OFF:
                     return
             elif child.tag == _TEXT_BOX:
@@ -345,7 +347,9 @@ class _DocxLines:
                 self.deleted += [texts] if texts else []
             elif child.tag == f"{MATH_NS}oMath":
                 text = omml_text(child, lambda part: self._marked(self._pieces([part], look)))
-                yield text, look
+                previous = child.getprevious()
+                is_beside = previous is not None and "".join(previous.itertext())[-1:].isalnum()
+                yield f" {text}" if is_beside and text[:1].isdigit() else text, look
             elif child.tag == f"{WORD_NS}sym":
                 yield self._symbol(child), look
             elif child.tag == f"{WORD_NS}r":
@@ -378,7 +382,7 @@ class _DocxLines:
     def _look(self, run: Any) -> Look:
         form = run.find(f"{WORD_NS}rPr")
         paragraph = next(run.iterancestors(f"{WORD_NS}p"), run)
-        named = value_of(paragraph.find(f"{WORD_NS}pPr"), "pStyle")
+        named = value_of(form_of(paragraph), "pStyle")
         own = () if form is None else [(e.tag, *e.values()) for e in form if e.tag in _LOOK_TAGS]
         key = (named, *own)
         if key not in self._looks:  # documents have few looks, and many runs

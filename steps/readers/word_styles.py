@@ -1,7 +1,7 @@
 """Styles and automatic numbers of Word: what a run or paragraph inherits, and what its list shows.
 
 Word counts for each abstract list, also where several lists are made of it; a list with a start of
-its own begins there once. A circle of styles or lists ends where it began.
+its own begins there once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .office import OFF
 WORD_NS = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _HEADING = re.compile(r"heading ([1-9])", re.IGNORECASE)
 _MOST_LEVEL = 8
+_MOST_STYLES = 20  # of a chain; the program allows ten, and a circle has no end
 _MOST_NUMBER = 32_767
 _MOST_MARK_CHARS = 100
 _PLACE = re.compile(r"%([1-9])")
@@ -48,6 +49,12 @@ def value_of(form: Any, name: str) -> str:
     return "" if found is None else found.get(f"{WORD_NS}val", "")
 
 
+def form_of(paragraph: Any) -> Any:
+    """Return a paragraph's format, its first element: a search would go through all its runs."""
+    first = next(paragraph.iterchildren("*"), None)
+    return first if first is not None and first.tag == f"{WORD_NS}pPr" else None
+
+
 def _by_id(parent: Any, tag: str, key: str) -> dict[str, Any]:
     found = () if parent is None else parent.iterchildren(f"{WORD_NS}{tag}")
     return {element.get(f"{WORD_NS}{key}", ""): element for element in found}
@@ -72,14 +79,14 @@ class StyleSheet:
 
     def chain(self, name: str) -> Iterator[Any]:
         """Yield a style and those that it is based on."""
-        seen = set[str]()
-        while name in self.by_id and name not in seen:
-            seen.add(name)
+        for _ in range(_MOST_STYLES):
+            if name not in self.by_id:
+                break
             yield self.by_id[name]
             name = value_of(self.by_id[name], "basedOn")
 
     def paragraph_style(self, paragraph: Any) -> str:
-        return value_of(paragraph.find(f"{WORD_NS}pPr"), "pStyle") or self._default
+        return value_of(form_of(paragraph), "pStyle") or self._default
 
     def of_run(self, run: Any, name: str) -> Any:
         """Return the element of a format that holds for a run, or None."""
@@ -167,7 +174,8 @@ class ListNumbers:
 
     def _place_of(self, paragraph: Any) -> tuple[str, int]:
         """Return the list and level of a paragraph, which its styles may give."""
-        own = paragraph.find(f"{WORD_NS}pPr/{WORD_NS}numPr")
+        form = form_of(paragraph)
+        own = None if form is None else form.find(f"{WORD_NS}numPr")
         name, level = value_of(own, "numId"), value_of(own, "ilvl")
         styles = list(self.styles.chain(self.styles.paragraph_style(paragraph)))
         for style in styles if not name else ():
@@ -185,9 +193,9 @@ class ListNumbers:
 
     def _abstract_of(self, name: str) -> str:
         """Return the abstract list of a list; that of a style of lists where it names one."""
-        seen = set[str]()
-        while name in self._lists and name not in seen:
-            seen.add(name)
+        for _ in range(_MOST_STYLES):
+            if name not in self._lists:
+                break
             abstract = value_of(self._lists[name], "abstractNumId")
             linked = value_of(self._abstract.get(abstract), "numStyleLink")
             if not linked or linked not in self.styles.by_id:

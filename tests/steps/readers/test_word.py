@@ -200,7 +200,7 @@ RAISED, LOWERED = (f"<w:vertAlign w:val='{how}script'/>" for how in ("super", "s
         (run("2^3 ~~ [^1] "), r"2\^3 \~~ [\^1]"),
         (run("Pay ") + run("twice", "<w:vanish/>"), "Pay <!-- twice -->"),
         (
-            run("3 ") + "<m:oMath xmlns:m='http://schemas.openxmlformats.org/officeDocument/2006/"
+            run("3") + "<m:oMath xmlns:m='http://schemas.openxmlformats.org/officeDocument/2006/"
             "math'><m:f><m:num><m:r><m:t>3</m:t></m:r></m:num><m:den><m:ins/><m:r><m:t>4</m:t>"
             "</m:r></m:den></m:f></m:oMath>",
             "3 3/4",
@@ -284,3 +284,68 @@ def test_footnotes_have_the_marks_that_the_page_shows() -> None:
         within(made, f"<w:p {W}>{run('40')}{mark(2, '', '')}{run(' 50')}{custom}{gone}</w:p>")
 
     assert written(fill).text == "40[^1] 50[^†]\n\n[^1]: net\n\n[^†]: own\n\n<!-- gone -->"
+
+
+def test_cells_stay_in_their_columns_where_others_are_wide_or_left_out() -> None:
+    def cell(text: str, form: str = "") -> str:
+        return f"<w:tc><w:tcPr>{form}</w:tcPr><w:p>{run(text)}</w:p></w:tc>"
+
+    rows = (
+        cell("a") + cell("b") + cell("c"),
+        "<w:trPr><w:gridBefore w:val='1'/></w:trPr>" + cell("d") + cell("e"),
+        cell("f", "<w:gridSpan w:val='2'/>") + cell("g"),
+        "<w:trPr><w:del/></w:trPr>" + cell("gone"),
+        "<w:trPr><w:gridBefore w:val='2'/><w:gridAfter w:val='9'/></w:trPr>" + cell("h"),
+        cell("i", "<w:gridSpan w:val='999999999'/>"),
+    )
+    table = f"<w:tbl {W}>{''.join(f'<w:tr>{row}</w:tr>' for row in rows)}</w:tbl>"
+    assert written(lambda made: within(made, table)).text == (
+        "| a | b | c |\n| --- | --- | --- |\n|  | d | e |\n| f |  | g |\n|  |  | h |\n| i |  |  |"
+    )
+
+
+def test_a_table_that_frames_others_is_read_as_blocks() -> None:
+    def fill(made: Any) -> None:
+        inner = made.add_table(1, 1).cell(0, 0).add_table(2, 2)
+        for index, text in enumerate(("Item", "Price", "Slates", "5")):
+            inner.cell(index // 2, index % 2).text = text
+
+    assert written(fill).text == "| Item | Price |\n| --- | --- |\n| Slates | 5 |"
+
+
+CHUNK = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/aFChunk"
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type", "data", "text", "n_unread"),
+    [
+        ("a.html", "text/html", b"<p>10<sup>6</sup></p>", "10^6", 0),
+        ("a.txt", "text/plain", b"Pay", "Pay", 0),
+        (
+            "a.docx",
+            "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml",
+            docx("Pay"),
+            "Pay",
+            0,
+        ),
+        ("a.zip", "application/zip", b"PK\x03\x04", "", 1),
+    ],
+)
+def test_a_document_within_is_read_in_its_place(
+    name: str, content_type: str, data: bytes, text: str, n_unread: int
+) -> None:
+    from docx.opc.packuri import PackURI
+    from docx.opc.part import Part
+
+    def fill(made: Any) -> None:
+        part = Part(PackURI(f"/word/{name}"), content_type, data, made.part.package)
+        relation = made.part.relate_to(part, CHUNK)
+        ns = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+        for _ in range(2):  # each is read once
+            within(made, f"<w:altChunk {W} xmlns:r='{ns}' r:id='{relation}'/>")
+        made.add_paragraph("End")
+
+    found = written(fill)
+    assert found.text == (f"{text}\n\nEnd" if text else "End")
+    unread = (": 1 embedded file, film or control is not read",)
+    assert found.notes == (unread if n_unread else ())
