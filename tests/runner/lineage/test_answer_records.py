@@ -127,7 +127,7 @@ def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
     ]
     page = report_page(world)
     assert "calibrated by 50 reviewed fields of answers in doubt alone" in page
-    assert '>0.3 to 0.4</td><td data-head="Fields" class="n">25</td>' in page
+    assert '>0.3 to 0.4</td>\n<td data-head="Fields" class="n">25</td>' in page
 
 
 def test_why_of_a_document_shows_the_decision_about_it(world: ReviewedWorld) -> None:
