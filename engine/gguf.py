@@ -301,7 +301,10 @@ class _GgufReader:
             for _ in range(n_items):
                 self.skip_array()
         else:
-            self._skip(struct.calcsize(_SCALARS[kind]) * n_items)
+            n_bytes = struct.calcsize(_SCALARS[kind]) * n_items
+            if n_bytes > len(self.data) - self.at:
+                raise _FileTooShort
+            self.at += n_bytes
         return n_items
 
     def array(self) -> tuple[GgufScalar, ...]:
@@ -323,11 +326,6 @@ class _GgufReader:
         self.take(12)
         self.at -= 12
         return int(_LENGTH.unpack_from(self.data, self.at + 4)[0])
-
-    def _skip(self, n_bytes: int) -> None:
-        if n_bytes > len(self.data) - self.at:
-            raise _FileTooShort
-        self.at += n_bytes
 
     def _skip_strings(self, n_items: int) -> None:
         """Skip strings; a vocabulary has hundreds of thousands, so the loop is minimal."""

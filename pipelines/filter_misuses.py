@@ -6,7 +6,7 @@ A filter's arguments are compared with its signature, before anything runs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeGuard, Union, get_args, get_origin, get_type_hints
@@ -37,13 +37,10 @@ def misuses(node: nodes.Filter) -> Iterator[tuple[str, str]]:
     except TypeError as error:
         yield f"`{node.name}` {_reworded(str(error))}", ""
         return
-    yield from _type_misuses(node.name, bound.arguments)
-
-
-def _type_misuses(filter_name: str, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield sentence and remedy for each constant of a type that a filter does not take."""
+    # Sentence and remedy for each constant of a type that a filter does not take
+    filter_name = node.name
     hints = _hints(filter_name)
-    for name, value in given.items():
+    for name, value in bound.arguments.items():
         accepted = hints.get(name, frozenset())
         if accepted and isinstance(value, nodes.Node) and not _may_have_type(value, accepted):
             kinds = " or ".join(_KINDS[kind] for kind in _KINDS if kind in accepted)

@@ -58,7 +58,11 @@ class Input:
             WrongInput: it is not.
         """
         if self.type == "enum":
-            return self._chosen(value)
+            for option in self.values:
+                if option == value or (isinstance(value, str) and str(option) == value):
+                    return option
+            names = [str(option) for option in self.values]
+            raise WrongInput(f"cannot be {self._shown(value)}", did_you_mean(str(value), names))
         if not _IS_OF_TYPE[self.type](value):
             raise WrongInput(f"must be {_TYPE_NAMES[self.type]}, not {self._shown(value)}")
         if self.min is not None and value < self.min:
@@ -69,13 +73,6 @@ class Input:
 
     def _shown(self, value: Any) -> str:
         return "what was given" if self.is_secret else _quoted_value(value)
-
-    def _chosen(self, value: Any) -> Any:
-        for option in self.values:
-            if option == value or (isinstance(value, str) and str(option) == value):
-                return option
-        names = [str(option) for option in self.values]
-        raise WrongInput(f"cannot be {self._shown(value)}", did_you_mean(str(value), names))
 
     def _parsed(self, text: str) -> Any:
         """Parse a text; an invalid one is returned unchanged, for `checked` to refuse."""

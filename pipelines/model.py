@@ -248,7 +248,27 @@ class StepParser:
         node_id, has_own = self._id(data, at)
         if "for_each" in data or "do" in data:
             return self._block(data, keys, node_id, has_own, at, names)
-        return self._step(data, keys, node_id, has_own, at)
+        given = data.get("with")
+        given = without_x_keys(given) if isinstance(given, dict) else {}
+        params, errors = Value.scan(given)
+        files = self._files(given, errors)
+        for error in errors:
+            self._checks.failed(error, (*at, "with", *error.path))
+        uses = data.get("uses")
+        return StepNode(
+            id=node_id,
+            at=at,
+            mark=self._mark(data, at),
+            uses=uses if isinstance(uses, str) else "",
+            params=params,
+            files=files,
+            has_own_id=has_own,
+            **self._controls(data, keys, at),
+            reply=self._reply(data.get("reply"), (*at, "reply")),
+            escalate=self._escalate(data.get("escalate"), (*at, "escalate")),
+            review=self._review(data.get("review"), (*at, "review")),
+            broken=frozenset(str(error.path[0]) for error in errors),
+        )
 
     def _id(self, data: dict[str, Any], at: Path) -> tuple[str, bool]:
         """Return the step's id, or a generated name that is no valid id; whether it has an id."""
@@ -292,31 +312,6 @@ class StepParser:
         if "uses" not in data and "do" not in data:
             remedy = "Add `uses: …` with the name of a step; `paddock steps` lists them."
             add(at, "this step has no `uses`", remedy)
-
-    def _step(
-        self, data: dict[str, Any], keys: StepKeys | None, node_id: str, has_own: bool, at: Path
-    ) -> StepNode:
-        given = data.get("with")
-        given = without_x_keys(given) if isinstance(given, dict) else {}
-        params, errors = Value.scan(given)
-        files = self._files(given, errors)
-        for error in errors:
-            self._checks.failed(error, (*at, "with", *error.path))
-        uses = data.get("uses")
-        return StepNode(
-            id=node_id,
-            at=at,
-            mark=self._mark(data, at),
-            uses=uses if isinstance(uses, str) else "",
-            params=params,
-            files=files,
-            has_own_id=has_own,
-            **self._controls(data, keys, at),
-            reply=self._reply(data.get("reply"), (*at, "reply")),
-            escalate=self._escalate(data.get("escalate"), (*at, "escalate")),
-            review=self._review(data.get("review"), (*at, "review")),
-            broken=frozenset(str(error.path[0]) for error in errors),
-        )
 
     def _reply(self, data: Any, at: Path) -> ReplySpec | None:
         """Parse `reply`; faults of its keys were reported with the step."""

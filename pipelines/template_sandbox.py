@@ -213,7 +213,9 @@ class TemplateSandbox(MeteredEnvironment):
         if self._is_readable(obj, attribute):
             return getattr(obj, attribute, self.undefined(obj=obj, name=attribute))
         if isinstance(obj, str) and attribute in ("replace", "join"):
-            return _bounded_method(obj, attribute)
+            if attribute == "replace":
+                return lambda *args: replace(obj, *args)
+            return lambda parts: join(environment(), parts, obj)
         return self.undefined(obj=obj, name=attribute)
 
     @staticmethod
@@ -244,12 +246,6 @@ def bounded_range(*args: int) -> range:
     if len(made) > MAX_RANGE:
         raise TemplateLimitExceeded(f"its `range` has more than {MAX_RANGE:,} numbers")
     return made
-
-
-def _bounded_method(text: str, name: str) -> Callable[..., Any]:
-    if name == "replace":
-        return lambda *args: replace(text, *args)
-    return lambda parts: join(environment(), parts, text)
 
 
 def _text_of(value: Any) -> str:

@@ -67,7 +67,15 @@ class OllamaTemplate:
         meter = prompt_meter(n_ctx_tokens, turns, tools)
         try:
             if "Messages" in self.names:
-                return self._template.execute(_conversation_data(joined, tools, fields), meter)
+                systems = [_content_text(turn) for turn in joined if turn["role"] == "system"]
+                conversation_data = {
+                    "System": "\n\n".join(systems),
+                    "Messages": [_message_struct(turn) for turn in joined],
+                    "Tools": GoJsonList(_tool_struct(tool) for tool in tools),
+                    "Response": "",
+                    **fields,
+                }
+                return self._template.execute(conversation_data, meter)
             return self._turn_by_turn(joined, fields, meter)
         except GoTemplateError as error:
             raise _template_error(error) from error
@@ -165,19 +173,6 @@ def _thinking_fields(variables: Mapping[str, Any]) -> dict[str, Any]:
     is_on = bool(variables.get("enable_thinking", False)) or bool(effort)
     is_set = "enable_thinking" in variables
     return {"Think": is_on, "ThinkLevel": effort, "IsThinkSet": is_set}
-
-
-def _conversation_data(
-    turns: Sequence[TemplateTurn], tools: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]
-) -> dict[str, Any]:
-    systems = [_content_text(turn) for turn in turns if turn["role"] == "system"]
-    return {
-        "System": "\n\n".join(systems),
-        "Messages": [_message_struct(turn) for turn in turns],
-        "Tools": GoJsonList(_tool_struct(tool) for tool in tools),
-        "Response": "",
-        **fields,
-    }
 
 
 def _message_struct(turn: TemplateTurn) -> GoStruct:

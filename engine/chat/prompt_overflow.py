@@ -70,7 +70,13 @@ def _shorter_conversations(messages: Sequence[Message]) -> list[tuple[Message, .
     >>> [[one.role for one in turns] for turns in _shorter_conversations(turns)]
     [['system', 'user']]
     """
-    n_tail = _n_inseparable_turns(messages)
+    # How many turns at the end must stay together. The last turn; a call with its results; a begun
+    # answer with the turn that it answers.
+    n = 1
+    while n < len(messages) and messages[-n].role == "tool":
+        n += 1
+    begins_answer = n == 1 and messages[-1].role == "assistant"
+    n_tail = min(2, len(messages)) if begins_answer else n
     n_body = len(messages) - n_tail
     others = [n for n in range(n_body) if messages[n].role != "system"]
     shorter = []
@@ -80,18 +86,6 @@ def _shorter_conversations(messages: Sequence[Message]) -> list[tuple[Message, .
             gone = frozenset(others[:n_gone])
             shorter.append(tuple(message for n, message in enumerate(messages) if n not in gone))
     return shorter or [tuple(messages)]
-
-
-def _n_inseparable_turns(messages: Sequence[Message]) -> int:
-    """Return how many turns at the end must stay together.
-
-    The last turn; a call with its results; a begun answer with the turn that it answers.
-    """
-    n = 1
-    while n < len(messages) and messages[-n].role == "tool":
-        n += 1
-    begins_answer = n == 1 and messages[-1].role == "assistant"
-    return min(2, len(messages)) if begins_answer else n
 
 
 def cut_last_turn(

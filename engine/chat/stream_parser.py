@@ -365,20 +365,15 @@ class MarkupParser(StreamParser):
             return ()
         except IncompleteValue:
             if is_end:
-                return self._try_unclosed_call(text, at, formats)
+                # Parse a call that lacks nothing but its closing words
+                for call_format in formats:
+                    whole = text + "".join(call_format.leftovers[:1])
+                    with suppress(MalformedValue, IncompleteValue):
+                        calls, end = parse_calls(call_format, whole, at, self._markup.tools)
+                        return calls, min(end, len(text))
+                return ()
             self._is_waiting = len(text) - at > _CHEAP_CALL_CHARS
             return None
-
-    def _try_unclosed_call(
-        self, text: str, at: int, formats: Sequence[ToolCallFormat]
-    ) -> tuple[list[ToolCall], int] | tuple[()]:
-        """Parse a call that lacks nothing but its closing words."""
-        for call_format in formats:
-            whole = text + "".join(call_format.leftovers[:1])
-            with suppress(MalformedValue, IncompleteValue):
-                calls, end = parse_calls(call_format, whole, at, self._markup.tools)
-                return calls, min(end, len(text))
-        return ()
 
     def _take_calls(self, calls: list[ToolCall], end: int, delta: _DeltaBuilder, text: str) -> None:
         self._add_text("", delta, is_end=True)  # no stop string reaches across a call

@@ -160,7 +160,20 @@ def template_turns(
         turns = with_system_text(turns, tools_in_words(tools, call_format))
     turns = [_tools_as_text(turn, rules, call_format) for turn in turns]
     if not rules.takes_system:
-        turns = _without_system(turns)
+        # Move the text of system turns to the beginning of the next user turn
+        kept: list[Message] = []
+        waiting: list[str] = []
+        for message in turns:
+            if message.role == "system":
+                waiting.append(message.content)
+            elif message.role == "user" and waiting:
+                kept.append(replace(message, content="\n\n".join([*waiting, message.content])))
+                waiting = []
+            else:
+                kept.append(message)
+        if waiting:
+            kept.append(Message("user", "\n\n".join(waiting)))
+        turns = kept
     if rules.alternates:
         turns = _joined_neighbours(turns)
     if rules.single_calls:
@@ -177,23 +190,6 @@ def _tools_as_text(message: Message, rules: TurnRules, call_format: ToolCallForm
     calls = "\n".join(call_format.write(call) for call in message.tool_calls)
     text = f"{message.content}\n\n{calls}" if message.content else calls
     return replace(message, content=text, tool_calls=())
-
-
-def _without_system(messages: list[Message]) -> list[Message]:
-    """Move the text of system turns to the beginning of the next user turn."""
-    kept: list[Message] = []
-    waiting: list[str] = []
-    for message in messages:
-        if message.role == "system":
-            waiting.append(message.content)
-        elif message.role == "user" and waiting:
-            kept.append(replace(message, content="\n\n".join([*waiting, message.content])))
-            waiting = []
-        else:
-            kept.append(message)
-    if waiting:
-        kept.append(Message("user", "\n\n".join(waiting)))
-    return kept
 
 
 def _joined_neighbours(messages: list[Message]) -> list[Message]:

@@ -88,13 +88,29 @@ def derive_tool_format(
         seen = find_call(one_call, PROBE_ARGUMENTS, 0)
         if seen is None:
             continue
-        call_format = _format_of(
-            one_call,
-            two_calls,
-            seen,
-            find_call(two_calls, SECOND_PROBE_ARGUMENTS, seen.end) if two_calls else None,
-            remove_prefix,
-        )
+        second = find_call(two_calls, SECOND_PROBE_ARGUMENTS, seen.end) if two_calls else None
+        before, after = remove_prefix(one_call[: seen.start]), one_call[seen.end :]
+        parts = _format_parts(one_call, seen)
+        opens, closes, section_opens, section_closes = before, after, "", ""
+        if second is not None and not seen.is_list:
+            # Where the second call begins and where the first one ends
+            again = (find_call(two_calls, PROBE_ARGUMENTS, 0) for find_call in _FINDERS)
+            (start, end) = second.start, next(filter(None, again), seen).end
+            between = two_calls[end:start]
+            n_opens = _shared_end(before, between)
+            section_opens, opens = before[: len(before) - n_opens], before[len(before) - n_opens :]
+            other = between[: len(between) - n_opens]
+            n = _n_common(after, other)
+            cut = re.search(r"[<\[][^<>\[\]]*$", after[:n])
+            n_closes = cut.start() if cut and n < len(after) else n
+            closes, section_closes = after[:n_closes], after[n_closes:]
+            parts = _with_index_placeholder(parts, _format_parts(two_calls, second))
+        writes = _merged_literals([LiteralText(opens), *parts, LiteralText(closes)])
+        shell: Sequence[FormatPart] = seen.reads or parts
+        reads = _merged_literals([LiteralText(opens), *shell])
+        if seen.reads and not opens.strip():
+            reads = tuple(seen.reads)
+        call_format = ToolCallFormat(reads, writes, section_opens, section_closes, seen.param)
         if _reads_back(call_format, remove_prefix(one_call)) and (
             call_format.param is None or call_format.param.opens.strip()
         ):
@@ -112,41 +128,6 @@ def _reads_back(call_format: ToolCallFormat, text: str) -> bool:
     return [(call.name, dict(call.arguments)) for call in calls] == [
         (PROBE_TOOL_NAME, PROBE_ARGUMENTS)
     ]
-
-
-def _format_of(
-    one_call: str,
-    two_calls: str,
-    first: _SeenCall,
-    second: _SeenCall | None,
-    remove_prefix: RemovePrefix,
-) -> ToolCallFormat:
-    before, after = remove_prefix(one_call[: first.start]), one_call[first.end :]
-    parts = _format_parts(one_call, first)
-    opens, closes, section_opens, section_closes = before, after, "", ""
-    if second is not None and not first.is_list:
-        start, end = _between_two_calls(two_calls, first, second)
-        between = two_calls[end:start]
-        n_opens = _shared_end(before, between)
-        section_opens, opens = before[: len(before) - n_opens], before[len(before) - n_opens :]
-        other = between[: len(between) - n_opens]
-        n = _n_common(after, other)
-        cut = re.search(r"[<\[][^<>\[\]]*$", after[:n])
-        n_closes = cut.start() if cut and n < len(after) else n
-        closes, section_closes = after[:n_closes], after[n_closes:]
-        parts = _with_index_placeholder(parts, _format_parts(two_calls, second))
-    writes = _merged_literals([LiteralText(opens), *parts, LiteralText(closes)])
-    shell: Sequence[FormatPart] = first.reads or parts
-    reads = _merged_literals([LiteralText(opens), *shell])
-    if first.reads and not opens.strip():
-        reads = tuple(first.reads)
-    return ToolCallFormat(reads, writes, section_opens, section_closes, first.param)
-
-
-def _between_two_calls(two_calls: str, first: _SeenCall, second: _SeenCall) -> tuple[int, int]:
-    """Return where the second call begins and where the first one ends."""
-    again = (find_call(two_calls, PROBE_ARGUMENTS, 0) for find_call in _FINDERS)
-    return second.start, next(filter(None, again), first).end
 
 
 def _format_parts(text: str, seen: _SeenCall) -> list[FormatPart]:

@@ -308,7 +308,11 @@ class DecodeLoop:
 
     def _step(self, step: ScheduledStep) -> None:
         output = StepOutput(n_tokens=step.n_tokens, n_sequences=len(step.pieces))
-        self._note_started(step)
+        now = time.monotonic()
+        ids = [piece.sequence.request_id for piece in step.pieces]
+        new = [request_id for request_id in ids if self._answers[request_id].start(now)]
+        if new:
+            self.on_started(new)
         pickers = [
             self._answers[p.sequence.request_id].request.picker for p in step.pieces if p.n_rows
         ]
@@ -408,13 +412,6 @@ class DecodeLoop:
         """Clear the cache, whose state is unknown; running sequences go back into the queue."""
         self._scheduler.start_over()
         self._cache.clear()
-
-    def _note_started(self, step: ScheduledStep) -> None:
-        now = time.monotonic()
-        ids = [piece.sequence.request_id for piece in step.pieces]
-        new = [request_id for request_id in ids if self._answers[request_id].start(now)]
-        if new:
-            self.on_started(new)
 
     def _decode_images(self, step: ScheduledStep) -> ScheduledStep:
         """Compute the step's rows of images, each image by itself; return the rest of the step."""

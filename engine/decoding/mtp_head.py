@@ -86,7 +86,19 @@ class MtpHead:
         whose cells the head's are to match.
         """
         try:
-            context = self._fitting(options)
+            # A context with as many cells as the model's own; another one starts empty.
+            fitting_options = replace(
+                options,
+                n_batch_tokens=max(options.n_batch_tokens, MOST_MTP_SEQUENCES * (_MOST_UNREAD + 1)),
+                n_seq_max=MOST_MTP_SEQUENCES,
+                n_rows_max=MOST_MTP_SEQUENCES,
+                is_unified=True,
+                is_mtp=True,
+            )
+            if self.context is None or self.context.options != fitting_options:
+                self.close()
+                self.context = Context(self._model, fitting_options)
+            context = self.context
             for request_id in [
                 request_id for request_id in self._sequences if request_id not in running
             ]:
@@ -113,21 +125,6 @@ class MtpHead:
         if self.context is not None:
             self.context.close()
             self.context = None
-
-    def _fitting(self, options: ContextOptions) -> Context:
-        """Return a context with as many cells as the model's own; another one starts empty."""
-        fitting_options = replace(
-            options,
-            n_batch_tokens=max(options.n_batch_tokens, MOST_MTP_SEQUENCES * (_MOST_UNREAD + 1)),
-            n_seq_max=MOST_MTP_SEQUENCES,
-            n_rows_max=MOST_MTP_SEQUENCES,
-            is_unified=True,
-            is_mtp=True,
-        )
-        if self.context is None or self.context.options != fitting_options:
-            self.close()
-            self.context = Context(self._model, fitting_options)
-        return self.context
 
     def _take(self, context: Context, states: HiddenStates) -> None:
         """Add hidden states to a request; start it again where some were left out before."""

@@ -202,16 +202,13 @@ class PrefixCache:
                     kept.append(run)
                     n_seen += run.n_cells
                 else:
-                    self._release(run, seq_id)
+                    run.holders.discard(seq_id)
+                    if not run.holders:
+                        self.n_used -= run.n_cells
             resident.runs, resident.n_tokens = kept, n_keep
             resident.marks = marks_before(resident.marks, n_keep)
         if n_keep == 0:
             del self._residents[seq_id]
-
-    def _release(self, run: _CellRun, seq_id: int) -> None:
-        run.holders.discard(seq_id)
-        if not run.holders:
-            self.n_used -= run.n_cells
 
     def _cut(self, resident: _CachedSequence, n_tokens: int) -> None:
         """Split the run that contains position `n_tokens` there, for all of its holders."""

@@ -373,10 +373,7 @@ class Scheduler:
         self.slots.place(sequence, source)
         self.waiting.remove(sequence)
         self.running.append(sequence)
-        self._note_placed(sequence)
-
-    def _note_placed(self, sequence: Sequence) -> None:
-        """Update the waiting sequences: which was overtaken, which share the new one's prefix."""
+        # Update the waiting sequences: which was overtaken, which share the new one's prefix
         self._n_placed += 1
         alike = [other for other in self.waiting if other.priority == sequence.priority]
         first = min(alike, key=lambda sequence: sequence.due, default=sequence)

@@ -349,15 +349,12 @@ class Slots:
                 return
             if first in self._idle and not self._vacate(first, PrefixSource(), may_save=False):
                 return
-            self._move(last, first)
-
-    def _move(self, source: int, target: int) -> None:
-        sequence = self._running.pop(source)
-        if source in self.cells:
-            self._copy(source, target, self.cells.n_tokens(source))
-        self._free(source)
-        self._running[target] = sequence
-        sequence.seq_id = target
+            sequence = self._running.pop(last)
+            if last in self.cells:
+                self._copy(last, first, self.cells.n_tokens(last))
+            self._free(last)
+            self._running[first] = sequence
+            sequence.seq_id = first
 
     def _evict_idle(self) -> None:
         """Keep a unified cache compact: idle cells slow running sequences.

@@ -72,7 +72,8 @@ class ThreadGovernor:
     def _judge(self, n_running: float) -> None:
         """Choose the number of threads after a window in which `n_running` ran on average."""
         if n_running >= ENOUGH_CPU_SHARE * self.n_threads:
-            self._learn()
+            for size, (n_steps, steps_s) in self._steps.items():
+                self._undisturbed_s[self.n_threads, size] = steps_s / n_steps
             if self.n_threads == self._n_most:
                 self._pauses.succeeded()
                 self._crowded_until = 0.0
@@ -88,10 +89,6 @@ class ThreadGovernor:
                 return
         if self.n_threads < self._n_most and self._until_probe_s <= 0:
             self.n_threads = self._n_most
-
-    def _learn(self) -> None:
-        for size, (n_steps, steps_s) in self._steps.items():
-            self._undisturbed_s[self.n_threads, size] = steps_s / n_steps
 
     def _would_be_quicker_with(self, n_fewer: int) -> bool:
         """Return whether the window's steps took longer than they would with fewer threads.

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.gguf import TYPE_NAMES, read_header
@@ -213,7 +212,12 @@ class Projector:
         if not np.isfinite(rows).all():
             raise ValueError("its projector computes what is no number for it")
         n_positions = mtmd.mtmd_input_chunk_get_n_pos(chunk)
-        positions = self._positions(chunk, n_rows)
+        found = np.empty((n_rows, 4), np.int32)
+        pointer = found.ctypes.data_as(ctypes.POINTER(mtmd.mtmd_decoder_pos))
+        image = mtmd.mtmd_input_chunk_get_tokens_image(chunk)
+        mtmd.mtmd_helper_image_get_decoder_pos(image, 0, pointer)
+        time, column, row, reserved = found.T
+        positions = np.stack([time, row, column, reserved])[: self._n_components]
         return ImagePiece(digest, rows, positions, n_positions, is_causal)
 
     def _rows(self, parts: Sequence[Any]) -> Iterator[Vectors]:
@@ -244,15 +248,6 @@ class Projector:
             finally:
                 mtmd.mtmd_batch_free(batch)
             n_done += len(together)
-
-    def _positions(self, chunk: Any, n_rows: int) -> NDArray[np.int32]:
-        """Return the positions of an image's rows, relative to its beginning."""
-        found = np.empty((n_rows, 4), np.int32)
-        pointer = found.ctypes.data_as(ctypes.POINTER(mtmd.mtmd_decoder_pos))
-        image = mtmd.mtmd_input_chunk_get_tokens_image(chunk)
-        mtmd.mtmd_helper_image_get_decoder_pos(image, 0, pointer)
-        time, column, row, reserved = found.T
-        return np.stack([time, row, column, reserved])[: self._n_components]
 
 
 # By EXIF's orientation: what makes pixels of shape (height, width, 3) upright.

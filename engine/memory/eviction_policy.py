@@ -322,22 +322,16 @@ def _evict_for(
     others = [model for model in loaded if not model.is_leaving and not model.is_pinned]
     if choose_victims([_candidate(model, now) for model in others], missing, n_missing) is None:
         return None
-    times = _eviction_times(others, waiting_model, limits, now)
+    # When models may be evicted; one that requests wait for only once it is loaded.
+    ready = (model for model in others if model.state == "ready")
+    times = {model.key: may_evict_at(model, waiting_model, limits) for model in ready}
+    times = times | {o.key: now for o in others if o.state == "loading" and not o.n_waiting}
     for time in sorted({max(now, time) for time in (now, *times.values())}):
         willing = [_candidate(o, now) for o in others if times.get(o.key, time + 1) <= time]
         going = choose_victims(willing, missing, n_missing)
         if going is not None:
             return EvictModels(going) if time <= now else WaitForChange(time)
     return WaitForChange()
-
-
-def _eviction_times(
-    models: Sequence[LoadedState], waiting_model: WaitingModel, limits: MemoryLimits, now: float
-) -> dict[str, float]:
-    """Return when models may be evicted; one that requests wait for only once it is loaded."""
-    ready = (model for model in models if model.state == "ready")
-    times = {model.key: may_evict_at(model, waiting_model, limits) for model in ready}
-    return times | {o.key: now for o in models if o.state == "loading" and not o.n_waiting}
 
 
 def _candidate(model: LoadedState, now: float) -> EvictionCandidate:

@@ -469,7 +469,17 @@ class ModelLoader(Generic[W]):
         except OSError as error:
             self._failed(resident, WorkerLost(resident.facts.name, str(error)))
         else:
-            self._ready(resident, worker)
+            now = asyncio.get_running_loop().time()
+            resident.worker, resident.state, resident.loading = worker, "ready", None
+            resident.ready_at = resident.last_used_at = now
+            name = resident.facts.name
+            worker.on_turn = partial(self._events.turn, name)
+            self.memory.count(resident, worker)
+            self.memory.measured(resident, worker)
+            self._events.loaded(name, worker.load_s)
+            self._tasks.start(self._watch(resident, worker))
+            self._on_change(resident.key)
+            self.start_idle_timer(resident)
 
     async def _started_at_last(self, resident: LoadedModel[W]) -> W:
         """Start a worker; again where it is killed from outside before it is ready."""
@@ -524,19 +534,6 @@ class ModelLoader(Generic[W]):
         self.memory.release(resident)
         self._on_failure(resident.key, error, 0)
         self._on_change(resident.key)
-
-    def _ready(self, resident: LoadedModel[W], worker: W) -> None:
-        now = asyncio.get_running_loop().time()
-        resident.worker, resident.state, resident.loading = worker, "ready", None
-        resident.ready_at = resident.last_used_at = now
-        name = resident.facts.name
-        worker.on_turn = partial(self._events.turn, name)
-        self.memory.count(resident, worker)
-        self.memory.measured(resident, worker)
-        self._events.loaded(name, worker.load_s)
-        self._tasks.start(self._watch(resident, worker))
-        self._on_change(resident.key)
-        self.start_idle_timer(resident)
 
     def start_idle_timer(self, resident: LoadedModel[W]) -> None:
         """Start the idle timer of a model without requests, or unload it now."""

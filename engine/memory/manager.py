@@ -508,7 +508,11 @@ class ModelManager(Generic[W]):
             if isinstance(move, WaitForChange):
                 if not self._missing_models():
                     await self._replicate()
-                return self._next_look(move)
+                # When to read the memory again, which other programs may free
+                if not self._missing_models():
+                    return None
+                again = self.now() + _LOOK_AGAIN_S
+                return again if move.until is None else min(again, move.until)
             self._act(move, layouts, in_order(waiting))
 
     def _layout_request(self, key: str) -> LayoutRequest:
@@ -573,24 +577,14 @@ class ModelManager(Generic[W]):
         elif isinstance(move, KeepModel):
             self._loader.keep(by_key[move.key])
         elif isinstance(move, RefuseModel):
-            self._refuse(move)
-
-    def _refuse(self, move: RefuseModel) -> None:
-        queue = self._queues[move.key]
-        name = next(iter(queue)).model_use.facts.name
-        error: EngineError = too_large(name, move.needed, move.could_be)
-        if move.is_crowded:
-            pinned = [model.facts.name for model in self.resident() if model.is_pinned]
-            error = NoPlace(name, pinned, self._limits().max_loaded_models)
-        self._events.refused(name, "too_large")
-        queue.fail(error, queue.n_ctx_tokens)
-
-    def _next_look(self, move: WaitForChange) -> float | None:
-        """Return when to read the memory again, which other programs may free."""
-        if not self._missing_models():
-            return None
-        again = self.now() + _LOOK_AGAIN_S
-        return again if move.until is None else min(again, move.until)
+            queue = self._queues[move.key]
+            name = next(iter(queue)).model_use.facts.name
+            error: EngineError = too_large(name, move.needed, move.could_be)
+            if move.is_crowded:
+                pinned = [model.facts.name for model in self.resident() if model.is_pinned]
+                error = NoPlace(name, pinned, self._limits().max_loaded_models)
+            self._events.refused(name, "too_large")
+            queue.fail(error, queue.n_ctx_tokens)
 
     def _fail_if_stuck(self, wake_at: float | None) -> float | None:
         """Fail all waiting requests if nothing has moved for long; return when to wake."""

@@ -134,7 +134,10 @@ class RegistryAuth:
                 return True  # another request got a new token meanwhile
             offered = response.headers.get("www-authenticate", "")
             challenge = parse_challenge(offered)
-            credentials = await self._credentials()
+            known = self._connection.options.credentials
+            if known is None:
+                known = await asyncio.to_thread(lambda: read_credentials(credential_files()))
+            credentials = known.get(self._host)
             if challenge is not None:
                 self.header = f"Bearer {await self._fetch_token(challenge, credentials)}"
                 return True
@@ -142,12 +145,6 @@ class RegistryAuth:
                 self.header = _basic_auth(credentials)
                 return True
             return False
-
-    async def _credentials(self) -> RegistryCredentials | None:
-        known = self._connection.options.credentials
-        if known is None:
-            known = await asyncio.to_thread(lambda: read_credentials(credential_files()))
-        return known.get(self._host)
 
     async def _fetch_token(
         self, challenge: AuthChallenge, credentials: RegistryCredentials | None

@@ -93,7 +93,17 @@ class EndingSearch:
             cost = node.cost + (PADDING_COST if short_cut in FILLERS else UNLIKELY_COST)
             yield _SearchNode(cost, number, node.place, node.text, len(node.text), is_quick=False)
         else:
-            ways = self._kinds(node.place, signs, seen)
+            # One byte for each different state that follows: `7` and `8` are mostly the same. Bytes
+            # that lead to a state like one before come last.
+            new: dict[bytes, bytes] = {}
+            old: dict[bytes, bytes] = {}
+            for byte in _sample_signs(signs):
+                after = node.place.copy()
+                if after.take(after.spell(byte)):
+                    kind = after.kind()
+                    (old if kind in seen else new).setdefault(kind, after.spell(byte))
+            seen.update(new)
+            ways = [*new.values(), *old.values()]
         for rank, text in enumerate(ways):
             place = node.place.copy()
             if place.take(text):
@@ -119,21 +129,6 @@ class EndingSearch:
         if not signs >= _PLAIN_TEXT:
             return []
         return [mark for mark in self._marks if place.allows(mark)]
-
-    def _kinds(self, place: ByteMatcher, signs: frozenset[int], seen: set[bytes]) -> list[bytes]:
-        """Return one byte for each different state that follows: `7` and `8` are mostly the same.
-
-        Bytes that lead to a state like one before come last.
-        """
-        new: dict[bytes, bytes] = {}
-        old: dict[bytes, bytes] = {}
-        for byte in _sample_signs(signs):
-            after = place.copy()
-            if after.take(after.spell(byte)):
-                kind = after.kind()
-                (old if kind in seen else new).setdefault(kind, after.spell(byte))
-        seen.update(new)
-        return [*new.values(), *old.values()]
 
 
 def _is_null_next(place: ByteMatcher) -> bool:

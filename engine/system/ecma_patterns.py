@@ -84,7 +84,11 @@ class _Translation:
         self._at += 1
         match sign:
             case "\\":
-                return self._escape()
+                code = self._code(is_in_class=False)
+                if code is not None:
+                    return _literal(code)
+                made = self._escaped_class(is_in_class=False)
+                return _without_nul(f"[{made}]") if made.startswith((r"\p", r"\P")) else made
             case "[":
                 return self._class()
             case "(":
@@ -151,13 +155,6 @@ class _Translation:
             return ord(sign)
         code = self._code(is_in_class=True)
         return self._escaped_class(is_in_class=True) if code is None else code
-
-    def _escape(self) -> str:
-        code = self._code(is_in_class=False)
-        if code is not None:
-            return _literal(code)
-        made = self._escaped_class(is_in_class=False)
-        return _without_nul(f"[{made}]") if made.startswith((r"\p", r"\P")) else made
 
     def _escaped_class(self, *, is_in_class: bool) -> str:
         sign = self._pattern[self._at]

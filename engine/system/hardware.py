@@ -327,17 +327,14 @@ def visible_gpus(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> tuple[Gpu, 
     cuda = [gpu for gpu in gpus if gpu.kind == "cuda"]
     chosen: list[Gpu] = []
     for name in (part.strip() for part in value.split(",")):
-        named = _named_gpu(cuda, name)
+        if name.isdigit():
+            named = cuda[int(name)] if int(name) < len(cuda) else None
+        else:
+            named = next((gpu for gpu in cuda if name and gpu.uuid.startswith(name)), None)
         if named is None:
             break
         chosen.append(named)
     return (*chosen, *(gpu for gpu in gpus if gpu.kind != "cuda"))
-
-
-def _named_gpu(gpus: Sequence[Gpu], name: str) -> Gpu | None:
-    if name.isdigit():
-        return gpus[int(name)] if int(name) < len(gpus) else None
-    return next((gpu for gpu in gpus if name and gpu.uuid.startswith(name)), None)
 
 
 def _tool_output(*command: str) -> str:

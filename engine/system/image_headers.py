@@ -330,7 +330,12 @@ def alpha_strips(
             strip = decode(_grey_png(np.vstack([np.append(np.uint8(0), before), filtered])))[1:]
             before = strip[-1]
             if alphas is not None:
-                strip = alphas[_indices(strip, header.n_bits)[:, :width]]
+                # Take apart bytes that hold several pixels each, the first in the highest bits
+                n_bits = header.n_bits
+                shifts = np.arange(8 - n_bits, -1, -n_bits, dtype=np.uint8)
+                parts = strip[:, :, None] >> shifts & np.uint8(2**n_bits - 1)
+                indices = parts.reshape(len(strip), -1)
+                strip = alphas[indices[:, :width]]
             first, last = rows.start + at * rows.step, rows.start + (at + len(strip)) * rows.step
             yield slice(first, last, rows.step), columns, strip
 
@@ -359,13 +364,6 @@ def _palette_alphas(data: bytes) -> Pixels | None:
     if b"tRNS" not in named or header.n_bits not in (1, 2, 4, 8):
         return None
     return np.frombuffer(bytes(named[b"tRNS"][:256]).ljust(256, b"\xff"), np.uint8)
-
-
-def _indices(rows: Pixels, n_bits: int) -> Pixels:
-    """Take apart bytes that hold several pixels each, the first in the highest bits."""
-    shifts = np.arange(8 - n_bits, -1, -n_bits, dtype=np.uint8)
-    parts = rows[:, :, None] >> shifts & np.uint8(2**n_bits - 1)
-    return parts.reshape(len(rows), -1)
 
 
 def transparent_colour(data: bytes) -> Pixels | None:

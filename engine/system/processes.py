@@ -381,17 +381,14 @@ class FrameProcess:
 
         with self._turn:
             try:
-                answer, _ = self._running().ask(pack_frame(dict(order)), check)
+                if self._pipes is None or not self.is_running:
+                    self._end()  # it was killed between two answers
+                    self._process, self._pipes = _start_answering(self._command, subprocess.DEVNULL)
+                answer, _ = self._pipes.ask(pack_frame(dict(order)), check)
             except (PipeClosed, ValueError):
                 self._end()
                 return None
             return answer
-
-    def _running(self) -> FramePipes:
-        if self._pipes is None or not self.is_running:
-            self._end()  # it was killed between two answers
-            self._process, self._pipes = _start_answering(self._command, subprocess.DEVNULL)
-        return self._pipes
 
     def close(self) -> None:
         """End it; a thread that waits for its answer gets none."""

@@ -109,7 +109,11 @@ class ParameterBinder:
         written = self.step.params.data
         for name in written:
             if name not in self._fields:
-                self._unknown(name)
+                names = [*self._fields]
+                what = f"step '{self.step.uses}' has no parameter '{name}'."
+                remedy = did_you_mean(name, names) if names else "It has none."
+                mark = self._document.key_mark((*self._at, name))
+                self.faults.append(Fault(what, remedy, mark))
         templates = {name: made for name in written if (made := self._template(name)) is not None}
         rest = {name: self._text(name) for name in written if name not in templates}
         value, _ = Value.scan(rest)
@@ -167,13 +171,6 @@ class ParameterBinder:
         """Return a parameter as written, or the text of the file that it names."""
         made = self.step.files.get(name)
         return made.source if made is not None else self.step.params.data[name]
-
-    def _unknown(self, name: str) -> None:
-        names = [*self._fields]
-        what = f"step '{self.step.uses}' has no parameter '{name}'."
-        remedy = did_you_mean(name, names) if names else "It has none."
-        mark = self._document.key_mark((*self._at, name))
-        self.faults.append(Fault(what, remedy, mark))
 
     def _choice(self, written: Mapping[str, Any]) -> None:
         """Check which parameters stand together, and that none is missing."""

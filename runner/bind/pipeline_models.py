@@ -174,7 +174,14 @@ class ModelBinder:
             return None  # reported with the file
         lacking = sorted(path[1] for path in value.references if self._inputs.get(path[1]) is None)
         if lacking:
-            self._lacking(lacking[0], at)
+            # Report an address that is an input without a value, unless it may come later
+            name = lacking[0]
+            if name in self._within.later:
+                what = f"input '{name}' is the address of a server, and must be known before a run"
+                self._fault(at, what, "Give it as it is, or from the outermost pipeline's inputs.")
+            elif not self._is_check and not self._pipeline.inputs[name].is_required:
+                what = f"input '{name}' has no value, and it is the address of a server"
+                self._fault(at, what, f"Give it: `-i {name}=http://…`.")
             return None
         try:
             text = value.render({"inputs": self._inputs})
@@ -189,15 +196,6 @@ class ModelBinder:
 
     def _is_input(self, path: Reference) -> bool:
         return len(path) > 1 and path[0] == "inputs" and path[1] in self._pipeline.inputs
-
-    def _lacking(self, name: str, at: Place) -> None:
-        """Report an address that is an input without a value, unless it may come later."""
-        if name in self._within.later:
-            what = f"input '{name}' is the address of a server, and must be known before a run"
-            self._fault(at, what, "Give it as it is, or from the outermost pipeline's inputs.")
-        elif not self._is_check and not self._pipeline.inputs[name].is_required:
-            what = f"input '{name}' has no value, and it is the address of a server"
-            self._fault(at, what, f"Give it: `-i {name}=http://…`.")
 
     def _text(self, written: str) -> Value | None:
         try:

@@ -244,7 +244,12 @@ class RunPages:
         before = next((past for past in earlier if past.row.run == chosen), None)
         if before is None:
             raise NotHere("There is no such earlier run of this pipeline.")
-        found = self._difference(before, after)
+        # The difference; the last one is kept while the record is the same.
+        mark = (str(after.place.state), before.row.run, after.row.run, self._written_at(after))
+        known = self._last_difference
+        if known is None or known[0] != mark:
+            known = self._last_difference = mark, run_difference(before, after)
+        found = known[1]
         kinds = [kind for kind in _CHANGES if found[kind] or kind not in _CHANGE_NOTES]
         shown: ChangeKind = next((kind for kind in kinds if kind == query.get("show")), "changed")
         number = page_number(query)
@@ -319,14 +324,6 @@ class RunPages:
                 while len(self._details) > _KEPT_DETAILS:
                     del self._details[next(iter(self._details))]
             return self._details[mark]
-
-    def _difference(self, before: PastRun, after: PastRun) -> RunDifference:
-        """Return the difference; the last one is kept while the record is the same."""
-        mark = (str(after.place.state), before.row.run, after.row.run, self._written_at(after))
-        known = self._last_difference
-        if known is None or known[0] != mark:
-            known = self._last_difference = mark, run_difference(before, after)
-        return known[1]
 
     def _written_at(self, past: PastRun) -> float:
         """Return when something of the ledger changed last; now, where that is not known."""

@@ -229,7 +229,13 @@ def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
     yield _labelled("run", f"{origin.run}, {_date_text(origin.at)}")
     if origin.error:
         yield _labelled("state", f"{origin.state}: {printing.printable_message(origin.error)}")
-    yield from _input_lines(origin)
+    if origin.source is not None:
+        yield _labelled("document", _file_text(origin.source))
+    for read in origin.reads:
+        yield _labelled("read", _file_text(read))
+    yield from _labelled_list("looked in", map(_short_path, origin.looked_in))
+    if origin.source is None:
+        yield from _labelled_list("made of", (f"'{step}'" for step in origin.made_of))
     for step in origin.steps:
         if step.calls or step.checks:
             yield from _step_lines(step, is_full=is_full)
@@ -247,16 +253,6 @@ def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
         yield _labelled("since", printing.printable_line(change.what))
         for line in change.detail:
             yield " " * (_LABEL_WIDTH + 4) + printing.printable_line(line)
-
-
-def _input_lines(origin: Origin) -> Iterator[str]:
-    if origin.source is not None:
-        yield _labelled("document", _file_text(origin.source))
-    for read in origin.reads:
-        yield _labelled("read", _file_text(read))
-    yield from _labelled_list("looked in", map(_short_path, origin.looked_in))
-    if origin.source is None:
-        yield from _labelled_list("made of", (f"'{step}'" for step in origin.made_of))
 
 
 def _labelled_list(label: str, texts: Iterable[str]) -> Iterator[str]:

@@ -7,7 +7,7 @@ elsewhere. What a unit reads that stays, stays with it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,21 +23,16 @@ def undo_plan(place: SetupPlace) -> SetupPlan:
     keys = (own_keys or place.keys).resolve()
     needed = [] if is_gone else [place.settings_file, *([keys] if own_keys else [])]
     paths = dict.fromkeys((place.unit, place.settings_file, keys, place.keys.resolve()))
-    plan = _plan_without_blocks(map(ManagedFile.read, paths), place, needed)
-    if is_gone and not (unit.is_own and place.is_managed):
-        plan = replace(plan, changes=(*plan.changes, *place.link_changes()))
-    return _with_the_end(plan, place) if unit.is_own else plan
-
-
-def _plan_without_blocks(
-    found: Iterable[ManagedFile], place: SetupPlace, needed: Sequence[Path]
-) -> SetupPlan:
-    """Return the plan to take the blocks out of files, but for those that stay."""
+    # The plan to take the blocks out of files, but for those that stay
+    found = map(ManagedFile.read, paths)
     ours = [file for file in found if file.state != "absent"]
     left = {file.path: why for file in ours if (why := _why_left(file, place, needed))}
     changes = (file.removed() for file in ours if file.path not in left)
     words = (f"leave {path}: {why}" for path, why in left.items())
-    return SetupPlan(changes=tuple(changes), left=tuple(words))
+    plan = SetupPlan(changes=tuple(changes), left=tuple(words))
+    if is_gone and not (unit.is_own and place.is_managed):
+        plan = replace(plan, changes=(*plan.changes, *place.link_changes()))
+    return _with_the_end(plan, place) if unit.is_own else plan
 
 
 def _why_left(file: ManagedFile, place: SetupPlace, needed: Sequence[Path]) -> str:

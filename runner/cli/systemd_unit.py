@@ -49,29 +49,12 @@ class UpUnit:
 
     def text(self, template: str) -> str:
         """Return the text of the unit file, after the one in `examples/deploy`."""
-        values = self._values()
-        lines = (
-            f"{line}\n"
-            for general in template.splitlines()
-            if not general.startswith("#") and (self.user or not _OF_SYSTEM.match(general))
-            for line in values.get(general.partition("=")[0], [general])
-        )
-        return "".join(lines).lstrip()
-
-    def unwritable(self) -> str | None:
-        """Return the first value that no unit can have; None: all can be written."""
-        values = [*map(str, self.folders), str(self.keys), *self.command, *self.environ.values()]
-        if (wrong := next((text for text in values if _UNWRITABLE.search(text)), None)) is not None:
-            return wrong
-        return self.command[0] if _NOT_IN_PROGRAM.search(self.command[0]) else None
-
-    def _values(self) -> Mapping[str, list[str]]:
-        """Return the lines that replace the template's, by their keys."""
+        # The lines that replace the template's, by their keys
         folders = " ".join(_word(str(folder)) for folder in self.folders)
         needed = (*self.folders, *self.programs)
         home = "read-only" if _is_any_below(needed, _HOMES) else "yes"
         temporary = "no" if _is_any_below(needed, _TEMPORARY) else "yes"
-        return {
+        values = {
             "RequiresMountsFor": [f"RequiresMountsFor={folders}"],
             "ExecStart": [
                 f"ExecStart={' '.join(map(_word, self.command))} {folders.replace('$', '$$')}",
@@ -87,6 +70,20 @@ class UpUnit:
             "PrivateTmp": [f"PrivateTmp={temporary}"],
             "WantedBy": [f"WantedBy={'multi-user' if self.user else 'default'}.target"],
         }
+        lines = (
+            f"{line}\n"
+            for general in template.splitlines()
+            if not general.startswith("#") and (self.user or not _OF_SYSTEM.match(general))
+            for line in values.get(general.partition("=")[0], [general])
+        )
+        return "".join(lines).lstrip()
+
+    def unwritable(self) -> str | None:
+        """Return the first value that no unit can have; None: all can be written."""
+        values = [*map(str, self.folders), str(self.keys), *self.command, *self.environ.values()]
+        if (wrong := next((text for text in values if _UNWRITABLE.search(text)), None)) is not None:
+            return wrong
+        return self.command[0] if _NOT_IN_PROGRAM.search(self.command[0]) else None
 
     def _key_lines(self) -> list[str]:
         if self.keys is None:

@@ -63,7 +63,22 @@ def file_values(
             parsed = _parsed_toml(file, opened)
         if is_beside:
             _refuse_far_reaching(file, parsed, config)
-        yield from _values_of(file, parsed)
+        # What one settings file says; its relative folders are relative to it.
+        for name, value in parsed.items():
+            if name not in SETTING_SPECS:
+                near = difflib.get_close_matches(name, SETTING_SPECS, n=1)
+                hint = f" Did you mean '{near[0]}'?" if near else ""
+                known = ", ".join(f"'{name}'" for name in SETTING_SPECS)
+                raise SettingsError(
+                    str(file), f"setting '{name}' is not known.", f"Known: {known}.{hint}"
+                )
+            if (
+                SETTING_SPECS[name].read in (setting_values.folder, setting_values.file)
+                and isinstance(value, str)
+                and value[:1] != "~"
+            ):
+                value = str(file.parent / value)
+            yield name, f"{file}: {name}", value
 
 
 def foreign_text(what: Path, why: Stranger, folder: Path, config: Path) -> str:
@@ -94,25 +109,6 @@ def _refuse_far_reaching(file: Path, names: Iterable[str], config: Path) -> None
 def config_folder(environ: Mapping[str, str], home: Path) -> Path:
     """Return the folder of the person's settings file."""
     return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "paddock"
-
-
-def _values_of(file: Path, parsed: Mapping[str, Any]) -> Iterator[tuple[str, str, object]]:
-    """Yield what one settings file says; its relative folders are relative to it."""
-    for name, value in parsed.items():
-        if name not in SETTING_SPECS:
-            near = difflib.get_close_matches(name, SETTING_SPECS, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            known = ", ".join(f"'{name}'" for name in SETTING_SPECS)
-            raise SettingsError(
-                str(file), f"setting '{name}' is not known.", f"Known: {known}.{hint}"
-            )
-        if (
-            SETTING_SPECS[name].read in (setting_values.folder, setting_values.file)
-            and isinstance(value, str)
-            and value[:1] != "~"
-        ):
-            value = str(file.parent / value)
-        yield name, f"{file}: {name}", value
 
 
 @contextmanager

@@ -105,7 +105,24 @@ class AnswerReviewer:
         """
         assert step.review is not None
         names = ("document_sha256", "answer")
-        subject = await self._subject(step, scope, record, outputs)
+        # What a question is about, without the texts that the answer was made of
+        assert step.review is not None
+        name = record.name(step.id, scope, self._context.index)
+        subject = {
+            "pipeline": self._context.bound.file.name,
+            "block": record.block if record.item is not None else "",
+            "item": record.shown_key or record.key,
+            "document": name.path or None,
+            "document_sha256": document_digest(scope, record),
+            "around": [list(place) for place in record.around],
+            "answer": answer_of(outputs),
+            "evidence": outputs.get("evidence"),
+            "confidence": outputs.get("confidence"),
+            "outputs": outputs,
+            "when": step.review.when.source,
+            "by": list(step.review.by),
+            "on_expiry": step.review.on_expiry,
+        }
         light = self._question(step, record, {name: subject[name] for name in names})
 
         spec = step.review
@@ -161,28 +178,6 @@ class AnswerReviewer:
             record.renamed_from,
             self._context.options.retry_failed,
         )
-
-    async def _subject(
-        self, step: BoundStep, scope: Scope, record: ItemRun, outputs: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Return what a question is about, without the texts that the answer was made of."""
-        assert step.review is not None
-        name = record.name(step.id, scope, self._context.index)
-        return {
-            "pipeline": self._context.bound.file.name,
-            "block": record.block if record.item is not None else "",
-            "item": record.shown_key or record.key,
-            "document": name.path or None,
-            "document_sha256": document_digest(scope, record),
-            "around": [list(place) for place in record.around],
-            "answer": answer_of(outputs),
-            "evidence": outputs.get("evidence"),
-            "confidence": outputs.get("confidence"),
-            "outputs": outputs,
-            "when": step.review.when.source,
-            "by": list(step.review.by),
-            "on_expiry": step.review.on_expiry,
-        }
 
     async def _whole(
         self, step: BoundStep, scope: Scope, subject: Mapping[str, Any], tools: Tools

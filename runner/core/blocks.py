@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
@@ -146,7 +146,12 @@ class BlockRunner:
         await asyncio.to_thread(self._context.judge.sources.keep, run.work.scope, run.work.missing)
         self._keep_filed(run.work)
         sizes = expected_tokens(run.todo(), run.work.items) if run.has_models else {}
-        todo = self._in_order(run, sizes)
+        # The items to do, in the order in which they begin. The list's order is kept where items
+        # run one by one, and where a budget or the first failure may end the run early.
+        block, todo = run.block, run.todo()
+        is_cut_short = self._context.bound.budget.is_set or block.on_error == "fail"
+        if not (run.outer or not run.has_models or block.max_parallel == 1 or is_cut_short):
+            todo = longest_first(todo, sizes)
         if run.is_outermost:
             n_fresh = sum(item.verdict.state in ("fresh", "held") for item in run.work.items)
             shown = {run.work.shown(key): size for key, size in sizes.items()}
@@ -154,7 +159,34 @@ class BlockRunner:
         if run.work.held:
             self._stats.note(held_text(run.work.held))
         expect_queries(self._context, run.block, todo, run.scope)
-        await self._chunks(run, todo)
+        # Run the items in chunks; wait for those that other machines hold.
+        claims = self._claims_of(run)
+        run.parallel = max(run.parallel, await self._parallel(run)) if todo else run.parallel
+        if not run.outer:  # those that are given up are reported themselves
+            of, limit = self._context.suspects.of, self._context.max_attempts
+            known = [(item.key, suspect) for item in todo if (suspect := of(run.work.scope, item))]
+            if tried := [pair for pair in known if not pair[1].is_deadly(run.parallel, limit)]:
+                self._stats.note(suspects_text(tried, run.parallel))
+        left, pauses = list(todo), Pauses(CLAIM_BACKOFF)
+        while left and not self._stop_gate.is_closed:
+            n_before = len(run.ended)
+            run.passed.clear()
+            for most, items in self._by_company(run, left):
+                size = run.chunk_items if most >= run.parallel else 1
+                fair = UNLIMITED if claims is None else await claims.fair_share_size(len(items))
+                size = min(size, fair)
+                firsts = range(0, len(items), size)
+                chunks: list[Sequence[ItemWork]] = [items[at : at + size] for at in firsts]
+                if claims is not None and fair < len(items):
+                    chunks = claims.in_machine_order(chunks)
+                await self._window(run, chunks, min(fair, most))
+            left = list(run.passed)
+            if left and claims is not None:
+                self._stats.note(await claims.waits_for(run.work.scope, left))
+                if len(run.ended) > n_before:
+                    pauses.succeeded()
+                await pauses.wait()
+            left = left or run.next_pass()
         n_left = len(todo) - len(run.ended)
         if run.put_off and not self._stop_gate.is_closed:
             raise PutOff  # the item around it begins again
@@ -162,7 +194,15 @@ class BlockRunner:
             self.n_left += n_left if run.is_outermost else 0
             raise StopGateClosed
         if not self._context.options.leaves_out_items:
-            await self._clean(run)
+            # Handle the items whose source is gone; note what applies of the block.
+            renamed = {item.renamed_from for item in run.work.items}
+            for entry in await OrphanCleaner(self._context).handle_gone(run.work, run.done()):
+                run.filed.pop(entry.key, None)
+                if entry.key not in renamed:  # which is counted under its new name
+                    self._count(run, entry.key, run.work.deletion(entry.key))
+            if not run.outer:
+                end = await end_of_block(self._context, run.work, run.skipped_reviews)
+                self.ends[run.block.id] = end
         if run.is_partial:
             self.left.partial.add(run.block.id)
         self.has_failures = self.has_failures or bool(run.failed)
@@ -183,17 +223,6 @@ class BlockRunner:
         if work.again:
             names = listed(work.again, MAX_NAMED)
             self._stats.note(f"as filed before, so the same item: {names}")
-
-    async def _clean(self, run: BlockState) -> None:
-        """Handle the items whose source is gone; note what applies of the block."""
-        renamed = {item.renamed_from for item in run.work.items}
-        for entry in await OrphanCleaner(self._context).handle_gone(run.work, run.done()):
-            run.filed.pop(entry.key, None)
-            if entry.key not in renamed:  # which is counted under its new name
-                self._count(run, entry.key, run.work.deletion(entry.key))
-        if not run.outer:
-            end = await end_of_block(self._context, run.work, run.skipped_reviews)
-            self.ends[run.block.id] = end
 
     async def judge(
         self, node: BoundNode, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
@@ -284,48 +313,6 @@ class BlockRunner:
         self._stats.item(report)
 
     # --- running items
-
-    def _in_order(self, run: BlockState, sizes: Mapping[str, float]) -> list[ItemWork]:
-        """Return the items to do, in the order in which they begin.
-
-        The list's order is kept where items run one by one, and where a budget or the first failure
-        may end the run early.
-        """
-        block, todo = run.block, run.todo()
-        is_cut_short = self._context.bound.budget.is_set or block.on_error == "fail"
-        if run.outer or not run.has_models or block.max_parallel == 1 or is_cut_short:
-            return todo
-        return longest_first(todo, sizes)
-
-    async def _chunks(self, run: BlockState, todo: Sequence[ItemWork]) -> None:
-        """Run the items in chunks; wait for those that other machines hold."""
-        claims = self._claims_of(run)
-        run.parallel = max(run.parallel, await self._parallel(run)) if todo else run.parallel
-        if not run.outer:  # those that are given up are reported themselves
-            of, limit = self._context.suspects.of, self._context.max_attempts
-            known = [(item.key, suspect) for item in todo if (suspect := of(run.work.scope, item))]
-            if tried := [pair for pair in known if not pair[1].is_deadly(run.parallel, limit)]:
-                self._stats.note(suspects_text(tried, run.parallel))
-        left, pauses = list(todo), Pauses(CLAIM_BACKOFF)
-        while left and not self._stop_gate.is_closed:
-            n_before = len(run.ended)
-            run.passed.clear()
-            for most, items in self._by_company(run, left):
-                size = run.chunk_items if most >= run.parallel else 1
-                fair = UNLIMITED if claims is None else await claims.fair_share_size(len(items))
-                size = min(size, fair)
-                firsts = range(0, len(items), size)
-                chunks: list[Sequence[ItemWork]] = [items[at : at + size] for at in firsts]
-                if claims is not None and fair < len(items):
-                    chunks = claims.in_machine_order(chunks)
-                await self._window(run, chunks, min(fair, most))
-            left = list(run.passed)
-            if left and claims is not None:
-                self._stats.note(await claims.waits_for(run.work.scope, left))
-                if len(run.ended) > n_before:
-                    pauses.succeeded()
-                await pauses.wait()
-            left = left or run.next_pass()
 
     def _by_company(
         self, run: BlockState, items: Sequence[ItemWork]
@@ -517,12 +504,8 @@ class BlockRunner:
         except AwaitingReview as wait:
             await self._waits(run, item, record, wait, time.monotonic() - began)
             return
-        await self._done(run, item, record, result, time.monotonic() - began)
-
-    async def _done(
-        self, run: BlockState, item: ItemWork, record: ItemRun, result: Any, seconds: float
-    ) -> None:
-        """Record an item that went well, or of which all steps were skipped."""
+        # Record an item that went well, or of which all steps were skipped
+        seconds = time.monotonic() - began
         run.filed.pop(item.key, None)  # what it came out as before
         if record.with_filed is not None:
             run.wholes[item.key] = record.with_filed

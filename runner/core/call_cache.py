@@ -463,16 +463,13 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
                 f"{facts.digest[:12]}; "
                 "`--exact` keeps to the original"
             )
-        self._note_fallback(model, facts.name)
-
-    def _note_fallback(self, model: ModelSpec, name: str) -> None:
-        """Note once in a run that a model runs with a llama.cpp fallback."""
+        # Note once in a run that a model runs with a llama.cpp fallback.
         stats = getattr(self._pool, "stats", None)  # other pools need not count
         if stats is None or model.pool:
             return
         for resident in stats().resident:
-            if resident.name == name and resident.fallback:
-                self._stats.note(f"{name} {resident.fallback}")
+            if resident.name == facts.name and resident.fallback:
+                self._stats.note(f"{facts.name} {resident.fallback}")
 
     def _begun(self, texts: Sequence[str]) -> OpenCall:
         return self._stats.begin_call(self._caller.step, self._caller.key, sum(map(len, texts)))

@@ -29,23 +29,19 @@ def expected_tokens(todo: Sequence[ItemWork], items: Iterable[ItemWork]) -> dict
 
     Else its size times the tokens per byte of other items with the same kind of file.
     """
-    rates = _tokens_per_byte(items)
-    return {item.key: _expected_tokens(item, rates) for item in todo}
-
-
-def _expected_tokens(item: ItemWork, rates: Mapping[str, float]) -> float:
-    return _recorded_tokens(item) or _size_bytes(item) * rates.get(_file_kind(item), rates[""])
-
-
-def _tokens_per_byte(items: Iterable[ItemWork]) -> dict[str, float]:
-    """Return tokens per byte by kind of file; `""`: of all files."""
+    # Tokens per byte by kind of file; `""`: of all files.
     found: dict[str, list[float]] = {}
     for item in items:
         if tokens := _recorded_tokens(item):
             rate = tokens / max(1, _size_bytes(item))
             for kind in {"", _file_kind(item)}:
                 found.setdefault(kind, []).append(rate)
-    return {"": 1.0} | {kind: median(rates) for kind, rates in found.items()}
+    rates = {"": 1.0} | {kind: median(rates) for kind, rates in found.items()}
+    return {item.key: _expected_tokens(item, rates) for item in todo}
+
+
+def _expected_tokens(item: ItemWork, rates: Mapping[str, float]) -> float:
+    return _recorded_tokens(item) or _size_bytes(item) * rates.get(_file_kind(item), rates[""])
 
 
 def _recorded_tokens(item: ItemWork) -> int:

@@ -319,7 +319,13 @@ class OutdatedFinder:
             return True
         spec = json.loads(text)
         if place.outer:  # it may read steps around it
-            spec["steps"] = self._steps_of_items() | spec["steps"]
+            blocks = [node for node in self._bound.nodes if isinstance(node, BoundBlock)]
+            steps_of_items = {
+                name: step
+                for block in blocks
+                for name, step in json.loads(canonical_spec(block))["steps"].items()
+            }
+            spec["steps"] = steps_of_items | spec["steps"]
         inputs = self._bound.inputs_in_paths.union(made.made.get(INPUTS_BY_ITEM, ()))
         return paths_depend_on_item_alone(spec, inputs, is_within_item=bool(place.outer))
 
@@ -343,14 +349,6 @@ class OutdatedFinder:
             if any(part is node for part in nodes_of([top])):
                 spec = json.loads(canonical_spec(top))
         return paths_depend_on_item_alone(spec, plan.inputs_in_paths)
-
-    def _steps_of_items(self) -> dict[str, Any]:
-        blocks = [node for node in self._bound.nodes if isinstance(node, BoundBlock)]
-        return {
-            name: step
-            for block in blocks
-            for name, step in json.loads(canonical_spec(block))["steps"].items()
-        }
 
     # --- rows
 

@@ -282,32 +282,22 @@ class OrphanCleaner:
         if end is None or work is None or work.step is not None:
             return outdated if self._prunes else ()
         if not self._prunes:
-            return self._doomed_by_watch(outdated, work, end)
-        doubt = self._long_gone(work, outdated)
-        if doubt is not None:
-            self.doubt(work, doubt)
-        return [output for output in outdated if doubt is None or output.why != GONE]
-
-    def _doomed_by_watch(
-        self, outdated: Sequence[OutdatedOutput], work: BlockWork, end: NodeOutputs
-    ) -> Sequence[OutdatedOutput]:
-        """Return those of renamed items, and where the watch on their folder says so, of others."""
-        prunes = any(source.prunes for source in work.missing.sources)
-        if prunes and (note := self._lost_by_most(work, end, outdated)) is not None:
-            self._stats.note(note)
-            prunes = False
-        whys = (ELSEWHERE, NOT_MADE) if prunes else ()
-        moved = end.renamed & end.gone.keys()
-        return [output for output in outdated if output.why in whys or output.item in moved]
-
-    def _long_gone(
-        self, work: BlockWork, outdated: Sequence[OutdatedOutput]
-    ) -> DeletionDoubt | None:
-        """Return why outputs of documents that went earlier are kept: a person is asked first."""
+            # Those of renamed items, and where the watch on their folder says so, of others
+            prunes = any(source.prunes for source in work.missing.sources)
+            if prunes and (note := self._lost_by_most(work, end, outdated)) is not None:
+                self._stats.note(note)
+                prunes = False
+            whys = (ELSEWHERE, NOT_MADE) if prunes else ()
+            moved = end.renamed & end.gone.keys()
+            return [output for output in outdated if output.why in whys or output.item in moved]
+        # Why outputs of documents that went earlier are kept: a person is asked first
         now = {entry.key for entry in work.deleted}
         n_left = len({output.item for output in outdated if output.why == GONE} - now)
         n_known = len(work.items) + n_left
-        return self._context.judge.sources.many(work.missing, n_left, n_known, prunes=True)
+        doubt = self._context.judge.sources.many(work.missing, n_left, n_known, prunes=True)
+        if doubt is not None:
+            self.doubt(work, doubt)
+        return [output for output in outdated if doubt is None or output.why != GONE]
 
     def _lost_by_most(
         self, work: BlockWork, end: NodeOutputs, outdated: Sequence[OutdatedOutput]

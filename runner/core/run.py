@@ -218,25 +218,22 @@ class _PlanRun:
             if node.id in self.left.without_news:
                 self._scope = self._scope.with_step(node.id, None)
         else:
-            await self._run(node)
+            try:
+                outputs = await self._as_task(node)
+            except StopGateClosed:
+                self.has_left = True
+            except AwaitingReview as wait:
+                self.left.awaited[node.id] = wait
+            except (StepFailed, ExpressionError) as error:
+                text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
+                self._stats.item(ItemReport(node.id, self._key(node), "failed", error=text))
+                self._stats.item_state(node.id, "", "failed", text)
+                cause = error.cause if isinstance(error, StepFailed) else "other"
+                place = f"{node.mark.file}:{node.mark.line}:{node.mark.column}"
+                raise RunFailed(f"{place}: {text}", cause=cause) from error
+            else:
+                self._scope = self._scope.with_step(node.id, outputs)
         self._ended[node.id].set()
-
-    async def _run(self, node: BoundNode) -> None:
-        try:
-            outputs = await self._as_task(node)
-        except StopGateClosed:
-            self.has_left = True
-        except AwaitingReview as wait:
-            self.left.awaited[node.id] = wait
-        except (StepFailed, ExpressionError) as error:
-            text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
-            self._stats.item(ItemReport(node.id, self._key(node), "failed", error=text))
-            self._stats.item_state(node.id, "", "failed", text)
-            cause = error.cause if isinstance(error, StepFailed) else "other"
-            place = f"{node.mark.file}:{node.mark.line}:{node.mark.column}"
-            raise RunFailed(f"{place}: {text}", cause=cause) from error
-        else:
-            self._scope = self._scope.with_step(node.id, outputs)
 
     async def _as_task(self, node: BoundNode) -> Any:
         """Run a node as a chunk of its own; return its outputs."""

@@ -21,7 +21,7 @@ from paddock.engine.system.tasks import wait_for_event
 from paddock.runner.settings import Settings
 
 from . import daemon_files
-from .daemon_files import DaemonPaths, daemon_log, make_daemon_folders, paths_of
+from .daemon_files import daemon_log, make_daemon_folders, paths_of
 from .daemon_server import hold_daemon
 
 LOG_BYTES, N_LOGS = 1 << 20, 3
@@ -55,7 +55,15 @@ def main() -> None:
 
 async def _serve(settings: Settings, *, wants_prefect: bool) -> None:
     paths, idle_s = paths_of(settings), settings.unattended.service_idle_s
-    await _until_free(paths)
+    # Wait for a daemon that is ending; return at once when one is listening.
+    with suppress(LockTaken):
+        async with lock_soon(
+            paths.lock,
+            wait_s=ENDING_S,
+            poll_s=LOOK_S / 20,
+            is_over=lambda: daemon_files.daemon_at(paths) is not None,
+        ):
+            pass
     async with hold_daemon(
         settings, paths, kind="background", wants_prefect=wants_prefect, idle_s=idle_s
     ) as state:
@@ -68,18 +76,6 @@ async def _serve(settings: Settings, *, wants_prefect: bool) -> None:
         ):
             await wait_for_event(state.ends, LOOK_S)
         log.info("ends: %s", "a signal asked for it" if state.ends.is_set() else "idle")
-
-
-async def _until_free(paths: DaemonPaths) -> None:
-    """Wait for a daemon that is ending; return at once when one is listening."""
-    with suppress(LockTaken):
-        async with lock_soon(
-            paths.lock,
-            wait_s=ENDING_S,
-            poll_s=LOOK_S / 20,
-            is_over=lambda: daemon_files.daemon_at(paths) is not None,
-        ):
-            pass
 
 
 class _PrivateLog(logging.handlers.RotatingFileHandler):

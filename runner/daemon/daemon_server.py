@@ -307,19 +307,16 @@ class _ServeOrJoin:
                     self._tell(state.daemon)
                     await asyncio.Event().wait()
             except LockTaken:
-                await self._use_other()
-
-    async def _use_other(self) -> None:
-        """Use another process's daemon while it runs."""
-        daemon = daemon_files.daemon_at(self._paths)
-        if daemon is not None:
-            with suppress(DaemonError):
-                async with hold_lease(daemon, pipeline=f"paddock {self._kind}") as lease:
-                    if self._wants_prefect:
-                        daemon = daemon.with_prefect(await lease.prefect_url())
-                    self._tell(daemon)
-                    await lease.broken.wait()
-        await asyncio.sleep(0.2)
+                # Use another process's daemon while it runs
+                daemon = daemon_files.daemon_at(self._paths)
+                if daemon is not None:
+                    with suppress(DaemonError):
+                        async with hold_lease(daemon, pipeline=f"paddock {self._kind}") as lease:
+                            if self._wants_prefect:
+                                daemon = daemon.with_prefect(await lease.prefect_url())
+                            self._tell(daemon)
+                            await lease.broken.wait()
+                await asyncio.sleep(0.2)
 
     def _tell(self, daemon: DaemonInfo) -> None:
         if not self._ready.done():

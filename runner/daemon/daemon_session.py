@@ -140,14 +140,11 @@ class DaemonSession:
             except DaemonError:
                 pass
         if ending is not None:
-            self._keep(update)
+            try:
+                keep_run(self._settings.state_dir, update)
+            except OSError as error:
+                self._tell(f"Prefect does not show the end of this run: {error}")
         return MirrorReply(must_repeat=True)
-
-    def _keep(self, update: dict[str, Any]) -> None:
-        try:
-            keep_run(self._settings.state_dir, update)
-        except OSError as error:
-            self._tell(f"Prefect does not show the end of this run: {error}")
 
     async def _move(self, gone: DaemonLease) -> None:
         """Connect to a running daemon, once for all tasks that found the old one gone."""

@@ -475,24 +475,21 @@ class _BodyWalk:
                 walked = await self._step(node)
             if reads & self._perhaps_skipped:
                 walked = replace(walked, may_be_skipped=True)
-            self._add(node, walked)
-
-    def _add(self, node: BoundNode, walked: WalkResult) -> None:
-        is_sure = not (walked.may_be_skipped or self.is_unsure)
-        self.calls += walked.calls if is_sure else walked.calls.perhaps()
-        self.refs.update(_calls_by_model(walked))
-        if walked.is_unknown:
-            self.unknown.add(node.id)
-        if walked.may_be_skipped:
-            self._perhaps_skipped.add(node.id)
-        if isinstance(node, BoundStep):
-            may_fail = walked.is_unknown and node.reply is not None and bool(node.reply.checks)
-            if may_fail or node.review is not None:  # or the item may wait for a person
-                self.is_unsure = True
-            if not (_reads_only(node) or node.inner is not None):
-                self._has_changed = True
-        self.last = walked.outputs
-        self.scope = self.scope.with_step(node.id, walked.outputs)
+            is_sure = not (walked.may_be_skipped or self.is_unsure)
+            self.calls += walked.calls if is_sure else walked.calls.perhaps()
+            self.refs.update(_calls_by_model(walked))
+            if walked.is_unknown:
+                self.unknown.add(node.id)
+            if walked.may_be_skipped:
+                self._perhaps_skipped.add(node.id)
+            if isinstance(node, BoundStep):
+                may_fail = walked.is_unknown and node.reply is not None and bool(node.reply.checks)
+                if may_fail or node.review is not None:  # or the item may wait for a person
+                    self.is_unsure = True
+                if not (_reads_only(node) or node.inner is not None):
+                    self._has_changed = True
+            self.last = walked.outputs
+            self.scope = self.scope.with_step(node.id, walked.outputs)
 
     async def _step(self, step: BoundStep) -> WalkResult:
         place = self._place

@@ -95,16 +95,13 @@ class _CostForecast:
         most, tokens = calls.most or 0, None
         if known:
             tokens = most * sum(entry.tokens for entry in known) / n_calls
-        self._share(refs, most, tokens)
-
-    def _share(self, refs: Counter[str], n_calls: int, tokens: float | None) -> None:
         self.tokens = None if self.tokens is None or tokens is None else self.tokens + tokens
         for ref, n in refs.items():
             share = n / refs.total()
-            self.models[ref] = self.models.get(ref, 0.0) + share * n_calls
+            self.models[ref] = self.models.get(ref, 0.0) + share * most
             if tokens is not None:
                 mine = self.by_model.setdefault(ref, [0.0, 0.0])
-                mine[0] += share * n_calls
+                mine[0] += share * most
                 mine[1] += share * tokens
 
 
@@ -373,10 +370,6 @@ class _Forecast:
         if within._partial:
             self._partial.add(step.id)
             return
-        self._read_returns(step, bound, within)
-
-    def _read_returns(self, step: BoundStep, bound: BoundPlan, within: _Forecast) -> None:
-        """Set a sub-pipeline's `returns`, unless it reads unknown outputs."""
         read = bound.returns.references if bound.returns is not None else frozenset()
         self._blocks.left.note_pipeline(step.id, within._blocks.left, read)
         for path in sorted(read):

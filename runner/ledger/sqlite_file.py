@@ -222,7 +222,14 @@ def compact_file(file: Path, clock: Callable[[], float] = time.monotonic) -> boo
     """
     try:
         with contextlib.closing(_connect(file, 1.0)) as connection:
-            if not _is_worth_compacting(connection, file):
+            page, n_pages, n_free = (
+                int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+                for name in ("page_size", "page_count", "freelist_count")
+            )
+            has_room = shutil.disk_usage(file.parent).free > 2 * page * n_pages
+            is_too_large = page * n_pages > MOST_VACUUM_BYTES
+            is_worth_it = n_free * page >= VACUUM_BYTES and n_free >= VACUUM_SHARE * n_pages
+            if not (is_worth_it and has_room and not is_too_large):
                 return False
             ends_at = clock() + VACUUM_S
             connection.set_progress_handler(lambda: int(clock() > ends_at), 10_000)
@@ -233,17 +240,6 @@ def compact_file(file: Path, clock: Callable[[], float] = time.monotonic) -> boo
     except _DAMAGE as error:
         raise read_error(file, error) from error
     return True
-
-
-def _is_worth_compacting(connection: sqlite3.Connection, file: Path) -> bool:
-    page, n_pages, n_free = (
-        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-        for name in ("page_size", "page_count", "freelist_count")
-    )
-    has_room = shutil.disk_usage(file.parent).free > 2 * page * n_pages
-    is_too_large = page * n_pages > MOST_VACUUM_BYTES
-    is_worth_it = n_free * page >= VACUUM_BYTES and n_free >= VACUUM_SHARE * n_pages
-    return is_worth_it and has_room and not is_too_large
 
 
 def _connect(file: Path, wait_s: float) -> sqlite3.Connection:

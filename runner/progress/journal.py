@@ -195,21 +195,17 @@ class LineWriter:
                 self._wake.wait(FLUSH_INTERVAL_S)
                 is_last = self._is_closed
                 self._wake.clear()
-                text = self._taken(is_last)
+                taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                lines = [line for line, weight in taken if self._has_room(line, weight)]
+                if is_last and self._n_left_out:
+                    lines.append(json.dumps({"event": "left_out", "lines": self._n_left_out}))
+                text = "".join(f"{line}\n" for line in lines)
                 if text:
                     stream = stream or stack.enter_context(_opened(self._out))
                     stream.write(text)
                     stream.flush()
                 if is_last:
                     return
-
-    def _taken(self, is_last: bool) -> str:
-        """Return the waiting lines, up to the file's limit."""
-        taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        lines = [line for line, weight in taken if self._has_room(line, weight)]
-        if is_last and self._n_left_out:
-            lines.append(json.dumps({"event": "left_out", "lines": self._n_left_out}))
-        return "".join(f"{line}\n" for line in lines)
 
     def _has_room(self, line: str, weight: LineWeight) -> bool:
         """Count a line; return whether the file is full."""

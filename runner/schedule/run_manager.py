@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -43,7 +43,6 @@ from .start_decisions import (
     ActiveRun,
     DrainRun,
     DueRun,
-    RunRule,
     SkipRun,
     StartRun,
     dispatch,
@@ -334,7 +333,37 @@ class RunManager:
             await self._finish_unstarted({run.id for run in found}, by_id)
         if self.is_stopping:
             return
-        await self._decide(by_id)
+        now = datetime.now(UTC)
+        waiting = {
+            run.id: run
+            for run in self.queue
+            if is_due(run, by_id[run.deployment].triggered, now)
+            and run.order.get("parent") not in self.jobs  # what it continues has ended
+        }
+        due = {
+            id_: due_run for id_, run in waiting.items() if (due_run := await self._due(run, by_id))
+        }
+        active = [job.active(id_) for id_, job in self.jobs.items()]
+        # Each pipeline's rule; of these deployments, whether Prefect shows a pause.
+        ids = {waiting[id_].deployment for id_ in due}
+        paused = await self._prefect_queue.paused(ids) if ids else frozenset()
+        rules = {
+            key: replace(deployment.triggered.rule, is_paused=deployment.id in paused)
+            for key, deployment in self.deployments.items()
+        }
+        for decision in dispatch([*due.values()], active, rules, now, self._options.max_runs):
+            if isinstance(decision, DrainRun):
+                reason: StopReason = "window" if decision.is_again else "cancelled"
+                self.stop_job(self.jobs[decision.id], reason, decision.words)
+                continue
+            run = waiting[decision.id]
+            deployment = by_id[run.deployment]
+            if isinstance(decision, StartRun):
+                await self._start(run, deployment, due[run.id].group)
+            elif isinstance(decision, SkipRun):
+                await self.skip_run(run, deployment, decision.words)
+            elif run.shown != f"{HELD_STATE}: {decision.words}":
+                await self._prefect_queue.hold(run.id, decision.words, decision.until)
 
     async def _act_on(self, run: QueuedRun, deployment: Deployment, *, was_ours: bool) -> None:
         """Adopt a run that a killed `up` left; stop one that was cancelled or suspended."""
@@ -377,41 +406,6 @@ class RunManager:
             elif run.deployment not in by_id:  # its deployment was deleted
                 await self._prefect_queue.show(id_, "skipped", "its deployment no longer exists")
                 await self._tell(id_, None, "skipped", None, run)
-
-    async def _decide(self, by_id: Mapping[str, Deployment]) -> None:
-        now = datetime.now(UTC)
-        waiting = {
-            run.id: run
-            for run in self.queue
-            if is_due(run, by_id[run.deployment].triggered, now)
-            and run.order.get("parent") not in self.jobs  # what it continues has ended
-        }
-        due = {
-            id_: due_run for id_, run in waiting.items() if (due_run := await self._due(run, by_id))
-        }
-        active = [job.active(id_) for id_, job in self.jobs.items()]
-        rules = await self._rules({waiting[id_].deployment for id_ in due})
-        for decision in dispatch([*due.values()], active, rules, now, self._options.max_runs):
-            if isinstance(decision, DrainRun):
-                reason: StopReason = "window" if decision.is_again else "cancelled"
-                self.stop_job(self.jobs[decision.id], reason, decision.words)
-                continue
-            run = waiting[decision.id]
-            deployment = by_id[run.deployment]
-            if isinstance(decision, StartRun):
-                await self._start(run, deployment, due[run.id].group)
-            elif isinstance(decision, SkipRun):
-                await self.skip_run(run, deployment, decision.words)
-            elif run.shown != f"{HELD_STATE}: {decision.words}":
-                await self._prefect_queue.hold(run.id, decision.words, decision.until)
-
-    async def _rules(self, ids: Set[str]) -> dict[str, RunRule]:
-        """Return each pipeline's rule; of these deployments, whether Prefect shows a pause."""
-        paused = await self._prefect_queue.paused(ids) if ids else frozenset()
-        return {
-            key: replace(deployment.triggered.rule, is_paused=deployment.id in paused)
-            for key, deployment in self.deployments.items()
-        }
 
     async def _due(self, run: QueuedRun, by_id: Mapping[str, Deployment]) -> DueRun | None:
         deployment = by_id[run.deployment]
@@ -524,7 +518,13 @@ class RunManager:
             # It may have ended normally while neither `up` nor Prefect was running.
             report = await asyncio.to_thread(self._options.known_end, job.deployment, job.name)
             end = end if report is None else ProcessEnd(report, has_spoken=True)
-        ending = self._ending(job, end, shown)
+        crash, status = end.crash, str(end.report.status) if end.report else "failed"
+        shown_end = shown.end if shown is not None else ""
+        if crash is not None and job.is_adopted and shown_end not in ("", "crashed"):
+            crash, status = None, shown_end
+        if crash is not None and job.stopped is not None:
+            crash, status = None, "interrupted"  # it was killed
+        ending = RunEnding(job.attempt, crash, status, job.stopped)
         if ending.crash is not None:
             got_on = await asyncio.to_thread(self._options.has_progressed, job.deployment, job.name)
             ending = replace(ending, has_progressed=got_on)
@@ -557,7 +557,23 @@ class RunManager:
         if job.deployment.triggered.key not in self.deployments:
             next_ = NoRestart()  # its file is gone
         if isinstance(next_, RestartRun):  # before its end is shown: an open run is not forgotten
-            await self._again(job, next_, groups)
+            # Queue a run again, as one for each group of its calls; the first continues it.
+            old = job.tracked
+            order = {**old.order, "attempt": next_.attempt, "parent": old.id}
+            order["root"] = old.order.get("root") or old.id
+            # The ledger joins all starts of a run by it.
+            order["job"] = old.order.get("job") or job.running.run or old.name
+            for number, calls in enumerate(groups):
+                own = {"calls": [*calls], "inputs": calls[0]["inputs"]} if calls else {}
+                made = await self._prefect_queue.submit(
+                    self.deployments.get(job.deployment.triggered.key, job.deployment).id,
+                    order | own,
+                    key=f"{old.id}{AGAIN_SUFFIX}{number or ''}",
+                    at=next_.at,
+                    words=next_.words,
+                )
+                if old.id in self._waiting:
+                    self._waiting[made.id] = self._waiting.pop(old.id)
         if is_open:
             await self._show(job, end, ending)
         self.jobs.pop(job.tracked.id, None)
@@ -575,16 +591,6 @@ class RunManager:
             status = "crashed" if ending.crash else ending.status
             await self._tell(job.tracked.id, job, status, end.report, job.tracked)
 
-    def _ending(self, job: ManagedRun, end: ProcessEnd, shown: QueuedRun | None) -> RunEnding:
-        """Return how a run ended: by its own report, else by Prefect's state."""
-        crash, status = end.crash, str(end.report.status) if end.report else "failed"
-        shown_end = shown.end if shown is not None else ""
-        if crash is not None and job.is_adopted and shown_end not in ("", "crashed"):
-            crash, status = None, shown_end
-        if crash is not None and job.stopped is not None:
-            crash, status = None, "interrupted"  # it was killed
-        return RunEnding(job.attempt, crash, status, job.stopped)
-
     async def _show(self, job: ManagedRun, end: ProcessEnd, ending: RunEnding) -> None:
         """Set a flow run's final state, if its process could not."""
         state: ShownState = "failed"
@@ -600,27 +606,6 @@ class RunManager:
         elif report is not None:
             words = report.message or ""
         await self._prefect_queue.show(job.tracked.id, state, words)
-
-    async def _again(
-        self, job: ManagedRun, next_: RestartRun, groups: Sequence[Sequence[Mapping[str, Any]]]
-    ) -> None:
-        """Queue a run again, as one for each group of its calls; the first continues it."""
-        old = job.tracked
-        order = {**old.order, "attempt": next_.attempt, "parent": old.id}
-        order["root"] = old.order.get("root") or old.id
-        # The ledger joins all starts of a run by it.
-        order["job"] = old.order.get("job") or job.running.run or old.name
-        for number, calls in enumerate(groups):
-            own = {"calls": [*calls], "inputs": calls[0]["inputs"]} if calls else {}
-            made = await self._prefect_queue.submit(
-                self.deployments.get(job.deployment.triggered.key, job.deployment).id,
-                order | own,
-                key=f"{old.id}{AGAIN_SUFFIX}{number or ''}",
-                at=next_.at,
-                words=next_.words,
-            )
-            if old.id in self._waiting:
-                self._waiting[made.id] = self._waiting.pop(old.id)
 
     async def _tell(
         self,

@@ -59,7 +59,9 @@ class TimeWindow:
             return now.astimezone(UTC)
         today = now.astimezone(self.zone).date()
         for days in range(_FEW_DAYS):
-            moment = self._at(datetime.combine(today + timedelta(days), self.start))
+            wall = datetime.combine(today + timedelta(days), self.start)
+            local = wall.astimezone() if self.zone is None else wall.replace(tzinfo=self.zone)
+            moment = local.astimezone(UTC)
             if moment > now:
                 return moment
         return now.astimezone(UTC) + timedelta(days=1)
@@ -71,7 +73,3 @@ class TimeWindow:
     def drain_reason(self, now: datetime) -> str | None:
         """Return why a running run has to stop after its current item; None: it goes on."""
         return None if self.is_open(now) else f"its window {self} is over"
-
-    def _at(self, wall: datetime) -> datetime:
-        local = wall.astimezone() if self.zone is None else wall.replace(tzinfo=self.zone)
-        return local.astimezone(UTC)

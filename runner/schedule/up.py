@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
 
 from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.system import files
@@ -207,7 +206,17 @@ class Up:
             )
             stack.push_async_callback(self._calls.close)
             await self._calls.open()
-            app = await self._app(stack, is_open=is_open)
+            hooks, keys = self._reconciler.hooks, self._settings.service.api_keys_file
+            reader = StatusAccess(is_open=is_open, keys=keys)
+            all_reviews = FolderReviews(
+                lambda: self._pipeline_folders(asks_people), self._settings.ledger_url
+            )
+            page = await stack.enter_async_context(
+                mounted_page(all_reviews, self._settings.state_dir, keys=keys, is_open=is_open)
+            )
+            self._review_runs = ReviewRuns(self._run_manager, page.ask)
+            routes = [*page.routes(), *self._wishes.pages(page.access, self)]
+            app = make_status_app(self._ready, self.status, hooks.answer, reader, routes)
             with contextlib.suppress(QueueError):
                 await self._reconciler.forget_gone(self._wishes.folders, self._served)
             stack.push_async_callback(self._closed)
@@ -215,20 +224,6 @@ class Up:
             self._reconciler.serve_hooks(list(self._served.values()))
             await stack.enter_async_context(serving(app, listener, self._settings.service))
             yield
-
-    async def _app(self, stack: AsyncExitStack, *, is_open: bool) -> ASGIApp:
-        """Return the application: status, webhooks and the review page."""
-        hooks, keys = self._reconciler.hooks, self._settings.service.api_keys_file
-        reader = StatusAccess(is_open=is_open, keys=keys)
-        all_reviews = FolderReviews(
-            lambda: self._pipeline_folders(asks_people), self._settings.ledger_url
-        )
-        page = await stack.enter_async_context(
-            mounted_page(all_reviews, self._settings.state_dir, keys=keys, is_open=is_open)
-        )
-        self._review_runs = ReviewRuns(self._run_manager, page.ask)
-        routes = [*page.routes(), *self._wishes.pages(page.access, self)]
-        return make_status_app(self._ready, self.status, hooks.answer, reader, routes)
 
     def _pipeline_folders(
         self, chosen: Callable[[Pipeline], bool] = lambda pipeline: True

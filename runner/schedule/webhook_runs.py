@@ -125,14 +125,32 @@ class WebhookRuns:
                 for call in await self._oldest(deployment, n_free):
                     await self._submit_calls(deployment, [call])
                 continue
-            waiting = self._waiting_groups(deployment)
+            # Triggers and groups of a pipeline's runs that have not begun
+            runs = (run for run in self._run_manager.queue if run.deployment == deployment.id)
+            waiting = {
+                (str(run.order.get("trigger")), _group_or_own(deployment, run.order.get("inputs")))
+                for run in runs
+            }
             group_of = partial(_group_of, deployment)
             for some in calls_together(await self._oldest(deployment, MOST_LOOKED_AT), group_of):
                 # The others wait here, to be one run when this one has begun.
                 if (some[0].trigger, group_of(some[0])) not in waiting and n_free > 0:
                     n_free -= 1
                     await self._submit_calls(deployment, some)
-        await self._report_kept()
+        # Report accepted calls that cannot run, each time that they change
+        if not self._is_known:
+            return
+        found = {
+            key: f"{counted(n, 'accepted webhook call')} of {key} cannot run: it is not in service."
+            for key, n in self._calls.waiting.items()
+            if n > 0 and key not in self._run_manager.deployments
+        }
+        for key, (n, why) in (await self._calls.aside()).items():
+            found[key] = f"{counted(n, 'accepted webhook call')} of {key} cannot run: {why}"
+        for key, words in found.items():
+            if self.kept.get(key) != words:
+                log.warning("%s They are kept, and run when its file is as it was.", words)
+        self.kept = found
 
     async def pipelines_changed(self) -> None:
         """Look again at calls that no pipeline took: others are in service now.
@@ -176,36 +194,12 @@ class WebhookRuns:
                     calls = counted(n, "accepted call")
                     log.info("%s: %s of %s go to %s", trigger, calls, key, heir)
 
-    async def _report_kept(self) -> None:
-        """Report accepted calls that cannot run, each time that they change."""
-        if not self._is_known:
-            return
-        found = {
-            key: f"{counted(n, 'accepted webhook call')} of {key} cannot run: it is not in service."
-            for key, n in self._calls.waiting.items()
-            if n > 0 and key not in self._run_manager.deployments
-        }
-        for key, (n, why) in (await self._calls.aside()).items():
-            found[key] = f"{counted(n, 'accepted webhook call')} of {key} cannot run: {why}"
-        for key, words in found.items():
-            if self.kept.get(key) != words:
-                log.warning("%s They are kept, and run when its file is as it was.", words)
-        self.kept = found
-
     async def _over(self, run: QueuedRun, status: str) -> None:
         """Forget the inputs of a run's calls; those that a file which is gone cut off are kept."""
         file = str(run.order.get("path"))
         is_cut_off = status not in _DONE and file not in self._run_manager.deployments
         with suppress(WebhookQueueBroken):  # they are forgotten in a week
             await (self.take_back(run) if is_cut_off else self._calls.ended(_root(run)))
-
-    def _waiting_groups(self, deployment: Deployment) -> set[tuple[str, str]]:
-        """Return triggers and groups of a pipeline's runs that have not begun."""
-        runs = (run for run in self._run_manager.queue if run.deployment == deployment.id)
-        return {
-            (str(run.order.get("trigger")), _group_or_own(deployment, run.order.get("inputs")))
-            for run in runs
-        }
 
     async def _submit_calls(self, deployment: Deployment, calls: Sequence[AcceptedCall]) -> None:
         first = calls[0]

@@ -105,11 +105,8 @@ class WatchState:
         for relpath in self._deletions.look(missed, now):
             self._gone.add(relpath)
             self._gather(now)
-        self._see_root(listing.root, before)
-        return 0
-
-    def _see_root(self, root: FolderIdentity, before: FolderIdentity | None) -> None:
-        """Note which folder it is; a lost mount below it counts while it hides files."""
+        # Note which folder it is; a lost mount below it counts while it hides files.
+        root = listing.root
         lost = {} if before is None else {at: before.mounts[at] for at in before.lost(root)}
         hiding = {
             at: what
@@ -119,6 +116,7 @@ class WatchState:
         seen = FolderIdentity(root.identity, {**root.mounts, **hiding})
         if seen != before:
             self.roots, self.is_root_new = [seen], True
+        return 0
 
     def _missed(self, listing: FolderListing, before: FolderIdentity | None) -> list[str]:
         """Return the known files that the listing lacks."""

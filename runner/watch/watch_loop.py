@@ -204,7 +204,12 @@ class FolderWatch:
             if self._clock() >= self._look_at or state.needs_look(self._clock()):
                 await self._whole(state)
             state.release(self._clock())
-            await self._check(state)
+            # Look again at files whose settle time is over
+            names = state.settling.to_check(self._clock())
+            if names:
+                found: dict[str, FileVersion | None] = dict.fromkeys(names)
+                found.update(await self._io.ask(look_at_paths, self.spec.root, names, self._filter))
+                state.check(found, self._clock())
         except OSError as error:
             self._notices.tell("away", away_message(error))
             self._why_away = error.strerror or type(error).__name__
@@ -239,20 +244,17 @@ class FolderWatch:
             await self._change_source.start(now)
             self._look_at = 0.0
             if self.spec.is_hot:
-                await self._take_up()
+                # Take files left in a hot folder's `processing/` that no batch knows
+                assert self._state is not None  # `_begin` made it
+                known = self._state.claimed()
+                await self._io.ask(make_hot_folders, self.spec)
+                found = await self._io.ask(claimed_files, self.spec, self._filter)
+                new = {relpath: seen for relpath, seen in found.items() if relpath not in known}
+                self._state.found_claimed(new, self._clock())
         self._root = root
         if is_back:
             self._notices.over("away", "the folder is there again.")
         return True
-
-    async def _take_up(self) -> None:
-        """Take files left in a hot folder's `processing/` that no batch knows."""
-        assert self._state is not None  # `_begin` made it
-        known = self._state.claimed()
-        await self._io.ask(make_hot_folders, self.spec)
-        found = await self._io.ask(claimed_files, self.spec, self._filter)
-        new = {relpath: seen for relpath, seen in found.items() if relpath not in known}
-        self._state.found_claimed(new, self._clock())
 
     async def _take_hints(self, state: WatchState) -> None:
         hints = self._change_source.take()
@@ -315,14 +317,6 @@ class FolderWatch:
                 self._notices.tell("ledger", str(error))
             else:
                 state.is_root_new = False
-
-    async def _check(self, state: WatchState) -> None:
-        """Look again at files whose settle time is over."""
-        names = state.settling.to_check(self._clock())
-        if names:
-            found: dict[str, FileVersion | None] = dict.fromkeys(names)
-            found.update(await self._io.ask(look_at_paths, self.spec.root, names, self._filter))
-            state.check(found, self._clock())
 
     # --- batches
 

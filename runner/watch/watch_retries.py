@@ -94,7 +94,16 @@ class WatchRetries:
         self._n_failed_runs += 1
         again, given_up = [], {}
         for seen in batch.files:
-            if self._is_tried_again(outcome, seen):
+            # Whether to retry a file of an ended batch; count its failure. A run that died proves
+            # nothing about files that did not fail. The ledger counts the deaths for each file, and
+            # quarantines it then.
+            if seen.relpath not in outcome.failed:
+                is_tried_again = True
+            elif outcome.status == "crashed" and seen.relpath not in outcome.again:
+                is_tried_again = False
+            else:
+                is_tried_again = self._counted(seen)
+            if is_tried_again:
                 again.append(seen)
             else:
                 given_up[seen.relpath] = self._why(outcome, seen)
@@ -118,18 +127,6 @@ class WatchRetries:
         reviewed = [file for file in waiting if file.relpath in self.claimed]
         held |= self._wait(reviewed, now + self._reconcile_s).held
         return RetryVerdict(True, held, given_up)
-
-    def _is_tried_again(self, outcome: BatchOutcome, seen: FileVersion) -> bool:
-        """Return whether to retry a file of an ended batch; count its failure.
-
-        A run that died proves nothing about files that did not fail. The ledger counts the deaths
-        for each file, and quarantines it then.
-        """
-        if seen.relpath not in outcome.failed:
-            return True
-        if outcome.status == "crashed" and seen.relpath not in outcome.again:
-            return False
-        return self._counted(seen)
 
     def _wait(self, files: Sequence[FileVersion], until: float) -> RetryVerdict:
         for seen in files:

@@ -113,7 +113,12 @@ def decide_shares(
     has_failed = any(share.state == "Failed" for share in latest)
     if "open" in first or (starts and not has_failed):
         return starts
-    return _job_end(latest)
+    for state, status in (("Failed", "failed"), ("Budget", "budget"), ("Cancelled", "interrupted")):
+        for share in latest:
+            if share.state == state:
+                return JobEnd(status, share.message)  # type: ignore[arg-type]
+    crashed = latest[0]
+    return JobEnd("failed", f"it crashed {crashed.attempt} times: {crashed.message}")
 
 
 def _starts(latest: Mapping[int, JobShare], n: int, max_restarts: int) -> list[StartShare]:
@@ -131,12 +136,3 @@ def _next_attempt(share: JobShare, max_restarts: int) -> StartShare | None:
     if restart is None:
         return None
     return StartShare(share.number, restart.attempt, share.id, restart.pause_s)
-
-
-def _job_end(shares: Sequence[JobShare]) -> JobEnd:
-    for state, status in (("Failed", "failed"), ("Budget", "budget"), ("Cancelled", "interrupted")):
-        for share in shares:
-            if share.state == state:
-                return JobEnd(status, share.message)  # type: ignore[arg-type]
-    crashed = shares[0]
-    return JobEnd("failed", f"it crashed {crashed.attempt} times: {crashed.message}")

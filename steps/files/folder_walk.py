@@ -110,7 +110,16 @@ class FolderWalk:
         Raises:
             StepError: the root is missing, not a folder, or unreadable.
         """
-        self._walk()
+        # Walk real folders first, then targets of links. So a file that is reached both ways keeps
+        # its own name, and cycles end.
+        try:
+            self._folder(_Below(str(self.root), str(self.root), "", False))
+        except OSError as error:
+            raise _root_refusal(self.root, error) from error
+        while self.links:
+            links, self.links = sorted(self.links), []
+            for path, relpath, is_named in links:
+                self._link(path, relpath, is_named)
         if newest is not None:
             self.found.sort(key=lambda file: (-file.facts.st_mtime_ns, file.relpath))
             del self.found[newest:]
@@ -146,20 +155,6 @@ class FolderWalk:
         if wants(relpath) or refuses(relpath):
             return False  # it is left out by `exclude`
         return any(wants(other) and not refuses(other) for other in others)
-
-    def _walk(self) -> None:
-        """Walk real folders first, then targets of links.
-
-        So a file that is reached both ways keeps its own name, and cycles end.
-        """
-        try:
-            self._folder(_Below(str(self.root), str(self.root), "", False))
-        except OSError as error:
-            raise _root_refusal(self.root, error) from error
-        while self.links:
-            links, self.links = sorted(self.links), []
-            for path, relpath, is_named in links:
-                self._link(path, relpath, is_named)
 
     def _folder(self, top: _Below) -> None:
         waiting = [top]

@@ -416,7 +416,7 @@ def content_groups(names: Sequence[str], fanin: int, level: int = 0) -> list[Ind
     """
     if len(names) <= fanin:
         return [(0, len(names))] if names else []
-    ranks = [_rank(name, level) for name in names]
+    ranks = [hashlib.sha256(f"{level}\n{name}".encode()).digest()[:8] for name in names]
     ends = [index + 1 for index in range(len(names) - 1) if _is_border(ranks, index, fanin)]
     whole = pairwise([0, *ends, len(names)])
     pieces = [piece for begin, end in whole for piece in _even_ranges(begin, end, fanin)]
@@ -462,10 +462,6 @@ def split_range(begin: int, end: int) -> tuple[IndexRange, IndexRange]:
     """Split a group of at least two items in the middle."""
     middle = (begin + end + 1) // 2
     return (begin, middle), (middle, end)
-
-
-def _rank(name: str, level: int) -> bytes:
-    return hashlib.sha256(f"{level}\n{name}".encode()).digest()[:8]
 
 
 def _is_border(ranks: Sequence[bytes], index: int, fanin: int) -> bool:

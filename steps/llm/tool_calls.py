@@ -127,16 +127,11 @@ class ToolCaller:
             self._note_refusal(tool)
             refused = _failed_call(call, output, _not_allowed_text(call.name))
             return replace(refused, is_repeated=_call_key(call) in self._tried)
-        return await self._run(tool, offer.root, call, output)
-
-    async def _run(
-        self, tool: BoundTool, root: str, call: ToolCall, output: CallOutput
-    ) -> CallResult:
         result = await self._called(tool, call)
         if result.is_error:
             is_repeated = _call_key(call) in self._tried  # a retry may succeed, but not forever
             return replace(_failed_call(call, output, result.text), is_repeated=is_repeated)
-        for path in _documents_read_by(tool, root, result.value):
+        for path in _documents_read_by(tool, offer.root, result.value):
             await self.tools.outputs.note_file_read(resolve_path(self.tools.roots, path))
         return CallResult(call, result.text, output.model_copy(update={"result": result.value}))
 

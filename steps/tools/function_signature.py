@@ -55,7 +55,12 @@ def arguments_model(function: Callable[..., Any]) -> type[BaseModel]:
         default = ... if parameter.default is parameter.empty else parameter.default
         hint = hints.get(parameter.name, Any)
         # Under generated names: the function's own, such as `schema`, may be reserved.
-        fields[f"argument_{len(fields)}"] = _argument_field(parameter.name, hint, default, docs)
+        described = docs.get(parameter.name)
+        if get_origin(hint) is Annotated:  # `Annotated[str, "what it is for"]`
+            words = (word for word in get_args(hint)[1:] if isinstance(word, str))
+            described = next(words, described)
+        argument_field = (hint, Field(default=default, alias=parameter.name, description=described))
+        fields[f"argument_{len(fields)}"] = argument_field
     try:
         return create_model(name, __config__=_ARGUMENTS_CONFIG, **fields)
     except Exception as error:  # Pydantic raises many kinds for unknown types
@@ -63,14 +68,6 @@ def arguments_model(function: Callable[..., Any]) -> type[BaseModel]:
 
 
 _ARGUMENTS_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
-
-
-def _argument_field(name: str, hint: Any, default: Any, docs: Mapping[str, str]) -> tuple[Any, Any]:
-    described = docs.get(name)
-    if get_origin(hint) is Annotated:  # `Annotated[str, "what it is for"]`
-        words = (word for word in get_args(hint)[1:] if isinstance(word, str))
-        described = next(words, described)
-    return (hint, Field(default=default, alias=name, description=described))
 
 
 def schema_of_arguments(table: type[BaseModel]) -> dict[str, Any]:

@@ -51,7 +51,13 @@ def function_fault(file: Path, written: str, name: str) -> str | None:
         tree = parse_python_file(file, written)
     except FunctionNotFound as error:
         return error.what
-    if name in set(_function_names(tree)):
+    # The names that a module may define
+    names = [node.name for node in ast.walk(tree) if isinstance(node, (*_FUNCTIONS, ast.ClassDef))]
+    names += [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names += [alias.asname or alias.name for alias in node.names]
+    if name in set(names):
         return None
     functions = [node.name for node in tree.body if isinstance(node, _FUNCTIONS)]
     return f"there is no function '{name}' in '{written}'. {did_you_mean(name, functions)}"
@@ -86,13 +92,3 @@ def _is_importable(name: str, folder: Path) -> bool:
 
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-def _function_names(tree: ast.Module) -> list[str]:
-    """Return the names that a module may define."""
-    names = [node.name for node in ast.walk(tree) if isinstance(node, (*_FUNCTIONS, ast.ClassDef))]
-    names += [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names += [alias.asname or alias.name for alias in node.names]
-    return names

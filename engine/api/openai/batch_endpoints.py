@@ -208,32 +208,29 @@ async def upload_file(request: Request) -> Response:
     try:
         with store_write_errors(store.folder):
             form = await read_upload(request, data.write)
-        record = replace(_new_file_record(file_id, form), owner=owner_of(request))
+        purpose = form.fields.get("purpose", "")
+        note_without_effect("fields", form.fields.keys() - {"purpose"})
+        if purpose not in PURPOSES:
+            known = ", ".join(f"'{supported}'" for supported in PURPOSES)
+            raise InvalidValue(
+                f"Invalid value for 'purpose': '{purpose[:80]}'. Supported values are: {known}.",
+                "purpose",
+            )
+        now_ns = time.time_ns()
+        expires_s = read_expiry(form.fields.get("expires_after[seconds]"))
+        new_file_record = FileRecord(
+            file_id,
+            form.filename[:255] or "upload",
+            purpose,
+            form.size_bytes,
+            now_ns,
+            None if expires_s is None else now_ns // 1_000_000_000 + expires_s,
+        )
+        record = replace(new_file_record, owner=owner_of(request))
         await asyncio.to_thread(store.add, record, data)
     finally:
         await asyncio.to_thread(data.close)
     return json_response(record.value())
-
-
-def _new_file_record(file_id: str, form: UploadForm) -> FileRecord:
-    purpose = form.fields.get("purpose", "")
-    note_without_effect("fields", form.fields.keys() - {"purpose"})
-    if purpose not in PURPOSES:
-        known = ", ".join(f"'{supported}'" for supported in PURPOSES)
-        raise InvalidValue(
-            f"Invalid value for 'purpose': '{purpose[:80]}'. Supported values are: {known}.",
-            "purpose",
-        )
-    now_ns = time.time_ns()
-    expires_s = read_expiry(form.fields.get("expires_after[seconds]"))
-    return FileRecord(
-        file_id,
-        form.filename[:255] or "upload",
-        purpose,
-        form.size_bytes,
-        now_ns,
-        None if expires_s is None else now_ns // 1_000_000_000 + expires_s,
-    )
 
 
 def read_expiry(text: str | int | None) -> int | None:

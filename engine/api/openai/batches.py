@@ -486,7 +486,25 @@ class BatchRunner:
     async def _try(self, run: _RunningBatch) -> bool:
         """Run a batch; return whether it reached its end, False after a failed write."""
         try:
-            await self._run_once(run)
+            is_cancelled = run.is_cancelled or run.record.status == "cancelling"
+            is_late = False
+            if not is_cancelled and run.record.status != "finalizing":
+                run.work = asyncio.create_task(self._lines(run))
+                try:
+                    is_late = await run.work
+                except asyncio.CancelledError:
+                    if not run.is_cancelled or is_being_cancelled():
+                        run.work.cancel()
+                        raise
+                    is_cancelled = True
+            if not is_cancelled and not is_late:
+                await self._move(run, "finalizing")
+            run.record = await asyncio.to_thread(
+                finish_batch, self.batches, self.files, run.record, is_late=is_late
+            )
+            await self._move(
+                run, "cancelled" if is_cancelled else "expired" if is_late else "completed"
+            )
         except InvalidBatchFile as error:
             faults = tuple(asdict(fault) for fault in error.faults)
             return await self._failed(run, faults)
@@ -509,27 +527,6 @@ class BatchRunner:
             log.warning("%s waits: %s", run.record.id, error)
             return False
         return True
-
-    async def _run_once(self, run: _RunningBatch) -> None:
-        is_cancelled = run.is_cancelled or run.record.status == "cancelling"
-        is_late = False
-        if not is_cancelled and run.record.status != "finalizing":
-            run.work = asyncio.create_task(self._lines(run))
-            try:
-                is_late = await run.work
-            except asyncio.CancelledError:
-                if not run.is_cancelled or is_being_cancelled():
-                    run.work.cancel()
-                    raise
-                is_cancelled = True
-        if not is_cancelled and not is_late:
-            await self._move(run, "finalizing")
-        run.record = await asyncio.to_thread(
-            finish_batch, self.batches, self.files, run.record, is_late=is_late
-        )
-        await self._move(
-            run, "cancelled" if is_cancelled else "expired" if is_late else "completed"
-        )
 
     async def _lines(self, run: _RunningBatch) -> bool:
         """Check and run the lines; return whether time is up before all have a result."""

@@ -248,7 +248,10 @@ class _Execution:
             case syntax.Range():
                 self._range(node, dot)
             case syntax.TemplateCall():
-                self._call(node, dot)
+                self.line = node.line
+                if node.name not in self._templates:
+                    raise self._fail(f"template {node.name!r} not defined")
+                self.template(node.name, self._pipe(node.pipe, dot) if node.pipe else None)
             case syntax.Jump(kind):
                 return kind
         return None
@@ -307,12 +310,6 @@ class _Execution:
         values = [value] if len(pipe.variables) == 1 else [index, value]
         for name, bound in zip(pipe.variables, values, strict=True):
             self._assign(name, bound)
-
-    def _call(self, node: syntax.TemplateCall, dot: Any) -> None:
-        self.line = node.line
-        if node.name not in self._templates:
-            raise self._fail(f"template {node.name!r} not defined")
-        self.template(node.name, self._pipe(node.pipe, dot) if node.pipe else None)
 
     # Pipelines.
 

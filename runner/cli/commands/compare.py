@@ -171,7 +171,14 @@ def compare_variants(flags: CompareFlags) -> int:
     if flags.adopt is not None:
         chosen = _chosen(flags.adopt, [variant.run.variant for variant in found.variants])
         _adopt(chosen, found, plan, flags)
-    return _exit_status(found, change, is_calibrated=keys.calibrate is not None)
+    is_calibrated = keys.calibrate is not None
+    of_judge = found.judgement is not None and found.judgement.is_over_budget
+    if of_judge or any(variant.run.is_over_budget for variant in found.variants):
+        return BUDGET_USED
+    is_open = is_calibrated and found.threshold is None
+    if is_open or any(variant.run.fault for variant in found.variants):
+        return FAILED
+    return TESTS_FAILED if change is not None and change.losses else DONE
 
 
 def _compare_keys(flags: CompareFlags, plan: Plan) -> CompareKeys:
@@ -233,16 +240,6 @@ def _variants(flags: CompareFlags, keys: CompareKeys, plan: Plan) -> list[Varian
     if flags.adopt is not None:
         _chosen(flags.adopt, variants)  # before anything is run
     return variants
-
-
-def _exit_status(found: Comparison, change: ResultChange | None, *, is_calibrated: bool) -> int:
-    of_judge = found.judgement is not None and found.judgement.is_over_budget
-    if of_judge or any(variant.run.is_over_budget for variant in found.variants):
-        return BUDGET_USED
-    is_open = is_calibrated and found.threshold is None
-    if is_open or any(variant.run.fault for variant in found.variants):
-        return FAILED
-    return TESTS_FAILED if change is not None and change.losses else DONE
 
 
 def _chosen(name: str, variants: Sequence[Variant]) -> Variant:

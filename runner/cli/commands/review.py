@@ -127,11 +127,45 @@ def review(flags: ReviewFlags) -> int:
 
     Opens a page on this machine. The next run continues what was decided, without a model call.
     """
-    _refuse_combinations(flags)
+    given = (value is not None for value in (flags.export, flags.imported, flags.undone))
+    if sum((flags.only_list, flags.export_tests, flags.accept_all, *given)) > 1:
+        raise CommandError(
+            "Use one of `--list`, `--accept-all`, `--undo`, `--export`, `--export-tests` and "
+            "`--import`."
+        )
+    if _is_narrowed(flags) and not (flags.accept_all or flags.only_list):
+        raise CommandError("`--least` and `--filter` belong to `--list` and `--accept-all`.")
+    if flags.skip_bad and flags.imported is None:
+        raise CommandError("`--skip-bad` belongs to `--import`.")
     export, imported = flags.export, flags.imported
     if flags.export_tests:
         return _export_tests(pipeline_file(flags.file, "review --export-tests"))
-    place = _find_place(flags.file)
+    text = flags.file
+    path = Path(text) if Path(text).is_dir() else named_file(text)
+    if path is None:
+        raise CommandError(f"There is no file or folder '{text}'.")
+    places = find_ledgers([path], printing.print_err)
+    found = [place for place in places if place.state.is_dir()]
+    if not found:
+        raise CommandError(
+            f"No run has been recorded for '{text}', so nothing waits for review.\n"
+            f"  Run a pipeline with `review` first: `paddock run {shlex.quote(text)}`."
+        )
+    if len(found) > 1:
+        asking: list[LedgerFolder] = []
+        for place in found:
+            # An error is reported where it is the one that is asked for.
+            with suppress(LedgerError), open_for_reading(place) as ledger:
+                if LedgerReviews(ledger).waiting() or LedgerReviews(ledger).decided():
+                    asking.append(place)
+        found = asking or found[:1]
+    if len(found) > 1:
+        names = ", ".join(f"'{os.path.relpath(place.folder)}'" for place in found[:5])
+        raise CommandError(
+            f"{len(found)} folders have reviews: {names}.\n  Name one of them: `paddock review "
+            f"{shlex.quote(os.path.relpath(found[0].folder))}`."
+        )
+    place = found[0]
     if flags.only_list or (flags.as_json and not (export or imported or flags.accept_all)):
         return _list(place, flags)
     if export is not None:
@@ -144,19 +178,6 @@ def review(flags: ReviewFlags) -> int:
         if imported is not None:
             return _import(opened, imported, skip_bad=flags.skip_bad, as_json=flags.as_json)
         return _serve(opened, flags.port, opens_browser=not flags.no_browser)
-
-
-def _refuse_combinations(flags: ReviewFlags) -> None:
-    given = (value is not None for value in (flags.export, flags.imported, flags.undone))
-    if sum((flags.only_list, flags.export_tests, flags.accept_all, *given)) > 1:
-        raise CommandError(
-            "Use one of `--list`, `--accept-all`, `--undo`, `--export`, `--export-tests` and "
-            "`--import`."
-        )
-    if _is_narrowed(flags) and not (flags.accept_all or flags.only_list):
-        raise CommandError("`--least` and `--filter` belong to `--list` and `--accept-all`.")
-    if flags.skip_bad and flags.imported is None:
-        raise CommandError("`--skip-bad` belongs to `--import`.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,35 +211,6 @@ def _user_name() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user without an entry
         raise CommandError("This user has no name.\n  Say who decides: `--as NAME`.") from None
-
-
-def _find_place(text: str) -> LedgerFolder:
-    """Return the ledger of a pipeline, or the only one at and below a folder."""
-    path = Path(text) if Path(text).is_dir() else named_file(text)
-    if path is None:
-        raise CommandError(f"There is no file or folder '{text}'.")
-    places = find_ledgers([path], printing.print_err)
-    found = [place for place in places if place.state.is_dir()]
-    if not found:
-        raise CommandError(
-            f"No run has been recorded for '{text}', so nothing waits for review.\n"
-            f"  Run a pipeline with `review` first: `paddock run {shlex.quote(text)}`."
-        )
-    if len(found) > 1:
-        asking: list[LedgerFolder] = []
-        for place in found:
-            # An error is reported where it is the one that is asked for.
-            with suppress(LedgerError), open_for_reading(place) as ledger:
-                if LedgerReviews(ledger).waiting() or LedgerReviews(ledger).decided():
-                    asking.append(place)
-        found = asking or found[:1]
-    if len(found) > 1:
-        names = ", ".join(f"'{os.path.relpath(place.folder)}'" for place in found[:5])
-        raise CommandError(
-            f"{len(found)} folders have reviews: {names}.\n  Name one of them: `paddock review "
-            f"{shlex.quote(os.path.relpath(found[0].folder))}`."
-        )
-    return found[0]
 
 
 def _is_narrowed(flags: ReviewFlags) -> bool:

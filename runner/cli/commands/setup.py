@@ -146,14 +146,14 @@ def _refused_pipelines(place: SetupPlace, flags: SetupFlags) -> Iterator[str]:
             yield printing.printable_message(str(error))
 
 
-def _up_unit(place: SetupPlace, flags: SetupFlags, keys: Path | None) -> UpUnit:
-    """Return the unit that serves the folders of the command line."""
+def _unit_changes(place: SetupPlace, flags: SetupFlags, keys: Path | None) -> list[FileChange]:
+    """Return the change of the unit file, if it differs."""
     named = ("PADDOCK_HOME", "XDG_CONFIG_HOME")
     own = {name: str(Path(value).absolute()) for name in named if (value := os.environ.get(name))}
     before = unit_variables(ManagedFile.read(place.unit).text or "")
     kept = ("PADDOCK_ALLOW", "PADDOCK_UP_HOST")
     words = {n: value for n in kept if (value := os.environ.get(n) or before.get(n))}
-    return UpUnit(
+    unit = UpUnit(
         processes.python_command("-m", "paddock.runner", "up"),
         tuple(existing_folder(text, "setup").resolve() for text in flags.folders or ["."]),
         _existing_user(flags.user or _SYSTEM_USER) if place.is_system else "",
@@ -162,11 +162,6 @@ def _up_unit(place: SetupPlace, flags: SetupFlags, keys: Path | None) -> UpUnit:
         (Path(sys.executable), Path(sys.prefix), Path(sys.base_prefix)),
         place.settings.service.stop_timeout_s,
     )
-
-
-def _unit_changes(place: SetupPlace, flags: SetupFlags, keys: Path | None) -> list[FileChange]:
-    """Return the change of the unit file, if it differs."""
-    unit = _up_unit(place, flags, keys)
     if (wrong := unit.unwritable()) is not None:
         raise CommandError(
             f"{wrong!r} cannot be written in a unit of systemd.\n"

@@ -69,7 +69,24 @@ def tune(
     if model is None:
         if undo or format_name or force or on:
             raise CommandError("Name a model: `paddock tune MODEL`. `paddock list` shows them.")
-        return _print_copies(settings, as_json=as_json)
+        copies = tuple(TunedCopyStore(settings.cache_dir).all())
+        gains = tuple(SpeedBook(settings).gains())
+        if as_json:
+            promised = [{"name": g.ref, "prompts": g.prompts, "job": g.job} for g in gains]
+            printing.print_json(
+                {"tuned": [tuned_copy_json(copy) for copy in copies], "promised": promised}
+            )
+            return DONE
+        if copies:
+            printing.print_out(tuned_copy_table(copies))
+        for gain in gains:
+            printing.print_out(
+                f"A tuned copy of {gain.ref} would read prompts about {gain.prompts:.1f} times as "
+                f"fast: {gain.command}"
+            )
+        if not copies and not gains:
+            printing.print_err("No model has a tuned copy, and none is known to profit from one.")
+        return DONE
     if undo:
         return _remove_copy(model, settings, as_json=as_json)
     made = _tune_model(model, settings, parse_format(format_name), tuple(on or ()), is_forced=force)
@@ -177,25 +194,4 @@ def _remove_copy(ref: str, settings: PoolSettings, *, as_json: bool) -> int:
         printing.print_out(f"{facts.name} has no tuned copy, and gets none unless you ask for it.")
     else:
         printing.print_out(f"Removed the tuned copy of {facts.name}; the original serves again.")
-    return DONE
-
-
-def _print_copies(settings: PoolSettings, *, as_json: bool) -> int:
-    copies = tuple(TunedCopyStore(settings.cache_dir).all())
-    gains = tuple(SpeedBook(settings).gains())
-    if as_json:
-        promised = [{"name": g.ref, "prompts": g.prompts, "job": g.job} for g in gains]
-        printing.print_json(
-            {"tuned": [tuned_copy_json(copy) for copy in copies], "promised": promised}
-        )
-        return DONE
-    if copies:
-        printing.print_out(tuned_copy_table(copies))
-    for gain in gains:
-        printing.print_out(
-            f"A tuned copy of {gain.ref} would read prompts about {gain.prompts:.1f} times as "
-            f"fast: {gain.command}"
-        )
-    if not copies and not gains:
-        printing.print_err("No model has a tuned copy, and none is known to profit from one.")
     return DONE

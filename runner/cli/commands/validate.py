@@ -32,21 +32,18 @@ def validate(
     reports = [_validate_file(file) for file in files or (HERE,)]
     faults = [fault for report in reports for fault in report.faults]
     for report in reports:
-        _print_report(report, shows_ok=not as_json)
+        shows_ok = not as_json
+        for fault in report.faults:
+            printing.print_err(fault.render())
+        if report.ok and shows_ok:
+            printing.print_out(f"{report.file}: ok")
+        for note in report.notes:
+            printing.print_err(printing.printable_message(note))
     if as_json:
         printing.print_json({"ok": not faults, "faults": [fault.as_json() for fault in faults]})
     elif faults:
         printing.print_err(f"{counted(len(faults), 'fault')}.")
     return WRONG if faults else DONE
-
-
-def _print_report(report: ValidateReport, *, shows_ok: bool) -> None:
-    for fault in report.faults:
-        printing.print_err(fault.render())
-    if report.ok and shows_ok:
-        printing.print_out(f"{report.file}: ok")
-    for note in report.notes:
-        printing.print_err(printing.printable_message(note))
 
 
 def _validate_file(file: str) -> ValidateReport:
