@@ -295,7 +295,16 @@ class _GgufReader:
         kind, n_items = self.number("<I"), self.number("<Q")
         if kind == _STRING:
             self._count(n_items)
-            self._skip_strings(n_items)
+            # Skip strings; a vocabulary has hundreds of thousands, so the loop is minimal.
+            length, data, at = _LENGTH.unpack_from, self.data, self.at
+            try:
+                for _ in range(n_items):
+                    at += 8 + length(data, at)[0]
+            except (struct.error, OverflowError):
+                raise _FileTooShort from None
+            if at > len(data):
+                raise _FileTooShort
+            self.at = at
         elif kind == _ARRAY:
             self._count(n_items)
             for _ in range(n_items):
@@ -326,18 +335,6 @@ class _GgufReader:
         self.take(12)
         self.at -= 12
         return int(_LENGTH.unpack_from(self.data, self.at + 4)[0])
-
-    def _skip_strings(self, n_items: int) -> None:
-        """Skip strings; a vocabulary has hundreds of thousands, so the loop is minimal."""
-        length, data, at = _LENGTH.unpack_from, self.data, self.at
-        try:
-            for _ in range(n_items):
-                at += 8 + length(data, at)[0]
-        except (struct.error, OverflowError):
-            raise _FileTooShort from None
-        if at > len(data):
-            raise _FileTooShort
-        self.at = at
 
 
 def join_headers(headers: Sequence[GgufHeader]) -> GgufHeader:

@@ -247,7 +247,22 @@ class StepParser:
         self._shape(data, at)
         node_id, has_own = self._id(data, at)
         if "for_each" in data or "do" in data:
-            return self._block(data, keys, node_id, has_own, at, names)
+            checks = self._checks
+            var, over = self._loop(data.get("for_each"), (*at, "for_each"), names)
+            return Block(
+                id=node_id,
+                at=at,
+                mark=self._mark(data, at),
+                var=var,
+                over=over,
+                body=self.read(data.get("do"), (*at, "do"), (*names, var)),
+                has_own_id=has_own,
+                where=checks.expression(data.get("where"), (*at, "where")),
+                key=checks.expression(data.get("key"), (*at, "key")),
+                max_parallel=keys.max_parallel if keys else None,
+                on_error=keys.on_error if keys else None,
+                **self._controls(data, keys, at),
+            )
         given = data.get("with")
         given = without_x_keys(given) if isinstance(given, dict) else {}
         params, errors = Value.scan(given)
@@ -371,32 +386,6 @@ class StepParser:
                     error.path = (name, "file")
                     errors.append(error)
         return made
-
-    def _block(
-        self,
-        data: dict[str, Any],
-        keys: StepKeys | None,
-        node_id: str,
-        has_own: bool,
-        at: Path,
-        names: tuple[str, ...],
-    ) -> Block:
-        checks = self._checks
-        var, over = self._loop(data.get("for_each"), (*at, "for_each"), names)
-        return Block(
-            id=node_id,
-            at=at,
-            mark=self._mark(data, at),
-            var=var,
-            over=over,
-            body=self.read(data.get("do"), (*at, "do"), (*names, var)),
-            has_own_id=has_own,
-            where=checks.expression(data.get("where"), (*at, "where")),
-            key=checks.expression(data.get("key"), (*at, "key")),
-            max_parallel=keys.max_parallel if keys else None,
-            on_error=keys.on_error if keys else None,
-            **self._controls(data, keys, at),
-        )
 
     def _mark(self, data: dict[str, Any], at: Path) -> Any:
         name = next((name for name in ("id", "uses", "for_each") if name in data), None)

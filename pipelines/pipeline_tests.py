@@ -212,7 +212,12 @@ def _check_expectation(claim: ExpectKeys, at: Path, text: TextReader, row: Set[s
         text(claim.value, (*at, claim.claim), TEST_NAMES | row)
     elif claim.claim == "check":
         if isinstance(claim.check, str):
-            names = NAMES_IN_CHECK | row | _names_called(claim.check)
+            # The functions that a check calls; binding checks that they exist.
+            try:
+                names_called = frozenset(call.name for call in Check.of(claim.check).calls)
+            except ExpressionError:
+                names_called = frozenset()  # reported with the text itself
+            names = NAMES_IN_CHECK | row | names_called
             text(claim.check, (*at, "check"), names, bare=True)
     elif isinstance(claim.judge, JudgeKeys):
         text(claim.judge.prompt, (*at, "judge", "prompt"), NAMES_IN_CHECK | row)
@@ -220,14 +225,6 @@ def _check_expectation(claim: ExpectKeys, at: Path, text: TextReader, row: Set[s
         text(claim.value, (*at, claim.claim), NAMES_AFTER_RUN | row)
     text(claim.file, (*at, "file"), TEST_NAMES | row)
     text(claim.of, (*at, "of"), NAMES_AFTER_RUN | row, bare=True)
-
-
-def _names_called(check: str) -> frozenset[str]:
-    """Return the functions that a check calls; binding checks that they exist."""
-    try:
-        return frozenset(call.name for call in Check.of(check).calls)
-    except ExpressionError:
-        return frozenset()  # reported with the text itself
 
 
 def _field(claim: str) -> str:

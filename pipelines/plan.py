@@ -158,9 +158,6 @@ class DependencyGraph:
                 self._fault(use, what, "Its results exist once all its items are done.")
                 return
             reader = around.block
-        self._unknown(use, level)
-
-    def _unknown(self, use: ReferenceUse, level: _PlanLevel) -> None:
         ids = [id_ for around in level.around() for id_ in around.nodes if not id_.startswith("(")]
         name = use.reference[1]
         self._fault(use, *unknown_step(name, self._homes.get(name), ids))

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from .errors import did_you_mean
 from .expressions import Path, Reference, Value
-from .model import Block, Node, Pipeline, ReplySpec, StepNode
+from .model import Block, Node, Pipeline, ReplySpec
 from .times import TIME_NAMES
 
 BASE_NAMES = frozenset(("inputs", "steps")) | TIME_NAMES
@@ -115,7 +115,12 @@ def uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator[
         for use in uses_in(node.returns, (*node.at, "returns"), names):
             if use.reference[:2] != ("steps", node.id):
                 yield use
-    yield from _uses_of_answer(node, names)
+    if node.reply is not None:
+        yield from _uses_of_reply(node.reply, (*node.at, "reply"), names)
+    for key, spec in (("escalate", node.escalate), ("review", node.review)):
+        if spec is not None:
+            at = (*node.at, key, "when")
+            yield from _reads(spec.when.references, at, names | REVIEW_NAMES)
 
 
 def _is_command_line(at: Path) -> bool:
@@ -131,15 +136,6 @@ def _is_command_line(at: Path) -> bool:
         case ("on", "notify", *rest):
             return "command" in rest
     return ("with", "command") in pairwise(at)
-
-
-def _uses_of_answer(node: StepNode, names: frozenset[str]) -> Iterator[ReferenceUse]:
-    if node.reply is not None:
-        yield from _uses_of_reply(node.reply, (*node.at, "reply"), names)
-    for key, spec in (("escalate", node.escalate), ("review", node.review)):
-        if spec is not None:
-            at = (*node.at, key, "when")
-            yield from _reads(spec.when.references, at, names | REVIEW_NAMES)
 
 
 def _uses_of_reply(reply: ReplySpec, at: Path, names: frozenset[str]) -> Iterator[ReferenceUse]:

@@ -272,7 +272,11 @@ class RemotePool:
         """
         why = ""
         for _ in range(MAX_ATTEMPTS):
-            connected = await self._connection()
+            async with self._finding:
+                if self._connected is None:
+                    place = await self._find(None)
+                    self._connected = _ConnectedPool(place, _connect(place))
+                connected = self._connected
             try:
                 async with aclosing(self._sent(connected, verb, body)) as lines:
                     async for line in lines:
@@ -299,14 +303,6 @@ class RemotePool:
                 for raw in lines:
                     yield read_line(raw)
         raise ConnectionBroken("its answer broke off")
-
-    async def _connection(self) -> _ConnectedPool:
-        """Return where to ask, connected."""
-        async with self._finding:
-            if self._connected is None:
-                place = await self._find(None)
-                self._connected = _ConnectedPool(place, _connect(place))
-            return self._connected
 
     async def _lost(self, connected: _ConnectedPool) -> None:
         """Find another place, once for all whose connection broke."""

@@ -53,7 +53,16 @@ class DraftModel:
         Raises:
             LoadFailed: no context can be made, or the models do not fit together.
         """
-        if not _same_vocabulary(model, target):
+        # Compare size and a sample of pieces, control tokens included
+        if model.n_vocab != target.n_vocab:
+            same_vocabulary = False
+        else:
+            sample = range(0, model.n_vocab, max(1, model.n_vocab // 500))
+            same_vocabulary = all(
+                model.piece(token, shows_control=True) == target.piece(token, shows_control=True)
+                for token in sample
+            )
+        if not same_vocabulary:
             raise LoadFailed("the draft model has another vocabulary than the model itself")
         if model.memory == "state":
             raise LoadFailed("a recurrent or hybrid model cannot undo a guess, so it cannot be a "
@@ -222,14 +231,3 @@ class DraftModel:
             return {}
         asking = [piece.request_id for piece in pieces if piece.is_last]
         return dict(zip(asking, context.logits(n_rows).argmax(axis=1).tolist(), strict=True))
-
-
-def _same_vocabulary(first: Model, other: Model) -> bool:
-    """Compare size and a sample of pieces, control tokens included."""
-    if first.n_vocab != other.n_vocab:
-        return False
-    sample = range(0, first.n_vocab, max(1, first.n_vocab // 500))
-    return all(
-        first.piece(token, shows_control=True) == other.piece(token, shows_control=True)
-        for token in sample
-    )

@@ -288,7 +288,16 @@ class Slots:
         sequence.seq_id = seq_id
         sequence.n_computed = sequence.n_reused = source.n_tokens
         sequence.state = "prefill"
-        self._evict_idle()
+        # Keep a unified cache compact: idle cells slow running sequences. On a graphics device the
+        # copies cost more: cells stay until others need them.
+        if not self.limits.is_unified or self.limits.is_gpu:
+            return
+        for seq_id, is_job in tuple(self._idle.items()):
+            is_worth_keeping = not is_job or self._repeats.is_likely
+            if is_worth_keeping and not self.host_cache.n_most_tokens:
+                continue  # it can only be reused from here
+            if self.cells.n_own(seq_id) >= WORTH_MOVING_TOKENS:
+                self._evict(seq_id)
 
     def _takes_over(self, source: PrefixSource) -> bool:
         """Return whether to reuse the donor's own slot, since nothing else needs its cells."""
@@ -356,20 +365,6 @@ class Slots:
             self._running[first] = sequence
             sequence.seq_id = first
 
-    def _evict_idle(self) -> None:
-        """Keep a unified cache compact: idle cells slow running sequences.
-
-        On a graphics device the copies cost more: cells stay until others need them.
-        """
-        if not self.limits.is_unified or self.limits.is_gpu:
-            return
-        for seq_id, is_job in tuple(self._idle.items()):
-            is_worth_keeping = not is_job or self._repeats.is_likely
-            if is_worth_keeping and not self.host_cache.n_most_tokens:
-                continue  # it can only be reused from here
-            if self.cells.n_own(seq_id) >= WORTH_MOVING_TOKENS:
-                self._evict(seq_id)
-
     def preempt(self, sequence: Sequence) -> None:
         """Free a preempted sequence's slot and save its cells."""
         seq_id = sequence.seq_id
@@ -429,7 +424,12 @@ class Slots:
         slots.host_cache, slots._repeats = self.host_cache, self._repeats
         for source, sequence in sorted(self._running.items(), key=lambda entry: entry[1].rank):
             target = len(moves)
-            if not _has_free_slot(sequence, seq_ids, limits):
+            if sequence.priority == "interactive":
+                has_free_slot = len(seq_ids) < limits.n_slots
+            else:
+                n_jobs = sum(other.priority != "interactive" for other in seq_ids)
+                has_free_slot = n_jobs < limits.n_parallel and len(seq_ids) < limits.n_slots
+            if not has_free_slot:
                 continue
             n_tokens = self.cells.n_tokens(source)
             if n_tokens >= slots.cells.n_free_for(target):
@@ -454,10 +454,3 @@ class Slots:
         if n_shared < len(tokens):
             self.cells.extend(move.target, tokens[n_shared:], marks_from(marks, n_shared))
         return replace(move, donor=donor, n_shared=n_positions(tokens[:n_shared]))
-
-
-def _has_free_slot(sequence: Sequence, others: Collection[Sequence], limits: ContextLimits) -> bool:
-    if sequence.priority == "interactive":
-        return len(others) < limits.n_slots
-    n_jobs = sum(other.priority != "interactive" for other in others)
-    return n_jobs < limits.n_parallel and len(others) < limits.n_slots

@@ -234,7 +234,15 @@ def layouts(
         device = _as_processor(device, "num_gpu is 0")
     load = replace(_load_of(request, settings, device, profile), has_mtp=header.has_mtp)
     good, sizes = _cell_counts(load, request, header, settings, device)
-    n_host_cache = _host_cache_tokens(load, header, settings, device)
+    # How many tokens of finished conversations main memory may take; none is reserved.
+    if load.role != "chat":
+        n_host_cache = 0
+    else:
+        shelf_bytes = settings.shelf_bytes
+        if shelf_bytes is None:
+            total_bytes = device.total_bytes or device.free_bytes
+            shelf_bytes = min(int(_SHELF_SHARE * total_bytes), _MOST_SHELF_BYTES)
+        n_host_cache = int(shelf_bytes / max(1.0, cell_bytes(header, load.kv_cache_type)))
     ways: list[ModelLayout] = []
     for size in sizes:
         n_parallel = load.n_parallel
@@ -266,19 +274,6 @@ def _may_spill(settings: PoolSettings, device: Device) -> bool:
     return settings.allow_cpu and settings.n_gpu_layers < 0 and bool(device.gpus)
 
 
-def _host_cache_tokens(
-    load: WorkerOptions, header: GgufHeader, settings: PoolSettings, device: Device
-) -> int:
-    """Return how many tokens of finished conversations main memory may take; none is reserved."""
-    if load.role != "chat":
-        return 0
-    shelf_bytes = settings.shelf_bytes
-    if shelf_bytes is None:
-        total_bytes = device.total_bytes or device.free_bytes
-        shelf_bytes = min(int(_SHELF_SHARE * total_bytes), _MOST_SHELF_BYTES)
-    return int(shelf_bytes / max(1.0, cell_bytes(header, load.kv_cache_type)))
-
-
 def wider(
     layout: ModelLayout, n_ctx_tokens: int, header: GgufHeader, draft: GgufHeader | None = None
 ) -> tuple[ModelLayout, ...]:
@@ -298,17 +293,6 @@ def wider(
         spread_like = MemoryAmount(0, gpus) if gpus else MemoryAmount(extra_bytes)
         ways.append(replace(layout, load=grown, room=layout.room + spread_like))
     return tuple(ways)
-
-
-def _n_parallel(
-    request: LayoutRequest, settings: PoolSettings, device: Device, profile: Profile | None
-) -> int:
-    if request.facts.role != "chat":
-        return N_PARALLEL_EMBED
-    usual = N_PARALLEL_CPU
-    if device.is_gpu:
-        usual = gpu_parallel(profile) if device.gpus else N_PARALLEL_SHARED
-    return min(settings.num_parallel or usual, MOST_PARALLEL)
 
 
 def _cell_counts(
@@ -429,7 +413,13 @@ def _pass_tokens(device: Device) -> int:
 def _load_of(
     request: LayoutRequest, settings: PoolSettings, device: Device, profile: Profile | None
 ) -> WorkerOptions:
-    n_parallel = _n_parallel(request, settings, device, profile)
+    if request.facts.role != "chat":
+        n_parallel = N_PARALLEL_EMBED
+    else:
+        usual = N_PARALLEL_CPU
+        if device.is_gpu:
+            usual = gpu_parallel(profile) if device.gpus else N_PARALLEL_SHARED
+        n_parallel = min(settings.num_parallel or usual, MOST_PARALLEL)
     load = WorkerOptions(
         path=request.facts.path,
         role=request.facts.role,

@@ -135,7 +135,11 @@ def list_cards(finder: ModelFinder) -> list[ModelCard]:
     for found in finder.everything():
         name = shown_name(found.name).lower()
         if name not in listed:
-            listed[name] = _list_card(finder, found)
+            try:
+                list_card = _short_card(finder, found, finder.files.header(*found.split))
+            except ModelBroken:
+                list_card = _short_card(finder, found, None)
+            listed[name] = list_card
     return sorted(listed.values(), key=lambda card: card.modified_at, reverse=True)
 
 
@@ -169,13 +173,6 @@ def weights_format(header: GgufHeader) -> str:
     for tensor in header.tensors:
         counts[tensor.kind] = counts.get(tensor.kind, 0) + tensor.n_weights
     return TYPE_NAMES.get(max(counts, key=lambda kind: counts[kind]), "unknown")
-
-
-def _list_card(finder: ModelFinder, found: FoundModel) -> ModelCard:
-    try:
-        return _short_card(finder, found, finder.files.header(*found.split))
-    except ModelBroken:
-        return _short_card(finder, found, None)
 
 
 def _short_card(finder: ModelFinder, found: FoundModel, header: GgufHeader | None) -> ModelCard:

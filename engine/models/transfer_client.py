@@ -282,7 +282,12 @@ class TransferClient:
                 if not response.has_redirect_location:
                     yield response
                     return
-                before, target = target, _redirect_target(target, response)
+                try:
+                    redirect_target = parse_url(str(target.join(response.headers["location"])))
+                except (httpx.InvalidURL, ValueError, TransferError) as error:
+                    why = f"a redirect without a valid target: {error}"
+                    raise TransferRefused(host_of(target), response.status_code, why) from error
+                before, target = target, redirect_target
                 if url_origin(before) != url_origin(target):
                     sent.pop("Authorization", None)
             finally:
@@ -435,11 +440,3 @@ def is_trusted_host(url: httpx.URL, trusted: tuple[str, ...]) -> bool:
     return not trusted or any(
         fnmatchcase(name, pattern.lower()) for name in names for pattern in trusted
     )
-
-
-def _redirect_target(url: httpx.URL, response: httpx.Response) -> httpx.URL:
-    try:
-        return parse_url(str(url.join(response.headers["location"])))
-    except (httpx.InvalidURL, ValueError, TransferError) as error:
-        why = f"a redirect without a valid target: {error}"
-        raise TransferRefused(host_of(url), response.status_code, why) from error

@@ -239,7 +239,17 @@ def nvidia_gpus(nvml: Any) -> tuple[Gpu, ...]:
         major, minor = ctypes.c_int(), ctypes.c_int()
         nvml.nvmlDeviceGetCudaComputeCapability(whole, ctypes.byref(major), ctypes.byref(minor))
         architecture = f"{major.value}.{minor.value}" if major.value else None
-        for device in _instances(nvml, whole):
+        # The MIG instances of a device, or the device itself where it is not divided
+        current, pending = ctypes.c_uint(), ctypes.c_uint()
+        status = nvml.nvmlDeviceGetMigMode(whole, ctypes.byref(current), ctypes.byref(pending))
+        if status != 0 or not current.value:
+            instances = [whole]
+        else:
+            ask = nvml.nvmlDeviceGetMigDeviceHandleByIndex
+            n_most = _nvml_number(nvml.nvmlDeviceGetMaxMigDeviceCount, whole)
+            found = (_nvml_handle(ask, whole, ctypes.c_uint(index)) for index in range(n_most))
+            instances = [handle for handle in found if handle is not None]
+        for device in instances:
             memory = _NvmlMemory()
             is_known = nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)) == 0
             gpus.append(
@@ -254,18 +264,6 @@ def nvidia_gpus(nvml: Any) -> tuple[Gpu, ...]:
                 )
             )
     return tuple(gpus)
-
-
-def _instances(nvml: Any, device: ctypes.c_void_p) -> list[ctypes.c_void_p]:
-    """Return the MIG instances of a device, or the device itself where it is not divided."""
-    current, pending = ctypes.c_uint(), ctypes.c_uint()
-    status = nvml.nvmlDeviceGetMigMode(device, ctypes.byref(current), ctypes.byref(pending))
-    if status != 0 or not current.value:
-        return [device]
-    ask = nvml.nvmlDeviceGetMigDeviceHandleByIndex
-    n_most = _nvml_number(nvml.nvmlDeviceGetMaxMigDeviceCount, device)
-    found = (_nvml_handle(ask, device, ctypes.c_uint(index)) for index in range(n_most))
-    return [handle for handle in found if handle is not None]
 
 
 def _nvml_number(call: Any, *arguments: Any) -> int:

@@ -317,7 +317,12 @@ class PlanBinder:
         reply = replies.bind_reply(step, self._base)
         self._kinds.add_step(step.id, kind, reply, step.returns)
         self._check_values(step, parameters, params.templates)
-        servers = self._servers_of(step)
+        # Check the tools that a step names; return what of MCP servers decides its result.
+        if not tool_faults.has_tools(step):
+            servers = None
+        else:
+            self._own += tool_faults.tool_faults(step, self._pipeline, self._base)
+            servers = tool_faults.tool_spec(step, self._pipeline, self._base)
         # What stops at the groups has an answer for each of them, by keys that only a run shows.
         is_answer = step.returns is None and step.params.data.get("fold", "all") == "all"
         self._answers[step.id] = replies.reply_fields(reply) if is_answer else None
@@ -420,13 +425,6 @@ class PlanBinder:
             return self._outputs.get(last)
         written = block.returns.data
         return tuple(written) if isinstance(written, dict) else None
-
-    def _servers_of(self, step: WrittenStep) -> Any:
-        """Check the tools that a step names; return what of MCP servers decides its result."""
-        if not tool_faults.has_tools(step):
-            return None
-        self._own += tool_faults.tool_faults(step, self._pipeline, self._base)
-        return tool_faults.tool_spec(step, self._pipeline, self._base)
 
     def _kind(self, step: WrittenStep) -> type[Step[Any, Any]] | None:
         at = (*step.at, "uses")

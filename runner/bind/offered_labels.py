@@ -48,13 +48,6 @@ class Nearest:
         return await embedded(tools.pool, model, texts, tools.priority, tools.total_s)
 
 
-def _text_of(step: BoundStep, scope: Scope) -> str:
-    try:
-        return inserted_text(step.params.render(scope))
-    except (BindError, ExpressionError):
-        return ""  # not known yet, or the step fails for it
-
-
 class LabelLists:
     """The lists of one run, each read and checked once. Of the run's event loop."""
 
@@ -134,7 +127,10 @@ class LabelLists:
         offered = self._offered[key][1]
         n_lists = len(offered.lists) + len(offered.left_out)
         if any(choice.keys.narrow for choice in reply.choices) and offered.left_out:
-            text = _text_of(step, scope)
+            try:
+                text = inserted_text(step.params.render(scope))
+            except (BindError, ExpressionError):
+                text = ""  # not known yet, or the step fails for it
             offered = await self._narrowed(reply, lists, offered, Nearest(text, last, tools))
         for entry in offered.left_out:
             lists_take = "which take" if n_lists == 1 else "as all its lists take"

@@ -117,7 +117,17 @@ class ParameterBinder:
         templates = {name: made for name in written if (made := self._template(name)) is not None}
         rest = {name: self._text(name) for name in written if name not in templates}
         value, _ = Value.scan(rest)
-        self._choice(written)
+        # Check which parameters stand together, and that none is missing
+        mark = self._document.mark(self._at)
+        for sentence in self.table.faults(written):
+            what, _, remedy = sentence.partition(". ")
+            what = f"step '{self.step.uses}': {what[:1].lower()}{what[1:].rstrip('.')}."
+            self.faults.append(Fault(what, remedy, mark))
+        for name, parameter in self._fields.items():
+            if parameter.is_required() and name not in written:
+                what = f"step '{self.step.uses}' needs the parameter '{name}'."
+                place = self._document.mark(self._at) if written else self.step.mark
+                self.faults.append(Fault(what, f"Add `{name}: …` under `with`.", place))
         self._conversations()
         constant = self._checked(value, templates)
         reads = any(template.references for template in templates.values())
@@ -171,19 +181,6 @@ class ParameterBinder:
         """Return a parameter as written, or the text of the file that it names."""
         made = self.step.files.get(name)
         return made.source if made is not None else self.step.params.data[name]
-
-    def _choice(self, written: Mapping[str, Any]) -> None:
-        """Check which parameters stand together, and that none is missing."""
-        mark = self._document.mark(self._at)
-        for sentence in self.table.faults(written):
-            what, _, remedy = sentence.partition(". ")
-            what = f"step '{self.step.uses}': {what[:1].lower()}{what[1:].rstrip('.')}."
-            self.faults.append(Fault(what, remedy, mark))
-        for name, parameter in self._fields.items():
-            if parameter.is_required() and name not in written:
-                what = f"step '{self.step.uses}' needs the parameter '{name}'."
-                place = self._document.mark(self._at) if written else self.step.mark
-                self.faults.append(Fault(what, f"Add `{name}: …` under `with`.", place))
 
     def _conversations(self) -> None:
         """Refuse files that hold a whole conversation where a text is asked for."""

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from paddock.engine.system import private_files
 from paddock.runner.progress import printing
@@ -77,7 +77,14 @@ class LineInput:
 @contextlib.contextmanager
 def echo_disabled() -> Iterator[None]:
     """Turn off echo, so that what is typed during an answer does not appear in it."""
-    before = _terminal_attributes()
+    # The terminal settings of stdin; None if it is not a terminal.
+    if sys.platform == "win32":
+        before = None
+    else:
+        try:
+            before = termios.tcgetattr(sys.stdin)
+        except (termios.error, OSError, ValueError):
+            before = None
     if before is None:
         yield
         return
@@ -88,16 +95,6 @@ def echo_disabled() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
-
-
-def _terminal_attributes() -> list[Any] | None:
-    """Return the terminal settings of stdin; None if it is not a terminal."""
-    if sys.platform == "win32":
-        return None
-    try:
-        return termios.tcgetattr(sys.stdin)
-    except (termios.error, OSError, ValueError):
-        return None
 
 
 def without_marks(text: str) -> str:

@@ -196,7 +196,14 @@ class RunPages:
             NotHere: there is no such run.
         """
         past = self.past(place, name)
-        story = self._story(past)
+        # A run's items; those of a run that ended are kept while its record is the same.
+        mark = (str(past.place.state), past.row.run, past.status, str(self._written_at(past)))
+        with self._details_turn:
+            if mark not in self._details:
+                self._details[mark] = read_run_details(past, with_calls=False)
+                while len(self._details) > _KEPT_DETAILS:
+                    del self._details[next(iter(self._details))]
+            story = self._details[mark]
         progress = None
         if past.status == "running":
             story = replace(story, seconds=time.time() - past.row.started)
@@ -314,16 +321,6 @@ class RunPages:
             ],
         )
         return PageParts(f"{key} of {name}", body)
-
-    def _story(self, past: PastRun) -> RunDetails:
-        """Return a run's items; those of a run that ended are kept while its record is the same."""
-        mark = (str(past.place.state), past.row.run, past.status, str(self._written_at(past)))
-        with self._details_turn:
-            if mark not in self._details:
-                self._details[mark] = read_run_details(past, with_calls=False)
-                while len(self._details) > _KEPT_DETAILS:
-                    del self._details[next(iter(self._details))]
-            return self._details[mark]
 
     def _written_at(self, past: PastRun) -> float:
         """Return when something of the ledger changed last; now, where that is not known."""

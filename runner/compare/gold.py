@@ -16,7 +16,7 @@ from paddock.engine.system.text import cell_text, counted
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.review.csv_and_gold_data import gold_jsonl
-from paddock.steps.files.row_formats import FORMAT_OF_SUFFIX, RowTable, UnreadableRows, parse_rows
+from paddock.steps.files.row_formats import FORMAT_OF_SUFFIX, UnreadableRows, parse_rows
 
 from .metrics import FieldMetric, GoldNotFitting
 
@@ -140,7 +140,14 @@ def read_gold(text: str, name: str, key_column: str = "") -> Gold:
     Raises:
         UnreadableGold: it is no table, has no column besides the key's, or no row.
     """
-    table = _parsed(text, name)
+    form = FORMAT_OF_SUFFIX.get(PurePath(name).suffix.lower())
+    if form is None:
+        known = ", ".join(sorted(FORMAT_OF_SUFFIX))
+        raise UnreadableGold(f"{name}: gold data must be a file of the kinds {known}.")
+    try:
+        table = parse_rows(text, form, None)
+    except UnreadableRows as error:
+        raise UnreadableGold(f"{name} {error}. {error.remedy}".strip()) from error
     lines = table.lines or range(1, len(table.rows) + 1)
     places = [f"{name}:{line}" for line in lines]
     if set(table.columns) >= _DECISION_COLUMNS:
@@ -174,17 +181,6 @@ def read_gold(text: str, name: str, key_column: str = "") -> Gold:
         for row, place in zip(table.rows, places, strict=True)
     ]
     return Gold(tuple(rows), name)
-
-
-def _parsed(text: str, name: str) -> RowTable:
-    form = FORMAT_OF_SUFFIX.get(PurePath(name).suffix.lower())
-    if form is None:
-        known = ", ".join(sorted(FORMAT_OF_SUFFIX))
-        raise UnreadableGold(f"{name}: gold data must be a file of the kinds {known}.")
-    try:
-        return parse_rows(text, form, None)
-    except UnreadableRows as error:
-        raise UnreadableGold(f"{name} {error}. {error.remedy}".strip()) from error
 
 
 def _fields_of(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +66,12 @@ class FieldMetric:
             value = self.field.typed(value)
         refuses = _REFUSALS.get(self.kind)
         if self.kind == "list" and isinstance(value, str):
-            value = _list_in(value)
+            # The list that a cell holds: JSON, or texts with `;` between them.
+            if value.lstrip().startswith("["):
+                with suppress(ValueError):
+                    value = json.loads(value)
+            else:
+                value = [part.strip() for part in value.split(";") if part.strip()]
         if refuses is not None and (what := refuses(value)):
             what = f"{_shown(value)} {what}"
             raise GoldNotFitting(f"{what}, so metric '{self.kind}' does not fit it")
@@ -145,16 +151,6 @@ def _number_in(value: Any) -> float | None:
     except ValueError:
         return None
     return float(number) if _is_number(number) else None
-
-
-def _list_in(text: str) -> Any:
-    """Return the list that a cell holds: JSON, or texts with `;` between them."""
-    if text.lstrip().startswith("["):
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
-    return [part.strip() for part in text.split(";") if part.strip()]
 
 
 def _has_date(value: Any) -> bool:

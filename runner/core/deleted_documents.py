@@ -184,7 +184,11 @@ class DeletionDetector:
                 continue
             if ("steps", step.id) not in {path[:2] for path in block.over.references}:
                 continue
-            root = self._root(step, scope)
+            try:
+                text = Value.of(step.params.value.data["root"]).render(scope)
+                root = self.bound.roots.resolve(str(text))
+            except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
+                root = None
             if root is None:
                 continue
             stored, now = self.index.stored(root), _mounted_folder(root)
@@ -193,13 +197,6 @@ class DeletionDetector:
             )
             watches = (watch for watch in self.bound.watches if root.is_relative_to(watch.root))
             yield SourceFolder(root, stored, next(watches, None), now, before)
-
-    def _root(self, step: BoundStep, scope: Scope) -> Path | None:
-        try:
-            text = Value.of(step.params.value.data["root"]).render(scope)
-            return self.bound.roots.resolve(str(text))
-        except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
-            return None
 
 
 def _mounted_folder(root: Path) -> FolderIdentity | None:

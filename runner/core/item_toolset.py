@@ -99,7 +99,14 @@ class ItemToolset:
             StepError: no tool has this name, or it cannot be used.
         """
         fixed = dict(options or {})
-        timeout_s = _tool_timeout_s(name, fixed)
+        written = fixed.pop("timeout", None)
+        if written is None:
+            timeout_s = None
+        else:
+            try:
+                timeout_s = parse_seconds(written)
+            except ValueError as error:
+                raise StepError(f"`timeout` of the tool '{name}' {error}.") from error
         tool = await self._found(name, server, fixed)
         if timeout_s is not None:
             tool = replace(tool, timeout_s=timeout_s)
@@ -202,17 +209,6 @@ async def _call_in_turn(tool: RunnableTool, args: Mapping[str, Any]) -> ToolResu
             of = f" of the MCP server '{tool.server}'" if tool.server else ""
             what = f"the tool '{tool.name}'{of} gave no result within {tool.timeout_s:g} s."
             raise StepError(what, kind="timeout") from None
-
-
-def _tool_timeout_s(name: str, options: dict[str, Any]) -> float | None:
-    """Pop the `timeout` from a tool's options."""
-    written = options.pop("timeout", None)
-    if written is None:
-        return None
-    try:
-        return parse_seconds(written)
-    except ValueError as error:
-        raise StepError(f"`timeout` of the tool '{name}' {error}.") from error
 
 
 def server_spec(server: McpServer, bound: BoundPlan, stats: RunStats) -> McpServerSpec:

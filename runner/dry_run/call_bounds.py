@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
 from paddock.runner.bind.label_changes import choices_of
@@ -110,24 +109,19 @@ def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = Fals
     if step.reply is not None and (step.reply.checks or not is_held):
         most += step.reply.repair * (most if hasattr(step.kind, "foresee") else 1)
     of_model = step.model.params if step.model else {}
-    n_again = _most_asked_again(step, of_model)
-    most *= (1 + times(step.retry, "check")) * (1 + n_again)
-    return replace(calls, repairs=most - calls.most)
-
-
-def _most_asked_again(step: BoundStep, of_model: Mapping[str, Any]) -> int:
-    """Return how often a step asks once more for one answer that ended at its limit.
-
-    `of_model` are the sampling values of its model.
-    """
+    # How often a step asks once more for one answer that ended at its limit. `of_model` are the
+    # sampling values of its model.
     written = step.params.value.data
     if step.uses == "chat":
         is_left = written.get("on_truncated", "keep") in ("keep", "error")
-        return 0 if is_left else getattr(step.kind, "most_continuations", 0)
-    own = written.get("params", {})
-    limits = {"max_tokens", "num_predict"}
-    may_have_limit = not isinstance(own, Mapping) or limits & {*own, *of_model}
-    return int(bool(may_have_limit) and step.uses in ("summarise", "summarize", "reduce"))
+        n_again = 0 if is_left else getattr(step.kind, "most_continuations", 0)
+    else:
+        own = written.get("params", {})
+        limits = {"max_tokens", "num_predict"}
+        may_have_limit = not isinstance(own, Mapping) or limits & {*own, *of_model}
+        n_again = int(bool(may_have_limit) and step.uses in ("summarise", "summarize", "reduce"))
+    most *= (1 + times(step.retry, "check")) * (1 + n_again)
+    return replace(calls, repairs=most - calls.most)
 
 
 def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:

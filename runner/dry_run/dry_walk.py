@@ -477,7 +477,15 @@ class _BodyWalk:
                 walked = replace(walked, may_be_skipped=True)
             is_sure = not (walked.may_be_skipped or self.is_unsure)
             self.calls += walked.calls if is_sure else walked.calls.perhaps()
-            self.refs.update(_calls_by_model(walked))
+            # The calls of one step by model, so that each step weighs what it asks
+            refs, most = walked.refs, walked.calls.most
+            if not most or not refs:
+                calls_by_model = refs
+            else:
+                found = Counter({ref: n * most // refs.total() for ref, n in refs.items()})
+                found[next(iter(refs))] += most - found.total()
+                calls_by_model = found
+            self.refs.update(calls_by_model)
             if walked.is_unknown:
                 self.unknown.add(node.id)
             if walked.may_be_skipped:
@@ -553,16 +561,6 @@ def bound_of_step(step: BoundStep) -> WalkResult:
 def _bound_of_body(calls: CallBounds, body: Iterable[BoundNode]) -> WalkResult:
     refs = _models_used(body) if calls.most != 0 else Counter[str]()
     return WalkResult(calls, is_unknown=True, refs=refs)
-
-
-def _calls_by_model(walked: WalkResult) -> Counter[str]:
-    """Return the calls of one step by model, so that each step weighs what it asks."""
-    refs, most = walked.refs, walked.calls.most
-    if not most or not refs:
-        return refs
-    found = Counter({ref: n * most // refs.total() for ref, n in refs.items()})
-    found[next(iter(refs))] += most - found.total()
-    return found
 
 
 def _models_used(body: Iterable[BoundNode]) -> Counter[str]:

@@ -86,20 +86,17 @@ def look_at_paths(
     found: dict[str, FileVersion | None] = {}
     for relpath in relpaths:
         path = f"{root}{os.sep}{relpath}"
-        if _is_folder(path):
+        try:
+            is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
+        except (OSError, ValueError):
+            is_folder = False
+        if is_folder:
             found.update(_files_below(root, relpath, watch_filter))
         elif watch_filter.wants(relpath):
             found[relpath] = file_version_at(path, relpath)
         elif not os.path.lexists(path):
             found[relpath] = None
     return found
-
-
-def _is_folder(path: str) -> bool:
-    try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)
-    except (OSError, ValueError):
-        return False
 
 
 def _files_below(root: Path, relpath: str, watch_filter: WatchFilter) -> dict[str, FileVersion]:

@@ -129,7 +129,12 @@ class _BoxBuilder:
             return GraphBox(name, label, over, "", node.if_ is not None, reads, body, True, last)
         does = _step_summary(node)
         label, kind = (node.id, does) if node.has_own_id else (does, "")
-        model = _step_model(node.params.data, level.plan)
+        alias = node.params.data.get("model") if isinstance(node.params.data, Mapping) else None
+        if not isinstance(alias, str):
+            model = ""
+        else:
+            keys = level.plan.pipeline.models.get(alias)
+            model = alias if keys is None else f"{alias} = {keys.ref}"
         body = self._within(node, level)
         return GraphBox(
             name, label, kind, model, node.if_ is not None, reads, body, bool(body), last
@@ -167,15 +172,6 @@ def _inner_pipeline(step: StepNode) -> str | None:
         return None
     name = params.get("file")
     return name if isinstance(name, str) else None
-
-
-def _step_model(params: object, plan: Plan) -> str:
-    """Return the model of a step, with its reference if it is an alias."""
-    alias = params.get("model") if isinstance(params, Mapping) else None
-    if not isinstance(alias, str):
-        return ""
-    keys = plan.pipeline.models.get(alias)
-    return alias if keys is None else f"{alias} = {keys.ref}"
 
 
 def all_boxes(boxes: Sequence[GraphBox]) -> Iterator[GraphBox]:

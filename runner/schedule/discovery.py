@@ -111,8 +111,17 @@ class PipelineFinder:
         is_first = not self._n_looks
         self._n_looks += 1
         self._begin_scan()
-        allowed = self._allowed()
-        agrees = self._agrees(allowed, is_first=is_first)
+        # What the current settings let pipelines access; None when they cannot be read.
+        try:
+            allowed = read_settings(flags=self.flags).allow
+        except SettingsError:  # shown with each file
+            allowed = None
+        # Whether a person now consents to what all existing files ask for
+        if self.consents is None or not allowed:
+            agrees = False
+        else:
+            is_asked_for = is_first and self.is_attended
+            agrees = is_asked_for or self.consents.is_wider(self.folders, allowed)
         seen = dict(self._files())
         due = self._texts_to_read(seen, now, at_once=is_first or agrees)
         left_out = self._left_out(seen)
@@ -186,20 +195,6 @@ class PipelineFinder:
 
     def faults(self) -> dict[str, str]:
         return dict(self._reported)
-
-    def _allowed(self) -> frozenset[str] | None:
-        """Return what the current settings let pipelines access; None when they cannot be read."""
-        try:
-            return read_settings(flags=self.flags).allow
-        except SettingsError:  # shown with each file
-            return None
-
-    def _agrees(self, allowed: frozenset[str] | None, *, is_first: bool) -> bool:
-        """Return whether a person now consents to what all existing files ask for."""
-        if self.consents is None or not allowed:
-            return False
-        is_asked_for = is_first and self.is_attended
-        return is_asked_for or self.consents.is_wider(self.folders, allowed)
 
     def _is_to_be_read(self, known: _KnownFile, now: float, *, at_once: bool) -> bool:
         if known.read_at is None:

@@ -575,7 +575,20 @@ class RunManager:
                 if old.id in self._waiting:
                     self._waiting[made.id] = self._waiting.pop(old.id)
         if is_open:
-            await self._show(job, end, ending)
+            # Set a flow run's final state, if its process could not
+            state: ShownState = "failed"
+            report, words = end.report, end.words or ""
+            if ending.crash is not None:
+                state, words = "crashed", ending.crash
+            elif report is not None and report.status in ("completed", "quarantined"):
+                state, words = "completed", report.message or ""
+            elif ending.status in ("budget", "suspended"):
+                state, words = "budget", (report and report.message) or STOP_REQUESTED
+            elif ending.status == "interrupted":
+                state, words = "interrupted", "It was asked to stop."
+            elif report is not None:
+                words = report.message or ""
+            await self._prefect_queue.show(job.tracked.id, state, words)
         self.jobs.pop(job.tracked.id, None)
         if end.report is not None:
             missing = (item.error or "" for item in end.report.items if item.state == "missing")
@@ -590,22 +603,6 @@ class RunManager:
             job.running.run = job.name
             status = "crashed" if ending.crash else ending.status
             await self._tell(job.tracked.id, job, status, end.report, job.tracked)
-
-    async def _show(self, job: ManagedRun, end: ProcessEnd, ending: RunEnding) -> None:
-        """Set a flow run's final state, if its process could not."""
-        state: ShownState = "failed"
-        report, words = end.report, end.words or ""
-        if ending.crash is not None:
-            state, words = "crashed", ending.crash
-        elif report is not None and report.status in ("completed", "quarantined"):
-            state, words = "completed", report.message or ""
-        elif ending.status in ("budget", "suspended"):
-            state, words = "budget", (report and report.message) or STOP_REQUESTED
-        elif ending.status == "interrupted":
-            state, words = "interrupted", "It was asked to stop."
-        elif report is not None:
-            words = report.message or ""
-        await self._prefect_queue.show(job.tracked.id, state, words)
 
     async def _tell(
         self,

@@ -69,7 +69,11 @@ class FolderEvents:
         self._n_events = 0
         self._written: set[str] = set()
         self._hears_closes = sys.platform == "linux"  # only inotify reports closed files
-        self._most_events = _queue_length() // 2
+        try:
+            queue_length = max(int(_QUEUE_FILE.read_text("ascii")), 16)
+        except (OSError, ValueError):
+            queue_length = _QUEUE_EVENTS
+        self._most_events = queue_length // 2
         self._observer: BaseObserver | None = None
         self._emitters: frozenset[EventEmitter] = frozenset()
 
@@ -172,13 +176,6 @@ class FolderEvents:
             self._relpaths.clear()
         else:
             self._relpaths.add(relpath)
-
-
-def _queue_length() -> int:
-    try:
-        return max(int(_QUEUE_FILE.read_text("ascii")), 16)
-    except (OSError, ValueError):
-        return _QUEUE_EVENTS
 
 
 POLL_S = 5.0

@@ -375,10 +375,6 @@ class FolderWatch:
             self._stuck.update(ended.moves)
             self._ended.pop(0)
             self._notices.over("ledger")
-        await self._move()
-
-    async def _move(self) -> None:
-        """Move a hot folder's files to `done/` or `failed/`."""
         if not self._stuck or self._state is None:
             return
         failed = {relpath: why for relpath, why in self._stuck.items() if why is not None}

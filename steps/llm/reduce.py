@@ -217,20 +217,16 @@ class _ReduceWork:
             return None, made, deepest
         if len(made) == 1:
             return folded[0], made, deepest
-        whole = await self._fold_all(made)
-        return replace(whole, n_levels=whole.n_levels + deepest), made, deepest
-
-    async def _fold_all(self, groups: Sequence[ReducedGroup]) -> ReducedTree:
         texts = [
             ReduceNote(
                 name=group.key,
                 text=f"{group.key}:\n{group.text}",
                 value={"group": group.key, "text": group.text, "output": group.output},
             )
-            for group in groups
+            for group in made
         ]
         try:
-            return await self.fold(texts, None)
+            whole = await self.fold(texts, None)
         except StepError as error:
             if not isinstance(error.__cause__, ExpressionError):
                 raise
@@ -239,6 +235,7 @@ class _ReduceWork:
                 f"`group`, `text` and `output` of each.",
                 remedy="Set `fold: groups` to stop before that.",
             ) from error
+        return replace(whole, n_levels=whole.n_levels + deepest), made, deepest
 
 
 def _by_group(groups: Sequence[ReducedGroup], name: str) -> dict[str, Any] | None:

@@ -161,20 +161,7 @@ async def offered_tools(params: Sequence[str | ToolParam], toolset: Toolset) -> 
             f"{len(found)} tools are offered; at most {MOST_TOOLS} are.",
             remedy="Name those of a server that the model needs.",
         )
-    return _with_unique_names(found)
-
-
-def _offered_tool(tool: BoundTool, param: ToolParam) -> OfferedTool:
-    description = tool.description
-    if isinstance(param, ChatTool) and param.description is not None:
-        description = param.description
-    may = isinstance(param, AgentTool) and param.allow == "tainted"
-    root = str(param.options.get("root", "."))
-    return OfferedTool(Tool(tool.name, description, dict(tool.schema)), tool, may, root)
-
-
-def _with_unique_names(found: Sequence[OfferedTool]) -> list[OfferedTool]:
-    """Name each tool as models and servers accept it: `http.get` becomes `http_get`."""
+    # Name each tool as models and servers accept it: `http.get` becomes `http_get`.
     named: dict[str, OfferedTool] = {}
     seen: set[tuple[str | None, str]] = set()
     for offer in found:
@@ -189,6 +176,15 @@ def _with_unique_names(found: Sequence[OfferedTool]) -> list[OfferedTool]:
         tool = Tool(name, offer.tool.description, offer.tool.parameters)
         named[name] = replace(offer, tool=tool)
     return list(named.values())
+
+
+def _offered_tool(tool: BoundTool, param: ToolParam) -> OfferedTool:
+    description = tool.description
+    if isinstance(param, ChatTool) and param.description is not None:
+        description = param.description
+    may = isinstance(param, AgentTool) and param.allow == "tainted"
+    root = str(param.options.get("root", "."))
+    return OfferedTool(Tool(tool.name, description, dict(tool.schema)), tool, may, root)
 
 
 def model_tool_name(name: str) -> str:

@@ -74,17 +74,13 @@ async def fetch(url: str, hosts: Sequence[str], max_bytes: int, within: ToolCont
             answer = await _request(await allowed_target(url, hosts), max_bytes, within)
             if isinstance(answer, ToolResult):
                 return answer
-            url = _redirect_target(url, answer)
+            try:
+                url = urljoin(url, answer)
+            except ValueError:
+                raise HostNotAllowed(f"'{url}' redirects to what is no address.") from None
     except HostNotAllowed as error:
         return tool_refusal(str(error))
     return tool_refusal(f"'{url}' was redirected more than {_MOST_REDIRECTS} times.")
-
-
-def _redirect_target(url: str, location: str) -> str:
-    try:
-        return urljoin(url, location)
-    except ValueError:
-        raise HostNotAllowed(f"'{url}' redirects to what is no address.") from None
 
 
 async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:

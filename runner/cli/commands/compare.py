@@ -150,7 +150,33 @@ def compare_variants(flags: CompareFlags) -> int:
     path = pipeline_file(HERE if flags.file is None else flags.file, "compare")
     plan = read_plan(path)
     bind_for_comparison(plan)
-    keys = _compare_keys(flags, plan)
+    # `compare` of the file, with the options of the command in place of its keys
+    written = dict(plan.pipeline.document.data.get("compare") or {})
+    given: dict[str, Any] = {**varied_options(flags.models, flags.prompts, flags.settings)}
+    given |= {} if flags.calibrate is None else {"calibrate": _goal_given(flags.calibrate)}
+    if given:
+        written = {key: value for key, value in written.items() if key not in _EXCLUSIVE}
+    for name in ("step", "judge", "budget", "against", "allow_loss"):
+        if (value := getattr(flags, name)) is not None:
+            given[name] = str(value) if isinstance(value, Path) else value
+    try:
+        keys = CompareKeys.model_validate({**written, **given})
+    except ValidationError as error:
+        # The sentence of an option that `compare` could not have
+        first = error.errors()[0]
+        if not first["loc"]:
+            option_fault = (
+                "`--calibrate` compares a step's own model with that of its `escalate`.\n"
+                "  Leave out --model, --prompt and --set."
+            )
+        else:
+            name = str(first["loc"][0])
+            what = first.get("ctx", {}).get("error", first["msg"])
+            if name == "calibrate":
+                what = "is no target=T,delta=D with numbers between 0 and 1. "
+                what += "Write for example target=0.95,delta=0.05"
+            option_fault = f"'--{name.replace('_', '-')} {getattr(flags, name)}' {what}."
+        raise CommandError(option_fault) from None
     variants = _variants(flags, keys, plan)
     against = None if keys.against is None else _folder(flags.against, path) / keys.against
     earlier = None if against is None else (against, _earlier(against))
@@ -181,45 +207,9 @@ def compare_variants(flags: CompareFlags) -> int:
     return TESTS_FAILED if change is not None and change.losses else DONE
 
 
-def _compare_keys(flags: CompareFlags, plan: Plan) -> CompareKeys:
-    """Return `compare` of the file, with the options of the command in place of its keys.
-
-    Raises:
-        CommandError, PipelineError: an option is wrong.
-    """
-    written = dict(plan.pipeline.document.data.get("compare") or {})
-    given: dict[str, Any] = {**varied_options(flags.models, flags.prompts, flags.settings)}
-    given |= {} if flags.calibrate is None else {"calibrate": _goal_given(flags.calibrate)}
-    if given:
-        written = {key: value for key, value in written.items() if key not in _EXCLUSIVE}
-    for name in ("step", "judge", "budget", "against", "allow_loss"):
-        if (value := getattr(flags, name)) is not None:
-            given[name] = str(value) if isinstance(value, Path) else value
-    try:
-        return CompareKeys.model_validate({**written, **given})
-    except ValidationError as error:
-        raise CommandError(_option_fault(flags, error)) from None
-
-
 def _goal_given(text: str) -> dict[str, Any]:
     parts = (part.partition("=") for part in text.split(","))
     return {name.strip(): parse_yaml(value, "--calibrate").data for name, _, value in parts}
-
-
-def _option_fault(flags: CompareFlags, error: ValidationError) -> str:
-    """Return the sentence of an option that `compare` could not have."""
-    first = error.errors()[0]
-    if not first["loc"]:
-        return (
-            "`--calibrate` compares a step's own model with that of its `escalate`.\n"
-            "  Leave out --model, --prompt and --set."
-        )
-    name = str(first["loc"][0])
-    what = first.get("ctx", {}).get("error", first["msg"])
-    if name == "calibrate":
-        what = "is no target=T,delta=D with numbers between 0 and 1. "
-        what += "Write for example target=0.95,delta=0.05"
-    return f"'--{name.replace('_', '-')} {getattr(flags, name)}' {what}."
 
 
 def _folder(option: object, pipeline: Path) -> Path:

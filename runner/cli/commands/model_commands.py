@@ -191,7 +191,14 @@ def show(flags: ShowFlags) -> int:
         raise CommandError("Only one part can be shown at a time.")
     settings = read_settings(Path.cwd())
     model = model_arguments.resolve_model_ref(flags.model)
-    facts = _model_facts(settings, model, is_verbose=flags.verbose)
+    client = None if is_path(model) else service_client.find_service(settings)
+    if client is not None:
+        with client:
+            facts = client.post("/api/show", {"model": model, "verbose": flags.verbose})
+    else:
+        finder = _model_finder(settings)
+        found = describe_model(finder, model, is_verbose=flags.verbose)
+        facts = card_json(found)
     facts |= _measured_facts(settings, model)
     if flags.as_json:
         printing.print_json(facts)
@@ -200,16 +207,6 @@ def show(flags: ShowFlags) -> int:
     else:
         printing.print_out(model_tables.model_card(facts, is_verbose=flags.verbose))
     return DONE
-
-
-def _model_facts(settings: Settings, model: str, *, is_verbose: bool) -> dict[str, Any]:
-    client = None if is_path(model) else service_client.find_service(settings)
-    if client is not None:
-        with client:
-            return client.post("/api/show", {"model": model, "verbose": is_verbose})
-    finder = _model_finder(settings)
-    found = describe_model(finder, model, is_verbose=is_verbose)
-    return card_json(found)
 
 
 def _measured_facts(settings: Settings, model: str) -> dict[str, Any]:
