@@ -60,16 +60,15 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
         pages = [escaped(text)]
     else:  # own signs of its Markdown stay, its backslashes go
         pieces = _CODE.split(text)
-        pieces[::2] = (
-            _ESCAPED.sub(lambda found: _own_text(found[0]), text) for text in pieces[::2]
-        )
+        pieces[::2] = (_ESCAPED.sub(lambda m: _own_text(m[0]), part) for part in pieces[::2])
         text = _RAISED.sub(_raised, "".join(pieces))
         text = _without_empty_cells(text) if kind in ("xls", "xlsb") else text
         pages = re.split(_PAGE_STARTS.get(kind, r"\Z"), text)
     why_empty = "has no text that kreuzberg reads: pictures alone, or it is protected by a password"
     texts = tuple(filter(None, map(str.strip, pages)))
-    notes = (": read by kreuzberg, without places",)
-    return Document(texts, "", MEDIA_TYPES[kind], notes, why_empty)
+    return Document(
+        texts, "", MEDIA_TYPES[kind], (": read by kreuzberg, without places",), why_empty
+    )
 
 
 def _own_text(written: str) -> str:
@@ -94,8 +93,9 @@ def _without_empty_cells(text: str) -> str:
 
 
 def _raised(found: re.Match[str]) -> str:
+    text, start, end = found.string, found.start(), found.end()
     mark = raised if found[1] == "\ue0f0" else lowered
-    return mark(found[2], found.string[: found.start()][-9:], found.string[found.end() :][:9])
+    return mark(found[2], text[max(0, start - 9) : start], text[end : end + 9])
 
 
 read_doc, read_xls, read_ppt, read_xlsb, read_rtf = (

@@ -195,20 +195,6 @@ def load_reader(name: str) -> type[Reader]:
     return kind  # type: ignore[no-any-return]  # `_reader_fault` has looked at its shape
 
 
-def plugin_for_suffix(suffix: str) -> str:
-    """Return the plug-in for a suffix; empty if there is none.
-
-    Plug-ins that cannot be imported are skipped.
-    """
-    for name in plugin_kinds():
-        try:
-            if suffix in load_reader(name).suffixes:
-                return name
-        except BrokenReader:
-            continue
-    return ""
-
-
 def office_is_installed() -> bool:
     """Return whether the extra `documents` is installed; imports nothing."""
     return all(find_spec(name) is not None for name in ("docx", "openpyxl", "pptx"))

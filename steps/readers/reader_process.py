@@ -245,7 +245,11 @@ def _plugin_for(path: Path) -> str:
     """Return the plug-in for a file; most built-in readers go first."""
     if kind_by_name(path) not in {"", *AFTER_PLUGINS} or not reader.plugin_kinds():
         return ""
-    return reader.plugin_for_suffix(path.suffix.lower())
+    for name in reader.plugin_kinds():
+        with contextlib.suppress(BrokenReader):  # those that cannot be imported are skipped
+            if path.suffix.lower() in reader.load_reader(name).suffixes:
+                return name
+    return ""
 
 
 def _read_by_plugin(path: Path, name: str) -> Document:

@@ -31,7 +31,6 @@ _INLINE = frozenset(("p", "span", "a", "b", "em", "s", "sup", "sub", "h4"))
 _UNREAD = (
     "tracked-changes", "forms", "binary", "binary-data", "object", "ruby-text", "description",
 )  # fmt: skip
-_UNSHOWN = ("covered-table-cell", "table-column", "table-columns", "table-header-columns")
 _MOST_REPEATED = 200  # cells and rows with the same text; an empty sheet is a million rows
 _IN_CELL = -1_000  # as the level of lists
 
@@ -78,7 +77,7 @@ def _pages(root: Element) -> Iterator[Element]:
         parts = [e for e in body if _name(e) in ("page", "table", "body")]
         for part in [body] if _name(body) == "text" or not parts else parts:
             page = Element("div")
-            if _name(part) == "table":
+            if _name(part) == "table" and _line(part):
                 SubElement(page, "h").text = _attributes(part).get("name", "")
             page.append(part)
             yield page
@@ -152,7 +151,12 @@ def _convert(e: Element, layout: _Layout, above: str = "", lists: str = "", leve
         e[:] = list(_repeated(e))
     for child in e:
         _convert(child, layout, tag, lists, level)
-    for cell in next(e.iter("tr"), ()) if name == "table" else ():
+    lines = list(e.iter("tr")) if name == "table" else []
+    has_spans = any(cell.get("rowspan", "1") != "1" for line in lines for cell in line)
+    while lines and not has_spans and all(len(line) > 1 and not _line(line[0]) for line in lines):
+        for line in lines:
+            del line[0]
+    for cell in lines[0] if lines else ():
         cell.tag = "th"
 
 
@@ -164,10 +168,10 @@ def _repeated(parent: Element) -> Iterator[Element]:
         n = int(has.get("number-columns-repeated") or has.get("number-rows-repeated") or 1)
         if name == "table-cell" and not text:
             n_empty += n
-        elif name not in _UNSHOWN and (text or name != "table-row"):
+        elif text and name != "covered-table-cell":
             yield from (Element("td") for _ in range(min(n_empty, _MOST_REPEATED)))
             n_empty = 0
-            yield from (deepcopy(child) for _ in range(min(n, _MOST_REPEATED) if text else 1))
+            yield from (deepcopy(child) for _ in range(min(n, _MOST_REPEATED)))
     yield from (Element("td") for _ in range(n_empty if n_empty < 10 else 0))
 
 

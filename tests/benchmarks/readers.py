@@ -228,6 +228,22 @@ def kind_rows(kind: str, measured: Sequence[Mapping[str, Found]]) -> Iterator[li
         ]
 
 
+def print_missed(
+    path: Path, texts: Mapping[str, tuple[str, float]], found: Mapping[str, Found]
+) -> None:
+    """Print where a peer finds more words or a better order, and the words of all peers."""
+    ours, peers = found["paddock"], [one for name, one in found.items() if name != "paddock"]
+    best = max(one.recall for one in peers), max(one.order or 0 for one in peers)
+    if best[0] > ours.recall + 0.02 or best[1] > (ours.order or 0) + 0.02:
+        counts = [Counter(words(text)) for name, (text, _) in texts.items() if name != "paddock"]
+        lacking = counts[0]
+        for count in counts[1:]:
+            lacking = lacking & count
+        lacking -= Counter(words(texts["paddock"][0]))
+        print(path, *(f"{name} {one.recall:.3f} {one.order}" for name, one in found.items()))
+        print("   ", " ".join(list(lacking.elements())[:40]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
@@ -235,6 +251,7 @@ def main() -> None:
     parser.add_argument("--paddock", default=sys.executable, help="the Python that has Paddock")
     parser.add_argument("--only", default="", help="kinds, separated by commas")
     parser.add_argument("--most", type=int, default=60, help="documents of each kind")
+    parser.add_argument("--missed", action="store_true", help="where a peer finds more, and what")
     parser.add_argument("--seconds", type=float, default=30.0, help="for a document")
     args = parser.parse_args()
     pythons = {name: args.paddock if name == "paddock" else args.peers for name in READERS}
@@ -248,6 +265,8 @@ def main() -> None:
         for path in paths:
             texts = {name: workers[name].read(path) for name in names}
             measured.append(compared(texts, truth_of(path)))
+            if args.missed and measured[-1]:
+                print_missed(path, texts, measured[-1])
         print(f"{kind}: {len(paths)} documents", file=sys.stderr, flush=True)
         lines += kind_rows(kind, measured)
     for worker in workers.values():

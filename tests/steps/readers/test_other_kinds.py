@@ -120,7 +120,7 @@ def test_sheets_of_an_opendocument_file_are_pages_and_cells_keep_their_columns(
     assert found.pages[0] == (
         "# One\n\n| Item | Note | Fee |\n| --- | --- | --- |\n| Rent |  | 40 |"
     )
-    assert found.pages[1] == "# Two"
+    assert found.pages[1] == ""
 
 
 def test_slides_of_an_opendocument_file_are_pages_with_words_in_tables(placed: Placed) -> None:
