@@ -262,8 +262,10 @@ RELATION_ID = "{http://schemas.openxmlformats.org/officeDocument/2006/relationsh
 OFF = ("0", "false", "off")
 
 
-def refuse_only_pictures(text: str, kinds: Iterable[str]) -> None:
-    """Raise for a document without text that has pictures, by the types of its relations."""
+def refuse_textless(what: str, text: str, kinds: Iterable[str], damage: Iterable[str]) -> None:
+    """Raise for a document without text that is damaged, or has pictures by its relations."""
+    if not text and any(damage):
+        raise Unreadable(f"is damaged or not {what}")
     if not text and any(kind.endswith("/image") for kind in kinds):
         raise Unreadable("has no text, only pictures", SAVE_AS_PDF)
 

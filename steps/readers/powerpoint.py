@@ -24,7 +24,7 @@ from .office import (
     open_archive,
     paragraph_text,
     part_tree,
-    refuse_only_pictures,
+    refuse_textless,
     shape_blocks,
     text_of,
     with_note_marks,
@@ -65,7 +65,7 @@ def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
         numbered = enumerate(presentation.slides, 1)
         slides = [str(n) for n, slide in numbered if slide._element.get("show") in OFF]
         title = (presentation.core_properties.title or "").strip()
-    refuse_only_pictures("".join(pages), kinds)
+    refuse_textless(_PRESENTATION, "".join(pages), kinds, damage)
     if title.lower() == "powerpoint presentation":
         title = ""  # the program's default title
     notes = [f": hidden slides are read as well ({', '.join(slides)})"] if slides else []

@@ -38,6 +38,7 @@ from .office import (
     marked,
     number_text,
     open_archive,
+    refuse_textless,
     text_of,
     with_note_marks,
 )
@@ -124,6 +125,7 @@ def _workbook_text(
             f": {numbers} more than 15 digits, which is what a spreadsheet program keeps of a "
             f"number; store them as text to keep all digits"
         )
+    refuse_textless(_SPREADSHEET, "".join(pages), (), damage)
     title = (values.properties.title or "").strip()
     return Document(tuple(pages), title, MEDIA_TYPES["xlsx"], tuple(notes))
 

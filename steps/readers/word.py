@@ -39,7 +39,7 @@ from .office import (
     marked,
     open_archive,
     part_tree,
-    refuse_only_pictures,
+    refuse_textless,
     with_note_marks,
 )
 from .office_archives import load_archive
@@ -96,7 +96,7 @@ def read_docx(file: BinaryIO, request: ReadRequest) -> Document:
     body = with_note_marks(_joined_blocks([*top, *blocks, *drawn]), set(lines.labels.values()))
     text = _joined_blocks([body, *notes, *bottom])
     kinds = [relation.reltype for relation in document.part.rels.values()]
-    refuse_only_pictures(text, kinds)
+    refuse_textless(WORD_DOCUMENT, text, kinds, damage)
     unread = [kind for kind in kinds if not kind.endswith(_CHUNK)] + lines.unread_chunks
     unshown = hidden_text_note("the document", lines.hidden)
     losses = (*damage, *unshown, *embedded_notes(unread), *lines.unread_notes(), *lines.chunk_notes)
