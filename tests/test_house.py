@@ -40,7 +40,7 @@ ONLY_IN = {
     "bs4": {"steps/readers/html.py"},
     "markdownify": {"steps/readers/html.py"},
     "pypdfium2": {"steps/readers/pdf"},
-    "rapidocr": {"steps/readers/ocr.py"},
+    "rapidocr": {"steps/readers/ocr_engine.py"},
     "PIL": {"steps/readers/ocr.py"},
     "kreuzberg": {"steps/readers/kreuzberg_reader.py"},
     "olefile": {"steps/readers/mail.py"},

@@ -68,11 +68,23 @@ class FilesReadParams(Params):
         return value
 
 
+class ReadLine(Output):
+    """A piece of a page's text that OCR, a form or a comment gave."""
+
+    start: int
+    end: int
+    p: float = Field(description="How sure OCR is of it; 1 for forms and comments.")
+
+
 class DocumentPage(Output):
     """The text of one page; a document without pages has one."""
 
     number: int
     text: str
+    lines: list[ReadLine] = Field(default=[], description="What is not the page's own text.")
+    doubt: float = Field(
+        default=0.0, description="1 less the least `p` of its lines: 0 is its own text."
+    )
 
 
 class FilesReadOutput(Output):
@@ -99,7 +111,7 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
 
     params = FilesReadParams
     output = FilesReadOutput
-    version = 3
+    version = 4
 
     def reads(self, params: FilesReadParams) -> Sequence[str]:
         return (params.path,)
@@ -113,7 +125,7 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
         document = await read_document(params, tools)
         return FilesReadOutput(
             text=document.text,
-            pages=[DocumentPage(number=n, text=text) for n, text in enumerate(document.pages, 1)],
+            pages=[_page(document, index) for index in range(len(document.pages))],
             title=document.title,
             media_type=document.media_type,
             path=params.path,
@@ -121,6 +133,20 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
                 str(n): list(lines) for n, lines in enumerate(document.line_boxes, 1) if lines
             },
         )
+
+
+def _page(document: Document, index: int) -> DocumentPage:
+    scores = document.line_scores[index] if document.line_scores else ()
+    lines = [
+        ReadLine(start=line[0], end=line[1], p=score)
+        for line, score in zip(document.line_boxes[index] if scores else (), scores, strict=True)
+    ]
+    return DocumentPage(
+        number=index + 1,
+        text=document.pages[index],
+        lines=lines,
+        doubt=round(1 - min(scores, default=1.0), 3),
+    )
 
 
 async def read_document(params: FilesReadParams, tools: Tools) -> Document:

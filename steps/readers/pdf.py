@@ -15,6 +15,7 @@ from paddock.engine.system.text import counted
 
 from . import ocr, reader
 from .document_kinds import MEDIA_TYPES
+from .ocr import page_ranges
 from .pdf_annotations import Losses
 from .pdf_page import PdfPages
 from .pdfium import MOST_SIDE_PX, PDFIUM_LOCK, DamagedPage, open_pdf, page_pixels
@@ -93,19 +94,3 @@ def _picture_notes(
     elif pictures:
         how = ", which the extra 'paddock-llm[ocr]' reads" if uses_ocr else ", and `ocr` is off"
         yield f": no text layer on {page_ranges(pictures)}{how}"
-
-
-def page_ranges(numbers: Sequence[int]) -> str:
-    """Return page numbers as ranges.
-
-    >>> page_ranges([1, 2, 3, 7])
-    'pages 1-3, 7'
-    """
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1] = [runs[-1][0], number]
-        else:
-            runs.append([number])
-    words = ", ".join("-".join(map(str, run)) for run in runs)
-    return f"page {words}" if len(numbers) == 1 else f"pages {words}"

@@ -90,6 +90,8 @@ class Document:
     """The message if it is empty; follows its name."""
     line_boxes: tuple[tuple[LineBox, ...], ...] = ()
     """By page, of what is not its own text: read by OCR, of a form, or a comment."""
+    line_scores: tuple[tuple[float, ...], ...] = ()
+    """How sure each of them is, up to 1, by page as well."""
 
     @property
     def text(self) -> str:
@@ -216,9 +218,22 @@ def reader_extras() -> dict[str, bool]:
     return dict(zip(("documents", "formats", "ocr"), is_there, strict=True))
 
 
+def ocr_models_folder() -> Path:
+    """Return where the models of the extra `ocr` lie, and where more can be put."""
+    package = find_spec("rapidocr")
+    folders = package.submodule_search_locations if package else None
+    return Path(folders[0] if folders else "rapidocr", "models")
+
+
+def added_ocr_models() -> tuple[Path, ...]:
+    """Return the models of other scripts, such as `cyrillic_PP-OCRv5_rec_mobile.onnx`."""
+    return tuple(sorted(ocr_models_folder().glob("*_PP-OCR*_rec*.onnx")))
+
+
 def reader_versions() -> tuple[str, ...]:
     """Return the extras and plug-ins, with versions, that decide a document's text."""
     found = [name for name, is_there in reader_extras().items() if is_there]
+    found += [f"ocr {model.stem}" for model in added_ocr_models()]
     for name in plugin_kinds():
         try:
             found.append(f"{name} {load_reader(name).version}")

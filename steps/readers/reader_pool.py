@@ -121,6 +121,7 @@ class DocumentRequest:
             tuple(map(str, meta["notes"])),
             str(meta["why_empty"]),
             tuple(tuple(map(_line_box, lines)) for lines in meta["line_boxes"]),
+            tuple(tuple(map(float, scores)) for scores in meta["line_scores"]),
         )
 
 

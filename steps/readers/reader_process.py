@@ -403,6 +403,7 @@ def _document_frame(document: Document) -> bytes:
         "notes": document.notes,
         "why_empty": document.why_empty,
         "line_boxes": document.line_boxes if has_room else (),
+        "line_scores": document.line_scores if has_room else (),
     }
     return _frame(RESULT, meta, b"".join(pages))
 

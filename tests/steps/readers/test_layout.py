@@ -1,4 +1,4 @@
-from paddock.steps.readers.ocr import TextBox, join_boxes
+from paddock.steps.readers.ocr_layout import TextBox, join_boxes
 
 
 def test_pieces_become_lines_and_paragraphs() -> None:

@@ -1,11 +1,13 @@
+# ruff: noqa: RUF001 - letters of other scripts
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 from paddock.steps.base import StepError
-from paddock.steps.readers import ocr, pdf, reader
+from paddock.steps.readers import ocr, ocr_engine, pdf, reader
 from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.office import eml, scan, scanned_pdf
 from tests.fakes.readers import read_here
@@ -75,6 +77,141 @@ def test_a_strip_that_no_letter_fits_into_is_not_looked_at(
     placed: Placed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rule across a page, say: the library would take a minute over it."""
-    monkeypatch.setattr(ocr, "_ocr_engine", lambda: pytest.fail("it is looked at"))
+    monkeypatch.setattr(ocr_engine, "_engine", lambda: pytest.fail("it is looked at"))
     for size in ((2000, 3), (3, 2000)):
         assert read_here(placed("a.png", scan(size=size))).is_empty
+
+
+NOTO = "/usr/share/fonts/truetype/noto/NotoSans{}-Regular.ttf"
+ENGLISH = (
+    "Either side may end the contract",
+    "in writing with three months' notice",
+    "to the end of a quarter of the year.",
+)
+RUSSIAN = (
+    "Любая сторона может расторгнуть",
+    "договор в письменной форме за три",
+    "месяца до конца квартала 2024 года.",
+)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_turned_page_is_read_from_first_to_last_and_its_words_are_where_they_stand(
+    placed: Placed, turns: int
+) -> None:
+    page = Image.open(BytesIO(scan(*ENGLISH))).rotate(90 * turns, expand=True)
+    found = read_here(placed("a.png", png(page)))
+    assert found.text == "\n".join(ENGLISH)
+    start = found.text.index("contract")
+    [box] = [line[2:] for line in found.line_boxes[0] if line[:2] == (start, start + 8)]
+    left, top, right, bottom = (
+        round(side * size) for side, size in zip(box, page.size * 2, strict=True)
+    )
+    word = page.crop((left - 4, top - 4, right + 4, bottom + 4)).rotate(-90 * turns, expand=True)
+    framed = Image.new("RGB", (word.width + 80, word.height + 80), "white")
+    framed.paste(word, (40, 40))
+    assert "contract" in read_here(placed("b.png", png(framed))).text
+
+
+def test_vertical_columns_are_read_from_right_to_left(placed: Placed) -> None:
+    columns = (
+        "本合同自双方签字盖章之日起生效",
+        "付款总额为人民币一千二百元",
+        "任何一方不得擅自变更合同",
+    )
+    page = Image.new("RGB", (400, 900), "white")
+    for at, column in enumerate(columns):
+        for row, char in enumerate(column):
+            place = (300 - 90 * at, 40 + 50 * row)
+            ImageDraw.Draw(page).text(place, char, "black", cjk_font(44))
+    assert read_here(placed("a.png", png(page))).text == "\n".join(columns)
+
+
+@pytest.mark.parametrize(
+    ("lines", "font", "why"),
+    [
+        (RUSSIAN, "", "no OCR model here reads: it is in another script"),
+        (("Όλοι οι άνθρωποι γεννιούνται ελεύθεροι",), "", "text in Greek, which no OCR"),
+        (("Tất cả mọi người sinh ra đều được tự do",), "", "text in Vietnamese, which no OCR"),
+        (("모든 인간은 태어날 때부터 자유로우며",), "CJK", "it is in another script"),
+        (("כל בני האדם נולדו בני חורין ושווים",), "Hebrew", "it is in another script"),
+        (("يولد جميع الناس أحرارا متساوين",), "Arabic", "it is in another script"),
+        (("มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกัน",), "Thai", "it is in another script"),
+        (("सभी मनुष्यों को गौरव और अधिकारों के",), "Devanagari", "it is in another script"),
+    ],
+)
+def test_scripts_that_no_model_reads_are_refused_with_the_models_that_do(
+    placed: Placed, lines: tuple[str, ...], font: str, why: str
+) -> None:
+    path = placed("a.png", png(drawn(lines * 2, font)))
+    with pytest.raises(StepError) as caught:
+        read_here(path)
+    assert why in str(caught.value)
+    assert "The models here read Latin, Chinese, Japanese." in str(caught.value)
+    assert "_PP-OCRv5_rec_mobile.onnx`" in str(caught.value)
+
+
+def test_lines_in_another_script_are_left_out_and_counted(placed: Placed) -> None:
+    found = read_here(placed("a.png", png(drawn((*ENGLISH, RUSSIAN[0])))))
+    assert found.text == "\n".join(ENGLISH)
+    assert found.notes[1] == "'a.png': left out is what OCR cannot read, 1 line of page 1."
+
+
+def test_a_model_that_was_added_reads_what_the_others_do_not(
+    placed: Placed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Added:
+        scripts = frozenset(("Cyrillic",))
+
+        def read(self, crops: list[object]) -> list[ocr_engine._Line]:
+            return [ocr_engine._Line("Любая сторона", 0.9, is_read=True) for _ in crops]
+
+    monkeypatch.setattr(ocr_engine._Engine, "_added", (Added(),))
+    monkeypatch.setattr(ocr_engine, "_engine", ocr_engine._Engine)
+    found = read_here(placed("a.png", png(drawn((ENGLISH[0], RUSSIAN[0])))))
+    assert found.text == f"{ENGLISH[0]}\nЛюбая сторона"
+
+
+def test_a_model_that_was_added_lets_documents_be_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = reader.reader_versions()
+    (tmp_path / "PP-OCRv6_rec_small.onnx").touch()
+    (tmp_path / "cyrillic_PP-OCRv5_rec_mobile.onnx").touch()
+    monkeypatch.setattr(reader, "ocr_models_folder", lambda: tmp_path)
+    assert set(reader.reader_versions()) - set(before) == {"ocr cyrillic_PP-OCRv5_rec_mobile"}
+
+
+def test_each_line_has_a_confidence(placed: Placed) -> None:
+    found = read_here(placed("a.png", png(drawn(ENGLISH))))
+    assert len(found.line_scores[0]) == len(found.line_boxes[0]) == 3
+    assert all(0.9 < score <= 1 for score in found.line_scores[0])
+
+
+def drawn(lines: tuple[str, ...], font: str = "") -> Image.Image:
+    """Return lines on a white page; the font's absence skips the test."""
+    try:
+        face = (
+            cjk_font(40)
+            if font == "CJK"
+            else ImageFont.truetype(NOTO.format(font) if font else NOTO.format(""), 40)
+        )
+    except OSError:
+        pytest.skip("needs Noto fonts")
+    page = Image.new("RGB", (1100, 60 + 70 * len(lines)), "white")
+    for at, line in enumerate(lines):
+        ImageDraw.Draw(page).text((40, 40 + 65 * at), line, "black", face)
+    return page
+
+
+def cjk_font(size: int) -> ImageFont.FreeTypeFont:
+    try:
+        return ImageFont.truetype("/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc", size)
+    except OSError:
+        pytest.skip("needs Noto fonts")
+
+
+def png(picture: Image.Image) -> bytes:
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,312 @@
+"""Recognition of text in pictures (OCR), offline. The only module that knows rapidocr.
+
+The models come inside rapidocr's package (32 MB). One engine for the whole process, one picture at
+a time. A picture is read in these steps:
+
+1. Lines are found. Where most of them run down, the picture is turned by a quarter to the left: it
+   lies on its side, or has vertical columns, which are read as if it did.
+2. A few lines are read, and upside down as well: the picture is turned by half if that is better.
+3. All lines are read, each by itself. Those that nothing reads are tried upside down.
+4. Lines in letters that the models lack are read by models that were added to the package's folder.
+   Where these are most of the picture, nothing of it is returned: the rest is noise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from paddock.pipelines.text_marks import escaped
+
+from . import reader
+from .ocr_layout import SeenText, TextBox, join_boxes
+
+_THREADS = 2  # the models of the run need the CPU too
+_DETECTION_SIDE_PX = 960  # where lines are looked for: as many words of 6.5 points as with 1280
+_FINE_SIDE_PX = 1600  # the same for finer print, as of a newspaper
+_FINE_PRINT_PX = 10.0  # a lower line is half lost at `_DETECTION_SIDE_PX`
+MOST_OCR_SIDE_PX = 2400  # of what it is shown: A4 at 200 dots an inch
+_LEAST_SIDE_PX = 6  # no letter is lower; the library would make such a strip 30 times as long
+_TALL = 1.5  # times as high as wide: the library turns such a line to the left
+_LEAST_SCORE = 0.5
+_SURE = 0.8  # Latin and Chinese have 0.95 and more, other scripts less than 0.75 or no letters
+_LEAST_CHARS = 1.0  # in a square of ink of a line's height: Latin has 3, Chinese 1.5, Cyrillic 0.5
+_INK = 0.4  # of the difference between the lightest and the darkest of a line
+_IS_TEXT = 0.6  # of detection: lines of print have 0.65 and more, stains and drawings less
+_LEAST_FOREIGN = 3.0  # squares of text that nothing reads: less may be a drawing, too
+_SHORT = 6.0  # times as long as high: enough letters, and soon read
+_SAMPLE = 4  # lines by which it is decided which way up a picture is
+_BETTER = 0.15
+_MOST_RETRIED = 50
+
+_SCRIPTS: Mapping[str, tuple[str, str]] = {
+    "Latin": ("aeéß", "latin"),
+    "Vietnamese": ("ạềữ", "latin"),
+    "Chinese": ("的这為", "ch"),
+    "Japanese": ("あカ", "japan"),
+    "Greek": ("άέώ", "el"),
+    "Cyrillic": ("Жюы", "cyrillic"),
+    "Arabic": ("عشق", "arabic"),
+    "Korean": ("한국가", "korean"),
+    "Devanagari": ("अकख", "devanagari"),
+    "Thai": ("กขค", "th"),
+    "Tamil": ("அகத", "ta"),
+    "Telugu": ("అకత", "te"),
+}
+"""Letters that a model has which reads a script, and RapidOCR's name for such a model."""
+_OTHER_SCRIPT = "another script"
+_GREEK, _LEAST_GREEK = range(0x370, 0x400), 4  # fewer are a formula's
+_VIETNAMESE = frozenset("ơưƠƯ")  # no other language has them
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff]")
+_RUN = re.compile(r"[\w:*/%+-]+(?:[., ]+[\w:*/%+-]+)*|.", re.ASCII)
+
+
+def recognise(pixels: Any) -> SeenText:
+    """Read a picture: an array of height x width x 3 bytes, blue first.
+
+    The text has one line per line of the picture; empty if there is none.
+    """
+    if min(pixels.shape[:2]) < _LEAST_SIDE_PX:
+        return SeenText("")
+    return _engine().read(pixels)
+
+
+def why_foreign(script: str) -> str:
+    """Return why a picture is not read, in words that follow its name."""
+    if script != _OTHER_SCRIPT:
+        return f"shows text in {script}, which no OCR model here reads"
+    return "shows text that no OCR model here reads: it is in another script, or too unclear"
+
+
+def foreign_remedy(script: str) -> str:
+    """Return how a picture can be read that is in a script which no model here reads."""
+    reads = _engine().scripts
+    lacking = {name: model for name, (_, model) in _SCRIPTS.items() if name not in reads}
+    if script in lacking:
+        lacking = {script: lacking[script]}
+    named = ", ".join(
+        f"`{model}_PP-OCRv5_rec_mobile.onnx` for {of}" for of, model in lacking.items()
+    )
+    return (
+        f"The models here read {', '.join(reads)}. Put the one of RapidOCR's models for it into "
+        f"{reader.ocr_models_folder()}: {named}."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What a model made of the picture of a line."""
+
+    text: str
+    score: float
+    is_read: bool
+    """Whether it is what stands there, and not the little that letters of another script give."""
+
+    @property
+    def is_sure(self) -> bool:
+        return self.is_read and self.score >= _SURE
+
+
+class _LineReader:
+    """A model that reads lines."""
+
+    def __init__(self, model: Path | None = None) -> None:
+        own = {} if model is None else {"Rec.model_path": str(model)}
+        self._engine = _rapidocr(own, n_threads=1)
+
+    @cached_property
+    def scripts(self) -> frozenset[str]:
+        """The scripts whose letters it has."""
+        has = frozenset("".join(self._engine._load_rec_model().postprocess_op.character))
+        return frozenset(name for name, (letters, _) in _SCRIPTS.items() if has.issuperset(letters))
+
+    def read(self, crops: Sequence[Any]) -> list[_Line]:
+        """Read lines, each by itself: the library pads those of a batch, and reads them worse."""
+        if not crops:
+            return []
+        with ThreadPoolExecutor(_THREADS) as threads:
+            return list(threads.map(self._line, crops))
+
+    def _line(self, crop: Any) -> _Line:
+        found = self._engine.recognize_txt([crop])
+        text, score = found.txts[0].strip(), float(found.scores[0])
+        n_chars = len("".join(text.split()))
+        is_read = score >= _LEAST_SCORE and n_chars >= max(1.0, _LEAST_CHARS * _squares(crop))
+        if _script_of(text) not in (_OTHER_SCRIPT, *self.scripts):
+            is_read = False  # it has the plain letters, and leaves out those with accents
+        if _RIGHT_TO_LEFT.search(text):  # it was read from the left
+            text = "".join(reversed(_RUN.findall(text)))
+        return _Line(text, score, is_read)
+
+
+class _Engine:
+    """The models of this process, each loaded when it is first needed."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._finder = _rapidocr({}, n_threads=_THREADS)
+        self._reader = _LineReader()
+
+    @cached_property
+    def _added(self) -> tuple[_LineReader, ...]:
+        return tuple(map(_LineReader, reader.added_ocr_models()))
+
+    @property
+    def scripts(self) -> list[str]:
+        """The scripts that are read here."""
+        known = self._reader.scripts.union(*(model.scripts for model in self._added))
+        return [name for name in _SCRIPTS if name in known]
+
+    def read(self, pixels: Any) -> SeenText:
+        """Read one picture; others wait."""
+        with self._lock:
+            corners, sure = self._find(pixels)
+            if not len(corners):
+                return SeenText("")
+            turns = 0
+            if _length(corners, is_tall=True) > _length(corners, is_tall=False):
+                pixels, corners, turns = *_turned(pixels, corners), 1
+            crops = _crops(pixels, corners)
+            if self._is_upside_down(crops):
+                pixels, corners, turns = *_turned(*_turned(pixels, corners)), turns + 2
+                crops = _crops(pixels, corners)
+            lines = self._read_lines(crops)
+        n_sure = n_unsure = 0.0
+        lost = list[_Line]()
+        for line, crop, score in zip(lines, crops, sure, strict=True):
+            if line.is_sure:
+                n_sure += _squares(crop)
+            elif score >= _IS_TEXT:
+                n_unsure += _squares(crop)
+                lost += [] if line.is_read else [line]
+        if n_unsure > max(n_sure, _LEAST_FOREIGN):
+            script = _script_of("".join(line.text for line in lost))
+            return SeenText("", n_unread=len(lines), foreign=script)
+        height, width = pixels.shape[:2]
+        boxes = list[TextBox]()
+        for line, four in zip(lines, corners, strict=True):
+            (left, top), (right, bottom) = map(float, four.min(0)), map(float, four.max(0))
+            if line.is_read:
+                boxes.append(TextBox(escaped(line.text), left, top, right, bottom, line.score))
+        return replace(join_boxes(boxes, width, height, turns), n_unread=len(lost))
+
+    def _find(self, pixels: Any) -> tuple[Any, Sequence[float]]:
+        """Return the corners of each line, from its top left on, and how sure each is a line."""
+        import numpy as np
+
+        detector = self._finder._load_det_model()  # its public face is loaded when it is called
+        for side in (_DETECTION_SIDE_PX, _FINE_SIDE_PX):
+            detector.limit_side_len = side
+            found = self._finder(pixels, use_cls=False, use_rec=False)
+            if found.boxes is None:
+                return (), ()
+            corners = np.array(found.boxes, np.float32)
+            heights = np.linalg.norm(corners[:, 0] - corners[:, 3], axis=1)
+            if np.median(heights) * side > _FINE_PRINT_PX * max(pixels.shape):
+                break
+        return corners, found.scores
+
+    def _is_upside_down(self, crops: Sequence[Any]) -> bool:
+        sample = sorted(crops, key=lambda crop: abs(crop.shape[1] / crop.shape[0] - _SHORT))
+        as_it_is = _mean_score(self._reader.read(sample[:_SAMPLE]))
+        if as_it_is >= _SURE:
+            return False
+        turned = self._reader.read([crop[::-1, ::-1].copy() for crop in sample[:_SAMPLE]])
+        return _mean_score(turned) >= max(_SURE, as_it_is + _BETTER)
+
+    def _read_lines(self, crops: Sequence[Any]) -> list[_Line]:
+        lines = self._reader.read(crops)
+        poor = [at for at, line in enumerate(lines) if not line.is_sure]
+        if len(poor) <= len(lines) // 2:
+            turned = [crops[at][::-1, ::-1].copy() for at in poor[:_MOST_RETRIED]]
+            for at, again in zip(poor, self._reader.read(turned), strict=False):
+                lines[at] = again if again.is_sure else lines[at]
+        poor = [at for at, line in enumerate(lines) if not line.is_sure]
+        longest = sorted(poor, key=lambda at: -crops[at].shape[1])[:_SAMPLE]
+        tried = (
+            [
+                (_mean_score(model.read([crops[at] for at in longest])), model)
+                for model in self._added
+            ]
+            if poor
+            else []
+        )
+        best, model = max(tried, key=lambda one: one[0], default=(0.0, self._reader))
+        if best >= _LEAST_SCORE:
+            for at, again in zip(poor, model.read([crops[at] for at in poor]), strict=True):
+                lines[at] = again if again.is_read else lines[at]
+        return lines
+
+
+@cache
+def _engine() -> _Engine:
+    """Return the engine of this process; two first threads may create two."""
+    return _Engine()
+
+
+def _rapidocr(params: Mapping[str, Any], n_threads: int) -> Any:
+    """Return the library's engine, whose types list all that it may return."""
+    from rapidocr import RapidOCR
+
+    threads = "EngineConfig.onnxruntime.intra_op_num_threads"
+    return RapidOCR(
+        params={
+            "Global.log_level": "critical",
+            "Global.max_side_len": MOST_OCR_SIDE_PX,
+            "Det.limit_type": "max",
+            "Rec.rec_batch_num": 1,
+            "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+            threads: n_threads,
+            **params,
+        }
+    )
+
+
+def _length(corners: Any, *, is_tall: bool) -> float:
+    """Return how long all lines are together that run down, or across."""
+    import numpy as np
+
+    across = np.linalg.norm(corners[:, 0] - corners[:, 1], axis=1)
+    down = np.linalg.norm(corners[:, 0] - corners[:, 3], axis=1)
+    return float(down[down > _TALL * across].sum() if is_tall else across[across > down].sum())
+
+
+def _turned(pixels: Any, corners: Any) -> tuple[Any, Any]:
+    """Turn a picture and the corners of its lines by a quarter to the left."""
+    import numpy as np
+
+    moved = np.stack((corners[:, :, 1], pixels.shape[1] - corners[:, :, 0]), axis=2)
+    return np.rot90(pixels).copy(), np.roll(moved, -1, axis=1)
+
+
+def _crops(pixels: Any, corners: Any) -> list[Any]:
+    from rapidocr.utils.process_img import get_rotate_crop_image
+
+    return [get_rotate_crop_image(pixels, four.copy()) for four in corners]
+
+
+def _squares(crop: Any) -> float:
+    """Return how many squares of its height the ink of a line fills, without gaps."""
+    light = crop[:, :, 1].astype("int16")
+    contrast = light.max() - light.min()
+    inked = light.max(axis=0) - light.min(axis=0) > _INK * contrast
+    return float(inked.sum()) / len(light)
+
+
+def _mean_score(lines: Sequence[_Line]) -> float:
+    return sum(line.score * line.is_read for line in lines) / max(1, len(lines))
+
+
+def _script_of(text: str) -> str:
+    """Return the script of what a model without its letters made of it."""
+    if not _VIETNAMESE.isdisjoint(text):
+        return "Vietnamese"
+    n_greek = sum(ord(char) in _GREEK for char in text)
+    is_greek = n_greek >= _LEAST_GREEK and n_greek > sum(map(str.isalpha, text)) / 2
+    return "Greek" if is_greek else _OTHER_SCRIPT

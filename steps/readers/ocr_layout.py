@@ -1,0 +1,166 @@
+"""Reading order of text in a picture: from boxes to lines, columns and paragraphs.
+
+Sideways and upside-down pages are joined as they are read; places are those on the page as shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from .reader import LineBox, PageBox
+
+_SAME_LINE = 0.5  # boxes whose heights overlap by this share are in one line
+_PARAGRAPH_GAP = 1.2  # of a line's height, free above it
+_WIDE_GAP = 3.0  # of a line's height, free within it
+_LEAST_LINES = 5  # of a column
+_FILLED = 0.7  # of its column's width, which a line of running text has on average
+_WORDS = re.compile("[\u3040-\u9fff]|[^\\s\u3040-\u9fff]+")
+_MOST_CROSSING = 0.2  # of a page's lines may go over both columns: titles, pictures' captions
+
+
+@dataclass(frozen=True, slots=True)
+class TextBox:
+    """A piece of text and its box, in pixels."""
+
+    text: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+    score: float = 1.0
+    """How sure it is that the text is this one."""
+
+    @property
+    def height(self) -> float:
+        return self.bottom - self.top
+
+
+@dataclass(frozen=True, slots=True)
+class SeenText:
+    """The text of a picture, where its pieces stand, and how sure each is."""
+
+    text: str
+    lines: tuple[LineBox, ...] = ()
+    scores: tuple[float, ...] = ()
+    """Of each piece, from 0 to 1."""
+    n_unread: int = 0
+    """Lines that are there and cannot be read; they are not in the text."""
+    foreign: str = ""
+    """The script in which most of it is written, where no model here reads it."""
+
+
+def join_boxes(
+    boxes: Sequence[TextBox], width: float = 1.0, height: float = 1.0, turns: int = 0
+) -> SeenText:
+    r"""Join boxes to lines, from top to bottom and from left to right.
+
+    Paragraphs are separated by empty lines; wide gaps, as in tables, become tabs. `width` and
+    `height` are the picture's: boxes are returned as fractions of them. `turns`: how many quarters
+    it was turned to the left before it was read; boxes are returned as before that, word by word,
+    since a line that runs down or backwards cannot be cut later.
+
+    >>> join_boxes([TextBox("Total", 0, 0, 50, 10), TextBox("9.50", 200, 1, 240, 11)]).text
+    'Total\t9.50'
+    """
+    text, lines, scores = "", list[LineBox](), list[float]()
+    for region in page_regions(boxes):
+        text += "\n\n" if text else ""
+        for before, box in _pieces(region):
+            start = len(text) + len(before)
+            text += before + box.text
+            words = _WORDS.finditer(box.text) if turns else ()
+            a_letter = (box.right - box.left) / max(1, len(box.text))
+            for begin, end in [word.span() for word in words] or [(0, len(box.text))]:
+                left, right = box.left + a_letter * begin, box.left + a_letter * end
+                sides = (left / width, box.top / height, right / width, box.bottom / height)
+                within = [round(min(max(side, 0.0), 1.0), 4) for side in sides]
+                lines.append((start + begin, start + end, *_turned_back(within, turns)))
+                scores.append(round(box.score, 3))
+    return SeenText(text, tuple(lines), tuple(scores))
+
+
+def _turned_back(sides: Sequence[float], turns: int) -> PageBox:
+    """Return a box of a picture that was turned to the left as one of the picture before.
+
+    >>> _turned_back((0.25, 0.0, 0.5, 0.125), 1)
+    (0.875, 0.25, 1.0, 0.5)
+    """
+    left, top, right, bottom = sides
+    for _ in range(turns):
+        left, top, right, bottom = 1 - bottom, left, 1 - top, right
+    return round(left, 4), round(top, 4), round(right, 4), round(bottom, 4)
+
+
+def page_regions(boxes: Sequence[TextBox]) -> list[list[TextBox]]:
+    """Split a page into parts in reading order: its columns, if it has two.
+
+    Tables have columns too, but are read across; in running text the lines fill their column. Lines
+    across both columns stay between what is above and below.
+    """
+    at = _gutter(boxes)
+    if at is None:
+        return [list(boxes)] if boxes else []
+    found: list[list[TextBox]] = []
+    left: list[TextBox] = []
+    right: list[TextBox] = []
+    for box in sorted(boxes, key=lambda box: box.top):
+        if box.left < at < box.right:
+            found += [left, right, [box]]
+            left, right = [], []
+        else:
+            (left if box.right <= at else right).append(box)
+    return [region for region in (*found, left, right) if region]
+
+
+def _gutter(boxes: Sequence[TextBox]) -> float | None:
+    """Return where two columns are separated; None if there is one."""
+    if len(boxes) < 2 * _LEAST_LINES:
+        return None
+    start, end = min(box.left for box in boxes), max(box.right for box in boxes)
+    places = (start + (end - start) * share / 100 for share in range(35, 66))
+    n_crossing = {at: sum(box.left < at < box.right for box in boxes) for at in places}
+    fewest = min(n_crossing.values())
+    free = [at for at, n in n_crossing.items() if n == fewest]
+    at = free[len(free) // 2]
+    is_text = _is_column(boxes, start, at) and _is_column(boxes, at, end)
+    return at if is_text and fewest <= _MOST_CROSSING * len(boxes) else None
+
+
+def _is_column(boxes: Sequence[TextBox], start: float, end: float) -> bool:
+    """Return whether the lines between two places are text that fills a column there."""
+    widths = [box.right - box.left for box in boxes if start <= box.left and box.right <= end]
+    return len(widths) >= _LEAST_LINES and sum(widths) > _FILLED * (end - start) * len(widths)
+
+
+def _pieces(boxes: Sequence[TextBox]) -> Iterator[tuple[str, TextBox]]:
+    """Yield boxes in reading order, each with the white space before it."""
+    reached = None
+    for line in _lines(boxes):
+        top = min(box.top for box in line)
+        height = sum(box.height for box in line) / len(line)
+        is_apart = reached is not None and top - reached > _PARAGRAPH_GAP * height
+        before = "" if reached is None else "\n\n" if is_apart else "\n"
+        ordered = sorted(line, key=lambda box: box.left)
+        yield before, ordered[0]
+        for last, box in pairwise(ordered):
+            yield ("\t" if box.left - last.right > _WIDE_GAP * box.height else " "), box
+        reached = max(box.bottom for box in line)
+
+
+def _lines(boxes: Sequence[TextBox]) -> list[list[TextBox]]:
+    lines: list[list[TextBox]] = []
+    for box in sorted(boxes, key=lambda box: (box.top + box.bottom, box.left)):
+        if lines and _is_in_line(lines[-1], box):
+            lines[-1].append(box)
+        else:
+            lines.append([box])
+    return lines
+
+
+def _is_in_line(line: Sequence[TextBox], box: TextBox) -> bool:
+    last = line[-1]
+    shared = min(last.bottom, box.bottom) - max(last.top, box.top)
+    return shared > _SAME_LINE * min(last.height, box.height)
