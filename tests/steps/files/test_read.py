@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from paddock.engine.system import no_links
 from paddock.steps.base import StepError, StepSkipped
 from paddock.steps.files.read import FilesRead, FilesReadOutput, FilesReadParams
-from paddock.steps.readers import html, ocr
+from paddock.steps.readers import html
+from paddock.steps.readers.ocr_layout import SeenText
 from paddock.steps.readers.reader import Unreadable
 from tests.fakes.office import docx, scan
 from tests.fakes.pdf import pdf
@@ -49,7 +50,7 @@ def test_a_text_file_is_one_page(read: Read) -> None:
     out = read("letter.txt", "Dear Ada,\r\nthanks.\n")
     assert out.model_dump() == {
         "text": "Dear Ada,\nthanks.\n",
-        "pages": [{"number": 1, "text": "Dear Ada,\nthanks.\n"}],
+        "pages": [{"number": 1, "text": "Dear Ada,\nthanks.\n", "lines": [], "doubt": 0.0}],
         "title": "letter",
         "media_type": "text/plain",
         "path": "letter.txt",
@@ -160,8 +161,8 @@ def test_a_pdf_has_pages_and_a_title(read: Read) -> None:
     out = read("a.pdf", pdf(["First (of two)\nsecond line", "Last"], title="Minutes"))
     assert out.text == "First (of two)\nsecond line\n\nLast"
     assert [page.model_dump() for page in out.pages] == [
-        {"number": 1, "text": "First (of two)\nsecond line"},
-        {"number": 2, "text": "Last"},
+        {"number": 1, "text": "First (of two)\nsecond line", "lines": [], "doubt": 0.0},
+        {"number": 2, "text": "Last", "lines": [], "doubt": 0.0},
     ]
     assert (out.title, out.media_type) == ("Minutes", "application/pdf")
 
@@ -173,7 +174,7 @@ def test_a_pdf_is_recognised_whatever_its_name(read: Read) -> None:
 def test_pages_of_a_pdf_without_text_are_named(
     read: Read, hands: FakeTools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.steps.readers.ocr.recognise", lambda _: ocr.SeenText(""))
+    monkeypatch.setattr("paddock.steps.readers.ocr.recognise", lambda _: SeenText(""))
     assert read("a.pdf", pdf(["Text", None, "More", None])).text == "Text\n\n\n\nMore\n\n"
     assert hands.notes == ["'a.pdf': nothing to read was found on pages 2, 4, which show pictures."]
 
@@ -192,7 +193,7 @@ def test_pages_that_are_not_read_from_their_picture_are_named(
 
 
 def test_a_scan_has_no_text_layer(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddock.steps.readers.ocr.recognise", lambda _: ocr.SeenText(""))
+    monkeypatch.setattr("paddock.steps.readers.ocr.recognise", lambda _: SeenText(""))
     shows = "'scan.pdf' has no text layer: its 2 pages only show pictures"
     data = pdf([None, None])
     assert refused(read, "scan.pdf", data) == f"{shows}, and OCR found nothing to read on them."
@@ -206,7 +207,7 @@ def test_a_scan_has_no_text_layer(read: Read, monkeypatch: pytest.MonkeyPatch) -
 def test_a_scan_with_nothing_to_read_is_skipped_if_that_is_wished(
     read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.steps.readers.ocr.recognise", lambda _: ocr.SeenText(""))
+    monkeypatch.setattr("paddock.steps.readers.ocr.recognise", lambda _: SeenText(""))
     with pytest.raises(StepSkipped, match="OCR found nothing to read on them"):
         read("scan.pdf", pdf([None]), empty="skip")
     with pytest.raises(StepSkipped, match="has no text that OCR can read"):

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from paddock.steps.base import StepError
 from paddock.steps.readers import ocr, ocr_engine, pdf, reader
+from paddock.steps.readers.ocr_layout import SeenText
 from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.office import eml, scan, scanned_pdf
 from tests.fakes.readers import read_here
@@ -31,7 +32,7 @@ def test_scanned_pages_and_pictures_are_read(placed: Placed) -> None:
 def test_a_picture_without_text_is_empty_and_says_why(
     placed: Placed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ocr, "recognise", lambda _: ocr.SeenText(""))
+    monkeypatch.setattr(ocr, "recognise", lambda _: SeenText(""))
     found = read_here(placed("a.png", scan(size=(60, 60))))
     assert (found.is_empty, found.why_empty, found.notes) == (
         True, "has no text that OCR can read", (),
@@ -63,9 +64,9 @@ def test_a_picture_is_not_read_where_that_is_off_or_not_installed(
 def test_a_huge_page_is_drawn_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, ...]] = []
 
-    def see(pixels: object) -> ocr.SeenText:
+    def see(pixels: object) -> SeenText:
         sizes.append(pixels.shape)  # type: ignore[attr-defined]
-        return ocr.SeenText("x")
+        return SeenText("x")
 
     data = scanned_pdf(["one"], size=(9000, 300))
     monkeypatch.setattr(ocr, "recognise", see)
