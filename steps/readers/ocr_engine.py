@@ -145,7 +145,7 @@ class _LineReader:
         return _Line(text, score, is_read)
 
 
-class _Engine:
+class _OcrEngine:
     """The models of this process, each loaded when it is first needed."""
 
     def __init__(self) -> None:
@@ -245,9 +245,9 @@ class _Engine:
 
 
 @cache
-def _engine() -> _Engine:
+def _engine() -> _OcrEngine:
     """Return the engine of this process; two first threads may create two."""
-    return _Engine()
+    return _OcrEngine()
 
 
 def _rapidocr(params: Mapping[str, Any], n_threads: int) -> Any:

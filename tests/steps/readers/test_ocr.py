@@ -167,8 +167,8 @@ def test_a_model_that_was_added_reads_what_the_others_do_not(
         def read(self, crops: list[object]) -> list[ocr_engine._Line]:
             return [ocr_engine._Line("Любая сторона", 0.9, is_read=True) for _ in crops]
 
-    monkeypatch.setattr(ocr_engine._Engine, "_added", (Added(),))
-    monkeypatch.setattr(ocr_engine, "_engine", ocr_engine._Engine)
+    monkeypatch.setattr(ocr_engine._OcrEngine, "_added", (Added(),))
+    monkeypatch.setattr(ocr_engine, "_engine", ocr_engine._OcrEngine)
     found = read_here(placed("a.png", png(drawn((ENGLISH[0], RUSSIAN[0])))))
     assert found.text == f"{ENGLISH[0]}\nЛюбая сторона"
 
