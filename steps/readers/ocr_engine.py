@@ -100,7 +100,7 @@ def foreign_remedy(script: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _ReadText:
     """What a model made of the picture of a line."""
 
     text: str
@@ -126,14 +126,14 @@ class _LineReader:
         has = frozenset("".join(self._engine._load_rec_model().postprocess_op.character))
         return frozenset(name for name, (letters, _) in _SCRIPTS.items() if has.issuperset(letters))
 
-    def read(self, crops: Sequence[Any]) -> list[_Line]:
+    def read(self, crops: Sequence[Any]) -> list[_ReadText]:
         """Read lines, each by itself: the library pads those of a batch, and reads them worse."""
         if not crops:
             return []
         with ThreadPoolExecutor(_THREADS) as threads:
             return list(threads.map(self._line, crops))
 
-    def _line(self, crop: Any) -> _Line:
+    def _line(self, crop: Any) -> _ReadText:
         found = self._engine.recognize_txt([crop])
         text, score = found.txts[0].strip(), float(found.scores[0])
         n_chars = len("".join(text.split()))
@@ -142,7 +142,7 @@ class _LineReader:
             is_read = False  # it has the plain letters, and leaves out those with accents
         if _RIGHT_TO_LEFT.search(text):  # it was read from the left
             text = "".join(reversed(_RUN.findall(text)))
-        return _Line(text, score, is_read)
+        return _ReadText(text, score, is_read)
 
 
 class _OcrEngine:
@@ -178,7 +178,7 @@ class _OcrEngine:
                 crops = _crops(pixels, corners)
             lines = self._read_lines(crops)
         n_sure = n_unsure = 0.0
-        lost = list[_Line]()
+        lost = list[_ReadText]()
         for line, crop, score in zip(lines, crops, sure, strict=True):
             if line.is_sure:
                 n_sure += _squares(crop)
@@ -220,7 +220,7 @@ class _OcrEngine:
         turned = self._reader.read([crop[::-1, ::-1].copy() for crop in sample[:_SAMPLE]])
         return _mean_score(turned) >= max(_SURE, as_it_is + _BETTER)
 
-    def _read_lines(self, crops: Sequence[Any]) -> list[_Line]:
+    def _read_lines(self, crops: Sequence[Any]) -> list[_ReadText]:
         lines = self._reader.read(crops)
         poor = [at for at, line in enumerate(lines) if not line.is_sure]
         if len(poor) <= len(lines) // 2:
@@ -299,7 +299,7 @@ def _squares(crop: Any) -> float:
     return float(inked.sum()) / len(light)
 
 
-def _mean_score(lines: Sequence[_Line]) -> float:
+def _mean_score(lines: Sequence[_ReadText]) -> float:
     return sum(line.score * line.is_read for line in lines) / max(1, len(lines))
 
 

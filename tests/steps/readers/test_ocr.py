@@ -164,8 +164,8 @@ def test_a_model_that_was_added_reads_what_the_others_do_not(
     class Added:
         scripts = frozenset(("Cyrillic",))
 
-        def read(self, crops: list[object]) -> list[ocr_engine._Line]:
-            return [ocr_engine._Line("Любая сторона", 0.9, is_read=True) for _ in crops]
+        def read(self, crops: list[object]) -> list[ocr_engine._ReadText]:
+            return [ocr_engine._ReadText("Любая сторона", 0.9, is_read=True) for _ in crops]
 
     monkeypatch.setattr(ocr_engine._OcrEngine, "_added", (Added(),))
     monkeypatch.setattr(ocr_engine, "_engine", ocr_engine._OcrEngine)
