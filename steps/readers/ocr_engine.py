@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import compress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -40,6 +41,7 @@ _LEAST_CHARS = 1.0  # in a square of ink of a line's height: Latin has 3, Chines
 _INK = 0.4  # of the difference between the lightest and the darkest of a line
 _IS_TEXT = 0.6  # of detection: lines of print have 0.65 and more, stains and drawings less
 _LEAST_FOREIGN = 3.0  # squares of text that nothing reads: less may be a drawing, too
+_COVERED = 0.35  # of a line's box, which is higher than its letters
 _SHORT = 6.0  # times as long as high: enough letters, and soon read
 _SAMPLE = 4  # lines by which it is decided which way up a picture is
 _BETTER = 0.15
@@ -67,14 +69,15 @@ _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff]")
 _RUN = re.compile(r"[\w:*/%+-]+(?:[., ]+[\w:*/%+-]+)*|.", re.ASCII)
 
 
-def recognise(pixels: Any) -> SeenText:
+def recognise(pixels: Any, known: Sequence[TextBox] = ()) -> SeenText:
     """Read a picture: an array of height x width x 3 bytes, blue first.
 
-    The text has one line per line of the picture; empty if there is none.
+    The text has one line per line of the picture; empty if there is none. What stands under texts
+    that are `known` is left out. Where it is more than these, they are put into it by place.
     """
     if min(pixels.shape[:2]) < _LEAST_SIDE_PX:
         return SeenText("")
-    return _engine().read(pixels)
+    return _engine().read(pixels, known)
 
 
 def why_foreign(script: str) -> str:
@@ -90,12 +93,10 @@ def foreign_remedy(script: str) -> str:
     lacking = {name: model for name, (_, model) in _SCRIPTS.items() if name not in reads}
     if script in lacking:
         lacking = {script: lacking[script]}
-    named = ", ".join(
-        f"`{model}_PP-OCRv5_rec_mobile.onnx` for {of}" for of, model in lacking.items()
-    )
+    named = ", ".join(f"{model} ({name})" for name, model in lacking.items())
     return (
-        f"The models here read {', '.join(reads)}. Put the one of RapidOCR's models for it into "
-        f"{reader.ocr_models_folder()}: {named}."
+        f"The models here read {', '.join(reads)}. Put RapidOCR's model "
+        f"NAME_PP-OCRv5_rec_mobile.onnx into {reader.ocr_models_folder()}, NAME being {named}."
     )
 
 
@@ -163,10 +164,12 @@ class _OcrEngine:
         known = self._reader.scripts.union(*(model.scripts for model in self._added))
         return [name for name in _SCRIPTS if name in known]
 
-    def read(self, pixels: Any) -> SeenText:
+    def read(self, pixels: Any, known: Sequence[TextBox] = ()) -> SeenText:
         """Read one picture; others wait."""
         with self._lock:
             corners, sure = self._find(pixels)
+            is_new = [not _is_covered(four, known) for four in corners]
+            corners, sure = corners[is_new], list(compress(sure, is_new))
             if not len(corners):
                 return SeenText("")
             turns = 0
@@ -194,7 +197,11 @@ class _OcrEngine:
             (left, top), (right, bottom) = map(float, four.min(0)), map(float, four.max(0))
             if line.is_read:
                 boxes.append(TextBox(escaped(line.text), left, top, right, bottom, line.score))
-        return replace(join_boxes(boxes, width, height, turns), n_unread=len(lost))
+        n_known, n_read = (sum(len(box.text) for box in some) for some in (known, boxes))
+        has_known = 0 < n_known <= n_read and not turns
+        boxes += known if has_known else ()
+        seen = join_boxes(boxes, width, height, turns)
+        return replace(seen, n_unread=len(lost), has_known=has_known)
 
     def _find(self, pixels: Any) -> tuple[Any, Sequence[float]]:
         """Return the corners of each line, from its top left on, and how sure each is a line."""
@@ -205,7 +212,7 @@ class _OcrEngine:
             detector.limit_side_len = side
             found = self._finder(pixels, use_cls=False, use_rec=False)
             if found.boxes is None:
-                return (), ()
+                return np.zeros((0, 4, 2), np.float32), ()
             corners = np.array(found.boxes, np.float32)
             heights = np.linalg.norm(corners[:, 0] - corners[:, 3], axis=1)
             if np.median(heights) * side > _FINE_PRINT_PX * max(pixels.shape):
@@ -266,6 +273,17 @@ def _rapidocr(params: Mapping[str, Any], n_threads: int) -> Any:
             **params,
         }
     )
+
+
+def _is_covered(four: Any, known: Sequence[TextBox]) -> bool:
+    """Return whether known texts stand where a line does."""
+    (left, top), (right, bottom) = four.min(0), four.max(0)
+    covered = sum(
+        max(0.0, min(right, box.right) - max(left, box.left))
+        * max(0.0, min(bottom, box.bottom) - max(top, box.top))
+        for box in known
+    )
+    return bool(covered > _COVERED * (right - left) * (bottom - top))
 
 
 def _length(corners: Any, *, is_tall: bool) -> float:

@@ -50,6 +50,8 @@ class SeenText:
     """Lines that are there and cannot be read; they are not in the text."""
     foreign: str = ""
     """The script in which most of it is written, where no model here reads it."""
+    has_known: bool = False
+    """Whether what was known of the picture before is part of the text."""
 
 
 def join_boxes(

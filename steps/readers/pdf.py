@@ -8,7 +8,7 @@ PDFium is known by the modules `pdf…` of this folder alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 from paddock.engine.system.text import counted
@@ -16,17 +16,24 @@ from paddock.engine.system.text import counted
 from . import ocr, reader
 from .document_kinds import MEDIA_TYPES
 from .ocr import page_ranges
+from .ocr_layout import SeenText
 from .pdf_annotations import Losses
-from .pdf_page import PdfPages
+from .pdf_page import PdfPages, unreadable_share
+from .pdf_pictures import inserted, read_picture_text
 from .pdfium import MOST_SIDE_PX, PDFIUM_LOCK, DamagedPage, open_pdf, page_pixels
 from .reader import Document, LineBox, ReadRequest, Unreadable
+
+_MOST_UNREADABLE = 0.2  # of a page's characters: then OCR reads it, or a note says so
 
 
 def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
     sees = request.ocr and reader.ocr_is_installed()
     pages: list[str] = []
     boxes: list[tuple[LineBox, ...]] = []
-    pictures, seen, damaged = list[int](), list[int](), list[int]()
+    scores: list[tuple[float, ...]] = []
+    pictures, seen, partly, noise, damaged = (list[int]() for _ in range(5))
+    by_ocr: dict[int, SeenText] = {}
+    n_unread: dict[int, int] = {}
     unknown: dict[int, int] = {}
     losses = Losses()
     with open_pdf(file) as document:
@@ -36,21 +43,33 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
         for number, page in enumerate(found, 1):
             pages.append("")
             boxes.append(())
+            scores.append(())
             if page is None:
                 damaged.append(number)
                 continue
             text = found.text(page).text
-            if page.is_picture and sees:
+            is_noise = unreadable_share(text) > _MOST_UNREADABLE
+            if (page.is_picture or page.n_pictures or is_noise) and sees:
                 pixels = page_pixels(document, number - 1, MOST_SIDE_PX, shows_forms=False)
-                by_ocr = ocr.recognise(pixels)
-                text, boxes[-1] = by_ocr.text, by_ocr.lines
-            if page.is_picture:
-                (seen if text else pictures).append(number)
+                by_ocr[number] = read_picture_text(pixels, () if is_noise else page.own)
+                if by_ocr[number].text:
+                    own = "" if is_noise else text
+                    by_ocr[number] = inserted(own, by_ocr[number], page.own)
+                    text, boxes[-1] = by_ocr[number].text, by_ocr[number].lines
+                    scores[-1] = by_ocr[number].scores
+                    (partly if own else seen).append(number)
+            elif page.n_pictures and not page.is_picture:
+                n_unread[number] = page.n_pictures
+            if page.is_picture and not text:
+                pictures.append(number)
+            elif is_noise and number not in seen:
+                noise.append(number)
             if "\ufffd" in text:
                 unknown[number] = text.count("\ufffd")
             over = page.laid_over
             pages[-1] = "\n\n".join(filter(None, (text, over.text)))
             boxes[-1] += over.line_boxes(len(pages[-1]) - len(over.text))
+            scores[-1] += (1.0,) * (len(boxes[-1]) - len(scores[-1]))
         if not pages:
             raise Unreadable("is damaged: it has no pages")
         if len(damaged) == len(pages):
@@ -62,6 +81,16 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
     if unknown:
         which = f"{counted(sum(unknown.values()), 'letter')} on {page_ranges(list(unknown))}"
         lost.append(f": {which} cannot be read: their font does not say which they are")
+    lost += ocr.unread_notes(by_ocr, is_all=not any(pages))
+    how = ", which the extra 'paddock-llm[ocr]' reads" if request.ocr else ", and `ocr` is off"
+    if n_unread:
+        what = counted(sum(n_unread.values()), "picture")
+        lost.append(f": {what} on {page_ranges(list(n_unread))} not read{how}")
+    if noise:
+        lost.append(
+            f": the text of {page_ranges(noise)} means nothing, since its fonts do not say which "
+            f"letters they show{'' if sees else how}"
+        )
     why_empty = "is empty"
     if pictures and not any(pages):
         n = len(pages)
@@ -72,7 +101,7 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
             raise Unreadable(why_empty, remedy)
         why_empty += ", and OCR found nothing to read on them"
     else:
-        lost = [*_picture_notes(seen, pictures, request.ocr, sees), *lost]
+        lost = [*_picture_notes(seen, partly, by_ocr, pictures, "" if sees else how), *lost]
     return Document(
         tuple(pages),
         "" if title.lower() == "untitled" else title,
@@ -80,17 +109,24 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
         tuple(lost),
         why_empty,
         tuple(boxes) if any(boxes) else (),
+        tuple(scores) if any(boxes) else (),
     )
 
 
 def _picture_notes(
-    seen: Sequence[int], pictures: Sequence[int], uses_ocr: bool, sees: bool
+    seen: Sequence[int],
+    partly: Sequence[int],
+    by_ocr: Mapping[int, SeenText],
+    pictures: Sequence[int],
+    how: str,
 ) -> Iterator[str]:
-    """Yield which pages OCR has read, and which have no text."""
+    """Yield which pages OCR has read, and which have no text; `how`: what would read them."""
     if seen:
         yield f": {page_ranges(seen)} read from a picture by OCR"
-    if pictures and sees:
-        yield f": nothing to read was found on {page_ranges(pictures)}, which show pictures"
-    elif pictures:
-        how = ", which the extra 'paddock-llm[ocr]' reads" if uses_ocr else ", and `ocr` is off"
-        yield f": no text layer on {page_ranges(pictures)}{how}"
+    if partly:
+        yield f": pictures on {page_ranges(partly)} read by OCR"
+    empty = [number for number in pictures if number not in by_ocr or not by_ocr[number].foreign]
+    if empty and not how:
+        yield f": nothing to read was found on {page_ranges(empty)}, which show pictures"
+    elif empty:
+        yield f": no text layer on {page_ranges(empty)}{how}"

@@ -41,6 +41,7 @@ from .page_layout import (
     page_text,
 )
 from .pdf_annotations import Annotations, LaidOver, Losses
+from .pdf_pictures import OwnText, unread_pictures
 from .pdfium import PDFIUM_LOCK, DamagedPage, bounds_of, low_pixels, open_page, shown_box, utf16
 
 _LAST_OF_PLANE = "\uffff"  # of the characters that are one unit of UTF-16
@@ -99,6 +100,10 @@ class ReadPage:
     laid_over: LaidOver
     is_picture: bool
     """Whether it shows something, but no text of its own."""
+    n_pictures: int = 0
+    """Pictures that its own text does not cover, as it does after OCR."""
+    own: Sequence[OwnText] = ()
+    """Its own text and where it stands, if it has such pictures."""
 
 
 class PdfPages:
@@ -162,8 +167,9 @@ def _read_page(page: Any, losses: Losses) -> ReadPage:
     rules = [_turned(rule, rotation) for rule in (*_rules(page), *annotations.struck)]
     lines = page_lines(words, rules)
     is_picture = not lines and next(page.get_objects(max_depth=1), None) is not None
+    n_pictures, own = unread_pictures(page, textpage)
     textpage.close()
-    return ReadPage(text, places, lines, annotations.joined(), is_picture)
+    return ReadPage(text, places, lines, annotations.joined(), is_picture, n_pictures, own)
 
 
 _Style: TypeAlias = tuple[float, float, bool, bool, bool, bool]

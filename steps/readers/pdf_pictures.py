@@ -1,0 +1,120 @@
+"""Pictures on the pages of PDFs: where they are, and their text among the page's own.
+
+A scanned page may have text of its own as well: a scanner's line, a number, the header of a fax, or
+all that OCR has read before. What OCR finds under own text is left out; the rest is put where it
+stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pypdfium2 import raw  # type: ignore[import-untyped]
+
+from paddock.pipelines.text_marks import escaped
+
+from . import ocr
+from .ocr_layout import SeenText, TextBox
+from .pdfium import bounds_of, shown_box
+from .reader import PageBox
+
+_LEAST_SHARE = 0.03  # of a page, which a picture has: a logo on A4 has 0.015
+_MANY_SHARE = 0.3  # of a page, which many small ones have together: strips of a scan
+_COVERED = 0.1  # of a picture that own text covers: 0.2 and more after OCR, 0.01 of a stamp
+_SLACK = 0.01  # of a page's height, by which a picture may reach into the line above it
+_TAIL_CHARS = 20  # by which a line is found in a page's text
+_MOST_OBJECTS, _MOST_TEXTS = 5_000, 2_000  # of a page, that are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class OwnText:
+    """A piece of a page's own text."""
+
+    text: str
+    box: PageBox
+
+
+def unread_pictures(page: Any, textpage: Any) -> tuple[int, Sequence[OwnText]]:
+    """Return how many pictures of an open page its own text leaves uncovered, and that text."""
+    pictures, share = list[PageBox](), 0.0
+    for index in range(min(raw.FPDFPage_CountObjects(page), _MOST_OBJECTS)):
+        piece = raw.FPDFPage_GetObject(page, index)
+        box = shown_box(page, raw.FS_RECTF(*_rect(piece))) if _is_picture(piece) else None
+        if box is not None:
+            share += _area(box)
+            pictures += [box] if _area(box) >= _LEAST_SHARE else []
+    if not pictures and share >= _MANY_SHARE:
+        pictures = [(0.0, 0.0, 1.0, 1.0)]
+    if not pictures:
+        return 0, ()
+    own = list[OwnText]()
+    for index in range(min(textpage.count_rects(), _MOST_TEXTS)):
+        left, bottom, right, top = textpage.get_rect(index)
+        box = shown_box(page, raw.FS_RECTF(left, top, right, bottom))
+        text = " ".join(textpage.get_text_bounded(left, bottom, right, top).split())
+        own += [OwnText(text, box)] if box is not None and text else []
+    covered = (
+        sum(_area(_shared(text.box, picture)) for text in own) / _area(picture)
+        for picture in pictures
+    )
+    return sum(share < _COVERED for share in covered), own
+
+
+def read_picture_text(pixels: Any, own: Sequence[OwnText]) -> SeenText:
+    """Read what a page shows and its own text, in pieces, does not say.
+
+    Where that is more than the own text, it is returned with it, by place (`has_known`).
+    """
+    height, width = pixels.shape[:2]
+    known = [
+        TextBox(escaped(text.text), left * width, top * height, right * width, bottom * height)
+        for text in own
+        for left, top, right, bottom in (text.box,)
+    ]
+    return ocr.recognise(pixels, known) if known else ocr.recognise(pixels)
+
+
+def inserted(text: str, seen: SeenText, own: Sequence[OwnText]) -> SeenText:
+    """Return a page's text with that of a picture after the line that stands above it."""
+    if not seen.text or seen.has_known:
+        return seen if seen.has_known else replace(seen, text=text)
+    top = min(line[3] for line in seen.lines)
+    above = [piece for piece in own if piece.box[3] <= top + _SLACK]
+    at = 0
+    if above:
+        tail = max(above, key=lambda piece: piece.box[3]).text[-_TAIL_CHARS:]
+        found = text.rfind(tail)
+        at = len(text) if found < 0 else text.find("\n", found)
+        at = len(text) if at < 0 else at
+    before, after = text[:at].rstrip(), text[at:].lstrip()
+    start = len(before) + 2 * bool(before)
+    lines = tuple((line[0] + start, line[1] + start, *line[2:]) for line in seen.lines)
+    return replace(seen, text="\n\n".join(filter(None, (before, seen.text, after))), lines=lines)
+
+
+def _rect(piece: Any) -> tuple[float, float, float, float]:
+    left, bottom, right, top = bounds_of(piece)
+    return left, top, right, bottom
+
+
+def _is_picture(piece: Any, depth: int = 2) -> bool:
+    """Return whether an object of a page is a picture, or a group with one."""
+    kind = raw.FPDFPageObj_GetType(piece)
+    if kind != raw.FPDF_PAGEOBJ_FORM or not depth:
+        return bool(kind == raw.FPDF_PAGEOBJ_IMAGE)
+    n_within = min(raw.FPDFFormObj_CountObjects(piece), _MOST_OBJECTS)
+    return any(
+        _is_picture(raw.FPDFFormObj_GetObject(piece, index), depth - 1) for index in range(n_within)
+    )
+
+
+def _area(box: PageBox) -> float:
+    left, top, right, bottom = box
+    return max(0.0, right - left) * max(0.0, bottom - top)
+
+
+def _shared(first: PageBox, second: PageBox) -> PageBox:
+    (a, b, c, d), (e, f, g, h) = first, second
+    return max(a, e), max(b, f), min(c, g), min(d, h)

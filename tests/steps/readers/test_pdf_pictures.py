@@ -1,0 +1,112 @@
+"""Pages of PDFs with pictures and text of their own, made here: own text is put over a scan."""
+
+from collections.abc import Callable, Iterable
+from ctypes import POINTER, c_ushort, cast, create_string_buffer
+from io import BytesIO
+from pathlib import Path
+
+import pypdfium2  # type: ignore[import-untyped]
+import pytest
+from pypdfium2 import raw
+
+from paddock.steps.base import StepError
+from paddock.steps.readers import reader
+from tests.fakes.office import scanned_pdf
+from tests.fakes.readers import read_here
+
+Placed = Callable[[str, bytes], Path]
+LETTER = ("Dear customer,", "please pay by 15 May 2024.", "Amount: 1,250.00 EUR")
+
+
+def lettered(
+    data: bytes, texts: Iterable[tuple[str, float, float, float]], *, is_shown: bool = True
+) -> bytes:
+    """Return a PDF with texts on its first page: each with left, base and size, in points."""
+    document = pypdfium2.PdfDocument(data)
+    page = document[0]
+    for text, left, base, size in texts:
+        piece = raw.FPDFPageObj_NewTextObj(document, b"Helvetica", size)
+        utf16 = create_string_buffer(text.encode("utf-16-le") + b"\0\0")
+        raw.FPDFText_SetText(piece, cast(utf16, POINTER(c_ushort)))
+        raw.FPDFPageObj_Transform(piece, 1, 0, 0, 1, left, base)
+        if not is_shown:
+            raw.FPDFTextObj_SetTextRenderMode(piece, raw.FPDF_TEXTRENDERMODE_INVISIBLE)
+        raw.FPDFPage_InsertObject(page, piece)
+    raw.FPDFPage_GenerateContent(page)
+    out = BytesIO()
+    document.save(out)
+    return out.getvalue()
+
+
+STAMPED = [("Scanned with a telephone", 150, 8, 6)]
+
+
+def test_a_stamp_does_not_keep_a_scan_from_being_read(placed: Placed) -> None:
+    found = read_here(placed("a.pdf", lettered(scanned_pdf(LETTER), STAMPED)))
+    assert found.text == "\n".join(LETTER) + "\n\nScanned with a telephone"
+    assert found.notes == ("'a.pdf': pictures on page 1 read by OCR.",)
+    start = found.text.index("Scanned")
+    assert start in [line[0] for line in found.line_boxes[0]]
+    assert found.line_scores[0][-1] == 1.0 > min(found.line_scores[0]) > 0.9
+
+
+@pytest.mark.parametrize("is_off", [True, False])
+def test_pictures_that_are_not_read_are_counted(
+    placed: Placed, is_off: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "ocr_is_installed", lambda: is_off)
+    path = placed("a.pdf", lettered(scanned_pdf(LETTER), STAMPED))
+    found = read_here(path, ocr=not is_off)
+    how = "and `ocr` is off" if is_off else "which the extra 'paddock-llm[ocr]' reads"
+    assert found.text == "Scanned with a telephone"
+    assert found.notes == (f"'a.pdf': 1 picture on page 1 not read, {how}.",)
+
+
+def test_a_scan_that_has_its_text_already_is_not_read_twice(placed: Placed) -> None:
+    lines = [(line, 30, 175 - 36 * at, 20) for at, line in enumerate(LETTER)]
+    data = lettered(scanned_pdf(LETTER), lines, is_shown=False)
+    found = read_here(placed("a.pdf", data))
+    assert [found.text.count(line) for line in LETTER] == [1, 1, 1]
+    assert "OCR" not in "".join(found.notes)
+
+
+def test_the_text_of_a_picture_stands_between_the_lines_around_it(placed: Placed) -> None:
+    scanned = pypdfium2.PdfDocument(scanned_pdf(["Total due 2,120.50 EUR"], size=(500, 120)))
+    document = pypdfium2.PdfDocument.new()
+    page = document.new_page(600, 800)
+    picture = raw.FPDF_NewFormObjectFromXObject(raw.FPDF_NewXObjectFromPage(document, scanned, 0))
+    raw.FPDFPageObj_Transform(picture, 1, 0, 0, 1, 60, 400)
+    raw.FPDFPage_InsertObject(page, picture)
+    raw.FPDFPage_GenerateContent(page)
+    out = BytesIO()
+    document.save(out)
+    prose = "This line of the letter has enough words to be most of it, above the picture or below"
+    texts = [(f"{prose} {n}.", 40, base, 12) for n, base in ((1, 700), (2, 680), (3, 300))]
+    text = read_here(placed("a.pdf", lettered(out.getvalue(), texts))).text
+    found = [text.index(part) for part in ("below 2.", "Total due 2,120.50 EUR", "below 3.")]
+    assert found == sorted(found)
+
+
+def test_text_without_a_meaning_is_read_from_what_the_page_shows(
+    placed: Placed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = "Xkjtr qwzpl mnbvc xzlkj hgfds rtwqp "
+    lines = [(noise * 2, 30, 175 - 36 * at, 6) for at in range(3)]
+    path = placed("a.pdf", lettered(scanned_pdf(LETTER), lines, is_shown=False))
+    found = read_here(path)
+    assert found.text == "\n".join(LETTER)
+    assert found.notes[0] == "'a.pdf': page 1 read from a picture by OCR."
+    monkeypatch.setattr(reader, "ocr_is_installed", lambda: False)
+    assert "the text of page 1 means nothing" in "".join(read_here(path).notes)
+
+
+def test_a_page_that_no_model_reads_is_named(placed: Placed) -> None:
+    from tests.steps.readers.test_ocr import RUSSIAN, drawn
+
+    out = BytesIO()
+    drawn(RUSSIAN).save(out, "PDF", resolution=100)
+    with pytest.raises(StepError, match="no OCR model here reads"):
+        read_here(placed("a.pdf", out.getvalue()))
+    stamped = read_here(placed("b.pdf", lettered(out.getvalue(), STAMPED)))
+    assert stamped.text == "Scanned with a telephone"
+    assert "left out is the text of page 1, which shows text that no" in stamped.notes[0]
