@@ -18,8 +18,6 @@ from . import ocr_engine, reader
 from .ocr_layout import SeenText
 from .reader import Document, ReadRequest, Unreadable
 
-recognise = ocr_engine.recognise
-
 INSTALL_OCR = "To read it install the extra: pip install 'paddock-llm[ocr]'."
 _MOST_PIXELS = 100_000_000  # 300 MB in memory; a photograph has 12 to 50 million
 _MOST_IMAGE_SIDE_PX = 2400
@@ -68,7 +66,7 @@ def _read_pictures(picture: Any, request: ReadRequest) -> Document:
         request.check()
         picture.seek(index)
         _refuse_large(picture)
-        pages.append(recognise(_pixels_of(picture, _MOST_IMAGE_SIDE_PX)))
+        pages.append(ocr_engine.recognise(_pixels_of(picture, _MOST_IMAGE_SIDE_PX)))
     notes = [": read from a picture by OCR"]
     if n > _MOST_FRAMES:
         notes.append(f": only the first {_MOST_FRAMES} of its {n} pictures were read")

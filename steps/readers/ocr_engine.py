@@ -19,7 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import compress
+from math import dist
 from pathlib import Path
+from statistics import median
 from threading import Lock
 from typing import Any
 
@@ -205,19 +207,16 @@ class _OcrEngine:
 
     def _find(self, pixels: Any) -> tuple[Any, Sequence[float]]:
         """Return the corners of each line, from its top left on, and how sure each is a line."""
-        import numpy as np
-
         detector = self._finder._load_det_model()  # its public face is loaded when it is called
         for side in (_DETECTION_SIDE_PX, _FINE_SIDE_PX):
             detector.limit_side_len = side
             found = self._finder(pixels, use_cls=False, use_rec=False)
             if found.boxes is None:
-                return np.zeros((0, 4, 2), np.float32), ()
-            corners = np.array(found.boxes, np.float32)
-            heights = np.linalg.norm(corners[:, 0] - corners[:, 3], axis=1)
-            if np.median(heights) * side > _FINE_PRINT_PX * max(pixels.shape):
+                return pixels.reshape(-1)[:0].reshape(0, 4, 2), ()
+            heights = [dist(four[0], four[3]) for four in found.boxes]
+            if median(heights) * side > _FINE_PRINT_PX * max(pixels.shape):
                 break
-        return corners, found.scores
+        return found.boxes.astype("float32"), found.scores
 
     def _is_upside_down(self, crops: Sequence[Any]) -> bool:
         sample = sorted(crops, key=lambda crop: abs(crop.shape[1] / crop.shape[0] - _SHORT))
@@ -244,7 +243,7 @@ class _OcrEngine:
             if poor
             else []
         )
-        best, model = max(tried, key=lambda one: one[0], default=(0.0, self._reader))
+        best, model = max(tried, key=lambda trial: trial[0], default=(0.0, self._reader))
         if best >= _LEAST_SCORE:
             for at, again in zip(poor, model.read([crops[at] for at in poor]), strict=True):
                 lines[at] = again if again.is_read else lines[at]
@@ -288,19 +287,17 @@ def _is_covered(four: Any, known: Sequence[TextBox]) -> bool:
 
 def _length(corners: Any, *, is_tall: bool) -> float:
     """Return how long all lines are together that run down, or across."""
-    import numpy as np
-
-    across = np.linalg.norm(corners[:, 0] - corners[:, 1], axis=1)
-    down = np.linalg.norm(corners[:, 0] - corners[:, 3], axis=1)
-    return float(down[down > _TALL * across].sum() if is_tall else across[across > down].sum())
+    sizes = [(dist(four[0], four[1]), dist(four[0], four[3])) for four in corners]
+    if is_tall:
+        return sum(down for across, down in sizes if down > _TALL * across)
+    return sum(across for across, down in sizes if across > down)
 
 
 def _turned(pixels: Any, corners: Any) -> tuple[Any, Any]:
     """Turn a picture and the corners of its lines by a quarter to the left."""
-    import numpy as np
-
-    moved = np.stack((corners[:, :, 1], pixels.shape[1] - corners[:, :, 0]), axis=2)
-    return np.rot90(pixels).copy(), np.roll(moved, -1, axis=1)
+    moved = corners[:, :, ::-1].copy()
+    moved[:, :, 1] = pixels.shape[1] - moved[:, :, 1]
+    return pixels.swapaxes(0, 1)[::-1].copy(), moved[:, [1, 2, 3, 0]]
 
 
 def _crops(pixels: Any, corners: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from paddock.pipelines.text_marks import escaped
 
-from . import ocr
+from . import ocr_engine
 from .ocr_layout import SeenText, TextBox
 from .pdfium import bounds_of, shown_box
 from .reader import PageBox
@@ -73,14 +73,14 @@ def read_picture_text(pixels: Any, own: Sequence[OwnText]) -> SeenText:
         for text in own
         for left, top, right, bottom in (text.box,)
     ]
-    return ocr.recognise(pixels, known) if known else ocr.recognise(pixels)
+    return ocr_engine.recognise(pixels, known)
 
 
 def inserted(text: str, seen: SeenText, own: Sequence[OwnText]) -> SeenText:
     """Return a page's text with that of a picture after the line that stands above it."""
     if not seen.text or seen.has_known:
         return seen if seen.has_known else replace(seen, text=text)
-    top = min(line[3] for line in seen.lines)
+    top = min((line[3] for line in seen.lines), default=1.0)
     above = [piece for piece in own if piece.box[3] <= top + _SLACK]
     at = 0
     if above:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.steps.readers import ocr, reader
+from paddock.steps.readers import ocr_engine, reader
 from paddock.steps.readers.ocr_layout import SeenText
 from tests.fakes import hostile
 from tests.fakes.office import scan, xlsx
@@ -82,7 +82,7 @@ def test_a_new_extra_makes_old_only_what_could_not_be_read(
     }
     assert world.run().calls == 0
     monkeypatch.setattr(reader, "ocr_is_installed", lambda: True)
-    monkeypatch.setattr(ocr, "recognise", lambda _: SeenText("Roof"))
+    monkeypatch.setattr(ocr_engine, "recognise", lambda *_: SeenText("Roof"))
     assert reasons(world.plan()) == {"b.png": "what reads documents here changed (step 'text')"}
     report = world.run()
     assert (states(report), world.output("b.png").split("] ")[1]) == (

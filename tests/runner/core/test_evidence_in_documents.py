@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.steps.readers import documents, ocr
+from paddock.steps.readers import documents, ocr_engine
 from paddock.steps.readers.reader_pool import ReaderPool
 from tests.fakes.papers import CONTRACTS, INVOICES, write
 from tests.fakes.pdf import pdf_form
@@ -115,7 +115,7 @@ def _read_within(page: Any, box: list[float]) -> str:
     ]
     framed = np.full((part.shape[0] + 200, part.shape[1] + 200, 3), 255, np.uint8)
     framed[100:-100, 100:-100] = part
-    return ocr.recognise(framed).text.replace(" ", "")
+    return ocr_engine.recognise(framed).text.replace(" ", "")
 
 
 @pytest.mark.parametrize(

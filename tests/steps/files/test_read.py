@@ -174,7 +174,7 @@ def test_a_pdf_is_recognised_whatever_its_name(read: Read) -> None:
 def test_pages_of_a_pdf_without_text_are_named(
     read: Read, hands: FakeTools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.steps.readers.ocr.recognise", lambda _: SeenText(""))
+    monkeypatch.setattr("paddock.steps.readers.ocr_engine.recognise", lambda *_: SeenText(""))
     assert read("a.pdf", pdf(["Text", None, "More", None])).text == "Text\n\n\n\nMore\n\n"
     assert hands.notes == ["'a.pdf': nothing to read was found on pages 2, 4, which show pictures."]
 
@@ -193,7 +193,7 @@ def test_pages_that_are_not_read_from_their_picture_are_named(
 
 
 def test_a_scan_has_no_text_layer(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddock.steps.readers.ocr.recognise", lambda _: SeenText(""))
+    monkeypatch.setattr("paddock.steps.readers.ocr_engine.recognise", lambda *_: SeenText(""))
     shows = "'scan.pdf' has no text layer: its 2 pages only show pictures"
     data = pdf([None, None])
     assert refused(read, "scan.pdf", data) == f"{shows}, and OCR found nothing to read on them."
@@ -207,7 +207,7 @@ def test_a_scan_has_no_text_layer(read: Read, monkeypatch: pytest.MonkeyPatch) -
 def test_a_scan_with_nothing_to_read_is_skipped_if_that_is_wished(
     read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.steps.readers.ocr.recognise", lambda _: SeenText(""))
+    monkeypatch.setattr("paddock.steps.readers.ocr_engine.recognise", lambda *_: SeenText(""))
     with pytest.raises(StepSkipped, match="OCR found nothing to read on them"):
         read("scan.pdf", pdf([None]), empty="skip")
     with pytest.raises(StepSkipped, match="has no text that OCR can read"):

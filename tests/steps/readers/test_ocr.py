@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from paddock.steps.base import StepError
-from paddock.steps.readers import ocr, ocr_engine, pdf, reader
+from paddock.steps.readers import ocr_engine, pdf, reader
 from paddock.steps.readers.ocr_layout import SeenText
 from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.office import eml, scan, scanned_pdf
@@ -32,7 +32,7 @@ def test_scanned_pages_and_pictures_are_read(placed: Placed) -> None:
 def test_a_picture_without_text_is_empty_and_says_why(
     placed: Placed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ocr, "recognise", lambda _: SeenText(""))
+    monkeypatch.setattr(ocr_engine, "recognise", lambda *_: SeenText(""))
     found = read_here(placed("a.png", scan(size=(60, 60))))
     assert (found.is_empty, found.why_empty, found.notes) == (
         True, "has no text that OCR can read", (),
@@ -64,12 +64,12 @@ def test_a_picture_is_not_read_where_that_is_off_or_not_installed(
 def test_a_huge_page_is_drawn_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, ...]] = []
 
-    def see(pixels: object) -> SeenText:
+    def see(pixels: object, known: object) -> SeenText:
         sizes.append(pixels.shape)  # type: ignore[attr-defined]
         return SeenText("x")
 
     data = scanned_pdf(["one"], size=(9000, 300))
-    monkeypatch.setattr(ocr, "recognise", see)
+    monkeypatch.setattr(ocr_engine, "recognise", see)
     pdf.read_pdf(BytesIO(data), ReadOptions())
     assert sizes == [(80, 2400, 3)]
 
