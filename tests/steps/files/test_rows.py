@@ -271,7 +271,7 @@ def test_a_name_that_an_object_has_twice_is_told(tmp_path: Path, name: str, data
     within = tools(tmp_path)
     rows = asyncio.run(FilesRows().run(FilesRowsParams(path=name), within)).rows
     assert rows == [{"fee": 2}, {"fee": 3}, {"fee": {"net": 2}}]
-    assert within.log.notes == [
+    assert within.notes == [
         f"'{name}' has 'fee' more than once in 1 object; the last one is taken.",
         f"'{name}' has 'net' more than once in 1 object; the last one is taken.",
     ]
@@ -283,7 +283,7 @@ def test_the_encoding_of_a_table_is_found_and_told(tmp_path: Path) -> None:
     within = tools(tmp_path)
     out = asyncio.run(FilesRows().run(FilesRowsParams(path="a.csv"), within))
     assert out.rows[1] == {"Ürün": "Ahşap sandalye", "Miktar": "6", "Fiyat": "400"}
-    assert within.log.notes == ["'a.csv': it declares no encoding and is read as windows-1254."]
+    assert within.notes == ["'a.csv': it declares no encoding and is read as windows-1254."]
 
 
 def test_a_table_whose_encoding_is_not_clear_is_refused_with_a_choice(read: Read) -> None:
