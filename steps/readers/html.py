@@ -51,6 +51,7 @@ _ENDED_BY = {
 """By the name of a tag, the open elements that it ends: their end tags may be left out."""
 _END_TAG_CONTAINERS = ("table", "ul", "ol", "menu", "dl", "select")
 _UNSHOWN = ("hidden", "password")
+_PARAGRAPHS = ("p", "div", "ul", "ol", "blockquote", "br", "h1", "h2", "h3", "h4", "h5", "h6")
 _NOTE_TYPES = frozenset(("footnote", "endnote", "rearnote", "doc-footnote", "doc-endnote"))
 _NOTE_ID = re.compile(
     r"(?:foot|end|cite_)?note|^_?(?:fn|ftn|edn|sdfootnote|en)[\W_]?\w", re.IGNORECASE
@@ -273,8 +274,9 @@ def _option_text(option: Any) -> str:
 def _fit_tables(soup: Any) -> None:
     """Put empty cells where others span columns and rows, and let no table be within a table.
 
-    A table around others that has no heads, borders or caption lays out a page: cells of the rows
-    with the inner tables are blocks. In others the inner ones are written in a line, `a, b; c, d`.
+    A table around others, or of one row of paragraphs, that has no heads, borders or caption lays
+    out a page: cells of such rows are blocks. In others the inner tables are written in a line,
+    `a, b; c, d`. Empty ones are left out.
     """
     tables = soup.find_all("table")
     outer = {id(table.find_parent("tr")) for table in tables}
@@ -282,6 +284,9 @@ def _fit_tables(soup: Any) -> None:
         part.decompose()
     n_left = 10_000 + 10 * len(soup.find_all(CELLS))
     for table in tables:
+        if table.decomposed or next(table.stripped_strings, None) is None:
+            table.decompose()
+            continue
         rows = [
             row
             for part in (table, *table.find_all(ROWS[:3], recursive=False))
@@ -296,7 +301,11 @@ def _fit_tables(soup: Any) -> None:
             table.insert_before(caption)
         if table.find_parent(CELLS) is not None:
             _write_in_line(table, cells)
-        elif not is_data and any(id(row) in outer for row in rows):
+        elif not is_data and (
+            any(id(row) in outer for row in rows)
+            or (len(rows) == 1 and (len(cells[0][1]) < 2 or rows[0].find(_PARAGRAPHS)))
+        ):
+            outer |= {id(row) for row in rows[:1]} if len(rows) == 1 else set()
             parts = list[Any]()
             for row, found in cells:
                 if id(row) in outer or len(found) < 2:

@@ -408,13 +408,16 @@ def test_spans_beyond_reason_fill_no_memory() -> None:
             "<table border=1><tr><th>7<th><table><tr><td>Tea<td>3<tr><td>Nut<td>4</table></table>",
             "| 7 | Tea, 3; Nut, 4 |\n| --- | --- |",
         ),
+        ("<table><tr><td><p>a<p>b</table><table><tr><td> <td></table>c", "a\n\nb\n\nc"),
+        ("<table><tr><td>a<td>b<br>c</table>", "a\n\nb\nc"),
+        ("<table><tr><td>a<td>b</table>", "|  |  |\n| --- | --- |\n| a | b |"),
         (
             "<table><caption>Fees</caption><col><tr><th>a<th>b</table>",
             "Fees\n\n| a | b |\n| --- | --- |",
         ),
     ],
 )
-def test_a_table_within_a_table_is_readable(markup: str, text: str) -> None:
+def test_tables_that_lay_out_a_page_are_readable(markup: str, text: str) -> None:
     assert html_to_markdown(markup).text == text
 
 
