@@ -54,11 +54,11 @@ def raised(text: str, before: str = "", after: str = "", notes: Container[str] =
 
     >>> [raised("6", "10"), raised("2", "x", "3"), raised("n+1", "a"), raised("st", "1")]
     ['^6', '^(2)', '^(n+1)', 'st']
-    >>> [raised("1", "40", notes={"1"}), raised("*", "40"), raised("[7]", "fee")]
-    ['[^1]', '[^*]', '[^7]']
+    >>> [raised("1", "40", notes={"1"}), raised("*", "40"), raised("[7]", "x"), raised("(7)", "x")]
+    ['[^1]', '[^*]', '[^7]', '[^7]']
     """
     label = note_label(text)
-    if label in notes or label in _NOTE_SIGNS or (label and text.strip().startswith("[")):
+    if label in notes or label in _NOTE_SIGNS or (label and text.strip()[0] in "[("):
         return f"[^{label}]"
     word, last = text.strip().rstrip(".").casefold(), before[-1:]
     is_ordinal = word in _ORDINALS and (last.isdigit() or last in "IVXLCDMn" or len(word) > 1)

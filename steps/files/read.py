@@ -173,8 +173,5 @@ async def read_document(params: FilesReadParams, tools: Tools) -> Document:
     )
     if document.is_empty:
         why = f"'{printable(path.name)}' {document.why_empty}"
-        if params.empty != "skip":
-            raise StepError(f"{why}.")
-        tools.log.tally("document", "without text and skipped")
-        raise StepSkipped(why)
+        raise StepSkipped(why) if params.empty == "skip" else StepError(f"{why}.")
     return document

@@ -240,7 +240,7 @@ class _DocxLines:
         """Yield each paragraph and table in order, also in containers; of a cell in a line."""
         for child in parent:
             if child.tag == f"{WORD_NS}p":
-                yield self._paragraph(child)
+                yield self._paragraph(child, is_cell=is_cell)
                 boxes, self._boxes = self._boxes, []
                 for box in boxes:
                     yield from self.of(box)
@@ -304,7 +304,7 @@ class _DocxLines:
         self.unread_chunks.append(_CHUNK)
         return ""
 
-    def _paragraph(self, paragraph: Any) -> str:
+    def _paragraph(self, paragraph: Any, *, is_cell: bool) -> str:
         text = self._marked(self._pieces(paragraph, PLAIN)).strip()
         form = form_of(paragraph)
         if not text and form is not None and form.find(_DELETED_MARK) is not None:
@@ -317,7 +317,7 @@ class _DocxLines:
             text = " ".join(text.split())
             text = f"{number.text} {text}" if number and number.text else text
             self.title = self.title or text
-            return f"{'#' * level} {text}"
+            return text if is_cell else f"{'#' * level} {text}"
         if number:
             return _Item(f"{'  ' * number.level}{number.text or '-'} {text}")
         named = next(self.styles.chain(self.styles.paragraph_style(paragraph)), None)
@@ -477,6 +477,8 @@ def _docx_notes(document: Any, lines: _DocxLines) -> list[str]:
             if relation.is_external or not relation.reltype.endswith(f"/{kind}"):
                 continue
             for note in part_tree(relation).iter(f"{WORD_NS}{name}"):
+                if note.get(f"{WORD_NS}type", "normal") != "normal":  # a line between them
+                    continue
                 text = " ".join(block for block in lines.of(note) if block)
                 author, identifier = note.get(f"{WORD_NS}author", ""), note.get(f"{WORD_NS}id", "")
                 label = (

@@ -269,6 +269,7 @@ def test_footnotes_have_the_marks_that_the_page_shows() -> None:
             f"<w:footnote w:id='{n}'><w:p><w:r><w:t>{text}</w:t></w:r></w:p></w:footnote>"
             for n, text in ((2, "net"), (5, "own"), (7, "gone"))
         )
+        notes += notes.replace("<w:footnote ", "<w:footnote w:type='continuationNotice' ")
         part = Part(
             PackURI("/word/footnotes.xml"),
             "application/xml",
@@ -302,6 +303,15 @@ def test_cells_stay_in_their_columns_where_others_are_wide_or_left_out() -> None
     assert written(lambda made: within(made, table)).text == (
         "| a | b | c |\n| --- | --- | --- |\n|  | d | e |\n| f |  | g |\n|  |  | h |\n| i |  |  |"
     )
+
+
+def test_a_heading_within_a_cell_is_its_text_and_may_be_the_title() -> None:
+    def fill(made: Any) -> None:
+        made.add_table(1, 2).cell(0, 0).paragraphs[0].style = "Heading 1"
+        made.tables[0].cell(0, 0).paragraphs[0].add_run("Offer")
+
+    found = written(fill)
+    assert (found.text, found.title) == ("| Offer |\n| --- |", "Offer")
 
 
 def test_a_table_that_frames_others_is_read_as_blocks() -> None:
