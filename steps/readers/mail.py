@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 from . import text_encoding, text_files
 from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_within
+from .inner_pictures import InnerPictures
 from .office import damage_errors, import_library
 from .reader import Document, ReadRequest, Unreadable, after_name, text_sample
 
@@ -123,9 +124,19 @@ class _MailText:
         index = len(self.pages)
         self.pages.append("")
         body, unread = _best_form(message), list[MIMEPart]()
-        listed = [self._attached(part, depth) for part in _attachments(message, body, unread)]
+        attachments, pictures = (
+            list(_attachments(message, body, unread)),
+            InnerPictures(self.request),
+        )
+        images = (leaf for leaf in _leaves(message, []) if leaf.get_content_maintype() == "image")
+        shown = (leaf.get_payload(decode=True) for leaf in images if leaf not in attachments)
+        listed = [self._attached(part, depth) for part in attachments]
         heads = [f"{name}: {text}" for name in _SHOWN_HEADERS if (text := _header(message, name))]
         blocks = ["\n".join(heads), self._body(body) if body is not None else ""]
+        blocks.append(pictures.text(data for data in shown if isinstance(data, bytes)))
+        page = body.get_payload(decode=True) if body is not None else None
+        blocks.append(pictures.of_page(page) if isinstance(page, bytes) else "")
+        self.notes += pictures.notes()
         if listed:
             blocks.append("Attachments:\n" + "\n".join(f"- {line}" for line in listed))
         self.pages[index] = "\n\n".join(block for block in blocks if block)

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from io import BytesIO
 from typing import Any, BinaryIO
 
 from paddock.engine.system.text import counted
@@ -22,6 +23,8 @@ INSTALL_OCR = "To read it install the extra: pip install 'paddock-llm[ocr]'."
 _MOST_PIXELS = 100_000_000  # 300 MB in memory; a photograph has 12 to 50 million
 _MOST_IMAGE_SIDE_PX = 2400
 _MOST_FRAMES = 500
+_LEAST_INNER_SIDE_PX, _LEAST_INNER_PIXELS = 24, 20_000  # a line of print has 400 x 50
+_LEAST_INNER_BYTES = 8_000  # the same where the size is unknown
 
 
 def _pillow() -> tuple[Any, Any]:
@@ -115,6 +118,20 @@ def draw_picture(file: BinaryIO, number: int, most_side_px: int) -> Any:
             picture.draft("RGB", (most_side_px, most_side_px))
         _refuse_large(picture)
         return _pixels_of(picture, most_side_px)
+
+
+def may_have_text(data: bytes) -> bool:
+    """Return whether a picture within a document is larger than icons and most logos."""
+    if find_spec("PIL") is None:
+        return len(data) >= _LEAST_INNER_BYTES
+    try:
+        with _opened_picture(BytesIO(data)) as picture:
+            width, height = picture.size
+    except Unreadable:
+        return len(data) >= _LEAST_INNER_BYTES
+    return bool(
+        min(width, height) >= _LEAST_INNER_SIDE_PX and width * height >= _LEAST_INNER_PIXELS
+    )
 
 
 def _refuse_large(picture: Any) -> None:

@@ -35,7 +35,7 @@ MOST_UNPACKED_BYTES = 512 * 1024 * 1024
 # Of its markup: read whole, it takes up to 16 times as much memory (100 MB of paragraphs 1.6 GB).
 MOST_MARKUP_BYTES = 64 * 1024 * 1024
 _MARKUP = (".xml", ".rels", ".opf", ".ncx", ".xhtml", ".html", ".htm")
-SAVE_AS_PDF = "Save it as PDF, whose pictures are read with the extra 'paddock-llm[ocr]'."
+SAVE_AS_PDF = "The extra 'paddock-llm[ocr]' reads them where `ocr` is not off."
 _XML_BOMBS = {
     "amplification factor": "has entities that unfold to far more than the file holds",
     "Excessive depth": "is nested too deeply",

@@ -13,6 +13,7 @@ from paddock.pipelines.text_marks import hidden
 
 from .document_kinds import MEDIA_TYPES
 from .hidden_text_notes import hidden_text_note
+from .inner_pictures import InnerPictures
 from .office import (
     DRAWN_TEXT,
     OFF,
@@ -53,6 +54,7 @@ def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
         unshown: list[str] = []
         kinds: list[str] = []
         repeated: set[str] = set()
+        pictures = InnerPictures(request)
         for slide in presentation.slides:
             request.check(len(pages[-1]) if pages else 0)
             blocks = [*_slide_blocks(slide, unshown), _slide_comments(slide, authors)]
@@ -60,6 +62,7 @@ def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
             blocks += [text for text in repeated_here if text not in repeated]
             repeated.update(repeated_here)
             page = with_note_marks("\n\n".join(filter(None, blocks)))
+            page = "\n\n".join(filter(None, (page, pictures.of_part(slide.part))))
             pages.append(hidden(page) if slide._element.get("show") in OFF else page)
             kinds += [relation.reltype for relation in slide.part.rels.values()]
         numbered = enumerate(presentation.slides, 1)
@@ -69,7 +72,12 @@ def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
     if title.lower() == "powerpoint presentation":
         title = ""  # the program's default title
     notes = [f": hidden slides are read as well ({', '.join(slides)})"] if slides else []
-    notes += [*damage, *hidden_text_note("the slide", unshown), *embedded_notes(kinds)]
+    notes += [
+        *damage,
+        *hidden_text_note("the slide", unshown),
+        *embedded_notes(kinds),
+        *pictures.notes(),
+    ]
     return Document(tuple(pages), title, MEDIA_TYPES["pptx"], tuple(notes))
 
 

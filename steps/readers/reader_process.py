@@ -102,6 +102,7 @@ def read_document_bytes(data: bytes, options: ReadOptions, max_bytes: int) -> Do
         kind = options.kind or "txt"
         if kind in text_files.TEXT_KINDS:
             document = text_files.read_text_file(data, kind, options.encoding)
+            document = _with_pictures(document, kind, data, options)
         else:
             document = options.within(kind, BytesIO(data))
         return _checked_length(document, max_bytes)
@@ -228,11 +229,20 @@ def _read_by_kind(path: Path, file: BinaryIO, options: ReadOptions) -> Document:
     kind = options.kind or kind_of(path, head)
     if kind in text_files.TEXT_KINDS:
         is_named = options.kind is not None
-        return text_files.read_text_file(
-            head + file.read(), kind, options.encoding, is_named=is_named
-        )
+        data = head + file.read()
+        document = text_files.read_text_file(data, kind, options.encoding, is_named=is_named)
+        return _with_pictures(document, kind, data, options)
     file.seek(0)
     return options.within(kind, file)
+
+
+def _with_pictures(document: Document, kind: str, data: bytes, options: ReadOptions) -> Document:
+    """Add what the pictures say that a page holds itself."""
+    if kind != "html" or b"data:image/" not in data:
+        return document
+    pictures = importlib.import_module(".inner_pictures", __package__).InnerPictures(options)
+    text = "\n\n".join(filter(None, (document.text, pictures.of_page(data))))
+    return replace(document, pages=(text,), notes=(*document.notes, *pictures.notes()))
 
 
 def _empty_document(path: Path, kind: str | None) -> Document:

@@ -23,6 +23,7 @@ from paddock.pipelines.text_marks import escaped, hidden, struck
 
 from .document_kinds import MEDIA_TYPES
 from .hidden_text_notes import hidden_sheet_notes
+from .inner_pictures import InnerPictures
 from .office import (
     DRAWN_TEXT,
     MOST_WHOLE,
@@ -89,6 +90,7 @@ def _workbook_text(
     unshown: list[str] = []
     kinds: list[str] = []
     cells = _CellReader(request.check)
+    pictures = InnerPictures(request)
     hidden_sheets = [sheet.title for sheet in values.worksheets if sheet.sheet_state != "visible"]
     for sheet, behind in zip(values.worksheets, formulas.worksheets, strict=True):
         path = sheet._worksheet_path
@@ -99,6 +101,10 @@ def _workbook_text(
         rows = cells.rows(sheet, behind, looks.struck, own)
         blocks = [markdown_table(rows), *_sheet_comments(archive, path), margins]
         content = with_note_marks("\n\n".join(filter(None, blocks)))
+        drawings = [inner for kind, inner in related if kind == "drawing"]
+        images = (part for inner in drawings for part in _related_parts(archive, inner))
+        seen = pictures.text(archive.read(part) for kind, part in images if kind == "image")
+        content = "\n\n".join(filter(None, (content, seen)))
         shown = hidden(content) if sheet.sheet_state != "visible" else content
         pages.append(f"# {escaped(sheet.title)}\n\n{shown}" if content else "")
         words = [
@@ -118,7 +124,11 @@ def _workbook_text(
             f": {cells.n_bare:,} of its formulas have no stored value and are shown as they are "
             f"written; open and save it in a spreadsheet program to have their values"
         )
-    notes += (*hidden_sheet_notes(hidden_sheets, unshown), *embedded_notes(kinds))
+    notes += (
+        *hidden_sheet_notes(hidden_sheets, unshown),
+        *embedded_notes(kinds),
+        *pictures.notes(),
+    )
     if cells.n_rounded:
         numbers = counted(cells.n_rounded, "number has", "numbers have")
         notes.append(

@@ -21,6 +21,7 @@ from . import text_files
 from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_within
 from .formulas import MATH_NS, omml_text
 from .hidden_text_notes import hidden_text_note
+from .inner_pictures import InnerPictures
 from .office import (
     DRAWING_NS,
     DRAWN_RUN,
@@ -93,13 +94,16 @@ def read_docx(file: BinaryIO, request: ReadRequest) -> Document:
         title = (document.core_properties.title or "").strip()
         relations = [r for r in document.part.rels.values() if not r.is_external]
         drawn = [text for relation in relations for text in drawn_texts(relation) if text]
+        pictures = InnerPictures(request)
+        seen = pictures.of_part(document.part)
     body = with_note_marks(_joined_blocks([*top, *blocks, *drawn]), set(lines.labels.values()))
-    text = _joined_blocks([body, *notes, *bottom])
+    text = _joined_blocks([body, *filter(None, [seen]), *notes, *bottom])
     kinds = [relation.reltype for relation in document.part.rels.values()]
     refuse_textless(WORD_DOCUMENT, text, kinds, damage)
     unread = [kind for kind in kinds if not kind.endswith(_CHUNK)] + lines.unread_chunks
     unshown = hidden_text_note("the document", lines.hidden)
     losses = (*damage, *unshown, *embedded_notes(unread), *lines.unread_notes(), *lines.chunk_notes)
+    losses += (*pictures.notes(),)
     return Document((text,), title or lines.title, MEDIA_TYPES["docx"], losses)
 
 

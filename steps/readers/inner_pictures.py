@@ -1,0 +1,86 @@
+"""Pictures within documents of other kinds: read by OCR where it is on, or else counted."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from io import BytesIO
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from paddock.engine.system.text import counted
+
+from . import ocr, reader
+from .reader import ReadRequest, Unreadable
+
+_DATA_URI = re.compile(rb"data:image/[\w.+-]+;base64,([\w+/=%\s]{200,})", re.ASCII)
+_LEAST_CHARS = 3  # a drawing may look like a letter
+_MOST_PICTURES = 200  # are read: 15 minutes of a processor
+
+
+class InnerPictures:
+    """The pictures of one document; those that are there twice are read once."""
+
+    def __init__(self, request: ReadRequest) -> None:
+        self._request = request
+        self._sees = request.ocr and reader.ocr_is_installed()
+        self._known: set[bytes] = set()
+        self._n_read = self._n_unread = 0
+        self._problems: dict[str, int] = {}
+
+    def of_part(self, part: Any) -> str:
+        """Return the text of what a part of an Office document shows."""
+        images = (r for r in part.rels.values() if r.reltype.endswith("/image"))
+        return self.text(image.target_part.blob for image in images if not image.is_external)
+
+    def of_page(self, html: bytes) -> str:
+        """Return the text of what a page has within itself, as `data:` addresses."""
+        return self.text(self._unpacked(found[1]) for found in _DATA_URI.finditer(html))
+
+    def text(self, pictures: Iterable[bytes]) -> str:
+        """Return the text of pictures; small ones, such as icons, do not count."""
+        return "\n\n".join(f"Picture:\n{text}" for data in pictures if (text := self._text(data)))
+
+    def notes(self) -> Iterator[str]:
+        if self._n_read:
+            yield f": {counted(self._n_read, 'picture')} in it read by OCR"
+        if self._n_unread:
+            how = (
+                "and `ocr` is off"
+                if not self._request.ocr
+                else (
+                    f"since only {_MOST_PICTURES} are"
+                    if self._sees
+                    else "which the extra 'paddock-llm[ocr]' reads"
+                )
+            )
+            yield f": {counted(self._n_unread, 'picture')} in it not read, {how}"
+        for problem, n in self._problems.items():
+            yield f": {counted(n, 'picture')} in it not read: each {problem}"
+
+    def _text(self, data: bytes) -> str:
+        digest = sha256(data).digest()
+        if digest in self._known or not ocr.may_have_text(data):
+            return ""
+        self._known.add(digest)
+        if not self._sees or len(self._known) > _MOST_PICTURES:
+            self._n_unread += 1
+            return ""
+        self._request.check()
+        try:
+            text = self._request.within("image", BytesIO(data)).text.strip()
+        except Unreadable as error:
+            problem = f"{error}. {error.remedy}".rstrip(". ")
+            self._problems[problem] = self._problems.get(problem, 0) + 1
+            return ""
+        is_text = sum(map(str.isalnum, text)) >= _LEAST_CHARS
+        self._n_read += is_text
+        return text if is_text else ""
+
+    def _unpacked(self, written: bytes) -> bytes:
+        try:
+            return binascii.a2b_base64(unquote_to_bytes(written))
+        except binascii.Error:
+            return b""
