@@ -21,8 +21,8 @@ _ORDINALS = frozenset(
     ("st", "nd", "rd", "th", "er", "ère", "re", "e", "ème", "eme", "nde", "o", "os", "a", "as")
 )
 _TRADE_MARKS = frozenset(("tm", "sm", "®", "™", "℠", "©"))
-_NOTE_SIGNS = frozenset(("*", "**", "***", "†", "‡", "§", "¶"))
-_NOTE_LABEL = re.compile(r"[\[(]?([^\W_]{1,4}|[*†‡§¶]{1,3})[\])]?,?")
+_NOTE_SIGNS = frozenset(("*", "**", "***", "\u2217", "†", "‡", "§", "¶"))
+_NOTE_LABEL = re.compile(r"[\[(]?([^\W_]{1,4}|[*\u2217†‡§¶]{1,3})[\])]?,?")
 _SIGNED_DIGITS = re.compile(r"[+\-−–]?\d+[+\-−–]?|[+\-−–]")  # noqa: RUF001 - minus signs of texts
 _MORE_DIGITS = re.compile(r"[.,]?\d")
 _UNSHOWN = re.compile(

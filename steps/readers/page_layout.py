@@ -40,12 +40,12 @@ _MOST_CELL_LINES = 14  # more is text in a frame
 _MOST_TABLE_ROWS = 200  # without lines; a longer table is several
 _MOST_LOOKS = 2_000_000  # at a line for a word, on a page
 _PROSE_CHARS = 24  # in a piece: two columns with more are running text
-_BULLETS = frozenset("•●▪■◦‣∙·○▸►❖➢✓\uf0b7\uf0a7\uf0d8\uf0a8\u2043")
+_BULLETS = frozenset("•●▪■◦‣∙·○▸►❖➢✓\ufffd\uf0b7\uf0a7\uf0d8\uf0a8\u2043")
 _ENTRY = re.compile(r"\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})[.)]")  # of a list
 _NUMBER = re.compile(r"\(?[\dA-Z]{0,3}(?:\.?\d{1,3})*[.)]?")  # of a heading
 _PAGE_NUMBER = re.compile(r"\d{1,4}|[ivxlc]{1,8}")
 _LEADER = ".…·"
-_CUT = re.compile(r"(\w*)([\x02\u2010\u00ad-])[\n\x03](\w+)")
+_CUT = re.compile(r"(\w+)([\x02\u2010\u00ad-])[\n\x03](\w+)")
 _WORD = re.compile(r"(?<![\w-])[^\W\d_]{2,}(?:-\w+)?(?![\w-])")
 _LINE_END = re.compile(r"\w+(?:\x02|[\u2010\u00ad-]\s*\n)\s*\w+")
 _VOWEL = re.compile("[aeiouyà-æè-ïò-öø-ýœ]|[^\x00-\u024f]")
@@ -174,13 +174,13 @@ class DocumentFacts:
 def page_lines(words: Sequence[Word], rules: Sequence[Rule]) -> list[PageLine]:
     """Lay out a page: its lines and tables in the order in which they are read."""
     text = "".join(word.text for word in words)
-    if len(_RIGHT_TO_LEFT.findall(text)) > 0.5 * sum(map(str.isalpha, text)):
+    if not text.isascii() and len(_RIGHT_TO_LEFT.findall(text)) > 0.5 * sum(map(str.isalpha, text)):
         for word in words:  # laid out as in a mirror
             word.left, word.right = -word.right, -word.left
         rules = [(-right, bottom, -left, top) for left, bottom, right, top in rules]
     _strike(words, rules)
     rest, tables = _ruled_tables(words, rules)
-    rows = _rows(rest)
+    rows, is_sorted = _sorted_rows(_rows(rest))
     # Labels of notes: raised at the beginning of a line.
     firsts = [(row.words[0], row) for row in rows if len(row.words) > 1]
     labels = {note_label(word.text) for word, row in firsts if _level(word, None, row) > 0}
@@ -191,13 +191,9 @@ def page_lines(words: Sequence[Word], rules: Sequence[Rule]) -> list[PageLine]:
             row.segments = []
     lines = [_table(cells, labels) for cells in tables]
     lines += [_page_line(row, labels) for row in rows if row.segments]
-    below = sorted(lines, key=lambda line: -max(line.base, line.top))
-    is_upright = all(word.is_upright for word in words)
-    for above, line in pairwise(below):
-        is_beside = above.base - max(line.base, line.top) < 0.75 * min(above.size, line.size)
-        if is_beside or not is_upright:
-            return sorted(lines, key=lambda line: next(at for at in line.traced.origins if at >= 0))
-    return below
+    if is_sorted:
+        return sorted(lines, key=lambda line: -max(line.base, line.top))
+    return sorted(lines, key=lambda line: next(at for at in line.traced.origins if at >= 0))
 
 
 def document_facts(pages: Iterable[tuple[str, Sequence[PageLine]]]) -> DocumentFacts:
@@ -266,7 +262,7 @@ def _is_heading(line: PageLine, facts: DocumentFacts) -> bool:
     if sum(map(str.isalpha, text)) < 2 or _running(line) in facts.running:
         return False
     is_bolder = line.is_bold and not facts.is_bold and line.size >= 0.9 * facts.size
-    return line.size >= _LARGER * facts.size or (is_bolder and text[-1] not in ".:")
+    return line.size >= _LARGER * facts.size or (is_bolder and text[-1] != ".")
 
 
 def _running(line: PageLine) -> str:
@@ -328,6 +324,20 @@ def _rows(words: Sequence[Word]) -> list[_Row]:
     return rows
 
 
+def _sorted_rows(rows: list[_Row]) -> tuple[list[_Row], bool]:
+    """Sort rows by height, unless more than a few stand beside others: then there are columns."""
+    below, n_beside = list[_Row](), 0
+    for row in sorted(rows, key=lambda row: -row.base):
+        last = below[-1] if below else row
+        if row is not last and _is_beside(last, row):
+            below[-1] = _row(sorted([*last.words, *row.words], key=lambda word: word.left))
+        else:
+            below.append(row)
+        n_beside += row is not last and last.base - row.base < 0.75 * min(last.size, row.size)
+    is_sorted = n_beside <= max(2, len(rows) / 10) and all(row.is_upright for row in rows)
+    return (below, True) if is_sorted else (rows, False)
+
+
 def _is_beside(last: _Row, row: _Row) -> bool:
     """Return whether a row stands at the height of the one before it, and next to it."""
     small, large = sorted((last.size, row.size))
@@ -374,7 +384,9 @@ def _row(words: list[Word]) -> _Row:
 
 
 def _span(words: Sequence[Word]) -> tuple[float, float]:
-    return min(word.left for word in words), max(word.right for word in words)
+    if len(words) == 1:
+        return words[0].left, words[0].right
+    return min([word.left for word in words]), max([word.right for word in words])
 
 
 def _gap(last: Word, word: Word) -> float:
@@ -429,10 +441,11 @@ def _strike(words: Sequence[Word], rules: Sequence[Rule]) -> None:
 
 def _level(word: Word, last: Word | None, row: _Row) -> int:
     """Return 1 for raised words, -1 for lowered ones."""
-    is_plain = word.size > _SMALL * row.size or word.is_symbol or not word.is_upright
+    if word.size > _SMALL * row.size or word.is_symbol or not word.is_upright:
+        return 0
     is_fraction = "\u2044" in word.text or (last is not None and "\u2044" in last.text)
     is_apart = last is not None and word.left - last.right > 0.5 * row.size
-    if is_plain or is_fraction or is_apart or len(word.text) > 12:
+    if is_fraction or is_apart or len(word.text) > 12:
         return 0
     shift = (word.base - row.base) / row.size
     return 1 if shift > _SHIFT_UP else -1 if shift < -_SHIFT_DOWN and last else 0
@@ -478,7 +491,7 @@ def _is_glued(last: Word, word: Word, row: _Row | None) -> bool:
     """Return whether a space is only a gap: between Asian characters, before raised ones (row)."""
     is_asian = _ASIAN.match(last.text[-1]) and _ASIAN.match(word.text)
     most = 0.5 * word.size if is_asian else 0.2 * row.size if row else 0
-    return _gap(last, word) < most
+    return most > 0 and _gap(last, word) < most
 
 
 # --- tables
@@ -516,7 +529,9 @@ def _aligned_tables(rows: Sequence[_Row]) -> Iterator[tuple[int, int, _Cells]]:
             wider = _with_row(columns, rows[end])
             if wider is None:  # the rows with most pieces tell the columns
                 wider = []
-                for row in sorted(rows[at : end + 1], key=lambda row: -len(row.segments)):
+                # and those below the header, whose titles may go over several
+                below = [*rows[at + 1 : end + 1], rows[at]]
+                for row in sorted(below, key=lambda row: -len(row.segments)):
                     wider = None if wider is None else _with_row(wider, row)
             if wider is None:
                 break
@@ -569,15 +584,13 @@ def _is_table(rows: Sequence[_Row], columns: Sequence[Sequence[float]]) -> bool:
     if len(columns) < 2 or n_full < (2 if len(columns) > 2 or rows[0].is_contents else 3):
         return False
     n_prose = 0
+    spans = [(*_span(segment), segment) for row in rows for segment in row.segments]
     for left, right in columns:
-        spans = [(_span(segment), segment) for row in rows for segment in row.segments]
-        pieces = [
-            (end - start, segment)
-            for (start, end), segment in spans
-            if start < right and end > left
-        ]
-        n_chars = sum(len(word.text) for _, segment in pieces for word in segment)
-        is_filled = sum(width for width, _ in pieces) > 0.7 * (right - left) * len(pieces)
+        pieces = [piece for piece in spans if piece[0] < right and piece[1] > left]
+        n_chars = sum(len(word.text) for _, _, segment in pieces for word in segment)
+        is_filled = sum(end - start for start, end, _ in pieces) > 0.7 * (right - left) * len(
+            pieces
+        )
         n_prose += len(pieces) > 2 and is_filled and n_chars > _PROSE_CHARS * len(pieces)
     return n_prose < 2
 
@@ -643,16 +656,20 @@ def _grid_cells(
     xs = _places([x for x, _, _ in down] + [x for _, left, right in across for x in (left, right)])
     ys = _places([y for y, _, _ in across])
     cells: dict[tuple[int, int], list[Word]] = {}
+    firsts: dict[tuple[int, int], tuple[int, int]] = {}  # the first cell of each one's span
     for word in words:
-        x, y = (word.left + word.right) / 2, word.base + 0.3 * word.size
-        column, row = bisect_right(xs, x) - 1, bisect_right(ys, y) - 1
+        column = bisect_right(xs, (word.left + word.right) / 2) - 1
+        row = bisect_right(ys, word.base + 0.3 * word.size) - 1
         if 0 <= column < len(xs) - 1 and 0 <= row < len(ys) - 1:
-            x, y = (xs[column] + xs[column + 1]) / 2, (ys[row] + ys[row + 1]) / 2
-            while column and not _has_line(down, xs[column], y):
-                column -= 1
-            while row + 2 < len(ys) and not _has_line(across, ys[row + 1], x):
-                row += 1
-            cells.setdefault((row, column), []).append(word)
+            if (row, column) not in firsts:
+                top, first = row, column
+                x, y = (xs[first] + xs[first + 1]) / 2, (ys[top] + ys[top + 1]) / 2
+                while first and not _has_line(down, xs[first], y):
+                    first -= 1
+                while top + 2 < len(ys) and not _has_line(across, ys[top + 1], x):
+                    top += 1
+                firsts[row, column] = top, first
+            cells.setdefault(firsts[row, column], []).append(word)
     if len({row for row, _ in cells}) < 2 or len({column for _, column in cells}) < 2:
         return None
     lines = {place: _rows(inside) for place, inside in cells.items()}
@@ -662,7 +679,27 @@ def _grid_cells(
         if is_split or len(inside) > _MOST_CELL_LINES:
             return None
     columns = range(len(xs) - 1)
-    return [[lines.get((row, at), []) for at in columns] for row in reversed(range(len(ys) - 1))]
+    rows = [[lines.get((row, at), []) for at in columns] for row in range(len(ys) - 2, -1, -1)]
+    return [part for row in rows for part in _split_row(row)]
+
+
+def _split_row(row: list[list[_Row]]) -> _Cells:
+    """Return the rows of values that a table has between two lines: at the same heights."""
+    full = [cell for cell in row if cell]
+    heights = max(full, key=len, default=[])
+    alike = [
+        cell
+        for cell in full
+        if len(cell) == len(heights)
+        and all(abs(a.base - b.base) < 0.3 * a.size for a, b in zip(cell, heights, strict=True))
+        and all(any(map(str.isdigit, "".join(w.text for w in line.words))) for line in cell)
+    ]
+    if len(heights) < 2 or len(alike) < max(2, len(full) - 1):
+        return [row]
+    return [
+        [[line for line in cell if abs(line.base - at.base) < 0.3 * at.size] for cell in row]
+        for at in heights
+    ]
 
 
 def _places(values: Iterable[float]) -> list[float]:

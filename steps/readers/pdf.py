@@ -8,6 +8,7 @@ PDFium is known by the modules `pdf…` of this folder alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
 
@@ -24,6 +25,7 @@ from .pdfium import MOST_SIDE_PX, PDFIUM_LOCK, DamagedPage, open_pdf, page_pixel
 from .reader import Document, LineBox, ReadRequest, Unreadable
 
 _MOST_UNREADABLE = 0.2  # of a page's characters: then OCR reads it, or a note says so
+_UNKNOWN = re.compile("[\ufffd\ue000-\uf8ff]")  # of no meaning, or of the font's own
 
 
 def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
@@ -64,8 +66,8 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
                 pictures.append(number)
             elif is_noise and number not in seen:
                 noise.append(number)
-            if "\ufffd" in text:
-                unknown[number] = text.count("\ufffd")
+            if (n_unknown := len(_UNKNOWN.findall(text))) and not is_noise:
+                unknown[number] = n_unknown
             over = page.laid_over
             pages[-1] = "\n\n".join(filter(None, (text, over.text)))
             boxes[-1] += over.line_boxes(len(pages[-1]) - len(over.text))
@@ -79,8 +81,8 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
         it_is = "it is" if len(damaged) == 1 else "they are"
         lost.append(f": {page_ranges(damaged)} cannot be read: {it_is} damaged")
     if unknown:
-        which = f"{counted(sum(unknown.values()), 'letter')} on {page_ranges(list(unknown))}"
-        lost.append(f": {which} cannot be read: their font does not say which they are")
+        which = f"{counted(sum(unknown.values()), 'character')} on {page_ranges(list(unknown))}"
+        lost.append(f": {which} cannot be read: the font does not say what they mean")
     lost += ocr.unread_notes(by_ocr, is_all=not any(pages))
     how = ", which the extra 'paddock-llm[ocr]' reads" if request.ocr else ", and `ocr` is off"
     if n_unread:

@@ -14,7 +14,6 @@ from ctypes import (
     addressof,
     byref,
     c_double,
-    c_float,
     c_int,
     c_uint,
     c_ulong,
@@ -23,7 +22,6 @@ from ctypes import (
     create_string_buffer,
 )
 from dataclasses import dataclass
-from itertools import accumulate
 from math import hypot
 from typing import Any, TypeAlias
 
@@ -44,7 +42,9 @@ from .pdf_annotations import Annotations, LaidOver, Losses
 from .pdf_pictures import OwnText, unread_pictures
 from .pdfium import PDFIUM_LOCK, DamagedPage, bounds_of, low_pixels, open_page, shown_box, utf16
 
-_LAST_OF_PLANE = "\uffff"  # of the characters that are one unit of UTF-16
+_ODD = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\U00010000-\U0010ffff]"
+)  # no letters, or two
 _PRINTED = r"[^\s\x00-\x1f\ufffe\uffff]"
 _TOKEN = re.compile(rf"[.…·]{{4,}}|(?:(?![.…·]{{4}}){_PRINTED})*\x02|(?:(?![.…·]{{4}}){_PRINTED})+")
 _BOLD_NAME = re.compile(rb"bold|black|heavy|demi|medi\b|(?:cm|sf|cmss|lm)bx", re.IGNORECASE)
@@ -52,8 +52,10 @@ _SYMBOL_NAME = re.compile(rb"dingbats|wingding|webding|symbol", re.IGNORECASE)
 _FORCE_BOLD = 1 << 18  # a flag of a font's descriptor
 _WORD_GAP = 0.5  # of a size, between characters of a word: such are two words
 _WIDE = 1.1  # of a size, a character: there are gaps in the word
+_PLAIN = (False, True, False, False)
 _THIN_RULE = 4.0  # points
-_MOST_RULES = 10_000  # that are looked at on a page: more is a drawing
+_MOST_RULES = 20_000  # objects that are looked at on a page: more is a drawing
+_MOST_CHARS = 100_000  # of a page whose layout is looked at: these take 5 s
 
 _PAPER, _FAINT = 0xF0, 16  # of 255: as light as paper; a difference that no one sees
 _NEAR = 1.0  # points by which a text may be larger than what covers it
@@ -145,31 +147,36 @@ def _read_page(page: Any, losses: Losses) -> ReadPage:
     annotations = Annotations(page, textpage, losses)
     undrawn = dict(_undrawn_texts(page, textpage))
     losses.hidden += undrawn.values()
-    text = textpage.get_text_range()
-    n_chars = textpage.count_chars()
-    places: Sequence[int] = range(n_chars)
-    if n_chars != len(text) or max(text, default="") > _LAST_OF_PLANE:  # it counts in UTF-16
-        units = accumulate((1 + (char > _LAST_OF_PLANE) for char in text), initial=0)
-        index_of = raw.FPDFText_GetCharIndexFromTextIndex
-        places = [max(index_of(textpage, unit), 0) for unit in units][: len(text)]
-    if "\ufffe" in text:  # a hyphen, or a letter that is mapped to nothing
-        kinds = {
-            at: raw.FPDFText_GetUnicode(textpage, place)
-            for at, place in enumerate(places)
-            if text[at] == "\ufffe"
-        }
-        text = "".join(
-            char if char != "\ufffe" else HYPHEN if kinds[at] == ord(HYPHEN) else "\ufffd"
-            for at, char in enumerate(text)
-        )
+    text, places = _characters(textpage)
     rotation = page.get_rotation()
     words = list(_words(textpage.raw, text, places, rotation, undrawn))
     rules = [_turned(rule, rotation) for rule in (*_rules(page), *annotations.struck)]
-    lines = page_lines(words, rules)
+    has_nothing = "\ufffd" in text and not any(map(str.isalnum, text))
+    lines = [] if has_nothing else page_lines(words, rules)
     is_picture = not lines and next(page.get_objects(max_depth=1), None) is not None
     n_pictures, own = unread_pictures(page, textpage)
     textpage.close()
     return ReadPage(text, places, lines, annotations.joined(), is_picture, n_pictures, own)
+
+
+def _characters(textpage: Any) -> tuple[str, Sequence[int]]:
+    """Return a page's text, and PDFium's index of each of its characters."""
+    text, n_chars = textpage.get_text_range(), textpage.count_chars()
+    if n_chars == len(text) and not _ODD.search(text):
+        return text, range(n_chars)
+    chars, places = list[str](), list[int]()
+    for place in range(n_chars):
+        char = chr(raw.FPDFText_GetUnicode(textpage, place))
+        if "\udc00" <= char <= "\udfff" and chars:  # the second half of a character of UTF-16
+            pair = (chars[-1] + char).encode("utf-16-le", "surrogatepass")
+            chars[-1] = pair.decode("utf-16-le", "replace")
+            continue
+        if char == HYPHEN and raw.FPDFText_IsHyphen(textpage, place) != 1:
+            char = "\ufffd"
+        is_odd = char != HYPHEN and _ODD.match(char) is not None and not char >= "\ud800"
+        chars.append("\ufffd" if is_odd or char in "\ufffe\uffff" else char)
+        places.append(place)
+    return "".join(chars), places
 
 
 _Style: TypeAlias = tuple[float, float, bool, bool, bool, bool]
@@ -193,7 +200,8 @@ def _words(
 
     def box(at: int) -> Rule:
         raw.FPDFText_GetLooseCharBox(textpage, places[at], to_rect)
-        return _turned((rect.left, rect.bottom, rect.right, rect.top), rotation)
+        sides = (rect.left, rect.bottom, rect.right, rect.top)
+        return _turned(sides, rotation) if rotation else sides
 
     line = last = 0
     for token in _TOKEN.finditer(text):
@@ -202,10 +210,16 @@ def _words(
         if "\n" in space or "\r" in space or text[last - 1 : last] == HYPHEN:
             line, space = line + 1, ""
         last = end
+        if len(text) > _MOST_CHARS:  # all the same, one below the other
+            left, right = start / 1000, end / 1000
+            yield Word(text[start:end], start, line, space, left, right, -line, 1.0, *_PLAIN)
+            continue
         style, first, final = style_at(start), box(start), box(end - 1)
         width = max(final[2], first[2]) - min(first[0], final[0])
         parts = [(start, end, style, first, final)]
-        if style is not style_at(end - 1) or width > _WIDE * style[1] * (end - start):
+        if (end - start > 1 and style is not style_at(end - 1)) or width > _WIDE * style[1] * (
+            end - start
+        ):
             parts, before = [], first
             for at in range(start + 1, end):
                 own, here = style_at(at), box(at)
@@ -256,42 +270,19 @@ def _turned(box: Rule, rotation: int) -> Rule:
 
 
 def _rules(page: Any) -> Iterator[Rule]:
-    """Yield the thin bars of a page, and the upright and level lines of its drawings."""
-    n_left = _MOST_RULES
-    for index in range(raw.FPDFPage_CountObjects(page)):
+    """Yield the thin bars of a page, and the sides of what else is drawn with a line."""
+    fill, is_stroked = c_int(), c_int()
+    n_objects = raw.FPDFPage_CountObjects(page)
+    for index in range(min(n_objects, _MOST_RULES)):
         piece = raw.FPDFPage_GetObject(page, index)
         if raw.FPDFPageObj_GetType(piece) != raw.FPDF_PAGEOBJ_PATH:
             continue
         left, bottom, right, top = bounds_of(piece)
-        is_thin = min(right - left, top - bottom) < _THIN_RULE
-        n_left -= 1 if is_thin else raw.FPDFPath_CountSegments(piece)
-        if n_left < 0:
-            return
-        yield from [(left, bottom, right, top)] if is_thin else _stroked(piece)
-
-
-def _stroked(piece: Any) -> Iterator[Rule]:
-    fill, is_stroked, matrix = c_int(), c_int(), raw.FS_MATRIX()
-    raw.FPDFPath_GetDrawMode(piece, fill, is_stroked)
-    raw.FPDFPageObj_GetMatrix(piece, matrix)
-    x, y = c_float(), c_float()
-    start = last = (0.0, 0.0)
-    for index in range(raw.FPDFPath_CountSegments(piece) if is_stroked.value else 0):
-        segment = raw.FPDFPath_GetPathSegment(piece, index)
-        raw.FPDFPathSegment_GetPoint(segment, x, y)
-        point = (
-            matrix.a * x.value + matrix.c * y.value + matrix.e,
-            matrix.b * x.value + matrix.d * y.value + matrix.f,
-        )
-        kind = raw.FPDFPathSegment_GetType(segment)
-        start = point if kind == raw.FPDF_SEGMENT_MOVETO else start
-        ends = [(last, point)] if kind == raw.FPDF_SEGMENT_LINETO else []
-        ends += [(point, start)] if raw.FPDFPathSegment_GetClose(segment) else []
-        for pair in ends:
-            (left, right), (bottom, top) = map(sorted, zip(*pair, strict=True))
-            if min(right - left, top - bottom) < _THIN_RULE:
-                yield left, bottom, right, top
-        last = point
+        if min(right - left, top - bottom) < _THIN_RULE:
+            yield left, bottom, right, top
+        elif raw.FPDFPath_GetDrawMode(piece, fill, is_stroked) and is_stroked.value:
+            yield from ((left, y, right, y) for y in (bottom, top))
+            yield from ((x, bottom, x, top) for x in (left, right))
 
 
 def _undrawn_texts(page: Any, textpage: Any) -> Iterator[tuple[int, str]]:

@@ -78,6 +78,35 @@ def test_a_cell_over_several_columns_has_its_text_in_the_first() -> None:
     )
 
 
+def test_values_at_the_same_heights_between_two_lines_are_rows_of_their_own() -> None:
+    around = grid([710, 690, 650], [(x, 650, 710) for x in (72, 172, 272, 372)])
+    heads = [(76, 696, "Year"), (176, 696, "Seats"), (276, 696, "Share")]
+    values = [
+        (76, "FY13"),
+        (76, "FY14"),
+        (176, "7,723"),
+        (176, "7,793"),
+        (276, "76 %"),
+        (276, "75 %"),
+    ]
+    texts = [(x, 678 - 16 * (at % 2), text) for at, (x, text) in enumerate(values)]
+    assert read(drawn(*heads, *texts, extra=around)).text.split("\n")[2:] == [
+        "| FY13 | 7,723 | 76 % |",
+        "| FY14 | 7,793 | 75 % |",
+    ]
+
+
+def test_a_page_is_read_from_top_to_bottom_in_whatever_order_it_is_drawn() -> None:
+    rows = [["Code", "Place"], ["A-1", "north"], ["A-2", "south"]]
+    note = [(72, 560, "Note"), (72, 530, PROSE), (160, 560, "by hand")]
+    found = read(drawn(*table(rows, top=680), *note, (72, 740, "Report", 20))).text
+    assert found.split("\n\n") == [
+        "# Report",
+        "| Code | Place |\n| --- | --- |\n| A-1 | north |\n| A-2 | south |",
+        f"Note\tby hand\n{PROSE}",
+    ]
+
+
 def test_two_columns_of_text_are_no_table() -> None:
     left = lines(*(f"{PROSE[:44]} l{at}" for at in range(8)))
     right = lines(*(f"{PROSE[:44]} r{at}" for at in range(8)), left=330)
@@ -151,6 +180,15 @@ def test_a_hyphen_at_a_lines_end_goes_only_where_it_cuts_a_word(
     assert wanted in read(drawn(*lines(first, second, *filter(None, [elsewhere])))).text
 
 
+def test_what_stands_close_or_sideways_keeps_its_spaces_and_a_rule_of_hyphens_its_line() -> None:
+    pieces = [(72, 700, "office "), (96, 700, "hours"), (72, 680, "-----"), (72, 667, "pxc create")]
+    sideways = "BT /F1 10 Tf 0 1 -1 0 30 300 Tm (12 May 2020) Tj ET"
+    found = read(drawn(*pieces, extra=sideways)).text
+    assert "office hours" in found
+    assert "12 May 2020" in found
+    assert "-----\npxc create" in found
+
+
 def test_letters_that_are_mapped_to_nothing_are_told() -> None:
     cmap = (
         "/CIDInit /ProcSet findresource begin 12 dict begin begincmap /CMapName /X def\n"
@@ -166,7 +204,7 @@ def test_letters_that_are_mapped_to_nothing_are_told() -> None:
     )
     assert found.text == "o\ufffd\ufffdice, and 12 o\ufffd them"
     assert found.notes == (
-        ": 3 letters on page 1 cannot be read: their font does not say which they are",
+        ": 3 characters on page 1 cannot be read: the font does not say what they mean",
     )
 
 

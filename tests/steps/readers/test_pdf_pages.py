@@ -85,3 +85,34 @@ def test_chinese_without_a_font_is_read_where_none_is_installed(tmp_path: Path) 
 )
 def test_text_that_means_nothing_is_told_from_text(text: str, is_readable: bool) -> None:
     assert (unreadable_share(text) < 0.3) is is_readable
+
+
+def test_a_page_none_of_whose_letters_is_known_is_read_as_a_picture() -> None:
+    data = pdf_of_objects(
+        "BT /F1 10 Tf 72 700 Td <000100020003> Tj ET",
+        "<< /Type /Font /Subtype /Type0 /BaseFont /A+Foo /Encoding /Identity-H /DescendantFonts "
+        "[<< /Type /Font /Subtype /CIDFontType2 /BaseFont /A+Foo /DW 500 /CIDSystemInfo "
+        "<< /Registry (Adobe) /Ordering (Identity) /Supplement 0 >> >>] >>",
+    )
+    with pytest.raises(Unreadable, match="has no text layer: its 1 page only shows pictures"):
+        read(data)
+
+
+def test_a_sign_that_the_font_does_not_name_stays_before_its_number() -> None:
+    """Of U+0003, as fonts of formulas have it for a minus: without it the number is another one."""
+    cmap = (
+        "/CIDInit /ProcSet findresource begin 12 dict begin begincmap /CMapName /X def\n"
+        "1 begincodespacerange <00> <ff> endcodespacerange\n"
+        "2 beginbfchar <66> <0003> <67> <e123> endbfchar endcmap end end"
+    )
+    found = read(
+        pdf_of_objects(
+            "BT /F1 10 Tf 72 700 Td (f0.93 and g0.94) Tj ET",
+            "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /ToUnicode 7 0 R >>",
+            f"<< /Length {len(cmap)} >>\nstream\n{cmap}\nendstream",
+        )
+    )
+    assert found.text == "\ufffd0.93 and \ue1230.94"
+    assert found.notes == (
+        ": 2 characters on page 1 cannot be read: the font does not say what they mean",
+    )
