@@ -125,9 +125,9 @@ def _missing_tools(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
             program, environ = (server.texts.data.get(key) for key in ("command", "env"))
             if server.is_command and _is_missing(program, environ, bound.roots.base):
                 by = f"is started by '{program}', which is not installed here."
-                at = bound.pipeline.mark(server.at)
                 what = f"the MCP server '{named.server}' {by}"
-                yield Fault(what, "Install it, or correct `command`.", at)
+                remedy = "Install it, or correct `command`."
+                yield Fault(what, remedy, bound.pipeline.mark(server.at))
 
 
 def _missing_function(file: str, bound: BoundPlan, mark: Mark) -> Iterator[Fault]:

@@ -25,7 +25,7 @@ Result = Literal["summaries", "labels", "fields"]
 DOCUMENTS: dict[Documents, str] = {
     "letters": "letters, notes, reports: text, Markdown, HTML, PDF, Word, scans",
     "invoices": "invoices and receipts: PDF, Word, Excel, mail, text, scans",
-    "mail": "mail: files that end in .eml",
+    "mail": "mail: files that end in .eml or .msg",
     "table": "a table with a text in each row: CSV, TSV, JSON lines",
 }
 RESULTS: dict[Result, str] = {
@@ -43,9 +43,9 @@ SAMPLES: dict[Documents, str] = {
 
 _SCANS = ("png", "jpg", "jpeg", "tif", "tiff")
 _SUFFIXES: dict[Documents, tuple[str, ...]] = {
-    "letters": ("txt", "md", "html", "pdf", "docx", *_SCANS),
-    "invoices": ("pdf", "docx", "xlsx", "eml", "txt", *_SCANS),
-    "mail": ("eml",),
+    "letters": ("txt", "md", "html", "pdf", "docx", "odt", "rtf", "doc", *_SCANS),
+    "invoices": ("pdf", "docx", "xlsx", "odt", "ods", "eml", "msg", "txt", *_SCANS),
+    "mail": ("eml", "msg"),
     "table": ("csv", "tsv", "jsonl"),
 }
 _LABELS: dict[Documents, str] = {

@@ -356,11 +356,10 @@ class _OutlookMessage:
     def mail(self, at: str, depth: int) -> EmailMessage:
         mail = EmailMessage(policy=email.policy.default)
         pages = [int.from_bytes(self._fixed(at, tag)[:4], "little") for tag in (0x3FFD, 0x3FDE)]
-        of_text, of_page = (
+        self._encoding, of_page = (
             {0: "auto", 65001: "utf-8", 20127: "ascii", 28591: "latin-1"}.get(page, f"cp{page}")
             for page in (pages[0] or pages[1], pages[1])
         )
-        self._encoding = of_text
         sent = email.message_from_string(self._text(at, 0x007D), policy=email.policy.default)
         sender = self._address(at, 0x0C1A, (0x5D01, 0x5D02, 0x0C1F, 0x0065))
         heads = {"From": sender, "Reply-To": ""}

@@ -32,7 +32,6 @@ _UNREAD = (
     "tracked-changes", "forms", "binary", "binary-data", "object", "ruby-text", "description",
 )  # fmt: skip
 _MOST_REPEATED = 200  # cells and rows with the same text; an empty sheet is a million rows
-_IN_CELL = -1_000  # as the level of lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ def _convert(e: Element, layout: _Layout, above: str = "", lists: str = "", leve
         if has.get("type") == "note":
             tag, text = "sup", f"[{_line(e).strip('[]')}]"
     elif tag in ("td", "th"):
-        level = _IN_CELL
+        level = -1_000  # lists within it are none
         for span, name in (("colspan", "columns"), ("rowspan", "rows")):
             e.attrib[span] = has.get(span) or has.get(f"number-{name}-spanned", "1")
     elif name == "annotation":

@@ -39,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.benchmarks.harness import NOTHING, circumstances, table
 from tests.benchmarks.readers_worker import PDF_ALONE, READERS
 
+EARLIER = "paddock, earlier"
 WORKER = Path(__file__).with_name("readers_worker.py")
 KINDS = {
     **{f".{kind}": kind for kind in ("pdf", "docx", "pptx", "xlsx", "html", "epub", "eml", "msg")},
@@ -164,8 +165,9 @@ def compared(texts: Mapping[str, tuple[str, float]], truth: str | None) -> dict[
     lists = {name: words(text) for name, (text, _) in texts.items()}
     counts = {name: Counter(found) for name, found in lists.items()}
     if truth is None:
-        every = set[str]().union(*counts.values())
-        seconds = {w: sorted((c[w] for c in counts.values()), reverse=True)[1:2] for w in every}
+        voters = [count for name, count in counts.items() if name != EARLIER]
+        every = set[str]().union(*voters)
+        seconds = {w: sorted((c[w] for c in voters), reverse=True)[1:2] for w in every}
         wanted = Counter({word: n[0] for word, n in seconds.items() if n and n[0]})
         longest = max(lists, key=lambda name: sum((counts[name] & wanted).values()))
         line = [word for word in lists[longest] if word in wanted]
@@ -249,6 +251,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--peers", help="the Python of the environment that has the peers")
     parser.add_argument("--paddock", default=sys.executable, help="the Python that has Paddock")
+    parser.add_argument("--earlier", help="the Python that has an earlier version, without a vote")
     parser.add_argument("--only", default="", help="kinds, separated by commas")
     parser.add_argument("--most", type=int, default=60, help="documents of each kind")
     parser.add_argument("--missed", action="store_true", help="where a peer finds more, and what")
@@ -256,6 +259,8 @@ def main() -> None:
     args = parser.parse_args()
     pythons = {name: args.paddock if name == "paddock" else args.peers for name in READERS}
     workers = {name: Worker(p, name, args.seconds) for name, p in pythons.items() if p}
+    if args.earlier:
+        workers[EARLIER] = Worker(args.earlier, "paddock", args.seconds)
     lines: list[list[object]] = []
     for kind, paths in sorted(documents(args.folders, args.most)):
         if args.only and kind not in args.only.split(","):

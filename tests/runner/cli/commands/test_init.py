@@ -254,7 +254,7 @@ def test_a_draft_takes_the_documents_that_are_there(tmp_path: Path) -> None:
     again = paddock("init", "bills", "--have", "invoices", cwd=tmp_path)
     assert "'bills' is not empty, so nothing was written." in again.err
     (tmp_path / "here").mkdir()
-    (tmp_path / "here/letter.eml").write_text("x")
+    (tmp_path / "here/letter.msg").write_text("x")  # of Outlook
     paddock("init", "here", "--have", "mail", cwd=tmp_path)
     assert "default: .}" in (tmp_path / "here/pipeline.yaml").read_text()
     assert plan(tmp_path / "here/pipeline.yaml").not_taken == {}
