@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -169,13 +170,13 @@ _REFUSALS: Mapping[str, Callable[[Any], str]] = {
 
 def _exact(answer: Any, gold: Any) -> float:
     if isinstance(answer, str) and isinstance(gold, str):
-        return float(" ".join(answer.split()) == " ".join(gold.split()))
+        return float(normalize("NFC", answer).split() == normalize("NFC", gold).split())
     return float(is_same_value(answer, gold))
 
 
 def label_of(value: Any) -> str:
     """Return a label as it is compared: without case, and spaces at its ends."""
-    return cell_text(value).strip().casefold()
+    return normalize("NFC", cell_text(value)).strip().casefold()
 
 
 def _same_date(answer: Any, gold: Any) -> float:

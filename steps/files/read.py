@@ -173,5 +173,8 @@ async def read_document(params: FilesReadParams, tools: Tools) -> Document:
     )
     if document.is_empty:
         why = f"'{printable(path.name)}' {document.why_empty}"
-        raise StepSkipped(why) if params.empty == "skip" else StepError(f"{why}.")
+        if params.empty != "skip":
+            raise StepError(f"{why}.")
+        tools.log.tally("document", "without text and skipped")
+        raise StepSkipped(why)
     return document

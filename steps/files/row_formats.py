@@ -23,7 +23,7 @@ from functools import cache
 from io import BytesIO, StringIO
 from typing import Any
 
-from paddock.engine.system.text import NestedTooDeep, cell_text, parse_shallow_json
+from paddock.engine.system.text import NestedTooDeep, cell_text, counted, parse_shallow_json
 from paddock.pipelines.errors import did_you_mean
 
 FORMAT_OF_SUFFIX = {
@@ -42,6 +42,7 @@ _MOST_ROWS = 1_000_000
 _MOST_PARTS = 2_000_000  # objects and lists of JSON, which take 64 to 232 bytes each
 _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE_ROWS = 50
+_MOST_NAMED = 3
 _HALF, _HALF_ESCAPED = re.compile("[\ud800-\udfff]"), re.compile(r"\\u[dD][89a-fA-F]")
 _EXCEL_HINT = re.compile(r"\Asep=(.)\n")
 # Inside of a character class:
@@ -72,6 +73,8 @@ class RowTable:
     columns: list[str]
     lines: Sequence[int] = ()
     """The first line of each row in the text; only of CSV and TSV."""
+    notes: tuple[str, ...] = ()
+    """Sentences that follow the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +95,14 @@ def parse_rows(
     """
     if format_ in ("csv", "tsv"):
         return _from_csv(text, "\t" if format_ == "tsv" else "", columns, has_header)
-    found = list(_json_lines(text) if format_ == "jsonl" else _objects_in_list(text))
+    twice = Counter[str]()
+    found = list(_json_lines(text, twice) if format_ == "jsonl" else _objects_in_list(text, twice))
     names = list(dict.fromkeys(name for row in found for name in row))
-    return _picked_columns(found, names, columns)
+    notes = tuple(
+        f"has '{name[:40]}' more than once in {counted(n, 'object')}; the last one is taken"
+        for name, n in twice.most_common(_MOST_NAMED)
+    )
+    return replace(_picked_columns(found, names, columns), notes=notes)
 
 
 def count_rows(data: bytes, suffix: str, delimiter: str = ",") -> int:
@@ -240,7 +248,12 @@ def _cells(
     text: str, delimiter: str, n_before: int, n_most: int
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield each non-blank row with its first line number."""
-    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(
+        StringIO(text, newline=""),
+        delimiter=delimiter,
+        strict=True,
+        skipinitialspace=_has_blanks(_head(text), delimiter),
+    )
     begins = 1 + n_before
     n = 0
     while True:
@@ -272,10 +285,13 @@ def _delimiter(text: str) -> str:
 
     Where it is a wrong one, a quoted cell is cut and leaves a quote that has no other.
     """
-    head = "\n".join(text.split("\n", _SAMPLE_ROWS)[:_SAMPLE_ROWS])
+    head = _head(text)
 
     def rank(delimiter: str) -> tuple[float, bool, int]:
-        reader = csv.reader(StringIO(head, newline=""), delimiter=delimiter)
+        is_spaced = _has_blanks(head, delimiter)
+        reader = csv.reader(
+            StringIO(head, newline=""), delimiter=delimiter, skipinitialspace=is_spaced
+        )
         try:
             rows = [row for row in reader if row]
         except csv.Error:
@@ -288,6 +304,17 @@ def _delimiter(text: str) -> str:
 
     best = max(_DELIMITERS, key=rank)
     return best if rank(best)[0] else ","
+
+
+def _head(text: str) -> str:
+    return "\n".join(text.split("\n", _SAMPLE_ROWS)[:_SAMPLE_ROWS])
+
+
+def _has_blanks(head: str, delimiter: str) -> bool:
+    """Return whether blanks stand before the quotes of cells, as in `"boat", "fee"`."""
+    sign = re.escape(delimiter)
+    plain = re.sub(rf'(?:^|(?<={sign}))"(?:[^"]|"")*"', '""', head, flags=re.MULTILINE)
+    return re.search(rf'(?:^|{sign}) +"', plain, re.MULTILINE) is not None
 
 
 def _header(cells: Sequence[str]) -> list[str]:
@@ -318,7 +345,7 @@ def _named_row(
         yield dict(zip(names, [*cells, *[""] * (len(names) - len(cells))], strict=True))
 
 
-def _json_lines(text: str) -> Iterator[dict[str, Any]]:
+def _json_lines(text: str, twice: Counter[str]) -> Iterator[dict[str, Any]]:
     n = 0
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -326,14 +353,14 @@ def _json_lines(text: str) -> Iterator[dict[str, Any]]:
         n += 1
         if n > _MOST_ROWS:
             raise _too_many()
-        row = _json_value(line, "JSONL", number)
+        row = _json_value(line, "JSONL", twice, number)
         if not isinstance(row, dict):
             raise UnreadableRows(f"has no row on line {number}: it must be an object `{{…}}`")
         yield row
 
 
-def _objects_in_list(text: str) -> Iterator[dict[str, Any]]:
-    rows = _json_value(text, "JSON")
+def _objects_in_list(text: str, twice: Counter[str]) -> Iterator[dict[str, Any]]:
+    rows = _json_value(text, "JSON", twice)
     if not isinstance(rows, list):
         raise UnreadableRows(
             "holds no list of rows", "Read a JSON file of another form with `files.read`."
@@ -350,12 +377,25 @@ class _NotJson(ValueError):
     """Not allowed in JSON, or too much of it."""
 
 
-def _json_value(text: str, form: str, line: int | None = None) -> Any:
-    """Parse JSON, of one line of a file or of all; half a character becomes U+FFFD."""
+def _json_value(text: str, form: str, twice: Counter[str], line: int | None = None) -> Any:
+    """Parse JSON, of one line of a file or of all; half a character becomes U+FFFD.
+
+    `twice` counts the names that an object has more than once.
+    """
+
+    def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            n_of = Counter(name for name, _ in pairs)
+            twice.update(name for name, n in n_of.items() if n > 1)
+        return value
+
     try:
         if len(text) > _MOST_PARTS and text.count("{") + text.count("[") > _MOST_PARTS:
             raise _NotJson(f"it has more than {_MOST_PARTS:,} objects and lists")
-        value = parse_shallow_json(text, parse_constant=_constant, parse_float=_float)
+        value = parse_shallow_json(
+            text, parse_constant=_constant, parse_float=_float, object_pairs_hook=made
+        )
         if not _HALF_ESCAPED.search(text):
             return value
         return json.loads(_HALF.sub("\ufffd", json.dumps(value, ensure_ascii=False)))

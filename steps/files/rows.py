@@ -109,14 +109,14 @@ def _rows_output(data: bytes, path: Path, params: FilesRowsParams, log: StepLog)
     name = f"'{printable(path.name)}'"
     try:
         decoded = decode_text(data, params.encoding)
-        for note in decoded.notes:
-            log.note(f"{name}{after_name(note)}.")
         text = decoded.text
         names = None if params.columns is None else list(params.columns)
         format_ = _chosen_format(path, params.format, text)
         table = parse_rows(text, format_, names, params.header)
         if isinstance(params.columns, dict):
             typed_rows(table, params.columns)
+        for note in (*decoded.notes, *table.notes):
+            log.note(f"{name}{after_name(note)}.")
     except UnclearEncoding as error:
         raise StepError(f"{name} cannot be read: {error}.", remedy=error.remedy) from error
     except NotText as error:

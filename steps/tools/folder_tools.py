@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
+from unicodedata import normalize
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -132,12 +133,15 @@ async def _searched_text(file: Path, within: ToolContext) -> str | None:
 
 
 def _hits_in(text: str, relpath: str, query: str, most: int) -> Iterator[dict[str, Any]]:
-    """Yield the first lines that contain every word, in any case."""
-    words = query.casefold().split()
+    """Yield the first lines that contain every word, in any case, whatever its accents are made of.
+
+    A document of macOS may have an accent as a character of its own.
+    """
+    words = normalize("NFC", query).casefold().split()
     found = (
         {"path": relpath, "line": number, "text": line.strip()[:_LINE_CHARS]}
         for number, line in enumerate(text.splitlines(), 1)
-        if all(word in line.casefold() for word in words)
+        if all(word in normalize("NFC", line).casefold() for word in words)
     )
     return islice(found, most)
 

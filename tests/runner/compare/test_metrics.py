@@ -57,6 +57,8 @@ def test_a_text_answer_is_a_label_where_gold_repeats_and_else_exact_or_a_text() 
     ("kind", "tolerance", "answer", "gold", "score"),
     [
         ("exact", 0, " R-1\n", "R-1", 1),
+        ("exact", 0, "Mu\u0308ller", "Müller", 1),
+        ("label", 0, "Mu\u0308ller", "Müller", 1),
         ("exact", 0, {"a": 1}, {"a": 1.0}, 1),
         ("exact", 0, 1, True, 0),
         ("number", 0, 84.5, "84.50", 1),

@@ -78,6 +78,20 @@ def test_an_html_page_is_read_in_the_encoding_it_names(read: Read) -> None:
     assert read("a.html", page.encode("gbk")).text == "会议记录。"
 
 
+def test_an_encoding_that_is_guessed_is_noted_and_an_unclear_one_refused(
+    read: Read, hands: FakeTools
+) -> None:
+    assert read("a.txt", "Straße nach Köln und Düsseldorf".encode("cp1252")).text.endswith("dorf")
+    assert hands.notes == ["'a.txt': it declares no encoding and is read as windows-1252."]
+    unclear = "Dolarý".encode("cp1252")
+    assert refused(read, "b.txt", unclear) == (
+        "'b.txt' cannot be read: its encoding is not clear: it can be read as windows-1254 "
+        "('Doları') or as windows-1252 ('Dolarý'). "  # noqa: RUF001
+        "Say which it is: `encoding: windows-1254` or `encoding: windows-1252`."
+    )
+    assert read("b.txt", unclear, encoding="windows-1252").text == "Dolarý"
+
+
 def test_an_html_page_that_lies_about_its_encoding_is_read_by_its_bytes(read: Read) -> None:
     page = '<meta charset="utf-8"><p>El niño comió piñas en la montaña.</p>'
     assert read("a.html", page.encode("cp1252")).text == "El niño comió piñas en la montaña."
@@ -251,9 +265,12 @@ def test_a_pdf_of_empty_pages_is_empty(read: Read) -> None:
     assert refused(read, "a.pdf", pdf(["", ""])) == "'a.pdf' is empty."
 
 
-def test_an_empty_document_is_skipped_if_that_is_wished(read: Read) -> None:
+def test_an_empty_document_is_skipped_and_counted_if_that_is_wished(
+    read: Read, hands: FakeTools
+) -> None:
     with pytest.raises(StepSkipped, match=r"'a\.txt' is empty"):
         read("a.txt", "\n", empty="skip")
+    assert hands.notes == ["document without text and skipped"]
 
 
 @pytest.mark.parametrize(

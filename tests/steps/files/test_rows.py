@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - texts in Turkish
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
@@ -240,3 +241,55 @@ def test_what_is_written_is_read_again(table: list[dict[str, str]]) -> None:
     for format_ in ("csv", "tsv", "jsonl", "json"):
         written = row_formats.format_rows(plain, format_)
         assert row_formats.parse_rows(written.text, format_, None).rows == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ('"boat", "fee"\n"Ada", "1,5"\n', {"boat": "Ada", "fee": "1,5"}),
+        (' "boat";   "fee"\n Ada; "a; ""b"""\n', {"boat": "Ada", "fee": 'a; "b"'}),
+        ('boat, fee\n Ada, 1\n', {"boat": " Ada", "fee": " 1"}),
+        ('boat,fee\n"a, ""b""", 1\n', {"boat": 'a, "b"', "fee": " 1"}),
+        ('boat,fee\n" ""a""", 1\n', {"boat": ' "a"', "fee": " 1"}),
+    ],
+)  # fmt: skip
+def test_blanks_before_quotes_are_no_part_of_a_cell(
+    read: Read, text: str, row: dict[str, str]
+) -> None:
+    assert read("a.csv", text).rows == [row]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jsonl", '{"fee": 1, "fee": 2}\n{"fee": 3}\n{"fee": {"net": 1, "net": 2}}\n'),
+        ("a.json", '[{"fee": 1, "fee": 2}, {"fee": 3}, {"fee": {"net": 1, "net": 2}}]'),
+    ],
+)
+def test_a_name_that_an_object_has_twice_is_told(tmp_path: Path, name: str, data: str) -> None:
+    (tmp_path / name).write_text(data)
+    within = tools(tmp_path)
+    rows = asyncio.run(FilesRows().run(FilesRowsParams(path=name), within)).rows
+    assert rows == [{"fee": 2}, {"fee": 3}, {"fee": {"net": 2}}]
+    assert within.notes == [
+        f"'{name}' has 'fee' more than once in 1 object; the last one is taken.",
+        f"'{name}' has 'net' more than once in 1 object; the last one is taken.",
+    ]
+
+
+def test_the_encoding_of_a_table_is_found_and_told(tmp_path: Path) -> None:
+    text = "Ürün;Miktar;Fiyat\nÇalışma masası;2;1500\nAhşap sandalye;6;400\nYağlı boya;1;120\n"
+    (tmp_path / "a.csv").write_bytes(text.encode("cp1254"))
+    within = tools(tmp_path)
+    out = asyncio.run(FilesRows().run(FilesRowsParams(path="a.csv"), within))
+    assert out.rows[1] == {"Ürün": "Ahşap sandalye", "Miktar": "6", "Fiyat": "400"}
+    assert within.notes == ["'a.csv': it declares no encoding and is read as windows-1254."]
+
+
+def test_a_table_whose_encoding_is_not_clear_is_refused_with_a_choice(read: Read) -> None:
+    data = "name\nDolarý\n".encode("cp1252")
+    assert refused(read, "a.csv", data) == (
+        "'a.csv' cannot be read: its encoding is not clear: it can be read as windows-1254 "
+        "('name Doları') or as windows-1252 ('name Dolarý'). "
+        "Say which it is: `encoding: windows-1254` or `encoding: windows-1252`."
+    )

@@ -44,6 +44,15 @@ def test_lines_are_found_by_their_words_in_any_case(folder: Path) -> None:
     assert call(folder, "files.search", query="key").value == []
 
 
+def test_accents_are_found_whether_they_are_characters_of_their_own(folder: Path) -> None:
+    (folder / "docs" / "mac.txt").write_text("Gebu\u0308hr: 40\n")
+    assert call(folder, "files.search", query="gebühr").value == [
+        {"path": "mac.txt", "line": 1, "text": "Gebu\u0308hr: 40"}
+    ]
+    (folder / "docs" / "mac.txt").write_text("Gebühr: 40\n")
+    assert len(call(folder, "files.search", query="gebu\u0308hr").value) == 1
+
+
 def test_what_is_not_searched_is_named_in_the_answer_and_noted(folder: Path) -> None:
     unread = "1 document was not searched, being too large, too many or not readable: bad.pdf"
     assert call(folder, "files.search", query="ferry nine").text == (
