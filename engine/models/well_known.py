@@ -81,17 +81,11 @@ class MachineSpeed:
     flop_per_s: float
     read_bytes_per_s: float
 
-    def prompt_tokens_per_s(self, model: WellKnownModel) -> float:
-        return self.flop_per_s * _PROMPT_SHARE / (2e9 * model.n_active)
-
-    def answer_tokens_per_s(self, model: WellKnownModel) -> float:
-        active_bytes = model.size_bytes * model.n_active / model.n_weights
-        return self.read_bytes_per_s * _ANSWER_SHARE / active_bytes
-
     def document_s(self, model: WellKnownModel) -> float:
         """Return about how long one document of `DOCUMENT_TOKENS` takes, alone."""
-        reading_s = DOCUMENT_TOKENS / self.prompt_tokens_per_s(model)
-        return reading_s + ANSWER_TOKENS / self.answer_tokens_per_s(model)
+        reading_s = DOCUMENT_TOKENS / (self.flop_per_s * _PROMPT_SHARE / (2e9 * model.n_active))
+        active_bytes = model.size_bytes * model.n_active / model.n_weights
+        return reading_s + ANSWER_TOKENS / (self.read_bytes_per_s * _ANSWER_SHARE / active_bytes)
 
 
 # Share of a plain matrix product's and of a plain sum's speed that llama.cpp reaches with 4-bit

@@ -92,7 +92,18 @@ class _Translation:
             case "[":
                 return self._class()
             case "(":
-                return self._group()
+                self._depth += 1
+                rest = self._pattern[self._at :]
+                if rest.startswith(("?=", "?!", "?<=", "?<!")):
+                    raise UnknownPattern(_LOOK_AROUND)
+                name = _NAME.match(rest)
+                if name is not None:
+                    self._at += name.end()
+                elif rest.startswith("?:"):
+                    self._at += 2
+                elif rest.startswith("?"):
+                    raise UnknownPattern(f"'({rest[:2]}' is not known in ECMA-262")
+                return "(?:"
             case ")":
                 self._depth -= 1
                 if self._depth < 0:
@@ -107,20 +118,6 @@ class _Translation:
             case "{" if _QUANTIFIER.match(self._pattern, start):
                 raise UnknownPattern(f"'{{' at {start} repeats nothing")
         return _literal(ord(sign))
-
-    def _group(self) -> str:
-        self._depth += 1
-        rest = self._pattern[self._at :]
-        if rest.startswith(("?=", "?!", "?<=", "?<!")):
-            raise UnknownPattern(_LOOK_AROUND)
-        name = _NAME.match(rest)
-        if name is not None:
-            self._at += name.end()
-        elif rest.startswith("?:"):
-            self._at += 2
-        elif rest.startswith("?"):
-            raise UnknownPattern(f"'({rest[:2]}' is not known in ECMA-262")
-        return "(?:"
 
     def _class(self) -> str:
         start = self._at - 1

@@ -219,7 +219,8 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
     try:
         # The command that is run, or whose arguments a shell completes
         if is_completion_request(os.environ):
-            disable_rich_markup()
+            # Keep Typer from importing Rich for help texts, which takes 0.15 s.
+            sys.modules["rich"] = None  # type: ignore[assignment]
             requested_command = completed_command(os.environ)
         else:
             requested_command = sys.argv[1] if len(sys.argv) > 1 else None
@@ -262,8 +263,3 @@ class RootGroup(HelpGroup):
     """Root group, with the headings of `SECTIONS`."""
 
     sections = SECTIONS
-
-
-def disable_rich_markup() -> None:
-    """Keep Typer from importing Rich for help texts, which takes 0.15 s."""
-    sys.modules["rich"] = None  # type: ignore[assignment]

@@ -145,7 +145,20 @@ def _of_part(part: str, scope: Mapping[str, Any], outputs: Mapping[str, Any]) ->
         elif _MISSING.fullmatch(condition):
             yield from _missing(outputs)
         else:
-            yield from _values_read(condition, scope)
+            # A part with the values that it reads; nothing of a constant.
+            named = []
+            for path in sorted(Expression.of(condition).references):
+                value: Any = scope
+                for name in path:
+                    value = value.get(name) if isinstance(value, Mapping) else None
+                if not isinstance(value, Mapping | list):
+                    shown = value if isinstance(value, str) else _number_text(value)
+                    named.append(f"{'.'.join(path)} is {one_line(shown, _MOST_CHARS)}")
+                else:
+                    named.append("")
+            if named:
+                values = _listed([text for text in named if text])
+                yield f"{one_line(condition, 2 * _MOST_CHARS)}" + (f": {values}" if values else "")
 
 
 def _missing(outputs: Mapping[str, Any]) -> Iterator[str]:
@@ -185,23 +198,6 @@ def _unsure(
         yield f"{name or 'the answer'} {'is empty' if is_nothing else f'has {p:.0%}'}"
     if len(found) > _MOST_NAMED:
         yield f"{len(found) - _MOST_NAMED} more are below {least:.0%}"
-
-
-def _values_read(part: str, scope: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a part with the values that it reads; nothing of a constant."""
-    named = []
-    for path in sorted(Expression.of(part).references):
-        value: Any = scope
-        for name in path:
-            value = value.get(name) if isinstance(value, Mapping) else None
-        if not isinstance(value, Mapping | list):
-            shown = value if isinstance(value, str) else _number_text(value)
-            named.append(f"{'.'.join(path)} is {one_line(shown, _MOST_CHARS)}")
-        else:
-            named.append("")
-    if named:
-        values = _listed([text for text in named if text])
-        yield f"{one_line(part, 2 * _MOST_CHARS)}" + (f": {values}" if values else "")
 
 
 def _number_text(value: Any) -> str:

@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -290,17 +290,14 @@ class JournalProgress:
                 self.not_done[state] += 1
             elif line.get("event") == "time_left":
                 with contextlib.suppress(KeyError, TypeError, ValueError):  # no line of ours
-                    self._note_time_left(step, line)
+                    at = datetime.fromisoformat(line["time"]).timestamp()
+                    self._ends_at[step] = at + float(line["seconds"])
+                    self._written.append((at, int(line["written"])))
+                    while len(self._written) > 2 and self._written[1][0] <= at - _SPEED_SPAN_S:
+                        self._written.popleft()
             elif line.get("event") == "note":
                 self.is_stopping |= str(line.get("text")).startswith(STOP_REQUESTED)
         return sum(self._ended.values()), sum(self._totals.values())
-
-    def _note_time_left(self, step: str, line: Mapping[str, Any]) -> None:
-        at = datetime.fromisoformat(line["time"]).timestamp()
-        self._ends_at[step] = at + float(line["seconds"])
-        self._written.append((at, int(line["written"])))
-        while len(self._written) > 2 and self._written[1][0] <= at - _SPEED_SPAN_S:
-            self._written.popleft()
 
     def seconds_left(self, now: float) -> float | None:
         """Return the run's own estimate for the step whose items go on; None: none yet."""

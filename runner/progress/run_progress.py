@@ -138,7 +138,18 @@ class RunProgress(Observer):
                 pace.running[key] = detail
             else:
                 pace.running.pop(key, None)
-                _count_item(pace, state)
+                if state == "done":
+                    pace.n_done += 1
+                elif state == "fresh":
+                    pace.n_fresh += 1
+                elif state == "skipped":
+                    pace.n_skipped += 1
+                elif state == "quarantined":
+                    pace.n_quarantined += 1
+                elif state == "waiting":
+                    pace.n_waiting += 1
+                else:
+                    pace.n_failed += 1
             if not key and pace.total is None:
                 pace.total = 1  # a step outside of blocks is one item
             self._mark_time(pace)
@@ -174,21 +185,6 @@ class RunProgress(Observer):
         if pace.since is None:
             pace.since = self.clock()
         pace.until = self.clock() if pace.is_over else None
-
-
-def _count_item(pace: StepProgress, state: ItemState) -> None:
-    if state == "done":
-        pace.n_done += 1
-    elif state == "fresh":
-        pace.n_fresh += 1
-    elif state == "skipped":
-        pace.n_skipped += 1
-    elif state == "quarantined":
-        pace.n_quarantined += 1
-    elif state == "waiting":
-        pace.n_waiting += 1
-    else:
-        pace.n_failed += 1
 
 
 def failure_line(step: str, key: str, state: str, detail: str | None) -> str:

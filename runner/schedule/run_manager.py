@@ -168,21 +168,6 @@ def _end_text(end: ProcessEnd, ending: RunEnding) -> str:
     return f"{end.report.status}{f' ({words})' if words else ''}{message}"
 
 
-def log_end(
-    job: ManagedRun, end: ProcessEnd, ending: RunEnding, next_: NoRestart | RestartRun
-) -> None:
-    """Log how a run ended, in one line."""
-    name, run = job.deployment.triggered.pipeline.name, job.name
-    is_error = ending.crash is not None or ending.status == "failed"
-    level = logging.ERROR if is_error else logging.INFO
-    log.log(level, "%s: run %s %s", name, run, _end_text(end, ending))
-    if isinstance(next_, RestartRun):
-        at = f"{next_.at.astimezone():%H:%M:%S}"
-        log.info("%s: queued again for %s: %s", name, at, next_.words)
-    elif next_.is_given_up:
-        log.error("%s: run %s is not restarted.", name, run)
-
-
 ABANDON_S = 0.3  # a commit takes some milliseconds
 
 
@@ -594,7 +579,15 @@ class RunManager:
             missing = (item.error or "" for item in end.report.items if item.state == "missing")
             self.missing[job.deployment.triggered.key] = tuple(missing)
         self.wants_rest = self.wants_rest or job.stopped == "window"
-        log_end(job, end, ending, next_)
+        name, run = job.deployment.triggered.pipeline.name, job.name
+        is_error = ending.crash is not None or ending.status == "failed"
+        level = logging.ERROR if is_error else logging.INFO
+        log.log(level, "%s: run %s %s", name, run, _end_text(end, ending))
+        if isinstance(next_, RestartRun):
+            at = f"{next_.at.astimezone():%H:%M:%S}"
+            log.info("%s: queued again for %s: %s", name, at, next_.words)
+        elif next_.is_given_up:
+            log.error("%s: run %s is not restarted.", name, run)
         if isinstance(next_, NoRestart):
             if next_.is_given_up:
                 self._telling.start(

@@ -29,7 +29,6 @@ from paddock.engine.system import files
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
 from paddock.pipelines.model import Pipeline
-from paddock.runner.config.service_address import ServiceAddress
 from paddock.runner.daemon.daemon_client import request_daemon
 from paddock.runner.daemon.daemon_files import DaemonError
 from paddock.runner.daemon.daemon_server import serve_or_join
@@ -69,22 +68,6 @@ class UpError(Exception):
 def start_run_processes() -> None:
     """Start the process that runs are forked from, before this one has threads or a loop."""
     start_fork_server("paddock.runner.schedule.run_processes")
-
-
-def listen_at(address: ServiceAddress) -> socket.socket:
-    """Return a socket that listens at the address.
-
-    Raises:
-        UpError: another program uses it.
-        CannotListen: it is not available.
-    """
-    try:
-        return listen(address.host, address.port)
-    except PortTaken:
-        raise UpError(
-            f"{address.host}:{address.port} is taken, maybe by another `paddock up`.\n"
-            f"  Choose another address: paddock up --listen {address.host}:{address.port + 1}"
-        ) from None
 
 
 LOOK_S = 2.0
@@ -152,7 +135,14 @@ class Up:
             FolderTaken: another process serves one of the folders.
             CannotListen: its address is not available.
         """
-        listener = listen_at(self._settings.unattended.address)
+        address = self._settings.unattended.address
+        try:
+            listener = listen(address.host, address.port)
+        except PortTaken:
+            raise UpError(
+                f"{address.host}:{address.port} is taken, maybe by another `paddock up`.\n"
+                f"  Choose another address: paddock up --listen {address.host}:{address.port + 1}"
+            ) from None
         try:
             self._take_in(await asyncio.to_thread(self._finder.look), is_first=True)
             async with self._opened(listener):

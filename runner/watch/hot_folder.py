@@ -121,7 +121,13 @@ def finish_files(
         try:
             if relpath in failed:
                 # The reason first: after a kill between the two, the document is tried again.
-                _write_reason(target, failed[relpath])
+                reason = failed[relpath]
+                beside = target.with_name(fitted_name(target.name, _REASON_SUFFIX))
+                aside = TemporaryFile.written(beside, f"{reason}\n".encode(), follows_links=False)
+                try:
+                    aside.replace(beside)
+                finally:
+                    aside.close()
             files.rename_without_links(spec.processing / relpath, target)
             moved[relpath] = FileVersion(relpath, 0, 0)
         except OSError as error:
@@ -166,16 +172,6 @@ def _free_name(path: Path, taken: Collection[Path]) -> Path:
         if other not in taken and not _exists(other):
             return other
     raise FileExistsError(0, f"{_MOST_NUMBERS:,} files have that name")
-
-
-def _write_reason(target: Path, reason: str) -> None:
-    """Write the reason next to a failed document."""
-    beside = target.with_name(fitted_name(target.name, _REASON_SUFFIX))
-    aside = TemporaryFile.written(beside, f"{reason}\n".encode(), follows_links=False)
-    try:
-        aside.replace(beside)
-    finally:
-        aside.close()
 
 
 def _remove_empty_folders(root: Path, relpaths: Iterable[str]) -> None:

@@ -109,7 +109,16 @@ class FolderWatch:
                     self._notices.tell("broken", words)
                     await self._io.sleep(REFUSED_S)
                     self._look_at = 0.0
-                await self._pause(stop)
+                now = self._clock()
+                times = [self._root_at]
+                if self._root is not None and self._state is not None:
+                    times += [self._look_at, self._state.next_at() or self._look_at]
+                if self._ended or self._stuck:
+                    times.append(now + REFUSED_S)
+                wait_s = max(min(times) - now, GATHER_S)
+                if await wait_for_event(self._wake, wait_s) and not stop.is_set():
+                    await asyncio.sleep(GATHER_S)
+                self._wake.clear()
         except WatchStopped:
             pass
         finally:
@@ -219,19 +228,6 @@ class FolderWatch:
             return
         if state.is_due(self._clock()):
             await self._hand_on(state)
-
-    async def _pause(self, stop: asyncio.Event) -> None:
-        """Wait until something is due, or an event arrives."""
-        now = self._clock()
-        times = [self._root_at]
-        if self._root is not None and self._state is not None:
-            times += [self._look_at, self._state.next_at() or self._look_at]
-        if self._ended or self._stuck:
-            times.append(now + REFUSED_S)
-        wait_s = max(min(times) - now, GATHER_S)
-        if await wait_for_event(self._wake, wait_s) and not stop.is_set():
-            await asyncio.sleep(GATHER_S)
-        self._wake.clear()
 
     async def _is_there(self, now: float) -> bool:
         """Return whether the root is there and the same; restart events that have stopped."""

@@ -174,18 +174,6 @@ class SessionLost(StepError):
     """The session ended; a new one may work."""
 
 
-async def load_mcp_library() -> Any:
-    """Return the library's module, imported in a thread: it takes a second or more.
-
-    Raises:
-        StepError: it is not installed.
-    """
-    if (missing := missing_mcp_library()) is not None:
-        raise StepError(missing[0], remedy=missing[1], is_fatal=True)
-    await asyncio.to_thread(importlib.import_module, "mcp.client.streamable_http")
-    return importlib.import_module("mcp")
-
-
 class McpSession:
     """One session."""
 
@@ -430,7 +418,11 @@ class McpSessions:
         return await found[name].do(args)
 
     async def _session(self, spec: McpServerSpec) -> McpSession:
-        library = await load_mcp_library()
+        # The library's module, imported in a thread: it takes a second or more
+        if (missing := missing_mcp_library()) is not None:
+            raise StepError(missing[0], remedy=missing[1], is_fatal=True)
+        await asyncio.to_thread(importlib.import_module, "mcp.client.streamable_http")
+        library = importlib.import_module("mcp")
         server = self._servers.setdefault(spec, _ServerState(spec))
         async with server.turn:
             session = server.session

@@ -347,26 +347,21 @@ def _write_result_file(
                 data.write(text)
                 n_bytes += len(text)
         if n_bytes:
-            files.add(_result_file_record(record, file_id, kind, n_bytes), data)
+            now_ns = time.time_ns()
+            lasts_s = record.output_expires_s
+            result_file_record = FileRecord(
+                file_id,
+                f"{record.id}_{kind}.jsonl",
+                "batch_output",
+                n_bytes,
+                now_ns,
+                None if lasts_s is None else now_ns // 1_000_000_000 + lasts_s,
+                record.owner,
+            )
+            files.add(result_file_record, data)
     finally:
         data.close()
     return n_bytes > 0
-
-
-def _result_file_record(
-    record: BatchRecord, file_id: str, kind: str, size_bytes: int
-) -> FileRecord:
-    now_ns = time.time_ns()
-    lasts_s = record.output_expires_s
-    return FileRecord(
-        file_id,
-        f"{record.id}_{kind}.jsonl",
-        "batch_output",
-        size_bytes,
-        now_ns,
-        None if lasts_s is None else now_ns // 1_000_000_000 + lasts_s,
-        record.owner,
-    )
 
 
 def _total_usage(usages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

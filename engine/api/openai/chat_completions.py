@@ -90,7 +90,7 @@ class CallStreamWriter(ABC):
 
     def fail(self, error: Exception) -> bytes:
         """Return the event of an error, which ends the stream."""
-        return error_event(error)
+        return sse_event(openai_error_body(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +126,6 @@ def requests_for_choices(request: ChatRequest, n: int) -> tuple[ChatRequest, ...
         replace(request, defaults={**request.defaults, "seed": first}),
         *(replace(request, params={**request.params, "seed": first + k}) for k in range(1, n)),
     )
-
-
-def error_event(error: Exception) -> bytes:
-    return sse_event(openai_error_body(error))
 
 
 # An answer that was stopped because it repeats itself is as incomplete as one at the limit.

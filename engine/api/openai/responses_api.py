@@ -128,21 +128,6 @@ def _usage_value(reply: Reply) -> Body:
     }
 
 
-def output_items(context: ResponseContext, reply: Reply) -> list[Body]:
-    """Return a whole reply as items: its reasoning, its text, its calls."""
-    items: list[Body] = []
-    if reply.reasoning:
-        items.append(reasoning_item(new_id("rs_"), reply.reasoning))
-    calls = limited_calls(reply.tool_calls, in_parallel=context.calls_in_parallel)
-    if reply.text or not calls:
-        status = "incomplete" if is_incomplete(reply) else "completed"
-        logprobs = logprob_values(reply.logprobs) if context.wants_logprobs else []
-        items.append(message_item(new_id("msg_"), [text_part(reply.text, logprobs)], status))
-    for call in calls:
-        items.append(context.call_item(new_id("fc_"), call, arguments_text(call)))
-    return items
-
-
 def reasoning_item(item_id: str, text: str) -> Body:
     """Return a reasoning item; empty when it begins."""
     summary = [summary_part(text)] if text else []
@@ -324,7 +309,17 @@ class ResponseCall(GenerationCall):
 
     def body(self, replies: Sequence[Reply], stamp: Stamp) -> Body:
         (reply,) = replies
-        items = output_items(self.context, reply)
+        context = self.context
+        items: list[Body] = []
+        if reply.reasoning:
+            items.append(reasoning_item(new_id("rs_"), reply.reasoning))
+        calls = limited_calls(reply.tool_calls, in_parallel=context.calls_in_parallel)
+        if reply.text or not calls:
+            status = "incomplete" if is_incomplete(reply) else "completed"
+            logprobs = logprob_values(reply.logprobs) if context.wants_logprobs else []
+            items.append(message_item(new_id("msg_"), [text_part(reply.text, logprobs)], status))
+        for call in calls:
+            items.append(context.call_item(new_id("fc_"), call, arguments_text(call)))
         return response_value(self.context, stamp, items, reply)
 
     def stream_writer(self, stamp: Stamp) -> CallStreamWriter:

@@ -244,7 +244,16 @@ class _Execution:
                 if not pipe.variables:
                     self._print("<no value>" if value is None else go_text(value))
             case syntax.Branch():
-                return self._branch(node, dot)
+                n_known = len(self._variables)
+                body, inner = node.otherwise, dot
+                for pipe, arm in node.arms:
+                    value = self._pipe(pipe, dot)
+                    if is_true(value):
+                        body, inner = arm, value if node.kind == "with" else dot
+                        break
+                jump = self._block(body, inner)
+                del self._variables[n_known:]
+                return jump
             case syntax.Range():
                 self._range(node, dot)
             case syntax.TemplateCall():
@@ -259,18 +268,6 @@ class _Execution:
     def _print(self, text: str) -> None:
         self._meter.add_output(len(text))
         self.printed.append(text)
-
-    def _branch(self, node: syntax.Branch, dot: Any) -> LoopJump:
-        n_known = len(self._variables)
-        body, inner = node.otherwise, dot
-        for pipe, arm in node.arms:
-            value = self._pipe(pipe, dot)
-            if is_true(value):
-                body, inner = arm, value if node.kind == "with" else dot
-                break
-        jump = self._block(body, inner)
-        del self._variables[n_known:]
-        return jump
 
     def _range(self, node: syntax.Range, dot: Any) -> None:
         n_known = len(self._variables)

@@ -174,7 +174,17 @@ def review(flags: ReviewFlags) -> int:
         if flags.accept_all:
             return _accept_all(opened, flags)
         if flags.undone is not None:
-            return _undo(opened, flags.undone)
+            id_ = flags.undone
+            try:
+                if any(review.together == id_ for review in opened.reviews.decided()):
+                    n = len(opened.reviews.undo_together(id_, opened.by))
+                else:
+                    opened.reviews.undo(id_, opened.by)
+                    n = 1
+            except DecisionRefused as error:
+                raise CommandError(str(error)) from error
+            printing.print_out(f"Undone: {counted(n, 'answer waits', 'answers wait')} again.")
+            return DONE
         if imported is not None:
             return _import(opened, imported, skip_bad=flags.skip_bad, as_json=flags.as_json)
         return _serve(opened, flags.port, opens_browser=not flags.no_browser)
@@ -256,20 +266,6 @@ def _accept_all(opened: _ReviewSession, flags: ReviewFlags) -> int:
         f"{counted(len(done.reviews), 'answer')} accepted as one decision: "
         f"`paddock review --undo {done.id}` takes it back. {_next_text(opened)}"
     )
-    return DONE
-
-
-def _undo(opened: _ReviewSession, id_: str) -> int:
-    """Undo the decision on one answer, or one on many."""
-    try:
-        if any(review.together == id_ for review in opened.reviews.decided()):
-            n = len(opened.reviews.undo_together(id_, opened.by))
-        else:
-            opened.reviews.undo(id_, opened.by)
-            n = 1
-    except DecisionRefused as error:
-        raise CommandError(str(error)) from error
-    printing.print_out(f"Undone: {counted(n, 'answer waits', 'answers wait')} again.")
     return DONE
 
 
