@@ -26,7 +26,7 @@ PAGE_CSS = (WEB_FOLDER / "page.css").read_text("utf-8").strip()
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(WEB_FOLDER),
-    autoescape=True,
+    autoescape=lambda name: not (name or "").endswith(".md"),
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -56,6 +56,11 @@ def render(template: str, **values: Any) -> Markup:
     """
     html = _TEMPLATES.get_template(template).render(values)
     return Markup(_DIRECTION_MARK.sub(lambda found: found[1] or f"\\u{ord(found[0]):04x}", html))
+
+
+def render_text(template: str, **values: Any) -> str:
+    """Return what a template makes of values: Markdown is not escaped, XML is."""
+    return _TEMPLATES.get_template(template).render(values)
 
 
 def html_page(title: str, template: str, **values: Any) -> str:

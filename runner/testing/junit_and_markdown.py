@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
-from xml.etree import ElementTree as ET
+
+from markupsafe import Markup, escape
 
 from paddock.engine.system.files import write_output
 from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.bind.protected_files import JUNIT_START, RUN_START, TESTS_START
+from paddock.runner.bind.protected_files import RUN_START, TESTS_START
 from paddock.runner.bind.variations import letters
 from paddock.runner.progress.report import STATES, ItemReport, Report
+from paddock.runner.render.html_page import render_text
 
 ReplySource = Literal["live", "record", "replay"]
 MOST_FAULT_CHARS = 200
@@ -218,53 +220,21 @@ MAX_CASE_CHARS = 20_000  # of one case: GitLab refuses reports that are too larg
 
 
 def junit_xml(suites: Iterable[SuiteResult]) -> str:
-    found = list(suites)
-    total = count_cases(found)
-    numbers = _total_attributes(total, sum(suite.seconds for suite in found))
-    root = ET.Element("testsuites", {"name": "paddock"} | numbers)
-    for suite in found:
-        totals = _total_attributes(count_cases([suite]), suite.seconds)
-        skipped = {"skipped": str(suite.n("skipped"))}
-        name = {"name": _xml_text(suite.title), "file": _xml_text(suite.file)}
-        made = ET.SubElement(root, "testsuite", name | totals | skipped)
-        for case in suite.cases:  # GitLab takes only the first of two with one class and name
-            group = f"{case.group} [{suite.variant}]" if suite.variant else case.group
-            _add_case(made, case, group)
-        if suite.notes:
-            ET.SubElement(made, "system-out").text = _xml_text("\n".join(suite.notes))
-    ET.indent(root)
-    head = JUNIT_START.partition("<testsuites")[0]
-    return head + ET.tostring(root, encoding="unicode") + "\n"
+    ends = str.maketrans({"\t": "&#9;", "\n": "&#10;", "\r": "&#13;"})  # attributes keep them so
+    return render_text(
+        "junit.xml",
+        suites=list(suites),
+        xml=_xml_text,
+        attribute=lambda text: Markup(_xml_text(text).translate(ends)),
+        case_counts=count_cases,
+    )
 
 
-def _add_case(suite: ET.Element, case: CaseResult, group: str) -> None:
-    named = {"name": _xml_text(case.name), "classname": _xml_text(group)}
-    element = ET.SubElement(suite, "testcase", named | {"time": f"{case.seconds:.3f}"})
-    if case.skipped is not None:
-        ET.SubElement(element, "skipped", {"message": _xml_text(case.skipped)})
-    elif not case.passed:
-        for problem in case.problems:
-            kind = "error" if case.is_error else "failure"
-            attributes = {"message": _xml_text(problem.message), "type": _xml_text(problem.kind)}
-            whole = f"{problem.message}\n{problem.detail}".rstrip()
-            ET.SubElement(element, kind, attributes).text = _xml_text(whole)
-    if case.notes:
-        ET.SubElement(element, "system-out").text = _xml_text("\n".join(case.notes))
-
-
-def _total_attributes(total: dict[str, int], seconds: float) -> dict[str, str]:
-    return {
-        "tests": str(sum(total.values())),
-        "failures": str(total["failed"]),
-        "errors": str(total["error"]),
-        "time": f"{seconds:.3f}",
-    }
-
-
-def _xml_text(text: str) -> str:
+def _xml_text(text: str) -> Markup:
     """Return a text without characters that XML does not allow, cut to `MAX_CASE_CHARS`."""
     clean = _NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
-    return clean if len(clean) <= MAX_CASE_CHARS else f"{clean[:MAX_CASE_CHARS]}…"
+    short = clean if len(clean) <= MAX_CASE_CHARS else f"{clean[:MAX_CASE_CHARS]}…"
+    return escape(short)
 
 
 MAX_TABLE_ROWS = 200
@@ -276,78 +246,57 @@ _ICONS = {"passed": "✅", "failed": "❌", "error": "💥", "skipped": "⏭️"
 def suites_markdown(suites: Iterable[SuiteResult]) -> str:
     """Return a summary of tests, failures first."""
     found = list(suites)
-    lines = [f"{TESTS_START}{counts_text(found) or 'no tests'}", ""]
-    if matrix := [tuple(map(_table_cell, row)) for row in variant_rows(found)]:
-        lines += _table_lines(matrix[0], matrix[1:], len(matrix) - 1)
     cases = [(suite, case) for suite in found for case in suite.cases]
     cases.sort(key=lambda pair: pair[1].word not in ("failed", "error"))
-    rows = [
-        (
-            _ICONS[case.word],
-            _table_cell(case.name),
-            _table_cell(f"{suite.file} {suite.variant}"),
-            _repetitions_text(case),
-            f"{case.seconds:.1f} s",
-        )
-        for suite, case in cases[:MAX_TABLE_ROWS]
-    ]
-    lines += _table_lines(("", "test", "file", "replies", "time"), rows, len(cases))
-    bad = [(suite, case) for suite, case in cases if not case.passed and case.skipped is None]
-    for _, case in bad[:MAX_SHOWN_PROBLEMS]:
-        lines += _problem_lines(case)
-    notes = [note for suite in found for note in suite.notes]
-    lines += [f"- {_table_cell(note)}" for note in notes[:MAX_SHOWN_PROBLEMS]]
-    return _bounded_text(lines)
+    bad = [case for _, case in cases if not case.passed and case.skipped is None]
+    return _markdown(
+        "test_results.md",
+        head=f"{TESTS_START}{counts_text(found) or 'no tests'}",
+        variants=[tuple(map(_table_cell, row)) for row in variant_rows(found)],
+        rows=[
+            (
+                _ICONS[case.word],
+                _table_cell(case.name),
+                _table_cell(f"{suite.file} {suite.variant}"),
+                _repetitions_text(case),
+                f"{case.seconds:.1f} s",
+            )
+            for suite, case in cases[:MAX_TABLE_ROWS]
+        ],
+        n_cases=len(cases),
+        bad=bad[:MAX_SHOWN_PROBLEMS],
+        notes=[note for suite in found for note in suite.notes][:MAX_SHOWN_PROBLEMS],
+    )
 
 
 def run_markdown(report: Report) -> str:
     """Return a summary of a run: failures, then numbers."""
-    lines = [f"{RUN_START}{_table_cell(report.pipeline)}: {report.status}", ""]
-    if report.message:
-        lines += [_table_cell(report.message), ""]
-    bad = [
-        (_table_cell(item.key), item.state, _table_cell(item.error or ""))
-        for item in report.not_done
-    ]
-    if bad:
-        lines += _table_lines(("not done", "state", "why"), bad[:MAX_TABLE_ROWS], len(bad))
-    states = [state for state in STATES if report.counts.get(state)]
-    if states:
-        lines += _table_lines(states, [tuple(f"{report.counts[state]:,}" for state in states)], 1)
-    if not report.run:  # it could not start
-        return _bounded_text(lines)
-    tokens = report.tokens
-    lines.append(
-        f"Run `{report.run}`, {report.seconds:.1f} s, {report.calls:,} model calls and "
-        f"{report.cached_calls:,} from the ledger, {tokens.get('prompt', 0):,} prompt tokens "
-        f"({tokens.get('prompt_reused', 0):,} reused), {tokens.get('completion', 0):,} written."
+    return _markdown(
+        "run.md",
+        head=RUN_START,
+        report=report,
+        bad=[
+            (_table_cell(item.key), item.state, _table_cell(item.error or ""))
+            for item in report.not_done
+        ],
+        counts={state: n for state in STATES if (n := report.counts.get(state))},
+        most_rows=MAX_TABLE_ROWS,
+        most_notes=MAX_SHOWN_PROBLEMS,
     )
-    lines += ["", *(f"- {_table_cell(note)}" for note in report.notes[:MAX_SHOWN_PROBLEMS])]
-    return _bounded_text(lines)
 
 
-def _table_lines(head: Iterable[str], rows: Sequence[tuple[str, ...]], n_all: int) -> Iterator[str]:
-    names = list(head)
-    yield f"| {' | '.join(names)} |"
-    yield f"|{'---|' * len(names)}"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
-    yield ""
-    if n_all > len(rows):
-        yield f"… and {n_all - len(rows):,} more."
-        yield ""
-
-
-def _problem_lines(case: CaseResult) -> Iterator[str]:
-    yield f"### {_table_cell(case.name)}"
-    yield ""
-    for problem in case.problems:
-        yield f"- **{_table_cell(problem.kind)}**: {_table_cell(problem.message)}"
-        if problem.detail:
-            # A code fence longer than any in the text
-            longest = max((len(run) for run in re.findall("`+", problem.detail)), default=0)
-            fence = "`" * max(3, longest + 1)
-            yield f"\n{fence}diff\n{problem.detail}\n{fence}"
-    yield ""
+def _markdown(template: str, **values: Any) -> str:
+    # A code fence is longer than any in the text
+    text = render_text(
+        template,
+        cell=_table_cell,
+        fence_of=lambda text: max(["```", *(f"{run}`" for run in re.findall("`+", text))], key=len),
+        **values,
+    )
+    text = text.rstrip() + "\n"
+    if len(text) <= MAX_SUMMARY_CHARS:
+        return text
+    return f"{text[:MAX_SUMMARY_CHARS]}\n\n… cut here.\n"
 
 
 def _repetitions_text(case: CaseResult) -> str:
@@ -362,13 +311,6 @@ def _table_cell(text: str) -> str:
     """Return a text as one line with Markdown and HTML escaped."""
     line = one_line(text).replace("&", "&amp;").replace("<", "&lt;")
     return shorten(re.sub(r"([\\`*_|\[\]])", r"\\\1", line), 500)
-
-
-def _bounded_text(lines: Iterable[str]) -> str:
-    text = "\n".join(lines).rstrip() + "\n"
-    return (
-        text if len(text) <= MAX_SUMMARY_CHARS else f"{text[:MAX_SUMMARY_CHARS]}\n\n… cut here.\n"
-    )
 
 
 GITHUB_SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
