@@ -79,10 +79,20 @@ def step_of(uses: str, base: Path) -> type[Step[Any, Any]]:
         what = f"there is no function '{found['name']}' in '{found['file']}'"
         raise FunctionNotFound(what, did_you_mean(found["name"], functions))
     doc = ast.get_docstring(function) or ""
+    docs = documented_arguments(doc)
+    fields: dict[str, Any] = {}
+    for argument, default in _arguments(function):
+        _refuse_argument(function.name, argument.arg)
+        hint = _type_of_hint(argument.annotation)
+        given = ... if default is None else _default_value(default)
+        fields[argument.arg] = (hint, Field(default=given, description=docs.get(argument.arg)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an argument called `schema` or `json`
+        params_model = create_model(f"{function.name}_params", __base__=Params, **fields)
     members = {
         "__doc__": " ".join(doc.partition("\n\n")[0].split()) or f"The function {function.name}.",
         "uses": uses,
-        "params": _params_model(function, doc),
+        "params": params_model,
         "version": int(code_digest(path)[:12], 16),
     }
     return type("OwnFunction", (PythonStep,), members)
@@ -97,19 +107,6 @@ def _parsed_file(name: str, base: Path) -> tuple[Path, ast.Module]:
         what = f"the file '{name}' lies outside the pipeline's folder"
         raise FunctionNotFound(what, "Move or copy it there.")
     return path, parse_python_file(path, name)
-
-
-def _params_model(function: ast.FunctionDef | ast.AsyncFunctionDef, doc: str) -> type[Params]:
-    docs = documented_arguments(doc)
-    fields: dict[str, Any] = {}
-    for argument, default in _arguments(function):
-        _refuse_argument(function.name, argument.arg)
-        hint = _type_of_hint(argument.annotation)
-        given = ... if default is None else _default_value(default)
-        fields[argument.arg] = (hint, Field(default=given, description=docs.get(argument.arg)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # an argument called `schema` or `json`
-        return create_model(f"{function.name}_params", __base__=Params, **fields)
 
 
 def _arguments(

@@ -181,7 +181,13 @@ def _placeholder_rule(
     if placeholder == "python":
         return _python_call_rule(grammar, tool)
     if placeholder == "gemma":
-        return _gemma_object_rule(grammar, _arguments_schema(tool), _gemma_quote(call_format))
+        # The quote around strings: FunctionGemma's and Gemma 4's differ
+        gemma_quote = (
+            "<escape>"
+            if any("<start_function_call>" in literal for literal in call_format.literals)
+            else '<|"|>'
+        )
+        return _gemma_object_rule(grammar, _arguments_schema(tool), gemma_quote)
     if placeholder == "params" and call_format.param is not None:
         given = _schema_properties(_arguments_schema(tool))
         return " ".join(
@@ -261,15 +267,6 @@ def _joined_members(members: Sequence[tuple[str, bool]], comma: str = ",") -> st
         for number, text in enumerate(optional)
     ]
     return f"({' | '.join(firsts)})?" if firsts else '""'
-
-
-def _gemma_quote(call_format: ToolCallFormat) -> str:
-    """Return the quote around strings: FunctionGemma's and Gemma 4's differ."""
-    return (
-        "<escape>"
-        if any("<start_function_call>" in literal for literal in call_format.literals)
-        else '<|"|>'
-    )
 
 
 def _gemma_object_rule(grammar: LarkGrammar, schema: Schema, quote: str) -> str:

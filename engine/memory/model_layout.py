@@ -399,17 +399,6 @@ def _rounded(n_tokens: int) -> int:
     return n_tokens // step * step
 
 
-def _pass_tokens(device: Device) -> int:
-    """Return the tokens of a pass for which a device has room, 0 on a processor: all of a batch.
-
-    Buffers for 2,048 instead of 512 take a tenth of a card of 4 GB from its cells.
-    """
-    if not device.is_gpu:
-        return 0
-    is_large = device.gpus and min(gpu.total_bytes for gpu in device.gpus) >= _LARGE_CARD_BYTES
-    return GPU_PASSES[-1] if is_large else GPU_PASSES[0]
-
-
 def _load_of(
     request: LayoutRequest, settings: PoolSettings, device: Device, profile: Profile | None
 ) -> WorkerOptions:
@@ -420,6 +409,13 @@ def _load_of(
         if device.is_gpu:
             usual = gpu_parallel(profile) if device.gpus else N_PARALLEL_SHARED
         n_parallel = min(settings.num_parallel or usual, MOST_PARALLEL)
+    # The tokens of a pass for which a device has room, 0 on a processor: all of a batch. Buffers
+    # for 2,048 instead of 512 take a tenth of a card of 4 GB from its cells.
+    if not device.is_gpu:
+        pass_tokens = 0
+    else:
+        is_large = device.gpus and min(gpu.total_bytes for gpu in device.gpus) >= _LARGE_CARD_BYTES
+        pass_tokens = GPU_PASSES[-1] if is_large else GPU_PASSES[0]
     load = WorkerOptions(
         path=request.facts.path,
         role=request.facts.role,
@@ -428,7 +424,7 @@ def _load_of(
         n_parallel=n_parallel,
         n_batch_tokens=settings.n_batch_tokens or (GPU_BATCH if device.is_gpu else CPU_BATCH),
         n_threads=settings.n_threads or device.n_threads,
-        n_pass_tokens=_pass_tokens(device),
+        n_pass_tokens=pass_tokens,
         step_s=settings.step_timeout_s / STEPS_WAITED,
         n_gpu_layers=settings.n_gpu_layers,
         flash_attention=settings.flash_attention,

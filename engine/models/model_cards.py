@@ -32,7 +32,6 @@ from . import manifests
 from .manifests import ManifestLayer, ModelConfig, StoredModel, go_json, make_manifest
 from .model_finder import FileStamp, FoundModel, ModelFinder, file_stamp
 from .model_names import parse_name, shown_name
-from .model_store import ModelStore
 from .modelfile import ModelfileCommand, each_value, print_parameters, write_modelfile
 
 # Shown elsewhere, or a page of text.
@@ -103,10 +102,36 @@ def describe_model(finder: ModelFinder, ref: str, *, is_verbose: bool = False) -
     own = _stored_or_bare(found)
     card = _short_card(finder, found, header)
     projector = finder.files.header(found.projector) if found.projector else None
+    commands = [ModelfileCommand("FROM", str(found.path))]
+    if found.projector:
+        commands.append(ModelfileCommand("FROM", str(found.projector)))
+    commands += [ModelfileCommand("ADAPTER", str(path)) for path in own.adapters]
+    if own.template:  # the file's own template needs no command
+        commands.append(ModelfileCommand("TEMPLATE", own.template))
+    if own.system:
+        commands.append(ModelfileCommand("SYSTEM", own.system))
+    commands += [
+        ModelfileCommand("PARAMETER", _parameter_text(value), key)
+        for key, value in each_value(found.params)
+    ]
+    commands += [
+        ModelfileCommand("MESSAGE", message.content, message.role) for message in own.messages
+    ]
+    config = own.config
+    for name, value in (("RENDERER", config.renderer), ("PARSER", config.parser),
+                        ("REQUIRES", config.requires)):  # fmt: skip
+        if value:
+            commands.append(ModelfileCommand(name, value))
+    commands += [ModelfileCommand("LICENSE", text) for text in own.licenses]
+    modelfile_text = (
+        '# Modelfile written by "paddock show"\n'
+        "# To make a model from this one, replace the FROM lines by:\n"
+        f"# FROM {found.name}\n\n{write_modelfile(commands)}"
+    )
     return replace(
         card,
         license="\n".join(own.licenses),
-        modelfile=_modelfile_text(found, own),
+        modelfile=modelfile_text,
         parameters=print_parameters(found.params),
         template=_shown_template(own, header, "insert" in card.capabilities),
         system=own.system,
@@ -185,11 +210,16 @@ def _short_card(finder: ModelFinder, found: FoundModel, header: GgufHeader | Non
         n_bytes = found.manifest.size_bytes
     else:
         n_bytes = sum(path.stat().st_size for path in (*found.weights, found.projector) if path)
+    if found.stored_as is not None:
+        model_modified_at = finder.store.modified_at(found.stored_as)
+    else:
+        mtime = found.path.stat().st_mtime
+        model_modified_at = datetime.datetime.fromtimestamp(mtime, datetime.UTC).astimezone()
     return ModelCard(
         name=shown_name(found.name),
         digest=_model_digest(finder, found, header),
         size_bytes=n_bytes,
-        modified_at=_model_modified_at(finder.store, found),
+        modified_at=model_modified_at,
         details=_model_details(own, header),
         capabilities=abilities,
         origin=found.origin,
@@ -230,13 +260,6 @@ def _model_digest(finder: ModelFinder, found: FoundModel, header: GgufHeader | N
 
 def _layer_of_bytes(media_type: str, raw: bytes) -> ManifestLayer:
     return ManifestLayer(media_type, f"sha256:{hashlib.sha256(raw).hexdigest()}", len(raw))
-
-
-def _model_modified_at(store: ModelStore, found: FoundModel) -> datetime.datetime:
-    if found.stored_as is not None:
-        return store.modified_at(found.stored_as)
-    mtime = found.path.stat().st_mtime
-    return datetime.datetime.fromtimestamp(mtime, datetime.UTC).astimezone()
 
 
 def _model_details(own: StoredModel, header: GgufHeader | None) -> ModelDetails:
@@ -314,35 +337,6 @@ def _json_number(value: object) -> object:
     """Return a value for JSON, which has no infinite numbers."""
     is_odd = isinstance(value, float) and not math.isfinite(value)
     return None if is_odd else value
-
-
-def _modelfile_text(found: FoundModel, own: StoredModel) -> str:
-    commands = [ModelfileCommand("FROM", str(found.path))]
-    if found.projector:
-        commands.append(ModelfileCommand("FROM", str(found.projector)))
-    commands += [ModelfileCommand("ADAPTER", str(path)) for path in own.adapters]
-    if own.template:  # the file's own template needs no command
-        commands.append(ModelfileCommand("TEMPLATE", own.template))
-    if own.system:
-        commands.append(ModelfileCommand("SYSTEM", own.system))
-    commands += [
-        ModelfileCommand("PARAMETER", _parameter_text(value), key)
-        for key, value in each_value(found.params)
-    ]
-    commands += [
-        ModelfileCommand("MESSAGE", message.content, message.role) for message in own.messages
-    ]
-    config = own.config
-    for name, value in (("RENDERER", config.renderer), ("PARSER", config.parser),
-                        ("REQUIRES", config.requires)):  # fmt: skip
-        if value:
-            commands.append(ModelfileCommand(name, value))
-    commands += [ModelfileCommand("LICENSE", text) for text in own.licenses]
-    return (
-        '# Modelfile written by "paddock show"\n'
-        "# To make a model from this one, replace the FROM lines by:\n"
-        f"# FROM {found.name}\n\n{write_modelfile(commands)}"
-    )
 
 
 def _parameter_text(value: Any) -> str:

@@ -103,11 +103,14 @@ _NS_PER_S = 1e9
 
 def timings_text(last: Mapping[str, Any]) -> str:
     """Return the timings in an answer's last object as lines."""
+    n_known = last.get("cached_tokens") or 0
+    words = _rate_rows(last, "prompt_eval_count", "prompt_eval_duration", n_known)
+    prompt_rows = f"{words}, {n_known:,} cached" if words and n_known else words
     rows = [
         ("total", _duration_row(last, "total_duration")),
         ("load", _duration_row(last, "load_duration")),
         ("queue", _duration_row(last, "queue_duration")),
-        ("prompt", _prompt_rows(last)),
+        ("prompt", prompt_rows),
         ("answer", _rate_rows(last, "eval_count", "eval_duration")),
     ]
     width = max(len(name) for name, _ in rows)
@@ -117,12 +120,6 @@ def timings_text(last: Mapping[str, Any]) -> str:
 def _duration_row(last: Mapping[str, Any], name: str) -> str:
     seconds = (last.get(name) or 0) / _NS_PER_S
     return units.duration(seconds) if seconds >= 0.01 else ""
-
-
-def _prompt_rows(last: Mapping[str, Any]) -> str:
-    n_known = last.get("cached_tokens") or 0
-    words = _rate_rows(last, "prompt_eval_count", "prompt_eval_duration", n_known)
-    return f"{words}, {n_known:,} cached" if words and n_known else words
 
 
 def _rate_rows(last: Mapping[str, Any], count: str, duration: str, n_free: int = 0) -> str:

@@ -315,6 +315,7 @@ def _figures(
     answered = [item for item in items if item.n_asked]
     timed = [item.busy for item in items if item.busy]
     seconds_per_item = _busy_s([*chain.from_iterable(timed)]) / len(timed) if timed else None
+    shares = (_located_share(item.evidence) for item in done)
     return VariantFigures(
         run,
         len(items),
@@ -322,7 +323,7 @@ def _figures(
         at_once=estimate([float(item.n_asked <= 1) for item in done])
         if run.checks_at_once
         else None,
-        located=estimate(_located_shares(done)),
+        located=estimate([share for share in shares if share is not None]),
         fields=dict(_field_figures(items, rights, metrics)),
         seconds=seconds_per_item,
         prompt_tokens=sum(map(attrgetter("prompt_tokens"), answered)) / max(1, len(answered)),
@@ -342,11 +343,6 @@ def _busy_s(spans: Sequence[tuple[float, float]]) -> float:
         total += max(0.0, end - max(start, until))
         until = max(until, end)
     return total
-
-
-def _located_shares(items: Iterable[ItemAnswer]) -> list[float]:
-    shares = (_located_share(item.evidence) for item in items)
-    return [share for share in shares if share is not None]
 
 
 def _located_share(evidence: Any) -> float | None:

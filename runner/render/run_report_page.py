@@ -32,6 +32,17 @@ def run_report_page(story: RunDetails, target: Path) -> str:
         groups.setdefault((call.step, call.model or call.kind), []).append(call)
     items = sorted(story.items, key=lambda item: (not item.is_bad, -item.seconds))[:MAX_ITEMS]
     is_whole = past.status in ("completed", "quarantined")
+    n_left = len(story.items) - len(items)
+    notes = []
+    if n_left:
+        notes.append(f"{n_left:,} more, all done and faster than these.")
+    if n := story.n_taken_over:
+        notes.append(f"{n:,} were redone by later runs; their details in this run are gone.")
+    if n := story.counts.get("fresh", 0):
+        notes.append(f"{n:,} were fresh: nothing had to be done.")
+    if n := story.counts.get("held", 0):
+        kept = "outputs were edited, or others wrote them, and are kept"
+        notes.append(f"{n:,} were held: {kept}. {HELD_REMEDY}")
     return html_page(
         f"{past.row.pipeline}: {past.row.run}",
         "run_report.html",
@@ -50,7 +61,7 @@ def run_report_page(story: RunDetails, target: Path) -> str:
         area_legend=legend([AREA]),
         groups=groups,
         items=items,
-        notes=_item_notes(story, len(story.items) - len(items)),
+        notes=" ".join(notes),
         nothing="Nothing had to be done." if is_whole else "No item was finished.",
         link=partial(_file_address, target.parent.resolve()),
         file_name=os.path.basename,
@@ -72,20 +83,6 @@ def run_summary(story: RunDetails, progress: str | None = None) -> Mapping[str, 
 def _review_order(answer: ReviewedAnswer) -> tuple[int, str, str]:
     """Sort what waits first, and what was not reviewed last."""
     return {"open": 0, "none": 2}.get(answer.state, 1), answer.item, answer.step
-
-
-def _item_notes(story: RunDetails, n_left: int) -> str:
-    notes = []
-    if n_left:
-        notes.append(f"{n_left:,} more, all done and faster than these.")
-    if n := story.n_taken_over:
-        notes.append(f"{n:,} were redone by later runs; their details in this run are gone.")
-    if n := story.counts.get("fresh", 0):
-        notes.append(f"{n:,} were fresh: nothing had to be done.")
-    if n := story.counts.get("held", 0):
-        kept = "outputs were edited, or others wrote them, and are kept"
-        notes.append(f"{n:,} were held: {kept}. {HELD_REMEDY}")
-    return " ".join(notes)
 
 
 def _file_address(folder: Path, path: str) -> str:
