@@ -120,6 +120,12 @@ class EvidenceKeys(Keys):
     only: TextList = Field(
         [], description="The fields that are looked for; by default all but enumerations."
     )
+    language: str = Field(
+        "",
+        pattern=r"[a-z]{2,3}|",
+        description="The sources' language, such as `de`; by default it is recognised.",
+        examples=["de"],
+    )
 
 
 class ChooseKeys(Keys):

@@ -57,6 +57,8 @@ class EvidenceSpec:
     sources: tuple[Expression, ...]
     only: tuple[str, ...] = ()
     """The fields that are looked for; empty: all."""
+    language: str = ""
+    """That of the sources; empty: it is recognised where it decides."""
 
     @property
     def references(self) -> frozenset[Reference]:
@@ -374,7 +376,7 @@ class StepParser:
             for index, source in enumerate(keys.from_)
         )
         known = tuple(source for source in sources if source is not None)
-        return EvidenceSpec(known, tuple(keys.only))
+        return EvidenceSpec(known, tuple(keys.only), keys.language)
 
     def _files(self, given: dict[str, Any], errors: list[ExpressionError]) -> dict[str, Template]:
         base, made = FilePath(self._checks.document.file).parent, {}

@@ -25,7 +25,7 @@ ANSWER_NAMES = frozenset(("output", "text", "evidence"))
 
 REVIEW_NAMES = ANSWER_NAMES | {"confidence", "undecided"}
 """Names in `escalate.when` and `review.when`: those of a check, and the probabilities of the
-answer's fields."""
+answer's fields. `undecided` is always empty: old pipelines have it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from threading import Event
 
     from paddock.engine.request import ModelSpec, Pool, Priority, Role
-    from paddock.pipelines.checking.check import CheckResult
     from paddock.pipelines.label_choices import PromptLabels
 
 MAX_PLAIN_FOLDERS = 1_000
@@ -564,8 +563,8 @@ class ReplyForm(Protocol):
     def repair(self) -> int:
         """Maximum number of repair attempts."""
 
-    async def checked(self, output: Any, text: str) -> CheckResult:
-        """Return sentences of what checks an answer fails, for the model, and of what is undecided.
+    async def checked(self, output: Any, text: str) -> list[str]:
+        """Return sentences of what checks an answer fails, for the model.
 
         `output` is its value by the schema (None without one), `text` its text.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,23 +21,17 @@ from paddock.pipelines.expressions import Expression, Reference, chain_of
 
 CheckFunction = Callable[..., object]
 """A function that a check may call. It returns None or True if all is well, a plain sentence that
-a person and a small model understand if not, False without an explanation, `Undecided` if it can
-neither say so nor the contrary, or any other value, such as a count, for the expression to use.
+a person and a small model understand if not, False without an explanation, or any other value, such
+as a count, for the expression to use.
 
 It may have an attribute `in_advance`: a function of the same parameters that is called before
 anything runs, with `...` for what is not known yet; it returns a sentence or None. Its attribute
 `from_scope` names parameters that have the values of the same names in the check's scope."""
 
 
-class Undecided(str):
-    """What a check can neither confirm nor refute, in a sentence; the run says so."""
-
-    __slots__ = ()
-
-
 def is_refused(result: object) -> bool:
     """Return whether a check function says what is wrong."""
-    return result is False or (isinstance(result, str) and not isinstance(result, Undecided))
+    return result is False or isinstance(result, str)
 
 
 _GLOBALS = frozenset(("range", "dict", "namespace"))
@@ -58,18 +52,6 @@ class CheckCall:
     """It has `*` or `**` arguments, so they are unknown."""
     first: Reference | None
     """The path of its first argument, if it is one."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """What checks say of an answer, each sentence once."""
-
-    failures: list[str] = field(default_factory=list)
-    undecided: list[str] = field(default_factory=list)
-
-    def add(self, other: CheckResult) -> None:
-        for own, added in ((self.failures, other.failures), (self.undecided, other.undecided)):
-            own += (sentence for sentence in dict.fromkeys(added) if sentence not in own)
 
 
 @dataclass(frozen=True)
@@ -114,26 +96,16 @@ class Check:
         self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
     ) -> list[str]:
         """Return why it is not true, in plain sentences; [] if it is true."""
-        return self.result(scope, functions).failures
-
-    def result(
-        self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
-    ) -> CheckResult:
-        """Return why it is not true, and what of it is undecided, in plain sentences."""
         found = _CheckFindings()
         names = {call.name for call in self.calls} & functions.keys()
         ready = {name: found.watching(name, functions[name], scope) for name in names}
-        is_true = self.expression.evaluate({**scope, **ready})
-        undecided = [f"{self._subject()}{sentence}" for sentence in found.undecided]
-        if is_true:
-            return CheckResult([], undecided)
+        if self.expression.evaluate({**scope, **ready}):
+            return []
         if found.sentences:
-            sentences = [f"{self._subject()}{sentence}" for sentence in found.sentences]
-            return CheckResult(sentences, undecided)
+            return [f"{self._subject()}{sentence}" for sentence in found.sentences]
         known_values = {**found.values, **dict(self._read(scope))}
         values = "; ".join(f"{name} is {value}" for name, value in known_values.items())
-        sentence = f"This must be true: {self.source}" + (f" ({values})." if values else ".")
-        return CheckResult([sentence], undecided)
+        return [f"This must be true: {self.source}" + (f" ({values})." if values else ".")]
 
     def _read(self, scope: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield short values from outside the answer: the model does not know them."""
@@ -158,7 +130,6 @@ class _CheckFindings:
 
     def __init__(self) -> None:
         self.sentences: dict[str, None] = {}
-        self.undecided: dict[str, None] = {}
         self.values: dict[str, str] = {}
 
     def watching(
@@ -173,9 +144,6 @@ class _CheckFindings:
             if isinstance(value, Undefined):
                 str(value)  # raises, with its name
         result = function(*args, **named)
-        if isinstance(result, Undecided):
-            self.undecided[result] = None
-            return True
         if isinstance(result, str):
             self.sentences[result] = None
             return False

@@ -8,9 +8,10 @@ caller passes the mapping of all of them.
 from __future__ import annotations
 
 import datetime
+import math
 import re
 import unicodedata
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,21 +22,14 @@ from paddock.engine.system import ecma_patterns
 from paddock.engine.system.text import counted, listed, one_line, path_text
 from paddock.pipelines.text_marks import shown_text
 
-from .check import CheckFunction, Undecided
-from .dates_and_values import TextValue
-from .evidence import missing_keys
-from .grounding import (
-    Support,
-    is_item,
-    missing_or_within,
-    without_item_numbers,
-    without_list_numbers,
-)
+from .check import CheckFunction
+from .cldr import unit_named
+from .grounding import Lack, unsupported
 from .language_model import language_identifier
-from .schema_parts import Path, is_empty
+from .schema_parts import Path, is_empty, missing_keys
 from .sentence_ends import sentence_spans
+from .source_index import SourceIndex
 from .text_index import TextIndex
-from .units import units_named
 
 MOST_CHECKED_CHARS = 8_000_000
 """A longer value is refused: a check must not delay a run."""
@@ -62,6 +56,15 @@ def texts_in(value: Any, *, with_texts: bool = True, with_numbers: bool = True) 
         yield str(int(value)) if is_whole else str(value)
 
 
+def numbers_in(value: Any) -> list[float]:
+    """Return the numbers of nested data, each once."""
+    if isinstance(value, Mapping | list | tuple):
+        held = value.values() if isinstance(value, Mapping) else value
+        return [*dict.fromkeys(number for inner in held for number in numbers_in(inner))]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return [value] if is_number and math.isfinite(value) else []
+
+
 def text_of(value: Any) -> str:
     """Return all texts of a value as one.
 
@@ -75,58 +78,37 @@ def text_of(value: Any) -> str:
 
 
 def source_text(value: Any) -> str:
-    r"""Return the texts of a source as one; numbers of data with what says their unit.
+    r"""Return the texts of a source as one; a number of data with the unit that its key ends in.
 
-    That is the key, else a unit or a currency that stands next to it: a number whose key says
-    neither has none.
-
-    >>> source_text({"price_eur": 40, "items": [{"qty": "3", "unit": "kg"}]})
-    'price eur: 40\n\nqty: 3 | kg\n\nkg'
+    >>> source_text({"price_eur": 40, "items": [{"weight (kg)": "3"}]})
+    'price eur: 40 eur\n\nweight kg: 3 kg\n'
     """
-    text = "\n".join(_labelled_texts(value, "", ()))
+    text = "\n".join(_labelled_texts(value, ""))
     if len(text) > MOST_CHECKED_CHARS:
         raise ValueError(f"a check reads at most {MOST_CHECKED_CHARS:,} characters")
     return text
 
 
 _KEY_BREAK = re.compile(r"[^\w€$£¥%°²³]+|_+|(?<=[a-z])(?=[A-Z])")
-_UNIT_KEY = re.compile(
-    r"unit|currenc|einheit|währung|devise|unidad|moneda|unità|valuta|eenheid|unidade|moeda|jednostk"
-    r"|walut|enhet|yksikkö|birim|единиц|валют|单位|單位|単位|货币|通貨|단위|통화|وحدة|عملة",
-    re.IGNORECASE,
-)
+_BARE_NUMBER = re.compile(r"[\d.,+ \u00a0\u202f-]*\d[\d.,+ \u00a0\u202f-]*")
 
 
-def _labelled_texts(value: Any, label: str, units: Sequence[str]) -> Iterator[str]:
-    """Yield the texts of data, and its numbers with their key or the units next to them."""
+def _labelled_texts(value: Any, label: str) -> Iterator[str]:
+    """Yield the texts of data; a number with its key, and a blank line below."""
     if isinstance(value, Mapping):
-        units = _units_of(value) or units
         for key, held in value.items():
-            words = _KEY_BREAK.sub(" ", str(key)).strip()
-            yield from _labelled_texts(held, _DEGREES.get(words[-2:], words), units)
+            yield from _labelled_texts(held, _KEY_BREAK.sub(" ", str(key)).strip())
     elif isinstance(value, list | tuple):
         for held in value:
-            yield from _labelled_texts(held, label, units)
+            yield from _labelled_texts(held, label)
     else:
-        others = () if any(map(units_named, label.split())) else units
+        last = label.rpartition(" ")[2]
+        unit = f" {last}" if last and unit_named(last) else ""
         for text in texts_in(value):
-            yield from _with_label(text, label, others)
+            is_number = label and _BARE_NUMBER.fullmatch(text)
+            yield f"{label}: {text}{unit}\n" if is_number else text
 
 
-def _units_of(data: Mapping[Any, Any]) -> list[str]:
-    named = (unit for key, unit in data.items() if _UNIT_KEY.search(str(key)))
-    return [unit for unit in named if isinstance(unit, str) and units_named(unit)]
-
-
-def _with_label(text: str, label: str, units: Sequence[str]) -> Sequence[str]:
-    """Return a number of data with its label; a line below is empty: a word there may be a unit."""
-    if not label or _NO_NUMBER.search(text) or not _HAS_DIGIT.search(text):
-        return (text,)
-    return [f"{label}: {text} | {unit}\n" for unit in units] or [f"{label}: {text}\n"]
-
-
-_NO_NUMBER, _HAS_DIGIT = re.compile(r"[^\d.,+ \u00a0\u202f-]"), re.compile(r"\d")
-_DEGREES = {" c": "°C", " f": "°F"}
 _UNSEEN = "\u00ad\u200b-\u200d\u2060\ufeff"
 _LETTER = r"[^\W\p{M}]"
 _WORD = (
@@ -457,69 +439,38 @@ _CITED = re.compile(r"[\[\uff3b\u3010]\s?(\d+(?:\s?[,;\u2013-]\s?\d+)*)\s?[\]\uf
 _MOST_CITED = 1000
 
 
+_MARKS_AROUND = " .,:;'\"\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb\u300c\u300d"
+_LACKS: Mapping[Lack, str] = {
+    "missing": "",
+    "question": ", in a question",
+    "year": ", without the year",
+    "range": ", in a range",
+    "order": ", where day and month are not clear",
+    "month": ", where the month is not clear",
+}
+
+
 def grounded(value: Any, source: Any, within: float = 0.0, undecided: str = "accept") -> str | None:
-    """Check that each number, date and time of the answer is in the source, as a whole.
+    """Check that each number, date, time and code of the answer is in the source.
 
-    In digits or in words, in any notation; fractions, multiples, times of day, versions and Roman
-    numerals as well. A sign counts, and opposite words around it: rose and fell, at least and at
-    most, before and after a day; so do the period (per month, per year) and the part of the day
-    of a time. Per cent, a currency or a unit counts if both texts have one; percentage points are
-    no per cent, and half the staff is not 50. An end of a range is no end of another one. List
-    numbers and citations such as [1] are ignored, and the number of a source's item supports only
-    what names the item. `within` is the share by which a number may differ, such as 0.01 for
-    rounded ones.
+    In digits, as `reply.evidence` finds them, and not in a question. Numbers of lists and citations
+    such as [1] do not count. `within` is the share by which a number may differ, such as 0.01 for
+    rounded ones. `undecided` has no effect any more.
 
-    What the source says with other words is undecided: the answer passes, and the run says so;
-    with `undecided="fail"` it fails.
-
-    >>> grounded("On 2024-05-03 it sold 1200 of 40.", source="3 May 2024: 1,200 sold.")
-    'This is not in the source: 40. Use only what is in it.'
-    >>> grounded("The net fee is 40 EUR.", source="The fee is 40 EUR.")
-    'The source has this, but in other words: 40 EUR.'
+    >>> grounded("It has 40 of 1200.", source="It has 40 of 1,300.")
+    'This is not in the source: 1200. Use only what is in it.'
     """
-    fault = _grounded_in_advance(value, source, within, undecided)
-    if fault is not None:
-        raise ValueError(fault)
-    answer = without_list_numbers("\n\n".join(texts_in(value)))
-    text = shown_text(source_text(source))
-    plain = without_item_numbers(text)
-    support = Support(answer, plain, within)
-    missing, doubtful = support.missing, support.doubtful
-    items = _items_named(answer, missing, text, within) if plain != text else []
-    missing = [claimed for claimed in missing if claimed not in items]
-    if missing:
-        return f"This is not in the source: {_named(missing)}. Use only what is in it."
-    if not (doubtful or items):
+    del undecided  # written in old pipelines
+    answer, text = "\n\n".join(texts_in(value, with_numbers=False)), shown_text(source_text(source))
+    lacking = [
+        f'{lack.text} (it has "{_short(lack.nearest)}"{_LACKS[lack.lack]})'
+        if lack.nearest
+        else lack.text
+        for lack in unsupported(answer, text, within, numbers_in(value))
+    ]
+    if not lacking:
         return None
-    sentence = f"The source has this, but in other words: {_named((*doubtful, *items))}."
-    if undecided == "accept":
-        return Undecided(sentence)
-    return f"{sentence} Use its words."
-
-
-def _items_named(
-    answer: str, missing: Iterable[TextValue], text: str, within: float
-) -> list[TextValue]:
-    """Return the values that name an item of the source: its number supports no others."""
-    items = [claimed for claimed in missing if is_item(answer, claimed)]
-    lacking = missing_or_within(text, items, lambda claimed, found: True, within) if items else []
-    return [claimed for claimed in items if claimed not in lacking]
-
-
-def _grounded_in_advance(
-    value: Any, source: Any, within: Any = 0.0, undecided: Any = "accept"
-) -> str | None:
-    if undecided in ("accept", "fail", ...):
-        return None
-    return f"`undecided` is 'accept' or 'fail', not {undecided!r}"
-
-
-grounded.in_advance = _grounded_in_advance  # type: ignore[attr-defined]  # a function has attributes, too
-
-
-def _named(values: Iterable[TextValue]) -> str:
-    in_order = sorted(values, key=lambda value: (value.start, value.text))
-    return listed(list(dict.fromkeys(value.text for value in in_order)))
+    return f"This is not in the source: {listed(lacking)}. Use only what is in it."
 
 
 def quotes(value: Any, source: Any) -> str | None:
@@ -533,13 +484,17 @@ def quotes(value: Any, source: Any) -> str | None:
     """
     index = TextIndex(shown_text(text_of(source)))
     texts = texts_in(value, with_numbers=False)
-    missing = [f'"{_short(text)}"' for text in texts if not index.find(text)]
-    numbers = "\n\n".join(texts_in(value, with_texts=False))
-    lacking = Support(numbers, shown_text(source_text(source)), 0.0).missing if numbers else []
-    missing += dict.fromkeys(claimed.text for claimed in lacking)
+    missing = [f'"{_short(text)}"' for text in texts if not _stands(index, text)]
+    numbers = SourceIndex(index.text)
+    missing += [f"{number:g}" for number in numbers_in(value) if not numbers.find(number)]
     if not missing:
         return None
     return f"This is not in the source word by word: {listed(missing)}."
+
+
+def _stands(index: TextIndex, text: str) -> bool:
+    """Return whether a quotation stands in a text, also without the marks around it."""
+    return any(map(index.find, (text, text.strip(_MARKS_AROUND))))
 
 
 def located(value: Any, *, output: Any = None, evidence: Any = None) -> str | None:

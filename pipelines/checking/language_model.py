@@ -45,6 +45,21 @@ def language_identifier(*, is_normalised: bool) -> LanguageIdentifier:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=is_normalised)
 
 
+_MOST_CHARS = 20_000
+_LEAST_SHARE = 0.5  # of the likeliest: Norwegian and Danish, Russian and Bulgarian
+
+
+@lru_cache(maxsize=32)
+def languages_of(text: str) -> tuple[str, ...]:
+    """Return the codes of the languages that a text may be in: what they agree on is sure.
+
+    >>> languages_of("Die Fähre fährt um neun ab und kommt am Abend zurück.")
+    ('de',)
+    """
+    ranked = language_identifier(is_normalised=True).rank(text[:_MOST_CHARS])
+    return tuple(str(code) for code, p in ranked if p >= _LEAST_SHARE * ranked[0][1])
+
+
 def plausibility(text: str) -> float:
     """Return how much likelier a text is in its language than in all others; odd signs count less.
 

@@ -1,4 +1,4 @@
-"""Which schemas apply to a value of an answer, and which fields it leaves empty."""
+"""Which schemas apply to a value of an answer; which fields are empty, or have no evidence."""
 
 from __future__ import annotations
 
@@ -44,6 +44,29 @@ def _empty(value: Any, schema: SchemaParts, path: Path, *, is_required: bool) ->
         is_short = isinstance(value, list | tuple) and schema.least_items > 0
         if is_short or is_empty(value):
             yield path
+
+
+def missing_keys(evidence: Any) -> list[Path]:
+    """Return where values are that are nowhere in the sources, as names and numbers of items."""
+    return [path for path, match in located_values(evidence) if match in ("none", "fuzzy")]
+
+
+def partial_keys(evidence: Any) -> list[Path]:
+    """Return where values are of which the sources have a part, or leave open which they have."""
+    return [path for path, match in located_values(evidence) if match == "partial"]
+
+
+def located_values(evidence: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Yield path and match of each value; fields of an object may be called `match` too."""
+    if isinstance(evidence, Mapping):
+        if isinstance(evidence.get("match"), str):
+            yield path, evidence["match"]
+            return
+        for name, held in evidence.items():
+            yield from located_values(held, (*path, name))
+    elif isinstance(evidence, list | tuple):
+        for at, held in enumerate(evidence):
+            yield from located_values(held, (*path, at))
 
 
 @dataclass(frozen=True, slots=True)

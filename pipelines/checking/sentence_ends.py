@@ -1,6 +1,7 @@
 """Where sentences end: as UAX #29 has it, with the marks of many scripts.
 
-They do not end after abbreviations, initials and ordinals.
+They do not end behind what has the form of an abbreviation: a letter, an ordinal, a short word
+without a vowel (`Dr.`, `bzw.`), or one before a number (`No. 5`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ SENTENCE_END = re.compile(
     r"|(?<=[\u0e00-\u0eff])(?=\s+[\u0e00-\u0eff])"
 )
 _ABBREVIATED = re.compile(
-    r"(?:\b(?:[^\W\d_]|[^\W\d_]\.[^\W\d_]|Mr|Mrs|Ms|Dr|Prof|St|No|Nos|vs|etc|approx|cf|al|Fig|Figs|Inc|Ltd|Co|pp?|Nr"
-    r"|bzw|usw|ca|Str|Hr|Fr|env|Mme|Mlle|Sr|Sra|Jr)|(?<!\S)\d{1,2})\.\Z"
+    r"(?:\b(?:[^\W\d_]|[^\W\d_]\.[^\W\d_]|[b-df-hj-np-tv-xzB-DF-HJ-NP-TV-XZ]{1,4})"
+    r"|(?<!\S)\d{1,2})\.\Z"
 )
-_LOOK_BACK_CHARS = 12  # the longest of these abbreviations, with what stands before it
+_SHORT_WORD = re.compile(r"\b[^\W\d_]{1,4}\.\Z")
+_LOOK_BACK_CHARS = 12
 
 
 def sentence_spans(text: str, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
@@ -34,9 +36,11 @@ def sentence_spans(text: str, start: int = 0, end: int | None = None) -> Iterato
     begin = start
     for match in SENTENCE_END.finditer(text, start, stop):
         at = match.end()
-        if match[0] == "." and _ABBREVIATED.search(text, max(begin, at - _LOOK_BACK_CHARS), at):
+        first, after = max(begin, at - _LOOK_BACK_CHARS), text[at : min(at + 2, stop)].strip()[:1]
+        forms = (_ABBREVIATED, _SHORT_WORD) if after.isdecimal() else (_ABBREVIATED,)
+        if match[0] == "." and any(form.search(text, first, at) for form in forms):
             continue
-        if text[at : min(at + 2, stop)].strip()[:1].islower():
+        if after.islower():
             continue  # "It cost (gross!) five euros."
         yield from _stripped(text, begin, match.end())
         begin = match.end()

@@ -279,7 +279,19 @@ def sub_plans(nodes: Iterable[BoundNode]) -> Iterator[BoundPlan]:
 
 
 def ignored_key_notes(bound: BoundPlan) -> Iterator[str]:
-    """Yield a note on each file whose own settings a sub-pipeline ignores."""
+    """Yield a note on each file whose own settings a sub-pipeline ignores, and on old keys."""
+    for step in steps_of(bound.nodes):
+        checks = () if step.reply is None else step.reply.checks
+        conditions = (spec.when for spec in (step.review, step.escalate) if spec is not None)
+        if any(("undecided",) in when.references for when in conditions) or any(
+            call.name == "grounded" and "undecided" in call.named
+            for check in checks
+            for call in check.calls
+        ):
+            yield (
+                f"step '{step.id}': `undecided` has no effect any more, since `grounded` decides. "
+                f"The next release does not know it: remove it."
+            )
     of_runs = ("on", "concurrency", "budget")
     ignored = {
         plan.file: [f"`{key}`" for key in of_runs if getattr(plan.pipeline, key) is not None]

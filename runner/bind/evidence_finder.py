@@ -29,6 +29,8 @@ class EvidenceFinder:
     sources: tuple[EvidenceSource, ...]
     tools: Tools
     """Whose readers know where a quote stands on a page."""
+    language: str = ""
+    """That of the sources; empty: it is recognised where it decides."""
     _latest: list[tuple[Any, Any]] = field(default_factory=list)
     """The latest answer and its evidence: its checks and its step ask for the same."""
 
@@ -43,7 +45,9 @@ class EvidenceFinder:
         """
         if spec is None:
             return None
-        return cls(schema, spec.only, read_sources(spec, scope, tools.roots.base), tools)
+        return cls(
+            schema, spec.only, read_sources(spec, scope, tools.roots.base), tools, spec.language
+        )
 
     async def located(self, output: Any) -> Any:
         """Return where each field of an answer stands, in its shape; boxes may be missing.
@@ -53,7 +57,7 @@ class EvidenceFinder:
         """
         if not self._latest or self._latest[0][0] is not output:
             texts = tuple((source.name, source.text, source.page_starts) for source in self.sources)
-            request = EvidenceRequest(output, self.schema, tuple(self.only), texts)
+            request = EvidenceRequest(output, self.schema, tuple(self.only), texts, self.language)
             found = await documents.locate_values(request, readers=self.tools.readers)
             self._latest[:] = [(output, found)]
         return self._latest[0][1]

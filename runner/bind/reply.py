@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.sampling import json_schema
 from paddock.engine.sampling.json_schema import json_pointer
 from paddock.pipelines import reply_schema
-from paddock.pipelines.checking.check import Check, CheckFunction, CheckResult
+from paddock.pipelines.checking.check import Check, CheckFunction
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.expressions import Path as Place
@@ -66,6 +66,10 @@ def bind_reply(step: WrittenStep, base: Path) -> BoundReply | None:
     )
 
 
+EVIDENCE_RULES = 2
+"""Version of the rules by which evidence is found: what was stored by others is made again once."""
+
+
 def reply_spec(bound: BoundReply) -> Mapping[str, Any]:
     """Write down what decides an answer, the text of a schema's file in place of its name."""
     checks = [check.source for check in bound.checks]
@@ -74,6 +78,9 @@ def reply_spec(bound: BoundReply) -> Mapping[str, Any]:
     if bound.evidence is not None:
         sources = [source.source for source in bound.evidence.sources]
         spec["evidence"] = {"from": sources, "only": list(bound.evidence.only)}
+        spec["evidence"]["rules"] = EVIDENCE_RULES
+        if bound.evidence.language:
+            spec["evidence"]["language"] = bound.evidence.language
     if bound.wants_confidence:
         spec["confidence"] = True
     return spec
@@ -378,8 +385,8 @@ class ScopedReply:
         """Return where each field of an answer stands; None where it is not asked for."""
         return None if self.finder is None else await self.finder.evidence(output)
 
-    async def checked(self, output: Any, text: str) -> CheckResult:
-        """Return what the checks say of the answer.
+    async def checked(self, output: Any, text: str) -> list[str]:
+        """Return what the checks find wrong with the answer, each sentence once.
 
         Raises:
             StepError: a check cannot be evaluated.
@@ -396,11 +403,11 @@ class ScopedReply:
                 f"`check`: the checks take longer than {CHECK_TIMEOUT_S:g} s."
             ) from None
 
-    def _checked(self, scope: Mapping[str, Any]) -> CheckResult:
-        found = CheckResult()
+    def _checked(self, scope: Mapping[str, Any]) -> list[str]:
+        found: dict[str, None] = {}
         for check in self.reply.checks:
             try:
-                found.add(check.result(scope, self.reply.functions))
+                found |= dict.fromkeys(check.failures(scope, self.reply.functions))
             except (ExpressionError, BrokenCheck) as error:
                 raise StepError(f"`check`: {error}") from error
-        return found
+        return [*found]

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from paddock.engine.system.text import path_text
-from paddock.pipelines.checking.schema_parts import Path
+from paddock.pipelines.checking.schema_parts import missing_keys, partial_keys
 from paddock.pipelines.reply_schema import is_confidence
 from paddock.pipelines.times import moments
 
@@ -89,7 +89,7 @@ class SkippedOutputs(dict[str, Any]):
 
 ABOUT_FIELDS = ("evidence", "confidence")
 """Outputs of a model's step that have the shape of its answer."""
-CONFIDENCE_NAMES, EVIDENCE_NAMES = ("min", "mean"), ("missing",)
+CONFIDENCE_NAMES, EVIDENCE_NAMES = ("min", "mean", "low"), ("missing", "partial")
 """What they tell of the answer as a whole."""
 ALL_FIELDS = "fields"
 NAMES_OF_WHOLE: Mapping[str, tuple[str, ...]] = {
@@ -126,22 +126,22 @@ class AnswerMirror(dict[str, Any]):
 
 
 def confidence_of_whole(confidence: Any) -> dict[str, Any]:
-    """Return the least and the mean probability of an answer's fields; 0 where none is known."""
+    """Return the least and the mean probability of an answer's fields, and the least lower bound.
+
+    0 where none is known.
+    """
     values = [p for _, p in probabilities(confidence)]
-    return {"min": min(values, default=0.0), "mean": sum(values) / max(1, len(values))}
-
-
-def missing_values(evidence: Any) -> list[Path]:
-    """Return where the values are that stand nowhere."""
-    # The finder's tables of words and units take 30 ms: only what asks about it imports them.
-    from paddock.pipelines.checking.evidence import missing_keys
-
-    return missing_keys(evidence)
+    lows = [p for _, p in probabilities(confidence, bound="low")]
+    mean = sum(values) / max(1, len(values))
+    return {"min": min(values, default=0.0), "mean": mean, "low": min(lows, default=0.0)}
 
 
 def evidence_of_whole(evidence: Any) -> dict[str, Any]:
-    """Return the paths of the values that stand nowhere."""
-    return {"missing": [path_text(path) for path in missing_values(evidence)]}
+    """Return the paths of the values that stand nowhere, and of those that stand in part."""
+    return {
+        "missing": [path_text(path) for path in missing_keys(evidence)],
+        "partial": [path_text(path) for path in partial_keys(evidence)],
+    }
 
 
 _OF_WHOLE: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
@@ -175,7 +175,7 @@ def review_names(outputs: Mapping[str, Any]) -> dict[str, Any]:
         "text": outputs.get("text"),
         "confidence": _names_of(confidence, confidence_of_whole(confidence)),
         "evidence": _names_of(evidence, evidence_of_whole(evidence)),
-        "undecided": outputs.get("undecided") or [],
+        "undecided": [],  # written in old pipelines
     }
 
 
@@ -186,13 +186,16 @@ def _names_of(mirror: Any, of_whole: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def probabilities(
-    mirror: Any, path: tuple[str | int, ...] = ()
+    mirror: Any, path: tuple[str | int, ...] = (), bound: Literal["p", "low"] = "p"
 ) -> Iterator[tuple[tuple[str | int, ...], float]]:
-    """Yield path and probability of each field of an answer, without those that a person wrote."""
+    """Yield path and probability of each field of an answer, without those that a person wrote.
+
+    With `bound="low"` it is the lower bound, where there is one.
+    """
     if is_confidence(mirror):
         if mirror["raw"] is not None:
-            yield path, float(mirror["p"] or 0.0)
+            yield path, float(mirror.get(bound, mirror["p"]) or 0.0)
     elif isinstance(mirror, Mapping | list):
         pairs = mirror.items() if isinstance(mirror, Mapping) else enumerate(mirror)
         for name, inner in pairs:
-            yield from probabilities(inner, (*path, name))
+            yield from probabilities(inner, (*path, name), bound)

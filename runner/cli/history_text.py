@@ -301,8 +301,6 @@ def _review_lines(reviewed: ReviewRecord) -> Iterator[str]:
         for path, value, place in answer.fields:
             found = f"; {place}" if place else ""
             yield _labelled_inner("field", printing.printable_line(f"{path}: {value}{found}"))
-        for text in answer.undecided:
-            yield _labelled_inner("undecided", printing.printable_line(text))
         for text in answer.earlier:
             yield _labelled_inner("", printing.printable_line(text))
     for table in reviewed.reliability:

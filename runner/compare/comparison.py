@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from paddock.engine.system.text import counted
-from paddock.pipelines.checking.evidence import located_values
+from paddock.pipelines.checking.schema_parts import located_values
 from paddock.pipelines.comparison_keys import MetricName
 from paddock.runner.ledger.asked_before import is_same_value
 

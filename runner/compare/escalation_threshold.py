@@ -98,7 +98,8 @@ class ThresholdCondition:
             CannotCalibrate: its threshold cannot be told from the rest.
         """
         parts = [part for part in split_at(when.source, "or") if Expression.of(part).references]
-        others = tuple(part for part in parts if not LEAST_CONFIDENCE.fullmatch(part))
+        found = {part: LEAST_CONFIDENCE.fullmatch(part) for part in parts}
+        others = tuple(part for part, at in found.items() if at is None or at["bound"] != "min")
         read = {path[0] for part in others for path in Expression.of(part).references}
         if unknown := sorted(read - REVIEW_NAMES):
             what = f"`escalate.when` reads '{unknown[0]}', but a threshold is found by answers."

@@ -21,8 +21,8 @@ import numpy as np
 
 from paddock.engine.system.text import canonical_json, cell_text
 from paddock.pipelines.checking.check import is_refused
-from paddock.pipelines.checking.dates_and_values import values_in
 from paddock.pipelines.checking.functions import grounded
+from paddock.pipelines.checking.source_index import DayAndTime, sought_in
 from paddock.pipelines.comparison_keys import MetricName
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.asked_before import is_same_value
@@ -155,7 +155,8 @@ def _number_in(value: Any) -> float | None:
 
 
 def _has_date(value: Any) -> bool:
-    return isinstance(value, str) and any(text_value.days for text_value in values_in(value))
+    sought = sought_in(value.strip()) if isinstance(value, str) else None
+    return isinstance(sought, DayAndTime) and sought.day is not None
 
 
 _REFUSALS: Mapping[str, Callable[[Any], str]] = {

@@ -202,6 +202,7 @@ class AnswerReviewer:
             "checks": [check.source for check in checks],
             "scope": values_read(sorted(paths), scope),
             "evidence_only": [] if spec is None else list(spec.only),
+            "evidence_language": "" if spec is None else spec.language,
             "sources": texts[:-1],
             "prompt_text": texts[-1],
         }

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from paddock.engine.system.item_samples import SEED, draw
 from paddock.engine.system.text import one_line, path_text
-from paddock.pipelines.checking.schema_parts import Path, is_empty
+from paddock.pipelines.checking.schema_parts import Path, is_empty, missing_keys, partial_keys
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import ReviewSpec
-from paddock.runner.bind.scope import missing_values, probabilities, review_names
+from paddock.runner.bind.scope import probabilities, review_names
 
 from .review_questions import MOST_REASON_CHARS
 
@@ -61,9 +61,9 @@ _IN_DOUBT = 0.85
 _MOST_CHARS = 40
 """Of a value."""
 _TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\w+|\s+|.""", re.DOTALL)
-LEAST_CONFIDENCE = re.compile(r"\s*confidence\.min\s*(<=?)\s*(\d*\.?\d+)\s*")
+LEAST_CONFIDENCE = re.compile(r"\s*confidence\.(?P<bound>min|low)\s*(<=?)\s*(\d*\.?\d+)\s*")
 _MISSING = re.compile(
-    r"\s*evidence\.missing\s*(?:\|\s*(?:length|count)\s*(?:>\s*0|!=\s*0|>=\s*1)?)?\s*"
+    r"\s*evidence\.(?P<what>missing|partial)\s*(?:\|\s*(?:length|count)\s*(?:>\s*0|!=\s*0|>=\s*1)?)?\s*"
 )
 
 
@@ -86,7 +86,7 @@ def parts_that_hold(when: Expression, scope: Mapping[str, Any]) -> list[str]:
 def doubts(outputs: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is in doubt about an answer: values that stand nowhere, and unsure ones."""
     yield from _missing(outputs)
-    yield from outputs.get("undecided") or ()
+    yield from _partial(outputs)
     yield from _unsure(outputs, _IN_DOUBT)
 
 
@@ -139,11 +139,10 @@ def _of_part(part: str, scope: Mapping[str, Any], outputs: Mapping[str, Any]) ->
                 for words in _of_part(inner, scope, outputs)
             )
         elif found := LEAST_CONFIDENCE.fullmatch(condition):
-            yield from _unsure(outputs, float(found[2]), is_equal_too=found[1] == "<=")
-        elif re.fullmatch(r"undecided(?:\s*\|\s*(?:length|count))?(?:\s*>\s*0)?", condition):
-            yield from scope["undecided"]
-        elif _MISSING.fullmatch(condition):
-            yield from _missing(outputs)
+            bound: Literal["p", "low"] = "p" if found["bound"] == "min" else "low"
+            yield from _unsure(outputs, float(found[3]), bound, is_equal_too=found[2] == "<=")
+        elif found := _MISSING.fullmatch(condition):
+            yield from (_missing if found["what"] == "missing" else _partial)(outputs)
         else:
             # A part with the values that it reads; nothing of a constant.
             named = []
@@ -164,12 +163,29 @@ def _of_part(part: str, scope: Mapping[str, Any], outputs: Mapping[str, Any]) ->
 def _missing(outputs: Mapping[str, Any]) -> Iterator[str]:
     """Yield which fields are empty, and which values stand nowhere."""
     empty, nowhere = list[str](), list[str]()
-    for path in missing_values(outputs.get("evidence")):
+    for path in missing_keys(outputs.get("evidence")):
         (empty if _is_empty(outputs, path) else nowhere).append(path_text(path) or "the answer")
     if empty:
         yield f"{_listed(empty)} {'is' if len(empty) == 1 else 'are'} empty"
     if nowhere:
         yield f"{_listed(nowhere)} {'stands' if len(nowhere) == 1 else 'stand'} nowhere"
+
+
+_PARTIAL_WORDS = {
+    "year": "without its year",
+    "range": "in a range",
+    "order": "with day and month in an unclear order",
+    "month": "with a name of two months",
+}
+
+
+def _partial(outputs: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which values stand in part, and what is open."""
+    for path in partial_keys(outputs.get("evidence")):
+        leaf: Any = outputs["evidence"]
+        for name in path:
+            leaf = leaf[name]
+        yield f"{path_text(path) or 'the answer'} stands {_PARTIAL_WORDS[leaf['reason']]}"
 
 
 def _is_empty(outputs: Mapping[str, Any], path: Path) -> bool:
@@ -181,9 +197,13 @@ def _is_empty(outputs: Mapping[str, Any], path: Path) -> bool:
 
 
 def _unsure(
-    outputs: Mapping[str, Any], least: float, *, is_equal_too: bool = False
+    outputs: Mapping[str, Any],
+    least: float,
+    bound: Literal["p", "low"] = "p",
+    *,
+    is_equal_too: bool = False,
 ) -> Iterator[str]:
-    """Yield the fields with a probability below `least`, the least sure first."""
+    """Yield the fields with a probability, or its lower bound, below `least`, least sure first."""
     confidence = outputs.get("confidence")
     if confidence is None:
         if outputs.get("output") is not None and least < 1 and is_equal_too:
@@ -191,11 +211,12 @@ def _unsure(
         return
     found = sorted(
         (p, path_text(path), p == 0 and _is_empty(outputs, path))
-        for path, p in probabilities(confidence)
+        for path, p in probabilities(confidence, bound=bound)
         if p < least or (is_equal_too and p == least)
     )
+    words = "" if bound == "p" else "at least "
     for p, name, is_nothing in found[:_MOST_NAMED]:
-        yield f"{name or 'the answer'} {'is empty' if is_nothing else f'has {p:.0%}'}"
+        yield f"{name or 'the answer'} {'is empty' if is_nothing else f'has {words}{p:.0%}'}"
     if len(found) > _MOST_NAMED:
         yield f"{len(found) - _MOST_NAMED} more are below {least:.0%}"
 

@@ -68,10 +68,8 @@ class StepRecord:
     _since: float = field(default_factory=time.monotonic, repr=False, compare=False)
 
     def note_answer(self, outputs: Mapping[str, Any]) -> None:
-        """Keep where the values of an answer stand, how sure they are, and what is undecided."""
+        """Keep where the values of an answer stand, and how sure they are."""
         found = {name: outputs.get(name) for name in ("evidence", "confidence")}
-        if outputs.get("undecided"):
-            found["undecided"] = outputs["undecided"]
         if any(value is not None for value in found.values()):
             answer = outputs.get("output")
             self.answer = {"answer": outputs.get("text") if answer is None else answer, **found}

@@ -296,11 +296,14 @@ def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
             texts.append("template changed" if name == "template" else "prompt changed")
         else:
             others.append(f"`{name}` changed")
+    evidence = [(spec.get("reply") or {}).get("evidence") or {} for spec in (then, now)]
     if not others and "with" in now:
         others = ["`params` of its model changed"]
     words = {"parameters": others}
     if texts:
         words["prompt"] = list(dict.fromkeys(texts))
+    if all(evidence) and changed_parts(*evidence) == ["rules"]:
+        words["evidence"] = ["the rules by which evidence is found changed"]
     if is_function_reference(uses := str(now.get("uses", ""))):
         file = uses.rpartition(":")[0]
         words["version"] = [f"code of {file}, or of what it imports, changed"]

@@ -29,7 +29,6 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
-from paddock.pipelines.checking.check import CheckResult
 from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.core.block_state import BlockState
@@ -230,8 +229,8 @@ class DryReply(ScopedReply):
         """How often an answer that is known is asked for again."""
         return 0 if self.pool.has_unknown else super().repair
 
-    async def checked(self, output: Any, text: str) -> CheckResult:
-        return CheckResult() if self.pool.has_unknown else await super().checked(output, text)
+    async def checked(self, output: Any, text: str) -> list[str]:
+        return [] if self.pool.has_unknown else await super().checked(output, text)
 
     async def evidence(self, output: Any) -> Any:
         return None if self.pool.has_unknown else await super().evidence(output)

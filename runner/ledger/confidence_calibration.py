@@ -113,6 +113,8 @@ class Calibration:
     """The probabilities that were reviewed, rising, each once."""
     tenths: frozenset[int]
     """Those in which enough was decided."""
+    lows: tuple[float, ...] = ()
+    """By knot, the lower bound of the share that was right (Wilson, 95 of 100 cases)."""
     names: frozenset[FieldName] | None = None
     """Fields of which enough was decided; None: any."""
 
@@ -125,11 +127,18 @@ class Calibration:
         """
         if tenth_of(raw) not in self.tenths or not self._is_among_reviewed(raw):
             return None
+        return self._between(raw, [share for _, share in self.knots])
+
+    def low(self, raw: float) -> float:
+        """Return the lower bound where `of` has a share."""
+        return self._between(raw, self.lows)
+
+    def _between(self, raw: float, heights: Sequence[float]) -> float:
         after = bisect_left(self.knots, (raw, -1.0))
-        (right, high) = self.knots[after]
+        right, high = self.knots[after][0], heights[after]
         if right == raw:
             return high
-        (left, low) = self.knots[after - 1]
+        left, low = self.knots[after - 1][0], heights[after - 1]
         return round(low + (high - low) * (raw - left) / (right - left), 4)
 
     def _is_among_reviewed(self, raw: float) -> bool:
@@ -162,9 +171,12 @@ def fit(reviewed: Iterable[Reviewed | WeighedField]) -> Calibration:
         pooled.append(_Pool(raw, raw, _Weights.of(equal)))
         while len(pooled) > 1 and pooled[-2].share >= pooled[-1].share:
             _join_last(pooled)
-    knots = [(raw, round(pool.share, 4)) for pool in _large(pooled) for raw in pool.edges]
+    edges = [(raw, pool) for pool in _large(pooled) for raw in pool.edges]
+    knots = [(raw, round(pool.share, 4)) for raw, pool in edges]
+    lows = [round(share_interval(pool.share, pool.n)[0], 4) for _, pool in edges]
     tenths = _enough_decided((tenth_of(field.raw), field) for field in fields)
-    return Calibration(tuple(knots), tuple(sorted({field.raw for field in fields})), tenths)
+    raws = tuple(sorted({field.raw for field in fields}))
+    return Calibration(tuple(knots), raws, tenths, tuple(lows))
 
 
 def _enough_decided(fields: Iterable[tuple[K, WeighedField]]) -> frozenset[K]:
@@ -761,7 +773,8 @@ def calibrated(confidence: Any, calibration: Calibration, name: FieldName = ()) 
         second_p, rest = confidence.get("second_p"), 1.0 - confidence["p"]
         if second_p is not None and rest > 0:
             second_p = round((1.0 - p) * min(second_p / rest, 1.0), 4)
-        return {**confidence, "p": p, "second_p": second_p, "is_calibrated": True}
+        found = {"p": p, "low": calibration.low(raw), "second_p": second_p}
+        return {**confidence, **found, "is_calibrated": True}
     if isinstance(confidence, Mapping):
         return {
             key: calibrated(part, calibration, (*name, key)) for key, part in confidence.items()

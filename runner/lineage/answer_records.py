@@ -107,7 +107,6 @@ def _unreviewed(row: LineageRow, key: str, reviewed: Collection[str]) -> Iterato
                 changes=(),
                 fields=_field_texts(step.answer),
                 earlier=(),
-                undecided=tuple(step.answer.get("undecided", ())),
             )
 
 

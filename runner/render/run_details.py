@@ -104,8 +104,6 @@ class ReviewedAnswer:
     """Of the model's answer: field, value with its confidence, where it stands."""
     earlier: tuple[str, ...]
     """Earlier decisions, newest first, a sentence each."""
-    undecided: tuple[str, ...] = ()
-    """What its checks could not decide, a sentence each, where no one was asked."""
 
     @property
     def after(self) -> Mapping[str, str]:

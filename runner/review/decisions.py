@@ -279,7 +279,8 @@ class LedgerReviews(LeasedReviews):
             for source in subject.get("sources") or ()
         )
         only = tuple(subject.get("evidence_only") or ())
-        return EvidenceRequest(value, subject.get("schema"), only, sources)
+        language = str(subject.get("evidence_language") or "")
+        return EvidenceRequest(value, subject.get("schema"), only, sources, language)
 
     def _decided(self, review: Review, verb: Verb, value: Any, reason: str, by: str) -> Review:
         """Return a review as a decision would leave it, if the decision is sound by itself."""

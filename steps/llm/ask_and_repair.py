@@ -34,7 +34,6 @@ from paddock.engine.system.text import (
     parse_shallow_json,
     shorten,
 )
-from paddock.pipelines.checking.check import CheckResult
 from paddock.pipelines.label_choices import PromptLabels, without_choice_marks, without_repeats
 from paddock.pipelines.schema_validation import TOO_DEEP, schema_mismatch
 from paddock.steps.base import UNKNOWN, Output, ReplyForm, StepError, Tools
@@ -55,9 +54,9 @@ class SchemaOnlyForm:
     wants_confidence: bool = False
     lists: Sequence[PromptLabels] = ()
 
-    async def checked(self, output: Any, text: str) -> CheckResult:
+    async def checked(self, output: Any, text: str) -> list[str]:
         """Find nothing: the decoder holds to the schema."""
-        return CheckResult()
+        return []
 
     async def evidence(self, output: Any) -> Any:
         return None
@@ -83,8 +82,7 @@ class AnswerOutput(Output):
         description="The probability of each field of `output`: null without `reply.confidence`.",
     )
     undecided: list[str] = Field(
-        default=[],
-        description="What its checks can neither confirm nor refute, a sentence each.",
+        default=[], description="Always empty: checks decide. The next release has no such output."
     )
     escalated: Any = Field(
         default=None,
@@ -288,8 +286,6 @@ class CheckedAnswer:
     """Where each field of `output` stands; None unless the form asks for it."""
     confidence: Any = None
     """The probability of each field of `output`; None unless the form asks for it."""
-    undecided: Sequence[str] = ()
-    """What its checks can neither confirm nor refute."""
 
     def outputs(self) -> dict[str, Any]:
         """Return what a step's `AnswerOutput` has of it."""
@@ -298,7 +294,7 @@ class CheckedAnswer:
             "output": self.output,
             "evidence": self.evidence,
             "confidence": self.confidence,
-            "undecided": list(self.undecided),
+            "undecided": [],
         }
 
 
@@ -342,8 +338,6 @@ async def ask_checked(
         what = f"the answer fails its checks{after}. {' '.join(wrong)} It was: {shown}"
         repair_failed = StepError(what, remedy=remedy, kind="check")
         raise repair_failed
-    if answer.undecided:
-        asker.tools.log.tally(asker.noun, "passed with something that checks cannot decide")
     if form.schema is None:
         return answer
     likely = None
@@ -377,7 +371,7 @@ async def _ask_once(
             return CheckedAnswer(text, None, reply), wrong
         text = json.dumps(output, ensure_ascii=False, separators=(",", ":"))
     found = await form.checked(output, text)
-    return CheckedAnswer(text, output, reply, undecided=found.undecided), found.failures
+    return CheckedAnswer(text, output, reply), found
 
 
 class _NumberTooLarge(ValueError):

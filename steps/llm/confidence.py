@@ -43,8 +43,9 @@ _NO_SECOND = {"second": None, "second_p": None, "is_calibrated": False}
 def confidence(text: str, logprobs: Sequence[TokenLogprob], output: Any, schema: Any) -> Any:
     """Return the probability of each field, in the shape of `output`, the value of `text`.
 
-    A field is `{p, raw, second, second_p, is_calibrated}`; one that is empty, though the schema
-    requires it, has a `p` of 0 and `is_empty`. None if the tokens' probabilities are not known.
+    A field is `{p, low, raw, second, second_p, is_calibrated}`; its lower bound `low` is `p` until
+    that is calibrated. One that is empty, though the schema requires it, has a `p` of 0 and
+    `is_empty`. None if the tokens' probabilities are not known.
     """
     tokens = answer_tokens(text, logprobs)
     if not tokens:
@@ -59,14 +60,14 @@ def confidence(text: str, logprobs: Sequence[TokenLogprob], output: Any, schema:
                 for name, child in value.items()
             }
         if isinstance(value, list) and path in empty:
-            return {"p": 0.0, "raw": 0.0, **_NO_SECOND, "is_empty": True}
+            return {"p": 0.0, "low": 0.0, "raw": 0.0, **_NO_SECOND, "is_empty": True}
         if isinstance(value, list):
             return [
                 mirrored(child, (*path, place), _below(schemas, place, schema))
                 for place, child in enumerate(value)
             ]
         leaf = _of_leaf(answer, spans[path], value, LeafForm.of(schemas, schema))
-        return {**leaf, "p": 0.0, "is_empty": True} if path in empty else leaf
+        return {**leaf, "p": 0.0, "low": 0.0, "is_empty": True} if path in empty else leaf
 
     return mirrored(output, (), _resolved(schema, schema))
 
@@ -263,6 +264,7 @@ def _of_leaf(answer: _Answer, span: LeafSpan, value: Any, form: LeafForm) -> dic
     second, second_p = _runner_up(answer.text, choices, span, value, form, raw)
     return {
         "p": raw,
+        "low": raw,
         "raw": raw,
         "second": second,
         "second_p": second_p,

@@ -183,6 +183,8 @@ class EvidenceRequest:
     schema: Any
     only: tuple[str, ...]
     sources: tuple[SourceParts, ...]
+    language: str = ""
+    """That of the sources; empty: it is recognised where it decides."""
 
     @property
     def is_small(self) -> bool:
@@ -192,7 +194,7 @@ class EvidenceRequest:
 
     def result(self) -> Any:
         """Return the answer without another process."""
-        return locate_values(self.value, self.schema, self.only, self.sources)
+        return locate_values(self.value, self.schema, self.only, self.sources, self.language)
 
     def frame(self) -> tuple[dict[str, Any], bytes]:
         texts = [text.encode("utf-8", "surrogatepass") for _, text, _ in self.sources]
@@ -205,6 +207,7 @@ class EvidenceRequest:
             "answer": self.value,
             "schema": self.schema,
             "only": list(self.only),
+            "language": self.language,
             "sources": sources,
         }
         return head, b"".join(texts)

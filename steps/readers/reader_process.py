@@ -376,7 +376,8 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
                     text = data[at : at + n_bytes].decode("utf-8", "surrogatepass")
                     sources.append((name, text, page_starts))
                     at += n_bytes
-                sought = request["answer"], request["schema"], request["only"], sources
+                only, language = request["only"], request["language"]
+                sought = request["answer"], request["schema"], only, sources, language
                 return _frame(RESULT, {}, json.dumps(locate_values(*sought)).encode())
             case other:
                 return _frame(FAILURE, {"errno": 0, "why": f"nothing is called {other}"})
@@ -393,13 +394,17 @@ SourceParts: TypeAlias = tuple[str, str, Sequence[int]]
 
 
 def locate_values(
-    answer: Any, schema: Any, only: Sequence[str], sources: Sequence[SourceParts]
+    answer: Any,
+    schema: Any,
+    only: Sequence[str],
+    sources: Sequence[SourceParts],
+    language: str = "",
 ) -> Any:
     """Return where the values of an answer are in texts, as `pipelines.checking` finds them."""
     from paddock.pipelines.checking.evidence import SourceText, locate  # 30 ms; documents need none
 
     texts = [SourceText(name, text, tuple(starts)) for name, text, starts in sources]
-    return locate(answer, schema, texts, only)
+    return locate(answer, schema, texts, only, language)
 
 
 def _document_frame(document: Document) -> bytes:

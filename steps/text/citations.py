@@ -1,8 +1,8 @@
 """Citation marks in a summary's text: the page or heading that a sentence comes from.
 
 They come from counting common words and numbers, never from a model: small ones invent page
-numbers. Both are looked up as evidence is. The tables of words and units take 30 ms to load, which
-a run that cites nothing does not pay: `summarise` imports this module when it cites.
+numbers. Both are looked up as evidence is, whose names of months and units take time to load: a run
+that cites nothing does not pay for it, since `summarise` imports this module when it cites.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from paddock.pipelines.checking.dates_and_values import values_in
 from paddock.pipelines.checking.sentence_ends import sentence_spans
-from paddock.pipelines.checking.text_index import TextIndex, folded_words
+from paddock.pipelines.checking.source_index import SourceIndex, values_in
+from paddock.pipelines.checking.text_index import folded_words
 
 from .headings import Headings
 from .text_parts import CitedSource, TextPart, repeated_chars, source_of
@@ -89,7 +89,7 @@ class _PassageIndex:
 
     def __init__(self, passages: Sequence[Passage]) -> None:
         self._passages = passages
-        self._index = TextIndex(_BETWEEN_PASSAGES.join(passage.text for passage in passages))
+        self._index = SourceIndex(_BETWEEN_PASSAGES.join(passage.text for passage in passages))
         sizes = [len(passage.text) + len(_BETWEEN_PASSAGES) for passage in passages]
         self._starts = list(accumulate(sizes[:-1], initial=0))
         self._known: dict[str, frozenset[int]] = {}
@@ -114,13 +114,12 @@ class _PassageIndex:
         """Yield the weight of each number, date and word, and the passages that have it."""
         rest = sentence
         for value in values_in(sentence):
-            if value.is_sure:
-                starts = (found.start for found in self._index.values.find(value))
-                yield _VALUE_WEIGHT, self._passages_at(starts)
-                rest = rest.replace(value.text, " ", 1)
+            starts = (found.start for found in self._index.find_value(value))
+            yield _VALUE_WEIGHT, self._passages_at(starts)
+            rest = rest.replace(value.text, " ", 1)
         for word in dict.fromkeys(folded_words(rest)):
             if word not in self._known:
-                self._known[word] = self._passages_at(self._index.starts_of(word))
+                self._known[word] = self._passages_at(self._index.words.starts_of(word))
             yield 1.0, self._known[word]
 
     def _passages_at(self, starts: Iterable[int]) -> frozenset[int]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddock.pipelines.checking.check import CheckResult
 from paddock.pipelines.label_choices import PromptLabels
 
 
@@ -23,9 +22,9 @@ class FakeForm:
     wants_confidence: bool = False
     lists: Sequence[PromptLabels] = ()
 
-    async def checked(self, output: Any, text: str) -> CheckResult:
+    async def checked(self, output: Any, text: str) -> list[str]:
         self.seen.append((output, text))
-        return CheckResult(self.wrong(output, text))
+        return [*self.wrong(output, text)]
 
     async def evidence(self, output: Any) -> Any:
         return self.places

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import datetime
-import json
-import random
-import re
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from paddock.pipelines.checking.dates_and_values import value_index, values_in
-from paddock.pipelines.checking.evidence import SourceText, _possible_values, locate, missing_paths
-from paddock.pipelines.checking.numbers import numbers_in
-from paddock.pipelines.checking.value_search import index_of
+from paddock.pipelines.checking.evidence import SourceText, locate, missing_paths
 
 BILL = """ACME GmbH   Invoice No. RE-2024-0017   Date: 3. Mai 2024
 Pos  Qty  Name      Price   Amount
@@ -42,7 +35,7 @@ def test_an_invoice_s_values_are_found_in_their_rows_and_columns() -> None:
         "supplier": {"name": "Acme GmbH"},
         "date": "2024-05-03",
         "pay_by": "2024-05-17",
-        "vat": 0.19,
+        "vat": "19 %",
         "total": 1486.91,
         "iban": "DE89370400440532013000",
         "items": [
@@ -62,7 +55,7 @@ def test_an_invoice_s_values_are_found_in_their_rows_and_columns() -> None:
         "number": ("RE-2024-0017", 1, 25, "exact"),
         "date": ("3. Mai 2024", 1, 46, "normalised"),
         "pay_by": ("17.05.2024", 7, 31, "normalised"),
-        "vat": ("19", 6, 23, "normalised"),
+        "vat": ("19 %", 6, 23, "exact"),
         "total": ("1.486,91", 7, 7, "normalised"),
         "iban": ("DE89 3704 0044 0532 0130 00", 8, 6, "normalised"),
     }
@@ -79,45 +72,6 @@ def test_an_invoice_s_values_are_found_in_their_rows_and_columns() -> None:
     for item in found["items"]:
         for leaf in item.values():
             assert BILL[leaf["start"] : leaf["end"]] == leaf["quote"]
-
-
-def cases() -> Iterator[tuple[str, str, str, str]]:
-    """Yield match, value, text and quote of each decided case."""
-    for line in Path(__file__).with_name("evidence_cases.txt").read_text("utf-8").splitlines():
-        if not line.startswith("#"):
-            match, value, text, quote = line.split("|")
-            yield match, value, _unescaped(text), _unescaped(quote)
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\(n|u[0-9a-f]{4})", lambda at: json.loads(f'"{at[0]}"'), text)
-
-
-@pytest.mark.parametrize(("match", "value", "text", "quote"), [*cases()])
-def test_every_decided_case_is_held(match: str, value: str, text: str, quote: str) -> None:
-    found = one(json.loads(value), text, name="field")
-    assert (found["match"], found["quote"] or "") == (match, quote)
-    assert (found["ratio"] is not None) == (match == "fuzzy")
-
-
-_NUMBERED = "en de fr es it pt nl sv da no pl ru uk cs fi ro hu ar id vi lt sk"
-
-
-@pytest.mark.parametrize("language", _NUMBERED.split())
-def test_a_number_in_words_is_found_as_a_whole_and_no_part_of_it(language: str) -> None:
-    from num2words import num2words  # type: ignore[import-untyped]
-
-    draw = random.Random(7)
-    sizes = (100, 1000, 10_000, 10**6, 5 * 10**6)
-    numbers = [draw.randrange(size // 10, size) for size in sizes for _ in range(3)]
-    for number in numbers:
-        text = f"Abc {num2words(number, lang=language)}."
-        if any(map(str.isdecimal, text)):
-            continue
-        assert one(number, text)["match"] == "normalised", text
-        parts = {number % 100, number % 1000, number // 1000, number // 1000 * 1000}
-        found = [part for part in parts if 20 < part < number and one(part, text)["quote"]]
-        assert found == [], text
 
 
 _WORD = st.text("abcdefgüßéñ東京", min_size=1, max_size=8)
@@ -367,68 +321,6 @@ def test_an_answer_that_is_one_value_or_has_fields_of_the_evidence_s_names() -> 
     assert missing_paths(None) == []
     nowhere = {"match": "none"}
     assert missing_paths({"a.b": nowhere, "a": {"b": nowhere}}) == ["a\\.b", "a.b"]
-
-
-def parts_hold_what_the_whole_holds(text: str, values: Iterable[Any]) -> None:
-    whole = value_index(text)
-    for said in values:
-        there = {(one.start, one.text) for one in whole.find(said)}
-        assert {(one.start, one.text) for one in index_of(text, [said]).find(said)} == there
-
-
-def test_the_parts_of_a_long_text_hold_what_the_whole_text_holds() -> None:
-    for file in ("judged_evidence.txt", "judged_evidence_2.txt", "judged_evidence_3.txt"):
-        lines = Path(__file__).with_name(file).read_text("utf-8").splitlines()
-        sources = [line[2:].replace("\\n", "\n") for line in lines if line.startswith("= ")]
-        text = ("\n" + "Nothing is said in these lines of a letter.\n" * 6).join(sources)
-        judged = [line[2:].partition(" => ")[0] for line in lines if line[:2] in ("+ ", "- ")]
-        said = {said for value in judged for said in _possible_values(json.loads(value))}
-        parts_hold_what_the_whole_holds(text, said)
-
-
-NUMBER_WORDS = (
-    "one two three nine ten eleven twenty thirty hundred thousand million dozen first third "
-    "half quarter thirds twice double both pair a and out of in every percent per cent "
-    "elf zwei drei und zwanzig hundert Drittel halb deux trois vingt cent quatre dix once dos "
-    "tres mil due venti cinque tjugo tre fem två sto dwa trzy двадцать три iki yüz יחד"
-)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_numbers_in_words_are_found_in_parts_as_in_the_whole_text(seed: int) -> None:
-    chance = random.Random(seed)
-    rest = ["report", "the", "tree", "treated", "tended", "none", "dosage", "7", "20,", "line\n"]
-    words: list[str] = []
-    for _ in range(40):
-        words += chance.choices(rest, k=chance.randint(5, 60))
-        words += chance.choices(NUMBER_WORDS.split(), k=chance.randint(1, 5))
-    text = " ".join(words)
-    values = {reading.value for number in numbers_in(text) for reading in number.readings}
-    chosen = chance.sample(sorted(values), 15)
-    said = [said for value in chosen for said in _possible_values(value)]
-    parts_hold_what_the_whole_holds(text, said)
-
-
-DIGITS = (
-    "5,000,000|5 million|5|50|0.52|52|5200|52 %|1 000|10 %|100|1e2|0.5|.5|1,5|2.10|2.1|21|210"
-    "|三百|3万|300|30000|2019-10-11|11.10.2019|10/11/2021|11 October|October 2019|3 KASIM"
-    "|3 Ekim 2024|de noviembre|11 de noviembre de 2019|XXI|IV|I|Q1|A-10|A-1|v2.10|Section 5|9:30"
-    "|9.30 pm|930|7月31日|2025年7月31日|7月3日至7日|31.07.2025|1,20,000|120000|€ 5|3 euro e 60|3.60"
-    "|102 bin 656|102656|$1.5k|1500|1.500,00|5 MİLYON|Ç|0.20|30 minutes|0.5 h|1800 s"
-)
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_numbers_and_days_in_digits_are_found_in_parts_as_in_the_whole_text(seed: int) -> None:
-    chance = random.Random(seed)
-    rest = ["report", "of", "a", "de", "an", "the", "mars", "7", "out", "I", "line\n", "und", "des"]
-    words: list[str] = []
-    for _ in range(60):
-        words += chance.choices(rest, k=chance.randint(5, 60))
-        words += chance.choices(DIGITS.split("|"), k=chance.randint(1, 3))
-    text = " ".join(words)
-    values = [said for said in values_in(text) if said.is_sure]
-    parts_hold_what_the_whole_holds(text, chance.sample(values, 25))
 
 
 ODD_TEXTS = {

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from paddock.pipelines.expressions import Expression
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.bound import BoundStep
+from paddock.runner.bind.scope import review_names
+from paddock.runner.core.review_reasons import due_reasons
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import faults_of, sentences
 from tests.runner.world import World, errors, reasons, states
@@ -75,7 +78,7 @@ def test_what_cannot_be_evidence_is_a_fault_before_anything_runs(reply: str, fau
         ("steps.a.confidence.n.p",
          "`steps.a.confidence` is null. Add `confidence` under the `reply` of step 'a'."),
         ("steps.a.evidence.m",
-         "the answer of step 'a' has no field 'm'. Known: 'n', 'missing'."),
+         "the answer of step 'a' has no field 'm'. Known: 'n', 'missing', 'partial'."),
         ("steps.a.evidence.n.quote", ""),
     ],
 )  # fmt: skip
@@ -149,12 +152,13 @@ def test_each_field_of_an_answer_shows_where_it_stands(tmp_path: Path) -> None:
     assert found == {
         "number": {
             "quote": "R-7", "source": "inbox/a.txt", "page": None, "start": 12, "end": 15,
-            "line": 1, "column": 13, "box": None, "match": "exact", "ratio": None, "others": 0,
+            "line": 1, "column": 13, "box": None, "match": "exact", "reason": None,
+            "ratio": None, "others": 0,
         },
         "total": {
             "quote": "1.250,00", "source": "inbox/a.txt", "page": None, "start": 32, "end": 40,
-            "line": 3, "column": 16, "box": None, "match": "normalised", "ratio": None,
-            "others": 0,
+            "line": 3, "column": 16, "box": None, "match": "normalised", "reason": None,
+            "ratio": None, "others": 0,
         },
         "kind": None,
     }  # fmt: skip
@@ -162,6 +166,36 @@ def test_each_field_of_an_answer_shows_where_it_stands(tmp_path: Path) -> None:
     again = here.run(pool=FakePool())
     assert (again.calls, again.cached_calls) == (0, 1)
     assert again.returns == [{"evidence": found, "new": True}]
+
+
+def test_evidence_of_earlier_rules_is_made_again_once_and_asks_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = World(tmp_path, READS, {"inbox/a.txt": "Invoice No. R-7\n\nTotal due: EUR 1.250,00\n"})
+    with monkeypatch.context() as earlier:
+        earlier.setattr("paddock.runner.bind.reply.EVIDENCE_RULES", 1)
+        here.run(pool=answering(number="R-7", total=1250.0, kind="bill"))
+        assert states(here.plan()) == {}
+    assert [*reasons(here.plan()).values()] == [
+        "the rules by which evidence is found changed (step 'bill')"
+    ]
+    again = here.run(pool=FakePool())
+    assert (again.calls, again.cached_calls) == (0, 1)
+    assert states(here.plan()) == {}
+
+
+def test_a_date_without_its_year_is_partial_and_waits_for_a_person(tmp_path: Path) -> None:
+    text = READS.replace("number: str, total: float", "number: str, total: float, day: date")
+    assert "day: date" in text
+    here = World(tmp_path, text, {"inbox/a.txt": "R-7, 1.250,00, payable by 3 May\n"})
+    report = here.run(pool=answering(number="R-7", total=1250.0, day="2024-05-03", kind="bill"))
+    [found] = [result["evidence"] for result in report.returns]
+    assert (found["day"]["match"], found["day"]["reason"]) == ("partial", "year")
+    outputs = {"evidence": found, "output": {"day": "2024-05-03"}}
+    names = review_names(outputs)
+    assert (names["evidence"]["missing"], names["evidence"]["partial"]) == ([], ["day"])
+    when = Expression.of("evidence.missing or evidence.partial")
+    assert due_reasons(when, names, outputs) == ["day stands without its year"]
 
 
 @pytest.mark.parametrize(

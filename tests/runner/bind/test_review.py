@@ -51,7 +51,7 @@ def test_a_review_reads_answer_confidence_evidence_and_all_that_the_step_sees(re
          "Known: 'number', 'total'. Did you mean 'total'?"),
         ('{when: "confidence.mim < 1"}', ALL,
          "`review.when`: `confidence` has no field 'mim'. "
-         "Known: 'min', 'mean', 'fields', 'number', 'total'. Did you mean 'min'?"),
+         "Known: 'min', 'mean', 'low', 'fields', 'number', 'total'. Did you mean 'min'?"),
         ('{when: "confidence.min < 1"}', SCHEMA,
          "`review.when` reads `confidence`, which this step does not have. "
          "Add `confidence: true` under `reply`."),

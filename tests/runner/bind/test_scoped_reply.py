@@ -12,11 +12,9 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.checking.check import Check
-from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind import reply as replying
 from paddock.runner.bind.reply import BoundReply, ScopedReply
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.review_store import ReviewStore
 from paddock.steps.base import StepError
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, errors, reasons, states
@@ -89,39 +87,18 @@ def test_an_answer_that_stays_wrong_quarantines_its_document_and_its_replies_are
     assert (again.status, again.calls, again.cached_calls) == ("completed", 0, 2)
 
 
-OTHER_WORDS = "The source has this, but in other words: 0. "
-
-
-def test_an_answer_in_other_words_passes_is_counted_and_can_wait_for_a_person(
-    tmp_path: Path,
-) -> None:
+def test_undecided_of_old_pipelines_is_false_and_a_note_says_so(tmp_path: Path) -> None:
     here = world(tmp_path)
     here.edit("text: steps.sum.text}", "undecided: steps.sum.undecided}")
-    pool = answering(lambda request: "Boat 0")
-    report = here.run(pool=pool)
-    undecided = f"`gist`: {OTHER_WORDS}".strip()
-    assert report.returns == [{"gist": "Boat 0", "undecided": [undecided]}]
-    assert report.notes == (
-        "'sum': 1 answer passed with something that checks cannot decide (0.txt).",
-    )
-    here.edit("          repair: 1\n", "          repair: 1\n        review: {when: undecided}\n")
-    waiting = here.run(pool=pool)
-    assert waiting.counts["waiting"] == 1
-    with here.ledger() as ledger:
-        [review] = ReviewStore(ledger).waiting(is_whole=True)
-    assert review.subject["due"] == [undecided]
-
-
-def test_an_answer_in_other_words_can_be_refused(tmp_path: Path) -> None:
-    here = world(tmp_path)
     here.edit("source=steps.text.text)", "source=steps.text.text, undecided='fail')")
-    copied = "Document 0, about the ferry"
-    pool = answering(lambda request: copied if len(request.messages) > 1 else "Boat 0")
-    assert here.run(pool=pool).returns[0]["gist"] == copied
-    assert f"- `gist`: {OTHER_WORDS}Use its words." in pool.chats[1].messages[-1].content
-    here.edit("undecided='fail'", "undecided='review'")
-    with pytest.raises(PipelineError, match="`undecided` is 'accept' or 'fail', not 'review'"):
-        here.plan()
+    here.edit("          repair: 1\n", "          repair: 1\n        review: {when: undecided}\n")
+    report = here.run(pool=answering(lambda request: "Boat 0"))
+    assert report.returns == [{"gist": "Boat 0", "undecided": []}]
+    assert "waiting" not in report.counts
+    assert [note for note in here.plan().advice if "undecided" in note] == [
+        "step 'sum': `undecided` has no effect any more, since `grounded` decides. "
+        "The next release does not know it: remove it."
+    ]
 
 
 def test_schema_and_checks_are_part_of_what_an_item_was_made_from(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_fifty_reviewed_fields_calibrate_later_answers_and_make_nothing_stale(
     after = confidence_of(tmp_path, 17)
     # 12 of 17 totals of this probability were right, so the answer needs no review any more.
     assert after["total"] == {
-        "p": 0.7059, "raw": 0.5, "second": 84.0, "second_p": 0.2941, "is_calibrated": True,
+        "p": 0.7059, "low": 0.4687, "raw": 0.5, "second": 84.0, "second_p": 0.2941,
+        "is_calibrated": True,
     }  # fmt: skip
     assert (after["number"]["p"], after["number"]["raw"]) == (1.0, 0.99)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paddock.engine.system.item_samples import share_interval
 from paddock.runner.bind.scope import review_names
 from paddock.runner.ledger.confidence_calibration import (
     LEAST_DECISIONS,
@@ -336,6 +337,8 @@ def test_a_calibrated_confidence_keeps_what_the_model_had() -> None:
     line = fit([(0.9, True)] * 40 + [(0.9, False)] * 40)
     confidence = {**mirror(number=0.9), "lines": [mirror(price=1.0)], "none": []}
     found = calibrated(confidence, line)
-    assert found["number"] == {**confidence["number"], "p": 0.5, "is_calibrated": True}
+    bound = round(share_interval(0.5, 80)[0], 4)
+    expected = {"p": 0.5, "low": bound, "is_calibrated": True}
+    assert found["number"] == {**confidence["number"], **expected}
     assert (found["lines"], found["none"]) == (confidence["lines"], [])
     assert calibrated(None, line) is None

@@ -46,8 +46,11 @@ TEXT = record(name={"type": "string"})
 def test_what_the_form_forces_is_certain() -> None:
     found = of(LABEL, '{"tone":"', "sad", '"}')
     assert found == {
-        "tone": {"p": 1.0, "raw": 1.0, "second": None, "second_p": None, "is_calibrated": False}
-    }
+        "tone": {
+            "p": 1.0, "low": 1.0, "raw": 1.0, "second": None, "second_p": None,
+            "is_calibrated": False,
+        }
+    }  # fmt: skip
 
 
 def test_a_label_has_the_product_of_its_tokens_and_the_one_other_that_fits() -> None:

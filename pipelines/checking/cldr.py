@@ -1,0 +1,161 @@
+"""Names that texts have for months, units and currencies, from CLDR.
+
+`cldr_names.json` is generated, by one version of Babel and for all of its languages; no name is
+written by hand. It is read at first use, in some milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+from .folding import small
+
+_MOST_NAME_CHARS = 48
+
+
+@lru_cache(maxsize=1)
+def _data() -> Mapping[str, Any]:
+    return json.loads(resources.files(__package__).joinpath("cldr_names.json").read_text("utf-8"))  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=1)
+def month_names() -> Mapping[str, tuple[int, ...]]:
+    """Return the months that a name in small letters may mean."""
+    found: dict[str, tuple[int, ...]] = {}
+    for month, names in _data()["months"].items():
+        for name in names.split("|"):
+            found[name] = (*found.get(name, ()), int(month))
+    return found
+
+
+def months_of(name: str) -> tuple[int, ...]:
+    """Return the months that a name means in the languages of which CLDR has all names.
+
+    Short names of other languages have none: they mean a month where the language is known.
+    """
+    means = _data()["months_of_known"].get(name)
+    return month_names()[name] if means is None else tuple(means)
+
+
+def month_in(name: str, language: str) -> int | None:
+    """Return what a name of two months means in a language."""
+    month = _data()["months_by_language"].get(name, {}).get(language)
+    return None if month is None else int(month)
+
+
+def date_forms() -> tuple[list[tuple[str, str]], list[str]]:
+    """Return what stands before and behind a month's name in dates, and dates in digits alone."""
+    return [(before, after) for before, after in _data()["forms"]], _data()["numeric_forms"]
+
+
+def day_periods(half: str) -> tuple[str, ...]:
+    return tuple(_data()["day_periods"][half].split("|"))
+
+
+def date_orders(languages: Iterable[str]) -> frozenset[str]:
+    """Return in which orders languages write dates in digits, such as `dMy`."""
+    orders = (_data()["orders"].get(language, "") for language in languages)
+    return frozenset(order for held in orders for order in held.split())
+
+
+def decimal_mark(languages: Iterable[str]) -> str:
+    """Return what begins the fraction in all of the languages; "": they differ."""
+    known = _data()["marks"]
+    marks = {known[language][:1] for language in languages if language in known}
+    return marks.pop() if len(marks) == 1 else ""
+
+
+def groups_by_space(languages: Iterable[str]) -> bool | None:
+    """Return whether all of the languages group thousands by a space; None: they differ."""
+    known = _data()["marks"]
+    found = {" " in known[language] for language in languages if language in known}
+    return found.pop() if len(found) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit or a currency as a text names it."""
+
+    name: str
+    ids: frozenset[str]
+    """What the name may mean, such as `meter` and `EUR`; empty: a unit that has no name."""
+
+    @property
+    def is_currency(self) -> bool:
+        return any(map(str.isupper, self.ids))
+
+    def is_same(self, other: Unit) -> bool:
+        """Return whether two names mean the same: both are clear, or one is the other's."""
+        if small(self.name) == small(other.name) and self.ids & other.ids:
+            return True
+        return len(self.ids) == 1 and self.ids == other.ids
+
+
+UNKNOWN = Unit("", frozenset())
+"""A unit that is more than the table has: EUR/kg."""
+
+
+@dataclass(frozen=True)
+class _UnitNames:
+    ids: Mapping[str, frozenset[str]]
+    in_small: Mapping[str, frozenset[str]]
+    longest: int
+
+
+@lru_cache(maxsize=1)
+def _units() -> _UnitNames:
+    found: dict[str, set[str]] = {}
+    for kind in ("units", "currencies"):
+        for unit, names in _data()[kind].items():
+            for name in names.split("|"):
+                found.setdefault(name, set()).add(unit)
+    for name, code in _data()["currency_signs"].items():
+        if isinstance(code, str):
+            found[name] = {code}
+        else:
+            found.setdefault(name, set()).update(code.values())
+    found |= {name: {unit} for name, unit in _data()["english_units"].items()}
+    in_small: dict[str, set[str]] = {}
+    common = _data()["common_currencies"]
+    for name, units in found.items():
+        if name not in units or name in common:  # "all" is not ALL, and "top" not TOP
+            in_small.setdefault(small(name), set()).update(units)
+    return _UnitNames(
+        {name: frozenset(units) for name, units in found.items() if name},
+        {name: frozenset(units) for name, units in in_small.items() if name},
+        max(map(len, found)),
+    )
+
+
+def unit_named(name: str) -> Unit | None:
+    """Return a unit or a currency by its name; capitals count where they tell two units apart."""
+    ids = _units().ids.get(name)
+    if ids is None:
+        ids = _units().in_small.get(small(name))
+        if ids is not None and len(ids) > 1:
+            return None
+    return None if ids is None else Unit(name, ids)
+
+
+def is_unit(name: str) -> bool:
+    """Return whether a name with these capitals is one of a unit."""
+    return name in _units().ids
+
+
+def sign_means(name: str, languages: Iterable[str]) -> str | None:
+    """Return the currency that a sign means in all of the languages: kr."""
+    found = _data()["currency_signs"].get(name)
+    means = {found.get(language) for language in languages} if isinstance(found, dict) else set()
+    return means.pop() if len(means) == 1 else None
+
+
+@lru_cache(maxsize=1)
+def scale_words() -> tuple[frozenset[str], frozenset[str]]:
+    """Return the words for thousands and more, before a number and behind it."""
+    before, after = (_data()["scales"][side].split("|") for side in ("before", "after"))
+    return frozenset(before), frozenset(after)

@@ -1,0 +1,360 @@
+"""Dates and times of day in a text: in digits, or with a month's name of CLDR.
+
+A date is found where day, month and year are in one expression, as some language of CLDR writes
+them. What leaves open which day it is makes the place partial: no year, a range that shares its
+month, an order of day and month that nothing decides, or a name that means two months.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import regex
+
+from . import cldr
+from .codes import LETTER
+from .folding import small
+from .text_index import UNSPACED
+
+_FIELD = re.compile(r"(\{[dMy]\})")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_UNSPACED_NAME = regex.compile(rf"(?V1)\d|[{UNSPACED}]")
+_AROUND_CHARS = 28
+_RANGE_BEFORE = re.compile(r"(?<![\w,:])(\d{1,2})\.?[ \u00a0]?-[ \u00a0]?\Z")
+_TIME = regex.compile(
+    rf"(?V1)(?:(?<![\w--[{UNSPACED}]]|[:.,])|(?<=\dt))(?<![^\W\d_]-)(\d{{1,2}}):(\d\d)(?::(\d\d)(?:\.0+)?)?(?![\d:])"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DateToken:
+    """A date of a text, and the days that it may be."""
+
+    start: int
+    end: int
+    days: frozenset[tuple[int | None, int, int]]
+    """Year, month and day; the year is None where it is not written there."""
+    reason: str | None = None
+    """Why it is not sure which day it is."""
+
+    def holds(self, day: datetime.date) -> bool:
+        return bool({(day.year, day.month, day.day), (None, day.month, day.day)} & self.days)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeToken:
+    """A time of day in a text."""
+
+    start: int
+    end: int
+    seconds: int
+    """Since midnight."""
+
+
+class DateIndex:
+    """The dates of a text, as `folding.plain` has it."""
+
+    def __init__(self, text: str, languages: Callable[[], Sequence[str]], is_set: bool) -> None:
+        self._text = small(text)
+        self._languages = languages
+        self._is_set = is_set
+        """Whether the pipeline's author has set the language."""
+        self._parsed: dict[int, DateToken | None] = {}
+
+    def find(self, day: datetime.date) -> Iterator[DateToken]:
+        """Yield the places that are, or may be, a day."""
+        yield from (token for token in self.in_digits if token.holds(day))
+        for start, end, name in self._names:
+            if day.month not in cldr.month_names()[name]:
+                continue
+            if str(day.day) in self._text[max(0, start - _AROUND_CHARS) : end + _AROUND_CHARS]:
+                token = self._at_name(start, end, name)
+                if token is not None and token.holds(day) and not self._is_inside(token):
+                    yield token
+
+    def _is_inside(self, token: DateToken) -> bool:
+        """Return whether a date is a part of a longer one."""
+        near = (other for other in self._near(token.start, token.end) if other is not token)
+        return any(
+            (other.start, -other.end) < (token.start, -token.end) and token.end <= other.end
+            for other in near
+        )
+
+    def _near(self, start: int, end: int) -> Iterator[DateToken]:
+        first = bisect_left(self._name_starts, start - _AROUND_CHARS)
+        last = bisect_right(self._name_starts, end + _AROUND_CHARS)
+        near = (self._at_name(*place) for place in self._names[first:last])
+        yield from (date for date in near if date is not None)
+
+    def same_days(self, day: datetime.date) -> Iterator[DateToken]:
+        """Yield the places of a day, of any year."""
+        return (
+            token
+            for token in self.all()
+            if any(parts[1:] == (day.month, day.day) for parts in token.days)
+        )
+
+    def all(self) -> list[DateToken]:
+        named = (self._at_name(*place) for place in self._names)
+        found = [*self.in_digits, *(token for token in named if token is not None)]
+        return sorted(found, key=lambda token: (token.start, -token.end))
+
+    def holds_digits(self, start: int, end: int) -> bool:
+        """Return whether digits belong to a date."""
+        at = bisect_right(self._digit_starts, start) - 1
+        if at >= 0 and self.in_digits[at].end >= end:
+            return True
+        return any(date.start <= start and end <= date.end for date in self._near(start, end))
+
+    @cached_property
+    def _digit_starts(self) -> list[int]:
+        return [token.start for token in self.in_digits]
+
+    @cached_property
+    def _name_starts(self) -> list[int]:
+        return [start for start, _, _ in self._names]
+
+    # Dates with a month's name
+
+    @cached_property
+    def _names(self) -> list[tuple[int, int, str]]:
+        """The places of the months' names that the text has, in order."""
+        words = {*_LETTERS.findall(self._text)}
+        by_word, unspaced = _names_by_word()
+        there = [name for word in words & by_word.keys() for name in by_word[word]]
+        there += [name for name in unspaced if name in self._text]
+        there = [name for name in there if self._is_set or cldr.months_of(name)]
+        found: dict[int, tuple[int, int, str]] = {}
+        for name in sorted(there, key=len):
+            at = self._text.find(name)
+            while at >= 0:
+                end = at + len(name)
+                before, first = self._text[max(0, at - 1) : at], name[0]
+                is_begun = LETTER.match(before) if LETTER.match(first) else before.isdecimal()
+                if not (is_begun or before.isdecimal() or LETTER.match(self._text, end)):
+                    found[at] = at, end, name  # of several, the longest
+                at = self._text.find(name, end)
+        return [found[at] for at in sorted(found)]
+
+    def _at_name(self, start: int, end: int, name: str) -> DateToken | None:
+        if start not in self._parsed:
+            self._parsed[start] = self._parse(start, end, name)
+        return self._parsed[start]
+
+    def _parse(self, start: int, end: int, name: str) -> DateToken | None:
+        text = self._text
+        before, after = text[max(0, start - _AROUND_CHARS) : start], text[end : end + _AROUND_CHARS]
+        meant = cldr.month_in(name, self._languages()[0]) if self._is_set else None
+        months = cldr.months_of(name) if meant is None else (meant,)
+        reason = "month" if len(months) > 1 else None
+        befores, afters, pairs = _date_patterns()
+        first = [pattern.search(before) for pattern in befores]
+        last = [pattern.match(after) for pattern in afters]
+        found = [(first[a], last[b]) for a, b in pairs if first[a] and last[b]]
+        if not (found and months):
+            return None
+        whole = [pair for pair in found if {"y"} & {**_groups(pair[0]), **_groups(pair[1])}.keys()]
+        head, tail = max(whole or found, key=lambda pair: (len(pair[0][0]), len(pair[1][0])))
+        fields = {**_groups(head), **_groups(tail)}
+        begin, stop = start - len(head[0]), end + len(tail[0])
+        days = [int(fields["d"])]
+        shared = _RANGE_BEFORE.search(text, max(0, begin - 8), begin) if head[0] else None
+        if "e" in fields:
+            days.append(int(fields["e"]))
+            reason = "range"
+        elif shared:
+            begin = shared.start()
+            days.append(int(shared[1]))
+            reason = "range"
+        year = int(fields["y"]) + (2000 if len(fields["y"]) < 4 else 0) if "y" in fields else None
+        if year is None:
+            reason = reason or "year"
+        known = [(year, m, d) for m in months for d in days if _is_day(year, m, d)]
+        return DateToken(begin, stop, frozenset(known), reason) if known else None
+
+    # Dates in digits
+
+    @cached_property
+    def in_digits(self) -> list[DateToken]:
+        """The dates in digits alone, in order."""
+        found = [*self._in_digits()]
+        # "Another date of the text": those whose day is above 12
+        clear = [orders for *_, orders, is_open in found if is_open and len(orders) == 1]
+        known = {order for orders in clear for order in orders}
+        tokens = []
+        for start, end, readings, is_open in found:
+            days: set[tuple[int | None, int, int]] = {*readings.values()}
+            reason = "year" if any(year is None for year, _, _ in days) else None
+            if is_open and len({*readings.values()}) > 1:
+                kept = {o: day for o, day in readings.items() if o in known} if known else {}
+                if len(kept) != 1:
+                    usual = cldr.date_orders(self._languages())
+                    kept = {o: day for o, day in readings.items() if o in usual}
+                reason = None if len(kept) == 1 else "order"
+                days = {*(kept if len(kept) == 1 else readings).values()}
+            shared = _RANGE_BEFORE.search(self._text, max(0, start - 8), start)
+            if shared:
+                days |= {(y, m, int(shared[1])) for y, m, _ in days}
+                start, reason = shared.start(), "range"
+            tokens.append(DateToken(start, end, frozenset(days), reason))
+        return tokens
+
+    def _in_digits(self) -> Iterator[tuple[int, int, dict[str, tuple[int | None, int, int]], bool]]:
+        """Yield place and readings by order, and whether the form leaves the order open."""
+        for found in _digit_pattern().finditer(self._text):
+            year, a, b, last = found["y"], found["a"], found["b"], found["z"]
+            readings: dict[str, tuple[int | None, int, int]]
+            if year or not last:
+                readings = {"yMd": (int(year) if year else None, int(a), int(b))}
+            else:
+                y = int(last) + (2000 if len(last) == 2 else 0)
+                readings = {"dMy": (y, int(b), int(a))}
+                if found["s"] in ("/", "-"):
+                    readings["Mdy"] = (y, int(a), int(b))
+                    if len(last) == 2 and len(a) == 2:
+                        readings["yMd"] = (2000 + int(a), int(b), int(last))
+            readings = {order: day for order, day in readings.items() if _is_day(*day)}
+            if readings:
+                is_open = bool(last) and found["s"] in ("/", "-")
+                yield found.start(), found.end(), readings, is_open
+
+    # Times of day
+
+    def times(self) -> Iterator[TimeToken]:
+        """Yield the times in digits, with what says which half of the day it is."""
+        for found in _TIME.finditer(self._text):
+            hour, minute, second = int(found[1]), int(found[2]), int(found[3] or 0)
+            half, start, end = self._half(found.start(), found.end())
+            is_wrong = minute > 59 or second > 59 or hour > 24 or (half and not 1 <= hour <= 12)
+            if is_wrong or half == "other":  # in the morning, at night
+                continue
+            if half:
+                hour = hour % 12 + (12 if half == "pm" else 0)
+            yield TimeToken(start, end, hour * 3600 + minute * 60 + second)
+
+    def _half(self, start: int, end: int) -> tuple[str, int, int]:
+        names, longest = _halves()
+        behind = self._text[end : end + longest + 1]
+        gap = 1 if behind[:1] in (" ", "\u00a0") else 0
+        before = self._text[max(0, start - longest - 1) : start]
+        bare = before.removesuffix(" ") if gap or before.endswith(" ") else before
+        for n in range(longest, 0, -1):
+            name = behind[gap : gap + n]
+            if len(name) == n and name in names and not behind[gap + n : gap + n + 1].isalpha():
+                return names[name], start, end + gap + n
+            name = bare[-n:]
+            if len(name) == n and name in names and not bare[-n - 1 : -n].isalpha():
+                return names[name], start - len(before) + len(bare) - n, end
+        return "", start, end
+
+
+def _groups(found: re.Match[str]) -> dict[str, str]:
+    return {name: value for name, value in found.groupdict().items() if value is not None}
+
+
+def _is_day(year: int | None, month: int, day: int) -> bool:
+    try:
+        datetime.date(2000 if year is None else year, month, day)
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=1)
+def _names_by_word() -> tuple[dict[str, list[str]], list[str]]:
+    """Return the months' names by their first word; those in scripts without spaces apart."""
+    by_word: dict[str, list[str]] = {}
+    unspaced = []
+    for name in cldr.month_names():
+        word = _LETTERS.search(name)
+        if word is None or _UNSPACED_NAME.match(name):
+            unspaced.append(name)
+        else:
+            by_word.setdefault(word[0], []).append(name)
+    return by_word, unspaced
+
+
+_DAY = r"(?P<d>\d{1,2})"
+_ORDINAL = r"(?:[^\W\d_]{1,3}|\.?[\u00ba\u00aa\u00b0]|')?"  # 3rd, 1er, 1.º, «3»
+_TOUCHES = rf"[\w--[{UNSPACED}]]"
+_BEGINS = rf"(?V1)(?<!{_TOUCHES}|/)(?<!\d[.,:])(?<![^\W\d_]-)"
+_ENDS = rf"(?!(?!t\d){_TOUCHES})(?![./:-]\d)(?!,\d|-\w)"
+
+
+def _gap(written: str) -> str:
+    """Return a pattern of what separates: behind a mark, a space may be missing."""
+    text = re.escape(written.strip(" ")) if written.strip(" ") else ""
+    if " " not in written and text != r"\.":
+        return text
+    space = r"[ \n\u00a0]"
+    if text and not any(map(str.isalpha, written)):
+        return f"{text}{space}?"
+    first, last = (space if written[at] == " " else "" for at in (0, -1))
+    return f"{first}{text}{last}" if text else space
+
+
+def _pattern(form: str, *, is_before: bool) -> str:
+    """Return a pattern of what stands on one side of a month's name."""
+    made = []
+    for part in filter(None, _FIELD.split(form)):
+        if part == "{d}":
+            several = rf"(?:[ \u00a0]?-[ \u00a0]?(?P<e>\d{{1,2}}){_ORDINAL})?"
+            made.append(_DAY + _ORDINAL + ("" if is_before else several))
+        elif part == "{y}":
+            made.append(r"(?P<y>\d{4}|(?<=-)\d{2})")
+        else:
+            made.append(_gap(part))
+    return "".join(made)
+
+
+@lru_cache(maxsize=1)
+def _date_patterns() -> tuple[list[Any], list[Any], list[tuple[int, int]]]:
+    """Return the patterns before and behind a month's name, and which of them make a date."""
+    befores: dict[str, int] = {}
+    afters: dict[str, int] = {}
+    pairs = set()
+    for first, last in cldr.date_forms()[0]:
+        both = [(first, last)]
+        if "{d}" in first and "{y}" not in first:
+            both.append((first, ""))
+        elif "{d}" in last and not first:
+            both.append(("", last[: last.index("{d}") + 3]))
+        for before, after in both:
+            a = befores.setdefault(before, len(befores))
+            b = afters.setdefault(after, len(afters))
+            pairs.add((a, b))
+    heads = (rf"{_BEGINS}{_pattern(form, is_before=True)}\Z" if form else r"\Z" for form in befores)
+    tails = (
+        rf"(?V1)\.?{_pattern(form, is_before=False)}{_ENDS}" if form else "" for form in afters
+    )
+    return [*map(regex.compile, heads)], [*map(regex.compile, tails)], sorted(pairs)
+
+
+@lru_cache(maxsize=1)
+def _digit_pattern() -> Any:
+    """Return the pattern of dates in digits, whatever the order of day and month."""
+    parts = set()
+    for form in cldr.date_forms()[1]:
+        _, first, gap, _, next_gap, _, _ = _FIELD.split(form)
+        if first == "{y}":
+            fields = r"(?P<y>\d{4})", r"(?P<a>\d{1,2})", r"(?P<b>\d{1,2})"
+        elif gap == next_gap == " ":  # else any three numbers
+            fields = r"(?P<a>\d{1,2})", r"(?P<b>\d{2})", r"(?P<z>\d{4})"
+        else:
+            fields = r"(?P<a>\d{1,2})", r"(?P<b>\d{1,2})", r"(?P<z>\d{4}|\d{2})"
+        parts.add(f"{fields[0]}(?P<s>{_gap(gap)}){fields[1]}{_gap(next_gap)}{fields[2]}")
+        if first == "{y}" and next_gap.isalpha():  # the year may be missing
+            parts.add(f"{fields[1]}{next_gap}{fields[2]}")
+    return regex.compile(f"{_BEGINS}(?:{'|'.join(sorted(parts))}){_ENDS}")
+
+
+@lru_cache(maxsize=1)
+def _halves() -> tuple[dict[str, str], int]:
+    names = {name: half for half in ("am", "pm", "other") for name in cldr.day_periods(half)}
+    return names, max(map(len, names))

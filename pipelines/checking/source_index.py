@@ -1,0 +1,233 @@
+"""Which rule finds a value, and where a source has it: codes, dates, numbers, else text.
+
+A text that is wholly a code, a date or a number, in this order, is looked for as such.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import cached_property, lru_cache
+from typing import Any, TypeAlias
+
+from .codes import Code, CodeIndex, codes_in, is_code, is_long
+from .dates import DateIndex
+from .folding import FoldedText, Span, plain
+from .language_model import languages_of
+from .numbers import NumberIndex, SoughtNumber
+from .text_index import Quote, TextIndex
+
+_MOST_VALUE_CHARS = 100
+"""A longer text is no code, date or number."""
+_ISO_MOMENT = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:\.0+)?(?:Z|[+-]\d\d:?\d\d)?"
+)
+_SPACED_AMOUNT = re.compile(r"(?<=\d) (?=\d{3}(?:[ ,.]\d|\D*\Z))")
+_IS_VERSION = re.compile(r"\d{1,2}\.\d+")
+_MOMENT_CHARS = 24  # between a day and its time
+
+
+@dataclass(frozen=True, slots=True)
+class DayAndTime:
+    """A day, a time of day, or both."""
+
+    day: datetime.date | None
+    seconds: int | None = None
+    """Since midnight."""
+
+
+Sought: TypeAlias = Code | DayAndTime | SoughtNumber
+
+
+@dataclass(frozen=True, slots=True)
+class TextValue:
+    """A code, date, time or number of a text, with its offsets."""
+
+    start: int
+    end: int
+    text: str
+    sought: Sought | None
+    """None: with something that these rules do not read, such as a range: it is found as text."""
+
+
+class SourceIndex:
+    """Where values are in a text; its language is `language`, else recognised where it decides."""
+
+    def __init__(self, text: str, language: str = "") -> None:
+        self.text = text
+        self._set_language = language
+        self.words = TextIndex(text)
+
+    @cached_property
+    def _plain(self) -> FoldedText:
+        return plain(self.text)
+
+    @cached_property
+    def _languages(self) -> tuple[str, ...]:
+        return (self._set_language,) if self._set_language else languages_of(self.text)
+
+    @cached_property
+    def dates(self) -> DateIndex:
+        return DateIndex(self._plain.text, lambda: self._languages, bool(self._set_language))
+
+    @cached_property
+    def numbers(self) -> NumberIndex:
+        is_in_date = self.dates.holds_digits
+        return NumberIndex(self._plain.text, lambda: self._languages, is_in_date)
+
+    @cached_property
+    def _codes(self) -> CodeIndex:
+        return CodeIndex(self._plain.text)
+
+    def find(self, value: Any) -> list[Quote]:
+        """Return where a value of an answer is, in order; at most one place is fuzzy."""
+        if isinstance(value, int | float):
+            if isinstance(value, float) and not math.isfinite(value):
+                return []
+            number = sought_number(value)
+            return self._find_number(number, {repr(value), str(value).removesuffix(".0")})
+        text = str(value).strip()
+        sought = sought_in(text)
+        if sought is None:
+            return self.words.find(text) or self.words.find_similar(text)
+        found = self._find(sought, text)
+        # Digits in groups, and long ones, may be a code as well
+        is_code = isinstance(sought, SoughtNumber) and ("\u00a0" in sought.raw or is_long(text))
+        return found or (self._find(Code(text), text) if is_code else [])
+
+    def find_value(self, value: TextValue, within: float = 0.0) -> list[Quote]:
+        """Return where a value of another text is; `within`: by which share a number may differ."""
+        if value.sought is None:
+            return self.words.find(value.text)
+        return self._find(value.sought, value.text, within)
+
+    def same_digits(self, number: SoughtNumber) -> Iterator[Quote]:
+        """Yield where a number's digits stand, whatever they are there."""
+        return (self._quote(*span, ()) for span in self.numbers.same_digits(number))
+
+    def same_days(self, day: datetime.date) -> Iterator[Quote]:
+        """Yield where a day of some year stands."""
+        return (self._quote(token.start, token.end, ()) for token in self.dates.same_days(day))
+
+    def _find(self, sought: Sought, text: str, within: float = 0.0) -> list[Quote]:
+        if isinstance(sought, Code):
+            spans = self._codes.find(plain(sought.text).text)
+            return [self._quote(*span, {text}) for span in spans]
+        if isinstance(sought, DayAndTime):
+            return self._find_moment(sought, text)
+        return self._find_number(sought, {text}, within)
+
+    def _find_number(
+        self, sought: SoughtNumber, written: Collection[str], within: float = 0.0
+    ) -> list[Quote]:
+        found = (
+            token.digits if sought.unit is None else (token.start, token.end)
+            for token in self.numbers.find(sought, within)
+        )
+        return [self._quote(*span, written) for span in sorted(found)]
+
+    def _find_moment(self, sought: DayAndTime, text: str) -> list[Quote]:
+        found: list[Quote] = []
+        times = [t for t in self.dates.times() if t.seconds == sought.seconds]
+        if sought.day is None:
+            return [self._quote(time.start, time.end, {text}) for time in times]
+        for day in self.dates.find(sought.day):
+            if sought.seconds is None:
+                found.append(self._quote(day.start, day.end, {text}, day.reason))
+                continue
+            for time in times:
+                (start, begin), (stop, end) = sorted(((day.start, day.end), (time.start, time.end)))
+                between = self._plain.text[begin:stop]
+                is_one = begin <= stop and len(between) <= _MOMENT_CHARS
+                if is_one and not any(sign.isdecimal() or sign in "\n\f" for sign in between):
+                    found.append(self._quote(start, end, {text}, day.reason))
+        whole = [quote for quote in found if quote.match != "partial"]
+        return sorted(whole or found, key=lambda quote: quote.start)
+
+    def _quote(
+        self, start: int, end: int, written: Collection[str], reason: str | None = None
+    ) -> Quote:
+        begin, stop = self._plain.original(start, end)
+        if reason is not None:
+            return Quote(begin, stop, "partial", reason=reason)
+        return Quote(begin, stop, "exact" if self.text[begin:stop] in written else "normalised")
+
+
+def sought_number(value: float) -> SoughtNumber:
+    amount = Decimal(repr(value) if isinstance(value, float) else value)
+    return SoughtNumber(abs(amount), is_negative=amount < 0)
+
+
+@lru_cache(maxsize=1024)
+def sought_in(value: str) -> Sought | None:
+    """Return what a text wholly is; None: a text.
+
+    >>> sought_in("HC-0457"), sought_in("09:30"), sought_in("12 Quay St")
+    (Code(text='HC-0457'), DayAndTime(day=None, seconds=34200), None)
+    """
+    if not value or len(value) > _MOST_VALUE_CHARS:
+        return None
+    if found := _ISO_MOMENT.fullmatch(value):
+        day, time = (sought_in(part) for part in found.groups())
+        if isinstance(day, DayAndTime) and isinstance(time, DayAndTime):
+            return replace(day, seconds=time.seconds)
+    # A number by itself may have its groups apart: 12 345,50 EUR
+    joined = _SPACED_AMOUNT.sub("\u00a0", value)
+    for token in values_in(joined):
+        if token.text == joined and token.sought is not None:
+            return token.sought
+    return Code(value) if is_code(value) else None
+
+
+def values_in(text: str, language: str = "") -> list[TextValue]:
+    """Return the codes, dates, times and numbers of a text, in order.
+
+    >>> [value.text for value in values_in("HC-0457 of 3 May 2024: 40 EUR, at 9:30.")]
+    ['HC-0457', '3 May 2024', '40 EUR', '9:30']
+    """
+    index, whole = SourceIndex(text, language), plain(text)
+    taken = _Taken()
+    for date in index.dates.all():
+        days = [datetime.date(y, m, d) for y, m, d in date.days if y is not None]
+        is_sure = len(days) == 1 and date.reason is None
+        taken.add(date.start, date.end, DayAndTime(days[0]) if is_sure else None)
+    for time in index.dates.times():
+        taken.add(time.start, time.end, DayAndTime(None, time.seconds))
+    numbers = [token for token in index.numbers.all() if token[1] != "code"]
+    digits = {at for token, _ in numbers for at in range(*token.digits)}
+    for start, end in codes_in(whole.text):
+        if digits.isdisjoint(range(start, end)):
+            taken.add(start, end, Code(whole.text[start:end]))
+    for token, obstacle in numbers:
+        if obstacle != "number" or (token.unit is not None and not token.unit.ids):
+            taken.add(token.start, token.end, None)
+            continue
+        amount = index.numbers.amount(token.raw)
+        is_version = token.unit is None and amount is not None and _IS_VERSION.fullmatch(token.raw)
+        sought = SoughtNumber(
+            amount, token.raw, token.is_negative, token.unit,
+            keeps_fraction=bool(is_version and amount == Decimal(token.raw)),
+        )  # fmt: skip
+        taken.add(*(token.digits if token.unit is None else (token.start, token.end)), sought)
+    return [
+        TextValue(*(place := whole.original(start, end)), text[slice(*place)], sought)
+        for (start, end), sought in sorted(taken.values.items(), key=lambda item: item[0])
+    ]
+
+
+class _Taken:
+    """Values by their places, of which none overlaps another one: the first counts."""
+
+    def __init__(self) -> None:
+        self.values: dict[Span, Sought | None] = {}
+        self._signs: set[int] = set()
+
+    def add(self, start: int, end: int, sought: Sought | None) -> None:
+        signs = range(start, end)
+        if self._signs.isdisjoint(signs):
+            self._signs.update(signs)
+            self.values[start, end] = sought

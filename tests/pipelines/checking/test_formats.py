@@ -1,0 +1,61 @@
+"""Numbers and dates are found as Babel formats them in every language, and never after a change."""
+
+from __future__ import annotations
+
+import datetime
+import random
+from decimal import Decimal
+
+import pytest
+from babel.dates import format_date
+from babel.localedata import locale_identifiers
+from babel.numbers import format_currency, format_decimal
+
+from paddock.pipelines.checking.evidence import SourceText, locate
+
+LOCALES = sorted(name for name in locale_identifiers() if not name.startswith("tok"))
+"""Without Toki Pona, which groups digits by two."""
+LANGUAGES = sorted({identifier.split("_")[0] for identifier in LOCALES})
+
+
+def match(value: object, text: str, language: str = "") -> str:
+    found = locate({"field": value}, {}, [SourceText("s", text)], language=language)
+    return str(found["field"]["match"])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_date_is_found_in_every_locale_s_medium_and_long_form(language: str) -> None:
+    draw = random.Random(language)
+    for identifier in (name for name in LOCALES if name.split("_")[0] == language):
+        day = datetime.date(draw.randint(1990, 2049), draw.randint(1, 12), draw.randint(13, 28))
+        for form in ("medium", "long"):
+            written = format_date(day, form, locale=identifier)
+            assert match(day.isoformat(), written, language) in ("exact", "normalised"), (
+                identifier, written,
+            )  # fmt: skip
+            others = (
+                day.replace(day=day.day - 1), day.replace(year=day.year + 1),
+                day.replace(month=day.month % 12 + 1),
+            )  # fmt: skip
+            for other in others:
+                assert match(other.isoformat(), written, language) == "none", (identifier, other)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_amount_is_found_in_every_locale_s_form_with_its_sign_and_unit(language: str) -> None:
+    draw = random.Random(language)
+    for identifier in (name for name in LOCALES if name.split("_")[0] == language):
+        amount = Decimal(draw.randrange(1_234_511, 9_876_599, 2)) / 100
+        value = float(amount)
+        written = format_decimal(amount, locale=identifier)
+        assert match(value, written, language) in ("exact", "normalised"), (identifier, written)
+        assert match(value, format_decimal(-amount, locale=identifier), language) == "none"
+        negative = format_decimal(-amount, locale=identifier)
+        assert match(-value, negative, language) in ("exact", "normalised"), (identifier, negative)
+        assert match(value + 0.01, written, language) == "none"
+        priced = format_currency(amount, "EUR", locale=identifier)
+        assert match(f"{amount} EUR", priced, language) in ("exact", "normalised"), (
+            identifier, priced,
+        )  # fmt: skip
+        assert match(f"{amount} USD", priced, language) == "none", (identifier, priced)
+        assert match(value, priced, language) in ("exact", "normalised"), (identifier, priced)
