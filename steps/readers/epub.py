@@ -28,11 +28,17 @@ _LISTS = re.compile(rb"<nav\b.*?(?:</nav\s*>|\Z)", re.IGNORECASE | re.DOTALL)
 
 def read_epub(file: BinaryIO, request: ReadRequest) -> Document:
     with open_archive(file, _EBOOK) as book, damage_errors(_EBOOK):
-        _refuse_protected(book)
+        if _PROTECTION in book.namelist():
+            root = _epub_xml(book, _PROTECTION)
+            methods = root.iterfind(".//{*}EncryptedData/{*}EncryptionMethod")
+            if any(method.get("Algorithm", "") not in _FONT_OBFUSCATION for method in methods):
+                raise Unreadable("has DRM and cannot be read")
         folder, package = _epub_package(book)
         pages: list[str] = []
         notes: list[str] = []
-        styles = _styles(book)
+        sheets = (entry for entry in book.infolist() if entry.filename.lower().endswith(".css"))
+        read = (book.read(s) for s in sheets if s.file_size <= html_styles.MOST_STYLE_CHARS)
+        styles = "\n".join(sheet.decode("utf-8", "replace") for sheet in read)
         for item, is_chapter in _reading_order(package, notes):
             request.check(len(pages[-1]) if pages else 0)
             name = unquote(item.get("href", ""))
@@ -49,14 +55,6 @@ def read_epub(file: BinaryIO, request: ReadRequest) -> Document:
                 pages.append(text)
     title = package.findtext(".//{*}metadata/{*}title") or ""
     return Document(tuple(pages), " ".join(title.split()), MEDIA_TYPES["epub"], tuple(notes))
-
-
-def _refuse_protected(book: zipfile.ZipFile) -> None:
-    if _PROTECTION not in book.namelist():
-        return
-    methods = _epub_xml(book, _PROTECTION).iterfind(".//{*}EncryptedData/{*}EncryptionMethod")
-    if any(method.get("Algorithm", "") not in _FONT_OBFUSCATION for method in methods):
-        raise Unreadable("has DRM and cannot be read")
 
 
 def _epub_package(book: zipfile.ZipFile) -> tuple[str, ElementTree.Element]:
@@ -115,13 +113,6 @@ def _href(parts: Mapping[str, ElementTree.Element], name: str) -> str:
 
 def _is_contents(item: ElementTree.Element) -> bool:
     return "nav" in item.get("properties", "").split()
-
-
-def _styles(book: zipfile.ZipFile) -> str:
-    """Return its style sheets together, which say what is not shown."""
-    sheets = (entry for entry in book.infolist() if entry.filename.lower().endswith(".css"))
-    read = (book.read(sheet) for sheet in sheets if sheet.file_size <= html_styles.MOST_STYLE_CHARS)
-    return "\n".join(sheet.decode("utf-8", "replace") for sheet in read)
 
 
 def _chapter(book: zipfile.ZipFile, name: str, styles: str, *, is_contents: bool) -> Document:

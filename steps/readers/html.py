@@ -85,9 +85,9 @@ def html_to_markdown(html: str, styles: str = "") -> HtmlText:
     sheets = StyleSheets(soup, styles)
     unseen = sheets.mark(soup, _own_words, _SKIPPED_TAGS)
     notes += sheets.notes
-    for drawing in soup.find_all("svg"):
-        _replace_drawing(drawing)
-    title = _html_title(soup)
+    _replace_drawings(soup)
+    named = soup.title or soup.h1
+    title = " ".join(named.get_text().split()) if named else ""
     notes += (*_skipped_notes(soup), *hidden_text_note("the page", unseen))
     _replace_pictures(soup)
     _replace_forms(soup)
@@ -95,11 +95,14 @@ def html_to_markdown(html: str, styles: str = "") -> HtmlText:
         menu.name = "ul"
     _fit_tables(soup)
     _number_items(soup)
-    notes += _insertion_notes(soup)
     labels = _mark_notes(soup)
     for element in soup.find_all(BLOCKS):
         element.name = "div"
-    lines = (line.rstrip() for line in _markdown(soup, labels).split("\n"))
+    for head in soup.find_all("thead"):  # what markdownify counts for each row again
+        rows = head.find_all("tr")
+        head.find_all = lambda _, rows=rows: rows
+    soup.smooth()
+    lines = (line.rstrip() for line in _Converter(labels).convert_soup(soup).split("\n"))
     return HtmlText(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip(), title, notes)
 
 
@@ -153,11 +156,6 @@ def _unreadable_html(why: str) -> Unreadable:
     return Unreadable(f"cannot be read as HTML: {why}", remedy)
 
 
-def _html_title(soup: Any) -> str:
-    element = soup.title or soup.h1
-    return " ".join(element.get_text().split()) if element else ""
-
-
 def _own_words(element: Any) -> str:
     """Return what a picture or a field of a form shows without having text in it."""
     if element.name == "input" and attribute(element, "type").lower() not in _CHOICES:
@@ -178,6 +176,8 @@ def _unread_notes(soup: Any) -> Iterator[str]:
     n_unshown = sum(1 for field in inputs if attribute(field, "value"))
     if n_unshown:
         yield f": values of {counted(n_unshown, 'hidden or password field')} are not read"
+    if n_inserted := sum(1 for element in soup.find_all("ins") if element.get_text(strip=True)):
+        yield f": {counted(n_inserted, 'inserted text is', 'inserted texts are')} read as text"
 
 
 def _skipped_notes(soup: Any) -> Iterator[str]:
@@ -193,13 +193,14 @@ def _skipped_notes(soup: Any) -> Iterator[str]:
         yield f": text of `noscript` and `template` is not read ({text_sample(unread)})"
 
 
-def _replace_drawing(drawing: Any) -> None:
-    """Replace a drawing by its words: they are pieces that lie somewhere on it."""
-    if drawing.find_parent("svg") is None:
-        for element in drawing.find_all(("script", "style", "metadata")):
-            element.decompose()
-        words = [attribute(drawing, "aria-label"), *drawing.stripped_strings]
-        _become_text(drawing, f" {' '.join(' '.join(words).split())} ")
+def _replace_drawings(soup: Any) -> None:
+    """Replace each drawing by its words: they are pieces that lie somewhere on it."""
+    for drawing in soup.find_all("svg"):
+        if drawing.find_parent("svg") is None:
+            for element in drawing.find_all(("script", "style", "metadata")):
+                element.decompose()
+            words = [attribute(drawing, "aria-label"), *drawing.stripped_strings]
+            _become_text(drawing, f" {' '.join(' '.join(words).split())} ")
 
 
 def _become_text(element: Any, text: str) -> None:
@@ -223,32 +224,24 @@ def _replace_forms(soup: Any) -> None:
     """Replace the fields of forms by their values; `[x]` is a chosen one."""
     for field in soup.find_all("input"):
         _become_text(field, _input_text(field))
-    _replace_options(soup)
+    for group in soup.find_all("optgroup"):
+        group.insert(0, f" {attribute(group, 'label')}: ")
+    for choice in soup.find_all("select"):
+        options = choice.find_all("option")
+        chosen = {id(option) for option in options if option.has_attr("selected")}
+        if not chosen and not choice.has_attr("multiple"):
+            chosen = {id(option) for option in options[:1]}  # as a browser shows it
+        for option in options:
+            option.string = _choice(id(option) in chosen) + _option_text(option)
+    for option in soup.find_all("option"):
+        if option.find_parent("select") is None:
+            option.string = f" {_option_text(option)}"
     for element in soup.find_all(("select", "textarea", "button", "label")):
         element.insert_before(" ")
         element.insert_after(" ")
     for element in soup.find_all(("meter", "progress", "data")):
         if not element.get_text(strip=True):
             element.string = f" {attribute(element, 'value')} "
-
-
-def _replace_options(soup: Any) -> None:
-    for group in soup.find_all("optgroup"):
-        group.insert(0, f" {attribute(group, 'label')}: ")
-    for choice in soup.find_all("select"):
-        _mark_chosen(choice)
-    for option in soup.find_all("option"):
-        if option.find_parent("select") is None:
-            option.string = f" {_option_text(option)}"
-
-
-def _mark_chosen(choice: Any) -> None:
-    options = choice.find_all("option")
-    chosen = {id(option) for option in options if option.has_attr("selected")}
-    if not chosen and not choice.has_attr("multiple"):
-        chosen = {id(option) for option in options[:1]}  # as a browser shows it
-    for option in options:
-        option.string = _choice(id(option) in chosen) + _option_text(option)
 
 
 def _input_text(field: Any) -> str:
@@ -401,12 +394,6 @@ def _number_items(soup: Any) -> None:
 def _number(element: Any, name: str, default: int) -> int:
     found = re.fullmatch(r"\s*([+-]?\d{1,9})\s*", str(element.get(name, "")))
     return int(found[1]) if found else default
-
-
-def _insertion_notes(soup: Any) -> tuple[str, ...]:
-    n_inserted = sum(1 for element in soup.find_all("ins") if element.get_text(strip=True))
-    what = counted(n_inserted, "inserted text is", "inserted texts are")
-    return (f": {what} read as text",) if n_inserted else ()
 
 
 def _mark_notes(soup: Any) -> frozenset[str]:
@@ -575,11 +562,3 @@ class _Converter(MarkdownConverter):
             return "\n"
         bullet = "" if el.explains else f"{el.marker or '-'} "
         return bullet + text.replace("\n", "\n" + " " * len(bullet)) + "\n"
-
-
-def _markdown(soup: Any, labels: Container[str]) -> str:
-    for head in soup.find_all("thead"):  # what markdownify counts for each row again
-        rows = head.find_all("tr")
-        head.find_all = lambda _, rows=rows: rows
-    soup.smooth()
-    return str(_Converter(labels).convert_soup(soup))

@@ -26,38 +26,28 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_COMMON = {
-    **{"windows-1252": "cp1252", "windows-1251": "cp1251", "windows-1250": "cp1250"},
-    **{"shift_jis": "cp932", "gb18030": "gb18030", "euc-kr": "cp949"},
-    **{"euc-jp": "euc_jp", "windows-1253": "cp1253", "windows-1254": "cp1254"},
-    **{"iso-8859-2": "iso8859_2", "iso-8859-15": "iso8859_15", "windows-1255": "cp1255"},
-    **{"windows-1256": "cp1256", "windows-1257": "cp1257", "koi8-r": "koi8_r"},
-    **{"iso-8859-7": "iso8859_7", "iso-8859-5": "iso8859_5", "ibm866": "cp866"},
-    **{"windows-1258": "cp1258"},
-}
-_RARE = {
-    **{"big5": "big5hkscs", "koi8-u": "koi8_u", "x-mac-cyrillic": "mac_cyrillic"},
-    **{"iso-8859-6": "iso8859_6", "iso-8859-8": "iso8859_8", "iso-8859-4": "iso8859_4"},
-    **{"iso-8859-13": "iso8859_13", "iso-8859-3": "iso8859_3", "ibm855": "cp855"},
-}
-_RAREST = {
-    "windows-874": "cp874",  # many texts make Thai letters
-    **{"macintosh": "mac_roman", "iso-8859-10": "iso8859_10", "iso-8859-14": "iso8859_14"},
-    **{"iso-8859-16": "iso8859_16", "johab": "johab", "ibm850": "cp850", "ibm852": "cp852"},
-}
-_GUESSED = {**_COMMON, **_RARE, **_RAREST}
-"""Python's codecs by their names in the standard, in the order of preference for equal readings."""
+_COMMON = (
+    *("windows-1252", "windows-1251", "windows-1250", "shift_jis", "gb18030", "euc-kr", "euc-jp"),
+    *("windows-1253", "windows-1254", "iso-8859-2", "iso-8859-15", "windows-1255", "windows-1256"),
+    *("windows-1257", "koi8-r", "iso-8859-7", "iso-8859-5", "ibm866", "windows-1258"),
+)
+_RARE = (
+    *("big5", "koi8-u", "x-mac-cyrillic", "iso-8859-6", "iso-8859-8", "iso-8859-4"),
+    *("iso-8859-13", "iso-8859-3", "ibm855"),
+)
+_RAREST = (  # in that of Thai many bytes are letters
+    *("windows-874", "macintosh", "iso-8859-10", "iso-8859-14", "iso-8859-16", "johab"),
+    *("ibm850", "ibm852"),
+)
 _CODECS = {
-    **_GUESSED,
-    **dict.fromkeys(("iso-8859-1", "iso8859-1", "latin1", "latin-1", "ascii"), "cp1252"),
-    **dict.fromkeys(("us-ascii", "x-cp1252"), "cp1252"),
+    **dict.fromkeys(("iso-8859-1", "latin1", "latin-1", "ascii", "us-ascii"), "cp1252"),
     **dict.fromkeys(("gb2312", "gbk", "x-gbk", "gb_2312-80", "chinese"), "gb18030"),
-    **dict.fromkeys(("ks_c_5601-1987", "ksc5601", "windows-949", "x-windows-949"), "cp949"),
-    **dict.fromkeys(("shift-jis", "sjis", "x-sjis", "windows-31j", "ms_kanji"), "cp932"),
-    **dict.fromkeys(("tis-620", "iso-8859-11", "dos-874"), "cp874"),
-    **dict.fromkeys(("iso-8859-9", "latin5"), "cp1254"),
-    **{"iso-8859-8-i": "iso8859_8", "logical": "iso8859_8", "big5-hkscs": "big5hkscs"},
-    **{"cn-big5": "big5hkscs", "x-x-big5": "big5hkscs", "mac": "mac_roman", "unicode": "utf-16"},
+    **dict.fromkeys(("euc-kr", "ks_c_5601-1987", "ksc5601", "windows-949"), "cp949"),
+    **dict.fromkeys(("shift_jis", "shift-jis", "sjis", "x-sjis", "windows-31j"), "cp932"),
+    **dict.fromkeys(("windows-874", "tis-620", "iso-8859-11"), "cp874"),
+    **dict.fromkeys(("big5", "big5-hkscs", "cn-big5", "x-x-big5"), "big5hkscs"),
+    **{"iso-8859-9": "cp1254", "latin5": "cp1254", "iso-8859-8-i": "iso8859_8"},
+    **{"x-mac-cyrillic": "mac_cyrillic", "unicode": "utf-16"},
 }
 """What the standard reads for a label; other labels are Python's."""
 _RARITY = 10.0
@@ -113,16 +103,11 @@ class Decoded:
     @property
     def notes(self) -> tuple[str, ...]:
         """As those of a `Document`."""
-        notes = list[str]()
-        if self.not_declared:
-            notes.append(
-                f": it is not in {self.not_declared}, which it declares, but in {self.encoding}"
-            )
-        elif self.is_guess:
-            notes.append(f": it declares no encoding and is read as {self.encoding}")
-        if self.n_damaged:
-            notes.append(f": {self.n_damaged} damaged bytes of its UTF-8 are read as U+FFFD")
-        return tuple(notes)
+        declared, name = self.not_declared, self.encoding
+        wrong = f": it is not in {declared}, which it declares, but in {name}" if declared else ""
+        guess = f": it declares no encoding and is read as {name}" if self.is_guess else ""
+        damage = f": {self.n_damaged} damaged bytes of its UTF-8 are read as U+FFFD"
+        return tuple(filter(None, (wrong or guess, damage if self.n_damaged else "")))
 
 
 def decode_text(data: bytes, encoding: str = "auto", declared: str = "") -> Decoded:
@@ -133,7 +118,11 @@ def decode_text(data: bytes, encoding: str = "auto", declared: str = "") -> Deco
     """
     name, skipped = _by_byte_order_mark(data)
     if encoding != "auto":
-        return _decode_strictly(data[skipped:] if name else data, encoding)
+        try:
+            codec = codecs.lookup(encoding).name  # the author means Python's
+        except LookupError:
+            codec = ""
+        return _decode_strictly(data[skipped:] if name else data, encoding, codec)
     if name:
         return _decode_strictly(data[skipped:], name)
     if not (declared and is_known_encoding(declared)):
@@ -172,8 +161,13 @@ def is_known_encoding(encoding: str) -> bool:
 
 
 def _codec(label: str) -> str:
+    """Return Python's name.
+
+    Raises:
+        LookupError: it is unknown.
+    """
     label = label.strip().lower()
-    return _CODECS.get(label, label)
+    return codecs.lookup(_CODECS.get(label, label)).name
 
 
 def _detected(data: bytes) -> Decoded:
@@ -198,10 +192,10 @@ def _by_byte_order_mark(data: bytes) -> tuple[str, int]:
     return "", 0
 
 
-def _decode_strictly(data: bytes, encoding: str) -> Decoded:
+def _decode_strictly(data: bytes, encoding: str, codec: str = "") -> Decoded:
     """Decode with a known encoding; damage is an error."""
     try:
-        text = data.decode(_codec(encoding))
+        text = data.decode(codec or _codec(encoding))
     except UnicodeDecodeError as error:
         raise NotText(f"byte {error.start} is not {encoding}") from error
     if _SURROGATE.search(text):  # of `utf-7` and `unicode_escape`, which mails may name
@@ -285,7 +279,8 @@ def _likeliest_reading(data: bytes) -> Decoded:
     lines = list(_judged_lines(data))
     sample = b"\n".join(lines)
     ranked = list[tuple[float, str, str]]()
-    for n, (name, codec) in enumerate(_GUESSED.items()):
+    for n, name in enumerate((*_COMMON, *_RARE, *_RAREST)):
+        codec = _codec(name)
         try:
             text = data.decode(codec)
         except UnicodeDecodeError:
