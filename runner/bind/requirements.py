@@ -125,9 +125,8 @@ def _missing_tools(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
             program, environ = (server.texts.data.get(key) for key in ("command", "env"))
             if server.is_command and _is_missing(program, environ, bound.roots.base):
                 by = f"is started by '{program}', which is not installed here."
-                what = f"the MCP server '{named.server}' {by}"
-                remedy = "Install it, or correct `command`."
-                yield Fault(what, remedy, bound.pipeline.mark(server.at))
+                what, at = f"the MCP server '{named.server}' {by}", bound.pipeline.mark(server.at)
+                yield Fault(what, "Install it, or correct `command`.", at)
 
 
 def _missing_function(file: str, bound: BoundPlan, mark: Mark) -> Iterator[Fault]:

@@ -34,7 +34,6 @@ _MOST_FORMS = 50  # some hundredths of a second each
 _MAIL_START = re.compile(rb"(?:\A|\n\r?\n)From [^\n]*\d\d:\d\d[^\n]*\n")
 _MESSAGE = "a message of Outlook"
 _PROPERTIES = "__properties_version1.0"
-_RECIPIENTS = {1: "To", 2: "Cc", 3: "Bcc"}
 _SPECIAL = re.compile(r"[,;<>@()\"\\:]")
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 _WORD = re.compile(r"\w+")
@@ -364,7 +363,7 @@ class _OutlookMessage:
         sender = self._address(at, 0x0C1A, (0x5D01, 0x5D02, 0x0C1F, 0x0065))
         heads = {"From": sender, "Reply-To": ""}
         for name in self._below(at, "__recip_version1.0_"):
-            kind = _RECIPIENTS.get(self._fixed(name, 0x0C15)[0], "To")
+            kind = {1: "To", 2: "Cc", 3: "Bcc"}.get(self._fixed(name, 0x0C15)[0], "To")
             address = self._address(name, 0x3001, (0x39FE, 0x3003))
             heads[kind] = f"{heads[kind]}, {address}" if kind in heads else address
         heads |= {"Date": self._date(at), "Subject": self._text(at, 0x0037)}

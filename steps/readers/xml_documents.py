@@ -28,9 +28,7 @@ _TAGS = {
     **{"strikethrough": "s", "sup": "sup", "sub": "sub", "line-break": "br", "empty-line": "br"},
 }
 _INLINE = frozenset(("p", "span", "a", "b", "em", "s", "sup", "sub", "h4"))
-_UNREAD = (
-    "tracked-changes", "forms", "binary", "binary-data", "object", "ruby-text", "description",
-)  # fmt: skip
+_UNREAD = ("tracked-changes", "binary", "binary-data", "object", "ruby-text", "description")
 _MOST_REPEATED = 200  # cells and rows with the same text; an empty sheet is a million rows
 
 

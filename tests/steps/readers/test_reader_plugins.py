@@ -87,6 +87,15 @@ def test_a_new_version_of_a_plug_in_makes_what_was_read_old() -> None:
     assert reader.reader_versions()[-2:] == ("broken broken", "shout 3")
 
 
+def test_a_plug_in_for_a_kind_that_was_left_to_plug_ins_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shout, "suffixes", (".shout", ".rtf", ".pdf"))
+    assert read(tmp_path, "a.rtf", "hello") == "HELLO a text/x-shout"
+    with pytest.raises(StepError, match="damaged or not a PDF"):
+        read(tmp_path, "a.pdf", "hello")
+
+
 def test_a_kind_that_no_one_reads_is_a_fault_of_the_pipeline() -> None:
     with pytest.raises(ValueError, match="'dwg' is not a kind of document; known: auto, txt, md"):
         FilesReadParams(path="a", type="dwg")
