@@ -34,25 +34,16 @@ _MAX_DETAIL_CHARS = 60
 
 def runs_table(rows: Iterable[tuple[PastRun, str]], now: float, host: str) -> str:
     """Return the table of runs; each row is a run and, while it runs, its progress."""
-    return printing.table(
-        [RUNS_HEAD, *(_run_row(past, progress, now, host) for past, progress in rows)]
-    )
-
-
-def _run_row(past: PastRun, progress: str, now: float, host: str) -> tuple[str, ...]:
-    row = past.row
-    by = row.trigger + (f" on {row.host}" if row.host not in (None, host) else "")
-    by += f" (start {row.attempt})" if row.attempt > 1 else ""
-    return (
-        row.run,
-        _shortened(row.pipeline),
-        past.outcome,
-        units.ago(now - row.started),
-        run_time_text(past, now),
-        progress or run_result_text(past),
-        by,
-        _shortened(past.message or "" if past.status not in ("completed", "quarantined") else ""),
-    )
+    lines: list[tuple[str, ...]] = [RUNS_HEAD]
+    for past, progress in rows:
+        row, is_over = past.row, past.status in ("completed", "quarantined")
+        by = row.trigger + (f" on {row.host}" if row.host not in (None, host) else "")
+        by += f" (start {row.attempt})" if row.attempt > 1 else ""
+        what, message = _shortened(row.pipeline), "" if is_over else past.message or ""
+        times = units.ago(now - row.started), run_time_text(past, now)
+        result = progress or run_result_text(past)
+        lines.append((row.run, what, past.outcome, *times, result, by, _shortened(message)))
+    return printing.table(lines)
 
 
 def run_time_text(past: PastRun, now: float) -> str:
@@ -149,7 +140,17 @@ def _journal_text(event: Mapping[str, Any]) -> str:
         items = counted(n, "item") if isinstance(n, int) else "items"
         return f"{event.get('step')}: {items}{fresh}"
     if kind == "item":
-        return _journal_item_text(event)
+        key = f" {event['key']}" if event.get("key") else ""
+        text = f"{event.get('step')}:{key} {event.get('state')}"
+        if event.get("error"):
+            return f"{text}: {printing.printable_message(str(event['error']))}"
+        if event.get("state") != "done":
+            return text
+        text += f" in {units.duration(float(event.get('seconds') or 0))}"
+        if not event.get("calls"):
+            return text
+        calls = counted(int(event["calls"]), "call")
+        return f"{text}, {calls}, {int(event.get('tokens') or 0):,} tokens"
     if kind == "note":
         return printing.printable_message(str(event.get("text")))
     if kind == "ended":
@@ -157,19 +158,6 @@ def _journal_text(event: Mapping[str, Any]) -> str:
     if kind == "left_out":
         return f"{event.get('lines'):,} more lines were left out"
     return str(kind)
-
-
-def _journal_item_text(event: Mapping[str, Any]) -> str:
-    name = f"{event.get('step')}: {event['key']}" if event.get("key") else f"{event.get('step')}:"
-    words = [f"{name} {event.get('state')}"]
-    if event.get("error"):
-        words.append(f": {printing.printable_message(str(event['error']))}")
-    elif event.get("state") == "done":
-        words.append(f" in {units.duration(float(event.get('seconds') or 0))}")
-        if event.get("calls"):
-            calls = counted(int(event["calls"]), "call")
-            words.append(f", {calls}, {int(event.get('tokens') or 0):,} tokens")
-    return "".join(words)
 
 
 def _time_of_day(at: Any) -> str:
@@ -220,7 +208,9 @@ def _origin_head(origin: Origin) -> str:
 def _origin_brief(origin: Origin) -> Iterator[str]:
     yield _origin_head(origin)
     yield _labelled("from", f"{_origin_item(origin)}, run '{origin.run}'")
-    yield _labelled("since", "; ".join(_changed_since(origin)) or "nothing changed")
+    changes = [_CONDITION_TEXT[origin.condition]] if origin.condition != "same" else []
+    changes += [printing.printable_line(change.what) for change in origin.changes]
+    yield _labelled("since", "; ".join(changes) or "nothing changed")
 
 
 def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
@@ -258,13 +248,6 @@ def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
 def _labelled_list(label: str, texts: Iterable[str]) -> Iterator[str]:
     if shown := ", ".join(texts):
         yield _labelled(label, shown)
-
-
-def _changed_since(origin: Origin) -> Iterator[str]:
-    if origin.condition != "same":
-        yield _CONDITION_TEXT[origin.condition]
-    for change in origin.changes:
-        yield printing.printable_line(change.what)
 
 
 def _origin_item(origin: Origin) -> str:

@@ -146,13 +146,13 @@ class DependencyIndex:
         unread = {key: listing for key, listing in unread.items() if key not in self._listings}
         if unread:
             owned = self._index.owned(roots.base)  # here, since the loop's tasks add to it
-            await in_left_thread(self._list_all, unread, roots, owned)
 
-    def _list_all(
-        self, unread: Mapping[str, tuple[str, str]], roots: Roots, owned: frozenset[Path]
-    ) -> None:
-        for key, (folder, given) in unread.items():
-            self._listings[key] = _listing_digest(self._index.absolute(folder), given, roots, owned)
+            def list_folders() -> None:
+                for key, (folder, given) in unread.items():
+                    folder = self._index.absolute(folder)
+                    self._listings[key] = _listing_digest(folder, given, roots, owned)
+
+            await in_left_thread(list_folders)
 
     def difference(self, scope: str, entry: Entry, edited: list[str]) -> str | None:
         """Return what changed of an item's outputs and dependencies; None: nothing.

@@ -190,7 +190,9 @@ class BlockFiling:
             if move is None and not is_out:
                 continue
             if move is None and is_away and not places:  # an older Paddock noted where to
-                places = self._intended_places()
+                query = "select key, path, intended from outputs where scope = :scope"
+                noted = self._ledger.rows(f"{query} and size is null", scope=self._scope)
+                places = {(k, sha): p for k, p, intended in noted for sha in json.loads(intended)}
             target = places.get((key, sha256)) if move is None else move.target
             is_deleted = move is not None and target is None
             filed = FiledRow(key, key, path, sha256, target, is_deleted)
@@ -203,14 +205,6 @@ class BlockFiling:
                 returns_object=(of_parts or entry).returns_object,
             )
             self.rows[key] = self.new[key] = filed
-
-    def _intended_places(self) -> dict[tuple[str, str], str]:
-        query = "select key, path, intended from outputs where scope = :scope and size is null"
-        return {
-            (key, sha256): path
-            for key, path, intended in self._ledger.rows(query, scope=self._scope)
-            for sha256 in json.loads(intended)
-        }
 
     def _find_unfinished(self) -> None:
         """Find the documents that were moved by runs that did not finish their items."""

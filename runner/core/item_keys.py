@@ -32,7 +32,13 @@ def item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[st
 def raw_item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
     """Return the items' keys before duplicates are refused."""
     names = item_names(block, scope, listed)
-    return _numbered_keys(names, listed) if block.key is None else names
+    if block.key is None and len(set(names)) < len(names):
+        seen: Counter[str] = Counter()
+        for index, name in enumerate(names):  # what equals an earlier one is numbered
+            seen[name] += 1
+            if seen[name] > 1 and file_path_of(listed[index]) is None:
+                names[index] = f"{name}#{seen[name]}"
+    return names
 
 
 def item_names(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
@@ -40,19 +46,6 @@ def item_names(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[s
     if block.key is None:
         return [default_key(item) for item in listed]
     return [str(block.key.evaluate(scope.child(block.var, item))) for item in listed]
-
-
-def _numbered_keys(keys: list[str], listed: Sequence[Any]) -> list[str]:
-    """Append `#2`, `#3` … to the keys of items that equal an earlier one."""
-    if len(set(keys)) == len(keys):
-        return keys
-    seen: Counter[str] = Counter()
-    made = []
-    for key, item in zip(keys, listed, strict=True):
-        seen[key] += 1
-        is_again = seen[key] > 1 and file_path_of(item) is None
-        made.append(f"{key}#{seen[key]}" if is_again else key)
-    return made
 
 
 def _duplicate_key_fault(block: BoundBlock, keys: Sequence[str], listed: Sequence[Any]) -> Fault:

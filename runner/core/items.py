@@ -25,10 +25,8 @@ from paddock.engine.system.tasks import in_left_thread, time_limit
 from paddock.engine.system.text import ordered_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.pipelines.label_choices import LabelList
 from paddock.runner.bind.bound import (
     BoundBlock,
-    BoundNode,
     BoundPlan,
     BoundStep,
     callable_names,
@@ -81,7 +79,6 @@ from .run_options import RunOptions
 from .run_records import (
     INPUTS_BY_ITEM,
     WROTE,
-    CallRecord,
     StepRecord,
     lineage_as_json,
     read_lineage,
@@ -219,7 +216,12 @@ class ItemRunner:
         n_refused = await self._reviewer.n_rejected(step, scope, record)
         for turn in itertools.count():
             try:
-                tools = self._tools(step, caller, record, scope)
+                tools = item_tools(self._context, step, caller, record, scope)
+                if (form := step.reply) is not None:
+                    finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
+                    tools = replace(tools, reply=ScopedReply(form, scope, finder))
+                if step.inner is not None and self._sub_pipelines is not None:
+                    tools = replace(tools, pipelines=self._sub_pipelines(step, record))
                 if n_refused:
                     tools = replace(tools, n_refused=n_refused)
                 return await self._run_once(step, scope, record, tools, caller)
@@ -283,8 +285,11 @@ class ItemRunner:
         if step.review is None or not record.is_decided or caller.looks_up:
             return None
         outputs = await self._reviewer.recorded(step, record)
-        if outputs:
-            caller.made.extend(await self._calls_before(step, record))
+        if outputs:  # with the calls of the run that made them
+            row = await self._context.ledger.ask(self._origins.made, record.scope, record.key)
+            for past in read_lineage(row.made)[1] if row is not None else ():
+                calls = past.calls if past.id == step.id else ()
+                caller.made.extend(replace(call, is_known=True) for call in calls)
         return outputs
 
     async def _with_labels(
@@ -309,13 +314,6 @@ class ItemRunner:
             name = judge.list_name(step, place)
             record.lists[name] = found
             record.reads.update(label_mark(name, found, answer, place))
-
-    async def _calls_before(self, step: BoundStep, record: ItemRun) -> list[CallRecord]:
-        """Return the calls of the run that made an answer which is not asked for again."""
-        row = await self._context.ledger.ask(self._origins.made, record.scope, record.key)
-        _, steps = read_lineage(row.made) if row is not None else (None, ())
-        calls = (call for past in steps if past.id == step.id for call in past.calls)
-        return [replace(call, is_known=True) for call in calls]
 
     async def _answer(
         self, step: BoundStep, params: Any, tools: Tools, scope: Scope, record: ItemRun
@@ -368,16 +366,6 @@ class ItemRunner:
             raise DeadlineExceeded("total", limit_s) from error
         outputs: dict[str, Any] = output.model_dump(mode="json")
         return await self._reviewer.calibrated(step, scope, record, outputs)
-
-    def _tools(self, step: BoundStep, caller: CallOrigin, record: ItemRun, scope: Scope) -> Tools:
-        tools = item_tools(self._context, step, caller, record, scope)
-        if step.reply is not None:
-            form = step.reply
-            finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
-            tools = replace(tools, reply=ScopedReply(step.reply, scope, finder))
-        if step.inner is not None and self._sub_pipelines is not None:
-            tools = replace(tools, pipelines=self._sub_pipelines(step, record))
-        return tools
 
     async def _note_reads(self, record: ItemRun, texts: Sequence[str], roots: Roots) -> None:
         """Mark files before a step reads them; the item's own file is in its hash.
@@ -501,7 +489,16 @@ class ItemRunner:
         """Record an item's lineage; it is committed with the next entry."""
         if record.node is None:
             return
-        digest, text = self._spec(record.node, record.lists)
+        node, lists = record.node, record.lists
+        key = (node.id, *(lists[name].digest for name in sorted(lists)))
+        if key not in self._specs:
+            text = canonical_spec(node)
+            if lists:  # so that a later run knows which of the labels are new
+                labels = {name: dict(found.labels) for name, found in lists.items()}
+                text = ordered_json({**json.loads(text), LABELS: labels})
+            text = self._stats.secrets.redact(text)
+            self._specs[key] = (hashlib.sha256(text.encode()).hexdigest(), text)
+        digest, text = self._specs[key]
         stored = record.own_path and self._context.index.stored(record.own_path)
         source = source_of(record.item, stored)
         inputs = self._context.bound.inputs_by_item
@@ -521,17 +518,6 @@ class ItemRunner:
             ),
             text,
         )
-
-    def _spec(self, node: BoundNode, lists: Mapping[str, LabelList]) -> tuple[str, str]:
-        key = (node.id, *(lists[name].digest for name in sorted(lists)))
-        if key not in self._specs:
-            text = canonical_spec(node)
-            if lists:  # so that a later run knows which of the labels are new
-                labels = {name: dict(found.labels) for name, found in lists.items()}
-                text = ordered_json({**json.loads(text), LABELS: labels})
-            text = self._stats.secrets.redact(text)
-            self._specs[key] = (hashlib.sha256(text.encode()).hexdigest(), text)
-        return self._specs[key]
 
 
 def item_tools(

@@ -29,7 +29,7 @@ from paddock.runner.bind.bound import (
     nodes_of,
     paths_depend_on_item_alone,
 )
-from paddock.runner.ledger.entries import Entry, LineageRow, OutputRow, StoredRow
+from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
@@ -313,31 +313,21 @@ class OutdatedFinder:
             if place.step not in self._rules:
                 self._rules[place.step] = self._names_item_alone(place.step)
             return self._rules[place.step]
-        made = self._recorded(row, place)
+        made = self._origins.made(row.scope, row.key)
+        if made is None or made.spec is None:  # else how the step made another one last
+            scopes = [scope for scope, other in self._places.items() if other.step == place.step]
+            rows = [row for scope in scopes for row in self._origins.made_of(scope).values()]
+            known = (row for row in rows if row.spec is not None)
+            made = max(known, key=attrgetter("at"), default=None)
         text = made and made.spec and self._origins.spec(made.spec)
         if made is None or not text:  # only killed runs wrote it; none recorded an item of the step
             return True
         spec = json.loads(text)
         if place.outer:  # it may read steps around it
-            blocks = [node for node in self._bound.nodes if isinstance(node, BoundBlock)]
-            steps_of_items = {
-                name: step
-                for block in blocks
-                for name, step in json.loads(canonical_spec(block))["steps"].items()
-            }
-            spec["steps"] = steps_of_items | spec["steps"]
+            for block in (node for node in self._bound.nodes if isinstance(node, BoundBlock)):
+                spec["steps"] = json.loads(canonical_spec(block))["steps"] | spec["steps"]
         inputs = self._bound.inputs_in_paths.union(made.made.get(INPUTS_BY_ITEM, ()))
         return paths_depend_on_item_alone(spec, inputs, is_within_item=bool(place.outer))
-
-    def _recorded(self, row: OutputRow, place: _Place) -> LineageRow | None:
-        """Return how the step made this item, else how it made another one last."""
-        made = self._origins.made(row.scope, row.key)
-        if made is not None and made.spec is not None:
-            return made
-        scopes = [scope for scope, other in self._places.items() if other.step == place.step]
-        rows = [row for scope in scopes for row in self._origins.made_of(scope).values()]
-        known = (row for row in rows if row.spec is not None)
-        return max(known, key=attrgetter("at"), default=None)
 
     def _names_item_alone(self, name: str) -> bool:
         found = find_in_plans(self._bound, name)

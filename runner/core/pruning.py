@@ -206,9 +206,20 @@ class OrphanCleaner:
         if work.deleted:
             entries += await self._finished(work, done)
         if work.dropped:
-            entries += await self._left_out(work)
+            removal = _Removal()
+            if self._prunes:  # else what `where` leaves out keeps its outputs
+                removal = await self._removed(work, work.dropped)
+                self._note_removal(removal, {}, LEFT_OUT)
+            entries += [entry for entry in work.dropped if not self._keeps(entry, removal)]
         if work.filed.pruned:
-            entries += await self._filed(work)
+            ledger, keys = self._context.ledger, sorted(work.filed.pruned)
+            pruned = (await ledger.ask(ledger.entries, work.scope, keys)).values()
+            removal = await self._removed(work, [*pruned])
+            self._note_removal(removal, {})
+            kept = {entry.key for entry in pruned if self._keeps(entry, removal)}
+            entries += [entry for entry in pruned if entry.key not in kept]
+            for key in work.filed.pruned - kept:
+                FiledRows(ledger).drop(work.scope, key)
         for doubt in work.doubts:
             self.doubt(work, doubt)
         reviews = self._context.judge.reviews
@@ -226,7 +237,12 @@ class OrphanCleaner:
 
     async def _finished(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:
         """Remove outputs of deleted items, where that is asked, and of renamed ones."""
-        deleted, renamed = work.deleted, _renamed(work, done)
+        deleted = work.deleted
+        renamed = {
+            item.renamed_from: item.key
+            for item in work.items
+            if item.renamed_from is not None and item.index in done
+        }
         if self._prunes or any(source.prunes for source in work.missing.sources):
             doomed = [*deleted]
         else:
@@ -234,27 +250,6 @@ class OrphanCleaner:
         removal = await self._removed(work, doomed)
         self._note_removal(removal, renamed)
         return [entry for entry in deleted if not self._keeps(entry, removal)]
-
-    async def _left_out(self, work: BlockWork) -> Sequence[Entry]:
-        """Handle items that `where` now leaves out; only `--prune` removes their outputs."""
-        entries = work.dropped
-        if not self._prunes:
-            return entries
-        removal = await self._removed(work, entries)
-        self._note_removal(removal, {}, LEFT_OUT)
-        return [entry for entry in entries if not self._keeps(entry, removal)]
-
-    async def _filed(self, work: BlockWork) -> Sequence[Entry]:
-        """Remove what was made of filed documents that are no longer there."""
-        ledger, keys = self._context.ledger, sorted(work.filed.pruned)
-        entries = (await ledger.ask(ledger.entries, work.scope, keys)).values()
-        removal = await self._removed(work, [*entries])
-        self._note_removal(removal, {})
-        done = [entry for entry in entries if not self._keeps(entry, removal)]
-        kept = {entry.key for entry in entries} - {entry.key for entry in done}
-        for key in work.filed.pruned - kept:
-            FiledRows(ledger).drop(work.scope, key)
-        return done
 
     async def sweep(
         self, outdated: Sequence[OutdatedOutput], ends: Mapping[str, NodeOutputs]
@@ -398,12 +393,3 @@ class OrphanCleaner:
             note(f"edited by hand, and kept though {kept}: {listed_names(removal.edited)}")
         for stored, fault in removal.refused.items():
             note(f"'{stored}' cannot be removed ({fault}), though {kept}")
-
-
-def _renamed(work: BlockWork, done: Collection[int]) -> dict[str, str]:
-    """Return old key → new key of renamed documents whose result stands."""
-    return {
-        item.renamed_from: item.key
-        for item in work.items
-        if item.renamed_from is not None and item.index in done
-    }

@@ -27,6 +27,7 @@ from paddock.runner.bind.bound import (
     with_inputs,
 )
 from paddock.runner.bind.scope import Scope
+from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger.budget import Spent, budget_reached
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.drain import StopGateClosed
@@ -141,6 +142,9 @@ async def run(context: RunContext) -> Report:
 async def _clean_up_and_walk(walker: _PlanRun, context: RunContext) -> Any:
     """Drop rows that an earlier form of the file left in stores, then walk."""
     keeper = RowKeeper(context)
+    context.stats.not_taken.update(
+        await asyncio.to_thread(lambda: [*not_taken_by_watches(context.bound)])
+    )
     try:
         is_alone = context.claims is None
         await keeper.clear(context.bound, context.judge.place(), is_alone=is_alone)
@@ -162,7 +166,9 @@ class _PlanRun:
         self._bound = context.bound
         self._stats = context.stats
         self._stop_gate = context.stop_gate
-        self.blocks = BlockRunner(context, self._sub_pipelines, around)
+        self.blocks = BlockRunner(
+            context, lambda step, run: _SubPipelineRun(context, self.blocks, step, run), around
+        )
         self.has_left = False
         """Whether something was not begun, or not finished, since the stop gate was closed."""
         self.left = self.blocks.left
@@ -213,8 +219,13 @@ class _PlanRun:
         elif why := self.left.why(node, before, self._scope, self._stats.note):
             self._stats.note(left_text(node.id, why))
             self._stats.item_state(node.id, "", "skipped")
-            if node.id in {**self.left.without_results, **self.left.without_news}:
-                await self._note_last(node)
+            is_kept = node.id in {**self.left.without_results, **self.left.without_news}
+            if is_kept and not (
+                self._outer or isinstance(node, BoundBlock) or node.kind.roles or node.inner
+            ):  # what applies is what it wrote last
+                context, scope = self._context, self._context.judge.scope_id(node.id)
+                end = await context.ledger.ask(NodeOutputs.of_last_run, node, scope, context.index)
+                self.blocks.ends |= {} if end is None else {node.id: end}
             if node.id in self.left.without_news:
                 self._scope = self._scope.with_step(node.id, None)
         else:
@@ -322,15 +333,6 @@ class _PlanRun:
         if isinstance(node, BoundStep):
             await self.blocks.items.record_written(self._record(node))
 
-    async def _note_last(self, node: BoundNode) -> None:
-        """Note what applies of a step without an entry that is left as it is."""
-        if self._outer or isinstance(node, BoundBlock) or node.kind.roles or node.inner:
-            return
-        context, scope = self._context, self._context.judge.scope_id(node.id)
-        end = await context.ledger.ask(NodeOutputs.of_last_run, node, scope, context.index)
-        if end is not None:
-            self.blocks.ends[node.id] = end
-
     async def _in_turn(self, step: BoundStep, scope_id: str) -> tuple[ItemRun, Any]:
         """Run a step; steps with side effects run on one machine after the other."""
         claims = self._context.claims
@@ -356,9 +358,6 @@ class _PlanRun:
 
     def _key(self, node: BoundNode) -> str:
         return "/".join((*self._outer, node.id))
-
-    def _sub_pipelines(self, step: BoundStep, record: ItemRun) -> _SubPipelineRun:
-        return _SubPipelineRun(self._context, self.blocks, step, record)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep, node_ids
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, node_ids
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.output_index import (
     SAME_FILE_REMEDY,
-    OutputIndex,
     other_pipelines_output,
 )
 from paddock.steps.paths import nearest_existing, write_refusal
@@ -43,27 +42,30 @@ def refuse_output_conflicts(
         paths = {key: text for key, text in rendered.items() if text is not None}
         folders: Iterable[str] = paths.values()
         if step.uses != "embed":
-            _refuse_same_file(step, items.scope, paths, index)
+            taken: dict[str, str] = {}
+            for key, text in paths.items():
+                other = taken.setdefault(text, key)
+                if other == key:  # it may be an item of another block
+                    other = index.owner(items.scope, key, text) or key
+                if other != key:
+                    first, second = sorted((key, other))
+                    what = f"'{first}' and '{second}' would write the same file "
+                    fault = Fault(f"{what}'{index.stored(text)}'.", SAME_FILE_REMEDY, step.mark)
+                    raise PipelineError([fault])
             refuse_other_pipelines(context, step, paths.values())
             folders = map(os.path.dirname, folders)
-        refusal = _common_refusal(dict.fromkeys(folders))
-        if refusal and (len(todo) > 1 or nearest_existing(Path(refusal[0])).is_dir()):
-            raise PipelineError([_not_writable_fault(step, *refusal, path, context.bound)])
-
-
-def _refuse_same_file(
-    step: BoundStep, scope: str, paths: Mapping[str, str], index: OutputIndex
-) -> None:
-    """Refuse two items, by their keys, with one path; also one of another block."""
-    taken: dict[str, str] = {}
-    for key, path in paths.items():
-        other = taken.setdefault(path, key)
-        if other == key:
-            other = index.owner(scope, key, path) or key
-        if other != key:
-            first, second = sorted((key, other))
-            what = f"'{first}' and '{second}' would write the same file '{index.stored(path)}'."
-            raise PipelineError([Fault(what, SAME_FILE_REMEDY, step.mark)])
+        refusals = [(folder, write_refusal(Path(folder))) for folder in dict.fromkeys(folders)]
+        if not refusals or any(why is None for _, why in refusals):
+            continue  # one document's folder stops no other: its step fails
+        folder, why = refusals[0]
+        if len(todo) > 1 or nearest_existing(Path(folder)).is_dir():
+            types = context.bound.input_types
+            read = (r[1] for r in sorted(path.references) if r[0] == "inputs" and r[1:])
+            name = next((name for name in read if types.get(name) in ("dir", "path")), None)
+            other = f"`-i {name}=DIR` names another" if name else "change the step to another"
+            what = f"step '{step.id}' cannot write to '{folder}': {why}."
+            remedy = f"No item was begun. Make it writable, or {other} folder."
+            raise PipelineError([Fault(what, remedy, step.mark)])
 
 
 def refuse_written_by_others(context: RunContext, scope: Scope) -> None:
@@ -104,29 +106,6 @@ def refuse_other_pipelines(context: RunContext, step: BoundStep, paths: Iterable
         if (other := context.index.other_owner(stored)) is not None:
             error = other_pipelines_output(stored, other)
             raise PipelineError([Fault(error.reason, error.remedy, step.mark)])
-
-
-def _common_refusal(folders: Iterable[str]) -> tuple[str, str] | None:
-    """Return the first folder and why it cannot be written, if none can.
-
-    One document's folder stops no other: its step fails.
-    """
-    refusals = [(folder, write_refusal(Path(folder))) for folder in folders]
-    first = next(iter(refusals), None)
-    if first is None or any(why is None for _, why in refusals):
-        return None
-    return first[0], first[1] or ""
-
-
-def _not_writable_fault(
-    step: BoundStep, folder: str, why: str, path: Value, bound: BoundPlan
-) -> Fault:
-    what = f"step '{step.id}' cannot write to '{folder}': {why}."
-    types = bound.input_types
-    named = (read[1] for read in sorted(path.references) if read[0] == "inputs" and read[1:])
-    name = next((name for name in named if types.get(name) in ("dir", "path")), None)
-    other = f"`-i {name}=DIR` names another folder" if name else "change the step to another folder"
-    return Fault(what, f"No item was begun. Make it writable, or {other}.", step.mark)
 
 
 def _output_paths(

@@ -58,7 +58,7 @@ from .block_items import (
 from .block_work import BlockWork, ItemWork, OuterPipelines
 from .call_cache import ModelDigests
 from .decided_examples import EXAMPLES, examples_difference
-from .deleted_documents import DeletionDetector, DeletionDoubt, MissingSources
+from .deleted_documents import DeletionDetector, DeletionDoubt
 from .dependencies import AWAY, DependencyIndex, is_file_mark
 from .edited_outputs import EDITED_FILE, held_paths, held_text, is_loss, overwrites_edited
 from .filed_items import FILED_STATES, BlockFiling, FiledItems, ListWithFiled, filed_doubt
@@ -66,6 +66,7 @@ from .fingerprints import (
     CONTENT,
     LOOP,
     SUFFIX,
+    NodeParts,
     Place,
     is_file_value,
     item_content,
@@ -74,10 +75,10 @@ from .fingerprints import (
     kind_suffix,
     ordered_digest,
     part_digest,
+    read_by_all,
     without_time,
 )
 from .item_keys import item_keys, raw_item_keys
-from .node_parts import NodeParts, read_by_all
 from .renamed_documents import renamed_items
 from .run_options import RunOptions
 from .run_reviews import RunReviews
@@ -165,7 +166,7 @@ class Judge:
         """Keys of all items, where only some are asked for."""
         self.sources = DeletionDetector(bound, self.ledger, index, options.is_confirmed)
         self._digests = digests
-        self.parts = NodeParts(bound, index, digests, self.dependencies)
+        self.parts = NodeParts(bound, index, digests, self.dependencies.digest)
         self._outer = OuterPipelines(bound.file.name, "", ())
         self._job_runs = job_runs
         watches = is_watch_trigger(options.trigger)
@@ -203,7 +204,7 @@ class Judge:
         steps, places = f"{outer.steps}{step}.", (*outer.places, self.place())
         made._outer = OuterPipelines(outer.file, steps, places)
         made.seen_keys, made.dependencies = self.seen_keys, self.dependencies
-        made.parts = NodeParts(bound, self.index, self._digests, self.dependencies)
+        made.parts = NodeParts(bound, self.index, self._digests, self.dependencies.digest)
         made._is_only_block = False
         made._settled_files = self._settled_files
         made.reviews, made.labels = self.reviews, self.labels
@@ -312,7 +313,7 @@ class Judge:
         found = replace(
             found,
             rows={**found.rows, **done} if done else found.rows,
-            n_of_results=len(done),
+            n_of_results=len(done) + sum(not row.path for row in found.rows.values()),
             earlier=found.earlier | earlier,
             parts={k: row for k in keys if (row := filing.rows.get(k)) and not row.path},
             places={} if whole is None else whole.places,
@@ -349,28 +350,31 @@ class Judge:
         missing = await asyncio.to_thread(
             self.sources.missing, work.block, scope, work.scope, len(there), absent
         )
-        work, missing = self._prune_filed(work, missing)
+        n_away, n_filed = len(work.filed.away), len(work.filed.rows) + len(work.items)
+        if n_away and (self.options.prune or any(src.prunes for src in missing.sources)):
+            if not self.options.is_confirmed and is_mass_deletion(n_away, n_filed, MOST_DELETED):
+                doubt = DeletionDoubt(work.block.id, filed_doubt(work.block.id, n_away, n_filed))
+                missing = replace(missing, doubts=(*missing.doubts, doubt))
+            else:
+                work = replace(work, filed=replace(work.filed, pruned=work.filed.away))
         if not missing.deleted:
             return replace(work, missing=missing)
         past = PastItems(self.ledger, work.scope, work.block)
         items = await self.ledger.ask(
             self._with_renames, work.scope, work.items, missing.deleted, past
         )
-        missing = self._keep_undecided(missing, items, entries)
+        # Of most a person is asked first, but for renames
+        renamed_from = {item.renamed_from for item in items}
+        renamed = tuple(entry for entry in missing.deleted if entry.key in renamed_from)
+        n_deleted, n_known = (
+            len(missing.deleted) - len(renamed),
+            sum(e.gone is None for e in entries),
+        )
+        many = self.sources.many(missing, n_deleted, n_known, prunes=self.options.prune)
+        if many is not None:
+            missing = replace(missing, deleted=renamed, doubts=(*missing.doubts, many))
         absences = await self.ledger.ask(self._absences, work.scope, items, missing.deleted, past)
         return replace(work, items=tuple(items), missing=missing, absences=absences)
-
-    def _prune_filed(
-        self, work: BlockWork, missing: MissingSources
-    ) -> tuple[BlockWork, MissingSources]:
-        """Drop filed items whose documents are away, where that is asked; of most, ask first."""
-        n_away, n_known = len(work.filed.away), len(work.filed.rows) + len(work.items)
-        if not (n_away and (self.options.prune or any(src.prunes for src in missing.sources))):
-            return work, missing
-        if not self.options.is_confirmed and is_mass_deletion(n_away, n_known, MOST_DELETED):
-            doubt = DeletionDoubt(work.block.id, filed_doubt(work.block.id, n_away, n_known))
-            return work, replace(missing, doubts=(*missing.doubts, doubt))
-        return replace(work, filed=replace(work.filed, pruned=work.filed.away)), missing
 
     def _requested_keys(
         self, block: BoundBlock, scope: Scope, keys: Sequence[str], listed: Sequence[Any]
@@ -528,31 +532,22 @@ class Judge:
         found = (rows, tuple(new.values()), frozenset(earlier), away)
         return FiledItems(*found, tuple(filing.taken_over))
 
-    def _keep_undecided(
-        self, missing: MissingSources, items: Iterable[ItemWork], entries: Iterable[Entry]
-    ) -> MissingSources:
-        """Keep deletions undecided, but for renames, where a person is asked first."""
-        renamed_from = {item.renamed_from for item in items}
-        deleted = tuple(entry for entry in missing.deleted if entry.key in renamed_from)
-        n_deleted = len(missing.deleted) - len(deleted)
-        n_known = sum(entry.gone is None for entry in entries)
-        doubt = self.sources.many(missing, n_deleted, n_known, prunes=self.options.prune)
-        if doubt is None:
-            return missing
-        return replace(missing, deleted=deleted, doubts=(*missing.doubts, doubt))
-
     def _with_renames(
         self, scope: str, items: Sequence[ItemWork], deleted: Sequence[Entry], past: PastItems
     ) -> list[ItemWork]:
         """Set which deleted item a new one was renamed from."""
         new = {i.key: i.item for i in items if i.verdict.state == "new" and is_file_value(i.item)}
         old = renamed_items(self.ledger, scope, deleted, new)
-        return [
-            _as_renamed(item, old[item.key], has_new_key=past.had_other_key(old[item.key]))
-            if item.key in old
-            else item
-            for item in items
-        ]
+        made = []
+        for item in items:
+            if (was := old.get(item.key)) is not None:
+                why = f"`key` changed: it was '{was}'" if past.had_other_key(was) else ""
+                verdict = item.verdict
+                if verdict.state == "new":
+                    verdict = ItemVerdict("new", why or f"renamed from '{was}'")
+                item = replace(item, renamed_from=was, verdict=verdict)
+            made.append(item)
+        return made
 
     def _absences(
         self, scope: str, items: Sequence[ItemWork], deleted: Sequence[Entry], past: PastItems
@@ -706,10 +701,3 @@ def values_digest(item: ItemWork) -> str:
     parts: Mapping[str, str] = json.loads(item.parts)
     read = {name: parts[name] for name in parts if name.startswith(("steps.", "inputs."))}
     return part_digest(read)
-
-
-def _as_renamed(item: ItemWork, old: str, *, has_new_key: bool) -> ItemWork:
-    is_new = item.verdict.state == "new"
-    why = f"`key` changed: it was '{old}'" if has_new_key else f"renamed from '{old}'"
-    verdict = ItemVerdict("new", why) if is_new else item.verdict
-    return replace(item, renamed_from=old, verdict=verdict)

@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ from paddock.runner.core.same_output_file import (
 from paddock.runner.core.session import open_session
 from paddock.runner.core.skipped_steps import is_step_skipped
 from paddock.runner.core.steps_left_as_they_are import left_text
+from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
@@ -163,6 +165,7 @@ class _Forecast:
 
     async def report(self) -> PlanReport:
         refuse_written_by_others(self._context, self._scope)
+        self._context.stats.not_taken.update(not_taken_by_watches(self._bound))
         for node in self._bound.nodes:
             await self._guarded(node)
         await self._note_outdated()
@@ -172,6 +175,10 @@ class _Forecast:
         calls_are: CallsAre = "about" if cost.is_estimate else "exact" if is_exact else "at most"
         is_vague = bool(self._notes)
         tokens = None if cost.tokens is None or is_vague else math.ceil(cost.tokens)
+        speeds, gains = self._speeds, list[Any]()
+        if speeds is not None:
+            known = dict(self._workloads(speeds))
+            gains = [speeds.gain(ref, known.get(ref)) for ref in sorted(self._cost.models)]
         return PlanReport(
             pipeline=stats.pipeline,
             items=tuple(self._items),
@@ -185,7 +192,7 @@ class _Forecast:
             least_models={} if is_vague else dict(cost.calls.sure),
             seconds=self._seconds(tokens),
             notes=tuple(self._notes),
-            advice=tuple(self._advice()),
+            advice=tuple(gain.sentence() for gain in gains if gain is not None),
             outdated=stats.outdated,
             filed=stats.filed_counts,
             not_taken=stats.not_taken_by_suffix(),
@@ -375,16 +382,12 @@ class _Forecast:
         for path in sorted(read):
             if path[0] == "steps" and path[1:2] and path[1] in within._unknown:
                 self._unknown[step.id] = f"{step.id}.{within._unknown[path[1]]}"
-                self._guesses[step.id] = self._guessed_returns(step, bound, within)
+                self._guesses[step.id] = {}
+                with suppress(ExpressionError):  # of placeholders
+                    guessed = within._guessed_scope()
+                    self._guesses[step.id] = pipeline_outputs(step, bound, guessed, self._scope)
                 return
         self._known(step, pipeline_outputs(step, bound, within._scope, self._scope))
-
-    def _guessed_returns(self, step: BoundStep, bound: BoundPlan, within: _Forecast) -> Any:
-        """Return what a pipeline would return, with placeholders; nothing where it fails."""
-        try:
-            return pipeline_outputs(step, bound, within._guessed_scope(), self._scope)
-        except ExpressionError:
-            return {}
 
     def _guessed_scope(self) -> Scope:
         scope = self._scope
@@ -492,15 +495,6 @@ class _Forecast:
             read, written = shares["prompt"] / then, shares["completion"] / then
             reused = shares.get("prompt_reused", 0) / then
             yield ref, speeds.workload(n_calls, *(n_tokens * s for s in (read, written, reused)))
-
-    def _advice(self) -> Iterator[str]:
-        speeds = self._speeds
-        if speeds is not None:
-            known = dict(self._workloads(speeds))
-            for ref in sorted(self._cost.models):
-                gain = speeds.gain(ref, known.get(ref))
-                if gain is not None:
-                    yield gain.sentence()
 
 
 def _plan_items(work: BlockWork) -> Iterator[PlanItem]:

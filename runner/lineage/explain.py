@@ -45,8 +45,7 @@ from paddock.runner.core.dependencies import (
     current_paths,
 )
 from paddock.runner.core.edited_outputs import is_loss
-from paddock.runner.core.fingerprints import CONTENT, CONTEXT, LOOP
-from paddock.runner.core.node_parts import NodeParts
+from paddock.runner.core.fingerprints import CONTENT, CONTEXT, LOOP, NodeParts
 from paddock.runner.core.stale_reasons import change_reasons, compare_specs, stale_parts
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import CallRow, LedgerError
@@ -479,7 +478,7 @@ async def _hash_parts(
     digests: ModelDigests = _NoRemoteDigests()
     if not now.is_elsewhere:
         digests = ModelDigests(model_pools.LookupPool(now.settings).facts)
-    maker = NodeParts(owner, index, digests, DependencyIndex(index))
+    maker = NodeParts(owner, index, digests, DependencyIndex(index).digest)
     parts = await maker.of(node)
     # Inputs of a sub-pipeline may be known only during a run.
     unknown = {f"inputs.{name}" for name, value in owner.inputs.items() if value is None}
@@ -591,17 +590,14 @@ class SurroundingChanges:
             self._evidence[file] = DependencyIndex(OutputIndex(self._ledger, self._base, scopes))
         dependencies = self._evidence[file]
         await dependencies.look([trace.entry], roots)
-        return [
-            LineageChange(self._words(path, mark, subject))
-            for path, mark in marks
-            if not dependencies.agrees(path, mark)
-        ]
-
-    def _words(self, path: str, mark: Sequence[Any], subject: str) -> str:
-        what, now = _MARK_TEXT[mark[0]]
-        path = mark[1] if mark[0] == ROWS else path.removesuffix("/")
-        is_there = (self._base / path).is_dir()
-        return f"{what.format(subject)} {now if is_there else 'was deleted'}: {path}"
+        changes = []
+        for path, mark in marks:
+            if not dependencies.agrees(path, mark):
+                what, now = _MARK_TEXT[mark[0]]
+                path = mark[1] if mark[0] == ROWS else path.removesuffix("/")
+                now = now if (self._base / path).is_dir() else "was deleted"
+                changes.append(LineageChange(f"{what.format(subject)} {now}: {path}"))
+        return changes
 
 
 _MARK_TEXT = {

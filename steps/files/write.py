@@ -12,6 +12,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, ClassVar, Literal
 
@@ -252,17 +253,12 @@ async def _to_temporary_file(path: Path, data: bytes, *, is_new: bool) -> Tempor
 
 def _write_temporary_file(path: Path, data: bytes, is_new: bool) -> TemporaryFile:
     """Write and sync a temporary file next to `path`; it is removed on failure."""
+    like = None
+    if not is_new:
+        with suppress(OSError):  # it is gone
+            facts = no_links.facts_of(path)
+            like = facts if stat.S_ISREG(facts.st_mode) else None
     try:
-        like = None if is_new else _facts_of(path)
         return TemporaryFile.written(path, data, like=like, follows_links=False)
     except OSError as error:
         raise os_refusal(f"'{printable(path)}' cannot be written", error) from error
-
-
-def _facts_of(path: Path) -> os.stat_result | None:
-    """Return the facts of the file that is replaced; None: it is gone, or no regular file."""
-    try:
-        facts = no_links.facts_of(path)
-    except OSError:
-        return None
-    return facts if stat.S_ISREG(facts.st_mode) else None
