@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from io import BytesIO
 from typing import Any
@@ -37,7 +38,11 @@ class InnerPictures:
 
     def of_page(self, html: bytes) -> str:
         """Return the text of what a page has within itself, as `data:` addresses."""
-        return self.text(self._unpacked(found[1]) for found in _DATA_URI.finditer(html))
+        pictures = list[bytes]()
+        for found in _DATA_URI.finditer(html):
+            with suppress(binascii.Error):  # so it is shown nowhere
+                pictures.append(binascii.a2b_base64(unquote_to_bytes(found[1])))
+        return self.text(pictures)
 
     def text(self, pictures: Iterable[bytes]) -> str:
         """Return the text of pictures; small ones, such as icons, do not count."""
@@ -78,9 +83,3 @@ class InnerPictures:
         is_text = sum(map(str.isalnum, text)) >= _LEAST_CHARS
         self._n_read += is_text
         return text if is_text else ""
-
-    def _unpacked(self, written: bytes) -> bytes:
-        try:
-            return binascii.a2b_base64(unquote_to_bytes(written))
-        except binascii.Error:
-            return b""

@@ -44,8 +44,10 @@ def find_pdf_boxes(
                 textpage = page.get_textpage()
                 for index in by_page[number]:
                     quote = quotes[index]
-                    if text.text[quote.start : quote.end] == quote.text:
-                        origins = text.origins[quote.start : quote.end]
+                    # Before it may stand what OCR has read from a picture.
+                    start = text.text.rfind(quote.text, 0, quote.end)
+                    if start >= 0:
+                        origins = text.origins[start : start + len(quote.text)]
                         places = [read.places[at] for at in origins if at >= 0]
                         found[index] = _box_around(page, textpage, places)
     return found

@@ -27,6 +27,7 @@ from typing import Any, TypeAlias
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
+from .ocr_layout import TextBox
 from .page_layout import (
     FACT_PAGES,
     HYPHEN,
@@ -39,7 +40,7 @@ from .page_layout import (
     page_text,
 )
 from .pdf_annotations import Annotations, LaidOver, Losses
-from .pdf_pictures import OwnText, unread_pictures
+from .pdf_pictures import unread_pictures
 from .pdfium import PDFIUM_LOCK, DamagedPage, bounds_of, low_pixels, open_page, shown_box, utf16
 
 _ODD = re.compile(
@@ -104,7 +105,7 @@ class ReadPage:
     """Whether it shows something, but no text of its own."""
     n_pictures: int = 0
     """Pictures that its own text does not cover, as it does after OCR."""
-    own: Sequence[OwnText] = ()
+    own: Sequence[TextBox] = ()
     """Its own text and where it stands, if it has such pictures."""
 
 

@@ -8,7 +8,7 @@ stands.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
@@ -28,16 +28,11 @@ _TAIL_CHARS = 20  # by which a line is found in a page's text
 _MOST_OBJECTS, _MOST_TEXTS = 5_000, 2_000  # of a page, that are looked at
 
 
-@dataclass(frozen=True, slots=True)
-class OwnText:
-    """A piece of a page's own text."""
+def unread_pictures(page: Any, textpage: Any) -> tuple[int, Sequence[TextBox]]:
+    """Return how many pictures of an open page its own text leaves uncovered, and that text.
 
-    text: str
-    box: PageBox
-
-
-def unread_pictures(page: Any, textpage: Any) -> tuple[int, Sequence[OwnText]]:
-    """Return how many pictures of an open page its own text leaves uncovered, and that text."""
+    Its places are fractions of the page.
+    """
     pictures, share = list[PageBox](), 0.0
     for index in range(min(raw.FPDFPage_CountObjects(page), _MOST_OBJECTS)):
         piece = raw.FPDFPage_GetObject(page, index)
@@ -49,42 +44,43 @@ def unread_pictures(page: Any, textpage: Any) -> tuple[int, Sequence[OwnText]]:
         pictures = [(0.0, 0.0, 1.0, 1.0)]
     if not pictures:
         return 0, ()
-    own = list[OwnText]()
+    own = list[TextBox]()
     for index in range(min(textpage.count_rects(), _MOST_TEXTS)):
         left, bottom, right, top = textpage.get_rect(index)
         box = shown_box(page, raw.FS_RECTF(left, top, right, bottom))
         text = " ".join(textpage.get_text_bounded(left, bottom, right, top).split())
-        own += [OwnText(text, box)] if box is not None and text else []
+        own += [TextBox(escaped(text), *box)] if box is not None and text else []
     covered = (
-        sum(_area(_shared(text.box, picture)) for text in own) / _area(picture)
+        sum(_area(_shared(_sides(text), picture)) for text in own) / _area(picture)
         for picture in pictures
     )
     return sum(share < _COVERED for share in covered), own
 
 
-def read_picture_text(pixels: Any, own: Sequence[OwnText]) -> SeenText:
-    """Read what a page shows and its own text, in pieces, does not say.
+def read_picture_text(pixels: Any, own: Sequence[TextBox]) -> SeenText:
+    """Read what a page shows and its own text does not say.
 
     Where that is more than the own text, it is returned with it, by place (`has_known`).
     """
     height, width = pixels.shape[:2]
-    known = [
-        TextBox(escaped(text.text), left * width, top * height, right * width, bottom * height)
-        for text in own
-        for left, top, right, bottom in (text.box,)
-    ]
-    return ocr_engine.recognise(pixels, known)
+    return ocr_engine.recognise(
+        pixels,
+        [
+            TextBox(t.text, t.left * width, t.top * height, t.right * width, t.bottom * height)
+            for t in own
+        ],
+    )
 
 
-def inserted(text: str, seen: SeenText, own: Sequence[OwnText]) -> SeenText:
+def inserted(text: str, seen: SeenText, own: Sequence[TextBox]) -> SeenText:
     """Return a page's text with that of a picture after the line that stands above it."""
     if not seen.text or seen.has_known:
         return seen if seen.has_known else replace(seen, text=text)
     top = min((line[3] for line in seen.lines), default=1.0)
-    above = [piece for piece in own if piece.box[3] <= top + _SLACK]
+    above = [piece for piece in own if piece.bottom <= top + _SLACK]
     at = 0
     if above:
-        tail = max(above, key=lambda piece: piece.box[3]).text[-_TAIL_CHARS:]
+        tail = max(above, key=lambda piece: piece.bottom).text[-_TAIL_CHARS:]
         found = text.rfind(tail)
         at = len(text) if found < 0 else text.find("\n", found)
         at = len(text) if at < 0 else at
@@ -113,6 +109,10 @@ def _is_picture(piece: Any, depth: int = 2) -> bool:
 def _area(box: PageBox) -> float:
     left, top, right, bottom = box
     return max(0.0, right - left) * max(0.0, bottom - top)
+
+
+def _sides(box: TextBox) -> PageBox:
+    return box.left, box.top, box.right, box.bottom
 
 
 def _shared(first: PageBox, second: PageBox) -> PageBox:

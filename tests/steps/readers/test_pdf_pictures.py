@@ -11,6 +11,8 @@ from pypdfium2 import raw
 
 from paddock.steps.base import StepError
 from paddock.steps.readers import reader
+from paddock.steps.readers.pdf_boxes import find_pdf_boxes
+from paddock.steps.readers.reader import QuoteSpan
 from tests.fakes.office import scanned_pdf
 from tests.fakes.readers import read_here
 
@@ -82,9 +84,13 @@ def test_the_text_of_a_picture_stands_between_the_lines_around_it(placed: Placed
     document.save(out)
     prose = "This line of the letter has enough words to be most of it, above the picture or below"
     texts = [(f"{prose} {n}.", 40, base, 12) for n, base in ((1, 700), (2, 680), (3, 300))]
-    text = read_here(placed("a.pdf", lettered(out.getvalue(), texts))).text
+    data = lettered(out.getvalue(), texts)
+    text = read_here(placed("a.pdf", data)).text
     found = [text.index(part) for part in ("below 2.", "Total due 2,120.50 EUR", "below 3.")]
     assert found == sorted(found)
+    [box] = find_pdf_boxes(BytesIO(data), [QuoteSpan(1, found[2], found[2] + 8, "below 3.")], int)
+    assert box is not None
+    assert 0.6 < box[1] < box[3] < 0.64
 
 
 def test_text_without_a_meaning_is_read_from_what_the_page_shows(
