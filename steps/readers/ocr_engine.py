@@ -32,8 +32,8 @@ from .ocr_layout import SeenText, TextBox, join_boxes
 
 _THREADS = 2  # the models of the run need the CPU too
 _DETECTION_SIDE_PX = 960  # where lines are looked for: as many words of 6.5 points as with 1280
-_FINE_SIDE_PX = 1600  # the same for finer print, as of a newspaper
-_FINE_PRINT_PX = 10.0  # a lower line is half lost at `_DETECTION_SIDE_PX`
+_FINE_SIDE_PX = 1280  # the same for fine print and crowded pages: 7 % more words of a newspaper
+_FINE_PRINT_PX, _CROWDED = 10.0, 100  # the height of lines on average, and their number
 MOST_OCR_SIDE_PX = 2400  # of what it is shown: A4 at 200 dots an inch
 _LEAST_SIDE_PX = 6  # no letter is lower; the library would make such a strip 30 times as long
 _TALL = 1.5  # times as high as wide: the library turns such a line to the left
@@ -214,7 +214,8 @@ class _OcrEngine:
             if found.boxes is None:
                 return pixels.reshape(-1)[:0].reshape(0, 4, 2), ()
             heights = [dist(four[0], four[3]) for four in found.boxes]
-            if median(heights) * side > _FINE_PRINT_PX * max(pixels.shape):
+            is_fine = median(heights) * side < _FINE_PRINT_PX * max(pixels.shape)
+            if not is_fine and len(heights) < _CROWDED:
                 break
         return found.boxes.astype("float32"), found.scores
 

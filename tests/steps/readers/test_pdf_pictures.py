@@ -88,7 +88,9 @@ def test_the_text_of_a_picture_stands_between_the_lines_around_it(placed: Placed
     text = read_here(placed("a.pdf", data)).text
     found = [text.index(part) for part in ("below 2.", "Total due 2,120.50 EUR", "below 3.")]
     assert found == sorted(found)
-    [box] = find_pdf_boxes(BytesIO(data), [QuoteSpan(1, found[2], found[2] + 8, "below 3.")], int)
+    [box] = find_pdf_boxes(
+        BytesIO(data), [QuoteSpan(1, found[2], found[2] + 8, "below 3.")], lambda: None
+    )
     assert box is not None
     assert 0.6 < box[1] < box[3] < 0.64
 
