@@ -76,6 +76,7 @@ class FilesRows(Step[FilesRowsParams, FilesRowsOutput]):
 
     params = FilesRowsParams
     output = FilesRowsOutput
+    version = 2
     is_pure = True
 
     def reads(self, params: FilesRowsParams) -> Sequence[str]:

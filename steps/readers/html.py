@@ -439,7 +439,12 @@ def _mark_notes(soup: Any) -> frozenset[str]:
     inner = set[str]()
     for element in soup.find_all(lambda tag: tag.name == "sup" or "raised" in tag.looks):
         label = note_label(element.get_text())
-        if element.cites or element.is_dropped or not label or _is_dropped(element):
+        if (
+            element.cites
+            or element.is_dropped
+            or not label
+            or any(n.is_dropped for n in element.parents)
+        ):
             continue
         if _text_beside(element, "previous_sibling"):
             inner.add(label)
@@ -468,7 +473,11 @@ def _mark_note(note: Any, label: str) -> None:
         words = node.get_text()
         if node.name in ("a", "sup") and (note_label(words) or not re.search(r"\w", words)):
             node.is_dropped = node.name == "sup" or "#" in attribute(node, "href")
-        elif node.name is None and re.search(r"\w", node) and not _is_dropped(node):
+        elif (
+            node.name is None
+            and re.search(r"\w", node)
+            and not any(n.is_dropped for n in node.parents)
+        ):
             rest = re.sub(rf"^\s*(?:[\[(]?{re.escape(label)}[\])]?)?[.:)]?\s+", "", node)
             node.replace_with(rest)
             break
@@ -476,10 +485,6 @@ def _mark_note(note: Any, label: str) -> None:
             node.replace_with("")
     for back in note.find_all("a", href=re.compile("#")):
         back.is_dropped = back.is_dropped or not re.search(r"\w", back.get_text())
-
-
-def _is_dropped(node: Any) -> bool:
-    return any(around.is_dropped for around in node.parents)
 
 
 def _text_beside(element: Any, direction: str) -> str:

@@ -16,6 +16,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 # UTF-32 first: its mark begins with that of UTF-16.
@@ -176,8 +177,9 @@ def _detected(data: bytes) -> Decoded:
         return _decode_strictly(data, wide)
     if b"\x00" in data:
         raise NotText("it has NUL bytes, as binary data has")
-    if (found := _as_iso2022(data)) is not None:
-        return found
+    if b"\x1b$" in data and data.isascii():  # by its escapes Japanese or Korean
+        with suppress(NotText):
+            return _decode_strictly(data, "iso2022_kr" if b"\x1b$)C" in data else "iso2022_jp_ext")
     n_controls = len(_CONTROLS.findall(data))
     if n_controls > _MAX_CONTROL_SHARE * len(data):
         raise NotText(f"{n_controls} of its {len(data)} bytes are control characters")
@@ -238,17 +240,6 @@ def _share_of_text(sample: bytes, encoding: str) -> float:
     # Latin read from the wrong side gives assigned but rare characters, never a space.
     has_spacing = bool(re.search("[ \n\t\u3000-\u3002\uff0c]", text))
     return (1 - odd / len(text)) * (1.0 if has_spacing else 0.9)
-
-
-def _as_iso2022(data: bytes) -> Decoded | None:
-    """Decode what says by escapes that it is Japanese or Korean; None for other data."""
-    if b"\x1b" not in data or not data.isascii():
-        return None
-    name = "iso2022_kr" if b"\x1b$)C" in data else "iso2022_jp_ext" if b"\x1b$" in data else ""
-    try:
-        return _decode_strictly(data, name) if name else None
-    except NotText:
-        return None
 
 
 def _as_utf8(data: bytes, *, may_be_damaged: bool = True) -> Decoded | None:
