@@ -538,9 +538,23 @@ def _aligned_tables(rows: Sequence[_Row]) -> Iterator[tuple[int, int, _Cells]]:
             columns = wider
             end += 1
             last = end if len(rows[end - 1].segments) > 1 else last
-        if _is_table(rows[at:last], columns):
+        if _is_table(rows[at:last], columns) and not _goes_on(rows[last - 1 : last + 4], columns):
             yield at, last, _aligned_cells(rows[at:last], columns)
-        at = last if _is_table(rows[at:last], columns) else at + 1
+            at = last
+        else:
+            at += 1
+
+
+def _goes_on(rows: Sequence[_Row], columns: Sequence[Sequence[float]]) -> bool:
+    """Return whether text goes on for lines below two columns: one is a note in the margin."""
+    starts = [min(word.left for word in row.words) for row in rows]
+    return (
+        len(columns) == 2
+        and len(rows) == 5
+        and all(len(row.segments) == 1 for row in rows[1:])
+        and all(0 < a.base - b.base < _TIGHT_PITCH * b.size for a, b in pairwise(rows))
+        and any(all(abs(start - left) < _NEAR for start in starts[1:]) for left, _ in columns)
+    )
 
 
 def _continues(rows: Sequence[_Row], first: int, at: int) -> bool:

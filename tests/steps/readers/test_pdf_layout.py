@@ -115,6 +115,15 @@ def test_two_columns_of_text_are_no_table() -> None:
         assert "|" not in read(drawn(*order)).text
 
 
+def test_a_note_in_the_margin_makes_no_table_of_the_text_beside_it() -> None:
+    note = lines("ER", "29,2", "396", left=20)
+    text = lines(*(PROSE for _ in range(12)))
+    found = read(
+        drawn(*(piece for pair in zip(note, text, strict=False) for piece in pair), *text[3:])
+    )
+    assert "|" not in found.text
+
+
 def test_contents_are_a_table_of_titles_and_pages() -> None:
     entries = (f"{at}. Chapter of rent {'. ' * 30}{at * 7}" for at in range(1, 5))
     found = read(drawn(*lines(*entries))).text.split("\n")
