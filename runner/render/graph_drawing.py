@@ -10,7 +10,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Literal
@@ -27,7 +26,7 @@ from .graph_model import (
     pipeline_graph,
     read_last_run,
 )
-from .html_page import COLOUR_CSS, html_page
+from .html_page import COLOUR_CSS, html_page, render_text
 
 # --- layout: layers from top to bottom, order within a layer, coordinates of boxes and edges. Pure.
 
@@ -292,34 +291,34 @@ def graph_svg(scene: PipelineGraph, *, is_inline: bool = False) -> str:
     top = MARGIN if is_inline else MARGIN + TITLE
     width = max(picture.width + 2 * MARGIN, 0.0 if is_inline else _min_width(scene))
     height = picture.height + top + MARGIN
-    size = f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
     sentences = [
         _box_title(box) + (f", after {', '.join(box.reads)}" if box.reads else "")
         for box in all_boxes(scene.boxes)
     ]
-    graph_text = ". ".join([*([scene.caption.rstrip(".")] if scene.caption else []), *sentences])
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="graph" {size} role="group" '
-        f'aria-labelledby="graph-title graph-words">',
-        f'<title id="graph-title">{escape(scene.name)}</title>',
-        f'<desc id="graph-words">{escape(graph_text)}</desc>',
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" '
-        'markerHeight="8" orient="auto"><path class="tip" d="M0 0 8 4 0 8z"/></marker></defs>',
-    ]
-    if not is_inline:
-        lines.append(f"<style>{COLOUR_CSS}</style>")
-        lines.append(f'<rect class="paper" width="{width:.0f}" height="{height:.0f}"/>')
-        title = _fitted_text(scene.name, width)
-        lines.append(f'<text class="name" x="{MARGIN}" y="{MARGIN + 16}">{title}</text>')
-        caption = _fitted_text(scene.caption, width)
-        lines.append(f'<text class="caption" x="{MARGIN}" y="{MARGIN + 36}">{caption}</text>')
     left = (width - picture.width) / 2
-    for arrow in picture.arrows:
-        lines.append(_svg_edge(arrow.moved(left, top)))
-    for placed in picture.boxes:
-        lines += _svg_box(placed.moved(left, top), is_inline=is_inline)
-    lines.append("</svg>")
-    return "\n".join(lines) + "\n"
+    drawn = render_text(
+        "graph.svg",
+        scene=scene,
+        is_inline=is_inline,
+        width=f"{width:.0f}",
+        height=f"{height:.0f}",
+        words=". ".join([*([scene.caption.rstrip(".")] if scene.caption else []), *sentences]),
+        colours=COLOUR_CSS,
+        margin=MARGIN,
+        room=width,
+        arrows=[arrow.moved(left, top) for arrow in picture.arrows],
+        boxes=[placed.moved(left, top) for placed in picture.boxes],
+        marks=_STATE_MARKS,
+        pad=PAD,
+        line=LINE,
+        fitted=_fitted_text,
+        path=_edge_path,
+        title=_box_title,
+        box_text=box_text,
+        element_id=element_id,
+        label_end=lambda label, room: min(text_width(label) * BOLD_CHAR, room) + 8,
+    )
+    return drawn + "\n"
 
 
 def _min_width(scene: PipelineGraph) -> float:
@@ -330,71 +329,19 @@ def _box_title(box: GraphBox) -> str:
     return f"{box.label}: {box.kind}" if box.kind else box.label
 
 
-def _svg_box(placed: PlacedBox, *, is_inline: bool) -> Iterator[str]:
-    box = placed.box
-    words = _box_title(box)
-    words += f", model {box.model}" if box.model else ""
-    words += f". {box_text(box)}" if box_text(box) else ""
-    about = f'class="{"block" if box.is_block else "step"} {box.last.state}'
-    about += f'{" conditional" if box.is_conditional else ""}" aria-label="{escape(words)}"'
-    if is_inline:
-        yield f'<a href="#row-{element_id(box.id)}" {about}>'
-    elif box.is_block:  # a role would hide its content from screen readers
-        yield f"<g {about}>"
-    else:
-        yield f'<g tabindex="0" role="img" {about}>'
-    yield f"<title>{escape(words)}</title>"
-    yield (
-        f'<rect x="{placed.x:.1f}" y="{placed.y:.1f}" width="{placed.width:.1f}" '
-        f'height="{placed.height:.1f}" rx="8"/>'
-    )
-    box = placed.box
-    room = placed.width - 2 * PAD
-    mark = _STATE_MARKS[box.last.state]
-    x, y = placed.x + PAD, placed.y + LINE + 3
-    if box.is_block:
-        at = x + min(text_width(box.label) * BOLD_CHAR, room) + 8
-        yield _svg_text("id", x, y, box.label, room)
-        yield _svg_text("kind", at, y, box.kind, room - (at - x) - (14 if mark else 0))
-        lines = [("state", box_text(box))]
-    else:
-        yield _svg_text("id", x, y, box.label, room - (14 if mark else 0))
-        lines = [("kind", box.kind), ("model", box.model), ("state", box_text(box))]
-    if mark:
-        right = placed.x + placed.width - PAD
-        yield f'<text class="mark" x="{right:.1f}" y="{y:.1f}">{mark}</text>'
-    for name, text in lines:
-        if text:
-            y += LINE
-            yield _svg_text(name, x, y, text, room)
-    if is_inline:
-        yield "</a>"
-    for arrow in placed.arrows:
-        yield _svg_edge(arrow)
-    for inner in placed.body:
-        yield from _svg_box(inner, is_inline=is_inline)
-    if not is_inline:
-        yield "</g>"
-
-
-def _svg_text(name: str, x: float, y: float, text: str, room: float) -> str:
-    cut = _fitted_text(text, room, BOLD_CHAR if name == "id" else CHAR)
-    return f'<text class="{name}" x="{x:.1f}" y="{y:.1f}">{cut}</text>' if cut else ""
-
-
-def _fitted_text(text: str, room: float, char: float = CHAR) -> str:
-    """Return a text cut to a width, escaped; the box's title has the whole text."""
-    n_most = int(room / char + 0.01)
+def _fitted_text(text: str, room: float, is_bold: bool = False) -> str:
+    """Return a text cut to a width; the box's title has the whole text."""
+    n_most = int(room / (BOLD_CHAR if is_bold else CHAR) + 0.01)
     if text_width(text) <= n_most:
-        return escape(text)
+        return text
     shown = text[: max(0, n_most - 1)]
     while text_width(shown) >= max(n_most, 1):
         shown = shown[:-1]
-    return escape(f"{shown}…") if shown else ""
+    return f"{shown}…" if shown else ""
 
 
-def _svg_edge(arrow: PlacedEdge) -> str:
-    # A path downwards: straight next to boxes, curved between layers
+def _edge_path(arrow: PlacedEdge) -> str:
+    # Downwards: straight next to boxes, curved between layers
     (x, y), *rest = arrow.points
     path = f"M{x:.1f} {y:.1f}"
     for number, (to_x, to_y) in enumerate(rest):
@@ -404,7 +351,7 @@ def _svg_edge(arrow: PlacedEdge) -> str:
             middle = (y + to_y) / 2
             path += f"C{x:.1f} {middle:.1f} {to_x:.1f} {middle:.1f} {to_x:.1f} {to_y:.1f}"
         x, y = to_x, to_y
-    return f'<path class="arrow" marker-end="url(#tip)" d="{path}"/>'
+    return path
 
 
 _MERMAID_CLASSES = {
