@@ -40,7 +40,6 @@ def completion(
 
 
 def is_completion_request(environ: Mapping[str, str]) -> bool:
-    """Return whether a shell runs us for its completion."""
     return bool(environ.get(REQUEST_VARIABLE))
 
 

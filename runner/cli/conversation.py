@@ -46,7 +46,6 @@ class ChatConversation:
 
     @property
     def accepts_images(self) -> bool:
-        """Whether its model takes images."""
         return "vision" in self.abilities
 
     def add_question(self, text: str, images: Sequence[str] = ()) -> None:

@@ -183,7 +183,6 @@ def port_holder(number: int) -> tuple[int, str]:
 
 
 def is_systemd_unit(pid: int, unit: str) -> bool:
-    """Return whether a process belongs to this systemd unit."""
     try:
         return f"/{unit}" in Path(f"/proc/{pid}/cgroup").read_text("utf-8")
     except OSError:
@@ -479,7 +478,6 @@ def _gpu_finding(
 
 
 def disk_findings(settings: Settings) -> Iterator[Finding]:
-    """Check the disks for models and state."""
     for about, folder in (("models disk", settings.pool.models_dir), ("state", settings.state_dir)):
         free_bytes = free_disk_bytes(folder)
         text = f"{folder}: {units.size(free_bytes)} free"

@@ -317,7 +317,6 @@ def _call_lines(call: LineageCall, *, is_full: bool) -> Iterator[str]:
 
 
 def request_lines(call: LineageCall) -> Iterator[str]:
-    """Yield the messages of a request to a model or tool."""
     messages = call.request.get("messages")
     if isinstance(messages, list):
         for message in messages:

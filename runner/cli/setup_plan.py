@@ -82,7 +82,6 @@ class SetupPlace:
             yield "It ends when you log out, unless you run: loginctl enable-linger"
 
     def settings_in(self, text: str) -> Mapping[str, object]:
-        """Return what a text of the settings file sets."""
         if not self.is_system:
             return tomllib.loads(text)
         named = _variables(text)
@@ -103,7 +102,6 @@ def _printed(command: Sequence[str]) -> str:
 
 
 def _variables(text: str) -> dict[str, str]:
-    """Return the variables of an environment file of systemd."""
     values = {}
     for name, written in re.findall(r"^\s*([A-Za-z_]\w*)=(.*)$", text, re.MULTILINE):
         with suppress(ValueError):  # a quote that is not closed
@@ -140,7 +138,6 @@ class SetupPlan:
     """Whether nothing that matters is left to do by hand."""
 
     def texts(self, path: Path) -> list[str]:
-        """Return what is written to a file."""
         return [change.new for change in self.changes if change.path == path and change.new]
 
     def lines(self) -> list[str]:

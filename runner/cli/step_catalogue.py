@@ -403,7 +403,6 @@ _SAMPLE_VALUES = {"text": "…", "whole number": "1", "number": "0.5", "true or 
 
 
 def _sample_value(param: ParamRow) -> str:
-    """Return a placeholder of the right type."""
     examples = param.schema.get("examples")
     if examples:
         return json.dumps(examples[0], ensure_ascii=False)
@@ -424,7 +423,6 @@ _TEMPLATE = Path(__file__).resolve().parent / "templates" / "assistants.yaml"
 
 
 def llm_template(found: InstalledParts) -> str:
-    """Return the template with the whole catalogue."""
     filters = "\n#   ".join(textwrap.wrap(" ".join(sorted(FILTERS)), _TEMPLATE_WIDTH - 14))
     lines = [
         _TEMPLATE.read_text("utf-8").replace("{filters}", filters),

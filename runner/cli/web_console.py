@@ -306,14 +306,14 @@ class WebConsole:
         folders = [folder.resolve() for folder in self._sources.folders()]
         root = Path(os.path.commonpath(folders)) if folders else Path()
         rows = [
-            _PipelineRow(
-                head=head,
-                address=pipeline_address(file),
-                place=os.path.relpath(file, root),
-                last=last.get(file),
-                is_paused=file in self._paused,
-                next="; ".join(_next_texts(triggered.get(file, {}))),
-            )
+            {
+                "head": head,
+                "address": pipeline_address(file),
+                "place": os.path.relpath(file, root),
+                "last": last.get(file),
+                "is_paused": file in self._paused,
+                "next": "; ".join(_next_texts(triggered.get(file, {}))),
+            }
             for file, (_, head) in sorted(heads.items())
         ]
         body = render(
@@ -488,17 +488,6 @@ def _pipeline_head(file: Path, own: str) -> _PipelineHead:
     except Exception as error:  # no file's error may hide the others
         return _PipelineHead(file.stem, str(error), 1)
     return _PipelineHead(pipeline.name, pipeline.description or "", n_faults, wants)
-
-
-@dataclass(frozen=True, slots=True)
-class _PipelineRow:
-    head: _PipelineHead
-    address: str
-    place: str
-    last: PastRun | None
-    is_paused: bool
-    next: str
-    """When it runs next, what starts it, and what holds it back."""
 
 
 _WATCHED = {"settling": "being written", "out": "in a run", "held_back": "held back"}
