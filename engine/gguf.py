@@ -209,17 +209,15 @@ def header_bytes(values: Mapping[str, str | int | float], tensors: Sequence[Gguf
     """Return the header of a file, up to where the tensors' data begins."""
     head = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(values)))
     for key, value in values.items():
-        head += _string_bytes(key) + _value_bytes(value)
+        if isinstance(value, str):
+            value_bytes = struct.pack("<I", _STRING) + _string_bytes(value)
+        elif isinstance(value, int):
+            value_bytes = struct.pack("<II", 4, value)
+        else:
+            value_bytes = struct.pack("<If", 6, value)
+        head += _string_bytes(key) + value_bytes
     head += tensor_table(tensors)
     return bytes(head.ljust(padded(len(head)), b"\0"))
-
-
-def _value_bytes(value: str | int | float) -> bytes:
-    if isinstance(value, str):
-        return struct.pack("<I", _STRING) + _string_bytes(value)
-    if isinstance(value, int):
-        return struct.pack("<II", 4, value)
-    return struct.pack("<If", 6, value)
 
 
 def _string_bytes(text: str) -> bytes:

@@ -41,7 +41,25 @@ def plan_text(report: PlanReport) -> str:
     if any(item.state == "held" for item in report.items):
         lines.append(HELD_REMEDY)
     if report.has_work:
-        lines += [_cost_text(report), *map(printing.printable_line, report.advice)]
+        parts, hint = [], ""
+        if report.calls is not None:
+            parts.append(_calls_text(report, report.calls))
+        elif report.loads:
+            parts.append("model calls, how many is not known yet")
+        if report.tokens is not None:
+            parts.append(f"about {report.tokens:,} tokens")
+        if report.loads is not None:
+            parts.append(counted(report.loads, "model load"))
+        if report.seconds is not None:
+            length = units.duration(report.seconds)
+            parts.append(length if length.startswith("under") else f"about {length}")
+        elif report.calls:
+            hint = " How long that is, the run tells after its first document."
+        if not parts:
+            cost_text = "The cost is not known yet."
+        else:
+            cost_text = f"That would take {', '.join(parts)}.{hint}"
+        lines += [cost_text, *map(printing.printable_line, report.advice)]
     return "\n".join(lines)
 
 
@@ -95,24 +113,3 @@ def _call_range(least: int, most: int) -> str:
     if least >= most:
         return f"{most:,}"
     return f"{least:,} to {most:,}" if least else f"at most {most:,}"
-
-
-def _cost_text(report: PlanReport) -> str:
-    """Return the known ones of calls, tokens, model loads and time."""
-    parts, hint = [], ""
-    if report.calls is not None:
-        parts.append(_calls_text(report, report.calls))
-    elif report.loads:
-        parts.append("model calls, how many is not known yet")
-    if report.tokens is not None:
-        parts.append(f"about {report.tokens:,} tokens")
-    if report.loads is not None:
-        parts.append(counted(report.loads, "model load"))
-    if report.seconds is not None:
-        length = units.duration(report.seconds)
-        parts.append(length if length.startswith("under") else f"about {length}")
-    elif report.calls:
-        hint = " How long that is, the run tells after its first document."
-    if not parts:
-        return "The cost is not known yet."
-    return f"That would take {', '.join(parts)}.{hint}"

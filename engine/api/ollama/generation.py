@@ -39,7 +39,6 @@ from paddock.engine.request import (
     Message,
     Reply,
     Think,
-    Usage,
 )
 
 from .requests import (
@@ -125,22 +124,12 @@ def _final_fields(model_request: ModelRequest, reply: Reply, found_s: float) -> 
     value: dict[str, Any] = {"done": True, "done_reason": _DONE_REASONS[reply.done_reason]}
     if reply.done_reason == "repetition":
         value["stopped_by"] = "repetition"
-    value |= _metrics(reply.usage, model_request.began, found_s)
-    if reply.fingerprint:
-        value["system_fingerprint"] = reply.fingerprint
-    if reply.prompt_tokens_original is not None:
-        value |= {"truncated": True, "prompt_tokens_original": reply.prompt_tokens_original}
-    return value
-
-
-def _metrics(usage: Usage, began: float, found_s: float) -> dict[str, int]:
-    """Return a request's numbers. Zeros are left out, as in Go.
-
-    `load_duration` is `found_s`, the time to read the request and find the model, plus the time to
-    load it. So it is never zero; clients divide by it.
-    """
+    # A request's numbers. Zeros are left out, as in Go. `load_duration` is `found_s`, the time to
+    # read the request and find the model, plus the time to load it. So it is never zero; clients
+    # divide by it.
+    usage = reply.usage
     counted = {
-        "total_duration": nanoseconds(time.monotonic() - began),
+        "total_duration": nanoseconds(time.monotonic() - model_request.began),
         "load_duration": nanoseconds(found_s + usage.load_s),
         "prompt_eval_count": usage.prompt_tokens,
         "prompt_eval_duration": nanoseconds(usage.prefill_s),
@@ -153,7 +142,12 @@ def _metrics(usage: Usage, began: float, found_s: float) -> dict[str, int]:
     # Ours, and always present: an empty queue differs from an unknown one.
     fields["queue_duration"] = nanoseconds(usage.queue_s)
     fields["cached_tokens"] = usage.prompt_reused_tokens
-    return fields
+    value |= fields
+    if reply.fingerprint:
+        value["system_fingerprint"] = reply.fingerprint
+    if reply.prompt_tokens_original is not None:
+        value |= {"truncated": True, "prompt_tokens_original": reply.prompt_tokens_original}
+    return value
 
 
 def logprobs_value(chunk: Chunk) -> dict[str, Any]:
