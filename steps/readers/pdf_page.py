@@ -43,9 +43,8 @@ from .pdf_annotations import Annotations, LaidOver, Losses
 from .pdf_pictures import unread_pictures
 from .pdfium import PDFIUM_LOCK, DamagedPage, bounds_of, low_pixels, open_page, shown_box, utf16
 
-_ODD = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\U00010000-\U0010ffff]"
-)  # no letters, or two
+# No characters, or two of UTF-16.
+_ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\U00010000-\U0010ffff]")
 _PRINTED = r"[^\s\x00-\x1f\ufffe\uffff]"
 _TOKEN = re.compile(rf"[.…·]{{4,}}|(?:(?![.…·]{{4}}){_PRINTED})*\x02|(?:(?![.…·]{{4}}){_PRINTED})+")
 _BOLD_NAME = re.compile(rb"bold|black|heavy|demi|medi\b|(?:cm|sf|cmss|lm)bx", re.IGNORECASE)
@@ -152,7 +151,7 @@ def _read_page(page: Any, losses: Losses) -> ReadPage:
     rotation = page.get_rotation()
     words = list(_words(textpage.raw, text, places, rotation, undrawn))
     rules = [_turned(rule, rotation) for rule in (*_rules(page), *annotations.struck)]
-    has_nothing = "\ufffd" in text and not any(map(str.isalnum, text))
+    has_nothing = set("".join(text.split())) == {"\ufffd"}
     lines = [] if has_nothing else page_lines(words, rules)
     is_picture = not lines and next(page.get_objects(max_depth=1), None) is not None
     n_pictures, own = unread_pictures(page, textpage)
