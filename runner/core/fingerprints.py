@@ -263,7 +263,7 @@ class NodeParts:
         self.older[version] = frozenset(part_digest([step.uses, number]) for number in older)
         # A step that depends on installed readers lists them: removing one makes results stale.
         if (installed := getattr(step.kind, "installed", None)) is not None:
-            parts[f"{step.id}{READERS}"] = "\n".join(sorted(installed()))
+            parts[f"{step.id}{READERS}"] = "\n".join(sorted(installed(step.written)))
         if step.inner is not None:
             parts.update(await self._inner_parts(step.id, step.inner))
         if step.model is not None:

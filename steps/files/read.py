@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -117,7 +117,7 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
         return (params.path,)
 
     @classmethod
-    def installed(cls) -> Sequence[str]:
+    def installed(cls, written: Mapping[str, Any]) -> Sequence[str]:
         """Return the versions of readers: with others a text may differ."""
         return reader.reader_versions()
 

@@ -178,9 +178,9 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
         return () if params.file is None else (params.file,)
 
     @classmethod
-    def installed(cls) -> Sequence[str]:
+    def installed(cls, written: Mapping[str, Any]) -> Sequence[str]:
         """Return the versions of readers: with others a text may differ."""
-        return reader_versions()
+        return (*reader_versions(), *(["texts 2"] if "file" in written else []))
 
     async def run(self, params: SummariseParams, tools: Tools) -> SummariseOutput:
         material = await _read_input(params, tools)
