@@ -209,7 +209,7 @@ class ReviewKeys(Keys):
         True,
         description="A bare expression over `output`, `text`, `confidence`, `evidence` and what "
         "the step sees; where it is true, the item waits for a decision.",
-        examples=["confidence.min < 0.8 or evidence.missing"],
+        examples=["confidence.low < 0.8 or evidence.missing or evidence.partial"],
     )
     also: Annotated[Percentage, Field(gt=0)] | None = Field(
         None,
@@ -250,7 +250,7 @@ class EscalateKeys(Keys):
         description="A bare expression, as that of `review`, over the answer of the step's own "
         "model; where it is true, or that answer fails its checks, the other model is asked the "
         "same, and its answer is the step's.",
-        examples=["confidence.min < 0.8 or evidence.missing"],
+        examples=["confidence.low < 0.8 or evidence.missing or evidence.partial"],
     )
     also: Annotated[Percentage, Field(gt=0)] | None = Field(
         None,

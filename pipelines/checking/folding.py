@@ -38,13 +38,12 @@ _SIGNS = {
     **dict.fromkeys("\u00a0\u2007\u2009\u202f", "\u00a0"),
     **dict.fromkeys("\t\f ", " "),
 }
-_FRENCH = r"(?P<french>[^\S\n]+(?=[;:!?]|\u00bb(?!\w))|(?<=\u00ab)(?<![^\s(\[]\u00ab)[^\S\n]+)|"
-_CHANGES = (
-    rf"(?P<hyphen>(?<=\w)-[^\S\n]*\n\s*(?=\w))|(?P<gap>[\s{_UNSEEN}]{{2,}}|[{_UNSEEN}\t])"
-    rf"|(?P<longer>[^\s{_JOINING}][{_JOINING}]+|\ue000)"
-)
-_FOLDS, _FOLDS_WITH_FRENCH = re.compile(_CHANGES), re.compile(_FRENCH + _CHANGES)
-_FRENCH_GAPS = (*tuple(f"{gap}{mark}" for gap in " \xa0" for mark in ";:!?»"), "«")
+_HYPHEN = r"(?P<hyphen>-(?<=\w-)[^\S\n]*\n\s*(?=\w))"
+_GAP = rf"(?P<gap>[\s{_UNSEEN}]{{2,}}|[{_UNSEEN}\t])"
+_FRENCH = r"(?P<french>[^\S\n]+(?=[;:!?]|\u00bb(?!\w))|(?<=\u00ab)(?<![^\s(\[]\u00ab)[^\S\n]+)"
+_FRENCH_GAPS = (*(f"{gap}{mark}" for gap in " \u00a0" for mark in ";:!?\u00bb"), "\u00ab")
+_LONGER = rf"(?P<longer>[^\s{_JOINING}][{_JOINING}]+|\ue000)"
+_IS_JOINING = re.compile(f"[{_JOINING}]")
 _AS_SPACES = str.maketrans("\n\f\t\u00a0\u00ab\u00bb" + _DASH, "    ''-")
 _AS_CELLS = str.maketrans("\u00ab\u00bb" + _DASH, "''-")
 
@@ -101,6 +100,13 @@ def small(text: str) -> str:
     return "".join(folds if len(folds) == 1 else sign for sign, folds in signs)
 
 
+@lru_cache(maxsize=4)
+def _changes(is_french: bool, has_longer: bool) -> re.Pattern[str]:
+    """Return the pattern of what changes offsets; a part of it that a text lacks costs time."""
+    parts = (_FRENCH * is_french, _HYPHEN, _GAP, _LONGER * has_longer)
+    return re.compile("|".join(filter(None, parts)))
+
+
 def _fold(text: str, hyphens: Hyphens, *, keeps_case: bool) -> FoldedText:
     signs = {sign: _folded_sign(sign, keeps_case=keeps_case) for sign in set(text)}
     # Signs of a length of their own get a mark, so that one pattern finds all that changes offsets.
@@ -109,7 +115,8 @@ def _fold(text: str, hyphens: Hyphens, *, keeps_case: bool) -> FoldedText:
     starts, originals, is_changed = [0], [0], [False]
     n = at = 0
     is_french = not keeps_case and any(gap in marked for gap in _FRENCH_GAPS)
-    for found in (_FOLDS_WITH_FRENCH if is_french else _FOLDS).finditer(marked):
+    has_longer = "\ue000" in marked or any(map(_IS_JOINING.match, signs))
+    for found in _changes(is_french, has_longer).finditer(marked):
         match found.lastgroup:
             case "hyphen":
                 is_word = marked[found.start() - 1].isalpha() and marked[found.end()].isalpha()
@@ -157,7 +164,8 @@ def _folded_sign(sign: str, *, keeps_case: bool) -> str:
 
 def _gap(found: re.Match[str], *, keeps_cells: bool) -> str:
     blank = "".join(sign for sign in found[0] if sign.isspace())
-    before, after = found.string[: found.start()][-1:], found.string[found.end() : found.end() + 1]
+    start, end = found.span()
+    before, after = found.string[max(0, start - 1) : start], found.string[end : end + 1]
     if not blank:  # what is unseen joins letters, but not digits
         return "\x00" if before.isdecimal() and after.isdecimal() else ""
     if not keeps_cells:

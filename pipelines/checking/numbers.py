@@ -45,6 +45,7 @@ _REST = re.compile(r"[ \u00a0]?(?:[x\u00d7*\u00b7\u22c5][ \u00a0]?)?[^\s,;:!?()]
 """What belongs to a number that is no number by itself."""
 _OPENED = re.compile(r"\([-\d.,']+\Z")
 _UNIT_CHARS = 36
+_UNIT_WORDS = re.compile(r"(?!\d)[^\n\f\t;:!?()|]+")
 _MOST_PLACES = 1000
 """Of one number: the first ones count."""
 
@@ -348,9 +349,8 @@ def _attached_unit(text: str, at: int) -> Unit | None:
 def _named_unit(text: str, at: int) -> tuple[int, Unit | None]:
     """Return the longest name of a unit that begins at a place, and where it ends."""
     near = text[at : at + _UNIT_CHARS]
-    if near[:1].isdecimal():
-        return at, None
-    for n in range(len(near), 0, -1):
+    words = _UNIT_WORDS.match(near)
+    for n in range(words.end() if words else 0, 0, -1):
         name = near[:n]
         is_part = n < len(near) and LETTER.match(near, n) and LETTER.match(name[-1])
         if name[-1] in " \u00a0\n\t\f" or is_part:

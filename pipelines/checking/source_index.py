@@ -132,7 +132,8 @@ class SourceIndex:
 
     def _find_moment(self, sought: DayAndTime, text: str) -> list[Quote]:
         found: list[Quote] = []
-        times = [t for t in self.dates.times() if t.seconds == sought.seconds]
+        all_times = () if sought.seconds is None else self.dates.times()
+        times = [time for time in all_times if time.seconds == sought.seconds]
         if sought.day is None:
             return [self._quote(time.start, time.end, {text}) for time in times]
         for day in self.dates.find(sought.day):
