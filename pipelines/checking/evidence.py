@@ -207,7 +207,8 @@ class _Sources:
     @cached_property
     def _lines(self) -> list[int]:
         """The offsets at which the lines of all sources begin."""
-        return [0, *(found.end() for found in re.finditer("\n", self.index.text))]
+        sizes = (len(line) + 1 for line in self.index.text.split("\n"))
+        return [*accumulate(sizes, initial=0)][:-1]
 
     def number_of(self, start: int) -> int:
         """Return which of the sources has an offset."""

@@ -29,10 +29,9 @@ UNSPACED = (
 _LETTER = rf"[\p{{L}}--[{UNSPACED}]]"
 _WORD = regex.compile(rf"(?V1)[{UNSPACED}]\p{{M}}*|{_LETTER}+(?:\p{{M}}+{_LETTER}*)*|\d+|\p{{M}}+")
 _BORDER = regex.compile(rf"(?wV1)\b(?<!_)(?!_)|(?<=[{UNSPACED}])(?!\p{{M}})|(?=[{UNSPACED}])")
-_WORD_SIGN = regex.compile(r"[\w\p{M}]")
 _PART_END = re.compile(r"\s*[,\u060c\u3001\n]\s*")
-_BETWEEN_PARTS = re.compile(r"[ ,\u060c\u3001]+")
-_JOINS_DIGITS = re.compile(r"[-/:.,'+@]")
+_BETWEEN_PARTS = " ,\u060c\u3001"
+_JOINS_DIGITS = frozenset("-/:.,'+@")
 _MOST_COMPARED = 4  # times the text's length; above it, one pass over the text is cheaper
 _MOST_OVERLAPPING_CHARS = 256
 _MOST_PLACES = 2000
@@ -157,10 +156,11 @@ class TextIndex:
             end = start + len(first)
             is_there = self._is_whole(whole, start, end)
             for part in others if is_there else ():
-                gap = _BETWEEN_PARTS.match(whole.text, end)
-                begin = gap.end() if gap else end
+                begin = last = end
+                while whole.text[begin : begin + 1] in _BETWEEN_PARTS and begin < len(whole.text):
+                    begin += 1
                 end = begin + len(part)
-                is_next = gap is not None and whole.text.startswith(part, begin)
+                is_next = begin > last and whole.text.startswith(part, begin)
                 is_there = is_there and is_next and self._is_whole(whole, begin, end)
             if is_there:
                 found.append(whole.original(start, end))
@@ -169,7 +169,7 @@ class TextIndex:
     def _is_whole(self, whole: FoldedText, start: int, end: int) -> bool:
         """Return whether a part of the folded text begins and ends where words do."""
         text = whole.text
-        if _WORD_SIGN.match(text, start) and start:
+        if start and _is_word_sign(text[start]):
             if text[start - 1] == "'" and not _BORDER.match(text, start):  # l'eau, not O'Brien
                 at = whole.original(start, start + 1)[0]
                 before = self.text[max(0, at - _ELISION_CHARS) : at - 1]
@@ -178,7 +178,7 @@ class TextIndex:
                     return False
             elif not _BORDER.match(text, start):
                 return False
-            if text[start].isdecimal() and _JOINS_DIGITS.match(text, start - 1):
+            if text[start].isdecimal() and text[start - 1] in _JOINS_DIGITS:
                 before = text[start - 2 : start - 1]
                 if (
                     text[start - 1] not in ".:'"
@@ -186,10 +186,10 @@ class TextIndex:
                     or (text[start - 1] == "." and before.isalpha())
                 ):
                     return False
-        if _WORD_SIGN.match(text, end - 1) and end < len(text) and text[end] != "'":
+        if end < len(text) and text[end] != "'" and _is_word_sign(text[end - 1]):
             if not _BORDER.match(text, end):
                 return False
-            if _JOINS_DIGITS.match(text, end):
+            if text[end] in _JOINS_DIGITS:
                 after = text[end + 1 : end + 2]
                 is_in_code = after.isalnum() if text[end - 1].isdecimal() else after.isdecimal()
                 return not (is_in_code and (text[end] != ":" or text[end - 1].isdecimal()))
@@ -264,6 +264,10 @@ class TextIndex:
     def _folded_span(self, first: int, last: int) -> Span:
         """Return the offsets in the folded text of the words from one number to another."""
         return self._word_starts[first], self._word_starts[last] + len(self.words[last])
+
+
+def _is_word_sign(sign: str) -> bool:
+    return sign.isalnum() or sign == "_" or unicodedata.category(sign)[0] == "M"
 
 
 def _as_misread(word: str) -> str:

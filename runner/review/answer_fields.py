@@ -288,8 +288,8 @@ def place_text(evidence: Mapping[str, Any]) -> str:
     """Return where a value stands, with its quote."""
     if evidence.get("match") == "none" or evidence.get("quote") is None:
         return "not found in the document"
-    is_hint = evidence.get("match") == "fuzzy"
-    where = ("not found; similar: " if is_hint else "") + str(evidence.get("source") or "")
+    hints = {"fuzzy": "not found; similar: ", "partial": "in part: "}
+    where = hints.get(str(evidence.get("match")), "") + str(evidence.get("source") or "")
     if evidence.get("page") is not None:
         where += f", page {evidence['page']}"
     elif evidence.get("line") is not None:
