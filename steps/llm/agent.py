@@ -302,4 +302,4 @@ async def _turn(protocol: ToolProtocol, memory: ConversationMemory, choice: str)
 
 
 async def _passes_checks(form: ReplyForm, text: str) -> bool:
-    return form.schema is None and not (await form.checked(None, text)).failures
+    return form.schema is None and not await form.checked(None, text)
