@@ -13,7 +13,7 @@ import regex
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
 
-_OTHER_SCRIPTS = r"\p{Cyrillic}\p{Greek}\p{Hebrew}\p{Arabic}\p{Thai}"
+_OTHER_SCRIPTS = r"\p{Cyrillic}\p{Greek}\p{Hebrew}\p{Arabic}\u064b-\u065f\p{Thai}"
 _EAST_ASIAN = r"\p{Han}\p{Hangul}\p{Hiragana}\p{Katakana}\u3000-\u303f\uff00-\uffef"
 _SYMBOLS = r"[\xa2-\xbe\u0192\u02c6-\u02dd\u2020-\u2022\u2030\u2100-\u2bff--[ª«°µ·º»€™©®№]]"
 _ODD = regex.compile(

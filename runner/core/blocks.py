@@ -566,7 +566,8 @@ class BlockRunner:
             raise RunFailed(words, cause=error.cause) from error
         else:
             run.failed.append((item.index, {"key": item.key, "error": text}))
-            is_known = item.has_failed_before
+            # Who asks for another try wants to know how it ended.
+            is_known = item.has_failed_before and not self._context.options.retry_failed
             report = run.report(item, "quarantined", seconds, text, is_known=is_known)
             await self._end(run, item, record, report, kept, None)
 

@@ -71,8 +71,8 @@ class FilesReadParams(Params):
 class ReadLine(Output):
     """A piece of a page's text that OCR, a form or a comment gave."""
 
-    start: int
-    end: int
+    start: int = Field(description="Its offset in the page's text.")
+    end: int = Field(description="The offset behind it.")
     p: float = Field(description="How sure OCR is of it; 1 for forms and comments.")
 
 

@@ -49,7 +49,7 @@ from paddock.runner.review.csv_and_gold_data import (
 )
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.settings import STATE_FOLDER, read_settings
-from paddock.steps.readers.text_encoding import NotText, decode_text
+from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
 
 LIST_HEAD = ("ID", "ITEM", "STEP", "PIPELINE", "ASKED", "LEFT", "FOR", "WHY")
 MAX_ITEM_CHARS = 48
@@ -405,6 +405,8 @@ def _sheet_text(source: str, shown: str) -> str:
         raise CommandError(f"{shown} has more than {units.size(MAX_SHEET_BYTES)}.")
     try:
         return decode_text(data).text
+    except UnclearEncoding as error:
+        raise CommandError(f"{shown}: {error}.\n  Save the sheet as CSV in UTF-8.") from error
     except NotText as error:
         remedy = "Save the sheet as CSV." if data.startswith(b"PK") else "Name a CSV."
         raise CommandError(f"{shown} is not text: {error}.\n  {remedy}") from error

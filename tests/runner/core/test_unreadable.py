@@ -359,7 +359,6 @@ def test_a_key_that_is_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "step",
     [
-        "files.scan, with: {root: inbox}",
         "files.move, with: {path: inbox/large.txt, to: out/, mode: copy}",
         "files.read, with: {path: inbox/large.txt, max_bytes: 4TiB}",
     ],

@@ -63,7 +63,7 @@ def test_without_keys_the_owners_token_opens_it_also_before_there_is_a_ledger(
         assert [row["item"] for row in session.get(f"{API}/queue").json()["rows"]] == ["a.txt"]
         assert session.get("/api/tags").status_code == 200  # the models' API is as open as before
         assert "No run yet." in session.get("/ui/runs").text
-        assert "aria-current=page>Models" in session.get("/ui/models", follow_redirects=True).text
+        assert 'aria-current="page">Models' in session.get("/ui/models", follow_redirects=True).text
 
 
 @needs_browser

@@ -284,8 +284,14 @@ def test_a_spreadsheet_in_another_encoding_and_with_semicolons_is_read(folder: P
     rows = exported()
     rows[0]["new value"] = "Ä-17"
     text = sheet(rows).replace(",", ";")
-    paddock("review", "--import", "-", given=text.encode("cp1252"))
-    assert decided(folder)["a.txt"].value["number"] == "Ä-17"
+    done = paddock("review", "--import", "-", given=text.encode("cp1252"))
+    assert done.stderr.startswith("standard input: its encoding is not clear: it can be read as ")
+    assert done.stderr.rstrip().endswith("Save the sheet as CSV in UTF-8.")
+    rows[0]["new value"] = "Müller & Söhne"
+    text = sheet(rows).replace(",", ";")
+    done = paddock("review", "--import", "-", given=text.encode("cp1252"))
+    assert done.exit_code == 0, done.stderr
+    assert decided(folder)["a.txt"].value["number"] == "Müller & Söhne"
 
 
 @pytest.mark.parametrize(

@@ -143,11 +143,11 @@ def test_a_file_that_is_wrong_is_an_error_for_ci_and_no_older_report_is_left(fil
     ended = paddock("test", ".", "--junit", "j.xml", cwd=file.parent)
     text = Path("j.xml").read_text()
     assert ended.status == 2
-    assert 'errors="1"' in text and "there is no step called 'promt'" in text
+    assert 'errors="1"' in text and "there is no step called &#39;promt&#39;" in text
     ended = paddock("run", ".", "--junit", "j.xml", "--local", cwd=file.parent)
     text = Path("j.xml").read_text()
     assert ended.status == 2
-    assert 'errors="1"' in text and "there is no step called 'promt'" in text
+    assert 'errors="1"' in text and "there is no step called &#39;promt&#39;" in text
     file.unlink()
     assert paddock("run", ".", "--junit", "j.xml", cwd=file.parent).status != 0
     assert "promt" not in Path("j.xml").read_text()
