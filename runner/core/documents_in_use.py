@@ -6,7 +6,7 @@ document belongs to the item that it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +15,22 @@ from typing import TYPE_CHECKING
 from paddock.runner.ledger.filed_rows import FiledRow, FiledRows, MoveRow
 from paddock.runner.ledger.output_index import OutputIndex
 
+from .deadly_items import ItemPlace
 from .fingerprints import is_file_value, item_path
 
 if TYPE_CHECKING:
     from .block_work import ItemWork
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class DocumentInUse:
     """The document of an item that is being done."""
 
     scope: str
     row: FiledRow
     """How it is filed, or will be."""
+    paths: frozenset[str]
+    """Where it lies and, if it is filed, where it lay when it was listed, absolute."""
     is_away: bool = False
     """Whether a step moved it away, in this run or an earlier one."""
     leaves: Path | None = None
@@ -40,13 +43,17 @@ class DocumentInUse:
 
 
 class DocumentsInUse:
-    """The documents of a run's items, by their absolute paths."""
+    """The documents of a run's items.
+
+    Several may have one path: other content may have come under the name of a filed document that
+    is read again where it lies. Then an item's own document counts, or that of an item around it.
+    """
 
     def __init__(self, index: OutputIndex, run: str) -> None:
         self._index = index
         self._store = FiledRows(index.ledger)
         self._run = run
-        self._by_path: dict[str, DocumentInUse] = {}
+        self._open: list[DocumentInUse] = []
 
     @contextmanager
     def open(
@@ -59,44 +66,51 @@ class DocumentsInUse:
             return
         row = item.filed or FiledRow(item.key, file_key, self._index.stored(path), value["sha256"])
         row = row._replace(sha256=value["sha256"], made_by=made_by, outdated_by="")
-        document = DocumentInUse(scope, row, item.filed is not None)
-        paths = {path, self._index.absolute(row.path)}
-        self._by_path.update(dict.fromkeys(paths, document))
+        paths = frozenset((path, self._index.absolute(row.path)))
+        document = DocumentInUse(scope, row, paths, item.filed is not None)
+        self._open.append(document)
         try:
             yield document
         finally:
-            for used in paths:
-                self._by_path.pop(used, None)
+            self._open.remove(document)
 
-    def filed_at(self, path: Path) -> Path | None:
+    def _at(self, path: Path, items: Sequence[ItemPlace]) -> DocumentInUse | None:
+        """Return the document at a path as an item knows it; `items`: those around, and itself."""
+        found = [document for document in self._open if str(path) in document.paths]
+        own = [document for document in found if (document.scope, document.row.key) in items]
+        return (own or found or [None])[-1]
+
+    def filed_at(self, path: Path, items: Sequence[ItemPlace]) -> Path | None:
         """Return where a document lies that was moved away before; None: it was not."""
-        document = self._by_path.get(str(path))
+        document = self._at(path, items)
         if document is None or not document.is_away or document.row.target is None:
             return None
         return Path(self._index.absolute(document.row.target))
 
-    def will_move(self, path: Path, target: Path | None, sha256: str) -> None:
+    def will_move(
+        self, path: Path, target: Path | None, sha256: str, items: Sequence[ItemPlace]
+    ) -> None:
         """Write that a file is about to be moved, or deleted; lasting after `durable`."""
         stored = self._index.stored(path)
         to = None if target is None else self._index.stored(target)
-        document = self._by_path.get(str(path))
+        document = self._at(path, items)
         owner = ("", "") if document is None else (document.scope, document.row.key)
         is_done = document is None  # no item is to be found again where it lies
         self._store.record_move(MoveRow(stored, sha256, to, *owner, is_done), self._run)
         if document is not None and document.row.sha256 == sha256:
             document.row = document.row._replace(target=to, is_deleted=to is None)
 
-    def leave_for_deletion(self, path: Path) -> bool:
+    def leave_for_deletion(self, path: Path, items: Sequence[ItemPlace]) -> bool:
         """Return whether a file is deleted with its item's record; False: it is no document."""
-        document = self._by_path.get(str(path))
+        document = self._at(path, items)
         if document is None:
             return False
         document.row, document.leaves = document.row._replace(is_deleted=True), path
         return True
 
-    def moved(self, path: Path) -> str:
+    def moved(self, path: Path, items: Sequence[ItemPlace]) -> str:
         """Note that a file was moved away; return its stored path, as it was listed."""
-        document = self._by_path.get(str(path))
+        document = self._at(path, items)
         if document is None:
             return self._index.stored(path)
         document.is_away = True

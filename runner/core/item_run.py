@@ -100,6 +100,9 @@ class ItemRun:
     before: Sequence[StepRecord] = ()
     """Its steps in this run before it was put off."""
 
+    def __post_init__(self) -> None:
+        self.outputs.items = self.with_outer_items
+
     def calls_before(self, step: str) -> dict[str, list[CallRecord]]:
         """Return by hash what a step had asked before the item was put off."""
         found: dict[str, list[CallRecord]] = {}

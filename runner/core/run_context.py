@@ -52,7 +52,7 @@ from .call_cache import (
     ToolCallCache,
     no_fence,
 )
-from .deadly_items import CrashSuspects
+from .deadly_items import CrashSuspects, ItemPlace
 from .dependencies import AWAY, STORE
 from .documents_in_use import DocumentsInUse
 from .edited_outputs import held_mark
@@ -200,6 +200,8 @@ class ItemOutputs:
         self._scope = scope
         self._key = key
         self._may_shrink = may_shrink
+        self.items: tuple[ItemPlace, ...] = ((scope, key),)
+        """The items around it, outermost first, and itself."""
         self.lost_rows: list[LostRows] = []
         self._intended: set[Path] = set()
         self.written: dict[str, None] = {}
@@ -293,16 +295,16 @@ class ItemOutputs:
             raise other_pipelines_output(stored, other)
 
     def filed_at(self, path: Path) -> Path | None:
-        return self._context.documents.filed_at(path)
+        return self._context.documents.filed_at(path, self.items)
 
     def will_move(self, path: Path, target: Path, sha256: str) -> None:
-        self._context.documents.will_move(path, target, sha256)
+        self._context.documents.will_move(path, target, sha256, self.items)
 
     async def note_removed(self, path: Path) -> None:
-        self.searched[self._context.documents.moved(path)] = [AWAY]
+        self.searched[self._context.documents.moved(path, self.items)] = [AWAY]
 
     def delete_when_done(self, path: Path) -> bool:
-        return self._context.documents.leave_for_deletion(path)
+        return self._context.documents.leave_for_deletion(path, self.items)
 
     async def note_rows_kept(self, store: Path) -> None:
         """Record that rows are about to be written to a store."""

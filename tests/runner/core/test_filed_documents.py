@@ -197,6 +197,42 @@ def test_a_changed_prompt_is_asked_of_filed_documents_where_they_lie(world: Worl
     assert world.run().filed.of_earlier_version == 0
 
 
+ONE = """\
+inputs: {doc: {type: path}, to: {type: str}}
+steps:
+  - {id: move, uses: files.move, with: {path: "{{ inputs.doc }}", to: "filed/{{ inputs.to }}"}}
+"""
+MOVE = '{id: move, uses: files.move, with: {path: "{{ doc.path }}"'
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        MOVE,
+        MOVE.replace("{{ doc.path }}", "inbox/{{ doc.relpath }}"),
+        "{id: move, uses: pipeline, with: {file: one.yaml, inputs: {doc: '{{ doc.path }}'",
+    ],
+)
+def test_new_content_is_filed_while_the_document_of_its_name_is_read_again(
+    world: World, move: str
+) -> None:
+    if "one.yaml" in move:
+        world.write("one.yaml", ONE)
+        world.edit('to: "filed/{{ doc.relpath }}"}', 'to: "{{ doc.relpath }}"}}')
+    world.edit(MOVE, move)
+    world.write("inbox/a.txt", "one")
+    world.run()
+    world.edit("Kind of", "Which kind:")
+    world.write("inbox/a.txt", "two")
+    assert world.run().status == "completed"
+    left = [path.relative_to(world.folder) for path in world.folder.glob("*/*.txt")]
+    assert sorted(map(str, left)) == ["filed/a-1.txt", "filed/a.txt"]
+    assert rows(world) == ["a.txt", "a.txt"]
+    world.write("inbox/a.txt", "three")
+    world.run()
+    assert rows(world) == ["a.txt"] * 3
+
+
 @pytest.mark.parametrize("seed", [1, 31])
 def test_any_history_of_filing_ends_as_all_arrivals_replayed(seed: int) -> None:
     command = [sys.executable, "-m", "tests.runner.core.random_histories", "--filing"]
