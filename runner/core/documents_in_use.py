@@ -78,7 +78,7 @@ class DocumentsInUse:
         """Return the document at a path as an item knows it; `items`: those around, and itself."""
         found = [document for document in self._open if str(path) in document.paths]
         own = [document for document in found if (document.scope, document.row.key) in items]
-        return (own or found or [None])[-1]
+        return next(reversed(own or found), None)
 
     def filed_at(self, path: Path, items: Sequence[ItemPlace]) -> Path | None:
         """Return where a document lies that was moved away before; None: it was not."""
