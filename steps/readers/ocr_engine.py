@@ -197,7 +197,13 @@ class _OcrEngine:
         boxes = list[TextBox]()
         for line, four in zip(lines, corners, strict=True):
             (left, top), (right, bottom) = map(float, four.min(0)), map(float, four.max(0))
-            if line.is_read:
+            n_known = sum(
+                len(box.text)
+                for box in known
+                if left < (box.left + box.right) / 2 < right
+                and top < (box.top + box.bottom) / 2 < bottom
+            )
+            if line.is_read and 2 * n_known < len(line.text):  # else of words far apart
                 boxes.append(TextBox(escaped(line.text), left, top, right, bottom, line.score))
         n_known, n_read = (sum(len(box.text) for box in some) for some in (known, boxes))
         has_known = 0 < n_known <= n_read and not turns

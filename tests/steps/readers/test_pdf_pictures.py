@@ -84,10 +84,12 @@ def test_the_text_of_a_picture_stands_between_the_lines_around_it(placed: Placed
     document.save(out)
     prose = "This line of the letter has enough words to be most of it, above the picture or below"
     texts = [(f"{prose} {n}.", 40, base, 12) for n, base in ((1, 700), (2, 680), (3, 300))]
+    texts += [(words, 80 + 45 * n, 404, 9) for n, words in enumerate(("27", "150", "3090"))]
     data = lettered(out.getvalue(), texts)
     text = read_here(placed("a.pdf", data)).text
     found = [text.index(part) for part in ("below 2.", "Total due 2,120.50 EUR", "below 3.")]
     assert found == sorted(found)
+    assert [text.count(word) for word in ("27", "150", "3090")] == [1, 1, 1]
     [box] = find_pdf_boxes(
         BytesIO(data), [QuoteSpan(1, found[2], found[2] + 8, "below 3.")], lambda: None
     )
