@@ -269,7 +269,6 @@ def empty_answer() -> StepError:
 
 
 _SHOWN_CHARS = 160
-_CUT_OFF = "It was cut off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +331,7 @@ async def ask_checked(
     if wrong:
         after = f", even after {counted(n_repairs, 'repair')}" if n_repairs else ""
         remedy = "Loosen `check`, raise `repair`, or ask a larger model."
-        if wrong[0].startswith(_CUT_OFF):
+        if answer.reply.done_reason == "length":
             remedy = "Raise `max_tokens` under `params`, or ask for less."
         shown = one_line(answer.text, _SHOWN_CHARS)
         what = f"the answer fails its checks{after}. {' '.join(wrong)} It was: {shown}"
@@ -399,7 +398,7 @@ def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
         if reply.done_reason != "length":
             return None, ["It is not JSON."]
         n_tokens = reply.usage.completion_tokens
-        return None, [f"{_CUT_OFF} at its limit of {n_tokens} tokens: it must be shorter."]
+        return None, [f"It was cut off at its limit of {n_tokens} tokens: it must be shorter."]
     wrong = schema_mismatch(value, schema)
     return (without_repeats(value, schema)[0], []) if wrong is None else (None, [wrong])
 

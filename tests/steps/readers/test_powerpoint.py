@@ -214,10 +214,10 @@ def test_automatic_numbers_of_a_slide_are_those_that_it_shows() -> None:
     letter = "<a:buAutoNum type='alphaLcParenBoth'/>"
     presentation = with_paragraphs(
         item("fee", number), item("a", letter, 1), item("b", letter, 1), item("term", number),
-        item("a again", letter, 1), item("point", "<a:buChar char='-'/>"), item("anew", number),
+        item("first", letter, 1), item("point", "<a:buChar char='-'/>"), item("next", number),
     )  # fmt: skip
     assert document(saved(presentation)).text == (
-        "3. fee\n  (a) a\n  (b) b\n4. term\n  (a) a again\n- point\n3. anew"
+        "3. fee\n  (a) a\n  (b) b\n4. term\n  (a) first\n- point\n3. next"
     )
 
 
