@@ -448,7 +448,7 @@ def _mark_notes(soup: Any) -> frozenset[str]:
             continue
         if _text_beside(element, "previous_sibling"):
             inner.add(label)
-        elif len(_text_beside(element, "next_sibling").split()) > 1:
+        elif len((beside := _text_beside(element, "next_sibling")).split()) > (beside[:1] != " "):
             first_ones.setdefault(label, []).append(element)
     for label, elements in first_ones.items():
         if label in inner or (label not in labels and not label.isalnum()):

@@ -265,6 +265,8 @@ def test_an_empty_field_shows_its_hint() -> None:
             "<p><a id=_ftn1 href='#_ftnref1'>[1]</a> Net</p>",
             "Fee 40[^1]\n\n[^1]: Net",
         ),
+        ("<p>Fee 40<sup>1</sup></p><p><sup>1</sup> net</p>", "Fee 40[^1]\n\n[^1]: net"),
+        ("<p>Carbon has 14<sup>1</sup></p><p><sup>1</sup>H</p>", "Carbon has 14^1\n\n1H"),
         ("<p>See <a href='#2'>2</a> and <a href='#fees'>Fees</a>", "See [2](#2) and [Fees](#fees)"),
     ],
 )
