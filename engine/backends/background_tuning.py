@@ -27,7 +27,7 @@ from paddock.engine.request import ModelFacts, ModelSpec
 from paddock.engine.system.hardware import read_memory
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.tasks import StopRequested, end, unless
-from paddock.engine.tuning.tuned_copies import TunedCopyStore, TuningVerdict
+from paddock.engine.tuning.tuned_copies import TunedCopy, TunedCopyStore, TuningVerdict
 from paddock.engine.tuning.tuner import (
     TuningBusy,
     TuningInterrupted,
@@ -49,6 +49,7 @@ log = logging.getLogger("paddock.tuning")
 LOOK_S = 2.0
 IDLE_S = 10.0  # doubled by each trial that was interrupted
 MOST_ATTEMPTS = 6
+TRIAL_END_S = 10.0  # its process is killed at once; on a busy machine its thread takes a moment
 COMPUTED_S = 180.0  # a larger model's copy takes minutes and gigabytes
 LEAST_GAIN = 1.15
 _MOST_MODELS, _MOST_TEXTS, _MOST_CHARACTERS = 32, 64, 20_000
@@ -88,6 +89,7 @@ class BackgroundTuner:
         """By the models' digests."""
         self._stop = TuningStop()
         self._has_request = asyncio.Event()
+        self._trial: asyncio.Future[TunedCopy] | None = None
 
     async def __aenter__(self) -> BackgroundTuner:
         settings = self._pool.settings
@@ -103,6 +105,8 @@ class BackgroundTuner:
         self._stop.set()
         if self._pool.on_request == self.observe:
             await end(self._task)
+        if self._trial is not None:  # its thread removes what it has begun
+            await asyncio.wait([self._trial], timeout=TRIAL_END_S)
 
     def observe(self, ref: str, texts: Sequence[str]) -> None:
         """End a trial, since a request has come; keep the beginnings of its texts."""
@@ -183,7 +187,10 @@ class BackgroundTuner:
         log.info("%s: trying faster formats in the background", facts.name)
         try:
             report = partial(log.debug, "%s: %s", facts.name)
-            made = await asyncio.to_thread(tune, request, self._pool.settings, report)
+            trial = asyncio.to_thread(tune, request, self._pool.settings, report)
+            self._trial = asyncio.ensure_future(trial)
+            self._trial.add_done_callback(lambda done: done.cancelled() or done.exception())
+            made = await asyncio.shield(self._trial)
         except (TuningBusy, TuningInterrupted) as error:
             log.info("%s", error)
         except (EngineError, OSError) as error:

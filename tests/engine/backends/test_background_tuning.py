@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,19 @@ async def test_an_embedding_model_gets_its_copy_too_judged_by_the_texts_it_was_a
     assert made.n_documents == 64
 
 
-async def test_a_request_ends_the_trial_at_once_and_it_is_begun_again(machine: Machine) -> None:
+async def test_a_request_ends_the_trial_at_once_and_it_is_begun_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    @contextmanager
+    def slowly_removed(path: Path) -> Iterator[Path]:
+        with held_file(path):
+            try:
+                yield path
+            finally:
+                time.sleep(0.3)
+
+    monkeypatch.setattr("paddock.engine.system.files.held_file", slowly_removed)
     machine.process(SLEEPS)
     async with serving(machine.settings) as pool:
         await ask(pool, machine.model)
