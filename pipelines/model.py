@@ -137,6 +137,12 @@ class StepNode(_NodeKeys):
     broken: frozenset[str] = frozenset()
     """Parameters in which a fault was found."""
 
+    @property
+    def written(self) -> Mapping[str, Any]:
+        """The parameters as they stand under `with`; in place of a file's name, its text."""
+        texts = {name: template.source for name, template in self.files.items()}
+        return {**self.params.data, **texts}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Block(_NodeKeys):

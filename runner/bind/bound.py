@@ -118,11 +118,10 @@ class BoundStep:
     inner: BoundPlan | None = None
     """The pipeline that it runs, if it runs one; its inputs are those that are known by now."""
 
-    @property
+    @cached_property
     def written(self) -> Mapping[str, Any]:
-        """What stands under `with`, as the file has it."""
-        written: Mapping[str, Any] = self.params.step.params.data
-        return written
+        """Its parameters as they stand under `with`; in place of a file's name, its text."""
+        return self.params.step.written
 
     def mark_of(self, *at: str | int) -> Mark:
         """Return the place of one of its keys in the file."""
@@ -480,10 +479,8 @@ def prompt_digest(step: BoundStep, plan: BoundPlan) -> str:
     waiting = [step]
     while waiting:
         current = waiting.pop()
-        spec = json.loads(current.spec or "{}")
-        written = {**(spec.get("with") or {})}
-        written.pop("model", None)
-        prompts[current.id] = [spec.get("uses"), written]
+        written = {name: value for name, value in current.written.items() if name != "model"}
+        prompts[current.id] = [current.uses, written]
         read = {path[1] for path in current.references if path[0] == "steps" and len(path) > 1}
         found = (steps[name] for name in sorted(read - prompts.keys()) if name in steps)
         waiting += [other for other in found if other.uses == "prompt"]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from pydantic import ValidationError
 
 from paddock.pipelines.errors import Fault, did_you_mean
-from paddock.pipelines.expressions import ExpressionError, Template, Value
+from paddock.pipelines.expressions import ExpressionError, Reference, Template, Value
+from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import StepNode
 from paddock.pipelines.prompt_file import TEXT_OR_FILE_PARAMETERS, ConversationTemplate
 from paddock.pipelines.validation import faults_of
@@ -23,15 +24,6 @@ from .value_kinds import Kind
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-
-
-# Mirrors of an answer (confidence, evidence): its fields, and names that tell of the whole. These
-# names are to be read only: what is stored and written has the fields alone. A field of the answer
-# with such a name is the field, but for `review.when`, which always could ask about the whole and
-# has the field under `fields`: `confidence.fields.min`.
-
-
-# Inputs
 
 
 # What a lenient reading would let pass: a text for a number, a number for true or false.
@@ -58,6 +50,12 @@ class BoundParams:
     templates: Mapping[str, Template]
     constant: Params | None = None
     """The instance itself, where no scope is needed to make it."""
+
+    def places(self) -> Mapping[Place, frozenset[Reference]]:
+        """Return which path within the parameters reads what."""
+        found = dict(self.value.places())
+        found.update(((name,), made.references) for name, made in self.templates.items())
+        return found
 
     def render(
         self, scope: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]] | None = None
@@ -115,7 +113,7 @@ class ParameterBinder:
                 mark = self._document.key_mark((*self._at, name))
                 self.faults.append(Fault(what, remedy, mark))
         templates = {name: made for name in written if (made := self._template(name)) is not None}
-        rest = {name: self._text(name) for name in written if name not in templates}
+        rest = {name: item for name, item in self.step.written.items() if name not in templates}
         value, _ = Value.scan(rest)
         # Check which parameters stand together, and that none is missing
         mark = self._document.mark(self._at)
@@ -176,11 +174,6 @@ class ParameterBinder:
             return self.step.params.template(name)
         except ExpressionError:
             return Template.of("")  # said before, by the model
-
-    def _text(self, name: str) -> Any:
-        """Return a parameter as written, or the text of the file that it names."""
-        made = self.step.files.get(name)
-        return made.source if made is not None else self.step.params.data[name]
 
     def _conversations(self) -> None:
         """Refuse files that hold a whole conversation where a text is asked for."""

@@ -88,7 +88,7 @@ def _step_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
         elif is_function_reference(step.uses):
             what = f"call the Python function '{step.uses}'"
             yield PermissionNeed("tool", what, step.mark_of("uses"), True)
-        elif has_tools(step.params.step):
+        elif has_tools(step):
             yield from _tool_needs(step, bound, own)
 
 
@@ -373,7 +373,7 @@ def _step_consent_items(step: BoundStep, plan: BoundPlan) -> Iterator[list[Any]]
         yield ["pipeline", written, _input_defaults(written, plan)]
     elif is_function_reference(step.uses):
         yield ["function", step.uses, _code_digests(step.uses, plan.roots.base)]
-    elif has_tools(step.params.step):
+    elif has_tools(step):
         for use in tools_used(step.uses, written):
             named = resolve_tool(use.name, use.server, plan.pipeline.servers)
             code: Any = None

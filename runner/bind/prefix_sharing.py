@@ -52,9 +52,7 @@ def _chat_steps(
     for node in nodes:
         if isinstance(node, BoundBlock):
             yield from _chat_steps(node.body, (*loops, node))
-        elif node.uses == "chat" and not any(
-            name in node.params.value.data for name in _MODEL_SEES_FIRST
-        ):
+        elif node.uses == "chat" and not any(name in node.written for name in _MODEL_SEES_FIRST):
             yield node, loops
 
 

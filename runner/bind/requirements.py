@@ -95,7 +95,7 @@ def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
             yield _extra("texts of pictures", "ocr", mark)
     elif named := FUNCTION_REFERENCE.match(step.uses):
         yield from _missing_function(named["file"], bound, step.mark_of("uses"))
-    elif has_tools(step.params.step):
+    elif has_tools(step):
         yield from _missing_tools(step, bound)
 
 

@@ -199,10 +199,9 @@ def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any =
     Names within a value keep their order where it may show: in a table, a prompt, an answer.
     `servers` is how the MCP servers are started or reached whose tools it names.
     """
-    texts = {name: template.source for name, template in step.files.items()}
     written = {
         "uses": registry.own_name(step.uses),
-        "with": _by_name({**step.params.data, **texts}),
+        "with": _by_name(step.written),
         "if": step.if_.source if step.if_ else None,
         "returns": step.returns.data if step.returns else None,
     }

@@ -8,9 +8,8 @@ the paths that are made of such text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
 
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.model import Pipeline
@@ -60,15 +59,18 @@ class _TaintMarker:
             yield self._block(node) if isinstance(node, BoundBlock) else self._step(node)
 
     def _step(self, step: BoundStep) -> BoundStep:
-        untrusted = tuple(
-            sorted(".".join(path) for path in self._untrusted(_parameter_references(step)))
-        )
+        read = frozenset[Reference]().union(*step.params.places().values())
+        untrusted = tuple(sorted(".".join(path) for path in self._untrusted(read)))
+        besides = set[Reference]()
+        if step.reply is not None:
+            besides.update(*(choice.source.references for choice in step.reply.choices))
+            if step.reply.evidence is not None:  # which its answer quotes
+                besides |= step.reply.evidence.references
         is_tainted = (
             bool(untrusted)
             or step.uses not in PASS_THROUGH_STEPS
             or _has_untrusted_output(step)
-            or bool(self._untrusted(_evidence_references(step)))
-            or bool(self._untrusted(_labels_read(step)))
+            or bool(self._untrusted(besides))
         )
         self._trusted.add(("steps", step.id, "skipped"))
         if step.returns is not None:
@@ -86,7 +88,7 @@ class _TaintMarker:
 
     def _into(self, step: BoundStep) -> Iterator[str]:
         """Yield the inputs of an inner pipeline that are filled with untrusted text."""
-        for path, references in step.params.value.places().items():
+        for path, references in step.params.places().items():
             if path[0] == "inputs" and self._untrusted(references):
                 if len(path) == 1:
                     yield from step.inner.pipeline.inputs if step.inner is not None else ()
@@ -121,35 +123,18 @@ class _TaintMarker:
         return self._tainted.get(path[:2] if path[0] == "inputs" else path[:1], False)
 
 
-def _parameter_references(step: BoundStep) -> frozenset[Reference]:
-    texts = (template.references for template in step.params.templates.values())
-    return step.params.value.references.union(*texts)
-
-
-def _evidence_references(step: BoundStep) -> frozenset[Reference]:
-    """Return the sources of a step's `evidence`, which it quotes."""
-    evidence = None if step.reply is None else step.reply.evidence
-    return frozenset() if evidence is None else evidence.references
-
-
-def _labels_read(step: BoundStep) -> frozenset[Reference]:
-    """Return where the labels come from of which a step's answer is made."""
-    choices = () if step.reply is None else step.reply.choices
-    return frozenset[Reference]().union(*(choice.source.references for choice in choices))
-
-
 def _has_untrusted_output(step: BoundStep) -> bool:
     """Return whether a step reads more than it is given: a file, a picture, a tool's result."""
-    written: Mapping[str, Any] = step.params.value.data
     match step.uses:
         case "summarise":
-            return "file" in written
+            return "file" in step.written
         case "chat":
-            return bool(written.get("images"))
+            return bool(step.written.get("images"))
         case "tool":
-            return bool(written.get("server")) or written.get("name") not in TRUSTED_TOOLS
+            is_of_server = bool(step.written.get("server"))
+            return is_of_server or step.written.get("name") not in TRUSTED_TOOLS
         case "agent":
-            tools = written.get("tools")
+            tools = step.written.get("tools")
             if not isinstance(tools, list):
                 return True
             return not all(isinstance(tool, str) and tool in TRUSTED_TOOLS for tool in tools)

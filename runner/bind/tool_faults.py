@@ -34,12 +34,12 @@ from paddock.steps.tools.tool_names import (
 if TYPE_CHECKING:
     from paddock.steps.tools.builtin_tools import BuiltinTool
 
+    from .bound import BoundStep
 
-def has_tools(step: StepNode) -> bool:
+
+def has_tools(step: StepNode | BoundStep) -> bool:
     """Return whether a step names tools; most do not, and need no more of this."""
-    if step.uses == "tool":
-        return True
-    return step.uses in TOOL_STEPS and bool(step.params.data.get("tools"))
+    return step.uses == "tool" or (step.uses in TOOL_STEPS and bool(step.written.get("tools")))
 
 
 def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:

@@ -54,7 +54,9 @@ def _pieces_of(
 ) -> tuple[str, list[PathPiece], frozenset[str]]:
     """Return where a path is from, in words, its pieces, and the references that it is made of."""
     is_written, values = False, dict[str, frozenset[str]]()
-    for place, written in _texts_of(step.params.value.data):
+    templates = step.params.templates  # which name no files
+    paths = {name: item for name, item in step.written.items() if name not in templates}
+    for place, written in _texts_of(paths):
         pieces = list(_pieces(written, scope, step.untrusted))
         made_of = frozenset[str]().union(*(names for _, names in pieces))
         found = _pieces_in(text, pieces)

@@ -137,7 +137,7 @@ def step_name(file: str, step: str) -> StepName:
 
 def is_taught(step: BoundStep) -> bool:
     """Return whether a step's prompt has decisions as examples."""
-    return bool(step.params.value.data.get("examples"))
+    return bool(step.written.get("examples"))
 
 
 def _is_stood_by(review: Review) -> bool:

@@ -185,7 +185,7 @@ class DeletionDetector:
             if ("steps", step.id) not in {path[:2] for path in block.over.references}:
                 continue
             try:
-                text = Value.of(step.params.value.data["root"]).render(scope)
+                text = Value.of(step.written["root"]).render(scope)
                 root = self.bound.roots.resolve(str(text))
             except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
                 root = None

@@ -371,8 +371,6 @@ def reads_new_items(node: BoundNode) -> frozenset[tuple[str, ...]]:
         return outer_references(node) | (node.if_.references if node.if_ else frozenset())
     if node.uses != "files.write":
         return node.references
-    places = node.params.value.places().items()
-    others = (read for path, read in places if path[0] != "rows")
-    templates = (template.references for template in node.params.templates.values())
+    others = (read for path, read in node.params.places().items() if path[0] != "rows")
     condition = () if node.if_ is None else (node.if_.references,)
-    return frozenset().union(*others, *templates, *condition)
+    return frozenset().union(*others, *condition)

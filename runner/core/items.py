@@ -135,7 +135,7 @@ def expect_queries(
     for step in block.body:
         if not isinstance(step, BoundStep) or step.uses != "search" or context.queries is None:
             continue
-        written = step.params.value.data
+        written = step.written
         query = Value.of(written.get("query"))
         if written.get("mode") == "text" or inner & {path[:2] for path in query.references}:
             continue

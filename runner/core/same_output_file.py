@@ -118,7 +118,7 @@ def _output_paths(
             continue
         if (step.if_ is not None) != conditional:
             continue
-        written = step.params.value.data.get(_PATH_KEYS[step.uses])
+        written = step.written.get(_PATH_KEYS[step.uses])
         if written is None:
             continue
         path = Value.of(written)

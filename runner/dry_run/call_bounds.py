@@ -73,7 +73,7 @@ def bound_step(step: BoundStep) -> CallBounds:
 
 
 def _max_calls(step: BoundStep) -> int | None:
-    written = step.params.value.data
+    written = step.written
     if step.uses == "agent":
         # Bound an agent: its turns, the answer without tools, and what it does to remember
         n_turns = written.get("max_turns", step.kind.params.model_fields["max_turns"].default)
@@ -91,7 +91,7 @@ def _max_calls(step: BoundStep) -> int | None:
         has_parts = written.get("on_overflow", usual) in ("map-reduce", "refine")
         if "tools" in written and step.reply is not None:
             return 2  # what it calls, then an answer of that form
-        return None if has_parts or "map" in step.params.templates else 1
+        return None if has_parts or "map" in written else 1
     if step.uses == "embed" and "store" not in written:
         return 1
     return None
@@ -111,12 +111,11 @@ def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = Fals
     of_model = step.model.params if step.model else {}
     # How often a step asks once more for one answer that ended at its limit. `of_model` are the
     # sampling values of its model.
-    written = step.params.value.data
     if step.uses == "chat":
-        is_left = written.get("on_truncated", "keep") in ("keep", "error")
+        is_left = step.written.get("on_truncated", "keep") in ("keep", "error")
         n_again = 0 if is_left else getattr(step.kind, "most_continuations", 0)
     else:
-        own = written.get("params", {})
+        own = step.written.get("params", {})
         limits = {"max_tokens", "num_predict"}
         may_have_limit = not isinstance(own, Mapping) or limits & {*own, *of_model}
         n_again = int(bool(may_have_limit) and step.uses in ("summarise", "summarize", "reduce"))

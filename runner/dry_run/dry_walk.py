@@ -226,7 +226,7 @@ class DryWalk:
         if step.uses in ("summarise", "summarize") or hasattr(step.kind, "foresee"):
             is_sized = True
         else:
-            is_sized = step.params.value.data.get("on_overflow") in ("map-reduce", "refine")
+            is_sized = step.written.get("on_overflow") in ("map-reduce", "refine")
         if is_sized and (is_partly_unknown or n_new > 1 or not self._counts_exactly):
             before = self._prompts.first(*n_before)
             longest = await self._tried(step, scope, place, is_partly_unknown, before, is_long=True)
