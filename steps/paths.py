@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from paddock.engine.system.disk_space import is_disk_full
@@ -57,6 +59,15 @@ def os_refusal(what: str, error: OSError) -> StepError:
         return StepError(f"{what}: the disk is full.", remedy=remedy, is_fatal=True, kind="io")
     why = _ERRNO_REASONS.get(error.errno or 0) or error.strerror or type(error).__name__
     return StepError(f"{what}: {why}.", kind="io")
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Raise `os_refusal` where a system call fails within; `what` is its beginning."""
+    try:
+        yield
+    except OSError as error:
+        raise os_refusal(what, error) from error
 
 
 def file_sha256(path: Path, verb: str, hint: str) -> str | None:

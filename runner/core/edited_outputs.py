@@ -1,6 +1,6 @@
 """Outputs that a person edited, or that are not ours: they are kept, and their item is held.
 
-`steps.files.edited_files` writes over none; the item's entry keeps a mark of the file with what
+`steps.files.write` writes over none; the item's entry keeps a mark of the file with what
 would have been written. The item is held until the file is as it was, or as it would have become,
 is gone, or a run replaces it (`--take`). What is only lost is made again.
 """
@@ -15,7 +15,6 @@ from paddock.engine.system.files import sha256_of
 from paddock.engine.system.text import listed
 from paddock.runner.bind.bound import BoundBlock, all_steps
 from paddock.runner.ledger.output_index import OutputIndex
-from paddock.steps.files.edited_files import overwrites
 
 HELD = "held"
 """First word of the mark of an edited file that was kept."""
@@ -68,4 +67,4 @@ def why_writable(index: OutputIndex, path: str, ours: str, edited: list[str]) ->
 def overwrites_edited(block: BoundBlock) -> bool:
     """Return whether a block overwrites edited files (`on_edited`)."""
     writes = [step for step in all_steps(block.body) if step.uses == "files.write"]
-    return bool(writes) and all(overwrites(step.params.value.data) for step in writes)
+    return bool(writes) and all(step.written.get("on_edited") == "overwrite" for step in writes)

@@ -56,7 +56,6 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
 from paddock.steps.base import OutsideRoots
-from paddock.steps.files.edited_files import overwrites
 
 from .call_bounds import NO_CALLS, CallBounds
 from .dry_pool import WalkPlace
@@ -280,13 +279,12 @@ class _Forecast:
         Raises:
             PipelineError: it is another pipeline's output.
         """
-        data = step.params.value.data
-        if step.uses != "files.write" or overwrites(data):
+        if step.uses != "files.write" or step.written.get("on_edited") == "overwrite":
             return
         try:
             if is_step_skipped(step, self._scope):
                 return
-            text = str(Value.of(data["path"]).render(self._scope))
+            text = str(Value.of(step.written["path"]).render(self._scope))
             path = self._bound.roots.resolve(text)
             refuse_other_pipelines(self._context, step, [str(path)])
             there = sha256_of(path) if path.is_file() else None

@@ -114,8 +114,18 @@ class FolderWalk:
         # its own name, and cycles end.
         try:
             self._folder(_Below(str(self.root), str(self.root), "", False))
+        except FileNotFoundError as error:
+            raise StepError(
+                f"the folder '{printable(self.root)}' does not exist.",
+                remedy="Correct `root`, or create the folder.",
+                kind="io",
+            ) from error
+        except NotADirectoryError as error:
+            what = f"'{printable(self.root)}' is a file, not a folder."
+            raise StepError(what, remedy="Correct `root`.") from error
         except OSError as error:
-            raise _root_refusal(self.root, error) from error
+            what = f"the folder '{printable(self.root)}' cannot be read"
+            raise os_refusal(what, error) from error
         while self.links:
             links, self.links = sorted(self.links), []
             for path, relpath, is_named in links:
@@ -168,18 +178,14 @@ class FolderWalk:
                 self.unreadable.append(folder.prefix)
                 continue
             try:
-                waiting += self._listed(folder, handle)
+                if (own := identity(os.fstat(handle))) in self.seen:
+                    continue
+                self.seen.add(own)
+                with os.scandir(handle) as listing:
+                    found = (self._entry(entry, folder) for entry in listing)
+                    waiting += [below for below in found if below is not None]
             finally:
                 os.close(handle)
-
-    def _listed(self, folder: _Below, handle: int) -> list[_Below]:
-        """List an open folder; return the folders to descend into."""
-        own = identity(os.fstat(handle))
-        if own in self.seen:
-            return []
-        self.seen.add(own)
-        with os.scandir(handle) as listing:
-            return [below for entry in listing if (below := self._entry(entry, folder))]
 
     def _entry(self, entry: os.DirEntry[str], folder: _Below) -> _Below | None:
         """Handle one entry; return a folder to descend into."""
@@ -254,15 +260,3 @@ class FolderWalk:
 
 def listed_names(names: list[str]) -> str:
     return listed([f"'{printable(name)}'" for name in sorted(names)], 3)
-
-
-def _root_refusal(root: Path, error: OSError) -> StepError:
-    if isinstance(error, FileNotFoundError):
-        return StepError(
-            f"the folder '{printable(root)}' does not exist.",
-            remedy="Correct `root`, or create the folder.",
-            kind="io",
-        )
-    if isinstance(error, NotADirectoryError):
-        return StepError(f"'{printable(root)}' is a file, not a folder.", remedy="Correct `root`.")
-    return os_refusal(f"the folder '{printable(root)}' cannot be read", error)

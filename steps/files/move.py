@@ -15,6 +15,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -24,7 +25,7 @@ from paddock.engine.system import files, no_links
 from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.tasks import in_left_thread
 from paddock.steps.base import Output, Params, Step, StepError, Tools
-from paddock.steps.paths import file_sha256, numbered_name, os_refusal, printable, resolve_path
+from paddock.steps.paths import file_sha256, numbered_name, printable, refusing, resolve_path
 
 _MOST_NAMES = 1000
 
@@ -85,17 +86,14 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
             return FilesMoveOutput(path=str(filed))
         if params.mode == "delete":
             is_later = tools.outputs.delete_when_done(source)
-            await asyncio.to_thread(_check_deletion if is_later else _delete, source)
+            await asyncio.to_thread(_delete, source, is_later=is_later)
             await tools.outputs.note_removed(source)
             return FilesMoveOutput(path=str(source))
         if params.to is None:
             raise StepError("`to` is missing.", remedy=f"`mode: {params.mode}` needs it.")
-        # The new path; a folder gets the file under its own name.
-        path = resolve_path(tools.roots, params.to)
-        if params.to.endswith(("/", os.sep)) or path.is_dir():
-            target = resolve_path(tools.roots, str(path / source.name))
-        else:
-            target = path
+        target = resolve_path(tools.roots, params.to)
+        if params.to.endswith(("/", os.sep)) or target.is_dir():
+            target = resolve_path(tools.roots, str(target / source.name))
         tools.outputs.check_target(target)
         digest = await _digest_of(source)
         if source == target and digest is not None:
@@ -104,7 +102,13 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
             target = await _moved_before(source, target, params, tools)
         else:
             target = await _free_target(source, target, digest, params, tools)
-            await _move_or_copy(source, target, digest, params.mode, tools)
+            with refusing(f"'{printable(source)}' cannot be moved to '{printable(target)}'"):
+                if params.mode == "copy":
+                    n_bytes = await asyncio.to_thread(_copied, source, target, digest)
+                elif not await asyncio.to_thread(_renamed, source, target):
+                    await asyncio.to_thread(_copied, source, target, digest, is_moved=True)
+            if params.mode == "copy":
+                await tools.outputs.wrote(target, digest, n_bytes)
         if params.mode == "move":
             await tools.outputs.note_removed(source)
         return FilesMoveOutput(path=str(target))
@@ -130,9 +134,19 @@ async def _free_target(
     source: Path, target: Path, digest: str, params: FilesMoveParams, tools: Tools
 ) -> Path:
     """Return a free path for the file, after recording it in the ledger."""
-    size_bytes = await asyncio.to_thread(_size_bytes, source) if params.mode == "copy" else None
+    size_bytes = None
+    if params.mode == "copy":
+        with refusing(f"'{printable(source)}' cannot be read"):
+            size_bytes = (await asyncio.to_thread(no_links.facts_of, source)).st_size
     for path in _numbered_names(target):
-        if await _may_take_name(path, digest, params, tools):
+        there = await _digest_of(path)
+        is_free = there is None or params.on_exists == "replace"
+        if not is_free:
+            known = await tools.outputs.known_sha256(path, moved=True)
+            is_ours = there in known or (bool(known) and tools.outputs.takes_over)
+            # What was copied there before is an older state of the same file; what was moved is not
+            is_free = is_ours and (there == digest or params.mode == "copy")
+        if is_free:
             if params.mode == "move":
                 tools.outputs.will_move(source, path, digest)
             try:
@@ -150,45 +164,11 @@ async def _free_target(
     raise StepError(f"'{printable(target)}' and {_MOST_NAMES:,} similar names are taken.")
 
 
-def _size_bytes(path: Path) -> int:
-    try:
-        return no_links.facts_of(path).st_size
-    except OSError as error:
-        raise os_refusal(f"'{printable(path)}' cannot be read", error) from error
-
-
-async def _may_take_name(path: Path, digest: str, params: FilesMoveParams, tools: Tools) -> bool:
-    """Return whether a path is free, or holds our own file."""
-    there = await _digest_of(path)
-    if there is None or params.on_exists == "replace":
-        return True
-    known = await tools.outputs.known_sha256(path, moved=True)
-    is_ours = there in known or (bool(known) and tools.outputs.takes_over)
-    # What was copied there before is an older state of the same file; what was moved is not.
-    return is_ours and (there == digest or params.mode == "copy")
-
-
 def _numbered_names(target: Path) -> Iterator[Path]:
     """Yield a name and those that follow it: `a.txt`, `a-1.txt`, `a-2.txt`."""
     yield target
     for number in range(1, _MOST_NAMES):
         yield target.with_name(numbered_name(target.name, f"-{number}"))
-
-
-async def _move_or_copy(
-    source: Path, target: Path, digest: str, mode: MoveMode, tools: Tools
-) -> None:
-    """Rename the file, or copy it to a temporary file next to the target and rename that."""
-    try:
-        if mode == "move" and await asyncio.to_thread(_renamed, source, target):
-            return
-        n_bytes = await asyncio.to_thread(_copied, source, target, digest, is_moved=mode == "move")
-    except OSError as error:
-        raise os_refusal(
-            f"'{printable(source)}' cannot be moved to '{printable(target)}'", error
-        ) from error
-    if mode == "copy":
-        await tools.outputs.wrote(target, digest, n_bytes)
 
 
 def _renamed(source: Path, target: Path) -> bool:
@@ -208,8 +188,11 @@ def _renamed(source: Path, target: Path) -> bool:
     return True
 
 
-def _copied(source: Path, target: Path, digest: str, *, is_moved: bool) -> int:
-    """Copy a file with this content, and remove the source of a move; return its size in bytes."""
+def _copied(source: Path, target: Path, digest: str, *, is_moved: bool = False) -> int:
+    """Copy a file with this content by way of a temporary one next to the target.
+
+    Remove the source of a move. Return the size in bytes.
+    """
     with no_links.open_file(source) as file:
         own = no_links.identity(os.fstat(file.fileno()))
         aside, copied, n_bytes = TemporaryFile.copied(target, file, follows_links=False)
@@ -228,24 +211,12 @@ def _is_being_changed(source: Path) -> StepError:
     return StepError(f"'{printable(source)}' is being changed by another program.", kind="io")
 
 
-def _check_deletion(path: Path) -> None:
-    """Raise StepError where a file cannot be deleted: later no item would fail."""
-    try:
+def _delete(path: Path, *, is_later: bool) -> None:
+    """Delete a file; `is_later`: only raise what prevents it, since later no item would fail."""
+    with refusing(f"'{printable(path)}' cannot be removed"), suppress(FileNotFoundError):
         if stat.S_ISDIR(no_links.facts_of(path).st_mode):
             raise StepError(f"'{printable(path)}' is a folder; `files.move` deletes files.")
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise os_refusal(f"'{printable(path)}' cannot be removed", error) from error
-
-
-def _delete(path: Path) -> None:
-    _check_deletion(path)
-    try:
-        no_links.remove(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise os_refusal(f"'{printable(path)}' cannot be removed", error) from error
+        if not is_later:
+            no_links.remove(path)

@@ -112,7 +112,10 @@ def _rows_output(data: bytes, path: Path, params: FilesRowsParams, log: StepLog)
         decoded = decode_text(data, params.encoding)
         text = decoded.text
         names = None if params.columns is None else list(params.columns)
-        format_ = _chosen_format(path, params.format, text)
+        format_: str = params.format
+        if format_ == "auto":
+            by_content = "jsonl" if text.lstrip().startswith("{") else "csv"
+            format_ = {**FORMAT_OF_SUFFIX, ".tab": "tsv"}.get(path.suffix.lower(), by_content)
         table = parse_rows(text, format_, names, params.header)
         if isinstance(params.columns, dict):
             typed_rows(table, params.columns)
@@ -130,10 +133,3 @@ def _rows_output(data: bytes, path: Path, params: FilesRowsParams, log: StepLog)
     return FilesRowsOutput.model_construct(
         rows=table.rows, columns=table.columns, count=len(table.rows)
     )
-
-
-def _chosen_format(path: Path, requested: str, text: str) -> str:
-    if requested != "auto":
-        return requested
-    by_content = "jsonl" if text.lstrip().startswith("{") else "csv"
-    return {**FORMAT_OF_SUFFIX, ".tab": "tsv"}.get(path.suffix.lower(), by_content)

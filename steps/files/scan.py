@@ -14,11 +14,11 @@ from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.quantities import SizeBytes
-from paddock.steps.base import Output, Params, Step, StepError, Tools
+from paddock.steps.base import Output, Params, Step, Tools
 from paddock.steps.paths import printable, resolve_path
 
 from .folder_walk import FolderWalk, FoundFile, listed_names
-from .globs import BadPattern, Globs
+from .globs import Globs
 
 
 class FilesScanParams(Params):
@@ -88,8 +88,9 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
         root = resolve_path(tools.roots, params.root)
         owned = tools.outputs.owned(root)
-        found = await in_left_thread(scan_folder, params, root, tools.roots.allowed, owned)
-        files, notes, (left_out, not_taken) = found
+        files, notes, (left_out, not_taken) = await in_left_thread(
+            scan_folder, params, root, tools.roots.allowed, owned
+        )
         for note in notes:
             tools.log.note(f"{printable(params.root)}: {note}")
         tools.log.scanned([*left_out, *(file.path for file in files)], not_taken)
@@ -102,12 +103,12 @@ def scan_folder(
     """Walk and hash, in a thread; return the files, notes, and `FolderWalk.unmatched_by_cause`.
 
     Raises:
-        StepError: the root is missing or not a folder, or a pattern is invalid.
+        StepError: the root is missing or not a folder.
     """
     walk = FolderWalk(
         root=root,
-        include=_parse_globs(params.include),
-        exclude=_parse_globs(params.exclude),
+        include=Globs.of(params.include),
+        exclude=Globs.of(params.exclude),
         left_out=frozenset(map(str, owned)),
         max_bytes=params.max_bytes,
         allowed=allowed if params.follow_links else (),
@@ -129,13 +130,6 @@ def _no_files_note(params: FilesScanParams, unmatched: list[str]) -> str:
 
 def _quoted(patterns: Sequence[str]) -> str:
     return ", ".join(f"'{pattern}'" for pattern in patterns)
-
-
-def _parse_globs(patterns: Sequence[str]) -> Globs:
-    try:
-        return Globs.of(patterns)
-    except BadPattern as error:
-        raise StepError(str(error)) from error
 
 
 def _hashed_file(found: FoundFile) -> ScannedFile | None:

@@ -23,10 +23,9 @@ from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import Output, Params, Step, StepError, Tools
-from paddock.steps.paths import file_sha256, os_refusal, printable, resolve_path
+from paddock.steps.paths import file_sha256, printable, refusing, resolve_path
 from paddock.steps.prompt import render_template
 
-from .edited_files import leave_as_it_is, may_replace
 from .row_formats import (
     FORMAT_OF_SUFFIX,
     WRITTEN_SUFFIXES,
@@ -114,44 +113,60 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
         tools.outputs.check_target(path)
         data = await _bytes_to_write(params, path, tools)
         sha256 = hashlib.sha256(data).hexdigest()
-        # The digest of the file that is there, made in a thread: it may be of any size
-        if not os.path.lexists(path):  # noqa: ASYNC240 - a thread takes longer
-            there = None
-        else:
+        there = None
+        if os.path.lexists(path):  # noqa: ASYNC240 - a thread takes longer
             there = await in_left_thread(file_sha256, path, "written", "`path` must name a file")
         if there == sha256:
             await tools.outputs.intend(path, sha256, len(data))
             await tools.outputs.wrote(path, sha256, len(data))
             return FilesWriteOutput(path=str(path), changed=False)
-        if there is not None and not await may_replace(path, there, params.on_edited, tools):
+        may_replace = (
+            there is None
+            or params.on_edited == "overwrite"
+            or tools.outputs.takes_over
+            or there in await tools.outputs.known_sha256(path)  # it is ours
+        )
+        if not may_replace:
             await tools.outputs.holds(path, sha256)
-            leave_as_it_is(path, params.on_edited, tools)
+            what = f"'{printable(path)}' was edited, or is not ours"
+            if params.on_edited == "fail":
+                raise StepError(
+                    f"{what}, and `on_edited` is `fail`.",
+                    remedy="Move it away, set `on_edited` to `keep` or `overwrite`, or run with "
+                    "`--take`.",
+                )
+            tools.log.note(f"{what}: it is kept as it is.")
             return FilesWriteOutput(path=str(path), changed=False)
         is_table = there is not None and params.rows is not None
         if is_table and not await _may_lose(path, params, tools):
             return FilesWriteOutput(path=str(path), changed=False)
-        await _replace(path, data, sha256, tools, is_new=there is None)
+        aside = await _to_temporary_file(path, data, is_new=there is None)
+        try:
+            with refusing(f"'{printable(path)}' cannot be written"):
+                await tools.outputs.intend(path, sha256, len(data))
+                # The folder is not synced: a rename that a power cut undoes shows as stale later.
+                aside.replace(path)
+        finally:
+            aside.close()
+        await tools.outputs.wrote(path, sha256, len(data))
         return FilesWriteOutput(path=str(path), changed=True)
 
 
 async def _may_lose(path: Path, params: FilesWriteParams, tools: Tools) -> bool:
     """Return whether a table may be replaced: a person is asked first if it loses most rows."""
     n_now = sum(row is not None for row in _with_waiting(params))
-    try:
+    with refusing(f"'{printable(path)}' cannot be read"):
         before = await asyncio.to_thread(path.read_bytes)
-        suffix, delimiter = path.suffix.lower(), params.delimiter
-        n_before = await asyncio.to_thread(count_rows, before, suffix, delimiter)
-    except OSError as error:
-        raise os_refusal(f"'{printable(path)}' cannot be read", error) from error
+    suffix, delimiter = path.suffix.lower(), params.delimiter
+    n_before = await asyncio.to_thread(count_rows, before, suffix, delimiter)
     return n_now >= n_before or tools.outputs.may_lose_rows(path, n_before, n_now)
 
 
 async def _bytes_to_write(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
     if params.rows is not None:
-        rows = _with_waiting(params)
-        if path.suffix.lower() == ".xlsx":
-            return await _excel_bytes(rows, path, tools)
-        text = await _rows_text(rows, path, params.delimiter, tools)
+        text = await _table(_with_waiting(params), path, params.delimiter, tools)
+        if isinstance(text, bytes):
+            return text
     elif params.template is not None:
         text = render_template(params.template, "template", params.vars)
     elif params.text is not None:
@@ -182,83 +197,54 @@ def _with_waiting(params: FilesWriteParams) -> list[Any]:
     ]
 
 
-async def _excel_bytes(rows: list[Any], path: Path, tools: Tools) -> bytes:
+async def _table(rows: list[Any], path: Path, delimiter: str, tools: Tools) -> bytes | str:
+    """Format rows by the file's suffix; note null rows and escaped cells."""
+    name, suffix = f"'{printable(path.name)}'", path.suffix.lower()
+    n_guarded = 0
     try:
-        data = await asyncio.to_thread(excel_sheet, rows)
+        if suffix == ".xlsx":
+            made: bytes | str = await asyncio.to_thread(excel_sheet, rows)
+        else:
+            in_thread = len(rows) >= _THREAD_FROM_ROWS
+            given = rows, FORMAT_OF_SUFFIX[suffix], delimiter
+            written = (
+                await asyncio.to_thread(format_rows, *given) if in_thread else format_rows(*given)
+            )
+            made, n_guarded = written.text, written.n_guarded
     except UnreadableRows as error:
-        raise StepError(f"'{printable(path.name)}' cannot be written: {error}.") from error
+        raise StepError(f"{name} cannot be written: {error}.") from error
     except ImportError as error:
         remedy = "Install the extra: pip install 'paddock-llm[documents]'."
         raise StepError("XlsxWriter is not installed.", remedy=remedy) from error
-    _note_nulls(rows, path, tools)
-    return data
-
-
-def _note_nulls(rows: list[Any], path: Path, tools: Tools) -> None:
     if n_null := sum(row is None for row in rows):
-        n_rows = len(rows)
+        tools.log.note(f"{name}: {n_null} of {len(rows)} rows are null and left out.")
+    if n_guarded:
         tools.log.note(
-            f"'{printable(path.name)}': {n_null} of {n_rows} rows are null and left out."
-        )
-
-
-async def _rows_text(rows: list[Any], path: Path, delimiter: str, tools: Tools) -> str:
-    """Format rows by the file's suffix; note null rows and escaped cells."""
-    name, format_ = f"'{printable(path.name)}'", FORMAT_OF_SUFFIX[path.suffix.lower()]
-    try:
-        if len(rows) < _THREAD_FROM_ROWS:
-            written = format_rows(rows, format_, delimiter)
-        else:
-            written = await asyncio.to_thread(format_rows, rows, format_, delimiter)
-    except UnreadableRows as error:
-        raise StepError(f"{name} cannot be written: {error}.") from error
-    _note_nulls(rows, path, tools)
-    if written.n_guarded:
-        tools.log.note(
-            f"{name}: {written.n_guarded} cells that a spreadsheet would take for formulas begin "
+            f"{name}: {n_guarded} cells that a spreadsheet would take for formulas begin "
             f"with an apostrophe; JSONL has them as they are."
         )
-    return written.text
-
-
-async def _replace(path: Path, data: bytes, sha256: str, tools: Tools, *, is_new: bool) -> None:
-    """Replace the file; on failure the temporary file is removed."""
-    aside = await _to_temporary_file(path, data, is_new=is_new)
-    try:
-        await tools.outputs.intend(path, sha256, len(data))
-        # The folder is not synced: a rename that a power cut undoes shows as stale in the next run.
-        aside.replace(path)
-    except OSError as error:
-        raise os_refusal(f"'{printable(path)}' cannot be written", error) from error
-    finally:
-        aside.close()
-    await tools.outputs.wrote(path, sha256, len(data))
+    return made
 
 
 async def _to_temporary_file(path: Path, data: bytes, *, is_new: bool) -> TemporaryFile:
-    """Write a temporary file in a thread: fsync takes milliseconds."""
+    """Write and sync a temporary file next to `path` in a thread: fsync takes milliseconds."""
+
+    def write() -> TemporaryFile:
+        like = None
+        if not is_new:
+            with suppress(OSError):  # it is gone
+                facts = no_links.facts_of(path)
+                like = facts if stat.S_ISREG(facts.st_mode) else None
+        with refusing(f"'{printable(path)}' cannot be written"):
+            return TemporaryFile.written(path, data, like=like, follows_links=False)
 
     def let_go(written: asyncio.Future[TemporaryFile]) -> None:
         if not written.cancelled() and written.exception() is None:
             written.result().close()
 
-    loop = asyncio.get_running_loop()
-    written = loop.run_in_executor(None, _write_temporary_file, path, data, is_new)
+    written = asyncio.get_running_loop().run_in_executor(None, write)
     try:
         return await asyncio.shield(written)
     except asyncio.CancelledError:
         written.add_done_callback(let_go)  # a thread cannot be cancelled; its file is removed later
         raise
-
-
-def _write_temporary_file(path: Path, data: bytes, is_new: bool) -> TemporaryFile:
-    """Write and sync a temporary file next to `path`; it is removed on failure."""
-    like = None
-    if not is_new:
-        with suppress(OSError):  # it is gone
-            facts = no_links.facts_of(path)
-            like = facts if stat.S_ISREG(facts.st_mode) else None
-    try:
-        return TemporaryFile.written(path, data, like=like, follows_links=False)
-    except OSError as error:
-        raise os_refusal(f"'{printable(path)}' cannot be written", error) from error

@@ -13,6 +13,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from .table_chunks import TableMask
@@ -61,7 +62,9 @@ async def cut_text(
     slices = [text[i : i + _SLICE_CHARACTERS] for i in range(0, len(text), _SLICE_CHARACTERS)]
     sizes = await count(slices)
     if sum(sizes) <= n_tokens:
-        return _single_piece(text, sum(sizes))
+        bare = text.strip()
+        start = len(text) - len(text.lstrip())
+        return [CutPiece(bare, start, start + len(bare), sum(sizes))] if bare else []
     ruler = await _WordRuler.of(text, count)
     # The largest error of an estimate: tokens may merge across words
     ratios = [
@@ -75,12 +78,6 @@ async def cut_text(
     if overlap:
         spans = _with_overlap(cutter, spans, int(overlap / scale))
     return await _within_limit(cutter, spans, n_tokens, count)
-
-
-def _single_piece(text: str, n_tokens: int) -> list[CutPiece]:
-    bare = text.strip()
-    start = len(text) - len(text.lstrip())
-    return [CutPiece(bare, start, start + len(bare), n_tokens)] if bare else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +132,11 @@ class _TextCutter:
         for zone in self.mask.zones(span, capacity):
             size, hidden = self.mask.hidden(zone, capacity)
             splitter = kind.from_callback(size, capacity)
-            found = splitter.chunk_indices(self._masked(hidden))
+            if not {"heading", "paragraph"} & {*self.by}:  # mask line ends; offsets stay
+                hidden = re.sub(r"[\n\r\v\f\x85\u2028\u2029]", " ", hidden)
+            found = splitter.chunk_indices(hidden)
             spans += [(zone[0] + at, zone[0] + at + len(part)) for at, part in found]
         return [(start, end) for start, end in spans if self.text[start:end].strip()]
-
-    def _masked(self, text: str) -> str:
-        """Mask line ends unless paragraphs are borders; offsets stay."""
-        if "heading" in self.by or "paragraph" in self.by:
-            return text
-        return re.sub(r"[\n\r\v\f\x85\u2028\u2029]", " ", text)
 
 
 async def _in_thread(text: str, work: Callable[..., T], *given: Any) -> T:
@@ -160,12 +153,11 @@ def _with_overlap(
 
     The library's own overlap takes whole paragraphs or nothing.
     """
-    first, *others = spans or [(0, 0)]
-    befores = [begin for begin, _ in spans]
-    return [first][: len(spans)] + [
-        (min(begin, cutter.mask.row_from(_overlap_start(cutter, before, begin, overlap))), end)
-        for before, (begin, end) in zip(befores, others, strict=False)
-    ]
+    extended = spans[:1]
+    for (before, _), (begin, end) in pairwise(spans):
+        start = cutter.mask.row_from(_overlap_start(cutter, before, begin, overlap))
+        extended.append((min(begin, start), end))
+    return extended
 
 
 def _overlap_start(cutter: _TextCutter, before: int, begin: int, overlap: int) -> int:

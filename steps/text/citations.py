@@ -19,7 +19,7 @@ from paddock.pipelines.checking.source_index import SourceIndex, values_in
 from paddock.pipelines.checking.text_index import folded_words
 
 from .headings import Headings
-from .text_parts import CitedSource, TextPart, repeated_chars, source_of
+from .text_parts import TextPart, repeated_chars, source_of
 
 _LEAST_WEIGHT_SHARE = 0.5  # of a sentence's words, weighted by rarity, must be in the cited passage
 _LEAST_PARTS = 3  # words and numbers
@@ -54,10 +54,13 @@ def passages_by_chunk(parts: Sequence[TextPart]) -> list[Passage]:
     sources = [source_of(index, part, None) for index, part in enumerate(parts)]
     has_pages = len({n for s in sources for n in (s.page, s.page_end) if n is not None}) > 1
     passages: list[Passage] = []
-    for part, place in zip(parts, sources, strict=True):
-        mark = (
-            _page_mark(place) if has_pages else f"§ {place.headings[-1]}" if place.headings else ""
-        )
+    for part, source in zip(parts, sources, strict=True):
+        if not has_pages:
+            mark = f"§ {source.headings[-1]}" if source.headings else ""
+        elif source.page == source.page_end:
+            mark = f"p. {source.page}"
+        else:
+            mark = f"pp. {source.page}\u2013{source.page_end}"
         if mark:
             passages.append(Passage(part.text[repeated_chars(part) :], mark))
     return passages
@@ -124,8 +127,3 @@ class _PassageIndex:
 
     def _passages_at(self, starts: Iterable[int]) -> frozenset[int]:
         return frozenset(bisect_right(self._starts, start) - 1 for start in starts)
-
-
-def _page_mark(source: CitedSource) -> str:
-    page, end = source.page, source.page_end
-    return f"p. {page}" if page == end else f"pp. {page}\u2013{end}"

@@ -26,7 +26,11 @@ class Headings:
         fence = ""
         for line in re.finditer(_HEADING_LINE, text, re.MULTILINE):
             if line["fence"]:
-                fence = _fence_after(line["fence"].strip(), fence)
+                mark = line["fence"].strip()
+                if not fence:
+                    fence = mark
+                elif mark.startswith(fence):  # the same mark ends it, at least as long
+                    fence = ""
             elif not fence:
                 level = len(line["level"])
                 open_ones = [heading for heading in open_ones if heading[0] < level]
@@ -39,10 +43,3 @@ class Headings:
         """Return the titles above `offset`, outermost first; a heading includes itself."""
         index = bisect_right(self.offsets, offset)
         return self.paths[index - 1] if index else ()
-
-
-def _fence_after(mark: str, fence: str) -> str:
-    """Return the open fence after this mark: a fence ends with the same mark, at least as long."""
-    if not fence:
-        return mark
-    return "" if mark.startswith(fence) else fence

@@ -126,16 +126,12 @@ def _joined_lines(run: Sequence[_Line]) -> Iterator[tuple[int, int]]:
         item = _ITEM.match(line.text)
         if start is None:
             start = line.start + (item.end() if item else 0)
-        following = run[index + 1] if index + 1 < len(run) else None
-        if following is None or not _goes_on(line.text, following.text, widest):
+        following = run[index + 1].text if index + 1 < len(run) else ""
+        is_full = len(line.text.rstrip()) >= _FULL_LINE * widest
+        goes_on = following and (following.lstrip()[:1].islower() or is_full)
+        if not goes_on or _ITEM.match(following) or _KEY_VALUE.match(line.text):
             yield start, line.end
             start = None
-
-
-def _goes_on(line: str, following: str, widest: int) -> bool:
-    if _ITEM.match(following) or _KEY_VALUE.match(line):
-        return False
-    return following.lstrip()[:1].islower() or len(line.rstrip()) >= _FULL_LINE * widest
 
 
 def _marked_lines(text: str, running_titles: Collection[str]) -> Iterator[_Line]:
@@ -148,29 +144,20 @@ def _marked_lines(text: str, running_titles: Collection[str]) -> Iterator[_Line]
         is_fenced ^= _FENCE.match(line) is not None
         index = bisect_right(tables, match.start(), key=itemgetter(0)) - 1
         in_table = index >= 0 and match.start() <= tables[index][1]
-        n_left = len(text) - match.start()
-        is_signature = is_signature or (has_begun and _is_closing(line, n_left))
+        if has_begun and len(text) - match.start() <= _CLOSING_CHARS:
+            is_greeting = bare.endswith(",") and len(line.split()) <= _CLOSING_WORDS
+            # Names and addresses follow below it
+            is_signature |= is_greeting or _SIGNATURE.match(line) is not None
         is_prose = not (
             is_fenced
             or in_table
             or (is_signature and not bare.upper().startswith(("PS", "P.S.")))
-            or _is_apart(line, running_titles)
+            or not bare
+            or _NOT_PROSE.match(line)
+            or _without_numbers(bare) in running_titles
         )
         has_begun = has_begun or (is_prose and bool(SENTENCE_END.search(bare[-4:])))
         yield _Line(line, match.start(), is_prose)
-
-
-def _is_apart(line: str, running_titles: Collection[str]) -> bool:
-    """Return whether a line is blank, a heading, a quote, a rule, or a running title."""
-    bare = line.strip()
-    is_marked = not bare or _NOT_PROSE.match(line) is not None
-    return is_marked or _without_numbers(bare) in running_titles
-
-
-def _is_closing(line: str, n_left: int) -> bool:
-    """Return whether a line closes a letter, so that names and addresses follow below it."""
-    is_greeting = line.strip().endswith(",") and len(line.split()) <= _CLOSING_WORDS
-    return n_left <= _CLOSING_CHARS and (is_greeting or _SIGNATURE.match(line) is not None)
 
 
 def _without_numbers(line: str) -> str:

@@ -40,28 +40,17 @@ def find_tables(text: str) -> list[TextTable]:
 
 
 def _markdown_tables(text: str) -> Iterator[TextTable]:
-    if "|" not in text:
-        return
-    run: list[tuple[int, int]] = []
+    """Yield the tables of consecutive rows; a row above a line of dashes is the header."""
+    runs: list[list[tuple[int, int]]] = []
     for match in _TABLE_ROW.finditer(text):
-        if run and match.start() != run[-1][1] + 1:
-            yield from _table_at(text, run)
-            run = []
-        run.append(match.span())
-    yield from _table_at(text, run)
-
-
-def _table_at(text: str, run: Sequence[tuple[int, int]]) -> Iterator[TextTable]:
-    """Yield the table of consecutive rows; a row above a line of dashes is its header."""
-    if len(run) < 2:
-        return
-    start, end = run[1]
-    has_header = bool(_TABLE_RULE.match(text[start:end]))
-    first = 2 if has_header else 0
-    if len(run) > first:
-        yield TextTable(
-            (run[0][0], end) if has_header else (run[0][0], run[0][0]), tuple(run[first:])
-        )
+        if not runs or match.start() != runs[-1][-1][1] + 1:
+            runs.append([])
+        runs[-1].append(match.span())
+    for (begin, _), *others in runs:
+        if others and not _TABLE_RULE.match(text[slice(*others[0])]):
+            yield TextTable((begin, begin), ((begin, _), *others))
+        elif others[1:]:
+            yield TextTable((begin, others[0][1]), tuple(others[1:]))
 
 
 def _csv_table(text: str) -> TextTable | None:
