@@ -173,6 +173,24 @@ def test_the_code_stays_easy_to_enter(figure: Callable[[], int], limit: int) -> 
     assert figure() <= limit
 
 
+def test_each_store_has_its_sql_on_one_page() -> None:
+    pages = {
+        "ledger_tables", "queries", "coordination_queries", "postgres", "sqlite_file",
+        "review_store", "webhook_queue",
+    }  # fmt: skip
+    sql = re.compile(r"(select|delete from|insert into|update) [\w(*.]+[ ,(]")
+    found = {
+        f"{path.name}:{text.lineno}"
+        for path in (HOUSE / "runner").rglob("*.py")
+        if path.stem not in pages
+        for text in ast.walk(ast.parse(path.read_text()))
+        if isinstance(text, ast.Constant)
+        and isinstance(text.value, str)
+        and sql.match(text.value.lstrip())
+    }
+    assert found == set()
+
+
 def test_the_runner_has_few_modules_at_its_top() -> None:
     assert figures.at_top_of_runner() == ["__init__.py", "__main__.py", "api.py", "settings.py"]
 

@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 
 from paddock.engine.system.text import shorten
 from paddock.runner.core.run_records import read_lineage
+from paddock.runner.ledger import queries
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
@@ -82,8 +83,7 @@ def run_difference(before: PastRun, after: PastRun) -> RunDifference:
     old, new = _items(before), _items(after)
     found: dict[ChangeKind, list[RunItemChange]] = {kind: [] for kind in get_args(ChangeKind)}
     with open_for_reading(after.place) as ledger:
-        query = "select hash, run, at from calls where kind = 'chat'"
-        made = {hash_: (run, at) for hash_, run, at in ledger.rows(query)}
+        made = {hash_: (run, at) for hash_, run, at in ledger.rows(queries.CHATS)}
         runs = (
             _RunAnswers(ledger, before, made, _answers(ledger, before)),
             _RunAnswers(ledger, after, made, _answers(ledger, after)),
@@ -179,8 +179,7 @@ def _answers(ledger: Ledger, past: PastRun) -> Mapping[ItemName, Sequence[str]]:
     found = {**of_journal, **_hashes_of_lineage(ledger, past)}  # a later run redid the others
     made: dict[ItemName, list[str]] = defaultdict(list)
     embedding = set()
-    query = "select step, key, hash, kind from calls where run = :run order by at"
-    for step, key, hash_, kind in ledger.rows(query, run=past.row.run):
+    for step, key, hash_, kind in ledger.rows(queries.CALLS_OF_RUN, run=past.row.run):
         name = step, key or step
         if kind == "embed":
             embedding.add(name)
@@ -194,7 +193,7 @@ def _answers(ledger: Ledger, past: PastRun) -> Mapping[ItemName, Sequence[str]]:
 
 
 def _hashes_of_lineage(ledger: Ledger, past: PastRun) -> dict[ItemName, list[str]]:
-    steps = {str(scope): str(step) for scope, step in ledger.rows("select scope, step from scopes")}
+    steps = {str(scope): str(step) for scope, _, step, _ in ledger.rows(queries.SCOPES)}
     outers = outer_keys(ledger)
     found: dict[ItemName, list[str]] = defaultdict(list)
     for row in LineageStore(ledger).made_in(past.row.run):

@@ -35,6 +35,7 @@ from paddock.runner.core import model_pools
 from paddock.runner.core.call_keys import cached_reply
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.run_records import StepRecord, read_lineage
+from paddock.runner.ledger import queries
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.prefect.local_service import shared_home_pool
@@ -225,8 +226,7 @@ class _Runner:
         }
         found: dict[str, ItemAnswer] = {}
         with self._compared.ledger() as ledger:
-            query = "select scope from scopes where file = :file and step = :step"
-            for (scope,) in ledger.rows(query, file=file.name, step=block):
+            for (scope,) in ledger.rows(queries.SCOPES_OF_STEP, file=file.name, step=block):
                 reader = _ScopeReader(ledger, str(scope), part.step)
                 found |= {key: reader.answer(results[key]) for key in results if key in reader.keys}
         return {key: found[key] for key in results if key in found}

@@ -29,6 +29,7 @@ from paddock.runner.bind.text_vectors import (
     matrix_of,
     similarities,
 )
+from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import whole_file
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
@@ -176,9 +177,8 @@ def decisions_of(
 
 def known_decisions(ledger: Ledger) -> dict[StepName, StepDecisions]:
     """Return what people decided, of all that a ledger has."""
-    rows = ledger.rows("select scope, file, step from scopes")
-    scopes = {scope: (file, step) for scope, file, step in rows}
-    gone = ledger.rows("select scope, key from items where gone is not null")
+    scopes = {scope: (file, step) for scope, file, step, _ in ledger.rows(queries.SCOPES)}
+    gone = ledger.rows(queries.GONE_ITEMS)
     decided = ReviewStore(ledger).decided(is_whole=True)
     return decisions_of(decided, scopes, {*map(tuple, gone)})
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, outer_references
 from paddock.runner.bind.scope import Scope
+from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import (
     MOVED_BY_WATCH,
@@ -190,8 +191,7 @@ class BlockFiling:
             if move is None and not is_out:
                 continue
             if move is None and is_away and not places:  # an older Paddock noted where to
-                query = "select key, path, intended from outputs where scope = :scope"
-                noted = self._ledger.rows(f"{query} and size is null", scope=self._scope)
+                noted = self._ledger.rows(queries.MOVED_OF_SCOPE, scope=self._scope)
                 places = {(k, sha): p for k, p, intended in noted for sha in json.loads(intended)}
             target = places.get((key, sha256)) if move is None else move.target
             is_deleted = move is not None and target is None

@@ -33,6 +33,7 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.runner.bind import pipeline_models
 from paddock.runner.bind.bound import BoundPlan, BoundPool, all_plans, all_steps
 from paddock.runner.config.pipeline_secrets import Secrets
+from paddock.runner.ledger import queries
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.settings import Settings
 
@@ -270,8 +271,8 @@ class RecordedPool(RoutedPool):
         self._n_ctx_tokens = settings.pool.n_ctx_tokens or DEFAULT_CTX_TOKENS
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        query = "select digest from calls where model = :model order by at desc limit 1"
-        rows = await self._ledger.ask(partial(self._ledger.rows, query, model=model.ref))
+        query = partial(self._ledger.rows, queries.LAST_DIGEST_OF_MODEL, model=model.ref)
+        rows = await self._ledger.ask(query)
         n_ctx_tokens = model.n_ctx_tokens or self._n_ctx_tokens
         return ModelFacts(
             name=model.ref,

@@ -29,6 +29,7 @@ from paddock.runner.bind.bound import (
     nodes_of,
     paths_depend_on_item_alone,
 )
+from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
@@ -248,8 +249,7 @@ class OutdatedFinder:
         nodes = self._bound.nodes
         names = {name: node.id for node in nodes for name in callable_names([node])}
         n = len(place.places)
-        query = "select scope, step, inputs from scopes where file = :file"
-        for scope, step, written in self._ledger.rows(query, file=place.file):
+        for scope, _, step, written in self._ledger.rows(queries.SCOPES_OF_FILE, file=place.file):
             inputs = json.loads(written)
             if not step.startswith(place.steps) or inputs[:n] != list(place.places):
                 continue

@@ -27,7 +27,7 @@ from paddock.runner.bind.bound import BoundPlan, all_plans, progress_line_names
 from paddock.runner.bind.permissions import forbidden_pools
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes
-from paddock.runner.ledger import run_locks
+from paddock.runner.ledger import queries, run_locks
 from paddock.runner.ledger.entries import LedgerError, is_variant, whole_file
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.ledger_identity import has_folder_identity
@@ -368,7 +368,7 @@ async def _reserve_run_name(bound: BoundPlan, ledger: Ledger, *, is_plan: bool) 
 def _release_run_name(ledger: Ledger, run: str) -> None:
     """Free the name of a run that never began: its inputs were not recorded."""
     with suppress(LedgerError):
-        ledger.rows("delete from runs where run = :run and given is null", run=run)
+        ledger.rows(queries.RELEASE_RUN, run=run)
 
 
 async def _clean_up_after_dead_machines(claims: WorkClaims, index: OutputIndex) -> None:

@@ -40,6 +40,7 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.text_vectors import unit_matrix
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
+from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import FiledRow
 from paddock.runner.ledger.lineage_rows import LineageStore
@@ -215,8 +216,8 @@ class Judge:
         """Return the scopes of blocks that the pipeline no longer has, in the same folders."""
         prefix, names = self._outer.steps, callable_names(self.bound.nodes)
         inputs = canonical_json([*self._outer.places, self.place()])
-        query = "select scope, step from scopes where file = :file and inputs = :inputs"
-        rows = self.ledger.rows(query, file=self._outer.file, inputs=inputs)
+        at = {"file": self._outer.file, "inputs": inputs}
+        rows = self.ledger.rows(queries.SCOPES_OF_FOLDERS, **at)
         return [s for s, n in rows if n.startswith(prefix) and n.removeprefix(prefix) not in names]
 
     @property

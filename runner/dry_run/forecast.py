@@ -52,6 +52,7 @@ from paddock.runner.core.session import open_session
 from paddock.runner.core.skipped_steps import is_step_skipped
 from paddock.runner.core.steps_left_as_they_are import left_text
 from paddock.runner.folders.file_filter import not_taken_by_watches
+from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
@@ -155,7 +156,7 @@ class _Forecast:
         self._items: list[PlanItem] = []
         self._notes: list[str] = []
         self._cost = _CostForecast()
-        has_calls = bool(context.ledger.rows("select hash from calls limit 1"))
+        has_calls = bool(context.ledger.rows(queries.HAS_CALLS))
         self._dry = DryWalk(
             has_calls,
             counts_exactly=counts_exactly,

@@ -19,6 +19,7 @@ from pathlib import Path
 from paddock.engine.system.files import read_text
 from paddock.engine.system.text import one_line
 from paddock.runner.config.setting_specs import SettingsError
+from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.own_state import LEDGER_FILE, ForeignState, is_own_file, is_own_state
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
@@ -27,9 +28,6 @@ from paddock.runner.settings import STATE_FOLDER
 MAX_FOLDERS = 50_000
 _NOT_SEARCHED = frozenset(("node_modules", "__pycache__", "venv"))
 _HAS_STEPS = re.compile(r"^steps\s*:", re.MULTILINE)
-_KNOWS_PIPELINES = """
-select 1 from runs union all select 1 from scopes union all select 1 from reviews limit 1
-"""
 _MOST_YAML_BYTES = 1 << 20  # as `schedule.discovery`
 
 _MOST_NOTES = 5  # who can write among documents can make thousands
@@ -88,9 +86,9 @@ def _counting(states: Iterable[Path], note: Note) -> list[LedgerFolder]:
             has_pipeline = bool(pipelines.beside(folder))
             if len(ordered) > 1 or not has_pipeline:
                 with open_for_reading(place) as ledger:
-                    roots = ledger.rows("select path from roots")
-                    has_pipeline = has_pipeline or bool(ledger.rows(_KNOWS_PIPELINES))
-                    is_empty = not ledger.rows("select 1 from meta")
+                    roots = ledger.rows(queries.ROOTS)
+                    has_pipeline = has_pipeline or bool(ledger.rows(queries.KNOWS_PIPELINES))
+                    is_empty = not ledger.rows(queries.HAS_META)
                 scanned.update({folder / path: folder for (path,) in roots})
         except ForeignState as error:
             left_out.append(str(error))

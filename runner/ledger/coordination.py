@@ -19,11 +19,10 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from paddock.engine.system.units import DAY_S
-
+from . import coordination_queries as queries
 from .budget import Spent
 from .entries import LedgerError, ViewAtWork
-from .ledger_tables import IS_ALIVE, SERVER_NOW, Execute
+from .ledger_tables import Execute
 from .postgres import (
     OPEN_S,
     PostgresConnection,
@@ -33,29 +32,9 @@ from .postgres import (
 )
 from .run_locks import LockHolder
 
-_STATEMENTS = (
-    "create schema if not exists paddock_runs",
-    "create table if not exists paddock_runs.turns ("
-    "holder text primary key, name text not null, job text not null, run text not null, "
-    "host text not null, pid integer not null, began float8 not null, seen float8 not null, "
-    "is_unwanted boolean not null default false)",
-    "create index if not exists turns_name on paddock_runs.turns (name)",
-    "create table if not exists paddock_runs.spent ("
-    "job text not null, run text not null, began float8 not null, at float8 not null, "
-    "tokens bigint not null default 0, n_ended bigint not null default 0, "
-    "n_in_flight bigint not null default 0, primary key (job, run))",
-    "create table if not exists paddock_runs.keys (name text primary key, value text not null)",
-    "create table if not exists paddock_runs.views ("
-    "holder text primary key, folders text not null, view text not null, at float8 not null)",
-)
-
 HEARTBEATS_A_LEASE = 4  # within the time after which a participant counts as dead
 SURE_SHARE = 0.75
 """For this part of that time after a heartbeat, its claims are certain without a query."""
-CLAIM_FORGOTTEN_S = DAY_S
-SPENDING_FORGOTTEN_S = 30 * DAY_S
-
-_LOCK = "select pg_advisory_xact_lock(hashtext(:lock))"
 
 
 def prepare_runs_schema(connection: PostgresConnection) -> None:
@@ -65,12 +44,12 @@ def prepare_runs_schema(connection: PostgresConnection) -> None:
         LedgerError: the server cannot be reached, or gives no rights.
     """
     refuse_foreign_tables(connection.rows, "paddock_runs", connection.server.url)
-    if connection.rows("select to_regclass('paddock_runs.views') is not null", {})[0][0]:
+    if connection.rows(queries.HAS_SCHEMA, {})[0][0]:
         return
 
     def make(execute: Execute) -> None:
-        execute(_LOCK, {"lock": "paddock_runs"})
-        for statement in _STATEMENTS:
+        execute(queries.LOCK, {"lock": "paddock_runs"})
+        for statement in queries.MAKE_SCHEMA:
             execute(statement, {})
 
     connection.in_transaction(make)
@@ -85,51 +64,8 @@ def signing_key(url: str) -> str:
     with closing(PostgresConnection(postgres_server(url, ""), retry_s=OPEN_S)) as connection:
         prepare_runs_schema(connection)
         values = {"name": "signing", "value": secrets.token_urlsafe(32)}
-        insert = (
-            "insert into paddock_runs.keys (name, value) values (:name, :value) "
-            "on conflict (name) do nothing"
-        )
-        connection.rows(insert, values)
-        query = "select value from paddock_runs.keys where name = :name"
-        return str(connection.rows(query, values)[0][0])
-
-
-_HEARTBEAT = (
-    f"insert into holders (holder, host, pid, run, place, job, seen) "
-    f"values (:me, :host, :pid, :run, :place, :job, {SERVER_NOW}) "
-    f"on conflict (holder) do update set seen = excluded.seen"
-)
-_DROP_FORGOTTEN = f"delete from holders where seen < {SERVER_NOW} - {CLAIM_FORGOTTEN_S}"
-_WRITE_VIEW = (
-    f"insert into paddock_runs.views (holder, folders, view, at) "
-    f"values (:me, :folders, :view, {SERVER_NOW}) on conflict (holder) do nothing"
-)
-_DROP_FORGOTTEN_VIEWS = (
-    f"delete from paddock_runs.views where at < {SERVER_NOW} - {SPENDING_FORGOTTEN_S}"
-)
-_AT_WORK = (  # in the same folders; an older Paddock wrote no view
-    f"select place, job, holders.run, host, coalesce(view, '{{}}') from holders "
-    f"left join paddock_runs.views using (holder) "
-    f"where (place = :place or folders = :folders) and {IS_ALIVE} and holder <> :me order by seen"
-)
-_COUNT_OTHERS = (
-    f"select count(*) from holders where place = :place and holder <> :me and {IS_ALIVE}"
-)
-_RUNS_OF_OTHERS = f"select run from holders where job = :job and holder <> :me and {IS_ALIVE}"
-_DROP_DEAD = f"delete from holders where place = :place and not {IS_ALIVE} returning holder"
-_CLAIM = (
-    f"insert into claims (scope, key, holder, at) "
-    f"select :scope, key, :me, {SERVER_NOW} from unnest((:keys)::text[]) as wanted (key) "
-    f"on conflict (scope, key) do update set holder = excluded.holder, at = excluded.at "
-    f"where claims.holder = excluded.holder or not exists (select 1 from holders "
-    f"where holders.holder = claims.holder and {IS_ALIVE}) returning key"
-)
-_RELEASE = "delete from claims where scope = :scope and key = any((:keys)::text[]) and holder = :me"
-_HOLDS = "select 1 from claims where scope = :scope and key = :key and holder = :me"
-_HOLDER_OF = (
-    "select holders.run, holders.host from claims join holders using (holder) "
-    "where scope = :scope and key = any((:keys)::text[]) order by key limit 1"
-)
+        connection.rows(queries.ADD_KEY, values)
+        return str(connection.rows(queries.KEY, values)[0][0])
 
 
 class _Participant:
@@ -229,18 +165,18 @@ class Claims(_Participant):
         def enter(execute: Execute) -> JoinedJob | ViewAtWork:
             values = {**self._values, "place": place, "folders": folders, "view": view}
             # Those who join at the same moment, one by one.
-            execute(_LOCK, {"lock": folders or place})
-            for statement in (_DROP_FORGOTTEN, _DROP_FORGOTTEN_VIEWS):
+            execute(queries.LOCK, {"lock": folders or place})
+            for statement in (queries.DROP_FORGOTTEN, queries.DROP_FORGOTTEN_VIEWS):
                 execute(statement, {})
-            rows = execute(_AT_WORK, values)
+            rows = execute(queries.AT_WORK, values)
             at_work = tuple(ViewAtWork(*row[1:]) for row in rows)
             if other := next((found for found in at_work if differs(found.view)), None):
                 return other
             jobs = [row[1] for row in rows if row[0] == place]
             joined = JoinedJob(job or (jobs[0] if jobs else run), len(jobs), run, at_work)
             self._values |= {"run": run, "place": place, "job": joined.job}
-            execute(_HEARTBEAT, self._values)
-            execute(_WRITE_VIEW, values)
+            execute(queries.HEARTBEAT, self._values)
+            execute(queries.WRITE_VIEW, values)
             return joined
 
         prepare_runs_schema(self._connection)
@@ -260,7 +196,7 @@ class Claims(_Participant):
 
     def _send_heartbeat(self, connection: PostgresConnection) -> None:
         sent_at = _monotonic_s()
-        connection.rows(_HEARTBEAT, self._values)
+        connection.rows(queries.HEARTBEAT, self._values)
         if not self._is_recent(sent_at):  # what we held may be others' now
             self._was_silent = True
         self._last_heartbeat_at = sent_at
@@ -276,26 +212,28 @@ class Claims(_Participant):
             closing(self._connection),
             suppress(LedgerError),  # then missing heartbeats release it
         ):
-            for table in ("claims", "holders", "paddock_runs.views"):
-                self._rows(f"delete from {table} where holder = :me")
+            for statement in queries.LEAVE:
+                self._rows(statement)
 
     def n_others(self, place: str) -> int:
         """Return how many other participants live at a place."""
-        return int(self._rows(_COUNT_OTHERS, place=place)[0][0])
+        return int(self._rows(queries.COUNT_OTHERS, place=place)[0][0])
 
     def runs_of_others(self, job: str) -> frozenset[str]:
-        return frozenset(row[0] for row in self._rows(_RUNS_OF_OTHERS, job=job))
+        return frozenset(row[0] for row in self._rows(queries.RUNS_OF_OTHERS, job=job))
 
     def drop_dead(self, place: str) -> list[str]:
         """Forget the dead participants at a place; return their names."""
-        return [row[0] for row in self._rows(_DROP_DEAD, place=place)]
+        return [row[0] for row in self._rows(queries.DROP_DEAD, place=place)]
 
     def claim(self, scope: str, keys: Collection[str]) -> frozenset[str]:
         """Claim items; return the keys that are ours now. Living participants hold the others."""
-        return frozenset(row[0] for row in self._rows(_CLAIM, scope=scope, keys=sorted(keys)))
+        return frozenset(
+            row[0] for row in self._rows(queries.CLAIM, scope=scope, keys=sorted(keys))
+        )
 
     def release(self, scope: str, keys: Collection[str]) -> None:
-        self._rows(_RELEASE, scope=scope, keys=sorted(keys))
+        self._rows(queries.RELEASE, scope=scope, keys=sorted(keys))
 
     def is_sure(self) -> bool:
         """Return whether no participant can have taken us for dead, without a query."""
@@ -311,11 +249,11 @@ class Claims(_Participant):
         another one takes a moment later.
         """
         self._send_heartbeat(self._connection)
-        return bool(self._rows(_HOLDS, scope=scope, key=key))
+        return bool(self._rows(queries.HOLDS, scope=scope, key=key))
 
     def holder_of(self, scope: str, keys: Collection[str]) -> str | None:
         """Return a text that names the run which holds the first of these items."""
-        rows = self._rows(_HOLDER_OF, scope=scope, keys=sorted(keys))
+        rows = self._rows(queries.HOLDER_OF, scope=scope, keys=sorted(keys))
         return f"run '{rows[0][0]}' on {rows[0][1]}" if rows else None
 
 
@@ -326,26 +264,6 @@ def _monotonic_s() -> float:
     """
     clock = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
     return time.monotonic() if clock is None else time.clock_gettime(clock)
-
-
-_TAKE_TURN = (
-    f"insert into paddock_runs.turns (holder, name, job, run, host, pid, began, seen) "
-    f"values (:holder, :name, :job, :run, :host, :pid, :began, {SERVER_NOW}) "
-    f"on conflict (holder) do update set seen = excluded.seen"
-)
-_TURN_OF_OTHERS = (
-    f"select run, host, pid, began from paddock_runs.turns "
-    f"where name = :name and job <> :job and {IS_ALIVE} order by began limit 1"
-)
-_DROP_DEAD_TURNS = f"delete from paddock_runs.turns where name = :name and not {IS_ALIVE}"
-_REQUEST_RELEASE = (
-    "update paddock_runs.turns set is_unwanted = true "
-    "where name = :name and job <> :job and began < :began"
-)
-_TURN_HEARTBEAT = (
-    f"update paddock_runs.turns set seen = {SERVER_NOW} where holder = :holder "
-    f"returning is_unwanted"
-)
 
 
 class PostgresGroupTurn(_Participant):
@@ -373,14 +291,14 @@ class PostgresGroupTurn(_Participant):
         """
         if "began" not in self._values:
             prepare_runs_schema(self._connection)
-            self._values["began"] = float(self._rows(f"select {SERVER_NOW}")[0][0])
+            self._values["began"] = float(self._rows(queries.NOW)[0][0])
 
         def take(execute: Execute) -> Sequence[Sequence[Any]]:
-            execute(_LOCK, {"lock": self._values["name"]})
-            execute(_DROP_DEAD_TURNS, self._values)
-            found = execute(_TURN_OF_OTHERS, self._values)
+            execute(queries.LOCK, {"lock": self._values["name"]})
+            execute(queries.DROP_DEAD_TURNS, self._values)
+            found = execute(queries.TURN_OF_OTHERS, self._values)
             if not found:
-                execute(_TAKE_TURN, self._values)
+                execute(queries.TAKE_TURN, self._values)
             return found
 
         found = self._connection.in_transaction(take)
@@ -391,7 +309,7 @@ class PostgresGroupTurn(_Participant):
 
     def request_release(self) -> None:
         """Ask runs that began earlier to stop."""
-        self._rows(_REQUEST_RELEASE)
+        self._rows(queries.REQUEST_RELEASE)
 
     def is_lost(self) -> bool:
         """Send a heartbeat; return whether a newer run wants the turn, or has it.
@@ -399,37 +317,14 @@ class PostgresGroupTurn(_Participant):
         Raises:
             LedgerError: PostgreSQL cannot be used.
         """
-        rows = self._rows(_TURN_HEARTBEAT)
+        rows = self._rows(queries.TURN_HEARTBEAT)
         return bool(rows[0][0]) if rows else self.take() is not None
 
     def leave(self) -> None:
         self._connection.retry_s = 0.0
         with closing(self._connection):
             if self._is_ours:
-                self._rows("delete from paddock_runs.turns where holder = :holder")
-
-
-_RESTART_JOB = (
-    f"delete from paddock_runs.spent where at < {SERVER_NOW} - {SPENDING_FORGOTTEN_S} "
-    f"or (job = :job and not exists (select 1 from paddock_runs.spent as other "
-    f"where other.job = :job and other.at > {SERVER_NOW} - :dead_s))"
-)
-_BEGIN_SPENDING = (
-    f"insert into paddock_runs.spent (job, run, began, at) "
-    f"values (:job, :run, {SERVER_NOW}, {SERVER_NOW}) on conflict do nothing"
-)
-_WRITE_OWN = (
-    f"update paddock_runs.spent set at = {SERVER_NOW}, tokens = :tokens, n_ended = :n_ended, "
-    f"n_in_flight = :n_in_flight where job = :job and run = :run"
-)
-# Items in flight at a machine that died no longer count.
-_SPENT_BY_OTHERS = (
-    f"select {SERVER_NOW} - min(began), coalesce(sum(tokens) filter (where run <> :run), 0), "
-    f"coalesce(sum(n_ended) filter (where run <> :run), 0), "
-    f"coalesce(sum(n_in_flight) filter (where run <> :run and run in "
-    f"(select holders.run from holders where {IS_ALIVE})), 0) "
-    f"from paddock_runs.spent where job = :job"
-)
+                self._rows(queries.LEAVE_TURN)
 
 
 class SharedSpending(_Participant):
@@ -447,16 +342,19 @@ class SharedSpending(_Participant):
         prepare_runs_schema(self._connection)
 
         def begin(execute: Execute) -> None:
-            execute(_LOCK, {"lock": self._values["job"]})
-            execute(_RESTART_JOB, self._values)
-            execute(_BEGIN_SPENDING, self._values)
+            execute(queries.LOCK, {"lock": self._values["job"]})
+            execute(queries.RESTART_JOB, self._values)
+            execute(queries.BEGIN_SPENDING, self._values)
 
         self._connection.in_transaction(begin)
 
     def others(self, mine: Spent) -> Spent:
         """Write what this participant has spent; return what others have, and the job's time."""
         self._rows(
-            _WRITE_OWN, tokens=mine.tokens, n_ended=mine.n_ended, n_in_flight=mine.n_in_flight
+            queries.WRITE_OWN,
+            tokens=mine.tokens,
+            n_ended=mine.n_ended,
+            n_in_flight=mine.n_in_flight,
         )
-        ((seconds, tokens, n_ended, n_in_flight),) = self._rows(_SPENT_BY_OTHERS)
+        ((seconds, tokens, n_ended, n_in_flight),) = self._rows(queries.SPENT_BY_OTHERS)
         return Spent(float(seconds or 0), int(tokens), int(n_ended), int(n_in_flight))

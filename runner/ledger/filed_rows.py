@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from . import queries
 from .ledger import Ledger
 
 MOVED_BY_WATCH = ""
@@ -86,39 +87,40 @@ class FiledRows:
         """Return the moves of files that lay at these paths, by path and digest."""
         if not paths or not self._has_tables:
             return {}
-        rows = self._ledger.rows_of_keys(f"{_MOVES} where 1 = 1", paths, "path")
+        rows = self._ledger.rows_of_keys(queries.MOVES_AT, paths, "path")
         return {(row[0], row[1]): MoveRow(*row) for row in rows}
 
     def unfinished(self, scope: str) -> list[MoveRow]:
         """Return the moves of items that were not done with their document afterwards."""
         if not self._has_tables:
             return []
-        rows = self._ledger.rows(f"{_MOVES} where is_done = 0 and scope = :scope", scope=scope)
+        rows = self._ledger.rows(queries.UNFINISHED_MOVES, scope=scope)
         return [MoveRow(*row) for row in rows]
 
     def of(self, scope: str) -> list[FiledRow]:
         """Return the filed items of a scope."""
         if not self._has_tables:
             return []
-        query = f"select {', '.join(FiledRow._fields)} from filed where scope = :scope"
-        return [*map(FiledRow._make, self._ledger.rows(query, scope=scope))]  # 100,000
+        rows = self._ledger.rows(queries.FILED_OF_SCOPE, scope=scope)
+        return [*map(FiledRow._make, rows)]  # 100,000
 
     def targets(self, scope: str, key: str) -> list[str]:
         """Return where the document of a filed item went, if it is filed and that is known."""
-        query = "select target from filed where scope = :scope and key = :key"
-        rows = self._ledger.rows(query, scope=scope, key=key) if self._has_tables else ()
+        if not self._has_tables:
+            return []
+        rows = self._ledger.rows(queries.FILED_TARGET, scope=scope, key=key)
         return [target for (target,) in rows if target is not None]
 
     def came_from(self, target: str) -> list[str]:
         """Return where the files lay that were moved to a path."""
-        query = "select distinct path from moves where target = :target"
-        rows = self._ledger.rows(query, target=target) if self._has_tables else ()
+        rows = self._ledger.rows(queries.ORIGINS_OF, target=target) if self._has_tables else ()
         return [path for (path,) in rows]
 
     def of_content(self, sha256: str) -> list[tuple[str, str, str]]:
         """Return scope, key and path of the filed documents that had this content."""
-        query = "select scope, key, path from filed where sha256 = :content"
-        rows = self._ledger.rows(query, content=sha256) if self._has_tables else ()
+        if not self._has_tables:
+            return []
+        rows = self._ledger.rows(queries.FILED_OF_CONTENT, content=sha256)
         return [(scope, key, path) for scope, key, path in rows]
 
     def record(self, scope: str, filed: FiledRow, run: str) -> None:
@@ -127,6 +129,3 @@ class FiledRows:
 
     def drop(self, scope: str, key: str) -> None:
         self._ledger.drop("filed", {"scope": scope, "key": key})
-
-
-_MOVES = f"select {', '.join(MoveRow.__slots__)} from moves"

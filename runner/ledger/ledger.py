@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from paddock.engine.system import file_locks, private_files
 from paddock.engine.system.units import iso_time
 
+from . import queries
 from .entries import (
     AttemptRow,
     CallRow,
@@ -34,7 +36,7 @@ from .entries import (
     write_error,
 )
 from .ledger_identity import folder_identity, known_folder_identity
-from .ledger_tables import FILED, IS_ALIVE, KNOWS_FILING, Execute
+from .ledger_tables import KNOWS_FILING, Execute
 from .ledger_writer import Writer
 from .object_store import ObjectStore
 from .own_state import LEDGER_FILE, is_own_state, make_state
@@ -175,19 +177,14 @@ class Ledger:
 
     def entries(self, scope: str, keys: Collection[str] | None = None) -> dict[str, Entry]:
         """Return the entries of a scope by their keys: all, or those of `keys`."""
-        query = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
-        rows = self.rows_of_keys(query, keys, scope=scope)
+        rows = self.rows_of_keys(queries.ENTRIES, keys, scope=scope)
         return {row[0]: Entry(*row) for row in rows}
 
     def listed_entries(self, scope: str, keys: Collection[str]) -> dict[str, Entry]:
         """Return the entries of a scope by their keys: those of filed items only for `keys`."""
-        has_filed = "select 1 from filed where scope = :scope limit 1"
-        if not (self.knows_filing and self.rows(has_filed, scope=scope)):
+        if not (self.knows_filing and self.rows(queries.HAS_FILED, scope=scope)):
             return self.entries(scope)
-        query = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
-        of_scope = "select key from items where scope = :scope and gone"
-        others = f"{of_scope} is null union all {of_scope} > '{FILED}'"  # `or` would read them all
-        rows = self.rows(f"{query} and key in ({others})", scope=scope)
+        rows = self.rows(queries.ENTRIES_NOT_FILED, scope=scope)
         found = {row[0]: Entry(*row) for row in rows}
         return found | self.entries(scope, [key for key in keys if key not in found])
 
@@ -228,11 +225,10 @@ class Ledger:
 
         Without `with_moved` not the files of the user's that were moved: there may be 100,000.
         """
-        query = f"select {', '.join(OutputRow.__slots__)} from outputs"
         if scope:
-            rows = self.rows_of_keys(f"{query} where scope = :scope", keys, scope=scope)
+            rows = self.rows_of_keys(queries.OUTPUTS_OF_SCOPE, keys, scope=scope)
         else:
-            rows = self.rows(query if with_moved else f"{query} where size is not null")
+            rows = self.rows(queries.OUTPUTS if with_moved else queries.WRITTEN_OUTPUTS)
         for of_scope, path, key, sha256, intended, size, mtime_ns, at in rows:
             sums = tuple(json.loads(intended))
             yield OutputRow(of_scope, path, key, sha256, sums, size, mtime_ns, at)
@@ -250,14 +246,14 @@ class Ledger:
 
         `is_whole`: with its request too.
         """
-        columns: tuple[str, ...] = (*_CALL_COLUMNS, "run", "at", "usage", "reply", "reply_object")
-        columns += ("request", "request_object") if is_whole else ()
+        columns = queries.WHOLE_CALL_COLUMNS if is_whole else queries.REPLY_COLUMNS
         queued = None if self._writer is None else self._writer.queued("calls", (hash_,))
         if queued is not None:
             row = {name: queued[name] for name in columns}
         else:
-            query = f"select {', '.join(columns)} from calls where hash = :hash"
-            found = self.rows(query, hash=hash_)
+            found = self.rows(
+                queries.WHOLE_CALL if is_whole else queries.CALL_WITH_REPLY, hash=hash_
+            )
             if not found:
                 return None
             row = dict(zip(columns, found[0], strict=True))
@@ -274,7 +270,7 @@ class Ledger:
 
     def record_call(self, call: CallRow, run: str) -> None:
         """Write a call; large requests and replies, and vectors, become objects."""
-        row: dict[str, Any] = {name: getattr(call, name) for name in _CALL_COLUMNS}
+        row: dict[str, Any] = {name: getattr(call, name) for name in queries.CALL_COLUMNS}
         row["usage"] = json.dumps(call.usage)
         row.update(self._split("request", call.request.encode(), is_text=True))
         row.update(self._split("reply", call.reply, is_text=call.kind != "embed"))
@@ -298,25 +294,19 @@ class Ledger:
         self.put("scopes", {"scope": scope, "file": file, "step": step, "inputs": inputs})
 
     def scopes_of(self, file: str) -> set[str]:
-        query = "select scope from scopes where file = :file"
-        return {row[0] for row in self.rows(query, file=file)}
+        return {row[0] for row in self.rows(queries.SCOPES_OF_FILE, file=file)}
 
     def n_runs(self, file: str | None) -> int:
         """Return the number of runs, of one pipeline's file or of all."""
-        of_file = "" if file is None else " where file = :file"
-        found = self.rows(f"select count(*) from runs{of_file}", file=file)
-        return sum(int(n_runs) for (n_runs,) in found)  # none, where there is no ledger
+        query = queries.COUNT_RUNS if file is None else queries.COUNT_RUNS_OF_FILE
+        return sum(int(n_runs) for (n_runs,) in self.rows(query, file=file))  # none without ledger
 
     def run_names(self) -> frozenset[str]:
-        return frozenset(row[0] for row in self.rows("select run from runs"))
+        return frozenset(row[0] for row in self.rows(queries.RUN_NAMES))
 
     def last_summary(self, file: str) -> dict[str, Any] | None:
         """Return the summary of the last run of a pipeline's file that called a model."""
-        query = (
-            "select summary from runs where file = :file and summary is not null "
-            "order by started desc limit 20"
-        )
-        for row in self.rows(query, file=file):
+        for row in self.rows(queries.LAST_SUMMARIES, file=file):
             summary = json.loads(row[0])
             if summary.get("calls"):
                 return dict(summary)
@@ -330,20 +320,17 @@ class Ledger:
         self, limit: int = 100, *, file: str | None = None, before: float | None = None
     ) -> list[RunRow]:
         """Return the latest runs, newest first: of all files or one, that began before a time."""
-        of_file = "1 = 1" if file is None else "file = :file"
-        until = "" if before is None else "and started < :before"
-        which = f"where {of_file} {until} order by started desc limit :limit"
-        found = {"file": file, "before": before, "limit": limit}
-        return self._runs(
-            which, **{name: value for name, value in found.items() if value is not None}
-        )
+        query = queries.LATEST_RUNS if file is None else queries.LATEST_RUNS_OF_FILE
+        until = math.inf if before is None else before
+        return self._runs(query, file=file, before=until, limit=limit)
 
     def run(self, name: str) -> RunRow | None:
-        return next(iter(self._runs("where run = :run", run=name)), None)
+        return next(iter(self._runs(queries.RUN, run=name)), None)
 
-    def _runs(self, which: str, **values: Any) -> list[RunRow]:
-        query = f"select {', '.join(RunRow.__slots__)} from runs {which}"
-        rows = [RunRow(*row) for row in self.rows(query, **values)]
+    def _runs(
+        self, query: str, parents: Collection[str] | None = None, **values: Any
+    ) -> list[RunRow]:
+        rows = [RunRow(*row) for row in self.rows_of_keys(query, parents, "parent", **values)]
         for row in rows:  # it is read where the ledger may be closed
             try:
                 json.loads(row.summary or "{}")
@@ -356,57 +343,32 @@ class Ledger:
 
     def runs_that_continue(self, jobs: Sequence[str]) -> list[RunRow]:
         """Return the runs whose `parent` is one of these."""
-        if self._database is None:
-            return []
-        which = f"where parent in (select value from {self._database.listed_keys})"
-        return self._runs(f"{which} order by started", keys=json.dumps(jobs))
+        return sorted(self._runs(queries.RUNS_OF_PARENTS, jobs), key=lambda row: row.started)
 
     def runs_of(self, job: str) -> frozenset[str]:
         """Return the names of the runs that did, or do, a job together."""
-        query = "select run from runs where run = :job or parent = :job"
-        return frozenset(row[0] for row in self.rows(query, job=job))
+        return frozenset(row[0] for row in self.rows(queries.RUNS_OF_JOB, job=job))
 
     def run_of_process(self, job: str, pid: int) -> str | None:
         """Return the last run that a process with this number began for a job."""
-        query = "where parent = :job and pid = :pid order by started desc limit 1"
-        return next((row.run for row in self._runs(query, job=job, pid=pid)), None)
+        found = self._runs(queries.RUN_OF_PROCESS, job=job, pid=pid)
+        return next((row.run for row in found), None)
 
     def running_without_attempts(self, since: float) -> list[RunRow]:
         """Return the runs begun since a time that work, or crashed, and have no item begun."""
-        return self._runs(
-            "where status = 'running' and started > :since and not exists "
-            "(select 1 from attempts where attempts.run = runs.run)",
-            since=since,
-        )
+        return self._runs(queries.RUNNING_WITHOUT_ATTEMPTS, since=since)
 
     def has_progressed(self, run: str) -> bool:
         """Return whether a run recorded an item, or its crash tells more of what crashes runs."""
-        recorded = "select 1 from items where run = :run limit 1"
-        # Items that enclose another one of these are not suspects.
-        begun = (
-            "select exists (select 1 from attempts other where other.scope = attempts.scope "
-            "and other.key = attempts.key and other.run <> :run) "
-            "from attempts where run = :run and not exists (select 1 from attempts inner_ "
-            "where inner_.run = attempts.run and inner_.around_scope = attempts.scope "
-            "and inner_.around_key = attempts.key)"
-        )
-        if self.rows(recorded, run=run):
+        if self.rows(queries.HAS_ITEM_OF_RUN, run=run):
             return True
-        were_suspects = [bool(row[0]) for row in self.rows(begun, run=run)]
+        were_suspects = [bool(row[0]) for row in self.rows(queries.SUSPECTS, run=run)]
         return len(were_suspects) == 1 or (bool(were_suspects) and all(were_suspects))
 
     def reserve_run(self, run: str, pipeline: str, file: str) -> bool:
         """Take a run's name, which another machine may want too; return False if it is taken."""
-        rows = self.rows(
-            "insert into runs (run, pipeline, file, started, status) "
-            "values (:run, :pipeline, :file, :started, 'running') "
-            "on conflict (run) do nothing returning run",
-            run=run,
-            pipeline=pipeline,
-            file=file,
-            started=time.time(),
-        )
-        return bool(rows)
+        values = {"run": run, "pipeline": pipeline, "file": file, "started": time.time()}
+        return bool(self.rows(queries.RESERVE_RUN, **values))
 
     def claims(self, holder: str, dead_after_s: float) -> Claims:
         """Return one participant's claims; only in PostgreSQL."""
@@ -417,8 +379,7 @@ class Ledger:
 
     def has_heartbeat(self, run: str, since: float) -> bool:
         """Return whether a run that shares the ledger sent a heartbeat since a time."""
-        query = "select 1 from holders where run = :run and seen > :since"
-        return bool(self.rows(query, run=run, since=since))
+        return bool(self.rows(queries.HAS_HEARTBEAT, run=run, since=since))
 
     def items_of(self, run: str, *, quarantined_before: str | None = None) -> list[ItemRow]:
         """Return the items whose latest record is of this run, by step and key.
@@ -426,18 +387,8 @@ class Ledger:
         `quarantined_before`, a pipeline's file: its items that were quarantined before this run,
         which therefore did not try them.
         """
-        columns = ", ".join(f"items.{name}" for name in Entry.__slots__)
-        query = (
-            f"select items.scope, scopes.step, {columns} from items "
-            f"left join scopes on scopes.scope = items.scope "
-            + (
-                "where items.run = :run"
-                if quarantined_before is None
-                else "where scopes.file = :file and items.state = 'quarantined' and items.gone is "
-                "null and items.at < (select started from runs where run = :run)"
-            )
-            + " order by scopes.step, items.key"
-        )
+        is_of_run = quarantined_before is None
+        query = queries.ITEMS_OF_RUN if is_of_run else queries.QUARANTINED_BEFORE_RUN
         rows = self.rows(query, run=run, file=quarantined_before)
         return [ItemRow(row[0], row[1] or "", Entry(*row[2:])) for row in rows]
 
@@ -451,18 +402,12 @@ class Ledger:
         In a file every run counts as gone, since the caller holds the scope's lock. In PostgreSQL a
         run is gone that sent no heartbeat for `dead_after_s`.
         """
-        query = f"select {', '.join(AttemptRow.__slots__)} from attempts where 1 = 1"
-        values: dict[str, Any] = {}
-        if self.is_shared:
-            query += (
-                " and not exists (select 1 from holders "
-                f"where holders.run = attempts.run and {IS_ALIVE})"
-            )
-            values["dead_s"] = dead_after_s
+        query = queries.ATTEMPTS_OF_DEAD if self.is_shared else queries.ATTEMPTS
+        values: dict[str, Any] = {"dead_s": dead_after_s} if self.is_shared else {}
         if not scope:
             return [AttemptRow(*row) for row in self.rows(query, **values)]
-        query += " and scope = :scope"
-        return [AttemptRow(*row) for row in self.rows_of_keys(query, keys, scope=scope, **values)]
+        rows = self.rows_of_keys(f"{query} and scope = :scope", keys, scope=scope, **values)
+        return [AttemptRow(*row) for row in rows]
 
     def record_attempt(self, row: AttemptRow) -> None:
         """Write that an item has begun; lasting after `durable`."""
@@ -475,8 +420,8 @@ class Ledger:
 
     def watched(self, watch: str) -> dict[str, tuple[int, int]]:
         """Return the files that a watch has processed: path → (size, mtime_ns)."""
-        query = "select path, size, mtime_ns from watched where watch = :watch"
-        return {path: (size, mtime) for path, size, mtime in self.rows(query, watch=watch)}
+        rows = self.rows(queries.WATCHED, watch=watch)
+        return {path: (size, mtime_ns) for path, size, mtime_ns in rows}
 
     def record_watched(
         self, watch: str, run: str, files: Mapping[str, tuple[int, int]], gone: Iterable[str] = ()
@@ -497,8 +442,7 @@ class Ledger:
 
         `owner` is a watch or a scope.
         """
-        query = "select host, folder from roots where owner = :owner and path = :path order by at"
-        rows, host = self.rows(query, owner=owner, path=path), socket.gethostname()
+        rows, host = self.rows(queries.ROOTS_OF, owner=owner, path=path), socket.gethostname()
         return [row[1] for row in sorted(rows, key=lambda row: row[0] != host)]
 
     def record_root(self, owner: str, path: str, folder: str) -> None:
@@ -600,6 +544,3 @@ _NEW_RUN = {
     "ended": None, "summary": None, "trigger": "hand", "host": None, "pid": None, "attempt": 1,
     "message": None, "parent": None, "given": None,
 }  # fmt: skip
-_CALL_COLUMNS = (
-    "hash", "kind", "model", "digest", "served_digest", "done_reason", "scope", "step", "key",
-)  # fmt: skip

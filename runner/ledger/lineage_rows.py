@@ -10,10 +10,9 @@ import time
 from collections.abc import Collection, Container, Iterator, Sequence
 from typing import Any
 
+from . import queries
 from .entries import LineageRow, StoredRow
 from .ledger import Ledger
-
-_LINEAGE_COLUMNS = "scope, key, run, at, spec, source, made, made_object"
 
 
 class LineageStore:
@@ -37,75 +36,70 @@ class LineageStore:
 
     def made(self, scope: str, key: str) -> LineageRow | None:
         """Return how an item was made, None if that is not recorded."""
-        return next(self._rows("scope = :scope and key = :key", scope=scope, key=key), None)
+        return next(self._rows(queries.LINEAGE_OF_ITEM, scope=scope, key=key), None)
 
     def made_in(self, run: str) -> Iterator[LineageRow]:
-        return self._rows("run = :run", run=run)
+        return self._rows(queries.LINEAGE_OF_RUN, run=run)
 
     def made_from(self, source: str) -> tuple[LineageRow, ...]:
         """Return what was made from a file, by its stored path."""
-        return tuple(self._rows("source = :source order by scope, key", source=source))
+        return tuple(self._rows(queries.LINEAGE_OF_SOURCE, source=source))
 
     def made_of(self, scope: str, keys: Collection[str] | None = None) -> dict[str, LineageRow]:
         """Return how the items of a scope were made, by key: all, or those of `keys`."""
-        return {row.key: row for row in self._rows("scope = :scope", keys, scope=scope)}
+        rows = self._rows(queries.LINEAGE_OF_SCOPE, keys, scope=scope)
+        return {row.key: row for row in rows}
 
     def specs_of(self, scope: str) -> dict[str, str]:
         """Return the digests of the specs that the items of a scope were made by, by key."""
-        query = "select key, spec from provenance where scope = :scope and spec is not null"
-        return {str(key): str(spec) for key, spec in self.ledger.rows(query, scope=scope)}
+        rows = self.ledger.rows(queries.SPECS_OF_SCOPE, scope=scope)
+        return {str(key): str(spec) for key, spec in rows}
 
     def spec(self, digest: str) -> str | None:
-        found = self.ledger.rows("select text from specs where spec = :spec", spec=digest)
+        found = self.ledger.rows(queries.SPEC, spec=digest)
         return str(found[0][0]) if found else None
 
     def _rows(
-        self, where: str, keys: Collection[str] | None = None, **values: Any
+        self, query: str, keys: Collection[str] | None = None, **values: Any
     ) -> Iterator[LineageRow]:
-        query = f"select {_LINEAGE_COLUMNS} from provenance where {where}"
         for *head, text, object_ in self.ledger.rows_of_keys(query, keys, **values):
             columns = [*head, self.ledger.value(text, object_)]
             yield LineageRow(*columns)
 
     def calls_of(self, scope: str, key: str) -> tuple[str, ...]:
         """Return the hashes of the calls that an item was the first to make, oldest first."""
-        query = "select hash from calls where scope = :scope and key = :key order by at"
-        return tuple(row[0] for row in self.ledger.rows(query, scope=scope, key=key))
+        rows = self.ledger.rows(queries.CALLS_OF_ITEM, scope=scope, key=key)
+        return tuple(row[0] for row in rows)
 
     # --- vector stores
 
     def stored(self, scope: str) -> dict[str, tuple[StoredRow, ...]]:
         """Return what the items of a scope have in stores, by key."""
         found: dict[str, tuple[StoredRow, ...]] = {}
-        for row in self._stored("scope = :scope", scope=scope):
+        for row in self._stored(queries.STORED_OF_SCOPE, scope=scope):
             found[row.key] = (*found.get(row.key, ()), row)
         return found
 
     def stored_in(self, path: str) -> Sequence[StoredRow]:
         """Return what a store holds, by item."""
-        return tuple(self._stored("path = :path", path=path))
+        return tuple(self._stored(queries.STORED_IN, path=path))
 
     def stored_by_scopes(self, scopes: Container[str]) -> Sequence[StoredRow]:
         """Return what the items of some scopes have in stores."""
-        return [row for row in self._stored("n_rows >= 0") if row.scope in scopes]
+        return [row for row in self._stored(queries.STORED) if row.scope in scopes]
 
     def stored_by(self, file: str, place: Any) -> Iterator[tuple[str, bool, StoredRow]]:
         """Yield what items of a pipeline's file have in stores: (step, has it an entry, row).
 
         Only items of these folders: another run may work on others of the same file.
         """
-        columns = ", ".join(f"s.{name}" for name in StoredRow.__slots__)
-        query = (
-            f"select c.inputs, c.step, i.key is not null, {columns} "
-            "from stored s join scopes c on c.scope = s.scope "
-            "left join items i on i.scope = s.scope and i.key = s.key where c.file = :file"
-        )
-        for inputs, step, has_entry, *row in self.ledger.rows(query, file=file):
+        rows = self.ledger.rows(queries.STORED_BY_FILE, file=file)
+        for inputs, step, has_entry, *row in rows:
             if json.loads(inputs)[0] == place:
                 yield step, bool(has_entry), StoredRow(*row)
 
     def stores(self) -> tuple[str, ...]:
-        return tuple(path for (path,) in self.ledger.rows("select distinct path from stored"))
+        return tuple(path for (path,) in self.ledger.rows(queries.STORES))
 
     def record_stored(self, row: StoredRow, run: str) -> None:
         values = {name: getattr(row, name) for name in StoredRow.__slots__[:5]}
@@ -114,7 +108,5 @@ class LineageStore:
     def drop_stored(self, row: StoredRow) -> None:
         self.ledger.drop("stored", {"scope": row.scope, "path": row.path, "key": row.key})
 
-    def _stored(self, where: str, **values: str) -> Iterator[StoredRow]:
-        columns = ", ".join(StoredRow.__slots__)
-        for row in self.ledger.rows(f"select {columns} from stored where {where}", **values):
-            yield StoredRow(*row)
+    def _stored(self, query: str, **values: str) -> Iterator[StoredRow]:
+        return (StoredRow(*row) for row in self.ledger.rows(query, **values))

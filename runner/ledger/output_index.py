@@ -17,11 +17,10 @@ from typing import Literal
 from paddock.engine.system.files import sha256_of
 from paddock.steps.base import StepError
 
+from . import queries
 from .entries import OutputRow, whole_file
 from .ledger import Ledger
 
-_MOVED = "size is null"
-"""SQL: a file of the user's that was moved there, of which the index has those of this run."""
 FileCondition = Literal["same", "edited", "missing", "interrupted"]
 """`interrupted`: it has what a run was about to record when it was killed."""
 CLOCKS_DIFFER_S = 60.0  # of machines that share a ledger
@@ -79,8 +78,7 @@ class OutputIndex:
             path for path, scopes in self._by_path.items() if not self.own_scopes.isdisjoint(scopes)
         )
         at = "" if root == self.base else f"{self.stored(root)}/"
-        query = f"select scope, path from outputs where {_MOVED} and substr(path, 1, :n) = :at"
-        rows = self.ledger.rows(query, n=len(at), at=at)
+        rows = self.ledger.rows(queries.MOVED_BELOW, n=len(at), at=at)
         moved = (path for scope, path in rows if scope in self.own_scopes)
         return frozenset(Path(self.absolute(path)) for path in (*written, *moved))
 
@@ -98,21 +96,18 @@ class OutputIndex:
 
         Call it when the own intent is durable: of two, one at least sees the other then.
         """
-        others = (
-            "select 1 from runs where file <> :file and (ended is null or ended > :since) limit 1"
-        )
+        others = queries.HAS_RUN_OF_OTHER_FILE
         if self._file is None or not self.ledger.rows(others, file=self._file, since=self._since):
             return None
-        of_others = "scope in (select scope from scopes where file <> :file)"  # by the primary key
-        query = f"select scope from outputs where path = :path and size is not null and {of_others}"
-        found = (row[0] for row in self.ledger.rows(query, path=stored, file=self._file))
+        rows = self.ledger.rows(queries.OTHER_WRITERS, path=stored, file=self._file)
+        found = (row[0] for row in rows)
         new = (scope for scope in found if (scope, stored) not in self._rows)
         return next(filter(None, map(self._living_other, new)), None)
 
     def _other_file(self, scope: str) -> str | None:
         """Return the file of a scope's pipeline, if it is another one than this."""
         if scope not in self.own_scopes and scope not in self._files:
-            rows = self.ledger.rows("select scope, file from scopes")
+            rows = self.ledger.rows(queries.SCOPES)
             self._files.update({row[0]: whole_file(row[1]) for row in rows})
         file = self._files.get(scope, self._file)
         return None if file == self._file else file
@@ -151,8 +146,8 @@ class OutputIndex:
             known.update(row.intended)
             if row.sha256 is not None:
                 known.add(row.sha256)
-        query = f"select intended from outputs where path = :path and {_MOVED}"
-        for (intended,) in self.ledger.rows(query, path=stored) if moved else ():
+        rows = self.ledger.rows(queries.MOVED_CONTENTS, path=stored) if moved else ()
+        for (intended,) in rows:
             known.update(json.loads(intended))
         return frozenset(known)
 

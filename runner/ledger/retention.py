@@ -27,9 +27,10 @@ from paddock.engine.system.units import DAY_S
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.settings import Settings, read_settings
 
+from . import queries
 from .entries import LedgerError, is_variant
 from .ledger import open_existing
-from .ledger_tables import FILED, KNOWS_FILING, LedgerDatabase
+from .ledger_tables import KNOWS_FILING, LedgerDatabase
 from .object_store import ObjectStore
 from .own_state import LEDGER_FILE, open_state
 from .run_history import LedgerFolder
@@ -274,31 +275,28 @@ class _Sweeper:
         self._swept = SweepResult()
 
     def sweep(self) -> SweepResult:
-        runs = {
-            run: status for run, status in self._database.rows("select run, status from runs", {})
-        }
+        runs = {run: status for run, status in self._database.rows(queries.RUN_STATES, {})}
         old_runs = self._sweep_runs()
         variants = self._forgotten_variants()
         calls = self._sweep_calls(variants)
         # Remove the entries of documents deleted long ago, and of outputs that are gone too
-        query = f"select scope, key from items where {_IS_GONE} and at < :before"
-        rows = self._database.rows(query, {"before": self._limits.calls_before})
+        before = {"before": self._limits.calls_before}
+        rows = self._database.rows(queries.GONE_ITEMS_BEFORE, before)
         self._swept.items = len(rows)
         for scope, key in rows if not self._is_dry else ():
             at = {"scope": scope, "key": key}
-            query = "select path from outputs where scope = :scope and key = :key"
-            paths = [path for (path,) in self._database.rows(query, at)]
+            paths = [path for (path,) in self._database.rows(queries.PATHS_OF_ITEM, at)]
             # An output that exists stays known, with the step that made it: otherwise a scan takes
             # it for a document.
             gone = [path for path in paths if not os.path.lexists(self._state.parent / path)]
             for path in gone:
-                self._do(_DROP_OUTPUT, {**at, "path": path})
-            self._do(_DROP_ITEM, at)
-            self._do(_DROP_REVIEWS, at)
+                self._do(queries.DROP_OUTPUT, {**at, "path": path})
+            self._do(queries.DROP_GONE_ITEM, at)
+            self._do(queries.DROP_REVIEWS_OF_ITEM, at)
             if gone == paths:
-                self._do(_DROP_MADE, at)
+                self._do(queries.DROP_LINEAGE, at)
         if rows and not self._is_dry:
-            self._do(_DROP_SPECS, {})
+            self._do(queries.DROP_UNUSED_SPECS, {})
         gone_items = frozenset((scope, key) for scope, key in rows)
         items = gone_items | self._dropped(variants)
         self._sweep_objects(calls, items)
@@ -314,13 +312,9 @@ class _Sweeper:
 
     def _sweep_runs(self) -> frozenset[str]:
         """Remove old runs that no item refers to, except each pipeline's latest; return them."""
-        query = (
-            "select run, file, coalesce(ended, started) from runs "
-            "where run not in (select run from items) order by started desc"
-        )
         kept: dict[str, int] = {}
         old: list[str] = []
-        for run, file, at in self._database.rows(query, {}):
+        for run, file, at in self._database.rows(queries.RUNS_WITHOUT_ITEMS, {}):
             kept[file] = kept.get(file, 0) + 1
             if (kept[file] > RUNS_KEPT or is_variant(file)) and at < self._limits.runs_before:
                 old.append(run)
@@ -330,12 +324,12 @@ class _Sweeper:
 
     def _forgotten_variants(self) -> frozenset[str]:
         """Return the scopes of variants that were not compared for as long as calls are kept."""
-        runs = "select file, max(started) from runs group by file"
-        compared = {str(file): at for file, at in self._database.rows(runs, {})}
+        starts = self._database.rows(queries.LAST_START_BY_FILE, {})
+        compared = {str(file): at for file, at in starts}
         before = self._limits.calls_before
         return frozenset(
             str(scope)
-            for scope, file in self._database.rows("select scope, file from scopes", {})
+            for scope, file, *_ in self._database.rows(queries.SCOPES, {})
             if is_variant(file) and compared.get(file, 0.0) < before
         )
 
@@ -344,13 +338,13 @@ class _Sweeper:
         found = set[tuple[str, str]]()
         for scope in sorted(scopes):
             at = {"scope": scope}
-            items = self._database.rows("select key from items where scope = :scope", at)
+            items = self._database.rows(queries.KEYS_OF_SCOPE, at)
             found.update((scope, str(key)) for (key,) in items)
-            for table in _OF_SCOPE if not self._is_dry else ():
-                self._do(f"delete from {table} where scope = :scope", at)
+            for statement in queries.DROP_SCOPE if not self._is_dry else ():
+                self._do(statement, at)
         self._swept.compared += len(found)
         if found and not self._is_dry:
-            self._do(_DROP_SPECS, {})
+            self._do(queries.DROP_UNUSED_SPECS, {})
         return frozenset(found)
 
     def _sweep_calls(self, forgotten: Collection[str]) -> frozenset[str]:
@@ -358,13 +352,14 @@ class _Sweeper:
         limits = self._limits
         too_large = self._now - GRACE_S if limits.max_bytes else 0.0
         before = {"before": max(limits.calls_before, too_large)}
-        rows = self._database.rows(_CALLS_BY_AGE, before)
+        rows = self._database.rows(queries.CALLS_BY_AGE, before)
         needed = self._needed_calls(forgotten) if rows else frozenset()
         found = [row for row in rows if row[0] not in needed]
         removed = {hash_: size for hash_, at, size, *_ in found if at < limits.calls_before}
         if limits.max_bytes:
             # Of ledger and objects, without unused space in the file.
-            query = _SIZE_OF_FILE if isinstance(self._database, SqliteDatabase) else _SIZE_OF_SCHEMA
+            is_file = isinstance(self._database, SqliteDatabase)
+            query = queries.SIZE_OF_FILE if is_file else queries.SIZE_OF_SCHEMA
             sizes = {name: facts.st_size for name, facts in self._objects.files().items()}
             size_bytes = int(self._database.rows(query, {})[0][0]) + sum(sizes.values())
             too_much = size_bytes - sum(removed.values()) - limits.max_bytes
@@ -383,7 +378,7 @@ class _Sweeper:
         """Return the hashes of the calls that the entries of existing documents were made from."""
         objects = ObjectStore(self._state / "objects")
         found: set[str] = set()
-        for scope, text, object_ in self._database.rows(_LINEAGE, {}):
+        for scope, text, object_ in self._database.rows(queries.LINEAGE_OF_LIVING, {}):
             if scope in forgotten:
                 continue
             made = objects.get(object_) if object_ is not None else text
@@ -425,19 +420,15 @@ class _Sweeper:
     def _referenced(
         self, calls: Collection[str], items: Collection[tuple[str, str]]
     ) -> Iterator[str]:
-        query = "select hash, request_object, reply_object from calls"
-        for hash_, request, reply in self._database.rows(f"{query} {_HAS_OBJECT}", {}):
+        for hash_, request, reply in self._database.rows(queries.OBJECTS_OF_CALLS, {}):
             if hash_ not in calls:
                 yield from (digest for digest in (request, reply) if digest is not None)
-        columns = [("items", "returns_object"), ("provenance", "made_object")]
-        if self._database.rows(KNOWS_FILING, {}):
-            columns.append(("filed", "returns_object"))
-        for table, column in columns:
-            query = f"select scope, key, {column} from {table} where {column} is not null"
+        of_filed = [queries.OBJECTS_OF_FILED] if self._database.rows(KNOWS_FILING, {}) else []
+        for query in (queries.OBJECTS_OF_ITEMS, queries.OBJECTS_OF_LINEAGE, *of_filed):
             for scope, key, digest in self._database.rows(query, {}):
                 if (scope, key) not in items:
                     yield digest
-        for scope, key, objects, value in self._database.rows(_REVIEW_OBJECTS, {}):
+        for scope, key, objects, value in self._database.rows(queries.OBJECTS_OF_REVIEWS, {}):
             if (scope, key) not in items:
                 yield from json.loads(objects)
                 yield from [] if value is None else [value]
@@ -463,33 +454,3 @@ class _Sweeper:
     def _note_removed(self, folder: _OwnFolder, name: str, size: int) -> None:
         self._swept.n_bytes += size
         self._swept.files.append(str(self._state / folder.name / name))
-
-
-_LINEAGE = """
-select p.scope, p.made, p.made_object from provenance p
-left join items i on i.scope = p.scope and i.key = p.key
-where i.gone is null
-"""
-_CALLS_BY_AGE = """
-select hash, at, length(coalesce(request, '')) + length(coalesce(reply, '')),
-       request_object, reply_object
-from calls where at < :before order by at
-"""
-_SIZE_OF_FILE = """
-select (pages.page_count - free.freelist_count) * sizes.page_size
-from pragma_page_count() pages, pragma_freelist_count() free, pragma_page_size() sizes
-"""
-_SIZE_OF_SCHEMA = """
-select coalesce(sum(pg_total_relation_size(c.oid)), 0)
-from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where n.nspname = current_schema() and c.relkind = 'r'
-"""
-_HAS_OBJECT = "where request_object is not null or reply_object is not null"
-_OF_SCOPE = ("provenance", "attempts", "items", "scopes")
-_DROP_OUTPUT = "delete from outputs where scope = :scope and key = :key and path = :path"
-_DROP_REVIEWS = "delete from reviews where scope = :scope and key = :key"
-_REVIEW_OBJECTS = "select scope, key, objects, value_object from reviews"
-_DROP_MADE = "delete from provenance where scope = :scope and key = :key"
-_DROP_SPECS = "delete from specs where spec not in (select spec from provenance)"
-_IS_GONE = f"gone is not null and gone <> '{FILED}'"
-_DROP_ITEM = f"delete from items where scope = :scope and key = :key and {_IS_GONE}"

@@ -14,6 +14,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from . import queries
 from .asked_before import is_other_subject, new_review, stands
 from .ledger import Ledger
 from .ledger_tables import Execute
@@ -37,28 +38,6 @@ def _under(terms: TermsByPlace, review: Review) -> Review:
     return review if found is None or review.state != "open" else found.of(review)
 
 
-_COLUMNS = (
-    "scope", "key", "step", "id", "state", "question", "run", "asked_at", "expires_at",
-    "decided_by", "decided_at", "is_applied", "lease_by", "lease_until", "reason", "earlier",
-    "head",
-)  # fmt: skip
-_LARGE = ("value", "value_object", "subject", "subject_object")
-_LIST = f"select {', '.join(_COLUMNS)} from reviews"
-_WHOLE = f"select {', '.join((*_COLUMNS, *_LARGE))} from reviews"
-_OF_ID = " where id = :id"
-_MARK = (
-    "select state, scope, step, count(*), sum(asked_at), sum(decided_at), sum(lease_until), "
-    "sum(expires_at), sum(length(head)), min(head) from reviews group by state, scope, step "
-    "order by state, scope, step"
-)  # terms are those of a step: where they change, one of the heads shows it
-_OF_PLACE = " where scope = :scope and key = :key and step = :step"
-_EXPIRE = (
-    "update reviews set state = 'expired', decided_at = :now, is_applied = 0, lease_by = null, "
-    "lease_until = null where state = 'open' and expires_at <= :now"
-)
-_WITHDRAW = "delete from reviews where id = :id and question = :question and state = 'open'"
-
-
 class ReviewStore:
     """The reviews of one ledger. Methods that change something block until it is committed."""
 
@@ -71,23 +50,21 @@ class ReviewStore:
         self, scope: str, keys: Collection[str] | None = None
     ) -> dict[tuple[str, str], Review]:
         """Return the reviews of a scope by key and step, in one query."""
-        found = self._rows(f"{_LIST} where scope = :scope", keys, scope=scope)
+        found = self._rows(f"{queries.REVIEWS} {queries.OF_SCOPE}", keys, scope=scope)
         return {(review.key, review.step): review for review in map(self._review, found)}
 
     def waiting(self, *, is_whole: bool = False) -> list[Review]:
         """Return what is open, the oldest first; in one query."""
-        return self._listed("where state = 'open' order by asked_at, key, id", is_whole)
+        return self._listed(queries.OPEN, is_whole)
 
     def decided(self, *, is_whole: bool = False) -> list[Review]:
         """Return what is decided, the newest first."""
-        return self._listed("where state <> 'open' order by decided_at desc, key, id", is_whole)
+        return self._listed(queries.DECIDED, is_whole)
 
     def pending(self, terms: TermsByPlace = MappingProxyType({})) -> list[Review]:
         """Return what is open, what no run has gone on with, and what is late, as expired."""
-        query = _LIST.replace(" from", f", {self.ledger.now} from", 1)
-        found = self._rows(
-            f"{query} where state = 'open' or is_applied = 0 order by asked_at, key, id"
-        )
+        query = queries.REVIEWS.replace(" from", f", {self.ledger.now} from", 1)
+        found = self._rows(f"{query} {queries.PENDING}")
         reviews = ((_under(terms, self._review(row[:-1])), float(row[-1])) for row in found)
         return [
             replace(review, state="expired")
@@ -98,20 +75,20 @@ class ReviewStore:
 
     def undone(self) -> list[Review]:
         """Return what was decided, or is late, and no run has gone on with."""
-        late = f"(state <> 'open' or expires_at <= {self.ledger.now})"
-        return self._listed(f"where is_applied = 0 and {late} order by asked_at, key, id", False)
+        return self._listed(queries.UNDONE.format(now=self.ledger.now), False)
 
     def mark(self) -> str:
         """Return a text that changes with every question, its terms, decision and lease."""
-        return json.dumps([list(row) for row in self._rows(_MARK)])
+        return json.dumps([list(row) for row in self._rows(queries.REVIEWS_MARK)])
 
     def get(self, id_: str) -> Review | None:
-        return next(map(self._review, self._rows(_WHOLE + _OF_ID, id=id_)), None)
+        found = self._rows(f"{queries.WHOLE_REVIEWS} {queries.OF_ID}", id=id_)
+        return next(map(self._review, found), None)
 
     def at(self, scope: str, key: str, step: str) -> Review | None:
         """Return the review of a step's answer for an item, whole."""
-        found = self._rows(_WHOLE + _OF_PLACE, scope=scope, key=key, step=step)
-        return next(map(self._review, found), None)
+        query = f"{queries.WHOLE_REVIEWS} {queries.OF_ANSWER}"
+        return next(map(self._review, self._rows(query, scope=scope, key=key, step=step)), None)
 
     def source_text(self, source: Mapping[str, Any]) -> str | None:
         """Return the text of one of a subject's `sources`; None if its object is missing."""
@@ -121,7 +98,8 @@ class ReviewStore:
         return None if stored is None else stored.decode()
 
     def _listed(self, which: str, is_whole: bool) -> list[Review]:
-        return [*map(self._review, self._rows(f"{_WHOLE if is_whole else _LIST} {which}"))]
+        query = queries.WHOLE_REVIEWS if is_whole else queries.REVIEWS
+        return [*map(self._review, self._rows(f"{query} {which}"))]
 
     def _rows(
         self, query: str, keys: Collection[str] | None = None, **values: Any
@@ -154,7 +132,7 @@ class ReviewStore:
         def ask(execute: Execute) -> Review:
             now = self._now(execute)
             place = {"scope": question.scope, "key": question.key, "step": question.step}
-            old = self._whole(execute, _OF_PLACE, place)
+            old = self._whole(execute, queries.OF_ANSWER, place)
             if old is not None and old.question == question.digest and stands(question, old):
                 if old.is_decided or not is_other_subject(question, old):
                     return old
@@ -162,7 +140,9 @@ class ReviewStore:
                 self._write(execute, kept, question.objects)
                 return kept
             if old is None and question.renamed_from is not None:
-                former = self._whole(execute, _OF_PLACE, {**place, "key": question.renamed_from})
+                former = self._whole(
+                    execute, queries.OF_ANSWER, {**place, "key": question.renamed_from}
+                )
                 old = former if former is not None and stands(question, former) else None
             review = new_review(question, old, now)
             self._write(execute, review, question.objects)
@@ -174,11 +154,11 @@ class ReviewStore:
         """Mark that a run goes on with a decision; return None if it was undone meanwhile."""
 
         def apply(execute: Execute) -> Review | None:
-            old = self._whole(execute, _OF_ID, {"id": review.id})
+            old = self._whole(execute, queries.OF_ID, {"id": review.id})
             if old is None or (old.state, old.question) != (review.state, review.question):
                 return None
             if not old.is_applied:
-                execute("update reviews set is_applied = 1 where id = :id", {"id": review.id})
+                execute(queries.APPLY_REVIEW, {"id": review.id})
             return replace(old, is_applied=True)
 
         return self.ledger.in_transaction(apply)
@@ -190,7 +170,7 @@ class ReviewStore:
                 self.ledger.in_transaction(partial(self._renew, terms, review.id))
 
     def _renew(self, terms: TermsByPlace, id_: str, execute: Execute) -> None:
-        old = self._whole(execute, _OF_ID, {"id": id_})
+        old = self._whole(execute, queries.OF_ID, {"id": id_})
         if old is not None and old.state == "open":
             sources = old.subject.get("sources") or ()
             objects = [source["text_object"] for source in sources if "text_object" in source]
@@ -198,19 +178,18 @@ class ReviewStore:
 
     def expire(self) -> None:
         """Close the open questions whose time is up."""
-        late = f"where state = 'open' and expires_at <= {self.ledger.now}"
-        if self._rows(f"select 1 from reviews {late} limit 1"):
+        if self._rows(queries.HAS_LATE.format(now=self.ledger.now)):
             self.ledger.in_transaction(
-                lambda execute: execute(_EXPIRE, {"now": self._now(execute)})
+                lambda execute: execute(queries.EXPIRE_REVIEWS, {"now": self._now(execute)})
             )
 
     def withdraw(self, review: Review) -> None:
         """Remove an open question; a decision that came meanwhile stays."""
         values = {"id": review.id, "question": review.question}
-        self.ledger.in_transaction(lambda execute: execute(_WITHDRAW, values))
+        self.ledger.in_transaction(lambda execute: execute(queries.WITHDRAW_REVIEW, values))
 
     def drop(self, scope: str, keys: Collection[str]) -> None:
-        self._rows("delete from reviews where scope = :scope", keys, scope=scope)
+        self._rows(queries.DROP_REVIEWS_OF_SCOPE, keys, scope=scope)
 
     # --- what people do
 
@@ -222,7 +201,7 @@ class ReviewStore:
         """
 
         def work(execute: Execute) -> Review:
-            old = self._whole(execute, _OF_ID, {"id": id_})
+            old = self._whole(execute, queries.OF_ID, {"id": id_})
             if old is None:
                 raise unknown_review(id_)
             new = change(old, self._now(execute))
@@ -241,7 +220,7 @@ class ReviewStore:
         """
 
         def work(execute: Execute) -> list[Review]:
-            found = (self._whole(execute, _OF_ID, {"id": id_}) for id_ in ids)
+            found = (self._whole(execute, queries.OF_ID, {"id": id_}) for id_ in ids)
             made = list(
                 change([review for review in found if review is not None], self._now(execute))
             )
@@ -257,7 +236,7 @@ class ReviewStore:
         return float(execute(f"select {self.ledger.now}", {})[0][0])
 
     def _whole(self, execute: Execute, which: str, values: Mapping[str, Any]) -> Review | None:
-        return next(map(self._review, execute(_WHOLE + which, values)), None)
+        return next(map(self._review, execute(f"{queries.WHOLE_REVIEWS} {which}", values)), None)
 
     def _write(self, execute: Execute, review: Review, objects: Sequence[str]) -> None:
         subject, subject_object = self.ledger.keep(review.subject)

@@ -18,6 +18,7 @@ from paddock.engine.system.files import sha256_of
 from paddock.engine.system.units import iso_time
 from paddock.runner.core.dependencies import LISTED, ROWS, STORE, current_paths, is_file_mark
 from paddock.runner.core.run_records import WROTE, read_lineage
+from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
@@ -276,8 +277,7 @@ class LedgerTraces:
 
     def written(self, stored: str) -> ItemTrace | None:
         """Return the item that wrote a file last."""
-        query = "select scope, key, run, at from outputs where path = :path order by at desc"
-        rows = self._ledger.rows(query, path=stored)
+        rows = self._ledger.rows(queries.WRITERS, path=stored)
         if not rows:
             return None
         scope, key, run, at = rows[0]
@@ -285,10 +285,9 @@ class LedgerTraces:
 
     def below(self, stored: str) -> tuple[Sequence[ItemTrace], int]:
         """Return the items that wrote the first files of a folder, and the number of others."""
-        query = "select path from outputs where substr(path, 1, :n) = :prefix order by path"
         prefix = self._prefix(stored)
-        rows = self._ledger.rows(query, n=len(prefix), prefix=prefix)
-        paths = list(dict.fromkeys(row[0] for row in rows))
+        rows = self._ledger.rows(queries.PATHS_BELOW, n=len(prefix), prefix=prefix)
+        paths = [row[0] for row in rows]
         found = [self.written(path) for path in paths[:MAX_ORIGINS]]
         return [trace for trace in found if trace is not None], max(0, len(paths) - MAX_ORIGINS)
 
@@ -308,8 +307,7 @@ class LedgerTraces:
     def made_below(self, stored: str) -> tuple[Sequence[ItemTrace], int]:
         """Return the first items whose documents are in a folder, and the number of others."""
         prefix = self._prefix(stored)
-        query = "select scope, key from provenance where substr(source, 1, :n) = :prefix"
-        rows = self._ledger.rows(f"{query} order by source, scope", n=len(prefix), prefix=prefix)
+        rows = self._ledger.rows(queries.ITEMS_WITH_SOURCE_BELOW, n=len(prefix), prefix=prefix)
         found = [self._trace(scope, key, stored, "", 0.0) for scope, key in rows[:MAX_ORIGINS]]
         return found, max(0, len(rows) - MAX_ORIGINS)
 
@@ -317,20 +315,20 @@ class LedgerTraces:
         """Return the items whose document this is, or that read it."""
         found = {(row.scope, row.key) for row in self._origins.made_from(stored)}
         mark = f"%{json.dumps(stored)}:%"
-        query = "select scope, key from items where reads like :mark"
-        found |= {(row[0], row[1]) for row in self._ledger.rows(query, mark=mark)}
+        rows = self._ledger.rows(queries.ITEMS_THAT_READ, mark=mark)
+        found |= {(row[0], row[1]) for row in rows}
         return [
             self._trace(scope, key, stored, "", 0.0) for scope, key in sorted(found)[:MAX_ORIGINS]
         ]
 
     def same_as(self, sha256: str) -> Sequence[str]:
         """Return the outputs that were written with this content."""
-        query = "select distinct path from outputs where sha256 = :digest order by path limit :most"
-        return [row[0] for row in self._ledger.rows(query, digest=sha256, most=MAX_SIMILAR)]
+        rows = self._ledger.rows(queries.PATHS_OF_CONTENT, digest=sha256, most=MAX_SIMILAR)
+        return [row[0] for row in rows]
 
     def near(self, stored: str) -> Sequence[str]:
-        query = "select distinct path from outputs limit :most"
-        names = [row[0] for row in self._ledger.rows(query, most=MAX_COMPARED_NAMES)]
+        rows = self._ledger.rows(queries.SOME_PATHS, most=MAX_COMPARED_NAMES)
+        names = [row[0] for row in rows]
         by_name: dict[str, list[str]] = {}
         for name in names:
             by_name.setdefault(Path(name).name, []).append(name)
@@ -339,21 +337,15 @@ class LedgerTraces:
 
     def beside(self, place: ScopeOwner, step: str) -> ItemTrace | None:
         """Return the trace of a top-level step of the same pipeline and inputs."""
-        query = (
-            "select scope from scopes where file = :file and step = :step and inputs = "
-            "(select inputs from scopes where scope = :scope)"
-        )
-        rows = self._ledger.rows(query, file=place.file, step=step, scope=place.scope)
+        at = {"file": place.file, "step": step, "scope": place.scope}
+        rows = self._ledger.rows(queries.SCOPES_BESIDE, **at)
         traces = [self._trace(row[0], step, "", "", 0.0) for row in rows]
         return next((trace for trace in traces if trace.entry is not None), None)
 
     def newer(self, file: str, step: str, at: float) -> int:
         """Count the items of a block, or the step, that were done after a time."""
-        query = (
-            "select count(*) from items join scopes on scopes.scope = items.scope "
-            "where scopes.file = :file and scopes.step = :step and items.at > :at"
-        )
-        return int(self._ledger.rows(query, file=file, step=step, at=at)[0][0])
+        rows = self._ledger.rows(queries.COUNT_NEWER_ITEMS, file=file, step=step, at=at)
+        return int(rows[0][0])
 
     def _prefix(self, stored: str) -> str:
         return "" if stored == str(self._base) else f"{stored}/"
@@ -380,8 +372,7 @@ class LedgerTraces:
     def _place(self, scope: str) -> ScopeOwner:
         if scope not in self._places:
             owner = ScopeOwner(scope, "", "", ())
-            query = "select file, step, inputs from scopes where scope = :scope"
-            for file, step, inputs in self._ledger.rows(query, scope=scope):
+            for _, file, step, inputs in self._ledger.rows(queries.SCOPE, scope=scope):
                 outer = tuple(key for key in json.loads(inputs) if isinstance(key, str))
                 owner = ScopeOwner(scope, file, step, outer)
             self._places[scope] = owner

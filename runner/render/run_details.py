@@ -17,6 +17,7 @@ from typing import Any
 
 from paddock.engine.system.text import counted
 from paddock.runner.core import run_records
+from paddock.runner.ledger import queries
 from paddock.runner.ledger.confidence_calibration import ReliabilityBin
 from paddock.runner.ledger.dead_runs import DIED
 from paddock.runner.ledger.entries import ItemRow, LineageRow
@@ -288,7 +289,7 @@ _TOKEN_NOTES = {
 def outer_keys(ledger: Ledger) -> dict[str, str]:
     """Return the key prefix of items in nested blocks, by scope."""
     found = {}
-    for scope, inputs in ledger.rows("select scope, inputs from scopes"):
+    for scope, _, _, inputs in ledger.rows(queries.SCOPES):
         outer = [key for key in json.loads(inputs) if isinstance(key, str)]
         if outer:
             found[scope] = "".join(f"{key}/" for key in outer)
@@ -301,14 +302,7 @@ _LatestItems = Mapping[tuple[str, str], tuple[str, str, str | None]]
 
 def _latest_items(ledger: Ledger, past: PastRun, outers: Mapping[str, str]) -> _LatestItems:
     """Return items of the same file whose latest record is of another run."""
-    rows = ledger.rows(
-        "select items.scope, scopes.step, items.key, items.run, items.state, items.was, items.gone,"
-        " provenance.source from items join scopes on scopes.scope = items.scope"
-        " left join provenance on provenance.scope = items.scope and provenance.key = items.key"
-        " where scopes.file = :file and items.run <> :run order by items.at",
-        file=past.row.file,
-        run=past.row.run,
-    )
+    rows = ledger.rows(queries.ITEMS_OF_OTHER_RUNS, file=past.row.file, run=past.row.run)
     return {
         (step, f"{outers.get(scope, '')}{key}"): (
             run,

@@ -24,6 +24,7 @@ import httpx
 from paddock.engine.system import files, http
 from paddock.runner.daemon.prefect_client import PREFECT_ERRORS, ask_again, client_options
 from paddock.runner.folders.folder_identity import file_system_of
+from paddock.runner.ledger import coordination_queries
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger, postgres_module
 from paddock.runner.ledger.own_state import ForeignState, make_state
@@ -97,8 +98,8 @@ def _check_host(host: str) -> list[ClusterFinding]:
 
 
 def _check_connections(link: PostgresConnection) -> ClusterFinding:
-    most = int(link.rows("select current_setting('max_connections')", {})[0][0])
-    used = int(link.rows("select count(*) from pg_stat_activity", {})[0][0])
+    most = int(link.rows(coordination_queries.MOST_CONNECTIONS, {})[0][0])
+    used = int(link.rows(coordination_queries.COUNT_CONNECTIONS, {})[0][0])
     n_runs = max(0, most - used) // CONNECTIONS_OF_A_RUN
     words = f"{most}, of which {used} are in use: enough for {n_runs} runs at a time"
     if most >= FEWEST_CONNECTIONS:
@@ -109,10 +110,9 @@ def _check_connections(link: PostgresConnection) -> ClusterFinding:
 
 def _check_database_clock(link: PostgresConnection) -> ClusterFinding:
     """Compare this machine's clock with the server's; claims use the server's only."""
-    query = "select extract(epoch from clock_timestamp())::float8"
-    link.rows(query, {})  # the connection is open before the time is taken
+    link.rows(coordination_queries.NOW, {})  # the connection is open before the time is taken
     before = time.time()
-    theirs = float(link.rows(query, {})[0][0])
+    theirs = float(link.rows(coordination_queries.NOW, {})[0][0])
     off_s = theirs - (before + time.time()) / 2
     words = f"{abs(off_s):.1f} s {'behind' if off_s > 0 else 'ahead of'} the database's"
     if abs(off_s) <= CLOCK_S:

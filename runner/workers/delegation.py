@@ -36,9 +36,9 @@ from paddock.runner.daemon.prefect_client import (
     ask_again,
 )
 from paddock.runner.daemon.run_signatures import Signer
+from paddock.runner.ledger.coordination_queries import ALIVE_IN_JOB, SILENT_IN_JOB
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.ledger_tables import SERVER_NOW
 from paddock.runner.prefect.run_tracking import TrackingError
 from paddock.runner.progress.drain import INTERRUPTED, StopGate
 from paddock.runner.progress.prefect_view import SHARE_TAG, prefect_name
@@ -275,7 +275,7 @@ class _Delegation:
         while self._job.ledger_url:
             await asyncio.sleep(MACHINES_S)
             try:
-                silent = await asyncio.to_thread(_machines, self._job, "seen < ", share=0.5)
+                silent = await asyncio.to_thread(_machines, self._job, SILENT_IN_JOB, 0.5)
                 after_s = self._job.dead_after_s
                 words = f"is silent; after {after_s:g} s others take over its items"
                 found = [f"{machine} {words}" for machine in silent]
@@ -394,7 +394,7 @@ class _Delegation:
         if is_alone or not (is_through and self._job.ledger_url):
             return 0
         try:
-            return len(await asyncio.to_thread(_machines, self._job, "seen >= "))
+            return len(await asyncio.to_thread(_machines, self._job, ALIVE_IN_JOB))
         except LedgerError:
             return 1  # not known; `tell_of_machines` says why
 
@@ -455,15 +455,14 @@ def _share_found(run: Mapping[str, Any]) -> JobShare | None:
     return share if is_of_use else None
 
 
-def _machines(job: SharedJob, compared: str, share: float = 1.0) -> list[str]:
+def _machines(job: SharedJob, query: str, share: float = 1.0) -> list[str]:
     """Return the runs that take part in a job, by their last heartbeat. Blocks.
 
-    `compared` to the time that lies this share of the time back after which one counts as dead.
+    It is compared to this share of the time after which one counts as dead.
 
     Raises:
         LedgerError: the ledger cannot be read.
     """
-    query = f"select run, host from holders where job = :job and {compared} {SERVER_NOW} - :ago_s"
     with Ledger(job.path.parent / STATE_FOLDER, is_readonly=True, url=job.ledger_url) as ledger:
         rows = ledger.rows(query, job=job.name, ago_s=share * job.dead_after_s)
     return [f"run '{run}' on {host}" for run, host in rows]

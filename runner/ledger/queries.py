@@ -1,0 +1,291 @@
+"""Every statement that reads or removes rows of a ledger, by the table that it is about.
+
+Portable between SQLite and PostgreSQL, with named values (`:name`). `ledger_tables` makes the
+tables and writes whole rows; `runs_schema` has what only PostgreSQL does. A query that ends in a
+condition may be narrowed to some keys (`Ledger.rows_of_keys`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .entries import AttemptRow, Entry, OutputRow, RunRow, StoredRow
+from .ledger_tables import FILED, IS_ALIVE
+
+
+def _columns(names: Iterable[str], table: str = "") -> str:
+    return ", ".join(f"{table}{name}" for name in names)
+
+
+# --- items: one entry for each item and each step outside of blocks
+
+_ENTRIES = f"select {_columns(Entry.__slots__)} from items where scope = :scope"
+_KEYS = "select key from items where scope = :scope"
+
+ENTRIES = _ENTRIES
+# Without the filed ones, of which a scope may have 100,000: an `or` would read them all.
+ENTRIES_NOT_FILED = (
+    f"{_ENTRIES} and key in ({_KEYS} and gone is null union all {_KEYS} and gone > '{FILED}')"
+)
+KEYS_OF_SCOPE = _KEYS
+_ITEMS = (
+    f"select items.scope, scopes.step, {_columns(Entry.__slots__, 'items.')} from items "
+    f"left join scopes on scopes.scope = items.scope"
+)
+ITEMS_OF_RUN = f"{_ITEMS} where items.run = :run order by scopes.step, items.key"
+# Those that a run did not try, since they had been given up before it.
+QUARANTINED_BEFORE_RUN = (
+    f"{_ITEMS} where scopes.file = :file and items.state = 'quarantined' and items.gone is null "
+    f"and items.at < (select started from runs where run = :run) order by scopes.step, items.key"
+)
+# Latest records by other runs, with the source, for a run whose items they replaced.
+ITEMS_OF_OTHER_RUNS = (
+    "select items.scope, scopes.step, items.key, items.run, items.state, items.was, items.gone, "
+    "provenance.source from items join scopes on scopes.scope = items.scope "
+    "left join provenance on provenance.scope = items.scope and provenance.key = items.key "
+    "where scopes.file = :file and items.run <> :run order by items.at"
+)
+HAS_ITEM_OF_RUN = "select 1 from items where run = :run limit 1"
+OBJECTS_OF_ITEMS = "select scope, key, returns_object from items where returns_object is not null"
+GONE_ITEMS = "select scope, key from items where gone is not null"
+_IS_GONE = f"gone is not null and gone <> '{FILED}'"
+GONE_ITEMS_BEFORE = f"select scope, key from items where {_IS_GONE} and at < :before"
+DROP_GONE_ITEM = f"delete from items where scope = :scope and key = :key and {_IS_GONE}"
+# `:mark` has the path as it stands in the JSON of dependencies.
+ITEMS_THAT_READ = "select scope, key from items where reads like :mark"
+COUNT_NEWER_ITEMS = (
+    "select count(*) from items join scopes on scopes.scope = items.scope "
+    "where scopes.file = :file and scopes.step = :step and items.at > :at"
+)
+
+# --- scopes: what the digest of a scope stands for
+
+SCOPES = "select scope, file, step, inputs from scopes"
+SCOPES_OF_FILE = f"{SCOPES} where file = :file"
+SCOPE = f"{SCOPES} where scope = :scope"
+SCOPES_OF_STEP = "select scope from scopes where file = :file and step = :step"
+SCOPES_OF_FOLDERS = "select scope, step from scopes where file = :file and inputs = :inputs"
+# Another step of the same pipeline, with the same inputs as a scope.
+SCOPES_BESIDE = f"{SCOPES_OF_STEP} and inputs = (select inputs from scopes where scope = :scope)"
+# All that is known of a scope that has no outputs.
+DROP_SCOPE = tuple(
+    f"delete from {table} where scope = :scope"
+    for table in ("provenance", "attempts", "items", "scopes")
+)
+
+# --- outputs: the files that items wrote; without a size a file of the user's that was moved
+
+OUTPUTS = f"select {_columns(OutputRow.__slots__)} from outputs"
+OUTPUTS_OF_SCOPE = f"{OUTPUTS} where scope = :scope"
+WRITTEN_OUTPUTS = f"{OUTPUTS} where size is not null"
+MOVED_BELOW = "select scope, path from outputs where size is null and substr(path, 1, :n) = :at"
+MOVED_CONTENTS = "select intended from outputs where path = :path and size is null"
+MOVED_OF_SCOPE = "select key, path, intended from outputs where scope = :scope and size is null"
+# Scopes of other pipelines' files that wrote a path; `in` is by the primary key.
+OTHER_WRITERS = (
+    "select scope from outputs where path = :path and size is not null "
+    "and scope in (select scope from scopes where file <> :file)"
+)
+WRITERS = "select scope, key, run, at from outputs where path = :path order by at desc"
+PATHS_BELOW = "select distinct path from outputs where substr(path, 1, :n) = :prefix order by path"
+PATHS_OF_CONTENT = (
+    "select distinct path from outputs where sha256 = :digest order by path limit :most"
+)
+SOME_PATHS = "select distinct path from outputs limit :most"
+PATHS_OF_ITEM = "select path from outputs where scope = :scope and key = :key"
+DROP_OUTPUT = "delete from outputs where scope = :scope and key = :key and path = :path"
+
+# --- calls: model calls with their replies
+
+CALL_COLUMNS = (
+    "hash", "kind", "model", "digest", "served_digest", "done_reason", "scope", "step", "key",
+)  # fmt: skip
+REPLY_COLUMNS = (*CALL_COLUMNS, "run", "at", "usage", "reply", "reply_object")
+WHOLE_CALL_COLUMNS = (*REPLY_COLUMNS, "request", "request_object")
+CALL_WITH_REPLY = f"select {_columns(REPLY_COLUMNS)} from calls where hash = :hash"
+WHOLE_CALL = f"select {_columns(WHOLE_CALL_COLUMNS)} from calls where hash = :hash"
+HAS_CALLS = "select hash from calls limit 1"
+CALLS_OF_ITEM = "select hash from calls where scope = :scope and key = :key order by at"
+CALLS_OF_RUN = "select step, key, hash, kind from calls where run = :run order by at"
+CHATS = "select hash, run, at from calls where kind = 'chat'"
+LAST_DIGEST_OF_MODEL = "select digest from calls where model = :model order by at desc limit 1"
+CALLS_BY_AGE = (
+    "select hash, at, length(coalesce(request, '')) + length(coalesce(reply, '')), "
+    "request_object, reply_object from calls where at < :before order by at"
+)
+OBJECTS_OF_CALLS = (
+    "select hash, request_object, reply_object from calls "
+    "where request_object is not null or reply_object is not null"
+)
+
+# --- provenance and specs: what an entry was made from
+
+LINEAGE_COLUMNS = "scope, key, run, at, spec, source, made, made_object"
+LINEAGE_OF_SCOPE = f"select {LINEAGE_COLUMNS} from provenance where scope = :scope"
+LINEAGE_OF_ITEM = f"{LINEAGE_OF_SCOPE} and key = :key"
+LINEAGE_OF_RUN = f"select {LINEAGE_COLUMNS} from provenance where run = :run"
+LINEAGE_OF_SOURCE = (
+    f"select {LINEAGE_COLUMNS} from provenance where source = :source order by scope, key"
+)
+ITEMS_WITH_SOURCE_BELOW = (
+    "select scope, key from provenance where substr(source, 1, :n) = :prefix order by source, scope"
+)
+# Of the items whose documents are still there.
+LINEAGE_OF_LIVING = (
+    "select p.scope, p.made, p.made_object from provenance p "
+    "left join items i on i.scope = p.scope and i.key = p.key where i.gone is null"
+)
+SPECS_OF_SCOPE = "select key, spec from provenance where scope = :scope and spec is not null"
+SPEC = "select text from specs where spec = :spec"
+DROP_LINEAGE = "delete from provenance where scope = :scope and key = :key"
+OBJECTS_OF_LINEAGE = "select scope, key, made_object from provenance where made_object is not null"
+DROP_UNUSED_SPECS = "delete from specs where spec not in (select spec from provenance)"
+
+# --- stored: rows of items in vector stores
+
+STORED = f"select {_columns(StoredRow.__slots__)} from stored"
+STORED_OF_SCOPE = f"{STORED} where scope = :scope"
+STORED_IN = f"{STORED} where path = :path"
+STORED_BY_FILE = (
+    f"select c.inputs, c.step, i.key is not null, {_columns(StoredRow.__slots__, 's.')} "
+    f"from stored s join scopes c on c.scope = s.scope "
+    f"left join items i on i.scope = s.scope and i.key = s.key where c.file = :file"
+)
+STORES = "select distinct path from stored"
+
+# --- moves and filed: documents that a step moved away
+
+_MOVES = "select path, sha256, target, scope, key, is_done, at from moves"  # as `MoveRow`
+MOVES_AT = f"{_MOVES} where 1 = 1"  # narrowed by `path`
+UNFINISHED_MOVES = f"{_MOVES} where is_done = 0 and scope = :scope"
+ORIGINS_OF = "select distinct path from moves where target = :target"
+HAS_FILED = "select 1 from filed where scope = :scope limit 1"
+FILED_OF_SCOPE = (  # as `FiledRow`
+    "select key, name, path, sha256, target, is_deleted, made_by, outdated_by, returns, "
+    "returns_object from filed where scope = :scope"
+)
+FILED_TARGET = "select target from filed where scope = :scope and key = :key"
+OBJECTS_OF_FILED = "select scope, key, returns_object from filed where returns_object is not null"
+FILED_OF_CONTENT = "select scope, key, path from filed where sha256 = :content"
+
+# --- runs
+
+RUNS = f"select {_columns(RunRow.__slots__)} from runs"
+RUN = f"{RUNS} where run = :run"
+LATEST_RUNS = f"{RUNS} where started < :before order by started desc limit :limit"
+LATEST_RUNS_OF_FILE = (
+    f"{RUNS} where started < :before and file = :file order by started desc limit :limit"
+)
+RUN_OF_PROCESS = f"{RUNS} where parent = :job and pid = :pid order by started desc limit 1"
+# That work, or crashed, and have no item begun.
+RUNNING_WITHOUT_ATTEMPTS = (
+    f"{RUNS} where status = 'running' and started > :since "
+    f"and not exists (select 1 from attempts where attempts.run = runs.run)"
+)
+RUNS_OF_PARENTS = f"{RUNS} where 1 = 1"  # narrowed by `parent`
+COUNT_RUNS = "select count(*) from runs"
+COUNT_RUNS_OF_FILE = f"{COUNT_RUNS} where file = :file"
+RUN_NAMES = "select run from runs"
+RUNS_OF_JOB = "select run from runs where run = :job or parent = :job"
+RUN_STATES = "select run, status from runs"
+LAST_SUMMARIES = (
+    "select summary from runs where file = :file and summary is not null "
+    "order by started desc limit 20"
+)
+HAS_RUN_OF_OTHER_FILE = (
+    "select 1 from runs where file <> :file and (ended is null or ended > :since) limit 1"
+)
+LAST_START_BY_FILE = "select file, max(started) from runs group by file"
+RUNS_WITHOUT_ITEMS = (
+    "select run, file, coalesce(ended, started) from runs "
+    "where run not in (select run from items) order by started desc"
+)
+# A name that another machine may want too: no row where it is taken.
+RESERVE_RUN = (
+    "insert into runs (run, pipeline, file, started, status) "
+    "values (:run, :pipeline, :file, :started, 'running') "
+    "on conflict (run) do nothing returning run"
+)
+# Of a run that never began: its inputs were not recorded.
+RELEASE_RUN = "delete from runs where run = :run and given is null"
+KNOWS_PIPELINES = (
+    "select 1 from runs union all select 1 from scopes union all select 1 from reviews limit 1"
+)
+HAS_META = "select 1 from meta"
+
+HAS_HEARTBEAT = "select 1 from holders where run = :run and seen > :since"
+
+# --- attempts: items that a run has begun
+
+ATTEMPTS = f"select {_columns(AttemptRow.__slots__)} from attempts where 1 = 1"
+# In PostgreSQL: of runs without a heartbeat for `:dead_s`.
+ATTEMPTS_OF_DEAD = (
+    f"{ATTEMPTS} and not exists "
+    f"(select 1 from holders where holders.run = attempts.run and {IS_ALIVE})"
+)
+# For each innermost item that a run had begun: whether another run had begun it, too.
+SUSPECTS = (
+    "select exists (select 1 from attempts other where other.scope = attempts.scope "
+    "and other.key = attempts.key and other.run <> :run) "
+    "from attempts where run = :run and not exists (select 1 from attempts inner_ "
+    "where inner_.run = attempts.run and inner_.around_scope = attempts.scope "
+    "and inner_.around_key = attempts.key)"
+)
+
+# --- watched and roots: what watches have processed, and which folders machines saw
+
+WATCHED = "select path, size, mtime_ns from watched where watch = :watch"
+ROOTS = "select path from roots"
+ROOTS_OF = "select host, folder from roots where owner = :owner and path = :path order by at"
+
+# --- reviews: questions and what people decided
+
+_REVIEW_COLUMNS = (
+    "scope", "key", "step", "id", "state", "question", "run", "asked_at", "expires_at",
+    "decided_by", "decided_at", "is_applied", "lease_by", "lease_until", "reason", "earlier",
+    "head",
+)  # fmt: skip
+REVIEWS = f"select {_columns(_REVIEW_COLUMNS)} from reviews"
+_LARGE_COLUMNS = ("value", "value_object", "subject", "subject_object")
+WHOLE_REVIEWS = f"select {_columns((*_REVIEW_COLUMNS, *_LARGE_COLUMNS))} from reviews"
+"""Both are followed by one of these:"""
+OF_SCOPE = "where scope = :scope"
+OF_ID = "where id = :id"
+OF_ANSWER = "where scope = :scope and key = :key and step = :step"
+OPEN = "where state = 'open' order by asked_at, key, id"
+DECIDED = "where state <> 'open' order by decided_at desc, key, id"
+# `{now}` is SQL, by the clock of the database.
+PENDING = "where state = 'open' or is_applied = 0 order by asked_at, key, id"
+UNDONE = (
+    "where is_applied = 0 and (state <> 'open' or expires_at <= {now}) order by asked_at, key, id"
+)
+HAS_LATE = "select 1 from reviews where state = 'open' and expires_at <= {now} limit 1"
+
+# Changes with every question, its terms, decision and lease: where the terms of a step change, one
+# of the heads shows it.
+REVIEWS_MARK = (
+    "select state, scope, step, count(*), sum(asked_at), sum(decided_at), sum(lease_until), "
+    "sum(expires_at), sum(length(head)), min(head) from reviews group by state, scope, step "
+    "order by state, scope, step"
+)
+EXPIRE_REVIEWS = (
+    "update reviews set state = 'expired', decided_at = :now, is_applied = 0, lease_by = null, "
+    "lease_until = null where state = 'open' and expires_at <= :now"
+)
+APPLY_REVIEW = "update reviews set is_applied = 1 where id = :id"
+WITHDRAW_REVIEW = "delete from reviews where id = :id and question = :question and state = 'open'"
+DROP_REVIEWS_OF_SCOPE = "delete from reviews where scope = :scope"
+DROP_REVIEWS_OF_ITEM = f"{DROP_REVIEWS_OF_SCOPE} and key = :key"
+OBJECTS_OF_REVIEWS = "select scope, key, objects, value_object from reviews"
+
+# --- sizes, in bytes, without unused space
+
+SIZE_OF_FILE = (
+    "select (pages.page_count - free.freelist_count) * sizes.page_size "
+    "from pragma_page_count() pages, pragma_freelist_count() free, pragma_page_size() sizes"
+)
+SIZE_OF_SCHEMA = (
+    "select coalesce(sum(pg_total_relation_size(c.oid)), 0) "
+    "from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+    "where n.nspname = current_schema() and c.relkind = 'r'"
+)
