@@ -1,17 +1,21 @@
-"""What the runner itself costs: many documents through three steps without a model, twice.
+"""What the runner itself costs: many documents without a model, first, again, and with one edited.
 
-uv run python tests/benchmarks/runner.py
+    uv run python tests/benchmarks/runner.py [--cocoindex PYTHON]
 
-The first run does every document, the second finds all of them fresh. Each is a process of its
-own, measured from outside: wall clock and the largest resident size.
+Each text is written in capitals. Every run is a process of its own, measured from outside: wall
+clock and the largest resident size. `--cocoindex` names the Python of an environment that has
+CocoIndex (`uv pip install cocoindex`), which does the same work in turns with us.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -25,26 +29,47 @@ steps:
     for_each: doc in steps.docs.files
     do:
       - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
-      - {id: page, uses: prompt, with: {template: "# {{ doc.name }}\\n\\n{{ steps.text.text }}"}}
-      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.page.text }}"}}
+      - {id: page, uses: prompt, with: {template: "{{ steps.text.text | upper }}"}}
+      - {uses: files.write, with: {path: "out/{{ doc.name }}", text: "{{ steps.page.text }}"}}
 """
-N_STEPS = 3
+RUNS = ("first", "again", "one edited")
+Run = Callable[[Path, dict[str, int]], Child]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="1,000 documents instead of 10,000")
+    parser.add_argument("--cocoindex", type=Path, help="Python of an environment that has it")
     args = parser.parse_args()
     n_documents: int = args.documents or (1_000 if args.quick else 10_000)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make(folder, n_documents)
-        first = run(folder, expect={"new": n_documents})
-        second = run(folder, expect={"fresh": n_documents})
-    print(circumstances(documents=n_documents, steps=N_STEPS, tracked="--local"))
-    rows = [row("first run", first, n_documents), row("second run", second, n_documents)]
-    print(table(["run", "seconds", "ms a document and step", "peak MB"], rows))
+    contenders: dict[str, Run] = {"Paddock": run}
+    if args.cocoindex is not None:
+        contenders["CocoIndex"] = lambda folder, _: run_cocoindex(folder, args.cocoindex)
+    found: dict[str, list[list[Child]]] = {name: [] for name in contenders}
+    for _ in range(args.rounds):
+        for name, contender in contenders.items():
+            with tempfile.TemporaryDirectory() as folder:
+                found[name].append(three_runs(Path(folder), contender, n_documents))
+    print(circumstances(documents=n_documents, rounds=args.rounds, tracked="--local"))
+    heads = [f"{name}, s" for name in RUNS]
+    print(table(["", *heads, "peak MB"], [row(name, rounds) for name, rounds in found.items()]))
+
+
+def three_runs(folder: Path, contender: Run, n_documents: int) -> list[Child]:
+    make(folder, n_documents)
+    first = contender(folder, {"new": n_documents})
+    again = contender(folder, {"fresh": n_documents})
+    edited = folder / "inbox" / "000" / "00000.txt"
+    edited.write_text("Edited since.\n")
+    one = contender(folder, {"changed": 1, "fresh": n_documents - 1})
+    texts = [path.read_text() for path in (folder / "out").iterdir()]
+    if len(texts) != n_documents or "EDITED SINCE.\n" not in texts:
+        raise RuntimeError(
+            f"{len(texts)} of {n_documents} texts were written, or not the edited one"
+        )
+    return [first, again, one]
 
 
 def make(folder: Path, n_documents: int) -> None:
@@ -57,7 +82,7 @@ def make(folder: Path, n_documents: int) -> None:
         path.write_text(f"Document {number}. {sentence * 16}\n")
 
 
-def run(folder: Path, *, expect: dict[str, int]) -> Child:
+def run(folder: Path, expect: dict[str, int]) -> Child:
     """Run the pipeline once, and make sure that it did what it should."""
     paddock = str(Path(sys.executable).with_name("paddock"))
     child = measure([paddock, "run", "--local", "--json", "pipeline.yaml"], cwd=folder)
@@ -68,9 +93,19 @@ def run(folder: Path, *, expect: dict[str, int]) -> Child:
     return child
 
 
-def row(name: str, child: Child, n_documents: int) -> list[object]:
-    per_step_ms = child.seconds * 1000 / (n_documents * N_STEPS)
-    return [name, child.seconds, per_step_ms, child.peak_bytes / 1e6]
+def run_cocoindex(folder: Path, python: Path) -> Child:
+    app = Path(__file__).with_name("cocoindex_capitals.py")
+    state = {"COCOINDEX_DB": str(folder / "db"), "COCOINDEX_DISABLE_USAGE_TRACKING": "1"}
+    return measure([str(python.absolute()), str(app)], cwd=folder, env={**os.environ, **state})
+
+
+def row(name: str, rounds: list[list[Child]]) -> list[object]:
+    """Return the medians of each run, and the largest resident size, in megabytes."""
+    seconds = [
+        statistics.median(child.seconds for child in runs) for runs in zip(*rounds, strict=True)
+    ]
+    peak = max(child.peak_bytes for runs in rounds for child in runs)
+    return [name, *seconds, peak / 1e6]
 
 
 if __name__ == "__main__":

@@ -115,12 +115,9 @@ def test_missing_peers_come_with_the_way_to_get_them(
     )
 
 
-def test_the_runners_own_cost_is_told_for_a_document_and_step(tmp_path: Path) -> None:
-    runner.make(tmp_path, 101)
-    assert len(list((tmp_path / "inbox").rglob("*.txt"))) == 101
-    assert runner.row("first run", Child(6.0, 10**8, ""), 1000) == [
-        "first run", 6.0, 2.0, 100.0
-    ]  # fmt: skip
+def test_the_runners_own_cost_is_told_first_again_and_with_one_edited(tmp_path: Path) -> None:
+    runs = runner.three_runs(tmp_path, runner.run, 11)
+    assert runner.row("Paddock", [runs, runs])[1:4] == [child.seconds for child in runs]
 
 
 def test_readers_are_compared_with_the_truth_beside_a_document(tmp_path: Path) -> None:
