@@ -32,6 +32,24 @@ steps:
       - {id: page, uses: prompt, with: {template: "{{ steps.text.text | upper }}"}}
       - {uses: files.write, with: {path: "out/{{ doc.name }}", text: "{{ steps.page.text }}"}}
 """
+COCOINDEX_APP = """\
+from pathlib import Path
+import cocoindex as coco
+from cocoindex.connectors import localfs
+
+@coco.fn(memo=True)
+async def capitals(file: localfs.File, out: localfs.DirTarget) -> None:
+    text = (await file.read()).decode()
+    out.declare_file(filename=file.file_path.path.name, content=text.upper())
+
+@coco.fn
+async def main(inbox: Path, out: Path) -> None:
+    files = localfs.walk_dir(inbox, recursive=True)
+    target = await localfs.mount_dir_target(out)
+    await (await coco.mount_each(capitals, files.items(), target)).ready()
+
+coco.App("capitals", main, Path("inbox"), Path("out")).update_blocking()
+"""
 RUNS = ("first", "again", "one edited")
 Run = Callable[[Path, dict[str, int]], Child]
 
@@ -94,9 +112,9 @@ def run(folder: Path, expect: dict[str, int]) -> Child:
 
 
 def run_cocoindex(folder: Path, python: Path) -> Child:
-    app = Path(__file__).with_name("cocoindex_capitals.py")
+    (folder / "app.py").write_text(COCOINDEX_APP)
     state = {"COCOINDEX_DB": str(folder / "db"), "COCOINDEX_DISABLE_USAGE_TRACKING": "1"}
-    return measure([str(python.absolute()), str(app)], cwd=folder, env={**os.environ, **state})
+    return measure([str(python.absolute()), "app.py"], cwd=folder, env={**os.environ, **state})
 
 
 def row(name: str, rounds: list[list[Child]]) -> list[object]:

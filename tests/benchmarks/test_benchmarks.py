@@ -48,7 +48,6 @@ from tests.benchmarks import (
 from tests.benchmarks.arena import Contest, Failed
 from tests.benchmarks.harness import (
     NOTHING,
-    Child,
     circumstances,
     measure,
     medians,
