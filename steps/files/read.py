@@ -111,7 +111,7 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
 
     params = FilesReadParams
     output = FilesReadOutput
-    version = 4
+    version = 5
 
     def reads(self, params: FilesReadParams) -> Sequence[str]:
         return (params.path,)

@@ -180,7 +180,7 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
     @classmethod
     def installed(cls, written: Mapping[str, Any]) -> Sequence[str]:
         """Return the versions of readers: with others a text may differ."""
-        return (*reader_versions(), *(["texts 2"] if "file" in written else []))
+        return (*reader_versions(), *(["texts 3"] if "file" in written else []))
 
     async def run(self, params: SummariseParams, tools: Tools) -> SummariseOutput:
         material = await _read_input(params, tools)

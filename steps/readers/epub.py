@@ -14,6 +14,7 @@ from paddock.engine.system.text import listed
 
 from . import html_styles, text_files
 from .document_kinds import MEDIA_TYPES
+from .inner_pictures import InnerPictures
 from .office import damage_errors, open_archive
 from .reader import Document, ReadRequest, Unreadable, after_name
 
@@ -36,6 +37,7 @@ def read_epub(file: BinaryIO, request: ReadRequest) -> Document:
         folder, package = _epub_package(book)
         pages: list[str] = []
         notes: list[str] = []
+        names, pictures = set(book.namelist()), InnerPictures(request)
         sheets = (entry for entry in book.infolist() if entry.filename.lower().endswith(".css"))
         read = (book.read(s) for s in sheets if s.file_size <= html_styles.MOST_STYLE_CHARS)
         styles = "\n".join(sheet.decode("utf-8", "replace") for sheet in read)
@@ -51,10 +53,17 @@ def read_epub(file: BinaryIO, request: ReadRequest) -> Document:
                 notes.append(f": part '{name}' of its reading order is not read")
                 continue
             notes += [f": part '{name}'{after_name(note)}" for note in chapter.notes]
-            if text := chapter.text.strip():
+
+            def shown(address: str, folder: str = posixpath.dirname(path)) -> bytes:
+                part = posixpath.normpath(posixpath.join(folder, address))
+                return book.read(part) if part in names else b""
+
+            seen = pictures.of_page(book.read(path), shown)
+            if text := "\n\n".join(filter(None, (chapter.text.strip(), seen))):
                 pages.append(text)
-    title = package.findtext(".//{*}metadata/{*}title") or ""
-    return Document(tuple(pages), " ".join(title.split()), MEDIA_TYPES["epub"], tuple(notes))
+    title = " ".join((package.findtext(".//{*}metadata/{*}title") or "").split())
+    notes += pictures.notes()
+    return Document(tuple(pages), title, MEDIA_TYPES["epub"], tuple(notes), pictures.why_empty)
 
 
 def _epub_package(book: zipfile.ZipFile) -> tuple[str, ElementTree.Element]:

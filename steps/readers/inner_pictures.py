@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from hashlib import sha256
+from html import unescape
 from io import BytesIO
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from paddock.engine.system.text import counted
 
-from . import ocr, reader
+from . import ocr, reader, text_files
 from .reader import ReadRequest, Unreadable
 
 _DATA_URI = re.compile(rb"data:image/[\w.+-]+;base64,([\w+/=%\s]{200,})", re.ASCII)
+_SHOWN = re.compile(
+    rb"""\b(?:src|href)\s*=\s*["']([^"'<>]+\.(?:png|jpe?g|gif|tiff?|bmp|webp|svg))["']""", re.I
+)
+_DRAWING = re.compile(rb"<(?:\w+:)?svg\b")  # words, and no text that OCR is needed for
 _LEAST_CHARS = 3  # a drawing may look like a letter
+_MARGINS = ("/header", "/footer", "/footnotes", "/endnotes", "/comments", "/notesSlide")
 _MOST_PICTURES = 200  # are read: 15 minutes of a processor
 
 
@@ -32,21 +38,38 @@ class InnerPictures:
         self._problems: dict[str, int] = {}
 
     def of_part(self, part: Any) -> str:
-        """Return the text of what a part of an Office document shows."""
-        images = (r for r in part.rels.values() if r.reltype.endswith("/image"))
-        return self.text(image.target_part.blob for image in images if not image.is_external)
+        """Return the text of what a part of an Office document shows, also in margins and notes."""
+        own = [relation for relation in part.rels.values() if not relation.is_external]
+        margins = [r.target_part for r in own if r.reltype.endswith(_MARGINS)]
+        within = (r for shown in (part, *margins) for r in shown.rels.values())
+        images = (r for r in within if r.reltype.endswith("/image") and not r.is_external)
+        shown = (image.target_part for image in images)
+        return self.text(p.blob for p in shown if "svg" not in p.content_type)  # beside its picture
 
-    def of_page(self, html: bytes) -> str:
-        """Return the text of what a page has within itself, as `data:` addresses."""
-        pictures = list[bytes]()
-        for found in _DATA_URI.finditer(html):
-            with suppress(binascii.Error):  # so it is shown nowhere
-                pictures.append(binascii.a2b_base64(unquote_to_bytes(found[1])))
-        return self.text(pictures)
+    def of_page(self, html: bytes, parts: Callable[[str], bytes] | None = None) -> str:
+        """Return the text of what a page has within itself, as `data:` addresses.
+
+        `parts` returns what else it shows by a relative address; nothing for one that is not there.
+        """
+
+        def pictures() -> Iterator[bytes]:
+            for found in _DATA_URI.finditer(html):
+                with suppress(binascii.Error):  # so it is shown nowhere
+                    yield binascii.a2b_base64(unquote_to_bytes(found[1]))
+            for found in _SHOWN.finditer(html) if parts is not None else ():
+                yield parts(unquote(unescape(found[1].decode("utf-8", "replace"))))
+
+        return self.text(pictures())
 
     def text(self, pictures: Iterable[bytes]) -> str:
         """Return the text of pictures; small ones, such as icons, do not count."""
         return "\n\n".join(f"Picture:\n{text}" for data in pictures if (text := self._text(data)))
+
+    @property
+    def why_empty(self) -> str:
+        """The message for a document whose text is empty: it may have pictures alone."""
+        note = next(self.notes(), "")
+        return f"has no text{note}" if note else "is empty"
 
     def notes(self) -> Iterator[str]:
         if self._n_read:
@@ -66,15 +89,17 @@ class InnerPictures:
             yield f": {counted(n, 'picture')} in it not read: each {problem}"
 
     def _text(self, data: bytes) -> str:
-        digest = sha256(data).digest()
-        if digest in self._known or not ocr.may_have_text(data):
+        digest, is_drawing = sha256(data).digest(), bool(_DRAWING.search(data[:1_000]))
+        if digest in self._known or not (is_drawing or ocr.may_have_text(data)):
             return ""
         self._known.add(digest)
-        if not self._sees or len(self._known) > _MOST_PICTURES:
+        if not (is_drawing or self._sees) or len(self._known) > _MOST_PICTURES:
             self._n_unread += 1
             return ""
         self._request.check()
         try:
+            if is_drawing:
+                return text_files.read_text_file(data, "html").text.strip()
             text = self._request.within("image", BytesIO(data)).text.strip()
         except Unreadable as error:
             problem = f"{error}. {error.remedy}".rstrip(". ")

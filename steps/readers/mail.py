@@ -11,6 +11,7 @@ import email
 import email.policy
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from email.message import EmailMessage, MIMEPart
 from email.utils import format_datetime, quote
 from io import BytesIO
 from typing import Any, BinaryIO
+
+from paddock.engine.system.text import listed
 
 from . import text_encoding, text_files
 from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_within
@@ -41,6 +44,7 @@ _UNSAID = re.compile(
     r"!\[[^\]]*\]|\]\([^)\s]*(?:[ ]\"[^\"\n]*\")?\)|(?<!\S)\[[ x]\](?!\S)|\[\^[^\]]*\]:?|<!--|-->"
 )
 """Signs of Markdown that are no words: pictures, addresses, check boxes, marks of notes."""
+_LOOKS = re.compile("css|script|font")  # what a saved page needs and is not text
 _NUMBERS = re.compile(r"^[ >-]*\d+\.(?=\s)", re.MULTILINE)  # of items in Markdown
 _WITHIN_WORDS = re.compile(r"[*_^~`\\]")  # signs of Markdown for formats
 
@@ -76,15 +80,34 @@ def read_mhtml(file: BinaryIO, request: ReadRequest) -> Document:
     """Return the page, and those that are shown in it, such as frames."""
     message = email.message_from_binary_file(file, EmailMessage, policy=email.policy.default)
     pages: list[Document] = []
+    unread = Counter[str]()
+    pictures, seen = InnerPictures(request), list[str]()
     for part in message.walk():
-        if part.get_content_type() in ("text/html", "text/plain") and not part.is_attachment():
+        kind, data = part.get_content_type(), part.get_payload(decode=True)
+        if kind in ("text/html", "text/plain") and not part.is_attachment():
             request.check(len(pages[-1].text) if pages else 0)
-            pages += filter(None, [_document_of(part)])
+            page = _document_of(part)
+            pages += [page] if page is not None else []
+            unread[f"{kind} in an unknown encoding"] += page is None
+            seen += [pictures.of_page(data)] if isinstance(data, bytes) else []
+        elif part.get_content_maintype() == "image":
+            seen += [pictures.text([data])] if isinstance(data, bytes) else []
+        elif isinstance(data, bytes) and data.strip() and not _LOOKS.search(kind):
+            unread[kind] += 1
     if not pages:
         raise Unreadable("is damaged or not a saved web page: it has no page")
-    notes = tuple(note for page in pages for note in page.notes)
-    texts = tuple(page.text for page in pages if page.text.strip())
-    return Document(texts, pages[0].title, MEDIA_TYPES["mhtml"], notes)
+    notes = [*(note for page in pages for note in page.notes), *pictures.notes()]
+    if kinds := listed([f"{n} of {kind}" for kind, n in (+unread).items()]):
+        notes.append(f": parts of it are not read ({kinds})")
+    texts = [page.text for page in pages]
+    texts[-1] = "\n\n".join(filter(None, (texts[-1], *seen)))
+    return Document(
+        tuple(text for text in texts if text.strip()),
+        pages[0].title,
+        MEDIA_TYPES["mhtml"],
+        tuple(notes),
+        pictures.why_empty,
+    )
 
 
 def read_msg(file: BinaryIO, request: ReadRequest) -> Document:

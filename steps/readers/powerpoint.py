@@ -58,7 +58,7 @@ def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
         for slide in presentation.slides:
             request.check(len(pages[-1]) if pages else 0)
             blocks = [*_slide_blocks(slide, unshown), _slide_comments(slide, authors)]
-            repeated_here = dict.fromkeys(_layout_blocks(slide, unshown))
+            repeated_here = dict.fromkeys(_layout_blocks(slide, unshown, pictures))
             blocks += [text for text in repeated_here if text not in repeated]
             repeated.update(repeated_here)
             page = with_note_marks("\n\n".join(filter(None, blocks)))
@@ -102,7 +102,7 @@ def _slide_blocks(slide: Any, unshown: list[str]) -> Iterator[str]:
     yield _speaker_notes(slide)
 
 
-def _layout_blocks(slide: Any, unshown: list[str]) -> Iterator[str]:
+def _layout_blocks(slide: Any, unshown: list[str], pictures: InnerPictures) -> Iterator[str]:
     """Yield what a slide shows of its layout and master: all but the places for its own text."""
     owner = slide
     for kind, name in (("/slideLayout", "slide_layout"), ("/slideMaster", "slide_master")):
@@ -113,6 +113,7 @@ def _layout_blocks(slide: Any, unshown: list[str]) -> Iterator[str]:
         if not parts or not hasattr(parts[0], name):  # some programs write none
             return
         owner = getattr(parts[0], name)
+        yield from filter(None, [pictures.of_part(owner.part)])
         if owner._element.find("{*}cSld/{*}spTree") is None:
             continue
         for shape in in_reading_order(s for s in owner.shapes if not s.is_placeholder):

@@ -87,7 +87,7 @@ def eml(
 
 
 def epub(
-    chapters: Mapping[str, str], *, title: str = "", more: Mapping[str, str] | None = None
+    chapters: Mapping[str, str], *, title: str = "", more: Mapping[str, str | bytes] | None = None
 ) -> bytes:
     """Make a book: name → HTML; `more` are further files of the archive."""
     items = "".join(
@@ -95,7 +95,7 @@ def epub(
         for i, name in enumerate(chapters)
     )
     order = "".join(f'<itemref idref="c{i}"/>' for i in range(len(chapters)))
-    files = {
+    files: dict[str, str | bytes] = {
         "mimetype": "application/epub+zip",
         "META-INF/container.xml": "<container "
         'xmlns="urn:oasis:names:tc:opendocument:xmlns:container">'

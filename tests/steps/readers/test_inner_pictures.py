@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Callable
+from copy import deepcopy
 from email.message import EmailMessage
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from paddock.steps.base import StepError
 from paddock.steps.readers import reader
-from tests.fakes.office import new_document, new_presentation, new_workbook, saved, scan
+from tests.fakes.office import epub, new_document, new_presentation, new_workbook, saved, scan
 from tests.fakes.readers import read_here
 
 Placed = Callable[[str, bytes], Path]
@@ -59,13 +60,55 @@ def mail() -> bytes:
     return message.as_bytes()
 
 
-MADE = {"a.docx": word, "a.pptx": slides, "a.xlsx": sheets, "a.html": page, "a.eml": mail}
+def margins() -> bytes:
+    document = new_document()
+    document.add_paragraph("See below.")
+    header = document.sections[0].header.paragraphs[0].add_run()
+    for data in (PICTURE, ICON):
+        header.add_picture(BytesIO(data))
+    return saved(document)
+
+
+def layouts() -> bytes:
+    """Two slides, whose layout and master show the picture."""
+    presentation = new_presentation()
+    slides = [presentation.slides.add_slide(presentation.slide_layouts[6]) for _ in range(2)]
+    drawn = slides[0].shapes.add_picture(BytesIO(PICTURE), 0, 0)._element
+    for owner in (presentation.slide_layouts[6], presentation.slide_master):
+        _, name = owner.part.get_or_add_image_part(BytesIO(PICTURE))
+        shown = deepcopy(drawn)
+        shown.blipFill.blip.rEmbed = name
+        owner.shapes._spTree.append(shown)
+    slides[0].part.drop_rel(drawn.blipFill.blip.rEmbed)
+    drawn.getparent().remove(drawn)
+    return saved(presentation)
+
+
+def book() -> bytes:
+    chapter = "<p>See below.</p><img src='../pictures/the%20bill.png' alt='x > y'/>"
+    drawing = "<svg xmlns:l='x'><image width='9' l:href='icon.png'/></svg>"
+    more = {"OEBPS/pictures/the bill.png": PICTURE, "OEBPS/text/icon.png": ICON}
+    return epub({"text/one.xhtml": chapter, "text/two.xhtml": f"<p>End</p>{drawing}"}, more=more)
+
+
+def saved_page() -> bytes:
+    message = EmailMessage()
+    message.set_content("<p>See below.</p><img src='http://x/bill.png'>", subtype="html")
+    message.add_related(PICTURE, "image", "png")
+    message.add_related(ICON, "image", "png")
+    return message.as_bytes()
+
+
+MADE = {
+    **{"a.docx": word, "a.pptx": slides, "a.xlsx": sheets, "a.html": page, "a.eml": mail},
+    **{"b.docx": margins, "b.pptx": layouts, "a.epub": book, "a.mhtml": saved_page},
+}
 
 
 @pytest.mark.parametrize("name", MADE)
 def test_a_picture_of_text_is_read_where_it_is_shown(placed: Placed, name: str) -> None:
     found = read_here(placed(name, MADE[name]()))
-    assert [text.count(f"Picture:\n{TOTAL}") for text in found.pages][-1] == 1
+    assert "".join(found.pages).count(f"Picture:\n{TOTAL}") == 1
     assert f"'{name}': 1 picture in it read by OCR." in found.notes
 
 
@@ -100,3 +143,17 @@ def test_a_damaged_picture_costs_a_note(placed: Placed) -> None:
     found = read_here(placed("a.html", html))
     assert found.text == "See"
     assert "'a.html': 1 picture in it not read: each is damaged or not a picture." in found.notes
+
+
+def test_words_of_a_drawing_are_read_without_ocr(placed: Placed) -> None:
+    drawing = "<svg xmlns='http://www.w3.org/2000/svg'><text>Boiler</text></svg>"
+    made = epub({"one.xhtml": "<p>See</p><img src='a.svg'/>"}, more={"OEBPS/a.svg": drawing})
+    found = read_here(placed("a.epub", made), ocr=False)
+    assert (found.pages, found.notes) == (("See\n\nPicture:\nBoiler",), ())
+
+
+def test_a_book_of_pictures_alone_says_so(placed: Placed) -> None:
+    made = epub({"one.xhtml": "<img src='a.png'/>"}, more={"OEBPS/a.png": PICTURE})
+    found = read_here(placed("a.epub", made), ocr=False)
+    assert found.is_empty
+    assert found.why_empty == "has no text: 1 picture in it not read, and `ocr` is off"

@@ -189,6 +189,17 @@ def test_a_saved_web_page_is_read_as_its_page(placed: Placed) -> None:
     assert read(placed("wiki.doc", page.as_bytes())).text == found.text  # as some programs name it
 
 
+def test_what_is_not_read_of_a_saved_web_page_is_noted(placed: Placed) -> None:
+    page = EmailMessage()
+    page.set_content("<p>Fees</p>", subtype="html")
+    for kind in ("application/pdf", "text/css", "text/javascript", "font/woff2"):
+        page.add_related(b"x", *kind.split("/"))
+    page.add_related(bytes(100), "text", "plain")
+    found = read(placed("a.mhtml", page.as_bytes()))
+    unread = "1 of application/pdf, 1 of text/plain in an unknown encoding"
+    assert (found.text, found.notes) == ("Fees", (f": parts of it are not read ({unread})",))
+
+
 def test_a_message_of_outlook_is_a_mail_and_its_attachment_a_page() -> None:
     found = read(DATA / "msg_with_attachment.msg")
     heads = dict(line.split(": ", 1) for line in found.pages[0].split("\n\n")[0].splitlines())
