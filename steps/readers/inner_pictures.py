@@ -46,7 +46,7 @@ class InnerPictures:
         shown = (image.target_part for image in images)
         return self.text(p.blob for p in shown if "svg" not in p.content_type)  # beside its picture
 
-    def of_page(self, html: bytes, parts: Callable[[str], bytes] | None = None) -> str:
+    def of_page(self, html: bytes, parts: Callable[[str], bytes] = lambda _: b"") -> str:
         """Return the text of what a page has within itself, as `data:` addresses.
 
         `parts` returns what else it shows by a relative address; nothing for one that is not there.
@@ -56,7 +56,7 @@ class InnerPictures:
             for found in _DATA_URI.finditer(html):
                 with suppress(binascii.Error):  # so it is shown nowhere
                     yield binascii.a2b_base64(unquote_to_bytes(found[1]))
-            for found in _SHOWN.finditer(html) if parts is not None else ():
+            for found in _SHOWN.finditer(html):
                 yield parts(unquote(unescape(found[1].decode("utf-8", "replace"))))
 
         return self.text(pictures())
