@@ -37,7 +37,7 @@ from .ask_and_repair import (
     ask_checked,
     empty_answer,
 )
-from .tool_calls import CallOutput, CallResult, ToolCaller
+from .tool_calls import CallOutput, ToolCaller
 from .tool_protocol import (
     DOCUMENTS_ONLY,
     AgentTools,
@@ -134,42 +134,30 @@ class Agent(Step[AgentParams, AgentOutput]):
         if params.system is not None:
             system = render_template(params.system, "system", params.vars)
             messages.insert(0, Message("system", system))
-        kept = await _turn_store(params.memory, asker, task)
+        kept: TurnStore | None = None  # turns that no longer fit are lost
+        if params.memory == "summary":
+            kept = await turn_notes(asker, task)
+        elif params.memory == "store":
+            kept = recalled_turns(asker)
         talk = AgentConversation(
             asker, offered, params.max_turns, kept, resolve_choice(params.tool_choice, offered)
         )
         try:
-            ended = await talk.work(messages, tools.reply)
+            answer, calls, n_turns = await talk.work(messages, tools.reply)
         finally:
             if kept is not None:
                 await kept.close()
         return AgentOutput(
-            **ended.answer.outputs(),
-            calls=[call.model_dump(mode="json") for call in ended.calls],
-            turns=ended.n_turns,
+            **answer.outputs(),
+            calls=[call.model_dump(mode="json") for call in calls],
+            turns=n_turns,
             usage=asker.usage(),
         )
-
-
-async def _turn_store(memory: str, asker: Asker, task: str) -> TurnStore | None:
-    """Return the store for turns that no longer fit; None: they are lost."""
-    if memory == "window":
-        return None
-    return await turn_notes(asker, task) if memory == "summary" else recalled_turns(asker)
 
 
 _OUT_OF_TURNS = "You can use no more tools. Answer the task now, with what you have found."
 _IN_FORM = "Answer the task now, with what you have found, in the form that is asked for."
 _MOST_REPEATS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class AgentResult:
-    """The answer, the calls and the number of turns."""
-
-    answer: CheckedAnswer
-    calls: tuple[CallOutput, ...]
-    n_turns: int
 
 
 @dataclass
@@ -183,8 +171,10 @@ class AgentConversation:
     first_choice: str = "auto"
     """For the first turn: `auto`, `required`, or the name of a tool."""
 
-    async def work(self, messages: Sequence[Message], form: ReplyForm | None) -> AgentResult:
-        """Run turns until the model answers.
+    async def work(
+        self, messages: Sequence[Message], form: ReplyForm | None
+    ) -> tuple[CheckedAnswer, list[CallOutput], int]:
+        """Run turns until the model answers; return the answer, the calls, the number of turns.
 
         Raises:
             StepError: it gave no answer, or one that fails what `form` asks for.
@@ -203,16 +193,24 @@ class AgentConversation:
             done = await caller.carry_out(turn.calls, n_turns)
             outputs += [result.output for result in done]
             n_repeats = n_repeats + 1 if all(result.is_repeated for result in done) else 0
-            await self._remember(protocol, memory, turn, done)
+            results = [ToolCallResult(result.call, result.text) for result in done]
+            given = await memory.fitting(turn.message, results)
+            is_new = [result.output.error is None and not result.is_repeated for result in done]
+            words, found = turn_text(turn.text, given), turn_text("", list(compress(given, is_new)))
+            shown = tuple(protocol.results(given))
+            memory.turns.append(AgentTurn(turn.message, shown, words, found))
             if n_turns < self.max_turns and n_repeats < _MOST_REPEATS:
                 turn = await _turn(protocol, memory, "auto")
                 n_turns += 1
-            else:
-                turn = None
-                self._note_end(n_turns, n_repeats)
+                continue
+            turn = None
+            if n_turns > 1 or n_repeats:  # else the author wants one round of calls
+                used = f"used all its {n_turns} turns"
+                why = "went on repeating its calls" if n_repeats else used
+                tools.log.note(f"the model {why}, and was made to answer without tools.")
         answer = await self._answer(messages, protocol, memory, turn, form)
         memory.note_dropped_turns()
-        return AgentResult(answer, tuple(outputs), n_turns)
+        return answer, outputs, n_turns
 
     async def _first_turn(
         self, messages: Sequence[Message]
@@ -237,26 +235,6 @@ class AgentConversation:
         head = protocol.opened(messages)
         return protocol, ConversationMemory(self.asker, protocol.tools, head, self.kept)
 
-    async def _remember(
-        self,
-        protocol: ToolProtocol,
-        memory: ConversationMemory,
-        turn: ModelTurn,
-        done: Sequence[CallResult],
-    ) -> None:
-        results = [ToolCallResult(result.call, result.text) for result in done]
-        given = await memory.fitting(turn.message, results)
-        is_new = [result.output.error is None and not result.is_repeated for result in done]
-        found = turn_text("", list(compress(given, is_new)))
-        words = turn_text(turn.text, given)
-        memory.turns.append(AgentTurn(turn.message, tuple(protocol.results(given)), words, found))
-
-    def _note_end(self, n_turns: int, n_repeats: int) -> None:
-        if n_turns == 1 and not n_repeats:
-            return  # so the author wants it: one round of calls, then an answer
-        why = "went on repeating its calls" if n_repeats else f"used all its {n_turns} turns"
-        self.asker.tools.log.note(f"the model {why}, and was made to answer without tools.")
-
     async def _answer(
         self,
         messages: Sequence[Message],
@@ -266,11 +244,14 @@ class AgentConversation:
         form: ReplyForm | None,
     ) -> CheckedAnswer:
         """Return what the model has answered, or have it answer now."""
-        if turn is not None and (form is None or await _passes_checks(form, turn.text)):
-            if not turn.text.strip():
-                raise empty_answer()
-            return CheckedAnswer(turn.text, None, turn.reply)
         if turn is not None:
+            is_done = form is None or (
+                form.schema is None and not await form.checked(None, turn.text)
+            )
+            if is_done and not turn.text.strip():
+                raise empty_answer()
+            if is_done:
+                return CheckedAnswer(turn.text, None, turn.reply)
             memory.turns.append(AgentTurn(turn.message, (), turn.text, turn.text))
         closing = _OUT_OF_TURNS if turn is None else _IN_FORM
 
@@ -299,7 +280,3 @@ async def _turn(protocol: ToolProtocol, memory: ConversationMemory, choice: str)
         return await protocol.ask(await memory.shown(counts=False), choice=choice)
     except PromptTooLong:
         return await protocol.ask(await memory.shown(), choice=choice)
-
-
-async def _passes_checks(form: ReplyForm, text: str) -> bool:
-    return form.schema is None and not await form.checked(None, text)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from paddock.engine.request import Message, ModelSpec, Tool, ToolCall
+from paddock.engine.request import Message, ModelSpec, Tool
 from paddock.engine.system import private_files
 from paddock.engine.system.text import without_middle
-from paddock.steps.base import EmbedModel, ItemName, StepError, Vector, VectorRow, VectorStore
+from paddock.steps.base import EmbedModel, ItemName, Vector, VectorRow, VectorStore
 from paddock.steps.vectors.embed import embed_texts
 
 from .ask_and_repair import Asker
@@ -46,12 +46,11 @@ class AgentTurn:
 
 
 def turn_text(text: str, given: Sequence[ToolCallResult]) -> str:
-    calls = [f"{_call_text(result.call)} gave:\n{as_data(result.text)}" for result in given]
-    return "\n\n".join(filter(None, [text, *calls]))
-
-
-def _call_text(call: ToolCall) -> str:
-    return f"{call.name} {json.dumps(dict(call.arguments), ensure_ascii=False)}"
+    parts = [text]
+    for result in given:
+        arguments = json.dumps(dict(result.call.arguments), ensure_ascii=False)
+        parts.append(f"{result.call.name} {arguments} gave:\n{as_data(result.text)}")
+    return "\n\n".join(filter(None, parts))
 
 
 class TurnStore(Protocol):
@@ -242,17 +241,12 @@ class TurnNotes:
         ]
 
     async def _fitting(self, words: str) -> list[Message]:
-        async def fits(n: int) -> bool:
-            messages = self._messages(without_middle(words, n))
-            return await self.limited.overflow(messages) is None
+        def prompt(n: int) -> list[Message]:
+            return self._messages(without_middle(words, n))
 
-        n = await most_that_fits(fits, len(words))
-        if n == 0 and words:
-            raise await self.limited.overflow(self._messages("")) or StepError(
-                "the task leaves no space for notes.", remedy="Raise the model's `ctx`."
-            )
+        n = await self.limited.most_characters(len(words), prompt) if words else 0
         self.asker.characters_cut += len(words) - n
-        return self._messages(without_middle(words, n))
+        return prompt(n)
 
 
 async def turn_notes(asker: Asker, task: str) -> TurnNotes:

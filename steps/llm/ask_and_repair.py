@@ -335,8 +335,7 @@ async def ask_checked(
             remedy = "Raise `max_tokens` under `params`, or ask for less."
         shown = one_line(answer.text, _SHOWN_CHARS)
         what = f"the answer fails its checks{after}. {' '.join(wrong)} It was: {shown}"
-        repair_failed = StepError(what, remedy=remedy, kind="check")
-        raise repair_failed
+        raise StepError(what, remedy=remedy, kind="check")
     if form.schema is None:
         return answer
     likely = None

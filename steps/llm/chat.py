@@ -17,8 +17,8 @@ from paddock.engine.system.no_links import open_file
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate
-from paddock.steps.base import Example, Params, Step, StepError, Tools
-from paddock.steps.paths import os_refusal, printable, resolve_path
+from paddock.steps.base import Params, Step, StepError, Tools
+from paddock.steps.paths import printable, refusing, resolve_path
 from paddock.steps.prompt import render_template
 from paddock.steps.text.text_parts import to_part
 
@@ -178,8 +178,14 @@ class Chat(Step[ChatParams, ChatOutput]):
         messages = _messages_of(params)
         if params.images:
             messages = await _with_images(messages, params.images, tools)
-        if params.tools:
-            return await self._with_tools(params, asker, messages)
+        if params.tools:  # only an answer must match `reply`
+            turn, calls = await request_tool_calls(
+                asker, messages, params.tools, params.tool_choice
+            )
+            answer = CheckedAnswer(turn.text, None, turn.reply)
+            if not calls and tools.reply is not None:
+                answer = await ask_checked(asker, messages, form=tools.reply)
+            return _chat_output(asker, answer, turn.reply, calls)
         try:  # the pool counts: a prompt that fits crosses to it once
             answer = await self._answer(asker, messages)
         except PromptTooLong as overflow:
@@ -194,22 +200,16 @@ class Chat(Step[ChatParams, ChatOutput]):
         """Ask with examples, and without them where they leave no room."""
         tools = asker.tools
         if tools.examples:
+            # Behind what the prompts of all items share: the system message
+            n_system = int(messages[0].role == "system")
+            taught = messages[:n_system]
+            for text, answer in tools.examples:
+                taught += [Message("user", text), Message("assistant", answer)]
             try:
-                taught = _with_examples(messages, tools.examples)
-                return await ask_checked(asker, taught, form=tools.reply)
+                return await ask_checked(asker, [*taught, *messages[n_system:]], form=tools.reply)
             except PromptTooLong:
                 tools.log.tally("prompt", "without its examples, with which it does not fit")
         return await ask_checked(asker, messages, form=tools.reply)
-
-    async def _with_tools(
-        self, params: ChatParams, asker: Asker, messages: list[Message]
-    ) -> ChatOutput:
-        """Ask a model that may ask for tools; only an answer must match `reply`."""
-        turn, calls = await request_tool_calls(asker, messages, params.tools, params.tool_choice)
-        answer = CheckedAnswer(turn.text, None, turn.reply)
-        if not calls and asker.tools.reply is not None:
-            answer = await ask_checked(asker, messages, form=asker.tools.reply)
-        return _chat_output(asker, answer, turn.reply, calls)
 
 
 def _chat_output(
@@ -243,17 +243,6 @@ def _messages_of(params: ChatParams) -> list[Message]:
     return [Message("system", render_template(params.system, "system", params.vars)), *messages]
 
 
-def _with_examples(messages: list[Message], examples: Sequence[Example]) -> list[Message]:
-    """Put examples behind what the prompts of all items share: the system message."""
-    n_system = int(messages[0].role == "system")
-    turns = [
-        message
-        for example in examples
-        for message in (Message("user", example.text), Message("assistant", example.answer))
-    ]
-    return [*messages[:n_system], *turns, *messages[n_system:]]
-
-
 async def _with_images(
     messages: list[Message], paths: Sequence[str], tools: Tools
 ) -> list[Message]:
@@ -269,12 +258,9 @@ async def _with_images(
 
 def _read_image_file(path: Path) -> bytes:
     """Return an image's bytes; the engine checks its format."""
-    try:
-        with open_file(path) as file:
-            size_bytes = os.fstat(file.fileno()).st_size
-            found = file.read(MOST_IMAGE_BYTES + 1)
-    except OSError as error:
-        raise os_refusal(f"image '{printable(path)}' cannot be read", error) from error
+    with refusing(f"image '{printable(path)}' cannot be read"), open_file(path) as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        found = file.read(MOST_IMAGE_BYTES + 1)
     if len(found) > MOST_IMAGE_BYTES:
         mib = 1024 * 1024
         raise StepError(

@@ -112,7 +112,25 @@ class CutOffAnswers:
         One that may be used is counted, and the run's notes say how many there were.
         """
         if self.max_tokens is not None:
-            return self._accept_cut_off(reply, limit)
+            was_ended = reply.done_reason == "repetition" or reply.is_shortened
+            if not _is_cut_off(reply, limit):
+                how = "ended in a repetition" if was_ended else ""
+            elif self.max_tokens < 0:
+                how = "ended at the end of the context"
+            else:
+                how = f"ended at `max_tokens` ({self.max_tokens})"
+                if reply.usage.completion_tokens > self.max_tokens:
+                    how += ", even with more room"
+            if how and self.on_truncated == "error":
+                raise StepError(
+                    f"the answer {how}, and `on_truncated` is `error`.",
+                    remedy="Raise `max_tokens` under `params`, ask for less, or set "
+                    "`on_truncated` to `keep` or `continue`.",
+                    kind="check",
+                )
+            if how:
+                self.tools.log.tally(self.noun, how)
+            return
         if reply.done_reason == "repetition":
             raise StepError(
                 f"the answer repeated itself and was ended after "
@@ -127,36 +145,9 @@ class CutOffAnswers:
                 "or set `max_tokens` under `params` to accept it.",
                 kind="check",
             )
-        if reply.is_shortened:
-            self._accept_shortened(reply, limit)
-
-    def _accept_cut_off(self, reply: Reply, limit: int) -> None:
-        """Refuse or count an answer that ended at the author's limit, or repeated itself."""
-        was_ended = reply.done_reason == "repetition" or reply.is_shortened
-        if not _is_cut_off(reply, limit):
-            how = "ended in a repetition" if was_ended else ""
-        elif self.max_tokens is not None and self.max_tokens < 0:
-            how = "ended at the end of the context"
-        else:
-            how = f"ended at `max_tokens` ({self.max_tokens})"
-            n_tokens = reply.usage.completion_tokens
-            if self.max_tokens is not None and n_tokens > self.max_tokens:
-                how += ", even with more room"
-        if how and self.on_truncated == "error":
-            raise StepError(
-                f"the answer {how}, and `on_truncated` is `error`.",
-                remedy="Raise `max_tokens` under `params`, ask for less, or set `on_truncated` to "
-                "`keep` or `continue`.",
-                kind="check",
-            )
-        if how:
-            self.tools.log.tally(self.noun, how)
-
-    def _accept_shortened(self, reply: Reply, limit: int) -> None:
-        """Refuse an answer that its schema ended at the limit; accept one that repeated itself.
-
-        The grammar closes an answer a few tokens before the limit.
-        """
+        if not reply.is_shortened:
+            return
+        # Its schema ended it: the grammar closes an answer a few tokens before the limit.
         if reply.usage.completion_tokens >= _NEAR_LIMIT * limit:
             raise StepError(
                 f"the answer reached its limit of {limit} tokens and was closed there.",

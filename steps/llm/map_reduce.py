@@ -269,8 +269,7 @@ class MapReduce(LevelReducer):
         self.asker.tools.log.note(
             f"only the first {n:,} of {len(text):,} characters were read (on_overflow: truncate)."
         )
-        part = TextPart(read, {"text": read, "start": 0, "end": n})
-        return LastPrompt(self.prompts.part(part, 0, 1), (part,))
+        return self.at_once(TextPart(read, {"text": read, "start": 0, "end": n}))
 
     async def map_reduce(self, parts: Sequence[TextPart]) -> LastPrompt:
         """Note each part, then combine the notes, level by level.
@@ -285,8 +284,7 @@ class MapReduce(LevelReducer):
         notes = await self._notes(parts)
         given = [ReduceNote("", note, note, is_answer=True) for note in notes]
         left, level = await self.reduce(given)
-        messages = self._whole(left)
-        return LastPrompt(messages, tuple(parts), tuple(notes), level + 1)
+        return LastPrompt(self._whole(left), tuple(parts), tuple(notes), level + 1)
 
     async def refined(self, parts: Sequence[TextPart]) -> LastPrompt:
         """Ask about the first part, then for a new answer with each of the others."""
@@ -390,24 +388,19 @@ class MapReduce(LevelReducer):
             return await run_concurrently(self._ask, prompts, await self.asker.n_at_once())
         notes: list[str] = []
         for index, part in enumerate(parts):
-            notes.append(await self._ask(await self._with_previous(part, index, n_parts, notes)))
-        return notes
-
-    async def _with_previous(
-        self, part: TextPart, index: int, n_parts: int, notes: list[str]
-    ) -> list[Message]:
-        """Show as many of the previous notes as the author wants and the context holds."""
-        previous = notes[-self.n_previous :]
-        messages = self.prompts.part(part, index, n_parts, previous)
-        while previous and await self.asker.overflow(messages):
-            previous = previous[1:]
+            # Show as many of the previous notes as the author wants and the context holds
+            previous = notes[-self.n_previous :]
             messages = self.prompts.part(part, index, n_parts, previous)
-        if len(previous) < min(index, self.n_previous):
-            self.asker.tools.log.note(
-                f"chunk {index + 1}: only {len(previous)} of the notes before it fit into its "
-                "prompt."
-            )
-        return messages
+            while previous and await self.asker.overflow(messages):
+                previous = previous[1:]
+                messages = self.prompts.part(part, index, n_parts, previous)
+            if len(previous) < min(index, self.n_previous):
+                self.asker.tools.log.note(
+                    f"chunk {index + 1}: only {len(previous)} of the notes before it fit into its "
+                    "prompt."
+                )
+            notes.append(await self._ask(messages))
+        return notes
 
 
 def _even_groups(sizes: Sequence[int], limit: int) -> list[IndexRange]:

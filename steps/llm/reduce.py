@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Message, Reply, Usage
 from paddock.engine.system.tasks import run_concurrently
 from paddock.engine.system.text import one_line
@@ -159,7 +158,6 @@ async def _reduce(
     else:
         folded, groups, n_levels = await work.fold_groups(notes, params.by)
     if folded is None:
-        usage = asker.usage()
         has_schema = any(group.output is not None for group in groups)
         return ReduceOutput(
             text=ITEM_SEPARATOR.join(f"{group.key}:\n{group.text}" for group in groups),
@@ -168,7 +166,7 @@ async def _reduce(
             confidence=_by_group(groups, "confidence"),
             groups=groups,
             levels=n_levels,
-            usage=usage,
+            usage=asker.usage(),
         )
     return ReduceOutput(
         **folded.answer.outputs(), groups=groups, levels=folded.n_levels, usage=asker.usage()
@@ -184,8 +182,15 @@ class _ReduceWork:
     forecast: CallCounter | None
 
     async def fold(self, notes: Sequence[ReduceNote], group: str | None) -> ReducedTree:
+        template = self.params.prompt
+
         def messages(given: Sequence[ReduceNote], level: int) -> list[Message]:
-            return [Message("user", _reduce_prompt(self.params.prompt, given, level, group))]
+            texts = [note.text for note in given]
+            names = {"notes": texts, "items": [note.value for note in given]}
+            text = render_template(template, "prompt", {**names, "level": level, "group": group})
+            if not any(path[0] in names for path in template.references):
+                text = ITEM_SEPARATOR.join([*texts, text])
+            return [Message("user", text)]
 
         fit = await fit_notes(notes, self.asker, messages, self.params.on_overflow)
         reducer = TreeReducer(self.asker, messages, self.params.fanin, self.forecast)
@@ -250,17 +255,6 @@ def _note_of_item(item: Any) -> ReduceNote:
         written = json.dumps(item, sort_keys=True, ensure_ascii=False)
         name = hashlib.sha256(written.encode()).hexdigest()
     return ReduceNote(name, to_part(item).text, item)
-
-
-def _reduce_prompt(
-    template: Template, notes: Sequence[ReduceNote], level: int, group: str | None
-) -> str:
-    texts = [note.text for note in notes]
-    names = {"notes": texts, "items": [note.value for note in notes]}
-    text = render_template(template, "prompt", {**names, "level": level, "group": group})
-    if any(path[0] in names for path in template.references):
-        return text
-    return f"{ITEM_SEPARATOR.join(texts)}{ITEM_SEPARATOR}{text}"
 
 
 def _group_key(by: Template, item: Any, number: int) -> str:
@@ -339,7 +333,13 @@ class TreeReducer(LevelReducer):
                 if overflow is None:
                     ranges.append((first, last))
                 elif last - first == 1:
-                    raise _note_too_long(notes[first], overflow)
+                    note = notes[first]
+                    item = f"item '{one_line(note.name, _SHOWN_CHARS)}'"
+                    raise StepError(
+                        f"{'an answer' if note.is_answer else item} alone is too long: {overflow}.",
+                        remedy="Set `on_overflow: split` to read it in parts, or raise the "
+                        "model's `ctx`.",
+                    )
                 else:
                     waiting[:0] = split_range(first, last)
         return ranges
@@ -389,14 +389,6 @@ class TreeReducer(LevelReducer):
 def _unknown_answer(form: ReplyForm | None) -> CheckedAnswer:
     output: Any = None if form is None or form.schema is None else {}
     return CheckedAnswer(UNKNOWN, output, Reply(UNKNOWN, "stop", Usage(), ""))
-
-
-def _note_too_long(note: ReduceNote, overflow: PromptTooLong) -> StepError:
-    what = "an answer" if note.is_answer else f"item '{one_line(note.name, _SHOWN_CHARS)}'"
-    return StepError(
-        f"{what} alone is too long: {overflow}.",
-        remedy="Set `on_overflow: split` to read it in parts, or raise the model's `ctx`.",
-    )
 
 
 def content_groups(names: Sequence[str], fanin: int, level: int = 0) -> list[IndexRange]:

@@ -199,16 +199,17 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
             reduce=params.reduce,
         )
         is_strict = params.on_overflow == "error"
-        er = MapReduce(asker, prompts, params.context.previous, is_strict=is_strict)
-        reader, whole = er, material.at_once(params)
-        if whole is None:
+        reader = MapReduce(asker, prompts, params.context.previous, is_strict=is_strict)
+        has_chunks = len(material.parts) > 1
+        in_parts = has_chunks and params.map is not None  # the author wants a note on each
+        if in_parts:
             read = await _in_parts(params, material, reader)
         else:
-            read = reader.at_once(whole)
+            read = reader.at_once(to_part(material.text) if has_chunks else material.parts[0])
         try:  # the pool counts: a text that fits crosses to it once
             answer = await ask_checked(asker, read.messages, form=tools.reply)
         except PromptTooLong:
-            if whole is None:
+            if in_parts:
                 raise
             read = await _in_parts(params, material, reader)
             answer = await ask_checked(asker, read.messages, form=tools.reply)
@@ -245,12 +246,6 @@ class _SummaryInput:
     """The author passed chunks."""
     pages: tuple[str, ...] = ()
     """The document's pages, if it was read here."""
-
-    def at_once(self, params: SummariseParams) -> TextPart | None:
-        """Return the whole text; None if the author asked for a note on each chunk."""
-        if self.is_cut and params.map is not None and len(self.parts) > 1:
-            return None
-        return self.parts[0] if len(self.parts) == 1 else to_part(self.text)
 
     def with_citations(self, summary: str) -> str:
         from paddock.steps.text import citations

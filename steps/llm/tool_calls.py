@@ -124,7 +124,15 @@ class ToolCaller:
             made = output.model_copy(update={"result": before.output.result})
             return CallResult(call, text, made, is_repeated=True)
         if tool.has_effects and self.foreign and not offer.may_be_tainted:
-            self._note_refusal(tool)
+            if tool.name not in self._refused:
+                self._refused.add(tool.name)
+                server = f", server: {tool.server}" if tool.server else ""
+                self.tools.log.note(
+                    f"the model wanted to call '{tool.name}', which has side effects, in a "
+                    f"conversation with untrusted text ({', '.join(self.foreign)}); it was "
+                    f"refused. If that text may make it do so, write "
+                    f"`{{name: {tool.name}{server}, allow: tainted}}`."
+                )
             refused = _failed_call(call, output, _not_allowed_text(call.name))
             return replace(refused, is_repeated=_call_key(call) in self._tried)
         result = await self._called(tool, call)
@@ -134,17 +142,6 @@ class ToolCaller:
         for path in _documents_read_by(tool, offer.root, result.value):
             await self.tools.outputs.note_file_read(resolve_path(self.tools.roots, path))
         return CallResult(call, result.text, output.model_copy(update={"result": result.value}))
-
-    def _note_refusal(self, tool: BoundTool) -> None:
-        if tool.name in self._refused:
-            return
-        self._refused.add(tool.name)
-        server = f", server: {tool.server}" if tool.server else ""
-        self.tools.log.note(
-            f"the model wanted to call '{tool.name}', which has side effects, in a conversation "
-            f"with untrusted text ({', '.join(self.foreign)}); it was refused. If that text "
-            f"may make it do so, write `{{name: {tool.name}{server}, allow: tainted}}`."
-        )
 
     async def _called(self, tool: BoundTool, call: ToolCall) -> ToolResult:
         """Call a tool; a call with side effects is not repeated for this item after a kill."""

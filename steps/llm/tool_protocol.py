@@ -153,9 +153,15 @@ async def offered_tools(params: Sequence[str | ToolParam], toolset: Toolset) -> 
             found.append(OfferedTool(tool))
             continue
         names = [param.name] if param.name else list(await toolset.names(param.server))
+        may_be_tainted = isinstance(param, AgentTool) and param.allow == "tainted"
+        root = str(param.options.get("root", "."))
         for name in names:
             bound = await toolset.tool(name, param.server, param.options)
-            found.append(_offered_tool(bound, param))
+            description = bound.description
+            if isinstance(param, ChatTool) and param.description is not None:
+                description = param.description
+            tool = Tool(bound.name, description, dict(bound.schema))
+            found.append(OfferedTool(tool, bound, may_be_tainted, root))
     if len(found) > MOST_TOOLS:
         raise StepError(
             f"{len(found)} tools are offered; at most {MOST_TOOLS} are.",
@@ -176,15 +182,6 @@ async def offered_tools(params: Sequence[str | ToolParam], toolset: Toolset) -> 
         tool = Tool(name, offer.tool.description, offer.tool.parameters)
         named[name] = replace(offer, tool=tool)
     return list(named.values())
-
-
-def _offered_tool(tool: BoundTool, param: ToolParam) -> OfferedTool:
-    description = tool.description
-    if isinstance(param, ChatTool) and param.description is not None:
-        description = param.description
-    may = isinstance(param, AgentTool) and param.allow == "tainted"
-    root = str(param.options.get("root", "."))
-    return OfferedTool(Tool(tool.name, description, dict(tool.schema)), tool, may, root)
 
 
 def model_tool_name(name: str) -> str:
@@ -237,7 +234,18 @@ def turn_schema(tools: Sequence[Tool], choice: str = "auto") -> Schema:
     if choice == "none" or not tools:
         return _ANSWER_SCHEMA
     selected = [tool for tool in tools if choice in ("auto", "required", tool.name)]
-    calls = [_call_schema(tool) for tool in selected]
+    calls: list[Schema] = []
+    for tool in selected:
+        own = {key: value for key, value in tool.parameters.items() if key not in _SHARED_KEYS}
+        arguments = _moved_references(own, tool.name)
+        calls.append(
+            {
+                "type": "object",
+                "properties": {"tool": {"enum": [tool.name]}, "arguments": arguments},
+                "required": ["tool", "arguments"],
+                "additionalProperties": False,
+            }
+        )
     options = [*calls, _ANSWER_SCHEMA] if choice == "auto" else calls
     shared = {
         f"{tool.name}_{name}": _moved_references(value, tool.name)
@@ -260,19 +268,6 @@ def arguments_schema(tool: Tool) -> Schema:
         for reference in _references(schema)
     )
     return _ANY_OBJECT if not is_local or check_schema(schema) else schema
-
-
-def _call_schema(tool: Tool) -> Schema:
-    own = {key: value for key, value in tool.parameters.items() if key not in _SHARED_KEYS}
-    return {
-        "type": "object",
-        "properties": {
-            "tool": {"enum": [tool.name]},
-            "arguments": _moved_references(own, tool.name),
-        },
-        "required": ["tool", "arguments"],
-        "additionalProperties": False,
-    }
 
 
 _SHARED_KEYS = ("$defs", "definitions", "$schema", "$id")
@@ -511,13 +506,16 @@ async def request_tool_calls(
     facts = await asker.tools.pool.facts(asker.model)
     shown = [offer.tool for offer in found.values()]
     protocol = tool_protocol_for(asker, shown, facts.takes_tools, warns=False)
-    answer = await protocol.ask(
-        protocol.opened(messages), choice=resolve_choice(choice, found.values())
-    )
-    calls = [
-        _call_record(call.name, dict(call.arguments), number, found.get(call.name))
-        for number, call in enumerate(answer.calls, start=1)
-    ]
+    choice = resolve_choice(choice, found.values())
+    answer = await protocol.ask(protocol.opened(messages), choice=choice)
+    calls: list[dict[str, Any]] = []
+    for number, call in enumerate(answer.calls, start=1):  # ids are the same in every run
+        bound = found[call.name].bound if call.name in found else None
+        name = call.name if bound is None else bound.name
+        record = {"name": name, "arguments": dict(call.arguments), "id": f"call_{number}"}
+        if bound is not None and bound.server:
+            record["server"] = bound.server
+        calls.append(record)
     return answer, calls
 
 
@@ -535,19 +533,6 @@ def resolve_choice(choice: str, offered: Sequence[OfferedTool] | Any) -> str:
             return str(offer.tool.name)
     known = ", ".join(f"'{offer.tool.name}'" for offer in offered)
     raise StepError(f"`tool_choice: {choice}` names no tool that is offered. Known: {known}.")
-
-
-def _call_record(
-    name: str, arguments: dict[str, Any], number: int, offer: OfferedTool | None
-) -> dict[str, Any]:
-    """Return a call under the tool's own name; ids are the same in every run."""
-    bound = offer.bound if offer is not None else None
-    call = {
-        "name": bound.name if bound is not None else name,
-        "arguments": arguments,
-        "id": f"call_{number}",
-    }
-    return {**call, "server": bound.server} if bound is not None and bound.server else call
 
 
 def with_call_ids(model_turn: ModelTurn, turn: int) -> ModelTurn:
