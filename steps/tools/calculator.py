@@ -55,7 +55,10 @@ def evaluate(expression: str) -> Number:
         raise CalculationError("it has too many parts.")
     try:
         with decimal.localcontext(_CONTEXT) as context:
-            return _normalised(_value(tree, context))
+            value = _value(tree, context)
+            if isinstance(value, Decimal) and value == value.to_integral_value():
+                return int(value) if value.adjusted() < _DIGITS else value
+            return value
     except ZeroDivisionError:
         raise CalculationError("it divides by zero.") from None
     except (decimal.Overflow, OverflowError):
@@ -80,7 +83,10 @@ def format_number(value: Number) -> str:
 def _value(node: ast.AST, context: decimal.Context) -> Number:
     """Evaluate one node; the parser limits the depth."""
     if isinstance(node, ast.Constant):
-        return _constant(node.value)
+        value = node.value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise CalculationError(f"'{value!s}' is not a number.")
+        return _bounded(value if isinstance(value, int) else _decimal(value))
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.UAdd | ast.USub):
         inner = _value(node.operand, context)
         return -inner if isinstance(node.op, ast.USub) else inner
@@ -94,12 +100,6 @@ def _value(node: ast.AST, context: decimal.Context) -> Number:
     raise CalculationError(f"'{ast.unparse(node)[:80]}' is not arithmetic.")
 
 
-def _constant(value: object) -> Number:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise CalculationError(f"'{value}' is not a number.")
-    return _bounded(value if isinstance(value, int) else _decimal(value))
-
-
 def _decimal(value: float) -> Decimal:
     if not math.isfinite(value):
         raise CalculationError("a number in it is too large.")
@@ -110,13 +110,6 @@ def _bounded(value: Number) -> Number:
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
         raise CalculationError("the result is too large.")
     return value
-
-
-def _normalised(value: Number) -> Number:
-    is_whole = isinstance(value, Decimal) and value == value.to_integral_value() and (
-        value.adjusted() < _DIGITS
-    )  # fmt: skip
-    return int(value) if is_whole else value
 
 
 def _exact(whole: Callable[[int, int], int], name: str) -> Callable[..., Number]:
@@ -175,7 +168,10 @@ def _function_value(node: ast.Call, name: str, context: decimal.Context) -> Numb
     if name in _OF_ONE and len(given) == 1:
         return _OF_ONE[name](given[0], context)
     if name == "round" and len(given) in (1, 2):
-        return _rounded(given[0], int(given[1]) if given[1:] else 0)
+        places = int(given[1]) if given[1:] else 0
+        if abs(places) > _DIGITS:
+            raise CalculationError(f"round takes at most {_DIGITS} places.")
+        return Decimal(given[0]).quantize(Decimal(1).scaleb(-places), decimal.ROUND_HALF_UP)
     if name == "factorial" and len(given) == 1 and isinstance(given[0], int):
         value = given[0]
         if not 0 <= value <= _MOST_FACTORIAL:
@@ -184,13 +180,6 @@ def _function_value(node: ast.Call, name: str, context: decimal.Context) -> Numb
     raise CalculationError(
         f"'{ast.unparse(node)[:80]}' is not a known function; known: {', '.join(FUNCTION_NAMES)}."
     )
-
-
-def _rounded(value: Number, places: int) -> Number:
-    if abs(places) > _DIGITS:
-        raise CalculationError(f"round takes at most {_DIGITS} places.")
-    unit = Decimal(1).scaleb(-places)
-    return Decimal(value).quantize(unit, decimal.ROUND_HALF_UP)
 
 
 _OfOne: TypeAlias = Callable[[Number, decimal.Context], Number]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 from typing import Annotated, Any
 from unicodedata import normalize
 
@@ -38,8 +38,12 @@ async def read_file(
         StepError: the folder itself cannot be used.
     """
     folder, path = resolve_path(within.roots, options.root), given.path
+    refusal = tool_refusal(f"'{printable(path)[:200]}' is not a document in this folder.")
     try:
-        file = _path_within(folder, path, within.roots.outside)
+        roots = Roots(folder, (folder,), outside=within.roots.outside)
+        file = roots.resolve(path)
+        if any(name.startswith(".") for name in file.relative_to(folder).parts):
+            return refusal
         document = await documents.load_document(
             file,
             _WITHOUT_OCR,
@@ -48,7 +52,7 @@ async def read_file(
             max_bytes=_MOST_DOCUMENT_BYTES,
         )
     except (OutsideRoots, OSError, RuntimeError, ValueError):
-        return tool_refusal(f"'{printable(path)[:200]}' is not a document in this folder.")
+        return refusal
     except StepError as error:
         return tool_refusal(error.reason.replace(f"{folder}/", ""))
     text = document.text
@@ -73,63 +77,43 @@ async def search_folder(
         globs = Globs.of([given.pattern])
     except BadPattern as error:
         return tool_refusal(f"{error}.")
-    found = await asyncio.to_thread(_visible_files, folder, globs)
+    # Without hidden files and links
+    walk = FolderWalk(folder, globs, Globs.of([]), frozenset(), sys.maxsize, ())
+    found = await asyncio.to_thread(walk.files, None)
     unread: list[str] = []
-    if given.query.strip():
-        hits = await _search_texts(found, given, folder, within, unread)
+    hits: list[dict[str, Any]] = []
+    if not given.query.strip():
+        hits = [
+            {"path": file.relpath, "bytes": file.facts.st_size} for file in found[: given.limit]
+        ]
+        lines = [f"{hit['path']} ({hit['bytes']:,} bytes)" for hit in hits]
     else:
-        hits = [{"path": relpath, "bytes": size} for relpath, size in found[: given.limit]]
-    lines = list(map(_hit_line, hits)) or ["Nothing was found."]
+        for index, file in enumerate(found):
+            if len(hits) >= given.limit:
+                break
+            text = None
+            if index < _MOST_SEARCHED and file.facts.st_size <= _SEARCHED_BYTES:
+                with suppress(StepError):  # an image, or a broken file
+                    document = await documents.load_document(
+                        folder / file.relpath,
+                        _WITHOUT_OCR,
+                        readers=within.readers,
+                        log=within.log,
+                        max_bytes=_SEARCHED_BYTES,
+                    )
+                    text = document.text
+            if text is None:
+                unread.append(file.relpath)
+            else:
+                hits += _hits_in(text, file.relpath, given.query, given.limit - len(hits))
+        lines = [f"{hit['path']}:{hit['line']}: {hit['text']}" for hit in hits]
+    lines = lines or ["Nothing was found."]
     if unread:
         many = counted(len(unread), "document was", "documents were")
         note = f"{many} not searched, being too large, too many or not readable: {listed(unread)}"
         within.log.note(f"'{printable(options.root)}': {note}.")
         lines.append(f"[{note}]")
     return tool_result(hits, "\n".join(lines))
-
-
-async def _search_texts(
-    files: Sequence[tuple[str, int]],
-    given: SearchArguments,
-    folder: Path,
-    within: ToolContext,
-    unread: list[str],
-) -> list[dict[str, Any]]:
-    """Return lines that contain the words; documents that are not searched go to `unread`."""
-    hits: list[dict[str, Any]] = []
-    for index, (relpath, size) in enumerate(files):
-        if len(hits) >= given.limit:
-            break
-        is_read = index < _MOST_SEARCHED and size <= _SEARCHED_BYTES
-        text = await _searched_text(folder / relpath, within) if is_read else None
-        hits += _hits_in(text or "", relpath, given.query, given.limit - len(hits))
-        unread += [relpath] if text is None else []
-    return hits
-
-
-def _path_within(folder: Path, path: str, outside: tuple[Path, ...]) -> Path:
-    roots = Roots(folder, (folder,), outside=outside)
-    file = roots.resolve(path)
-    if any(name.startswith(".") for name in file.relative_to(folder).parts):
-        raise OutsideRoots(path, roots.allowed)
-    return file
-
-
-def _visible_files(folder: Path, globs: Globs) -> list[tuple[str, int]]:
-    """Return relpath and size of each file, without hidden files and links. In a thread."""
-    walk = FolderWalk(folder, globs, Globs.of([]), frozenset(), sys.maxsize, ())
-    return [(file.relpath, file.facts.st_size) for file in walk.files(None)]
-
-
-async def _searched_text(file: Path, within: ToolContext) -> str | None:
-    """Return a document's text; None for an image or a broken file."""
-    try:
-        document = await documents.load_document(
-            file, _WITHOUT_OCR, readers=within.readers, log=within.log, max_bytes=_SEARCHED_BYTES
-        )
-    except StepError:
-        return None
-    return document.text
 
 
 def _hits_in(text: str, relpath: str, query: str, most: int) -> Iterator[dict[str, Any]]:
@@ -144,12 +128,6 @@ def _hits_in(text: str, relpath: str, query: str, most: int) -> Iterator[dict[st
         if all(word in normalize("NFC", line).casefold() for word in words)
     )
     return islice(found, most)
-
-
-def _hit_line(hit: dict[str, Any]) -> str:
-    if "line" in hit:
-        return f"{hit['path']}:{hit['line']}: {hit['text']}"
-    return f"{hit['path']} ({hit['bytes']:,} bytes)"
 
 
 class ToolArguments(BaseModel):

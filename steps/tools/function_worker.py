@@ -75,7 +75,12 @@ def _answer_request(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -
     try:
         function = _load_function(request, loaded)
         if request["do"] == "describe":
-            return {"value": _describe_function(function)}
+            described = {
+                "description": description_of(function),
+                "schema": schema_of_arguments(arguments_model(function)),
+                "has_effects": bool(getattr(function, "has_effects", True)),
+            }
+            return {"value": described}
         return {"value": _call_function(function, request["args"])}
     except NotATool as error:
         is_missing = isinstance(error.__cause__, ModuleNotFoundError)
@@ -152,14 +157,6 @@ def _import_file(file: Path) -> ModuleType:
     sys.modules[file.stem] = module
     spec.loader.exec_module(module)
     return module
-
-
-def _describe_function(function: Callable[..., Any]) -> dict[str, Any]:
-    return {
-        "description": description_of(function),
-        "schema": schema_of_arguments(arguments_model(function)),
-        "has_effects": bool(getattr(function, "has_effects", True)),
-    }
 
 
 def _call_function(function: Callable[..., Any], args: Mapping[str, Any]) -> Any:

@@ -26,8 +26,6 @@ import httpx
 from paddock.engine.system.hosts import (
     Address,
     BadHost,
-    Host,
-    Pattern,
     is_reachable,
     read_authority,
     read_pattern,
@@ -101,11 +99,27 @@ async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:
     if not any(pattern.names(host, at) for pattern in patterns):
         raise HostNotAllowed(f"'{host.name}' is not allowed; allowed: {', '.join(hosts)}.")
     proxy = proxy_of(found.scheme, host.name, at)
-    if proxy is None:
-        address = await _address_of(host, at, patterns)
-    else:
-        address = host.name
-        await _refuse_private(host, at, patterns)
+    places: list[str] = []
+    try:
+        async with asyncio.timeout(_CONNECT_S):
+            loop = asyncio.get_running_loop()
+            resolved = await loop.getaddrinfo(host.name, at, type=socket.SOCK_STREAM)
+        places = [str(place[0]) for *_, place in resolved]
+    except (OSError, UnicodeError) as error:  # a TimeoutError is an OSError
+        if proxy is None:  # behind one, outside names often do not resolve
+            raise StepError(f"the host '{host.name}' cannot be resolved.", kind="io") from error
+    reachable = {
+        place: is_reachable(literal, patterns, host)
+        for place in places
+        if (literal := _literal_address(place)) is not None
+    }
+    if not (any(reachable.values()) if proxy is None else all(reachable.values())):
+        raise HostNotAllowed(  # a proxy may choose any of them
+            f"'{host.name}' is in a private network, where only addresses that are allowed "
+            f"themselves, such as 10.0.0.0/8, can be used."
+        )
+    first = next((place for place, is_allowed in reachable.items() if is_allowed), "")
+    address = first if proxy is None else host.name
     parts = urlsplit(url.strip())
     port = parts.port
     netloc = host.written if port is None else f"{host.written}:{port}"
@@ -146,47 +160,6 @@ def _literal_address(host: str) -> Address | None:
         return None
 
 
-async def _address_of(host: Host, port: int, patterns: list[Pattern]) -> str:
-    try:
-        found = await _resolve(host.name, port)
-    except (OSError, UnicodeError) as error:  # a TimeoutError is an OSError
-        raise StepError(f"the host '{host.name}' cannot be resolved.", kind="io") from error
-    for place in found:
-        address = _literal_address(place)
-        if address is not None and is_reachable(address, patterns, host):
-            return place
-    raise _leads_inside(host.name)
-
-
-async def _refuse_private(host: Host, port: int, patterns: list[Pattern]) -> None:
-    """Refuse a name that this machine resolves to a private network.
-
-    Raises:
-        HostNotAllowed: one of its addresses is; the proxy may choose any.
-    """
-    try:
-        found = await _resolve(host.name, port)
-    except (OSError, UnicodeError):  # behind a proxy, outside names often do not resolve
-        return
-    addresses = [address for place in found if (address := _literal_address(place)) is not None]
-    if not all(is_reachable(address, patterns, host) for address in addresses):
-        raise _leads_inside(host.name)
-
-
-async def _resolve(host: str, port: int) -> list[str]:
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(_CONNECT_S):
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(place[0]) for *_, place in found]
-
-
-def _leads_inside(host: str) -> HostNotAllowed:
-    return HostNotAllowed(
-        f"'{host}' is in a private network, where only addresses that are allowed themselves, "
-        f"such as 10.0.0.0/8, can be used."
-    )
-
-
 async def _request(target: FetchTarget, max_bytes: int, within: ToolContext) -> ToolResult | str:
     """Send one request; return the result, or the URL of a redirect."""
     host = f"[{target.host}]" if ":" in target.host else target.host
@@ -202,13 +175,24 @@ async def _request(target: FetchTarget, max_bytes: int, within: ToolContext) -> 
         ):
             if answer.status_code in _REDIRECTS and "location" in answer.headers:
                 return str(answer.headers["location"])
-            body = await _read_body(answer, max_bytes)
+            found = bytearray()
+            async for piece in answer.aiter_bytes():
+                found += piece
+                if len(found) > max_bytes:
+                    return tool_refusal(f"'{target.url}' has more than {max_bytes:,} bytes.")
+            body = bytes(found)
             result = await asyncio.to_thread(_response_result, target.url, answer, body)
             if result.is_error or _content_kind(answer) != "text/html":
                 return result
-            return await _page_result(target.url, answer, body, within) or result
-    except _BodyTooLarge:
-        return tool_refusal(f"'{target.url}' has more than {max_bytes:,} bytes.")
+            named = answer.charset_encoding or ""
+            encoding = named if is_known_encoding(named) else "auto"
+            try:
+                text = await documents.web_page_text(
+                    body, encoding, target.url, readers=within.readers, log=within.log
+                )
+            except StepError:  # the page cannot be parsed
+                return result
+            return tool_result(text, text)
     except httpx.HTTPError as error:
         why = str(error) or type(error).__name__
         why = f"the proxy said: {why}" if isinstance(error, httpx.ProxyError) else why
@@ -224,19 +208,6 @@ def _client(proxy: str | None) -> httpx.AsyncClient:
     except (httpx.InvalidURL, ValueError, ImportError) as error:
         remedy = "Check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY: http:// and https:// proxies work."
         raise StepError("the proxy of the environment cannot be used.", remedy=remedy) from error
-
-
-class _BodyTooLarge(Exception):
-    pass
-
-
-async def _read_body(answer: httpx.Response, max_bytes: int) -> bytes:
-    found = bytearray()
-    async for piece in answer.aiter_bytes():
-        found.extend(piece)
-        if len(found) > max_bytes:
-            raise _BodyTooLarge
-    return bytes(found)
 
 
 def _response_result(url: str, answer: httpx.Response, body: bytes) -> ToolResult:
@@ -255,21 +226,6 @@ def _response_result(url: str, answer: httpx.Response, body: bytes) -> ToolResul
     if not is_text:
         return tool_refusal(f"'{url}' is not text but {kind}.")
     return tool_result(*_result_text(kind, text))
-
-
-async def _page_result(
-    url: str, answer: httpx.Response, body: bytes, within: ToolContext
-) -> ToolResult | None:
-    """Return the text of a page; None if it cannot be parsed."""
-    named = answer.charset_encoding or ""
-    encoding = named if is_known_encoding(named) else "auto"
-    try:
-        text = await documents.web_page_text(
-            body, encoding, url, readers=within.readers, log=within.log
-        )
-    except StepError:
-        return None
-    return tool_result(text, text)
 
 
 def _content_kind(answer: httpx.Response) -> str:

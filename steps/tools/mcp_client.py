@@ -126,8 +126,7 @@ class _WatchedStream:
             with contextlib.suppress(Exception):
                 errors = item.errors()  # type: ignore[attr-defined]  # Pydantic's have it
             line = str(errors[0].get("input", "")) if errors else str(item)
-            invalid_line = one_line(line, _INVALID_LINE_CHARS)
-            self._output.garbage = invalid_line
+            self._output.garbage = one_line(line, _INVALID_LINE_CHARS)
         return item
 
 
@@ -344,8 +343,7 @@ class McpSession:
             what = f"{self.spec} cannot be started: there is no such program here."
             return StepError(what, remedy="Install it, or correct `command`.", kind="missing")
         if isinstance(self.spec, StdioServerSpec):
-            is_started = not isinstance(first, OSError | ValueError) or self._output.is_over
-            if is_started:
+            if not isinstance(first, OSError | ValueError) or self._output.is_over:
                 return SessionLost(f"{self.spec} ended{self._output.words()}", kind="io")
             return StepError(f"{self.spec} cannot be started: {first}.")
         self._output.is_over = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from contextlib import suppress
 from pathlib import Path
 
 from paddock.engine.system.no_links import open_file
@@ -78,17 +79,14 @@ def missing_imports(file: Path) -> list[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
             names.append(node.module)
-    roots = dict.fromkeys(name.partition(".")[0] for name in names)
-    return [name for name in roots if not _is_importable(name, file.parent)]
-
-
-def _is_importable(name: str, folder: Path) -> bool:
-    if (folder / f"{name}.py").exists() or (folder / name).is_dir():
-        return True
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
+    missing: list[str] = []
+    for name in dict.fromkeys(name.partition(".")[0] for name in names):
+        is_there = (file.parent / f"{name}.py").exists() or (file.parent / name).is_dir()
+        with suppress(ImportError, ValueError):
+            is_there = is_there or importlib.util.find_spec(name) is not None
+        if not is_there:
+            missing.append(name)
+    return missing
 
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -101,8 +101,13 @@ class FunctionPool:
         Raises:
             StepError: it cannot be loaded, or be called as a tool.
         """
+
+        async def describe() -> Mapping[str, Any]:
+            async with self._turn():
+                return await self._ask({"do": "describe", **function.as_request()}, _START_S)
+
         if function not in self._described:
-            self._described[function] = asyncio.create_task(self._describe(function))
+            self._described[function] = asyncio.create_task(describe())
         task = self._described[function]
         try:
             answer = await asyncio.shield(task)
@@ -112,10 +117,6 @@ class FunctionPool:
             raise
         value: Mapping[str, Any] = answer["value"]
         return value
-
-    async def _describe(self, function: PythonFunction) -> Mapping[str, Any]:
-        async with self._turn():
-            return await self._ask({"do": "describe", **function.as_request()}, _START_S)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

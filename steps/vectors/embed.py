@@ -94,7 +94,20 @@ async def _embed_into_store(
         texts = new[first : first + REQUEST_TEXTS]
         reply = await embed_texts(tools, model, texts, params.dimensions, params.on_overflow)
         vectors |= {text: array("f", v) for text, v in zip(texts, reply.vectors, strict=True)}
-    rows = [_vector_row(index, part, vectors[part.text], made) for index, part in enumerate(parts)]
+    rows: list[VectorRow] = []
+    for index, part in enumerate(parts):
+        source = part.data.get("source")
+        rows.append(
+            VectorRow(
+                index,
+                part.text,
+                vectors[part.text],
+                *part.pages,
+                headings=tuple(part.headings),
+                source=source if isinstance(source, str) else "",
+                made=made,
+            )
+        )
     await tools.outputs.note_rows_kept(path)
     await store.replace(tools.item, rows)
     return EmbedOutput(vectors=None, count=len(rows), store=str(path))
@@ -117,19 +130,3 @@ async def embed_texts(
         on_overflow=on_overflow,
     )
     return await tools.pool.embed(request)
-
-
-def _vector_row(index: int, part: TextPart, vector: Vector, made: str) -> VectorRow:
-    """Return the row of a text, with its place from a chunk of `split`."""
-    page, page_end = part.pages
-    source = part.data.get("source")
-    return VectorRow(
-        index=index,
-        text=part.text,
-        vector=vector,
-        page=page,
-        page_end=page_end,
-        headings=tuple(part.headings),
-        source=source if isinstance(source, str) else "",
-        made=made,
-    )

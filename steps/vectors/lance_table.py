@@ -147,30 +147,21 @@ def store_errors(path: Path, what: str) -> Iterator[None]:
     except StepError:
         raise
     except Exception as error:  # the library raises many kinds, RuntimeError for most
-        raise _store_error(path, what, error) from error
-
-
-def _store_error(path: Path, what: str, error: Exception) -> StepError:
-    message = one_line(str(error))
-    if "No space left" in message or "Disk quota" in message:
-        return StepError(
-            f"the store '{path}' cannot be written: the disk is full.",
-            remedy="Free some space, then run the same command again.",
-            is_fatal=True,
-            kind="io",
-        )
-    if "Permission denied" in message or "Read-only file system" in message:
-        return StepError(
-            f"the store '{path}' cannot be written: permission denied.",
-            remedy="Change its permissions, or use another folder.",
-            kind="io",
-        )
-    return StepError(
-        f"the store '{path}' cannot be {what} ({message[:200]}).",
-        remedy="If it is broken, delete that folder and run the pipeline that fills it: the "
-        "vectors are cached, so no model is called for them.",
-        kind="io",
-    )
+        message = one_line(str(error))
+        is_full = "No space left" in message or "Disk quota" in message
+        if is_full:
+            reason = f"the store '{path}' cannot be written: the disk is full."
+            remedy = "Free some space, then run the same command again."
+        elif "Permission denied" in message or "Read-only file system" in message:
+            reason = f"the store '{path}' cannot be written: permission denied."
+            remedy = "Change its permissions, or use another folder."
+        else:
+            reason = f"the store '{path}' cannot be {what} ({message[:200]})."
+            remedy = (
+                "If it is broken, delete that folder and run the pipeline that fills it: the "
+                "vectors are cached, so no model is called for them."
+            )
+        raise StepError(reason, remedy=remedy, is_fatal=is_full, kind="io") from error
 
 
 _METADATA_KEY = b"paddock"
@@ -295,10 +286,10 @@ class LanceTable:
                 merge = self._table.merge_insert("id").when_matched_update_all()
                 merge = merge.when_not_matched_insert_all()
                 if change.drop:
-                    merge = merge.when_not_matched_by_source_delete(_drop_conditions(change.drop))
+                    merge = merge.when_not_matched_by_source_delete(_drop_condition(change.drop))
                 merge.execute(self._rows(change.put))
             else:
-                self._table.delete(_drop_conditions(change.drop))
+                self._table.delete(_drop_condition(change.drop))
         self._to_disk()
 
     def tidy(self, old_s: float) -> None:
@@ -471,16 +462,15 @@ def _owned_by(owners: Iterable[str]) -> str:
     return f"owner IN ({', '.join(sql_literal(owner) for owner in owners)})"
 
 
-def _drop_conditions(cuts: Iterable[RowsToDrop]) -> str:
-    return " OR ".join(f"({_drop_condition(cut)})" for cut in cuts)
-
-
-def _drop_condition(cut: RowsToDrop) -> str:
-    parts = [f"owner = {sql_literal(cut.owner)}"]
-    if cut.step is not None:
-        parts.append(f"step = {sql_literal(cut.step)}")
-    if cut.above is not None:
-        parts.append(f"`index` > {cut.above}")
-    if cut.indexes:
-        parts.append(f"`index` IN ({', '.join(map(str, cut.indexes))})")
-    return " AND ".join(parts)
+def _drop_condition(cuts: Iterable[RowsToDrop]) -> str:
+    conditions: list[str] = []
+    for cut in cuts:
+        parts = [f"owner = {sql_literal(cut.owner)}"]
+        if cut.step is not None:
+            parts.append(f"step = {sql_literal(cut.step)}")
+        if cut.above is not None:
+            parts.append(f"`index` > {cut.above}")
+        if cut.indexes:
+            parts.append(f"`index` IN ({', '.join(map(str, cut.indexes))})")
+        conditions.append(f"({' AND '.join(parts)})")
+    return " OR ".join(conditions)

@@ -40,40 +40,6 @@ class PendingWrite:
     """The number of written rows."""
 
 
-class WriteQueue:
-    """The queue of writes, first in, first out."""
-
-    def __init__(self) -> None:
-        self._waiting: list[PendingWrite] = []
-
-    def join(self, target: RowsToKeep, label: StoreFormat) -> PendingWrite:
-        pending = PendingWrite(target, label)
-        self._waiting.append(pending)
-        return pending
-
-    def leave(self, pending: PendingWrite) -> None:
-        if pending in self._waiting:
-            self._waiting.remove(pending)
-        pending.written.cancel()
-
-    def batch(self) -> list[PendingWrite]:
-        """Take the next batch: each step of an owner once, and a limited number of rows."""
-        batch: list[PendingWrite] = []
-        taken: set[tuple[str, str]] = set()
-        n_rows = 0
-        for pending in list(self._waiting):
-            name = (pending.target.owner, pending.target.step)
-            n_rows += len(pending.target.rows)
-            if batch and (
-                name in taken or n_rows > MOST_BATCH_ROWS or len(batch) >= MOST_BATCH_ITEMS
-            ):
-                break
-            taken.add(name)
-            batch.append(pending)
-            self._waiting.remove(pending)
-        return batch
-
-
 T = TypeVar("T")
 
 LOCK_TIMEOUT_S = 120.0
@@ -107,7 +73,7 @@ class StoreWriter:
         self._kept: dict[str, dict[str, RowSum]] = {}
         """Which steps of this run have written, by owner."""
         self._turn = asyncio.Lock()
-        self._queue = WriteQueue()
+        self._waiting: list[PendingWrite] = []
 
     @property
     def label(self) -> StoreFormat | None:
@@ -150,14 +116,17 @@ class StoreWriter:
 
     async def replace(self, target: RowsToKeep, label: StoreFormat) -> int:
         """Replace the rows of a step of an owner; return the number of written ones."""
-        pending = self._queue.join(target, label)
+        pending = PendingWrite(target, label)
+        self._waiting.append(pending)
         try:
             while not pending.written.done():
                 async with self._turn:
                     if not pending.written.done():
                         await self._write_some()
         finally:
-            self._queue.leave(pending)
+            if pending in self._waiting:
+                self._waiting.remove(pending)
+            pending.written.cancel()
         return pending.written.result()
 
     async def drop(self, owners: Sequence[str]) -> int:
@@ -176,7 +145,7 @@ class StoreWriter:
         if sum(kept.values(), RowSum()) == self._sums.get(owner, RowSum()):
             return
         async with self._turn, self._held():
-            await _run_to_end(lambda: self._cut(self._others(owner, kept)))
+            await _run_to_end(lambda: self._cut_others(owner, kept))
 
     async def close(self) -> None:
         """Compact the table and write the manifest."""
@@ -195,14 +164,31 @@ class StoreWriter:
     async def _write_some(self) -> None:
         try:
             async with self._held():
-                batch = self._queue.batch()
+                batch = self._next_batch()
                 if batch:
                     await _run_to_end(lambda: self._try(batch))
                 await asyncio.sleep(0)  # waiting tasks run first
         except StepError as error:
-            for pending in self._queue.batch():
+            for pending in self._next_batch():
                 if not pending.written.done():
                     pending.written.set_exception(error)
+
+    def _next_batch(self) -> list[PendingWrite]:
+        """Take the next batch: each step of an owner once, and a limited number of rows."""
+        batch: list[PendingWrite] = []
+        taken: set[tuple[str, str]] = set()
+        n_rows = 0
+        for pending in list(self._waiting):
+            name = (pending.target.owner, pending.target.step)
+            n_rows += len(pending.target.rows)
+            if batch and (
+                name in taken or n_rows > MOST_BATCH_ROWS or len(batch) >= MOST_BATCH_ITEMS
+            ):
+                break
+            taken.add(name)
+            batch.append(pending)
+            self._waiting.remove(pending)
+        return batch
 
     @asynccontextmanager
     async def _held(self) -> AsyncIterator[None]:
@@ -234,10 +220,15 @@ class StoreWriter:
         table = self._table
         if table is None:
             raise StepError(f"the store '{self.path}' is not there.", kind="io")
+
+        def read_latest() -> T:
+            table.renew()
+            return look(table)
+
         try:
-            return await asyncio.to_thread(_read_table, table, look)
+            return await asyncio.to_thread(read_latest)
         except StepError:  # another program may have removed the version that was being read
-            return await asyncio.to_thread(_read_table, table, look)
+            return await asyncio.to_thread(read_latest)
 
     async def matching(self, text: str, k: int, where: str) -> list[SearchHit]:
         """Search by words; the index is updated first if rows have changed."""
@@ -292,7 +283,11 @@ class StoreWriter:
     def _try(self, batch: Sequence[PendingWrite]) -> None:
         """Write a batch; one by one if it fails as a whole."""
         try:
-            table = self._renewed() or self._made(batch[0].label)
+            table = self._renewed()
+            if table is None:
+                place = self._place(is_made=True)
+                table = self._table = LanceTable.make(place, self.path, batch[0].label)
+                self._sums, self._version = {}, table.version
             for pending in batch:
                 refuse_other_model(self.path, table.label, pending.label)
             targets = [pending.target for pending in batch]
@@ -321,12 +316,6 @@ class StoreWriter:
                 resolve_future(pending.written, error)
             raise
 
-    def _made(self, label: StoreFormat) -> LanceTable:
-        self._table = LanceTable.make(self._place(is_made=True), self.path, label)
-        self._sums = {}
-        self._version = self._table.version
-        return self._table
-
     def _commit(self, table: LanceTable, made: RowChanges) -> None:
         if made.is_nothing:
             return
@@ -354,12 +343,11 @@ class StoreWriter:
                 left[row.owner] += RowSum(int(row.print, 16), 1)
         self._commit(table, RowChanges(drop=list(cuts), sums=left))
 
-    def _others(self, owner: str, kept: dict[str, RowSum]) -> list[RowsToDrop]:
+    def _cut_others(self, owner: str, kept: dict[str, RowSum]) -> None:
         table = self._renewed()
-        if table is None or owner not in self._sums:
-            return []
-        steps = {row.step for row in table.known([owner])} - kept.keys()
-        return [RowsToDrop(owner, step) for step in sorted(steps)]
+        if table is not None and owner in self._sums:
+            steps = {row.step for row in table.known([owner])} - kept.keys()
+            self._cut([RowsToDrop(owner, step) for step in sorted(steps)])
 
     def _lacks_index(self, table: LanceTable) -> bool:
         is_same = table.renew() == self._version and self._indexed == self.content()
@@ -385,11 +373,6 @@ class StoreWriter:
             self._place(), StoreManifest(table.label, self._sums, self._indexed)
         )
         self._is_changed = False
-
-
-def _read_table(table: LanceTable, look: Callable[[LanceTable], T]) -> T:
-    table.renew()
-    return look(table)
 
 
 async def _run_to_end(work: Callable[[], T]) -> T:
@@ -438,7 +421,13 @@ class StoreHandle:
         owner = row_owner(item, self.path, self.home)
         if not rows and owner not in self.writer.sums:
             return 0
-        label = StoreFormat(self.model, self._length(rows))
+        lengths = {len(row.vector) for row in rows}
+        if self.requested_dimensions:
+            lengths.add(self.requested_dimensions)
+        if len(lengths) > 1 or not lengths <= {*range(1, _LONGEST_VECTOR + 1)}:
+            found = ", ".join(f"{length:,}" for length in sorted(lengths))
+            raise StepError(f"vectors of {found} dimensions cannot be kept in one store.")
+        label = StoreFormat(self.model, max(lengths, default=0))
         target = await asyncio.to_thread(RowsToKeep.of, owner, item, rows)
         return await self.writer.replace(target, label)
 
@@ -452,16 +441,6 @@ class StoreHandle:
 
     async def matching(self, text: str, k: int, where: Where = None) -> list[SearchHit]:
         return await self.writer.matching(text, k, checked_condition(where))
-
-    def _length(self, rows: Sequence[VectorRow]) -> int:
-        """Return the common length of the vectors; 0 for no rows."""
-        lengths = {len(row.vector) for row in rows} | (
-            {self.requested_dimensions} if self.requested_dimensions else set()
-        )
-        if len(lengths) > 1 or not lengths <= {*range(1, _LONGEST_VECTOR + 1)}:
-            found = ", ".join(f"{length:,}" for length in sorted(lengths))
-            raise StepError(f"vectors of {found} dimensions cannot be kept in one store.")
-        return lengths.pop() if lengths else 0
 
 
 class OpenStores:
@@ -575,13 +554,10 @@ def _refuse_non_store(path: Path) -> None:
         return
     if not path.is_dir():
         raise StepError(f"'{path}' is a file; a store is a folder.", remedy="Use another path.")
-    others = [entry.name for entry in path.iterdir() if not _is_store_file(entry.name)]
+    own = (lance_table.MANIFEST_NAME, lance_table.LOCK_NAME)
+    others = [entry.name for entry in path.iterdir() if not entry.name.startswith(own)]
     if others:
         raise StepError(
             f"the folder '{path}' holds other things ('{min(others)}') and is not a store.",
             remedy="Use a folder of its own for the store, such as 'index.lance'.",
         )
-
-
-def _is_store_file(name: str) -> bool:
-    return name.startswith((lance_table.MANIFEST_NAME, lance_table.LOCK_NAME))

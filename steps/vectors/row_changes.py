@@ -78,9 +78,14 @@ class RowsToKeep:
     @classmethod
     def of(cls, owner: str, item: ItemName, rows: Sequence[VectorRow]) -> RowsToKeep:
         source = item.source or item.key
-        return cls(
-            owner, item.step, item.key, source, tuple(_hashed_row(owner, item, row) for row in rows)
-        )
+        hashed: list[HashedRow] = []
+        for row in rows:
+            parts = [owner, item.step, item.key, row.source or source, row.index, row.text]
+            parts += [row.page, row.page_end, list(row.headings), row.made]
+            text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+            digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:_DIGEST_BYTES]
+            hashed.append(HashedRow(f"{owner}:{item.step}:{row.index}", digest.hex(), row))
+        return cls(owner, item.step, item.key, source, tuple(hashed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +175,3 @@ def _rows_to_drop(
         yield RowsToDrop(
             target.owner, target.step, indexes=tuple(between[first : first + _MOST_LISTED_ROWS])
         )
-
-
-def _hashed_row(owner: str, item: ItemName, row: VectorRow) -> HashedRow:
-    parts = [owner, item.step, item.key, row.source or item.source or item.key, row.index, row.text]
-    parts += [row.page, row.page_end, list(row.headings), row.made]
-    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:_DIGEST_BYTES]
-    return HashedRow(f"{owner}:{item.step}:{row.index}", digest.hex(), row)

@@ -24,7 +24,6 @@ from paddock.steps.base import (
     Step,
     StepError,
     Tools,
-    VectorStore,
 )
 
 from .embed import embed_texts
@@ -141,36 +140,32 @@ class Search(Step[SearchParams, SearchOutput]):
                 f"the store '{path}' is empty: there is nothing to find.",
                 remedy="Run the step that fills it (`embed` with `store`) on some documents first.",
             )
-        hits = await _search_store(params, store, tools)
-        return SearchOutput(hits=[_found_row(number, hit) for number, hit in enumerate(hits, 1)])
-
-
-async def _search_store(
-    params: SearchParams, store: VectorStore, tools: Tools
-) -> Sequence[SearchHit]:
-    where = params.where.source if isinstance(params.where, Template) else params.where
-    if params.mode == "text":
-        return await store.matching(params.query, params.k, where)
-    model = tools.models.resolve(params.model, "embed")
-    reply = await embed_texts(tools, model, [params.query], dimensions=store.dimensions)
-    (vector,) = reply.vectors
-    if params.mode == "vector":
-        return await store.nearest(vector, params.k, where)
-    wide = max(_WIDER * params.k, _AT_LEAST)
-    by_meaning = await store.nearest(vector, wide, where)
-    by_words = await store.matching(params.query, wide, where)
-    return rank_fusion(by_meaning, by_words)[: params.k]
-
-
-def _found_row(number: int, hit: SearchHit) -> FoundRow:
-    return FoundRow(
-        number=number,
-        text=hit.text,
-        score=hit.score,
-        source=hit.source,
-        page=hit.page,
-        page_end=hit.page_end,
-        headings=list(hit.headings),
-        index=hit.index,
-        item=hit.item,
-    )
+        where = params.where.source if isinstance(params.where, Template) else params.where
+        hits: Sequence[SearchHit]
+        if params.mode == "text":
+            hits = await store.matching(params.query, params.k, where)
+        else:
+            reply = await embed_texts(tools, model, [params.query], dimensions=store.dimensions)
+            (vector,) = reply.vectors
+            if params.mode == "vector":
+                hits = await store.nearest(vector, params.k, where)
+            else:
+                wide = max(_WIDER * params.k, _AT_LEAST)
+                by_meaning = await store.nearest(vector, wide, where)
+                by_words = await store.matching(params.query, wide, where)
+                hits = rank_fusion(by_meaning, by_words)[: params.k]
+        found = [
+            FoundRow(
+                number=number,
+                text=hit.text,
+                score=hit.score,
+                source=hit.source,
+                page=hit.page,
+                page_end=hit.page_end,
+                headings=list(hit.headings),
+                index=hit.index,
+                item=hit.item,
+            )
+            for number, hit in enumerate(hits, 1)
+        ]
+        return SearchOutput(hits=found)
