@@ -92,12 +92,11 @@ class PipelineError(Exception):
     """The YAML or its inputs are wrong: every fault, in the order of the file."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
-        self.faults = tuple(sorted(faults, key=_sort_key))
+        def place(fault: Fault) -> tuple[int, int]:
+            return (fault.mark.line, fault.mark.column) if fault.mark else (1 << 30, 0)
+
+        self.faults = tuple(sorted(faults, key=place))
         super().__init__("\n".join(fault.render() for fault in self.faults))
-
-
-def _sort_key(fault: Fault) -> tuple[int, int]:
-    return (fault.mark.line, fault.mark.column) if fault.mark else (1 << 30, 0)
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

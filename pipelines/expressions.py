@@ -107,7 +107,13 @@ def _list_read(node: nodes.Node) -> tuple[Reference | None, Iterable[str]]:
     match node:
         case nodes.Getattr() | nodes.Getitem():
             name = node.attr if isinstance(node, nodes.Getattr) else _constant_text(node.arg)
-            return _list_of(node.node), {name} - _METHODS if name is not None else ()
+            names = {name} - _METHODS if name is not None else ()
+            match node.node:  # one item of a list: `a.b[0]`, `a.b | first`
+                case nodes.Getitem(arg=nodes.Const(value=int() as index)) as item:
+                    return chain_of(item.node) if type(index) is int else None, names
+                case nodes.Filter(name="first" | "last", node=nodes.Node() as filtered):
+                    return chain_of(filtered), names
+            return None, names
         case nodes.Filter(node=nodes.Node() as filtered):
             given = [keyword.value for keyword in node.kwargs if keyword.key == "attribute"]
             given += node.args[:1] if node.name in _FIRST_IS_ATTRIBUTE else []
@@ -122,15 +128,6 @@ def _list_read(node: nodes.Node) -> tuple[Reference | None, Iterable[str]]:
         case nodes.For(target=nodes.Name() as item):
             return chain_of(node.iter), _read_in(node, item.name)
     return None, ()
-
-
-def _list_of(node: nodes.Node) -> Reference | None:
-    """Return the path of the list of which a node is one item: `a.b[0]`, `a.b | first`."""
-    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
-        return chain_of(node.node) if type(node.arg.value) is int else None
-    if isinstance(node, nodes.Filter) and node.name in ("first", "last") and node.node is not None:
-        return chain_of(node.node)
-    return None
 
 
 def _read_in(loop: nodes.For, var: str) -> Iterator[str]:
@@ -289,9 +286,8 @@ def compile_text(source: str, *, bare: bool) -> CompiledText:
     if not bare and source.count("{{") + source.count("{%") > MAX_TAGS:
         raise ExpressionError(f"the text has more than {MAX_TAGS:,} `{{{{ }}}}` and `{{% %}}`")
     try:
-        if bare:
-            return _compiled_from(source, _parse_bare(source), is_bare=True)
-        return _compiled_from(source, environment().parse(source), is_bare=False)
+        parsed = _parse_bare(source) if bare else environment().parse(source)
+        return _compiled_from(source, parsed, is_bare=bare)
     except TemplateSyntaxError as error:
         raise _syntax_error(source, error, bare=bare) from error
     except (RecursionError, MemoryError, SyntaxError, ValueError) as error:
@@ -480,21 +476,14 @@ def _scan(
             _scan(item, (*path, index), bare, places, errors)
     elif isinstance(data, str):
         try:
-            made = _compile_if_template(data, bare=bare)
+            if bare or TEMPLATE_START.search(data):
+                places[path] = compile_text(data, bare=bare)
+            elif _BARE_STEP.match(data):
+                what, remedy = f"'{data}' is only a text here", f"Did you mean `{{{{ {data} }}}}`?"
+                errors.append(ExpressionError(what, remedy, path=path))
         except ExpressionError as error:
             error.path = path
             errors.append(error)
-        else:
-            if made is not None:
-                places[path] = made
-
-
-def _compile_if_template(text: str, *, bare: bool) -> CompiledText | None:
-    if bare:
-        return compile_text(text, bare=True)
-    if _BARE_STEP.match(text):
-        raise ExpressionError(f"'{text}' is only a text here", f"Did you mean `{{{{ {text} }}}}`?")
-    return compile_text(text, bare=False) if TEMPLATE_START.search(text) else None
 
 
 def _renderer(
@@ -502,7 +491,16 @@ def _renderer(
 ) -> Callable[[Mapping[str, Any]], Any]:
     """Return a function that renders `data`; parts without expressions are constant."""
     if path in places:
-        return lambda scope: _value_at(path, places[path], scope)
+        made = places[path]
+
+        def render_text(scope: Mapping[str, Any]) -> Any:
+            try:
+                return made.run(scope)
+            except ExpressionError as error:
+                error.path = path
+                raise
+
+        return render_text
     if not any(place[: len(path)] == path for place in places):
         return lambda scope: data
     if isinstance(data, dict):
@@ -510,14 +508,6 @@ def _renderer(
         return lambda scope: {name: render(scope) for name, render in items}
     parts = [_renderer(item, (*path, index), places) for index, item in enumerate(data)]
     return lambda scope: [render(scope) for render in parts]
-
-
-def _value_at(path: Path, made: CompiledText, scope: Mapping[str, Any]) -> Any:
-    try:
-        return made.run(scope)
-    except ExpressionError as error:
-        error.path = path
-        raise
 
 
 class Template:
@@ -574,7 +564,18 @@ class Template:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Accept a `Template`, or a text, which is compiled."""
-        return core_schema.no_info_plain_validator_function(_template_from)
+
+        def template_from(value: Any) -> Template:
+            if isinstance(value, Template):
+                return value
+            if not isinstance(value, str):
+                raise ValueError("must be text, or {file: PATH}")  # noqa: TRY004 - of Pydantic
+            try:
+                return Template.of(value)
+            except ExpressionError as error:
+                raise ValueError(str(error)) from error
+
+        return core_schema.no_info_plain_validator_function(template_from)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
@@ -593,14 +594,3 @@ TEMPLATE_JSON_SCHEMA: Mapping[str, Any] = {
         },
     ]
 }
-
-
-def _template_from(value: Any) -> Template:
-    if isinstance(value, Template):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("must be text, or {file: PATH}")  # noqa: TRY004 - Pydantic's protocol
-    try:
-        return Template.of(value)
-    except ExpressionError as error:
-        raise ValueError(str(error)) from error

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Iterator
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, TypeGuard, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from jinja2 import nodes
 
@@ -25,9 +25,11 @@ def misuses(node: nodes.Filter) -> Iterator[tuple[str, str]]:
     if node.dyn_args is not None or node.dyn_kwargs is not None:
         return  # known only at run time
     signature = _signature(node.name)
-    given: dict[str, Any] = {pair.key: pair.value for pair in node.kwargs if _is_named(pair)}
+    keywords: list[Any] = node.kwargs  # Jinja2's types call them pairs
+    given: dict[str, Any] = {keyword.key: keyword.value for keyword in keywords}
     unknown = [name for name in given if name not in signature.parameters]
-    if unknown and not _takes_any(signature):
+    kinds_taken = {parameter.kind for parameter in signature.parameters.values()}
+    if unknown and inspect.Parameter.VAR_KEYWORD not in kinds_taken:
         names = list(signature.parameters)[1:]
         remedy = did_you_mean(unknown[0], names) if names else "It takes none."
         yield f"`{node.name}` takes no `{unknown[0]}`", remedy
@@ -38,18 +40,12 @@ def misuses(node: nodes.Filter) -> Iterator[tuple[str, str]]:
         yield f"`{node.name}` {_reworded(str(error))}", ""
         return
     # Sentence and remedy for each constant of a type that a filter does not take
-    filter_name = node.name
-    hints = _hints(filter_name)
+    hints = _hints(node.name)
     for name, value in bound.arguments.items():
         accepted = hints.get(name, frozenset())
         if accepted and isinstance(value, nodes.Node) and not _may_have_type(value, accepted):
             kinds = " or ".join(_KINDS[kind] for kind in _KINDS if kind in accepted)
-            yield f"`{name}` of `{filter_name}` must be {kinds}", _REMEDIES.get(filter_name, "")
-
-
-def _is_named(node: nodes.Node) -> TypeGuard[nodes.Keyword]:
-    """Return whether it is a keyword argument; Jinja2's types also call it a pair."""
-    return isinstance(node, nodes.Keyword)
+            yield f"`{name}` of `{node.name}` must be {kinds}", _REMEDIES.get(node.name, "")
 
 
 def _may_have_type(node: nodes.Node, accepted: frozenset[type]) -> bool:
@@ -81,20 +77,12 @@ def _hints(name: str) -> dict[str, frozenset[type]]:
     if name not in OWN_FILTERS:
         return {}
     loose = {bool} if name in ("split", "fromjson") else {bool, str}
-    hints = {name: _plain_types(hint) for name, hint in get_type_hints(OWN_FILTERS[name]).items()}
-    return {name: types for name, types in hints.items() if types and loose.isdisjoint(types)}
-
-
-def _plain_types(hint: Any) -> frozenset[type]:
-    """Return the types of an annotation; none if it takes more than plain values."""
-    parts = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
-    plain = frozenset((*_KINDS, NoneType))
-    return frozenset(parts) if plain.issuperset(parts) else frozenset()
-
-
-def _takes_any(signature: inspect.Signature) -> bool:
-    kinds = {parameter.kind for parameter in signature.parameters.values()}
-    return inspect.Parameter.VAR_KEYWORD in kinds
+    found: dict[str, frozenset[type]] = {}
+    for parameter, hint in get_type_hints(OWN_FILTERS[name]).items():
+        types = frozenset(get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,))
+        if {*_KINDS, NoneType} >= types and loose.isdisjoint(types):  # it takes nothing else
+            found[parameter] = types
+    return found
 
 
 def _reworded(fault: str) -> str:

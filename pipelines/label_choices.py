@@ -354,19 +354,15 @@ def prompt_labels(
     for choice in choices:
         if not lists[choice.field].is_short:
             made.setdefault(lists[choice.field].digest, []).append(choice)
-    return tuple(_prompt_labels_of(lists[same[0].field], same) for same in made.values())
-
-
-def _prompt_labels_of(found: LabelList, choices: Sequence[Choice]) -> PromptLabels:
-    fields = tuple(choice.field for choice in choices)
-    names = " and ".join(f'"{choice.shown}"' for choice in choices if choice.field)
-    lines = [f"Labels for {names}:" if names else "Labels:"]
-    lines += [
-        f"- {label}: {words}" if words else f"- {label}" for label, words in found.labels.items()
-    ]
-    lines += [
-        f'Where none of them fits, "{choice.shown or "the answer"}" is "{choice.keys.unknown}".'
-        for choice in choices
-        if choice.keys.unknown is not None
-    ]
-    return PromptLabels(found.digest, fields, "\n".join(lines))
+    shown: list[PromptLabels] = []
+    for digest, same in made.items():
+        names = " and ".join(f'"{choice.shown}"' for choice in same if choice.field)
+        lines = [f"Labels for {names}:" if names else "Labels:"]
+        for label, words in lists[same[0].field].labels.items():
+            lines.append(f"- {label}: {words}" if words else f"- {label}")
+        for choice in same:
+            if choice.keys.unknown is not None:
+                field = choice.shown or "the answer"
+                lines.append(f'Where none of them fits, "{field}" is "{choice.keys.unknown}".')
+        shown.append(PromptLabels(digest, tuple(choice.field for choice in same), "\n".join(lines)))
+    return tuple(shown)

@@ -107,12 +107,9 @@ def _inline(
         if not _NAME.fullmatch(name):
             what = f"'{name}' cannot be the name of a server"
             checks.add(place, what, "Use letters, digits, '_' and '-'.", is_key=True)
-        is_old = isinstance(item, dict) and item.get("type") == "sse"
-        if is_old:
+        if isinstance(item, dict) and item.get("type") == "sse":
             remedy = "Most servers also have streamable HTTP: remove `type` and use that URL."
             checks.add((*place, "type"), "the older transport `sse` is not supported", remedy)
-        is_sse = is_old
-        if is_sse:
             continue
         keys = checks.table(McpServerKeys, item, place)
         if keys is not None and not keys.disabled:
@@ -123,9 +120,8 @@ def _inline(
 def _of_file(name: str, checks: FaultCollector, at: Path) -> Iterator[tuple[str, McpServer]]:
     """Read a JSON file of another MCP client; keys that are not ours are ignored."""
     try:
-        found = _servers(
-            prompt_file.read_raw_file(FilePath(checks.document.file).parent, name), name
-        )
+        text = prompt_file.read_raw_file(FilePath(checks.document.file).parent, name)
+        found = _servers(text, name)
     except ExpressionError as error:
         checks.failed(error, at)
         return
@@ -133,7 +129,13 @@ def _of_file(name: str, checks: FaultCollector, at: Path) -> Iterator[tuple[str,
         try:
             made = _server(server, item, at)
         except (ExpressionError, ValueError) as error:
-            checks.add(at, f"in the file '{name}', server '{server}': {_sentence(error)}", "")
+            why = str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors(include_url=False)[0]
+                key = ".".join(map(str, first["loc"]))
+                why = first["msg"].removeprefix("Value error, ")
+                why = f"`{key}`: {why}" if key else why
+            checks.add(at, f"in the file '{name}', server '{server}': {why}", "")
             continue
         if made is not None:
             yield server, made
@@ -171,38 +173,23 @@ def _server(name: str, item: Any, at: Path) -> McpServer | None:
 
 
 def _variables_to_secrets(value: Any, variables: set[str]) -> Any:
+    """Convert texts with `${NAME}` to expressions; other braces stay text."""
     if isinstance(value, dict):
         return {name: _variables_to_secrets(child, variables) for name, child in value.items()}
     if isinstance(value, list):
         return [_variables_to_secrets(child, variables) for child in value]
-    return _text_with_secrets(value, variables) if isinstance(value, str) else value
-
-
-def _text_with_secrets(text: str, variables: set[str]) -> str:
-    """Convert a text with `${NAME}` to an expression; other braces stay text."""
-    unknown = next(
-        (name for name in _UNSUPPORTED_VARIABLE.findall(text) if not _VARIABLE.fullmatch(name)),
-        None,
-    )
-    if unknown is not None:
-        raise ValueError(
-            f"'{unknown}' is not known here; `${{NAME}}` names an environment variable"
-        )
-    pieces = _VARIABLE.split(text)
+    if not isinstance(value, str):
+        return value
+    for name in _UNSUPPORTED_VARIABLE.findall(value):
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError(
+                f"'{name}' is not known here; `${{NAME}}` names an environment variable"
+            )
     made = []
-    for number, piece in enumerate(pieces):
+    for number, piece in enumerate(_VARIABLE.split(value)):
         if number % 2:
             variables.add(piece)
             made.append(f"{{{{ secrets['{secret_of(piece)}'] }}}}")
         else:
             made.append(f"{{{{ {json.dumps(piece)} }}}}" if TEMPLATE_START.search(piece) else piece)
     return "".join(made)
-
-
-def _sentence(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False)[0]
-    name = ".".join(map(str, first["loc"]))
-    message = first["msg"].removeprefix("Value error, ")
-    return f"`{name}`: {message}" if name else message

@@ -1,7 +1,8 @@
 """Pipeline model: a checked and compiled YAML document, or all its faults.
 
-`validate` returns a `Pipeline` of steps and blocks with their places. Knows no step types: what
-stands under `with` is checked by the runner's binding, where the types of parameters are known.
+`parse_pipeline` returns a `Pipeline` of steps and blocks with their places. Knows no step types:
+what stands under `with` is checked by the runner's binding, where the types of parameters are
+known.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from .keys import (
     ID_PATTERN,
     ControlKeys,
     EscalateKeys,
-    EvidenceKeys,
     FileKeys,
     InputKeys,
     Keys,
@@ -172,7 +172,7 @@ class OutsideText:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A whole file. `faults` is empty in what `validate` returns."""
+    """A whole file, as far as it can be read."""
 
     document: YamlDocument
     name: str
@@ -206,14 +206,12 @@ class Pipeline:
 
     def nodes(self) -> Iterator[Node]:
         """Yield every step and block, also in bodies, in the order of the file."""
-        yield from _all_nodes(self.steps)
-
-
-def _all_nodes(nodes: tuple[Node, ...]) -> Iterator[Node]:
-    for node in nodes:
-        yield node
-        if isinstance(node, Block):
-            yield from _all_nodes(node.body)
+        waiting = [*reversed(self.steps)]
+        while waiting:
+            node = waiting.pop()
+            yield node
+            if isinstance(node, Block):
+                waiting += reversed(node.body)
 
 
 _FOR_EACH = re.compile(r"\s*(\S+)\s+in\s+(\S.*)\Z", re.DOTALL)
@@ -255,7 +253,6 @@ class StepParser:
         self._shape(data, at)
         node_id, has_own = self._id(data, at)
         if "for_each" in data or "do" in data:
-            checks = self._checks
             var, over = self._loop(data.get("for_each"), (*at, "for_each"), names)
             return Block(
                 id=node_id,
@@ -347,7 +344,17 @@ class StepParser:
             for index, source in enumerate(keys.check)
             if (check := self._checks.check(source, (*at, "check", index))) is not None
         }
-        evidence = self._evidence(keys.evidence, data.get("evidence"), (*at, "evidence"))
+        evidence = None
+        if keys.evidence is not None:
+            written, place = data["evidence"], (*at, "evidence")
+            if isinstance(written, dict):
+                written, place = written["from"], (*place, "from")
+            sources = (
+                self._checks.expression(source, place if written == source else (*place, index))
+                for index, source in enumerate(keys.evidence.from_)
+            )
+            known = tuple(source for source in sources if source is not None)
+            evidence = EvidenceSpec(known, tuple(keys.evidence.only), keys.evidence.language)
         base = FilePath(self._checks.document.file).parent
         choices = read_reply_schema(keys.schema_, base).choices if keys.schema_ else ()
         return ReplySpec(keys.schema_, checks, keys.repair, evidence, keys.confidence, choices)
@@ -372,18 +379,6 @@ class StepParser:
             return None
         return ReviewSpec(when, tuple(keys.by), keys.ttl, keys.on_expiry, keys.also)
 
-    def _evidence(self, keys: EvidenceKeys | None, data: Any, at: Path) -> EvidenceSpec | None:
-        if keys is None:
-            return None
-        if isinstance(data, dict):
-            data, at = data["from"], (*at, "from")
-        sources = (
-            self._checks.expression(source, at if data == source else (*at, index))
-            for index, source in enumerate(keys.from_)
-        )
-        known = tuple(source for source in sources if source is not None)
-        return EvidenceSpec(known, tuple(keys.only), keys.language)
-
     def _files(self, given: dict[str, Any], errors: list[ExpressionError]) -> dict[str, Template]:
         base, made = FilePath(self._checks.document.file).parent, {}
         for name, value in given.items():
@@ -404,8 +399,10 @@ class StepParser:
             "if_": self._checks.expression(data.get("if"), (*at, "if")),
             "returns": self._checks.returns(data.get("returns"), at),
         }
-        if keys is None:
-            return {**controls, "needs": _needs_of_broken_step(data.get("needs"))}
+        if keys is None:  # another key is at fault: the ids of `needs` are still checked
+            needs = data.get("needs")
+            words = needs if isinstance(needs, list) else [needs]
+            return {**controls, "needs": tuple(word for word in words if isinstance(word, str))}
         cache = None if keys.cache is None else keys.cache == "auto"
         controls |= {"needs": tuple(keys.needs), "cache": cache}
         return {**controls, "retry": keys.retry, "timeout": keys.timeout}
@@ -429,12 +426,6 @@ class StepParser:
         return var, checks.expression(found[2], at) or nothing
 
 
-def _needs_of_broken_step(given: Any) -> tuple[str, ...]:
-    """Parse `needs` of a step with another fault, so that its ids are still checked."""
-    given = given if isinstance(given, list) else [given]
-    return tuple(word for word in given if isinstance(word, str))
-
-
 K = TypeVar("K", bound=Keys)
 
 NAMES_OUTSIDE_STEPS: Mapping[tuple[str, str], Set[str]] = {
@@ -444,18 +435,6 @@ NAMES_OUTSIDE_STEPS: Mapping[tuple[str, str], Set[str]] = {
 """Names that texts outside of steps may read, where that is more than the inputs."""
 NAMES_IN_SERVERS = frozenset(("inputs", "secrets", "python"))
 """`python` is the interpreter that runs Paddock."""
-
-
-def validate(document: YamlDocument) -> Pipeline:
-    """Parse a document as a pipeline.
-
-    Raises:
-        PipelineError: with every fault of the file.
-    """
-    pipeline = parse_pipeline(document)
-    if pipeline.faults:
-        raise PipelineError(pipeline.faults)
-    return pipeline
 
 
 def parse_pipeline(document: YamlDocument) -> Pipeline:
@@ -469,14 +448,6 @@ def parse_pipeline(document: YamlDocument) -> Pipeline:
         checks.add((), "a pipeline is a mapping with the key `steps`", "Begin with `steps:`.")
         raise PipelineError(checks.faults)
     return _PipelineParser(checks).pipeline(without_x_keys(document.data))
-
-
-def pipeline_name(document: YamlDocument, given: Any) -> str:
-    """Return the pipeline's name; by default the file's."""
-    if isinstance(given, str) and given:
-        return given
-    path = PurePath(document.file)
-    return path.parent.name if path.stem == "pipeline" and path.parent.name else path.stem
 
 
 def _named_items(data: Any) -> Iterator[tuple[str, Any]]:
@@ -496,17 +467,30 @@ class _PipelineParser:
         checks = self._checks
         checks.table(FileKeys, data, ())
         steps = StepParser(checks)
-        servers = self._servers(data.get("mcpServers"))
+        name, path = data.get("name"), PurePath(self._document.file)
+        if not (isinstance(name, str) and name):  # that of the file, or of its folder
+            is_of_folder = path.stem == "pipeline" and path.parent.name
+            name = path.parent.name if is_of_folder else path.stem
+        servers = read_servers(data.get("mcpServers"), checks)
+        self._elsewhere += [
+            OutsideText(server.at, server.texts, NAMES_IN_SERVERS) for server in servers.values()
+        ]
+        # The environment variables that a JSON file of servers names
+        variables = sorted({name for server in servers.values() for name in server.variables})
+        tables: dict[str, type[Keys]] = {"on": OnKeys, "concurrency": ConcurrencyKeys}
+        tables |= {"budget": BudgetKeys, "gold": GoldKeys}
+        parts: dict[str, Any] = {key: self._part(table, data, key) for key, table in tables.items()}
         pipeline = Pipeline(
             document=self._document,
-            name=pipeline_name(self._document, data.get("name")),
+            name=name,
             description=str(data.get("description") or ""),
             inputs=dict(self._inputs(data.get("inputs"))),
             models=dict(self._models(data.get("models"))),
-            secrets=dict(self._secrets(data.get("secrets"))) | _variables(servers),
+            secrets=dict(self._secrets(data.get("secrets")))
+            | {secret_of(name): SecretKeys(env=name, file=None) for name in variables},
             servers=servers,
             defaults=self._part(ControlKeys, data, "defaults") or ControlKeys.model_validate({}),
-            **self._triggers(data),
+            **parts,
             compare=None
             if data.get("compare") is None
             else checks.table(CompareKeys, data["compare"], ("compare",)),
@@ -529,11 +513,6 @@ class _PipelineParser:
         if data is not None:
             value = self._checks.value(data, at, bare=bare)
             self._elsewhere.append(OutsideText(at, value, frozenset(names)))
-
-    def _triggers(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        tables: dict[str, type[Keys]] = {"on": OnKeys, "concurrency": ConcurrencyKeys}
-        tables |= {"budget": BudgetKeys, "gold": GoldKeys}
-        return {name: self._part(table, data, name) for name, table in tables.items()}
 
     def _models(self, data: Any) -> Iterator[tuple[str, ModelKeys]]:
         for alias, item in _named_items(data):
@@ -563,13 +542,6 @@ class _PipelineParser:
             keys = None if isinstance(item, str) else self._checks.table(SecretKeys, item, at)
             # A faulty one counts as known: an expression that reads it is not at fault.
             yield name, keys or SecretKeys.model_construct(env=name, file=None)
-
-    def _servers(self, data: Any) -> Mapping[str, McpServer]:
-        found = read_servers(data, self._checks)
-        self._elsewhere += [
-            OutsideText(server.at, server.texts, NAMES_IN_SERVERS) for server in found.values()
-        ]
-        return found
 
     def _check_name(self, at: Path, what: str) -> None:
         if not re.match(ID_PATTERN, str(at[-1])):
@@ -606,12 +578,6 @@ class _PipelineParser:
             what = f"the default of input '{name}' {error.message}"
             self._checks.add((*at, "default"), what, error.remedy)
         return made
-
-
-def _variables(servers: Mapping[str, McpServer]) -> dict[str, SecretKeys]:
-    """Return the secrets that stand for the environment variables of a JSON file of servers."""
-    names = {name for server in servers.values() for name in server.variables}
-    return {secret_of(name): SecretKeys(env=name, file=None) for name in sorted(names)}
 
 
 def step_nodes(pipeline: Pipeline) -> Iterator[StepNode]:

@@ -6,10 +6,10 @@ outputs a step has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from .errors import Fault, PipelineError
+from .errors import Fault
 from .expressions import Path
 from .model import Block, Node, Pipeline
 from .references import (
@@ -26,7 +26,7 @@ from .references import (
 
 @dataclass(frozen=True)
 class Plan:
-    """A pipeline in order of execution. `faults` is empty in what `plan` returns."""
+    """A pipeline in order of execution."""
 
     pipeline: Pipeline
     nodes: tuple[Node, ...]
@@ -38,23 +38,11 @@ class Plan:
     faults: tuple[Fault, ...] = field(default=(), compare=False)
 
 
-def plan(pipeline: Pipeline) -> Plan:
-    """Return the dependency graph and the order of execution.
-
-    Raises:
-        PipelineError: unknown ids and names, reaching into a block, cycles; all at once.
-    """
-    made = plan_with_faults(pipeline)
-    if made.faults:
-        raise PipelineError(made.faults)
-    return made
-
-
 def plan_with_faults(pipeline: Pipeline) -> Plan:
     """Return edges and order as far as possible; faults are in the plan's `faults`."""
     graph = DependencyGraph(pipeline)
     nodes = graph.ordered(pipeline.steps)
-    return Plan(pipeline, nodes, graph.edges, tuple(graph.uses), graph.faults())
+    return Plan(pipeline, nodes, graph.edges, tuple(graph.uses), tuple(graph.found.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +53,6 @@ class _PlanLevel:
     block: str | None = None
     outer: _PlanLevel | None = None
 
-    def around(self) -> Iterator[_PlanLevel]:
-        """Yield this level and those around it, the nearest first."""
-        level: _PlanLevel | None = self
-        while level is not None:
-            yield level
-            level = level.outer
-
 
 class DependencyGraph:
     """Collects edges and faults, level by level."""
@@ -81,7 +62,7 @@ class DependencyGraph:
         self.uses: list[ReferenceUse] = []
         self._pipeline = pipeline
         self._homes: dict[str, str] = {}
-        self._found: dict[tuple[Path, str], Fault] = {}
+        self.found: dict[tuple[Path, str], Fault] = {}
         self._waits: dict[str, set[str]] = {node.id: set() for node in pipeline.nodes()}
         for node in pipeline.nodes():
             if isinstance(node, Block):
@@ -94,9 +75,6 @@ class DependencyGraph:
         for text in pipeline.elsewhere:
             for use in uses_in(text.text, text.at, text.names):
                 self._name(use)
-
-    def faults(self) -> tuple[Fault, ...]:
-        return tuple(self._found.values())
 
     def ordered(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
         """Sort one level and its bodies by dependency; else in the order of the file."""
@@ -140,15 +118,15 @@ class DependencyGraph:
         self.uses.append(use)
         if use.reference[0] != "steps":
             self._name(use)
-        elif len(use.reference) == 1:
+            return
+        if len(use.reference) == 1:
             what = "`steps` alone names no step"
             self._fault(use, what, "Write `steps.<id>.<output>`.")
-        else:
-            self._edge(use, level, node)
-
-    def _edge(self, use: ReferenceUse, level: _PlanLevel, node: Node | None) -> None:
+            return
         name, reader = use.reference[1], node.id if node else None
-        for around in level.around():
+        ids: list[str] = []
+        around: _PlanLevel | None = level
+        while around is not None:
             if name in around.nodes:
                 if reader is not None:
                     self._waits[reader].add(name)
@@ -157,9 +135,8 @@ class DependencyGraph:
                 what = f"step '{name}' is the block around this reference"
                 self._fault(use, what, "Its results exist once all its items are done.")
                 return
-            reader = around.block
-        ids = [id_ for around in level.around() for id_ in around.nodes if not id_.startswith("(")]
-        name = use.reference[1]
+            ids += [step_id for step_id in around.nodes if not step_id.startswith("(")]
+            reader, around = around.block, around.outer
         self._fault(use, *unknown_step(name, self._homes.get(name), ids))
 
     def _name(self, use: ReferenceUse) -> None:
@@ -181,8 +158,8 @@ class DependencyGraph:
         else:
             what = f"these steps depend on each other: {' → '.join((*circle, circle[0]))}."
         fault = Fault(what, "Remove one of the references or `needs`.", first.mark)
-        self._found[(first.at, what)] = fault
+        self.found[(first.at, what)] = fault
 
     def _fault(self, use: ReferenceUse, message: str, remedy: str) -> None:
         fault = Fault(f"{message}.", remedy, self._pipeline.mark(use.at))
-        self._found.setdefault((use.at, message), fault)
+        self.found.setdefault((use.at, message), fault)

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from .errors import did_you_mean
 from .expressions import Path, Reference, Value
-from .model import Block, Node, Pipeline, ReplySpec
+from .model import Block, Node, Pipeline
 from .times import TIME_NAMES
 
 BASE_NAMES = frozenset(("inputs", "steps")) | TIME_NAMES
@@ -54,45 +54,32 @@ def unknown_step(name: str, home: str | None, ids: Collection[str]) -> tuple[str
 
 def unknown_name(use: ReferenceUse, pipeline: Pipeline) -> tuple[str, str] | None:
     """Return what is wrong with the first name of a reference, and the remedy; None: nothing."""
-    root = use.reference[0]
-    if root in use.names:
-        return _of_known_root(use, pipeline)
+    root, is_known = use.reference[0], use.reference[0] in use.names
+    name = use.reference[1] if use.reference[1:] else None
+    if root == "secrets" and (is_known or not (pipeline.secrets or use.is_open)):
+        if name is None:
+            return "`secrets` alone names no secret", "Write `secrets.<name>`."
+        if name not in pipeline.secrets:
+            known = pipeline.secrets
+            remedy = did_you_mean(name, known) if known else "Declare it under `secrets`."
+            return f"there is no secret '{name}'", remedy
+        if _is_command_line(use.at):
+            return (
+                f"every user of this machine can read a command line, so secret '{name}' cannot "
+                "stand in one",
+                "Give it in a variable of `env`, or have the command read it from a file.",
+            )
+        return None
     if root == "secrets" and pipeline.secrets:
         remedy = "Secrets are read under `with` and `if`, in `pool.key`, and in `on`."
         return "a secret cannot be read here", remedy
-    if use.is_open:
+    if root == "inputs" and is_known and name is not None and name not in pipeline.inputs:
+        inputs = pipeline.inputs
+        remedy = did_you_mean(name, inputs) if inputs else "Declare it under `inputs`."
+        return f"there is no input '{name}'", remedy
+    if is_known or use.is_open:
         return None
-    if root == "secrets":
-        return _unknown_secret(use, pipeline)
     return f"'{root}' is not known here", did_you_mean(root, sorted(use.names))
-
-
-def _of_known_root(use: ReferenceUse, pipeline: Pipeline) -> tuple[str, str] | None:
-    root = use.reference[0]
-    if root == "secrets":
-        return _unknown_secret(use, pipeline)
-    if root != "inputs" or len(use.reference) == 1 or use.reference[1] in pipeline.inputs:
-        return None
-    name, declared = use.reference[1], pipeline.inputs
-    remedy = did_you_mean(name, declared) if declared else "Declare it under `inputs`."
-    return f"there is no input '{name}'", remedy
-
-
-def _unknown_secret(use: ReferenceUse, pipeline: Pipeline) -> tuple[str, str] | None:
-    declared = pipeline.secrets
-    if len(use.reference) == 1:
-        return "`secrets` alone names no secret", "Write `secrets.<name>`."
-    name = use.reference[1]
-    if name not in declared:
-        remedy = did_you_mean(name, declared) if declared else "Declare it under `secrets`."
-        return f"there is no secret '{name}'", remedy
-    if _is_command_line(use.at):
-        return (
-            f"every user of this machine can read a command line, so secret '{name}' cannot "
-            "stand in one",
-            "Give it in a variable of `env`, or have the command read it from a file.",
-        )
-    return None
 
 
 def uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator[ReferenceUse]:
@@ -115,8 +102,14 @@ def uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator[
         for use in uses_in(node.returns, (*node.at, "returns"), names):
             if use.reference[:2] != ("steps", node.id):
                 yield use
-    if node.reply is not None:
-        yield from _uses_of_reply(node.reply, (*node.at, "reply"), names)
+    if (reply := node.reply) is not None:
+        at = (*node.at, "reply")
+        for index, check in reply.checks.items():
+            yield from _reads(check.references, (*at, "check", index), names | ANSWER_NAMES)
+        if reply.evidence is not None:
+            yield from _reads(reply.evidence.references, (*at, "evidence"), names)
+        for choice in reply.choices:
+            yield from _reads(choice.source.reads, (*at, "schema", *choice.at, "choose"), names)
     for key, spec in (("escalate", node.escalate), ("review", node.review)):
         if spec is not None:
             at = (*node.at, key, "when")
@@ -136,15 +129,6 @@ def _is_command_line(at: Path) -> bool:
         case ("on", "notify", *rest):
             return "command" in rest
     return ("with", "command") in pairwise(at)
-
-
-def _uses_of_reply(reply: ReplySpec, at: Path, names: frozenset[str]) -> Iterator[ReferenceUse]:
-    for index, check in reply.checks.items():
-        yield from _reads(check.references, (*at, "check", index), names | ANSWER_NAMES)
-    if reply.evidence is not None:
-        yield from _reads(reply.evidence.references, (*at, "evidence"), names)
-    for choice in reply.choices:
-        yield from _reads(choice.source.reads, (*at, "schema", *choice.at, "choose"), names)
 
 
 def uses_in(value: Value, at: Path, names: frozenset[str]) -> Iterator[ReferenceUse]:

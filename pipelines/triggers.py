@@ -39,25 +39,15 @@ def _cron(given: str) -> str:
         example = "such as '0 6 * * 1-5' (minute, hour, day, month, day of the week)"
         raise ValueError(f"must have five fields {example}; this has {len(fields)}")
     for field, (name, low, high, words) in zip(fields, _CRON_FIELDS, strict=True):
-        if not all(_is_cron_part(part, low, high, words) for part in field.split(",")):
-            raise ValueError(f"must be a cron expression; '{field}' is not a valid {name}")
+        for part in field.split(","):
+            found = _CRON_PART.match(part)
+            ends = [] if found is None else [end for end in (found[2], found[3]) if end is not None]
+            is_known = all(
+                end.lower() in words or (end.isdigit() and low <= int(end) <= high) for end in ends
+            )
+            if found is None or found[4] == "0" or not is_known:
+                raise ValueError(f"must be a cron expression; '{field}' is not a valid {name}")
     return given
-
-
-def _is_cron_part(part: str, low: int, high: int, words: tuple[str, ...]) -> bool:
-    found = _CRON_PART.match(part)
-    if found is None or found[4] == "0":
-        return False
-    if found[1] == "*":
-        return True
-    ends = [_cron_number(word, low, words) for word in (found[2], found[3]) if word is not None]
-    return all(end is not None and low <= end <= high for end in ends)
-
-
-def _cron_number(word: str, low: int, words: tuple[str, ...]) -> int | None:
-    if word.lower() in words:
-        return words.index(word.lower()) + low
-    return int(word) if word.isdigit() else None
 
 
 def _timezone(given: str) -> str:

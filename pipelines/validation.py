@@ -63,7 +63,12 @@ def faults_of(
             continue  # another alternative of the union takes this kind, and is at fault below
         fault = _fault(path, specific or found, table, document, at)
         if is_rendered and found[0]["type"] in _KINDS:
-            fault = replace(fault, remedy=_remedy_for_rendered(found[0]))
+            given, remedy = found[0]["input"], ""
+            if given is None:
+                remedy = 'Write what stands in for it: `{{ … or "" }}`.'
+            elif found[0]["type"] == "string_type" and isinstance(given, list | dict):
+                remedy = 'Make text of it: `| tojson`, or `| join(", ")`.'
+            fault = replace(fault, remedy=remedy)
         yield fault
 
 
@@ -108,8 +113,12 @@ def _fault(
 def _sentence(name: str, details: Sequence[ErrorDetails]) -> tuple[str, str]:
     first = details[0]
     given, context, kind = first["input"], first.get("ctx", {}), first["type"]
-    if kind == "value_error":
-        return _own_sentence(name, str(context.get("error", first["msg"])), given)
+    if kind == "value_error":  # of one of our own checks
+        message = str(context.get("error", first["msg"])).rstrip(".")
+        if not message.startswith("must "):
+            return f"in '{name}': {message}.", ""
+        shown = f"; it is {_quoted(given)}" if _is_scalar(given) else ""
+        return f"'{name}' {message}{shown}.", ""
     if kind == "literal_error":
         options = context["expected"].replace(" or ", ", ")
         words = [word.strip("'") for word in options.split(", ")]
@@ -150,23 +159,6 @@ def _remedy_for(name: str, given: Any, kinds: Collection[str]) -> str:
     return ""
 
 
-def _remedy_for_rendered(detail: ErrorDetails) -> str:
-    if detail["input"] is None:
-        return 'Write what stands in for it: `{{ … or "" }}`.'
-    if detail["type"] == "string_type" and isinstance(detail["input"], list | dict):
-        return 'Make text of it: `| tojson`, or `| join(", ")`.'
-    return ""
-
-
-def _own_sentence(name: str, message: str, given: Any) -> tuple[str, str]:
-    """Complete the message of one of our own checks."""
-    message = message.rstrip(".")
-    if message.startswith("must "):
-        given_ = f"; it is {_quoted(given)}" if _is_scalar(given) else ""
-        return f"'{name}' {message}{given_}.", ""
-    return f"in '{name}': {message}.", ""
-
-
 def _pattern_fault(name: str, given: str, pattern: str) -> tuple[str, str]:
     if pattern.startswith("^[a-z]"):
         what = f"'{given}' cannot be an id: only small letters, digits and '_' are allowed"
@@ -199,23 +191,16 @@ def _kind_of(value: Any) -> str:
 def _names_at(table: type[BaseModel], path: Path) -> list[str]:
     """Return the keys of the table at `path` within `table`."""
     tables = [table]
-    for name in path:
-        if isinstance(name, str):
-            tables = [found for parent in tables for found in _tables_under(parent, name)]
-    return [name for found in tables for name in _key_names(found)]
-
-
-def _key_names(table: type[BaseModel]) -> list[str]:
-    """Return a table's keys, its own before those of its bases."""
-    own = table.__annotations__
-    fields = sorted(table.model_fields.items(), key=lambda field: field[0] not in own)
-    return [field.alias or name for name, field in fields]
-
-
-def _tables_under(table: type[BaseModel], name: str) -> Iterator[type[BaseModel]]:
-    for key, field in table.model_fields.items():
-        if (field.alias or key) == name:
-            yield from _tables(field.annotation)
+    for name in filter(lambda name: isinstance(name, str), path):
+        fields = [item for parent in tables for item in parent.model_fields.items()]
+        under = [field.annotation for key, field in fields if (field.alias or key) == name]
+        tables = [found for annotation in under for found in _tables(annotation)]
+    names: list[str] = []
+    for found in tables:  # its own keys before those of its bases
+        own, inherited = found.__annotations__, found.model_fields
+        for key in sorted(inherited, key=lambda key: key not in own):
+            names.append(inherited[key].alias or key)
+    return names
 
 
 def _tables(annotation: Any) -> Iterator[type[BaseModel]]:

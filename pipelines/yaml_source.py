@@ -264,18 +264,18 @@ def _syntax(error: yaml.YAMLError, file: str, lines: tuple[str, ...]) -> Fault:
     if place is not None:
         mark = _mark(file, lines, place.line, place.column, 1)
     else:
-        mark = _mark_at(int(getattr(error, "position", 0)), file, lines)
+        position, mark = (
+            int(getattr(error, "position", 0)),
+            _mark(file, lines, len(lines) - 1, 0, 1),
+        )
+        for number, line in enumerate(lines):
+            if position <= len(line):
+                mark = _mark(file, lines, number, position, 1)
+                break
+            position -= len(line) + 1
     what = problem if isinstance(error, _YamlRefused) else f"this is not valid YAML: {problem}"
     remedy = next((text for part, text in _REMEDIES if part in problem), "Correct the line.")
     return Fault(f"{what}.", remedy, mark)
-
-
-def _mark_at(position: int, file: str, lines: tuple[str, ...]) -> Mark:
-    for number, line in enumerate(lines):
-        if position <= len(line):
-            return _mark(file, lines, number, position, 1)
-        position -= len(line) + 1
-    return _mark(file, lines, max(0, len(lines) - 1), 0, 1)
 
 
 class _CoreDumper(yaml.SafeDumper):
@@ -327,7 +327,13 @@ def _check(document: YamlDocument) -> Iterator[Fault]:
         if isinstance(node, MappingNode):
             yield from _check_keys(document, node)
         elif isinstance(node, ScalarNode):
-            yield from _check_number(document, node)
+            try:
+                value = _scalar(node)
+            except ValueError:
+                value = math.inf
+            if isinstance(value, float) and not math.isfinite(value):
+                what = f"'{node.value[:40]}' is not a usable number."
+                yield Fault(what, "Put it in quotes if it is text.", document.mark_of(node))
             if _SURROGATE.search(node.value):
                 what = "this text has half a character: a single '\\u' escape from D800 to DFFF."
                 yield Fault(what, "Write the whole character.", document.mark_of(node))
@@ -384,31 +390,21 @@ def _check_keys(document: YamlDocument, node: MappingNode) -> Iterator[Fault]:
             seen[key.value] = key
 
 
-def _check_number(document: YamlDocument, node: ScalarNode) -> Iterator[Fault]:
-    try:
-        value = _scalar(node)
-    except ValueError:
-        value = math.inf
-    if isinstance(value, float) and not math.isfinite(value):
-        what = f"'{node.value[:40]}' is not a usable number."
-        yield Fault(what, "Put it in quotes if it is text.", document.mark_of(node))
-
-
 def _plain(node: Node | None, made: dict[int, Any]) -> Any:
     """Return plain values; a shared node is built once."""
     if node is None:
         return None
-    if id(node) not in made:
-        made[id(node)] = _made(node, made)
-    return made[id(node)]
-
-
-def _made(node: Node, made: dict[int, Any]) -> Any:
+    if id(node) in made:
+        return made[id(node)]
+    plain: Any
     if isinstance(node, MappingNode):
-        return {key.value: _plain(value, made) for key, value in node.value}
-    if isinstance(node, SequenceNode):
-        return [_plain(item, made) for item in node.value]
-    return _scalar(node)
+        plain = {key.value: _plain(value, made) for key, value in node.value}
+    elif isinstance(node, SequenceNode):
+        plain = [_plain(item, made) for item in node.value]
+    else:
+        plain = _scalar(node)
+    made[id(node)] = plain
+    return plain
 
 
 def _scalar(node: Node) -> Any:

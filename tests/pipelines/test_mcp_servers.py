@@ -8,21 +8,20 @@ from typing import Any
 
 import pytest
 
-from paddock.pipelines import model, yaml_source
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.mcp_servers import McpServer, secret_of
-from paddock.pipelines.plan import plan
+from tests.pipelines.checked import checked_pipeline, checked_plan
 
 STEPS = "steps: [{uses: prompt, with: {template: x}}]\n"
 
 
 def servers(text: str, file: str = "p.yaml") -> dict[str, McpServer]:
-    return dict(model.validate(yaml_source.parse_yaml(text + STEPS, file)).servers)
+    return dict(checked_pipeline(text + STEPS, file).servers)
 
 
 def faults(text: str, file: str = "p.yaml") -> list[str]:
     with pytest.raises(PipelineError) as caught:
-        plan(model.validate(yaml_source.parse_yaml(text + STEPS, file)))
+        checked_plan(checked_pipeline(text + STEPS, file))
     return [f"{one.message} {one.remedy}".strip() for one in caught.value.faults]
 
 
@@ -84,7 +83,7 @@ def test_a_file_of_other_programs_is_read_and_its_variables_are_secrets(tmp_path
     }  # fmt: skip
     off = {"command": "x", "disabled": True}
     text, file = in_file(tmp_path, {"mcpServers": {"one": server, "off": off}})
-    pipeline = model.validate(yaml_source.parse_yaml(text + STEPS, file))
+    pipeline = checked_pipeline(text + STEPS, file)
     assert list(pipeline.servers) == ["one"]
     assert pipeline.secrets[secret_of("TOKEN")].env == "TOKEN"
     scope = {"secrets": {secret_of("TOKEN"): "s3cret"}}

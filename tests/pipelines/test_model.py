@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from paddock.pipelines import model, yaml_source
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.model import Block, Pipeline, StepNode
+from tests.pipelines.checked import checked_pipeline
 
 WHOLE = """
 # yaml-language-server: $schema=./.paddock/pipeline.schema.json
@@ -65,7 +65,7 @@ tests:
 
 
 def read(text: str, file: str = "news.yaml") -> Pipeline:
-    return model.validate(yaml_source.parse_yaml(text, file))
+    return checked_pipeline(text, file)
 
 
 def faults(text: str, file: str = "news.yaml") -> list[str]:

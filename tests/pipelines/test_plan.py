@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from paddock.pipelines import model, yaml_source
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.model import Block
-from paddock.pipelines.plan import Plan, plan
+from paddock.pipelines.plan import Plan
+from tests.pipelines.checked import checked_pipeline, checked_plan
 
 
 def planned(text: str, file: str = "news.yaml") -> Plan:
-    return plan(model.validate(yaml_source.parse_yaml(text, file)))
+    return checked_plan(checked_pipeline(text, file))
 
 
 def fault(text: str) -> str:

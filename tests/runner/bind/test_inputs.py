@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from paddock.pipelines import model, yaml_source
 from paddock.runner.bind import inputs
+from tests.pipelines.checked import checked_pipeline
 
 PIPELINE = "inputs: {folder: {type: dir}}\nsteps: [{uses: prompt, with: {template: x}}]"
 
 
 def folder_of(value: str, tmp_path: Path) -> str:
-    pipeline = model.validate(yaml_source.parse_yaml(PIPELINE, "news.yaml"))
+    pipeline = checked_pipeline(PIPELINE, "news.yaml")
     read = inputs.read_inputs(pipeline, {"folder": value}, base=tmp_path, cwd=tmp_path)
     assert read.faults == []
     assert read.opened == [Path(read.values["folder"])]
@@ -29,7 +29,7 @@ def test_a_callers_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_thousands_of_unknown_inputs_are_twenty_names_and_a_count() -> None:
-    pipeline = model.validate(yaml_source.parse_yaml(PIPELINE, "news.yaml"))
+    pipeline = checked_pipeline(PIPELINE, "news.yaml")
     given = {"folder": ".", **{f"odd{number}": "x" for number in range(3_000)}}
     faults = inputs.read_inputs(pipeline, given, base=Path(), cwd=Path()).faults
     assert len(faults) == 21
