@@ -7,6 +7,7 @@ they are called. Prefect is only imported in a run that is shown in it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,11 @@ from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.bound import BoundPlan, all_plans, callable_names, ignored_key_notes
 from paddock.runner.bind.prefix_sharing import prefix_sharing_advice
 from paddock.runner.bind.variations import comparison_notes
-from paddock.runner.config.pipeline_secrets import read_secrets, trigger_secrets
+from paddock.runner.config.pipeline_secrets import (
+    PlaceholderSecrets,
+    read_secrets,
+    trigger_secrets,
+)
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.dry_run.pipeline_check import validate as validate
 from paddock.runner.progress.drain import StopGate, stop_on_signals
@@ -35,6 +40,7 @@ FILE_THREADS = 4
 
 if TYPE_CHECKING:
     from paddock.engine.request import Pool
+    from paddock.runner.daemon.run_signatures import Signer
 
 
 def plan(
@@ -240,4 +246,16 @@ def prepare(
     environ = os.environ if environment.environ is None else environment.environ
     unused = frozenset() if options.notifies else trigger_secrets(bound.pipeline)
     secrets = read_secrets(bound.pipeline, environ, bound.inputs, inner, unused=unused)
+    if not isinstance(environ, PlaceholderSecrets):
+
+        @functools.cache
+        def signer() -> Signer:
+            from paddock.runner.daemon.run_signatures import Signer, signer_for
+
+            try:
+                return signer_for(settings.state_dir, settings.ledger_url)
+            except OSError:  # no home to write to: what this run records, no other compares
+                return Signer(os.urandom(32))
+
+        secrets = replace(secrets, digest=lambda text: signer().secret_digest(text))
     return PreparedRun(bound, settings, secrets)

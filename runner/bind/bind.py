@@ -23,7 +23,7 @@ from paddock.pipelines.keys import RetryKeys, TimeoutKeys
 from paddock.pipelines.model import Block, Node, Pipeline
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.plan import Plan
-from paddock.pipelines.references import BASE_NAMES, LOOP_NAMES
+from paddock.pipelines.references import BASE_NAMES, LOOP_NAMES, STEP_NAMES
 from paddock.pipelines.template_sandbox import METHODS
 from paddock.runner.ledger.budget import RunBudget
 from paddock.steps import python_step, registry
@@ -351,7 +351,7 @@ class PlanBinder:
             model=self._models.of(step, kind),
             besides=self._models.besides(step, kind),
             reply=reply,
-            references=step_reads.step_references(step, names),
+            references=step_reads.step_references(step, names | STEP_NAMES),
             after_answer=step_reads.after_answer(step, names),
             of_lists=step_reads.list_references(step, names),
             escalate=self._models.escalation(step, kind),

@@ -166,6 +166,11 @@ class _RecordedCalls:
         self._stats = stats
         self._caller = caller
 
+    def _hashed(self, redacted: str, plain: str) -> str:
+        """Return the text of a request's hash: the same request with another secret has another."""
+        digest = self._stats.secrets.digest
+        return redacted if redacted == plain or digest is None else redacted + digest(plain)
+
     async def _known(self, hash_: str) -> CallRow | None:
         if not (self._caller.looks_up or self._caller.before.get(hash_)):
             return None
@@ -349,8 +354,9 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         return await self._looked_up("embed", digest, key)
 
     async def _looked_up(self, kind: str, digest: str, key: dict[str, Any]) -> KnownCall:
-        request = self._stats.secrets.redact(canonical_json(key))
-        hash_ = _call_hash(kind, request)
+        plain = canonical_json(key)
+        request = self._stats.secrets.redact(plain)
+        hash_ = _call_hash(kind, self._hashed(request, plain))
         return KnownCall(digest, request, hash_, await self._known(hash_))
 
     async def ask(self, request: ChatRequest, hear: ChunkListener | None = None) -> Reply:
@@ -575,9 +581,11 @@ class ToolCallCache(_RecordedCalls):
 
         With `keeps=False` each item has its own row, which its next run overwrites.
         """
-        text = self._stats.secrets.redact(canonical_json(asked))
+        plain = canonical_json(asked)
+        text = self._stats.secrets.redact(plain)
         began = time.time()
-        hash_ = _call_hash(kind, text if keeps else f"{self._own_place(text)}\n{text}")
+        own = self._hashed(text, plain) if keeps else f"{self._own_place(text)}\n{text}"
+        hash_ = _call_hash(kind, own)
         row = await self._known(hash_) if keeps else None
         if row is not None:
             result = json.loads(row.reply)

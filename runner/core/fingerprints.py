@@ -26,6 +26,7 @@ from paddock.runner.bind.bound import (
     steps_of,
 )
 from paddock.runner.bind.scope import Scope
+from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.steps.python_step import is_function_reference
 
@@ -46,6 +47,8 @@ READERS = ".readers"
 """A part that is no digest: the installed readers of documents, one a line."""
 RETURNS = "(returns)"
 """A sub-pipeline's `returns`, among the parts of its step's hash; not a valid id."""
+KEYED = "hmac:"
+"""Begins a part that is made of secrets: a digest with a key, which cannot be guessed."""
 _MEASURING_STEPS = frozenset(("chat", "reduce", "split", "summarise", "summarize"))
 """Steps that ask whether a prompt fits and take no other notice of the context."""
 # Parameters that are text for the model or for a file: reasons call them "prompt".
@@ -228,10 +231,13 @@ class NodeParts:
         index: OutputIndex,
         digests: ModelDigests,
         content: Callable[[str], str],
+        secrets: Secrets | None = None,
     ) -> None:
         self._bound, self._index, self._digests, self._digest_of = bound, index, digests, content
+        self._secrets = secrets or Secrets()
         self.older: dict[str, frozenset[str]] = {}
-        """Step version → compatible earlier versions, as parts of a hash."""
+        """Step version → compatible earlier versions, as parts of a hash. Of a part with a key:
+        what an earlier Paddock had for the same value."""
 
     async def of(self, node: BoundNode) -> dict[str, str]:
         """Return the parts of an item's hash, without its content and other steps' outputs."""
@@ -266,6 +272,7 @@ class NodeParts:
             parts[f"{step.id}{READERS}"] = "\n".join(sorted(installed(step.written)))
         if step.inner is not None:
             parts.update(await self._inner_parts(step.id, step.inner))
+        parts.update(self._server_part(step))
         if step.model is not None:
             digest = await self._digests.of(step.model)
             besides = [await self._digests.of(spec) for spec in step.besides]
@@ -295,8 +302,10 @@ class NodeParts:
     async def _inner_parts(self, place: str, inner: BoundPlan) -> dict[str, str]:
         """Return the hash parts of a sub-pipeline, without its inputs."""
         parts: dict[str, str] = {}
+        own = NodeParts(inner, self._index, self._digests, self._digest_of, self._secrets)
+        own.older = self.older
         for step in steps_of(inner.nodes):
-            for name, value in (await self.of_step(step)).items():
+            for name, value in (await own.of_step(step)).items():
                 parts[f"{place}.{name}"] = value
         for block in blocks_of(inner.nodes):
             parts[f"{place}.{block.id}.parameters"] = ordered_digest(json.loads(block.spec))
@@ -311,15 +320,40 @@ class NodeParts:
         read_names |= {path[0] for path in inner.returns.references} if inner.returns else set()
         for name in TIME_NAMES & read_names:
             parts[f"{place}.{name}"] = part_digest(times[name])
+        scope = Scope.of({}, self._secrets.of(inner.file))
+        secrets = {
+            p for node in nodes_of(inner.nodes) for p in node.references if p[0] == "secrets"
+        }
+        for name, value in own.outer(secrets, (), scope).items():
+            parts[f"secrets.{place}.{name.partition('.')[2]}"] = value
         return parts
+
+    def _server_part(self, step: BoundStep) -> dict[str, str]:
+        """Return the part of what its MCP servers are given, but for headers: keys may rotate."""
+        servers = self._bound.pipeline.servers
+        named = json.loads(step.spec).get("servers") or {}
+        scope = Scope.of(self._bound.inputs, self._secrets.of(self._bound.file))
+        read = {
+            path
+            for name in named.keys() & servers.keys()
+            for at, paths in servers[name].texts.reads().items()
+            for path in paths
+            if at[0] != "headers"
+        }
+        given, keyed = self.outer(read, (), scope), self._secrets.digest
+        if not given or keyed is None:
+            return {}
+        return {f"{step.id}.servers": f"{KEYED}{keyed(canonical_json(given))}"}
 
     def outer(
         self, references: Iterable[Reference], shown: Collection[Reference], scope: Scope
     ) -> dict[str, str]:
         parts = {}
+        hidden, keyed = self._bound.secret_inputs, self._secrets.digest
         for path in sorted(references):
-            if path[0] == "secrets":
-                continue  # a new password makes nothing stale, and leaves no trace
+            # Machines that share a ledger have each their own, and would undo each other's work.
+            if path[0] == "secrets" and self._index.ledger.is_shared:
+                continue
             if path[0] not in scope:
                 continue  # a name that the step adds for its template, such as `chunk`
             kind = self._bound.input_types.get(path[1]) if path[:1] == ("inputs",) else None
@@ -328,7 +362,14 @@ class NodeParts:
             value = outer_value(path, scope, self._index.stored if path in shown else None)
             if kind == "path" and isinstance(value, str):
                 value = self._content(value)
-            parts[".".join(path)] = ordered_digest(value)
+            digest, text = ordered_digest(value), ordered_json(value)
+            is_secret = path[0] == "secrets" or self._secrets.redact(text) != text
+            if is_secret or (path[0] == "inputs" and hidden.intersection(path[1:] or hidden)):
+                if keyed is None:
+                    continue
+                plain, digest = digest, f"{KEYED}{keyed(digest)}"
+                self.older[digest] = frozenset((plain,))
+            parts[".".join(path)] = digest
         return parts
 
     def _content(self, path: str) -> str | None:

@@ -218,7 +218,11 @@ def server_spec(server: McpServer, bound: BoundPlan, stats: RunStats) -> McpServ
         StepError: one of them has no value.
     """
     try:
-        known = {"inputs": bound.inputs, "secrets": stats.secrets.values, "python": sys.executable}
+        known = {
+            "inputs": bound.inputs,
+            "secrets": stats.secrets.of(bound.file),
+            "python": sys.executable,
+        }
         texts = server.texts.render(known)
     except ExpressionError as error:
         raise StepError(f"the MCP server '{server.name}': {error.message}.") from error

@@ -28,7 +28,9 @@ from .edited_outputs import is_loss
 from .fingerprints import (
     CONTENT,
     CONTEXT,
+    KEYED,
     LOOP,
+    PART_CHARS,
     PATH,
     READERS,
     SUFFIX,
@@ -126,9 +128,14 @@ def _is_compatible(
     entry: Entry,
 ) -> bool:
     """Return whether a part differs without making the result stale."""
+    was, is_now = before.get(name), now.get(name, "")
+    if is_now.startswith(KEYED):  # none was recorded, or one by another key
+        is_by_other_key = (
+            was and was.startswith(KEYED) and was[:-PART_CHARS] != is_now[:-PART_CHARS]
+        )
+        return was is None or is_by_other_key or was in (older or {}).get(is_now, ())
     if older is None or name.startswith(("inputs.", "steps.")):
         return False
-    was, is_now = before.get(name), now.get(name, "")
     if name.endswith(CONTEXT):
         has_fitted = entry.state == "done" and not entry.marks(LIMITED)
         return has_room(was, now.get(name), is_more_enough=has_fitted)
@@ -193,7 +200,7 @@ def change_reasons(
             # What is no part of one of both was not read, but for an ending that the key has.
             if name == SUFFIX or (name in before and name in now):
                 found[_ITEM_PARTS[name]] = None
-        elif what not in _PART_NAMES or name.startswith(("inputs.", "steps.")):
+        elif what not in _PART_NAMES or name.startswith(("inputs.", "steps.", "secrets.")):
             found[f"value changed: {name}"] = None
         elif (came := _came_or_went(place, before, now)) is not None:
             found[came] = None
@@ -232,6 +239,7 @@ _PART_NAMES = {
     "model": "model changed",
     "parameters": "parameters changed",
     "ctx": "`ctx` of its model changed",
+    "servers": "what its servers are given changed",
     "version": "step version changed",
     "readers": "what reads documents here changed",
 }

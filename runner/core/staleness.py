@@ -38,6 +38,7 @@ from paddock.runner.bind.label_changes import (
 from paddock.runner.bind.offered_labels import LabelLists
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.text_vectors import unit_matrix
+from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
 from paddock.runner.ledger import queries
@@ -65,10 +66,12 @@ from .edited_outputs import EDITED_FILE, held_paths, held_text, is_loss, overwri
 from .filed_items import FILED_STATES, BlockFiling, FiledItems, ListWithFiled, filed_doubt
 from .fingerprints import (
     CONTENT,
+    KEYED,
     LOOP,
     SUFFIX,
     NodeParts,
     Place,
+    changed_parts,
     is_file_value,
     item_content,
     item_hash,
@@ -156,6 +159,7 @@ class Judge:
         digests: ModelDigests,
         stores: OpenStores | None = None,
         job_runs: Callable[[], Awaitable[frozenset[str]]] | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
         """`job_runs` returns the other runs of the job: before a crash, or on other machines."""
         self.bound = bound
@@ -166,8 +170,8 @@ class Judge:
         self.seen_keys: set[str] = set()
         """Keys of all items, where only some are asked for."""
         self.sources = DeletionDetector(bound, self.ledger, index, options.is_confirmed)
-        self._digests = digests
-        self.parts = NodeParts(bound, index, digests, self.dependencies.digest)
+        self._digests, self._secrets = digests, secrets
+        self.parts = NodeParts(bound, index, digests, self.dependencies.digest, secrets)
         self._outer = OuterPipelines(bound.file.name, "", ())
         self._job_runs = job_runs
         watches = is_watch_trigger(options.trigger)
@@ -201,11 +205,13 @@ class Judge:
             self.index,
             self._digests,
             job_runs=None if is_nested else self._job_runs,
+            secrets=self._secrets,
         )
         steps, places = f"{outer.steps}{step}.", (*outer.places, self.place())
         made._outer = OuterPipelines(outer.file, steps, places)
         made.seen_keys, made.dependencies = self.seen_keys, self.dependencies
-        made.parts = NodeParts(bound, self.index, self._digests, self.dependencies.digest)
+        digest = self.dependencies.digest
+        made.parts = NodeParts(bound, self.index, self._digests, digest, self._secrets)
         made._is_only_block = False
         made._settled_files = self._settled_files
         made.reviews, made.labels = self.reviews, self.labels
@@ -469,7 +475,7 @@ class Judge:
                 continue
             result = (entry.returns, entry.returns_object)
             done[item.key] = FiledRow(item.key, item.key, "", "", None, False, "", "", *result)
-            if entry.hash != item.hash:
+            if is_stale and entry.hash != item.hash:
                 earlier.add(item.key)
         items[:] = left
         return done, frozenset(earlier)
@@ -660,7 +666,21 @@ class Judge:
             return judge_item(entry, hash_, {})
         older = None if self.options.refresh else self.parts.older
         past = None if entry is None else candidate.past.of(entry.key, candidate.item)
-        return judge_item(entry, hash_, json.loads(candidate.parts), older, past)
+        now = json.loads(candidate.parts)
+        verdict = judge_item(entry, hash_, now, older, past)
+        if entry is not None and not verdict.is_work and not self.ledger.is_readonly:
+            # Take today's secrets for those that it was made with, so that their changes show
+            before = json.loads(entry.parts)
+            new = {
+                n: now[n] for n in changed_parts(before, now) if now.get(n, "").startswith(KEYED)
+            }
+            if new:
+                parts = before | new
+                text = candidate.parts if parts == now else canonical_json(parts)
+                row = {name: getattr(entry, name) for name in Entry.__slots__}
+                row |= {"scope": candidate.scope, "parts": text}
+                self.ledger.put("items", row | {"hash": hashlib.sha256(text.encode()).hexdigest()})
+        return verdict
 
     def _difference(self, candidate: _Candidate, entry: Entry, edited: list[str]) -> str | None:
         """Return what changed of an item's dependencies; None: nothing. See `DependencyIndex`."""

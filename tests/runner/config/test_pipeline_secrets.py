@@ -116,16 +116,19 @@ def test_a_model_gets_the_secret_and_nothing_that_is_kept_has_it(folder: Path) -
     assert (folder / "out/a.txt").read_text() == "You said: Say: A ferry. *** *** ***"
 
 
-def test_a_second_run_sees_the_same_and_a_new_password_makes_nothing_old(
+def test_a_second_run_sees_the_same_and_a_new_secret_in_a_prompt_is_another_prompt(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = ran(folder, FakePool(answer=echo))
-    monkeypatch.setenv("THE_TOKEN", "another-token")
     pool = FakePool(answer=echo)
     second = ran(folder, pool)
     assert pool.chats == []
     assert second.returns == first.returns
     assert second.counts["fresh"] == 1
+    monkeypatch.setenv("THE_TOKEN", "another-token")
+    third = ran(folder, pool)
+    assert "another-token" in pool.chats[0].messages[-1].content
+    assert third.returns == first.returns
 
 
 def test_an_error_that_repeats_a_secret_is_told_without_it(folder: Path) -> None:
