@@ -48,7 +48,7 @@ class Signer:
         return self._mac("nonce", job, "")
 
     def secret_digest(self, text: str) -> str:
-        """Return the digest of a secret's text that nobody can guess without the key, and its id.
+        """Return the digest of a secret's text, which only the key can check, and its id.
 
         Those of different keys tell nothing of each other.
         """
