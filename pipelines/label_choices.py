@@ -120,6 +120,8 @@ class LabelList:
     labels: Mapping[str, str]
     """Each label with its description, which may be empty."""
     digest: str
+    """Of the labels in any order."""
+    ordered_digest: str
     relabels_all: bool = False
     """Whether any change of it makes every item stale."""
 
@@ -142,10 +144,14 @@ class LabelList:
             raise WrongLabels(f"{what} from", remedy)
         pairs = [_pair(element, n, source, keys) for n, element in enumerate(value, 1)]
         _refuse_alike([label for label, _ in pairs], source, keys.unknown)
-        labels = dict(pairs)
-        text = json.dumps(sorted(pairs), ensure_ascii=False)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return cls(source, labels, digest, keys.relabel == "all")
+        texts = (json.dumps(order, ensure_ascii=False) for order in (sorted(pairs), pairs))
+        digest, ordered = (hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts)
+        return cls(source, dict(pairs), digest, ordered, keys.relabel == "all")
+
+    @property
+    def recorded_digest(self) -> str:
+        """What the ledger keeps of it."""
+        return self.ordered_digest if self.relabels_all else self.digest
 
     def new_to(self, before: Iterable[Mapping[str, str]]) -> dict[str, str]:
         """Return the labels that one of its former states had not."""

@@ -53,7 +53,7 @@ def list_name(prefix: str, step: str, field: FieldPath) -> str:
 def label_mark(name: str, found: LabelList, answer: Any, field: FieldPath) -> dict[str, list[Any]]:
     """Mark the list of a field, and the labels that an answer has of it; None: no answer yet."""
     chosen = None if answer is None else sorted({*chosen_labels(answer, field)})
-    return {f"{LABELS} {name}": [LABELS, found.digest, chosen]}
+    return {f"{LABELS} {name}": [LABELS, found.recorded_digest, chosen]}
 
 
 def nearest_mark(name: str, found: NearestLabels) -> dict[str, list[Any]]:
@@ -94,7 +94,7 @@ class CurrentLabels:
         for key, (_, digest, chosen) in entry.marks(LABELS).items():
             name = key.removeprefix(f"{LABELS} ")
             found, before = self.lists.get(name), then.get(name)
-            if found is None or found.digest == digest:
+            if found is None or digest in (found.digest, found.ordered_digest):
                 continue
             if before is None or chosen is None:
                 return f"labels changed: {found.source} (step '{_step_of(name)}')"

@@ -117,7 +117,7 @@ class LabelLists:
         reply, lists = step.reply, self.of_step(step, scope)
         if reply is None or not lists:
             return None
-        key = (id(reply), *(label_list.digest for label_list in lists.values()))
+        key = (id(reply), *(label_list.ordered_digest for label_list in lists.values()))
         if key not in self._offered:
             shown = prompt_labels(reply.choices, lists)
             fits = await self._fitting(step, shown, tools)
@@ -181,10 +181,10 @@ class LabelLists:
         model = near.tools.models.resolve(None, "embed")
         identity = (await near.tools.pool.facts(model)).identity
         async with self._embedding:  # items that come meanwhile wait for the same vectors
-            matrix = self._vectors.get((whole.digest, model.ref))
+            matrix = self._vectors.get((whole.ordered_digest, model.ref))
             if matrix is None:
                 made = await near.embedded(model, label_texts(whole.labels))
-                matrix = self._vectors[whole.digest, model.ref] = unit_matrix(made)
+                matrix = self._vectors[whole.ordered_digest, model.ref] = unit_matrix(made)
         vector = as_vector8((await near.embedded(model, [near.text]))[0])
         found = similarities(vector, matrix)
         if found is None:

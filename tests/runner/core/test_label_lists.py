@@ -171,11 +171,20 @@ def test_relabel_all_makes_everything_stale_when_the_list_changes(here: Reviewed
     assert len(reasons(here.run(pool=FakePool(answer=clerk)))) == 3
 
 
-def test_with_relabel_all_neither_the_order_nor_another_column_counts(here: ReviewedWorld) -> None:
-    here.edit("unknown: none of these}", "unknown: none of these, relabel: all}")
+def test_with_relabel_all_the_order_of_the_prompt_counts_and_another_column_does_not(
+    here: ReviewedWorld,
+) -> None:
     here.run(pool=FakePool(answer=clerk))
+    here.edit("unknown: none of these}", "unknown: none of these, relabel: all}")
+    here.write("tags.csv", written(dict(reversed(TAGS.items()))))
+    assert states(here.plan()) == {}  # the order in which it was asked was not recorded
+    here.run(pool=FakePool(answer=clerk), force=frozenset(("label",)))
     rows = "".join(f"{name},{TAGS[name]},x\n" for name in reversed(TAGS))
     here.write("tags.csv", f"name,note,other\n{rows}")
+    assert states(here.plan()) == {}
+    here.write("tags.csv", written(TAGS))
+    assert set(reasons(here.plan()).values()) == {"labels changed: steps.tags.rows (step 'label')"}
+    assert here.run().calls == 0  # it was asked so at first
     assert states(here.plan()) == {}
 
 
