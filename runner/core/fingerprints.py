@@ -231,10 +231,10 @@ class NodeParts:
         index: OutputIndex,
         digests: ModelDigests,
         content: Callable[[str], str],
-        secrets: Secrets | None = None,
     ) -> None:
         self._bound, self._index, self._digests, self._digest_of = bound, index, digests, content
-        self._secrets = secrets or Secrets()
+        self.secrets = Secrets()
+        """The run's; without a digest nothing that is made of secrets is compared."""
         self.older: dict[str, frozenset[str]] = {}
         """Step version → compatible earlier versions, as parts of a hash. Of a part with a key:
         what an earlier Paddock had for the same value."""
@@ -302,8 +302,8 @@ class NodeParts:
     async def _inner_parts(self, place: str, inner: BoundPlan) -> dict[str, str]:
         """Return the hash parts of a sub-pipeline, without its inputs."""
         parts: dict[str, str] = {}
-        own = NodeParts(inner, self._index, self._digests, self._digest_of, self._secrets)
-        own.older = self.older
+        own = NodeParts(inner, self._index, self._digests, self._digest_of)
+        own.older, own.secrets = self.older, self.secrets
         for step in steps_of(inner.nodes):
             for name, value in (await own.of_step(step)).items():
                 parts[f"{place}.{name}"] = value
@@ -320,7 +320,7 @@ class NodeParts:
         read_names |= {path[0] for path in inner.returns.references} if inner.returns else set()
         for name in TIME_NAMES & read_names:
             parts[f"{place}.{name}"] = part_digest(times[name])
-        scope = Scope.of({}, self._secrets.of(inner.file))
+        scope = Scope.of({}, self.secrets.of(inner.file))
         secrets = {
             p for node in nodes_of(inner.nodes) for p in node.references if p[0] == "secrets"
         }
@@ -332,7 +332,7 @@ class NodeParts:
         """Return the part of what its MCP servers are given, but for headers: keys may rotate."""
         servers = self._bound.pipeline.servers
         named = json.loads(step.spec).get("servers") or {}
-        scope = Scope.of(self._bound.inputs, self._secrets.of(self._bound.file))
+        scope = Scope.of(self._bound.inputs, self.secrets.of(self._bound.file))
         read = {
             path
             for name in named.keys() & servers.keys()
@@ -340,7 +340,7 @@ class NodeParts:
             for path in paths
             if at[0] != "headers"
         }
-        given, keyed = self.outer(read, (), scope), self._secrets.digest
+        given, keyed = self.outer(read, (), scope), self.secrets.digest
         if not given or keyed is None:
             return {}
         return {f"{step.id}.servers": f"{KEYED}{keyed(canonical_json(given))}"}
@@ -349,7 +349,7 @@ class NodeParts:
         self, references: Iterable[Reference], shown: Collection[Reference], scope: Scope
     ) -> dict[str, str]:
         parts = {}
-        hidden, keyed = self._bound.secret_inputs, self._secrets.digest
+        hidden, keyed = self._bound.secret_inputs, self.secrets.digest
         for path in sorted(references):
             # Machines that share a ledger have each their own, and would undo each other's work.
             if path[0] == "secrets" and self._index.ledger.is_shared:
@@ -363,7 +363,7 @@ class NodeParts:
             if kind == "path" and isinstance(value, str):
                 value = self._content(value)
             digest, text = ordered_digest(value), ordered_json(value)
-            is_secret = path[0] == "secrets" or self._secrets.redact(text) != text
+            is_secret = path[0] == "secrets" or self.secrets.redact(text) != text
             if is_secret or (path[0] == "inputs" and hidden.intersection(path[1:] or hidden)):
                 if keyed is None:
                     continue

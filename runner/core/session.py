@@ -203,15 +203,7 @@ async def open_session(
             ledger=ledger,
             index=index,
             digests=digests,
-            judge=Judge(
-                bound,
-                options,
-                index,
-                digests,
-                stores,
-                _job_runs(ledger, options, claims),
-                prepared.secrets,
-            ),
+            judge=Judge(bound, options, index, digests, stores, _job_runs(ledger, options, claims)),
             pool=pool,
             queries=defaultdict(partial(QueryBatches, pool)),
             stats=stats,
@@ -229,6 +221,7 @@ async def open_session(
             tape=environment.tape,
             suspects=suspects,
         )
+        context.judge.parts.secrets = prepared.secrets
         context.judge.embed_labels = label_embedding(context, is_plan=is_plan)
         yield RunSession(context, time.time())
 

@@ -38,7 +38,6 @@ from paddock.runner.bind.label_changes import (
 from paddock.runner.bind.offered_labels import LabelLists
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.text_vectors import unit_matrix
-from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
 from paddock.runner.ledger import queries
@@ -159,7 +158,6 @@ class Judge:
         digests: ModelDigests,
         stores: OpenStores | None = None,
         job_runs: Callable[[], Awaitable[frozenset[str]]] | None = None,
-        secrets: Secrets | None = None,
     ) -> None:
         """`job_runs` returns the other runs of the job: before a crash, or on other machines."""
         self.bound = bound
@@ -170,8 +168,8 @@ class Judge:
         self.seen_keys: set[str] = set()
         """Keys of all items, where only some are asked for."""
         self.sources = DeletionDetector(bound, self.ledger, index, options.is_confirmed)
-        self._digests, self._secrets = digests, secrets
-        self.parts = NodeParts(bound, index, digests, self.dependencies.digest, secrets)
+        self._digests = digests
+        self.parts = NodeParts(bound, index, digests, self.dependencies.digest)
         self._outer = OuterPipelines(bound.file.name, "", ())
         self._job_runs = job_runs
         watches = is_watch_trigger(options.trigger)
@@ -205,13 +203,12 @@ class Judge:
             self.index,
             self._digests,
             job_runs=None if is_nested else self._job_runs,
-            secrets=self._secrets,
         )
         steps, places = f"{outer.steps}{step}.", (*outer.places, self.place())
         made._outer = OuterPipelines(outer.file, steps, places)
         made.seen_keys, made.dependencies = self.seen_keys, self.dependencies
-        digest = self.dependencies.digest
-        made.parts = NodeParts(bound, self.index, self._digests, digest, self._secrets)
+        made.parts = NodeParts(bound, self.index, self._digests, self.dependencies.digest)
+        made.parts.secrets = self.parts.secrets
         made._is_only_block = False
         made._settled_files = self._settled_files
         made.reviews, made.labels = self.reviews, self.labels
