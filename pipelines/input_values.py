@@ -72,7 +72,11 @@ class Input:
         return float(value) if self.type == "float" else value
 
     def _shown(self, value: Any) -> str:
-        return "what was given" if self.is_secret else _quoted_value(value)
+        if self.is_secret:
+            return "what was given"
+        is_text = isinstance(value, str)
+        text = value if is_text else json.dumps(value, ensure_ascii=False, default=str)
+        return f"'{shorten(text, 60)}'"
 
     def _parsed(self, text: str) -> Any:
         """Parse a text; an invalid one is returned unchanged, for `checked` to refuse."""
@@ -137,8 +141,3 @@ _TYPE_NAMES: dict[InputType, str] = {
     **{"str": "text", "path": "a path", "dir": "a path", "int": "a whole number"},
     **{"float": "a number", "bool": "true or false", "list": "a list", "json": "JSON"},
 }
-
-
-def _quoted_value(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return f"'{shorten(text, 60)}'"

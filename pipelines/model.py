@@ -214,6 +214,8 @@ class Pipeline:
                 waiting += reversed(node.body)
 
 
+K = TypeVar("K", bound=Keys)
+
 _FOR_EACH = re.compile(r"\s*(\S+)\s+in\s+(\S.*)\Z", re.DOTALL)
 _BLOCK_KEYS = ("do", "where", "key", "max_parallel", "on_error")
 _NOT_FOR_BLOCKS = {
@@ -334,10 +336,7 @@ class StepParser:
             add(at, "this step has no `uses`", remedy)
 
     def _reply(self, data: Any, at: Path) -> ReplySpec | None:
-        """Parse `reply`; faults of its keys were reported with the step."""
-        try:
-            keys = ReplyKeys.model_validate(data)
-        except ValidationError:
+        if (keys := _sound(ReplyKeys, data)) is None:
             return None
         checks = {
             index: check
@@ -360,22 +359,16 @@ class StepParser:
         return ReplySpec(keys.schema_, checks, keys.repair, evidence, keys.confidence, choices)
 
     def _escalate(self, data: Any, at: Path) -> EscalationSpec | None:
-        """Parse `escalate`; faults of its keys were reported with the step."""
-        try:
-            keys = EscalateKeys.model_validate(data)
-        except ValidationError:
+        keys = _sound(EscalateKeys, data)
+        when = self._checks.expression(keys.when, (*at, "when")) if keys is not None else None
+        if keys is None or when is None:
             return None
-        when = self._checks.expression(keys.when, (*at, "when"))
-        return None if when is None else EscalationSpec(keys.to, when, keys.also, keys.target)
+        return EscalationSpec(keys.to, when, keys.also, keys.target)
 
     def _review(self, data: Any, at: Path) -> ReviewSpec | None:
-        """Parse `review`; faults of its keys were reported with the step."""
-        try:
-            keys = ReviewKeys.model_validate(data)
-        except ValidationError:
-            return None
-        when = self._checks.expression(keys.condition, (*at, "when"))
-        if when is None:
+        keys = _sound(ReviewKeys, data)
+        when = self._checks.expression(keys.condition, (*at, "when")) if keys is not None else None
+        if keys is None or when is None:
             return None
         return ReviewSpec(when, tuple(keys.by), keys.ttl, keys.on_expiry, keys.also)
 
@@ -426,7 +419,13 @@ class StepParser:
         return var, checks.expression(found[2], at) or nothing
 
 
-K = TypeVar("K", bound=Keys)
+def _sound(table: type[K], data: Any) -> K | None:
+    """Return a part's keys; None where they have faults, which were reported with the step."""
+    try:
+        return table.model_validate(data)
+    except ValidationError:
+        return None
+
 
 NAMES_OUTSIDE_STEPS: Mapping[tuple[str, str], Set[str]] = {
     ("on", "webhook"): {"inputs", "payload", "secrets"},

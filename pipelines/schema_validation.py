@@ -54,7 +54,7 @@ def _error_finder() -> Callable[[Any, Any], Any]:
 
     checker = jsonschema.FormatChecker(formats=("json-pointer", "regex", "relative-json-pointer"))
     for name in ecma_patterns.FORMATS:
-        checker.checks(name)(_for_texts_only(partial(_is_of_format, name)))
+        checker.checks(name)(partial(_is_of_format, name))
     kind = jsonschema.validators.extend(
         jsonschema.Draft202012Validator,
         {
@@ -135,13 +135,9 @@ def _has_match(pattern: str, text: str) -> bool:
         return False
 
 
-def _is_of_format(name: str, text: str) -> bool:
-    return ecma_patterns.of_format(name)(text)
-
-
-def _for_texts_only(is_one: Callable[[str], bool]) -> Callable[[Any], bool]:
-    """Accept what is not text: `type` is responsible for that."""
-    return lambda value: not isinstance(value, str) or is_one(value)
+def _is_of_format(name: str, value: Any) -> bool:
+    """Accept what is not text, too: `type` is responsible for that."""
+    return not isinstance(value, str) or ecma_patterns.of_format(name)(value)
 
 
 def is_nested_too_deep(value: Any) -> bool:

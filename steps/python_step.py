@@ -72,20 +72,37 @@ def step_of(uses: str, base: Path) -> type[Step[Any, Any]]:
     """
     found = FUNCTION_REFERENCE.match(uses)
     assert found is not None
-    path, tree = _parsed_file(found["file"], base.resolve())
+    name, root = found["file"], base.resolve()
+    try:
+        path = (root / name).resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a circle of links
+        raise FunctionNotFound(f"the file '{name}' cannot be read: {error}") from error
+    if not path.is_relative_to(root):
+        what = f"the file '{name}' lies outside the pipeline's folder"
+        raise FunctionNotFound(what, "Move or copy it there.")
+    tree = parse_python_file(path, name)
     functions = {node.name: node for node in tree.body if isinstance(node, _FUNCTIONS)}
     function = functions.get(found["name"])
     if function is None:
-        what = f"there is no function '{found['name']}' in '{found['file']}'"
+        what = f"there is no function '{found['name']}' in '{name}'"
         raise FunctionNotFound(what, did_you_mean(found["name"], functions))
     doc = ast.get_docstring(function) or ""
     docs = documented_arguments(doc)
     fields: dict[str, Any] = {}
     for argument, default in _arguments(function):
-        _refuse_argument(function.name, argument.arg)
-        hint = _type_of_hint(argument.annotation)
-        given = ... if default is None else _default_value(default)
-        fields[argument.arg] = (hint, Field(default=given, description=docs.get(argument.arg)))
+        # The class of parameters uses some names itself
+        is_taken = argument.arg in Params.__dict__ or argument.arg.startswith(("_", "model_"))
+        if is_taken or not callable(getattr(BaseModel, argument.arg, len)):
+            what = f"the argument '{argument.arg}' of '{function.name}' has a reserved name"
+            raise FunctionNotFound(what, "Rename it.")
+        given: Any = ...
+        if default is not None:
+            try:
+                given = ast.literal_eval(default)
+            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+                given = None  # it is computed
+        field = Field(default=given, description=docs.get(argument.arg))
+        fields[argument.arg] = (_type_of_hint(argument.annotation), field)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # an argument called `schema` or `json`
         params_model = create_model(f"{function.name}_params", __base__=Params, **fields)
@@ -96,17 +113,6 @@ def step_of(uses: str, base: Path) -> type[Step[Any, Any]]:
         "version": int(code_digest(path)[:12], 16),
     }
     return type("OwnFunction", (PythonStep,), members)
-
-
-def _parsed_file(name: str, base: Path) -> tuple[Path, ast.Module]:
-    try:
-        path = (base / name).resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a circle of links
-        raise FunctionNotFound(f"the file '{name}' cannot be read: {error}") from error
-    if not path.is_relative_to(base):
-        what = f"the file '{name}' lies outside the pipeline's folder"
-        raise FunctionNotFound(what, "Move or copy it there.")
-    return path, parse_python_file(path, name)
 
 
 def _arguments(
@@ -124,22 +130,6 @@ def _arguments(
     missing = [None] * (len(args.args) - len(args.defaults))
     yield from zip(args.args, [*missing, *args.defaults], strict=True)
     yield from zip(args.kwonlyargs, args.kw_defaults, strict=True)
-
-
-def _refuse_argument(function: str, argument: str) -> None:
-    """Refuse names that the class of parameters uses itself."""
-    is_taken = argument in Params.__dict__ or argument.startswith(("_", "model_"))
-    if is_taken or not callable(getattr(BaseModel, argument, len)):
-        what = f"the argument '{argument}' of '{function}' has a reserved name"
-        raise FunctionNotFound(what, "Rename it.")
-
-
-def _default_value(default: ast.expr) -> Any:
-    """Return a literal default; None for a computed one."""
-    try:
-        return ast.literal_eval(default)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return None
 
 
 def _type_of_hint(node: ast.expr | None) -> Any:

@@ -107,24 +107,20 @@ def load_all_steps() -> tuple[dict[str, type[Step[Any, Any]]], tuple[BrokenStep,
     broken: list[BrokenStep] = []
     for name in step_names():
         try:
-            kinds[name] = _with_json_schema(name, load_step(name))
+            kind = load_step(name)
+            kind.params.model_json_schema()
+            kind.output.model_json_schema()
+            kinds[name] = kind
         except BrokenStep as error:
             broken.append(error)
+        except Exception as error:  # Pydantic says so in many ways
+            what = f"its parameters and outputs have no JSON Schema: {PluginImportError(error)}"
+            broken.append(BrokenStep(name, step_package(name), what))
         why = "it has the name of one that comes with Paddock"
         shown = _effective_points()[name]
         hidden = [point for point in plugins(STEP_GROUP).get(name, ()) if point not in shown]
         broken += [BrokenStep(name, package_of(point), why) for point in hidden]
     return kinds, tuple(broken)
-
-
-def _with_json_schema(name: str, kind: type[Step[Any, Any]]) -> type[Step[Any, Any]]:
-    try:
-        kind.params.model_json_schema()
-        kind.output.model_json_schema()
-    except Exception as error:  # Pydantic says so in many ways
-        why = f"its parameters and outputs have no JSON Schema: {PluginImportError(error)}"
-        raise BrokenStep(name, step_package(name), why) from error
-    return kind
 
 
 def step_package(name: str) -> str:

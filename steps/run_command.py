@@ -81,23 +81,25 @@ class RunCommand(Step[RunParams, RunOutput]):
         cwd = resolve_path(tools.roots, params.cwd or ".")
         words = [*params.command, *params.env.values()]
         named = await asyncio.to_thread(_stamps, files_named(words, cwd, tools.roots.allowed))
-        ended = await tools.memo.once(
-            "tool", _cache_request(params), lambda: _run(params, cwd, tools), keeps=False
-        )
+        # What the ledger keeps of the call; values of the environment may be secrets
+        asked = params.model_dump(exclude={"env", "ok_codes"}, exclude_defaults=True)
+        asked = {"tool": "run", **asked, **({"env": sorted(params.env)} if params.env else {})}
+        ended = await tools.memo.once("tool", asked, lambda: _run(params, cwd, tools), keeps=False)
         after = await asyncio.to_thread(_stamps, iter(named))
         for path in named.keys() & after.keys():
             if named[path] == after[path]:  # else the command wrote it
                 await tools.outputs.note_file_read(path)
         output = RunOutput.model_validate(ended)
-        if output.code not in params.ok_codes:
-            raise _exit_error(params, output)
-        return output
-
-
-def _cache_request(params: RunParams) -> dict[str, Any]:
-    """Return what the ledger keeps of the call; environment values may be secrets."""
-    request = params.model_dump(exclude={"env", "ok_codes"}, exclude_defaults=True)
-    return {"tool": "run", **request, **({"env": sorted(params.env)} if params.env else {})}
+        if output.code in params.ok_codes:
+            return output
+        if output.code < 0:
+            how, remedy = f"was {processes.how_it_ended(output.code)}", ""
+        else:
+            how = f"ended with code {output.code}"
+            remedy = f"Add {output.code} to `ok_codes` where that is not a failure."
+        last = last_part(output.stderr.strip() or output.stdout, 300)
+        what = f"{command_words(params.command)} {how}"
+        raise StepError(what + (f": {last.rstrip('.')}." if last else "."), remedy=remedy)
 
 
 def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, ...]]:
@@ -162,14 +164,3 @@ def _start_error(command: Sequence[str], cwd: Path, error: OSError | ValueError)
             return StepError(what, remedy=remedy, kind="missing")
         why = "the program that its first line names is not there"
     return StepError(f"{command_words(command)} cannot be started: {why}.")
-
-
-def _exit_error(params: RunParams, output: RunOutput) -> StepError:
-    what = command_words(params.command)
-    words = last_part(output.stderr.strip() or output.stdout, 300)
-    if output.code < 0:
-        how, remedy = f"was {processes.how_it_ended(output.code)}", ""
-    else:
-        how = f"ended with code {output.code}"
-        remedy = f"Add {output.code} to `ok_codes` where that is not a failure."
-    return StepError(f"{what} {how}" + (f": {words.rstrip('.')}." if words else "."), remedy=remedy)

@@ -16,7 +16,7 @@ import math
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -206,18 +206,16 @@ def typed_rows(table: RowTable, kinds: Mapping[str, str]) -> None:
                 continue
             text = row[name].strip()
             try:
-                row[name] = _OF_KIND[kind](text) if text else None
+                if not text:
+                    row[name] = None
+                elif kind == "bool":
+                    row[name] = {"true": True, "false": False}[text.lower()]
+                else:
+                    row[name] = int(text) if kind == "int" else _float(text)
             except (ValueError, KeyError):
                 place = f"line {table.lines[n]}" if table.lines else f"row {n + 1}"
                 what = f"has '{text[:40]}' in column '{name}', which is no {kind}"
                 raise UnreadableRows(f"{what} ({place})") from None
-
-
-_OF_KIND: Mapping[str, Callable[[str], Any]] = {
-    "int": int,
-    "float": lambda text: _float(text),
-    "bool": lambda text: {"true": True, "false": False}[text.lower()],
-}
 
 
 def _from_csv(
@@ -236,7 +234,13 @@ def _from_csv(
     if not lines:
         raise UnreadableRows("is empty: it has no row")
     if has_header:
-        names, body, picked = _header(lines[0][1]), lines[1:], columns
+        names = [cell.strip() or f"column_{n}" for n, cell in enumerate(lines[0][1], 1)]
+        if (twice := next((name for name, n in Counter(names).items() if n > 1), None)) is not None:
+            raise UnreadableRows(
+                f"names column '{twice}' twice in its first row",
+                "Rename one, or set `header: false` and name them under `columns`.",
+            )
+        body, picked = lines[1:], columns
     else:
         names, body, picked = list(columns or ()), lines, None
         names = names or [f"column_{n}" for n in range(1, len(lines[0][1]) + 1)]
@@ -315,17 +319,6 @@ def _has_blanks(head: str, delimiter: str) -> bool:
     sign = re.escape(delimiter)
     plain = re.sub(rf'(?:^|(?<={sign}))"(?:[^"]|"")*"', '""', head, flags=re.MULTILINE)
     return re.search(rf'(?:^|{sign}) +"', plain, re.MULTILINE) is not None
-
-
-def _header(cells: Sequence[str]) -> list[str]:
-    names = [cell.strip() or f"column_{n}" for n, cell in enumerate(cells, 1)]
-    twice = next((name for name, n in Counter(names).items() if n > 1), None)
-    if twice is not None:
-        raise UnreadableRows(
-            f"names column '{twice}' twice in its first row",
-            "Rename one, or set `header: false` and name them under `columns`.",
-        )
-    return names
 
 
 def _named_row(

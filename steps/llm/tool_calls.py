@@ -77,24 +77,21 @@ class ToolCaller:
         n_at_once = 1 if any(map(self._has_effects, calls)) else MOST_CONCURRENT_CALLS
         done = await run_concurrently(carry_out_numbered, enumerate(first.values()), n_at_once)
         for result in done:
-            self._note(result)
+            call, failed = result.call, result.output.error is not None
+            offer = self.offered.get(call.name)
+            is_refusal = result.output.error == _not_allowed_text(call.name)
+            if offer is not None and offer.returns_untrusted and not is_refusal:
+                self.foreign[f"the results of '{result.output.tool}'"] = None
+            if self._has_effects(call) and not failed:
+                # Earlier results may be stale now, and failed calls may succeed.
+                known = self._known.items()
+                self._known = {key: kept for key, kept in known if self._has_effects(kept.call)}
+            if not failed:
+                self._known.setdefault(_call_key(call), result)
+            self._tried.add(_call_key(call))
         made = dict(zip(first, done, strict=True))
         # Equal calls of a turn are made once and answered twice: each has its id.
         return [replace(made[_call_key(call)], call=call) for call in calls]
-
-    def _note(self, done: CallResult) -> None:
-        """Remember a call, and whether its result is untrusted."""
-        offer = self.offered.get(done.call.name)
-        is_refusal = done.output.error == _not_allowed_text(done.call.name)
-        if offer is not None and offer.returns_untrusted and not is_refusal:
-            self.foreign[f"the results of '{done.output.tool}'"] = None
-        if self._has_effects(done.call) and done.output.error is None:
-            # Earlier results may be stale now, and failed calls may succeed.
-            known = self._known.items()
-            self._known = {key: result for key, result in known if self._has_effects(result.call)}
-        if done.output.error is None:
-            self._known.setdefault(_call_key(done.call), done)
-        self._tried.add(_call_key(done.call))
 
     def _has_effects(self, call: ToolCall) -> bool:
         offer = self.offered.get(call.name)

@@ -392,11 +392,7 @@ class NativeToolProtocol:
     tools: Sequence[Tool]
     warns: bool = True
     """Whether the system message says that results are data."""
-
-    @property
-    def answers_without_tools(self) -> bool:
-        """False: the model was trained on such conversations."""
-        return False
+    answers_without_tools: bool = False  # the model was trained on such conversations
 
     def opened(self, messages: Sequence[Message]) -> list[Message]:
         return with_system_text(messages, DATA_ONLY) if self.warns else list(messages)
@@ -429,16 +425,8 @@ class JsonToolProtocol:
 
     asker: Asker
     offered: Sequence[Tool]
-
-    @property
-    def tools(self) -> Sequence[Tool]:
-        """None: they are in the system message."""
-        return ()
-
-    @property
-    def answers_without_tools(self) -> bool:
-        """True: a small model answers better without unfamiliar JSON."""
-        return True
+    tools: Sequence[Tool] = ()  # they are in the system message
+    answers_without_tools: bool = True  # a small model answers better without unfamiliar JSON
 
     def opened(self, messages: Sequence[Message]) -> list[Message]:
         return with_system_text(messages, tools_description(self.offered))

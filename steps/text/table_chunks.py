@@ -35,8 +35,12 @@ class TextTable:
 
 
 def find_tables(text: str) -> list[TextTable]:
-    table = _csv_table(text)
-    return [table] if table else list(_markdown_tables(text))
+    """Return the tables of Markdown; or the text as a whole, if all of it is CSV."""
+    head = text.lstrip("\n").partition("\n")[0]
+    for delimiter in _DELIMITERS if not head.lstrip().startswith("|") else "":
+        if delimiter in head and (rows := _csv_rows(text, delimiter)):
+            return [TextTable(rows[0], tuple(rows[1:]))]
+    return list(_markdown_tables(text))
 
 
 def _markdown_tables(text: str) -> Iterator[TextTable]:
@@ -53,19 +57,8 @@ def _markdown_tables(text: str) -> Iterator[TextTable]:
             yield TextTable((begin, others[0][1]), tuple(others[1:]))
 
 
-def _csv_table(text: str) -> TextTable | None:
-    """Return the whole text as a table if all rows have the same number of cells, at least two."""
-    head = text.lstrip("\n").partition("\n")[0]
-    for delimiter in _DELIMITERS:
-        if delimiter in head and not head.lstrip().startswith("|"):
-            rows = _csv_rows(text, delimiter)
-            if rows:
-                return TextTable(rows[0], tuple(rows[1:]))
-    return None
-
-
 def _csv_rows(text: str, delimiter: str) -> list[tuple[int, int]]:
-    """Return the offsets of rows; none if it is not CSV with this delimiter."""
+    """Return the offsets of rows with as many cells, at least two; none if it is no such CSV."""
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)
     starts = list(accumulate(map(len, lines), initial=0))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)

@@ -74,16 +74,10 @@ def _imported_files(file: Path, folder: Path) -> Iterator[Path]:
                     yield from sorted(at.joinpath(*package.split(".")).glob("*.py"))
                 else:
                     yield from _modules(f"{package}.{alias.name}", at)
-        elif isinstance(node, ast.Call) and _function_name(node.func) in _IMPORTS:
-            for name in node.args[:1]:
+        elif isinstance(node, ast.Call):
+            function = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            for name in node.args[:1] if function in ("import_module", "__import__") else ():
                 yield from _modules(str(getattr(name, "value", "")), folder)
-
-
-_IMPORTS = ("import_module", "__import__")
-
-
-def _function_name(function: ast.expr) -> str:
-    return str(getattr(function, "attr", getattr(function, "id", "")))
 
 
 def _modules(name: str, folder: Path) -> Iterator[Path]:
@@ -129,7 +123,11 @@ def files_named(words: Sequence[str], cwd: Path, inside: Collection[Path]) -> It
     """
     found: dict[Path, None] = {}
     words = [inner for word in words for inner in (word, *_words_within(word))]
-    for name, folder in [*((word, None) for word in words), *_files_of_modules(words, cwd)]:
+    named: list[tuple[str, Path | None]] = [(word, None) for word in words]
+    for name in sorted({after for word, after in pairwise(words) if word == "-m"}):
+        module = name.replace(".", "/")
+        named += [(f"{module}.py", cwd), (f"{module}/__main__.py", cwd)]
+    for name, folder in named:
         path = existing_file(cwd, name)
         if path is None or not any(path.is_relative_to(root) for root in inside):
             continue
@@ -138,12 +136,6 @@ def files_named(words: Sequence[str], cwd: Path, inside: Collection[Path]) -> It
     yield from found
 
 
-def _files_of_modules(words: Sequence[str], cwd: Path) -> Iterator[tuple[str, Path]]:
-    for name in sorted({after for word, after in pairwise(words) if word == "-m"}):
-        yield from ((f"{name.replace('.', '/')}{end}", cwd) for end in _ENDS)
-
-
-_ENDS = (".py", "/__main__.py")
 _VALUE = re.compile(r"-{0,2}[\w.-]+=(.+)", re.DOTALL)
 
 

@@ -60,15 +60,15 @@ def main() -> None:
     requests, answers = take_pipes()
     send_frame(answers, pack_frame({"ready": __name__}))
     loaded: dict[str, ModuleType] = {}
-    answer_frames(requests, answers, lambda head: _answer_frame(_answer_request(head, loaded)))
 
+    def answered(request: FrameHead) -> bytes:
+        frame = pack_frame(_answer_request(request, loaded))
+        if len(frame) <= MOST_MESSAGE_BYTES:
+            return frame
+        what = f"it gave {len(frame):,} bytes; at most {MOST_MESSAGE_BYTES:,} are allowed."
+        return pack_frame({"refused": what})
 
-def _answer_frame(answer: FrameHead) -> bytes:
-    frame = pack_frame(answer)
-    if len(frame) <= MOST_MESSAGE_BYTES:
-        return frame
-    what = f"it gave {len(frame):,} bytes; at most {MOST_MESSAGE_BYTES:,} are allowed."
-    return pack_frame({"refused": what})
+    answer_frames(requests, answers, answered)
 
 
 def _answer_request(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import ipaddress
 import json
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -225,19 +225,12 @@ def _response_result(url: str, answer: httpx.Response, body: bytes) -> ToolResul
     is_text = kind.startswith("text/") or kind.endswith(("json", "xml", "javascript")) or not kind
     if not is_text:
         return tool_refusal(f"'{url}' is not text but {kind}.")
-    return tool_result(*_result_text(kind, text))
+    with suppress(ValueError, RecursionError):
+        data = json.loads(text) if kind.endswith("json") else text
+        if not is_nested_too_deep(data):
+            return tool_result(data, text if isinstance(data, Mapping | list) else str(data))
+    return tool_result(text, text)
 
 
 def _content_kind(answer: httpx.Response) -> str:
     return str(answer.headers.get("content-type", "").partition(";")[0].strip().lower())
-
-
-def _result_text(kind: str, text: str) -> tuple[Any, str]:
-    """Return data and text: JSON is data."""
-    try:
-        data = json.loads(text) if kind.endswith("json") else text
-    except (ValueError, RecursionError):
-        return text, text
-    if is_nested_too_deep(data):
-        return text, text
-    return data, text if isinstance(data, Mapping | list) else str(data)

@@ -339,7 +339,23 @@ class LanceTable:
         )
         vectors = arrow.FixedSizeListArray.from_arrays(values, self.label.dimensions)
         fields = [name for name in schema.names if name != "vector"]
-        rows = [_row_values(target, kept) for target, kept in put]
+        rows: list[dict[str, Any]] = [
+            {
+                "id": kept.id,
+                "owner": target.owner,
+                "step": target.step,
+                "item": _clean_text(target.item),
+                "source": _clean_text(kept.row.source or target.source),
+                "index": kept.row.index,
+                "page": kept.row.page,
+                "page_end": kept.row.page_end,
+                "headings": [_clean_text(heading) for heading in kept.row.headings],
+                "text": _clean_text(kept.row.text),
+                "print": kept.print,
+                "made": kept.row.made,
+            }
+            for target, kept in put
+        ]
         columns = [
             arrow.array([row[name] for row in rows], schema.field(name).type) for name in fields
         ]
@@ -405,24 +421,6 @@ def _arrow_schema(label: StoreFormat) -> Any:
         ("vector", arrow.list_(arrow.float32(), label.dimensions)),
     ]
     return arrow.schema(columns, metadata={_METADATA_KEY: json.dumps(about).encode()})
-
-
-def _row_values(target: RowsToKeep, kept: HashedRow) -> dict[str, Any]:
-    row = kept.row
-    return {
-        "id": kept.id,
-        "owner": target.owner,
-        "step": target.step,
-        "item": _clean_text(target.item),
-        "source": _clean_text(row.source or target.source),
-        "index": row.index,
-        "page": row.page,
-        "page_end": row.page_end,
-        "headings": [_clean_text(heading) for heading in row.headings],
-        "text": _clean_text(row.text),
-        "print": kept.print,
-        "made": row.made,
-    }
 
 
 def _clean_text(text: str) -> str:
