@@ -142,12 +142,10 @@ class WatchBinder:
             self._fault((*at, "path"), f"'{text}' is not a possible path.", "Name another one.")
             return None
         own = tuple(place.path for place in self._written() if UNKNOWN not in place.text)
-        return BoundWatch(self._name(root), root, keys, own, self._roots.base / text)
-
-    def _name(self, root: Path) -> str:
         base = self._roots.base  # a folder that is moved as a whole stays the same watch
         stored = root.relative_to(base).as_posix() if root.is_relative_to(base) else str(root)
-        return f"{Path(self._pipeline.document.file).name}:{stored}"
+        name = f"{Path(self._pipeline.document.file).name}:{stored}"
+        return BoundWatch(name, root, keys, own, base / text)
 
     # --- what cannot go well
 
@@ -166,18 +164,15 @@ class WatchBinder:
                 self._fault((*at, "path"), *fault)
                 break
         if keys.deletes.prune:
-            self._check_moves(at)
+            for step in self._moves():
+                what = (
+                    f"step '{step.id}' takes documents out of their folder, so `deletes: prune` "
+                    f"would remove all that was made of them."
+                )
+                remedy = "Remove one of the two, or copy with `mode: copy`."
+                self._fault((*at, "deletes"), what, remedy)
         if keys.claim == "move":
             self._check_hot(watch, at)
-
-    def _check_moves(self, at: Place) -> None:
-        """Refuse to prune where a step itself takes the documents away."""
-        for step in self._moves():
-            what = (
-                f"step '{step.id}' takes documents out of their folder, so `deletes: prune` would "
-                f"remove all that was made of them."
-            )
-            self._fault((*at, "deletes"), what, "Remove one of the two, or copy with `mode: copy`.")
 
     def _moves(self) -> Iterator[StepNode]:
         """Yield the steps that take an item of a block away: its own path is a loop variable's."""
@@ -196,7 +191,11 @@ class WatchBinder:
             )
             self._fault((*at, "deletes"), what, "Remove one of the two.")
         folder = watch.root / PROCESSING
-        scanned = list(self._scanned())
+        scanned: list[str | None] = []
+        for step, scope, base in self._all():
+            if step.uses == "files.scan":
+                text = _known_path(step.params.data.get("root"), scope)
+                scanned.append(text if text is None or UNKNOWN in text else str(base / text))
         if any(text is None or UNKNOWN in text for text in scanned):
             return  # only a run shows which folder it is
         if not any(self._is_around(text, folder) for text in scanned if text is not None):
@@ -219,13 +218,6 @@ class WatchBinder:
             for node in pipeline.nodes():
                 if isinstance(node, StepNode):
                     yield node, scope, base
-
-    def _scanned(self) -> Iterator[str | None]:
-        """Yield the folders that are listed, as far as they are known."""
-        for step, scope, base in self._all():
-            if step.uses == "files.scan":
-                text = _known_path(step.params.data.get("root"), scope)
-                yield text if text is None or UNKNOWN in text else str(base / text)
 
     def written(self) -> Iterator[WrittenPlace]:
         """Yield what this pipeline's own steps write, move or remove, as far as it is known."""

@@ -6,7 +6,7 @@ quote.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 from unicodedata import east_asian_width
@@ -33,11 +33,16 @@ async def fill_in_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools:
         if source.only_page is not None:
             leaf |= {"page": source.only_page, "line": None, "column": None}
         elif leaf["page"] is not None:
-            span = _span_on_page(leaf, source)
+            # The quote in the text of the page on which it begins
+            page, starts = leaf["page"], source.page_starts
+            begins = starts[page - 1]
+            ends = starts[page] - len(PAGE_BREAK) if page < len(starts) else len(source.text)
+            end = min(leaf["end"], ends)
+            quote = source.text[leaf["start"] : end]
+            span = QuoteSpan(page, leaf["start"] - begins, end - begins, quote)
             lines = source.line_boxes.get(span.page)
             if lines:
-                page_text = source.text[source.page_starts[span.page - 1] :]
-                leaf["box"] = cut_lines(page_text, lines, span.start, span.end)
+                leaf["box"] = cut_lines(source.text[begins:], lines, span.start, span.end)
             if leaf["box"] is None and source.media_type == MEDIA_TYPES["pdf"] and source.path:
                 without_box.setdefault(source.path, []).append((leaf, span))
     for path, quotes in without_box.items():
@@ -51,15 +56,6 @@ def _found_leaves(evidence: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(evidence, dict | list):
         for inner in evidence.values() if isinstance(evidence, dict) else evidence:
             yield from _found_leaves(inner)
-
-
-def _span_on_page(leaf: Mapping[str, Any], source: EvidenceSource) -> QuoteSpan:
-    """Return a quote in the text of the page on which it begins."""
-    page, starts = leaf["page"], source.page_starts
-    begins = starts[page - 1]
-    ends = starts[page] - len(PAGE_BREAK) if page < len(starts) else len(source.text)
-    end = min(leaf["end"], ends)
-    return QuoteSpan(page, leaf["start"] - begins, end - begins, source.text[leaf["start"] : end])
 
 
 def cut_lines(text: str, lines: Sequence[LineBox], start: int, end: int) -> list[float] | None:

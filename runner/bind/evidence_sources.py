@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -74,7 +74,15 @@ def read_sources(
             f"{_MOST_SOURCE_CHARS:,} can be searched.",
             remedy="Name a part of it, such as the chunk that the model reads.",
         )
-    return tuple(_with_own_names(_with_short_name(source, base) for source in found))
+    named: list[EvidenceSource] = []
+    seen: dict[str, int] = {}
+    for text in found:  # of those with the same name, all but the first are numbered
+        name, path = text.name, PurePath(text.path)
+        if base is not None and text.path and path.is_relative_to(base):
+            name = path.relative_to(base).as_posix()
+        n = seen[name] = seen.get(name, 0) + 1
+        named.append(replace(text, name=name if n == 1 else f"{name}#{n}"))
+    return tuple(named)
 
 
 def _no_text(sources: Sequence[Expression], scope: Scope) -> StepError:
@@ -123,48 +131,23 @@ def _kind_of(value: Any) -> str:
 def _document(value: Mapping[str, Any], name: str) -> EvidenceSource:
     """Return what `files.read` or `search` has found, or a mapping of the author's like these."""
     path, media_type = _text_of(value, "path"), _text_of(value, "media_type")
-    page = value.get("page")
+    page, pages, boxes = value.get("page"), value.get("pages"), value.get("line_boxes")
+    texts = [_text_of(page, "text") for page in pages or () if isinstance(page, Mapping)]
+    is_shown = media_type in _PAGED or media_type.startswith("image/")
+    is_paged = is_shown or (len(texts) > 1 and media_type not in _WITHOUT_PAGES)
+    is_paged = is_paged and join_pages(texts) == value["text"]  # else these are not its pages
+    by_page = boxes.items() if isinstance(boxes, Mapping) else ()
     return EvidenceSource(
         name=path or _text_of(value, "source") or name,
         text=value["text"],
-        page_starts=_page_starts(value, media_type),
+        page_starts=tuple(page_offsets(texts)) if is_paged else (),
         path=path,
         media_type=media_type,
         only_page=page if isinstance(page, int) and page == value.get("page_end", page) else None,
-        line_boxes=_line_boxes(value.get("line_boxes")),
+        line_boxes={int(page): [tuple(line) for line in lines] for page, lines in by_page},
     )
 
 
 def _text_of(value: Mapping[str, Any], name: str) -> str:
     found = value.get(name)
     return found if isinstance(found, str) else ""
-
-
-def _page_starts(value: Mapping[str, Any], media_type: str) -> tuple[int, ...]:
-    """Return where the pages of a text begin; nothing if they are not its pages."""
-    pages = value.get("pages")
-    texts = [_text_of(page, "text") for page in pages or () if isinstance(page, Mapping)]
-    is_shown = media_type in _PAGED or media_type.startswith("image/")
-    is_paged = is_shown or (len(texts) > 1 and media_type not in _WITHOUT_PAGES)
-    return tuple(page_offsets(texts)) if is_paged and join_pages(texts) == value["text"] else ()
-
-
-def _line_boxes(value: Any) -> Mapping[int, Sequence[LineBox]]:
-    if not isinstance(value, Mapping):
-        return {}
-    return {int(page): [tuple(line) for line in lines] for page, lines in value.items()}
-
-
-def _with_short_name(source: EvidenceSource, base: Path | None) -> EvidenceSource:
-    path = PurePath(source.path)
-    if base is None or not source.path or not path.is_relative_to(base):
-        return source
-    return replace(source, name=path.relative_to(base).as_posix())
-
-
-def _with_own_names(sources: Iterable[EvidenceSource]) -> Iterator[EvidenceSource]:
-    """Yield sources; of those with the same name, all but the first are numbered."""
-    seen: dict[str, int] = {}
-    for source in sources:
-        n = seen[source.name] = seen.get(source.name, 0) + 1
-        yield source if n == 1 else replace(source, name=f"{source.name}#{n}")

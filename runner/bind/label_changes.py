@@ -116,17 +116,14 @@ class CurrentLabels:
         other = [label for label in chosen if before.get(label, "") != found.labels.get(label, "")]
         if other:
             yield f"the description of its label changed: {_quoted(other)}"
-        yield from self._new(name, [label for label in found.labels if label not in before], mark)
-
-    def _new(self, name: str, new: Sequence[str], mark: Sequence[Any] | None) -> Iterator[str]:
-        """Yield the new labels; `mark`: those that are among the nearest to an item's text."""
+        # New labels; with `mark` only those that are among the nearest to an item's text
         near, vectors = None, self.vectors.get(name)
         if mark is not None and vectors is not None:
             near = vectors.near(mark)
         how = "" if near is None else " and near its text"
+        new = [label for label in found.labels if label not in before]
         new = [label for label in new if near is None or label in near]
         if new:
-            found = self.lists[name]
             is_undecided = mark is not None and near is None and not found.relabels_all
             undecided = f"; {UNDECIDED}" if is_undecided else ""
             yield f"new in {found.source}{how}: {_quoted(new)}{undecided}"

@@ -136,17 +136,15 @@ def _filled_in(written: object, bound: BoundPlan) -> tuple[str, bool]:
     text = str(written)
     try:
         value = Value.of(text)
-        if all(_is_known(path, bound) for path in value.references):
+        known = bound.inputs.keys() - bound.secret_inputs
+        if all(
+            path[0] == "python" or (path[0] == "inputs" and path[1:2] and path[1] in known)
+            for path in value.references
+        ):
             return str(value.render({"inputs": bound.inputs, "python": sys.executable})), True
     except ExpressionError:  # reported elsewhere
         pass
     return text, False
-
-
-def _is_known(path: Sequence[str], bound: BoundPlan) -> bool:
-    if path[0] == "inputs" and len(path) > 1:
-        return path[1] in bound.inputs and path[1] not in bound.secret_inputs
-    return path[0] == "python"
 
 
 def _tool_needs(step: BoundStep, bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
@@ -259,17 +257,19 @@ def needs(bound: BoundPlan, own: str) -> list[PermissionNeed]:
     """Return all that a pipeline wants besides files and models, in the file's order."""
     found: list[PermissionNeed] = []
     for plan in all_plans(bound):
-        needed = [*_pool_needs(plan, own), *_secret_needs(plan), *_step_needs(plan, own)]
+        needed: list[PermissionNeed] = []
+        for pool in plan.pools.values():
+            if far := [remote_address_text(url) for url in pool.urls if is_remote(url, own)]:
+                what = f"ask {' and '.join(far)} for a model"
+                needed.append(PermissionNeed("network", what, pool.mark, True))
+        of_triggers = trigger_secrets(plan.pipeline)
+        for name, keys in plan.pipeline.secrets.items():
+            mark, what = plan.pipeline.mark(("secrets", name)), f"read {secret_place(keys)}"
+            needed.append(PermissionNeed("secrets", what, mark, is_of_up=name in of_triggers))
+        needed += _step_needs(plan, own)
         needed += _notify_needs(plan, own) if plan is bound else ()  # a step sends no messages
         found += sorted(needed, key=lambda need: need.mark.line if need.mark else 0)
     return list(dict.fromkeys(found))
-
-
-def _pool_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
-    for pool in bound.pools.values():
-        far = [remote_address_text(url) for url in pool.urls if is_remote(url, own)]
-        if far:
-            yield PermissionNeed("network", f"ask {' and '.join(far)} for a model", pool.mark, True)
 
 
 def forbidden_pools(bound: BoundPlan, allowed: Collection[str], own: str) -> frozenset[str]:
@@ -278,14 +278,6 @@ def forbidden_pools(bound: BoundPlan, allowed: Collection[str], own: str) -> fro
         return frozenset()
     pools = (pool for plan in all_plans(bound) for pool in plan.pools.items())
     return frozenset(name for name, pool in pools if any(is_remote(url, own) for url in pool.urls))
-
-
-def _secret_needs(bound: BoundPlan) -> Iterator[PermissionNeed]:
-    of_triggers = trigger_secrets(bound.pipeline)
-    for name, keys in bound.pipeline.secrets.items():
-        mark = bound.pipeline.mark(("secrets", name))
-        what = f"read {secret_place(keys)}"
-        yield PermissionNeed("secrets", what, mark, is_of_up=name in of_triggers)
 
 
 def _notify_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:

@@ -16,7 +16,7 @@ from paddock.engine.errors import EngineError, InvalidName, ModelBroken, ModelNo
 from paddock.engine.model_file_parts import check_file
 from paddock.engine.system.server_address import BadAddress, base_url
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
-from paddock.pipelines.expressions import ExpressionError, Reference, Value
+from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import ModelKeys, PoolKeys, SamplingParams
 from paddock.pipelines.model import Pipeline, StepNode
@@ -53,7 +53,13 @@ class ModelBinder:
         self._pipeline = pipeline
         self._base = base
         self.by_alias = {alias: self._spec(alias, keys) for alias, keys in pipeline.models.items()}
-        self.defaults = dict(self._defaults(default_models))
+        self.defaults: dict[Role, ModelSpec] = {}
+        for role in ROLES:
+            own = [spec for spec in self.by_alias.values() if spec.role == role]
+            if len(own) == 1:
+                self.defaults[role] = own[0]
+            elif role in default_models:
+                self.defaults[role] = _model_spec(ref=default_models[role], role=role)
 
     def of(self, step: StepNode, kind: type[Any]) -> ModelSpec | None:
         """Return the model that a step uses; None where it uses none, or where that is a fault."""
@@ -90,14 +96,21 @@ class ModelBinder:
                 at, f"the model of step '{_step_label(step)}' must be named as it is", remedy
             )
             return None
+        label = _step_label(step)
         if written not in self.by_alias:
-            self._unknown(step, written, at)
+            remedy = f"Add `models: {{{written}: …}}`, or leave `model` out."
+            if self.by_alias:
+                known = did_you_mean(written, self.by_alias).partition(" Did you mean")[0]
+                remedy = f"{known} Add it under `models` or correct the name."
+            what = f"step '{label}' asks for model '{written}', which is not under `models`"
+            self._fault(at, what, remedy)
             return None
         spec = self.by_alias[written]
         if spec.role not in roles:
             does = "writes text" if "chat" in roles else "makes vectors"
-            has = f"but model '{written}' has the role '{spec.role}'"
-            self._fault(at, f"step '{_step_label(step)}' {does}, {has}", self._of_roles(roles))
+            what = f"step '{label}' {does}, but model '{written}' has the role '{spec.role}'"
+            names = [repr(alias) for alias, other in self.by_alias.items() if other.role in roles]
+            self._fault(at, what, f"Of the right role: {', '.join(names) or 'none'}.")
         return spec
 
     def besides(self, step: StepNode, kind: type[Any]) -> tuple[ModelSpec, ...]:
@@ -110,32 +123,15 @@ class ModelBinder:
             self.defaults[role] for role in ROLES if role in roles and role in self.defaults
         )
 
-    def _unknown(self, step: StepNode, written: str, at: Place) -> None:
-        what = f"step '{_step_label(step)}' asks for model '{written}', which is not under `models`"
-        if self.by_alias:
-            names = did_you_mean(written, self.by_alias)
-            names = names.partition(" Did you mean")[0]
-            self._fault(at, what, f"{names} Add it under `models` or correct the name.")
-        else:
-            self._fault(at, what, f"Add `models: {{{written}: …}}`, or leave `model` out.")
-
-    def _of_roles(self, roles: frozenset[Role]) -> str:
-        names = [repr(alias) for alias, spec in self.by_alias.items() if spec.role in roles]
-        return f"Of the right role: {', '.join(names) or 'none'}."
-
-    def _defaults(self, default_models: Mapping[Role, str]) -> Iterator[tuple[Role, ModelSpec]]:
-        for role in ROLES:
-            own = [spec for spec in self.by_alias.values() if spec.role == role]
-            if len(own) == 1:
-                yield role, own[0]
-            elif role in default_models:
-                yield role, _model_spec(ref=default_models[role], role=role)
-
     def _spec(self, alias: str, keys: ModelKeys) -> ModelSpec:
         at: Place = ("models", alias)
         pool = "" if keys.pool is None else self._pool(alias, keys.pool, (*at, "pool"))
+        ref = keys.ref
+        if keys.pool is None:
+            is_alone = isinstance(self._pipeline.document.data["models"][alias], str)
+            ref = self._ref(ref, at if is_alone else (*at, "ref"))
         return _model_spec(
-            ref=self._ref(keys.ref, self._ref_at(at)) if keys.pool is None else keys.ref,
+            ref=ref,
             role=keys.role,
             n_ctx_tokens=keys.ctx,
             keep_alive_s=keys.keep_alive,
@@ -170,7 +166,10 @@ class ModelBinder:
     def _url(self, written: str, at: Place) -> str | None:
         """Return an address; None where it is at fault, or an input that is not known yet."""
         value = self._text(written)
-        if value is None or not all(map(self._is_input, value.references)):
+        known = self._pipeline.inputs
+        if value is None or not all(
+            path[0] == "inputs" and path[1:2] and path[1] in known for path in value.references
+        ):
             return None  # reported with the file
         lacking = sorted(path[1] for path in value.references if self._inputs.get(path[1]) is None)
         if lacking:
@@ -194,18 +193,11 @@ class ModelBinder:
             self._fault(at, f"'{text}' {error.why}", error.remedy)
             return None
 
-    def _is_input(self, path: Reference) -> bool:
-        return len(path) > 1 and path[0] == "inputs" and path[1] in self._pipeline.inputs
-
     def _text(self, written: str) -> Value | None:
         try:
             return Value.of(written)
         except ExpressionError:
             return None  # reported with the file
-
-    def _ref_at(self, at: Place) -> Place:
-        data = self._pipeline.document.data["models"][at[-1]]
-        return at if isinstance(data, str) else (*at, "ref")
 
     def _ref(self, ref: str, at: Place) -> str:
         """Return the name, or the absolute path of a file; a relative one is the YAML's folder's.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import files
-from paddock.pipelines.model import Pipeline, StepNode
+from paddock.pipelines.model import Pipeline, step_nodes
 from paddock.runner.config.config_file import FILE_NAME
 from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.paths import write_refusal
@@ -88,10 +88,11 @@ class ProtectedFiles:
         `path` is absolute, with symbolic links resolved; `is_new`: something is there afterwards.
         """
         folded = str(path).casefold()
-        if STATE_FOLDER in folded and any(
-            name.casefold() == STATE_FOLDER for name in self._names(path)
-        ):
-            return WriteRefusal("lies in '.paddock', where Paddock keeps its own state")
+        if STATE_FOLDER in folded:
+            base = next((folder for folder in self.bases if path.is_relative_to(folder)), None)
+            names = path.parts if base is None else path.relative_to(base).parts
+            if any(name.casefold() == STATE_FOLDER for name in names):
+                return WriteRefusal("lies in '.paddock', where Paddock keeps its own state")
         if path.name.casefold() == FILE_NAME:
             return WriteRefusal("is a settings file of Paddock")
         if self._is_part(path, folded):
@@ -106,10 +107,6 @@ class ProtectedFiles:
             remedy = f"Write it into a folder that the step's path names, as in 'out/x{suffix}'."
             return WriteRefusal("lies where the pipeline's functions import from", remedy)
         return None
-
-    def _names(self, path: Path) -> tuple[str, ...]:
-        base = next((folder for folder in self.bases if path.is_relative_to(folder)), None)
-        return path.parts if base is None else path.relative_to(base).parts
 
     def _is_part(self, path: Path, folded: str) -> bool:
         """Return whether a file is one of the pipeline's, under this name or another."""
@@ -132,14 +129,16 @@ class ProtectedFiles:
         )
 
 
-def _steps_with_parameters(pipeline: Pipeline) -> Iterator[tuple[StepNode, Mapping[str, Any]]]:
-    return ((node, node.params.data) for node in pipeline.nodes() if isinstance(node, StepNode))
-
-
 def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
     """Yield the files that a pipeline names as parts of itself."""
-    for step, data in _steps_with_parameters(pipeline):
-        yield from _step_files(step, data, base)
+    for step in step_nodes(pipeline):
+        data = step.params.data
+        schema = step.reply.schema if step.reply is not None else None
+        texts = [_file_key_value(value) for value in (*data.values(), schema)]
+        texts += [data.get("file")] if step.uses == "pipeline" else []
+        yield from _files(texts, base)
+        command = data.get("command") if step.uses == "run" else None
+        yield from scripts_named(command if isinstance(command, list) else (), base)
     written = pipeline.document.data
     servers = written.get("mcpServers") if isinstance(written, Mapping) else None
     yield from _files([_file_key_value(servers) or servers], base)
@@ -149,15 +148,6 @@ def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
         yield from scripts_named([texts.get("command"), *texts.get("args", ())], base)
     for notify in pipeline.on.notify if pipeline.on is not None else ():
         yield from scripts_named(notify.command if isinstance(notify.command, list) else (), base)
-
-
-def _step_files(step: StepNode, data: Mapping[str, Any], base: Path) -> Iterator[Path]:
-    schema = step.reply.schema if step.reply is not None else None
-    texts = [_file_key_value(value) for value in (*data.values(), schema)]
-    texts += [data.get("file")] if step.uses == "pipeline" else []
-    yield from _files(texts, base)
-    command = data.get("command") if step.uses == "run" else None
-    yield from scripts_named(command if isinstance(command, list) else (), base)
 
 
 def _file_key_value(value: Any) -> Any:
@@ -173,10 +163,10 @@ def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:
 
 
 def _function_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
-    for step, data in _steps_with_parameters(pipeline):
+    for step in step_nodes(pipeline):
         names = [step.uses]
         if step.uses in TOOL_STEPS:
-            names = [use.name for use in tools_used(step.uses, data)]
+            names = [use.name for use in tools_used(step.uses, step.params.data)]
         for name in names:
             found = FUNCTION_REFERENCE.match(name)
             file = files.existing_file(base, found["file"]) if found is not None else None

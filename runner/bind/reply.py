@@ -16,10 +16,10 @@ from paddock.engine.sampling.json_schema import json_pointer
 from paddock.pipelines import reply_schema
 from paddock.pipelines.checking.check import Check, CheckFunction
 from paddock.pipelines.errors import Fault, did_you_mean
-from paddock.pipelines.expressions import Expression, ExpressionError, Reference
+from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.label_choices import Choice, FieldPath, LabelList, PromptLabels
-from paddock.pipelines.model import EvidenceSpec, ReplySpec
+from paddock.pipelines.model import EvidenceSpec
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Step, StepError
@@ -126,10 +126,20 @@ def reply_faults(
     answer = reply_fields(bind_reply(step, base))
     for index, check in step.reply.checks.items():
         mark = document.mark((*at, "check", index))
-        for message, remedy in _check_faults(check):
+        try:
+            for message, remedy in check.faults(CHECK_FUNCTIONS):
+                yield Fault(f"`check`: {message}.", remedy, mark)
+        except BrokenCheck as error:
+            message, _, remedy = str(error).partition(". ")
             yield Fault(f"`check`: {message}.", remedy, mark)
-        for name in _unknown_field_faults(check, answer, has_schema=step.reply.schema is not None):
-            yield Fault(*name, mark)
+        read = sorted(path for path in check.references if path[0] == "output")
+        if read and step.reply.schema is None:
+            what = "`check` reads `output`, which is null without a `schema`."
+            yield Fault(what, "Add `schema`, or look at `text`.", mark)
+        elif answer is not None:
+            for name in sorted({path[1] for path in read if len(path) > 1} - {*answer}):
+                what = f"`check`: the answer has no field '{name}'."
+                yield Fault(what, did_you_mean(name, answer), mark)
         if step.reply.evidence is None and _reads_evidence(check):
             what = f"`check`: '{check.source}' needs `evidence`, which is not asked for."
             yield Fault(what, "Add `evidence` under `reply`, with the text to look in.", mark)
@@ -202,12 +212,6 @@ def escalate_faults(
     yield from _when_faults("escalate", step.escalate.when, document, step, base)
 
 
-_ROOTS_OF_ANSWER = {
-    "output": "schema: …", "confidence": "confidence: true", "evidence": "evidence: …"
-}  # fmt: skip
-"""What a condition reads of an answer, and the key of `reply` that asks for it."""
-
-
 def _when_faults(
     key: str, when: Expression, document: YamlDocument, step: WrittenStep, base: Path
 ) -> Iterator[Fault]:
@@ -215,59 +219,24 @@ def _when_faults(
     if step.reply is None and document.span((*step.at, "reply")) is not None:
         return  # it has a fault of its own, so that what it asks for is not known
     answer, mark = reply_fields(bind_reply(step, base)), document.mark((*step.at, key, "when"))
-    for root, name_of_key in _ROOTS_OF_ANSWER.items():
+    reply = step.reply
+    roots = (
+        ("output", "schema: …", reply is not None and reply.schema is not None),
+        ("confidence", "confidence: true", reply is not None and reply.wants_confidence),
+        ("evidence", "evidence: …", reply is not None and reply.evidence is not None),
+    )
+    for root, key_of_reply, is_there in roots:
         paths = [path[1:] for path in when.references if path[0] == root]
-        if paths and not _has_part(step.reply, root):
+        if paths and not is_there:
             what = f"`{key}.when` reads `{root}`, which this step does not have."
-            yield Fault(what, f"Add `{name_of_key}` under `reply`.", mark)
+            yield Fault(what, f"Add `{key_of_reply}` under `reply`.", mark)
             continue
-        for name, known in _unknown_fields(root, paths, answer):
+        besides = (*NAMES_OF_WHOLE[root], ALL_FIELDS) if root in NAMES_OF_WHOLE else ()
+        of_all = [path[1:] for path in paths if besides and path[:1] == (ALL_FIELDS,)]
+        names = {path[0] for path in (*paths, *of_all) if path}
+        for name in sorted(names - {*answer, *besides}) if answer is not None else ():
             what = f"`{key}.when`: `{root}` has no field '{name}'."
-            yield Fault(what, did_you_mean(name, known), mark)
-
-
-def _has_part(reply: ReplySpec | None, root: str) -> bool:
-    if reply is None:
-        return False
-    return {
-        "output": reply.schema is not None,
-        "confidence": reply.wants_confidence,
-        "evidence": reply.evidence is not None,
-    }[root]
-
-
-def _unknown_fields(
-    root: str, paths: Sequence[Reference], answer: tuple[str, ...] | None
-) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield the names under a root that no answer has, with those that it may have."""
-    if answer is None:
-        return
-    besides = (*NAMES_OF_WHOLE[root], ALL_FIELDS) if root in NAMES_OF_WHOLE else ()
-    of_all = [path[1:] for path in paths if besides and path[:1] == (ALL_FIELDS,)]
-    names = {path[0] for path in (*paths, *of_all) if path}
-    for name in sorted(names - {*answer, *besides}):
-        yield name, [*besides, *answer]
-
-
-def _check_faults(check: Check) -> Iterator[tuple[str, str]]:
-    try:
-        yield from check.faults(CHECK_FUNCTIONS)
-    except BrokenCheck as error:
-        message, _, remedy = str(error).partition(". ")
-        yield message, remedy
-
-
-def _unknown_field_faults(
-    check: Check, answer: tuple[str, ...] | None, *, has_schema: bool
-) -> Iterator[tuple[str, str]]:
-    """Yield which fields of the answer a check reads that will never be there."""
-    read = sorted(path for path in check.references if path[0] == "output")
-    if read and not has_schema:
-        what = "`check` reads `output`, which is null without a `schema`."
-        yield what, "Add `schema`, or look at `text`."
-    elif answer is not None:
-        for name in sorted({path[1] for path in read if len(path) > 1} - {*answer}):
-            yield f"`check`: the answer has no field '{name}'.", did_you_mean(name, answer)
+            yield Fault(what, did_you_mean(name, [*besides, *(answer or ())]), mark)
 
 
 def schema_faults(document: YamlDocument, at: Place, base: Path) -> Iterator[Fault]:

@@ -25,16 +25,12 @@ def store_order_faults(plan: Plan) -> Iterator[Fault]:
                 if not _waits_for(plan.edges, node.id, filler.id, set()) and not _waits_for(
                     plan.edges, filler.id, node.id, set()
                 ):
-                    yield _store_order_fault(plan, node, step, filler)
-
-
-def _store_order_fault(plan: Plan, node: Node, step: StepNode, filler: Node) -> Fault:
-    what = f"'{node.id}' searches the store '{_store_name(step)}', which '{filler.id}' fills, "
-    return Fault(
-        f"{what}but does not wait for it.",
-        f"Add `needs: [{filler.id}]` to '{node.id}'.",
-        plan.pipeline.document.mark((*step.at, "with", "store")),
-    )
+                    yield Fault(
+                        f"'{node.id}' searches the store '{_store_name(step)}', which "
+                        f"'{filler.id}' fills, but does not wait for it.",
+                        f"Add `needs: [{filler.id}]` to '{node.id}'.",
+                        plan.pipeline.document.mark((*step.at, "with", "store")),
+                    )
 
 
 def _with_store(node: Node, uses: str) -> Iterator[StepNode]:

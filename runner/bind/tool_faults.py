@@ -54,7 +54,7 @@ def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
         if named is not None and named.server is not None:
             server = pipeline.servers[named.server]
             found[named.server] = server.texts.data
-            if files := dict(_server_file_digests(server, base)):
+            if files := _server_file_digests(server, base):
                 found[f"files of {named.server}"] = files
         elif named is not None and named.kind == "function":
             found[f"files of {use.name}"] = code_digests((base / str(named.file)).resolve())
@@ -63,17 +63,17 @@ def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
     return found or None
 
 
-def _server_file_digests(server: McpServer, base: Path) -> Iterator[tuple[str, str]]:
-    """Yield the files in the pipeline's folder that start a server, each with its digest."""
+def _server_file_digests(server: McpServer, base: Path) -> dict[str, str]:
+    """Return the files in the pipeline's folder that start a server, each with its digest."""
     texts = server.texts.data
-    if not server.is_command:
-        return
-    written = (texts["command"], *texts.get("args", ()))
+    written = (texts["command"], *texts.get("args", ())) if server.is_command else ()
     words = [word for word in written if isinstance(word, str)]
     folder, inside = base / str(texts.get("cwd", ".")), base.resolve()
+    found: dict[str, str] = {}
     for path in files_named(words, folder.resolve(), (inside,)):
         with suppress(OSError):
-            yield os.path.relpath(path, inside), sha256_of(path)
+            found[os.path.relpath(path, inside)] = sha256_of(path)
+    return found
 
 
 def tool_faults(step: StepNode, pipeline: Pipeline, base: Path) -> Iterator[Fault]:

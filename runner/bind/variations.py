@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 import string
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -52,16 +52,13 @@ def changed(data: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any
     """Return a pipeline's data with other values."""
     made = copy.deepcopy(dict(data))
     for change in changes:
-        _replace(made, change.at, change.value)
+        part: Any = made
+        for name in change.at[:-1]:
+            if isinstance(part, dict) and part.get(name) is None:
+                part[name] = {}
+            part = part[name]
+        part[change.at[-1]] = change.value
     return made
-
-
-def _replace(data: Any, at: Place, value: Any) -> None:
-    for name in at[:-1]:
-        if isinstance(data, dict) and data.get(name) is None:
-            data[name] = {}
-        data = data[name]
-    data[at[-1]] = value
 
 
 def dimensions(keys: CompareKeys, pipeline: Pipeline) -> list[list[Change]]:
@@ -129,7 +126,13 @@ def variants_of(keys: CompareKeys, pipeline: Pipeline) -> list[Variant]:
         PipelineError: with every entry that names nothing of the pipeline, or no value.
     """
     varied = dimensions(keys, pipeline)
-    return [_variant(changes, varied) for changes in itertools.product(*varied)]
+    is_differing = [len(values) > 1 for values in varied]
+    made: list[Variant] = []
+    for changes in itertools.product(*varied):
+        names = [change.name for change in changes]
+        shown = [*itertools.compress(names, is_differing)] or names
+        made.append(Variant(" ".join(shown) or "as it is", changes))
+    return made
 
 
 def varied_options(
@@ -179,12 +182,6 @@ def _value(option: VariedOption, word: str) -> Any:
         return word
     is_text = isinstance(value, str | dict | list) and word[0] not in "[{'\""
     return word if is_text else value
-
-
-def _variant(changes: Sequence[Change], varied: Sequence[Sequence[Change]]) -> Variant:
-    differing = [change.name for change, values in zip(changes, varied, strict=True) if values[1:]]
-    shown = differing or [change.name for change in changes]
-    return Variant(" ".join(shown) or "as it is", tuple(changes))
 
 
 def varied_place(option: VariedOption, target: str, pipeline: Pipeline) -> Place:
@@ -271,30 +268,23 @@ def variation_faults(
         return
     written = {name: value for name, value in pipeline.document.data.items() if name != "compare"}
     seen: set[tuple[str, Any]] = set()
-    for variant in _each_value_once(dimensions(pipeline.compare, pipeline)):
+    varied = dimensions(pipeline.compare, pipeline)
+    first = [changes[0] for changes in varied]
+    variants = [first] if first else []
+    for place, changes in enumerate(varied):
+        variants += ([*first[:place], change, *first[place + 1 :]] for change in changes[1:])
+    for variant in variants:
         document = parse_yaml(json.dumps(changed(written, variant)), pipeline.document.file)
         for fault in faults_in(document):
             change = _at_fault(document, variant, fault)
             at = ("compare",) if change is None else ("compare", change.option, change.target)
-            what = (
-                fault.message if change is not None else f"with {_named(variant)}: {fault.message}"
-            )
+            what = fault.message
+            if change is None:
+                named = " ".join(f"'{change.name}'" for change in variant)
+                what = f"with {named}: {what}"
             if (what, at) not in seen:
                 seen.add((what, at))
                 yield Fault(what, fault.remedy, pipeline.document.key_mark(at))
-
-
-def _each_value_once(varied: Sequence[Sequence[Change]]) -> Iterator[list[Change]]:
-    """Yield the variants in which each value is tried, with the first ones of all others."""
-    first = [changes[0] for changes in varied]
-    if first:
-        yield first
-    for place, changes in enumerate(varied):
-        yield from ([*first[:place], change, *first[place + 1 :]] for change in changes[1:])
-
-
-def _named(variant: Sequence[Change]) -> str:
-    return " ".join(f"'{change.name}'" for change in variant)
 
 
 def _at_fault(document: YamlDocument, variant: Iterable[Change], fault: Fault) -> Change | None:
