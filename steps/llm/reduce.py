@@ -151,13 +151,39 @@ async def _reduce(
         raise StepSkipped("there is nothing to combine")
     model = tools.models.resolve(params.model, "chat")
     asker = Asker(tools, model, params.params.given(), on_truncated="more")
-    work = _ReduceWork(params, asker, forecast)
+
+    async def fold(notes: Sequence[ReduceNote], group: str | None) -> tuple[CheckedAnswer, int]:
+        """Return the answer to some notes, and how deep their tree was."""
+
+        def messages(given: Sequence[ReduceNote], level: int) -> list[Message]:
+            texts = [note.text for note in given]
+            names: dict[str, Any] = {"notes": texts, "items": [note.value for note in given]}
+            names |= {"level": level, "group": group}
+            text = render_template(params.prompt, "prompt", names)
+            if not any(path[0] in ("notes", "items") for path in params.prompt.references):
+                text = ITEM_SEPARATOR.join([*texts, text])
+            return [Message("user", text)]
+
+        fit = await fit_notes(notes, asker, messages, params.on_overflow)
+        return await TreeReducer(asker, messages, params.fanin, forecast).tree(fit)
+
     if params.by is None:
-        folded: ReducedTree | None = await work.fold(notes, None)
-        groups, n_levels = list[ReducedGroup](), 0
-    else:
-        folded, groups, n_levels = await work.fold_groups(notes, params.by)
-    if folded is None:
+        answer, n_levels = await fold(notes, None)
+        return ReduceOutput(**answer.outputs(), groups=[], levels=n_levels, usage=asker.usage())
+    found: dict[str, list[ReduceNote]] = {}
+    for number, note in enumerate(notes, 1):
+        found.setdefault(_group_key(params.by, note.value, number), []).append(note)
+
+    async def fold_group(key: str) -> tuple[CheckedAnswer, int]:
+        return await fold(found[key], key)
+
+    folded = await run_concurrently(fold_group, found, await asker.n_at_once())
+    groups = [
+        ReducedGroup(key=key, count=len(found[key]), **answer.outputs())
+        for key, (answer, _) in zip(found, folded, strict=True)
+    ]
+    deepest = max(n_levels for _, n_levels in folded)
+    if params.fold == "groups":
         has_schema = any(group.output is not None for group in groups)
         return ReduceOutput(
             text=ITEM_SEPARATOR.join(f"{group.key}:\n{group.text}" for group in groups),
@@ -165,73 +191,21 @@ async def _reduce(
             evidence=_by_group(groups, "evidence"),
             confidence=_by_group(groups, "confidence"),
             groups=groups,
-            levels=n_levels,
+            levels=deepest,
             usage=asker.usage(),
         )
-    return ReduceOutput(
-        **folded.answer.outputs(), groups=groups, levels=folded.n_levels, usage=asker.usage()
-    )
-
-
-@dataclass(frozen=True)
-class _ReduceWork:
-    """One run of the step."""
-
-    params: ReduceParams
-    asker: Asker
-    forecast: CallCounter | None
-
-    async def fold(self, notes: Sequence[ReduceNote], group: str | None) -> ReducedTree:
-        template = self.params.prompt
-
-        def messages(given: Sequence[ReduceNote], level: int) -> list[Message]:
-            texts = [note.text for note in given]
-            names = {"notes": texts, "items": [note.value for note in given]}
-            text = render_template(template, "prompt", {**names, "level": level, "group": group})
-            if not any(path[0] in names for path in template.references):
-                text = ITEM_SEPARATOR.join([*texts, text])
-            return [Message("user", text)]
-
-        fit = await fit_notes(notes, self.asker, messages, self.params.on_overflow)
-        reducer = TreeReducer(self.asker, messages, self.params.fanin, self.forecast)
-        return await reducer.tree(fit)
-
-    async def fold_groups(
-        self, notes: Sequence[ReduceNote], by: Template
-    ) -> tuple[ReducedTree | None, list[ReducedGroup], int]:
-        """Reduce each group, then their answers, unless there is a single group.
-
-        Return the answer to all (None where `fold` stops at the groups), the groups, and the depth
-        of the deepest tree.
-        """
-        found: dict[str, list[ReduceNote]] = {}
-        for number, note in enumerate(notes, 1):
-            found.setdefault(_group_key(by, note.value, number), []).append(note)
-
-        async def fold(key: str) -> ReducedTree:
-            return await self.fold(found[key], key)
-
-        folded = await run_concurrently(fold, found, await self.asker.n_at_once())
-        trees = dict(zip(found, folded, strict=True))
-        made = [
-            ReducedGroup(key=key, count=len(found[key]), **tree.answer.outputs())
-            for key, tree in trees.items()
-        ]
-        deepest = max(tree.n_levels for tree in folded)
-        if self.params.fold == "groups":
-            return None, made, deepest
-        if len(made) == 1:
-            return folded[0], made, deepest
+    answer, n_levels = folded[0]
+    if len(groups) > 1:
         texts = [
             ReduceNote(
                 name=group.key,
                 text=f"{group.key}:\n{group.text}",
                 value={"group": group.key, "text": group.text, "output": group.output},
             )
-            for group in made
+            for group in groups
         ]
         try:
-            whole = await self.fold(texts, None)
+            answer, n_levels = await fold(texts, None)
         except StepError as error:
             if not isinstance(error.__cause__, ExpressionError):
                 raise
@@ -240,7 +214,8 @@ class _ReduceWork:
                 f"`group`, `text` and `output` of each.",
                 remedy="Set `fold: groups` to stop before that.",
             ) from error
-        return replace(whole, n_levels=whole.n_levels + deepest), made, deepest
+        n_levels += deepest
+    return ReduceOutput(**answer.outputs(), groups=groups, levels=n_levels, usage=asker.usage())
 
 
 def _by_group(groups: Sequence[ReducedGroup], name: str) -> dict[str, Any] | None:
@@ -285,14 +260,6 @@ _SHOWN_CHARS = 60
 PromptOfNotes = Callable[[Sequence[ReduceNote], int], list[Message]]
 
 
-@dataclass(frozen=True, slots=True)
-class ReducedTree:
-    """The answer to all notes, and how deep the tree was."""
-
-    answer: CheckedAnswer
-    n_levels: int
-
-
 @dataclass
 class CallCounter:
     """How many calls there would be, and how many replies are known."""
@@ -313,15 +280,15 @@ class TreeReducer(LevelReducer):
     fanin: int
     forecast: CallCounter | None = None
 
-    async def tree(self, notes: Sequence[ReduceNote]) -> ReducedTree:
-        """Combine notes until one answer is left.
+    async def tree(self, notes: Sequence[ReduceNote]) -> tuple[CheckedAnswer, int]:
+        """Combine notes until one answer is left; return it, and how deep the tree was.
 
         Raises:
             PromptTooLong: a note does not fit into its prompt.
             StepError: the answers do not get shorter, so it would never end.
         """
         left, level = await self.reduce(notes)
-        return ReducedTree(await self._ask(left, level, self.asker.tools.reply), level + 1)
+        return await self._ask(left, level, self.asker.tools.reply), level + 1
 
     async def groups(self, notes: Sequence[ReduceNote], level: int) -> list[IndexRange]:
         ranges: list[IndexRange] = []
