@@ -82,9 +82,11 @@ class RunCommand(Step[RunParams, RunOutput]):
         words = [*params.command, *params.env.values()]
         named = await asyncio.to_thread(_stamps, files_named(words, cwd, tools.roots.allowed))
         # What the ledger keeps of the call; values of the environment may be secrets
-        asked = params.model_dump(exclude={"env", "ok_codes"}, exclude_defaults=True)
-        asked = {"tool": "run", **asked, **({"env": sorted(params.env)} if params.env else {})}
-        ended = await tools.memo.once("tool", asked, lambda: _run(params, cwd, tools), keeps=False)
+        request = params.model_dump(exclude={"env", "ok_codes"}, exclude_defaults=True)
+        request = {"tool": "run", **request, **({"env": sorted(params.env)} if params.env else {})}
+        ended = await tools.memo.once(
+            "tool", request, lambda: _run(params, cwd, tools), keeps=False
+        )
         after = await asyncio.to_thread(_stamps, iter(named))
         for path in named.keys() & after.keys():
             if named[path] == after[path]:  # else the command wrote it
