@@ -28,6 +28,7 @@ _MORE_DIGITS = re.compile(r"[.,]?\d")
 _UNSHOWN = re.compile(
     r"(?<!\\)~~(?=\S)(?:(?!~~|\n\n).)+(?<!\\)~~|(?<!\\)<!--.*?(?:-->|\Z)", re.DOTALL
 )
+_ESCAPES = re.compile(r"\\(?=~~|\^|<!--|-->|\|)")  # also of a cell's own bar
 _BESIDE_TEXT = re.compile(r"(?<!\\)\[\^[^\]\s]{1,40}\]:?|\\(?=~~|\^|<!--|-->)")
 _HIDING = re.compile(r"(?<!\\)<!-- | -->")
 _ROMAN = (
@@ -44,6 +45,15 @@ def escaped(text: str) -> str:
     2\^3 \~~ [\^1] \<!-- x \-->
     """
     return _OWN_MARK.sub(r"\\\g<0>", text)
+
+
+def unescaped(text: str) -> str:
+    r"""Return a text without the backslashes before marks, as the page shows it.
+
+    >>> unescaped(r"2\^3 a\|b C:\x")
+    '2^3 a|b C:\\x'
+    """
+    return _ESCAPES.sub("", text)
 
 
 def raised(text: str, before: str = "", after: str = "", notes: Container[str] = ()) -> str:

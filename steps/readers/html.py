@@ -551,6 +551,11 @@ class _Converter(MarkdownConverter):
             return f"\n{text.strip()}\n"
         return f" {text} " if looks & {"block", "apart"} else text
 
+    def convert_td(self, el: Any, text: str, parent_tags: Any) -> str:
+        return str(super().convert_td(el, text.replace("|", "\\|"), parent_tags))
+
+    convert_th = convert_td
+
     def convert_del(self, el: Any, text: str, parent_tags: Any) -> str:
         return text
 

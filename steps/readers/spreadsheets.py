@@ -10,7 +10,7 @@ import posixpath
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import partial
@@ -259,9 +259,12 @@ def _sheet_comments(archive: zipfile.ZipFile, sheet: str) -> Iterator[str]:
     comments: list[str] = []
     texts: list[str] = []
     charts: list[str] = []
-    for kind, path in _related_parts(archive, sheet):
+    related = list(_related_parts(archive, sheet))
+    threads = [_part_tree(archive, path) for kind, path in related if kind == "threadedComment"]
+    for kind, path in related:
         if kind == "comments":
-            comments += _comment_lines(_part_tree(archive, path))
+            said = _thread_texts(archive, threads)
+            comments += _comment_lines(_part_tree(archive, path), said)
         elif kind == "drawing":
             texts += _drawn_lines(_part_tree(archive, path))
             for what, part in _related_parts(archive, path):
@@ -394,16 +397,48 @@ def _related_parts(archive: zipfile.ZipFile, sheet: str) -> Iterator[tuple[str, 
 
 
 def _drawn_lines(drawing: ElementTree.Element) -> list[str]:
-    """Return the texts of boxes and shapes, and the alternative texts of pictures."""
-    pictures = drawing.iterfind(".//{*}cNvPr")
-    texts = (*map(text_of, drawing.iter(DRAWN_TEXT)), *map(described, pictures))
+    """Return the texts of boxes and shapes from the top, and pictures' alternative texts."""
+
+    def place(anchor: ElementTree.Element) -> list[int]:
+        found = (anchor.findtext(f"{{*}}from/{{*}}{name}", "") for name in ("row", "col"))
+        return [int(n) if n.isdecimal() else 0 for n in found]
+
+    texts = list[str]()
+    for anchor in sorted(drawing, key=place):
+        texts += map(text_of, anchor.iter(DRAWN_TEXT))
+        texts += map(described, anchor.iterfind(".//{*}cNvPr"))
     return [f"- {text}" for text in texts if text]
 
 
-def _comment_lines(comments: ElementTree.Element) -> Iterator[str]:
+def _comment_lines(
+    comments: ElementTree.Element, said: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    """Yield each cell's comment behind its author, where programs write it too.
+
+    `said` has the comments of conversations by their cells, whose own text is a hint for old
+    programs.
+    """
     authors = dict(enumerate(map(text_of, comments.iterfind("{*}authors/{*}author"))))
     for element in comments.iterfind(".//{*}comment"):
-        number, text = element.get("authorId", ""), text_of(element)
+        number, text, cell = element.get("authorId", ""), text_of(element), element.get("ref", "")
         author = authors.get(int(number), "") if number.isdecimal() else ""
-        is_named = not author or text.startswith(f"{author}:")  # programs write it there
-        yield f"- {element.get('ref', '')}: {text}" + ("" if is_named else f" ({author})")
+        if author.startswith("tc=") and cell in said:
+            text = "; ".join(said[cell])
+        elif author and not text.startswith(f"{author}:"):
+            text = f"{author}: {text}"
+        yield f"- {cell}: {text}"
+
+
+def _thread_texts(
+    archive: zipfile.ZipFile, threads: Sequence[ElementTree.Element]
+) -> dict[str, list[str]]:
+    """Return what people say in a sheet's conversations, by cells."""
+    parts = (name for name in archive.namelist() if threads and name.startswith("xl/persons/"))
+    people = [person for part in parts for person in _part_tree(archive, part)]
+    names = {person.get("id"): person.get("displayName", "") for person in people}
+    found = dict[str, list[str]]()
+    for comment in (comment for thread in threads for comment in thread):
+        name = escaped(names.get(comment.get("personId"), ""))
+        text = " ".join(map(text_of, comment.iterfind("{*}text")))
+        found.setdefault(comment.get("ref", ""), []).append(": ".join(filter(None, (name, text))))
+    return found

@@ -13,6 +13,7 @@ from unicodedata import normalize
 from pydantic import BaseModel, ConfigDict, Field
 
 from paddock.engine.system.text import counted, listed
+from paddock.pipelines.text_marks import unescaped
 from paddock.steps.base import OutsideRoots, Roots, StepError, ToolResult
 from paddock.steps.files.folder_walk import FolderWalk
 from paddock.steps.files.globs import BadPattern, Globs
@@ -117,17 +118,22 @@ async def search_folder(
 
 
 def _hits_in(text: str, relpath: str, query: str, most: int) -> Iterator[dict[str, Any]]:
-    """Yield the first lines that contain every word, in any case, whatever its accents are made of.
-
-    A document of macOS may have an accent as a character of its own.
-    """
-    words = normalize("NFC", query).casefold().split()
+    """Yield the first lines that contain every word, as `_folded` compares them."""
+    words = _folded(query).split()
     found = (
         {"path": relpath, "line": number, "text": line.strip()[:_LINE_CHARS]}
         for number, line in enumerate(text.splitlines(), 1)
-        if all(word in normalize("NFC", line).casefold() for word in words)
+        if all(map(_folded(line).__contains__, words))
     )
     return islice(found, most)
+
+
+def _folded(text: str) -> str:
+    """Return a text in small letters, as its page shows it: without a reader's backslashes.
+
+    A document of macOS may have an accent as a character of its own.
+    """
+    return normalize("NFC", unescaped(text)).casefold()
 
 
 class ToolArguments(BaseModel):

@@ -7,14 +7,16 @@ line of its output one JSON object: the text, or the error, and the seconds.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from html import unescape
 from pathlib import Path
 from typing import Any
 
-PDF_ALONE = ("pypdf", "pymupdf4llm")
-"""Those that read no other kind."""
+ONLY = {"pypdf": "pdf", "pymupdf4llm": "pdf", "mailparser": "eml", "extract_msg": "msg"}
+"""The kind of those that read no other one."""
 
 
 def paddock() -> Callable[[Path], str]:
@@ -49,8 +51,45 @@ def pymupdf4llm() -> Callable[[Path], str]:
     return lambda path: str(library.to_markdown(str(path), use_ocr=False))
 
 
+def mailparser() -> Callable[[Path], str]:
+    import mailparser as library  # type: ignore[import-not-found]
+
+    def read(path: Path) -> str:
+        mail = library.parse_from_file(str(path))
+        heads = [f"Date: {mail.message.get('Date', '')}", f"Subject: {mail.subject}"]
+        for name, people in {"From": mail.from_, "To": mail.to, "Cc": mail.cc}.items():
+            heads += [f"{name}: {shown} <{address}>" for shown, address in people]
+        names = [str(part["filename"]) for part in mail.attachments]
+        return _mail_text(heads, mail.text_plain, mail.text_html, names)
+
+    return read
+
+
+def extract_msg() -> Callable[[Path], str]:
+    import extract_msg as library  # type: ignore[import-not-found]
+
+    def read(path: Path) -> str:
+        with library.openMsg(str(path)) as mail:
+            date = f"{mail.date:%a, %d %b %Y %H:%M:%S %z}" if mail.date else ""
+            values = {"From": mail.sender, "To": mail.to, "Cc": mail.cc, "Subject": mail.subject}
+            heads = [f"{name}: {value or ''}" for name, value in {**values, "Date": date}.items()]
+            page = (mail.htmlBody or b"").decode("utf-8", "replace")
+            names = [str(part.longFilename) for part in mail.attachments]
+            return _mail_text(heads, list(filter(None, [mail.body])), [page], names)
+
+    return read
+
+
+def _mail_text(
+    heads: Sequence[str], texts: Sequence[str], pages: Sequence[str], attached: Sequence[str]
+) -> str:
+    shown = texts or [unescape(re.sub("<[^>]*>", " ", page)) for page in pages]
+    return "\n".join([*heads, *shown, *attached])
+
+
 READERS = {
-    reader.__name__: reader for reader in (paddock, markitdown, pypdf, kreuzberg, pymupdf4llm)
+    reader.__name__: reader
+    for reader in (paddock, markitdown, pypdf, kreuzberg, pymupdf4llm, mailparser, extract_msg)
 }
 
 

@@ -394,6 +394,13 @@ def test_cells_keep_their_columns_beside_and_below_spans(rows: str, cells: list[
     assert [line for line in found if line.strip(",-") or len(found) < 2] == cells
 
 
+def test_a_bar_within_a_cell_begins_no_other_one() -> None:
+    rows = "<tr><th>a|b<th><a href='/x|y'>c</a><tr><td><code>d|e</code><td>f<p>1|2</p>"
+    assert html_to_markdown(f"<table>{rows}</table><p>g|h").text == (
+        "| a\\|b | [c](/x\\|y) |\n| --- | --- |\n| `d\\|e` | f 1\\|2 |\n\ng|h"
+    )
+
+
 def test_spans_beyond_reason_fill_no_memory() -> None:
     markup = "<table>" + "<tr><td rowspan=60000 colspan=1000>x<td colspan=1000>y" * 1_000
     assert len(html_to_markdown(markup).text) < 1_000_000

@@ -87,7 +87,41 @@ def test_comments_of_cells_are_read() -> None:
     def comment(sheet: Any) -> None:
         sheet["B2"].comment = Comment("Agreed\nby phone", "Ada")
 
-    assert edited(comment).text.endswith("| Slates | 5 |\n\nComments:\n- B2: Agreed by phone (Ada)")
+    assert edited(comment).text.endswith("| Slates | 5 |\n\nComments:\n- B2: Ada: Agreed by phone")
+
+
+def with_parts(book: Any, relations: str, kind: str, target: str, **parts: str) -> Document:
+    """Return a workbook's text with more parts, one of which `relations` names."""
+    changed = BytesIO()
+    with zipfile.ZipFile(BytesIO(saved(book))) as old, zipfile.ZipFile(changed, "w") as new:
+        for name in old.namelist():
+            part = old.read(name).decode("utf-8", "surrogateescape")
+            if name == relations:
+                more = f'<Relationship Id="d" Type="http://x/{kind}" Target="{target}"/>'
+                part = part.replace("</Relationships>", f"{more}</Relationships>")
+            new.writestr(name, part.encode("utf-8", "surrogateescape"))
+        for name, text in parts.items():
+            new.writestr(f"xl/{name.replace('_', '/')}1.xml", text)
+    return document(changed.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("person", "text"),
+    [("id='p' displayName='Ada'", "Ada: Why 5?; Yes^2"), ("id='q'", "Why 5?; Yes^2")],
+)
+def test_conversations_about_cells_are_read_with_who_says_what(person: str, text: str) -> None:
+    from openpyxl.comments import Comment
+
+    book = new_workbook()
+    book.active.append(["Slates", 5])
+    book.active["B1"].comment = Comment("Your version of Excel", "tc={1}")
+    book.active["A1"].comment = Comment("Ada:\nPlain", "Ada")
+    said = "<t><c ref='B1' personId='p'><text>Why 5?</text></c><c ref='B1'><text>Yes^2</text></c>"
+    parts = {"threads": f"{said}<c ref='Z9'/></t>", "persons_p": f"<l><person {person}/></l>"}
+    sheet = "xl/worksheets/_rels/sheet1.xml.rels"
+    found = with_parts(book, sheet, "threadedComment", "../threads1.xml", **parts)
+    shown = text.replace("^", r"\^")
+    assert found.text.endswith(f"Comments:\n- A1: Ada: Plain\n- B1: {shown}")
 
 
 def test_hidden_rows_and_columns_are_read_and_named() -> None:
@@ -179,18 +213,20 @@ def test_text_of_a_diagram_on_a_sheet_is_read() -> None:
     book = new_workbook()
     book.active.append(["a"])
     book.active.add_chart(BarChart())
-    kind = b"http://schemas.openxmlformats.org/officeDocument/2006/relationships/diagramData"
-    diagram = (
-        b'<d xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main"><a:p><a:r><a:t>'
-        b"Buy slates</a:t></a:r></a:p></d>"
-    )
-    relation = b'<Relationship Id="d" Type="%s" Target="../diagrams/data1.xml"/></Relationships>'
-    changed = BytesIO()
-    with zipfile.ZipFile(BytesIO(saved(book))) as old, zipfile.ZipFile(changed, "w") as new:
-        for name in old.namelist():
-            part = old.read(name)
-            if name == "xl/drawings/_rels/drawing1.xml.rels":
-                part = part.replace(b"</Relationships>", relation % kind)
-            new.writestr(name, part)
-        new.writestr("xl/diagrams/data1.xml", diagram)
-    assert "Text boxes:\n- Buy slates" in document(changed.getvalue()).text
+    text = "<d xmlns:a='http://schemas.openxmlformats.org/drawingml/2006/main'><a:p>Buy</a:p></d>"
+    drawing = "xl/drawings/_rels/drawing1.xml.rels"
+    found = with_parts(book, drawing, "diagramData", "../diagrams1.xml", diagrams=text)
+    assert "Text boxes:\n- Buy" in found.text
+
+
+def test_what_is_drawn_on_a_sheet_is_read_from_the_top() -> None:
+    from openpyxl.chart import BarChart
+
+    book = new_workbook()
+    book.active.append(["a"])
+    for place in ("A9", "D2", "B2"):
+        book.active.add_chart(BarChart(), place)
+    data = saved(book)
+    for number, text in enumerate((b"below", b"right", b"left"), 1):
+        data = rewritten(data, b'name="Chart %d"' % number, b'name="" descr="%s"' % text)
+    assert "Text boxes:\n- ![left]\n- ![right]\n- ![below]" in document(data).text

@@ -53,6 +53,17 @@ def test_accents_are_found_whether_they_are_characters_of_their_own(folder: Path
     assert len(call(folder, "files.search", query="gebu\u0308hr").value) == 1
 
 
+@pytest.mark.parametrize("query", ["2^3", "2\\^3", "a|b", "~~x", "<!--", "[^1]"])
+def test_what_a_page_shows_is_found_though_its_text_has_backslashes(
+    folder: Path, query: str
+) -> None:
+    page = "<table><tr><td>2^3</td><td>a|b ~~x &lt;!-- [^1]</td></tr></table>"
+    (folder / "docs" / "page.html").write_text(page)
+    hits = call(folder, "files.search", query=query, pattern="page.html").value
+    assert [hit["text"] for hit in hits] == [r"| 2\^3 | a\|b \~~x \<!-- [\^1] |"]
+    assert call(folder, "files.search", query="23", pattern="page.html").value == []
+
+
 def test_what_is_not_searched_is_named_in_the_answer_and_noted(folder: Path) -> None:
     unread = "1 document was not searched, being too large, too many or not readable: bad.pdf"
     assert call(folder, "files.search", query="ferry nine").text == (
