@@ -552,7 +552,8 @@ class _Converter(MarkdownConverter):
         return f" {text} " if looks & {"block", "apart"} else text
 
     def convert_td(self, el: Any, text: str, parent_tags: Any) -> str:
-        return str(super().convert_td(el, text.replace("|", "\\|"), parent_tags))
+        text = text.replace("|", "\\|")
+        return super().convert_td(el, text, parent_tags)  # type: ignore[misc,no-any-return]
 
     convert_th = convert_td
 
