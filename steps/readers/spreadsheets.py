@@ -263,8 +263,8 @@ def _sheet_comments(archive: zipfile.ZipFile, sheet: str) -> Iterator[str]:
     threads = [_part_tree(archive, path) for kind, path in related if kind == "threadedComment"]
     for kind, path in related:
         if kind == "comments":
-            said = _thread_texts(archive, threads)
-            comments += _comment_lines(_part_tree(archive, path), said)
+            conversations = _thread_texts(archive, threads)
+            comments += _comment_lines(_part_tree(archive, path), conversations)
         elif kind == "drawing":
             texts += _drawn_lines(_part_tree(archive, path))
             for what, part in _related_parts(archive, path):
@@ -411,19 +411,18 @@ def _drawn_lines(drawing: ElementTree.Element) -> list[str]:
 
 
 def _comment_lines(
-    comments: ElementTree.Element, said: Mapping[str, Sequence[str]]
+    comments: ElementTree.Element, conversations: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:
     """Yield each cell's comment behind its author, where programs write it too.
 
-    `said` has the comments of conversations by their cells, whose own text is a hint for old
-    programs.
+    A cell of `conversations` has in its own comment only a hint for old programs.
     """
     authors = dict(enumerate(map(text_of, comments.iterfind("{*}authors/{*}author"))))
     for element in comments.iterfind(".//{*}comment"):
         number, text, cell = element.get("authorId", ""), text_of(element), element.get("ref", "")
         author = authors.get(int(number), "") if number.isdecimal() else ""
-        if author.startswith("tc=") and cell in said:
-            text = "; ".join(said[cell])
+        if author.startswith("tc=") and cell in conversations:
+            text = "; ".join(conversations[cell])
         elif author and not text.startswith(f"{author}:"):
             text = f"{author}: {text}"
         yield f"- {cell}: {text}"
