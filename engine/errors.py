@@ -66,6 +66,13 @@ class ModelBroken(EngineError):
         super().__init__(f"{path}: {why}")
 
 
+class NotGguf(ModelBroken):
+    """A file that is none of GGUF, nor of a format that is told from its first bytes."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "this is not a GGUF file")
+
+
 class ToolsRefused(ModelBroken):
     """A server takes requests for a model, but none with tools."""
 

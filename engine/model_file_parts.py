@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .errors import ModelBroken, NoModelFile
+from .errors import ModelBroken, NoModelFile, NotGguf
 from .system.no_links import open_file
 
 _MAX_PARTS = 1024
@@ -80,4 +80,4 @@ def check_magic(ref: str, magic: bytes) -> None:
     if magic in _FOREIGN_FORMATS:
         raise ModelBroken(ref, f"this is {_FOREIGN_FORMATS[magic]} (it begins with {magic!r})")
     if magic != b"GGUF":  # what it is instead may be a secret: a pipeline can name any file
-        raise ModelBroken(ref, "this is not a GGUF file")
+        raise NotGguf(ref)

@@ -247,6 +247,87 @@ def too_many_parameters() -> list[str]:
     ]
 
 
+_LOOKS = frozenset((
+    "startswith", "endswith", "removeprefix", "removesuffix", "partition", "rpartition", "split",
+    "find",
+))  # fmt: skip
+_SENTENCES = frozenset((
+    "reason", "error", "message", "note", "why", "fault", "problem", "detail", "remedy",
+))  # fmt: skip
+"""Attributes that hold sentences."""
+_TWO_WORDS = re.compile(r"[A-Za-z']{2,}[,:]?(?: |\\ |\\s\+?)[A-Za-z']+|^[A-Za-z]+ $")
+
+
+def sentences_read() -> dict[str, str]:
+    """Return where code looks for a piece of a sentence that the product itself makes.
+
+    That is `startswith` and its like, `in`, or a regular expression, with two words that another
+    text of the product has, or with any text on an attribute that holds a sentence, or on an error.
+    """
+    constants = {
+        target.id: node.value
+        for module in modules()
+        for node in module.tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    looks = [
+        (module, subject, text, node)
+        for module in modules()
+        for node in module.nodes
+        for subject, texts in _looks(node, constants)
+        for text in texts
+    ]
+    read = {id(text) for *_, text, _ in looks}
+    made = "\n".join(
+        node.value
+        for module in modules()
+        for docstrings in [{id(node.value) for node in module.nodes if isinstance(node, ast.Expr)}]
+        for node in module.nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        and id(node) not in read | docstrings
+    )  # fmt: skip
+    return {
+        f"{module.place}:{node.lineno}": text.value
+        for module, subject, text, node in looks
+        if (_is_sentence(subject) and re.search(r"[a-z]", text.value))
+        or any(piece[0].replace("\\", "") in made for piece in _TWO_WORDS.finditer(text.value))
+    }
+
+
+def _looks(
+    node: ast.AST, constants: dict[str, ast.expr]
+) -> Iterator[tuple[ast.expr, list[ast.Constant]]]:
+    """Yield what an expression looks into, and the texts that it looks for."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+        subject, name = node.func.value, node.func.attr
+        if name in _LOOKS:
+            yield subject, [*_texts(node.args[0], constants)]
+        elif isinstance(subject, ast.Name) and subject.id == "re":
+            yield node.args[-1], [*_texts(node.args[0], constants)]
+    elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
+        yield node.comparators[0], [*_texts(node.left, constants)]
+
+
+def _texts(node: ast.expr, constants: dict[str, ast.expr]) -> Iterator[ast.Constant]:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node
+    elif isinstance(node, ast.JoinedStr | ast.Tuple):
+        for part in node.values if isinstance(node, ast.JoinedStr) else node.elts:
+            yield from _texts(part, constants)
+    elif isinstance(node, ast.Name) and node.id in constants:
+        yield from _texts(constants[node.id], {})
+
+
+def _is_sentence(subject: ast.expr) -> bool:
+    """Return whether a value is called like one that holds a sentence, or is an error's text."""
+    if isinstance(subject, ast.Call) and ast.unparse(subject.func) == "str" and subject.args:
+        subject = subject.args[0]
+        return isinstance(subject, ast.Name) and subject.id in ("error", "exc", "cause")
+    return isinstance(subject, ast.Attribute) and subject.attr in _SENTENCES
+
+
 def http_clients() -> list[str]:
     """Name the modules that make an HTTP client; others are given one."""
     return _calling(HTTP_CLIENTS)

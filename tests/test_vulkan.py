@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.workers.death_reasons import ran_out_of_memory
+from paddock.engine.workers.death_reasons import WorkerEnd
 from tests.fakes import tiny
 
 DIST = Path(os.environ.get("PADDOCK_TEST_VULKAN", ""))
@@ -129,7 +129,7 @@ def test_memory_that_the_device_lacks_is_a_failed_load_and_the_process_lives(
 ) -> None:
     reason, n_rows = computed(environ, _TOO_MUCH)
     assert reason.startswith("llama.cpp cannot make a context of 6000000 tokens for 1 sequences: ")
-    assert ran_out_of_memory(reason, 0, 0), reason
+    assert WorkerEnd(reason).ran_out_of_memory(0, 0), reason
     assert n_rows == 1
 
 

@@ -52,7 +52,6 @@ from paddock.engine.request import (
 )
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.crash_isolation import Crash, CrashRecord
-from paddock.engine.workers.death_reasons import has_crashed
 from paddock.engine.workers.fallbacks import rebuild_command
 from paddock.engine.workers.worker_process import (
     FIRST_TURNS,
@@ -437,7 +436,7 @@ class LocalPool:
         def forget(gone: WorkerGone) -> EngineError | None:
             nonlocal began
             if answer.was_read:
-                reason = f"{gone.reason}; a part of the answer was read, so it is not sent again"
+                reason = f"{gone.end}; a part of the answer was read, so it is not sent again"
                 return WorkerLost(request.model.ref, reason)
             answer.forget()
             began = self._residents.now()  # what was lost is no waiting
@@ -455,9 +454,9 @@ class LocalPool:
         self, model_use: ModelUse, ref: str, gone: WorkerGone, n_crashes: int
     ) -> EngineError:
         """Return the error of a request that is not sent again: the model's fault, or its own."""
-        if has_crashed(gone.reason) and not await self._answers_at_all(model_use):
-            return ModelUnusable(model_use.facts.name, gone.reason, rebuild_command())
-        return WorkerLost(ref, f"{gone.reason}; it was in {n_crashes} crashes, and is given up")
+        if gone.end.is_crash and not await self._answers_at_all(model_use):
+            return ModelUnusable(model_use.facts.name, str(gone.end), rebuild_command())
+        return WorkerLost(ref, f"{gone.end}; it was in {n_crashes} crashes, and is given up")
 
     async def _answers_at_all(self, model_use: ModelUse) -> bool:
         """Return whether a model answers a plain request, in a worker that crashed before."""
@@ -468,7 +467,7 @@ class LocalPool:
             return False
         except EngineError:
             return True  # it cannot be tried now, so nothing is known of it
-        return probed.is_well or not has_crashed(probed.why)
+        return probed.is_well or not probed.has_crashed
 
     async def _attempt(
         self, answer: Answer, began: float, worker: WorkerProcess, model_use: ModelUse

@@ -35,13 +35,7 @@ from paddock.engine.profile.profile import PoolProfiles
 from paddock.engine.request import ModelFacts, Priority
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.tasks import TaskSet, end
-from paddock.engine.workers.death_reasons import (
-    has_crashed,
-    ran_out_of_memory,
-    was_ended_by_others,
-    with_failed_fallback,
-    without_context,
-)
+from paddock.engine.workers.death_reasons import WorkerEnd
 from paddock.engine.workers.fallbacks import (
     Fallback,
     FallbackStore,
@@ -76,8 +70,8 @@ class ModelWorker(Protocol):
     slowest_step_s: float
     """Of those that it has made, the warming up included."""
     n_decoded_tokens: int
-    gone: asyncio.Future[str]
-    """Done when the worker has ended; the reason in plain words."""
+    gone: asyncio.Future[WorkerEnd]
+    """Done when the worker has ended."""
     on_turn: Callable[[Mapping[str, Any]], None] | None
 
     @property
@@ -107,7 +101,7 @@ class ModelWorker(Protocol):
 
     async def stop(self) -> None: ...
 
-    async def kill(self, reason: str) -> None: ...
+    async def kill(self, end: WorkerEnd) -> None: ...
 
 
 W = TypeVar("W", bound=ModelWorker)
@@ -417,14 +411,14 @@ StartWorker = Callable[[WorkerOptions, float], Awaitable[W]]
 """Starts a worker within so many seconds; raises `LoadBroken`, `EngineError` or `OSError`."""
 
 
-def _load_error(resident: LoadedModel[Any], why: str) -> EngineError:
+def _load_error(resident: LoadedModel[Any], end: WorkerEnd) -> EngineError:
     """Return the error of the requests that wait for a model that cannot be loaded."""
     path, name = resident.facts.path, resident.facts.name
-    if was_ended_by_others(why):
-        return WorkerLost(name, f"{why}; it was started {_MOST_STARTS} times")
-    return (
-        ModelUnusable(name, why, rebuild_command()) if has_crashed(why) else ModelBroken(path, why)
-    )
+    if end.was_by_others:
+        return WorkerLost(name, f"{end}; it was started {_MOST_STARTS} times")
+    if end.is_crash:
+        return ModelUnusable(name, str(end), rebuild_command())
+    return ModelBroken(path, str(end))
 
 
 OnFailure = Callable[[str, EngineError, int], None]
@@ -465,7 +459,7 @@ class ModelLoader(Generic[W]):
         except EngineError as error:
             self._failed(resident, error)
         except LoadBroken as error:
-            self._failed(resident, _load_error(resident, error.why))
+            self._failed(resident, _load_error(resident, error.end))
         except OSError as error:
             self._failed(resident, WorkerLost(resident.facts.name, str(error)))
         else:
@@ -487,9 +481,9 @@ class ModelLoader(Generic[W]):
             try:
                 return await self._started(resident)
             except LoadBroken as error:
-                if not was_ended_by_others(error.why):
+                if not error.end.was_by_others:
                     raise
-                self._events.died(resident.facts.name, error.why)
+                self._events.died(resident.facts.name, str(error.end))
         return await self._started(resident)
 
     async def _started(self, resident: LoadedModel[W]) -> W:
@@ -499,16 +493,16 @@ class ModelLoader(Generic[W]):
             try:
                 return await self._start(resident.layout.load, limit_s)
             except LoadBroken as error:
-                if not await self._was_memory(resident, error.why):
+                if not await self._was_memory(resident, error.end):
                     raise
             if is_last or not (await self._unload_idle(resident) or await self._shrink(resident)):
                 break
         free = (await self._memory_probe.look()).free
         raise too_large(resident.facts.name, resident.room, free)
 
-    async def _was_memory(self, resident: LoadedModel[W], reason: str) -> bool:
+    async def _was_memory(self, resident: LoadedModel[W], end: WorkerEnd) -> bool:
         device = await self._memory_probe.look()
-        return ran_out_of_memory(reason, resident.n_oom_kills, device.n_oom_kills)
+        return end.ran_out_of_memory(resident.n_oom_kills, device.n_oom_kills)
 
     async def _unload_idle(self, resident: LoadedModel[W]) -> bool:
         """Unload the idle models for one that found no memory; return whether there were any."""
@@ -567,11 +561,11 @@ class ModelLoader(Generic[W]):
                 await self._unload_idle(resident)
             limit_s = max(self._settings.step_timeout_s, STEPS_WAITED * worker.slowest_step_s)
             if worker.n_requests and clock.time() - worker.last_turn_at > limit_s:
-                await worker.kill(f"it made no step within {limit_s:g} s")
+                await worker.kill(WorkerEnd(f"it made no step within {limit_s:g} s"))
         if resident.state in ("ready", "draining"):
-            reason = worker.gone.result()
-            self._events.died(resident.facts.name, reason)
-            if await self._was_memory(resident, reason):
+            end = worker.gone.result()
+            self._events.died(resident.facts.name, str(end))
+            if await self._was_memory(resident, end):
                 self.memory.halve(resident)
             self.unload(resident, "died")
 
@@ -691,15 +685,14 @@ class WorkerStarter:
                 worker = await self._started(load, fallback, first_reason, timeout_s)
                 break
             except LoadBroken as error:
-                higher = next_fallback(load, fallback)
-                if not has_crashed(error.why):
+                higher, end = next_fallback(load, fallback), error.end
+                if not end.is_crash:
                     raise
                 if higher is None:
-                    raise LoadBroken(
-                        with_failed_fallback(error.why, fallback_words(fallback))
-                    ) from None
-                log.info("%s: %s; started again %s", load.path, error.why, fallback_words(higher))
-                first_reason = first_reason or without_context(error.why)
+                    failed = end.with_failed_fallback(fallback_words(fallback))
+                    raise LoadBroken(failed) from None
+                log.info("%s: %s; started again %s", load.path, end, fallback_words(higher))
+                first_reason = first_reason or end.how
                 fallback, is_news = higher, True
         needed = Fallback(Path(load.path).name, fallback, first_reason)
         if is_news:
@@ -745,14 +738,14 @@ class WorkerStarter:
         worker: WorkerProcess,
         load: WorkerOptions,
         needed: Fallback,
-        gone: asyncio.Future[str],
+        gone: asyncio.Future[WorkerEnd],
     ) -> None:
         """After a crash in the first steps, choose the fallback of the next worker."""
-        if gone.cancelled() or worker.is_proven or not has_crashed(gone.result()):
+        if gone.cancelled() or worker.is_proven or not gone.result().is_crash:
             return
         higher = next_fallback(load, needed.fallback)
         if worker.has_fallback and higher is not None:
-            reason = needed.reason or without_context(gone.result())
+            reason = needed.reason or gone.result().how
             self._tried[load.digest] = Fallback(needed.model, higher, reason)
             log.info("%s: %s; started again %s", load.path, gone.result(), fallback_words(higher))
         elif self._tried.pop(load.digest, None) is not None:

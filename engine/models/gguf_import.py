@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from paddock.engine.errors import BlobMissing, ModelBroken, RecipeRefused
+from paddock.engine.errors import BlobMissing, ModelBroken, NotGguf, RecipeRefused
 from paddock.engine.gguf import GgufHeader, join_headers, read_header
 
 from . import manifests
@@ -148,7 +148,7 @@ def _read_header(name: str, path: Path) -> GgufHeader:
         if begin[8:9] == b"{" and begin[6:8] == b"\0\0":  # a length, then JSON
             what = "this is a safetensors file; convert it with llama.cpp's convert_hf_to_gguf.py"
             raise RecipeRefused(f"supplied file was not in GGUF format: {name}: {what}") from None
-        if error.why.startswith("this is not a GGUF file"):
+        if isinstance(error, NotGguf):
             is_named = name.lower().endswith(".gguf")
             raise RecipeRefused(
                 "supplied file was not in GGUF format" if is_named else "unknown type"

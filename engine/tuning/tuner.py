@@ -28,12 +28,7 @@ from paddock.engine.system import distribution, files
 from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.processes import ordered_process, python_command
-from paddock.engine.workers.death_reasons import (
-    death_reason,
-    has_crashed,
-    with_failed_fallback,
-    without_context,
-)
+from paddock.engine.workers.death_reasons import WorkerEnd, end_of_process
 from paddock.engine.workers.fallbacks import (
     Fallback,
     FallbackStore,
@@ -55,7 +50,6 @@ N_COMPARED, N_COMPARED_OWN = 2048, 4096
 # Documents of the package on which a copy is compared with its original.
 _EXAMPLE_TEXTS = "folder-digest/inbox"
 _TEXT_SUFFIXES = (".md", ".txt", ".html")
-_WRITING_PHASE = "writing the copy"
 _COMMAND = python_command("-m", "paddock.engine.tuning.tuning_process")
 _SPARE_BYTES = 64 * 1024 * 1024
 # llama.cpp makes mixtures of formats; these are upper bounds of their bytes for each weight.
@@ -287,7 +281,11 @@ def _bytes_each(tensor: GgufTensor, each: float) -> float:
 
 
 class _ProcessCrashed(Exception):
-    """llama.cpp crashed while computing; the message is how and in which phase."""
+    """llama.cpp crashed while computing."""
+
+    def __init__(self, end: WorkerEnd) -> None:
+        self.end = end
+        super().__init__(str(end))
 
 
 def _run_with_fallbacks(
@@ -308,10 +306,10 @@ def _run_with_fallbacks(
         except _ProcessCrashed as crash:
             higher = next_fallback(load, fallback)
             if higher is None:
-                words = with_failed_fallback(str(crash), fallback_words(fallback))
-                raise ModelUnusable(request.facts.name, words, rebuild_command()) from None
+                end = crash.end.with_failed_fallback(fallback_words(fallback))
+                raise ModelUnusable(request.facts.name, str(end), rebuild_command()) from None
             report(f"the process was {crash}; starting it again {fallback_words(higher)}")
-            reason = reason or without_context(str(crash))
+            reason = reason or crash.end.how
             fallback = higher
     if fallback > (known.fallback if known else 0):
         store.keep(request.facts.digest, Fallback(Path(request.facts.path).name, fallback, reason))
@@ -357,10 +355,10 @@ def _run_once(
     }
     with ordered_process(_COMMAND, order) as process:
         request.stop.watch(process.process)
-        phase = "loading"
+        phase, is_computing = "loading", True
         while (result := process.next_answer()) is not None:
             if result["event"] == "note":
-                phase = result["text"]
+                phase, is_computing = result["text"], not result.get("is_writing")
                 report(phase)
             elif result["event"] in ("done", "refused", "unfit"):
                 return result
@@ -368,11 +366,9 @@ def _run_once(
                 raise EngineError(f"'{request.facts.name}' cannot be tuned: {result['why']}")
         if request.stop.is_set:
             raise TuningInterrupted(f"the trial of '{request.facts.name}' was interrupted")
-        reason = death_reason(process.exit_status(), phase, process.log_lines())
-        if has_crashed(reason) and not phase.startswith(
-            _WRITING_PHASE
-        ):  # the quantiser has no fallbacks
-            raise _ProcessCrashed(reason)
+        end = end_of_process(process.exit_status(), phase, process.log_lines())
+        if end.is_crash and is_computing:  # the quantiser has no fallbacks
+            raise _ProcessCrashed(end)
         raise EngineError(f"'{request.facts.name}' cannot be tuned: {process.why_it_ended()}")
 
 

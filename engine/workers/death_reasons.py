@@ -1,9 +1,11 @@
-"""Why a worker died: its own code, no memory, or another program; in words for people."""
+"""Why a worker died: its own code, no memory, or another program."""
 
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from paddock.engine.system.processes import how_it_ended
 
@@ -18,11 +20,68 @@ _NO_MEMORY = re.compile(
 _ABORT_LINE = re.compile(r"GGML_ASSERT|GGML_ABORT|fatal error")
 
 # Signals sent by a person, an init system or a supervisor.
-_KILLED_BY_OTHERS = re.compile(r"killed by SIG(HUP|INT|KILL|TERM)\b")
+_SENT_BY_OTHERS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
 # Signals that a crash raises.
-_KILLED_BY_CRASH = re.compile(r"killed by SIG(SEGV|ILL|ABRT|BUS|FPE)\b")
+_RAISED_BY_CRASHES = frozenset(
+    {signal.SIGSEGV, signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE}
+)
 
-_LAST_LINE_PREFIX = " (llama.cpp's last line: "
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnd:
+    """How a worker ended, or why it could not load its model; as a text, for people.
+
+    >>> str(WorkerEnd("killed by SIGSEGV while warming up", -11, "n_ctx_seq (9216)"))
+    "killed by SIGSEGV while warming up (llama.cpp's last line: n_ctx_seq (9216))"
+    """
+
+    how: str
+    """How and in which phase it died, or what is wrong."""
+    status: int | None = None
+    """Its exit status, negative for a signal; None if it did not end by itself."""
+    line: str = ""
+    """The line of llama.cpp's log that best explains it."""
+
+    def __str__(self) -> str:
+        return f"{self.how} (llama.cpp's last line: {self.line})" if self.line else self.how
+
+    @property
+    def was_by_others(self) -> bool:
+        """Whether another program ended the worker, so that a new one may succeed.
+
+        >>> [WorkerEnd("", status).was_by_others for status in (-9, -11, None)]
+        [True, False, False]
+        """
+        return -(self.status or 0) in _SENT_BY_OTHERS
+
+    @property
+    def is_crash(self) -> bool:
+        """Whether the worker crashed for another reason than lack of memory.
+
+        >>> [WorkerEnd("", status).is_crash for status in (-4, -9, None)]
+        [True, False, False]
+        >>> WorkerEnd("killed by SIGABRT while loading", -6, "std::bad_alloc").is_crash
+        False
+        """
+        return -(self.status or 0) in _RAISED_BY_CRASHES and not self._names_memory
+
+    def ran_out_of_memory(self, n_oom_kills_before: int, n_oom_kills_after: int) -> bool:
+        """Return whether memory ran out, by llama.cpp's message or the kernel's OOM kills.
+
+        >>> killed = WorkerEnd("killed by SIGKILL", -9)
+        >>> killed.ran_out_of_memory(3, 4), killed.ran_out_of_memory(3, 3)
+        (True, False)
+        """
+        was_killed = self.status == -signal.SIGKILL
+        return self._names_memory or (was_killed and n_oom_kills_after > n_oom_kills_before)
+
+    def with_failed_fallback(self, words: str) -> WorkerEnd:
+        """Return it with a fallback that did not help."""
+        return replace(self, how=f"{self.how}, also {words}")
+
+    @property
+    def _names_memory(self) -> bool:
+        return _NO_MEMORY.search(f"{self.how} {self.line}") is not None
 
 
 def request_phase(request_ids: Sequence[int]) -> str:
@@ -51,63 +110,6 @@ def context_line(lines: Sequence[str]) -> str:
     return (no_memory or aborts or list(lines) or [""])[-1]
 
 
-def death_reason(status: int, phase: str, lines: Sequence[str] = ()) -> str:
-    """Return how and in which phase a worker died, with a line of llama.cpp's log as context.
-
-    >>> death_reason(-11, "warming up", ["n_ctx_seq (9216)"])
-    "killed by SIGSEGV while warming up (llama.cpp's last line: n_ctx_seq (9216))"
-    """
-    line = context_line(lines)
-    context = f"{_LAST_LINE_PREFIX}{line})" if line else ""
-    return f"{how_it_ended(status)} while {phase}{context}"
-
-
-def without_context(reason: str) -> str:
-    """Return how and in which phase a worker died, without llama.cpp's line.
-
-    >>> without_context("killed by SIGSEGV while idle (llama.cpp's last line: x)")
-    'killed by SIGSEGV while idle'
-    """
-    return reason.partition(_LAST_LINE_PREFIX)[0]
-
-
-def with_failed_fallback(reason: str, words: str) -> str:
-    """Add a fallback that did not help to a reason, before llama.cpp's line.
-
-    >>> with_failed_fallback("killed by SIGSEGV while idle (llama.cpp's last line: x)", "without y")
-    "killed by SIGSEGV while idle, also without y (llama.cpp's last line: x)"
-    """
-    how = without_context(reason)
-    return f"{how}, also {words}{reason[len(how) :]}"
-
-
-def was_ended_by_others(reason: str) -> bool:
-    """Return whether another program ended a worker, so that a new one may succeed.
-
-    >>> [was_ended_by_others(f"killed by {name} while idle") for name in ("SIGKILL", "SIGSEGV")]
-    [True, False]
-    """
-    return _KILLED_BY_OTHERS.match(reason) is not None
-
-
-def has_crashed(reason: str) -> bool:
-    """Return whether a worker crashed for another reason than lack of memory.
-
-    >>> [has_crashed(f"killed by {name} while idle") for name in ("SIGILL", "SIGKILL")]
-    [True, False]
-    >>> has_crashed("killed by SIGABRT while loading (llama.cpp's last line: std::bad_alloc)")
-    False
-    """
-    return _KILLED_BY_CRASH.match(reason) is not None and not _NO_MEMORY.search(reason)
-
-
-def ran_out_of_memory(reason: str, n_oom_kills_before: int, n_oom_kills_after: int) -> bool:
-    """Return whether memory ran out, by llama.cpp's message or the kernel's count of OOM kills.
-
-    >>> ran_out_of_memory("killed by SIGKILL", 3, 4), ran_out_of_memory("killed by SIGKILL", 3, 3)
-    (True, False)
-    """
-    was_killed = reason.startswith("killed by SIGKILL")
-    return bool(_NO_MEMORY.search(reason)) or (
-        was_killed and n_oom_kills_after > n_oom_kills_before
-    )
+def end_of_process(status: int, phase: str, lines: Sequence[str] = ()) -> WorkerEnd:
+    """Return how a process of llama.cpp ended, by its exit status and the last lines of its log."""
+    return WorkerEnd(f"{how_it_ended(status)} while {phase}", status, context_line(lines))

@@ -40,7 +40,7 @@ from paddock.engine.system.frames import (
 from paddock.engine.system.processes import python_command, start_in_session, without_keys
 from paddock.engine.wire import from_plain, to_plain
 
-from .death_reasons import death_reason, has_crashed, request_phase
+from .death_reasons import WorkerEnd, end_of_process, request_phase
 from .worker_protocol import (
     IMAGE_BYTES,
     AnswerEnd,
@@ -113,7 +113,7 @@ class WorkerProcess:
         self.last_turn_at = loop.time()
         self.slowest_step_s = 0.0
         self.n_decoded_tokens = 0
-        self.gone: asyncio.Future[str] = loop.create_future()
+        self.gone: asyncio.Future[WorkerEnd] = loop.create_future()
         self.on_turn: Callable[[Mapping[str, Any]], None] | None = None
         self.ready: FrameHead = {}
         """The head of its `ready` frame."""
@@ -163,10 +163,10 @@ class WorkerProcess:
             async with asyncio.timeout(timeout_s):
                 await worker._await_ready()
         except TimeoutError:
-            await worker.kill("it took too long to load")
-            raise LoadBroken(f"loading took more than {timeout_s:g} s") from None
+            await worker.kill(WorkerEnd("it took too long to load"))
+            raise LoadBroken(WorkerEnd(f"loading took more than {timeout_s:g} s")) from None
         except BaseException:
-            await worker.kill("loading was given up")
+            await worker.kill(WorkerEnd("loading was given up"))
             raise
         worker.load_s = time.monotonic() - began
         worker._tasks.append(asyncio.create_task(worker._read_all()))
@@ -330,11 +330,11 @@ class WorkerProcess:
                 self._loading = head["phase"]
                 head, _ = await read_frame_async(self._process.stdout)
         except _UNREADABLE as error:
-            raise LoadBroken(_unreadable_text(error)) from None
+            raise LoadBroken(WorkerEnd(_unreadable_text(error))) from None
         except PipeClosed:
-            raise LoadBroken(await self._exit_reason()) from None
+            raise LoadBroken(await self._own_end()) from None
         if head["event"] == "broken":
-            raise LoadBroken(head["why"])
+            raise LoadBroken(WorkerEnd(head["why"]))
         self.slowest_step_s = head.get("step_s", 0.0)
         self.ready, self._memory = head, head.get("memory", {})
         self.is_disturbed = head.get("is_disturbed", False)
@@ -348,10 +348,10 @@ class WorkerProcess:
                 head, body = await read_frame_async(self._process.stdout)
                 self._handle_frame(head, body)
         except _UNREADABLE as error:  # else requests would wait for the watchdog
-            self._end_requests(_unreadable_text(error))
+            self._end_requests(WorkerEnd(_unreadable_text(error)))
         except PipeClosed:
-            words = "it was unloaded" if self._is_stopping else await self._exit_reason()
-            self._end_requests(words)
+            end = WorkerEnd("it was unloaded") if self._is_stopping else await self._own_end()
+            self._end_requests(end)
 
     def _handle_frame(self, head: FrameHead, body: bytes) -> None:
         for pending in self._still_pending(head.get("taken", ())):
@@ -426,11 +426,11 @@ class WorkerProcess:
                 await self._process.wait()
         except TimeoutError:
             pass
-        await self.kill("it was unloaded")
+        await self.kill(WorkerEnd("it was unloaded"))
 
-    async def kill(self, reason: str) -> None:
+    async def kill(self, end: WorkerEnd) -> None:
         """Kill the process; its requests end with `WorkerGone`."""
-        self._end_requests(reason)
+        self._end_requests(end)
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -442,11 +442,11 @@ class WorkerProcess:
         if stdin is not None:
             stdin.close()
 
-    def _end_requests(self, reason: str) -> None:
+    def _end_requests(self, end: WorkerEnd) -> None:
         if not self.gone.done():
-            self.gone.set_result(reason)
-        words = self.gone.result()
-        has_fallback = self.has_fallback and not self.is_proven and has_crashed(words)
+            self.gone.set_result(end)
+        end = self.gone.result()
+        has_fallback = self.has_fallback and not self.is_proven and end.is_crash
         all_pending = list(self._pending.values())
         suspects = [
             request for request in all_pending if request.has_started or not request.was_taken
@@ -456,15 +456,14 @@ class WorkerProcess:
             suspects = all_pending
         crash = None if has_fallback else Crash(len(suspects))
         for pending in all_pending:
-            pending.fail(WorkerGone(words, crash if pending in suspects else None))
+            pending.fail(WorkerGone(end, crash if pending in suspects else None))
 
-    async def _exit_reason(self) -> str:
-        """Return how the process ended, in which phase, and llama.cpp's last line."""
+    async def _own_end(self) -> WorkerEnd:
         started = [number for number, request in self._pending.items() if request.has_started]
         phase = self._loading or request_phase(started or list(self._pending))
         status = await self._process.wait()
         await asyncio.sleep(0.05)  # what it wrote last is still in the pipe
-        return death_reason(status, phase, tuple(self._stderr))
+        return end_of_process(status, phase, tuple(self._stderr))
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,6 +475,8 @@ class ProbeResult:
     seconds: float
     why: str = ""
     """The failure."""
+    has_crashed: bool = False
+    """Whether its worker's own code crashed."""
 
 
 async def probe_worker(
@@ -490,7 +491,8 @@ async def probe_worker(
     except TimeoutError:
         return ProbeResult(facts.name, False, within_s, f"no token within {within_s:g} s")
     except (EngineError, WorkerGone) as error:
-        return ProbeResult(facts.name, False, loop.time() - began, str(error))
+        has_crashed = isinstance(error, WorkerGone) and error.end.is_crash
+        return ProbeResult(facts.name, False, loop.time() - began, str(error), has_crashed)
     return ProbeResult(facts.name, True, loop.time() - began)
 
 

@@ -29,6 +29,8 @@ from paddock.engine.system.crash_isolation import Crash
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.image_headers import DECODING_BYTES
 
+from .death_reasons import WorkerEnd
+
 # Rows of images that a worker keeps: of Qwen2.5-VL 7B, a photograph's 1,300 rows have 19 MB.
 KEPT_IMAGE_BYTES = 128 * 1024 * 1024
 # And what decoding one takes or, after that, computing it: 212 MB for 6,400 patches of 1,280
@@ -185,24 +187,24 @@ def pack_refusal(request_id: int, error: EngineError) -> FrameHead:
 
 
 class WorkerGone(Exception):
-    """The process ended while it had this request; `reason` is for people.
+    """The process ended while it had this request.
 
     `crash`: the request is one of its suspects: it was being computed, or perhaps being taken. None
     for those that only waited, and where the next process uses a fallback of llama.cpp.
     """
 
-    def __init__(self, reason: str, crash: Crash | None = None) -> None:
-        self.reason = reason
+    def __init__(self, end: WorkerEnd, crash: Crash | None = None) -> None:
+        self.end = end
         self.crash = crash
-        super().__init__(reason)
+        super().__init__(str(end))
 
 
 class LoadBroken(Exception):
-    """The worker could not load the model; `why` is for people."""
+    """The worker could not load the model."""
 
-    def __init__(self, why: str) -> None:
-        self.why = why
-        super().__init__(why)
+    def __init__(self, end: WorkerEnd) -> None:
+        self.end = end
+        super().__init__(str(end))
 
 
 @dataclass(frozen=True, slots=True)

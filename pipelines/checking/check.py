@@ -96,16 +96,32 @@ class Check:
         self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
     ) -> list[str]:
         """Return why it is not true, in plain sentences; [] if it is true."""
-        found = _CheckFindings()
-        names = {call.name for call in self.calls} & functions.keys()
-        ready = {name: found.watching(name, functions[name], scope) for name in names}
-        if self.expression.evaluate({**scope, **ready}):
-            return []
-        if found.sentences:
-            return [f"{self._subject()}{sentence}" for sentence in found.sentences]
+        found = self._evaluated(scope, functions)
+        if found is None or found.sentences:
+            return self._explained(found)
         known_values = {**found.values, **dict(self._read(scope))}
         values = "; ".join(f"{name} is {value}" for name, value in known_values.items())
         return [f"This must be true: {self.source}" + (f" ({values})." if values else ".")]
+
+    def explanations(
+        self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
+    ) -> list[str] | None:
+        """Return what its functions say is wrong, perhaps nothing; None if it is true."""
+        found = self._evaluated(scope, functions)
+        return None if found is None else self._explained(found)
+
+    def _evaluated(
+        self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
+    ) -> _CheckFindings | None:
+        """Return what was found while it was evaluated; None if it is true."""
+        found = _CheckFindings()
+        names = {call.name for call in self.calls} & functions.keys()
+        ready = {name: found.watching(name, functions[name], scope) for name in names}
+        return None if self.expression.evaluate({**scope, **ready}) else found
+
+    def _explained(self, found: _CheckFindings | None) -> list[str]:
+        sentences = found.sentences if found is not None else ()
+        return [f"{self._subject()}{sentence}" for sentence in sentences]
 
     def _read(self, scope: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield short values from outside the answer: the model does not know them."""

@@ -335,7 +335,13 @@ class AgentTools:
         key: Annotated[str, "The API key of the person who decides."],
     ) -> Answer:
         """Enter a person's decision on an answer that waits. Only with that person's own key."""
-        place, by = self._place(pipeline), self._person(key, pipeline)
+        found = (
+            None if self._keys is None else KeyRing(self._keys).find(key.encode("utf-8", "replace"))
+        )
+        if found is None:
+            why = "This key is not known." if self._keys else "This server knows no people's keys."
+            raise ToolRefusal(f"{why}\n  A person decides: `paddock review {pipeline}`.")
+        place, by = self._place(pipeline), found.name
         self._review(place, review_id)
         with Ledger(place.state, url=read_settings(place.folder).ledger_url) as ledger:
             done = LedgerReviews(ledger).decide(
@@ -352,16 +358,6 @@ class AgentTools:
                 f"  `reviews` lists what waits."
             )
         return found
-
-    def _person(self, key: str, pipeline: str) -> str:
-        """Return the name of the person whose key this is, as on the review page."""
-        found = (
-            None if self._keys is None else KeyRing(self._keys).find(key.encode("utf-8", "replace"))
-        )
-        if found is None:
-            why = "This key is not known." if self._keys else "This server knows no people's keys."
-            raise ToolRefusal(f"{why}\n  A person decides: `paddock review {pipeline}`.")
-        return found.name
 
     # --- paths
 

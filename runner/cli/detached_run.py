@@ -139,7 +139,15 @@ class DetachedRuns:
             CommandError: it was refused, did not begin in time, or too many run.
         """
         with self._turn:
-            n_running = self._n_running()
+            own, n_starting = socket.gethostname(), len(self._starting)
+            latest = recent_runs(find_ledgers([self._folder]), limit=_N_SEARCHED).runs
+            rows = [
+                past.row for past in latest
+                if past.status == "running" and past.row.trigger.split(" ")[0] == self._trigger
+            ]  # fmt: skip
+            n_running = n_starting + sum(
+                row.host != own or row.pid not in self._starting for row in rows
+            )
             if n_running >= self._most:
                 raise ToolRefusal(f"{counted(n_running, 'run')} {_TOO_MANY[self._trigger]}")
             exchange = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the run is known
@@ -187,15 +195,6 @@ class DetachedRuns:
         with self._turn:
             for process in self._processes.values():
                 process.exchange.close()
-
-    def _n_running(self) -> int:
-        own, n_starting = socket.gethostname(), len(self._starting)
-        latest = recent_runs(find_ledgers([self._folder]), limit=_N_SEARCHED).runs
-        rows = [
-            past.row for past in latest
-            if past.status == "running" and past.row.trigger.split(" ")[0] == self._trigger
-        ]  # fmt: skip
-        return n_starting + sum(row.host != own or row.pid not in self._starting for row in rows)
 
 
 def _wait_for_name(process: _RunProcess, place: LedgerFolder) -> str:

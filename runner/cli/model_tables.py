@@ -118,7 +118,14 @@ def tuned_copy_text(made: TunedCopy) -> list[str]:
             f"{made.answers_ratio:.1f} times."
         )
     if made.n_documents:
-        sentences.append(_speed_on_documents(made))
+        before, after = made.before, made.after
+        sentences.append(
+            f"On {counted(made.n_documents, 'document')} of yours, tokens/s before and now: "
+            f"prompts of {after.n_prompt_tokens} tokens {before.prompts:,.0f} and "
+            f"{after.prompts:,.0f}, one answer {before.answer:,.0f} and {after.answer:,.0f}, eight "
+            f"at once {before.answers:,.0f} and {after.answers:,.0f}. Agreement is that of "
+            f"{made.n_compared:,} of their tokens."
+        )
     if made.n_kept:
         sentences.append(
             f"{made.n_changed:,} of its matrices were in {made.changed_from}, which this machine "
@@ -145,18 +152,6 @@ def tuned_copy_text(made: TunedCopy) -> list[str]:
         )
     sentences.append(f"The copy is used from now on; `paddock tune {made.name} --undo` removes it.")
     return [printing.printable_line(line) for line in sentences]
-
-
-def _speed_on_documents(made: TunedCopy) -> str:
-    """Return the speeds before and after, measured on the user's documents."""
-    before, after = made.before, made.after
-    return (
-        f"On {counted(made.n_documents, 'document')} of yours, tokens/s before and now: "
-        f"prompts of {after.n_prompt_tokens} tokens {before.prompts:,.0f} and "
-        f"{after.prompts:,.0f}, one answer {before.answer:,.0f} and {after.answer:,.0f}, eight at "
-        f"once {before.answers:,.0f} and {after.answers:,.0f}. Agreement is that of "
-        f"{made.n_compared:,} of their tokens."
-    )
 
 
 def tuned_copy_summary(made: TunedCopy) -> str:

@@ -185,7 +185,7 @@ def _reader_rows(broken: list[str]) -> Iterator[PartRow]:
         try:
             kind = reader.load_reader(name)
         except reader.BrokenReader as error:
-            broken.append(f"{str(error).removeprefix('cannot be read: ')}. {error.remedy}")
+            broken.append(f"{error.what}. {error.remedy}")
             continue
         suffixes = ", ".join(kind.suffixes)
         yield PartRow("reader", name, reader.reader_package(name), kind.media_type, suffixes)
@@ -217,7 +217,10 @@ def catalogue_text(found: InstalledParts) -> str:
 def _parts_text(parts: Sequence[PartRow]) -> Iterator[str]:
     for kind, title in _SECTION_TITLES.items():
         rows = [part for part in parts if part.kind == kind]
-        shown = [_signature(row) for row in rows]
+        shown = [
+            f"{row.name}({row.takes})" if row.takes and row.kind != "reader" else row.name
+            for row in rows
+        ]
         width = max((len(text) for text in shown if len(text) <= _MAX_NAME_WIDTH), default=0) + 2
         lines = [title]
         for row, name in zip(rows, shown, strict=True):
@@ -230,10 +233,6 @@ def _parts_text(parts: Sequence[PartRow]) -> Iterator[str]:
             )
             lines.append(f"{head}{about}".rstrip())
         yield "\n".join(lines)
-
-
-def _signature(row: PartRow) -> str:
-    return f"{row.name}({row.takes})" if row.takes and row.kind != "reader" else row.name
 
 
 _MAX_NAME_WIDTH = 34
@@ -294,7 +293,14 @@ class StepDescription:
 
     def text(self) -> str:
         lines = [f"{self.row.name}  {self.row.about}".rstrip()]
-        lines += [f"  {fact}" for fact in self._facts()]
+        facts = [] if self.row.package in ("", DISTRIBUTION) else [f"package {self.row.package}"]
+        if self.kind.roles:
+            facts.append(f"uses a model of the role {' or '.join(sorted(self.kind.roles))}")
+        if self.row.one_of:
+            facts.append(f"exactly one of {', '.join(self.row.one_of)}")
+        if getattr(self.kind, "takes_reply", False):
+            facts.append("`reply` sets the form of its answer")
+        lines += [f"  {fact}" for fact in facts]
         if self.row.params:
             lines += ["", "with"]
             width = min(20, max(len(param.name) for param in self.row.params)) + 2
@@ -309,16 +315,6 @@ class StepDescription:
         return "\n".join(
             [*lines, "", "example", *textwrap.indent(self._example(), "  ").split("\n")]
         )
-
-    def _facts(self) -> list[str]:
-        facts = [] if self.row.package in ("", DISTRIBUTION) else [f"package {self.row.package}"]
-        if self.kind.roles:
-            facts.append(f"uses a model of the role {' or '.join(sorted(self.kind.roles))}")
-        if self.row.one_of:
-            facts.append(f"exactly one of {', '.join(self.row.one_of)}")
-        if getattr(self.kind, "takes_reply", False):
-            facts.append("`reply` sets the form of its answer")
-        return facts
 
     def _example(self) -> str:
         needed = [param for param in self.row.params if param.is_required]

@@ -270,11 +270,16 @@ class WebConsole:
         return Route(path, endpoint, methods=["POST"])
 
     async def _sign_in(self, request: Request) -> Response:
-        entered = await self._access.entered(request)
-        if entered is None:
-            return self._form(request)
-        if entered.status_code != 303:
-            return _refused(AccessRefused(entered.status_code, bytes(entered.body).decode()))
+        try:
+            entered = await self._access.entered(request)
+        except AccessRefused as error:
+            return _refused(error)
+        if entered is None:  # the form, with a sentence that says where the token is
+            try:
+                self._access.reviewer(request)
+            except AccessRefused as error:
+                return _refused(error, 200 if error.needs_token else error.status)
+            return RedirectResponse(_PIPELINES)
         # No redirect: the session's cookie does not go with one that another origin began.
         body = Markup('<p><a data-next href="{}">Go on</a></p>').format(_came_from(request))
         answer = _html("", PageParts("Signed in", body))
@@ -282,14 +287,6 @@ class WebConsole:
             header for header in entered.raw_headers if header[0] == b"set-cookie"
         ]
         return answer
-
-    def _form(self, request: Request) -> Response:
-        """Return the form with a sentence that says where the token is."""
-        try:
-            self._access.reviewer(request)
-        except AccessRefused as error:
-            return _refused(AccessRefused(200 if error.status == 401 else error.status, str(error)))
-        return RedirectResponse(_PIPELINES)
 
     # --- pages
 
@@ -457,13 +454,11 @@ def _not_done(name: str, words: str, status: int) -> Response:
     return _html(name, PageParts("Not done", body, status=status))
 
 
-def _refused(error: AccessRefused) -> Response:
+def _refused(error: AccessRefused, status: int | None = None) -> Response:
     """Return a page that says why; with a form where a token helps."""
-    is_unknown = error.status in (200, 401) or "token" in str(error)
-    title = "Sign in" if is_unknown else "Refused"
-    sign_in = SIGN_IN if is_unknown else ""
+    title, sign_in = ("Sign in", SIGN_IN) if error.needs_token else ("Refused", "")
     body = render("console_refused.html", title=title, words=str(error), sign_in=sign_in)
-    return _html("", PageParts(title, body, status=error.status))
+    return _html("", PageParts(title, body, status=status or error.status))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import os
 import time
 import traceback
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -114,12 +114,19 @@ class RunStats:
 
     def note(self, text: str) -> None:
         """Report a line to the observer and keep it for the report; each line once."""
+        self._report(text, self.observer.note)
+
+    def waits(self, text: str) -> None:
+        """Report what the run waits for before it begins."""
+        self._report(text, self.observer.waits)
+
+    def _report(self, text: str, report: Callable[[str], None]) -> None:
         text = self.secrets.redact(text)
         if text in self._notes:
             return
         self._notes[text] = None
         if len(self._notes) <= MAX_NOTES:
-            self.observer.note(text)
+            report(text)
 
     def tally(self, step: str, key: str, noun: str, what: str) -> None:
         """Count what happened to an item in a step; the report has one note for all of them."""

@@ -323,7 +323,7 @@ class _Opening:
 
     def _wait(self, stats: RunStats) -> run_locks.TurnWait:
         environment = self.environment
-        return run_locks.TurnWait(self.options.wait_s, lambda: environment.is_stopping, stats.note)
+        return run_locks.TurnWait(self.options.wait_s, lambda: environment.is_stopping, stats.waits)
 
     async def open_outputs(
         self, ledger: Ledger, claims: WorkClaims | None, *, has_crashed: bool

@@ -153,8 +153,8 @@ async def _run_tracked(session: RunSession, mode: RunMode, daemon: DaemonSession
 async def _note_stop(session: RunSession) -> None:
     gate = session.context.stop_gate
     await gate.wait()
-    if gate.words == STOP_REQUESTED:
-        session.stats.observer.note(f"{STOP_REQUESTED}: items in flight end, no other begins.")
+    if gate.is_stop_requested:
+        session.stats.observer.stops(f"{STOP_REQUESTED}: items in flight end, no other begins.")
 
 
 async def _run_shown(session: RunSession, mode: RunMode, daemon: DaemonSession | None) -> Report:

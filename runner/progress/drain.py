@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from .report import Status
 
@@ -41,6 +42,8 @@ class StopGate:
         """Whether another machine has begun an item of the same run."""
         self.words = ""
         """Why it was closed, a sentence without its full stop."""
+        self.is_stop_requested = False
+        """Whether a person or a supervisor asked for the stop."""
         self.status: Status = "budget"
         """Status of a run that stops here; a run that finished all the same is `completed`."""
 
@@ -53,11 +56,18 @@ class StopGate:
         """Numbers of items that ended, and that are in flight."""
         return self._n_ended, self._n_begun - self._n_ended
 
-    def close(self, words: str, status: Status = "budget") -> None:
+    def close(
+        self, words: str, status: Status = "budget", *, is_stop_requested: bool = False
+    ) -> None:
         """Close the gate; `words` say why, without a full stop."""
         if not self.is_closed:
+            self.is_stop_requested = is_stop_requested
             self.words, self.status = words, status
             self._closed.set()
+
+    def close_like(self, other: StopGate) -> None:
+        """Close the gate as another one was closed."""
+        self.close(other.words, other.status, is_stop_requested=other.is_stop_requested)
 
     def left(self, n_items: int) -> str:
         """Return why a run stopped here, and how many items are left."""
@@ -117,7 +127,8 @@ def stop_on_signals(
             handled.append(number)
     gentle = getattr(signal, "SIGUSR1", None)  # Windows has none
     if stop_gate is not None and gentle is not None:
-        loop.add_signal_handler(gentle, stop_gate.close, STOP_REQUESTED)
+        drain = partial(stop_gate.close, STOP_REQUESTED, is_stop_requested=True)
+        loop.add_signal_handler(gentle, drain)
         handled.append(gentle)
     try:
         yield came

@@ -74,6 +74,14 @@ class Observer:
     def note(self, text: str) -> None:
         """One line for people: waiting for a lock, an edited file, what is left out."""
 
+    def waits(self, text: str) -> None:
+        """A note: the run waits for another one before it begins."""
+        self.note(text)
+
+    def stops(self, text: str) -> None:
+        """A note: a stop was requested, so that no other item begins."""
+        self.note(text)
+
     def ended(self, report: Report) -> None:
         """The run is over, however it ended."""
 
@@ -115,6 +123,14 @@ class MultiObserver(Observer):
     def note(self, text: str) -> None:
         for observer in self._observers:
             observer.note(text)
+
+    def waits(self, text: str) -> None:
+        for observer in self._observers:
+            observer.waits(text)
+
+    def stops(self, text: str) -> None:
+        for observer in self._observers:
+            observer.stops(text)
 
     def ended(self, report: Report) -> None:
         for observer in self._observers:

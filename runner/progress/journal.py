@@ -23,8 +23,6 @@ from paddock.engine.system.text import shorten, split_lines
 from paddock.runner.config.pipeline_secrets import Redact, unredacted
 from paddock.runner.ledger.run_history import outcome_of
 
-from .drain import STOP_REQUESTED
-
 if TYPE_CHECKING:
     from .report import Report
 from .events import LONGEST_KEY, LONGEST_TEXT, ItemState, ModelCall, Observer
@@ -118,6 +116,9 @@ class RunJournal(Observer):
 
     def note(self, text: str) -> None:
         self._line("note", "often", text=self._text(text, LONGEST_TEXT))
+
+    def stops(self, text: str) -> None:
+        self._line("note", "often", text=self._text(text, LONGEST_TEXT), is_stop=True)
 
     def ended(self, report: Report) -> None:
         """Write how the run ended; one that never began has no line."""
@@ -296,7 +297,7 @@ class JournalProgress:
                     while len(self._written) > 2 and self._written[1][0] <= at - _SPEED_SPAN_S:
                         self._written.popleft()
             elif line.get("event") == "note":
-                self.is_stopping |= str(line.get("text")).startswith(STOP_REQUESTED)
+                self.is_stopping |= line.get("is_stop") is True
         return sum(self._ended.values()), sum(self._totals.values())
 
     def seconds_left(self, now: float) -> float | None:

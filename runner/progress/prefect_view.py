@@ -34,6 +34,8 @@ SHARE_TAG = "paddock-share"
 
 REFUSED = "Refused"
 """Name of the state of a share whose machine takes no part in the job."""
+SENT_AWAY = "SentAway"
+"""Name of the state of a share whose worker was stopped, so that another one continues it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,8 @@ def last_state(report: Report) -> PrefectState:
 
     >>> last_state(Report("a", "p", "completed", {"fresh": 2}))
     PrefectState(type='COMPLETED', name='Completed', message='2 fresh')
+    >>> last_state(Report("a", "p", "interrupted", {}, is_sent_away=True)).name
+    'SentAway'
     """
     # Where other machines did the work, the message has their counts.
     words = counts_text(report.counts) or report.message or report.done_in_words() or report.status
@@ -212,9 +216,11 @@ def last_state(report: Report) -> PrefectState:
         name = REFUSED if report.is_refused else "Failed"
         return PrefectState("FAILED", name, report.message or words)
     if report.status == "interrupted":
-        return PrefectState("CANCELLED", "Cancelled", report.message or words)
+        name = SENT_AWAY if report.is_sent_away else "Cancelled"
+        return PrefectState("CANCELLED", name, report.message or words)
     if report.status in ("budget", "suspended"):
-        return PrefectState("COMPLETED", report.status.capitalize(), report.message or words)
+        name = SENT_AWAY if report.is_sent_away else report.status.capitalize()
+        return PrefectState("COMPLETED", name, report.message or words)
     return quarantined(words) if report.exit_status() else completed(words)
 
 

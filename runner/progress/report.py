@@ -176,6 +176,8 @@ class Report:
     """Where the items are those of other processes and not here."""
     is_refused: bool = False
     """Whether it is of a machine that has taken no part in a job, which others may do."""
+    is_sent_away: bool = False
+    """Whether it is of a machine that was stopped, whose part of a job another one continues."""
 
     def __repr__(self) -> str:
         """Return the run in at most ten lines; `items` and `notes` have the rest."""

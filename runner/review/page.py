@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from paddock.engine.api.errors import ApiError
@@ -136,7 +136,10 @@ class ReviewPage:
         ]
 
     async def _entrance(self, request: Request) -> Response:
-        entered = await self.access.entered(request)
+        try:
+            entered = await self.access.entered(request)
+        except AccessRefused as error:
+            return PlainTextResponse(f"{error}\n", error.status)
         return await self._html(request) if entered is None else entered
 
     def _endpoint(self, act: Act) -> Callable[[Request], Awaitable[Response]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from paddock.engine.api.api_keys import KeyRing, digest_of, given_keys, key_name_of, read_keys
 from paddock.engine.api.host_check import has_own_host_name
@@ -31,6 +31,7 @@ TICKET_S = 120.0
 _MISSING = "This page needs a token."
 _UNKNOWN = "This token is not known: it has expired, or is another page's."
 _USED = "This ticket was used, or is too old."
+_FOREIGN_NAME = "Use 'localhost' or this machine's address."
 _ASIDE = ("same-origin", "none", "")
 """Values of `Sec-Fetch-Site` of the page's own requests, and of clients that send none."""
 _SECRET_BYTES = 24
@@ -40,10 +41,10 @@ _BODY_S = 30.0
 
 
 class AccessRefused(Exception):
-    """A request that may not use the page: an HTTP status and a sentence."""
+    """A request that may not use the page: an HTTP status, a sentence, whether a token helps."""
 
-    def __init__(self, status: int, sentence: str) -> None:
-        self.status = status
+    def __init__(self, status: int, sentence: str, *, needs_token: bool = False) -> None:
+        self.status, self.needs_token = status, needs_token
         super().__init__(sentence)
 
 
@@ -100,7 +101,7 @@ class PageAccess:
             AccessRefused: it names no one who may review, or is from a page of another origin.
         """
         if not has_own_host_name(request.headers):
-            raise AccessRefused(403, "Use 'localhost' or this machine's address.")
+            raise AccessRefused(403, _FOREIGN_NAME)
         # Ports do not count for `SameSite`: another local page's requests have the cookie.
         site = request.headers.get("sec-fetch-site", "")
         if not _is_own_origin(request) or site not in _ASIDE:
@@ -117,7 +118,8 @@ class PageAccess:
         for secret in (*given, *filter(None, [session])):
             if found := self._name_of(secret):
                 return found
-        raise AccessRefused(401, f"{_UNKNOWN if given or cookie else _MISSING} {self._remedy}")
+        what = _UNKNOWN if given or cookie else _MISSING
+        raise AccessRefused(401, f"{what} {self._remedy}", needs_token=True)
 
     # --- from a token, a key or a ticket to a session
 
@@ -129,7 +131,11 @@ class PageAccess:
         return ticket
 
     async def entered(self, request: Request) -> Response | None:
-        """Return the answer to a request that brings a secret: its cookie; None without one."""
+        """Return the answer to a request that brings a secret: its cookie; None without one.
+
+        Raises:
+            AccessRefused: the secret is not known, or a page of another origin sent it.
+        """
         if request.method == "POST":
             form = await read_form(request, _MOST_FORM_BYTES) or {}
             if "ticket" in form:
@@ -137,7 +143,7 @@ class PageAccess:
             site, origin = (request.headers.get(name, "") for name in ("sec-fetch-site", "origin"))
             is_aside = site in _ASIDE if site else origin == "null" or _is_own_origin(request)
             if not is_aside:  # it would sign a person in as someone else
-                return PlainTextResponse("Pages of other origins may not sign in.\n", 403)
+                raise AccessRefused(403, "Pages of other origins may not sign in.")
             given = form.get("token", "")
         elif "token" in request.query_params:
             given = request.query_params["token"]
@@ -145,20 +151,20 @@ class PageAccess:
             return None
         secret = given.encode("utf-8", "replace")
         if not self._name_of(secret):
-            return PlainTextResponse(f"{_UNKNOWN} {self._remedy}\n", 403)
+            raise AccessRefused(403, f"{_UNKNOWN} {self._remedy}", needs_token=True)
         return self._admitted(request, secret)
 
     def _with_ticket(self, request: Request, given: str) -> Response:
         # Removed before it is looked at: of two requests with one ticket, one is refused.
         ticket = self._tickets.pop(digest_of(given.encode("utf-8", "replace")), None)
         if ticket is None or ticket.until < time.monotonic() or self._token is None:
-            return PlainTextResponse(f"{_USED} {self._remedy}\n", 403)
+            raise AccessRefused(403, f"{_USED} {self._remedy}", needs_token=True)
         ticket.is_used.set()
         return self._admitted(request, self._token)
 
     def _admitted(self, request: Request, secret: bytes) -> Response:
         if not has_own_host_name(request.headers):
-            return PlainTextResponse("Use 'localhost' or this machine's address.\n", 403)
+            raise AccessRefused(403, _FOREIGN_NAME)
         value = secrets.token_urlsafe(_SECRET_BYTES)
         while len(self._sessions) >= _MOST_SESSIONS:
             del self._sessions[next(iter(self._sessions))]

@@ -212,10 +212,10 @@ def _check(claim: ExpectKeys, after: FinishedRun) -> None:
         if claim.file is not None or claim.of is not None or names & {"text", "output"}:
             subject = claim_subject(claim, after)
             scope |= {"text": subject.text, "output": subject.value}
-        failures = check.failures(scope, CHECK_FUNCTIONS)
-        if failures and not failures[0].startswith("This must be true"):
+        failures = check.explanations(scope, CHECK_FUNCTIONS)
+        if failures:
             raise ClaimNotMet(f"`{claim.check}`: {' '.join(failures)}", _read_values(claim, scope))
-        holds = not failures
+        holds = failures is None
     if not holds:
         raise ClaimNotMet(f"`{claim.check}` is not true.", _read_values(claim, scope))
 

@@ -28,7 +28,7 @@ from paddock.runner.ledger import coordination_queries
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger, postgres_module
 from paddock.runner.ledger.own_state import ForeignState, make_state
-from paddock.runner.progress.prefect_view import REFUSED, SHARE_TAG
+from paddock.runner.progress.prefect_view import REFUSED, SENT_AWAY, SHARE_TAG
 from paddock.runner.settings import STATE_FOLDER
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ CRASH_AUTOMATION = "Paddock: a run whose machine is silent has crashed"
 AUTOMATION_ORIGIN = "Made by `paddock cluster init`."
 SILENT_STATES = (
     "Completed", "Failed", "Cancelled", "Crashed", "Quarantined", "Budget", "Skipped", REFUSED,
-    "TimedOut",
+    SENT_AWAY, "TimedOut",
     "Paused", "Suspended", "Scheduled", "Late", "Resuming", "AwaitingRetry",
     "AwaitingConcurrencySlot",
 )  # fmt: skip

@@ -8,8 +8,7 @@ from operator import attrgetter
 from typing import Literal
 
 from paddock.runner.core.run_restarts import next_restart
-from paddock.runner.progress.drain import STOP_REQUESTED
-from paddock.runner.progress.prefect_view import REFUSED
+from paddock.runner.progress.prefect_view import REFUSED, SENT_AWAY
 
 HELP_AFTER_S = 4.0
 """For this long a job stays on one machine: a share costs 1 s of processor time to begin, 0.4 s of
@@ -23,6 +22,7 @@ ShareOutcome = Literal[
 ]
 _OUTCOMES: Mapping[str, ShareOutcome] = {
     "Budget": "spent", "Cancelled": "cancelled", "Crashed": "crashed", REFUSED: "refused",
+    SENT_AWAY: "sent away",
 }  # fmt: skip
 
 
@@ -55,9 +55,6 @@ class JobShare:
             return "open"
         if self.state in ("Completed", "Quarantined"):
             return "done"
-        is_interrupted = self.state == "Cancelled" and self.message.startswith("Interrupted")
-        if is_interrupted or self.message.startswith(STOP_REQUESTED):
-            return "sent away"
         return _OUTCOMES.get(self.state, "failed")
 
 

@@ -456,7 +456,8 @@ async def with_cancellation(report: Report) -> Report:
     wish = wish_of_state(state.type.value, state.name or "") if state is not None else None
     if wish is None or wish[0] != "stop":
         return report
-    return replace(report, message=(report.message or "").replace("Interrupted", wish[1], 1))
+    message = (report.message or "").replace("Interrupted", wish[1], 1)
+    return replace(report, message=message, is_sent_away=False)
 
 
 def api_options(url: str) -> dict[str, Any]:

@@ -184,6 +184,12 @@ class _OrderedRun:
                 control.report = Report(
                     "", path.stem, "failed", {}, message=words, is_refused=not progress.has_begun
                 )
+        if order.share:
+            gate, status = control.stop_gate, control.report.status
+            was_ended = status == "interrupted" and control.stop.is_set()
+            was_ended &= gate.status == "budget"  # else a person ended it
+            is_sent_away = was_ended or (status == "budget" and gate.is_stop_requested)
+            control.report = replace(control.report, is_sent_away=is_sent_away)
         return control.report
 
     async def _delegated(
@@ -271,7 +277,7 @@ async def _run_calls(
                 report = Report("", "", "failed", {}, message=words)
         reports.append(report)
         if gate.is_closed and (report.status == "interrupted" or gate.status == "suspended"):
-            control.stop_gate.close(gate.words, gate.status)
+            control.stop_gate.close_like(gate)
         if control.stop.is_set() or control.stop_gate.is_closed:
             break
     return report_of_calls(reports, len(calls))
@@ -279,7 +285,7 @@ async def _run_calls(
 
 async def _close_with(outer: StopGate, inner: StopGate) -> None:
     await outer.wait()
-    inner.close(outer.words, outer.status)
+    inner.close_like(outer)
 
 
 def report_of_calls(reports: Sequence[Report], n_calls: int) -> Report:
@@ -487,18 +493,17 @@ class _ControlObserver(Observer):
     """Reports what the run waits for, and its name in the ledger, as the control asks."""
 
     def __init__(self, control: RunControl) -> None:
-        self._began, self._waits = control.began, control.waits
+        self._began, self._report_wait = control.began, control.waits
         self.has_begun = False
         """Whether the run has taken part in its job."""
 
-    def note(self, text: str) -> None:
-        """Report what it waits for before it begins: a run of its group, or in its folders."""
-        if self._waits is not None and not self.has_begun and text.startswith("waiting for "):
-            self._waits(text)
+    def waits(self, text: str) -> None:
+        if self._report_wait is not None:
+            self._report_wait(text)
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        if self._waits is not None:
-            self._waits("")
+        if self._report_wait is not None:
+            self._report_wait("")
         self.has_begun = True
         if self._began is not None:
             self._began(run)

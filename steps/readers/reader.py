@@ -165,12 +165,10 @@ class BrokenReader(Unreadable):
 
     def __init__(self, name: str, why: str, *, is_missing: bool = False) -> None:
         self.package = reader_package(name)
+        self.what = f"reader '{name}' of package '{self.package}' cannot be used: {why}"
         self.is_missing = is_missing
         """Whether a module that it imports is not installed."""
-        super().__init__(
-            f"cannot be read: reader '{name}' of package '{self.package}' cannot be used: {why}",
-            f"Update or remove '{self.package}'.",
-        )
+        super().__init__(f"cannot be read: {self.what}", f"Update or remove '{self.package}'.")
 
 
 def plugin_kinds() -> tuple[str, ...]:

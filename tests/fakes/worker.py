@@ -14,6 +14,7 @@ from typing import Any, Literal
 from paddock.engine.memory.device_memory import Device, GpuMemory, MemoryAmount
 from paddock.engine.memory.model_layout import LayoutRequest, ModelLayout
 from paddock.engine.request import ModelFacts
+from paddock.engine.workers.death_reasons import WorkerEnd
 from paddock.engine.workers.worker_protocol import (
     LoadBroken,
     WorkerGone,
@@ -62,7 +63,7 @@ class FakeWorker:
         self.last_turn_at = loop.time()
         self.slowest_step_s = model.token_s
         self.n_decoded_tokens = 0
-        self.gone: asyncio.Future[str] = loop.create_future()
+        self.gone: asyncio.Future[WorkerEnd] = loop.create_future()
         self.on_turn: Callable[[Mapping[str, Any]], None] | None = None
         self.pid = 0
         self.n_requests = 0
@@ -117,10 +118,10 @@ class FakeWorker:
 
     async def _suffer(self) -> None:
         if self._fault == "abort":
-            self._end("killed by SIGABRT: GGML_ASSERT failed")
+            self._end(WorkerEnd("killed by SIGABRT: GGML_ASSERT failed", -6))
         elif self._fault == "killed for memory":
             self._machine.n_oom_kills += 1
-            self._end("killed by SIGKILL")
+            self._end(WorkerEnd("killed by SIGKILL", -9))
         elif self._fault == "lacks cells":
             self.load = replace(self.load, n_cells=self.load.n_cells // 2)
         elif self._fault == "hang":
@@ -134,15 +135,15 @@ class FakeWorker:
 
     async def stop(self) -> None:
         await asyncio.sleep(0.05)
-        self._end("it was unloaded")
+        self._end(WorkerEnd("it was unloaded"))
 
-    async def kill(self, reason: str) -> None:
-        self._end(reason)
+    async def kill(self, end: WorkerEnd) -> None:
+        self._end(end)
 
-    def _end(self, reason: str) -> None:
+    def _end(self, end: WorkerEnd) -> None:
         if not self.gone.done():
             self._machine.taken -= self.bytes
-            self.gone.set_result(reason)
+            self.gone.set_result(end)
 
 
 class FakeMachine:
@@ -263,8 +264,8 @@ class TwoCards(FakeMachine):
 async def _loaded(model: FakeModel, fault: Fault) -> None:
     await asyncio.sleep(model.load_s)
     if fault == "no memory":
-        raise LoadBroken(NO_MEMORY)
+        raise LoadBroken(WorkerEnd(NO_MEMORY))
     if fault == "abort":
-        raise LoadBroken("killed by SIGABRT")
+        raise LoadBroken(WorkerEnd("killed by SIGABRT", -6))
     if fault == "killed":
-        raise LoadBroken("killed by SIGKILL")
+        raise LoadBroken(WorkerEnd("killed by SIGKILL", -9))

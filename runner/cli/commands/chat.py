@@ -29,9 +29,7 @@ from paddock.runner.daemon.service_client import ServiceError, service_for_comma
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
-    from paddock.runner.cli.conversation import ChatConversation
     from paddock.runner.daemon.service_client import ServiceClient
-    from paddock.runner.settings import Settings
 
 
 class Command(TyperCommand):
@@ -125,7 +123,12 @@ def chat(flags: ChatFlags) -> int:
             raise CommandError("There is no prompt: the input is empty.")
         session = conversation.open_conversation(client, model, **options)
         if text is None:
-            _converse(client, session, settings, flags.images or [])
+            if flags.images:
+                raise CommandError(
+                    "Ask something about the image: `paddock chat MODEL 'what is this?' ...`"
+                )
+            history, keeps = settings.state_dir / "chat-history", not settings.keeps_no_history
+            slash_commands.converse(client, session, history, keeps_history=keeps)
             return DONE
         images = flags.images or []
         try:
@@ -155,17 +158,6 @@ def _require_model(client: ServiceClient, model: str, pulls: bool, is_insecure: 
             f"There is no pipeline '{model}' and no model of that name here.\n"
             f"  Name a file or a folder with a pipeline, or pull the model: `paddock pull {model}`"
         ) from None
-
-
-def _converse(
-    client: ServiceClient, session: ChatConversation, settings: Settings, images: list[str]
-) -> None:
-    if images:
-        raise CommandError(
-            "Ask something about the image: `paddock chat MODEL 'what is this?' ...`"
-        )
-    history, keeps = settings.state_dir / "chat-history", not settings.keeps_no_history
-    slash_commands.converse(client, session, history, keeps_history=keeps)
 
 
 def _assemble_prompt(prompt: list[str], files: list[str]) -> str | None:

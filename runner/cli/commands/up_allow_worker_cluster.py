@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -269,7 +268,13 @@ def cluster_run(
     async def main() -> Report:
         stop = asyncio.Event()
         with stop_on_signals(stop):
-            note = _without_repeats(printing.print_err)
+            reported: set[str] = set()
+
+            def note(text: str) -> None:
+                if text and text not in reported:
+                    reported.add(text)
+                    printing.print_err(text)
+
             async with http.client(**client_options(api_url, os.environ)) as api:
                 if shares != 1 and await cluster_checks.is_on_sqlite(api):
                     note(f"{cluster_checks.SQLITE_WORDS}.")
@@ -282,18 +287,6 @@ def cluster_run(
     else:
         printing.print_out(f"{report.status}: {report.message or path.name}")
     return report.exit_status(fail_on)
-
-
-def _without_repeats(tell: Callable[[str], None]) -> Callable[[str], None]:
-    """Return a callback that skips repeated lines."""
-    reported: set[str] = set()
-
-    def note(text: str) -> None:
-        if text and text not in reported:
-            reported.add(text)
-            tell(text)
-
-    return note
 
 
 cluster = command_group(

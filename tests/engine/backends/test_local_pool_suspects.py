@@ -16,6 +16,7 @@ import pytest
 from paddock.engine.backends.local import MAX_ATTEMPTS, LocalPool
 from paddock.engine.errors import WorkerLost
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Priority, Sampling
+from paddock.engine.workers.death_reasons import WorkerEnd
 from paddock.engine.workers.fallbacks import MOST_FALLBACK
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import PendingRequest, WorkerGone, WorkerOptions
@@ -119,7 +120,7 @@ async def test_a_chat_that_kills_its_worker_while_another_runs_is_a_suspect(
         deaths = await asyncio.gather(
             story, chat("POISON", PendingRequest()), return_exceptions=True
         )
-        await worker.kill("the test is over")
+        await worker.kill(WorkerEnd("the test is over"))
     suspected = [death.crash for death in deaths if isinstance(death, WorkerGone)]
     assert suspected[0] is suspected[1] is not None
 

@@ -29,6 +29,7 @@ from paddock.engine.profile.profile import (
     this_device_build,
 )
 from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.death_reasons import WorkerEnd
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import LoadBroken, WorkerOptions
 
@@ -227,7 +228,7 @@ def test_what_spills_to_the_processor_has_a_profile_of_its_own(
 
     async def started(load: WorkerOptions, *_: object) -> WorkerProcess:
         given.append(load)
-        raise LoadBroken("it is not started here")
+        raise LoadBroken(WorkerEnd("it is not started here"))
 
     monkeypatch.setattr(WorkerProcess, "started", started)
     settings = PoolSettings(cache_dir=tmp_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.engine.workers.death_reasons import death_reason, ran_out_of_memory
+from paddock.engine.workers.death_reasons import WorkerEnd, end_of_process
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from paddock.engine.workers.death_reasons import death_reason, ran_out_of_memory
     ],
 )
 def test_llamas_own_words_tell_that_memory_ran_out(words: str) -> None:
-    assert ran_out_of_memory(words, 0, 0)
+    assert WorkerEnd(words).ran_out_of_memory(0, 0)
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,13 @@ def test_llamas_own_words_tell_that_memory_ran_out(words: str) -> None:
     ],
 )
 def test_other_deaths_are_not_taken_for_it(words: str) -> None:
-    assert not ran_out_of_memory(words, 4, 5)
+    assert not WorkerEnd(words).ran_out_of_memory(4, 5)
 
 
 def test_a_kill_counts_where_the_kernel_says_that_it_killed_for_memory() -> None:
-    assert ran_out_of_memory("killed by SIGKILL", 4, 5)
-    assert not ran_out_of_memory("killed by SIGKILL", 4, 4), "somebody else killed it"
+    killed = end_of_process(-9, "idle")
+    assert killed.ran_out_of_memory(4, 5)
+    assert not killed.ran_out_of_memory(4, 4), "somebody else killed it"
 
 
 def test_want_of_memory_is_found_before_its_consequences() -> None:
@@ -51,13 +52,13 @@ def test_want_of_memory_is_found_before_its_consequences() -> None:
         "/build/ggml-cuda.cu:109: CUDA error",
         *(f"libggml-base.so(+0x{n:x})" for n in range(20)),
     ]
-    assert ran_out_of_memory(death_reason(-6, "answering request 1", cuda), 0, 0)
+    assert end_of_process(-6, "answering request 1", cuda).ran_out_of_memory(0, 0)
     grown = [
         "llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv",
         "Traceback (most recent call last):",
         '  File "worker.py", line 290, in <module>',
         "paddock.engine.llama.library.LoadFailed: llama.cpp cannot make a context",
     ]
-    assert ran_out_of_memory(death_reason(70, "answering request 1", grown), 0, 0)
+    assert end_of_process(70, "answering request 1", grown).ran_out_of_memory(0, 0)
     vulkan = ["vk::Device::allocateMemory: ErrorOutOfDeviceMemory", "terminate called"]
-    assert ran_out_of_memory(death_reason(-6, "idle", vulkan), 0, 0)
+    assert end_of_process(-6, "idle", vulkan).ran_out_of_memory(0, 0)

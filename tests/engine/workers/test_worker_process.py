@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from paddock.engine.workers.death_reasons import WorkerEnd
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import (
     EmbedOrder,
@@ -39,7 +40,7 @@ async def test_a_worker_that_cannot_load_says_why() -> None:
     )
     with pytest.raises(LoadBroken) as caught:
         await WorkerProcess.started(LOAD, 120, command(*lines))
-    assert caught.value.why == "llama.cpp cannot make a context"
+    assert str(caught.value) == "llama.cpp cannot make a context"
 
 
 async def test_a_worker_that_llama_cpp_aborts_is_told_by_the_message_and_not_by_a_trace() -> None:
@@ -53,19 +54,19 @@ async def test_a_worker_that_llama_cpp_aborts_is_told_by_the_message_and_not_by_
     with pytest.raises(LoadBroken) as caught:
         await WorkerProcess.started(LOAD, 120, command(*lines))
     reason = "killed by SIGABRT while loading"
-    assert caught.value.why == f"{reason} (llama.cpp's last line: a.cpp:7: the device is lost)"
+    assert str(caught.value) == f"{reason} (llama.cpp's last line: a.cpp:7: the device is lost)"
 
 
 async def test_a_worker_that_dies_while_loading_is_told_by_its_signal() -> None:
     with pytest.raises(LoadBroken) as caught:
         await WorkerProcess.started(LOAD, 120, command("os.abort()"))
-    assert caught.value.why == "killed by SIGABRT while loading"
+    assert str(caught.value) == "killed by SIGABRT while loading"
 
 
 async def test_a_load_that_takes_too_long_is_given_up() -> None:
     with pytest.raises(LoadBroken) as caught:
         await WorkerProcess.started(LOAD, 1.5, command("time.sleep(600)"))
-    assert caught.value.why == "loading took more than 1.5 s"
+    assert str(caught.value) == "loading took more than 1.5 s"
 
 
 async def test_what_a_ready_worker_told_and_takes_is_known() -> None:
@@ -89,7 +90,7 @@ async def test_what_a_ready_worker_told_and_takes_is_known() -> None:
     assert (taken.device_bytes, taken.device_growth_bytes) == (900, 0), "no more can be had"
     await worker.stop()
     assert worker.measure() == taken, "the most that it took"
-    assert worker.gone.result() == "it was unloaded"
+    assert str(worker.gone.result()) == "it was unloaded"
 
 
 async def test_work_that_is_no_step_is_a_sign_of_life_unless_an_answer_should_make_steps() -> None:
@@ -117,7 +118,7 @@ async def test_work_that_is_no_step_is_a_sign_of_life_unless_an_answer_should_ma
     await worker.count_texts(("short",))
     assert worker.last_turn_at == before, "counting goes on beside a hung step"
     waiting.cancel()
-    await worker.kill("the test is over")
+    await worker.kill(WorkerEnd("the test is over"))
 
 
 GARBAGE = {
@@ -137,7 +138,7 @@ async def test_garbage_in_the_pipe_ends_the_requests_at_once(error: str, deed: s
     worker = await WorkerProcess.started(LOAD, 120, command(*lines))
     with pytest.raises(WorkerGone, match=f"its output cannot be read: {error}"):
         await worker.count_texts(("one",))
-    await worker.kill("the test is over")
+    await worker.kill(WorkerEnd("the test is over"))
 
 
 @pytest.mark.parametrize(("error", "deed"), GARBAGE.items())
@@ -150,9 +151,9 @@ async def test_garbage_in_place_of_a_loaded_model_is_told_at_once(error: str, de
 
 async def test_a_request_to_a_worker_that_has_gone_is_told_so() -> None:
     worker = await WorkerProcess.started(LOAD, 120, command(READY, "sys.exit(3)"))
-    reason = await worker.gone
+    reason = str(await worker.gone)
     assert reason == "ended with status 3 while idle"
     with pytest.raises(WorkerGone) as caught:
         await worker.count_texts(("one",))
-    assert caught.value.reason == reason
-    await worker.kill("the test is over")
+    assert str(caught.value) == reason
+    await worker.kill(WorkerEnd("the test is over"))

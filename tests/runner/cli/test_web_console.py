@@ -522,7 +522,7 @@ def test_a_session_that_ends_ends_its_watched_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(access: PageAccess, request: Request) -> str:
-        raise AccessRefused(401, "This token is not known.")
+        raise AccessRefused(401, "This token is not known.", needs_token=True)
 
     monkeypatch.setattr("paddock.runner.cli.console_run_pages._LIST_LIVE_S", 1)
     events = {"Accept": "text/event-stream"}

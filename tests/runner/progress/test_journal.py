@@ -192,7 +192,7 @@ def test_progress_has_the_runs_own_speed_and_estimate_and_says_what_is_not_known
         shown = text((second, line))
     assert shown == "0 of 9, 20 tokens/s, about 1 min 5 s to go"  # 280 tokens in 14 s, 70 - 5 s
     assert text((26, {"event": "time_left"}), (26, {"event": "note", "text": "x"})) == shown
-    stop = {"event": "note", "text": "A stop was requested: items in flight end."}
+    stop = {"event": "note", "text": "A stop was requested.", "is_stop": True}
     assert text((27, stop)) == "0 of 9, 20 tokens/s, stopping after items in flight"
     assert run_progress_text(progress, None) == "0 of 9"
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.runner.progress.drain import STOP_REQUESTED
+from paddock.runner.progress.prefect_view import SENT_AWAY
 from paddock.runner.workers.job_shares import JobEnd, JobShare, StartShare, decide_shares
 
 INTERRUPTED = "Interrupted; the same command continues."
@@ -61,11 +61,8 @@ def test_a_share_that_gets_on_is_asked_for_again_however_often_it_crashed() -> N
 
 
 def test_a_share_whose_worker_was_ended_is_anothers_and_counts_no_attempt() -> None:
-    for state, words in (
-        ("Cancelled", INTERRUPTED),
-        ("Budget", f"{STOP_REQUESTED}. 3 items are left"),
-    ):
-        assert decided(share(1, state, words)) == [StartShare(1, 1, "run1.1")]
+    for words in (INTERRUPTED, "A stop was requested. 3 items are left"):
+        assert decided(share(1, SENT_AWAY, words)) == [StartShare(1, 1, "run1.1")]
 
 
 def test_a_budget_that_is_used_up_is_that_of_all_and_no_one_else_is_asked() -> None:
@@ -73,7 +70,7 @@ def test_a_budget_that_is_used_up_is_that_of_all_and_no_one_else_is_asked() -> N
     assert decided(spent, elapsed_s=60.0) == JobEnd("budget", spent.message)
     assert decided(spent, share(2), elapsed_s=60.0) == []
     assert decided(spent, share(2, "Crashed", "killed")) == JobEnd("budget", spent.message)
-    sent_away = share(2, "Budget", f"{STOP_REQUESTED}. 3 items are left")
+    sent_away = share(2, SENT_AWAY, "A stop was requested. 3 items are left")
     assert decided(spent, sent_away, elapsed_s=60.0) == JobEnd("budget", spent.message)
 
 

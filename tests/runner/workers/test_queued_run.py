@@ -27,7 +27,7 @@ def test_what_a_run_waits_for_is_told_until_it_begins() -> None:
     reasons: list[str] = []
     named = _ControlObserver(RunControl(waits=reasons.append))
     named.note("other machines know this folder")
-    named.note("waiting for run 'calm-vole', which is of the same group")
+    named.waits("waiting for run 'calm-vole', which is of the same group")
     assert reasons == ["waiting for run 'calm-vole', which is of the same group"]
     named.began("warm-trout", "letters", ())
     named.note("waiting for run 'calm-vole' on gpu-2, which works on the rest")
