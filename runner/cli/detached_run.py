@@ -42,7 +42,6 @@ from paddock.runner.ledger.run_history import (
     runs_named,
 )
 from paddock.runner.progress.events import Observer
-from paddock.runner.progress.report import Report
 from paddock.runner.schedule.consents import Consents
 from paddock.runner.settings import STATE_FOLDER, read_settings
 
@@ -282,33 +281,29 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        report = _carried_out(order, _BeginObserver(say))
+        file = Path(order["file"])
+        os.chdir(order["folder"])  # inputs are relative to what is shown
+        if not order["is_again"]:
+            refuse_paths_outside(file, order["inputs"], Path(order["folder"]))
+        settings = read_settings(file.parent, flags=order["flags"])
+        options = RunOptions(
+            only=frozenset(order["only"]),
+            sample=None if order["sample"] is None else ItemSample(order["sample"]),
+            retry_failed=order["retry_failed"],
+            wait_s=_WAIT_S,
+            notify=False,
+            # What the file reaches needs a person's consent, as under `up`.
+            agreed=Consents(settings.state_dir).agreed(file),
+            trigger=order["trigger"],
+        )
+        environment = RunEnvironment(settings=settings, observer=_BeginObserver(say))
+        report = api.run_until_end(file, order["inputs"], options, environment)
         returns = report.as_json()["returns"]
         kept = fit_json(returns, _MOST_RETURNS_BYTES)
         cut = {} if kept is returns else {"is_cut": True}
         say(returns=kept, error=report.message, **cut)
     except (Exception, KeyboardInterrupt) as error:  # the outermost frame
         say(error=explain_error(error)[1])
-
-
-def _carried_out(order: Mapping[str, Any], observer: Observer) -> Report:
-    file = Path(order["file"])
-    os.chdir(order["folder"])  # inputs are relative to what is shown
-    if not order["is_again"]:
-        refuse_paths_outside(file, order["inputs"], Path(order["folder"]))
-    settings = read_settings(file.parent, flags=order["flags"])
-    options = RunOptions(
-        only=frozenset(order["only"]),
-        sample=None if order["sample"] is None else ItemSample(order["sample"]),
-        retry_failed=order["retry_failed"],
-        wait_s=_WAIT_S,
-        notify=False,
-        # What the file reaches needs a person's consent, as under `up`: they have seen what it is.
-        agreed=Consents(settings.state_dir).agreed(file),
-        trigger=order["trigger"],
-    )
-    environment = RunEnvironment(settings=settings, observer=observer)
-    return api.run_until_end(file, order["inputs"], options, environment)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,36 @@ def serve_models(settings: Settings, port: int | None) -> None:
         logging.getLogger("paddock").setLevel(logging.DEBUG if settings.is_debug else logging.INFO)
         if settings.is_debug:
             settings = replace(settings, service=replace(settings.service, access_log=True))
-        _run_server(settings, listener)
+        folder = Path.cwd()
+        all_reviews = FolderReviews(lambda: [folder], settings.ledger_url)
+        keys, is_open = settings.service.api_keys_file, not settings.service.is_loopback
+        # With keys, all of the service is behind them.
+        pages = mounted_page(
+            all_reviews, settings.state_dir, keys=keys, is_open=is_open, needs_key=keys is not None
+        )
+
+        async def run(ended: Callable[[Exchange], None]) -> None:
+            async with (
+                hosted_service(settings) as service,
+                BackgroundTuner(service.pool),
+                offer_pool(settings, service.pool),
+                pages as page,
+            ):
+                state = ServiceState()
+                service.request_log.on_end = ended
+                sources = ConsoleSources(
+                    lambda: [folder], settings, own_state=lambda: state.read(service)
+                )
+                console_routes = WebConsole(page.access, sources).routes()
+                service.extra_routes = [*service.extra_routes, *page.routes(), *console_routes]
+                await server.serve(service, listener, lambda bound: _print_address(settings, bound))
+
+        with (
+            access_log.access_log_to_stream() if settings.service.access_log else nullcontext(),
+            _request_spans(settings) as ended,
+        ):
+            asyncio.run(run(ended))
+        printing.print_err("Stopped.")
 
 
 def with_port(settings: Settings, port: int) -> Settings:
@@ -113,39 +142,6 @@ def _free_port(near: int) -> int:
                 continue
             return port
     return 0
-
-
-def _run_server(settings: Settings, listener: socket.socket) -> None:
-    folder = Path.cwd()
-    all_reviews = FolderReviews(lambda: [folder], settings.ledger_url)
-    keys, is_open = settings.service.api_keys_file, not settings.service.is_loopback
-    # With keys, all of the service is behind them.
-    pages = mounted_page(
-        all_reviews, settings.state_dir, keys=keys, is_open=is_open, needs_key=keys is not None
-    )
-
-    async def run(ended: Callable[[Exchange], None]) -> None:
-        async with (
-            hosted_service(settings) as service,
-            BackgroundTuner(service.pool),
-            offer_pool(settings, service.pool),
-            pages as page,
-        ):
-            state = ServiceState()
-            service.request_log.on_end = ended
-            sources = ConsoleSources(
-                lambda: [folder], settings, own_state=lambda: state.read(service)
-            )
-            console_routes = WebConsole(page.access, sources).routes()
-            service.extra_routes = [*service.extra_routes, *page.routes(), *console_routes]
-            await server.serve(service, listener, lambda bound: _print_address(settings, bound))
-
-    with (
-        access_log.access_log_to_stream() if settings.service.access_log else nullcontext(),
-        _request_spans(settings) as ended,
-    ):
-        asyncio.run(run(ended))
-    printing.print_err("Stopped.")
 
 
 def _request_spans(settings: Settings) -> AbstractContextManager[Callable[[Exchange], None]]:

@@ -73,13 +73,7 @@ class SlashCommands:
 
     def execute(self, text: str) -> None:
         word, _, rest = text.strip().partition(" ")
-        command = self._commands().get(word[1:])
-        if command is None:
-            raise ServiceError(f"There is no command '{word}'. /? shows them.")
-        command(rest.strip())
-
-    def _commands(self) -> dict[str, Callable[[str], None]]:
-        return {
+        command = {
             "set": self._set,
             "show": self._show,
             "load": self._load,
@@ -89,7 +83,10 @@ class SlashCommands:
             "exit": self._leave,
             "help": self._help,
             "?": self._help,
-        }
+        }.get(word[1:])
+        if command is None:
+            raise ServiceError(f"There is no command '{word}'. /? shows them.")
+        command(rest.strip())
 
     def _help(self, about: str) -> None:
         printing.print_err(SLASH_SETTINGS if about.lstrip("/") == "set" else SLASH_HELP)
@@ -230,24 +227,17 @@ def converse(
                 printing.print_err(f"\n{HOW_TO_LEAVE}")
                 continue
             if text.strip():
-                _handle_input(service, session, commands, text)
-
-
-def _handle_input(
-    service: ServiceClient, session: ChatConversation, commands: SlashCommands, text: str
-) -> None:
-    """Execute a command or answer a question; print errors and continue."""
-    try:
-        if is_slash_command(text):
-            commands.execute(text)
-        else:
-            add_question(session, text)
-            with echo_disabled():
-                stream_answer(service, session, answer_view())
-    except (AnswerInterrupted, KeyboardInterrupt):
-        printing.print_err("(Stopped.)")
-    except (ServiceError, CommandError, NotAnImage) as error:
-        printing.print_err(str(error))
+                try:
+                    if is_slash_command(text):
+                        commands.execute(text)
+                    else:
+                        add_question(session, text)
+                        with echo_disabled():
+                            stream_answer(service, session, answer_view())
+                except (AnswerInterrupted, KeyboardInterrupt):
+                    printing.print_err("(Stopped.)")
+                except (ServiceError, CommandError, NotAnImage) as error:
+                    printing.print_err(str(error))
 
 
 @contextlib.contextmanager

@@ -99,11 +99,23 @@ class ChatFlags:
             CommandError: an option has a wrong value.
         """
         keep_alive = self.keep_alive
+        options: dict[str, Any] = {}
+        for pair in self.parameters or []:
+            name, equals, value = pair.partition("=")
+            if not equals:
+                raise CommandError(
+                    f"'-p {pair}' is not a parameter.\n  Write it as `-p name=value`."
+                )
+            try:
+                read = parse_parameter(name.strip(), value)
+            except ValueError as error:
+                raise CommandError(f"-p: {error}") from None
+            options[name.strip()] = [*options.get("stop", []), read] if name == "stop" else read
         return {
             "system": self.system or "",
             "format": _parse_format(self.format_),
             "think": _parse_think(self.think, self.effort),
-            "options": _parse_parameters(self.parameters or []),
+            "options": options,
             "keep_alive_s": None if keep_alive is None else parse_keep_alive(keep_alive),
             "is_verbose": self.verbose,
             "shows_thinking": not self.hide_thinking,
@@ -197,18 +209,3 @@ def _parse_think(think: bool | None, effort: str | None) -> bool | str | None:
             f"--think: '{effort}' is not a level. Known: {', '.join(slash_commands.THINK_LEVELS)}."
         )
     return effort
-
-
-def _parse_parameters(given: list[str]) -> dict[str, Any]:
-    """Return the parameters of `-p name=value` options."""
-    options: dict[str, Any] = {}
-    for pair in given:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise CommandError(f"'-p {pair}' is not a parameter.\n  Write it as `-p name=value`.")
-        try:
-            read = parse_parameter(name.strip(), value)
-        except ValueError as error:
-            raise CommandError(f"-p: {error}") from None
-        options[name.strip()] = [*options.get("stop", []), read] if name == "stop" else read
-    return options

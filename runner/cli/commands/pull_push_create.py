@@ -358,28 +358,6 @@ def create(
 ) -> int:
     """Make a model from a Modelfile."""
     name = parse_name(model).short
-    recipe = _read_recipe(name, file, quantize or "")
-    settings = read_settings(Path.cwd())
-    client = service_client.find_service(settings)
-    with transfer_progress() as progress:
-        if client is not None:
-            with client:
-                service_client.create_in_service(client, recipe, progress.show)
-        else:
-            _create_in_process(settings, recipe, progress)
-    printing.print_result(
-        {"ok": True, "model": name}, f"Made '{name}'.\nNext: paddock chat {name}", as_json=as_json
-    )
-    return DONE
-
-
-def _read_recipe(name: str, file: str | None, quantize: str) -> ModelRecipe:
-    """Read the Modelfile.
-
-    Raises:
-        CommandError: there is no such file.
-        ModelfileError: with every fault and its line.
-    """
     if file == "-":
         text, folder, shown = read_stdin(), Path.cwd(), "standard input"
     else:
@@ -391,27 +369,32 @@ def _read_recipe(name: str, file: str | None, quantize: str) -> ModelRecipe:
             raise CommandError(f"There is no file '{path}'.\n  {remedy}")
         text, folder, shown = path.read_text("utf-8", "replace"), path.parent, str(path)
     modelfile = parse_modelfile(text, shown)
-    return read_recipe(name, modelfile, folder, path=shown, quantize=quantize)
+    recipe = read_recipe(name, modelfile, folder, path=shown, quantize=quantize or "")
+    settings = read_settings(Path.cwd())
+    client = service_client.find_service(settings)
+    with transfer_progress() as progress:
+        if client is not None:
+            with client:
+                service_client.create_in_service(client, recipe, progress.show)
+        else:
+            finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
 
+            def report(line: ProgressLine) -> None:
+                progress.show(line.status, line.total, line.completed)
 
-def _create_in_process(
-    settings: Settings, recipe: ModelRecipe, progress: TransferBars | TransferLines
-) -> None:
-    """Create the model in this process; pull a missing base first."""
-    finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
+            async def pull_base(base: str) -> None:
+                options = transfer_options(settings, finder.needed_digests())
+                async for line in pull_model(finder.store, base, options=options):
+                    report(line)
 
-    def report(line: ProgressLine) -> None:
-        progress.show(line.status, line.total, line.completed)
-
-    async def pull_base(base: str) -> None:
-        options = transfer_options(settings, finder.needed_digests())
-        async for line in pull_model(finder.store, base, options=options):
-            report(line)
-
-    try:
-        create_model(finder.store, finder, recipe, report)
-    except ModelNotFound:
-        if recipe.base is None:
-            raise
-        asyncio.run(pull_base(recipe.base))
-        create_model(finder.store, finder, recipe, report)
+            try:
+                create_model(finder.store, finder, recipe, report)
+            except ModelNotFound:
+                if recipe.base is None:
+                    raise
+                asyncio.run(pull_base(recipe.base))
+                create_model(finder.store, finder, recipe, report)
+    printing.print_result(
+        {"ok": True, "model": name}, f"Made '{name}'.\nNext: paddock chat {name}", as_json=as_json
+    )
+    return DONE
