@@ -276,6 +276,7 @@ def sentences_read() -> dict[str, str]:
         (module, subject, text, node)
         for module in modules()
         for node in module.nodes
+        if isinstance(node, ast.Call | ast.Compare)
         for subject, texts in _looks(node, constants)
         for text in texts
     ]
@@ -289,10 +290,10 @@ def sentences_read() -> dict[str, str]:
         and id(node) not in read | docstrings
     )  # fmt: skip
     return {
-        f"{module.place}:{node.lineno}": text.value
+        f"{module.place}:{node.lineno}": str(text.value)
         for module, subject, text, node in looks
-        if (_is_sentence(subject) and re.search(r"[a-z]", text.value))
-        or any(piece[0].replace("\\", "") in made for piece in _TWO_WORDS.finditer(text.value))
+        if (_is_sentence(subject) and re.search(r"[a-z]", str(text.value)))
+        or any(piece[0].replace("\\", "") in made for piece in _TWO_WORDS.finditer(str(text.value)))
     }
 
 
