@@ -67,7 +67,7 @@ class ModelBroken(EngineError):
 
 
 class NotGguf(ModelBroken):
-    """A file that is none of GGUF, nor of a format that is told from its first bytes."""
+    """A file that is none of GGUF, nor of a format that its first bytes name."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path, "this is not a GGUF file")
