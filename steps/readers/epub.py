@@ -14,7 +14,7 @@ from paddock.engine.system.text import listed
 
 from . import html_styles, text_files
 from .document_kinds import MEDIA_TYPES
-from .inner_pictures import InnerPictures
+from .inner_documents import InnerPictures
 from .office import damage_errors, open_archive
 from .reader import Document, ReadRequest, Unreadable, after_name
 

@@ -18,20 +18,18 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage, MIMEPart
 from email.utils import format_datetime, quote
-from io import BytesIO
 from typing import Any, BinaryIO
 
 from paddock.engine.system.text import listed
 
 from . import text_encoding, text_files
-from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_within
-from .inner_pictures import InnerPictures
+from .document_kinds import MEDIA_TYPES
+from .inner_documents import MOST_ATTACHED, InnerPictures, read_attached
 from .office import damage_errors, import_library
-from .reader import Document, ReadRequest, Unreadable, after_name, text_sample
+from .reader import Document, ReadRequest, Unreadable, text_sample
 
 _SHOWN_HEADERS = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
 _MOST_DEPTH = 4  # of mails within mails; each may hold hundreds
-_MOST_ATTACHMENTS = 100
 _MOST_MAILS = 10_000
 _MOST_FORMS = 50  # some hundredths of a second each
 _MAIL_START = re.compile(rb"(?:\A|\n\r?\n)From [^\n]*\d\d:\d\d[^\n]*\n")
@@ -198,28 +196,16 @@ class _MailText:
         if not isinstance(data, bytes):
             data = _parts_as_written(part)
         line = f"{name} ({media_type}, {len(data):,} bytes)"
-        if self.n_attachments > _MOST_ATTACHMENTS:
-            return self._unread(line, name, f"only the first {_MOST_ATTACHMENTS} are read")
-        try:
-            kind = kind_within(name, media_type, data[:HEAD_BYTES])
-            if kind in text_files.TEXT_KINDS:
-                document = text_files.read_text_file(data, kind)
-            else:
-                document = self.request.within(kind, BytesIO(data))
-        except UnknownKind as error:
-            return self._unread(line, name, str(error))
-        except Unreadable as error:
-            return self._unread(line, name, f"it {error}")
-        self.notes += [f": attachment '{name}'{after_name(note)}" for note in document.notes]
-        pages = [page for page in document.pages if page.strip()]
-        if pages:
-            pages[0] = f"# {name}\n\n{pages[0]}"
-        self.pages += pages
-        return line
+        if self.n_attachments > MOST_ATTACHED:
+            return self._unread(line, name, f"only the first {MOST_ATTACHED} are read")
+        found = read_attached(name, media_type, data, self.request)
+        self.pages += found.pages
+        self.notes += found.notes
+        return line if found.is_read else f"{line}, not read"
 
     def _nested(self, part: MIMEPart, name: str, depth: int) -> str:
         inner = part.get_content()
-        if depth >= _MOST_DEPTH or self.n_attachments > _MOST_ATTACHMENTS:
+        if depth >= _MOST_DEPTH or self.n_attachments > MOST_ATTACHED:
             return self._unread(f"{name} (a mail)", name, "mails are nested too deeply in it")
         if isinstance(inner, EmailMessage):
             self.add(inner, depth + 1)
@@ -404,7 +390,7 @@ class _OutlookMessage:
         elif not plain and self._data(at, 0x1009, "0102"):
             self.notes.append(": a message whose text is compressed Rich Text alone is not read")
         attached = self._below(at, "__attach_version1.0_")
-        for name in attached[: _MOST_ATTACHMENTS + 1]:  # the last one is noted as not read
+        for name in attached[: MOST_ATTACHED + 1]:  # the last one is noted as not read
             self._attach(mail, name, depth)
         return mail
 

@@ -1,9 +1,9 @@
 """PDF documents: the text of each page, and scanned pages by OCR where it is installed.
 
 After a page's own text stand the fields of forms with their values, the texts that were typed over
-it, and comments. What is not read is noted: attached files, dynamic (XFA) forms, passwords, damaged
-pages, letters that a font maps to nothing. Text that the page does not show is marked and noted.
-PDFium is known by the modules `pdf…` of this folder alone.
+it, and comments; behind its last page are the pages of attached files. What is not read is noted:
+dynamic (XFA) forms, passwords, damaged pages, letters that a font maps to nothing. Text that the
+page does not show is marked and noted. PDFium is known by the modules `pdf…` of this folder alone.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
 
-from paddock.engine.system.text import counted
+from paddock.engine.system.text import counted, listed
 
 from . import ocr, reader
 from .document_kinds import MEDIA_TYPES
+from .inner_documents import MOST_ATTACHED, read_attached
 from .ocr import page_ranges
 from .ocr_layout import SeenText
 from .pdf_annotations import Losses
@@ -77,6 +78,23 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
         if len(damaged) == len(pages):
             raise DamagedPage(1)
         lost = list(losses.notes(document))
+        attached = list[str]()
+        for n, (name, n_bytes, data) in enumerate(losses.attached(document)):
+            if n == MOST_ATTACHED:
+                lost.append(f": only the first {MOST_ATTACHED} attached files are read")
+                break
+            request.check(len(pages[-1]))
+            if not data:
+                lost.append(f": attachment '{name}' is not read: it has {n_bytes:,} bytes")
+                continue
+            file = read_attached(name, "", data, request)
+            attached += [name] if file.pages else []
+            pages += file.pages
+            boxes += [()] * len(file.pages)
+            scores += [()] * len(file.pages)
+            lost += file.notes
+        if attached:
+            lost.append(f": attached files stand behind its own pages ({listed(attached)})")
     if damaged:
         it_is = "it is" if len(damaged) == 1 else "they are"
         lost.append(f": {page_ranges(damaged)} cannot be read: {it_is} damaged")

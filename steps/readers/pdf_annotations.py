@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ctypes import byref, c_ulong, create_string_buffer
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
-from paddock.engine.system.text import counted, listed, one_line
+from paddock.engine.system.text import counted, one_line
 
 from .hidden_text_notes import hidden_text_note
 from .pdfium import PDFIUM_LOCK, clean_text, shown_box, utf16
@@ -20,18 +21,28 @@ class Losses:
     """What a document hides, or has besides what is read."""
 
     hidden: list[str] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
-    """Names of files that are attached to a page."""
+    files: list[Any] = field(default_factory=list)
+    """PDFium's handles of files that are attached to a page."""
     n_unshown: int = 0
     """Fields whose values are hidden or passwords."""
     n_unread: int = 0
     """Typed texts that are kept only as drawings; films and sounds."""
 
-    def notes(self, document: Any) -> Iterator[str]:
+    def attached(self, document: Any) -> Iterator[tuple[str, int, bytes]]:
+        """Yield names, sizes and contents of the files in a document, each once."""
         with PDFIUM_LOCK:
             n_files = raw.FPDFDoc_GetAttachmentCount(document)
-            attached = (raw.FPDFDoc_GetAttachment(document, i) for i in range(max(n_files, 0)))
-            names = dict.fromkeys(map(_attachment_name, attached)) | dict.fromkeys(self.files)
+            own = [raw.FPDFDoc_GetAttachment(document, index) for index in range(n_files)]
+        known = set[int]()
+        for handle in filter(None, (*own, *self.files)):
+            with PDFIUM_LOCK:
+                file = _attached_file(handle)
+            if hash(file) not in known:
+                known.add(hash(file))
+                yield file
+
+    def notes(self, document: Any) -> Iterator[str]:
+        with PDFIUM_LOCK:
             is_dynamic = document.get_formtype() == raw.FORMTYPE_XFA_FULL
         if is_dynamic:
             yield ": its dynamic form (XFA) is not read; save it as a plain PDF to have its values"
@@ -42,8 +53,6 @@ class Losses:
         if self.n_unread:
             what = counted(self.n_unread, "text, film or sound", "texts, films or sounds")
             yield f": {what} laid over its pages cannot be read"
-        if names:
-            yield f": attached files are not read ({listed(list(names))})"
 
 
 _Piece: TypeAlias = tuple[str, PageBox | None]
@@ -107,7 +116,7 @@ class Annotations:
             return
         if kind == raw.FPDF_ANNOT_FILEATTACHMENT:
             file = raw.FPDFAnnot_GetFileAttachment(annotation)
-            self._losses.files += [_attachment_name(file)] if file else []
+            self._losses.files += [file] if file else []
         text = _annotation_text(annotation, "Contents")
         box = self._box(annotation)
         if kind == raw.FPDF_ANNOT_FREETEXT:
@@ -213,11 +222,20 @@ _MEDIA_ANNOTATIONS = (
     raw.FPDF_ANNOT_RICHMEDIA,
 )
 _SHOWN_CHARS = 200
+_MOST_FILE_BYTES = 64 * 1024 * 1024
 
 
 def _annotation_text(annotation: Any, key: str) -> str:
     return utf16(raw.FPDFAnnot_GetStringValue, annotation, key.encode())
 
 
-def _attachment_name(attachment: Any) -> str:
-    return " ".join(utf16(raw.FPDFAttachment_GetName, attachment).split()) or "unnamed"
+def _attached_file(attachment: Any) -> tuple[str, int, bytes]:
+    """Return the name, size and content of an attached file; no content of a huge one."""
+    name = " ".join(utf16(raw.FPDFAttachment_GetName, attachment).split()) or "unnamed"
+    size = c_ulong()
+    raw.FPDFAttachment_GetFile(attachment, None, 0, byref(size))
+    if not 0 < size.value <= _MOST_FILE_BYTES:
+        return name, size.value, b""
+    data = create_string_buffer(size.value)
+    raw.FPDFAttachment_GetFile(attachment, data, size.value, byref(size))
+    return name, size.value, data.raw

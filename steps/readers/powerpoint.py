@@ -13,7 +13,7 @@ from paddock.pipelines.text_marks import hidden
 
 from .document_kinds import MEDIA_TYPES
 from .hidden_text_notes import hidden_text_note
-from .inner_pictures import InnerPictures
+from .inner_documents import InnerPictures
 from .office import (
     DRAWN_TEXT,
     OFF,

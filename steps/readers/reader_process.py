@@ -57,6 +57,7 @@ _SLACK_BYTES = 256 * 1024**2
 """Memory for stacks and reserves of libraries."""
 _RESERVE_BYTES = 4 * 1024**2
 _TITLE_CHARS = 1_000
+_MOST_DEPTH = 3  # of documents within documents; each may hold hundreds
 _MOST_LINES = 100_000  # about 6 MB as JSON; a thousand scanned pages
 
 
@@ -70,13 +71,20 @@ class ReadOptions:
     ocr: bool = True
     check: PartCheck = lambda n_characters=0: None
     """Called before each page or part: the time that one may take begins again."""
+    depth: int = 0
+    """How many documents this one lies in, and itself."""
 
     def within(self, kind: str, file: BinaryIO) -> Document:
-        """Read a document of another kind than plain text, perhaps one within this one."""
+        """Read a document that is no plain text itself, or any that lies within this one."""
+        if kind in text_files.TEXT_KINDS:
+            data = file.read()
+            return _with_pictures(text_files.read_text_file(data, kind), kind, data, self)
         if kind not in _READERS:
             raise Unreadable(f"is of a kind that nothing reads: `{kind}`")
+        if self.depth >= _MOST_DEPTH and kind != "image":
+            raise Unreadable("lies within too many others")
         read: ReadsFile = getattr(_reader_module(kind), _READERS[kind][1])
-        return read(file, self)
+        return read(file, replace(self, depth=self.depth + 1))
 
 
 @contextmanager
@@ -240,7 +248,7 @@ def _with_pictures(document: Document, kind: str, data: bytes, options: ReadOpti
     """Add what the pictures say that a page holds itself."""
     if kind != "html" or b"data:image/" not in data:
         return document
-    pictures = importlib.import_module(".inner_pictures", __package__).InnerPictures(options)
+    pictures = importlib.import_module(".inner_documents", __package__).InnerPictures(options)
     text = "\n\n".join(filter(None, (document.text, pictures.of_page(data))))
     return replace(document, pages=(text,), notes=(*document.notes, *pictures.notes()))
 

@@ -23,7 +23,7 @@ from paddock.pipelines.text_marks import escaped, hidden, struck
 
 from .document_kinds import MEDIA_TYPES
 from .hidden_text_notes import hidden_sheet_notes
-from .inner_pictures import InnerPictures
+from .inner_documents import InnerPictures
 from .office import (
     DRAWN_TEXT,
     MOST_WHOLE,

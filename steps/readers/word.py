@@ -17,11 +17,10 @@ from typing import Any, BinaryIO
 from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import escaped, hidden, note_label
 
-from . import text_files
 from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_within
 from .formulas import MATH_NS, omml_text
 from .hidden_text_notes import hidden_text_note
-from .inner_pictures import InnerPictures
+from .inner_documents import InnerPictures
 from .office import (
     DRAWING_NS,
     DRAWN_RUN,
@@ -299,10 +298,7 @@ class _DocxLines:
         self.chunks.add(part.partname)
         with suppress(UnknownKind, Unreadable):
             kind = kind_within(part.partname, part.content_type, part.blob[:HEAD_BYTES])
-            if kind in text_files.TEXT_KINDS:
-                found = text_files.read_text_file(part.blob, kind)
-            else:
-                found = self.request.within(kind, BytesIO(part.blob))
+            found = self.request.within(kind, BytesIO(part.blob))
             self.chunk_notes += found.notes
             return found.text
         self.unread_chunks.append(_CHUNK)

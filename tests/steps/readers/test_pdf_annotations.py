@@ -1,19 +1,23 @@
 """Fields of forms and annotations of PDFs, which are not among a page's own text."""
 
+from collections.abc import Mapping
 from io import BytesIO
 
+import pypdfium2  # type: ignore[import-untyped]
 import pytest
 
-from paddock.steps.readers import pdf
+from paddock.steps.readers import pdf as pdf_reader
+from paddock.steps.readers import pdf_annotations
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
-from tests.fakes.pdf import pdf_form
+from tests.fakes.office import docx
+from tests.fakes.pdf import pdf, pdf_form
 
 WIDGET = "/Subtype /Widget"
 
 
 def read(data: bytes) -> Document:
-    return pdf.read_pdf(BytesIO(data), ReadOptions(ocr=False))
+    return pdf_reader.read_pdf(BytesIO(data), ReadOptions(ocr=False))
 
 
 def test_values_of_fields_follow_the_pages_text() -> None:
@@ -94,7 +98,7 @@ def test_typed_texts_and_comments_are_read() -> None:
         (
             "/Subtype /FileAttachment /FS << /Type /Filespec /UF (prices.csv) /F (prices.csv) >>",
             "",
-            ": attached files are not read (prices.csv)",
+            ": attachment 'prices.csv' is not read: it has 0 bytes",
         ),
         (
             f"{WIDGET} /FT /Tx /T (a)",
@@ -105,6 +109,54 @@ def test_typed_texts_and_comments_are_read() -> None:
 )
 def test_what_is_not_read_is_noted(annotation: str, form: str, note: str) -> None:
     assert read(pdf_form([annotation], form=form)).notes == (note,)
+
+
+def with_files(files: Mapping[str, bytes]) -> bytes:
+    document = pypdfium2.PdfDocument(pdf(["Invoice 17"]))
+    for name, data in files.items():
+        document.new_attachment(name).set_data(data)
+    made = BytesIO()
+    document.save(made)
+    return made.getvalue()
+
+
+def test_attached_files_are_pages_behind_the_documents_own() -> None:
+    files = {
+        "terms.docx": docx("Thirty days."),
+        "invoice.xml": "<total>Grüße 12</total>".encode(),
+        "more.pdf": with_files({"deep.txt": b"Deep."}),
+        "tool.zip": b"PK\x03\x04",
+    }
+    found = read(with_files(files))
+    assert found.pages == (
+        *("Invoice 17", "# invoice.xml\n\n<total>Grüße 12</total>", "# more.pdf\n\nInvoice 17"),
+        *("# deep.txt\n\nDeep.", "# terms.docx\n\nThirty days."),
+    )
+    assert found.notes == (
+        ": attachment 'more.pdf': attached files stand behind its own pages (deep.txt)",
+        ": attachment 'tool.zip' is not read: a ZIP archive, not text",
+        ": attached files stand behind its own pages (invoice.xml, more.pdf, terms.docx)",
+    )
+
+
+def test_a_file_that_is_attached_to_a_page_is_read() -> None:
+    attached = "/Subtype /FileAttachment /FS << /F (prices.csv) /EF << /F 11 0 R >> >>"
+    file = "<< /Type /EmbeddedFile /Length 7 >>\nstream\na,b\n1,2\nendstream"
+    assert read(pdf_form([attached], objects=[file])).pages == ("Form", "# prices.csv\n\na,b\n1,2")
+
+
+def test_files_within_files_within_files_end_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = with_files({"a.txt": b"x"})
+    for n in range(5):
+        data = with_files({f"{n}.pdf": data})
+    found = read(data)
+    assert len(found.pages) == 4
+    assert "'2.pdf': attachment '1.pdf' is not read: it lies within too many" in found.notes[0]
+    monkeypatch.setattr(pdf_annotations, "_MOST_FILE_BYTES", 3)
+    assert (
+        ": attachment 'b.txt' is not read: it has 4 bytes"
+        in read(with_files({"a.txt": b"abc", "b.txt": b"abcd"})).notes
+    )
 
 
 def test_a_page_with_nothing_but_fields_is_not_empty() -> None:

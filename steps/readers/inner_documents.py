@@ -1,4 +1,8 @@
-"""Pictures within documents of other kinds: read by OCR where it is on, or else counted."""
+"""Documents within others: attached files, and pictures of text.
+
+What is attached is read as pages after the document, or noted with the reason. Pictures are read by
+OCR where it is on, or else counted.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,14 @@ from contextlib import suppress
 from hashlib import sha256
 from html import unescape
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
 from paddock.engine.system.text import counted
 
 from . import ocr, reader, text_files
-from .reader import ReadRequest, Unreadable
+from .document_kinds import HEAD_BYTES, UnknownKind, kind_within
+from .reader import ReadRequest, Unreadable, after_name
 
 _DATA_URI = re.compile(rb"data:image/[\w.+-]+;base64,([\w+/=%\s]{200,})", re.ASCII)
 _SHOWN = re.compile(
@@ -24,7 +29,33 @@ _SHOWN = re.compile(
 _DRAWING = re.compile(rb"<(?:\w+:)?svg\b")  # words, and no text that OCR is needed for
 _LEAST_CHARS = 3  # a drawing may look like a letter
 _MARGINS = ("/header", "/footer", "/footnotes", "/endnotes", "/comments", "/notesSlide")
+MOST_ATTACHED = 100
 _MOST_PICTURES = 200  # are read: 15 minutes of a processor
+
+
+class Attached(NamedTuple):
+    """What is read of an attached file, and the notes on it; they follow the document's name."""
+
+    pages: list[str]
+    notes: list[str]
+    is_read: bool = True
+
+
+def read_attached(name: str, media_type: str, data: bytes, request: ReadRequest) -> Attached:
+    """Read an attached file as pages, the first under its name."""
+    why = ""
+    try:
+        kind = kind_within(name, media_type, data[:HEAD_BYTES])
+        document = request.within(kind, BytesIO(data))
+    except UnknownKind as error:
+        why = str(error)
+    except Unreadable as error:
+        why = f"it {error}"
+    if why:
+        return Attached([], [f": attachment '{name}' is not read: {why}"], is_read=False)
+    pages = [page for page in document.pages if page.strip()]
+    pages[:1] = [f"# {name}\n\n{page}" for page in pages[:1]]
+    return Attached(pages, [f": attachment '{name}'{after_name(n)}" for n in document.notes])
 
 
 class InnerPictures:
