@@ -87,12 +87,12 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
             if not data:
                 lost.append(f": attachment '{name}' is not read: it has {n_bytes:,} bytes")
                 continue
-            file = read_attached(name, "", data, request)
-            attached += [name] if file.pages else []
-            pages += file.pages
-            boxes += [()] * len(file.pages)
-            scores += [()] * len(file.pages)
-            lost += file.notes
+            within = read_attached(name, "", data, request)
+            attached += [name] if within.pages else []
+            pages += within.pages
+            boxes += [()] * len(within.pages)
+            scores += [()] * len(within.pages)
+            lost += within.notes
         if attached:
             lost.append(f": attached files stand behind its own pages ({listed(attached)})")
     if damaged:
