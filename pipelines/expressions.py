@@ -579,7 +579,6 @@ class Template:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
-        """Return the JSON Schema: text or file."""
         return dict(TEMPLATE_JSON_SCHEMA)
 
 

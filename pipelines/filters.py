@@ -68,7 +68,6 @@ def truncate_words(value: str, count: int, end: str = "…") -> str:
 
 
 def basename(value: str) -> str:
-    """Return a path's last part."""
     return re.split(r"[/\\]", str(value).rstrip("/\\"))[-1]
 
 
@@ -101,12 +100,10 @@ def join(environment: Any, value: Any, d: str = "", attribute: str | None = None
 
 
 def wordcount(value: str) -> int:
-    """Return the number of words."""
     return sum(1 for _ in re.finditer(r"\w+", str(value)))
 
 
 def title(value: str) -> str:
-    """Capitalise each word."""
     _check_size(len(str(value)), MAX_WRAP_CHARS)
     made: str = JINJA_FILTERS["title"](value)
     return made
@@ -120,7 +117,6 @@ def urlencode(value: Any) -> str:
 
 
 def indent(value: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    """Indent the lines of a text."""
     _check_size(len(str(value)), MAX_WRAP_CHARS * 4)
     pad = " " * _bounded_size("width", width) if isinstance(width, int) else str(width)
     lines = str(value).splitlines(keepends=True)
@@ -133,7 +129,6 @@ def indent(value: str, width: int | str = 4, first: bool = False, blank: bool = 
 
 
 def wordwrap(value: str, width: int = 79) -> str:
-    """Wrap long lines."""
     text = str(value)
     _check_size(len(text), MAX_WRAP_CHARS)
     wrapper = _LinearWrapper(width)
@@ -162,7 +157,6 @@ def _parts(chunk: str, size: int) -> Iterator[str]:
 
 
 def round_(value: float, precision: int = 0, method: str = "common") -> float:
-    """Round a number."""
     made: float = JINJA_FILTERS["round"](value, _bounded_size("precision", precision), method)
     return made
 
@@ -188,7 +182,6 @@ def slice_(value: Any, count: int) -> list[list[Any]]:
 
 @pass_environment
 def sum_(environment: Any, value: Any, attribute: str | None = None, start: float = 0) -> float:
-    """Return the sum of numbers."""
     total = start
     for number in value if attribute is None else _attributes(environment, value, attribute):
         if not isinstance(number, int | float):

@@ -89,7 +89,6 @@ class Input:
 
 
 def kind_of_default(value: Any) -> InputType:
-    """Return the type of an input that has only a default."""
     kinds: dict[type, InputType] = {bool: "bool", int: "int", float: "float", list: "list"}
     kinds |= {str: "str", type(None): "str"}
     return kinds.get(type(value), "json")

@@ -34,14 +34,12 @@ class Keys(BaseModel):
 
 
 def without_x_keys(given: dict[str, Any]) -> dict[str, Any]:
-    """Return a mapping without the keys that begin with `x-`."""
     if not any(name.startswith("x-") for name in given):
         return given
     return {name: value for name, value in given.items() if not name.startswith("x-")}
 
 
 def without_x_keys_nested(given: Any) -> Any:
-    """Return data without the keys that begin with `x-`, at any depth."""
     if isinstance(given, list):
         return [without_x_keys_nested(item) for item in given]
     if isinstance(given, dict):
@@ -54,7 +52,6 @@ def _one_or_more(given: Any) -> Any:
 
 
 def list_or_text_schema(schema: dict[str, Any]) -> None:
-    """Allow one text in place of a list of texts, in the JSON Schema."""
     listed = {"type": schema.pop("type"), "items": schema.pop("items")}
     schema["anyOf"] = [listed, {"type": "string"}]
 

@@ -239,7 +239,6 @@ class StepParser:
         self._unnamed: dict[str, int] = {}
 
     def read(self, data: Any, at: Path, names: tuple[str, ...] = ()) -> tuple[Node, ...]:
-        """Parse a list of steps; `names` are the loop variables around it."""
         if not isinstance(data, list):
             return ()
         nodes = (self._node(item, (*at, index), names) for index, item in enumerate(data))

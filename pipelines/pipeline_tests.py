@@ -97,12 +97,10 @@ class ExpectKeys(Keys):
 
     @property
     def claim(self) -> str:
-        """The key of the expectation, as written."""
         return next(name for name in EXPECTATION_KEYS if _field(name) in self.model_fields_set)
 
     @property
     def value(self) -> Any:
-        """The value of that key."""
         return getattr(self, _field(self.claim))
 
     @model_validator(mode="after")

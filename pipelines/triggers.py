@@ -31,7 +31,6 @@ _CRON_MACROS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
 
 
 def _cron(given: str) -> str:
-    """Check the five fields of a cron expression."""
     if given in _CRON_MACROS:
         return given
     fields = given.split()

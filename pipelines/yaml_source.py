@@ -255,7 +255,6 @@ _REMEDIES = (
 
 
 def _syntax(error: yaml.YAMLError, file: str, lines: tuple[str, ...]) -> Fault:
-    """Return a syntax error as a fault with its position."""
     problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
     if "single document" in str(getattr(error, "context", "")):
         problem = "expected a single document, but found another one"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -190,6 +190,24 @@ def split_lines(rest: bytes, piece: bytes) -> tuple[list[bytes], bytes]:
     """
     *lines, rest = (rest + piece).split(b"\n")
     return lines, rest
+
+
+def nested_values(
+    value: Any, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Yield plain data and all that is within it, each with its path.
+
+    >>> [path for path, _ in nested_values({"a": [1]})]
+    [(), ('a',), ('a', 0)]
+    """
+    yield path, value
+    pairs: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        pairs = value.items()
+    elif isinstance(value, list | tuple):
+        pairs = enumerate(value)
+    for name, inner in pairs:
+        yield from nested_values(inner, (*path, name))
 
 
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:

@@ -6,11 +6,12 @@ quote.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 from unicodedata import east_asian_width
 
+from paddock.engine.system.text import nested_values
 from paddock.steps.base import StepError, Tools
 from paddock.steps.paths import resolve_path
 from paddock.steps.readers import documents
@@ -28,7 +29,10 @@ async def fill_in_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools:
     """Set `box` of each quote on a page that shows it, and `page` of hits."""
     by_name = {source.name: source for source in sources}
     without_box: dict[str, list[tuple[dict[str, Any], QuoteSpan]]] = {}
-    for leaf in _found_leaves(evidence):
+    for _, leaf in nested_values(evidence):
+        is_leaf = isinstance(leaf, dict) and isinstance(leaf.get("match"), str)
+        if not is_leaf or leaf["source"] is None:
+            continue
         source = by_name[leaf["source"]]
         if source.only_page is not None:
             leaf |= {"page": source.only_page, "line": None, "column": None}
@@ -47,15 +51,6 @@ async def fill_in_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools:
                 without_box.setdefault(source.path, []).append((leaf, span))
     for path, quotes in without_box.items():
         await _fill_in_pdf_boxes(path, quotes, tools)
-
-
-def _found_leaves(evidence: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(evidence, dict) and isinstance(evidence.get("match"), str):
-        if evidence["source"] is not None:
-            yield evidence
-    elif isinstance(evidence, dict | list):
-        for inner in evidence.values() if isinstance(evidence, dict) else evidence:
-            yield from _found_leaves(inner)
 
 
 def cut_lines(text: str, lines: Sequence[LineBox], start: int, end: int) -> list[float] | None:

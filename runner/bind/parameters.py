@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import new_class
@@ -104,38 +104,58 @@ class ParameterBinder:
 
     def bound(self) -> BoundParams:
         """Return the parameters; what is wrong with them stands in `faults`."""
-        written = self.step.params.data
+        step, written, fields = self.step, self.step.params.data, self._fields
         for name in written:
-            if name not in self._fields:
-                names = [*self._fields]
-                what = f"step '{self.step.uses}' has no parameter '{name}'."
-                remedy = did_you_mean(name, names) if names else "It has none."
+            if name not in fields:
+                what = f"step '{step.uses}' has no parameter '{name}'."
+                remedy = did_you_mean(name, fields) if fields else "It has none."
                 mark = self._document.key_mark((*self._at, name))
                 self.faults.append(Fault(what, remedy, mark))
         templates = {name: made for name in written if (made := self._template(name)) is not None}
-        rest = {name: item for name, item in self.step.written.items() if name not in templates}
+        rest = {name: item for name, item in step.written.items() if name not in templates}
         value, _ = Value.scan(rest)
-        # Check which parameters stand together, and that none is missing
-        mark = self._document.mark(self._at)
-        for sentence in self.table.faults(written):
+        # Which parameters stand together, and that none is missing
+        mark, together = self._document.mark(self._at), self.table.faults(written)
+        for sentence in together:
             what, _, remedy = sentence.partition(". ")
-            what = f"step '{self.step.uses}': {what[:1].lower()}{what[1:].rstrip('.')}."
+            what = f"step '{step.uses}': {what[:1].lower()}{what[1:].rstrip('.')}."
             self.faults.append(Fault(what, remedy, mark))
-        for name, parameter in self._fields.items():
-            if parameter.is_required() and name not in written:
-                what = f"step '{self.step.uses}' needs the parameter '{name}'."
-                place = self._document.mark(self._at) if written else self.step.mark
-                self.faults.append(Fault(what, f"Add `{name}: …` under `with`.", place))
-        self._conversations()
-        constant = self._checked(value, templates)
-        reads = any(template.references for template in templates.values())
-        if (
-            reads
-            or not value.is_constant
-            or any("{{" in made.source or "{%" in made.source for made in templates.values())
-        ):
+        required = {name for name, field in fields.items() if field.is_required()}
+        for name in fields:
+            if name in required and name not in written:
+                what, remedy = f"needs the parameter '{name}'.", f"Add `{name}: …` under `with`."
+                place = mark if written else step.mark
+                self.faults.append(Fault(f"step '{step.uses}' {what}", remedy, place))
+        for name, made in step.files.items():
+            if isinstance(made, ConversationTemplate) and name not in self.table.conversations:
+                what = f"`{name}` of step '{step.uses}' takes a text, no whole conversation."
+                place = self._document.mark((*self._at, name, "file"))
+                self.faults.append(Fault(what, "`prompt` of 'chat' takes a .prompt.yml.", place))
+        # The values that are written out, with stand-ins for what comes later or is broken
+        given = {name: item for name, item in rest.items() if name in fields}
+        later = {str(path[0]) for path in value.places()} | step.broken
+        later |= required - {*given, *templates}
+        later &= fields.keys()
+        given |= dict(templates) | {name: _KnownAtRunTime() for name in later}
+        table = _loosened(self.table, frozenset(later)) if later or together else self.table
+        constant, details = _validated(table, given, strict=False)
+        at_fault = {detail["loc"][:1] for detail in details}
+        for detail in _validated(table, given, strict=True)[1]:
+            is_constant = isinstance(detail["input"], str | int | float)
+            if detail["type"] in _STRICT and is_constant and detail["loc"][:1] not in at_fault:
+                details.append(detail)
+        certain: list[ErrorDetails] = []
+        for detail in details:
+            at, message = detail["loc"], detail["msg"]
+            is_later = at[0] in later if at else any(f"`{n}`" in message for n in later)
+            if not is_later:
+                certain.append(detail)
+        self.faults += faults_of(certain, self.table, given, self._document, self._at)
+        # An instance for every scope, where nothing in it is rendered
+        texts = [template.source for template in templates.values()]
+        if not value.is_constant or any("{{" in text or "{%" in text for text in texts):
             constant = None
-        return BoundParams(self.table, self.step, self._document, value, templates, constant)
+        return BoundParams(self.table, step, self._document, value, templates, constant)
 
     def kind_faults(self, kinds: Mapping[str, Kind]) -> Iterator[Fault]:
         """Yield which parameters take no value of the kind that their expressions give."""
@@ -175,31 +195,6 @@ class ParameterBinder:
         except ExpressionError:
             return Template.of("")  # said before, by the model
 
-    def _conversations(self) -> None:
-        """Refuse files that hold a whole conversation where a text is asked for."""
-        for name, made in self.step.files.items():
-            if isinstance(made, ConversationTemplate) and name not in self.table.conversations:
-                what = f"`{name}` of step '{self.step.uses}' takes a text, no whole conversation."
-                remedy = "`prompt` of 'chat' takes a .prompt.yml."
-                mark = self._document.mark((*self._at, name, "file"))
-                self.faults.append(Fault(what, remedy, mark))
-
-    def _checked(self, value: Value, templates: Mapping[str, Template]) -> Params | None:
-        """Check what is written out, with stand-ins for what comes later or is broken."""
-        given = {name: item for name, item in value.data.items() if name in self._fields}
-        required = {name for name, field in self._fields.items() if field.is_required()}
-        later = {str(path[0]) for path in value.places()} | self.step.broken
-        later |= required - {*given, *templates}
-        later &= self._fields.keys()
-        given |= dict(templates) | {name: _KnownAtRunTime() for name in later}
-        has_faults = bool(self.table.faults(self.step.params.data))
-        table = _loosened(self.table, frozenset(later)) if later or has_faults else self.table
-        made, details = _validated(table, given, strict=False)
-        details += _strict_details(table, given, {detail["loc"][:1] for detail in details})
-        details = [detail for detail in details if not _is_about(detail, later)]
-        self.faults += faults_of(details, self.table, given, self._document, self._at)
-        return made
-
 
 def _validated(
     table: type[Params], given: Any, *, strict: bool
@@ -210,23 +205,6 @@ def _validated(
         return None, error.errors(include_url=False)
     except (TypeError, AttributeError):
         return None, []  # a check of the step's own met a stand-in
-
-
-def _strict_details(
-    table: type[Params], given: Any, known: Collection[tuple[int | str, ...]]
-) -> Iterator[ErrorDetails]:
-    """Yield which values are of another type, but for parameters with a fault that is known."""
-    for detail in _validated(table, given, strict=True)[1]:
-        is_constant = isinstance(detail["input"], str | int | float)
-        if detail["type"] in _STRICT and is_constant and detail["loc"][:1] not in known:
-            yield detail
-
-
-def _is_about(detail: ErrorDetails, later: set[str]) -> bool:
-    """Return whether an error speaks of a stand-in."""
-    if detail["loc"]:
-        return detail["loc"][0] in later
-    return any(f"`{name}`" in detail["msg"] for name in later)
 
 
 @lru_cache(maxsize=128)  # a type takes 1.5 ms to make, and steps are much alike

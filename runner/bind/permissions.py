@@ -273,7 +273,6 @@ def needs(bound: BoundPlan, own: str) -> list[PermissionNeed]:
 
 
 def forbidden_pools(bound: BoundPlan, allowed: Collection[str], own: str) -> frozenset[str]:
-    """Return the names of the pools that a plan may not ask."""
     if "network" in allowed:
         return frozenset()
     pools = (pool for plan in all_plans(bound) for pool in plan.pools.items())

@@ -16,7 +16,6 @@ from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
 
 
 def test_claim_faults(pipeline: Pipeline, base: Path) -> Iterator[Fault]:
-    """Yield what is wrong with the tests of a pipeline; `base` is its folder."""
     for test in pipeline.tests:
         at = pipeline.place_of_test(test.name)
         for name in test.inputs:

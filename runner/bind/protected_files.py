@@ -66,7 +66,6 @@ class ProtectedFiles:
     def of(
         cls, pipelines: Iterable[tuple[Pipeline, Path]], folders: tuple[Path, ...] = ()
     ) -> ProtectedFiles:
-        """Return those of pipelines, each with its folder."""
         bases: set[Path] = set()
         parts: set[Path] = set()
         code: set[Path] = set()
@@ -130,7 +129,6 @@ class ProtectedFiles:
 
 
 def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
-    """Yield the files that a pipeline names as parts of itself."""
     for step in step_nodes(pipeline):
         data = step.params.data
         schema = step.reply.schema if step.reply is not None else None

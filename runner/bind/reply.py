@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.sampling import json_schema
 from paddock.engine.sampling.json_schema import json_pointer
+from paddock.engine.system.text import nested_values
 from paddock.pipelines import reply_schema
 from paddock.pipelines.checking.check import Check, CheckFunction
 from paddock.pipelines.errors import Fault, did_you_mean
@@ -158,7 +159,9 @@ def _reads_evidence(check: Check) -> bool:
 def _unknown_only_faults(only: Sequence[str], schema: Any) -> Iterator[tuple[str, str]]:
     """Yield which fields that evidence is asked for the answer will never have."""
     names: dict[str, None] = {}
-    for table in _tables_in(schema):
+    for _, table in nested_values(schema):
+        if not isinstance(table, Mapping):
+            continue
         if any(table.get(word) for word in _OPEN_TABLES):
             return
         names |= dict.fromkeys(table.get("properties") or ())
@@ -166,17 +169,6 @@ def _unknown_only_faults(only: Sequence[str], schema: Any) -> Iterator[tuple[str
         if any(part not in names for part in path.split(".") if not part.isdigit()):
             what = f"`evidence.only`: the answer has no field '{path}'."
             yield what, did_you_mean(path, names)
-
-
-def _tables_in(schema: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield every schema within a schema, as far as they are mappings."""
-    if isinstance(schema, list):
-        for inner in schema:
-            yield from _tables_in(inner)
-    elif isinstance(schema, Mapping):
-        yield schema
-        for inner in schema.values():
-            yield from _tables_in(inner)
 
 
 def review_faults(
@@ -335,7 +327,6 @@ class ScopedReply:
 
     @property
     def lists(self) -> Sequence[PromptLabels]:
-        """The lists of labels that the prompt has to tell."""
         return () if self.labels is None else self.labels.lists
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from paddock.engine.system.text import nested_values
 from paddock.pipelines.expressions import TEMPLATE_START, Value
 from paddock.steps.base import Roots, StepError
 from paddock.steps.paths import printable
@@ -56,7 +57,9 @@ def _pieces_of(
     is_written, values = False, dict[str, frozenset[str]]()
     templates = step.params.templates  # which name no files
     paths = {name: item for name, item in step.written.items() if name not in templates}
-    for place, written in _texts_of(paths):
+    for place, written in nested_values(paths):
+        if not isinstance(written, str):
+            continue
         pieces = list(_pieces(written, scope, step.untrusted))
         made_of = frozenset[str]().union(*(names for _, names in pieces))
         found = _pieces_in(text, pieces)
@@ -77,20 +80,8 @@ def _pieces_in(text: str, pieces: Sequence[tuple[Any, frozenset[str]]]) -> list[
     return [(text, True)] if text in leaves else None
 
 
-def _texts_of(data: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """Yield each text within written parameters, with its place."""
-    if isinstance(data, str):
-        yield place, data
-    elif isinstance(data, Mapping):
-        for name, inner in data.items():
-            yield from _texts_of(inner, (*place, name))
-    elif isinstance(data, (list, tuple)):
-        for index, inner in enumerate(data):
-            yield from _texts_of(inner, (*place, index))
-
-
 def _leaf_texts(value: Any) -> Iterator[str]:
-    return (text for _, text in _texts_of(value) if text)
+    return (text for _, text in nested_values(value) if isinstance(text, str) and text)
 
 
 def _marked(

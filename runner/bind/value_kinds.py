@@ -69,7 +69,6 @@ class ValueKinds:
         return type(value.data) if path == () and isinstance(value.data, dict | list) else None
 
     def of_expression(self, tree: nodes.Template) -> Kind:
-        """Return the kind of an expression; its tree assigns the value."""
         node: nodes.Expr = tree.body[0].node  # type: ignore[attr-defined]
         match node:
             case nodes.Concat():

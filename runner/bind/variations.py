@@ -226,7 +226,6 @@ def _fault(message: str, remedy: str) -> PipelineError:
 
 
 def answering_steps(pipeline: Pipeline) -> dict[str, StepNode]:
-    """Return the steps whose answers can be compared, by their names."""
     nodes = (node for node in step_nodes(pipeline) if node.has_own_id)
     return {node.id: node for node in nodes if node.uses in ANSWERING_STEPS}
 

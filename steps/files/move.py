@@ -72,7 +72,6 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
     output = FilesMoveOutput
 
     def reads(self, params: FilesMoveParams) -> Sequence[str]:
-        """Return the file if it stays."""
         return (params.path,) if params.mode == "copy" else ()
 
     async def run(self, params: FilesMoveParams, tools: Tools) -> FilesMoveOutput:

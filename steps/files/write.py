@@ -74,14 +74,12 @@ class FilesWriteParams(Params):
 
     @classmethod
     def faults(cls, given: Mapping[str, Any]) -> tuple[str, ...]:
-        """Refuse `waiting` without rows."""
         lacks = "waiting" in given and "rows" not in given
         stray = ("`waiting` belongs to `rows`. A template can read it by itself.",) if lacks else ()
         return (*super().faults(given), *stray)
 
     @classmethod
     def path_fault(cls, path: str, given: Collection[str]) -> tuple[str, str] | None:
-        """Refuse a folder, and rows in a file whose suffix names no format."""
         name = path.rpartition("/")[2]
         suffix = PurePath(name).suffix.lower()
         if not name:

@@ -121,7 +121,6 @@ class Agent(Step[AgentParams, AgentOutput]):
 
     @staticmethod
     def roles_besides(written: Mapping[str, Any]) -> frozenset[Role]:
-        """Return the role of the embedding model for `memory: store`."""
         keeps_texts = written.get("memory", "window") not in ("window", "summary")
         return frozenset({"embed"}) if keeps_texts else frozenset()
 
@@ -185,7 +184,24 @@ class AgentConversation:
         caller = ToolCaller(tools, offered, dict.fromkeys(tools.untrusted))
         if tools.untrusted:
             messages = with_system_text(messages, DOCUMENTS_ONLY)
-        protocol, memory, turn = await self._first_turn(messages)
+        facts = await tools.pool.facts(self.asker.model)
+        turn: ModelTurn | None = None
+        for takes_tools in (facts.takes_tools, False):
+            protocol = tool_protocol_for(
+                self.asker,
+                [offer.tool for offer in self.offered],
+                takes_tools,
+                warns=any(offer.returns_untrusted for offer in self.offered),
+            )
+            head = protocol.opened(messages)
+            memory = ConversationMemory(self.asker, protocol.tools, head, self.kept)
+            try:
+                turn = await _turn(protocol, memory, self.first_choice)
+                break
+            except (BadRequest, ToolsRefused) as error:
+                # A server reports only on a request that its template has no tools.
+                if takes_tools is not None or "tool" not in str(error).lower():
+                    raise
         outputs: list[CallOutput] = []
         n_turns, n_repeats = 1, 0
         while turn is not None and turn.calls:
@@ -212,29 +228,6 @@ class AgentConversation:
         memory.note_dropped_turns()
         return answer, outputs, n_turns
 
-    async def _first_turn(
-        self, messages: Sequence[Message]
-    ) -> tuple[ToolProtocol, ConversationMemory, ModelTurn | None]:
-        facts = await self.asker.tools.pool.facts(self.asker.model)
-        protocol, memory = self._begun(messages, facts.takes_tools)
-        try:
-            return protocol, memory, await _turn(protocol, memory, self.first_choice)
-        except (BadRequest, ToolsRefused) as error:
-            if facts.takes_tools is not None or "tool" not in str(error).lower():
-                raise
-        # The server reports only on a request that its template has no tools.
-        protocol, memory = self._begun(messages, takes_tools=False)
-        return protocol, memory, await _turn(protocol, memory, self.first_choice)
-
-    def _begun(
-        self, messages: Sequence[Message], takes_tools: bool | None
-    ) -> tuple[ToolProtocol, ConversationMemory]:
-        warns = any(offer.returns_untrusted for offer in self.offered)
-        tools = [offer.tool for offer in self.offered]
-        protocol = tool_protocol_for(self.asker, tools, takes_tools, warns=warns)
-        head = protocol.opened(messages)
-        return protocol, ConversationMemory(self.asker, protocol.tools, head, self.kept)
-
     async def _answer(
         self,
         messages: Sequence[Message],
@@ -243,7 +236,6 @@ class AgentConversation:
         turn: ModelTurn | None,
         form: ReplyForm | None,
     ) -> CheckedAnswer:
-        """Return what the model has answered, or have it answer now."""
         if turn is not None:
             is_done = form is None or (
                 form.schema is None and not await form.checked(None, turn.text)

@@ -287,7 +287,6 @@ class CheckedAnswer:
     """The probability of each field of `output`; None unless the form asks for it."""
 
     def outputs(self) -> dict[str, Any]:
-        """Return what a step's `AnswerOutput` has of it."""
         return {
             "text": self.text,
             "output": self.output,

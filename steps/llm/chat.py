@@ -162,7 +162,6 @@ class Chat(Step[ChatParams, ChatOutput]):
 
     @staticmethod
     def roles_besides(written: Mapping[str, Any]) -> frozenset[Role]:
-        """Return the roles of the models that it asks besides its own."""
         return frozenset({"embed"} if written.get("examples") else ())
 
     def reads(self, params: ChatParams) -> Sequence[str]:

@@ -10,7 +10,7 @@ those of other servers are used as they are. Three things make the product a fie
 
 The runner-up comes from the least sure token: the likeliest of its alternatives that leads to a
 valid value. An alternative that leaves more than one way to go on names none, except in numbers,
-codes and dates (`_completed`). No model is asked.
+codes and dates (`_Leaf._completed`). No model is asked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +50,8 @@ def confidence(text: str, logprobs: Sequence[TokenLogprob], output: Any, schema:
     tokens = answer_tokens(text, logprobs)
     if not tokens:
         return None
-    answer = _Answer(text.encode(), tokens, [token.start for token in tokens])
-    spans, empty = leaf_spans(answer.text), empty_fields(output, schema)
+    raw, starts = text.encode(), [token.start for token in tokens]
+    spans, empty = leaf_spans(raw), empty_fields(output, schema)
 
     def mirrored(value: Any, path: Path, schemas: Sequence[Any]) -> Any:
         if isinstance(value, dict):
@@ -66,7 +66,10 @@ def confidence(text: str, logprobs: Sequence[TokenLogprob], output: Any, schema:
                 mirrored(child, (*path, place), _below(schemas, place, schema))
                 for place, child in enumerate(value)
             ]
-        leaf = _of_leaf(answer, spans[path], value, LeafForm.of(schemas, schema))
+        span = spans[path]
+        first = max(0, bisect_right(starts, span.start) - 1)
+        own = tokens[first : bisect_left(starts, span.decided)]
+        leaf = _Leaf(raw, span, value, LeafForm.of(schemas, schema)).confidence(own)
         return {**leaf, "p": 0.0, "low": 0.0, "is_empty": True} if path in empty else leaf
 
     return mirrored(output, (), _resolved(schema, schema))
@@ -183,11 +186,6 @@ class LeafForm:
         found = _STRING.match(begun) or _NUMBER.match(begun)
         return _UNKNOWN if found is None else _loaded(found[0])
 
-    @property
-    def is_narrow(self) -> bool:
-        """Whether the schema says what a text looks like."""
-        return any({"format", "pattern"} & schema.keys() for schema in self.schemas)
-
     def allows(self, value: Any) -> bool:
         if self.literals is not None or not self.schemas:
             return True
@@ -231,18 +229,6 @@ def _loaded(text: bytes) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    text: bytes
-    tokens: Sequence[AnswerToken]
-    starts: Sequence[int]
-
-    def within(self, start: int, end: int) -> Sequence[AnswerToken]:
-        """Return the tokens that have bytes of a part of the text."""
-        first = bisect_right(self.starts, start) - 1
-        return self.tokens[max(0, first) : bisect_left(self.starts, end)]
-
-
-@dataclass(frozen=True, slots=True)
 class _TokenChoice:
     """What one token decides of a field: its probability, and what would have been instead."""
 
@@ -254,103 +240,99 @@ class _TokenChoice:
     token: AnswerToken
 
 
-def _of_leaf(answer: _Answer, span: LeafSpan, value: Any, form: LeafForm) -> dict[str, Any]:
-    tokens = answer.within(span.start, span.decided)
-    choices = [_choice(answer.text, token, span, value, form) for token in tokens]
-    p = 1.0
-    for choice in reversed(choices):
-        p = choice.same + choice.p * p
-    raw = round(min(1.0, p), 4)
-    second, second_p = _runner_up(answer.text, choices, span, value, form, raw)
-    return {
-        "p": raw,
-        "low": raw,
-        "raw": raw,
-        "second": second,
-        "second_p": second_p,
-        "is_calibrated": False,
-    }
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    """A field of an answer that is no object and no list."""
 
+    text: bytes
+    """Of the whole answer."""
+    span: LeafSpan
+    value: Any
+    form: LeafForm
 
-def _choice(
-    text: bytes, token: AnswerToken, span: LeafSpan, value: Any, form: LeafForm
-) -> _TokenChoice:
-    n_before = max(0, span.start - token.start)
-    before, begun = token.raw[:n_before], text[span.start : max(span.start, token.start)]
-    likely = [
-        (raw, p)
-        for raw, p in token.others
-        # One that is nothing more is another way to write the same signs.
-        if raw.startswith(before) and raw[n_before:].strip()
-    ]
-    norm = token.p + sum(p for _, p in likely) if n_before else 1.0
-    if not norm:
-        return _TokenChoice(0.0, 0.0, (), token)
-    same, others = 0.0, []
-    for raw, p in likely:
-        instead = begun + raw[n_before:]
-        if _is_same(form.read(instead), value):
-            same += p / norm
-        else:
-            others.append((instead, p / norm))
-    return _TokenChoice(token.p / norm, same, others, token)
+    def confidence(self, tokens: Sequence[AnswerToken]) -> dict[str, Any]:
+        """Return its probability by the tokens that have bytes of it."""
+        choices = [self._choice(token) for token in tokens]
+        p = 1.0
+        for choice in reversed(choices):
+            p = choice.same + choice.p * p
+        raw = round(min(1.0, p), 4)
+        second, second_p = self._runner_up(choices, raw)
+        found = {"p": raw, "low": raw, "raw": raw}
+        return {**found, "second": second, "second_p": second_p, "is_calibrated": False}
 
+    def _choice(self, token: AnswerToken) -> _TokenChoice:
+        start = self.span.start
+        n_before = max(0, start - token.start)
+        before, begun = token.raw[:n_before], self.text[start : max(start, token.start)]
+        likely = [
+            (raw, p)
+            for raw, p in token.others
+            # One that is nothing more is another way to write the same signs.
+            if raw.startswith(before) and raw[n_before:].strip()
+        ]
+        norm = token.p + sum(p for _, p in likely) if n_before else 1.0
+        if not norm:
+            return _TokenChoice(0.0, 0.0, (), token)
+        same, others = 0.0, []
+        for raw, p in likely:
+            instead = begun + raw[n_before:]
+            if _is_same(self.form.read(instead), self.value):
+                same += p / norm
+            else:
+                others.append((instead, p / norm))
+        return _TokenChoice(token.p / norm, same, others, token)
 
-def _runner_up(
-    text: bytes,
-    choices: Sequence[_TokenChoice],
-    span: LeafSpan,
-    value: Any,
-    form: LeafForm,
-    first_p: float,
-) -> tuple[Any, float | None]:
-    """Return the likeliest other value at the least sure token, and its probability.
+    def _runner_up(
+        self, choices: Sequence[_TokenChoice], first_p: float
+    ) -> tuple[Any, float | None]:
+        """Return the likeliest other value at the least sure token, and its probability.
 
-    `first_p`: the probability of the value itself, of all its tokens.
-    """
-    open_ = [number for number, choice in enumerate(choices) if choice.others]
-    if not open_:
-        return None, None
-    least = min(open_, key=lambda number: choices[number].p + choices[number].same)
-    choice = choices[least]
-    shares: dict[str, float] = {}
-    found: dict[str, Any] = {}
-    for instead, p in choice.others:
-        other = form.read(instead)
-        if other is _UNKNOWN:
-            other = next(_completed(text, instead, choice.token, span, form), _UNKNOWN)
-        if other is _UNKNOWN or _is_same(other, value) or not form.allows(other):
-            continue
-        name = json.dumps(other)
-        shares[name], found[name] = shares.get(name, 0.0) + p, other
-    if not found:
-        return None, None
-    best = max(shares, key=lambda name: shares[name])
-    # Measured as the first value is, over all of its tokens: of what would follow the other token
-    # nothing is known, so it counts as what followed the chosen one. Together they are at most 1.
-    chosen = choice.p + choice.same
-    second_p = first_p * shares[best] / chosen if chosen else 0.0
-    return found[best], round(min(second_p, 1.0 - first_p), 4)
+        `first_p`: the probability of the value itself, of all its tokens.
+        """
+        is_open = [choice for choice in choices if choice.others]
+        if not is_open:
+            return None, None
+        choice = min(is_open, key=lambda choice: choice.p + choice.same)
+        shares: dict[str, float] = {}
+        found: dict[str, Any] = {}
+        for instead, p in choice.others:
+            other = self.form.read(instead)
+            if other is _UNKNOWN:
+                other = self._completed(instead, choice.token)
+            if other is _UNKNOWN or _is_same(other, self.value) or not self.form.allows(other):
+                continue
+            name = json.dumps(other)
+            shares[name], found[name] = shares.get(name, 0.0) + p, other
+        if not found:
+            return None, None
+        best = max(shares, key=lambda name: shares[name])
+        # Measured as the first value is, over all of its tokens: of what would follow the other
+        # token nothing is known, so it counts as what followed the chosen one. Together they are
+        # at most 1.
+        chosen = choice.p + choice.same
+        second_p = first_p * shares[best] / chosen if chosen else 0.0
+        return found[best], round(min(second_p, 1.0 - first_p), 4)
 
+    def _completed(self, instead: bytes, token: AnswerToken) -> Any:
+        """Return the value of an alternative with what follows the chosen token, or `_UNKNOWN`.
 
-def _completed(
-    text: bytes, instead: bytes, token: AnswerToken, span: LeafSpan, form: LeafForm
-) -> Iterator[Any]:
-    """Yield the value of an alternative with what follows the chosen token, if that makes one.
-
-    Digits may stand for as many digits, and at the end of a number, a code or a text of a given
-    form anything may. Of words nothing is guessed: what would follow `Lon` is not known.
-    """
-    if form.literals is not None or span.end - span.start > MOST_COMPLETED_CHARS:
-        return
-    quote = b'"' if text[span.start : span.start + 1] == b'"' else b""
-    chosen = text[max(span.start, token.start) : min(span.end, token.end)].strip(b'"')
-    other = instead[max(0, token.start - span.start) :].strip(b'"')
-    is_last = token.end >= span.end - len(quote)
-    if chosen.isdigit() and other.isdigit() and len(chosen) == len(other):
-        yield _loaded(instead + text[min(token.end, span.end - len(quote)) : span.end])
-    elif is_last and (not quote or form.is_narrow or (_HAS_DIGIT(chosen) and _HAS_DIGIT(other))):
-        yield _loaded(instead + quote)
+        Digits may stand for as many digits, and at the end of a number, a code or a text of a given
+        form anything may. Of words nothing is guessed: what would follow `Lon` is not known.
+        """
+        text, start, end = self.text, self.span.start, self.span.end
+        if self.form.literals is not None or end - start > MOST_COMPLETED_CHARS:
+            return _UNKNOWN
+        quote = b'"' if text[start : start + 1] == b'"' else b""
+        chosen = text[max(start, token.start) : min(end, token.end)].strip(b'"')
+        other = instead[max(0, token.start - start) :].strip(b'"')
+        if chosen.isdigit() and other.isdigit() and len(chosen) == len(other):
+            return _loaded(instead + text[min(token.end, end - len(quote)) : end])
+        is_narrow = any({"format", "pattern"} & schema.keys() for schema in self.form.schemas)
+        is_code = bool(_HAS_DIGIT(chosen) and _HAS_DIGIT(other))
+        if token.end >= end - len(quote) and (not quote or is_narrow or is_code):
+            return _loaded(instead + quote)
+        return _UNKNOWN
 
 
 _HAS_DIGIT = re.compile(rb"\d").search

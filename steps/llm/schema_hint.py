@@ -7,7 +7,7 @@ badly.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -85,38 +85,36 @@ def schema_sketch(schema: Any) -> str:
 def _sketch_of(schema: Any, root: Any, depth: int) -> str:
     if not isinstance(schema, dict) or depth > _MOST_SKETCH_DEPTH:
         return "…"
-    description = str(schema.get("description", "")).strip().rstrip(".")
-    form = _object_sketch(schema, root, depth)
-    return f"{form} ({one_line(description)})" if description and depth else form
 
+    def inner(part: Any) -> str:
+        return _sketch_of(part, root, depth + 1)
 
-def _object_sketch(schema: Mapping[str, Any], root: Any, depth: int) -> str:
+    options, names = schema.get("anyOf", schema.get("oneOf")), schema.get("properties")
     if "const" in schema:
-        return _compact_json(schema["const"])
-    if CHOOSE in schema:
-        return "label"
-    if isinstance(schema.get("enum"), list):
-        return " or ".join(map(_compact_json, schema["enum"]))
-    if "$ref" in schema:
-        return _sketch_of(resolve_ref(root, str(schema["$ref"])), root, depth + 1)
-    options = schema.get("anyOf", schema.get("oneOf"))
-    if isinstance(options, list):
-        return " or ".join(_sketch_of(option, root, depth + 1) for option in options)
-    names = schema.get("properties")
-    if isinstance(names, dict):
-        inner = (f"{_compact_json(k)}: {_sketch_of(v, root, depth + 1)}" for k, v in names.items())
-        return "{" + ", ".join(inner) + "}"
-    kinds = schema.get("type") or [""]
-    kind_list = kinds if isinstance(kinds, list) else [kinds]
-    return " or ".join(_scalar_sketch(str(kind), schema, root, depth) for kind in kind_list)
-
-
-def _scalar_sketch(kind: str, schema: Mapping[str, Any], root: Any, depth: int) -> str:
-    if kind == "array" and isinstance(schema.get("items"), dict):
-        return f"[{_sketch_of(schema['items'], root, depth + 1)}, …]"
-    if kind == "string" and isinstance(schema.get("format"), str):
-        return str(schema["format"])
-    return _TYPE_WORDS.get(kind, "…")
+        form = _compact_json(schema["const"])
+    elif CHOOSE in schema:
+        form = "label"
+    elif isinstance(schema.get("enum"), list):
+        form = " or ".join(map(_compact_json, schema["enum"]))
+    elif "$ref" in schema:
+        form = inner(resolve_ref(root, str(schema["$ref"])))
+    elif isinstance(options, list):
+        form = " or ".join(map(inner, options))
+    elif isinstance(names, dict):
+        form = "{" + ", ".join(f"{_compact_json(k)}: {inner(v)}" for k, v in names.items()) + "}"
+    else:
+        kinds = schema.get("type") or [""]
+        words: list[str] = []
+        for kind in kinds if isinstance(kinds, list) else [kinds]:
+            if kind == "array" and isinstance(schema.get("items"), dict):
+                words.append(f"[{inner(schema['items'])}, …]")
+            elif kind == "string" and isinstance(schema.get("format"), str):
+                words.append(schema["format"])
+            else:
+                words.append(_TYPE_WORDS.get(str(kind), "…"))
+        form = " or ".join(words)
+    description = str(schema.get("description", "")).strip().rstrip(".")
+    return f"{form} ({one_line(description)})" if description and depth else form
 
 
 def _compact_json(value: Any) -> str:

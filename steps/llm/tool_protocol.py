@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Protocol
 
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from paddock.engine.request import Message, Reply, Tool, ToolCall, with_system_text
 from paddock.engine.sampling.json_schema import check_schema
+from paddock.engine.system.text import nested_values
 from paddock.pipelines.schema_validation import TOO_DEEP, is_nested_too_deep
 from paddock.steps.base import BoundTool, StepError, Toolset
 
@@ -265,7 +266,8 @@ def arguments_schema(tool: Tool) -> Schema:
     # Whether every reference is to a definition of the schema itself
     is_local = all(
         reference.startswith(("#/$defs/", "#/definitions/")) and reference.count("/") == 2
-        for reference in _references(schema)
+        for _, part in nested_values(schema)
+        if isinstance(part, dict) and isinstance(reference := part.get("$ref"), str)
     )
     return _ANY_OBJECT if not is_local or check_schema(schema) else schema
 
@@ -275,17 +277,6 @@ _SHARED_KEYS = ("$defs", "definitions", "$schema", "$id")
 
 def _shared_definitions(schema: Mapping[str, Any]) -> Schema:
     return {**schema.get("definitions", {}), **schema.get("$defs", {})}
-
-
-def _references(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        if isinstance(value.get("$ref"), str):
-            yield value["$ref"]
-        for inner in value.values():
-            yield from _references(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _references(inner)
 
 
 def _moved_references(value: Any, tool: str) -> Any:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from .table_chunks import TableMask
+from .table_chunks import TableMask, TokenRuler
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ async def cut_text(
         bare = text.strip()
         start = len(text) - len(text.lstrip())
         return [CutPiece(bare, start, start + len(bare), sum(sizes))] if bare else []
-    ruler = await _WordRuler.of(text, count)
+    ruler = await _word_ruler(text, count)
     # The largest error of an estimate: tokens may merge across words
     ratios = [
         size / estimate
@@ -80,22 +80,14 @@ async def cut_text(
     return await _within_limit(cutter, spans, n_tokens, count)
 
 
-@dataclass(frozen=True, slots=True)
-class _WordRuler:
-    """Estimates a text's tokens by its words."""
+async def _word_ruler(text: str, count: TokenCounter) -> TokenRuler:
+    """Count every word of `text`, and a line end, in one request; estimate texts by their words."""
+    words = list({word.strip(): None for word in re.findall(_WORD, text)} | {"\n": None})
+    # Most words follow a space, and tokenizers count that differently.
+    counts = await count([word if re.match(_ALONE, word) else f" {word}" for word in words])
+    sizes = dict(zip(words, counts, strict=True)) | {"": 0}
 
-    sizes: dict[str, int]
-
-    @classmethod
-    async def of(cls, text: str, count: TokenCounter) -> _WordRuler:
-        """Count every word of `text`, and a line end, in one request."""
-        words = list({word.strip(): None for word in re.findall(_WORD, text)} | {"\n": None})
-        # Most words follow a space, and tokenizers count that differently.
-        sizes = await count([word if re.match(_ALONE, word) else f" {word}" for word in words])
-        return cls(dict(zip(words, sizes, strict=True)) | {"": 0})
-
-    def __call__(self, text: str) -> int:
-        sizes = self.sizes
+    def ruler(text: str) -> int:
         total = 0
         for word in re.findall(_WORD, text):
             bare = word.strip() or ("\n" if "\n" in word else "")
@@ -104,11 +96,13 @@ class _WordRuler:
             total += max(1, len(bare.encode()) // 3) if size is None else size
         return total
 
+    return ruler
+
 
 @dataclass(frozen=True, slots=True)
 class _TextCutter:
     text: str
-    ruler: _WordRuler
+    ruler: TokenRuler
     by: Collection[str]
     mask: TableMask
 

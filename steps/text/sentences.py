@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from operator import itemgetter
 
 from paddock.pipelines.checking.functions import words
@@ -101,37 +102,23 @@ class _Line:
     start: int
     is_prose: bool
 
-    @property
-    def end(self) -> int:
-        return self.start + len(self.text)
-
 
 def _paragraphs(text: str, running_titles: Collection[str]) -> Iterator[tuple[int, int]]:
     """Yield the offsets of paragraphs and list items, without what is no prose."""
-    run: list[_Line] = []
-    for line in _marked_lines(text, running_titles):
-        if line.is_prose:
-            run.append(line)
-        else:
-            yield from _joined_lines(run)
-            run = []
-    yield from _joined_lines(run)
-
-
-def _joined_lines(run: Sequence[_Line]) -> Iterator[tuple[int, int]]:
-    """Yield the paragraphs of lines without a blank line between them."""
-    widest = max((len(line.text) for line in run), default=0)
-    start: int | None = None
-    for index, line in enumerate(run):
-        item = _ITEM.match(line.text)
-        if start is None:
-            start = line.start + (item.end() if item else 0)
-        following = run[index + 1].text if index + 1 < len(run) else ""
-        is_full = len(line.text.rstrip()) >= _FULL_LINE * widest
-        goes_on = following and (following.lstrip()[:1].islower() or is_full)
-        if not goes_on or _ITEM.match(following) or _KEY_VALUE.match(line.text):
-            yield start, line.end
-            start = None
+    lines = groupby(_marked_lines(text, running_titles), key=lambda line: line.is_prose)
+    for run in [[*group] for is_prose, group in lines if is_prose]:
+        widest = max(len(line.text) for line in run)
+        start: int | None = None
+        for index, line in enumerate(run):
+            item = _ITEM.match(line.text)
+            if start is None:
+                start = line.start + (item.end() if item else 0)
+            following = run[index + 1].text if index + 1 < len(run) else ""
+            is_full = len(line.text.rstrip()) >= _FULL_LINE * widest
+            goes_on = following and (following.lstrip()[:1].islower() or is_full)
+            if not goes_on or _ITEM.match(following) or _KEY_VALUE.match(line.text):
+                yield start, line.start + len(line.text)
+                start = None
 
 
 def _marked_lines(text: str, running_titles: Collection[str]) -> Iterator[_Line]:

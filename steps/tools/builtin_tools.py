@@ -79,7 +79,6 @@ class BuiltinTool:
     timeout_s: float = 30.0
 
     def fault(self, part: Literal["arguments", "options"], given: Mapping[str, Any]) -> str | None:
-        """Return the fault of literal arguments or options, or None."""
         found = _checked_arguments(self.arguments if part == "arguments" else self.options, given)
         return found if isinstance(found, str) else None
 

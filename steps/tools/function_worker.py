@@ -143,7 +143,6 @@ def _finder_within(folder: str) -> Callable[[str], FileFinder]:
 
 
 def _import_file(file: Path) -> ModuleType:
-    """Import a file; it can import modules next to it."""
     folder = str(file.parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)

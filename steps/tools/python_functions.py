@@ -181,19 +181,15 @@ class _FunctionProcess:
         made = cls(held)
         try:
             async with asyncio.timeout(_START_S):
-                await made.ready()
+                await made._received()
         except BaseException as error:
             await asyncio.shield(made.end())
             if isinstance(error, TimeoutError):
                 raise StepError("Python takes too long to start.", kind="io") from None
+            if isinstance(error, PipeClosed | ValueError):
+                raise StepError(f"Python ended at its start: {made._last_words()}") from None
             raise
         return made
-
-    async def ready(self) -> None:
-        try:
-            await self._received()
-        except (PipeClosed, ValueError):
-            raise StepError(f"Python ended at its start: {self._last_words()}") from None
 
     async def _received(self) -> FrameHead:
         assert self._process.stdout is not None

@@ -50,7 +50,7 @@ class RunnableTool(BoundTool):
     """Waits for a free process before the time limit starts."""
 
 
-def tool_result(value: Any, text: str | None = None, *, is_error: bool = False) -> ToolResult:
+def tool_result(value: Any, text: str | None = None) -> ToolResult:
     """Return plain data as a result; one that is too large is an error.
 
     >>> tool_result({"a": 1}).text, tool_result("so").text
@@ -63,7 +63,7 @@ def tool_result(value: Any, text: str | None = None, *, is_error: bool = False) 
             f"the result has {len(text):,} characters; at most {MOST_RESULT_CHARS:,} are allowed."
         )
         return ToolResult(what, None, is_error=True)
-    return ToolResult(text, value, is_error)
+    return ToolResult(text, value)
 
 
 def tool_refusal(text: str) -> ToolResult:

@@ -120,7 +120,6 @@ async def embed_texts(
     dimensions: int | None = None,
     on_overflow: OnOverflow = "error",
 ) -> EmbedReply:
-    """Return one vector for each text, in their order, and the usage."""
     request = EmbedRequest(
         model,
         tuple(texts),

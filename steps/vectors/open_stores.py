@@ -101,7 +101,6 @@ class StoreWriter:
         return StoreManifest(self._table.label, self._sums, self._indexed)
 
     async def open(self) -> bool:
-        """Open the table; return whether there is one."""
         async with self._turn:
             if self._table is None:
                 await _run_to_end(self._open)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from paddock.engine.system.text import shorten
@@ -64,51 +65,88 @@ def sql_condition(where: Where) -> str:
             raise InvalidFilter(
                 f"'{where}' is not a condition: compare a column by ==, !=, <, <=, >, >= or `in`"
             ) from error
-    parts = [_column_condition(name, condition) for name, condition in where.items()]
+    return _all_of([_column_condition(_Column.of(name), found) for name, found in where.items()])
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column, and the conditions on it."""
+
+    name: str
+    kind: ColumnKind
+
+    @classmethod
+    def of(cls, name: str) -> _Column:
+        if name not in FILTER_COLUMNS:
+            near = nearest_name(name, FILTER_COLUMNS)
+            hint = f" (did you mean '{near}'?)" if near else ""
+            raise InvalidFilter(f"rows have no '{name}'{hint}. {_KNOWN_COLUMNS}")
+        return cls(name, FILTER_COLUMNS[name])
+
+    @property
+    def quoted(self) -> str:
+        return f"`{self.name}`" if self.name == "index" else self.name
+
+    def equal(self, value: Any) -> str:
+        if self.kind == "list":
+            return f"array_has({self.name}, {self._literal(value, 'text')})"
+        if value is None:
+            return f"{self.quoted} IS NULL"
+        return f"{self.quoted} = {self._literal(value, self.kind)}"
+
+    def compared(self, sign: str, value: Any) -> str:
+        if self.kind == "list" or value is None:
+            shown = _short_value(value)
+            raise InvalidFilter(f"'{self.name}' cannot be compared by `{sign}` with {shown}")
+        return f"{self.quoted} {sign} {self._literal(value, self.kind)}"
+
+    def equal_or_like(self, value: Any) -> str:
+        """Compare with a value, several values, or a text with `*` and `?`."""
+        return _any_of([self._equal_or_like_one(option) for option in _value_list(value)])
+
+    def _equal_or_like_one(self, value: Any) -> str:
+        if self.kind == "number" or not isinstance(value, str) or not set("*?") & set(value):
+            return self.equal(value)
+        pattern = value.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        pattern = pattern.replace("*", "%").replace("?", "_")
+        if self.kind == "text":
+            return f"{self.name} LIKE {sql_literal(pattern)}"
+        # Headings are joined by line ends, which no heading contains, and then compared.
+        whole = sql_literal(f"%\n{pattern}\n%")
+        return f"concat('\n', array_to_string({self.name}, '\n\n'), '\n') LIKE {whole}"
+
+    def _literal(self, value: Any, kind: ColumnKind) -> str:
+        """Return a value as SQL if it has the column's type."""
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        is_good = is_number if kind == "number" else isinstance(value, str)
+        if not is_good or (isinstance(value, float) and not math.isfinite(value)):
+            shown = _short_value(value)
+            raise InvalidFilter(f"'{self.name}' holds {_KIND_WORDS[kind]}; {shown} is none")
+        return sql_literal(value)
+
+
+_KNOWN_COLUMNS = f"They have {', '.join(f'`{column}`' for column in FILTER_COLUMNS)}"
+_KIND_WORDS: Mapping[ColumnKind, str] = {"text": "a text", "number": "a number", "list": "texts"}
+
+
+def _column_condition(column: _Column, condition: Any) -> str:
+    if not isinstance(condition, Mapping):
+        return column.equal_or_like(condition)
+    if not condition:
+        raise InvalidFilter(f"'{column.name}' has no condition")
+    parts: list[str] = []
+    for operator, value in condition.items():
+        if operator == "is":
+            parts.append(_any_of([column.equal(option) for option in _value_list(value)]))
+        elif operator == "not":
+            parts.append(_not(column.equal_or_like(value)))
+        elif operator in ("from", "to"):
+            parts.append(column.compared(">=" if operator == "from" else "<=", value))
+        else:
+            known = ", ".join(f"`{known}`" for known in FILTER_OPERATORS)
+            what = f"'{operator}' is not supported for '{column.name}': use {known}"
+            raise InvalidFilter(what)
     return _all_of(parts)
-
-
-# --- mappings
-
-
-def _column_condition(name: str, condition: Any) -> str:
-    kind = _kind(name)
-    if isinstance(condition, Mapping):
-        if not condition:
-            raise InvalidFilter(f"'{name}' has no condition")
-        return _all_of(
-            [_operator_condition(name, kind, op, value) for op, value in condition.items()]
-        )
-    return _equal_or_pattern(name, kind, condition)
-
-
-def _operator_condition(name: str, kind: ColumnKind, operator: str, value: Any) -> str:
-    if operator == "is":
-        return _any_of([_equal(name, kind, option) for option in _value_list(value)])
-    if operator == "not":
-        return _not(_equal_or_pattern(name, kind, value))
-    if operator in ("from", "to"):
-        return _compared(name, kind, ">=" if operator == "from" else "<=", value)
-    raise InvalidFilter(
-        f"'{operator}' is not supported for '{name}': use "
-        f"{', '.join(f'`{operator}`' for operator in FILTER_OPERATORS)}"
-    )
-
-
-def _equal_or_pattern(name: str, kind: ColumnKind, value: Any) -> str:
-    """Compare with a value, several values, or a text with `*` and `?`."""
-    return _any_of([_values_condition(name, kind, option) for option in _value_list(value)])
-
-
-def _values_condition(name: str, kind: ColumnKind, value: Any) -> str:
-    if kind == "number" or not isinstance(value, str) or not set("*?") & set(value):
-        return _equal(name, kind, value)
-    pattern = sql_literal(_like_pattern(value))
-    if kind == "text":
-        return f"{name} LIKE {pattern}"
-    # Headings are joined by line ends, which no heading contains, and then compared.
-    whole = sql_literal(f"%\n{_like_pattern(value)}\n%")
-    return f"concat('\n', array_to_string({name}, '\n\n'), '\n') LIKE {whole}"
 
 
 def _value_list(value: Any) -> Sequence[Any]:
@@ -155,41 +193,39 @@ def _comparison(left: ast.expr, op: ast.cmpop, right: ast.expr) -> str:
         raise InvalidFilter("`is` is not supported: use `==`")
     if _is_column(right) and not _is_column(left):
         left, right, sign = right, left, _MIRRORED[sign]
-    name, value = _column_name(left), _constant(right)
-    if sign in ("=", "!="):
-        equal = _equal(name, _kind(name), value)
-        return _not(equal) if sign == "!=" else equal
-    return _compared(name, _kind(name), sign, value)
+    column, value = _column(left), _constant(right)
+    if sign == "=":
+        return column.equal(value)
+    return _not(column.equal(value)) if sign == "!=" else column.compared(sign, value)
 
 
 def _within(left: ast.expr, right: ast.expr) -> str:
     """Convert `source in ['a.md', 'b.md']`, `'word' in text` and `'Scope' in headings`."""
     if _is_column(left):
-        name = _column_name(left)
+        column = _column(left)
         if not isinstance(right, ast.List | ast.Tuple):
             raise InvalidFilter(
-                f"'{ast.unparse(right)}' is not a list: write `{name} in ['a', 'b']`"
+                f"'{ast.unparse(right)}' is not a list: write `{column.name} in ['a', 'b']`"
             )
         values = _value_list([_constant(element) for element in right.elts])
-        return _any_of([_equal(name, _kind(name), value) for value in values])
-    name, value = _column_name(right), _constant(left)
-    kind = _kind(name)
-    if kind == "list":
-        return _equal(name, kind, value)
-    if kind != "text" or not isinstance(value, str):
-        raise InvalidFilter(f"'{name}' holds {_kind_words(kind)}: nothing can be in it")
-    return f"strpos({name}, {sql_literal(value)}) > 0"
+        return _any_of([column.equal(value) for value in values])
+    column, value = _column(right), _constant(left)
+    if column.kind == "list":
+        return column.equal(value)
+    if column.kind != "text" or not isinstance(value, str):
+        words = _KIND_WORDS[column.kind]
+        raise InvalidFilter(f"'{column.name}' holds {words}: nothing can be in it")
+    return f"strpos({column.name}, {sql_literal(value)}) > 0"
 
 
 def _is_column(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id.lower() not in _WORDS
 
 
-def _column_name(node: ast.expr) -> str:
+def _column(node: ast.expr) -> _Column:
     if isinstance(node, ast.Name):
-        _kind(node.id)
-        return node.id
-    raise InvalidFilter(f"'{ast.unparse(node)}' is not a column. {_known_columns()}")
+        return _Column.of(node.id)
+    raise InvalidFilter(f"'{ast.unparse(node)}' is not a column. {_KNOWN_COLUMNS}")
 
 
 def _constant(node: ast.expr) -> Any:
@@ -205,55 +241,11 @@ def _constant(node: ast.expr) -> Any:
 # --- shared
 
 
-def _kind(name: str) -> ColumnKind:
-    if name not in FILTER_COLUMNS:
-        near = nearest_name(name, FILTER_COLUMNS)
-        hint = f" (did you mean '{near}'?)" if near else ""
-        raise InvalidFilter(f"rows have no '{name}'{hint}. {_known_columns()}")
-    return FILTER_COLUMNS[name]
-
-
-def _known_columns() -> str:
-    return f"They have {', '.join(f'`{column}`' for column in FILTER_COLUMNS)}"
-
-
-def _equal(name: str, kind: ColumnKind, value: Any) -> str:
-    if kind == "list":
-        return f"array_has({name}, {sql_literal(_typed_value(name, 'text', value))})"
-    if value is None:
-        return f"{_quoted(name)} IS NULL"
-    return f"{_quoted(name)} = {sql_literal(_typed_value(name, kind, value))}"
-
-
-def _compared(name: str, kind: ColumnKind, sign: str, value: Any) -> str:
-    if kind == "list" or value is None:
-        raise InvalidFilter(f"'{name}' cannot be compared by `{sign}` with {_short_value(value)}")
-    return f"{_quoted(name)} {sign} {sql_literal(_typed_value(name, kind, value))}"
-
-
-def _typed_value(name: str, kind: ColumnKind, value: Any) -> Any:
-    """Return the value if it has the column's type."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    is_good = is_number if kind == "number" else isinstance(value, str)
-    if not is_good or (isinstance(value, float) and not math.isfinite(value)):
-        raise InvalidFilter(f"'{name}' holds {_kind_words(kind)}; {_short_value(value)} is none")
-    return value
-
-
 def sql_literal(value: str | float) -> str:
     """Return a value as an SQL literal; quotes are doubled."""
     if isinstance(value, str):
         return "'" + value.replace("'", "''").replace("\0", "") + "'"
     return repr(value)
-
-
-def _quoted(name: str) -> str:
-    return f"`{name}`" if name == "index" else name
-
-
-def _like_pattern(glob: str) -> str:
-    escaped = glob.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return escaped.replace("*", "%").replace("?", "_")
 
 
 def _not(part: str) -> str:
@@ -271,10 +263,6 @@ def _any_of(parts: Sequence[str]) -> str:
 
 def _joined(parts: Sequence[str], word: str) -> str:
     return parts[0] if len(parts) == 1 else word.join(f"({part})" for part in parts)
-
-
-def _kind_words(kind: ColumnKind) -> str:
-    return {"text": "a text", "number": "a number", "list": "texts"}[kind]
 
 
 def _short_value(value: Any) -> str:
