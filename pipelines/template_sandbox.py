@@ -89,13 +89,9 @@ class MissingValue(StrictUndefined):
             return f"'{name}' is not known here", did_you_mean(name, environment().names)
         if isinstance(owner, dict):
             return f"there is no '{name}' here", did_you_mean(name, map(str, owner))
-        return f"{value_kind(owner)} has no '{name}'", ""
-
-
-def value_kind(value: Any) -> str:
-    kinds = {str: "a text", bool: "a boolean", int: "a whole number", float: "a number"}
-    kinds |= {list: "a list", tuple: "a list", dict: "a mapping", type(None): "null"}
-    return kinds.get(type(value), "this value")
+        kinds = {str: "a text", bool: "a boolean", int: "a whole number", float: "a number"}
+        kinds |= {list: "a list", tuple: "a list", type(None): "null"}
+        return f"{kinds.get(type(owner), 'this value')} has no '{name}'", ""
 
 
 class TemplateSandbox(MeteredEnvironment):
