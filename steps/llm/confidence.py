@@ -10,7 +10,7 @@ those of other servers are used as they are. Three things make the product a fie
 
 The runner-up comes from the least sure token: the likeliest of its alternatives that leads to a
 valid value. An alternative that leaves more than one way to go on names none, except in numbers,
-codes and dates (`_Leaf._completed`). No model is asked.
+codes and dates (`_Field._completed`). No model is asked.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def confidence(text: str, logprobs: Sequence[TokenLogprob], output: Any, schema:
         span = spans[path]
         first = max(0, bisect_right(starts, span.start) - 1)
         own = tokens[first : bisect_left(starts, span.decided)]
-        leaf = _Leaf(raw, span, value, LeafForm.of(schemas, schema)).confidence(own)
+        leaf = _Field(raw, span, value, LeafForm.of(schemas, schema)).confidence(own)
         return {**leaf, "p": 0.0, "low": 0.0, "is_empty": True} if path in empty else leaf
 
     return mirrored(output, (), _resolved(schema, schema))
@@ -241,7 +241,7 @@ class _TokenChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class _Leaf:
+class _Field:
     """A field of an answer that is no object and no list."""
 
     text: bytes
