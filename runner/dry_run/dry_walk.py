@@ -385,14 +385,26 @@ class _DryStep:
             return self.pool.calls
         n_new = self.seen.n_calls - self.seen.n_known
         refs = self.pool.refs or _models_used([self.step])
-        is_sure = not (self.pool.prompts.has_history or self.pool.has_twins)
+        is_sure = not (self.pool.prompts.has_history or self.pool.has_twins or self._has_new_groups)
         return with_tree(self.pool.calls, n_new, next(iter(refs), None) if is_sure else None)
+
+    @property
+    def _is_known(self) -> bool:
+        """Whether a step that foresees its calls has a reply for each."""
+        return self.seen is not None and self.seen.n_known == self.seen.n_calls
+
+    @property
+    def _has_new_groups(self) -> bool:
+        """Whether a `reduce` groups by answers that may be unknown: to which group each belongs."""
+        is_grouped = self.step.uses == "reduce" and "by" in self.step.written
+        return is_grouped and self.is_partly_unknown and not self._is_known
 
     async def outputs(self, scope: Scope) -> dict[str, Any]:
         """Return its outputs, with placeholders for what is not known."""
         kind: Any = self.step.kind()
         if self._foresees:
             self.seen = await kind.foresee(self.params, self.tools)
+        if self._foresees and not self._is_known:
             outputs: dict[str, Any] = dict.fromkeys(("output", "evidence", "confidence"))
             outputs["text"] = UNKNOWN
         else:
@@ -425,10 +437,17 @@ class _DryStep:
 
     def result(self, outputs: dict[str, Any] | None, calls: CallBounds) -> WalkResult:
         pool = self.pool
+        calls = with_repairs(self.step, calls, holds_forms=pool.counts_exactly)
+        if self._has_new_groups and calls.most is not None:
+            # Each item a group: a call for each, and a tree of them, in which each call joins two
+            n = len(self.params.over)
+            most = n if self.params.fold == "groups" else 2 * n - 1
+            calls = replace(calls, repairs=max(calls.repairs, most - calls.most))
+        is_open = self._foresees and not self._is_known
         return WalkResult(
-            with_repairs(self.step, calls, holds_forms=pool.counts_exactly),
+            calls,
             outputs,
-            is_unknown=self.is_partly_unknown or self._foresees or pool.has_unknown,
+            is_unknown=self.is_partly_unknown or is_open or pool.has_unknown,
             seen=self.seen or CallForecast(pool.n_known + pool.n_new, pool.n_known),
             refs=pool.refs or (_models_used([self.step]) if calls.most else Counter()),
         )

@@ -273,6 +273,15 @@ steps:
 """,
     **{f"inbox/{n}.txt": f"Document {n}, about the ferry." for n in range(7)},
 }
+BEHIND = _with(_with(TREE, "file: doc.relpath, text: steps.text", "text: steps.text"),
+               "  - {uses: files.write, with: {path: out/DIGEST.md, text: \"{{ steps.digest",
+               "  - {id: said, uses: chat, with: {prompt: \"Of {{ steps.digest.text }}\"}}\n"
+               "  - {uses: files.write, with: {path: out/DIGEST.md, text: \"{{ steps.said",
+               )  # fmt: skip
+GROUPED = _with(_with(BEHIND, "    returns: {text: steps.text.text}",
+                      '      - {id: sum, uses: chat, with: {prompt: "Of {{ steps.text.text }}"}}\n'
+                      "    returns: {text: steps.sum.text}"),
+                "fanin: 2", "by: text")  # fmt: skip
 CONTEXT = {
     "pipeline.yaml": """\
 models:
@@ -674,6 +683,11 @@ KINDS: dict[str, tuple[dict[str, str], Change, dict[str, str | None]]] = {
     # --- trees, contexts, rows, blocks, pipelines, stores
     "one of seven in a narrow tree": (TREE, edit("inbox/3.txt", "ferry", "boat"),
         {"3.txt": "content changed"}),
+    "renamed document of a tree, and what reads its answer": (BEHIND,
+        rename("inbox/3.txt", "inbox/3b.txt"), {"3b.txt": "renamed from '3.txt'"}),
+    "a result more that nothing reads": (BEHIND,
+        yaml("{text: steps", "{size: doc.size, text: steps"),
+        {f"{n}.txt": "`returns` changed (step 'each')" for n in range(7)}),
     "larger ctx, summaries": (CONTEXT, yaml("ctx: 200", "ctx: 400"), {}),
     "larger ctx, one document too long": (LONG, yaml("ctx: 200", "ctx: 400"),
         {"2.txt": "`ctx` of its model changed (step 'sum')"}),
@@ -780,6 +794,16 @@ def test_a_plan_counts_what_the_run_does_and_the_outputs_are_those_from_scratch(
     assert gone == {i.key: i.why for i in stale if i.state == "deleted"}
     states = {key: _state(reason) for key, reason in reasons.items()} | STATES.get(kind, {})
     assert {i.key: i.state for i in stale} == done == states
+
+
+def test_a_plan_bounds_the_calls_of_groups_that_answers_decide(tmp_path: Path) -> None:
+    case = Case(tmp_path, GROUPED["pipeline.yaml"], GROUPED)
+    for change in (nothing, yaml("Of {{ steps.text", "About {{ steps.text")):
+        change(case)
+        planned, done = case.planned(), case.done()
+        assert planned.calls is not None
+        assert planned.calls_are == "at most"
+        assert (planned.least_calls or 0) <= done.calls <= planned.calls
 
 
 @pytest.mark.parametrize(
