@@ -7,10 +7,14 @@ other file, starts no program and asks no server: no pictures, for which it look
 from __future__ import annotations
 
 import re
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from html import unescape
 from typing import BinaryIO
 
+from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import escaped, lowered, raised
 
 from . import reader, text_files
@@ -20,6 +24,28 @@ from .reader import Document, ReadRequest, Unreadable
 
 _CODE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _ESCAPED = re.compile(r"(?:\\[!-/:-@\[-{}~]|--|&#\d+;)+|(?<!\[)\^")
+_UNTOLD = (
+    ": hidden, deleted or struck text, comments, margins, pictures and automatic numbers may be "
+    "missing or stand as plain text"
+)
+_RTF_LOSSES = {
+    "hidden text": re.compile(rb"\\v(?![a-z0-9])"),
+    "deletion": re.compile(rb"\\deleted(?![a-z0-9])"),
+    "comment": re.compile(rb"\\annotation(?![a-z])"),
+    "picture": re.compile(rb"\\pict(?![a-z])"),
+}
+"""What the library leaves out or reads as text, and by what it is known."""
+_RTF_ENCODINGS = {
+    **{b"mac": "mac_roman", b"pc": "cp437", b"pca": "cp850", b"77": "mac_roman", b"128": "cp932"},
+    **{b"129": "cp949", b"130": "johab", b"134": "gbk", b"136": "cp950", b"161": "cp1253"},
+    **{b"162": "cp1254", b"163": "cp1258", b"177": "cp1255", b"178": "cp1256", b"186": "cp1257"},
+    **{b"204": "cp1251", b"222": "cp874", b"238": "cp1250", b"254": "cp437", b"255": "cp850"},
+}
+"""By the character set of a document or font."""
+_RTF_TOKEN = re.compile(
+    rb"\\[\\{}]|([{}])|\\(deff|f|fcharset|uc|u)(-?\d{1,9}) ?|((?:\\'[0-9a-fA-F]{2})+)"
+)
+_RTF_SIGN = re.compile(rb"\\'[0-9a-fA-F]{2}|[^\\{}]")
 _RTF_RAISED = re.compile(rb"\\su(per|b)(?:\s?\\(?!nosupersub|chftn)[a-z]+-?\d*)*\s([^\\{}]+)")
 _RAISED = re.compile("([\ue0f0\ue0f1])([^\ue0f2]*)\ue0f2")  # our own signs; the library has none
 _RULE = re.compile(r"(?:\| --- ?)+")
@@ -38,9 +64,12 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
         use_cache=False, enable_quality_processing=False, output_format=written
     )
     request.check()
+    notes = [f": read by kreuzberg, without places{_UNTOLD if kind in NEEDS_FORMATS else ''}"]
     try:
         data = data if as_text is None else as_text.text.encode("utf-8", "replace")
         if kind == "rtf":
+            notes += _rtf_losses(data)
+            data = _rtf_in_unicode(data)
             signs = {b"per": -7952, b"b": -7951}
             data = _RTF_RAISED.sub(lambda m: b"\\u%d?%b\\u-7950?" % (signs[m[1]], m[2]), data)
         text = kreuzberg.extract_bytes_sync(data, MEDIA_TYPES[kind], config=config).content
@@ -66,9 +95,57 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
         pages = re.split(_PAGE_STARTS.get(kind, r"\Z"), text)
     why_empty = "has no text that kreuzberg reads: pictures alone, or it is protected by a password"
     texts = tuple(filter(None, map(str.strip, pages)))
-    return Document(
-        texts, "", MEDIA_TYPES[kind], (": read by kreuzberg, without places",), why_empty
-    )
+    return Document(texts, "", MEDIA_TYPES[kind], tuple(notes), why_empty)
+
+
+def _rtf_losses(data: bytes) -> Iterator[str]:
+    counts = ((len(pattern.findall(data)), name) for name, pattern in _RTF_LOSSES.items())
+    if losses := [counted(n, name) for n, name in counts if n]:
+        yield f": not read, or read as plain text: {', '.join(losses)}"
+
+
+def _rtf_in_unicode(data: bytes) -> bytes:
+    """Return Rich Text whose letters are Unicode where a font has an encoding of its own.
+
+    The library reads all of them in the encoding of the document.
+    """
+    heading = re.match(rb"{\\rtf\d*\s*\\(mac|pca?)\b", data)
+    default = _RTF_ENCODINGS[heading[1]] if heading else ""
+    encodings = dict[bytes, str]()
+    groups = [(b"", 1)]  # the font, and by how many signs others follow each of Unicode
+    parts, start = list[bytes](), 0
+    while found := _RTF_TOKEN.search(data, start):
+        parts.append(data[start : found.start()])
+        start, shown = found.end(), found[0]
+        brace, word, number, codes = found.groups()
+        font, n_others = groups[-1]
+        if brace == b"{":
+            groups.append(groups[-1])
+        elif brace and len(groups) > 1:
+            groups.pop()
+        elif word in (b"f", b"deff"):
+            groups[-1] = (number, n_others)
+        elif word == b"uc":
+            groups[-1] = (font, min(int(number), 4))
+        elif word == b"fcharset":
+            encodings[font] = _RTF_ENCODINGS.get(number, default)
+        elif word == b"u":
+            for _ in range(n_others):
+                other = _RTF_SIGN.match(data, start)
+                start = other.end() if other else start
+            shown = data[found.start() : start]
+        elif codes and (encoding := encodings.get(font, default)):
+            narrow = bytes.fromhex(codes.replace(b"\\'", b"").decode())
+            for own in (narrow, narrow + data[start : start + 1]):  # its last sign has two bytes
+                with suppress(UnicodeDecodeError):
+                    wide = own.decode(encoding).encode("utf-16-le")
+                    units = struct.unpack(f"<{len(wide) // 2}h", wide)
+                    end = b"?" * n_others or b" "
+                    shown = b"".join(b"\\u%d%b" % (unit, end) for unit in units)
+                    start += len(own) - len(narrow)
+                    break
+        parts.append(shown)
+    return b"".join((*parts, data[start:]))
 
 
 def _own_text(written: str) -> str:

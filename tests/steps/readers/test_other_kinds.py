@@ -39,6 +39,13 @@ STYLES = """<office:automatic-styles>
  style:num-format="1"/></text:list-style></office:automatic-styles>"""
 
 
+BY_KREUZBERG = ": read by kreuzberg, without places"
+UNTOLD = (
+    ": hidden, deleted or struck text, comments, margins, pictures and automatic numbers may be "
+    "missing or stand as plain text"
+)
+
+
 def read(path: Path, *, ocr: bool = False) -> Document:
     return read_document(path, ReadOptions(ocr=ocr), 64 * MIB)
 
@@ -229,7 +236,7 @@ def test_a_message_of_outlook_without_olefile_names_the_extra(
 def test_old_office_files_are_read_by_kreuzberg_with_a_note(name: str, words: str) -> None:
     found = read(DATA / name)
     assert words in found.text
-    assert found.notes == (": read by kreuzberg, without places",)
+    assert found.notes == (f"{BY_KREUZBERG}{UNTOLD}",)
 
 
 def test_a_sheet_has_no_empty_rows_and_no_empty_cells_at_the_end_of_a_row() -> None:
@@ -248,6 +255,31 @@ def test_rich_text_keeps_raised_struck_and_own_marks(placed: Placed) -> None:
         "10^6 H_2O ~~40~~ C:\\dir a_b*\n\n2\\^3 \\~~x\\~~ \\<!-- y \\--> #1"
     )
     assert read(placed("a.doc", rtf)).media_type == "application/rtf"
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "text"),
+    [
+        ("ansi\\ansicpg1252", r"caf\'e9 {\f1 \'cf\'f0} {\f2 \'e8} \'80 \\'e9", "café Пр č € \\'e9"),
+        ("ansi\\deff3", r"\'93\'fa\'83e \f1\'cf\u1078\'e6\'f0", "日テ Пжр"),
+        ("ansi\\deff1", r"\uc0\u1078 \'cf{\uc2\u1078\'e6\'e6\'cf}", "жПжП"),
+        ("mac", r"caf\'8e", "café"),
+    ],
+)
+def test_letters_of_rich_text_are_read_in_the_encoding_of_their_font(
+    placed: Placed, head: str, body: str, text: str
+) -> None:
+    fonts = r"{\f0\fcharset0 A;}{\f1\fcharset204 B;}{\f2\fcharset238 C;}{\f3\fcharset128 D;}"
+    rtf = rf"{{\rtf1\{head}{{\fonttbl{fonts}}}{body}\par}}"
+    assert read(placed("a.rtf", rtf.encode())).text == text
+
+
+def test_what_kreuzberg_loses_of_rich_text_is_counted(placed: Placed) -> None:
+    rtf = rb"{\rtf1 a {\v b}{\v c}{\deleted d}{\*\annotation e}{\pict\pngblip 8950}\viewkind4}"
+    assert read(placed("a.rtf", rtf)).notes == (
+        f"{BY_KREUZBERG}{UNTOLD}",
+        ": not read, or read as plain text: 2 hidden texts, 1 deletion, 1 comment, 1 picture",
+    )
 
 
 def test_a_notebook_is_read_by_its_cells(placed: Placed) -> None:
