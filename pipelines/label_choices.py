@@ -26,8 +26,6 @@ CHOOSE = "x-choose"
 """Marks the schema of such a field; a keyword without effect."""
 ONCE = "x-once"
 """Marks a list in which no label counts twice; no decoder can enforce that."""
-UNDECIDED = "the nearest labels decide, during the run"
-"""Of an item of which a plan cannot know whether it is labelled again."""
 _STAND_IN = {"enum": ["label"]}
 MOST_LABELS = 20_000
 """In one list; their constraint was compiled in 1.0 s on two busy cores."""

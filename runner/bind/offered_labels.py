@@ -24,10 +24,19 @@ from paddock.steps.base import StepError, Tools, Vector
 
 from .bound import BoundStep
 from .inputs import BindError
-from .label_changes import choices_of, label_texts
 from .reply import BoundReply, NearestLabels, OfferedLabels
 from .scope import Scope
 from .text_vectors import Matrix, as_vector8, embedded, inserted_text, similarities, unit_matrix
+
+
+def label_texts(labels: Mapping[str, str]) -> list[str]:
+    """Return what is embedded of labels."""
+    return [f"{label}: {words}" if words else label for label, words in labels.items()]
+
+
+def choices_of(step: BoundStep) -> tuple[Choice, ...]:
+    return () if step.reply is None else step.reply.choices
+
 
 LISTS_SHARE = 0.5
 """Of a context, for all lists of a prompt: the documents need room as well."""

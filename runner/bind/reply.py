@@ -19,7 +19,13 @@ from paddock.pipelines.checking.check import Check, CheckFunction
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.label_choices import Choice, FieldPath, LabelList, PromptLabels
+from paddock.pipelines.label_choices import (
+    Choice,
+    FieldPath,
+    LabelList,
+    PromptLabels,
+    chosen_labels,
+)
 from paddock.pipelines.model import EvidenceSpec
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.yaml_source import YamlDocument
@@ -284,6 +290,11 @@ CHECK_TIMEOUT_S = 60.0
 """A function of a plug-in may not hold up a run for ever; those of the language take no second."""
 
 
+BORDER_SHARE = 0.1
+"""Of the nearest labels: an answer among the last of them says that `narrow` may be too small."""
+AT_BORDER = "at the border of `narrow`: a label among the farthest tenth of those that were offered"
+
+
 @dataclass(frozen=True, slots=True)
 class NearestLabels:
     """The labels of a list that are nearest to a text, the nearest first."""
@@ -307,6 +318,14 @@ class OfferedLabels:
     """Lists that are too long for its prompt."""
     nearest: Mapping[FieldPath, NearestLabels] = field(default_factory=dict)
     """By field, the only labels that are offered for the text, but for those of its last answer."""
+
+    def n_at_border(self, answer: Any) -> int:
+        """Return how many labels of an answer are among the last tenth of the nearest ones."""
+        n = 0
+        for name, found in self.nearest.items():
+            border = found.labels[-max(1, round(BORDER_SHARE * len(found.labels))) :]
+            n += sum(label in border for label in chosen_labels(answer, name))
+        return n
 
 
 @dataclass(frozen=True, slots=True)

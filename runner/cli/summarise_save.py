@@ -11,12 +11,19 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.text import canonical_json
-from paddock.runner.core.dependencies import is_file_mark
-from paddock.runner.core.edited_outputs import HELD, held_mark
+from paddock.runner.core.dependencies import (
+    Dependency,
+    FileRead,
+    KeptOutput,
+    as_json,
+    by_name,
+    read_dependencies,
+)
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.ledger_tables import COLUMNS
 from paddock.runner.ledger.output_index import OutputIndex
@@ -119,21 +126,18 @@ class _ResultTransfer:
 
     def _item(self, row: Mapping[str, Any]) -> dict[str, Any]:
         outputs = None if row["outputs"] is None else json.loads(row["outputs"])
-        reads = None if row["reads"] is None else self._reads(json.loads(row["reads"]))
+        found: list[Dependency] = read_dependencies(row["reads"])
+        moved: list[Dependency] = []
+        for dep in found:
+            if isinstance(dep, FileRead | KeptOutput):
+                moved.append(replace(dep, path=self._path(dep.path)))
+            else:
+                moved.append(dep)
         return {
             "has_inner_failures": bool(row["has_inner_failures"]),  # SQLite has numbers
             "outputs": outputs and json.dumps([self._path(path) for path in outputs]),
-            "reads": reads and json.dumps(reads),
+            "reads": as_json(by_name(moved)),
         }
-
-    def _reads(self, reads: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {}
-        for name, mark in reads.items():
-            if mark[0] == HELD:
-                found |= held_mark(self._path(mark[1]), mark[2])
-            else:
-                found[self._path(name) if is_file_mark(mark) else name] = mark
-        return found
 
     def _made(self, row: Mapping[str, Any]) -> dict[str, Any]:
         made = self._mine.value(row["made"], row["made_object"])

@@ -19,7 +19,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import Question, Review
 from paddock.steps.base import OutsideRoots, Tools
 
-from .decided_answers import accepted_unseen, decided_outputs, decision_text, n_rejections
+from .decided_answers import accepted_unseen, decided_outputs, decision_reason, n_rejections
 from .failures import LeftByReview, RunStopped, StepFailed
 from .item_run import ItemRun, document_digest
 from .quarantine import NOT_REVIEWED
@@ -156,9 +156,9 @@ class AnswerReviewer:
         assert step.review is not None
         ends = step.review.on_expiry
         if review.state == "rejected" or (review.state == "expired" and ends == "quarantine"):
-            raise StepFailed(step.id, decision_text(review))
+            raise StepFailed(step.id, str(decision_reason(review)))
         if review.state == "expired" and ends == "skip":
-            raise LeftByReview(step.id, decision_text(review))
+            raise LeftByReview(step.id, str(decision_reason(review)))
         has_schema = step.reply is not None and step.reply.schema is not None
         evidence = None
         if review.state == "edited" and tools.reply is not None and has_schema:

@@ -14,6 +14,7 @@ from paddock.runner.progress.prefect_view import PrefectState, completed, quaran
 from paddock.runner.progress.report import LISTED_STATES, ItemReport, State
 
 from .block_work import BlockWork, ItemWork
+from .dependencies import Dependencies
 from .escalation import EscalationPass
 from .lacking_items import LackingItems
 from .run_records import StepRecord
@@ -62,7 +63,7 @@ class BlockState:
     """Its items are parts of an item that this walk has begun."""
     parallel: int = 1
     """How many items may be in flight, of this block or of one around it."""
-    marks: dict[str, list[Any]] = field(default_factory=dict)
+    reads: Dependencies = field(default_factory=dict)
     """Recorded dependencies of its items, for the item around it."""
     attempts: int = 0
     """Above zero where items failed for a transient reason: the next run retries them."""
@@ -200,7 +201,8 @@ class BlockState:
         is_known: bool = False,
     ) -> ItemReport:
         shown = self.work.shown(item.key)
-        return ItemReport(self.block.id, shown, state, seconds, error, item.verdict.why, is_known)
+        reasons = item.verdict.reasons
+        return ItemReport(self.block.id, shown, state, seconds, error, reasons, is_known)
 
     def state_of(self, chunk: Sequence[ItemWork]) -> PrefectState:
         """Return the state of a chunk; items that the stop gate left out are not counted."""

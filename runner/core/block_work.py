@@ -11,13 +11,14 @@ from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import FiledRow
+from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import FiledCounts, ItemReport
 
 from .block_items import loop_value
 from .deleted_documents import DeletionDoubt, MissingSources
-from .filed_items import NO_LONGER_THERE, FiledItems
+from .filed_items import FiledItems
 from .fingerprints import CONTENT
-from .stale_reasons import ItemVerdict
+from .verify import ItemVerdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,6 @@ class ItemWork:
     entry: Entry | None
     place: tuple[int, int] = (0, 1)
     """Its index in the block's list, and the list's length."""
-    is_shared: bool = False
-    """Whether another machine has done it in this job: it counts as done now."""
     filed: FiledRow | None = None
     """Of a document that a step moved away before: the item is done where that lies."""
     renamed_from: str | None = None
@@ -74,9 +73,6 @@ class ItemWork:
         return "other" if cause == "io" and is_unreadable else cause
 
 
-LEFT_OUT_BY_WHERE = "left out by `where`"
-
-
 @dataclass(frozen=True, slots=True)
 class BlockWork:
     """All items of a block, in the order of its list."""
@@ -87,7 +83,7 @@ class BlockWork:
     scope: str
     items: tuple[ItemWork, ...]
     missing: MissingSources = field(default_factory=MissingSources)
-    absences: Mapping[str, str] = field(default_factory=dict)
+    absences: Mapping[str, Reason] = field(default_factory=dict)
     """Key of each deleted item → why the list has it no more."""
     held: tuple[str, ...] = ()
     """Stored paths of edited outputs that are kept."""
@@ -119,9 +115,10 @@ class BlockWork:
         return "/".join((*self.outer, key))
 
     def deletion(self, key: str) -> ItemReport:
-        why = LEFT_OUT_BY_WHERE if key in self.left_out else self.absences.get(key)
-        why = NO_LONGER_THERE if key in self.filed.pruned else why
-        return ItemReport(self.block.id, self.shown(key), "deleted", why=why)
+        why = Why.WHERE() if key in self.left_out else self.absences.get(key)
+        why = Why.FILED_AND_GONE() if key in self.filed.pruned else why
+        reasons = () if why is None else (why,)
+        return ItemReport(self.block.id, self.shown(key), "deleted", reasons=reasons)
 
     @property
     def deleted(self) -> tuple[Entry, ...]:

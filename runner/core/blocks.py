@@ -34,14 +34,14 @@ from paddock.runner.ledger.ledger_tables import FILED
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.events import ItemState
 from paddock.runner.progress.prefect_view import PrefectState
+from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import ItemReport, State
 
 from .block_state import BlockState
 from .block_work import BlockWork, ItemWork
 from .call_cache import PutOff
 from .deadly_items import CrashHistory, ItemPlace, RepeatedCrash, suspects_text
-from .dependencies import entry_marks
-from .edited_outputs import held_text
+from .dependencies import Dependencies, by_name, dependencies_of, with_outputs
 from .escalation import EscalationPass, broken_promises
 from .failures import LeftByReview, RunFailed, RunStopped, StepFailed
 from .filed_items import filed_results
@@ -90,7 +90,7 @@ class BlockRunner:
         self.left = StepsLeft()
         self.n_left = 0
         """Items that were not begun, or not finished, since the stop gate was closed."""
-        self.marks: dict[str, list[Any]] = {}
+        self.reads: Dependencies = {}
         """Recorded dependencies, for the item around the pipeline."""
         self.ends: dict[str, NodeOutputs] = {}
         """What applies of each top-level step and block that has ended."""
@@ -110,7 +110,7 @@ class BlockRunner:
         run = await self.judge(step, scope, keeps_results=True, outer=outer)
         run.around, run.parallel = self._around, self._context.parallel_around
         await self._carried_out(run)
-        self.marks.update(run.marks)
+        self.reads |= run.reads
         if run.wait is not None:
             raise run.wait
         return run.results[0]
@@ -128,7 +128,7 @@ class BlockRunner:
         run = await self.judge(block, scope, keeps_results=keeps_results, outer=outer)
         run.around, run.parallel = self._around, self._context.parallel_around
         await self._carried_out(run)
-        self.marks.update(run.marks)
+        self.reads |= run.reads
         if run.ended:
             ledger = self._context.ledger
             for text in await broken_promises(ledger, run.block.body, run.work.scope):
@@ -157,7 +157,7 @@ class BlockRunner:
             shown = {run.work.shown(key): size for key, size in sizes.items()}
             self._stats.step(run.block.id, n_fresh + len(run.todo()), n_fresh, shown)
         if run.work.held:
-            self._stats.note(held_text(run.work.held))
+            self._stats.note(str(Why.OUTPUTS_KEPT(run.work.held)))
         expect_queries(self._context, run.block, todo, run.scope)
         # Run the items in chunks; wait for those that other machines hold.
         claims = self._claims_of(run)
@@ -239,7 +239,7 @@ class BlockRunner:
         if isinstance(node, BoundBlock):
             run.turn = EscalationPass.first(node.body)
         for item in work.items:
-            if item.is_shared and item.entry is not None:
+            if item.verdict.is_shared and item.entry is not None:
                 self._shared(run, item, item.entry)
             elif not item.verdict.is_work:
                 self._count_not_stale(run, item)
@@ -299,7 +299,7 @@ class BlockRunner:
                 value = self._context.ledger.value(entry.returns, entry.returns_object)
                 run.results[item.index] = value
         if run.outer:
-            run.marks.update(entry_marks(entry, run.work.scope))
+            run.reads |= with_outputs(entry, run.work.scope)
 
     def _count(
         self, run: BlockState, key: str, report: ItemReport, was: State | None = None
@@ -481,7 +481,8 @@ class BlockRunner:
             self._stats.forget(made, record.shown_key)
         self._stats.item_state(run.block.id, record.shown_key, "running")
         if record.is_decided and item.entry is not None:
-            record.reads.update(item.entry.marks())  # its answers may not be asked for again
+            # Its answers may not be asked for again
+            record.reads |= by_name(dependencies_of(item.entry))
         try:
             if deadly is not None:
                 raise deadly
@@ -521,7 +522,7 @@ class BlockRunner:
             return
         report = run.report(item, item.verdict.state, seconds)
         if held := record.held():
-            report = replace(report, state="held", why=held_text(held))
+            report = replace(report, state="held", reasons=(Why.OUTPUTS_KEPT(tuple(held)),))
         await self._end(run, item, record, report, "done", result)
         if result is not None:
             run.with_result.add(item.index)
@@ -530,14 +531,14 @@ class BlockRunner:
         self, run: BlockState, item: ItemWork, record: ItemRun, wait: AwaitingReview, seconds: float
     ) -> None:
         """Record an item that waits for a person; or leave it, where no one is asked."""
-        run.wait = wait
+        run.wait, reasons = wait, (Why.RECORDED(wait.why),)
         if wait.is_asked:
             run.waiting.append((item.index, item.key))
-            report = replace(run.report(item, "waiting", seconds), why=wait.why)
+            report = replace(run.report(item, "waiting", seconds), reasons=reasons)
             await self._end(run, item, record, report, "waiting", None)
             return
         run.skipped_reviews.add(item.index)
-        report = replace(run.report(item, "skipped", seconds), why=wait.why)
+        report = replace(run.report(item, "skipped", seconds), reasons=reasons)
         self._count(run, item.key, report)
         run.ended.add(item.index)
         self._stats.item_state(report.step, record.shown_key, "skipped", wait.why)
@@ -594,7 +595,7 @@ class BlockRunner:
         self._count(run, item.key, report, was)
         run.ended.add(item.index)
         if run.outer:
-            run.marks.update(record.marks())
+            run.reads |= record.dependencies()
         if kept in ("failed", "done"):
             run.attempts = max(run.attempts, record.attempts)
         shown_state: ItemState = "done"
@@ -632,7 +633,7 @@ class BlockRunner:
             await self._carried_out(run)
         except ExpressionError as error:
             raise StepFailed(block.id, str(error)) from error
-        record.reads.update(run.marks)
+        record.reads |= run.reads
         record.has_inner_failures = record.has_inner_failures or bool(run.failed)
         record.attempts = max(record.attempts, run.attempts)
         refuse_waiting(block.id, len(run.waiting), has_skipped=bool(run.skipped_reviews))

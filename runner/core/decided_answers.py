@@ -10,6 +10,7 @@ from typing import Any
 from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.asked_before import is_same_value
 from paddock.runner.ledger.reviews import Review
+from paddock.runner.progress.reasons import Reason, Why
 
 from .review_questions import answer_of, iso_time
 
@@ -113,11 +114,12 @@ def accepted_unseen(outputs: Mapping[str, Any]) -> dict[str, Any]:
     return {**outputs, "review": {"state": "accepted", "by": MODE_OPTION, "at": None}}
 
 
-def decision_text(review: Review) -> str:
+def decision_reason(review: Review) -> Reason:
     if review.state == "expired":
-        return "no one decided in time"
-    words = f"{review.state} by {review.by}"
-    return f"{words}: {review.reason}" if review.reason else words
+        return Why.NOT_DECIDED_IN_TIME()
+    if review.reason:
+        return Why.DECIDED_SINCE(review.state, str(review.by), review.reason)
+    return Why.DECIDED(review.state, str(review.by))
 
 
 def n_rejections(review: Review | None, document: str, *, is_tried_again: bool) -> int:

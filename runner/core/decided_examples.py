@@ -1,9 +1,8 @@
 """Examples for a prompt: the decisions of people that are nearest to an item's text.
 
 `examples: {from: reviews, k: 4}` of `chat`. What people had decided as the run began is the same
-for all its items. The mark of an item (`EXAMPLES`, among its dependencies) has the examples of its
-answer, its vector and how near the farthest of them was: so a later run knows without a model
-whether others would be chosen now, and only then the item is stale.
+for all its items. `UsedExamples`, among the dependencies of an item, has those of its answer: a
+later run knows without a model whether others would be chosen now, and only then it is stale.
 """
 
 from __future__ import annotations
@@ -36,19 +35,15 @@ from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Review
 from paddock.steps.base import Example, Tools
 
-EXAMPLES = "examples"
-"""First word of the mark of a step whose prompt has decisions as examples."""
+from .dependencies import UsedExamples
+
 MOST_DECISIONS = 2_000
 """The newest are looked at; a vector of each is held."""
 _CONTEXT_SHARE = 0.25
 """Of a context, for the texts of all examples of a prompt."""
 _TOKEN_BYTES = 3
 """Of a text, at the least in the mean; a prompt that still does not fit goes without examples."""
-_SAME = 1e-6
-"""Similarities that differ by less are the same."""
 SHORTENED = "with examples of which the middle was left out"
-_USED = 5
-"""Place of the examples in a mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +108,10 @@ class StepDecisions:
     @cached_property
     def by_id(self) -> Mapping[str, Decision]:
         return {decision.id: decision for decision in self.decisions}
+
+    def has(self, used: Mapping[str, str]) -> bool:
+        """Return whether decisions are as they were, by id and digest."""
+        return all(i in self.by_id and self.by_id[i].digest == was for i, was in used.items())
 
     @cached_property
     def with_vectors(self) -> Mapping[str, tuple[tuple[Decision, ...], Matrix | None]]:
@@ -193,8 +192,8 @@ class TaughtItem:
     document_sha256: str
     document: str = ""
     """Its path; empty where the item has none."""
-    last_mark: Sequence[Any] | None = None
-    """Of its last answer."""
+    last: UsedExamples | None = None
+    """Those of its last answer."""
     variant_item: str = ""
     """As `Decision.item`, where a variant of `paddock compare` is run."""
 
@@ -203,22 +202,14 @@ class TaughtItem:
         """What `Decision.is_of` tells its own decisions by."""
         return [self.document_sha256, self.document, self.variant_item]
 
-    @property
-    def mark_name(self) -> str:
-        return f"{EXAMPLES} {self.id}"
-
     def kept(self, known: StepDecisions) -> list[Decision] | None:
         """Return the examples of an answer that a person decided on; None: others are chosen.
 
         So its prompt stays as it was, and the person is not asked again.
         """
-        if self.last_mark is None or self.id not in known.ids:
+        if self.last is None or self.id not in known.ids or not known.has(self.last.used):
             return None
-        used: Mapping[str, str] = self.last_mark[_USED]
-        is_same = all(
-            id_ in known.by_id and known.by_id[id_].digest == was for id_, was in used.items()
-        )
-        return [known.by_id[id_] for id_ in used] if is_same else None
+        return [known.by_id[id_] for id_ in self.last.used]
 
     def nearest(
         self, decisions: Sequence[Decision], near: Sequence[float], k: int, schema: Any
@@ -239,12 +230,10 @@ class TaughtItem:
 
 @dataclass(frozen=True, slots=True)
 class ChosenExamples:
-    """The examples of one prompt, and what its item's mark keeps of them."""
+    """The examples of one prompt, and what its item's entry keeps of them."""
 
     examples: tuple[Example, ...]
-    mark: Mapping[str, Sequence[Any]]
-    vector: Mapping[str, str]
-    """Of the item's text: `model` and `vector`, as a question keeps them."""
+    used: UsedExamples
 
 
 class DecidedExamples:
@@ -276,11 +265,9 @@ class DecidedExamples:
 
         room = int(_CONTEXT_SHARE * (await tools.pool.facts(step.model)).n_ctx_tokens) // k
         kept = item.kept(known)
-        if kept is not None and item.last_mark is not None:
+        if kept is not None and item.last is not None:
             examples = await asyncio.to_thread(self._examples, kept, room, tools)
-            *_, made_by, own = item.last_mark
-            vector = {"model": made_by, "vector": own}
-            return ChosenExamples(examples, {item.mark_name: item.last_mark}, vector)
+            return ChosenExamples(examples, item.last)
         (own,) = await vectors_of([text])
         async with self._embedding:  # items that come meanwhile wait for the same vectors
             if (item.step, identity) not in self._embedded:
@@ -292,11 +279,9 @@ class DecidedExamples:
         schema = None if tools.reply is None else tools.reply.schema
         used, least = item.nearest(decisions, near, k, schema)
         digests = {decision.id: decision.digest for decision in used}
-        mark = [EXAMPLES, [*item.step], item.id, item.own_document, known.digest, digests, least,
-                identity, own]  # fmt: skip
         examples = await asyncio.to_thread(self._examples, used, room, tools)
-        vector = {"model": identity, "vector": own}
-        return ChosenExamples(examples, {item.mark_name: mark}, vector)
+        of_item = ([*item.step], item.id, item.own_document, known.digest)
+        return ChosenExamples(examples, UsedExamples(*of_item, digests, least, identity, own))
 
     async def _all(
         self,
@@ -334,23 +319,3 @@ class DecidedExamples:
             )
             found.append(Example(shown, answer))
         return tuple(found)
-
-
-def examples_difference(
-    marks: Mapping[str, Sequence[Any]], known: Mapping[StepName, StepDecisions]
-) -> str | None:
-    """Return why an item's prompt would have other examples now, or None."""
-    for _, name, own_id, own_document, pool, used, least, model, vector in marks.values():
-        now = known.get((name[0], name[1]), StepDecisions())
-        if now.digest == pool or own_id in now.ids:  # a person's own decision stays
-            continue
-        what = f"of step '{name[1]}'"
-        if any(id_ not in now.by_id or now.by_id[id_].digest != was for id_, was in used.items()):
-            return f"examples {what} changed: a decision counts no more or is another one"
-        decisions, rows = now.with_vectors.get(model, ((), None))
-        near = similarities(vector, rows) or ()
-        for decision, similarity in zip(decisions, near, strict=False):
-            is_other = decision.id not in used and not decision.is_of(*own_document)
-            if is_other and similarity > least + _SAME:
-                return f"examples {what} changed: a decision on a text that is nearer"
-    return None

@@ -1,259 +1,436 @@
-"""What an item depended on besides its parts: marks in its entry.
+"""What an item depended on besides its parts: one class for each kind, and the ledger's codec.
 
-Files read, folders listed, files and vector rows written, stores searched: each is a mark, and so
-are files that were moved away or kept as a person edited them. All is pure but `DependencyIndex`,
-which compares marks with the disk.
+An item has a dependency once by its `name`. As JSON it is a list whose first word is its kind; a
+file that was read has none. A capability that makes outputs depend on something else is one class
+here, and an answer of `World`.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from paddock.engine.system.files import content_stamp, sha256_of
-from paddock.engine.system.tasks import in_left_thread
-from paddock.engine.system.text import canonical_json
-from paddock.runner.bind.label_changes import LABELS, NEAREST
+from paddock.runner.bind.text_vectors import Vector8, similarities
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.output_index import OutputIndex
-from paddock.steps.base import Roots, StepError
-from paddock.steps.files.scan import FilesScanParams, scan_folder
-from paddock.steps.vectors.open_stores import OpenStores
+from paddock.runner.progress.reasons import Reason, Why, quoted
 
-from .decided_examples import EXAMPLES
-from .edited_outputs import HELD, LOST_FILE, LOST_ROWS, is_loss, why_writable
-from .fingerprints import part_digest
+if TYPE_CHECKING:
+    from .stale_reasons import PastItems
+    from .world import LabelVectors, World
 
-SCAN = "files.scan"
-
-
-LISTED, WRITTEN, ROWS, STORE, AWAY = "listed", "written", "rows", "store", "away"
-LIMITED = "limited"
-"""First words of marks that are not of a file that was read."""
+Labels = Mapping[str, str]
+"""Each label of a list, with its description."""
+_SAME_LABEL = 1e-3
+"""Similarities that differ by less may be the same: texts are embedded in other batches."""
+_SAME_EXAMPLE = 1e-6
+"""Similarities that differ by less are the same."""
+_ORDER = attrgetter("order")
 
 
-def is_file_mark(mark: Sequence[Any]) -> bool:
-    return bool(mark) and mark[0] not in (
-        LISTED,
-        WRITTEN,
-        ROWS,
-        STORE,
-        AWAY,
-        HELD,
-        LIMITED,
-        LABELS,
-        NEAREST,
-        EXAMPLES,
+class Dependency:
+    """What an item depended on; of most kinds the fields are its JSON, behind the kind."""
+
+    __slots__: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[str] = ""
+    order: ClassVar[int] = 0
+    """Of several reasons the one of the lowest order counts."""
+
+    begins: ClassVar[str] = "["
+    """How its JSON begins."""
+
+    def __init_subclass__(cls) -> None:
+        cls.begins = f'["{cls.kind}"' if cls.kind else "["
+
+    @property
+    def name(self) -> str:
+        raise NotImplementedError
+
+    def as_json(self) -> list[Any]:
+        return [self.kind, *(getattr(self, field) for field in self.__slots__)]
+
+    @classmethod
+    def of_json(cls: Any, name: str, values: Sequence[Any]) -> Dependency:
+        """Return a dependency; `values` are those behind its kind."""
+        return cls(*values)  # type: ignore[no-any-return]
+
+    def reason(self, world: World, trace: Trace) -> Reason | None:
+        """Return why the item of a trace is stale, or its output is kept; None: it is as it was."""
+        return None
+
+
+class _Named(Dependency):
+    """A dependency whose first field is its name, and not among its values."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        _, name, *_ = super().as_json()
+        return str(name)
+
+    def as_json(self) -> list[Any]:
+        kind, _, *values = super().as_json()
+        return [kind, *values]
+
+    @classmethod
+    def of_json(cls: Any, name: str, values: Sequence[Any]) -> Dependency:
+        return cls(name, *values)  # type: ignore[no-any-return]
+
+
+# --- what it read
+
+
+@dataclass(frozen=True, slots=True)
+class FileRead(_Named):
+    """A file that was read, but for the item's own document."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+    ctime_ns: int
+    inode: int
+
+    def as_json(self) -> list[Any]:
+        return [self.size, self.mtime_ns, self.sha256, self.ctime_ns, self.inode]
+
+    def reason(self, world: World, trace: Trace) -> Reason | None:
+        if world.has(self):
+            return None
+        return (Why.FILE if world.is_there(self.path) else Why.FILE_GONE)(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderListed(Dependency):
+    """A folder that was listed for one item."""
+
+    kind = "listed"
+    folder: str
+    listings: tuple[tuple[str, str], ...] = ()
+    """Parameters of each scan as JSON, and the digest of what it found."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.folder}/"
+
+    def as_json(self) -> list[Any]:
+        return [self.kind, *self.listings]
+
+    @classmethod
+    def of_json(cls, name: str, values: Sequence[Any]) -> Dependency:
+        return cls(name.removesuffix("/"), tuple((given, digest) for given, digest in values))
+
+    def reason(self, world: World, trace: Trace) -> Reason | None:
+        is_same = all(world.listing(self.folder, given) == was for given, was in self.listings)
+        return None if is_same else Why.FOLDER(self.folder)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSearched(_Named):
+    """A vector store that was searched."""
+
+    kind = "store"
+    path: str
+    content: str
+
+    def reason(self, world: World, trace: Trace) -> Reason | None:
+        return None if world.store_content(self.path) == self.content else Why.STORE(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class MovedAway(_Named):
+    """A file that the item moved away."""
+
+    kind = "away"
+    path: str
+
+    def reason(self, world: World, trace: Trace) -> Reason | None:
+        return Why.THERE_AGAIN(self.path) if world.is_there(self.path) else None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitedContext(Dependency):
+    """A step for which the model's context was too small: a larger one changes its result."""
+
+    kind = "limited"
+    step: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.step}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenLabels(Dependency):
+    """A list of labels, and which of them are in the answer.
+
+    The recorded spec has the whole list. So a changed list makes only those items stale whose label
+    is gone, or has another description, or that a new label may fit.
+    """
+
+    kind = "labels"
+    order = 1
+    list_name: str
+    digest: str
+    chosen: Sequence[str] | None
+    """None: there is no answer yet."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.list_name}"
+
+    def as_json(self) -> list[Any]:
+        return [self.kind, self.digest, self.chosen]
+
+    @classmethod
+    def of_json(cls, name: str, values: Sequence[Any]) -> Dependency:
+        return cls(name.removeprefix(f"{cls.kind} "), *values)
+
+    def reason(self, world: World, trace: Trace) -> Reason | None:
+        name = self.list_name
+        now, before, step = (
+            world.lists.get(name),
+            trace.past.lists(trace.entry.key).get(name),
+            name.partition("/")[0],
+        )
+        if now is None or self.digest in (now.digest, now.ordered_digest):
+            return None
+        if before is None or self.chosen is None:
+            return Why.LABELS(now.source, step)
+        gone = [label for label in self.chosen if label in before and label not in now.labels]
+        if gone:
+            return Why.LABEL_GONE(quoted(gone), step)
+        other = [lab for lab in self.chosen if before.get(lab, "") != now.labels.get(lab, "")]
+        if other:
+            return Why.LABEL_DESCRIPTION(quoted(other), step)
+        new = [label for label in now.labels if label not in before]
+        texts = dependencies_of(trace.entry, NarrowedLabels)
+        text = next((offered for offered in texts if offered.list_name == name), None)
+        vectors = world.label_vectors.get(name)
+        near = None if text is None or vectors is None else text.near(vectors)
+        if near is not None:
+            new = [label for label in new if label in near]
+        if new:
+            why = Why.LABEL_NEW if near is None else Why.LABEL_NEW_NEAR
+            if text is not None and near is None and not now.relabels_all:
+                why = Why.LABEL_UNDECIDED
+            return why(now.source, quoted(new), step)
+        return Why.LABELS(now.source, step) if now.relabels_all else None
+
+
+@dataclass(frozen=True, slots=True)
+class NarrowedLabels(Dependency):
+    """A text for which the nearest labels of a list were offered."""
+
+    kind = "nearest"
+    list_name: str
+    least: float
+    """How near the farthest of them is."""
+    model: str
+    """Identity of the model that made `vector`."""
+    vector: Vector8
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.list_name}"
+
+    def as_json(self) -> list[Any]:
+        return [self.kind, self.least, self.model, self.vector]
+
+    @classmethod
+    def of_json(cls, name: str, values: Sequence[Any]) -> Dependency:
+        return cls(name.removeprefix(f"{cls.kind} "), *values)
+
+    def near(self, new: LabelVectors) -> frozenset[str] | None:
+        """Return which labels are among the nearest to the text; None: that is not known."""
+        near = similarities(self.vector, new.rows) if new.model == self.model else None
+        if near is None:
+            return None
+        pairs = zip(new.labels, near, strict=True)
+        return frozenset(label for label, how in pairs if how > self.least - _SAME_LABEL)
+
+
+@dataclass(frozen=True, slots=True)
+class UsedExamples(Dependency):
+    """A prompt with decisions of people as examples.
+
+    A later run knows without a model whether others would be chosen now.
+    """
+
+    kind = "examples"
+    order = 2
+    step: Sequence[str]
+    """As `StepName` of `decided_examples`."""
+    id: str
+    """Of the item's own review, whether there is one or not."""
+    own_document: Sequence[str]
+    """As `TaughtItem.own_document`."""
+    pool: str
+    """Digest of all decisions that there were."""
+    used: Mapping[str, str]
+    """By id, the digests of the decisions in the prompt."""
+    least: float
+    """How near a better one must be."""
+    model: str
+    vector: Vector8
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.id}"
+
+    def reason(self, world: World, trace: Trace) -> Reason | None:
+        file, step = self.step
+        now = world.decisions(file, step)
+        if now.digest == self.pool or self.id in now.ids:  # a person's own decision stays
+            return None
+        if not now.has(self.used):
+            return Why.EXAMPLES_GONE(step)
+        decisions, rows = now.with_vectors.get(self.model, ((), None))
+        near = similarities(self.vector, rows) or ()
+        for decision, how in zip(decisions, near, strict=False):
+            is_other = decision.id not in self.used and not decision.is_of(*self.own_document)
+            if is_other and how > self.least + _SAME_EXAMPLE:
+                return Why.EXAMPLES_NEARER(step)
+        return None
+
+
+# --- what it made
+
+
+@dataclass(frozen=True, slots=True)
+class OutputWithin(_Named):
+    """A file that a nested item wrote."""
+
+    kind = "written"
+    order = 3
+    path: str
+    scope: str
+    key: str
+
+    def reason(self, world: World, trace: Trace) -> Reason | None:
+        return world.of_output(self.scope, self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class RowsKept(Dependency):
+    """Rows of an item, or of one within it, in a vector store."""
+
+    kind = "rows"
+    order = 3
+    store: str
+    """Path of the store, as stored in the ledger."""
+    owner: str
+    sum: str
+    """Their number and their digest, as the store says it."""
+    scope: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.store}#{self.owner}"
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.sum.partition(":")[0] or 0)
+
+    def reason(self, world: World, trace: Trace) -> Reason | None:
+        is_same = world.rows(self.store, self.owner) == self.sum
+        return None if is_same else Why.ROWS_LOST(self.store)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptOutput(Dependency):
+    """A file that a person edited, or that is not ours, and what would have been written.
+
+    The item is held until the file is as it was, or as it would have become, is gone, or a run
+    replaces it (`--take`).
+    """
+
+    kind = "held"
+    order = 3
+    path: str
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.path}"
+
+    def reason(self, world: World, trace: Trace) -> Reason | None:
+        return world.of_kept(self.path, self.sha256)
+
+
+# --- the ledger's codec
+
+_KINDS: Mapping[Any, type[Dependency]] = {
+    kind.kind: kind
+    for kind in (
+        FolderListed, StoreSearched, MovedAway, LimitedContext, ChosenLabels, NarrowedLabels,
+        UsedExamples, OutputWithin, RowsKept, KeptOutput,
     )
+}  # fmt: skip
+_Kind = TypeVar("_Kind", bound=Dependency)
+Dependencies = dict[str, Dependency]
+"""By name, in the order in which they came."""
 
 
-def limited_mark(step: str) -> dict[str, list[Any]]:
-    """Mark a step for which the model's context was too small: a larger one changes its result."""
-    return {f"{LIMITED} {step}": [LIMITED, step]}
+def dependencies_of(entry: Entry | None, *kinds: type[_Kind]) -> list[_Kind]:
+    """Return what an entry recorded: all, or those of some kinds.
+
+    Quick where there are none of these: a run asks this of 10,000 entries.
+    """
+    return [] if entry is None else read_dependencies(entry.reads, *kinds)
 
 
-def written_within(scope: str, key: str, paths: Iterable[str]) -> dict[str, list[Any]]:
-    """Mark the outputs of a nested item."""
-    return {path: [WRITTEN, scope, key] for path in paths}
+def read_dependencies(reads: str | None, *kinds: type[_Kind]) -> list[_Kind]:
+    """Return the dependencies in an entry's `reads`."""
+    if not reads or (kinds and not any(kind.begins in reads for kind in kinds)):
+        return []
+    found: list[Any] = []
+    for name, values in json.loads(reads).items():
+        kind = _KINDS.get(values[0], FileRead)
+        if not kinds or kind in kinds:
+            found.append(kind.of_json(name, values if kind is FileRead else values[1:]))
+    return found
 
 
-def nested_outputs(entry: Entry) -> Iterator[tuple[str, str, str]]:
-    """Yield the outputs of nested items: (scope, key, path)."""
-    for path, (_, scope, key) in entry.marks(WRITTEN).items():
-        yield scope, key, path
+def as_json(dependencies: Dependencies) -> str | None:
+    """Return dependencies as an entry keeps them; None: there are none."""
+    values = {name: dependency.as_json() for name, dependency in dependencies.items()}
+    return json.dumps(values) if values else None
+
+
+def by_name(dependencies: Iterable[Dependency]) -> Dependencies:
+    return {dependency.name: dependency for dependency in dependencies}
+
+
+def with_outputs(entry: Entry, scope: str) -> Dependencies:
+    """Return what an entry recorded and its outputs, for the item around it."""
+    within = (OutputWithin(path, scope, entry.key) for path in entry.output_paths)
+    return by_name([*dependencies_of(entry), *within])
 
 
 def current_paths(entry: Entry) -> set[str]:
     """Return the stored paths that an item, and those within it, last wrote or kept."""
-    marks = entry.marks(WRITTEN, HELD).items()
-    within = (path if mark[0] == WRITTEN else mark[1] for path, mark in marks)
-    return {*entry.output_paths, *within}
+    within: list[OutputWithin | KeptOutput] = dependencies_of(entry, OutputWithin, KeptOutput)
+    return {*entry.output_paths, *(output.path for output in within)}
 
 
-def entry_marks(entry: Entry, scope: str) -> dict[str, list[Any]]:
-    """Return an entry's dependencies, for the item around it."""
-    return entry.marks() | written_within(scope, entry.key, entry.output_paths)
+def kept_paths(dependencies: Dependencies) -> list[str]:
+    """Return the stored paths of the files that were kept as a person edited them."""
+    kept = (dep for dep in dependencies.values() if isinstance(dep, KeptOutput))
+    return [output.path for output in kept]
 
 
-class DependencyIndex:
-    """Marks files and folders, and compares them; reads each file once."""
+class Trace:
+    """What an entry recorded of how its item was made."""
 
-    def __init__(self, index: OutputIndex, stores: OpenStores | None = None) -> None:
-        self._index = index
-        self._stores = stores or OpenStores(Path(index.absolute("")))
-        self._digests: dict[str, tuple[tuple[int, ...], str]] = {}
-        """Each file's stamp and sha256."""
-        self._listings: dict[str, str] = {}
-        """Digests of folders' current listings."""
+    __slots__ = ("dependencies", "entry", "past", "scope")
 
-    def digest(self, path: str) -> str:
-        """Return the sha256 of a file, read once in a run unless it changes meanwhile."""
-        return self.mark(path)[2]  # type: ignore[no-any-return]
-
-    def mark(self, path: str) -> list[Any]:
-        """Return size, mtime, sha256, ctime and inode of a file that a step is about to read."""
-        size, mtime_ns, ctime_ns, inode = stamp = _stamp_of(path)
-        known = self._digests.get(path)
-        if known is None or known[0] != stamp:
-            known = self._digests[path] = stamp, sha256_of(Path(path))
-        return [size, mtime_ns, known[1], ctime_ns, inode]
-
-    def note_listing(
-        self,
-        reads: dict[str, list[Any]],
-        params: FilesScanParams,
-        files: Sequence[Mapping[str, Any]] | None,
-        roots: Roots,
-        owned: frozenset[Path],
-    ) -> None:
-        """Add the mark of a folder that was listed for one item. Blocking.
-
-        Without `files` it is listed again, without the `owned` files: a step's `returns` may leave
-        out what its items depend on.
-        """
-        name = f"{self._index.stored(str(roots.resolve(params.root)))}/"
-        given = canonical_json(params.model_dump(mode="json", exclude={"root"}))
-        before = reads.get(name, [LISTED])
-        listings = before[1:] if before[0] == LISTED else []
-        if files is None:
-            seen = _listing_digest(str(roots.resolve(params.root)), given, roots, owned)
-        else:
-            seen = _digest_of((file["relpath"], file["sha256"]) for file in files)
-        reads[name] = [LISTED, *(row for row in listings if row[0] != given), [given, seen]]
-
-    # --- comparing
-
-    async def look(self, entries: Iterable[Entry], roots: Roots) -> None:
-        """Read the folders and stores that these items depend on.
-
-        `difference` then need not.
-        """
-        entries = list(entries)
-
-        def hash_changed() -> None:  # `digest` keeps what they are
-            for path, mark in (pair for entry in entries for pair in entry.marks().items()):
-                if is_file_mark(mark):
-                    self._is_as_read(path, mark)
-
-        await in_left_thread(hash_changed)
-        marks = [mark for entry in entries for mark in entry.marks(ROWS, STORE).items()]
-        stores = {mark[1] if mark[0] == ROWS else path for path, mark in marks}
-        await self._stores.look(Path(self._index.absolute(path)) for path in sorted(stores))
-        unread = {key: listing for entry in entries for key, listing in _listings_of(entry)}
-        unread = {key: listing for key, listing in unread.items() if key not in self._listings}
-        if unread:
-            owned = self._index.owned(roots.base)  # here, since the loop's tasks add to it
-
-            def list_folders() -> None:
-                for key, (folder, given) in unread.items():
-                    folder = self._index.absolute(folder)
-                    self._listings[key] = _listing_digest(folder, given, roots, owned)
-
-            await in_left_thread(list_folders)
-
-    def difference(self, scope: str, entry: Entry, edited: list[str]) -> str | None:
-        """Return what changed of an item's outputs and dependencies; None: nothing.
-
-        A changed dependency comes before a lost output, which can be made again without a call.
-        Edited outputs are added to `edited`, and are no difference.
-        """
-        loss = None
-        for path in entry.output_paths:
-            loss = loss or self._of_output(scope, path, edited)
-        for path, mark in entry.marks().items():
-            reason = self._of_mark(path, mark, edited)
-            if reason is not None and not is_loss(reason):
-                return reason
-            loss = loss or reason
-        return loss
-
-    def released(self, entry: Entry) -> str | None:
-        """Return why an edited file that blocked an item can be written now."""
-        reasons = (
-            why_writable(self._index, path, ours, [])
-            for _, path, ours in entry.marks(HELD).values()
-        )
-        return next((reason for reason in reasons if reason is not None), None)
-
-    def agrees(self, path: str, mark: Sequence[Any]) -> bool:
-        """Return whether a mark's target is unchanged; call `look` for its entry first."""
-        return self._of_mark(path, mark, []) is None
-
-    def _of_output(self, scope: str, path: str, edited: list[str]) -> str | None:
-        condition = self._index.condition(scope, path)
-        if condition in ("missing", "interrupted"):
-            return f"{LOST_FILE}{path}"
-        if condition == "edited":
-            edited.append(path)
-        return None
-
-    def _of_mark(self, path: str, mark: Sequence[Any], edited: list[str]) -> str | None:
-        if mark[0] in (LIMITED, LABELS, NEAREST, EXAMPLES):
-            return None
-        if mark[0] == WRITTEN:
-            return self._of_output(mark[1], path, edited)
-        if mark[0] == HELD:
-            return why_writable(self._index, mark[1], mark[2], edited)
-        if mark[0] == LISTED:
-            folder = path.removesuffix("/")
-            known = (
-                self._listings.get(_listing_key(folder, given)) == was for given, was in mark[1:]
-            )
-            return None if all(known) else f"folder changed: {folder}"
-        if mark[0] == ROWS:
-            held = self._stores.holds(Path(self._index.absolute(mark[1])), mark[2])
-            return None if held == mark[3] else f"{LOST_ROWS}{mark[1]}"
-        # What became of a store or file that was read, or was looked for
-        if mark[0] == STORE:
-            content = self._stores.content(Path(self._index.absolute(path)))
-            return None if content == mark[1] else f"store changed: {path}"
-        if mark[0] == AWAY:
-            is_there = os.path.lexists(self._index.absolute(path))
-            return f"there again: {path}" if is_there else None
-        if self._is_as_read(path, mark):
-            return None
-        is_there = os.path.lexists(self._index.absolute(path))
-        return f"file changed: {path}" if is_there else f"file is gone: {path}"
-
-    def _is_as_read(self, stored: str, mark: Sequence[Any]) -> bool:
-        path = self._index.absolute(stored)
-        size, mtime_ns, sha256, ctime_ns, inode = mark
-        try:
-            stamp = _stamp_of(path)
-            if stamp == (size, mtime_ns, ctime_ns, inode):
-                return True
-            return bool(stamp[0] == size and self.digest(path) == sha256)
-        except OSError:
-            return False
-
-
-def _stamp_of(path: str) -> tuple[int, int, int, int]:
-    return content_stamp(os.stat(path))  # noqa: PTH116 - 10,000 times in a run
-
-
-def _listings_of(entry: Entry) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Yield the folders that an item listed, with their scan parameters."""
-    for path, mark in entry.marks(LISTED).items():
-        folder = path.removesuffix("/")
-        yield from ((_listing_key(folder, given), (folder, given)) for given, _ in mark[1:])
-
-
-def _listing_key(folder: str, given: str) -> str:
-    return f"{folder}\n{given}"
-
-
-def _listing_digest(folder: str, given: str, roots: Roots, owned: frozenset[Path]) -> str:
-    """Return the digest of a folder's listing; empty where it cannot be listed. Blocking."""
-    try:
-        params = FilesScanParams.model_validate({**json.loads(given), "root": folder})
-        files, _, _ = scan_folder(params, Path(folder), roots.allowed, owned)
-    except (OSError, ValueError, StepError):
-        return ""
-    return _digest_of((file.relpath, file.sha256) for file in files)
-
-
-def _digest_of(files: Iterable[tuple[str, str | None]]) -> str:
-    return part_digest(sorted(files))
+    def __init__(self, scope: str, entry: Entry, past: PastItems) -> None:
+        self.scope, self.entry, self.past = scope, entry, past
+        self.dependencies: Sequence[Dependency]
+        self.dependencies = sorted(dependencies_of(entry), key=_ORDER) if entry.reads else ()
+        """In the order in which their reasons count."""

@@ -38,7 +38,7 @@ from paddock.steps.files.scan import file_at
 
 from .block_items import block_list, split_by_where
 from .deleted_documents import SourceFolder
-from .dependencies import AWAY
+from .dependencies import MovedAway, dependencies_of
 from .fingerprints import CONTENT, is_file_value, item_content, ordered_digest, without_time
 from .item_keys import item_names, raw_item_keys
 
@@ -186,7 +186,7 @@ class BlockFiling:
             move = moves.get((path, sha256))
             if move is None and (by_watch := moves.get((path, MOVED_BY_WATCH))) is not None:
                 move = by_watch if by_watch.at >= entry.at else None
-            is_away = path in entry.marks(AWAY)
+            is_away = any(dep.path == path for dep in dependencies_of(entry, MovedAway))
             is_out = is_away or key in known or (self._is_hot and key not in present)
             if move is None and not is_out:
                 continue
@@ -266,9 +266,6 @@ class BlockFiling:
 def _free_key(name: str, taken: Collection[str]) -> str:
     numbered = (f"{name}#{n}" for n in itertools.count(2))
     return next(key for key in itertools.chain([name], numbered) if key not in taken)
-
-
-NO_LONGER_THERE = "it was filed, and is no longer there"
 
 
 def filed_doubt(block: str, n_away: int, n_known: int) -> str:

@@ -14,7 +14,6 @@ from paddock.engine.system.files import sha256_of
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.label_choices import LabelList
 from paddock.runner.bind.bound import BoundNode, follows_time
-from paddock.runner.bind.label_changes import LABELS
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.output_index import OutputIndex
@@ -23,10 +22,17 @@ from paddock.steps.base import ItemName
 from .block_work import ItemWork
 from .call_cache import CallOrigin
 from .deadly_items import ItemPlace
-from .decided_examples import EXAMPLES
-from .dependencies import written_within
+from .dependencies import (
+    ChosenLabels,
+    Dependencies,
+    Dependency,
+    OutputWithin,
+    UsedExamples,
+    by_name,
+    dependencies_of,
+    kept_paths,
+)
 from .documents_in_use import DocumentInUse
-from .edited_outputs import held_paths
 from .escalation import EscalationPass
 from .fingerprints import (
     CONTENT,
@@ -66,15 +72,15 @@ class ItemRun:
     renamed_from: str | None = None
     steps: list[StepRecord] = field(default_factory=list)
     callers: list[CallOrigin] = field(default_factory=list)
-    reads: dict[str, list[Any]] = field(default_factory=dict)
+    reads: Dependencies = field(default_factory=dict)
     lists: dict[str, LabelList] = field(default_factory=dict)
     """The lists of labels that its answers were chosen from, by name."""
     last_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The labels of its last answers, by the list's name."""
     vectors: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """By step, the vector of the text for which examples were chosen."""
-    last_examples: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """The marks of the examples of its last answers."""
+    last_examples: Mapping[str, UsedExamples] = field(default_factory=dict)
+    """The examples of its last answers, by the id of its review."""
     has_news: bool = True
     """Whether a pipeline of it had anything but filed items, if it has any of those."""
     has_inner_failures: bool = False
@@ -125,10 +131,13 @@ class ItemRun:
         """The items around it, and itself."""
         return (*self.around, (self.scope, self.key))
 
-    def marks(self) -> dict[str, list[Any]]:
-        """Return its dependencies, for the item around it."""
-        within = written_within(self.scope, self.key, self.outputs.written)
-        return self.reads | self.outputs.searched | within
+    def note(self, dependency: Dependency) -> None:
+        self.reads[dependency.name] = dependency
+
+    def dependencies(self) -> Dependencies:
+        """Return what it depended on and its outputs, for the item around it."""
+        within = (OutputWithin(path, self.scope, self.key) for path in self.outputs.written)
+        return self.reads | self.outputs.searched | by_name(within)
 
     def name(self, step: str, scope: Scope, index: OutputIndex) -> ItemName:
         """Return the item as a step knows it; its file is the innermost loop variable with one."""
@@ -142,11 +151,11 @@ class ItemRun:
 
     def wrote(self) -> list[str]:
         """Return the stored paths of the files that it wrote or kept."""
-        return [*self.outputs.written, *held_paths(self.outputs.searched)]
+        return [*self.outputs.written, *kept_paths(self.outputs.searched)]
 
     def held(self) -> list[str]:
         """Return the stored paths of edited outputs that were kept."""
-        return held_paths(self.reads | self.outputs.searched)
+        return kept_paths(self.reads | self.outputs.searched)
 
 
 def attempt_name(item: ItemWork) -> str:
@@ -157,13 +166,13 @@ def attempt_name(item: ItemWork) -> str:
 
 def last_labels(item: ItemWork) -> Mapping[str, Sequence[str]]:
     """Return the labels of an item's last answers, by the list's name."""
-    marks = item.entry.marks(LABELS) if item.entry is not None else {}
-    return {key.removeprefix(f"{LABELS} "): mark[2] or () for key, mark in marks.items()}
+    chosen = dependencies_of(item.entry, ChosenLabels)
+    return {labels.list_name: labels.chosen or () for labels in chosen}
 
 
-def last_examples(item: ItemWork) -> Mapping[str, Sequence[Any]]:
-    """Return the marks of the examples of an item's last answers."""
-    return item.entry.marks(EXAMPLES) if item.entry is not None else {}
+def last_examples(item: ItemWork) -> Mapping[str, UsedExamples]:
+    """Return the examples of an item's last answers, by the id of its review."""
+    return {used.id: used for used in dependencies_of(item.entry, UsedExamples)}
 
 
 def document_digest(scope: Scope, record: ItemRun) -> str:

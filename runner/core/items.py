@@ -25,6 +25,7 @@ from paddock.engine.system.tasks import in_left_thread, time_limit
 from paddock.engine.system.text import ordered_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.label_choices import chosen_labels
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundPlan,
@@ -35,15 +36,8 @@ from paddock.runner.bind.bound import (
 )
 from paddock.runner.bind.evidence_finder import EvidenceFinder
 from paddock.runner.bind.inputs import BindError
-from paddock.runner.bind.label_changes import (
-    BORDER,
-    LABELS,
-    choices_of,
-    label_mark,
-    n_at_border,
-    nearest_mark,
-)
-from paddock.runner.bind.reply import ScopedReply
+from paddock.runner.bind.offered_labels import choices_of
+from paddock.runner.bind.reply import AT_BORDER, ScopedReply
 from paddock.runner.bind.scope import Scope, WithFiled
 from paddock.runner.bind.untrusted_paths import guarded_roots
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow, is_variant
@@ -66,8 +60,8 @@ from paddock.steps.paths import printable, resolve_path
 from .answer_reviewer import AnswerReviewer
 from .block_work import ItemWork
 from .call_cache import CallOrigin, PutOff
-from .decided_examples import EXAMPLES, StepName, TaughtItem, is_taught, step_name
-from .dependencies import SCAN, limited_mark
+from .decided_examples import StepName, TaughtItem, is_taught, step_name
+from .dependencies import ChosenLabels, LimitedContext, NarrowedLabels, as_json, by_name
 from .escalation import escalated, escalation_mark
 from .failures import RunStopped, StepFailed, stop_if_fatal
 from .filed_items import FILED_STATES, with_filed_rows
@@ -86,6 +80,7 @@ from .run_records import (
 )
 from .run_reviews import AwaitingReview
 from .skipped_steps import is_step_skipped
+from .stale_reasons import LABELS
 from .step_retries import cause_of, retry_pause_s, times
 
 CANCEL_GRACE_S = 2.0
@@ -189,12 +184,12 @@ class ItemRunner:
         try:
             outputs = await self._with_retries(step, scope, record, caller)
             # Mark a folder that was listed for this item alone
-            if record.outer and step.uses == SCAN and outputs is not None:
+            if record.outer and step.uses == "files.scan" and outputs is not None:
                 files = None if step.returns is not None else outputs["files"]
                 params, roots = step.params.render(scope), self._context.bound.roots
                 base = self._context.bound.roots.base
                 owned = self._context.index.owned(base) if files is None else frozenset()
-                note = self._context.judge.dependencies.note_listing
+                note = self._context.judge.world.note_listing
                 await asyncio.to_thread(note, record.reads, params, files, roots, owned)
         except (StepFailed, RunStopped, PipelineError):
             made.state = "failed"
@@ -270,8 +265,8 @@ class ItemRunner:
             outputs = await self._reviewer.reviewed(step, scope, record, outputs, tools)
         self._mark_labels(step, scope, record, outputs)
         if isinstance(tools.reply, ScopedReply) and tools.reply.labels is not None:
-            for _ in range(n_at_border(tools.reply.labels, outputs.get("output"))):
-                tools.log.tally("answer", BORDER)
+            for _ in range(tools.reply.labels.n_at_border(outputs.get("output"))):
+                tools.log.tally("answer", AT_BORDER)
         record.steps[-1].note_answer(outputs)
         if step.inner is not None and record.with_filed is not None:
             outputs = WithFiled(outputs, record.with_filed)
@@ -303,7 +298,8 @@ class ItemRunner:
         self._mark_labels(step, scope, record, None)  # if it fails, any other list may help
         labels = await judge.labels.offered(step, scope, tools, last)
         for place, near in ({} if labels is None else labels.nearest).items():
-            record.reads.update(nearest_mark(judge.list_name(step, place), near))
+            name = judge.list_name(step, place)
+            record.note(NarrowedLabels(name, near.least, near.model, near.vector))
         return replace(tools, reply=replace(tools.reply, labels=labels))
 
     def _mark_labels(
@@ -313,7 +309,8 @@ class ItemRunner:
         for place, found in judge.labels.of_step(step, scope).items():
             name = judge.list_name(step, place)
             record.lists[name] = found
-            record.reads.update(label_mark(name, found, answer, place))
+            chosen = None if answer is None else sorted({*chosen_labels(answer, place)})
+            record.note(ChosenLabels(name, found.recorded_digest, chosen))
 
     async def _answer(
         self, step: BoundStep, params: Any, tools: Tools, scope: Scope, record: ItemRun
@@ -373,14 +370,14 @@ class ItemRunner:
         Raises:
             StepError: a path may not be used.
         """
-        mark = self._context.judge.dependencies.mark
+        world = self._context.judge.world
         for text in texts:
             if text == record.own_path:
                 continue
             path = _named_path(roots, text)
             self._stats.taken.add(str(path))
             with contextlib.suppress(OSError):  # the step reports the error
-                record.reads[self._context.index.stored(path)] = await in_left_thread(mark, path)
+                record.note(await in_left_thread(world.file, path))
 
     async def record(
         self,
@@ -406,7 +403,7 @@ class ItemRunner:
             error=error and secrets.redact(error),
             returns=text,
             returns_object=object_,
-            reads=json.dumps(record.reads) if record.reads else None,
+            reads=as_json(record.reads),
             outputs=json.dumps(list(record.outputs.written)) if record.outputs.written else None,
             has_inner_failures=record.has_inner_failures,
             seconds=seconds,
@@ -463,18 +460,18 @@ class ItemRunner:
 
     async def _reconcile_rows(self, item: ItemWork, record: ItemRun, state: str) -> None:
         """Mark the item's rows and searches; drop rows that it no longer keeps."""
-        record.reads.update(record.outputs.searched)
+        record.reads |= record.outputs.searched
         for caller in record.callers:
             if caller.is_limited:
-                record.reads.update(limited_mark(caller.step))
+                record.note(LimitedContext(caller.step))
         await self._note_reads(record, list(record.outputs.read), self._context.bound.roots)
         try:
-            marks = await self._row_keeper.reconcile(
+            rows = await self._row_keeper.reconcile(
                 record.scope, record.key, record.outputs, item.entry, state
             )
         except StepError as error:
             raise RunStopped(str(error)) from error
-        record.reads.update(marks)
+        record.reads |= by_name(rows)
 
     async def record_written(self, record: ItemRun) -> None:
         """Record what a step without an entry writes now, if it ever wrote anything."""
@@ -543,7 +540,7 @@ async def taught_tools(
         return tools
     scope, record = place
     own_id = review_id(record.scope, record.key, step.id)
-    last = record.last_examples.get(f"{EXAMPLES} {own_id}")
+    last = record.last_examples.get(own_id)
     document = record.name(step.id, scope, context.index).path
     shown = (record.shown_key or record.key) if is_variant(context.judge.scopes_within.file) else ""
     name, digest = taught_as(context, step), document_digest(scope, record)
@@ -551,8 +548,8 @@ async def taught_tools(
     chosen = await context.judge.reviews.examples(step, params, tools, item)
     if chosen is None:
         return tools
-    record.reads.update({name: [*mark] for name, mark in chosen.mark.items()})
-    record.vectors[step.id] = chosen.vector
+    record.note(chosen.used)
+    record.vectors[step.id] = {"model": chosen.used.model, "vector": chosen.used.vector}
     return replace(tools, examples=chosen.examples)
 
 

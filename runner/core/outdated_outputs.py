@@ -38,7 +38,7 @@ from paddock.steps.base import ItemName
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .block_work import BlockWork, OuterPipelines
-from .dependencies import ROWS, WRITTEN, current_paths
+from .dependencies import OutputWithin, RowsKept, current_paths, dependencies_of
 from .run_context import RunContext
 from .run_records import INPUTS_BY_ITEM, WROTE
 
@@ -69,11 +69,9 @@ class LiveOutputs:
         self.paths |= paths
         if entry.outputs:
             self.writers.add((scope, entry.key))
-        for mark in entry.marks(WRITTEN, ROWS).values():
-            if mark[0] == WRITTEN:
-                self.writers.add((mark[1], mark[2]))
-            else:
-                self.rows.add((mark[4], mark[1], mark[5]))
+        self.writers |= {(out.scope, out.key) for out in dependencies_of(entry, OutputWithin)}
+        for rows in dependencies_of(entry, RowsKept):
+            self.rows.add((rows.scope, rows.store, rows.key))
         return bool(paths)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from paddock.engine.system import no_links, text
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, callable_names
@@ -26,7 +25,7 @@ from paddock.steps.base import ItemName, OutsideRoots, StepError
 
 from .block_work import BlockWork
 from .deleted_documents import DeletionDoubt
-from .dependencies import ROWS, nested_outputs
+from .dependencies import OutputWithin, RowsKept, dependencies_of
 from .outdated_outputs import (
     ELSEWHERE,
     GONE,
@@ -45,38 +44,6 @@ ENDED_STATES = DONE_STATES | {"quarantined"}
 """States in which rows of earlier runs no longer apply."""
 
 
-@dataclass(frozen=True, slots=True)
-class HeldRows:
-    """Rows of an item in a vector store, as its entry says."""
-
-    path: str
-    """Path of the store, as stored in the ledger."""
-    owner: str
-    scope: str
-    key: str
-    sum: str
-
-    @property
-    def n_rows(self) -> int:
-        return int(self.sum.partition(":")[0] or 0)
-
-    def mark(self) -> tuple[str, list[Any]]:
-        """Return the dependency mark for the item's entry."""
-        return f"{self.path}#{self.owner}", [ROWS, self.path, self.owner, self.sum, self.scope,
-                                             self.key]  # fmt: skip
-
-
-def rows_held_by(entry: Entry | None) -> Iterator[HeldRows]:
-    """Yield the rows of an item, and of the items within it."""
-    marks = {} if entry is None else entry.marks(ROWS)
-    for _, path, owner, whole, scope, key in marks.values():
-        yield HeldRows(path, owner, scope, key, whole)
-
-
-def _held_row(row: StoredRow) -> HeldRows:
-    return HeldRows(row.path, "", row.scope, row.key, row.sha256)
-
-
 class RowKeeper:
     """Keeps vector stores and the ledger consistent, for one run."""
 
@@ -88,47 +55,45 @@ class RowKeeper:
 
     async def reconcile(
         self, scope: str, key: str, outputs: ItemOutputs, before: Entry | None, state: str
-    ) -> dict[str, list[Any]]:
-        """Return the marks of an item's rows; drop rows that it no longer keeps.
+    ) -> list[RowsKept]:
+        """Return what an item keeps in stores; drop rows that it no longer keeps.
 
         Raises:
             StepError: a store cannot be written.
         """
         name = ItemName(owner=f"{scope}\n{key}")
         old = {
-            held.path: held
-            for held in rows_held_by(before)
-            if (held.scope, held.key) == (scope, key)
+            rows.store: rows
+            for rows in dependencies_of(before, RowsKept)
+            if (rows.scope, rows.key) == (scope, key)
         }
-        now: dict[str, HeldRows] = {}
+        now: dict[str, RowsKept] = {}
         for path in outputs.kept:
             if state in ENDED_STATES:
                 await self._stores.keep_only(path, name)
             owner = self._stores.owner(name, path)
-            held = HeldRows(
-                self._index.stored(path), owner, scope, key, self._stores.holds(path, owner)
-            )
-            now[held.path] = held
+            stored, whole = self._index.stored(path), self._stores.holds(path, owner)
+            rows = now[stored] = RowsKept(stored, owner, whole, scope, key)
             self._origins.record_stored(
-                StoredRow(scope, held.path, key, held.sum, held.n_rows), self._stats.run
+                StoredRow(scope, stored, key, whole, rows.n_rows), self._stats.run
             )
-        for stored, held in now.items():
-            if held.sum != (old[stored].sum if stored in old else ""):
+        for stored, rows in now.items():
+            if rows.sum != (old[stored].sum if stored in old else ""):
                 self._stats.wrote(self._index.absolute(stored))
         for stored in old.keys() - now.keys():
             if state in DONE_STATES:
-                await self._drop([old[stored]])
+                await self._drop([StoredRow(scope, stored, key, "", 0)])
             elif state not in ENDED_STATES:
                 now[stored] = old[stored]
-        return dict(held.mark() for held in now.values())
+        return [*now.values()]
 
-    async def forget_rows(self, rows: Iterable[HeldRows]) -> tuple[dict[str, int], dict[str, str]]:
+    async def forget_rows(self, rows: Iterable[StoredRow]) -> tuple[dict[str, int], dict[str, str]]:
         """Drop rows; return the number dropped, and the errors, by store."""
         dropped: dict[str, int] = {}
         refused: dict[str, str] = {}
-        by_path: dict[str, list[HeldRows]] = {}
-        for held in rows:
-            by_path.setdefault(held.path, []).append(held)
+        by_path: dict[str, list[StoredRow]] = {}
+        for row in rows:
+            by_path.setdefault(row.path, []).append(row)
         for path, several in by_path.items():
             try:
                 dropped[path] = await self._drop(several)
@@ -149,25 +114,23 @@ class RowKeeper:
         read = self._origins.stored_by
         stored = await self._index.ledger.ask(lambda: list(read(bound.file.name, place)))
         for path in sorted({row.path for _, _, row in stored}):
-            here = [stored_row for stored_row in stored if stored_row[2].path == path]
-            n_rows = await self._drop(
-                [_held_row(row) for step, _, row in here if step not in names]
-            )
+            here = [(step, is_done, row) for step, is_done, row in stored if row.path == path]
+            n_rows = await self._drop([row for step, _, row in here if step not in names])
             if n_rows:
                 self._stats.note(
                     f"removed, since no step keeps them: {text.counted(n_rows, 'row')} of '{path}'"
                 )
             if is_alone:
-                await self._drop([_held_row(row) for step, is_done, row in here if not is_done])
+                await self._drop([row for _, is_done, row in here if not is_done])
 
-    async def _drop(self, several: Sequence[HeldRows]) -> int:
-        if not several:
-            return 0
-        path = Path(self._index.absolute(several[0].path))
-        names = [ItemName(owner=f"{held.scope}\n{held.key}") for held in several]
-        n_rows = await self._stores.forget(path, names)
-        for held in several:
-            self._origins.drop_stored(StoredRow(held.scope, held.path, held.key, "", 0))
+    async def _drop(self, several: Sequence[StoredRow]) -> int:
+        """Drop rows of one store; return their number."""
+        n_rows = 0
+        for path in {row.path for row in several}:
+            names = [ItemName(owner=f"{row.scope}\n{row.key}") for row in several]
+            n_rows = await self._stores.forget(Path(self._index.absolute(path)), names)
+        for row in several:
+            self._origins.drop_stored(row)
         return n_rows
 
 
@@ -311,7 +274,11 @@ class OrphanCleaner:
     async def _removed_outdated(self, doomed: Sequence[OutdatedOutput]) -> _Removal:
         made = [(o.scope, o.key, o.stored) for o in doomed if o.n_rows is None]
         removal = await asyncio.to_thread(self._remove_all, made, is_outdated=True)
-        rows = [HeldRows(o.stored, "", o.scope, o.key, "") for o in doomed if o.n_rows is not None]
+        rows = [
+            StoredRow(o.scope, o.stored, o.key, "", o.n_rows)
+            for o in doomed
+            if o.n_rows is not None
+        ]
         removal.rows, refused = await self._row_keeper.forget_rows(rows)
         removal.refused |= refused
         return removal
@@ -323,14 +290,16 @@ class OrphanCleaner:
             for file in self._made(work.block, work.scope, entry, (*work.outer, entry.key))
         ]
         removal = await asyncio.to_thread(self._remove_all, made)
-        held = [row for entry in entries for row in rows_held_by(entry)]
-        removal.rows, refused = await self._row_keeper.forget_rows(held)
+        kept = (rows for entry in entries for rows in dependencies_of(entry, RowsKept))
+        removal.rows, refused = await self._row_keeper.forget_rows(
+            [StoredRow(rows.scope, rows.store, rows.key, "", 0) for rows in kept]
+        )
         removal.refused |= refused
         return removal
 
     def _keeps(self, entry: Entry, removal: _Removal) -> bool:
         """Return whether an output of an item could not be removed, so that it is tried again."""
-        stores = (held.path for held in rows_held_by(entry))
+        stores = (rows.store for rows in dependencies_of(entry, RowsKept))
         return any(path in removal.refused for path in (*entry.output_paths, *stores))
 
     # --- removing
@@ -341,7 +310,8 @@ class OrphanCleaner:
         """Yield the files of an item, and of the items within it."""
         for stored in entry.output_paths:
             yield scope, entry.key, stored
-        yield from nested_outputs(entry)
+        for output in dependencies_of(entry, OutputWithin):
+            yield output.scope, output.key, output.path
         for inner in block.body:
             if not isinstance(inner, BoundBlock):
                 continue

@@ -32,13 +32,14 @@ from paddock.runner.ledger.budget import Spent, budget_reached
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
+from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import WITHOUT_RESULT, ItemReport, Report, counts_text
 from paddock.steps.base import StepError
 from paddock.steps.run_pipeline import named_outputs
 
 from .blocks import BlockRunner, is_block_skipped
 from .deadly_items import ItemPlace
-from .edited_outputs import held_paths, held_text
+from .dependencies import kept_paths
 from .failures import RunFailed, RunStopped, StepFailed
 from .item_run import ItemRun
 from .items import sub_pipeline_context
@@ -294,7 +295,7 @@ class _PlanRun:
         if outputs is not None and step.inner is None and not changes_nothing(step):
             self._stats.acted(step.id)
         if self._outer:  # for the item around it
-            self.blocks.marks.update(record.marks())
+            self.blocks.reads |= record.dependencies()
         await self.blocks.items.record_written(record)
         for lost in record.outputs.lost_rows:
             # What became of the items whose rows a table no longer has, as far as is known
@@ -315,10 +316,9 @@ class _PlanRun:
             self._stats.note(words)
             if lost.is_left:
                 self._stats.item(ItemReport(step.id, self._key(step), "missing", error=words))
-        held = held_paths(record.outputs.searched)
-        if held:
-            why = held_text(held)
-            self._stats.item(ItemReport(step.id, self._key(step), "held", why=why))
+        if kept := kept_paths(record.outputs.searched):
+            reasons = (Why.OUTPUTS_KEPT(tuple(kept)),)
+            self._stats.item(ItemReport(step.id, self._key(step), "held", reasons=reasons))
         if not self._outer:
             self.blocks.ends[step.id] = NodeOutputs.of_step(
                 step, scope_id, record.wrote(), map(self._context.index.stored, record.outputs.kept)
@@ -410,7 +410,7 @@ class _SubPipelineRun:
     def _note_end(self, walker: _PlanRun) -> None:
         """Note what the items depend on, and what failed or was left; raise what has to wait."""
         step, record, inner = self.step, self.record, walker.blocks
-        record.reads.update(inner.marks)
+        record.reads |= inner.reads
         record.has_inner_failures = record.has_inner_failures or inner.has_failures
         record.attempts = max(record.attempts, inner.attempts)
         if walker.has_left:

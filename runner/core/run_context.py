@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool, Role
@@ -53,9 +52,8 @@ from .call_cache import (
     no_fence,
 )
 from .deadly_items import CrashSuspects, ItemPlace
-from .dependencies import AWAY, STORE
+from .dependencies import Dependencies, Dependency, KeptOutput, MovedAway, StoreSearched
 from .documents_in_use import DocumentsInUse
-from .edited_outputs import held_mark
 from .item_toolset import ItemToolset, ToolRuntime
 from .query_batches import QueryBatches
 from .run_options import CallTape, RunOptions
@@ -210,9 +208,8 @@ class ItemOutputs:
         """Stores in which the item keeps rows."""
         self.read: dict[str, None] = {}
         """Files that were read on a model's request."""
-        self.searched: dict[str, list[Any]] = {}
-        """Marks of stores that were searched, of files that were moved away, and of edited files
-        that were kept."""
+        self.searched: Dependencies = {}
+        """Stores that were searched, files that were moved away, edited files that were kept."""
 
     @property
     def takes_over(self) -> bool:
@@ -284,14 +281,14 @@ class ItemOutputs:
         Raises:
             StepError: it is another pipeline's output.
         """
-        self.searched |= held_mark(self._index.stored(path), sha256)
+        self._note(KeptOutput(self._index.stored(path), sha256))
         self._refuse_other_pipelines(path, sha256)
 
     def _refuse_other_pipelines(self, path: Path, sha256: str) -> None:
         stored = self._index.stored(path)
         other = None if self.takes_over else self._index.other_owner(stored)
         if other is not None:
-            self.searched |= held_mark(stored, sha256)  # so that a run that may write it does
+            self._note(KeptOutput(stored, sha256))  # so that a run that may write it does
             raise other_pipelines_output(stored, other)
 
     def filed_at(self, path: Path) -> Path | None:
@@ -301,7 +298,7 @@ class ItemOutputs:
         self._context.documents.will_move(path, target, sha256, self.items)
 
     async def note_removed(self, path: Path) -> None:
-        self.searched[self._context.documents.moved(path, self.items)] = [AWAY]
+        self._note(MovedAway(self._context.documents.moved(path, self.items)))
 
     def delete_when_done(self, path: Path) -> bool:
         return self._context.documents.leave_for_deletion(path, self.items)
@@ -324,7 +321,10 @@ class ItemOutputs:
     async def note_rows_read(self, store: Path) -> None:
         """Mark a store that is about to be searched."""
         await self._context.stores.look([store])
-        self.searched[self._index.stored(store)] = [STORE, self._context.stores.content(store)]
+        self._note(StoreSearched(self._index.stored(store), self._context.stores.content(store)))
+
+    def _note(self, dependency: Dependency) -> None:
+        self.searched[dependency.name] = dependency
 
 
 def label_embedding(context: RunContext, *, is_plan: bool) -> EmbedLabels:

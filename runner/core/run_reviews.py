@@ -23,10 +23,11 @@ from paddock.runner.ledger.confidence_calibration import (
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Question, Review, ReviewState, ReviewTerms
+from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ReviewMode
 from paddock.steps.base import Tools
 
-from .decided_answers import decision_text
+from .decided_answers import decision_reason
 from .decided_examples import (
     ChosenExamples,
     DecidedExamples,
@@ -70,7 +71,7 @@ class PendingReview:
     """What is known of an item's reviews that are open, or decided and not applied yet."""
 
     is_open: bool
-    why: str
+    why: Reason
 
 
 def terms_of(bound: BoundPlan) -> dict[tuple[str, str, str], ReviewTerms]:
@@ -146,15 +147,15 @@ class RunReviews:
         reviews = (self._pending or {}).get((scope, key), ())
         decided = [review for review in reviews if review.is_decided]
         if decided:
-            return PendingReview(False, decision_text(decided[0]))
+            return PendingReview(False, decision_reason(decided[0]))
         if not reviews:
             return None
         own = [review for review in reviews if (review.scope, review.key) == (scope, key)]
         if own:
-            since = iso_time(own[0].asked_at)
-            return PendingReview(True, f"waits for review since {since}")
-        verb = "waits" if len(reviews) == 1 else "wait"
-        return PendingReview(True, f"{counted(len(reviews), 'answer')} within it {verb} for review")
+            return PendingReview(True, Why.WAITS_SINCE(str(iso_time(own[0].asked_at))))
+        is_one = len(reviews) == 1
+        why = Why.ONE_WAITS_WITHIN() if is_one else Why.WAIT_WITHIN(len(reviews))
+        return PendingReview(True, why)
 
     async def at(self, scope: str, key: str, step: str) -> Review | None:
         """Return the review of a step's answer for an item, whole."""

@@ -1,4 +1,4 @@
-"""Whether an item is stale, and the text of the reason.
+"""Whether an item is stale by its parts, and why.
 
 The recorded spec tells which parameters differ. All is pure but `PastItems`, which reads ledgers.
 """
@@ -16,15 +16,13 @@ from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value
 from paddock.pipelines.label_choices import CHOOSE
 from paddock.runner.bind.bound import BoundNode, canonical_spec
-from paddock.runner.bind.label_changes import LABELS, Labels
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
-from paddock.runner.progress.report import State
+from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.python_step import is_function_reference
 
-from .dependencies import LIMITED
-from .edited_outputs import is_loss
+from .dependencies import Labels, LimitedContext, dependencies_of
 from .fingerprints import (
     CONTENT,
     CONTEXT,
@@ -43,7 +41,9 @@ from .fingerprints import (
     without_time,
 )
 
-_NO_TEXTS: Mapping[str, Sequence[str]] = MappingProxyType({})
+LABELS = "labels"
+"""In a recorded spec, the lists of labels that its items were chosen from, by name."""
+_NO_DETAILS: Mapping[str, Sequence[Reason]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,62 +52,10 @@ class PastItem:
 
     content: str | None = None
     """The digest that today's item would have had then."""
-    words: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Part of the hash → what of it changed since, in words."""
+    details: Mapping[str, Sequence[Reason]] = field(default_factory=dict)
+    """Part of the hash → what of it changed since; the reasons lack their step."""
     has_other_key: bool = False
     """Whether the block's `key`, which reads the item too, is another expression."""
-
-
-@dataclass(frozen=True, slots=True)
-class ItemVerdict:
-    """State of an item, and why; `quarantined`: known to fail."""
-
-    state: State
-    why: str | None = None
-    is_decided: bool = False
-    """Whether a person has decided on an answer of the unchanged item since its last run."""
-    is_left_out: bool = False
-    """Whether the item has work to do, and this run is not asked to do it."""
-
-    @property
-    def is_work(self) -> bool:
-        """Whether the item must run."""
-        return self.state in ("new", "changed", "stale")
-
-    @property
-    def is_remade(self) -> bool:
-        """Whether only outputs are missing."""
-        return self.state == "stale" and is_loss(self.why)
-
-
-def judge_item(
-    entry: Entry | None,
-    hash_: str,
-    parts: Mapping[str, str],
-    older: Mapping[str, Collection[str]] | None = None,
-    past: PastItem | None = None,
-) -> ItemVerdict:
-    """Compare an item with its entry; files are compared elsewhere.
-
-    `older`: by the version of a step, those whose results are as good; None: none is, and neither
-    is what was read before more could be read. `past` is what is known of how the item was done.
-    """
-    if entry is None:
-        return ItemVerdict("new")
-    if entry.hash != hash_:
-        before = json.loads(entry.parts)
-        names = stale_parts(before, parts, older, entry)
-        if names or not changed_parts(before, parts):
-            return _first_difference(names, before, parts, past or PastItem())
-    if entry.state == "quarantined":
-        return ItemVerdict("quarantined", entry.error)
-    if entry.state == "waiting":
-        return ItemVerdict("waiting", entry.error)
-    if entry.state == "failed":
-        return ItemVerdict("stale", f"it failed before: {entry.error}")
-    if entry.state == "done" and entry.attempts:
-        return ItemVerdict("stale", "what failed within it is tried again")
-    return ItemVerdict("fresh")
 
 
 def stale_parts(
@@ -116,6 +64,11 @@ def stale_parts(
     older: Mapping[str, Collection[str]] | None,
     entry: Entry,
 ) -> list[str]:
+    """Return the parts that differ so that a result would not be as good.
+
+    `older`: by the version of a step, those whose results are as good; None: none is, and neither
+    is what was read before more could be read.
+    """
     names = changed_parts(before, now)
     return [n for n in names if not _is_compatible(before, now, n, older, entry)]
 
@@ -137,7 +90,7 @@ def _is_compatible(
     if older is None or name.startswith(("inputs.", "steps.")):
         return False
     if name.endswith(CONTEXT):
-        has_fitted = entry.state == "done" and not entry.marks(LIMITED)
+        has_fitted = entry.state == "done" and not dependencies_of(entry, LimitedContext)
         return has_room(was, now.get(name), is_more_enough=has_fitted)
     if name.endswith(READERS):
         # Installing OCR asks for files that could not be read, not for all of them again.
@@ -167,81 +120,71 @@ def has_room(was: str | None, now: str | None, *, is_more_enough: bool) -> bool:
     return was_tokens == now_tokens or (is_more_enough and int(was_tokens) < int(now_tokens))
 
 
-def _first_difference(
+def part_reasons(
     names: Sequence[str], before: Mapping[str, str], now: Mapping[str, str], past: PastItem
-) -> ItemVerdict:
+) -> tuple[Reason, ...]:
     """Return every difference. The content only changed where the part that was read then did."""
-    words = change_reasons((name for name in names if name != CONTENT), before, now, past.words)
+    others = (name for name in names if name != CONTENT)
+    reasons = tuple(change_reasons(others, before, now, past.details))
     if CONTENT in names and past.content != before.get(CONTENT):
-        return ItemVerdict("changed", "; ".join(["content changed", *words]))
-    rest = "`key` changed" if past.has_other_key else "what it reads of the item changed"
-    return ItemVerdict("stale", "; ".join(words) or rest)
+        return (Why.CONTENT(), *reasons)
+    rest = Why.KEY() if past.has_other_key else Why.READ_OF_ITEM()
+    return reasons or (rest,)
 
 
 def change_reasons(
     names: Iterable[str],
     before: Mapping[str, str],
     now: Mapping[str, str],
-    words: Mapping[str, Sequence[str]] = _NO_TEXTS,
-) -> list[str]:
+    details: Mapping[str, Sequence[Reason]] = _NO_DETAILS,
+) -> list[Reason]:
     """Return each difference once, in the order: prompt, model, parameters, version, values.
 
-    `words` says, by the part, what of it changed, as far as that is known.
+    `details` says, by the part, what of it changed, as far as that is known.
     """
-    found: dict[str, None] = {}
+    found: dict[Reason, None] = {}
     names = frozenset(names)
     for name in sorted(names, key=_rank):
         place, _, what = name.rpartition(".")
         if place in names:  # of `escalate`, which came, went or is another
             continue
         if name == CONTENT:
-            found["content changed"] = None
+            found[Why.CONTENT()] = None
         elif name in _ITEM_PARTS:
             # What is no part of one of both was not read, but for an ending that the key has.
             if name == SUFFIX or (name in before and name in now):
-                found[_ITEM_PARTS[name]] = None
+                found[_ITEM_PARTS[name]()] = None
         elif what not in _PART_NAMES or name.startswith(("inputs.", "steps.", "secrets.")):
-            found[f"value changed: {name}"] = None
-        elif (came := _came_or_went(place, before, now)) is not None:
-            found[came] = None
-        else:
-            reasons = words[name] if name in words else (_PART_NAMES[what],)
-            found.update(dict.fromkeys(f"{reason} (step '{place}')" for reason in reasons))
+            found[Why.VALUE(name)] = None
+        else:  # of a step that is new or gone there is one reason; a block has no version
+            version, parameters = f"{place}.version", f"{place}.parameters"
+            came = version in now and not {version, parameters} & before.keys()
+            went = version in before and not {version, parameters} & now.keys()
+            if came or went:
+                found[(Why.STEP_NEW if came else Why.STEP_REMOVED)(place)] = None
+                continue
+            reasons = details[name] if name in details else (_PART_NAMES[what](),)
+            found.update(dict.fromkeys(reason.of_step(place) for reason in reasons))
     return list(found)
 
 
-def _came_or_went(place: str, before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
-    """Return the words for a step that is new or gone; a block has no version."""
-    version, parameters = f"{place}.version", f"{place}.parameters"
-    if version not in before and version in now and parameters not in before:
-        return f"step '{place}' is new"
-    if version in before and version not in now and parameters not in now:
-        return f"step '{place}' was removed"
-    return None
-
-
-_ITEM_PARTS = {
-    LOOP: "its place in the list changed",
-    PATH: "its path changed",
-    TIME: "its time changed",
-    SUFFIX: "the ending of its name changed",
-}
+_ITEM_PARTS = {LOOP: Why.PLACE_IN_LIST, PATH: Why.PATH, TIME: Why.TIME, SUFFIX: Why.SUFFIX}
 _PART_NAMES = {
-    "prompt": "prompt changed",
-    "schema": "schema changed",
-    "check": "checks changed",
-    "evidence": "sources of its evidence changed",
-    "confidence": "`confidence` changed",
-    "escalate": "`escalate` changed",
-    "escalate_also": "`escalate.also` changed",
-    "review": "`review.when` changed",
-    "also": "`review.also` changed",
-    "model": "model changed",
-    "parameters": "parameters changed",
-    "ctx": "`ctx` of its model changed",
-    "servers": "what its servers are given changed",
-    "version": "step version changed",
-    "readers": "what reads documents here changed",
+    "prompt": Why.PROMPT,
+    "schema": Why.SCHEMA,
+    "check": Why.CHECKS,
+    "evidence": Why.EVIDENCE,
+    "confidence": Why.CONFIDENCE,
+    "escalate": Why.ESCALATE,
+    "escalate_also": Why.ESCALATE_ALSO,
+    "review": Why.REVIEW_WHEN,
+    "also": Why.REVIEW_ALSO,
+    "model": Why.MODEL,
+    "parameters": Why.PARAMETERS,
+    "ctx": Why.CONTEXT,
+    "servers": Why.SERVERS,
+    "version": Why.VERSION,
+    "readers": Why.READERS,
 }
 
 
@@ -263,60 +206,59 @@ class SpecChanges:
     """Whether it was a block, whose items are read by a name."""
     attributes: frozenset[str] | None
     """Attributes of the item that were read then; None: all."""
-    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Part of the hash → what of it changed, in words."""
+    details: Mapping[str, Sequence[Reason]] = field(default_factory=dict)
+    """Part of the hash → what of it changed; the reasons lack their step."""
     has_other_key: bool = False
     """Whether the block's `key` is another expression."""
 
 
 def compare_specs(then: Spec, now: Spec, block: str) -> SpecChanges:
     """Compare two specs; `block` is the outermost one, or the step."""
-    words = {
-        f"{name}.{part}": tuple(reasons)
+    details = {
+        f"{name}.{part}": reasons
         for kind in ("blocks", "steps")
         for name in {**then[kind], **now[kind]}
         for part, reasons in _text_diff(then[kind].get(name), now[kind].get(name)).items()
     }
     written = then["blocks"].get(block)
     if written is None:
-        return SpecChanges(False, None, words)
+        return SpecChanges(False, None, details)
     var = str(written.get("for_each", "")).partition(" in ")[0]
     has_other_key = written.get("key") != now["blocks"].get(block, {}).get("key")
-    return SpecChanges(True, _spec_attributes(then, block, var), words, has_other_key)
+    return SpecChanges(True, _spec_attributes(then, block, var), details, has_other_key)
 
 
 # --- which parameters differ
 
 
-def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
+def _text_diff(then: Any, now: Any) -> dict[str, list[Reason]]:
     """Return, by part of the hash, which keys of a step or block differ."""
     if not isinstance(then, Mapping) or not isinstance(now, Mapping):
         return {}
-    texts: list[str] = []
-    others: list[str] = []
+    texts: list[Reason] = []
+    others: list[Reason] = []
     for name in changed_parts(then, now):
         if name == "servers":
             others += _tools_diff(then.get(name), now.get(name))
         elif name not in ("with", "reply"):
-            others.append(f"`{name}` changed")
+            others.append(Why.PARAMETER(name))
     for name in changed_parts(given_parameters(then), given_parameters(now)):
         if name in TEXTS:
-            texts.append("template changed" if name == "template" else "prompt changed")
+            texts.append(Why.TEMPLATE() if name == "template" else Why.PROMPT())
         else:
-            others.append(f"`{name}` changed")
+            others.append(Why.PARAMETER(name))
     evidence = [(spec.get("reply") or {}).get("evidence") or {} for spec in (then, now)]
     if not others and "with" in now:
-        others = ["`params` of its model changed"]
-    words = {"parameters": others}
+        others = [Why.MODEL_PARAMETERS()]
+    details = {"parameters": others}
     if texts:
-        words["prompt"] = list(dict.fromkeys(texts))
+        details["prompt"] = list(dict.fromkeys(texts))
     if all(evidence) and changed_parts(*evidence) == ["rules"]:
-        words["evidence"] = ["the rules by which evidence is found changed"]
+        details["evidence"] = [Why.EVIDENCE_RULES()]
     if is_function_reference(uses := str(now.get("uses", ""))):
-        file = uses.rpartition(":")[0]
-        words["version"] = [f"code of {file}, or of what it imports, changed"]
+        details["version"] = [Why.CODE(uses.rpartition(":")[0])]
     if ("examples" in given_parameters(then)) != ("examples" in given_parameters(now)):
-        words["model"] = []  # the embedding model came or went with it
+        details["model"] = []  # the embedding model came or went with it
     reply_then, reply_now = then.get("reply") or {}, now.get("reply") or {}
     for part, names in (("schema", ("schema",)), ("check", ("check", "repair"))):
         if reply_then and reply_now:
@@ -324,19 +266,19 @@ def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
         else:
             is_same_reply = (reply_then.get(names[0]) or None) == (reply_now.get(names[0]) or None)
         if is_same_reply:
-            words[part] = []  # only the other half of `reply` came or went
-    return words
+            details[part] = []  # only the other half of `reply` came or went
+    return details
 
 
-def _tools_diff(then: Any, now: Any) -> list[str]:
+def _tools_diff(then: Any, now: Any) -> list[Reason]:
     """Return which files of a step's tools differ, else that its tools do."""
     then, now = then or {}, now or {}
     changed = changed_parts(then, now)
     files = [name for name in changed if name.startswith("files of ") and name in then]
     if not files or len(files) < len(changed):
-        return ["its tools changed"]
+        return [Why.TOOLS()]
     pairs = ((then[name], now.get(name) or {}) for name in files)
-    return [f"file changed: {file}" for pair in pairs for file in changed_parts(*pair)]
+    return [Why.TOOL_FILE(file) for pair in pairs for file in changed_parts(*pair)]
 
 
 # --- what was read of the item
@@ -418,7 +360,7 @@ class PastItems:
             return PastItem()
         read = without_time(changes.attributes)
         content = ordered_digest(item_content(item, read)) if changes.has_item else None
-        return PastItem(content, changes.words, changes.has_other_key)
+        return PastItem(content, changes.details, changes.has_other_key)
 
     def lists(self, key: str) -> Mapping[str, Labels]:
         """Return the lists that an item was chosen from, by name."""

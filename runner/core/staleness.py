@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from paddock.engine.sampling.json_schema import json_pointer
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.label_choices import FieldPath, LabelList
@@ -23,19 +23,12 @@ from paddock.runner.bind.bound import (
     BoundNode,
     BoundPlan,
     BoundStep,
+    all_steps,
     callable_names,
     node_ids,
     steps_of,
 )
-from paddock.runner.bind.label_changes import (
-    LABELS,
-    NEAREST,
-    CurrentLabels,
-    LabelVectors,
-    label_texts,
-    list_name,
-)
-from paddock.runner.bind.offered_labels import LabelLists
+from paddock.runner.bind.offered_labels import LabelLists, label_texts
 from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.text_vectors import unit_matrix
 from paddock.runner.folders.missing_files import is_mass_deletion
@@ -45,6 +38,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import FiledRow
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import State
 from paddock.steps.base import Vector
 from paddock.steps.vectors.open_stores import OpenStores
@@ -58,10 +52,8 @@ from .block_items import (
 )
 from .block_work import BlockWork, ItemWork, OuterPipelines
 from .call_cache import ModelDigests
-from .decided_examples import EXAMPLES, examples_difference
 from .deleted_documents import DeletionDetector, DeletionDoubt
-from .dependencies import AWAY, DependencyIndex, is_file_mark
-from .edited_outputs import EDITED_FILE, held_paths, held_text, is_loss, overwrites_edited
+from .dependencies import FileRead, MovedAway, NarrowedLabels, Trace, dependencies_of
 from .filed_items import FILED_STATES, BlockFiling, FiledItems, ListWithFiled, filed_doubt
 from .fingerprints import (
     CONTENT,
@@ -85,11 +77,12 @@ from .item_keys import item_keys, raw_item_keys
 from .renamed_documents import renamed_items
 from .run_options import RunOptions
 from .run_reviews import RunReviews
-from .stale_reasons import ItemVerdict, PastItems, judge_item
+from .stale_reasons import PastItems
+from .verify import ItemNow, ItemRequest, ItemVerdict, permit, verify
+from .world import LabelVectors, World
 
 WORK_STATES: tuple[State, ...] = ("new", "changed", "stale")
-SOURCE_GONE = "its source is gone"
-NOT_REQUESTED = ItemVerdict("skipped", "not asked for", is_left_out=True)
+NOT_REQUESTED = ItemVerdict("skipped", (Why.NOT_REQUESTED(),), is_left_out=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +93,13 @@ class _JudgedBlock:
     scope: str
     base: str
     """The parts of the items' hash that all share: a JSON object."""
-    entries: Mapping[str, Entry]
-    job_runs: frozenset[str]
+    traces: Mapping[str, Trace]
     requested: frozenset[str] | None
     """Keys of the items that the run is asked to do; None: all."""
+    request: ItemRequest
+    """Of an item that is asked for."""
     place: Place
-    labels: CurrentLabels
-    """The lists of labels that its steps choose from."""
+    world: World
 
     def parts_of(self, key: str, item: Any, place: tuple[int, int]) -> str:
         """Return the parts of an item's hash as JSON; for 10,000 items, so text is joined."""
@@ -120,23 +113,6 @@ class _JudgedBlock:
             read += f'"{SUFFIX}":"{part_digest(suffix)}",'
         content = ordered_digest(item_content(item, without_time(attributes)))
         return f'{{"{CONTENT}":"{content}",{read}{self.base[1:]}'
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """One item as it is now, and its entry."""
-
-    scope: str
-    entry: Entry | None
-    hash: str
-    parts: str
-    past: PastItems
-    item: Any
-    labels: CurrentLabels
-
-    def was_done_in(self, runs: Collection[str]) -> bool:
-        """Return whether it was done as it is now in one of these runs."""
-        return self.entry is not None and self.entry.hash == self.hash and self.entry.run in runs
 
 
 EmbedLabels = Callable[[BoundStep, Sequence[str]], Awaitable[tuple[str, Sequence[Vector]] | None]]
@@ -164,12 +140,12 @@ class Judge:
         self.options = options
         self.index = index
         self.ledger = index.ledger
-        self.dependencies = DependencyIndex(index, stores)
+        self.world = World.of(index, stores)
         self.seen_keys: set[str] = set()
         """Keys of all items, where only some are asked for."""
         self.sources = DeletionDetector(bound, self.ledger, index, options.is_confirmed)
         self._digests = digests
-        self.parts = NodeParts(bound, index, digests, self.dependencies.digest)
+        self.parts = NodeParts(bound, index, digests, self.world.digest)
         self._outer = OuterPipelines(bound.file.name, "", ())
         self._job_runs = job_runs
         watches = is_watch_trigger(options.trigger)
@@ -206,8 +182,8 @@ class Judge:
         )
         steps, places = f"{outer.steps}{step}.", (*outer.places, self.place())
         made._outer = OuterPipelines(outer.file, steps, places)
-        made.seen_keys, made.dependencies = self.seen_keys, self.dependencies
-        made.parts = NodeParts(bound, self.index, self._digests, self.dependencies.digest)
+        made.seen_keys, made.world = self.seen_keys, self.world
+        made.parts = NodeParts(bound, self.index, self._digests, self.world.digest)
         made.parts.secrets = self.parts.secrets
         made._is_only_block = False
         made._settled_files = self._settled_files
@@ -231,31 +207,33 @@ class Judge:
 
     def list_name(self, step: BoundStep, field: FieldPath) -> str:
         """Return the name of the list that a step's field is chosen from, in marks and specs."""
-        return list_name(self._outer.steps, step.id, field)
+        return f"{self._outer.steps}{step.id}{json_pointer(field)}"
 
-    async def _current_labels(
-        self, body: Iterable[BoundNode], scope: Scope, entries: Iterable[Entry], past: PastItems
-    ) -> CurrentLabels:
-        """Return the lists of labels that are known before any item.
+    async def _world_of(
+        self, body: Iterable[BoundNode], scope: Scope, traces: Collection[Trace]
+    ) -> World:
+        """Return the world as these items see it, which has been looked at.
 
         Raises:
-            PipelineError: a list is no list of labels.
+            PipelineError: a list of labels is no list of labels.
             EngineError: the labels that are new to a list cannot be embedded.
         """
+        await self.world.prepare(traces, self.bound.roots)
+        await self.reviews.load()
         lists: dict[str, LabelList] = {}
         vectors: dict[str, LabelVectors] = {}
-        held = [entry for entry in entries if entry.marks(NEAREST)]
+        narrowed = [t for t in traces if any(isinstance(d, NarrowedLabels) for d in t.dependencies)]
         for step in steps_of(body):
             for field, found in self.labels.known(step, scope).items():
                 name = self.list_name(step, field)
                 lists[name] = found
-                former = (past.lists(entry.key).get(name) for entry in held)
+                former = (trace.past.lists(trace.entry.key).get(name) for trace in narrowed)
                 before = {id(old): old for old in former if old is not None}  # most have the same
                 new = found.new_to(before.values())
                 made = await self.embed_labels(step, label_texts(new)) if new else None
                 if made is not None:
                     vectors[name] = LabelVectors([*new], made[0], unit_matrix(made[1]))
-        return CurrentLabels(lists, vectors)
+        return replace(self.world, reviews=self.reviews, lists=lists, label_vectors=vectors)
 
     def place(self) -> dict[str, str]:
         """Return the `dir` and `path` inputs, relative to the pipeline where they lie beside it."""
@@ -297,20 +275,19 @@ class Judge:
             self.seen_keys.update(others)
         keys, listed = [*keys, *others], [*listed, *others.values()]
         base = canonical_json(await self.parts.of_block(block, scope))
-        await self.dependencies.look(
-            map(entries.__getitem__, entries.keys() & keys), self.bound.roots
-        )
+        past = PastItems(self.ledger, scope_id, block)
+        traces = {key: Trace(scope_id, entries[key], past) for key in keys if key in entries}
+        world = await self._world_of(block.body, scope, traces.values())
         job: frozenset[str] = frozenset()
         if not outer:
             job = await self.job_runs()
             if self._settled_files is not None:
                 await self._settled_files.read()
-        await self.reviews.load()
-        past = PastItems(self.ledger, scope_id, block)
-        there = map(entries.__getitem__, entries.keys() & keys)
-        labels = await self._current_labels(block.body, scope, there, past)
-        judged = _JudgedBlock(block, scope_id, base, entries, job, named, self.index.stored, labels)
-        items, held = self._judge_items(judged, keys, listed, past, filing, others)
+        request = self._request({block.id, *node_ids(block.body)}, job)
+        judged = _JudgedBlock(
+            block, scope_id, base, traces, named, request, self.index.stored, world
+        )
+        items, held = self._judge_items(judged, keys, listed, filing, others)
         made_by = self.parts.made_by(block, base)
         done, earlier = self._keep_done(judged, items, others)
         found = await self._judge_filed(judged, items, past, filing, made_by)
@@ -402,7 +379,6 @@ class Judge:
         block: _JudgedBlock,
         keys: Sequence[str],
         listed: Sequence[Any],
-        past: PastItems,
         filing: BlockFiling,
         others: Collection[str],
     ) -> tuple[list[ItemWork], list[str]]:
@@ -412,38 +388,30 @@ class Judge:
         """
         items: list[ItemWork] = []
         held: list[str] = []
-        overwrites = overwrites_edited(block.block)
-        nodes = {block.block.id, *node_ids(block.block.body)}
-        is_forced = not self.options.force.isdisjoint(nodes)
+        older, unfinished = self._older, self._settled_files
+        writes = [step for step in all_steps(block.block.body) if step.uses == "files.write"]
+        overwrites = bool(writes) and all(s.written.get("on_edited") == "overwrite" for s in writes)
+        asked = replace(block.request, takes_over=overwrites or self.options.takes_over)
+        others_request = replace(asked, is_asked_for=False, is_forced=False, takes_over=overwrites)
         for number, (key, item) in enumerate(zip(keys, listed, strict=True)):
-            place = (number, len(listed))
+            place, trace = (number, len(listed)), block.traces.get(key)
             row = filing.left[key][0] if key in filing.left else None
             parts = block.parts_of(key, item if row is None else filing.described(row), place)
+            entry = None if trace is None else trace.entry
             if key in others and block.block.loop_attributes:
-                parts = _without_place(parts, block.entries.get(key))
+                parts = _without_place(parts, entry)
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
-            entry = block.entries.get(key)
-            candidate = _Candidate(block.scope, entry, hash_, parts, past, item, block.labels)
-            is_shared = candidate.was_done_in(block.job_runs)
-            is_requested = block.requested is None or key in block.requested
-            if is_shared:
-                verdict = ItemVerdict("fresh")
-            else:
-                is_taken = overwrites or (self.options.takes_over and is_requested)
-                verdict = self._verdict(
-                    candidate, None if is_taken else held, is_forced=is_forced and is_requested
-                )
-            unfinished = self._settled_files
-            if verdict.is_work and unfinished is not None and unfinished.is_left(item):
+            now = ItemNow(hash_, parts, item, older)
+            is_asked_for = block.requested is None or key in block.requested
+            request = asked if is_asked_for else others_request
+            verdict = self._verdict(trace, now, block.world, request)
+            may_wait = unfinished is not None and (verdict.is_work or verdict.is_left_out)
+            if unfinished is not None and may_wait and unfinished.is_left(item):
                 continue  # the watch passes it on once it has settled
-            # A variant's figures are of its sample alone, also where more is known.
-            if not is_requested and (verdict.is_work or self.options.variant_of):
-                sample = self.options.sample
-                verdict = NOT_REQUESTED
-                if sample is not None:
-                    verdict = ItemVerdict("unsampled", sample.why_left_out, is_left_out=True)
+            if verdict.state == "held":
+                held += verdict.kept
             items.append(
-                ItemWork(len(items), key, item, verdict, hash_, parts, entry, place, is_shared, row)
+                ItemWork(len(items), key, item, verdict, hash_, parts, entry, place, filed=row)
             )
         return items, held
 
@@ -463,16 +431,14 @@ class Judge:
             if item.key not in others or entry is None or entry.state not in FILED_STATES:
                 left.append(replace(item, index=len(left)) if done else item)
                 continue
-            is_stale = verdict.is_work or verdict.is_left_out
-            own = entry.marks().items() if is_stale else ()
-            read = [(p, mark) for p, mark in own if is_file_mark(mark) and p not in by_all]
-            is_lost = any(not self.dependencies.agrees(*pair) for pair in read)
-            if verdict.is_work and not (is_lost or entry.marks(AWAY)):
+            is_away, read = dependencies_of(entry, MovedAway), dependencies_of(entry, FileRead)
+            is_lost = any(dep.path not in by_all and not self.world.has(dep) for dep in read)
+            if verdict.is_work and not (is_lost or is_away):
                 left.append(replace(item, index=len(left)) if done else item)
                 continue
             result = (entry.returns, entry.returns_object)
             done[item.key] = FiledRow(item.key, item.key, "", "", None, False, "", "", *result)
-            if is_stale and entry.hash != item.hash:
+            if (verdict.is_work or verdict.is_left_out) and entry.hash != item.hash:
                 earlier.add(item.key)
         items[:] = left
         return done, frozenset(earlier)
@@ -491,15 +457,16 @@ class Judge:
         for key in present & rows.keys():
             del rows[key]
         new = {key: row for key, row in filing.new.items() if key not in present}
-        nodes = {block.block.id, *node_ids(block.block.body)}
-        is_forced = not self.options.force.isdisjoint(nodes)
+        is_forced = block.request.is_forced
         doubtful = [r for r in rows.values() if r.path and (is_forced or r.made_by != made_by)]
         if block.requested is not None:
             self.seen_keys.update(rows)
             doubtful = [row for row in doubtful if row.key in block.requested]
         keys = [row.key for row in doubtful]
         entries = await self.ledger.ask(self.ledger.entries, block.scope, keys) if keys else {}
-        await self.dependencies.look(entries.values(), self.bound.roots)
+        traces = {key: Trace(block.scope, entry, past) for key, entry in entries.items()}
+        await self.world.prepare(traces.values(), self.bound.roots)
+        request = replace(block.request, job_runs=frozenset())
         earlier: set[str] = set()
         by_age = sorted(rows.values(), key=lambda row: (len(row.key), row.key)) if doubtful else ()
         latest = {row.name: row.key for row in by_age}
@@ -509,11 +476,11 @@ class Judge:
             if block.block.loop_attributes:
                 parts = _without_place(parts, entry)
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
-            verdict = ItemVerdict("stale", "it was made by an earlier version")
+            verdict = ItemVerdict("stale", (Why.EARLIER_VERSION(),))
             is_done = entry is None or entry.state in FILED_STATES
             if is_forced or row.outdated_by != made_by or not is_done:
-                candidate = _Candidate(block.scope, entry, hash_, parts, past, None, block.labels)
-                verdict = self._verdict(candidate, [], is_forced=is_forced)
+                trace, now = traces.get(row.key), ItemNow(hash_, parts, None, self._older)
+                verdict = self._verdict(trace, now, block.world, request)
             if verdict.state in ("fresh", "held"):
                 rows[row.key] = new[row.key] = row._replace(made_by=made_by, outdated_by="")
                 continue
@@ -545,17 +512,18 @@ class Judge:
         made = []
         for item in items:
             if (was := old.get(item.key)) is not None:
-                why = f"`key` changed: it was '{was}'" if past.had_other_key(was) else ""
-                verdict = item.verdict
+                why, verdict = Why.RENAMED_FROM(was), item.verdict
+                if past.had_other_key(was):
+                    why = Why.KEY_FROM(was)
                 if verdict.state == "new":
-                    verdict = ItemVerdict("new", why or f"renamed from '{was}'")
+                    verdict = ItemVerdict("new", (why,))
                 item = replace(item, renamed_from=was, verdict=verdict)
             made.append(item)
         return made
 
     def _absences(
         self, scope: str, items: Sequence[ItemWork], deleted: Sequence[Entry], past: PastItems
-    ) -> dict[str, str]:
+    ) -> dict[str, Reason]:
         """Return why the list no longer has each of the deleted items. Blocking."""
         renamed = {item.renamed_from: item.key for item in items if item.renamed_from is not None}
         made = LineageStore(self.ledger).made_of(scope)
@@ -563,14 +531,13 @@ class Judge:
         for key in (entry.key for entry in deleted):
             source = made[key].source if key in made else None
             if past.had_other_key(key):
-                is_now = f": it is '{renamed[key]}'" if key in renamed else ""
-                found[key] = f"`key` changed{is_now}"
+                found[key] = Why.KEY_TO(renamed[key]) if key in renamed else Why.KEY()
             elif key in renamed:
-                found[key] = f"renamed to '{renamed[key]}'"
-            elif source and not os.path.lexists(self.index.absolute(source)):
-                found[key] = SOURCE_GONE
+                found[key] = Why.RENAMED_TO(renamed[key])
+            elif source and not self.world.is_there(source):
+                found[key] = Why.SOURCE_GONE()
             else:
-                found[key] = "no longer in the list"
+                found[key] = Why.UNLISTED()
         return found
 
     async def step(self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()) -> BlockWork:
@@ -579,24 +546,56 @@ class Judge:
         parts = await self.parts.of_step(step)
         parts.update(self.parts.outer(step.references - step.of_lists, step.shown, scope))
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
-        entry = entries.get(step.id)
-        await self.dependencies.look([entry] if entry is not None else (), self.bound.roots)
-        job = await self.job_runs()
-        await self.reviews.load()
-        text = canonical_json(parts)
-        hash_ = item_hash(parts)
         past = PastItems(self.ledger, scope_id, step)
-        held = () if entry is None else (entry,)
-        labels = await self._current_labels([step], scope, held, past)
-        candidate = _Candidate(scope_id, entry, hash_, text, past, None, labels)
-        is_shared = candidate.was_done_in(job)
-        is_forced = step.id in self.options.force and not is_shared
-        kept = None if self.options.takes_over else list[str]()
-        verdict = self._verdict(candidate, kept, is_forced=is_forced)
+        entry = entries.get(step.id)
+        trace = None if entry is None else Trace(scope_id, entry, past)
+        world = await self._world_of([step], scope, () if trace is None else (trace,))
+        now = ItemNow(item_hash(parts), canonical_json(parts), None, self._older)
+        request = self._request({step.id}, await self.job_runs())
+        request = replace(request, takes_over=self.options.takes_over)
+        verdict = self._verdict(trace, now, world, request)
         if entry is not None and not verdict.is_work and entry.state == "quarantined":
-            verdict = ItemVerdict("stale", f"it failed before: {entry.error}")
-        item = ItemWork(0, step.id, None, verdict, hash_, text, entry, is_shared=is_shared)
+            verdict = ItemVerdict("stale", (Why.FAILED_BEFORE(str(entry.error)),))
+        item = ItemWork(0, step.id, None, verdict, now.hash, now.parts, entry)
         return BlockWork(BoundBlock.of_step(step), tuple(outer), scope_id, (item,), step=step)
+
+    @property
+    def _older(self) -> Mapping[str, Collection[str]] | None:
+        """The step versions whose results are as good as those of today's, by these."""
+        return None if self.options.refresh else self.parts.older
+
+    def _verdict(
+        self, trace: Trace | None, now: ItemNow, world: World, request: ItemRequest
+    ) -> ItemVerdict:
+        verdict = verify(trace, now, world)
+        is_as_good = trace is not None and trace.entry.hash != now.hash and not verdict.is_of_parts
+        if trace is not None and is_as_good and not self.ledger.is_readonly:
+            # Take today's secrets for those that it was made with, so that their changes show
+            entry, parts = trace.entry, json.loads(now.parts)
+            before = json.loads(entry.parts)
+            names = changed_parts(before, parts)
+            if new := {n: parts[n] for n in names if parts.get(n, "").startswith(KEYED)}:
+                text = now.parts if parts == before | new else canonical_json(before | new)
+                row = {name: getattr(entry, name) for name in Entry.__slots__}
+                row |= {"scope": trace.scope, "parts": text}
+                self.ledger.put("items", row | {"hash": hashlib.sha256(text.encode()).hexdigest()})
+        return permit(verdict, trace, now, request)
+
+    def _request(self, nodes: Collection[str], job_runs: frozenset[str]) -> ItemRequest:
+        """Return what is asked of the items of a block or step; `nodes`: the ids in it."""
+        options, sample, left_out = self.options, self.options.sample, NOT_REQUESTED
+        if sample is not None:
+            first = Why.NOT_AMONG_FIRST(sample.n_items)
+            why = first if sample.is_first else Why.NOT_SAMPLED()
+            left_out = ItemVerdict("unsampled", (why,), is_left_out=True)
+        return ItemRequest(
+            is_forced=not options.force.isdisjoint(nodes),
+            retries_failed=options.retry_failed,
+            asks_people=options.review == "ask",
+            left_out=left_out,
+            is_of_variant=bool(options.variant_of),
+            job_runs=job_runs,
+        )
 
     async def job_runs(self) -> frozenset[str]:
         """Return the runs of the same job, this one included."""
@@ -614,97 +613,6 @@ class Judge:
         ]
         if faults:
             raise PipelineError(faults)
-
-    # --- verdicts
-
-    def _verdict(
-        self, candidate: _Candidate, held: list[str] | None, *, is_forced: bool
-    ) -> ItemVerdict:
-        """Judge one item.
-
-        Paths of edited outputs that are kept are added to `held`; None: edited outputs are
-        overwritten.
-        """
-        entry = candidate.entry
-        verdict = self._verdict_by_hash(candidate)
-        if entry is None or verdict.is_work:
-            return verdict
-        if is_forced:
-            return ItemVerdict("stale", "forced")
-        if self.options.retry_failed and (
-            verdict.state == "quarantined" or entry.has_inner_failures
-        ):
-            return ItemVerdict("stale", "what failed is tried again")
-        pending = self.reviews.of_item(candidate.scope, entry.key)
-        if pending is not None or verdict.state == "waiting":
-            # Judge an item that waits for a decision, or has got one since its last run
-            difference = self._difference(candidate, entry, [])
-            if difference is not None:
-                return ItemVerdict("stale", difference)
-            if pending is not None and pending.is_open and self.reviews.mode == "ask":
-                return ItemVerdict("waiting", pending.why)
-            why = None if pending is None else pending.why
-            was: State = next((state for state in WORK_STATES if state == entry.was), "stale")
-            return ItemVerdict(was, why, is_decided=True)
-        if verdict.state == "quarantined":
-            # Judge a failed item: its labels may be others, an edited output may be gone
-            is_taken = held is None
-            reason = self._of_lists(candidate, entry) or self.dependencies.released(entry)
-            if reason is None and is_taken:
-                paths = held_paths(entry.marks())
-                reason = f"{EDITED_FILE}{paths[0]}" if paths else None
-            return verdict if reason is None else ItemVerdict("stale", reason)
-        return self._of_done(candidate, entry, held) if verdict.state == "fresh" else verdict
-
-    def _verdict_by_hash(self, candidate: _Candidate) -> ItemVerdict:
-        """Compare an item with its entry alone."""
-        entry, hash_ = candidate.entry, candidate.hash
-        if entry is not None and entry.hash == hash_:
-            return judge_item(entry, hash_, {})
-        older = None if self.options.refresh else self.parts.older
-        past = None if entry is None else candidate.past.of(entry.key, candidate.item)
-        now = json.loads(candidate.parts)
-        verdict = judge_item(entry, hash_, now, older, past)
-        if entry is not None and not verdict.is_work and not self.ledger.is_readonly:
-            # Take today's secrets for those that it was made with, so that their changes show
-            before = json.loads(entry.parts)
-            new = {
-                n: now[n] for n in changed_parts(before, now) if now.get(n, "").startswith(KEYED)
-            }
-            if new:
-                parts = before | new
-                text = candidate.parts if parts == now else canonical_json(parts)
-                row = {name: getattr(entry, name) for name in Entry.__slots__}
-                row |= {"scope": candidate.scope, "parts": text}
-                self.ledger.put("items", row | {"hash": hashlib.sha256(text.encode()).hexdigest()})
-        return verdict
-
-    def _difference(self, candidate: _Candidate, entry: Entry, edited: list[str]) -> str | None:
-        """Return what changed of an item's dependencies; None: nothing. See `DependencyIndex`."""
-        difference = self.dependencies.difference(candidate.scope, entry, edited)
-        if difference is not None and not is_loss(difference):
-            return difference
-        examples = examples_difference(entry.marks(EXAMPLES), self.reviews.decisions)
-        return self._of_lists(candidate, entry) or examples or difference
-
-    def _of_lists(self, candidate: _Candidate, entry: Entry) -> str | None:
-        """Return why an item must be labelled again: a list that it was chosen from changed."""
-        if not entry.marks(LABELS):
-            return None
-        return candidate.labels.difference(entry, candidate.past.lists(entry.key))
-
-    def _of_done(self, candidate: _Candidate, entry: Entry, held: list[str] | None) -> ItemVerdict:
-        """Judge an item that is as it was, by its dependencies and outputs."""
-        edited: list[str] = []
-        difference = self._difference(candidate, entry, edited)
-        if difference is None and edited and held is None:
-            difference = f"{EDITED_FILE}{edited[0]}"
-        if difference is not None:
-            return ItemVerdict("stale", difference)
-        if edited and held is not None:
-            held += edited
-            return ItemVerdict("held", held_text(edited))
-        return ItemVerdict("fresh")
 
 
 def _without_place(parts: str, entry: Entry | None) -> str:

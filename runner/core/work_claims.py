@@ -23,6 +23,7 @@ from paddock.runner.ledger.entries import Entry, LedgerError, ViewAtWork
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.drain import StopGate, StopGateClosed
+from paddock.runner.progress.reasons import in_words
 from paddock.runner.progress.report import State
 from paddock.runner.settings import UnattendedSettings
 
@@ -115,7 +116,7 @@ class WorkClaims:
         others = await self._do(self._claims.runs_of_others, self.joined.job)
         if entry.run in others and not self.joined.is_before(entry.run):
             before, now = json.loads(entry.parts), json.loads(item.parts)
-            why = "; ".join(change_reasons(changed_parts(before, now), before, now))
+            why = in_words(change_reasons(changed_parts(before, now), before, now))
             raise LedgerError(
                 f"'{item.key}' was done in this run by another machine (run '{entry.run}'), and "
                 f"this one would do it again: {why}. Each would undo what "

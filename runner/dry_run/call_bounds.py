@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
-from paddock.runner.bind.label_changes import choices_of
+from paddock.runner.bind.offered_labels import choices_of
 from paddock.runner.core.step_retries import times
 
 

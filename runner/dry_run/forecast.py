@@ -31,11 +31,9 @@ from paddock.runner.bind.bound import (
 from paddock.runner.bind.inputs import BindError
 from paddock.runner.bind.scope import Scope
 from paddock.runner.core.block_state import BlockState
-from paddock.runner.core.block_work import LEFT_OUT_BY_WHERE, BlockWork
+from paddock.runner.core.block_work import BlockWork
 from paddock.runner.core.blocks import BlockRunner, is_block_skipped
-from paddock.runner.core.edited_outputs import held_text
 from paddock.runner.core.failures import RunStopped, StepFailed
-from paddock.runner.core.filed_items import NO_LONGER_THERE
 from paddock.runner.core.item_run import ItemRun
 from paddock.runner.core.items import sub_pipeline_context
 from paddock.runner.core.lacking_items import LackingItems, lacking_of, no_documents_of
@@ -55,6 +53,7 @@ from paddock.runner.folders.file_filter import not_taken_by_watches
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
 from paddock.steps.base import OutsideRoots
 
@@ -292,8 +291,8 @@ class _Forecast:
         except (StepFailed, ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
             return  # not known yet, or the run tells what is wrong
         if there is not None and there not in self._context.index.known_sha256(path):
-            why = held_text([self._context.index.stored(path)])
-            self._items.append(PlanItem(step.id, step.id, "held", why))
+            why = Why.OUTPUTS_KEPT((self._context.index.stored(path),))
+            self._items.append(PlanItem(step.id, step.id, "held", (why,)))
 
     def _unknown_until(self, name: str, cause: str) -> str:
         at = self._prefix
@@ -396,11 +395,12 @@ class _Forecast:
 
     async def _model_step(self, step: BoundStep, cause: str | None) -> None:
         entry: Entry | None
+        reasons: tuple[Reason, ...]
         if cause is not None:
             self._unknown[step.id] = cause
             entry = self._context.ledger.entries(self._judge.scope_id(step.id)).get(step.id)
             state: State = "new" if entry is None else "stale"
-            why = None if entry is None else f"it reads '{cause}', which has work to do"
+            reasons = () if entry is None else (Why.READS_UNDONE(cause),)
         else:
             if is_step_skipped(step, self._scope):
                 self._ends[step.id] = NodeOutputs(step, is_skipped=True)
@@ -409,9 +409,9 @@ class _Forecast:
             run = await self._blocks.judge(step, self._scope, keeps_results=True)
             self._note_end_of(run)
             (item,) = run.work.items
-            state, why, entry = item.verdict.state, item.verdict.why, item.entry
+            state, reasons, entry = item.verdict.state, item.verdict.reasons, item.entry
             if not item.verdict.is_work:
-                self._items.append(PlanItem(step.id, step.id, state, why))
+                self._items.append(PlanItem(step.id, step.id, state, reasons))
                 if run.wait is not None:
                     self._waiting.add(step.id)
                 else:
@@ -424,9 +424,8 @@ class _Forecast:
             calls = calls.perhaps()  # what it reads may come out as it was
         seen = walked.seen
         if seen is not None and seen.n_known:
-            n_new = f"{seen.n_calls - seen.n_known} of its {seen.n_calls} calls are to be made"
-            why = "; ".join(filter(None, (why, n_new)))
-        self._items.append(PlanItem(step.id, step.id, state, why))
+            reasons += (Why.CALLS_LEFT(seen.n_calls - seen.n_known, seen.n_calls),)
+        self._items.append(PlanItem(step.id, step.id, state, reasons))
         self._cost.add(walked.refs, calls, [entry] if entry is not None else [], 1)
 
     async def _walked(self, step: BoundStep, *, is_pending: bool = True) -> WalkResult:
@@ -500,18 +499,19 @@ def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
     """Yield what a block has to do, item by item, with those that its list no longer has."""
     block = work.block.id
     for item in work.items:
-        yield PlanItem(block, item.key, item.verdict.state, item.verdict.why)
+        yield PlanItem(block, item.key, item.verdict.state, item.verdict.reasons)
     renamed = {item.renamed_from for item in work.items}
     for entry in work.deleted:
         if entry.key not in renamed:
-            yield PlanItem(block, entry.key, "deleted", work.absences[entry.key])
+            yield PlanItem(block, entry.key, "deleted", (work.absences[entry.key],))
     for key in sorted(work.filed.pruned):
-        yield PlanItem(block, key, "deleted", NO_LONGER_THERE)
+        yield PlanItem(block, key, "deleted", (Why.FILED_AND_GONE(),))
     for doubt in work.doubts:
-        yield PlanItem(block, doubt.folder, "missing", doubt.text)
+        yield PlanItem(block, doubt.folder, "missing", (Why.RECORDED(doubt.text),))
     dropped = {entry.key for entry in work.dropped}
     for key in sorted(work.left_out):
-        yield PlanItem(block, key, "deleted" if key in dropped else "skipped", LEFT_OUT_BY_WHERE)
+        state: State = "deleted" if key in dropped else "skipped"
+        yield PlanItem(block, key, state, (Why.WHERE(),))
 
 
 def _with_repairs(calls: CallBounds) -> int | None:

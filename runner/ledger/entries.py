@@ -111,7 +111,7 @@ class Entry:
     """JSON, or None where `returns_object` names it."""
     returns_object: str | None = None
     reads: str | None = None
-    """JSON: path → [size, mtime_ns, sha256, ctime_ns, inode] of the other files that it read."""
+    """JSON: what else it depended on, by name; see `runner/core/dependencies.py`."""
     outputs: str | None = None
     """JSON: the stored paths of the files that it wrote."""
     has_inner_failures: bool = False
@@ -142,16 +142,6 @@ class Entry:
     @property
     def output_paths(self) -> tuple[str, ...]:
         return tuple(json.loads(self.outputs)) if self.outputs else ()
-
-    def marks(self, *kinds: str) -> dict[str, list[Any]]:
-        """Return the dependencies in `reads`: all, or those whose marks begin with these words.
-
-        Quick where there are none of these: a run asks this of 10,000 entries.
-        """
-        if not self.reads or (kinds and not any(f'["{kind}"' in self.reads for kind in kinds)):
-            return {}
-        marks: dict[str, list[Any]] = json.loads(self.reads)
-        return {name: marks[name] for name in marks if not kinds or marks[name][0] in kinds}
 
 
 @dataclass(frozen=True, slots=True)

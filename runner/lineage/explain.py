@@ -34,19 +34,26 @@ from paddock.runner.bind.bound import (
     find_in_plans,
     node_ids,
 )
-from paddock.runner.bind.label_changes import LABELS
 from paddock.runner.core import model_pools, outdated_outputs, run_records
 from paddock.runner.core.call_cache import ModelDigests
 from paddock.runner.core.dependencies import (
-    LISTED,
-    ROWS,
-    STORE,
-    DependencyIndex,
+    ChosenLabels,
+    Dependency,
+    FolderListed,
+    RowsKept,
+    StoreSearched,
+    Trace,
     current_paths,
+    dependencies_of,
 )
-from paddock.runner.core.edited_outputs import is_loss
 from paddock.runner.core.fingerprints import CONTENT, CONTEXT, LOOP, NodeParts
-from paddock.runner.core.stale_reasons import change_reasons, compare_specs, stale_parts
+from paddock.runner.core.stale_reasons import (
+    PastItems,
+    change_reasons,
+    compare_specs,
+    stale_parts,
+)
+from paddock.runner.core.world import World
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import CallRow, LedgerError
 from paddock.runner.ledger.filed_rows import FiledRows
@@ -59,6 +66,7 @@ from paddock.runner.ledger.run_history import (
     LedgerFolder,
     open_for_reading,
 )
+from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 from paddock.runner.settings import Settings, read_settings
 from paddock.steps.base import Roots
@@ -201,7 +209,9 @@ class _PathInLedger:
         self._origins = LineageStore(ledger)
         self._filed = FiledRows(ledger)
         self._index = OutputIndex(ledger, base, set())
-        self._around = SurroundingChanges(ledger, base)
+        self._world = World.of(self._index)
+        self._worlds: dict[str, World] = {}
+        """By pipeline: its own outputs are ignored in listings."""
         self._before = UpstreamChanges()
         self._pipelines: dict[str, _PipelineNow] = {}
 
@@ -305,7 +315,7 @@ class _PathInLedger:
             error=None if entry is None else entry.error,
             condition=condition,
             source=source,
-            reads=trace.read_files(base),
+            reads=trace.read_files(self._world),
             looked_in=trace.searched_paths(base),
             kept_in=trace.containing_stores(base),
             steps=tuple(steps),
@@ -328,7 +338,7 @@ class _PathInLedger:
     ) -> tuple[list[LineageChange], list[str]]:
         """Compare the item with the current pipeline; `subject` names it in sentences."""
         changes: list[LineageChange] = []
-        for read in trace.read_files(self._base):
+        for read in trace.read_files(self._world):
             changes += self._of_file(f"a file that {subject} read", read)
         try:
             now = self._now(trace)
@@ -349,7 +359,7 @@ class _PathInLedger:
         notes = [_ELSEWHERE_NOTE] if now.is_elsewhere else []
         hidden = {f"inputs.{name}" for name in now.hidden}
         known = {name: parts[name] for name in parts.keys() - hidden}
-        changes += asyncio.run(self._around.changes(trace, owner.roots, subject))
+        changes += self._surroundings(trace, node, owner.roots, subject)
         changes += pipeline_changes(trace, node, spec, known, older)
         for step in _upstream_references(spec):
             n_newer = self._traces.newer(trace.place.file, step, trace.at)
@@ -358,6 +368,27 @@ class _PathInLedger:
                 changes.append(LineageChange(f"'{step}', which it reads, has {results}"))
         return changes, notes
 
+    def _surroundings(
+        self, trace: ItemTrace, node: BoundNode, roots: Roots, subject: str
+    ) -> Iterator[LineageChange]:
+        """Yield changes of folders that an item listed, and of stores."""
+        entry, place = trace.entry, trace.place
+        looked_at: list[Dependency] = dependencies_of(entry, *_SURROUNDINGS)
+        if entry is None or not looked_at:
+            return
+        if place.file not in self._worlds:
+            scopes = self._ledger.scopes_of(place.file)
+            self._worlds[place.file] = World.of(OutputIndex(self._ledger, self._base, scopes))
+        world = self._worlds[place.file]
+        past = Trace(place.scope, entry, PastItems(self._ledger, place.scope, node))
+        asyncio.run(world.prepare([past], roots))
+        for dep in looked_at:
+            if dep.reason(world, past) is not None:
+                what, now = _SURROUNDINGS[type(dep)]
+                path = dep.store if isinstance(dep, RowsKept) else dep.name.removesuffix("/")
+                now = now if (self._base / path).is_dir() else "was deleted"
+                yield LineageChange(f"{what.format(subject)} {now}: {path}")
+
     def _own_verdict(self, trace: ItemTrace, source: LineageFile | None) -> Sequence[LineageChange]:
         """Return why a plan would do the item again, where values of other steps may tell."""
         entry, now = trace.entry, self._valid_now(trace)
@@ -365,7 +396,7 @@ class _PathInLedger:
             return ()
         parts = json.loads(entry.parts)
         reads_more = LOOP in parts or any(name.startswith("steps.") for name in parts)
-        if source is not None and not reads_more and not entry.marks(LABELS):
+        if source is not None and not reads_more and not dependencies_of(entry, ChosenLabels):
             return ()
         return self._before.own_changes(now, trace)
 
@@ -478,7 +509,7 @@ async def _hash_parts(
     digests: ModelDigests = _NoRemoteDigests()
     if not now.is_elsewhere:
         digests = ModelDigests(model_pools.LookupPool(now.settings).facts)
-    maker = NodeParts(owner, index, digests, DependencyIndex(index).digest)
+    maker = NodeParts(owner, index, digests, World.of(index).digest)
     parts = await maker.of(node)
     # Inputs of a sub-pipeline may be known only during a run.
     unknown = {f"inputs.{name}" for name, value in owner.inputs.items() if value is None}
@@ -529,9 +560,9 @@ def pipeline_changes(
         and (name in parts or name.endswith((".prompt", ".parameters", ".version", CONTEXT)))
     }
     names = stale_parts(was, parts, older, entry)
-    words = compare_specs(before, now, node.id).words if before else {}
-    for number, reason in enumerate(change_reasons(names, was, parts, words)):
-        yield LineageChange(reason, lines if number == 0 else ())
+    details = compare_specs(before, now, node.id).details if before else {}
+    for number, reason in enumerate(change_reasons(names, was, parts, details)):
+        yield LineageChange(str(reason), lines if number == 0 else ())
 
 
 def _spec_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -568,42 +599,10 @@ def _step_fields(step: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-class SurroundingChanges:
-    """Changes of listed folders and stores, each read once for all items."""
-
-    def __init__(self, ledger: Ledger, base: Path) -> None:
-        self._ledger = ledger
-        self._base = base
-        self._evidence: dict[str, DependencyIndex] = {}
-
-    async def changes(
-        self, trace: ItemTrace, roots: Roots, subject: str = "it"
-    ) -> list[LineageChange]:
-        """Return changes since the item; `subject` names it in sentences."""
-        marks = [(path, mark) for path, mark in trace.marks.items() if mark[0] in _MARK_TEXT]
-        if trace.entry is None or not marks:
-            return []
-        # The index for items of one pipeline: its own outputs are ignored in listings
-        file = trace.place.file
-        if file not in self._evidence:
-            scopes = self._ledger.scopes_of(file)
-            self._evidence[file] = DependencyIndex(OutputIndex(self._ledger, self._base, scopes))
-        dependencies = self._evidence[file]
-        await dependencies.look([trace.entry], roots)
-        changes = []
-        for path, mark in marks:
-            if not dependencies.agrees(path, mark):
-                what, now = _MARK_TEXT[mark[0]]
-                path = mark[1] if mark[0] == ROWS else path.removesuffix("/")
-                now = now if (self._base / path).is_dir() else "was deleted"
-                changes.append(LineageChange(f"{what.format(subject)} {now}: {path}"))
-        return changes
-
-
-_MARK_TEXT = {
-    LISTED: ("a folder that {} listed", "has other content now"),
-    STORE: ("a store that {} searched", "has other content now"),
-    ROWS: ("a store that {} kept rows in", "no longer has all of them unchanged"),
+_SURROUNDINGS = {
+    FolderListed: ("a folder that {} listed", "has other content now"),
+    StoreSearched: ("a store that {} searched", "has other content now"),
+    RowsKept: ("a store that {} kept rows in", "no longer has all of them unchanged"),
 }
 
 
@@ -652,7 +651,7 @@ class UpstreamChanges:
             if (item.step, item.key) in (top, (place.step, trace.key))
             and item.state in ("changed", "stale")
             and item.why is not None
-            and not is_loss(item.why)
+            and not any(reason.is_loss for reason in item.reasons)
         ]
 
     def outdated(self, now: _PipelineNow) -> Mapping[str, str]:
@@ -701,9 +700,8 @@ def _top_level_name(bound: BoundPlan, step: str) -> str:
 def _work_text(items: Sequence[PlanItem]) -> Iterator[str]:
     """Yield the work to do; nothing for a step that only waits for others."""
     if len(items) == 1 and items[0].key == items[0].step.rpartition(".")[2]:
-        why = items[0].why or items[0].state
-        if not why.startswith("it reads '"):
-            yield why
+        if not any(reason.why is Why.READS_UNDONE for reason in items[0].reasons):
+            yield items[0].why or items[0].state
         return
     if items:
         yield listed([f"{item.key} ({item.state})" for item in items], _MAX_NAMES)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,8 +15,16 @@ from typing import Any, Literal
 
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.units import iso_time
-from paddock.runner.core.dependencies import LISTED, ROWS, STORE, current_paths, is_file_mark
+from paddock.runner.core.dependencies import (
+    FileRead,
+    FolderListed,
+    RowsKept,
+    StoreSearched,
+    current_paths,
+    dependencies_of,
+)
 from paddock.runner.core.run_records import WROTE, read_lineage
+from paddock.runner.core.world import World
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
@@ -170,7 +177,7 @@ class PathLineage:
 def _is_current(stored: str, entry: Entry | None, made: LineageRow | None) -> bool:
     """Return whether a file or store is an output of an item as it was done last."""
     if entry is not None:
-        stores = (mark[1] for mark in entry.marks(ROWS).values())
+        stores = (rows.store for rows in dependencies_of(entry, RowsKept))
         return stored in current_paths(entry) or stored in stores
     return made is None or stored in made.made.get(WROTE, [stored])
 
@@ -219,11 +226,6 @@ class ItemTrace:
     is_current: bool = True
     """Whether the path is an output of the item as it was done last; `run` made it in any case."""
 
-    @property
-    def marks(self) -> Mapping[str, Sequence[Any]]:
-        """The recorded dependencies of the item: files, folders, stores, rows."""
-        return {} if self.entry is None else self.entry.marks()
-
     def source(self, base: Path) -> LineageFile | None:
         source = None if self.made is None else read_lineage(self.made.made)[0]
         if source is None:
@@ -231,27 +233,22 @@ class ItemTrace:
         path = str(base / source.path)
         return LineageFile(path, source.sha256, _file_state(path, source.sha256))
 
-    def read_files(self, base: Path) -> tuple[LineageFile, ...]:
-        marks = self.marks.items()
-        return tuple(_as_read(str(base / path), mark) for path, mark in marks if is_file_mark(mark))
+    def read_files(self, world: World) -> tuple[LineageFile, ...]:
+        found = []
+        for read in dependencies_of(self.entry, FileRead):
+            path = world.index.absolute(read.path)
+            state: FileState = "same"
+            if not world.has(read):
+                state = "changed" if world.is_there(read.path) else "gone"
+            found.append(LineageFile(path, read.sha256, state))
+        return tuple(found)
 
     def searched_paths(self, base: Path) -> tuple[str, ...]:
-        marks = self.marks.items()
-        return tuple(str(base / path) for path, mark in marks if mark[0] in (LISTED, STORE))
+        searched = dependencies_of(self.entry, FolderListed, StoreSearched)
+        return tuple(str(base / dep.name) for dep in searched)
 
     def containing_stores(self, base: Path) -> tuple[str, ...]:
-        return tuple(str(base / mark[1]) for mark in self.marks.values() if mark[0] == ROWS)
-
-
-def _as_read(path: str, mark: Sequence[Any]) -> LineageFile:
-    """Return a file with its state, compared with its recorded mark."""
-    sha256 = str(mark[2])
-    try:
-        stat = os.stat(path)  # noqa: PTH116 - a path of the ledger is a text
-    except OSError:
-        return LineageFile(path, sha256, "gone")
-    is_same = [stat.st_size, stat.st_mtime_ns] == list(mark[:2])
-    return LineageFile(path, sha256, "same" if is_same else _file_state(path, sha256))
+        return tuple(str(base / rows.store) for rows in dependencies_of(self.entry, RowsKept))
 
 
 def _file_state(path: str, sha256: str) -> FileState:

@@ -13,7 +13,8 @@ from operator import add
 from typing import Any, Literal, get_args
 
 from paddock.engine.system.text import counted, listed, one_line
-from paddock.pipelines.label_choices import UNDECIDED
+
+from .reasons import Reason, Why, in_words
 
 Status = Literal["completed", "failed", "quarantined", "budget", "suspended", "interrupted"]
 State = Literal[
@@ -69,10 +70,14 @@ class ItemReport:
     seconds: float = 0.0
     error: str | None = None
     """One sentence, for `failed`, `quarantined` and `missing`."""
-    why: str | None = None
+    reasons: tuple[Reason, ...] = ()
     """Why it is `changed` or `stale`, or the outputs for which it is `held`."""
     is_known: bool = False
     """Quarantined before and unchanged since: not tried again."""
+
+    @property
+    def why(self) -> str | None:
+        return in_words(self.reasons)
 
     @property
     def has_failed(self) -> bool:
@@ -378,12 +383,16 @@ class PlanItem:
     step: str
     key: str
     state: State
-    why: str | None = None
+    reasons: tuple[Reason, ...] = ()
+
+    @property
+    def why(self) -> str | None:
+        return in_words(self.reasons)
 
     @property
     def is_undecided(self) -> bool:
         """Whether only a run knows if it has work to do."""
-        return UNDECIDED in (self.why or "")
+        return any(reason.why is Why.LABEL_UNDECIDED for reason in self.reasons)
 
     def as_json(self) -> dict[str, Any]:
         return {"step": self.step, "key": self.key, "state": self.state, "why": self.why}

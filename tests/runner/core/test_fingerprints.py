@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from paddock.runner.core.fingerprints import default_key, item_content, outer_value, spec_parts
-from paddock.runner.core.stale_reasons import ItemVerdict, PastItem, judge_item
+from paddock.runner.core.stale_reasons import PastItem
 from paddock.runner.ledger.entries import Entry
+from tests.runner.core.judged import judged
 
 FILE = {
     "path": "/in/a.md", "relpath": "a.md", "name": "a.md", "stem": "a", "suffix": ".md",
@@ -50,26 +51,27 @@ def test_the_key_is_relpath_then_path_then_content() -> None:
 def test_a_changed_content_goes_before_every_other_reason_and_all_are_named() -> None:
     before = entry({"content": "1", "sum.prompt": "1"})
     now = {"content": "2", "sum.prompt": "2"}
-    expected = ItemVerdict("changed", "content changed; prompt changed (step 'sum')")
-    assert judge_item(before, "other", now) == expected
-    assert judge_item(before, "other", now, past=PastItem(content="3")) == expected
+    expected = ("changed", "content changed; prompt changed (step 'sum')")
+    for past in (None, PastItem(content="3")):
+        verdict = judged(before, "other", now, past=past)
+        assert (verdict.state, verdict.why) == expected
 
 
 def test_what_is_read_of_an_item_may_change_without_its_content() -> None:
     before = entry({"content": "1", "sum.prompt": "1"})
     past = PastItem(content="1")
-    assert judge_item(
-        before, "other", {"content": "2", "sum.prompt": "2"}, past=past
-    ) == ItemVerdict("stale", "prompt changed (step 'sum')")
-    assert judge_item(
-        before, "other", {"content": "2", "sum.prompt": "1"}, past=past
-    ) == ItemVerdict("stale", "what it reads of the item changed")
+    for prompt, why in (
+        ("2", "prompt changed (step 'sum')"),
+        ("1", "what it reads of the item changed"),
+    ):
+        verdict = judged(before, "other", {"content": "2", "sum.prompt": prompt}, past=past)
+        assert (verdict.state, verdict.why) == ("stale", why)
 
 
 def test_a_step_that_came_or_went_is_named_once() -> None:
     before = entry({"content": "1", "a.prompt": "1", "a.parameters": "1", "a.version": "1"})
     now = {"content": "1", "b.prompt": "1", "b.parameters": "1", "b.version": "1"}
-    assert judge_item(before, "other", now).why == "step 'a' was removed; step 'b' is new"
+    assert judged(before, "other", now).why == "step 'a' was removed; step 'b' is new"
 
 
 def test_each_reason_is_named_with_its_step() -> None:
@@ -77,7 +79,8 @@ def test_each_reason_is_named_with_its_step() -> None:
         {"content": "1", "sum.model": "1", "sum.prompt": "1", "inputs.x": "1", "sum.version": "1"}
     )
     now = {"content": "1", "sum.model": "2", "sum.prompt": "2", "inputs.x": "2", "sum.version": "2"}
-    assert judge_item(before, "other", now) == ItemVerdict(
+    verdict = judged(before, "other", now)
+    assert (verdict.state, verdict.why) == (
         "stale",
         "prompt changed (step 'sum'); model changed (step 'sum'); "
         "step version changed (step 'sum'); value changed: inputs.x",
@@ -85,10 +88,10 @@ def test_each_reason_is_named_with_its_step() -> None:
 
 
 def test_what_is_known_to_fail_is_not_work_and_what_failed_by_chance_is() -> None:
-    known = judge_item(entry({}, "quarantined", "it is empty"), "h", {})
-    assert known == ItemVerdict("quarantined", "it is empty") and not known.is_work
-    again = judge_item(entry({}, "failed", "no answer"), "h", {})
-    assert again == ItemVerdict("stale", "it failed before: no answer") and again.is_work
+    known = judged(entry({}, "quarantined", "it is empty"), "h", {})
+    assert (known.state, known.why) == ("quarantined", "it is empty") and not known.is_work
+    again = judged(entry({}, "failed", "no answer"), "h", {})
+    assert (again.state, again.why) == ("stale", "it failed before: no answer") and again.is_work
 
 
 def test_a_step_s_texts_are_its_prompt_and_what_cannot_change_the_result_is_nothing() -> None:

@@ -14,7 +14,7 @@ import pytest
 from paddock.runner.core import blocks
 from paddock.runner.core.block_work import ItemWork
 from paddock.runner.core.item_order import expected_tokens, longest_first
-from paddock.runner.core.stale_reasons import ItemVerdict
+from paddock.runner.core.verify import ItemVerdict
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.events import ItemState, Observer
 from tests.fakes.pool import FakePool
@@ -40,7 +40,7 @@ returns: {all: steps.each.results, changed: steps.each.changed, failed: steps.ea
 def item(key: str, size: int, tokens: int = 0, suffix: str = ".txt") -> ItemWork:
     entry = Entry(key, "", "", "done", tokens=tokens) if tokens else None
     file = {"path": key, "suffix": suffix, "size": size}
-    return ItemWork(0, key, file, ItemVerdict("new", None), "", "", entry)
+    return ItemWork(0, key, file, ItemVerdict("new"), "", "", entry)
 
 
 def keys(items: list[ItemWork]) -> list[str]:

@@ -11,10 +11,10 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.commands.run import resumed_run
 from paddock.runner.cli.exit_status import CommandError
-from paddock.runner.core.stale_reasons import ItemVerdict, judge_item
 from paddock.runner.ledger.entries import Entry
 from paddock.steps.llm.chat import Chat
 from tests.fakes.pool import FakePool, echo
+from tests.runner.core.judged import judged
 from tests.runner.world import SUMMARIES, World, reasons, states
 
 
@@ -144,10 +144,10 @@ def test_a_compatible_version_does_not_hide_another_difference() -> None:
                    state="done")  # fmt: skip
     older = {"2": frozenset({"1"})}
     now = {"s.version": "2", "s.prompt": "1"}
-    assert judge_item(before, "other", now, older) == ItemVerdict("fresh")
-    assert judge_item(before, "other", {**now, "s.prompt": "2"}, older).state == "stale"
-    assert judge_item(before, "other", now, {}).state == "stale"
-    assert judge_item(before, "other", now, None).state == "stale"
+    assert judged(before, "other", now, older).state == "fresh"
+    assert judged(before, "other", {**now, "s.prompt": "2"}, older).state == "stale"
+    assert judged(before, "other", now, {}).state == "stale"
+    assert judged(before, "other", now, None).state == "stale"
 
 
 def test_more_that_can_be_read_tries_again_what_failed_and_nothing_that_was_read() -> None:
@@ -155,7 +155,7 @@ def test_more_that_can_be_read_tries_again_what_failed_and_nothing_that_was_read
         parts = {} if was is None else {"text.readers": was}
         entry = Entry(key="a", hash="h", parts=json.dumps(parts), state=state)
         older: dict[str, frozenset[str]] | None = None if refresh else {}
-        return judge_item(entry, "other", {"text.readers": now}, older).state
+        return judged(entry, "other", {"text.readers": now}, older).state
 
     assert verdict("", "ocr") == "fresh"
     assert verdict("", "ocr", "quarantined") == "stale"

@@ -1,0 +1,204 @@
+"""Whether an item is still as its entry says, and whether a run may act on that.
+
+`verify` compares what was recorded with what there is, and knows no option of a run; `permit`
+applies what the run was asked for. Both are pure: `World.prepare` has looked at all that they ask.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.progress.reasons import Reason, Why, in_words
+from paddock.runner.progress.report import MADE_STATES, State
+
+from .dependencies import ChosenLabels, KeptOutput, OutputWithin, Trace
+from .fingerprints import changed_parts
+from .stale_reasons import part_reasons, stale_parts
+from .world import World
+
+
+@dataclass(frozen=True, slots=True)
+class ItemVerdict:
+    """State of an item, and why; `quarantined`: known to fail."""
+
+    state: State
+    reasons: tuple[Reason, ...] = ()
+    is_of_parts: bool = False
+    """Whether its parts decide, or how it ended: what it depended on was not looked at."""
+    is_decided: bool = False
+    """Whether a person has decided on an answer of the unchanged item since its last run."""
+    is_left_out: bool = False
+    """Whether the item has work to do, and this run is not asked to do it."""
+    is_shared: bool = False
+    """Whether another run of this job has done it: it counts as done now."""
+    kept: tuple[str, ...] = ()
+    """Stored paths of its edited outputs."""
+
+    @property
+    def why(self) -> str | None:
+        return in_words(self.reasons)
+
+    @property
+    def is_work(self) -> bool:
+        """Whether the item must run."""
+        return self.state in MADE_STATES
+
+    @property
+    def is_remade(self) -> bool:
+        """Whether only outputs are missing."""
+        return self.state == "stale" and any(reason.is_loss for reason in self.reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemNow:
+    """What an item is made of now."""
+
+    hash: str
+    parts: str
+    """JSON: part of the hash → its digest."""
+    item: Any = None
+    older: Mapping[str, Collection[str]] | None = None
+    """By the version of a step, those whose results are as good; None: none is, and neither is what
+    was read before more could be read."""
+
+
+NEW, FRESH = ItemVerdict("new", is_of_parts=True), ItemVerdict("fresh")
+
+
+def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
+    """Compare an item with its trace.
+
+    1. It was never done: `new`.
+    2. A part differs, and the result would not be as good: `changed` where the content is another
+       one, as far as it was read then; else `stale`.
+    3. It failed, or something within it did, for a reason that may pass: `stale`.
+    4. It waits for a person, or one has decided since: `stale` where what it depended on changed;
+       else `waiting`, or, once more, what it was before, with the decision.
+    5. It was given up: `stale` where a list of labels changed or an edited output is no longer in
+       its way; else `quarantined`.
+    6. What it depended on changed (files, folders and stores; else labels; else examples): `stale`.
+    7. An output of it is lost: `stale`, to be made again without a call.
+    8. A person edited an output: `held`.
+    9. `fresh`.
+    """
+    # 1
+    if trace is None:
+        return NEW
+    entry = trace.entry
+    # 2
+    if entry.hash != now.hash:
+        before, parts = json.loads(entry.parts), json.loads(now.parts)
+        names = stale_parts(before, parts, now.older, entry)
+        if names or not changed_parts(before, parts):
+            past = trace.past.of(entry.key, now.item)
+            reasons = part_reasons(names, before, parts, past)
+            state: State = "changed" if Why.CONTENT() in reasons else "stale"
+            return ItemVerdict(state, reasons, is_of_parts=True)
+    # 3
+    if entry.state == "failed":
+        return ItemVerdict("stale", (Why.FAILED_BEFORE(str(entry.error)),), is_of_parts=True)
+    if entry.state == "done" and entry.attempts:
+        return ItemVerdict("stale", (Why.FAILED_WITHIN(),), is_of_parts=True)
+    # 4
+    pending = None if world.reviews is None else world.reviews.of_item(trace.scope, entry.key)
+    if pending is not None or entry.state == "waiting":
+        reason, _ = _difference(trace, world)
+        if reason is not None:
+            return ItemVerdict("stale", (reason,))
+        if pending is not None and pending.is_open:
+            return ItemVerdict("waiting", (pending.why,))
+        return _decided(entry, () if pending is None else (pending.why,))
+    # 5
+    if entry.state == "quarantined":
+        kept = [dep for dep in trace.dependencies if isinstance(dep, KeptOutput)]
+        looked_at = [dep for dep in trace.dependencies if isinstance(dep, ChosenLabels)] + kept
+        for reason in (dep.reason(world, trace) for dep in looked_at):
+            if reason is not None and reason.why is not Why.OUTPUT_EDITED:
+                return ItemVerdict("stale", (reason,))
+        why = (Why.RECORDED(entry.error or ""),)
+        return ItemVerdict("quarantined", why, kept=tuple(dep.path for dep in kept))
+    # 6, 7
+    reason, edited = _difference(trace, world)
+    if reason is not None:
+        return ItemVerdict("stale", (reason,))
+    # 8
+    if edited:
+        return ItemVerdict("held", (Why.OUTPUTS_KEPT(tuple(edited)),), kept=tuple(edited))
+    return FRESH
+
+
+def _difference(trace: Trace, world: World) -> tuple[Reason | None, list[str]]:
+    """Return what changed of an item's dependencies and outputs, and its edited outputs.
+
+    A changed dependency comes before a lost output, which can be made again without a call.
+    """
+    entry, loss, edited = trace.entry, None, list[str]()
+    own = (OutputWithin(path, trace.scope, entry.key) for path in entry.output_paths)
+    for dependency in (*own, *trace.dependencies):
+        reason = dependency.reason(world, trace)
+        if reason is not None and not reason.is_loss:
+            return reason, []
+        if reason is not None and reason.why is Why.OUTPUT_EDITED:
+            edited.extend(map(str, reason.about))
+        elif reason is not None:
+            loss = loss or reason
+    return loss, edited
+
+
+def _decided(entry: Entry, why: tuple[Reason, ...]) -> ItemVerdict:
+    was: State = next((state for state in MADE_STATES if state == entry.was), "stale")
+    return ItemVerdict(was, why, is_decided=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRequest:
+    """What a run is asked to do with an item."""
+
+    is_asked_for: bool = True
+    """Whether it is among those of `only` or the sample."""
+    is_forced: bool = False
+    takes_over: bool = False
+    """Whether edited outputs are replaced."""
+    retries_failed: bool = False
+    asks_people: bool = True
+    left_out: ItemVerdict = FRESH
+    """Of an item that is not asked for, and has work to do."""
+    is_of_variant: bool = False
+    """Whether figures are of the items that are asked for alone, also where more is known."""
+    job_runs: frozenset[str] = frozenset()
+    """The other runs of the same job: before a crash, or on other machines."""
+
+
+def permit(
+    verdict: ItemVerdict, trace: Trace | None, now: ItemNow, request: ItemRequest
+) -> ItemVerdict:
+    """Return what a run does with an item; it goes on with the verdict where nothing else is said.
+
+    1. Another run of the job has done it as it is now: it is done, and shared.
+    2. What its parts decide stands, since no option changes that.
+    3. `--force`: it is stale.
+    4. `--retry-failed`: so is what was given up, or something within it.
+    5. `--review accept` and the like: what waits goes on.
+    6. `--take`, `on_edited: overwrite`: an edited output does not keep it.
+    7. `--only`, a sample: what is not asked for is left out.
+    """
+    if trace is not None and trace.entry.run in request.job_runs and trace.entry.hash == now.hash:
+        verdict = replace(FRESH, is_shared=True)  # 1
+    elif trace is not None and not verdict.is_of_parts:  # 2
+        entry, is_given_up = trace.entry, trace.entry.state == "quarantined"
+        if request.is_forced:
+            verdict = ItemVerdict("stale", (Why.FORCED(),))  # 3
+        elif request.retries_failed and (is_given_up or entry.has_inner_failures):
+            verdict = ItemVerdict("stale", (Why.RETRIED(),))  # 4
+        elif verdict.state == "waiting" and not request.asks_people:
+            verdict = _decided(entry, verdict.reasons)  # 5
+        elif verdict.kept and request.takes_over:
+            first, *_ = verdict.kept
+            verdict = ItemVerdict("stale", (Why.OUTPUT_EDITED(first),))  # 6
+    if not request.is_asked_for and (verdict.is_work or request.is_of_variant):
+        return request.left_out  # 7
+    return verdict

@@ -1,0 +1,149 @@
+"""Why an item has the state that it has, or an output no longer applies.
+
+Reasons are values, by which programs decide. Their sentences are made here alone, for people and
+for the JSON of reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, unique
+
+from paddock.engine.system.text import listed
+
+_MOST_NAMED = 3
+
+
+@unique
+class Why(Enum):
+    """A kind of reason; the value is its sentence, with a place for each argument."""
+
+    # What an item is, and what it read
+    CONTENT = "content changed"
+    KEY = "`key` changed"
+    READ_OF_ITEM = "what it reads of the item changed"
+    PLACE_IN_LIST = "its place in the list changed"
+    PATH = "its path changed"
+    TIME = "its time changed"
+    SUFFIX = "the ending of its name changed"
+    VALUE = "value changed: {}"
+    FILE = "file changed: {}"
+    FILE_GONE = "file is gone: {}"
+    FOLDER = "folder changed: {}"
+    STORE = "store changed: {}"
+    THERE_AGAIN = "there again: {}"
+    LABELS = "labels changed: {} (step '{}')"
+    LABEL_GONE = "its label is gone: {} (step '{}')"
+    LABEL_DESCRIPTION = "the description of its label changed: {} (step '{}')"
+    LABEL_NEW = "new in {}: {} (step '{}')"
+    LABEL_NEW_NEAR = "new in {} near its text: {} (step '{}')"
+    LABEL_UNDECIDED = "new in {}: {}; the nearest labels decide, during the run (step '{}')"
+    EXAMPLES_GONE = "examples of step '{}' changed: a decision counts no more or is another one"
+    EXAMPLES_NEARER = "examples of step '{}' changed: a decision on a text that is nearer"
+
+    # The rule: the first argument is the step
+    STEP_NEW = "step '{}' is new"
+    STEP_REMOVED = "step '{}' was removed"
+    PROMPT = "prompt changed (step '{}')"
+    TEMPLATE = "template changed (step '{}')"
+    SCHEMA = "schema changed (step '{}')"
+    CHECKS = "checks changed (step '{}')"
+    EVIDENCE = "sources of its evidence changed (step '{}')"
+    EVIDENCE_RULES = "the rules by which evidence is found changed (step '{}')"
+    CONFIDENCE = "`confidence` changed (step '{}')"
+    ESCALATE = "`escalate` changed (step '{}')"
+    ESCALATE_ALSO = "`escalate.also` changed (step '{}')"
+    REVIEW_WHEN = "`review.when` changed (step '{}')"
+    REVIEW_ALSO = "`review.also` changed (step '{}')"
+    MODEL = "model changed (step '{}')"
+    PARAMETERS = "parameters changed (step '{}')"
+    PARAMETER = "`{1}` changed (step '{0}')"
+    MODEL_PARAMETERS = "`params` of its model changed (step '{}')"
+    CONTEXT = "`ctx` of its model changed (step '{}')"
+    SERVERS = "what its servers are given changed (step '{}')"
+    VERSION = "step version changed (step '{}')"
+    CODE = "code of {1}, or of what it imports, changed (step '{0}')"
+    TOOLS = "its tools changed (step '{}')"
+    TOOL_FILE = "file changed: {1} (step '{0}')"
+    READERS = "what reads documents here changed (step '{}')"
+
+    # What it had made
+    OUTPUT_LOST = "output is missing: {}"
+    ROWS_LOST = "its rows are missing in the store: {}"
+    OUTPUT_EDITED = "output was edited: {}"
+    OUTPUT_NO_LONGER_EDITED = "output is not edited any more: {}"
+    OUTPUTS_KEPT = "edited, or not ours, and kept: {}"
+    EARLIER_VERSION = "it was made by an earlier version"
+    FAILED_BEFORE = "it failed before: {}"
+    FAILED_WITHIN = "what failed within it is tried again"
+
+    # What a run is asked for, and people
+    RETRIED = "what failed is tried again"
+    FORCED = "forced"
+    NOT_REQUESTED = "not asked for"
+    NOT_SAMPLED = "not in the sample"
+    NOT_AMONG_FIRST = "not among the first {:,}"
+    WAITS_SINCE = "waits for review since {}"
+    ONE_WAITS_WITHIN = "1 answer within it waits for review"
+    WAIT_WITHIN = "{:,} answers within it wait for review"
+    DECIDED = "{} by {}"
+    DECIDED_SINCE = "{} by {}: {}"
+    NOT_DECIDED_IN_TIME = "no one decided in time"
+    READS_UNDONE = "it reads '{}', which has work to do"
+    CALLS_LEFT = "{} of its {} calls are to be made"
+    RECORDED = "{}"  # in the words of a step, a person or a folder's owner
+
+    # What is no longer in a block's list
+    RENAMED_FROM = "renamed from '{}'"
+    RENAMED_TO = "renamed to '{}'"
+    KEY_FROM = "`key` changed: it was '{}'"
+    KEY_TO = "`key` changed: it is '{}'"
+    SOURCE_GONE = "its source is gone"
+    UNLISTED = "no longer in the list"
+    WHERE = "left out by `where`"
+    FILED_AND_GONE = "it was filed, and is no longer there"
+
+    def __call__(self, *about: str | int | tuple[str, ...]) -> Reason:
+        """Return a reason of this kind; of a tuple of names the first are named."""
+        return Reason(self, about)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason; `str` is its sentence."""
+
+    why: Why
+    about: tuple[str | int | tuple[str, ...], ...] = ()
+
+    def __str__(self) -> str:
+        names = (listed(name, _MOST_NAMED) if isinstance(name, tuple) else name
+                 for name in self.about)  # fmt: skip
+        return self.why.value.format(*names)
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether only outputs are missing, which can be made again without a call."""
+        return self.why in _LOSSES
+
+    def of_step(self, step: str) -> Reason:
+        """Return a reason about the rule with its step."""
+        return Reason(self.why, (step, *self.about))
+
+
+_LOSSES = frozenset(
+    (Why.OUTPUT_LOST, Why.ROWS_LOST, Why.OUTPUT_EDITED, Why.OUTPUT_NO_LONGER_EDITED)
+)
+
+
+def quoted(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"'{name}'" for name in names)
+
+
+def in_words(reasons: Iterable[Reason]) -> str | None:
+    """Return reasons as one text; None: there are none.
+
+    >>> in_words([Why.CONTENT(), Why.PARAMETER("sum", "top"), Why.OUTPUTS_KEPT(("a", "b"))])
+    "content changed; `top` changed (step 'sum'); edited, or not ours, and kept: a, b"
+    """
+    return "; ".join(map(str, reasons)) or None
