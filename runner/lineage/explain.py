@@ -209,7 +209,6 @@ class _PathInLedger:
         self._origins = LineageStore(ledger)
         self._filed = FiledRows(ledger)
         self._index = OutputIndex(ledger, base, set())
-        self._world = World.of(self._index)
         self._worlds: dict[str, World] = {}
         """By pipeline: its own outputs are ignored in listings."""
         self._before = UpstreamChanges()
@@ -315,7 +314,7 @@ class _PathInLedger:
             error=None if entry is None else entry.error,
             condition=condition,
             source=source,
-            reads=trace.read_files(self._world),
+            reads=trace.read_files(base),
             looked_in=trace.searched_paths(base),
             kept_in=trace.containing_stores(base),
             steps=tuple(steps),
@@ -338,7 +337,7 @@ class _PathInLedger:
     ) -> tuple[list[LineageChange], list[str]]:
         """Compare the item with the current pipeline; `subject` names it in sentences."""
         changes: list[LineageChange] = []
-        for read in trace.read_files(self._world):
+        for read in trace.read_files(self._base):
             changes += self._of_file(f"a file that {subject} read", read)
         try:
             now = self._now(trace)

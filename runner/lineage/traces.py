@@ -6,6 +6,7 @@ since then.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,6 @@ from paddock.runner.core.dependencies import (
     dependencies_of,
 )
 from paddock.runner.core.run_records import WROTE, read_lineage
-from paddock.runner.core.world import World
 from paddock.runner.ledger import queries
 from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
@@ -233,14 +233,15 @@ class ItemTrace:
         path = str(base / source.path)
         return LineageFile(path, source.sha256, _file_state(path, source.sha256))
 
-    def read_files(self, world: World) -> tuple[LineageFile, ...]:
+    def read_files(self, base: Path) -> tuple[LineageFile, ...]:
         found = []
         for read in dependencies_of(self.entry, FileRead):
-            path = world.index.absolute(read.path)
-            state: FileState = "same"
-            if not world.has(read):
-                state = "changed" if world.is_there(read.path) else "gone"
-            found.append(LineageFile(path, read.sha256, state))
+            path, is_same = base / read.path, False
+            with contextlib.suppress(OSError):
+                stat = path.stat()
+                is_same = (stat.st_size, stat.st_mtime_ns) == (read.size, read.mtime_ns)
+            state = "same" if is_same else _file_state(str(path), read.sha256)
+            found.append(LineageFile(str(path), read.sha256, state))
         return tuple(found)
 
     def searched_paths(self, base: Path) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class Why(Enum):
     LABEL_GONE = "its label is gone: {} (step '{}')"
     LABEL_DESCRIPTION = "the description of its label changed: {} (step '{}')"
     LABEL_NEW = "new in {}: {} (step '{}')"
-    LABEL_NEW_NEAR = "new in {} near its text: {} (step '{}')"
+    LABEL_NEW_NEAR = "new in {} and near its text: {} (step '{}')"
     LABEL_UNDECIDED = "new in {}: {}; the nearest labels decide, during the run (step '{}')"
     EXAMPLES_GONE = "examples of step '{}' changed: a decision counts no more or is another one"
     EXAMPLES_NEARER = "examples of step '{}' changed: a decision on a text that is nearer"

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from paddock.runner.cli.plan_text import plan_text
+from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 
 
@@ -10,12 +11,14 @@ def test_items_stand_in_groups_of_the_same_reason() -> None:
     items = (
         PlanItem("each", "a.md", "new"),
         *(
-            PlanItem("each", f"{n}.md", "stale", "the prompt of step 'sum' changed")
+            PlanItem(
+                "each", f"{n}.md", "stale", (Why.RECORDED("the prompt of step 'sum' changed"),)
+            )
             for n in range(7)
         ),
-        PlanItem("each", "b\x1b.md", "deleted", "its document is gone"),
+        PlanItem("each", "b\x1b.md", "deleted", (Why.RECORDED("its document is gone"),)),
         *(PlanItem("each", f"f{n}.md", "fresh") for n in range(1200)),
-        PlanItem("digest", "digest", "changed", "an item of 'each' changed"),
+        PlanItem("digest", "digest", "changed", (Why.RECORDED("an item of 'each' changed"),)),
     )
     report = PlanReport("folder-digest", items, calls=9, tokens=12345, loads=1, seconds=75.0)
     assert plan_text(report) == (
@@ -33,7 +36,7 @@ def test_items_stand_in_groups_of_the_same_reason() -> None:
 def test_what_is_not_in_the_sample_is_counted_and_not_listed() -> None:
     items = (
         PlanItem("each", "a.md", "new"),
-        *(PlanItem("each", f"{n}.md", "unsampled", "not in the sample") for n in range(1_999)),
+        *(PlanItem("each", f"{n}.md", "unsampled", (Why.NOT_SAMPLED(),)) for n in range(1_999)),
     )
     assert plan_text(PlanReport("p", items, calls=1)) == (
         "p: 1 of 2,000 items to do\n"
