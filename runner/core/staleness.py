@@ -95,9 +95,9 @@ class _JudgedBlock:
     """The parts of the items' hash that all share: a JSON object."""
     traces: Mapping[str, Trace]
     requested: frozenset[str] | None
-    """Keys of the items that the run is asked to do; None: all."""
+    """Keys of the items that the run is own_request to do; None: all."""
     request: ItemRequest
-    """Of an item that is asked for."""
+    """Of an item that is own_request for."""
     place: Place
     world: World
 
@@ -142,7 +142,7 @@ class Judge:
         self.ledger = index.ledger
         self.world = World.of(index, stores)
         self.seen_keys: set[str] = set()
-        """Keys of all items, where only some are asked for."""
+        """Keys of all items, where only some are own_request for."""
         self.sources = DeletionDetector(bound, self.ledger, index, options.is_confirmed)
         self._digests = digests
         self.parts = NodeParts(bound, index, digests, self.world.digest)
@@ -247,7 +247,7 @@ class Judge:
 
         Raises:
             PipelineError: the list is no list, two items have the same key, or none has one that
-                was asked for.
+                was own_request for.
         """
         scope_id = self.scope_id(block.id, outer)
         listed, left = split_by_where(block, scope, block_list(block, scope))
@@ -344,7 +344,7 @@ class Judge:
         items = await self.ledger.ask(
             self._with_renames, work.scope, work.items, missing.deleted, past
         )
-        # Of most a person is asked first, but for renames
+        # Of most a person is own_request first, but for renames
         renamed_from = {item.renamed_from for item in items}
         renamed = tuple(entry for entry in missing.deleted if entry.key in renamed_from)
         n_deleted, n_known = (
@@ -360,7 +360,7 @@ class Judge:
     def _requested_keys(
         self, block: BoundBlock, scope: Scope, keys: Sequence[str], listed: Sequence[Any]
     ) -> frozenset[str] | None:
-        """Return the keys of a top-level block's items that the run is asked to do; None: all.
+        """Return the keys of a top-level block's items that the run is own_request to do; None: all.
 
         Naming an item asks for everything within it.
         """
@@ -391,8 +391,10 @@ class Judge:
         older, unfinished = self._older, self._settled_files
         writes = [step for step in all_steps(block.block.body) if step.uses == "files.write"]
         overwrites = bool(writes) and all(s.written.get("on_edited") == "overwrite" for s in writes)
-        asked = replace(block.request, takes_over=overwrites or self.options.takes_over)
-        others_request = replace(asked, is_asked_for=False, is_forced=False, takes_over=overwrites)
+        own_request = replace(block.request, takes_over=overwrites or self.options.takes_over)
+        others_request = replace(
+            own_request, is_asked_for=False, is_forced=False, takes_over=overwrites
+        )
         for number, (key, item) in enumerate(zip(keys, listed, strict=True)):
             place, trace = (number, len(listed)), block.traces.get(key)
             row = filing.left[key][0] if key in filing.left else None
@@ -403,7 +405,7 @@ class Judge:
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
             now = ItemNow(hash_, parts, item, older)
             is_asked_for = block.requested is None or key in block.requested
-            request = asked if is_asked_for else others_request
+            request = own_request if is_asked_for else others_request
             verdict = self._verdict(trace, now, block.world, request)
             may_wait = unfinished is not None and (verdict.is_work or verdict.is_left_out)
             if unfinished is not None and may_wait and unfinished.is_left(item):
@@ -582,7 +584,7 @@ class Judge:
         return permit(verdict, trace, now, request)
 
     def _request(self, nodes: Collection[str], job_runs: frozenset[str]) -> ItemRequest:
-        """Return what is asked of the items of a block or step; `nodes`: the ids in it."""
+        """Return what is own_request of the items of a block or step; `nodes`: the ids in it."""
         options, sample, left_out = self.options, self.options.sample, NOT_REQUESTED
         if sample is not None:
             first = Why.NOT_AMONG_FIRST(sample.n_items)

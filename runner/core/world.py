@@ -107,8 +107,8 @@ class World:
         stores = {dep.path for dep in dependencies if isinstance(dep, StoreSearched)}
         stores |= {dep.store for dep in dependencies if isinstance(dep, RowsKept)}
         folders = [dep for dep in dependencies if isinstance(dep, FolderListed)]
-        wanted = {(dep.folder, given) for dep in folders for given, _ in dep.listings}
-        unread = wanted - self._listings.keys()
+        scans = {(dep.folder, given) for dep in folders for given, _ in dep.listings}
+        unread = scans - self._listings.keys()
         owned = self.index.owned(roots.base) if unread else frozenset()  # the loop's tasks add
 
         def read_files_and_folders() -> None:

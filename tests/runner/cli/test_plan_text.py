@@ -6,16 +6,13 @@ from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 
+PROMPT_TEXT = "the prompt of step 'sum' changed"
+
 
 def test_items_stand_in_groups_of_the_same_reason() -> None:
     items = (
         PlanItem("each", "a.md", "new"),
-        *(
-            PlanItem(
-                "each", f"{n}.md", "stale", (Why.RECORDED("the prompt of step 'sum' changed"),)
-            )
-            for n in range(7)
-        ),
+        *(PlanItem("each", f"{n}.md", "stale", (Why.RECORDED(PROMPT_TEXT),)) for n in range(7)),
         PlanItem("each", "b\x1b.md", "deleted", (Why.RECORDED("its document is gone"),)),
         *(PlanItem("each", f"f{n}.md", "fresh") for n in range(1200)),
         PlanItem("digest", "digest", "changed", (Why.RECORDED("an item of 'each' changed"),)),
