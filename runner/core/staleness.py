@@ -95,9 +95,9 @@ class _JudgedBlock:
     """The parts of the items' hash that all share: a JSON object."""
     traces: Mapping[str, Trace]
     requested: frozenset[str] | None
-    """Keys of the items that the run is own_request to do; None: all."""
+    """Keys of the items that the run is asked to do; None: all."""
     request: ItemRequest
-    """Of an item that is own_request for."""
+    """Of an item that is asked for."""
     place: Place
     world: World
 
@@ -142,7 +142,7 @@ class Judge:
         self.ledger = index.ledger
         self.world = World.of(index, stores)
         self.seen_keys: set[str] = set()
-        """Keys of all items, where only some are own_request for."""
+        """Keys of all items, where only some are asked for."""
         self.sources = DeletionDetector(bound, self.ledger, index, options.is_confirmed)
         self._digests = digests
         self.parts = NodeParts(bound, index, digests, self.world.digest)
@@ -247,7 +247,7 @@ class Judge:
 
         Raises:
             PipelineError: the list is no list, two items have the same key, or none has one that
-                was own_request for.
+                was asked for.
         """
         scope_id = self.scope_id(block.id, outer)
         listed, left = split_by_where(block, scope, block_list(block, scope))
@@ -360,7 +360,7 @@ class Judge:
     def _requested_keys(
         self, block: BoundBlock, scope: Scope, keys: Sequence[str], listed: Sequence[Any]
     ) -> frozenset[str] | None:
-        """Return the keys of a top-level block's items that the run is own_request to do; None: all.
+        """Return the keys of a top-level block's items that the run is asked to do; None: all.
 
         Naming an item asks for everything within it.
         """
