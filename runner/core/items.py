@@ -60,12 +60,13 @@ from paddock.steps.paths import printable, resolve_path
 from .answer_reviewer import AnswerReviewer
 from .block_work import ItemWork
 from .call_cache import CallOrigin, PutOff
-from .decided_examples import StepName, TaughtItem, is_taught, step_name
+from .decided_examples import TaughtItem, is_taught
 from .dependencies import ChosenLabels, LimitedContext, NarrowedLabels, as_json, by_name
 from .escalation import escalated, escalation_mark
 from .failures import RunStopped, StepFailed, stop_if_fatal
 from .filed_items import FILED_STATES, with_filed_rows
 from .item_run import ItemRun, as_of_its_content, document_digest, was_touched
+from .past_decisions import StepName, step_name
 from .pruning import RowKeeper
 from .quarantine import MISSING_PACKAGE
 from .run_context import RunContext

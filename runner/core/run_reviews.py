@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,20 +22,13 @@ from paddock.runner.ledger.confidence_calibration import (
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.review_store import ReviewStore
 from paddock.runner.ledger.reviews import Question, Review, ReviewState, ReviewTerms
-from paddock.runner.progress.reasons import Reason, Why
+from paddock.runner.progress.reasons import Why
 from paddock.runner.progress.report import ReviewMode
 from paddock.steps.base import Tools
 
 from .decided_answers import decision_reason
-from .decided_examples import (
-    ChosenExamples,
-    DecidedExamples,
-    StepDecisions,
-    StepName,
-    TaughtItem,
-    is_taught,
-    known_decisions,
-)
+from .decided_examples import ChosenExamples, DecidedExamples, TaughtItem, is_taught
+from .past_decisions import PendingReview, StepDecisions, StepName, known_decisions
 from .review_questions import iso_time
 
 Place = tuple[str, str]
@@ -64,14 +56,6 @@ def refuse_waiting(block: str, n_waiting: int, *, has_skipped: bool) -> None:
         raise AwaitingReview(f"{counted(n_waiting, 'item')} of '{block}' {verb} for review")
     if has_skipped:
         raise AwaitingReview(f"a review in '{block}' is due", is_asked=False)
-
-
-@dataclass(frozen=True, slots=True)
-class PendingReview:
-    """What is known of an item's reviews that are open, or decided and not applied yet."""
-
-    is_open: bool
-    why: Reason
 
 
 def terms_of(bound: BoundPlan) -> dict[tuple[str, str, str], ReviewTerms]:

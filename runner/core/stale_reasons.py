@@ -22,7 +22,6 @@ from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.python_step import is_function_reference
 
-from .dependencies import Labels, LimitedContext, dependencies_of
 from .fingerprints import (
     CONTENT,
     CONTEXT,
@@ -63,14 +62,16 @@ def stale_parts(
     now: Mapping[str, str],
     older: Mapping[str, Collection[str]] | None,
     entry: Entry,
+    *,
+    is_limited: bool,
 ) -> list[str]:
     """Return the parts that differ so that a result would not be as good.
 
     `older`: by the version of a step, those whose results are as good; None: none is, and neither
-    is what was read before more could be read.
+    is what was read before more could be read. `is_limited`: a context was too small for a step.
     """
     names = changed_parts(before, now)
-    return [n for n in names if not _is_compatible(before, now, n, older, entry)]
+    return [n for n in names if not _is_compatible(before, now, n, older, entry, is_limited)]
 
 
 def _is_compatible(
@@ -79,6 +80,7 @@ def _is_compatible(
     name: str,
     older: Mapping[str, Collection[str]] | None,
     entry: Entry,
+    is_limited: bool,
 ) -> bool:
     """Return whether a part differs without making the result stale."""
     was, is_now = before.get(name), now.get(name, "")
@@ -90,7 +92,7 @@ def _is_compatible(
     if older is None or name.startswith(("inputs.", "steps.")):
         return False
     if name.endswith(CONTEXT):
-        has_fitted = entry.state == "done" and not dependencies_of(entry, LimitedContext)
+        has_fitted = entry.state == "done" and not is_limited
         return has_room(was, now.get(name), is_more_enough=has_fitted)
     if name.endswith(READERS):
         # Installing OCR asks for files that could not be read, not for all of them again.
@@ -345,7 +347,7 @@ class PastItems:
         self._specs: Mapping[str, str] | None = None
         """Key → digest of the spec with which an item was done."""
         self._changes: dict[str, SpecChanges | None] = {}
-        self._lists: dict[str, Mapping[str, Labels]] = {}
+        self._lists: dict[str, Mapping[str, Mapping[str, str]]] = {}
         """By the same digest, the lists of labels that the items were chosen from."""
 
     def had_other_key(self, key: str) -> bool:
@@ -362,7 +364,7 @@ class PastItems:
         content = ordered_digest(item_content(item, read)) if changes.has_item else None
         return PastItem(content, changes.details, changes.has_other_key)
 
-    def lists(self, key: str) -> Mapping[str, Labels]:
+    def lists(self, key: str) -> Mapping[str, Mapping[str, str]]:
         """Return the lists that an item was chosen from, by name."""
         self._changes_since(key)
         return self._lists.get((self._specs or {}).get(key, ""), {})

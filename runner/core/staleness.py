@@ -53,7 +53,15 @@ from .block_items import (
 from .block_work import BlockWork, ItemWork, OuterPipelines
 from .call_cache import ModelDigests
 from .deleted_documents import DeletionDetector, DeletionDoubt
-from .dependencies import FileRead, MovedAway, NarrowedLabels, Trace, dependencies_of
+from .dependencies import (
+    FileRead,
+    LabelVectors,
+    MovedAway,
+    NarrowedLabels,
+    Trace,
+    World,
+    dependencies_of,
+)
 from .filed_items import FILED_STATES, BlockFiling, FiledItems, ListWithFiled, filed_doubt
 from .fingerprints import (
     CONTENT,
@@ -79,7 +87,6 @@ from .run_options import RunOptions
 from .run_reviews import RunReviews
 from .stale_reasons import PastItems
 from .verify import ItemNow, ItemRequest, ItemVerdict, permit, verify
-from .world import LabelVectors, World
 
 WORK_STATES: tuple[State, ...] = ("new", "changed", "stale")
 NOT_REQUESTED = ItemVerdict("skipped", (Why.NOT_REQUESTED(),), is_left_out=True)
@@ -233,7 +240,10 @@ class Judge:
                 made = await self.embed_labels(step, label_texts(new)) if new else None
                 if made is not None:
                     vectors[name] = LabelVectors([*new], made[0], unit_matrix(made[1]))
-        return replace(self.world, reviews=self.reviews, lists=lists, label_vectors=vectors)
+        decided, pending = self.reviews.decisions, self.reviews.of_item
+        return replace(
+            self.world, lists=lists, label_vectors=vectors, decisions=decided, pending=pending
+        )
 
     def place(self) -> dict[str, str]:
         """Return the `dir` and `path` inputs, relative to the pipeline where they lie beside it."""

@@ -15,10 +15,17 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.reasons import Reason, Why, in_words
 from paddock.runner.progress.report import MADE_STATES, State
 
-from .dependencies import ChosenLabels, KeptOutput, OutputWithin, Trace
+from .dependencies import (
+    ChosenLabels,
+    KeptOutput,
+    LimitedContext,
+    OutputWithin,
+    Trace,
+    World,
+    dependencies_of,
+)
 from .fingerprints import changed_parts
 from .stale_reasons import part_reasons, stale_parts
-from .world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,8 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
     # 2
     if entry.hash != now.hash:
         before, parts = json.loads(entry.parts), json.loads(now.parts)
-        names = stale_parts(before, parts, now.older, entry)
+        is_limited = bool(dependencies_of(entry, LimitedContext))
+        names = stale_parts(before, parts, now.older, entry, is_limited=is_limited)
         if names or not changed_parts(before, parts):
             past = trace.past.of(entry.key, now.item)
             reasons = part_reasons(names, before, parts, past)
@@ -104,7 +112,7 @@ def verify(trace: Trace | None, now: ItemNow, world: World) -> ItemVerdict:
     if entry.state == "done" and entry.attempts:
         return ItemVerdict("stale", (Why.FAILED_WITHIN(),), is_of_parts=True)
     # 4
-    pending = None if world.reviews is None else world.reviews.of_item(trace.scope, entry.key)
+    pending = world.pending(trace.scope, entry.key)
     if pending is not None or entry.state == "waiting":
         reason, _ = _difference(trace, world)
         if reason is not None:

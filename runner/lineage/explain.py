@@ -40,9 +40,11 @@ from paddock.runner.core.dependencies import (
     ChosenLabels,
     Dependency,
     FolderListed,
+    LimitedContext,
     RowsKept,
     StoreSearched,
     Trace,
+    World,
     current_paths,
     dependencies_of,
 )
@@ -53,7 +55,6 @@ from paddock.runner.core.stale_reasons import (
     compare_specs,
     stale_parts,
 )
-from paddock.runner.core.world import World
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import CallRow, LedgerError
 from paddock.runner.ledger.filed_rows import FiledRows
@@ -558,7 +559,8 @@ def pipeline_changes(
         and not name.startswith("steps.")
         and (name in parts or name.endswith((".prompt", ".parameters", ".version", CONTEXT)))
     }
-    names = stale_parts(was, parts, older, entry)
+    is_limited = bool(dependencies_of(entry, LimitedContext))
+    names = stale_parts(was, parts, older, entry, is_limited=is_limited)
     details = compare_specs(before, now, node.id).details if before else {}
     for number, reason in enumerate(change_reasons(names, was, parts, details)):
         yield LineageChange(str(reason), lines if number == 0 else ())

@@ -6,10 +6,9 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
-from paddock.runner.core.dependencies import Trace
+from paddock.runner.core.dependencies import Trace, World
 from paddock.runner.core.stale_reasons import PastItem, PastItems
 from paddock.runner.core.verify import ItemNow, ItemVerdict, verify
-from paddock.runner.core.world import World
 from paddock.runner.ledger.entries import Entry
 
 

@@ -1,0 +1,160 @@
+"""What people decided about the answers of steps: what waits, and what teaches later prompts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from paddock.engine.system.text import canonical_json
+from paddock.runner.bind.text_vectors import Matrix, Vector8, matrix_of
+from paddock.runner.ledger import queries
+from paddock.runner.ledger.entries import whole_file
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.review_store import ReviewStore
+from paddock.runner.ledger.reviews import Review
+from paddock.runner.progress.reasons import Reason
+
+MOST_DECISIONS = 2_000
+"""The newest are looked at; a vector of each is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingReview:
+    """What is known of an item's reviews that are open, or decided and not applied yet."""
+
+    is_open: bool
+    why: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An accepted or edited answer."""
+
+    id: str
+    document_sha256: str
+    document: str
+    """Its path; empty where the item has none."""
+    item: str
+    """Its key, behind those of the items around it."""
+    answer: Any
+    text: Mapping[str, Any]
+    """`text`, or `text_object` with its digest in the ledger."""
+    model: str = ""
+    """Digest of the model that made `vector`; empty: there is none."""
+    vector: Vector8 = ""
+
+    @classmethod
+    def of(cls, review: Review) -> Decision | None:
+        """Return the decision of a review; None: it has no text, so that it teaches nothing."""
+        subject = review.subject
+        text = subject.get("prompt_text") or next(iter(subject.get("sources") or ()), None)
+        return None if text is None else cls(
+            review.id,
+            str(subject.get("document_sha256")),
+            str(subject.get("document") or ""),
+            str(subject.get("item") or review.key),
+            review.value,
+            {name: text[name] for name in ("text", "text_object") if name in text},
+            **subject.get("prompt_vector") or {},
+        )  # fmt: skip
+
+    def is_of(self, document_sha256: str, document: str, item: str = "") -> bool:
+        """Return whether it is about a document, a part of it or an earlier version.
+
+        `item`: of a variant, which is the pipeline's item of that name.
+        """
+        is_same = document == self.document != "" or item == self.item != ""
+        return is_same or document_sha256 == self.document_sha256
+
+    @property
+    def digest(self) -> str:
+        text = canonical_json([self.text, self.answer])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class StepDecisions:
+    """What people decided about one step's answers, the newest first."""
+
+    decisions: tuple[Decision, ...] = ()
+    ids: frozenset[str] = frozenset()
+    """Of all reviews in which an answer was accepted or edited, also of those that do not teach."""
+
+    @cached_property
+    def digest(self) -> str:
+        text = canonical_json({decision.id: decision.digest for decision in self.decisions})
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Decision]:
+        return {decision.id: decision for decision in self.decisions}
+
+    def has(self, used: Mapping[str, str]) -> bool:
+        """Return whether decisions are as they were, by id and digest."""
+        return all(i in self.by_id and self.by_id[i].digest == was for i, was in used.items())
+
+    @cached_property
+    def with_vectors(self) -> Mapping[str, tuple[tuple[Decision, ...], Matrix | None]]:
+        """By the digest of the model that made them: the decisions, and a unit row for each."""
+        found: dict[str, list[Decision]] = {}
+        for decision in self.decisions:
+            if decision.model:
+                found.setdefault(decision.model, []).append(decision)
+        return {
+            model: (tuple(some), matrix_of([decision.vector for decision in some]))
+            for model, some in found.items()
+        }
+
+
+StepName = tuple[str, str]
+"""The stem of the outermost pipeline's file, and the path of a step: `clean.bill`."""
+
+
+def step_name(file: str, step: str) -> StepName:
+    """Return a step's name; a variant of `paddock compare` learns as its pipeline does."""
+    return whole_file(file).rpartition(".")[0], step
+
+
+def _is_stood_by(review: Review) -> bool:
+    return review.state == "edited" or (review.state == "accepted" and not review.together)
+
+
+def decisions_of(
+    reviews: Sequence[Review],
+    scopes: Mapping[str, tuple[str, str]],
+    gone: Collection[tuple[str, str]] = (),
+) -> dict[StepName, StepDecisions]:
+    """Return the answers that people stand by, by step, the newest first.
+
+    `scopes`: the file of each scope, and the path of its step or block: `clean.each`. `gone`: scope
+    and key of each item that was deleted.
+    Those that were accepted together with others no one has looked at.
+    """
+    found: dict[StepName, list[Decision]] = {}
+    ids: dict[StepName, set[str]] = {}
+    for review in reviews:
+        file, node = scopes.get(review.scope, ("", ""))
+        name = step_name(file, f"{node[: node.rfind('.') + 1]}{review.step}")
+        of_step, of_ids = found.setdefault(name, []), ids.setdefault(name, set())
+        if review.state in ("accepted", "edited"):
+            of_ids.add(review.id)
+        places = ((review.scope, review.key), *map(tuple, review.subject.get("around") or ()))
+        is_there = _is_stood_by(review) and not any(place in gone for place in places)
+        decision = Decision.of(review) if is_there else None
+        if decision is not None and len(of_step) < MOST_DECISIONS:
+            of_step.append(decision)
+    return {
+        name: StepDecisions(tuple(decisions), frozenset(ids[name]))
+        for name, decisions in found.items()
+    }
+
+
+def known_decisions(ledger: Ledger) -> dict[StepName, StepDecisions]:
+    """Return what people decided, of all that a ledger has."""
+    scopes = {scope: (file, step) for scope, file, step, _ in ledger.rows(queries.SCOPES)}
+    gone = ledger.rows(queries.GONE_ITEMS)
+    decided = ReviewStore(ledger).decided(is_whole=True)
+    return decisions_of(decided, scopes, {*map(tuple, gone)})
