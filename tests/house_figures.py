@@ -247,6 +247,21 @@ def too_many_parameters() -> list[str]:
     ]
 
 
+_TAGS = re.compile(
+    r"</?(svg|g|rect|path|line|ul|li|p|div|span|table|t[rhd]|del|ins|form|input|h[1-6])[ >/]"
+)
+
+
+def html_in_f_strings() -> list[str]:
+    """Name the f-strings with HTML or SVG, which templates write and escape."""
+    return [
+        f"{module.place}:{node.lineno}"
+        for module in modules()
+        for node in module.nodes
+        if isinstance(node, ast.JoinedStr) and _TAGS.search(ast.unparse(node))
+    ]
+
+
 _LOOKS = frozenset((
     "startswith", "endswith", "removeprefix", "removesuffix", "partition", "rpartition", "split",
     "find",
@@ -374,6 +389,7 @@ FIGURES: tuple[tuple[str, str, Callable[[], object]], ...] = (
     ("modules that make an HTTP client", "2", lambda: len(http_clients())),
     ("modules that start subprocesses", "1", lambda: len(subprocess_wrappers())),
     ("modules that write files atomically", "1", lambda: len(atomic_writes())),
+    ("HTML in f-strings", "0", lambda: len(html_in_f_strings())),
     ("modules that compute growing pauses", "1", lambda: len(backoffs())),
     ("template meters", "1", lambda: len(template_meters())),
 )

@@ -159,13 +159,14 @@ def test_examples_in_docstrings_are_true(name: str) -> None:
         (lambda: len(figures.subprocess_wrappers()), 1),
         (lambda: len(figures.atomic_writes()), 1),
         (lambda: len(figures.backoffs()), 1),
+        (lambda: len(figures.html_in_f_strings()), 0),
     ],
     ids=[
         "modules over 800 lines", "modules imported by one sibling", "class names used twice",
         "banned openings", "banned words", "empty names", "imports inside functions",
         "many parameters",
         "modules that start subprocesses", "modules that write files atomically",
-        "modules that compute growing pauses",
+        "modules that compute growing pauses", "HTML in f-strings",
     ],
 )  # fmt: skip
 def test_the_code_stays_easy_to_enter(figure: Callable[[], int], limit: int) -> None:

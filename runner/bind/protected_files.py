@@ -30,6 +30,7 @@ _SCRIPTS = (".py", ".sh", ".bash", ".zsh", ".js", ".mjs", ".ts", ".rb", ".pl", "
             ".awk", ".jq", ".sql", ".ps1", ".bat", ".cmd", ".jar")  # fmt: skip
 _ELF = b"\x7fELF"
 
+# As the template `offline.html` begins a page
 PAGE_START = """<!doctype html>
 <html lang="en">
 <head>

@@ -51,7 +51,7 @@ from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
 from paddock.runner.render.console_page import (
     CONSOLE_PAGES,
     PAGE_HEADERS,
-    console_files,
+    style_and_script,
 )
 from paddock.runner.render.html_page import render
 from paddock.runner.review.page_access import CONSOLE_PATH, AccessRefused, PageAccess, read_form
@@ -187,7 +187,7 @@ class WebConsole:
             self._action(f"{USE_MODELS}/unload", "Models", lambda: None, models.unload),
             Route(SIGN_IN, self._sign_in, methods=["GET", "POST"]),
             Route(CONSOLE_PATH, lambda _: RedirectResponse(_PIPELINES)),
-            *console_files(),
+            *style_and_script(f"{CONSOLE_PATH}/console"),
         ]
 
     def _page(

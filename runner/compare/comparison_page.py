@@ -98,8 +98,8 @@ def word_differences(before: str, after: str) -> Markup:
         if kind == "equal":
             parts.append(new)
         else:
-            parts += [f"<del>{old}</del>"] if old else []
-            parts += [f"<ins>{new}</ins>"] if new else []
+            parts += [Markup("<del>{}</del>").format(old)] if old else []
+            parts += [Markup("<ins>{}</ins>").format(new)] if new else []
     return Markup("".join(parts))
 
 

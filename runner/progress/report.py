@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, field
-from html import escape
 from operator import add
 from typing import Any, Literal, get_args
+
+from markupsafe import Markup
 
 from paddock.engine.system.text import counted, listed, one_line
 
@@ -300,11 +301,9 @@ def _shown_lines(head: str, facts: Iterable[tuple[str, str]]) -> str:
 
 
 def _shown_html(head: str, facts: Iterable[tuple[str, str]]) -> str:
-    rows = (
-        f"<tr><th>{escape(name)}</th><td>{escape(one_line(value, 2_000))}</td></tr>"
-        for name, value in facts
-    )
-    return f"<table><caption>{escape(head)}</caption>{''.join(rows)}</table>"
+    row = Markup("<tr><th>{}</th><td>{}</td></tr>")
+    rows = Markup().join(row.format(name, one_line(value, 2_000)) for name, value in facts)
+    return Markup("<table><caption>{}</caption>{}</table>").format(head, rows)
 
 
 def not_taken_in_words(by_suffix: Mapping[str, int]) -> str:

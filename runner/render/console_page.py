@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from .html_page import COLOUR_CSS, PAGE_CSS, WEB_FOLDER, render
+from .html_page import COLOUR_CSS, PAGE_CSS, web_file
 
 PAGE_HEADERS: Mapping[str, str] = {
     # Only the page's own files and what it asks for; no frames. `blob:`: a picture that it loaded.
@@ -31,7 +31,7 @@ PAGE_HEADERS: Mapping[str, str] = {
 }
 
 _MEDIA_TYPES = {
-    ".html": "text/html; charset=utf-8",
+    "": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
 }
@@ -46,37 +46,25 @@ CONSOLE_PAGES: Mapping[str, str] = {
     "Settings": "/ui/settings",
 }
 """The pages of the console, in the order of its navigation, and their paths."""
-CONSOLE_CSS = f"{COLOUR_CSS}\n{PAGE_CSS}\n{(WEB_FOLDER / 'console.css').read_text('utf-8')}"
-"""The style of reports, and that of navigation and controls."""
-COLOURS_JS = (WEB_FOLDER / "colours.js").read_text("utf-8")
-"""What the button of the navigation does."""
-_NAVIGATION_MARK = "<!-- navigation -->"
 
 
-def console_files() -> list[BaseRoute]:
-    """Return the routes of the style and the script of pages that the server writes."""
+def style_and_script(path: str, name: str = "console") -> list[BaseRoute]:
+    """Return the routes of a page's style and script, with what all pages have.
+
+    That is the style of reports and of navigation and controls, and the button of the navigation.
+    """
+    styles = ["console.css"] if name == "console" else ["console.css", f"{name}.css"]
     return [
-        text_route("/ui/console.css", lambda: CONSOLE_CSS),
-        page_route("/ui/console.js", WEB_FOLDER / "console.js", before=COLOURS_JS),
+        text_route(
+            f"{path}.css", lambda: "\n".join([COLOUR_CSS, PAGE_CSS, *map(web_file, styles)])
+        ),
+        text_route(f"{path}.js", lambda: web_file("colours.js") + web_file(f"{name}.js")),
     ]
 
 
-def page_route(path: str, file: Path, *, before: str = "", current: str = "") -> Route:
-    """Return the route of one file of a page.
-
-    `before` is text that goes in front of it, `current` the page's name in the navigation.
-    """
-
-    def text() -> str:
-        links = render("navigation.html", pages=CONSOLE_PAGES, current=current)
-        return before + file.read_text("utf-8").replace(_NAVIGATION_MARK, links)
-
-    return text_route(path, text, file.suffix)
-
-
-def text_route(path: str, text: Callable[[], str], suffix: str = "") -> Route:
+def text_route(path: str, text: Callable[[], str]) -> Route:
     """Return the route of a text, which a thread makes at each request."""
-    headers = {**PAGE_HEADERS, "Content-Type": _MEDIA_TYPES[suffix or Path(path).suffix]}
+    headers = {**PAGE_HEADERS, "Content-Type": _MEDIA_TYPES[Path(path).suffix]}
 
     async def endpoint(request: Request) -> Response:
         return Response(await asyncio.to_thread(text), headers=headers)

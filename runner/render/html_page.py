@@ -16,16 +16,15 @@ from markupsafe import Markup
 
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
-from paddock.runner.bind.protected_files import PAGE_START
 from paddock.runner.progress.report import MADE_STATES
 
 # Resolved, because an editable install is a tree of links that lacks the data files.
-WEB_FOLDER = Path(__file__).resolve().parent / "web"
-COLOUR_CSS = (WEB_FOLDER / "colours.css").read_text("utf-8").strip()
-PAGE_CSS = (WEB_FOLDER / "page.css").read_text("utf-8").strip()
+_WEB_FOLDER = Path(__file__).resolve().parent / "web"
+COLOUR_CSS = (_WEB_FOLDER / "colours.css").read_text("utf-8").strip()
+PAGE_CSS = (_WEB_FOLDER / "page.css").read_text("utf-8").strip()
 
 _TEMPLATES = Environment(
-    loader=FileSystemLoader(WEB_FOLDER),
+    loader=FileSystemLoader(_WEB_FOLDER),
     autoescape=lambda name: not (name or "").endswith(".md"),
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -63,8 +62,12 @@ def render_text(template: str, **values: Any) -> str:
     return _TEMPLATES.get_template(template).render(values)
 
 
+def web_file(name: str) -> str:
+    """Return a style or a script of the pages."""
+    return (_WEB_FOLDER / name).read_text("utf-8")
+
+
 def html_page(title: str, template: str, **values: Any) -> str:
     """Return an offline page, whose body is what a template makes of values."""
     styles = Markup(f"{COLOUR_CSS}\n{PAGE_CSS}")
-    frame = {"title": title, "styles": styles, "body": template}
-    return f"{PAGE_START}{render('page.html', **frame, **values)}"
+    return render("offline.html", title=title, styles=styles, body=template, **values)

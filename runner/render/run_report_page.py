@@ -16,7 +16,7 @@ from paddock.runner.progress.report import HELD_REMEDY, not_taken_in_words, sums
 
 from .html_page import html_page
 from .run_details import ReviewedAnswer, RunCall, RunDetails
-from .timelines import AREA, DEFINITIONS, calls_chart, items_chart, legend, occupancy_chart
+from .timelines import LEGEND, PATTERNS, calls_chart, items_chart, occupancy_chart
 
 MAX_FAILURES, MAX_ITEMS, MAX_ERROR_CHARS = 200, 1_000, 2_000
 MAX_REVIEWS, MAX_REVIEW_FIELDS = 1_000, 40
@@ -54,11 +54,11 @@ def run_report_page(story: RunDetails, target: Path) -> str:
         answers=sorted(story.reviewed.answers, key=_review_order),
         max_answers=MAX_REVIEWS,
         max_fields=MAX_REVIEW_FIELDS,
-        definitions=DEFINITIONS,
+        legend_words=LEGEND,
+        patterns=PATTERNS,
         items_chart=items_chart(story),
         calls_chart=calls_chart(story),
         occupancy=occupancy_chart(story),
-        area_legend=legend([AREA]),
         groups=groups,
         items=items,
         notes=" ".join(notes),

@@ -7,14 +7,16 @@ never by colour alone.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from itertools import zip_longest
+from typing import Any
+
+from markupsafe import Markup
 
 from paddock.engine.system import units
 
-from .html_page import WEB_FOLDER
+from .html_page import render
 from .run_details import RunDetails
 
 MAX_LANES = 24
@@ -64,23 +66,17 @@ def bars_of(lane: Sequence[TimeSpan], least_s: float) -> list[TimeSpan]:
     """
     bars: list[TimeSpan] = []
     for span in lane:
-        if bars and _is_joined(bars[-1], span, least_s):
-            bars[-1] = _joined(bars[-1], span)
+        before = bars[-1] if bars else span
+        is_short = min(span.end - span.start, before.end - before.start) < least_s
+        if bars and is_short and span.start - before.end < least_s:
+            # A failure must stay visible.
+            is_worse = span.kind in ("failed", "quarantined") and span.kind != before.kind
+            end, n = max(before.end, span.end), before.n + span.n
+            shown = span if is_worse else before
+            bars[-1] = replace(shown, start=before.start, end=end, n=n, waited=0.0)
         else:
             bars.append(span)
     return bars
-
-
-def _is_joined(before: TimeSpan, bar: TimeSpan, least_s: float) -> bool:
-    is_short = bar.end - bar.start < least_s or before.end - before.start < least_s
-    return is_short and bar.start - before.end < least_s
-
-
-def _joined(before: TimeSpan, bar: TimeSpan) -> TimeSpan:
-    # A failure must stay visible.
-    is_worse = bar.kind in ("failed", "quarantined") and bar.kind != before.kind
-    end, n = max(before.end, bar.end), before.n + bar.n
-    return replace(bar if is_worse else before, start=before.start, end=end, n=n, waited=0.0)
 
 
 def mean_concurrency(spans: Iterable[TimeSpan], seconds: float, n_bins: int) -> list[float]:
@@ -127,7 +123,7 @@ WAITED, SEVERAL, AREA, BARE = "waited", "several", "area", "bare"
 PATTERNS = frozenset(("bad", "known", "tool", "skipped", "held", "waiting"))
 """Looks with a pattern."""
 
-_LEGEND_TEXT: Mapping[str, str] = {
+LEGEND: Mapping[str, str] = {
     "done": "done",
     "bad": "failed or quarantined",
     "skipped": "skipped",
@@ -150,39 +146,8 @@ def look_of(kind: str) -> str:
     ('bad', 'done', 'tool')
     """
     look = "bad" if kind in ("failed", "quarantined") else kind
-    return look if look in _LEGEND_TEXT else "done"
+    return look if look in LEGEND else "done"
 
-
-def legend(looks: Collection[str]) -> str:
-    entries = "".join(
-        f"<li>{_swatch(look)}{escape(words)}</li>"
-        for look, words in _LEGEND_TEXT.items()
-        if look in looks
-    )
-    return f'<ul class="legend">{entries}</ul>'
-
-
-def pattern_attributes(look: str) -> str:
-    """Return the attributes of the pattern over a bar; see `DEFINITIONS`."""
-    return f'class="over {look}" fill="url(#over-{look})"'
-
-
-def _swatch(look: str) -> str:
-    if look == BARE:
-        return ""
-    if look == SEVERAL:
-        return "<b>12 \N{MULTIPLICATION SIGN}</b> "
-    kind = look if look in (WAITED, AREA) else f"bar {look}"
-    size = 'x="1" y="1" width="24" height="12" rx="2"'
-    pattern = f"<rect {pattern_attributes(look)} {size}/>" if look in PATTERNS else ""
-    return (
-        f'<svg class="chart" width="26" height="14" aria-hidden="true">'
-        f'<rect class="{kind}" {size}/>{pattern}</svg> '
-    )
-
-
-DEFINITIONS = (WEB_FOLDER / "patterns.svg").read_text("utf-8").strip()
-"""Patterns of looks; once in a page."""
 
 LEFT, RIGHT = 6.0, 1.5
 """Margins, in percent: a chart is as wide as the window."""
@@ -198,7 +163,11 @@ _TICK_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30,
                  60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)  # fmt: skip
 
 
-def items_chart(story: RunDetails) -> tuple[str, str]:
+Chart = tuple[Markup, frozenset[str]]
+"""A timeline and its looks, for the legend; both empty without spans."""
+
+
+def items_chart(story: RunDetails) -> Chart:
     spans = [
         TimeSpan(
             item.began,
@@ -213,8 +182,8 @@ def items_chart(story: RunDetails) -> tuple[str, str]:
     return _timeline("Items over time", spans, story.seconds)
 
 
-def calls_chart(story: RunDetails) -> tuple[str, str]:
-    """Return the timeline of calls, with waiting times in a pale colour, and its legend."""
+def calls_chart(story: RunDetails) -> Chart:
+    """Return the timeline of calls, with waiting times in a pale colour."""
     spans = [
         TimeSpan(
             call.began,
@@ -232,7 +201,7 @@ def calls_chart(story: RunDetails) -> tuple[str, str]:
     return _timeline("Calls over time", spans, story.seconds)
 
 
-def occupancy_chart(story: RunDetails) -> tuple[str, int, float]:
+def occupancy_chart(story: RunDetails) -> tuple[Markup, int, float]:
     """Return the chart of concurrent model calls, their maximum and their mean."""
     spans = [
         TimeSpan(call.began, call.began + call.seconds, "", "", call.queue_s)
@@ -240,96 +209,85 @@ def occupancy_chart(story: RunDetails) -> tuple[str, int, float]:
         if not call.is_known and call.is_of_model
     ]
     if not spans:
-        return "", 0, 0.0
+        return Markup(), 0, 0.0
     most, mean = concurrency_stats(spans)
     most = max(most, 1)
     found = mean_concurrency(spans, story.seconds, BINS)
-    height = HEIGHT + AXIS + GAP
-    lines = [_svg_start("Concurrent calls", f"at most {most:,}", height)]
-    lines += _grid_svg(story.seconds, height)
-    for n in sorted({0, most // 2, most}):
-        y = GAP + HEIGHT * (1 - n / most)
-        lines.append(_line_svg(LEFT, y, 100 - RIGHT, y))
-        lines.append(f'<text class="axis level" x="0" dx="4" y="{y + 4:.1f}">{n:,}</text>')
-    path = f"M0 {HEIGHT:g}"
+    area = f"M0 {HEIGHT:g}"
     for number, level in enumerate(found):
-        path += f"V{HEIGHT * (1 - min(level / most, 1)):.1f}H{number + 1}"
-    lines.append(
-        f'<svg x="{LEFT:g}%" y="{GAP:g}" width="{100 - LEFT - RIGHT:g}%" height="{HEIGHT:g}" '
-        f'viewBox="0 0 {len(found)} {HEIGHT:g}" preserveAspectRatio="none">'
-        f'<path class="area" vector-effect="non-scaling-stroke" d="{path}V{HEIGHT:g}z"/></svg>'
+        area += f"V{HEIGHT * (1 - min(level / most, 1)):.1f}H{number + 1}"
+    levels = [(n, GAP + HEIGHT * (1 - n / most)) for n in sorted({0, most // 2, most})]
+    words = f"at most {most:,}"
+    chart = _chart(
+        "Concurrent calls", words, story.seconds, HEIGHT, levels=levels, area=f"{area}V{HEIGHT:g}z"
     )
-    area_svg = "\n".join([*lines, "</svg>"])
-    return area_svg, most, mean
+    return chart, most, mean
 
 
-def _timeline(name: str, spans: Sequence[TimeSpan], seconds: float) -> tuple[str, str]:
-    """Return the timeline of spans and its legend; empty texts without spans."""
+def _timeline(name: str, spans: Sequence[TimeSpan], seconds: float) -> Chart:
     if not spans:
-        return "", ""
+        return Markup(), frozenset()
     lanes = lanes_of(spans)
     shown = lanes[:MAX_LANES]
-    height = len(shown) * (LANE + GAP) + AXIS + GAP
-    words = f"{len(spans):,} in {len(lanes):,} lanes, {units.duration(seconds)}"
-    lines = [_svg_start(name, words, height), *_grid_svg(seconds, height)]
     least_s = MIN_BAR_PERCENT * seconds / (100 - LEFT - RIGHT)
     looks: set[str] = set()
+    drawn = []
     for number, lane in enumerate(shown):
-        y = GAP + number * (LANE + GAP)
         bars = bars_of(lane, least_s)
         for bar, after in zip_longest(bars, bars[1:]):
             room_until = 100.0 if after is None else _percent_at(after.start, seconds)
-            drawn = list(_bar_svg(bar, y, seconds, room_until))
-            lines += drawn
-            looks |= set() if any("label" in line for line in drawn[1:]) else {BARE}
-            looks |= {look_of(bar.kind)} | ({WAITED} if bar.waited else set())
+            drawn.append(_drawn_bar(bar, seconds, room_until) | {"y": GAP + number * (LANE + GAP)})
+            looks |= {drawn[-1]["look"]} | ({WAITED} if bar.waited else set())
+            looks |= set() if drawn[-1]["label"] else {BARE}
             looks |= {SEVERAL} if bar.n > 1 else set()
-    lines.append("</svg>")
-    if len(lanes) > len(shown):
-        left = sum(map(len, lanes[MAX_LANES:]))
-        lines.append(f'<p class="soft">{left:,} more at the same time.</p>')
-    return "\n".join(lines), legend(looks)
+    words = f"{len(spans):,} in {len(lanes):,} lanes, {units.duration(seconds)}"
+    n_left = sum(map(len, lanes[MAX_LANES:]))
+    high = len(shown) * (LANE + GAP)
+    return _chart(name, words, seconds, high, bars=drawn, n_left=n_left), frozenset(looks)
 
 
-def _bar_svg(bar: TimeSpan, y: float, seconds: float, room_until: float) -> Iterator[str]:
-    """Yield a bar with its label: inside, or behind it up to the next bar."""
+def _chart(name: str, words: str, seconds: float, high: float, **content: Any) -> Markup:
+    """Return a chart over a time axis, with lines at round numbers: few, for a narrow window."""
+    step = next((s for s in _TICK_STEPS_S if seconds / s <= MAX_TICKS), seconds / MAX_TICKS)
+    ticks = [
+        (_percent_at(number * step, seconds), units.duration(number * step) if number else "0")
+        for number in range(int(seconds / step) + 1)
+    ]
+    nothing: Mapping[str, Any] = {"bars": (), "n_left": 0, "levels": (), "area": ""}
+    return render(
+        "timeline.svg", name=name, words=words, height=high + AXIS + GAP, axis=AXIS, gap=GAP,
+        lane=LANE, left=LEFT, right=RIGHT, patterns=PATTERNS, waited=WAITED, ticks=ticks,
+        bins=BINS, **nothing | content,
+    )  # fmt: skip
+
+
+def _drawn_bar(bar: TimeSpan, seconds: float, room_until: float) -> dict[str, Any]:
+    """Return a bar as the template draws it; its label is inside, or behind it up to the next."""
     x, end = _percent_at(bar.start, seconds), _percent_at(bar.end, seconds)
     rest = f" and {bar.n - 1:,} more" if bar.n > 1 else ""
-    worked = units.duration(max(0.0, bar.end - bar.start - bar.waited))
     width = max(end - x, MIN_BAR_PERCENT / 2)
-    yield f"<g><title>{escape(f'{bar.label}{rest}, {units.duration(bar.end - bar.start)}')}</title>"
     waited = min(width, _percent_at(bar.start + bar.waited, seconds) - x) if bar.waited else 0.0
     waited = waited if waited >= MIN_BAR_PERCENT / 2 else 0.0
-    if waited:
-        yield _rect_svg(WAITED, x, y, waited)
     at, size = x + waited, max(width - waited, MIN_BAR_PERCENT / 2)
-    look = look_of(bar.kind)
-    yield _rect_svg(f"bar {look}", at, y, size)
-    if look in PATTERNS:
-        yield _rect_with_look(pattern_attributes(look), at, y, size)
     name = bar.name or bar.label
     name = name if bar.n == 1 else f"{bar.n:,} \N{MULTIPLICATION SIGN} {name}"
-    yield from _label_svg(name, worked, y, (at, at + size), room_until)
-    yield "</g>"
-
-
-def _label_svg(
-    name: str, length: str, y: float, bar: tuple[float, float], room_until: float
-) -> Iterator[str]:
-    """Yield a bar's label where more space is; only its duration if space is short."""
-    inside, behind = bar[1] - bar[0], room_until - bar[1]
-    is_inside = inside >= LETTER_PERCENT * (len(name) + len(length) + 4) or inside >= behind
-    x, room = (bar[0], inside) if is_inside else (bar[1], behind)
+    # The label is where more space is; only the duration if space is short
+    length = units.duration(max(0.0, bar.end - bar.start - bar.waited))
+    behind = room_until - at - size
+    is_inside = size >= LETTER_PERCENT * (len(name) + len(length) + 4) or size >= behind
+    label_x, room = (at, size) if is_inside else (at + size, behind)
     n_letters = int(room / LETTER_PERCENT) - 2
-    if n_letters < len(length):
-        return
     n_name = n_letters - len(length) - 2
     text = length if n_name < MIN_LABEL_LETTERS else f"{_middle_cut(name, n_name)}, {length}"
     kind = "inside" if is_inside else "behind"
-    yield (  # the inner `svg` cuts the label in a narrow window
-        f'<svg x="{x:.2f}%" y="{y:g}" width="{room:.2f}%" height="{LANE:g}">'
-        f'<text class="label {kind}" x="5" y="13">{escape(text)}</text></svg>'
-    )
+    return {
+        "title": f"{bar.label}{rest}, {units.duration(bar.end - bar.start)}",
+        "look": look_of(bar.kind),
+        "x": x,
+        "waited": waited,
+        "size": size,
+        "label": (kind, label_x, room, text) if n_letters >= len(length) else None,
+    }
 
 
 def _middle_cut(name: str, n_letters: int) -> str:
@@ -342,38 +300,6 @@ def _middle_cut(name: str, n_letters: int) -> str:
         return name
     n_head = n_letters // 2
     return f"{name[:n_head]}…{name[len(name) - (n_letters - 1 - n_head) :]}"
-
-
-def _rect_svg(kind: str, x: float, y: float, width: float) -> str:
-    return _rect_with_look(f'class="{escape(kind)}"', x, y, width)
-
-
-def _rect_with_look(look: str, x: float, y: float, width: float) -> str:
-    return f'<rect {look} x="{x:.2f}%" y="{y:g}" width="{width:.2f}%" height="{LANE:g}" rx="2"/>'
-
-
-def _svg_start(name: str, words: str, height: float) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" '
-        f'aria-label="{escape(name)}: {escape(words)}" width="100%" height="{height:g}">'
-    )
-
-
-def _grid_svg(seconds: float, height: float) -> Iterable[str]:
-    """Yield the time axis: lines at round numbers, few enough for a narrow window."""
-    step = next((s for s in _TICK_STEPS_S if seconds / s <= MAX_TICKS), seconds / MAX_TICKS)
-    for number in range(int(seconds / step) + 1):
-        x = _percent_at(number * step, seconds)
-        yield _line_svg(x, GAP, x, height - AXIS)
-        side = "middle" if x < 95 else "end"
-        yield (
-            f'<text class="axis" x="{x:.2f}%" y="{height - 8:.1f}" text-anchor="{side}">'
-            f"{units.duration(number * step) if number else 0}</text>"
-        )
-
-
-def _line_svg(x: float, y: float, to_x: float, to_y: float) -> str:
-    return f'<line class="grid" x1="{x:.2f}%" y1="{y:.1f}" x2="{to_x:.2f}%" y2="{to_y:.1f}"/>'
 
 
 def _percent_at(at: float, seconds: float) -> float:

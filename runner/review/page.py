@@ -30,11 +30,12 @@ from paddock.pipelines.checking.schema_parts import empty_fields
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import DecisionRefused, Review, unknown_review
 from paddock.runner.render.console_page import (
-    COLOURS_JS,
-    CONSOLE_CSS,
+    CONSOLE_PAGES,
     PAGE_HEADERS,
-    page_route,
+    style_and_script,
+    text_route,
 )
+from paddock.runner.render.html_page import render
 from paddock.steps.base import StepError
 from paddock.steps.readers.documents import locate_values, render_page
 from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
@@ -52,9 +53,6 @@ from .answer_fields import (
 from .decisions import SHORT_QUESTION_CHARS, LedgerReviews, Verb
 from .page_access import PAGE_PATH, AccessRefused, PageAccess, request_body
 from .review_leases import LeasedReviews
-
-# Resolved, because an editable install is a tree of links that lacks the data files.
-_FOLDER = Path(__file__).resolve().parent / "web"
 
 WINDOW_CHARS, MOST_WINDOW_CHARS = 6_000, 40_000
 MOST_SIDE_PX = 1600
@@ -89,7 +87,8 @@ class ReviewPage:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="review")
         self._texts: dict[str, str] = {}
         self._readers = ReaderPool()
-        self._html = page_route(PAGE_PATH, _FOLDER / "review.html", current="Review").endpoint
+        values = {"pages": CONSOLE_PAGES, "current": "Review"}
+        self._html = text_route(PAGE_PATH, lambda: render("review.html", **values)).endpoint
         self._queue_rows = ("", b"[]")
         self.decided_here: set[str] = set()
         """Ids of the reviews whose decisions were made here and stand."""
@@ -126,8 +125,7 @@ class ReviewPage:
             Route(f"{api}/undo", self._endpoint(self._undo_all), methods=["POST"]),
             Route(PAGE_PATH, self._entrance, methods=["GET", "POST"], name="review"),
             Route(f"{PAGE_PATH}/", lambda _: RedirectResponse(PAGE_PATH)),
-            page_route(f"{PAGE_PATH}/page.css", _FOLDER / "review.css", before=CONSOLE_CSS),
-            page_route(f"{PAGE_PATH}/page.js", _FOLDER / "review.js", before=COLOURS_JS),
+            *style_and_script(f"{PAGE_PATH}/page", "review"),
             *(Route(path, self._endpoint(act)) for path, act in reads.items()),
             *(
                 Route(f"{review_path}/{name}", self._endpoint(act), methods=["POST"])

@@ -22,7 +22,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
@@ -38,6 +37,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.ledger_identity import has_folder_identity
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.progress.drain import stop_on_signals
+from paddock.runner.render.html_page import render
 from paddock.runner.settings import STATE_FOLDER
 
 from .decisions import LedgerReviews
@@ -115,7 +115,6 @@ async def _shown(address: str, token: str, access: PageAccess, options: ReviewPa
 
 
 _HANDOVER_PREFIX = "paddock-review-"
-_HANDOVER_PAGE = Path(__file__).resolve().parent / "web" / "handover.html"
 
 
 async def _hand_over(address: str, ticket: Ticket) -> None:
@@ -141,10 +140,9 @@ def _handover_file(address: str, ticket: Ticket) -> Path:
     """
     home = Path.home()
     folder = home if os.access(home, os.W_OK) else None
-    text = Template(_HANDOVER_PAGE.read_text("utf-8"))
     handle, name = tempfile.mkstemp(".html", _HANDOVER_PREFIX, folder)  # 0600
     with os.fdopen(handle, "w") as page:
-        page.write(text.substitute(address=address, ticket=ticket.value))
+        page.write(render("handover.html", address=address, ticket=ticket.value))
     return Path(name)
 
 
