@@ -253,7 +253,7 @@ def _chart(name: str, words: str, seconds: float, high: float, **content: Any) -
         (_percent_at(number * step, seconds), units.duration(number * step) if number else "0")
         for number in range(int(seconds / step) + 1)
     ]
-    nothing: Mapping[str, Any] = {"bars": (), "n_left": 0, "levels": (), "area": ""}
+    nothing: dict[str, Any] = {"bars": (), "n_left": 0, "levels": (), "area": ""}
     return render(
         "timeline.svg", name=name, words=words, height=high + AXIS + GAP, axis=AXIS, gap=GAP,
         lane=LANE, left=LEFT, right=RIGHT, patterns=PATTERNS, waited=WAITED, ticks=ticks,
