@@ -15,7 +15,7 @@ from typing import Any
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value
 from paddock.pipelines.label_choices import CHOOSE
-from paddock.runner.bind.bound import BoundNode, canonical_spec
+from paddock.runner.bind.bound import BoundNode, canonical_spec, steps_of
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
@@ -214,9 +214,10 @@ class SpecChanges:
     """Whether the block's `key` is another expression."""
 
 
-def compare_specs(then: Spec, now: Spec, block: str) -> SpecChanges:
-    """Compare two specs; `block` is the outermost one, or the step."""
-    details = {
+def compare_specs(then: Spec, node: BoundNode) -> SpecChanges:
+    """Compare the spec that an item was done with and that of its block, or step, now."""
+    now, block = json.loads(canonical_spec(node)), node.id
+    details = dict(_code_within([node])) | {
         f"{name}.{part}": reasons
         for kind in ("blocks", "steps")
         for name in {**then[kind], **now[kind]}
@@ -231,6 +232,15 @@ def compare_specs(then: Spec, now: Spec, block: str) -> SpecChanges:
 
 
 # --- which parameters differ
+
+
+def _code_within(nodes: Iterable[BoundNode], place: str = "") -> Iterator[tuple[str, list[Reason]]]:
+    """Yield what changed of functions of pipelines that steps run, whose specs are not recorded."""
+    for step in steps_of(nodes):
+        if place and is_function_reference(step.uses):
+            yield f"{place}{step.id}.version", [Why.CODE(step.uses.rpartition(":")[0])]
+        if step.inner is not None:
+            yield from _code_within(step.inner.nodes, f"{place}{step.id}.")
 
 
 def _text_diff(then: Any, now: Any) -> dict[str, list[Reason]]:
@@ -379,8 +389,7 @@ class PastItems:
         if digest not in self._changes:
             text = origins.spec(digest)
             then = None if text is None else json.loads(text)
-            now = json.loads(canonical_spec(self._node))
-            found = None if then is None else compare_specs(then, now, self._node.id)
+            found = None if then is None else compare_specs(then, self._node)
             self._changes[digest] = found
             self._lists[digest] = (then or {}).get(LABELS, {})
         return self._changes[digest]

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from paddock.engine.system.item_samples import share_interval
 from paddock.engine.system.text import counted, path_text
+from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.reply_schema import is_confidence
 
 from .asked_before import is_same_value
@@ -707,9 +708,23 @@ def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCal
         newest.asked_at,
         tuple(answers),
         n_rejected,
-        is_of_all=all(review.subject.get("when") in ("true", "True") for review in reviews),
+        is_of_all=all(_asks_about_all(str(review.subject.get("when"))) for review in reviews),
         asked_share=_asked_share(reviews, when),
     )
+
+
+def _asks_about_all(when: str) -> bool:
+    """Return whether even an answer of which the model is wholly sure is asked about.
+
+    >>> [*map(_asks_about_all, ("true", "confidence.min <= 1", "confidence.min < 1", "output.x"))]
+    [True, True, False, False]
+    """
+    sure = dict.fromkeys(("min", "mean", "low"), 1.0)
+    try:
+        found: dict[str, list[str]] = {"missing": [], "partial": []}
+        return bool(Expression.of(when).evaluate({"confidence": sure, "evidence": found}))
+    except ExpressionError:  # it reads the answer, or is no expression any more
+        return False
 
 
 def _asked_share(reviews: Sequence[Review], when: Collection[Any]) -> AskedShare:

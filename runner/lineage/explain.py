@@ -561,7 +561,7 @@ def pipeline_changes(
     }
     is_limited = bool(dependencies_of(entry, LimitedContext))
     names = stale_parts(was, parts, older, entry, is_limited=is_limited)
-    details = compare_specs(before, now, node.id).details if before else {}
+    details = compare_specs(before, node).details if before else {}
     for number, reason in enumerate(change_reasons(names, was, parts, details)):
         yield LineageChange(str(reason), lines if number == 0 else ())
 

@@ -271,12 +271,17 @@ def earlier_lines(review: Review) -> Iterator[str]:
 
 
 def sure_text(confidence: Mapping[str, Any] | None) -> str:
-    """Return how sure a value is, and its runner-up, in brackets; empty if it is not known."""
+    """Return how sure a value is, and its runner-up, in brackets; empty if it is not known.
+
+    >>> sure_text({"p": 0.94, "is_calibrated": False})
+    '  (94%, uncalibrated)'
+    """
     if confidence is None or confidence.get("p") is None:
         return ""
     if confidence.get("is_empty"):
         return "  (empty)"
-    words = f"  ({confidence['p']:.0%}"
+    is_raw = confidence.get("is_calibrated") is False  # an old record does not tell
+    words = f"  ({confidence['p']:.0%}{', uncalibrated' * is_raw}"
     second_p = confidence.get("second_p")
     if confidence.get("second") is not None and (second_p or 0.0) >= RIVAL * confidence["p"]:
         other = one_line(cell_text(confidence["second"]), MAX_VALUE_CHARS) or '""'

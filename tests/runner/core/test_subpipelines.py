@@ -370,7 +370,7 @@ def test_functions_of_ones_own_are_steps_with_consent(tmp_path: Path) -> None:
     report = world.run(settings=allowed)
     assert report.returns == [["A B!", -3], ["C!", -1]]
     whys = {item.why for item in report.items if item.step == "all" and item.why}
-    assert whys == {"step version changed (step 'two.f')"}
+    assert whys == {"code of mine.py, or of what it imports, changed (step 'two.f')"}
 
 
 LISTED = """\

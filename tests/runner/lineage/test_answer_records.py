@@ -93,7 +93,8 @@ def test_why_shows_who_changed_what_and_where_the_answer_stood(world: ReviewedWo
     assert head.startswith("  review      'sum' edited by ann, 20")
     assert rest == [
         "                changed   total: 62.0 → 84.0",
-        '                field     total: 62.0  (62%; else 84.0 30%); 0.txt, page 2: "62,00"',
+        "                field     total: 62.0  (62%, uncalibrated; else 84.0 30%); 0.txt, page 2: "
+        '"62,00"',
         "              confidence of 'sum' (m): not calibrated: 1 of 50 fields reviewed",
     ]
 
@@ -156,7 +157,7 @@ def test_the_report_of_a_run_has_its_reviews_and_what_waits_first(world: Reviewe
     page = report_page(world)
     assert "<h2>Answers (1)</h2>" in page
     assert '<span class="s-edited">edited by ann</span>' in page
-    assert "<del>62.0  (62%; else 84.0 30%)</del> <ins>84.0</ins>" in page
+    assert "<del>62.0  (62%, uncalibrated; else 84.0 30%)</del> <ins>84.0</ins>" in page
     assert "page 2: &#34;62,00&#34;" in page
 
 
