@@ -82,7 +82,7 @@ async def plan_async(
     pool: Pool | None = None,
 ) -> PlanReport:
     """Return what a run would do, in a running loop."""
-    from paddock.runner.dry_run.forecast import forecast_run
+    from paddock.runner.dry_run.estimate import estimate_run
 
     options, environment = options or RunOptions(), RunEnvironment(settings=settings, pool=pool)
     prepared = prepare(Path(path), inputs, options, environment, is_plan=True)
@@ -93,7 +93,7 @@ async def plan_async(
     wants = permissions.permission_advice(bound, allow, settings.address.url)
     notes = (*ignored_key_notes(bound), *prefix_sharing_advice(bound))
     all_notes = (*notes, *comparison_notes(bound.pipeline), *((wants,) if wants else ()))
-    report = await forecast_run(prepared, options, environment)
+    report = await estimate_run(prepared, options, environment)
     return replace(report, advice=(*report.advice, *all_notes))
 
 

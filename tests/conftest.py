@@ -76,7 +76,7 @@ LONGEST = (
     "engine/llama/test_vision_families.py", "soak/test_soak.py", "cluster/test_three_workers.py",
     "runner/cli/test_web_console.py", "test_tutorial.py", "engine/backends/test_local_pool.py",
     "runner/core/test_escalation.py", "engine/backends/test_local_pool_lost.py",
-    "conformance/test_ollama_answers.py", "runner/dry_run/test_dry_walk.py",
+    "conformance/test_ollama_answers.py", "runner/dry_run/test_item_estimate.py",
     "pipelines/checking/test_evidence.py", "runner/core/test_concurrency_groups.py",
     "benchmarks/test_benchmarks.py", "pipelines/checking/test_judged.py",
     "steps/llm/test_reduce_killed.py", "runner/cli/test_console_actions.py",

@@ -23,7 +23,7 @@ from .gold import Gold, gold_of_answers
 from .judge import Judgement
 from .label_rates import LabelFigures, label_figures
 from .metrics import FieldMetric, field_metrics
-from .significance import Estimate, PairedTest, estimate, pairwise_tests
+from .significance import IntervalEstimate, PairedTest, estimate, pairwise_tests
 from .variant_runs import ItemAnswer, VariantRun
 
 QUALITY_WORDS = {
@@ -39,7 +39,7 @@ class FieldFigures:
     """How one field agrees with gold."""
 
     metric: FieldMetric
-    agreement: Estimate
+    agreement: IntervalEstimate
     labels: LabelFigures | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -53,13 +53,13 @@ class VariantFigures:
 
     run: VariantRun
     n_items: int
-    valid: Estimate | None = None
+    valid: IntervalEstimate | None = None
     """Answers that have their form and pass their checks."""
-    at_once: Estimate | None = None
+    at_once: IntervalEstimate | None = None
     """Of those, without a repair."""
-    located: Estimate | None = None
+    located: IntervalEstimate | None = None
     """Values that stand in their sources; None where no evidence is asked for."""
-    agreement: Estimate | None = None
+    agreement: IntervalEstimate | None = None
     fields: Mapping[str, FieldFigures] = field(default_factory=dict)
     seconds: float | None = None
     """For an item, of the time in which models computed for any of them."""

@@ -12,7 +12,7 @@ from paddock.runner.progress import printing
 from paddock.runner.testing.junit_and_markdown import CaseProblem, CaseResult, SuiteResult
 
 from .comparison import QUALITY_WORDS, Comparison, VariantFigures, VariantTest
-from .significance import Estimate
+from .significance import IntervalEstimate
 
 MOST_DIFFERENCES = 10
 """Items that the terminal shows; the page and `--json` have all."""
@@ -28,12 +28,12 @@ BOUNDS_WORDS = "In brackets: the bounds that hold the true figure in at least 95
 SPEED_WORDS = "Documents a minute: of the time in which models computed, as recorded then."
 
 
-def estimate_text(estimate: Estimate | None) -> str:
+def estimate_text(estimate: IntervalEstimate | None) -> str:
     """Return a figure with its bounds; empty for none.
 
-    >>> estimate_text(Estimate(0.5, 0.25, 0.75, 12))
+    >>> estimate_text(IntervalEstimate(0.5, 0.25, 0.75, 12))
     '0.50 (0.25 to 0.75)'
-    >>> estimate_text(Estimate(0.01, -0.001, 0.07, 12))
+    >>> estimate_text(IntervalEstimate(0.01, -0.001, 0.07, 12))
     '0.01 (0.00 to 0.07)'
     """
     if estimate is None:

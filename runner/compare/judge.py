@@ -25,7 +25,7 @@ from paddock.runner.progress.events import Observer
 from paddock.runner.testing.expectations import judge_request
 from paddock.steps.llm.ask_and_repair import CALLS_AT_ONCE
 
-from .significance import ALPHA, Estimate, estimate, holm, mcnemar_p
+from .significance import ALPHA, IntervalEstimate, estimate, holm, mcnemar_p
 from .variant_runs import (
     ComparedPipeline,
     ItemAnswer,
@@ -58,7 +58,7 @@ class Preference:
     """Of such a preference, or a stronger one, where there is none; corrected for all of them."""
 
     @property
-    def share(self) -> Estimate | None:
+    def share(self) -> IntervalEstimate | None:
         """Of the items of which one answer was preferred."""
         return estimate([1.0] * self.n_better + [0.0] * self.n_worse)
 

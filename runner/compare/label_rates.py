@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .metrics import MOST_CONFUSED, label_of
-from .significance import SEED, Estimate
+from .significance import SEED, IntervalEstimate
 
 _N_TABLES = 1_000
 """Drawn for the bounds of the figures of labels."""
@@ -30,9 +30,9 @@ class LabelFigures:
     """How labels agree with gold."""
 
     accuracy: float
-    macro_f1: Estimate
+    macro_f1: IntervalEstimate
     """The mean of each label's F1, so that rare labels count as much as others."""
-    kappa: Estimate | None
+    kappa: IntervalEstimate | None
     """Cohen's: 0 is what chance would give; None where gold and answers have one label alone."""
     labels: tuple[str, ...]
     confusion: Mapping[tuple[str, str], int]
@@ -101,11 +101,11 @@ def _label_rates(
     return f1s.mean(axis=1), (right.sum(axis=1) - chance) / np.maximum(1 - chance, _LEAST_CHANCE)
 
 
-def _with_bounds(values: Figures, n: int) -> Estimate:
+def _with_bounds(values: Figures, n: int) -> IntervalEstimate:
     """Return the first value, with bounds by the others, which are draws.
 
     Of 100 draws 98 are within; so are the true figures in 95 of 100 cases, from 20 items on.
     """
     values = values.round(_DIGITS)
     value, low, high = float(values[0]), *map(float, np.quantile(values[1:], (0.01, 0.99)))
-    return Estimate(value, min(value, low), max(value, high), n)
+    return IntervalEstimate(value, min(value, low), max(value, high), n)

@@ -43,7 +43,7 @@ Scores: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class IntervalEstimate:
     """A mean over items, with the bounds that hold the true one in 95 of 100 cases."""
 
     mean: float
@@ -93,7 +93,7 @@ class PairedTest:
         return f"no difference shown ({p}){extra}"
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
+def estimate(values: Sequence[float]) -> IntervalEstimate | None:
     """Return the mean of values between 0 and 1 with its interval; None without values.
 
     >>> estimate([1, 1, 1, 0]).mean, round(estimate([1, 1, 1, 0]).low, 2)
@@ -102,7 +102,7 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     if not values:
         return None
     mean = min(1.0, fmean(values))
-    return Estimate(mean, *share_interval(mean, len(values)), len(values))
+    return IntervalEstimate(mean, *share_interval(mean, len(values)), len(values))
 
 
 def paired_test(first: Sequence[float], second: Sequence[float], *, n_tests: int = 1) -> PairedTest:

@@ -21,7 +21,7 @@ from paddock.steps.base import OutsideRoots, Tools
 
 from .decided_answers import accepted_unseen, decided_outputs, decision_reason, n_rejections
 from .failures import LeftByReview, RunStopped, StepFailed
-from .item_run import ItemRun, document_digest
+from .item_attempt import ItemAttempt
 from .quarantine import NOT_REVIEWED
 from .review_questions import answer_of, document_spec, source_texts, text_objects, values_read
 from .review_reasons import is_drawn, is_due, question_reasons
@@ -39,7 +39,7 @@ class AnswerReviewer:
         """Step → digest of what it asks."""
 
     async def calibrated(
-        self, step: BoundStep, scope: Scope, record: ItemRun, outputs: dict[str, Any]
+        self, step: BoundStep, scope: Scope, attempt: ItemAttempt, outputs: dict[str, Any]
     ) -> dict[str, Any]:
         """Return outputs with the confidence as people's decisions have it, where these suffice.
 
@@ -54,8 +54,8 @@ class AnswerReviewer:
             self._context.stats.note(changed)
         if key not in tables:
             return outputs
-        item = (record.scope, record.key)
-        line = tables[key].calibration(item, document_digest(scope, record))
+        item = (attempt.scope, attempt.key)
+        line = tables[key].calibration(item, attempt.document_digest(scope))
         if line is None:
             return outputs
         return {**outputs, "confidence": calibrated(outputs["confidence"], line)}
@@ -75,27 +75,32 @@ class AnswerReviewer:
             hashlib.sha256(canonical_json(schema).encode()).hexdigest(),
         )
 
-    async def n_rejected(self, step: BoundStep, scope: Scope, record: ItemRun) -> int:
+    async def n_rejected(self, step: BoundStep, scope: Scope, attempt: ItemAttempt) -> int:
         """Return how many rejected answers were tried again: another one is wanted."""
         if step.review is None:
             return 0
         try:
-            review = await self._reviews.at(record.scope, record.key, step.id)
+            review = await self._reviews.at(attempt.scope, attempt.key, step.id)
         except LedgerError as error:
             raise RunStopped(str(error)) from error
         again = self._context.options.retry_failed
-        return n_rejections(review, document_digest(scope, record), is_tried_again=again)
+        return n_rejections(review, attempt.document_digest(scope), is_tried_again=again)
 
-    async def recorded(self, step: BoundStep, record: ItemRun) -> dict[str, Any] | None:
+    async def recorded(self, step: BoundStep, attempt: ItemAttempt) -> dict[str, Any] | None:
         """Return the outputs that a person decided on, without asking the model again."""
-        review = await self._reviews.at(record.scope, record.key, step.id)
+        review = await self._reviews.at(attempt.scope, attempt.key, step.id)
         if review is None or not review.is_decided:
             return None
         outputs = review.subject.get("outputs")
         return dict(outputs) if isinstance(outputs, Mapping) else None
 
     async def reviewed(
-        self, step: BoundStep, scope: Scope, record: ItemRun, outputs: dict[str, Any], tools: Tools
+        self,
+        step: BoundStep,
+        scope: Scope,
+        attempt: ItemAttempt,
+        outputs: dict[str, Any],
+        tools: Tools,
     ) -> dict[str, Any]:
         """Return a step's outputs as decided.
 
@@ -107,14 +112,14 @@ class AnswerReviewer:
         names = ("document_sha256", "answer")
         # What a question is about, without the texts that the answer was made of
         assert step.review is not None
-        name = record.name(step.id, scope, self._context.index)
+        name = attempt.name(step.id, scope, self._context.index)
         subject = {
             "pipeline": self._context.bound.file.name,
-            "block": record.block if record.item is not None else "",
-            "item": record.shown_key or record.key,
+            "block": attempt.block if attempt.item is not None else "",
+            "item": attempt.shown_key or attempt.key,
             "document": name.path or None,
-            "document_sha256": document_digest(scope, record),
-            "around": [list(place) for place in record.around],
+            "document_sha256": attempt.document_digest(scope),
+            "around": [list(place) for place in attempt.around],
             "answer": answer_of(outputs),
             "evidence": outputs.get("evidence"),
             "confidence": outputs.get("confidence"),
@@ -123,7 +128,7 @@ class AnswerReviewer:
             "by": list(step.review.by),
             "on_expiry": step.review.on_expiry,
         }
-        light = self._question(step, record, {name: subject[name] for name in names})
+        light = self._question(step, attempt, {name: subject[name] for name in names})
 
         spec = step.review
 
@@ -132,9 +137,9 @@ class AnswerReviewer:
 
         async def whole() -> Question:
             why = question_reasons(spec, scope, outputs, is_drawn=is_sampled)
-            taught = {"prompt_vector": record.vectors.get(step.id)}
+            taught = {"prompt_vector": attempt.vectors.get(step.id)}
             return self._question(
-                step, record, await self._whole(step, scope, {**subject, **why, **taught}, tools)
+                step, attempt, await self._whole(step, scope, {**subject, **why, **taught}, tools)
             )
 
         while True:
@@ -165,17 +170,19 @@ class AnswerReviewer:
             evidence = await tools.reply.evidence(review.value)
         return decided_outputs(outputs, review, has_schema=has_schema, evidence=evidence)
 
-    def _question(self, step: BoundStep, record: ItemRun, subject: Mapping[str, Any]) -> Question:
+    def _question(
+        self, step: BoundStep, attempt: ItemAttempt, subject: Mapping[str, Any]
+    ) -> Question:
         assert step.review is not None
         return Question(
-            record.scope,
-            record.key,
+            attempt.scope,
+            attempt.key,
             step.id,
             self._context.stats.run,
             self._context.stats.secrets.redacted(subject),
             step.review.ttl_s,
             text_objects(subject),
-            record.renamed_from,
+            attempt.renamed_from,
             self._context.options.retry_failed,
         )
 

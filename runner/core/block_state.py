@@ -1,64 +1,47 @@
-"""A block's items, while they run: what has ended how, and what others see of it."""
+"""A block while it runs: what its items came to, and what others see of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
-from paddock.runner.bind.bound import BoundBlock, BoundStep, all_steps
+from paddock.engine.system.text import counted
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
 from paddock.runner.bind.scope import Scope, WithFiled
+from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import Place, place_of
+from paddock.runner.progress.events import ShownState
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
 from paddock.runner.progress.report import LISTED_STATES, ItemReport, State
 
-from .block_work import BlockWork, ItemWork
-from .dependencies import Dependencies
+from .block_work import BlockWork, ItemState, ItemWork
+from .deadly_items import ItemPlace
+from .dependencies import Dependencies, with_outputs
 from .escalation import EscalationPass
+from .failures import RunStopped
+from .filed_items import filed_results
 from .lacking_items import LackingItems
-from .run_records import StepRecord
+from .run_context import RunContext
 from .run_reviews import AwaitingReview, RunReviews
-
-# Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
-MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
+from .same_output_file import refuse_output_conflicts
+from .work_claims import state_done_elsewhere
 
 
 @dataclass(slots=True)
 class BlockState:
-    """A block's items, while they run."""
+    """A block, or a step outside of blocks as a block of one item, while it runs."""
 
     work: BlockWork
     scope: Scope
     keeps_results: bool
-    results: list[Any]
     filed: dict[str, tuple[Place, Any]] = field(default_factory=dict)
     """By key, the places and results of filed items, where the block's results are read."""
-    wholes: dict[str, Any] = field(default_factory=dict)
-    """By key, the results of this run with what pipelines of the items had filed."""
-    idle: set[str] = field(default_factory=set)
-    """Keys of items that were done, and whose pipelines had filed items alone."""
-    failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    waiting: list[tuple[int, str]] = field(default_factory=list)
-    """Index and key of each item that waits for a person's decision."""
-    skipped: set[str] = field(default_factory=set)
-    """Keys of skipped items."""
-    skipped_reviews: set[int] = field(default_factory=set)
-    """Indexes of items that a person has to look at, and that the run was told to leave."""
-    wait: AwaitingReview | None = None
-    """Why the last one waits, or was left."""
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LISTED_STATES, 0))
-    changed: list[dict[str, str]] = field(default_factory=list)
-    passed: list[ItemWork] = field(default_factory=list)
-    """Items that other machines hold at the moment."""
-    ended: set[int] = field(default_factory=set)
-    """Indexes of the items that ended in this run, done or failed."""
-    with_result: set[int] = field(default_factory=set)
-    """Indexes of the items that have a result, of this run or an earlier one."""
-    skipped_failures: list[str] = field(default_factory=list)
-    """Keys of the items that failed and count as skipped, by `on_error: skip`."""
-    around: tuple[tuple[str, str], ...] = ()
-    """Scope and key of each item that a nested block is within, outermost first."""
+    gone: list[str] = field(default_factory=list)
+    """Keys of deleted items, which the list no longer has."""
+    around: tuple[ItemPlace, ...] = ()
+    """The items that a nested block is within, outermost first."""
     is_within_item: bool = False
     """Its items are parts of an item that this walk has begun."""
     parallel: int = 1
@@ -69,10 +52,6 @@ class BlockState:
     """Above zero where items failed for a transient reason: the next run retries them."""
     turn: EscalationPass = field(default_factory=EscalationPass)
     """The pass over the items of the outermost block."""
-    put_off: list[ItemWork] = field(default_factory=list)
-    """Items that are done in the next pass."""
-    begun: dict[int, list[StepRecord]] = field(default_factory=dict)
-    """By index, the steps that were done of items that were put off."""
 
     @property
     def block(self) -> BoundBlock:
@@ -96,94 +75,120 @@ class BlockState:
         """Whether any step calls a model, in sub-pipelines too."""
         return any(step.kind.roles for step in all_steps(self.block.body))
 
-    @property
-    def chunk_items(self) -> int:
-        return MODEL_CHUNK_ITEMS if self.has_models else PLAIN_CHUNK_ITEMS
-
-    def hand_to_other_machine(self, item: ItemWork) -> None:
-        """Forget what was done of an item that another machine has taken over."""
-        self.passed.append(item)
-        self.put_off = [other for other in self.put_off if other is not item]
-        self.results[item.index] = None
-        self.with_result.discard(item.index)
-        self.failed = [failure for failure in self.failed if failure[0] != item.index]
-        self.waiting = [pair for pair in self.waiting if pair[0] != item.index]
-
-    def done(self) -> set[int]:
-        """Return the indexes of the items whose result stands."""
-        known = (item for item in self.work.items if item.verdict.state in ("fresh", "held"))
-        indexes = self.ended.union(item.index for item in known)
-        return indexes.difference(index for index, _ in self.failed)
-
-    async def lacking(self, reviews: RunReviews) -> LackingItems | None:
-        """Return the items whose results others will miss; none of what a person rejected."""
-        if not (self.failed or self.skipped_failures or self.waiting or self.skipped_reviews):
-            return None
-        failed = [*(failure["key"] for _, failure in self.failed), *self.skipped_failures]
-        ended = await reviews.ended(self.work.scope) if failed else {}
-        rejected, expired = ended.get("rejected", ()), ended.get("expired", ())
-        found = LackingItems(
-            self.block.id,
-            len(self.work.items),
-            len(self.with_result),
-            failed=tuple(key for key in failed if key not in rejected and key not in expired),
-            waiting=tuple(key for _, key in sorted(self.waiting)),
-            unasked=tuple(i.key for i in self.work.items if i.index in self.skipped_reviews),
-            expired=tuple(key for key in failed if key in expired),
-            n_rejected=sum(key in rejected for key in failed),
-            error=self.failed[0][1]["error"] if self.failed else "",
-            is_transient=self.attempts > 0,
-        )
-        return found or None
-
-    def next_pass(self) -> list[ItemWork]:
-        """Return the items that were put off, to be done in the next pass."""
-        if self.is_within_item or not self.put_off:
-            return []
-        left, self.put_off = self.put_off, []
-        self.turn = self.turn.next()
-        return left
+    # --- its items
 
     def todo(self) -> list[ItemWork]:
         return [item for item in self.work.items if item.verdict.is_work]
 
+    def in_state(self, *states: ItemState) -> list[ItemWork]:
+        return [item for item in self.work.items if item.state in states]
+
+    @property
+    def failed(self) -> list[ItemWork]:
+        """The items that are quarantined, or tried again by the next run."""
+        return self.in_state(ItemState.FAILED)
+
+    @property
+    def has_ended_items(self) -> bool:
+        return any(item.has_ended for item in self.work.items)
+
+    @property
+    def wait(self) -> AwaitingReview | None:
+        """Why the last item waits, or was left; None: none does."""
+        waiting = self.in_state(ItemState.WAITING, ItemState.UNASKED)
+        if not waiting:
+            return None
+        last = waiting[-1]
+        return AwaitingReview(last.why or "", is_asked=last.state is ItemState.WAITING)
+
+    def refuse_waiting(self) -> None:
+        """Raise `AwaitingReview` where an item waits: so does the one around a nested block."""
+        if n_waiting := len(self.in_state(ItemState.WAITING)):
+            verb = "waits" if n_waiting == 1 else "wait"
+            what = f"{counted(n_waiting, 'item')} of '{self.block.id}' {verb} for review"
+            raise AwaitingReview(what)
+        if self.in_state(ItemState.UNASKED):
+            raise AwaitingReview(f"a review in '{self.block.id}' is due", is_asked=False)
+
+    def with_sure_result(self) -> set[int]:
+        """Return the indexes of the items whose result stands."""
+        return {
+            item.index
+            for item in self.work.items
+            if (item.has_ended or item.verdict.state in ("fresh", "held"))
+            and item.state is not ItemState.FAILED
+        }
+
+    async def lacking(self, reviews: RunReviews) -> LackingItems | None:
+        """Return the items whose results others will miss; none of what a person rejected."""
+        failed = [item for item in self.work.items if item.has_failed]
+        waiting, unasked = self.in_state(ItemState.WAITING), self.in_state(ItemState.UNASKED)
+        if not (failed or waiting or unasked):
+            return None
+        ended = await reviews.ended(self.work.scope) if failed else {}
+        rejected, expired = ended.get("rejected", ()), ended.get("expired", ())
+        keys = [item.key for item in failed]
+        found = LackingItems(
+            self.block.id,
+            len(self.work.items),
+            sum(item.has_result for item in self.work.items),
+            failed=tuple(key for key in keys if key not in rejected and key not in expired),
+            waiting=tuple(item.key for item in waiting),
+            unasked=tuple(item.key for item in unasked),
+            expired=tuple(key for key in keys if key in expired),
+            n_rejected=sum(key in rejected for key in keys),
+            error=next((item.why or "" for item in self.failed), ""),
+            is_transient=self.attempts > 0,
+        )
+        return found or None
+
     @property
     def has_news(self) -> bool | None:
         """Whether any item is new, or has something new; None: nothing is filed."""
-        filed = self.work.filed
-        if not (filed.rows or filed.parts or self.idle):
+        filed, items = self.work.filed, self.work.items
+        if not (filed.rows or filed.parts or any(not item.has_news for item in items)):
             return None
-        known = self.idle.union(key for key in filed.parts if key in self.filed)
-        return any(item.key not in known for item in self.work.items)
+        return any(
+            item.has_news and not (item.key in filed.parts and item.key in self.filed)
+            for item in items
+        )
 
     @property
     def is_partial(self) -> bool:
         """Whether `--only` or a sample left out items that have work to do."""
         return any(item.verdict.is_left_out for item in self.work.items)
 
-    def offered(self) -> dict[str, Any]:
+    # --- what others see
+
+    def outputs(self) -> dict[str, Any]:
         """Return the value of `steps.<block>`; items without a result are not in `results`."""
-        place = {item.key: item.index for item in self.work.items}
-        last = len(place)
-        new = [result for result in self.results if result is not None]
+        items = self.work.items
+        counts = dict.fromkeys(LISTED_STATES, 0)
+        counts["deleted"] += len(self.gone)
+        for item in items:
+            if item.counted_as is not None:
+                counts[item.counted_as] += 1
         outputs = {
-            "results": new,
-            "counts": self.counts,
+            "results": [item.result for item in items if item.result is not None],
+            "counts": counts,
             # In the list's order, not by time: a prompt may read it.
-            "changed": sorted(self.changed, key=lambda change: place.get(change["key"], last)),
-            "failed": [failure for _, failure in sorted(self.failed, key=lambda pair: pair[0])],
-            "waiting": [key for _, key in sorted(self.waiting)],
+            "changed": [
+                *({"key": i.key, "state": i.changed_as} for i in items if i.changed_as),
+                *({"key": key, "state": "deleted"} for key in self.gone),
+            ],
+            "failed": [{"key": item.key, "error": item.why or ""} for item in self.failed],
+            "waiting": [item.key for item in self.in_state(ItemState.WAITING)],
         }
-        work, places = self.work, self.work.filed.places
+        filed, names = self.work.filed, self.work.names
         moves = (step for step in all_steps(self.block.body) if step.uses == "files.move")
-        is_filing = places or any(step.written.get("mode") != "copy" for step in moves)
-        if not (self.filed or is_filing or any(source.is_hot for source in work.missing.sources)):
+        is_filing = filed.places or any(step.written.get("mode") != "copy" for step in moves)
+        if not (self.filed or is_filing or any(src.is_hot for src in self.work.missing.sources)):
             return outputs
         whole = dict(self.filed)
-        for item in work.items:  # those of this run come in place of filed ones
-            key, result = item.key, self.wholes.get(item.key, self.results[item.index])
-            if result is not None and not (key in work.filed.parts and key in self.filed):
-                whole[key] = places.get(key) or place_of(work.names.get(key, key), key), result
+        for item in items:  # those of this run come in place of filed ones
+            key, result = item.key, item.result if item.with_filed is None else item.with_filed
+            if result is not None and not (key in filed.parts and key in self.filed):
+                whole[key] = filed.places.get(key) or place_of(names.get(key, key), key), result
         results = [result for _, result in sorted(whole.values(), key=itemgetter(0))]
         return WithFiled(outputs, {**outputs, "results": results})
 
@@ -195,7 +200,7 @@ class BlockState:
         self,
         item: ItemWork,
         state: State,
-        seconds: float,
+        seconds: float = 0.0,
         error: str | None = None,
         *,
         is_known: bool = False,
@@ -204,13 +209,110 @@ class BlockState:
         reasons = item.verdict.reasons
         return ItemReport(self.block.id, shown, state, seconds, error, reasons, is_known)
 
-    def state_of(self, chunk: Sequence[ItemWork]) -> PrefectState:
+    def state_of(self, chunk: Iterable[ItemWork]) -> PrefectState:
         """Return the state of a chunk; items that the stop gate left out are not counted."""
-        indexes = {item.index for item in chunk} & self.ended
-        n_failed = sum(index in indexes for index, _ in self.failed)
-        n_waiting = sum(index in indexes for index, _ in self.waiting)
-        n_skipped = sum(i.key in self.skipped for i in chunk if i.index in indexes)
-        done = f"{len(indexes) - n_failed - n_waiting - n_skipped} done"
+        ended = [item for item in chunk if item.has_ended]
+        n_failed = sum(item.state is ItemState.FAILED for item in ended)
+        n_waiting = sum(item.state is ItemState.WAITING for item in ended)
+        n_skipped = sum(item.counted_as == "skipped" for item in ended)
+        done = f"{len(ended) - n_failed - n_waiting - n_skipped} done"
         done += f", {n_skipped} skipped" if n_skipped else ""
         done += f", {n_waiting} waiting" if n_waiting else ""
         return quarantined(f"{done}, {n_failed} quarantined") if n_failed else completed(done)
+
+
+async def judged(
+    context: RunContext,
+    node: BoundNode,
+    scope: Scope,
+    *,
+    keeps_results: bool,
+    outer: tuple[str, ...] = (),
+) -> BlockState:
+    """Judge the items of a block, or a step outside of blocks; count those not stale.
+
+    Raises:
+        PipelineError: two items have the same key, or would write the same file.
+        RunStopped: another machine has given up an item, with `on_error: fail`.
+    """
+    if isinstance(node, BoundBlock):
+        work = await context.judge.block(node, scope, outer)
+        refuse_output_conflicts(node, work, scope, context)
+    else:
+        work = await context.judge.step(node, scope, outer)
+    state = BlockState(work, scope, keeps_results)
+    if keeps_results:
+        state.filed = filed_results(context.ledger, work.filed)
+    if isinstance(node, BoundBlock):
+        state.turn = EscalationPass.first(node.body)
+    for item in work.items:
+        entry, verdict = item.entry, item.verdict
+        if verdict.is_shared and entry is not None:
+            count_shared(context, state, item, entry)
+        elif not verdict.is_work:
+            reported, error = verdict.state, None
+            if reported == "quarantined":
+                error = verdict.why or ""
+            if entry is not None:
+                _take(context, state, item, entry, reported, verdict.why)
+                has_result = reported not in ("quarantined", "waiting")
+                if has_result and entry.state == "skipped" and entry.error:  # `on_error: skip`
+                    reported, error = "skipped", entry.error
+                if entry.gone is not None:
+                    # Its source is back after a deletion; the next deletion is a new one.
+                    context.ledger.record(work.scope, replace(entry, gone=None), context.stats.run)
+            count(context, item, state.report(item, reported, 0.0, error, is_known=True))
+            if state.step:
+                shown: ShownState = reported if reported in ("skipped", "waiting") else "fresh"
+                context.stats.item_state(state.block.id, "", shown, verdict.why)
+    return state
+
+
+def count_shared(context: RunContext, state: BlockState, item: ItemWork, entry: Entry) -> None:
+    """Count an item that another machine has done in this job."""
+    reported, shown, error = state_done_elsewhere(entry), state.shown(item.key), entry.error
+    if reported == "quarantined" and state.block.on_error == "fail":
+        raise RunStopped(f"'{shown}': {error}")
+    if reported == "quarantined" and state.block.on_error == "skip":
+        reported = "skipped"
+    _take(context, state, item, entry, reported, error)
+    state.attempts = max(state.attempts, entry.attempts)
+    count(context, item, state.report(item, reported, 0.0, error))
+    ends: ShownState = "done"
+    if reported in ("skipped", "quarantined", "waiting"):
+        ends = reported
+    context.stats.item_state(state.block.id, shown, ends, error)
+
+
+def _take(
+    context: RunContext,
+    state: BlockState,
+    item: ItemWork,
+    entry: Entry,
+    reported: State,
+    why: str | None,
+) -> None:
+    """Take how an item ended by its entry, of an earlier run or another machine."""
+    if reported == "quarantined":
+        item.become(ItemState.FAILED, why or "")
+    elif reported == "waiting":
+        item.become(ItemState.WAITING, why or "")
+    elif entry.state != "done":
+        item.become(ItemState.SKIPPED, entry.error or None)
+    else:
+        item.become(ItemState.DONE)
+        item.has_result = entry.has_result
+        if entry.has_result and state.keeps_results:
+            item.result = context.ledger.value(entry.returns, entry.returns_object)
+    if state.outer:
+        state.reads |= with_outputs(entry, state.work.scope)
+
+
+def count(
+    context: RunContext, item: ItemWork, report: ItemReport, was: State | None = None
+) -> None:
+    """Count an item as reported; `was`: its state before it ran, where it is held now."""
+    item.counted_as = report.state
+    if report.state not in ("fresh", "skipped", "waiting") and not report.is_known:
+        item.changed_as = was or report.state
+    context.stats.item(report)

@@ -1,10 +1,11 @@
-"""What a block has to do: its items with their verdicts and entries."""
+"""A block's items: their verdicts and entries, then what became of each."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any
 
 from paddock.runner.bind.bound import BoundBlock, BoundStep
@@ -12,18 +13,59 @@ from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_rows import FiledRow
 from paddock.runner.progress.reasons import Reason, Why
-from paddock.runner.progress.report import FiledCounts, ItemReport
+from paddock.runner.progress.report import FiledCounts, ItemReport, State
 
 from .block_items import loop_value
 from .deleted_documents import DeletionDoubt, MissingSources
 from .filed_items import FiledItems
 from .fingerprints import CONTENT
+from .run_records import StepRecord
 from .verify import ItemVerdict
 
 
-@dataclass(frozen=True, slots=True)
+class ItemState(Enum):
+    """Where an item of a block is. `_NEXT` has the allowed steps.
+
+                   ┌─▶ ELSEWHERE ─┐      ┌─▶ PUT_OFF ─┐
+        TO_DO ─────┴──────────────┴──▶ RUNNING ◀──────┘
+          └─────────────┬────────────────┴─▶ DONE, SKIPPED, FAILED, WAITING, UNASKED
+                        └ of what the ledger says: fresh, or another machine has done it
+
+    An item that is still TO_DO, ELSEWHERE or RUNNING at the end was left by the stop gate.
+    """
+
+    TO_DO = auto()
+    ELSEWHERE = auto()
+    """Another machine holds it, or has taken it over: it is waited for."""
+    RUNNING = auto()
+    PUT_OFF = auto()
+    """A larger model has to be asked, in the next pass over the block."""
+    DONE = auto()
+    SKIPPED = auto()
+    """None of its steps ran, it failed under `on_error: skip`, or it was not asked for."""
+    FAILED = auto()
+    """Quarantined, or to be tried again by the next run."""
+    WAITING = auto()
+    """A person has to decide on an answer."""
+    UNASKED = auto()
+    """A person would have to, and the run was told to ask no one."""
+
+
+_ENDS = frozenset(
+    (ItemState.DONE, ItemState.SKIPPED, ItemState.FAILED, ItemState.WAITING, ItemState.UNASKED)
+)
+_NEXT: Mapping[ItemState, frozenset[ItemState]] = {
+    ItemState.TO_DO: _ENDS | {ItemState.RUNNING, ItemState.ELSEWHERE},
+    ItemState.ELSEWHERE: _ENDS | {ItemState.RUNNING, ItemState.ELSEWHERE},
+    ItemState.RUNNING: _ENDS | {ItemState.PUT_OFF, ItemState.ELSEWHERE},
+    ItemState.PUT_OFF: frozenset((ItemState.RUNNING, ItemState.ELSEWHERE)),
+    **dict.fromkeys(_ENDS, frozenset[ItemState]()),
+}
+
+
+@dataclass(slots=True, eq=False)
 class ItemWork:
-    """One item with its verdict and its entry."""
+    """One item of a block: what is known of it before, and what became of it."""
 
     index: int
     key: str
@@ -38,6 +80,37 @@ class ItemWork:
     """Of a document that a step moved away before: the item is done where that lies."""
     renamed_from: str | None = None
     """The key of a deleted item with the same content."""
+    state: ItemState = ItemState.TO_DO
+    result: Any = None
+    """Only where the block's results are read."""
+    has_result: bool = False
+    with_filed: Any = None
+    """Its result of this run with what pipelines of it had filed; None: they had nothing."""
+    has_news: bool = True
+    """Whether its pipelines had anything but filed items, if they had any."""
+    why: str | None = None
+    """Why it failed, waits or is left."""
+    counted_as: State | None = None
+    changed_as: State | None = None
+    """What the block's `changed` says; None: it is not changed."""
+    begun: Sequence[StepRecord] = ()
+    """Its steps in this run before it was put off."""
+
+    def become(self, state: ItemState, why: str | None = None) -> None:
+        assert state in _NEXT[self.state], (self.key, self.state, state)
+        self.state, self.why = state, why
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it ended in this run, done or failed, and was not known before."""
+        return self.verdict.is_work and self.state in _ENDS
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has no result by an error, under `on_error: skip` too."""
+        return self.state is ItemState.FAILED or (
+            self.state is ItemState.SKIPPED and self.why is not None
+        )
 
     def seen(self, block: BoundBlock, scope: Scope) -> Scope:
         """Return the scope of the item, in which its steps run."""

@@ -65,7 +65,7 @@ from .dependencies import ChosenLabels, LimitedContext, NarrowedLabels, as_json,
 from .escalation import escalated, escalation_mark
 from .failures import RunStopped, StepFailed, stop_if_fatal
 from .filed_items import FILED_STATES, with_filed_rows
-from .item_run import ItemRun, as_of_its_content, document_digest, was_touched
+from .item_attempt import ItemAttempt, as_of_its_content, was_touched
 from .past_decisions import StepName, step_name
 from .pruning import RowKeeper
 from .quarantine import MISSING_PACKAGE
@@ -80,7 +80,6 @@ from .run_records import (
     source_of,
 )
 from .run_reviews import AwaitingReview
-from .skipped_steps import is_step_skipped
 from .stale_reasons import LABELS
 from .step_retries import cause_of, retry_pause_s, times
 
@@ -88,7 +87,7 @@ CANCEL_GRACE_S = 2.0
 """How long a cancelled item waits for the ledger, to know whether it is recorded."""
 
 
-SubPipelinesFor = Callable[[BoundStep, ItemRun], SubPipelines]
+SubPipelinesFor = Callable[[BoundStep, ItemAttempt], SubPipelines]
 """(step, the item for which it runs) → runner of its sub-pipeline."""
 
 
@@ -146,11 +145,8 @@ def _rendered(value: Value, scopes: Iterable[Scope]) -> Iterator[str]:
             yield str(value.render(scope))
 
 
-def _named_path(roots: Roots, text: str) -> str:
-    """Return the path of a file that is read; that of a link, which may lead elsewhere later."""
-    path = str(resolve_path(roots, text))
-    named = os.path.normpath(os.path.join(roots.base, text))  # noqa: PTH118 - links stay
-    return path if ".." in text else named
+_OF_INNER = (StepFailed, RunStopped, StopGateClosed, PipelineError, AwaitingReview, PutOff)
+"""What a pipeline that a step runs may end with."""
 
 
 class ItemRunner:
@@ -158,201 +154,178 @@ class ItemRunner:
 
     def __init__(self, context: RunContext, sub_pipelines: SubPipelinesFor | None = None) -> None:
         """`sub_pipelines`: None while planning, where the pipelines of steps do not run."""
-        self._context = context
+        self.context = context
         self._sub_pipelines = sub_pipelines
-        self._stats = context.stats
+        self.stats = context.stats
         self._origins = LineageStore(context.ledger)
         self._row_keeper = RowKeeper(context)
         self._reviewer = AnswerReviewer(context)
         self._specs: dict[tuple[str, ...], tuple[str, str]] = {}
         """Block or step, and digests of lists of labels → digest and text of its spec."""
 
-    async def step(self, step: BoundStep, scope: Scope, record: ItemRun) -> Any:
-        """Run one step of an item; return its outputs, None: it was skipped.
+    async def step(self, step: BoundStep, scope: Scope, attempt: ItemAttempt) -> Any:
+        """Run a step with its retries; return its outputs, None: it left itself out.
 
         Raises:
+            StepFailed: it did not succeed.
+            RunStopped: nothing else will succeed.
             ClaimLost: another machine has taken the item over; the step was not begun.
+            AwaitingReview, PutOff, StopGateClosed, PipelineError: of it, or of what it runs.
         """
-        await self._context.fence()
+        context, stats = self.context, self.stats
+        await context.fence()
         if step.kind.roles:
-            self._stats.item_state(record.block, record.shown_key, "running", step.id)
-        caller = self._context.caller(record.scope, step, record.shown_key, record.block)
-        caller.before = record.calls_before(step.id)
-        record.callers.append(caller)
-        ref = None if step.model is None else step.model.ref
-        made = StepRecord(step.id, step.uses, step.kind.version, ref, calls=caller.made)
-        record.steps.append(made)
+            stats.item_state(attempt.block, attempt.shown_key, "running", step.id)
+        caller = context.caller(attempt.scope, step, attempt.shown_key, attempt.block)
+        caller.before = attempt.calls_before(step.id)
+        attempt.callers.append(caller)
+        made = StepRecord.begin(step, caller.made)
+        attempt.steps.append(made)
+        outputs, n_refused = None, 0
         try:
-            outputs = await self._with_retries(step, scope, record, caller)
-            # Mark a folder that was listed for this item alone
-            if record.outer and step.uses == "files.scan" and outputs is not None:
+            if step.review is not None:
+                n_refused = await self._reviewer.n_rejected(step, scope, attempt)
+            for turn in itertools.count():
+                try:
+                    tools = item_tools(context, step, caller, attempt, scope)
+                    if (form := step.reply) is not None:
+                        finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
+                        tools = replace(tools, reply=ScopedReply(form, scope, finder))
+                    if step.inner is not None and self._sub_pipelines is not None:
+                        tools = replace(tools, pipelines=self._sub_pipelines(step, attempt))
+                    if n_refused:
+                        tools = replace(tools, n_refused=n_refused)
+                    outputs = await self._try(step, scope, attempt, tools, caller)
+                    break
+                except StepSkipped:
+                    break
+                except (StepError, EngineError) as error:
+                    stop_if_fatal(error, step)
+                    cause = cause_of(error)
+                    if turn >= times(step.retry, cause):
+                        raise StepFailed(step.id, str(error), cause=cause) from error
+                    n_refused += cause == "check"
+                    chance, backoff_s = SystemRandom().random(), step.retry.backoff_s
+                    await asyncio.sleep(retry_pause_s(cause, turn, backoff_s, chance))
+                except (ExpressionError, BindError, OutsideRoots) as error:
+                    raise StepFailed(step.id, str(error)) from error
+                except LedgerError as error:
+                    raise RunStopped(str(error)) from error
+                except _OF_INNER:
+                    raise
+                except (
+                    Exception,
+                    SystemExit,
+                ) as error:  # a bug of the step: its traceback is logged
+                    damage = context.ledger.damage_behind(error)
+                    if damage is not None:
+                        raise RunStopped(str(damage)) from error
+                    stats.unexpected(f"{attempt.shown_key}, step '{step.id}'", error)
+                    cause = MISSING_PACKAGE if isinstance(error, ModuleNotFoundError) else "other"
+                    what = f"{type(error).__name__}: {error}"
+                    raise StepFailed(step.id, what, cause=cause) from error
+            if attempt.outer and step.uses == "files.scan" and outputs is not None:
+                # Mark a folder that was listed for this item alone
                 files = None if step.returns is not None else outputs["files"]
-                params, roots = step.params.render(scope), self._context.bound.roots
-                base = self._context.bound.roots.base
-                owned = self._context.index.owned(base) if files is None else frozenset()
-                note = self._context.judge.world.note_listing
-                await asyncio.to_thread(note, record.reads, params, files, roots, owned)
+                params, roots = step.params.render(scope), context.bound.roots
+                owned = context.index.owned(roots.base) if files is None else frozenset()
+                note = context.judge.world.note_listing
+                await asyncio.to_thread(note, attempt.reads, params, files, roots, owned)
         except (StepFailed, RunStopped, PipelineError):
             made.state = "failed"
             raise
-        except AwaitingReview:
-            raise  # it is done, but for a person's decision
         else:
             made.state = "skipped" if outputs is None else "done"
             return outputs
-        finally:
+        finally:  # also where a person has to decide: it is done, but for that
             made.end()
-            self._stats.took(made)
+            stats.took(made)
 
-    async def _with_retries(
-        self, step: BoundStep, scope: Scope, record: ItemRun, caller: CallOrigin
+    async def _try(
+        self, step: BoundStep, scope: Scope, attempt: ItemAttempt, tools: Tools, caller: CallOrigin
     ) -> Any:
-        if is_step_skipped(step, scope):
-            return None
-        n_refused = await self._reviewer.n_rejected(step, scope, record)
-        for turn in itertools.count():
-            try:
-                tools = item_tools(self._context, step, caller, record, scope)
-                if (form := step.reply) is not None:
-                    finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
-                    tools = replace(tools, reply=ScopedReply(form, scope, finder))
-                if step.inner is not None and self._sub_pipelines is not None:
-                    tools = replace(tools, pipelines=self._sub_pipelines(step, record))
-                if n_refused:
-                    tools = replace(tools, n_refused=n_refused)
-                return await self._run_once(step, scope, record, tools, caller)
-            except StepSkipped:
-                return None
-            except (StepError, EngineError) as error:
-                stop_if_fatal(error, step)
-                cause = cause_of(error)
-                if turn >= times(step.retry, cause):
-                    raise StepFailed(step.id, str(error), cause=cause) from error
-                n_refused += cause == "check"
-                pause_s = retry_pause_s(cause, turn, step.retry.backoff_s, SystemRandom().random())
-                await asyncio.sleep(pause_s)
-            except (ExpressionError, BindError, OutsideRoots) as error:
-                raise StepFailed(step.id, str(error)) from error
-            except LedgerError as error:
-                raise RunStopped(str(error)) from error
-            except (StepFailed, RunStopped, StopGateClosed, PipelineError, AwaitingReview, PutOff):
-                raise  # of the pipeline that the step runs
-            except (Exception, SystemExit) as error:  # a bug of the step: its traceback is logged
-                damage = self._context.ledger.damage_behind(error)
-                if damage is not None:
-                    raise RunStopped(str(damage)) from error
-                self._stats.unexpected(f"{record.shown_key}, step '{step.id}'", error)
-                cause = MISSING_PACKAGE if isinstance(error, ModuleNotFoundError) else "other"
-                what = f"{type(error).__name__}: {error}"
-                raise StepFailed(step.id, what, cause=cause) from error
-        raise AssertionError("unreachable")
+        """Run a step once, with what it needs before and what becomes of its answer.
 
-    async def _run_once(
-        self, step: BoundStep, scope: Scope, record: ItemRun, tools: Tools, caller: CallOrigin
-    ) -> Any:
-        params = step.params.render(scope, with_filed_rows(step, scope))
-        await self._note_reads(record, step.kind().reads(params), tools.roots)
-        tools = await self._with_labels(step, scope, record, tools)
+        1. Its parameters; the files that they name are marked before it reads them.
+        2. The labels that it may choose from, and the examples of its prompt.
+        3. Its outputs, or those that a person has decided on since; of its larger model, where its
+           own is not sure enough.
+        4. What a person decides, or has decided, on its answer.
+        5. The labels that it chose; its outputs as its `returns` has them.
+        """
+        context, made = self.context, attempt.steps[-1]
+        params = step.params.render(scope, with_filed_rows(step, scope))  # 1
+        await self._note_reads(attempt, step.kind().reads(params), tools.roots)
+        if choices_of(step) and isinstance(tools.reply, ScopedReply):  # 2
+            judge, last = context.judge, attempt.last_labels
+            before = {
+                choice.field: last.get(judge.list_name(step, choice.field), ())
+                for choice in choices_of(step)
+            }
+            self._mark_labels(step, scope, attempt, None)  # if it fails, any other list may help
+            labels = await judge.labels.offered(step, scope, tools, before)
+            for place, near in ({} if labels is None else labels.nearest).items():
+                name = judge.list_name(step, place)
+                attempt.note(NarrowedLabels(name, near.least, near.model, near.vector))
+            tools = replace(tools, reply=replace(tools.reply, labels=labels))
         if is_taught(step):
-            tools = await taught_tools(self._context, step, params, tools, (scope, record))
-        outputs = await self._decided(step, record, caller)
-        if outputs is None:
-            outputs = await self._answer(step, params, tools, scope, record)
+            tools = await taught_tools(context, step, params, tools, (scope, attempt))
+        outputs: dict[str, Any] | None = None  # 3
+        if step.review is not None and attempt.is_decided and not caller.looks_up:
+            outputs = await self._reviewer.recorded(step, attempt)
+            if outputs:  # with the calls of the run that made them
+                row = await context.ledger.ask(self._origins.made, attempt.scope, attempt.key)
+                for past in read_lineage(row.made)[1] if row is not None else ():
+                    calls = past.calls if past.id == step.id else ()
+                    caller.made.extend(replace(call, is_known=True) for call in calls)
+        if outputs is None and step.escalate is None:
+            outputs = await self._run(step, params, tools, scope, attempt)
+        elif outputs is None:
+            assert step.escalate is not None
+            found = None
+            try:  # a refused answer is asked for again of the larger model alone
+                own = replace(tools, n_refused=0)
+                found = outputs = await self._run(step, params, own, scope, attempt)
+            except StepError as error:
+                if error.kind != "check":
+                    raise
+            try:
+                item = attempt.shown_key or attempt.key
+                why = escalated(step, scope, item, found, tools.n_refused)
+            except ExpressionError as error:
+                raise StepFailed(step.id, f"`escalate.when`: {error}") from error
+            if why is not None:
+                try:
+                    with attempt.turn.defer_calls(caller, step.id):
+                        larger = step.escalated
+                        params = larger.params.render(scope)
+                        answer = await self._run(larger, params, tools, scope, attempt)
+                except StepError as error:
+                    what = f"it was escalated to '{why.alias}': {error.reason}"
+                    raise StepError(
+                        what, remedy=error.remedy, is_fatal=error.is_fatal, kind=error.kind
+                    ) from error
+                outputs = why.outputs(tools.log, answer)
+        assert outputs is not None
         if outputs.get("escalated") is not None and step.escalate is not None:
-            record.steps[-1].model = step.escalate.to.ref
-            record.steps[-1].escalated = escalation_mark(outputs)
+            made.model, made.escalated = step.escalate.to.ref, escalation_mark(outputs)
             step = step.escalated
-        if step.review is not None:
-            outputs = await self._reviewer.reviewed(step, scope, record, outputs, tools)
-        self._mark_labels(step, scope, record, outputs)
+        if step.review is not None:  # 4
+            outputs = await self._reviewer.reviewed(step, scope, attempt, outputs, tools)
+        self._mark_labels(step, scope, attempt, outputs)  # 5
         if isinstance(tools.reply, ScopedReply) and tools.reply.labels is not None:
             for _ in range(tools.reply.labels.n_at_border(outputs.get("output"))):
                 tools.log.tally("answer", AT_BORDER)
-        record.steps[-1].note_answer(outputs)
-        if step.inner is not None and record.with_filed is not None:
-            outputs = WithFiled(outputs, record.with_filed)
-        record.with_filed = None
+        made.note_answer(outputs)
+        if step.inner is not None and attempt.with_filed is not None:
+            outputs = WithFiled(outputs, attempt.with_filed)
+        attempt.with_filed = None
         return step_outputs(step, scope, outputs)
 
-    async def _decided(
-        self, step: BoundStep, record: ItemRun, caller: CallOrigin
-    ) -> dict[str, Any] | None:
-        """Return the recorded outputs that a person has decided on since."""
-        if step.review is None or not record.is_decided or caller.looks_up:
-            return None
-        outputs = await self._reviewer.recorded(step, record)
-        if outputs:  # with the calls of the run that made them
-            row = await self._context.ledger.ask(self._origins.made, record.scope, record.key)
-            for past in read_lineage(row.made)[1] if row is not None else ():
-                calls = past.calls if past.id == step.id else ()
-                caller.made.extend(replace(call, is_known=True) for call in calls)
-        return outputs
-
-    async def _with_labels(
-        self, step: BoundStep, scope: Scope, record: ItemRun, tools: Tools
-    ) -> Tools:
-        if not choices_of(step) or not isinstance(tools.reply, ScopedReply):
-            return tools
-        judge = self._context.judge
-        last = {choice.field: record.last_labels.get(judge.list_name(step, choice.field), ())
-                for choice in choices_of(step)}  # fmt: skip
-        self._mark_labels(step, scope, record, None)  # if it fails, any other list may help
-        labels = await judge.labels.offered(step, scope, tools, last)
-        for place, near in ({} if labels is None else labels.nearest).items():
-            name = judge.list_name(step, place)
-            record.note(NarrowedLabels(name, near.least, near.model, near.vector))
-        return replace(tools, reply=replace(tools.reply, labels=labels))
-
-    def _mark_labels(
-        self, step: BoundStep, scope: Scope, record: ItemRun, outputs: Mapping[str, Any] | None
-    ) -> None:
-        judge, answer = self._context.judge, None if outputs is None else outputs.get("output")
-        for place, found in judge.labels.of_step(step, scope).items():
-            name = judge.list_name(step, place)
-            record.lists[name] = found
-            chosen = None if answer is None else sorted({*chosen_labels(answer, place)})
-            record.note(ChosenLabels(name, found.recorded_digest, chosen))
-
-    async def _answer(
-        self, step: BoundStep, params: Any, tools: Tools, scope: Scope, record: ItemRun
+    async def _run(
+        self, step: BoundStep, params: Any, tools: Tools, scope: Scope, attempt: ItemAttempt
     ) -> dict[str, Any]:
-        """Return the outputs of a step; those of its larger model where that has to answer.
-
-        Raises:
-            PutOff: that is asked in another pass over the items.
-        """
-        if step.escalate is None:
-            return await self._once(step, params, tools, scope, record)
-        found = None
-        try:  # a refused answer is asked for again of the larger model alone
-            own = replace(tools, n_refused=0)
-            found = await self._once(step, params, own, scope, record)
-        except StepError as error:
-            if error.kind != "check":
-                raise
-        try:
-            why = escalated(step, scope, record.shown_key or record.key, found, tools.n_refused)
-        except ExpressionError as error:
-            raise StepFailed(step.id, f"`escalate.when`: {error}") from error
-        if why is None and found is not None:
-            return found
-        assert why is not None
-        larger = step.escalated
-        try:
-            with record.turn.defer_calls(record.callers[-1], step.id):
-                params = larger.params.render(scope)
-                outputs = await self._once(larger, params, tools, scope, record)
-        except StepError as error:
-            what = f"it was escalated to '{why.alias}': {error.reason}"
-            raise StepError(
-                what, remedy=error.remedy, is_fatal=error.is_fatal, kind=error.kind
-            ) from error
-        return why.outputs(tools.log, outputs)
-
-    async def _once(
-        self, step: BoundStep, params: Any, tools: Tools, scope: Scope, record: ItemRun
-    ) -> dict[str, Any]:
-        """Run a step once; give the fields of its answer what their probabilities are worth."""
+        """Run a step's code; give the fields of its answer what their probabilities are worth."""
         # A model's time counts from when the pool takes the request, so the pool enforces it.
         limit_s = None if step.kind.roles else step.timeout.total_s
         try:
@@ -363,37 +336,57 @@ class ItemRunner:
                 raise
             raise DeadlineExceeded("total", limit_s) from error
         outputs: dict[str, Any] = output.model_dump(mode="json")
-        return await self._reviewer.calibrated(step, scope, record, outputs)
+        return await self._reviewer.calibrated(step, scope, attempt, outputs)
 
-    async def _note_reads(self, record: ItemRun, texts: Sequence[str], roots: Roots) -> None:
+    def _mark_labels(
+        self, step: BoundStep, scope: Scope, attempt: ItemAttempt, outputs: Mapping[str, Any] | None
+    ) -> None:
+        judge, answer = self.context.judge, None if outputs is None else outputs.get("output")
+        for place, found in judge.labels.of_step(step, scope).items():
+            name = judge.list_name(step, place)
+            attempt.lists[name] = found
+            chosen = None if answer is None else sorted({*chosen_labels(answer, place)})
+            attempt.note(ChosenLabels(name, found.recorded_digest, chosen))
+
+    async def _note_reads(self, attempt: ItemAttempt, texts: Sequence[str], roots: Roots) -> None:
         """Mark files before a step reads them; the item's own file is in its hash.
 
         Raises:
             StepError: a path may not be used.
         """
-        world = self._context.judge.world
+        world, own_path = self.context.judge.world, attempt.own_path
         for text in texts:
-            if text == record.own_path:
+            if text == own_path:
                 continue
-            path = _named_path(roots, text)
-            self._stats.taken.add(str(path))
+            # A link is marked itself: it may lead elsewhere later.
+            path = str(resolve_path(roots, text))
+            if ".." not in text:
+                path = os.path.normpath(os.path.join(roots.base, text))  # noqa: PTH118, ASYNC240 - touches no disk
+            self.stats.taken.add(str(path))
             with contextlib.suppress(OSError):  # the step reports the error
-                record.note(await in_left_thread(world.file, path))
+                attempt.note(await in_left_thread(world.file, path))
 
     async def record(
-        self,
-        item: ItemWork,
-        record: ItemRun,
-        state: str,
-        error: str | None,
-        result: Any,
-        seconds: float,
+        self, attempt: ItemAttempt, state: str, error: str | None, result: Any, seconds: float
     ) -> None:
-        """Record the entry, and wait until it is durable."""
-        ledger = self._context.ledger
-        secrets = self._stats.secrets
-        await self._reconcile_rows(item, record, state)
-        if was_touched(item.item, self._stats.began_at):
+        """Record an item's entry, and wait until it is durable."""
+        context, ledger, secrets = self.context, self.context.ledger, self.stats.secrets
+        item, outputs = attempt.work, attempt.outputs
+        assert item is not None
+        # Mark its rows and searches; drop rows that it no longer keeps.
+        attempt.reads |= outputs.searched
+        for caller in attempt.callers:
+            if caller.is_limited:
+                attempt.note(LimitedContext(caller.step))
+        await self._note_reads(attempt, list(outputs.read), context.bound.roots)
+        try:
+            rows = await self._row_keeper.reconcile(
+                attempt.scope, attempt.key, outputs, item.entry, state
+            )
+        except StepError as failure:
+            raise RunStopped(str(failure)) from failure
+        attempt.reads |= by_name(rows)
+        if was_touched(item.item, self.stats.began_at):
             item = await in_left_thread(as_of_its_content, item)
         text, object_ = ledger.keep(secrets.redacted(result))
         entry = Entry(
@@ -404,36 +397,35 @@ class ItemRunner:
             error=error and secrets.redact(error),
             returns=text,
             returns_object=object_,
-            reads=as_json(record.reads),
-            outputs=json.dumps(list(record.outputs.written)) if record.outputs.written else None,
-            has_inner_failures=record.has_inner_failures,
+            reads=as_json(attempt.reads),
+            outputs=json.dumps(list(outputs.written)) if outputs.written else None,
+            has_inner_failures=attempt.has_inner_failures,
             seconds=seconds,
-            calls=sum(caller.n_calls for caller in record.callers),
-            tokens=sum(caller.n_tokens for caller in record.callers),
-            attempts=record.attempts,
-            was="held" if record.held() else item.verdict.state,
+            calls=sum(caller.n_calls for caller in attempt.callers),
+            tokens=sum(caller.n_tokens for caller in attempt.callers),
+            attempts=attempt.attempts,
+            was="held" if attempt.held() else item.verdict.state,
         )
-        document = record.document if state in FILED_STATES else None
+        document = attempt.document if state in FILED_STATES else None
         kept = (text, object_)
-        if record.with_filed is not None:
-            kept = ledger.keep(secrets.redacted(record.with_filed))
+        if attempt.with_filed is not None:
+            kept = ledger.keep(secrets.redacted(attempt.with_filed))
         if document is not None and document.is_filed:
             entry = replace(entry, gone=FILED)
-            self._context.documents.file(document, kept)
-        elif record.with_filed is not None:
-            row = FiledRow(item.key, record.file_key, "", "", None, False, "", "", *kept)
-            FiledRows(ledger).record(record.scope, row, self._stats.run)
+            context.documents.file(document, kept)
+        elif attempt.with_filed is not None:
+            row = FiledRow(item.key, attempt.file_key, "", "", None, False, "", "", *kept)
+            FiledRows(ledger).record(attempt.scope, row, self.stats.run)
         try:
-            ledger.record(record.scope, entry, self._stats.run)
-            self._context.suspects.end(  # in one commit with the entry
-                record.scope,
-                record.key,
+            ledger.record(attempt.scope, entry, self.stats.run)
+            context.suspects.end(  # in one commit with the entry
+                attempt.scope,
+                attempt.key,
                 is_recorded=True,
-                is_repeated_crash=record.is_repeated_crash,
+                is_repeated_crash=attempt.is_repeated_crash,
             )
-            record.entry = entry
-            record.renamed_from = item.renamed_from
-            self.record_made(record)
+            attempt.entry = entry
+            self.record_made(attempt)
             await ledger.durable()
         except LedgerError as failure:
             raise RunStopped(str(failure)) from failure
@@ -442,11 +434,11 @@ class ItemRunner:
                 await asyncio.to_thread(no_links.remove, document.leaves)
             except OSError as failure:
                 why = f"cannot be removed ({failure.strerror or failure})"
-                self._stats.note(f"'{printable(document.leaves)}' {why}")
+                self.stats.note(f"'{printable(document.leaves)}' {why}")
 
-    async def stands(self, record: ItemRun) -> bool:
+    async def stands(self, attempt: ItemAttempt) -> bool:
         """Return whether the entry of an item that was cancelled meanwhile is recorded."""
-        put, ledger = record.entry, self._context.ledger
+        put, ledger = attempt.entry, self.context.ledger
         if put is None:
             return False
         with contextlib.suppress(LedgerError, TimeoutError):
@@ -454,63 +446,48 @@ class ItemRunner:
                 await ledger.durable()
         # Read back: the entry that failed may have been another item's.
         try:
-            there = (await ledger.ask(ledger.entries, record.scope, [record.key])).get(record.key)
+            entries = await ledger.ask(ledger.entries, attempt.scope, [attempt.key])
         except LedgerError:
             return False
+        there = entries.get(attempt.key)
         return there is not None and (there.hash, there.seconds) == (put.hash, put.seconds)
 
-    async def _reconcile_rows(self, item: ItemWork, record: ItemRun, state: str) -> None:
-        """Mark the item's rows and searches; drop rows that it no longer keeps."""
-        record.reads |= record.outputs.searched
-        for caller in record.callers:
-            if caller.is_limited:
-                record.note(LimitedContext(caller.step))
-        await self._note_reads(record, list(record.outputs.read), self._context.bound.roots)
-        try:
-            rows = await self._row_keeper.reconcile(
-                record.scope, record.key, record.outputs, item.entry, state
-            )
-        except StepError as error:
-            raise RunStopped(str(error)) from error
-        record.reads |= by_name(rows)
-
-    async def record_written(self, record: ItemRun) -> None:
+    async def record_written(self, attempt: ItemAttempt) -> None:
         """Record what a step without an entry writes now, if it ever wrote anything."""
-        has_written = bool(record.outputs.written)
-        if not has_written:
-            ledger, before = self._context.ledger, self._origins.made
-            has_written = await ledger.ask(before, record.scope, record.key) is not None
-        if has_written:
-            self.record_made(record)
+        ledger, before = self.context.ledger, self._origins.made
+        if (
+            attempt.outputs.written
+            or await ledger.ask(before, attempt.scope, attempt.key) is not None
+        ):
+            self.record_made(attempt)
 
-    def record_made(self, record: ItemRun) -> None:
+    def record_made(self, attempt: ItemAttempt) -> None:
         """Record an item's lineage; it is committed with the next entry."""
-        if record.node is None:
-            return
-        node, lists = record.node, record.lists
+        node, lists = attempt.node, attempt.lists
         key = (node.id, *(lists[name].digest for name in sorted(lists)))
         if key not in self._specs:
             text = canonical_spec(node)
             if lists:  # so that a later run knows which of the labels are new
                 labels = {name: dict(found.labels) for name, found in lists.items()}
                 text = ordered_json({**json.loads(text), LABELS: labels})
-            text = self._stats.secrets.redact(text)
+            text = self.stats.secrets.redact(text)
             self._specs[key] = (hashlib.sha256(text.encode()).hexdigest(), text)
         digest, text = self._specs[key]
-        stored = record.own_path and self._context.index.stored(record.own_path)
-        source = source_of(record.item, stored)
-        inputs = self._context.bound.inputs_by_item
+        own_path = attempt.own_path
+        stored = own_path and self.context.index.stored(own_path)
+        source = source_of(attempt.item, stored)
+        inputs = self.context.bound.inputs_by_item
         self._origins.record(
             LineageRow(
-                scope=record.scope,
-                key=record.key,
-                run=self._stats.run,
+                scope=attempt.scope,
+                key=attempt.key,
+                run=self.stats.run,
                 at=0.0,
                 spec=digest,
                 source=None if source is None else source.path,
-                made=self._stats.secrets.redacted(
-                    lineage_as_json(source, record.steps, record.renamed_from)
-                    | ({WROTE: record.wrote()} if record.entry is None else {})
+                made=self.stats.secrets.redacted(
+                    lineage_as_json(source, attempt.steps, attempt.renamed_from)
+                    | ({WROTE: attempt.wrote()} if attempt.entry is None else {})
                     | ({INPUTS_BY_ITEM: sorted(inputs)} if inputs else {})
                 ),
             ),
@@ -519,12 +496,12 @@ class ItemRunner:
 
 
 def item_tools(
-    context: RunContext, step: BoundStep, caller: CallOrigin, record: ItemRun, scope: Scope
+    context: RunContext, step: BoundStep, caller: CallOrigin, attempt: ItemAttempt, scope: Scope
 ) -> Tools:
     """Return what a step of an item is given, but for the sources of its `reply`."""
-    roots = guarded_roots(context.bound.roots, step, scope, record.own_path)
-    item = record.name(step.id, scope, context.index)
-    return context.tools(step, caller, record.outputs, item, roots)
+    roots = guarded_roots(context.bound.roots, step, scope, attempt.own_path)
+    item = attempt.name(step.id, scope, context.index)
+    return context.tools(step, caller, attempt.outputs, item, roots)
 
 
 def taught_as(context: RunContext, step: BoundStep) -> StepName:
@@ -534,32 +511,38 @@ def taught_as(context: RunContext, step: BoundStep) -> StepName:
 
 
 async def taught_tools(
-    context: RunContext, step: BoundStep, params: Any, tools: Tools, place: tuple[Scope, ItemRun]
+    context: RunContext,
+    step: BoundStep,
+    params: Any,
+    tools: Tools,
+    place: tuple[Scope, ItemAttempt],
 ) -> Tools:
     """Return tools with the decisions that are nearest to an item's text, and mark the item."""
     if not params.examples.k:
         return tools
-    scope, record = place
-    own_id = review_id(record.scope, record.key, step.id)
-    last = record.last_examples.get(own_id)
-    document = record.name(step.id, scope, context.index).path
-    shown = (record.shown_key or record.key) if is_variant(context.judge.scopes_within.file) else ""
-    name, digest = taught_as(context, step), document_digest(scope, record)
+    scope, attempt = place
+    own_id = review_id(attempt.scope, attempt.key, step.id)
+    last = attempt.last_examples.get(own_id)
+    document = attempt.name(step.id, scope, context.index).path
+    shown = (
+        (attempt.shown_key or attempt.key) if is_variant(context.judge.scopes_within.file) else ""
+    )
+    name, digest = taught_as(context, step), attempt.document_digest(scope)
     item = TaughtItem(name, own_id, digest, document or "", last, shown)
     chosen = await context.judge.reviews.examples(step, params, tools, item)
     if chosen is None:
         return tools
-    record.note(chosen.used)
-    record.vectors[step.id] = {"model": chosen.used.model, "vector": chosen.used.vector}
+    attempt.note(chosen.used)
+    attempt.vectors[step.id] = {"model": chosen.used.model, "vector": chosen.used.vector}
     return replace(tools, examples=chosen.examples)
 
 
 def sub_pipeline_context(
-    outer: RunContext, step: BoundStep, record: ItemRun, bound: BoundPlan
+    outer: RunContext, step: BoundStep, attempt: ItemAttempt, bound: BoundPlan
 ) -> RunContext:
     """Return the context of the pipeline that a step runs: the run's, with its own plan."""
     bound = replace(bound, watches=outer.bound.watches, priority=outer.bound.priority)
-    item = (record.block, record.shown_key) if record.outer else None
+    item = (attempt.block, attempt.shown_key) if attempt.outer else None
     is_nested = item is not None
     options = _sub_pipeline_options(outer.options, step.id, bound, is_nested=is_nested)
     return replace(
@@ -570,7 +553,7 @@ def sub_pipeline_context(
         stats=outer.stats.within(step.id, item),
         claims=None if is_nested else outer.claims,  # they go with the item around them
         room=SuspectRoom() if is_nested else outer.room,
-        parallel_around=record.parallel,
+        parallel_around=attempt.parallel,
     )
 
 

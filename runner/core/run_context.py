@@ -8,7 +8,8 @@ cache, files, model names, a log, tools. `ItemOutputs` is what one item writes a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_rows import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex, other_pipelines_output
 from paddock.runner.progress.drain import StopGate
-from paddock.runner.progress.prefect_view import PrefectState
+from paddock.runner.progress.prefect_view import TaskChunk
 from paddock.steps.base import (
     CallCache,
     ItemName,
@@ -61,15 +62,12 @@ from .run_stats import RunStats
 from .staleness import EmbedLabels, Judge
 from .work_claims import WorkClaims
 
-ChunkRunner = Callable[[str, Sequence[str], Callable[[], Awaitable[PrefectState]]], Awaitable[None]]
-"""(step or block, keys of its items, what runs them and returns their state) → the end."""
+ShowChunk = Callable[[str, Sequence[str]], AbstractContextManager[TaskChunk | None]]
+"""(step or block, keys of its items) → shows them while they run; None: nowhere."""
 
 
-async def run_chunk_here(
-    block: str, keys: Sequence[str], run: Callable[[], Awaitable[PrefectState]]
-) -> None:
-    """Run a chunk at once, in this task, as `--local` does."""
-    await run()
+def show_nowhere(block: str, keys: Sequence[str]) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +94,7 @@ class RunContext:
     """Once set, what is in flight is cancelled."""
     stop_gate: StopGate
     """Once closed, what is in flight finishes and nothing begins."""
-    run_chunk: ChunkRunner = run_chunk_here
+    show_chunk: ShowChunk = show_nowhere
     max_attempts: int = 3
     """After so many failures for a passing reason an item is quarantined."""
     claims: WorkClaims | None = None

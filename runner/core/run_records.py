@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from paddock.engine.request import Usage
+from paddock.runner.bind.bound import BoundStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,11 @@ class StepRecord:
     escalated: tuple[bool, bool] | None = None
     """Of an answer of the larger model: whether that was a random check, and changed the answer."""
     _since: float = field(default_factory=time.monotonic, repr=False, compare=False)
+
+    @classmethod
+    def begin(cls, step: BoundStep, calls: list[CallRecord]) -> StepRecord:
+        ref = None if step.model is None else step.model.ref
+        return cls(step.id, step.uses, step.kind.version, ref, calls=calls)
 
     def note_answer(self, outputs: Mapping[str, Any]) -> None:
         """Keep where the values of an answer stand, and how sure they are."""

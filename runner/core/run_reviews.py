@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
-from paddock.engine.system.text import counted
 from paddock.runner.bind.bound import BoundPlan, BoundStep, all_plans, all_steps, steps_with_blocks
 from paddock.runner.ledger.asked_before import stands
 from paddock.runner.ledger.confidence_calibration import (
@@ -47,15 +46,6 @@ class AwaitingReview(Exception):
 
 class ReviewDue(Exception):
     """A review is due, and the run was told to fail then."""
-
-
-def refuse_waiting(block: str, n_waiting: int, *, has_skipped: bool) -> None:
-    """Raise `AwaitingReview` where an item of a nested block waits: the item around it does too."""
-    if n_waiting:
-        verb = "waits" if n_waiting == 1 else "wait"
-        raise AwaitingReview(f"{counted(n_waiting, 'item')} of '{block}' {verb} for review")
-    if has_skipped:
-        raise AwaitingReview(f"a review in '{block}' is due", is_asked=False)
 
 
 def terms_of(bound: BoundPlan) -> dict[tuple[str, str, str], ReviewTerms]:

@@ -19,7 +19,7 @@ from typing import Any
 from paddock.engine.system import private_files
 from paddock.engine.system.text import counted, listed
 from paddock.runner.config.pipeline_secrets import Secrets
-from paddock.runner.progress.events import ItemState, ModelCall, Observer
+from paddock.runner.progress.events import ModelCall, Observer, ShownState
 from paddock.runner.progress.report import (
     FiledCounts,
     ItemReport,
@@ -219,7 +219,7 @@ class RunStats:
         error = report.error and self.secrets.redact(report.error)
         self._items.append(replace(report, step=f"{self._prefix}{report.step}", error=error))
 
-    def item_state(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
+    def item_state(self, step: str, key: str, state: ShownState, detail: str | None = None) -> None:
         if self._item is None:
             detail = detail and self.secrets.redact(detail)
             name = f"{self._prefix}{step}"

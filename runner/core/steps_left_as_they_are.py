@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from paddock.pipelines.expressions import ExpressionError, Reference
 from paddock.runner.bind.bound import BoundNode
@@ -20,14 +21,40 @@ from .lacking_items import LackingItems, blocks_read, lacking_of
 from .run_reviews import AwaitingReview
 
 
-def left_text(node: str, why: str) -> str:
-    return f"'{node}' is left as it is: {why}."
+class LeftBy(Enum):
+    """Why a node is left as it is."""
+
+    PARTIAL = auto()
+    """Only some items of what it reads are done."""
+    AWAITED = auto()
+    """What it reads waits for a person's decision."""
+    WITHOUT_RESULTS = auto()
+    """What it reads has no result."""
+    WITHOUT_NEWS = auto()
+    """What it reads has filed items alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """That a node is left as it is, and why."""
+
+    by: LeftBy
+    why: str
+    is_inherited: bool = False
+    """What it reads is left for that reason itself."""
+
+    def text(self, node: str) -> str:
+        return f"'{node}' is left as it is: {self.why}."
 
 
 @dataclass(slots=True)
 class StepsLeft:
     """Steps and blocks of one pipeline that are left as they are, and what makes others so."""
 
+    note_lack: Callable[[str], None]
+    """Called with a sentence on the items that a node lacks which is not left."""
+    some_are: str = "were done"
+    """What `--only` or a sample did to some items."""
     partial: set[str] = field(default_factory=set)
     """Blocks that `--only` or a sample did in part, and what reads them."""
     awaited: dict[str, AwaitingReview] = field(default_factory=dict)
@@ -49,71 +76,58 @@ class StepsLeft:
             path[0] == "steps" and left.intersection(path[1:2] or left) for path in references
         )
 
-    def why(
-        self, node: BoundNode, before: frozenset[str], scope: Scope, note: Callable[[str], None]
-    ) -> str | None:
+    def why(self, node: BoundNode, before: frozenset[str], scope: Scope) -> Left | None:
         """Return why a node is left as those before it were; None: it runs.
 
-        `note` is called with the items that it lacks then.
+        1. Only some items of one of those are done.
+        2. One waits for a person.
+        3. One has no result.
+        4. It would read results of which none is there, and is not skipped anyway.
+        5. One reads nothing new, or it would read filed items alone.
         """
-        if partial := self.partial & before:
+        if partial := self.partial & before:  # 1
             self.partial.add(node.id)
-            return f"only some items of '{min(partial)}' were done"
-        if waits := self.awaited.keys() & before:
+            return Left(LeftBy.PARTIAL, f"only some items of '{min(partial)}' {self.some_are}")
+        if waits := self.awaited.keys() & before:  # 2
             wait = self.awaited[node.id] = self.awaited[min(waits)]
             verb = "waits for review" if wait.is_asked else "is left, as is its review"
-            return f"'{min(waits)}' {verb}"
-        why = self._without_results(node, before, scope, note)
-        if why is not None:
+            return Left(LeftBy.AWAITED, f"'{min(waits)}' {verb}")
+        if left := self.without_results.keys() & before:  # 3
+            why = f"'{min(left)}' is, since {self.without_results[min(left)]}"
             self.without_results[node.id] = why
-        return why or self.why_idle(node, before)
-
-    def why_idle(self, node: BoundNode, before: frozenset[str]) -> str | None:
-        """Return why a node reads nothing new; None: it does."""
-        why = None
-        if left := self.without_news.keys() & before:
+            return Left(LeftBy.WITHOUT_RESULTS, why, is_inherited=True)
+        new = self._read(reads_new_items(node))
+        lacking = lacking_of(node.references, self.lacking)  # 4
+        if lacking and not self._is_skipped_anyway(node, scope):
+            for lack in lacking:
+                if lack.leaves(node) and (lack.block in new or lack.block not in self.filed):
+                    why = self.without_results[node.id] = lack.why_left()
+                    return Left(LeftBy.WITHOUT_RESULTS, why)
+            for lack in lacking:
+                self.note_lack(lack.note(node.id))
+        if left := self.without_news.keys() & before:  # 5
             why = f"'{min(left)}' is, since {self.without_news[min(left)]}"
-        elif idle := [n for n in self._read(reads_new_items(node)) if self.filed.get(n) is False]:
+        elif idle := [name for name in new if self.filed.get(name) is False]:
             why = f"nothing is new in '{min(idle)}'"
-        if why is not None:
-            self.without_news[node.id] = why
-        return why
+        else:
+            return None
+        self.without_news[node.id] = why
+        return Left(LeftBy.WITHOUT_NEWS, why)
 
-    def note_filed(self, run: BlockState) -> None:
+    def note_filed(self, state: BlockState) -> None:
         """Note whether a block with filed items has others."""
-        if (has_news := run.has_news) is not None:
-            self.filed[run.block.id] = has_news
+        if (has_news := state.has_news) is not None:
+            self.filed[state.block.id] = has_news
 
-    def note_pipeline(self, step: str, inner: StepsLeft, returns: frozenset[Reference]) -> bool:
-        """Note what a pipeline had that a step ran; return whether it was not only filed."""
-        self.pipelines.add(step)
+    def is_idle(self, inner: StepsLeft, returns: frozenset[Reference]) -> bool:
+        """Return whether a pipeline that a step ran returns filed items alone."""
         read = inner._read(returns)
-        is_idle = bool(read) and all(inner.filed.get(name) is False for name in read)
-        if is_idle:
-            self.filed[step] = False
-        return not is_idle
+        return bool(read) and all(inner.filed.get(name) is False for name in read)
 
     def _read(self, references: frozenset[Reference]) -> set[str]:
         """Return the blocks whose results are read, and the pipelines that are."""
         whole = {path[1] for path in references if path[:1] == ("steps",) and len(path) > 1}
         return blocks_read(references) | (whole & self.pipelines)
-
-    def _without_results(
-        self, node: BoundNode, before: frozenset[str], scope: Scope, note: Callable[[str], None]
-    ) -> str | None:
-        """Return why a node has nothing to read; name the items that it lacks."""
-        if left := self.without_results.keys() & before:
-            return f"'{min(left)}' is, since {self.without_results[min(left)]}"
-        lacking = lacking_of(node.references, self.lacking)
-        if lacking and self._is_skipped_anyway(node, scope):
-            return None
-        new = self._read(reads_new_items(node))
-        for lack in lacking:
-            if lack.leaves(node) and (lack.block in new or lack.block not in self.filed):
-                return lack.why_left()
-        for lack in lacking:
-            note(lack.note(node.id))
-        return None
 
     def _is_skipped_anyway(self, node: BoundNode, scope: Scope) -> bool:
         """Return whether `if` is false, and reads no results that lack items."""

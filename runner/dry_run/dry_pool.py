@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,10 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
-from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.reply import ScopedReply
-from paddock.runner.core.block_state import BlockState
-from paddock.runner.core.block_work import ItemWork
 from paddock.runner.core.call_cache import ChunkListener, LedgerPool
 from paddock.runner.core.call_keys import cached_reply, cached_vectors
-from paddock.runner.core.item_run import ItemRun, last_examples
+from paddock.runner.core.item_attempt import ItemAttempt
 from paddock.runner.core.run_context import ItemOutputs, RunContext
 from paddock.steps.base import (
     UNKNOWN,
@@ -49,7 +46,7 @@ from paddock.steps.base import (
 from paddock.steps.vectors.open_stores import OpenStores, StoreHandle
 from paddock.steps.vectors.where_filter import Where
 
-from .call_bounds import NO_CALLS, CallBounds
+from .plan_cost import NO_CALLS, CallBounds
 
 _SURELY_FITS = 0.25
 """Of a context: a prompt whose upper estimate is below it is not counted with the vocabulary,
@@ -251,27 +248,10 @@ class DryOutputs(ItemOutputs):
     note_rows_kept = note_file_read = note_rows_read = _ignore
 
 
-@dataclass(frozen=True, slots=True)
-class WalkPlace:
-    """Context of a body in the walk, and its item."""
-
-    context: RunContext
-    record: ItemRun
-
-    @classmethod
-    def of(cls, context: RunContext, node: BoundNode, outer: tuple[str, ...] = ()) -> WalkPlace:
-        """Return the place of a top-level step or block."""
-        record = ItemRun.of(context, node, outer)
-        outputs = DryOutputs(context, record.scope, record.key)
-        return cls(context, replace(record, outputs=outputs))
-
-    def item(self, run: BlockState, item: ItemWork) -> WalkPlace:
-        """Return the place of an item of a block."""
-        scope, key = run.work.scope, item.key
-        outputs, outer = DryOutputs(self.context, scope, key), (*run.outer, key)
-        record = ItemRun(scope, key, run.work.shown(key), run.block.id, None, outer, outputs)
-        record.item, record.last_examples = item.item, last_examples(item)
-        return replace(self, record=record)
+def without_effects(context: RunContext, attempt: ItemAttempt) -> None:
+    """Replace the outputs of an attempt, so that it writes nothing."""
+    attempt.outputs = DryOutputs(context, attempt.scope, attempt.key)
+    attempt.outputs.items = attempt.with_outer_items
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class TrackedRun:
         chunks = ChunkTasks(session.stats.secrets.redact)
         progress = ProgressMeter(progress_line_names(session.bound.nodes))
         session.stats.observer = MultiObserver(session.stats.observer, progress)
-        work = asyncio.create_task(run.run(replace(session.context, run_chunk=chunks)))
+        work = asyncio.create_task(run.run(replace(session.context, show_chunk=chunks)))
         return cls(session, chunks, progress, work)
 
     def stop(self, words: str) -> None:
@@ -195,7 +195,7 @@ class _MirrorFeed:
         return any(chunk.label for chunk in self._chunks)
 
     async def _update(self, end: dict[str, Any] | None = None) -> None:
-        states = {number: chunk.state() for number, chunk in enumerate(self._chunks)}
+        states = {number: chunk.state for number, chunk in enumerate(self._chunks)}
         changed = {n: state for n, state in states.items() if self._sent.get(n) != state}
         update = {
             **self._head,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .report import Report
 
-ItemState = Literal["running", "done", "fresh", "skipped", "quarantined", "failed", "waiting"]
+ShownState = Literal["running", "done", "fresh", "skipped", "quarantined", "failed", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Observer:
         fail, or not asked for, do not count.
         """
 
-    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
         """An item of a block, or a top-level step (`key` is then empty), changed its state.
 
         Items counted as `fresh` in `step` are not reported one by one. `detail` is the running
@@ -104,7 +104,7 @@ class MultiObserver(Observer):
         for observer in self._observers:
             observer.step(step, total, fresh)
 
-    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
         for observer in self._observers:
             observer.item(step, key, state, detail)
 

@@ -25,7 +25,7 @@ from paddock.runner.ledger.run_history import outcome_of
 
 if TYPE_CHECKING:
     from .report import Report
-from .events import LONGEST_KEY, LONGEST_TEXT, ItemState, ModelCall, Observer
+from .events import LONGEST_KEY, LONGEST_TEXT, ModelCall, Observer, ShownState
 
 LineWeight = Literal["often", "failure", "once"]
 """Events that a full journal leaves out, the first ones first."""
@@ -73,7 +73,7 @@ class RunJournal(Observer):
     def step(self, step: str, total: int | None, fresh: int) -> None:
         self._line("step", "once", step=step, items=total, fresh=fresh)
 
-    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
         """Write how an item, or a top-level step without a key, ended."""
         place = (step, key)
         if state == "running":

@@ -23,7 +23,7 @@ from rich.text import Text
 from paddock.engine.system import units
 
 from . import printing
-from .events import ItemState
+from .events import ShownState
 from .run_progress import Clock, RunProgress, StepProgress, failure_line
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class LiveTable(RunProgress):
         super().began(run, pipeline, steps)
         self._above(f"run {run} of {pipeline}", "bold")
 
-    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
         super().item(step, key, state, detail)
         if state in ("quarantined", "failed"):
             self._n_failures += 1

@@ -36,7 +36,7 @@ from paddock.engine.request import Usage
 from paddock.engine.system.text import counted, shorten
 from paddock.runner.config.pipeline_secrets import Redact
 
-from .events import LONGEST_TEXT, ItemState, ModelCall, Observer
+from .events import LONGEST_TEXT, ModelCall, Observer, ShownState
 from .report import Report
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class RunSpans(Observer):
         span.set_attribute("paddock.items", 1 if total is None else total)
         span.set_attribute("paddock.items.fresh", fresh)
 
-    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
         """Begin or end an item's span; a top-level step without items has only its own."""
         if state == "running":
             span = self._items.get((step, key))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from paddock.runner.config.pipeline_secrets import Redact
 
 from .drain import StopGateClosed
-from .events import ItemState, Observer
+from .events import Observer, ShownState
 from .report import Report, counts_text
 
 if TYPE_CHECKING:
@@ -57,54 +58,44 @@ def quarantined(message: str) -> PrefectState:
     return PrefectState("FAILED", "Quarantined", message)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class TaskChunk:
     """A running top-level step or block, or some items of a block."""
 
     block: str
     label: str
     """Names the items; empty for a whole step or block."""
-    work: asyncio.Future[PrefectState]
-    """Ends with the state to show."""
-    redact: Redact
-    """Redacts errors."""
+    state: PrefectState = PrefectState("RUNNING", "Running")
+    """What runs it sets how it ended."""
 
     @property
     def name(self) -> str:
         return f"{self.block}: {self.label}" if self.label else self.block
 
-    def state(self) -> PrefectState:
-        if not self.work.done():
-            return PrefectState("RUNNING", "Running")
-        if self.work.cancelled():
-            return PrefectState("CANCELLED", "Cancelled", "interrupted")
-        error = self.work.exception()
-        if isinstance(error, StopGateClosed):
-            return PrefectState("CANCELLED", "Cancelled", "left for the next run")
-        if error is not None:
-            return PrefectState("FAILED", "Failed", self.redact(str(error)))
-        return self.work.result()
-
 
 class ChunkTasks:
-    """Implements `paddock.runner.core.run_context.ChunkRunner`; keeps what has begun."""
+    """Implements `paddock.runner.core.run_context.ShowChunk`; keeps what has begun."""
 
     def __init__(self, redact: Redact) -> None:
         self._redact = redact
         self.begun: list[TaskChunk] = []
 
-    async def __call__(
-        self, block: str, keys: Sequence[str], work: Callable[[], Awaitable[PrefectState]]
-    ) -> None:
-        """Run a chunk; without keys it is the whole of a step or block."""
+    @contextmanager
+    def __call__(self, block: str, keys: Sequence[str]) -> Iterator[TaskChunk]:
+        """Show a chunk while it runs; without keys it is the whole of a step or block."""
         label = f"{keys[0]} and {len(keys) - 1} more" if keys[1:] else "".join(keys)
-        running = asyncio.ensure_future(work())
-        self.begun.append(TaskChunk(block, self._redact(label), running, self._redact))
+        chunk = TaskChunk(block, self._redact(label))
+        self.begun.append(chunk)
         try:
-            await asyncio.shield(running)
+            yield chunk
         except asyncio.CancelledError:
-            running.cancel()
-            await asyncio.wait({running})
+            chunk.state = PrefectState("CANCELLED", "Cancelled", "interrupted")
+            raise
+        except StopGateClosed:
+            chunk.state = PrefectState("CANCELLED", "Cancelled", "left for the next run")
+            raise
+        except Exception as error:
+            chunk.state = PrefectState("FAILED", "Failed", self._redact(str(error)))
             raise
 
 
@@ -129,7 +120,7 @@ class ProgressMeter(Observer):
             self._n_items[step] = 1 if total is None else total
             self._n_ended[step] = fresh
 
-    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
         if step in self._n_items and state != "running":
             self._n_ended[step] += 1
 

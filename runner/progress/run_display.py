@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, redi
 from typing import TYPE_CHECKING, Any, TextIO
 
 from . import journal, printing
-from .events import ItemState, Observer
+from .events import Observer, ShownState
 from .run_progress import (
     RunProgress,
     StepProgress,
@@ -100,7 +100,7 @@ class NotebookLines(RunProgress):
         self._cell = display.display(self._pretty(""), display_id=True)
         self._notes: list[str] = []
 
-    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
         super().item(step, key, state, detail)
         if self.clock() - self._shown_at >= NOTEBOOK_EVERY_S:
             self._show()
@@ -138,7 +138,7 @@ class ProgressLines(RunProgress):
         elif fresh:
             printing.print_err(f"{step}: fresh")
 
-    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
         """Print a failure at once, and progress when it is due."""
         super().item(step, key, state, detail)
         if state in ("quarantined", "failed"):
@@ -148,7 +148,7 @@ class ProgressLines(RunProgress):
             printing.print_err(f"{step}: {words}")
             self._shown_at = self.clock()
 
-    def _words(self, pace: StepProgress, key: str, state: ItemState) -> str | None:
+    def _words(self, pace: StepProgress, key: str, state: ShownState) -> str | None:
         """Return the line that is due now, if any."""
         if state == "running":
             is_first = not key and len(pace.running) == 1 and not pace.n_ended

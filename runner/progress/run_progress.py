@@ -16,7 +16,7 @@ from paddock.engine.system import units
 from paddock.engine.system.text import counted
 
 from . import printing
-from .events import ItemState, ModelCall, Observer
+from .events import ModelCall, Observer, ShownState
 
 if TYPE_CHECKING:
     from paddock.engine.memory.pool_stats import PoolStats
@@ -131,7 +131,7 @@ class RunProgress(Observer):
             pace.total, pace.n_fresh = total, fresh
             self._mark_time(pace)
 
-    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
         with self.lock:
             pace = self._step(step)
             if state == "running":

@@ -54,7 +54,7 @@ from paddock.runner.daemon.prefect_client import client_options
 from paddock.runner.daemon.prefect_mirror import PrefectMirrors
 from paddock.runner.prefect.mirrored_run import run_displayed
 from paddock.runner.progress.drain import StopGate, stop_on_signals
-from paddock.runner.progress.events import ItemState, MultiObserver, Observer
+from paddock.runner.progress.events import MultiObserver, Observer, ShownState
 from paddock.runner.progress.prefect_view import (
     FLOW_MODULE,
     PARENT_SUSPENDED,
@@ -550,7 +550,7 @@ class _RunLogger(Observer):
         if total is not None:
             self._log(logging.INFO, f"{step}: {total} items to do, {fresh} fresh")
 
-    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
         if state in ("failed", "quarantined"):
             place = f"{step}: {key}" if key else step
             self._log(logging.WARNING, f"{place} {state}: {detail or ''}")

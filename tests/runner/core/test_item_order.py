@@ -16,7 +16,7 @@ from paddock.runner.core.block_work import ItemWork
 from paddock.runner.core.item_order import expected_tokens, longest_first
 from paddock.runner.core.verify import ItemVerdict
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.progress.events import ItemState, Observer
+from paddock.runner.progress.events import Observer, ShownState
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 
@@ -86,7 +86,7 @@ class Begun(Observer):
 
     keys: list[str] = field(default_factory=list)
 
-    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+    def item(self, step: str, key: str, state: ShownState, detail: str | None) -> None:
         if state == "running" and key and key not in self.keys:
             self.keys.append(key)
 

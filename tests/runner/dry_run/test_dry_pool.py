@@ -12,8 +12,8 @@ import pytest
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Tool
 from paddock.runner.core.call_cache import CallOrigin, ModelDigests
 from paddock.runner.core.run_stats import RunStats
-from paddock.runner.dry_run.call_bounds import CallBounds
 from paddock.runner.dry_run.dry_pool import AskedPrompts, DryPool
+from paddock.runner.dry_run.plan_cost import CallBounds
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer
 from paddock.steps.base import UNKNOWN

@@ -1,15 +1,24 @@
-"""Bounds of how many model calls steps make, by their kinds and parameters alone. Pure."""
+"""What a run would cost: bounds of its model calls by the kinds of steps; tokens and seconds."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
 from paddock.runner.bind.offered_labels import choices_of
+from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.step_retries import times
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.progress.report import MADE_STATES, CallsAre, PlanItem
+
+if TYPE_CHECKING:
+    from paddock.engine.profile.context_layout import Workload
+
+    from .speed_estimates import SpeedBook
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +137,111 @@ def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:
     bounds = [bound.most for bound in (shortest, longest) if bound.most is not None]
     most, repairs = max(bounds, default=0), max(shortest.repairs, longest.repairs)
     return CallBounds(most if bounds[1:] else None, repairs, shortest.sure & longest.sure)
+
+
+@dataclass
+class PlanCost:
+    """Tokens become unknown as soon as one part of them is."""
+
+    calls: CallBounds = NO_CALLS
+    is_estimate: bool = False
+    """Whether a part of `calls` is what earlier items took, since it has no bound."""
+    tokens: float | None = 0
+    models: dict[str, float] = field(default_factory=dict)
+    """By model: its calls, as far as they are bounded."""
+    by_model: dict[str, list[float]] = field(default_factory=dict)
+    """Calls and tokens, as far as they are known."""
+
+    def add(
+        self, refs: Counter[str], calls: CallBounds, entries: Sequence[Entry], n_items: int
+    ) -> None:
+        """Add calls, divided as `refs` are; `entries`: of the same items or others like them."""
+        known = [entry for entry in entries if entry.state == "done" and entry.calls]
+        n_calls = sum(entry.calls for entry in known)
+        if calls.most is None and known:
+            self.is_estimate = True
+            usual = math.ceil(n_items * n_calls / len(known))
+            calls = replace(calls, most=max(usual, calls.least))
+        self.calls += calls
+        if calls.most == 0:
+            return
+        most, tokens = calls.most or 0, None
+        if known:
+            tokens = most * sum(entry.tokens for entry in known) / n_calls
+        self.tokens = None if self.tokens is None or tokens is None else self.tokens + tokens
+        for ref, n in refs.items():
+            share = n / refs.total()
+            self.models[ref] = self.models.get(ref, 0.0) + share * most
+            if tokens is not None:
+                mine = self.by_model.setdefault(ref, [0.0, 0.0])
+                mine[0] += share * most
+                mine[1] += share * tokens
+
+    def totals(
+        self,
+        context: RunContext,
+        speeds: SpeedBook | None,
+        items: Sequence[PlanItem],
+        *,
+        is_vague: bool,
+    ) -> dict[str, Any]:
+        """Return the figures of a `PlanReport`; `is_vague`: what some blocks do is not known."""
+        calls, most = self.calls, self.calls.most
+        with_repairs = None if most is None else most + calls.repairs
+        is_exact = calls.least == with_repairs
+        calls_are: CallsAre = "about" if self.is_estimate else "exact" if is_exact else "at most"
+        tokens = None if self.tokens is None or is_vague else math.ceil(self.tokens)
+        last = context.ledger.last_summary(context.bound.file.name)
+        gains = list[Any]()
+        if speeds is not None:
+            known = dict(self._workloads(speeds, last))
+            gains = [speeds.gain(ref, known.get(ref)) for ref in sorted(self.models)]
+        seconds = None
+        if tokens == 0 and not any(item.state in MADE_STATES for item in items):
+            seconds = 0.0
+        elif tokens and last is not None and last.get("seconds"):
+            seconds = self._measured_s(tokens, speeds, last)
+            then = last["tokens"]["prompt"] + last["tokens"]["completion"]
+            if seconds is None and then:  # as the last run
+                seconds = tokens * last["seconds"] / then
+            seconds = None if seconds is None else round(seconds, 1)
+        return {
+            "calls": None if is_vague else with_repairs,
+            "calls_are": calls_are,
+            "likely_calls": None if is_vague else most,
+            "least_calls": None if is_vague else calls.least,
+            "tokens": tokens,
+            "loads": None if is_vague else len(self.models),
+            "models": {} if is_vague else {ref: round(n) for ref, n in self.models.items()},
+            "least_models": {} if is_vague else dict(calls.sure),
+            "seconds": seconds,
+            "advice": tuple(gain.sentence() for gain in gains if gain is not None),
+        }
+
+    def _measured_s(
+        self, tokens: int, speeds: SpeedBook | None, last: dict[str, Any]
+    ) -> float | None:
+        """Add up what the models' profiles say; None where one is missing."""
+        known = sum(n_tokens for _, n_tokens in self.by_model.values())
+        if speeds is None or math.ceil(known - 1e-6) != tokens:
+            return None
+        total = 0.0
+        for ref, work in self._workloads(speeds, last):
+            seconds = speeds.seconds(ref, work)
+            if seconds is None:
+                return None
+            total += seconds
+        return total
+
+    def _workloads(
+        self, speeds: SpeedBook, last: dict[str, Any] | None
+    ) -> Iterator[tuple[str, Workload]]:
+        """Divide each model's tokens as the last run's were: read, shared, written."""
+        shares = last["tokens"] if last is not None else {}
+        then = shares.get("prompt", 0) + shares.get("completion", 0)
+        for ref, (n_calls, n_tokens) in self.by_model.items():
+            if not then or not n_calls:
+                continue
+            read, written = shares["prompt"] / then, shares["completion"] / then
+            reused = shares.get("prompt_reused", 0) / then
+            yield ref, speeds.workload(n_calls, *(n_tokens * s for s in (read, written, reused)))

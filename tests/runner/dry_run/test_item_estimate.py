@@ -427,10 +427,10 @@ def test_a_run_makes_the_calls_that_its_plan_has_told(case: Case, tmp_path: Path
 def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from paddock.runner.dry_run import dry_walk
+    from paddock.runner.dry_run import item_estimate
 
     world = World(tmp_path, EACH + SUM + WRITE, n_documents=4)
-    monkeypatch.setattr(dry_walk, "MAX_WALK_S", 0.0)
+    monkeypatch.setattr(item_estimate, "MAX_WALK_S", 0.0)
     planned = world.plan()
     assert (planned.calls, planned.calls_are, planned.loads) == (4, "at most", 1)
     assert planned.least_calls == 0, "the ledger may know the answers"
@@ -445,17 +445,19 @@ def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
 def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from paddock.runner.dry_run import dry_walk
+    from paddock.runner.core.walk import walk_item
+    from paddock.runner.dry_run import item_estimate
 
     world = World(tmp_path, EACH + SUMMARISED + WRITE, n_documents=40)
     walked: list[str] = []
-    walk = dry_walk.DryWalk._in_time
 
-    async def walk_ten(self: Any, block: Any, body: Any, key: str) -> Any:
-        walked.append(key)
-        return await walk(self, block, body, key) if len(walked) <= 10 else None
+    async def walk_ten(steps: Any, body: Any, scope: Any) -> Any:
+        walked.append(scope["doc"]["relpath"])
+        if len(walked) > 10:
+            raise TimeoutError
+        return await walk_item(steps, body, scope)
 
-    monkeypatch.setattr(dry_walk.DryWalk, "_in_time", walk_ten)
+    monkeypatch.setattr(item_estimate, "walk_item", walk_ten)
     planned = world.plan()
     assert (planned.likely_calls, planned.calls_are, planned.loads) == (40, "about", 1)
     assert walked != sorted(walked), "not only those of the first folder"

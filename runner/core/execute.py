@@ -1,0 +1,715 @@
+"""Act on what `walk` decides: run steps, the items of blocks, and the pipelines that steps run.
+
+The items of a block are done in chunks, within a bounded window, each in its own scope. An item
+that fails is quarantined, skipped or stops the run, as `on_error` says. A finished item is in the
+ledger before it counts as done. A step outside of blocks that calls a model is a block of one item;
+what it fails with is its caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+from paddock.engine.errors import EngineError
+from paddock.engine.system.crash_isolation import UNLIMITED
+from paddock.engine.system.retry import Pauses
+from paddock.engine.system.tasks import task_group
+from paddock.engine.system.text import counted, listed
+from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.input_values import WrongInput
+from paddock.runner.bind.bound import (
+    BoundBlock,
+    BoundNode,
+    BoundStep,
+    all_steps,
+    called_plan,
+    has_no_nested_items,
+    with_inputs,
+)
+from paddock.runner.bind.scope import Scope
+from paddock.runner.ledger.filed_rows import FiledRows
+from paddock.runner.ledger.ledger_tables import FILED
+from paddock.runner.progress.drain import StopGateClosed
+from paddock.runner.progress.events import ShownState
+from paddock.runner.progress.prefect_view import TaskChunk
+from paddock.runner.progress.reasons import Why
+from paddock.runner.progress.report import WITHOUT_RESULT, ItemReport
+from paddock.steps.base import StepError
+from paddock.steps.run_pipeline import named_outputs
+
+from .block_state import BlockState, count, count_shared, judged
+from .block_work import BlockWork, ItemState, ItemWork
+from .call_cache import PutOff
+from .deadly_items import CrashHistory, ItemPlace, RepeatedCrash, suspects_text
+from .dependencies import Dependencies, by_name, dependencies_of, kept_paths
+from .escalation import broken_promises
+from .failures import LeftByReview, RunFailed, StepFailed
+from .item_attempt import ItemAttempt
+from .item_order import expected_tokens, longest_first
+from .items import (
+    ItemRunner,
+    expect_queries,
+    item_result,
+    result_with_filed,
+    sub_pipeline_context,
+)
+from .lacking_items import MAX_NAMED, LackingItems, blocks_read, no_documents_of
+from .outdated_outputs import NodeOutputs, OutdatedOutput, end_of_block
+from .pruning import OrphanCleaner
+from .quarantine import failure_state
+from .run_context import LostRows, RunContext
+from .run_records import StepRecord
+from .run_reviews import AwaitingReview
+from .steps_left_as_they_are import Left
+from .walk import ItemSteps, Walk, is_skipped, returns_read, walk_item
+from .work_claims import CLAIM_BACKOFF, ClaimLost, WorkClaims
+
+ENDED_STATES = ("done", "skipped", "quarantined")
+"""States of an entry in which an item waits for no decision."""
+MODEL_PARALLEL, PLAIN_PARALLEL, SEARCH_PARALLEL = 16, 32, 64
+# Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
+MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
+
+
+class Execute(Walk):
+    """A walk that does everything that is stale."""
+
+    def __init__(
+        self, context: RunContext, outer: tuple[str, ...] = (), around: tuple[ItemPlace, ...] = ()
+    ) -> None:
+        super().__init__(context, outer, around)
+        self.items = ItemRunner(context, lambda step, attempt: _SubPipelineRun(self, step, attempt))
+        self.n_left = 0
+        """Items that were not begun, or not finished, since the stop gate was closed."""
+        self.reads: Dependencies = {}
+        """Recorded dependencies, for the item around the pipeline."""
+        self.has_failures = False
+        """Whether an item is quarantined; `attempts` is above zero where the reason is
+        transient."""
+        # The blocks whose `results` are read; others' are not kept in memory.
+        self._read_blocks = blocks_read(returns_read(self.bound)).union(
+            *(blocks_read(node.references) for node in self.bound.nodes)
+        )
+
+    async def each(self, nodes: Iterable[BoundNode]) -> None:
+        async with task_group() as group:
+            for node in nodes:
+                group.create_task(self.node(node))
+
+    def shown(self, node: BoundNode) -> AbstractContextManager[TaskChunk | None]:
+        # The steps of an item belong to its chunk.
+        return nullcontext() if self.outer else self.context.show_chunk(node.id, ())
+
+    async def leave(self, node: BoundNode, left: Left) -> None:
+        self.stats.note(left.text(node.id))
+        self.stats.item_state(node.id, "", "skipped")
+
+    async def wait_for(self, node: BoundNode, cause: str) -> None:
+        raise AssertionError("a run knows what its steps give")
+
+    async def skip(self, node: BoundNode) -> None:
+        if isinstance(node, BoundStep):
+            self.stats.step(node.id, None, 0)
+        self.stats.item_state(node.id, "", "skipped")
+        if self.outer or self.context.options.leaves_out_items:
+            return
+        self.ends[node.id] = NodeOutputs(node, is_skipped=True)
+        if isinstance(node, BoundStep):
+            await self.items.record_written(self._attempt(node))
+
+    async def block(self, block: BoundBlock) -> dict[str, Any]:
+        state = await self._done(block, keeps_results=block.id in self._read_blocks)
+        if state.has_ended_items:
+            ledger, scope = self.context.ledger, state.work.scope
+            for text in await broken_promises(ledger, block.body, scope):
+                self.stats.note(text)
+        if self.outer:
+            state.refuse_waiting()
+        missing = no_documents_of(state.work) if not (self.outer or self.around) else None
+        if lacking := missing or await state.lacking(self.context.judge.reviews):
+            self.left.lacking[block.id] = lacking
+        self.left.note_filed(state)
+        return state.outputs()
+
+    async def model_step(self, step: BoundStep) -> Any:
+        """Run a step if it is stale; what it fails with is not recorded."""
+        self.stats.step(step.id, 1, 0)
+        state = await self._done(step, keeps_results=True)
+        if state.wait is not None:
+            raise state.wait
+        return state.work.items[0].result
+
+    async def _done(self, node: BoundNode, *, keeps_results: bool) -> BlockState:
+        state = await judged(
+            self.context, node, self.scope, keeps_results=keeps_results, outer=self.outer
+        )
+        state.around, state.parallel = self.around, self.context.parallel_around
+        await self._do_items(state)
+        self.reads |= state.reads
+        return state
+
+    async def step(self, step: BoundStep) -> Any:
+        """Run a step without an entry; those with side effects on one machine after the other."""
+        context, stats, outputs = self.context, self.stats, None
+        stats.step(step.id, None, 0)
+        stats.item_state(step.id, "", "running")
+        scope_id, claims = context.judge.scope_id(step.id, self.outer), context.claims
+        while True:
+            attempt = self._attempt(step)
+            try:
+                async with AsyncExitStack() as stack:
+                    if not (claims is None or step.kind.is_pure or step.inner is not None):
+                        turn = claims.turn(scope_id, step.id, context.index, context.stop_gate)
+                        await stack.enter_async_context(turn)
+                    if step.inner is None:  # else its items enter
+                        await stack.enter_async_context(context.room.entered())
+                    outputs = await self.items.step(step, self.scope, attempt)
+                break
+            except ClaimLost:  # this machine slept, and another one took the turn
+                continue
+        if outputs is not None and step.inner is None and not changes_nothing(step):
+            stats.acted(step.id)
+        if self.outer:  # for the item around it
+            self.reads |= attempt.dependencies()
+        await self.items.record_written(attempt)
+        for lost in attempt.outputs.lost_rows:
+            self._note_lost_rows(step, lost)
+        if kept := kept_paths(attempt.outputs.searched):
+            reasons = (Why.OUTPUTS_KEPT(tuple(kept)),)
+            stats.item(ItemReport(step.id, self._key(step), "held", reasons=reasons))
+        if not self.outer:
+            stores = map(context.index.stored, attempt.outputs.kept)
+            self.ends[step.id] = NodeOutputs.of_step(step, scope_id, attempt.wrote(), stores)
+        stats.item_state(step.id, "", "skipped" if outputs is None else "done")
+        return outputs
+
+    def _note_lost_rows(self, step: BoundStep, lost: LostRows) -> None:
+        """Note what became of the items whose rows a table no longer has, as far as is known."""
+        lacking = [
+            (name, state, n)
+            for name in sorted(blocks_read(step.references))
+            for state, n in self.scope["steps"].get(name, {}).get("counts", {}).items()
+            if n and state in WITHOUT_RESULT
+        ]
+        found = [
+            f"{counted(n, f'item of {name!r} is', f'items of {name!r} are')} {state}"
+            for name, state, n in lacking
+        ]
+        if sum(n for _, _, n in lacking) < lost.n_before - lost.n_now:  # some went before
+            found.append("what its rows are made of has changed")
+        words = lost.text(" and ".join(found))
+        self.stats.note(words)
+        if lost.is_left:
+            self.stats.item(ItemReport(step.id, self._key(step), "missing", error=words))
+
+    def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn:
+        text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
+        self.stats.item(ItemReport(node.id, self._key(node), "failed", error=text))
+        self.stats.item_state(node.id, "", "failed", text)
+        cause = error.cause if isinstance(error, StepFailed) else "other"
+        place = f"{node.mark.file}:{node.mark.line}:{node.mark.column}"
+        raise RunFailed(f"{place}: {text}", cause=cause) from error
+
+    async def outdated(self, found: Sequence[OutdatedOutput]) -> None:
+        await OrphanCleaner(self.context).sweep(found, self.ends)
+
+    def _attempt(self, step: BoundStep) -> ItemAttempt:
+        return ItemAttempt.of(self.context, step, self.outer, self.around)
+
+    def _key(self, node: BoundNode) -> str:
+        return "/".join((*self.outer, node.id))
+
+    # --- the items of a block
+
+    async def _do_items(self, state: BlockState) -> None:
+        """Do the items of a block that have work to do, and handle those whose source is gone.
+
+        Raises:
+            StepFailed, AwaitingReview: of a step outside of blocks: it failed, or has to wait.
+            RunStopped: nothing else will succeed; or an item failed, with `on_error: fail`.
+            StopGateClosed: some items were not begun; those that were are finished.
+            PutOff: the item around these has to ask a larger model in the next pass.
+        """
+        context, work, block = self.context, state.work, state.block
+        todo, claims = state.todo(), None if state.outer else context.claims
+        await asyncio.to_thread(context.judge.sources.keep, work.scope, work.missing)
+        self._keep_filed(work)
+        sizes = expected_tokens(todo, work.items) if state.has_models else {}
+        # The items to do, in the order in which they begin. The list's order is kept where items
+        # run one by one, and where a budget or the first failure may end the run early.
+        is_cut_short = context.bound.budget.is_set or block.on_error == "fail"
+        if not (state.outer or not sizes or block.max_parallel == 1 or is_cut_short):
+            todo = longest_first(todo, sizes)
+        if state.is_outermost:
+            n_fresh = sum(item.verdict.state in ("fresh", "held") for item in work.items)
+            shown = {work.shown(key): size for key, size in sizes.items()}
+            self.stats.step(block.id, n_fresh + len(todo), n_fresh, shown)
+        if work.held:
+            self.stats.note(str(Why.OUTPUTS_KEPT(work.held)))
+        expect_queries(context, block, todo, state.scope)
+        # Run the items in chunks; wait for those that other machines hold.
+        if todo:
+            state.parallel = max(state.parallel, await self._parallel(state))
+        if not state.outer:  # those that are given up are reported themselves
+            of, limit = context.suspects.of, context.max_attempts
+            known = [(item.key, suspect) for item in todo if (suspect := of(work.scope, item))]
+            if tried := [pair for pair in known if not pair[1].is_deadly(state.parallel, limit)]:
+                self.stats.note(suspects_text(tried, state.parallel))
+        left, pauses = todo, Pauses(CLAIM_BACKOFF)
+        while left and not self.context.stop_gate.is_closed:
+            n_before = sum(item.has_ended for item in todo)
+            for most, items in self._by_company(state, left):
+                size = 1
+                if most >= state.parallel:
+                    size = MODEL_CHUNK_ITEMS if state.has_models else PLAIN_CHUNK_ITEMS
+                fair = UNLIMITED if claims is None else await claims.fair_share_size(len(items))
+                size = min(size, fair)
+                firsts = range(0, len(items), size)
+                chunks: list[Sequence[ItemWork]] = [items[at : at + size] for at in firsts]
+                if claims is not None and fair < len(items):
+                    chunks = claims.in_machine_order(chunks)
+                await self._window(state, chunks, min(fair, most))
+            left = state.in_state(ItemState.ELSEWHERE)
+            if left and claims is not None:
+                self.stats.note(await claims.waits_for(work.scope, left))
+                if sum(item.has_ended for item in todo) > n_before:
+                    pauses.succeeded()
+                await pauses.wait()
+            elif not state.is_within_item and (left := state.in_state(ItemState.PUT_OFF)):
+                state.turn = state.turn.next()
+        if state.in_state(ItemState.PUT_OFF) and not self.context.stop_gate.is_closed:
+            raise PutOff  # the item around it begins again
+        if n_left := sum(not item.has_ended for item in todo):
+            self.n_left += n_left if state.is_outermost else 0
+            raise StopGateClosed
+        if not context.options.leaves_out_items:
+            # Handle the items whose source is gone; note what applies of the block.
+            renamed = {item.renamed_from for item in work.items}
+            done = state.with_sure_result()
+            for entry in await OrphanCleaner(context).handle_gone(work, done):
+                state.filed.pop(entry.key, None)
+                if entry.key not in renamed:  # which is counted under its new name
+                    state.gone.append(entry.key)
+                    self.stats.item(work.deletion(entry.key))
+            if not state.outer:
+                undone = {item.index for item in state.in_state(ItemState.UNASKED)}
+                self.ends[block.id] = await end_of_block(context, work, undone)
+        if state.is_partial:
+            self.left.partial.add(block.id)
+        self.has_failures = self.has_failures or bool(state.failed)
+        self.attempts = max(self.attempts, state.attempts)
+
+    def _keep_filed(self, work: BlockWork) -> None:
+        """Record which items are filed since the last run, and note what is said of them."""
+        ledger, run, store = self.context.ledger, self.stats.run, FiledRows(self.context.ledger)
+        keys = [row.key for row in work.filed.new]
+        for entry in ledger.entries(work.scope, keys).values() if keys else ():
+            if entry.gone is None:
+                ledger.record(work.scope, replace(entry, gone=FILED), entry.run)
+        for row in work.filed.new:
+            store.record(work.scope, row, run)
+        for place in work.filed.taken_over:
+            store.drop(*place)
+        self.stats.filed(work.block.id, work.filed_counts)
+        if work.again:
+            names = listed(work.again, MAX_NAMED)
+            self.stats.note(f"as filed before, so the same item: {names}")
+
+    # --- running items
+
+    def _by_company(
+        self, state: BlockState, items: Sequence[ItemWork]
+    ) -> Iterator[tuple[int, list[ItemWork]]]:
+        """Yield how many items may run together and the items: all but the crash suspects first."""
+        groups: dict[tuple[int, int], list[ItemWork]] = {}
+        for item in items:
+            known = self.context.suspects.of(state.work.scope, item)
+            n_crashes = 0 if known is None else len(known.runs)
+            groups.setdefault((n_crashes, -self._company(state, known)), []).append(item)
+        for (_, most), group in sorted(groups.items(), key=lambda pair: pair[0]):
+            yield -most, group
+
+    @staticmethod
+    def _company(state: BlockState, known: CrashHistory | None) -> int:
+        """Return with how many others an item may run, itself included."""
+        most = UNLIMITED if known is None else known.n_together(state.parallel)
+        return UNLIMITED if most >= state.parallel > 1 else most
+
+    async def _window(
+        self, state: BlockState, chunks: Sequence[Sequence[ItemWork]], most: int
+    ) -> None:
+        """Run chunks; at most `max_parallel` items, or `most`, are in flight at any time."""
+        size = max((len(chunk) for chunk in chunks), default=1)
+
+        def n_chunks(parallel: int) -> int:
+            # One chunk more than are running waits, unless another machine could take it.
+            return -(-min(parallel, most) // size) + (most == UNLIMITED)
+
+        parallel = await self._parallel(state)
+        room, window = asyncio.Semaphore(parallel), asyncio.Semaphore(n_chunks(parallel))
+        async with task_group() as group:
+            for chunk in chunks:
+                await window.acquire()
+                if self.context.stop_gate.is_closed:
+                    break
+                ending = group.create_task(self._chunk(state, chunk, room))
+                ending.add_done_callback(lambda _: window.release())
+                # A pool that the first item opens knows its number of slots only now.
+                now_parallel = max(parallel, await self._parallel(state))
+                for _ in range(now_parallel - parallel):
+                    room.release()
+                for _ in range(n_chunks(now_parallel) - n_chunks(parallel)):
+                    window.release()
+                parallel = now_parallel
+
+    async def _parallel(self, state: BlockState) -> int:
+        """Return how many items may be in flight: enough to fill the slots of their models.
+
+        Twice as many as slots: items also wait for files, other steps and the ledger.
+        """
+        if state.block.max_parallel or not state.has_models:
+            return state.block.max_parallel or PLAIN_PARALLEL
+        if all(step.uses == "search" for step in all_steps(state.block.body) if step.kind.roles):
+            return SEARCH_PARALLEL
+        n_places = 0
+        specs = (spec for step in all_steps(state.block.body) for spec in step.models)
+        models = {(spec.pool, spec.ref): spec for spec in specs if spec.role == "chat"}
+        for model in models.values():
+            with suppress(EngineError):  # its first call raises the error
+                n_places = max(n_places, (await self.context.pool.facts(model)).n_parallel)
+        return max(MODEL_PARALLEL, 2 * n_places)
+
+    async def _chunk(
+        self, state: BlockState, chunk: Sequence[ItemWork], room: asyncio.Semaphore
+    ) -> None:
+        context, scope, gate = self.context, state.work.scope, self.context.stop_gate
+        has_no_own = has_no_nested_items(state.block.body)
+        claims = None if state.outer else context.claims  # nested ones go with their outer item
+        if claims is not None:
+            chunk, done, held = await claims.take(scope, chunk, context.index)
+            for item in held:
+                item.become(ItemState.ELSEWHERE)
+            for item, entry in done:
+                count_shared(context, state, item, entry)
+            if not chunk:
+                return
+            # Machines may have crashed.
+            await context.suspects.look(scope, [item.key for item in chunk])
+            chunk = [item for _, group in self._by_company(state, chunk) for item in group]
+
+        def over(_: asyncio.Task[None]) -> None:
+            room.release()
+            gate.end(is_whole=has_no_own)
+
+        keys = [item.key for item in chunk]
+        is_shown = state.is_outermost
+        with context.show_chunk(state.block.id, keys) if is_shown else nullcontext() as shown:
+            async with task_group() as group:
+                for item in chunk:
+                    await room.acquire()
+                    if not await gate.may_begin(is_whole=has_no_own):
+                        room.release()
+                        break
+                    task = group.create_task(self._item(state, item, claims))
+                    task.add_done_callback(over)
+            if shown is not None:
+                shown.state = state.state_of(chunk)
+        if claims is not None:
+            await claims.release(scope, keys)
+
+    async def _item(self, state: BlockState, item: ItemWork, claims: WorkClaims | None) -> None:
+        """Do one item: run its steps, and record how it ended.
+
+        1. It waits until it may run with what else runs; an item around it does that for it.
+        2. This machine must still hold it; the ledger notes that it is in flight.
+        3. Its steps run, or it is given up since the process died of it too often.
+        4. It has ended: by its result, an error, or a person who has to decide. Or it is put off,
+           left by the stop gate, or another machine has taken it over.
+        """
+        context, suspects, scope = self.context, self.context.suspects, state.work.scope
+        known, deadly = suspects.of(scope, item), None
+        if known is not None and known.is_deadly(state.parallel, context.max_attempts):
+            deadly = RepeatedCrash(state.block.id, known.n_deaths)
+        entered = context.room.entered(self._company(state, known))
+        try:
+            async with nullcontext() if state.is_within_item else entered:  # 1
+                if claims is not None:  # 2
+                    claims.hold(scope, item.key)
+                    await claims.fence()  # a machine that slept may have lost its claim
+                if deadly is None and state.step is None:
+                    around = state.around[-1] if state.around else None
+                    await suspects.begin(scope, item, around)
+                attempt = ItemAttempt.of_item(context, state, item)
+                attempt.is_repeated_crash = deadly is not None
+                began = time.monotonic()
+                for made in item.begun:
+                    self.stats.forget(made, attempt.shown_key)
+                item.become(ItemState.RUNNING)
+                self.stats.item_state(state.block.id, attempt.shown_key, "running")
+                if attempt.is_decided and item.entry is not None:
+                    # Its answers may not be asked for again.
+                    attempt.reads |= by_name(dependencies_of(item.entry))
+                try:
+                    if deadly is not None:
+                        raise deadly
+                    documents = context.documents.open(
+                        scope, item, attempt.file_key, attempt.made_by
+                    )
+                    with documents as attempt.document:  # 3
+                        steps = _ExecutedSteps(self, attempt)
+                        seen = item.seen(state.block, state.scope)
+                        seen = await walk_item(steps, state.block.body, seen)
+                    # As a later run reads it from the ledger: both must see the same.
+                    result = item_result(state.block, seen, attempt.last)
+                    result = self.stats.secrets.redacted(result)
+                    attempt.with_filed = result_with_filed(state.block, seen, attempt.last)
+                except StopGateClosed:  # 4: in a nested block, whose finished items are recorded
+                    pass
+                except PutOff:
+                    item.begun = attempt.steps
+                    item.become(ItemState.PUT_OFF)
+                except StepFailed as error:
+                    await self._end_failed(state, item, attempt, error, time.monotonic() - began)
+                except AwaitingReview as wait:
+                    seconds = time.monotonic() - began
+                    await self._end_waiting(state, item, attempt, wait, seconds)
+                else:
+                    await self._end_done(state, item, attempt, result, time.monotonic() - began)
+                finally:
+                    suspects.end(scope, item.key)
+                if claims is not None and not item.has_ended:
+                    await claims.fence()
+        except ClaimLost:
+            item.become(ItemState.ELSEWHERE)
+            item.result, item.has_result = None, False
+            shown = state.work.shown(item.key)
+            self.stats.note(f"'{shown}': another machine took it over meanwhile")
+
+    async def _end_done(
+        self,
+        state: BlockState,
+        item: ItemWork,
+        attempt: ItemAttempt,
+        result: Any,
+        seconds: float,
+    ) -> None:
+        """Record an item that went well, or of which all steps were skipped."""
+        state.filed.pop(item.key, None)  # what it came out as before
+        item.with_filed, item.has_news = attempt.with_filed, attempt.has_news
+        if attempt.with_filed is None and item.key in state.work.filed.parts:
+            FiledRows(self.context.ledger).drop(attempt.scope, item.key)
+        if state.keeps_results:
+            item.result = result
+        if result is None and not attempt.has_run:
+            report = state.report(item, "skipped", seconds)
+            await self._end(state, item, attempt, report, "skipped", None)
+            return
+        report = state.report(item, item.verdict.state, seconds)
+        if held := attempt.held():
+            report = replace(report, state="held", reasons=(Why.OUTPUTS_KEPT(tuple(held)),))
+        await self._end(state, item, attempt, report, "done", result)
+        item.has_result = result is not None
+
+    async def _end_waiting(
+        self,
+        state: BlockState,
+        item: ItemWork,
+        attempt: ItemAttempt,
+        wait: AwaitingReview,
+        seconds: float,
+    ) -> None:
+        """Record an item that waits for a person; or leave it, where no one is asked."""
+        reasons = (Why.RECORDED(wait.why),)
+        if wait.is_asked:
+            report = replace(state.report(item, "waiting", seconds), reasons=reasons)
+            await self._end(state, item, attempt, report, "waiting", None)
+            item.why = wait.why
+            return
+        report = replace(state.report(item, "skipped", seconds), reasons=reasons)
+        count(self.context, item, report)
+        item.become(ItemState.UNASKED, wait.why)
+        self.stats.item_state(report.step, attempt.shown_key, "skipped", wait.why)
+
+    async def _end_failed(
+        self,
+        state: BlockState,
+        item: ItemWork,
+        attempt: ItemAttempt,
+        error: StepFailed,
+        seconds: float,
+    ) -> None:
+        """Record a failed item as `on_error` says."""
+        if state.step and not isinstance(error, LeftByReview):
+            raise error
+        text, most = str(error), self.context.max_attempts
+        kept, attempt.attempts = failure_state(item.attempts, most, item.cause(error.cause))
+        if kept == "quarantined" and attempt.attempts > 1:
+            text += f" (failed {attempt.attempts} times in a row)"
+        if state.block.on_error == "skip" or isinstance(error, LeftByReview):
+            report = state.report(item, "skipped", seconds, text)
+            kept_as = "failed" if kept == "failed" else "skipped"
+            await self._end(state, item, attempt, report, kept_as, None)
+        elif state.block.on_error == "fail":
+            report = state.report(item, "failed", seconds, text)
+            await self._end(state, item, attempt, report, "failed", None)
+            raise RunFailed(f"'{attempt.shown_key}': {text}", cause=error.cause) from error
+        else:
+            # Who asks for another try wants to know how it ended.
+            is_known = item.has_failed_before and not self.context.options.retry_failed
+            report = state.report(item, "quarantined", seconds, text, is_known=is_known)
+            await self._end(state, item, attempt, report, kept, None)
+
+    async def _end(
+        self,
+        state: BlockState,
+        item: ItemWork,
+        attempt: ItemAttempt,
+        report: ItemReport,
+        kept: str,
+        result: Any,
+    ) -> None:
+        """Record an item, count it, and wait until the entry is durable; `kept`: its state."""
+        context, was = self.context, item.verdict.state if report.state == "held" else None
+        await context.fence()
+        try:
+            await self.items.record(attempt, kept, report.error, result, report.seconds)
+        except asyncio.CancelledError:
+            if await self.items.stands(attempt):
+                count(context, item, report, was)
+            raise
+        if kept in ENDED_STATES:
+            await context.judge.reviews.forget(attempt.scope, [attempt.key])
+        count(context, item, report, was)
+        ends: ShownState = "done"
+        if report.state in ("skipped", "failed", "quarantined", "waiting"):
+            ends = report.state
+        item.become(_STATE_OF[ends], report.error)
+        if state.outer:
+            state.reads |= attempt.dependencies()
+        if kept in ("failed", "done"):
+            state.attempts = max(state.attempts, attempt.attempts)
+        self.stats.item_state(report.step, attempt.shown_key, ends, report.error)
+
+
+_STATE_OF = {
+    "done": ItemState.DONE,
+    "skipped": ItemState.SKIPPED,
+    "failed": ItemState.FAILED,
+    "quarantined": ItemState.FAILED,
+    "waiting": ItemState.WAITING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _ExecutedSteps(ItemSteps):
+    """The steps of one item, which are run."""
+
+    walk: Execute
+    attempt: ItemAttempt
+
+    def is_skipped(self, node: BoundNode, scope: Scope) -> bool:
+        made = StepRecord.begin(node, []) if isinstance(node, BoundStep) else None
+        try:
+            skips = is_skipped(node, scope)
+        except ExpressionError as error:
+            raise StepFailed(node.id, str(error)) from error
+        except StepFailed:
+            if made is not None:
+                made.state = "failed"
+                self.attempt.steps.append(made)
+                self.walk.stats.took(made)
+            raise
+        if skips and made is not None:
+            made.state = "skipped"
+            self.attempt.steps.append(made)
+        return skips
+
+    async def block(self, block: BoundBlock, scope: Scope) -> tuple[Any, LackingItems | None]:
+        attempt, context, outer = self.attempt, self.walk.context, self.attempt.outer
+        try:
+            state = await judged(context, block, scope, keeps_results=True, outer=outer)
+            state.around, state.is_within_item = attempt.with_outer_items, True
+            state.turn, state.parallel = attempt.turn, attempt.parallel
+            await self.walk._do_items(state)
+        except ExpressionError as error:
+            raise StepFailed(block.id, str(error)) from error
+        attempt.reads |= state.reads
+        attempt.has_inner_failures = attempt.has_inner_failures or bool(state.failed)
+        attempt.attempts = max(attempt.attempts, state.attempts)
+        state.refuse_waiting()
+        return state.outputs(), await state.lacking(context.judge.reviews)
+
+    async def step(self, step: BoundStep, scope: Scope) -> Any:
+        return await self.walk.items.step(step, scope, self.attempt)
+
+    def hand_on(self, node: BoundNode, outputs: Any) -> None:
+        self.attempt.has_run = self.attempt.has_run or outputs is not None
+        self.attempt.last = outputs
+
+
+@dataclass(frozen=True, slots=True)
+class _SubPipelineRun:
+    """Implements `paddock.steps.base.SubPipelines` for one step of one item."""
+
+    walk: Execute
+    """That of the pipeline around it."""
+    step: BoundStep
+    attempt: ItemAttempt
+
+    async def run(self, file: str, inputs: Mapping[str, Any]) -> Any:
+        """Run the pipeline to its end; return its `returns`.
+
+        Raises:
+            StepError: an input is wrong, or it is another file than the step was checked with.
+            StepFailed: something in it failed, where it was run for one item of a block.
+            RunFailed, RunStopped: the whole run cannot go on.
+            StopGateClosed: something in it was not begun.
+        """
+        walk, step, attempt = self.walk, self.step, self.attempt
+        plan = called_plan(walk.bound, step)
+        if plan is None or file != step.written.get("file"):
+            raise StepError(f"the pipeline '{file}' was not checked before the run.")
+        try:
+            bound = with_inputs(plan, inputs, walk.bound.roots)
+        except WrongInput as error:
+            raise StepError(f"{error.message}.", remedy=error.remedy) from error
+        context = sub_pipeline_context(walk.context, step, attempt, bound)
+        around = attempt.with_outer_items if attempt.outer else ()
+        inner = Execute(replace(context, show_chunk=self._show_chunk), attempt.outer, around)
+        try:
+            await inner.nodes()
+            returns, with_filed = inner.returned()
+        except RunFailed as error:
+            if not attempt.outer:
+                raise
+            raise StepFailed(step.id, str(error), cause=error.cause) from error
+        except PipelineError as error:
+            if not attempt.outer:
+                raise
+            raise StepFailed(step.id, error.faults[0].in_one_line()) from error
+        finally:
+            walk.n_left += inner.n_left
+        # What the item depends on, and what failed.
+        attempt.reads |= inner.reads
+        attempt.has_inner_failures = attempt.has_inner_failures or inner.has_failures
+        attempt.attempts = max(attempt.attempts, inner.attempts)
+        attempt.has_news &= walk.note_inner(step, inner)
+        if with_filed is not None:
+            attempt.with_filed = named_outputs(with_filed)
+        return returns
+
+    def _show_chunk(
+        self, block: str, keys: Sequence[str]
+    ) -> AbstractContextManager[TaskChunk | None]:
+        return self.walk.context.show_chunk(f"{self.step.id}.{block}", keys)
+
+
+def changes_nothing(step: BoundStep) -> bool:
+    """Return whether a step has no side effects besides files, which are reported themselves."""
+    return step.kind.is_pure or step.uses in ("files.read", "files.write", "search")

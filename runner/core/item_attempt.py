@@ -1,0 +1,246 @@
+"""One attempt at an item, or at a step outside of blocks: what its steps ask, read and write."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from paddock.engine.system.files import sha256_of
+from paddock.engine.system.text import canonical_json
+from paddock.pipelines.label_choices import LabelList
+from paddock.runner.bind.bound import BoundNode, follows_time
+from paddock.runner.bind.scope import Scope
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.output_index import OutputIndex
+from paddock.steps.base import ItemName
+
+from .block_state import BlockState
+from .block_work import ItemWork
+from .call_cache import CallOrigin
+from .deadly_items import ItemPlace
+from .dependencies import (
+    ChosenLabels,
+    Dependencies,
+    Dependency,
+    OutputWithin,
+    UsedExamples,
+    by_name,
+    dependencies_of,
+    kept_paths,
+)
+from .documents_in_use import DocumentInUse
+from .escalation import EscalationPass
+from .fingerprints import (
+    CONTENT,
+    file_path_of,
+    is_file_value,
+    item_content,
+    item_path,
+    part_digest,
+)
+from .run_context import ItemOutputs, RunContext
+from .run_records import CallRecord, StepRecord
+from .staleness import values_digest
+
+
+@dataclass(slots=True)
+class ItemAttempt:
+    """What becomes known of an item while its steps run."""
+
+    scope: str
+    key: str
+    shown_key: str
+    node: BoundNode
+    """Its block, or the step outside of blocks that it is."""
+    outer: tuple[str, ...]
+    outputs: ItemOutputs
+    work: ItemWork | None = None
+    """None: a step outside of blocks that calls no model."""
+    made_by: str = ""
+    """Digest of what it has in common with the other items of its block."""
+    file_key: str = ""
+    """Its document's key, where its own has a number."""
+    values_read: str = ""
+    """Digest of what a top-level step reads, which has no document."""
+    around: tuple[ItemPlace, ...] = ()
+    """The items around it, outermost first."""
+    is_repeated_crash: bool = False
+    """It is given up untried: several processes died of it."""
+    parallel: int = 1
+    """How many items may be in flight, of its block or of one around it."""
+    turn: EscalationPass = field(default_factory=EscalationPass)
+    """The pass over the items of the outermost block."""
+    document: DocumentInUse | None = None
+    steps: list[StepRecord] = field(default_factory=list)
+    callers: list[CallOrigin] = field(default_factory=list)
+    reads: Dependencies = field(default_factory=dict)
+    lists: dict[str, LabelList] = field(default_factory=dict)
+    """The lists of labels that its answers were chosen from, by name."""
+    vectors: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """By step, the vector of the text for which examples were chosen."""
+    with_filed: Any = None
+    """Of its last step that runs a pipeline, then of itself: the result with what that filed."""
+    has_news: bool = True
+    """Whether a pipeline of it had anything but filed items, if it has any of those."""
+    has_inner_failures: bool = False
+    attempts: int = 0
+    """Failures in a row for a transient reason, of the item or one within it."""
+    last: Any = None
+    """The outputs of its last step."""
+    has_run: bool = False
+    """A step of it, or a nested block, was not skipped."""
+    entry: Entry | None = None
+    """The entry sent to the ledger; it may not be durable yet."""
+
+    def __post_init__(self) -> None:
+        self.outputs.items = self.with_outer_items
+
+    @classmethod
+    def of(
+        cls,
+        context: RunContext,
+        node: BoundNode,
+        outer: tuple[str, ...] = (),
+        around: tuple[ItemPlace, ...] = (),
+    ) -> ItemAttempt:
+        """Return the attempt at a top-level step or block as an item of its own."""
+        scope, key = context.judge.scope_id(node.id, outer), node.id
+        outputs = ItemOutputs(
+            context, scope, key, may_shrink=follows_time(context.bound.nodes, node)
+        )
+        return cls(scope, key, "/".join(outer), node, outer, outputs, around=around)
+
+    @classmethod
+    def of_item(cls, context: RunContext, state: BlockState, item: ItemWork) -> ItemAttempt:
+        """Return the attempt at an item of a block."""
+        work, is_step = state.work, state.step is not None
+        return cls(
+            work.scope,
+            item.key,
+            state.shown(item.key),
+            state.step or state.block,
+            state.outer if is_step else (*state.outer, item.key),
+            ItemOutputs(context, work.scope, item.key, may_shrink=not is_step),
+            item,
+            work.made_by,
+            work.names.get(item.key, item.key),
+            values_digest(item) if is_step else "",
+            state.around,
+            parallel=state.parallel,
+            turn=state.turn,
+        )
+
+    @property
+    def block(self) -> str:
+        return self.node.id
+
+    @property
+    def item(self) -> Any:
+        return None if self.work is None else self.work.item
+
+    @property
+    def own_path(self) -> str | None:
+        return None if self.work is None else item_path(self.work.item)
+
+    @property
+    def with_outer_items(self) -> tuple[ItemPlace, ...]:
+        """The items around it, and itself."""
+        return (*self.around, (self.scope, self.key))
+
+    # --- what was so before
+
+    @property
+    def renamed_from(self) -> str | None:
+        return None if self.work is None else self.work.renamed_from
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether a person has decided on an answer of the unchanged item since its last run."""
+        return self.work is not None and self.work.verdict.is_decided
+
+    @property
+    def last_labels(self) -> Mapping[str, Sequence[str]]:
+        """The labels of its last answers, by the list's name."""
+        chosen = dependencies_of(None if self.work is None else self.work.entry, ChosenLabels)
+        return {labels.list_name: labels.chosen or () for labels in chosen}
+
+    @property
+    def last_examples(self) -> Mapping[str, UsedExamples]:
+        """The examples of its last answers, by the id of its review."""
+        used = dependencies_of(None if self.work is None else self.work.entry, UsedExamples)
+        return {examples.id: examples for examples in used}
+
+    def calls_before(self, step: str) -> dict[str, list[CallRecord]]:
+        """Return by hash what a step had asked before the item was put off."""
+        found: dict[str, list[CallRecord]] = {}
+        for made in () if self.work is None else self.work.begun:
+            for call in made.calls if made.id == step else ():
+                found.setdefault(call.hash, []).append(call)
+        return found
+
+    # --- what steps and others see of it
+
+    def name(self, step: str, scope: Scope, index: OutputIndex) -> ItemName:
+        """Return the item as a step knows it; its file is the innermost loop variable with one."""
+        files = (value for value in reversed(scope.values()) if file_path_of(value) is not None)
+        file: Mapping[str, Any] = next(files, {})
+        path, relpath = file.get("path"), file.get("relpath")
+        stored = index.stored(path) if isinstance(path, str) else ""
+        source = relpath if isinstance(relpath, str) and relpath else stored
+        attempt_id = ""
+        if self.work is not None:  # the same until it is done, also over kills and failures
+            entry = self.work.entry
+            run = entry.run if entry is not None and entry.state == "done" else ""
+            attempt_id = f"{self.work.hash} {run}"
+        owner = f"{self.scope}\n{self.key}"
+        return ItemName(step, self.shown_key or self.key, source, stored, owner, attempt_id)
+
+    def document_digest(self, scope: Scope) -> str:
+        """Return what tells a changed document from an unchanged one."""
+        file = next((value for value in reversed(scope.values()) if is_file_value(value)), None)
+        if file is not None and file is self.item:
+            return str(file["sha256"])
+        parts = [] if file is None else [file["sha256"]]
+        return part_digest([*parts, item_content(self.item, None), self.values_read])
+
+    def note(self, dependency: Dependency) -> None:
+        self.reads[dependency.name] = dependency
+
+    def dependencies(self) -> Dependencies:
+        """Return what it depended on and its outputs, for the item around it."""
+        within = (OutputWithin(path, self.scope, self.key) for path in self.outputs.written)
+        return self.reads | self.outputs.searched | by_name(within)
+
+    def wrote(self) -> list[str]:
+        """Return the stored paths of the files that it wrote or kept."""
+        return [*self.outputs.written, *kept_paths(self.outputs.searched)]
+
+    def held(self) -> list[str]:
+        """Return the stored paths of edited outputs that were kept."""
+        return kept_paths(self.reads | self.outputs.searched)
+
+
+def was_touched(item: Any, since: float) -> bool:
+    """Return whether a document may have changed since then; what is gone, the next run misses."""
+    try:
+        is_file = is_file_value(item) and item_path(item) is not None
+        return is_file and os.stat(item["path"]).st_ctime > since - _CLOCK_SLACK_S  # noqa: PTH116 - for each item
+    except (OSError, ValueError):
+        return False
+
+
+_CLOCK_SLACK_S = 2.0  # a file system's clock goes in steps of up to two seconds
+
+
+def as_of_its_content(item: ItemWork) -> ItemWork:
+    """Return an item; with the content of none, if its document changed since it was listed."""
+    with contextlib.suppress(OSError):
+        if sha256_of(item.item["path"]) != item.item["sha256"]:
+            parts = canonical_json(json.loads(item.parts) | {CONTENT: ""})
+            return replace(item, parts=parts, hash=hashlib.sha256(parts.encode()).hexdigest())
+    return item

@@ -1,0 +1,317 @@
+"""One walk over a plan and over the steps of an item: what becomes of a node is decided here.
+
+`Execute` acts on these decisions, `runner.dry_run.estimate.Estimate` foresees what a run would do.
+Both have one method for each thing that becomes of a node. While planning, what a node gives may
+not be known before a run: then it is `UNKNOWN`, and so is what reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from enum import Enum, auto
+from typing import Any, NoReturn
+
+from paddock.pipelines.expressions import ExpressionError, Reference
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.scope import Scope
+from paddock.runner.progress.drain import StopGateClosed
+from paddock.runner.progress.prefect_view import (
+    PrefectState,
+    TaskChunk,
+    completed,
+    quarantined,
+)
+from paddock.runner.progress.report import counts_text
+
+from .deadly_items import ItemPlace
+from .failures import RunFailed, StepFailed
+from .lacking_items import LackingItems, refuse_empty_results
+from .outdated_outputs import NodeOutputs, OutdatedOutput, find_outdated
+from .run_context import RunContext
+from .run_reviews import AwaitingReview
+from .same_output_file import refuse_written_by_others
+from .steps_left_as_they_are import Left, LeftBy, StepsLeft
+
+
+class Unknown(Enum):
+    """What a node gives that has to run first. Only while planning."""
+
+    UNKNOWN = auto()
+
+
+UNKNOWN = Unknown.UNKNOWN
+
+
+class Walk(ABC):
+    """A walk over the steps and blocks of one pipeline, also one that a step runs."""
+
+    def __init__(
+        self, context: RunContext, outer: tuple[str, ...] = (), around: tuple[ItemPlace, ...] = ()
+    ) -> None:
+        """`outer`: keys of the items around a sub-pipeline; `around`: their scopes and keys."""
+        self.context = context
+        self.outer = outer
+        self.around = around
+        self.bound = context.bound
+        self.stats = context.stats
+        secrets = context.stats.secrets.of(context.bound.file)
+        self.scope = Scope.of(context.bound.inputs, secrets, context.bound.moment)
+        self.left = StepsLeft(context.stats.note)
+        self.unknown: dict[str, str] = {}
+        """Node → the one that must run before its outputs are known."""
+        self.has_left = False
+        """Whether something was not begun, or not finished, since the stop gate was closed."""
+        self.attempts = 0
+        """Above zero where items failed for a transient reason: the next run retries them."""
+        self.ends: dict[str, NodeOutputs] = {}
+        """What applies of each top-level step and block that has ended, as far as it is known."""
+        self._ended = {node.id: asyncio.Event() for node in context.bound.nodes}
+
+    async def nodes(self) -> None:
+        """Walk every node as soon as those before it have ended; handle what is outdated then."""
+        refuse_written_by_others(self.context, self.scope)
+        try:
+            await self.each(self.bound.nodes)
+        except RunFailed:
+            await self._find_outdated()
+            raise
+        await self._find_outdated()
+
+    async def _find_outdated(self) -> None:
+        # What no complete walk reaches is outdated: a walk over some items is none.
+        if not (self.outer or self.context.options.leaves_out_items):
+            await self.outdated(await find_outdated(self.context, self.ends))
+
+    async def node(self, node: BoundNode) -> None:
+        """Decide what becomes of a node.
+
+        1. It waits until those before it have ended.
+        2. The stop gate is closed: it is left for the next run.
+        3. What it reads is not whole: it is left as it is.
+        4. What it reads has to run first: what it would do is not known. Only while planning.
+        5. It reads what was skipped, or its `if` is false: it is skipped.
+        6. A block: its items are judged, and those with work to do are done.
+        7. A step that calls a model: the same, as a block of one item.
+        8. Any other step; one that runs a pipeline walks that (`note_inner`).
+        9. Its outputs are handed on. What has to wait for a person, or to run first, has none.
+        """
+        before = self.bound.edges.get(node.id, frozenset())
+        for earlier in before:  # 1
+            await self._ended[earlier].wait()
+        if self.context.stop_gate.is_closed:  # 2
+            self.has_left = True
+        elif (left := self.left.why(node, before, self.scope)) is not None:  # 3
+            await self.leave(node, left)
+            keeps_outputs = left.by in (LeftBy.WITHOUT_RESULTS, LeftBy.WITHOUT_NEWS)
+            if keeps_outputs and not self.outer:
+                await self.note_last_run(node)
+            if left.by is LeftBy.WITHOUT_NEWS:
+                self.scope = self.scope.with_step(node.id, None)
+        else:
+            cause = next((self.unknown[n] for n in sorted(before) if n in self.unknown), None)
+            outputs: Any = UNKNOWN
+            try:
+                with self.shown(node) as chunk:
+                    try:
+                        if cause is not None:  # 4
+                            await self.wait_for(node, cause)
+                        elif is_skipped(node, self.scope):  # 5
+                            outputs = None
+                            await self.skip(node)
+                        elif isinstance(node, BoundBlock):  # 6
+                            outputs = await self.block(node)
+                        elif node.kind.roles:  # 7
+                            outputs = await self.model_step(node)
+                        else:  # 8
+                            outputs = await self.step(node)
+                    except AwaitingReview as wait:
+                        self.left.awaited[node.id] = wait
+                    if chunk is not None:
+                        chunk.state = self._state_of(node, outputs)
+            except StopGateClosed:
+                self.has_left = True
+            except (StepFailed, ExpressionError) as error:
+                self.fail(node, error)
+            else:
+                if outputs is not UNKNOWN:  # 9
+                    self.scope = self.scope.with_step(node.id, outputs)
+                elif node.id not in self.left.awaited:
+                    self.unknown.setdefault(node.id, cause or node.id)
+        self._ended[node.id].set()
+
+    def _state_of(self, node: BoundNode, outputs: Any) -> PrefectState:
+        if (wait := self.left.awaited.get(node.id)) is not None:
+            return completed(wait.why)
+        if outputs is None:
+            return completed("skipped")
+        if not isinstance(node, BoundBlock):
+            return completed("done")
+        words = counts_text(outputs["counts"]) or "no items"
+        is_red = any(change["state"] == "quarantined" for change in outputs["changed"])
+        return quarantined(words) if is_red else completed(words)
+
+    async def note_last_run(self, node: BoundNode) -> None:
+        """Note of a step without an entry that is left: what it wrote last applies."""
+        if isinstance(node, BoundBlock) or node.kind.roles or node.inner is not None:
+            return
+        scope, context = self.context.judge.scope_id(node.id), self.context
+        end = await context.ledger.ask(NodeOutputs.of_last_run, node, scope, context.index)
+        if end is not None:
+            self.ends[node.id] = end
+
+    def returned(self) -> tuple[Any, Any]:
+        """Return the pipeline's `returns`, and the same with what is filed; None: nothing is.
+
+        Raises:
+            RunFailed: they cannot be evaluated.
+        """
+        returns = self.bound.returns
+        if returns is None or self.has_left or self.left.is_read_by(returns.references):
+            return None, None
+        try:
+            whole = self.scope.with_filed()
+            return returns.render(self.scope), None if whole is None else returns.render(whole)
+        except ExpressionError as error:
+            raise RunFailed(f"`returns`: {error}") from error
+
+    def note_inner(self, step: BoundStep, inner: Walk) -> bool:
+        """Note how a pipeline ended that a step ran; return whether it had more than filed items.
+
+        Raises:
+            StopGateClosed, AwaitingReview: something in it was left, or waits.
+            StepFailed: it has no result, and was run for one item of a block.
+        """
+        if inner.has_left:
+            raise StopGateClosed
+        if inner.left.awaited:
+            raise next(iter(inner.left.awaited.values()))
+        is_of_item = bool(inner.outer)
+        is_idle = self.left.is_idle(inner.left, returns_read(inner.bound))
+        if not is_of_item:
+            self.left.pipelines.add(step.id)
+            if is_idle:
+                self.left.filed[step.id] = False
+        if inner.left.partial:
+            self.left.partial.add(step.id)
+        if inner.left.without_results:
+            why = next(iter(inner.left.without_results.values()))
+            if is_of_item:
+                raise StepFailed(step.id, why, cause="io" if inner.attempts > 0 else "other")
+            self.left.without_results[step.id] = why
+        return not is_idle
+
+    # --- what `Execute` does, and `Estimate` foresees
+
+    @abstractmethod
+    async def each(self, nodes: Iterable[BoundNode]) -> None:
+        """Walk these nodes, together or one after the other."""
+
+    @abstractmethod
+    def shown(self, node: BoundNode) -> AbstractContextManager[TaskChunk | None]:
+        """Show a node while it runs."""
+
+    @abstractmethod
+    async def leave(self, node: BoundNode, left: Left) -> None: ...
+
+    @abstractmethod
+    async def wait_for(self, node: BoundNode, cause: str) -> None:
+        """Note what may be known of a node that reads what has to run first."""
+
+    @abstractmethod
+    async def skip(self, node: BoundNode) -> None: ...
+
+    @abstractmethod
+    async def block(self, block: BoundBlock) -> Any:
+        """Return the outputs of a block; all of these may be `UNKNOWN`."""
+
+    @abstractmethod
+    async def model_step(self, step: BoundStep) -> Any: ...
+
+    @abstractmethod
+    async def step(self, step: BoundStep) -> Any: ...
+
+    @abstractmethod
+    def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn: ...
+
+    @abstractmethod
+    async def outdated(self, found: Sequence[OutdatedOutput]) -> None:
+        """Handle outputs that nothing makes any more."""
+
+
+class ItemSteps(ABC):
+    """What becomes of the steps of one item, or of a pipeline that one of them runs."""
+
+    @abstractmethod
+    def is_skipped(self, node: BoundNode, scope: Scope) -> bool:
+        """Return whether a node is skipped.
+
+        Raises:
+            StepFailed: its `if` cannot be evaluated.
+        """
+
+    @abstractmethod
+    async def block(self, block: BoundBlock, scope: Scope) -> tuple[Any, LackingItems | None]:
+        """Return the outputs of a block within the item, and the items that lack theirs."""
+
+    @abstractmethod
+    async def step(self, step: BoundStep, scope: Scope) -> Any: ...
+
+    @abstractmethod
+    def hand_on(self, node: BoundNode, outputs: Any) -> None:
+        """Note what the steps behind a node see of it."""
+
+
+async def walk_item(steps: ItemSteps, body: Iterable[BoundNode], scope: Scope) -> Scope:
+    """Walk the steps of one item in order; return the scope with their outputs.
+
+    1. It would read the results of a nested block, of which all items failed: so does the item.
+    2. It reads what was skipped, or its `if` is false: it is skipped.
+    3. A nested block: its items are judged, and those with work to do are done.
+    4. Any other step.
+    5. Its outputs are handed on.
+    """
+    lacking: dict[str, LackingItems] = {}
+    for node in body:
+        refuse_empty_results(node.id, node.references, lacking)  # 1
+        outputs: Any = None
+        if steps.is_skipped(node, scope):  # 2
+            pass
+        elif isinstance(node, BoundBlock):  # 3
+            outputs, lacks = await steps.block(node, scope)
+            if lacks:
+                lacking[node.id] = lacks
+        else:  # 4
+            outputs = await steps.step(node, scope)
+        steps.hand_on(node, outputs)  # 5
+        scope = scope.with_step(node.id, outputs)
+    return scope
+
+
+def is_skipped(node: BoundNode, scope: Scope) -> bool:
+    """Return whether `if` is false, or a node reads more than `skipped` of a skipped step.
+
+    Raises:
+        StepFailed: the condition of a step cannot be evaluated.
+        ExpressionError: that of a block cannot.
+    """
+    after = frozenset[Reference]() if isinstance(node, BoundBlock) else node.after_answer
+    for path in node.references - after:
+        is_of_step = path[0] == "steps" and len(path) > 1
+        if is_of_step and path[2:3] != ("skipped",) and scope.is_skipped(path[1]):
+            return True
+    if node.if_ is None:
+        return False
+    try:
+        return not node.if_.evaluate(scope)
+    except ExpressionError as error:
+        if isinstance(node, BoundBlock):
+            raise
+        raise StepFailed(node.id, str(error)) from error
+
+
+def returns_read(bound: BoundPlan) -> frozenset[Reference]:
+    """Return what the pipeline's `returns` read."""
+    return frozenset() if bound.returns is None else bound.returns.references

@@ -1,0 +1,380 @@
+"""Foresee what a run would do: the walk over a plan, without its work.
+
+Only pure steps such as `files.scan` run. What another step gives is `UNKNOWN` until it has run, and
+so is everything that reads it. Of a top-level step behind it, placeholders tell how many calls it
+makes at most; what a block has to do is not known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from paddock.engine.system.files import sha256_of
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.input_values import WrongInput
+from paddock.runner.bind.bound import (
+    BoundBlock,
+    BoundNode,
+    BoundStep,
+    all_steps,
+    called_plan,
+    steps_of,
+    with_inputs,
+)
+from paddock.runner.bind.inputs import BindError
+from paddock.runner.bind.scope import Scope
+from paddock.runner.core.block_state import BlockState, judged
+from paddock.runner.core.block_work import BlockWork, ItemState
+from paddock.runner.core.failures import RunStopped, StepFailed
+from paddock.runner.core.item_attempt import ItemAttempt
+from paddock.runner.core.items import ItemRunner, sub_pipeline_context
+from paddock.runner.core.lacking_items import no_documents_of
+from paddock.runner.core.model_pools import used_models
+from paddock.runner.core.outdated_outputs import (
+    NodeOutputs,
+    OutdatedOutput,
+    end_of_block,
+    kept_texts,
+)
+from paddock.runner.core.run_context import RunContext
+from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
+from paddock.runner.core.same_output_file import note_possible_refusal, refuse_other_pipelines
+from paddock.runner.core.session import open_session
+from paddock.runner.core.steps_left_as_they_are import Left, LeftBy
+from paddock.runner.core.walk import UNKNOWN, Walk, is_skipped, returns_read, walk_item
+from paddock.runner.folders.file_filter import not_taken_by_watches
+from paddock.runner.ledger import queries
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.progress.prefect_view import TaskChunk
+from paddock.runner.progress.reasons import Why
+from paddock.runner.progress.report import PlanItem, PlanReport, State
+from paddock.steps.base import OutsideRoots
+
+from .dry_pool import AskedPrompts
+from .item_estimate import (
+    MAX_WALK_S,
+    Foreseen,
+    ItemEnds,
+    ItemEstimate,
+    PlanSoFar,
+    foresee_block,
+    pipeline_outputs,
+)
+from .plan_cost import bound_step
+
+
+async def estimate_run(
+    prepared: PreparedRun, options: RunOptions, environment: RunEnvironment
+) -> PlanReport:
+    """Return what a run would do.
+
+    Raises:
+        PipelineError: the YAML turned out to be wrong for the data at hand.
+        LedgerError, EngineError: the ledger or a model cannot be used.
+    """
+    settings, has_pool, speeds = prepared.settings, environment.pool is not None, None
+    if not has_pool and used_models(prepared.bound):  # measured speeds are of our own pool
+        from .speed_estimates import SpeedBook
+
+        speeds = SpeedBook(settings.pool)
+    async with open_session(prepared, options, environment, is_plan=True) as session:
+        context = session.context
+        plan = PlanSoFar(
+            counts_exactly=has_pool or not settings.pool_urls,
+            fills_stores=any(step.uses == "embed" for step in all_steps(context.bound.nodes)),
+            prompts=AskedPrompts(bool(context.ledger.rows(queries.HAS_CALLS))),
+        )
+        walk, stats = Estimate(context, plan), context.stats
+        stats.not_taken.update(not_taken_by_watches(context.bound))
+        await walk.nodes()
+        note_possible_refusal(context, context.bound.nodes, [walk.scope])
+        cost = plan.cost.totals(context, speeds, plan.items, is_vague=bool(plan.notes))
+        return PlanReport(
+            pipeline=stats.pipeline,
+            items=tuple(plan.items),
+            notes=tuple(plan.notes),
+            outdated=stats.outdated,
+            filed=stats.filed_counts,
+            not_taken=stats.not_taken_by_suffix(),
+            remarks=session.stats.notes,
+            **cost,
+        )
+
+
+class Estimate(Walk):
+    """A walk that does nothing, and says what a run would do."""
+
+    def __init__(self, context: RunContext, plan: PlanSoFar, prefix: str = "") -> None:
+        """`prefix`: the steps that lead here, such as `clean.`."""
+        super().__init__(context)
+        self._plan = plan
+        self._prefix = prefix
+        self._items = ItemRunner(context)
+        self._guesses: dict[str, dict[str, Any] | None] = {}
+        """By node that is unknown: its outputs, with placeholders; empty where there are none."""
+        self.left.some_are = "are in the sample"
+        self.left.note_lack = lambda _: None  # a run says what a table is made without
+
+    async def each(self, nodes: Iterable[BoundNode]) -> None:
+        for node in nodes:  # in the plan's order, in which items and notes are shown
+            try:
+                await self.node(node)
+            except RunStopped as error:
+                raise PipelineError([Fault(str(error), mark=node.mark)]) from error
+            except (BindError, WrongInput) as error:
+                what = f"step '{node.id}': {error}"
+                raise PipelineError([Fault(what, mark=node.mark)]) from error
+
+    def shown(self, node: BoundNode) -> AbstractContextManager[TaskChunk | None]:
+        return nullcontext()
+
+    def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn:
+        raise PipelineError([Fault(str(error), mark=node.mark)]) from error
+
+    async def leave(self, node: BoundNode, left: Left) -> None:
+        is_behind_another = left.by is LeftBy.WITHOUT_RESULTS and left.is_inherited
+        if left.by is not LeftBy.AWAITED and not is_behind_another:
+            self.context.stats.note(left.text(f"{self._prefix}{node.id}"))
+
+    async def skip(self, node: BoundNode) -> None:
+        self.ends[node.id] = NodeOutputs(node, is_skipped=True)
+
+    async def outdated(self, found: Sequence[OutdatedOutput]) -> None:
+        """Name what a run would remove, or keep and count."""
+        self.stats.keeps({output.name: output.why for output in found})
+        for note in kept_texts(found):
+            self.stats.note(note)
+
+    # --- what is not known
+
+    async def wait_for(self, node: BoundNode, cause: str) -> None:
+        if isinstance(node, BoundBlock) or node.inner is not None:
+            at = self._prefix
+            what = f"What '{at}{node.id}' has to do is unknown until '{at}{cause}' has run."
+            self._plan.notes.append(what)
+        elif node.kind.roles:
+            scope = self.context.judge.scope_id(node.id)
+            entry = self.context.ledger.entries(scope).get(node.id)
+            reasons = () if entry is None else (Why.READS_UNDONE(cause),)
+            item = PlanItem(node.id, node.id, "new" if entry is None else "stale", reasons)
+            await self._add_model_step(node, item, entry, is_pending=True)
+        else:
+            await self._without_outputs(node)
+
+    async def _without_outputs(self, step: BoundStep) -> None:
+        """Note what may be known of a step that has no entry and has to run."""
+        await self.note_last_run(step)
+        await asyncio.to_thread(self._note_held, step)
+        await self._guess(step)
+
+    def _note_held(self, step: BoundStep) -> None:
+        """Add a step whose edited output file a run will keep. Blocking.
+
+        Raises:
+            PipelineError: it is another pipeline's output.
+        """
+        data = step.written
+        if step.uses != "files.write" or data.get("on_edited") == "overwrite":
+            return
+        try:
+            if is_skipped(step, self.scope):
+                return
+            text = str(Value.of(data["path"]).render(self.scope))
+            path = self.bound.roots.resolve(text)
+            refuse_other_pipelines(self.context, step, [str(path)])
+            there = sha256_of(path) if path.is_file() else None
+        except (StepFailed, ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
+            return  # not known yet, or the run tells what is wrong
+        index = self.context.index
+        if there is not None and there not in index.known_sha256(path):
+            kept = Why.OUTPUTS_KEPT((index.stored(path),))
+            self._add(PlanItem(step.id, step.id, "held", (kept,)))
+
+    def _add(self, item: PlanItem) -> None:
+        self._plan.items.append(replace(item, step=f"{self._prefix}{item.step}"))
+
+    def _guessed_scope(self) -> Scope:
+        scope = self.scope
+        for name, outputs in self._guesses.items():
+            scope = scope.with_step(name, outputs)
+        return scope
+
+    async def _guess(self, step: BoundStep, *, is_pending: bool = True) -> Foreseen:
+        """Foresee a top-level step over what is known and what can be guessed.
+
+        `is_pending`: steps before it have work to do, and may yet make what it needs.
+        """
+        attempt = ItemAttempt.of(self.context, step)
+        steps = ItemEstimate(self._plan, self.context, attempt, self.unknown)
+        steps.has_changed = is_pending and step.uses == "search"
+        foreseen = Foreseen.bounded([step], bound_step(step))
+        try:
+            async with asyncio.timeout(MAX_WALK_S):
+                await walk_item(steps, [step], self._guessed_scope())
+                foreseen = steps.foreseen
+        except TimeoutError:
+            pass
+        except ItemEnds as end:
+            if not is_pending:
+                words = f"step '{step.id}': {end.__cause__}"
+                raise PipelineError([Fault(words, mark=step.mark)]) from end
+        self._guesses[step.id] = foreseen.outputs
+        return foreseen
+
+    # --- what is known
+
+    async def block(self, block: BoundBlock) -> Any:
+        context, stats = self.context, self.context.stats
+        state = await judged(context, block, self.scope, keeps_results=True)
+        items = list(_plan_items(state.work))
+        for item in items:
+            self._add(item)
+        seen = (item.seen(block, self.scope) for item in state.todo())
+        note_possible_refusal(context, block.body, seen)
+        stats.filed(block.id, state.work.filed_counts)
+        self.left.note_filed(state)
+        if not self._prefix and (missing := no_documents_of(state.work)):
+            self.left.lacking[block.id] = missing
+        await self._note_end(state)
+        if state.is_partial:
+            self.left.partial.add(block.id)
+        elif (outputs := repeatable_output(state, context.ledger)) is not None:
+            if lacks := await state.lacking(context.judge.reviews):
+                self.left.lacking.setdefault(block.id, lacks)
+            fills = (s.uses == "embed" and "store" in s.written for s in all_steps(block.body))
+            if state.work.deleted and any(fills):
+                self.unknown[block.id] = block.id  # searches find less
+            return outputs
+        foreseen = await foresee_block(self._plan, context, state)
+        self._guesses[block.id] = foreseen.outputs
+        cost = self._plan.cost
+        cost.is_estimate |= foreseen.is_estimate
+        is_sure = not any(item.is_undecided for item in items)
+        calls = foreseen.calls if is_sure else foreseen.calls.perhaps()
+        recorded = [item.entry for item in state.work.items if item.entry is not None]
+        cost.add(foreseen.refs, calls, recorded, len(state.todo()))
+        return UNKNOWN
+
+    async def model_step(self, step: BoundStep) -> Any:
+        state = await judged(self.context, step, self.scope, keeps_results=True)
+        await self._note_end(state)
+        (work,) = state.work.items
+        item = PlanItem(step.id, step.id, work.verdict.state, work.verdict.reasons)
+        if work.verdict.is_work:
+            await self._add_model_step(step, item, work.entry, is_pending=False)
+            return UNKNOWN
+        self._add(item)
+        if state.wait is not None:
+            raise state.wait
+        return work.result
+
+    async def _add_model_step(
+        self, step: BoundStep, item: PlanItem, entry: Entry | None, *, is_pending: bool
+    ) -> None:
+        foreseen = await self._guess(step, is_pending=is_pending)
+        calls, seen, reasons = foreseen.calls, foreseen.seen, item.reasons
+        if is_pending and entry is not None:
+            calls = calls.perhaps()  # what it reads may come out as it was
+        if seen is not None and seen.n_known:
+            reasons += (Why.CALLS_LEFT(seen.n_calls - seen.n_known, seen.n_calls),)
+        self._add(replace(item, reasons=reasons))
+        self._plan.cost.add(foreseen.refs, calls, [entry] if entry is not None else [], 1)
+
+    async def step(self, step: BoundStep) -> Any:
+        if step.inner is not None:
+            return await self._pipeline(step)
+        is_asked_elsewhere = step.model is not None and (
+            not self._plan.counts_exactly or bool(step.model.pool)
+        )
+        if is_asked_elsewhere or not (step.kind.is_pure or step.uses == "files.read"):
+            await self._without_outputs(step)
+            return UNKNOWN
+        # It gives now what it will give in the run.
+        self.ends[step.id] = NodeOutputs(step, done={step.id})
+        return await self._items.step(step, self.scope, ItemAttempt.of(self.context, step))
+
+    async def _pipeline(self, step: BoundStep) -> Any:
+        """Walk a pipeline that a step runs, with the inputs that it has."""
+        self.ends[step.id] = NodeOutputs(step, done={step.id})
+        called = called_plan(self.bound, step)
+        assert called is not None
+        bound = with_inputs(called, step.params.render(self.scope).inputs, self.bound.roots)
+        attempt = ItemAttempt.of(self.context, step)
+        context = sub_pipeline_context(self.context, step, attempt, bound)
+        inner = Estimate(context, self._plan, f"{self._prefix}{step.id}.")
+        await inner.nodes()
+        note_possible_refusal(context, bound.nodes, [inner.scope])
+        self.note_inner(step, inner)
+        if inner.left.partial:
+            return UNKNOWN
+        for path in sorted(returns_read(bound)):
+            if path[0] == "steps" and path[1:2] and path[1] in inner.unknown:
+                self.unknown[step.id] = f"{step.id}.{inner.unknown[path[1]]}"
+                self._guesses[step.id] = {}
+                with suppress(ExpressionError):  # of placeholders
+                    guessed = inner._guessed_scope()
+                    self._guesses[step.id] = pipeline_outputs(step, bound, guessed, self.scope)
+                return UNKNOWN
+        return pipeline_outputs(step, bound, inner.scope, self.scope)
+
+    async def _note_end(self, state: BlockState) -> None:
+        undone = {item.index for item in state.todo()}
+        self.ends[state.block.id] = await end_of_block(self.context, state.work, undone)
+
+
+def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
+    """Yield what a block has to do, item by item, with those that its list no longer has."""
+    block = work.block.id
+    for item in work.items:
+        yield PlanItem(block, item.key, item.verdict.state, item.verdict.reasons)
+    renamed = {item.renamed_from for item in work.items}
+    for entry in work.deleted:
+        if entry.key not in renamed:
+            yield PlanItem(block, entry.key, "deleted", (work.absences[entry.key],))
+    for key in sorted(work.filed.pruned):
+        yield PlanItem(block, key, "deleted", (Why.FILED_AND_GONE(),))
+    for doubt in work.doubts:
+        yield PlanItem(block, doubt.folder, "missing", (Why.RECORDED(doubt.text),))
+    dropped = {entry.key for entry in work.dropped}
+    for key in sorted(work.left_out):
+        state: State = "deleted" if key in dropped else "skipped"
+        yield PlanItem(block, key, state, (Why.WHERE(),))
+
+
+_REPEATABLE = frozenset(
+    ("files.read", "files.rows", "files.write", "split", "prompt", "chat", "summarise", "embed",
+     "reduce")
+)  # fmt: skip
+"""Steps that give the same output for the same input, with cached model calls."""
+
+
+def repeatable_output(state: BlockState, ledger: Ledger) -> dict[str, Any] | None:
+    """Return a block's outputs where its items only lack output files: the same as before.
+
+    None where something else is to be done, or where it may turn out otherwise.
+    """
+    todo = state.todo()
+    if todo and not (all(i.verdict.is_remade for i in todo) and _is_repeatable(state.block)):
+        return None
+    for item in todo:
+        if item.entry is not None:
+            item.result = ledger.value(item.entry.returns, item.entry.returns_object)
+        item.become(ItemState.DONE)
+        item.counted_as = item.changed_as = item.verdict.state
+    return state.outputs()
+
+
+def _is_repeatable(block: BoundBlock) -> bool:
+    """Return whether doing an item once more gives what it gave before."""
+    last = block.body[-1]
+    if block.returns is None and isinstance(last, BoundStep) and last.uses == "files.write":
+        return False  # whether the file was changed is another matter the next time
+    if block.returns is not None and any("changed" in path for path in block.returns.references):
+        return False
+    return all(step.uses in _REPEATABLE and step.cache for step in steps_of(block.body))

@@ -1,0 +1,552 @@
+"""Foresee the steps of an item as `walk_item` meets them: no side effects, model calls are counted.
+
+Steps that only read are run, with a pool, files and stores of their own (`dry_pool`): what depends
+on an answer that is not known counts as "at most". Steps that change something, call tools or come
+from unknown plug-ins are left out; what reads them is bounded by the YAML alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from paddock.engine.errors import EngineError
+from paddock.engine.system.item_samples import SEED, draw
+from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.expressions import ExpressionError, Reference
+from paddock.pipelines.input_values import WrongInput
+from paddock.runner.bind.bound import (
+    BoundBlock,
+    BoundNode,
+    BoundPlan,
+    BoundStep,
+    all_steps,
+    with_inputs,
+)
+from paddock.runner.bind.evidence_finder import EvidenceFinder
+from paddock.runner.bind.inputs import BindError
+from paddock.runner.bind.scope import Scope, WithFiled
+from paddock.runner.core.block_state import BlockState, judged
+from paddock.runner.core.call_cache import LedgerPool
+from paddock.runner.core.decided_examples import is_taught
+from paddock.runner.core.escalation import escalated
+from paddock.runner.core.failures import StepFailed
+from paddock.runner.core.item_attempt import ItemAttempt
+from paddock.runner.core.items import (
+    item_result,
+    item_tools,
+    step_outputs,
+    sub_pipeline_context,
+    taught_as,
+    taught_tools,
+)
+from paddock.runner.core.lacking_items import LackingItems
+from paddock.runner.core.run_context import RunContext
+from paddock.runner.core.step_retries import times
+from paddock.runner.core.walk import ItemSteps, is_skipped, walk_item
+from paddock.runner.progress.report import PlanItem
+from paddock.steps.base import (
+    UNKNOWN,
+    CallForecast,
+    Example,
+    OutsideRoots,
+    ReplyNotCached,
+    StepError,
+    StepSkipped,
+    Tools,
+)
+from paddock.steps.run_pipeline import named_outputs
+
+from .dry_pool import AskedPrompts, DryPool, DryReply, DryStores, with_tree, without_effects
+from .plan_cost import (
+    NO_CALLS,
+    CallBounds,
+    PlanCost,
+    between_lengths,
+    bound_step,
+    bound_steps,
+    unbounded_steps,
+    with_repairs,
+)
+
+MAX_WALK_S = 5.0
+"""A plan does not walk longer than that; items that are left are bounded or estimated."""
+
+_READING_STEPS = frozenset(
+    ("files.read", "files.rows", "files.scan", "split", "prompt", "chat", "summarise", "summarize",
+     "embed", "search")
+)  # fmt: skip
+"""Built-in steps without side effects, with the outputs and stores of a dry run."""
+
+_STEP_ERRORS = (StepError, EngineError, ExpressionError, OutsideRoots, ReplyNotCached)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """Calls and outputs of one step or block."""
+
+    calls: CallBounds = NO_CALLS
+    outputs: dict[str, Any] | None = field(default_factory=dict)
+    """None: it is skipped; empty where they are not known."""
+    is_unknown: bool = False
+    """Whether `outputs` are, or contain, placeholders."""
+    may_be_skipped: bool = False
+    seen: CallForecast | None = None
+    """Calls, and how many of them have replies; None where the step could not be run."""
+    refs: Counter[str] = field(default_factory=Counter)
+    """Names of the models that would be asked, each with its part of `calls`."""
+    is_estimate: bool = False
+    """Whether some of `calls` are those of other items, on average."""
+
+    @classmethod
+    def bounded(cls, body: Iterable[BoundNode], calls: CallBounds) -> Foreseen:
+        """Return what is known by the YAML alone."""
+        refs = models_used(body) if calls.most != 0 else Counter[str]()
+        return cls(calls, is_unknown=True, refs=refs)
+
+    def perhaps(self) -> Foreseen:
+        """Return the same of what may not be done."""
+        return replace(self, calls=self.calls.perhaps(), is_unknown=True)
+
+
+class ItemEnds(Exception):
+    """The item surely fails here: the steps behind it are not reached."""
+
+
+@dataclass(slots=True)
+class PlanSoFar:
+    """What is foreseen of a plan, with the pipelines that its steps run."""
+
+    counts_exactly: bool
+    """Tokens are counted on this machine; no text is sent elsewhere."""
+    fills_stores: bool
+    """The run may make a store that is not there yet."""
+    prompts: AskedPrompts
+    cost: PlanCost = field(default_factory=PlanCost)
+    items: list[PlanItem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What cannot be foreseen."""
+    ends_at: float | None = None
+    """When the walk over items ends. Set by the first item: to read a folder takes time."""
+
+    @contextlib.asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Raise `TimeoutError` once the time of the walk is over, also where nothing waits."""
+        now = asyncio.get_running_loop().time()
+        self.ends_at = self.ends_at or now + MAX_WALK_S
+        if now >= self.ends_at:
+            raise TimeoutError
+        async with asyncio.timeout_at(self.ends_at):
+            yield
+
+
+class ItemEstimate(ItemSteps):
+    """The steps of one item, or of a pipeline that one of them runs, without their effects."""
+
+    def __init__(
+        self,
+        plan: PlanSoFar,
+        context: RunContext,
+        attempt: ItemAttempt,
+        unknown: Iterable[str] = (),
+        *,
+        is_whole_pipeline: bool = False,
+    ) -> None:
+        """`unknown`: steps around it whose outputs are placeholders or missing."""
+        without_effects(context, attempt)
+        self._plan = plan
+        self._context = context
+        self._attempt = attempt
+        self._is_whole_pipeline = is_whole_pipeline
+        self._unknown = set(unknown)
+        self.is_unsure = False
+        """Whether what follows may not be reached, or may be fresh."""
+        self.has_changed = False
+        """Whether an earlier step may have changed files or stores."""
+        self.calls = NO_CALLS
+        self.refs = Counter[str]()
+        self.last: Any = None
+        self.foreseen = Foreseen()
+        """Of the last step or block."""
+        self._perhaps_skipped: set[str] = set()
+
+    @property
+    def has_unknown(self) -> bool:
+        return bool(self._unknown)
+
+    def _is_unknown(self, references: Iterable[Reference]) -> bool:
+        return not self._unknown.isdisjoint(_steps_read(references))
+
+    # --- what `walk_item` asks
+
+    def is_skipped(self, node: BoundNode, scope: Scope) -> bool:
+        """Return whether a node is surely skipped.
+
+        Raises:
+            ItemEnds: its `if` cannot be evaluated.
+        """
+        self.foreseen = Foreseen(outputs=None)
+        if node.if_ is not None and self._is_unknown(node.if_.references):
+            return False
+        if isinstance(node, BoundBlock) and self._is_unknown(node.over.references):
+            return False
+        try:
+            return is_skipped(node, scope)
+        except (StepFailed, ExpressionError) as error:
+            raise ItemEnds from error
+
+    async def block(self, block: BoundBlock, scope: Scope) -> tuple[Any, LackingItems | None]:
+        """Foresee a block within the item: its own items may be fresh."""
+        conditions = [block.over.references, *([block.if_.references] if block.if_ else [])]
+        if any(map(self._is_unknown, conditions)):
+            self.foreseen = Foreseen.bounded(block.body, unbounded_steps(block.body))
+            return self.foreseen.outputs, None
+        try:
+            state = await self._judged(block, scope)
+        except (ExpressionError, PipelineError) as error:
+            raise ItemEnds from error
+        self.foreseen = await foresee_block(self._plan, self._context, state, self._unknown)
+        if self._is_unknown(block.references):
+            self.foreseen = self.foreseen.perhaps()
+        return self.foreseen.outputs, None
+
+    async def step(self, step: BoundStep, scope: Scope) -> Any:
+        """Foresee one step.
+
+        Raises:
+            ItemEnds: it surely fails.
+        """
+        is_unknown, attempt = self._is_unknown(step.references), self._attempt
+        is_own_item = self._is_whole_pipeline and bool(step.kind.roles)
+        if not is_own_item:
+            foreseen = await self._foresee(step, scope, is_unknown or self.has_changed)
+        else:  # at the top of a pipeline a step that asks models is an item, and may be fresh
+            state = await self._judged(step, scope)
+            if not state.todo() and not is_unknown:
+                if state.wait is not None:
+                    raise ItemEnds
+                self.foreseen = Foreseen(outputs=state.work.items[0].result)
+                return self.foreseen.outputs
+            self._attempt = ItemAttempt.of(self._context, step, attempt.outer)
+            without_effects(self._context, self._attempt)
+            foreseen = await self._foresee(step, scope, is_unknown)
+            self._attempt = attempt
+            if is_unknown and state.work.items[0].entry is not None:
+                foreseen = replace(foreseen, calls=foreseen.calls.perhaps())
+        if step.if_ is not None and self._is_unknown(step.if_.references):
+            foreseen = replace(foreseen.perhaps(), may_be_skipped=True)
+        self.foreseen = foreseen
+        return foreseen.outputs
+
+    def hand_on(self, node: BoundNode, outputs: Any) -> None:
+        foreseen = self.foreseen
+        may_be_skipped = foreseen.may_be_skipped or not self._perhaps_skipped.isdisjoint(
+            _steps_read(node.references)
+        )
+        is_sure = not (may_be_skipped or self.is_unsure)
+        self.calls += foreseen.calls if is_sure else foreseen.calls.perhaps()
+        # The calls of one step by model, so that each step weighs what it asks
+        refs, most = foreseen.refs, foreseen.calls.most
+        if most and refs:
+            found = Counter({ref: n * most // refs.total() for ref, n in refs.items()})
+            found[next(iter(refs))] += most - found.total()
+            refs = found
+        self.refs.update(refs)
+        if foreseen.is_unknown:
+            self._unknown.add(node.id)
+        if may_be_skipped:
+            self._perhaps_skipped.add(node.id)
+        if isinstance(node, BoundStep):
+            may_fail = foreseen.is_unknown and node.reply is not None and bool(node.reply.checks)
+            if may_fail or node.review is not None:  # or the item may wait for a person
+                self.is_unsure = True
+            if not (_reads_only(node) or node.inner is not None):
+                self.has_changed = True
+        self.last = outputs
+
+    async def _judged(self, node: BoundNode, scope: Scope) -> BlockState:
+        return await judged(
+            self._context, node, scope, keeps_results=True, outer=self._attempt.outer
+        )
+
+    # --- one step
+
+    async def _foresee(self, step: BoundStep, scope: Scope, is_partly_unknown: bool) -> Foreseen:
+        """Foresee a step that is not skipped, by its kind.
+
+        `is_partly_unknown`: it reads placeholders, or files and stores that may be others by then.
+
+        Raises:
+            ItemEnds: it surely fails.
+        """
+        if step.inner is not None:
+            return await self._pipeline(step, scope, is_partly_unknown)
+        if not _reads_only(step):
+            return Foreseen.bounded([step], bound_step(step))
+        if step.escalate is not None:
+            return await self._escalated(step, scope, is_partly_unknown)
+        if "tools" in step.written:  # to know its tools is to run them, or their servers
+            return Foreseen.bounded([step], bound_step(step))
+        prompts = self._plan.prompts
+        n_before = prompts.counts
+        foreseen = await self._tried(step, scope, is_partly_unknown, prompts)
+        n_new = foreseen.seen.n_calls - foreseen.seen.n_known if foreseen.seen is not None else 0
+        # Whether how often a step asks depends on how long texts are
+        if step.uses in ("summarise", "summarize") or hasattr(step.kind, "foresee"):
+            is_sized = True
+        else:
+            is_sized = step.written.get("on_overflow") in ("map-reduce", "refine")
+        if is_sized and (is_partly_unknown or n_new > 1 or not self._plan.counts_exactly):
+            before = prompts.first(*n_before)
+            longest = await self._tried(step, scope, is_partly_unknown, before, is_long=True)
+            calls = between_lengths(foreseen.calls, longest.calls)
+            foreseen = replace(foreseen, calls=calls)
+        return foreseen
+
+    async def _escalated(self, step: BoundStep, scope: Scope, is_partly_unknown: bool) -> Foreseen:
+        """Foresee a step with its own model, then with the larger one where that may be asked.
+
+        Raises:
+            ItemEnds: it surely fails.
+        """
+        is_due: bool | None = None
+        try:
+            own = await self._foresee(replace(step, escalate=None), scope, is_partly_unknown)
+            if not own.is_unknown and own.outputs and step.returns is None:
+                with contextlib.suppress(ExpressionError):
+                    item = self._attempt.shown_key or self._attempt.key
+                    is_due = escalated(step, scope, item, own.outputs) is not None
+        except ItemEnds as end:
+            if getattr(end.__cause__, "kind", "") != "check":
+                raise
+            own, is_due = Foreseen(), True
+        if is_due is False:
+            return own
+        larger = await self._foresee(step.escalated, scope, is_partly_unknown)
+        calls = larger.calls if is_due else larger.calls.perhaps()
+        return replace(
+            larger,
+            calls=own.calls + calls,
+            outputs=larger.outputs if is_due else own.outputs,
+            is_unknown=larger.is_unknown or not is_due,
+            refs=own.refs + larger.refs,
+        )
+
+    async def _tried(
+        self,
+        step: BoundStep,
+        scope: Scope,
+        is_partly_unknown: bool,
+        prompts: AskedPrompts,
+        *,
+        is_long: bool = False,
+    ) -> Foreseen:
+        """Carry out a step that only reads, with a pool that asks no model.
+
+        `is_long`: each unknown answer is the longest.
+
+        Raises:
+            ItemEnds: it surely fails.
+        """
+        tools, pool = await self._tools(step, scope, prompts, is_long=is_long)
+        pool.reads_unknown = is_partly_unknown
+        try:
+            params = step.params.render(scope)
+        except BindError as error:
+            if not is_partly_unknown:
+                raise ItemEnds from error
+            return Foreseen.bounded([step], bound_step(step))
+        if is_taught(step):
+            tools = await self._with_examples(step, scope, params, tools)
+        fills_store = self._plan.fills_stores and step.uses == "search"
+        kind: Any = step.kind()
+        foresees, failure = hasattr(kind, "foresee"), None
+        seen: CallForecast | None = None
+        outputs: Any = None
+        try:
+            if foresees:
+                seen = await kind.foresee(params, tools)
+            if seen is not None and seen.n_known < seen.n_calls:
+                outputs = dict.fromkeys(("output", "evidence", "confidence"))
+                outputs["text"] = UNKNOWN
+            else:
+                outputs = (await kind.run(params, tools)).model_dump(mode="json")
+                if fills_store and is_partly_unknown:
+                    outputs["hits"] = [{**hit, "text": UNKNOWN} for hit in outputs["hits"]]
+            if step.returns is not None:
+                outputs = step.returns.render(scope.with_step(step.id, outputs))
+        except StepSkipped:
+            outputs = None
+        except _STEP_ERRORS as error:
+            failure = error
+            if isinstance(error, StepError) and error.is_fatal and not is_partly_unknown:
+                self._context.stats.note(f"The run will stop at step '{step.id}': {error}")
+        is_open = foresees and (seen is None or seen.n_known < seen.n_calls)
+        is_unknown = is_partly_unknown or is_open or pool.has_unknown
+        # A `reduce` that groups by answers which may be unknown: to which group does each belong?
+        is_grouped = step.uses == "reduce" and "by" in step.written
+        has_new_groups = is_grouped and is_partly_unknown and is_open
+        calls = pool.calls
+        if seen is not None:
+            refs = pool.refs or models_used([step])
+            is_sure = not (pool.prompts.has_history or pool.has_twins or has_new_groups)
+            first = next(iter(refs), None) if is_sure else None
+            calls = with_tree(calls, seen.n_calls - seen.n_known, first)
+        if failure is not None:
+            is_partly_unknown = is_partly_unknown or fills_store
+            is_sure = not (pool.has_unknown or is_partly_unknown)
+            if is_sure and not (step.kind.roles and times(step.retry, "check")):
+                raise ItemEnds from failure
+            if is_partly_unknown and not pool.is_long:  # it may read what is not there yet
+                bound = Foreseen.bounded([step], bound_step(step))
+                return replace(bound, calls=between_lengths(pool.calls, bound.calls))
+            if pool.is_long and seen is None:
+                n_parts = len(params.over) if foresees else calls.most or 0
+                calls = CallBounds(2 * n_parts + 1)
+            outputs, is_unknown = {}, True
+        calls = with_repairs(step, calls, holds_forms=pool.counts_exactly)
+        if has_new_groups and calls.most is not None:
+            # Each item a group: a call for each, and a tree of them, in which each call joins two
+            n = len(params.over)
+            most = n if params.fold == "groups" else 2 * n - 1
+            calls = replace(calls, repairs=max(calls.repairs, most - calls.most))
+        return Foreseen(
+            calls,
+            outputs,
+            is_unknown=is_unknown,
+            seen=seen or CallForecast(pool.n_known + pool.n_new, pool.n_known),
+            refs=pool.refs or (models_used([step]) if calls.most else Counter()),
+        )
+
+    async def _with_examples(
+        self, step: BoundStep, scope: Scope, params: Any, tools: Tools
+    ) -> Tools:
+        """Return tools with the examples of a step's prompt; a placeholder for unknown ones."""
+        taught, context = tools, self._context
+        with contextlib.suppress(*_STEP_ERRORS):
+            taught = await taught_tools(context, step, params, tools, (scope, self._attempt))
+        known = context.judge.reviews.decisions.get(taught_as(context, step))
+        if taught is tools and params.examples.k and known is not None and known.decisions:
+            return replace(tools, examples=(Example(UNKNOWN, UNKNOWN),))
+        return taught
+
+    async def _tools(
+        self, step: BoundStep, scope: Scope, prompts: AskedPrompts, *, is_long: bool
+    ) -> tuple[Tools, DryPool]:
+        attempt, context = self._attempt, self._context
+        caller = context.caller(attempt.scope, step, attempt.shown_key, attempt.block)
+        tools = item_tools(context, step, caller, attempt, scope)
+        assert isinstance(tools.pool, LedgerPool)
+        pool = DryPool(
+            *tools.pool.parts,
+            prompts=prompts,
+            item=f"{attempt.scope}\n{attempt.key}",
+            looks_up=caller.looks_up,
+            counts_exactly=self._plan.counts_exactly,
+            is_long=is_long,
+            raises=hasattr(step.kind, "foresee"),
+        )
+        reply, form = None, step.reply
+        if form is not None:
+            finder = labels = None
+            with contextlib.suppress(StepError):  # what is not known yet may be no text
+                finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
+            with contextlib.suppress(*_STEP_ERRORS):  # nor some list of labels, or vectors
+                labels = await context.judge.labels.offered(step, scope, replace(tools, pool=pool))
+            reply = DryReply(form, scope, finder, labels, pool=pool)
+        return replace(tools, pool=pool, reply=reply, stores=DryStores(context.stores)), pool
+
+    async def _pipeline(self, step: BoundStep, scope: Scope, is_partly_unknown: bool) -> Foreseen:
+        """Foresee a pipeline that a step of the item runs."""
+        inner = step.inner
+        assert inner is not None
+        try:
+            params = step.params.render(scope)
+            bound = with_inputs(inner, params.inputs, self._context.bound.roots)
+        except (BindError, WrongInput) as error:
+            if not is_partly_unknown:
+                raise ItemEnds from error
+            return Foreseen.bounded([step], bound_step(step))
+        context = sub_pipeline_context(self._context, step, self._attempt, bound)
+        secrets = context.stats.secrets.of(bound.file)
+        within = ItemEstimate(self._plan, context, replace(self._attempt), is_whole_pipeline=True)
+        within.is_unsure = is_partly_unknown
+        start, outputs = Scope.of(bound.inputs, secrets, bound.moment), dict[str, Any]()
+        end, is_unknown = await walk_item(within, bound.nodes, start), is_partly_unknown
+        try:
+            outputs = pipeline_outputs(step, bound, end, scope)
+        except ExpressionError:
+            is_unknown = True
+        is_unknown = is_unknown or within.has_unknown
+        return Foreseen(within.calls, outputs, is_unknown=is_unknown, refs=within.refs)
+
+
+async def foresee_block(
+    plan: PlanSoFar, context: RunContext, state: BlockState, unknown: Iterable[str] = ()
+) -> Foreseen:
+    """Foresee every stale item; those left when the time is over are bounded or estimated.
+
+    In a random order, so that those that were walked speak for the others.
+    `unknown` are the steps around the block whose outputs are placeholders.
+    """
+    block, todo = state.block, state.todo()
+    calls, refs, n_left = NO_CALLS, Counter[str](), 0
+    for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
+        steps = ItemEstimate(plan, context, ItemAttempt.of_item(context, state, item), unknown)
+        item.result = _unknown_result(item.key)
+        try:
+            async with plan.in_time():
+                scope = await walk_item(steps, block.body, item.seen(block, state.scope))
+            item.result = item_result(block, scope, steps.last)
+        except TimeoutError:
+            n_left += 1
+            refs.update(steps.refs)
+            refs.update(models_used(block.body))
+            continue
+        except ItemEnds:
+            item.result = None
+        except StepFailed:  # its `returns` read what is not known
+            pass
+        calls += steps.calls
+        refs.update(steps.refs)
+    rest, n_walked = bound_steps(block.body).of_items(n_left), len(todo) - n_left
+    is_estimate = rest.most is None and calls.most is not None and n_walked > 0
+    calls += calls.estimate(n_left / n_walked) if is_estimate else rest
+    outputs = dict(state.outputs())
+    return Foreseen(calls, outputs, bool(todo), refs=refs, is_estimate=is_estimate)
+
+
+def pipeline_outputs(step: BoundStep, bound: BoundPlan, inner: Scope, scope: Scope) -> Any:
+    """Return the outputs of a step that runs a pipeline; `inner`: the pipeline's scope at its end.
+
+    Raises:
+        ExpressionError: a `returns` failed.
+    """
+    returns, whole = bound.returns, inner.with_filed()
+    outputs = named_outputs(None if returns is None else returns.render(inner))
+    if returns is not None and whole is not None:
+        outputs = WithFiled(outputs, named_outputs(returns.render(whole)))
+    return step_outputs(step, scope, outputs)
+
+
+def models_used(body: Iterable[BoundNode]) -> Counter[str]:
+    asking = (step for step in all_steps(body) if step.kind.roles)
+    return Counter(spec.ref for step in asking for spec in step.models)
+
+
+def _reads_only(step: BoundStep) -> bool:
+    """Return whether a dry run may carry out a step."""
+    is_pure = step.kind.is_pure and not step.kind.roles
+    return step.uses in _READING_STEPS or is_pure or hasattr(step.kind, "foresee")
+
+
+def _steps_read(references: Iterable[Reference]) -> frozenset[str]:
+    return frozenset(path[1] for path in references if path[0] == "steps" and len(path) > 1)
+
+
+def _unknown_result(key: str) -> dict[str, Any]:
+    return {"text": f"{UNKNOWN} {key}"}
