@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.core import blocks
+from paddock.runner.core import execute
 from paddock.runner.core.block_work import ItemWork
 from paddock.runner.core.item_order import expected_tokens, longest_first
 from paddock.runner.core.verify import ItemVerdict
@@ -108,7 +108,7 @@ def test_results_reports_and_ledger_do_not_depend_on_the_order(
     found = []
     for name in ("longest first", "as listed"):
         if name == "as listed":
-            monkeypatch.setattr(blocks, "longest_first", lambda todo, _: list(todo))
+            monkeypatch.setattr(execute, "longest_first", lambda todo, _: list(todo))
         (tmp_path / name).mkdir()
         world = World(tmp_path / name, SEVERAL_STEPS)
         documents(world)
