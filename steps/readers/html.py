@@ -388,6 +388,8 @@ def _number_items(soup: Any) -> None:
             n = _number(item, "value", n)
             shown = item.list_style or style
             item.marker = "-" if shown == "-" else f"{list_number(n, shown)}."
+            if shown[:1] in ("'", '"'):
+                item.marker = shown.strip("'\" ")
             n += -1 if is_reversed else 1
 
 

@@ -228,7 +228,8 @@ class StyleSheets:
             look = around.of(name, declarations)
         if "hidden" in attributes or (name == "dialog" and "open" not in attributes):
             look = replace(look, is_hidden=True)
-        style = {key.lower(): value.lower() for key, value in _STYLE.findall(declarations)}
+        found = _STYLE.findall(declarations)
+        style = {key.lower(): v if v[:1] in "'\"" else v.lower() for key, v in found}
         if name in ("s", "strike", "del") or any(
             "line-through" in value for key, value in style.items() if key.startswith("text-")
         ):
@@ -248,6 +249,8 @@ def _apply_style(element: Any, style: Mapping[str, str]) -> None:
         element.looks |= {"lowered" if is_low else "raised"}
     listing = f"{style.get('list-style', '')} {style.get('list-style-type', '')}".split()
     element.list_style = next((_LIST_STYLES[w] for w in listing if w in _LIST_STYLES), "")
+    if style.get("list-style-type", "").startswith(("'", '"')):  # the mark itself
+        element.list_style = style["list-style-type"].strip()
     display = style.get("display", "").split()
     if display and element.name not in OUTER and display[0] not in ("none", "inline", "contents"):
         is_block = display[0] in ("block", "flex", "grid", "table", "list-item", "table-row")

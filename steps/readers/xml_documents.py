@@ -5,8 +5,10 @@ So `html` writes, marks and notes what their layout means as it does for a page.
 
 from __future__ import annotations
 
+import binascii
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,9 +17,11 @@ from typing import BinaryIO
 from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
 
 from paddock.engine.system.text import counted
+from paddock.pipelines.text_marks import list_number
 
 from .document_kinds import MEDIA_TYPES
 from .html import html_to_markdown
+from .inner_documents import InnerPictures
 from .office import damage_errors, open_archive
 from .reader import Document, ReadRequest, Unreadable
 
@@ -28,44 +32,128 @@ _TAGS = {
     **{"strikethrough": "s", "sup": "sup", "sub": "sub", "line-break": "br", "empty-line": "br"},
 }
 _INLINE = frozenset(("p", "span", "a", "b", "em", "s", "sup", "sub", "h4"))
-_UNREAD = ("tracked-changes", "binary", "binary-data", "object", "ruby-text", "description")
+_OBJECTS = ("object", "object-ole", "plugin", "applet", "floating-frame")
+_UNREAD = ("tracked-changes", "binary", "binary-data", "ruby-text", "description", *_OBJECTS)
 _MOST_REPEATED = 200  # cells and rows with the same text; an empty sheet is a million rows
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    styles: dict[str, str]
-    """By name: `sup`, `sub`, `s` or `hidden`; of a list's style and level the kind of numbers."""
+    styles: dict[str, str] = field(default_factory=dict)
+    """By name, the CSS of what is raised, lowered, struck or hidden."""
+    levels: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    """By the name of a list's style, empty for headings, and level: a number's form."""
+    counts: dict[str, dict[int, int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)  # items of the last list of each style
+
+    def add(self, root: Element) -> None:
+        for style in root.iter():
+            has, kind = _attributes(style), _name(style)
+            name = "" if kind == "outline-style" else has.get("name", "")
+            for part in style if name or kind == "outline-style" else ():
+                has = _attributes(part)
+                if _name(part).endswith(("-level-style-number", "outline-level-style")):
+                    self.levels[name, has.get("level", "")] = has
+                self.styles[name] = self.styles.get(name, "") + _css(has)
+
+    def number(self, name: str, level: int, start: str = "") -> str:
+        """Count an item or heading, and return its number as the program shows it."""
+        has, counts = self.levels.get((name, str(level)), {}), self.counts.setdefault(name, {})
+        counts[level] = int(start or counts.get(level, int(has.get("start-value") or 1) - 1) + 1)
+        for deeper in [at for at in counts if at > level]:
+            del counts[deeper]
+        if not has.get("num-format"):
+            return ""
+        first = max(1, level - int(has.get("display-levels") or 1) + 1)
+        forms = {at: self.levels.get((name, str(at)), {}) for at in range(first, level + 1)}
+        numbers = (
+            list_number(counts.get(at, 1), form["num-format"])
+            for at, form in forms.items()
+            if form.get("num-format")
+        )
+        return f"{has.get('num-prefix', '')}{'.'.join(numbers)}{has.get('num-suffix', '')}".strip()
 
 
 def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
     what = "a FictionBook" if kind == "fb2" else "an OpenDocument file"
-    parts = [file.read()]
-    with damage_errors(what):
+    pictures, layout = InnerPictures(request), _Layout()
+    notes, texts = list[str](), list[str]()
+    with ExitStack() as opened, damage_errors(what):
+        parts, held = [file.read()], dict[str, Callable[[], bytes]]()
         if parts[0].startswith(b"PK"):
-            with open_archive(file, what) as archive:
-                members = ("META-INF/manifest.xml", "styles.xml", "content.xml")
-                parts = [archive.read(name) for name in members if name in archive.namelist()]
+            archive = opened.enter_context(open_archive(file, what))
+            held = {name: partial(archive.read, name) for name in archive.namelist()}
+            members = ("META-INF/manifest.xml", "styles.xml", "content.xml")
+            parts = [held[name]() for name in members if name in held]
             if any(b"encryption-data" in part for part in parts[:1]):
                 raise Unreadable("is protected by a password", "Save it without a password.")
         roots = [fromstring(part) for part in parts]
-        layout = _Layout({name: mark for root in roots for name, mark in _styles(root)})
-        texts, notes = list[str](), list[str]()
-        for page in _pages(roots[-1]):
-            request.check(len(texts[-1]) if texts else 0)
-            unread = Counter(map(_name, page.iter()))
+        for root in roots:
+            layout.add(root)
+        for binary in roots[-1].iterfind(".//{*}binary"):
+            held[f"#{binary.get('id')}"] = partial(_unpacked, binary.text or "")
+
+        def written(page: Element) -> str:
+            """Return a page's text, with that of its pictures at the end."""
+            seen = list[bytes]()
+            for e in page.iter():
+                name = _attributes(e).get("href", "").removeprefix("./")
+                if _name(e) == "object" and f"{name}/content.xml" in held:
+                    formula = fromstring(held[f"{name}/content.xml"]())
+                    e[:] = [formula] if _name(formula) == "math" else []
+                elif _name(e) == "image":
+                    seen.append(held[name]() if name in held else _unpacked(_line(e)))
+            has_text = pictures.text(seen)
+            objects = (e for e in page.iter() if _name(e) in _OBJECTS and not _is_formula(e))
+            tracked = Counter(map(_name, page.iter()))
+            unread = {"embedded object": len(list(objects)), "deletion": tracked["deletion"]}
             layout.notes.clear()
             _convert(page, layout)
             found = html_to_markdown(tostring(page, "unicode", "html") + "".join(layout.notes))
-            texts.append(found.text)
-            notes += found.notes
-            for what, name in (("embedded object", "object"), ("deletion", "deletion")):
-                if unread[name]:
-                    notes.append(f": {counted(unread[name], what)} not read")
+            notes.extend(found.notes)
+            notes.extend(f": {counted(n, of)} not read" for of, n in unread.items() if n)
+            if n := tracked["insertion"]:
+                notes.append(f": {counted(n, 'insertion')} read as text")
+            return "\n\n".join(filter(None, (found.text, has_text)))
+
+        top, bottom = dict[str, None](), dict[str, None]()
+        for part in _margins(roots, kind):
+            margin, is_top = Element("div"), _name(part).startswith("header")
+            margin.append(part)
+            if any(map(str.isalpha, text := written(margin))):  # more than the number of a page
+                (top if is_top else bottom)[text] = None
+        for page in _pages(roots[-1]):
+            request.check(len(texts[-1]) if texts else 0)
+            texts.append(written(page))
+        texts[:1] = ["\n\n".join(filter(None, (*top, text))) for text in texts[:1]]
+        texts[-1:] = ["\n\n".join(filter(None, (text, *bottom))) for text in texts[-1:]]
     title = " ".join((roots[-1].findtext(".//{*}book-title") or "").split())
-    return Document(tuple(texts), title, MEDIA_TYPES[kind], tuple(notes))
+    notes += pictures.notes()
+    return Document(tuple(texts), title, MEDIA_TYPES[kind], tuple(notes), pictures.why_empty)
+
+
+def _unpacked(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text)
+    except ValueError:
+        return b""
+
+
+def _is_formula(element: Element) -> bool:
+    return any(_name(child) == "math" for child in element)
+
+
+def _margins(roots: Sequence[Element], kind: str) -> Iterator[Element]:
+    """Yield what is on each page: headers, footers, drawings of masters, without their places.
+
+    Those of sheets and slides that have fields are what the program puts there by itself.
+    """
+    for part in (p for r in roots for master in r.iterfind(".//{*}master-page") for p in master):
+        is_place = "class" in _attributes(part) or _name(part) in ("notes", "forms")
+        fields = {_name(e) for e in part.iter()} & {"sheet-name", "page-number"}
+        if not is_place and not (kind != "odt" and fields):
+            yield part
+    yield from roots[-1].iterfind(".//{*}footer-decl")
 
 
 def _pages(root: Element) -> Iterator[Element]:
@@ -80,34 +168,44 @@ def _pages(root: Element) -> Iterator[Element]:
             yield page
 
 
-def _styles(root: Element) -> Iterator[tuple[str, str]]:
-    """Yield what is raised, lowered, struck or hidden by style, and the numbers of lists."""
-    for style in root.iter():
-        name = _attributes(style).get("name", "")
-        for part in style if name else ():
-            has = _attributes(part)
-            position = has.get("text-position", "").partition("%")[0].strip("0 ")
-            if _name(part) == "list-level-style-number":
-                yield f"{name} {has.get('level')}", has.get("num-format") or "1"
-            elif {has.get("display"), has.get("visibility")} & {"none", "false", "hidden"}:
-                yield name, "hidden"
-            elif position:
-                yield name, "sub" if position.startswith(("sub", "-")) else "sup"
-            elif has.get("text-line-through-style", "none") != "none":
-                yield name, "s"
+def _css(has: Mapping[str, str]) -> str:
+    position = has.get("text-position", "").partition("%")[0].strip("0 ")
+    looks = {
+        "display:none;": {has.get("display"), has.get("visibility")} & {"none", "false", "hidden"},
+        f"vertical-align:{'sub' if position.startswith(('sub', '-')) else 'super'};": position,
+        "text-decoration:line-through;": has.get("text-line-through-style", "none") != "none",
+    }
+    return "".join(css for css, is_on in looks.items() if is_on)
 
 
-def _convert(e: Element, layout: _Layout, above: str = "", lists: str = "", level: int = 0) -> None:
-    """Make an element and all in it those of HTML; `above` is the tag of its parent."""
+def _convert(
+    e: Element,
+    layout: _Layout,
+    above: str = "",
+    lists: str = "",
+    level: int = 0,
+    number: str = "",
+) -> None:
+    """Make an element and all in it those of HTML; `above` is the tag of its parent.
+
+    `number` is that of the item which a heading stands in.
+    """
     name, has, text = _name(e), _attributes(e), None
-    mark = layout.styles.get(has.get("style-name", ""), "")
+    css = layout.styles.get(has.get("style-name", ""), "")
     tag = _TAGS.get(name, "span" if above in _INLINE else "div")
-    is_hidden = mark == "hidden" or has.get("visibility") in ("collapse", "filter")
-    e.attrib = {"style": "display:none"} if is_hidden else {}
-    if name == "span" and mark in ("sup", "sub", "s"):
-        tag = mark
-    elif name == "h":
-        tag = f"h{min(int(has.get('outline-level') or 1), 6)}"
+    is_hidden = has.get("visibility") in ("collapse", "filter")
+    css = "display:none" if is_hidden else css
+    e.attrib = {"style": css} if css else {}
+    if name == "math":
+        for part in e.iter():
+            part.tag, part.attrib = _name(part), {}
+        return
+    if name == "h":
+        outline = int(has.get("outline-level") or 1)
+        tag = f"h{min(outline, 6)}"
+        if not number and has.get("is-list-header") != "true":
+            number = layout.number("", outline)
+        e.text = " ".join(filter(None, (number, e.text)))
     elif has.get("class") == "title" or (name == "title" and len(e)):
         text = _line(e)
         tag = "h2" if text else "div"
@@ -117,14 +215,14 @@ def _convert(e: Element, layout: _Layout, above: str = "", lists: str = "", leve
         tag = "div"  # in a cell, or an item that is a list
     elif name == "list":
         lists, level = has.get("style-name", lists), level + 1
-        if number := layout.styles.get(f"{lists} {level}"):
-            counts, key = layout.counts, f"{lists} {level}"
-            if level > 1 or not {"continue-numbering", "continue-list"} & has.keys():
-                counts[key] = 0
-            tag, e.attrib = "ol", {"type": number, "start": str(counts[key] + 1)}
-            counts[key] += sum(_name(child) == "list-item" for child in e)
-    elif name == "list-item" and "start-value" in has:
-        e.attrib["value"] = has["start-value"]
+        if level == 1 and not {"continue-numbering", "continue-list"} & has.keys():
+            layout.counts.pop(lists, None)
+    elif name == "list-item":
+        number = layout.number(lists, level, has.get("start-value", ""))
+        if _name(next(iter(e), e)) == "h":
+            tag = "div"
+        elif number:
+            e.attrib["style"] = f"list-style-type:'{number}'"
     elif name == "a":
         e.attrib["href"] = has.get("href", "")
         if has.get("type") == "note":
@@ -134,12 +232,13 @@ def _convert(e: Element, layout: _Layout, above: str = "", lists: str = "", leve
         for span, name in (("colspan", "columns"), ("rowspan", "rows")):
             e.attrib[span] = has.get(span) or has.get(f"number-{name}-spanned", "1")
     elif name == "annotation":
+        e[:] = [part for part in e if _name(part) not in ("date", "date-string")]
         text = f" (comment: {_line(e)}) "
     elif name == "note":
         label, body = (_line(part) for part in [*e, Element(""), Element("")][:2])
         tag, text = "sup", f"[{label}]"
         layout.notes.append(f"<p><sup>[{escape(label)}]</sup>: {escape(body)}</p>")
-    elif name in _UNREAD:
+    elif name in _UNREAD and not _is_formula(e):
         text = ""
     e.tag = tag
     if text is not None:
@@ -147,7 +246,7 @@ def _convert(e: Element, layout: _Layout, above: str = "", lists: str = "", leve
     elif name in ("table", "table-row") or _name(next(iter(e), e)) == "table-row":
         e[:] = list(_repeated(e))
     for child in e:
-        _convert(child, layout, tag, lists, level)
+        _convert(child, layout, tag, lists, level, number if name == "list-item" else "")
     lines = list(e.iter("tr")) if name == "table" else []
     has_spans = any(cell.get("rowspan", "1") != "1" for line in lines for cell in line)
     while lines and not has_spans and all(len(line) > 1 and not _line(line[0]) for line in lines):

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from io import BytesIO
@@ -21,7 +22,7 @@ from paddock.steps.readers.kreuzberg_reader import _without_empty_cells
 from paddock.steps.readers.reader import Document, Unreadable
 from paddock.steps.readers.reader_pool import DocumentRequest, ReaderLimits, ReaderPool
 from paddock.steps.readers.reader_process import ReadOptions, read_document
-from tests.fakes.office import docx, eml
+from tests.fakes.office import docx, eml, scan
 
 Placed = Callable[[str, bytes], Path]
 DATA = Path(__file__).resolve().parent / "data"
@@ -36,7 +37,10 @@ STYLES = """<office:automatic-styles>
 </style:style>
 <style:style style:name="gone"><style:text-properties text:display="none"/></style:style>
 <text:list-style style:name="L"><text:list-level-style-number text:level="1"
- style:num-format="1"/></text:list-style></office:automatic-styles>"""
+ style:num-format="1" style:num-suffix="."/><text:list-level-style-number text:level="2"
+ style:num-format="a" style:num-prefix="(" style:num-suffix=")"/><text:list-level-style-number
+ text:level="3" style:num-format="1" text:display-levels="3"/></text:list-style>
+</office:automatic-styles>"""
 
 
 BY_KREUZBERG = ": read by kreuzberg, without places"
@@ -56,7 +60,7 @@ def refusal(path: Path) -> str:
     return f"{caught.value}. {caught.value.remedy}".strip()
 
 
-def open_document(kind: str, body: str, more: Mapping[str, str] | None = None) -> bytes:
+def open_document(kind: str, body: str, more: Mapping[str, str | bytes] | None = None) -> bytes:
     content = (
         f"<office:document-content {SPACES}>{STYLES}<office:body><office:{kind}>{body}"
         f"</office:{kind}></office:body></office:document-content>"
@@ -64,8 +68,8 @@ def open_document(kind: str, body: str, more: Mapping[str, str] | None = None) -
     made = BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
         archive.writestr("mimetype", f"application/vnd.oasis.opendocument.{kind}")  # as it is
-        for name, text in {"content.xml": content, **(more or {})}.items():
-            archive.writestr(name, text, zipfile.ZIP_DEFLATED)
+        for name, data in {"content.xml": content, **(more or {})}.items():
+            archive.writestr(name, data, zipfile.ZIP_DEFLATED)
     return made.getvalue()
 
 
@@ -107,6 +111,107 @@ def test_notes_and_deletions_of_an_opendocument_text(placed: Placed) -> None:
     assert found.text.splitlines()[0].startswith("fee[")
     assert found.text.endswith(": without tax")
     assert found.notes == (": 1 deletion not read",)
+
+
+def test_numbers_of_lists_and_headings_of_an_opendocument_text_are_those_that_it_shows(
+    placed: Placed,
+) -> None:
+    def items(*texts: str, more: str = "") -> str:
+        made = "".join(
+            f"<text:list-item>{x if '<' in x else f'<text:p>{x}</text:p>'}</text:list-item>"
+            for x in texts
+        )
+        return (
+            f"<text:list {more or 'text:style-name=' + chr(34) + 'L' + chr(34)}>{made}</text:list>"
+        )
+
+    def heading(level: int, text: str, more: str = "") -> str:
+        return f'<text:h text:outline-level="{level}" {more}>{text}</text:h>'
+
+    inner = "<text:p>b</text:p>" + items(
+        "ba", f"<text:p>bb</text:p>{items('bba', more=' ')}", more=" "
+    )
+    started = '<text:list-item text:start-value="7"><text:p>g</text:p></text:list-item>'
+    body = (
+        f"{heading(1, 'Parties')}{heading(1, 'Fees')}{heading(2, 'Rent')}"
+        f"{heading(2, 'Preface', 'text:is-list-header=' + chr(34) + 'true' + chr(34))}"
+        f"{items('a', inner, 'c')}<text:list text:style-name='L'>{started}</text:list>"
+        f"{items(heading(3, 'Terms'))}"
+    )
+    outline = (
+        '<text:outline-style><text:outline-level-style text:level="1" style:num-format="I"/>'
+        '<text:outline-level-style text:level="2" style:num-format="1" text:display-levels="2"'
+        ' style:num-suffix=")"/></text:outline-style>'
+    )
+    styles = f"<office:document-styles {SPACES}>{outline}</office:document-styles>"
+    found = read(placed("a.odt", open_document("text", body, {"styles.xml": styles})))
+    assert [line.strip() for line in found.text.splitlines() if line] == [
+        *("# I Parties", "# II Fees", "## II.1) Rent", "## Preface"),
+        *("1. a", "2. b", "(a) ba", "(b) bb", "2.b.1 bba", "3. c", "7. g", "### 1. Terms"),
+    ]
+
+
+def test_pictures_formulas_and_margins_of_an_opendocument_text(placed: Placed) -> None:
+    formula = (
+        '<math xmlns="http://www.w3.org/1998/Math/MathML"><semantics><mfrac><mi>a</mi><mn>2</mn>'
+        "</mfrac><annotation>a over 2</annotation></semantics></math>"
+    )
+    body = (
+        '<text:p>x = <draw:frame><draw:object xlink:href="./Object 1"/><draw:image '
+        'xlink:href="./ObjectReplacements/Object 1"/></draw:frame></text:p><draw:frame><draw:image '
+        'xlink:href="Pictures/bill.png"/></draw:frame><draw:object xlink:href="./Object 2"/>'
+        '<draw:object-ole xlink:href="./Object 3"/>'
+        "<text:tracked-changes><text:insertion/></text:tracked-changes>"
+    )
+    margin = "<style:{0}><text:p>{1}</text:p></style:{0}>"
+    margins = "".join(
+        margin.format(*pair)
+        for pair in (("header", "Mill Ltd"), ("header-first", "Mill Ltd"), ("footer", "IBAN 12"))
+    )
+    page_number = "<style:footer-left><text:p>2</text:p></style:footer-left>"
+    styles = (
+        f"<office:document-styles {SPACES}><office:master-styles><style:master-page>{margins}"
+        f"{page_number}</style:master-page></office:master-styles></office:document-styles>"
+    )
+    more = {
+        "styles.xml": styles,
+        "Object 1/content.xml": formula,
+        "Object 2/content.xml": "<chart/>",
+    }
+    made = open_document("text", body, {**more, "Pictures/bill.png": scan("", size=(500, 120))})
+    found = read(placed("a.odt", made))
+    assert found.text == "Mill Ltd\n\nx = a/2\n\nIBAN 12"
+    assert found.notes == (
+        ": 2 embedded objects not read",
+        ": 1 insertion read as text",
+        ": 1 picture in it not read, and `ocr` is off",
+    )
+
+
+def test_marks_of_cells_and_pictures_of_flat_files_are_read(placed: Placed) -> None:
+    cell = '<table:table-cell table:style-name="out"><text:p>40</text:p></table:table-cell>'
+    rows = f"<table:table-row><table:table-cell><text:p>Fee</text:p></table:table-cell>{cell}"
+    body = f'<table:table table:name="S">{rows}</table:table-row></table:table>'
+    header = (
+        "<style:header><text:p>Secret <text:sheet-name>S</text:sheet-name></text:p></style:header>"
+    )
+    styles = (
+        f"<office:document-styles {SPACES}><office:master-styles><style:master-page>{header}"
+        "</style:master-page></office:master-styles></office:document-styles>"
+    )
+    found = read(placed("a.ods", open_document("spreadsheet", body, {"styles.xml": styles})))
+    assert found.text == "# S\n\n| Fee | ~~40~~ |\n| --- | --- |"
+    data = b64encode(scan("", size=(500, 120))).decode()
+    image = f"<draw:image><office:binary-data>{data}</office:binary-data></draw:image>"
+    flat = f"<office:document {SPACES}><office:body><office:text><text:p>A</text:p>{image}"
+    flat_file = placed("a.fodt", f"{flat}</office:text></office:body></office:document>".encode())
+    book = (
+        '<FictionBook xmlns="urn:fb" xmlns:l="urn:l"><body><section><p>A</p><image l:href="#b"/>'
+        f'</section></body><binary id="b">{data}</binary></FictionBook>'
+    )
+    for path in (flat_file, placed("a.fb2", book.encode())):
+        assert read(path).text == "A"
+        assert read(path).notes == (": 1 picture in it not read, and `ocr` is off",)
 
 
 def test_sheets_of_an_opendocument_file_are_pages_and_cells_keep_their_columns(
