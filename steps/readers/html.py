@@ -28,9 +28,8 @@ from paddock.pipelines.text_marks import (
 )
 
 from .formulas import mathml_text
-from .hidden_text_notes import hidden_text_note
 from .html_styles import BLOCKS, CELLS, OUTER, ROWS, StyleSheets, attribute
-from .reader import Unreadable, text_sample
+from .reader import Unreadable, hidden_text_note, text_sample
 
 _DECLARATION = re.compile(r"\A\s*<\?xml[^>]*>")  # XHTML; BeautifulSoup would take it for XML
 _UNREAD_TAGS = ("noscript", "template")

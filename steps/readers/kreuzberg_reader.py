@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from html import unescape
@@ -68,7 +67,9 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
     try:
         data = data if as_text is None else as_text.text.encode("utf-8", "replace")
         if kind == "rtf":
-            notes += _rtf_losses(data)
+            counts = ((len(lost.findall(data)), what) for what, lost in _RTF_LOSSES.items())
+            if losses := ", ".join(counted(n, what) for n, what in counts if n):
+                notes.append(f": not read, or read as plain text: {losses}")
             data = _rtf_in_unicode(data)
             signs = {b"per": -7952, b"b": -7951}
             data = _RTF_RAISED.sub(lambda m: b"\\u%d?%b\\u-7950?" % (signs[m[1]], m[2]), data)
@@ -96,12 +97,6 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
     why_empty = "has no text that kreuzberg reads: pictures alone, or it is protected by a password"
     texts = tuple(filter(None, map(str.strip, pages)))
     return Document(texts, "", MEDIA_TYPES[kind], tuple(notes), why_empty)
-
-
-def _rtf_losses(data: bytes) -> Iterator[str]:
-    counts = ((len(pattern.findall(data)), name) for name, pattern in _RTF_LOSSES.items())
-    if losses := [counted(n, name) for n, name in counts if n]:
-        yield f": not read, or read as plain text: {', '.join(losses)}"
 
 
 def _rtf_in_unicode(data: bytes) -> bytes:

@@ -155,14 +155,10 @@ def _pieces(boxes: Sequence[TextBox]) -> Iterator[tuple[str, TextBox]]:
 def _lines(boxes: Sequence[TextBox]) -> list[list[TextBox]]:
     lines: list[list[TextBox]] = []
     for box in sorted(boxes, key=lambda box: (box.top + box.bottom, box.left)):
-        if lines and _is_in_line(lines[-1], box):
+        last = lines[-1][-1] if lines else box
+        shared = min(last.bottom, box.bottom) - max(last.top, box.top)
+        if lines and shared > _SAME_LINE * min(last.height, box.height):
             lines[-1].append(box)
         else:
             lines.append([box])
     return lines
-
-
-def _is_in_line(line: Sequence[TextBox], box: TextBox) -> bool:
-    last = line[-1]
-    shared = min(last.bottom, box.bottom) - max(last.top, box.top)
-    return shared > _SAME_LINE * min(last.height, box.height)

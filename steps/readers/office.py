@@ -174,7 +174,10 @@ def marked(pieces: Iterable[Piece]) -> tuple[str, list[str]]:
     >>> marked([("10", PLAIN), ("6", Look(1)), (" EUR ", PLAIN), ("4", Look(0, True, True))])
     ('10^6 EUR <!-- ~~4~~ -->', ['~~4~~'])
     """
-    joined = [("".join(t for t, _ in group), look) for look, group in groupby(pieces, _look)]
+    joined = [
+        ("".join(t for t, _ in group), look)
+        for look, group in groupby(pieces, lambda piece: piece[1])
+    ]
     shown: list[Piece] = []
     for at, (text, look) in enumerate(joined):
         before = next((t for t, _ in reversed(joined[max(0, at - 3) : at]) if t.strip()), "")
@@ -222,10 +225,6 @@ _NOTE_MARK = re.compile(r"\[\^([^\]\s]{1,4})\](?!: )")
 _RAISED = re.compile(r"(?<=[^\\\s\[])\^(?:\((\w{1,4})\)|(\w{1,4}))(?![\w(])")
 
 
-def _look(piece: Piece) -> Look:
-    return piece[1]
-
-
 def part_tree(relation: Any) -> Any:
     etree = import_library("lxml.etree", WORD_DOCUMENT)
     parser = etree.XMLParser(resolve_entities=False, no_network=True)
@@ -248,11 +247,8 @@ def markdown_table(rows: Iterable[Sequence[str]]) -> str:
 
 
 def _markdown_row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(_markdown_cell(cell) for cell in cells)} |"
-
-
-def _markdown_cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    shown = (" ".join(cell.split()).replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(shown)} |"
 
 
 WORD_DOCUMENT = "a Word document"

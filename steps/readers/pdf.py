@@ -9,7 +9,6 @@ page does not show is marked and noted. PDFium is known by the modules `pdf…` 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 from paddock.engine.system.text import counted, listed
@@ -121,7 +120,13 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
             raise Unreadable(why_empty, remedy)
         why_empty += ", and OCR found nothing to read on them"
     else:
-        lost = [*_picture_notes(seen, partly, by_ocr, pictures, "" if sees else how), *lost]
+        empty = [n for n in pictures if n not in by_ocr or not by_ocr[n].foreign]
+        if empty and sees:
+            lost[:0] = [f": nothing to read was found on {page_ranges(empty)}, which show pictures"]
+        elif empty:
+            lost[:0] = [f": no text layer on {page_ranges(empty)}{how}"]
+        lost[:0] = [f": pictures on {page_ranges(partly)} read by OCR"] if partly else []
+        lost[:0] = [f": {page_ranges(seen)} read from a picture by OCR"] if seen else []
     return Document(
         tuple(pages),
         "" if title.lower() == "untitled" else title,
@@ -131,22 +136,3 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
         tuple(boxes) if any(boxes) else (),
         tuple(scores) if any(boxes) else (),
     )
-
-
-def _picture_notes(
-    seen: Sequence[int],
-    partly: Sequence[int],
-    by_ocr: Mapping[int, SeenText],
-    pictures: Sequence[int],
-    how: str,
-) -> Iterator[str]:
-    """Yield which pages OCR has read, and which have no text; `how`: what would read them."""
-    if seen:
-        yield f": {page_ranges(seen)} read from a picture by OCR"
-    if partly:
-        yield f": pictures on {page_ranges(partly)} read by OCR"
-    empty = [number for number in pictures if number not in by_ocr or not by_ocr[number].foreign]
-    if empty and not how:
-        yield f": nothing to read was found on {page_ranges(empty)}, which show pictures"
-    elif empty:
-        yield f": no text layer on {page_ranges(empty)}{how}"

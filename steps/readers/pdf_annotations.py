@@ -11,9 +11,8 @@ from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from paddock.engine.system.text import counted, one_line
 
-from .hidden_text_notes import hidden_text_note
 from .pdfium import PDFIUM_LOCK, clean_text, shown_box, utf16
-from .reader import LineBox, PageBox
+from .reader import LineBox, PageBox, hidden_text_note
 
 
 @dataclass

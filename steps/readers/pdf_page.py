@@ -135,28 +135,23 @@ class PdfPages:
         self._check(self._n_chars)
         try:
             with open_page(self._document, index) as page:
-                found = _read_page(page, self._losses)
+                textpage = page.get_textpage()
+                annotations = Annotations(page, textpage, self._losses)
+                undrawn = dict(_undrawn_texts(page, textpage))
+                self._losses.hidden += undrawn.values()
+                text, places = _characters(textpage)
+                rotation = page.get_rotation()
+                words = list(_words(textpage.raw, text, places, rotation, undrawn))
+                rules = [_turned(rule, rotation) for rule in (*_rules(page), *annotations.struck)]
+                has_nothing = set("".join(text.split())) == {"\ufffd"}
+                lines = [] if has_nothing else page_lines(words, rules)
+                is_picture = not lines and next(page.get_objects(max_depth=1), None) is not None
+                n_pictures, own = unread_pictures(page, textpage)
+                textpage.close()
         except DamagedPage:
             return None
-        self._n_chars = len(found.raw_text)
-        return found
-
-
-def _read_page(page: Any, losses: Losses) -> ReadPage:
-    textpage = page.get_textpage()
-    annotations = Annotations(page, textpage, losses)
-    undrawn = dict(_undrawn_texts(page, textpage))
-    losses.hidden += undrawn.values()
-    text, places = _characters(textpage)
-    rotation = page.get_rotation()
-    words = list(_words(textpage.raw, text, places, rotation, undrawn))
-    rules = [_turned(rule, rotation) for rule in (*_rules(page), *annotations.struck)]
-    has_nothing = set("".join(text.split())) == {"\ufffd"}
-    lines = [] if has_nothing else page_lines(words, rules)
-    is_picture = not lines and next(page.get_objects(max_depth=1), None) is not None
-    n_pictures, own = unread_pictures(page, textpage)
-    textpage.close()
-    return ReadPage(text, places, lines, annotations.joined(), is_picture, n_pictures, own)
+        self._n_chars = len(text)
+        return ReadPage(text, places, lines, annotations.joined(), is_picture, n_pictures, own)
 
 
 def _characters(textpage: Any) -> tuple[str, Sequence[int]]:
@@ -223,7 +218,8 @@ def _words(
             parts, before = [], first
             for at in range(start + 1, end):
                 own, here = style_at(at), box(at)
-                if own != style or _gap(before, here) > _WORD_GAP * own[1]:
+                gap = max(here[0] - before[2], before[0] - here[2])
+                if own != style or gap > _WORD_GAP * own[1]:
                     parts.append((start, at, style, first, before))
                     start, style, first = at, own, here
                 before = here
@@ -232,10 +228,6 @@ def _words(
             left, right = min(first[0], final[0]), max(first[2], final[2])
             yield Word(text[begin:stop], begin, line, space, left, right, *style)
             space = ""
-
-
-def _gap(first: Rule, second: Rule) -> float:
-    return max(second[0] - first[2], first[0] - second[2])
 
 
 def _style(textpage: Any, place: int, piece: Any, rotation: int, is_hidden: bool) -> _Style:

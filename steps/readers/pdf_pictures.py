@@ -36,7 +36,9 @@ def unread_pictures(page: Any, textpage: Any) -> tuple[int, Sequence[TextBox]]:
     pictures, share = list[PageBox](), 0.0
     for index in range(min(raw.FPDFPage_CountObjects(page), _MOST_OBJECTS)):
         piece = raw.FPDFPage_GetObject(page, index)
-        box = shown_box(page, raw.FS_RECTF(*_rect(piece))) if _is_picture(piece) else None
+        left, bottom, right, top = bounds_of(piece)
+        rect = raw.FS_RECTF(left, top, right, bottom)
+        box = shown_box(page, rect) if _is_picture(piece) else None
         if box is not None:
             share += _area(box)
             pictures += [box] if _area(box) >= _LEAST_SHARE else []
@@ -51,8 +53,12 @@ def unread_pictures(page: Any, textpage: Any) -> tuple[int, Sequence[TextBox]]:
         text = " ".join(textpage.get_text_bounded(left, bottom, right, top).split())
         own += [TextBox(escaped(text), *box)] if box is not None and text else []
     covered = (
-        sum(_area(_shared(_sides(text), picture)) for text in own) / _area(picture)
-        for picture in pictures
+        sum(
+            _area((max(t.left, left), max(t.top, top), min(t.right, right), min(t.bottom, bottom)))
+            for t in own
+        )
+        / _area((left, top, right, bottom))
+        for left, top, right, bottom in pictures
     )
     return sum(share < _COVERED for share in covered), own
 
@@ -90,11 +96,6 @@ def inserted(text: str, seen: SeenText, own: Sequence[TextBox]) -> SeenText:
     return replace(seen, text="\n\n".join(filter(None, (before, seen.text, after))), lines=lines)
 
 
-def _rect(piece: Any) -> tuple[float, float, float, float]:
-    left, bottom, right, top = bounds_of(piece)
-    return left, top, right, bottom
-
-
 def _is_picture(piece: Any, depth: int = 2) -> bool:
     """Return whether an object of a page is a picture, or a group with one."""
     kind = raw.FPDFPageObj_GetType(piece)
@@ -109,12 +110,3 @@ def _is_picture(piece: Any, depth: int = 2) -> bool:
 def _area(box: PageBox) -> float:
     left, top, right, bottom = box
     return max(0.0, right - left) * max(0.0, bottom - top)
-
-
-def _sides(box: TextBox) -> PageBox:
-    return box.left, box.top, box.right, box.bottom
-
-
-def _shared(first: PageBox, second: PageBox) -> PageBox:
-    (a, b, c, d), (e, f, g, h) = first, second
-    return max(a, e), max(b, f), min(c, g), min(d, h)

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 from paddock.pipelines.text_marks import hidden
 
 from .document_kinds import MEDIA_TYPES
-from .hidden_text_notes import hidden_text_note
 from .inner_documents import InnerPictures
 from .office import (
     DRAWN_TEXT,
@@ -31,7 +30,7 @@ from .office import (
     with_note_marks,
 )
 from .office_archives import load_archive
-from .reader import Document, ReadRequest
+from .reader import Document, ReadRequest, hidden_text_note
 
 _PRESENTATION = "a presentation"
 
@@ -49,7 +48,12 @@ def read_pptx(file: BinaryIO, request: ReadRequest) -> Document:
         damage_errors(_PRESENTATION),
         load_archive(load, file, archive) as (presentation, _, damage),
     ):
-        authors = _comment_authors(presentation)
+        authors = {
+            author.get("id", ""): author.get("name", "")
+            for relation in presentation.part.rels.values()
+            if relation.reltype.endswith(("/commentAuthors", "/authors"))
+            for author in part_tree(relation)
+        }
         pages: list[str] = []
         unshown: list[str] = []
         kinds: list[str] = []
@@ -99,7 +103,13 @@ def _slide_blocks(slide: Any, unshown: list[str]) -> Iterator[str]:
     for relation in slide.part.rels.values():
         if not relation.is_external and relation.reltype.endswith("/diagramData"):
             yield from drawn_texts(relation)
-    yield _speaker_notes(slide)
+    if slide.has_notes_slide:
+        page = slide.notes_slide
+        boxes = [s.text_frame for s in page.shapes if s.has_text_frame and not s.is_placeholder]
+        frames = filter(None, (page.notes_text_frame, *boxes))
+        paragraphs = (p for frame in frames for p in frame._txBody.iter(DRAWN_TEXT))
+        notes = "\n".join(filter(None, map(paragraph_text, paragraphs)))
+        yield f"Notes: {notes}" if notes else ""
 
 
 def _layout_blocks(slide: Any, unshown: list[str], pictures: InnerPictures) -> Iterator[str]:
@@ -118,27 +128,6 @@ def _layout_blocks(slide: Any, unshown: list[str], pictures: InnerPictures) -> I
             continue
         for shape in in_reading_order(s for s in owner.shapes if not s.is_placeholder):
             yield from filter(None, shape_blocks(shape, 0, unshown))
-
-
-def _speaker_notes(slide: Any) -> str:
-    if not slide.has_notes_slide:
-        return ""
-    page = slide.notes_slide
-    boxes = [s.text_frame for s in page.shapes if s.has_text_frame and not s.is_placeholder]
-    frames = filter(None, (page.notes_text_frame, *boxes))
-    paragraphs = (p for frame in frames for p in frame._txBody.iter(DRAWN_TEXT))
-    notes = "\n".join(filter(None, map(paragraph_text, paragraphs)))
-    return f"Notes: {notes}" if notes else ""
-
-
-def _comment_authors(presentation: Any) -> dict[str, str]:
-    """Return the names of those who wrote comments, by their numbers."""
-    return {
-        author.get("id", ""): author.get("name", "")
-        for relation in presentation.part.rels.values()
-        if relation.reltype.endswith(("/commentAuthors", "/authors"))
-        for author in part_tree(relation)
-    }
 
 
 def _slide_comments(slide: Any, authors: dict[str, str]) -> str:

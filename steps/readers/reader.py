@@ -52,6 +52,16 @@ def text_sample(texts: Sequence[str]) -> str:
     return f"{n_chars:,} characters: '{start}{'…' if n_chars > _SHOWN_CHARS else ''}'"
 
 
+def hidden_text_note(what: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the note that `what` hides these texts, which are read like all others.
+
+    >>> hidden_text_note("the page", ["Pay  twice"])
+    (": text that the page does not show is read as well (10 characters: 'Pay twice')",)
+    """
+    shown = f": text that {what} does not show is read as well ({text_sample(texts)})"
+    return (shown,) if texts else ()
+
+
 def page_offsets(pages: Sequence[str]) -> list[int]:
     """Return each page's offset in the joined text."""
     lengths = [len(page) + len(PAGE_BREAK) for page in pages]

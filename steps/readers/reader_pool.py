@@ -39,7 +39,7 @@ from paddock.engine.system.processes import (
 )
 from paddock.engine.system.text import canonical_json
 
-from .reader import Document, LineBox, PageBox, QuoteSpan, Unreadable
+from .reader import Document, PageBox, QuoteSpan, Unreadable
 from .reader_process import FAILURE, OUT_OF_MEMORY, PROGRESS, SourceParts, locate_values
 
 MOST_PROCESSES = 4
@@ -120,7 +120,10 @@ class DocumentRequest:
             str(meta["media_type"]),
             tuple(map(str, meta["notes"])),
             str(meta["why_empty"]),
-            tuple(tuple(map(_line_box, lines)) for lines in meta["line_boxes"]),
+            tuple(
+                tuple((int(start), int(end), *_page_box(sides)) for start, end, *sides in lines)
+                for lines in meta["line_boxes"]
+            ),
             tuple(tuple(map(float, scores)) for scores in meta["line_scores"]),
         )
 
@@ -451,11 +454,6 @@ class _ReaderProcess:
             if self._watched is not None:
                 self._watched.kill()  # so that the guard sees its end, and leaves no zombie
         self._pipes.end()
-
-
-def _line_box(sent: list[float]) -> LineBox:
-    start, end, *sides = sent
-    return (int(start), int(end), *_page_box(sides))
 
 
 def _page_box(sent: list[float]) -> PageBox:

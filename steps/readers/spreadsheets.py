@@ -22,7 +22,6 @@ from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import escaped, hidden, struck
 
 from .document_kinds import MEDIA_TYPES
-from .hidden_text_notes import hidden_sheet_notes
 from .inner_documents import InnerPictures
 from .office import (
     DRAWN_TEXT,
@@ -124,11 +123,11 @@ def _workbook_text(
             f": {cells.n_bare:,} of its formulas have no stored value and are shown as they are "
             f"written; open and save it in a spreadsheet program to have their values"
         )
-    notes += (
-        *hidden_sheet_notes(hidden_sheets, unshown),
-        *embedded_notes(kinds),
-        *pictures.notes(),
-    )
+    if hidden_sheets:
+        notes.append(f": hidden sheets are read as well ({', '.join(hidden_sheets)})")
+    if unshown:
+        notes.append(f": hidden rows, columns and cells are read as well ({'; '.join(unshown)})")
+    notes += (*embedded_notes(kinds), *pictures.notes())
     if cells.n_rounded:
         numbers = counted(cells.n_rounded, "number has", "numbers have")
         notes.append(

@@ -19,7 +19,6 @@ from paddock.pipelines.text_marks import escaped, hidden, note_label
 
 from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_within
 from .formulas import MATH_NS, omml_text
-from .hidden_text_notes import hidden_text_note
 from .inner_documents import InnerPictures
 from .office import (
     DRAWING_NS,
@@ -43,7 +42,7 @@ from .office import (
     with_note_marks,
 )
 from .office_archives import load_archive
-from .reader import Document, ReadRequest, Unreadable, text_sample
+from .reader import Document, ReadRequest, Unreadable, hidden_text_note, text_sample
 from .word_styles import WORD_NS, ListNumbers, StyleSheet, form_of, is_on, number_format, value_of
 
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
