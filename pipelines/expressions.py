@@ -21,7 +21,7 @@ from jinja2.runtime import Undefined
 from pydantic_core import core_schema
 
 from paddock.engine.system.template_limits import TemplateLimitExceeded
-from paddock.engine.system.text import one_line
+from paddock.engine.system.text import nested_values, one_line
 
 from .errors import did_you_mean
 from .filter_misuses import misuses
@@ -195,43 +195,49 @@ class ExpressionError(Exception):
 
 
 @dataclass(frozen=True)
-class CompiledText:
-    """A parsed template or expression; its code is made when it is first needed."""
+class Expression:
+    """A bare expression, as under `if`, `for_each`, `key`, `check` and `returns`, or a template.
+
+    Its code is made when it is first needed.
+    """
 
     source: str
-    tree: nodes.Template
-    references: frozenset[Reference]
-    is_expression: bool
-    elements: frozenset[Reference] = frozenset()
-    """What it reads of items in lists (see `element_reads`)."""
-    chain: Reference | None = None
+    tree: nodes.Template = field(repr=False, compare=False)
+    """Its syntax tree; read-only."""
+    references: frozenset[Reference] = field(repr=False, compare=False)
+    reads: frozenset[Reference] = field(repr=False, compare=False)
+    """The same, and what it reads of items in lists (see `element_reads`)."""
+    is_text: bool = field(repr=False, compare=False)
+    """A template with more than one expression: its value is a text."""
+    chain: Reference | None = field(repr=False, compare=False)
     """The path, if the expression is only a path."""
+
+    @classmethod
+    def of(cls, source: str) -> Expression:
+        """Compile a bare expression."""
+        return compile_text(source, bare=True)
 
     @cached_property
     def _code(self) -> Any:
         return environment().from_string(self.tree)
 
-    def run(self, scope: Mapping[str, Any]) -> Any:
+    def evaluate(self, scope: Mapping[str, Any]) -> Any:
         if self.chain is not None:
             found = _look_up(scope, self.chain)
             if found is not _ABSENT:
                 return found
         try:
             with environment().metering(scope):
-                return self._value(scope) if self.is_expression else self._code.render(scope)
+                if self.is_text:
+                    return self._code.render(scope)
+                context = self._code.new_context(dict(scope))
+                for _ in self._code.root_render_func(context):
+                    pass
+                return plain_data(context.vars[_RESULT])
         except ExpressionError:
             raise
         except Exception as error:
             raise _as_expression_error(self.source, error) from error
-
-    def _value(self, scope: Mapping[str, Any]) -> Any:
-        context = self._code.new_context(dict(scope))
-        for _ in self._code.root_render_func(context):
-            pass
-        value = context.vars[_RESULT]
-        if isinstance(value, Undefined):
-            str(value)  # raises, with the name
-        return plain_data(value)
 
 
 _ABSENT = object()
@@ -253,7 +259,7 @@ def plain_data(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(name): plain_data(item) for name, item in value.items()}
     if isinstance(value, Undefined):
-        str(value)
+        str(value)  # raises, with the name
     if hasattr(value, "__iter__") and not callable(value):
         return [plain_data(item) for item in value]
     raise TemplateLimitExceeded("its result is not plain data")
@@ -279,60 +285,47 @@ def _excerpt(source: str, line_number: int | None = None) -> str:
 
 
 @lru_cache(maxsize=512)  # checks, taint analysis and binding of a pipeline compile the same texts
-def compile_text(source: str, *, bare: bool) -> CompiledText:
+def compile_text(source: str, *, bare: bool) -> Expression:
     """Compile a template, or with `bare` an expression without braces."""
     if len(source) > MAX_SOURCE_CHARS:
         raise ExpressionError(f"the text has more than {MAX_SOURCE_CHARS:,} characters")
     if not bare and source.count("{{") + source.count("{%") > MAX_TAGS:
         raise ExpressionError(f"the text has more than {MAX_TAGS:,} `{{{{ }}}}` and `{{% %}}`")
     try:
-        parsed = _parse_bare(source) if bare else environment().parse(source)
-        return _compiled_from(source, parsed, is_bare=bare)
+        return _compiled(source, bare=bare)
     except TemplateSyntaxError as error:
         raise _syntax_error(source, error, bare=bare) from error
     except (RecursionError, MemoryError, SyntaxError, ValueError) as error:
         raise _as_expression_error(source, error) from error
 
 
-def _parse_bare(source: str) -> nodes.Expr:
-    parser = Parser(environment(), source, state="variable")
-    found = parser.parse_expression()
-    if not parser.stream.eos:
-        raise TemplateSyntaxError(f"unexpected '{parser.stream.current.value}'", 1)
-    return found
-
-
-def _compiled_from(
-    source: str, found: nodes.Expr | nodes.Template, *, is_bare: bool
-) -> CompiledText:
-    lone = found if is_bare else _single_expression(source, found)
-    tree = found
+def _compiled(source: str, *, bare: bool) -> Expression:
+    lone: nodes.Expr | None = None
+    if bare:
+        parser = Parser(environment(), source, state="variable")
+        lone = parser.parse_expression()
+        if not parser.stream.eos:
+            raise TemplateSyntaxError(f"unexpected '{parser.stream.current.value}'", 1)
+    else:
+        tree = environment().parse(source)
+        match tree.body:
+            case [nodes.Output(nodes=[nodes.Expr() as only])]:
+                is_whole = source.startswith("{{") and source.endswith("}}")
+                lone = only if is_whole and not isinstance(only, nodes.TemplateData) else None
     if lone is not None:
         target = nodes.Name(_RESULT, "store", lineno=1)
-        assign = nodes.Assign(target, lone, lineno=1)
-        tree = nodes.Template([assign], lineno=1)
-    assert isinstance(tree, nodes.Template)
+        tree = nodes.Template([nodes.Assign(target, lone, lineno=1)], lineno=1)
     for message, remedy, line in forbidden_nodes(tree):
         shown = _excerpt(source, line)
         raise ExpressionError(f"'{shown}' is refused: {message}", remedy, line=line)
     whole = tree if lone is None else lone
     read = references(whole)
     # Only results of blocks have fields that are known before a run; most texts read none.
-    reads = element_reads(whole) if "results" in source else ()
-    elements = frozenset(path for path in reads if path[0] == "steps")
+    elements = element_reads(whole) if "results" in source else ()
+    reads = read.union(path for path in elements if path[0] == "steps")
     chain = chain_of(lone) if lone is not None else None
     environment().with_metered_loops(tree)
-    return CompiledText(source, tree, read, lone is not None, elements, chain)
-
-
-def _single_expression(source: str, found: nodes.Node) -> nodes.Expr | None:
-    """Return the expression of a text that is exactly one `{{ }}`."""
-    if not (source.startswith("{{") and source.endswith("}}")):
-        return None
-    match found:
-        case nodes.Template(body=[nodes.Output(nodes=[nodes.Expr() as only])]):
-            return None if isinstance(only, nodes.TemplateData) else only
-    return None
+    return Expression(source, tree, read, reads, lone is None, chain)
 
 
 def _syntax_error(source: str, error: TemplateSyntaxError, *, bare: bool) -> ExpressionError:
@@ -368,39 +361,10 @@ TEMPLATE_START = re.compile(r"\{\{|\{%|\{#")
 _BARE_STEP = re.compile(r"steps(\.[a-z][a-z0-9_]*)+\Z")
 
 
-@dataclass(frozen=True)
-class Expression:
-    """A bare expression, as under `if`, `for_each`, `key`, `check` and `returns`."""
-
-    source: str
-    _compiled: CompiledText = field(repr=False, compare=False)
-
-    @classmethod
-    def of(cls, source: str) -> Expression:
-        return cls(source, compile_text(source, bare=True))
-
-    @property
-    def references(self) -> frozenset[Reference]:
-        return self._compiled.references
-
-    @property
-    def reads(self) -> frozenset[Reference]:
-        """The paths that it reads, with fields of list items."""
-        return self._compiled.references | self._compiled.elements
-
-    @property
-    def tree(self) -> nodes.Template:
-        """Its syntax tree; read-only."""
-        return self._compiled.tree
-
-    def evaluate(self, scope: Mapping[str, Any]) -> Any:
-        return self._compiled.run(scope)
-
-
 class Value:
     """Nested data with expressions in it, as under `with` and `returns`."""
 
-    def __init__(self, data: Any, places: Mapping[Path, CompiledText]) -> None:
+    def __init__(self, data: Any, places: Mapping[Path, Expression]) -> None:
         self.data = data
         """As it is written."""
         self._places = places
@@ -417,9 +381,23 @@ class Value:
     @classmethod
     def scan(cls, data: Any, *, bare: bool = False) -> tuple[Value, list[ExpressionError]]:
         """Compile every text; return the value and what could not be parsed."""
-        places: dict[Path, CompiledText] = {}
+        places: dict[Path, Expression] = {}
         errors: list[ExpressionError] = []
-        _scan(data, (), bare, places, errors)
+        for path, text in nested_values(data):
+            if not isinstance(text, str):
+                continue
+            try:
+                if bare or TEMPLATE_START.search(text):
+                    places[path] = compile_text(text, bare=bare)
+                elif _BARE_STEP.match(text):
+                    what, remedy = (
+                        f"'{text}' is only a text here",
+                        f"Did you mean `{{{{ {text} }}}}`?",
+                    )
+                    errors.append(ExpressionError(what, remedy, path=path))
+            except ExpressionError as error:
+                error.path = path
+                errors.append(error)
         return cls(data, places), errors
 
     @property
@@ -436,9 +414,9 @@ class Value:
 
     def reads(self) -> Mapping[Path, frozenset[Reference]]:
         """Return the same, with fields of list items."""
-        return {path: made.references | made.elements for path, made in self._places.items()}
+        return {path: made.reads for path, made in self._places.items()}
 
-    def compiled(self, path: Path) -> CompiledText | None:
+    def compiled(self, path: Path) -> Expression | None:
         """Return the text with expressions at a path; None: there is none."""
         return self._places.get(path)
 
@@ -461,33 +439,8 @@ class Value:
         return {name: render(others.get(name, scope)) for name, render in parts.items()}
 
 
-def _scan(
-    data: Any,
-    path: Path,
-    bare: bool,
-    places: dict[Path, CompiledText],
-    errors: list[ExpressionError],
-) -> None:
-    if isinstance(data, dict):
-        for name, item in data.items():
-            _scan(item, (*path, name), bare, places, errors)
-    elif isinstance(data, list):
-        for index, item in enumerate(data):
-            _scan(item, (*path, index), bare, places, errors)
-    elif isinstance(data, str):
-        try:
-            if bare or TEMPLATE_START.search(data):
-                places[path] = compile_text(data, bare=bare)
-            elif _BARE_STEP.match(data):
-                what, remedy = f"'{data}' is only a text here", f"Did you mean `{{{{ {data} }}}}`?"
-                errors.append(ExpressionError(what, remedy, path=path))
-        except ExpressionError as error:
-            error.path = path
-            errors.append(error)
-
-
 def _renderer(
-    data: Any, path: Path, places: Mapping[Path, CompiledText]
+    data: Any, path: Path, places: Mapping[Path, Expression]
 ) -> Callable[[Mapping[str, Any]], Any]:
     """Return a function that renders `data`; parts without expressions are constant."""
     if path in places:
@@ -495,7 +448,7 @@ def _renderer(
 
         def render_text(scope: Mapping[str, Any]) -> Any:
             try:
-                return made.run(scope)
+                return made.evaluate(scope)
             except ExpressionError as error:
                 error.path = path
                 raise
@@ -510,27 +463,22 @@ def _renderer(
     return lambda scope: [render(scope) for render in parts]
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Template:
     """A text that a step renders itself, bound to the scope of its item.
 
     A step's `Params` declares `prompt: Template`; the step calls `params.prompt.render(chunk=…)`.
     """
 
-    __slots__ = ("_compiled", "_scope", "file", "source")
-
-    def __init__(
-        self, source: str, made: CompiledText, file: str | None, scope: Mapping[str, Any]
-    ) -> None:
-        self.source = source
-        self.file = file
-        self._compiled = made
-        self._scope = scope
+    source: str
+    _compiled: Expression
+    file: str | None
+    _scope: Mapping[str, Any]
 
     @classmethod
     def of(cls, source: str, file: str | None = None) -> Template:
         """Compile a text, bound to an empty scope."""
-        made = compile_text(source, bare=False)
-        return cls(source, made, file, {})
+        return cls(source, compile_text(source, bare=False), file, {})
 
     @property
     def references(self) -> frozenset[Reference]:
@@ -538,7 +486,7 @@ class Template:
 
     @property
     def reads(self) -> frozenset[Reference]:
-        return self._compiled.references | self._compiled.elements
+        return self._compiled.reads
 
     def element_reads(self, names: Collection[str]) -> frozenset[Reference]:
         """Return what it reads of items in lists that have one of these names."""
@@ -549,7 +497,7 @@ class Template:
 
     def render(self, **extra: Any) -> str:
         """Return the text; `extra` names take precedence over the scope."""
-        made = self._compiled.run({**self._scope, **extra})
+        made = self._compiled.evaluate({**self._scope, **extra})
         return made if isinstance(made, str) else str(made)
 
     def texts(self, **extra: Any) -> list[str]:

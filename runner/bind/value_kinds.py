@@ -65,7 +65,7 @@ class ValueKinds:
     def of(self, value: Value, path: Path) -> Kind:
         compiled = value.compiled(path)
         if compiled is not None:
-            return self.of_expression(compiled.tree) if compiled.is_expression else str
+            return str if compiled.is_text else self.of_expression(compiled.tree)
         return type(value.data) if path == () and isinstance(value.data, dict | list) else None
 
     def of_expression(self, tree: nodes.Template) -> Kind:
