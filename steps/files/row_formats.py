@@ -258,26 +258,22 @@ def _cells(
         strict=True,
         skipinitialspace=_has_blanks(_head(text), delimiter),
     )
-    begins = 1 + n_before
-    n = 0
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            why = str(error)
-            if "field larger" in why:
-                why = "a cell has more than 131,072 characters"
-            elif "unexpected end" in why:
-                why = "a quote is opened here and never closed"
-            raise UnreadableRows(f"cannot be read as CSV: line {begins}: {why}") from error
-        if row is None:
-            return
-        if row and not (len(row) == 1 and not row[0].strip()):
-            n += 1
-            if n > n_most:
-                raise _too_many()
-            yield begins, row
-        begins = reader.line_num + 1 + n_before
+    begins, n = 1 + n_before, 0
+    try:
+        for row in reader:
+            if row and not (len(row) == 1 and not row[0].strip()):
+                n += 1
+                if n > n_most:
+                    raise _too_many()
+                yield begins, row
+            begins = reader.line_num + 1 + n_before
+    except csv.Error as error:
+        why = str(error)
+        if "field larger" in why:
+            why = "a cell has more than 131,072 characters"
+        elif "unexpected end" in why:
+            why = "a quote is opened here and never closed"
+        raise UnreadableRows(f"cannot be read as CSV: line {begins}: {why}") from error
 
 
 def _too_many() -> UnreadableRows:

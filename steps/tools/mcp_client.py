@@ -68,29 +68,22 @@ async def stderr_file(output: ServerOutput) -> AsyncIterator[Any]:
             transport.close()
 
 
-class WatchedTransport:
-    """A transport that reports when the server has ended, and keeps invalid messages."""
-
-    def __init__(self, transport: Any, output: ServerOutput) -> None:
-        self._transport = transport
-        self._output = output
-
-    async def __aenter__(self) -> Any:
-        read, write = await self._transport.__aenter__()
-        return _WatchedStream(read, self._output), write
-
-    async def __aexit__(self, *error: Any) -> bool | None:
-        self._output.is_over = True
-        ended: bool | None = await self._transport.__aexit__(*error)
-        return ended
+@asynccontextmanager
+async def watched(transport: Any, output: ServerOutput) -> AsyncIterator[Any]:
+    """Open a transport; report when the server has ended, and keep invalid messages."""
+    async with transport as (read, write):
+        try:
+            yield _WatchedStream(read, output), write
+        finally:
+            output.is_over = True
 
 
+@dataclass
 class _WatchedStream:
     """The incoming stream, inspected."""
 
-    def __init__(self, stream: Any, output: ServerOutput) -> None:
-        self._stream = stream
-        self._output = output
+    _stream: Any
+    _output: ServerOutput
 
     async def receive(self) -> Any:
         try:
@@ -272,7 +265,7 @@ class McpSession:
         )
         async with stderr_file(self._output) as errors:
             transport = self._library.stdio_client(server, errlog=errors)
-            yield WatchedTransport(transport, self._output)
+            yield watched(transport, self._output)
 
     # --- asking it
 
