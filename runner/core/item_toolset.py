@@ -30,7 +30,7 @@ from paddock.steps.tools.mcp_client import (
 )
 from paddock.steps.tools.python_files import function_fault
 from paddock.steps.tools.python_functions import FunctionPool
-from paddock.steps.tools.tool import RunnableTool, ToolContext
+from paddock.steps.tools.tool import RunnableTool, ToolContext, ToolRefused
 from paddock.steps.tools.tool_names import (
     BUILT_IN_TOOLS,
     installed_tools,
@@ -173,12 +173,12 @@ class ItemToolset:
         async def do() -> dict[str, Any]:
             result = await _call_in_turn(tool, args)
             if result.is_error:
-                raise _ToolRefused(result)
+                raise ToolRefused(result)
             return {"text": result.text, "value": result.value}
 
         try:
             kept = await self._memo.once("tool", call, do, keeps=tool.keeps)
-        except _ToolRefused as no:
+        except ToolRefused as no:
             return await self._refused(call, no.result)
         except StepError as error:
             await self._refused(call, ToolResult(error.reason, is_error=True))
@@ -191,12 +191,6 @@ class ItemToolset:
 
         kept = await self._memo.once("tool", call, give, keeps=False)
         return replace(result, text=str(kept["error"]))
-
-
-class _ToolRefused(Exception):
-    def __init__(self, result: ToolResult) -> None:
-        self.result = result
-        super().__init__(result.text)
 
 
 async def _call_in_turn(tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:

@@ -13,12 +13,7 @@ from paddock.engine.errors import BadRequest, PromptTooLong, ToolsRefused
 from paddock.engine.request import Message, Role, with_system_text
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
-from paddock.steps.base import (
-    Params,
-    ReplyForm,
-    Step,
-    Tools,
-)
+from paddock.steps.base import Params, ReplyForm, Step, Tools
 from paddock.steps.prompt import render_template
 
 from .agent_memory import (
@@ -43,7 +38,6 @@ from .tool_protocol import (
     AgentTools,
     ModelTurn,
     OfferedTool,
-    ToolCallResult,
     ToolProtocol,
     offered_tools,
     refuse_duplicates,
@@ -209,8 +203,7 @@ class AgentConversation:
             done = await caller.carry_out(turn.calls, n_turns)
             outputs += [result.output for result in done]
             n_repeats = n_repeats + 1 if all(result.is_repeated for result in done) else 0
-            results = [ToolCallResult(result.call, result.text) for result in done]
-            given = await memory.fitting(turn.message, results)
+            given = await memory.fitting(turn.message, done)
             is_new = [result.output.error is None and not result.is_repeated for result in done]
             words, found = turn_text(turn.text, given), turn_text("", list(compress(given, is_new)))
             shown = tuple(protocol.results(given))

@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from paddock.engine.request import Message, ModelSpec, Tool
 from paddock.engine.system import private_files
@@ -21,7 +20,8 @@ from paddock.steps.vectors.embed import embed_texts
 
 from .ask_and_repair import Asker
 from .prompt_truncation import most_that_fits
-from .tool_protocol import ToolCallResult, as_data
+from .tool_calls import CallResult
+from .tool_protocol import as_data
 
 _MOST_RESULTS_SHARE = 0.6
 """Of the context without the task: with more, one turn would push out all others."""
@@ -45,29 +45,12 @@ class AgentTurn:
         return [self.message, *self.results]
 
 
-def turn_text(text: str, given: Sequence[ToolCallResult]) -> str:
+def turn_text(text: str, given: Sequence[CallResult]) -> str:
     parts = [text]
     for result in given:
         arguments = json.dumps(dict(result.call.arguments), ensure_ascii=False)
         parts.append(f"{result.call.name} {arguments} gave:\n{as_data(result.text)}")
     return "\n\n".join(filter(None, parts))
-
-
-class TurnStore(Protocol):
-    """What is kept of dropped turns."""
-
-    async def add(self, turns: Sequence[AgentTurn]) -> None:
-        """Add dropped turns, the oldest first."""
-
-    async def words(self, about: str) -> str:
-        """Return text about them for the prompt; empty for nothing."""
-
-    async def close(self) -> None:
-        """Remove them: the conversation has ended."""
-
-    @property
-    def outcome(self) -> str:
-        """What happened to dropped turns, for the report."""
 
 
 @dataclass
@@ -153,7 +136,7 @@ class ConversationMemory:
         messages = [*head, *(message for turn in self.turns[n_gone:] for message in turn.messages)]
         return [*messages, Message("user", closing)] if closing else messages
 
-    async def fitting(self, turn: Message, given: Sequence[ToolCallResult]) -> list[ToolCallResult]:
+    async def fitting(self, turn: Message, given: Sequence[CallResult]) -> list[CallResult]:
         """Shorten results that would fill the context, with a note."""
         head, room = [*self.head, turn], await self.asker.room()
         n_bytes = max((_n_bytes(result.text) for result in given), default=0)
@@ -166,7 +149,7 @@ class ConversationMemory:
         limit = int(limit_beside(await self.asker.size(head, self.tools)))
         return [await self._cut(result, limit) for result in given]
 
-    async def _cut(self, given: ToolCallResult, limit: int) -> ToolCallResult:
+    async def _cut(self, given: CallResult, limit: int) -> CallResult:
         text = given.text
         if _n_bytes(text) <= limit:
             return given
@@ -185,7 +168,7 @@ class ConversationMemory:
             f"the result of '{given.call.name}' is too long for the context: "
             f"{len(text) - n:,} of its {len(text):,} characters were left out of the middle."
         )
-        return ToolCallResult(given.call, shortened(n))
+        return replace(given, text=shortened(n))
 
     def note_dropped_turns(self) -> None:
         if self._n_gone:
@@ -217,14 +200,17 @@ class TurnNotes:
     """The same with `max_tokens`: notes may end at a limit."""
     task: str
     outcome: str = "summarised"
+    """What happened to dropped turns, for the report."""
     _notes: str = ""
 
     async def add(self, turns: Sequence[AgentTurn]) -> None:
+        """Add dropped turns, the oldest first."""
         for turn in turns:
             reply = await self.limited.ask(await self._fitting(turn.words))
             self._notes = reply.text.strip() or self._notes
 
     async def words(self, about: str) -> str:
+        """Return text about them for the prompt."""
         return f"Your notes on what you have done so far:\n{as_data(self._notes)}"
 
     async def close(self) -> None: ...
@@ -277,7 +263,7 @@ class RecalledTurns:
         await store.replace(self.item, self._rows)
 
     async def words(self, about: str) -> str:
-        """Return the turns nearest to the latest one, in order."""
+        """Return the turns nearest to the latest one, in order; empty for none."""
         if not self._rows:
             return ""
         (vector,) = await self._vectors([about])
@@ -303,6 +289,10 @@ class RecalledTurns:
     async def _vectors(self, texts: Sequence[str]) -> Sequence[Vector]:
         tools = self.asker.tools
         return (await embed_texts(tools, self.embedder, texts, on_overflow="split")).vectors
+
+
+TurnStore = TurnNotes | RecalledTurns
+"""What is kept of dropped turns."""
 
 
 def recalled_turns(asker: Asker) -> RecalledTurns:

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 from paddock.engine.request import Message
 from paddock.engine.system.tasks import run_concurrently
@@ -108,27 +108,9 @@ class LevelReducer(ABC):
         return await self.combine(notes, level)
 
 
-class PartPrompts(Protocol):
-    """The prompts of a map-reduce. `index` counts parts from 0."""
-
-    def part(
-        self, part: TextPart, index: int, n_parts: int, previous: Sequence[str] = ()
-    ) -> list[Message]:
-        """Ask about one part; `previous` are notes on those before it."""
-
-    def whole(self, notes: Sequence[str]) -> list[Message]:
-        """Ask for one answer out of the notes on consecutive parts."""
-
-    def joined(self, notes: Sequence[str]) -> str:
-        """Return notes as one text, as `whole` shows them."""
-
-    def refined(self, answer: str, part: TextPart, index: int, n_parts: int) -> list[Message]:
-        """Ask for an answer that covers one more part."""
-
-
 @dataclass(frozen=True, slots=True)
 class SummaryPrompts:
-    """Implements `PartPrompts` for `summarise`."""
+    """The prompts of `summarise`. `index` counts parts from 0."""
 
     words: int | None = None
     style: str | None = None
@@ -139,7 +121,7 @@ class SummaryPrompts:
     def part(
         self, part: TextPart, index: int = 0, n_parts: int = 1, previous: Sequence[str] = ()
     ) -> list[Message]:
-        """Ask for a summary of one part; a text that fits is the only one."""
+        """Ask about one part, or a text that fits; `previous` are notes on the parts before it."""
         if self.map is not None:
             names = {"chunk": dict(part.data), "index": index, "previous": list(previous)}
             return _summary_prompt(render_template(self.map, "map", names))
@@ -150,15 +132,18 @@ class SummaryPrompts:
         return _summary_prompt(f"{before}{part.data['text']}\n\n{closing}")
 
     def whole(self, notes: Sequence[str]) -> list[Message]:
+        """Ask for one answer out of the notes on consecutive parts."""
         if self.reduce is not None:
             return _summary_prompt(render_template(self.reduce, "reduce", {"notes": list(notes)}))
         closing = self._closing("Summarise the notes above as one text")
         return _summary_prompt(f"{self.joined(notes)}\n\n{closing}")
 
     def joined(self, notes: Sequence[str]) -> str:
+        """Return notes as one text, as `whole` shows them."""
         return NOTE_SEPARATOR.join(notes)
 
     def refined(self, answer: str, part: TextPart, index: int, n_parts: int) -> list[Message]:
+        """Ask for an answer that covers one more part."""
         closing = self._closing("Rewrite the summary above so that it also covers the text")
         return _summary_prompt(f"Summary so far:\n{answer}\n\nText:\n{part.text}\n\n{closing}")
 
@@ -175,7 +160,7 @@ def _summary_prompt(text: str) -> list[Message]:
 
 @dataclass(frozen=True, slots=True)
 class DivisiblePrompt:
-    """Implements `PartPrompts` for `chat`: a conversation, and the text in it to be divided."""
+    """The prompts of `chat`: a conversation, and the text in it to be divided."""
 
     messages: Sequence[Message]
     text: str
@@ -239,7 +224,7 @@ class LastPrompt:
 class MapReduce(LevelReducer):
     """One way to read a text with one model."""
 
-    prompts: PartPrompts
+    prompts: SummaryPrompts | DivisiblePrompt
     n_previous: int = 0
     """How many of the notes before a part its prompt shows."""
     is_strict: bool = False

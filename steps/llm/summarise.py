@@ -216,8 +216,6 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
         text = answer.text.strip()
         if not text:
             raise empty_answer()
-        n_characters = len(material.text)
-        n_read = n_characters - asker.characters_cut
         cited = text
         # JSON cannot hold citation marks; there `sources` has them.
         if params.cite and (tools.reply is None or tools.reply.schema is None):
@@ -227,13 +225,7 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
             **answer.outputs() | {"text": cited},
             notes=[text] if read.notes is None else list(read.notes),
             sources=material.sources(read.parts),
-            coverage=Coverage(
-                characters_read=n_read,
-                characters=n_characters,
-                share=n_read / n_characters,
-                chunks=len(read.parts),
-                levels=read.n_levels,
-            ),
+            coverage=material.coverage(asker.characters_cut, len(read.parts), read.n_levels),
             usage=asker.usage(),
         )
 
@@ -246,6 +238,16 @@ class _SummaryInput:
     """The author passed chunks."""
     pages: tuple[str, ...] = ()
     """The document's pages, if it was read here."""
+
+    def coverage(self, n_cut: int, n_chunks: int, n_levels: int) -> Coverage:
+        n = len(self.text)
+        return Coverage(
+            characters_read=n - n_cut,
+            characters=n,
+            share=(n - n_cut) / n,
+            chunks=n_chunks,
+            levels=n_levels,
+        )
 
     def with_citations(self, summary: str) -> str:
         from paddock.steps.text import citations
@@ -296,19 +298,12 @@ async def _extracted(
         indices = extract.first_lines([span.text for _, span in found], n_words)
     chosen = [material.placed(*found[index]) for index in indices or ()]
     marked = (f"{sentence.text}{sentence.mark if params.cite else ''}" for sentence in chosen)
-    n_characters = len(material.text)
     return SummariseOutput(
         text=UNKNOWN if indices is None else separator.join(marked),
         notes=[],
         sources=material.sources(material.parts),
         sentences=chosen,
-        coverage=Coverage(
-            characters_read=n_characters,
-            characters=n_characters,
-            share=1.0,
-            chunks=len(material.parts),
-            levels=0,
-        ),
+        coverage=material.coverage(0, len(material.parts), 0),
         usage=usage,
     )
 

@@ -18,8 +18,9 @@ from paddock.engine.request import ToolCall
 from paddock.engine.system.tasks import run_concurrently, time_limit
 from paddock.steps.base import BoundTool, Output, StepError, ToolResult, Tools
 from paddock.steps.paths import resolve_path
+from paddock.steps.tools.tool import ToolRefused
 
-from .tool_protocol import OfferedTool
+from .tool_protocol import OfferedTool, ToolCallResult
 
 MOST_CONCURRENT_CALLS = 8
 MOST_CALLS_PER_TURN = 16
@@ -38,11 +39,9 @@ class CallOutput(Output):
 
 
 @dataclass(frozen=True, slots=True)
-class CallResult:
-    """A call, its text for the model, and its record in the output."""
+class CallResult(ToolCallResult):
+    """The same with its record in the output."""
 
-    call: ToolCall
-    text: str
     output: CallOutput
     is_repeated: bool = False
 
@@ -160,12 +159,12 @@ class ToolCaller:
         async def do() -> dict[str, Any]:
             result = await _call_within_time(tool, call.arguments)
             if result.is_error:
-                raise _CallRefused(result)  # not recorded: it may succeed the next time
+                raise ToolRefused(result)  # not recorded: it may succeed the next time
             return {"text": result.text, "value": result.value}
 
         try:
             return ToolResult(**await self.tools.memo.once("turn", request, do))
-        except _CallRefused as refusal:
+        except ToolRefused as refusal:
             return refusal.result
 
 
@@ -176,12 +175,6 @@ def _documents_read_by(tool: BoundTool, root: str, value: Any) -> list[str]:
     found = value if isinstance(value, list) else [value]
     names = (document.get("path") for document in found if isinstance(document, Mapping))
     return list(dict.fromkeys(f"{root}/{name}" for name in names if isinstance(name, str)))
-
-
-class _CallRefused(Exception):
-    def __init__(self, result: ToolResult) -> None:
-        self.result = result
-        super().__init__(result.text)
 
 
 async def _call_within_time(tool: BoundTool, arguments: Mapping[str, Any]) -> ToolResult:

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -349,19 +349,21 @@ class ToolCallResult:
     text: str
 
 
-class ToolProtocol(Protocol):
-    """One way to offer tools and to parse calls, for one conversation."""
+@dataclass(frozen=True, slots=True)
+class NativeToolProtocol:
+    """Offers tools through a chat template that has a place for them."""
 
-    @property
-    def tools(self) -> Sequence[Tool]:
-        """Tools that are part of the request, and counted with its prompt."""
-
-    @property
-    def answers_without_tools(self) -> bool:
-        """Whether the final answer is asked for in a prompt without tools."""
+    asker: Asker
+    tools: Sequence[Tool]
+    """Tools that are part of the request, and counted with its prompt."""
+    warns: bool = True
+    """Whether the system message says that results are data."""
+    answers_without_tools: bool = False  # the model was trained on such conversations
+    """Whether the final answer is asked for in a prompt without tools."""
 
     def opened(self, messages: Sequence[Message]) -> list[Message]:
         """Return the first messages, with instructions about tools."""
+        return with_system_text(messages, DATA_ONLY) if self.warns else list(messages)
 
     async def ask(self, messages: Sequence[Message], *, choice: str = "auto") -> ModelTurn:
         """Ask for one turn; `choice` as `ChatRequest.tool_choice`.
@@ -370,25 +372,6 @@ class ToolProtocol(Protocol):
             StepError: the answer cannot be parsed.
             EngineError: the pool could not do it.
         """
-
-    def results(self, given: Sequence[ToolCallResult]) -> list[Message]:
-        """Return messages with the results of a turn's calls."""
-
-
-@dataclass(frozen=True, slots=True)
-class NativeToolProtocol:
-    """Implements `ToolProtocol` for chat templates with tools."""
-
-    asker: Asker
-    tools: Sequence[Tool]
-    warns: bool = True
-    """Whether the system message says that results are data."""
-    answers_without_tools: bool = False  # the model was trained on such conversations
-
-    def opened(self, messages: Sequence[Message]) -> list[Message]:
-        return with_system_text(messages, DATA_ONLY) if self.warns else list(messages)
-
-    async def ask(self, messages: Sequence[Message], *, choice: str = "auto") -> ModelTurn:
         reply = await self.asker.ask(messages, tools=self.tools, tool_choice=choice)
         calls = () if choice == "none" else reply.tool_calls
         if not calls and choice not in ("auto", "none") and reply.done_reason == "length":
@@ -412,7 +395,7 @@ class NativeToolProtocol:
 
 @dataclass(frozen=True, slots=True)
 class JsonToolProtocol:
-    """Implements `ToolProtocol` by constrained JSON, for models without tools."""
+    """Offers tools in the system message; models without tools call them by constrained JSON."""
 
     asker: Asker
     offered: Sequence[Tool]
@@ -459,6 +442,10 @@ def as_data(text: str) -> str:
     '<result>\na< /result>b\n</result>'
     """
     return f"<result>\n{text.replace('</result', '< /result')}\n</result>"
+
+
+ToolProtocol = NativeToolProtocol | JsonToolProtocol
+"""One way to offer tools and to parse calls, for one conversation."""
 
 
 def tool_protocol_for(

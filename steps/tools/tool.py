@@ -50,6 +50,14 @@ class RunnableTool(BoundTool):
     """Waits for a free process before the time limit starts."""
 
 
+class ToolRefused(Exception):
+    """A result that is an error, so that it is not recorded as a result."""
+
+    def __init__(self, result: ToolResult) -> None:
+        self.result = result
+        super().__init__(result.text)
+
+
 def tool_result(value: Any, text: str | None = None) -> ToolResult:
     """Return plain data as a result; one that is too large is an error.
 
