@@ -44,7 +44,7 @@ from .label_choices import Choice
 from .mcp_servers import McpServer, read_servers, secret_of
 from .pipeline_tests import TestKeys, read_tests, written_tests
 from .prompt_file import TEXT_OR_FILE_PARAMETERS, is_file_reference, read_template_file
-from .reply_schema import read_reply_schema
+from .reply_schema import ReplySchema, read_reply_schema
 from .triggers import BudgetKeys, ConcurrencyKeys, OnKeys
 from .validation import FaultCollector
 from .yaml_source import YamlDocument
@@ -70,15 +70,24 @@ class EvidenceSpec:
 class ReplySpec:
     """What the answer of a step must be."""
 
-    schema: Any
-    """As written; None without one. `reply_schema` parses it."""
+    written: Any
+    """The schema as written; None without one."""
+    form: ReplySchema
     checks: Mapping[int, Check]
     """By index in the list, without those that cannot be parsed."""
     repair: int
     evidence: EvidenceSpec | None = None
     wants_confidence: bool = False
-    choices: tuple[Choice, ...] = ()
-    """The fields of `schema` whose values are labels of a list."""
+
+    @property
+    def schema(self) -> Any:
+        """As JSON Schema; None where the answer is free text."""
+        return self.form.schema
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The fields of `schema` whose values are labels of a list that only a run knows."""
+        return self.form.choices
 
 
 @dataclass(frozen=True)
@@ -354,8 +363,9 @@ class StepParser:
             known = tuple(source for source in sources if source is not None)
             evidence = EvidenceSpec(known, tuple(keys.evidence.only), keys.evidence.language)
         base = FilePath(self._checks.document.file).parent
-        choices = read_reply_schema(keys.schema_, base).choices if keys.schema_ else ()
-        return ReplySpec(keys.schema_, checks, keys.repair, evidence, keys.confidence, choices)
+        written = keys.schema_
+        form = ReplySchema(None) if written is None else read_reply_schema(written, base)
+        return ReplySpec(written, form, checks, keys.repair, evidence, keys.confidence)
 
     def _escalate(self, data: Any, at: Path) -> EscalationSpec | None:
         keys = _sound(EscalateKeys, data)

@@ -304,9 +304,9 @@ class PlanBinder:
     ) -> BoundStep | None:
         self._outputs[step.id] = None
         kind = self._kind(step)
-        self._own += replies.reply_faults(self._pipeline.document, step, self._base, kind)
-        self._own += replies.escalate_faults(self._pipeline.document, step, self._base, kind)
-        self._own += replies.review_faults(self._pipeline.document, step, self._base, kind)
+        self._own += replies.reply_faults(self._pipeline.document, step, kind)
+        self._own += replies.escalate_faults(self._pipeline.document, step, kind)
+        self._own += replies.review_faults(self._pipeline.document, step, kind)
         if kind is None:
             return None
         self._outputs[step.id] = _outputs(kind, step)
@@ -314,8 +314,7 @@ class PlanBinder:
         params = parameters.bound()
         self._own += parameters.faults
         self._params[step.at] = parameters
-        reply = replies.bind_reply(step, self._base)
-        self._kinds.add_step(step.id, kind, reply, step.returns)
+        self._kinds.add_step(step.id, kind, step.reply, step.returns)
         self._check_values(step, parameters, params.templates)
         # Check the tools that a step names; return what of MCP servers decides its result.
         if not tool_faults.has_tools(step):
@@ -325,9 +324,9 @@ class PlanBinder:
             servers = tool_faults.tool_spec(step, self._pipeline, self._base)
         # What stops at the groups has an answer for each of them, by keys that only a run shows.
         is_answer = step.returns is None and step.params.data.get("fold", "all") == "all"
-        self._answers[step.id] = replies.reply_fields(reply) if is_answer else None
+        self._answers[step.id] = replies.reply_fields(step.reply) if is_answer else None
         if step.returns is None and getattr(kind, "takes_reply", False):
-            spec = replies.reply_spec(reply) if reply is not None else {}
+            spec = replies.reply_spec(step.reply) if step.reply is not None else {}
             self._absent_fields[step.id] = frozenset(ABOUT_FIELDS) - spec.keys()
         within = (
             self._inner.bound(step, cache=controls.cache) if step.uses == PIPELINE_STEP else None
@@ -350,14 +349,14 @@ class PlanBinder:
             returns=step.returns,
             model=self._models.of(step, kind),
             besides=self._models.besides(step, kind),
-            reply=reply,
+            reply=step.reply,
             references=step_reads.step_references(step, names | STEP_NAMES),
             after_answer=step_reads.after_answer(step, names),
             of_lists=step_reads.list_references(step, names),
             escalate=self._models.escalation(step, kind),
             review=step.review,
             shown=step_reads.shown_references(step),
-            spec=step_reads.step_spec(step, reply, servers),
+            spec=step_reads.step_spec(step, servers),
             inner=within,
         )
 
@@ -397,7 +396,7 @@ class PlanBinder:
         self._items[block.id] = self._fields_of(block)
         if results := _RESULTS.fullmatch(block.over.source.strip()):
             self._over_results.append((block.at, block.var, results[1]))
-        inside = frozenset(step_reads.references_within(block))
+        inside = step_reads.references_within(block)
         return BoundBlock(
             id=block.id,
             mark=block.mark,

@@ -21,7 +21,7 @@ from paddock.pipelines.errors import Mark, did_you_mean
 from paddock.pipelines.expressions import Expression, Reference, Value
 from paddock.pipelines.input_values import Input, WrongInput
 from paddock.pipelines.keys import OnError
-from paddock.pipelines.model import EscalationSpec, Pipeline, ReviewSpec
+from paddock.pipelines.model import EscalationSpec, Pipeline, ReplySpec, ReviewSpec
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.times import TIME_NAMES
 from paddock.runner.ledger.budget import RunBudget
@@ -33,7 +33,6 @@ from paddock.steps.run_pipeline import RESULT_OUTPUT
 from .document_folders import BoundWatch
 from .inputs import read_inputs
 from .parameters import BoundParams
-from .reply import BoundReply
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec, Priority, Role
@@ -97,7 +96,7 @@ class BoundStep:
     model: ModelSpec | None = None
     besides: tuple[ModelSpec, ...] = ()
     """Models that it asks besides `model`, such as the embedding model of an agent's memory."""
-    reply: BoundReply | None = None
+    reply: ReplySpec | None = None
     """What its answer must be."""
     references: frozenset[Reference] = frozenset()
     """What it reads of inputs, other steps and loop variables, in template files too."""
@@ -280,7 +279,7 @@ def sub_plans(nodes: Iterable[BoundNode]) -> Iterator[BoundPlan]:
 def ignored_key_notes(bound: BoundPlan) -> Iterator[str]:
     """Yield a note on each file whose own settings a sub-pipeline ignores, and on old keys."""
     for step in steps_of(bound.nodes):
-        checks = () if step.reply is None else step.reply.checks
+        checks = () if step.reply is None else step.reply.checks.values()
         conditions = (spec.when for spec in (step.review, step.escalate) if spec is not None)
         if any(("undecided",) in when.references for when in conditions) or any(
             call.name == "grounded" and "undecided" in call.named

@@ -20,11 +20,12 @@ from paddock.pipelines.label_choices import (
     prompt_labels,
     schema_with_labels,
 )
+from paddock.pipelines.model import ReplySpec
 from paddock.steps.base import StepError, Tools, Vector
 
 from .bound import BoundStep
 from .inputs import BindError
-from .reply import BoundReply, NearestLabels, OfferedLabels
+from .reply import NearestLabels, OfferedLabels
 from .scope import Scope
 from .text_vectors import Matrix, as_vector8, embedded, inserted_text, similarities, unit_matrix
 
@@ -66,7 +67,7 @@ class LabelLists:
         self._vectors: dict[tuple[str, str], Matrix] = {}
         """By the list's digest and the model's name, a row for each label."""
         self._embedding = asyncio.Lock()
-        self._offered: dict[tuple[Any, ...], tuple[BoundReply, OfferedLabels]] = {}
+        self._offered: dict[tuple[Any, ...], tuple[ReplySpec, OfferedLabels]] = {}
 
     def of_step(self, step: BoundStep, scope: Scope) -> dict[FieldPath, LabelList]:
         """Return the lists that a step's fields are chosen from, by field.
@@ -149,7 +150,7 @@ class LabelLists:
 
     async def _narrowed(
         self,
-        reply: BoundReply,
+        reply: ReplySpec,
         lists: Mapping[FieldPath, LabelList],
         offered: OfferedLabels,
         near: Nearest,

@@ -132,7 +132,7 @@ class ProtectedFiles:
 def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
     for step in step_nodes(pipeline):
         data = step.params.data
-        schema = step.reply.schema if step.reply is not None else None
+        schema = step.reply.written if step.reply is not None else None
         texts = [_file_key_value(value) for value in (*data.values(), schema)]
         texts += [data.get("file")] if step.uses == "pipeline" else []
         yield from _files(texts, base)

@@ -8,26 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.sampling import json_schema
 from paddock.engine.sampling.json_schema import json_pointer
 from paddock.engine.system.text import nested_values
-from paddock.pipelines import reply_schema
-from paddock.pipelines.checking.check import Check, CheckFunction
+from paddock.pipelines.checking.check import Check
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.label_choices import (
-    Choice,
-    FieldPath,
-    LabelList,
-    PromptLabels,
-    chosen_labels,
-)
-from paddock.pipelines.model import EvidenceSpec
+from paddock.pipelines.label_choices import FieldPath, LabelList, PromptLabels, chosen_labels
+from paddock.pipelines.model import ReplySpec
 from paddock.pipelines.model import StepNode as WrittenStep
+from paddock.pipelines.reply_schema import ReplySchema
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Step, StepError
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, own_roles
@@ -39,63 +32,29 @@ if TYPE_CHECKING:
     from .evidence_sources import EvidenceSource
 
 
-@dataclass(frozen=True)
-class BoundReply:
-    """What the answer of a step must be."""
-
-    schema: Any
-    """As JSON Schema; None where the answer is free text."""
-    checks: tuple[Check, ...]
-    repair: int
-    functions: Mapping[str, CheckFunction]
-    """What the checks may call."""
-    evidence: EvidenceSpec | None = None
-    wants_confidence: bool = False
-    choices: tuple[Choice, ...] = ()
-    """The fields of `schema` whose values are labels of a list that only a run knows."""
-
-
-def bind_reply(step: WrittenStep, base: Path) -> BoundReply | None:
-    """Return what a step's answer must be, as far as it can be read; `base`: the YAML's folder."""
-    if step.reply is None:
-        return None
-    written = step.reply.schema
-    schema = None if written is None else reply_schema.read_reply_schema(written, base).schema
-    checks = tuple(step.reply.checks.values())
-    return BoundReply(
-        schema,
-        checks,
-        step.reply.repair,
-        CHECK_FUNCTIONS,
-        step.reply.evidence,
-        step.reply.wants_confidence,
-        step.reply.choices,
-    )
-
-
 EVIDENCE_RULES = 2
 """Version of the rules by which evidence is found: what was stored by others is made again once."""
 
 
-def reply_spec(bound: BoundReply) -> Mapping[str, Any]:
+def reply_spec(reply: ReplySpec) -> Mapping[str, Any]:
     """Write down what decides an answer, the text of a schema's file in place of its name."""
-    checks = [check.source for check in bound.checks]
-    spec: dict[str, Any] = {"schema": bound.schema, "check": checks, "repair": bound.repair}
+    checks = [check.source for check in reply.checks.values()]
+    spec: dict[str, Any] = {"schema": reply.schema, "check": checks, "repair": reply.repair}
     # A spec without these stays as it was.
-    if bound.evidence is not None:
-        sources = [source.source for source in bound.evidence.sources]
-        spec["evidence"] = {"from": sources, "only": list(bound.evidence.only)}
+    if reply.evidence is not None:
+        sources = [source.source for source in reply.evidence.sources]
+        spec["evidence"] = {"from": sources, "only": list(reply.evidence.only)}
         spec["evidence"]["rules"] = EVIDENCE_RULES
-        if bound.evidence.language:
-            spec["evidence"]["language"] = bound.evidence.language
-    if bound.wants_confidence:
+        if reply.evidence.language:
+            spec["evidence"]["language"] = reply.evidence.language
+    if reply.wants_confidence:
         spec["confidence"] = True
     return spec
 
 
-def reply_fields(bound: BoundReply | None) -> tuple[str, ...] | None:
+def reply_fields(reply: ReplySpec | None) -> tuple[str, ...] | None:
     """Name the fields of an answer's `output`; None where that is not known."""
-    schema = bound.schema if bound is not None else None
+    schema = reply.schema if reply is not None else None
     if not isinstance(schema, dict) or schema.get("type", "object") != "object":
         return None
     names = schema.get("properties")
@@ -119,7 +78,7 @@ def _has_no_answer(step: WrittenStep, kind: type[Step[Any, Any]] | None) -> bool
 
 
 def reply_faults(
-    document: YamlDocument, step: WrittenStep, base: Path, kind: type[Step[Any, Any]] | None
+    document: YamlDocument, step: WrittenStep, kind: type[Step[Any, Any]] | None
 ) -> Iterator[Fault]:
     """Yield what is wrong with the `reply` of a step; `kind` is its class, if it is known."""
     if step.reply is None:
@@ -129,8 +88,8 @@ def reply_faults(
         what = f"step '{step.uses}' gives no answer of a model, so `reply` has nothing to look at."
         yield Fault(what, _ANSWERING_REMEDY, document.key_mark(at))
         return
-    yield from schema_faults(document, step.at, base)
-    answer = reply_fields(bind_reply(step, base))
+    yield from schema_faults(document, step)
+    answer = reply_fields(step.reply)
     for index, check in step.reply.checks.items():
         mark = document.mark((*at, "check", index))
         try:
@@ -140,7 +99,7 @@ def reply_faults(
             message, _, remedy = str(error).partition(". ")
             yield Fault(f"`check`: {message}.", remedy, mark)
         read = sorted(path for path in check.references if path[0] == "output")
-        if read and step.reply.schema is None:
+        if read and step.reply.written is None:
             what = "`check` reads `output`, which is null without a `schema`."
             yield Fault(what, "Add `schema`, or look at `text`.", mark)
         elif answer is not None:
@@ -150,10 +109,9 @@ def reply_faults(
         if step.reply.evidence is None and _reads_evidence(check):
             what = f"`check`: '{check.source}' needs `evidence`, which is not asked for."
             yield Fault(what, "Add `evidence` under `reply`, with the text to look in.", mark)
-    bound = bind_reply(step, base)
-    if bound is not None and bound.evidence is not None:
+    if step.reply.evidence is not None:
         mark = document.mark((*at, "evidence", "only"))
-        for fault in _unknown_only_faults(bound.evidence.only, bound.schema):
+        for fault in _unknown_only_faults(step.reply.evidence.only, step.reply.schema):
             yield Fault(*fault, mark)
 
 
@@ -178,7 +136,7 @@ def _unknown_only_faults(only: Sequence[str], schema: Any) -> Iterator[tuple[str
 
 
 def review_faults(
-    document: YamlDocument, step: WrittenStep, base: Path, kind: type[Step[Any, Any]] | None
+    document: YamlDocument, step: WrittenStep, kind: type[Step[Any, Any]] | None
 ) -> Iterator[Fault]:
     """Yield what is wrong with the `review` of a step; `kind` is its class, if it is known."""
     if step.review is None:
@@ -188,7 +146,7 @@ def review_faults(
         what = f"step '{step.uses}' gives no answer of a model, so `review` has nothing to show."
         yield Fault(what, _ANSWERING_REMEDY, document.key_mark(at))
         return
-    yield from _when_faults("review", step.review.when, document, step, base)
+    yield from _when_faults("review", step.review.when, document, step)
 
 
 ANSWERING_STEPS = ("chat", "summarise", "summarize", "reduce")
@@ -196,7 +154,7 @@ ANSWERING_STEPS = ("chat", "summarise", "summarize", "reduce")
 
 
 def escalate_faults(
-    document: YamlDocument, step: WrittenStep, base: Path, kind: type[Step[Any, Any]] | None
+    document: YamlDocument, step: WrittenStep, kind: type[Step[Any, Any]] | None
 ) -> Iterator[Fault]:
     """Yield what is wrong with the `escalate` of a step, but for its model's name."""
     if step.escalate is None or kind is None:
@@ -207,19 +165,19 @@ def escalate_faults(
         remedy = "It belongs to 'chat', 'summarise' (without `how: extract`) and 'reduce'."
         yield Fault(what, remedy, document.key_mark(at))
         return
-    yield from _when_faults("escalate", step.escalate.when, document, step, base)
+    yield from _when_faults("escalate", step.escalate.when, document, step)
 
 
 def _when_faults(
-    key: str, when: Expression, document: YamlDocument, step: WrittenStep, base: Path
+    key: str, when: Expression, document: YamlDocument, step: WrittenStep
 ) -> Iterator[Fault]:
     """Yield what a condition over an answer reads that the step does not have."""
-    if step.reply is None and document.span((*step.at, "reply")) is not None:
-        return  # it has a fault of its own, so that what it asks for is not known
-    answer, mark = reply_fields(bind_reply(step, base)), document.mark((*step.at, key, "when"))
     reply = step.reply
+    if reply is None and document.span((*step.at, "reply")) is not None:
+        return  # it has a fault of its own, so that what it asks for is not known
+    answer, mark = reply_fields(reply), document.mark((*step.at, key, "when"))
     roots = (
-        ("output", "schema: …", reply is not None and reply.schema is not None),
+        ("output", "schema: …", reply is not None and reply.written is not None),
         ("confidence", "confidence: true", reply is not None and reply.wants_confidence),
         ("evidence", "evidence: …", reply is not None and reply.evidence is not None),
     )
@@ -237,13 +195,11 @@ def _when_faults(
             yield Fault(what, did_you_mean(name, [*besides, *(answer or ())]), mark)
 
 
-def schema_faults(document: YamlDocument, at: Place, base: Path) -> Iterator[Fault]:
-    """Yield what is wrong with the `reply.schema` of the step at `at`."""
-    written = _schema_of(document.data, at)
-    if written is None:
+def schema_faults(document: YamlDocument, step: WrittenStep) -> Iterator[Fault]:
+    """Yield what is wrong with the `reply.schema` of a step."""
+    if step.reply is None or step.reply.written is None:
         return
-    place = (*at, "reply", "schema")
-    form = reply_schema.read_reply_schema(written, base)
+    place, form = (*step.at, "reply", "schema"), step.reply.form
     for fault in form.faults:
         is_value = fault.path[-1:] == ("file",) or not fault.path
         mark = document.mark((*place, *fault.path))
@@ -252,9 +208,8 @@ def schema_faults(document: YamlDocument, at: Place, base: Path) -> Iterator[Fau
         yield Fault(f"{_schema_place(form, fault.path)}: {fault.message}.", fault.remedy, mark)
     if form.faults:
         return
-
+    is_here = not (form.file or form.is_short or isinstance(step.reply.written, str))
     for problem in _schema_problems(form.schema):
-        is_here = not form.file and not isinstance(written, str) and not form.is_short
         mark = document.key_mark((*place, *problem.path) if is_here else place)
         message = f"{_schema_place(form, problem.path)}: {problem.message}."
         yield Fault(message, problem.remedy, mark)
@@ -271,16 +226,7 @@ def _schema_problems(form: Any) -> Sequence[json_schema.SchemaProblem]:
     return problems
 
 
-def _schema_of(data: Any, at: Place) -> Any:
-    for name in (*at, "reply", "schema"):
-        if isinstance(name, str):
-            data = data.get(name) if isinstance(data, dict) else None
-        else:
-            data = data[name] if isinstance(data, list) and name < len(data) else None
-    return data
-
-
-def _schema_place(form: reply_schema.ReplySchema, path: Place) -> str:
+def _schema_place(form: ReplySchema, path: Place) -> str:
     what = f"`reply.schema` in the file '{form.file}'" if form.file else "`reply.schema`"
     place = json_pointer(path) if path != ("file",) else ""
     return f"{what}, at {place}" if place else what
@@ -332,7 +278,7 @@ class OfferedLabels:
 class ScopedReply:
     """The step's `reply`, over the scope of the item that it works on."""
 
-    reply: BoundReply
+    reply: ReplySpec
     scope: Scope
     finder: EvidenceFinder | None = None
     """Finds the fields of an answer, where evidence is asked for."""
@@ -371,7 +317,7 @@ class ScopedReply:
             StepError: a check cannot be evaluated.
         """
         scope: dict[str, Any] = {**self.scope, "output": output, "text": text}
-        if self.finder is not None and any(map(_reads_evidence, self.reply.checks)):
+        if self.finder is not None and any(map(_reads_evidence, self.reply.checks.values())):
             scope["evidence"] = await self.finder.located(output)
         # A check may read long texts, or load what knows the languages.
         looking = asyncio.to_thread(self._checked, scope)
@@ -384,9 +330,9 @@ class ScopedReply:
 
     def _checked(self, scope: Mapping[str, Any]) -> list[str]:
         found: dict[str, None] = {}
-        for check in self.reply.checks:
+        for check in self.reply.checks.values():
             try:
-                found |= dict.fromkeys(check.failures(scope, self.reply.functions))
+                found |= dict.fromkeys(check.failures(scope, CHECK_FUNCTIONS))
             except (ExpressionError, BrokenCheck) as error:
                 raise StepError(f"`check`: {error}") from error
         return [*found]

@@ -4,80 +4,84 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference, Value
-from paddock.pipelines.model import Block
+from paddock.pipelines.model import Block, Node
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.references import ANSWER_NAMES
 from paddock.pipelines.times import TIME_NAMES
 from paddock.steps import registry
 
 from . import reply as replies
-from .reply import BoundReply
 
 
-def _step_references(step: WrittenStep) -> Iterator[Reference]:
+def _read_by(*parts: Any) -> frozenset[Reference]:
+    """Return what expressions, values and templates read; parts that are not there are None."""
+    return frozenset().union(*(part.references for part in parts if part is not None))
+
+
+def _of_parameters(step: WrittenStep) -> frozenset[Reference]:
+    """Return what is read before a step's answer is there, but for lists of labels."""
     names = step.params.data.get("vars")
     own = TIME_NAMES & names.keys() if isinstance(names, dict) else ()
-    read = step.params.references.union(*(text.references for text in step.files.values()))
-    yield from (path for path in read if path[0] not in own)
-    yield from step.if_.references if step.if_ else ()
-    for reference in step.returns.references if step.returns else ():
-        if reference[:2] != ("steps", step.id):
-            yield reference
-    for check in step.reply.checks.values() if step.reply else ():
-        yield from (path for path in check.references if path[0] not in ANSWER_NAMES)
+    read = _read_by(step.params, *step.files.values())
+    checked = _read_by(*step.reply.checks.values()) if step.reply else frozenset()
+    return (
+        frozenset(path for path in read if path[0] not in own)
+        | _read_by(step.if_)
+        | {path for path in _read_by(step.returns) if path[:2] != ("steps", step.id)}
+        | {path for path in checked if path[0] not in ANSWER_NAMES}
+    )
+
+
+def _of_lists(step: WrittenStep) -> frozenset[Reference]:
+    return _read_by(*(choice.source for choice in step.reply.choices) if step.reply else ())
+
+
+def _of_answer(step: WrittenStep) -> frozenset[Reference]:
+    conditions = (spec.when for spec in (step.escalate, step.review) if spec is not None)
+    return _read_by(*conditions, step.reply.evidence if step.reply else None)
+
+
+def _references(step: WrittenStep) -> frozenset[Reference]:
+    return _of_parameters(step) | _of_lists(step) | _of_answer(step)
 
 
 def step_references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
     """Return what a step reads of these names: inputs, steps, loop variables."""
-    return frozenset(path for path in _all_references(step) if path[0] in names)
+    return frozenset(path for path in _references(step) if path[0] in names)
 
 
 def after_answer(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
     """Return those of a step's references that are only read once its answer is there."""
-    return step_references(step, names) - {*_step_references(step), *_list_references(step)}
+    return step_references(step, names) - _of_parameters(step) - _of_lists(step)
 
 
 def list_references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
     """Return what only lists of labels read, of which a change makes few items stale."""
-    besides = {*_step_references(step), *_after_answer(step)}
-    return frozenset(path for path in _list_references(step) if path[0] in names) - besides
+    read = frozenset(path for path in _of_lists(step) if path[0] in names)
+    return read - _of_parameters(step) - _of_answer(step)
 
 
-def _list_references(step: WrittenStep) -> Iterator[Reference]:
-    for choice in step.reply.choices if step.reply else ():
-        yield from choice.source.references
-
-
-def _all_references(step: WrittenStep) -> Iterator[Reference]:
-    yield from _step_references(step)
-    yield from _list_references(step)
-    yield from _after_answer(step)
-
-
-def _after_answer(step: WrittenStep) -> Iterator[Reference]:
-    for spec in (step.escalate, step.review):
-        yield from spec.when.references if spec is not None else ()
-    if step.reply is not None and step.reply.evidence is not None:
-        yield from step.reply.evidence.references
-
-
-def references_within(block: Block) -> Iterator[Reference]:
-    """Yield what is read within a block: for each item, not by its own list."""
-    yield from block.key.references if block.key else ()
-    yield from block.returns.references if block.returns else ()
-    for node in block.body:
+def references_within(block: Block) -> frozenset[Reference]:
+    """Return what is read within a block: for each item, not by its own list."""
+    found = _read_by(block.key, block.returns)
+    for node in _nodes_within(block):
         if isinstance(node, Block):
-            yield from node.over.references
-            yield from node.where.references if node.where else ()
-            yield from node.if_.references if node.if_ else ()
-            yield from references_within(node)
+            found |= _read_by(node.over, node.where, node.if_, node.key, node.returns)
         else:
-            yield from _all_references(node)
+            found |= _references(node)
+    return found
+
+
+def _nodes_within(block: Block) -> Iterator[Node]:
+    for node in block.body:
+        yield node
+        if isinstance(node, Block):
+            yield from _nodes_within(node)
 
 
 LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
@@ -85,13 +89,12 @@ LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
 
 def loop_attributes(block: Block) -> frozenset[str]:
     """Name what is read of a block's own `loop`; within a nested block that is the nested one's."""
-    found = set(block.returns.references if block.returns else ())
+    found = _read_by(block.returns)
     for node in block.body:
         if isinstance(node, Block):
-            of_list = (node.over, node.where, node.key, node.if_)
-            found.update(path for part in of_list if part is not None for path in part.references)
+            found |= _read_by(node.over, node.where, node.key, node.if_)
         else:
-            found.update(_all_references(node))
+            found |= _references(node)
     read = [path for path in found if path[0] == "loop"]
     if any(len(path) == 1 for path in read):
         return frozenset(LOOP_ATTRIBUTES)
@@ -101,19 +104,10 @@ def loop_attributes(block: Block) -> frozenset[str]:
 def references_outside(
     block: Block, inside: frozenset[Reference], names: frozenset[str]
 ) -> frozenset[Reference]:
-    own = {("steps", node_id) for node_id in _ids_within(block)}
+    own = {("steps", node.id) for node in _nodes_within(block)}
     read = {path for path in inside if path[0] in names and path[:2] not in own}
-    read |= block.over.references | (block.if_.references if block.if_ else frozenset())
-    if block.where is not None:
-        read |= {path for path in block.where.references if path[0] != block.var}
-    return frozenset(read)
-
-
-def _ids_within(block: Block) -> Iterator[str]:
-    for node in block.body:
-        yield node.id
-        if isinstance(node, Block):
-            yield from _ids_within(node)
+    of_where = {path for path in _read_by(block.where) if path[0] != block.var}
+    return _read_by(block.over, block.if_) | read | of_where
 
 
 def item_attributes(var: str, inside: frozenset[Reference]) -> frozenset[str] | None:
@@ -142,58 +136,40 @@ def shown_references(step: WrittenStep) -> frozenset[Reference]:
     lists = [value if isinstance(value, list) else [value] for value in files.values()]
     texts = [text for values in lists for text in values]
     if not all(isinstance(text, str) and _ONE_VALUE.match(text) for text in texts):
-        return frozenset(_all_references(step))
+        return _references(step)
     given = {name: value for name, value in step.params.data.items() if name not in files}
-    besides = set(_all_references(step)) - step.params.references
+    besides = _references(step) - step.params.references
     return Value.scan(given)[0].references.union(besides)
 
 
 def shown_within(block: Block) -> frozenset[Reference]:
     """Return what is read within a block, but for paths of files whose content alone counts."""
-    read = frozenset(references_within(block))
-    found: set[Reference] = set(read)
-    for step in _steps_within(block):
-        found -= _references_of(step) - shown_references(step)
-    for step in _steps_within(block):
+    read = references_within(block)
+    nodes = [block, *_nodes_within(block)]
+    steps = [node for node in nodes if not isinstance(node, Block)]
+    blocks = [node for node in nodes if isinstance(node, Block)]
+    found = read.difference(*(_references(step) - shown_references(step) for step in steps))
+    for step in steps:
         found |= shown_references(step)
-        if step.uses == "files.read" and _shows_its_path(step, block, read):
-            found |= _references_of(step)
-    of_blocks = (part for nested in _blocks_within(block) for part in (nested.over, nested.where,
-                 nested.if_, nested.key, nested.returns) if part is not None)  # fmt: skip
-    return frozenset(found.union(*(part.references for part in of_blocks)))
+        if step.uses == "files.read" and _shows_its_path(step, blocks, read):
+            found |= _references(step)
+    for node in blocks:
+        found |= _read_by(node.over, node.where, node.if_, node.key, node.returns)
+    return found
 
 
-def _references_of(step: WrittenStep) -> frozenset[Reference]:
-    return frozenset(_all_references(step))
-
-
-def _shows_its_path(step: WrittenStep, block: Block, read: frozenset[Reference]) -> bool:
+def _shows_its_path(step: WrittenStep, blocks: Sequence[Block], read: frozenset[Reference]) -> bool:
     """Return whether the output `path` of a step that reads a file is used."""
     own = ("steps", step.id)
     is_read = any(path[:2] == own and path[2:3] in ((), ("path",)) for path in read)
     is_result = any(
-        nested.returns is None and nested.body[-1:] and nested.body[-1].id == step.id
-        for nested in _blocks_within(block)
+        block.returns is None and block.body[-1:] and block.body[-1].id == step.id
+        for block in blocks
     )
     return is_read or is_result or step.returns is not None
 
 
-def _steps_within(block: Block) -> Iterator[WrittenStep]:
-    for node in block.body:
-        if isinstance(node, Block):
-            yield from _steps_within(node)
-        else:
-            yield node
-
-
-def _blocks_within(block: Block) -> Iterator[Block]:
-    yield block
-    for node in block.body:
-        if isinstance(node, Block):
-            yield from _blocks_within(node)
-
-
-def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any = None) -> str:
+def step_spec(step: WrittenStep, servers: Any = None) -> str:
     """Return the canonical spec of a step: what decides its result, with template files' texts.
 
     Names within a value keep their order where it may show: in a table, a prompt, an answer.
@@ -213,8 +189,8 @@ def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any =
         written["review"] = step.review.when.source
         if step.review.also is not None:
             written["also"] = step.review.also
-    if reply is not None:  # a spec without it stays as it was
-        written["reply"] = _by_name(replies.reply_spec(reply))
+    if step.reply is not None:  # a spec without it stays as it was
+        written["reply"] = _by_name(replies.reply_spec(step.reply))
     if servers is not None:
         written["servers"] = json.loads(canonical_json(servers))
     return ordered_json(_by_name(written))

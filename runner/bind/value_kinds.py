@@ -13,9 +13,8 @@ from jinja2 import nodes
 from pydantic import BaseModel
 
 from paddock.pipelines.expressions import Path, Value, chain_of
+from paddock.pipelines.model import ReplySpec
 from paddock.steps.base import Step
-
-from .reply import BoundReply
 
 Kind: TypeAlias = type[Any] | None
 """str, float, bool, list, dict; None: only a run knows."""
@@ -49,7 +48,7 @@ class ValueKinds:
         """By block: what each of its results is."""
 
     def add_step(
-        self, step: str, kind: type[Step[Any, Any]], reply: BoundReply | None, returns: Value | None
+        self, step: str, kind: type[Step[Any, Any]], reply: ReplySpec | None, returns: Value | None
     ) -> None:
         fields = kind.output.model_fields.items()
         self._outputs[step] = {name: _of_annotation(field.annotation) for name, field in fields}

@@ -190,7 +190,7 @@ class AnswerReviewer:
         self, step: BoundStep, scope: Scope, subject: Mapping[str, Any], tools: Tools
     ) -> dict[str, Any]:
         reply = step.reply
-        checks = () if reply is None else reply.checks
+        checks = () if reply is None else reply.checks.values()
         paths = {path for check in checks for path in check.references}
         prompt = EvidenceSource("prompt", inserted_text(step.params.render(scope)))
         sources = [*_sources_of(tools, scope), prompt]

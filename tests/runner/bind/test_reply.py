@@ -7,16 +7,21 @@ from pathlib import Path
 
 from paddock.pipelines import yaml_source
 from paddock.pipelines.errors import Fault
+from paddock.pipelines.model import StepNode, parse_pipeline
 from paddock.runner.bind import reply as replies
 from tests.runner.bind import pipeline_faults
 
 
 def faults(schema: str, base: Path = Path()) -> list[Fault]:
     """Return what is wrong with the schema of a step's reply."""
-    text = f"steps: [{{uses: chat, reply: {{schema: {schema}}}}}]"
-    return list(
-        replies.schema_faults(yaml_source.parse_yaml(text, "news.yaml"), ("steps", 0), base)
-    )
+    return schema_faults(f"{{uses: chat, reply: {{schema: {schema}}}}}", base)
+
+
+def schema_faults(step: str, base: Path) -> list[Fault]:
+    document = yaml_source.parse_yaml(f"steps: [{step}]", str(base / "news.yaml"))
+    (node,) = parse_pipeline(document).steps
+    assert isinstance(node, StepNode)
+    return list(replies.schema_faults(document, node))
 
 
 def test_a_keyword_that_cannot_be_kept_is_told_by_its_pointer_and_place() -> None:
@@ -66,8 +71,7 @@ def test_a_keyword_at_the_top_makes_a_json_schema_of_a_form() -> None:
 def test_a_sound_form_has_no_fault_and_a_step_without_one_neither() -> None:
     assert faults('{title: str, points: "list[str]"}') == []
     for step in ("{uses: chat}", "{uses: chat, reply: 3}"):
-        document = yaml_source.parse_yaml(f"steps: [{step}]", "news.yaml")
-        assert list(replies.schema_faults(document, ("steps", 0), Path())) == []
+        assert schema_faults(step, Path()) == []
 
 
 def faults_of(

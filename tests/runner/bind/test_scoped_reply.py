@@ -12,8 +12,10 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.checking.check import Check
+from paddock.pipelines.model import ReplySpec
+from paddock.pipelines.reply_schema import ReplySchema
 from paddock.runner.bind import reply as replying
-from paddock.runner.bind.reply import BoundReply, ScopedReply
+from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.scope import Scope
 from paddock.steps.base import StepError
 from tests.fakes.pool import FakePool
@@ -139,7 +141,8 @@ def test_a_check_that_fails_at_work_names_itself(tmp_path: Path) -> None:
 
 def test_a_check_that_never_ends_holds_up_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
-    reply = BoundReply(None, (Check.of("hangs(text)"),), 0, {"hangs": lambda text: over.wait(9)})
+    reply = ReplySpec(None, ReplySchema(None), {0: Check.of("hangs(text)")}, repair=0)
+    monkeypatch.setattr(replying, "CHECK_FUNCTIONS", {"hangs": lambda text: over.wait(9)})
     monkeypatch.setattr(replying, "CHECK_TIMEOUT_S", 0.05)
     try:
         with pytest.raises(StepError) as caught:
