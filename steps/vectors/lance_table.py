@@ -57,10 +57,7 @@ class StoreManifest:
 
     @property
     def whole(self) -> RowSum:
-        total = RowSum()
-        for row_sum in self.sums.values():
-            total += row_sum
-        return total
+        return sum(self.sums.values(), RowSum())
 
 
 def content_digest(label: StoreFormat, whole: RowSum) -> str:
@@ -363,9 +360,8 @@ class LanceTable:
 
     def _to_disk(self) -> None:
         """Sync the files that are new since the last call."""
-        for folder in (
-            table_folder(self.path) / name for name in ("data", "_deletions", "_versions")
-        ):
+        for part in ("data", "_deletions", "_versions"):
+            folder = table_folder(self.path) / part
             with contextlib.suppress(OSError):  # gone by now, or a file system that cannot
                 for name in {*os.listdir(folder)} - self._on_disk:  # noqa: PTH208
                     sync_file(folder / name)
@@ -438,16 +434,11 @@ def _ranked_hits(
     rows: Sequence[dict[str, Any]], k: int, score: Callable[[dict[str, Any]], float]
 ) -> list[SearchHit]:
     """Order by score; equal ones by where they come from, so that every machine agrees."""
+    names = ("text", "source", "item", "step", "index", "page", "page_end")
     hits = [
         SearchHit(
-            text=row["text"],
+            **{name: row[name] for name in names},
             score=round(score(row), 6),
-            source=row["source"],
-            item=row["item"],
-            step=row["step"],
-            index=row["index"],
-            page=row["page"],
-            page_end=row["page_end"],
             headings=tuple(row["headings"] or ()),
         )
         for row in rows

@@ -49,11 +49,7 @@ class RowSum:
 
     @classmethod
     def of(cls, prints: Iterable[str]) -> RowSum:
-        whole, n_rows = 0, 0
-        for digest in prints:
-            whole ^= int(digest, 16)
-            n_rows += 1
-        return cls(whole, n_rows)
+        return sum((cls(int(digest, 16), 1) for digest in prints), cls())
 
 
 @dataclass(frozen=True, slots=True)
