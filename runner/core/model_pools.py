@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.errors import EngineError
+from paddock.engine.memory.pool_stats import PoolStats
 from paddock.engine.models.default_context import DEFAULT_CTX_TOKENS
 from paddock.engine.request import (
     ChatRequest,
@@ -41,7 +42,6 @@ from .call_cache import ModelDigests
 
 if TYPE_CHECKING:
     from paddock.engine.backends.balancer import BalancedPool
-    from paddock.engine.backends.local import LocalPool
     from paddock.engine.backends.token_counting import LocalTokenizer
     from paddock.engine.models.model_finder import ModelFinder
 
@@ -140,14 +140,8 @@ async def _home_pool(
         async with here() as served:
             yield served
     else:
-        async with local_pool(settings) as local:
+        async with OnDemandPool(settings) as local:
             yield local
-
-
-def local_pool(settings: Settings) -> LocalPool:
-    from paddock.engine.backends.local import LocalPool  # brings numpy, as `rpc` does
-
-    return LocalPool(settings.pool)
 
 
 def _model_finder(settings: Settings) -> ModelFinder:
@@ -332,3 +326,60 @@ class LookupPool(RoutedPool):
     async def facts(self, model: ModelSpec) -> ModelFacts:
         found = await asyncio.to_thread(self._finder.find, model.ref, self._n_ctx_tokens)
         return found.with_context(model.n_ctx_tokens)
+
+
+class OnDemandPool(ForwardingPool):
+    """A pool inside this process that opens at its first use; await `ready` before `chat`.
+
+    A run whose items are all fresh only looks models up.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._facts = LookupPool(settings).facts
+        """Looks models up while there is no pool."""
+        self._stack = AsyncExitStack()
+        self._pool: Any = None
+        self._opening: asyncio.Task[Pool] | None = None
+
+    async def __aenter__(self) -> OnDemandPool:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait({self._opening})
+        await self._stack.aclose()
+
+    async def ready(self, model: ModelSpec) -> None:
+        await self._opened()
+
+    def stats(self) -> PoolStats:
+        """Return the pool's stats; empty while there is no pool."""
+        stats: PoolStats = PoolStats((), {}) if self._pool is None else self._pool.stats()
+        return stats
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        return await (self._facts if self._pool is None else self._pool.facts)(model)
+
+    def chat(self, request: ChatRequest) -> Stream:
+        stream: Stream = self._pool.chat(request)
+        return stream
+
+    async def pool_of(self, model: ModelSpec) -> Pool:
+        return await self._opened()
+
+    async def _opened(self) -> Pool:
+        """Return the pool, opened once for all callers; a cancelled caller stops nothing."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> Pool:
+        self._pool = await self._stack.enter_async_context(await self._source())
+        return self._pool  # type: ignore[no-any-return]
+
+    async def _source(self) -> Any:
+        from paddock.engine.backends.local import LocalPool  # brings numpy
+
+        return LocalPool(self._settings.pool)

@@ -12,7 +12,7 @@ from paddock.engine.request import Pool
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.core.model_pools import OpenPool, open_home_pool, used_models
 from paddock.runner.daemon.daemon_session import DaemonSession, daemon_session, is_daemon_running
-from paddock.runner.daemon.on_demand_pool import OnDemandPool
+from paddock.runner.daemon.on_demand_pool import ServicePool
 from paddock.runner.settings import Settings
 
 from .run_mode import RunMode, run_mode
@@ -46,10 +46,10 @@ async def shared_home_pool(settings: Settings, name: str) -> AsyncIterator[Pool]
             yield pool
     else:
         session = daemon_session(settings, pipeline=name, wants_prefect=False, tell=note)
-        async with session as daemon, OnDemandPool(settings, daemon) as pool:
+        async with session as daemon, ServicePool(settings, daemon) as pool:
             yield pool
 
 
 def pool_on_demand(settings: Settings, daemon: DaemonSession) -> OpenPool | None:
     """Return what opens the service's pool; None where it may have tuned copies, unwanted here."""
-    return None if settings.pool.is_exact else partial(OnDemandPool, settings, daemon)
+    return None if settings.pool.is_exact else partial(ServicePool, settings, daemon)
