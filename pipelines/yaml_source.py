@@ -67,21 +67,17 @@ class YamlDocument:
 
     def mark(self, path: Path = ()) -> Mark:
         """Return the position of the value at `path`, or of the nearest one above it."""
-        return self.mark_of(self._find(path)[1])
+        return self.mark_of(self._trail(path)[-1][1])
 
     def key_mark(self, path: Path) -> Mark:
         """Return the position of the last key of `path`; in a list, of the item."""
-        return self.mark_of(self._find(path)[0])
+        return self.mark_of(self._trail(path)[-1][0])
 
     def span(self, path: Path) -> YamlSpan | None:
         """Return where the value at `path` stands in the text; None: there is none."""
-        node = self._root
-        for name in path:
-            found = _child(node, name)
-            if found is None:
-                return None
-            node = found[1]
-        if node is None:
+        _, *found = self._trail(path)
+        node = found[-1][1] if found else self._root
+        if node is None or len(found) < len(path):
             return None
         is_flow = isinstance(node, ScalarNode) or bool(getattr(node, "flow_style", False))
         keys = [key for key, _ in node.value] if isinstance(node, MappingNode) else []
@@ -89,14 +85,14 @@ class YamlDocument:
         end = _last_of(node).end_mark.index
         return YamlSpan(node.start_mark.index, end, is_flow, isinstance(node, MappingNode), column)
 
-    def _find(self, path: Path) -> tuple[Node | None, Node | None]:
-        key = value = self._root
+    def _trail(self, path: Path) -> list[tuple[Node | None, Node | None]]:
+        """Return key and value of the root and of each part of a path that is there."""
+        found: list[tuple[Node | None, Node | None]] = [(self._root, self._root)]
         for name in path:
-            found = _child(value, name)
-            if found is None:
+            if (inner := _child(found[-1][1], name)) is None:
                 break
-            key, value = found
-        return key, value
+            found.append(inner)
+        return found
 
     def mark_of(self, node: Node | None) -> Mark:
         if node is None:

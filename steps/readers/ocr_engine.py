@@ -175,7 +175,9 @@ class _OcrEngine:
             if not len(corners):
                 return SeenText("")
             turns = 0
-            if _length(corners, is_tall=True) > _length(corners, is_tall=False):
+            sizes = [(dist(four[0], four[1]), dist(four[0], four[3])) for four in corners]
+            n_down = sum(down for across, down in sizes if down > _TALL * across)
+            if n_down > sum(across for across, down in sizes if across > down):
                 pixels, corners, turns = *_turned(pixels, corners), 1
             crops = _crops(pixels, corners)
             if self._is_upside_down(crops):
@@ -242,14 +244,10 @@ class _OcrEngine:
                 lines[at] = again if again.is_sure else lines[at]
         poor = [at for at, line in enumerate(lines) if not line.is_sure]
         longest = sorted(poor, key=lambda at: -crops[at].shape[1])[:_SAMPLE]
-        tried = (
-            [
-                (_mean_score(model.read([crops[at] for at in longest])), model)
-                for model in self._added
-            ]
-            if poor
-            else []
-        )
+        tried = [
+            (_mean_score(model.read([crops[at] for at in longest])), model)
+            for model in (self._added if poor else ())
+        ]
         best, model = max(tried, key=lambda trial: trial[0], default=(0.0, self._reader))
         if best >= _LEAST_SCORE:
             for at, again in zip(poor, model.read([crops[at] for at in poor]), strict=True):
@@ -290,14 +288,6 @@ def _is_covered(four: Any, known: Sequence[TextBox]) -> bool:
         for box in known
     )
     return bool(covered > _COVERED * (right - left) * (bottom - top))
-
-
-def _length(corners: Any, *, is_tall: bool) -> float:
-    """Return how long all lines are together that run down, or across."""
-    sizes = [(dist(four[0], four[1]), dist(four[0], four[3])) for four in corners]
-    if is_tall:
-        return sum(down for across, down in sizes if down > _TALL * across)
-    return sum(across for across, down in sizes if across > down)
 
 
 def _turned(pixels: Any, corners: Any) -> tuple[Any, Any]:
