@@ -42,14 +42,13 @@ from . import (
 )
 from . import reply as replies
 from .bound import (
+    NO_TIMEOUT,
     PIPELINE_STEP,
     BindContext,
     BoundBlock,
     BoundNode,
     BoundPlan,
-    BoundRetry,
     BoundStep,
-    BoundTimeout,
     SharedPlans,
     checked_input,
     ignored_key_notes,
@@ -333,8 +332,6 @@ class PlanBinder:
         )
         if within is not None and step.returns is None:
             self._outputs[step.id] = outputs_of(within)
-        # A limit on requests that is inherited is none on a whole pipeline.
-        timeout = controls.timeout if within is None else step.timeout
         return BoundStep(
             id=step.id,
             uses=registry.own_name(step.uses),
@@ -343,8 +340,9 @@ class PlanBinder:
             params=params,
             if_=step.if_,
             needs=frozenset(step.needs),
-            retry=controls.bound_retry(),
-            timeout=BoundTimeout(timeout.total, timeout.idle) if timeout else BoundTimeout(),
+            retry=controls.retry,
+            # A limit on requests that is inherited is none on a whole pipeline.
+            timeout=(controls.timeout if within is None else step.timeout) or NO_TIMEOUT,
             cache=controls.cache,
             returns=step.returns,
             model=self._models.of(step, kind),
@@ -689,11 +687,6 @@ class _InheritedKeys:
             _merged(node.timeout, self.timeout),
             self.cache if node.cache is None else node.cache,
         )
-
-    def bound_retry(self) -> BoundRetry:
-        if self.retry is None:
-            return BoundRetry()
-        return BoundRetry(self.retry.times, frozenset(self.retry.on), self.retry.backoff, True)
 
 
 def _merged(own: TimeoutKeys | None, inherited: TimeoutKeys | None) -> TimeoutKeys | None:

@@ -20,7 +20,7 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Mark, did_you_mean
 from paddock.pipelines.expressions import Expression, Reference, Value
 from paddock.pipelines.input_values import Input, WrongInput
-from paddock.pipelines.keys import OnError
+from paddock.pipelines.keys import OnError, RetryKeys, TimeoutKeys
 from paddock.pipelines.model import EscalationSpec, Pipeline, ReplySpec, ReviewSpec
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.times import TIME_NAMES
@@ -38,27 +38,9 @@ if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec, Priority, Role
 
 PIPELINE_STEP = "pipeline"
+NO_TIMEOUT = TimeoutKeys.model_construct(total=None, idle=None)
 _READING_STEPS = frozenset(("files.read", "chat", "summarise", "summarize", "reduce", "search"))
 """Steps that change nothing, besides those that are pure."""
-
-
-@dataclass(frozen=True, slots=True)
-class BoundRetry:
-    """How often a step is tried again, after which kinds of failure, and after how long."""
-
-    times: int = 0
-    on: frozenset[str] = frozenset(("timeout", "worker", "busy"))
-    backoff_s: float = 1.0
-    is_given: bool = field(default=False, compare=False)
-    """Whether the author said so."""
-
-
-@dataclass(frozen=True, slots=True)
-class BoundTimeout:
-    """The longest a request may take, and the longest without a new token; None: no limit."""
-
-    total_s: float | None = None
-    idle_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,8 +71,8 @@ class BoundStep:
     """`render(scope)` gives the instance that `run` takes, or raises `BindError`."""
     if_: Expression | None = None
     needs: frozenset[str] = frozenset()
-    retry: BoundRetry = BoundRetry()
-    timeout: BoundTimeout = BoundTimeout()
+    retry: RetryKeys | None = None
+    timeout: TimeoutKeys = NO_TIMEOUT
     cache: bool = True
     returns: Value | None = None
     model: ModelSpec | None = None

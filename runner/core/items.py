@@ -205,8 +205,8 @@ class ItemRunner:
                     if turn >= times(step.retry, cause):
                         raise StepFailed(step.id, str(error), cause=cause) from error
                     n_refused += cause == "check"
-                    chance, backoff_s = SystemRandom().random(), step.retry.backoff_s
-                    await asyncio.sleep(retry_pause_s(cause, turn, backoff_s, chance))
+                    chance = SystemRandom().random()
+                    await asyncio.sleep(retry_pause_s(step.retry, cause, turn, chance))
                 except (ExpressionError, BindError, OutsideRoots) as error:
                     raise StepFailed(step.id, str(error)) from error
                 except LedgerError as error:
@@ -327,7 +327,7 @@ class ItemRunner:
     ) -> dict[str, Any]:
         """Run a step's code; give the fields of its answer what their probabilities are worth."""
         # A model's time counts from when the pool takes the request, so the pool enforces it.
-        limit_s = None if step.kind.roles else step.timeout.total_s
+        limit_s = None if step.kind.roles else step.timeout.total
         try:
             async with time_limit(limit_s):
                 output: Output = await step.kind().run(params, tools)

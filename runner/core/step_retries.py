@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from paddock.engine.errors import Busy, DeadlineExceeded, EngineError, WorkerLost
-from paddock.runner.bind.bound import BoundRetry
+from paddock.pipelines.keys import RetryKeys
 from paddock.steps.base import StepError
 
 MAX_RETRY_PAUSE_S = 60.0
 # A full queue is not the document's fault: by default it is retried for 1 + 2 + 4 + 8 + 16 s.
-MAX_BUSY_RETRIES = 5
+MAX_BUSY_RETRIES, DEFAULT_BACKOFF_S = 5, 1.0
 
 # How a pause grows with each turn. After a deadline the time has passed already, and a failed
 # check asks again with its faults: there is nothing to wait for.
@@ -19,30 +19,31 @@ _GROWTH: Mapping[str, float] = MappingProxyType({"timeout": 1.0, "check": 0.0})
 _DEFAULT_GROWTH = 2.0
 
 
-def times(retry: BoundRetry, cause: str) -> int:
+def times(retry: RetryKeys | None, cause: str) -> int:
     """Return how often a step is retried after a failure of this cause.
 
-    >>> times(BoundRetry(), "busy"), times(BoundRetry(), "timeout")
+    >>> times(None, "busy"), times(None, "timeout")
     (5, 0)
-    >>> given = BoundRetry(times=2, is_given=True)
+    >>> given = RetryKeys.model_validate({"times": 2})
     >>> times(given, "busy"), times(given, "io")
     (2, 0)
     """
-    if not retry.is_given and cause == "busy":
-        return MAX_BUSY_RETRIES
+    if retry is None:
+        return MAX_BUSY_RETRIES if cause == "busy" else 0
     return retry.times if cause in retry.on else 0
 
 
-def retry_pause_s(cause: str, turn: int, backoff_s: float, chance: float) -> float:
+def retry_pause_s(retry: RetryKeys | None, cause: str, turn: int, chance: float) -> float:
     """Return the pause after try `turn`; `chance`, 0 to 1, spreads those that failed at once.
 
-    >>> [retry_pause_s("busy", turn, 1.0, 1.0) for turn in (0, 1, 2, 9)]
+    >>> [retry_pause_s(None, "busy", turn, 1.0) for turn in (0, 1, 2, 9)]
     [1.0, 2.0, 4.0, 60.0]
-    >>> retry_pause_s("busy", 2, 1.0, 0.0)
+    >>> retry_pause_s(None, "busy", 2, 0.0)
     2.0
-    >>> retry_pause_s("timeout", 2, 1.0, 1.0), retry_pause_s("check", 2, 1.0, 1.0)
+    >>> retry_pause_s(None, "timeout", 2, 1.0), retry_pause_s(None, "check", 2, 1.0)
     (1.0, 0.0)
     """
+    backoff_s = DEFAULT_BACKOFF_S if retry is None else retry.backoff
     growth = _GROWTH.get(cause, _DEFAULT_GROWTH)
     whole = min(backoff_s * growth**turn, MAX_RETRY_PAUSE_S) if growth else 0.0
     return whole * (0.5 + chance / 2)

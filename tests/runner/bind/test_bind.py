@@ -14,8 +14,9 @@ from paddock.engine.request import Role
 from paddock.pipelines import model, yaml_source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.keys import RetryKeys
 from paddock.runner.bind.bind import bind, read_plan
-from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundRetry, BoundStep, BoundTimeout
+from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
 from paddock.runner.bind.inputs import BindError
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.budget import RunBudget
@@ -135,11 +136,15 @@ steps:
   - {for_each: "x in [1]", timeout: {idle: 1s}, do: [{uses: prompt, with: {template: x}}]}
 """
     first, second, third = bound(tmp_path, text).nodes
-    assert step(first).retry == BoundRetry(2, frozenset({"io"}), 1.0)
-    assert (step(first).timeout, step(first).cache) == (BoundTimeout(None, 60), False)
-    assert step(second).retry == BoundRetry(1, frozenset({"timeout", "worker", "busy"}), 2.0)
-    assert (step(second).timeout, step(second).cache) == (BoundTimeout(300, 60), True)
-    assert step(block(third).body[0]).timeout == BoundTimeout(None, 1)
+    assert step(first).retry == RetryKeys.model_validate({"times": 2, "on": ["io"]})
+    assert (limits(step(first)), step(first).cache) == ((None, 60), False)
+    assert step(second).retry == RetryKeys.model_validate({"times": 1, "backoff": "2s"})
+    assert (limits(step(second)), step(second).cache) == ((300, 60), True)
+    assert limits(step(block(third).body[0])) == (None, 1)
+
+
+def limits(of: BoundStep) -> tuple[float | None, float | None]:
+    return of.timeout.total, of.timeout.idle
 
 
 def test_models_are_named_by_alias_else_the_only_one_of_the_role(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from paddock.engine.errors import Busy, DeadlineExceeded, EngineError, WorkerLost
 from paddock.engine.request import ChatRequest
 from paddock.engine.system import no_links
+from paddock.pipelines.keys import RetryKeys
 from paddock.runner.core.quarantine import failure_state
 from paddock.runner.core.step_retries import MAX_RETRY_PAUSE_S, retry_pause_s
 from paddock.runner.ledger.ledger import Ledger
@@ -60,10 +61,9 @@ def error_of(report: Report, key: str = "1.txt") -> str | None:
 def test_a_pause_is_never_longer_than_a_minute_and_never_below_zero(
     cause: str, turn: int, backoff_s: float, chance: float
 ) -> None:
-    assert 0 <= retry_pause_s(cause, turn, backoff_s, chance) <= MAX_RETRY_PAUSE_S
-    assert retry_pause_s(cause, turn, backoff_s, 0.0) <= retry_pause_s(
-        cause, turn, backoff_s, chance
-    )
+    retry = RetryKeys.model_construct(backoff=backoff_s)
+    pause_s = retry_pause_s(retry, cause, turn, chance)
+    assert 0 <= retry_pause_s(retry, cause, turn, 0.0) <= pause_s <= MAX_RETRY_PAUSE_S
 
 
 @given(st.integers(1, 10), st.integers(0, 20))
