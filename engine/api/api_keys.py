@@ -163,7 +163,10 @@ class KeyCheck(RefusingMiddleware):
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = given_keys(Headers(scope=scope))
         key = next(filter(None, map(self._ring.find, given)), None)
-        if key is None and not _is_without_key(scope["path"], has_key=bool(given)):
+        path: str = scope["path"]
+        has_session = path.startswith(_PATHS_WITH_SESSIONS) and path != STATE_PATH
+        needs_key = path not in _PATHS_WITHOUT_KEY and (bool(given) or not has_session)
+        if key is None and needs_key:
             message = "this API key is not known" if given else (
                 "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
             )  # fmt: skip
@@ -176,12 +179,6 @@ class KeyCheck(RefusingMiddleware):
             if exchange is not None:
                 exchange.key = key.name
         await self._app(scope, receive, send)
-
-
-def _is_without_key(path: str, *, has_key: bool) -> bool:
-    """Return whether a request needs no known key here; `has_key`: it brings an unknown one."""
-    has_session = path.startswith(_PATHS_WITH_SESSIONS) and path != STATE_PATH
-    return path in _PATHS_WITHOUT_KEY or (not has_key and has_session)
 
 
 def key_name_of(scope: MutableMapping[str, Any]) -> str:

@@ -104,19 +104,15 @@ class DeadlineProtocol(H11Protocol):
         if not self._is_serving and _is_past_deadline(self._quiet_since, self._header_s, now):
             self._quiet_since = None
             self.transport.close()
-        self._note_progress(now)
+        n_pending = self.transport.get_write_buffer_size()
+        if not n_pending or n_pending != self._n_pending:
+            self._stuck_since = now if n_pending else None
+        self._n_pending = n_pending
         if _is_past_deadline(self._stuck_since, self._idle_s, now):
             # `close` would wait until the client has read the rest.
             self.transport.abort()
             return
         self._start_timer()
-
-    def _note_progress(self, now: float) -> None:
-        """Note since when the number of unread bytes is the same."""
-        n_pending = self.transport.get_write_buffer_size()
-        if not n_pending or n_pending != self._n_pending:
-            self._stuck_since = now if n_pending else None
-        self._n_pending = n_pending
 
 
 def _is_past_deadline(since: float | None, limit_s: float, now: float) -> bool:

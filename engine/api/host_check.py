@@ -60,7 +60,11 @@ def is_own_host(host: str, own_name: str, is_of_an_interface: Callable[[Address]
     >>> [is_own_host(h, "den", lambda a: False) for h in ("DEN", "evil.example", "8.8.8.8")]
     [True, False, False]
     """
-    name = _without_port(host).lower()
+    found = _HOST_HEADER.fullmatch(host)
+    if found is not None:
+        name = (found["bracketed"] or found["name"] or "").lower()
+    else:
+        name = host.lower() if parse_address(host) is not None else "?"  # IPv6 without brackets
     address = parse_address(name)
     if address is not None:
         # Whether an address is no target of DNS rebinding, by the rules of Go's `net/netip`
@@ -78,13 +82,6 @@ def has_own_host_name(headers: Headers) -> bool:
     """Return whether a request names this machine as its host (else: DNS rebinding)."""
     host, own = headers.get("host", ""), socket.gethostname().lower()
     return is_own_host(host, own, lambda _: True)  # a web page cannot rebind an IP address
-
-
-def _without_port(host: str) -> str:
-    found = _HOST_HEADER.fullmatch(host)
-    if found is None:
-        return host if parse_address(host) is not None else "?"  # IPv6 without brackets, or no host
-    return found["bracketed"] or found["name"] or ""
 
 
 def _is_interface_address(address: Address) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,10 +19,10 @@ from starlette.routing import Route
 
 from paddock.engine.api.openai.requests import model_ref
 from paddock.engine.api.streaming import stream_response
+from paddock.engine.backends.local import LocalPool
 from paddock.engine.backends.rpc import BEAT, MEDIA_TYPE, PREFIX, CountRequest, WireLine, write_line
 from paddock.engine.errors import BadRequest, EngineError, pack_error
-from paddock.engine.memory.pool_stats import PoolStats
-from paddock.engine.request import ChatRequest, Chunk, EmbedRequest, ModelSpec, Pool
+from paddock.engine.request import ChatRequest, Chunk, EmbedRequest, ModelSpec
 from paddock.engine.system.tasks import end, wait_for_event
 from paddock.engine.wire import read_json
 
@@ -34,25 +34,11 @@ SendChunk = Callable[[Chunk], None]
 """Takes a chunk that is sent before the answer's last line."""
 
 
-class ServedPool(Pool, Protocol):
-    """A pool that can load models and has statistics, such as `backends.local.LocalPool`."""
-
-    async def load(self, model: ModelSpec) -> float:
-        """Load a model; return the seconds it took."""
-        ...
-
-    async def unload(self, ref: str) -> bool:
-        """Unload a model; return whether it was loaded."""
-        ...
-
-    def stats(self) -> PoolStats: ...
-
-
 Verb = Callable[[bytes, SendChunk], Coroutine[Any, Any, WireLine]]
 """Takes a request's body and returns the last line of its answer."""
 
 
-def pool_routes(pool: ServedPool, *, names_only: bool = False) -> list[Route]:
+def pool_routes(pool: LocalPool, *, names_only: bool = False) -> list[Route]:
     """Return the routes of a pool, below `PREFIX`; `names_only` refuses paths as model names."""
     routes = _PoolRoutes(pool, names_only=names_only)
     verbs: Mapping[str, Verb] = {
@@ -73,7 +59,7 @@ def pool_routes(pool: ServedPool, *, names_only: bool = False) -> list[Route]:
 class _PoolRoutes:
     """The verbs of a pool, and how their answers are sent."""
 
-    def __init__(self, pool: ServedPool, *, names_only: bool) -> None:
+    def __init__(self, pool: LocalPool, *, names_only: bool) -> None:
         self._pool = pool
         self._names_only = names_only
 

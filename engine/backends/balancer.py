@@ -85,7 +85,11 @@ def choose_server(servers: Sequence[ServerState]) -> int | None:
     >>> choose_server([*servers, ServerState(False, 0)])
     1
     """
-    able = [at for at, server in enumerate(servers) if server.is_up and _has_room(server)]
+    able = [
+        at
+        for at, server in enumerate(servers)
+        if server.is_up and (server.n_slots is None or server.n_running < server.n_slots)
+    ]
     if not able:
         return None
 
@@ -97,10 +101,6 @@ def choose_server(servers: Sequence[ServerState]) -> int | None:
         return server.failed_before, rounds + loading, at
 
     return min(able, key=rank)
-
-
-def _has_room(server: ServerState) -> bool:
-    return server.n_slots is None or server.n_running < server.n_slots
 
 
 RETRY_BACKOFF = Backoff(first_s=0.5, longest_s=30.0)

@@ -21,7 +21,7 @@ from typing import TypeVar
 from paddock.engine.chat.prompt_images import check_image
 from paddock.engine.errors import BadRequest, EngineError, ModelUnusable, WorkerLost, WrongRole
 from paddock.engine.memory.loader import ModelUse, StartWorker, WorkerStarter, resolve_adapters
-from paddock.engine.memory.machine_probe import MachineProbe, MemoryProbe
+from paddock.engine.memory.machine_probe import MachineProbe
 from paddock.engine.memory.manager import ModelManager
 from paddock.engine.memory.pool_stats import PoolEvents, PoolStats, fan_out
 from paddock.engine.models.model_cards import (
@@ -87,8 +87,8 @@ class LocalPool:
         *,
         models: ModelFinder | None = None,
         events: PoolEvents | None = None,
-        memory_probe: MemoryProbe | None = None,
-        start: StartWorker[WorkerProcess] | None = None,
+        memory_probe: MachineProbe | None = None,
+        start: StartWorker | None = None,
     ) -> None:
         from .metrics import Metrics  # prometheus_client: 50 ms that most commands need not pay
 
@@ -272,16 +272,15 @@ class LocalPool:
         """
         self.on_request(request.model.ref, request.texts)
         async with total_deadline(request.total_s):
-            return await self._embed(request, waits=waits)
-
-    async def _embed(self, request: EmbedRequest, *, waits: bool) -> EmbedReply:
-        facts = await self._facts_of(request.model, "embed")
-        if request.dimensions is not None and request.dimensions < 1:
-            raise BadRequest(f"{request.dimensions} dimensions are asked for; at least 1 is needed")
-        whole, usage, digest = await self._computed(
-            request, request.texts, facts, waits=waits, dimensions=request.dimensions
-        )
-        return EmbedReply(whole.vectors, usage, digest, whole.n_pieces, whole.n_cut_tokens)
+            facts = await self._facts_of(request.model, "embed")
+            if request.dimensions is not None and request.dimensions < 1:
+                raise BadRequest(
+                    f"{request.dimensions} dimensions are asked for; at least 1 is needed"
+                )
+            whole, usage, digest = await self._computed(
+                request, request.texts, facts, waits=waits, dimensions=request.dimensions
+            )
+            return EmbedReply(whole.vectors, usage, digest, whole.n_pieces, whole.n_cut_tokens)
 
     async def rerank(self, request: RerankRequest, *, waits: bool = True) -> RerankReply:
         """Score documents for a query.
@@ -431,7 +430,15 @@ class LocalPool:
 
     async def _serve(self, answer: Answer, *, waits: bool) -> Reply:
         request, began = answer.request, self._residents.now()
-        await _check_images(request, await self._facts_of(request.model, "chat"))
+        facts = await self._facts_of(request.model, "chat")
+        images = [
+            *request.images,
+            *(image for message in request.messages for image in message.images),
+        ]
+        if images and facts.projector is None:
+            raise BadRequest(f"model '{facts.name}' cannot see images: it has no projector")
+        for number, image in enumerate(images, start=1):
+            await asyncio.to_thread(check_image, image, number)
 
         def forget(gone: WorkerGone) -> EngineError | None:
             nonlocal began
@@ -484,12 +491,3 @@ class LocalPool:
         self.events.answered(facts.name, ended.reason, usage, answer.first_s)
         usage = replace(usage, load_s=load_s, queue_s=usage.queue_s + outside_s)
         return answer.reply_of(replace(ended, usage=usage), facts.served_digest)
-
-
-async def _check_images(request: ChatRequest, facts: ModelFacts) -> None:
-    """Check images by their first bytes, before a model is loaded or others are computed."""
-    images = [*request.images, *(image for message in request.messages for image in message.images)]
-    if images and facts.projector is None:
-        raise BadRequest(f"model '{facts.name}' cannot see images: it has no projector")
-    for number, image in enumerate(images, start=1):
-        await asyncio.to_thread(check_image, image, number)

@@ -99,7 +99,22 @@ async def _report(line: ServerConnection, found: Json) -> _ModelReport:
     if found.get("owned_by") == "llamacpp" or isinstance(found.get("meta"), dict):
         props = await line.find(f"/props?model={quote(name, safe='')}")
         if props is not None:
-            return _of_llama_server(found, props)
+            meta = found.get("meta")
+            meta = meta if isinstance(meta, dict) else {}
+            path = _typed_value(props, "model_path", str) or _model_id(found)
+            # What every version reports: more would make all answers stale at its next upgrade.
+            marks = {name: meta.get(name) for name in ("n_params", "size", "n_vocab", "n_embd")}
+            marks |= {"name": _file_name(path), "template": props.get("chat_template")}
+            settings = props.get("default_generation_settings")
+            return _ModelReport(
+                "llama-server",
+                _model_id(found),
+                marks,
+                n_ctx=_typed_value(settings, "n_ctx", int) if isinstance(settings, dict) else None,
+                n_slots=_typed_value(props, "total_slots", int),
+                n_train=_typed_value(meta, "n_ctx_train", int),
+                size=_typed_value(meta, "size", int) or 0,
+            )
     if isinstance(found.get("max_model_len"), int):
         # What vLLM reports: where the model was taken from
         root = _model_id(found)
@@ -159,26 +174,6 @@ class _ModelReport:
     n_slots: int | None = None
     n_train: int | None = None
     size: int = 0
-
-
-def _of_llama_server(entry: Json, props: Json) -> _ModelReport:
-    """Return what llama-server reports: file name, size, chat template."""
-    meta = entry.get("meta")
-    meta = meta if isinstance(meta, dict) else {}
-    path = _typed_value(props, "model_path", str) or _model_id(entry)
-    # Only what every version reports: more would make all answers stale at its next upgrade.
-    marks = {name: meta.get(name) for name in ("n_params", "size", "n_vocab", "n_embd")}
-    marks |= {"name": _file_name(path), "template": props.get("chat_template")}
-    settings = props.get("default_generation_settings")
-    return _ModelReport(
-        "llama-server",
-        _model_id(entry),
-        marks,
-        n_ctx=_typed_value(settings, "n_ctx", int) if isinstance(settings, dict) else None,
-        n_slots=_typed_value(props, "total_slots", int),
-        n_train=_typed_value(meta, "n_ctx_train", int),
-        size=_typed_value(meta, "size", int) or 0,
-    )
 
 
 async def _ollama_digest(line: ServerConnection, name: str) -> str | None:

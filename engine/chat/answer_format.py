@@ -179,7 +179,12 @@ def _placeholder_rule(
     if placeholder == "index":
         return '"0"'
     if placeholder == "python":
-        return _python_call_rule(grammar, tool)
+        members = [
+            (f"({_quoted_text(key + '=')} {grammar.json(schema)})", required)
+            for key, schema, required in _schema_properties(_arguments_schema(tool))
+        ]
+        inside = _joined_members(members, ", ")
+        return f"{_quoted_text('[' + tool.name + '(')} {inside} {_quoted_text(')]')}"
     if placeholder == "gemma":
         # The quote around strings: FunctionGemma's and Gemma 4's differ
         gemma_quote = (
@@ -240,16 +245,6 @@ def _parameter_rule(
 
 def _are_all_texts(values: Any) -> bool:
     return isinstance(values, list) and bool(values) and all(isinstance(v, str) for v in values)
-
-
-def _python_call_rule(grammar: LarkGrammar, tool: Tool) -> str:
-    given = [
-        (f"({_quoted_text(key + '=')} {grammar.json(schema)})", required)
-        for key, schema, required in _schema_properties(_arguments_schema(tool))
-    ]
-    return (
-        f"{_quoted_text('[' + tool.name + '(')} {_joined_members(given, ', ')} {_quoted_text(')]')}"
-    )
 
 
 def _joined_members(members: Sequence[tuple[str, bool]], comma: str = ",") -> str:

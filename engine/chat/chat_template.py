@@ -214,7 +214,13 @@ class JinjaTemplate:
         """
 
         def rendered(shown: Mapping[str, Any]) -> str:
-            return self._rendered(turns, shown, prompt_meter(n_ctx_tokens, turns, tools))
+            self._environment.begin(prompt_meter(n_ctx_tokens, turns, tools))
+            try:
+                return self._template.render(copy.deepcopy({**shown, "messages": list(turns)}))
+            except TemplateLimitExceeded as error:
+                raise TemplateExhausted(str(error)) from error
+            except Exception as error:  # untrusted code can raise anything
+                raise TemplateRefused(str(error)) from error
 
         variables = {"add_generation_prompt": is_open, **self._special, **variables}
         # Other names of the same values.
@@ -230,17 +236,6 @@ class JinjaTemplate:
         except TemplateRefused:
             # Some were written for requests with tools only, and iterate over `tools` regardless.
             return rendered({**variables, "tools": []})
-
-    def _rendered(
-        self, turns: Sequence[TemplateTurn], variables: Mapping[str, Any], meter: TemplateMeter
-    ) -> str:
-        self._environment.begin(meter)
-        try:
-            return self._template.render(copy.deepcopy({**variables, "messages": list(turns)}))
-        except TemplateLimitExceeded as error:
-            raise TemplateExhausted(str(error)) from error
-        except Exception as error:  # untrusted code can raise anything
-            raise TemplateRefused(str(error)) from error
 
 
 class _GenerationTag(Extension):

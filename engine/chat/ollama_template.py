@@ -17,7 +17,6 @@ from paddock.engine.chat.go_template.go_values import GoJsonList, GoJsonMap, GoS
 from paddock.engine.chat.go_template.interpreter import GoTemplate
 from paddock.engine.chat.go_template.syntax import GoTemplateError, GoTemplateExhausted
 from paddock.engine.errors import BadRequest
-from paddock.engine.system.template_limits import TemplateMeter
 
 from .template_messages import (
     MEDIA_MARK,
@@ -76,7 +75,12 @@ class OllamaTemplate:
                     **fields,
                 }
                 return self._template.execute(conversation_data, meter)
-            return self._turn_by_turn(joined, fields, meter)
+            *whole, last = _exchanges(joined)
+            parts = [
+                self._template.execute({**exchange.data(), **fields}, meter) for exchange in whole
+            ]
+            parts.append(self._template.execute_until("Response", {**last.data(), **fields}, meter))
+            return "".join(parts)
         except GoTemplateError as error:
             raise _template_error(error) from error
 
@@ -96,14 +100,6 @@ class OllamaTemplate:
             )
         except GoTemplateError as error:
             raise _template_error(error) from error
-
-    def _turn_by_turn(
-        self, turns: Sequence[TemplateTurn], fields: Mapping[str, Any], meter: TemplateMeter
-    ) -> str:
-        *whole, last = _exchanges(turns)
-        parts = [self._template.execute({**exchange.data(), **fields}, meter) for exchange in whole]
-        parts.append(self._template.execute_until("Response", {**last.data(), **fields}, meter))
-        return "".join(parts)
 
 
 def _template_error(error: GoTemplateError) -> TemplateRefused:

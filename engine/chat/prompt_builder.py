@@ -312,9 +312,21 @@ class PromptBuilder:
         images = [image for message in request.messages for image in message.images]
         if not images:
             return np.concatenate([before, tokenise(pieces, begins=not len(before))]), ()
-        first, *others = self._tokenise_between_images(pieces, begins=not len(before))
-        parts = [np.concatenate([before, first]), *others]
-        return self._place_images(parts, images, request, n_ctx_tokens)
+        parts: list[list[TextPiece]] = [[]]
+        """The texts before, between and after the images."""
+        for piece in pieces:
+            texts = [piece.text] if piece.is_literal else piece.text.split(MEDIA_MARK)
+            for number, text in enumerate(texts):
+                if number:
+                    parts.append([])
+                if text:
+                    parts[-1].append(TextPiece(text, piece.is_literal))
+        first, *others = parts
+        tokens = [
+            np.concatenate([before, tokenise(first, begins=not len(before))]),
+            *(tokenise(part, begins=False, is_first=False) for part in others),
+        ]
+        return self._place_images(tokens, images, request, n_ctx_tokens)
 
     def _place_images(
         self,
@@ -329,24 +341,6 @@ class PromptBuilder:
             raise BadRequest("this model cannot see images: it has no projector")
         look = partial(self._projector.look, on_disk=request.keeps_images)
         return place_images(parts, images, look, self._placeholders, n_ctx_tokens)
-
-    def _tokenise_between_images(
-        self, pieces: Sequence[TextPiece], *, begins: bool
-    ) -> list[Tokens]:
-        """Tokenise the texts before, between and after the images."""
-        parts: list[list[TextPiece]] = [[]]
-        for piece in pieces:
-            texts = [piece.text] if piece.is_literal else piece.text.split(MEDIA_MARK)
-            for number, text in enumerate(texts):
-                if number:
-                    parts.append([])
-                if text:
-                    parts[-1].append(TextPiece(text, piece.is_literal))
-        first, *others = parts
-        return [
-            self._tokeniser.tokenise(first, begins=begins),
-            *(self._tokeniser.tokenise(part, begins=False, is_first=False) for part in others),
-        ]
 
     # Raw prompts
 

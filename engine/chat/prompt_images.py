@@ -112,22 +112,20 @@ class ImagePlaceholders:
         with self._lock:
             first = self._firsts.pop(piece.digest, None)
             if first is None:
-                first = self._take(n_rows)
+                if len(self._firsts) == MAX_KNOWN_PIECES:
+                    self._firsts.popitem(last=False)
+                if (
+                    self._next + _STEP * n_rows > _LAST_NUMBER
+                ):  # no cache holds rows from so long ago
+                    self._firsts.clear()
+                    self._next = _STEP
+                first, self._next = self._next, self._next + _STEP * n_rows
             self._firsts[piece.digest] = first
         numbers = first + _STEP * np.arange(n_rows)
         numbers[piece.n_positions :] += _STAYS
         numbers[:-1] += _GOES_ON
         numbers += 0 if piece.is_causal else _AT_ONCE
         return (~numbers).astype(np.int32)
-
-    def _take(self, n_rows: int) -> int:
-        if len(self._firsts) == MAX_KNOWN_PIECES:
-            self._firsts.popitem(last=False)
-        if self._next + _STEP * n_rows > _LAST_NUMBER:  # no cache holds rows from so long ago
-            self._firsts.clear()
-            self._next = _STEP
-        first, self._next = self._next, self._next + _STEP * n_rows
-        return first
 
 
 def n_positions(tokens: Tokens) -> int:

@@ -260,7 +260,9 @@ class MarkupParser(StreamParser):
             self._take_reasoning(at + len(mark), delta)
             return True
         calls, end = found
-        rest = self._skip_closing_words(text[end:])
+        rest = text[end:].lstrip()
+        while word := _first_word(rest, self._closing):
+            rest = rest[len(word) :].lstrip()
         is_known = all(call.name in self._markup.tools for call in calls)
         if is_known and (rest.startswith(self._inner) or (not rest and is_end)):
             self._take_reasoning(n_thought, delta)
@@ -269,13 +271,6 @@ class MarkupParser(StreamParser):
         waits = not is_end and (not rest or any(mark.startswith(rest) for mark in self._waits_for))
         self._take_reasoning(n_thought if waits else end, delta)
         return not waits
-
-    def _skip_closing_words(self, text: str) -> str:
-        """Return what follows the closing words of a call."""
-        text = text.lstrip()
-        while word := _first_word(text, self._closing):
-            text = text[len(word) :].lstrip()
-        return text
 
     def _take_reasoning(self, end: int, delta: _DeltaBuilder) -> None:
         self._add_reasoning(self._buffer[:end], delta)
@@ -332,7 +327,10 @@ class MarkupParser(StreamParser):
         if rest.startswith(self._markup.tags.opens):
             self._enter_reasoning(rest[len(self._markup.tags.opens) :])
             return True
-        formats = self._formats_after_call(rest)
+        formats: Sequence[ToolCallFormat] = self._markup.formats
+        if not rest.startswith(self._triggers):
+            is_bare = rest[0] in "{["
+            formats = [known for known in formats if is_bare and known.continues_bare]
         found = self._try_call(rest, 0, formats, is_end) if formats else ()
         if found is None:
             return False
@@ -343,17 +341,6 @@ class MarkupParser(StreamParser):
         else:
             self._state = "text"
         return True
-
-    def _formats_after_call(self, text: str) -> Sequence[ToolCallFormat]:
-        """Return the formats of another call that a text may begin with."""
-        if text.startswith(self._triggers):
-            return self._markup.formats
-        is_bare = text[0] in "{["
-        return [
-            call_format
-            for call_format in self._markup.formats
-            if is_bare and call_format.continues_bare
-        ]
 
     def _try_call(
         self, text: str, at: int, formats: Sequence[ToolCallFormat], is_end: bool

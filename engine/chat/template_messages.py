@@ -222,12 +222,8 @@ def _split_calls(messages: list[Message]) -> Iterator[Message]:
         for number, call in enumerate(message.tool_calls):
             own = replace(message, tool_calls=(call,))
             yield own if number == 0 else replace(own, content="", reasoning="")
-            yield from _tool_results(call, number, results)
-
-
-def _tool_results(call: ToolCall, number: int, results: list[Message]) -> list[Message]:
-    by_id = [result for result in results if call.id and result.tool_call_id == call.id]
-    return by_id or results[number : number + 1]
+            by_id = [r for r in results if call.id and r.tool_call_id == call.id]
+            yield from by_id or results[number : number + 1]
 
 
 def _template_turn(message: Message, rules: TurnRules) -> TemplateTurn:

@@ -104,7 +104,8 @@ class ToolCallFormat:
         """Closing words that may follow a call."""
         last = self.writes[-1]
         texts = [last.text if isinstance(last, LiteralText) else "", self.section_closes]
-        return tuple(word for text in texts for word in _words(text))
+        words = (word.lstrip("}])\"'") for text in texts for word in _WORD.findall(text))
+        return tuple(word for word in words if word and word not in "{[")
 
     @property
     def literals(self) -> tuple[str, ...]:
@@ -140,11 +141,6 @@ def _as_text(value: Any) -> str:
 
 
 _WORD = re.compile(r"<[^<>\s]*>|\[[^\[\]\s]*\]|[^\s<\[]+|\S")
-
-
-def _words(text: str) -> list[str]:
-    words = (word.lstrip("}])\"'") for word in _WORD.findall(text))
-    return [word for word in words if word and word not in "{["]
 
 
 def _first_word(text: str) -> str:
@@ -419,7 +415,15 @@ def _gemma_value(text: str, at: int) -> tuple[Any, int]:
     if text[at] == "{":
         return _gemma_object(text, at)
     if text[at] == "[":
-        return _gemma_array(text, at)
+        items: list[Any] = []
+        at += 1
+        while True:
+            at = skip_space(text, at)
+            if text[at : at + 1] == "]":
+                return items, at + 1
+            item, at = _gemma_value(text, at)
+            items.append(item)
+            at = _gemma_separator(text, at, "]")
     quote = _gemma_quote(text, at)
     if quote:
         return _gemma_string(text, at, quote)
@@ -428,18 +432,6 @@ def _gemma_value(text: str, at: int) -> tuple[Any, int]:
     if found.end() >= len(text):
         raise IncompleteValue
     return parse_bare_value(found.group().strip()), found.end()
-
-
-def _gemma_array(text: str, at: int) -> tuple[list[Any], int]:
-    items: list[Any] = []
-    at += 1
-    while True:
-        at = skip_space(text, at)
-        if text[at : at + 1] == "]":
-            return items, at + 1
-        item, at = _gemma_value(text, at)
-        items.append(item)
-        at = _gemma_separator(text, at, "]")
 
 
 def _gemma_quote(text: str, at: int) -> str:
@@ -588,16 +580,24 @@ def _parse_parameters(
     call_format: ToolCallFormat, text: str, at: int, tool: Tool | None
 ) -> tuple[dict[str, Any], int]:
     """Parse named values until something else follows."""
-    assert call_format.param is not None
+    param = call_format.param
+    assert param is not None
+    opens = param.opens.strip()
     arguments: dict[str, Any] = {}
     closes = call_format.leftovers[:1]
     schemas = tool.parameters.get("properties", {}) if tool else {}
     while True:
         at = skip_space(text, at)
         rest = text[at:]
-        opens = call_format.param.opens.strip()
         if rest.startswith(opens):
-            key, value, at = _parse_parameter(call_format.param, text, at + len(opens))
+            named = _literal_pattern(param.read_names).search(text, at + len(opens))
+            closed = _literal_pattern(param.closes).search(text, named.end()) if named else None
+            if named is None or closed is None:
+                raise IncompleteValue
+            key = text[at + len(opens) : named.start()].strip().split('"')[0]
+            value, at = text[named.end() : closed.start()], closed.end()
+            if param.names.endswith("\n"):
+                value = value.removeprefix("\n").removesuffix("\n")
             arguments[key] = parse_bare_value(value, schemas.get(key))
         elif opens.startswith(rest):
             raise IncompleteValue
@@ -607,17 +607,6 @@ def _parse_parameters(
             raise IncompleteValue
         else:
             raise MalformedValue
-
-
-def _parse_parameter(call_format: ParameterFormat, text: str, at: int) -> tuple[str, str, int]:
-    named = _literal_pattern(call_format.read_names).search(text, at)
-    closed = _literal_pattern(call_format.closes).search(text, named.end()) if named else None
-    if named is None or closed is None:
-        raise IncompleteValue
-    value = text[named.end() : closed.start()]
-    if call_format.names.endswith("\n"):
-        value = value.removeprefix("\n").removesuffix("\n")
-    return text[at : named.start()].strip().split('"')[0], value, closed.end()
 
 
 @lru_cache(maxsize=64)
@@ -656,23 +645,18 @@ def calls_in_json(value: Any, tools: Mapping[str, Tool] | None = None) -> list[T
 def _flat_call(value: dict[str, Any], tools: Mapping[str, Tool]) -> ToolCall:
     name = next((value[key] for key in _NAME_KEYS if isinstance(value.get(key), str)), None)
     if name is None:
-        return _keyed_call(value, tools)
+        if len(value) != 1:
+            raise MalformedValue
+        ((name, arguments),) = value.items()
+        if name not in tools:
+            raise MalformedValue
+        return ToolCall(name, _arguments_object(arguments))
     call_id = next((str(value[key]) for key in _ID_KEYS if value.get(key)), "")
     return ToolCall(name, _arguments_object(_first_of(value, _ARGUMENTS_KEYS)), call_id)
 
 
 def _first_of(value: Mapping[str, Any], keys: Iterable[str]) -> Any:
     return next((value[key] for key in keys if key in value), {})
-
-
-def _keyed_call(value: Mapping[str, Any], tools: Mapping[str, Tool]) -> ToolCall:
-    """Return the call in `{"get_weather": {…}}`, where the name is the key."""
-    if len(value) != 1:
-        raise MalformedValue
-    ((name, arguments),) = value.items()
-    if name not in tools:
-        raise MalformedValue
-    return ToolCall(name, _arguments_object(arguments))
 
 
 def _arguments_object(value: Any) -> dict[str, Any]:

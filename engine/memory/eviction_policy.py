@@ -57,7 +57,26 @@ def choose_victims(
             and not (spares_leased and candidate.is_leased)
         ]
         if _is_enough(willing, missing, n_places):
-            return _cheapest_victims(willing, missing, n_places)
+            by_price = sorted(
+                willing,
+                key=lambda candidate: (
+                    eviction_price(candidate, missing),
+                    -candidate.idle_s,
+                    candidate.key,
+                ),
+            )
+            going: list[EvictionCandidate] = []
+            for candidate in by_price:
+                if _is_enough(going, missing, n_places):
+                    break
+                going.append(candidate)
+            for candidate in sorted(
+                going, key=lambda candidate: -candidate.load_s / max(candidate.idle_s, _JUST_USED_S)
+            ):
+                others = [other for other in going if other is not candidate]
+                if _is_enough(others, missing, n_places):
+                    going = others
+            return tuple(victim.key for victim in going)
     return None
 
 
@@ -67,31 +86,6 @@ def eviction_price(candidate: EvictionCandidate, missing: MemoryAmount) -> float
     if missing.total_bytes and not gives:
         return float("inf")
     return candidate.load_s / max(candidate.idle_s, _JUST_USED_S) / max(gives, 1)
-
-
-def _cheapest_victims(
-    willing: list[EvictionCandidate], missing: MemoryAmount, n_places: int
-) -> tuple[str, ...]:
-    by_price = sorted(
-        willing,
-        key=lambda candidate: (
-            eviction_price(candidate, missing),
-            -candidate.idle_s,
-            candidate.key,
-        ),
-    )
-    going: list[EvictionCandidate] = []
-    for candidate in by_price:
-        if _is_enough(going, missing, n_places):
-            break
-        going.append(candidate)
-    for candidate in sorted(
-        going, key=lambda candidate: -candidate.load_s / max(candidate.idle_s, _JUST_USED_S)
-    ):
-        others = [other for other in going if other is not candidate]
-        if _is_enough(others, missing, n_places):
-            going = others
-    return tuple(victim.key for victim in going)
 
 
 def _is_enough(going: Sequence[EvictionCandidate], missing: MemoryAmount, n_places: int) -> bool:

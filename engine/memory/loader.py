@@ -15,12 +15,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
 
 from paddock.engine.errors import (
     AdapterBroken,
@@ -55,56 +54,9 @@ from paddock.engine.workers.worker_protocol import (
 
 from .device_memory import Device, MemoryAmount
 from .eviction_policy import EvictionCandidate, LoadedState, choose_victims
-from .machine_probe import MemoryProbe
+from .machine_probe import MachineProbe
 from .model_layout import STEPS_WAITED, LayoutRequest, ModelLayout, as_placed
 from .pool_stats import LoadCount, ModelState, PoolEvents, UnloadReason
-
-
-class ModelWorker(Protocol):
-    """A worker as the model manager uses it: `WorkerProcess`, and the fake of the tests."""
-
-    load: WorkerOptions
-    load_s: float
-    last_turn_at: float
-    """By the event loop's clock; later than now while it does what takes long and is no step."""
-    slowest_step_s: float
-    """Of those that it has made, the warming up included."""
-    n_decoded_tokens: int
-    gone: asyncio.Future[WorkerEnd]
-    """Done when the worker has ended."""
-    on_turn: Callable[[Mapping[str, Any]], None] | None
-
-    @property
-    def pid(self) -> int: ...
-
-    @property
-    def n_requests(self) -> int:
-        """Requests that wait for an answer."""
-
-    @property
-    def n_running(self) -> int: ...
-
-    @property
-    def mapped_bytes(self) -> int:
-        """Of its main memory, pages of files, which the system counts as free."""
-
-    def measure(self) -> WorkerMemory:
-        """Return the most memory that it has taken so far, with what its context may yet take."""
-
-    async def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
-        """Make a larger context over the same weights, once the running sequences have ended.
-
-        Raises:
-            WorkerGone: the process died.
-            EngineError: there is no memory for it.
-        """
-
-    async def stop(self) -> None: ...
-
-    async def kill(self, end: WorkerEnd) -> None: ...
-
-
-W = TypeVar("W", bound=ModelWorker)
 
 _REPLICA = "\0\0"  # in no `ModelUse.key`: no part of it is empty
 
@@ -159,7 +111,7 @@ def worker_files(facts: ModelFacts, adapters: Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(slots=True, eq=False)
-class LoadedModel(Generic[W]):
+class LoadedModel:
     """One model in memory, or on its way there. Only manager and loader change it."""
 
     key: str
@@ -168,7 +120,7 @@ class LoadedModel(Generic[W]):
     keep_alive_s: float
     began_at: float
     state: ModelState = "loading"
-    worker: W | None = None
+    worker: WorkerProcess | None = None
     users: Counter[Priority] = field(default_factory=Counter)
     n_brief: int = 0
     is_pinned: bool = False
@@ -267,15 +219,15 @@ class LoadedModel(Generic[W]):
 HALVED_S = 3600.0
 
 
-class MemoryAccounting(Generic[W]):
+class MemoryAccounting:
     """Loaded models by key, and the memory that they leave free."""
 
-    def __init__(self, memory_probe: MemoryProbe, gpu_overhead_bytes: int) -> None:
+    def __init__(self, memory_probe: MachineProbe, gpu_overhead_bytes: int) -> None:
         self._memory_probe = memory_probe
         self._gpu_overhead_bytes = gpu_overhead_bytes
         self._halved: dict[str, tuple[int, float]] = {}
         """The KV cells that models may have which ran out of memory, and since when, by keys."""
-        self.by_key: dict[str, LoadedModel[W]] = {}
+        self.by_key: dict[str, LoadedModel] = {}
         self.device: Device | None = None
         self.free = MemoryAmount()
         self.loads: dict[str, LoadCount] = {}
@@ -311,23 +263,23 @@ class MemoryAccounting(Generic[W]):
                     self.free -= resident.growth  # longer requests will take it
         return device
 
-    def reserve(self, resident: LoadedModel[W]) -> None:
+    def reserve(self, resident: LoadedModel) -> None:
         """Subtract what a model is planned to take."""
         resident.n_oom_kills = self.device.n_oom_kills if self.device else 0
         self.by_key[resident.key] = resident
         self.free -= resident.room
 
-    def release(self, resident: LoadedModel[W]) -> None:
+    def release(self, resident: LoadedModel) -> None:
         """Add a model's memory again."""
         if self.by_key.get(resident.key) is resident:
             del self.by_key[resident.key]
             self.free += resident.room
 
-    def change(self, resident: LoadedModel[W], layout: ModelLayout) -> None:
+    def change(self, resident: LoadedModel, layout: ModelLayout) -> None:
         self.free += resident.room - layout.room
         resident.layout = layout
 
-    def measured(self, resident: LoadedModel[W], worker: W) -> None:
+    def measured(self, resident: LoadedModel, worker: WorkerProcess) -> None:
         """Replace what was planned by what a worker takes, and remember it."""
         taken = worker.measure()
         self.learn(resident, worker, taken)
@@ -335,19 +287,19 @@ class MemoryAccounting(Generic[W]):
         self._record(resident, taken)
         self.free += before - resident.room
 
-    def _record(self, resident: LoadedModel[W], taken: WorkerMemory) -> None:
+    def _record(self, resident: LoadedModel, taken: WorkerMemory) -> None:
         room, resident.growth = as_placed(taken, resident.room)
         resident.layout = replace(resident.layout, room=room)
 
-    def learn(self, resident: LoadedModel[W], worker: W, taken: WorkerMemory) -> None:
+    def learn(self, resident: LoadedModel, worker: WorkerProcess, taken: WorkerMemory) -> None:
         self._memory_probe.learn(resident.layout_request, worker.load, taken, worker.load_s)
 
-    def count(self, resident: LoadedModel[W], worker: W) -> None:
+    def count(self, resident: LoadedModel, worker: WorkerProcess) -> None:
         count = self.loads.setdefault(resident.facts.name, LoadCount())
         count.loads += 1
         count.load_s += worker.load_s
 
-    def halve(self, resident: LoadedModel[W]) -> bool:
+    def halve(self, resident: LoadedModel) -> bool:
         """Halve the KV cells that a model may have; return whether that is possible."""
         load = resident.layout.load
         if load.n_cells // 2 < load.n_ctx_tokens:
@@ -362,7 +314,7 @@ class MemoryAccounting(Generic[W]):
         is_lately = asyncio.get_running_loop().time() - since < HALVED_S
         return n_cells if is_lately else None
 
-    def idle(self, but: LoadedModel[W]) -> list[LoadedModel[W]]:
+    def idle(self, but: LoadedModel) -> list[LoadedModel]:
         return [
             resident
             for resident in self.by_key.values()
@@ -370,7 +322,7 @@ class MemoryAccounting(Generic[W]):
         ]
 
 
-def is_idle(resident: LoadedModel[Any], *, spares_pinned: bool = True) -> bool:
+def is_idle(resident: LoadedModel, *, spares_pinned: bool = True) -> bool:
     is_free = not resident.n_users and not resident.is_widening
     return resident.state == "ready" and is_free and not (spares_pinned and resident.is_pinned)
 
@@ -407,11 +359,11 @@ def _checked_adapter(path: Path) -> Path:
 _WATCH_S = 1.0
 _MOST_STARTS = 3  # of a worker that is killed from outside each time before it is ready
 
-StartWorker = Callable[[WorkerOptions, float], Awaitable[W]]
+StartWorker = Callable[[WorkerOptions, float], Awaitable[WorkerProcess]]
 """Starts a worker within so many seconds; raises `LoadBroken`, `EngineError` or `OSError`."""
 
 
-def _load_error(resident: LoadedModel[Any], end: WorkerEnd) -> EngineError:
+def _load_error(resident: LoadedModel, end: WorkerEnd) -> EngineError:
     """Return the error of the requests that wait for a model that cannot be loaded."""
     path, name = resident.facts.path, resident.facts.name
     if end.was_by_others:
@@ -425,14 +377,14 @@ OnFailure = Callable[[str, EngineError, int], None]
 """Takes a model's key, why it cannot be loaded, and from which context length on (0: any)."""
 
 
-class ModelLoader(Generic[W]):
+class ModelLoader:
     """Loads, widens and unloads models as the manager decides; accounts for their memory."""
 
     def __init__(
         self,
         settings: PoolSettings,
-        start: StartWorker[W],
-        memory_probe: MemoryProbe,
+        start: StartWorker,
+        memory_probe: MachineProbe,
         events: PoolEvents,
         *,
         on_change: Callable[[str], None],
@@ -445,15 +397,15 @@ class ModelLoader(Generic[W]):
         self._on_change = on_change
         self._on_failure = on_failure
         self._tasks = TaskSet()
-        self.memory = MemoryAccounting[W](memory_probe, settings.gpu_overhead_bytes)
+        self.memory = MemoryAccounting(memory_probe, settings.gpu_overhead_bytes)
 
     def load(self, key: str, request: LayoutRequest, layout: ModelLayout) -> None:
         now = asyncio.get_running_loop().time()
-        resident = LoadedModel[W](key, request, layout, self._settings.keep_alive_s, now)
+        resident = LoadedModel(key, request, layout, self._settings.keep_alive_s, now)
         self.memory.reserve(resident)
         resident.loading = self._tasks.start(self._load(resident))
 
-    async def _load(self, resident: LoadedModel[W]) -> None:
+    async def _load(self, resident: LoadedModel) -> None:
         try:
             worker = await self._started_at_last(resident)
         except EngineError as error:
@@ -475,7 +427,7 @@ class ModelLoader(Generic[W]):
             self._on_change(resident.key)
             self.start_idle_timer(resident)
 
-    async def _started_at_last(self, resident: LoadedModel[W]) -> W:
+    async def _started_at_last(self, resident: LoadedModel) -> WorkerProcess:
         """Start a worker; again where it is killed from outside before it is ready."""
         for _ in range(1, _MOST_STARTS):
             try:
@@ -486,7 +438,7 @@ class ModelLoader(Generic[W]):
                 self._events.died(resident.facts.name, str(error.end))
         return await self._started(resident)
 
-    async def _started(self, resident: LoadedModel[W]) -> W:
+    async def _started(self, resident: LoadedModel) -> WorkerProcess:
         """Start a worker; once more after running out of memory, with more of it or fewer cells."""
         limit_s = self._settings.load_timeout_s
         for is_last in (False, True):
@@ -500,11 +452,11 @@ class ModelLoader(Generic[W]):
         free = (await self._memory_probe.look()).free
         raise too_large(resident.facts.name, resident.room, free)
 
-    async def _was_memory(self, resident: LoadedModel[W], end: WorkerEnd) -> bool:
+    async def _was_memory(self, resident: LoadedModel, end: WorkerEnd) -> bool:
         device = await self._memory_probe.look()
         return end.ran_out_of_memory(resident.n_oom_kills, device.n_oom_kills)
 
-    async def _unload_idle(self, resident: LoadedModel[W]) -> bool:
+    async def _unload_idle(self, resident: LoadedModel) -> bool:
         """Unload the idle models for one that found no memory; return whether there were any."""
         going = self.memory.idle(but=resident)
         for other in going:
@@ -512,7 +464,7 @@ class ModelLoader(Generic[W]):
         await asyncio.gather(*(other.leaving for other in going if other.leaving is not None))
         return bool(going)
 
-    async def _shrink(self, resident: LoadedModel[W]) -> bool:
+    async def _shrink(self, resident: LoadedModel) -> bool:
         """Plan a model with half as many KV cells; return whether that is possible."""
         if not self.memory.halve(resident):
             return False
@@ -523,13 +475,13 @@ class ModelLoader(Generic[W]):
         self.memory.change(resident, ways[0])
         return True
 
-    def _failed(self, resident: LoadedModel[W], error: EngineError) -> None:
+    def _failed(self, resident: LoadedModel, error: EngineError) -> None:
         """Report that a load failed; the next request tries again."""
         self.memory.release(resident)
         self._on_failure(resident.key, error, 0)
         self._on_change(resident.key)
 
-    def start_idle_timer(self, resident: LoadedModel[W]) -> None:
+    def start_idle_timer(self, resident: LoadedModel) -> None:
         """Start the idle timer of a model without requests, or unload it now."""
         if resident.n_users:
             return
@@ -543,11 +495,11 @@ class ModelLoader(Generic[W]):
             resident.expires_at = loop.time() + resident.keep_alive_s
             resident.expiry = loop.call_at(resident.expires_at, self._expire, resident)
 
-    def _expire(self, resident: LoadedModel[W]) -> None:
+    def _expire(self, resident: LoadedModel) -> None:
         if is_idle(resident, spares_pinned=False):
             self.unload(resident, "idle")
 
-    async def _watch(self, resident: LoadedModel[W], worker: W) -> None:
+    async def _watch(self, resident: LoadedModel, worker: WorkerProcess) -> None:
         """Kill a worker that has work and makes no step within its limit; note how it ends.
 
         The limit grows with its slowest step: a large model on a small machine does not hang.
@@ -569,13 +521,13 @@ class ModelLoader(Generic[W]):
                 self.memory.halve(resident)
             self.unload(resident, "died")
 
-    def widen(self, resident: LoadedModel[W], n_ctx_tokens: int) -> None:
+    def widen(self, resident: LoadedModel, n_ctx_tokens: int) -> None:
         """Extend a model's context, without loading its weights again."""
         resident.is_widening = True
         resident.cancel_expiry()
         self._tasks.start(self._widen(resident, n_ctx_tokens))
 
-    async def _widen(self, resident: LoadedModel[W], n_ctx_tokens: int) -> None:
+    async def _widen(self, resident: LoadedModel, n_ctx_tokens: int) -> None:
         assert resident.worker is not None
         try:
             way = await self._room_to_grow(resident, n_ctx_tokens)
@@ -594,7 +546,7 @@ class ModelLoader(Generic[W]):
             self._on_change(resident.key)
             self.start_idle_timer(resident)
 
-    async def _room_to_grow(self, resident: LoadedModel[W], n_ctx_tokens: int) -> ModelLayout:
+    async def _room_to_grow(self, resident: LoadedModel, n_ctx_tokens: int) -> ModelLayout:
         ways = await self._memory_probe.wider(
             resident.layout_request, resident.layout, n_ctx_tokens
         )
@@ -614,7 +566,7 @@ class ModelLoader(Generic[W]):
         await self._unload_idle(resident)
         return ways[-1]
 
-    def drain(self, resident: LoadedModel[W], why: UnloadReason) -> None:
+    def drain(self, resident: LoadedModel, why: UnloadReason) -> None:
         """Unload a model when its last request has ended; it takes no new ones."""
         resident.leaves_because = why
         if resident.state == "ready" and resident.n_users:
@@ -622,18 +574,18 @@ class ModelLoader(Generic[W]):
         elif resident.state in ("ready", "loading"):
             self.unload(resident, why)
 
-    def keep(self, resident: LoadedModel[W]) -> None:
+    def keep(self, resident: LoadedModel) -> None:
         resident.state = "ready"
         self._on_change(resident.key)
 
-    def unload(self, resident: LoadedModel[W], why: UnloadReason) -> None:
+    def unload(self, resident: LoadedModel, why: UnloadReason) -> None:
         if resident.state == "unloading":
             return
         resident.cancel_expiry()
         resident.state, resident.leaves_because = "unloading", why
         resident.leaving = self._tasks.start(self._unload(resident))
 
-    async def _unload(self, resident: LoadedModel[W]) -> None:
+    async def _unload(self, resident: LoadedModel) -> None:
         if resident.loading is not None:
             await end(resident.loading)
         worker = resident.worker
@@ -696,8 +648,7 @@ class WorkerStarter:
                 fallback, is_news = higher, True
         needed = Fallback(Path(load.path).name, fallback, first_reason)
         if is_news:
-            book.keep(load.digest, needed)
-            self._tried.pop(load.digest, None)
+            self._proven(load, book, needed)
         is_blameless = load.digest in self._blameless
         worker.has_fallback = not is_blameless and next_fallback(load, needed.fallback) is not None
         worker.gone.add_done_callback(partial(self._ended, worker, load, needed))

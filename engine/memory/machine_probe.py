@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from paddock.engine.gguf import GgufHeader
 from paddock.engine.models.model_finder import ModelFiles
@@ -22,29 +21,6 @@ from .measured_sizes import MeasuredSizes, size_key
 from .model_layout import LayoutRequest, ModelLayout, layouts, wider
 
 
-class MemoryProbe(Protocol):
-    """Reads a machine's memory, and lays models out on it."""
-
-    async def look(self) -> Device:
-        """Return what is free now."""
-
-    async def layouts(self, request: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
-        """Return the ways to load a model, the good ones first.
-
-        Raises:
-            ModelBroken: its file cannot be read.
-        """
-
-    async def wider(
-        self, request: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
-    ) -> tuple[ModelLayout, ...]:
-        """Return the ways in which a loaded model can take longer sequences."""
-
-    def learn(
-        self, request: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
-    ) -> None: ...
-
-
 class MachineProbe:
     """Reads this machine. Headers are read once, in a thread: vocabularies are long."""
 
@@ -56,11 +32,17 @@ class MachineProbe:
         self._device_name = ""
 
     async def look(self) -> Device:
+        """Return the device with what is free now."""
         device = await asyncio.to_thread(this_device)
         self._device_name = device.name
         return device
 
     async def layouts(self, request: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
+        """Return the ways to load a model, the good ones first.
+
+        Raises:
+            ModelBroken: its file cannot be read.
+        """
         header = await self._header(request.facts)
         profile = None
         if device.is_gpu:
@@ -78,6 +60,7 @@ class MachineProbe:
     async def wider(
         self, request: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
     ) -> tuple[ModelLayout, ...]:
+        """Return the ways in which a loaded model can take longer sequences."""
         header, draft = await self._header(request.facts), await self._draft_header(request.facts)
         return wider(layout, n_ctx_tokens, header, draft)
 

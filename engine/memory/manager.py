@@ -15,13 +15,14 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic
+from typing import Any
 
 from paddock.engine.errors import Busy, EngineError, NoPlace
 from paddock.engine.request import PRIORITY_RANK, Priority
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.hardware import peak_bytes
 from paddock.engine.system.tasks import end
+from paddock.engine.workers.worker_process import WorkerProcess
 
 from .eviction_policy import (
     EvictModels,
@@ -40,13 +41,12 @@ from .loader import (
     ModelLoader,
     ModelUse,
     StartWorker,
-    W,
     model_key,
     too_large,
     unused_replica_key,
     worker_files,
 )
-from .machine_probe import MemoryProbe
+from .machine_probe import MachineProbe
 from .model_layout import LayoutRequest, ModelLayout
 from .pool_stats import ModelStats, PoolEvents, PoolStats
 
@@ -127,14 +127,14 @@ class _ModelLease:
     until: float
 
 
-class ModelManager(Generic[W]):
+class ModelManager:
     """Loads, shares and unloads models. `close` ends every worker."""
 
     def __init__(
         self,
         settings: PoolSettings,
-        start: StartWorker[W],
-        memory_probe: MemoryProbe,
+        start: StartWorker,
+        memory_probe: MachineProbe,
         events: PoolEvents | None = None,
     ) -> None:
         self._settings = settings
@@ -169,7 +169,7 @@ class ModelManager(Generic[W]):
         """Return the event loop's time; any thread may ask."""
         return self._loop.time() if self._loop is not None else time.monotonic()
 
-    def resident(self) -> tuple[LoadedModel[W], ...]:
+    def resident(self) -> tuple[LoadedModel, ...]:
         """Return the models that are loaded, loading or unloading."""
         return tuple(self._memory.by_key.values())
 
@@ -187,7 +187,7 @@ class ModelManager(Generic[W]):
         resident = tuple(self._model_stats(model) for model in self.resident())
         return PoolStats(resident, dict(self._memory.loads), dict(+waiting))
 
-    def _model_stats(self, resident: LoadedModel[W]) -> ModelStats:
+    def _model_stats(self, resident: LoadedModel) -> ModelStats:
         now = self.now()
         worker, load = resident.worker, resident.layout.load
         return ModelStats(
@@ -227,7 +227,7 @@ class ModelManager(Generic[W]):
         ready = [replica.ready_at for replica in self._replicas(key) if replica.worker is not None]
         return max(0.0, min(ready, default=0.0) - since)
 
-    def _replicas(self, key: str) -> list[LoadedModel[W]]:
+    def _replicas(self, key: str) -> list[LoadedModel]:
         """Return a model's replicas, one for each device that has it."""
         base_key = model_key(key)
         return [
@@ -252,7 +252,7 @@ class ModelManager(Generic[W]):
             return self._planned[model_use.key]
 
     @asynccontextmanager
-    async def use(self, model_use: ModelUse) -> AsyncIterator[W]:
+    async def use(self, model_use: ModelUse) -> AsyncIterator[WorkerProcess]:
         """Use a model's worker; it is loaded if need be, and stays at least as long.
 
         Raises:
@@ -260,19 +260,26 @@ class ModelManager(Generic[W]):
             EngineError: it cannot be loaded.
         """
         self._start_managing()
-        self._dismiss_replaced(model_use)
-        queue = self._queues.setdefault(model_use.key, WaitQueue())
+        # Workers that have read these files as they were before go, also pinned ones.
+        paths, key = worker_files(model_use.facts, model_use.adapters), model_use.key
+        self._dismissed(
+            lambda model: (
+                model.model_key != key
+                and worker_files(model.facts, model.layout_request.adapters) == paths
+            )
+        )
+        queue = self._queues.setdefault(key, WaitQueue())
         n_inside = sum(
             max(0, replica.n_users - replica.layout.load.n_parallel)
-            for replica in self._replicas(model_use.key)
+            for replica in self._replicas(key)
         )
         if not model_use.waits and len(queue) + n_inside >= self._settings.max_queue:
             self._events.refused(model_use.facts.name, "busy")
             raise Busy.of(model_use.facts.name, len(queue))
-        place: asyncio.Future[LoadedModel[W]] = asyncio.get_running_loop().create_future()
+        place: asyncio.Future[LoadedModel] = asyncio.get_running_loop().create_future()
         request = WaitingRequest(model_use, self.now(), place)
         queue.add(request)
-        self._changed(model_use.key)
+        self._changed(key)
         try:
             resident = await place
         except asyncio.CancelledError:
@@ -282,7 +289,6 @@ class ModelManager(Generic[W]):
         finally:
             queue.remove(request)
             # Drop an empty queue; a cancelled request may have been the reason for a load.
-            key = model_use.key
             if not self._queues.get(key):
                 self._queues.pop(key, None)
                 for replica in self._replicas(key):
@@ -309,7 +315,7 @@ class ModelManager(Generic[W]):
             self._leases.discard(lease)
             self._wake.set()
 
-    async def dismiss(self, is_meant: Callable[[LoadedModel[W]], bool]) -> bool:
+    async def dismiss(self, is_meant: Callable[[LoadedModel], bool]) -> bool:
         """Unload models when their last requests have ended; return whether there were any.
 
         Returns when the idle ones are gone. A request that comes before a model has gone may keep
@@ -321,23 +327,13 @@ class ModelManager(Generic[W]):
             await asyncio.wait(leaving)
         return bool(going)
 
-    def _dismissed(self, is_meant: Callable[[LoadedModel[W]], bool]) -> list[LoadedModel[W]]:
+    def _dismissed(self, is_meant: Callable[[LoadedModel], bool]) -> list[LoadedModel]:
         going = [model for model in self.resident() if is_meant(model)]
         for model in going:
             model.keep_alive_s = 0
             if not self.n_waiting(model.model_key):
                 self._loader.start_idle_timer(model)
         return going
-
-    def _dismiss_replaced(self, model_use: ModelUse) -> None:
-        """Unload workers that have read these files as they were before, also pinned ones."""
-        paths, key = worker_files(model_use.facts, model_use.adapters), model_use.key
-        self._dismissed(
-            lambda model: (
-                model.model_key != key
-                and worker_files(model.facts, model.layout_request.adapters) == paths
-            )
-        )
 
     async def close(self) -> None:
         if self._managing is not None:
@@ -346,7 +342,7 @@ class ModelManager(Generic[W]):
             queue.fail(Busy("the pool is closed"))
         await self._loader.close()
 
-    def _release(self, resident: LoadedModel[W], model_use: ModelUse) -> None:
+    def _release(self, resident: LoadedModel, model_use: ModelUse) -> None:
         resident.leave(model_use, self.now())
         if self._memory.by_key.get(resident.key) is not resident:
             return
@@ -432,7 +428,7 @@ class ModelManager(Generic[W]):
         there = {model.model_key for model in self.resident()}
         return [key for key, queue in self._queues.items() if queue and key not in there]
 
-    def _overloaded(self) -> list[LoadedModel[W]]:
+    def _overloaded(self) -> list[LoadedModel]:
         """Return one replica of each model that has more requests than sequences.
 
         Only where there are several devices and no replica is loading or unloading.
@@ -440,7 +436,7 @@ class ModelManager(Generic[W]):
         device = self._memory.device
         if device is None or len(device.gpus) < 2 or self.now() < self._replicate_from:
             return []
-        by_model: dict[str, list[LoadedModel[W]]] = {}
+        by_model: dict[str, list[LoadedModel]] = {}
         for model in self.resident():
             by_model.setdefault(model.model_key, []).append(model)
         return [
@@ -603,11 +599,11 @@ class ModelManager(Generic[W]):
         return wake_at
 
 
-def _n_running(resident: LoadedModel[Any]) -> int:
+def _n_running(resident: LoadedModel) -> int:
     """Count requests in a batch. One that is taken apart for its worker counts once."""
     return min(resident.worker.n_running, resident.users.total()) if resident.worker else 0
 
 
-def _n_in_worker_queue(resident: LoadedModel[Any]) -> int:
+def _n_in_worker_queue(resident: LoadedModel) -> int:
     """Count requests inside the worker that no batch has taken yet."""
     return resident.users.total() - _n_running(resident)

@@ -178,7 +178,9 @@ class BlobStore:
             path = self.folder / name
             for pattern, max_age_s in _INCOMPLETE_FILES:
                 with suppress(OSError):
-                    is_old = pattern.fullmatch(name) and _age_s(path) > max_age_s
+                    is_old = (
+                        pattern.fullmatch(name) and (time.time() - path.stat().st_mtime) > max_age_s
+                    )
                     if is_old and not is_part_held(path):
                         path.unlink(missing_ok=True)
 
@@ -186,10 +188,6 @@ class BlobStore:
         with suppress(OSError):
             return sorted(os.listdir(self.folder))  # noqa: PTH208 - only the names are needed
         return []
-
-
-def _age_s(path: Path) -> float:
-    return time.time() - path.stat().st_mtime
 
 
 class BlobWriter:

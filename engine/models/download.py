@@ -386,17 +386,14 @@ class BlobDownload:
                     return self.blob.digest
                 await run_to_end_in_thread(self._partial.begin)
                 if self._partial.is_done:
-                    return await self._verify()
+                    digest = await self._digest()
+                    if self.blob.digest and digest != self.blob.digest.lower():
+                        await run_to_end_in_thread(self._partial.discard)
+                        raise DigestMismatch(self.blob.digest, digest)
+                    await run_to_end_in_thread(self._partial.sync)
+                    await run_to_end_in_thread(self._partial.rename, self._store.blobs.path(digest))
+                    return digest
             await self.fetch()  # another process removed the parts
-
-    async def _verify(self) -> str:
-        digest = await self._digest()
-        if self.blob.digest and digest != self.blob.digest.lower():
-            await run_to_end_in_thread(self._partial.discard)
-            raise DigestMismatch(self.blob.digest, digest)
-        await run_to_end_in_thread(self._partial.sync)
-        await run_to_end_in_thread(self._partial.rename, self._store.blobs.path(digest))
-        return digest
 
     async def _digest(self) -> str:
         digest = hashlib.sha256()

@@ -204,7 +204,11 @@ def _short_card(finder: ModelFinder, found: FoundModel, header: GgufHeader | Non
     own = _stored_or_bare(found)
     sees = found.projector is not None
     abilities = (
-        _capabilities_of(finder, header, _prompt_template(own, header), sees) if header else ()
+        _capabilities_of(
+            finder, header, own.own_template or str(header.values.get(_TEMPLATE_KEY, "")), sees
+        )
+        if header
+        else ()
     )
     if found.manifest:
         n_bytes = found.manifest.size_bytes
@@ -284,11 +288,6 @@ def _model_details(own: StoredModel, header: GgufHeader | None) -> ModelDetails:
         embedding_length=header.number("embedding_length"),
         parent_model=own.parent,
     )
-
-
-def _prompt_template(own: StoredModel, header: GgufHeader) -> str:
-    """Return the template for prompts; empty: the model has none of its own."""
-    return own.own_template or str(header.values.get(_TEMPLATE_KEY, ""))
 
 
 def _capabilities_of(

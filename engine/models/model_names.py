@@ -84,7 +84,9 @@ def parse_name(text: str) -> ModelName:
         scheme, rest = "", text
     elif scheme not in ("http", "https"):
         raise InvalidName(text, f"'{scheme}' is no way to reach a registry")
-    path, tag = _split_tag(rest)
+    path, tag = rest, DEFAULT_TAG
+    if ":" in rest.rsplit("/", 1)[-1]:  # a colon before the last slash belongs to a port
+        path, _, tag = rest.rpartition(":")
     steps = path.rsplit("/", 2)
     if found and len(steps) < 3:
         raise InvalidName(text, "an address needs host/namespace/model")
@@ -119,14 +121,6 @@ def shown_name(ref: str) -> str:
         return parse_name(ref).short
     except InvalidName:
         return ref
-
-
-def _split_tag(text: str) -> tuple[str, str]:
-    """Split off the tag; a colon before the last slash belongs to a port."""
-    if ":" not in text.rsplit("/", 1)[-1]:
-        return text, DEFAULT_TAG
-    path, _, tag = text.rpartition(":")
-    return path, tag
 
 
 _QUANTISATION = re.compile(

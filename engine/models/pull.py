@@ -166,7 +166,14 @@ class _Pull:
             case HubSource():
                 await self._from_hub(source, report)
             case UrlSource():
-                await self._from_url(source, report)
+                async with TransferClient(self.options, report) as connection:
+                    remote_blobs = [
+                        await inspect_url(connection, url) for url in split_file_urls(source.url)
+                    ]
+                    digests = await self._download(connection, remote_blobs, report)
+                await self._import(
+                    source.name, ImportedFiles(digests[0], parts=tuple(digests[1:])), report
+                )
             case FileSource():
                 # Import a file of this machine, and the projector in its folder
                 imported = await import_file(self.store, source.path, report)
@@ -181,7 +188,13 @@ class _Pull:
             except HostUnreachable as error:
                 await self._accept_local_copy(name, report, error)
                 return
-            _check_layer_types(name, manifest)
+            if manifest.first_of(MODEL_TYPE) is None:
+                kinds = sorted({layer.media_type for layer in manifest.layers}) or ["nothing"]
+                raise NoUsableModel(
+                    name.short,
+                    f"it has no GGUF model, but {', '.join(kinds[:4])}; it is for another "
+                    f"engine, or runs only in a cloud",
+                )
             blobs = {blob.digest: blob.size_bytes for blob in manifest.blobs}
             remote_blobs = [
                 RemoteBlob(registry.blob_url(digest), size_bytes, digest, registry.auth)
@@ -230,14 +243,6 @@ class _Pull:
         n = len(model)
         imported = ImportedFiles(digests[0], tuple(digests[n:]), tuple(digests[1:n]), tuple(texts))
         await self._import(source.name, imported, report)
-
-    async def _from_url(self, source: UrlSource, report: ReportProgress) -> None:
-        async with TransferClient(self.options, report) as connection:
-            remote_blobs = [
-                await inspect_url(connection, url) for url in split_file_urls(source.url)
-            ]
-            digests = await self._download(connection, remote_blobs, report)
-        await self._import(source.name, ImportedFiles(digests[0], parts=tuple(digests[1:])), report)
 
     async def _download(
         self, connection: TransferClient, remote_blobs: Sequence[RemoteBlob], report: ReportProgress
@@ -327,14 +332,3 @@ class _Pull:
                 self.store.blobs.has(blob.digest) for blob in found.blobs
             )
         return False
-
-
-def _check_layer_types(name: ModelName, manifest: Manifest) -> None:
-    """Raise NoUsableModel, before anything is downloaded, for a manifest without a GGUF model."""
-    if manifest.first_of(MODEL_TYPE) is None:
-        kinds = sorted({layer.media_type for layer in manifest.layers}) or ["nothing"]
-        raise NoUsableModel(
-            name.short,
-            f"it has no GGUF model, but {', '.join(kinds[:4])}; it is for another engine, or runs "
-            f"only in a cloud",
-        )

@@ -80,7 +80,10 @@ class TransferRetries:
             HostUnreachable, TransferInterrupted: there is no next try.
         """
         self.n_failures += 1
-        never_met = _is_connect_error(error) and not self._was_there
+        never_met = (
+            isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
+            and not self._was_there
+        )
         if not isinstance(error, httpx.TransportError) or _is_permanent(error):
             raise plain_reason(error, self.host, self._options) from error
         if self.n_failures > (_N_CONNECT_TRIES - 1 if never_met else self._options.n_retries):
@@ -136,10 +139,6 @@ def _errno(error: BaseException) -> int | None:
             return seen.errno
         seen = seen.__cause__ or seen.__context__
     return None
-
-
-def _is_connect_error(error: httpx.HTTPError) -> bool:
-    return isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
 
 
 def _is_permanent(error: httpx.HTTPError) -> bool:

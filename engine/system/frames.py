@@ -119,7 +119,16 @@ class FramePipes:
         """
         left = memoryview(sent)
         while (found := self._taken(max_body_bytes)) is None:
-            left = self._exchange(left, poll_s)
+            writable = [self._stdin] if left else []
+            can_read, can_write, _ = select.select([self._stdout], writable, [], poll_s)
+            if can_write:
+                with suppress(BrokenPipeError, BlockingIOError):
+                    left = left[os.write(self._stdin, left[:_PIECE_BYTES]) :]
+            if can_read:
+                piece = os.read(self._stdout, _PIECE_BYTES)
+                if not piece:
+                    raise PipeClosed
+                self._received += piece
             check()
         return found
 
@@ -135,20 +144,6 @@ class FramePipes:
             return None
         found, self._received = memoryview(self._received), self._received[begins + n_body :]
         return _head(bytes(found[_LENGTHS.size : begins])), found[begins : begins + n_body]
-
-    def _exchange(self, left: memoryview, poll_s: float) -> memoryview:
-        """Wait a moment for bytes in either direction; return what is still to be sent."""
-        writable = [self._stdin] if left else []
-        can_read, can_write, _ = select.select([self._stdout], writable, [], poll_s)
-        if can_write:
-            with suppress(BrokenPipeError, BlockingIOError):
-                left = left[os.write(self._stdin, left[:_PIECE_BYTES]) :]
-        if can_read:
-            piece = os.read(self._stdout, _PIECE_BYTES)
-            if not piece:
-                raise PipeClosed
-            self._received += piece
-        return left
 
 
 def take_pipes() -> tuple[BinaryIO, BinaryIO]:

@@ -216,20 +216,16 @@ class ChatService:
                 waiting.append((request_id, order, prompt))
                 return
             self._compiling[key] = [(request_id, order, prompt)]
-        self._start_compilers()
+        if not self._has_compilers:
+            self._has_compilers = True
+            usual_bytes = threading.stack_size(COMPILER_STACK_BYTES)
+            try:
+                for number in range(N_COMPILERS):
+                    name = f"compiler {number}"
+                    threading.Thread(target=self._compile_all, name=name, daemon=True).start()
+            finally:
+                threading.stack_size(usual_bytes)
         self._to_compile.put(key)
-
-    def _start_compilers(self) -> None:
-        if self._has_compilers:
-            return
-        self._has_compilers = True
-        usual_bytes = threading.stack_size(COMPILER_STACK_BYTES)
-        try:
-            for number in range(N_COMPILERS):
-                name = f"compiler {number}"
-                threading.Thread(target=self._compile_all, name=name, daemon=True).start()
-        finally:
-            threading.stack_size(usual_bytes)
 
     def _compile_all(self) -> None:
         """Compile constraints from the queue until the process ends; runs in its own thread."""

@@ -12,7 +12,7 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,22 +57,6 @@ from .worker_protocol import (
 _N_KEPT_LINES = 50
 _UNREADABLE = (FrameTooLarge, AttributeError, LookupError, TypeError, ValueError)
 """What garbage in a worker's pipe raises; the worker may live on."""
-
-
-async def _stderr_lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
-    """Yield lines; those that are too long for the buffer come in pieces."""
-    while True:
-        try:
-            raw = await stream.readuntil()
-        except asyncio.IncompleteReadError as end:
-            raw = end.partial
-        except asyncio.LimitOverrunError:
-            raw = await stream.read(1 << 16)
-        if not raw:
-            return
-        line = raw.decode("utf-8", errors="replace").strip()
-        if line:
-            yield line
 
 
 WORKER_COMMAND = python_command("-m", "paddock.engine.workers.worker_main")
@@ -316,8 +300,18 @@ class WorkerProcess:
             stdin.write(pack_frame(head, body))
 
     async def _read_stderr(self, stream: asyncio.StreamReader) -> None:
-        async for line in _stderr_lines(stream):
-            self._stderr.append(line)
+        """Keep the lines; those that are too long for the buffer come in pieces."""
+        while True:
+            try:
+                raw = await stream.readuntil()
+            except asyncio.IncompleteReadError as end:
+                raw = end.partial
+            except asyncio.LimitOverrunError:
+                raw = await stream.read(1 << 16)
+            if not raw:
+                return
+            if line := raw.decode("utf-8", errors="replace").strip():
+                self._stderr.append(line)
 
     # Frames from the worker
 

@@ -452,13 +452,10 @@ class PromptBody(_Fields):
         for turn in self.messages:
             messages += turn.messages()
         tools = tuple(Tool(tool.name, tool.description, tool.input_schema) for tool in self.tools)
-        return MessagesPrompt(self.model, spec, with_tool_names(messages), tools, self._think())
-
-    def _think(self) -> Think:
-        """Return the reasoning effort; as in Anthropic's API, the default is no reasoning."""
-        if self.thinking.type == "disabled":
-            return False
-        return _EFFORT_LEVELS.get(self.output_config.effort) or self.thinking.type is not None
+        think: Think = False  # the default of Anthropic's API
+        if self.thinking.type != "disabled":
+            think = _EFFORT_LEVELS.get(self.output_config.effort) or self.thinking.type is not None
+        return MessagesPrompt(self.model, spec, with_tool_names(messages), tools, think)
 
 
 @dataclass(frozen=True, slots=True)
@@ -537,7 +534,13 @@ async def create_message(request: Request) -> Response:
     headers = {"request-id": f"req_{secrets.token_hex(12)}"}
     if messages.streams:
         events = _stream_events(service, messages)
-        return await sse_response(request, events, _error_event, headers, PING_EVENT)
+        return await sse_response(
+            request,
+            events,
+            lambda error: sse_event(error_body("anthropic", error), "error"),
+            headers,
+            PING_EVENT,
+        )
     reply = await while_connected(request, _reply(service, messages))
     return json_response(message_value(reply, messages.format), headers=headers)
 
@@ -612,7 +615,3 @@ def _prompt_too_long(error: PromptTooLong) -> ApiError:
     """Return Anthropic's own text: clients recognise it and shorten the prompt."""
     message = f"prompt is too long: {error.n_prompt_tokens} tokens > {error.n_ctx_tokens} maximum"
     return ApiError(400, message)
-
-
-def _error_event(error: ApiError) -> bytes:
-    return sse_event(error_body("anthropic", error), "error")

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from pydantic import AfterValidator, Field
@@ -71,39 +71,30 @@ WRITE_CHUNK_BYTES = 256 * 1024
 """Buffered before a thread writes it."""
 
 
-@dataclass(frozen=True, slots=True)
-class UploadForm:
-    """The fields of a form, and its file's name and size."""
-
-    fields: Mapping[str, str]
-    filename: str
-    size_bytes: int
-
-
 async def read_upload(request: Request, write: Callable[[bytes], object]) -> UploadForm:
-    """Return a form whose part `file` is a file; `write` gets its bytes, in a thread."""
+    """Return a form with a file in its part `file`; `write` gets the file's bytes, in a thread."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or b"boundary" not in options:
         raise InvalidValue("send the file as multipart/form-data.", _FILE_PART)
-    reader = _UploadReader()
+    form = UploadForm()
     try:
-        parser = MultipartParser(options[b"boundary"], reader.callbacks())
+        parser = MultipartParser(options[b"boundary"], form.callbacks())
         async for data in request.stream():
             parser.write(data)
-            if len(reader.buffer) >= WRITE_CHUNK_BYTES:
-                await asyncio.to_thread(write, reader.take_buffer())
+            if len(form.buffer) >= WRITE_CHUNK_BYTES:
+                await asyncio.to_thread(write, form.take_buffer())
         parser.finalize()
     except FormParserError as error:
         raise ApiError(400, f"the form cannot be read: {error}") from None
-    await asyncio.to_thread(write, reader.take_buffer())
-    if reader.filename is None:
+    await asyncio.to_thread(write, form.take_buffer())
+    if form.filename is None:
         message = f"Missing required parameter: '{_FILE_PART}'."
         raise InvalidValue(message, _FILE_PART, "missing_required_parameter")
-    return UploadForm(reader.fields, reader.filename, reader.size_bytes)
+    return form
 
 
-class _UploadReader:
-    """Callbacks for the parser: collect the fields, and buffer the file's bytes."""
+class UploadForm:
+    """The fields of a form, and its file's name and size; collected by the parser's callbacks."""
 
     def __init__(self) -> None:
         self.fields: dict[str, str] = {}
@@ -220,7 +211,7 @@ async def upload_file(request: Request) -> Response:
         expires_s = read_expiry(form.fields.get("expires_after[seconds]"))
         new_file_record = FileRecord(
             file_id,
-            form.filename[:255] or "upload",
+            (form.filename or "upload")[:255],
             purpose,
             form.size_bytes,
             now_ns,

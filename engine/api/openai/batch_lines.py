@@ -222,7 +222,9 @@ def _parse_result(text: bytes) -> dict[str, Any] | None:
 
 
 def read_results(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield every result, as text and as a value."""
+    """Yield every result, as text and as a value; none where there is no file yet."""
+    if not path.exists():
+        return
     with path.open("rb") as file:
         for text in file:
             result = _parse_result(text)

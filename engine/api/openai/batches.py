@@ -300,10 +300,10 @@ def finish_batch(
     done = recover_results(results)
     left = read_lines(batches.source(record.id), done) if is_late else ()
     output_id, error_id = record.result_file_ids
-    has_output = _write_result_file(
-        files, record, output_id, "output", _result_texts(results, wants=True)
-    )
-    errors = chain(_result_texts(results, wants=False), map(expired_result, left))
+    answers = (text for text, result in read_results(results) if is_answer(result))
+    has_output = _write_result_file(files, record, output_id, "output", answers)
+    failed = (text for text, result in read_results(results) if not is_answer(result))
+    errors = chain(failed, map(expired_result, left))
     has_errors = _write_result_file(files, record, error_id, "error", errors)
     n_late = record.total - len(done) if is_late else 0
     n_good = sum(done.values())
@@ -313,26 +313,8 @@ def finish_batch(
         failed=len(done) - n_good + n_late,
         output_file_id=output_id if has_output else None,
         error_file_id=error_id if has_errors else None,
-        usage=_total_usage(_answer_usages(results)),
+        usage=_total_usage(results),
     )
-
-
-def _answer_usages(results: Path) -> Iterable[Mapping[str, Any]]:
-    if not results.exists():
-        return
-    for _, result in read_results(results):
-        if is_answer(result):
-            usage = result["response"].get("body", {}).get("usage")
-            if isinstance(usage, dict):
-                yield usage
-
-
-def _result_texts(results: Path, *, wants: bool) -> Iterable[bytes]:
-    if not results.exists():
-        return
-    for text, result in read_results(results):
-        if is_answer(result) == wants:
-            yield text
 
 
 def _write_result_file(
@@ -364,20 +346,19 @@ def _write_result_file(
     return n_bytes > 0
 
 
-def _total_usage(usages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def _total_usage(results: Path) -> dict[str, Any]:
     """Return the sum of the answers' usage, of any endpoint."""
     n_in = n_cached = n_out = n_reasoning = 0
-    for usage in usages:
+    for _, result in read_results(results):
+        body: Mapping[str, Any] = result["response"].get("body", {}) if is_answer(result) else {}
+        found = body.get("usage")
+        usage: Mapping[str, Any] = found if isinstance(found, dict) else {}
+        inside = usage.get("input_tokens_details") or usage.get("prompt_tokens_details") or {}
+        outside = usage.get("output_tokens_details") or usage.get("completion_tokens_details") or {}
         n_in += usage.get("input_tokens", usage.get("prompt_tokens", 0))
         n_out += usage.get("output_tokens", usage.get("completion_tokens", 0))
-        input_details = (
-            usage.get("input_tokens_details") or usage.get("prompt_tokens_details") or {}
-        )
-        output_details = (
-            usage.get("output_tokens_details") or usage.get("completion_tokens_details") or {}
-        )
-        n_cached += input_details.get("cached_tokens", 0)
-        n_reasoning += output_details.get("reasoning_tokens", 0)
+        n_cached += inside.get("cached_tokens", 0)
+        n_reasoning += outside.get("reasoning_tokens", 0)
     return {
         "input_tokens": n_in,
         "input_tokens_details": {"cached_tokens": n_cached},

@@ -37,9 +37,9 @@ from .chat_completions import (
     read_chat,
     read_completion,
 )
-from .embeddings import EMBEDDINGS_PATH, embedding_body, read_embedding, run_embedding
+from .embeddings import EMBEDDINGS_PATH, embedding_answer, read_embedding, run_embedding
 from .requests import ApiCaller, model_ref
-from .rerank import read_rerank, rerank_body, run_rerank
+from .rerank import read_rerank, rerank_answer, run_rerank
 from .responses_api import read_response
 
 TRUNCATION_WARNING = '299 paddock "the prompt was shortened to fit the context"'
@@ -200,7 +200,7 @@ async def create_embeddings(request: Request) -> Response:
     service, caller, body = await _read_request(request)
     call = _read_call(read_embedding, body, caller)
     reply = await while_connected(request, run_embedding(service.pool, call, caller))
-    written = await asyncio.to_thread(embedding_body, call, reply)
+    written = await asyncio.to_thread(embedding_answer, call, reply)
     headers = {"Warning": TRUNCATION_WARNING} if any(reply.n_cut_tokens) else None
     return json_response(written, headers=headers)
 
@@ -209,7 +209,7 @@ async def rerank(request: Request) -> Response:
     service, caller, body = await _read_request(request)
     call = _read_call(read_rerank, body, caller)
     reply = await while_connected(request, run_rerank(service.pool, call, caller))
-    return json_response(rerank_body(call, reply))
+    return json_response(rerank_answer(call, reply))
 
 
 async def answer_batch_line(
@@ -220,7 +220,7 @@ async def answer_batch_line(
     if url == EMBEDDINGS_PATH:
         call = _read_call(read_embedding, body, caller)
         reply = await run_embedding(pool, call, caller)
-        value = await asyncio.to_thread(lambda: json.loads(embedding_body(call, reply)))
+        value = await asyncio.to_thread(lambda: json.loads(embedding_answer(call, reply)))
         return dict(value)
     value, _ = await run_call(pool, _read_call(GENERATION_ENDPOINTS[url], body, caller), caller)
     return value

@@ -7,7 +7,6 @@ probabilities.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import PlainValidator
@@ -24,16 +23,6 @@ from .requests import ApiCaller, Limit, ModelBody
 RERANK_PATHS = ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking")
 
 
-@dataclass(frozen=True, slots=True)
-class RerankCall:
-    """A request for a rerank."""
-
-    model: str
-    request: RerankRequest
-    top_n: int
-    returns_documents: bool
-
-
 def _document_text(value: Any) -> str:
     """Return a document's text: the document itself, or its `text`."""
     text = value.get("text") if isinstance(value, dict) else value
@@ -42,48 +31,49 @@ def _document_text(value: Any) -> str:
     return text
 
 
-class _RerankBody(ModelBody):
+class RerankBody(ModelBody):
+    """The fields of a request."""
+
     query: Needed
     documents: Items[Annotated[str, PlainValidator(_document_text)]] = ()
     top_n: Limit | None = None
     return_documents: bool = False
 
 
-def read_rerank(fields: Mapping[str, Any], caller: ApiCaller) -> RerankCall:
-    body = _RerankBody.read(fields)
+def read_rerank(fields: Mapping[str, Any], caller: ApiCaller) -> RerankBody:
+    body = RerankBody.read(fields)
     if not body.documents:
         raise invalid_value("documents", "at least one document is needed")
     if len(body.documents) > MAX_INPUTS:
         raise invalid_value("documents", f"at most {MAX_INPUTS:,} are scored at once.")
-    request = RerankRequest(
-        body.spec("rerank"),
-        body.query,
-        body.documents,
-        priority=caller.priority,
-        on_overflow="cut" if body.truncates else "error",
-    )
-    top_n = body.top_n or len(body.documents)
-    return RerankCall(body.model, request, top_n, body.return_documents)
+    return body
 
 
-async def run_rerank(pool: LocalPool, call: RerankCall, caller: ApiCaller) -> RerankReply:
+async def run_rerank(pool: LocalPool, body: RerankBody, caller: ApiCaller) -> RerankReply:
     """Return the pool's scores; raise ApiError with OpenAI's texts."""
     with openai_errors():
-        return await pool.rerank(call.request, waits=caller.waits)
+        request = RerankRequest(
+            body.spec("rerank"),
+            body.query,
+            body.documents,
+            priority=caller.priority,
+            on_overflow="cut" if body.truncates else "error",
+        )
+        return await pool.rerank(request, waits=caller.waits)
 
 
-def rerank_body(call: RerankCall, reply: RerankReply) -> dict[str, Any]:
+def rerank_answer(body: RerankBody, reply: RerankReply) -> dict[str, Any]:
     """Return the best documents by index and score, equal ones in the order of the request."""
     order = sorted(range(len(reply.scores)), key=lambda index: -reply.scores[index])
     results: list[dict[str, Any]] = []
-    for index in order[: call.top_n]:
+    for index in order[: body.top_n]:
         result: dict[str, Any] = {"index": index, "relevance_score": reply.scores[index]}
-        if call.returns_documents:
-            result["document"] = {"text": call.request.documents[index]}
+        if body.return_documents:
+            result["document"] = {"text": body.documents[index]}
         results.append(result)
     n_tokens = reply.usage.prompt_tokens
     return {
-        "model": call.model,
+        "model": body.model,
         "object": "list",
         "usage": {
             "prompt_tokens": n_tokens,

@@ -190,7 +190,19 @@ class _ResponseStreamWriter(CallStreamWriter):
         for call in chunk.tool_calls:
             self._n_calls += 1
             if self._n_calls == 1 or self._context.calls_in_parallel:
-                yield from self._add_call(call)
+                yield from self._close("completed")
+                item_id, arguments = new_id("fc_"), arguments_text(call)
+                item = self._context.call_item(item_id, call, arguments)
+                yield self._added({**item, "arguments": "", "status": "in_progress"})
+                of = {"item_id": item_id, "output_index": len(self._items)}
+                yield self._event("response.function_call_arguments.delta", **of, delta=arguments)
+                yield self._event(
+                    "response.function_call_arguments.done",
+                    **of,
+                    name=item["name"],
+                    arguments=arguments,
+                )
+                yield self._done(item)
 
     def reply(self, index: int, reply: Reply) -> Iterator[bytes]:
         if not self._n_calls and (self._open is None or self._open.kind != "message"):
@@ -260,18 +272,6 @@ class _ResponseStreamWriter(CallStreamWriter):
             yield self._of_item("response.content_part.done", item, part=part)
             yield self._done(message_item(item.id, [part], status))
         self._open = None
-
-    def _add_call(self, call: ToolCall) -> Iterator[bytes]:
-        yield from self._close("completed")
-        item_id, arguments = new_id("fc_"), arguments_text(call)
-        item = self._context.call_item(item_id, call, arguments)
-        yield self._added({**item, "arguments": "", "status": "in_progress"})
-        of = {"item_id": item_id, "output_index": len(self._items)}
-        yield self._event("response.function_call_arguments.delta", **of, delta=arguments)
-        yield self._event(
-            "response.function_call_arguments.done", **of, name=item["name"], arguments=arguments
-        )
-        yield self._done(item)
 
     def _added(self, item: Body) -> bytes:
         return self._event("response.output_item.added", output_index=len(self._items), item=item)

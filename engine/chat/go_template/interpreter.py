@@ -277,7 +277,9 @@ class _Execution:
         for index, value in items:
             is_empty = False
             self._meter.step()
-            self._set_loop(node.pipe, index, value)
+            if names := node.pipe.variables:  # `$value`, or `$index, $value`
+                for name, bound in zip(names, (index, value)[-len(names) :], strict=True):
+                    self._assign(name, bound)
             jump = self._block(node.body, value)
             del self._variables[n_inside:]
             if jump == "break":
@@ -299,14 +301,6 @@ class _Execution:
             case dict():
                 return sorted(value.items())
         raise self._fail(f"range can't iterate over {shorten(go_text(value), 58)}")
-
-    def _set_loop(self, pipe: syntax.Pipe, index: Any, value: Any) -> None:
-        """Set a loop's variables: `$value`, or `$index, $value`."""
-        if not pipe.variables:
-            return
-        values = [value] if len(pipe.variables) == 1 else [index, value]
-        for name, bound in zip(pipe.variables, values, strict=True):
-            self._assign(name, bound)
 
     # Pipelines.
 
@@ -386,42 +380,33 @@ class _Execution:
 
     def _function(self, name: str, operands: list[syntax.Operand], dot: Any, final: Any) -> Any:
         if name in ("and", "or"):
-            return self._either(name, operands, dot, final)
+            if not operands and final is _MISSING:
+                raise self._fail(f"wrong number of args for {name}: want at least 1 got 0")
+            value: Any = None
+            for operand in operands:
+                value = self._value(operand, dot)
+                if is_true(value) == (name == "or"):
+                    return value
+            return value if final is _MISSING else final
         values = [self._value(operand, dot) for operand in operands]
         if final is not _MISSING:
             values.append(final)
-        function = self._functions[name]
+        function = cast(FunctionType, self._functions[name])
         self._meter.step()
+        code = function.__code__
+        n_least = code.co_argcount - len(function.__defaults__ or ())
+        takes_any = bool(code.co_flags & inspect.CO_VARARGS)
+        if len(values) < n_least or (len(values) > code.co_argcount and not takes_any):
+            expected = f"at least {n_least}" if takes_any else str(code.co_argcount)
+            why = f"wrong number of args: want {expected} got {len(values)}"
+            raise self._fail(f"error calling {name}: {why}")
         try:
-            _check_arguments(function, values)
             value = function(*values)
         except GoFunctionError as fault:
             raise self._fail(f"error calling {name}: {fault}") from None
         if isinstance(value, str):
             self._meter.add_text(len(value))
         return value
-
-    def _either(self, name: str, operands: list[syntax.Operand], dot: Any, final: Any) -> Any:
-        """Evaluate `and` or `or`: return the first value that decides it, or the last one."""
-        if not operands and final is _MISSING:
-            raise self._fail(f"wrong number of args for {name}: want at least 1 got 0")
-        value: Any = None
-        for operand in operands:
-            value = self._value(operand, dot)
-            if is_true(value) == (name == "or"):
-                return value
-        return value if final is _MISSING else final
-
-
-def _check_arguments(function: GoFunction, values: list[Any]) -> None:
-    """Raise an error for too few or too many arguments."""
-    plain = cast(FunctionType, function)
-    code = plain.__code__
-    n_least = code.co_argcount - len(plain.__defaults__ or ())
-    takes_any = bool(code.co_flags & inspect.CO_VARARGS)
-    if len(values) < n_least or (len(values) > code.co_argcount and not takes_any):
-        expected = f"at least {n_least}" if takes_any else str(code.co_argcount)
-        raise GoFunctionError(f"wrong number of args: want {expected} got {len(values)}")
 
 
 def _written_operand(operand: syntax.Operand) -> str:

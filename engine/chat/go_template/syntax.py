@@ -537,16 +537,38 @@ class _Parser:
             case "if" | "with":
                 return self._branch("if" if token.source == "if" else "with")
             case "range":
-                return self._range()
+                n_known = len(self._variables)
+                opened = self._tokens[self._at - 1]
+                pipe = self._pipe("range")
+                self._take("close", "range")
+                self._n_ranges += 1
+                body, stop = self._inner(opened)
+                self._n_ranges -= 1
+                otherwise: Block = ()
+                if stop.source == "else":
+                    self._take("close", "else")
+                    otherwise = self._closed(opened, "end")
+                else:
+                    self._take("close", "end")
+                del self._variables[n_known:]
+                return Range(pipe, body, otherwise)
             case "break" | "continue":
                 if not self._n_ranges:
                     self._fail(token, f"{{{{{token.source}}}}} outside {{{{range}}}}")
                 self._take("close", token.source)
                 return Jump("break" if token.source == "break" else "continue")
             case "template":
-                return self._call(token)
+                name = self._take("string", "template clause").value
+                is_bare = self._skip_space().kind == "close"
+                given = None if is_bare else self._pipe("template")
+                self._take("close", "template")
+                return TemplateCall(token.line, name, given)
             case "block":
-                return self._inline(token)
+                name = self._take("string", "block clause").value
+                pipe = self._pipe("block")
+                self._take("close", "block")
+                self._add(token, name)
+                return TemplateCall(token.line, name, pipe)
         if self._depth:
             self._fail(token, "unexpected {{define}}")
         name = self._take("string", "define clause").value
@@ -593,39 +615,6 @@ class _Parser:
             break
         del self._variables[n_known:]
         return Branch(kind, tuple(arms), otherwise)
-
-    def _range(self) -> Range:
-        n_known = len(self._variables)
-        opened = self._tokens[self._at - 1]
-        pipe = self._pipe("range")
-        self._take("close", "range")
-        self._n_ranges += 1
-        body, stop = self._inner(opened)
-        self._n_ranges -= 1
-        otherwise: Block = ()
-        if stop.source == "else":
-            self._take("close", "else")
-            otherwise = self._closed(opened, "end")
-        else:
-            self._take("close", "end")
-        del self._variables[n_known:]
-        return Range(pipe, body, otherwise)
-
-    def _call(self, token: Token) -> TemplateCall:
-        name = self._take("string", "template clause").value
-        pipe = None
-        if self._skip_space().kind != "close":
-            pipe = self._pipe("template")
-        self._take("close", "template")
-        return TemplateCall(token.line, name, pipe)
-
-    def _inline(self, token: Token) -> TemplateCall:
-        """Parse a `block`, which defines and calls a template."""
-        name = self._take("string", "block clause").value
-        pipe = self._pipe("block")
-        self._take("close", "block")
-        self._add(token, name)
-        return TemplateCall(token.line, name, pipe)
 
     def _add(self, opened: Token, name: str) -> None:
         outer, self._variables = self._variables, ["$"]

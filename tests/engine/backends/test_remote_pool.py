@@ -85,7 +85,7 @@ class Door:
         wire.bind(str(self.path))
         wire.listen()
         self.doors.append(wire)
-        app = Starlette(routes=pool_server.pool_routes(pool))
+        app = Starlette(routes=pool_server.pool_routes(pool))  # type: ignore[arg-type]
         config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False,
                                 timeout_graceful_shutdown=0)  # fmt: skip
         self.server = server = uvicorn.Server(config)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from paddock.engine.memory.loader import ModelUse
 from paddock.engine.memory.manager import ModelManager
@@ -44,7 +44,8 @@ class House:
     def __init__(self, machine: FakeMachine, chosen: PoolSettings) -> None:
         self.machine = machine
         self.notes = Notes()
-        self.residents = ModelManager[FakeWorker](chosen, machine.start, machine, self.notes)
+        fake: Any = machine
+        self.residents = ModelManager(chosen, fake.start, fake, self.notes)
 
     def ask(self, name: str, **extra: Any) -> ModelUse:
         facts = self.machine.models[name].facts
@@ -57,7 +58,7 @@ class House:
         for n_left in (2, 1, 0):
             try:
                 async with self.residents.use(ask) as worker:
-                    return await worker.chat(n_tokens)
+                    return await cast(FakeWorker, worker).chat(n_tokens)
             except WorkerGone:
                 if not n_left:
                     raise
