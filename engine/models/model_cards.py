@@ -99,7 +99,7 @@ def describe_model(finder: ModelFinder, ref: str, *, is_verbose: bool = False) -
     """Return the full card of one model; `is_verbose`: with its vocabulary."""
     found = finder.locate(ref)
     header = finder.files.header(*found.split)
-    own = _stored_or_bare(found)
+    own = found.own
     card = _short_card(finder, found, header)
     projector = finder.files.header(found.projector) if found.projector else None
     commands = [ModelfileCommand("FROM", str(found.path))]
@@ -201,7 +201,7 @@ def weights_format(header: GgufHeader) -> str:
 
 
 def _short_card(finder: ModelFinder, found: FoundModel, header: GgufHeader | None) -> ModelCard:
-    own = _stored_or_bare(found)
+    own = found.own
     sees = found.projector is not None
     abilities = (
         _capabilities_of(
@@ -229,10 +229,6 @@ def _short_card(finder: ModelFinder, found: FoundModel, header: GgufHeader | Non
         origin=found.origin,
         path=str(found.path),
     )
-
-
-def _stored_or_bare(found: FoundModel) -> StoredModel:
-    return found.contents or StoredModel(found.path)
 
 
 def _model_digest(finder: ModelFinder, found: FoundModel, header: GgufHeader | None) -> str:
@@ -390,12 +386,6 @@ _FileStamps = tuple[FileStamp | None, ...]
 _MAX_CACHED_FACTS = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class _CachedFacts:
-    facts: ModelFacts
-    stamps: _FileStamps
-
-
 class ModelFactsCache:
     """Facts of models by name; for one event loop."""
 
@@ -403,7 +393,7 @@ class ModelFactsCache:
         self._models = models
         self._settings = settings
         self._store = models.store
-        self._known: OrderedDict[str, _CachedFacts] = OrderedDict()
+        self._known: OrderedDict[str, tuple[ModelFacts, _FileStamps]] = OrderedDict()
 
     async def facts(self, ref: str) -> ModelFacts:
         """Return a model's current facts, or raise as the finder does."""
@@ -412,10 +402,12 @@ class ModelFactsCache:
         self._known.move_to_end(ref)
         if len(self._known) > _MAX_CACHED_FACTS:
             self._known.popitem(last=False)
-        return known.facts
+        return known[0]
 
-    def _looked_up(self, ref: str, known: _CachedFacts | None) -> _CachedFacts:
-        if known is not None and known.stamps == self._stamps(ref, known.facts):
+    def _looked_up(
+        self, ref: str, known: tuple[ModelFacts, _FileStamps] | None
+    ) -> tuple[ModelFacts, _FileStamps]:
+        if known is not None and known[1] == self._stamps(ref, known[0]):
             return known
         facts = self._found(ref)
         while True:  # what is replaced while it is read gets no stamp that is newer than its facts
@@ -425,7 +417,7 @@ class ModelFactsCache:
                 break
         if facts.role == "chat":
             facts = replace(facts, takes_tools="tools" in model_capabilities(self._models, facts))
-        return _CachedFacts(facts, stamps)
+        return facts, stamps
 
     def _found(self, ref: str) -> ModelFacts:
         facts = self._models.find(ref, self._settings.n_ctx_tokens)

@@ -133,6 +133,11 @@ class FoundModel:
     """Of a split model: the files after the first one, in order."""
 
     @property
+    def own(self) -> StoredModel:
+        """What its manifest holds; of a model outside the store, its file alone."""
+        return self.contents or StoredModel(self.path)
+
+    @property
     def split(self) -> tuple[Path, tuple[Path, ...]]:
         """The first file of its weights, and the others."""
         return self.path, self.parts
@@ -282,7 +287,8 @@ class ModelFinder:
 
     def _facts(self, found: FoundModel, header: GgufHeader, n_ctx_tokens: int | None) -> ModelFacts:
         n_train = header.number("context_length", DEFAULT_CTX_TOKENS)
-        own = found.contents or StoredModel(found.path)
+        own = found.own
+        projector = found.projector if found.projector and found.projector.is_file() else None
         return ModelFacts(
             name=found.name,
             path=str(found.path),
@@ -294,18 +300,13 @@ class ModelFinder:
             n_ctx_tokens=context_tokens(header.role, n_train, found.params, n_ctx_tokens),
             params=sampling_params(found.params),
             projector=str(found.projector) if found.projector else None,
-            projector_digest=self._projector_digest(found),
+            projector_digest=self.files.digest(projector) if projector else "",
             template=own.own_template,
             system=own.system,
             messages=own.messages,
             adapters=tuple(map(str, own.adapters)),
             parts=tuple(map(str, found.parts)),
         )
-
-    def _projector_digest(self, found: FoundModel) -> str:
-        if found.projector is None or not found.projector.is_file():
-            return ""
-        return self.files.digest(found.projector)
 
     def _stored(self, name: ModelName) -> FoundModel | None:
         there = self.store.find(name)

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from paddock.engine.errors import BlobMissing, InvalidName, ManifestBroken, ModelBroken
@@ -145,48 +144,48 @@ def pull(
             str(source),
             f"files can only be imported on this machine itself, with `paddock pull {source}`",
         )
-    return progress_lines(partial(_Pull(store, options).run, found))
+    return progress_lines(lambda report: _Pull(store, options, report).run(found))
 
 
 class _Pull:
-    def __init__(self, store: ModelStore, options: TransferOptions) -> None:
+    def __init__(self, store: ModelStore, options: TransferOptions, report: ReportProgress) -> None:
         self.store = store
         self.options = options
+        self.report = report
 
-    async def run(self, source: ModelSource, report: ReportProgress) -> None:
-        report(ProgressLine("pulling manifest"))
+    async def run(self, source: ModelSource) -> None:
+        self.report(ProgressLine("pulling manifest"))
         if self.options.is_offline and not isinstance(source, FileSource):
             is_registry = isinstance(source, RegistrySource)
             error = NotPublished("pull model manifest" if is_registry else str(source))
-            await self._accept_local_copy(source.name, report, error)
+            await self._accept_local_copy(source.name, error)
             return
         match source:
             case RegistrySource(name):
-                await self._from_registry(name, report)
+                await self._from_registry(name)
             case HubSource():
-                await self._from_hub(source, report)
+                await self._from_hub(source)
             case UrlSource():
-                async with TransferClient(self.options, report) as connection:
+                async with TransferClient(self.options, self.report) as connection:
                     remote_blobs = [
                         await inspect_url(connection, url) for url in split_file_urls(source.url)
                     ]
-                    digests = await self._download(connection, remote_blobs, report)
-                await self._import(
-                    source.name, ImportedFiles(digests[0], parts=tuple(digests[1:])), report
-                )
+                    digests = await self._download(connection, remote_blobs)
+                imported = ImportedFiles(digests[0], parts=tuple(digests[1:]))
+                await self._import(source.name, imported)
             case FileSource():
                 # Import a file of this machine, and the projector in its folder
-                imported = await import_file(self.store, source.path, report)
-                report(ProgressLine("verifying sha256 digest"))
-                await self._import(source.name, imported, report)
+                imported = await import_file(self.store, source.path, self.report)
+                self.report(ProgressLine("verifying sha256 digest"))
+                await self._import(source.name, imported)
 
-    async def _from_registry(self, name: ModelName, report: ReportProgress) -> None:
-        async with TransferClient(self.options, report) as connection:
+    async def _from_registry(self, name: ModelName) -> None:
+        async with TransferClient(self.options, self.report) as connection:
             registry = RegistryClient(connection, name)
             try:
                 manifest = await registry.manifest()
             except HostUnreachable as error:
-                await self._accept_local_copy(name, report, error)
+                await self._accept_local_copy(name, error)
                 return
             if manifest.first_of(MODEL_TYPE) is None:
                 kinds = sorted({layer.media_type for layer in manifest.layers}) or ["nothing"]
@@ -201,38 +200,38 @@ class _Pull:
                 for digest, size_bytes in blobs.items()
             ]
             while True:
-                await self._download(connection, remote_blobs, report)
+                await self._download(connection, remote_blobs)
                 await run_to_end_in_thread(self._check_headers, name, manifest)
                 try:
-                    await self._finish(name, manifest, report)
+                    await self._finish(name, manifest)
                 except BlobMissing:
                     continue  # another process pruned a blob meanwhile; download it again
                 return
 
-    async def _from_hub(self, source: HubSource, report: ReportProgress) -> None:
+    async def _from_hub(self, source: HubSource) -> None:
         """Pull a GGUF file of a repository, and the projector in it."""
         hub = hub_address(self.options)
         # The hub's URL is a setting of this machine's owner, so http:// is intended.
         options = replace(self.options, insecure=self.options.insecure or hub.startswith("http://"))
-        async with TransferClient(options, report) as connection:
+        async with TransferClient(options, self.report) as connection:
             connection.check(parse_url(hub))
             try:
                 listing = await asyncio.to_thread(
                     list_hub_files, source.repository, source.revision, options
                 )
             except HostUnreachable as error:
-                await self._accept_local_copy(source.name, report, error)
+                await self._accept_local_copy(source.name, error)
                 return
             model = choose_model_files(listing.files, source.requested, str(source))
             n_more = f" and {len(model) - 1} more" if len(model) > 1 else ""
             where = f"{parse_url(hub).host}/{source.repository}"
-            report(ProgressLine(f"found {model[0].name}{n_more} at {where}"))
+            self.report(ProgressLine(f"found {model[0].name}{n_more} at {where}"))
             projector = choose_projector(listing.files)
             files = [*model, projector] if projector else model
             remote_blobs = [
                 RemoteBlob(file.url, file.size_bytes, file.digest, listing.auth) for file in files
             ]
-            digests = await self._download(connection, remote_blobs, report)
+            digests = await self._download(connection, remote_blobs)
             # Download a repository's files for Ollama: `template`, `system`, `params`
             texts = []
             for file in listing.files:
@@ -242,20 +241,22 @@ class _Pull:
                     texts.append((_TEXT_FILE_TYPES[file.name], digest))
         n = len(model)
         imported = ImportedFiles(digests[0], tuple(digests[n:]), tuple(digests[1:n]), tuple(texts))
-        await self._import(source.name, imported, report)
+        await self._import(source.name, imported)
 
     async def _download(
-        self, connection: TransferClient, remote_blobs: Sequence[RemoteBlob], report: ReportProgress
+        self, connection: TransferClient, remote_blobs: Sequence[RemoteBlob]
     ) -> list[str]:
         """Download and verify blobs; return their digests."""
-        downloads = [BlobDownload(connection, self.store, blob, report) for blob in remote_blobs]
+        downloads = [
+            BlobDownload(connection, self.store, blob, self.report) for blob in remote_blobs
+        ]
         missing = await run_to_end_in_thread(
             lambda: sum(download.missing_bytes() for download in downloads)
         )
         await run_to_end_in_thread(check_disk_space, self.store.root, missing)
         for download in downloads:
             await download.fetch()
-        report(ProgressLine("verifying sha256 digest"))
+        self.report(ProgressLine("verifying sha256 digest"))
         return [await download.finish() for download in downloads]
 
     async def _text(self, connection: TransferClient, listing: HubListing, file: HubFile) -> bytes:
@@ -268,12 +269,10 @@ class _Pull:
                 raise NoUsableModel(file.url, f"it is not JSON: {error}") from None
         return response.content
 
-    async def _import(
-        self, name: ModelName, imported: ImportedFiles, report: ReportProgress
-    ) -> None:
+    async def _import(self, name: ModelName, imported: ImportedFiles) -> None:
         with self._refusing(name, [imported.model, *imported.parts, *imported.projectors]):
             manifest = await run_to_end_in_thread(make_imported_manifest, self.store, imported)
-        await self._finish(name, manifest, report)
+        await self._finish(name, manifest)
 
     def _check_headers(self, name: ModelName, manifest: Manifest) -> None:
         with self._refusing(name, [layer.digest for layer in manifest.blobs]):
@@ -292,18 +291,18 @@ class _Pull:
             self.store.prune(digests, keep=self.options.keep)
             raise NoUsableModel(name.short, error.why) from error
 
-    async def _finish(self, name: ModelName, manifest: Manifest, report: ReportProgress) -> None:
+    async def _finish(self, name: ModelName, manifest: Manifest) -> None:
         """Write the manifest, and remove blobs that only the old one needed."""
         old = await run_to_end_in_thread(self._replaced, name)
-        report(ProgressLine("writing manifest"))
+        self.report(ProgressLine("writing manifest"))
         await run_to_end_in_thread(self.store.put_manifest, name, manifest)
         unused = {layer.digest for layer in old} - {layer.digest for layer in manifest.blobs}
         if unused and self.options.prunes:
-            report(ProgressLine("removing unused layers"))
+            self.report(ProgressLine("removing unused layers"))
             await run_to_end_in_thread(
                 lambda: self.store.prune(sorted(unused), keep=self.options.keep)
             )
-        report(ProgressLine("success"))
+        self.report(ProgressLine("success"))
 
     def _replaced(self, name: ModelName) -> tuple[ManifestLayer, ...]:
         with suppress(ManifestBroken):
@@ -311,9 +310,7 @@ class _Pull:
             return old.blobs if old is not None else ()
         return ()
 
-    async def _accept_local_copy(
-        self, name: ModelName, report: ReportProgress, error: Exception
-    ) -> None:
+    async def _accept_local_copy(self, name: ModelName, error: Exception) -> None:
         """Report success if the model is complete on this machine; otherwise raise `error`."""
         if isinstance(error, HostUnreachable) and error.advice != PROXY_ADVICE:
             raise error  # the network works; the error has its own advice
@@ -322,8 +319,10 @@ class _Pull:
                 raise HostUnreachable(error.host, error.why, OFFLINE_ADVICE) from error
             raise error
         if isinstance(error, HostUnreachable):
-            report(ProgressLine(f"{error.host} cannot be reached; {name.short} is here already"))
-        report(ProgressLine("success"))
+            self.report(
+                ProgressLine(f"{error.host} cannot be reached; {name.short} is here already")
+            )
+        self.report(ProgressLine("success"))
 
     def _is_complete(self, name: ModelName) -> bool:
         with suppress(ManifestBroken):
